@@ -1,0 +1,167 @@
+//! Caches: the activations of one input, with what produced them.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{
+    capture::{Capture, Rows, stored_shape},
+    hook::{Axis, Hook},
+    ids::{CacheId, RunId, TenantId},
+    problem::{Code, Problem},
+};
+
+/// How the beginning-of-sequence token was decided for one input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BosDecision {
+    /// What the request said; `None` left it to the tokenizer.
+    pub requested: Option<bool>,
+    /// Whether the tokens begin with the tokenizer's BOS token, whoever put it there.
+    pub present: bool,
+    /// Whether it was added to what was posted.
+    pub added: bool,
+    /// The tokenizer's BOS token, where it has one.
+    pub token_id: Option<u32>,
+}
+
+/// NaN and infinity counts of one cache, masked attention scores not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TensorStats {
+    /// Elements that are not a number.
+    pub n_nan: u64,
+    /// Elements that are infinite as stored.
+    pub n_inf: u64,
+}
+
+/// The receipt of a cache: what produced its numbers. Immutable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// blake3 of weights, config and tokenizer.
+    pub model_fingerprint: String,
+    /// `model_type` of the checkpoint.
+    pub architecture: String,
+    /// Type the checkpoint holds its weights in.
+    pub weights_dtype: String,
+    /// Type the forward pass computed in.
+    pub compute_dtype: String,
+    /// Device that computed it.
+    pub device: String,
+    /// Version of the server that computed it.
+    pub residuum_version: String,
+    /// Changes whenever the numbers of a forward pass may change.
+    pub numerics_version: u32,
+}
+
+/// A stored cache. Tensors, tokens and provenance never change; tags, metadata and label do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cache {
+    /// Its id.
+    pub id: CacheId,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// The run that made it.
+    pub run: RunId,
+    /// Its place among the run's inputs.
+    pub item_index: u64,
+    /// Name of the model.
+    pub model: String,
+    /// Number of blocks of the model.
+    pub n_layers: usize,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// The text, where one was posted or rendered.
+    pub text: Option<String>,
+    /// Token ids the model saw.
+    pub token_ids: Vec<u32>,
+    /// What each token stands for.
+    pub tokens: Vec<String>,
+    /// What was captured.
+    pub capture: Capture,
+    /// Shape of one position's row of each hook, in the order of `capture.hooks`.
+    pub row_shapes: Vec<Vec<usize>>,
+    /// How the beginning-of-sequence token was decided.
+    pub bos: BosDecision,
+    /// Tokens cut from the input to fit the context.
+    pub n_truncated: u64,
+    /// NaN and infinity counts.
+    pub stats: TensorStats,
+    /// What produced it.
+    pub provenance: Provenance,
+    /// Whether the numbers came from the store instead of a forward pass of this run.
+    pub reused: bool,
+    /// blake3 of the stored tensors, in hex.
+    pub content_hash: String,
+    /// Bytes its tensors take in the store.
+    pub n_bytes: u64,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// Metadata.
+    pub metadata: Map<String, Value>,
+    /// Label.
+    pub label: Option<String>,
+    /// When it was stored.
+    pub created_at: Timestamp,
+}
+
+impl Cache {
+    /// Positions its rows were taken at.
+    ///
+    /// # Errors
+    /// None for a cache this server made; the signature is that of [`super::Positions::resolve`].
+    pub fn rows(&self) -> Result<Rows, Problem> {
+        self.capture.positions.resolve(self.token_ids.len())
+    }
+
+    /// Index of `hook` among the captured hooks.
+    ///
+    /// # Errors
+    /// [`Code::HookNotInCache`] listing what the cache has.
+    pub fn hook_index(&self, hook: Hook) -> Result<usize, Problem> {
+        self.capture.hooks.iter().position(|h| *h == hook).ok_or_else(|| {
+            let have: Vec<String> = self.capture.hooks.iter().map(ToString::to_string).collect();
+            Problem::new(Code::HookNotInCache, format!("the cache has no `{hook}`; it has {}", have.join(", ")))
+        })
+    }
+
+    /// Shape and axes of the stored tensor of the hook at `index`.
+    ///
+    /// # Errors
+    /// As [`Self::rows`].
+    pub fn shape_of(&self, index: usize) -> Result<(Vec<usize>, Vec<Axis>), Problem> {
+        let keep = self.capture.positions.keeps_axis();
+        let site = self.capture.hooks[index].site();
+        Ok(stored_shape(site, &self.row_shapes[index], &self.rows()?, keep, self.token_ids.len()))
+    }
+}
+
+/// Which caches a listing shows; every condition that is given must hold.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CacheFilter {
+    /// Name of the model.
+    pub model: Option<String>,
+    /// Made by this run.
+    pub run: Option<RunId>,
+    /// Bears every one of these tags.
+    pub tags: Vec<String>,
+    /// Has this label.
+    pub label: Option<String>,
+    /// Captured this hook.
+    pub hook: Option<Hook>,
+    /// Stored at or after.
+    pub created_from: Option<Timestamp>,
+    /// Stored before.
+    pub created_to: Option<Timestamp>,
+    /// The text contains this, ASCII case ignored.
+    pub text: Option<String>,
+}
+
+/// Changes to the editable parts of a cache. `None` leaves a part alone.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CachePatch {
+    /// Replaces all tags.
+    pub tags: Option<Vec<String>>,
+    /// Merged into the metadata as RFC 7396 has it: null removes a key.
+    pub metadata: Option<Map<String, Value>>,
+    /// Replaces the label; `Some(None)` removes it.
+    pub label: Option<Option<String>>,
+}

@@ -1,0 +1,97 @@
+//! Identifiers. Ids are UUIDv7: unguessable enough to share, and sorting by id sorts by creation time.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// A new id, later in sort order than every id this process has made before.
+            #[must_use]
+            pub fn generate() -> Self {
+                Self(Uuid::now_v7())
+            }
+
+            /// The sixteen bytes, as the index stores them.
+            #[must_use]
+            pub fn as_bytes(&self) -> &[u8; 16] {
+                self.0.as_bytes()
+            }
+
+            /// Reads back what [`Self::as_bytes`] gave; `None` unless there are sixteen bytes.
+            #[must_use]
+            pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+                Uuid::from_slice(bytes).ok().map(Self)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.hyphenated().fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = uuid::Error;
+
+            /// Accepts the hyphenated form only, so that one id has one spelling.
+            fn from_str(s: &str) -> Result<Self, Self::Err> {
+                let id = Uuid::try_parse(s)?;
+                if s.len() == 36 { Ok(Self(id)) } else { Uuid::try_parse("").map(Self) }
+            }
+        }
+    };
+}
+
+id!(
+    /// One queued request.
+    RunId
+);
+id!(
+    /// The activation cache of one input of a run.
+    CacheId
+);
+id!(
+    /// One blob: a safetensors file holding the tensors of one or more caches.
+    PackId
+);
+
+/// Who owns a run or a cache. There is one tenant until API keys exist; every row carries it from the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TenantId(pub i64);
+
+impl TenantId {
+    /// The tenant of every request while the server runs without API keys.
+    pub const DEFAULT: Self = Self(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_round_trip_and_sort_by_creation() {
+        let ids: Vec<RunId> = (0..100).map(|_| RunId::generate()).collect();
+        assert!(ids.is_sorted());
+        let text = ids[0].to_string();
+        assert_eq!(text.parse::<RunId>().unwrap(), ids[0]);
+        assert_eq!(RunId::from_slice(ids[0].as_bytes()), Some(ids[0]));
+        assert_eq!(RunId::from_slice(&[1, 2]), None);
+    }
+
+    #[test]
+    fn only_the_hyphenated_spelling_is_an_id() {
+        let text = RunId::generate().to_string();
+        assert!(text.replace('-', "").parse::<RunId>().is_err());
+        assert!(format!("{{{text}}}").parse::<RunId>().is_err());
+        assert!("../../etc/passwd".parse::<RunId>().is_err());
+    }
+}

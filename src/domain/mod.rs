@@ -1,0 +1,25 @@
+//! The vocabulary of Residuum: ids, hook points, capture specifications, runs, caches and errors.
+//!
+//! Everything here is plain data and pure functions. It knows nothing of HTTP, SQL or tensors, and every
+//! other module speaks in these types: once a request has been parsed, a [`Hook`] or a [`RunId`] cannot be
+//! malformed.
+
+pub mod cache;
+pub mod capture;
+pub mod dtype;
+pub mod hook;
+pub mod ids;
+pub mod layout;
+pub mod model;
+pub mod problem;
+pub mod run;
+
+pub use cache::{BosDecision, Cache, CacheFilter, CachePatch, Provenance, TensorStats};
+pub use capture::{Capture, CaptureRequest, Layers, Positions, Rows};
+pub use dtype::Dtype;
+pub use hook::{Axis, Hook, HookName, Site};
+pub use ids::{CacheId, PackId, RunId, TenantId};
+pub use layout::{ItemSpan, PackLayout};
+pub use model::{HookInfo, ModelInfo};
+pub use problem::{Code, FieldError, Problem};
+pub use run::{NewItem, NewRun, Run, RunStatus};

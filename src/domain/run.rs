@@ -1,0 +1,142 @@
+//! Runs: one queued request, its items, and its status.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{
+    cache::BosDecision,
+    capture::Capture,
+    ids::{CacheId, RunId, TenantId},
+    problem::Problem,
+};
+
+/// Where a run is in its life. The last three are final.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunStatus {
+    /// Accepted and durable; no item has been started.
+    Queued,
+    /// At least one item has been started.
+    Running,
+    /// Every item has its cache.
+    Completed,
+    /// At least one item failed; the others have their caches.
+    Failed,
+    /// Stopped on request; items finished before that have their caches.
+    Cancelled,
+}
+
+impl RunStatus {
+    /// Every status, in the order of a run's life.
+    pub const ALL: [Self; 5] = [Self::Queued, Self::Running, Self::Completed, Self::Failed, Self::Cancelled];
+
+    /// Whether nothing will change any more.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+
+    /// The spelling in the API and the index.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Reads the spelling back.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.name() == name)
+    }
+}
+
+impl fmt::Display for RunStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A run as clients see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    /// Its id.
+    pub id: RunId,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Where it is in its life.
+    pub status: RunStatus,
+    /// Name of the model it runs on.
+    pub model: String,
+    /// Inputs.
+    pub n_items: u64,
+    /// Items with a cache, reused ones among them.
+    pub n_done: u64,
+    /// Items answered from the store without a forward pass.
+    pub n_reused: u64,
+    /// Items that failed.
+    pub n_failed: u64,
+    /// Caches in input order, the first hundred that exist.
+    pub caches: Vec<CacheId>,
+    /// Why it failed: the problem of its first failed item.
+    pub error: Option<Problem>,
+    /// Tags every cache of it gets.
+    pub tags: Vec<String>,
+    /// Metadata of the run as posted.
+    pub metadata: Map<String, Value>,
+    /// Accepted.
+    pub created_at: Timestamp,
+    /// First item started.
+    pub started_at: Option<Timestamp>,
+    /// Reached its final status.
+    pub finished_at: Option<Timestamp>,
+}
+
+/// One input of a run, tokenised and checked: all that the worker and the index need.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewItem {
+    /// Token ids the model sees, never empty.
+    pub token_ids: Vec<u32>,
+    /// What each token stands for.
+    pub tokens: Vec<String>,
+    /// The text as posted or rendered from a chat; `None` when token ids were posted.
+    pub text: Option<String>,
+    /// What the item captures.
+    pub capture: Capture,
+    /// How the beginning-of-sequence token was decided.
+    pub bos: BosDecision,
+    /// Tokens cut from the left or right to fit the context.
+    pub n_truncated: u64,
+    /// Tags of its cache: the run's and its own.
+    pub tags: Vec<String>,
+    /// Metadata of its cache: the run's overlaid with its own.
+    pub metadata: Map<String, Value>,
+    /// Label of its cache.
+    pub label: Option<String>,
+}
+
+/// A run ready to be queued: every name resolved, every input tokenised, nothing left that could be refused.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewRun {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Name of the model.
+    pub model: String,
+    /// Whether stored activations may answer instead of a forward pass.
+    pub reuse: bool,
+    /// Tags every cache of it gets.
+    pub tags: Vec<String>,
+    /// Metadata of the run.
+    pub metadata: Map<String, Value>,
+    /// Inputs in order, never empty.
+    pub items: Vec<NewItem>,
+    /// Idempotency key with the blake3 of the request it came with.
+    pub idempotency: Option<(String, [u8; 32])>,
+}

@@ -1,0 +1,3 @@
+//! Residuum: an activation server for language models.
+
+pub mod domain;
