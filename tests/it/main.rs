@@ -1,0 +1,10 @@
+//! Everything that needs more than one module, in one binary.
+
+mod api_caches;
+mod api_compare;
+mod api_runs;
+mod api_system;
+mod api_tensors;
+mod library;
+mod restart;
+mod support;
