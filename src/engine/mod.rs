@@ -289,7 +289,7 @@ impl Engine {
         let bytes: u64 = run.items.iter().map(|i| item_bytes(i, model)).sum();
         let (items_waiting, bytes_waiting) = {
             let queue = self.inner.queue();
-            (queue.len(), queue.n_bytes())
+            (queue.n_items(), queue.n_bytes())
         };
         // An empty queue takes any run that its own limits allow.
         if items_waiting == 0 || (items_waiting + run.items.len() <= max_queued_items && bytes_waiting + bytes <= max_queued_bytes) {
@@ -415,7 +415,7 @@ impl Engine {
     pub async fn observe(&self) {
         let (items, bytes) = {
             let queue = self.inner.queue();
-            (queue.len(), queue.n_bytes())
+            (queue.n_items(), queue.n_bytes())
         };
         self.inner.progress.sweep();
         #[expect(clippy::cast_precision_loss, reason = "gauges are floats")]

@@ -90,14 +90,8 @@ impl Queue {
 
     /// Items waiting.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn n_items(&self) -> usize {
         self.n_items
-    }
-
-    /// Whether nothing waits.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.n_items == 0
     }
 
     /// Bytes that the waiting captures will take.
@@ -242,7 +236,7 @@ mod tests {
         q.push(units(a, 3, 1, &key(0)));
         q.push(units(b, 2, 1, &key(0)));
         assert_eq!((q.position(b), q.remove(a), q.position(b)), (Some(1), 3, Some(0)));
-        assert_eq!((q.len(), q.n_bytes()), (2, 20));
+        assert_eq!((q.n_items(), q.n_bytes()), (2, 20));
     }
 
     #[test]
@@ -256,7 +250,7 @@ mod tests {
         q.push(all);
         assert_eq!(q.take_unchecked(2).iter().map(|u| u.index).collect::<Vec<_>>(), [0, 2]);
         assert_eq!(q.take_unchecked(9).iter().map(|u| u.index).collect::<Vec<_>>(), [4]);
-        assert_eq!(q.len(), 2);
+        assert_eq!(q.n_items(), 2);
     }
 
     proptest! {
@@ -281,7 +275,7 @@ mod tests {
                     prop_assert!(expected.remove(&(u.run, u.index)));
                 }
             }
-            prop_assert!(expected.is_empty() && q.is_empty() && q.n_bytes() == 0);
+            prop_assert!(expected.is_empty() && q.n_items() == 0 && q.n_bytes() == 0);
         }
     }
 }

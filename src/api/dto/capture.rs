@@ -88,10 +88,9 @@ pub enum NamedPositions {
 
 /// A range of positions.
 #[derive(Serialize, ToSchema)]
-#[expect(dead_code, reason = "only describes Positions for the specification")]
 pub struct PositionRange {
     /// First position; 0 if left out.
-    start: Option<i64>,
+    pub start: Option<i64>,
     /// First position no longer meant; the length if left out.
-    end: Option<i64>,
+    pub end: Option<i64>,
 }

@@ -86,14 +86,13 @@ pub struct ItemDto {
 
 /// A message of a chat; the model's template may know further fields.
 #[derive(Serialize, ToSchema)]
-#[expect(dead_code, reason = "only describes messages for the specification")]
 pub struct Message {
     /// `system`, `user`, `assistant`, …
     #[schema(example = "user")]
-    role: String,
+    pub role: String,
     /// The text.
     #[schema(example = "Where is the Eiffel Tower?")]
-    content: String,
+    pub content: String,
 }
 
 /// Inputs without anything of their own.

@@ -1,0 +1,259 @@
+//! The folder of blobs: names, locking, reading, removing and listing. Nothing else in the crate knows a path in it.
+
+use std::{
+    collections::HashSet,
+    fs::{self, File, TryLockError},
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tempfile::TempPath;
+
+use super::error::StoreError;
+use crate::domain::PackId;
+
+const EXTENSION: &str = "safetensors";
+const TEMP_PREFIX: &str = ".tmp-";
+
+/// The data folder.
+#[derive(Debug)]
+pub(super) struct Blobs {
+    root: PathBuf,
+    /// Held as long as anyone may write here; `None` for a store that only reads.
+    lock: Option<File>,
+    /// Packs being written, or written and not yet in the index: not orphans.
+    in_flight: Mutex<HashSet<PackId>>,
+}
+
+/// A pack that the index does not know yet. Dropping it makes its file an orphan, unless the index has it by then.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub(super) pack: PackId,
+    blobs: Arc<Blobs>,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.blobs.in_flight().remove(&self.pack);
+    }
+}
+
+/// A file being written.
+#[derive(Debug)]
+pub(super) struct TempBlob {
+    file: File,
+    /// Removes the file when dropped.
+    path: TempPath,
+    in_flight: InFlight,
+}
+
+impl Blobs {
+    /// Opens the folder for writing, making it where needed, and takes its lock.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] when another process or another store of this one holds it.
+    pub(super) fn open(root: &Path) -> Result<Self, StoreError> {
+        fs::create_dir_all(root.join("blobs")).map_err(StoreError::io("making the data folder"))?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(root.join("lock"))
+            .map_err(StoreError::io("opening the lock of the data folder"))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StoreError::Locked),
+            Err(TryLockError::Error(e)) => return Err(StoreError::io("locking the data folder")(e)),
+        }
+        sync_folder(root)?;
+        Ok(Self { root: root.to_owned(), lock: Some(lock), in_flight: Mutex::default() })
+    }
+
+    /// Opens the folder to read only: no lock, nothing made.
+    pub(super) fn open_read_only(root: &Path) -> Self {
+        Self { root: root.to_owned(), lock: None, in_flight: Mutex::default() }
+    }
+
+    /// The index's file.
+    pub(super) fn index(&self) -> PathBuf {
+        self.root.join("index.sqlite")
+    }
+
+    fn in_flight(&self) -> MutexGuard<'_, HashSet<PackId>> {
+        // a set of ids is whole whatever panicked while holding it
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Folder of a pack: the last byte of a UUIDv7 is random, so files spread evenly.
+    fn folder(&self, pack: PackId) -> PathBuf {
+        self.root.join("blobs").join(format!("{:02x}", pack.as_bytes()[15]))
+    }
+
+    fn path(&self, pack: PackId) -> PathBuf {
+        self.folder(pack).join(format!("{pack}.{EXTENSION}"))
+    }
+
+    /// Starts the file of `pack`. It has its name once it is published.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] for a read-only store, [`StoreError::Full`] or [`StoreError::Io`].
+    pub(super) fn create(self: &Arc<Self>, pack: PackId) -> Result<TempBlob, StoreError> {
+        if self.lock.is_none() {
+            return Err(StoreError::Closed);
+        }
+        let folder = self.folder(pack);
+        fs::create_dir_all(&folder).map_err(StoreError::io("making a folder for blobs"))?;
+        let path = folder.join(format!("{TEMP_PREFIX}{pack}"));
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(StoreError::io(format_args!("making the file of pack {pack}")))?;
+        self.in_flight().insert(pack);
+        let in_flight = InFlight { pack, blobs: Arc::clone(self) };
+        let path = TempPath::try_from_path(path).map_err(StoreError::io("making a blob"))?;
+        Ok(TempBlob { file, path, in_flight })
+    }
+
+    /// Opens the file of `pack`.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when it is missing.
+    pub(super) fn file(&self, pack: PackId) -> Result<File, StoreError> {
+        File::open(self.path(pack)).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => StoreError::damaged(format!("the file of pack {pack} is missing")),
+            _ => StoreError::io(format_args!("opening pack {pack}"))(e),
+        })
+    }
+
+    /// Reads bytes of `pack`, each part its offset in the file and its length.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when the file is missing or too short.
+    pub(super) fn read(&self, pack: PackId, parts: &[(u64, usize)]) -> Result<Vec<Vec<u8>>, StoreError> {
+        let file = self.file(pack)?;
+        parts.iter().map(|(offset, len)| read_at(&file, pack, *offset, *len)).collect()
+    }
+
+    /// Removes the file of `pack`; that it is gone already is no error.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(super) fn delete(&self, pack: PackId) -> Result<(), StoreError> {
+        match fs::remove_file(self.path(pack)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::io(format_args!("removing pack {pack}"))(e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Every published pack in the folder with its length, except those in flight. Ask the index afterwards which of them it has: a pack
+    /// is in flight until it does.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(super) fn list(&self) -> Result<Vec<(PackId, u64)>, StoreError> {
+        let mut packs = Vec::new();
+        self.each_file(|path| {
+            // a file that is gone by now is no longer in the folder; one in another's place is not this store's
+            if let Some(pack) = pack_of(path).filter(|pack| self.path(*pack) == path)
+                && let Ok(file) = path.metadata()
+            {
+                packs.push((pack, file.len()));
+            }
+        })?;
+        let in_flight = self.in_flight();
+        packs.retain(|(pack, _)| !in_flight.contains(pack));
+        Ok(packs)
+    }
+
+    /// Removes what writers left unfinished. Only while nobody writes: at the start, under the lock.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(super) fn sweep_temp(&self) -> Result<usize, StoreError> {
+        let mut temp = Vec::new();
+        self.each_file(|path| {
+            if path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(TEMP_PREFIX)) {
+                temp.push(path.to_owned());
+            }
+        })?;
+        for path in &temp {
+            fs::remove_file(path).map_err(StoreError::io("removing an unfinished blob"))?;
+        }
+        Ok(temp.len())
+    }
+
+    fn each_file(&self, mut visit: impl FnMut(&Path)) -> Result<(), StoreError> {
+        let failed = || StoreError::io("listing blobs");
+        let folders = match fs::read_dir(self.root.join("blobs")) {
+            Ok(folders) => folders,
+            // a data folder that never held a blob
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(failed()(e)),
+        };
+        for folder in folders {
+            let folder = folder.map_err(failed())?;
+            if folder.file_type().map_err(failed())?.is_dir() {
+                for file in fs::read_dir(folder.path()).map_err(failed())? {
+                    visit(&file.map_err(failed())?.path());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl TempBlob {
+    /// Writes `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] or [`StoreError::Io`].
+    pub(super) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StoreError> {
+        let pack = self.in_flight.pack;
+        self.file.write_all_at(bytes, offset).map_err(StoreError::io(format_args!("writing pack {pack}")))
+    }
+
+    /// Gives the finished file its name, durably.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] or [`StoreError::Io`]; the file is removed then, or swept at the next start.
+    pub(super) fn publish(self) -> Result<InFlight, StoreError> {
+        let Self { file, path, in_flight } = self;
+        let InFlight { pack, blobs } = &in_flight;
+        file.sync_all().map_err(StoreError::io(format_args!("flushing pack {pack}")))?;
+        path.persist(blobs.path(*pack))
+            .map_err(|e| e.error)
+            .map_err(StoreError::io(format_args!("naming pack {pack}")))?;
+        sync_folder(&blobs.folder(*pack))?;
+        // the folder itself may be new, made by this writer or by one beside it
+        sync_folder(&blobs.root.join("blobs"))?;
+        Ok(in_flight)
+    }
+}
+
+/// Reads `len` bytes at `offset` of the file of `pack`.
+///
+/// # Errors
+/// [`StoreError::Damaged`] when the file ends before.
+pub(super) fn read_at(file: &File, pack: PackId, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, offset).map_err(|e| match e.kind() {
+        io::ErrorKind::UnexpectedEof => StoreError::damaged(format!("the file of pack {pack} is too short")),
+        _ => StoreError::io(format_args!("reading pack {pack}"))(e),
+    })?;
+    Ok(bytes)
+}
+
+fn pack_of(path: &Path) -> Option<PackId> {
+    let name = path.file_name()?.to_str()?;
+    name.strip_suffix(EXTENSION)?.strip_suffix('.')?.parse().ok()
+}
+
+/// Makes the names in a folder durable.
+fn sync_folder(path: &Path) -> Result<(), StoreError> {
+    File::open(path).and_then(|f| f.sync_all()).map_err(StoreError::io("flushing a folder"))
+}

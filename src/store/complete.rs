@@ -1,0 +1,394 @@
+//! Completion: one transaction that turns computed, reused and failed items into caches and ended runs.
+
+use std::collections::HashMap;
+
+use sqlx::{QueryBuilder, Row, Sqlite};
+
+use super::{
+    Store,
+    error::StoreError,
+    intern::{self, HookSets},
+    pack::FinishedPack,
+    queue::units_json,
+    reuse::ExtentId,
+    rows::{Fields, hex_list, int, now, to_json},
+    runs::insert_tags,
+    writer::{Tx, Write},
+};
+use crate::domain::{CacheId, Code, NewItem, Problem, RunId, TenantId, TensorStats};
+
+/// Rows inserted by one statement: 18 binds a row stay below SQLite's 32,766.
+const ROWS_A_STATEMENT: usize = 500;
+
+/// What became of a group of items.
+#[derive(Debug, Default)]
+pub struct Completion {
+    /// Newly computed items.
+    pub pack: Option<FinishedPack>,
+    /// Items answered by what is stored.
+    pub reused: Vec<ReusedCache>,
+    /// Items that failed, by run and index.
+    pub failed: Vec<(RunId, u32, Problem)>,
+}
+
+/// An item that a stored extent answers.
+#[derive(Debug, Clone)]
+pub struct ReusedCache {
+    /// What answers it, as [`Store::find_reusable`] gave it for this item's forward key and capture.
+    pub extent: ExtentId,
+    /// Id of the new cache.
+    pub cache: CacheId,
+    /// The run that asked.
+    pub run: RunId,
+    /// Its place among the run's inputs.
+    pub item_index: u32,
+    /// The input.
+    pub item: NewItem,
+}
+
+impl Store {
+    /// Makes caches of what was computed or reused, marks what failed, and ends the runs that have nothing pending:
+    /// `failed` where an item failed, else `completed`. One transaction, durable on return; gives the runs it ended.
+    ///
+    /// Items that are no longer pending, because their run was cancelled or deleted meanwhile, are passed over; a pack
+    /// of which nothing is used is removed. A reused extent that was deleted after it was found fails its item with
+    /// [`Code::Conflict`].
+    ///
+    /// # Errors
+    /// Nothing is changed then: [`StoreError::Full`], [`StoreError::Closed`], [`StoreError::Database`], and
+    /// [`StoreError::Misuse`] when the pack's tenant is not that of its runs.
+    pub async fn complete(&self, done: Completion) -> Result<Vec<RunId>, StoreError> {
+        self.write(Complete(done)).await
+    }
+}
+
+/// Items of one run that ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tally {
+    pub(super) done: i64,
+    pub(super) reused: i64,
+    pub(super) failed: i64,
+}
+
+/// A pending item.
+struct Unit {
+    row: i64,
+    tenant: TenantId,
+    /// Name of the run's model.
+    model: String,
+}
+
+struct CacheRow<'a> {
+    id: CacheId,
+    run: RunId,
+    item_index: u32,
+    item: &'a NewItem,
+    extent: i64,
+    reused: bool,
+    unit: Unit,
+}
+
+struct Complete(Completion);
+
+impl Write for Complete {
+    type Output = Vec<RunId>;
+
+    async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<Vec<RunId>, StoreError> {
+        let done = &self.0;
+        let mut pending = self.pending(tx).await?;
+        let mut caches = Vec::new();
+        if let Some(pack) = &done.pack {
+            add_pack(tx, pack, &mut pending, &mut caches).await?;
+        }
+        let gone = Problem::new(
+            Code::Conflict,
+            "the stored activations that would have answered this input were deleted meanwhile; post it again",
+        );
+        let mut failed: Vec<(RunId, i64, &Problem)> = Vec::new();
+        let tenants = extent_tenants(tx, &done.reused).await?;
+        for r in &done.reused {
+            if let Some(unit) = pending.remove(&(r.run, r.item_index)) {
+                if tenants.get(&r.extent.0) == Some(&unit.tenant) {
+                    let (id, run, item_index, extent) = (r.cache, r.run, r.item_index, r.extent.0);
+                    caches.push(CacheRow { id, run, item_index, item: &r.item, extent, reused: true, unit });
+                } else {
+                    failed.push((r.run, unit.row, &gone));
+                }
+            }
+        }
+        for (run, index, problem) in &done.failed {
+            if let Some(unit) = pending.remove(&(*run, *index)) {
+                failed.push((*run, unit.row, problem));
+            }
+        }
+        insert_caches(tx, &caches).await?;
+        end_items(tx, &caches, &failed).await
+    }
+}
+
+impl Complete {
+    /// Those of the items that are pending.
+    async fn pending(&self, tx: &mut Tx<'_>) -> Result<HashMap<(RunId, u32), Unit>, StoreError> {
+        let packed = self.0.pack.iter().flat_map(|p| p.header.caches.iter().map(|c| (c.run, c.item_index)));
+        let reused = self.0.reused.iter().map(|r| (r.run, r.item_index));
+        let failed = self.0.failed.iter().map(|(run, index, _)| (*run, *index));
+        let units: Vec<(RunId, u32)> = packed.chain(reused).chain(failed).collect();
+        let rows = sqlx::query(
+            "SELECT i.rowid, i.run_id, i.item_index, r.tenant_id, r.model FROM json_each(?) j \
+             CROSS JOIN run_items i ON i.run_id = unhex(j.value ->> 0) AND i.item_index = j.value ->> 1 \
+             CROSS JOIN runs r ON r.id = i.run_id WHERE i.status = 'pending'",
+        )
+        .bind(units_json(&units))
+        .fetch_all(&mut *tx.conn)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let f = Fields::of("run_items", row);
+                let key = (f.read("run_id", RunId::from_slice)?, f.uint("item_index")?);
+                let unit = Unit { row: row.try_get(0)?, tenant: TenantId(f.get("tenant_id")?), model: f.get("model")? };
+                Ok((key, unit))
+            })
+            .collect()
+    }
+}
+
+/// Adds a pack with the extents of those items that are pending, or has its file removed where none is.
+async fn add_pack<'a>(
+    tx: &mut Tx<'_>,
+    pack: &'a FinishedPack,
+    pending: &mut HashMap<(RunId, u32), Unit>,
+    caches: &mut Vec<CacheRow<'a>>,
+) -> Result<(), StoreError> {
+    let header = &pack.header;
+    let last: Option<i64> = sqlx::query_scalar("SELECT seq FROM sqlite_sequence WHERE name = 'extents'")
+        .fetch_optional(&mut *tx.conn)
+        .await?;
+    let mut extent = last.unwrap_or(0);
+    let mut used = Vec::new();
+    for (i, c) in header.caches.iter().enumerate() {
+        if let Some(unit) = pending.remove(&(c.run, c.item_index)) {
+            if unit.tenant != header.tenant {
+                return Err(StoreError::Misuse("a pack has another tenant than a run of it".to_owned()));
+            }
+            extent += 1;
+            used.push((i, extent));
+            let (id, run, item_index) = (c.cache, c.run, c.item_index);
+            caches.push(CacheRow { id, run, item_index, item: &c.item, extent, reused: false, unit });
+        }
+    }
+    if used.is_empty() {
+        tx.unlink.push(header.id);
+        return Ok(());
+    }
+    insert_pack(tx, pack).await?;
+    insert_extents(tx, pack, &used).await
+}
+
+async fn insert_pack(tx: &mut Tx<'_>, pack: &FinishedPack) -> Result<(), StoreError> {
+    let header = &pack.header;
+    let hook_set = HookSets::default().id(tx.conn, pack.hooks()).await?;
+    let layout = intern::layout_id(tx.conn, hook_set, &header.layout.row_shapes).await?;
+    sqlx::query(
+        "INSERT INTO packs (id, tenant_id, layout_id, dtype, data_start, n_rows, n_map, n_bytes, created_at) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(header.id.as_bytes().as_slice())
+    .bind(header.tenant.0)
+    .bind(layout)
+    .bind(header.layout.dtype.name())
+    .bind(int(pack.data_start)?)
+    .bind(int(header.layout.n_rows())?)
+    .bind(int(header.layout.n_map())?)
+    .bind(int(pack.n_bytes)?)
+    .bind(now())
+    .execute(&mut *tx.conn)
+    .await?;
+    Ok(())
+}
+
+/// Inserts the extents of the items in `used`, each with the id it is to have.
+async fn insert_extents(tx: &mut Tx<'_>, pack: &FinishedPack, used: &[(usize, i64)]) -> Result<(), StoreError> {
+    let header = &pack.header;
+    let provenance = intern::provenance_id(tx.conn, &header.provenance, header.n_layers, header.d_model).await?;
+    for chunk in used.chunks(ROWS_A_STATEMENT) {
+        let mut rows = Vec::with_capacity(chunk.len());
+        for (item, id) in chunk {
+            let span = &header.layout.items[*item];
+            let positions = to_json(&header.caches[*item].item.capture.positions)?;
+            let finite = pack.stats[*item].iter().all(|s| *s == TensorStats::default());
+            let stats = (!finite).then(|| to_json(&pack.stats[*item])).transpose()?;
+            let numbers = [span.n_tokens, span.n_rows, span.row_start, span.map_start];
+            let numbers = [int(numbers[0])?, int(numbers[1])?, int(numbers[2])?, int(numbers[3])?];
+            rows.push((*item, *id, positions, stats, numbers));
+        }
+        let mut query = QueryBuilder::<Sqlite>::new(
+            "INSERT INTO extents (id, tenant_id, pack_id, provenance_id, positions, n_tokens, n_rows, row_start, \
+                 map_start, forward_key, content_hash, stats) ",
+        );
+        query.push_values(rows, |mut row, (item, id, positions, stats, numbers)| {
+            row.push_bind(id).push_bind(header.tenant.0).push_bind(header.id.as_bytes().as_slice());
+            row.push_bind(provenance).push_bind(positions);
+            for number in numbers {
+                row.push_bind(number);
+            }
+            row.push_bind(header.caches[item].forward_key.as_slice());
+            row.push_bind(pack.hashes[item].as_bytes().as_slice()).push_bind(stats);
+        });
+        query.build().persistent(false).execute(&mut *tx.conn).await?;
+    }
+    Ok(())
+}
+
+/// Tenants of the extents that are still there.
+async fn extent_tenants(tx: &mut Tx<'_>, reused: &[ReusedCache]) -> Result<HashMap<i64, TenantId>, StoreError> {
+    if reused.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let ids: Vec<i64> = reused.iter().map(|r| r.extent.0).collect();
+    let rows = sqlx::query("SELECT id, tenant_id FROM extents WHERE id IN (SELECT value FROM json_each(?))")
+        .bind(to_json(&ids)?)
+        .fetch_all(&mut *tx.conn)
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let f = Fields::of("extents", row);
+            Ok((f.get("id")?, TenantId(f.get("tenant_id")?)))
+        })
+        .collect()
+}
+
+async fn insert_caches(tx: &mut Tx<'_>, caches: &[CacheRow<'_>]) -> Result<(), StoreError> {
+    let created_at = now();
+    let mut sets = HookSets::default();
+    for chunk in caches.chunks(ROWS_A_STATEMENT) {
+        let mut rows = Vec::with_capacity(chunk.len());
+        for cache in chunk {
+            let item = cache.item;
+            let hook_set = sets.id(tx.conn, &item.capture.hooks).await?;
+            let token_ids: Vec<u8> = item.token_ids.iter().flat_map(|t| t.to_le_bytes()).collect();
+            let json = [
+                to_json(&item.capture.positions)?,
+                to_json(&item.tokens)?,
+                to_json(&item.bos)?,
+                to_json(&item.metadata)?,
+            ];
+            rows.push((cache, hook_set, token_ids, json, int(item.n_truncated)?));
+        }
+        let mut query = QueryBuilder::<Sqlite>::new(
+            "INSERT INTO caches (id, tenant_id, run_id, item_index, extent_id, hook_set_id, positions, model, text, \
+                 token_ids, tokens, bos, n_truncated, reused, metadata, label, created_at) ",
+        );
+        query.push_values(rows, |mut row, (cache, hook_set, token_ids, json, n_truncated)| {
+            let [positions, tokens, bos, metadata] = json;
+            row.push_bind(cache.id.as_bytes().as_slice()).push_bind(cache.unit.tenant.0);
+            row.push_bind(cache.run.as_bytes().as_slice()).push_bind(cache.item_index);
+            row.push_bind(cache.extent).push_bind(hook_set).push_bind(positions);
+            row.push_bind(cache.unit.model.as_str()).push_bind(cache.item.text.as_deref());
+            row.push_bind(token_ids).push_bind(tokens).push_bind(bos).push_bind(n_truncated);
+            row.push_bind(cache.reused).push_bind(metadata).push_bind(cache.item.label.as_deref());
+            row.push_bind(created_at);
+        });
+        query.build().persistent(false).execute(&mut *tx.conn).await?;
+    }
+    for cache in caches.iter().filter(|c| !c.item.tags.is_empty()) {
+        let tags = to_json(&cache.item.tags)?;
+        insert_tags(tx, CACHE_TAGS, cache.unit.tenant, cache.id.as_bytes(), &tags).await?;
+    }
+    Ok(())
+}
+
+/// Adds the tags of a cache: tenant, cache, JSON array.
+pub(super) const CACHE_TAGS: &str = "INSERT OR IGNORE INTO cache_tags (tenant_id, tag, cache_id, position) \
+                                     SELECT ?1, value, ?2, key FROM json_each(?3)";
+
+/// Marks items as done or failed and ends the runs that have nothing left.
+async fn end_items(
+    tx: &mut Tx<'_>,
+    caches: &[CacheRow<'_>],
+    failed: &[(RunId, i64, &Problem)],
+) -> Result<Vec<RunId>, StoreError> {
+    let done: Vec<i64> = caches.iter().map(|c| c.unit.row).collect();
+    sqlx::query(
+        "UPDATE run_items SET status = 'done', payload = NULL, hook_set_id = NULL \
+         WHERE rowid IN (SELECT value FROM json_each(?))",
+    )
+    .bind(to_json(&done)?)
+    .execute(&mut *tx.conn)
+    .await?;
+    let problems: Vec<(i64, &Problem)> = failed.iter().map(|(_, row, problem)| (*row, *problem)).collect();
+    fail_items(tx, &problems).await?;
+    let done = caches.iter().map(|c| (c.run, Tally { done: 1, reused: i64::from(c.reused), failed: 0 }));
+    let failed = failed.iter().map(|(run, ..)| (*run, Tally { failed: 1, ..Tally::default() }));
+    let touched = tally(tx, done.chain(failed)).await?;
+    finish_runs(tx, touched.iter().map(|run| run.as_bytes().as_slice())).await
+}
+
+/// Marks items, by rowid, as failed.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub(super) async fn fail_items(tx: &mut Tx<'_>, failed: &[(i64, &Problem)]) -> Result<(), StoreError> {
+    if failed.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "UPDATE run_items SET status = 'failed', payload = NULL, hook_set_id = NULL, problem = j.value -> 1 \
+         FROM json_each(?) j WHERE run_items.rowid = j.value ->> 0",
+    )
+    .bind(to_json(failed)?)
+    .execute(&mut *tx.conn)
+    .await?;
+    Ok(())
+}
+
+/// Counts ended items for their runs, which are given back, and marks those as running that nobody had claimed.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub(super) async fn tally(
+    tx: &mut Tx<'_>,
+    ended: impl IntoIterator<Item = (RunId, Tally)>,
+) -> Result<Vec<RunId>, StoreError> {
+    let mut runs: HashMap<RunId, Tally> = HashMap::new();
+    for (run, one) in ended {
+        let sum = runs.entry(run).or_default();
+        *sum = Tally { done: sum.done + one.done, reused: sum.reused + one.reused, failed: sum.failed + one.failed };
+    }
+    let now = now();
+    for (run, sum) in &runs {
+        sqlx::query(
+            "UPDATE runs SET n_done = n_done + ?, n_reused = n_reused + ?, n_failed = n_failed + ?, \
+                 status = iif(status = 'queued', 'running', status), started_at = coalesce(started_at, ?) \
+             WHERE id = ?",
+        )
+        .bind(sum.done)
+        .bind(sum.reused)
+        .bind(sum.failed)
+        .bind(now)
+        .bind(run.as_bytes().as_slice())
+        .execute(&mut *tx.conn)
+        .await?;
+    }
+    Ok(runs.into_keys().collect())
+}
+
+/// Ends those of the runs that have nothing pending, and gives them back.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub(super) async fn finish_runs<'a>(
+    tx: &mut Tx<'_>,
+    runs: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<Vec<RunId>, StoreError> {
+    let rows = sqlx::query(
+        "UPDATE runs SET status = iif(n_failed > 0, 'failed', 'completed'), finished_at = ? \
+         WHERE id IN (SELECT unhex(value) FROM json_each(?)) AND finished_at IS NULL \
+           AND NOT EXISTS (SELECT 1 FROM run_items i WHERE i.run_id = runs.id AND i.status = 'pending') \
+         RETURNING id",
+    )
+    .bind(now())
+    .bind(hex_list(runs))
+    .fetch_all(&mut *tx.conn)
+    .await?;
+    rows.iter().map(|row| Fields::of("runs", row).read("id", RunId::from_slice)).collect()
+}

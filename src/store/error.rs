@@ -1,0 +1,107 @@
+//! What can go wrong in the store, and what clients are told of it.
+
+use std::{fmt, io, sync::Arc};
+
+use crate::domain::{Code, Problem};
+
+/// A failure of the store. Cloning is cheap, so that everyone waiting for one commit can be told of its failure.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has the data folder.
+    #[error("the data folder is in use: another process holds its lock; stop that one, or choose another folder")]
+    Locked,
+    /// The disk, the quota or the database is at its limit.
+    #[error("the store is full: no room is left for the index or for blobs")]
+    Full,
+    /// Something stored is missing or is not what it was.
+    #[error("stored data is damaged: {what}")]
+    Damaged {
+        /// The file, or the table and column, and what is wrong with it.
+        what: String,
+    },
+    /// What was to be read has been deleted meanwhile.
+    #[error("the cache was deleted while it was read")]
+    Gone,
+    /// A file operation failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// The operation.
+        what: String,
+        /// Why it failed.
+        source: Arc<io::Error>,
+    },
+    /// A statement failed.
+    #[error("the index failed: {0}")]
+    Database(Arc<sqlx::Error>),
+    /// A newer version of Residuum wrote the index.
+    #[error("the index has version {found}; this version of Residuum knows up to {known}: use a newer one")]
+    Newer {
+        /// Version of the index.
+        found: i64,
+        /// Newest version this program can read.
+        known: i64,
+    },
+    /// The index must be brought up to date, which a read-only store does not do.
+    #[error("the index has version {found}, older than {known}: start the server once to bring it up to date")]
+    Older {
+        /// Version of the index.
+        found: i64,
+        /// Version this program reads.
+        known: i64,
+    },
+    /// The store has been closed, or was opened to read only.
+    #[error("the store takes no changes: it is closed or was opened to read only")]
+    Closed,
+    /// The calling code broke a rule of this module.
+    #[error("the store was misused: {0}")]
+    Misuse(String),
+}
+
+impl StoreError {
+    /// Something stored is not what it should be.
+    pub(super) fn damaged(what: impl Into<String>) -> Self {
+        Self::Damaged { what: what.into() }
+    }
+
+    /// Says which file operation failed; a full disk or quota becomes [`Self::Full`].
+    pub(super) fn io(what: impl fmt::Display) -> impl FnOnce(io::Error) -> Self {
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
+            _ => Self::Io { what: what.to_string(), source: Arc::new(source) },
+        }
+    }
+}
+
+/// Primary result code of SQLite for a database that cannot grow.
+const SQLITE_FULL: i32 = 13;
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(|e| e.code()).and_then(|c| c.parse::<i32>().ok());
+        match (code, &error) {
+            // the low byte of an extended code is the primary one
+            (Some(code), _) if code & 0xff == SQLITE_FULL => Self::Full,
+            (_, sqlx::Error::PoolClosed) => Self::Closed,
+            _ => Self::Database(Arc::new(error)),
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    /// Clients learn the kind of failure; paths and statements go to the log.
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full => Self::new(Code::StoreFull, "the store has no room left; delete runs or caches first"),
+            StoreError::Damaged { what } => {
+                tracing::error!(%what, "stored data is damaged");
+                Self::new(Code::BlobDamaged, "the stored activations are damaged; the server's log says where")
+            }
+            StoreError::Gone => Self::new(Code::CacheNotFound, "the cache was deleted while it was read"),
+            StoreError::Closed => Self::new(Code::Unavailable, "the server is stopping"),
+            other => {
+                tracing::error!(error = %other, "the store failed");
+                Self::new(Code::Internal, "the store failed; the server's log says why")
+            }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! An input as it is kept: in the queue while it waits, and in the header of the blob that holds its activations.
+//!
+//! Both leave out the list of hooks, which many items share and which can be longer than the rest.
+
+use std::{borrow::Cow, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::domain::{BosDecision, Capture, Dtype, Hook, NewItem, Positions};
+
+/// A [`NewItem`] without its hooks.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ItemRecord<'a> {
+    pub(super) token_ids: Cow<'a, [u32]>,
+    tokens: Cow<'a, [String]>,
+    text: Option<Cow<'a, str>>,
+    pub(super) positions: Cow<'a, Positions>,
+    dtype: Dtype,
+    bos: Cow<'a, BosDecision>,
+    n_truncated: u64,
+    tags: Cow<'a, [String]>,
+    metadata: Cow<'a, Map<String, Value>>,
+    label: Option<Cow<'a, str>>,
+}
+
+impl<'a> From<&'a NewItem> for ItemRecord<'a> {
+    fn from(item: &'a NewItem) -> Self {
+        Self {
+            token_ids: Cow::Borrowed(&item.token_ids),
+            tokens: Cow::Borrowed(&item.tokens),
+            text: item.text.as_deref().map(Cow::Borrowed),
+            positions: Cow::Borrowed(&item.capture.positions),
+            dtype: item.capture.dtype,
+            bos: Cow::Borrowed(&item.bos),
+            n_truncated: item.n_truncated,
+            tags: Cow::Borrowed(&item.tags),
+            metadata: Cow::Borrowed(&item.metadata),
+            label: item.label.as_deref().map(Cow::Borrowed),
+        }
+    }
+}
+
+impl ItemRecord<'_> {
+    /// The item, with its hooks again.
+    pub(super) fn into_item(self, hooks: Arc<[Hook]>) -> NewItem {
+        NewItem {
+            token_ids: self.token_ids.into_owned(),
+            tokens: self.tokens.into_owned(),
+            text: self.text.map(Cow::into_owned),
+            capture: Capture { hooks, positions: self.positions.into_owned(), dtype: self.dtype },
+            bos: self.bos.into_owned(),
+            n_truncated: self.n_truncated,
+            tags: self.tags.into_owned(),
+            metadata: self.metadata.into_owned(),
+            label: self.label.map(Cow::into_owned),
+        }
+    }
+}

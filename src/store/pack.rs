@@ -1,0 +1,284 @@
+//! Writing a pack: one safetensors file, streamed hook by hook while the forward pass runs.
+
+use std::{ops::Range, sync::Arc};
+
+use super::{
+    Store,
+    blobs::{InFlight, TempBlob},
+    error::StoreError,
+    header,
+};
+use crate::domain::{
+    CacheId, Capture, Dtype, Hook, NewItem, PackId, PackLayout, Provenance, RunId, Site, TenantId, TensorStats,
+};
+
+/// Elements encoded, hashed and written at a time.
+const CHUNK: usize = 1 << 18;
+
+/// What a pack will hold.
+#[derive(Debug, Clone)]
+pub struct PackHeader {
+    /// Its id.
+    pub id: PackId,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Name of the model.
+    pub model: String,
+    /// Number of blocks of the model.
+    pub n_layers: usize,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// What computes the numbers.
+    pub provenance: Provenance,
+    /// What the items have in common: hooks and dtype are those of `layout`; positions are each item's own.
+    pub capture: Capture,
+    /// Where the numbers go.
+    pub layout: PackLayout,
+    /// One for each item of `layout`, in order. An item may ask for fewer hooks than the pack holds.
+    pub caches: Vec<PackedCache>,
+}
+
+/// One item of a pack, and the cache it becomes.
+#[derive(Debug, Clone)]
+pub struct PackedCache {
+    /// Id of the cache.
+    pub cache: CacheId,
+    /// The run that asked for it.
+    pub run: RunId,
+    /// Its place among the run's inputs.
+    pub item_index: u32,
+    /// The input.
+    pub item: NewItem,
+    /// Identifies the forward pass: equal keys mean equal numbers.
+    pub forward_key: [u8; 32],
+}
+
+impl PackHeader {
+    /// Whether items and layout fit each other.
+    fn check(&self) -> Result<(), StoreError> {
+        let layout = &self.layout;
+        if layout.items.len() != self.caches.len() || layout.items.is_empty() {
+            return Err(misuse("a pack needs as many caches as items, and one at least"));
+        }
+        if layout.hooks.is_empty() || layout.hooks.len() != layout.row_shapes.len() || !layout.hooks.is_sorted() {
+            return Err(misuse("a pack needs hooks in execution order, with a row shape each"));
+        }
+        if self.capture.hooks != layout.hooks || self.capture.dtype != layout.dtype {
+            return Err(misuse("the capture of a pack names other hooks or another dtype than its layout"));
+        }
+        for (cache, span) in self.caches.iter().zip(&layout.items) {
+            let capture = &cache.item.capture;
+            let rows = capture.positions.resolve(cache.item.token_ids.len()).map_err(|p| misuse(&p.detail))?;
+            let held = capture.hooks.iter().all(|h| layout.hooks.binary_search(h).is_ok());
+            let same = capture.dtype == layout.dtype
+                && cache.item.token_ids.len() == span.n_tokens
+                && rows.len() == span.n_rows
+                && !capture.hooks.is_empty();
+            if !held || !same {
+                return Err(misuse("an item of a pack asks for something else than its layout holds"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn misuse(why: &str) -> StoreError {
+    StoreError::Misuse(why.to_owned())
+}
+
+/// Writes the tensors of a pack in order. Dropped unfinished, it leaves nothing behind.
+#[derive(Debug)]
+pub struct PackWriter {
+    header: PackHeader,
+    blob: TempBlob,
+    /// Byte of the file where the first tensor begins.
+    data_start: u64,
+    /// Byte behind what has been written, counted from `data_start`.
+    written: u64,
+    /// What comes next: hook and item.
+    next: (usize, usize),
+    /// One an item.
+    hashers: Vec<blake3::Hasher>,
+    /// `[item][hook]`
+    stats: Vec<Vec<TensorStats>>,
+    buffer: Vec<u8>,
+}
+
+/// A pack whose file is in its place and durable, and which the index does not have yet.
+///
+/// Dropped instead of completed, it leaves a file that [`Store::gc`] or the next start removes.
+#[derive(Debug)]
+pub struct FinishedPack {
+    pub(super) header: PackHeader,
+    pub(super) data_start: u64,
+    pub(super) n_bytes: u64,
+    /// blake3 of each item's bytes, hook after hook.
+    pub(super) hashes: Vec<blake3::Hash>,
+    /// `[item][hook]`
+    pub(super) stats: Vec<Vec<TensorStats>>,
+    _in_flight: InFlight,
+}
+
+impl Store {
+    /// Starts a pack's file. Called on the worker's thread, as everything of [`PackWriter`]: it blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Misuse`] when header and layout contradict each other; [`StoreError::Full`], [`StoreError::Io`].
+    pub fn begin_pack(&self, header: PackHeader) -> Result<PackWriter, StoreError> {
+        header.check()?;
+        let front = header::encode(&header)?;
+        let blob = self.blobs().create(header.id)?;
+        blob.write_at(&front, 0)?;
+        let (n_items, n_hooks) = (header.caches.len(), header.layout.hooks.len());
+        Ok(PackWriter {
+            header,
+            blob,
+            data_start: front.len() as u64,
+            written: 0,
+            next: (0, 0),
+            hashers: vec![blake3::Hasher::new(); n_items],
+            stats: vec![vec![TensorStats::default(); n_hooks]; n_items],
+            buffer: Vec::new(),
+        })
+    }
+}
+
+impl PackWriter {
+    /// Where the numbers go.
+    #[must_use]
+    pub fn layout(&self) -> &PackLayout {
+        &self.header.layout
+    }
+
+    /// Writes the values of hook `hook` for the items in `items`, which follow each other in its tensor: exactly
+    /// `layout.elements(hook, items).len()` of them. Hooks come in order, and items in order within a hook.
+    ///
+    /// # Errors
+    /// [`StoreError::Misuse`] for anything out of order, [`StoreError::Full`], [`StoreError::Io`].
+    pub fn write(&mut self, hook: usize, items: Range<usize>, values: &[f32]) -> Result<(), StoreError> {
+        let layout = &self.header.layout;
+        let in_order = hook < layout.hooks.len()
+            && self.next == (hook, items.start)
+            && items.start < items.end
+            && items.end <= layout.items.len();
+        if !in_order {
+            return Err(StoreError::Misuse(format!(
+                "hook {hook}, items {items:?} written where hook {}, item {} comes next",
+                self.next.0, self.next.1
+            )));
+        }
+        let lengths: Vec<usize> = items.clone().map(|i| layout.elements(hook, i..i + 1).len()).collect();
+        let expected: usize = lengths.iter().sum();
+        if values.len() != expected {
+            return Err(StoreError::Misuse(format!("{} values written where {expected} belong", values.len())));
+        }
+        let mut values = values;
+        let mut parts = items.clone().zip(lengths);
+        let mut part = parts.next();
+        while !values.is_empty() {
+            let (chunk, rest) = values.split_at(values.len().min(CHUNK));
+            self.write_chunk(hook, chunk, &mut part, &mut parts)?;
+            values = rest;
+        }
+        self.next = if items.end == self.header.layout.items.len() { (hook + 1, 0) } else { (hook, items.end) };
+        Ok(())
+    }
+
+    /// Encodes and writes `chunk`; `part` is the item its first value belongs to, and how many are still missing.
+    fn write_chunk(
+        &mut self,
+        hook: usize,
+        chunk: &[f32],
+        part: &mut Option<(usize, usize)>,
+        parts: &mut impl Iterator<Item = (usize, usize)>,
+    ) -> Result<(), StoreError> {
+        let dtype = self.header.layout.dtype;
+        let site = self.header.layout.hooks[hook].site();
+        self.buffer.clear();
+        dtype.encode(chunk, &mut self.buffer);
+        self.blob.write_at(&self.buffer, self.data_start + self.written)?;
+        self.written += self.buffer.len() as u64;
+        let mut bytes = self.buffer.as_slice();
+        while let Some((item, missing)) = part.as_mut()
+            && !bytes.is_empty()
+        {
+            let n = (*missing).min(bytes.len() / dtype.size());
+            let (own, rest) = bytes.split_at(n * dtype.size());
+            self.hashers[*item].update(own);
+            count_special(dtype, site, own, &mut self.stats[*item][hook]);
+            bytes = rest;
+            *missing -= n;
+            if *missing == 0 {
+                *part = parts.next();
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the file durable under its name. The index learns of it by [`Store::complete`].
+    ///
+    /// # Errors
+    /// [`StoreError::Misuse`] when something has not been written, [`StoreError::Full`], [`StoreError::Io`].
+    pub fn finish(self) -> Result<FinishedPack, StoreError> {
+        let n_hooks = self.header.layout.hooks.len();
+        if self.next != (n_hooks, 0) {
+            return Err(StoreError::Misuse(format!("a pack ends at hook {} of {n_hooks}", self.next.0)));
+        }
+        Ok(FinishedPack {
+            _in_flight: self.blob.publish()?,
+            header: self.header,
+            data_start: self.data_start,
+            n_bytes: self.data_start + self.written,
+            hashes: self.hashers.iter().map(blake3::Hasher::finalize).collect(),
+            stats: self.stats,
+        })
+    }
+}
+
+impl FinishedPack {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> PackId {
+        self.header.id
+    }
+
+    /// Bytes of its file.
+    #[must_use]
+    pub fn n_bytes(&self) -> u64 {
+        self.n_bytes
+    }
+
+    /// The hooks it holds.
+    pub(super) fn hooks(&self) -> &Arc<[Hook]> {
+        &self.header.layout.hooks
+    }
+}
+
+/// Adds the NaNs and infinities among encoded values; the -inf of masked attention scores is meant, and not counted.
+fn count_special(dtype: Dtype, site: Site, bytes: &[u8], stats: &mut TensorStats) {
+    let masked = site == Site::AttnScores;
+    // an all-ones exponent is an infinity where the fraction is zero, else a NaN
+    match dtype {
+        Dtype::Float32 => {
+            count_bits(bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)), 0x7f80_0000, 31, masked, stats)
+        }
+        Dtype::Float16 => count_bits(half_words(bytes), 0x7c00, 15, masked, stats),
+        Dtype::BFloat16 => count_bits(half_words(bytes), 0x7f80, 15, masked, stats),
+    }
+}
+
+fn half_words(bytes: &[u8]) -> impl Iterator<Item = u32> {
+    bytes.as_chunks().0.iter().map(|b| u32::from(u16::from_le_bytes(*b)))
+}
+
+fn count_bits(words: impl Iterator<Item = u32>, infinity: u32, sign: u32, masked: bool, stats: &mut TensorStats) {
+    let magnitude = (1 << sign) - 1;
+    let (mut n_nan, mut n_inf, mut n_masked) = (0u64, 0u64, 0u64);
+    for word in words {
+        n_nan += u64::from(word & magnitude > infinity);
+        n_inf += u64::from(word & magnitude == infinity);
+        n_masked += u64::from(word == infinity | (1 << sign));
+    }
+    stats.n_nan += n_nan;
+    stats.n_inf += if masked { n_inf - n_masked } else { n_inf };
+}

@@ -1,0 +1,346 @@
+//! Runs: accepting, listing, cancelling and deleting them.
+
+use std::sync::Arc;
+
+use sqlx::{QueryBuilder, Sqlite, sqlite::SqliteRow};
+use uuid::Uuid;
+
+use super::{
+    Store, blocking,
+    error::StoreError,
+    gc,
+    intern::HookSets,
+    item::ItemRecord,
+    rows::{Fields, int, now, to_json},
+    writer::{Tx, Write},
+};
+use crate::domain::{CacheId, Hook, NewRun, Run, RunId, RunStatus, TenantId};
+
+/// Items inserted by one statement.
+const ITEMS_A_STATEMENT: usize = 1000;
+
+/// What became of a new run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inserted {
+    /// It is queued, durably.
+    Created(RunId),
+    /// The same request came before with this idempotency key, and made this run.
+    Replayed(RunId),
+    /// Another request came before with this idempotency key.
+    KeyConflict,
+}
+
+/// Which runs a listing shows; every condition that is given must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunFilter {
+    /// Is in this state.
+    pub status: Option<RunStatus>,
+    /// Runs on this model.
+    pub model: Option<String>,
+    /// Bears this tag.
+    pub tag: Option<String>,
+}
+
+const COLUMNS: &str = "r.id, r.tenant_id, r.status, r.model, r.n_items, r.n_done, r.n_reused, r.n_failed, r.metadata, \
+    r.created_at, r.started_at, r.finished_at, \
+    (SELECT json_group_array(tag) FROM (SELECT tag FROM run_tags WHERE run_id = r.id ORDER BY position)) AS tags, \
+    (SELECT json_group_array(id) FROM (SELECT lower(hex(id)) AS id FROM caches WHERE run_id = r.id \
+        ORDER BY item_index LIMIT 100)) AS caches, \
+    iif(r.n_failed > 0, (SELECT problem FROM run_items WHERE run_id = r.id AND status = 'failed' \
+        ORDER BY item_index LIMIT 1), NULL) AS error";
+
+impl Store {
+    /// Queues a run, durably. The same idempotency key with the same request gives the run it made before.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`], [`StoreError::Closed`], [`StoreError::Database`], and [`StoreError::Misuse`] for a run
+    /// without inputs.
+    pub async fn insert_run(&self, run: NewRun) -> Result<Inserted, StoreError> {
+        if run.items.is_empty() {
+            return Err(StoreError::Misuse("a run needs an input".to_owned()));
+        }
+        // long inputs take a while to encode
+        let change = blocking(move || InsertRun::new(&run)).await?;
+        self.write(change).await
+    }
+
+    /// One run of a tenant.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Damaged`].
+    pub async fn run(&self, tenant: TenantId, id: RunId) -> Result<Option<Run>, StoreError> {
+        let mut query = QueryBuilder::<Sqlite>::new("SELECT ");
+        query.push(COLUMNS).push(" FROM runs r WHERE r.id = ").push_bind(id.as_bytes().as_slice());
+        query.push(" AND r.tenant_id = ").push_bind(tenant.0);
+        query.build().fetch_optional(self.readers()).await?.as_ref().map(decode).transpose()
+    }
+
+    /// Runs of a tenant, newest first, those older than `before` where it is given.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn runs(
+        &self,
+        tenant: TenantId,
+        filter: RunFilter,
+        before: Option<RunId>,
+        limit: u32,
+    ) -> Result<Vec<Run>, StoreError> {
+        let rows = listing("", tenant, &filter, before, limit).build().fetch_all(self.readers()).await?;
+        rows.iter().map(decode).collect()
+    }
+
+    /// Cancels what of a run is still pending; a run that has ended stays as it is. `None`: no such run.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`], [`StoreError::Database`], [`StoreError::Damaged`].
+    pub async fn cancel_run(&self, tenant: TenantId, id: RunId) -> Result<Option<Run>, StoreError> {
+        self.write(CancelRun { tenant, id }).await?;
+        self.run(tenant, id).await
+    }
+
+    /// Deletes a run with its caches, and the numbers that only they used. Says whether there was one.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`], [`StoreError::Database`].
+    pub async fn delete_run(&self, tenant: TenantId, id: RunId) -> Result<bool, StoreError> {
+        self.write(DeleteRun { tenant, id }).await
+    }
+}
+
+/// The statement of a listing, with `prefix` before it.
+pub(super) fn listing(
+    prefix: &str,
+    tenant: TenantId,
+    filter: &RunFilter,
+    before: Option<RunId>,
+    limit: u32,
+) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new(prefix);
+    query.push("SELECT ").push(COLUMNS);
+    // the tags' index has a run's id too, in order
+    let id = if let Some(tag) = &filter.tag {
+        query.push(" FROM run_tags t CROSS JOIN runs r ON r.id = t.run_id WHERE t.tenant_id = ").push_bind(tenant.0);
+        query.push(" AND t.tag = ").push_bind(tag.as_str());
+        "t.run_id"
+    } else {
+        query.push(" FROM runs r WHERE r.tenant_id = ").push_bind(tenant.0);
+        "r.id"
+    };
+    if let Some(status) = filter.status {
+        query.push(" AND r.status = ").push_bind(status.name());
+    }
+    if let Some(model) = &filter.model {
+        query.push(" AND r.model = ").push_bind(model.as_str());
+    }
+    if let Some(before) = before {
+        query.push(" AND ").push(id).push(" < ").push_bind(before.as_bytes().as_slice());
+    }
+    query.push(" ORDER BY ").push(id).push(" DESC LIMIT ").push_bind(i64::from(limit));
+    query
+}
+
+fn decode(row: &SqliteRow) -> Result<Run, StoreError> {
+    let f = Fields::of("runs", row);
+    let caches: Vec<Uuid> = f.json("caches")?;
+    Ok(Run {
+        id: f.read("id", RunId::from_slice)?,
+        tenant: TenantId(f.get("tenant_id")?),
+        status: f.read("status", RunStatus::by_name)?,
+        model: f.get("model")?,
+        n_items: f.uint("n_items")?,
+        n_done: f.uint("n_done")?,
+        n_reused: f.uint("n_reused")?,
+        n_failed: f.uint("n_failed")?,
+        caches: caches.iter().filter_map(|id| CacheId::from_slice(id.as_bytes())).collect(),
+        error: f.opt_json("error")?,
+        tags: f.json("tags")?,
+        metadata: f.json("metadata")?,
+        created_at: f.time("created_at")?,
+        started_at: f.opt_time("started_at")?,
+        finished_at: f.opt_time("finished_at")?,
+    })
+}
+
+/// Adds the tags of a run or a cache; a repeated one counts once.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub(super) async fn insert_tags(
+    tx: &mut Tx<'_>,
+    statement: &'static str,
+    tenant: TenantId,
+    owner: &[u8],
+    tags: &str,
+) -> Result<(), StoreError> {
+    sqlx::query(statement).bind(tenant.0).bind(owner).bind(tags).execute(&mut *tx.conn).await?;
+    Ok(())
+}
+
+struct InsertRun {
+    tenant: TenantId,
+    model: String,
+    reuse: bool,
+    /// JSON
+    tags: Option<String>,
+    /// JSON
+    metadata: String,
+    idempotency: Option<(String, [u8; 32])>,
+    /// Distinct sets of hooks.
+    hook_sets: Vec<Arc<[Hook]>>,
+    /// Each item's set of hooks, and its record in JSON.
+    items: Vec<(usize, String)>,
+}
+
+impl InsertRun {
+    fn new(run: &NewRun) -> Result<Self, StoreError> {
+        let mut hook_sets: Vec<Arc<[Hook]>> = Vec::new();
+        let mut items = Vec::with_capacity(run.items.len());
+        for item in &run.items {
+            let hooks = &item.capture.hooks;
+            let known = hook_sets.iter().position(|known| Arc::ptr_eq(known, hooks) || known == hooks);
+            let set = known.unwrap_or_else(|| {
+                hook_sets.push(Arc::clone(hooks));
+                hook_sets.len() - 1
+            });
+            items.push((set, to_json(&ItemRecord::from(item))?));
+        }
+        Ok(Self {
+            tenant: run.tenant,
+            model: run.model.clone(),
+            reuse: run.reuse,
+            tags: (!run.tags.is_empty()).then(|| to_json(&run.tags)).transpose()?,
+            metadata: to_json(&run.metadata)?,
+            idempotency: run.idempotency.clone(),
+            hook_sets,
+            items,
+        })
+    }
+
+    /// Inserts the run's row, unless its idempotency key has one.
+    async fn insert(&self, tx: &mut Tx<'_>, id: RunId) -> Result<bool, StoreError> {
+        let (key, hash) = self.idempotency.as_ref().map(|(k, h)| (k.as_str(), h.as_slice())).unzip();
+        let done = sqlx::query(
+            "INSERT INTO runs (id, tenant_id, status, model, reuse, n_items, metadata, idempotency_key, request_hash, \
+                 created_at) \
+             VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?) \
+             ON CONFLICT (tenant_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING",
+        )
+        .bind(id.as_bytes().as_slice())
+        .bind(self.tenant.0)
+        .bind(&self.model)
+        .bind(self.reuse)
+        .bind(int(self.items.len())?)
+        .bind(&self.metadata)
+        .bind(key)
+        .bind(hash)
+        .bind(now())
+        .execute(&mut *tx.conn)
+        .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// The run that has the idempotency key.
+    async fn earlier(&self, tx: &mut Tx<'_>) -> Result<Inserted, StoreError> {
+        let (key, hash) = self.idempotency.as_ref().map(|(k, h)| (k.as_str(), h.as_slice())).unzip();
+        let row = sqlx::query("SELECT id, request_hash FROM runs WHERE tenant_id = ? AND idempotency_key = ?")
+            .bind(self.tenant.0)
+            .bind(key)
+            .fetch_one(&mut *tx.conn)
+            .await?;
+        let fields = Fields::of("runs", &row);
+        let same = Some(fields.get::<&[u8]>("request_hash")?) == hash;
+        Ok(if same { Inserted::Replayed(fields.read("id", RunId::from_slice)?) } else { Inserted::KeyConflict })
+    }
+}
+
+impl Write for InsertRun {
+    type Output = Inserted;
+
+    async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<Inserted, StoreError> {
+        // made here, not before the wait, so that ids sort as the commits do and pages of a listing stay whole
+        let id = RunId::generate();
+        if !self.insert(tx, id).await? {
+            return self.earlier(tx).await;
+        }
+        if let Some(tags) = &self.tags {
+            let statement = "INSERT OR IGNORE INTO run_tags (tenant_id, tag, run_id, position) \
+                             SELECT ?1, value, ?2, key FROM json_each(?3)";
+            insert_tags(tx, statement, self.tenant, id.as_bytes(), tags).await?;
+        }
+        let mut known = HookSets::default();
+        let mut sets = Vec::with_capacity(self.hook_sets.len());
+        for hooks in &self.hook_sets {
+            sets.push(known.id(tx.conn, hooks).await?);
+        }
+        let mut index = 0;
+        for chunk in self.items.chunks(ITEMS_A_STATEMENT) {
+            let mut query =
+                QueryBuilder::<Sqlite>::new("INSERT INTO run_items (run_id, item_index, hook_set_id, payload) ");
+            query.push_values(chunk, |mut row, (set, payload)| {
+                row.push_bind(id.as_bytes().as_slice());
+                row.push_bind(index).push_bind(sets[*set]).push_bind(payload.as_str());
+                index += 1;
+            });
+            query.build().persistent(false).execute(&mut *tx.conn).await?;
+        }
+        Ok(Inserted::Created(id))
+    }
+}
+
+struct CancelRun {
+    tenant: TenantId,
+    id: RunId,
+}
+
+impl Write for CancelRun {
+    type Output = ();
+
+    async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let cancelled = sqlx::query(
+            "UPDATE runs SET status = 'cancelled', finished_at = ? \
+             WHERE id = ? AND tenant_id = ? AND finished_at IS NULL",
+        )
+        .bind(now())
+        .bind(self.id.as_bytes().as_slice())
+        .bind(self.tenant.0)
+        .execute(&mut *tx.conn)
+        .await?;
+        if cancelled.rows_affected() > 0 {
+            sqlx::query(
+                "UPDATE run_items SET status = 'cancelled', payload = NULL, hook_set_id = NULL \
+                 WHERE run_id = ? AND status = 'pending'",
+            )
+            .bind(self.id.as_bytes().as_slice())
+            .execute(&mut *tx.conn)
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+struct DeleteRun {
+    tenant: TenantId,
+    id: RunId,
+}
+
+impl Write for DeleteRun {
+    type Output = bool;
+
+    async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<bool, StoreError> {
+        let extents: Vec<i64> =
+            sqlx::query_scalar("SELECT DISTINCT extent_id FROM caches WHERE run_id = ? AND tenant_id = ?")
+                .bind(self.id.as_bytes().as_slice())
+                .bind(self.tenant.0)
+                .fetch_all(&mut *tx.conn)
+                .await?;
+        // items, tags and caches go with it
+        let deleted = sqlx::query("DELETE FROM runs WHERE id = ? AND tenant_id = ?")
+            .bind(self.id.as_bytes().as_slice())
+            .bind(self.tenant.0)
+            .execute(&mut *tx.conn)
+            .await?;
+        gc::drop_unused(tx, &extents).await?;
+        Ok(deleted.rows_affected() > 0)
+    }
+}

@@ -1,0 +1,238 @@
+//! The one writer: a task that owns the only connection which may change the index.
+//!
+//! Changes wait in a bounded channel. The task takes what is waiting, applies each in a savepoint of its own (one that
+//! fails takes nobody along), commits them as one transaction, and only then answers: an answer means durable.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use sqlx::{Connection, SqliteConnection};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{blobs::Blobs, error::StoreError};
+use crate::domain::PackId;
+
+/// Changes that may wait before senders do.
+const QUEUE: usize = 1024;
+/// Most changes committed together.
+const GROUP: usize = 256;
+
+/// The transaction a change runs in.
+pub(super) struct Tx<'c> {
+    /// The writer's connection.
+    pub(super) conn: &'c mut SqliteConnection,
+    /// Blobs to remove once the transaction is committed.
+    pub(super) unlink: Vec<PackId>,
+}
+
+/// One change of the index.
+pub(super) trait Write: Send + 'static {
+    /// What the caller gets after the commit.
+    type Output: Send + 'static;
+
+    /// Whether the commit must survive a power failure; one that need not still survives the end of the process.
+    const DURABLE: bool = true;
+
+    /// Applies the change. An error undoes all of it.
+    fn apply(&mut self, tx: &mut Tx<'_>) -> impl Future<Output = Result<Self::Output, StoreError>> + Send;
+}
+
+struct Job<W: Write> {
+    change: W,
+    outcome: Option<Result<W::Output, StoreError>>,
+    reply: oneshot::Sender<Result<W::Output, StoreError>>,
+}
+
+/// A [`Job`] whose types do not matter to the writer.
+trait AnyJob: Send {
+    fn durable(&self) -> bool;
+    /// Applies the change and says whether it holds.
+    fn apply<'a>(&'a mut self, tx: &'a mut Tx<'_>) -> BoxFuture<'a, bool>;
+    /// Answers, with `failure` instead of the outcome where the group failed.
+    fn answer(self: Box<Self>, failure: Option<&StoreError>);
+}
+
+impl<W: Write> AnyJob for Job<W> {
+    fn durable(&self) -> bool {
+        W::DURABLE
+    }
+
+    fn apply<'a>(&'a mut self, tx: &'a mut Tx<'_>) -> BoxFuture<'a, bool> {
+        Box::pin(async move {
+            let outcome = self.change.apply(tx).await;
+            let holds = outcome.is_ok();
+            self.outcome = Some(outcome);
+            holds
+        })
+    }
+
+    fn answer(self: Box<Self>, failure: Option<&StoreError>) {
+        let outcome = match (failure, self.outcome) {
+            // a change that failed by itself keeps its own error
+            (_, Some(Err(own))) => Err(own),
+            (Some(error), _) => Err(error.clone()),
+            (None, Some(done)) => done,
+            (None, None) => Err(StoreError::Closed),
+        };
+        // the caller may have gone: the change stands all the same
+        drop(self.reply.send(outcome));
+    }
+}
+
+enum Message {
+    Change(Box<dyn AnyJob>),
+    Close(oneshot::Sender<()>),
+}
+
+/// Handle to the writer task.
+pub(super) struct Writer {
+    sender: mpsc::Sender<Message>,
+}
+
+impl Writer {
+    /// Starts the task. It ends when it is told to close or when every handle is gone.
+    pub(super) fn start(conn: SqliteConnection, blobs: Arc<Blobs>) -> Self {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        tokio::spawn(Task { conn, blobs, full_sync: true }.run(receiver));
+        Self { sender }
+    }
+
+    /// Applies a change and waits until it is committed. The change goes on when the caller stops waiting.
+    ///
+    /// # Errors
+    /// The change's own, the commit's, or [`StoreError::Closed`].
+    pub(super) async fn write<W: Write>(&self, change: W) -> Result<W::Output, StoreError> {
+        let (reply, outcome) = oneshot::channel();
+        let job = Box::new(Job { change, outcome: None, reply });
+        self.sender.send(Message::Change(job)).await.map_err(|_| StoreError::Closed)?;
+        outcome.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Whether the task is there.
+    pub(super) fn is_alive(&self) -> bool {
+        !self.sender.is_closed()
+    }
+
+    /// Commits what is waiting, moves the log into the database and closes it.
+    pub(super) async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.sender.send(Message::Close(done)).await.is_ok() {
+            // an error means that the task has ended, which is what was asked for
+            drop(closed.await);
+        }
+    }
+}
+
+struct Task {
+    conn: SqliteConnection,
+    blobs: Arc<Blobs>,
+    /// Whether the connection's commits are flushed to the disk at present.
+    full_sync: bool,
+}
+
+impl Task {
+    async fn run(mut self, mut receiver: mpsc::Receiver<Message>) {
+        let mut waiting = Vec::with_capacity(GROUP);
+        let mut closing = None;
+        while closing.is_none() && receiver.recv_many(&mut waiting, GROUP).await > 0 {
+            let mut group = Vec::with_capacity(waiting.len());
+            for message in waiting.drain(..) {
+                match message {
+                    Message::Change(job) => group.push(job),
+                    Message::Close(done) => closing = Some(done),
+                }
+            }
+            self.group(group).await;
+        }
+        receiver.close();
+        let mut late = Vec::new();
+        while let Some(message) = receiver.recv().await {
+            if let Message::Change(job) = message {
+                late.push(job);
+            }
+        }
+        self.group(late).await;
+        self.shut().await;
+        if let Some(done) = closing {
+            // whoever asked may have gone
+            let _ = done.send(());
+        }
+    }
+
+    async fn shut(self) {
+        let Self { mut conn, blobs, .. } = self;
+        if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut conn).await {
+            tracing::warn!(%error, "the log of the index could not be moved into it; the next start does it");
+        }
+        if let Err(error) = conn.close().await {
+            tracing::warn!(%error, "the index did not close cleanly");
+        }
+        // the lock of the folder goes with its last holder
+        drop(blobs);
+    }
+
+    async fn group(&mut self, mut jobs: Vec<Box<dyn AnyJob>>) {
+        if jobs.is_empty() {
+            return;
+        }
+        let failure = match self.commit(&mut jobs).await {
+            Ok(unlink) => {
+                self.unlink(unlink).await;
+                None
+            }
+            Err(error) => {
+                // SQLite may have rolled back by itself; then this fails, and nothing is left to do
+                drop(sqlx::query("ROLLBACK").execute(&mut self.conn).await);
+                Some(error)
+            }
+        };
+        jobs.into_iter().for_each(|job| job.answer(failure.as_ref()));
+    }
+
+    async fn commit(&mut self, jobs: &mut [Box<dyn AnyJob>]) -> Result<Vec<PackId>, StoreError> {
+        let full = jobs.iter().any(|j| j.durable());
+        self.set_sync(full).await?;
+        let conn = &mut self.conn;
+        let mut unlink = Vec::new();
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut *conn).await?;
+        for job in jobs {
+            sqlx::query("SAVEPOINT change").execute(&mut *conn).await?;
+            let mut tx = Tx { conn: &mut *conn, unlink: Vec::new() };
+            if job.apply(&mut tx).await {
+                unlink.append(&mut tx.unlink);
+            } else {
+                sqlx::query("ROLLBACK TO change").execute(&mut *conn).await?;
+            }
+            sqlx::query("RELEASE change").execute(&mut *conn).await?;
+        }
+        sqlx::query("COMMIT").execute(&mut *conn).await?;
+        Ok(unlink)
+    }
+
+    /// In WAL mode `NORMAL` leaves the log unflushed at a commit: the next `FULL` commit flushes it along.
+    async fn set_sync(&mut self, full: bool) -> Result<(), StoreError> {
+        if self.full_sync != full {
+            let pragma = if full { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
+            sqlx::query(pragma).execute(&mut self.conn).await?;
+            self.full_sync = full;
+        }
+        Ok(())
+    }
+
+    async fn unlink(&self, packs: Vec<PackId>) {
+        if packs.is_empty() {
+            return;
+        }
+        let blobs = Arc::clone(&self.blobs);
+        let removed = tokio::task::spawn_blocking(move || {
+            for pack in packs {
+                if let Err(error) = blobs.delete(pack) {
+                    // the next sweep takes it
+                    tracing::warn!(%pack, %error, "a blob nobody uses could not be removed");
+                }
+            }
+        });
+        // fails only where the runtime is shutting down
+        drop(removed.await);
+    }
+}
