@@ -119,7 +119,7 @@ impl Archive {
 
     fn read(&self, stored: &StoredCache, hook: Hook, positions: Option<&crate::domain::Positions>) -> Result<Tensor, ArchiveError> {
         let selection = Selection::of(&stored.cache, stored.cache.hook_index(hook)?, positions)?;
-        let bytes = stored.read_blocking(&self.store, &selection.reads())?.concat();
+        let bytes = stored.read_many_blocking(&self.store, &selection.reads())?.concat();
         let dtype = match stored.cache.capture.dtype {
             Dtype::Float32 => DType::F32,
             Dtype::Float16 => DType::F16,

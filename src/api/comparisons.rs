@@ -314,7 +314,7 @@ async fn vectors(store: &Store, caches: &[Arc<StoredCache>], hook: Hook, positio
                 return Ok(crate::domain::Dtype::Float32.decode(&mean));
             }
             let mut values = Vec::with_capacity(width);
-            for bytes in cache.read_blocking(&store, &selection.reads())? {
+            for bytes in cache.read_many_blocking(&store, &selection.reads())? {
                 values.extend(cache.cache.capture.dtype.decode(&bytes));
             }
             Ok(values)

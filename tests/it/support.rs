@@ -196,6 +196,9 @@ fn config(folder: &TempDir, limits: &Limits, api: &ApiConfig) -> Config {
 fn check_listed(method: &Method, path: &str, answer: &Answer) {
     static SPEC: OnceLock<Value> = OnceLock::new();
     let spec = SPEC.get_or_init(|| serde_json::from_str(openapi::json()).unwrap());
+    if method == Method::OPTIONS {
+        return;
+    }
     let method = if method == Method::HEAD { "get".to_owned() } else { method.as_str().to_lowercase() };
     let paths = spec["paths"].as_object().unwrap();
     let Some(operation) = paths.iter().find_map(|(template, item)| matches(template, path).then(|| &item[&method])) else { return };

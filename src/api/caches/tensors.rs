@@ -59,7 +59,7 @@ pub async fn read_means(store: &Store, caches: &[Arc<StoredCache>], selected: &[
 fn mean(store: &Store, cache: &StoredCache, selection: &Selection, n: usize) -> Result<Bytes, crate::store::StoreError> {
     let width = selection.n_served();
     let mut sums = vec![0f64; width];
-    for bytes in cache.read_blocking(store, &selection.reads())? {
+    for bytes in cache.read_many_blocking(store, &selection.reads())? {
         let values = cache.cache.capture.dtype.decode(&bytes);
         values.iter().enumerate().for_each(|(i, v)| sums[i % width] += f64::from(*v));
     }

@@ -50,8 +50,8 @@ impl Part {
                 let size = dtype.size();
                 let first = from / size;
                 let wanted = elements.start + first..elements.start + to.div_ceil(size);
-                let stored = cache.read_blocking(store, &[(*hook, wanted)])?;
-                let bytes = convert(stored.concat(), cache.cache.capture.dtype, *dtype);
+                let stored = cache.read_blocking(store, *hook, wanted)?;
+                let bytes = convert(stored, cache.cache.capture.dtype, *dtype);
                 Ok(Bytes::from(bytes).slice(from - first * size..to - first * size))
             }
         }
