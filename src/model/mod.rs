@@ -4,15 +4,43 @@
 //! hands the tensors asked for to a [`CaptureSink`]. The module knows checkpoints, tokens and tensors; it knows
 //! nothing of HTTP, queues or the store.
 
+mod architecture;
+mod attention;
+mod block;
+mod catalogue;
+mod checkpoint;
+mod config;
 pub mod error;
+mod families;
+mod fingerprint;
+mod hub;
+mod mlp;
+pub mod ops;
+mod packing;
+mod recorder;
+mod rope;
+mod rotary;
+mod sources;
 pub mod tokenizer;
+mod transformer;
 
-use std::{ops::Range, path::PathBuf, sync::Arc};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 pub use error::{ForwardError, LoadError};
 pub use tokenizer::{Encoded, TextTokenizer};
 
 use crate::domain::{ModelInfo, PackLayout, Rows};
+use checkpoint::{Checkpoint, GgufFile};
+use config::Config;
+use families::Family;
+use hub::Location;
+use packing::Packing;
+use recorder::Recorder;
+use transformer::Transformer;
 
 /// Version of the numbers: raised whenever a change may alter a captured value, so that stored results of older
 /// versions are not taken for new ones.
@@ -67,6 +95,7 @@ pub trait CaptureSink {
 pub struct Model {
     info: ModelInfo,
     tokenizer: Arc<TextTokenizer>,
+    transformer: Transformer,
 }
 
 impl Model {
@@ -78,8 +107,53 @@ impl Model {
     /// # Errors
     /// [`LoadError`] naming the file and what is wrong with it.
     pub fn load(id: &str, path_or_hub: &str, options: &LoadOptions) -> Result<Self, LoadError> {
-        let _ = options;
-        Err(LoadError::new(path_or_hub, format!("{id} cannot be loaded by this build")))
+        match hub::locate(path_or_hub, options)? {
+            Location::Folder(folder) => Self::from_folder(id, &folder),
+            Location::Gguf(path) => Self::from_gguf(id, &path),
+        }
+    }
+
+    fn from_folder(id: &str, folder: &Path) -> Result<Self, LoadError> {
+        let config_path = folder.join("config.json");
+        let config = Config::read(&config_path)?;
+        let checkpoint = Checkpoint::open_folder(folder)?;
+        let family = families::from_config(&config, &checkpoint)?;
+        let tokenizer = TextTokenizer::from_folder(folder, family.architecture.d_vocab)?;
+        let extra = tokenizer::FOLDER_FILES.iter().map(|f| folder.join(f)).filter(|p| p.is_file());
+        let extra: Vec<PathBuf> = [config_path].into_iter().chain(extra).collect();
+        Self::assemble(id, family, tokenizer, &checkpoint, &extra)
+    }
+
+    fn from_gguf(id: &str, path: &Path) -> Result<Self, LoadError> {
+        let file = GgufFile::open(path)?;
+        let family = families::from_gguf(&file)?;
+        let tokenizer = TextTokenizer::from_gguf(&file, family.architecture.d_vocab)?;
+        Self::assemble(id, family, tokenizer, file.checkpoint(), &[])
+    }
+
+    fn assemble(
+        id: &str,
+        family: Family,
+        tokenizer: TextTokenizer,
+        checkpoint: &Checkpoint,
+        other_files: &[PathBuf],
+    ) -> Result<Self, LoadError> {
+        // The description is part of the fingerprint: the same files read in another way are another model.
+        let description = format!("residuum {:?}", family.architecture);
+        let files = checkpoint.files().chain(other_files.iter().map(PathBuf::as_path));
+        let fingerprint = fingerprint::fingerprint(&description, files)?;
+        let transformer = Transformer::load(family.architecture, &family.sources, checkpoint)?;
+        let unused = checkpoint.unused();
+        if !unused.is_empty() {
+            tracing::debug!(
+                model = id,
+                count = unused.len(),
+                first = unused[0],
+                "tensors the architecture does not use"
+            );
+        }
+        let info = catalogue::model_info(id, fingerprint, transformer.architecture(), checkpoint.census());
+        Ok(Self { info, tokenizer: Arc::new(tokenizer), transformer })
     }
 
     /// What the rest of the server needs to know.
@@ -95,7 +169,11 @@ impl Model {
     }
 
     /// Runs the packed batch and hands every captured tensor to the sink, hook by hook in the order of
-    /// `layout.hooks`. It stops after the last layer needed. `cancelled` is asked before every layer.
+    /// `layout.hooks`. It stops after the last layer needed. `cancelled` is asked before every layer. Work runs on
+    /// the current rayon pool.
+    ///
+    /// The numbers of an input depend on its tokens alone: not on its neighbours in the batch, on what else is
+    /// captured, nor on the number of threads.
     ///
     /// # Errors
     /// [`ForwardError::Cancelled`], an error of the sink, or a batch that does not fit the model.
@@ -105,7 +183,8 @@ impl Model {
         sink: &mut dyn CaptureSink,
         cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), ForwardError> {
-        let _ = (batch, sink, cancelled);
-        Err(ForwardError::Failed("this build cannot run a forward pass".to_owned()))
+        let packing = Packing::new(batch, &self.info)?;
+        let mut recorder = Recorder::new(batch.layout, &packing, sink);
+        self.transformer.forward(batch, &packing, &mut recorder, cancelled)
     }
 }
