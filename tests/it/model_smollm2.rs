@@ -10,9 +10,8 @@ use crate::model_support::{capture, goldens, ids, read_tensors, relative_error, 
 /// Largest difference allowed at a layer, in units of that layer's root mean square.
 const TOLERANCE: f64 = 1e-4;
 
-/// The same for a single position, in units of its own root mean square. The first position is left to the tolerance
-/// of its layer: this model builds up one dimension to 700 there and takes it back to 50, after which float32 in any
-/// order of summation is good to about 1e-4 only (transformers in float32 against float64: 9e-5).
+/// The same for a position behind the first, in units of its own root mean square. At the first position the model
+/// takes one dimension from 700 back to 50, and float32 is good to some 1e-4 of the rest.
 const ROW_TOLERANCE: f64 = 3e-5;
 
 fn metadata() -> HashMap<String, Value> {

@@ -10,7 +10,7 @@ use super::tile::{Into, Tile, widest};
 
 /// Terms that are summed on their own before they are added to the output: it bounds the rounding error of long sums
 /// and keeps a block of a panel in the first-level cache. Part of the numbers: changing it changes low bits.
-const DEPTH_BLOCK: usize = 256;
+const DEPTH_BLOCK: usize = 64;
 
 /// Rows of x that a task goes through before it comes to the next block of rows: their block of columns stays in the
 /// second-level cache while the panels pass by. A multiple of the rows of every tile.
