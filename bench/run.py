@@ -1,0 +1,319 @@
+#!/usr/bin/env python3
+"""Measures the server and transformers side by side, and writes bench/results.md and bench/results.json.
+
+    scripts/fetch_demo_model.sh && cargo build --release --locked
+    python3 -m venv bench/.venv && bench/.venv/bin/pip install -r bench/requirements.txt
+    bench/.venv/bin/python bench/run.py
+
+Both sides read the same GGUF file, compute in float32 and may use every core. In each round every contender runs once,
+so that a slow minute of the machine hits all of them; a figure is the median of its rounds. Before anything is timed,
+both sides must give the same numbers. The load generator runs on the same cores as the server.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median, quantiles
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+from harness import FINAL, ApiError, Client, HarnessError, interrupt_on_signals, temporary_server  # noqa: E402
+from load import body_of, build, closed_loop  # noqa: E402
+from reference import Reference, worst_difference  # noqa: E402
+
+MODEL = "bench"
+WORDS = (
+    "time year people way day man thing woman life child world school state family student group country problem hand "
+    "part place case week company system program question work government number night point home water room mother "
+    "area money story fact month lot right study book eye job word business issue side kind head house service friend "
+    "father power hour game line end member law car city community name president team minute idea body information "
+    "the of and a to in is was that for on with as by at from are this which or but not have had they you were their "
+    "one all we can her has there been if more when will would who so no"
+).split()
+N_PROMPTS, N_CLIENTS = 64, 32
+LATENCY_TOKENS, LATENCY_REPEATS = (1, 2, 16, 64), 15
+FETCHES = {1: 400, 64: 3200}
+CAPTURE = {"hooks": ["resid_post"], "layers": "all", "positions": "last"}
+# Of a layer's RMS. Summing in another order moves values by some 1e-5 of it; a wrong computation by far more than this.
+AGREEMENT = 1e-3
+
+
+def make_prompts():
+    """64 seeded prompts of 8 to 128 words."""
+    rng = random.Random(20260101)
+    return [" ".join(rng.choices(WORDS, k=rng.randint(8, 128))) for _ in range(N_PROMPTS)]
+
+
+class Ours:
+    """The server under test."""
+
+    def __init__(self, server):
+        self.server, self.client = server, Client(server.url, timeout=600.0)
+
+    def request(self, method, path, body=None):
+        return build(method, path, self.server.listen, body)
+
+    def run_request(self, inputs):
+        body = {"model": MODEL, "input": inputs, "capture": CAPTURE, "reuse": False}
+        return self.request("POST", "/v1/runs?wait=30", body)
+
+    def post(self, requests, n_connections):
+        """Sends runs and sees each to its end; returns the seconds until the last was."""
+        start = time.perf_counter()
+        answers, _, _ = closed_loop(self.server, requests, n_connections)
+        for run in map(body_of, answers):
+            while run["status"] not in FINAL:
+                time.sleep(0.01)
+                run = self.client.get(f"/v1/runs/{run['id']}")
+            if run["status"] != "completed" or run["n_reused"]:
+                raise HarnessError(f"a run ended as {run['status']} with {run['n_reused']} reused: {run['error']}")
+        return time.perf_counter() - start
+
+    def values(self, prompts):
+        """The captured `[n_layers, d_model]` of each prompt, in one run."""
+        run = self.client.run({"model": MODEL, "input": prompts, "capture": CAPTURE, "reuse": False})
+        return [self.layers(cache) for cache in run["caches"]]
+
+    def layers(self, cache):
+        body = self.client.call("GET", f"/v1/caches/{cache}/layers?format=raw").body
+        return np.frombuffer(body, "<f4").reshape(self.client.get(f"/v1/models/{MODEL}")["n_layers"], -1)
+
+
+def interleave(rounds, contenders):
+    """{name: [figure of each round]}: in every round each contender runs once, after one round that does not count."""
+    figures = {name: [] for name in contenders}
+    for number in range(rounds + 1):
+        for name, contender in contenders.items():
+            figure = contender()
+            if number:
+                figures[name].append(figure)
+        print(f"  round {number} of {rounds}" if number else "  warm-up", flush=True)
+    return figures
+
+
+def timed(function, *args):
+    start = time.perf_counter()
+    function(*args)
+    return time.perf_counter() - start
+
+
+def measure_agreement(ours, reference, prompts):
+    """Both sides' numbers must be the same before their speed is worth a word."""
+    difference = worst_difference(ours.values(prompts[:8]), reference.one_by_one(prompts[:8]))
+    batched = worst_difference(reference.batched(prompts[:8]), reference.one_by_one(prompts[:8]))
+    for name, value in [("the server", difference), ("transformers in batches", batched)]:
+        if value > AGREEMENT:
+            raise HarnessError(f"{name} differs from transformers by {value:.1e} of a layer's RMS")
+    return difference
+
+
+def measure_throughput(ours, reference, prompts, rounds):
+    """Seconds for all prompts."""
+    singles, bulk = [ours.run_request(prompt) for prompt in prompts], [ours.run_request(prompts)]
+    return interleave(
+        rounds,
+        {
+            f"Residuum, {N_CLIENTS} clients, one prompt a run": lambda: ours.post(singles, N_CLIENTS),
+            "Residuum, one bulk run": lambda: ours.post(bulk, 1),
+            "transformers, one by one": lambda: timed(reference.one_by_one, prompts),
+            "transformers, sorted batches of 16": lambda: timed(reference.batched, prompts),
+        },
+    )
+
+
+def measure_latency(ours, reference, rounds):
+    """Milliseconds of one prompt alone."""
+    rng = random.Random(7)
+    contenders = {}
+    for n_tokens in LATENCY_TOKENS:
+        ids = [rng.randrange(1000, 40000) for _ in range(n_tokens)]
+        requests = [ours.run_request(ids)] * LATENCY_REPEATS
+        contenders["Residuum", n_tokens] = lambda r=requests: 1000 * median(closed_loop(ours.server, r, 1)[1])
+        contenders["transformers", n_tokens] = lambda i=ids: (
+            1000 * median(timed(reference.bare_forward, i) for _ in range(LATENCY_REPEATS))
+        )
+    return interleave(rounds, contenders)
+
+
+def measure_fetches(ours, rounds):
+    """(p50 ms, p99 ms, requests/s) of fetching one layer."""
+    run = ours.client.run({"model": MODEL, "input": "What does a fetch cost?", "capture": CAPTURE})
+    layer = ours.client.get(f"/v1/models/{MODEL}")["n_layers"] // 2
+    path = f"/v1/caches/{run['caches'][0]}/layers/{layer}"
+    paths = {"raw": f"{path}?format=raw", "npy": f"{path}?format=npy", "GET /healthz, for scale": "/healthz"}
+
+    def fetch(request, connections):
+        _, latencies, elapsed = closed_loop(ours.server, [request] * FETCHES[connections], connections)
+        p50, p99 = (quantiles(latencies, n=100)[i] * 1000 for i in (49, 98))
+        return p50, p99, len(latencies) / elapsed
+
+    contenders = {}
+    for connections in FETCHES:
+        for name, target in paths.items():
+            request = ours.request("GET", target)
+            contenders[name, connections] = lambda r=request, c=connections: fetch(r, c)
+    return interleave(rounds, contenders)
+
+
+def resident_mib(pid):
+    """Resident memory of a process."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise HarnessError("the system does not say how much memory the server holds")
+
+
+def machine():
+    """What the figures were taken on."""
+    processor = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    commit = subprocess.run(
+        ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return {
+        "cpu": processor[0].partition(":")[2].strip() if processor else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "commit": commit.stdout.strip() or "unknown",
+        **{name: version(name) for name in ("torch", "transformers")},
+    }
+
+
+def table(head, rows):
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def render(results):
+    """The figures as one Markdown page."""
+    host, n_tokens = results["machine"], results["n_tokens"]
+    throughput = [
+        [name, f"{s:.2f}", f"{N_PROMPTS / s:.1f}", f"{n_tokens / s:.0f}"]
+        for name, s in ((name, median(seconds)) for name, seconds in results["throughput"].items())
+    ]
+    latency = [
+        [row["tokens"], f"{median(row['residuum_ms']):.1f}", f"{median(row['transformers_ms']):.1f}"]
+        for row in results["latency"]
+    ]
+    fetches = [
+        [f"{row['format']}, {row['connections']} connection{'s' * (row['connections'] > 1)}"]
+        + [f"{median(row[key]):.{digits}f}" for key, digits in [("p50_ms", 2), ("p99_ms", 2), ("per_second", 0)]]
+        for row in results["fetches"]
+    ]
+    weights = results["memory"]["weights_mib"]
+    names = {"weights_mib": "float32 weights", "idle_mib": "server idle", "after_mib": "server after the load above"}
+    memory = [[names[key], f"{mib:.0f}", f"{mib / weights:.2f}"] for key, mib in results["memory"].items()]
+    return "\n".join(
+        [
+            "# Benchmark",
+            "",
+            f"{host['cpu']}, {host['cores']} cores, {host['memory_gib']} GiB, {host['system']}, {host['date']}, commit "
+            f"{host['commit']}, load average before the start {results['load_before']:.1f}.",
+            f"Model: {results['model']}, computed in float32 on both sides; transformers {host['transformers']} on "
+            f"torch {host['torch']} with {host['cores']} threads.",
+            f"Medians of {results['rounds']} interleaved rounds. Written by `bench/run.py`, which says how to run it.",
+            f"Before timing, both sides agreed to {results['worst_difference']:.1e} of each layer's RMS.",
+            "",
+            f"## Capture: {N_PROMPTS} prompts of 8 to 128 words ({n_tokens} tokens), every layer at the last token",
+            "",
+            "Residuum's figures include HTTP, queue and durable store; transformers' end with the numbers in memory.",
+            "",
+            table(["", "seconds", "captures/s", "tokens/s"], throughput),
+            "",
+            "## One prompt alone, milliseconds",
+            "",
+            "Residuum: `POST /v1/runs?wait=30` with `reuse: false`, captured and stored. transformers: the bare",
+            "forward pass, nothing kept.",
+            "",
+            table(["tokens", "Residuum", "transformers"], latency),
+            "",
+            "## Fetching one layer",
+            "",
+            "The client is one Python thread on the same cores; `/healthz` shows what it and HTTP cost alone.",
+            "",
+            table(["", "p50 ms", "p99 ms", "requests/s"], fetches),
+            "",
+            "## Resident memory",
+            "",
+            table(["", "MiB", "of the float32 weights"], memory),
+            "",
+        ]
+    )
+
+
+def measure(args, server):
+    ours, prompts = Ours(server), make_prompts()
+    weights = ours.client.get(f"/v1/models/{MODEL}")["n_params"] * 4 / 2**20
+    idle = resident_mib(server.process.pid)
+    reference = Reference(args.gguf)
+    print("comparing the numbers", flush=True)
+    difference = measure_agreement(ours, reference, prompts)
+    print("capture", flush=True)
+    throughput = measure_throughput(ours, reference, prompts, args.rounds)
+    print("latency", flush=True)
+    latency = measure_latency(ours, reference, args.rounds)
+    print("fetch", flush=True)
+    fetches = measure_fetches(ours, args.rounds)
+    return {
+        "machine": machine(),
+        "model": args.gguf.name,
+        "rounds": args.rounds,
+        "worst_difference": difference,
+        "n_tokens": sum(len(reference.tokens(prompt)) for prompt in prompts),
+        "throughput": throughput,
+        "latency": [
+            {"tokens": n, "residuum_ms": latency["Residuum", n], "transformers_ms": latency["transformers", n]}
+            for n in LATENCY_TOKENS
+        ],
+        "fetches": [
+            {"format": name, "connections": connections}
+            | {key: [figure[i] for figure in figures] for i, key in enumerate(["p50_ms", "p99_ms", "per_second"])}
+            for (name, connections), figures in fetches.items()
+        ],
+        "memory": {"weights_mib": weights, "idle_mib": idle, "after_mib": resident_mib(server.process.pid)},
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Measure the server against transformers.")
+    parser.add_argument("--binary", type=Path, default=ROOT / "target/release/residuum")
+    parser.add_argument("--gguf", type=Path, default=ROOT / "models/SmolLM2-135M-Instruct.Q4_1.gguf")
+    parser.add_argument("--rounds", type=int, default=3, help="at least 3")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent, help="folder for results.md and results.json"
+    )
+    args = parser.parse_args()
+    if args.rounds < 3:
+        parser.error("a median needs at least 3 rounds")
+    interrupt_on_signals()
+    busy = os.getloadavg()[0]
+    if busy > 0.5:
+        print(f"bench: other programs are busy (load {busy:.1f}); figures taken now say little", file=sys.stderr)
+    try:
+        with temporary_server(args.binary, [f"{MODEL}={args.gguf}"]) as server:
+            results = measure(args, server) | {"load_before": busy}
+    except (HarnessError, ApiError, ValueError, OSError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    page = render(results)
+    (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    (args.out / "results.md").write_text(page)
+    print("\n" + page)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

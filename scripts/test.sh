@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Every test: the Rust ones, then a running server under numpy, scipy and safetensors, openapi.yaml, and a crash test.
+#
+# usage: scripts/test.sh
+# needs: cargo, python3 (3.11 or newer) with venv and pip. The Python packages go into .venv here.
+# RESIDUUM_TEST_TORCH=1 also installs PyTorch (5 GB on Linux) and checks safetensors.torch; without it those checks run
+# only if PyTorch is already in .venv, and say so when they do not.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly binary=target/debug/residuum
+readonly model=smollm2-135m=models/SmolLM2-135M-Instruct.Q4_1.gguf
+python=.venv/bin/python
+requirements=tests/python/requirements.txt
+[[ ${RESIDUUM_TEST_TORCH:-0} == 0 ]] || requirements=tests/python/requirements-torch.txt
+
+step() {
+  printf '\n== %s\n' "$*"
+}
+
+# Runs a Python check against a fresh server of its own, which is gone afterwards whatever happens.
+with_server() {
+  $python scripts/harness.py --binary "$binary" --model "$model" -- $python "$@" --base-url '{url}'
+}
+
+step "demo model"
+scripts/fetch_demo_model.sh
+
+step "cargo test"
+cargo test --locked
+# The tests' own profile: this links the program and compiles nothing twice.
+cargo build --locked
+
+step "Python packages ($requirements)"
+[[ -x $python ]] || python3 -m venv .venv || {
+  echo "test: python3 cannot make a virtual environment (Debian, Ubuntu: apt install python3-venv)" >&2
+  exit 1
+}
+$python -m pip install --quiet --disable-pip-version-check -r "$requirements"
+
+step "numpy, scipy, safetensors and PyTorch against a running server"
+with_server tests/python/check_interop.py
+
+step "openapi.yaml"
+with_server tests/python/check_openapi.py
+
+step "crash test"
+$python tests/crash.py --binary "$binary" --model "$model"
