@@ -1,4 +1,35 @@
 //! Residuum: an activation server for language models.
+//!
+//! A client posts text for a model; a forward pass is queued on the worker that owns the model; the activations it asked
+//! for are stored as safetensors blobs indexed in SQLite; from then on anyone can fetch, compare and reuse them over HTTP
+//! without running the model again.
+//!
+//! The map, in the direction of the data:
+//!
+//! | module | owns | must not know |
+//! |---|---|---|
+//! | [`domain`] | ids, hook names, capture specifications, runs, caches, errors | axum, sqlx, candle |
+//! | [`model`] | checkpoint → instrumented transformer, tokenizers | sqlx, axum |
+//! | [`store`] | SQLite index, blob files, verify, gc | axum, candle |
+//! | [`analysis`] | metrics over vectors, pure functions | axum, sqlx |
+//! | [`engine`] | queue → planner → worker thread → store | axum |
+//! | [`api`] | routes, bodies, extractors, the error table | SQL, tensor types |
+//! | [`app`], [`cli`] | put it all together | |
+//!
+//! As a library: [`Archive`] reads a data folder without a server and hands out [`ActivationCache`],
+//! [`PositionCache`] and [`AttentionCache`].
 
+pub mod activation;
+pub mod analysis;
+pub mod api;
+pub mod app;
+pub mod archive;
+pub mod cli;
 pub mod domain;
+pub mod engine;
+pub mod model;
 pub mod store;
+pub mod telemetry;
+
+pub use activation::{ActivationCache, ActivationError, AttentionCache, PositionCache};
+pub use archive::{Archive, ArchiveError};

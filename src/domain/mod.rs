@@ -13,6 +13,7 @@ pub mod layout;
 pub mod model;
 pub mod problem;
 pub mod run;
+pub mod selection;
 
 pub use cache::{BosDecision, Cache, CacheFilter, CachePatch, Provenance, TensorStats};
 pub use capture::{Capture, CaptureRequest, Layers, Positions, Rows};
@@ -22,4 +23,5 @@ pub use ids::{CacheId, PackId, RunId, TenantId};
 pub use layout::{ItemSpan, PackLayout};
 pub use model::{HookInfo, ModelInfo};
 pub use problem::{Code, FieldError, Problem};
+pub use selection::Selection;
 pub use run::{NewItem, NewRun, Run, RunStatus};

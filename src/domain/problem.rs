@@ -83,6 +83,10 @@ codes! {
     RangeNotSatisfiable = 416 "range_not_satisfiable" "The range lies outside the representation";
     /// The model is not one this server runs.
     UnknownModel = 422 "unknown_model" "The model is not served here";
+    /// The body names a cache that does not exist.
+    UnknownCache = 422 "unknown_cache" "There is no such cache";
+    /// The body asks for something a cache did not capture.
+    HookNotStored = 422 "hook_not_stored" "A cache did not capture this hook";
     /// The model has no such hook point.
     UnknownHook = 422 "unknown_hook" "The model has no such hook point";
     /// The model has no such layer.

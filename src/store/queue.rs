@@ -28,6 +28,8 @@ pub struct PendingRun {
     pub reuse: bool,
     /// Indices of the items that have not ended, ascending.
     pub items: Vec<u32>,
+    /// Those of them that were in work when an earlier process ended.
+    pub attempted: Vec<u32>,
 }
 
 impl Store {
@@ -41,7 +43,9 @@ impl Store {
         let rows = sqlx::query(
             "SELECT r.id, r.tenant_id, r.model, r.reuse, \
                  (SELECT json_group_array(item_index) FROM (SELECT item_index FROM run_items \
-                      WHERE run_id = r.id AND status = 'pending' ORDER BY item_index)) AS items \
+                      WHERE run_id = r.id AND status = 'pending' ORDER BY item_index)) AS items, \
+                 (SELECT json_group_array(item_index) FROM run_items \
+                      WHERE run_id = r.id AND status = 'pending' AND attempts > 0) AS attempted \
              FROM runs r WHERE r.finished_at IS NULL ORDER BY r.id",
         )
         .fetch_all(self.readers())
@@ -55,6 +59,7 @@ impl Store {
                     model: f.get("model")?,
                     reuse: f.get("reuse")?,
                     items: f.json("items")?,
+                    attempted: f.json("attempted")?,
                 })
             })
             .collect()

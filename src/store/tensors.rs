@@ -167,8 +167,19 @@ impl StoredCache {
         hook_index: usize,
         elements: Range<usize>,
     ) -> Result<Vec<u8>, StoreError> {
-        let parts = self.location.bytes(&[(hook_index, elements)])?;
-        only(store.blobs().read(self.location.pack, &parts)?)
+        only(self.read_many_blocking(store, &[(hook_index, elements)])?)
+    }
+
+    /// [`Self::read_many`] for threads that may block.
+    ///
+    /// # Errors
+    /// As [`Self::read_blocking`].
+    pub fn read_many_blocking(
+        &self,
+        store: &Store,
+        parts: &[(usize, Range<usize>)],
+    ) -> Result<Vec<Vec<u8>>, StoreError> {
+        store.blobs().read(self.location.pack, &self.location.bytes(parts)?)
     }
 
     async fn is_gone(&self, store: &Store) -> Result<bool, StoreError> {

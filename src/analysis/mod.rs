@@ -1,0 +1,7 @@
+//! Metrics over activation vectors: pure functions, accumulated in float64 whatever the storage dtype.
+//!
+//! Knows nothing of HTTP, SQL or the model.
+
+pub mod pairwise;
+
+pub use pairwise::{Metric, matrix};

@@ -1,0 +1,4 @@
+//! `/v1/caches`.
+
+pub mod manage;
+pub mod tensors;

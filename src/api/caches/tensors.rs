@@ -1,0 +1,308 @@
+//! The tensors of one cache: a stack of layers, one layer, any hook, and the whole cache as a file.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::State,
+    http::HeaderMap,
+    response::Response,
+};
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    api::{
+        dto::cache::layers_with,
+        error::ApiResult,
+        extract::{NoQuery, PathHook, PathId, PathLayer, Query, Tenant, not_found},
+        problems::{CacheFileProblems, CacheTensorProblems},
+        state::ApiState,
+        tensor::{Assembly, Format, HeaderEntry, Part, TensorAnswer, TensorDto, TensorQuery, binary, blocking, respond, safetensors_header},
+    },
+    domain::{Axis, CacheId, Code, Dtype, Hook, Problem, Selection, Site, TenantId},
+    store::{Store, StoredCache},
+};
+
+async fn stored(state: &ApiState, tenant: TenantId, id: CacheId) -> Result<Arc<StoredCache>, Problem> {
+    let found = state.engine.store().stored(tenant, &[id]).await?;
+    found.into_iter().flatten().next().map(Arc::new).ok_or_else(|| not_found::<CacheId>(id))
+}
+
+/// The parts of a selection; a mean that was computed stands for its parts.
+pub fn part(cache: &Arc<StoredCache>, selection: &Selection, mean: Option<Bytes>, dtype: Dtype) -> Vec<Part> {
+    if let Some(mean) = mean {
+        let mut bytes = Vec::new();
+        dtype.encode(&Dtype::Float32.decode(&mean), &mut bytes);
+        return vec![Part::Made(bytes.into())];
+    }
+    let stored = |elements: &std::ops::Range<usize>| Part::Stored {
+        cache: Arc::clone(cache),
+        hook: selection.hook,
+        elements: elements.clone(),
+        dtype,
+    };
+    selection.parts.iter().map(stored).collect()
+}
+
+/// Averages, as float32 bytes, for the selections that ask for one; accumulated in float64.
+pub async fn read_means(store: &Store, caches: &[Arc<StoredCache>], selected: &[Selection]) -> Result<Vec<Option<Bytes>>, Problem> {
+    if selected.iter().all(|s| s.mean_of.is_none()) {
+        return Ok(vec![None; selected.len()]);
+    }
+    let (store, caches, selected) = (store.clone(), caches.to_vec(), selected.to_vec());
+    blocking(move || {
+        caches.iter().zip(&selected).map(|(cache, s)| s.mean_of.map(|n| mean(&store, cache, s, n)).transpose()).collect()
+    })
+    .await
+}
+
+fn mean(store: &Store, cache: &StoredCache, selection: &Selection, n: usize) -> Result<Bytes, crate::store::StoreError> {
+    let width = selection.n_served();
+    let mut sums = vec![0f64; width];
+    for bytes in cache.read_many_blocking(store, &selection.reads())? {
+        let values = cache.cache.capture.dtype.decode(&bytes);
+        values.iter().enumerate().for_each(|(i, v)| sums[i % width] += f64::from(*v));
+    }
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a mean of float32 values is one")]
+    let bytes: Vec<u8> = sums.iter().flat_map(|s| ((s / n as f64) as f32).to_le_bytes()).collect();
+    Ok(bytes.into())
+}
+
+/// One hook of one cache as an answer, without averaging.
+///
+/// # Errors
+/// None; the signature is that of its siblings.
+pub fn answer(cache: &Arc<StoredCache>, selection: Selection, wanted: Option<Dtype>) -> Result<TensorAnswer, Problem> {
+    answer_with(cache, selection, None, wanted)
+}
+
+fn answer_with(cache: &Arc<StoredCache>, selection: Selection, mean: Option<Bytes>, wanted: Option<Dtype>) -> Result<TensorAnswer, Problem> {
+    let stored = cache.cache.capture.dtype;
+    let dtype = wanted.unwrap_or(stored);
+    let hook = cache.cache.capture.hooks[selection.hook];
+    let parts = part(cache, &selection, mean, dtype);
+    Ok(TensorAnswer::of_hook(hook, selection.shape, selection.axes, dtype, stored, parts))
+}
+
+/// `?hook=` belongs to the layer routes only.
+///
+/// # Errors
+/// [`Code::InvalidQuery`] when it is given.
+pub fn no_hook_parameter(query: &TensorQuery) -> Result<(), Problem> {
+    match query.hook {
+        Some(_) => Err(Problem::at(Code::InvalidQuery, "hook", "this path names the hook already")),
+        None => Ok(()),
+    }
+}
+
+async fn one_hook(state: &ApiState, cache: Arc<StoredCache>, hook: Hook, query: &TensorQuery, headers: &HeaderMap) -> ApiResult<Response> {
+    let spec = query.spec()?;
+    let selection = Selection::of(&cache.cache, cache.cache.hook_index(hook)?, spec.positions.as_ref())?;
+    let store = state.engine.store();
+    let mean = read_means(store, std::slice::from_ref(&cache), std::slice::from_ref(&selection)).await?.pop().flatten();
+    respond(|dtype| answer_with(&cache, selection, mean, dtype), &spec, headers, store, state.config.max_json_elements).await
+}
+
+/// Fetch any captured hook
+///
+/// By its full name, in the format asked for by `?format=` or `Accept`.
+#[utoipa::path(
+    get, path = "/v1/caches/{id}/tensors/{hook}", operation_id = "getCacheTensor", tag = "caches",
+    params(("id" = String, Path, description = "Id of the cache"),
+        ("hook" = String, Path, description = "Full hook name", example = "blocks.12.hook_resid_post"), TensorQuery),
+    responses((status = 200, description = "The tensor", content((TensorDto = "application/json"), (Vec<u8> = "application/x-npy"),
+        (Vec<u8> = "application/vnd.safetensors"), (Vec<u8> = "application/octet-stream"))),
+        (status = 206, description = "A byte range of a binary format"), (status = 304, description = "Not modified"), CacheTensorProblems)
+)]
+pub async fn get_tensor(
+    State(state): State<ApiState>,
+    Tenant(tenant): Tenant,
+    PathId(id): PathId<CacheId>,
+    PathHook(hook): PathHook,
+    Query(query): Query<TensorQuery>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    no_hook_parameter(&query)?;
+    let cache = stored(&state, tenant, id).await?;
+    let unknown = |e: crate::domain::hook::UnknownHook| Problem::new(Code::HookNotInCache, format!("{e}; the cache has {}", hook_names(&cache)));
+    let hook = hook.parse().map_err(unknown)?;
+    one_hook(&state, cache, hook, &query, &headers).await
+}
+
+fn hook_names(cache: &StoredCache) -> String {
+    let names: Vec<String> = cache.cache.capture.hooks.iter().map(ToString::to_string).collect();
+    names.join(", ")
+}
+
+/// The site that `?hook=` names; the residual stream after the block if left out.
+fn layer_site(query: &TensorQuery) -> Result<Site, Problem> {
+    let Some(name) = &query.hook else { return Ok(Site::ResidPost) };
+    Site::by_short_name(name).filter(|s| s.in_block()).ok_or_else(|| {
+        Problem::at(Code::InvalidQuery, "hook", "hook names a place inside the blocks without its layer, for example resid_post or attn_out")
+    })
+}
+
+/// Fetch one layer
+///
+/// The residual stream after the block, or another hook by `?hook=`. Negative layers count from the last.
+#[utoipa::path(
+    get, path = "/v1/caches/{id}/layers/{layer}", operation_id = "getCacheLayer", tag = "caches",
+    params(("id" = String, Path, description = "Id of the cache"),
+        ("layer" = i64, Path, description = "Block index from 0; negatives count from the last", example = 12), TensorQuery),
+    responses((status = 200, description = "The tensor", content((TensorDto = "application/json"), (Vec<u8> = "application/x-npy"),
+        (Vec<u8> = "application/vnd.safetensors"), (Vec<u8> = "application/octet-stream"))),
+        (status = 206, description = "A byte range of a binary format"), (status = 304, description = "Not modified"), CacheTensorProblems)
+)]
+pub async fn get_layer(
+    State(state): State<ApiState>,
+    Tenant(tenant): Tenant,
+    PathId(id): PathId<CacheId>,
+    PathLayer(layer): PathLayer,
+    Query(query): Query<TensorQuery>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let site = layer_site(&query)?;
+    let cache = stored(&state, tenant, id).await?;
+    let have = layers_with(&cache.cache, site);
+    let n_layers = i64::try_from(cache.cache.n_layers).unwrap_or(i64::MAX);
+    let index = layer.parse::<i64>().ok().map(|l| if l < 0 { l.saturating_add(n_layers) } else { l });
+    let Some(layer) = index.and_then(|l| usize::try_from(l).ok()).filter(|l| have.contains(l)) else {
+        let detail = format!("the cache has no layer `{}` of {}; it has {}", layer.chars().take(32).collect::<String>(), site.name(), listed(&have));
+        return Err(Problem::new(Code::LayerNotInCache, detail).into());
+    };
+    one_hook(&state, cache, Hook::block(site, layer), &query, &headers).await
+}
+
+fn listed(layers: &[usize]) -> String {
+    if layers.is_empty() {
+        return "none".to_owned();
+    }
+    let names: Vec<String> = layers.iter().map(ToString::to_string).collect();
+    format!("layers {}", names.join(", "))
+}
+
+/// Fetch all layers
+///
+/// The residual stream after every captured block, stacked `[n_layers, …]` in ascending order; `layers` says which. Another
+/// hook by `?hook=`.
+#[utoipa::path(
+    get, path = "/v1/caches/{id}/layers", operation_id = "getCacheLayers", tag = "caches",
+    params(("id" = String, Path, description = "Id of the cache"), TensorQuery),
+    responses((status = 200, description = "The tensor", content((TensorDto = "application/json"), (Vec<u8> = "application/x-npy"),
+        (Vec<u8> = "application/vnd.safetensors"), (Vec<u8> = "application/octet-stream"))),
+        (status = 206, description = "A byte range of a binary format"), (status = 304, description = "Not modified"), CacheTensorProblems)
+)]
+pub async fn get_layers(
+    State(state): State<ApiState>,
+    Tenant(tenant): Tenant,
+    PathId(id): PathId<CacheId>,
+    Query(query): Query<TensorQuery>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let spec = query.spec()?;
+    let site = layer_site(&query)?;
+    let cache = stored(&state, tenant, id).await?;
+    let layers = layers_with(&cache.cache, site);
+    if layers.is_empty() {
+        let detail = format!("the cache has no layer of {}; it has {}", site.name(), hook_names(&cache));
+        return Err(Problem::new(Code::LayerNotInCache, detail).into());
+    }
+    let select = |l: &usize| Selection::of(&cache.cache, cache.cache.hook_index(Hook::block(site, *l))?, spec.positions.as_ref());
+    let selected: Vec<Selection> = layers.iter().map(select).collect::<Result<_, Problem>>()?;
+    if selected.iter().any(|s| s.shape != selected[0].shape) {
+        return Err(Problem::new(Code::ShapeMismatch, "the layers differ in shape, so they do not stack; fetch them one by one").into());
+    }
+    let store = state.engine.store();
+    let means = read_means(store, &vec![Arc::clone(&cache); selected.len()], &selected).await?;
+    let stored_dtype = cache.cache.capture.dtype;
+    let make = |wanted: Option<Dtype>| {
+        let dtype = wanted.unwrap_or(stored_dtype);
+        let parts = selected.iter().zip(means).flat_map(|(s, mean)| part(&cache, s, mean, dtype)).collect();
+        Ok(TensorAnswer {
+            hook: site.name().to_owned(),
+            layer: None,
+            layers: Some(layers),
+            caches: None,
+            offsets: None,
+            shape: [vec![selected.len()], selected[0].shape.clone()].concat(),
+            axes: [vec![Axis::Layer], selected[0].axes.clone()].concat(),
+            dtype,
+            stored_dtype,
+            parts,
+        })
+    };
+    respond(make, &spec, &headers, store, state.config.max_json_elements).await
+}
+
+/// Fetch a whole cache
+///
+/// One safetensors file: the keys are hook names, plus `token_ids` (int64); the provenance is in `__metadata__`.
+#[utoipa::path(
+    get, path = "/v1/caches/{id}/safetensors", operation_id = "getCacheSafetensors", tag = "caches",
+    params(("id" = String, Path, description = "Id of the cache")),
+    responses((status = 200, description = "The file", content_type = "application/vnd.safetensors", body = Vec<u8>),
+        (status = 206, description = "A byte range of it"), (status = 304, description = "Not modified"), CacheFileProblems)
+)]
+pub async fn get_safetensors(
+    State(state): State<ApiState>,
+    Tenant(tenant): Tenant,
+    PathId(id): PathId<CacheId>,
+    Query(NoQuery {}): Query<NoQuery>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let stored = stored(&state, tenant, id).await?;
+    let cache = &stored.cache;
+    let dtype = cache.capture.dtype;
+    let token_ids: Vec<u8> = cache.token_ids.iter().flat_map(|id| i64::from(*id).to_le_bytes()).collect();
+    // token_ids first: eight-byte elements behind two-byte ones would lie unaligned.
+    let mut entries = vec![HeaderEntry {
+        name: "token_ids".to_owned(),
+        dtype: "I64",
+        shape: vec![cache.token_ids.len()],
+        n_bytes: token_ids.len() as u64,
+    }];
+    let mut parts = vec![Part::Made(token_ids.into())];
+    for hook in 0..cache.capture.hooks.len() {
+        let selection = Selection::of(cache, hook, None)?;
+        let n_bytes = (selection.n_served() * dtype.size()) as u64;
+        let name = cache.capture.hooks[hook].to_string();
+        entries.push(HeaderEntry { name, dtype: dtype.safetensors_name(), shape: selection.shape.clone(), n_bytes });
+        parts.extend(part(&stored, &selection, None, dtype));
+    }
+    let mut assembly = Assembly::default();
+    assembly.push(Part::Made(safetensors_header(&entries, &file_metadata(cache)).into()));
+    parts.into_iter().for_each(|p| assembly.push(p));
+    let name = format!("{id}.safetensors");
+    let media_type = Format::Safetensors.media_type();
+    Ok(binary(assembly, media_type, &name, HeaderMap::new(), &headers, state.engine.store()).await?)
+}
+
+/// The receipt of a cache as the strings that safetensors metadata takes. Nothing in it can be edited, so the file
+/// and its entity tag stay the same under PATCH.
+fn file_metadata(cache: &crate::domain::Cache) -> Map<String, Value> {
+    let p = &cache.provenance;
+    let facts = json!({
+        "format": "pt",
+        "cache": cache.id.to_string(),
+        "run": cache.run.to_string(),
+        "model": cache.model,
+        "model_fingerprint": p.model_fingerprint,
+        "architecture": p.architecture,
+        "weights_dtype": p.weights_dtype,
+        "compute_dtype": p.compute_dtype,
+        "device": p.device,
+        "residuum_version": p.residuum_version,
+        "numerics_version": p.numerics_version.to_string(),
+        "positions": cache.capture.positions.to_string(),
+        "n_layers": cache.n_layers.to_string(),
+        "d_model": cache.d_model.to_string(),
+        "bos": json!({"present": cache.bos.present, "added": cache.bos.added, "token_id": cache.bos.token_id}).to_string(),
+        "n_nan": cache.stats.n_nan.to_string(),
+        "n_inf": cache.stats.n_inf.to_string(),
+        "content_hash": cache.content_hash,
+        "text": cache.text.clone().unwrap_or_default(),
+        "tokens": Value::from(cache.tokens.clone()).to_string(),
+        "created_at": cache.created_at.to_string(),
+    });
+    if let Value::Object(map) = facts { map } else { Map::new() }
+}

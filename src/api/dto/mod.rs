@@ -1,0 +1,73 @@
+//! JSON bodies of the API. The domain's types stay free of HTTP; these translate.
+
+pub mod cache;
+pub mod capture;
+pub mod model;
+pub mod run;
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::domain::{Code, Problem};
+
+/// A page of a listing, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Page<T> {
+    /// The items of this page.
+    pub items: Vec<T>,
+    /// Pass it as `cursor` for the next page; null on the last.
+    pub next_cursor: Option<String>,
+}
+
+/// Paging of a listing.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// Items on a page, 1 to 200.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    pub limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// Items on a page when the client does not say.
+const DEFAULT_LIMIT: u32 = 50;
+/// Most items on a page.
+const MAX_LIMIT: u32 = 200;
+
+/// The page size asked for.
+///
+/// # Errors
+/// [`Code::InvalidQuery`] outside 1 to 200.
+pub fn page_limit(limit: Option<u32>) -> Result<u32, Problem> {
+    match limit.unwrap_or(DEFAULT_LIMIT) {
+        n @ 1..=MAX_LIMIT => Ok(n),
+        n => Err(Problem::at(Code::InvalidQuery, "limit", format!("limit is {n}; it must lie between 1 and {MAX_LIMIT}"))),
+    }
+}
+
+/// The cursor as whatever it stands for.
+///
+/// # Errors
+/// [`Code::InvalidCursor`] for anything this server did not give out.
+pub fn cursor<T: std::str::FromStr>(cursor: Option<&str>) -> Result<Option<T>, Problem> {
+    cursor
+        .map(|c| {
+            c.strip_prefix("c_").and_then(|c| c.parse().ok()).ok_or_else(|| {
+                Problem::at(Code::InvalidCursor, "cursor", "use the next_cursor of the page before, unchanged")
+            })
+        })
+        .transpose()
+}
+
+impl<T> Page<T> {
+    /// A page of `limit` from `limit + 1` that were read: one more tells that there is a next page.
+    pub fn cut<S, K: std::fmt::Display>(mut rows: Vec<S>, limit: u32, key: impl Fn(&S) -> K, dto: impl Fn(S) -> T) -> Self {
+        let limit = limit as usize;
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next_cursor = rows.last().filter(|_| more).map(|last| format!("c_{}", key(last)));
+        Self { items: rows.into_iter().map(dto).collect(), next_cursor }
+    }
+}

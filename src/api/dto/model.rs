@@ -1,0 +1,193 @@
+//! Models and tokenisation in requests and answers.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::{cache::BosDto, run::Message};
+use crate::{domain::ModelInfo, model::TextTokenizer};
+
+/// A model this server runs.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Model)]
+pub struct ModelDto {
+    /// The name to use in requests.
+    pub id: String,
+    /// `ready`, or `loading` with nothing else known yet.
+    pub status: &'static str,
+    /// What is known once it is loaded.
+    #[serde(flatten)]
+    pub details: Option<ModelDetails>,
+}
+
+/// A loaded model.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ModelDetails {
+    /// `model_type` of the checkpoint.
+    pub architecture: String,
+    /// blake3 of weights, config and tokenizer.
+    pub fingerprint: String,
+    /// Blocks.
+    pub n_layers: usize,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key/value heads.
+    pub n_kv_heads: usize,
+    /// Width of a head.
+    pub d_head: usize,
+    /// Neurons of an MLP.
+    pub d_mlp: usize,
+    /// Entries of the vocabulary.
+    pub d_vocab: usize,
+    /// Longest input in tokens.
+    pub n_ctx: usize,
+    /// Parameters.
+    pub n_params: u64,
+    /// Type of the checkpoint's weights.
+    pub weights_dtype: String,
+    /// Type the forward pass computes in.
+    pub compute_dtype: String,
+    /// Where it runs.
+    pub device: String,
+    /// What the tokenizer does at the beginning of a text.
+    pub bos: BosDefault,
+    /// Whether `messages` can be posted.
+    pub has_chat_template: bool,
+    /// Every hook point, in execution order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Vec<HookDto>>,
+}
+
+/// The tokenizer's rule for the beginning of a text.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BosDefault {
+    /// Whether text gets a BOS token when `prepend_bos` is null.
+    pub adds_bos: bool,
+    /// The token's id.
+    pub token_id: Option<u32>,
+    /// The token.
+    pub token: Option<String>,
+    /// What TransformerLens does by default where it differs: it prepends BOS to every text of a model that has one.
+    pub transformer_lens_adds_bos: Option<bool>,
+}
+
+/// A hook point of a model.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Hook)]
+pub struct HookDto {
+    /// Full name.
+    pub name: String,
+    /// The block, for hooks inside one.
+    pub layer: Option<usize>,
+    /// Shape of one input's tensor with all positions; null where the input decides.
+    pub shape: Vec<Option<usize>>,
+    /// What the axes are.
+    pub axes: Vec<&'static str>,
+}
+
+impl ModelDto {
+    /// A model that is still being read.
+    pub fn loading(id: String) -> Self {
+        Self { id, status: "loading", details: None }
+    }
+
+    /// A loaded model; the catalogue of hooks is long, so listings leave it out.
+    pub fn ready(info: &ModelInfo, tokenizer: &TextTokenizer, with_hooks: bool) -> Self {
+        let hooks = with_hooks.then(|| {
+            info.catalogue()
+                .into_iter()
+                .map(|h| HookDto {
+                    name: h.hook.to_string(),
+                    layer: h.hook.layer(),
+                    shape: h.shape,
+                    axes: h.axes.iter().map(|a| a.name()).collect(),
+                })
+                .collect()
+        });
+        let (adds_bos, bos) = (tokenizer.adds_bos(), tokenizer.bos_token());
+        let details = ModelDetails {
+            architecture: info.architecture.clone(),
+            fingerprint: info.fingerprint.clone(),
+            n_layers: info.n_layers,
+            d_model: info.d_model,
+            n_heads: info.n_heads,
+            n_kv_heads: info.n_kv_heads,
+            d_head: info.d_head,
+            d_mlp: info.d_mlp,
+            d_vocab: info.d_vocab,
+            n_ctx: info.n_ctx,
+            n_params: info.n_params,
+            weights_dtype: info.weights_dtype.clone(),
+            compute_dtype: info.compute_dtype.clone(),
+            device: info.device.clone(),
+            bos: BosDefault {
+                adds_bos,
+                token_id: bos.map(|(id, _)| id),
+                token: bos.map(|(_, token)| token.to_owned()),
+                transformer_lens_adds_bos: (!adds_bos && bos.is_some() && !info.bidirectional).then_some(true),
+            },
+            has_chat_template: tokenizer.has_chat_template(),
+            hooks,
+        };
+        Self { id: info.id.clone(), status: "ready", details: Some(details) }
+    }
+}
+
+/// A list of models.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Models {
+    /// The models, by name.
+    pub items: Vec<ModelDto>,
+    /// Always null: there are few.
+    pub next_cursor: Option<String>,
+}
+
+/// Something to tokenise: exactly one of `text`, `token_ids` and `messages`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"model": "smollm2-135m", "text": "The Eiffel Tower"}))]
+pub struct Tokenize {
+    /// Name of a served model.
+    pub model: String,
+    /// Text.
+    pub text: Option<String>,
+    /// Token ids, to see what they stand for.
+    pub token_ids: Option<Vec<u32>>,
+    /// A chat.
+    #[schema(value_type = Option<Vec<Message>>)]
+    pub messages: Option<Vec<Map<String, Value>>>,
+    /// Whether to open the assistant's turn; by default unless the last message is the assistant's.
+    pub add_generation_prompt: Option<bool>,
+    /// Further variables for the chat template.
+    pub template_kwargs: Option<Map<String, Value>>,
+    /// Beginning-of-sequence token: null leaves it to the tokenizer.
+    pub prepend_bos: Option<bool>,
+}
+
+/// Tokens as a run of the same input would have them.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "model": "smollm2-135m", "token_ids": [504, 12398, 271], "tokens": ["The", " Eiff", "el"],
+    "special": [false, false, false], "offsets": [[0, 3], [3, 8], [8, 10]], "n_tokens": 3,
+    "bos": {"requested": null, "present": false, "added": false, "token_id": 1}, "rendered": null
+}))]
+pub struct Tokens {
+    /// The model.
+    pub model: String,
+    /// Token ids.
+    pub token_ids: Vec<u32>,
+    /// What each token stands for.
+    pub tokens: Vec<String>,
+    /// Which tokens are special.
+    pub special: Vec<bool>,
+    /// Characters of the text that each token covers, `[start, end)`; null for posted ids.
+    pub offsets: Option<Vec<[usize; 2]>>,
+    /// Tokens.
+    pub n_tokens: usize,
+    /// How the beginning-of-sequence token was decided.
+    pub bos: BosDto,
+    /// The chat as the template rendered it.
+    pub rendered: Option<String>,
+}

@@ -1,0 +1,439 @@
+//! Runs in requests and answers.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::{IntoParams, ToSchema};
+
+use super::capture::{CaptureDto, PositionsSchema};
+use crate::{
+    api::{error::ProblemDto, tensor::TensorDto},
+    domain::{Code, Positions, Problem, Run, RunStatus, TenantId},
+    engine::{Content, InputSpec, RunRequest, Truncate},
+};
+
+/// A run to queue. Exactly one of `input`, `messages` and `items` holds the inputs.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "model": "smollm2-135m", "input": "The Eiffel Tower is in the city of",
+    "capture": {"hooks": ["resid_post"], "layers": "all", "positions": "last", "dtype": "float32"},
+    "tags": ["demo"], "metadata": {"any": "json"}
+}))]
+pub struct CreateRun {
+    /// Name of a served model.
+    pub model: String,
+    /// A string, strings, token ids, or arrays of token ids.
+    #[schema(value_type = Option<InputSchema>)]
+    pub input: Option<Value>,
+    /// One chat, rendered with the model's template.
+    #[schema(value_type = Option<Vec<Message>>)]
+    pub messages: Option<Vec<Map<String, Value>>>,
+    /// Whether to open the assistant's turn; by default unless the last message is the assistant's.
+    pub add_generation_prompt: Option<bool>,
+    /// Further variables for the chat template.
+    pub template_kwargs: Option<Map<String, Value>>,
+    /// Inputs with positions, metadata, tags and labels of their own.
+    pub items: Option<Vec<ItemDto>>,
+    /// What to capture; the residual stream after every block at the final position if left out.
+    #[serde(default)]
+    pub capture: CaptureDto,
+    /// Beginning-of-sequence token: null leaves it to the tokenizer.
+    pub prepend_bos: Option<bool>,
+    /// What to do with inputs longer than the context.
+    #[schema(value_type = Option<TruncateSchema>)]
+    #[serde(default)]
+    pub truncate: Truncate,
+    /// Whether activations that are stored already may answer; false forces the forward pass.
+    #[serde(default = "yes")]
+    #[schema(default = true)]
+    pub reuse: bool,
+    /// Tags for every cache of the run.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Metadata for the run and every cache of it.
+    #[serde(default)]
+    pub metadata: Map<String, Value>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// One input with what belongs to it alone. Exactly one of `text`, `token_ids` and `messages`.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Item)]
+pub struct ItemDto {
+    /// Text for the tokenizer.
+    pub text: Option<String>,
+    /// Token ids.
+    pub token_ids: Option<Vec<u32>>,
+    /// A chat.
+    #[schema(value_type = Option<Vec<Message>>)]
+    pub messages: Option<Vec<Map<String, Value>>>,
+    /// Positions instead of the run's.
+    #[schema(value_type = Option<PositionsSchema>)]
+    pub positions: Option<Positions>,
+    /// Metadata over the run's.
+    #[serde(default)]
+    pub metadata: Map<String, Value>,
+    /// Tags beside the run's.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Label of the cache.
+    pub label: Option<String>,
+}
+
+/// A message of a chat; the model's template may know further fields.
+#[derive(Serialize, ToSchema)]
+pub struct Message {
+    /// `system`, `user`, `assistant`, …
+    #[schema(example = "user")]
+    pub role: String,
+    /// The text.
+    #[schema(example = "Where is the Eiffel Tower?")]
+    pub content: String,
+}
+
+/// Inputs without anything of their own.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Input, example = "The Eiffel Tower is in the city of")]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only describes inputs for the specification")]
+pub enum InputSchema {
+    /// One text.
+    Text(String),
+    /// Several texts.
+    Texts(Vec<String>),
+    /// Token ids of one input.
+    TokenIds(Vec<u32>),
+    /// Token ids of several inputs.
+    TokenIdLists(Vec<Vec<u32>>),
+}
+
+/// What to do with inputs longer than the context.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Truncate)]
+#[serde(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only describes Truncate for the specification")]
+pub enum TruncateSchema {
+    /// Refuse them.
+    Error,
+    /// Drop tokens from the start, keeping a BOS token there.
+    Left,
+    /// Drop tokens from the end.
+    Right,
+}
+
+/// Bounds on what a client may attach: it is all kept in the index.
+const MAX_TAGS: usize = 64;
+const MAX_TAG_CHARS: usize = 128;
+const MAX_LABEL_CHARS: usize = 512;
+const MAX_METADATA_BYTES: usize = 64 << 10;
+
+/// Checks tags, label and metadata of a run, an item or a patch.
+///
+/// # Errors
+/// [`Code::InvalidValue`] with the pointer of what is too large.
+pub fn check_annotations(tags: &[String], label: Option<&str>, metadata: &Map<String, Value>) -> Result<(), Problem> {
+    if tags.len() > MAX_TAGS {
+        return Err(Problem::at(Code::InvalidValue, "/tags", format!("{} tags are too many; {MAX_TAGS} are allowed", tags.len())));
+    }
+    if let Some(i) = tags.iter().position(|t| t.is_empty() || t.chars().count() > MAX_TAG_CHARS) {
+        return Err(Problem::at(Code::InvalidValue, format!("/tags/{i}"), format!("a tag has 1 to {MAX_TAG_CHARS} characters")));
+    }
+    if label.is_some_and(|l| l.is_empty() || l.chars().count() > MAX_LABEL_CHARS) {
+        return Err(Problem::at(Code::InvalidValue, "/label", format!("a label has 1 to {MAX_LABEL_CHARS} characters")));
+    }
+    let bytes = serde_json::to_vec(metadata).map_or(usize::MAX, |v| v.len());
+    if bytes > MAX_METADATA_BYTES {
+        return Err(Problem::at(Code::InvalidValue, "/metadata", format!("metadata takes {bytes} bytes; {MAX_METADATA_BYTES} are allowed")));
+    }
+    Ok(())
+}
+
+impl CreateRun {
+    /// The request in the engine's words.
+    ///
+    /// # Errors
+    /// [`Code::InvalidBody`] when the inputs are missing, given twice or of mixed types; [`Code::EmptyInput`] for
+    /// empty lists; [`Code::InvalidValue`] for oversized annotations.
+    pub fn into_request(self, tenant: TenantId) -> Result<RunRequest, Problem> {
+        check_annotations(&self.tags, None, &self.metadata)?;
+        let given = [self.input.is_some(), self.messages.is_some(), self.items.is_some()];
+        if given.iter().filter(|g| **g).count() != 1 {
+            return Err(Problem::at(Code::InvalidBody, "/input", "give exactly one of input, messages and items"));
+        }
+        if self.messages.is_none() && self.items.is_none() && (self.add_generation_prompt.is_some() || self.template_kwargs.is_some()) {
+            return Err(Problem::at(Code::InvalidBody, "/messages", "add_generation_prompt and template_kwargs go with messages"));
+        }
+        let chat = |messages: Vec<Map<String, Value>>| Content::Messages {
+            messages: messages.into_iter().map(Value::Object).collect(),
+            add_generation_prompt: self.add_generation_prompt,
+            template_kwargs: self.template_kwargs.clone().unwrap_or_default(),
+        };
+        let inputs = match (self.input, self.messages, self.items) {
+            (Some(input), _, _) => inputs_of(input)?,
+            (_, Some(messages), _) => vec![plain("/messages".to_owned(), chat(messages))],
+            (_, _, Some(items)) => items_of(items, chat)?,
+            _ => Vec::new(),
+        };
+        if inputs.is_empty() {
+            return Err(Problem::at(Code::EmptyInput, "/input", "there is no input"));
+        }
+        Ok(RunRequest {
+            tenant,
+            model: self.model,
+            inputs,
+            capture: self.capture.into(),
+            prepend_bos: self.prepend_bos,
+            truncate: self.truncate,
+            reuse: self.reuse,
+            tags: self.tags,
+            metadata: self.metadata,
+            idempotency: None,
+        })
+    }
+}
+
+fn plain(pointer: String, content: Content) -> InputSpec {
+    InputSpec { pointer, content, positions: None, tags: Vec::new(), metadata: Map::new(), label: None }
+}
+
+fn inputs_of(input: Value) -> Result<Vec<InputSpec>, Problem> {
+    const EXPECTED: &str = "input must be a string, an array of strings, an array of token ids, or an array of arrays of token ids";
+    let array = match input {
+        Value::String(text) => return Ok(vec![plain("/input".to_owned(), Content::Text(text))]),
+        Value::Array(array) => array,
+        _ => return Err(Problem::at(Code::InvalidBody, "/input", EXPECTED)),
+    };
+    if array.first().is_some_and(Value::is_number) {
+        return Ok(vec![plain("/input".to_owned(), Content::TokenIds(token_ids(&array, "/input")?))]);
+    }
+    array
+        .into_iter()
+        .enumerate()
+        .map(|(i, value)| {
+            let pointer = format!("/input/{i}");
+            let content = match value {
+                Value::String(text) => Content::Text(text),
+                Value::Array(ids) => Content::TokenIds(token_ids(&ids, &pointer)?),
+                _ => return Err(Problem::at(Code::InvalidBody, pointer, EXPECTED)),
+            };
+            Ok(plain(pointer, content))
+        })
+        .collect::<Result<Vec<_>, _>>()
+        .and_then(|inputs| {
+            let first_is_text = inputs.first().is_some_and(|i| matches!(i.content, Content::Text(_)));
+            match inputs.iter().find(|i| matches!(i.content, Content::Text(_)) != first_is_text) {
+                Some(other) => Err(Problem::at(Code::InvalidBody, &other.pointer, EXPECTED)),
+                None => Ok(inputs),
+            }
+        })
+}
+
+fn token_ids(values: &[Value], pointer: &str) -> Result<Vec<u32>, Problem> {
+    let id = |(i, v): (usize, &Value)| {
+        let wrong = || Problem::at(Code::InvalidBody, format!("{pointer}/{i}"), "a token id is a whole number from 0 on");
+        match v.as_u64() {
+            // Past u32 it is still a number, and outside any vocabulary.
+            Some(id) => Ok(u32::try_from(id).unwrap_or(u32::MAX)),
+            None if v.as_i64().is_some() => {
+                Err(Problem::at(Code::TokenOutOfVocabulary, format!("{pointer}/{i}"), "a token id is not negative"))
+            }
+            None => Err(wrong()),
+        }
+    };
+    values.iter().enumerate().map(id).collect()
+}
+
+fn items_of(items: Vec<ItemDto>, chat: impl Fn(Vec<Map<String, Value>>) -> Content) -> Result<Vec<InputSpec>, Problem> {
+    items
+        .into_iter()
+        .enumerate()
+        .map(|(i, item)| {
+            let pointer = format!("/items/{i}");
+            let ItemDto { text, token_ids, messages, positions, metadata, tags, label } = item;
+            check_annotations(&tags, label.as_deref(), &metadata).map_err(|p| p.under(&pointer))?;
+            let content = match (text, token_ids, messages) {
+                (Some(text), None, None) => Content::Text(text),
+                (None, Some(ids), None) => Content::TokenIds(ids),
+                (None, None, Some(messages)) => chat(messages),
+                _ => return Err(Problem::at(Code::InvalidBody, pointer, "an item has exactly one of text, token_ids and messages")),
+            };
+            Ok(InputSpec { pointer, content, positions, tags, metadata, label })
+        })
+        .collect()
+}
+
+/// Parameters of a posted run.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct CreateRunQuery {
+    /// Seconds to wait for the run to end, at most 600: 201 if it has, 202 otherwise.
+    #[param(minimum = 0, maximum = 600, example = 30)]
+    pub wait: Option<f64>,
+    /// `values`: the tensors of an ended run in the answer too.
+    pub include: Option<Include>,
+    /// true: what the run would make, without queueing it.
+    pub dry_run: Option<bool>,
+}
+
+/// What else an answer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Include {
+    /// The captured tensors.
+    Values,
+}
+
+/// A run.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Run, example = json!({
+    "id": "0198c5a0-5b1e-7c3a-9b54-0242ac120002", "status": "completed", "model": "smollm2-135m", "n_items": 1,
+    "n_done": 1, "n_reused": 0, "n_failed": 0, "caches": ["0198c5a0-5b3f-7d51-8a3e-0242ac120002"], "error": null,
+    "tags": ["demo"], "metadata": {}, "created_at": "2026-11-23T12:00:00.000001Z",
+    "started_at": "2026-11-23T12:00:00.002Z", "finished_at": "2026-11-23T12:00:00.05Z", "queue_position": null
+}))]
+pub struct RunDto {
+    /// Its id.
+    pub id: String,
+    /// `queued`, `running`, `completed`, `failed` or `cancelled`.
+    #[schema(value_type = RunStatusSchema)]
+    pub status: RunStatus,
+    /// Name of the model.
+    pub model: String,
+    /// Inputs.
+    pub n_items: u64,
+    /// Inputs with a cache.
+    pub n_done: u64,
+    /// Of these, answered from the store without a forward pass.
+    pub n_reused: u64,
+    /// Inputs that failed.
+    pub n_failed: u64,
+    /// Caches in input order, the first hundred; the rest are at `/v1/runs/{id}/caches`.
+    pub caches: Vec<String>,
+    /// Why it failed.
+    pub error: Option<ProblemDto>,
+    /// Tags of every cache.
+    pub tags: Vec<String>,
+    /// Metadata as posted.
+    pub metadata: Map<String, Value>,
+    /// When it was accepted.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: jiff::Timestamp,
+    /// When its first item was started.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub started_at: Option<jiff::Timestamp>,
+    /// When it ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub finished_at: Option<jiff::Timestamp>,
+    /// Runs whose turn comes first, while something of it waits.
+    pub queue_position: Option<usize>,
+    /// With `include=values`: the tensors of each cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub values: Option<Vec<CacheValues>>,
+}
+
+/// The tensors of one cache.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CacheValues {
+    /// The cache.
+    pub cache: String,
+    /// Every hook it captured.
+    pub tensors: Vec<TensorDto>,
+}
+
+/// Where a run is in its life.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RunStatus)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "only describes RunStatus for the specification")]
+pub enum RunStatusSchema {
+    /// Accepted and durable.
+    Queued,
+    /// At least one item was started.
+    Running,
+    /// Every item has its cache.
+    Completed,
+    /// At least one item failed.
+    Failed,
+    /// Stopped on request.
+    Cancelled,
+}
+
+impl RunDto {
+    /// A run with its place in the queue.
+    pub fn new(run: Run, queue_position: Option<usize>) -> Self {
+        Self {
+            id: run.id.to_string(),
+            status: run.status,
+            model: run.model,
+            n_items: run.n_items,
+            n_done: run.n_done,
+            n_reused: run.n_reused,
+            n_failed: run.n_failed,
+            caches: run.caches.iter().map(ToString::to_string).collect(),
+            error: run.error.map(Into::into),
+            tags: run.tags,
+            metadata: run.metadata,
+            created_at: run.created_at,
+            started_at: run.started_at,
+            finished_at: run.finished_at,
+            queue_position,
+            values: None,
+        }
+    }
+}
+
+/// A run as a server-sent event.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RunEvent {
+    /// The run.
+    #[serde(flatten)]
+    pub run: RunDto,
+    /// Tokens per second of recent batches of this server.
+    pub tokens_per_second: f64,
+    /// Seconds until the run ends, if it goes on as it went; null before anything is done.
+    pub eta_seconds: Option<f64>,
+}
+
+/// What a run would make.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DryRun {
+    /// Inputs.
+    pub n_items: usize,
+    /// Tokens of all inputs.
+    pub n_tokens: usize,
+    /// Bytes the captures would take.
+    pub n_bytes: u64,
+    /// The inputs in order, the first hundred.
+    pub items: Vec<DryRunItem>,
+}
+
+/// What one input of a run would make.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DryRunItem {
+    /// Token ids the model would see.
+    pub token_ids: Vec<u32>,
+    /// What each token stands for.
+    pub tokens: Vec<String>,
+    /// Whether a BOS token was added.
+    pub bos: super::cache::BosDto,
+    /// Tokens that were cut.
+    pub n_truncated: u64,
+    /// Bytes its capture would take.
+    pub n_bytes: u64,
+    /// Shape of each hook.
+    pub hooks: Vec<DryRunHook>,
+}
+
+/// Shape of a hook of a dry run.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DryRunHook {
+    /// Full name.
+    pub name: String,
+    /// Shape.
+    pub shape: Vec<usize>,
+}

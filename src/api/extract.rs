@@ -1,0 +1,178 @@
+//! Extractors whose refusals are problem objects like every other error.
+
+use std::str::FromStr;
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, RawPathParams, Request},
+    http::{HeaderMap, header, request::Parts},
+};
+use serde::de::DeserializeOwned;
+
+use super::error::ApiError;
+use crate::domain::{CacheId, Code, Problem, RunId, TenantId};
+
+/// Whose request it is. There is one tenant until API keys exist.
+pub struct Tenant(pub TenantId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Tenant {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Ok(Self(TenantId::DEFAULT))
+    }
+}
+
+/// A JSON body. Keeps the hash of its bytes for idempotency.
+pub struct JsonBody<T> {
+    /// The parsed body.
+    pub value: T,
+    /// blake3 of the bytes as posted.
+    pub hash: blake3::Hash,
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        require_json(request.headers())?;
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
+            if rejection.status() == http::StatusCode::PAYLOAD_TOO_LARGE {
+                Problem::new(Code::BodyTooLarge, "the body is larger than this server takes; post fewer inputs at once")
+            } else {
+                Problem::new(Code::InvalidBody, "the body could not be read to its end")
+            }
+        })?;
+        let value = parse(&bytes)?;
+        Ok(Self { value, hash: blake3::hash(&bytes) })
+    }
+}
+
+fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let essence = given.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
+        return Ok(());
+    }
+    Err(Problem::new(Code::UnsupportedMediaType, "the body must be sent with Content-Type: application/json"))
+}
+
+/// Parses in two steps, so that a syntax error and a wrong field are told apart.
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // A struct would also be read from an array of its fields, which nobody means.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(Problem::at(Code::InvalidBody, "", "the body must be a JSON object"));
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let result = serde_path_to_error::deserialize(&mut deserializer);
+    let error = match result {
+        Ok(value) => match deserializer.end() {
+            Ok(()) => return Ok(value),
+            Err(e) => return Err(Problem::new(Code::InvalidJson, format!("there is something behind the JSON value: {e}"))),
+        },
+        Err(e) => e,
+    };
+    let pointer = pointer(error.path());
+    let inner = error.into_inner();
+    match inner.classify() {
+        serde_json::error::Category::Data => Err(Problem::at(Code::InvalidBody, pointer, inner.to_string())),
+        _ => Err(Problem::new(Code::InvalidJson, inner.to_string())),
+    }
+}
+
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    path.iter()
+        .map(|segment| match segment {
+            Segment::Seq { index } => format!("/{index}"),
+            Segment::Map { key } => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+            Segment::Enum { .. } | Segment::Unknown => String::new(),
+        })
+        .collect()
+}
+
+/// Query parameters; unknown ones are refused, lists are repeated keys.
+pub struct Query<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let query = parts.uri.query().unwrap_or("");
+        let pairs = form_urlencoded::parse(query.as_bytes());
+        let deserializer = serde_html_form::Deserializer::new(pairs);
+        serde_path_to_error::deserialize(deserializer)
+            .map(Self)
+            .map_err(|e| Problem::at(Code::InvalidQuery, pointer(e.path()).trim_start_matches('/'), e.inner().to_string()).into())
+    }
+}
+
+/// A query without parameters.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoQuery {}
+
+/// An id in the path: what cannot be an id names nothing.
+pub struct PathId<T>(pub T);
+
+/// Ids that appear in paths.
+pub trait ResourceId: FromStr + Send {
+    /// The problem of an id that names nothing.
+    const NOT_FOUND: Code;
+}
+
+impl ResourceId for RunId {
+    const NOT_FOUND: Code = Code::RunNotFound;
+}
+
+impl ResourceId for CacheId {
+    const NOT_FOUND: Code = Code::CacheNotFound;
+}
+
+/// The problem of an id that names nothing of this tenant's.
+pub fn not_found<T: ResourceId>(id: impl std::fmt::Display) -> Problem {
+    let id: String = id.to_string().chars().take(64).collect();
+    Problem::new(T::NOT_FOUND, format!("`{id}` is not the id of anything here; it may have been deleted"))
+}
+
+impl<S: Send + Sync, T: ResourceId> FromRequestParts<S> for PathId<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let text = path_parameter(parts, state, "id").await?;
+        text.parse().map(Self).map_err(|_| not_found::<T>(text).into())
+    }
+}
+
+/// The `{hook}` of a path, as text.
+pub struct PathHook(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathHook {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        path_parameter(parts, state, "hook").await.map(Self)
+    }
+}
+
+/// The `{layer}` of a path, as text.
+pub struct PathLayer(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathLayer {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        path_parameter(parts, state, "layer").await.map(Self)
+    }
+}
+
+async fn path_parameter<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Result<String, ApiError> {
+    let params = RawPathParams::from_request_parts(parts, state)
+        .await
+        .map_err(|_| Problem::new(Code::RouteNotFound, "the path is not valid UTF-8"))?;
+    params
+        .iter()
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value.to_owned())
+        .ok_or_else(|| Problem::new(Code::RouteNotFound, "the path lacks a parameter").into())
+}

@@ -1,0 +1,126 @@
+//! The HTTP side: routes, bodies, extractors and the error table.
+//!
+//! Handlers read extractors, make one call into the engine or the store, and answer. Nothing here knows SQL or tensors' types:
+//! bytes come from the store, models from the engine. [`routes`] is the route table; only what is listed there is served, and
+//! whatever is listed there is in the specification.
+
+mod caches;
+mod comparisons;
+mod dto;
+mod error;
+mod extract;
+mod models;
+pub mod openapi;
+mod problems;
+mod runs;
+mod state;
+mod system;
+mod tensor;
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, MatchedPath, Request},
+    http::{HeaderName, HeaderValue, Method, header},
+    middleware::{self, Next},
+    response::Response,
+};
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    cors::{AllowOrigin, CorsLayer},
+    request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
+    trace::TraceLayer,
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_swagger_ui::SwaggerUi;
+
+pub use state::{ApiConfig, ApiState};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The route table.
+fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(runs::create::create_run, runs::manage::list_runs))
+        .routes(routes!(runs::manage::get_run, runs::manage::delete_run))
+        .routes(routes!(runs::manage::cancel_run))
+        .routes(routes!(runs::events::follow_run))
+        .routes(routes!(runs::manage::list_run_caches))
+        .routes(routes!(runs::tensors::get_run_tensor))
+        .routes(routes!(caches::manage::list_caches))
+        .routes(routes!(caches::manage::get_cache, caches::manage::update_cache, caches::manage::delete_cache))
+        .routes(routes!(caches::tensors::get_layers))
+        .routes(routes!(caches::tensors::get_layer))
+        .routes(routes!(caches::tensors::get_tensor))
+        .routes(routes!(caches::tensors::get_safetensors))
+        .routes(routes!(comparisons::compare))
+        .routes(routes!(models::list_models))
+        .routes(routes!(models::get_model))
+        .routes(routes!(models::tokenize))
+        .routes(routes!(system::healthz))
+        .routes(routes!(system::readyz))
+        .routes(routes!(system::metrics))
+        .routes(routes!(system::openapi_json))
+        .routes(routes!(system::openapi_yaml))
+}
+
+/// The whole service: the route table, the reference page, and what every request passes through.
+pub fn router(state: ApiState) -> Router {
+    let (router, _) = routes().split_for_parts();
+    let config = state.config.clone();
+    router
+        .with_state(state)
+        .merge(SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::new(["/openapi.json"])))
+        .fallback(error::route_not_found)
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(DefaultBodyLimit::max(config.max_body_bytes))
+        .layer(middleware::from_fn(measure))
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(cors(&config.cors_origins))
+        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        .layer(TraceLayer::new_for_http().make_span_with(span).on_response(log_response).on_failure(()))
+        .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
+}
+
+/// Which pages may call, and which headers of ours their scripts may read.
+fn cors(origins: &[HeaderValue]) -> CorsLayer {
+    let exposed = [
+        header::ETAG, header::LOCATION, header::CONTENT_RANGE, header::ACCEPT_RANGES, header::RETRY_AFTER,
+        header::CONTENT_DISPOSITION, REQUEST_ID,
+    ];
+    let layer = CorsLayer::new()
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_headers([
+            header::CONTENT_TYPE, header::ACCEPT, header::AUTHORIZATION, header::RANGE, header::IF_NONE_MATCH, header::IF_RANGE,
+            HeaderName::from_static("idempotency-key"), REQUEST_ID,
+        ])
+        .expose_headers(exposed.into_iter().chain(tensor::EXPOSED).collect::<Vec<_>>())
+        .max_age(Duration::from_secs(3600));
+    if origins.iter().any(|o| o == "*") {
+        layer.allow_origin(AllowOrigin::any())
+    } else {
+        layer.allow_origin(AllowOrigin::list(origins.to_vec()))
+    }
+}
+
+fn span(request: &Request) -> tracing::Span {
+    let id = request.headers().get(REQUEST_ID).and_then(|v| v.to_str().ok()).unwrap_or("");
+    tracing::info_span!("request", id, method = %request.method(), path = request.uri().path())
+}
+
+fn log_response(response: &Response, latency: Duration, _: &tracing::Span) {
+    tracing::info!(status = response.status().as_u16(), milliseconds = latency.as_secs_f64() * 1e3, "answered");
+}
+
+/// Counts and times requests by route, not by path: ids would make a series each.
+async fn measure(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |p| p.as_str().to_owned());
+    let method = request.method().to_string();
+    let started = std::time::Instant::now();
+    let response = next.run(request).await;
+    let status = response.status().as_u16().to_string();
+    metrics::histogram!("residuum_http_seconds", "route" => route.clone(), "method" => method.clone()).record(started.elapsed().as_secs_f64());
+    metrics::counter!("residuum_http_requests_total", "route" => route, "method" => method, "status" => status).increment(1);
+    response
+}

@@ -1,0 +1,47 @@
+//! The specification, generated from the route table.
+
+use std::sync::OnceLock;
+
+use utoipa::openapi::OpenApi;
+
+use super::{problems, routes};
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "Residuum",
+        description = "An activation server for language models. Post text, tokens or a chat; a forward pass captures the \
+            activations you ask for; they are kept as safetensors blobs indexed in SQLite, and can be fetched, compared and \
+            reused without running the model again. Errors are RFC 9457 problem objects with a stable `code`.",
+    ),
+    tags(
+        (name = "runs", description = "Queue forward passes and follow them"),
+        (name = "caches", description = "The activations of one input: describe, edit, fetch"),
+        (name = "comparisons", description = "Compare stored activations"),
+        (name = "models", description = "What is served, and how it tokenises"),
+        (name = "system", description = "Health, metrics and this specification"),
+    )
+)]
+struct Base;
+
+/// The specification of every mounted route.
+pub fn document() -> OpenApi {
+    let mut document = <Base as utoipa::OpenApi>::openapi();
+    document.merge(routes().into_openapi());
+    let components = document.components.get_or_insert_default();
+    let (name, schema) = problems::schema();
+    components.schemas.insert(name, schema);
+    document
+}
+
+/// As YAML: the content of `openapi.yaml`.
+pub fn yaml() -> &'static str {
+    static YAML: OnceLock<String> = OnceLock::new();
+    YAML.get_or_init(|| document().to_yaml().expect("the specification is made of strings and numbers"))
+}
+
+/// As JSON.
+pub fn json() -> &'static str {
+    static JSON: OnceLock<String> = OnceLock::new();
+    JSON.get_or_init(|| document().to_pretty_json().expect("the specification is made of strings and numbers"))
+}

@@ -1,0 +1,108 @@
+//! Which problems each kind of operation can answer with, for the specification.
+
+use std::collections::BTreeMap;
+
+use utoipa::{
+    IntoResponses, PartialSchema, ToSchema,
+    openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder},
+};
+
+use super::error::ProblemDto;
+use crate::domain::{
+    Code,
+    Code::{
+        BlobDamaged, BodyTooLarge, CacheNotFound, ChatTemplateFailed, Conflict, EmptyInput, HookNotInCache, HookNotStored,
+        IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor, InvalidHeader, InvalidJson, InvalidQuery, InvalidValue,
+        LayerNotInCache, LayerOutOfRange, ModelNotFound, NoBosToken, NoChatTemplate, NotAcceptable, PositionOutOfRange, QueueFull,
+        RangeNotSatisfiable, ResultTooLarge, RunNotFound, ShapeMismatch, StoreFull, TokenOutOfVocabulary, TooManyItems,
+        TooManyTokens, Unavailable, UnknownCache, UnknownHook, UnknownModel, UnsupportedMediaType,
+    },
+};
+
+macro_rules! problems {
+    ($($(#[$doc:meta])* $name:ident = [$($code:ident),* $(,)?];)*) => {
+        $(
+            $(#[$doc])*
+            pub struct $name;
+
+            impl IntoResponses for $name {
+                fn responses() -> BTreeMap<String, RefOr<Response>> {
+                    responses(&[$($code),*])
+                }
+            }
+        )*
+    };
+}
+
+problems! {
+    /// Reading one run.
+    RunProblems = [InvalidQuery, RunNotFound, Internal];
+    /// Changing one run.
+    RunChangeProblems = [InvalidQuery, RunNotFound, Internal, StoreFull];
+    /// Listing things.
+    ListProblems = [InvalidQuery, InvalidCursor, Internal];
+    /// Listing the caches of a run.
+    RunListProblems = [InvalidQuery, InvalidCursor, RunNotFound, Internal];
+    /// Posting a run.
+    CreateRunProblems = [
+        InvalidJson, InvalidBody, InvalidQuery, InvalidHeader, BodyTooLarge, TooManyItems, ResultTooLarge, UnsupportedMediaType,
+        UnknownModel, UnknownHook, LayerOutOfRange, PositionOutOfRange, EmptyInput, TokenOutOfVocabulary, TooManyTokens,
+        NoBosToken, NoChatTemplate, ChatTemplateFailed, InvalidValue, IdempotencyKeyReused, QueueFull, Internal, BlobDamaged,
+        Unavailable, StoreFull,
+    ];
+    /// A tensor over a run.
+    RunTensorProblems = [
+        InvalidQuery, RunNotFound, HookNotInCache, NotAcceptable, Conflict, ResultTooLarge, RangeNotSatisfiable,
+        PositionOutOfRange, ShapeMismatch, InvalidValue, Internal, BlobDamaged,
+    ];
+    /// Reading a cache's description.
+    CacheProblems = [InvalidQuery, CacheNotFound, Internal];
+    /// Changing a cache.
+    CachePatchProblems = [
+        InvalidJson, InvalidBody, InvalidQuery, CacheNotFound, BodyTooLarge, UnsupportedMediaType, InvalidValue, Internal, StoreFull,
+    ];
+    /// Deleting a cache.
+    CacheDeleteProblems = [InvalidQuery, CacheNotFound, Internal, StoreFull];
+    /// A tensor of a cache.
+    CacheTensorProblems = [
+        InvalidQuery, CacheNotFound, HookNotInCache, LayerNotInCache, NotAcceptable, ResultTooLarge, RangeNotSatisfiable,
+        PositionOutOfRange, ShapeMismatch, InvalidValue, Internal, BlobDamaged,
+    ];
+    /// A cache as a file.
+    CacheFileProblems = [InvalidQuery, CacheNotFound, RangeNotSatisfiable, Internal, BlobDamaged];
+    /// Comparing caches.
+    ComparisonProblems = [
+        InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, UnknownHook,
+        HookNotStored, LayerOutOfRange, PositionOutOfRange, ShapeMismatch, InvalidValue, Internal, BlobDamaged,
+    ];
+    /// Reading a model.
+    ModelProblems = [InvalidQuery, ModelNotFound];
+    /// Anything with nothing but a query to refuse.
+    QueryProblems = [InvalidQuery];
+    /// Whether the server is ready.
+    ReadyProblems = [InvalidQuery, Unavailable];
+    /// Tokenising.
+    TokenizeProblems = [
+        InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, UnsupportedMediaType, UnknownModel, EmptyInput,
+        TokenOutOfVocabulary, TooManyTokens, NoBosToken, NoChatTemplate, ChatTemplateFailed, Internal, Unavailable,
+    ];
+}
+
+fn responses(codes: &[Code]) -> BTreeMap<String, RefOr<Response>> {
+    let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
+    codes.iter().for_each(|c| by_status.entry(c.status()).or_default().push(*c));
+    by_status
+        .into_iter()
+        .map(|(status, codes)| {
+            let lines: Vec<String> = codes.iter().map(|c| format!("`{c}`: {}", c.title())).collect();
+            let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(ProblemDto::name()))).build();
+            let response = ResponseBuilder::new().description(lines.join("; ")).content("application/problem+json", content);
+            (status.to_string(), RefOr::T(response.build()))
+        })
+        .collect()
+}
+
+/// The schema that every problem answer refers to, for the components.
+pub fn schema() -> (String, utoipa::openapi::RefOr<utoipa::openapi::Schema>) {
+    (ProblemDto::name().into_owned(), ProblemDto::schema())
+}

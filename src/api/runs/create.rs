@@ -1,0 +1,125 @@
+//! `POST /v1/runs`.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+
+use crate::{
+    api::{
+        dto::run::{CacheValues, CreateRun, CreateRunQuery, DryRun, DryRunHook, DryRunItem, Include, RunDto},
+        error::{ApiError, ApiResult},
+        extract::{JsonBody, Query, Tenant},
+        problems::CreateRunProblems,
+        state::ApiState,
+        tensor::{Encoding, TensorDto},
+    },
+    domain::{Code, Problem, Run, Selection, TenantId},
+    engine::{RunRequest, Submitted, item_bytes, item_shapes},
+};
+
+/// Longest time a request may wait for its run.
+const MAX_WAIT: f64 = 600.0;
+/// Inputs that a dry run shows one by one.
+const DRY_RUN_ITEMS: usize = 100;
+/// Longest idempotency key.
+const MAX_KEY_CHARS: usize = 255;
+
+/// Queue a run
+///
+/// Checks and tokenises every input, stores the run and answers 202 with its `Location`; with `?wait=SECONDS` 201 once it
+/// has ended, whatever its status. One bad input refuses the whole request and names the input.
+#[utoipa::path(
+    post, path = "/v1/runs", operation_id = "createRun", tag = "runs", params(CreateRunQuery,
+        ("Idempotency-Key" = Option<String>, Header, description = "A key of the client's choice: the same key with the same body answers the run it made first, with another body 422", example = "capture-2026-11-23-a")),
+    request_body = CreateRun,
+    responses(
+        (status = 200, description = "With `dry_run`: what the run would make", body = DryRun),
+        (status = 201, description = "The run has ended", body = RunDto, headers(("Location" = String, description = "Path of the run"))),
+        (status = 202, description = "The run is queued", body = RunDto, headers(("Location" = String, description = "Path of the run"))),
+        CreateRunProblems
+    )
+)]
+pub async fn create_run(
+    State(state): State<ApiState>,
+    Tenant(tenant): Tenant,
+    Query(query): Query<CreateRunQuery>,
+    headers: HeaderMap,
+    body: JsonBody<CreateRun>,
+) -> ApiResult<Response> {
+    let wait = wait_of(&query)?;
+    let mut request = body.value.into_request(tenant)?;
+    if query.dry_run == Some(true) {
+        return Ok(Json(dry_run(&state, request).await?).into_response());
+    }
+    request.idempotency = idempotency_key(&headers)?.map(|key| (key, *body.hash.as_bytes()));
+    let (Submitted::Created(id) | Submitted::Replayed(id)) = state.engine.submit(request).await?;
+    let gone = || Problem::new(Code::Conflict, "the run was deleted before it could be answered");
+    let run = state.engine.wait(tenant, id, wait).await?.ok_or_else(gone)?;
+    let status = if run.status.is_final() && query.wait.is_some() { StatusCode::CREATED } else { StatusCode::ACCEPTED };
+    let values = match query.include {
+        Some(Include::Values) if run.status.is_final() => Some(values(&state, tenant, &run).await?),
+        _ => None,
+    };
+    let mut dto = RunDto::new(run, state.engine.pace(id).queue_position);
+    dto.values = values;
+    let location = HeaderValue::from_str(&format!("/v1/runs/{id}")).map_err(|_| Problem::new(Code::Internal, "a header could not be written"))?;
+    Ok((status, [(header::LOCATION, location)], Json(dto)).into_response())
+}
+
+fn wait_of(query: &CreateRunQuery) -> Result<Duration, Problem> {
+    match query.wait {
+        None => Ok(Duration::ZERO),
+        Some(seconds) if (0.0..=MAX_WAIT).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        Some(_) => Err(Problem::at(Code::InvalidQuery, "wait", format!("wait must lie between 0 and {MAX_WAIT} seconds"))),
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = value.to_str().ok().filter(|k| !k.is_empty() && k.len() <= MAX_KEY_CHARS);
+    let detail = format!("Idempotency-Key takes 1 to {MAX_KEY_CHARS} visible ASCII characters");
+    key.map(|k| Some(k.to_owned())).ok_or_else(|| Problem::at(Code::InvalidHeader, "Idempotency-Key", detail))
+}
+
+async fn dry_run(state: &ApiState, request: RunRequest) -> Result<DryRun, Problem> {
+    let (run, model) = state.engine.prepare(request).await?;
+    let item = |item: &crate::domain::NewItem| DryRunItem {
+        token_ids: item.token_ids.clone(),
+        tokens: item.tokens.clone(),
+        bos: item.bos.clone().into(),
+        n_truncated: item.n_truncated,
+        n_bytes: item_bytes(item, &model),
+        hooks: item_shapes(item, &model).into_iter().map(|(name, shape)| DryRunHook { name, shape }).collect(),
+    };
+    Ok(DryRun {
+        n_items: run.items.len(),
+        n_tokens: run.items.iter().map(|i| i.token_ids.len()).sum(),
+        n_bytes: run.items.iter().map(|i| item_bytes(i, &model)).sum(),
+        items: run.items.iter().take(DRY_RUN_ITEMS).map(item).collect(),
+    })
+}
+
+/// Every tensor of the run's listed caches, within the bounds of a JSON answer.
+async fn values(state: &ApiState, tenant: TenantId, run: &Run) -> Result<Vec<CacheValues>, ApiError> {
+    let store = state.engine.store();
+    let caches = store.stored(tenant, &run.caches).await?;
+    let mut room = state.config.max_json_elements;
+    let mut all = Vec::new();
+    for stored in caches.into_iter().flatten().map(std::sync::Arc::new) {
+        let mut tensors: Vec<TensorDto> = Vec::new();
+        for hook in 0..stored.cache.capture.hooks.len() {
+            let selection = Selection::of(&stored.cache, hook, None)?;
+            let n = selection.n_served();
+            let answer = super::super::caches::tensors::answer(&stored, selection, None)?;
+            tensors.push(answer.json(store.clone(), Encoding::Nested, room).await?);
+            room -= n;
+        }
+        all.push(CacheValues { cache: stored.cache.id.to_string(), tensors });
+    }
+    Ok(all)
+}

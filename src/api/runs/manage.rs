@@ -1,0 +1,148 @@
+//! Listing, reading, cancelling and deleting runs.
+
+use axum::{Json, extract::State, http::StatusCode};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use crate::{
+    api::{
+        dto::{
+            Page, PageQuery,
+            cache::CacheDto,
+            cursor, page_limit,
+            run::RunDto,
+        },
+        error::ApiResult,
+        extract::{NoQuery, PathId, Query, Tenant, not_found},
+        problems::{ListProblems, RunChangeProblems, RunListProblems, RunProblems},
+        state::ApiState,
+    },
+    domain::{Code, Problem, RunId, RunStatus},
+    store::RunFilter,
+};
+
+/// Filters of a listing of runs; all given ones must hold.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct RunsQuery {
+    /// Has this status.
+    pub status: Option<String>,
+    /// Runs on this model.
+    pub model: Option<String>,
+    /// Bears this tag.
+    pub tag: Option<String>,
+    /// Items on a page, 1 to 200.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    pub limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// List runs
+///
+/// Newest first.
+#[utoipa::path(
+    get, path = "/v1/runs", operation_id = "listRuns", tag = "runs", params(RunsQuery),
+    responses((status = 200, description = "A page of runs", body = Page<RunDto>), ListProblems)
+)]
+pub async fn list_runs(
+    State(state): State<ApiState>,
+    Tenant(tenant): Tenant,
+    Query(query): Query<RunsQuery>,
+) -> ApiResult<Json<Page<RunDto>>> {
+    let limit = page_limit(query.limit)?;
+    let before: Option<RunId> = cursor(query.cursor.as_deref())?;
+    let status = query
+        .status
+        .map(|s| {
+            let names: Vec<&str> = RunStatus::ALL.iter().map(|s| s.name()).collect();
+            let detail = format!("status is one of {}", names.join(", "));
+            RunStatus::by_name(&s).ok_or_else(|| Problem::at(Code::InvalidQuery, "status", detail))
+        })
+        .transpose()?;
+    let filter = RunFilter { status, model: query.model, tag: query.tag };
+    let runs = state.engine.store().runs(tenant, filter, before, limit + 1).await?;
+    let dto = |run: crate::domain::Run| {
+        let position = state.engine.pace(run.id).queue_position;
+        RunDto::new(run, position)
+    };
+    Ok(Json(Page::cut(runs, limit, |r| r.id, dto)))
+}
+
+/// Read a run
+///
+/// Its status, its counts and its first hundred caches.
+#[utoipa::path(
+    get, path = "/v1/runs/{id}", operation_id = "getRun", tag = "runs", params(("id" = String, Path, description = "Id of the run")),
+    responses((status = 200, description = "The run", body = RunDto), RunProblems)
+)]
+pub async fn get_run(
+    State(state): State<ApiState>,
+    Tenant(tenant): Tenant,
+    PathId(id): PathId<RunId>,
+    Query(NoQuery {}): Query<NoQuery>,
+) -> ApiResult<Json<RunDto>> {
+    let run = state.engine.store().run(tenant, id).await?.ok_or_else(|| not_found::<RunId>(id))?;
+    Ok(Json(RunDto::new(run, state.engine.pace(id).queue_position)))
+}
+
+/// Cancel a run
+///
+/// Nothing more of it is started, and what is being computed for it alone stops. Caches that exist stay. A run that has
+/// ended is answered unchanged.
+#[utoipa::path(
+    post, path = "/v1/runs/{id}/cancel", operation_id = "cancelRun", tag = "runs", params(("id" = String, Path, description = "Id of the run")),
+    responses((status = 200, description = "The run as it is now", body = RunDto), RunChangeProblems)
+)]
+pub async fn cancel_run(
+    State(state): State<ApiState>,
+    Tenant(tenant): Tenant,
+    PathId(id): PathId<RunId>,
+    Query(NoQuery {}): Query<NoQuery>,
+) -> ApiResult<Json<RunDto>> {
+    let run = state.engine.cancel(tenant, id).await?.ok_or_else(|| not_found::<RunId>(id))?;
+    Ok(Json(RunDto::new(run, None)))
+}
+
+/// Delete a run
+///
+/// With all its caches. A run that has not ended is cancelled first.
+#[utoipa::path(
+    delete, path = "/v1/runs/{id}", operation_id = "deleteRun", tag = "runs", params(("id" = String, Path, description = "Id of the run")),
+    responses((status = 204, description = "It is gone"), RunChangeProblems)
+)]
+pub async fn delete_run(
+    State(state): State<ApiState>,
+    Tenant(tenant): Tenant,
+    PathId(id): PathId<RunId>,
+    Query(NoQuery {}): Query<NoQuery>,
+) -> ApiResult<StatusCode> {
+    if state.engine.delete(tenant, id).await? { Ok(StatusCode::NO_CONTENT) } else { Err(not_found::<RunId>(id).into()) }
+}
+
+/// List a run's caches
+///
+/// In input order.
+#[utoipa::path(
+    get, path = "/v1/runs/{id}/caches", operation_id = "listRunCaches", tag = "runs",
+    params(("id" = String, Path, description = "Id of the run"), PageQuery),
+    responses((status = 200, description = "A page of caches", body = Page<CacheDto>), RunListProblems)
+)]
+pub async fn list_run_caches(
+    State(state): State<ApiState>,
+    Tenant(tenant): Tenant,
+    PathId(id): PathId<RunId>,
+    Query(query): Query<PageQuery>,
+) -> ApiResult<Json<Page<CacheDto>>> {
+    let limit = page_limit(query.limit)?;
+    let after: Option<u32> = cursor(query.cursor.as_deref())?;
+    let from = after.map_or(0, |item| item.saturating_add(1));
+    if state.engine.store().run(tenant, id).await?.is_none() {
+        return Err(not_found::<RunId>(id).into());
+    }
+    let caches = state.engine.store().run_caches(tenant, id, from, limit + 1).await?;
+    let page = Page::cut(caches, limit, |c| c.item_index, CacheDto::new);
+    let items = page.items.into_iter().collect::<Result<_, _>>()?;
+    Ok(Json(Page { items, next_cursor: page.next_cursor }))
+}

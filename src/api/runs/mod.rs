@@ -1,0 +1,6 @@
+//! `/v1/runs`.
+
+pub mod create;
+pub mod events;
+pub mod manage;
+pub mod tensors;

@@ -1,0 +1,96 @@
+//! Liveness, readiness, metrics and the specification.
+
+use axum::{
+    Json,
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    error::ApiResult,
+    extract::{NoQuery, Query},
+    openapi,
+    problems::{QueryProblems, ReadyProblems},
+    state::ApiState,
+};
+use crate::domain::{Code, Problem};
+
+/// All is well.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Health {
+    /// `ok`.
+    #[schema(example = "ok")]
+    status: &'static str,
+    /// Version of the server.
+    #[schema(example = "0.1.0")]
+    version: &'static str,
+}
+
+const OK: Health = Health { status: "ok", version: env!("CARGO_PKG_VERSION") };
+
+/// Is the process alive
+///
+/// 200 whenever it can answer at all.
+#[utoipa::path(
+    get, path = "/healthz", operation_id = "getHealth", tag = "system",
+    responses((status = 200, description = "It is", body = Health), QueryProblems)
+)]
+pub async fn healthz(Query(NoQuery {}): Query<NoQuery>) -> Json<Health> {
+    Json(OK)
+}
+
+/// Is the server ready
+///
+/// 200 once every model is loaded and the store answers; 503 before that and while the server stops.
+#[utoipa::path(
+    get, path = "/readyz", operation_id = "getReadiness", tag = "system",
+    responses((status = 200, description = "It is", body = Health), ReadyProblems)
+)]
+pub async fn readyz(State(state): State<ApiState>, Query(NoQuery {}): Query<NoQuery>) -> ApiResult<Json<Health>> {
+    let not_yet = |detail: &str| Problem::new(Code::Unavailable, detail).retry_after(1);
+    if state.engine.draining().is_cancelled() {
+        return Err(not_yet("the server is stopping").into());
+    }
+    if !state.engine.models().all_ready() {
+        return Err(not_yet("models are still being loaded").into());
+    }
+    state.engine.store().ping().await.map_err(|_| not_yet("the store does not answer"))?;
+    Ok(Json(OK))
+}
+
+/// Metrics
+///
+/// In Prometheus's text format.
+#[utoipa::path(
+    get, path = "/metrics", operation_id = "getMetrics", tag = "system",
+    responses((status = 200, description = "The metrics", content_type = "text/plain; version=0.0.4", body = String), QueryProblems)
+)]
+pub async fn metrics(State(state): State<ApiState>, Query(NoQuery {}): Query<NoQuery>) -> Response {
+    state.engine.observe().await;
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.render()).into_response()
+}
+
+/// This specification as JSON
+///
+/// OpenAPI 3.1, generated from the code.
+#[utoipa::path(
+    get, path = "/openapi.json", operation_id = "getOpenapiJson", tag = "system",
+    responses((status = 200, description = "The specification", content_type = "application/json", body = Value), QueryProblems)
+)]
+pub async fn openapi_json(Query(NoQuery {}): Query<NoQuery>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], openapi::json()).into_response()
+}
+
+/// This specification as YAML
+///
+/// Byte for byte the `openapi.yaml` of the repository.
+#[utoipa::path(
+    get, path = "/openapi.yaml", operation_id = "getOpenapiYaml", tag = "system",
+    responses((status = 200, description = "The specification", content_type = "application/yaml", body = String), QueryProblems)
+)]
+pub async fn openapi_yaml(Query(NoQuery {}): Query<NoQuery>) -> Response {
+    ([(header::CONTENT_TYPE, "application/yaml")], openapi::yaml()).into_response()
+}

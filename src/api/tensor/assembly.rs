@@ -1,0 +1,228 @@
+//! The bytes of an answer as a header and parts of blobs, read only as far as they are sent.
+
+use std::{ops::Range, sync::Arc};
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::{
+    domain::{Code, Dtype, Problem},
+    store::{Store, StoreError, StoredCache},
+};
+
+/// Bytes read and sent at a time.
+const CHUNK: u64 = 1 << 20;
+
+/// A stretch of an answer.
+#[derive(Clone)]
+pub enum Part {
+    /// Bytes made for this answer.
+    Made(Bytes),
+    /// Elements of a stored tensor.
+    Stored {
+        /// Whose.
+        cache: Arc<StoredCache>,
+        /// Index of the hook in the cache's capture.
+        hook: usize,
+        /// Which.
+        elements: Range<usize>,
+        /// In which type they are sent.
+        dtype: Dtype,
+    },
+}
+
+impl Part {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Made(bytes) => bytes.len() as u64,
+            Self::Stored { elements, dtype, .. } => (elements.len() * dtype.size()) as u64,
+        }
+    }
+
+    /// The bytes `range` of this part.
+    fn read(&self, store: &Store, range: Range<u64>) -> Result<Bytes, StoreError> {
+        #[expect(clippy::cast_possible_truncation, reason = "callers read at most a chunk of what exists in memory or on disk")]
+        let (from, to) = (range.start as usize, range.end as usize);
+        match self {
+            Self::Made(bytes) => Ok(bytes.slice(from..to)),
+            Self::Stored { cache, hook, elements, dtype } => {
+                let size = dtype.size();
+                let first = from / size;
+                let wanted = elements.start + first..elements.start + to.div_ceil(size);
+                let stored = cache.read_blocking(store, *hook, wanted)?;
+                let bytes = convert(stored, cache.cache.capture.dtype, *dtype);
+                Ok(Bytes::from(bytes).slice(from - first * size..to - first * size))
+            }
+        }
+    }
+}
+
+/// Little-endian elements in another type. Through float32, which holds both narrow types exactly.
+pub fn convert(bytes: Vec<u8>, from: Dtype, to: Dtype) -> Vec<u8> {
+    if from == to {
+        return bytes;
+    }
+    let mut out = Vec::new();
+    to.encode(&from.decode(&bytes), &mut out);
+    out
+}
+
+/// An answer of known length.
+#[derive(Clone, Default)]
+pub struct Assembly {
+    parts: Vec<Part>,
+    len: u64,
+}
+
+impl Assembly {
+    /// Appends a part.
+    pub fn push(&mut self, part: Part) {
+        self.len += part.len();
+        self.parts.push(part);
+    }
+
+    /// Bytes of the whole.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Feeds whatever decides the bytes, without reading them.
+    pub fn identify(&self, hasher: &mut blake3::Hasher) {
+        for part in &self.parts {
+            match part {
+                Part::Made(bytes) => {
+                    hasher.update(b"made").update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+                }
+                Part::Stored { cache, hook, elements, dtype } => {
+                    let hook = cache.cache.capture.hooks[*hook].to_string();
+                    hasher.update(b"stored").update(cache.cache.content_hash.as_bytes()).update(hook.as_bytes());
+                    hasher.update(&(elements.start as u64).to_le_bytes()).update(&(elements.end as u64).to_le_bytes());
+                    hasher.update(dtype.name().as_bytes());
+                }
+            }
+        }
+    }
+
+    /// The stretches of parts that make up `range`, none longer than a chunk.
+    fn pieces(&self, range: Range<u64>) -> Vec<(usize, Range<u64>)> {
+        let mut pieces = Vec::new();
+        let mut start = 0;
+        for (i, part) in self.parts.iter().enumerate() {
+            let end = start + part.len();
+            let (mut from, to) = (range.start.max(start), range.end.min(end));
+            while from < to {
+                let next = to.min(from + CHUNK);
+                pieces.push((i, from - start..next - start));
+                from = next;
+            }
+            start = end;
+        }
+        pieces
+    }
+
+    /// Everything, at once.
+    ///
+    /// # Errors
+    /// [`Code::BlobDamaged`] and the store's other errors.
+    pub async fn read_all(self, store: Store) -> Result<Vec<u8>, Problem> {
+        let pieces = self.pieces(0..self.len);
+        blocking(move || {
+            let mut out = Vec::new();
+            for (part, range) in pieces {
+                out.extend_from_slice(&self.parts[part].read(&store, range)?);
+            }
+            Ok(out)
+        })
+        .await
+    }
+
+    /// A body of the bytes `range`. Short ones are read before the status is sent, so that damage is still an error
+    /// answer; long ones stream, and damage ends the connection short of the promised length.
+    ///
+    /// # Errors
+    /// The store's, when the first chunk cannot be read.
+    pub async fn body(self, store: Store, range: Range<u64>) -> Result<Body, Problem> {
+        let groups = group(self.pieces(range));
+        let this = Arc::new(self);
+        let read = move |group: Vec<(usize, Range<u64>)>| {
+            let (this, store) = (Arc::clone(&this), store.clone());
+            blocking(move || {
+                let mut pieces = group.into_iter().map(|(part, range)| this.parts[part].read(&store, range));
+                let first = pieces.next().unwrap_or(Ok(Bytes::new()))?;
+                let Some(second) = pieces.next() else { return Ok(first) };
+                let mut out = Vec::from(first);
+                out.extend_from_slice(&second?);
+                for piece in pieces {
+                    out.extend_from_slice(&piece?);
+                }
+                Ok(Bytes::from(out))
+            })
+        };
+        let mut groups = groups.into_iter();
+        let Some(first) = groups.next() else { return Ok(Body::empty()) };
+        let first = read(first).await?;
+        if groups.len() == 0 {
+            return Ok(Body::from(first));
+        }
+        let rest = stream::iter(groups).map(read).buffered(2);
+        let all = stream::once(async { Ok(first) }).chain(rest).map_err(|problem: Problem| {
+            tracing::error!(%problem, "a download broke off");
+            problem
+        });
+        Ok(Body::from_stream(all))
+    }
+}
+
+/// Groups small neighbouring pieces, so that one trip to a blocking thread reads up to a chunk.
+fn group(pieces: Vec<(usize, Range<u64>)>) -> Vec<Vec<(usize, Range<u64>)>> {
+    let mut groups: Vec<Vec<(usize, Range<u64>)>> = Vec::new();
+    let mut size = 0;
+    for piece in pieces {
+        let len = piece.1.end - piece.1.start;
+        match groups.last_mut() {
+            Some(last) if size + len <= CHUNK => {
+                last.push(piece);
+                size += len;
+            }
+            _ => {
+                groups.push(vec![piece]);
+                size = len;
+            }
+        }
+    }
+    groups
+}
+
+/// Runs store reads off the async threads.
+pub async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Problem> {
+    match tokio::task::spawn_blocking(read).await {
+        Ok(result) => result.map_err(Problem::from),
+        Err(e) => {
+            tracing::error!(error = %e, "reading a blob panicked");
+            Err(Problem::new(Code::Internal, "stored activations could not be read"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_cover_a_range_exactly() {
+        let mut assembly = Assembly::default();
+        for n in [10usize, 0, 5, 3_000_000] {
+            assembly.push(Part::Made(Bytes::from(vec![0; n])));
+        }
+        for range in [0..assembly.len(), 3..12, 14..16, 0..1, 2_999_000..3_000_015, 15..15] {
+            let pieces = assembly.pieces(range.clone());
+            let total: u64 = pieces.iter().map(|(_, r)| r.end - r.start).sum();
+            assert_eq!(total, range.end - range.start, "{range:?}");
+            assert!(pieces.iter().all(|(_, r)| r.end - r.start <= CHUNK && r.start < r.end));
+            assert_eq!(group(pieces.clone()).concat(), pieces);
+        }
+    }
+}

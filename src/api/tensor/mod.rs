@@ -1,0 +1,16 @@
+//! Serving tensors: which part of which blobs, in which format, and as a stream.
+//!
+//! An [`Assembly`] is a header and a list of stored parts, of known length before anything is read; the same bytes serve
+//! a full answer, a range of it, or only its headers.
+
+mod assembly;
+mod format;
+mod json;
+mod query;
+mod respond;
+
+pub use assembly::{Assembly, Part, blocking};
+pub use format::{Format, HeaderEntry, safetensors_header};
+
+pub use query::{DtypeParam, Encoding, TensorQuery};
+pub use respond::{EXPOSED, TensorAnswer, TensorDto, binary, respond};

@@ -1,0 +1,366 @@
+//! A tensor as an HTTP answer: formats, entity tags, ranges.
+
+use std::ops::Range;
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::{Map, Value, value::RawValue};
+use utoipa::ToSchema;
+
+use super::{
+    assembly::{Assembly, Part},
+    format::{Format, HeaderEntry, npy_header, safetensors_header},
+    json::nested,
+    query::{Encoding, TensorSpec},
+};
+use crate::{
+    api::error::ApiResult,
+    domain::{Axis, Code, Dtype, Hook, Problem},
+    store::Store,
+};
+
+/// Shape of an answer, e.g. `30,576`.
+const SHAPE: HeaderName = HeaderName::from_static("residuum-shape");
+/// Element type of an answer.
+const DTYPE: HeaderName = HeaderName::from_static("residuum-dtype");
+/// Axes of an answer, e.g. `layer,d_model`.
+const AXES: HeaderName = HeaderName::from_static("residuum-axes");
+/// Hook of an answer.
+const HOOK: HeaderName = HeaderName::from_static("residuum-hook");
+/// The stored type, where the format forced another.
+const CONVERTED_FROM: HeaderName = HeaderName::from_static("residuum-converted-from");
+
+/// Headers of ours that browsers may show to scripts.
+pub const EXPOSED: [HeaderName; 5] = [SHAPE, DTYPE, AXES, HOOK, CONVERTED_FROM];
+
+/// A tensor as JSON.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Tensor, example = json!({
+    "hook": "blocks.12.hook_resid_post", "layer": 12, "shape": [3], "dtype": "float32", "axes": ["d_model"],
+    "values": [0.25, -1.5, 0.125], "n_nan": 0, "n_inf": 0
+}))]
+pub struct TensorDto {
+    /// Full hook name; the name without the layer for a stack of layers.
+    pub hook: String,
+    /// The layer, for one hook inside the blocks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer: Option<usize>,
+    /// The layers stacked along the first axis.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Vec<usize>>,
+    /// Caches stacked or concatenated along the first axis, in input order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caches: Option<Vec<String>>,
+    /// Where each cache's rows begin, and the total at the end, when lengths differ and rows are concatenated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offsets: Option<Vec<usize>>,
+    /// Sizes of the axes.
+    pub shape: Vec<usize>,
+    /// Element type: `float32`, `float16` or `bfloat16`.
+    pub dtype: &'static str,
+    /// What the axes are.
+    pub axes: Vec<&'static str>,
+    /// `base64` when `values` is a base64 string.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<&'static str>,
+    /// Nested arrays as numpy's `tolist`, NaN and infinities as null; or base64 of the little-endian elements.
+    #[schema(value_type = Value)]
+    pub values: Box<RawValue>,
+    /// NaN among the values.
+    pub n_nan: u64,
+    /// Infinities among the values.
+    pub n_inf: u64,
+}
+
+/// A tensor ready to be served: where its elements lie and what they mean.
+#[derive(Clone)]
+pub struct TensorAnswer {
+    /// Name in the answer.
+    pub hook: String,
+    /// The layer of a single block hook.
+    pub layer: Option<usize>,
+    /// Layers of a stack.
+    pub layers: Option<Vec<usize>>,
+    /// Caches of a run's tensor.
+    pub caches: Option<Vec<String>>,
+    /// Row offsets of a run's tensor.
+    pub offsets: Option<Vec<usize>>,
+    /// Sizes of the axes.
+    pub shape: Vec<usize>,
+    /// What the axes are.
+    pub axes: Vec<Axis>,
+    /// Element type of the parts.
+    pub dtype: Dtype,
+    /// Type of what is stored.
+    pub stored_dtype: Dtype,
+    /// The elements.
+    pub parts: Vec<Part>,
+}
+
+impl TensorAnswer {
+    /// Names a single hook.
+    pub fn of_hook(hook: Hook, shape: Vec<usize>, axes: Vec<Axis>, dtype: Dtype, stored_dtype: Dtype, parts: Vec<Part>) -> Self {
+        let (name, layer) = (hook.to_string(), hook.layer());
+        Self { hook: name, layer, layers: None, caches: None, offsets: None, shape, axes, dtype, stored_dtype, parts }
+    }
+
+    fn n_elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    fn assembly(&self, prefix: Option<Vec<u8>>) -> Assembly {
+        let mut assembly = Assembly::default();
+        prefix.into_iter().for_each(|p| assembly.push(Part::Made(p.into())));
+        self.parts.iter().cloned().for_each(|p| assembly.push(p));
+        assembly
+    }
+
+    /// The JSON object.
+    ///
+    /// # Errors
+    /// [`Code::ResultTooLarge`] over `max_elements`, pointing to npy; the store's own.
+    pub async fn json(self, store: Store, encoding: Encoding, max_elements: usize) -> Result<TensorDto, Problem> {
+        let n = self.n_elements();
+        if n > max_elements {
+            let detail = format!("{n} elements are too many for JSON (at most {max_elements}); ask for format=npy, safetensors or raw");
+            return Err(Problem::new(Code::ResultTooLarge, detail));
+        }
+        let bytes = self.assembly(None).read_all(store).await?;
+        let floats = self.dtype.decode(&bytes);
+        let (text, n_nan, n_inf) = match encoding {
+            Encoding::Nested => {
+                let j = nested(&floats, &self.shape);
+                (j.text, j.n_nan, j.n_inf)
+            }
+            Encoding::Base64 => {
+                let (nan, inf) = (floats.iter().filter(|v| v.is_nan()).count(), floats.iter().filter(|v| v.is_infinite()).count());
+                (format!("\"{}\"", BASE64_STANDARD.encode(&bytes)), nan as u64, inf as u64)
+            }
+        };
+        let values = RawValue::from_string(text).map_err(|_| Problem::new(Code::Internal, "a tensor could not be written as JSON"))?;
+        Ok(TensorDto {
+            hook: self.hook,
+            layer: self.layer,
+            layers: self.layers,
+            caches: self.caches,
+            offsets: self.offsets,
+            shape: self.shape,
+            dtype: self.dtype.name(),
+            axes: self.axes.iter().map(|a| a.name()).collect(),
+            encoding: (encoding == Encoding::Base64).then_some("base64"),
+            values,
+            n_nan,
+            n_inf,
+        })
+    }
+
+    fn headers(&self, format: Format) -> Result<HeaderMap, Problem> {
+        let mut headers = HeaderMap::new();
+        let join = |items: Vec<String>| HeaderValue::from_str(&items.join(",")).map_err(|_| unprintable());
+        headers.insert(SHAPE, join(self.shape.iter().map(ToString::to_string).collect())?);
+        headers.insert(AXES, join(self.axes.iter().map(|a| a.name().to_owned()).collect())?);
+        headers.insert(DTYPE, HeaderValue::from_static(self.dtype.name()));
+        headers.insert(HOOK, HeaderValue::from_str(&self.hook).map_err(|_| unprintable())?);
+        if format == Format::Npy && self.stored_dtype == Dtype::BFloat16 && self.dtype == Dtype::Float32 {
+            headers.insert(CONVERTED_FROM, HeaderValue::from_static(Dtype::BFloat16.name()));
+        }
+        Ok(headers)
+    }
+
+    fn safetensors_prefix(&self) -> (Vec<u8>, Option<Vec<u8>>) {
+        let n_bytes = (self.n_elements() * self.dtype.size()) as u64;
+        let mut entries = Vec::new();
+        // Offsets come first: eight-byte elements behind two-byte ones would lie unaligned.
+        let offsets: Option<Vec<u8>> =
+            self.offsets.as_ref().map(|o| o.iter().flat_map(|v| (*v as u64).to_le_bytes()).collect());
+        if let Some(bytes) = &offsets {
+            let shape = vec![bytes.len() / 8];
+            entries.push(HeaderEntry { name: "offsets".into(), dtype: "I64", shape, n_bytes: bytes.len() as u64 });
+        }
+        let (name, dtype) = (self.hook.clone(), self.dtype.safetensors_name());
+        entries.push(HeaderEntry { name, dtype, shape: self.shape.clone(), n_bytes });
+        let mut metadata = Map::new();
+        metadata.insert("format".into(), Value::from("pt"));
+        let axes: Vec<&str> = self.axes.iter().map(|a| a.name()).collect();
+        metadata.insert("axes".into(), Value::from(axes.join(",")));
+        if let Some(layers) = &self.layers {
+            metadata.insert("layers".into(), Value::from(Value::from(layers.clone()).to_string()));
+        }
+        if let Some(caches) = &self.caches {
+            metadata.insert("caches".into(), Value::from(Value::from(caches.clone()).to_string()));
+        }
+        (safetensors_header(&entries, &metadata), offsets)
+    }
+}
+
+fn unprintable() -> Problem {
+    Problem::new(Code::Internal, "a header could not be written")
+}
+
+/// Answers a tensor in the format the request wants.
+///
+/// # Errors
+/// [`Code::NotAcceptable`], [`Code::ResultTooLarge`], [`Code::RangeNotSatisfiable`] and the store's own.
+pub async fn respond(
+    make: impl FnOnce(Option<Dtype>) -> Result<TensorAnswer, Problem>,
+    spec: &TensorSpec,
+    request: &HeaderMap,
+    store: &Store,
+    max_json: usize,
+) -> ApiResult<Response> {
+    let format = Format::negotiate(spec.format, request)?;
+    let mut answer = make(spec.dtype)?;
+    if format == Format::Npy && answer.dtype == Dtype::BFloat16 {
+        answer = widen(answer);
+    }
+    let mut headers = answer.headers(format)?;
+    if format == Format::Json {
+        headers.insert(header::ETAG, etag(&answer.assembly(None), spec.encoding as u8));
+        if let Some(not_modified) = if_none_match(request, &headers) {
+            return Ok(not_modified);
+        }
+        let dto = answer.json(store.clone(), spec.encoding, max_json).await?;
+        return Ok((headers, axum::Json(dto)).into_response());
+    }
+    let assembly = match format {
+        Format::Npy => answer.assembly(Some(npy_header(answer.dtype, &answer.shape))),
+        Format::Safetensors => {
+            let (mut prefix, offsets) = answer.safetensors_prefix();
+            prefix.extend(offsets.unwrap_or_default());
+            answer.assembly(Some(prefix))
+        }
+        Format::Raw | Format::Json => answer.assembly(None),
+    };
+    let name = format!("{}.{}", answer.hook, format.extension().unwrap_or("bin"));
+    Ok(binary(assembly, format.media_type(), &name, headers, request, store).await?)
+}
+
+/// The same tensor in float32.
+fn widen(mut answer: TensorAnswer) -> TensorAnswer {
+    answer.dtype = Dtype::Float32;
+    for part in &mut answer.parts {
+        match part {
+            Part::Stored { dtype, .. } => *dtype = Dtype::Float32,
+            Part::Made(bytes) => {
+                *bytes = Bytes::from(super::assembly::convert(bytes.to_vec(), Dtype::BFloat16, Dtype::Float32));
+            }
+        }
+    }
+    answer
+}
+
+/// Answers bytes with a strong entity tag, honouring `If-None-Match`, `Range` and `If-Range`.
+///
+/// # Errors
+/// [`Code::RangeNotSatisfiable`] and the store's own.
+pub async fn binary(
+    assembly: Assembly,
+    media_type: &'static str,
+    file_name: &str,
+    mut headers: HeaderMap,
+    request: &HeaderMap,
+    store: &Store,
+) -> Result<Response, Problem> {
+    headers.insert(header::ETAG, etag(&assembly, u8::MAX));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    let disposition = format!("attachment; filename=\"{file_name}\"");
+    headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_str(&disposition).map_err(|_| unprintable())?);
+    if let Some(not_modified) = if_none_match(request, &headers) {
+        return Ok(not_modified);
+    }
+    let total = assembly.len();
+    let range = wanted_range(request, &headers, total)?;
+    let (status, range) = match range {
+        Some(range) => {
+            let content_range = format!("bytes {}-{}/{total}", range.start, range.end - 1);
+            headers.insert(header::CONTENT_RANGE, HeaderValue::from_str(&content_range).map_err(|_| unprintable())?);
+            (StatusCode::PARTIAL_CONTENT, range)
+        }
+        None => (StatusCode::OK, 0..total),
+    };
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
+    let body = assembly.body(store.clone(), range).await?;
+    Ok((status, headers, body).into_response())
+}
+
+/// A tag of everything that decides the bytes: content, hook, positions, dtype (through the parts) and format.
+fn etag(assembly: &Assembly, format: u8) -> HeaderValue {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&[format]);
+    assembly.identify(&mut hasher);
+    let tag = format!("\"{}\"", &hasher.finalize().to_hex()[..32]);
+    HeaderValue::from_str(&tag).expect("hex digits between quotes")
+}
+
+fn if_none_match(request: &HeaderMap, headers: &HeaderMap) -> Option<Response> {
+    let tag = headers.get(header::ETAG)?.to_str().ok()?;
+    let given = request.get(header::IF_NONE_MATCH)?.to_str().ok()?;
+    let matches = given.split(',').map(|t| t.trim().trim_start_matches("W/")).any(|t| t == tag || t == "*");
+    matches.then(|| {
+        let mut response = StatusCode::NOT_MODIFIED.into_response();
+        response.headers_mut().insert(header::ETAG, headers[header::ETAG].clone());
+        *response.body_mut() = Body::empty();
+        response
+    })
+}
+
+/// The one byte range asked for; `None` for the whole, also where several are asked for.
+fn wanted_range(request: &HeaderMap, headers: &HeaderMap, total: u64) -> Result<Option<Range<u64>>, Problem> {
+    let Some(value) = request.get(header::RANGE) else { return Ok(None) };
+    if request.get(header::IF_RANGE).is_some_and(|v| Some(v) != headers.get(header::ETAG)) {
+        return Ok(None);
+    }
+    let refuse = || {
+        let detail = format!("ask for bytes=FIRST-LAST, FIRST- or -COUNT within the {total} bytes of this representation");
+        Problem::new(Code::RangeNotSatisfiable, detail)
+    };
+    let Some(spec) = value.to_str().ok().and_then(|v| v.trim().strip_prefix("bytes=")) else { return Err(refuse()) };
+    if spec.contains(',') {
+        return Ok(None);
+    }
+    parse_range(spec, total).map(Some).ok_or_else(refuse)
+}
+
+fn parse_range(spec: &str, total: u64) -> Option<Range<u64>> {
+    let digits = |s: &str| if s.bytes().all(|b| b.is_ascii_digit()) { s.parse::<u64>().ok() } else { None };
+    let (first, last) = spec.trim().split_once('-')?;
+    let range = match (first, last) {
+        ("", n) => total.saturating_sub(digits(n).filter(|n| *n > 0)?)..total,
+        (first, "") => digits(first)?..total,
+        (first, last) => {
+            let (first, last) = (digits(first)?, digits(last)?);
+            if last < first {
+                return None;
+            }
+            first..total.min(last.saturating_add(1))
+        }
+    };
+    (range.start < range.end).then_some(range)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_follow_rfc_9110() {
+        assert_eq!(parse_range("0-3", 10), Some(0..4));
+        assert_eq!(parse_range("8-99", 10), Some(8..10));
+        assert_eq!(parse_range("-3", 10), Some(7..10));
+        assert_eq!(parse_range("-30", 10), Some(0..10));
+        assert_eq!(parse_range("4-", 10), Some(4..10));
+        assert_eq!(parse_range("0-18446744073709551615", 10), Some(0..10));
+        for bad in ["10-", "5-4", "-0", "", "-", "a-b", "+1-2", "1", "99999999999999999999-"] {
+            assert_eq!(parse_range(bad, 10), None, "{bad}");
+        }
+        assert_eq!(parse_range("0-", 0), None);
+    }
+}

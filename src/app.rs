@@ -1,0 +1,156 @@
+//! Puts the parts together and runs them: the only module that knows everyone.
+
+use std::{future::Future, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use axum::Router;
+use tokio::{net::TcpListener, task::JoinHandle};
+
+use crate::{
+    api::{self, ApiConfig, ApiState},
+    engine::{Engine, Limits, ModelSource},
+    model::{LoadError, LoadOptions},
+    store::{Store, StoreError},
+    telemetry,
+};
+
+/// Everything a server needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Where blobs and index lie.
+    pub data_dir: PathBuf,
+    /// What to serve.
+    pub models: Vec<ModelSource>,
+    /// How to read checkpoints.
+    pub load: LoadOptions,
+    /// What the engine accepts.
+    pub limits: Limits,
+    /// The HTTP side.
+    pub api: ApiConfig,
+    /// Threads for forward passes, and as many again for analysis.
+    pub threads: usize,
+}
+
+/// Why the server could not start or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A checkpoint cannot be served.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The system refused a thread or a socket.
+    #[error("the system refused: {0}")]
+    System(#[from] std::io::Error),
+    /// The analysis threads could not be started.
+    #[error("the analysis threads could not be started: {0}")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+}
+
+/// How long connections may finish once the server stops.
+const CONNECTION_GRACE: Duration = Duration::from_secs(10);
+
+/// The parts of a running server.
+pub struct App {
+    engine: Engine,
+    router: Router,
+}
+
+impl App {
+    /// Opens the store and starts the engine; nothing listens yet and no model is loaded.
+    ///
+    /// # Errors
+    /// [`AppError`].
+    pub async fn start(config: &Config) -> Result<Self, AppError> {
+        let store = Store::open(&config.data_dir).await?;
+        let names = config.models.iter().map(|m| m.id.clone()).collect();
+        let engine = Engine::start(store, names, config.limits.clone())?;
+        let analysis = rayon::ThreadPoolBuilder::new()
+            .num_threads(config.threads)
+            .thread_name(|i| format!("analysis-{i}"))
+            .build()?;
+        let router = api::router(ApiState {
+            engine: engine.clone(),
+            config: Arc::new(config.api.clone()),
+            metrics: telemetry::metrics(),
+            analysis: Arc::new(analysis),
+        });
+        Ok(Self { engine, router })
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The service, for tests that need no socket.
+    #[must_use]
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    /// Finishes what is under way and closes the store.
+    pub async fn stop(self) {
+        let Self { engine, router } = self;
+        engine.drain().await;
+        let store = engine.store().clone();
+        drop((engine, router));
+        store.close().await;
+    }
+}
+
+/// Serves until `stop` resolves, then finishes what is under way.
+///
+/// # Errors
+/// [`AppError`]: a store, address or checkpoint that cannot be used. Checkpoints are read while the server listens
+/// already, answering 503, so that probes see it coming up.
+pub async fn serve(config: Config, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), AppError> {
+    let listen = |source| AppError::Listen { address: config.listen, source };
+    // The socket first: a second server on one port should fail before it touches anything.
+    let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+    let address = listener.local_addr()?;
+    let app = App::start(&config).await?;
+    tracing::info!(%address, data_dir = %config.data_dir.display(), "listening");
+    let engine = app.engine().clone();
+    let draining = engine.draining();
+    let server: JoinHandle<std::io::Result<()>> = tokio::spawn({
+        let draining = draining.clone();
+        let router = app.router();
+        async move { axum::serve(listener, router).with_graceful_shutdown(draining.cancelled_owned()).await }
+    });
+    let mut load = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.load(config.models, config.load).await }
+    });
+    tokio::pin!(stop);
+    let loaded = tokio::select! {
+        loaded = &mut load => loaded.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic())),
+        () = &mut stop => Ok(()),
+    };
+    if loaded.is_ok() && !draining.is_cancelled() {
+        if load.is_finished() {
+            tracing::info!(%address, "ready");
+        }
+        stop.await;
+    }
+    tracing::info!("stopping: finishing what is under way");
+    draining.cancel();
+    if tokio::time::timeout(CONNECTION_GRACE, server).await.is_err() {
+        tracing::warn!("connections were still open and are cut");
+    }
+    drop(engine);
+    app.stop().await;
+    tracing::info!("stopped");
+    Ok(loaded?)
+}

@@ -1,0 +1,458 @@
+//! From an accepted request to durable activations: queue → planner → worker thread → store.
+//!
+//! The only place that knows both the model and the store. A run is accepted when its rows are durable; from then on
+//! it survives the client and the server. [`Engine`] is a cheap handle; the scheduler behind it owns the work.
+
+mod keys;
+mod progress;
+mod queue;
+mod registry;
+mod request;
+mod scheduler;
+mod worker;
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+pub use registry::{ModelState, Registry};
+pub use request::{Content, InputSpec, RunRequest, Truncate, item_bytes, item_shapes};
+
+use crate::{
+    domain::{Code, NewItem, NewRun, Problem, Run, RunId, TenantId},
+    model::{LoadError, LoadOptions, Model},
+    store::{Inserted, Store},
+};
+use progress::Progress;
+use queue::{BatchKey, Queue, Unit};
+use scheduler::{InFlight, Speed};
+use worker::WorkerHandle;
+
+/// What the engine accepts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Inputs of one run.
+    pub max_run_items: usize,
+    /// Bytes one run may store.
+    pub max_run_bytes: u64,
+    /// Inputs waiting over all runs.
+    pub max_queued_items: usize,
+    /// Bytes that the waiting captures may take.
+    pub max_queued_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_run_items: 10_000, max_run_bytes: 64 << 30, max_queued_items: 100_000, max_queued_bytes: 256 << 30 }
+    }
+}
+
+/// A model to serve: the name for clients, and a path or hub name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelSource {
+    /// The name clients use.
+    pub id: String,
+    /// A Hugging Face folder, a `.gguf` file, or `org/name` on the hub.
+    pub path: PathBuf,
+}
+
+/// The outcome of submitting a run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Submitted {
+    /// A new run was queued.
+    Created(RunId),
+    /// The idempotency key named a run posted before.
+    Replayed(RunId),
+}
+
+/// What a server-sent event adds to the run itself.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    /// Runs whose turn comes first; `None` when nothing of the run waits.
+    pub queue_position: Option<usize>,
+    /// Tokens per second of recent batches; 0 before the first.
+    pub tokens_per_second: f64,
+}
+
+/// Handle to the engine; clones share it.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+    tasks: Arc<Mutex<Option<Tasks>>>,
+}
+
+struct Tasks {
+    scheduler: JoinHandle<()>,
+    worker: std::thread::JoinHandle<()>,
+}
+
+struct Inner {
+    store: Store,
+    models: Registry,
+    limits: Limits,
+    queue: Mutex<Queue>,
+    in_flight: Mutex<HashMap<u64, InFlight>>,
+    next_batch: AtomicU64,
+    wake: Notify,
+    progress: Progress,
+    speed: Speed,
+    draining: CancellationToken,
+}
+
+impl Inner {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn in_flight(&self) -> MutexGuard<'_, HashMap<u64, InFlight>> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn in_flight_add(&self, batch: InFlight) -> u64 {
+        let id = self.next_batch.fetch_add(1, Ordering::Relaxed);
+        self.in_flight().insert(id, batch);
+        id
+    }
+
+    fn in_flight_remove(&self, id: u64) {
+        self.in_flight().remove(&id);
+    }
+}
+
+impl Engine {
+    /// Starts the worker and the scheduler. Models are loaded by [`Self::load`]; runs of an earlier life that have not
+    /// ended are queued again by it.
+    ///
+    /// # Errors
+    /// When the worker thread cannot be started.
+    pub fn start(store: Store, names: Vec<String>, limits: Limits) -> std::io::Result<Self> {
+        let (worker, thread) = WorkerHandle::spawn("worker-cpu", store.clone())?;
+        let inner = Arc::new(Inner {
+            store,
+            models: Registry::new(names),
+            limits,
+            queue: Mutex::default(),
+            in_flight: Mutex::default(),
+            next_batch: AtomicU64::new(0),
+            wake: Notify::new(),
+            progress: Progress::default(),
+            speed: Speed::new(),
+            draining: CancellationToken::new(),
+        });
+        let scheduler = tokio::spawn(scheduler::run(Arc::clone(&inner), worker));
+        let tasks = Arc::new(Mutex::new(Some(Tasks { scheduler, worker: thread })));
+        Ok(Self { inner, tasks })
+    }
+
+    /// Reads the models, one after the other, and then queues what an earlier life left behind.
+    ///
+    /// # Errors
+    /// [`LoadError`] of the first checkpoint that cannot be served, naming file and reason.
+    pub async fn load(&self, sources: Vec<ModelSource>, options: LoadOptions) -> Result<(), LoadError> {
+        for source in sources {
+            let options = options.clone();
+            let started = Instant::now();
+            let loaded = tokio::task::spawn_blocking(move || {
+                Model::load(&source.id, &source.path.to_string_lossy(), &options).map(Arc::new)
+            });
+            let model = loaded.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))?;
+            let info = model.info();
+            tracing::info!(model = info.id, architecture = info.architecture, layers = info.n_layers,
+                parameters = info.n_params, fingerprint = info.fingerprint, seconds = started.elapsed().as_secs_f64(), "model loaded");
+            self.inner.models.ready(model);
+        }
+        self.recover().await;
+        Ok(())
+    }
+
+    /// Queues the unfinished runs of an earlier life. Items that were in flight when it ended run alone from now on.
+    async fn recover(&self) {
+        let pending = match self.inner.store.pending().await {
+            Ok(pending) => pending,
+            Err(e) => return tracing::error!(error = %e, "unfinished runs could not be read; they wait for the next start"),
+        };
+        for run in pending {
+            if let Err(e) = self.requeue(&run).await {
+                tracing::error!(run = %run.id, error = %e, "an unfinished run could not be queued; it waits for the next start");
+            }
+        }
+        self.inner.wake.notify_one();
+    }
+
+    async fn requeue(&self, run: &crate::store::PendingRun) -> Result<(), Problem> {
+        let model = match self.inner.models.get(&run.model) {
+            Ok(model) => model,
+            Err(e) => {
+                tracing::warn!(run = %run.id, model = run.model, "a run waits for a model that is not served now");
+                return Err(e);
+            }
+        };
+        for chunk in run.items.chunks(1000) {
+            let items = self.inner.store.items(run.id, chunk).await?;
+            let units = items
+                .iter()
+                .map(|(index, item)| {
+                    let key = batch_key(run.tenant, &run.model, item);
+                    let alone = run.attempted.contains(index);
+                    unit(run.id, *index, item, key, &model, run.reuse, alone)
+                })
+                .collect();
+            self.inner.queue().push(units);
+        }
+        tracing::info!(run = %run.id, items = run.items.len(), "an unfinished run continues");
+        Ok(())
+    }
+
+    /// The models and their states.
+    #[must_use]
+    pub fn models(&self) -> &Registry {
+        &self.inner.models
+    }
+
+    /// The store behind it.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// What is accepted.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    /// Whether new runs are taken: every model is loaded and the server is not stopping.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.inner.draining.is_cancelled() && self.inner.models.all_ready()
+    }
+
+    /// Cancelled once the server drains: whoever waits for a run gives up then.
+    #[must_use]
+    pub fn draining(&self) -> CancellationToken {
+        self.inner.draining.clone()
+    }
+
+    /// Tokenises and checks a request without queueing it. The work happens on a blocking thread.
+    ///
+    /// # Errors
+    /// The [`Problem`] of whatever is wrong with it.
+    pub async fn prepare(&self, request: RunRequest) -> Result<(NewRun, Arc<Model>), Problem> {
+        if self.inner.draining.is_cancelled() {
+            return Err(Problem::new(Code::Unavailable, "the server is stopping").retry_after(5));
+        }
+        let model = self.inner.models.get(&request.model)?;
+        let n = request.inputs.len();
+        if n > self.inner.limits.max_run_items {
+            let detail = format!("the run has {n} items; a run may have {}", self.inner.limits.max_run_items);
+            return Err(Problem::new(Code::TooManyItems, detail));
+        }
+        let max_bytes = self.inner.limits.max_run_bytes;
+        let prepared = tokio::task::spawn_blocking(move || request::prepare(request, &model, max_bytes).map(|run| (run, model)));
+        prepared.await.unwrap_or_else(|e| {
+            tracing::error!(error = %e, "preparing a run panicked");
+            Err(Problem::new(Code::Internal, "the request could not be prepared"))
+        })
+    }
+
+    /// Queues a run; durable when this returns, and carried out even if the caller hangs up while it does.
+    ///
+    /// # Errors
+    /// What [`Self::prepare`] refuses, [`Code::QueueFull`], [`Code::IdempotencyKeyReused`], or the store's own.
+    pub async fn submit(&self, request: RunRequest) -> Result<Submitted, Problem> {
+        let (run, model) = self.prepare(request).await?;
+        self.admit(&run, &model)?;
+        // A task of its own: dropping the request must not leave rows without a place in the queue.
+        let engine = self.clone();
+        let queued = tokio::spawn(async move { engine.enqueue(run, &model).await });
+        queued.await.unwrap_or_else(|e| {
+            tracing::error!(error = %e, "queueing a run panicked");
+            Err(Problem::new(Code::Internal, "the run could not be queued"))
+        })
+    }
+
+    fn admit(&self, run: &NewRun, model: &Model) -> Result<(), Problem> {
+        let Limits { max_queued_items, max_queued_bytes, .. } = self.inner.limits;
+        let bytes: u64 = run.items.iter().map(|i| item_bytes(i, model)).sum();
+        let (items_waiting, bytes_waiting) = {
+            let queue = self.inner.queue();
+            (queue.n_items(), queue.n_bytes())
+        };
+        // An empty queue takes any run that its own limits allow.
+        if items_waiting == 0 || (items_waiting + run.items.len() <= max_queued_items && bytes_waiting + bytes <= max_queued_bytes) {
+            return Ok(());
+        }
+        let detail = format!("{items_waiting} items with {bytes_waiting} bytes to capture are waiting; try again later");
+        Err(Problem::new(Code::QueueFull, detail).retry_after(self.seconds_to_room(items_waiting)))
+    }
+
+    /// A guess at when half of the queue will be done.
+    fn seconds_to_room(&self, items_waiting: usize) -> u32 {
+        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+        let guess = (items_waiting as f64 * 16.0 / self.inner.speed.get().max(1.0)) as u32;
+        guess.clamp(1, 60)
+    }
+
+    async fn enqueue(&self, run: NewRun, model: &Model) -> Result<Submitted, Problem> {
+        let waiting: Vec<(Arc<BatchKey>, usize, u64)> = {
+            let mut keys: Vec<Arc<BatchKey>> = Vec::new();
+            run.items
+                .iter()
+                .map(|item| {
+                    let key = batch_key(run.tenant, &run.model, item);
+                    let key = keys.iter().find(|k| **k == key).cloned().unwrap_or_else(|| {
+                        keys.push(Arc::clone(&key));
+                        key
+                    });
+                    (key, item.token_ids.len(), item_bytes(item, model))
+                })
+                .collect()
+        };
+        let reuse = run.reuse;
+        let id = match self.inner.store.insert_run(run).await? {
+            Inserted::Created(id) => id,
+            Inserted::Replayed(id) => return Ok(Submitted::Replayed(id)),
+            Inserted::KeyConflict => {
+                let detail = "the Idempotency-Key was used before with another body; use a new key";
+                return Err(Problem::new(Code::IdempotencyKeyReused, detail));
+            }
+        };
+        let units = (0u32..)
+            .zip(waiting)
+            .map(|(index, (key, n_tokens, n_bytes))| Unit { run: id, index, n_tokens, n_bytes, key, check_store: reuse, alone: false })
+            .collect();
+        self.inner.queue().push(units);
+        self.inner.wake.notify_one();
+        metrics::counter!("residuum_runs_total").increment(1);
+        Ok(Submitted::Created(id))
+    }
+
+    /// Notified whenever the run changes. Subscribe first, then read the run.
+    #[must_use]
+    pub fn subscribe(&self, run: RunId) -> watch::Receiver<u64> {
+        self.inner.progress.subscribe(run)
+    }
+
+    /// The run, once it has ended or when `wait` is over or the server drains; `None` when there is no such run.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn wait(&self, tenant: TenantId, id: RunId, wait: Duration) -> Result<Option<Run>, Problem> {
+        let deadline = Instant::now() + wait;
+        let mut changes = self.subscribe(id);
+        loop {
+            let run = self.inner.store.run(tenant, id).await?;
+            if run.as_ref().is_none_or(|r| r.status.is_final()) || self.inner.draining.is_cancelled() {
+                return Ok(run);
+            }
+            let change = async {
+                tokio::select! {
+                    _ = changes.changed() => {}
+                    () = self.inner.draining.cancelled() => {}
+                }
+            };
+            if timeout_at(deadline, change).await.is_err() {
+                return Ok(run);
+            }
+        }
+    }
+
+    /// Where a run stands in the queue, and how fast it goes.
+    #[must_use]
+    pub fn pace(&self, run: RunId) -> Pace {
+        Pace { queue_position: self.inner.queue().position(run), tokens_per_second: self.inner.speed.get() }
+    }
+
+    /// Stops a run: nothing more of it is started, and a batch of which every item is cancelled stops before its next
+    /// layer. Returns the run as it is afterwards; an ended run unchanged.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn cancel(&self, tenant: TenantId, id: RunId) -> Result<Option<Run>, Problem> {
+        let run = self.inner.store.cancel_run(tenant, id).await?;
+        if run.is_some() {
+            self.forget(id);
+        }
+        Ok(run)
+    }
+
+    /// Deletes a run with its caches, cancelling it first if need be; whether there was one.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn delete(&self, tenant: TenantId, id: RunId) -> Result<bool, Problem> {
+        let existed = self.inner.store.delete_run(tenant, id).await?;
+        if existed {
+            self.forget(id);
+        }
+        Ok(existed)
+    }
+
+    fn forget(&self, id: RunId) {
+        self.inner.queue().remove(id);
+        for batch in self.inner.in_flight().values_mut() {
+            let before = batch.units.len();
+            batch.units.retain(|(run, _)| *run != id);
+            batch.alive.fetch_sub(before - batch.units.len(), Ordering::Relaxed);
+        }
+        self.inner.progress.changed(id);
+    }
+
+    /// Sets the gauges of queue and store; called when metrics are asked for.
+    pub async fn observe(&self) {
+        let (items, bytes) = {
+            let queue = self.inner.queue();
+            (queue.n_items(), queue.n_bytes())
+        };
+        self.inner.progress.sweep();
+        #[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
+        {
+            metrics::gauge!("residuum_queue_items").set(items as f64);
+            metrics::gauge!("residuum_queue_bytes").set(bytes as f64);
+            metrics::gauge!("residuum_tokens_per_second").set(self.inner.speed.get());
+            if let Ok(stats) = self.inner.store.stats().await {
+                metrics::gauge!("residuum_store_runs").set(stats.n_runs as f64);
+                metrics::gauge!("residuum_store_caches").set(stats.n_caches as f64);
+                metrics::gauge!("residuum_store_packs").set(stats.n_packs as f64);
+                metrics::gauge!("residuum_store_blob_bytes").set(stats.blob_bytes as f64);
+            }
+        }
+    }
+
+    /// Stops accepting, finishes the batches under way, makes them durable and ends the threads. Runs that are not
+    /// finished continue at the next start.
+    pub async fn drain(&self) {
+        self.inner.draining.cancel();
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Tasks { scheduler, worker }) = tasks else { return };
+        if scheduler.await.is_err() {
+            tracing::error!("the scheduler had panicked");
+        }
+        while !self.inner.in_flight().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // The scheduler held the last handle to the worker, so its thread ends by itself.
+        let _ = tokio::task::spawn_blocking(move || worker.join()).await;
+    }
+}
+
+fn batch_key(tenant: TenantId, model: &str, item: &NewItem) -> Arc<BatchKey> {
+    Arc::new(BatchKey { model: model.to_owned(), tenant, hooks: Arc::clone(&item.capture.hooks), dtype: item.capture.dtype })
+}
+
+fn unit(run: RunId, index: u32, item: &NewItem, key: Arc<BatchKey>, model: &Model, check_store: bool, alone: bool) -> Unit {
+    Unit { run, index, n_tokens: item.token_ids.len(), n_bytes: item_bytes(item, model), key, check_store, alone }
+}

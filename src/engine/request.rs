@@ -1,0 +1,197 @@
+//! A run as a client asks for it, and its preparation: tokenising, truncating and resolving every name.
+//!
+//! Whatever can be refused is refused here, before anything is queued; the first bad item refuses the whole request.
+
+use serde_json::{Map, Value};
+
+use crate::{
+    domain::{
+        Capture, CaptureRequest, Code, NewItem, NewRun, PackLayout, Positions, Problem, TenantId, capture::stored_shape,
+    },
+    model::{Encoded, Model},
+};
+
+/// What to do with an input longer than the context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Truncate {
+    /// Refuse it.
+    #[default]
+    Error,
+    /// Drop tokens from the start, keeping a BOS token there.
+    Left,
+    /// Drop tokens from the end.
+    Right,
+}
+
+/// One input as posted.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Content {
+    /// Text for the tokenizer.
+    Text(String),
+    /// Token ids.
+    TokenIds(Vec<u32>),
+    /// A chat for the model's template.
+    Messages {
+        /// Messages with `role` and `content`.
+        messages: Vec<Value>,
+        /// Whether to open the assistant's turn; `None`: unless the last message is the assistant's.
+        add_generation_prompt: Option<bool>,
+        /// Further variables of the template.
+        template_kwargs: Map<String, Value>,
+    },
+}
+
+/// One input with what belongs to it alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InputSpec {
+    /// Where it stands in the request body, as a JSON pointer.
+    pub pointer: String,
+    /// The input.
+    pub content: Content,
+    /// Positions for this input instead of the run's.
+    pub positions: Option<Positions>,
+    /// Tags of its cache beside the run's.
+    pub tags: Vec<String>,
+    /// Metadata of its cache over the run's.
+    pub metadata: Map<String, Value>,
+    /// Label of its cache.
+    pub label: Option<String>,
+}
+
+/// A run as posted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunRequest {
+    /// Who asks.
+    pub tenant: TenantId,
+    /// Name of the model.
+    pub model: String,
+    /// Inputs in order.
+    pub inputs: Vec<InputSpec>,
+    /// What to capture.
+    pub capture: CaptureRequest,
+    /// Beginning-of-sequence token: the tokenizer's own rule, always, or never.
+    pub prepend_bos: Option<bool>,
+    /// What to do with inputs over the context.
+    pub truncate: Truncate,
+    /// Whether stored activations may answer.
+    pub reuse: bool,
+    /// Tags of every cache.
+    pub tags: Vec<String>,
+    /// Metadata of the run and of every cache.
+    pub metadata: Map<String, Value>,
+    /// Idempotency key with the hash of the request.
+    pub idempotency: Option<(String, [u8; 32])>,
+}
+
+/// Tokenises and checks every input.
+///
+/// # Errors
+/// The [`Problem`] of the first input or name at fault, with its pointer into the request body.
+pub fn prepare(request: RunRequest, model: &Model, max_run_bytes: u64) -> Result<NewRun, Problem> {
+    let capture = request.capture.resolve(model.info()).map_err(|p| p.under("/capture"))?;
+    let mut items = Vec::with_capacity(request.inputs.len());
+    let mut bytes = 0u64;
+    for input in &request.inputs {
+        let item = prepare_item(input, &request, &capture, model).map_err(|p| p.under(&input.pointer))?;
+        bytes += item_bytes(&item, model);
+        if bytes > max_run_bytes {
+            return Err(Problem::at(
+                Code::ResultTooLarge,
+                &input.pointer,
+                format!("with this input the run would store {bytes} bytes; a run may store {max_run_bytes}. Capture fewer hooks or positions"),
+            ));
+        }
+        items.push(item);
+    }
+    let RunRequest { tenant, model, reuse, tags, metadata, idempotency, .. } = request;
+    Ok(NewRun { tenant, model, reuse, tags, metadata, items, idempotency })
+}
+
+/// Bytes that one item's capture takes in the store.
+#[must_use]
+pub fn item_bytes(item: &NewItem, model: &Model) -> u64 {
+    let Ok(rows) = item.capture.positions.resolve(item.token_ids.len()) else { return 0 };
+    layout_of(&item.capture, model, &[(item.token_ids.len(), &rows)]).total_bytes()
+}
+
+/// The layout of a pack with these items.
+#[must_use]
+pub fn layout_of(capture: &Capture, model: &Model, items: &[(usize, &crate::domain::Rows)]) -> PackLayout {
+    let row_shapes = capture.hooks.iter().map(|h| model.info().row_shape(h.site())).collect();
+    PackLayout::new(capture.hooks.clone(), row_shapes, capture.dtype, items)
+}
+
+/// Shape of what an item stores for each hook, for dry runs.
+#[must_use]
+pub fn item_shapes(item: &NewItem, model: &Model) -> Vec<(String, Vec<usize>)> {
+    let n_tokens = item.token_ids.len();
+    let Ok(rows) = item.capture.positions.resolve(n_tokens) else { return Vec::new() };
+    let keep = item.capture.positions.keeps_axis();
+    let shape = |h: &crate::domain::Hook| stored_shape(h.site(), &model.info().row_shape(h.site()), &rows, keep, n_tokens).0;
+    item.capture.hooks.iter().map(|h| (h.to_string(), shape(h))).collect()
+}
+
+fn prepare_item(input: &InputSpec, request: &RunRequest, capture: &Capture, model: &Model) -> Result<NewItem, Problem> {
+    let tokenizer = model.tokenizer();
+    let (encoded, text) = match &input.content {
+        Content::Text(text) => (tokenizer.encode(text, request.prepend_bos)?, Some(text.clone())),
+        Content::TokenIds(ids) => (tokenizer.from_ids(ids, request.prepend_bos)?, None),
+        Content::Messages { messages, add_generation_prompt, template_kwargs } => {
+            let last_is_assistant = messages.last().and_then(|m| m.get("role")).is_some_and(|r| r == "assistant");
+            let generation_prompt = add_generation_prompt.unwrap_or(!last_is_assistant);
+            let rendered = tokenizer.render_chat(messages, generation_prompt, template_kwargs)?;
+            (tokenizer.encode_chat(&rendered, request.prepend_bos)?, Some(rendered))
+        }
+    };
+    let (encoded, n_truncated) = truncate(encoded, request.truncate, model.info().n_ctx)?;
+    let mut capture = capture.clone();
+    let positions_at = if let Some(own) = &input.positions {
+        capture.positions = own.clone();
+        "/positions"
+    } else {
+        ""
+    };
+    capture.positions.resolve(encoded.ids.len()).map_err(|p| Problem::at(p.code, positions_at, p.detail))?;
+    let mut metadata = request.metadata.clone();
+    metadata.extend(input.metadata.clone());
+    let mut tags = request.tags.clone();
+    tags.extend(input.tags.iter().filter(|t| !request.tags.contains(t)).cloned());
+    Ok(NewItem {
+        token_ids: encoded.ids,
+        tokens: encoded.tokens,
+        text,
+        capture,
+        bos: encoded.bos,
+        n_truncated,
+        tags,
+        metadata,
+        label: input.label.clone(),
+    })
+}
+
+/// Cuts an input down to the context; how many tokens went.
+fn truncate(mut encoded: Encoded, how: Truncate, n_ctx: usize) -> Result<(Encoded, u64), Problem> {
+    let n = encoded.ids.len();
+    if n <= n_ctx {
+        return Ok((encoded, 0));
+    }
+    let excess = n - n_ctx;
+    match how {
+        Truncate::Error => {
+            let detail = format!("the input has {n} tokens and the model's context {n_ctx}; shorten it or set truncate to left or right");
+            return Err(Problem::at(Code::TooManyTokens, "", detail));
+        }
+        Truncate::Right => {
+            encoded.ids.truncate(n_ctx);
+            encoded.tokens.truncate(n_ctx);
+        }
+        Truncate::Left => {
+            // A BOS token at the start stays there: the model expects it.
+            let from = usize::from(encoded.bos.present);
+            encoded.ids.drain(from..from + excess);
+            encoded.tokens.drain(from..from + excess);
+        }
+    }
+    Ok((encoded, excess as u64))
+}

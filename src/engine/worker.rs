@@ -1,0 +1,136 @@
+//! The worker: one named OS thread that owns the device and runs one batch after the other.
+//!
+//! It knows nothing of the queue. A batch comes with a place to write to and goes back, written, through a oneshot;
+//! making it durable is done elsewhere while the next batch is computed.
+
+use std::{
+    any::Any,
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    domain::{Code, PackLayout, Problem, Rows},
+    model::{Batch, CaptureSink, ForwardError, Input, Model},
+    store::{PackHeader, PackWriter, Store, StoreError},
+};
+
+/// One batch for the worker.
+pub struct Job {
+    /// The model to run.
+    pub model: Arc<Model>,
+    /// Token ids and stored rows of each input.
+    pub inputs: Vec<(Vec<u32>, Rows)>,
+    /// The pack to write.
+    pub header: PackHeader,
+    /// Items not cancelled: the forward pass stops when none is left.
+    pub alive: Arc<AtomicUsize>,
+    /// Where the outcome goes.
+    pub done: oneshot::Sender<JobOutcome>,
+}
+
+/// What became of a batch.
+pub enum JobOutcome {
+    /// Every tensor is written, not yet durable.
+    Captured(PackWriter, Duration),
+    /// Every item of it was cancelled.
+    Cancelled,
+    /// It could not be computed or written.
+    Failed(Problem),
+}
+
+/// Sends jobs to the worker thread; when every clone is dropped the thread ends.
+#[derive(Clone)]
+pub struct WorkerHandle(mpsc::Sender<Job>);
+
+impl WorkerHandle {
+    /// Starts the thread. `name` is what `top -H` shows.
+    ///
+    /// # Errors
+    /// When the system has no thread to give.
+    pub fn spawn(name: &str, store: Store) -> std::io::Result<(Self, thread::JoinHandle<()>)> {
+        let (sender, mut jobs) = mpsc::channel::<Job>(1);
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+            while let Some(job) = jobs.blocking_recv() {
+                let outcome = catch_unwind(AssertUnwindSafe(|| run(&job.model, &job.inputs, job.header, &job.alive, &store)))
+                    .unwrap_or_else(|panic| {
+                        tracing::error!(panic = panic_text(panic.as_ref()), "a batch panicked");
+                        JobOutcome::Failed(Problem::new(Code::WorkerFailed, "the forward pass panicked"))
+                    });
+                // A receiver that is gone has no use for the outcome; an unfinished pack removes itself.
+                let _ = job.done.send(outcome);
+            }
+        })?;
+        Ok((Self(sender), thread))
+    }
+
+    /// Hands a batch over, waiting for its turn.
+    ///
+    /// # Errors
+    /// When the worker thread has ended: the job comes back.
+    pub async fn submit(&self, job: Job) -> Result<(), Box<Job>> {
+        self.0.send(job).await.map_err(|e| Box::new(e.0))
+    }
+}
+
+fn run(
+    model: &Model,
+    inputs: &[(Vec<u32>, Rows)],
+    header: PackHeader,
+    alive: &AtomicUsize,
+    store: &Store,
+) -> JobOutcome {
+    let started = Instant::now();
+    let layout: PackLayout = header.layout.clone();
+    let mut sink = match store.begin_pack(header) {
+        Ok(writer) => Sink(writer),
+        Err(e) => return JobOutcome::Failed(e.into()),
+    };
+    let views: Vec<Input<'_>> = inputs.iter().map(|(token_ids, rows)| Input { token_ids, rows }).collect();
+    let batch = Batch { inputs: &views, layout: &layout };
+    match model.forward(&batch, &mut sink, &|| alive.load(Ordering::Relaxed) == 0) {
+        Ok(()) => JobOutcome::Captured(sink.0, started.elapsed()),
+        Err(ForwardError::Cancelled) => JobOutcome::Cancelled,
+        Err(ForwardError::Failed(reason)) => {
+            tracing::error!(reason, "a forward pass failed");
+            JobOutcome::Failed(Problem::new(Code::WorkerFailed, "the forward pass failed"))
+        }
+        Err(ForwardError::Sink(e)) => JobOutcome::Failed(match e.downcast::<StoreError>() {
+            Ok(e) => (*e).into(),
+            Err(e) => {
+                tracing::error!(error = %e, "captured activations could not be written");
+                Problem::new(Code::Internal, "captured activations could not be written")
+            }
+        }),
+    }
+}
+
+/// The store's pack as the recorder sees it.
+struct Sink(PackWriter);
+
+impl CaptureSink for Sink {
+    fn write(
+        &mut self,
+        hook: usize,
+        items: Range<usize>,
+        values: &[f32],
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        self.0.write(hook, items, values).map_err(Into::into)
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}

@@ -1,0 +1,94 @@
+//! One block: attention, MLP, and how they join the residual stream.
+
+use super::{
+    ForwardError,
+    architecture::{Architecture, Layer, Residual},
+    attention::Attention,
+    checkpoint::Checkpoint,
+    error::LoadError,
+    mlp::Mlp,
+    ops::elementwise,
+    packing::RowSet,
+    recorder::Recorder,
+    sources::LayerSources,
+    transformer::{Scratch, Stream},
+};
+use crate::domain::{Hook, Site};
+
+/// The weights of one block.
+#[derive(Debug)]
+pub struct Block {
+    attention: Attention,
+    mlp: Mlp,
+}
+
+/// What a sublayer needs to know besides its input.
+pub struct Place<'a> {
+    /// What the model computes.
+    pub a: &'a Architecture,
+    /// Which block this is.
+    pub l: usize,
+    /// Rows of the residual stream after attention.
+    pub set: RowSet,
+}
+
+impl Place<'_> {
+    /// A hook of this block.
+    pub fn hook(&self, site: Site) -> Hook {
+        Hook::block(site, self.l)
+    }
+}
+
+impl Block {
+    /// Reads the weights.
+    pub fn load(
+        a: &Architecture,
+        layer: Layer,
+        sources: &LayerSources,
+        checkpoint: &Checkpoint,
+    ) -> Result<Self, LoadError> {
+        let attention = Attention::load(a, layer, sources, checkpoint)?;
+        Ok(Self { attention, mlp: Mlp::load(a, layer, sources, checkpoint)? })
+    }
+
+    /// Runs the block on the residual stream. In the last block needed only the wanted rows go on once attention has
+    /// seen all keys. Stops early when nothing behind was asked for.
+    pub fn forward(
+        &self,
+        a: &Architecture,
+        l: usize,
+        last: bool,
+        stream: &mut Stream<'_>,
+        recorder: &mut Recorder<'_>,
+    ) -> Result<(), ForwardError> {
+        let fewer = stream.packing.wanted_tokens.len() < stream.packing.n_tokens();
+        let place = Place { a, l, set: if last && fewer { RowSet::Wanted } else { RowSet::All } };
+        recorder.tap(place.hook(Site::ResidPre), &stream.x, RowSet::All)?;
+        if recorder.done_after(place.hook(Site::ResidPre)) {
+            return Ok(());
+        }
+        self.attention.forward(&place, stream, recorder)?;
+        if recorder.done_after(place.hook(Site::AttnOut)) {
+            return Ok(());
+        }
+        if place.set == RowSet::Wanted {
+            let mut kept = vec![0.0; stream.packing.wanted_tokens.len() * a.d_model];
+            elementwise::gather_rows(&stream.x, a.d_model, &stream.packing.wanted_tokens, &mut kept);
+            (stream.x, stream.set) = (kept, RowSet::Wanted);
+        }
+        if a.residual == Residual::Sequential {
+            elementwise::add_assign(&mut stream.x, &stream.scratch.attn_out);
+            recorder.tap(place.hook(Site::ResidMid), &stream.x, place.set)?;
+            if recorder.done_after(place.hook(Site::ResidMid)) {
+                return Ok(());
+            }
+        }
+        self.mlp.forward(&place, stream, recorder)?;
+        let Scratch { attn_out, mlp_out, .. } = &mut stream.scratch;
+        if a.residual == Residual::Parallel {
+            elementwise::add_assign(mlp_out, attn_out);
+        }
+        elementwise::add_assign(&mut stream.x, mlp_out);
+        recorder.tap(place.hook(Site::ResidPost), &stream.x, place.set)
+    }
+}

@@ -1,0 +1,279 @@
+//! The tensors of a checkpoint on disk: found by name, read row by row as float32.
+//!
+//! Files are read with `pread`, never mapped: a file that shrinks while the server runs is an error, not a signal.
+
+mod gguf;
+mod safetensors;
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap, HashSet},
+    fs::File,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use candle_core::{
+    Device,
+    quantized::{GgmlDType, ggml_file::qtensor_from_ggml},
+};
+
+use super::error::LoadError;
+
+pub use gguf::{GgufFile, MetadataValue};
+
+/// How the numbers of a tensor are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stored {
+    F32,
+    F16,
+    BF16,
+    F64,
+    Quantised(GgmlDType),
+}
+
+impl Stored {
+    /// Elements and bytes of the smallest readable unit.
+    fn block(self) -> (usize, usize) {
+        match self {
+            Self::F32 => (1, 4),
+            Self::F16 | Self::BF16 => (1, 2),
+            Self::F64 => (1, 8),
+            Self::Quantised(q) => (q.block_size(), q.type_size()),
+        }
+    }
+
+    fn name(self) -> String {
+        match self {
+            Self::F32 => "float32".to_owned(),
+            Self::F16 => "float16".to_owned(),
+            Self::BF16 => "bfloat16".to_owned(),
+            Self::F64 => "float64".to_owned(),
+            Self::Quantised(q) => format!("{q:?}"),
+        }
+    }
+
+    /// Converts whole blocks.
+    fn decode(self, bytes: &[u8], out: &mut [f32]) -> Result<(), String> {
+        match self {
+            Self::F32 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(o, b)| *o = f32::from_le_bytes(*b)),
+            Self::F16 => {
+                out.iter_mut().zip(bytes.as_chunks().0).for_each(|(o, b)| *o = half::f16::from_le_bytes(*b).to_f32());
+            }
+            Self::BF16 => {
+                out.iter_mut().zip(bytes.as_chunks().0).for_each(|(o, b)| *o = half::bf16::from_le_bytes(*b).to_f32());
+            }
+            #[expect(clippy::cast_possible_truncation, reason = "the forward pass computes in float32")]
+            Self::F64 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(o, b)| *o = f64::from_le_bytes(*b) as f32),
+            Self::Quantised(q) => {
+                let values = qtensor_from_ggml(q, bytes, vec![out.len()], &Device::Cpu)
+                    .and_then(|t| t.dequantize(&Device::Cpu))
+                    .and_then(|t| t.to_vec1::<f32>())
+                    .map_err(|e| e.to_string())?;
+                out.copy_from_slice(&values);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a tensor lies.
+#[derive(Debug, Clone)]
+struct Entry {
+    file: usize,
+    offset: u64,
+    shape: Vec<usize>,
+    stored: Stored,
+}
+
+impl Entry {
+    /// Elements, unless their number overflows.
+    fn elements(&self) -> Option<usize> {
+        self.shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d))
+    }
+
+    /// Bytes on disk, unless the last axis does not divide into blocks or their number overflows.
+    fn bytes(&self) -> Option<u64> {
+        let (elements, bytes) = self.stored.block();
+        if !self.shape.last().copied().unwrap_or(1).is_multiple_of(elements) {
+            return None;
+        }
+        u64::try_from(self.elements()? / elements).ok()?.checked_mul(bytes as u64)
+    }
+}
+
+/// All tensors of a checkpoint.
+#[derive(Debug)]
+pub struct Checkpoint {
+    files: Vec<(PathBuf, File)>,
+    entries: HashMap<String, Entry>,
+    used: RefCell<HashSet<String>>,
+}
+
+impl Checkpoint {
+    /// Checks every entry against its file, so that later reads only fail if the file changes.
+    fn new(files: Vec<(PathBuf, File)>, entries: HashMap<String, Entry>) -> Result<Self, LoadError> {
+        let mut lengths = Vec::with_capacity(files.len());
+        for (path, file) in &files {
+            lengths.push(file.metadata().map_err(|e| LoadError::file(path, e))?.len());
+        }
+        for (name, entry) in &entries {
+            let path = &files[entry.file].0;
+            let bytes = entry.bytes().ok_or_else(|| {
+                LoadError::file(path, format!("tensor `{name}` has the impossible shape {:?}", entry.shape))
+            })?;
+            let length = lengths[entry.file];
+            if entry.offset.checked_add(bytes).is_none_or(|end| end > length) {
+                let reason = format!(
+                    "is truncated: tensor `{name}` needs {bytes} bytes at {}, the file has {length}",
+                    entry.offset
+                );
+                return Err(LoadError::file(path, reason));
+            }
+        }
+        Ok(Self { files, entries, used: RefCell::default() })
+    }
+
+    /// The files, in a fixed order.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|(path, _)| path.as_path())
+    }
+
+    /// What messages about the checkpoint as a whole name.
+    pub fn place(&self) -> String {
+        match self.files.as_slice() {
+            [(path, _)] => path.display().to_string(),
+            [(path, _), ..] => path.parent().unwrap_or(path).display().to_string(),
+            [] => "checkpoint".to_owned(),
+        }
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// Shape of a tensor.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.entries.get(name).map(|e| e.shape.as_slice())
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry, LoadError> {
+        let entry = self.entries.get(name);
+        let entry = entry.ok_or_else(|| LoadError::new(self.place(), format!("tensor `{name}` is missing")))?;
+        self.used.borrow_mut().insert(name.to_owned());
+        Ok(entry)
+    }
+
+    /// Opens a tensor for reading by rows: the last axis is a row, the axes before it are counted through.
+    ///
+    /// # Errors
+    /// When there is no such tensor or its shape is not `shape`.
+    pub fn rows(&self, name: &str, shape: &[usize]) -> Result<RowReader<'_>, LoadError> {
+        let entry = self.entry(name)?;
+        if entry.shape != shape {
+            let reason = format!("tensor `{name}` has shape {:?}, expected {shape:?}", entry.shape);
+            return Err(LoadError::file(&self.files[entry.file].0, reason));
+        }
+        let width = shape.last().copied().unwrap_or(1);
+        let count = shape.iter().rev().skip(1).product();
+        let (block, bytes) = entry.stored.block();
+        Ok(RowReader {
+            name: name.to_owned(),
+            file: &self.files[entry.file],
+            entry,
+            width,
+            row_bytes: width / block * bytes,
+            count,
+            held: 0..0,
+            raw: Vec::new(),
+            values: Vec::new(),
+        })
+    }
+
+    /// A whole tensor as float32.
+    ///
+    /// # Errors
+    /// As [`Self::rows`], or when the file cannot be read.
+    pub fn whole(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
+        let mut reader = self.rows(name, shape)?;
+        let mut out = vec![0.0; reader.count * reader.width];
+        if reader.width > 0 {
+            for (i, row) in out.chunks_exact_mut(reader.width).enumerate() {
+                reader.row(i, row)?;
+            }
+        }
+        Ok(out)
+    }
+
+    /// Tensors nobody has read, in order of their names.
+    pub fn unused(&self) -> Vec<&str> {
+        let used = self.used.borrow();
+        let mut names: Vec<&str> = self.entries.keys().map(String::as_str).filter(|n| !used.contains(*n)).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Number of parameters read so far, and the types they are stored in, the most frequent first, joined by `+`.
+    pub fn census(&self) -> (u64, String) {
+        let used = self.used.borrow();
+        let mut by_type: BTreeMap<String, u64> = BTreeMap::new();
+        for (name, entry) in self.entries.iter().filter(|(n, _)| used.contains(*n)) {
+            let elements = entry.elements().unwrap_or_else(|| unreachable!("`{name}` was checked when opened"));
+            *by_type.entry(entry.stored.name()).or_default() += elements as u64;
+        }
+        let mut types: Vec<(String, u64)> = by_type.into_iter().collect();
+        types.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+        let names: Vec<&str> = types.iter().map(|(name, _)| name.as_str()).collect();
+        (types.iter().map(|(_, n)| n).sum(), names.join("+"))
+    }
+}
+
+/// Reads the rows of one tensor, a few at a time.
+#[derive(Debug)]
+pub struct RowReader<'a> {
+    name: String,
+    file: &'a (PathBuf, File),
+    entry: &'a Entry,
+    width: usize,
+    row_bytes: usize,
+    count: usize,
+    /// Rows that `values` holds.
+    held: std::ops::Range<usize>,
+    raw: Vec<u8>,
+    values: Vec<f32>,
+}
+
+/// Float32 values held at a time.
+const HELD_VALUES: usize = 1 << 18;
+
+impl RowReader<'_> {
+    /// Number of rows.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Writes row `i` to `out`.
+    ///
+    /// # Errors
+    /// When the file cannot be read (any more).
+    pub fn row(&mut self, i: usize, out: &mut [f32]) -> Result<(), LoadError> {
+        if !self.held.contains(&i) {
+            self.hold(i).map_err(|e| LoadError::file(&self.file.0, format!("tensor `{}`: {e}", self.name)))?;
+        }
+        let at = (i - self.held.start) * self.width;
+        out.copy_from_slice(&self.values[at..at + self.width]);
+        Ok(())
+    }
+
+    fn hold(&mut self, i: usize) -> Result<(), String> {
+        let rows = (HELD_VALUES / self.width.max(1)).max(1).min(self.count - i);
+        self.raw.resize(rows * self.row_bytes, 0);
+        self.values.resize(rows * self.width, 0.0);
+        let offset = self.entry.offset + (i * self.row_bytes) as u64;
+        self.file.1.read_exact_at(&mut self.raw, offset).map_err(|e| e.to_string())?;
+        self.entry.stored.decode(&self.raw, &mut self.values)?;
+        self.held = i..i + rows;
+        Ok(())
+    }
+}

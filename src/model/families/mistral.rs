@@ -1,0 +1,12 @@
+//! Mistral: Llama with a sliding window on every layer.
+
+use super::{Family, llama};
+use crate::model::{checkpoint::Checkpoint, config::Config, error::LoadError};
+
+/// Mistral.
+pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
+    let window = config.count_opt("sliding_window")?;
+    let mut family = llama::plain(config, checkpoint)?;
+    family.architecture.layers.iter_mut().for_each(|l| l.window = window);
+    Ok(family)
+}

@@ -1,0 +1,113 @@
+//! Families: from a checkpoint's configuration to an [`Architecture`] and the names of its weights.
+
+mod gguf;
+mod llama;
+mod mistral;
+mod qwen;
+
+use super::{
+    architecture::Architecture, checkpoint::Checkpoint, config::Config, error::LoadError, ops::activation::Activation,
+    sources::Sources,
+};
+
+pub use gguf::from_gguf;
+
+/// A checkpoint understood: what it computes, and where its weights are.
+pub struct Family {
+    /// What it computes.
+    pub architecture: Architecture,
+    /// Where its weights are.
+    pub sources: Sources,
+}
+
+/// The `model_type`s that can be loaded from a Hugging Face folder.
+pub const SUPPORTED: &[&str] = &["llama", "mistral", "qwen2", "qwen3"];
+
+/// Understands a Hugging Face configuration.
+///
+/// # Errors
+/// When the family or one of its options is not understood.
+pub fn from_config(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
+    let model_type = config.text_opt("model_type")?.ok_or_else(|| config.refuse("model_type", "is missing"))?;
+    // Quantised Hugging Face checkpoints keep their weights in formats of their own.
+    config.only("quantization_config", serde_json::Value::Null)?;
+    let family = match model_type.as_str() {
+        "llama" => llama::family(config, checkpoint)?,
+        "mistral" => mistral::family(config, checkpoint)?,
+        "qwen2" => qwen::qwen2(config, checkpoint)?,
+        "qwen3" => qwen::qwen3(config, checkpoint)?,
+        other => {
+            let reason = format!("{other:?} is not supported; supported are {}", SUPPORTED.join(", "));
+            return Err(config.refuse("model_type", reason));
+        }
+    };
+    config.finish()?;
+    Ok(family)
+}
+
+/// Reads the activation under `key`, by transformers' name for it.
+fn activation(config: &Config, key: &str, default: &str) -> Result<Activation, LoadError> {
+    let name = config.text_or(key, default)?;
+    Ok(match name.as_str() {
+        "silu" | "swish" => Activation::Silu,
+        "gelu" => Activation::Gelu,
+        "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" | "gelu_python_tanh" => Activation::GeluTanh,
+        "relu" => Activation::Relu,
+        "relu2" => Activation::ReluSquared,
+        "quick_gelu" => Activation::QuickGelu,
+        other => return Err(config.refuse(key, format!("{other:?} is not understood"))),
+    })
+}
+
+/// The prefix of the weight names: checkpoints saved with their LM head put the base model's name in front.
+fn weight_prefix(checkpoint: &Checkpoint, base: &str, probe: &str) -> String {
+    let prefixed = format!("{base}.");
+    if checkpoint.has(&format!("{prefixed}{probe}")) { prefixed } else { String::new() }
+}
+
+/// Query heads, key/value heads and head width, checked against each other.
+fn heads(config: &Config, d_model: usize) -> Result<(usize, usize, usize), LoadError> {
+    let n_heads = config.count("num_attention_heads")?;
+    let n_kv_heads = config.count_opt("num_key_value_heads")?.unwrap_or(n_heads);
+    if !n_heads.is_multiple_of(n_kv_heads) {
+        return Err(config.refuse("num_key_value_heads", format!("is {n_kv_heads}, which does not divide {n_heads}")));
+    }
+    let d_head = match config.count_opt("head_dim")? {
+        Some(d) => d,
+        None if d_model.is_multiple_of(n_heads) => d_model / n_heads,
+        None => {
+            return Err(config.refuse("num_attention_heads", format!("is {n_heads}, which does not divide {d_model}")));
+        }
+    };
+    Ok((n_heads, n_kv_heads, d_head))
+}
+
+/// `1/√d_head`.
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a head is small")]
+fn head_scale(d_head: usize) -> f32 {
+    (d_head as f64).powf(-0.5) as f32
+}
+
+/// The sliding window of each layer: `layer_types` decides where it is given, else `slides`.
+fn layer_windows(
+    config: &Config,
+    n_layers: usize,
+    window: Option<usize>,
+    slides: impl Fn(usize) -> bool,
+) -> Result<Vec<Option<usize>>, LoadError> {
+    let Some(types) = config.texts_opt("layer_types")? else {
+        return Ok((0..n_layers).map(|l| window.filter(|_| slides(l))).collect());
+    };
+    if types.len() != n_layers {
+        return Err(config.refuse("layer_types", format!("has {} entries for {n_layers} layers", types.len())));
+    }
+    let of = |kind: &String| match kind.as_str() {
+        "full_attention" => Ok(None),
+        "sliding_attention" => match window {
+            Some(window) => Ok(Some(window)),
+            None => Err(config.refuse("sliding_window", "is missing, but `layer_types` has sliding layers")),
+        },
+        other => Err(config.refuse("layer_types", format!("{other:?} is not understood"))),
+    };
+    types.iter().map(of).collect()
+}

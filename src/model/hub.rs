@@ -1,0 +1,181 @@
+//! Finding a checkpoint: a folder, a GGUF file, or a hub name.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use hf_hub::{
+    Cache, Repo,
+    api::sync::{ApiBuilder, ApiError, ApiRepo},
+};
+
+use super::{LoadOptions, error::LoadError};
+
+/// A checkpoint on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// A Hugging Face folder.
+    Folder(PathBuf),
+    /// A GGUF file.
+    Gguf(PathBuf),
+}
+
+/// Files without which a Hugging Face checkpoint cannot be served.
+const REQUIRED: &[&str] = &["config.json", "tokenizer.json"];
+
+/// Files that belong to the tokenizer where they exist.
+const OPTIONAL: &[&str] = &["tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"];
+
+/// Finds `path_or_hub`, downloading it when it is a hub name that is not in the local cache.
+///
+/// # Errors
+/// When there is nothing of that name, or a download fails.
+pub fn locate(path_or_hub: &str, options: &LoadOptions) -> Result<Location, LoadError> {
+    let path = Path::new(path_or_hub);
+    if path.is_dir() {
+        return Ok(Location::Folder(path.to_owned()));
+    }
+    if path.is_file() {
+        return match path.extension() {
+            Some(e) if e.eq_ignore_ascii_case("gguf") => Ok(Location::Gguf(path.to_owned())),
+            _ => Err(LoadError::file(path, "is neither a folder nor a .gguf file")),
+        };
+    }
+    if !is_hub_name(path_or_hub) {
+        return Err(LoadError::file(path, "does not exist"));
+    }
+    let cache = Cache::new(
+        cache_folder(options)
+            .ok_or_else(|| LoadError::new(path_or_hub, "there is no home directory for the hub cache; set HF_HOME"))?,
+    );
+    if let Some(folder) = cached(&cache, path_or_hub) {
+        return Ok(Location::Folder(folder));
+    }
+    let offline = ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].iter().any(|v| env::var(v).is_ok_and(|v| is_true(&v)));
+    if options.offline || offline {
+        let place = cache.path().display();
+        return Err(LoadError::new(path_or_hub, format!("is not in the hub cache {place} and downloads are off")));
+    }
+    download(cache, path_or_hub).map(Location::Folder)
+}
+
+/// `org/name`, each part as the hub allows it.
+fn is_hub_name(name: &str) -> bool {
+    let plain = |s: &str| {
+        !s.is_empty()
+            && !s.starts_with(['.', '-'])
+            && s.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    name.split_once('/').is_some_and(|(org, name)| plain(org) && plain(name) && name != "..")
+}
+
+fn is_true(value: &str) -> bool {
+    matches!(value.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE")
+}
+
+/// The hub cache, as `huggingface_hub` finds it.
+fn cache_folder(options: &LoadOptions) -> Option<PathBuf> {
+    let from = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    options
+        .hub_cache
+        .clone()
+        .or_else(|| from("HF_HUB_CACHE"))
+        .or_else(|| from("HF_HOME").map(|p| p.join("hub")))
+        .or_else(|| from("XDG_CACHE_HOME").map(|p| p.join("huggingface/hub")))
+        .or_else(|| from("HOME").map(|p| p.join(".cache/huggingface/hub")))
+}
+
+/// The snapshot of a repository, when all it needs is there.
+fn cached(cache: &Cache, name: &str) -> Option<PathBuf> {
+    let repo = cache.repo(Repo::model(name.to_owned()));
+    let folder = repo.get("config.json")?.parent()?.to_owned();
+    let weights = ["model.safetensors", "model.safetensors.index.json"].iter().any(|f| folder.join(f).exists());
+    let complete = weights
+        && REQUIRED.iter().all(|f| folder.join(f).exists())
+        && shards(&folder).is_none_or(|names| names.iter().all(|n| folder.join(n).exists()));
+    complete.then_some(folder)
+}
+
+/// Names in the index of a sharded checkpoint.
+fn shards(folder: &Path) -> Option<Vec<String>> {
+    if folder.join("model.safetensors").exists() {
+        return None;
+    }
+    let text = std::fs::read(folder.join("model.safetensors.index.json")).ok()?;
+    let index: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    let mut names: Vec<String> =
+        index.get("weight_map")?.as_object()?.values().filter_map(|v| v.as_str().map(str::to_owned)).collect();
+    names.sort_unstable();
+    names.dedup();
+    Some(names)
+}
+
+fn download(cache: Cache, name: &str) -> Result<PathBuf, LoadError> {
+    tracing::info!(model = name, "downloading from the hub");
+    let mut builder =
+        ApiBuilder::from_cache(cache).with_progress(true).with_user_agent("residuum", env!("CARGO_PKG_VERSION"));
+    if let Ok(endpoint) = env::var("HF_ENDPOINT") {
+        builder = builder.with_endpoint(endpoint);
+    }
+    if let Ok(token) = env::var("HF_TOKEN") {
+        builder = builder.with_token(Some(token));
+    }
+    let error = |file: &str, e: &ApiError| LoadError::new(name, format!("{file} cannot be downloaded: {e}"));
+    let repo: ApiRepo = builder.build().map_err(|e| LoadError::new(name, e))?.model(name.to_owned());
+    let available: Vec<String> = match repo.info() {
+        Ok(info) => info.siblings.into_iter().map(|s| s.rfilename).collect(),
+        Err(e) => return Err(LoadError::new(name, format!("cannot be looked up on the hub: {e}"))),
+    };
+    let has = |file: &str| available.iter().any(|f| f == file);
+    let get = |file: &str| repo.get(file).map_err(|e| error(file, &e));
+    let mut folder = PathBuf::new();
+    for file in REQUIRED {
+        folder = get(file)?.parent().map(Path::to_owned).unwrap_or_default();
+    }
+    for file in OPTIONAL.iter().filter(|f| has(f)) {
+        get(file)?;
+    }
+    if has("model.safetensors") {
+        get("model.safetensors")?;
+        return Ok(folder);
+    }
+    if !has("model.safetensors.index.json") {
+        return Err(LoadError::new(name, "has no safetensors weights on the hub"));
+    }
+    get("model.safetensors.index.json")?;
+    for shard in shards(&folder).unwrap_or_default() {
+        get(&shard)?;
+    }
+    Ok(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hub_names_are_told_from_paths() {
+        assert!(is_hub_name("HuggingFaceTB/SmolLM2-135M"));
+        for path in ["models/../x", "/abs", "a/b/c", "name", "./a", "a/", "a/.hidden", "org/na me"] {
+            assert!(!is_hub_name(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_complete_snapshot_is_found_without_the_network() {
+        let dir = tempfile::tempdir().unwrap();
+        let repo = dir.path().join("models--org--tiny");
+        let snapshot = repo.join("snapshots/abc");
+        std::fs::create_dir_all(&snapshot).unwrap();
+        std::fs::create_dir_all(repo.join("refs")).unwrap();
+        std::fs::write(repo.join("refs/main"), "abc").unwrap();
+        let options = LoadOptions { offline: true, hub_cache: Some(dir.path().to_owned()) };
+        for file in ["config.json", "tokenizer.json"] {
+            std::fs::write(snapshot.join(file), "{}").unwrap();
+        }
+        assert!(locate("org/tiny", &options).unwrap_err().to_string().contains("not in the hub cache"));
+        std::fs::write(snapshot.join("model.safetensors"), "").unwrap();
+        assert_eq!(locate("org/tiny", &options), Ok(Location::Folder(snapshot)));
+    }
+}

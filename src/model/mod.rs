@@ -1,0 +1,190 @@
+//! From a checkpoint to an instrumented transformer.
+//!
+//! [`Model::load`] opens a Hugging Face folder, a GGUF file or a hub name; [`Model::forward`] runs a packed batch and
+//! hands the tensors asked for to a [`CaptureSink`]. The module knows checkpoints, tokens and tensors; it knows
+//! nothing of HTTP, queues or the store.
+
+mod architecture;
+mod attention;
+mod block;
+mod catalogue;
+mod checkpoint;
+mod config;
+pub mod error;
+mod families;
+mod fingerprint;
+mod hub;
+mod mlp;
+pub mod ops;
+mod packing;
+mod recorder;
+mod rope;
+mod rotary;
+mod sources;
+pub mod tokenizer;
+mod transformer;
+
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+pub use error::{ForwardError, LoadError};
+pub use tokenizer::{Encoded, TextTokenizer};
+
+use crate::domain::{ModelInfo, PackLayout, Rows};
+use checkpoint::{Checkpoint, GgufFile};
+use config::Config;
+use families::Family;
+use hub::Location;
+use packing::Packing;
+use recorder::Recorder;
+use transformer::Transformer;
+
+/// Version of the numbers: raised whenever a change may alter a captured value, so that stored results of older
+/// versions are not taken for new ones.
+pub const NUMERICS_VERSION: u32 = 1;
+
+/// How checkpoints are found.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// Never download; a hub name must then be in the local hub cache. `HF_HUB_OFFLINE=1` means the same.
+    pub offline: bool,
+    /// Hub cache folder, instead of `HF_HUB_CACHE`, `HF_HOME/hub` or `~/.cache/huggingface/hub`.
+    pub hub_cache: Option<PathBuf>,
+}
+
+/// One input of a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// Its tokens, BOS included, at least one.
+    pub token_ids: &'a [u32],
+    /// The rows to keep of every captured tensor.
+    pub rows: &'a Rows,
+}
+
+/// Inputs that run together, and where their tensors go.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a> {
+    /// The inputs; `layout.items[i]` belongs to `inputs[i]`.
+    pub inputs: &'a [Input<'a>],
+    /// The hooks to capture.
+    pub layout: &'a PackLayout,
+}
+
+/// Takes the captured tensors.
+pub trait CaptureSink {
+    /// The float32 values of hook `hook` (an index into `layout.hooks`) for the consecutive items `items`.
+    ///
+    /// Hooks come in the order of `layout.hooks`, the items of a hook in ascending order, each item once and whole.
+    /// Rows lie one after the other as [`PackLayout`] describes.
+    ///
+    /// # Errors
+    /// Whatever keeps the values from being taken; it ends the forward pass.
+    fn write(
+        &mut self,
+        hook: usize,
+        items: Range<usize>,
+        values: &[f32],
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// A loaded checkpoint.
+#[derive(Debug)]
+pub struct Model {
+    info: ModelInfo,
+    tokenizer: Arc<TextTokenizer>,
+    transformer: Transformer,
+}
+
+impl Model {
+    /// Loads a checkpoint.
+    ///
+    /// `path_or_hub` is a Hugging Face folder, a `.gguf` file, or a hub name `org/name` (local hub cache first, then
+    /// a download).
+    ///
+    /// # Errors
+    /// [`LoadError`] naming the file and what is wrong with it.
+    pub fn load(id: &str, path_or_hub: &str, options: &LoadOptions) -> Result<Self, LoadError> {
+        match hub::locate(path_or_hub, options)? {
+            Location::Folder(folder) => Self::from_folder(id, &folder),
+            Location::Gguf(path) => Self::from_gguf(id, &path),
+        }
+    }
+
+    fn from_folder(id: &str, folder: &Path) -> Result<Self, LoadError> {
+        let config_path = folder.join("config.json");
+        let config = Config::read(&config_path)?;
+        let checkpoint = Checkpoint::open_folder(folder)?;
+        let family = families::from_config(&config, &checkpoint)?;
+        let tokenizer = TextTokenizer::from_folder(folder, family.architecture.d_vocab)?;
+        let extra = tokenizer::FOLDER_FILES.iter().map(|f| folder.join(f)).filter(|p| p.is_file());
+        let extra: Vec<PathBuf> = [config_path].into_iter().chain(extra).collect();
+        Self::assemble(id, family, tokenizer, &checkpoint, &extra)
+    }
+
+    fn from_gguf(id: &str, path: &Path) -> Result<Self, LoadError> {
+        let file = GgufFile::open(path)?;
+        let family = families::from_gguf(&file)?;
+        let tokenizer = TextTokenizer::from_gguf(&file, family.architecture.d_vocab)?;
+        Self::assemble(id, family, tokenizer, file.checkpoint(), &[])
+    }
+
+    fn assemble(
+        id: &str,
+        family: Family,
+        tokenizer: TextTokenizer,
+        checkpoint: &Checkpoint,
+        other_files: &[PathBuf],
+    ) -> Result<Self, LoadError> {
+        // The description is part of the fingerprint: the same files read in another way are another model.
+        let description = format!("residuum {:?}", family.architecture);
+        let files = checkpoint.files().chain(other_files.iter().map(PathBuf::as_path));
+        let fingerprint = fingerprint::fingerprint(&description, files)?;
+        let transformer = Transformer::load(family.architecture, &family.sources, checkpoint)?;
+        let unused = checkpoint.unused();
+        if !unused.is_empty() {
+            tracing::debug!(
+                model = id,
+                count = unused.len(),
+                first = unused[0],
+                "tensors the architecture does not use"
+            );
+        }
+        let info = catalogue::model_info(id, fingerprint, transformer.architecture(), checkpoint.census());
+        Ok(Self { info, tokenizer: Arc::new(tokenizer), transformer })
+    }
+
+    /// What the rest of the server needs to know.
+    #[must_use]
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// The tokenizer, shared with request handlers.
+    #[must_use]
+    pub fn tokenizer(&self) -> &Arc<TextTokenizer> {
+        &self.tokenizer
+    }
+
+    /// Runs the packed batch and hands every captured tensor to the sink, hook by hook in the order of
+    /// `layout.hooks`. It stops after the last layer needed. `cancelled` is asked before every layer. Work runs on
+    /// the current rayon pool.
+    ///
+    /// The numbers of an input depend on its tokens alone: not on its neighbours in the batch, on what else is
+    /// captured, nor on the number of threads.
+    ///
+    /// # Errors
+    /// [`ForwardError::Cancelled`], an error of the sink, or a batch that does not fit the model.
+    pub fn forward(
+        &self,
+        batch: &Batch<'_>,
+        sink: &mut dyn CaptureSink,
+        cancelled: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), ForwardError> {
+        let packing = Packing::new(batch, &self.info)?;
+        let mut recorder = Recorder::new(batch.layout, &packing, sink);
+        self.transformer.forward(batch, &packing, &mut recorder, cancelled)
+    }
+}

@@ -1,0 +1,385 @@
+//! A linear layer over a weight that is packed once, and matrix products with it for any number of rows.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::parallel::{self, Shared};
+use super::simd::{LANES, Level, Line, Op, Simd, as_floats_mut};
+use super::tile::{Into, Tile, widest};
+
+/// Terms that are summed on their own before they are added to the output: it bounds the rounding error of long sums
+/// and keeps a block of a panel in the first-level cache. Part of the numbers: changing it changes low bits.
+const DEPTH_BLOCK: usize = 64;
+
+/// Rows of x that a task goes through before it comes to the next block of rows: their block of columns stays in the
+/// second-level cache while the panels pass by. A multiple of the rows of every tile.
+const ROW_BLOCK: usize = 96;
+
+/// Floats of the output that a task works on: they are read and written once for each block of the depth.
+const OUTPUT_BLOCK: usize = 32 * 1024;
+
+/// Lines of the largest tile of any instruction set: rows times panels.
+const MAX_TILE: usize = 24;
+
+/// Weight `[out_features, in_features]`, packed into panels of 16 output features, and an optional bias.
+///
+/// Panel p holds `[in_features][16]`: for each input feature the weights of outputs 16p..16p+16, zero past the last.
+#[derive(Clone)]
+pub struct Linear {
+    out_features: usize,
+    in_features: usize,
+    panels: Vec<Line>,
+    bias: Option<Vec<f32>>,
+}
+
+impl std::fmt::Debug for Linear {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Linear")
+            .field("out_features", &self.out_features)
+            .field("in_features", &self.in_features)
+            .field("bias", &self.bias.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Linear {
+    /// Packs a weight `[out_features, in_features]`. `fill(i, row)` writes row `i`; it is called once for each row, in
+    /// order, so that a caller can convert while reading and no second copy of the weight is ever held.
+    pub fn pack(out_features: usize, in_features: usize, mut fill: impl FnMut(usize, &mut [f32])) -> Self {
+        assert!(out_features > 0 && in_features > 0, "an empty weight");
+        let mut panels = Vec::with_capacity(out_features.div_ceil(LANES) * in_features);
+        let mut rows = vec![0.0; LANES * in_features];
+        for first in (0..out_features).step_by(LANES) {
+            let n = LANES.min(out_features - first);
+            for (i, row) in rows.chunks_exact_mut(in_features).take(n).enumerate() {
+                fill(first + i, row);
+            }
+            rows[n * in_features..].fill(0.0);
+            panels.extend((0..in_features).map(|k| Line(std::array::from_fn(|lane| rows[lane * in_features + k]))));
+        }
+        Self { out_features, in_features, panels, bias: None }
+    }
+
+    /// Sets the bias, `[out_features]`.
+    pub fn with_bias(mut self, bias: Option<Vec<f32>>) -> Self {
+        if let Some(bias) = &bias {
+            assert_eq!(bias.len(), self.out_features, "bias of another length than the outputs");
+        }
+        self.bias = bias;
+        self
+    }
+
+    /// Output features, the rows of the weight.
+    pub fn out_features(&self) -> usize {
+        self.out_features
+    }
+
+    /// Input features, the columns of the weight.
+    pub fn in_features(&self) -> usize {
+        self.in_features
+    }
+
+    /// The bias, `[out_features]`.
+    pub fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_deref()
+    }
+
+    /// `out[rows, out_features] = x[rows, in_features] · Wᵀ + b`.
+    pub fn forward(&self, x: &[f32], out: &mut [f32]) {
+        self.product(Level::best(), 0..self.in_features, x, self.bias.as_deref(), out);
+    }
+
+    /// `out[rows, out_features] = x[rows, cols.len()] · W[:, cols]ᵀ`, without the bias: what these input features alone
+    /// contribute (a head's part of the attention output).
+    pub fn forward_columns(&self, cols: Range<usize>, x: &[f32], out: &mut [f32]) {
+        self.product(Level::best(), cols, x, None, out);
+    }
+
+    /// Reads row `i` of the weight back, exactly as it was given: `out` is `[in_features]`.
+    pub fn row(&self, i: usize, out: &mut [f32]) {
+        assert!(i < self.out_features, "row {i} of a weight with {} rows", self.out_features);
+        assert_eq!(out.len(), self.in_features);
+        let panel = &self.panels[i / LANES * self.in_features..][..self.in_features];
+        for (out, line) in out.iter_mut().zip(panel) {
+            *out = line.0[i % LANES];
+        }
+    }
+
+    fn product(&self, level: Level, cols: Range<usize>, x: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+        assert!(cols.end <= self.in_features && cols.start <= cols.end, "columns {cols:?} of {}", self.in_features);
+        let depth = cols.len();
+        let rows = out.len() / self.out_features;
+        assert_eq!(out.len(), rows * self.out_features, "out is not [rows, out_features]");
+        assert_eq!(x.len(), rows * depth, "x is not [rows, in_features]");
+        if depth == 0 {
+            out.fill(0.0);
+            return;
+        }
+        let panels = self.out_features.div_ceil(LANES);
+        let out = Shared::new(out);
+
+        // A line of a panel streams from memory in two nanoseconds or so, and each row multiplies it in a third of one.
+        let panel_ns = depth * (2 + rows / 3);
+        let row_blocks = rows.div_ceil(ROW_BLOCK);
+        let tasks = parallel::tasks(panels * panel_ns);
+        let cached = OUTPUT_BLOCK / (rows.clamp(1, ROW_BLOCK) * LANES);
+        let column_blocks = tasks.div_ceil(row_blocks.max(1)).max(panels.div_ceil(cached)).min(panels);
+        let block = |i: usize| {
+            let (column, row) = (i / row_blocks, i % row_blocks * ROW_BLOCK);
+            level.run(Block {
+                weight: self,
+                cols: cols.clone(),
+                x,
+                bias,
+                out,
+                rows: row..rows.min(row + ROW_BLOCK),
+                panels: column * panels / column_blocks..(column + 1) * panels / column_blocks,
+            });
+        };
+        let blocks = column_blocks * row_blocks;
+        if tasks == 1 {
+            (0..blocks).for_each(block);
+        } else {
+            (0..blocks).into_par_iter().with_max_len(1).for_each(block);
+        }
+    }
+}
+
+/// One task of a product: some rows times some panels.
+struct Block<'a> {
+    weight: &'a Linear,
+    cols: Range<usize>,
+    x: &'a [f32],
+    bias: Option<&'a [f32]>,
+    out: Shared,
+    rows: Range<usize>,
+    panels: Range<usize>,
+}
+
+impl Op for Block<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let rows = self.rows.len();
+        // Tiles of nearly equal height: a last tile of one row would be as slow as a full one.
+        let tiles = rows.div_ceil(S::TILE_ROWS);
+        let widest = widest::<S>(rows.div_ceil(tiles.max(1)));
+        let depth = self.cols.len();
+        for from in (0..depth).step_by(DEPTH_BLOCK) {
+            let block = DEPTH_BLOCK.min(depth - from);
+            let mut panel = self.panels.start;
+            while panel < self.panels.end {
+                let n = fitting(widest, self.panels.end - panel);
+                // Each tile fetches its share of what comes after this panel.
+                let next =
+                    if panel + n < self.panels.end { (panel + n, from) } else { (self.panels.start, from + block) };
+                let (ahead, share) = (self.weights(next.0, next.1), block * LANES / tiles);
+                for i in 0..tiles {
+                    let (start, end) = (i * rows / tiles, (i + 1) * rows / tiles);
+                    let rows = self.rows.start + start..self.rows.start + end;
+                    let ahead = ahead.wrapping_add(i * share);
+                    self.tile(s, rows, panel..panel + n, from..from + block, (ahead, LANES / tiles));
+                }
+                panel += n;
+            }
+        }
+    }
+}
+
+/// The widest group of panels that a tile takes: 4, 2 or 1, at most `widest` and `left`.
+fn fitting(widest: usize, left: usize) -> usize {
+    [4, 2].into_iter().find(|&n| n <= widest && n <= left).unwrap_or(1)
+}
+
+impl Block<'_> {
+    /// Where the weights of `panel` start for the `from`th column of this product.
+    #[inline(always)]
+    fn weights(&self, panel: usize, from: usize) -> *const f32 {
+        self.weight.panels.as_ptr().wrapping_add(panel * self.weight.in_features + self.cols.start + from).cast()
+    }
+
+    /// Some rows times some panels, over the terms `terms`; `ahead` is what to fetch meanwhile, as in [`Tile`].
+    #[inline(always)]
+    fn tile<S: Simd>(
+        &self,
+        s: S,
+        rows: Range<usize>,
+        panels: Range<usize>,
+        terms: Range<usize>,
+        ahead: (*const f32, usize),
+    ) {
+        let Linear { out_features, in_features, .. } = *self.weight;
+        let (column, n) = (panels.start * LANES, panels.len());
+        let width = (n * LANES).min(out_features - column);
+        let last = terms.end == self.cols.len();
+        // SAFETY: within the output, whose length is checked; no other task has these rows and columns.
+        let out = unsafe { self.out.get().add(rows.start * out_features + column) };
+        let mut tile = Tile {
+            a: self.x[rows.start * self.cols.len() + terms.start..].as_ptr(),
+            a_stride: self.cols.len(),
+            b: self.weights(panels.start, terms.start),
+            b_stride: in_features * LANES,
+            depth: terms.len(),
+            c: out,
+            c_stride: out_features,
+            into: if terms.start == 0 { Into::Overwrite } else { Into::Add },
+            ahead: ahead.0,
+            ahead_step: ahead.1,
+        };
+        if width == n * LANES {
+            // SAFETY: A lies in x, B in the panels, C in the output.
+            unsafe { s.tile(rows.len(), n, &tile) };
+        } else {
+            // The last panel is wider than what is left of the output's row.
+            let mut lines = [Line::ZERO; MAX_TILE];
+            let padded = as_floats_mut(&mut lines);
+            let stride = n * LANES;
+            for i in 0..rows.len() {
+                // SAFETY: row i of this task's part of the output.
+                let row = unsafe { std::slice::from_raw_parts(out.add(i * out_features), width) };
+                padded[i * stride..][..width].copy_from_slice(row);
+            }
+            (tile.c, tile.c_stride) = (padded.as_mut_ptr(), stride);
+            // SAFETY: A lies in x, B in the panels, C in `padded`.
+            unsafe { s.tile(rows.len(), n, &tile) };
+            for i in 0..rows.len() {
+                // SAFETY: row i of this task's part of the output.
+                let row = unsafe { std::slice::from_raw_parts_mut(out.add(i * out_features), width) };
+                row.copy_from_slice(&padded[i * stride..][..width]);
+            }
+        }
+        if let (true, Some(bias)) = (last, self.bias) {
+            for i in 0..rows.len() {
+                // SAFETY: row i of this task's part of the output.
+                let row = unsafe { std::slice::from_raw_parts_mut(out.add(i * out_features), width) };
+                for (y, b) in row.iter_mut().zip(&bias[column..]) {
+                    *y += b;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{assert_close, assert_same_bits, numbers};
+    use super::*;
+
+    const SHAPES: [(usize, usize); 9] =
+        [(1, 1), (5, 3), (16, 16), (17, 31), (64, 64), (100, 257), (35, 600), (576, 192), (49, 1024)];
+    const ROWS: [usize; 10] = [1, 2, 3, 5, 6, 7, 16, 17, 64, 201];
+
+    fn packed(seed: u64, out: usize, inner: usize) -> (Vec<f32>, Linear) {
+        let weight = numbers(seed, out * inner);
+        let linear = Linear::pack(out, inner, |i, row| row.copy_from_slice(&weight[i * inner..][..inner]));
+        (weight, linear)
+    }
+
+    /// The product in double precision over columns `cols`.
+    fn reference(weight: &[f32], inner: usize, cols: Range<usize>, x: &[f32], bias: Option<&[f32]>) -> Vec<f64> {
+        let mut out = Vec::new();
+        for x in x.chunks_exact(cols.len()) {
+            for (i, row) in weight.chunks_exact(inner).enumerate() {
+                let terms = row[cols.clone()].iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x));
+                out.push(terms.sum::<f64>() + bias.map_or(0.0, |b| f64::from(b[i])));
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn forward_agrees_with_double_precision() {
+        for level in Level::available() {
+            for (i, (out, inner)) in SHAPES.into_iter().enumerate() {
+                let (weight, linear) = packed(i as u64, out, inner);
+                let bias = (i % 2 == 1).then(|| numbers(50, out));
+                let linear = linear.with_bias(bias.clone());
+                for rows in ROWS {
+                    let x = numbers(100 + rows as u64, rows * inner);
+                    let mut y = vec![f32::NAN; rows * out];
+                    linear.product(level, 0..inner, &x, linear.bias(), &mut y);
+                    assert_close(&y, &reference(&weight, inner, 0..inner, &x, bias.as_deref()), 4e-6);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_has_the_same_bits_in_any_company() {
+        for level in Level::available() {
+            for (out, inner) in [(576, 192), (100, 600), (17, 31)] {
+                let linear = packed(3, out, inner).1.with_bias(Some(numbers(4, out)));
+                let x = numbers(5, 250 * inner);
+                let mut alone = vec![0.0; 250 * out];
+                for (x, y) in x.chunks_exact(inner).zip(alone.chunks_exact_mut(out)) {
+                    linear.product(level, 0..inner, x, linear.bias(), y);
+                }
+                for (first, rows) in [(0, 250), (0, 2), (7, 3), (100, 5), (1, 6), (13, 16), (200, 17), (30, 97)] {
+                    let mut y = vec![f32::NAN; rows * out];
+                    linear.product(level, 0..inner, &x[first * inner..][..rows * inner], linear.bias(), &mut y);
+                    assert_same_bits(&y, &alone[first * out..][..rows * out]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_nothing() {
+        let linear = packed(6, 1000, 577).1;
+        let x = numbers(7, 130 * 577);
+        let on = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+            let mut y = vec![f32::NAN; 130 * 1000];
+            pool.install(|| linear.forward(&x, &mut y));
+            y
+        };
+        let one = on(1);
+        assert_same_bits(&on(2), &one);
+        assert_same_bits(&on(5), &one);
+    }
+
+    #[test]
+    fn instruction_sets_with_fused_multiply_add_agree() {
+        let linear = packed(8, 83, 700).1;
+        let x = numbers(9, 23 * 700);
+        let results = Level::available().into_iter().filter(|level| level.is_fused()).map(|level| {
+            let mut y = vec![f32::NAN; 23 * 83];
+            linear.product(level, 0..700, &x, None, &mut y);
+            y
+        });
+        let results: Vec<_> = results.collect();
+        for pair in results.windows(2) {
+            assert_same_bits(&pair[1], &pair[0]);
+        }
+    }
+
+    #[test]
+    fn columns_alone_add_up_to_the_whole() {
+        let (weight, linear) = packed(10, 70, 576);
+        let linear = linear.with_bias(Some(numbers(11, 70)));
+        let x = numbers(12, 5 * 576);
+        for (head, cols) in [(0, 0..64), (3, 192..256), (8, 512..576), (0, 5..18), (0, 7..7), (0, 0..576)] {
+            let part: Vec<f32> = x.chunks_exact(576).flat_map(|x| x[cols.clone()].to_vec()).collect();
+            let mut y = vec![f32::NAN; 5 * 70];
+            linear.forward_columns(cols.clone(), &part, &mut y);
+            let expected = match cols.is_empty() {
+                true => vec![0.0; 5 * 70],
+                false => reference(&weight, 576, cols, &part, None),
+            };
+            assert_close(&y, &expected, 4e-6);
+            assert!(head == 0 || y.iter().any(|&y| y != 0.0));
+        }
+    }
+
+    #[test]
+    fn rows_are_read_back_exactly() {
+        let (weight, linear) = packed(13, 37, 29);
+        let mut row = vec![0.0; 29];
+        for i in 0..37 {
+            linear.row(i, &mut row);
+            assert_same_bits(&row, &weight[i * 29..][..29]);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! When and how to spread work over the rayon pool, and scratch memory that outlives a call.
+
+use std::cell::Cell;
+
+use super::simd::Line;
+
+/// Nanoseconds of work below which waking another thread costs more than it saves.
+const WORTH_A_TASK: usize = 10_000;
+
+/// How many tasks to cut work of about `nanoseconds` into: one where it is small, else several for each thread, so that
+/// a thread that comes late takes fewer.
+pub fn tasks(nanoseconds: usize) -> usize {
+    let threads = rayon::current_num_threads();
+    if threads == 1 { 1 } else { (nanoseconds / WORTH_A_TASK).clamp(1, 4 * threads) }
+}
+
+/// Rows of one task's share of `rows` rows, of about `nanoseconds` in all; at least one.
+pub fn rows_of_a_task(rows: usize, nanoseconds: usize) -> usize {
+    rows.div_ceil(tasks(nanoseconds)).max(1)
+}
+
+/// A pointer that tasks share to write disjoint parts of one buffer.
+#[derive(Clone, Copy)]
+pub struct Shared(*mut f32);
+
+// SAFETY: a plain address; who dereferences it answers for writing only his own part.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    pub fn new(buffer: &mut [f32]) -> Self {
+        Self(buffer.as_mut_ptr())
+    }
+    pub fn get(self) -> *mut f32 {
+        self.0
+    }
+}
+
+thread_local! {
+    static SCRATCH: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+}
+
+/// Calls `f` with at least `floats` floats of scratch of undefined content, kept by the thread for the next call.
+///
+/// The buffer is taken out while in use: a thread that waits in rayon may run another task of the same kind, which
+/// then gets a buffer of its own.
+pub fn with_scratch<T>(floats: usize, f: impl FnOnce(&mut [f32]) -> T) -> T {
+    let mut lines = SCRATCH.take();
+    let needed = floats.div_ceil(super::simd::LANES);
+    if lines.len() < needed {
+        lines.resize(needed, Line::ZERO);
+    }
+    let out = f(&mut super::simd::as_floats_mut(&mut lines)[..floats]);
+    SCRATCH.set(lines);
+    out
+}

@@ -1,0 +1,150 @@
+//! How the inputs of a batch lie in memory: one after the other, without padding.
+
+use super::{Batch, ForwardError};
+use crate::domain::{ModelInfo, Rows};
+
+/// Which token rows a buffer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowSet {
+    /// Every token.
+    All,
+    /// Only the tokens some captured row depends on: all that the last layer has to compute after attention.
+    Wanted,
+}
+
+/// Some token rows of every input.
+#[derive(Debug)]
+pub struct Selection {
+    /// Where the rows of each input begin in a buffer; one more entry than inputs.
+    pub offsets: Vec<usize>,
+    /// Position of each row in its input.
+    pub positions: Vec<u32>,
+    /// Where the rows to keep of each input are in a buffer.
+    pub picked: Vec<Picked>,
+}
+
+/// The rows of one input that are kept, as rows of a buffer.
+#[derive(Debug)]
+pub enum Picked {
+    /// These rows.
+    Rows(Vec<u32>),
+    /// The mean over a range of rows.
+    Mean(std::ops::Range<u32>),
+}
+
+/// A batch laid out.
+#[derive(Debug)]
+pub struct Packing {
+    /// Every token.
+    pub all: Selection,
+    /// Only those a captured row depends on.
+    pub wanted: Selection,
+    /// For each input, the positions in `wanted`, ascending.
+    pub wanted_positions: Vec<Vec<u32>>,
+    /// The rows of `wanted` among all tokens.
+    pub wanted_tokens: Vec<u32>,
+}
+
+impl Packing {
+    /// Lays out a batch and checks it against the model.
+    ///
+    /// # Errors
+    /// [`ForwardError::Failed`] when the batch does not fit the model or its layout.
+    pub fn new(batch: &Batch<'_>, info: &ModelInfo) -> Result<Self, ForwardError> {
+        check(batch, info)?;
+        let mut all = Selection { offsets: vec![0], positions: Vec::new(), picked: Vec::new() };
+        let mut wanted = Selection { offsets: vec![0], positions: Vec::new(), picked: Vec::new() };
+        let (mut wanted_positions, mut wanted_tokens) = (Vec::new(), Vec::new());
+        for input in batch.inputs {
+            let n = index(input.token_ids.len());
+            let (first, first_wanted) = (index(all.positions.len()), index(wanted.positions.len()));
+            let mine: Vec<u32> = match input.rows {
+                Rows::Mean => (0..n).collect(),
+                Rows::List(rows) => {
+                    let mut rows = rows.clone();
+                    rows.sort_unstable();
+                    rows.dedup();
+                    rows
+                }
+            };
+            match input.rows {
+                Rows::Mean => {
+                    all.picked.push(Picked::Mean(first..first + n));
+                    wanted.picked.push(Picked::Mean(first_wanted..first_wanted + n));
+                }
+                Rows::List(rows) => {
+                    all.picked.push(Picked::Rows(rows.iter().map(|p| first + p).collect()));
+                    let place = |p: &u32| first_wanted + index(mine.partition_point(|q| q < p));
+                    wanted.picked.push(Picked::Rows(rows.iter().map(place).collect()));
+                }
+            }
+            all.positions.extend(0..n);
+            all.offsets.push(all.positions.len());
+            wanted.positions.extend_from_slice(&mine);
+            wanted.offsets.push(wanted.positions.len());
+            wanted_tokens.extend(mine.iter().map(|p| first + p));
+            wanted_positions.push(mine);
+        }
+        Ok(Self { all, wanted, wanted_positions, wanted_tokens })
+    }
+
+    /// Inputs.
+    pub fn n_inputs(&self) -> usize {
+        self.wanted_positions.len()
+    }
+
+    /// Tokens of all inputs.
+    pub fn n_tokens(&self) -> usize {
+        self.all.positions.len()
+    }
+
+    /// The rows a set stands for.
+    pub fn of(&self, set: RowSet) -> &Selection {
+        match set {
+            RowSet::All => &self.all,
+            RowSet::Wanted => &self.wanted,
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a batch has fewer than 2^32 tokens")]
+fn index(n: usize) -> u32 {
+    n as u32
+}
+
+fn check(batch: &Batch<'_>, info: &ModelInfo) -> Result<(), ForwardError> {
+    let fail = |reason: String| Err(ForwardError::Failed(reason));
+    let layout = batch.layout;
+    if batch.inputs.len() != layout.items.len() || layout.row_shapes.len() != layout.hooks.len() {
+        return fail(format!("the layout has {} items for {} inputs", layout.items.len(), batch.inputs.len()));
+    }
+    if let Some(hook) = layout.hooks.iter().find(|h| !info.has(**h)) {
+        return fail(format!("{} has no hook {hook}", info.id));
+    }
+    if !layout.hooks.is_sorted_by(|a, b| a < b) {
+        return fail("the hooks of the layout are not in execution order".to_owned());
+    }
+    for (i, (hook, shape)) in layout.hooks.iter().zip(&layout.row_shapes).enumerate() {
+        if *shape != info.row_shape(hook.site()) {
+            return fail(format!("row shape {i} of the layout is {shape:?}, not that of {hook}"));
+        }
+    }
+    for (i, (input, span)) in batch.inputs.iter().zip(&layout.items).enumerate() {
+        let n = input.token_ids.len();
+        if n == 0 || n > info.n_ctx {
+            return fail(format!("input {i} has {n} tokens; the model takes 1 to {}", info.n_ctx));
+        }
+        if let Some(id) = input.token_ids.iter().find(|id| **id as usize >= info.d_vocab) {
+            return fail(format!("input {i} has token {id}; the vocabulary ends at {}", info.d_vocab - 1));
+        }
+        if let Rows::List(rows) = input.rows
+            && let Some(row) = rows.iter().find(|r| **r as usize >= n)
+        {
+            return fail(format!("input {i} has no position {row}"));
+        }
+        if span.n_tokens != n || span.n_rows != input.rows.len() {
+            return fail(format!("item {i} of the layout does not describe its input"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,204 @@
+//! Where in a checkpoint the weights of an architecture lie, and reading them from there.
+
+use super::{
+    architecture::NormKind,
+    checkpoint::Checkpoint,
+    error::LoadError,
+    ops::{
+        Linear,
+        norm::{LayerNorm, Norm, Rms},
+    },
+};
+
+/// Which stored rows make up a projection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowOrder {
+    /// Rows `first..` in order.
+    From(usize),
+    /// Row r of head h is at `period·h + first + r`: query, key and value rows of each head stored together.
+    PerHead {
+        /// Rows of a head in the projection.
+        d_head: usize,
+        /// Rows of a head in the checkpoint.
+        period: usize,
+        /// First of them that belongs here.
+        first: usize,
+    },
+    /// Each head's rows are stored in the order of interleaved rotary pairs (0, half, 1, half + 1, …), as GGUF files
+    /// of Llama models do.
+    Unpermuted {
+        /// Rows of a head.
+        d_head: usize,
+    },
+}
+
+impl RowOrder {
+    /// The stored row that is row `i` of the projection.
+    fn stored(self, i: usize) -> usize {
+        match self {
+            Self::From(first) => first + i,
+            Self::PerHead { d_head, period, first } => i / d_head * period + first + i % d_head,
+            Self::Unpermuted { d_head } => {
+                let (head, r) = (i / d_head, i % d_head);
+                let half = d_head / 2;
+                head * d_head + if r < half { 2 * r } else { 2 * (r - half) + 1 }
+            }
+        }
+    }
+}
+
+/// Where a projection's weight and bias are.
+#[derive(Debug, Clone)]
+pub struct LinearSource {
+    /// Name of the weight `[stored_rows, in]`.
+    pub weight: String,
+    /// Name of the bias `[stored_rows]`.
+    pub bias: Option<String>,
+    /// Rows of the stored tensor, where they are more than the projection has.
+    pub stored_rows: Option<usize>,
+    /// Which of them.
+    pub order: RowOrder,
+    /// The weight is stored `[in, stored_rows]` (GPT-2).
+    pub transposed: bool,
+}
+
+impl LinearSource {
+    /// `{name}.weight` and, with `bias`, `{name}.bias`, as they are.
+    pub fn new(name: impl AsRef<str>, bias: bool) -> Self {
+        let name = name.as_ref();
+        Self {
+            weight: format!("{name}.weight"),
+            bias: bias.then(|| format!("{name}.bias")),
+            stored_rows: None,
+            order: RowOrder::From(0),
+            transposed: false,
+        }
+    }
+
+    /// The same tensor's rows in another order.
+    pub fn order(mut self, order: RowOrder) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// A part of a tensor with `stored_rows` rows.
+    pub fn part(mut self, stored_rows: usize, order: RowOrder) -> Self {
+        self.stored_rows = Some(stored_rows);
+        self.order = order;
+        self
+    }
+
+    /// Stored as `[in, out]`.
+    pub fn transposed(mut self) -> Self {
+        self.transposed = true;
+        self
+    }
+
+    /// Reads it as a projection from `d_in` to `d_out`.
+    pub fn load(&self, checkpoint: &Checkpoint, d_out: usize, d_in: usize) -> Result<Linear, LoadError> {
+        let stored_rows = self.stored_rows.unwrap_or(d_out);
+        let linear = if self.transposed {
+            let weight = checkpoint.whole(&self.weight, &[d_in, stored_rows])?;
+            Linear::pack(d_out, d_in, |i, row| {
+                let column = self.order.stored(i);
+                row.iter_mut().zip(weight[column..].iter().step_by(stored_rows)).for_each(|(r, w)| *r = *w);
+            })
+        } else {
+            let mut reader = checkpoint.rows(&self.weight, &[stored_rows, d_in])?;
+            let mut failure = None;
+            let linear = Linear::pack(d_out, d_in, |i, row| {
+                if failure.is_none() {
+                    failure = reader.row(self.order.stored(i), row).err();
+                }
+            });
+            if let Some(error) = failure {
+                return Err(error);
+            }
+            linear
+        };
+        let Some(name) = &self.bias else { return Ok(linear) };
+        let stored = checkpoint.whole(name, &[stored_rows])?;
+        let bias = (0..d_out).map(|i| stored[self.order.stored(i)]).collect();
+        Ok(linear.with_bias(Some(bias)))
+    }
+}
+
+/// Reads the norm `{name}.weight` / `{name}.bias` over `d` numbers.
+pub fn load_norm(checkpoint: &Checkpoint, kind: NormKind, name: &str, d: usize) -> Result<Norm, LoadError> {
+    let read = |part: &str| checkpoint.whole(&format!("{name}.{part}"), &[d]);
+    Ok(match kind {
+        NormKind::Rms { eps, gain_offset } => {
+            let mut gain = read("weight")?;
+            gain.iter_mut().for_each(|g| *g += gain_offset);
+            Norm::Rms(Rms { gain, eps })
+        }
+        NormKind::Layer { eps, gain, bias } => Norm::Layer(LayerNorm {
+            gain: if gain { Some(read("weight")?) } else { None },
+            bias: if bias { Some(read("bias")?) } else { None },
+            eps,
+        }),
+    })
+}
+
+/// Where the weights outside the blocks are, and how to find those of a block.
+pub struct Sources {
+    /// Token embedding `[d_vocab, d_model]`.
+    pub embed: String,
+    /// Learned positions `[n_ctx + offset, d_model]`.
+    pub positions: Option<String>,
+    /// Norm after the embedding, without `.weight`.
+    pub embed_norm: Option<String>,
+    /// Norm after the last block.
+    pub final_norm: String,
+    /// The unembedding, unless tied.
+    pub unembed: LinearSource,
+    /// The weights of block l.
+    pub layer: Box<dyn Fn(usize) -> LayerSources>,
+}
+
+/// Where the weights of one block are. Norms are named without `.weight`; those the architecture does not have are
+/// never looked up.
+#[derive(Debug, Clone)]
+pub struct LayerSources {
+    /// Norm before attention.
+    pub ln1: String,
+    /// Query projection.
+    pub q: LinearSource,
+    /// Key projection.
+    pub k: LinearSource,
+    /// Value projection.
+    pub v: LinearSource,
+    /// Output projection.
+    pub o: LinearSource,
+    /// Norm of the queries.
+    pub q_norm: String,
+    /// Norm of the keys.
+    pub k_norm: String,
+    /// Norm after attention.
+    pub ln1_post: String,
+    /// Norm before the MLP.
+    pub ln2: String,
+    /// First, or gate, projection of the MLP.
+    pub gate: LinearSource,
+    /// Second projection of a gated MLP.
+    pub up: Option<LinearSource>,
+    /// Projection back.
+    pub down: LinearSource,
+    /// Norm after the MLP.
+    pub ln2_post: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row_orders_invert_how_checkpoints_store_heads() {
+        // One head of 6 rows, stored 0 3 1 4 2 5: row 0 stays first, row 1 is found third.
+        let unpermuted: Vec<usize> = (0..6).map(|i| RowOrder::Unpermuted { d_head: 6 }.stored(i)).collect();
+        assert_eq!(unpermuted, [0, 2, 4, 1, 3, 5]);
+        // Two heads of 2 rows, stored q0 k0 v0 q1 k1 v1: the keys.
+        let keys: Vec<usize> = (0..4).map(|i| RowOrder::PerHead { d_head: 2, period: 6, first: 2 }.stored(i)).collect();
+        assert_eq!(keys, [2, 3, 8, 9]);
+    }
+}

@@ -1,0 +1,269 @@
+//! Chat templates: Jinja as transformers runs it (`utils/chat_template_utils.py`), without a loader and with a limit
+//! on the work a template may do.
+
+use std::collections::BTreeMap;
+
+use minijinja::{
+    Environment, Error, ErrorKind, UndefinedBehavior,
+    syntax::SyntaxConfig,
+    value::{Kwargs, Serde},
+};
+use minijinja_contrib::pycompat::unknown_method_callback;
+use serde_json::{Map, Value};
+
+use crate::domain::{Code, Problem};
+
+/// Instructions a template may run.
+const FUEL: u64 = 5_000_000;
+
+/// The name under which the template is compiled; without an extension nothing is escaped.
+const NAME: &str = "chat";
+
+/// A compiled template, or why it could not be compiled.
+pub struct ChatTemplate {
+    environment: Result<Environment<'static>, String>,
+    roles: BTreeMap<String, String>,
+}
+
+impl ChatTemplate {
+    /// Compiles a template; `roles` are the special tokens it may use by name (`bos_token`, …).
+    pub fn new(source: String, roles: BTreeMap<String, String>) -> Self {
+        let mut environment = Environment::new();
+        if let Ok(syntax) = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build() {
+            environment.set_syntax(syntax);
+        }
+        environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+        environment.set_fuel(Some(FUEL));
+        environment.set_unknown_method_callback(unknown_method_callback);
+        environment.add_filter("tojson", tojson);
+        environment.add_function("raise_exception", raise_exception);
+        environment.add_function("strftime_now", strftime_now);
+        let compiled = environment.add_template_owned(NAME, without_generation_tags(&source));
+        Self { environment: compiled.map(|()| environment).map_err(|e| message(&e)), roles }
+    }
+
+    /// Renders `messages`.
+    ///
+    /// # Errors
+    /// [`Code::ChatTemplateFailed`] with what the template said.
+    pub fn render(
+        &self,
+        messages: &[Value],
+        add_generation_prompt: bool,
+        kwargs: &Map<String, Value>,
+    ) -> Result<String, Problem> {
+        let failed = |reason: &str| Problem::at(Code::ChatTemplateFailed, "/messages", reason.to_owned());
+        let environment = self.environment.as_ref().map_err(|e| failed(e))?;
+        let mut context: Map<String, Value> = Map::new();
+        context.insert("tools".to_owned(), Value::Null);
+        context.insert("documents".to_owned(), Value::Null);
+        context.extend(self.roles.iter().map(|(role, token)| (role.clone(), token.clone().into())));
+        for (name, value) in kwargs {
+            if name == "messages" || name == "add_generation_prompt" {
+                let detail = format!("`{name}` is a field of its own, not one of template_kwargs");
+                return Err(Problem::at(Code::InvalidValue, format!("/template_kwargs/{name}"), detail));
+            }
+            context.insert(name.clone(), value.clone());
+        }
+        context.insert("messages".to_owned(), messages.iter().map(with_reasoning_names).collect());
+        context.insert("add_generation_prompt".to_owned(), add_generation_prompt.into());
+        let template = environment.get_template(NAME).map_err(|e| failed(&message(&e)))?;
+        template.render(minijinja::Value::from(Serde(&context))).map_err(|e| failed(&message(&e)))
+    }
+}
+
+/// What a template error says, without its place in the source.
+fn message(error: &Error) -> String {
+    match (error.kind(), error.detail()) {
+        (ErrorKind::OutOfFuel, _) => "the chat template runs too long on these messages".to_owned(),
+        (_, Some(detail)) => detail.to_owned(),
+        (kind, None) => kind.to_string(),
+    }
+}
+
+/// A message's reasoning goes by several names; templates read one of them.
+fn with_reasoning_names(message: &Value) -> Value {
+    let Some(fields) = message.as_object() else { return message.clone() };
+    let reasoning =
+        ["reasoning_content", "thinking", "reasoning"].iter().find_map(|k| fields.get(*k).filter(|v| !v.is_null()));
+    let mut all = fields.clone();
+    if let Some(reasoning) = reasoning {
+        all.entry("thinking").or_insert_with(|| reasoning.clone());
+        all.insert("reasoning_content".to_owned(), reasoning.clone());
+    }
+    Value::Object(all)
+}
+
+/// `{% generation %}` marks what an assistant said and changes nothing in the text: it becomes a block that is
+/// always taken.
+fn without_generation_tags(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let Some(length) = rest[start..].find("%}") else { break };
+        let tag = &rest[start..start + length];
+        out.push_str(&rest[..start]);
+        match tag.trim_start_matches(['{', '%', '-', '+']).trim_end_matches('-').trim() {
+            "generation" => out.push_str(&tag.replace("generation", "if true")),
+            "endgeneration" => out.push_str(&tag.replace("endgeneration", "endif")),
+            _ => out.push_str(tag),
+        }
+        rest = &rest[start + length..];
+    }
+    out.push_str(rest);
+    out
+}
+
+fn raise_exception(message: String) -> Result<String, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, message))
+}
+
+fn strftime_now(format: String) -> Result<String, Error> {
+    let now = jiff::Zoned::now();
+    jiff::fmt::strtime::format(format, &now).map_err(|e| Error::new(ErrorKind::InvalidOperation, e.to_string()))
+}
+
+/// Python's `json.dumps(value, ensure_ascii=False, indent, separators, sort_keys)`.
+fn tojson(value: minijinja::Value, options: Kwargs) -> Result<String, Error> {
+    let bad = |e: String| Error::new(ErrorKind::InvalidOperation, e);
+    let indent: Option<usize> = options.get("indent")?;
+    let separators: Option<Vec<String>> = options.get("separators")?;
+    let style = Dumps {
+        indent,
+        item: separators
+            .as_ref()
+            .and_then(|s| s.first().cloned())
+            .unwrap_or_else(|| if indent.is_some() { ",".to_owned() } else { ", ".to_owned() }),
+        key: separators.as_ref().and_then(|s| s.get(1).cloned()).unwrap_or_else(|| ": ".to_owned()),
+        sorted: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
+        ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+    };
+    options.assert_all_used()?;
+    let value = serde_json::to_value(&value).map_err(|e| bad(e.to_string()))?;
+    let mut out = String::new();
+    style.write(&value, 0, &mut out);
+    Ok(out)
+}
+
+/// How `json.dumps` lays out its text.
+struct Dumps {
+    indent: Option<usize>,
+    item: String,
+    key: String,
+    sorted: bool,
+    ascii: bool,
+}
+
+impl Dumps {
+    fn write(&self, value: &Value, depth: usize, out: &mut String) {
+        match value {
+            Value::Array(items) if !items.is_empty() => {
+                out.push('[');
+                for (i, item) in items.iter().enumerate() {
+                    self.before(i, depth + 1, out);
+                    self.write(item, depth + 1, out);
+                }
+                self.line(depth, out);
+                out.push(']');
+            }
+            Value::Object(fields) if !fields.is_empty() => {
+                let mut fields: Vec<(&String, &Value)> = fields.iter().collect();
+                if self.sorted {
+                    fields.sort_by_key(|(k, _)| *k);
+                }
+                out.push('{');
+                for (i, (key, item)) in fields.into_iter().enumerate() {
+                    self.before(i, depth + 1, out);
+                    self.text(key, out);
+                    out.push_str(&self.key);
+                    self.write(item, depth + 1, out);
+                }
+                self.line(depth, out);
+                out.push('}');
+            }
+            Value::String(s) => self.text(s, out),
+            other => out.push_str(&other.to_string()),
+        }
+    }
+
+    fn before(&self, i: usize, depth: usize, out: &mut String) {
+        if i > 0 {
+            out.push_str(&self.item);
+        }
+        self.line(depth, out);
+    }
+
+    fn line(&self, depth: usize, out: &mut String) {
+        if let Some(width) = self.indent {
+            out.push('\n');
+            out.extend(std::iter::repeat_n(' ', width * depth));
+        }
+    }
+
+    fn text(&self, s: &str, out: &mut String) {
+        let quoted = Value::from(s).to_string();
+        if !self.ascii {
+            out.push_str(&quoted);
+            return;
+        }
+        for c in quoted.chars() {
+            if c.is_ascii() {
+                out.push(c);
+            } else {
+                let mut units = [0; 2];
+                c.encode_utf16(&mut units).iter().for_each(|u| out.push_str(&format!("\\u{u:04x}")));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn render(source: &str, messages: Value) -> Result<String, Problem> {
+        let roles = BTreeMap::from([("bos_token".to_owned(), "<s>".to_owned())]);
+        let kwargs = Map::from_iter([("flag".to_owned(), json!({"b": [1, 2.5], "a": "é\n"}))]);
+        ChatTemplate::new(source.to_owned(), roles).render(messages.as_array().unwrap(), true, &kwargs)
+    }
+
+    #[test]
+    fn templates_see_what_transformers_gives_them() {
+        let source = "{{ bos_token }}{% for m in messages %}\n  {% if m['role'].startswith('u') %}\n{{ m.content.strip() }}\n  {% endif %}\n{% endfor %}{% if add_generation_prompt %}>{% endif %}{% if tools is not none %}tools{% endif %}";
+        let messages = json!([{"role": "user", "content": " hi "}, {"role": "x", "content": "y"}]);
+        assert_eq!(render(source, messages).unwrap(), "<s>hi\n>");
+    }
+
+    #[test]
+    fn tojson_is_pythons() {
+        let dumps = |call: &str| render(&format!("{{{{ flag | tojson{call} }}}}"), json!([])).unwrap();
+        assert_eq!(dumps(""), r#"{"b": [1, 2.5], "a": "é\n"}"#);
+        assert_eq!(dumps("(sort_keys=true, ensure_ascii=true)"), r#"{"a": "\u00e9\n", "b": [1, 2.5]}"#);
+        assert_eq!(dumps("(indent=2)"), "{\n  \"b\": [\n    1,\n    2.5\n  ],\n  \"a\": \"é\\n\"\n}");
+    }
+
+    #[test]
+    fn generation_marks_are_transparent() {
+        let source = "{% generation %}a{%- endgeneration -%} b{{ 'generation' }}";
+        assert_eq!(render(source, json!([])).unwrap(), "abgeneration");
+    }
+
+    #[test]
+    fn what_a_template_raises_reaches_the_client() {
+        let problem = render("{{ raise_exception('roles must alternate') }}", json!([])).unwrap_err();
+        assert_eq!((problem.code, problem.detail.as_str()), (Code::ChatTemplateFailed, "roles must alternate"));
+        let problem =
+            render("{% for a in range(10000) %}{% for b in range(10000) %}x{% endfor %}{% endfor %}", json!([]));
+        assert_eq!(problem.unwrap_err().detail, "the chat template runs too long on these messages");
+        assert_eq!(render("{% if %}", json!([])).unwrap_err().code, Code::ChatTemplateFailed);
+        assert_eq!(render("{% include 'other' %}", json!([])).unwrap_err().code, Code::ChatTemplateFailed);
+    }
+
+    #[test]
+    fn template_kwargs_cannot_replace_the_messages() {
+        let template = ChatTemplate::new("x".to_owned(), BTreeMap::new());
+        let kwargs = Map::from_iter([("messages".to_owned(), json!([]))]);
+        assert_eq!(template.render(&[], true, &kwargs).unwrap_err().errors[0].pointer, "/template_kwargs/messages");
+    }
+}

@@ -1,0 +1,70 @@
+//! The tokenizer of a Hugging Face folder: `tokenizer.json`, and what `tokenizer_config.json` adds.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+use super::{Settings, TextTokenizer};
+use crate::model::error::LoadError;
+
+/// Roles a special token can have.
+const ROLES: &[&str] = &["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// Files of the tokenizer, in the order they are hashed.
+pub const FILES: &[&str] =
+    &["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"];
+
+impl TextTokenizer {
+    /// Reads the tokenizer of a folder.
+    ///
+    /// # Errors
+    /// When `tokenizer.json` is missing or a file is damaged.
+    pub fn from_folder(folder: &Path, d_vocab: usize) -> Result<Self, LoadError> {
+        let path = folder.join("tokenizer.json");
+        if !path.is_file() {
+            return Err(LoadError::file(&path, "is missing; a fast tokenizer is needed"));
+        }
+        let mut tokenizer = Tokenizer::from_file(&path).map_err(|e| LoadError::file(&path, e))?;
+        // Lengths are the server's business: a truncated input would be a silently different one.
+        tokenizer.with_truncation(None).map_err(|e| LoadError::file(&path, e))?;
+        tokenizer.with_padding(None);
+        let config = object(&folder.join("tokenizer_config.json"))?;
+        let map = object(&folder.join("special_tokens_map.json"))?;
+        let role = |name: &str| [&config, &map].into_iter().find_map(|o| content(o.get(name)?));
+        let roles: BTreeMap<String, String> = ROLES.iter().filter_map(|r| Some(((*r).to_owned(), role(r)?))).collect();
+        let template = folder.join("chat_template.jinja");
+        let template = if template.is_file() {
+            Some(std::fs::read_to_string(&template).map_err(|e| LoadError::file(&template, e))?)
+        } else {
+            config.get("chat_template").and_then(default_template)
+        };
+        Ok(Self::new(tokenizer, Settings { roles, template }, d_vocab))
+    }
+}
+
+/// A JSON object, empty when the file does not exist.
+fn object(path: &Path) -> Result<serde_json::Map<String, Value>, LoadError> {
+    if !path.is_file() {
+        return Ok(serde_json::Map::new());
+    }
+    let text = std::fs::read(path).map_err(|e| LoadError::file(path, e))?;
+    serde_json::from_slice(&text).map_err(|e| LoadError::file(path, e))
+}
+
+/// A token is written as a string or as an object with its content.
+fn content(token: &Value) -> Option<String> {
+    token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
+}
+
+/// A template is one string, or a list of named ones of which `default` is meant.
+fn default_template(value: &Value) -> Option<String> {
+    match value {
+        Value::String(source) => Some(source.clone()),
+        Value::Array(named) => named
+            .iter()
+            .find(|t| t.get("name").and_then(Value::as_str) == Some("default"))
+            .and_then(|t| t.get("template")?.as_str().map(str::to_owned)),
+        _ => None,
+    }
+}

@@ -1,0 +1,228 @@
+//! Text to tokens and back, the BOS rule, and chat templates.
+
+mod chat;
+mod folder;
+mod gguf;
+mod spelling;
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde_json::{Map, Value};
+use tokenizers::{Encoding, Tokenizer};
+
+use crate::domain::{BosDecision, Code, Problem};
+use chat::ChatTemplate;
+pub(super) use folder::FILES as FOLDER_FILES;
+use spelling::Spelling;
+
+/// Longest text that is encoded, in bytes. The pre-tokenisers' regular expressions give up silently on huge inputs.
+pub const MAX_TEXT_BYTES: usize = 4 << 20;
+
+/// An input as the model will see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// What each token stands for.
+    pub tokens: Vec<String>,
+    /// Which tokens are special tokens.
+    pub special: Vec<bool>,
+    /// Start and end of each token in the text, in characters; `None` when there was no text.
+    pub offsets: Option<Vec<(usize, usize)>>,
+    /// How BOS was decided.
+    pub bos: BosDecision,
+}
+
+/// A checkpoint's tokenizer and chat template. Shared between threads.
+pub struct TextTokenizer {
+    tokenizer: Tokenizer,
+    spelling: Spelling,
+    bos: Option<(u32, String)>,
+    adds_bos: bool,
+    special: HashSet<u32>,
+    d_vocab: usize,
+    template: Option<ChatTemplate>,
+}
+
+/// What a checkpoint says about its tokenizer besides the vocabulary.
+#[derive(Debug, Default)]
+struct Settings {
+    /// Special tokens by their role (`bos_token`, `eos_token`, …).
+    roles: BTreeMap<String, String>,
+    /// Source of the chat template.
+    template: Option<String>,
+}
+
+impl std::fmt::Debug for TextTokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TextTokenizer")
+            .field("bos", &self.bos)
+            .field("adds_bos", &self.adds_bos)
+            .field("d_vocab", &self.d_vocab)
+            .field("has_chat_template", &self.template.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl TextTokenizer {
+    /// `d_vocab` is the number of rows of the model's embedding.
+    fn new(tokenizer: Tokenizer, settings: Settings, d_vocab: usize) -> Self {
+        let bos = settings.roles.get("bos_token").and_then(|t| Some((tokenizer.token_to_id(t)?, t.clone())));
+        let first = |special| tokenizer.encode_fast("a", special).ok().and_then(|e| e.get_ids().first().copied());
+        let adds_bos = bos.as_ref().is_some_and(|(id, _)| first(true) == Some(*id) && first(false) != Some(*id));
+        let added = tokenizer.get_added_tokens_decoder();
+        let special = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
+        let spelling = Spelling::of(&tokenizer);
+        let template = settings.template.map(|source| ChatTemplate::new(source, settings.roles));
+        Self { tokenizer, spelling, bos, adds_bos, special, d_vocab, template }
+    }
+
+    /// Encodes text. `prepend_bos`: `None` follows the tokenizer's own rule, true makes sure that there is exactly
+    /// one BOS, false leaves out one the tokenizer would add. Pointers are relative to the text.
+    ///
+    /// # Errors
+    /// [`Code::NoBosToken`], [`Code::EmptyInput`]; [`Code::TooManyTokens`] for more than [`MAX_TEXT_BYTES`].
+    pub fn encode(&self, text: &str, prepend_bos: Option<bool>) -> Result<Encoded, Problem> {
+        self.encode_text(text, prepend_bos, true)
+    }
+
+    /// Encodes a rendered chat: special tokens in the text are recognised, none are added unless asked for.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_chat(&self, rendered: &str, prepend_bos: Option<bool>) -> Result<Encoded, Problem> {
+        self.encode_text(rendered, prepend_bos, false)
+    }
+
+    fn encode_text(&self, text: &str, prepend_bos: Option<bool>, own_rule: bool) -> Result<Encoded, Problem> {
+        if text.len() > MAX_TEXT_BYTES {
+            let detail = format!("the text has {} bytes; at most {MAX_TEXT_BYTES} are encoded", text.len());
+            return Err(Problem::at(Code::TooManyTokens, "", detail));
+        }
+        let encoding: Encoding = self
+            .tokenizer
+            .encode_char_offsets(text, own_rule)
+            .map_err(|e| Problem::at(Code::InvalidValue, "", format!("the text cannot be encoded: {e}")))?;
+        let (mut ids, mut offsets) = (encoding.get_ids().to_vec(), encoding.get_offsets().to_vec());
+        let bos = self.bos.as_ref().map(|(id, _)| *id);
+        // A BOS of the tokenizer's own making is taken off and counted as not there; what is left was posted.
+        if own_rule && self.adds_bos {
+            ids.remove(0);
+            offsets.remove(0);
+        }
+        let wanted = prepend_bos.unwrap_or(own_rule && self.adds_bos);
+        let added = self.add_bos(&mut ids, wanted)?;
+        if added {
+            offsets.insert(0, (0, 0));
+        }
+        let decision = BosDecision {
+            requested: prepend_bos,
+            present: ids.first() == bos.as_ref() && bos.is_some(),
+            added,
+            token_id: bos,
+        };
+        self.finish(ids, Some(offsets), decision)
+    }
+
+    /// Takes token ids as they are; `prepend_bos` `None` adds nothing.
+    ///
+    /// # Errors
+    /// [`Code::TokenOutOfVocabulary`] with pointer `/{index}`, [`Code::NoBosToken`], [`Code::EmptyInput`].
+    pub fn from_ids(&self, ids: &[u32], prepend_bos: Option<bool>) -> Result<Encoded, Problem> {
+        let mut ids = ids.to_vec();
+        self.check_ids(&ids)?;
+        let bos = self.bos.as_ref().map(|(id, _)| *id);
+        let added = self.add_bos(&mut ids, prepend_bos == Some(true))?;
+        let present = bos.is_some() && ids.first() == bos.as_ref();
+        let decision = BosDecision { requested: prepend_bos, present, added, token_id: bos };
+        self.finish(ids, None, decision)
+    }
+
+    /// Puts BOS in front if wanted and not yet there; says whether it did.
+    fn add_bos(&self, ids: &mut Vec<u32>, wanted: bool) -> Result<bool, Problem> {
+        if !wanted {
+            return Ok(false);
+        }
+        let Some((bos, _)) = &self.bos else {
+            let detail = "prepend_bos is true, but the tokenizer has no beginning-of-sequence token";
+            return Err(Problem::at(Code::NoBosToken, "", detail));
+        };
+        let missing = ids.first() != Some(bos);
+        if missing {
+            ids.insert(0, *bos);
+        }
+        Ok(missing)
+    }
+
+    fn check_ids(&self, ids: &[u32]) -> Result<(), Problem> {
+        match ids.iter().position(|id| *id as usize >= self.d_vocab) {
+            None => Ok(()),
+            Some(i) => {
+                let detail = format!("token {} does not exist: the vocabulary has {} ids", ids[i], self.d_vocab);
+                Err(Problem::at(Code::TokenOutOfVocabulary, format!("/{i}"), detail))
+            }
+        }
+    }
+
+    fn finish(
+        &self,
+        ids: Vec<u32>,
+        offsets: Option<Vec<(usize, usize)>>,
+        bos: BosDecision,
+    ) -> Result<Encoded, Problem> {
+        if ids.is_empty() {
+            return Err(Problem::at(Code::EmptyInput, "", "the input has no tokens"));
+        }
+        // A tokenizer may know more tokens than the model has embeddings for; the pointer of a text is the text.
+        self.check_ids(&ids).map_err(|p| if offsets.is_some() { Problem::at(p.code, "", p.detail) } else { p })?;
+        let special = ids.iter().map(|id| self.special.contains(id)).collect();
+        Ok(Encoded { tokens: self.token_strings(&ids), special, offsets, bos, ids })
+    }
+
+    /// Renders a chat with the model's own template. Pointers are relative to the request's item.
+    ///
+    /// # Errors
+    /// [`Code::NoChatTemplate`], or [`Code::ChatTemplateFailed`] with the template's own message.
+    pub fn render_chat(
+        &self,
+        messages: &[Value],
+        add_generation_prompt: bool,
+        kwargs: &Map<String, Value>,
+    ) -> Result<String, Problem> {
+        let Some(template) = &self.template else {
+            let detail = "the model has no chat template: send text instead of messages";
+            return Err(Problem::at(Code::NoChatTemplate, "/messages", detail));
+        };
+        template.render(messages, add_generation_prompt, kwargs)
+    }
+
+    /// Whether the checkpoint brings a chat template.
+    #[must_use]
+    pub fn has_chat_template(&self) -> bool {
+        self.template.is_some()
+    }
+
+    /// The BOS token: id and spelling.
+    #[must_use]
+    pub fn bos_token(&self) -> Option<(u32, &str)> {
+        self.bos.as_ref().map(|(id, s)| (*id, s.as_str()))
+    }
+
+    /// Whether the tokenizer adds BOS to text by its own rule.
+    #[must_use]
+    pub fn adds_bos(&self) -> bool {
+        self.adds_bos
+    }
+
+    /// Number of token ids: rows of the model's embedding.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.d_vocab
+    }
+
+    /// What each token stands for; bytes that are no UTF-8 on their own, and ids without a token, show as U+FFFD.
+    #[must_use]
+    pub fn token_strings(&self, ids: &[u32]) -> Vec<String> {
+        ids.iter().map(|id| self.spelling.decode(&self.tokenizer, *id)).collect()
+    }
+}

@@ -1,0 +1,88 @@
+//! How a vocabulary spells its tokens, and what a single token stands for.
+
+use tokenizers::Tokenizer;
+
+/// The spelling of a vocabulary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spelling {
+    /// Each byte is one printable character (GPT-2): `Ġthe`.
+    ByteLevel,
+    /// SentencePiece: `▁the`, lone bytes as `<0x0A>`.
+    Metaspace,
+    /// As it is (WordPiece: `##ing`).
+    Plain,
+}
+
+impl Spelling {
+    /// Finds out from the tokenizer's decoder.
+    pub fn of(tokenizer: &Tokenizer) -> Self {
+        let decoder = tokenizer.get_decoder().and_then(|d| serde_json::to_string(d).ok()).unwrap_or_default();
+        if decoder.contains("ByteLevel") {
+            Self::ByteLevel
+        } else if decoder.contains('▁') || decoder.contains("ByteFallback") {
+            Self::Metaspace
+        } else {
+            Self::Plain
+        }
+    }
+
+    /// What token `id` stands for.
+    pub fn decode(self, tokenizer: &Tokenizer, id: u32) -> String {
+        let Some(token) = tokenizer.id_to_token(id) else { return char::REPLACEMENT_CHARACTER.to_string() };
+        if tokenizer.get_added_vocabulary().simple_id_to_token(id).is_some() {
+            return token;
+        }
+        match self {
+            Self::Plain => token,
+            Self::ByteLevel => match token.chars().map(byte_of).collect::<Option<Vec<u8>>>() {
+                Some(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+                None => token,
+            },
+            Self::Metaspace => match lone_byte(&token) {
+                Some(byte) => String::from_utf8_lossy(&[byte]).into_owned(),
+                None => token.replace('▁', " "),
+            },
+        }
+    }
+}
+
+/// The byte a character of GPT-2's alphabet stands for: printable Latin-1 bytes are themselves, the others follow
+/// from U+0100 on in order.
+fn byte_of(c: char) -> Option<u8> {
+    let code = u32::from(c);
+    let printable = |b: u32| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+    if printable(code) {
+        return u8::try_from(code).ok();
+    }
+    let nth = usize::try_from(code.checked_sub(0x100)?).ok()?;
+    (0u8..=255).filter(|b| !printable(u32::from(*b))).nth(nth)
+}
+
+/// `<0x0A>`.
+fn lone_byte(token: &str) -> Option<u8> {
+    let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
+    if digits.len() == 2 { u8::from_str_radix(digits, 16).ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_byte_alphabet_is_complete_and_one_to_one() {
+        let alphabet = tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet();
+        let mut bytes: Vec<u8> = alphabet.iter().map(|c| byte_of(*c).unwrap()).collect();
+        bytes.sort_unstable();
+        assert_eq!(bytes, (0..=255).collect::<Vec<u8>>());
+        assert_eq!(byte_of('Ġ'), Some(b' '));
+        assert_eq!(byte_of('Ċ'), Some(b'\n'));
+        assert_eq!(byte_of('▁'), None);
+    }
+
+    #[test]
+    fn lone_bytes_are_recognised() {
+        assert_eq!(lone_byte("<0x0A>"), Some(10));
+        assert_eq!(lone_byte("<0x0>"), None);
+        assert_eq!(lone_byte("<s>"), None);
+    }
+}

@@ -1,0 +1,239 @@
+//! The one transformer that runs every [`Architecture`], with a tap at every hook point.
+
+use super::{
+    Batch, ForwardError,
+    architecture::Architecture,
+    block::Block,
+    checkpoint::Checkpoint,
+    error::LoadError,
+    ops::{Linear, elementwise, norm::Norm},
+    packing::{Packing, RowSet},
+    recorder::Recorder,
+    rotary::{Rotary, Turn},
+    sources::{Sources, load_norm},
+};
+use crate::domain::{Hook, Site};
+
+/// A transformer with its weights.
+#[derive(Debug)]
+pub struct Transformer {
+    architecture: Architecture,
+    /// `[d_vocab, d_model]`; absent when the unembedding is tied and holds it.
+    embed: Option<Vec<f32>>,
+    /// `[n_ctx + offset, d_model]`.
+    positions: Option<Vec<f32>>,
+    embed_norm: Option<Norm>,
+    blocks: Vec<Block>,
+    rotaries: Vec<Rotary>,
+    final_norm: Option<Norm>,
+    unembed: Option<Linear>,
+}
+
+/// A batch on its way through the blocks.
+pub struct Stream<'a> {
+    /// Where inputs and rows are.
+    pub packing: &'a Packing,
+    /// The residual stream `[rows, d_model]`.
+    pub x: Vec<f32>,
+    /// The rows `x` holds.
+    pub set: RowSet,
+    /// Rotary tables of this batch.
+    pub turns: Vec<Turn>,
+    /// Buffers that live from block to block.
+    pub scratch: Scratch,
+}
+
+/// Buffers of one block, kept because fresh memory costs page faults.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// What attention receives, `[tokens, d_model]`.
+    pub normed: Vec<f32>,
+    /// Gathered rows, and the output of a norm that cannot work in place.
+    pub gathered: Vec<f32>,
+    /// What the MLP receives, `[rows, d_model]`.
+    pub mlp_in: Vec<f32>,
+    /// `[rows, heads, d_head]`.
+    pub q: Vec<f32>,
+    /// `[tokens, kv_heads, d_head]`.
+    pub k: Vec<f32>,
+    /// `[tokens, kv_heads, d_head]`.
+    pub v: Vec<f32>,
+    /// `[rows, heads, d_head]`.
+    pub z: Vec<f32>,
+    /// `[rows, d_mlp]`.
+    pub gate: Vec<f32>,
+    /// `[rows, d_mlp]`.
+    pub up: Vec<f32>,
+    /// Output of attention, `[rows, d_model]`.
+    pub attn_out: Vec<f32>,
+    /// Output of the MLP, `[rows, d_model]`.
+    pub mlp_out: Vec<f32>,
+    /// Normalised rows of a tapped norm, and queries or keys while they are normalised.
+    pub spare: Vec<f32>,
+}
+
+impl Transformer {
+    /// Reads the weights, tensor by tensor.
+    ///
+    /// # Errors
+    /// When a tensor is missing, has another shape than the configuration says, or cannot be read.
+    pub fn load(architecture: Architecture, sources: &Sources, checkpoint: &Checkpoint) -> Result<Self, LoadError> {
+        let a = &architecture;
+        let d = a.d_model;
+        let tied = a.unembedding.is_some_and(|u| u.tied);
+        let (embed, unembed) = if tied {
+            let reader = super::sources::LinearSource { weight: sources.embed.clone(), ..sources.unembed.clone() };
+            (None, Some(reader.load(checkpoint, a.d_vocab, d)?))
+        } else {
+            let table = checkpoint.whole(&sources.embed, &[a.d_vocab, d])?;
+            let unembed = a.unembedding.map(|_| sources.unembed.load(checkpoint, a.d_vocab, d)).transpose()?;
+            (Some(table), unembed)
+        };
+        let positions = match (&sources.positions, a.embedding.positions) {
+            (Some(name), Some(p)) => Some(checkpoint.whole(name, &[a.n_ctx + p.offset, d])?),
+            _ => None,
+        };
+        let embed_norm = match &sources.embed_norm {
+            Some(name) if a.embedding.norm => Some(load_norm(checkpoint, a.norm, name, d)?),
+            _ => None,
+        };
+        let blocks = a.layers.iter().enumerate();
+        let blocks = blocks
+            .map(|(l, layer)| Block::load(a, *layer, &(sources.layer)(l), checkpoint))
+            .collect::<Result<_, _>>()?;
+        let final_norm = if a.final_norm { Some(load_norm(checkpoint, a.norm, &sources.final_norm, d)?) } else { None };
+        let rotaries = a.ropes.iter().map(|r| Rotary::new(r.clone(), a.n_ctx, a.rope_interleaved)).collect();
+        Ok(Self { embed, positions, embed_norm, blocks, rotaries, final_norm, unembed, architecture })
+    }
+
+    /// What it computes.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// Runs a batch up to the last hook asked for.
+    pub fn forward(
+        &self,
+        batch: &Batch<'_>,
+        packing: &Packing,
+        recorder: &mut Recorder<'_>,
+        cancelled: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), ForwardError> {
+        let lengths: Vec<usize> = batch.inputs.iter().map(|i| i.token_ids.len()).collect();
+        let mut stream = Stream {
+            packing,
+            x: self.embed(batch, packing, recorder)?,
+            set: RowSet::All,
+            turns: self.rotaries.iter().map(|r| r.turn(&lengths)).collect(),
+            scratch: Scratch::default(),
+        };
+        for (l, block) in self.blocks.iter().enumerate() {
+            if cancelled() {
+                return Err(ForwardError::Cancelled);
+            }
+            let before = l.checked_sub(1).map_or(Hook::global(Site::EmbedLnOut), |l| Hook::block(Site::ResidPost, l));
+            if recorder.done_after(before) {
+                return Ok(());
+            }
+            let last = l + 1 == self.blocks.len() || recorder.done_after(Hook::block(Site::ResidPost, l));
+            block.forward(&self.architecture, l, last, &mut stream, recorder)?;
+        }
+        let after = self.blocks.len().checked_sub(1).map(|l| Hook::block(Site::ResidPost, l));
+        if after.is_some_and(|hook| recorder.done_after(hook)) {
+            return Ok(());
+        }
+        if cancelled() {
+            return Err(ForwardError::Cancelled);
+        }
+        self.head(&mut stream, recorder)
+    }
+
+    /// Token ids to the residual stream `[tokens, d_model]`.
+    fn embed(
+        &self,
+        batch: &Batch<'_>,
+        packing: &Packing,
+        recorder: &mut Recorder<'_>,
+    ) -> Result<Vec<f32>, ForwardError> {
+        let d = self.architecture.d_model;
+        let mut x = vec![0.0; packing.n_tokens() * d];
+        let ids = batch.inputs.iter().flat_map(|i| i.token_ids);
+        for (id, row) in ids.zip(x.chunks_exact_mut(d)) {
+            let id = *id as usize;
+            match (&self.embed, &self.unembed) {
+                (Some(table), _) => row.copy_from_slice(&table[id * d..(id + 1) * d]),
+                (None, Some(unembed)) => unembed.row(id, row),
+                (None, None) => return Err(ForwardError::Failed("the model has no embedding".to_owned())),
+            }
+        }
+        if let Some(scale) = self.architecture.embedding.scale {
+            elementwise::scale(&mut x, scale);
+        }
+        recorder.tap(Hook::global(Site::Embed), &x, RowSet::All)?;
+        if let (Some(table), Some(spec)) = (&self.positions, self.architecture.embedding.positions) {
+            let mut learned = vec![0.0; x.len()];
+            for (position, row) in packing.all.positions.iter().zip(learned.chunks_exact_mut(d)) {
+                let at = (*position as usize + spec.offset) * d;
+                row.copy_from_slice(&table[at..at + d]);
+            }
+            recorder.tap(Hook::global(Site::PosEmbed), &learned, RowSet::All)?;
+            elementwise::add_assign(&mut x, &learned);
+        }
+        if let Some(norm) = &self.embed_norm {
+            let mut normed = vec![0.0; x.len()];
+            norm.forward(&x, d, &mut normed);
+            x = normed;
+            recorder.tap(Hook::global(Site::EmbedLnOut), &x, RowSet::All)?;
+        }
+        Ok(x)
+    }
+
+    /// The final norm and, for the rows asked for, the logits.
+    fn head(&self, stream: &mut Stream<'_>, recorder: &mut Recorder<'_>) -> Result<(), ForwardError> {
+        let d = self.architecture.d_model;
+        if let Some(norm) = &self.final_norm {
+            let mut normed = vec![0.0; stream.x.len()];
+            let taps = [Hook::global(Site::LnFinalScale), Hook::global(Site::LnFinalNormalized)];
+            tapped_norm(norm, d, &stream.x, &mut normed, &mut stream.scratch.spare, taps, stream.set, recorder)?;
+            stream.x = normed;
+        }
+        recorder.tap(Hook::global(Site::FinalNorm), &stream.x, stream.set)?;
+        let (Some(unembed), Some(spec)) = (&self.unembed, self.architecture.unembedding) else { return Ok(()) };
+        let (x, gathered) = (&stream.x, &mut stream.scratch.gathered);
+        let hook = Hook::global(Site::Logits);
+        recorder.compute(hook, self.architecture.d_vocab, stream.set, &mut |rows, out| {
+            gathered.resize(rows.len() * d, 0.0);
+            elementwise::gather_rows(x, d, rows, gathered);
+            unembed.forward(gathered, out);
+            if let Some(scale) = spec.scale {
+                elementwise::scale(out, scale);
+            }
+            if let Some(cap) = spec.softcap {
+                elementwise::softcap(out, cap);
+            }
+        })
+    }
+}
+
+/// A norm whose denominator and normalised rows are taken where asked for: `taps` are the two hooks.
+#[expect(clippy::too_many_arguments, reason = "the buffers belong to different owners")]
+pub fn tapped_norm(
+    norm: &Norm,
+    d: usize,
+    x: &[f32],
+    out: &mut [f32],
+    spare: &mut Vec<f32>,
+    taps: [Hook; 2],
+    set: RowSet,
+    recorder: &mut Recorder<'_>,
+) -> Result<(), ForwardError> {
+    if !taps.iter().any(|hook| recorder.wants(*hook)) {
+        norm.forward(x, d, out);
+        return Ok(());
+    }
+    let mut scale = vec![0.0; x.len() / d];
+    spare.resize(x.len(), 0.0);
+    norm.forward_tapped(x, d, out, &mut scale, spare);
+    recorder.tap(taps[0], &scale, set)?;
+    recorder.tap(taps[1], spare, set)
+}

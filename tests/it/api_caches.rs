@@ -1,0 +1,102 @@
+//! Listing, filtering, editing and deleting caches.
+
+use serde_json::{Value, json};
+
+use crate::support::TestApp;
+
+fn ids(page: &Value) -> Vec<String> {
+    page["items"].as_array().unwrap().iter().map(|c| c["id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn every_filter_filters() {
+    let app = TestApp::new().await;
+    let run = app.run(json!({"items": [
+        {"text": "The Cat", "tags": ["pets", "cats"], "label": "one"}, {"text": "a dog", "tags": ["pets"]}, {"token_ids": [1]}
+    ]})).await;
+    let other = app.run(json!({"input": "a dog", "capture": {"hooks": ["logits"]}})).await;
+    let of = |run: &Value, i: usize| run["caches"][i].as_str().unwrap().to_owned();
+    let (cat, dog, bare, logits) = (of(&run, 0), of(&run, 1), of(&run, 2), of(&other, 0));
+    let run_id = run["id"].as_str().unwrap();
+    let created = app.get(&format!("/v1/caches/{logits}")).await.json()["created_at"].as_str().unwrap().to_owned();
+    for (query, expected) in [
+        (String::new(), vec![&logits, &bare, &dog, &cat]),
+        ("?model=tiny".to_owned(), vec![&logits, &bare, &dog, &cat]),
+        ("?model=other".to_owned(), vec![]),
+        (format!("?run={run_id}"), vec![&bare, &dog, &cat]),
+        ("?tag=pets".to_owned(), vec![&dog, &cat]),
+        ("?tag=pets&tag=cats".to_owned(), vec![&cat]),
+        ("?label=one".to_owned(), vec![&cat]),
+        ("?hook=logits".to_owned(), vec![&logits]),
+        ("?hook=blocks.1.hook_resid_post".to_owned(), vec![&bare, &dog, &cat]),
+        ("?text=cat".to_owned(), vec![&cat]),
+        ("?text=%25".to_owned(), vec![]),
+        (format!("?created_from={created}"), vec![&logits]),
+        (format!("?created_to={created}"), vec![&bare, &dog, &cat]),
+        ("?text=a%20dog&hook=logits".to_owned(), vec![&logits]),
+    ] {
+        let mut expected: Vec<String> = expected.into_iter().cloned().collect();
+        let mut found = ids(&app.get(&format!("/v1/caches{query}")).await.json());
+        // Caches of one batch are made at once: their order among each other is not promised.
+        expected.sort_unstable();
+        found.sort_unstable();
+        assert_eq!(found, expected, "{query}");
+    }
+    for query in ["run=x", "hook=nonsense", "created_from=yesterday", "limit=0", "colour=red"] {
+        app.get(&format!("/v1/caches?{query}")).await.problem(400, "invalid_query");
+    }
+    app.get("/v1/caches?cursor=c_1").await.problem(400, "invalid_cursor");
+}
+
+#[tokio::test]
+async fn pages_do_not_repeat_or_skip_while_caches_are_added() {
+    let app = TestApp::new().await;
+    let run = app.run(json!({"input": (1..8).map(|i| vec![i]).collect::<Vec<_>>()})).await;
+    let expected: std::collections::BTreeSet<String> = run["caches"].as_array().unwrap().iter().map(|c| c.as_str().unwrap().to_owned()).collect();
+    let (mut seen, mut uri) = (Vec::new(), "/v1/caches?limit=3".to_owned());
+    loop {
+        let page = app.get(&uri).await.json();
+        seen.extend(ids(&page));
+        app.run(json!({"input": [200]})).await;
+        let Some(cursor) = page["next_cursor"].as_str() else { break };
+        uri = format!("/v1/caches?limit=3&cursor={cursor}");
+    }
+    assert_eq!(seen.len(), expected.len());
+    assert_eq!(seen.into_iter().collect::<std::collections::BTreeSet<_>>(), expected);
+}
+
+#[tokio::test]
+async fn annotations_can_be_edited_and_nothing_else() {
+    let app = TestApp::new().await;
+    let id = app.capture("the cat", json!({})).await;
+    let uri = format!("/v1/caches/{id}");
+    let before = app.get(&uri).await.json();
+    let edited = app.patch(&uri, &json!({"tags": ["b", "a"], "label": "l", "metadata": {"x": 1, "y": {"z": 2}}})).await.json();
+    assert_eq!((&edited["label"], &edited["metadata"]), (&json!("l"), &json!({"x": 1, "y": {"z": 2}})));
+    let merged = app.patch(&uri, &json!({"metadata": {"x": null, "w": 3}})).await.json();
+    assert_eq!((&merged["metadata"], &merged["label"]), (&json!({"y": {"z": 2}, "w": 3}), &json!("l")));
+    let cleared = app.patch(&uri, &json!({"label": null, "tags": []})).await.json();
+    assert_eq!((&cleared["label"], &cleared["tags"]), (&Value::Null, &json!([])));
+    for field in ["token_ids", "provenance", "hooks", "content_hash", "created_at"] {
+        assert_eq!(before[field], cleared[field], "{field}");
+    }
+    app.patch(&uri, &json!({"text": "other"})).await.problem(400, "invalid_body");
+    app.patch(&uri, &json!({"tags": ["x".repeat(200)]})).await.problem(422, "invalid_value");
+    app.patch("/v1/caches/nonsense", &json!({})).await.problem(404, "cache_not_found");
+}
+
+#[tokio::test]
+async fn a_deleted_cache_is_gone_and_its_file_with_the_last_one() {
+    let app = TestApp::new().await;
+    let run = app.run(json!({"input": [[1], [2]]})).await;
+    let uris: Vec<String> = run["caches"].as_array().unwrap().iter().map(|c| format!("/v1/caches/{}", c.as_str().unwrap())).collect();
+    assert_eq!(app.delete(&uris[0]).await.status, 204);
+    app.get(&uris[0]).await.problem(404, "cache_not_found");
+    app.delete(&uris[0]).await.problem(404, "cache_not_found");
+    assert_eq!(app.get(&format!("{}/layers/0", uris[1])).await.status, 200, "its neighbour in the pack stays");
+    let listed = app.get(&format!("/v1/runs/{}", run["id"].as_str().unwrap())).await.json();
+    assert_eq!((&listed["n_done"], listed["caches"].as_array().unwrap().len()), (&json!(2), 1));
+    assert_eq!(app.delete(&uris[1]).await.status, 204);
+    let files = std::fs::read_dir(app.data_dir().join("blobs")).unwrap().flat_map(|d| std::fs::read_dir(d.unwrap().path()).unwrap()).count();
+    assert_eq!(files, 0, "no cache, no blob");
+}

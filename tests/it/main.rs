@@ -1,0 +1,15 @@
+//! Everything that needs more than one module, in one binary.
+
+mod api_caches;
+mod api_compare;
+mod api_runs;
+mod api_system;
+mod api_tensors;
+mod library;
+mod model_goldens;
+mod model_invariants;
+mod model_loading;
+mod model_smollm2;
+mod model_support;
+mod restart;
+mod support;

@@ -1,0 +1,243 @@
+//! What must hold bit for bit, and what the hooks of one pass must say about each other.
+
+use residuum::{
+    domain::{Hook, Rows, Site},
+    model::{ForwardError, Model},
+};
+
+use crate::model_support::{Collected, all_rows, capture, every_hook, goldens, load_golden};
+
+fn tiny(name: &str) -> Model {
+    load_golden(&goldens().join(name))
+}
+
+/// Inputs of different lengths with repeated and distinct tokens.
+fn inputs() -> Vec<Vec<u32>> {
+    [3usize, 1, 17, 8, 30]
+        .iter()
+        .enumerate()
+        .map(|(i, n)| (0..*n).map(|p| ((p * p * 7 + i * 31 + 5) % 272) as u32).collect())
+        .collect()
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+fn every_row(inputs: &[Vec<u32>]) -> Vec<(&[u32], Rows)> {
+    inputs.iter().map(|ids| (ids.as_slice(), all_rows(ids.len()))).collect()
+}
+
+fn assert_same(hooks: &[Hook], a: (&Collected, usize), b: (&Collected, usize), what: &str) {
+    for hook in hooks {
+        assert_eq!(bits(a.0.item(*hook, a.1)), bits(b.0.item(*hook, b.1)), "{what}: {hook}");
+    }
+}
+
+/// One checkpoint of every kind of block.
+const KINDS: &[&str] = &["llama/gqa_tied", "llama/biases_wide_heads"];
+
+#[test]
+fn an_input_has_the_same_bits_alone_and_in_any_company() {
+    for name in KINDS {
+        let model = tiny(name);
+        let hooks = every_hook(&model);
+        let inputs = inputs();
+        let together = capture(&model, &hooks, &every_row(&inputs)).unwrap();
+        let reversed: Vec<Vec<u32>> = inputs.iter().rev().cloned().collect();
+        let permuted = capture(&model, &hooks, &every_row(&reversed)).unwrap();
+        for (i, ids) in inputs.iter().enumerate() {
+            let alone = capture(&model, &hooks, &[(ids, all_rows(ids.len()))]).unwrap();
+            assert_same(&hooks, (&alone, 0), (&together, i), name);
+            assert_same(&hooks, (&alone, 0), (&permuted, inputs.len() - 1 - i), name);
+        }
+    }
+}
+
+#[test]
+fn an_input_has_the_same_bits_whatever_else_is_captured() {
+    for name in KINDS {
+        let model = tiny(name);
+        let hooks = every_hook(&model);
+        let inputs = inputs();
+        let full = capture(&model, &hooks, &every_row(&inputs)).unwrap();
+        for hook in &hooks {
+            let only = capture(&model, &[*hook], &every_row(&inputs)).unwrap();
+            for i in 0..inputs.len() {
+                assert_same(&[*hook], (&only, i), (&full, i), name);
+            }
+        }
+    }
+}
+
+#[test]
+fn chosen_rows_are_the_rows_of_the_full_tensor() {
+    for name in KINDS {
+        let model = tiny(name);
+        let hooks = every_hook(&model);
+        let inputs = inputs();
+        let full = capture(&model, &hooks, &every_row(&inputs)).unwrap();
+        let chosen = |n: usize| vec![n as u32 - 1, 0, (n / 2) as u32, 0];
+        let picks: Vec<(&[u32], Rows)> =
+            inputs.iter().map(|ids| (ids.as_slice(), Rows::List(chosen(ids.len())))).collect();
+        // Alone each hook stops the pass as early as it can; together all of them share it.
+        let together = capture(&model, &hooks, &picks).unwrap();
+        for hook in &hooks {
+            let only = capture(&model, &[*hook], &picks).unwrap();
+            for (i, ids) in inputs.iter().enumerate() {
+                let expected = rows_of(&model, *hook, full.item(*hook, i), ids.len(), &chosen(ids.len()));
+                assert_eq!(bits(together.item(*hook, i)), bits(&expected), "{name}: {hook}");
+                assert_eq!(bits(only.item(*hook, i)), bits(&expected), "{name}: {hook} alone");
+            }
+        }
+    }
+}
+
+/// Rows of an input's tensor; for attention maps `[head, q, k]` rows are queries.
+fn rows_of(model: &Model, hook: Hook, full: &[f32], n: usize, rows: &[u32]) -> Vec<f32> {
+    let map = hook.site().is_attention_map();
+    let width = if map { n } else { model.info().row_shape(hook.site()).iter().product() };
+    let blocks = full.chunks(n * width);
+    blocks
+        .flat_map(|b| rows.iter().flat_map(move |r| &b[*r as usize * width..(*r as usize + 1) * width]))
+        .copied()
+        .collect()
+}
+
+#[test]
+fn the_mean_is_the_mean_of_all_rows() {
+    let model = tiny("llama/gqa_tied");
+    let hooks = every_hook(&model);
+    // Longer than the blocks in which means are computed, beside a short input.
+    let inputs = vec![(0..64u32).map(|p| p * 3 % 272).collect::<Vec<_>>(), vec![1, 2, 3]];
+    let full = capture(&model, &hooks, &every_row(&inputs)).unwrap();
+    let means: Vec<(&[u32], Rows)> = inputs.iter().map(|ids| (ids.as_slice(), Rows::Mean)).collect();
+    let mean = capture(&model, &hooks, &means).unwrap();
+    for hook in &hooks {
+        for (i, ids) in inputs.iter().enumerate() {
+            let n = ids.len();
+            let map = hook.site().is_attention_map();
+            let width = if map { n } else { model.info().row_shape(hook.site()).iter().product() };
+            let expected: Vec<f32> = full
+                .item(*hook, i)
+                .chunks(n * width)
+                .flat_map(|block| {
+                    (0..width).map(move |c| {
+                        let sum: f64 = block.iter().skip(c).step_by(width).map(|v| f64::from(*v)).sum();
+                        (sum / n as f64) as f32
+                    })
+                })
+                .collect();
+            assert_eq!(bits(mean.item(*hook, i)), bits(&expected), "{hook}");
+        }
+    }
+}
+
+#[test]
+fn the_number_of_threads_does_not_show() {
+    let model = tiny("llama/gqa_tied");
+    let hooks = every_hook(&model);
+    let inputs = inputs();
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| capture(&model, &hooks, &every_row(&inputs)).unwrap())
+    };
+    let (one, three) = (run(1), run(3));
+    for i in 0..inputs.len() {
+        assert_same(&hooks, (&one, i), (&three, i), "threads");
+    }
+}
+
+fn close(what: &str, a: &[f32], b: &[f32]) {
+    assert_eq!(a.len(), b.len());
+    let rms = (b.iter().map(|v| v * v).sum::<f32>() / b.len() as f32).sqrt();
+    for (x, y) in a.iter().zip(b) {
+        assert!((x - y).abs() <= 1e-5 * rms.max(1e-3), "{what}: {x} and {y}");
+    }
+}
+
+fn sum(a: &[f32], b: &[f32]) -> Vec<f32> {
+    a.iter().zip(b).map(|(x, y)| x + y).collect()
+}
+
+#[test]
+fn hooks_of_a_block_add_up() {
+    for name in KINDS {
+        let model = tiny(name);
+        let (info, inputs) = (model.info().clone(), inputs());
+        let got = capture(&model, &every_hook(&model), &every_row(&inputs)).unwrap();
+        for (i, ids) in inputs.iter().enumerate() {
+            for l in 0..info.n_layers {
+                let at = |site| got.item(Hook::block(site, l), i);
+                if info.layers_with(Site::ResidMid).is_some() {
+                    close("resid_mid", &sum(at(Site::ResidPre), at(Site::AttnOut)), at(Site::ResidMid));
+                    assert_eq!(bits(&sum(at(Site::ResidMid), at(Site::MlpOut))), bits(at(Site::ResidPost)));
+                }
+                // Each head's contribution; the rest is the output projection's bias, the same for every position.
+                let heads = at(Site::AttnResult).chunks(info.n_heads * info.d_model);
+                let rest: Vec<Vec<f32>> = heads
+                    .zip(at(Site::AttnRawOut).chunks(info.d_model))
+                    .map(|(heads, out)| {
+                        let total = heads.chunks(info.d_model).fold(vec![0.0; info.d_model], |t, h| sum(&t, h));
+                        out.iter().zip(&total).map(|(o, t)| o - t).collect()
+                    })
+                    .collect();
+                for r in &rest {
+                    r.iter().zip(&rest[0]).for_each(|(a, b)| assert!((a - b).abs() < 1e-4, "{name}: {a} and {b}"));
+                }
+                for row in at(Site::Pattern).chunks(ids.len()) {
+                    assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+                }
+                if l > 0 {
+                    let before = got.item(Hook::block(Site::ResidPost, l - 1), i);
+                    assert_eq!(bits(before), bits(at(Site::ResidPre)));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cancelled_pass_stops_before_the_next_layer() {
+    let model = tiny("llama/gqa_tied");
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let stop_at_third = || asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 2;
+    let rows = all_rows(2);
+    let hooks: std::sync::Arc<[Hook]> = (0..3).map(|l| Hook::block(Site::ResidPost, l)).collect();
+    let shapes = vec![vec![32]; 3];
+    let layout = residuum::domain::PackLayout::new(hooks, shapes, residuum::domain::Dtype::Float32, &[(2, &rows)]);
+    struct Count(usize);
+    impl residuum::model::CaptureSink for Count {
+        fn write(
+            &mut self,
+            _: usize,
+            _: std::ops::Range<usize>,
+            _: &[f32],
+        ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+            self.0 += 1;
+            Ok(())
+        }
+    }
+    let inputs = [residuum::model::Input { token_ids: &[1, 2], rows: &rows }];
+    let batch = residuum::model::Batch { inputs: &inputs, layout: &layout };
+    let mut sink = Count(0);
+    let result = model.forward(&batch, &mut sink, &stop_at_third);
+    assert!(matches!(result, Err(ForwardError::Cancelled)));
+    assert_eq!(sink.0, 2, "two layers had been handed out");
+}
+
+#[test]
+fn a_batch_that_does_not_fit_is_refused() {
+    let model = tiny("llama/gqa_tied");
+    let hook = Hook::block(Site::ResidPost, 0);
+    let run = |hooks: &[Hook], ids: &[u32], rows: Rows| capture(&model, hooks, &[(ids, rows)]).map(|_| ());
+    let failed = |r: Result<(), ForwardError>, says: &str| match r {
+        Err(ForwardError::Failed(reason)) => assert!(reason.contains(says), "{reason}"),
+        other => panic!("{other:?}"),
+    };
+    failed(run(&[hook], &[272], all_rows(1)), "the vocabulary ends at 271");
+    failed(run(&[hook], &[], all_rows(0)), "0 tokens");
+    failed(run(&[hook], &[1; 65], all_rows(65)), "1 to 64");
+    failed(run(&[hook], &[1], Rows::List(vec![1])), "no position 1");
+    failed(run(&[Hook::block(Site::ResidPost, 3)], &[1], all_rows(1)), "no hook blocks.3");
+}

@@ -1,0 +1,176 @@
+//! Broken and foreign checkpoints are refused with the file and the reason; none of them panics.
+
+use std::{fs, path::Path};
+
+use residuum::model::{LoadOptions, Model};
+use serde_json::{Value, json};
+
+use crate::model_support::{goldens, load_golden, smollm2_path};
+
+/// A copy of a golden checkpoint that may be damaged.
+fn copy(name: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for file in fs::read_dir(goldens().join(name)).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
+    }
+    dir
+}
+
+fn refusal(path: &Path) -> String {
+    let options = LoadOptions { offline: true, hub_cache: None };
+    let error = Model::load("x", path.to_str().unwrap(), &options).expect_err("it should be refused").to_string();
+    assert!(!error.contains('\n'), "{error}");
+    error
+}
+
+fn change_config(dir: &Path, change: impl FnOnce(&mut Value)) {
+    let path = dir.join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    change(&mut config);
+    fs::write(&path, config.to_string()).unwrap();
+}
+
+#[test]
+fn options_that_are_not_understood_are_named() {
+    let cases: &[(&str, Value, &str)] = &[
+        ("new_option", json!(3), "`new_option` is not understood"),
+        ("hidden_act", json!("swoosh"), "`hidden_act` \"swoosh\" is not understood"),
+        ("model_type", json!("mamba"), "`model_type` \"mamba\" is not supported; supported are llama"),
+        ("rope_parameters", json!({"rope_type": "foo"}), "`rope_parameters.rope_type` \"foo\" is not understood"),
+        ("rope_parameters", json!({"rope_type": "linear"}), "`rope_parameters.factor` is missing"),
+        ("rope_parameters", json!({"rope_type": "default", "mrope_section": [1]}), "`rope_parameters.mrope_section`"),
+        ("num_key_value_heads", json!(3), "`num_key_value_heads` is 3, which does not divide 4"),
+        ("quantization_config", json!({"quant_method": "gptq"}), "`quantization_config`"),
+        ("num_hidden_layers", json!(0), "`num_hidden_layers` is 0, not a positive integer"),
+        ("hidden_size", Value::Null, "`hidden_size` is missing"),
+    ];
+    for (key, value, expected) in cases {
+        let dir = copy("llama/gqa_tied");
+        change_config(dir.path(), |c| c[*key] = value.clone());
+        let error = refusal(dir.path());
+        assert!(error.contains("config.json: ") && error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn weights_that_do_not_fit_are_named() {
+    let dir = copy("llama/gqa_tied");
+    change_config(dir.path(), |c| c["num_hidden_layers"] = json!(4));
+    assert!(refusal(dir.path()).contains("tensor `model.layers.3.input_layernorm.weight` is missing"));
+    change_config(dir.path(), |c| {
+        c["num_hidden_layers"] = json!(3);
+        c["intermediate_size"] = json!(64);
+    });
+    let error = refusal(dir.path());
+    assert!(
+        error.contains("tensor `model.layers.0.mlp.gate_proj.weight` has shape [48, 32], expected [64, 32]"),
+        "{error}"
+    );
+}
+
+#[test]
+fn missing_files_are_named() {
+    for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+        let dir = copy("llama/gqa_tied");
+        fs::remove_file(dir.path().join(file)).unwrap();
+        assert!(refusal(dir.path()).contains(file));
+    }
+    let dir = copy("llama/bfloat16_sharded");
+    fs::remove_file(dir.path().join("model-00003-of-00005.safetensors")).unwrap();
+    assert!(refusal(dir.path()).contains("model-00003-of-00005.safetensors"));
+    assert!(refusal(Path::new("/nowhere/at/all")).contains("does not exist"));
+    let offline = LoadOptions { offline: true, hub_cache: Some(dir.path().to_owned()) };
+    let error = Model::load("x", "no-such-org/no-such-model", &offline).unwrap_err().to_string();
+    assert!(error.starts_with("no-such-org/no-such-model: is not in the hub cache"), "{error}");
+}
+
+#[test]
+fn a_safetensors_file_cut_anywhere_is_refused() {
+    let whole = fs::read(goldens().join("llama/gqa_tied/model.safetensors")).unwrap();
+    let dir = copy("llama/gqa_tied");
+    let path = dir.path().join("model.safetensors");
+    let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    for length in [0, 4, 8, 100, header - 1, header, header + 1000, whole.len() - 1] {
+        fs::write(&path, &whole[..length]).unwrap();
+        assert!(refusal(dir.path()).contains("model.safetensors"));
+    }
+    let mut huge = whole.clone();
+    huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    fs::write(&path, huge).unwrap();
+    assert!(refusal(dir.path()).contains("header does not fit"));
+}
+
+#[test]
+fn a_damaged_gguf_file_is_refused() {
+    let whole = fs::read(smollm2_path()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    for length in [0, 3, 4, 20, 1000, 100_000, 2_000_000, whole.len() / 2, whole.len() - 1] {
+        fs::write(&path, &whole[..length]).unwrap();
+        assert!(refusal(&path).contains("model.gguf"), "{length}");
+    }
+    // An alignment of zero, and a pre-tokeniser of another name.
+    for (from, to, expected) in [
+        (&b"tokenizer.ggml.pre"[..], &b"tokenizer.ggml.prx"[..], "`tokenizer.ggml.pre`"),
+        (b"\x06\0\0\0\0\0\0\0smollm", b"\x06\0\0\0\0\0\0\0smollx", "`tokenizer.ggml.pre` \"smollx\""),
+        (b"blk.7.attn_q.weight", b"blk.7.attn_Q.weight", "tensor `blk.7.attn_q.weight` is missing"),
+        (b"llama.rope.freq_base", b"llama.rope.freq_bass", "`llama.rope.freq_bass` is not understood"),
+    ] {
+        let at = whole.windows(from.len()).position(|w| w == from).unwrap();
+        let mut damaged = whole.clone();
+        damaged[at..at + to.len()].copy_from_slice(to);
+        fs::write(&path, damaged).unwrap();
+        let error = refusal(&path);
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_gguf_header_with_alignment_zero_is_refused() {
+    let mut file = b"GGUF\x03\0\0\0".to_vec();
+    file.extend(0u64.to_le_bytes());
+    file.extend(1u64.to_le_bytes());
+    let key = b"general.alignment";
+    file.extend((key.len() as u64).to_le_bytes());
+    file.extend(key);
+    file.extend(4u32.to_le_bytes());
+    file.extend(0u32.to_le_bytes());
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("zero.gguf");
+    fs::write(&path, file).unwrap();
+    assert!(refusal(&path).contains("zero.gguf"));
+}
+
+#[test]
+fn the_fingerprint_knows_every_file_and_not_its_place() {
+    let print = |dir: &Path| load_golden(dir).info().fingerprint.clone();
+    let original = print(&goldens().join("llama/gqa_tied"));
+    assert_eq!(original.len(), 64);
+    let dir = copy("llama/gqa_tied");
+    assert_eq!(print(dir.path()), original);
+    for file in ["config.json", "tokenizer_config.json"] {
+        let dir = copy("llama/gqa_tied");
+        let text = fs::read_to_string(dir.path().join(file)).unwrap();
+        fs::write(dir.path().join(file), text + "\n").unwrap();
+        assert_ne!(print(dir.path()), original, "{file}");
+    }
+    let dir = copy("llama/gqa_tied");
+    let path = dir.path().join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert_ne!(print(dir.path()), original);
+}
+
+#[test]
+fn the_description_of_a_model_is_that_of_its_checkpoint() {
+    let model = load_golden(&goldens().join("llama/bfloat16_sharded"));
+    let info = model.info();
+    assert_eq!((info.architecture.as_str(), info.weights_dtype.as_str()), ("llama", "bfloat16"));
+    assert_eq!((info.n_layers, info.d_model, info.n_heads, info.n_kv_heads, info.d_head), (3, 32, 4, 2, 8));
+    // Embedding and unembedding, per block four attention and three MLP projections and two norms, the final norm.
+    assert_eq!(info.n_params, 2 * 272 * 32 + 3 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48 + 2 * 32) + 32);
+    let base = load_golden(&goldens().join("llama/base_model"));
+    assert!(base.info().layers_with(residuum::domain::Site::Logits).is_none());
+}

@@ -1,0 +1,139 @@
+//! Running a model and reading goldens, for the tests of the model.
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use residuum::{
+    domain::{Dtype, Hook, PackLayout, Rows},
+    model::{Batch, CaptureSink, ForwardError, Input, LoadOptions, Model},
+};
+use safetensors::SafeTensors;
+
+/// The folder of goldens.
+pub fn goldens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens")
+}
+
+/// Loads a golden checkpoint.
+pub fn load_golden(folder: &Path) -> Model {
+    let options = LoadOptions { offline: true, hub_cache: None };
+    Model::load("golden", folder.to_str().unwrap(), &options).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The path of the demo model.
+pub fn smollm2_path() -> PathBuf {
+    let path = std::env::var_os("RESIDUUM_TEST_MODEL").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("models/SmolLM2-135M-Instruct.Q4_1.gguf"),
+        PathBuf::from,
+    );
+    assert!(
+        path.is_file(),
+        "{} is missing: run scripts/fetch_demo_model.sh, or set RESIDUUM_TEST_MODEL",
+        path.display()
+    );
+    path
+}
+
+/// The demo model, loaded once.
+pub fn smollm2() -> &'static Model {
+    static MODEL: OnceLock<Model> = OnceLock::new();
+    MODEL.get_or_init(|| {
+        let path = smollm2_path();
+        Model::load("smollm2-135m", path.to_str().unwrap(), &LoadOptions::default()).unwrap_or_else(|e| panic!("{e}"))
+    })
+}
+
+/// Collects what a forward pass hands out, and checks the order it is promised in.
+pub struct Collected {
+    layout: PackLayout,
+    values: Vec<Vec<f32>>,
+    /// The hook and item that must come next.
+    next: (usize, usize),
+}
+
+impl CaptureSink for Collected {
+    fn write(&mut self, hook: usize, items: Range<usize>, values: &[f32]) -> Result<(), Box<dyn Error + Send + Sync>> {
+        assert_eq!((hook, items.start), self.next, "hooks and items come in order");
+        assert_eq!(self.layout.elements(hook, items.clone()).len(), values.len(), "{}", self.layout.hooks[hook]);
+        self.values[hook].extend_from_slice(values);
+        self.next = if items.end == self.layout.items.len() { (hook + 1, 0) } else { (hook, items.end) };
+        Ok(())
+    }
+}
+
+impl Collected {
+    /// The values of one item of a hook.
+    pub fn item(&self, hook: Hook, item: usize) -> &[f32] {
+        let index = self.layout.hooks.iter().position(|h| *h == hook).unwrap();
+        &self.values[index][self.layout.elements(index, item..item + 1)]
+    }
+}
+
+/// Every row of an input.
+pub fn all_rows(n_tokens: usize) -> Rows {
+    Rows::List((0..u32::try_from(n_tokens).unwrap()).collect())
+}
+
+/// Runs inputs through a model and collects `hooks`.
+pub fn capture(model: &Model, hooks: &[Hook], inputs: &[(&[u32], Rows)]) -> Result<Collected, ForwardError> {
+    let mut hooks = hooks.to_vec();
+    hooks.sort();
+    let shapes = hooks.iter().map(|h| model.info().row_shape(h.site())).collect();
+    let items: Vec<(usize, &Rows)> = inputs.iter().map(|(ids, rows)| (ids.len(), rows)).collect();
+    let layout = PackLayout::new(hooks.into(), shapes, Dtype::Float32, &items);
+    let batch: Vec<Input<'_>> = inputs.iter().map(|(token_ids, rows)| Input { token_ids, rows }).collect();
+    let mut sink = Collected { values: vec![Vec::new(); layout.hooks.len()], layout: layout.clone(), next: (0, 0) };
+    model.forward(&Batch { inputs: &batch, layout: &layout }, &mut sink, &|| false)?;
+    assert_eq!(sink.next, (layout.hooks.len(), 0), "every hook was handed out");
+    Ok(sink)
+}
+
+/// All hooks of a model.
+pub fn every_hook(model: &Model) -> Vec<Hook> {
+    model.info().catalogue().into_iter().map(|h| h.hook).collect()
+}
+
+/// The tensors of a golden file as float64, integers included.
+pub fn read_tensors(path: &Path) -> BTreeMap<String, Vec<f64>> {
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let decode = |view: safetensors::tensor::TensorView<'_>| match view.dtype() {
+        safetensors::Dtype::F32 => {
+            view.data().as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect()
+        }
+        #[expect(clippy::cast_precision_loss, reason = "token ids are small")]
+        safetensors::Dtype::I64 => view.data().as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect(),
+        other => panic!("unexpected type {other:?}"),
+    };
+    file.tensors().into_iter().map(|(name, view)| (name, decode(view))).collect()
+}
+
+/// Token ids out of a golden tensor.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "token ids are small")]
+pub fn ids(values: &[f64]) -> Vec<u32> {
+    values.iter().map(|v| *v as u32).collect()
+}
+
+/// The largest difference in units of the reference's root mean square. Infinities must be equal.
+pub fn relative_error(name: &str, values: &[f32], reference: &[f64]) -> f64 {
+    assert_eq!(values.len(), reference.len(), "{name}: number of values");
+    let finite: Vec<f64> = reference.iter().copied().filter(|r| r.is_finite()).collect();
+    #[expect(clippy::cast_precision_loss, reason = "a tensor has fewer than 2^52 values")]
+    let rms = (finite.iter().map(|r| r * r).sum::<f64>() / finite.len().max(1) as f64).sqrt();
+    let mut worst = 0f64;
+    for (i, (v, r)) in values.iter().zip(reference).enumerate() {
+        let v = f64::from(*v);
+        if r.is_finite() {
+            assert!(v.is_finite(), "{name}[{i}] is {v}, the reference {r}");
+            worst = worst.max((v - r).abs() / rms.max(f64::MIN_POSITIVE));
+        } else {
+            assert_eq!(v, *r, "{name}[{i}]");
+        }
+    }
+    worst
+}

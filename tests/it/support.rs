@@ -1,0 +1,234 @@
+//! A whole server on a temporary folder, driven through its real router; every answer is checked against the
+//! specification.
+
+use std::{collections::BTreeSet, path::PathBuf, sync::OnceLock, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderMap, Method, Request, StatusCode, header},
+};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use residuum::{
+    api::{ApiConfig, openapi},
+    app::{App, Config},
+    engine::{Limits, ModelSource},
+    model::LoadOptions,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tower::ServiceExt;
+
+/// The tiny seeded llama of the goldens: 3 layers, d_model 32, vocabulary 272, context 64, BOS added to text.
+pub const MODEL: &str = "tiny";
+pub const N_LAYERS: usize = 3;
+pub const D_MODEL: usize = 32;
+pub const D_VOCAB: usize = 272;
+pub const N_CTX: usize = 64;
+
+pub fn golden(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(path)
+}
+
+pub struct TestApp {
+    app: Option<App>,
+    router: Router,
+    folder: TempDir,
+    limits: Limits,
+    api: ApiConfig,
+}
+
+/// An answer, read to its end.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("not JSON ({e}): {:?}", self.body))
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).unwrap_or_else(|| panic!("no header {name}")).to_str().unwrap()
+    }
+
+    /// Checks a problem object and gives its code's pointers.
+    #[track_caller]
+    pub fn problem(&self, status: u16, code: &str) -> Vec<String> {
+        let json = self.json();
+        assert_eq!((self.status.as_u16(), json["code"].as_str()), (status, Some(code)), "{json:#}");
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        assert_eq!(json["status"], status);
+        for field in ["type", "title", "detail"] {
+            assert!(json[field].as_str().is_some_and(|s| !s.is_empty()), "{field} is missing: {json:#}");
+        }
+        let text = json.to_string();
+        for leak in ["/tmp", ".sqlite", "SELECT", "src/", "panicked"] {
+            assert!(!text.contains(leak), "an error shows {leak}: {text}");
+        }
+        let errors = json["errors"].as_array().cloned().unwrap_or_default();
+        errors.iter().map(|e| e["pointer"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+impl TestApp {
+    pub async fn new() -> Self {
+        Self::with(Limits::default(), ApiConfig::default()).await
+    }
+
+    pub async fn with(limits: Limits, api: ApiConfig) -> Self {
+        let mut this = Self::unloaded(limits, api).await;
+        this.load().await;
+        this
+    }
+
+    /// A server whose model has not been loaded yet.
+    pub async fn unloaded(limits: Limits, api: ApiConfig) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let app = App::start(&config(&folder, &limits, &api)).await.unwrap();
+        Self { router: app.router(), app: Some(app), folder, limits, api }
+    }
+
+    pub async fn load(&mut self) {
+        let engine = self.app.as_ref().unwrap().engine().clone();
+        engine.load(sources(), LoadOptions::default()).await.unwrap();
+    }
+
+    pub fn data_dir(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    pub async fn stop(&mut self) {
+        self.router = Router::new();
+        self.app.take().unwrap().stop().await;
+    }
+
+    /// A new server on the same folder.
+    pub async fn start_again(&mut self) {
+        let app = App::start(&config(&self.folder, &self.limits, &self.api)).await.unwrap();
+        self.router = app.router();
+        self.app = Some(app);
+    }
+
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = tokio::time::timeout(Duration::from_secs(60), body.collect()).await.expect("the body ends").unwrap().to_bytes();
+        let answer = Answer { status: parts.status, headers: parts.headers, body };
+        check_listed(&method, &path, &answer);
+        answer
+    }
+
+    pub async fn get(&self, uri: &str) -> Answer {
+        self.get_with(uri, &[]).await
+    }
+
+    pub async fn get_with(&self, uri: &str, headers: &[(&str, &str)]) -> Answer {
+        self.send(request(Method::GET, uri, headers, Body::empty())).await
+    }
+
+    pub async fn post(&self, uri: &str, body: &Value) -> Answer {
+        self.post_with(uri, &[], body).await
+    }
+
+    pub async fn post_with(&self, uri: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
+        let headers = [&[("content-type", "application/json")], headers].concat();
+        self.send(request(Method::POST, uri, &headers, Body::from(body.to_string()))).await
+    }
+
+    pub async fn patch(&self, uri: &str, body: &Value) -> Answer {
+        self.send(request(Method::PATCH, uri, &[("content-type", "application/json")], Body::from(body.to_string()))).await
+    }
+
+    pub async fn delete(&self, uri: &str) -> Answer {
+        self.send(request(Method::DELETE, uri, &[], Body::empty())).await
+    }
+
+    /// Posts a run, waits for it, and gives the run.
+    #[track_caller]
+    pub fn run<'a>(&'a self, body: Value) -> impl Future<Output = Value> + 'a {
+        async move {
+            let answer = self.post("/v1/runs?wait=60", &with_model(body)).await;
+            let run = answer.json();
+            assert_eq!((answer.status.as_u16(), run["status"].as_str()), (201, Some("completed")), "{run:#}");
+            run
+        }
+    }
+
+    /// Captures one text and gives the id of its cache.
+    pub async fn capture(&self, text: &str, capture: Value) -> String {
+        let run = self.run(json!({"input": text, "capture": capture})).await;
+        run["caches"][0].as_str().unwrap().to_owned()
+    }
+}
+
+pub fn with_model(mut body: Value) -> Value {
+    body.as_object_mut().unwrap().entry("model").or_insert(json!(MODEL));
+    body
+}
+
+pub fn request(method: Method, uri: &str, headers: &[(&str, &str)], body: Body) -> Request<Body> {
+    let builder = Request::builder().method(method).uri(uri);
+    headers.iter().fold(builder, |b, (name, value)| b.header(*name, *value)).body(body).unwrap()
+}
+
+fn sources() -> Vec<ModelSource> {
+    vec![ModelSource { id: MODEL.to_owned(), path: golden("llama/gqa_tied") }]
+}
+
+fn config(folder: &TempDir, limits: &Limits, api: &ApiConfig) -> Config {
+    Config {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        data_dir: folder.path().to_owned(),
+        models: sources(),
+        load: LoadOptions::default(),
+        limits: limits.clone(),
+        api: api.clone(),
+        threads: 2,
+    }
+}
+
+/// Fails on any answer that the specification does not list.
+fn check_listed(method: &Method, path: &str, answer: &Answer) {
+    static SPEC: OnceLock<Value> = OnceLock::new();
+    let spec = SPEC.get_or_init(|| serde_json::from_str(openapi::json()).unwrap());
+    if method == Method::OPTIONS {
+        return;
+    }
+    let method = if method == Method::HEAD { "get".to_owned() } else { method.as_str().to_lowercase() };
+    let paths = spec["paths"].as_object().unwrap();
+    let Some(operation) = paths.iter().find_map(|(template, item)| matches(template, path).then(|| &item[&method])) else { return };
+    if operation.is_null() {
+        assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
+        return;
+    }
+    let listed: BTreeSet<&String> = operation["responses"].as_object().unwrap().keys().collect();
+    assert!(listed.contains(&answer.status.as_str().to_owned()), "{method} {path} answered {} and lists {listed:?}: {:?}", answer.status, answer.body);
+    let response = &operation["responses"][answer.status.as_str()];
+    if let (Some(content), Some(sent)) = (response["content"].as_object(), answer.headers.get(header::CONTENT_TYPE)) {
+        let sent = sent.to_str().unwrap().split(';').next().unwrap();
+        assert!(content.keys().any(|k| k.split(';').next() == Some(sent)), "{method} {path} answered {sent}");
+    }
+}
+
+fn matches(template: &str, path: &str) -> bool {
+    let (template, path): (Vec<&str>, Vec<&str>) = (template.split('/').collect(), path.split('/').collect());
+    template.len() == path.len() && template.iter().zip(path).all(|(t, p)| t.starts_with('{') || *t == p)
+}
+
+/// Little-endian float32 values.
+pub fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+}
+
+/// The numbers of nested JSON arrays.
+pub fn flat(values: &Value) -> Vec<f32> {
+    match values {
+        Value::Array(items) => items.iter().flat_map(flat).collect(),
+        number => vec![number.as_f64().unwrap_or(f64::NAN) as f32],
+    }
+}
