@@ -76,6 +76,12 @@ impl Blobs {
         Self { root: root.to_owned(), lock: None, in_flight: Mutex::default() }
     }
 
+    /// Whether a store has the folder for writing: this one, or that of another process.
+    pub(super) fn has_writer(&self) -> bool {
+        let free = |file: File| file.try_lock_shared().is_ok();
+        self.lock.is_some() || File::open(self.root.join("lock")).is_ok_and(|file| !free(file))
+    }
+
     /// The index's file.
     pub(super) fn index(&self) -> PathBuf {
         self.root.join("index.sqlite")

@@ -7,11 +7,10 @@ use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     Store,
-    complete::CACHE_TAGS,
     error::StoreError,
     gc,
     rows::{Fields, hex_list, to_json},
-    runs::insert_tags,
+    runs::{Tagged, insert_tags, tag_rows},
     tensors::{Location, StoredCache},
     writer::{Tx, Write},
 };
@@ -273,7 +272,7 @@ impl Write for PatchCache {
                 .bind(self.id.as_bytes().as_slice())
                 .execute(&mut *tx.conn)
                 .await?;
-            insert_tags(tx, CACHE_TAGS, self.tenant, self.id.as_bytes(), &to_json(tags)?).await?;
+            insert_tags(tx, Tagged::Caches, &tag_rows(self.tenant, self.id.as_bytes(), tags)).await?;
         }
         Ok(())
     }

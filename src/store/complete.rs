@@ -12,7 +12,7 @@ use super::{
     queue::units_json,
     reuse::ExtentId,
     rows::{Fields, hex_list, int, now, to_json},
-    runs::insert_tags,
+    runs::{TagRow, Tagged, insert_tags, tag_rows},
     writer::{Tx, Write},
 };
 use crate::domain::{CacheId, Code, NewItem, Problem, RunId, TenantId, TensorStats};
@@ -290,16 +290,10 @@ async fn insert_caches(tx: &mut Tx<'_>, caches: &[CacheRow<'_>]) -> Result<(), S
         });
         query.build().persistent(false).execute(&mut *tx.conn).await?;
     }
-    for cache in caches.iter().filter(|c| !c.item.tags.is_empty()) {
-        let tags = to_json(&cache.item.tags)?;
-        insert_tags(tx, CACHE_TAGS, cache.unit.tenant, cache.id.as_bytes(), &tags).await?;
-    }
-    Ok(())
+    let tags: Vec<TagRow<'_>> =
+        caches.iter().flat_map(|c| tag_rows(c.unit.tenant, c.id.as_bytes(), &c.item.tags)).collect();
+    insert_tags(tx, Tagged::Caches, &tags).await
 }
-
-/// Adds the tags of a cache: tenant, cache, JSON array.
-pub(super) const CACHE_TAGS: &str = "INSERT OR IGNORE INTO cache_tags (tenant_id, tag, cache_id, position) \
-                                     SELECT ?1, value, ?2, key FROM json_each(?3)";
 
 /// Marks items as done or failed and ends the runs that have nothing left.
 async fn end_items(

@@ -1,6 +1,9 @@
 //! Writing a pack: one safetensors file, streamed hook by hook while the forward pass runs.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::{BitAnd, BitOr, Not, Range},
+    sync::Arc,
+};
 
 use super::{
     Store,
@@ -257,28 +260,32 @@ impl FinishedPack {
 /// Adds the NaNs and infinities among encoded values; the -inf of masked attention scores is meant, and not counted.
 fn count_special(dtype: Dtype, site: Site, bytes: &[u8], stats: &mut TensorStats) {
     let masked = site == Site::AttnScores;
-    // an all-ones exponent is an infinity where the fraction is zero, else a NaN
     match dtype {
         Dtype::Float32 => {
-            count_bits(bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)), 0x7f80_0000, 31, masked, stats)
+            let words = bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b));
+            count_words(words, 0x7f80_0000, 0x8000_0000, masked, stats);
         }
-        Dtype::Float16 => count_bits(half_words(bytes), 0x7c00, 15, masked, stats),
-        Dtype::BFloat16 => count_bits(half_words(bytes), 0x7f80, 15, masked, stats),
+        Dtype::Float16 => count_words(half_words(bytes), 0x7c00, 0x8000, masked, stats),
+        Dtype::BFloat16 => count_words(half_words(bytes), 0x7f80, 0x8000, masked, stats),
     }
 }
 
-fn half_words(bytes: &[u8]) -> impl Iterator<Item = u32> {
-    bytes.as_chunks().0.iter().map(|b| u32::from(u16::from_le_bytes(*b)))
+fn half_words(bytes: &[u8]) -> impl Iterator<Item = u16> + Clone {
+    bytes.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b))
 }
 
-fn count_bits(words: impl Iterator<Item = u32>, infinity: u32, sign: u32, masked: bool, stats: &mut TensorStats) {
-    let magnitude = (1 << sign) - 1;
-    let (mut n_nan, mut n_inf, mut n_masked) = (0u64, 0u64, 0u64);
+/// An all-ones exponent, which is that of `infinity`, means an infinity where the fraction is zero, else a NaN.
+fn count_words<W>(words: impl Iterator<Item = W> + Clone, infinity: W, sign: W, masked: bool, stats: &mut TensorStats)
+where
+    W: Copy + Ord + BitAnd<Output = W> + BitOr<Output = W> + Not<Output = W>,
+{
+    // nearly always nothing is found; this pass without branches is a fraction of the counting one
+    if !words.clone().fold(false, |any, word| any | (word & !sign >= infinity)) {
+        return;
+    }
     for word in words {
-        n_nan += u64::from(word & magnitude > infinity);
-        n_inf += u64::from(word & magnitude == infinity);
-        n_masked += u64::from(word == infinity | (1 << sign));
+        let magnitude = word & !sign;
+        stats.n_nan += u64::from(magnitude > infinity);
+        stats.n_inf += u64::from(magnitude == infinity && !(masked && word == infinity | sign));
     }
-    stats.n_nan += n_nan;
-    stats.n_inf += if masked { n_inf - n_masked } else { n_inf };
 }

@@ -16,8 +16,8 @@ use super::{
 };
 use crate::domain::{CacheId, Hook, NewRun, Run, RunId, RunStatus, TenantId};
 
-/// Items inserted by one statement.
-const ITEMS_A_STATEMENT: usize = 1000;
+/// Rows inserted by one statement: four binds each.
+const ROWS_A_STATEMENT: usize = 1000;
 
 /// What became of a new run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,18 +162,38 @@ fn decode(row: &SqliteRow) -> Result<Run, StoreError> {
     })
 }
 
-/// Adds the tags of a run or a cache; a repeated one counts once.
+/// What bears tags.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Tagged {
+    Runs,
+    Caches,
+}
+
+/// Tags, each with its tenant, its bearer's id and its place among the bearer's tags.
+pub(super) type TagRow<'a> = (TenantId, &'a [u8], usize, &'a str);
+
+/// The tags of one bearer.
+pub(super) fn tag_rows<'a>(tenant: TenantId, bearer: &'a [u8], tags: &'a [String]) -> Vec<TagRow<'a>> {
+    tags.iter().enumerate().map(|(position, tag)| (tenant, bearer, position, tag.as_str())).collect()
+}
+
+/// Adds tags; one that its bearer has already counts once.
 ///
 /// # Errors
 /// [`StoreError::Database`].
-pub(super) async fn insert_tags(
-    tx: &mut Tx<'_>,
-    statement: &'static str,
-    tenant: TenantId,
-    owner: &[u8],
-    tags: &str,
-) -> Result<(), StoreError> {
-    sqlx::query(statement).bind(tenant.0).bind(owner).bind(tags).execute(&mut *tx.conn).await?;
+pub(super) async fn insert_tags(tx: &mut Tx<'_>, what: Tagged, tags: &[TagRow<'_>]) -> Result<(), StoreError> {
+    for chunk in tags.chunks(ROWS_A_STATEMENT) {
+        let mut query = QueryBuilder::<Sqlite>::new(match what {
+            Tagged::Runs => "INSERT OR IGNORE INTO run_tags (tenant_id, run_id, position, tag) ",
+            Tagged::Caches => "INSERT OR IGNORE INTO cache_tags (tenant_id, cache_id, position, tag) ",
+        });
+        query.push_values(chunk, |mut row, (tenant, bearer, position, tag)| {
+            // a position only sorts; nobody posts 2^63 tags
+            let position = i64::try_from(*position).unwrap_or(i64::MAX);
+            row.push_bind(tenant.0).push_bind(*bearer).push_bind(position).push_bind(*tag);
+        });
+        query.build().persistent(false).execute(&mut *tx.conn).await?;
+    }
     Ok(())
 }
 
@@ -181,8 +201,7 @@ struct InsertRun {
     tenant: TenantId,
     model: String,
     reuse: bool,
-    /// JSON
-    tags: Option<String>,
+    tags: Vec<String>,
     /// JSON
     metadata: String,
     idempotency: Option<(String, [u8; 32])>,
@@ -209,7 +228,7 @@ impl InsertRun {
             tenant: run.tenant,
             model: run.model.clone(),
             reuse: run.reuse,
-            tags: (!run.tags.is_empty()).then(|| to_json(&run.tags)).transpose()?,
+            tags: run.tags.clone(),
             metadata: to_json(&run.metadata)?,
             idempotency: run.idempotency.clone(),
             hook_sets,
@@ -263,18 +282,14 @@ impl Write for InsertRun {
         if !self.insert(tx, id).await? {
             return self.earlier(tx).await;
         }
-        if let Some(tags) = &self.tags {
-            let statement = "INSERT OR IGNORE INTO run_tags (tenant_id, tag, run_id, position) \
-                             SELECT ?1, value, ?2, key FROM json_each(?3)";
-            insert_tags(tx, statement, self.tenant, id.as_bytes(), tags).await?;
-        }
+        insert_tags(tx, Tagged::Runs, &tag_rows(self.tenant, id.as_bytes(), &self.tags)).await?;
         let mut known = HookSets::default();
         let mut sets = Vec::with_capacity(self.hook_sets.len());
         for hooks in &self.hook_sets {
             sets.push(known.id(tx.conn, hooks).await?);
         }
         let mut index = 0;
-        for chunk in self.items.chunks(ITEMS_A_STATEMENT) {
+        for chunk in self.items.chunks(ROWS_A_STATEMENT) {
             let mut query =
                 QueryBuilder::<Sqlite>::new("INSERT INTO run_items (run_id, item_index, hook_set_id, payload) ");
             query.push_values(chunk, |mut row, (set, payload)| {

@@ -6,6 +6,7 @@ mod packs;
 mod reuse;
 mod runs;
 mod verify;
+mod walk;
 
 use std::{
     fs,

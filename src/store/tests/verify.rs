@@ -80,6 +80,8 @@ async fn gc_removes_what_nobody_uses_and_leaves_what_is_being_written() {
     fs::create_dir_all(orphan.parent().unwrap()).unwrap();
     fs::write(&orphan, [0; 10]).unwrap();
     assert_eq!(issues(&f.store).await, ["the index does not know this file (gc removes it)"]);
+    let reader = Store::open_read_only(f.dir.path()).await.unwrap();
+    assert!(issues(&reader).await.is_empty(), "another process may be about to complete it");
     let next = f.submit(vec![simple(&[2])]).await;
     let writing = f.store.begin_pack(header(next, vec![(0, simple(&[2]))])).unwrap();
     let (finished, _) = f.pack(next, vec![(0, simple(&[2]))]);
@@ -117,4 +119,9 @@ async fn gc_removes_what_nobody_uses_and_leaves_what_is_being_written() {
     assert_eq!(f.store.items(last, &[0]).await.unwrap().len(), 1);
     f.stored(vec![simple(&[5])]).await;
     assert!(f.store.verify().await.unwrap().is_clean());
+
+    // with no server there, a reader tells of unknown files too
+    fs::write(&orphan, [0; 10]).unwrap();
+    f.store.close().await;
+    assert_eq!(issues(&reader).await.len(), 1);
 }
