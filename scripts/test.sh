@@ -28,8 +28,7 @@ scripts/fetch_demo_model.sh
 
 step "cargo test"
 cargo test --locked
-# The tests' own profile: this links the program and compiles nothing twice.
-cargo build --locked
+# This built the program too, in the tests' own profile; `cargo build` would choose other features and compile it all again.
 
 step "Python packages ($requirements)"
 [[ -x $python ]] || python3 -m venv .venv || {

@@ -69,7 +69,11 @@ impl Layers {
         if let Some(first) = self.tensors.first()
             && first.dims() != tensor.dims()
         {
-            return Err(ActivationError::Shape { layer, found: tensor.dims().to_vec(), expected: first.dims().to_vec() });
+            return Err(ActivationError::Shape {
+                layer,
+                found: tensor.dims().to_vec(),
+                expected: first.dims().to_vec(),
+            });
         }
         self.tensors.push(tensor);
         Ok(())

@@ -95,7 +95,6 @@ impl App {
     }
 
     /// The service, for tests that need no socket.
-    #[must_use]
     pub fn router(&self) -> Router {
         self.router.clone()
     }

@@ -111,13 +111,23 @@ impl Archive {
         found.into_iter().flatten().next().ok_or(ArchiveError::NotFound(id))
     }
 
-    fn layers(&self, id: CacheId, site: Site, positions: Option<&crate::domain::Positions>) -> Result<Vec<Tensor>, ArchiveError> {
+    fn layers(
+        &self,
+        id: CacheId,
+        site: Site,
+        positions: Option<&crate::domain::Positions>,
+    ) -> Result<Vec<Tensor>, ArchiveError> {
         let stored = self.stored(id)?;
         let hooks: Vec<Hook> = stored.cache.capture.hooks.iter().filter(|h| h.site() == site).copied().collect();
         hooks.into_iter().map(|hook| self.read(&stored, hook, positions)).collect()
     }
 
-    fn read(&self, stored: &StoredCache, hook: Hook, positions: Option<&crate::domain::Positions>) -> Result<Tensor, ArchiveError> {
+    fn read(
+        &self,
+        stored: &StoredCache,
+        hook: Hook,
+        positions: Option<&crate::domain::Positions>,
+    ) -> Result<Tensor, ArchiveError> {
         let selection = Selection::of(&stored.cache, stored.cache.hook_index(hook)?, positions)?;
         let bytes = stored.read_many_blocking(&self.store, &selection.reads())?.concat();
         let dtype = match stored.cache.capture.dtype {

@@ -133,12 +133,15 @@ impl Cli {
 impl Serve {
     fn run(self) -> Result<(), String> {
         telemetry::start_logging(self.log_format, &self.log).map_err(|e| format!("--log {}: {e}", self.log))?;
-        if let Some(twice) = self.models.iter().enumerate().find(|(i, m)| self.models[..*i].iter().any(|o| o.id == m.id)) {
+        if let Some(twice) =
+            self.models.iter().enumerate().find(|(i, m)| self.models[..*i].iter().any(|o| o.id == m.id))
+        {
             return Err(format!("--model {} is given twice", twice.1.id));
         }
         let threads = self.threads.map_or_else(cores, usize::from);
         // First of all: left alone, rayon asks the machine and not what this process may use.
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("compute-{i}")).build_global();
+        let pool =
+            rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("compute-{i}")).build_global();
         pool.map_err(|e| format!("the compute threads could not be started: {e}"))?;
         let config = Config {
             listen: self.listen,
@@ -177,7 +180,8 @@ fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, String> {
 /// Resolves at the first SIGINT or SIGTERM.
 async fn stop_signal() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
         tracing::error!("signals cannot be received; stop the server by killing it");
         return std::future::pending().await;
     };

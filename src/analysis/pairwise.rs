@@ -42,7 +42,9 @@ impl Metric {
     pub fn of(self, a: &[f32], b: &[f32]) -> Option<f64> {
         let value = match self {
             Self::Dot => dot(a, b),
-            Self::Euclidean => a.iter().zip(b).map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2)).sum::<f64>().sqrt(),
+            Self::Euclidean => {
+                a.iter().zip(b).map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2)).sum::<f64>().sqrt()
+            }
             Self::Cosine => {
                 // Two roots, not the root of the product: a product of squares overflows sooner.
                 let norms = dot(a, a).sqrt() * dot(b, b).sqrt();
@@ -64,10 +66,8 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
 #[must_use]
 pub fn matrix(metric: Metric, vectors: &[&[f32]]) -> Vec<Vec<Option<f64>>> {
     let n = vectors.len();
-    let upper: Vec<Vec<Option<f64>>> = (0..n)
-        .into_par_iter()
-        .map(|i| (i..n).map(|j| metric.of(vectors[i], vectors[j])).collect())
-        .collect();
+    let upper: Vec<Vec<Option<f64>>> =
+        (0..n).into_par_iter().map(|i| (i..n).map(|j| metric.of(vectors[i], vectors[j])).collect()).collect();
     (0..n).map(|i| (0..n).map(|j| upper[i.min(j)][i.abs_diff(j)]).collect()).collect()
 }
 

@@ -8,7 +8,10 @@ use utoipa::ToSchema;
 
 use super::{
     caches::tensors::read_means,
-    dto::{cache::layers_with, capture::{LayersSchema, PositionsSchema}},
+    dto::{
+        cache::layers_with,
+        capture::{LayersSchema, PositionsSchema},
+    },
     error::ApiResult,
     extract::{JsonBody, NoQuery, Query, Tenant},
     problems::ComparisonProblems,
@@ -112,8 +115,11 @@ pub struct ComparisonDto {
     caches: Option<Vec<String>>,
     /// For each metric a matrix per layer, `[layer][i][j]`; null where undefined.
     #[serde(skip_serializing_if = "Option::is_none")]
-    values: Option<BTreeMap<&'static str, Vec<Vec<Vec<Option<f64>>>>>>,
+    values: Option<BTreeMap<&'static str, Vec<Matrix>>>,
 }
+
+/// `[i][j]`.
+type Matrix = Vec<Vec<Option<f64>>>;
 
 /// One pair.
 #[derive(Debug, Serialize, ToSchema)]
@@ -143,21 +149,30 @@ pub async fn compare(
     let metrics = distinct(&request.metrics)?;
     let position = request.position.clone().unwrap_or_default();
     if position.keeps_axis() {
-        return Err(Problem::at(Code::InvalidValue, "/position", "a comparison takes one position: an integer, \"last\" or \"mean\"").into());
+        return Err(Problem::at(
+            Code::InvalidValue,
+            "/position",
+            "a comparison takes one position: an integer, \"last\" or \"mean\"",
+        )
+        .into());
     }
     let sides = Sides::of(&request)?;
     let caches = load(state.engine.store(), tenant, &sides).await?;
     let hooks = hooks(&request, &caches, &sides)?;
     let per_layer = sides.n_values() * metrics.len();
     if per_layer.saturating_mul(hooks.len()) > MAX_VALUES {
-        let detail = format!("the answer would hold {} numbers; {MAX_VALUES} are allowed. Compare fewer caches or layers at once", per_layer.saturating_mul(hooks.len()));
+        let detail = format!(
+            "the answer would hold {} numbers; {MAX_VALUES} are allowed. Compare fewer caches or layers at once",
+            per_layer.saturating_mul(hooks.len())
+        );
         return Err(Problem::new(Code::ResultTooLarge, detail).into());
     }
     let mut layers = Vec::new();
     for hook in &hooks {
         let vectors = vectors(state.engine.store(), &caches, *hook, &position, &sides).await?;
         let (metrics, sides, pool) = (metrics.clone(), sides.clone(), Arc::clone(&state.analysis));
-        let values = tokio::task::spawn_blocking(move || pool.install(|| layer_values(&metrics, &vectors, &sides))).await;
+        let values =
+            tokio::task::spawn_blocking(move || pool.install(|| layer_values(&metrics, &vectors, &sides))).await;
         layers.push(values.map_err(|_| Problem::new(Code::Internal, "the comparison could not be computed"))?);
     }
     let site = hooks[0].site();
@@ -190,9 +205,19 @@ impl Sides {
         let mut place = std::collections::HashMap::new();
         let mut read = |name: &str, list: &Option<Vec<String>>| -> Result<Vec<usize>, Problem> {
             let list = list.as_ref().filter(|l| !l.is_empty());
-            let list = list.ok_or_else(|| Problem::at(Code::InvalidBody, format!("/{name}"), format!("this mode needs {name}, a list of cache ids")))?;
+            let list = list.ok_or_else(|| {
+                Problem::at(
+                    Code::InvalidBody,
+                    format!("/{name}"),
+                    format!("this mode needs {name}, a list of cache ids"),
+                )
+            })?;
             if list.len() > MAX_CACHES {
-                return Err(Problem::at(Code::ResultTooLarge, format!("/{name}"), format!("at most {MAX_CACHES} caches are compared at once")));
+                return Err(Problem::at(
+                    Code::ResultTooLarge,
+                    format!("/{name}"),
+                    format!("at most {MAX_CACHES} caches are compared at once"),
+                ));
             }
             let index = |(i, text): (usize, &String)| {
                 let pointer = format!("/{name}/{i}");
@@ -205,7 +230,11 @@ impl Sides {
             list.iter().enumerate().map(index).collect()
         };
         let unused = |name: &str, given: bool| {
-            if given { Err(Problem::at(Code::InvalidBody, format!("/{name}"), format!("{name} has no meaning in this mode"))) } else { Ok(()) }
+            if given {
+                Err(Problem::at(Code::InvalidBody, format!("/{name}"), format!("{name} has no meaning in this mode")))
+            } else {
+                Ok(())
+            }
         };
         let (a, b) = match request.mode {
             Mode::Pairs => {
@@ -260,7 +289,10 @@ async fn load(store: &Store, tenant: TenantId, sides: &Sides) -> Result<Vec<Arc<
 
 /// The hooks compared, one per layer, all of one site.
 fn hooks(request: &Comparison, caches: &[Arc<StoredCache>], sides: &Sides) -> Result<Vec<Hook>, Problem> {
-    let name: HookName = request.hook.parse().map_err(|e: crate::domain::hook::UnknownHook| Problem::at(Code::UnknownHook, "/hook", e.to_string()))?;
+    let name: HookName = request
+        .hook
+        .parse()
+        .map_err(|e: crate::domain::hook::UnknownHook| Problem::at(Code::UnknownHook, "/hook", e.to_string()))?;
     let hooks = match name {
         HookName::Full(hook) => vec![hook],
         HookName::Short(site) => {
@@ -275,7 +307,11 @@ fn hooks(request: &Comparison, caches: &[Arc<StoredCache>], sides: &Sides) -> Re
         }
     };
     if hooks.is_empty() {
-        return Err(Problem::at(Code::HookNotStored, "/hook", format!("the caches share no layer of {}", request.hook)));
+        return Err(Problem::at(
+            Code::HookNotStored,
+            "/hook",
+            format!("the caches share no layer of {}", request.hook),
+        ));
     }
     for (cache, (_, pointer)) in caches.iter().zip(&sides.ids) {
         if let Some(missing) = hooks.iter().find(|h| cache.cache.hook_index(**h).is_err()) {
@@ -295,7 +331,13 @@ fn shared_layers(caches: &[Arc<StoredCache>], site: Site) -> Vec<usize> {
 }
 
 /// The vector of each cache at one hook and position, in float32.
-async fn vectors(store: &Store, caches: &[Arc<StoredCache>], hook: Hook, position: &Positions, sides: &Sides) -> Result<Vec<Vec<f32>>, Problem> {
+async fn vectors(
+    store: &Store,
+    caches: &[Arc<StoredCache>],
+    hook: Hook,
+    position: &Positions,
+    sides: &Sides,
+) -> Result<Vec<Vec<f32>>, Problem> {
     let select = |(cache, (_, pointer)): (&Arc<StoredCache>, &(CacheId, String))| {
         let selection = Selection::of(&cache.cache, cache.cache.hook_index(hook)?, Some(position));
         selection.map_err(|p| Problem::at(p.code, pointer, p.detail))
@@ -325,13 +367,15 @@ async fn vectors(store: &Store, caches: &[Arc<StoredCache>], hook: Hook, positio
 }
 
 /// For each metric: the values of the pairs, or the rows of the matrix.
-type LayerValues = Vec<Vec<Vec<Option<f64>>>>;
+type LayerValues = Vec<Matrix>;
 
 fn layer_values(metrics: &[Metric], vectors: &[Vec<f32>], sides: &Sides) -> LayerValues {
     metrics
         .iter()
         .map(|metric| match sides.mode {
-            Mode::Pairs => vec![sides.a.iter().zip(&sides.b).map(|(i, j)| metric.of(&vectors[*i], &vectors[*j])).collect()],
+            Mode::Pairs => {
+                vec![sides.a.iter().zip(&sides.b).map(|(i, j)| metric.of(&vectors[*i], &vectors[*j])).collect()]
+            }
             Mode::Matrix => {
                 let views: Vec<&[f32]> = sides.a.iter().map(|i| vectors[*i].as_slice()).collect();
                 analysis::matrix(*metric, &views)
@@ -340,19 +384,34 @@ fn layer_values(metrics: &[Metric], vectors: &[Vec<f32>], sides: &Sides) -> Laye
         .collect()
 }
 
-fn answer(request: &Comparison, site: Site, position: Positions, numbers: Vec<usize>, layers: Vec<LayerValues>, sides: &Sides, metrics: &[Metric]) -> ComparisonDto {
+fn answer(
+    request: &Comparison,
+    site: Site,
+    position: Positions,
+    numbers: Vec<usize>,
+    layers: Vec<LayerValues>,
+    sides: &Sides,
+    metrics: &[Metric],
+) -> ComparisonDto {
     let hook = site.name().strip_prefix("hook_").unwrap_or(site.name()).to_owned();
     let id = |i: &usize| sides.ids[*i].0.to_string();
-    let mut dto = ComparisonDto { mode: request.mode, hook, position, layers: numbers, pairs: None, caches: None, values: None };
+    let mut dto =
+        ComparisonDto { mode: request.mode, hook, position, layers: numbers, pairs: None, caches: None, values: None };
     match sides.mode {
         Mode::Pairs => {
-            let of_pair = |p: usize| metrics.iter().enumerate().map(|(m, metric)| (metric.name(), layers.iter().map(|l| l[m][0][p]).collect())).collect();
+            let of_pair = |p: usize| {
+                metrics
+                    .iter()
+                    .enumerate()
+                    .map(|(m, metric)| (metric.name(), layers.iter().map(|l| l[m][0][p]).collect()))
+                    .collect()
+            };
             let pair = |(p, (a, b)): (usize, (&usize, &usize))| Pair { a: id(a), b: id(b), values: of_pair(p) };
             dto.pairs = Some(sides.a.iter().zip(&sides.b).enumerate().map(pair).collect());
         }
         Mode::Matrix => {
             dto.caches = Some(sides.a.iter().map(id).collect());
-            let mut values: BTreeMap<&'static str, Vec<Vec<Vec<Option<f64>>>>> = BTreeMap::new();
+            let mut values: BTreeMap<&'static str, Vec<Matrix>> = BTreeMap::new();
             for layer in layers {
                 for (metric, matrix) in metrics.iter().zip(layer) {
                     values.entry(metric.name()).or_default().push(matrix);

@@ -55,7 +55,11 @@ impl From<Problem> for ProblemDto {
             status: p.code.status(),
             detail: p.detail,
             code: p.code.name(),
-            errors: p.errors.into_iter().map(|FieldError { pointer, detail }| FieldErrorDto { pointer, detail }).collect(),
+            errors: p
+                .errors
+                .into_iter()
+                .map(|FieldError { pointer, detail }| FieldErrorDto { pointer, detail })
+                .collect(),
         }
     }
 }
@@ -96,12 +100,17 @@ impl IntoResponse for ApiError {
 
 /// No such route.
 pub async fn route_not_found() -> ApiError {
-    Problem::new(Code::RouteNotFound, "there is nothing at this path; the routes are listed at /docs and in /openapi.json").into()
+    Problem::new(
+        Code::RouteNotFound,
+        "there is nothing at this path; the routes are listed at /docs and in /openapi.json",
+    )
+    .into()
 }
 
 /// The route exists with other methods, which the `Allow` header lists.
 pub async fn method_not_allowed() -> ApiError {
-    Problem::new(Code::MethodNotAllowed, "this path does not take this method; the Allow header lists those it takes").into()
+    Problem::new(Code::MethodNotAllowed, "this path does not take this method; the Allow header lists those it takes")
+        .into()
 }
 
 /// A handler panicked: the client learns nothing but that, the log has the rest.

@@ -68,7 +68,9 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let error = match result {
         Ok(value) => match deserializer.end() {
             Ok(()) => return Ok(value),
-            Err(e) => return Err(Problem::new(Code::InvalidJson, format!("there is something behind the JSON value: {e}"))),
+            Err(e) => {
+                return Err(Problem::new(Code::InvalidJson, format!("there is something behind the JSON value: {e}")));
+            }
         },
         Err(e) => e,
     };
@@ -101,9 +103,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
         let query = parts.uri.query().unwrap_or("");
         let pairs = form_urlencoded::parse(query.as_bytes());
         let deserializer = serde_html_form::Deserializer::new(pairs);
-        serde_path_to_error::deserialize(deserializer)
-            .map(Self)
-            .map_err(|e| Problem::at(Code::InvalidQuery, pointer(e.path()).trim_start_matches('/'), e.inner().to_string()).into())
+        serde_path_to_error::deserialize(deserializer).map(Self).map_err(|e| {
+            Problem::at(Code::InvalidQuery, pointer(e.path()).trim_start_matches('/'), e.inner().to_string()).into()
+        })
     }
 }
 

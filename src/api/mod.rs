@@ -86,14 +86,25 @@ pub fn router(state: ApiState) -> Router {
 /// Which pages may call, and which headers of ours their scripts may read.
 fn cors(origins: &[HeaderValue]) -> CorsLayer {
     let exposed = [
-        header::ETAG, header::LOCATION, header::CONTENT_RANGE, header::ACCEPT_RANGES, header::RETRY_AFTER,
-        header::CONTENT_DISPOSITION, REQUEST_ID,
+        header::ETAG,
+        header::LOCATION,
+        header::CONTENT_RANGE,
+        header::ACCEPT_RANGES,
+        header::RETRY_AFTER,
+        header::CONTENT_DISPOSITION,
+        REQUEST_ID,
     ];
     let layer = CorsLayer::new()
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE])
         .allow_headers([
-            header::CONTENT_TYPE, header::ACCEPT, header::AUTHORIZATION, header::RANGE, header::IF_NONE_MATCH, header::IF_RANGE,
-            HeaderName::from_static("idempotency-key"), REQUEST_ID,
+            header::CONTENT_TYPE,
+            header::ACCEPT,
+            header::AUTHORIZATION,
+            header::RANGE,
+            header::IF_NONE_MATCH,
+            header::IF_RANGE,
+            HeaderName::from_static("idempotency-key"),
+            REQUEST_ID,
         ])
         .expose_headers(exposed.into_iter().chain(tensor::EXPOSED).collect::<Vec<_>>())
         .max_age(Duration::from_secs(3600));
@@ -120,7 +131,9 @@ async fn measure(request: Request, next: Next) -> Response {
     let started = std::time::Instant::now();
     let response = next.run(request).await;
     let status = response.status().as_u16().to_string();
-    metrics::histogram!("residuum_http_seconds", "route" => route.clone(), "method" => method.clone()).record(started.elapsed().as_secs_f64());
-    metrics::counter!("residuum_http_requests_total", "route" => route, "method" => method, "status" => status).increment(1);
+    metrics::histogram!("residuum_http_seconds", "route" => route.clone(), "method" => method.clone())
+        .record(started.elapsed().as_secs_f64());
+    metrics::counter!("residuum_http_requests_total", "route" => route, "method" => method, "status" => status)
+        .increment(1);
     response
 }

@@ -56,7 +56,11 @@ pub async fn get_model(
         Some((id, model)) => Ok(Json(describe(id.clone(), model, true))),
         None => {
             let names: Vec<&str> = all.iter().map(|(id, _)| id.as_str()).collect();
-            Err(Problem::new(Code::ModelNotFound, format!("there is no such model here; there is {}", names.join(", "))).into())
+            Err(Problem::new(
+                Code::ModelNotFound,
+                format!("there is no such model here; there is {}", names.join(", ")),
+            )
+            .into())
         }
     }
 }
@@ -86,12 +90,15 @@ pub async fn tokenize(
 
 fn tokens(request: Tokenize, tokenizer: &TextTokenizer) -> Result<Tokens, Problem> {
     let Tokenize { model, text, token_ids, messages, add_generation_prompt, template_kwargs, prepend_bos } = request;
-    let at = |pointer: &'static str| move |p: Problem| if p.errors.is_empty() { Problem::at(p.code, pointer, p.detail) } else { p.under(pointer) };
+    let at = |pointer: &'static str| {
+        move |p: Problem| if p.errors.is_empty() { Problem::at(p.code, pointer, p.detail) } else { p.under(pointer) }
+    };
     let (encoded, rendered) = match (text, token_ids, messages) {
         (Some(text), None, None) => (tokenizer.encode(&text, prepend_bos).map_err(at("/text"))?, None),
         (None, Some(ids), None) => (tokenizer.from_ids(&ids, prepend_bos).map_err(at("/token_ids"))?, None),
         (None, None, Some(messages)) => {
-            let rendered = render(tokenizer, messages, add_generation_prompt, &template_kwargs.unwrap_or_default()).map_err(at("/messages"))?;
+            let rendered = render(tokenizer, messages, add_generation_prompt, &template_kwargs.unwrap_or_default())
+                .map_err(at("/messages"))?;
             (tokenizer.encode_chat(&rendered, prepend_bos).map_err(at("/messages"))?, Some(rendered))
         }
         _ => return Err(Problem::at(Code::InvalidBody, "/text", "give exactly one of text, token_ids and messages")),
@@ -101,7 +108,12 @@ fn tokens(request: Tokenize, tokenizer: &TextTokenizer) -> Result<Tokens, Proble
     Ok(Tokens { model, n_tokens: ids.len(), token_ids: ids, tokens, special, offsets, bos: bos.into(), rendered })
 }
 
-fn render(tokenizer: &TextTokenizer, messages: Vec<Map<String, Value>>, prompt: Option<bool>, kwargs: &Map<String, Value>) -> Result<String, Problem> {
+fn render(
+    tokenizer: &TextTokenizer,
+    messages: Vec<Map<String, Value>>,
+    prompt: Option<bool>,
+    kwargs: &Map<String, Value>,
+) -> Result<String, Problem> {
     let messages: Vec<Value> = messages.into_iter().map(Value::Object).collect();
     let last_is_assistant = messages.last().and_then(|m| m.get("role")).is_some_and(|r| r == "assistant");
     tokenizer.render_chat(&messages, prompt.unwrap_or(!last_is_assistant), kwargs)

@@ -11,11 +11,12 @@ use super::error::ProblemDto;
 use crate::domain::{
     Code,
     Code::{
-        BlobDamaged, BodyTooLarge, CacheNotFound, ChatTemplateFailed, Conflict, EmptyInput, HookNotInCache, HookNotStored,
-        IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor, InvalidHeader, InvalidJson, InvalidQuery, InvalidValue,
-        LayerNotInCache, LayerOutOfRange, ModelNotFound, NoBosToken, NoChatTemplate, NotAcceptable, PositionOutOfRange, QueueFull,
-        RangeNotSatisfiable, ResultTooLarge, RunNotFound, ShapeMismatch, StoreFull, TokenOutOfVocabulary, TooManyItems,
-        TooManyTokens, Unavailable, UnknownCache, UnknownHook, UnknownModel, UnsupportedMediaType,
+        BlobDamaged, BodyTooLarge, CacheNotFound, ChatTemplateFailed, Conflict, EmptyInput, HookNotInCache,
+        HookNotStored, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor, InvalidHeader, InvalidJson,
+        InvalidQuery, InvalidValue, LayerNotInCache, LayerOutOfRange, ModelNotFound, NoBosToken, NoChatTemplate,
+        NotAcceptable, PositionOutOfRange, QueueFull, RangeNotSatisfiable, ResultTooLarge, RunNotFound, ShapeMismatch,
+        StoreFull, TokenOutOfVocabulary, TooManyItems, TooManyTokens, Unavailable, UnknownCache, UnknownHook,
+        UnknownModel, UnsupportedMediaType,
     },
 };
 
@@ -96,7 +97,8 @@ fn responses(codes: &[Code]) -> BTreeMap<String, RefOr<Response>> {
         .map(|(status, codes)| {
             let lines: Vec<String> = codes.iter().map(|c| format!("`{c}`: {}", c.title())).collect();
             let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(ProblemDto::name()))).build();
-            let response = ResponseBuilder::new().description(lines.join("; ")).content("application/problem+json", content);
+            let response =
+                ResponseBuilder::new().description(lines.join("; ")).content("application/problem+json", content);
             (status.to_string(), RefOr::T(response.build()))
         })
         .collect()

@@ -23,5 +23,5 @@ pub use ids::{CacheId, PackId, RunId, TenantId};
 pub use layout::{ItemSpan, PackLayout};
 pub use model::{HookInfo, ModelInfo};
 pub use problem::{Code, FieldError, Problem};
-pub use selection::Selection;
 pub use run::{NewItem, NewRun, Run, RunStatus};
+pub use selection::Selection;

@@ -55,7 +55,7 @@ impl Selection {
         let is_map = cache.capture.hooks[hook].site().is_attention_map();
         let Some(wanted) = positions else {
             let total: usize = stored_shape.iter().product();
-            return Ok(Self { hook, parts: vec![0..total], shape: stored_shape, axes: stored_axes, mean_of: None });
+            return Ok(Self { hook, parts: Vec::from([0..total]), shape: stored_shape, axes: stored_axes, mean_of: None });
         };
         let rows = stored_rows(cache, &stored, wanted)?;
         // The position axis is the first, or the second of an attention map [head, q, k].
@@ -75,7 +75,11 @@ impl Selection {
             shape.remove(usize::from(is_map));
         }
         if rows.averaged && is_map {
-            return Err(Problem::at(Code::InvalidValue, "position", "attention maps cannot be averaged when fetching; ask for queries"));
+            return Err(Problem::at(
+                Code::InvalidValue,
+                "position",
+                "attention maps cannot be averaged when fetching; ask for queries",
+            ));
         }
         Ok(Self { hook, parts, shape, axes, mean_of: rows.averaged.then_some(rows.indices.len()) })
     }
@@ -106,7 +110,10 @@ fn stored_rows(cache: &Cache, stored: &Rows, wanted: &Positions) -> Result<Store
         }
         (Rows::List(have), Rows::List(want)) => {
             let place: std::collections::HashMap<u32, usize> = have.iter().enumerate().map(|(i, p)| (*p, i)).collect();
-            let indices = want.iter().map(|p| place.get(p).copied().ok_or_else(|| lacking(&p.to_string()))).collect::<Result<_, _>>()?;
+            let indices = want
+                .iter()
+                .map(|p| place.get(p).copied().ok_or_else(|| lacking(&p.to_string())))
+                .collect::<Result<_, _>>()?;
             Ok(StoredRows { indices, averaged: false })
         }
     }
@@ -168,9 +175,9 @@ mod tests {
     fn rows_of_an_all_position_cache() {
         let c = cache(Positions::All);
         let whole = Selection::of(&c, 1, None).unwrap();
-        assert_eq!((whole.parts, whole.shape), (vec![0..12], vec![4, 3]));
+        assert_eq!((whole.parts, whole.shape), (Vec::from([0..12]), vec![4, 3]));
         let last = Selection::of(&c, 1, Some(&Positions::Last)).unwrap();
-        assert_eq!((last.parts, last.shape, last.axes), (vec![9..12], vec![3], vec![Axis::DModel]));
+        assert_eq!((last.parts, last.shape, last.axes), (Vec::from([9..12]), vec![3], vec![Axis::DModel]));
         let some = Selection::of(&c, 1, Some(&Positions::List(vec![0, 1, -1]))).unwrap();
         assert_eq!((some.parts, some.shape), (vec![0..6, 9..12], vec![3, 3]));
         let mean = Selection::of(&c, 1, Some(&Positions::Mean)).unwrap();
@@ -191,7 +198,7 @@ mod tests {
     #[test]
     fn what_was_not_stored_is_refused() {
         let last = cache(Positions::Last);
-        assert_eq!(Selection::of(&last, 1, Some(&Positions::One(3))).unwrap().parts, [0..3]);
+        assert_eq!(Selection::of(&last, 1, Some(&Positions::One(3))).unwrap().parts, Vec::from([0..3]));
         for p in [Positions::One(0), Positions::Mean, Positions::All, Positions::One(9)] {
             assert_eq!(Selection::of(&last, 1, Some(&p)).unwrap_err().code, Code::PositionOutOfRange, "{p}");
         }

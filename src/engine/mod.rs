@@ -170,8 +170,15 @@ impl Engine {
             });
             let model = loaded.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))?;
             let info = model.info();
-            tracing::info!(model = info.id, architecture = info.architecture, layers = info.n_layers,
-                parameters = info.n_params, fingerprint = info.fingerprint, seconds = started.elapsed().as_secs_f64(), "model loaded");
+            tracing::info!(
+                model = info.id,
+                architecture = info.architecture,
+                layers = info.n_layers,
+                parameters = info.n_params,
+                fingerprint = info.fingerprint,
+                seconds = started.elapsed().as_secs_f64(),
+                "model loaded"
+            );
             self.inner.models.ready(model);
         }
         self.recover().await;
@@ -182,7 +189,9 @@ impl Engine {
     async fn recover(&self) {
         let pending = match self.inner.store.pending().await {
             Ok(pending) => pending,
-            Err(e) => return tracing::error!(error = %e, "unfinished runs could not be read; they wait for the next start"),
+            Err(e) => {
+                return tracing::error!(error = %e, "unfinished runs could not be read; they wait for the next start");
+            }
         };
         for run in pending {
             if let Err(e) = self.requeue(&run).await {
@@ -261,7 +270,8 @@ impl Engine {
             return Err(Problem::new(Code::TooManyItems, detail));
         }
         let max_bytes = self.inner.limits.max_run_bytes;
-        let prepared = tokio::task::spawn_blocking(move || request::prepare(request, &model, max_bytes).map(|run| (run, model)));
+        let prepared =
+            tokio::task::spawn_blocking(move || request::prepare(request, &model, max_bytes).map(|run| (run, model)));
         prepared.await.unwrap_or_else(|e| {
             tracing::error!(error = %e, "preparing a run panicked");
             Err(Problem::new(Code::Internal, "the request could not be prepared"))
@@ -292,16 +302,24 @@ impl Engine {
             (queue.n_items(), queue.n_bytes())
         };
         // An empty queue takes any run that its own limits allow.
-        if items_waiting == 0 || (items_waiting + run.items.len() <= max_queued_items && bytes_waiting + bytes <= max_queued_bytes) {
+        if items_waiting == 0
+            || (items_waiting + run.items.len() <= max_queued_items && bytes_waiting + bytes <= max_queued_bytes)
+        {
             return Ok(());
         }
-        let detail = format!("{items_waiting} items with {bytes_waiting} bytes to capture are waiting; try again later");
+        let detail =
+            format!("{items_waiting} items with {bytes_waiting} bytes to capture are waiting; try again later");
         Err(Problem::new(Code::QueueFull, detail).retry_after(self.seconds_to_room(items_waiting)))
     }
 
     /// A guess at when half of the queue will be done.
     fn seconds_to_room(&self, items_waiting: usize) -> u32 {
-        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "clamped"
+        )]
         let guess = (items_waiting as f64 * 16.0 / self.inner.speed.get().max(1.0)) as u32;
         guess.clamp(1, 60)
     }
@@ -332,7 +350,15 @@ impl Engine {
         };
         let units = (0u32..)
             .zip(waiting)
-            .map(|(index, (key, n_tokens, n_bytes))| Unit { run: id, index, n_tokens, n_bytes, key, check_store: reuse, alone: false })
+            .map(|(index, (key, n_tokens, n_bytes))| Unit {
+                run: id,
+                index,
+                n_tokens,
+                n_bytes,
+                key,
+                check_store: reuse,
+                alone: false,
+            })
             .collect();
         self.inner.queue().push(units);
         self.inner.wake.notify_one();
@@ -450,9 +476,22 @@ impl Engine {
 }
 
 fn batch_key(tenant: TenantId, model: &str, item: &NewItem) -> Arc<BatchKey> {
-    Arc::new(BatchKey { model: model.to_owned(), tenant, hooks: Arc::clone(&item.capture.hooks), dtype: item.capture.dtype })
+    Arc::new(BatchKey {
+        model: model.to_owned(),
+        tenant,
+        hooks: Arc::clone(&item.capture.hooks),
+        dtype: item.capture.dtype,
+    })
 }
 
-fn unit(run: RunId, index: u32, item: &NewItem, key: Arc<BatchKey>, model: &Model, check_store: bool, alone: bool) -> Unit {
+fn unit(
+    run: RunId,
+    index: u32,
+    item: &NewItem,
+    key: Arc<BatchKey>,
+    model: &Model,
+    check_store: bool,
+    alone: bool,
+) -> Unit {
     Unit { run, index, n_tokens: item.token_ids.len(), n_bytes: item_bytes(item, model), key, check_store, alone }
 }

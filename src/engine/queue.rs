@@ -191,7 +191,15 @@ mod tests {
 
     fn units(run: RunId, n: u32, n_tokens: usize, key: &Arc<BatchKey>) -> Vec<Unit> {
         (0..n)
-            .map(|index| Unit { run, index, n_tokens, n_bytes: 10, key: Arc::clone(key), check_store: false, alone: false })
+            .map(|index| Unit {
+                run,
+                index,
+                n_tokens,
+                n_bytes: 10,
+                key: Arc::clone(key),
+                check_store: false,
+                alone: false,
+            })
             .collect()
     }
 

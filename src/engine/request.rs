@@ -99,7 +99,9 @@ pub fn prepare(request: RunRequest, model: &Model, max_run_bytes: u64) -> Result
             return Err(Problem::at(
                 Code::ResultTooLarge,
                 &input.pointer,
-                format!("with this input the run would store {bytes} bytes; a run may store {max_run_bytes}. Capture fewer hooks or positions"),
+                format!(
+                    "with this input the run would store {bytes} bytes; a run may store {max_run_bytes}. Capture fewer hooks or positions"
+                ),
             ));
         }
         items.push(item);
@@ -128,7 +130,8 @@ pub fn item_shapes(item: &NewItem, model: &Model) -> Vec<(String, Vec<usize>)> {
     let n_tokens = item.token_ids.len();
     let Ok(rows) = item.capture.positions.resolve(n_tokens) else { return Vec::new() };
     let keep = item.capture.positions.keeps_axis();
-    let shape = |h: &crate::domain::Hook| stored_shape(h.site(), &model.info().row_shape(h.site()), &rows, keep, n_tokens).0;
+    let shape =
+        |h: &crate::domain::Hook| stored_shape(h.site(), &model.info().row_shape(h.site()), &rows, keep, n_tokens).0;
     item.capture.hooks.iter().map(|h| (h.to_string(), shape(h))).collect()
 }
 
@@ -179,7 +182,9 @@ fn truncate(mut encoded: Encoded, how: Truncate, n_ctx: usize) -> Result<(Encode
     let excess = n - n_ctx;
     match how {
         Truncate::Error => {
-            let detail = format!("the input has {n} tokens and the model's context {n_ctx}; shorten it or set truncate to left or right");
+            let detail = format!(
+                "the input has {n} tokens and the model's context {n_ctx}; shorten it or set truncate to left or right"
+            );
             return Err(Problem::at(Code::TooManyTokens, "", detail));
         }
         Truncate::Right => {

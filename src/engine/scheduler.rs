@@ -140,7 +140,13 @@ async fn try_reuse(engine: &Arc<Inner>, units: &[Unit]) -> Result<Vec<(RunId, u3
         for ((unit, item, _), extent) in items.into_iter().zip(extents) {
             if let Some(extent) = extent {
                 found.push((unit.run, unit.index));
-                reused.push(ReusedCache { extent, cache: CacheId::generate(), run: unit.run, item_index: unit.index, item });
+                reused.push(ReusedCache {
+                    extent,
+                    cache: CacheId::generate(),
+                    run: unit.run,
+                    item_index: unit.index,
+                    item,
+                });
             }
         }
     }
@@ -227,7 +233,8 @@ fn build_job(items: Vec<(Unit, NewItem)>, model: Arc<Model>) -> (Job, oneshot::R
         })
         .collect();
     let lengths: Vec<(usize, &Rows)> = inputs.iter().map(|(ids, rows)| (ids.len(), rows)).collect();
-    let capture = Capture { hooks: Arc::clone(&key.hooks), positions: items[0].capture.positions.clone(), dtype: key.dtype };
+    let capture =
+        Capture { hooks: Arc::clone(&key.hooks), positions: items[0].capture.positions.clone(), dtype: key.dtype };
     let layout = layout_of(&capture, &model, &lengths);
     let caches = units
         .iter()

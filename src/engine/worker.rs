@@ -40,7 +40,7 @@ pub struct Job {
 /// What became of a batch.
 pub enum JobOutcome {
     /// Every tensor is written, not yet durable.
-    Captured(PackWriter, Duration),
+    Captured(Box<PackWriter>, Duration),
     /// Every item of it was cancelled.
     Cancelled,
     /// It could not be computed or written.
@@ -60,11 +60,12 @@ impl WorkerHandle {
         let (sender, mut jobs) = mpsc::channel::<Job>(1);
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
             while let Some(job) = jobs.blocking_recv() {
-                let outcome = catch_unwind(AssertUnwindSafe(|| run(&job.model, &job.inputs, job.header, &job.alive, &store)))
-                    .unwrap_or_else(|panic| {
-                        tracing::error!(panic = panic_text(panic.as_ref()), "a batch panicked");
-                        JobOutcome::Failed(Problem::new(Code::WorkerFailed, "the forward pass panicked"))
-                    });
+                let outcome =
+                    catch_unwind(AssertUnwindSafe(|| run(&job.model, &job.inputs, job.header, &job.alive, &store)))
+                        .unwrap_or_else(|panic| {
+                            tracing::error!(panic = panic_text(panic.as_ref()), "a batch panicked");
+                            JobOutcome::Failed(Problem::new(Code::WorkerFailed, "the forward pass panicked"))
+                        });
                 // A receiver that is gone has no use for the outcome; an unfinished pack removes itself.
                 let _ = job.done.send(outcome);
             }
@@ -97,7 +98,7 @@ fn run(
     let views: Vec<Input<'_>> = inputs.iter().map(|(token_ids, rows)| Input { token_ids, rows }).collect();
     let batch = Batch { inputs: &views, layout: &layout };
     match model.forward(&batch, &mut sink, &|| alive.load(Ordering::Relaxed) == 0) {
-        Ok(()) => JobOutcome::Captured(sink.0, started.elapsed()),
+        Ok(()) => JobOutcome::Captured(Box::new(sink.0), started.elapsed()),
         Err(ForwardError::Cancelled) => JobOutcome::Cancelled,
         Err(ForwardError::Failed(reason)) => {
             tracing::error!(reason, "a forward pass failed");

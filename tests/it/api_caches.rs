@@ -52,7 +52,8 @@ async fn every_filter_filters() {
 async fn pages_do_not_repeat_or_skip_while_caches_are_added() {
     let app = TestApp::new().await;
     let run = app.run(json!({"input": (1..8).map(|i| vec![i]).collect::<Vec<_>>()})).await;
-    let expected: std::collections::BTreeSet<String> = run["caches"].as_array().unwrap().iter().map(|c| c.as_str().unwrap().to_owned()).collect();
+    let expected: std::collections::BTreeSet<String> =
+        run["caches"].as_array().unwrap().iter().map(|c| c.as_str().unwrap().to_owned()).collect();
     let (mut seen, mut uri) = (Vec::new(), "/v1/caches?limit=3".to_owned());
     loop {
         let page = app.get(&uri).await.json();
@@ -71,7 +72,8 @@ async fn annotations_can_be_edited_and_nothing_else() {
     let id = app.capture("the cat", json!({})).await;
     let uri = format!("/v1/caches/{id}");
     let before = app.get(&uri).await.json();
-    let edited = app.patch(&uri, &json!({"tags": ["b", "a"], "label": "l", "metadata": {"x": 1, "y": {"z": 2}}})).await.json();
+    let edited =
+        app.patch(&uri, &json!({"tags": ["b", "a"], "label": "l", "metadata": {"x": 1, "y": {"z": 2}}})).await.json();
     assert_eq!((&edited["label"], &edited["metadata"]), (&json!("l"), &json!({"x": 1, "y": {"z": 2}})));
     let merged = app.patch(&uri, &json!({"metadata": {"x": null, "w": 3}})).await.json();
     assert_eq!((&merged["metadata"], &merged["label"]), (&json!({"y": {"z": 2}, "w": 3}), &json!("l")));
@@ -89,7 +91,8 @@ async fn annotations_can_be_edited_and_nothing_else() {
 async fn a_deleted_cache_is_gone_and_its_file_with_the_last_one() {
     let app = TestApp::new().await;
     let run = app.run(json!({"input": [[1], [2]]})).await;
-    let uris: Vec<String> = run["caches"].as_array().unwrap().iter().map(|c| format!("/v1/caches/{}", c.as_str().unwrap())).collect();
+    let uris: Vec<String> =
+        run["caches"].as_array().unwrap().iter().map(|c| format!("/v1/caches/{}", c.as_str().unwrap())).collect();
     assert_eq!(app.delete(&uris[0]).await.status, 204);
     app.get(&uris[0]).await.problem(404, "cache_not_found");
     app.delete(&uris[0]).await.problem(404, "cache_not_found");
@@ -97,6 +100,9 @@ async fn a_deleted_cache_is_gone_and_its_file_with_the_last_one() {
     let listed = app.get(&format!("/v1/runs/{}", run["id"].as_str().unwrap())).await.json();
     assert_eq!((&listed["n_done"], listed["caches"].as_array().unwrap().len()), (&json!(2), 1));
     assert_eq!(app.delete(&uris[1]).await.status, 204);
-    let files = std::fs::read_dir(app.data_dir().join("blobs")).unwrap().flat_map(|d| std::fs::read_dir(d.unwrap().path()).unwrap()).count();
+    let files = std::fs::read_dir(app.data_dir().join("blobs"))
+        .unwrap()
+        .flat_map(|d| std::fs::read_dir(d.unwrap().path()).unwrap())
+        .count();
     assert_eq!(files, 0, "no cache, no blob");
 }

@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 use crate::support::{N_LAYERS, TestApp, flat};
 
 async fn vector(app: &TestApp, cache: &str, layer: usize) -> Vec<f64> {
-    flat(&app.get(&format!("/v1/caches/{cache}/layers/{layer}")).await.json()["values"]).into_iter().map(f64::from).collect()
+    flat(&app.get(&format!("/v1/caches/{cache}/layers/{layer}")).await.json()["values"])
+        .into_iter()
+        .map(f64::from)
+        .collect()
 }
 
 fn expected(metric: &str, a: &[f64], b: &[f64]) -> f64 {
@@ -30,9 +33,16 @@ async fn pairs_and_matrix_agree_with_the_definition() {
         caches.push(app.capture(text, json!({})).await);
     }
     let metrics = json!(["cosine", "dot", "euclidean"]);
-    let pairs = app.post("/v1/comparisons", &json!({"mode": "pairs", "a": [caches[0]], "b": caches, "metrics": metrics})).await.json();
-    assert_eq!((&pairs["hook"], &pairs["position"], &pairs["layers"]), (&json!("resid_post"), &json!("last"), &json!([0, 1, 2])));
-    let matrix = app.post("/v1/comparisons", &json!({"mode": "matrix", "caches": caches, "metrics": metrics})).await.json();
+    let pairs = app
+        .post("/v1/comparisons", &json!({"mode": "pairs", "a": [caches[0]], "b": caches, "metrics": metrics}))
+        .await
+        .json();
+    assert_eq!(
+        (&pairs["hook"], &pairs["position"], &pairs["layers"]),
+        (&json!("resid_post"), &json!("last"), &json!([0, 1, 2]))
+    );
+    let matrix =
+        app.post("/v1/comparisons", &json!({"mode": "matrix", "caches": caches, "metrics": metrics})).await.json();
     assert_eq!(matrix["caches"], json!(caches));
     for layer in 0..N_LAYERS {
         let mut vectors = Vec::new();
@@ -42,7 +52,10 @@ async fn pairs_and_matrix_agree_with_the_definition() {
         for metric in ["cosine", "dot", "euclidean"] {
             for (i, a) in vectors.iter().enumerate() {
                 for (j, b) in vectors.iter().enumerate() {
-                    assert!(close(&matrix["values"][metric][layer][i][j], expected(metric, a, b)), "{metric} {layer} {i} {j}");
+                    assert!(
+                        close(&matrix["values"][metric][layer][i][j], expected(metric, a, b)),
+                        "{metric} {layer} {i} {j}"
+                    );
                 }
             }
             for (j, b) in vectors.iter().enumerate() {
@@ -56,7 +69,9 @@ async fn pairs_and_matrix_agree_with_the_definition() {
 async fn positions_and_layers_can_be_chosen() {
     let app = TestApp::new().await;
     let a = app.capture("the cat", json!({"positions": "all", "hooks": ["resid_post", "attn_out"]})).await;
-    let b = app.capture("a small dog", json!({"positions": "all", "hooks": ["resid_post", "attn_out"], "dtype": "float16"})).await;
+    let b = app
+        .capture("a small dog", json!({"positions": "all", "hooks": ["resid_post", "attn_out"], "dtype": "float16"}))
+        .await;
     let compare = async |more: Value| {
         let mut body = json!({"mode": "pairs", "a": [a], "b": [b]});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

@@ -15,14 +15,18 @@ async fn every_form_of_input_becomes_caches_in_order() {
         (json!({"input": [5, 6, 7]}), 1),
         (json!({"input": [[5, 6, 7], [8]]}), 2),
         (json!({"messages": [{"role": "user", "content": "the cat"}]}), 1),
-        (json!({"items": [{"text": "one", "label": "x"}, {"token_ids": [1, 2]}, {"messages": [{"role": "user", "content": "hi"}]}]}), 3),
+        (
+            json!({"items": [{"text": "one", "label": "x"}, {"token_ids": [1, 2]}, {"messages": [{"role": "user", "content": "hi"}]}]}),
+            3,
+        ),
     ] {
         let run = app.run(body.clone()).await;
         assert_eq!((run["n_items"].as_u64(), run["n_done"].as_u64()), (Some(n_items), Some(n_items)), "{body}");
         let listed = app.get(&format!("/v1/runs/{}/caches", run["id"].as_str().unwrap())).await.json();
         let ids: Vec<&Value> = listed["items"].as_array().unwrap().iter().map(|c| &c["id"]).collect();
         assert_eq!(ids, run["caches"].as_array().unwrap().iter().collect::<Vec<_>>());
-        let order: Vec<u64> = listed["items"].as_array().unwrap().iter().map(|c| c["item_index"].as_u64().unwrap()).collect();
+        let order: Vec<u64> =
+            listed["items"].as_array().unwrap().iter().map(|c| c["item_index"].as_u64().unwrap()).collect();
         assert_eq!(order, (0..n_items).collect::<Vec<_>>());
     }
 }
@@ -35,7 +39,10 @@ async fn a_cache_tells_what_the_model_saw() {
     assert_eq!(cache["text"], "the cat");
     assert_eq!(cache["tokens"][0], "<s>");
     assert_eq!(cache["bos"], json!({"requested": null, "present": true, "added": true, "token_id": 261}));
-    assert_eq!(cache["tokens"].as_array().unwrap()[1..].iter().map(|t| t.as_str().unwrap()).collect::<String>(), "the cat");
+    assert_eq!(
+        cache["tokens"].as_array().unwrap()[1..].iter().map(|t| t.as_str().unwrap()).collect::<String>(),
+        "the cat"
+    );
     assert_eq!((&cache["n_layers"], &cache["d_model"]), (&json!(N_LAYERS), &json!(D_MODEL)));
     assert_eq!(cache["hooks"].as_array().unwrap().len(), N_LAYERS);
     assert_eq!(cache["hooks"][0]["name"], "blocks.0.hook_resid_post");
@@ -64,7 +71,9 @@ async fn captures_have_the_shapes_they_promise() {
         let run = app.run(body).await;
         let cache = app.get(&format!("/v1/caches/{}", run["caches"][0].as_str().unwrap())).await.json();
         assert_eq!(cache["n_bytes"], promised["n_bytes"]);
-        for (hook, dry) in cache["hooks"].as_array().unwrap().iter().zip(promised["items"][0]["hooks"].as_array().unwrap()) {
+        for (hook, dry) in
+            cache["hooks"].as_array().unwrap().iter().zip(promised["items"][0]["hooks"].as_array().unwrap())
+        {
             assert_eq!((&hook["name"], &hook["shape"]), (&dry["name"], &dry["shape"]));
             let width = if hook["name"] == "logits" { D_VOCAB } else { D_MODEL };
             let shape = rows.map_or(json!([width]), |n| json!([n, width]));
@@ -80,7 +89,10 @@ async fn values_can_come_with_the_run() {
     let body = with_model(json!({"input": [[1, 2], [3]], "capture": {"hooks": ["resid_post.1"], "positions": "all"}}));
     let run = app.post("/v1/runs?wait=60&include=values", &body).await.json();
     let tensor = &run["values"][0]["tensors"][0];
-    assert_eq!((&tensor["hook"], &tensor["layer"], &tensor["shape"]), (&json!("blocks.1.hook_resid_post"), &json!(1), &json!([2, D_MODEL])));
+    assert_eq!(
+        (&tensor["hook"], &tensor["layer"], &tensor["shape"]),
+        (&json!("blocks.1.hook_resid_post"), &json!(1), &json!([2, D_MODEL]))
+    );
     let fetched = app.get(&format!("/v1/caches/{}/layers/1", run["caches"][0].as_str().unwrap())).await.json();
     assert_eq!(fetched["values"], tensor["values"]);
     assert_eq!(run["values"][1]["cache"], run["caches"][1]);
@@ -96,7 +108,9 @@ async fn numbers_do_not_depend_on_company() {
     for (i, ids) in inputs.iter().enumerate() {
         let single = app.run(alone(ids.clone())).await;
         for hook in ["blocks.0.hook_resid_post", "blocks.2.hook_attn_out", "logits"] {
-            let of = |run: &Value, i: usize| format!("/v1/caches/{}/tensors/{hook}?format=raw", run["caches"][i].as_str().unwrap());
+            let of = |run: &Value, i: usize| {
+                format!("/v1/caches/{}/tensors/{hook}?format=raw", run["caches"][i].as_str().unwrap())
+            };
             let (a, b) = (app.get(&of(&together, i)).await, app.get(&of(&single, 0)).await);
             assert_eq!(a.body, b.body, "{hook} of input {i} differs in company");
         }
@@ -113,7 +127,9 @@ async fn what_is_stored_is_not_computed_again() {
     assert_eq!(again["n_reused"], 1, "a part of what is stored answers");
     let cache = app.get(&format!("/v1/caches/{}", again["caches"][0].as_str().unwrap())).await.json();
     assert_eq!((&cache["reused"], cache["hooks"].as_array().unwrap().len()), (&json!(true), 1));
-    let fetch = |run: &Value| format!("/v1/caches/{}/tensors/blocks.1.hook_resid_mid?format=raw", run["caches"][0].as_str().unwrap());
+    let fetch = |run: &Value| {
+        format!("/v1/caches/{}/tensors/blocks.1.hook_resid_mid?format=raw", run["caches"][0].as_str().unwrap())
+    };
     assert_eq!(app.get(&fetch(&first)).await.body, app.get(&fetch(&again)).await.body);
     for other in [
         json!({"input": "the cat", "capture": all, "reuse": false}),
@@ -132,7 +148,10 @@ async fn an_idempotency_key_replays_its_run() {
     let key = [("idempotency-key", "k1")];
     let first = app.post_with("/v1/runs?wait=60", &key, &body).await;
     let again = app.post_with("/v1/runs?wait=60", &key, &body).await;
-    assert_eq!((first.status.as_u16(), first.json()["id"].clone()), (again.status.as_u16(), again.json()["id"].clone()));
+    assert_eq!(
+        (first.status.as_u16(), first.json()["id"].clone()),
+        (again.status.as_u16(), again.json()["id"].clone())
+    );
     assert_eq!(first.header("location"), format!("/v1/runs/{}", first.json()["id"].as_str().unwrap()));
     let other = with_model(json!({"input": "the dog"}));
     app.post_with("/v1/runs", &key, &other).await.problem(422, "idempotency_key_reused");
@@ -166,7 +185,11 @@ async fn bos_is_decided_echoed_and_never_doubled() {
     ] {
         let answer = app.post("/v1/runs?dry_run=true", &with_model(body.clone())).await.json();
         let item = &answer["items"][0];
-        assert_eq!((&item["bos"]["present"], &item["bos"]["added"]), (&json!(present), &json!(added)), "{body}: {item}");
+        assert_eq!(
+            (&item["bos"]["present"], &item["bos"]["added"]),
+            (&json!(present), &json!(added)),
+            "{body}: {item}"
+        );
         assert_eq!(item["token_ids"].as_array().unwrap().len(), n, "{body}");
     }
 }
@@ -189,8 +212,18 @@ async fn bad_input_is_refused_with_its_pointer() {
         (json!({"input": "a", "truncate": "middle"}), 400, "invalid_body", "/truncate"),
         (json!({"items": [{"text": "a"}, {"text": "a", "token_ids": [1]}]}), 400, "invalid_body", "/items/1"),
         (json!({"input": "a", "model": "gpt-9"}), 422, "unknown_model", "/model"),
-        (json!({"input": "a", "capture": {"hooks": ["resid_post", "resid_pots"]}}), 422, "unknown_hook", "/capture/hooks/1"),
-        (json!({"input": "a", "capture": {"hooks": ["blocks.3.hook_resid_post"]}}), 422, "layer_out_of_range", "/capture/hooks/0"),
+        (
+            json!({"input": "a", "capture": {"hooks": ["resid_post", "resid_pots"]}}),
+            422,
+            "unknown_hook",
+            "/capture/hooks/1",
+        ),
+        (
+            json!({"input": "a", "capture": {"hooks": ["blocks.3.hook_resid_post"]}}),
+            422,
+            "layer_out_of_range",
+            "/capture/hooks/0",
+        ),
         (json!({"input": "a", "capture": {"hooks": ["hook_pos_embed"]}}), 422, "unknown_hook", "/capture/hooks/0"),
         (json!({"input": "a", "capture": {"hooks": []}}), 422, "invalid_value", "/capture/hooks"),
         (json!({"input": "a", "capture": {"layers": [0, 3]}}), 422, "layer_out_of_range", "/capture/layers"),
@@ -220,11 +253,19 @@ async fn bad_input_is_refused_with_its_pointer() {
 async fn bad_requests_are_refused_in_the_documented_shape() {
     let app = TestApp::with(Limits::default(), ApiConfig { max_body_bytes: 1 << 20, ..ApiConfig::default() }).await;
     let json_type = [("content-type", "application/json")];
-    let post = |headers: &'static [(&'static str, &'static str)], body: Vec<u8>| request(Method::POST, "/v1/runs", headers, Body::from(body));
-    app.send(request(Method::POST, "/v1/runs", &json_type, Body::from("{\"model\": "))).await.problem(400, "invalid_json");
+    let post = |headers: &'static [(&'static str, &'static str)], body: Vec<u8>| {
+        request(Method::POST, "/v1/runs", headers, Body::from(body))
+    };
+    app.send(request(Method::POST, "/v1/runs", &json_type, Body::from("{\"model\": ")))
+        .await
+        .problem(400, "invalid_json");
     app.send(request(Method::POST, "/v1/runs", &json_type, Body::from("{} x"))).await.problem(400, "invalid_body");
-    app.send(request(Method::POST, "/v1/runs", &json_type, Body::from(vec![0xff, 0xfe]))).await.problem(400, "invalid_json");
-    app.send(request(Method::POST, "/v1/runs", &json_type, Body::from("[".repeat(100_000)))).await.problem(400, "invalid_body");
+    app.send(request(Method::POST, "/v1/runs", &json_type, Body::from(vec![0xff, 0xfe])))
+        .await
+        .problem(400, "invalid_json");
+    app.send(request(Method::POST, "/v1/runs", &json_type, Body::from("[".repeat(100_000))))
+        .await
+        .problem(400, "invalid_body");
     let deep = format!("{{\"metadata\":{}", "{\"a\":".repeat(100_000));
     app.send(request(Method::POST, "/v1/runs", &json_type, Body::from(deep))).await.problem(400, "invalid_json");
     app.send(post(&[], b"{}".to_vec())).await.problem(415, "unsupported_media_type");
@@ -258,7 +299,9 @@ async fn listing_pages_through_runs_newest_first() {
     let app = TestApp::new().await;
     let mut posted = Vec::new();
     for i in 0..5 {
-        posted.push(app.run(json!({"input": [i + 1], "tags": [if i % 2 == 0 { "even" } else { "odd" }]})).await["id"].clone());
+        posted.push(
+            app.run(json!({"input": [i + 1], "tags": [if i % 2 == 0 { "even" } else { "odd" }]})).await["id"].clone(),
+        );
     }
     posted.reverse();
     let mut seen = Vec::new();
@@ -340,10 +383,15 @@ async fn an_item_has_positions_tags_metadata_and_label_of_its_own() {
     })).await;
     let of = |i: usize| format!("/v1/caches/{}", run["caches"][i].as_str().unwrap());
     let own = app.get(&of(0)).await.json();
-    assert_eq!((&own["tags"], &own["metadata"], &own["label"]), (&json!(["all", "own"]), &json!({"a": 2, "b": 1}), &json!("x")));
+    assert_eq!(
+        (&own["tags"], &own["metadata"], &own["label"]),
+        (&json!(["all", "own"]), &json!({"a": 2, "b": 1}), &json!("x"))
+    );
     assert_eq!(app.get(&of(1)).await.json()["label"], Value::Null);
     let first = flat(&app.get(&format!("{}/tensors/hook_embed", of(0))).await.json()["values"]);
     let embed = app.run(json!({"input": [1], "capture": {"hooks": ["hook_embed"]}})).await;
-    let one = flat(&app.get(&format!("/v1/caches/{}/tensors/hook_embed", embed["caches"][0].as_str().unwrap())).await.json()["values"]);
+    let one = flat(
+        &app.get(&format!("/v1/caches/{}/tensors/hook_embed", embed["caches"][0].as_str().unwrap())).await.json()["values"],
+    );
     assert_eq!(first, one, "position 0 is the embedding of token 1");
 }

@@ -29,11 +29,17 @@ async fn a_model_describes_itself() {
     let listed = app.get("/v1/models").await.json();
     assert_eq!((&listed["items"][0]["status"], &listed["items"][0]["hooks"]), (&json!("ready"), &Value::Null));
     let model = app.get("/v1/models/tiny").await.json();
-    assert_eq!((&model["n_layers"], &model["d_model"], &model["architecture"]), (&json!(N_LAYERS), &json!(D_MODEL), &json!("llama")));
+    assert_eq!(
+        (&model["n_layers"], &model["d_model"], &model["architecture"]),
+        (&json!(N_LAYERS), &json!(D_MODEL), &json!("llama"))
+    );
     assert_eq!(model["fingerprint"].as_str().unwrap().len(), 64);
     let hooks = model["hooks"].as_array().unwrap();
     let resid = hooks.iter().find(|h| h["name"] == "blocks.1.hook_resid_post").unwrap();
-    assert_eq!((&resid["layer"], &resid["shape"], &resid["axes"]), (&json!(1), &json!([null, D_MODEL]), &json!(["pos", "d_model"])));
+    assert_eq!(
+        (&resid["layer"], &resid["shape"], &resid["axes"]),
+        (&json!(1), &json!([null, D_MODEL]), &json!(["pos", "d_model"]))
+    );
     // Every hook that is listed can be captured, all at once.
     let names: Vec<&Value> = hooks.iter().map(|h| &h["name"]).collect();
     let run = app.run(json!({"input": [1, 2, 3], "capture": {"hooks": names, "positions": "all"}})).await;
@@ -51,13 +57,19 @@ async fn tokens_are_those_a_run_would_see() {
     assert_eq!(text["token_ids"], run["items"][0]["token_ids"]);
     assert_eq!(text["special"][0], true);
     assert_eq!(text["offsets"].as_array().unwrap().last().unwrap()[1], 7, "offsets count characters");
-    let chat = app.post("/v1/tokenize", &with_model(json!({"messages": [{"role": "user", "content": "hi"}]}))).await.json();
+    let chat =
+        app.post("/v1/tokenize", &with_model(json!({"messages": [{"role": "user", "content": "hi"}]}))).await.json();
     assert_eq!(chat["rendered"], "<s><|user|>hi");
     assert_eq!(chat["bos"]["added"], false, "the template wrote BOS already");
     let ids = app.post("/v1/tokenize", &with_model(json!({"token_ids": [256, 257]}))).await.json();
     assert_eq!(ids["tokens"], json!(["th", "the"]));
     app.post("/v1/tokenize", &with_model(json!({}))).await.problem(400, "invalid_body");
-    assert_eq!(app.post("/v1/tokenize", &with_model(json!({"token_ids": [1, 999]}))).await.problem(422, "token_out_of_vocabulary"), ["/token_ids/1"]);
+    assert_eq!(
+        app.post("/v1/tokenize", &with_model(json!({"token_ids": [1, 999]})))
+            .await
+            .problem(422, "token_out_of_vocabulary"),
+        ["/token_ids/1"]
+    );
     app.post("/v1/tokenize", &json!({"model": "x", "text": "a"})).await.problem(422, "unknown_model");
 }
 
@@ -67,8 +79,15 @@ async fn metrics_count_what_happened() {
     app.run(json!({"input": "the cat"})).await;
     app.get("/v1/nothing").await.problem(404, "route_not_found");
     let text = String::from_utf8(app.get("/metrics").await.body.to_vec()).unwrap();
-    for name in ["residuum_runs_total", "residuum_tokens_total", "residuum_queue_items", "residuum_store_caches", "residuum_batch_seconds_bucket",
-        "residuum_http_seconds_bucket", "residuum_errors_total{code=\"route_not_found\"}"] {
+    for name in [
+        "residuum_runs_total",
+        "residuum_tokens_total",
+        "residuum_queue_items",
+        "residuum_store_caches",
+        "residuum_batch_seconds_bucket",
+        "residuum_http_seconds_bucket",
+        "residuum_errors_total{code=\"route_not_found\"}",
+    ] {
         assert!(text.contains(name), "{name} is missing");
     }
 }
@@ -80,7 +99,10 @@ async fn the_specification_is_the_committed_file() {
         std::fs::write(&file, openapi::yaml()).unwrap();
     }
     let committed = std::fs::read_to_string(&file).unwrap();
-    assert!(committed == openapi::yaml(), "openapi.yaml is not what the code says; write it with RESIDUUM_WRITE_OPENAPI=1 cargo test the_specification");
+    assert!(
+        committed == openapi::yaml(),
+        "openapi.yaml is not what the code says; write it with RESIDUUM_WRITE_OPENAPI=1 cargo test the_specification"
+    );
     let app = TestApp::new().await;
     assert_eq!(app.get("/openapi.yaml").await.body, committed.as_bytes());
     assert_eq!(app.get("/openapi.json").await.json()["openapi"], "3.1.0");
@@ -110,7 +132,11 @@ async fn only_listed_origins_may_call_from_a_page() {
     }
     let stranger = app.get_with("/v1/models", &[("origin", "https://evil.example")]).await;
     assert!(!stranger.headers.contains_key("access-control-allow-origin"));
-    let preflight = [("origin", "https://lab.example"), ("access-control-request-method", "POST"), ("access-control-request-headers", "content-type,idempotency-key")];
+    let preflight = [
+        ("origin", "https://lab.example"),
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", "content-type,idempotency-key"),
+    ];
     let allowed = app.send(request(Method::OPTIONS, "/v1/runs", &preflight, Body::empty())).await;
     assert!(allowed.header("access-control-allow-methods").contains("PATCH"));
     assert!(answer.headers.contains_key("x-request-id"));

@@ -10,7 +10,9 @@ use crate::support::{Answer, D_MODEL, N_LAYERS, TestApp, flat, floats, request};
 const IDS: [u32; 5] = [9, 8, 7, 6, 5];
 
 async fn all_positions(app: &TestApp, dtype: &str) -> String {
-    let run = app.run(json!({"input": IDS, "capture": {"hooks": ["resid_post", "logits"], "positions": "all", "dtype": dtype}})).await;
+    let run = app
+        .run(json!({"input": IDS, "capture": {"hooks": ["resid_post", "logits"], "positions": "all", "dtype": dtype}}))
+        .await;
     format!("/v1/caches/{}", run["caches"][0].as_str().unwrap())
 }
 
@@ -27,12 +29,20 @@ fn npy(answer: &Answer) -> (String, Vec<u8>) {
 async fn all_formats_say_the_same() {
     let app = TestApp::new().await;
     let cache = all_positions(&app, "float32").await;
-    for path in ["/layers/1", "/layers", "/tensors/logits", "/layers/-1?position=2", "/layers?positions=1:3", "/layers?position=mean"] {
+    for path in [
+        "/layers/1",
+        "/layers",
+        "/tensors/logits",
+        "/layers/-1?position=2",
+        "/layers?positions=1:3",
+        "/layers?position=mean",
+    ] {
         let join = if path.contains('?') { '&' } else { '?' };
         let uri = format!("{cache}{path}");
         let json = app.get(&uri).await.json();
         let expected = flat(&json["values"]);
-        let shape: Vec<usize> = json["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect();
+        let shape: Vec<usize> =
+            json["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect();
         assert_eq!(shape.iter().product::<usize>(), expected.len());
 
         let raw = app.get(&format!("{uri}{join}format=raw")).await;
@@ -55,7 +65,11 @@ async fn all_formats_say_the_same() {
         let base64 = app.get(&format!("{uri}{join}encoding=base64")).await.json();
         assert_eq!((&base64["encoding"], &base64["shape"]), (&json!("base64"), &json["shape"]));
         use base64::{Engine, prelude::BASE64_STANDARD};
-        assert_eq!(floats(&BASE64_STANDARD.decode(base64["values"].as_str().unwrap()).unwrap()), expected, "{path} base64");
+        assert_eq!(
+            floats(&BASE64_STANDARD.decode(base64["values"].as_str().unwrap()).unwrap()),
+            expected,
+            "{path} base64"
+        );
     }
 }
 
@@ -68,7 +82,10 @@ async fn positions_select_rows_of_what_is_stored() {
     let rows: Vec<Vec<f32>> = flat(&whole["values"]).chunks(D_MODEL).map(<[f32]>::to_vec).collect();
     let fetch = async |query: &str| app.get(&format!("{cache}/layers/2?{query}")).await.json();
     let last = fetch("position=last").await;
-    assert_eq!((flat(&last["values"]), &last["shape"], &last["axes"]), (rows[4].clone(), &json!([D_MODEL]), &json!(["d_model"])));
+    assert_eq!(
+        (flat(&last["values"]), &last["shape"], &last["axes"]),
+        (rows[4].clone(), &json!([D_MODEL]), &json!(["d_model"]))
+    );
     assert_eq!(flat(&fetch("position=-2").await["values"]), rows[3]);
     let kept = fetch("positions=1").await;
     assert_eq!((flat(&kept["values"]), &kept["shape"]), (rows[1].clone(), &json!([1, D_MODEL])));
@@ -79,7 +96,10 @@ async fn positions_select_rows_of_what_is_stored() {
     let stored = app.get(&format!("/v1/caches/{}/layers/2", captured["caches"][0].as_str().unwrap())).await.json();
     assert_eq!(mean, flat(&stored["values"]), "the mean when fetching is the mean when capturing");
     let stack = app.get(&format!("{cache}/layers?position=last")).await.json();
-    assert_eq!((&stack["shape"], &stack["layers"], &stack["axes"]), (&json!([N_LAYERS, D_MODEL]), &json!([0, 1, 2]), &json!(["layer", "d_model"])));
+    assert_eq!(
+        (&stack["shape"], &stack["layers"], &stack["axes"]),
+        (&json!([N_LAYERS, D_MODEL]), &json!([0, 1, 2]), &json!(["layer", "d_model"]))
+    );
     assert_eq!(flat(&stack["values"])[2 * D_MODEL..], rows[4]);
 }
 
@@ -113,7 +133,10 @@ async fn the_whole_cache_is_one_safetensors_file() {
     let tensors = SafeTensors::deserialize(&file.body).unwrap();
     let mut names: Vec<&str> = tensors.names().into_iter().collect();
     names.sort_unstable();
-    assert_eq!(names, ["blocks.0.hook_resid_post", "blocks.1.hook_resid_post", "blocks.2.hook_resid_post", "logits", "token_ids"]);
+    assert_eq!(
+        names,
+        ["blocks.0.hook_resid_post", "blocks.1.hook_resid_post", "blocks.2.hook_resid_post", "logits", "token_ids"]
+    );
     let ids = tensors.tensor("token_ids").unwrap();
     assert_eq!((ids.dtype(), ids.shape()), (Dtype::I64, &[5][..]));
     assert_eq!(ids.data().chunks(8).map(|b| b[0]).collect::<Vec<_>>(), [9, 8, 7, 6, 5]);
@@ -132,8 +155,15 @@ async fn entity_tags_are_strong_and_survive_edits() {
     let cache = all_positions(&app, "float32").await;
     let mut tags = std::collections::HashSet::new();
     let paths = [
-        "/layers/1?format=raw", "/layers/1?format=npy", "/layers/1?format=safetensors", "/layers/1", "/layers/2?format=raw",
-        "/layers/1?format=raw&position=0", "/layers/1?format=raw&dtype=float16", "/layers/1?encoding=base64", "/safetensors",
+        "/layers/1?format=raw",
+        "/layers/1?format=npy",
+        "/layers/1?format=safetensors",
+        "/layers/1",
+        "/layers/2?format=raw",
+        "/layers/1?format=raw&position=0",
+        "/layers/1?format=raw&dtype=float16",
+        "/layers/1?encoding=base64",
+        "/safetensors",
     ];
     for path in paths {
         let uri = format!("{cache}{path}");
@@ -159,8 +189,13 @@ async fn ranges_are_parts_of_the_whole() {
         let uri = format!("{cache}{path}");
         let whole = app.get(&uri).await;
         let n = whole.body.len();
-        for (range, from, to) in [("bytes=0-9".to_owned(), 0, 10), (format!("bytes={}-", n - 7), n - 7, n), ("bytes=-3".to_owned(), n - 3, n),
-            ("bytes=101-333".to_owned(), 101, 334), ("bytes=5-999999999".to_owned(), 5, n)] {
+        for (range, from, to) in [
+            ("bytes=0-9".to_owned(), 0, 10),
+            (format!("bytes={}-", n - 7), n - 7, n),
+            ("bytes=-3".to_owned(), n - 3, n),
+            ("bytes=101-333".to_owned(), 101, 334),
+            ("bytes=5-999999999".to_owned(), 5, n),
+        ] {
             let part = app.get_with(&uri, &[("range", &range)]).await;
             assert_eq!((part.status.as_u16(), &part.body[..]), (206, &whole.body[from..to]), "{path} {range}");
             assert_eq!(part.header("content-range"), format!("bytes {from}-{}/{n}", to - 1));
@@ -181,28 +216,38 @@ async fn a_run_is_one_tensor() {
     let run = app.run(json!({"input": [[1, 2, 3], [4, 5, 6]], "capture": {"hooks": ["resid_post.2"]}})).await;
     let uri = format!("/v1/runs/{}/tensors/blocks.2.hook_resid_post", run["id"].as_str().unwrap());
     let stacked = app.get(&uri).await.json();
-    assert_eq!((&stacked["shape"], &stacked["axes"], &stacked["caches"]), (&json!([2, D_MODEL]), &json!(["item", "d_model"]), &run["caches"]));
+    assert_eq!(
+        (&stacked["shape"], &stacked["axes"], &stacked["caches"]),
+        (&json!([2, D_MODEL]), &json!(["item", "d_model"]), &run["caches"])
+    );
     let second = app.get(&format!("/v1/caches/{}/layers/2", run["caches"][1].as_str().unwrap())).await.json();
     assert_eq!(flat(&stacked["values"])[D_MODEL..], flat(&second["values"]));
 
-    let ragged = app.run(json!({"input": [[1, 2, 3], [4]], "capture": {"hooks": ["resid_post.2"], "positions": "all"}})).await;
+    let ragged =
+        app.run(json!({"input": [[1, 2, 3], [4]], "capture": {"hooks": ["resid_post.2"], "positions": "all"}})).await;
     let uri = format!("/v1/runs/{}/tensors/blocks.2.hook_resid_post", ragged["id"].as_str().unwrap());
     let rows = app.get(&uri).await.json();
-    assert_eq!((&rows["shape"], &rows["axes"], &rows["offsets"]), (&json!([4, D_MODEL]), &json!(["row", "d_model"]), &json!([0, 3, 4])));
+    assert_eq!(
+        (&rows["shape"], &rows["axes"], &rows["offsets"]),
+        (&json!([4, D_MODEL]), &json!(["row", "d_model"]), &json!([0, 3, 4]))
+    );
     let file = app.get(&format!("{uri}?format=safetensors")).await;
     let tensors = SafeTensors::deserialize(&file.body).unwrap();
     assert_eq!(floats(tensors.tensor("blocks.2.hook_resid_post").unwrap().data()), flat(&rows["values"]));
     assert_eq!(tensors.tensor("offsets").unwrap().shape(), [3]);
     let last = app.get(&format!("{uri}?position=last")).await.json();
     assert_eq!((&last["shape"], &last["offsets"]), (&json!([2, D_MODEL]), &json!(null)));
-    app.get(&format!("/v1/runs/{}/tensors/blocks.1.hook_resid_post", ragged["id"].as_str().unwrap())).await.problem(404, "hook_not_in_cache");
+    app.get(&format!("/v1/runs/{}/tensors/blocks.1.hook_resid_post", ragged["id"].as_str().unwrap()))
+        .await
+        .problem(404, "hook_not_in_cache");
 }
 
 #[tokio::test]
 async fn what_a_cache_lacks_is_not_found_and_listed() {
     let app = TestApp::new().await;
     let cache = format!("/v1/caches/{}", app.capture("the cat", json!({"layers": [0, 2]})).await);
-    for path in ["/layers/1", "/layers/3", "/layers/-2", "/layers/x", "/layers/0?hook=attn_out", "/layers?hook=mlp_out"] {
+    for path in ["/layers/1", "/layers/3", "/layers/-2", "/layers/x", "/layers/0?hook=attn_out", "/layers?hook=mlp_out"]
+    {
         let answer = app.get(&format!("{cache}{path}")).await;
         answer.problem(404, "layer_not_in_cache");
     }
@@ -212,7 +257,15 @@ async fn what_a_cache_lacks_is_not_found_and_listed() {
     app.get(&format!("{cache}/tensors/nonsense")).await.problem(404, "hook_not_in_cache");
     app.get(&format!("{cache}/layers/0?position=0")).await.problem(422, "position_out_of_range");
     app.get(&format!("{cache}/layers/0?position=99")).await.problem(422, "position_out_of_range");
-    for query in ["position=first", "positions=mean", "position=0&positions=1", "format=csv", "dtype=float64", "hook=logits", "layer=1"] {
+    for query in [
+        "position=first",
+        "positions=mean",
+        "position=0&positions=1",
+        "format=csv",
+        "dtype=float64",
+        "hook=logits",
+        "layer=1",
+    ] {
         app.get(&format!("{cache}/layers?{query}")).await.problem(400, "invalid_query");
     }
     app.get_with(&format!("{cache}/layers"), &[("accept", "text/html")]).await.problem(406, "not_acceptable");
@@ -237,7 +290,9 @@ async fn json_that_is_too_large_points_to_npy() {
 async fn a_damaged_blob_costs_its_caches_only() {
     let app = TestApp::new().await;
     let victim = format!("/v1/caches/{}/layers/0", app.capture("the cat", json!({})).await);
-    let damaged = std::fs::read_dir(app.data_dir().join("blobs")).unwrap().flat_map(|d| std::fs::read_dir(d.unwrap().path()).unwrap());
+    let damaged = std::fs::read_dir(app.data_dir().join("blobs"))
+        .unwrap()
+        .flat_map(|d| std::fs::read_dir(d.unwrap().path()).unwrap());
     let damaged: Vec<_> = damaged.map(|f| f.unwrap().path()).collect();
     std::fs::OpenOptions::new().write(true).open(&damaged[0]).unwrap().set_len(100).unwrap();
     let other = format!("/v1/caches/{}/layers/0", app.capture("a dog", json!({})).await);

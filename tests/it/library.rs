@@ -9,9 +9,12 @@ use crate::support::{D_MODEL, N_LAYERS, TestApp, flat};
 async fn a_data_folder_is_read_without_the_server() {
     let app = TestApp::new().await;
     let last = app.capture("the cat", json!({})).await;
-    let all = app.capture("the cat", json!({"hooks": ["resid_post", "attn.pattern"], "positions": "all", "dtype": "bfloat16"})).await;
+    let all = app
+        .capture("the cat", json!({"hooks": ["resid_post", "attn.pattern"], "positions": "all", "dtype": "bfloat16"}))
+        .await;
     let served = flat(&app.get(&format!("/v1/caches/{last}/layers")).await.json()["values"]);
-    let (folder, last_id, all_id) = (app.data_dir().to_owned(), last.parse::<CacheId>().unwrap(), all.parse::<CacheId>().unwrap());
+    let (folder, last_id, all_id) =
+        (app.data_dir().to_owned(), last.parse::<CacheId>().unwrap(), all.parse::<CacheId>().unwrap());
     let check = move || {
         let archive = Archive::open(folder).unwrap();
         assert_eq!(archive.caches(10).unwrap().len(), 2);

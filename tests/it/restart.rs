@@ -18,7 +18,10 @@ async fn an_accepted_run_outlives_the_server() {
     app.load().await;
     app.get(&format!("{uri}/events")).await;
     let ended = app.get(&uri).await.json();
-    assert_eq!((&ended["status"], &ended["n_done"], &ended["n_failed"]), (&json!("completed"), &json!(1500), &json!(0)));
+    assert_eq!(
+        (&ended["status"], &ended["n_done"], &ended["n_failed"]),
+        (&json!("completed"), &json!(1500), &json!(0))
+    );
     assert_eq!(app.get(&format!("/v1/caches/{done}/layers")).await.status, 200);
 }
 

@@ -117,7 +117,11 @@ impl TestApp {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
-        let body = tokio::time::timeout(Duration::from_secs(60), body.collect()).await.expect("the body ends").unwrap().to_bytes();
+        let body = tokio::time::timeout(Duration::from_secs(60), body.collect())
+            .await
+            .expect("the body ends")
+            .unwrap()
+            .to_bytes();
         let answer = Answer { status: parts.status, headers: parts.headers, body };
         check_listed(&method, &path, &answer);
         answer
@@ -141,7 +145,8 @@ impl TestApp {
     }
 
     pub async fn patch(&self, uri: &str, body: &Value) -> Answer {
-        self.send(request(Method::PATCH, uri, &[("content-type", "application/json")], Body::from(body.to_string()))).await
+        self.send(request(Method::PATCH, uri, &[("content-type", "application/json")], Body::from(body.to_string())))
+            .await
     }
 
     pub async fn delete(&self, uri: &str) -> Answer {
@@ -201,13 +206,21 @@ fn check_listed(method: &Method, path: &str, answer: &Answer) {
     }
     let method = if method == Method::HEAD { "get".to_owned() } else { method.as_str().to_lowercase() };
     let paths = spec["paths"].as_object().unwrap();
-    let Some(operation) = paths.iter().find_map(|(template, item)| matches(template, path).then(|| &item[&method])) else { return };
+    let Some(operation) = paths.iter().find_map(|(template, item)| matches(template, path).then(|| &item[&method]))
+    else {
+        return;
+    };
     if operation.is_null() {
         assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
         return;
     }
     let listed: BTreeSet<&String> = operation["responses"].as_object().unwrap().keys().collect();
-    assert!(listed.contains(&answer.status.as_str().to_owned()), "{method} {path} answered {} and lists {listed:?}: {:?}", answer.status, answer.body);
+    assert!(
+        listed.contains(&answer.status.as_str().to_owned()),
+        "{method} {path} answered {} and lists {listed:?}: {:?}",
+        answer.status,
+        answer.body
+    );
     let response = &operation["responses"][answer.status.as_str()];
     if let (Some(content), Some(sent)) = (response["content"].as_object(), answer.headers.get(header::CONTENT_TYPE)) {
         let sent = sent.to_str().unwrap().split(';').next().unwrap();

@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{
-    extract::State,
-    http::HeaderMap,
-    response::Response,
-};
+use axum::{extract::State, http::HeaderMap, response::Response};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
@@ -17,7 +13,10 @@ use crate::{
         extract::{NoQuery, PathHook, PathId, PathLayer, Query, Tenant, not_found},
         problems::{CacheFileProblems, CacheTensorProblems},
         state::ApiState,
-        tensor::{Assembly, Format, HeaderEntry, Part, TensorAnswer, TensorDto, TensorQuery, binary, blocking, respond, safetensors_header},
+        tensor::{
+            Assembly, Format, HeaderEntry, Part, TensorAnswer, TensorDto, TensorQuery, binary, blocking, respond,
+            safetensors_header,
+        },
     },
     domain::{Axis, CacheId, Code, Dtype, Hook, Problem, Selection, Site, TenantId},
     store::{Store, StoredCache},
@@ -45,18 +44,31 @@ pub fn part(cache: &Arc<StoredCache>, selection: &Selection, mean: Option<Bytes>
 }
 
 /// Averages, as float32 bytes, for the selections that ask for one; accumulated in float64.
-pub async fn read_means(store: &Store, caches: &[Arc<StoredCache>], selected: &[Selection]) -> Result<Vec<Option<Bytes>>, Problem> {
+pub async fn read_means(
+    store: &Store,
+    caches: &[Arc<StoredCache>],
+    selected: &[Selection],
+) -> Result<Vec<Option<Bytes>>, Problem> {
     if selected.iter().all(|s| s.mean_of.is_none()) {
         return Ok(vec![None; selected.len()]);
     }
     let (store, caches, selected) = (store.clone(), caches.to_vec(), selected.to_vec());
     blocking(move || {
-        caches.iter().zip(&selected).map(|(cache, s)| s.mean_of.map(|n| mean(&store, cache, s, n)).transpose()).collect()
+        caches
+            .iter()
+            .zip(&selected)
+            .map(|(cache, s)| s.mean_of.map(|n| mean(&store, cache, s, n)).transpose())
+            .collect()
     })
     .await
 }
 
-fn mean(store: &Store, cache: &StoredCache, selection: &Selection, n: usize) -> Result<Bytes, crate::store::StoreError> {
+fn mean(
+    store: &Store,
+    cache: &StoredCache,
+    selection: &Selection,
+    n: usize,
+) -> Result<Bytes, crate::store::StoreError> {
     let width = selection.n_served();
     let mut sums = vec![0f64; width];
     for bytes in cache.read_many_blocking(store, &selection.reads())? {
@@ -76,7 +88,12 @@ pub fn answer(cache: &Arc<StoredCache>, selection: Selection, wanted: Option<Dty
     answer_with(cache, selection, None, wanted)
 }
 
-fn answer_with(cache: &Arc<StoredCache>, selection: Selection, mean: Option<Bytes>, wanted: Option<Dtype>) -> Result<TensorAnswer, Problem> {
+fn answer_with(
+    cache: &Arc<StoredCache>,
+    selection: Selection,
+    mean: Option<Bytes>,
+    wanted: Option<Dtype>,
+) -> Result<TensorAnswer, Problem> {
     let stored = cache.cache.capture.dtype;
     let dtype = wanted.unwrap_or(stored);
     let hook = cache.cache.capture.hooks[selection.hook];
@@ -95,12 +112,19 @@ pub fn no_hook_parameter(query: &TensorQuery) -> Result<(), Problem> {
     }
 }
 
-async fn one_hook(state: &ApiState, cache: Arc<StoredCache>, hook: Hook, query: &TensorQuery, headers: &HeaderMap) -> ApiResult<Response> {
+async fn one_hook(
+    state: &ApiState,
+    cache: Arc<StoredCache>,
+    hook: Hook,
+    query: &TensorQuery,
+    headers: &HeaderMap,
+) -> ApiResult<Response> {
     let spec = query.spec()?;
     let selection = Selection::of(&cache.cache, cache.cache.hook_index(hook)?, spec.positions.as_ref())?;
     let store = state.engine.store();
     let mean = read_means(store, std::slice::from_ref(&cache), std::slice::from_ref(&selection)).await?.pop().flatten();
-    respond(|dtype| answer_with(&cache, selection, mean, dtype), &spec, headers, store, state.config.max_json_elements).await
+    respond(|dtype| answer_with(&cache, selection, mean, dtype), &spec, headers, store, state.config.max_json_elements)
+        .await
 }
 
 /// Fetch any captured hook
@@ -124,7 +148,9 @@ pub async fn get_tensor(
 ) -> ApiResult<Response> {
     no_hook_parameter(&query)?;
     let cache = stored(&state, tenant, id).await?;
-    let unknown = |e: crate::domain::hook::UnknownHook| Problem::new(Code::HookNotInCache, format!("{e}; the cache has {}", hook_names(&cache)));
+    let unknown = |e: crate::domain::hook::UnknownHook| {
+        Problem::new(Code::HookNotInCache, format!("{e}; the cache has {}", hook_names(&cache)))
+    };
     let hook = hook.parse().map_err(unknown)?;
     one_hook(&state, cache, hook, &query, &headers).await
 }
@@ -138,7 +164,11 @@ fn hook_names(cache: &StoredCache) -> String {
 fn layer_site(query: &TensorQuery) -> Result<Site, Problem> {
     let Some(name) = &query.hook else { return Ok(Site::ResidPost) };
     Site::by_short_name(name).filter(|s| s.in_block()).ok_or_else(|| {
-        Problem::at(Code::InvalidQuery, "hook", "hook names a place inside the blocks without its layer, for example resid_post or attn_out")
+        Problem::at(
+            Code::InvalidQuery,
+            "hook",
+            "hook names a place inside the blocks without its layer, for example resid_post or attn_out",
+        )
     })
 }
 
@@ -167,7 +197,12 @@ pub async fn get_layer(
     let n_layers = i64::try_from(cache.cache.n_layers).unwrap_or(i64::MAX);
     let index = layer.parse::<i64>().ok().map(|l| if l < 0 { l.saturating_add(n_layers) } else { l });
     let Some(layer) = index.and_then(|l| usize::try_from(l).ok()).filter(|l| have.contains(l)) else {
-        let detail = format!("the cache has no layer `{}` of {}; it has {}", layer.chars().take(32).collect::<String>(), site.name(), listed(&have));
+        let detail = format!(
+            "the cache has no layer `{}` of {}; it has {}",
+            layer.chars().take(32).collect::<String>(),
+            site.name(),
+            listed(&have)
+        );
         return Err(Problem::new(Code::LayerNotInCache, detail).into());
     };
     one_hook(&state, cache, Hook::block(site, layer), &query, &headers).await
@@ -207,10 +242,16 @@ pub async fn get_layers(
         let detail = format!("the cache has no layer of {}; it has {}", site.name(), hook_names(&cache));
         return Err(Problem::new(Code::LayerNotInCache, detail).into());
     }
-    let select = |l: &usize| Selection::of(&cache.cache, cache.cache.hook_index(Hook::block(site, *l))?, spec.positions.as_ref());
+    let select = |l: &usize| {
+        Selection::of(&cache.cache, cache.cache.hook_index(Hook::block(site, *l))?, spec.positions.as_ref())
+    };
     let selected: Vec<Selection> = layers.iter().map(select).collect::<Result<_, Problem>>()?;
     if selected.iter().any(|s| s.shape != selected[0].shape) {
-        return Err(Problem::new(Code::ShapeMismatch, "the layers differ in shape, so they do not stack; fetch them one by one").into());
+        return Err(Problem::new(
+            Code::ShapeMismatch,
+            "the layers differ in shape, so they do not stack; fetch them one by one",
+        )
+        .into());
     }
     let store = state.engine.store();
     let means = read_means(store, &vec![Arc::clone(&cache); selected.len()], &selected).await?;

@@ -122,8 +122,24 @@ pub struct ProvenanceDto {
 
 impl From<Provenance> for ProvenanceDto {
     fn from(p: Provenance) -> Self {
-        let Provenance { model_fingerprint, architecture, weights_dtype, compute_dtype, device, residuum_version, numerics_version } = p;
-        Self { model_fingerprint, architecture, weights_dtype, compute_dtype, device, residuum_version, numerics_version }
+        let Provenance {
+            model_fingerprint,
+            architecture,
+            weights_dtype,
+            compute_dtype,
+            device,
+            residuum_version,
+            numerics_version,
+        } = p;
+        Self {
+            model_fingerprint,
+            architecture,
+            weights_dtype,
+            compute_dtype,
+            device,
+            residuum_version,
+            numerics_version,
+        }
     }
 }
 
@@ -222,7 +238,11 @@ impl CachesQuery {
     pub fn filter(&self) -> Result<CacheFilter, Problem> {
         let wrong = |name: &str, detail: String| Problem::at(Code::InvalidQuery, name, detail);
         let time = |name: &str, value: &Option<String>| {
-            value.as_deref().map(str::parse).transpose().map_err(|_| wrong(name, "a time is written as RFC 3339, for example 2026-11-23T12:00:00Z".into()))
+            value
+                .as_deref()
+                .map(str::parse)
+                .transpose()
+                .map_err(|_| wrong(name, "a time is written as RFC 3339, for example 2026-11-23T12:00:00Z".into()))
         };
         let run = self.run.as_deref().map(str::parse).transpose();
         let hook = self.hook.as_deref().map(str::parse).transpose();
@@ -231,7 +251,9 @@ impl CachesQuery {
             run: run.map_err(|_| wrong("run", "this is not the id of a run".into()))?,
             tags: self.tag.clone(),
             label: self.label.clone(),
-            hook: hook.map_err(|e: crate::domain::hook::UnknownHook| wrong("hook", format!("{e}; give a full name such as blocks.5.hook_resid_post")))?,
+            hook: hook.map_err(|e: crate::domain::hook::UnknownHook| {
+                wrong("hook", format!("{e}; give a full name such as blocks.5.hook_resid_post"))
+            })?,
             created_from: time("created_from", &self.created_from)?,
             created_to: time("created_to", &self.created_to)?,
             text: self.text.clone(),
@@ -267,7 +289,11 @@ impl CachePatchDto {
     pub fn into_patch(self) -> Result<CachePatch, Problem> {
         let empty = Map::new();
         let label = self.label.as_ref().and_then(Option::as_deref);
-        super::run::check_annotations(self.tags.as_deref().unwrap_or_default(), label, self.metadata.as_ref().unwrap_or(&empty))?;
+        super::run::check_annotations(
+            self.tags.as_deref().unwrap_or_default(),
+            label,
+            self.metadata.as_ref().unwrap_or(&empty),
+        )?;
         Ok(CachePatch { tags: self.tags, metadata: self.metadata, label: self.label })
     }
 }

@@ -43,7 +43,11 @@ const MAX_LIMIT: u32 = 200;
 pub fn page_limit(limit: Option<u32>) -> Result<u32, Problem> {
     match limit.unwrap_or(DEFAULT_LIMIT) {
         n @ 1..=MAX_LIMIT => Ok(n),
-        n => Err(Problem::at(Code::InvalidQuery, "limit", format!("limit is {n}; it must lie between 1 and {MAX_LIMIT}"))),
+        n => Err(Problem::at(
+            Code::InvalidQuery,
+            "limit",
+            format!("limit is {n}; it must lie between 1 and {MAX_LIMIT}"),
+        )),
     }
 }
 
@@ -63,7 +67,12 @@ pub fn cursor<T: std::str::FromStr>(cursor: Option<&str>) -> Result<Option<T>, P
 
 impl<T> Page<T> {
     /// A page of `limit` from `limit + 1` that were read: one more tells that there is a next page.
-    pub fn cut<S, K: std::fmt::Display>(mut rows: Vec<S>, limit: u32, key: impl Fn(&S) -> K, dto: impl Fn(S) -> T) -> Self {
+    pub fn cut<S, K: std::fmt::Display>(
+        mut rows: Vec<S>,
+        limit: u32,
+        key: impl Fn(&S) -> K,
+        dto: impl Fn(S) -> T,
+    ) -> Self {
         let limit = limit as usize;
         let more = rows.len() > limit;
         rows.truncate(limit);

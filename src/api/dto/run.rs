@@ -137,17 +137,33 @@ const MAX_METADATA_BYTES: usize = 64 << 10;
 /// [`Code::InvalidValue`] with the pointer of what is too large.
 pub fn check_annotations(tags: &[String], label: Option<&str>, metadata: &Map<String, Value>) -> Result<(), Problem> {
     if tags.len() > MAX_TAGS {
-        return Err(Problem::at(Code::InvalidValue, "/tags", format!("{} tags are too many; {MAX_TAGS} are allowed", tags.len())));
+        return Err(Problem::at(
+            Code::InvalidValue,
+            "/tags",
+            format!("{} tags are too many; {MAX_TAGS} are allowed", tags.len()),
+        ));
     }
     if let Some(i) = tags.iter().position(|t| t.is_empty() || t.chars().count() > MAX_TAG_CHARS) {
-        return Err(Problem::at(Code::InvalidValue, format!("/tags/{i}"), format!("a tag has 1 to {MAX_TAG_CHARS} characters")));
+        return Err(Problem::at(
+            Code::InvalidValue,
+            format!("/tags/{i}"),
+            format!("a tag has 1 to {MAX_TAG_CHARS} characters"),
+        ));
     }
     if label.is_some_and(|l| l.is_empty() || l.chars().count() > MAX_LABEL_CHARS) {
-        return Err(Problem::at(Code::InvalidValue, "/label", format!("a label has 1 to {MAX_LABEL_CHARS} characters")));
+        return Err(Problem::at(
+            Code::InvalidValue,
+            "/label",
+            format!("a label has 1 to {MAX_LABEL_CHARS} characters"),
+        ));
     }
     let bytes = serde_json::to_vec(metadata).map_or(usize::MAX, |v| v.len());
     if bytes > MAX_METADATA_BYTES {
-        return Err(Problem::at(Code::InvalidValue, "/metadata", format!("metadata takes {bytes} bytes; {MAX_METADATA_BYTES} are allowed")));
+        return Err(Problem::at(
+            Code::InvalidValue,
+            "/metadata",
+            format!("metadata takes {bytes} bytes; {MAX_METADATA_BYTES} are allowed"),
+        ));
     }
     Ok(())
 }
@@ -164,8 +180,15 @@ impl CreateRun {
         if given.iter().filter(|g| **g).count() != 1 {
             return Err(Problem::at(Code::InvalidBody, "/input", "give exactly one of input, messages and items"));
         }
-        if self.messages.is_none() && self.items.is_none() && (self.add_generation_prompt.is_some() || self.template_kwargs.is_some()) {
-            return Err(Problem::at(Code::InvalidBody, "/messages", "add_generation_prompt and template_kwargs go with messages"));
+        if self.messages.is_none()
+            && self.items.is_none()
+            && (self.add_generation_prompt.is_some() || self.template_kwargs.is_some())
+        {
+            return Err(Problem::at(
+                Code::InvalidBody,
+                "/messages",
+                "add_generation_prompt and template_kwargs go with messages",
+            ));
         }
         let chat = |messages: Vec<Map<String, Value>>| Content::Messages {
             messages: messages.into_iter().map(Value::Object).collect(),
@@ -201,7 +224,8 @@ fn plain(pointer: String, content: Content) -> InputSpec {
 }
 
 fn inputs_of(input: Value) -> Result<Vec<InputSpec>, Problem> {
-    const EXPECTED: &str = "input must be a string, an array of strings, an array of token ids, or an array of arrays of token ids";
+    const EXPECTED: &str =
+        "input must be a string, an array of strings, an array of token ids, or an array of arrays of token ids";
     let array = match input {
         Value::String(text) => return Ok(vec![plain("/input".to_owned(), Content::Text(text))]),
         Value::Array(array) => array,
@@ -234,7 +258,8 @@ fn inputs_of(input: Value) -> Result<Vec<InputSpec>, Problem> {
 
 fn token_ids(values: &[Value], pointer: &str) -> Result<Vec<u32>, Problem> {
     let id = |(i, v): (usize, &Value)| {
-        let wrong = || Problem::at(Code::InvalidBody, format!("{pointer}/{i}"), "a token id is a whole number from 0 on");
+        let wrong =
+            || Problem::at(Code::InvalidBody, format!("{pointer}/{i}"), "a token id is a whole number from 0 on");
         match v.as_u64() {
             // Past u32 it is still a number, and outside any vocabulary.
             Some(id) => Ok(u32::try_from(id).unwrap_or(u32::MAX)),
@@ -259,7 +284,13 @@ fn items_of(items: Vec<ItemDto>, chat: impl Fn(Vec<Map<String, Value>>) -> Conte
                 (Some(text), None, None) => Content::Text(text),
                 (None, Some(ids), None) => Content::TokenIds(ids),
                 (None, None, Some(messages)) => chat(messages),
-                _ => return Err(Problem::at(Code::InvalidBody, pointer, "an item has exactly one of text, token_ids and messages")),
+                _ => {
+                    return Err(Problem::at(
+                        Code::InvalidBody,
+                        pointer,
+                        "an item has exactly one of text, token_ids and messages",
+                    ));
+                }
             };
             Ok(InputSpec { pointer, content, positions, tags, metadata, label })
         })

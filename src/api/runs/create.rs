@@ -67,7 +67,8 @@ pub async fn create_run(
     };
     let mut dto = RunDto::new(run, state.engine.pace(id).queue_position);
     dto.values = values;
-    let location = HeaderValue::from_str(&format!("/v1/runs/{id}")).map_err(|_| Problem::new(Code::Internal, "a header could not be written"))?;
+    let location = HeaderValue::from_str(&format!("/v1/runs/{id}"))
+        .map_err(|_| Problem::new(Code::Internal, "a header could not be written"))?;
     Ok((status, [(header::LOCATION, location)], Json(dto)).into_response())
 }
 
@@ -75,7 +76,9 @@ fn wait_of(query: &CreateRunQuery) -> Result<Duration, Problem> {
     match query.wait {
         None => Ok(Duration::ZERO),
         Some(seconds) if (0.0..=MAX_WAIT).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        Some(_) => Err(Problem::at(Code::InvalidQuery, "wait", format!("wait must lie between 0 and {MAX_WAIT} seconds"))),
+        Some(_) => {
+            Err(Problem::at(Code::InvalidQuery, "wait", format!("wait must lie between 0 and {MAX_WAIT} seconds")))
+        }
     }
 }
 

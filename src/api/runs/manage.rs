@@ -6,12 +6,7 @@ use utoipa::IntoParams;
 
 use crate::{
     api::{
-        dto::{
-            Page, PageQuery,
-            cache::CacheDto,
-            cursor, page_limit,
-            run::RunDto,
-        },
+        dto::{Page, PageQuery, cache::CacheDto, cursor, page_limit, run::RunDto},
         error::ApiResult,
         extract::{NoQuery, PathId, Query, Tenant, not_found},
         problems::{ListProblems, RunChangeProblems, RunListProblems, RunProblems},

@@ -42,11 +42,17 @@ pub async fn get_run_tensor(
 ) -> ApiResult<Response> {
     let spec = query.spec()?;
     no_hook_parameter(&query)?;
-    let hook: Hook = hook.parse().map_err(|e: crate::domain::hook::UnknownHook| Problem::new(Code::HookNotInCache, format!("{e}; give a full name such as blocks.5.hook_resid_post")))?;
+    let hook: Hook = hook.parse().map_err(|e: crate::domain::hook::UnknownHook| {
+        Problem::new(Code::HookNotInCache, format!("{e}; give a full name such as blocks.5.hook_resid_post"))
+    })?;
     let store = state.engine.store();
     let run = store.run(tenant, id).await?.ok_or_else(|| not_found::<RunId>(id))?;
     if !run.status.is_final() {
-        return Err(Problem::new(Code::Conflict, format!("the run is {}; its tensor can be fetched once it has ended", run.status)).into());
+        return Err(Problem::new(
+            Code::Conflict,
+            format!("the run is {}; its tensor can be fetched once it has ended", run.status),
+        )
+        .into());
     }
     let caches = stored_caches(store, tenant, id).await?;
     let selected = select(&caches, hook, spec.positions.as_ref())?;

@@ -42,7 +42,10 @@ impl Part {
 
     /// The bytes `range` of this part.
     fn read(&self, store: &Store, range: Range<u64>) -> Result<Bytes, StoreError> {
-        #[expect(clippy::cast_possible_truncation, reason = "callers read at most a chunk of what exists in memory or on disk")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "callers read at most a chunk of what exists in memory or on disk"
+        )]
         let (from, to) = (range.start as usize, range.end as usize);
         match self {
             Self::Made(bytes) => Ok(bytes.slice(from..to)),

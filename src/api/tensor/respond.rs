@@ -105,7 +105,14 @@ pub struct TensorAnswer {
 
 impl TensorAnswer {
     /// Names a single hook.
-    pub fn of_hook(hook: Hook, shape: Vec<usize>, axes: Vec<Axis>, dtype: Dtype, stored_dtype: Dtype, parts: Vec<Part>) -> Self {
+    pub fn of_hook(
+        hook: Hook,
+        shape: Vec<usize>,
+        axes: Vec<Axis>,
+        dtype: Dtype,
+        stored_dtype: Dtype,
+        parts: Vec<Part>,
+    ) -> Self {
         let (name, layer) = (hook.to_string(), hook.layer());
         Self { hook: name, layer, layers: None, caches: None, offsets: None, shape, axes, dtype, stored_dtype, parts }
     }
@@ -128,7 +135,9 @@ impl TensorAnswer {
     pub async fn json(self, store: Store, encoding: Encoding, max_elements: usize) -> Result<TensorDto, Problem> {
         let n = self.n_elements();
         if n > max_elements {
-            let detail = format!("{n} elements are too many for JSON (at most {max_elements}); ask for format=npy, safetensors or raw");
+            let detail = format!(
+                "{n} elements are too many for JSON (at most {max_elements}); ask for format=npy, safetensors or raw"
+            );
             return Err(Problem::new(Code::ResultTooLarge, detail));
         }
         let bytes = self.assembly(None).read_all(store).await?;
@@ -139,11 +148,13 @@ impl TensorAnswer {
                 (j.text, j.n_nan, j.n_inf)
             }
             Encoding::Base64 => {
-                let (nan, inf) = (floats.iter().filter(|v| v.is_nan()).count(), floats.iter().filter(|v| v.is_infinite()).count());
+                let (nan, inf) =
+                    (floats.iter().filter(|v| v.is_nan()).count(), floats.iter().filter(|v| v.is_infinite()).count());
                 (format!("\"{}\"", BASE64_STANDARD.encode(&bytes)), nan as u64, inf as u64)
             }
         };
-        let values = RawValue::from_string(text).map_err(|_| Problem::new(Code::Internal, "a tensor could not be written as JSON"))?;
+        let values = RawValue::from_string(text)
+            .map_err(|_| Problem::new(Code::Internal, "a tensor could not be written as JSON"))?;
         Ok(TensorDto {
             hook: self.hook,
             layer: self.layer,
@@ -319,7 +330,8 @@ fn wanted_range(request: &HeaderMap, headers: &HeaderMap, total: u64) -> Result<
         return Ok(None);
     }
     let refuse = || {
-        let detail = format!("ask for bytes=FIRST-LAST, FIRST- or -COUNT within the {total} bytes of this representation");
+        let detail =
+            format!("ask for bytes=FIRST-LAST, FIRST- or -COUNT within the {total} bytes of this representation");
         Problem::new(Code::RangeNotSatisfiable, detail)
     };
     let Some(spec) = value.to_str().ok().and_then(|v| v.trim().strip_prefix("bytes=")) else { return Err(refuse()) };
