@@ -75,7 +75,7 @@ impl Defaults {
 }
 
 fn one_rope(config: &Config, d_head: usize) -> Result<Vec<Rope>, LoadError> {
-    Ok(vec![Rope::from_config(config, d_head, 10_000.0)?])
+    Ok(vec![Rope::from_config(config, d_head, 10_000.0, 1.0)?])
 }
 
 /// What all relatives of Llama share. Options a relative changes are set on the result.

@@ -4,11 +4,16 @@ mod gemma;
 mod gguf;
 mod gpt2;
 mod gpt_neox;
+mod granite;
 mod llama;
 mod mistral;
-mod olmo2;
+mod olmo;
+mod phi;
 mod phi3;
 mod qwen;
+mod smollm3;
+mod stablelm;
+mod starcoder2;
 
 use super::{
     architecture::{Architecture, Unembedding},
@@ -47,12 +52,18 @@ pub fn from_config(config: &Config, checkpoint: &Checkpoint) -> Result<Family, L
         "gemma3_text" => gemma::gemma3(config, checkpoint)?,
         "gpt2" => gpt2::family(config, checkpoint)?,
         "gpt_neox" => gpt_neox::family(config, checkpoint)?,
+        "granite" => granite::family(config, checkpoint)?,
         "llama" => llama::family(config, checkpoint)?,
         "mistral" => mistral::family(config, checkpoint)?,
-        "olmo2" => olmo2::family(config, checkpoint)?,
+        "olmo" => olmo::olmo(config, checkpoint)?,
+        "olmo2" => olmo::olmo2(config, checkpoint)?,
+        "phi" => phi::family(config, checkpoint)?,
         "phi3" => phi3::family(config, checkpoint)?,
         "qwen2" => qwen::qwen2(config, checkpoint)?,
         "qwen3" => qwen::qwen3(config, checkpoint)?,
+        "smollm3" => smollm3::family(config, checkpoint)?,
+        "stablelm" => stablelm::family(config, checkpoint)?,
+        "starcoder2" => starcoder2::family(config, checkpoint)?,
         other => {
             let reason = format!("{other:?} is not supported; supported are {}", SUPPORTED.join(", "));
             return Err(config.refuse("model_type", reason));
