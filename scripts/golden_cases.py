@@ -1,7 +1,26 @@
 """The tiny checkpoints: each switches on what the others leave off."""
 
 import torch
-from transformers import AutoModel, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModel,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    GraniteConfig,
+    LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    OlmoConfig,
+    Phi3Config,
+    PhiConfig,
+    Qwen2Config,
+    Qwen3Config,
+    SmolLM3Config,
+    StableLmConfig,
+    Starcoder2Config,
+)
 
 import golden_taps as taps
 
@@ -10,7 +29,7 @@ SMALL = dict(
     vocab_size=VOCAB,
     hidden_size=32,
     intermediate_size=48,
-    num_hidden_layers=3,
+    num_hidden_layers=2,
     num_attention_heads=4,
     num_key_value_heads=2,
     max_position_embeddings=64,
@@ -22,7 +41,17 @@ def small(config, **options):
 
 
 def llama(**options):
-    return small(LlamaConfig, **options)
+    return small(LlamaConfig, num_hidden_layers=3, **options)
+
+
+def gpt2(**options):
+    return lambda: GPT2Config(vocab_size=VOCAB, n_positions=64, n_embd=32, n_layer=2, n_head=4, **options)
+
+
+def neox(**options):
+    parameters = {**SMALL, "rope_parameters": dict(rope_type="default", rope_theta=1e4, partial_rotary_factor=0.5)}
+    del parameters["num_key_value_heads"]
+    return lambda: GPTNeoXConfig(**{**parameters, **options})
 
 
 def rope(kind, **parameters):
@@ -86,5 +115,113 @@ CASES = {
             ),
             tap=taps.tap_llama,
         ),
+    },
+    "gemma": {
+        "wide_heads": dict(config=small(GemmaConfig, head_dim=16), tap=taps.tap_llama, full=True),
+    },
+    "gemma2": {
+        "softcaps": dict(
+            config=small(
+                Gemma2Config,
+                head_dim=12,
+                sliding_window=4,
+                query_pre_attn_scalar=9,
+                attn_logit_softcapping=2.0,
+                final_logit_softcapping=3.0,
+            ),
+            tap=taps.tap_llama,
+            full=True,
+        ),
+    },
+    "gemma3_text": {
+        "two_ropes": dict(
+            config=small(
+                Gemma3TextConfig,
+                num_hidden_layers=3,
+                head_dim=12,
+                sliding_window=4,
+                query_pre_attn_scalar=9,
+                layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+                rope_parameters={
+                    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
+                    "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+                },
+            ),
+            tap=taps.tap_llama,
+            full=True,
+        ),
+    },
+    "olmo2": {
+        "post_norm": dict(config=small(Olmo2Config), tap=taps.tap_llama, full=True),
+    },
+    "phi3": {
+        "fused": dict(
+            config=small(
+                Phi3Config,
+                sliding_window=5,
+                original_max_position_embeddings=8,
+                pad_token_id=0,
+                rope_parameters=dict(
+                    rope_type="longrope",
+                    rope_theta=10000.0,
+                    short_factor=[1.0, 1.1, 1.2, 1.3],
+                    long_factor=[2.0, 2.5, 3.0, 4.0],
+                ),
+            ),
+            tap=taps.tap_llama,
+            full=True,
+        ),
+    },
+    "gpt2": {
+        "plain": dict(config=gpt2(), tap=taps.tap_gpt2, full=True),
+        "untied_inner": dict(config=gpt2(n_inner=40, tie_word_embeddings=False), tap=taps.tap_gpt2),
+    },
+    "gpt_neox": {
+        "parallel": dict(config=neox(), tap=taps.tap_gpt_neox, full=True),
+        "sequential": dict(config=neox(use_parallel_residual=False, attention_bias=False), tap=taps.tap_gpt_neox),
+    },
+    "olmo": {
+        "bare_norms": dict(config=small(OlmoConfig), tap=taps.tap_llama, full=True),
+    },
+    "granite": {
+        "multipliers": dict(
+            config=small(
+                GraniteConfig,
+                embedding_multiplier=3.0,
+                attention_multiplier=0.2,
+                residual_multiplier=0.3,
+                logits_scaling=7.0,
+            ),
+            tap=taps.tap_llama,
+            full=True,
+        ),
+    },
+    "smollm3": {
+        "no_rope_layer": dict(
+            config=small(
+                SmolLM3Config,
+                num_hidden_layers=3,
+                no_rope_layers=[1, 0, 1],
+                use_sliding_window=True,
+                sliding_window=4,
+                pad_token_id=0,
+            ),
+            tap=taps.tap_llama,
+            full=True,
+        ),
+    },
+    "starcoder2": {
+        "biases": dict(config=small(Starcoder2Config, sliding_window=5), tap=taps.tap_llama, full=True),
+    },
+    "stablelm": {
+        "sequential": dict(config=small(StableLmConfig, hidden_size=64, use_qkv_bias=True), tap=taps.tap_llama),
+        "parallel": dict(
+            config=small(StableLmConfig, use_parallel_residual=True, partial_rotary_factor=0.5),
+            tap=taps.tap_llama,
+            full=True,
+        ),
+    },
+    "phi": {
+        "parallel": dict(config=small(PhiConfig), tap=taps.tap_llama, full=True),
     },
 }

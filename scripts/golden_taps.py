@@ -40,10 +40,10 @@ AttentionInterface.register("tapped", tapped_attention)
 AttentionMaskInterface.register("tapped", eager_mask)
 
 
-def tap_output(module, name, shape=None):
+def tap_output(module, name, shape=None, factor=1.0):
     def hook(_, __, output):
         value = output[0] if isinstance(output, tuple) else output
-        record(name, value.unflatten(-1, shape) if shape else value)
+        record(name, value.unflatten(-1, shape) if shape else value * factor)
 
     module.register_forward_hook(hook)
 
@@ -60,7 +60,7 @@ def tap_norm(module, name):
 
     def hook(_, args):
         x = args[0].double()
-        eps = next(getattr(module, k) for k in ("variance_epsilon", "eps") if hasattr(module, k))
+        eps = next((getattr(module, k) for k in ("variance_epsilon", "eps") if hasattr(module, k)), 1e-5)
         if isinstance(module, torch.nn.LayerNorm) or "LayerNorm" in type(module).__name__:
             x = x - x.mean(-1, keepdim=True)
         scale = (x.pow(2).mean(-1, keepdim=True) + eps).sqrt()
@@ -82,33 +82,124 @@ def tap_results(o_proj, block, n_heads):
     o_proj.register_forward_pre_hook(hook)
 
 
+def tap_parts(module, parts):
+    """Taps of slices of a fused projection: {name: function of the output}."""
+
+    def hook(_, __, output):
+        for name, part in parts.items():
+            record(name, part(output))
+
+    module.register_forward_hook(hook)
+
+
+def tap_sublayers(b, layer, attn, mlp, norms, multiplier=1.0):
+    """What every block has. norms: the modules by their names ln1, ln1_post, ln2, ln2_post, those there are."""
+    tap_input(layer, f"{b}.hook_resid_pre")
+    for name, norm in norms.items():
+        tap_norm(norm, f"{b}.{name}")
+    tap_input(attn, f"{b}.attn.hook_in")
+    tap_output(attn, f"{b}.attn.hook_out")
+    tap_output(norms.get("ln1_post", attn), f"{b}.hook_attn_out", factor=multiplier)
+    tap_input(mlp, f"{b}.mlp.hook_in")
+    tap_output(mlp, f"{b}.mlp.hook_out")
+    tap_output(norms.get("ln2_post", mlp), f"{b}.hook_mlp_out", factor=multiplier)
+    tap_output(layer, f"{b}.hook_resid_post")
+
+
+def tap_head(norm):
+    tap_norm(norm, "ln_final")
+    tap_output(norm, "final_norm")
+
+
+def first(module, *names):
+    return next(getattr(module, name) for name in names if hasattr(module, name))
+
+
+def llama_norms(layer):
+    """The norms of a block of Llama, Gemma 2 and 3, or OLMo 2, told apart by which there are."""
+    if hasattr(layer, "pre_feedforward_layernorm"):
+        names = {"ln1": "input_layernorm", "ln1_post": "post_attention_layernorm"}
+        names |= {"ln2": "pre_feedforward_layernorm", "ln2_post": "post_feedforward_layernorm"}
+    elif hasattr(layer, "input_layernorm"):
+        names = {"ln1": "input_layernorm", "ln2": "post_attention_layernorm"}
+    else:
+        names = {"ln1_post": "post_attention_layernorm", "ln2_post": "post_feedforward_layernorm"}
+    return {name: norm for name, attribute in names.items() if (norm := getattr(layer, attribute, None)) is not None}
+
+
 def tap_llama(model):
-    """Llama and its relatives: pre-norm blocks with separate projections."""
+    """Llama and its relatives."""
     base = getattr(model, "model", model)
     heads, kv = model.config.num_attention_heads, model.config.num_key_value_heads
-    tap_output(base.embed_tokens, "hook_embed")
+    tap_input(base.layers[0], "hook_embed")
     for l, layer in enumerate(base.layers):
-        b, attn, mlp = f"blocks.{l}", layer.self_attn, layer.mlp
-        tap_input(layer, f"{b}.hook_resid_pre")
-        tap_norm(layer.input_layernorm, f"{b}.ln1")
-        tap_input(attn, f"{b}.attn.hook_in")
+        b, attn, mlp, norms = f"blocks.{l}", layer.self_attn, layer.mlp, llama_norms(layer)
+        tap_sublayers(b, layer, attn, mlp, norms, getattr(model.config, "residual_multiplier", 1.0))
+        if "ln2" in norms or "ln2_post" in norms:  # else parallel
+            tap_input(norms.get("ln2", mlp), f"{b}.hook_resid_mid")
+        tap_results(first(attn, "o_proj", "dense"), b, heads)
+        tap_input(first(mlp, "down_proj", "c_proj", "fc2"), f"{b}.mlp.hook_post")
+        if hasattr(attn, "qkv_proj"):
+            tap_phi3(attn, mlp, b, heads, kv)
+            continue
         tap_output(attn.q_proj, f"{b}.attn.hook_q", (heads, -1))
         tap_output(attn.k_proj, f"{b}.attn.hook_k", (kv, -1))
         tap_output(attn.v_proj, f"{b}.attn.hook_v", (kv, -1))
-        tap_results(attn.o_proj, b, heads)
-        for name in ("attn.hook_out", "hook_attn_out"):
-            tap_output(attn, f"{b}.{name}")
-        tap_input(layer.post_attention_layernorm, f"{b}.hook_resid_mid")
-        tap_norm(layer.post_attention_layernorm, f"{b}.ln2")
-        tap_input(mlp, f"{b}.mlp.hook_in")
-        tap_output(mlp.gate_proj, f"{b}.mlp.hook_pre")
-        tap_output(mlp.up_proj, f"{b}.mlp.hook_pre_linear")
-        tap_input(mlp.down_proj, f"{b}.mlp.hook_post")
-        for name in ("mlp.hook_out", "hook_mlp_out"):
-            tap_output(mlp, f"{b}.{name}")
-        tap_output(layer, f"{b}.hook_resid_post")
-    tap_norm(base.norm, "ln_final")
-    tap_output(base.norm, "final_norm")
+        tap_output(first(mlp, "gate_proj", "c_fc", "fc1"), f"{b}.mlp.hook_pre")
+        if hasattr(mlp, "up_proj"):
+            tap_output(mlp.up_proj, f"{b}.mlp.hook_pre_linear")
+    tap_head(first(base, "norm", "final_layernorm"))
+
+
+def tap_phi3(attn, mlp, b, heads, kv):
+    rows = torch.arange(heads + 2 * kv)
+    q, k, v = rows[:heads], rows[heads : heads + kv], rows[heads + kv :]
+    tap_parts(
+        attn.qkv_proj,
+        {
+            f"{b}.attn.hook_{name}": lambda out, part=part: out.unflatten(-1, (len(rows), -1))[..., part, :]
+            for name, part in {"q": q, "k": k, "v": v}.items()
+        },
+    )
+    halves = {f"{b}.mlp.hook_pre": 0, f"{b}.mlp.hook_pre_linear": 1}
+    tap_parts(mlp.gate_up_proj, {n: lambda out, i=i: out.chunk(2, -1)[i] for n, i in halves.items()})
+
+
+def tap_gpt2(model):
+    base = getattr(model, "transformer", model)
+    heads = model.config.n_head
+    tap_output(base.wte, "hook_embed")
+    tap_output(base.wpe, "hook_pos_embed")
+    for l, block in enumerate(base.h):
+        b = f"blocks.{l}"
+        tap_sublayers(b, block, block.attn, block.mlp, {"ln1": block.ln_1, "ln2": block.ln_2})
+        tap_input(block.ln_2, f"{b}.hook_resid_mid")
+        thirds = {f"{b}.attn.hook_{n}": i for i, n in enumerate("qkv")}
+        parts = {n: lambda out, i=i: out.chunk(3, -1)[i].unflatten(-1, (heads, -1)) for n, i in thirds.items()}
+        tap_parts(block.attn.c_attn, parts)
+        tap_results(block.attn.c_proj, b, heads)
+        tap_output(block.mlp.c_fc, f"{b}.mlp.hook_pre")
+        tap_input(block.mlp.c_proj, f"{b}.mlp.hook_post")
+    tap_head(base.ln_f)
+
+
+def tap_gpt_neox(model):
+    base = model.gpt_neox
+    heads = model.config.num_attention_heads
+    tap_output(base.embed_in, "hook_embed")
+    for l, layer in enumerate(base.layers):
+        b, attn, mlp = f"blocks.{l}", layer.attention, layer.mlp
+        norms = {"ln1": layer.input_layernorm, "ln2": layer.post_attention_layernorm}
+        tap_sublayers(b, layer, attn, mlp, norms)
+        if not model.config.use_parallel_residual:
+            tap_input(layer.post_attention_layernorm, f"{b}.hook_resid_mid")
+        thirds = {f"{b}.attn.hook_{n}": i for i, n in enumerate("qkv")}
+        parts = {n: lambda out, i=i: out.unflatten(-1, (heads, -1)).chunk(3, -1)[i] for n, i in thirds.items()}
+        tap_parts(attn.query_key_value, parts)
+        tap_results(attn.dense, b, heads)
+        tap_output(mlp.dense_h_to_4h, f"{b}.mlp.hook_pre")
+        tap_input(mlp.dense_4h_to_h, f"{b}.mlp.hook_post")
+    tap_head(base.final_layer_norm)
 
 
 def run(model, ids):

@@ -140,8 +140,6 @@ pub enum QkNorm {
 pub struct Unembedding {
     /// Whether it is the token embedding.
     pub tied: bool,
-    /// Whether it has a bias.
-    pub bias: bool,
     /// Factor of the logits.
     pub scale: Option<f32>,
     /// Logits become `cap · tanh(logit / cap)`.

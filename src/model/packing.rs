@@ -88,11 +88,6 @@ impl Packing {
         Ok(Self { all, wanted, wanted_positions, wanted_tokens })
     }
 
-    /// Inputs.
-    pub fn n_inputs(&self) -> usize {
-        self.wanted_positions.len()
-    }
-
     /// Tokens of all inputs.
     pub fn n_tokens(&self) -> usize {
         self.all.positions.len()

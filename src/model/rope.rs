@@ -68,13 +68,13 @@ impl Rope {
     }
 
     /// Reads the rope parameters of a configuration, in the spelling of transformers 4 (`rope_theta` beside
-    /// `rope_scaling`) or 5 (`rope_parameters`).
+    /// `rope_scaling`) or 5 (`rope_parameters`). `theta` and `partial` are what the family means by leaving them out.
     ///
     /// # Errors
     /// When a parameter is missing or the kind is not understood.
-    pub fn from_config(config: &Config, d_head: usize, default_theta: f64) -> Result<Self, LoadError> {
-        let theta = config.number_or("rope_theta", default_theta)?;
-        let partial = config.number_or("partial_rotary_factor", 1.0)?;
+    pub fn from_config(config: &Config, d_head: usize, theta: f64, partial: f64) -> Result<Self, LoadError> {
+        let theta = config.number_or("rope_theta", theta)?;
+        let partial = config.number_or("partial_rotary_factor", partial)?;
         let old = config.object_opt("rope_scaling")?;
         let new = config.object_opt("rope_parameters")?;
         Self::from_parameters(config, old.or(new).as_ref(), d_head, theta, partial)

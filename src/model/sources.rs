@@ -157,7 +157,7 @@ pub struct Sources {
 }
 
 /// Where the weights of one block are. Norms are named without `.weight`; those the architecture does not have are
-/// never looked up.
+/// never looked up and may be left empty.
 #[derive(Debug, Clone)]
 pub struct LayerSources {
     /// Norm before attention.

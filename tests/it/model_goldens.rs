@@ -79,3 +79,68 @@ fn qwen2_agrees_with_transformers() {
 fn qwen3_agrees_with_transformers() {
     compare_family("qwen3");
 }
+
+#[test]
+fn gemma_agrees_with_transformers() {
+    compare_family("gemma");
+}
+
+#[test]
+fn gemma2_agrees_with_transformers() {
+    compare_family("gemma2");
+}
+
+#[test]
+fn gemma3_text_agrees_with_transformers() {
+    compare_family("gemma3_text");
+}
+
+#[test]
+fn gpt2_agrees_with_transformers() {
+    compare_family("gpt2");
+}
+
+#[test]
+fn gpt_neox_agrees_with_transformers() {
+    compare_family("gpt_neox");
+}
+
+#[test]
+fn olmo2_agrees_with_transformers() {
+    compare_family("olmo2");
+}
+
+#[test]
+fn phi3_agrees_with_transformers() {
+    compare_family("phi3");
+}
+
+#[test]
+fn granite_agrees_with_transformers() {
+    compare_family("granite");
+}
+
+#[test]
+fn olmo_agrees_with_transformers() {
+    compare_family("olmo");
+}
+
+#[test]
+fn phi_agrees_with_transformers() {
+    compare_family("phi");
+}
+
+#[test]
+fn smollm3_agrees_with_transformers() {
+    compare_family("smollm3");
+}
+
+#[test]
+fn stablelm_agrees_with_transformers() {
+    compare_family("stablelm");
+}
+
+#[test]
+fn starcoder2_agrees_with_transformers() {
+    compare_family("starcoder2");
+}

@@ -35,7 +35,19 @@ fn assert_same(hooks: &[Hook], a: (&Collected, usize), b: (&Collected, usize), w
 }
 
 /// One checkpoint of every kind of block.
-const KINDS: &[&str] = &["llama/gqa_tied", "llama/biases_wide_heads"];
+const KINDS: &[&str] = &[
+    "llama/gqa_tied",
+    "llama/biases_wide_heads",
+    "gemma2/softcaps",
+    "gemma3_text/two_ropes",
+    "gpt2/plain",
+    "gpt_neox/parallel",
+    "granite/multipliers",
+    "olmo2/post_norm",
+    "phi/parallel",
+    "phi3/fused",
+    "qwen3/qk_norm",
+];
 
 #[test]
 fn an_input_has_the_same_bits_alone_and_in_any_company() {

@@ -39,9 +39,9 @@ fn every_layer_and_the_top_tokens_agree_with_transformers() {
         hooks.push(Hook::global(Site::Logits));
         let got = capture(model, &hooks, &[(&tokens, Rows::List(positions.clone()))]).unwrap();
         let per_layer = positions.len() * info.d_model;
-        for l in 0..info.n_layers {
+        for (l, hook) in hooks[..info.n_layers].iter().enumerate() {
             let reference = &of("resid_post")[l * per_layer..(l + 1) * per_layer];
-            let values = got.item(hooks[l], 0);
+            let values = got.item(*hook, 0);
             let name = format!("prompt {prompt}, layer {l}");
             worst = worst.max(relative_error(&name, values, reference));
             for (row, _) in positions.iter().enumerate().filter(|(_, position)| **position > 0) {

@@ -41,7 +41,7 @@ pub fn from_gguf(file: &GgufFile) -> Result<Family, LoadError> {
     }
     let config = configuration(file, architecture)?;
     let checkpoint = file.checkpoint();
-    let mut spec = llama::architecture(&config, checkpoint)?;
+    let mut spec = llama::architecture(&config, checkpoint, &llama::Defaults::LLAMA)?;
     config.finish()?;
     if checkpoint.has("rope_freqs.weight") {
         let n = spec.ropes[0].inv_freq.len();
@@ -69,17 +69,14 @@ fn configuration(file: &GgufFile, architecture: &str) -> Result<Config, LoadErro
     let mut rotated = None;
     for (key, value) in file.metadata() {
         let Some(name) = key.strip_prefix(&prefix) else { continue };
-        let json = number(value).ok_or_else(|| file.refuse(key, "is not a number"));
-        if let Some((_, hf)) = RENAMED.iter().find(|(gguf, _)| *gguf == name) {
-            map.insert((*hf).to_owned(), json?);
-        } else if name == "rope.dimension_count" {
-            rotated = json?.as_u64();
-        } else if name == "rope.scaling.type" && file.text(key) == Some("none")
-            || name == "attention.value_length"
-                && file.integer(key) == file.integer(&format!("{prefix}attention.key_length"))
-        {
-        } else {
-            return Err(file.refuse(key, "is not understood and might change what the model computes"));
+        let same_as = |other: &str| file.integer(key) == file.integer(&format!("{prefix}{other}"));
+        let json = || number(value).ok_or_else(|| file.refuse(key, "is not a number"));
+        match (name, RENAMED.iter().find(|(gguf, _)| *gguf == name)) {
+            (_, Some((_, hf))) => drop(map.insert((*hf).to_owned(), json()?)),
+            ("rope.dimension_count", _) => rotated = json()?.as_u64(),
+            ("rope.scaling.type", _) if file.text(key) == Some("none") => {}
+            ("attention.value_length", _) if same_as("attention.key_length") => {}
+            _ => return Err(file.refuse(key, "is not understood and might change what the model computes")),
         }
     }
     if let (None, Some(n)) = (map.get("head_dim"), rotated) {

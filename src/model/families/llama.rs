@@ -1,8 +1,8 @@
 //! Llama and the families that differ from it in a few options: pre-norm RMS blocks, rotary positions, gated MLP.
 
-use super::{Family, activation, head_scale, heads, weight_prefix};
+use super::{Family, activation, epsilon, head_scale, heads, unembedding, weight_prefix};
 use crate::model::{
-    architecture::{Architecture, Embedding, Layer, NormKind, Residual, Unembedding},
+    architecture::{Architecture, Embedding, Layer, NormKind, Residual},
     checkpoint::Checkpoint,
     config::Config,
     error::LoadError,
@@ -31,22 +31,60 @@ pub fn with_biases(
     biases: [bool; 4],
     mlp_bias: bool,
 ) -> Result<Family, LoadError> {
-    let architecture = architecture(config, checkpoint)?;
+    let architecture = architecture(config, checkpoint, &Defaults::LLAMA)?;
+    Ok(named(architecture, checkpoint, move |block| layer_sources(block, biases, mlp_bias)))
+}
+
+/// An architecture with the weights that `layer` names for the prefix of a block.
+pub fn named(
+    architecture: Architecture,
+    checkpoint: &Checkpoint,
+    layer: impl Fn(&str) -> LayerSources + 'static,
+) -> Family {
     let prefix = weight_prefix(checkpoint, "model", "embed_tokens.weight");
     let blocks = format!("{prefix}layers.");
-    let layer = move |l: usize| layer_sources(&format!("{blocks}{l}."), biases, mlp_bias);
-    Ok(Family { architecture, sources: sources(&prefix, Box::new(layer)) })
+    let sources = Sources {
+        embed: format!("{prefix}embed_tokens.weight"),
+        positions: None,
+        embed_norm: None,
+        final_norm: format!("{prefix}norm"),
+        unembed: LinearSource::new("lm_head", false),
+        layer: Box::new(move |l| layer(&format!("{blocks}{l}."))),
+    };
+    Family { architecture, sources }
+}
+
+/// What a configuration means by leaving a key out, and the keys that differ.
+pub struct Defaults {
+    /// `rms_norm_eps`.
+    pub eps: f64,
+    /// `tie_word_embeddings`.
+    pub tied: bool,
+    /// The key of the activation.
+    pub activation_key: &'static str,
+    /// The activation.
+    pub activation: &'static str,
+    /// Reads the rotary tables of heads of this width.
+    pub ropes: fn(&Config, usize) -> Result<Vec<Rope>, LoadError>,
+}
+
+impl Defaults {
+    /// Llama's.
+    pub const LLAMA: Self =
+        Self { eps: 1e-6, tied: false, activation_key: "hidden_act", activation: "silu", ropes: one_rope };
+}
+
+fn one_rope(config: &Config, d_head: usize) -> Result<Vec<Rope>, LoadError> {
+    Ok(vec![Rope::from_config(config, d_head, 10_000.0, 1.0)?])
 }
 
 /// What all relatives of Llama share. Options a relative changes are set on the result.
-pub fn architecture(config: &Config, checkpoint: &Checkpoint) -> Result<Architecture, LoadError> {
+pub fn architecture(config: &Config, checkpoint: &Checkpoint, defaults: &Defaults) -> Result<Architecture, LoadError> {
     let d_model = config.count("hidden_size")?;
     let (n_heads, n_kv_heads, d_head) = heads(config, d_model)?;
-    #[expect(clippy::cast_possible_truncation, reason = "the forward pass computes in float32")]
-    let eps = config.number_or("rms_norm_eps", 1e-6)? as f32;
-    let tied = config.flag_or("tie_word_embeddings", false)?;
-    let rope = Rope::from_config(config, d_head, 10_000.0)?;
-    let n_ctx = rope.context(config.count("max_position_embeddings")?);
+    let tied = config.flag_or("tie_word_embeddings", defaults.tied)?;
+    let ropes = (defaults.ropes)(config, d_head)?;
+    let n_ctx = config.count("max_position_embeddings")?;
     Ok(Architecture {
         model_type: config.text_or("model_type", "llama")?,
         d_model,
@@ -55,44 +93,24 @@ pub fn architecture(config: &Config, checkpoint: &Checkpoint) -> Result<Architec
         d_head,
         d_mlp: config.count("intermediate_size")?,
         d_vocab: config.count("vocab_size")?,
-        n_ctx,
+        n_ctx: ropes.iter().map(|r| r.context(n_ctx)).min().unwrap_or(n_ctx),
         embedding: Embedding::default(),
-        norm: NormKind::Rms { eps, gain_offset: 0.0 },
+        norm: NormKind::Rms { eps: epsilon(config, "rms_norm_eps", defaults.eps)?, gain_offset: 0.0 },
         residual: Residual::Sequential,
         layers: vec![Layer::PRE_NORM; config.count("num_hidden_layers")?],
-        ropes: vec![rope],
+        ropes,
         rope_interleaved: false,
         qk_norm: None,
         attention_scale: head_scale(d_head),
         score_softcap: None,
         alibi_slopes: None,
         causal: true,
-        activation: activation(config, "hidden_act", "silu")?,
+        activation: activation(config, defaults.activation_key, defaults.activation)?,
         gated: true,
         residual_multiplier: None,
         final_norm: true,
-        unembedding: unembedding(config, checkpoint, tied)?,
+        unembedding: unembedding(config, checkpoint, "lm_head", tied)?,
     })
-}
-
-/// The unembedding; none when the checkpoint is a base model without an LM head.
-fn unembedding(config: &Config, checkpoint: &Checkpoint, tied: bool) -> Result<Option<Unembedding>, LoadError> {
-    let architectures = config.texts_opt("architectures")?.unwrap_or_default();
-    let base_only = !architectures.is_empty() && !architectures.iter().any(|a| a.contains("CausalLM"));
-    let present = if tied { !base_only } else { !base_only || checkpoint.has("lm_head.weight") };
-    Ok(present.then(|| Unembedding { tied, ..Unembedding::default() }))
-}
-
-/// Weight names outside the blocks.
-pub fn sources(prefix: &str, layer: Box<dyn Fn(usize) -> LayerSources>) -> Sources {
-    Sources {
-        embed: format!("{prefix}embed_tokens.weight"),
-        positions: None,
-        embed_norm: None,
-        final_norm: format!("{prefix}norm"),
-        unembed: LinearSource::new("lm_head", false),
-        layer,
-    }
 }
 
 /// Weight names of a block; `biases` says which of query, key, value and output projection have one.

@@ -1,12 +1,26 @@
 //! Families: from a checkpoint's configuration to an [`Architecture`] and the names of its weights.
 
+mod gemma;
 mod gguf;
+mod gpt2;
+mod gpt_neox;
+mod granite;
 mod llama;
 mod mistral;
+mod olmo;
+mod phi;
+mod phi3;
 mod qwen;
+mod smollm3;
+mod stablelm;
+mod starcoder2;
 
 use super::{
-    architecture::Architecture, checkpoint::Checkpoint, config::Config, error::LoadError, ops::activation::Activation,
+    architecture::{Architecture, Unembedding},
+    checkpoint::Checkpoint,
+    config::Config,
+    error::LoadError,
+    ops::activation::Activation,
     sources::Sources,
 };
 
@@ -21,7 +35,8 @@ pub struct Family {
 }
 
 /// The `model_type`s that can be loaded from a Hugging Face folder.
-pub const SUPPORTED: &[&str] = &["llama", "mistral", "qwen2", "qwen3"];
+pub const SUPPORTED: &[&str] =
+    &["gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3"];
 
 /// Understands a Hugging Face configuration.
 ///
@@ -32,10 +47,23 @@ pub fn from_config(config: &Config, checkpoint: &Checkpoint) -> Result<Family, L
     // Quantised Hugging Face checkpoints keep their weights in formats of their own.
     config.only("quantization_config", serde_json::Value::Null)?;
     let family = match model_type.as_str() {
+        "gemma" => gemma::gemma(config, checkpoint)?,
+        "gemma2" => gemma::gemma2(config, checkpoint)?,
+        "gemma3_text" => gemma::gemma3(config, checkpoint)?,
+        "gpt2" => gpt2::family(config, checkpoint)?,
+        "gpt_neox" => gpt_neox::family(config, checkpoint)?,
+        "granite" => granite::family(config, checkpoint)?,
         "llama" => llama::family(config, checkpoint)?,
         "mistral" => mistral::family(config, checkpoint)?,
+        "olmo" => olmo::olmo(config, checkpoint)?,
+        "olmo2" => olmo::olmo2(config, checkpoint)?,
+        "phi" => phi::family(config, checkpoint)?,
+        "phi3" => phi3::family(config, checkpoint)?,
         "qwen2" => qwen::qwen2(config, checkpoint)?,
         "qwen3" => qwen::qwen3(config, checkpoint)?,
+        "smollm3" => smollm3::family(config, checkpoint)?,
+        "stablelm" => stablelm::family(config, checkpoint)?,
+        "starcoder2" => starcoder2::family(config, checkpoint)?,
         other => {
             let reason = format!("{other:?} is not supported; supported are {}", SUPPORTED.join(", "));
             return Err(config.refuse("model_type", reason));
@@ -110,4 +138,30 @@ fn layer_windows(
         other => Err(config.refuse("layer_types", format!("{other:?} is not understood"))),
     };
     types.iter().map(of).collect()
+}
+
+/// The unembedding stored as `name`; none when the checkpoint is a base model without an LM head.
+fn unembedding(
+    config: &Config,
+    checkpoint: &Checkpoint,
+    name: &str,
+    tied: bool,
+) -> Result<Option<Unembedding>, LoadError> {
+    let architectures = config.texts_opt("architectures")?.unwrap_or_default();
+    let with_head = |a: &String| a.contains("CausalLM") || a.contains("LMHead");
+    let base_only = !architectures.is_empty() && !architectures.iter().any(with_head);
+    let stored = !tied && checkpoint.has(&format!("{name}.weight"));
+    Ok((!base_only || stored).then(|| Unembedding { tied, ..Unembedding::default() }))
+}
+
+/// A norm's epsilon.
+#[expect(clippy::cast_possible_truncation, reason = "the forward pass computes in float32")]
+fn epsilon(config: &Config, key: &str, default: f64) -> Result<f32, LoadError> {
+    Ok(config.number_or(key, default)? as f32)
+}
+
+/// An option that is a float32 where it is given.
+#[expect(clippy::cast_possible_truncation, reason = "the forward pass computes in float32")]
+fn float_opt(config: &Config, key: &str) -> Result<Option<f32>, LoadError> {
+    Ok(config.number_opt(key)?.map(|v| v as f32))
 }

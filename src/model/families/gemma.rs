@@ -1,0 +1,120 @@
+//! Gemma, Gemma 2 and Gemma 3: scaled embedding, norms whose stored gain lacks its one; from Gemma 2 on norms after
+//! the sublayers too, alternating windows and softcaps, in Gemma 3 norms of queries and keys and two rotary tables.
+
+use super::{
+    Family, float_opt, layer_windows,
+    llama::{self, Defaults},
+};
+use crate::model::{
+    architecture::{Architecture, NormKind, QkNorm},
+    checkpoint::Checkpoint,
+    config::Config,
+    error::LoadError,
+    rope::Rope,
+    sources::LayerSources,
+};
+
+const GEMMA: Defaults =
+    Defaults { tied: true, activation_key: "hidden_activation", activation: "gelu_pytorch_tanh", ..Defaults::LLAMA };
+
+/// Gemma.
+pub fn gemma(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
+    // The first releases say "gelu" in `hidden_act` and mean the tanh approximation.
+    let named = config.text_opt("hidden_act")?;
+    let key = match named.as_deref() {
+        Some("gelu" | "gelu_pytorch_tanh") | None => "hidden_activation",
+        Some(_) => "hidden_act",
+    };
+    let a = architecture(config, checkpoint, &Defaults { activation_key: key, ..GEMMA })?;
+    let bias = config.flag_or("attention_bias", false)?;
+    Ok(llama::named(a, checkpoint, move |block| llama::layer_sources(block, [bias; 4], false)))
+}
+
+/// Gemma 2.
+pub fn gemma2(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
+    let mut a = architecture(config, checkpoint, &GEMMA)?;
+    a.score_softcap = float_opt(config, "attn_logit_softcapping")?;
+    set_scale(config, &mut a)?;
+    set_softcap(config, &mut a)?;
+    set_windows(config, &mut a, |l| l % 2 == 0)?;
+    with_post_norms(config, a, checkpoint)
+}
+
+/// Gemma 3, text only.
+pub fn gemma3(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
+    config.only("attn_logit_softcapping", serde_json::Value::Null)?;
+    let period = ["sliding_window_pattern", "_sliding_window_pattern"];
+    let period = period.iter().find_map(|k| config.count_opt(k).transpose()).transpose()?.unwrap_or(6);
+    let mut a = architecture(config, checkpoint, &Defaults { ropes: two_ropes, ..GEMMA })?;
+    a.qk_norm = Some(QkNorm::PerHead);
+    set_scale(config, &mut a)?;
+    set_softcap(config, &mut a)?;
+    set_windows(config, &mut a, |l| !(l + 1).is_multiple_of(period))?;
+    a.layers.iter_mut().for_each(|layer| layer.rope = Some(usize::from(layer.window.is_some())));
+    with_post_norms(config, a, checkpoint)
+}
+
+/// The tables of full and of sliding layers.
+fn two_ropes(config: &Config, d_head: usize) -> Result<Vec<Rope>, LoadError> {
+    let (global, local) = (config.number_or("rope_theta", 1e6)?, config.number_or("rope_local_base_freq", 1e4)?);
+    let old = config.object_opt("rope_scaling")?;
+    let Some(new) = config.object_opt("rope_parameters")? else {
+        let full = Rope::from_parameters(config, old.as_ref(), d_head, global, 1.0)?;
+        return Ok(vec![full, Rope::from_parameters(config, None, d_head, local, 1.0)?]);
+    };
+    let (full, sliding) = (new.object_opt("full_attention")?, new.object_opt("sliding_attention")?);
+    new.finish()?;
+    let full = Rope::from_parameters(config, full.as_ref(), d_head, global, 1.0)?;
+    Ok(vec![full, Rope::from_parameters(config, sliding.as_ref(), d_head, local, 1.0)?])
+}
+
+fn architecture(config: &Config, checkpoint: &Checkpoint, defaults: &Defaults) -> Result<Architecture, LoadError> {
+    if config.flag_or("use_bidirectional_attention", false)? {
+        return Err(config.refuse("use_bidirectional_attention", "is true; only causal attention is understood"));
+    }
+    let mut a = llama::architecture(config, checkpoint, defaults)?;
+    if let NormKind::Rms { gain_offset, .. } = &mut a.norm {
+        *gain_offset = 1.0;
+    }
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a width is small")]
+    let scale = (a.d_model as f64).sqrt() as f32;
+    a.embedding.scale = Some(scale);
+    Ok(a)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the forward pass computes in float32")]
+fn set_scale(config: &Config, a: &mut Architecture) -> Result<(), LoadError> {
+    let scalar = config.number_or("query_pre_attn_scalar", 256.0)?;
+    if scalar <= 0.0 {
+        return Err(config.refuse("query_pre_attn_scalar", format!("is {scalar}, not a positive number")));
+    }
+    a.attention_scale = scalar.powf(-0.5) as f32;
+    Ok(())
+}
+
+fn set_softcap(config: &Config, a: &mut Architecture) -> Result<(), LoadError> {
+    let cap = float_opt(config, "final_logit_softcapping")?;
+    if let Some(unembedding) = &mut a.unembedding {
+        unembedding.softcap = cap;
+    }
+    Ok(())
+}
+
+fn set_windows(config: &Config, a: &mut Architecture, slides: impl Fn(usize) -> bool) -> Result<(), LoadError> {
+    let window = config.count_opt("sliding_window")?;
+    let windows = layer_windows(config, a.layers.len(), window, slides)?;
+    a.layers.iter_mut().zip(windows).for_each(|(layer, window)| layer.window = window);
+    Ok(())
+}
+
+/// Norms before and after each sublayer.
+fn with_post_norms(config: &Config, mut a: Architecture, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
+    let bias = config.flag_or("attention_bias", false)?;
+    for layer in &mut a.layers {
+        (layer.ln1_post, layer.ln2_post) = (true, true);
+    }
+    Ok(llama::named(a, checkpoint, move |block| LayerSources {
+        ln2: format!("{block}pre_feedforward_layernorm"),
+        ..llama::layer_sources(block, [bias; 4], false)
+    }))
+}
