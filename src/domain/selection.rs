@@ -55,7 +55,13 @@ impl Selection {
         let is_map = cache.capture.hooks[hook].site().is_attention_map();
         let Some(wanted) = positions else {
             let total: usize = stored_shape.iter().product();
-            return Ok(Self { hook, parts: Vec::from([0..total]), shape: stored_shape, axes: stored_axes, mean_of: None });
+            return Ok(Self {
+                hook,
+                parts: Vec::from([0..total]),
+                shape: stored_shape,
+                axes: stored_axes,
+                mean_of: None,
+            });
         };
         let rows = stored_rows(cache, &stored, wanted)?;
         // The position axis is the first, or the second of an attention map [head, q, k].

@@ -11,5 +11,7 @@ mod model_invariants;
 mod model_loading;
 mod model_smollm2;
 mod model_support;
+mod model_tokenizer;
 mod restart;
+mod second_opinion;
 mod support;
