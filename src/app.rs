@@ -134,13 +134,11 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()> + Send + 'stat
     });
     tokio::pin!(stop);
     let loaded = tokio::select! {
-        loaded = &mut load => loaded.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic())),
-        () = &mut stop => Ok(()),
+        loaded = &mut load => Some(loaded.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))),
+        () = &mut stop => None,
     };
-    if loaded.is_ok() && !draining.is_cancelled() {
-        if load.is_finished() {
-            tracing::info!(%address, "ready");
-        }
+    if let Some(Ok(())) = loaded {
+        tracing::info!(%address, "ready");
         stop.await;
     }
     tracing::info!("stopping: finishing what is under way");
@@ -151,5 +149,5 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()> + Send + 'stat
     drop(engine);
     app.stop().await;
     tracing::info!("stopped");
-    Ok(loaded?)
+    Ok(loaded.unwrap_or(Ok(()))?)
 }

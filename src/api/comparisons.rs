@@ -96,7 +96,13 @@ pub enum MetricSchema {
 
 /// The answer to a comparison. `pairs` in that mode; `caches` and `values` in mode `matrix`.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Comparison)]
+#[schema(as = Comparison, example = json!({
+    "mode": "pairs", "hook": "resid_post", "position": "last", "layers": [0, 1],
+    "pairs": [{
+        "a": "0198c5a0-5b3f-7d51-8a3e-0242ac120002", "b": "0198c5a0-5b3f-7d51-8a3e-0242ac120003",
+        "values": {"cosine": [0.9997, 0.9993]}
+    }]
+}))]
 pub struct ComparisonDto {
     /// As asked.
     mode: Mode,

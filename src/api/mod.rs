@@ -121,7 +121,11 @@ fn span(request: &Request) -> tracing::Span {
 }
 
 fn log_response(response: &Response, latency: Duration, _: &tracing::Span) {
-    tracing::info!(status = response.status().as_u16(), milliseconds = latency.as_secs_f64() * 1e3, "answered");
+    tracing::info!(
+        status = response.status().as_u16(),
+        milliseconds = (latency.as_secs_f64() * 1e5).round() / 1e2,
+        "answered"
+    );
 }
 
 /// Counts and times requests by route, not by path: ids would make a series each.

@@ -4,7 +4,11 @@ use std::sync::OnceLock;
 
 use utoipa::openapi::OpenApi;
 
-use super::{problems, routes};
+use super::{
+    dto::run::Include,
+    problems, routes,
+    tensor::{DtypeParam, Encoding, Format},
+};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -14,6 +18,8 @@ use super::{problems, routes};
             activations you ask for; they are kept as safetensors blobs indexed in SQLite, and can be fetched, compared and \
             reused without running the model again. Errors are RFC 9457 problem objects with a stable `code`.",
     ),
+    // Types of query parameters: collected from bodies only, so named here.
+    components(schemas(Format, Encoding, DtypeParam, Include)),
     tags(
         (name = "runs", description = "Queue forward passes and follow them"),
         (name = "caches", description = "The activations of one input: describe, edit, fetch"),

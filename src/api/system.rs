@@ -20,6 +20,7 @@ use crate::domain::{Code, Problem};
 
 /// All is well.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"status": "ok", "version": "0.1.0"}))]
 pub struct Health {
     /// `ok`.
     #[schema(example = "ok")]
@@ -78,7 +79,7 @@ pub async fn metrics(State(state): State<ApiState>, Query(NoQuery {}): Query<NoQ
 /// OpenAPI 3.1, generated from the code.
 #[utoipa::path(
     get, path = "/openapi.json", operation_id = "getOpenapiJson", tag = "system",
-    responses((status = 200, description = "The specification", content_type = "application/json", body = Value), QueryProblems)
+    responses((status = 200, description = "The specification", content_type = "application/json", body = Value, example = json!({"openapi": "3.1.0"})), QueryProblems)
 )]
 pub async fn openapi_json(Query(NoQuery {}): Query<NoQuery>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], openapi::json()).into_response()

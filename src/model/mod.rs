@@ -74,7 +74,7 @@ pub struct Batch<'a> {
 }
 
 /// Takes the captured tensors.
-pub trait CaptureSink {
+pub trait CaptureSink: Send {
     /// The float32 values of hook `hook` (an index into `layout.hooks`) for the consecutive items `items`.
     ///
     /// Hooks come in the order of `layout.hooks`, the items of a hook in ascending order, each item once and whole.
@@ -183,8 +183,11 @@ impl Model {
         sink: &mut dyn CaptureSink,
         cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), ForwardError> {
-        let packing = Packing::new(batch, &self.info)?;
-        let mut recorder = Recorder::new(batch.layout, &packing, sink);
-        self.transformer.forward(batch, &packing, &mut recorder, cancelled)
+        // Inside the pool from the start: from outside, every parallel kernel would pay a hand-over and a wake-up.
+        rayon::scope(|_| {
+            let packing = Packing::new(batch, &self.info)?;
+            let mut recorder = Recorder::new(batch.layout, &packing, sink);
+            self.transformer.forward(batch, &packing, &mut recorder, cancelled)
+        })
     }
 }

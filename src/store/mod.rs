@@ -99,10 +99,13 @@ impl Store {
     /// Opens the store in `dir` to read only, also while a server has it: nothing is locked, made or removed.
     ///
     /// # Errors
-    /// [`StoreError::Newer`] or [`StoreError::Older`] when another version wrote the index, [`StoreError::Database`]
-    /// when there is none.
+    /// [`StoreError::Newer`] or [`StoreError::Older`] when another version wrote the index, [`StoreError::Io`] when
+    /// there is none.
     pub async fn open_read_only(dir: &Path) -> Result<Self, StoreError> {
         let blobs = Arc::new(Blobs::open_read_only(dir));
+        // SQLite's own word for a missing file names neither the folder nor the reason.
+        let index = blobs.index();
+        tokio::fs::metadata(&index).await.map_err(StoreError::io(index.display()))?;
         let readers = readers(&blobs).await?;
         let found: i64 =
             sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations").fetch_one(&readers).await?;

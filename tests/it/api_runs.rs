@@ -45,7 +45,7 @@ async fn a_cache_tells_what_the_model_saw() {
     );
     assert_eq!((&cache["n_layers"], &cache["d_model"]), (&json!(N_LAYERS), &json!(D_MODEL)));
     assert_eq!(cache["hooks"].as_array().unwrap().len(), N_LAYERS);
-    assert_eq!(cache["hooks"][0]["name"], "blocks.0.hook_resid_post");
+    assert_eq!(cache["hooks"][0]["hook"], "blocks.0.hook_resid_post");
     assert_eq!(cache["hooks"][0]["hf_hidden_states_index"], 1);
     assert_eq!(cache["hooks"][N_LAYERS - 1]["hf_hidden_states_index"], Value::Null);
     assert_eq!((&cache["tags"], &cache["metadata"]), (&json!(["demo"]), &json!({"split": "train"})));
@@ -74,10 +74,10 @@ async fn captures_have_the_shapes_they_promise() {
         for (hook, dry) in
             cache["hooks"].as_array().unwrap().iter().zip(promised["items"][0]["hooks"].as_array().unwrap())
         {
-            assert_eq!((&hook["name"], &hook["shape"]), (&dry["name"], &dry["shape"]));
-            let width = if hook["name"] == "logits" { D_VOCAB } else { D_MODEL };
+            assert_eq!((&hook["hook"], &hook["shape"]), (&dry["hook"], &dry["shape"]));
+            let width = if hook["hook"] == "logits" { D_VOCAB } else { D_MODEL };
             let shape = rows.map_or(json!([width]), |n| json!([n, width]));
-            assert_eq!(hook["shape"], shape, "{}", hook["name"]);
+            assert_eq!(hook["shape"], shape, "{}", hook["hook"]);
         }
         assert_eq!(cache["hooks"].as_array().unwrap().len(), 3 + 5 * N_LAYERS);
     }

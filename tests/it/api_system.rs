@@ -35,13 +35,13 @@ async fn a_model_describes_itself() {
     );
     assert_eq!(model["fingerprint"].as_str().unwrap().len(), 64);
     let hooks = model["hooks"].as_array().unwrap();
-    let resid = hooks.iter().find(|h| h["name"] == "blocks.1.hook_resid_post").unwrap();
+    let resid = hooks.iter().find(|h| h["hook"] == "blocks.1.hook_resid_post").unwrap();
     assert_eq!(
         (&resid["layer"], &resid["shape"], &resid["axes"]),
         (&json!(1), &json!([null, D_MODEL]), &json!(["pos", "d_model"]))
     );
     // Every hook that is listed can be captured, all at once.
-    let names: Vec<&Value> = hooks.iter().map(|h| &h["name"]).collect();
+    let names: Vec<&Value> = hooks.iter().map(|h| &h["hook"]).collect();
     let run = app.run(json!({"input": [1, 2, 3], "capture": {"hooks": names, "positions": "all"}})).await;
     let cache = app.get(&format!("/v1/caches/{}", run["caches"][0].as_str().unwrap())).await.json();
     assert_eq!(cache["hooks"].as_array().unwrap().len(), names.len());

@@ -9,7 +9,15 @@ use crate::{domain::ModelInfo, model::TextTokenizer};
 
 /// A model this server runs.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Model)]
+#[schema(as = Model, example = json!({
+    "id": "smollm2-135m", "status": "ready", "architecture": "llama",
+    "fingerprint": "9bbf45aff0461a5bff94ba8cd41687dafb470f03b70791059bf1abbe54d08d37", "n_layers": 30, "d_model": 576,
+    "n_heads": 9, "n_kv_heads": 3, "d_head": 64, "d_mlp": 1536, "d_vocab": 49152, "n_ctx": 8192, "n_params": 134515008,
+    "weights_dtype": "Q4_1+Q8_0+F32", "compute_dtype": "float32", "device": "cpu",
+    "bos": {"adds_bos": false, "token_id": 1, "token": "<|im_start|>", "transformer_lens_adds_bos": true},
+    "has_chat_template": true,
+    "hooks": [{"hook": "blocks.0.hook_resid_post", "layer": 0, "shape": [null, 576], "axes": ["pos", "d_model"]}]
+}))]
 pub struct ModelDto {
     /// The name to use in requests.
     pub id: String,
@@ -78,7 +86,7 @@ pub struct BosDefault {
 #[schema(as = Hook)]
 pub struct HookDto {
     /// Full name.
-    pub name: String,
+    pub hook: String,
     /// The block, for hooks inside one.
     pub layer: Option<usize>,
     /// Shape of one input's tensor with all positions; null where the input decides.
@@ -99,7 +107,7 @@ impl ModelDto {
             info.catalogue()
                 .into_iter()
                 .map(|h| HookDto {
-                    name: h.hook.to_string(),
+                    hook: h.hook.to_string(),
                     layer: h.hook.layer(),
                     shape: h.shape,
                     axes: h.axes.iter().map(|a| a.name()).collect(),
@@ -137,6 +145,13 @@ impl ModelDto {
 
 /// A list of models.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"items": [{
+    "id": "smollm2-135m", "status": "ready", "architecture": "llama",
+    "fingerprint": "9bbf45aff0461a5bff94ba8cd41687dafb470f03b70791059bf1abbe54d08d37", "n_layers": 30, "d_model": 576,
+    "n_heads": 9, "n_kv_heads": 3, "d_head": 64, "d_mlp": 1536, "d_vocab": 49152, "n_ctx": 8192, "n_params": 134515008,
+    "weights_dtype": "Q4_1+Q8_0+F32", "compute_dtype": "float32", "device": "cpu",
+    "bos": {"adds_bos": false, "token_id": 1, "token": "<|im_start|>", "transformer_lens_adds_bos": true},
+    "has_chat_template": true}], "next_cursor": null}))]
 pub struct Models {
     /// The models, by name.
     pub items: Vec<ModelDto>,

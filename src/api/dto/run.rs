@@ -432,6 +432,13 @@ pub struct RunEvent {
 
 /// What a run would make.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "n_items": 1, "n_tokens": 3, "n_bytes": 2304, "items": [{
+        "token_ids": [504, 365, 25097], "tokens": ["The", " E", "iffel"],
+        "bos": {"requested": null, "present": false, "added": false, "token_id": 1}, "n_truncated": 0, "n_bytes": 2304,
+        "hooks": [{"hook": "blocks.12.hook_resid_post", "shape": [576]}]
+    }]
+}))]
 pub struct DryRun {
     /// Inputs.
     pub n_items: usize,
@@ -464,7 +471,7 @@ pub struct DryRunItem {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct DryRunHook {
     /// Full name.
-    pub name: String,
+    pub hook: String,
     /// Shape.
     pub shape: Vec<usize>,
 }

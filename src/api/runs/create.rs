@@ -97,7 +97,7 @@ async fn dry_run(state: &ApiState, request: RunRequest) -> Result<DryRun, Proble
         bos: item.bos.clone().into(),
         n_truncated: item.n_truncated,
         n_bytes: item_bytes(item, &model),
-        hooks: item_shapes(item, &model).into_iter().map(|(name, shape)| DryRunHook { name, shape }).collect(),
+        hooks: item_shapes(item, &model).into_iter().map(|(hook, shape)| DryRunHook { hook, shape }).collect(),
     };
     Ok(DryRun {
         n_items: run.items.len(),

@@ -20,7 +20,7 @@ use super::{
     query::{Encoding, TensorSpec},
 };
 use crate::{
-    api::error::ApiResult,
+    api::error::{ApiError, ApiResult},
     domain::{Axis, Code, Dtype, Hook, Problem},
     store::Store,
 };
@@ -288,7 +288,10 @@ pub async fn binary(
         return Ok(not_modified);
     }
     let total = assembly.len();
-    let range = wanted_range(request, &headers, total)?;
+    let range = match wanted_range(request, &headers, total) {
+        Ok(range) => range,
+        Err(problem) => return Ok(not_satisfiable(problem, total)),
+    };
     let (status, range) = match range {
         Some(range) => {
             let content_range = format!("bytes {}-{}/{total}", range.start, range.end - 1);
@@ -339,6 +342,15 @@ fn wanted_range(request: &HeaderMap, headers: &HeaderMap, total: u64) -> Result<
         return Ok(None);
     }
     parse_range(spec, total).map(Some).ok_or_else(refuse)
+}
+
+/// RFC 9110 wants the length of the representation beside the refusal.
+fn not_satisfiable(problem: Problem, total: u64) -> Response {
+    let mut response = ApiError(problem).into_response();
+    if let Ok(value) = HeaderValue::from_str(&format!("bytes */{total}")) {
+        response.headers_mut().insert(header::CONTENT_RANGE, value);
+    }
+    response
 }
 
 fn parse_range(spec: &str, total: u64) -> Option<Range<u64>> {
