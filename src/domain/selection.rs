@@ -57,7 +57,7 @@ impl Selection {
             let total: usize = stored_shape.iter().product();
             return Ok(Self {
                 hook,
-                parts: Vec::from([0..total]),
+                parts: std::iter::once(0..total).collect(),
                 shape: stored_shape,
                 axes: stored_axes,
                 mean_of: None,
@@ -177,13 +177,17 @@ mod tests {
         }
     }
 
+    fn one(part: Range<usize>) -> Vec<Range<usize>> {
+        std::iter::once(part).collect()
+    }
+
     #[test]
     fn rows_of_an_all_position_cache() {
         let c = cache(Positions::All);
         let whole = Selection::of(&c, 1, None).unwrap();
-        assert_eq!((whole.parts, whole.shape), (Vec::from([0..12]), vec![4, 3]));
+        assert_eq!((whole.parts, whole.shape), (one(0..12), vec![4, 3]));
         let last = Selection::of(&c, 1, Some(&Positions::Last)).unwrap();
-        assert_eq!((last.parts, last.shape, last.axes), (Vec::from([9..12]), vec![3], vec![Axis::DModel]));
+        assert_eq!((last.parts, last.shape, last.axes), (one(9..12), vec![3], vec![Axis::DModel]));
         let some = Selection::of(&c, 1, Some(&Positions::List(vec![0, 1, -1]))).unwrap();
         assert_eq!((some.parts, some.shape), (vec![0..6, 9..12], vec![3, 3]));
         let mean = Selection::of(&c, 1, Some(&Positions::Mean)).unwrap();
@@ -204,7 +208,7 @@ mod tests {
     #[test]
     fn what_was_not_stored_is_refused() {
         let last = cache(Positions::Last);
-        assert_eq!(Selection::of(&last, 1, Some(&Positions::One(3))).unwrap().parts, Vec::from([0..3]));
+        assert_eq!(Selection::of(&last, 1, Some(&Positions::One(3))).unwrap().parts, one(0..3));
         for p in [Positions::One(0), Positions::Mean, Positions::All, Positions::One(9)] {
             assert_eq!(Selection::of(&last, 1, Some(&p)).unwrap_err().code, Code::PositionOutOfRange, "{p}");
         }

@@ -117,6 +117,9 @@ async fn narrow_types_are_the_rounded_wide_ones() {
         assert_eq!(&floats(&widened.body), rounded);
         let (dict, data) = npy(&app.get(&format!("{cache}/layers/1?format=npy")).await);
         assert!(dict.contains(short), "{dict}");
+        let asked =
+            app.get(&format!("{}/layers/1?format=npy&dtype={dtype}", all_positions(&app, "float32").await)).await;
+        assert_eq!(npy(&asked).1, data, "asking for {dtype} rounds as storing in it does");
         if dtype == "bfloat16" {
             let npy = app.get(&format!("{cache}/layers/1?format=npy")).await;
             assert_eq!((npy.header("residuum-dtype"), npy.header("residuum-converted-from")), ("float32", "bfloat16"));

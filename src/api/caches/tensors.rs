@@ -39,6 +39,7 @@ pub fn part(cache: &Arc<StoredCache>, selection: &Selection, mean: Option<Bytes>
         hook: selection.hook,
         elements: elements.clone(),
         dtype,
+        sent: dtype,
     };
     selection.parts.iter().map(stored).collect()
 }
@@ -94,11 +95,10 @@ fn answer_with(
     mean: Option<Bytes>,
     wanted: Option<Dtype>,
 ) -> Result<TensorAnswer, Problem> {
-    let stored = cache.cache.capture.dtype;
-    let dtype = wanted.unwrap_or(stored);
+    let dtype = wanted.unwrap_or(cache.cache.capture.dtype);
     let hook = cache.cache.capture.hooks[selection.hook];
     let parts = part(cache, &selection, mean, dtype);
-    Ok(TensorAnswer::of_hook(hook, selection.shape, selection.axes, dtype, stored, parts))
+    Ok(TensorAnswer::of_hook(hook, selection.shape, selection.axes, dtype, parts))
 }
 
 /// `?hook=` belongs to the layer routes only.
@@ -268,7 +268,7 @@ pub async fn get_layers(
             shape: [vec![selected.len()], selected[0].shape.clone()].concat(),
             axes: [vec![Axis::Layer], selected[0].axes.clone()].concat(),
             dtype,
-            stored_dtype,
+            widened: false,
             parts,
         })
     };

@@ -87,8 +87,7 @@ fn stack(
     means: Vec<Option<bytes::Bytes>>,
     wanted: Option<Dtype>,
 ) -> Result<TensorAnswer, Problem> {
-    let stored = caches[0].cache.capture.dtype;
-    let dtype = wanted.unwrap_or(stored);
+    let dtype = wanted.unwrap_or(caches[0].cache.capture.dtype);
     let first = &selected[0];
     let same = selected.iter().all(|s| s.shape == first.shape && s.axes == first.axes);
     let (shape, axes, offsets) = if same {
@@ -102,7 +101,7 @@ fn stack(
         .zip(means)
         .flat_map(|((cache, selection), mean)| part(cache, selection, mean, dtype))
         .collect();
-    let mut answer = TensorAnswer::of_hook(hook, shape, axes, dtype, stored, parts);
+    let mut answer = TensorAnswer::of_hook(hook, shape, axes, dtype, parts);
     answer.caches = Some(caches.iter().map(|c| c.cache.id.to_string()).collect());
     answer.offsets = offsets;
     Ok(answer)

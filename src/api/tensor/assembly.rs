@@ -27,8 +27,10 @@ pub enum Part {
         hook: usize,
         /// Which.
         elements: Range<usize>,
-        /// In which type they are sent.
+        /// The type they are rounded to.
         dtype: Dtype,
+        /// The type they are sent in: wider where the format lacks the other.
+        sent: Dtype,
     },
 }
 
@@ -36,7 +38,7 @@ impl Part {
     fn len(&self) -> u64 {
         match self {
             Self::Made(bytes) => bytes.len() as u64,
-            Self::Stored { elements, dtype, .. } => (elements.len() * dtype.size()) as u64,
+            Self::Stored { elements, sent, .. } => (elements.len() * sent.size()) as u64,
         }
     }
 
@@ -49,12 +51,13 @@ impl Part {
         let (from, to) = (range.start as usize, range.end as usize);
         match self {
             Self::Made(bytes) => Ok(bytes.slice(from..to)),
-            Self::Stored { cache, hook, elements, dtype } => {
-                let size = dtype.size();
+            Self::Stored { cache, hook, elements, dtype, sent } => {
+                let size = sent.size();
                 let first = from / size;
                 let wanted = elements.start + first..elements.start + to.div_ceil(size);
                 let stored = cache.read_blocking(store, *hook, wanted)?;
-                let bytes = convert(stored, cache.cache.capture.dtype, *dtype);
+                let rounded = convert(stored, cache.cache.capture.dtype, *dtype);
+                let bytes = convert(rounded, *dtype, *sent);
                 Ok(Bytes::from(bytes).slice(from - first * size..to - first * size))
             }
         }
@@ -97,11 +100,11 @@ impl Assembly {
                 Part::Made(bytes) => {
                     hasher.update(b"made").update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
                 }
-                Part::Stored { cache, hook, elements, dtype } => {
+                Part::Stored { cache, hook, elements, dtype, sent } => {
                     let hook = cache.cache.capture.hooks[*hook].to_string();
                     hasher.update(b"stored").update(cache.cache.content_hash.as_bytes()).update(hook.as_bytes());
                     hasher.update(&(elements.start as u64).to_le_bytes()).update(&(elements.end as u64).to_le_bytes());
-                    hasher.update(dtype.name().as_bytes());
+                    hasher.update(dtype.name().as_bytes()).update(sent.name().as_bytes());
                 }
             }
         }

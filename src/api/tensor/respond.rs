@@ -33,7 +33,7 @@ const DTYPE: HeaderName = HeaderName::from_static("residuum-dtype");
 const AXES: HeaderName = HeaderName::from_static("residuum-axes");
 /// Hook of an answer.
 const HOOK: HeaderName = HeaderName::from_static("residuum-hook");
-/// The stored type, where the format forced another.
+/// The type asked for, where the format forced another.
 const CONVERTED_FROM: HeaderName = HeaderName::from_static("residuum-converted-from");
 
 /// Headers of ours that browsers may show to scripts.
@@ -97,24 +97,17 @@ pub struct TensorAnswer {
     pub axes: Vec<Axis>,
     /// Element type of the parts.
     pub dtype: Dtype,
-    /// Type of what is stored.
-    pub stored_dtype: Dtype,
+    /// Whether the values were rounded to bfloat16 and are sent in float32.
+    pub widened: bool,
     /// The elements.
     pub parts: Vec<Part>,
 }
 
 impl TensorAnswer {
     /// Names a single hook.
-    pub fn of_hook(
-        hook: Hook,
-        shape: Vec<usize>,
-        axes: Vec<Axis>,
-        dtype: Dtype,
-        stored_dtype: Dtype,
-        parts: Vec<Part>,
-    ) -> Self {
+    pub fn of_hook(hook: Hook, shape: Vec<usize>, axes: Vec<Axis>, dtype: Dtype, parts: Vec<Part>) -> Self {
         let (name, layer) = (hook.to_string(), hook.layer());
-        Self { hook: name, layer, layers: None, caches: None, offsets: None, shape, axes, dtype, stored_dtype, parts }
+        Self { hook: name, layer, layers: None, caches: None, offsets: None, shape, axes, dtype, widened: false, parts }
     }
 
     fn n_elements(&self) -> usize {
@@ -171,14 +164,14 @@ impl TensorAnswer {
         })
     }
 
-    fn headers(&self, format: Format) -> Result<HeaderMap, Problem> {
+    fn headers(&self) -> Result<HeaderMap, Problem> {
         let mut headers = HeaderMap::new();
         let join = |items: Vec<String>| HeaderValue::from_str(&items.join(",")).map_err(|_| unprintable());
         headers.insert(SHAPE, join(self.shape.iter().map(ToString::to_string).collect())?);
         headers.insert(AXES, join(self.axes.iter().map(|a| a.name().to_owned()).collect())?);
         headers.insert(DTYPE, HeaderValue::from_static(self.dtype.name()));
         headers.insert(HOOK, HeaderValue::from_str(&self.hook).map_err(|_| unprintable())?);
-        if format == Format::Npy && self.stored_dtype == Dtype::BFloat16 && self.dtype == Dtype::Float32 {
+        if self.widened {
             headers.insert(CONVERTED_FROM, HeaderValue::from_static(Dtype::BFloat16.name()));
         }
         Ok(headers)
@@ -230,7 +223,7 @@ pub async fn respond(
     if format == Format::Npy && answer.dtype == Dtype::BFloat16 {
         answer = widen(answer);
     }
-    let mut headers = answer.headers(format)?;
+    let mut headers = answer.headers()?;
     if format == Format::Json {
         headers.insert(header::ETAG, etag(&answer.assembly(None), spec.encoding as u8));
         if let Some(not_modified) = if_none_match(request, &headers) {
@@ -255,9 +248,10 @@ pub async fn respond(
 /// The same tensor in float32.
 fn widen(mut answer: TensorAnswer) -> TensorAnswer {
     answer.dtype = Dtype::Float32;
+    answer.widened = true;
     for part in &mut answer.parts {
         match part {
-            Part::Stored { dtype, .. } => *dtype = Dtype::Float32,
+            Part::Stored { sent, .. } => *sent = Dtype::Float32,
             Part::Made(bytes) => {
                 *bytes = Bytes::from(super::assembly::convert(bytes.to_vec(), Dtype::BFloat16, Dtype::Float32));
             }
