@@ -11,9 +11,9 @@ use crate::{domain::ModelInfo, model::TextTokenizer};
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Model, example = json!({
     "id": "smollm2-135m", "status": "ready", "architecture": "llama",
-    "fingerprint": "9bbf45aff0461a5bff94ba8cd41687dafb470f03b70791059bf1abbe54d08d37", "n_layers": 30, "d_model": 576,
+    "fingerprint": "d18fcfc1a1be850dc2dee03adf277d2a72baf4de46a48a9ede5add0976bdcc9e", "n_layers": 30, "d_model": 576,
     "n_heads": 9, "n_kv_heads": 3, "d_head": 64, "d_mlp": 1536, "d_vocab": 49152, "n_ctx": 8192, "n_params": 134515008,
-    "weights_dtype": "Q4_1+Q8_0+F32", "compute_dtype": "float32", "device": "cpu",
+    "weights_dtype": "Q4_1+Q8_0+float32", "compute_dtype": "float32", "device": "cpu",
     "bos": {"adds_bos": false, "token_id": 1, "token": "<|im_start|>", "transformer_lens_adds_bos": true},
     "has_chat_template": true,
     "hooks": [{"hook": "blocks.0.hook_resid_post", "layer": 0, "shape": [null, 576], "axes": ["pos", "d_model"]}]
@@ -147,9 +147,9 @@ impl ModelDto {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({"items": [{
     "id": "smollm2-135m", "status": "ready", "architecture": "llama",
-    "fingerprint": "9bbf45aff0461a5bff94ba8cd41687dafb470f03b70791059bf1abbe54d08d37", "n_layers": 30, "d_model": 576,
+    "fingerprint": "d18fcfc1a1be850dc2dee03adf277d2a72baf4de46a48a9ede5add0976bdcc9e", "n_layers": 30, "d_model": 576,
     "n_heads": 9, "n_kv_heads": 3, "d_head": 64, "d_mlp": 1536, "d_vocab": 49152, "n_ctx": 8192, "n_params": 134515008,
-    "weights_dtype": "Q4_1+Q8_0+F32", "compute_dtype": "float32", "device": "cpu",
+    "weights_dtype": "Q4_1+Q8_0+float32", "compute_dtype": "float32", "device": "cpu",
     "bos": {"adds_bos": false, "token_id": 1, "token": "<|im_start|>", "transformer_lens_adds_bos": true},
     "has_chat_template": true}], "next_cursor": null}))]
 pub struct Models {
@@ -184,8 +184,8 @@ pub struct Tokenize {
 /// Tokens as a run of the same input would have them.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
-    "model": "smollm2-135m", "token_ids": [504, 12398, 271], "tokens": ["The", " Eiff", "el"],
-    "special": [false, false, false], "offsets": [[0, 3], [3, 8], [8, 10]], "n_tokens": 3,
+    "model": "smollm2-135m", "token_ids": [504, 414, 46682, 18669], "tokens": ["The", " E", "iffel", " Tower"],
+    "special": [false, false, false, false], "offsets": [[0, 3], [3, 5], [5, 10], [10, 16]], "n_tokens": 4,
     "bos": {"requested": null, "present": false, "added": false, "token_id": 1}, "rendered": null
 }))]
 pub struct Tokens {

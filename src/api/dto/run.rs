@@ -434,7 +434,7 @@ pub struct RunEvent {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
     "n_items": 1, "n_tokens": 3, "n_bytes": 2304, "items": [{
-        "token_ids": [504, 365, 25097], "tokens": ["The", " E", "iffel"],
+        "token_ids": [504, 414, 46682], "tokens": ["The", " E", "iffel"],
         "bos": {"requested": null, "present": false, "added": false, "token_id": 1}, "n_truncated": 0, "n_bytes": 2304,
         "hooks": [{"hook": "blocks.12.hook_resid_post", "shape": [576]}]
     }]
