@@ -8,7 +8,7 @@ use residuum::domain::{Hook, Rows, Site};
 use crate::model_support::{capture, smollm2, smollm2_path};
 
 /// It rounds activations to eight bits before each product, so the logits agree in direction, not to the last digit.
-const COSINE: f64 = 0.999;
+const COSINE: f64 = 0.99;
 
 #[test]
 fn candle_transformers_agrees_on_the_next_token() {
