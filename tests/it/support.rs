@@ -154,14 +154,11 @@ impl TestApp {
     }
 
     /// Posts a run, waits for it, and gives the run.
-    #[track_caller]
-    pub fn run<'a>(&'a self, body: Value) -> impl Future<Output = Value> + 'a {
-        async move {
-            let answer = self.post("/v1/runs?wait=60", &with_model(body)).await;
-            let run = answer.json();
-            assert_eq!((answer.status.as_u16(), run["status"].as_str()), (201, Some("completed")), "{run:#}");
-            run
-        }
+    pub async fn run(&self, body: Value) -> Value {
+        let answer = self.post("/v1/runs?wait=60", &with_model(body)).await;
+        let run = answer.json();
+        assert_eq!((answer.status.as_u16(), run["status"].as_str()), (201, Some("completed")), "{run:#}");
+        run
     }
 
     /// Captures one text and gives the id of its cache.
