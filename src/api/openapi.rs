@@ -1,8 +1,9 @@
 //! The specification, generated from the route table.
 
-use std::sync::OnceLock;
+use std::{collections::BTreeMap, sync::OnceLock};
 
-use utoipa::openapi::OpenApi;
+use serde_json::{Value, json};
+use utoipa::openapi::{OpenApi, RefOr, Schema};
 
 use super::{
     dto::run::Include,
@@ -37,7 +38,25 @@ pub fn document() -> OpenApi {
     let components = document.components.get_or_insert_default();
     let (name, schema) = problems::schema();
     components.schemas.insert(name, schema);
+    give_pages_examples(&mut components.schemas);
     document
+}
+
+/// A page's example is one item's, on a page.
+fn give_pages_examples(schemas: &mut BTreeMap<String, RefOr<Schema>>) {
+    let example = |schema: Option<&RefOr<Schema>>| match schema {
+        Some(RefOr::T(Schema::Object(object))) => object.example.clone(),
+        _ => None,
+    };
+    let pages: Vec<(String, Value)> = schemas
+        .keys()
+        .filter_map(|name| Some((name.clone(), example(schemas.get(name.strip_prefix("Page_")?))?)))
+        .collect();
+    for (name, item) in pages {
+        if let Some(RefOr::T(Schema::Object(page))) = schemas.get_mut(&name) {
+            page.example = Some(json!({"items": [item], "next_cursor": null}));
+        }
+    }
 }
 
 /// As YAML: the content of `openapi.yaml`.

@@ -39,12 +39,7 @@ pub struct RunsQuery {
 /// Newest first.
 #[utoipa::path(
     get, path = "/v1/runs", operation_id = "listRuns", tag = "runs", params(RunsQuery),
-    responses((status = 200, description = "A page of runs", body = Page<RunDto>, example = json!({"items": [{
-    "id": "0198c5a0-5b1e-7c3a-9b54-0242ac120002", "status": "completed", "model": "smollm2-135m", "n_items": 1,
-    "n_done": 1, "n_reused": 0, "n_failed": 0, "caches": ["0198c5a0-5b3f-7d51-8a3e-0242ac120002"], "error": null,
-    "tags": ["demo"], "metadata": {}, "created_at": "2026-11-23T12:00:00.000001Z",
-    "started_at": "2026-11-23T12:00:00.002Z", "finished_at": "2026-11-23T12:00:00.05Z", "queue_position": null
-}], "next_cursor": null})), ListProblems)
+    responses((status = 200, description = "A page of runs", body = Page<RunDto>), ListProblems)
 )]
 pub async fn list_runs(
     State(state): State<ApiState>,
@@ -127,21 +122,7 @@ pub async fn delete_run(
 #[utoipa::path(
     get, path = "/v1/runs/{id}/caches", operation_id = "listRunCaches", tag = "runs",
     params(("id" = String, Path, description = "Id of the run"), PageQuery),
-    responses((status = 200, description = "A page of caches", body = Page<CacheDto>, example = json!({"items": [{
-    "id": "0198c5a0-5b3f-7d51-8a3e-0242ac120002", "run": "0198c5a0-5b1e-7c3a-9b54-0242ac120002", "item_index": 0,
-    "model": "smollm2-135m", "label": null, "tags": ["demo"], "metadata": {}, "text": "The Eiffel Tower",
-    "token_ids": [504, 414, 46682, 18669], "tokens": ["The", " E", "iffel", " Tower"], "n_tokens": 4,
-    "bos": {"requested": null, "present": false, "added": false, "token_id": 1}, "n_truncated": 0, "n_layers": 30,
-    "d_model": 576, "positions": "last",
-    "hooks": [{"hook": "blocks.12.hook_resid_post", "shape": [576], "axes": ["d_model"], "dtype": "float32", "hf_hidden_states_index": 13}],
-    "provenance": {
-        "model_fingerprint": "d18fcfc1a1be850dc2dee03adf277d2a72baf4de46a48a9ede5add0976bdcc9e", "architecture": "llama",
-        "weights_dtype": "Q4_1+Q8_0+float32", "compute_dtype": "float32", "device": "cpu", "residuum_version": "0.1.0", "numerics_version": 1
-    },
-    "reused": false, "n_nan": 0, "n_inf": 0,
-    "content_hash": "5d41402abc4b2a76b9719d911017c5925d41402abc4b2a76b9719d911017c592", "n_bytes": 2304,
-    "created_at": "2026-11-23T12:00:00.05Z"
-}], "next_cursor": "c_0"})), RunListProblems)
+    responses((status = 200, description = "A page of caches", body = Page<CacheDto>), RunListProblems)
 )]
 pub async fn list_run_caches(
     State(state): State<ApiState>,
