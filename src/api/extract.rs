@@ -1,13 +1,16 @@
 //! Extractors whose refusals are problem objects like every other error.
 
-use std::str::FromStr;
+use std::{fmt, marker::PhantomData, str::FromStr};
 
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
     http::{HeaderMap, header, request::Parts},
 };
-use serde::de::DeserializeOwned;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use super::error::ApiError;
 use crate::domain::{CacheId, Code, Problem, RunId, TenantId};
@@ -59,14 +62,10 @@ fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
 
 /// Parses in two steps, so that a syntax error and a wrong field are told apart.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    // A struct would also be read from an array of its fields, which nobody means.
-    if bytes.trim_ascii_start().starts_with(b"[") {
-        return Err(Problem::at(Code::InvalidBody, "", "the body must be a JSON object"));
-    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let result = serde_path_to_error::deserialize(&mut deserializer);
     let error = match result {
-        Ok(value) => match deserializer.end() {
+        Ok(Object(value)) => match deserializer.end() {
             Ok(()) => return Ok(value),
             Err(e) => {
                 return Err(Problem::new(Code::InvalidJson, format!("there is something behind the JSON value: {e}")));
@@ -79,6 +78,30 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     match inner.classify() {
         serde_json::error::Category::Data => Err(Problem::at(Code::InvalidBody, pointer, inner.to_string())),
         _ => Err(Problem::new(Code::InvalidJson, inner.to_string())),
+    }
+}
+
+/// A JSON object. A struct by itself would also be read from an array of its fields, which nobody means.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Object<T>, M::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Fields(PhantomData))
     }
 }
 

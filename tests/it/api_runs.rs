@@ -209,6 +209,8 @@ async fn bad_input_is_refused_with_its_pointer() {
         (json!({"input": "a", "capture": {"layers": "some"}}), 400, "invalid_body", "/capture/layers"),
         (json!({"input": "a", "capture": {"positions": "first"}}), 400, "invalid_body", "/capture/positions"),
         (json!({"input": "a", "capture": {"dtype": "float64"}}), 400, "invalid_body", "/capture/dtype"),
+        (json!({"input": "a", "capture": [["resid_post"]]}), 400, "invalid_body", "/capture"),
+        (json!({"items": [["a"]]}), 400, "invalid_body", "/items/0"),
         (json!({"input": "a", "truncate": "middle"}), 400, "invalid_body", "/truncate"),
         (json!({"items": [{"text": "a"}, {"text": "a", "token_ids": [1]}]}), 400, "invalid_body", "/items/1"),
         (json!({"input": "a", "model": "gpt-9"}), 422, "unknown_model", "/model"),

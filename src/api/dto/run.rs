@@ -6,7 +6,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::capture::{CaptureDto, PositionsSchema};
 use crate::{
-    api::{error::ProblemDto, tensor::TensorDto},
+    api::{error::ProblemDto, extract::Object, tensor::TensorDto},
     domain::{Code, Positions, Problem, Run, RunStatus, TenantId},
     engine::{Content, InputSpec, RunRequest, Truncate},
 };
@@ -33,10 +33,12 @@ pub struct CreateRun {
     /// Further variables for the chat template.
     pub template_kwargs: Option<Map<String, Value>>,
     /// Inputs with positions, metadata, tags and labels of their own.
-    pub items: Option<Vec<ItemDto>>,
+    #[schema(value_type = Option<Vec<ItemDto>>)]
+    pub items: Option<Vec<Object<ItemDto>>>,
     /// What to capture; the residual stream after every block at the final position if left out.
     #[serde(default)]
-    pub capture: CaptureDto,
+    #[schema(value_type = CaptureDto)]
+    pub capture: Object<CaptureDto>,
     /// Beginning-of-sequence token: null leaves it to the tokenizer.
     pub prepend_bos: Option<bool>,
     /// What to do with inputs longer than the context.
@@ -208,7 +210,7 @@ impl CreateRun {
             tenant,
             model: self.model,
             inputs,
-            capture: self.capture.into(),
+            capture: self.capture.0.into(),
             prepend_bos: self.prepend_bos,
             truncate: self.truncate,
             reuse: self.reuse,
@@ -272,11 +274,14 @@ fn token_ids(values: &[Value], pointer: &str) -> Result<Vec<u32>, Problem> {
     values.iter().enumerate().map(id).collect()
 }
 
-fn items_of(items: Vec<ItemDto>, chat: impl Fn(Vec<Map<String, Value>>) -> Content) -> Result<Vec<InputSpec>, Problem> {
+fn items_of(
+    items: Vec<Object<ItemDto>>,
+    chat: impl Fn(Vec<Map<String, Value>>) -> Content,
+) -> Result<Vec<InputSpec>, Problem> {
     items
         .into_iter()
         .enumerate()
-        .map(|(i, item)| {
+        .map(|(i, Object(item))| {
             let pointer = format!("/items/{i}");
             let ItemDto { text, token_ids, messages, positions, metadata, tags, label } = item;
             check_annotations(&tags, label.as_deref(), &metadata).map_err(|p| p.under(&pointer))?;
