@@ -48,7 +48,7 @@ problems! {
     CreateRunProblems = [
         InvalidJson, InvalidBody, InvalidQuery, InvalidHeader, BodyTooLarge, TooManyItems, ResultTooLarge, UnsupportedMediaType,
         UnknownModel, UnknownHook, LayerOutOfRange, PositionOutOfRange, EmptyInput, TokenOutOfVocabulary, TooManyTokens,
-        NoBosToken, NoChatTemplate, ChatTemplateFailed, InvalidValue, IdempotencyKeyReused, QueueFull, Internal, BlobDamaged,
+        NoBosToken, NoChatTemplate, ChatTemplateFailed, InvalidValue, IdempotencyKeyReused, Conflict, QueueFull, Internal, BlobDamaged,
         Unavailable, StoreFull,
     ];
     /// A tensor over a run.

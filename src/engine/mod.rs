@@ -443,7 +443,6 @@ impl Engine {
             let queue = self.inner.queue();
             (queue.n_items(), queue.n_bytes())
         };
-        self.inner.progress.sweep();
         #[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
         {
             metrics::gauge!("residuum_queue_items").set(items as f64);

@@ -19,7 +19,12 @@ impl Progress {
     /// Subscribe first, then read the run from the store: no change in between is missed.
     #[must_use]
     pub fn subscribe(&self, run: RunId) -> watch::Receiver<u64> {
-        self.lock().entry(run).or_insert_with(|| watch::channel(0).0).subscribe()
+        let mut waiting = self.lock();
+        // A run that had ended before anyone asked never changes again; such entries go before the map would grow.
+        if waiting.len() == waiting.capacity() {
+            waiting.retain(|_, sender| sender.receiver_count() > 0);
+        }
+        waiting.entry(run).or_insert_with(|| watch::channel(0).0).subscribe()
     }
 
     /// Says that a run changed. Forgets the run when nobody listens any more.
@@ -34,11 +39,6 @@ impl Progress {
         }
     }
 
-    /// Forgets runs that nobody listens to.
-    pub fn sweep(&self) {
-        self.lock().retain(|_, sender| sender.receiver_count() > 0);
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<RunId, watch::Sender<u64>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -47,6 +47,17 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_that_nobody_listens_to_do_not_pile_up() {
+        let progress = Progress::default();
+        for _ in 0..10_000 {
+            drop(progress.subscribe(RunId::generate()));
+        }
+        assert!(progress.lock().len() < 100);
+        let kept: Vec<_> = (0..1000).map(|_| progress.subscribe(RunId::generate())).collect();
+        assert!(progress.lock().len() >= kept.len());
+    }
 
     #[tokio::test]
     async fn a_change_between_subscribing_and_waiting_is_seen() {
