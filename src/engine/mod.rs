@@ -29,7 +29,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use registry::{ModelState, Registry};
-pub use request::{Content, InputSpec, RunRequest, Truncate, item_bytes, item_shapes};
+pub use request::{Content, InputSpec, Prepared, RunRequest, Truncate, item_shapes};
 
 use crate::{
     domain::{Code, NewItem, NewRun, Problem, Run, RunId, TenantId},
@@ -38,6 +38,7 @@ use crate::{
 };
 use progress::Progress;
 use queue::{BatchKey, Queue, Unit};
+use request::item_bytes;
 use scheduler::{InFlight, Speed};
 use worker::WorkerHandle;
 
@@ -259,7 +260,7 @@ impl Engine {
     ///
     /// # Errors
     /// The [`Problem`] of whatever is wrong with it.
-    pub async fn prepare(&self, request: RunRequest) -> Result<(NewRun, Arc<Model>), Problem> {
+    pub async fn prepare(&self, request: RunRequest) -> Result<Prepared, Problem> {
         if self.inner.draining.is_cancelled() {
             return Err(Problem::new(Code::Unavailable, "the server is stopping").retry_after(5));
         }
@@ -270,8 +271,7 @@ impl Engine {
             return Err(Problem::new(Code::TooManyItems, detail));
         }
         let max_bytes = self.inner.limits.max_run_bytes;
-        let prepared =
-            tokio::task::spawn_blocking(move || request::prepare(request, &model, max_bytes).map(|run| (run, model)));
+        let prepared = tokio::task::spawn_blocking(move || request::prepare(request, model, max_bytes));
         prepared.await.unwrap_or_else(|e| {
             tracing::error!(error = %e, "preparing a run panicked");
             Err(Problem::new(Code::Internal, "the request could not be prepared"))
@@ -283,27 +283,27 @@ impl Engine {
     /// # Errors
     /// What [`Self::prepare`] refuses, [`Code::QueueFull`], [`Code::IdempotencyKeyReused`], or the store's own.
     pub async fn submit(&self, request: RunRequest) -> Result<Submitted, Problem> {
-        let (run, model) = self.prepare(request).await?;
-        self.admit(&run, &model)?;
+        let Prepared { run, item_bytes, .. } = self.prepare(request).await?;
+        self.admit(&item_bytes)?;
         // A task of its own: dropping the request must not leave rows without a place in the queue.
         let engine = self.clone();
-        let queued = tokio::spawn(async move { engine.enqueue(run, &model).await });
+        let queued = tokio::spawn(async move { engine.enqueue(run, &item_bytes).await });
         queued.await.unwrap_or_else(|e| {
             tracing::error!(error = %e, "queueing a run panicked");
             Err(Problem::new(Code::Internal, "the run could not be queued"))
         })
     }
 
-    fn admit(&self, run: &NewRun, model: &Model) -> Result<(), Problem> {
+    fn admit(&self, item_bytes: &[u64]) -> Result<(), Problem> {
         let Limits { max_queued_items, max_queued_bytes, .. } = self.inner.limits;
-        let bytes: u64 = run.items.iter().map(|i| item_bytes(i, model)).sum();
+        let bytes: u64 = item_bytes.iter().sum();
         let (items_waiting, bytes_waiting) = {
             let queue = self.inner.queue();
             (queue.n_items(), queue.n_bytes())
         };
         // An empty queue takes any run that its own limits allow.
         if items_waiting == 0
-            || (items_waiting + run.items.len() <= max_queued_items && bytes_waiting + bytes <= max_queued_bytes)
+            || (items_waiting + item_bytes.len() <= max_queued_items && bytes_waiting + bytes <= max_queued_bytes)
         {
             return Ok(());
         }
@@ -324,18 +324,19 @@ impl Engine {
         guess.clamp(1, 60)
     }
 
-    async fn enqueue(&self, run: NewRun, model: &Model) -> Result<Submitted, Problem> {
+    async fn enqueue(&self, run: NewRun, item_bytes: &[u64]) -> Result<Submitted, Problem> {
         let waiting: Vec<(Arc<BatchKey>, usize, u64)> = {
             let mut keys: Vec<Arc<BatchKey>> = Vec::new();
             run.items
                 .iter()
-                .map(|item| {
+                .zip(item_bytes)
+                .map(|(item, n_bytes)| {
                     let key = batch_key(run.tenant, &run.model, item);
                     let key = keys.iter().find(|k| **k == key).cloned().unwrap_or_else(|| {
                         keys.push(Arc::clone(&key));
                         key
                     });
-                    (key, item.token_ids.len(), item_bytes(item, model))
+                    (key, item.token_ids.len(), *n_bytes)
                 })
                 .collect()
         };

@@ -2,6 +2,8 @@
 //!
 //! Whatever can be refused is refused here, before anything is queued; the first bad item refuses the whole request.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use crate::{
@@ -84,17 +86,29 @@ pub struct RunRequest {
     pub idempotency: Option<(String, [u8; 32])>,
 }
 
+/// A run that can be queued.
+pub struct Prepared {
+    /// The run.
+    pub run: NewRun,
+    /// Bytes that each item's capture takes in the store, in input order.
+    pub item_bytes: Vec<u64>,
+    /// The model it runs on.
+    pub model: Arc<Model>,
+}
+
 /// Tokenises and checks every input.
 ///
 /// # Errors
 /// The [`Problem`] of the first input or name at fault, with its pointer into the request body.
-pub fn prepare(request: RunRequest, model: &Model, max_run_bytes: u64) -> Result<NewRun, Problem> {
+pub fn prepare(request: RunRequest, model: Arc<Model>, max_run_bytes: u64) -> Result<Prepared, Problem> {
     let capture = request.capture.resolve(model.info()).map_err(|p| p.under("/capture"))?;
     let mut items = Vec::with_capacity(request.inputs.len());
+    let mut sizes = Vec::with_capacity(request.inputs.len());
     let mut bytes = 0u64;
     for input in &request.inputs {
-        let item = prepare_item(input, &request, &capture, model).map_err(|p| p.under(&input.pointer))?;
-        bytes += item_bytes(&item, model);
+        let item = prepare_item(input, &request, &capture, &model).map_err(|p| p.under(&input.pointer))?;
+        let size = item_bytes(&item, &model);
+        bytes += size;
         if bytes > max_run_bytes {
             return Err(Problem::at(
                 Code::ResultTooLarge,
@@ -105,9 +119,11 @@ pub fn prepare(request: RunRequest, model: &Model, max_run_bytes: u64) -> Result
             ));
         }
         items.push(item);
+        sizes.push(size);
     }
-    let RunRequest { tenant, model, reuse, tags, metadata, idempotency, .. } = request;
-    Ok(NewRun { tenant, model, reuse, tags, metadata, items, idempotency })
+    let RunRequest { tenant, model: name, reuse, tags, metadata, idempotency, .. } = request;
+    let run = NewRun { tenant, model: name, reuse, tags, metadata, items, idempotency };
+    Ok(Prepared { run, item_bytes: sizes, model })
 }
 
 /// Bytes that one item's capture takes in the store.

@@ -18,8 +18,8 @@ use crate::{
         state::ApiState,
         tensor::{Encoding, TensorDto},
     },
-    domain::{Code, Problem, Run, Selection, TenantId},
-    engine::{RunRequest, Submitted, item_bytes, item_shapes},
+    domain::{Code, NewItem, Problem, Run, Selection, TenantId},
+    engine::{Prepared, RunRequest, Submitted, item_shapes},
 };
 
 /// Longest time a request may wait for its run.
@@ -90,20 +90,20 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 async fn dry_run(state: &ApiState, request: RunRequest) -> Result<DryRun, Problem> {
-    let (run, model) = state.engine.prepare(request).await?;
-    let item = |item: &crate::domain::NewItem| DryRunItem {
+    let Prepared { run, item_bytes, model } = state.engine.prepare(request).await?;
+    let item = |(item, n_bytes): (&NewItem, &u64)| DryRunItem {
         token_ids: item.token_ids.clone(),
         tokens: item.tokens.clone(),
         bos: item.bos.clone().into(),
         n_truncated: item.n_truncated,
-        n_bytes: item_bytes(item, &model),
+        n_bytes: *n_bytes,
         hooks: item_shapes(item, &model).into_iter().map(|(hook, shape)| DryRunHook { hook, shape }).collect(),
     };
     Ok(DryRun {
         n_items: run.items.len(),
         n_tokens: run.items.iter().map(|i| i.token_ids.len()).sum(),
-        n_bytes: run.items.iter().map(|i| item_bytes(i, &model)).sum(),
-        items: run.items.iter().take(DRY_RUN_ITEMS).map(item).collect(),
+        n_bytes: item_bytes.iter().sum(),
+        items: run.items.iter().zip(&item_bytes).take(DRY_RUN_ITEMS).map(item).collect(),
     })
 }
 
