@@ -60,87 +60,42 @@ fn covers_catalogue(folder: &Path) -> bool {
     every_hook(&load_golden(folder)).iter().all(|hook| reference.contains_key(&format!("0/{hook}")))
 }
 
-#[test]
-fn llama_agrees_with_transformers() {
-    compare_family("llama");
+/// A test for each family, and one that no golden is left out.
+macro_rules! families {
+    ($($family:ident)*) => {
+        $(
+            #[test]
+            fn $family() {
+                compare_family(stringify!($family));
+            }
+        )*
+
+        #[test]
+        fn every_golden_family_is_compared() {
+            let folders = std::fs::read_dir(goldens()).unwrap().map(Result::unwrap).filter(|f| f.path().is_dir());
+            let found: BTreeSet<String> = folders.map(|f| f.file_name().into_string().unwrap()).collect();
+            let compared: BTreeSet<String> = [$(stringify!($family)),*].map(str::to_owned).into();
+            assert_eq!(found, compared);
+        }
+    };
 }
 
-#[test]
-fn mistral_agrees_with_transformers() {
-    compare_family("mistral");
-}
-
-#[test]
-fn qwen2_agrees_with_transformers() {
-    compare_family("qwen2");
-}
-
-#[test]
-fn qwen3_agrees_with_transformers() {
-    compare_family("qwen3");
-}
-
-#[test]
-fn gemma_agrees_with_transformers() {
-    compare_family("gemma");
-}
-
-#[test]
-fn gemma2_agrees_with_transformers() {
-    compare_family("gemma2");
-}
-
-#[test]
-fn gemma3_text_agrees_with_transformers() {
-    compare_family("gemma3_text");
-}
-
-#[test]
-fn gpt2_agrees_with_transformers() {
-    compare_family("gpt2");
-}
-
-#[test]
-fn gpt_neox_agrees_with_transformers() {
-    compare_family("gpt_neox");
-}
-
-#[test]
-fn olmo2_agrees_with_transformers() {
-    compare_family("olmo2");
-}
-
-#[test]
-fn phi3_agrees_with_transformers() {
-    compare_family("phi3");
-}
-
-#[test]
-fn granite_agrees_with_transformers() {
-    compare_family("granite");
-}
-
-#[test]
-fn olmo_agrees_with_transformers() {
-    compare_family("olmo");
-}
-
-#[test]
-fn phi_agrees_with_transformers() {
-    compare_family("phi");
-}
-
-#[test]
-fn smollm3_agrees_with_transformers() {
-    compare_family("smollm3");
-}
-
-#[test]
-fn stablelm_agrees_with_transformers() {
-    compare_family("stablelm");
-}
-
-#[test]
-fn starcoder2_agrees_with_transformers() {
-    compare_family("starcoder2");
+families! {
+    gemma
+    gemma2
+    gemma3_text
+    gpt2
+    gpt_neox
+    granite
+    llama
+    mistral
+    olmo
+    olmo2
+    phi
+    phi3
+    qwen2
+    qwen3
+    smollm3
+    stablelm
+    starcoder2
 }

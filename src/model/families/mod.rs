@@ -34,9 +34,29 @@ pub struct Family {
     pub sources: Sources,
 }
 
-/// The `model_type`s that can be loaded from a Hugging Face folder.
-pub const SUPPORTED: &[&str] =
-    &["gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3"];
+/// Understands the configuration of one family.
+type Understand = fn(&Config, &Checkpoint) -> Result<Family, LoadError>;
+
+/// The `model_type`s that can be loaded from a Hugging Face folder, and who understands them.
+const FAMILIES: &[(&str, Understand)] = &[
+    ("gemma", gemma::gemma),
+    ("gemma2", gemma::gemma2),
+    ("gemma3_text", gemma::gemma3),
+    ("gpt2", gpt2::family),
+    ("gpt_neox", gpt_neox::family),
+    ("granite", granite::family),
+    ("llama", llama::family),
+    ("mistral", mistral::family),
+    ("olmo", olmo::olmo),
+    ("olmo2", olmo::olmo2),
+    ("phi", phi::family),
+    ("phi3", phi3::family),
+    ("qwen2", qwen::qwen2),
+    ("qwen3", qwen::qwen3),
+    ("smollm3", smollm3::family),
+    ("stablelm", stablelm::family),
+    ("starcoder2", starcoder2::family),
+];
 
 /// Understands a Hugging Face configuration.
 ///
@@ -46,29 +66,12 @@ pub fn from_config(config: &Config, checkpoint: &Checkpoint) -> Result<Family, L
     let model_type = config.text_opt("model_type")?.ok_or_else(|| config.refuse("model_type", "is missing"))?;
     // Quantised Hugging Face checkpoints keep their weights in formats of their own.
     config.only("quantization_config", serde_json::Value::Null)?;
-    let family = match model_type.as_str() {
-        "gemma" => gemma::gemma(config, checkpoint)?,
-        "gemma2" => gemma::gemma2(config, checkpoint)?,
-        "gemma3_text" => gemma::gemma3(config, checkpoint)?,
-        "gpt2" => gpt2::family(config, checkpoint)?,
-        "gpt_neox" => gpt_neox::family(config, checkpoint)?,
-        "granite" => granite::family(config, checkpoint)?,
-        "llama" => llama::family(config, checkpoint)?,
-        "mistral" => mistral::family(config, checkpoint)?,
-        "olmo" => olmo::olmo(config, checkpoint)?,
-        "olmo2" => olmo::olmo2(config, checkpoint)?,
-        "phi" => phi::family(config, checkpoint)?,
-        "phi3" => phi3::family(config, checkpoint)?,
-        "qwen2" => qwen::qwen2(config, checkpoint)?,
-        "qwen3" => qwen::qwen3(config, checkpoint)?,
-        "smollm3" => smollm3::family(config, checkpoint)?,
-        "stablelm" => stablelm::family(config, checkpoint)?,
-        "starcoder2" => starcoder2::family(config, checkpoint)?,
-        other => {
-            let reason = format!("{other:?} is not supported; supported are {}", SUPPORTED.join(", "));
-            return Err(config.refuse("model_type", reason));
-        }
+    let Some((_, understand)) = FAMILIES.iter().find(|(name, _)| *name == model_type) else {
+        let names: Vec<&str> = FAMILIES.iter().map(|(name, _)| *name).collect();
+        let reason = format!("{model_type:?} is not supported; supported are {}", names.join(", "));
+        return Err(config.refuse("model_type", reason));
     };
+    let family = understand(config, checkpoint)?;
     config.finish()?;
     Ok(family)
 }
