@@ -11,12 +11,12 @@ use super::error::ProblemDto;
 use crate::domain::{
     Code,
     Code::{
-        BlobDamaged, BodyTooLarge, CacheNotFound, ChatTemplateFailed, Conflict, EmptyInput, HookNotInCache,
-        HookNotStored, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor, InvalidHeader, InvalidJson,
-        InvalidQuery, InvalidValue, LayerNotInCache, LayerOutOfRange, ModelNotFound, NoBosToken, NoChatTemplate,
-        NotAcceptable, PositionOutOfRange, QueueFull, RangeNotSatisfiable, ResultTooLarge, RunNotFound, ShapeMismatch,
-        StoreFull, TokenOutOfVocabulary, TooManyItems, TooManyTokens, Unavailable, UnknownCache, UnknownHook,
-        UnknownModel, UnsupportedMediaType,
+        BlobDamaged, BodyTooLarge, CacheNotFound, CannotGenerate, ChatTemplateFailed, Conflict, EmptyInput,
+        HookNotInCache, HookNotStored, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor, InvalidHeader,
+        InvalidJson, InvalidQuery, InvalidValue, LayerNotInCache, LayerOutOfRange, ModelNotFound, NoBosToken,
+        NoChatTemplate, NotAcceptable, PositionOutOfRange, QueueFull, RangeNotSatisfiable, ResultTooLarge, RunNotFound,
+        ShapeMismatch, StoreFull, TokenOutOfVocabulary, TooManyItems, TooManyTokens, Unavailable, UnknownCache,
+        UnknownHook, UnknownModel, UnsupportedMediaType,
     },
 };
 
@@ -48,7 +48,7 @@ problems! {
     CreateRunProblems = [
         InvalidJson, InvalidBody, InvalidQuery, InvalidHeader, BodyTooLarge, TooManyItems, ResultTooLarge, UnsupportedMediaType,
         UnknownModel, UnknownHook, LayerOutOfRange, PositionOutOfRange, EmptyInput, TokenOutOfVocabulary, TooManyTokens,
-        NoBosToken, NoChatTemplate, ChatTemplateFailed, InvalidValue, IdempotencyKeyReused, Conflict, QueueFull, Internal, BlobDamaged,
+        NoBosToken, NoChatTemplate, ChatTemplateFailed, CannotGenerate, InvalidValue, IdempotencyKeyReused, Conflict, QueueFull, Internal, BlobDamaged,
         Unavailable, StoreFull,
     ];
     /// A tensor over a run.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{
     capture::{Capture, Rows, stored_shape},
+    generation::TextCompletion,
     hook::{Axis, Hook},
     ids::{CacheId, RunId, TenantId},
     problem::{Code, Problem},
@@ -83,6 +84,8 @@ pub struct Cache {
     pub bos: BosDecision,
     /// Tokens cut from the input to fit the context.
     pub n_truncated: u64,
+    /// What was generated, where the input was continued.
+    pub completion: Option<TextCompletion>,
     /// NaN and infinity counts.
     pub stats: TensorStats,
     /// What produced it.

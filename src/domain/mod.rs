@@ -7,6 +7,7 @@
 pub mod cache;
 pub mod capture;
 pub mod dtype;
+pub mod generation;
 pub mod hook;
 pub mod ids;
 pub mod layout;
@@ -18,6 +19,7 @@ pub mod selection;
 pub use cache::{BosDecision, Cache, CacheFilter, CachePatch, Provenance, TensorStats};
 pub use capture::{Capture, CaptureRequest, Layers, Positions, Rows};
 pub use dtype::Dtype;
+pub use generation::{FinishReason, Generation, TextCompletion};
 pub use hook::{Axis, Hook, HookName, Site};
 pub use ids::{CacheId, PackId, RunId, TenantId};
 pub use layout::{ItemSpan, PackLayout};

@@ -105,6 +105,8 @@ codes! {
     NoChatTemplate = 422 "no_chat_template" "The model has no chat template";
     /// The chat template refused the messages.
     ChatTemplateFailed = 422 "chat_template_failed" "The chat template refused the messages";
+    /// The model cannot continue a text.
+    CannotGenerate = 422 "cannot_generate" "The model cannot generate text";
     /// A field's value is understood and impossible.
     InvalidValue = 422 "invalid_value" "A value is understood but not possible";
     /// The idempotency key was used with another body.

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::{
     cache::BosDecision,
     capture::Capture,
+    generation::{Generation, TextCompletion},
     ids::{CacheId, RunId, TenantId},
     problem::Problem,
 };
@@ -91,6 +92,8 @@ pub struct Run {
     pub tags: Vec<String>,
     /// Metadata of the run as posted.
     pub metadata: Map<String, Value>,
+    /// Whether its inputs are continued before they are captured.
+    pub generates: bool,
     /// Accepted.
     pub created_at: Timestamp,
     /// First item started.
@@ -120,6 +123,18 @@ pub struct NewItem {
     pub metadata: Map<String, Value>,
     /// Label of its cache.
     pub label: Option<String>,
+    /// How to continue the tokens before anything is captured; `None` when they are complete.
+    pub generation: Option<Generation>,
+    /// What was generated, once it has been: the tokens then hold it.
+    pub completion: Option<TextCompletion>,
+}
+
+impl NewItem {
+    /// Tokens of the input once it is continued, at most.
+    #[must_use]
+    pub fn max_tokens(&self) -> usize {
+        self.token_ids.len() + self.generation.as_ref().map_or(0, |g| g.max_new_tokens)
+    }
 }
 
 /// A run ready to be queued: every name resolved, every input tokenised, nothing left that could be refused.

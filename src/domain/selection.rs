@@ -157,6 +157,7 @@ mod tests {
             row_shapes: vec![vec![2], vec![3]],
             bos: BosDecision { requested: None, present: false, added: false, token_id: None },
             n_truncated: 0,
+            completion: None,
             stats: TensorStats::default(),
             provenance: Provenance {
                 model_fingerprint: String::new(),

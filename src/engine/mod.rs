@@ -3,6 +3,7 @@
 //! The only place that knows both the model and the store. A run is accepted when its rows are durable; from then on
 //! it survives the client and the server. [`Engine`] is a cheap handle; the scheduler behind it owns the work.
 
+mod generation;
 mod keys;
 mod progress;
 mod queue;
@@ -22,7 +23,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, Semaphore, watch},
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
@@ -97,6 +98,7 @@ pub struct Engine {
 
 struct Tasks {
     scheduler: JoinHandle<()>,
+    generator: JoinHandle<()>,
     worker: std::thread::JoinHandle<()>,
 }
 
@@ -105,9 +107,12 @@ struct Inner {
     models: Registry,
     limits: Limits,
     queue: Mutex<Queue>,
+    /// Inputs to continue before they come to `queue`.
+    to_continue: Mutex<Queue>,
     in_flight: Mutex<HashMap<u64, InFlight>>,
     next_batch: AtomicU64,
     wake: Notify,
+    wake_generator: Notify,
     progress: Progress,
     speed: Speed,
     draining: CancellationToken,
@@ -116,6 +121,36 @@ struct Inner {
 impl Inner {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn to_continue(&self) -> MutexGuard<'_, Queue> {
+        self.to_continue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Items waiting, and the bytes they will take.
+    fn waiting(&self) -> (usize, u64) {
+        let complete = {
+            let queue = self.queue();
+            (queue.n_items(), queue.n_bytes())
+        };
+        let incomplete = {
+            let queue = self.to_continue();
+            (queue.n_items(), queue.n_bytes())
+        };
+        (complete.0 + incomplete.0, complete.1 + incomplete.1)
+    }
+
+    /// Queues items where they belong, and says so.
+    fn enqueue(&self, units: Vec<Unit>) {
+        let (incomplete, complete): (Vec<Unit>, Vec<Unit>) = units.into_iter().partition(|u| u.key.generates());
+        if !incomplete.is_empty() {
+            self.to_continue().push(incomplete);
+            self.wake_generator.notify_one();
+        }
+        if !complete.is_empty() {
+            self.queue().push(complete);
+            self.wake.notify_one();
+        }
     }
 
     fn in_flight(&self) -> MutexGuard<'_, HashMap<u64, InFlight>> {
@@ -146,15 +181,19 @@ impl Engine {
             models: Registry::new(names),
             limits,
             queue: Mutex::default(),
+            to_continue: Mutex::default(),
             in_flight: Mutex::default(),
             next_batch: AtomicU64::new(0),
             wake: Notify::new(),
+            wake_generator: Notify::new(),
             progress: Progress::default(),
             speed: Speed::new(),
             draining: CancellationToken::new(),
         });
-        let scheduler = tokio::spawn(scheduler::run(Arc::clone(&inner), worker));
-        let tasks = Arc::new(Mutex::new(Some(Tasks { scheduler, worker: thread })));
+        let slots = Arc::new(Semaphore::new(scheduler::PIPELINE));
+        let scheduler = tokio::spawn(scheduler::run(Arc::clone(&inner), worker.clone(), Arc::clone(&slots)));
+        let generator = tokio::spawn(generation::run(Arc::clone(&inner), worker, slots));
+        let tasks = Arc::new(Mutex::new(Some(Tasks { scheduler, generator, worker: thread })));
         Ok(Self { inner, tasks })
     }
 
@@ -199,7 +238,6 @@ impl Engine {
                 tracing::error!(run = %run.id, error = %e, "an unfinished run could not be queued; it waits for the next start");
             }
         }
-        self.inner.wake.notify_one();
     }
 
     async fn requeue(&self, run: &crate::store::PendingRun) -> Result<(), Problem> {
@@ -220,7 +258,7 @@ impl Engine {
                     unit(run.id, *index, item, key, &model, run.reuse, alone)
                 })
                 .collect();
-            self.inner.queue().push(units);
+            self.inner.enqueue(units);
         }
         tracing::info!(run = %run.id, items = run.items.len(), "an unfinished run continues");
         Ok(())
@@ -297,10 +335,7 @@ impl Engine {
     fn admit(&self, item_bytes: &[u64]) -> Result<(), Problem> {
         let Limits { max_queued_items, max_queued_bytes, .. } = self.inner.limits;
         let bytes: u64 = item_bytes.iter().sum();
-        let (items_waiting, bytes_waiting) = {
-            let queue = self.inner.queue();
-            (queue.n_items(), queue.n_bytes())
-        };
+        let (items_waiting, bytes_waiting) = self.inner.waiting();
         // An empty queue takes any run that its own limits allow.
         if items_waiting == 0
             || (items_waiting + item_bytes.len() <= max_queued_items && bytes_waiting + bytes <= max_queued_bytes)
@@ -336,7 +371,7 @@ impl Engine {
                         keys.push(Arc::clone(&key));
                         key
                     });
-                    (key, item.token_ids.len(), *n_bytes)
+                    (key, item.max_tokens(), *n_bytes)
                 })
                 .collect()
         };
@@ -361,8 +396,7 @@ impl Engine {
                 alone: false,
             })
             .collect();
-        self.inner.queue().push(units);
-        self.inner.wake.notify_one();
+        self.inner.enqueue(units);
         metrics::counter!("residuum_runs_total").increment(1);
         Ok(Submitted::Created(id))
     }
@@ -400,7 +434,8 @@ impl Engine {
     /// Where a run stands in the queue, and how fast it goes.
     #[must_use]
     pub fn pace(&self, run: RunId) -> Pace {
-        Pace { queue_position: self.inner.queue().position(run), tokens_per_second: self.inner.speed.get() }
+        let queue_position = self.inner.queue().position(run).or_else(|| self.inner.to_continue().position(run));
+        Pace { queue_position, tokens_per_second: self.inner.speed.get() }
     }
 
     /// Stops a run: nothing more of it is started, and a batch of which every item is cancelled stops before its next
@@ -430,6 +465,7 @@ impl Engine {
 
     fn forget(&self, id: RunId) {
         self.inner.queue().remove(id);
+        self.inner.to_continue().remove(id);
         for batch in self.inner.in_flight().values_mut() {
             let before = batch.units.len();
             batch.units.retain(|(run, _)| *run != id);
@@ -440,10 +476,7 @@ impl Engine {
 
     /// Sets the gauges of queue and store; called when metrics are asked for.
     pub async fn observe(&self) {
-        let (items, bytes) = {
-            let queue = self.inner.queue();
-            (queue.n_items(), queue.n_bytes())
-        };
+        let (items, bytes) = self.inner.waiting();
         #[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
         {
             metrics::gauge!("residuum_queue_items").set(items as f64);
@@ -463,19 +496,22 @@ impl Engine {
     pub async fn drain(&self) {
         self.inner.draining.cancel();
         let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Tasks { scheduler, worker }) = tasks else { return };
-        if scheduler.await.is_err() {
+        let Some(Tasks { scheduler, generator, worker }) = tasks else { return };
+        if scheduler.await.is_err() || generator.await.is_err() {
             tracing::error!("the scheduler had panicked");
         }
         while !self.inner.in_flight().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        // The scheduler held the last handle to the worker, so its thread ends by itself.
+        // Scheduler and generator held the last handles to the worker, so its thread ends by itself.
         let _ = tokio::task::spawn_blocking(move || worker.join()).await;
     }
 }
 
 fn batch_key(tenant: TenantId, model: &str, item: &NewItem) -> Arc<BatchKey> {
+    if item.generation.is_some() {
+        return Arc::new(BatchKey::generating(model.to_owned(), tenant));
+    }
     Arc::new(BatchKey {
         model: model.to_owned(),
         tenant,
@@ -493,5 +529,5 @@ fn unit(
     check_store: bool,
     alone: bool,
 ) -> Unit {
-    Unit { run, index, n_tokens: item.token_ids.len(), n_bytes: item_bytes(item, model), key, check_store, alone }
+    Unit { run, index, n_tokens: item.max_tokens(), n_bytes: item_bytes(item, model), key, check_store, alone }
 }

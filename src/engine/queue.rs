@@ -23,6 +23,20 @@ pub struct BatchKey {
     pub dtype: Dtype,
 }
 
+impl BatchKey {
+    /// The key of items that are to be continued: nothing is captured while they are.
+    #[must_use]
+    pub fn generating(model: String, tenant: TenantId) -> Self {
+        Self { model, tenant, hooks: Arc::new([]), dtype: Dtype::Float32 }
+    }
+
+    /// Whether it is the key of items to be continued.
+    #[must_use]
+    pub fn generates(&self) -> bool {
+        self.hooks.is_empty()
+    }
+}
+
 /// One item waiting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
@@ -98,6 +112,13 @@ impl Queue {
     #[must_use]
     pub fn n_bytes(&self) -> u64 {
         self.n_bytes
+    }
+
+    /// What the next batch shares, and whether its first item must run alone; `None` when nothing waits.
+    #[must_use]
+    pub fn next_key(&self) -> Option<(&BatchKey, bool)> {
+        let first = self.runs.front()?.units.front()?;
+        Some((&first.key, first.alone))
     }
 
     /// Runs whose turn comes before this one's; `None` when it has nothing waiting.

@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 
 use crate::{
     domain::{
-        Capture, CaptureRequest, Code, NewItem, NewRun, PackLayout, Positions, Problem, TenantId, capture::stored_shape,
+        Capture, CaptureRequest, Code, Generation, NewItem, NewRun, PackLayout, Positions, Problem, TenantId,
+        capture::stored_shape,
     },
     model::{Encoded, Model},
 };
@@ -70,6 +71,8 @@ pub struct RunRequest {
     pub model: String,
     /// Inputs in order.
     pub inputs: Vec<InputSpec>,
+    /// How to continue every input before it is captured.
+    pub generation: Option<Generation>,
     /// What to capture.
     pub capture: CaptureRequest,
     /// Beginning-of-sequence token: the tokenizer's own rule, always, or never.
@@ -102,6 +105,9 @@ pub struct Prepared {
 /// The [`Problem`] of the first input or name at fault, with its pointer into the request body.
 pub fn prepare(request: RunRequest, model: Arc<Model>, max_run_bytes: u64) -> Result<Prepared, Problem> {
     let capture = request.capture.resolve(model.info()).map_err(|p| p.under("/capture"))?;
+    if let Some(generation) = &request.generation {
+        check_generation(generation, &model).map_err(|p| p.under("/generate"))?;
+    }
     let mut items = Vec::with_capacity(request.inputs.len());
     let mut sizes = Vec::with_capacity(request.inputs.len());
     let mut bytes = 0u64;
@@ -126,11 +132,23 @@ pub fn prepare(request: RunRequest, model: Arc<Model>, max_run_bytes: u64) -> Re
     Ok(Prepared { run, item_bytes: sizes, model })
 }
 
-/// Bytes that one item's capture takes in the store.
+/// Whether the model can continue inputs, by so many tokens.
+fn check_generation(generation: &Generation, model: &Model) -> Result<(), Problem> {
+    model.check_generates()?;
+    let n_ctx = model.info().n_ctx;
+    if generation.max_new_tokens >= n_ctx {
+        let detail = format!("{} new tokens leave no room in a context of {n_ctx}", generation.max_new_tokens);
+        return Err(Problem::at(Code::TooManyTokens, "/max_new_tokens", detail));
+    }
+    Ok(())
+}
+
+/// Bytes that one item's capture takes in the store, at most where it is continued first.
 #[must_use]
 pub fn item_bytes(item: &NewItem, model: &Model) -> u64 {
-    let Ok(rows) = item.capture.positions.resolve(item.token_ids.len()) else { return 0 };
-    layout_of(&item.capture, model, &[(item.token_ids.len(), &rows)]).total_bytes()
+    let n_tokens = item.max_tokens();
+    let Ok(rows) = item.capture.positions.resolve(n_tokens) else { return 0 };
+    layout_of(&item.capture, model, &[(n_tokens, &rows)]).total_bytes()
 }
 
 /// The layout of a pack with these items.
@@ -140,10 +158,10 @@ pub fn layout_of(capture: &Capture, model: &Model, items: &[(usize, &crate::doma
     PackLayout::new(capture.hooks.clone(), row_shapes, capture.dtype, items)
 }
 
-/// Shape of what an item stores for each hook, for dry runs.
+/// Shape of what an item stores for each hook, for dry runs; that of the longest continuation where there is one.
 #[must_use]
 pub fn item_shapes(item: &NewItem, model: &Model) -> Vec<(String, Vec<usize>)> {
-    let n_tokens = item.token_ids.len();
+    let n_tokens = item.max_tokens();
     let Ok(rows) = item.capture.positions.resolve(n_tokens) else { return Vec::new() };
     let keep = item.capture.positions.keeps_axis();
     let shape =
@@ -163,7 +181,8 @@ fn prepare_item(input: &InputSpec, request: &RunRequest, capture: &Capture, mode
             (tokenizer.encode_chat(&rendered, request.prepend_bos)?, Some(rendered))
         }
     };
-    let (encoded, n_truncated) = truncate(encoded, request.truncate, model.info().n_ctx)?;
+    let n_new = request.generation.as_ref().map_or(0, |g| g.max_new_tokens);
+    let (encoded, n_truncated) = truncate(encoded, request.truncate, model.info().n_ctx, n_new)?;
     let mut capture = capture.clone();
     let positions_at = if let Some(own) = &input.positions {
         capture.positions = own.clone();
@@ -171,7 +190,7 @@ fn prepare_item(input: &InputSpec, request: &RunRequest, capture: &Capture, mode
     } else {
         ""
     };
-    capture.positions.resolve(encoded.ids.len()).map_err(|p| Problem::at(p.code, positions_at, p.detail))?;
+    capture.positions.resolve(encoded.ids.len() + n_new).map_err(|p| Problem::at(p.code, positions_at, p.detail))?;
     let mut metadata = request.metadata.clone();
     metadata.extend(input.metadata.clone());
     let mut tags = request.tags.clone();
@@ -186,26 +205,30 @@ fn prepare_item(input: &InputSpec, request: &RunRequest, capture: &Capture, mode
         tags,
         metadata,
         label: input.label.clone(),
+        generation: request.generation.clone(),
+        completion: None,
     })
 }
 
-/// Cuts an input down to the context; how many tokens went.
-fn truncate(mut encoded: Encoded, how: Truncate, n_ctx: usize) -> Result<(Encoded, u64), Problem> {
+/// Cuts an input down to the context, less the room that `n_new` tokens need; how many tokens went.
+fn truncate(mut encoded: Encoded, how: Truncate, n_ctx: usize, n_new: usize) -> Result<(Encoded, u64), Problem> {
     let n = encoded.ids.len();
-    if n <= n_ctx {
+    let room = n_ctx - n_new;
+    if n <= room {
         return Ok((encoded, 0));
     }
-    let excess = n - n_ctx;
+    let excess = n - room;
     match how {
         Truncate::Error => {
+            let new = if n_new > 0 { format!(" with room for {n_new} new ones") } else { String::new() };
             let detail = format!(
-                "the input has {n} tokens and the model's context {n_ctx}; shorten it or set truncate to left or right"
+                "the input has {n} tokens and the model's context {n_ctx}{new}; shorten it or set truncate to left or right"
             );
             return Err(Problem::at(Code::TooManyTokens, "", detail));
         }
         Truncate::Right => {
-            encoded.ids.truncate(n_ctx);
-            encoded.tokens.truncate(n_ctx);
+            encoded.ids.truncate(room);
+            encoded.tokens.truncate(room);
         }
         Truncate::Left => {
             // A BOS token at the start stays there: the model expects it.

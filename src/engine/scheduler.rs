@@ -16,7 +16,7 @@ use super::{
     keys::forward_key,
     queue::{Budget, Unit},
     request::layout_of,
-    worker::{Job, JobOutcome, WorkerHandle},
+    worker::{CaptureJob, Job, JobOutcome, WorkerHandle},
 };
 use crate::{
     domain::{CacheId, Capture, Code, NewItem, PackId, Problem, Rows, RunId},
@@ -25,9 +25,9 @@ use crate::{
 };
 
 /// Batches under way at once: one computing, one claimed and waiting for the worker.
-const PIPELINE: usize = 2;
+pub(super) const PIPELINE: usize = 2;
 /// What a batch should take, so that a request never waits long for the one before it.
-const BATCH_TIME: Duration = Duration::from_millis(250);
+pub(super) const BATCH_TIME: Duration = Duration::from_millis(250);
 /// Bounds of a batch whatever the measured speed.
 const BATCH_TOKENS: std::ops::RangeInclusive<usize> = 256..=4096;
 const BATCH_BYTES: u64 = 512 << 20;
@@ -35,7 +35,7 @@ const BATCH_ITEMS: usize = 256;
 /// Items asked about in one query to the store.
 const CHECK_ITEMS: usize = 512;
 /// Rest after the store refused, before the same work is tried again.
-const STORE_REST: Duration = Duration::from_secs(2);
+pub(super) const STORE_REST: Duration = Duration::from_secs(2);
 
 /// Tokens per second of recent batches, as a moving average.
 pub(super) struct Speed(std::sync::atomic::AtomicU64);
@@ -73,8 +73,7 @@ pub(super) struct InFlight {
 }
 
 /// Runs until the engine drains; returns when the last batch is durable.
-pub(super) async fn run(engine: Arc<Inner>, worker: WorkerHandle) {
-    let slots = Arc::new(Semaphore::new(PIPELINE));
+pub(super) async fn run(engine: Arc<Inner>, worker: WorkerHandle, slots: Arc<Semaphore>) {
     loop {
         reuse_stored(&engine).await;
         let permit = tokio::select! {
@@ -160,7 +159,7 @@ async fn try_reuse(engine: &Arc<Inner>, units: &[Unit]) -> Result<Vec<(RunId, u3
 }
 
 /// Loads the items of `units` from the store, in the order of `units`; those ended meanwhile are left out.
-async fn load<'u>(engine: &Arc<Inner>, units: &'u [Unit]) -> Result<Vec<(&'u Unit, NewItem)>, StoreError> {
+pub(super) async fn load<'u>(engine: &Arc<Inner>, units: &'u [Unit]) -> Result<Vec<(&'u Unit, NewItem)>, StoreError> {
     let mut by_run: HashMap<RunId, Vec<u32>> = HashMap::new();
     for u in units {
         by_run.entry(u.run).or_default().push(u.index);
@@ -188,7 +187,7 @@ async fn dispatch(engine: &Arc<Inner>, worker: &WorkerHandle, units: Vec<Unit>, 
     let caches: usize = units.len();
     let batch = engine.in_flight_add(in_flight);
     metrics::histogram!("residuum_batch_items").record(caches as f64);
-    if worker.submit(job).await.is_err() {
+    if worker.submit(Job::Capture(Box::new(job))).await.is_err() {
         tracing::error!("the worker thread is gone; its batch goes back to the queue");
         engine.in_flight_remove(batch);
         return put_back(engine, units);
@@ -206,9 +205,9 @@ async fn dispatch(engine: &Arc<Inner>, worker: &WorkerHandle, units: Vec<Unit>, 
     });
 }
 
-type Claimed = (Vec<(Unit, NewItem)>, Arc<Model>);
+pub(super) type Claimed = (Vec<(Unit, NewItem)>, Arc<Model>);
 
-async fn claim(engine: &Arc<Inner>, units: &[Unit]) -> Result<Option<Claimed>, Problem> {
+pub(super) async fn claim(engine: &Arc<Inner>, units: &[Unit]) -> Result<Option<Claimed>, Problem> {
     let items: Vec<(Unit, NewItem)> =
         load(engine, units).await?.into_iter().map(|(u, item)| (u.clone(), item)).collect();
     let Some((first, _)) = items.first() else { return Ok(None) };
@@ -221,7 +220,7 @@ async fn claim(engine: &Arc<Inner>, units: &[Unit]) -> Result<Option<Claimed>, P
     Ok(Some((items, model)))
 }
 
-fn build_job(items: Vec<(Unit, NewItem)>, model: Arc<Model>) -> (Job, oneshot::Receiver<JobOutcome>, Vec<Unit>) {
+fn build_job(items: Vec<(Unit, NewItem)>, model: Arc<Model>) -> (CaptureJob, oneshot::Receiver<JobOutcome>, Vec<Unit>) {
     let (done, outcome) = oneshot::channel();
     let (units, items): (Vec<Unit>, Vec<NewItem>) = items.into_iter().unzip();
     let key = Arc::clone(&units[0].key);
@@ -259,7 +258,7 @@ fn build_job(items: Vec<(Unit, NewItem)>, model: Arc<Model>) -> (Job, oneshot::R
         caches,
     };
     let alive = Arc::new(AtomicUsize::new(units.len()));
-    (Job { model, inputs, header, alive, done }, outcome, units)
+    (CaptureJob { model, inputs, header, alive, done }, outcome, units)
 }
 
 /// Makes the outcome of a batch durable and tells those who wait.
@@ -298,12 +297,16 @@ async fn finish(engine: &Arc<Inner>, units: Vec<Unit>, outcome: JobOutcome) {
     }
 }
 
-fn all_failed(units: &[Unit], problem: &Problem) -> Completion {
+pub(super) fn all_failed(units: &[Unit], problem: &Problem) -> Completion {
     let failed = units.iter().map(|u| (u.run, u.index, problem.clone())).collect();
     Completion { failed, ..Completion::default() }
 }
 
-async fn complete(engine: &Arc<Inner>, completion: Completion, mut runs: Vec<RunId>) -> Result<(), StoreError> {
+pub(super) async fn complete(
+    engine: &Arc<Inner>,
+    completion: Completion,
+    mut runs: Vec<RunId>,
+) -> Result<(), StoreError> {
     engine.store.complete(completion).await?;
     runs.sort_unstable();
     runs.dedup();

@@ -19,12 +19,20 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     domain::{Code, PackLayout, Problem, Rows},
-    model::{Batch, CaptureSink, ForwardError, Input, Model},
+    model::{Batch, CaptureSink, ForwardError, Input, Model, generate::Sequence},
     store::{PackHeader, PackWriter, Store, StoreError},
 };
 
-/// One batch for the worker.
-pub struct Job {
+/// Work for the worker.
+pub enum Job {
+    /// A forward pass that captures.
+    Capture(Box<CaptureJob>),
+    /// Steps of a generation.
+    Generate(GenerateJob),
+}
+
+/// One batch to capture.
+pub struct CaptureJob {
     /// The model to run.
     pub model: Arc<Model>,
     /// Token ids and stored rows of each input.
@@ -35,6 +43,20 @@ pub struct Job {
     pub alive: Arc<AtomicUsize>,
     /// Where the outcome goes.
     pub done: oneshot::Sender<JobOutcome>,
+}
+
+/// Sequences to continue for a while.
+pub struct GenerateJob {
+    /// The model to run.
+    pub model: Arc<Model>,
+    /// The sequences.
+    pub sequences: Vec<Sequence>,
+    /// No step is begun after this time.
+    pub slice: Duration,
+    /// Whether none of the sequences is wanted any more.
+    pub cancelled: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Where the sequences go, further on than before.
+    pub done: oneshot::Sender<Result<Vec<Sequence>, Problem>>,
 }
 
 /// What became of a batch.
@@ -60,14 +82,18 @@ impl WorkerHandle {
         let (sender, mut jobs) = mpsc::channel::<Job>(1);
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
             while let Some(job) = jobs.blocking_recv() {
-                let outcome =
-                    catch_unwind(AssertUnwindSafe(|| run(&job.model, &job.inputs, job.header, &job.alive, &store)))
-                        .unwrap_or_else(|panic| {
-                            tracing::error!(panic = panic_text(panic.as_ref()), "a batch panicked");
-                            JobOutcome::Failed(Problem::new(Code::WorkerFailed, "the forward pass panicked"))
-                        });
                 // A receiver that is gone has no use for the outcome; an unfinished pack removes itself.
-                let _ = job.done.send(outcome);
+                match job {
+                    Job::Capture(job) => {
+                        let CaptureJob { model, inputs, header, alive, done } = *job;
+                        let outcome = guarded(|| run(&model, &inputs, header, &alive, &store));
+                        let _ = done.send(outcome.unwrap_or_else(JobOutcome::Failed));
+                    }
+                    Job::Generate(GenerateJob { model, sequences, slice, cancelled, done }) => {
+                        let outcome = guarded(|| generate(&model, sequences, slice, &*cancelled));
+                        let _ = done.send(outcome.unwrap_or_else(Err));
+                    }
+                }
             }
         })?;
         Ok((Self(sender), thread))
@@ -79,6 +105,36 @@ impl WorkerHandle {
     /// When the worker thread has ended: the job comes back.
     pub async fn submit(&self, job: Job) -> Result<(), Box<Job>> {
         self.0.send(job).await.map_err(|e| Box::new(e.0))
+    }
+}
+
+/// Keeps a panic from ending the thread.
+fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Problem> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        tracing::error!(panic = panic_text(panic.as_ref()), "a batch panicked");
+        Problem::new(Code::WorkerFailed, "the forward pass panicked")
+    })
+}
+
+/// Steps until the time is over, every sequence is finished, or none is wanted any more.
+fn generate(
+    model: &Model,
+    mut sequences: Vec<Sequence>,
+    slice: Duration,
+    cancelled: &(dyn Fn() -> bool + Send + Sync),
+) -> Result<Vec<Sequence>, Problem> {
+    let started = Instant::now();
+    loop {
+        let mut unfinished: Vec<&mut Sequence> = sequences.iter_mut().filter(|s| !s.is_finished()).collect();
+        match model.step(&mut unfinished, &|| cancelled()) {
+            Ok(()) if unfinished.iter().any(|s| s.is_finished()) => return Ok(sequences),
+            Ok(()) if started.elapsed() < slice => {}
+            Ok(()) | Err(ForwardError::Cancelled) => return Ok(sequences),
+            Err(e) => {
+                tracing::error!(error = %e, "a step of a generation failed");
+                return Err(Problem::new(Code::WorkerFailed, "the forward pass failed"));
+            }
+        }
     }
 }
 

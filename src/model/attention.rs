@@ -6,6 +6,7 @@ use super::{
     block::Place,
     checkpoint::Checkpoint,
     error::LoadError,
+    history,
     ops::{
         Linear,
         attention::{AttentionSpec, attention, attention_scores, softmax_rows},
@@ -170,7 +171,7 @@ impl Attention {
     ) -> Result<(), ForwardError> {
         let a = place.a;
         let packing = stream.packing;
-        let Scratch { q, k, v, z, gathered, .. } = &mut stream.scratch;
+        let Stream { scratch: Scratch { q, k, v, z, gathered, .. }, history, .. } = stream;
         let spec = AttentionSpec {
             n_heads: a.n_heads,
             n_kv_heads: a.n_kv_heads,
@@ -196,8 +197,12 @@ impl Attention {
             return Ok(());
         }
         z.resize(q.len(), 0.0);
-        let rows = (place.set == RowSet::Wanted).then_some(packing.wanted_positions.as_slice());
-        attention(&spec, &packing.all.offsets, rows, q, k, v, z);
+        if let Some(history) = history {
+            history::attend(history, &spec, place.l, packing, place.set, [q, k, v], z);
+        } else {
+            let rows = (place.set == RowSet::Wanted).then_some(packing.wanted_positions.as_slice());
+            attention(&spec, &packing.all.offsets, rows, q, k, v, z);
+        }
         recorder.tap(place.hook(Site::Z), z, place.set)?;
         self.results(place, z, recorder)
     }

@@ -10,9 +10,12 @@ mod block;
 mod catalogue;
 mod checkpoint;
 mod config;
+mod end_tokens;
 pub mod error;
 mod families;
 mod fingerprint;
+pub mod generate;
+mod history;
 mod hub;
 mod mlp;
 pub mod ops;
@@ -96,6 +99,8 @@ pub struct Model {
     info: ModelInfo,
     tokenizer: Arc<TextTokenizer>,
     transformer: Transformer,
+    /// Tokens that end a text.
+    end_tokens: Vec<u32>,
 }
 
 impl Model {
@@ -121,20 +126,22 @@ impl Model {
         let tokenizer = TextTokenizer::from_folder(folder, family.architecture.d_vocab)?;
         let extra = tokenizer::FOLDER_FILES.iter().map(|f| folder.join(f)).filter(|p| p.is_file());
         let extra: Vec<PathBuf> = [config_path].into_iter().chain(extra).collect();
-        Self::assemble(id, family, tokenizer, &checkpoint, &extra)
+        let end_tokens = end_tokens::of_folder(folder, &config)?;
+        Self::assemble(id, family, tokenizer, end_tokens, &checkpoint, &extra)
     }
 
     fn from_gguf(id: &str, path: &Path) -> Result<Self, LoadError> {
         let file = GgufFile::open(path)?;
         let family = families::from_gguf(&file)?;
         let tokenizer = TextTokenizer::from_gguf(&file, family.architecture.d_vocab)?;
-        Self::assemble(id, family, tokenizer, file.checkpoint(), &[])
+        Self::assemble(id, family, tokenizer, end_tokens::of_gguf(&file), file.checkpoint(), &[])
     }
 
     fn assemble(
         id: &str,
         family: Family,
         tokenizer: TextTokenizer,
+        end_tokens: Vec<u32>,
         checkpoint: &Checkpoint,
         other_files: &[PathBuf],
     ) -> Result<Self, LoadError> {
@@ -153,7 +160,7 @@ impl Model {
             );
         }
         let info = catalogue::model_info(id, fingerprint, transformer.architecture(), checkpoint.census());
-        Ok(Self { info, tokenizer: Arc::new(tokenizer), transformer })
+        Ok(Self { info, tokenizer: Arc::new(tokenizer), transformer, end_tokens })
     }
 
     /// What the rest of the server needs to know.
@@ -185,9 +192,9 @@ impl Model {
     ) -> Result<(), ForwardError> {
         // Inside the pool from the start: from outside, every parallel kernel would pay a hand-over and a wake-up.
         rayon::scope(|_| {
-            let packing = Packing::new(batch, &self.info)?;
+            let packing = Packing::new(batch, &vec![0; batch.inputs.len()], &self.info)?;
             let mut recorder = Recorder::new(batch.layout, &packing, sink);
-            self.transformer.forward(batch, &packing, &mut recorder, cancelled)
+            self.transformer.forward(batch, &packing, None, &mut recorder, cancelled)
         })
     }
 }

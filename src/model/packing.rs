@@ -48,15 +48,18 @@ pub struct Packing {
 impl Packing {
     /// Lays out a batch and checks it against the model.
     ///
+    /// `behind[i]` tokens of input i have gone through the model before: its first token here has that position. Rows
+    /// are counted from it.
+    ///
     /// # Errors
     /// [`ForwardError::Failed`] when the batch does not fit the model or its layout.
-    pub fn new(batch: &Batch<'_>, info: &ModelInfo) -> Result<Self, ForwardError> {
-        check(batch, info)?;
+    pub fn new(batch: &Batch<'_>, behind: &[usize], info: &ModelInfo) -> Result<Self, ForwardError> {
+        check(batch, behind, info)?;
         let mut all = Selection { offsets: vec![0], positions: Vec::new(), picked: Vec::new() };
         let mut wanted = Selection { offsets: vec![0], positions: Vec::new(), picked: Vec::new() };
         let (mut wanted_positions, mut wanted_tokens) = (Vec::new(), Vec::new());
-        for input in batch.inputs {
-            let n = index(input.token_ids.len());
+        for (input, behind) in batch.inputs.iter().zip(behind) {
+            let (n, behind) = (index(input.token_ids.len()), index(*behind));
             let (first, first_wanted) = (index(all.positions.len()), index(wanted.positions.len()));
             let mine: Vec<u32> = match input.rows {
                 Rows::Mean => (0..n).collect(),
@@ -78,12 +81,13 @@ impl Packing {
                     wanted.picked.push(Picked::Rows(rows.iter().map(place).collect()));
                 }
             }
-            all.positions.extend(0..n);
+            all.positions.extend(behind..behind + n);
             all.offsets.push(all.positions.len());
-            wanted.positions.extend_from_slice(&mine);
-            wanted.offsets.push(wanted.positions.len());
             wanted_tokens.extend(mine.iter().map(|p| first + p));
-            wanted_positions.push(mine);
+            let positions: Vec<u32> = mine.iter().map(|p| behind + p).collect();
+            wanted.positions.extend_from_slice(&positions);
+            wanted.offsets.push(wanted.positions.len());
+            wanted_positions.push(positions);
         }
         Ok(Self { all, wanted, wanted_positions, wanted_tokens })
     }
@@ -91,6 +95,12 @@ impl Packing {
     /// Tokens of all inputs.
     pub fn n_tokens(&self) -> usize {
         self.all.positions.len()
+    }
+
+    /// Tokens of each input, those before this batch included.
+    pub fn lengths(&self) -> Vec<usize> {
+        let last = |end: &[usize]| self.all.positions[end[1] - 1] as usize + 1;
+        self.all.offsets.windows(2).map(last).collect()
     }
 
     /// The rows a set stands for.
@@ -107,10 +117,13 @@ fn index(n: usize) -> u32 {
     n as u32
 }
 
-fn check(batch: &Batch<'_>, info: &ModelInfo) -> Result<(), ForwardError> {
+fn check(batch: &Batch<'_>, behind: &[usize], info: &ModelInfo) -> Result<(), ForwardError> {
     let fail = |reason: String| Err(ForwardError::Failed(reason));
     let layout = batch.layout;
-    if batch.inputs.len() != layout.items.len() || layout.row_shapes.len() != layout.hooks.len() {
+    if batch.inputs.len() != layout.items.len()
+        || batch.inputs.len() != behind.len()
+        || layout.row_shapes.len() != layout.hooks.len()
+    {
         return fail(format!("the layout has {} items for {} inputs", layout.items.len(), batch.inputs.len()));
     }
     if let Some(hook) = layout.hooks.iter().find(|h| !info.has(**h)) {
@@ -126,8 +139,8 @@ fn check(batch: &Batch<'_>, info: &ModelInfo) -> Result<(), ForwardError> {
     }
     for (i, (input, span)) in batch.inputs.iter().zip(&layout.items).enumerate() {
         let n = input.token_ids.len();
-        if n == 0 || n > info.n_ctx {
-            return fail(format!("input {i} has {n} tokens; the model takes 1 to {}", info.n_ctx));
+        if n == 0 || behind[i] + n > info.n_ctx {
+            return fail(format!("input {i} has {} tokens; the model takes 1 to {}", behind[i] + n, info.n_ctx));
         }
         if let Some(id) = input.token_ids.iter().find(|id| **id as usize >= info.d_vocab) {
             return fail(format!("input {i} has token {id}; the vocabulary ends at {}", info.d_vocab - 1));

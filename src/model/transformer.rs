@@ -6,6 +6,7 @@ use super::{
     block::Block,
     checkpoint::Checkpoint,
     error::LoadError,
+    history::KvCache,
     ops::{Linear, elementwise, norm::Norm},
     packing::{Packing, RowSet},
     recorder::Recorder,
@@ -39,6 +40,8 @@ pub struct Stream<'a> {
     pub set: RowSet,
     /// Rotary tables of this batch.
     pub turns: Vec<Turn>,
+    /// Keys and values of the tokens before this batch, one for each input, where there are any.
+    pub history: Option<&'a mut [KvCache]>,
     /// Buffers that live from block to block.
     pub scratch: Scratch,
 }
@@ -111,20 +114,23 @@ impl Transformer {
         &self.architecture
     }
 
-    /// Runs a batch up to the last hook asked for.
-    pub fn forward(
+    /// Runs a batch up to the last hook asked for. With a `history`, the inputs go on where theirs end, and their keys and
+    /// values are added to it.
+    pub fn forward<'a>(
         &self,
         batch: &Batch<'_>,
-        packing: &Packing,
+        packing: &'a Packing,
+        history: Option<&'a mut [KvCache]>,
         recorder: &mut Recorder<'_>,
         cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), ForwardError> {
-        let lengths: Vec<usize> = batch.inputs.iter().map(|i| i.token_ids.len()).collect();
+        let lengths = packing.lengths();
         let mut stream = Stream {
             packing,
             x: self.embed(batch, packing, recorder)?,
             set: RowSet::All,
             turns: self.rotaries.iter().map(|r| r.turn(&lengths)).collect(),
+            history,
             scratch: Scratch::default(),
         };
         for (l, block) in self.blocks.iter().enumerate() {

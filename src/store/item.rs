@@ -7,7 +7,7 @@ use std::{borrow::Cow, sync::Arc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::domain::{BosDecision, Capture, Dtype, Hook, NewItem, Positions};
+use crate::domain::{BosDecision, Capture, Dtype, Generation, Hook, NewItem, Positions, TextCompletion};
 
 /// A [`NewItem`] without its hooks.
 #[derive(Debug, Serialize, Deserialize)]
@@ -22,6 +22,10 @@ pub(super) struct ItemRecord<'a> {
     tags: Cow<'a, [String]>,
     metadata: Cow<'a, Map<String, Value>>,
     label: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    generation: Option<Cow<'a, Generation>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    completion: Option<Cow<'a, TextCompletion>>,
 }
 
 impl<'a> From<&'a NewItem> for ItemRecord<'a> {
@@ -37,6 +41,8 @@ impl<'a> From<&'a NewItem> for ItemRecord<'a> {
             tags: Cow::Borrowed(&item.tags),
             metadata: Cow::Borrowed(&item.metadata),
             label: item.label.as_deref().map(Cow::Borrowed),
+            generation: item.generation.as_ref().map(Cow::Borrowed),
+            completion: item.completion.as_ref().map(Cow::Borrowed),
         }
     }
 }
@@ -54,6 +60,8 @@ impl ItemRecord<'_> {
             tags: self.tags.into_owned(),
             metadata: self.metadata.into_owned(),
             label: self.label.map(Cow::into_owned),
+            generation: self.generation.map(Cow::into_owned),
+            completion: self.completion.map(Cow::into_owned),
         }
     }
 }

@@ -90,6 +90,17 @@ impl Store {
         Ok(items)
     }
 
+    /// Replaces pending items by what they became when they were continued, durably: from now on they wait to be
+    /// captured, and count as not yet taken up. Items that are no longer pending are passed over.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`], [`StoreError::Closed`], [`StoreError::Database`].
+    pub async fn continued(&self, items: &[(RunId, u32, NewItem)]) -> Result<(), StoreError> {
+        let encode = |(run, index, item): &(RunId, u32, NewItem)| Ok((*run, *index, to_json(&ItemRecord::from(item))?));
+        let items = items.iter().map(encode).collect::<Result<_, StoreError>>()?;
+        self.write(Continued { items }).await
+    }
+
     /// Notes that a worker takes these items up: their attempts are counted, and their runs are running. It survives
     /// the end of the process, and need not survive a power failure.
     ///
@@ -130,6 +141,30 @@ impl Write for Claim {
         .bind(&self.units)
         .execute(&mut *tx.conn)
         .await?;
+        Ok(())
+    }
+}
+
+struct Continued {
+    /// Each with its record in JSON.
+    items: Vec<(RunId, u32, String)>,
+}
+
+impl Write for Continued {
+    type Output = ();
+
+    async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        for (run, index, record) in &self.items {
+            sqlx::query(
+                "UPDATE run_items SET payload = ?, attempts = 0 \
+                 WHERE run_id = ? AND item_index = ? AND status = 'pending'",
+            )
+            .bind(record)
+            .bind(run.as_bytes().as_slice())
+            .bind(index)
+            .execute(&mut *tx.conn)
+            .await?;
+        }
         Ok(())
     }
 }

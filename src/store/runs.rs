@@ -42,7 +42,7 @@ pub struct RunFilter {
 }
 
 const COLUMNS: &str = "r.id, r.tenant_id, r.status, r.model, r.n_items, r.n_done, r.n_reused, r.n_failed, r.metadata, \
-    r.created_at, r.started_at, r.finished_at, \
+    r.generates, r.created_at, r.started_at, r.finished_at, \
     (SELECT json_group_array(tag) FROM (SELECT tag FROM run_tags WHERE run_id = r.id ORDER BY position)) AS tags, \
     (SELECT json_group_array(id) FROM (SELECT lower(hex(id)) AS id FROM caches WHERE run_id = r.id \
         ORDER BY item_index LIMIT 100)) AS caches, \
@@ -156,6 +156,7 @@ fn decode(row: &SqliteRow) -> Result<Run, StoreError> {
         error: f.opt_json("error")?,
         tags: f.json("tags")?,
         metadata: f.json("metadata")?,
+        generates: f.get("generates")?,
         created_at: f.time("created_at")?,
         started_at: f.opt_time("started_at")?,
         finished_at: f.opt_time("finished_at")?,
@@ -201,6 +202,7 @@ struct InsertRun {
     tenant: TenantId,
     model: String,
     reuse: bool,
+    generates: bool,
     tags: Vec<String>,
     /// JSON
     metadata: String,
@@ -228,6 +230,7 @@ impl InsertRun {
             tenant: run.tenant,
             model: run.model.clone(),
             reuse: run.reuse,
+            generates: run.items.iter().any(|item| item.generation.is_some()),
             tags: run.tags.clone(),
             metadata: to_json(&run.metadata)?,
             idempotency: run.idempotency.clone(),
@@ -241,8 +244,8 @@ impl InsertRun {
         let (key, hash) = self.idempotency.as_ref().map(|(k, h)| (k.as_str(), h.as_slice())).unzip();
         let done = sqlx::query(
             "INSERT INTO runs (id, tenant_id, status, model, reuse, n_items, metadata, idempotency_key, request_hash, \
-                 created_at) \
-             VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?) \
+                 created_at, generates) \
+             VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?) \
              ON CONFLICT (tenant_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING",
         )
         .bind(id.as_bytes().as_slice())
@@ -254,6 +257,7 @@ impl InsertRun {
         .bind(key)
         .bind(hash)
         .bind(now())
+        .bind(self.generates)
         .execute(&mut *tx.conn)
         .await?;
         Ok(done.rows_affected() == 1)

@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
-use super::capture::PositionsSchema;
+use super::{capture::PositionsSchema, generate::CompletionDto};
 use crate::domain::{BosDecision, Cache, CacheFilter, CachePatch, Code, Hook, Positions, Problem, Provenance, Site};
 
 /// A stored cache.
@@ -13,7 +13,7 @@ use crate::domain::{BosDecision, Cache, CacheFilter, CachePatch, Code, Hook, Pos
     "id": "0198c5a0-5b3f-7d51-8a3e-0242ac120002", "run": "0198c5a0-5b1e-7c3a-9b54-0242ac120002", "item_index": 0,
     "model": "smollm2-135m", "label": null, "tags": ["demo"], "metadata": {}, "text": "The Eiffel Tower",
     "token_ids": [504, 414, 46682, 18669], "tokens": ["The", " E", "iffel", " Tower"], "n_tokens": 4,
-    "bos": {"requested": null, "present": false, "added": false, "token_id": 1}, "n_truncated": 0, "n_layers": 30,
+    "bos": {"requested": null, "present": false, "added": false, "token_id": 1}, "n_truncated": 0, "completion": null, "n_layers": 30,
     "d_model": 576, "positions": "last",
     "hooks": [{"hook": "blocks.12.hook_resid_post", "shape": [576], "axes": ["d_model"], "dtype": "float32", "hf_hidden_states_index": 13}],
     "provenance": {
@@ -51,6 +51,8 @@ pub struct CacheDto {
     pub bos: BosDto,
     /// Tokens cut from the input to fit the context.
     pub n_truncated: u64,
+    /// What was generated, where the input was continued; null elsewhere.
+    pub completion: Option<CompletionDto>,
     /// Blocks of the model.
     pub n_layers: usize,
     /// Width of the residual stream.
@@ -196,6 +198,7 @@ impl CacheDto {
             metadata: cache.metadata,
             text: cache.text,
             n_tokens: cache.token_ids.len(),
+            completion: cache.completion.map(|c| CompletionDto::new(c, &cache.token_ids)),
             token_ids: cache.token_ids,
             tokens: cache.tokens,
             bos: cache.bos.into(),

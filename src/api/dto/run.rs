@@ -4,7 +4,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
-use super::capture::{CaptureDto, PositionsSchema};
+use super::{
+    capture::{CaptureDto, PositionsSchema},
+    generate::{CompletionDto, GenerateDto},
+};
 use crate::{
     api::{error::ProblemDto, extract::Object, tensor::TensorDto},
     domain::{Code, Positions, Problem, Run, RunStatus, TenantId},
@@ -35,6 +38,9 @@ pub struct CreateRun {
     /// Inputs with positions, metadata, tags and labels of their own.
     #[schema(value_type = Option<Vec<ItemDto>>)]
     pub items: Option<Vec<Object<ItemDto>>>,
+    /// Continue every input before it is captured.
+    #[schema(value_type = Option<GenerateDto>)]
+    pub generate: Option<Object<GenerateDto>>,
     /// What to capture; the residual stream after every block at the final position if left out.
     #[serde(default)]
     #[schema(value_type = CaptureDto)]
@@ -210,6 +216,7 @@ impl CreateRun {
             tenant,
             model: self.model,
             inputs,
+            generation: self.generate.map(|g| g.0.into_generation()).transpose()?,
             capture: self.capture.0.into(),
             prepend_bos: self.prepend_bos,
             truncate: self.truncate,
@@ -367,9 +374,22 @@ pub struct RunDto {
     pub finished_at: Option<jiff::Timestamp>,
     /// Runs whose turn comes first, while something of it waits.
     pub queue_position: Option<usize>,
+    /// What was generated, where the run continues its inputs: one for each cache of `caches`, once the run has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completions: Option<Vec<RunCompletion>>,
     /// With `include=values`: the tensors of each cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub values: Option<Vec<CacheValues>>,
+}
+
+/// What was generated behind one input.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RunCompletion {
+    /// The cache.
+    pub cache: String,
+    /// The continuation.
+    #[serde(flatten)]
+    pub completion: CompletionDto,
 }
 
 /// The tensors of one cache.
@@ -418,6 +438,7 @@ impl RunDto {
             started_at: run.started_at,
             finished_at: run.finished_at,
             queue_position,
+            completions: None,
             values: None,
         }
     }

@@ -11,14 +11,19 @@ use axum::{
 
 use crate::{
     api::{
-        dto::run::{CacheValues, CreateRun, CreateRunQuery, DryRun, DryRunHook, DryRunItem, Include, RunDto},
+        dto::{
+            generate::CompletionDto,
+            run::{
+                CacheValues, CreateRun, CreateRunQuery, DryRun, DryRunHook, DryRunItem, Include, RunCompletion, RunDto,
+            },
+        },
         error::{ApiError, ApiResult},
         extract::{JsonBody, Query, Tenant},
         problems::CreateRunProblems,
         state::ApiState,
         tensor::{Encoding, TensorDto},
     },
-    domain::{Code, NewItem, Problem, Run, Selection, TenantId},
+    domain::{Cache, Code, NewItem, Problem, Run, Selection, TenantId},
     engine::{Prepared, RunRequest, Submitted, item_shapes},
 };
 
@@ -65,8 +70,10 @@ pub async fn create_run(
         Some(Include::Values) if run.status.is_final() => Some(values(&state, tenant, &run).await?),
         _ => None,
     };
+    let completions = completions(&state, tenant, &run).await?;
     let mut dto = RunDto::new(run, state.engine.pace(id).queue_position);
     dto.values = values;
+    dto.completions = completions;
     let location = HeaderValue::from_str(&format!("/v1/runs/{id}"))
         .map_err(|_| Problem::new(Code::Internal, "a header could not be written"))?;
     Ok((status, [(header::LOCATION, location)], Json(dto)).into_response())
@@ -105,6 +112,23 @@ async fn dry_run(state: &ApiState, request: RunRequest) -> Result<DryRun, Proble
         n_bytes: item_bytes.iter().sum(),
         items: run.items.iter().zip(&item_bytes).take(DRY_RUN_ITEMS).map(item).collect(),
     })
+}
+
+/// What was generated for the run's listed caches; `None` unless the run generates and has ended.
+pub(super) async fn completions(
+    state: &ApiState,
+    tenant: TenantId,
+    run: &Run,
+) -> Result<Option<Vec<RunCompletion>>, ApiError> {
+    if !run.generates || !run.status.is_final() {
+        return Ok(None);
+    }
+    let caches = state.engine.store().stored(tenant, &run.caches).await?;
+    let completion = |cache: Cache| {
+        let completion = CompletionDto::new(cache.completion?, &cache.token_ids);
+        Some(RunCompletion { cache: cache.id.to_string(), completion })
+    };
+    Ok(Some(caches.into_iter().flatten().filter_map(|stored| completion(stored.cache)).collect()))
 }
 
 /// Every tensor of the run's listed caches, within the bounds of a JSON answer.

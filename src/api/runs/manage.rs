@@ -4,6 +4,7 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use super::create::completions;
 use crate::{
     api::{
         dto::{Page, PageQuery, cache::CacheDto, cursor, page_limit, run::RunDto},
@@ -79,7 +80,8 @@ pub async fn get_run(
     Query(NoQuery {}): Query<NoQuery>,
 ) -> ApiResult<Json<RunDto>> {
     let run = state.engine.store().run(tenant, id).await?.ok_or_else(|| not_found::<RunId>(id))?;
-    Ok(Json(RunDto::new(run, state.engine.pace(id).queue_position)))
+    let completions = completions(&state, tenant, &run).await?;
+    Ok(Json(RunDto { completions, ..RunDto::new(run, state.engine.pace(id).queue_position) }))
 }
 
 /// Cancel a run

@@ -220,6 +220,18 @@ impl TextTokenizer {
         self.d_vocab
     }
 
+    /// The text of the tokens from `first` on, special tokens left out, as it follows the text of those before.
+    #[must_use]
+    pub fn continuation(&self, ids: &[u32], first: usize) -> String {
+        // A decoder may treat the start of a text in its own way, so both are decoded from there.
+        let text = |ids: &[u32]| self.tokenizer.decode(ids, true).unwrap_or_default();
+        let (before, whole) = (text(&ids[..first]), text(ids));
+        match whole.strip_prefix(before.as_str()) {
+            Some(rest) => rest.to_owned(),
+            None => text(&ids[first..]),
+        }
+    }
+
     /// What each token stands for; bytes that are no UTF-8 on their own, and ids without a token, show as U+FFFD.
     #[must_use]
     pub fn token_strings(&self, ids: &[u32]) -> Vec<String> {

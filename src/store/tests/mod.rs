@@ -122,6 +122,8 @@ pub(super) fn item(token_ids: &[u32], capture: Capture) -> NewItem {
         tags: vec!["zulu".to_owned(), "alpha".to_owned()],
         metadata: object(serde_json::json!({"n": 0.1, "deep": {"a": [1, null]}})),
         label: Some("label".to_owned()),
+        generation: None,
+        completion: None,
     }
 }
 

@@ -1,0 +1,157 @@
+//! Generating, in requests and answers.
+
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
+
+use crate::domain::{Code, FinishReason, Generation, Problem, TextCompletion};
+
+/// Bounds on the texts that stop a continuation.
+const MAX_STOPS: usize = 16;
+const MAX_STOP_CHARS: usize = 256;
+/// Seeds that every JSON reader keeps exactly.
+const MAX_SEED: u64 = (1 << 53) - 1;
+
+/// How to continue an input. What is captured is then the whole text, in one forward pass over it.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Generate, example = json!({"max_new_tokens": 16, "temperature": 0.8, "top_p": 0.95, "seed": 7, "stop": ["\n"]}))]
+pub struct GenerateDto {
+    /// Tokens to add at most.
+    #[schema(minimum = 1)]
+    pub max_new_tokens: usize,
+    /// 0, the default, takes the most probable token every time.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 100, default = 0.0)]
+    pub temperature: f64,
+    /// Chooses among this many of the most probable tokens.
+    #[schema(minimum = 1)]
+    pub top_k: Option<usize>,
+    /// Chooses among the fewest tokens whose probabilities reach this.
+    #[schema(exclusive_minimum = 0, maximum = 1)]
+    pub top_p: Option<f64>,
+    /// Makes sampling repeatable; without it the server takes one and tells it.
+    #[schema(minimum = 0, maximum = 9_007_199_254_740_991_u64)]
+    pub seed: Option<u64>,
+    /// A text, or several, that end the continuation.
+    #[serde(default, deserialize_with = "one_or_more")]
+    #[schema(value_type = Option<StopSchema>)]
+    pub stop: Vec<String>,
+}
+
+/// Texts that end a continuation.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Stop)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only describes stop for the specification")]
+pub enum StopSchema {
+    /// One.
+    One(String),
+    /// Several.
+    Several(Vec<String>),
+}
+
+fn one_or_more<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "stop must be a string or an array of strings")]
+    enum OneOrMore {
+        None(()),
+        One(String),
+        More(Vec<String>),
+    }
+    Ok(match OneOrMore::deserialize(d)? {
+        OneOrMore::None(()) => Vec::new(),
+        OneOrMore::One(text) => vec![text],
+        OneOrMore::More(texts) => texts,
+    })
+}
+
+impl GenerateDto {
+    /// The request in the engine's words.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] naming the field.
+    pub fn into_generation(self) -> Result<Generation, Problem> {
+        let Self { max_new_tokens, temperature, top_k, top_p, seed, stop } = self;
+        let check = |right: bool, field: &str, detail: String| {
+            if right { Ok(()) } else { Err(Problem::at(Code::InvalidValue, format!("/generate/{field}"), detail)) }
+        };
+        check(max_new_tokens > 0, "max_new_tokens", "max_new_tokens is at least 1".to_owned())?;
+        check((0.0..=100.0).contains(&temperature), "temperature", "temperature lies between 0 and 100".to_owned())?;
+        check(top_k != Some(0), "top_k", "top_k is at least 1".to_owned())?;
+        let p_is_right = top_p.is_none_or(|p| p > 0.0 && p <= 1.0);
+        check(p_is_right, "top_p", "top_p is above 0 and at most 1".to_owned())?;
+        check(seed.is_none_or(|s| s <= MAX_SEED), "seed", format!("seed lies between 0 and {MAX_SEED}"))?;
+        check(stop.len() <= MAX_STOPS, "stop", format!("{} stops are too many; {MAX_STOPS} are allowed", stop.len()))?;
+        for (i, text) in stop.iter().enumerate() {
+            let right = !text.is_empty() && text.chars().count() <= MAX_STOP_CHARS;
+            check(right, &format!("stop/{i}"), format!("a stop has 1 to {MAX_STOP_CHARS} characters"))?;
+        }
+        // The lower half of a fresh id is random.
+        let seed = seed.unwrap_or_else(|| uuid::Uuid::now_v7().as_u64_pair().1 & MAX_SEED);
+        Ok(Generation { max_new_tokens, temperature, top_k, top_p, seed, stop })
+    }
+}
+
+/// What was generated behind an input.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Completion, example = json!({
+    "text": " Paris.", "token_ids": [7042, 30], "first_position": 9, "finish_reason": "length", "max_new_tokens": 2,
+    "temperature": 0.0, "top_k": null, "top_p": null, "seed": 7, "stop": []
+}))]
+pub struct CompletionDto {
+    /// The generated text, without special tokens and without the text that stopped it.
+    pub text: String,
+    /// The generated tokens.
+    pub token_ids: Vec<u32>,
+    /// Position of the first of them.
+    pub first_position: usize,
+    /// Why it ended: `length`, `end_of_sequence` (that token is the last one) or `stop`.
+    #[schema(value_type = FinishReasonSchema)]
+    pub finish_reason: FinishReason,
+    /// As asked for.
+    pub max_new_tokens: usize,
+    /// As asked for.
+    pub temperature: f64,
+    /// As asked for.
+    pub top_k: Option<usize>,
+    /// As asked for.
+    pub top_p: Option<f64>,
+    /// The seed, whoever chose it.
+    pub seed: u64,
+    /// As asked for.
+    pub stop: Vec<String>,
+}
+
+/// Why a continuation ended.
+#[derive(Serialize, ToSchema)]
+#[schema(as = FinishReason)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "only describes FinishReason for the specification")]
+pub enum FinishReasonSchema {
+    /// `max_new_tokens` were added.
+    Length,
+    /// The model ended its text.
+    EndOfSequence,
+    /// One of the `stop` texts appeared.
+    Stop,
+}
+
+impl CompletionDto {
+    /// `token_ids` are all tokens of the cache.
+    pub fn new(completion: TextCompletion, token_ids: &[u32]) -> Self {
+        let TextCompletion { first, text, finish_reason, generation } = completion;
+        let Generation { max_new_tokens, temperature, top_k, top_p, seed, stop } = generation;
+        Self {
+            text,
+            token_ids: token_ids.get(first..).unwrap_or_default().to_vec(),
+            first_position: first,
+            finish_reason,
+            max_new_tokens,
+            temperature,
+            top_k,
+            top_p,
+            seed,
+            stop,
+        }
+    }
+}
