@@ -4,6 +4,8 @@
     .venv/bin/python scripts/make_goldens.py tiny [FAMILY ...]     tiny seeded random checkpoints
     .venv/bin/python scripts/make_goldens.py smollm2 MODEL.gguf    the demo model
     .venv/bin/python scripts/make_goldens.py tokens MODEL.gguf     its tokens for generated strings
+    .venv/bin/python scripts/make_goldens.py greedy MODEL.gguf     how the tiny checkpoints and the demo model go on
+    .venv/bin/python scripts/make_goldens.py warpers               what temperature, top-k and top-p leave
 
 Everything is seeded; a second run writes the same files.
 """
@@ -18,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, AddedToken
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 import golden_taps as taps
@@ -211,6 +214,56 @@ def tokens(path):
     print(len(cases), "strings,", len(text), "characters")
 
 
+def continue_greedily(model, ids, n, use_cache=True):
+    with torch.no_grad():
+        # Without a mask of its own, generate() takes tokens that equal the padding token for padding.
+        mask = torch.ones(1, len(ids), dtype=torch.long)
+        out = model.generate(torch.tensor([ids]), attention_mask=mask, max_new_tokens=n, do_sample=False, pad_token_id=0, use_cache=use_cache)
+    return out[0].tolist()
+
+
+def greedy(path):
+    golden = {"tiny": {}, "smollm2": []}
+    generator = random.Random(11)
+    for family, cases in CASES.items():
+        for name, case in cases.items():
+            if "model" in case or case.get("encoder"):
+                continue  # no LM head
+            model = AutoModelForCausalLM.from_pretrained(GOLDENS / family / name, dtype=torch.float32).eval()
+            prompts = [[generator.randrange(VOCAB) for _ in range(n)] for n in (1, 5, 13)]
+            # transformers keeps keys that were rotated for a shorter text.
+            cached = not any(kind in name for kind in ("dynamic", "longrope"))
+            golden["tiny"][f"{family}/{name}"] = [continue_greedily(model, ids, 12, cached) for ids in prompts]
+    model, tokenizer = open_gguf(path)
+    chat = tokenizer.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True)
+    for text in [*PROMPTS[:3], chat]:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        whole = continue_greedily(model, ids, 24)
+        completion = tokenizer.decode(whole[len(ids) :], skip_special_tokens=True)
+        golden["smollm2"].append({"ids": ids, "whole": whole, "text": completion})
+        print(repr(text[-30:]), "->", repr(completion))
+    (GOLDENS / "greedy.json").write_text(json.dumps(golden, separators=(",", ":")))
+
+
+def warpers():
+    """Probabilities after transformers' own logits processors, in the order in which generate() applies them."""
+    generator = torch.Generator().manual_seed(5)
+    cases = []
+    for temperature, top_k, top_p in [(1.0, None, None), (0.7, 5, None), (1.5, None, 0.8), (0.3, 10, 0.6), (2.0, 3, 0.05)]:
+        logits = 2 * torch.randn(1, 24, generator=generator)
+        logits[0, 3] = logits[0, 7]  # a tie
+        scores = TemperatureLogitsWarper(temperature)(None, logits) if temperature != 1.0 else logits
+        scores = TopKLogitsWarper(top_k)(None, scores) if top_k else scores
+        scores = TopPLogitsWarper(top_p)(None, scores) if top_p else scores
+        cases.append(
+            {
+                "temperature": temperature, "top_k": top_k, "top_p": top_p, "logits": logits[0].tolist(),
+                "probabilities": scores[0].double().softmax(-1).tolist(),
+            }
+        )
+    (GOLDENS / "warpers.json").write_text(json.dumps(cases, separators=(",", ":")))
+
+
 def main():
     match sys.argv[1:]:
         case ["tiny", *families]:
@@ -222,6 +275,10 @@ def main():
             smollm2(path)
         case ["tokens", path]:
             tokens(path)
+        case ["greedy", path]:
+            greedy(path)
+        case ["warpers"]:
+            warpers()
         case _:
             sys.exit(__doc__)
 

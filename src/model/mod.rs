@@ -192,7 +192,7 @@ impl Model {
     ) -> Result<(), ForwardError> {
         // Inside the pool from the start: from outside, every parallel kernel would pay a hand-over and a wake-up.
         rayon::scope(|_| {
-            let packing = Packing::new(batch, &vec![0; batch.inputs.len()], &self.info)?;
+            let packing = Packing::new(batch, None, &self.info)?;
             let mut recorder = Recorder::new(batch.layout, &packing, sink);
             self.transformer.forward(batch, &packing, None, &mut recorder, cancelled)
         })

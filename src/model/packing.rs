@@ -1,6 +1,6 @@
 //! How the inputs of a batch lie in memory: one after the other, without padding.
 
-use super::{Batch, ForwardError};
+use super::{Batch, ForwardError, Input};
 use crate::domain::{ModelInfo, Rows};
 
 /// Which token rows a buffer holds.
@@ -32,6 +32,15 @@ pub enum Picked {
     Mean(std::ops::Range<u32>),
 }
 
+/// Where an input goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Continued {
+    /// Tokens of it that have gone through the model: its first token in the batch has this position.
+    pub behind: usize,
+    /// Tokens of the whole text, which some rotary tables depend on.
+    pub length: usize,
+}
+
 /// A batch laid out.
 #[derive(Debug)]
 pub struct Packing {
@@ -43,23 +52,26 @@ pub struct Packing {
     pub wanted_positions: Vec<Vec<u32>>,
     /// The rows of `wanted` among all tokens.
     pub wanted_tokens: Vec<u32>,
+    /// Tokens of each input's whole text.
+    pub lengths: Vec<usize>,
 }
 
 impl Packing {
     /// Lays out a batch and checks it against the model.
     ///
-    /// `behind[i]` tokens of input i have gone through the model before: its first token here has that position. Rows
-    /// are counted from it.
+    /// Where inputs are `continued`, one for each, their rows are counted from the first token in the batch.
     ///
     /// # Errors
     /// [`ForwardError::Failed`] when the batch does not fit the model or its layout.
-    pub fn new(batch: &Batch<'_>, behind: &[usize], info: &ModelInfo) -> Result<Self, ForwardError> {
-        check(batch, behind, info)?;
+    pub fn new(batch: &Batch<'_>, continued: Option<&[Continued]>, info: &ModelInfo) -> Result<Self, ForwardError> {
+        let whole = |input: &Input<'_>| Continued { behind: 0, length: input.token_ids.len() };
+        let places = continued.map_or_else(|| batch.inputs.iter().map(whole).collect(), <[Continued]>::to_vec);
+        check(batch, &places, info)?;
         let mut all = Selection { offsets: vec![0], positions: Vec::new(), picked: Vec::new() };
         let mut wanted = Selection { offsets: vec![0], positions: Vec::new(), picked: Vec::new() };
         let (mut wanted_positions, mut wanted_tokens) = (Vec::new(), Vec::new());
-        for (input, behind) in batch.inputs.iter().zip(behind) {
-            let (n, behind) = (index(input.token_ids.len()), index(*behind));
+        for (input, place) in batch.inputs.iter().zip(&places) {
+            let (n, behind) = (index(input.token_ids.len()), index(place.behind));
             let (first, first_wanted) = (index(all.positions.len()), index(wanted.positions.len()));
             let mine: Vec<u32> = match input.rows {
                 Rows::Mean => (0..n).collect(),
@@ -89,18 +101,13 @@ impl Packing {
             wanted.offsets.push(wanted.positions.len());
             wanted_positions.push(positions);
         }
-        Ok(Self { all, wanted, wanted_positions, wanted_tokens })
+        let lengths = places.iter().map(|p| p.length).collect();
+        Ok(Self { all, wanted, wanted_positions, wanted_tokens, lengths })
     }
 
     /// Tokens of all inputs.
     pub fn n_tokens(&self) -> usize {
         self.all.positions.len()
-    }
-
-    /// Tokens of each input, those before this batch included.
-    pub fn lengths(&self) -> Vec<usize> {
-        let last = |end: &[usize]| self.all.positions[end[1] - 1] as usize + 1;
-        self.all.offsets.windows(2).map(last).collect()
     }
 
     /// The rows a set stands for.
@@ -117,11 +124,11 @@ fn index(n: usize) -> u32 {
     n as u32
 }
 
-fn check(batch: &Batch<'_>, behind: &[usize], info: &ModelInfo) -> Result<(), ForwardError> {
+fn check(batch: &Batch<'_>, places: &[Continued], info: &ModelInfo) -> Result<(), ForwardError> {
     let fail = |reason: String| Err(ForwardError::Failed(reason));
     let layout = batch.layout;
     if batch.inputs.len() != layout.items.len()
-        || batch.inputs.len() != behind.len()
+        || batch.inputs.len() != places.len()
         || layout.row_shapes.len() != layout.hooks.len()
     {
         return fail(format!("the layout has {} items for {} inputs", layout.items.len(), batch.inputs.len()));
@@ -139,8 +146,9 @@ fn check(batch: &Batch<'_>, behind: &[usize], info: &ModelInfo) -> Result<(), Fo
     }
     for (i, (input, span)) in batch.inputs.iter().zip(&layout.items).enumerate() {
         let n = input.token_ids.len();
-        if n == 0 || behind[i] + n > info.n_ctx {
-            return fail(format!("input {i} has {} tokens; the model takes 1 to {}", behind[i] + n, info.n_ctx));
+        let end = places[i].behind + n;
+        if n == 0 || end > info.n_ctx || end > places[i].length {
+            return fail(format!("input {i} has {end} tokens; the model takes 1 to {}", info.n_ctx));
         }
         if let Some(id) = input.token_ids.iter().find(|id| **id as usize >= info.d_vocab) {
             return fail(format!("input {i} has token {id}; the vocabulary ends at {}", info.d_vocab - 1));

@@ -41,6 +41,11 @@ impl Rotary {
         held.1.clone()
     }
 
+    /// Whether texts of these two lengths are rotated alike.
+    pub fn is_alike(&self, length: usize, other: usize) -> bool {
+        self.rope.long_inv_freq(length) == self.rope.long_inv_freq(other)
+    }
+
     /// The tables for inputs of these lengths.
     pub fn turn(&self, lengths: &[usize]) -> Turn {
         let mut runs: Vec<(Range<usize>, Arc<RopeTable>)> = Vec::new();

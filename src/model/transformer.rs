@@ -114,6 +114,11 @@ impl Transformer {
         &self.architecture
     }
 
+    /// Whether keys rotated for a text of one length serve one of another.
+    pub fn rotates_alike(&self, length: usize, other: usize) -> bool {
+        self.rotaries.iter().all(|r| r.is_alike(length, other))
+    }
+
     /// Runs a batch up to the last hook asked for. With a `history`, the inputs go on where theirs end, and their keys and
     /// values are added to it.
     pub fn forward<'a>(
@@ -124,12 +129,11 @@ impl Transformer {
         recorder: &mut Recorder<'_>,
         cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), ForwardError> {
-        let lengths = packing.lengths();
         let mut stream = Stream {
             packing,
             x: self.embed(batch, packing, recorder)?,
             set: RowSet::All,
-            turns: self.rotaries.iter().map(|r| r.turn(&lengths)).collect(),
+            turns: self.rotaries.iter().map(|r| r.turn(&packing.lengths)).collect(),
             history,
             scratch: Scratch::default(),
         };

@@ -12,7 +12,7 @@ use std::ops::Range;
 use super::{
     Batch, CaptureSink, ForwardError, Input, Model,
     history::{KvCache, bytes_per_token},
-    packing::Packing,
+    packing::{Continued, Packing},
     recorder::Recorder,
 };
 use crate::domain::{Code, Dtype, FinishReason, Generation, Hook, PackLayout, Problem, Rows, Site, TextCompletion};
@@ -27,8 +27,9 @@ pub struct Sequence {
     generation: Generation,
     token_ids: Vec<u32>,
     n_prompt: usize,
-    /// Tokens that have gone through the model.
+    /// Tokens that have gone through the model, as those of a text of `rotated_for` tokens.
     n_seen: usize,
+    rotated_for: usize,
     history: KvCache,
     sampler: Sampler,
     finished: Option<Finished>,
@@ -89,6 +90,7 @@ impl Model {
             sampler: Sampler::new(&generation, stream),
             n_prompt: token_ids.len(),
             n_seen: 0,
+            rotated_for: 0,
             history: KvCache::default(),
             finished: None,
             generation,
@@ -106,6 +108,7 @@ impl Model {
         sequences: &mut [&mut Sequence],
         cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), ForwardError> {
+        sequences.iter_mut().for_each(|s| self.rotate_anew(s));
         let mut order: Vec<usize> = (0..sequences.len()).collect();
         order.sort_by_key(|i| sequences[*i].share(usize::MAX));
         let mut room = STEP_TOKENS;
@@ -131,6 +134,18 @@ impl Model {
         Ok(())
     }
 
+    /// Some rotary tables depend on the length of the text. What was rotated for a shorter one is forgotten where it
+    /// would not do, so that every choice is that of one pass over the text so far.
+    fn rotate_anew(&self, sequence: &mut Sequence) {
+        let length = sequence.token_ids.len();
+        if !self.transformer.rotates_alike(sequence.rotated_for, length) {
+            sequence.n_seen = 0;
+        }
+        if sequence.n_seen == 0 {
+            sequence.rotated_for = length;
+        }
+    }
+
     /// Takes the next tokens of each sequence through the model: the logits behind the last of them,
     /// `[sequences, d_vocab]`.
     fn last_logits(
@@ -140,7 +155,8 @@ impl Model {
     ) -> Result<Vec<f32>, ForwardError> {
         #[expect(clippy::cast_possible_truncation, reason = "a step has few tokens")]
         let rows: Vec<Rows> = moving.iter().map(|(_, share)| Rows::List(vec![*share as u32 - 1])).collect();
-        let behind: Vec<usize> = moving.iter().map(|(s, _)| s.n_seen).collect();
+        let place = |(s, _): &(&mut Sequence, usize)| Continued { behind: s.n_seen, length: s.token_ids.len() };
+        let places: Vec<Continued> = moving.iter().map(place).collect();
         let spans: Vec<(usize, &Rows)> = moving.iter().zip(&rows).map(|((_, share), rows)| (*share, rows)).collect();
         let hooks = [Hook::global(Site::Logits)].into();
         let layout = PackLayout::new(hooks, vec![vec![self.info.d_vocab]], Dtype::Float32, &spans);
@@ -153,7 +169,7 @@ impl Model {
         let batch = Batch { inputs: &inputs, layout: &layout };
         let mut sink = Gathered(Vec::with_capacity(inputs.len() * self.info.d_vocab));
         let outcome = rayon::scope(|_| {
-            let packing = Packing::new(&batch, &behind, &self.info)?;
+            let packing = Packing::new(&batch, Some(&places), &self.info)?;
             let mut recorder = Recorder::new(&layout, &packing, &mut sink);
             self.transformer.forward(&batch, &packing, Some(&mut histories), &mut recorder, cancelled)
         });

@@ -142,4 +142,22 @@ mod tests {
         assert_ne!(draws, draw(8, 0));
         assert_ne!(draws, draw(7, 1));
     }
+
+    #[test]
+    fn probabilities_are_those_of_transformers() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/warpers.json");
+        let golden: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        for case in golden.as_array().unwrap() {
+            let numbers = |key: &str| case[key].as_array().unwrap().iter().map(|v| v.as_f64().unwrap());
+            let logits: Vec<f32> = numbers("logits").map(|v| v as f32).collect();
+            let top_k = case["top_k"].as_u64().map(|k| k as usize);
+            let kept = candidates(&logits, case["temperature"].as_f64().unwrap(), top_k, case["top_p"].as_f64());
+            let total: f64 = kept.iter().map(|(_, w)| w).sum();
+            let mut got = vec![0.0; logits.len()];
+            kept.iter().for_each(|(token, w)| got[*token as usize] = w / total);
+            for (token, (got, expected)) in got.iter().zip(numbers("probabilities")).enumerate() {
+                assert!((got - expected).abs() < 1e-6, "token {token}: {got} and {expected} in {case}");
+            }
+        }
+    }
 }

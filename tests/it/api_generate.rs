@@ -1,0 +1,139 @@
+//! Runs that continue their inputs.
+
+use serde_json::{Value, json};
+
+use crate::support::{N_CTX, TestApp, with_model};
+
+async fn cache(app: &TestApp, run: &Value, i: usize) -> Value {
+    app.get(&format!("/v1/caches/{}", run["caches"][i].as_str().unwrap())).await.json()
+}
+
+async fn raw(app: &TestApp, run: &Value, hook: &str) -> bytes::Bytes {
+    let cache = run["caches"][0].as_str().unwrap();
+    app.get(&format!("/v1/caches/{cache}/tensors/{hook}?format=raw")).await.body
+}
+
+#[tokio::test]
+async fn a_continued_input_is_captured_whole() {
+    let app = TestApp::new().await;
+    let capture = json!({"hooks": ["resid_post", "attn.pattern", "logits"], "positions": "all"});
+    let body = json!({"input": [[4, 5, 6], [7]], "generate": {"max_new_tokens": 5, "temperature": 0.9, "seed": 3}, "capture": capture});
+    let run = app.run(body.clone()).await;
+    assert_eq!((&run["n_items"], &run["n_done"], &run["n_reused"]), (&json!(2), &json!(2), &json!(0)));
+    for (i, n_prompt) in [3, 1].into_iter().enumerate() {
+        let cache = cache(&app, &run, i).await;
+        let completion = &cache["completion"];
+        let ids: Vec<Value> = cache["token_ids"].as_array().unwrap().clone();
+        assert_eq!(completion["first_position"], n_prompt);
+        assert_eq!(completion["token_ids"].as_array().unwrap()[..], ids[n_prompt..]);
+        assert_eq!((&completion["seed"], &completion["temperature"]), (&json!(3), &json!(0.9)));
+        assert_eq!(cache["n_tokens"], ids.len());
+        assert_eq!(cache["tokens"].as_array().unwrap().len(), ids.len());
+        assert_eq!(cache["hooks"][0]["shape"], json!([4, ids.len(), ids.len()]), "the pattern covers new tokens too");
+        let told = &run["completions"][i];
+        assert_eq!((&told["cache"], &told["text"]), (&run["caches"][i], &completion["text"]));
+    }
+    // The numbers are those of the whole text posted as it is, and of the same request again.
+    let first = cache(&app, &run, 0).await;
+    let whole = json!({"input": first["token_ids"], "capture": capture, "reuse": false});
+    let posted = app.run(whole.clone()).await;
+    for hook in ["blocks.2.hook_resid_post", "blocks.0.attn.hook_pattern", "logits"] {
+        assert_eq!(raw(&app, &run, hook).await, raw(&app, &posted, hook).await, "{hook}");
+    }
+    assert_eq!(posted["completions"], Value::Null);
+    let again = app.run(body).await;
+    assert_eq!(again["completions"][1]["token_ids"], run["completions"][1]["token_ids"]);
+    assert_eq!(again["n_reused"], 2, "the same tokens came out and were stored already");
+}
+
+#[tokio::test]
+async fn positions_count_over_prompt_and_new_tokens() {
+    let app = TestApp::new().await;
+    let body = |positions: Value| json!({"input": [4, 5, 6], "generate": {"max_new_tokens": 4}, "capture": {"hooks": ["resid_post.1"], "positions": positions}});
+    let all = app.run(body(json!("all"))).await;
+    let n = cache(&app, &all, 0).await["n_tokens"].as_u64().unwrap() as usize;
+    let rows = raw(&app, &all, "blocks.1.hook_resid_post").await;
+    let width = rows.len() / n;
+    for (positions, row) in [(json!("last"), n - 1), (json!(-2), n - 2), (json!(3), 3)] {
+        let run = app.run(body(positions)).await;
+        let got = raw(&app, &run, "blocks.1.hook_resid_post").await;
+        assert_eq!(got, rows[row * width..(row + 1) * width]);
+    }
+    // Possible, had the continuation been longer: the item fails, with the problem a request would have got.
+    let run = json!({"input": [4, 5, 6], "generate": {"max_new_tokens": 30, "stop": run_text(&app).await}, "capture": {"positions": 25}});
+    let failed = app.post("/v1/runs?wait=60", &with_model(run)).await.json();
+    assert_eq!((&failed["status"], &failed["error"]["code"]), (&json!("failed"), &json!("position_out_of_range")));
+}
+
+/// Something that the continuation of `[4, 5, 6]` begins with.
+async fn run_text(app: &TestApp) -> Value {
+    let run = app.run(json!({"input": [4, 5, 6], "generate": {"max_new_tokens": 8}})).await;
+    let text = run["completions"][0]["text"].as_str().unwrap().to_owned();
+    let (end, _) = text.char_indices().nth(1).unwrap_or((text.len(), ' '));
+    assert!(end > 0, "the continuation has a text");
+    json!([text[..end]])
+}
+
+#[tokio::test]
+async fn a_seed_is_told_and_repeats() {
+    let app = TestApp::new().await;
+    let body =
+        |seed: Value| json!({"input": "the cat", "generate": {"max_new_tokens": 12, "temperature": 1.0, "seed": seed}});
+    let first = app.run(body(Value::Null)).await;
+    let told = first["completions"][0]["seed"].clone();
+    assert!(told.as_u64().is_some());
+    let again = app.run(body(told)).await;
+    assert_eq!(first["completions"][0]["token_ids"], again["completions"][0]["token_ids"]);
+}
+
+#[tokio::test]
+async fn a_dry_run_tells_the_most_it_could_take() {
+    let app = TestApp::new().await;
+    let body = with_model(
+        json!({"input": [1, 2, 3], "generate": {"max_new_tokens": 7}, "capture": {"hooks": ["resid_post.0"], "positions": "all"}}),
+    );
+    let dry = app.post("/v1/runs?dry_run=true", &body).await.json();
+    assert_eq!(dry["items"][0]["hooks"][0]["shape"], json!([10, 32]));
+    assert_eq!(dry["n_bytes"], 10 * 32 * 4);
+}
+
+#[tokio::test]
+async fn what_cannot_be_generated_is_refused() {
+    let app = TestApp::new().await;
+    let refused = async |generate: Value, status: u16, code: &str, pointer: &str| {
+        let body = with_model(json!({"input": [1, 2, 3], "generate": generate}));
+        let pointers = app.post("/v1/runs", &body).await.problem(status, code);
+        assert_eq!(pointers, [pointer], "{generate}");
+    };
+    refused(json!({"max_new_tokens": 0}), 422, "invalid_value", "/generate/max_new_tokens").await;
+    refused(json!({"max_new_tokens": N_CTX}), 422, "too_many_tokens", "/generate/max_new_tokens").await;
+    refused(json!({"max_new_tokens": N_CTX - 2}), 422, "too_many_tokens", "/input").await;
+    refused(json!({"max_new_tokens": 1, "temperature": -1}), 422, "invalid_value", "/generate/temperature").await;
+    refused(json!({"max_new_tokens": 1, "top_k": 0}), 422, "invalid_value", "/generate/top_k").await;
+    refused(json!({"max_new_tokens": 1, "top_p": 1.5}), 422, "invalid_value", "/generate/top_p").await;
+    refused(json!({"max_new_tokens": 1, "seed": 1u64 << 60}), 422, "invalid_value", "/generate/seed").await;
+    refused(json!({"max_new_tokens": 1, "stop": ["a", ""]}), 422, "invalid_value", "/generate/stop/1").await;
+    refused(json!({"max_new_tokens": 1, "stop": 3}), 400, "invalid_body", "/generate/stop").await;
+    refused(json!({"max_new_tokens": 1, "best_of": 3}), 400, "invalid_body", "/generate/best_of").await;
+    refused(json!({"temperature": 1}), 400, "invalid_body", "/generate").await;
+    // An input that only fits without what is to be added is cut when that is asked for.
+    let ids: Vec<u32> = (0..N_CTX as u32).collect();
+    let run = app.run(json!({"input": ids, "truncate": "left", "generate": {"max_new_tokens": 4}})).await;
+    let cache = cache(&app, &run, 0).await;
+    assert_eq!((&cache["n_truncated"], &cache["completion"]["first_position"]), (&json!(4), &json!(N_CTX - 4)));
+}
+
+#[tokio::test]
+async fn a_cancelled_continuation_stops() {
+    let app = TestApp::new().await;
+    let many: Vec<Vec<u32>> = (0..40).map(|i| vec![i]).collect();
+    let body =
+        with_model(json!({"input": many, "generate": {"max_new_tokens": 60, "temperature": 5.0}, "reuse": false}));
+    let run = app.post("/v1/runs", &body).await.json();
+    let id = run["id"].as_str().unwrap();
+    let cancelled = app.post(&format!("/v1/runs/{id}/cancel"), &Value::Null).await.json();
+    assert_eq!(cancelled["status"], "cancelled");
+    // The server goes on with others.
+    app.run(json!({"input": "the cat", "generate": {"max_new_tokens": 2}})).await;
+    assert_eq!(app.get(&format!("/v1/runs/{id}")).await.json()["status"], "cancelled");
+}
