@@ -7,21 +7,16 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    caches::tensors::read_means,
-    dto::{
-        cache::layers_with,
-        capture::{LayersSchema, PositionsSchema},
-    },
+    dto::capture::{LayersSchema, PositionsSchema},
     error::ApiResult,
     extract::{JsonBody, NoQuery, Query, Tenant},
     problems::ComparisonProblems,
+    select::{Chosen, read_id},
     state::ApiState,
-    tensor::blocking,
 };
 use crate::{
     analysis::{self, Metric},
-    domain::{CacheId, Code, Hook, HookName, Layers, Positions, Problem, Selection, Site, TenantId},
-    store::{Store, StoredCache},
+    domain::{CacheId, Code, Hook, Layers, Positions, Problem, Site},
 };
 
 /// Numbers in one answer.
@@ -163,8 +158,8 @@ pub async fn compare(
         .into());
     }
     let sides = Sides::of(&request)?;
-    let caches = load(state.engine.store(), tenant, &sides).await?;
-    let hooks = hooks(&request, &caches, &sides)?;
+    let caches = Chosen::of_ids(state.engine.store(), tenant, sides.ids.clone()).await?;
+    let hooks = caches.hooks(&request.hook, &request.layers)?;
     let per_layer = sides.n_values() * metrics.len();
     if per_layer.saturating_mul(hooks.len()) > MAX_VALUES {
         let detail = format!(
@@ -175,7 +170,7 @@ pub async fn compare(
     }
     let mut layers = Vec::new();
     for hook in &hooks {
-        let vectors = vectors(state.engine.store(), &caches, *hook, &position, &sides).await?;
+        let vectors = caches.vectors(state.engine.store(), *hook, &position).await?;
         let (metrics, sides, pool) = (metrics.clone(), sides.clone(), Arc::clone(&state.analysis));
         let values =
             tokio::task::spawn_blocking(move || pool.install(|| layer_values(&metrics, &vectors, &sides))).await;
@@ -227,7 +222,7 @@ impl Sides {
             }
             let index = |(i, text): (usize, &String)| {
                 let pointer = format!("/{name}/{i}");
-                let id: CacheId = text.parse().map_err(|_| unknown_cache(&pointer))?;
+                let (id, pointer) = read_id(text, pointer)?;
                 Ok(*place.entry(id).or_insert_with(|| {
                     ids.push((id, pointer));
                     ids.len() - 1
@@ -277,99 +272,6 @@ fn broadcast(mut a: Vec<usize>, mut b: Vec<usize>) -> Result<(Vec<usize>, Vec<us
         }
     }
     Ok((a, b))
-}
-
-fn unknown_cache(pointer: &str) -> Problem {
-    Problem::at(Code::UnknownCache, pointer, "this is not the id of a cache here; it may have been deleted")
-}
-
-async fn load(store: &Store, tenant: TenantId, sides: &Sides) -> Result<Vec<Arc<StoredCache>>, Problem> {
-    let ids: Vec<CacheId> = sides.ids.iter().map(|(id, _)| *id).collect();
-    let found = store.stored(tenant, &ids).await?;
-    found
-        .into_iter()
-        .zip(&sides.ids)
-        .map(|(cache, (_, pointer))| cache.map(Arc::new).ok_or_else(|| unknown_cache(pointer)))
-        .collect()
-}
-
-/// The hooks compared, one per layer, all of one site.
-fn hooks(request: &Comparison, caches: &[Arc<StoredCache>], sides: &Sides) -> Result<Vec<Hook>, Problem> {
-    let name: HookName = request
-        .hook
-        .parse()
-        .map_err(|e: crate::domain::hook::UnknownHook| Problem::at(Code::UnknownHook, "/hook", e.to_string()))?;
-    let hooks = match name {
-        HookName::Full(hook) => vec![hook],
-        HookName::Short(site) => {
-            let layers = match &request.layers {
-                Layers::All => shared_layers(caches, site),
-                some => {
-                    let n_layers = caches.iter().map(|c| c.cache.n_layers).min().unwrap_or(0);
-                    some.resolve(n_layers)?
-                }
-            };
-            layers.into_iter().map(|l| Hook::block(site, l)).collect()
-        }
-    };
-    if hooks.is_empty() {
-        return Err(Problem::at(
-            Code::HookNotStored,
-            "/hook",
-            format!("the caches share no layer of {}", request.hook),
-        ));
-    }
-    for (cache, (_, pointer)) in caches.iter().zip(&sides.ids) {
-        if let Some(missing) = hooks.iter().find(|h| cache.cache.hook_index(**h).is_err()) {
-            return Err(Problem::at(Code::HookNotStored, pointer, format!("this cache did not capture {missing}")));
-        }
-    }
-    Ok(hooks)
-}
-
-fn shared_layers(caches: &[Arc<StoredCache>], site: Site) -> Vec<usize> {
-    let mut layers = caches.first().map(|c| layers_with(&c.cache, site)).unwrap_or_default();
-    for cache in caches {
-        let have = layers_with(&cache.cache, site);
-        layers.retain(|l| have.contains(l));
-    }
-    layers
-}
-
-/// The vector of each cache at one hook and position, in float32.
-async fn vectors(
-    store: &Store,
-    caches: &[Arc<StoredCache>],
-    hook: Hook,
-    position: &Positions,
-    sides: &Sides,
-) -> Result<Vec<Vec<f32>>, Problem> {
-    let select = |(cache, (_, pointer)): (&Arc<StoredCache>, &(CacheId, String))| {
-        let selection = Selection::of(&cache.cache, cache.cache.hook_index(hook)?, Some(position));
-        selection.map_err(|p| Problem::at(p.code, pointer, p.detail))
-    };
-    let selected: Vec<Selection> = caches.iter().zip(&sides.ids).map(select).collect::<Result<_, _>>()?;
-    let width = selected[0].n_served();
-    if let Some(other) = selected.iter().position(|s| s.n_served() != width) {
-        let detail = format!("{hook} has {} values here and {width} in the first cache", selected[other].n_served());
-        return Err(Problem::at(Code::ShapeMismatch, &sides.ids[other].1, detail));
-    }
-    let means = read_means(store, caches, &selected).await?;
-    let (store, caches) = (store.clone(), caches.to_vec());
-    blocking(move || {
-        let one = |((cache, selection), mean): ((&Arc<StoredCache>, &Selection), Option<bytes::Bytes>)| {
-            if let Some(mean) = mean {
-                return Ok(crate::domain::Dtype::Float32.decode(&mean));
-            }
-            let mut values = Vec::with_capacity(width);
-            for bytes in cache.read_many_blocking(&store, &selection.reads())? {
-                values.extend(cache.cache.capture.dtype.decode(&bytes));
-            }
-            Ok(values)
-        };
-        caches.iter().zip(&selected).zip(means).map(one).collect()
-    })
-    .await
 }
 
 /// For each metric: the values of the pairs, or the rows of the matrix.

@@ -13,6 +13,7 @@ mod models;
 pub mod openapi;
 mod problems;
 mod runs;
+mod select;
 mod state;
 mod system;
 mod tensor;

@@ -156,6 +156,8 @@ pub struct CacheFilter {
     pub created_to: Option<Timestamp>,
     /// The text contains this, ASCII case ignored.
     pub text: Option<String>,
+    /// Has these keys with these values at the top of its metadata.
+    pub metadata: Map<String, Value>,
 }
 
 /// Changes to the editable parts of a cache. `None` leaves a part alone.

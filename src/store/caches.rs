@@ -49,6 +49,19 @@ impl Store {
         Ok(stored.into_iter().map(|s| s.cache).collect())
     }
 
+    /// Caches of a tenant that can be read, newest first.
+    ///
+    /// # Errors
+    /// As [`Self::cache`].
+    pub async fn choose(
+        &self,
+        tenant: TenantId,
+        filter: &CacheFilter,
+        limit: u32,
+    ) -> Result<Vec<StoredCache>, StoreError> {
+        self.load(listing("", tenant, filter, None, limit)).await
+    }
+
     /// Caches of a run in the order of its inputs, from input `from_item` on.
     ///
     /// # Errors
@@ -227,6 +240,14 @@ fn conditions(query: &mut QueryBuilder<Sqlite>, filter: &CacheFilter) {
     }
     if let Some(text) = &filter.text {
         query.push(" AND instr(lower(c.text), lower(").push_bind(text.as_str()).push(")) > 0");
+    }
+    for (key, value) in &filter.metadata {
+        let value = value.to_string();
+        // A key goes in as a value too: quoted inside a path it could end the quotes.
+        query.push(" AND EXISTS (SELECT 1 FROM json_each(c.metadata) m WHERE m.key = ").push_bind(key.as_str());
+        query.push(" AND m.type = json_type(").push_bind(value.clone()).push(") AND m.value IS ");
+        query.push("iif(m.type IN ('array', 'object'), json(").push_bind(value.clone()).push("), json_extract(");
+        query.push_bind(value).push(", '$')))");
     }
 }
 

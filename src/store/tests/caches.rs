@@ -89,9 +89,18 @@ async fn every_filter_selects_and_all_of_them_together() {
         created_from: Some(f.cache(ids[0]).await.created_at),
         created_to: Some(made),
         text: Some("TEXT OF".to_owned()),
+        metadata: object(serde_json::json!({"n": 0.1, "deep": {"a": [1, null]}})),
     };
     assert_eq!(list(all.clone()).await, [ids[0]]);
     assert_eq!(list(CacheFilter { run: Some(other_run), ..all }).await, []);
+    for other in [
+        serde_json::json!({"n": 0.2}),
+        serde_json::json!({"n": "0.1"}),
+        serde_json::json!({"deep": {}}),
+        serde_json::json!({"\"n": 0.1}),
+    ] {
+        assert_eq!(list(CacheFilter { metadata: object(other.clone()), ..by() }).await, [], "{other}");
+    }
     let order: Vec<u64> = f.store.run_caches(T, run, 1, 10).await.unwrap().iter().map(|c| c.item_index).collect();
     assert_eq!(order, [1, 2]);
 }
@@ -129,7 +138,7 @@ async fn no_listing_scans_a_table() {
     const EXPLAIN: &str = "EXPLAIN QUERY PLAN ";
     let time = jiff::Timestamp::now();
     // each condition alone and with all others, with and without a place to go on from
-    for bits in 0..256u32 {
+    for bits in 0..512u32 {
         let has = |bit: u32| bits & (1 << bit) != 0;
         let filter = CacheFilter {
             model: has(0).then(|| "m".to_owned()),
@@ -140,6 +149,7 @@ async fn no_listing_scans_a_table() {
             created_from: has(5).then_some(time),
             created_to: has(6).then_some(time),
             text: has(7).then(|| "t".to_owned()),
+            metadata: if has(8) { object(serde_json::json!({"k": 1})) } else { Map::new() },
         };
         for before in [None, Some(CacheId::generate())] {
             let plan = explain(crate::store::caches::listing(EXPLAIN, T, &filter, before, 10)).await;

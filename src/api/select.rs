@@ -1,0 +1,240 @@
+//! Caches that a request names, one by one or by what they have in common, and their vectors.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::{caches::tensors::read_means, dto::cache::layers_with, extract::Object, tensor::blocking};
+use crate::{
+    domain::{
+        CacheFilter, CacheId, Code, Dtype, Hook, HookName, Layers, Positions, Problem, Selection, Site, TenantId,
+    },
+    store::{Store, StoredCache},
+};
+
+/// Which caches: these, by their ids, or those that a filter finds.
+#[derive(Debug, Clone)]
+pub enum CacheSelector {
+    /// These, in this order.
+    Ids(Vec<String>),
+    /// What the filter finds, newest first.
+    Filter(Box<FilterDto>),
+}
+
+/// Conditions on caches; all that are given must hold.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = CacheConditions, example = json!({"model": "smollm2-135m", "tags": ["demo"], "metadata": {"split": "train"}}))]
+pub struct FilterDto {
+    /// Name of the model.
+    pub model: Option<String>,
+    /// Made by this run.
+    pub run: Option<String>,
+    /// Bears every one of these tags.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Has this label.
+    pub label: Option<String>,
+    /// Has these keys with these values at the top of its metadata.
+    #[serde(default)]
+    pub metadata: Map<String, Value>,
+}
+
+/// Caches by their ids or by conditions.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CacheSelector)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only describes CacheSelector for the specification")]
+pub enum CacheSelectorSchema {
+    /// Ids.
+    Ids(Vec<String>),
+    /// Conditions.
+    Conditions(FilterDto),
+}
+
+impl<'de> Deserialize<'de> for CacheSelector {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        match Value::deserialize(d)? {
+            ids @ Value::Array(_) => serde_json::from_value(ids)
+                .map(Self::Ids)
+                .map_err(|_| de::Error::custom("caches are named by an array of ids, which are strings")),
+            Value::Object(conditions) => serde_json::from_value::<Object<FilterDto>>(Value::Object(conditions))
+                .map(|Object(filter)| Self::Filter(Box::new(filter)))
+                .map_err(de::Error::custom),
+            _ => Err(de::Error::custom("caches are named by an array of ids or by an object of conditions")),
+        }
+    }
+}
+
+impl CacheSelector {
+    /// The caches, at most `max`. Problems point at `pointer`, the place of the selector in the body.
+    ///
+    /// # Errors
+    /// [`Code::UnknownCache`], [`Code::EmptyInput`] for none at all, [`Code::ResultTooLarge`] for more than `max`,
+    /// [`Code::InvalidValue`] for a run that is no id; the store's own.
+    pub async fn choose(&self, store: &Store, tenant: TenantId, pointer: &str, max: usize) -> Result<Chosen, Problem> {
+        let too_many = || {
+            let detail = format!("more than {max} caches are chosen; at most {max} are taken at once");
+            Problem::at(Code::ResultTooLarge, pointer, detail)
+        };
+        let chosen = match self {
+            Self::Ids(ids) if ids.len() > max => return Err(too_many()),
+            Self::Ids(ids) => {
+                let named: Vec<(CacheId, String)> = ids
+                    .iter()
+                    .enumerate()
+                    .map(|(i, text)| read_id(text, format!("{pointer}/{i}")))
+                    .collect::<Result<_, _>>()?;
+                Chosen::of_ids(store, tenant, named).await?
+            }
+            Self::Filter(filter) => {
+                let filter = filter.filter(pointer)?;
+                let limit = u32::try_from(max).unwrap_or(u32::MAX - 1) + 1;
+                let caches = store.choose(tenant, &filter, limit).await?;
+                if caches.len() > max {
+                    return Err(too_many());
+                }
+                let pointers = vec![pointer.to_owned(); caches.len()];
+                Chosen { caches: caches.into_iter().map(Arc::new).collect(), pointers }
+            }
+        };
+        if chosen.caches.is_empty() {
+            return Err(Problem::at(Code::EmptyInput, pointer, "no cache is chosen"));
+        }
+        Ok(chosen)
+    }
+}
+
+/// An id as a request writes it, with the place it stands at.
+///
+/// # Errors
+/// [`Code::UnknownCache`]: what is no id names no cache.
+pub fn read_id(text: &str, pointer: String) -> Result<(CacheId, String), Problem> {
+    match text.parse() {
+        Ok(id) => Ok((id, pointer)),
+        Err(_) => Err(unknown_cache(&pointer)),
+    }
+}
+
+fn unknown_cache(pointer: &str) -> Problem {
+    Problem::at(Code::UnknownCache, pointer, "this is not the id of a cache here; it may have been deleted")
+}
+
+impl FilterDto {
+    fn filter(&self, pointer: &str) -> Result<CacheFilter, Problem> {
+        let run = self.run.as_deref().map(str::parse).transpose();
+        let run =
+            run.map_err(|_| Problem::at(Code::InvalidValue, format!("{pointer}/run"), "this is not the id of a run"))?;
+        Ok(CacheFilter {
+            model: self.model.clone(),
+            run,
+            tags: self.tags.clone(),
+            label: self.label.clone(),
+            metadata: self.metadata.clone(),
+            ..CacheFilter::default()
+        })
+    }
+}
+
+/// Caches that can be read, each with the place in the body that names it.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    /// The caches.
+    pub caches: Vec<Arc<StoredCache>>,
+    /// JSON pointers, one a cache.
+    pub pointers: Vec<String>,
+}
+
+impl Chosen {
+    /// The caches with these ids.
+    ///
+    /// # Errors
+    /// [`Code::UnknownCache`] at the first that the tenant does not have.
+    pub async fn of_ids(store: &Store, tenant: TenantId, named: Vec<(CacheId, String)>) -> Result<Self, Problem> {
+        let (ids, pointers): (Vec<CacheId>, Vec<String>) = named.into_iter().unzip();
+        let found = store.stored(tenant, &ids).await?;
+        let caches = found
+            .into_iter()
+            .zip(&pointers)
+            .map(|(cache, pointer)| cache.map(Arc::new).ok_or_else(|| unknown_cache(pointer)))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { caches, pointers })
+    }
+
+    /// The hooks that `hook`, a full or short name in the body's field `/hook`, stands for: one for each of `layers`, by
+    /// default those that every cache has.
+    ///
+    /// # Errors
+    /// [`Code::UnknownHook`], [`Code::LayerOutOfRange`], [`Code::HookNotStored`] at the first cache that lacks one.
+    pub fn hooks(&self, hook: &str, layers: &Layers) -> Result<Vec<Hook>, Problem> {
+        let name: HookName = hook
+            .parse()
+            .map_err(|e: crate::domain::hook::UnknownHook| Problem::at(Code::UnknownHook, "/hook", e.to_string()))?;
+        let hooks: Vec<Hook> = match name {
+            HookName::Full(hook) => vec![hook],
+            HookName::Short(site) => {
+                let layers = match layers {
+                    Layers::All => self.shared_layers(site),
+                    some => some.resolve(self.caches.iter().map(|c| c.cache.n_layers).min().unwrap_or(0))?,
+                };
+                layers.into_iter().map(|l| Hook::block(site, l)).collect()
+            }
+        };
+        if hooks.is_empty() {
+            return Err(Problem::at(Code::HookNotStored, "/hook", format!("the caches share no layer of {hook}")));
+        }
+        for (cache, pointer) in self.caches.iter().zip(&self.pointers) {
+            if let Some(missing) = hooks.iter().find(|h| cache.cache.hook_index(**h).is_err()) {
+                return Err(Problem::at(Code::HookNotStored, pointer, format!("this cache did not capture {missing}")));
+            }
+        }
+        Ok(hooks)
+    }
+
+    fn shared_layers(&self, site: Site) -> Vec<usize> {
+        let mut layers = self.caches.first().map(|c| layers_with(&c.cache, site)).unwrap_or_default();
+        for cache in &self.caches {
+            let have = layers_with(&cache.cache, site);
+            layers.retain(|l| have.contains(l));
+        }
+        layers
+    }
+
+    /// The vector of each cache at one hook and one position, in float32; all of one width.
+    ///
+    /// # Errors
+    /// [`Code::PositionOutOfRange`], [`Code::ShapeMismatch`] at the first cache whose vector has another width, and the
+    /// store's own.
+    pub async fn vectors(&self, store: &Store, hook: Hook, position: &Positions) -> Result<Vec<Vec<f32>>, Problem> {
+        let select = |(cache, pointer): (&Arc<StoredCache>, &String)| {
+            let selection = Selection::of(&cache.cache, cache.cache.hook_index(hook)?, Some(position));
+            selection.map_err(|p| Problem::at(p.code, pointer, p.detail))
+        };
+        let selected: Vec<Selection> = self.caches.iter().zip(&self.pointers).map(select).collect::<Result<_, _>>()?;
+        let width = selected.first().map_or(0, Selection::n_served);
+        if let Some(other) = selected.iter().position(|s| s.n_served() != width) {
+            let detail =
+                format!("{hook} has {} values here and {width} in the first cache", selected[other].n_served());
+            return Err(Problem::at(Code::ShapeMismatch, &self.pointers[other], detail));
+        }
+        let means = read_means(store, &self.caches, &selected).await?;
+        let (store, caches) = (store.clone(), self.caches.clone());
+        blocking(move || {
+            let one = |((cache, selection), mean): ((&Arc<StoredCache>, &Selection), Option<Bytes>)| {
+                if let Some(mean) = mean {
+                    return Ok(Dtype::Float32.decode(&mean));
+                }
+                let mut values = Vec::with_capacity(width);
+                for bytes in cache.read_many_blocking(&store, &selection.reads())? {
+                    values.extend(cache.cache.capture.dtype.decode(&bytes));
+                }
+                Ok(values)
+            };
+            caches.iter().zip(&selected).zip(means).map(one).collect()
+        })
+        .await
+    }
+}
