@@ -80,12 +80,9 @@ impl Selection {
             axes.remove(usize::from(is_map));
             shape.remove(usize::from(is_map));
         }
-        if rows.averaged && is_map {
-            return Err(Problem::at(
-                Code::InvalidValue,
-                "position",
-                "attention maps cannot be averaged when fetching; ask for queries",
-            ));
+        if rows.averaged && (is_map || cache.capture.hooks[hook].site().is_index()) {
+            let what = if is_map { "attention maps cannot be averaged when fetching" } else { "indices have no mean" };
+            return Err(Problem::at(Code::InvalidValue, "position", format!("{what}; ask for positions")));
         }
         Ok(Self { hook, parts, shape, axes, mean_of: rows.averaged.then_some(rows.indices.len()) })
     }

@@ -11,6 +11,7 @@ mod catalogue;
 mod checkpoint;
 mod config;
 pub mod error;
+mod experts;
 mod families;
 mod fingerprint;
 mod hub;
