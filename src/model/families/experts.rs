@@ -17,7 +17,7 @@ pub fn sizes(config: &Config, d_expert: &str) -> Result<Experts, LoadError> {
             return Err(config.refuse("num_local_experts", format!("is {local}, but `num_experts` is {n}")));
         }
         (Some(n), _) | (None, Some(n)) => n,
-        (None, None) => return Err(config.refuse("num_experts", "is missing")),
+        (None, None) => return Err(config.refuse("num_experts", "is missing, and so is `num_local_experts`")),
     };
     let top_k = config.count("num_experts_per_tok")?;
     if top_k > n_experts {
