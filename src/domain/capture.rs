@@ -301,6 +301,8 @@ pub struct Capture {
 }
 
 impl Capture {
+    /// Checks that no indices are averaged.
+    ///
     /// # Errors
     /// [`Code::InvalidValue`] at `/positions` when indices would be averaged.
     pub fn refuse_mean_of_indices(&self) -> Result<(), Problem> {

@@ -81,8 +81,12 @@ impl Selection {
             shape.remove(usize::from(is_map));
         }
         if rows.averaged && (is_map || cache.capture.hooks[hook].site().is_index()) {
-            let what = if is_map { "attention maps cannot be averaged when fetching" } else { "indices have no mean" };
-            return Err(Problem::at(Code::InvalidValue, "position", format!("{what}; ask for positions")));
+            let detail = if is_map {
+                "attention maps cannot be averaged when fetching; ask for queries"
+            } else {
+                "indices have no mean; ask for positions"
+            };
+            return Err(Problem::at(Code::InvalidValue, "position", detail));
         }
         Ok(Self { hook, parts, shape, axes, mean_of: rows.averaged.then_some(rows.indices.len()) })
     }
