@@ -11,12 +11,16 @@ from transformers import (
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
     Olmo2Config,
     OlmoConfig,
+    OlmoeConfig,
     Phi3Config,
     PhiConfig,
     Qwen2Config,
+    Qwen2MoeConfig,
     Qwen3Config,
+    Qwen3MoeConfig,
     SmolLM3Config,
     StableLmConfig,
     Starcoder2Config,
@@ -182,6 +186,7 @@ CASES = {
     },
     "olmo": {
         "bare_norms": dict(config=small(OlmoConfig), tap=taps.tap_llama, full=True),
+        "clipped": dict(config=small(OlmoConfig, clip_qkv=0.7), tap=taps.tap_llama),
     },
     "granite": {
         "multipliers": dict(
@@ -223,5 +228,70 @@ CASES = {
     },
     "phi": {
         "parallel": dict(config=small(PhiConfig), tap=taps.tap_llama, full=True),
+    },
+}
+
+# Mixtures of experts. `FUSED` writes the experts stacked in one tensor, as transformers 5 holds them in memory; published
+# checkpoints have a tensor for each.
+FUSED = dict(save_original_format=False)
+QWEN = dict(num_experts=6, num_experts_per_tok=3, moe_intermediate_size=20)
+
+CASES |= {
+    "mixtral": {
+        "window": dict(
+            config=small(MixtralConfig, num_local_experts=5, intermediate_size=24, sliding_window=4),
+            tap=taps.tap_llama,
+            full=True,
+        ),
+        "fused": dict(config=small(MixtralConfig, num_local_experts=6, intermediate_size=20, head_dim=12), tap=taps.tap_llama, save=FUSED),
+    },
+    "qwen2_moe": {
+        "shared_expert": dict(
+            config=small(Qwen2MoeConfig, shared_expert_intermediate_size=28, **QWEN), tap=taps.tap_llama, full=True
+        ),
+        "mixed_window": dict(
+            config=small(
+                Qwen2MoeConfig,
+                num_hidden_layers=4,
+                decoder_sparse_step=2,
+                shared_expert_intermediate_size=12,
+                norm_topk_prob=True,
+                qkv_bias=False,
+                use_sliding_window=True,
+                sliding_window=4,
+                max_window_layers=2,
+                **QWEN,
+            ),
+            tap=taps.tap_llama,
+            save=FUSED,
+        ),
+    },
+    "qwen3_moe": {
+        "mixed": dict(
+            config=small(Qwen3MoeConfig, head_dim=12, norm_topk_prob=True, mlp_only_layers=[1], **QWEN),
+            tap=taps.tap_llama,
+            full=True,
+        ),
+        "window_biases": dict(
+            config=small(
+                Qwen3MoeConfig, head_dim=8, attention_bias=True, use_sliding_window=True, sliding_window=5, **QWEN
+            ),
+            tap=taps.tap_llama,
+            save=FUSED,
+        ),
+    },
+    "olmoe": {
+        "clipped": dict(
+            config=small(OlmoeConfig, num_experts=5, num_experts_per_tok=2, intermediate_size=24, clip_qkv=0.9),
+            tap=taps.tap_llama,
+            full=True,
+        ),
+        "renormalised": dict(
+            config=small(
+                OlmoeConfig, num_experts=4, num_experts_per_tok=3, intermediate_size=20, norm_topk_prob=True
+            ),
+            tap=taps.tap_llama,
+            save=FUSED,
+        ),
     },
 }

@@ -138,17 +138,40 @@ def tap_llama(model):
         if "ln2" in norms or "ln2_post" in norms:  # else parallel
             tap_input(norms.get("ln2", mlp), f"{b}.hook_resid_mid")
         tap_results(first(attn, "o_proj", "dense"), b, heads)
-        tap_input(first(mlp, "down_proj", "c_proj", "fc2"), f"{b}.mlp.hook_post")
+        sparse = hasattr(mlp, "experts")
+        if sparse:
+            tap_experts(model, mlp, b)
+        else:
+            tap_input(first(mlp, "down_proj", "c_proj", "fc2"), f"{b}.mlp.hook_post")
         if hasattr(attn, "qkv_proj"):
             tap_phi3(attn, mlp, b, heads, kv)
             continue
         tap_output(attn.q_proj, f"{b}.attn.hook_q", (heads, -1))
         tap_output(attn.k_proj, f"{b}.attn.hook_k", (kv, -1))
         tap_output(attn.v_proj, f"{b}.attn.hook_v", (kv, -1))
+        if sparse:
+            continue
         tap_output(first(mlp, "gate_proj", "c_fc", "fc1"), f"{b}.mlp.hook_pre")
         if hasattr(mlp, "up_proj"):
             tap_output(mlp.up_proj, f"{b}.mlp.hook_pre_linear")
     tap_head(first(base, "norm", "final_layernorm"))
+
+
+def tap_experts(model, mlp, b):
+    """Routing. A near-tie would make the reference a matter of rounding: whoever computes the router's logits in another
+    order may choose the other expert, and everything behind it differs."""
+    model.set_experts_implementation("eager")
+
+    def hook(_, __, output):
+        logits, weights, indices = output
+        best = logits.sort(descending=True).values[..., : indices.shape[-1] + 1]
+        gap = (best[..., :-1] - best[..., 1:]).min().item()
+        assert gap > 1e-4, f"{b}: a near-tie, {gap:.1e}; choose other weights"
+        record(f"{b}.mlp.hook_router_logits", logits)
+        record(f"{b}.mlp.hook_expert_weights", weights)
+        record(f"{b}.mlp.hook_expert_indices", indices)
+
+    mlp.gate.register_forward_hook(hook)
 
 
 def tap_phi3(attn, mlp, b, heads, kv):

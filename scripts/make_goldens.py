@@ -65,7 +65,8 @@ def randomise(model, seed):
             p.data = noise
         else:
             fan_in = p.shape[0] if type(model).__name__.startswith("GPT2") else p.shape[-1]
-            p.data = 1.2 * noise / fan_in**0.5
+            size = 3.0 if name.endswith("mlp.gate.weight") else 1.2  # routers that prefer some experts clearly
+            p.data = size * noise / fan_in**0.5
 
 
 def respell(path, case):
@@ -89,7 +90,7 @@ def tiny(family, name, case):
     randomise(model, sum(map(ord, family + name)))
     case.get("prepare", lambda model: None)(model)
     model.to(case.get("dtype", torch.float32))
-    model.save_pretrained(folder, max_shard_size=case.get("shard", "1GB"))
+    model.save_pretrained(folder, max_shard_size=case.get("shard", "1GB"), **case.get("save", {}))
     (folder / "generation_config.json").unlink(missing_ok=True)
     tiny_tokenizer(folder)
     auto = AutoModel if "model" in case else AutoModelForCausalLM

@@ -300,12 +300,28 @@ pub struct Capture {
     pub dtype: Dtype,
 }
 
+impl Capture {
+    /// Checks that no indices are averaged.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] at `/positions` when indices would be averaged.
+    pub fn refuse_mean_of_indices(&self) -> Result<(), Problem> {
+        match self.hooks.iter().find(|h| h.site().is_index()) {
+            Some(hook) if self.positions == Positions::Mean => {
+                let detail = format!("`{hook}` holds indices, which have no mean; capture it at single positions");
+                Err(Problem::at(Code::InvalidValue, "/positions", detail))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl CaptureRequest {
     /// Checks every name against the model.
     ///
     /// # Errors
     /// [`Code::UnknownHook`] with the hooks there are, [`Code::LayerOutOfRange`], or [`Code::InvalidValue`] when
-    /// nothing would be captured; pointers are relative to the capture object.
+    /// nothing would be captured or indices averaged; pointers are relative to the capture object.
     pub fn resolve(&self, model: &ModelInfo) -> Result<Capture, Problem> {
         if self.hooks.is_empty() {
             return Err(Problem::at(Code::InvalidValue, "/hooks", "hooks is empty: name at least one hook point"));
@@ -318,7 +334,9 @@ impl CaptureRequest {
         }
         let default = if model.bidirectional { Positions::Mean } else { Positions::Last };
         let positions = self.positions.clone().unwrap_or(default);
-        Ok(Capture { hooks: hooks.into_iter().collect(), positions, dtype: self.dtype })
+        let capture = Capture { hooks: hooks.into_iter().collect(), positions, dtype: self.dtype };
+        capture.refuse_mean_of_indices()?;
+        Ok(capture)
     }
 
     fn resolve_name(&self, name: &str, layers: &[usize], model: &ModelInfo) -> Result<Vec<Hook>, Problem> {

@@ -126,11 +126,11 @@ sites! {
     Q = Block, "attn.hook_q", [Pos, Head, DHead];
     /// Key projection, before QK-norm and RoPE.
     K = Block, "attn.hook_k", [Pos, KvHead, DHead];
-    /// Value projection.
+    /// Value projection, before any clipping.
     V = Block, "attn.hook_v", [Pos, KvHead, DHead];
-    /// Query after QK-norm and RoPE.
+    /// Query after QK-norm, any clipping, and RoPE.
     RotQ = Block, "attn.hook_rot_q", [Pos, Head, DHead];
-    /// Key after QK-norm and RoPE.
+    /// Key after QK-norm, any clipping, and RoPE.
     RotK = Block, "attn.hook_rot_k", [Pos, KvHead, DHead];
     /// Scaled, softcapped, masked with -inf.
     AttnScores = Block, "attn.hook_attn_scores", [Head, QPos, KPos];
@@ -162,11 +162,13 @@ sites! {
     MlpPreLinear = Block, "mlp.hook_pre_linear", [Pos, DMlp];
     /// Neurons: after the activation, gate × up.
     MlpPost = Block, "mlp.hook_post", [Pos, DMlp];
-    /// Router logits of a mixture of experts.
+    /// Router logits of a mixture of experts, one for each routed expert.
     RouterLogits = Block, "mlp.hook_router_logits", [Pos, Expert];
-    /// Weights of the chosen experts.
+    /// What the outputs of the chosen experts are multiplied with, best first: their probabilities, divided by their sum
+    /// where the model does that.
     ExpertWeights = Block, "mlp.hook_expert_weights", [Pos, TopK];
-    /// Indices of the chosen experts.
+    /// Indices of the chosen experts, best first, as numbers; of equal ones the lower index. Exact in float16 up to 2048
+    /// and in bfloat16 up to 256: a model with more experts wants float32.
     ExpertIndices = Block, "mlp.hook_expert_indices", [Pos, TopK];
     /// Raw output of the MLP, before any post-norm or multiplier.
     MlpRawOut = Block, "mlp.hook_out", [Pos, DModel];
@@ -199,6 +201,12 @@ impl Site {
     #[must_use]
     pub fn is_attention_map(self) -> bool {
         matches!(self, Self::AttnScores | Self::Pattern)
+    }
+
+    /// Whether the numbers are indices, of which a mean says nothing.
+    #[must_use]
+    pub fn is_index(self) -> bool {
+        self == Self::ExpertIndices
     }
 
     /// The full name without `hook_`: what a short name may leave out. Outside the blocks it is an alias too.

@@ -34,7 +34,7 @@ pub struct ModelInfo {
     pub n_kv_heads: usize,
     /// Width of a head.
     pub d_head: usize,
-    /// Neurons of an MLP.
+    /// Neurons of a dense MLP; of one expert where no block has a dense one.
     pub d_mlp: usize,
     /// Size of the vocabulary (rows of the embedding).
     pub d_vocab: usize,

@@ -80,12 +80,13 @@ impl Selection {
             axes.remove(usize::from(is_map));
             shape.remove(usize::from(is_map));
         }
-        if rows.averaged && is_map {
-            return Err(Problem::at(
-                Code::InvalidValue,
-                "position",
-                "attention maps cannot be averaged when fetching; ask for queries",
-            ));
+        if rows.averaged && (is_map || cache.capture.hooks[hook].site().is_index()) {
+            let detail = if is_map {
+                "attention maps cannot be averaged when fetching; ask for queries"
+            } else {
+                "indices have no mean; ask for positions"
+            };
+            return Err(Problem::at(Code::InvalidValue, "position", detail));
         }
         Ok(Self { hook, parts, shape, axes, mean_of: rows.averaged.then_some(rows.indices.len()) })
     }

@@ -186,6 +186,7 @@ fn prepare_item(input: &InputSpec, request: &RunRequest, capture: &Capture, mode
     let mut capture = capture.clone();
     let positions_at = if let Some(own) = &input.positions {
         capture.positions = own.clone();
+        capture.refuse_mean_of_indices()?;
         "/positions"
     } else {
         ""

@@ -15,7 +15,7 @@ pub struct Architecture {
     pub n_kv_heads: usize,
     /// Width of a head.
     pub d_head: usize,
-    /// Neurons of a dense MLP, or of one expert.
+    /// Neurons of a dense MLP; of one routed expert where no layer has a dense one.
     pub d_mlp: usize,
     /// Rows of the embedding.
     pub d_vocab: usize,
@@ -35,6 +35,8 @@ pub struct Architecture {
     pub rope_interleaved: bool,
     /// Norms of queries and keys.
     pub qk_norm: Option<QkNorm>,
+    /// Queries and keys (after their norms) and values are clamped to ± this positive number.
+    pub qkv_clip: Option<f32>,
     /// Factor of the scores, usually `1/√d_head`.
     pub attention_scale: f32,
     /// Scores become `cap · tanh(score / cap)`.
@@ -47,12 +49,21 @@ pub struct Architecture {
     pub activation: Activation,
     /// Whether the MLP multiplies the activation with a second projection.
     pub gated: bool,
+    /// What sparse layers have in place of a dense MLP.
+    pub experts: Option<Experts>,
     /// Factor of each sublayer's output before it joins the residual stream.
     pub residual_multiplier: Option<f32>,
     /// Whether a norm follows the last block.
     pub final_norm: bool,
     /// The unembedding; absent in checkpoints without an LM head.
     pub unembedding: Option<Unembedding>,
+}
+
+impl Architecture {
+    /// The mixture of experts of a layer; `None` where its MLP is dense.
+    pub fn experts_of(&self, layer: Layer) -> Option<Experts> {
+        self.experts.filter(|_| layer.sparse)
+    }
 }
 
 /// What stands before the first block.
@@ -118,12 +129,14 @@ pub struct Layer {
     pub ln2: bool,
     /// Norm of the output of the MLP.
     pub ln2_post: bool,
+    /// Whether the MLP is the architecture's mixture of experts.
+    pub sparse: bool,
 }
 
 impl Layer {
-    /// Norms before both sublayers, full attention, the first rotary table.
+    /// Norms before both sublayers, full attention, the first rotary table, a dense MLP.
     pub const PRE_NORM: Self =
-        Self { rope: Some(0), window: None, ln1: true, ln1_post: false, ln2: true, ln2_post: false };
+        Self { rope: Some(0), window: None, ln1: true, ln1_post: false, ln2: true, ln2_post: false, sparse: false };
 }
 
 /// Norms of queries and keys, before RoPE.
@@ -133,6 +146,24 @@ pub enum QkNorm {
     PerHead,
     /// All heads of a token are normalised together, gain `[heads · d_head]`.
     AllHeads,
+}
+
+/// A mixture of experts: each token goes to the few experts that a router prefers (Shazeer et al., 2017).
+///
+/// The router's logits become probabilities by a softmax over all experts; the `top_k` most probable experts see the
+/// token, and their outputs are added, each times its probability.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Experts {
+    /// Routed experts.
+    pub n_experts: usize,
+    /// How many of them see a token, at most all.
+    pub top_k: usize,
+    /// Neurons of one routed expert.
+    pub d_expert: usize,
+    /// Whether the probabilities of the chosen experts are divided by their sum.
+    pub renormalise: bool,
+    /// Neurons of a further expert that sees every token and whose output is added times a sigmoid gate of its own.
+    pub d_shared: Option<usize>,
 }
 
 /// From the residual stream to logits.

@@ -133,7 +133,7 @@ impl Attention {
         recorder.tap(place.hook(Site::V), v, RowSet::All)
     }
 
-    /// QK-norm and rotary positions.
+    /// QK-norm, clipping and rotary positions.
     fn rotate(
         &self,
         place: &Place<'_>,
@@ -142,7 +142,7 @@ impl Attention {
     ) -> Result<(), ForwardError> {
         let a = place.a;
         let packing = stream.packing;
-        let Scratch { q, k, spare, .. } = &mut stream.scratch;
+        let Scratch { q, k, v, spare, .. } = &mut stream.scratch;
         if let (Some((q_norm, k_norm)), Some(kind)) = (&self.qk_norm, a.qk_norm) {
             let (d_q, d_k) = match kind {
                 QkNorm::PerHead => (a.d_head, a.d_head),
@@ -153,6 +153,9 @@ impl Attention {
                 norm.forward(values, d, spare);
                 std::mem::swap(values, spare);
             }
+        }
+        if let Some(limit) = a.qkv_clip {
+            [&mut *q, &mut *k, &mut *v].into_iter().for_each(|values| elementwise::clamp(values, limit));
         }
         if let Some(rope) = self.layer.rope {
             stream.turns[rope].apply(q, a.n_heads, a.d_head, packing.of(place.set));

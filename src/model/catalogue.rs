@@ -5,6 +5,7 @@ use crate::domain::{ModelInfo, Site, model::SiteLayers};
 
 /// Describes a model; `census` is the number of parameters and the types they are stored in.
 pub fn model_info(id: &str, fingerprint: String, a: &Architecture, census: (u64, String)) -> ModelInfo {
+    let experts = a.layers.iter().find_map(|layer| a.experts_of(*layer));
     ModelInfo {
         id: id.to_owned(),
         architecture: a.model_type.clone(),
@@ -17,8 +18,8 @@ pub fn model_info(id: &str, fingerprint: String, a: &Architecture, census: (u64,
         d_mlp: a.d_mlp,
         d_vocab: a.d_vocab,
         n_ctx: a.n_ctx,
-        n_experts: 0,
-        top_k: 0,
+        n_experts: experts.map_or(0, |e| e.n_experts),
+        top_k: experts.map_or(0, |e| e.top_k),
         weights_dtype: census.1,
         compute_dtype: "float32".to_owned(),
         device: "cpu".to_owned(),
@@ -58,14 +59,16 @@ fn outside(a: &Architecture, site: Site) -> bool {
 
 fn in_layer(a: &Architecture, l: usize, site: Site) -> bool {
     let layer = a.layers[l];
+    let sparse = a.experts_of(layer).is_some();
     match site {
         Site::Ln1Scale | Site::Ln1Normalized => layer.ln1,
         Site::Ln1PostScale | Site::Ln1PostNormalized => layer.ln1_post,
         Site::Ln2Scale | Site::Ln2Normalized => layer.ln2,
         Site::Ln2PostScale | Site::Ln2PostNormalized => layer.ln2_post,
         Site::ResidMid => a.residual == Residual::Sequential,
-        Site::MlpPreLinear => a.gated,
-        Site::RouterLogits | Site::ExpertWeights | Site::ExpertIndices => false,
+        Site::MlpPre | Site::MlpPost => !sparse,
+        Site::MlpPreLinear => !sparse && a.gated,
+        Site::RouterLogits | Site::ExpertWeights | Site::ExpertIndices => sparse,
         _ => true,
     }
 }

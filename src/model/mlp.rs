@@ -6,10 +6,11 @@ use super::{
     block::Place,
     checkpoint::Checkpoint,
     error::LoadError,
-    ops::{Linear, elementwise, norm::Norm},
+    experts::Sparse,
+    ops::{Linear, activation::Activation, elementwise, norm::Norm},
     packing::RowSet,
     recorder::Recorder,
-    sources::{LayerSources, load_norm},
+    sources::{LayerSources, LinearSource, load_norm},
     transformer::{Scratch, Stream, tapped_norm},
 };
 use crate::domain::Site;
@@ -18,10 +19,15 @@ use crate::domain::Site;
 #[derive(Debug)]
 pub struct Mlp {
     ln: Option<Norm>,
-    gate: Linear,
-    up: Option<Linear>,
-    down: Linear,
+    kind: Kind,
     ln_post: Option<Norm>,
+}
+
+/// What stands between the norms.
+#[derive(Debug)]
+enum Kind {
+    Dense(Dense),
+    Sparse(Sparse),
 }
 
 impl Mlp {
@@ -34,13 +40,15 @@ impl Mlp {
     ) -> Result<Self, LoadError> {
         let d = a.d_model;
         let norm = |name: &str| load_norm(checkpoint, a.norm, name, d);
-        Ok(Self {
-            ln: layer.ln2.then(|| norm(&sources.ln2)).transpose()?,
-            gate: sources.gate.load(checkpoint, a.d_mlp, d)?,
-            up: sources.up.as_ref().map(|s| s.load(checkpoint, a.d_mlp, d)).transpose()?,
-            down: sources.down.load(checkpoint, d, a.d_mlp)?,
-            ln_post: layer.ln2_post.then(|| norm(&sources.ln2_post)).transpose()?,
-        })
+        let ln = layer.ln2.then(|| norm(&sources.ln2)).transpose()?;
+        let kind = match (a.experts_of(layer), &sources.experts) {
+            (Some(spec), Some(experts)) => Kind::Sparse(Sparse::load(a, spec, experts, checkpoint)?),
+            _ => {
+                let LayerSources { gate, up, down, .. } = sources;
+                Kind::Dense(Dense::load(checkpoint, [a.d_mlp, d], gate, up.as_ref(), down)?)
+            }
+        };
+        Ok(Self { ln, kind, ln_post: layer.ln2_post.then(|| norm(&sources.ln2_post)).transpose()? })
     }
 
     /// Leaves in `scratch.mlp_out` what the MLP adds to the residual stream, for the rows of `place.set`.
@@ -51,35 +59,17 @@ impl Mlp {
         recorder: &mut Recorder<'_>,
     ) -> Result<(), ForwardError> {
         self.receive(place, stream, recorder)?;
-        let (a, set) = (place.a, place.set);
-        let rows = stream.x.len() / a.d_model;
-        let Scratch { mlp_in, gate, up, mlp_out, gathered, spare, .. } = &mut stream.scratch;
-        gate.resize(rows * a.d_mlp, 0.0);
-        self.gate.forward(mlp_in, gate);
-        recorder.tap(place.hook(Site::MlpPre), gate, set)?;
-        match &self.up {
-            Some(projection) => {
-                up.resize(gate.len(), 0.0);
-                projection.forward(mlp_in, up);
-                recorder.tap(place.hook(Site::MlpPreLinear), up, set)?;
-                a.activation.gate(gate, up);
+        stream.scratch.mlp_out.resize(stream.x.len(), 0.0);
+        match &self.kind {
+            Kind::Sparse(sparse) => sparse.forward(place, &mut stream.scratch, recorder)?,
+            Kind::Dense(dense) => {
+                let Scratch { mlp_in, gate, up, mlp_out, .. } = &mut stream.scratch;
+                dense.forward(place.a.activation, mlp_in, [gate, up], mlp_out, |site, values| {
+                    recorder.tap(place.hook(site), values, place.set)
+                })?;
             }
-            None => a.activation.apply(gate),
         }
-        recorder.tap(place.hook(Site::MlpPost), gate, set)?;
-        mlp_out.resize(stream.x.len(), 0.0);
-        self.down.forward(gate, mlp_out);
-        recorder.tap(place.hook(Site::MlpRawOut), mlp_out, set)?;
-        if let Some(norm) = &self.ln_post {
-            let taps = [place.hook(Site::Ln2PostScale), place.hook(Site::Ln2PostNormalized)];
-            gathered.resize(mlp_out.len(), 0.0);
-            tapped_norm(norm, a.d_model, mlp_out, gathered, spare, taps, set, recorder)?;
-            std::mem::swap(mlp_out, gathered);
-        }
-        if let Some(factor) = a.residual_multiplier {
-            elementwise::scale(mlp_out, factor);
-        }
-        recorder.tap(place.hook(Site::MlpOut), mlp_out, set)
+        self.hand_out(place, stream, recorder)
     }
 
     /// What the MLP receives: `scratch.mlp_in` `[rows, d_model]`. A parallel MLP without a norm of its own receives
@@ -105,5 +95,80 @@ impl Mlp {
             }
         }
         recorder.tap(place.hook(Site::MlpIn), mlp_in, set)
+    }
+
+    /// The norm after the MLP and the residual multiplier, in `scratch.mlp_out`.
+    fn hand_out(
+        &self,
+        place: &Place<'_>,
+        stream: &mut Stream<'_>,
+        recorder: &mut Recorder<'_>,
+    ) -> Result<(), ForwardError> {
+        let set = place.set;
+        let Scratch { mlp_out, gathered, spare, .. } = &mut stream.scratch;
+        recorder.tap(place.hook(Site::MlpRawOut), mlp_out, set)?;
+        if let Some(norm) = &self.ln_post {
+            let taps = [place.hook(Site::Ln2PostScale), place.hook(Site::Ln2PostNormalized)];
+            gathered.resize(mlp_out.len(), 0.0);
+            tapped_norm(norm, place.a.d_model, mlp_out, gathered, spare, taps, set, recorder)?;
+            std::mem::swap(mlp_out, gathered);
+        }
+        if let Some(factor) = place.a.residual_multiplier {
+            elementwise::scale(mlp_out, factor);
+        }
+        recorder.tap(place.hook(Site::MlpOut), mlp_out, set)
+    }
+}
+
+/// The projections of a dense block's MLP, or of one expert.
+#[derive(Debug)]
+pub struct Dense {
+    gate: Linear,
+    up: Option<Linear>,
+    down: Linear,
+}
+
+impl Dense {
+    /// Reads projections from `d_model` to `d_hidden` neurons and back.
+    pub fn load(
+        checkpoint: &Checkpoint,
+        [d_hidden, d_model]: [usize; 2],
+        gate: &LinearSource,
+        up: Option<&LinearSource>,
+        down: &LinearSource,
+    ) -> Result<Self, LoadError> {
+        Ok(Self {
+            gate: gate.load(checkpoint, d_hidden, d_model)?,
+            up: up.map(|s| s.load(checkpoint, d_hidden, d_model)).transpose()?,
+            down: down.load(checkpoint, d_model, d_hidden)?,
+        })
+    }
+
+    /// Computes `out` `[rows, d_model]` from `x` `[rows, d_model]`. `hidden` are two buffers; `tap` sees the
+    /// pre-activations and the neurons, `[rows, d_hidden]`.
+    pub fn forward(
+        &self,
+        activation: Activation,
+        x: &[f32],
+        hidden: [&mut Vec<f32>; 2],
+        out: &mut [f32],
+        mut tap: impl FnMut(Site, &[f32]) -> Result<(), ForwardError>,
+    ) -> Result<(), ForwardError> {
+        let [gate, up] = hidden;
+        gate.resize(x.len() / self.gate.in_features() * self.gate.out_features(), 0.0);
+        self.gate.forward(x, gate);
+        tap(Site::MlpPre, gate)?;
+        match &self.up {
+            Some(projection) => {
+                up.resize(gate.len(), 0.0);
+                projection.forward(x, up);
+                tap(Site::MlpPreLinear, up)?;
+                activation.gate(gate, up);
+            }
+            None => activation.apply(gate),
+        }
+        tap(Site::MlpPost, gate)?;
+        self.down.forward(gate, out);
+        Ok(())
     }
 }

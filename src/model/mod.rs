@@ -12,6 +12,7 @@ mod checkpoint;
 mod config;
 mod end_tokens;
 pub mod error;
+mod experts;
 mod families;
 mod fingerprint;
 pub mod generate;

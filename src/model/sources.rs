@@ -1,7 +1,7 @@
 //! Where in a checkpoint the weights of an architecture lie, and reading them from there.
 
 use super::{
-    architecture::NormKind,
+    architecture::{Experts, NormKind},
     checkpoint::Checkpoint,
     error::LoadError,
     ops::{
@@ -47,10 +47,26 @@ impl RowOrder {
     }
 }
 
+/// How a projection's weight is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    /// `[stored_rows, in]`.
+    Rows,
+    /// `[in, stored_rows]` (GPT-2).
+    Transposed,
+    /// As one of several in a tensor `[count, stored_rows, in]`.
+    Stacked {
+        /// Which.
+        index: usize,
+        /// Of how many.
+        count: usize,
+    },
+}
+
 /// Where a projection's weight and bias are.
 #[derive(Debug, Clone)]
 pub struct LinearSource {
-    /// Name of the weight `[stored_rows, in]`.
+    /// Name of the weight.
     pub weight: String,
     /// Name of the bias `[stored_rows]`.
     pub bias: Option<String>,
@@ -58,8 +74,8 @@ pub struct LinearSource {
     pub stored_rows: Option<usize>,
     /// Which of them.
     pub order: RowOrder,
-    /// The weight is stored `[in, stored_rows]` (GPT-2).
-    pub transposed: bool,
+    /// Its layout.
+    pub storage: Storage,
 }
 
 impl LinearSource {
@@ -71,8 +87,14 @@ impl LinearSource {
             bias: bias.then(|| format!("{name}.bias")),
             stored_rows: None,
             order: RowOrder::From(0),
-            transposed: false,
+            storage: Storage::Rows,
         }
+    }
+
+    /// The `index`th of `count` projections without bias that share the tensor `name`.
+    pub fn stacked(name: String, index: usize, count: usize) -> Self {
+        let storage = Storage::Stacked { index, count };
+        Self { weight: name, bias: None, stored_rows: None, order: RowOrder::From(0), storage }
     }
 
     /// The same tensor's rows in another order.
@@ -90,36 +112,48 @@ impl LinearSource {
 
     /// Stored as `[in, out]`.
     pub fn transposed(mut self) -> Self {
-        self.transposed = true;
+        self.storage = Storage::Transposed;
         self
     }
 
     /// Reads it as a projection from `d_in` to `d_out`.
     pub fn load(&self, checkpoint: &Checkpoint, d_out: usize, d_in: usize) -> Result<Linear, LoadError> {
         let stored_rows = self.stored_rows.unwrap_or(d_out);
-        let linear = if self.transposed {
-            let weight = checkpoint.whole(&self.weight, &[d_in, stored_rows])?;
-            Linear::pack(d_out, d_in, |i, row| {
-                let column = self.order.stored(i);
-                row.iter_mut().zip(weight[column..].iter().step_by(stored_rows)).for_each(|(r, w)| *r = *w);
-            })
-        } else {
-            let mut reader = checkpoint.rows(&self.weight, &[stored_rows, d_in])?;
-            let mut failure = None;
-            let linear = Linear::pack(d_out, d_in, |i, row| {
-                if failure.is_none() {
-                    failure = reader.row(self.order.stored(i), row).err();
-                }
-            });
-            if let Some(error) = failure {
-                return Err(error);
+        let linear = match self.storage {
+            Storage::Rows => self.pack_rows(checkpoint, &[stored_rows, d_in], 0, d_out)?,
+            Storage::Stacked { index, count } => {
+                self.pack_rows(checkpoint, &[count, stored_rows, d_in], index * stored_rows, d_out)?
             }
-            linear
+            Storage::Transposed => {
+                let weight = checkpoint.whole(&self.weight, &[d_in, stored_rows])?;
+                Linear::pack(d_out, d_in, |i, row| {
+                    let column = self.order.stored(i);
+                    row.iter_mut().zip(weight[column..].iter().step_by(stored_rows)).for_each(|(r, w)| *r = *w);
+                })
+            }
         };
         let Some(name) = &self.bias else { return Ok(linear) };
         let stored = checkpoint.whole(name, &[stored_rows])?;
         let bias = (0..d_out).map(|i| stored[self.order.stored(i)]).collect();
         Ok(linear.with_bias(Some(bias)))
+    }
+
+    /// Packs rows of a tensor of this shape, the first of which are at row `first`.
+    fn pack_rows(
+        &self,
+        checkpoint: &Checkpoint,
+        shape: &[usize],
+        first: usize,
+        d_out: usize,
+    ) -> Result<Linear, LoadError> {
+        let mut reader = checkpoint.rows(&self.weight, shape)?;
+        let mut failure = None;
+        let linear = Linear::pack(d_out, shape[shape.len() - 1], |i, row| {
+            if failure.is_none() {
+                failure = reader.row(first + self.order.stored(i), row).err();
+            }
+        });
+        failure.map_or(Ok(linear), Err)
     }
 }
 
@@ -184,8 +218,65 @@ pub struct LayerSources {
     pub up: Option<LinearSource>,
     /// Projection back.
     pub down: LinearSource,
+    /// The mixture of experts that a sparse block has instead of those three.
+    pub experts: Option<ExpertSources>,
     /// Norm after the MLP.
     pub ln2_post: String,
+}
+
+/// Where the projections of a gated MLP are that is a part of a mixture.
+#[derive(Debug, Clone)]
+pub struct ExpertSource {
+    /// Gate projection.
+    pub gate: LinearSource,
+    /// Up projection.
+    pub up: LinearSource,
+    /// Projection back.
+    pub down: LinearSource,
+}
+
+impl ExpertSource {
+    /// `{name}.{gate}`, `{name}.{up}` and `{name}.{down}`, a tensor each.
+    pub fn separate(name: &str, [gate, up, down]: [&str; 3]) -> Self {
+        let linear = |part: &str| LinearSource::new(format!("{name}.{part}"), false);
+        Self { gate: linear(gate), up: linear(up), down: linear(down) }
+    }
+
+    /// Part `index` of `{name}.gate_up_proj` `[count, 2 · d_expert, in]`, the gate's rows before those of the up
+    /// projection, and of `{name}.down_proj` `[count, in, d_expert]`.
+    fn stacked(name: &str, index: usize, count: usize, d_expert: usize) -> Self {
+        let gate_up = |first| {
+            let stack = LinearSource::stacked(format!("{name}.gate_up_proj"), index, count);
+            stack.part(2 * d_expert, RowOrder::From(first))
+        };
+        let down = LinearSource::stacked(format!("{name}.down_proj"), index, count);
+        Self { gate: gate_up(0), up: gate_up(d_expert), down }
+    }
+}
+
+/// Where the weights of a mixture of experts are.
+#[derive(Debug, Clone)]
+pub struct ExpertSources {
+    /// The router, from the residual stream to a logit for each expert.
+    pub router: LinearSource,
+    /// What the routed experts' names begin with, without a dot.
+    pub experts: String,
+    /// How gate, up and down projection are named where each expert has tensors of its own.
+    pub projections: [&'static str; 3],
+    /// The shared expert, and its gate.
+    pub shared: Option<(ExpertSource, LinearSource)>,
+}
+
+impl ExpertSources {
+    /// Expert `e`: published checkpoints give each tensors of its own, transformers 5 can also write all in one.
+    pub fn expert(&self, e: usize, of: Experts, checkpoint: &Checkpoint) -> ExpertSource {
+        let Self { experts, projections, .. } = self;
+        if checkpoint.has(&format!("{experts}.gate_up_proj")) {
+            ExpertSource::stacked(experts, e, of.n_experts, of.d_expert)
+        } else {
+            ExpertSource::separate(&format!("{experts}.{e}"), *projections)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod api_caches;
 mod api_compare;
 mod api_generate;
+mod api_experts;
 mod api_runs;
 mod api_system;
 mod api_tensors;

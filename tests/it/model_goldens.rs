@@ -89,12 +89,16 @@ families! {
     granite
     llama
     mistral
+    mixtral
     olmo
     olmo2
+    olmoe
     phi
     phi3
     qwen2
+    qwen2_moe
     qwen3
+    qwen3_moe
     smollm3
     stablelm
     starcoder2

@@ -43,10 +43,14 @@ const KINDS: &[&str] = &[
     "gpt2/plain",
     "gpt_neox/parallel",
     "granite/multipliers",
+    "mixtral/window",
     "olmo2/post_norm",
+    "olmoe/clipped",
     "phi/parallel",
     "phi3/fused",
+    "qwen2_moe/shared_expert",
     "qwen3/qk_norm",
+    "qwen3_moe/mixed",
 ];
 
 #[test]

@@ -54,6 +54,67 @@ fn options_that_are_not_understood_are_named() {
 }
 
 #[test]
+fn mixtures_that_are_not_understood_are_named() {
+    let cases: &[(&str, &str, Value, &str)] = &[
+        ("mixtral/window", "num_experts_per_tok", json!(6), "`num_experts_per_tok` is 6; there are 5 experts"),
+        ("mixtral/window", "num_local_experts", Value::Null, "`num_experts` is missing, and so is `num_local_experts`"),
+        ("mixtral/window", "norm_topk_prob", json!(true), "`norm_topk_prob` is not understood"),
+        // As many experts as fit a configuration: the router's shape tells before anything is made of the number.
+        (
+            "mixtral/window",
+            "num_local_experts",
+            json!(i32::MAX),
+            "tensor `model.layers.0.block_sparse_moe.gate.weight` has shape [5, 32], expected [2147483647, 32]",
+        ),
+        (
+            "mixtral/fused",
+            "intermediate_size",
+            json!(24),
+            "tensor `model.layers.0.mlp.experts.gate_up_proj` has shape [6, 40, 32], expected [6, 48, 32]",
+        ),
+        ("olmoe/clipped", "num_local_experts", json!(4), "`num_local_experts` is 4, but `num_experts` is 5"),
+        ("olmoe/clipped", "clip_qkv", json!(-1.0), "`clip_qkv` is -1, not a positive number"),
+        ("qwen2_moe/shared_expert", "moe_intermediate_size", Value::Null, "`moe_intermediate_size` is missing"),
+        (
+            "qwen2_moe/shared_expert",
+            "shared_expert_intermediate_size",
+            json!(30),
+            "tensor `model.layers.0.mlp.shared_expert.gate_proj.weight` has shape [28, 32], expected [30, 32]",
+        ),
+        ("qwen3_moe/mixed", "mlp_only_layers", json!("1"), "`mlp_only_layers` is \"1\", not a list of numbers"),
+        ("qwen3_moe/mixed", "mlp_only_layers", json!([]), "tensor `model.layers.1.mlp.gate.weight` is missing"),
+        ("qwen3_moe/mixed", "decoder_sparse_step", json!(0), "`decoder_sparse_step` is 0, not a positive integer"),
+    ];
+    for (name, key, value, expected) in cases {
+        let dir = copy(name);
+        change_config(dir.path(), |c| c[*key] = value.clone());
+        let error = refusal(dir.path());
+        assert!(error.contains(expected), "{name}: {error}");
+    }
+    let dir = copy("olmoe/clipped");
+    let path = dir.path().join("model.safetensors");
+    let mut whole = fs::read(&path).unwrap();
+    let name = b"layers.1.mlp.experts.4.up_proj";
+    let at = whole.windows(name.len()).position(|w| w == name).unwrap();
+    whole[at + name.len() - 1] = b'k';
+    fs::write(&path, whole).unwrap();
+    assert!(refusal(dir.path()).contains("tensor `model.layers.1.mlp.experts.4.up_proj.weight` is missing"));
+}
+
+#[test]
+fn the_number_of_experts_has_two_spellings() {
+    let dir = copy("qwen3_moe/mixed");
+    change_config(dir.path(), |c| c["num_experts"] = c["num_local_experts"].take());
+    let model = load_golden(dir.path());
+    let info = model.info();
+    assert_eq!((info.n_experts, info.top_k, info.d_mlp), (6, 3, 48));
+    // No block of this one has a dense MLP.
+    let sparse = load_golden(&goldens().join("qwen2_moe/shared_expert"));
+    assert_eq!(sparse.info().d_mlp, 20);
+    assert!(sparse.info().layers_with(residuum::domain::Site::MlpPost).is_none());
+}
+
+#[test]
 fn weights_that_do_not_fit_are_named() {
     let dir = copy("llama/gqa_tied");
     change_config(dir.path(), |c| c["num_hidden_layers"] = json!(4));

@@ -85,6 +85,15 @@ impl TestApp {
         this
     }
 
+    /// A server of another golden checkpoint.
+    pub async fn of(path: &str) -> Self {
+        let this = Self::unloaded(Limits::default(), ApiConfig::default()).await;
+        let engine = this.app.as_ref().unwrap().engine().clone();
+        let source = ModelSource { id: MODEL.to_owned(), path: golden(path) };
+        engine.load(vec![source], LoadOptions::default()).await.unwrap();
+        this
+    }
+
     /// A server whose model has not been loaded yet.
     pub async fn unloaded(limits: Limits, api: ApiConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();

@@ -128,6 +128,7 @@ fn layer_sources(l: usize, d_head: usize) -> LayerSources {
         gate: linear("ffn_gate"),
         up: Some(linear("ffn_up")),
         down: linear("ffn_down"),
+        experts: None,
         ln2_post: name("post_ffw_norm"),
     }
 }

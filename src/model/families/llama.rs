@@ -101,12 +101,14 @@ pub fn architecture(config: &Config, checkpoint: &Checkpoint, defaults: &Default
         ropes,
         rope_interleaved: false,
         qk_norm: None,
+        qkv_clip: None,
         attention_scale: head_scale(d_head),
         score_softcap: None,
         alibi_slopes: None,
         causal: true,
         activation: activation(config, defaults.activation_key, defaults.activation)?,
         gated: true,
+        experts: None,
         residual_multiplier: None,
         final_norm: true,
         unembedding: unembedding(config, checkpoint, "lm_head", tied)?,
@@ -130,6 +132,7 @@ pub fn layer_sources(block: &str, biases: [bool; 4], mlp_bias: bool) -> LayerSou
         gate: mlp("gate"),
         up: Some(mlp("up")),
         down: mlp("down"),
+        experts: None,
         ln2_post: format!("{block}post_feedforward_layernorm"),
     }
 }

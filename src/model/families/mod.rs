@@ -1,5 +1,6 @@
 //! Families: from a checkpoint's configuration to an [`Architecture`] and the names of its weights.
 
+mod experts;
 mod gemma;
 mod gguf;
 mod gpt2;
@@ -7,10 +8,13 @@ mod gpt_neox;
 mod granite;
 mod llama;
 mod mistral;
+mod mixtral;
 mod olmo;
+mod olmoe;
 mod phi;
 mod phi3;
 mod qwen;
+mod qwen_moe;
 mod smollm3;
 mod stablelm;
 mod starcoder2;
@@ -47,12 +51,16 @@ const FAMILIES: &[(&str, Understand)] = &[
     ("granite", granite::family),
     ("llama", llama::family),
     ("mistral", mistral::family),
+    ("mixtral", mixtral::family),
     ("olmo", olmo::olmo),
     ("olmo2", olmo::olmo2),
+    ("olmoe", olmoe::family),
     ("phi", phi::family),
     ("phi3", phi3::family),
     ("qwen2", qwen::qwen2),
+    ("qwen2_moe", qwen_moe::qwen2),
     ("qwen3", qwen::qwen3),
+    ("qwen3_moe", qwen_moe::qwen3),
     ("smollm3", smollm3::family),
     ("stablelm", stablelm::family),
     ("starcoder2", starcoder2::family),
@@ -117,6 +125,24 @@ fn heads(config: &Config, d_model: usize) -> Result<(usize, usize, usize), LoadE
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a head is small")]
 fn head_scale(d_head: usize) -> f32 {
     (d_head as f64).powf(-0.5) as f32
+}
+
+/// The sliding window that `use_sliding_window` switches on; where it is off its size says nothing, and may be 0.
+fn switched_window(config: &Config) -> Result<Option<usize>, LoadError> {
+    if config.flag_or("use_sliding_window", false)? {
+        config.count_opt("sliding_window")
+    } else {
+        config.value("sliding_window");
+        Ok(None)
+    }
+}
+
+/// What queries, keys and values are clamped to.
+fn clip(config: &Config) -> Result<Option<f32>, LoadError> {
+    match float_opt(config, "clip_qkv")? {
+        Some(limit) if limit <= 0.0 => Err(config.refuse("clip_qkv", format!("is {limit}, not a positive number"))),
+        limit => Ok(limit),
+    }
 }
 
 /// The sliding window of each layer: `layer_types` decides where it is given, else `slides`.

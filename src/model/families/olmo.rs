@@ -2,7 +2,7 @@
 //! queries and keys).
 
 use super::{
-    Family,
+    Family, clip,
     llama::{self, Defaults},
 };
 use crate::model::{
@@ -14,10 +14,10 @@ use crate::model::{
 
 /// OLMo.
 pub fn olmo(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
-    config.only("clip_qkv", serde_json::Value::Null)?;
     let bias = config.flag_or("attention_bias", false)?;
     let mut family = llama::with_biases(config, checkpoint, [bias; 4], false)?;
     family.architecture.norm = NormKind::Layer { eps: 1e-5, gain: false, bias: false };
+    family.architecture.qkv_clip = clip(config)?;
     Ok(family)
 }
 

@@ -1,6 +1,6 @@
 //! Qwen 2 (biases on queries, keys and values) and Qwen 3 (norms of queries and keys instead).
 
-use super::{Family, layer_windows, llama};
+use super::{Family, layer_windows, llama, switched_window};
 use crate::model::{architecture::QkNorm, checkpoint::Checkpoint, config::Config, error::LoadError};
 
 /// Qwen 2 and 2.5.
@@ -21,12 +21,15 @@ pub fn qwen3(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadErr
 
 /// Layers from `max_window_layers` on have the window, if it is used at all, unless `layer_types` says otherwise.
 fn set_windows(config: &Config, family: &mut Family) -> Result<(), LoadError> {
-    let from = config.value("max_window_layers").and_then(serde_json::Value::as_u64);
-    let sliding = config.flag_or("use_sliding_window", false)?;
-    let window = config.count_opt("sliding_window")?.filter(|_| sliding);
+    let (window, from) = (switched_window(config)?, max_window_layers(config));
     let layers = &mut family.architecture.layers;
-    let from = from.and_then(|n| usize::try_from(n).ok()).unwrap_or(28);
     let windows = layer_windows(config, layers.len(), window, |l| l >= from)?;
     layers.iter_mut().zip(windows).for_each(|(layer, window)| layer.window = window);
     Ok(())
+}
+
+/// `max_window_layers`, which may be 0.
+pub fn max_window_layers(config: &Config) -> usize {
+    let given = config.value("max_window_layers").and_then(serde_json::Value::as_u64);
+    given.and_then(|n| usize::try_from(n).ok()).unwrap_or(28)
 }

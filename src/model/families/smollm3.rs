@@ -3,6 +3,7 @@
 use super::{
     Family, layer_windows,
     llama::{self, Defaults},
+    switched_window,
 };
 use crate::model::{checkpoint::Checkpoint, config::Config, error::LoadError};
 
@@ -11,9 +12,7 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
     let (attention, mlp) = (config.flag_or("attention_bias", false)?, config.flag_or("mlp_bias", false)?);
     let mut a = llama::architecture(config, checkpoint, &Defaults { tied: true, ..Defaults::LLAMA })?;
     let rotary = rotary_layers(config, a.layers.len())?;
-    let sliding = config.flag_or("use_sliding_window", false)?;
-    let window = config.count_opt("sliding_window")?.filter(|_| sliding);
-    let windows = layer_windows(config, a.layers.len(), window, |l| !rotary[l])?;
+    let windows = layer_windows(config, a.layers.len(), switched_window(config)?, |l| !rotary[l])?;
     for ((layer, rotary), window) in a.layers.iter_mut().zip(rotary).zip(windows) {
         layer.rope = rotary.then_some(0);
         layer.window = window;

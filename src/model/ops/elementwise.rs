@@ -27,6 +27,16 @@ pub fn scale(x: &mut [f32], s: f32) {
     });
 }
 
+/// `x[i]` is brought within `±limit`, a positive number. NaN stays NaN.
+pub fn clamp(x: &mut [f32], limit: f32) {
+    let share = share(x.len(), x.len() / 8);
+    x.par_chunks_mut(share).for_each(|x| {
+        for x in x {
+            *x = x.clamp(-limit, limit);
+        }
+    });
+}
+
 /// `x[i] = cap * tanh(x[i] / cap)`, which keeps every number within `±cap`.
 pub fn softcap(x: &mut [f32], cap: f32) {
     let share = share(x.len(), x.len() / 2);
@@ -38,6 +48,16 @@ pub fn gather_rows(x: &[f32], d: usize, rows: &[u32], out: &mut [f32]) {
     assert_eq!(out.len(), rows.len() * d);
     for (out, &row) in out.chunks_exact_mut(d.max(1)).zip(rows) {
         out.copy_from_slice(&x[row as usize * d..][..d]);
+    }
+}
+
+/// `out[rows[i]] += factors[i] * x[i]`, rows of `d` numbers, one after the other.
+pub fn scatter_add_rows(x: &[f32], d: usize, rows: &[u32], factors: &[f32], out: &mut [f32]) {
+    assert!(x.len() == rows.len() * d && factors.len() == rows.len(), "x is not [rows, d]");
+    for ((x, &row), &factor) in x.chunks_exact(d.max(1)).zip(rows).zip(factors) {
+        for (out, x) in out[row as usize * d..][..d].iter_mut().zip(x) {
+            *out += factor * x;
+        }
     }
 }
 
@@ -108,6 +128,21 @@ mod tests {
         softcap(&mut extremes, 30.0);
         assert_eq!(extremes[..2], [30.0, -30.0]);
         assert!(extremes[2].is_nan());
+    }
+
+    #[test]
+    fn clamped_numbers_keep_their_sign() {
+        let mut x = [-3.0, -0.5, 0.25, 7.0, f32::INFINITY, f32::NAN];
+        clamp(&mut x, 0.5);
+        assert_eq!(x[..5], [-0.5, -0.5, 0.25, 0.5, 0.5]);
+        assert!(x[5].is_nan());
+    }
+
+    #[test]
+    fn scattered_rows_are_added_where_they_belong() {
+        let mut out = [1.0; 6];
+        scatter_add_rows(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2, &[2, 0, 2], &[1.0, 10.0, 0.5], &mut out);
+        assert_eq!(out, [31.0, 41.0, 1.0, 1.0, 4.5, 6.0]);
     }
 
     #[test]
