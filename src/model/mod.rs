@@ -16,6 +16,7 @@ mod fingerprint;
 mod hub;
 mod mlp;
 pub mod ops;
+mod outlet;
 mod packing;
 mod recorder;
 mod rope;
