@@ -48,7 +48,7 @@ fn sites(a: &Architecture) -> Vec<SiteLayers> {
 fn outside(a: &Architecture, site: Site) -> bool {
     match site {
         Site::PosEmbed => a.embedding.positions.is_some(),
-        Site::TypeEmbed => false,
+        Site::TypeEmbed => a.embedding.token_types.is_some(),
         Site::EmbedLnOut => a.embedding.norm,
         Site::LnFinalScale | Site::LnFinalNormalized | Site::FinalNorm => a.final_norm,
         Site::Logits => a.unembedding.is_some(),

@@ -23,6 +23,7 @@ mod rope;
 mod rotary;
 mod sources;
 pub mod tokenizer;
+mod transform;
 mod transformer;
 
 use std::{

@@ -81,6 +81,8 @@ macro_rules! families {
 }
 
 families! {
+    bert
+    distilbert
     gemma
     gemma2
     gemma3_text
@@ -89,12 +91,14 @@ families! {
     granite
     llama
     mistral
+    modernbert
     olmo
     olmo2
     phi
     phi3
     qwen2
     qwen3
+    roberta
     smollm3
     stablelm
     starcoder2

@@ -1,5 +1,8 @@
 //! Families: from a checkpoint's configuration to an [`Architecture`] and the names of its weights.
 
+mod bert;
+mod distilbert;
+mod encoder;
 mod gemma;
 mod gguf;
 mod gpt2;
@@ -7,6 +10,7 @@ mod gpt_neox;
 mod granite;
 mod llama;
 mod mistral;
+mod modernbert;
 mod olmo;
 mod phi;
 mod phi3;
@@ -21,6 +25,7 @@ use super::{
     config::Config,
     error::LoadError,
     ops::activation::Activation,
+    rope::Rope,
     sources::Sources,
 };
 
@@ -39,6 +44,8 @@ type Understand = fn(&Config, &Checkpoint) -> Result<Family, LoadError>;
 
 /// The `model_type`s that can be loaded from a Hugging Face folder, and who understands them.
 const FAMILIES: &[(&str, Understand)] = &[
+    ("bert", bert::bert),
+    ("distilbert", distilbert::family),
     ("gemma", gemma::gemma),
     ("gemma2", gemma::gemma2),
     ("gemma3_text", gemma::gemma3),
@@ -47,12 +54,14 @@ const FAMILIES: &[(&str, Understand)] = &[
     ("granite", granite::family),
     ("llama", llama::family),
     ("mistral", mistral::family),
+    ("modernbert", modernbert::family),
     ("olmo", olmo::olmo),
     ("olmo2", olmo::olmo2),
     ("phi", phi::family),
     ("phi3", phi3::family),
     ("qwen2", qwen::qwen2),
     ("qwen3", qwen::qwen3),
+    ("roberta", bert::roberta),
     ("smollm3", smollm3::family),
     ("stablelm", stablelm::family),
     ("starcoder2", starcoder2::family),
@@ -117,6 +126,25 @@ fn heads(config: &Config, d_model: usize) -> Result<(usize, usize, usize), LoadE
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a head is small")]
 fn head_scale(d_head: usize) -> f32 {
     (d_head as f64).powf(-0.5) as f32
+}
+
+/// The rotary tables of full and of sliding layers: under their kinds in `rope_parameters`, or, as transformers 4
+/// spelled it, these bases with the parameters `old`.
+fn ropes_by_kind(
+    config: &Config,
+    d_head: usize,
+    thetas: [f64; 2],
+    old: [Option<&Config>; 2],
+) -> Result<Vec<Rope>, LoadError> {
+    let new = config.object_opt("rope_parameters")?;
+    let new = new.as_ref().map(|new| {
+        let kinds = [new.object_opt("full_attention")?, new.object_opt("sliding_attention")?];
+        new.finish().map(|()| kinds)
+    });
+    let new = new.transpose()?;
+    let parameters = new.as_ref().map_or(old, |kinds| kinds.each_ref().map(Option::as_ref));
+    let rope = |(parameters, theta)| Rope::from_parameters(config, parameters, d_head, theta, 1.0);
+    parameters.into_iter().zip(thetas).map(rope).collect()
 }
 
 /// The sliding window of each layer: `layer_types` decides where it is given, else `slides`.
