@@ -22,7 +22,7 @@ pub enum Truncate {
     Error,
     /// Drop tokens from the start, keeping a BOS token there.
     Left,
-    /// Drop tokens from the end.
+    /// Drop tokens from the end, keeping those that the tokenizer's own rule puts there.
     Right,
 }
 
@@ -204,8 +204,9 @@ fn truncate(mut encoded: Encoded, how: Truncate, n_ctx: usize) -> Result<(Encode
             return Err(Problem::at(Code::TooManyTokens, "", detail));
         }
         Truncate::Right => {
-            encoded.ids.truncate(n_ctx);
-            encoded.tokens.truncate(n_ctx);
+            let end = n - encoded.n_suffix.min(n_ctx);
+            encoded.ids.drain(end - excess..end);
+            encoded.tokens.drain(end - excess..end);
         }
         Truncate::Left => {
             // A BOS token at the start stays there: the model expects it.

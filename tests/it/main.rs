@@ -2,6 +2,7 @@
 
 mod api_caches;
 mod api_compare;
+mod api_encoders;
 mod api_runs;
 mod api_system;
 mod api_tensors;
