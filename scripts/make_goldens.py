@@ -4,6 +4,7 @@
     .venv/bin/python scripts/make_goldens.py tiny [FAMILY ...]     tiny seeded random checkpoints
     .venv/bin/python scripts/make_goldens.py smollm2 MODEL.gguf    the demo model
     .venv/bin/python scripts/make_goldens.py tokens MODEL.gguf     its tokens for generated strings
+    .venv/bin/python scripts/make_goldens.py minilm FOLDER         the demo encoder, and its tokens
 
 Everything is seeded; a second run writes the same files.
 """
@@ -17,7 +18,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, AddedToken
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 import golden_taps as taps
@@ -252,6 +253,36 @@ def tokens(path):
     print(len(cases), "strings,", len(text), "characters")
 
 
+SENTENCES = [
+    "The Eiffel Tower is in the city of Paris.",
+    "Paris is where you find the Eiffel Tower.",
+    "A residual stream is the sum of what every layer wrote.",
+    "a",
+    "",
+    "Tokenisation of UNCOMMON, hyphen-ated and accented words: naïve café, Übergröße, 東京, 🙂.",
+    "In the beginning there was a token, and the token had a position. " * 20,  # beyond what the tokenizer's file allows
+]
+
+
+def minilm(folder):
+    """Mean over the tokens of every block's output, in float64: the last is the sentence embedding before it is scaled to
+    length one."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
+    tensors = {}
+    for i, text in enumerate(SENTENCES):
+        ids = tokenizer(text)["input_ids"]
+        with torch.no_grad():
+            states = model(torch.tensor([ids]), output_hidden_states=True).hidden_states[1:]
+        tensors[f"{i}/ids"] = torch.tensor(ids)
+        tensors[f"{i}/means"] = torch.stack([s[0].mean(0) for s in states]).float()  # [layer, d_model]
+        print(repr(text[:40]), len(ids), "tokens")
+    save_file(tensors, GOLDENS / "minilm.safetensors", {"sentences": json.dumps(SENTENCES)})
+    strings = generated_strings()[::35] + ["[CLS] a [MASK] b [SEP]", "[mask]", "x" * 101, " ", "\t\n"]
+    cases = [[s, tokenizer(s)["input_ids"], tokenizer(s, add_special_tokens=False)["input_ids"]] for s in strings]
+    (GOLDENS / "minilm_tokens.json").write_text(json.dumps(cases, ensure_ascii=False, separators=(",", ":")))
+    print(len(cases), "strings")
+
 
 def main():
     match sys.argv[1:]:
@@ -262,6 +293,8 @@ def main():
                         tiny(family, name, case)
         case ["smollm2", path]:
             smollm2(path)
+        case ["minilm", path]:
+            minilm(path)
         case ["tokens", path]:
             tokens(path)
         case _:

@@ -10,6 +10,7 @@ mod library;
 mod model_goldens;
 mod model_invariants;
 mod model_loading;
+mod model_minilm;
 mod model_smollm2;
 mod model_support;
 mod model_tokenizer;
