@@ -285,9 +285,7 @@ CASES = {
         "masked_lm": dict(
             config=distilbert(activation="relu"), tap=taps.tap_distilbert, auto=AutoModelForMaskedLM, full=True
         ),
-        "base_model": dict(
-            config=distilbert(sinusoidal_pos_embds=True), tap=taps.tap_distilbert, auto=AutoModel
-        ),
+        "base_model": dict(config=distilbert(sinusoidal_pos_embds=True), tap=taps.tap_distilbert, auto=AutoModel),
     },
     "modernbert": {
         "masked_lm": dict(config=modernbert(), tap=taps.tap_modernbert, auto=AutoModelForMaskedLM, full=True),

@@ -239,9 +239,7 @@ def tap_bert(model):
     for l, layer in enumerate(base.encoder.layer):
         attn, out = layer.attention.self, layer.attention.output
         qkv, mlp = (attn.query, attn.key, attn.value), (layer.intermediate.dense, layer.output.dense)
-        tap_post_norm(
-            f"blocks.{l}", heads, layer, attn, qkv, out.dense, out.LayerNorm, *mlp, layer.output.LayerNorm
-        )
+        tap_post_norm(f"blocks.{l}", heads, layer, attn, qkv, out.dense, out.LayerNorm, *mlp, layer.output.LayerNorm)
 
 
 def tap_distilbert(model):

@@ -96,16 +96,17 @@ impl MaskedHead {
         activation: Activation,
     ) -> Result<Family, LoadError> {
         let tied = config.flag_or("tie_word_embeddings", true)?;
-        let [when_tied, when_not] = self.biases.unwrap_or_default();
-        let [name, other] = if tied { [when_tied, when_not] } else { [when_not, when_tied] };
-        let bias = if checkpoint.has(other) && !checkpoint.has(name) { other } else { name };
+        let bias = self.biases.map(|[when_tied, when_not]| {
+            let [name, other] = if tied { [when_tied, when_not] } else { [when_not, when_tied] };
+            if checkpoint.has(other) && !checkpoint.has(name) { other } else { name }
+        });
         let architectures = config.texts_opt("architectures")?.unwrap_or_default();
         let named = architectures.iter().any(|a| a.ends_with("ForMaskedLM"));
-        if named || checkpoint.has(bias) || checkpoint.has(&format!("{}.weight", self.decoder)) {
-            let bias = self.biases.map(|_| bias.to_owned());
+        let decoder = LinearSource { bias: bias.map(str::to_owned), ..LinearSource::new(self.decoder, false) };
+        if named || bias.is_some_and(|name| checkpoint.has(name)) || checkpoint.has(&decoder.weight) {
             family.architecture.unembedding =
                 Some(Unembedding { tied, transform: Some(activation), ..Unembedding::default() });
-            family.sources.unembed = LinearSource { bias, ..LinearSource::new(self.decoder, false) };
+            family.sources.unembed = decoder;
             family.sources.transform = Some(TransformSources { dense: self.dense, norm: self.norm.to_owned() });
         }
         Ok(family)
