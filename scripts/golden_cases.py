@@ -3,6 +3,9 @@
 import torch
 from transformers import (
     AutoModel,
+    AutoModelForMaskedLM,
+    BertConfig,
+    DistilBertConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
@@ -12,6 +15,7 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     MixtralConfig,
+    ModernBertConfig,
     Olmo2Config,
     OlmoConfig,
     OlmoeConfig,
@@ -21,6 +25,7 @@ from transformers import (
     Qwen2MoeConfig,
     Qwen3Config,
     Qwen3MoeConfig,
+    RobertaConfig,
     SmolLM3Config,
     StableLmConfig,
     Starcoder2Config,
@@ -56,6 +61,29 @@ def neox(**options):
     parameters = {**SMALL, "rope_parameters": dict(rope_type="default", rope_theta=1e4, partial_rotary_factor=0.5)}
     del parameters["num_key_value_heads"]
     return lambda: GPTNeoXConfig(**{**parameters, **options})
+
+
+def encoder(config, **options):
+    parameters = {k: v for k, v in SMALL.items() if k != "num_key_value_heads"}
+    return lambda: config(**{**parameters, **options})
+
+
+def distilbert(**options):
+    sizes = dict(dim=32, hidden_dim=48, n_layers=2, n_heads=4, max_position_embeddings=64)
+    return lambda: DistilBertConfig(vocab_size=VOCAB, **sizes, **options)
+
+
+def modernbert(**options):
+    return encoder(ModernBertConfig, num_hidden_layers=3, local_attention=4, pad_token_id=0, **options)
+
+
+def modernbert_4(config):
+    """As transformers 4 spelled it."""
+    ropes = config.pop("rope_parameters")
+    config["global_rope_theta"] = ropes["full_attention"]["rope_theta"]
+    config["local_rope_theta"] = ropes["sliding_attention"]["rope_theta"]
+    config["global_attn_every_n_layers"] = 2
+    del config["layer_types"]
 
 
 def rope(kind, **parameters):
@@ -95,7 +123,7 @@ CASES = {
         "rope_longrope": dict(config=llama(**LONG), tap=taps.tap_llama),
         "float16": dict(config=llama(), tap=taps.tap_llama, dtype=torch.float16),
         "bfloat16_sharded": dict(config=llama(), tap=taps.tap_llama, dtype=torch.bfloat16, shard="20KB"),
-        "base_model": dict(config=llama(), tap=taps.tap_llama, model=AutoModel.from_config),
+        "base_model": dict(config=llama(), tap=taps.tap_llama, auto=AutoModel),
     },
     "mistral": {
         "window": dict(config=small(MistralConfig, sliding_window=4), tap=taps.tap_llama, full=True),
@@ -228,6 +256,66 @@ CASES = {
     },
     "phi": {
         "parallel": dict(config=small(PhiConfig), tap=taps.tap_llama, full=True),
+    },
+    "bert": {
+        "masked_lm": dict(
+            config=encoder(BertConfig), tap=taps.tap_bert, auto=AutoModelForMaskedLM, full=True, tokenizer="wordpiece"
+        ),
+        "untied": dict(
+            config=encoder(BertConfig, tie_word_embeddings=False, layer_norm_eps=1e-3, type_vocab_size=3),
+            tap=taps.tap_bert,
+            auto=AutoModelForMaskedLM,
+        ),
+        "base_model_old_names": dict(
+            config=encoder(BertConfig, hidden_act="gelu_new"),
+            tap=taps.tap_bert,
+            auto=AutoModel,
+            rename={"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"},
+            tokenizer="vocab",
+        ),
+    },
+    "roberta": {
+        "masked_lm": dict(
+            config=encoder(RobertaConfig, type_vocab_size=1, hidden_act="relu"),
+            tap=taps.tap_bert,
+            auto=AutoModelForMaskedLM,
+            full=True,
+            inside=1,  # padding between other tokens
+        ),
+        "base_model": dict(
+            config=encoder(RobertaConfig, pad_token_id=5, layer_norm_eps=1e-5), tap=taps.tap_bert, auto=AutoModel
+        ),
+    },
+    "distilbert": {
+        "masked_lm": dict(
+            config=distilbert(activation="relu"), tap=taps.tap_distilbert, auto=AutoModelForMaskedLM, full=True
+        ),
+        "base_model": dict(config=distilbert(sinusoidal_pos_embds=True), tap=taps.tap_distilbert, auto=AutoModel),
+    },
+    "modernbert": {
+        "masked_lm": dict(config=modernbert(), tap=taps.tap_modernbert, auto=AutoModelForMaskedLM, full=True),
+        "biases_old_spelling": dict(
+            config=modernbert(
+                layer_types=["full_attention", "sliding_attention", "full_attention"],
+                rope_parameters={
+                    "full_attention": {"rope_type": "default", "rope_theta": 5000.0},
+                    "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+                },
+                norm_bias=True,
+                attention_bias=True,
+                mlp_bias=True,
+                classifier_bias=True,
+                classifier_activation="silu",
+                hidden_activation="gelu_pytorch_tanh",
+                decoder_bias=False,
+                tie_word_embeddings=False,
+                norm_eps=1e-3,
+            ),
+            tap=taps.tap_modernbert,
+            auto=AutoModelForMaskedLM,
+            old_spelling=modernbert_4,
+        ),
+        "base_model": dict(config=modernbert(), tap=taps.tap_modernbert, auto=AutoModel),
     },
 }
 

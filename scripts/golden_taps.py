@@ -225,6 +225,79 @@ def tap_gpt_neox(model):
     tap_head(base.final_layer_norm)
 
 
+def tap_post_norm(b, heads, layer, attn, qkv, o_proj, ln1, up, down, ln2):
+    """A block whose norms follow the sums; attn is the module that receives the residual stream."""
+    tap_input(layer, f"{b}.hook_resid_pre")
+    tap_input(attn, f"{b}.attn.hook_in")
+    for name, projection in zip("qkv", qkv):
+        tap_output(projection, f"{b}.attn.hook_{name}", (heads, -1))
+    tap_results(o_proj, b, heads)
+    tap_output(o_proj, f"{b}.attn.hook_out")
+    tap_output(o_proj, f"{b}.hook_attn_out")
+    tap_input(ln1, f"{b}.hook_resid_mid")
+    tap_norm(ln1, f"{b}.ln1")
+    tap_input(up, f"{b}.mlp.hook_in")
+    tap_output(up, f"{b}.mlp.hook_pre")
+    tap_input(down, f"{b}.mlp.hook_post")
+    tap_output(down, f"{b}.mlp.hook_out")
+    tap_output(down, f"{b}.hook_mlp_out")
+    tap_norm(ln2, f"{b}.ln2")
+    tap_output(layer, f"{b}.hook_resid_post")
+
+
+def tap_embeddings(embeddings):
+    """What BERT and its relatives put before the first block."""
+    tap_output(embeddings.word_embeddings, "hook_embed")
+    tap_output(embeddings.position_embeddings, "hook_pos_embed")
+    if hasattr(embeddings, "token_type_embeddings"):
+        tap_output(embeddings.token_type_embeddings, "hook_type_embed")
+    tap_output(embeddings.LayerNorm, "embed_ln.hook_out")
+
+
+def tap_bert(model):
+    """BERT and RoBERTa."""
+    base = model.base_model
+    heads = model.config.num_attention_heads
+    tap_embeddings(base.embeddings)
+    for l, layer in enumerate(base.encoder.layer):
+        attn, out = layer.attention.self, layer.attention.output
+        qkv, mlp = (attn.query, attn.key, attn.value), (layer.intermediate.dense, layer.output.dense)
+        tap_post_norm(f"blocks.{l}", heads, layer, attn, qkv, out.dense, out.LayerNorm, *mlp, layer.output.LayerNorm)
+
+
+def tap_distilbert(model):
+    base = model.base_model
+    tap_embeddings(base.embeddings)
+    for l, layer in enumerate(base.transformer.layer):
+        attn, ffn = layer.attention, layer.ffn
+        attn.layer_idx = l  # which tapped_attention asks for
+        qkv = (attn.q_lin, attn.k_lin, attn.v_lin)
+        norms = layer.sa_layer_norm, layer.output_layer_norm
+        tap_post_norm(
+            f"blocks.{l}", model.config.n_heads, layer, attn, qkv, attn.out_lin, norms[0], ffn.lin1, ffn.lin2, norms[1]
+        )
+
+
+def tap_modernbert(model):
+    base = model.base_model
+    heads = model.config.num_attention_heads
+    tap_output(base.embeddings.tok_embeddings, "hook_embed")
+    tap_output(base.embeddings.norm, "embed_ln.hook_out")
+    for l, layer in enumerate(base.layers):
+        b = f"blocks.{l}"
+        norms = {"ln2": layer.mlp_norm} if l == 0 else {"ln1": layer.attn_norm, "ln2": layer.mlp_norm}
+        tap_sublayers(b, layer, layer.attn, layer.mlp, norms)
+        tap_input(layer.mlp_norm, f"{b}.hook_resid_mid")
+        thirds = {f"{b}.attn.hook_{n}": i for i, n in enumerate("qkv")}
+        parts = {n: lambda out, i=i: out.chunk(3, -1)[i].unflatten(-1, (heads, -1)) for n, i in thirds.items()}
+        tap_parts(layer.attn.Wqkv, parts)
+        tap_results(layer.attn.Wo, b, heads)
+        halves = {f"{b}.mlp.hook_pre": 0, f"{b}.mlp.hook_pre_linear": 1}
+        tap_parts(layer.mlp.Wi, {n: lambda out, i=i: out.chunk(2, -1)[i] for n, i in halves.items()})
+        tap_input(layer.mlp.Wo, f"{b}.mlp.hook_post")
+    tap_head(base.final_norm)
+
+
 def run(model, ids):
     """All taps of one forward pass over a list of token ids."""
     TAPS.clear()

@@ -6,6 +6,7 @@
     .venv/bin/python scripts/make_goldens.py tokens MODEL.gguf     its tokens for generated strings
     .venv/bin/python scripts/make_goldens.py greedy MODEL.gguf     how the tiny checkpoints and the demo model go on
     .venv/bin/python scripts/make_goldens.py warpers               what temperature, top-k and top-p leave
+    .venv/bin/python scripts/make_goldens.py minilm FOLDER         the demo encoder, and its tokens
 
 Everything is seeded; a second run writes the same files.
 """
@@ -17,8 +18,8 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, AddedToken
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, AddedToken
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
@@ -28,6 +29,9 @@ from golden_cases import CASES
 
 GOLDENS = Path(__file__).resolve().parent.parent / "tests" / "goldens"
 VOCAB = 272
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+WORDPIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{c}" for c in LETTERS)]
+WORDPIECES += ["the", "run", "##ing", "##ning", "tower", "##s", ",", ".", "!", "'", "北", "京"]
 
 
 def tiny_tokenizer(folder):
@@ -52,6 +56,29 @@ def tiny_tokenizer(folder):
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1))
 
 
+def wordpiece_tokenizer(folder):
+    """BERT's kind, with letters and a few pieces. Like BERT's own files it leaves the roles of the tokens unsaid."""
+    vocab = WORDPIECES
+    tokenizer = Tokenizer(models.WordPiece(vocab={t: i for i, t in enumerate(vocab)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens([AddedToken(t, special=True) for t in vocab[:5]])
+    ends = [(t, vocab.index(t)) for t in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True, "model_max_length": 64}))
+
+
+def vocab_tokenizer(folder):
+    """The same as a bare list of pieces, as the first BERT files have it."""
+    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in WORDPIECES))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
+
+
+TOKENIZERS = {"bytes": tiny_tokenizer, "wordpiece": wordpiece_tokenizer, "vocab": vocab_tokenizer}
+
+
 def randomise(model, seed):
     """Weights that matter: projections keep the size of their input, norm gains and biases are far from 1 and 0."""
     generator = torch.Generator().manual_seed(seed)
@@ -72,12 +99,23 @@ def randomise(model, seed):
 def respell(path, case):
     """Rewrites config.json the way transformers 4 spelled it."""
     config = json.loads(path.read_text())
-    rope = config.pop("rope_parameters")
-    config["rope_theta"] = rope.pop("rope_theta")
-    config["rope_scaling"] = None if rope["rope_type"] == "default" else rope
-    if "rope_key" in case:
-        rope[case["rope_key"]] = rope.pop("rope_type")
+    if callable(case["old_spelling"]):
+        case["old_spelling"](config)
+    else:
+        rope = config.pop("rope_parameters")
+        config["rope_theta"] = rope.pop("rope_theta")
+        config["rope_scaling"] = None if rope["rope_type"] == "default" else rope
+        if "rope_key" in case:
+            rope[case["rope_key"]] = rope.pop("rope_type")
     path.write_text(json.dumps(config, indent=2))
+
+
+def rename(path, names):
+    """Gives weights the names of older checkpoints."""
+    tensors = load_file(path)
+    for new, old in names.items():
+        tensors = {key.replace(new, old): value for key, value in tensors.items()}
+    save_file(tensors, path, {"format": "pt"})
 
 
 def tiny(family, name, case):
@@ -86,14 +124,14 @@ def tiny(family, name, case):
     folder.mkdir(parents=True)
     torch.manual_seed(0)
     config = case["config"]()
-    model = case.get("model", AutoModelForCausalLM.from_config)(config)
+    auto = case.get("auto", AutoModelForCausalLM)
+    model = auto.from_config(config)
     randomise(model, sum(map(ord, family + name)))
     case.get("prepare", lambda model: None)(model)
     model.to(case.get("dtype", torch.float32))
     model.save_pretrained(folder, max_shard_size=case.get("shard", "1GB"), **case.get("save", {}))
     (folder / "generation_config.json").unlink(missing_ok=True)
-    tiny_tokenizer(folder)
-    auto = AutoModel if "model" in case else AutoModelForCausalLM
+    TOKENIZERS[case.get("tokenizer", "bytes")](folder)
     model = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation="tapped").eval()
     if case.get("old_spelling"):
         respell(folder / "config.json", case)
@@ -102,11 +140,15 @@ def tiny(family, name, case):
     tensors = {}
     for i, n in enumerate(case.get("lengths", (1, 4, 11))):
         ids = [generator.randrange(VOCAB) for _ in range(n)]
+        if "inside" in case:
+            ids[n // 2] = case["inside"]
         tensors[f"{i}/ids"] = torch.tensor(ids)
         for hook, value in taps.run(model, ids).items():
             if case.get("full") or any(k in hook for k in ("resid_post", "rot_", "logits")):
                 tensors[f"{i}/{hook}"] = value
     save_file(tensors, folder / "reference.safetensors")
+    if "rename" in case:
+        rename(folder / "model.safetensors", case["rename"])
     print(family, name, len(tensors), "tensors")
 
 
@@ -228,7 +270,7 @@ def greedy(path):
     generator = random.Random(11)
     for family, cases in CASES.items():
         for name, case in cases.items():
-            if "model" in case or case.get("encoder"):
+            if case.get("auto", AutoModelForCausalLM) is not AutoModelForCausalLM:
                 continue  # no LM head
             model = AutoModelForCausalLM.from_pretrained(GOLDENS / family / name, dtype=torch.float32).eval()
             prompts = [[generator.randrange(VOCAB) for _ in range(n)] for n in (1, 5, 13)]
@@ -265,6 +307,37 @@ def warpers():
     (GOLDENS / "warpers.json").write_text(json.dumps(cases, separators=(",", ":")))
 
 
+SENTENCES = [
+    "The Eiffel Tower is in the city of Paris.",
+    "Paris is where you find the Eiffel Tower.",
+    "A residual stream is the sum of what every layer wrote.",
+    "a",
+    "",
+    "Tokenisation of UNCOMMON, hyphen-ated and accented words: naïve café, Übergröße, 東京, 🙂.",
+    "In the beginning there was a token, and the token had a position. " * 20,  # beyond what the tokenizer's file allows
+]
+
+
+def minilm(folder):
+    """Mean over the tokens of every block's output, in float64: the last is the sentence embedding before it is scaled to
+    length one."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
+    tensors = {}
+    for i, text in enumerate(SENTENCES):
+        ids = tokenizer(text)["input_ids"]
+        with torch.no_grad():
+            states = model(torch.tensor([ids]), output_hidden_states=True).hidden_states[1:]
+        tensors[f"{i}/ids"] = torch.tensor(ids)
+        tensors[f"{i}/means"] = torch.stack([s[0].mean(0) for s in states]).float()  # [layer, d_model]
+        print(repr(text[:40]), len(ids), "tokens")
+    save_file(tensors, GOLDENS / "minilm.safetensors", {"sentences": json.dumps(SENTENCES)})
+    strings = generated_strings()[::35] + ["[CLS] a [MASK] b [SEP]", "[mask]", "x" * 101, " ", "\t\n"]
+    cases = [[s, tokenizer(s)["input_ids"], tokenizer(s, add_special_tokens=False)["input_ids"]] for s in strings]
+    (GOLDENS / "minilm_tokens.json").write_text(json.dumps(cases, ensure_ascii=False, separators=(",", ":")))
+    print(len(cases), "strings")
+
+
 def main():
     match sys.argv[1:]:
         case ["tiny", *families]:
@@ -274,6 +347,8 @@ def main():
                         tiny(family, name, case)
         case ["smollm2", path]:
             smollm2(path)
+        case ["minilm", path]:
+            minilm(path)
         case ["tokens", path]:
             tokens(path)
         case ["greedy", path]:

@@ -23,8 +23,8 @@ with_server() {
   $python scripts/harness.py --binary "$binary" --model "$model" -- $python "$@" --base-url '{url}'
 }
 
-step "demo model"
-scripts/fetch_demo_model.sh
+step "demo models"
+scripts/fetch_demo_model.sh smollm2 minilm
 
 step "cargo test"
 cargo test --locked

@@ -103,7 +103,7 @@ fn tokens(request: Tokenize, tokenizer: &TextTokenizer) -> Result<Tokens, Proble
         }
         _ => return Err(Problem::at(Code::InvalidBody, "/text", "give exactly one of text, token_ids and messages")),
     };
-    let Encoded { ids, tokens, special, offsets, bos } = encoded;
+    let Encoded { ids, tokens, special, offsets, bos, n_suffix: _ } = encoded;
     let offsets = offsets.map(|o| o.into_iter().map(|(start, end)| [start, end]).collect());
     Ok(Tokens { model, n_tokens: ids.len(), token_ids: ids, tokens, special, offsets, bos: bos.into(), rendered })
 }

@@ -2,7 +2,7 @@
 //!
 //! A [`Site`] is a kind of place (`attn.hook_q`), a [`Hook`] is a site in one layer (`blocks.5.attn.hook_q`) or
 //! one outside the blocks (`logits`). Hooks order as the forward pass reaches them, which is also the order of the
-//! tensors in a blob.
+//! tensors in a blob. Post-norm blocks run `ln1` and `ln2` behind the sublayers; the order is the same for them.
 
 use std::{fmt, str::FromStr};
 
@@ -116,9 +116,9 @@ sites! {
     EmbedLnOut = Embedding, "embed_ln.hook_out", [Pos, DModel];
     /// Input of the block.
     ResidPre = Block, "hook_resid_pre", [Pos, DModel];
-    /// Denominator of the norm before attention.
+    /// Denominator of the norm before attention (post-norm: of `hook_resid_mid`).
     Ln1Scale = Block, "ln1.hook_scale", [Pos, One];
-    /// Normalised before attention, without gain and bias.
+    /// Normalised before attention (post-norm: `hook_resid_mid`), without gain and bias.
     Ln1Normalized = Block, "ln1.hook_normalized", [Pos, DModel];
     /// What attention receives.
     AttnIn = Block, "attn.hook_in", [Pos, DModel];
@@ -148,11 +148,11 @@ sites! {
     Ln1PostNormalized = Block, "ln1_post.hook_normalized", [Pos, DModel];
     /// What attention adds to the residual stream.
     AttnOut = Block, "hook_attn_out", [Pos, DModel];
-    /// Between attention and MLP.
+    /// Between attention and MLP (post-norm: the sum before the norm).
     ResidMid = Block, "hook_resid_mid", [Pos, DModel];
-    /// Denominator of the norm before the MLP.
+    /// Denominator of the norm before the MLP (post-norm: of `mlp.hook_in` + `hook_mlp_out`).
     Ln2Scale = Block, "ln2.hook_scale", [Pos, One];
-    /// Normalised before the MLP, without gain and bias.
+    /// Normalised before the MLP (post-norm: `mlp.hook_in` + `hook_mlp_out`), without gain and bias.
     Ln2Normalized = Block, "ln2.hook_normalized", [Pos, DModel];
     /// What the MLP receives.
     MlpIn = Block, "mlp.hook_in", [Pos, DModel];

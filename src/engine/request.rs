@@ -23,7 +23,7 @@ pub enum Truncate {
     Error,
     /// Drop tokens from the start, keeping a BOS token there.
     Left,
-    /// Drop tokens from the end.
+    /// Drop tokens from the end, keeping those that the tokenizer's own rule puts there.
     Right,
 }
 
@@ -228,8 +228,9 @@ fn truncate(mut encoded: Encoded, how: Truncate, n_ctx: usize, n_new: usize) -> 
             return Err(Problem::at(Code::TooManyTokens, "", detail));
         }
         Truncate::Right => {
-            encoded.ids.truncate(room);
-            encoded.tokens.truncate(room);
+            let end = n - encoded.n_suffix.min(room);
+            encoded.ids.drain(end - excess..end);
+            encoded.tokens.drain(end - excess..end);
         }
         Truncate::Left => {
             // A BOS token at the start stays there: the model expects it.

@@ -71,17 +71,36 @@ impl Architecture {
 pub struct Embedding {
     /// Factor of the token embedding.
     pub scale: Option<f32>,
-    /// Learned positions: position p reads row `p + offset`.
+    /// Learned positions.
     pub positions: Option<LearnedPositions>,
+    /// Rows of the table of token types; every input is of the first type.
+    pub token_types: Option<usize>,
     /// Whether a norm follows.
     pub norm: bool,
 }
 
-/// A table of learned position embeddings.
+/// A table of learned position embeddings: position p reads row `p + offset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LearnedPositions {
     /// Row of position 0.
     pub offset: usize,
+    /// A token that takes no position: it reads the row before that of position 0, and the tokens behind it are counted
+    /// without it (RoBERTa).
+    pub padding: Option<u32>,
+}
+
+impl LearnedPositions {
+    /// The row that each token of an input reads.
+    pub fn rows(self, token_ids: &[u32]) -> impl Iterator<Item = usize> {
+        let mut next = self.offset;
+        token_ids.iter().map(move |id| {
+            if self.padding == Some(*id) {
+                return self.offset - 1;
+            }
+            next += 1;
+            next - 1
+        })
+    }
 }
 
 /// The kind of a model's norms.
@@ -112,6 +131,8 @@ pub enum Residual {
     Sequential,
     /// `x += attn(ln1(x)) + mlp(ln2(x))`, or `mlp(ln1(x))` where a layer has no second norm.
     Parallel,
+    /// `x = ln1(x + attn(x)); x = ln2(x + mlp(x))`.
+    PostNorm,
 }
 
 /// One block.
@@ -119,13 +140,14 @@ pub enum Residual {
 pub struct Layer {
     /// Index of its rotary table; `None` for a layer without rotary positions.
     pub rope: Option<usize>,
-    /// Sliding window: a query sees keys with `key > query - window`.
+    /// Sliding window: a query sees keys with `key > query - window`; where attention is not causal, those within
+    /// `window / 2` on both sides.
     pub window: Option<usize>,
-    /// Norm before attention.
+    /// Norm before attention; after its sum with the residual stream in post-norm blocks, which have it always.
     pub ln1: bool,
     /// Norm of the output of attention.
     pub ln1_post: bool,
-    /// Norm before the MLP.
+    /// Norm before the MLP; after its sum with the residual stream in post-norm blocks, which have it always.
     pub ln2: bool,
     /// Norm of the output of the MLP.
     pub ln2_post: bool,
@@ -134,7 +156,7 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// Norms before both sublayers, full attention, the first rotary table, a dense MLP.
+    /// Norms before (or in post-norm blocks after) both sublayers, full attention, the first rotary table, a dense MLP.
     pub const PRE_NORM: Self =
         Self { rope: Some(0), window: None, ln1: true, ln1_post: false, ln2: true, ln2_post: false, sparse: false };
 }
@@ -171,6 +193,8 @@ pub struct Experts {
 pub struct Unembedding {
     /// Whether it is the token embedding.
     pub tied: bool,
+    /// A projection `[d_model, d_model]`, this activation and a norm come first (masked language models).
+    pub transform: Option<Activation>,
     /// Factor of the logits.
     pub scale: Option<f32>,
     /// Logits become `cap · tanh(logit / cap)`.

@@ -49,7 +49,7 @@ fn sites(a: &Architecture) -> Vec<SiteLayers> {
 fn outside(a: &Architecture, site: Site) -> bool {
     match site {
         Site::PosEmbed => a.embedding.positions.is_some(),
-        Site::TypeEmbed => false,
+        Site::TypeEmbed => a.embedding.token_types.is_some(),
         Site::EmbedLnOut => a.embedding.norm,
         Site::LnFinalScale | Site::LnFinalNormalized | Site::FinalNorm => a.final_norm,
         Site::Logits => a.unembedding.is_some(),
@@ -65,7 +65,7 @@ fn in_layer(a: &Architecture, l: usize, site: Site) -> bool {
         Site::Ln1PostScale | Site::Ln1PostNormalized => layer.ln1_post,
         Site::Ln2Scale | Site::Ln2Normalized => layer.ln2,
         Site::Ln2PostScale | Site::Ln2PostNormalized => layer.ln2_post,
-        Site::ResidMid => a.residual == Residual::Sequential,
+        Site::ResidMid => a.residual != Residual::Parallel,
         Site::MlpPre | Site::MlpPost => !sparse,
         Site::MlpPreLinear => !sparse && a.gated,
         Site::RouterLogits | Site::ExpertWeights | Site::ExpertIndices => sparse,

@@ -179,6 +179,12 @@ impl Config {
         self.count_opt(key)?.ok_or_else(|| self.refuse(key, "is missing"))
     }
 
+    /// An index into the vocabulary, or `default` where the key is absent.
+    pub fn index_or(&self, key: &str, default: u32) -> Result<u32, LoadError> {
+        let get = |v: &Value| v.as_u64().filter(|n| *n < 1 << 31).and_then(|n| u32::try_from(n).ok());
+        Ok(self.typed(key, "an index", get)?.unwrap_or(default))
+    }
+
     /// A finite number, if the key is there.
     pub fn number_opt(&self, key: &str) -> Result<Option<f64>, LoadError> {
         self.typed(key, "a number", |v| v.as_f64().filter(|n| n.is_finite()))

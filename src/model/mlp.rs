@@ -40,7 +40,7 @@ impl Mlp {
     ) -> Result<Self, LoadError> {
         let d = a.d_model;
         let norm = |name: &str| load_norm(checkpoint, a.norm, name, d);
-        let ln = layer.ln2.then(|| norm(&sources.ln2)).transpose()?;
+        let ln = (layer.ln2 && a.residual != Residual::PostNorm).then(|| norm(&sources.ln2)).transpose()?;
         let kind = match (a.experts_of(layer), &sources.experts) {
             (Some(spec), Some(experts)) => Kind::Sparse(Sparse::load(a, spec, experts, checkpoint)?),
             _ => {
@@ -88,7 +88,7 @@ impl Mlp {
                 let taps = [place.hook(Site::Ln2Scale), place.hook(Site::Ln2Normalized)];
                 tapped_norm(norm, d, &stream.x, mlp_in, spare, taps, set, recorder)?;
             }
-            (None, Residual::Sequential, _) => mlp_in.copy_from_slice(&stream.x),
+            (None, Residual::Sequential | Residual::PostNorm, _) => mlp_in.copy_from_slice(&stream.x),
             (None, Residual::Parallel, RowSet::All) => mlp_in.copy_from_slice(normed),
             (None, Residual::Parallel, RowSet::Wanted) => {
                 elementwise::gather_rows(normed, d, &stream.packing.wanted_tokens, mlp_in);

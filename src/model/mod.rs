@@ -20,12 +20,14 @@ mod history;
 mod hub;
 mod mlp;
 pub mod ops;
+mod outlet;
 mod packing;
 mod recorder;
 mod rope;
 mod rotary;
 mod sources;
 pub mod tokenizer;
+mod transform;
 mod transformer;
 
 use std::{

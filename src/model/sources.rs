@@ -157,18 +157,21 @@ impl LinearSource {
     }
 }
 
-/// Reads the norm `{name}.weight` / `{name}.bias` over `d` numbers.
+/// Reads the norm `{name}.weight` / `{name}.bias` over `d` numbers. Old BERT checkpoints call them gamma and beta.
 pub fn load_norm(checkpoint: &Checkpoint, kind: NormKind, name: &str, d: usize) -> Result<Norm, LoadError> {
-    let read = |part: &str| checkpoint.whole(&format!("{name}.{part}"), &[d]);
+    let read = |part: &str, old: &str| {
+        let [part, old] = [part, old].map(|part| format!("{name}.{part}"));
+        checkpoint.whole(if checkpoint.has(&old) { &old } else { &part }, &[d])
+    };
     Ok(match kind {
         NormKind::Rms { eps, gain_offset } => {
-            let mut gain = read("weight")?;
+            let mut gain = read("weight", "gamma")?;
             gain.iter_mut().for_each(|g| *g += gain_offset);
             Norm::Rms(Rms { gain, eps })
         }
         NormKind::Layer { eps, gain, bias } => Norm::Layer(LayerNorm {
-            gain: if gain { Some(read("weight")?) } else { None },
-            bias: if bias { Some(read("bias")?) } else { None },
+            gain: if gain { Some(read("weight", "gamma")?) } else { None },
+            bias: if bias { Some(read("bias", "beta")?) } else { None },
             eps,
         }),
     })
@@ -180,14 +183,27 @@ pub struct Sources {
     pub embed: String,
     /// Learned positions `[n_ctx + offset, d_model]`.
     pub positions: Option<String>,
+    /// Token types `[token_types, d_model]`.
+    pub token_types: Option<String>,
     /// Norm after the embedding, without `.weight`.
     pub embed_norm: Option<String>,
     /// Norm after the last block.
     pub final_norm: String,
-    /// The unembedding, unless tied.
+    /// What comes between the last block and the unembedding of a masked language model.
+    pub transform: Option<TransformSources>,
+    /// The unembedding; of a tied one only the bias is looked up.
     pub unembed: LinearSource,
     /// The weights of block l.
     pub layer: Box<dyn Fn(usize) -> LayerSources>,
+}
+
+/// Where the transform before an unembedding is.
+#[derive(Debug, Clone)]
+pub struct TransformSources {
+    /// The projection `[d_model, d_model]`.
+    pub dense: LinearSource,
+    /// The norm, without `.weight`.
+    pub norm: String,
 }
 
 /// Where the weights of one block are. Norms are named without `.weight`; those the architecture does not have are

@@ -12,6 +12,7 @@ use super::{
     recorder::Recorder,
     rotary::{Rotary, Turn},
     sources::{Sources, load_norm},
+    transform::Transform,
 };
 use crate::domain::{Hook, Site};
 
@@ -23,10 +24,13 @@ pub struct Transformer {
     embed: Option<Vec<f32>>,
     /// `[n_ctx + offset, d_model]`.
     positions: Option<Vec<f32>>,
+    /// `[d_model]`: the token type of every input.
+    token_type: Option<Vec<f32>>,
     embed_norm: Option<Norm>,
     blocks: Vec<Block>,
     rotaries: Vec<Rotary>,
     final_norm: Option<Norm>,
+    transform: Option<Transform>,
     unembed: Option<Linear>,
 }
 
@@ -96,6 +100,10 @@ impl Transformer {
             (Some(name), Some(p)) => Some(checkpoint.whole(name, &[a.n_ctx + p.offset, d])?),
             _ => None,
         };
+        let token_type = match (&sources.token_types, a.embedding.token_types) {
+            (Some(name), Some(rows)) => Some(checkpoint.whole(name, &[rows, d])?[..d].to_vec()),
+            _ => None,
+        };
         let embed_norm = match &sources.embed_norm {
             Some(name) if a.embedding.norm => Some(load_norm(checkpoint, a.norm, name, d)?),
             _ => None,
@@ -105,8 +113,23 @@ impl Transformer {
             .map(|(l, layer)| Block::load(a, *layer, &(sources.layer)(l), checkpoint))
             .collect::<Result<_, _>>()?;
         let final_norm = if a.final_norm { Some(load_norm(checkpoint, a.norm, &sources.final_norm, d)?) } else { None };
+        let transform = match (&sources.transform, a.unembedding.and_then(|u| u.transform)) {
+            (Some(sources), Some(activation)) => Some(Transform::load(a, activation, sources, checkpoint)?),
+            _ => None,
+        };
         let rotaries = a.ropes.iter().map(|r| Rotary::new(r.clone(), a.n_ctx, a.rope_interleaved)).collect();
-        Ok(Self { embed, positions, embed_norm, blocks, rotaries, final_norm, unembed, architecture })
+        Ok(Self {
+            embed,
+            positions,
+            token_type,
+            embed_norm,
+            blocks,
+            rotaries,
+            final_norm,
+            transform,
+            unembed,
+            architecture,
+        })
     }
 
     /// What it computes.
@@ -141,15 +164,13 @@ impl Transformer {
             if cancelled() {
                 return Err(ForwardError::Cancelled);
             }
-            let before = l.checked_sub(1).map_or(Hook::global(Site::EmbedLnOut), |l| Hook::block(Site::ResidPost, l));
-            if recorder.done_after(before) {
+            if recorder.done() {
                 return Ok(());
             }
             let last = l + 1 == self.blocks.len() || recorder.done_after(Hook::block(Site::ResidPost, l));
             block.forward(&self.architecture, l, last, &mut stream, recorder)?;
         }
-        let after = self.blocks.len().checked_sub(1).map(|l| Hook::block(Site::ResidPost, l));
-        if after.is_some_and(|hook| recorder.done_after(hook)) {
+        if recorder.done() {
             return Ok(());
         }
         if cancelled() {
@@ -182,12 +203,17 @@ impl Transformer {
         recorder.tap(Hook::global(Site::Embed), &x, RowSet::All)?;
         if let (Some(table), Some(spec)) = (&self.positions, self.architecture.embedding.positions) {
             let mut learned = vec![0.0; x.len()];
-            for (position, row) in packing.all.positions.iter().zip(learned.chunks_exact_mut(d)) {
-                let at = (*position as usize + spec.offset) * d;
-                row.copy_from_slice(&table[at..at + d]);
+            let rows = batch.inputs.iter().flat_map(|i| spec.rows(i.token_ids));
+            for (at, row) in rows.zip(learned.chunks_exact_mut(d)) {
+                row.copy_from_slice(&table[at * d..(at + 1) * d]);
             }
             recorder.tap(Hook::global(Site::PosEmbed), &learned, RowSet::All)?;
             elementwise::add_assign(&mut x, &learned);
+        }
+        if let Some(row) = &self.token_type {
+            let types = row.repeat(packing.n_tokens());
+            recorder.tap(Hook::global(Site::TypeEmbed), &types, RowSet::All)?;
+            elementwise::add_assign(&mut x, &types);
         }
         if let Some(norm) = &self.embed_norm {
             let mut normed = vec![0.0; x.len()];
@@ -214,6 +240,9 @@ impl Transformer {
         recorder.compute(hook, self.architecture.d_vocab, stream.set, &mut |rows, out| {
             gathered.resize(rows.len() * d, 0.0);
             elementwise::gather_rows(x, d, rows, gathered);
+            if let Some(transform) = &self.transform {
+                transform.apply(gathered);
+            }
             unembed.forward(gathered, out);
             if let Some(scale) = spec.scale {
                 elementwise::scale(out, scale);

@@ -2,8 +2,9 @@
 
 mod api_caches;
 mod api_compare;
-mod api_generate;
+mod api_encoders;
 mod api_experts;
+mod api_generate;
 mod api_runs;
 mod api_system;
 mod api_tensors;
@@ -12,6 +13,7 @@ mod model_generate;
 mod model_goldens;
 mod model_invariants;
 mod model_loading;
+mod model_minilm;
 mod model_smollm2;
 mod model_support;
 mod model_tokenizer;

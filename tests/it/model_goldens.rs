@@ -81,6 +81,8 @@ macro_rules! families {
 }
 
 families! {
+    bert
+    distilbert
     gemma
     gemma2
     gemma3_text
@@ -90,6 +92,7 @@ families! {
     llama
     mistral
     mixtral
+    modernbert
     olmo
     olmo2
     olmoe
@@ -99,6 +102,7 @@ families! {
     qwen2_moe
     qwen3
     qwen3_moe
+    roberta
     smollm3
     stablelm
     starcoder2

@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path};
 
-use residuum::model::{LoadOptions, Model};
+use residuum::{
+    domain::Site,
+    model::{LoadOptions, Model},
+};
 use serde_json::{Value, json};
 
 use crate::model_support::{goldens, load_golden, smollm2_path};
@@ -112,6 +115,52 @@ fn the_number_of_experts_has_two_spellings() {
     let sparse = load_golden(&goldens().join("qwen2_moe/shared_expert"));
     assert_eq!(sparse.info().d_mlp, 20);
     assert!(sparse.info().layers_with(residuum::domain::Site::MlpPost).is_none());
+}
+
+#[test]
+fn encoders_that_are_something_else_are_refused() {
+    let cases: &[(&str, &str, Value, &str)] = &[
+        ("bert/masked_lm", "is_decoder", json!(true), "`is_decoder` is true; only false is understood"),
+        ("bert/masked_lm", "add_cross_attention", json!(true), "`add_cross_attention` is true"),
+        ("bert/masked_lm", "position_embedding_type", json!("relative_key"), "`position_embedding_type` is \"relative"),
+        ("bert/masked_lm", "num_attention_heads", json!(5), "`num_attention_heads` is 5, which does not divide 32"),
+        ("roberta/masked_lm", "is_decoder", json!(true), "`is_decoder` is true"),
+        ("roberta/masked_lm", "pad_token_id", json!(63), "`max_position_embeddings` is 64, no more than"),
+        ("distilbert/masked_lm", "n_heads", json!(5), "`n_heads` is 5, which does not divide 32"),
+        ("distilbert/masked_lm", "dim", Value::Null, "`dim` is missing"),
+        ("modernbert/masked_lm", "layer_types", json!(["full_attention"]), "`layer_types` has 1 entries for 3 layers"),
+        ("modernbert/masked_lm", "head_dim", json!(4), "`head_dim` is not understood"),
+    ];
+    for (checkpoint, key, value, expected) in cases {
+        let dir = copy(checkpoint);
+        change_config(dir.path(), |c| c[*key] = value.clone());
+        let error = refusal(dir.path());
+        assert!(error.contains("config.json: ") && error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_head_that_is_named_must_be_there() {
+    let dir = copy("bert/base_model_old_names");
+    assert!(load_golden(dir.path()).info().layers_with(Site::Logits).is_none());
+    change_config(dir.path(), |c| c["architectures"] = json!(["BertForMaskedLM"]));
+    assert!(refusal(dir.path()).contains("tensor `cls.predictions.bias` is missing"));
+}
+
+#[test]
+fn a_list_of_pieces_is_read_as_berts_or_not_at_all() {
+    let write = |dir: &Path, file: &str, text: &str| fs::write(dir.join(file), text).unwrap();
+    for (file, text, expected) in [
+        ("tokenizer_config.json", r#"{"tokenizer_class": "BertJapaneseTokenizer"}"#, "`tokenizer_class` is \"BertJap"),
+        ("tokenizer_config.json", r#"{"do_basic_tokenize": false}"#, "`do_basic_tokenize` is false"),
+        ("tokenizer_config.json", r#"{"do_lower_case": "yes"}"#, "`do_lower_case` is \"yes\", not true or false"),
+        ("vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[MASK]\na\n", "vocab.txt: lacks the sep_token \"[SEP]\""),
+    ] {
+        let dir = copy("bert/base_model_old_names");
+        write(dir.path(), file, text);
+        let error = refusal(dir.path());
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
 #[test]
@@ -233,5 +282,5 @@ fn the_description_of_a_model_is_that_of_its_checkpoint() {
     // Embedding and unembedding, per block four attention and three MLP projections and two norms, the final norm.
     assert_eq!(info.n_params, 2 * 272 * 32 + 3 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48 + 2 * 32) + 32);
     let base = load_golden(&goldens().join("llama/base_model"));
-    assert!(base.info().layers_with(residuum::domain::Site::Logits).is_none());
+    assert!(base.info().layers_with(Site::Logits).is_none());
 }

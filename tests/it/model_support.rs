@@ -48,6 +48,13 @@ pub fn smollm2() -> &'static Model {
     })
 }
 
+/// The folder of the demo encoder.
+pub fn minilm_path() -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/all-MiniLM-L6-v2");
+    assert!(path.is_dir(), "{} is missing: run scripts/fetch_demo_model.sh minilm", path.display());
+    path
+}
+
 /// Collects what a forward pass hands out, and checks the order it is promised in.
 pub struct Collected {
     layout: PackLayout,

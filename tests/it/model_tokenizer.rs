@@ -81,6 +81,36 @@ fn a_chat_uses_the_models_template_and_gets_no_second_bos() {
 }
 
 #[test]
+fn berts_tokens_stand_between_cls_and_sep() {
+    // A tokenizer.json, and a bare list of pieces; neither says which token is which.
+    for checkpoint in ["bert/masked_lm", "bert/base_model_old_names"] {
+        let model = load_golden(&goldens().join(checkpoint));
+        let t = model.tokenizer();
+        assert!(t.adds_bos(), "{checkpoint}");
+        assert_eq!(t.bos_token(), Some((2, "[CLS]")));
+        let own = t.encode("Running, the towers! 北京", None).unwrap();
+        assert_eq!(
+            own.tokens,
+            ["[CLS]", "run", "##ning", ",", "the", "tower", "##s", "!", "北", "京", "[SEP]"],
+            "{checkpoint}"
+        );
+        assert_eq!((own.special[0], own.special[1], own.special[10], own.n_suffix), (true, false, true, 1));
+        assert_eq!(own.offsets.as_ref().unwrap()[..4], [(0, 0), (0, 3), (3, 7), (7, 8)]);
+        assert_eq!(own.offsets.as_ref().unwrap()[10], (0, 0));
+        assert_eq!(decision(&own), (None, true, true));
+        assert_eq!(t.encode("Running, the towers! 北京", Some(true)).unwrap().ids, own.ids);
+        let bare = t.encode("Running, the towers! 北京", Some(false)).unwrap();
+        assert_eq!((bare.ids.as_slice(), decision(&bare)), (&own.ids[1..10], (Some(false), false, false)));
+        assert_eq!(bare.n_suffix, 0);
+        // The text brings its own.
+        let brought = t.encode("[CLS] the [MASK]", None).unwrap();
+        assert_eq!(brought.tokens, ["[CLS]", "the", "[MASK]", "[SEP]"]);
+        assert_eq!(decision(&brought), (None, true, false));
+        assert_eq!(t.encode("~", None).unwrap().tokens, ["[CLS]", "[UNK]", "[SEP]"]);
+    }
+}
+
+#[test]
 fn partial_characters_show_as_replacements() {
     let t = tokenizer();
     let encoded = t.encode("é", Some(false)).unwrap();

@@ -34,6 +34,7 @@ pub fn golden(path: &str) -> PathBuf {
 pub struct TestApp {
     app: Option<App>,
     router: Router,
+    checkpoint: &'static str,
     folder: TempDir,
     limits: Limits,
     api: ApiConfig,
@@ -79,6 +80,13 @@ impl TestApp {
         Self::with(Limits::default(), ApiConfig::default()).await
     }
 
+    /// A server of another tiny checkpoint.
+    pub async fn serving(checkpoint: &'static str) -> Self {
+        let mut this = Self::started(checkpoint, Limits::default(), ApiConfig::default()).await;
+        this.load().await;
+        this
+    }
+
     pub async fn with(limits: Limits, api: ApiConfig) -> Self {
         let mut this = Self::unloaded(limits, api).await;
         this.load().await;
@@ -96,14 +104,18 @@ impl TestApp {
 
     /// A server whose model has not been loaded yet.
     pub async fn unloaded(limits: Limits, api: ApiConfig) -> Self {
+        Self::started("llama/gqa_tied", limits, api).await
+    }
+
+    async fn started(checkpoint: &'static str, limits: Limits, api: ApiConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let app = App::start(&config(&folder, &limits, &api)).await.unwrap();
-        Self { router: app.router(), app: Some(app), folder, limits, api }
+        let app = App::start(&config(checkpoint, &folder, &limits, &api)).await.unwrap();
+        Self { router: app.router(), app: Some(app), checkpoint, folder, limits, api }
     }
 
     pub async fn load(&mut self) {
         let engine = self.app.as_ref().unwrap().engine().clone();
-        engine.load(sources(), LoadOptions::default()).await.unwrap();
+        engine.load(sources(self.checkpoint), LoadOptions::default()).await.unwrap();
     }
 
     pub fn data_dir(&self) -> &std::path::Path {
@@ -117,7 +129,7 @@ impl TestApp {
 
     /// A new server on the same folder.
     pub async fn start_again(&mut self) {
-        let app = App::start(&config(&self.folder, &self.limits, &self.api)).await.unwrap();
+        let app = App::start(&config(self.checkpoint, &self.folder, &self.limits, &self.api)).await.unwrap();
         self.router = app.router();
         self.app = Some(app);
     }
@@ -187,15 +199,15 @@ pub fn request(method: Method, uri: &str, headers: &[(&str, &str)], body: Body) 
     headers.iter().fold(builder, |b, (name, value)| b.header(*name, *value)).body(body).unwrap()
 }
 
-fn sources() -> Vec<ModelSource> {
-    vec![ModelSource { id: MODEL.to_owned(), path: golden("llama/gqa_tied") }]
+fn sources(checkpoint: &str) -> Vec<ModelSource> {
+    vec![ModelSource { id: MODEL.to_owned(), path: golden(checkpoint) }]
 }
 
-fn config(folder: &TempDir, limits: &Limits, api: &ApiConfig) -> Config {
+fn config(checkpoint: &str, folder: &TempDir, limits: &Limits, api: &ApiConfig) -> Config {
     Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         data_dir: folder.path().to_owned(),
-        models: sources(),
+        models: sources(checkpoint),
         load: LoadOptions::default(),
         limits: limits.clone(),
         api: api.clone(),

@@ -90,8 +90,8 @@ pub struct CacheHook {
     pub axes: Vec<&'static str>,
     /// Stored type.
     pub dtype: &'static str,
-    /// For `hook_resid_post`: the index in transformers' `hidden_states` that equals it, where one does. The last
-    /// one there is after the final norm, so the last block's output is none of them.
+    /// For `hook_resid_post`: the index in transformers' `hidden_states` that is sure to equal it, if any. The last
+    /// one there is after the final norm in models that have one; for the last block's output none is given.
     pub hf_hidden_states_index: Option<usize>,
 }
 

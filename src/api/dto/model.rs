@@ -12,8 +12,9 @@ use crate::{domain::ModelInfo, model::TextTokenizer};
 #[schema(as = Model, example = json!({
     "id": "smollm2-135m", "status": "ready", "architecture": "llama",
     "fingerprint": "d18fcfc1a1be850dc2dee03adf277d2a72baf4de46a48a9ede5add0976bdcc9e", "n_layers": 30, "d_model": 576,
-    "n_heads": 9, "n_kv_heads": 3, "d_head": 64, "d_mlp": 1536, "d_vocab": 49152, "n_ctx": 8192, "n_params": 134515008,
-    "weights_dtype": "Q4_1+Q8_0+float32", "compute_dtype": "float32", "device": "cpu",
+    "n_heads": 9, "n_kv_heads": 3, "d_head": 64, "d_mlp": 1536, "d_vocab": 49152, "n_ctx": 8192,
+    "bidirectional": false, "n_params": 134515008, "weights_dtype": "Q4_1+Q8_0+float32",
+    "compute_dtype": "float32", "device": "cpu",
     "bos": {"adds_bos": false, "token_id": 1, "token": "<|im_start|>", "transformer_lens_adds_bos": true},
     "has_chat_template": true,
     "hooks": [{"hook": "blocks.0.hook_resid_post", "layer": 0, "shape": [null, 576], "axes": ["pos", "d_model"]}]
@@ -51,6 +52,8 @@ pub struct ModelDetails {
     pub d_vocab: usize,
     /// Longest input in tokens.
     pub n_ctx: usize,
+    /// Whether each token sees those behind it too, as in encoders; `positions` then default to the mean.
+    pub bidirectional: bool,
     /// Parameters.
     pub n_params: u64,
     /// Type of the checkpoint's weights.
@@ -126,6 +129,7 @@ impl ModelDto {
             d_mlp: info.d_mlp,
             d_vocab: info.d_vocab,
             n_ctx: info.n_ctx,
+            bidirectional: info.bidirectional,
             n_params: info.n_params,
             weights_dtype: info.weights_dtype.clone(),
             compute_dtype: info.compute_dtype.clone(),
@@ -148,8 +152,9 @@ impl ModelDto {
 #[schema(example = json!({"items": [{
     "id": "smollm2-135m", "status": "ready", "architecture": "llama",
     "fingerprint": "d18fcfc1a1be850dc2dee03adf277d2a72baf4de46a48a9ede5add0976bdcc9e", "n_layers": 30, "d_model": 576,
-    "n_heads": 9, "n_kv_heads": 3, "d_head": 64, "d_mlp": 1536, "d_vocab": 49152, "n_ctx": 8192, "n_params": 134515008,
-    "weights_dtype": "Q4_1+Q8_0+float32", "compute_dtype": "float32", "device": "cpu",
+    "n_heads": 9, "n_kv_heads": 3, "d_head": 64, "d_mlp": 1536, "d_vocab": 49152, "n_ctx": 8192,
+    "bidirectional": false, "n_params": 134515008, "weights_dtype": "Q4_1+Q8_0+float32",
+    "compute_dtype": "float32", "device": "cpu",
     "bos": {"adds_bos": false, "token_id": 1, "token": "<|im_start|>", "transformer_lens_adds_bos": true},
     "has_chat_template": true}], "next_cursor": null}))]
 pub struct Models {
@@ -177,7 +182,8 @@ pub struct Tokenize {
     pub add_generation_prompt: Option<bool>,
     /// Further variables for the chat template.
     pub template_kwargs: Option<Map<String, Value>>,
-    /// Beginning-of-sequence token: null leaves it to the tokenizer.
+    /// Beginning-of-sequence token (of BERT `[CLS]`): null leaves it to the tokenizer, true makes sure there is one,
+    /// false leaves out all special tokens that the tokenizer would add to text.
     pub prepend_bos: Option<bool>,
 }
 

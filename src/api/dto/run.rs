@@ -45,7 +45,8 @@ pub struct CreateRun {
     #[serde(default)]
     #[schema(value_type = CaptureDto)]
     pub capture: Object<CaptureDto>,
-    /// Beginning-of-sequence token: null leaves it to the tokenizer.
+    /// Beginning-of-sequence token (of BERT `[CLS]`): null leaves it to the tokenizer, true makes sure there is one,
+    /// false leaves out all special tokens that the tokenizer would add to text.
     pub prepend_bos: Option<bool>,
     /// What to do with inputs longer than the context.
     #[schema(value_type = Option<TruncateSchema>)]
@@ -129,7 +130,7 @@ pub enum TruncateSchema {
     Error,
     /// Drop tokens from the start, keeping a BOS token there.
     Left,
-    /// Drop tokens from the end.
+    /// Drop tokens from the end, keeping those that the tokenizer's own rule puts there.
     Right,
 }
 

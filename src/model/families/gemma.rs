@@ -4,6 +4,7 @@
 use super::{
     Family, float_opt, layer_windows,
     llama::{self, Defaults},
+    ropes_by_kind,
 };
 use crate::model::{
     architecture::{Architecture, NormKind, QkNorm},
@@ -58,14 +59,7 @@ pub fn gemma3(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
 fn two_ropes(config: &Config, d_head: usize) -> Result<Vec<Rope>, LoadError> {
     let (global, local) = (config.number_or("rope_theta", 1e6)?, config.number_or("rope_local_base_freq", 1e4)?);
     let old = config.object_opt("rope_scaling")?;
-    let Some(new) = config.object_opt("rope_parameters")? else {
-        let full = Rope::from_parameters(config, old.as_ref(), d_head, global, 1.0)?;
-        return Ok(vec![full, Rope::from_parameters(config, None, d_head, local, 1.0)?]);
-    };
-    let (full, sliding) = (new.object_opt("full_attention")?, new.object_opt("sliding_attention")?);
-    new.finish()?;
-    let full = Rope::from_parameters(config, full.as_ref(), d_head, global, 1.0)?;
-    Ok(vec![full, Rope::from_parameters(config, sliding.as_ref(), d_head, local, 1.0)?])
+    ropes_by_kind(config, d_head, [global, local], [old.as_ref(), None])
 }
 
 fn architecture(config: &Config, checkpoint: &Checkpoint, defaults: &Defaults) -> Result<Architecture, LoadError> {

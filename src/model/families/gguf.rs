@@ -52,8 +52,10 @@ pub fn from_gguf(file: &GgufFile) -> Result<Family, LoadError> {
     let sources = Sources {
         embed: "token_embd.weight".to_owned(),
         positions: None,
+        token_types: None,
         embed_norm: None,
         final_norm: "output_norm".to_owned(),
+        transform: None,
         unembed: LinearSource::new("output", false),
         layer: Box::new(move |l| layer_sources(l, d_head)),
     };

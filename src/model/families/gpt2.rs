@@ -31,7 +31,7 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
         d_mlp: config.count_opt("n_inner")?.unwrap_or(4 * d_model),
         d_vocab: config.count("vocab_size")?,
         n_ctx: config.count("n_positions")?,
-        embedding: Embedding { positions: Some(LearnedPositions { offset: 0 }), ..Embedding::default() },
+        embedding: Embedding { positions: Some(LearnedPositions { offset: 0, padding: None }), ..Embedding::default() },
         norm,
         residual: Residual::Sequential,
         layers: vec![Layer { rope: None, ..Layer::PRE_NORM }; config.count("n_layer")?],
@@ -55,8 +55,10 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
     let sources = Sources {
         embed: format!("{prefix}wte.weight"),
         positions: Some(format!("{prefix}wpe.weight")),
+        token_types: None,
         embed_norm: None,
         final_norm: format!("{prefix}ln_f"),
+        transform: None,
         unembed: LinearSource::new("lm_head", false),
         layer: Box::new(move |l| layer_sources(&format!("{blocks}{l}."), d_model)),
     };

@@ -55,8 +55,10 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
     let sources = Sources {
         embed: format!("{prefix}embed_in.weight"),
         positions: None,
+        token_types: None,
         embed_norm: None,
         final_norm: format!("{prefix}final_layer_norm"),
+        transform: None,
         unembed: LinearSource::new("embed_out", false),
         layer: Box::new(move |l| layer_sources(&format!("{blocks}{l}."), d_model, d_head, bias)),
     };

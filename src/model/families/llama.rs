@@ -46,8 +46,10 @@ pub fn named(
     let sources = Sources {
         embed: format!("{prefix}embed_tokens.weight"),
         positions: None,
+        token_types: None,
         embed_norm: None,
         final_norm: format!("{prefix}norm"),
+        transform: None,
         unembed: LinearSource::new("lm_head", false),
         layer: Box::new(move |l| layer(&format!("{blocks}{l}."))),
     };

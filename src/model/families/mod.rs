@@ -1,5 +1,8 @@
 //! Families: from a checkpoint's configuration to an [`Architecture`] and the names of its weights.
 
+mod bert;
+mod distilbert;
+mod encoder;
 mod experts;
 mod gemma;
 mod gguf;
@@ -9,6 +12,7 @@ mod granite;
 mod llama;
 mod mistral;
 mod mixtral;
+mod modernbert;
 mod olmo;
 mod olmoe;
 mod phi;
@@ -25,6 +29,7 @@ use super::{
     config::Config,
     error::LoadError,
     ops::activation::Activation,
+    rope::Rope,
     sources::Sources,
 };
 
@@ -43,6 +48,8 @@ type Understand = fn(&Config, &Checkpoint) -> Result<Family, LoadError>;
 
 /// The `model_type`s that can be loaded from a Hugging Face folder, and who understands them.
 const FAMILIES: &[(&str, Understand)] = &[
+    ("bert", bert::bert),
+    ("distilbert", distilbert::family),
     ("gemma", gemma::gemma),
     ("gemma2", gemma::gemma2),
     ("gemma3_text", gemma::gemma3),
@@ -52,6 +59,7 @@ const FAMILIES: &[(&str, Understand)] = &[
     ("llama", llama::family),
     ("mistral", mistral::family),
     ("mixtral", mixtral::family),
+    ("modernbert", modernbert::family),
     ("olmo", olmo::olmo),
     ("olmo2", olmo::olmo2),
     ("olmoe", olmoe::family),
@@ -61,6 +69,7 @@ const FAMILIES: &[(&str, Understand)] = &[
     ("qwen2_moe", qwen_moe::qwen2),
     ("qwen3", qwen::qwen3),
     ("qwen3_moe", qwen_moe::qwen3),
+    ("roberta", bert::roberta),
     ("smollm3", smollm3::family),
     ("stablelm", stablelm::family),
     ("starcoder2", starcoder2::family),
@@ -143,6 +152,25 @@ fn clip(config: &Config) -> Result<Option<f32>, LoadError> {
         Some(limit) if limit <= 0.0 => Err(config.refuse("clip_qkv", format!("is {limit}, not a positive number"))),
         limit => Ok(limit),
     }
+}
+
+/// The rotary tables of full and of sliding layers: under their kinds in `rope_parameters`, or, as transformers 4
+/// spelled it, these bases with the parameters `old`.
+fn ropes_by_kind(
+    config: &Config,
+    d_head: usize,
+    thetas: [f64; 2],
+    old: [Option<&Config>; 2],
+) -> Result<Vec<Rope>, LoadError> {
+    let new = config.object_opt("rope_parameters")?;
+    let new = new.as_ref().map(|new| {
+        let kinds = [new.object_opt("full_attention")?, new.object_opt("sliding_attention")?];
+        new.finish().map(|()| kinds)
+    });
+    let new = new.transpose()?;
+    let parameters = new.as_ref().map_or(old, |kinds| kinds.each_ref().map(Option::as_ref));
+    let rope = |(parameters, theta)| Rope::from_parameters(config, parameters, d_head, theta, 1.0);
+    parameters.into_iter().zip(thetas).map(rope).collect()
 }
 
 /// The sliding window of each layer: `layer_types` decides where it is given, else `slides`.

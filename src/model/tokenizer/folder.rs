@@ -1,38 +1,45 @@
-//! The tokenizer of a Hugging Face folder: `tokenizer.json`, and what `tokenizer_config.json` adds.
+//! The tokenizer of a Hugging Face folder: `tokenizer.json` (or BERT's `vocab.txt`), and what `tokenizer_config.json`
+//! adds.
 
 use std::{collections::BTreeMap, path::Path};
 
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-use super::{Settings, TextTokenizer};
-use crate::model::error::LoadError;
+use super::{Settings, TextTokenizer, wordpiece};
+use crate::model::{config::Config, error::LoadError};
 
 /// Roles a special token can have.
 const ROLES: &[&str] = &["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// Files of the tokenizer, in the order they are hashed.
 pub const FILES: &[&str] =
-    &["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"];
+    &["tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"];
 
 impl TextTokenizer {
     /// Reads the tokenizer of a folder.
     ///
     /// # Errors
-    /// When `tokenizer.json` is missing or a file is damaged.
+    /// When there is neither `tokenizer.json` nor BERT's `vocab.txt`, or a file is damaged.
     pub fn from_folder(folder: &Path, d_vocab: usize) -> Result<Self, LoadError> {
-        let path = folder.join("tokenizer.json");
-        if !path.is_file() {
-            return Err(LoadError::file(&path, "is missing; a fast tokenizer is needed"));
-        }
-        let mut tokenizer = Tokenizer::from_file(&path).map_err(|e| LoadError::file(&path, e))?;
+        let (path, vocab) = (folder.join("tokenizer.json"), folder.join("vocab.txt"));
+        let config_path = folder.join("tokenizer_config.json");
+        let config = object(&config_path)?;
+        let map = object(&folder.join("special_tokens_map.json"))?;
+        let role = |name: &str| [&config, &map].into_iter().find_map(|o| content(o.get(name)?));
+        let mut roles: BTreeMap<String, String> =
+            ROLES.iter().filter_map(|r| Some(((*r).to_owned(), role(r)?))).collect();
+        let mut tokenizer = if path.is_file() {
+            Tokenizer::from_file(&path).map_err(|e| LoadError::file(&path, e))?
+        } else if vocab.is_file() {
+            let config = Config::new(config_path.display().to_string(), config.clone());
+            wordpiece::from_vocab(&vocab, &config, &mut roles)?
+        } else {
+            return Err(LoadError::file(&path, "is missing; a fast tokenizer (or BERT's vocab.txt) is needed"));
+        };
         // Lengths are the server's business: a truncated input would be a silently different one.
         tokenizer.with_truncation(None).map_err(|e| LoadError::file(&path, e))?;
         tokenizer.with_padding(None);
-        let config = object(&folder.join("tokenizer_config.json"))?;
-        let map = object(&folder.join("special_tokens_map.json"))?;
-        let role = |name: &str| [&config, &map].into_iter().find_map(|o| content(o.get(name)?));
-        let roles: BTreeMap<String, String> = ROLES.iter().filter_map(|r| Some(((*r).to_owned(), role(r)?))).collect();
         let template = folder.join("chat_template.jinja");
         let template = if template.is_file() {
             Some(std::fs::read_to_string(&template).map_err(|e| LoadError::file(&template, e))?)

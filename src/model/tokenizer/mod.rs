@@ -4,6 +4,7 @@ mod chat;
 mod folder;
 mod gguf;
 mod spelling;
+mod wordpiece;
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -31,6 +32,8 @@ pub struct Encoded {
     pub offsets: Option<Vec<(usize, usize)>>,
     /// How BOS was decided.
     pub bos: BosDecision,
+    /// Tokens at the end that are not of the text but of the tokenizer's own rule (BERT's `[SEP]`).
+    pub n_suffix: usize,
 }
 
 /// A checkpoint's tokenizer and chat template. Shared between threads.
@@ -67,18 +70,25 @@ impl std::fmt::Debug for TextTokenizer {
 impl TextTokenizer {
     /// `d_vocab` is the number of rows of the model's embedding.
     fn new(tokenizer: Tokenizer, settings: Settings, d_vocab: usize) -> Self {
-        let bos = settings.roles.get("bos_token").and_then(|t| Some((tokenizer.token_to_id(t)?, t.clone())));
-        let first = |special| tokenizer.encode_fast("a", special).ok().and_then(|e| e.get_ids().first().copied());
-        let adds_bos = bos.as_ref().is_some_and(|(id, _)| first(true) == Some(*id) && first(false) != Some(*id));
         let added = tokenizer.get_added_tokens_decoder();
-        let special = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
+        let special: HashSet<u32> = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
+        let first = |special| tokenizer.encode_fast("a", special).ok().and_then(|e| e.get_ids().first().copied());
+        let put_first = first(true).filter(|id| special.contains(id) && first(false) != Some(*id));
+        let role = |name: &str| {
+            let token = settings.roles.get(name)?;
+            Some((tokenizer.token_to_id(token)?, token.clone()))
+        };
+        let unnamed = || put_first.and_then(|id| Some((id, tokenizer.id_to_token(id)?)));
+        let bos = role("bos_token").or_else(|| role("cls_token")).or_else(unnamed);
+        let adds_bos = bos.as_ref().is_some_and(|(id, _)| first(true) == Some(*id) && first(false) != Some(*id));
         let spelling = Spelling::of(&tokenizer);
         let template = settings.template.map(|source| ChatTemplate::new(source, settings.roles));
         Self { tokenizer, spelling, bos, adds_bos, special, d_vocab, template }
     }
 
     /// Encodes text. `prepend_bos`: `None` follows the tokenizer's own rule, true makes sure that there is exactly
-    /// one BOS, false leaves out one the tokenizer would add. Pointers are relative to the text.
+    /// one BOS, false leaves out whatever the tokenizer would add (transformers' `add_special_tokens=False`; of BERT
+    /// both `[CLS]` and `[SEP]`). Pointers are relative to the text.
     ///
     /// # Errors
     /// [`Code::NoBosToken`], [`Code::EmptyInput`]; [`Code::TooManyTokens`] for more than [`MAX_TEXT_BYTES`].
@@ -99,12 +109,14 @@ impl TextTokenizer {
             let detail = format!("the text has {} bytes; at most {MAX_TEXT_BYTES} are encoded", text.len());
             return Err(Problem::at(Code::TooManyTokens, "", detail));
         }
+        let own_rule = own_rule && prepend_bos != Some(false);
         let encoding: Encoding = self
             .tokenizer
             .encode_char_offsets(text, own_rule)
             .map_err(|e| Problem::at(Code::InvalidValue, "", format!("the text cannot be encoded: {e}")))?;
         let (mut ids, mut offsets) = (encoding.get_ids().to_vec(), encoding.get_offsets().to_vec());
         let bos = self.bos.as_ref().map(|(id, _)| *id);
+        let n_suffix = encoding.get_special_tokens_mask().iter().rev().take_while(|own| **own == 1).count();
         // A BOS of the tokenizer's own making is taken off and counted as not there; what is left was posted.
         if own_rule && self.adds_bos {
             ids.remove(0);
@@ -121,7 +133,7 @@ impl TextTokenizer {
             added,
             token_id: bos,
         };
-        self.finish(ids, Some(offsets), decision)
+        Ok(Encoded { n_suffix: n_suffix.min(ids.len()), ..self.finish(ids, Some(offsets), decision)? })
     }
 
     /// Takes token ids as they are; `prepend_bos` `None` adds nothing.
@@ -176,7 +188,7 @@ impl TextTokenizer {
         // A tokenizer may know more tokens than the model has embeddings for; the pointer of a text is the text.
         self.check_ids(&ids).map_err(|p| if offsets.is_some() { Problem::at(p.code, "", p.detail) } else { p })?;
         let special = ids.iter().map(|id| self.special.contains(id)).collect();
-        Ok(Encoded { tokens: self.token_strings(&ids), special, offsets, bos, ids })
+        Ok(Encoded { tokens: self.token_strings(&ids), special, offsets, bos, n_suffix: 0, ids })
     }
 
     /// Renders a chat with the model's own template. Pointers are relative to the request's item.
@@ -202,7 +214,8 @@ impl TextTokenizer {
         self.template.is_some()
     }
 
-    /// The BOS token: id and spelling.
+    /// The BOS token, id and spelling: the one the checkpoint names, else its CLS token, else the special token that
+    /// its tokenizer puts in front of text.
     #[must_use]
     pub fn bos_token(&self) -> Option<(u32, &str)> {
         self.bos.as_ref().map(|(id, s)| (*id, s.as_str()))
