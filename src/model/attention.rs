@@ -170,6 +170,7 @@ impl Attention {
     ) -> Result<(), ForwardError> {
         let a = place.a;
         let packing = stream.packing;
+        let key_biases = stream.key_biases.as_ref();
         let Scratch { q, k, v, z, gathered, .. } = &mut stream.scratch;
         let spec = AttentionSpec {
             n_heads: a.n_heads,
@@ -179,7 +180,7 @@ impl Attention {
             causal: a.causal,
             window: self.layer.window,
             softcap: a.score_softcap,
-            alibi_slopes: a.alibi_slopes.as_deref(),
+            key_biases,
         };
         for (site, softmax) in [(Site::AttnScores, false), (Site::Pattern, true)] {
             recorder.map(place.hook(site), a.n_heads, place.set, &mut |input, rows, positions, out| {

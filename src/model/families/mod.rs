@@ -11,20 +11,22 @@ mod olmo;
 mod phi;
 mod phi3;
 mod qwen;
+mod size;
 mod smollm3;
 mod stablelm;
 mod starcoder2;
 
 use super::{
-    architecture::{Architecture, Unembedding},
+    architecture::{Architecture, NormKind, Unembedding},
     checkpoint::Checkpoint,
     config::Config,
     error::LoadError,
     ops::activation::Activation,
-    sources::Sources,
+    sources::{LayerSources, Sources},
 };
 
 pub use gguf::from_gguf;
+use size::SizeKeys;
 
 /// A checkpoint understood: what it computes, and where its weights are.
 pub struct Family {
@@ -96,6 +98,19 @@ fn weight_prefix(checkpoint: &Checkpoint, base: &str, probe: &str) -> String {
     if checkpoint.has(&format!("{prefixed}{probe}")) { prefixed } else { String::new() }
 }
 
+/// The names of models whose base is called `transformer`, from GPT-2 on: `embed` is the token embedding, `layer` names
+/// the weights behind the prefix of a block.
+fn transformer_sources(
+    checkpoint: &Checkpoint,
+    embed: &str,
+    layer: impl Fn(&str) -> LayerSources + 'static,
+) -> Sources {
+    let prefix = weight_prefix(checkpoint, "transformer", &format!("{embed}.weight"));
+    let blocks = format!("{prefix}h.");
+    let layer = move |l| layer(&format!("{blocks}{l}."));
+    Sources::new(format!("{prefix}{embed}.weight"), format!("{prefix}ln_f"), layer)
+}
+
 /// Query heads, key/value heads and head width, checked against each other.
 fn heads(config: &Config, d_model: usize) -> Result<(usize, usize, usize), LoadError> {
     let n_heads = config.count("num_attention_heads")?;
@@ -111,12 +126,6 @@ fn heads(config: &Config, d_model: usize) -> Result<(usize, usize, usize), LoadE
         }
     };
     Ok((n_heads, n_kv_heads, d_head))
-}
-
-/// `1/√d_head`.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a head is small")]
-fn head_scale(d_head: usize) -> f32 {
-    (d_head as f64).powf(-0.5) as f32
 }
 
 /// The sliding window of each layer: `layer_types` decides where it is given, else `slides`.
@@ -151,7 +160,8 @@ fn unembedding(
     tied: bool,
 ) -> Result<Option<Unembedding>, LoadError> {
     let architectures = config.texts_opt("architectures")?.unwrap_or_default();
-    let with_head = |a: &String| a.contains("CausalLM") || a.contains("LMHead");
+    let heads = ["CausalLM", "LMHead", "ConditionalGeneration"];
+    let with_head = |a: &String| heads.iter().any(|head| a.contains(head));
     let base_only = !architectures.is_empty() && !architectures.iter().any(with_head);
     let stored = !tied && checkpoint.has(&format!("{name}.weight"));
     Ok((!base_only || stored).then(|| Unembedding { tied, ..Unembedding::default() }))
@@ -161,6 +171,11 @@ fn unembedding(
 #[expect(clippy::cast_possible_truncation, reason = "the forward pass computes in float32")]
 fn epsilon(config: &Config, key: &str, default: f64) -> Result<f32, LoadError> {
     Ok(config.number_or(key, default)? as f32)
+}
+
+/// Layer norms with gain and bias, and the epsilon under `key`.
+fn layer_norm(config: &Config, key: &str) -> Result<NormKind, LoadError> {
+    Ok(NormKind::Layer { eps: epsilon(config, key, 1e-5)?, gain: true, bias: true })
 }
 
 /// An option that is a float32 where it is given.
