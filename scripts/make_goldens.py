@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, AddedToken
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
@@ -76,6 +76,12 @@ def respell(path, case):
     path.write_text(json.dumps(config, indent=2))
 
 
+def rename_weights(path, rename):
+    """Rewrites the names of a safetensors file."""
+    tensors = {rename(name): tensor for name, tensor in load_file(path).items()}
+    save_file(tensors, path, {"format": "pt"})
+
+
 def tiny(family, name, case):
     folder = GOLDENS / family / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -90,9 +96,15 @@ def tiny(family, name, case):
     (folder / "generation_config.json").unlink(missing_ok=True)
     tiny_tokenizer(folder)
     auto = AutoModel if "model" in case else AutoModelForCausalLM
-    model = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation="tapped").eval()
+    attention = case.get("attention", "tapped")
+    model = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention).eval()
     if case.get("old_spelling"):
         respell(folder / "config.json", case)
+    if "rewrite" in case:
+        path = folder / "config.json"
+        path.write_text(json.dumps(case["rewrite"](json.loads(path.read_text())), indent=2))
+    if "rename" in case:
+        rename_weights(folder / "model.safetensors", case["rename"])
     case["tap"](model)
     generator = random.Random(7)
     tensors = {}

@@ -81,16 +81,22 @@ macro_rules! families {
 }
 
 families! {
+    bloom
+    falcon
     gemma
     gemma2
+    gemma3
     gemma3_text
     gpt2
+    gpt_neo
     gpt_neox
+    gptj
     granite
     llama
     mistral
     olmo
     olmo2
+    opt
     phi
     phi3
     qwen2

@@ -1,13 +1,18 @@
 //! Families: from a checkpoint's configuration to an [`Architecture`] and the names of its weights.
 
+mod bloom;
+mod falcon;
 mod gemma;
 mod gguf;
 mod gpt2;
+mod gpt_neo;
 mod gpt_neox;
+mod gptj;
 mod granite;
 mod llama;
 mod mistral;
 mod olmo;
+mod opt;
 mod phi;
 mod phi3;
 mod qwen;
@@ -41,16 +46,22 @@ type Understand = fn(&Config, &Checkpoint) -> Result<Family, LoadError>;
 
 /// The `model_type`s that can be loaded from a Hugging Face folder, and who understands them.
 const FAMILIES: &[(&str, Understand)] = &[
+    ("bloom", bloom::family),
+    ("falcon", falcon::family),
     ("gemma", gemma::gemma),
     ("gemma2", gemma::gemma2),
+    ("gemma3", gemma::gemma3_of_images),
     ("gemma3_text", gemma::gemma3),
     ("gpt2", gpt2::family),
+    ("gpt_neo", gpt_neo::family),
     ("gpt_neox", gpt_neox::family),
+    ("gptj", gptj::family),
     ("granite", granite::family),
     ("llama", llama::family),
     ("mistral", mistral::family),
     ("olmo", olmo::olmo),
     ("olmo2", olmo::olmo2),
+    ("opt", opt::family),
     ("phi", phi::family),
     ("phi3", phi3::family),
     ("qwen2", qwen::qwen2),
