@@ -174,6 +174,8 @@ pub enum Residual {
     Sequential,
     /// `x += attn(ln1(x)) + mlp(ln2(x))`, or `mlp(ln1(x))` where a layer has no second norm.
     Parallel,
+    /// `x = ln1(x + attn(x)); x = ln2(x + mlp(x))`.
+    PostNorm,
 }
 
 /// One block.
@@ -183,18 +185,18 @@ pub struct Layer {
     pub rope: Option<usize>,
     /// Sliding window: a query sees keys with `key > query - window`.
     pub window: Option<usize>,
-    /// Norm before attention.
+    /// Norm before attention; after its sum with the residual stream in post-norm blocks, which have it always.
     pub ln1: bool,
     /// Norm of the output of attention.
     pub ln1_post: bool,
-    /// Norm before the MLP.
+    /// Norm before the MLP; after its sum with the residual stream in post-norm blocks, which have it always.
     pub ln2: bool,
     /// Norm of the output of the MLP.
     pub ln2_post: bool,
 }
 
 impl Layer {
-    /// Norms before both sublayers, full attention, the first rotary table.
+    /// Norms before (or in post-norm blocks after) both sublayers, full attention, the first rotary table.
     pub const PRE_NORM: Self =
         Self { rope: Some(0), window: None, ln1: true, ln1_post: false, ln2: true, ln2_post: false };
 }

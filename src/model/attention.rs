@@ -2,7 +2,7 @@
 
 use super::{
     ForwardError,
-    architecture::{Architecture, Layer, QkNorm},
+    architecture::{Architecture, Layer, QkNorm, Residual},
     block::Place,
     checkpoint::Checkpoint,
     error::LoadError,
@@ -48,7 +48,7 @@ impl Attention {
             Some(QkNorm::AllHeads) => Some((norm(&sources.q_norm, width_q)?, norm(&sources.k_norm, width_kv)?)),
         };
         Ok(Self {
-            ln: layer.ln1.then(|| norm(&sources.ln1, d)).transpose()?,
+            ln: (layer.ln1 && a.residual != Residual::PostNorm).then(|| norm(&sources.ln1, d)).transpose()?,
             q: sources.q.load(checkpoint, width_q, d)?,
             k: sources.k.load(checkpoint, width_kv, d)?,
             v: sources.v.load(checkpoint, width_kv, d)?,
@@ -68,16 +68,16 @@ impl Attention {
         recorder: &mut Recorder<'_>,
     ) -> Result<(), ForwardError> {
         self.receive(place, stream, recorder)?;
-        if recorder.done_after(place.hook(Site::AttnIn)) {
+        if recorder.done() {
             return Ok(());
         }
         self.project(place, stream, recorder)?;
         self.rotate(place, stream, recorder)?;
-        if recorder.done_after(place.hook(Site::RotK)) {
+        if recorder.done() {
             return Ok(());
         }
         self.attend(place, stream, recorder)?;
-        if recorder.done_after(place.hook(Site::AttnResult)) {
+        if recorder.done() {
             return Ok(());
         }
         self.hand_out(place, stream, recorder)
@@ -193,7 +193,7 @@ impl Attention {
                 }
             })?;
         }
-        if recorder.done_after(place.hook(Site::Pattern)) {
+        if recorder.done() {
             return Ok(());
         }
         z.resize(q.len(), 0.0);

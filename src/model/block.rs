@@ -7,11 +7,11 @@ use super::{
     checkpoint::Checkpoint,
     error::LoadError,
     mlp::Mlp,
-    ops::elementwise,
+    ops::{elementwise, norm::Norm},
     packing::RowSet,
     recorder::Recorder,
-    sources::LayerSources,
-    transformer::{Scratch, Stream},
+    sources::{LayerSources, load_norm},
+    transformer::{Scratch, Stream, tapped_norm},
 };
 use crate::domain::{Hook, Site};
 
@@ -20,6 +20,8 @@ use crate::domain::{Hook, Site};
 pub struct Block {
     attention: Attention,
     mlp: Mlp,
+    /// In post-norm blocks the norms of the residual stream after each sublayer has joined it.
+    joined: Option<[Norm; 2]>,
 }
 
 /// What a sublayer needs to know besides its input.
@@ -48,7 +50,13 @@ impl Block {
         checkpoint: &Checkpoint,
     ) -> Result<Self, LoadError> {
         let attention = Attention::load(a, layer, sources, checkpoint)?;
-        Ok(Self { attention, mlp: Mlp::load(a, layer, sources, checkpoint)? })
+        let mlp = Mlp::load(a, layer, sources, checkpoint)?;
+        let norm = |name: &str| load_norm(checkpoint, a.norm, name, a.d_model);
+        let joined = match a.residual {
+            Residual::PostNorm => Some([norm(&sources.ln1)?, norm(&sources.ln2)?]),
+            Residual::Sequential | Residual::Parallel => None,
+        };
+        Ok(Self { attention, mlp, joined })
     }
 
     /// Runs the block on the residual stream. In the last block needed only the wanted rows go on once attention has
@@ -64,11 +72,11 @@ impl Block {
         let fewer = stream.packing.wanted_tokens.len() < stream.packing.n_tokens();
         let place = Place { a, l, set: if last && fewer { RowSet::Wanted } else { RowSet::All } };
         recorder.tap(place.hook(Site::ResidPre), &stream.x, RowSet::All)?;
-        if recorder.done_after(place.hook(Site::ResidPre)) {
+        if recorder.done() {
             return Ok(());
         }
         self.attention.forward(&place, stream, recorder)?;
-        if recorder.done_after(place.hook(Site::AttnOut)) {
+        if recorder.done() {
             return Ok(());
         }
         if place.set == RowSet::Wanted {
@@ -76,10 +84,16 @@ impl Block {
             elementwise::gather_rows(&stream.x, a.d_model, &stream.packing.wanted_tokens, &mut kept);
             (stream.x, stream.set) = (kept, RowSet::Wanted);
         }
-        if a.residual == Residual::Sequential {
+        if a.residual != Residual::Parallel {
             elementwise::add_assign(&mut stream.x, &stream.scratch.attn_out);
             recorder.tap(place.hook(Site::ResidMid), &stream.x, place.set)?;
-            if recorder.done_after(place.hook(Site::ResidMid)) {
+            if recorder.done() {
+                return Ok(());
+            }
+        }
+        if let Some([norm, _]) = &self.joined {
+            normalise(norm, &place, [Site::Ln1Scale, Site::Ln1Normalized], stream, recorder)?;
+            if recorder.done() {
                 return Ok(());
             }
         }
@@ -89,6 +103,25 @@ impl Block {
             elementwise::add_assign(mlp_out, attn_out);
         }
         elementwise::add_assign(&mut stream.x, mlp_out);
+        if let Some([_, norm]) = &self.joined {
+            normalise(norm, &place, [Site::Ln2Scale, Site::Ln2Normalized], stream, recorder)?;
+        }
         recorder.tap(place.hook(Site::ResidPost), &stream.x, place.set)
     }
+}
+
+/// Normalises the residual stream itself; `taps` are the two sites of the norm.
+fn normalise(
+    norm: &Norm,
+    place: &Place<'_>,
+    taps: [Site; 2],
+    stream: &mut Stream<'_>,
+    recorder: &mut Recorder<'_>,
+) -> Result<(), ForwardError> {
+    let Scratch { gathered, spare, .. } = &mut stream.scratch;
+    gathered.resize(stream.x.len(), 0.0);
+    let taps = taps.map(|site| place.hook(site));
+    tapped_norm(norm, place.a.d_model, &stream.x, gathered, spare, taps, place.set, recorder)?;
+    std::mem::swap(&mut stream.x, gathered);
+    Ok(())
 }

@@ -63,7 +63,7 @@ fn in_layer(a: &Architecture, l: usize, site: Site) -> bool {
         Site::Ln1PostScale | Site::Ln1PostNormalized => layer.ln1_post,
         Site::Ln2Scale | Site::Ln2Normalized => layer.ln2,
         Site::Ln2PostScale | Site::Ln2PostNormalized => layer.ln2_post,
-        Site::ResidMid => a.residual == Residual::Sequential,
+        Site::ResidMid => a.residual != Residual::Parallel,
         Site::MlpPreLinear => a.gated,
         Site::RouterLogits | Site::ExpertWeights | Site::ExpertIndices => false,
         _ => true,

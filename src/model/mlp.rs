@@ -35,7 +35,7 @@ impl Mlp {
         let d = a.d_model;
         let norm = |name: &str| load_norm(checkpoint, a.norm, name, d);
         Ok(Self {
-            ln: layer.ln2.then(|| norm(&sources.ln2)).transpose()?,
+            ln: (layer.ln2 && a.residual != Residual::PostNorm).then(|| norm(&sources.ln2)).transpose()?,
             gate: sources.gate.load(checkpoint, a.d_mlp, d)?,
             up: sources.up.as_ref().map(|s| s.load(checkpoint, a.d_mlp, d)).transpose()?,
             down: sources.down.load(checkpoint, d, a.d_mlp)?,
@@ -98,7 +98,7 @@ impl Mlp {
                 let taps = [place.hook(Site::Ln2Scale), place.hook(Site::Ln2Normalized)];
                 tapped_norm(norm, d, &stream.x, mlp_in, spare, taps, set, recorder)?;
             }
-            (None, Residual::Sequential, _) => mlp_in.copy_from_slice(&stream.x),
+            (None, Residual::Sequential | Residual::PostNorm, _) => mlp_in.copy_from_slice(&stream.x),
             (None, Residual::Parallel, RowSet::All) => mlp_in.copy_from_slice(normed),
             (None, Residual::Parallel, RowSet::Wanted) => {
                 elementwise::gather_rows(normed, d, &stream.packing.wanted_tokens, mlp_in);

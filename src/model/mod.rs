@@ -17,6 +17,7 @@ mod fingerprint;
 mod hub;
 mod mlp;
 pub mod ops;
+mod outlet;
 mod packing;
 mod recorder;
 mod rope;

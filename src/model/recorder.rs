@@ -4,6 +4,7 @@ use std::{collections::HashMap, ops::Range};
 
 use super::{
     CaptureSink, ForwardError,
+    outlet::Outlet,
     packing::{Packing, Picked, RowSet},
 };
 use crate::domain::{Hook, PackLayout};
@@ -19,7 +20,7 @@ pub struct Recorder<'a> {
     packing: &'a Packing,
     hooks: HashMap<Hook, usize>,
     last: Option<Hook>,
-    sink: &'a mut dyn CaptureSink,
+    outlet: Outlet<'a>,
     buffer: Vec<f32>,
 }
 
@@ -34,7 +35,8 @@ impl<'a> Recorder<'a> {
     /// A recorder of the hooks of `layout`.
     pub fn new(layout: &'a PackLayout, packing: &'a Packing, sink: &'a mut dyn CaptureSink) -> Self {
         let hooks = layout.hooks.iter().enumerate().map(|(i, h)| (*h, i)).collect();
-        Self { packing, hooks, last: layout.hooks.last().copied(), sink, buffer: Vec::new() }
+        let outlet = Outlet::new(sink, layout.items.len());
+        Self { packing, hooks, last: layout.hooks.last().copied(), outlet, buffer: Vec::new() }
     }
 
     /// Whether anyone asked for `hook`.
@@ -42,7 +44,12 @@ impl<'a> Recorder<'a> {
         self.hooks.contains_key(&hook)
     }
 
-    /// Whether nothing behind `hook` was asked for.
+    /// Whether everything asked for has been recorded.
+    pub fn done(&self) -> bool {
+        self.outlet.handed_out() == self.hooks.len()
+    }
+
+    /// Whether nothing behind the block that ends with `hook` was asked for.
     pub fn done_after(&self, hook: Hook) -> bool {
         self.last.is_none_or(|last| last <= hook)
     }
@@ -77,12 +84,12 @@ impl<'a> Recorder<'a> {
                 Picked::Mean(range) => mean_of_rows(range.clone(), width, compute, &mut self.buffer),
             }
             if self.buffer.len() >= BATCH_VALUES || item + 1 == picked.len() {
-                self.sink.write(index, first..item + 1, &self.buffer).map_err(ForwardError::Sink)?;
+                self.outlet.write(index, first..item + 1, &self.buffer)?;
                 self.buffer.clear();
                 first = item + 1;
             }
         }
-        Ok(())
+        self.outlet.finish(index)
     }
 
     /// Records an attention map `[heads, rows, keys]`, input by input.
@@ -112,9 +119,9 @@ impl<'a> Recorder<'a> {
                     finish_mean(&sums, range.len(), &mut self.buffer);
                 }
             }
-            self.sink.write(index, item..item + 1, &self.buffer).map_err(ForwardError::Sink)?;
+            self.outlet.write(index, item..item + 1, &self.buffer)?;
         }
-        Ok(())
+        self.outlet.finish(index)
     }
 }
 

@@ -144,15 +144,13 @@ impl Transformer {
             if cancelled() {
                 return Err(ForwardError::Cancelled);
             }
-            let before = l.checked_sub(1).map_or(Hook::global(Site::EmbedLnOut), |l| Hook::block(Site::ResidPost, l));
-            if recorder.done_after(before) {
+            if recorder.done() {
                 return Ok(());
             }
             let last = l + 1 == self.blocks.len() || recorder.done_after(Hook::block(Site::ResidPost, l));
             block.forward(&self.architecture, l, last, &mut stream, recorder)?;
         }
-        let after = self.blocks.len().checked_sub(1).map(|l| Hook::block(Site::ResidPost, l));
-        if after.is_some_and(|hook| recorder.done_after(hook)) {
+        if recorder.done() {
             return Ok(());
         }
         if cancelled() {
