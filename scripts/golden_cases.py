@@ -245,6 +245,9 @@ CASES = {
     "opt": {
         "plain": dict(config=opt(), tap=taps.tap_opt, full=True),
         "projected": dict(config=opt(word_embed_proj_dim=20), tap=taps.tap_opt, full=True),
+        "post_norm": dict(
+            config=opt(word_embed_proj_dim=20, do_layer_norm_before=False), tap=taps.tap_opt, full=True
+        ),
         "bare": dict(
             config=opt(
                 enable_bias=False,

@@ -294,7 +294,7 @@ def tap_opt(model):
         attn.scaled_before = attn.scaling
         norms = {"ln1": layer.self_attn_layer_norm, "ln2": layer.final_layer_norm}
         tap_sublayers(b, layer, attn, layer.fc1, norms, outputs=(attn, layer.fc2))
-        tap_input(layer.final_layer_norm, f"{b}.hook_resid_mid")
+        tap_input(norms["ln2" if layer.do_layer_norm_before else "ln1"], f"{b}.hook_resid_mid")
         tap_projections(attn, b, heads)
         tap_results(attn.out_proj, b, heads)
         tap_output(layer.fc1, f"{b}.mlp.hook_pre")

@@ -1,9 +1,9 @@
-//! OPT: learned positions that begin in the third row of their table, ReLU, and in some sizes an embedding of another
-//! width than the residual stream.
+//! OPT: learned positions that begin in the third row of their table, ReLU; in one size (350m) an embedding of another
+//! width than the residual stream, and norms after the sublayers instead of before.
 
 use super::{Family, SizeKeys, activation, unembedding, weight_prefix};
 use crate::model::{
-    architecture::{Architecture, Embedding, LearnedPositions, NormKind},
+    architecture::{Architecture, Embedding, LearnedPositions, NormKind, Residual},
     checkpoint::Checkpoint,
     config::Config,
     error::LoadError,
@@ -14,9 +14,10 @@ const KEYS: SizeKeys = SizeKeys { neurons: &["ffn_dim"], ..SizeKeys::USUAL };
 
 /// OPT.
 pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
-    config.only("do_layer_norm_before", true)?;
+    let norm_before = config.flag_or("do_layer_norm_before", true)?;
     config.only("learned_embeddings", true)?;
     config.only("scale_embeddings", false)?;
+    let without_final = config.flag_or("_remove_final_layer_norm", false)?;
     let affine = config.flag_or("layer_norm_elementwise_affine", true)?;
     let bias = config.flag_or("enable_bias", true)?;
     let tied = config.flag_or("tie_word_embeddings", true)?;
@@ -30,7 +31,8 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
         },
         norm: NormKind::Layer { eps: 1e-5, gain: affine, bias: affine },
         activation: activation(config, "activation_function", "relu")?,
-        final_norm: !config.flag_or("_remove_final_layer_norm", false)?,
+        residual: if norm_before { Residual::Sequential } else { Residual::PostNorm },
+        final_norm: norm_before && !without_final,
         unembedding: unembedding(config, checkpoint, "lm_head", tied)?,
         ..Architecture::plain(size)
     };
