@@ -266,8 +266,8 @@ CASES = {
         "grouped_one_norm": dict(
             **falcon(new_decoder_architecture=True, num_kv_heads=2, num_ln_in_parallel_attn=1, bias=True)
         ),
-        # Sixteen heads: the slopes of fewer are powers of two, and rounding them to bfloat16 does not show. Through SDPA: eager
-        # attention of transformers 5 adds the biases twice, once with the mask.
+        # Sixteen heads: the slopes of fewer are powers of two, and rounding them to bfloat16 does not show. Through
+        # SDPA: eager attention of transformers 5 adds the biases twice, once with the mask.
         "alibi": dict(
             **falcon(alibi=True, multi_query=False, parallel_attn=False, bias=True, num_attention_heads=16), full=True
         ),
