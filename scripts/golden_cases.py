@@ -6,10 +6,15 @@ from transformers import (
     AutoModelForMaskedLM,
     BertConfig,
     DistilBertConfig,
+    BloomConfig,
+    FalconConfig,
     Gemma2Config,
+    Gemma3Config,
     Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
+    GPTJConfig,
+    GPTNeoConfig,
     GPTNeoXConfig,
     GraniteConfig,
     LlamaConfig,
@@ -19,6 +24,7 @@ from transformers import (
     Olmo2Config,
     OlmoConfig,
     OlmoeConfig,
+    OPTConfig,
     Phi3Config,
     PhiConfig,
     Qwen2Config,
@@ -26,6 +32,7 @@ from transformers import (
     Qwen3Config,
     Qwen3MoeConfig,
     RobertaConfig,
+    SiglipVisionConfig,
     SmolLM3Config,
     StableLmConfig,
     Starcoder2Config,
@@ -84,6 +91,83 @@ def modernbert_4(config):
     config["local_rope_theta"] = ropes["sliding_attention"]["rope_theta"]
     config["global_attn_every_n_layers"] = 2
     del config["layer_types"]
+    return config
+
+
+def bert_of_2018(name):
+    """Norms had a gamma and a beta."""
+    return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+
+
+def gpt_neo(**options):
+    sizes = dict(vocab_size=VOCAB, hidden_size=32, num_heads=4, intermediate_size=48, max_position_embeddings=64)
+    return lambda: GPTNeoConfig(**{**sizes, **options})
+
+
+def opt(**options):
+    sizes = {**SMALL, "ffn_dim": 48}
+    del sizes["intermediate_size"], sizes["num_key_value_heads"]
+    return lambda: OPTConfig(**{**sizes, **options})
+
+
+def falcon(**options):
+    sizes = {**SMALL, "ffn_hidden_size": 48}
+    del sizes["intermediate_size"], sizes["num_key_value_heads"]
+    return dict(config=lambda: FalconConfig(**{**sizes, **options}), tap=taps.tap_bloom, attention="sdpa")
+
+
+def bloom(**options):
+    config = lambda: BloomConfig(**{**dict(vocab_size=VOCAB, hidden_size=32, n_layer=2, n_head=4), **options})
+    return dict(config=config, tap=taps.tap_bloom, attention="eager")
+
+
+def bloom_of_2022(config):
+    """The spelling of the published checkpoints, and what their files say about training."""
+    config["n_embed"] = config.pop("hidden_size")
+    config["num_attention_heads"] = config.pop("n_head")
+    return config | dict(
+        attention_softmax_in_fp32=True, masked_softmax_fusion=True, offset_alibi=100, seq_length=64, n_inner=None
+    )
+
+
+def falcon_of_2023(config):
+    config["n_head"], config["n_layer"] = config.pop("num_attention_heads"), config.pop("num_hidden_layers")
+    config["n_head_kv"], config["n_embed"] = config.pop("num_kv_heads"), config.pop("hidden_size")
+    del config["rope_parameters"], config["max_position_embeddings"]
+    return config
+
+
+GEMMA3_TEXT = dict(
+    SMALL,
+    num_hidden_layers=3,
+    head_dim=12,
+    sliding_window=4,
+    query_pre_attn_scalar=9,
+    layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    rope_parameters={
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+    },
+)
+
+
+def gemma3(tied=True, **options):
+    vision = SiglipVisionConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=4
+    )
+    text = Gemma3TextConfig(**{**GEMMA3_TEXT, **options})
+    return lambda: Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, tie_word_embeddings=tied)
+
+
+def gemma3_of_2025(config):
+    """As the published files are: no more of the text configuration than what differs from the defaults of its class."""
+    text = config["text_config"]
+    text["rope_scaling"] = {"factor": 8.0, "rope_type": "linear"}
+    text["sliding_window_pattern"] = 2
+    defaults = ("num_attention_heads", "num_key_value_heads", "tie_word_embeddings", "rms_norm_eps", "hidden_activation")
+    for key in ("layer_types", "rope_parameters", "_sliding_window_pattern", *defaults):
+        text.pop(key, None)
+    return config
 
 
 def rope(kind, **parameters):
@@ -166,22 +250,69 @@ CASES = {
         ),
     },
     "gemma3_text": {
-        "two_ropes": dict(
-            config=small(
-                Gemma3TextConfig,
-                num_hidden_layers=3,
-                head_dim=12,
-                sliding_window=4,
-                query_pre_attn_scalar=9,
-                layer_types=["sliding_attention", "full_attention", "sliding_attention"],
-                rope_parameters={
-                    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
-                    "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
-                },
-            ),
+        "two_ropes": dict(config=small(Gemma3TextConfig, **GEMMA3_TEXT), tap=taps.tap_llama, full=True),
+    },
+    "gemma3": {
+        "text_part": dict(config=gemma3(), tap=taps.tap_llama, full=True),
+        # save_pretrained writes the names of transformers 4; the blocks of this one are called as its modules are.
+        "sparse_config_untied": dict(
+            config=gemma3(tied=False, num_attention_heads=8, num_key_value_heads=4),
             tap=taps.tap_llama,
+            rewrite=gemma3_of_2025,
+            rename=lambda name: name.replace("language_model.model.", "model.language_model."),
+        ),
+    },
+    "gpt_neo": {
+        "local": dict(
+            config=gpt_neo(num_layers=3, attention_types=[[["global", "local"], 1], [["local"], 1]], window_size=4),
+            tap=taps.tap_gpt_neo,
+            attention="eager",
             full=True,
         ),
+    },
+    "gptj": {
+        "shared_norm": dict(
+            config=lambda: GPTJConfig(
+                vocab_size=VOCAB, n_positions=64, n_embd=32, n_layer=2, n_head=4, n_inner=48, rotary_dim=4
+            ),
+            tap=taps.tap_gpt_neo,
+            attention="eager",
+            full=True,
+        ),
+    },
+    "opt": {
+        "plain": dict(config=opt(), tap=taps.tap_opt, full=True),
+        "projected": dict(config=opt(word_embed_proj_dim=20), tap=taps.tap_opt, full=True),
+        "post_norm": dict(
+            config=opt(word_embed_proj_dim=20, do_layer_norm_before=False), tap=taps.tap_opt, full=True
+        ),
+        "bare": dict(
+            config=opt(
+                enable_bias=False,
+                layer_norm_elementwise_affine=False,
+                _remove_final_layer_norm=True,
+                word_embed_proj_dim=40,
+                tie_word_embeddings=False,
+            ),
+            tap=taps.tap_opt,
+        ),
+    },
+    "falcon": {
+        "multi_query": dict(**falcon(), full=True),
+        "multi_query_of_2023": dict(**falcon(num_hidden_layers=1), rewrite=falcon_of_2023),
+        "grouped": dict(**falcon(new_decoder_architecture=True, num_kv_heads=2), full=True),
+        "grouped_one_norm": dict(
+            **falcon(new_decoder_architecture=True, num_kv_heads=2, num_ln_in_parallel_attn=1, bias=True)
+        ),
+        # Sixteen heads: the slopes of fewer are powers of two, and rounding them to bfloat16 does not show. Through
+        # SDPA: eager attention of transformers 5 adds the biases twice, once with the mask.
+        "alibi": dict(
+            **falcon(alibi=True, multi_query=False, parallel_attn=False, bias=True, num_attention_heads=16), full=True
+        ),
+    },
+    "bloom": {
+        "six_heads": dict(**bloom(hidden_size=24, n_head=6), full=True),
+        "published_spelling": dict(**bloom(n_layer=1), rewrite=bloom_of_2022),
     },
     "olmo2": {
         "post_norm": dict(config=small(Olmo2Config), tap=taps.tap_llama, full=True),
@@ -270,7 +401,7 @@ CASES = {
             config=encoder(BertConfig, hidden_act="gelu_new"),
             tap=taps.tap_bert,
             auto=AutoModel,
-            rename={"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"},
+            rename=bert_of_2018,
             tokenizer="vocab",
         ),
     },
@@ -313,7 +444,7 @@ CASES = {
             ),
             tap=taps.tap_modernbert,
             auto=AutoModelForMaskedLM,
-            old_spelling=modernbert_4,
+            rewrite=modernbert_4,
         ),
         "base_model": dict(config=modernbert(), tap=taps.tap_modernbert, auto=AutoModel),
     },

@@ -15,10 +15,16 @@ def record(name, value):
     TAPS[name] = value.detach().float().squeeze(0).contiguous().clone()
 
 
+INSIDE = []  # prefix and key/value heads of the running attention module, for families that compute attention themselves
+SOFTMAX = torch.nn.functional.softmax
+SDPA = torch.nn.functional.scaled_dot_product_attention
+
+
 def tapped_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, softcap=None, **kwargs):
     """Eager attention. query [1, heads, q, d_head], key and value [1, kv_heads, k, d_head], mask additive."""
     block = f"blocks.{module.layer_idx}.attn"
-    record(f"{block}.hook_rot_q", query.transpose(1, 2))
+    # OPT scales its queries beforehand.
+    record(f"{block}.hook_rot_q", query.transpose(1, 2) / getattr(module, "scaled_before", 1.0))
     record(f"{block}.hook_rot_k", key.transpose(1, 2))
     repeat = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(repeat, 1), value.repeat_interleave(repeat, 1)
@@ -38,6 +44,52 @@ def tapped_attention(module, query, key, value, attention_mask, scaling, dropout
 
 AttentionInterface.register("tapped", tapped_attention)
 AttentionMaskInterface.register("tapped", eager_mask)
+
+
+def tapped_softmax(scores, *args, **kwargs):
+    """In an attention module, what the model hands to softmax are its scores."""
+    pattern = SOFTMAX(scores, *args, **kwargs)
+    if INSIDE:
+        prefix, _ = INSIDE[-1]
+        record(f"{prefix}.hook_attn_scores", scores.masked_fill(scores < -1e30, float("-inf")))
+        record(f"{prefix}.hook_pattern", pattern)
+    return pattern
+
+
+def tapped_sdpa(query, key, value, attn_mask=None, **kwargs):
+    if INSIDE and attn_mask is not None:
+        if attn_mask.dtype == torch.bool:
+            attn_mask = torch.zeros(attn_mask.shape).masked_fill(~attn_mask, float("-inf"))
+        prefix, kv = INSIDE[-1]
+        record(f"{prefix}.hook_rot_q", query.transpose(1, 2))
+        # Falcon repeats shared keys before it rotates them.
+        record(f"{prefix}.hook_rot_k", key[:, :: key.shape[1] // kv].transpose(1, 2))
+        tapped_softmax(query @ key.transpose(2, 3) / query.shape[-1] ** 0.5 + attn_mask, -1)
+    return SDPA(query, key, value, attn_mask=attn_mask, **kwargs)
+
+
+torch.nn.functional.softmax = tapped_softmax
+torch.nn.functional.scaled_dot_product_attention = tapped_sdpa
+
+
+def tap_own_attention(attn, block, o_proj, heads, kv):
+    """Scores, patterns and z of an attention module that does not go through transformers' attention functions."""
+    prefix = f"{block}.attn"
+    attn.register_forward_pre_hook(lambda *_: INSIDE.append((prefix, kv)))
+    attn.register_forward_hook(lambda *_: INSIDE.clear())
+    o_proj.register_forward_pre_hook(lambda _, args: record(f"{prefix}.hook_z", args[0].unflatten(-1, (heads, -1))))
+
+
+def tap_rotated(attn, block):
+    """Queries and keys after the rotary positions of an attention module with a method `_attn(query, key, ..)`."""
+    inner = attn._attn
+
+    def tapped(query, key, *args):
+        record(f"{block}.attn.hook_rot_q", query.transpose(1, 2))
+        record(f"{block}.attn.hook_rot_k", key.transpose(1, 2))
+        return inner(query, key, *args)
+
+    attn._attn = tapped
 
 
 def tap_output(module, name, shape=None, factor=1.0):
@@ -92,17 +144,19 @@ def tap_parts(module, parts):
     module.register_forward_hook(hook)
 
 
-def tap_sublayers(b, layer, attn, mlp, norms, multiplier=1.0):
-    """What every block has. norms: the modules by their names ln1, ln1_post, ln2, ln2_post, those there are."""
+def tap_sublayers(b, layer, attn, mlp, norms, multiplier=1.0, outputs=None):
+    """What every block has. norms: the modules by their names ln1, ln1_post, ln2, ln2_post, those there are. outputs: the
+    modules whose outputs are those of attention and MLP, where these modules do not give them themselves."""
+    attn_out, mlp_out = outputs or (attn, mlp)
     tap_input(layer, f"{b}.hook_resid_pre")
     for name, norm in norms.items():
         tap_norm(norm, f"{b}.{name}")
     tap_input(attn, f"{b}.attn.hook_in")
-    tap_output(attn, f"{b}.attn.hook_out")
-    tap_output(norms.get("ln1_post", attn), f"{b}.hook_attn_out", factor=multiplier)
+    tap_output(attn_out, f"{b}.attn.hook_out")
+    tap_output(norms.get("ln1_post", attn_out), f"{b}.hook_attn_out", factor=multiplier)
     tap_input(mlp, f"{b}.mlp.hook_in")
-    tap_output(mlp, f"{b}.mlp.hook_out")
-    tap_output(norms.get("ln2_post", mlp), f"{b}.hook_mlp_out", factor=multiplier)
+    tap_output(mlp_out, f"{b}.mlp.hook_out")
+    tap_output(norms.get("ln2_post", mlp_out), f"{b}.hook_mlp_out", factor=multiplier)
     tap_output(layer, f"{b}.hook_resid_post")
 
 
@@ -128,13 +182,14 @@ def llama_norms(layer):
 
 
 def tap_llama(model):
-    """Llama and its relatives."""
+    """Llama and its relatives, also as the text part of a multimodal model."""
     base = getattr(model, "model", model)
-    heads, kv = model.config.num_attention_heads, model.config.num_key_value_heads
+    base = getattr(base, "language_model", base)
+    heads, kv = base.config.num_attention_heads, base.config.num_key_value_heads
     tap_input(base.layers[0], "hook_embed")
     for l, layer in enumerate(base.layers):
         b, attn, mlp, norms = f"blocks.{l}", layer.self_attn, layer.mlp, llama_norms(layer)
-        tap_sublayers(b, layer, attn, mlp, norms, getattr(model.config, "residual_multiplier", 1.0))
+        tap_sublayers(b, layer, attn, mlp, norms, getattr(base.config, "residual_multiplier", 1.0))
         if "ln2" in norms or "ln2_post" in norms:  # else parallel
             tap_input(norms.get("ln2", mlp), f"{b}.hook_resid_mid")
         tap_results(first(attn, "o_proj", "dense"), b, heads)
@@ -296,6 +351,90 @@ def tap_modernbert(model):
         tap_parts(layer.mlp.Wi, {n: lambda out, i=i: out.chunk(2, -1)[i] for n, i in halves.items()})
         tap_input(layer.mlp.Wo, f"{b}.mlp.hook_post")
     tap_head(base.final_norm)
+
+
+def tap_projections(attn, b, heads):
+    for name in "qkv":
+        tap_output(getattr(attn, f"{name}_proj"), f"{b}.attn.hook_{name}", (heads, -1))
+
+
+def tap_gpt_neo(model):
+    """GPT-Neo and GPT-J."""
+    base = model.transformer
+    heads = model.config.num_attention_heads
+    tap_output(base.wte, "hook_embed")
+    if hasattr(base, "wpe"):
+        tap_output(base.wpe, "hook_pos_embed")
+    for l, block in enumerate(base.h):
+        b, attn, mlp = f"blocks.{l}", getattr(block.attn, "attention", block.attn), block.mlp
+        norms = {"ln1": block.ln_1} | ({"ln2": block.ln_2} if hasattr(block, "ln_2") else {})
+        tap_sublayers(b, block, block.attn, mlp, norms)
+        if "ln2" in norms:  # else parallel
+            tap_input(block.ln_2, f"{b}.hook_resid_mid")
+        tap_projections(attn, b, heads)
+        tap_rotated(attn, b)
+        tap_own_attention(attn, b, attn.out_proj, heads, heads)
+        tap_results(attn.out_proj, b, heads)
+        tap_output(first(mlp, "c_fc", "fc_in"), f"{b}.mlp.hook_pre")
+        tap_input(first(mlp, "c_proj", "fc_out"), f"{b}.mlp.hook_post")
+    tap_head(base.ln_f)
+
+
+def tap_opt(model):
+    base = model.model.decoder
+    heads = model.config.num_attention_heads
+    tap_output(base.project_in or base.embed_tokens, "hook_embed")
+    tap_output(base.embed_positions, "hook_pos_embed")
+    for l, layer in enumerate(base.layers):
+        b, attn = f"blocks.{l}", layer.self_attn
+        attn.scaled_before = attn.scaling
+        norms = {"ln1": layer.self_attn_layer_norm, "ln2": layer.final_layer_norm}
+        tap_sublayers(b, layer, attn, layer.fc1, norms, outputs=(attn, layer.fc2))
+        tap_input(norms["ln2" if layer.do_layer_norm_before else "ln1"], f"{b}.hook_resid_mid")
+        tap_projections(attn, b, heads)
+        tap_results(attn.out_proj, b, heads)
+        tap_output(layer.fc1, f"{b}.mlp.hook_pre")
+        tap_input(layer.fc2, f"{b}.mlp.hook_post")
+    if base.final_layer_norm is not None:
+        tap_head(base.final_layer_norm)
+
+
+def tap_fused(attn, b, heads, kv, rotated):
+    """Query, key and value of a fused projection: for each key/value head its queries, the key, the value. Where nothing
+    else sees the rotated ones, there are no rotary positions, and they are the same."""
+    group = heads // kv
+    places = {"q": slice(0, group), "k": slice(group, group + 1), "v": slice(group + 1, None)}
+    names = {f"hook_{n}": place for n, place in places.items()}
+    if not rotated:
+        names |= {f"hook_rot_{n}": places[n] for n in "qk"}
+    part = lambda out, place: out.unflatten(-1, (kv, group + 2, -1))[..., place, :].flatten(-3, -2)
+    parts = {f"{b}.attn.{n}": lambda out, place=place: part(out, place) for n, place in names.items()}
+    tap_parts(attn.query_key_value, parts)
+
+
+def tap_bloom(model):
+    """Bloom and Falcon. Bloom's attention and MLP modules add the residual stream to what they give back; the last
+    projection of each is what is added to it."""
+    base, config = model.transformer, model.config
+    falcon = config.model_type == "falcon"
+    heads = config.num_attention_heads
+    tap_output(base.word_embeddings, "hook_embed")
+    if not falcon:
+        tap_output(base.word_embeddings_layernorm, "embed_ln.hook_out")
+    for l, layer in enumerate(base.h):
+        b, attn, mlp = f"blocks.{l}", layer.self_attention, layer.mlp
+        names = {"ln1": ("input_layernorm", "ln_attn"), "ln2": ("post_attention_layernorm", "ln_mlp")}
+        norms = {n: first(layer, *of) for n, of in names.items() if any(hasattr(layer, name) for name in of)}
+        tap_sublayers(b, layer, attn, mlp, norms, outputs=(attn.dense, mlp.dense_4h_to_h))
+        if hasattr(layer, "post_attention_layernorm"):  # else parallel
+            tap_input(layer.post_attention_layernorm, f"{b}.hook_resid_mid")
+        kv = attn.num_kv_heads if falcon else heads
+        tap_fused(attn, b, heads, kv, rotated=falcon)
+        tap_own_attention(attn, b, attn.dense, heads, kv)
+        tap_results(attn.dense, b, heads)
+        tap_output(mlp.dense_h_to_4h, f"{b}.mlp.hook_pre")
+        tap_input(mlp.dense_4h_to_h, f"{b}.mlp.hook_post")
+    tap_head(base.ln_f)
 
 
 def run(model, ids):

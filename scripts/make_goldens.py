@@ -99,22 +99,17 @@ def randomise(model, seed):
 def respell(path, case):
     """Rewrites config.json the way transformers 4 spelled it."""
     config = json.loads(path.read_text())
-    if callable(case["old_spelling"]):
-        case["old_spelling"](config)
-    else:
-        rope = config.pop("rope_parameters")
-        config["rope_theta"] = rope.pop("rope_theta")
-        config["rope_scaling"] = None if rope["rope_type"] == "default" else rope
-        if "rope_key" in case:
-            rope[case["rope_key"]] = rope.pop("rope_type")
+    rope = config.pop("rope_parameters")
+    config["rope_theta"] = rope.pop("rope_theta")
+    config["rope_scaling"] = None if rope["rope_type"] == "default" else rope
+    if "rope_key" in case:
+        rope[case["rope_key"]] = rope.pop("rope_type")
     path.write_text(json.dumps(config, indent=2))
 
 
-def rename(path, names):
-    """Gives weights the names of older checkpoints."""
-    tensors = load_file(path)
-    for new, old in names.items():
-        tensors = {key.replace(new, old): value for key, value in tensors.items()}
+def rename_weights(path, rename):
+    """Rewrites the names of a safetensors file."""
+    tensors = {rename(name): tensor for name, tensor in load_file(path).items()}
     save_file(tensors, path, {"format": "pt"})
 
 
@@ -132,9 +127,15 @@ def tiny(family, name, case):
     model.save_pretrained(folder, max_shard_size=case.get("shard", "1GB"), **case.get("save", {}))
     (folder / "generation_config.json").unlink(missing_ok=True)
     TOKENIZERS[case.get("tokenizer", "bytes")](folder)
-    model = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation="tapped").eval()
+    attention = case.get("attention", "tapped")
+    model = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention).eval()
     if case.get("old_spelling"):
         respell(folder / "config.json", case)
+    if "rewrite" in case:
+        path = folder / "config.json"
+        path.write_text(json.dumps(case["rewrite"](json.loads(path.read_text())), indent=2))
+    if "rename" in case:
+        rename_weights(folder / "model.safetensors", case["rename"])
     case["tap"](model)
     generator = random.Random(7)
     tensors = {}
@@ -147,8 +148,6 @@ def tiny(family, name, case):
             if case.get("full") or any(k in hook for k in ("resid_post", "rot_", "logits")):
                 tensors[f"{i}/{hook}"] = value
     save_file(tensors, folder / "reference.safetensors")
-    if "rename" in case:
-        rename(folder / "model.safetensors", case["rename"])
     print(family, name, len(tensors), "tensors")
 
 

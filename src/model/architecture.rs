@@ -1,6 +1,6 @@
 //! What a transformer computes, as data: one description covers every family, and one forward pass executes it.
 
-use super::{ops::activation::Activation, rope::Rope};
+use super::{alibi::Alibi, ops::activation::Activation, rope::Rope};
 
 /// A decoder or encoder, completely described.
 #[derive(Debug, Clone)]
@@ -41,8 +41,8 @@ pub struct Architecture {
     pub attention_scale: f32,
     /// Scores become `cap · tanh(score / cap)`.
     pub score_softcap: Option<f32>,
-    /// Linear position biases of the scores, one slope per head.
-    pub alibi_slopes: Option<Vec<f32>>,
+    /// Linear position biases of the scores.
+    pub alibi: Option<Alibi>,
     /// Whether a token sees only itself and those before it.
     pub causal: bool,
     /// Activation of the MLP.
@@ -59,16 +59,89 @@ pub struct Architecture {
     pub unembedding: Option<Unembedding>,
 }
 
+/// The sizes that every model has.
+#[derive(Debug, Clone)]
+pub struct Size {
+    /// `model_type` of the checkpoint.
+    pub model_type: String,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key/value heads.
+    pub n_kv_heads: usize,
+    /// Width of a head.
+    pub d_head: usize,
+    /// Neurons of the MLP.
+    pub d_mlp: usize,
+    /// Rows of the embedding.
+    pub d_vocab: usize,
+    /// Longest input.
+    pub n_ctx: usize,
+    /// Blocks.
+    pub n_layers: usize,
+}
+
 impl Architecture {
+    /// The plainest decoder of this size: sequential blocks with layer norms before both sublayers, scores times
+    /// `1/√d_head`, an MLP of two projections with GELU between them, a final norm. It has no positions and no
+    /// unembedding. A family says what it has besides or does otherwise.
+    pub fn plain(size: Size) -> Self {
+        Self {
+            model_type: size.model_type,
+            d_model: size.d_model,
+            n_heads: size.n_heads,
+            n_kv_heads: size.n_kv_heads,
+            d_head: size.d_head,
+            d_mlp: size.d_mlp,
+            d_vocab: size.d_vocab,
+            n_ctx: size.n_ctx,
+            embedding: Embedding::default(),
+            norm: NormKind::Layer { eps: 1e-5, gain: true, bias: true },
+            residual: Residual::Sequential,
+            layers: vec![Layer { rope: None, ..Layer::PRE_NORM }; size.n_layers],
+            ropes: Vec::new(),
+            rope_interleaved: false,
+            qk_norm: None,
+            qkv_clip: None,
+            attention_scale: head_scale(size.d_head),
+            score_softcap: None,
+            alibi: None,
+            causal: true,
+            activation: Activation::Gelu,
+            gated: false,
+            experts: None,
+            residual_multiplier: None,
+            final_norm: true,
+            unembedding: None,
+        }
+    }
+
     /// The mixture of experts of a layer; `None` where its MLP is dense.
     pub fn experts_of(&self, layer: Layer) -> Option<Experts> {
         self.experts.filter(|_| layer.sparse)
     }
+
+    /// The same with rotary positions: every layer uses the first table.
+    pub fn with_ropes(mut self, ropes: Vec<Rope>) -> Self {
+        self.layers.iter_mut().for_each(|layer| layer.rope = Some(0));
+        self.ropes = ropes;
+        self
+    }
+}
+
+/// `1/√d_head`.
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a head is small")]
+pub fn head_scale(d_head: usize) -> f32 {
+    (d_head as f64).powf(-0.5) as f32
 }
 
 /// What stands before the first block.
 #[derive(Debug, Clone, Default)]
 pub struct Embedding {
+    /// Width of the token embedding where it is not that of the residual stream (OPT-350m): tokens are projected into
+    /// the stream, and what the unembedding receives is projected back.
+    pub projected: Option<usize>,
     /// Factor of the token embedding.
     pub scale: Option<f32>,
     /// Learned positions.
@@ -90,9 +163,9 @@ pub struct LearnedPositions {
 }
 
 impl LearnedPositions {
-    /// The row that each token of an input reads.
-    pub fn rows(self, token_ids: &[u32]) -> impl Iterator<Item = usize> {
-        let mut next = self.offset;
+    /// The row that each token of an input reads, which `behind` tokens that take a position precede.
+    pub fn rows(self, token_ids: &[u32], behind: usize) -> impl Iterator<Item = usize> {
+        let mut next = self.offset + behind;
         token_ids.iter().map(move |id| {
             if self.padding == Some(*id) {
                 return self.offset - 1;

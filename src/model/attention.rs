@@ -174,7 +174,7 @@ impl Attention {
     ) -> Result<(), ForwardError> {
         let a = place.a;
         let packing = stream.packing;
-        let Stream { scratch: Scratch { q, k, v, z, gathered, .. }, history, .. } = stream;
+        let Stream { scratch: Scratch { q, k, v, z, gathered, .. }, history, key_biases, .. } = stream;
         let spec = AttentionSpec {
             n_heads: a.n_heads,
             n_kv_heads: a.n_kv_heads,
@@ -183,7 +183,7 @@ impl Attention {
             causal: a.causal,
             window: self.layer.window,
             softcap: a.score_softcap,
-            alibi_slopes: a.alibi_slopes.as_deref(),
+            key_biases: key_biases.as_ref(),
         };
         for (site, softmax) in [(Site::AttnScores, false), (Site::Pattern, true)] {
             recorder.map(place.hook(site), a.n_heads, place.set, &mut |input, rows, positions, out| {

@@ -14,6 +14,7 @@ const HARMLESS: &[&str] = &[
     "_attn_implementation",
     "_attn_implementation_autoset",
     "_name_or_path",
+    "activation_dropout",
     "add_cross_attention",
     "architectures",
     "attention_dropout",
@@ -47,12 +48,14 @@ const HARMLESS: &[&str] = &[
     "hidden_dropout",
     "hidden_dropout_prob",
     "id2label",
+    "init_std",
     "initializer_factor",
     "initializer_range",
     "is_decoder",
     "is_encoder_decoder",
     "keys_to_ignore_at_inference",
     "label2id",
+    "layerdrop",
     "length_penalty",
     "max_length",
     "max_new_tokens",
@@ -185,6 +188,26 @@ impl Config {
         Ok(self.typed(key, "an index", get)?.unwrap_or(default))
     }
 
+    /// A count that is spelled in one of several ways, if it is there. Where several are, they must agree.
+    pub fn count_opt_of(&self, keys: &[&str]) -> Result<Option<usize>, LoadError> {
+        let mut found: Option<(&str, usize)> = None;
+        for key in keys {
+            match (self.count_opt(key)?, found) {
+                (Some(n), None) => found = Some((key, n)),
+                (Some(n), Some((first, m))) if n != m => {
+                    return Err(self.refuse(key, format!("is {n}, but `{first}` is {m}")));
+                }
+                _ => {}
+            }
+        }
+        Ok(found.map(|(_, n)| n))
+    }
+
+    /// A count that must be there in one of several spellings; messages use the first.
+    pub fn count_of(&self, keys: &[&str]) -> Result<usize, LoadError> {
+        self.count_opt_of(keys)?.ok_or_else(|| self.refuse(keys[0], "is missing"))
+    }
+
     /// A finite number, if the key is there.
     pub fn number_opt(&self, key: &str) -> Result<Option<f64>, LoadError> {
         self.typed(key, "a number", |v| v.as_f64().filter(|n| n.is_finite()))
@@ -234,6 +257,17 @@ impl Config {
         Ok(map.map(|map| Self { place: self.place.clone(), prefix, map, seen: RefCell::default() }))
     }
 
+    /// Notes keys that are known not to change what this family computes.
+    pub fn ignore(&self, keys: &[&str]) {
+        self.seen.borrow_mut().extend(keys.iter().map(|key| (*key).to_owned()));
+    }
+
+    /// Gives a key that the file leaves out its default.
+    pub fn with_default(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.map.entry(key).or_insert_with(|| value.into());
+        self
+    }
+
     /// Accepts `key` only when absent or equal to `value`: an option whose other settings are not implemented.
     pub fn only(&self, key: &str, value: impl Into<Value>) -> Result<(), LoadError> {
         let value = value.into();
@@ -281,6 +315,16 @@ mod tests {
         let rope = c.object_opt("rope").unwrap().unwrap();
         assert_eq!(rope.number("factor").unwrap_err().to_string(), "config.json: `rope.factor` is \"x\", not a number");
         assert_eq!(rope.number("base").unwrap_err().to_string(), "config.json: `rope.base` is missing");
+    }
+
+    #[test]
+    fn spellings_of_a_count_must_agree() {
+        let c = config(serde_json::json!({"n_head": 4, "num_heads": 4, "heads": 8, "none": null}));
+        assert_eq!(c.count_of(&["none", "num_heads", "n_head"]), Ok(4));
+        assert_eq!(c.count_opt_of(&["none", "nowhere"]), Ok(None));
+        let error = c.count_of(&["n_head", "heads"]).unwrap_err().to_string();
+        assert_eq!(error, "config.json: `heads` is 8, but `n_head` is 4");
+        assert_eq!(c.count_of(&["none"]).unwrap_err().to_string(), "config.json: `none` is missing");
     }
 
     #[test]

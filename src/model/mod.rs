@@ -4,6 +4,7 @@
 //! hands the tensors asked for to a [`CaptureSink`]. The module knows checkpoints, tokens and tensors; it knows
 //! nothing of HTTP, queues or the store.
 
+mod alibi;
 mod architecture;
 mod attention;
 mod block;

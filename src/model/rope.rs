@@ -89,7 +89,7 @@ impl Rope {
         partial: f64,
     ) -> Result<Self, LoadError> {
         let Some(p) = parameters else {
-            return Ok(Self::plain(inverse_frequencies(theta, rotary_dim(config, d_head, partial)?)));
+            return Ok(Self::of_dimensions(theta, rotary_dim(config, d_head, partial)?));
         };
         let key = if p.value("rope_type").is_some() { "rope_type" } else { "type" };
         let kind = p.text_or(key, "default")?;
@@ -97,7 +97,7 @@ impl Rope {
         let theta = p.number_or("rope_theta", theta)?;
         let dim = rotary_dim(config, d_head, p.number_or("partial_rotary_factor", partial)?)?;
         let rope = match kind.as_str() {
-            "default" => Self::plain(inverse_frequencies(theta, dim)),
+            "default" => Self::of_dimensions(theta, dim),
             "linear" => {
                 let factor = positive(p, "factor")?;
                 #[expect(clippy::cast_possible_truncation, reason = "float32 arithmetic is what the reference does")]
@@ -111,6 +111,12 @@ impl Rope {
         };
         p.finish()?;
         Ok(rope)
+    }
+
+    /// The first `dim` dimensions of each head, `theta^(-2i/dim)` for pair i, without scaling.
+    #[must_use]
+    pub fn of_dimensions(theta: f64, dim: usize) -> Self {
+        Self::plain(inverse_frequencies(theta, dim))
     }
 
     fn plain(inv_freq: Vec<f32>) -> Self {

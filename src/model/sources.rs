@@ -15,11 +15,12 @@ use super::{
 pub enum RowOrder {
     /// Rows `first..` in order.
     From(usize),
-    /// Row r of head h is at `period·h + first + r`: query, key and value rows of each head stored together.
+    /// Row r of block h is at `period·h + first + r`: query, key and value rows of each head, or of the heads that
+    /// share a key and a value, stored together.
     PerHead {
-        /// Rows of a head in the projection.
+        /// Rows of a block in the projection.
         d_head: usize,
-        /// Rows of a head in the checkpoint.
+        /// Rows of a block in the checkpoint.
         period: usize,
         /// First of them that belongs here.
         first: usize,
@@ -30,6 +31,12 @@ pub enum RowOrder {
         /// Rows of a head.
         d_head: usize,
     },
+}
+
+impl Default for RowOrder {
+    fn default() -> Self {
+        Self::From(0)
+    }
 }
 
 impl RowOrder {
@@ -48,9 +55,10 @@ impl RowOrder {
 }
 
 /// How a projection's weight is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Storage {
     /// `[stored_rows, in]`.
+    #[default]
     Rows,
     /// `[in, stored_rows]` (GPT-2).
     Transposed,
@@ -63,8 +71,8 @@ pub enum Storage {
     },
 }
 
-/// Where a projection's weight and bias are.
-#[derive(Debug, Clone)]
+/// Where a projection's weight and bias are. The default names nothing: it stands for a projection that is not there.
+#[derive(Debug, Clone, Default)]
 pub struct LinearSource {
     /// Name of the weight.
     pub weight: String,
@@ -82,13 +90,18 @@ impl LinearSource {
     /// `{name}.weight` and, with `bias`, `{name}.bias`, as they are.
     pub fn new(name: impl AsRef<str>, bias: bool) -> Self {
         let name = name.as_ref();
-        Self {
-            weight: format!("{name}.weight"),
-            bias: bias.then(|| format!("{name}.bias")),
-            stored_rows: None,
-            order: RowOrder::From(0),
-            storage: Storage::Rows,
-        }
+        Self { weight: format!("{name}.weight"), bias: bias.then(|| format!("{name}.bias")), ..Self::default() }
+    }
+
+    /// Queries, keys and values stored as one projection `[n_kv_heads · (group + 2) · d_head, in]`: for each key/value
+    /// head the queries of its group of `n_heads / n_kv_heads`, the key, the value.
+    pub fn fused(name: &str, bias: bool, n_heads: usize, n_kv_heads: usize, d_head: usize) -> [Self; 3] {
+        let group = n_heads / n_kv_heads;
+        let period = (group + 2) * d_head;
+        let part = |rows: usize, first: usize| {
+            Self::new(name, bias).part(n_kv_heads * period, RowOrder::PerHead { d_head: rows, period, first })
+        };
+        [part(group * d_head, 0), part(d_head, group * d_head), part(d_head, (group + 1) * d_head)]
     }
 
     /// The `index`th of `count` projections without bias that share the tensor `name`.
@@ -179,8 +192,12 @@ pub fn load_norm(checkpoint: &Checkpoint, kind: NormKind, name: &str, d: usize) 
 
 /// Where the weights outside the blocks are, and how to find those of a block.
 pub struct Sources {
-    /// Token embedding `[d_vocab, d_model]`.
+    /// Token embedding `[d_vocab, d_model]`, or of the width it is projected from.
     pub embed: String,
+    /// From a token embedding of another width into the residual stream.
+    pub project_in: LinearSource,
+    /// And back, before the unembedding.
+    pub project_out: LinearSource,
     /// Learned positions `[n_ctx + offset, d_model]`.
     pub positions: Option<String>,
     /// Token types `[token_types, d_model]`.
@@ -206,9 +223,27 @@ pub struct TransformSources {
     pub norm: String,
 }
 
+impl Sources {
+    /// The token embedding, the final norm and the blocks; the unembedding is `lm_head`, and there is nothing else.
+    pub fn new(embed: String, final_norm: String, layer: impl Fn(usize) -> LayerSources + 'static) -> Self {
+        Self {
+            embed,
+            project_in: LinearSource::default(),
+            project_out: LinearSource::default(),
+            positions: None,
+            token_types: None,
+            embed_norm: None,
+            final_norm,
+            transform: None,
+            unembed: LinearSource::new("lm_head", false),
+            layer: Box::new(layer),
+        }
+    }
+}
+
 /// Where the weights of one block are. Norms are named without `.weight`; those the architecture does not have are
 /// never looked up and may be left empty.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct LayerSources {
     /// Norm before attention.
     pub ln1: String,
@@ -307,5 +342,17 @@ mod tests {
         // Two heads of 2 rows, stored q0 k0 v0 q1 k1 v1: the keys.
         let keys: Vec<usize> = (0..4).map(|i| RowOrder::PerHead { d_head: 2, period: 6, first: 2 }.stored(i)).collect();
         assert_eq!(keys, [2, 3, 8, 9]);
+    }
+
+    #[test]
+    fn fused_projections_store_each_group_of_heads_together() {
+        let rows = |n: usize, source: &LinearSource| (0..n).map(|i| source.order.stored(i)).collect::<Vec<_>>();
+        // Four query heads of one row, two of keys and values: q0 q1 k0 v0 q2 q3 k1 v1.
+        let [q, k, v] = LinearSource::fused("qkv", false, 4, 2, 1);
+        assert_eq!((rows(4, &q), rows(2, &k), rows(2, &v)), (vec![0, 1, 4, 5], vec![2, 6], vec![3, 7]));
+        assert_eq!(q.stored_rows, Some(8));
+        // One key and value for all: q0 q1 q2 k v.
+        let [q, k, v] = LinearSource::fused("qkv", false, 3, 1, 1);
+        assert_eq!((rows(3, &q), rows(1, &k), rows(1, &v)), (vec![0, 1, 2], vec![3], vec![4]));
     }
 }

@@ -7,7 +7,7 @@ use super::{
     checkpoint::Checkpoint,
     error::LoadError,
     history::KvCache,
-    ops::{Linear, elementwise, norm::Norm},
+    ops::{Linear, attention::KeyBiases, elementwise, norm::Norm},
     packing::{Packing, RowSet},
     recorder::Recorder,
     rotary::{Rotary, Turn},
@@ -20,8 +20,10 @@ use crate::domain::{Hook, Site};
 #[derive(Debug)]
 pub struct Transformer {
     architecture: Architecture,
-    /// `[d_vocab, d_model]`; absent when the unembedding is tied and holds it.
+    /// `[d_vocab, d_model]`, or of the width it is projected from; absent when the unembedding is tied and holds it.
     embed: Option<Vec<f32>>,
+    /// From the width of the embedding to `d_model`, and back.
+    projections: Option<(Linear, Linear)>,
     /// `[n_ctx + offset, d_model]`.
     positions: Option<Vec<f32>>,
     /// `[d_model]`: the token type of every input.
@@ -46,6 +48,8 @@ pub struct Stream<'a> {
     pub turns: Vec<Turn>,
     /// Keys and values of the tokens before this batch, one for each input, where there are any.
     pub history: Option<&'a mut [KvCache]>,
+    /// Position biases for the longest input of this batch.
+    pub key_biases: Option<KeyBiases>,
     /// Buffers that live from block to block.
     pub scratch: Scratch,
 }
@@ -87,14 +91,22 @@ impl Transformer {
     pub fn load(architecture: Architecture, sources: &Sources, checkpoint: &Checkpoint) -> Result<Self, LoadError> {
         let a = &architecture;
         let d = a.d_model;
+        let d_embed = a.embedding.projected.unwrap_or(d);
         let tied = a.unembedding.is_some_and(|u| u.tied);
         let (embed, unembed) = if tied {
             let reader = super::sources::LinearSource { weight: sources.embed.clone(), ..sources.unembed.clone() };
-            (None, Some(reader.load(checkpoint, a.d_vocab, d)?))
+            (None, Some(reader.load(checkpoint, a.d_vocab, d_embed)?))
         } else {
-            let table = checkpoint.whole(&sources.embed, &[a.d_vocab, d])?;
-            let unembed = a.unembedding.map(|_| sources.unembed.load(checkpoint, a.d_vocab, d)).transpose()?;
+            let table = checkpoint.whole(&sources.embed, &[a.d_vocab, d_embed])?;
+            let unembed = a.unembedding.map(|_| sources.unembed.load(checkpoint, a.d_vocab, d_embed)).transpose()?;
             (Some(table), unembed)
+        };
+        let projections = match a.embedding.projected {
+            Some(_) => Some((
+                sources.project_in.load(checkpoint, d, d_embed)?,
+                sources.project_out.load(checkpoint, d_embed, d)?,
+            )),
+            None => None,
         };
         let positions = match (&sources.positions, a.embedding.positions) {
             (Some(name), Some(p)) => Some(checkpoint.whole(name, &[a.n_ctx + p.offset, d])?),
@@ -120,6 +132,7 @@ impl Transformer {
         let rotaries = a.ropes.iter().map(|r| Rotary::new(r.clone(), a.n_ctx, a.rope_interleaved)).collect();
         Ok(Self {
             embed,
+            projections,
             positions,
             token_type,
             embed_norm,
@@ -158,6 +171,7 @@ impl Transformer {
             set: RowSet::All,
             turns: self.rotaries.iter().map(|r| r.turn(&packing.lengths)).collect(),
             history,
+            key_biases: self.key_biases(&packing.lengths),
             scratch: Scratch::default(),
         };
         for (l, block) in self.blocks.iter().enumerate() {
@@ -179,6 +193,32 @@ impl Transformer {
         self.head(&mut stream, recorder)
     }
 
+    /// The biases of key positions up to the longest of these inputs.
+    fn key_biases(&self, lengths: &[usize]) -> Option<KeyBiases> {
+        let n_keys = lengths.iter().copied().max().unwrap_or(0);
+        self.architecture.alibi.map(|alibi| alibi.biases(self.architecture.n_heads, n_keys))
+    }
+
+    /// Token ids to the rows of the embedding, `[tokens, d_model]`: projected where they have another width.
+    fn embed_tokens(&self, batch: &Batch<'_>, packing: &Packing) -> Result<Vec<f32>, ForwardError> {
+        let d = self.architecture.d_model;
+        let width = self.architecture.embedding.projected.unwrap_or(d);
+        let mut rows = vec![0.0; packing.n_tokens() * width];
+        let ids = batch.inputs.iter().flat_map(|i| i.token_ids);
+        for (id, row) in ids.zip(rows.chunks_exact_mut(width)) {
+            let id = *id as usize;
+            match (&self.embed, &self.unembed) {
+                (Some(table), _) => row.copy_from_slice(&table[id * width..(id + 1) * width]),
+                (None, Some(unembed)) => unembed.row(id, row),
+                (None, None) => return Err(ForwardError::Failed("the model has no embedding".to_owned())),
+            }
+        }
+        let Some((project_in, _)) = &self.projections else { return Ok(rows) };
+        let mut x = vec![0.0; packing.n_tokens() * d];
+        project_in.forward(&rows, &mut x);
+        Ok(x)
+    }
+
     /// Token ids to the residual stream `[tokens, d_model]`.
     fn embed(
         &self,
@@ -187,23 +227,16 @@ impl Transformer {
         recorder: &mut Recorder<'_>,
     ) -> Result<Vec<f32>, ForwardError> {
         let d = self.architecture.d_model;
-        let mut x = vec![0.0; packing.n_tokens() * d];
-        let ids = batch.inputs.iter().flat_map(|i| i.token_ids);
-        for (id, row) in ids.zip(x.chunks_exact_mut(d)) {
-            let id = *id as usize;
-            match (&self.embed, &self.unembed) {
-                (Some(table), _) => row.copy_from_slice(&table[id * d..(id + 1) * d]),
-                (None, Some(unembed)) => unembed.row(id, row),
-                (None, None) => return Err(ForwardError::Failed("the model has no embedding".to_owned())),
-            }
-        }
+        let mut x = self.embed_tokens(batch, packing)?;
         if let Some(scale) = self.architecture.embedding.scale {
             elementwise::scale(&mut x, scale);
         }
         recorder.tap(Hook::global(Site::Embed), &x, RowSet::All)?;
         if let (Some(table), Some(spec)) = (&self.positions, self.architecture.embedding.positions) {
             let mut learned = vec![0.0; x.len()];
-            let rows = batch.inputs.iter().flat_map(|i| spec.rows(i.token_ids));
+            let starts =
+                packing.all.offsets.iter().map(|first| packing.all.positions.get(*first).map_or(0, |p| *p as usize));
+            let rows = batch.inputs.iter().zip(starts).flat_map(|(i, behind)| spec.rows(i.token_ids, behind));
             for (at, row) in rows.zip(learned.chunks_exact_mut(d)) {
                 row.copy_from_slice(&table[at * d..(at + 1) * d]);
             }
@@ -235,13 +268,18 @@ impl Transformer {
         }
         recorder.tap(Hook::global(Site::FinalNorm), &stream.x, stream.set)?;
         let (Some(unembed), Some(spec)) = (&self.unembed, self.architecture.unembedding) else { return Ok(()) };
-        let (x, gathered) = (&stream.x, &mut stream.scratch.gathered);
+        let (x, Scratch { gathered, spare, .. }) = (&stream.x, &mut stream.scratch);
         let hook = Hook::global(Site::Logits);
         recorder.compute(hook, self.architecture.d_vocab, stream.set, &mut |rows, out| {
             gathered.resize(rows.len() * d, 0.0);
             elementwise::gather_rows(x, d, rows, gathered);
             if let Some(transform) = &self.transform {
                 transform.apply(gathered);
+            }
+            if let Some((_, project_out)) = &self.projections {
+                spare.resize(rows.len() * project_out.out_features(), 0.0);
+                project_out.forward(gathered, spare);
+                std::mem::swap(gathered, spare);
             }
             unembed.forward(gathered, out);
             if let Some(scale) = spec.scale {

@@ -82,12 +82,17 @@ macro_rules! families {
 
 families! {
     bert
+    bloom
     distilbert
+    falcon
     gemma
     gemma2
+    gemma3
     gemma3_text
     gpt2
+    gpt_neo
     gpt_neox
+    gptj
     granite
     llama
     mistral
@@ -96,6 +101,7 @@ families! {
     olmo
     olmo2
     olmoe
+    opt
     phi
     phi3
     qwen2

@@ -164,6 +164,39 @@ fn a_list_of_pieces_is_read_as_berts_or_not_at_all() {
 }
 
 #[test]
+fn options_of_a_family_that_it_does_not_understand_are_named() {
+    let cases: &[(&str, &str, Value, &str)] = &[
+        ("bloom/six_heads", "apply_residual_connection_post_layernorm", json!(true), "is true; only false"),
+        ("bloom/six_heads", "n_head", json!(5), "`n_head` is 5, which does not divide 24"),
+        ("bloom/six_heads", "n_embed", json!(48), "`n_embed` is 48, but `hidden_size` is 24"),
+        ("falcon/multi_query", "num_ln_in_parallel_attn", json!(2), "is 2; only 1"),
+        ("falcon/multi_query", "ff_factor", json!(4), "is 4; only 1"),
+        ("falcon/grouped", "num_ln_in_parallel_attn", json!(3), "is 3, not 1 or 2"),
+        ("falcon/grouped", "num_kv_heads", json!(3), "`num_kv_heads` is 3, which does not divide 4"),
+        ("falcon/grouped", "parallel_attn", json!(false), "is false; only true"),
+        ("falcon/alibi", "num_kv_heads", json!(2), "is not 16, the number of heads"),
+        ("gemma3/text_part", "text_config", Value::Null, "`text_config` is missing"),
+        ("gemma3/text_part", "text_config.new_option", json!(1), "`text_config.new_option` is not understood"),
+        ("gemma3/text_part", "text_config.tie_word_embeddings", json!(false), "is false; only true"),
+        ("gpt_neo/local", "attention_types", json!("global"), "is not a list of pairs"),
+        ("gpt_neo/local", "attention_types", json!([["global", 3]]), "is not a list of pairs"),
+        ("gpt_neo/local", "attention_types", json!([[["global"], 2]]), "does not describe 3 layers"),
+        ("gpt_neo/local", "attention_types", json!([[["global"], u64::MAX]]), "does not describe 3 layers"),
+        ("gpt_neo/local", "attention_types", json!([[["global"], 3]]), "`attention_layers` does not say the same"),
+        ("gpt_neo/local", "num_hidden_layers", json!(4), "`num_hidden_layers` is 4, but `num_layers` is 3"),
+        ("gptj/shared_norm", "rotary_dim", json!(5), "`rotary_dim` is 5, not an even number up to 8"),
+        ("gptj/shared_norm", "rotary_dim", json!(10), "`rotary_dim` is 10, not an even number up to 8"),
+        ("opt/plain", "scale_embeddings", json!(true), "is true; only false"),
+    ];
+    for (golden, key, value, expected) in cases {
+        let dir = copy(golden);
+        change_config(dir.path(), |c| *key.split('.').fold(c, |c, part| &mut c[part]) = value.clone());
+        let error = refusal(dir.path());
+        assert!(error.contains("config.json: ") && error.contains(expected), "{golden} {key}: {error}");
+    }
+}
+
+#[test]
 fn weights_that_do_not_fit_are_named() {
     let dir = copy("llama/gqa_tied");
     change_config(dir.path(), |c| c["num_hidden_layers"] = json!(4));

@@ -2,8 +2,10 @@
 
 use super::{
     Family,
-    encoder::{self, MaskedHead, Spelling},
-    epsilon, weight_prefix,
+    encoder::{self, MaskedHead},
+    epsilon,
+    size::SizeKeys,
+    weight_prefix,
 };
 use crate::model::{
     architecture::{Architecture, LearnedPositions, NormKind},
@@ -55,7 +57,7 @@ pub fn roberta(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadE
 fn architecture(config: &Config) -> Result<Architecture, LoadError> {
     config.only("position_embedding_type", "absolute")?;
     let norm = NormKind::Layer { eps: epsilon(config, "layer_norm_eps", 1e-12)?, gain: true, bias: true };
-    let mut a = encoder::architecture(config, &Spelling::BERT, norm)?;
+    let mut a = encoder::architecture(config, &SizeKeys::USUAL, "hidden_act", norm)?;
     a.embedding.token_types = Some(config.count_opt("type_vocab_size")?.unwrap_or(2));
     Ok(a)
 }
@@ -65,15 +67,13 @@ fn named(architecture: Architecture, checkpoint: &Checkpoint, base: &str) -> Fam
     let prefix = weight_prefix(checkpoint, base, "embeddings.word_embeddings.weight");
     let embedding = |part: &str| format!("{prefix}embeddings.{part}");
     let blocks = format!("{prefix}encoder.layer.");
+    let layer = move |l| layer_sources(&format!("{blocks}{l}."));
     let sources = Sources {
-        embed: embedding("word_embeddings.weight"),
         positions: Some(embedding("position_embeddings.weight")),
         token_types: Some(embedding("token_type_embeddings.weight")),
         embed_norm: Some(embedding("LayerNorm")),
-        final_norm: String::new(),
-        transform: None,
-        unembed: LinearSource::new("", false),
-        layer: Box::new(move |l| layer_sources(&format!("{blocks}{l}."))),
+        unembed: LinearSource::default(),
+        ..Sources::new(embedding("word_embeddings.weight"), String::new(), layer)
     };
     Family { architecture, sources }
 }
@@ -88,13 +88,8 @@ fn layer_sources(block: &str) -> LayerSources {
         o: linear("attention.output.dense"),
         ln1: name("attention.output.LayerNorm"),
         gate: linear("intermediate.dense"),
-        up: None,
         down: linear("output.dense"),
         ln2: name("output.LayerNorm"),
-        q_norm: String::new(),
-        k_norm: String::new(),
-        ln1_post: String::new(),
-        ln2_post: String::new(),
-        experts: None,
+        ..LayerSources::default()
     }
 }

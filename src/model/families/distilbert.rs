@@ -2,7 +2,8 @@
 
 use super::{
     Family,
-    encoder::{self, MaskedHead, Spelling},
+    encoder::{self, MaskedHead},
+    size::SizeKeys,
     weight_prefix,
 };
 use crate::model::{
@@ -13,12 +14,13 @@ use crate::model::{
     sources::{LayerSources, LinearSource, Sources},
 };
 
-const SPELLING: Spelling = Spelling {
-    d_model: "dim",
-    n_heads: "n_heads",
-    d_mlp: "hidden_dim",
-    n_layers: "n_layers",
-    activation: "activation",
+/// DistilBERT's own names for the sizes.
+const KEYS: SizeKeys = SizeKeys {
+    width: &["dim"],
+    heads: &["n_heads"],
+    layers: &["n_layers"],
+    neurons: &["hidden_dim"],
+    ..SizeKeys::USUAL
 };
 
 /// The epsilon of every norm, which the configuration does not say.
@@ -30,21 +32,18 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
         config.value(key);
     }
     let norm = NormKind::Layer { eps: EPS, gain: true, bias: true };
-    let mut a = encoder::architecture(config, &SPELLING, norm)?;
+    let mut a = encoder::architecture(config, &KEYS, "activation", norm)?;
     a.embedding.positions = Some(LearnedPositions { offset: 0, padding: None });
     let activation = a.activation;
     let prefix = weight_prefix(checkpoint, "distilbert", "embeddings.word_embeddings.weight");
     let embedding = |part: &str| format!("{prefix}embeddings.{part}");
     let blocks = format!("{prefix}transformer.layer.");
+    let layer = move |l| layer_sources(&format!("{blocks}{l}."));
     let sources = Sources {
-        embed: embedding("word_embeddings.weight"),
         positions: Some(embedding("position_embeddings.weight")),
-        token_types: None,
         embed_norm: Some(embedding("LayerNorm")),
-        final_norm: String::new(),
-        transform: None,
-        unembed: LinearSource::new("", false),
-        layer: Box::new(move |l| layer_sources(&format!("{blocks}{l}."))),
+        unembed: LinearSource::default(),
+        ..Sources::new(embedding("word_embeddings.weight"), String::new(), layer)
     };
     let head = MaskedHead {
         dense: LinearSource::new("vocab_transform", true),
@@ -65,13 +64,8 @@ fn layer_sources(block: &str) -> LayerSources {
         o: linear("attention.out_lin"),
         ln1: name("sa_layer_norm"),
         gate: linear("ffn.lin1"),
-        up: None,
         down: linear("ffn.lin2"),
         ln2: name("output_layer_norm"),
-        q_norm: String::new(),
-        k_norm: String::new(),
-        ln1_post: String::new(),
-        ln2_post: String::new(),
-        experts: None,
+        ..LayerSources::default()
     }
 }

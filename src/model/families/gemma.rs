@@ -4,15 +4,15 @@
 use super::{
     Family, float_opt, layer_windows,
     llama::{self, Defaults},
-    ropes_by_kind,
+    ropes_by_kind, unembedding,
 };
 use crate::model::{
-    architecture::{Architecture, NormKind, QkNorm},
+    architecture::{Architecture, NormKind, QkNorm, Unembedding},
     checkpoint::Checkpoint,
     config::Config,
     error::LoadError,
     rope::Rope,
-    sources::LayerSources,
+    sources::{LayerSources, LinearSource},
 };
 
 const GEMMA: Defaults =
@@ -44,8 +44,7 @@ pub fn gemma2(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
 /// Gemma 3, text only.
 pub fn gemma3(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
     config.only("attn_logit_softcapping", serde_json::Value::Null)?;
-    let period = ["sliding_window_pattern", "_sliding_window_pattern"];
-    let period = period.iter().find_map(|k| config.count_opt(k).transpose()).transpose()?.unwrap_or(6);
+    let period = config.count_opt_of(&["sliding_window_pattern", "_sliding_window_pattern"])?.unwrap_or(6);
     let mut a = architecture(config, checkpoint, &Defaults { ropes: two_ropes, ..GEMMA })?;
     a.qk_norm = Some(QkNorm::PerHead);
     set_scale(config, &mut a)?;
@@ -53,6 +52,50 @@ pub fn gemma3(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
     set_windows(config, &mut a, |l| !(l + 1).is_multiple_of(period))?;
     a.layers.iter_mut().for_each(|layer| layer.rope = Some(usize::from(layer.window.is_some())));
     with_post_norms(config, a, checkpoint)
+}
+
+/// What Gemma 3's text configuration means by leaving a key out; the published multimodal files leave out most.
+const TEXT_DEFAULTS: &[(&str, usize)] = &[
+    ("vocab_size", 262_208),
+    ("hidden_size", 2304),
+    ("intermediate_size", 9216),
+    ("num_hidden_layers", 26),
+    ("num_attention_heads", 8),
+    ("num_key_value_heads", 4),
+    ("head_dim", 256),
+    ("max_position_embeddings", 131_072),
+    ("sliding_window", 4096),
+];
+
+/// What a multimodal configuration says about images.
+const OF_IMAGES: &[&str] = &[
+    "boi_token_id",
+    "boi_token_index",
+    "eoi_token_id",
+    "eoi_token_index",
+    "image_token_id",
+    "image_token_index",
+    "mm_tokens_per_image",
+    "vision_config",
+];
+
+/// The text part of a multimodal Gemma 3.
+pub fn gemma3_of_images(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
+    config.ignore(OF_IMAGES);
+    let text = config.object_opt("text_config")?.ok_or_else(|| config.refuse("text_config", "is missing"))?;
+    let text = TEXT_DEFAULTS.iter().fold(text, |text, (key, value)| text.with_default(key, *value));
+    text.only("model_type", "gemma3_text")?;
+    let tied = config.flag_or("tie_word_embeddings", true)?;
+    text.only("tie_word_embeddings", tied)?;
+    let Family { mut architecture, mut sources } = gemma3(&text, checkpoint)?;
+    text.finish()?;
+    let nested = "language_model.lm_head";
+    let head = if checkpoint.has(&format!("{nested}.weight")) { nested } else { "lm_head" };
+    sources.unembed = LinearSource::new(head, false);
+    let softcap = architecture.unembedding.and_then(|u| u.softcap);
+    architecture.unembedding = unembedding(config, checkpoint, head, tied)?.map(|u| Unembedding { softcap, ..u });
+    architecture.model_type = config.text_or("model_type", "gemma3")?;
+    Ok(Family { architecture, sources })
 }
 
 /// The tables of full and of sliding layers.

@@ -49,15 +49,10 @@ pub fn from_gguf(file: &GgufFile) -> Result<Family, LoadError> {
         spec.ropes = spec.ropes.into_iter().map(|r| r.divided_by(&factors)).collect();
     }
     let d_head = spec.d_head;
+    let layer = move |l| layer_sources(l, d_head);
     let sources = Sources {
-        embed: "token_embd.weight".to_owned(),
-        positions: None,
-        token_types: None,
-        embed_norm: None,
-        final_norm: "output_norm".to_owned(),
-        transform: None,
         unembed: LinearSource::new("output", false),
-        layer: Box::new(move |l| layer_sources(l, d_head)),
+        ..Sources::new("token_embd.weight".to_owned(), "output_norm".to_owned(), layer)
     };
     Ok(Family { architecture: spec, sources })
 }

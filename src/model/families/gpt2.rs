@@ -1,12 +1,12 @@
 //! GPT-2: learned positions, layer norms with biases, a plain MLP, weights stored `[in, out]`.
 
-use super::{Family, activation, epsilon, head_scale, unembedding, weight_prefix};
+use super::{Family, SizeKeys, activation, layer_norm, transformer_sources, unembedding};
 use crate::model::{
-    architecture::{Architecture, Embedding, Layer, LearnedPositions, NormKind, Residual},
+    architecture::{Architecture, Embedding, LearnedPositions},
     checkpoint::Checkpoint,
     config::Config,
     error::LoadError,
-    sources::{LayerSources, LinearSource, RowOrder, Sources},
+    sources::{LayerSources, LinearSource, RowOrder},
 };
 
 /// GPT-2.
@@ -14,54 +14,19 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
     config.only("scale_attn_weights", true)?;
     config.only("scale_attn_by_inverse_layer_idx", false)?;
     config.only("add_cross_attention", false)?;
-    config.value("n_ctx");
-    let (d_model, n_heads) = (config.count("n_embd")?, config.count("n_head")?);
-    if !d_model.is_multiple_of(n_heads) {
-        return Err(config.refuse("n_head", format!("is {n_heads}, which does not divide {d_model}")));
-    }
-    let d_head = d_model / n_heads;
+    config.ignore(&["n_ctx"]);
     let tied = config.flag_or("tie_word_embeddings", true)?;
-    let norm = NormKind::Layer { eps: epsilon(config, "layer_norm_epsilon", 1e-5)?, gain: true, bias: true };
+    let size = SizeKeys::GPT2.read(config)?;
+    let d_model = size.d_model;
     let architecture = Architecture {
-        model_type: config.text_or("model_type", "gpt2")?,
-        d_model,
-        n_heads,
-        n_kv_heads: n_heads,
-        d_head,
-        d_mlp: config.count_opt("n_inner")?.unwrap_or(4 * d_model),
-        d_vocab: config.count("vocab_size")?,
-        n_ctx: config.count("n_positions")?,
         embedding: Embedding { positions: Some(LearnedPositions { offset: 0, padding: None }), ..Embedding::default() },
-        norm,
-        residual: Residual::Sequential,
-        layers: vec![Layer { rope: None, ..Layer::PRE_NORM }; config.count("n_layer")?],
-        ropes: Vec::new(),
-        rope_interleaved: false,
-        qk_norm: None,
-        qkv_clip: None,
-        attention_scale: head_scale(d_head),
-        score_softcap: None,
-        alibi_slopes: None,
-        causal: true,
+        norm: layer_norm(config, "layer_norm_epsilon")?,
         activation: activation(config, "activation_function", "gelu_new")?,
-        gated: false,
-        experts: None,
-        residual_multiplier: None,
-        final_norm: true,
         unembedding: unembedding(config, checkpoint, "lm_head", tied)?,
+        ..Architecture::plain(size)
     };
-    let prefix = weight_prefix(checkpoint, "transformer", "wte.weight");
-    let blocks = format!("{prefix}h.");
-    let sources = Sources {
-        embed: format!("{prefix}wte.weight"),
-        positions: Some(format!("{prefix}wpe.weight")),
-        token_types: None,
-        embed_norm: None,
-        final_norm: format!("{prefix}ln_f"),
-        transform: None,
-        unembed: LinearSource::new("lm_head", false),
-        layer: Box::new(move |l| layer_sources(&format!("{blocks}{l}."), d_model)),
-    };
+    let mut sources = transformer_sources(checkpoint, "wte", move |block| layer_sources(block, d_model));
+    sources.positions = Some(sources.embed.replace("wte", "wpe"));
     Ok(Family { architecture, sources })
 }
 
@@ -77,12 +42,7 @@ fn layer_sources(block: &str, d: usize) -> LayerSources {
         o: linear("attn.c_proj"),
         ln2: name("ln_2"),
         gate: linear("mlp.c_fc"),
-        up: None,
         down: linear("mlp.c_proj"),
-        experts: None,
-        q_norm: String::new(),
-        k_norm: String::new(),
-        ln1_post: String::new(),
-        ln2_post: String::new(),
+        ..LayerSources::default()
     }
 }

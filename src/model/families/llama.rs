@@ -1,8 +1,8 @@
 //! Llama and the families that differ from it in a few options: pre-norm RMS blocks, rotary positions, gated MLP.
 
-use super::{Family, activation, epsilon, head_scale, heads, unembedding, weight_prefix};
+use super::{Family, activation, epsilon, heads, unembedding, weight_prefix};
 use crate::model::{
-    architecture::{Architecture, Embedding, Layer, NormKind, Residual},
+    architecture::{Architecture, NormKind, Size},
     checkpoint::Checkpoint,
     config::Config,
     error::LoadError,
@@ -13,7 +13,7 @@ use crate::model::{
 /// Llama (also SmolLM and SmolLM2, TinyLlama, Vicuna, …).
 pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
     config.only("rope_interleaved", false)?;
-    config.value("is_llama_config");
+    config.ignore(&["is_llama_config"]);
     let attention_bias = config.flag_or("attention_bias", false)?;
     let mlp_bias = config.flag_or("mlp_bias", false)?;
     with_biases(config, checkpoint, [attention_bias; 4], mlp_bias)
@@ -41,20 +41,16 @@ pub fn named(
     checkpoint: &Checkpoint,
     layer: impl Fn(&str) -> LayerSources + 'static,
 ) -> Family {
-    let prefix = weight_prefix(checkpoint, "model", "embed_tokens.weight");
+    let prefixes = BASES.iter().map(|base| weight_prefix(checkpoint, base, "embed_tokens.weight"));
+    let prefix = prefixes.max_by_key(String::len).unwrap_or_default();
     let blocks = format!("{prefix}layers.");
-    let sources = Sources {
-        embed: format!("{prefix}embed_tokens.weight"),
-        positions: None,
-        token_types: None,
-        embed_norm: None,
-        final_norm: format!("{prefix}norm"),
-        transform: None,
-        unembed: LinearSource::new("lm_head", false),
-        layer: Box::new(move |l| layer(&format!("{blocks}{l}."))),
-    };
+    let layer = move |l| layer(&format!("{blocks}{l}."));
+    let sources = Sources::new(format!("{prefix}embed_tokens.weight"), format!("{prefix}norm"), layer);
     Family { architecture, sources }
 }
+
+/// What stands in front of the names of the base model; the longer ones where it is the text part of another model.
+const BASES: &[&str] = &["model", "model.language_model", "language_model.model", "language_model"];
 
 /// What a configuration means by leaving a key out, and the keys that differ.
 pub struct Defaults {
@@ -87,7 +83,7 @@ pub fn architecture(config: &Config, checkpoint: &Checkpoint, defaults: &Default
     let tied = config.flag_or("tie_word_embeddings", defaults.tied)?;
     let ropes = (defaults.ropes)(config, d_head)?;
     let n_ctx = config.count("max_position_embeddings")?;
-    Ok(Architecture {
+    let size = Size {
         model_type: config.text_or("model_type", "llama")?,
         d_model,
         n_heads,
@@ -96,24 +92,14 @@ pub fn architecture(config: &Config, checkpoint: &Checkpoint, defaults: &Default
         d_mlp: config.count("intermediate_size")?,
         d_vocab: config.count("vocab_size")?,
         n_ctx: ropes.iter().map(|r| r.context(n_ctx)).min().unwrap_or(n_ctx),
-        embedding: Embedding::default(),
+        n_layers: config.count("num_hidden_layers")?,
+    };
+    Ok(Architecture {
         norm: NormKind::Rms { eps: epsilon(config, "rms_norm_eps", defaults.eps)?, gain_offset: 0.0 },
-        residual: Residual::Sequential,
-        layers: vec![Layer::PRE_NORM; config.count("num_hidden_layers")?],
-        ropes,
-        rope_interleaved: false,
-        qk_norm: None,
-        qkv_clip: None,
-        attention_scale: head_scale(d_head),
-        score_softcap: None,
-        alibi_slopes: None,
-        causal: true,
         activation: activation(config, defaults.activation_key, defaults.activation)?,
         gated: true,
-        experts: None,
-        residual_multiplier: None,
-        final_norm: true,
         unembedding: unembedding(config, checkpoint, "lm_head", tied)?,
+        ..Architecture::plain(size).with_ropes(ropes)
     })
 }
 

@@ -1,13 +1,17 @@
 //! Families: from a checkpoint's configuration to an [`Architecture`] and the names of its weights.
 
 mod bert;
+mod bloom;
 mod distilbert;
 mod encoder;
 mod experts;
+mod falcon;
 mod gemma;
 mod gguf;
 mod gpt2;
+mod gpt_neo;
 mod gpt_neox;
+mod gptj;
 mod granite;
 mod llama;
 mod mistral;
@@ -15,25 +19,28 @@ mod mixtral;
 mod modernbert;
 mod olmo;
 mod olmoe;
+mod opt;
 mod phi;
 mod phi3;
 mod qwen;
 mod qwen_moe;
+mod size;
 mod smollm3;
 mod stablelm;
 mod starcoder2;
 
 use super::{
-    architecture::{Architecture, Unembedding},
+    architecture::{Architecture, NormKind, Unembedding},
     checkpoint::Checkpoint,
     config::Config,
     error::LoadError,
     ops::activation::Activation,
     rope::Rope,
-    sources::Sources,
+    sources::{LayerSources, Sources},
 };
 
 pub use gguf::from_gguf;
+use size::SizeKeys;
 
 /// A checkpoint understood: what it computes, and where its weights are.
 pub struct Family {
@@ -49,12 +56,17 @@ type Understand = fn(&Config, &Checkpoint) -> Result<Family, LoadError>;
 /// The `model_type`s that can be loaded from a Hugging Face folder, and who understands them.
 const FAMILIES: &[(&str, Understand)] = &[
     ("bert", bert::bert),
+    ("bloom", bloom::family),
     ("distilbert", distilbert::family),
+    ("falcon", falcon::family),
     ("gemma", gemma::gemma),
     ("gemma2", gemma::gemma2),
+    ("gemma3", gemma::gemma3_of_images),
     ("gemma3_text", gemma::gemma3),
     ("gpt2", gpt2::family),
+    ("gpt_neo", gpt_neo::family),
     ("gpt_neox", gpt_neox::family),
+    ("gptj", gptj::family),
     ("granite", granite::family),
     ("llama", llama::family),
     ("mistral", mistral::family),
@@ -63,6 +75,7 @@ const FAMILIES: &[(&str, Understand)] = &[
     ("olmo", olmo::olmo),
     ("olmo2", olmo::olmo2),
     ("olmoe", olmoe::family),
+    ("opt", opt::family),
     ("phi", phi::family),
     ("phi3", phi3::family),
     ("qwen2", qwen::qwen2),
@@ -113,6 +126,19 @@ fn weight_prefix(checkpoint: &Checkpoint, base: &str, probe: &str) -> String {
     if checkpoint.has(&format!("{prefixed}{probe}")) { prefixed } else { String::new() }
 }
 
+/// The names of models whose base is called `transformer`, from GPT-2 on: `embed` is the token embedding, `layer` names
+/// the weights behind the prefix of a block.
+fn transformer_sources(
+    checkpoint: &Checkpoint,
+    embed: &str,
+    layer: impl Fn(&str) -> LayerSources + 'static,
+) -> Sources {
+    let prefix = weight_prefix(checkpoint, "transformer", &format!("{embed}.weight"));
+    let blocks = format!("{prefix}h.");
+    let layer = move |l| layer(&format!("{blocks}{l}."));
+    Sources::new(format!("{prefix}{embed}.weight"), format!("{prefix}ln_f"), layer)
+}
+
 /// Query heads, key/value heads and head width, checked against each other.
 fn heads(config: &Config, d_model: usize) -> Result<(usize, usize, usize), LoadError> {
     let n_heads = config.count("num_attention_heads")?;
@@ -128,12 +154,6 @@ fn heads(config: &Config, d_model: usize) -> Result<(usize, usize, usize), LoadE
         }
     };
     Ok((n_heads, n_kv_heads, d_head))
-}
-
-/// `1/√d_head`.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a head is small")]
-fn head_scale(d_head: usize) -> f32 {
-    (d_head as f64).powf(-0.5) as f32
 }
 
 /// The sliding window that `use_sliding_window` switches on; where it is off its size says nothing, and may be 0.
@@ -205,7 +225,8 @@ fn unembedding(
     tied: bool,
 ) -> Result<Option<Unembedding>, LoadError> {
     let architectures = config.texts_opt("architectures")?.unwrap_or_default();
-    let with_head = |a: &String| a.contains("CausalLM") || a.contains("LMHead");
+    let heads = ["CausalLM", "LMHead", "ConditionalGeneration"];
+    let with_head = |a: &String| heads.iter().any(|head| a.contains(head));
     let base_only = !architectures.is_empty() && !architectures.iter().any(with_head);
     let stored = !tied && checkpoint.has(&format!("{name}.weight"));
     Ok((!base_only || stored).then(|| Unembedding { tied, ..Unembedding::default() }))
@@ -215,6 +236,11 @@ fn unembedding(
 #[expect(clippy::cast_possible_truncation, reason = "the forward pass computes in float32")]
 fn epsilon(config: &Config, key: &str, default: f64) -> Result<f32, LoadError> {
     Ok(config.number_or(key, default)? as f32)
+}
+
+/// Layer norms with gain and bias, and the epsilon under `key`.
+fn layer_norm(config: &Config, key: &str) -> Result<NormKind, LoadError> {
+    Ok(NormKind::Layer { eps: epsilon(config, key, 1e-5)?, gain: true, bias: true })
 }
 
 /// An option that is a float32 where it is given.

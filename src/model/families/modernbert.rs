@@ -3,8 +3,10 @@
 
 use super::{
     Family, activation,
-    encoder::{self, MaskedHead, Spelling},
-    epsilon, layer_windows, ropes_by_kind, weight_prefix,
+    encoder::{self, MaskedHead},
+    epsilon, layer_windows, ropes_by_kind,
+    size::SizeKeys,
+    weight_prefix,
 };
 use crate::model::{
     architecture::{Architecture, NormKind, Residual},
@@ -40,15 +42,11 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
     let (d_model, d_mlp) = (architecture.d_model, architecture.d_mlp);
     let prefix = weight_prefix(checkpoint, "model", "embeddings.tok_embeddings.weight");
     let blocks = format!("{prefix}layers.");
+    let layer = move |l| layer_sources(&format!("{blocks}{l}."), d_model, d_mlp, biases);
     let sources = Sources {
-        embed: format!("{prefix}embeddings.tok_embeddings.weight"),
-        positions: None,
-        token_types: None,
         embed_norm: Some(format!("{prefix}embeddings.norm")),
-        final_norm: format!("{prefix}final_norm"),
-        transform: None,
-        unembed: LinearSource::new("", false),
-        layer: Box::new(move |l| layer_sources(&format!("{blocks}{l}."), d_model, d_mlp, biases)),
+        unembed: LinearSource::default(),
+        ..Sources::new(format!("{prefix}embeddings.tok_embeddings.weight"), format!("{prefix}final_norm"), layer)
     };
     let head = MaskedHead {
         dense: LinearSource::new("head.dense", config.flag_or("classifier_bias", false)?),
@@ -63,8 +61,7 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
 fn architecture(config: &Config) -> Result<Architecture, LoadError> {
     let bias = config.flag_or("norm_bias", false)?;
     let norm = NormKind::Layer { eps: epsilon(config, "norm_eps", 1e-5)?, gain: true, bias };
-    let spelling = Spelling { activation: "hidden_activation", ..Spelling::BERT };
-    let mut a = encoder::architecture(config, &spelling, norm)?;
+    let mut a = encoder::architecture(config, &SizeKeys::USUAL, "hidden_activation", norm)?;
     (a.residual, a.gated, a.final_norm) = (Residual::Sequential, true, true);
     let scaling = config.object_opt("rope_scaling")?;
     let thetas = [config.number_or("global_rope_theta", 160_000.0)?, config.number_or("local_rope_theta", 10_000.0)?];
@@ -101,10 +98,6 @@ fn layer_sources(block: &str, d_model: usize, d_mlp: usize, biases: Biases) -> L
         gate: gate_up(0),
         up: Some(gate_up(1)),
         down: LinearSource::new(name("mlp.Wo"), biases.mlp),
-        q_norm: String::new(),
-        k_norm: String::new(),
-        ln1_post: String::new(),
-        ln2_post: String::new(),
-        experts: None,
+        ..LayerSources::default()
     }
 }

@@ -2,11 +2,11 @@
 //! everywhere.
 
 use super::{
-    Family, epsilon,
+    Family, layer_norm,
     llama::{self, Defaults},
 };
 use crate::model::{
-    architecture::{NormKind, Residual},
+    architecture::Residual,
     checkpoint::Checkpoint,
     config::Config,
     error::LoadError,
@@ -19,7 +19,7 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
     config.only("qk_layernorm", false)?;
     let defaults = Defaults { activation: "gelu_new", ropes: half_rope, ..Defaults::LLAMA };
     let mut a = llama::architecture(config, checkpoint, &defaults)?;
-    a.norm = NormKind::Layer { eps: epsilon(config, "layer_norm_eps", 1e-5)?, gain: true, bias: true };
+    a.norm = layer_norm(config, "layer_norm_eps")?;
     a.residual = Residual::Parallel;
     a.gated = false;
     a.layers.iter_mut().for_each(|l| l.ln2 = false);

@@ -1,23 +1,17 @@
 //! StableLM: Llama with layer norms, partial rotary positions, and a parallel residual in some sizes.
 
 use super::{
-    Family, epsilon,
+    Family, layer_norm,
     llama::{self, Defaults},
 };
-use crate::model::{
-    architecture::{NormKind, Residual},
-    checkpoint::Checkpoint,
-    config::Config,
-    error::LoadError,
-    rope::Rope,
-};
+use crate::model::{architecture::Residual, checkpoint::Checkpoint, config::Config, error::LoadError, rope::Rope};
 
 /// StableLM.
 pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
     config.only("qk_layernorm", false)?;
     let bias = config.flag_or("use_qkv_bias", false)?;
     let mut a = llama::architecture(config, checkpoint, &Defaults { ropes: quarter_rope, ..Defaults::LLAMA })?;
-    a.norm = NormKind::Layer { eps: epsilon(config, "layer_norm_eps", 1e-5)?, gain: true, bias: true };
+    a.norm = layer_norm(config, "layer_norm_eps")?;
     if config.flag_or("use_parallel_residual", false)? {
         a.residual = Residual::Parallel;
         a.layers.iter_mut().for_each(|l| l.ln2 = false);

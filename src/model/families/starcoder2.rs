@@ -1,11 +1,10 @@
 //! StarCoder 2: layer norms, biases, a plain MLP, a sliding window.
 
 use super::{
-    Family, epsilon,
+    Family, layer_norm,
     llama::{self, Defaults},
 };
 use crate::model::{
-    architecture::NormKind,
     checkpoint::Checkpoint,
     config::Config,
     error::LoadError,
@@ -20,7 +19,7 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
     let window = config.count_opt("sliding_window")?;
     let defaults = Defaults { tied: true, activation: "gelu_pytorch_tanh", ..Defaults::LLAMA };
     let mut a = llama::architecture(config, checkpoint, &defaults)?;
-    a.norm = NormKind::Layer { eps: epsilon(config, "norm_epsilon", 1e-5)?, gain: true, bias: true };
+    a.norm = layer_norm(config, "norm_epsilon")?;
     a.gated = false;
     a.layers.iter_mut().for_each(|l| l.window = window);
     Ok(llama::named(a, checkpoint, move |block| LayerSources {

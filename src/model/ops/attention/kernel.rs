@@ -122,7 +122,7 @@ impl<'a> Queries<'a> {
         let mut most = masked;
         let chunks = row.as_chunks_mut::<LANES>().0.iter_mut();
         for (x, key) in chunks.zip(keys.clone().step_by(LANES)) {
-            let mut y = self.bend(s, s.mul(s.load(x), scale), s.add(s.splat(key as f32), s.load(&COUNT)));
+            let mut y = self.bend(s, s.mul(s.load(x), scale), key);
             let left = keys.end - key;
             if left < LANES {
                 // Negative where the count of the lane is `left` or more.
@@ -135,14 +135,14 @@ impl<'a> Queries<'a> {
         math::largest(s, most)
     }
 
-    /// The soft cap and the bias of position.
+    /// The soft cap and the biases of the keys from `key` on.
     #[inline(always)]
-    fn bend<S: Simd>(&self, s: S, mut score: S::V, key: S::V) -> S::V {
+    fn bend<S: Simd>(&self, s: S, mut score: S::V, key: usize) -> S::V {
         if let Some(cap) = self.spec.softcap {
             score = SoftCap(cap).call(s, score);
         }
-        match self.spec.alibi_slopes {
-            Some(slopes) => s.fma(key, s.splat(slopes[self.head]), score),
+        match self.spec.key_biases {
+            Some(biases) => s.add(score, s.load(biases.at(self.head, key))),
             None => score,
         }
     }

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use self::kernel::{Attend, Positions, Queries, Score, SoftmaxRows};
 use self::packed::PackedKv;
 use super::parallel::{self, Shared, with_scratch};
-use super::simd::Level;
+use super::simd::{LANES, Level};
 
 /// What attention computes, beside the numbers.
 #[derive(Clone, Copy, Debug)]
@@ -31,9 +31,35 @@ pub struct AttentionSpec<'a> {
     pub window: Option<usize>,
     /// `cap * tanh(score / cap)`, after the scale (Gemma 2).
     pub softcap: Option<f32>,
-    /// `[n_heads]`: `slope * key position` is added to the scores (Press et al., 2022, up to a constant of the row that
-    /// softmax takes out; written as Bloom writes it).
-    pub alibi_slopes: Option<&'a [f32]>,
+    /// Added to the scores, after the scale and the soft cap.
+    pub key_biases: Option<&'a KeyBiases>,
+}
+
+/// A number for each head and key position, added to the scores of every query.
+#[derive(Clone, Debug)]
+pub struct KeyBiases {
+    n_keys: usize,
+    /// Floats of a head: the keys, and as many zeros as a vector that starts at the last of them may reach.
+    stride: usize,
+    values: Vec<f32>,
+}
+
+impl KeyBiases {
+    /// `bias(head, position)` for every head and the positions below `n_keys`.
+    pub fn new(n_heads: usize, n_keys: usize, bias: impl Fn(usize, usize) -> f32) -> Self {
+        let stride = n_keys + LANES;
+        let mut values = vec![0.0; n_heads * stride];
+        for (head, values) in values.chunks_exact_mut(stride).enumerate() {
+            values[..n_keys].iter_mut().enumerate().for_each(|(position, value)| *value = bias(head, position));
+        }
+        Self { n_keys, stride, values }
+    }
+
+    /// The biases of a head for the keys from `key` on.
+    #[inline(always)]
+    fn at(&self, head: usize, key: usize) -> &[f32; LANES] {
+        &self.values[head * self.stride + key..].as_chunks().0[0]
+    }
 }
 
 impl AttentionSpec<'_> {
@@ -53,10 +79,11 @@ impl AttentionSpec<'_> {
         self.n_heads / self.n_kv_heads
     }
 
-    fn check(&self) {
+    fn check(&self, n_keys: usize) {
         assert!(self.n_kv_heads > 0 && self.n_heads.is_multiple_of(self.n_kv_heads), "heads are not whole groups");
         assert!(self.d_head > 0);
-        assert!(self.alibi_slopes.is_none_or(|slopes| slopes.len() == self.n_heads), "a slope for each head");
+        let enough = |b: &KeyBiases| b.n_keys >= n_keys && b.values.len() == self.n_heads * b.stride;
+        assert!(self.key_biases.is_none_or(enough), "a bias for each head and key");
     }
 }
 
@@ -101,7 +128,7 @@ fn attention_at(
     v: &[f32],
     z: &mut [f32],
 ) {
-    spec.check();
+    spec.check(offsets.windows(2).map(|bounds| bounds[1] - bounds[0]).max().unwrap_or(0));
     let tokens = offsets.last().copied().unwrap_or(0);
     assert!(k.len() == tokens * spec.n_kv_heads * spec.d_head && v.len() == k.len(), "k and v are not [tokens, ..]");
     assert!(rows.is_none_or(|rows| rows.len() + 1 == offsets.len()), "rows for each sequence");
@@ -152,7 +179,7 @@ fn attention_at(
     });
 }
 
-/// Scores of one sequence, `[n_heads, n_q, n_k]`: scaled, soft-capped, biased by ALiBi, then -inf where masked.
+/// Scores of one sequence, `[n_heads, n_q, n_k]`: scaled, soft-capped, biased, then -inf where masked.
 ///
 /// `q` is `[n_q, n_heads, d_head]`, the sequence's queries at local positions `q_pos`; `k` is `[n_k, n_kv_heads,
 /// d_head]`.
@@ -161,8 +188,8 @@ pub fn attention_scores(spec: &AttentionSpec, q_pos: &[u32], q: &[f32], k: &[f32
 }
 
 fn attention_scores_at(level: Level, spec: &AttentionSpec, q_pos: &[u32], q: &[f32], k: &[f32], scores: &mut [f32]) {
-    spec.check();
     let n_keys = k.len() / (spec.n_kv_heads * spec.d_head);
+    spec.check(n_keys);
     let n_q = q_pos.len();
     assert_eq!(k.len(), n_keys * spec.n_kv_heads * spec.d_head, "k is not [n_k, n_kv_heads, d_head]");
     assert_eq!(q.len(), n_q * spec.n_heads * spec.d_head, "q is not [n_q, n_heads, d_head]");

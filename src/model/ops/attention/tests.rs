@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use super::super::testing::{assert_close, assert_same_bits, numbers};
 use super::*;
 
@@ -9,10 +11,15 @@ const SPEC: AttentionSpec = AttentionSpec {
     causal: true,
     window: None,
     softcap: None,
-    alibi_slopes: None,
+    key_biases: None,
 };
 
-const SLOPES: [f32; 6] = [0.5, 0.25, 0.125, 0.06, 0.03, 0.01];
+/// A bias for each of six heads that grows with the position, and a kink in it.
+fn bias(head: usize, position: usize) -> f32 {
+    [0.5, 0.25, 0.125, 0.06, 0.03, 0.01][head] * (position % 29) as f32
+}
+
+static BIASES: LazyLock<KeyBiases> = LazyLock::new(|| KeyBiases::new(6, 700, bias));
 
 /// Every kind of mask and score, and head sizes on and off the vector length.
 fn specs() -> Vec<AttentionSpec<'static>> {
@@ -23,7 +30,8 @@ fn specs() -> Vec<AttentionSpec<'static>> {
         AttentionSpec { causal: false, n_kv_heads: 6, d_head: 16, ..SPEC },
         AttentionSpec { causal: false, window: Some(8), ..SPEC },
         AttentionSpec { softcap: Some(1.5), d_head: 64, ..SPEC },
-        AttentionSpec { alibi_slopes: Some(&SLOPES), n_kv_heads: 1, d_head: 5, ..SPEC },
+        AttentionSpec { key_biases: Some(&BIASES), n_kv_heads: 1, d_head: 5, ..SPEC },
+        AttentionSpec { key_biases: Some(&BIASES), window: Some(9), ..SPEC },
     ]
 }
 
@@ -39,8 +47,8 @@ fn reference_scores(spec: &AttentionSpec, head: usize, q_pos: &[u32], q: &[f32],
         if let Some(cap) = spec.softcap {
             score = f64::from(cap) * (score / f64::from(cap)).tanh();
         }
-        if let Some(slopes) = spec.alibi_slopes {
-            score += f64::from(slopes[head]) * j as f64;
+        if spec.key_biases.is_some() {
+            score += f64::from(bias(head, j));
         }
         let (p, key) = (i64::from(q_pos[i]), j as i64);
         let seen = match (spec.causal, spec.window.map(|w| w as i64)) {
