@@ -8,6 +8,7 @@ mod api_generate;
 mod api_runs;
 mod api_system;
 mod api_tensors;
+mod docs_hooks;
 mod library;
 mod model_generate;
 mod model_goldens;
