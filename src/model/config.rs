@@ -112,6 +112,9 @@ const HARMLESS: &[&str] = &[
     "use_flash_attn",
 ];
 
+/// Most blocks of a model.
+const MAX_LAYERS: usize = 10_000;
+
 /// The keys of one JSON object and which of them have been understood.
 #[derive(Debug)]
 pub struct Config {
@@ -206,6 +209,16 @@ impl Config {
     /// A count that must be there in one of several spellings; messages use the first.
     pub fn count_of(&self, keys: &[&str]) -> Result<usize, LoadError> {
         self.count_opt_of(keys)?.ok_or_else(|| self.refuse(keys[0], "is missing"))
+    }
+
+    /// The number of blocks, which must be there in one of several spellings. It is bounded: a description of each block
+    /// is made before the first weight is looked for.
+    pub fn layers_of(&self, keys: &[&str]) -> Result<usize, LoadError> {
+        let n = self.count_of(keys)?;
+        if n > MAX_LAYERS {
+            return Err(self.refuse(keys[0], format!("is {n}; at most {MAX_LAYERS} layers are understood")));
+        }
+        Ok(n)
     }
 
     /// A finite number, if the key is there.

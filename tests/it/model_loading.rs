@@ -46,6 +46,11 @@ fn options_that_are_not_understood_are_named() {
         ("num_key_value_heads", json!(3), "`num_key_value_heads` is 3, which does not divide 4"),
         ("quantization_config", json!({"quant_method": "gptq"}), "`quantization_config`"),
         ("num_hidden_layers", json!(0), "`num_hidden_layers` is 0, not a positive integer"),
+        (
+            "num_hidden_layers",
+            json!(i32::MAX),
+            "`num_hidden_layers` is 2147483647; at most 10000 layers are understood",
+        ),
         ("hidden_size", Value::Null, "`hidden_size` is missing"),
     ];
     for (key, value, expected) in cases {

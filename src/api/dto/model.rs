@@ -13,6 +13,7 @@ use crate::{domain::ModelInfo, model::TextTokenizer};
     "id": "smollm2-135m", "status": "ready", "architecture": "llama",
     "fingerprint": "d18fcfc1a1be850dc2dee03adf277d2a72baf4de46a48a9ede5add0976bdcc9e", "n_layers": 30, "d_model": 576,
     "n_heads": 9, "n_kv_heads": 3, "d_head": 64, "d_mlp": 1536, "d_vocab": 49152, "n_ctx": 8192,
+    "n_experts": 0, "top_k": 0,
     "bidirectional": false, "n_params": 134515008, "weights_dtype": "Q4_1+Q8_0+float32",
     "compute_dtype": "float32", "device": "cpu",
     "bos": {"adds_bos": false, "token_id": 1, "token": "<|im_start|>", "transformer_lens_adds_bos": true},
@@ -52,6 +53,10 @@ pub struct ModelDetails {
     pub d_vocab: usize,
     /// Longest input in tokens.
     pub n_ctx: usize,
+    /// Routed experts of a sparse block; 0 where every MLP is dense.
+    pub n_experts: usize,
+    /// Experts that each token is sent to; 0 where every MLP is dense.
+    pub top_k: usize,
     /// Whether each token sees those behind it too, as in encoders; `positions` then default to the mean.
     pub bidirectional: bool,
     /// Parameters.
@@ -129,6 +134,8 @@ impl ModelDto {
             d_mlp: info.d_mlp,
             d_vocab: info.d_vocab,
             n_ctx: info.n_ctx,
+            n_experts: info.n_experts,
+            top_k: info.top_k,
             bidirectional: info.bidirectional,
             n_params: info.n_params,
             weights_dtype: info.weights_dtype.clone(),
@@ -153,6 +160,7 @@ impl ModelDto {
     "id": "smollm2-135m", "status": "ready", "architecture": "llama",
     "fingerprint": "d18fcfc1a1be850dc2dee03adf277d2a72baf4de46a48a9ede5add0976bdcc9e", "n_layers": 30, "d_model": 576,
     "n_heads": 9, "n_kv_heads": 3, "d_head": 64, "d_mlp": 1536, "d_vocab": 49152, "n_ctx": 8192,
+    "n_experts": 0, "top_k": 0,
     "bidirectional": false, "n_params": 134515008, "weights_dtype": "Q4_1+Q8_0+float32",
     "compute_dtype": "float32", "device": "cpu",
     "bos": {"adds_bos": false, "token_id": 1, "token": "<|im_start|>", "transformer_lens_adds_bos": true},

@@ -92,7 +92,7 @@ pub fn architecture(config: &Config, checkpoint: &Checkpoint, defaults: &Default
         d_mlp: config.count("intermediate_size")?,
         d_vocab: config.count("vocab_size")?,
         n_ctx: ropes.iter().map(|r| r.context(n_ctx)).min().unwrap_or(n_ctx),
-        n_layers: config.count("num_hidden_layers")?,
+        n_layers: config.layers_of(&["num_hidden_layers"])?,
     };
     Ok(Architecture {
         norm: NormKind::Rms { eps: epsilon(config, "rms_norm_eps", defaults.eps)?, gain_offset: 0.0 },

@@ -59,7 +59,7 @@ impl SizeKeys {
             d_mlp: config.count_opt_of(self.neurons)?.unwrap_or(4 * d_model),
             d_vocab: config.count("vocab_size")?,
             n_ctx,
-            n_layers: config.count_of(self.layers)?,
+            n_layers: config.layers_of(self.layers)?,
         })
     }
 }
