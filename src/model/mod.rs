@@ -128,7 +128,9 @@ impl Model {
         let file = GgufFile::open(path)?;
         let family = families::from_gguf(&file)?;
         let tokenizer = TextTokenizer::from_gguf(&file, family.architecture.d_vocab)?;
-        Self::assemble(id, family, tokenizer, file.checkpoint(), &[])
+        let model = Self::assemble(id, family, tokenizer, file.checkpoint(), &[])?;
+        file.finish()?;
+        Ok(model)
     }
 
     fn assemble(

@@ -6,6 +6,7 @@ mod api_runs;
 mod api_system;
 mod api_tensors;
 mod library;
+mod model_gguf;
 mod model_goldens;
 mod model_invariants;
 mod model_loading;
