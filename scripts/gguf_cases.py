@@ -16,6 +16,7 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     Olmo2Config,
+    OlmoConfig,
     Phi3Config,
     PhiConfig,
     Qwen2Config,
@@ -75,6 +76,12 @@ CASES = {
         },
         pre="spm-gemma",
         why="it overlooks the softcaps and knows no query_pre_attn_scalar",
+    ),
+    "gemma2_first_files": dict(
+        arch="gemma2",
+        config=Gemma2Config(**{**SMALL, "head_dim": 12, "query_pre_attn_scalar": 12, "sliding_window": 4096}),
+        pre="spm-gemma",
+        why="it knows no query_pre_attn_scalar",
     ),
     "gemma3": dict(
         config=Gemma3TextConfig(
@@ -154,6 +161,13 @@ CASES = {
         permuted=True,
         pre="tekken",
         why="it takes the file for a llama and overlooks the window",
+    ),
+    "olmo": dict(
+        config=OlmoConfig(**SMALL),
+        keys={"attention.layer_norm_epsilon": 1e-5},
+        permuted=True,
+        pre="olmo",
+        why="transformers' reader does not know olmo",
     ),
     "olmo2": dict(config=Olmo2Config(**SMALL), pre="dbrx", why="transformers' reader does not know olmo2"),
     "phi2": dict(

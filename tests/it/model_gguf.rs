@@ -64,7 +64,7 @@ fn every_architecture_has_a_file() {
     let error = refusal_of("gemma", &[(b"gemma", b"gemmb")]);
     let (_, supported) = error.split_once("`general.architecture` \"gemmb\" is not supported; supported are ").unwrap();
     let supported: BTreeSet<String> = supported.split(", ").map(str::to_owned).collect();
-    assert!(supported.len() >= 15 && supported.is_subset(&names()), "{supported:?}");
+    assert!(supported.len() >= 16 && supported.is_subset(&names()), "{supported:?}");
 }
 
 #[test]
@@ -177,6 +177,11 @@ fn what_is_not_understood_is_refused_by_name() {
             "qwen2",
             &[(b"rms_epsilon\x06\0\0\0\xbd\x37\x86\x35", b"rms_epsilon\x06\0\0\0\0\0\xc0\x7f")],
             "`qwen2.attention.layer_norm_rms_epsilon` is not a number",
+        ),
+        (
+            "qwen2",
+            &[(b"qwen2.attention.layer_norm_rms", b"qwen9.attention.layer_norm_rms")],
+            "`qwen2.attention.layer_norm_rms_epsilon` is missing",
         ),
         // Tokenizers.
         (

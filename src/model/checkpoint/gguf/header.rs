@@ -142,7 +142,7 @@ fn alignment(metadata: &BTreeMap<String, MetadataValue>) -> Result<u64, String> 
         Some(MetadataValue::Integer(n @ 1..=0x1_0000)) => {
             u64::try_from(*n).map_err(|e| format!("`general.alignment`: {e}"))
         }
-        Some(other) => Err(format!("`general.alignment` is {other:?}, not a small positive integer")),
+        Some(_) => Err("`general.alignment` is not a small positive integer".to_owned()),
     }
 }
 

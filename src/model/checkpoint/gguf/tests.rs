@@ -121,7 +121,10 @@ fn names_given_twice_and_types_that_are_not_read_are_named() {
         (Draft::new(1, 0).tensor("blk.0.x", 32, 20, 0), "tensor `blk.0.x`: type IQ4_NL (20) is not supported"),
         (Draft::new(1, 0).tensor("t", 32, 39, 0), "tensor `t`: type MXFP4 (39) is not supported"),
         (Draft::new(1, 0).tensor("t", 32, 4, 0), "tensor `t`: type unknown (4) is not supported"),
-        (Draft::new(0, 1).text("general.alignment").u32(4).u32(0), "`general.alignment` is Integer(0)"),
+        (
+            Draft::new(0, 1).text("general.alignment").u32(4).u32(0),
+            "`general.alignment` is not a small positive integer",
+        ),
     ] {
         let error = draft.refusal();
         assert!(error.contains(expected), "{error}");

@@ -2,10 +2,11 @@
 //!
 //! What no key says follows llama.cpp (`conversion/*.py` writes the files, `src/llama-model.cpp` reads them).
 
-use serde_json::Value;
-
 use super::keys::Draft;
-use crate::model::{checkpoint::GgufFile, error::LoadError};
+use crate::model::{
+    checkpoint::{GgufFile, MetadataValue},
+    error::LoadError,
+};
 
 /// One `general.architecture`.
 pub struct Format {
@@ -45,7 +46,7 @@ pub const FORMATS: &[Format] = &[
         name: "gemma2",
         model_type: "gemma2",
         keys: &[RMS_EPS, WINDOW, FINAL_CAP, ("attn_logit_softcapping", "attn_logit_softcapping")],
-        implied: |_, draft| query_scale(draft, GEMMA2_27B_BLOCKS),
+        implied: gemma2,
         ..PLAIN
     },
     Format {
@@ -95,6 +96,14 @@ pub const FORMATS: &[Format] = &[
         implied: mistral,
         ..PLAIN
     },
+    Format {
+        name: "olmo",
+        model_type: "olmo",
+        keys: &[("attention.clamp_kqv", "clip_qkv")],
+        interleaved: true,
+        implied: olmo,
+        implied_keys: &["attention.layer_norm_epsilon"],
+    },
     Format { name: "olmo2", model_type: "olmo2", ..PLAIN },
     Format { name: "phi2", model_type: "phi", keys: &[LAYER_EPS], ..PLAIN },
     Format {
@@ -128,6 +137,14 @@ pub const FORMATS: &[Format] = &[
 const GEMMA2_27B_BLOCKS: u64 = 46;
 const GEMMA3_27B_BLOCKS: u64 = 62;
 
+/// The first files of Gemma 2 lack what all its sizes have in common.
+fn gemma2(_: &GgufFile, draft: &mut Draft) -> Result<(), LoadError> {
+    for (key, value) in [("attn_logit_softcapping", 50), ("final_logit_softcapping", 30), ("sliding_window", 4096)] {
+        draft.config.entry(key).or_insert_with(|| value.into());
+    }
+    query_scale(draft, GEMMA2_27B_BLOCKS)
+}
+
 /// The files do not hold `query_pre_attn_scalar`: it is the width of a head in all sizes but one.
 fn query_scale(draft: &mut Draft, blocks_of_27b: u64) -> Result<(), LoadError> {
     let scalar = if draft.count("num_hidden_layers") == blocks_of_27b {
@@ -156,11 +173,17 @@ fn stablelm(file: &GgufFile, draft: &mut Draft) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Phi-3's factors of long and short inputs are tensors; a window of 0 is none.
-fn long_rope(file: &GgufFile, draft: &mut Draft) -> Result<(), LoadError> {
-    if draft.config.get("sliding_window") == Some(&Value::from(0)) {
-        draft.config.remove("sliding_window");
+/// OLMo's epsilon is fixed.
+fn olmo(file: &GgufFile, _: &mut Draft) -> Result<(), LoadError> {
+    let key = "olmo.attention.layer_norm_epsilon";
+    match file.metadata().get(key).and_then(MetadataValue::number).and_then(|v| v.as_f64()) {
+        Some(eps) if (eps - 1e-5).abs() < 1e-10 => Ok(()),
+        _ => Err(file.refuse(key, "is not 1e-5, the only one that is understood")),
     }
+}
+
+/// Phi-3's factors of long and short inputs are tensors.
+fn long_rope(file: &GgufFile, draft: &mut Draft) -> Result<(), LoadError> {
     let (checkpoint, key) = (file.checkpoint(), "phi3.rope.scaling.attn_factor");
     let factor = match file.metadata().get(key) {
         None => None,

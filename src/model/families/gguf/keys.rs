@@ -50,6 +50,9 @@ impl Draft {
     }
 }
 
+/// Keys of the norms' epsilon; one of them must be there.
+const EPSILONS: [&str; 2] = ["attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"];
+
 /// Translates the metadata below the architecture's name; a key without a translation is refused.
 pub fn configuration(file: &GgufFile, format: &Format) -> Result<Config, LoadError> {
     let mut draft = Draft::default();
@@ -67,9 +70,16 @@ pub fn configuration(file: &GgufFile, format: &Format) -> Result<Config, LoadErr
             return Err(file.refuse(key, "is not understood and might change what the model computes"));
         }
     }
+    if !EPSILONS.iter().any(|name| file.metadata().contains_key(&format!("{prefix}{name}"))) {
+        return Err(file.refuse(&format!("{prefix}{}", EPSILONS[0]), "is missing"));
+    }
     // A count of blocks is also a length of lists; the file has several tensors for each.
     if let Some(n) = file.integer(&format!("{prefix}block_count")).filter(|n| *n > file.checkpoint().len() as u64) {
         return Err(file.refuse(&format!("{prefix}block_count"), format!("is {n}, but there are fewer tensors")));
+    }
+    // A window of 0 is none.
+    if draft.config.get("sliding_window") == Some(&Value::from(0)) {
+        draft.config.remove("sliding_window");
     }
     (format.implied)(file, &mut draft)?;
     rotary(file, &prefix, &mut draft)?;
@@ -89,7 +99,9 @@ pub fn configuration(file: &GgufFile, format: &Format) -> Result<Config, LoadErr
 fn says_nothing_new(file: &GgufFile, format: &Format, key: &str, name: &str) -> bool {
     let of = |other: &str| file.integer(&format!("{}.{other}", format.name));
     match name {
-        "rope.scaling.type" | "rope.dimension_count" | "rope.scaling.finetuned" => true,
+        "rope.scaling.finetuned" => true,
+        "rope.scaling.type" => file.text(key).is_some(),
+        "rope.dimension_count" => of(name).is_some(),
         "attention.value_length" => of(name).is_some() && of(name) == of("attention.key_length"),
         "attention.causal" => file.flag(key) == Some(true),
         "expert_count" | "expert_used_count" => of(name) == Some(0),
