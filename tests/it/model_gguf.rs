@@ -200,3 +200,22 @@ fn what_is_not_understood_is_refused_by_name() {
         assert!(error.contains("model.gguf: ") && error.contains(expected), "{name}: {error}");
     }
 }
+
+/// A panic, or an allocation that a number in the file asks for, would end the test.
+#[test]
+fn a_file_with_one_byte_changed_loads_or_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    let options = LoadOptions { offline: true, hub_cache: None };
+    let mut loaded = 0;
+    for name in ["gemma3", "gpt2", "llama_yarn", "phi3"] {
+        let whole = fs::read(goldens().join("gguf").join(name).join("model.gguf")).unwrap();
+        for at in (0..20_000).step_by(61) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= [0x01, 0x80, 0xff][at % 3];
+            fs::write(&path, bytes).unwrap();
+            loaded += usize::from(Model::load("x", path.to_str().unwrap(), &options).is_ok());
+        }
+    }
+    assert!(loaded > 0);
+}
