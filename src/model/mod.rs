@@ -138,7 +138,10 @@ impl Model {
         let file = GgufFile::open(path)?;
         let family = families::from_gguf(&file)?;
         let tokenizer = TextTokenizer::from_gguf(&file, family.architecture.d_vocab)?;
-        Self::assemble(id, family, tokenizer, end_tokens::of_gguf(&file), file.checkpoint(), &[])
+        let end_tokens = end_tokens::of_gguf(&file);
+        let model = Self::assemble(id, family, tokenizer, end_tokens, file.checkpoint(), &[])?;
+        file.finish()?;
+        Ok(model)
     }
 
     fn assemble(

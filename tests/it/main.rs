@@ -11,6 +11,7 @@ mod api_tensors;
 mod docs_hooks;
 mod library;
 mod model_generate;
+mod model_gguf;
 mod model_goldens;
 mod model_invariants;
 mod model_loading;

@@ -2,16 +2,15 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use residuum::domain::Hook;
+use residuum::{domain::Hook, model::Model};
 
 use crate::model_support::{all_rows, capture, every_hook, goldens, ids, load_golden, read_tensors, relative_error};
 
 /// Largest difference allowed, in units of the reference's root mean square.
-const TOLERANCE: f64 = 1e-4;
+pub const TOLERANCE: f64 = 1e-4;
 
-/// Compares one checkpoint; gives the worst relative error and where it is.
-fn compare(folder: &Path) -> (f64, String) {
-    let model = load_golden(folder);
+/// Compares a checkpoint with the reference in `folder`; gives the worst relative error and where it is.
+pub fn compare(model: &Model, folder: &Path) -> (f64, String) {
     let reference = read_tensors(&folder.join("reference.safetensors"));
     let mut worst = (0.0, String::new());
     let prompts: BTreeSet<&str> = reference.keys().map(|k| k.split_once('/').unwrap().0).collect();
@@ -25,7 +24,7 @@ fn compare(folder: &Path) -> (f64, String) {
             .map(|(k, v)| (k.parse().unwrap_or_else(|e| panic!("{e}")), v.as_slice()))
             .collect();
         let hooks: Vec<Hook> = named.iter().map(|(h, _)| *h).collect();
-        let got = capture(&model, &hooks, &[(&tokens, all_rows(tokens.len()))]).unwrap();
+        let got = capture(model, &hooks, &[(&tokens, all_rows(tokens.len()))]).unwrap();
         for (hook, expected) in named {
             let error = relative_error(&format!("{}: {hook}", folder.display()), got.item(hook, 0), expected);
             if error > worst.0 {
@@ -43,7 +42,7 @@ fn compare_family(family: &str) {
     assert!(!folders.is_empty());
     let mut failures = Vec::new();
     for folder in &folders {
-        let (error, place) = compare(folder);
+        let (error, place) = compare(&load_golden(folder), folder);
         let line = format!("{:<50} {error:.2e} at {place}", folder.strip_prefix(goldens()).unwrap().display());
         println!("{line}");
         if error > TOLERANCE {
@@ -74,7 +73,8 @@ macro_rules! families {
         fn every_golden_family_is_compared() {
             let folders = std::fs::read_dir(goldens()).unwrap().map(Result::unwrap).filter(|f| f.path().is_dir());
             let found: BTreeSet<String> = folders.map(|f| f.file_name().into_string().unwrap()).collect();
-            let compared: BTreeSet<String> = [$(stringify!($family)),*].map(str::to_owned).into();
+            // GGUF files are compared in `model_gguf`.
+            let compared: BTreeSet<String> = [$(stringify!($family),)* "gguf"].map(str::to_owned).into();
             assert_eq!(found, compared);
         }
     };

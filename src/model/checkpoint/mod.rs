@@ -148,6 +148,11 @@ impl Checkpoint {
         }
     }
 
+    /// Number of tensors.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Whether there is a tensor of this name.
     pub fn has(&self, name: &str) -> bool {
         self.entries.contains_key(name)

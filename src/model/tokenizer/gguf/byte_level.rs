@@ -1,0 +1,110 @@
+//! Byte-level BPE (`tokenizer.ggml.model` gpt2).
+//!
+//! `tokenizer.ggml.pre` names the rule that cuts text into words before merging. The file does not hold the rule
+//! itself, so the names are a table here; a name that is not in it is refused, because a near miss gives other
+//! tokens without anyone noticing.
+
+use tokenizers::{
+    SplitDelimiterBehavior, Tokenizer,
+    models::bpe::{BPE, Vocab},
+    normalizers::NFC,
+    pre_tokenizers::{
+        PreTokenizerWrapper,
+        byte_level::ByteLevel,
+        digits::Digits,
+        sequence::Sequence,
+        split::{Split, SplitPattern},
+    },
+};
+
+use super::merges;
+use crate::model::{checkpoint::GgufFile, error::LoadError};
+
+/// What a `tokenizer.ggml.pre` stands for.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    words: Words,
+    /// Text is brought into Unicode's composed form first.
+    composed: bool,
+    /// Tokens that are in the vocabulary are not merged from parts.
+    whole_words: bool,
+    /// BOS is added where the file does not say.
+    pub adds_bos: bool,
+}
+
+/// How text is cut into words.
+#[derive(Debug, Clone, Copy)]
+enum Words {
+    /// GPT-2's rule.
+    Gpt2,
+    /// Every digit on its own, then GPT-2's rule (StarCoder, SmolLM).
+    Digits,
+    /// A regular expression of the model's own.
+    Pattern(&'static str),
+}
+
+impl Rule {
+    const fn of(words: Words) -> Self {
+        Self { words, composed: false, whole_words: false, adds_bos: false }
+    }
+}
+
+/// Digits in groups of up to three.
+const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// Digits one by one.
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// Words end where capitals begin; digits one by one.
+const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// Words end where capitals begin, contractions stay with them; digits in groups of up to three.
+const GPT_4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// The rule of a `tokenizer.ggml.pre`.
+fn rule(pre: &str) -> Option<Rule> {
+    let pattern = |pattern| Rule::of(Words::Pattern(pattern));
+    Some(match pre {
+        "default" | "gpt-2" | "gpt2" | "phi-2" | "mpt" => Rule::of(Words::Gpt2),
+        // The tokenizer of GPT-NeoX.
+        "olmo" => Rule { composed: true, ..Rule::of(Words::Gpt2) },
+        "smollm" | "starcoder" | "refact" | "codeshell" => Rule::of(Words::Digits),
+        "llama-bpe" | "llama3" | "llama-v3" => Rule { whole_words: true, adds_bos: true, ..pattern(LLAMA3) },
+        "falcon3" | "dbrx" | "smaug-bpe" => Rule { whole_words: true, ..pattern(LLAMA3) },
+        "qwen2" => Rule { composed: true, ..pattern(QWEN2) },
+        "stablelm2" | "deepseek-r1-qwen" => pattern(QWEN2),
+        "tekken" => Rule { whole_words: true, adds_bos: true, ..pattern(TEKKEN) },
+        "gpt-4o" => pattern(GPT_4O),
+        _ => return None,
+    })
+}
+
+/// Builds the tokenizer, without its special tokens.
+pub fn tokenizer(file: &GgufFile, tokens: &[&str]) -> Result<(Tokenizer, Rule), LoadError> {
+    let pre = file.text("tokenizer.ggml.pre").unwrap_or_default();
+    let rule = rule(pre)
+        .ok_or_else(|| file.refuse("tokenizer.ggml.pre", format!("{pre:?} is no pre-tokeniser known here")))?;
+    let vocab: Vocab = tokens.iter().map(|t| (*t).to_owned()).zip(0u32..).collect();
+    let bpe = BPE::builder().vocab_and_merges(vocab, merges(file)?).ignore_merges(rule.whole_words).build();
+    let bpe = bpe.map_err(|e| file.refuse("tokenizer.ggml.merges", format!("does not fit the tokens: {e}")))?;
+    let mut tokenizer = Tokenizer::new(bpe);
+    let cut: PreTokenizerWrapper = match rule.words {
+        Words::Gpt2 => ByteLevel::new(false, true, true).into(),
+        Words::Digits => sequence(Digits::new(true).into(), ByteLevel::new(false, true, true)),
+        Words::Pattern(pattern) => {
+            let split = Split::new(SplitPattern::Regex(pattern.to_owned()), SplitDelimiterBehavior::Isolated, false);
+            let split = split.map_err(|e| file.refuse("tokenizer.ggml.pre", e))?;
+            sequence(split.into(), ByteLevel::new(false, true, false))
+        }
+    };
+    let composed = tokenizer.with_normalizer(rule.composed.then_some(NFC)).map(drop);
+    composed.map_err(|e| file.refuse("tokenizer.ggml.pre", e))?;
+    tokenizer.with_pre_tokenizer(Some(cut));
+    tokenizer.with_decoder(Some(ByteLevel::new(false, true, true)));
+    Ok((tokenizer, rule))
+}
+
+fn sequence(first: PreTokenizerWrapper, bytes: ByteLevel) -> PreTokenizerWrapper {
+    Sequence::new(vec![first, bytes.into()]).into()
+}
