@@ -10,7 +10,8 @@ use super::{
     caches::tensors::read_means,
     dto::{
         cache::layers_with,
-        capture::{LayersSchema, PositionsSchema},
+        capture::LayersSchema,
+        position::{ComparedPosition, ComparedPositionSchema},
     },
     error::ApiResult,
     extract::{JsonBody, NoQuery, Query, Tenant},
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     analysis::{self, Metric},
-    domain::{CacheId, Code, Hook, HookName, Layers, Positions, Problem, Selection, Site, TenantId},
+    domain::{CacheId, Code, Hook, HookName, Layers, Problem, Selection, Site, TenantId},
     store::{Store, StoredCache},
 };
 
@@ -53,9 +54,9 @@ pub struct Comparison {
     #[schema(value_type = Option<LayersSchema>)]
     #[serde(default)]
     pub layers: Layers,
-    /// One position, or the mean over all.
-    #[schema(value_type = Option<PositionsSchema>)]
-    pub position: Option<Positions>,
+    /// One position of each cache; `last` if left out.
+    #[schema(value_type = Option<ComparedPositionSchema>)]
+    pub position: Option<ComparedPosition>,
     /// Metrics, each once.
     #[serde(default = "cosine")]
     #[schema(default = json!(["cosine"]), value_type = Vec<MetricSchema>)]
@@ -109,8 +110,8 @@ pub struct ComparisonDto {
     /// The hook, without its layer.
     hook: String,
     /// As asked.
-    #[schema(value_type = PositionsSchema)]
-    position: Positions,
+    #[schema(value_type = ComparedPositionSchema)]
+    position: ComparedPosition,
     /// Layers compared, in the order of the values; empty for a hook outside the blocks.
     layers: Vec<usize>,
     /// The pairs, in order.
@@ -154,11 +155,11 @@ pub async fn compare(
     let request = body.value;
     let metrics = distinct(&request.metrics)?;
     let position = request.position.clone().unwrap_or_default();
-    if position.keeps_axis() {
+    if !position.is_one() {
         return Err(Problem::at(
             Code::InvalidValue,
             "/position",
-            "a comparison takes one position: an integer, \"last\" or \"mean\"",
+            "a comparison takes one position: an integer, \"last\", a mean or \"stored\"",
         )
         .into());
     }
@@ -341,11 +342,11 @@ async fn vectors(
     store: &Store,
     caches: &[Arc<StoredCache>],
     hook: Hook,
-    position: &Positions,
+    position: &ComparedPosition,
     sides: &Sides,
 ) -> Result<Vec<Vec<f32>>, Problem> {
     let select = |(cache, (_, pointer)): (&Arc<StoredCache>, &(CacheId, String))| {
-        let selection = Selection::of(&cache.cache, cache.cache.hook_index(hook)?, Some(position));
+        let selection = position.select(&cache.cache, cache.cache.hook_index(hook)?);
         selection.map_err(|p| Problem::at(p.code, pointer, p.detail))
     };
     let selected: Vec<Selection> = caches.iter().zip(&sides.ids).map(select).collect::<Result<_, _>>()?;
@@ -393,7 +394,7 @@ fn layer_values(metrics: &[Metric], vectors: &[Vec<f32>], sides: &Sides) -> Laye
 fn answer(
     request: &Comparison,
     site: Site,
-    position: Positions,
+    position: ComparedPosition,
     numbers: Vec<usize>,
     layers: Vec<LayerValues>,
     sides: &Sides,

@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    capture::{Capture, Rows, stored_shape},
+    capture::{Capture, stored_shape},
     hook::{Axis, Hook},
     ids::{CacheId, RunId, TenantId},
+    positions::Rows,
     problem::{Code, Problem},
 };
 

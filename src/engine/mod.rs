@@ -4,6 +4,7 @@
 //! it survives the client and the server. [`Engine`] is a cheap handle; the scheduler behind it owns the work.
 
 mod keys;
+mod positions;
 mod progress;
 mod queue;
 mod registry;

@@ -2,10 +2,12 @@
 
 mod api_caches;
 mod api_compare;
+mod api_positions;
 mod api_runs;
 mod api_system;
 mod api_tensors;
 mod library;
+mod model_chats;
 mod model_goldens;
 mod model_invariants;
 mod model_loading;

@@ -2,7 +2,9 @@
 
 pub mod cache;
 pub mod capture;
+pub mod chat;
 pub mod model;
+pub mod position;
 pub mod run;
 
 use serde::{Deserialize, Serialize};
