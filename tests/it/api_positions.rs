@@ -180,7 +180,7 @@ async fn what_the_input_lacks_is_refused() {
             json!({"messages": chat, "capture": {"positions": {"message": 1}}}),
             "position_out_of_range",
             "/messages",
-            "1 messages",
+            "messages number 1",
         ),
         (
             json!({"items": [{"messages": chat, "positions": {"message": -2}}]}),

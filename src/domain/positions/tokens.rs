@@ -35,12 +35,13 @@ impl Spelled<'_> {
     /// The tokens that stand for any of the characters in `span`; `None` when no token does.
     #[must_use]
     pub fn tokens(&self, span: &Range<usize>) -> Option<Range<usize>> {
-        let within = |offset: &Option<(usize, usize)>| {
-            offset.is_some_and(|(start, end)| start < end && start < span.end && end > span.start)
-        };
-        let first = self.offsets.iter().position(within)?;
-        let last = self.offsets.iter().rposition(within)?;
-        Some(first..last + 1)
+        // Tokens follow the text in order; those that were added stand before and behind it.
+        let first = self.offsets.iter().position(Option::is_some)?;
+        let last = self.offsets.iter().rposition(Option::is_some)?;
+        let within = &self.offsets[first..=last];
+        let start = within.partition_point(|offset| offset.is_none_or(|(_, end)| end <= span.start));
+        let end = within.partition_point(|offset| offset.is_none_or(|(start, _)| start < span.end));
+        (start < end).then(|| first + start..first + end)
     }
 
     /// Every occurrence of `text` in what is left, in characters.
@@ -95,7 +96,7 @@ impl TokenView<'_> {
             return Err(Problem::at(Code::InvalidValue, "/positions", detail));
         };
         let nth = index(message, messages.len()).ok_or_else(|| {
-            missing(format!("message {message} does not exist: the chat has {} messages", messages.len()))
+            missing(format!("message {message} does not exist: the chat's messages number {}", messages.len()))
         })?;
         let Some(span) = &messages[nth] else {
             return Err(missing(format!("the rendered chat does not show where message {message} is")));
@@ -186,6 +187,19 @@ mod tests {
     }
 
     #[test]
+    fn tokens_whose_spaces_were_trimmed_are_found_by_what_is_left_of_them() {
+        // "a", two spaces, " b", as a tokenizer gives them that trims offsets.
+        let offsets = [Some((0, 1)), Some((3, 3)), Some((4, 5))];
+        let spelled = Spelled { text: "a   b".into(), offsets: offsets.as_slice().into(), cut: 0..0 };
+        assert_eq!(spelled.tokens(&(0..5)), Some(0..3));
+        assert_eq!(spelled.tokens(&(3..5)), Some(2..3));
+        assert_eq!(spelled.tokens(&(1..3)), None);
+        let view = TokenView { special: &[false; 3], spelled: Some(spelled), messages: None };
+        let problem = view.of_text("  ", 0).unwrap_err();
+        assert_eq!((problem.code, problem.detail.as_str()), (Code::TextNotFound, "no token stands for \"  \" there"));
+    }
+
+    #[test]
     fn a_missing_occurrence_says_how_many_there_are() {
         for (asked, says) in [
             (json!({"text": "tea"}), "\"tea\" does not occur"),
@@ -205,7 +219,7 @@ mod tests {
         assert_eq!(ask(json!({"mean": {"special": false}})).unwrap(), json!({"mean": {"start": 1, "end": 7}}));
         assert_eq!(ask(json!({"message": -1, "which": "all"})).unwrap(), json!({"start": 3, "end": 7}));
         assert_eq!(ask(json!({"message": 0})).unwrap(), json!(2));
-        for (asked, says) in [(json!({"message": 1}), "does not show"), (json!({"message": 3}), "3 messages")] {
+        for (asked, says) in [(json!({"message": 1}), "does not show"), (json!({"message": 3}), "messages number 3")] {
             let problem = ask(asked).unwrap_err();
             assert!(problem.code == Code::PositionOutOfRange && problem.detail.contains(says), "{problem}");
         }

@@ -115,6 +115,12 @@ mod tests {
     }
 
     #[test]
+    fn word_pieces_do_not_join() {
+        let tokenizer = Tokenizer::new(tokenizers::models::wordpiece::WordPiece::default());
+        assert!(!Spelling::of(&tokenizer).joins());
+    }
+
+    #[test]
     fn pieces_of_a_character_each_cover_it() {
         let pieces: Vec<Vec<u8>> = [&b"a\xc3"[..], b"\xa9 ", b"", b"\xff", b"b"].iter().map(|p| p.to_vec()).collect();
         let (text, offsets) = join(&pieces);
