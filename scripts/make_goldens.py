@@ -7,6 +7,7 @@
     .venv/bin/python scripts/make_goldens.py greedy MODEL.gguf     how the tiny checkpoints and the demo model go on
     .venv/bin/python scripts/make_goldens.py warpers               what temperature, top-k and top-p leave
     .venv/bin/python scripts/make_goldens.py minilm FOLDER         the demo encoder, and its tokens
+    .venv/bin/python scripts/make_goldens.py chats MODEL.gguf      where its tokens and messages are, and open chats
 
 Everything is seeded; a second run writes the same files.
 """
@@ -340,6 +341,57 @@ def minilm(folder):
     print(len(cases), "strings")
 
 
+SPACED = "Paris is the city of "
+CHATS = [
+    CHAT,
+    CHAT[:2],
+    [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Où est l'Eiffel? 東京 🙂"}],
+    [{"role": "user", "content": "user"}, {"role": "assistant", "content": "user"}, {"role": "user", "content": "a"}],
+    [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2\n\nBecause\n\n1 + 1 = 2"}],
+]
+OPEN_CHATS = CHATS + [
+    [{"role": "user", "content": SPACED}, {"role": "assistant", "content": SPACED}],
+    [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "\n "}],
+    [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": ""}],
+]
+CONTENT = "message['content']"
+
+
+def message_tokens(tokenizer, messages, k):
+    """Positions of the content of message k: transformers' mask of what a template says was generated."""
+    template = tokenizer.chat_template
+    before, _, behind = template.partition(CONTENT)
+    assert CONTENT not in behind
+    head, tail = before.rindex("{{"), behind.index("}}") + 2
+    said = "{{ " + CONTENT + " }}"
+    marked = "{% if loop.index0 == " + str(k) + " %}{% generation %}" + said + "{% endgeneration %}{% else %}" + said + "{% endif %}"
+    pieces = ["{{ " + before[head + 2 :].strip(" +") + " }}", marked, "{{ " + behind[: tail - 2].strip(" +") + " }}"]
+    template = before[:head] + "".join(pieces) + behind[tail:]
+    out = tokenizer.apply_chat_template(
+        messages, chat_template=template, return_assistant_tokens_mask=True, return_dict=True
+    )
+    assert out["input_ids"] == tokenizer.apply_chat_template(messages)["input_ids"]
+    chosen = [i for i, m in enumerate(out["assistant_masks"]) if m]
+    assert chosen == list(range(chosen[0], chosen[-1] + 1))
+    return [chosen[0], chosen[-1] + 1]
+
+
+def chats(path):
+    tokenizer = gguf_tokenizer(path)
+    strings = [s for s in generated_strings() if any(ord(c) > 127 for c in s)][::40] + PROMPTS[:5]
+    golden = {
+        "offsets": [[s, tokenizer(s, return_offsets_mapping=True)["offset_mapping"]] for s in strings],
+        "special": sorted(tokenizer.all_special_ids),
+        "chats": [[m, [message_tokens(tokenizer, m, k) for k in range(len(m))]] for m in CHATS],
+        "open": [
+            [m, tokenizer.apply_chat_template(m, tokenize=False, continue_final_message=True)] for m in OPEN_CHATS
+        ],
+    }
+    text = json.dumps(golden, ensure_ascii=False, separators=(",", ":"))
+    (GOLDENS / "smollm2_chats.json").write_text(text)
+    print({k: len(v) for k, v in golden.items()}, len(text), "characters")
+
+
 def main():
     match sys.argv[1:]:
         case ["tiny", *families]:
@@ -357,6 +409,8 @@ def main():
             greedy(path)
         case ["warpers"]:
             warpers()
+        case ["chats", path]:
+            chats(path)
         case _:
             sys.exit(__doc__)
 

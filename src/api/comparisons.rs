@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    dto::capture::{LayersSchema, PositionsSchema},
+    dto::{
+        capture::LayersSchema,
+        position::{ComparedPosition, ComparedPositionSchema},
+    },
     error::ApiResult,
     extract::{JsonBody, NoQuery, Query, Tenant},
     problems::ComparisonProblems,
@@ -16,7 +19,7 @@ use super::{
 };
 use crate::{
     analysis::{self, Metric},
-    domain::{CacheId, Code, Hook, Layers, Positions, Problem, Site},
+    domain::{CacheId, Code, Hook, Layers, Problem, Site},
 };
 
 /// Numbers in one answer.
@@ -48,9 +51,9 @@ pub struct Comparison {
     #[schema(value_type = Option<LayersSchema>)]
     #[serde(default)]
     pub layers: Layers,
-    /// One position, or the mean over all.
-    #[schema(value_type = Option<PositionsSchema>)]
-    pub position: Option<Positions>,
+    /// One position of each cache; `last` if left out.
+    #[schema(value_type = Option<ComparedPositionSchema>)]
+    pub position: Option<ComparedPosition>,
     /// Metrics, each once.
     #[serde(default = "cosine")]
     #[schema(default = json!(["cosine"]), value_type = Vec<MetricSchema>)]
@@ -104,8 +107,8 @@ pub struct ComparisonDto {
     /// The hook, without its layer.
     hook: String,
     /// As asked.
-    #[schema(value_type = PositionsSchema)]
-    position: Positions,
+    #[schema(value_type = ComparedPositionSchema)]
+    position: ComparedPosition,
     /// Layers compared, in the order of the values; empty for a hook outside the blocks.
     layers: Vec<usize>,
     /// The pairs, in order.
@@ -149,11 +152,11 @@ pub async fn compare(
     let request = body.value;
     let metrics = distinct(&request.metrics)?;
     let position = request.position.clone().unwrap_or_default();
-    if position.keeps_axis() {
+    if !position.is_one() {
         return Err(Problem::at(
             Code::InvalidValue,
             "/position",
-            "a comparison takes one position: an integer, \"last\" or \"mean\"",
+            "a comparison takes one position: an integer, \"last\", a mean or \"stored\"",
         )
         .into());
     }
@@ -295,7 +298,7 @@ fn layer_values(metrics: &[Metric], vectors: &[Vec<f32>], sides: &Sides) -> Laye
 fn answer(
     request: &Comparison,
     site: Site,
-    position: Positions,
+    position: ComparedPosition,
     numbers: Vec<usize>,
     layers: Vec<LayerValues>,
     sides: &Sides,

@@ -1,20 +1,25 @@
 //! `/v1/models` and `/v1/tokenize`.
 
+use std::ops::Range;
+
 use axum::{
     Json,
     extract::{Path, State},
 };
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{
-    dto::model::{ModelDto, Models, Tokenize, Tokens},
+    dto::{
+        chat::chat_end,
+        model::{MessageSpan, ModelDto, Models, Tokenize, Tokens},
+    },
     error::{ApiError, ApiResult},
     extract::{JsonBody, NoQuery, Query},
     problems::{ModelProblems, QueryProblems, TokenizeProblems},
     state::ApiState,
 };
 use crate::{
-    domain::{Code, Problem},
+    domain::{Code, Problem, positions::Spelled},
     engine::ModelState,
     model::{Encoded, TextTokenizer},
 };
@@ -89,32 +94,49 @@ pub async fn tokenize(
 }
 
 fn tokens(request: Tokenize, tokenizer: &TextTokenizer) -> Result<Tokens, Problem> {
-    let Tokenize { model, text, token_ids, messages, add_generation_prompt, template_kwargs, prepend_bos } = request;
-    let at = |pointer: &'static str| {
-        move |p: Problem| if p.errors.is_empty() { Problem::at(p.code, pointer, p.detail) } else { p.under(pointer) }
-    };
-    let (encoded, rendered) = match (text, token_ids, messages) {
+    let Tokenize { model, text, token_ids, messages, prepend_bos, .. } = request;
+    let at = |pointer: &'static str| move |p: Problem| p.under(pointer);
+    let (encoded, chat) = match (text, token_ids, messages) {
         (Some(text), None, None) => (tokenizer.encode(&text, prepend_bos).map_err(at("/text"))?, None),
         (None, Some(ids), None) => (tokenizer.from_ids(&ids, prepend_bos).map_err(at("/token_ids"))?, None),
         (None, None, Some(messages)) => {
-            let rendered = render(tokenizer, messages, add_generation_prompt, &template_kwargs.unwrap_or_default())
-                .map_err(at("/messages"))?;
-            (tokenizer.encode_chat(&rendered, prepend_bos).map_err(at("/messages"))?, Some(rendered))
+            let end = chat_end(request.add_generation_prompt, request.continue_final_message)?;
+            let messages: Vec<Value> = messages.into_iter().map(Value::Object).collect();
+            let kwargs = request.template_kwargs.unwrap_or_default();
+            let rendered = tokenizer.render_chat(&messages, end, &kwargs)?;
+            let encoded = tokenizer.encode_chat(&rendered, prepend_bos).map_err(at("/messages"))?;
+            let spans = tokenizer.message_spans(&messages, end, &kwargs, &rendered);
+            let messages = message_spans(&messages, spans, &rendered, &encoded);
+            (encoded, Some((rendered, messages)))
         }
         _ => return Err(Problem::at(Code::InvalidBody, "/text", "give exactly one of text, token_ids and messages")),
     };
-    let Encoded { ids, tokens, special, offsets, bos, n_suffix: _ } = encoded;
-    let offsets = offsets.map(|o| o.into_iter().map(|(start, end)| [start, end]).collect());
-    Ok(Tokens { model, n_tokens: ids.len(), token_ids: ids, tokens, special, offsets, bos: bos.into(), rendered })
+    let Encoded { ids, tokens, special, offsets, bos, .. } = encoded;
+    let offsets = offsets.map(|o| o.into_iter().map(|offset| offset.map(|(start, end)| [start, end])).collect());
+    let (rendered, messages) = chat.unzip();
+    let bos = bos.into();
+    Ok(Tokens { model, n_tokens: ids.len(), token_ids: ids, tokens, special, offsets, bos, rendered, messages })
 }
 
-fn render(
-    tokenizer: &TextTokenizer,
-    messages: Vec<Map<String, Value>>,
-    prompt: Option<bool>,
-    kwargs: &Map<String, Value>,
-) -> Result<String, Problem> {
-    let messages: Vec<Value> = messages.into_iter().map(Value::Object).collect();
-    let last_is_assistant = messages.last().and_then(|m| m.get("role")).is_some_and(|r| r == "assistant");
-    tokenizer.render_chat(&messages, prompt.unwrap_or(!last_is_assistant), kwargs)
+/// The messages with their spans in tokens, from those in characters.
+fn message_spans(
+    messages: &[Value],
+    spans: Vec<Option<Range<usize>>>,
+    rendered: &str,
+    encoded: &Encoded,
+) -> Vec<MessageSpan> {
+    let offsets = encoded.offsets.as_deref().unwrap_or_default();
+    let spelled = Spelled { text: rendered.into(), offsets: offsets.into(), cut: 0..0 };
+    messages
+        .iter()
+        .zip(spans)
+        .map(|(message, span)| {
+            let tokens = span.and_then(|span| spelled.tokens(&span));
+            MessageSpan {
+                role: message.get("role").and_then(Value::as_str).map(str::to_owned),
+                start: tokens.as_ref().map(|t| t.start),
+                end: tokens.map(|t| t.end),
+            }
+        })
+        .collect()
 }

@@ -15,8 +15,8 @@ use crate::domain::{
         HookNotInCache, HookNotStored, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor, InvalidHeader,
         InvalidJson, InvalidQuery, InvalidValue, LayerNotInCache, LayerOutOfRange, ModelNotFound, NoBosToken,
         NoChatTemplate, NotAcceptable, PositionOutOfRange, QueueFull, RangeNotSatisfiable, ResultTooLarge, RunNotFound,
-        ShapeMismatch, StoreFull, TokenOutOfVocabulary, TooManyItems, TooManyTokens, Unavailable, UnknownCache,
-        UnknownHook, UnknownModel, UnsupportedMediaType,
+        ShapeMismatch, StoreFull, TextNotFound, TokenOutOfVocabulary, TooManyItems, TooManyTokens, Unavailable,
+        UnknownCache, UnknownHook, UnknownModel, UnsupportedMediaType,
     },
 };
 
@@ -47,7 +47,7 @@ problems! {
     /// Posting a run.
     CreateRunProblems = [
         InvalidJson, InvalidBody, InvalidQuery, InvalidHeader, BodyTooLarge, TooManyItems, ResultTooLarge, UnsupportedMediaType,
-        UnknownModel, UnknownHook, LayerOutOfRange, PositionOutOfRange, EmptyInput, TokenOutOfVocabulary, TooManyTokens,
+        UnknownModel, UnknownHook, LayerOutOfRange, PositionOutOfRange, TextNotFound, EmptyInput, TokenOutOfVocabulary, TooManyTokens,
         NoBosToken, NoChatTemplate, ChatTemplateFailed, CannotGenerate, InvalidValue, IdempotencyKeyReused, Conflict, QueueFull, Internal, BlobDamaged,
         Unavailable, StoreFull,
     ];
@@ -85,7 +85,7 @@ problems! {
     /// Tokenising.
     TokenizeProblems = [
         InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, UnsupportedMediaType, UnknownModel, EmptyInput,
-        TokenOutOfVocabulary, TooManyTokens, NoBosToken, NoChatTemplate, ChatTemplateFailed, Internal, Unavailable,
+        TokenOutOfVocabulary, TooManyTokens, NoBosToken, NoChatTemplate, ChatTemplateFailed, InvalidValue, Internal, Unavailable,
     ];
 }
 

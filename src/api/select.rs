@@ -7,11 +7,14 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::{caches::tensors::read_means, dto::cache::layers_with, extract::Object, tensor::blocking};
+use super::{
+    caches::tensors::read_means,
+    dto::{cache::layers_with, position::ComparedPosition},
+    extract::Object,
+    tensor::blocking,
+};
 use crate::{
-    domain::{
-        CacheFilter, CacheId, Code, Dtype, Hook, HookName, Layers, Positions, Problem, Selection, Site, TenantId,
-    },
+    domain::{CacheFilter, CacheId, Code, Dtype, Hook, HookName, Layers, Problem, Selection, Site, TenantId},
     store::{Store, StoredCache},
 };
 
@@ -208,9 +211,15 @@ impl Chosen {
     /// # Errors
     /// [`Code::PositionOutOfRange`], [`Code::ShapeMismatch`] at the first cache whose vector has another width, and the
     /// store's own.
-    pub async fn vectors(&self, store: &Store, hook: Hook, position: &Positions) -> Result<Vec<Vec<f32>>, Problem> {
+    pub async fn vectors(
+        &self,
+        store: &Store,
+        hook: Hook,
+        position: impl Into<ComparedPosition>,
+    ) -> Result<Vec<Vec<f32>>, Problem> {
+        let position = position.into();
         let select = |(cache, pointer): (&Arc<StoredCache>, &String)| {
-            let selection = Selection::of(&cache.cache, cache.cache.hook_index(hook)?, Some(position));
+            let selection = position.select(&cache.cache, cache.cache.hook_index(hook)?);
             selection.map_err(|p| Problem::at(p.code, pointer, p.detail))
         };
         let selected: Vec<Selection> = self.caches.iter().zip(&self.pointers).map(select).collect::<Result<_, _>>()?;

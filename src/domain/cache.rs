@@ -5,10 +5,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    capture::{Capture, Rows, stored_shape},
+    capture::{Capture, stored_shape},
     generation::TextCompletion,
     hook::{Axis, Hook},
     ids::{CacheId, RunId, TenantId},
+    positions::Rows,
     problem::{Code, Problem},
 };
 

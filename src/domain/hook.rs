@@ -214,13 +214,22 @@ impl Site {
         self.name().replacen("hook_", "", 1)
     }
 
-    /// Reads a site by its name without a layer, with or without `hook_`.
+    /// What TransformerLens calls the same place beside its canonical name (`hook_aliases` of its TransformerBridge's
+    /// blocks, and the outputs of its norm and position embedding). Near names are none: its `unembed.hook_out`
+    /// precedes a softcap, its `embed.hook_out` an embedding scale, its `ln2.hook_in` is no `hook_resid_mid` on every family.
+    const SYNONYMS: &'static [(&'static str, Self)] = &[
+        ("hook_in", Self::ResidPre),
+        ("hook_out", Self::ResidPost),
+        ("pos_embed.hook_out", Self::PosEmbed),
+        ("ln_final.hook_out", Self::FinalNorm),
+        ("ln_final.out", Self::FinalNorm),
+    ];
+
+    /// Reads a site by its name without a layer, with or without `hook_`, or by a synonym.
     #[must_use]
     pub fn by_short_name(name: &str) -> Option<Self> {
-        if name == "ln_final.hook_out" || name == "ln_final.out" {
-            return Some(Self::FinalNorm);
-        }
-        Self::ALL.iter().copied().find(|s| s.name() == name || s.without_hook() == name)
+        let synonym = || Self::SYNONYMS.iter().find(|(synonym, _)| *synonym == name).map(|(_, site)| *site);
+        Self::ALL.iter().copied().find(|s| s.name() == name || s.without_hook() == name).or_else(synonym)
     }
 }
 
@@ -373,6 +382,39 @@ mod tests {
     }
 
     #[test]
+    fn no_name_means_two_places() {
+        let names = |s: &Site| {
+            if s.name() == s.without_hook() {
+                vec![s.name().to_owned()]
+            } else {
+                vec![s.name().to_owned(), s.without_hook()]
+            }
+        };
+        let synonyms = Site::SYNONYMS.iter().map(|(name, _)| (*name).to_owned());
+        let mut all: Vec<String> = Site::ALL.iter().flat_map(names).chain(synonyms).collect();
+        // A short name ends in no number: `resid_post.10` is layer 10.
+        assert!(all.iter().all(|name| name.rsplit('.').next().and_then(parse_layer).is_none()));
+        let n = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), n);
+    }
+
+    #[test]
+    fn transformer_lens_synonyms_have_the_canonical_name() {
+        for (synonym, name) in [
+            ("blocks.5.hook_in", "blocks.5.hook_resid_pre"),
+            ("blocks.5.hook_out", "blocks.5.hook_resid_post"),
+            ("hook_out.5", "blocks.5.hook_resid_post"),
+            ("pos_embed.hook_out", "hook_pos_embed"),
+            ("ln_final.hook_out", "final_norm"),
+        ] {
+            assert_eq!(synonym.parse::<Hook>().map(|h| h.to_string()), Ok(name.to_owned()));
+        }
+        assert_eq!("hook_out".parse(), Ok(HookName::Short(Site::ResidPost)));
+    }
+
+    #[test]
     fn near_names_are_different_hooks_or_none() {
         assert_eq!("attn_out".parse(), Ok(HookName::Short(Site::AttnOut)));
         assert_eq!("attn.out".parse(), Ok(HookName::Short(Site::AttnRawOut)));
@@ -387,6 +429,11 @@ mod tests {
             "resid_post.+1",
             "",
             "hook_hook_embed",
+            "out",
+            "blocks.3.in",
+            "unembed.hook_out",
+            "embed.hook_out",
+            "blocks.3.ln2.hook_in",
         ] {
             assert!(name.parse::<HookName>().is_err(), "{name}");
         }

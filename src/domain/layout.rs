@@ -8,7 +8,7 @@ use std::{ops::Range, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{capture::Rows, dtype::Dtype, hook::Hook};
+use super::{dtype::Dtype, hook::Hook, positions::Rows};
 
 /// One item's part of a pack.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

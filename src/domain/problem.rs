@@ -93,6 +93,8 @@ codes! {
     LayerOutOfRange = 422 "layer_out_of_range" "The model has no such layer";
     /// The input has no such position.
     PositionOutOfRange = 422 "position_out_of_range" "The input has no such position";
+    /// The text that positions look for is not in the input.
+    TextNotFound = 422 "text_not_found" "The text is not in the input";
     /// The input has no tokens.
     EmptyInput = 422 "empty_input" "The input is empty";
     /// A token id is outside the vocabulary.

@@ -11,6 +11,7 @@ use super::{
     capture::Capture,
     generation::{Generation, TextCompletion},
     ids::{CacheId, RunId, TenantId},
+    positions::PositionsRequest,
     problem::Problem,
 };
 
@@ -125,6 +126,8 @@ pub struct NewItem {
     pub label: Option<String>,
     /// How to continue the tokens before anything is captured; `None` when they are complete.
     pub generation: Option<Generation>,
+    /// Positions that take all tokens to settle, until there are all; `capture` then has the most they can be.
+    pub unsettled: Option<PositionsRequest>,
     /// What was generated, once it has been: the tokens then hold it.
     pub completion: Option<TextCompletion>,
 }

@@ -1,11 +1,11 @@
 //! Which part of a stored tensor answers a query: positions asked for, against positions stored.
 
-use std::ops::Range;
+use std::{collections::HashMap, ops::Range};
 
 use super::{
     cache::Cache,
-    capture::{Positions, Rows},
     hook::Axis,
+    positions::{Positions, Rows},
     problem::{Code, Problem},
 };
 
@@ -104,25 +104,16 @@ fn stored_rows(cache: &Cache, stored: &Rows, wanted: &Positions) -> Result<Store
         let detail = format!("the cache holds positions {} of {n_tokens} tokens, not {what}", cache.capture.positions);
         Problem::at(Code::PositionOutOfRange, "position", detail)
     };
+    let place = |have: &[u32], want: &[u32]| -> Result<Vec<usize>, Problem> {
+        let place: HashMap<u32, usize> = have.iter().enumerate().map(|(i, p)| (*p, i)).collect();
+        want.iter().map(|p| place.get(p).copied().ok_or_else(|| lacking(&p.to_string()))).collect()
+    };
     match (stored, wanted.resolve(n_tokens)?) {
-        (Rows::Mean, Rows::Mean) => Ok(StoredRows { indices: vec![0], averaged: false }),
-        (Rows::Mean, Rows::List(_)) => Err(lacking("single positions")),
-        (Rows::List(have), Rows::Mean) => {
-            let whole = have.len() == n_tokens && have.iter().enumerate().all(|(i, p)| i == *p as usize);
-            if whole {
-                Ok(StoredRows { indices: (0..n_tokens).collect(), averaged: true })
-            } else {
-                Err(lacking("all of them, which the mean needs"))
-            }
-        }
-        (Rows::List(have), Rows::List(want)) => {
-            let place: std::collections::HashMap<u32, usize> = have.iter().enumerate().map(|(i, p)| (*p, i)).collect();
-            let indices = want
-                .iter()
-                .map(|p| place.get(p).copied().ok_or_else(|| lacking(&p.to_string())))
-                .collect::<Result<_, _>>()?;
-            Ok(StoredRows { indices, averaged: false })
-        }
+        (Rows::Mean(have), Rows::Mean(want)) if *have == want => Ok(StoredRows { indices: vec![0], averaged: false }),
+        (Rows::Mean(_), Rows::Mean(_)) => Err(lacking("another mean")),
+        (Rows::Mean(_), Rows::List(_)) => Err(lacking("single positions")),
+        (Rows::List(have), Rows::Mean(want)) => Ok(StoredRows { indices: place(have, &want)?, averaged: true }),
+        (Rows::List(have), Rows::List(want)) => Ok(StoredRows { indices: place(have, &want)?, averaged: false }),
     }
 }
 
@@ -194,6 +185,9 @@ mod tests {
         assert_eq!((some.parts, some.shape), (vec![0..6, 9..12], vec![3, 3]));
         let mean = Selection::of(&c, 1, Some(&Positions::Mean)).unwrap();
         assert_eq!((mean.n_read(), mean.n_served(), mean.mean_of), (12, 3, Some(4)));
+        let behind = Positions::mean_of(Positions::Range { start: Some(1), end: None }).unwrap();
+        let mean = Selection::of(&c, 1, Some(&behind)).unwrap();
+        assert_eq!((mean.parts, mean.shape, mean.mean_of), (one(3..12), vec![3], Some(3)));
     }
 
     #[test]
@@ -216,5 +210,11 @@ mod tests {
         }
         assert!(Selection::of(&cache(Positions::Mean), 1, Some(&Positions::Mean)).is_ok());
         assert!(Selection::of(&cache(Positions::Mean), 1, Some(&Positions::Last)).is_err());
+        let of = |list: &[i64]| Positions::mean_of(Positions::List(list.to_vec())).unwrap();
+        assert!(Selection::of(&cache(of(&[1, 2])), 1, Some(&of(&[1, -2]))).is_ok());
+        for other in [Positions::Mean, of(&[1])] {
+            let problem = Selection::of(&cache(of(&[1, 2])), 1, Some(&other)).unwrap_err();
+            assert_eq!(problem.detail, "the cache holds positions mean of 1,2 of 4 tokens, not another mean");
+        }
     }
 }

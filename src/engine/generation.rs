@@ -19,7 +19,7 @@ use super::{
     worker::{GenerateJob, Job, WorkerHandle},
 };
 use crate::{
-    domain::{Code, NewItem, Problem, RunId},
+    domain::{Code, NewItem, Problem, RunId, positions::TokenView},
     model::{Model, generate::Sequence},
 };
 
@@ -188,13 +188,22 @@ fn continued(item: NewItem, sequence: Sequence, model: &Model) -> Option<NewItem
     Some(NewItem { token_ids, tokens, generation: None, completion: Some(completion), ..item })
 }
 
+/// Settles the positions of an item that has all its tokens.
+fn settle_continued(item: &mut NewItem, model: &Model) -> Result<(), Problem> {
+    if let Some(asked) = item.unsettled.take() {
+        let special = model.tokenizer().special_mask(&item.token_ids);
+        item.capture.positions = asked.resolve(&TokenView { special: &special, spelled: None, messages: None })?;
+    }
+    item.capture.positions.resolve(item.token_ids.len()).map(drop)
+}
+
 /// Makes continued items durable and queues them to be captured. One that ended before a position it was to be captured
 /// at fails.
 async fn hand_on(engine: &Arc<Inner>, model: &Arc<Model>, finished: Vec<(Unit, NewItem)>) {
     let mut ready = Vec::new();
-    for (old, item) in finished {
-        match item.capture.positions.resolve(item.token_ids.len()) {
-            Ok(_) => ready.push((old, item)),
+    for (old, mut item) in finished {
+        match settle_continued(&mut item, model) {
+            Ok(()) => ready.push((old, item)),
             Err(problem) => record_failure(engine, vec![old], &problem).await,
         }
     }

@@ -5,6 +5,7 @@
 
 mod generation;
 mod keys;
+mod positions;
 mod progress;
 mod queue;
 mod registry;

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::positions::settle;
 use crate::{
     domain::{
-        Capture, CaptureRequest, Code, Generation, NewItem, NewRun, PackLayout, Positions, Problem, TenantId,
-        capture::stored_shape,
+        Capture, CaptureRequest, Code, Generation, Hook, NewItem, NewRun, PackLayout, Positions, PositionsRequest,
+        Problem, TenantId,
+        capture::{refuse_mean_of_indices, stored_shape},
     },
-    model::{Encoded, Model},
+    model::{ChatEnd, Encoded, Model},
 };
 
 /// What to do with an input longer than the context.
@@ -38,11 +40,21 @@ pub enum Content {
     Messages {
         /// Messages with `role` and `content`.
         messages: Vec<Value>,
-        /// Whether to open the assistant's turn; `None`: unless the last message is the assistant's.
-        add_generation_prompt: Option<bool>,
+        /// How the rendered chat ends.
+        end: ChatEnd,
         /// Further variables of the template.
         template_kwargs: Map<String, Value>,
     },
+}
+
+impl Content {
+    /// The field of the input that holds it, as a JSON pointer; empty where the input has no fields.
+    fn pointer(&self) -> &'static str {
+        match self {
+            Self::Text(_) | Self::TokenIds(_) => "",
+            Self::Messages { .. } => "/messages",
+        }
+    }
 }
 
 /// One input with what belongs to it alone.
@@ -53,7 +65,7 @@ pub struct InputSpec {
     /// The input.
     pub content: Content,
     /// Positions for this input instead of the run's.
-    pub positions: Option<Positions>,
+    pub positions: Option<PositionsRequest>,
     /// Tags of its cache beside the run's.
     pub tags: Vec<String>,
     /// Metadata of its cache over the run's.
@@ -104,7 +116,8 @@ pub struct Prepared {
 /// # Errors
 /// The [`Problem`] of the first input or name at fault, with its pointer into the request body.
 pub fn prepare(request: RunRequest, model: Arc<Model>, max_run_bytes: u64) -> Result<Prepared, Problem> {
-    let capture = request.capture.resolve(model.info()).map_err(|p| p.under("/capture"))?;
+    let hooks = request.capture.resolve(model.info()).map_err(|p| p.under("/capture"))?;
+    refuse_mean_of_indices(&hooks, &request.capture.positions(model.info())).map_err(|p| p.under("/capture"))?;
     if let Some(generation) = &request.generation {
         check_generation(generation, &model).map_err(|p| p.under("/generate"))?;
     }
@@ -112,13 +125,13 @@ pub fn prepare(request: RunRequest, model: Arc<Model>, max_run_bytes: u64) -> Re
     let mut sizes = Vec::with_capacity(request.inputs.len());
     let mut bytes = 0u64;
     for input in &request.inputs {
-        let item = prepare_item(input, &request, &capture, &model).map_err(|p| p.under(&input.pointer))?;
+        let item = prepare_item(input, &request, &hooks, &model).map_err(|p| p.under(&input.pointer))?;
         let size = item_bytes(&item, &model);
         bytes += size;
         if bytes > max_run_bytes {
             return Err(Problem::at(
                 Code::ResultTooLarge,
-                &input.pointer,
+                format!("{}{}", input.pointer, input.content.pointer()),
                 format!(
                     "with this input the run would store {bytes} bytes; a run may store {max_run_bytes}. Capture fewer hooks or positions"
                 ),
@@ -164,34 +177,49 @@ pub fn item_shapes(item: &NewItem, model: &Model) -> Vec<(String, Vec<usize>)> {
     let n_tokens = item.max_tokens();
     let Ok(rows) = item.capture.positions.resolve(n_tokens) else { return Vec::new() };
     let keep = item.capture.positions.keeps_axis();
-    let shape =
-        |h: &crate::domain::Hook| stored_shape(h.site(), &model.info().row_shape(h.site()), &rows, keep, n_tokens).0;
+    let shape = |h: &Hook| stored_shape(h.site(), &model.info().row_shape(h.site()), &rows, keep, n_tokens).0;
     item.capture.hooks.iter().map(|h| (h.to_string(), shape(h))).collect()
 }
 
-fn prepare_item(input: &InputSpec, request: &RunRequest, capture: &Capture, model: &Model) -> Result<NewItem, Problem> {
-    let tokenizer = model.tokenizer();
+fn prepare_item(
+    input: &InputSpec,
+    request: &RunRequest,
+    hooks: &Arc<[Hook]>,
+    model: &Model,
+) -> Result<NewItem, Problem> {
+    let (tokenizer, bos) = (model.tokenizer(), request.prepend_bos);
     let (encoded, text) = match &input.content {
-        Content::Text(text) => (tokenizer.encode(text, request.prepend_bos)?, Some(text.clone())),
-        Content::TokenIds(ids) => (tokenizer.from_ids(ids, request.prepend_bos)?, None),
-        Content::Messages { messages, add_generation_prompt, template_kwargs } => {
-            let last_is_assistant = messages.last().and_then(|m| m.get("role")).is_some_and(|r| r == "assistant");
-            let generation_prompt = add_generation_prompt.unwrap_or(!last_is_assistant);
-            let rendered = tokenizer.render_chat(messages, generation_prompt, template_kwargs)?;
-            (tokenizer.encode_chat(&rendered, request.prepend_bos)?, Some(rendered))
+        Content::Text(text) => (tokenizer.encode(text, bos), Some(text.clone())),
+        Content::TokenIds(ids) => (tokenizer.from_ids(ids, bos), None),
+        Content::Messages { messages, end, template_kwargs } => {
+            let rendered = tokenizer.render_chat(messages, *end, template_kwargs)?;
+            (tokenizer.encode_chat(&rendered, bos), Some(rendered))
         }
     };
     let n_new = request.generation.as_ref().map_or(0, |g| g.max_new_tokens);
-    let (encoded, n_truncated) = truncate(encoded, request.truncate, model.info().n_ctx, n_new)?;
-    let mut capture = capture.clone();
-    let positions_at = if let Some(own) = &input.positions {
-        capture.positions = own.clone();
-        capture.refuse_mean_of_indices()?;
-        "/positions"
-    } else {
-        ""
+    let at = input.content.pointer();
+    let cut = |encoded| truncate(encoded, request.truncate, model.info().n_ctx, n_new);
+    let (encoded, n_truncated) = encoded.and_then(cut).map_err(|p| p.under(at))?;
+    let (asked, at) = match &input.positions {
+        Some(own) => (own.clone(), "/positions"),
+        None => (request.capture.positions(model.info()), at),
     };
-    capture.positions.resolve(encoded.ids.len() + n_new).map_err(|p| Problem::at(p.code, positions_at, p.detail))?;
+    refuse_mean_of_indices(hooks, &asked)?;
+    let (positions, unsettled) = match asked {
+        // Of the longest continuation; the tokens decide once they are there.
+        asked if n_new > 0 && asked.names_kind() => {
+            (if asked.is_mean() { Positions::Mean } else { Positions::All }, Some(asked))
+        }
+        PositionsRequest::Known(positions) => {
+            positions.resolve(encoded.ids.len() + n_new).map_err(|p| Problem::at(p.code, at, p.detail))?;
+            (positions, None)
+        }
+        asked => {
+            let settled = settle(&asked, &input.content, &encoded, text.as_deref(), tokenizer);
+            (settled.map_err(|p| Problem::at(p.code, at, p.detail))?, None)
+        }
+    };
+    let capture = Capture { hooks: Arc::clone(hooks), positions, dtype: request.capture.dtype };
     let mut metadata = request.metadata.clone();
     metadata.extend(input.metadata.clone());
     let mut tags = request.tags.clone();
@@ -207,6 +235,7 @@ fn prepare_item(input: &InputSpec, request: &RunRequest, capture: &Capture, mode
         metadata,
         label: input.label.clone(),
         generation: request.generation.clone(),
+        unsettled,
         completion: None,
     })
 }
@@ -229,14 +258,12 @@ fn truncate(mut encoded: Encoded, how: Truncate, n_ctx: usize, n_new: usize) -> 
         }
         Truncate::Right => {
             let end = n - encoded.n_suffix.min(room);
-            encoded.ids.drain(end - excess..end);
-            encoded.tokens.drain(end - excess..end);
+            encoded.cut(end - excess..end);
         }
         Truncate::Left => {
             // A BOS token at the start stays there: the model expects it.
             let from = usize::from(encoded.bos.present);
-            encoded.ids.drain(from..from + excess);
-            encoded.tokens.drain(from..from + excess);
+            encoded.cut(from..from + excess);
         }
     }
     Ok((encoded, excess as u64))

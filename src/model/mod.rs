@@ -38,7 +38,7 @@ use std::{
 };
 
 pub use error::{ForwardError, LoadError};
-pub use tokenizer::{Encoded, TextTokenizer};
+pub use tokenizer::{ChatEnd, Encoded, TextTokenizer};
 
 use crate::domain::{ModelInfo, PackLayout, Rows};
 use checkpoint::{Checkpoint, GgufFile};

@@ -28,8 +28,19 @@ pub struct Selection {
 pub enum Picked {
     /// These rows.
     Rows(Vec<u32>),
-    /// The mean over a range of rows.
-    Mean(std::ops::Range<u32>),
+    /// The mean over these rows.
+    Mean(Vec<u32>),
+}
+
+impl Picked {
+    /// `rows` of an input, `place` telling where in a buffer each position is.
+    fn of(rows: &Rows, place: impl Fn(u32) -> u32) -> Self {
+        let places = rows.positions().iter().map(|p| place(*p)).collect();
+        match rows {
+            Rows::Mean(_) => Self::Mean(places),
+            Rows::List(_) => Self::Rows(places),
+        }
+    }
 }
 
 /// Where an input goes on.
@@ -73,26 +84,11 @@ impl Packing {
         for (input, place) in batch.inputs.iter().zip(&places) {
             let (n, behind) = (index(input.token_ids.len()), index(place.behind));
             let (first, first_wanted) = (index(all.positions.len()), index(wanted.positions.len()));
-            let mine: Vec<u32> = match input.rows {
-                Rows::Mean => (0..n).collect(),
-                Rows::List(rows) => {
-                    let mut rows = rows.clone();
-                    rows.sort_unstable();
-                    rows.dedup();
-                    rows
-                }
-            };
-            match input.rows {
-                Rows::Mean => {
-                    all.picked.push(Picked::Mean(first..first + n));
-                    wanted.picked.push(Picked::Mean(first_wanted..first_wanted + n));
-                }
-                Rows::List(rows) => {
-                    all.picked.push(Picked::Rows(rows.iter().map(|p| first + p).collect()));
-                    let place = |p: &u32| first_wanted + index(mine.partition_point(|q| q < p));
-                    wanted.picked.push(Picked::Rows(rows.iter().map(place).collect()));
-                }
-            }
+            let mut mine = input.rows.positions().to_vec();
+            mine.sort_unstable();
+            mine.dedup();
+            all.picked.push(Picked::of(input.rows, |p| first + p));
+            wanted.picked.push(Picked::of(input.rows, |p| first_wanted + index(mine.partition_point(|q| *q < p))));
             all.positions.extend(behind..behind + n);
             all.offsets.push(all.positions.len());
             wanted_tokens.extend(mine.iter().map(|p| first + p));
@@ -153,9 +149,7 @@ fn check(batch: &Batch<'_>, places: &[Continued], info: &ModelInfo) -> Result<()
         if let Some(id) = input.token_ids.iter().find(|id| **id as usize >= info.d_vocab) {
             return fail(format!("input {i} has token {id}; the vocabulary ends at {}", info.d_vocab - 1));
         }
-        if let Rows::List(rows) = input.rows
-            && let Some(row) = rows.iter().find(|r| **r as usize >= n)
-        {
+        if let Some(row) = input.rows.positions().iter().find(|r| **r as usize >= n) {
             return fail(format!("input {i} has no position {row}"));
         }
         if span.n_tokens != n || span.n_rows != input.rows.len() {

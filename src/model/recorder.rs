@@ -1,6 +1,6 @@
 //! Takes the rows asked for at every tap and hands them to the sink; a tap nobody asked for costs a look-up.
 
-use std::{collections::HashMap, ops::Range};
+use std::collections::HashMap;
 
 use super::{
     CaptureSink, ForwardError,
@@ -81,7 +81,7 @@ impl<'a> Recorder<'a> {
                     self.buffer.resize(start + rows.len() * width, 0.0);
                     compute(rows, &mut self.buffer[start..]);
                 }
-                Picked::Mean(range) => mean_of_rows(range.clone(), width, compute, &mut self.buffer),
+                Picked::Mean(rows) => mean_of_rows(rows, width, compute, &mut self.buffer),
             }
             if self.buffer.len() >= BATCH_VALUES || item + 1 == picked.len() {
                 self.outlet.write(index, first..item + 1, &self.buffer)?;
@@ -106,29 +106,23 @@ impl<'a> Recorder<'a> {
                     self.buffer.resize(heads * rows.len() * keys, 0.0);
                     compute(item, rows, &positions(rows), &mut self.buffer);
                 }
-                Picked::Mean(range) => {
+                Picked::Mean(rows) => {
                     let mut sums = vec![0f64; heads * keys];
-                    for block in blocks(range.clone()) {
+                    for block in rows.chunks(MEAN_ROWS) {
                         self.buffer.resize(heads * block.len() * keys, 0.0);
-                        compute(item, &block, &positions(&block), &mut self.buffer);
+                        compute(item, block, &positions(block), &mut self.buffer);
                         for (sum, head) in sums.chunks_exact_mut(keys).zip(self.buffer.chunks(block.len() * keys)) {
                             add_rows(sum, head);
                         }
                     }
                     self.buffer.clear();
-                    finish_mean(&sums, range.len(), &mut self.buffer);
+                    finish_mean(&sums, rows.len(), &mut self.buffer);
                 }
             }
             self.outlet.write(index, item..item + 1, &self.buffer)?;
         }
         self.outlet.finish(index)
     }
-}
-
-fn blocks(range: Range<u32>) -> impl Iterator<Item = Vec<u32>> {
-    let starts = range.clone().step_by(MEAN_ROWS);
-    #[expect(clippy::cast_possible_truncation, reason = "a block is small")]
-    starts.map(move |s| (s..range.end.min(s + MEAN_ROWS as u32)).collect())
 }
 
 fn add_rows(sums: &mut [f64], rows: &[f32]) {
@@ -142,14 +136,14 @@ fn finish_mean(sums: &[f64], n: usize, out: &mut Vec<f32>) {
     out.extend(sums.iter().map(|s| (s / n as f64) as f32));
 }
 
-/// The mean of computed rows, accumulated in float64 in row order.
-fn mean_of_rows(range: Range<u32>, width: usize, compute: Compute<'_>, out: &mut Vec<f32>) {
+/// The mean of computed rows, accumulated in float64 in the order of `rows`.
+fn mean_of_rows(rows: &[u32], width: usize, compute: Compute<'_>, out: &mut Vec<f32>) {
     let mut sums = vec![0f64; width];
-    let mut rows = Vec::new();
-    for block in blocks(range.clone()) {
-        rows.resize(block.len() * width, 0.0);
-        compute(&block, &mut rows);
-        add_rows(&mut sums, &rows);
+    let mut values = Vec::new();
+    for block in rows.chunks(MEAN_ROWS) {
+        values.resize(block.len() * width, 0.0);
+        compute(block, &mut values);
+        add_rows(&mut sums, &values);
     }
-    finish_mean(&sums, range.len(), out);
+    finish_mean(&sums, rows.len(), out);
 }

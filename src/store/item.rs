@@ -7,7 +7,9 @@ use std::{borrow::Cow, sync::Arc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::domain::{BosDecision, Capture, Dtype, Generation, Hook, NewItem, Positions, TextCompletion};
+use crate::domain::{
+    BosDecision, Capture, Dtype, Generation, Hook, NewItem, Positions, PositionsRequest, TextCompletion,
+};
 
 /// A [`NewItem`] without its hooks.
 #[derive(Debug, Serialize, Deserialize)]
@@ -24,6 +26,8 @@ pub(super) struct ItemRecord<'a> {
     label: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     generation: Option<Cow<'a, Generation>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unsettled: Option<Cow<'a, PositionsRequest>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     completion: Option<Cow<'a, TextCompletion>>,
 }
@@ -42,6 +46,7 @@ impl<'a> From<&'a NewItem> for ItemRecord<'a> {
             metadata: Cow::Borrowed(&item.metadata),
             label: item.label.as_deref().map(Cow::Borrowed),
             generation: item.generation.as_ref().map(Cow::Borrowed),
+            unsettled: item.unsettled.as_ref().map(Cow::Borrowed),
             completion: item.completion.as_ref().map(Cow::Borrowed),
         }
     }
@@ -61,6 +66,7 @@ impl ItemRecord<'_> {
             metadata: self.metadata.into_owned(),
             label: self.label.map(Cow::into_owned),
             generation: self.generation.map(Cow::into_owned),
+            unsettled: self.unsettled.map(Cow::into_owned),
             completion: self.completion.map(Cow::into_owned),
         }
     }

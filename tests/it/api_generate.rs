@@ -75,6 +75,25 @@ async fn run_text(app: &TestApp) -> Value {
 }
 
 #[tokio::test]
+async fn kinds_of_tokens_are_told_apart_among_new_ones_too() {
+    let app = TestApp::new().await;
+    let generate = json!({"max_new_tokens": 6, "temperature": 3.0, "seed": 11});
+    let run = app.run(json!({"input": "the cat", "generate": generate, "capture": {"positions": "all"}})).await;
+    let whole = cache(&app, &run, 0).await["token_ids"].clone();
+    for positions in [json!({"special": false}), json!({"mean": {"special": false}}), json!({"text": "cat"})] {
+        let body =
+            json!({"input": "the cat", "generate": generate, "capture": {"positions": positions}, "reuse": false});
+        let continued = cache(&app, &app.run(body).await, 0).await;
+        assert_eq!(continued["token_ids"], whole);
+        // The same tokens posted as they are, with the same positions.
+        let posted = app.run(json!({"input": whole, "capture": {"positions": positions}, "reuse": false})).await;
+        let posted = cache(&app, &posted, 0).await;
+        assert_eq!(continued["content_hash"], posted["content_hash"], "{positions}");
+        assert_eq!(continued["positions"], posted["positions"]);
+    }
+}
+
+#[tokio::test]
 async fn a_seed_is_told_and_repeats() {
     let app = TestApp::new().await;
     let body =

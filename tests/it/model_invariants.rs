@@ -134,32 +134,38 @@ fn rows_of(model: &Model, hook: Hook, full: &[f32], n: usize, rows: &[u32]) -> V
 }
 
 #[test]
-fn the_mean_is_the_mean_of_all_rows() {
+fn a_mean_is_the_mean_of_its_rows() {
     let model = tiny("llama/gqa_tied");
     let hooks = every_hook(&model);
     // Longer than the blocks in which means are computed, beside a short input.
     let inputs = vec![(0..64u32).map(|p| p * 3 % 272).collect::<Vec<_>>(), vec![1, 2, 3]];
     let full = capture(&model, &hooks, &every_row(&inputs)).unwrap();
-    let means: Vec<(&[u32], Rows)> = inputs.iter().map(|ids| (ids.as_slice(), Rows::Mean)).collect();
-    let mean = capture(&model, &hooks, &means).unwrap();
-    for hook in &hooks {
-        for (i, ids) in inputs.iter().enumerate() {
-            let n = ids.len();
-            let map = hook.site().is_attention_map();
-            let width = if map { n } else { model.info().row_shape(hook.site()).iter().product() };
-            let expected: Vec<f32> = full
-                .item(*hook, i)
-                .chunks(n * width)
-                .flat_map(|block| {
-                    (0..width).map(move |c| {
-                        let sum: f64 = block.iter().skip(c).step_by(width).map(|v| f64::from(*v)).sum();
-                        (sum / n as f64) as f32
-                    })
-                })
-                .collect();
-            assert_eq!(bits(mean.item(*hook, i)), bits(&expected), "{hook}");
+    let long: Vec<u32> = (1..64).chain([5, 0, 5]).collect();
+    for rows in [vec![(0..64).collect(), (0..3).collect()], vec![long, vec![2]], vec![vec![40, 3], vec![1, 2]]] {
+        let with: Vec<(&[u32], Rows)> =
+            inputs.iter().zip(&rows).map(|(ids, rows)| (ids.as_slice(), Rows::Mean(rows.clone()))).collect();
+        let mean = capture(&model, &hooks, &with).unwrap();
+        for hook in &hooks {
+            for (i, rows) in rows.iter().enumerate() {
+                let expected = mean_over(&model, *hook, full.item(*hook, i), inputs[i].len(), rows);
+                assert_eq!(bits(mean.item(*hook, i)), bits(&expected), "{hook} over {rows:?}");
+            }
         }
     }
+}
+
+/// The mean of some rows of a full tensor, accumulated in float64 in their order.
+fn mean_over(model: &Model, hook: Hook, full: &[f32], n: usize, rows: &[u32]) -> Vec<f32> {
+    let width = if hook.site().is_attention_map() { n } else { model.info().row_shape(hook.site()).iter().product() };
+    rows_of(model, hook, full, n, rows)
+        .chunks(rows.len() * width)
+        .flat_map(|block| {
+            (0..width).map(move |c| {
+                let sum: f64 = block.iter().skip(c).step_by(width).map(|v| f64::from(*v)).sum();
+                (sum / rows.len() as f64) as f32
+            })
+        })
+        .collect()
 }
 
 #[test]

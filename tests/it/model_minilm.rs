@@ -24,7 +24,8 @@ fn sentence_embeddings_agree_with_transformers() {
     let hooks: Vec<Hook> = (0..info.n_layers).map(|l| Hook::block(Site::ResidPost, l)).collect();
     let inputs: Vec<Vec<u32>> = sentences().iter().map(|s| model.tokenizer().encode(s, None).unwrap().ids).collect();
     assert!(inputs.len() >= 7 && inputs.iter().any(|i| i.len() > 128));
-    let batch: Vec<(&[u32], Rows)> = inputs.iter().map(|ids| (ids.as_slice(), Rows::Mean)).collect();
+    let batch: Vec<(&[u32], Rows)> =
+        inputs.iter().map(|ids| (ids.as_slice(), Rows::Mean((0..ids.len() as u32).collect()))).collect();
     let got = capture(&model, &hooks, &batch).unwrap();
     let mut worst = 0f64;
     for (i, tokens) in inputs.iter().enumerate() {

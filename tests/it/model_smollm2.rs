@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use residuum::domain::{Code, Hook, Rows, Site};
+use residuum::{
+    domain::{Code, Hook, Rows, Site},
+    model::ChatEnd,
+};
 use serde_json::Value;
 
 use crate::model_support::{capture, goldens, ids, read_tensors, relative_error, smollm2};
@@ -100,7 +103,7 @@ fn a_chat_is_rendered_as_transformers_renders_it() {
     let tokenizer = smollm2().tokenizer();
     let golden = token_goldens();
     let messages = golden["chat"]["messages"].as_array().unwrap();
-    let rendered = tokenizer.render_chat(messages, true, &serde_json::Map::new()).unwrap();
+    let rendered = tokenizer.render_chat(messages, ChatEnd::Prompt, &serde_json::Map::new()).unwrap();
     assert_eq!(rendered, golden["chat"]["rendered"].as_str().unwrap());
     let encoded = tokenizer.encode_chat(&rendered, None).unwrap();
     let chat_prompt = metadata()["prompts"].as_array().unwrap().len() - 1;
@@ -130,6 +133,6 @@ fn tokens_carry_offsets_and_what_they_stand_for() {
     assert!(encoded.bos.present && encoded.bos.added);
     assert_eq!(encoded.tokens[1..3], ["é", " the"]);
     let offsets = encoded.offsets.unwrap();
-    assert_eq!(offsets[..3], [(0, 0), (0, 1), (1, 5)]);
-    assert_eq!(offsets.last().unwrap().1, 7, "characters, not bytes");
+    assert_eq!(offsets[..3], [None, Some((0, 1)), Some((1, 5))]);
+    assert_eq!(offsets.last().unwrap().unwrap().1, 7, "characters, not bytes");
 }

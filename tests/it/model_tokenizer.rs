@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use residuum::{
     domain::Code,
-    model::{Encoded, TextTokenizer, tokenizer::MAX_TEXT_BYTES},
+    model::{ChatEnd, Encoded, TextTokenizer, tokenizer::MAX_TEXT_BYTES},
 };
 use serde_json::{Map, json};
 
@@ -31,7 +31,7 @@ fn bos_is_added_as_asked_and_never_twice() {
     assert_eq!(with.ids, [&[bos][..], &plain.ids].concat());
     assert_eq!(with.tokens.concat(), "<s>the cat");
     assert_eq!(with.special.iter().filter(|s| **s).count(), 1);
-    assert_eq!(with.offsets.as_ref().unwrap()[..2], [(0, 0), (0, 3)]);
+    assert_eq!(with.offsets.as_ref().unwrap()[..2], [None, Some((0, 3))]);
     assert_eq!(t.encode("the cat", Some(true)).unwrap().ids, with.ids);
     // The text brings its own.
     for prepend in [None, Some(true), Some(false)] {
@@ -71,7 +71,7 @@ fn an_input_without_tokens_is_refused() {
 fn a_chat_uses_the_models_template_and_gets_no_second_bos() {
     let t = tokenizer();
     let messages = [json!({"role": "user", "content": "the"}), json!({"role": "user", "content": "in"})];
-    let rendered = t.render_chat(&messages, true, &Map::new()).unwrap();
+    let rendered = t.render_chat(&messages, ChatEnd::Prompt, &Map::new()).unwrap();
     assert_eq!(rendered, "<s><|user|>the<|user|>in");
     let encoded = t.encode_chat(&rendered, None).unwrap();
     assert_eq!(encoded.tokens, ["<s>", "<|user|>", "the", "<|user|>", "in"]);
@@ -95,8 +95,8 @@ fn berts_tokens_stand_between_cls_and_sep() {
             "{checkpoint}"
         );
         assert_eq!((own.special[0], own.special[1], own.special[10], own.n_suffix), (true, false, true, 1));
-        assert_eq!(own.offsets.as_ref().unwrap()[..4], [(0, 0), (0, 3), (3, 7), (7, 8)]);
-        assert_eq!(own.offsets.as_ref().unwrap()[10], (0, 0));
+        assert_eq!(own.offsets.as_ref().unwrap()[..4], [None, Some((0, 3)), Some((3, 7)), Some((7, 8))]);
+        assert_eq!(own.offsets.as_ref().unwrap()[10], None);
         assert_eq!(decision(&own), (None, true, true));
         assert_eq!(t.encode("Running, the towers! 北京", Some(true)).unwrap().ids, own.ids);
         let bare = t.encode("Running, the towers! 北京", Some(false)).unwrap();
@@ -115,5 +115,5 @@ fn partial_characters_show_as_replacements() {
     let t = tokenizer();
     let encoded = t.encode("é", Some(false)).unwrap();
     assert_eq!(encoded.tokens, ["\u{fffd}", "\u{fffd}"]);
-    assert_eq!(encoded.offsets.unwrap(), [(0, 1), (0, 1)]);
+    assert_eq!(encoded.offsets.unwrap(), [Some((0, 1)), Some((0, 1))]);
 }

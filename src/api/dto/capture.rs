@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::{CaptureRequest, Dtype, Layers, Positions};
+use crate::domain::{CaptureRequest, Dtype, Layers, PositionsRequest};
 
 /// What to capture.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
@@ -18,8 +18,8 @@ pub struct CaptureDto {
     #[serde(default)]
     pub layers: Layers,
     /// Positions to keep.
-    #[schema(value_type = Option<PositionsSchema>)]
-    pub positions: Option<Positions>,
+    #[schema(value_type = Option<PositionsRequestSchema>)]
+    pub positions: Option<PositionsRequest>,
     /// Type to store.
     #[schema(value_type = Option<super::super::tensor::DtypeParam>)]
     #[serde(default)]
@@ -57,7 +57,8 @@ pub enum AllLiteral {
     All,
 }
 
-/// Positions of an input. "last", "mean" and a single integer drop the position axis; the others keep it.
+/// Positions of an input, by number. "last", "mean", a single integer and the mean over positions drop the position axis;
+/// the others keep it.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Positions, example = "last")]
 #[serde(untagged)]
@@ -71,6 +72,33 @@ pub enum PositionsSchema {
     List(Vec<i64>),
     /// From `start` up to but not including `end`.
     Range(PositionRange),
+    /// The mean over positions.
+    Mean(MeanOfPositions),
+}
+
+/// Positions of an input, by number or by what its tokens are. What depends on the tokens is looked up when the input is
+/// accepted; dry runs and caches name the positions found. Of a truncated input only what is left counts.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PositionsRequest, example = json!({"text": "Tower", "occurrence": -1}))]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only describes PositionsRequest for the specification")]
+pub enum PositionsRequestSchema {
+    /// By name.
+    Named(NamedPositions),
+    /// One; negatives count from the end.
+    One(i64),
+    /// Several.
+    List(Vec<i64>),
+    /// From `start` up to but not including `end`.
+    Range(PositionRange),
+    /// The tokens at a text.
+    Text(PositionsByText),
+    /// The tokens of a message.
+    Message(PositionsByMessage),
+    /// Special tokens, or all but these.
+    Kind(PositionsByKind),
+    /// The mean over positions.
+    Mean(MeanOfPositionsRequest),
 }
 
 /// Positions by name.
@@ -88,9 +116,80 @@ pub enum NamedPositions {
 
 /// A range of positions.
 #[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct PositionRange {
     /// First position; 0 if left out.
     pub start: Option<i64>,
     /// First position no longer meant; the length if left out.
     pub end: Option<i64>,
+}
+
+/// The mean over positions, accumulated in float64; drops the position axis.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"mean": {"start": 1, "end": 8}}))]
+#[serde(deny_unknown_fields)]
+pub struct MeanOfPositions {
+    /// The positions; not a mean themselves.
+    #[schema(no_recursion)]
+    pub mean: Box<PositionsSchema>,
+}
+
+/// The mean over positions, accumulated in float64; drops the position axis.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"mean": {"special": false}}))]
+#[serde(deny_unknown_fields)]
+pub struct MeanOfPositionsRequest {
+    /// The positions; not a mean themselves.
+    #[schema(no_recursion)]
+    pub mean: Box<PositionsRequestSchema>,
+}
+
+/// The tokens that overlap an occurrence of a text. What is searched is the text as posted, the chat as rendered, or what
+/// token ids spell one after the other.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"text": "Tower", "occurrence": -1, "which": "last"}))]
+#[serde(deny_unknown_fields)]
+pub struct PositionsByText {
+    /// The text to find, letter by letter.
+    #[schema(min_length = 1)]
+    pub text: String,
+    /// Which occurrence, from 0; negatives count from the last. Occurrences do not overlap.
+    #[schema(default = 0)]
+    pub occurrence: Option<i64>,
+    /// Which of its tokens.
+    pub which: Option<WhichSchema>,
+}
+
+/// The tokens that overlap what a message of a chat says, without what the template puts around it.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"message": -1, "which": "all"}))]
+#[serde(deny_unknown_fields)]
+pub struct PositionsByMessage {
+    /// Index of the message; negatives count from the last.
+    pub message: i64,
+    /// Which of its tokens.
+    pub which: Option<WhichSchema>,
+}
+
+/// Which tokens of a span; `last` if left out.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Which)]
+#[serde(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only describes Which for the specification")]
+pub enum WhichSchema {
+    /// The first one; drops the position axis.
+    First,
+    /// The last one, which has seen the whole span; drops the position axis.
+    Last,
+    /// Every one; keeps the position axis.
+    All,
+}
+
+/// Every special token (BOS among them), or every other token; keeps the position axis.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"special": false}))]
+#[serde(deny_unknown_fields)]
+pub struct PositionsByKind {
+    /// true: the special tokens; false: the others.
+    pub special: bool,
 }

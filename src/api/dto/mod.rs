@@ -2,8 +2,10 @@
 
 pub mod cache;
 pub mod capture;
+pub mod chat;
 pub mod generate;
 pub mod model;
+pub mod position;
 pub mod run;
 
 use serde::{Deserialize, Serialize};

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::{cache::BosDto, run::Message};
+use super::{cache::BosDto, chat::Message};
 use crate::{domain::ModelInfo, model::TextTokenizer};
 
 /// A model this server runs.
@@ -188,6 +188,10 @@ pub struct Tokenize {
     pub messages: Option<Vec<Map<String, Value>>>,
     /// Whether to open the assistant's turn; by default unless the last message is the assistant's.
     pub add_generation_prompt: Option<bool>,
+    /// Whether to leave the last message open, for the model to continue: nothing the template puts behind it is there.
+    #[serde(default)]
+    #[schema(default = false)]
+    pub continue_final_message: bool,
     /// Further variables for the chat template.
     pub template_kwargs: Option<Map<String, Value>>,
     /// Beginning-of-sequence token (of BERT `[CLS]`): null leaves it to the tokenizer, true makes sure there is one,
@@ -200,7 +204,7 @@ pub struct Tokenize {
 #[schema(example = json!({
     "model": "smollm2-135m", "token_ids": [504, 414, 46682, 18669], "tokens": ["The", " E", "iffel", " Tower"],
     "special": [false, false, false, false], "offsets": [[0, 3], [3, 5], [5, 10], [10, 16]], "n_tokens": 4,
-    "bos": {"requested": null, "present": false, "added": false, "token_id": 1}, "rendered": null
+    "bos": {"requested": null, "present": false, "added": false, "token_id": 1}, "rendered": null, "messages": null
 }))]
 pub struct Tokens {
     /// The model.
@@ -211,12 +215,28 @@ pub struct Tokens {
     pub tokens: Vec<String>,
     /// Which tokens are special.
     pub special: Vec<bool>,
-    /// Characters of the text that each token covers, `[start, end)`; null for posted ids.
-    pub offsets: Option<Vec<[usize; 2]>>,
+    /// Characters (Unicode scalar values) of the text or rendered chat that each token covers, `[start, end)`: each piece
+    /// of a character that several tokens share covers the whole of it, and the space in front of a word belongs to its
+    /// token where the tokenizer has it so. Null for a token that was added, BOS for one; null for posted ids.
+    pub offsets: Option<Vec<Option<[usize; 2]>>>,
     /// Tokens.
     pub n_tokens: usize,
     /// How the beginning-of-sequence token was decided.
     pub bos: BosDto,
     /// The chat as the template rendered it.
     pub rendered: Option<String>,
+    /// Where each message of the chat is; null for other inputs.
+    pub messages: Option<Vec<MessageSpan>>,
+}
+
+/// The tokens of what a message says, white space at its ends and what the template puts around it left out.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"role": "user", "start": 3, "end": 9}))]
+pub struct MessageSpan {
+    /// `system`, `user`, `assistant`, …
+    pub role: Option<String>,
+    /// Position of the first token; null where the rendered chat does not show the message as it is.
+    pub start: Option<usize>,
+    /// Position behind the last token.
+    pub end: Option<usize>,
 }

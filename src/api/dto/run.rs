@@ -5,12 +5,13 @@ use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    capture::{CaptureDto, PositionsSchema},
+    capture::{CaptureDto, PositionsRequestSchema, PositionsSchema},
+    chat::{Message, chat_end},
     generate::{CompletionDto, GenerateDto},
 };
 use crate::{
     api::{error::ProblemDto, extract::Object, tensor::TensorDto},
-    domain::{Code, Positions, Problem, Run, RunStatus, TenantId},
+    domain::{Code, Positions, PositionsRequest, Problem, Run, RunStatus, TenantId},
     engine::{Content, InputSpec, RunRequest, Truncate},
 };
 
@@ -33,6 +34,10 @@ pub struct CreateRun {
     pub messages: Option<Vec<Map<String, Value>>>,
     /// Whether to open the assistant's turn; by default unless the last message is the assistant's.
     pub add_generation_prompt: Option<bool>,
+    /// Whether to leave the last message open, for the model to continue: nothing the template puts behind it is there.
+    #[serde(default)]
+    #[schema(default = false)]
+    pub continue_final_message: bool,
     /// Further variables for the chat template.
     pub template_kwargs: Option<Map<String, Value>>,
     /// Inputs with positions, metadata, tags and labels of their own.
@@ -81,8 +86,8 @@ pub struct ItemDto {
     #[schema(value_type = Option<Vec<Message>>)]
     pub messages: Option<Vec<Map<String, Value>>>,
     /// Positions instead of the run's.
-    #[schema(value_type = Option<PositionsSchema>)]
-    pub positions: Option<Positions>,
+    #[schema(value_type = Option<PositionsRequestSchema>)]
+    pub positions: Option<PositionsRequest>,
     /// Metadata over the run's.
     #[serde(default)]
     pub metadata: Map<String, Value>,
@@ -91,17 +96,6 @@ pub struct ItemDto {
     pub tags: Vec<String>,
     /// Label of the cache.
     pub label: Option<String>,
-}
-
-/// A message of a chat; the model's template may know further fields.
-#[derive(Serialize, ToSchema)]
-pub struct Message {
-    /// `system`, `user`, `assistant`, …
-    #[schema(example = "user")]
-    pub role: String,
-    /// The text.
-    #[schema(example = "Where is the Eiffel Tower?")]
-    pub content: String,
 }
 
 /// Inputs without anything of their own.
@@ -191,22 +185,23 @@ impl CreateRun {
         }
         if self.messages.is_none()
             && self.items.is_none()
-            && (self.add_generation_prompt.is_some() || self.template_kwargs.is_some())
+            && (self.add_generation_prompt.is_some() || self.continue_final_message || self.template_kwargs.is_some())
         {
             return Err(Problem::at(
                 Code::InvalidBody,
                 "/messages",
-                "add_generation_prompt and template_kwargs go with messages",
+                "add_generation_prompt, continue_final_message and template_kwargs go with messages",
             ));
         }
+        let end = chat_end(self.add_generation_prompt, self.continue_final_message)?;
         let chat = |messages: Vec<Map<String, Value>>| Content::Messages {
             messages: messages.into_iter().map(Value::Object).collect(),
-            add_generation_prompt: self.add_generation_prompt,
+            end,
             template_kwargs: self.template_kwargs.clone().unwrap_or_default(),
         };
         let inputs = match (self.input, self.messages, self.items) {
             (Some(input), _, _) => inputs_of(input)?,
-            (_, Some(messages), _) => vec![plain("/messages".to_owned(), chat(messages))],
+            (_, Some(messages), _) => vec![plain(String::new(), chat(messages))],
             (_, _, Some(items)) => items_of(items, chat)?,
             _ => Vec::new(),
         };
@@ -463,7 +458,7 @@ pub struct RunEvent {
     "n_items": 1, "n_tokens": 3, "n_bytes": 2304, "items": [{
         "token_ids": [504, 414, 46682], "tokens": ["The", " E", "iffel"],
         "bos": {"requested": null, "present": false, "added": false, "token_id": 1}, "n_truncated": 0, "n_bytes": 2304,
-        "hooks": [{"hook": "blocks.12.hook_resid_post", "shape": [576]}]
+        "positions": 2, "hooks": [{"hook": "blocks.12.hook_resid_post", "shape": [576]}]
     }]
 }))]
 pub struct DryRun {
@@ -490,6 +485,9 @@ pub struct DryRunItem {
     pub n_truncated: u64,
     /// Bytes its capture would take.
     pub n_bytes: u64,
+    /// Positions it would keep, as the cache would name them.
+    #[schema(value_type = PositionsSchema)]
+    pub positions: Positions,
     /// Shape of each hook.
     pub hooks: Vec<DryRunHook>,
 }

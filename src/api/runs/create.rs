@@ -104,6 +104,7 @@ async fn dry_run(state: &ApiState, request: RunRequest) -> Result<DryRun, Proble
         bos: item.bos.clone().into(),
         n_truncated: item.n_truncated,
         n_bytes: *n_bytes,
+        positions: item.capture.positions.clone(),
         hooks: item_shapes(item, &model).into_iter().map(|(hook, shape)| DryRunHook { hook, shape }).collect(),
     };
     Ok(DryRun {

@@ -1,7 +1,7 @@
 //! Chat templates: Jinja as transformers runs it (`utils/chat_template_utils.py`), without a loader and with a limit
 //! on the work a template may do.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use minijinja::{
     Environment, Error, ErrorKind, UndefinedBehavior,
@@ -11,6 +11,7 @@ use minijinja::{
 use minijinja_contrib::pycompat::unknown_method_callback;
 use serde_json::{Map, Value};
 
+use super::marks;
 use crate::domain::{Code, Problem};
 
 /// Instructions a template may run.
@@ -18,6 +19,26 @@ const FUEL: u64 = 5_000_000;
 
 /// The name under which the template is compiled; without an extension nothing is escaped.
 const NAME: &str = "chat";
+
+/// Stands behind a last message that is left open. Its space tells whether the template trims messages.
+const OPEN: &str = "\u{fdd3} ";
+
+/// Variables that are not the client's to set.
+const RESERVED: &[&str] = &["messages", "add_generation_prompt", "continue_final_message"];
+
+/// How a rendered chat ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ChatEnd {
+    /// With the assistant's turn opened, unless the last message is the assistant's.
+    #[default]
+    ByRole,
+    /// With the last message.
+    Closed,
+    /// With the assistant's turn opened.
+    Prompt,
+    /// Within the last message, so that it can be continued.
+    Open,
+}
 
 /// A compiled template, or why it could not be compiled.
 pub struct ChatTemplate {
@@ -42,16 +63,60 @@ impl ChatTemplate {
         Self { environment: compiled.map(|()| environment).map_err(|e| message(&e)), roles }
     }
 
-    /// Renders `messages`.
+    /// Renders `messages`. Pointers are relative to the request.
     ///
     /// # Errors
-    /// [`Code::ChatTemplateFailed`] with what the template said.
-    pub fn render(
+    /// [`Code::ChatTemplateFailed`] with what the template said; [`Code::InvalidValue`] for a last message without
+    /// text that is to be left open, and for a variable that is not the client's to set.
+    pub fn render(&self, messages: &[Value], end: ChatEnd, kwargs: &Map<String, Value>) -> Result<String, Problem> {
+        let prompt = match end {
+            ChatEnd::ByRole => messages.last().and_then(|m| m.get("role")).is_none_or(|role| role != "assistant"),
+            ChatEnd::Prompt => true,
+            ChatEnd::Closed => false,
+            ChatEnd::Open => return self.render_open(messages, kwargs),
+        };
+        self.run(messages, prompt, kwargs)
+    }
+
+    /// Where each of `messages` is in `rendered`, in characters: what it says, without white space at its ends. `None`
+    /// where the template does not show it.
+    pub fn spans(
         &self,
         messages: &[Value],
-        add_generation_prompt: bool,
+        end: ChatEnd,
         kwargs: &Map<String, Value>,
-    ) -> Result<String, Problem> {
+        rendered: &str,
+    ) -> Vec<Option<Range<usize>>> {
+        match self.render(&marks::marked(messages), end, kwargs) {
+            Ok(marked) => marks::spans(&marked, rendered, messages.len()),
+            Err(_) => vec![None; messages.len()],
+        }
+    }
+
+    /// Leaves the last message open as transformers does: a tag behind its text, and the rendering up to the tag.
+    fn render_open(&self, messages: &[Value], kwargs: &Map<String, Value>) -> Result<String, Problem> {
+        let mut messages = messages.to_vec();
+        let nothing = || {
+            let detail = "the last message has no text to continue";
+            Problem::at(Code::InvalidValue, "/continue_final_message", detail)
+        };
+        let last = messages.last_mut().and_then(|m| marks::texts(m).pop()).ok_or_else(nothing)?;
+        let said = last.trim().to_owned();
+        last.push_str(OPEN);
+        let mut rendered = self.run(&messages, false, kwargs)?;
+        let Some(end) = rendered.rfind(OPEN.trim_end()).filter(|_| rendered.contains(&said)) else {
+            let detail = "the chat template does not show the last message as it is, so it cannot be continued";
+            return Err(Problem::at(Code::ChatTemplateFailed, "/messages", detail));
+        };
+        let trims = !rendered[end..].starts_with(OPEN);
+        rendered.truncate(end);
+        if trims {
+            rendered.truncate(rendered.trim_end().len());
+        }
+        Ok(rendered)
+    }
+
+    fn run(&self, messages: &[Value], prompt: bool, kwargs: &Map<String, Value>) -> Result<String, Problem> {
         let failed = |reason: &str| Problem::at(Code::ChatTemplateFailed, "/messages", reason.to_owned());
         let environment = self.environment.as_ref().map_err(|e| failed(e))?;
         let mut context: Map<String, Value> = Map::new();
@@ -59,14 +124,14 @@ impl ChatTemplate {
         context.insert("documents".to_owned(), Value::Null);
         context.extend(self.roles.iter().map(|(role, token)| (role.clone(), token.clone().into())));
         for (name, value) in kwargs {
-            if name == "messages" || name == "add_generation_prompt" {
+            if RESERVED.contains(&name.as_str()) {
                 let detail = format!("`{name}` is a field of its own, not one of template_kwargs");
                 return Err(Problem::at(Code::InvalidValue, format!("/template_kwargs/{name}"), detail));
             }
             context.insert(name.clone(), value.clone());
         }
-        context.insert("messages".to_owned(), messages.iter().map(with_reasoning_names).collect());
-        context.insert("add_generation_prompt".to_owned(), add_generation_prompt.into());
+        context.insert("messages".to_owned(), messages.iter().map(as_templates_read_it).collect());
+        context.insert("add_generation_prompt".to_owned(), prompt.into());
         let template = environment.get_template(NAME).map_err(|e| failed(&message(&e)))?;
         template.render(minijinja::Value::from(Serde(&context))).map_err(|e| failed(&message(&e)))
     }
@@ -81,15 +146,15 @@ fn message(error: &Error) -> String {
     }
 }
 
-/// A message's reasoning goes by several names; templates read one of them.
-fn with_reasoning_names(message: &Value) -> Value {
+/// A null field of a message counts as missing, and its reasoning goes by several names, of which templates read one.
+fn as_templates_read_it(message: &Value) -> Value {
     let Some(fields) = message.as_object() else { return message.clone() };
-    let reasoning =
-        ["reasoning_content", "thinking", "reasoning"].iter().find_map(|k| fields.get(*k).filter(|v| !v.is_null()));
     let mut all = fields.clone();
+    all.retain(|_, value| !value.is_null());
+    let reasoning = ["reasoning_content", "thinking", "reasoning"].iter().find_map(|k| all.get(*k).cloned());
     if let Some(reasoning) = reasoning {
         all.entry("thinking").or_insert_with(|| reasoning.clone());
-        all.insert("reasoning_content".to_owned(), reasoning.clone());
+        all.insert("reasoning_content".to_owned(), reasoning);
     }
     Value::Object(all)
 }
@@ -225,7 +290,7 @@ mod tests {
     fn render(source: &str, messages: Value) -> Result<String, Problem> {
         let roles = BTreeMap::from([("bos_token".to_owned(), "<s>".to_owned())]);
         let kwargs = Map::from_iter([("flag".to_owned(), json!({"b": [1, 2.5], "a": "é\n"}))]);
-        ChatTemplate::new(source.to_owned(), roles).render(messages.as_array().unwrap(), true, &kwargs)
+        ChatTemplate::new(source.to_owned(), roles).render(messages.as_array().unwrap(), ChatEnd::Prompt, &kwargs)
     }
 
     #[test]
@@ -264,6 +329,46 @@ mod tests {
     fn template_kwargs_cannot_replace_the_messages() {
         let template = ChatTemplate::new("x".to_owned(), BTreeMap::new());
         let kwargs = Map::from_iter([("messages".to_owned(), json!([]))]);
-        assert_eq!(template.render(&[], true, &kwargs).unwrap_err().errors[0].pointer, "/template_kwargs/messages");
+        let problem = template.render(&[], ChatEnd::Prompt, &kwargs).unwrap_err();
+        assert_eq!(problem.errors[0].pointer, "/template_kwargs/messages");
+    }
+
+    #[test]
+    fn a_last_message_is_left_open() {
+        let open = |source: &str, messages: Value| {
+            let template = ChatTemplate::new(source.to_owned(), BTreeMap::new());
+            template.render(messages.as_array().unwrap(), ChatEnd::Open, &Map::new())
+        };
+        let plain = "{% for m in messages %}<{{ m.content }}>{% endfor %}{% if add_generation_prompt %}!{% endif %}";
+        let trims = "{% for m in messages %}<{{ m.content | trim }}>{% endfor %}";
+        let chat = || json!([{"content": "Paris"}, {"content": "The city of "}]);
+        assert_eq!(open(plain, chat()).unwrap(), "<Paris><The city of ");
+        assert_eq!(open(trims, chat()).unwrap(), "<Paris><The city of");
+        // The last message says what an earlier one says.
+        assert_eq!(open(plain, json!([{"content": "a"}, {"content": "a"}])).unwrap(), "<a><a");
+        let blocks = "{% for b in messages[0].content %}{{ b.text }};{% endfor %}";
+        let two = json!([{"content": [{"text": "a"}, {"text": "b"}]}]);
+        assert_eq!(open(blocks, two).unwrap(), "a;b");
+        assert_eq!(open(plain, json!([{"content": null}])).unwrap_err().code, Code::InvalidValue);
+        assert_eq!(open(plain, json!([])).unwrap_err().code, Code::InvalidValue);
+        assert_eq!(open("fixed", chat()).unwrap_err().code, Code::ChatTemplateFailed);
+    }
+
+    #[test]
+    fn an_open_message_has_its_span_too() {
+        let source = "{% for m in messages %}<{{ m.content }}>{% endfor %}";
+        let template = ChatTemplate::new(source.to_owned(), BTreeMap::new());
+        let messages = [json!({"content": "Paris"}), json!({"content": " The city of "})];
+        let rendered = template.render(&messages, ChatEnd::Open, &Map::new()).unwrap();
+        let spans = template.spans(&messages, ChatEnd::Open, &Map::new(), &rendered);
+        assert_eq!(rendered, "<Paris>< The city of ");
+        assert_eq!(spans, [Some(1..6), Some(9..20)]);
+    }
+
+    #[test]
+    fn a_null_field_is_a_missing_one() {
+        let source = "{{ messages[0].tool_calls is defined }}{{ messages[0].thinking }}";
+        let messages = json!([{"tool_calls": null, "thinking": null, "reasoning": "so"}]);
+        assert_eq!(render(source, messages).unwrap(), "Falseso");
     }
 }

@@ -3,15 +3,20 @@
 mod chat;
 mod folder;
 mod gguf;
+mod marks;
 mod spelling;
 mod wordpiece;
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::Range,
+};
 
 use serde_json::{Map, Value};
 use tokenizers::{Encoding, Tokenizer};
 
-use crate::domain::{BosDecision, Code, Problem};
+use crate::domain::{BosDecision, Code, Problem, positions::Spelled};
+pub use chat::ChatEnd;
 use chat::ChatTemplate;
 pub(super) use folder::FILES as FOLDER_FILES;
 use spelling::Spelling;
@@ -28,12 +33,29 @@ pub struct Encoded {
     pub tokens: Vec<String>,
     /// Which tokens are special tokens.
     pub special: Vec<bool>,
-    /// Start and end of each token in the text, in characters; `None` when there was no text.
-    pub offsets: Option<Vec<(usize, usize)>>,
+    /// Characters (Unicode scalar values) of the text that each token stands for, `[start, end)`, as the tokenizer has
+    /// them; `None` for a token that was added. `None` when there was no text.
+    pub offsets: Option<Vec<Option<(usize, usize)>>>,
     /// How BOS was decided.
     pub bos: BosDecision,
     /// Tokens at the end that are not of the text but of the tokenizer's own rule (BERT's `[SEP]`).
     pub n_suffix: usize,
+    /// Characters of the text whose tokens were cut.
+    pub cut: Range<usize>,
+}
+
+impl Encoded {
+    /// Cuts tokens out. Once.
+    pub fn cut(&mut self, tokens: Range<usize>) {
+        self.ids.drain(tokens.clone());
+        self.tokens.drain(tokens.clone());
+        self.special.drain(tokens.clone());
+        if let Some(offsets) = &mut self.offsets {
+            let gone: Vec<(usize, usize)> = offsets.drain(tokens).flatten().collect();
+            let start = gone.iter().map(|(start, _)| *start).min().unwrap_or(0);
+            self.cut = start..gone.iter().map(|(_, end)| *end).max().unwrap_or(start);
+        }
+    }
 }
 
 /// A checkpoint's tokenizer and chat template. Shared between threads.
@@ -71,7 +93,9 @@ impl TextTokenizer {
     /// `d_vocab` is the number of rows of the model's embedding.
     fn new(tokenizer: Tokenizer, settings: Settings, d_vocab: usize) -> Self {
         let added = tokenizer.get_added_tokens_decoder();
-        let special: HashSet<u32> = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
+        let with_a_role = settings.roles.values().filter_map(|token| tokenizer.token_to_id(token));
+        let marked = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id);
+        let special: HashSet<u32> = marked.chain(with_a_role).collect();
         let first = |special| tokenizer.encode_fast("a", special).ok().and_then(|e| e.get_ids().first().copied());
         let put_first = first(true).filter(|id| special.contains(id) && first(false) != Some(*id));
         let role = |name: &str| {
@@ -114,7 +138,9 @@ impl TextTokenizer {
             .tokenizer
             .encode_char_offsets(text, own_rule)
             .map_err(|e| Problem::at(Code::InvalidValue, "", format!("the text cannot be encoded: {e}")))?;
-        let (mut ids, mut offsets) = (encoding.get_ids().to_vec(), encoding.get_offsets().to_vec());
+        let mut ids = encoding.get_ids().to_vec();
+        let in_text = encoding.get_offsets().iter().zip(encoding.get_special_tokens_mask());
+        let mut offsets: Vec<_> = in_text.map(|(offset, added)| (*added == 0).then_some(*offset)).collect();
         let bos = self.bos.as_ref().map(|(id, _)| *id);
         let n_suffix = encoding.get_special_tokens_mask().iter().rev().take_while(|own| **own == 1).count();
         // A BOS of the tokenizer's own making is taken off and counted as not there; what is left was posted.
@@ -125,7 +151,7 @@ impl TextTokenizer {
         let wanted = prepend_bos.unwrap_or(own_rule && self.adds_bos);
         let added = self.add_bos(&mut ids, wanted)?;
         if added {
-            offsets.insert(0, (0, 0));
+            offsets.insert(0, None);
         }
         let decision = BosDecision {
             requested: prepend_bos,
@@ -179,7 +205,7 @@ impl TextTokenizer {
     fn finish(
         &self,
         ids: Vec<u32>,
-        offsets: Option<Vec<(usize, usize)>>,
+        offsets: Option<Vec<Option<(usize, usize)>>>,
         bos: BosDecision,
     ) -> Result<Encoded, Problem> {
         if ids.is_empty() {
@@ -187,25 +213,52 @@ impl TextTokenizer {
         }
         // A tokenizer may know more tokens than the model has embeddings for; the pointer of a text is the text.
         self.check_ids(&ids).map_err(|p| if offsets.is_some() { Problem::at(p.code, "", p.detail) } else { p })?;
-        let special = ids.iter().map(|id| self.special.contains(id)).collect();
-        Ok(Encoded { tokens: self.token_strings(&ids), special, offsets, bos, n_suffix: 0, ids })
+        let special = self.special_mask(&ids);
+        Ok(Encoded { tokens: self.token_strings(&ids), special, offsets, bos, n_suffix: 0, ids, cut: 0..0 })
     }
 
     /// Renders a chat with the model's own template. Pointers are relative to the request's item.
     ///
     /// # Errors
-    /// [`Code::NoChatTemplate`], or [`Code::ChatTemplateFailed`] with the template's own message.
+    /// [`Code::NoChatTemplate`], or [`Code::ChatTemplateFailed`] with the template's own message;
+    /// [`Code::InvalidValue`] when the last message has no text to continue.
     pub fn render_chat(
         &self,
         messages: &[Value],
-        add_generation_prompt: bool,
+        end: ChatEnd,
         kwargs: &Map<String, Value>,
     ) -> Result<String, Problem> {
         let Some(template) = &self.template else {
             let detail = "the model has no chat template: send text instead of messages";
             return Err(Problem::at(Code::NoChatTemplate, "/messages", detail));
         };
-        template.render(messages, add_generation_prompt, kwargs)
+        template.render(messages, end, kwargs)
+    }
+
+    /// Where what each message says is in `rendered`, which [`Self::render_chat`] made of the same chat: characters
+    /// without white space at the ends; `None` where the rendering does not show it.
+    #[must_use]
+    pub fn message_spans(
+        &self,
+        messages: &[Value],
+        end: ChatEnd,
+        kwargs: &Map<String, Value>,
+        rendered: &str,
+    ) -> Vec<Option<Range<usize>>> {
+        let nowhere = || vec![None; messages.len()];
+        self.template.as_ref().map_or_else(nowhere, |t| t.spans(messages, end, kwargs, rendered))
+    }
+
+    /// The text that tokens spell one after the other, and the characters of it that each stands for; `None` for a
+    /// vocabulary whose tokens leave out the spaces between words (WordPiece).
+    #[must_use]
+    pub fn spell(&self, ids: &[u32]) -> Option<Spelled<'static>> {
+        if !self.spelling.joins() {
+            return None;
+        }
+        let pieces: Vec<_> = ids.iter().map(|id| self.spelling.bytes(&self.tokenizer, *id)).collect();
+        let (text, offsets) = spelling::join(&pieces);
+        Some(Spelled { text: text.into(), offsets: offsets.into(), cut: 0..0 })
     }
 
     /// Whether the checkpoint brings a chat template.
@@ -231,6 +284,12 @@ impl TextTokenizer {
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.d_vocab
+    }
+
+    /// Which of these are special tokens.
+    #[must_use]
+    pub fn special_mask(&self, ids: &[u32]) -> Vec<bool> {
+        ids.iter().map(|id| self.special.contains(id)).collect()
     }
 
     /// The text of the tokens from `first` on, special tokens left out, as it follows the text of those before.

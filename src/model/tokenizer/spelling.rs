@@ -26,24 +26,59 @@ impl Spelling {
         }
     }
 
-    /// What token `id` stands for.
+    /// What token `id` stands for; bytes that are no UTF-8 show as U+FFFD.
     pub fn decode(self, tokenizer: &Tokenizer, id: u32) -> String {
-        let Some(token) = tokenizer.id_to_token(id) else { return char::REPLACEMENT_CHARACTER.to_string() };
+        String::from_utf8_lossy(&self.bytes(tokenizer, id)).into_owned()
+    }
+
+    /// Whether the tokens of a text, one after the other, are the text.
+    pub fn joins(self) -> bool {
+        self != Self::Plain
+    }
+
+    /// The bytes that token `id` stands for.
+    pub fn bytes(self, tokenizer: &Tokenizer, id: u32) -> Vec<u8> {
+        let Some(token) = tokenizer.id_to_token(id) else { return char::REPLACEMENT_CHARACTER.to_string().into() };
         if tokenizer.get_added_vocabulary().simple_id_to_token(id).is_some() {
-            return token;
+            return token.into();
         }
         match self {
-            Self::Plain => token,
-            Self::ByteLevel => match token.chars().map(byte_of).collect::<Option<Vec<u8>>>() {
-                Some(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-                None => token,
-            },
-            Self::Metaspace => match lone_byte(&token) {
-                Some(byte) => String::from_utf8_lossy(&[byte]).into_owned(),
-                None => token.replace('▁', " "),
-            },
+            Self::Plain => token.into(),
+            Self::ByteLevel => token.chars().map(byte_of).collect::<Option<Vec<u8>>>().unwrap_or_else(|| token.into()),
+            Self::Metaspace => lone_byte(&token).map_or_else(|| token.replace('▁', " ").into(), |byte| vec![byte]),
         }
     }
+}
+
+/// The characters of `pieces` joined, with those `[start, end)` of each piece. A character whose bytes several pieces
+/// share belongs to each of them; bytes that are no UTF-8 show as U+FFFD.
+pub fn join(pieces: &[Vec<u8>]) -> (String, Vec<Option<(usize, usize)>>) {
+    let bytes = pieces.concat();
+    let mut text = String::with_capacity(bytes.len());
+    // The character that each byte belongs to.
+    let mut characters = Vec::with_capacity(bytes.len());
+    let mut n = 0;
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for c in chunk.valid().chars() {
+            characters.extend(std::iter::repeat_n(n, c.len_utf8()));
+            n += 1;
+        }
+        if !chunk.invalid().is_empty() {
+            text.push(char::REPLACEMENT_CHARACTER);
+            characters.extend(std::iter::repeat_n(n, chunk.invalid().len()));
+            n += 1;
+        }
+    }
+    let mut at = 0;
+    let offsets = pieces.iter().map(|piece| {
+        let bytes = at..at + piece.len();
+        at = bytes.end;
+        let last = characters[bytes.clone()].last()?;
+        Some((characters[bytes.start], last + 1))
+    });
+    let offsets = offsets.collect();
+    (text, offsets)
 }
 
 /// The byte a character of GPT-2's alphabet stands for: printable Latin-1 bytes are themselves, the others follow
@@ -77,6 +112,20 @@ mod tests {
         assert_eq!(byte_of('Ġ'), Some(b' '));
         assert_eq!(byte_of('Ċ'), Some(b'\n'));
         assert_eq!(byte_of('▁'), None);
+    }
+
+    #[test]
+    fn word_pieces_do_not_join() {
+        let tokenizer = Tokenizer::new(tokenizers::models::wordpiece::WordPiece::default());
+        assert!(!Spelling::of(&tokenizer).joins());
+    }
+
+    #[test]
+    fn pieces_of_a_character_each_cover_it() {
+        let pieces: Vec<Vec<u8>> = [&b"a\xc3"[..], b"\xa9 ", b"", b"\xff", b"b"].iter().map(|p| p.to_vec()).collect();
+        let (text, offsets) = join(&pieces);
+        assert_eq!(text, "aé \u{fffd}b");
+        assert_eq!(offsets, [Some((0, 2)), Some((1, 3)), None, Some((3, 4)), Some((4, 5))]);
     }
 
     #[test]

@@ -123,6 +123,7 @@ pub(super) fn item(token_ids: &[u32], capture: Capture) -> NewItem {
         metadata: object(serde_json::json!({"n": 0.1, "deep": {"a": [1, null]}})),
         label: Some("label".to_owned()),
         generation: None,
+        unsettled: None,
         completion: None,
     }
 }

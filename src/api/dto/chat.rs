@@ -1,0 +1,38 @@
+//! What requests with chats have in common.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    domain::{Code, Problem},
+    model::ChatEnd,
+};
+
+/// A message of a chat; the model's template may know further fields.
+#[derive(Serialize, ToSchema)]
+pub struct Message {
+    /// `system`, `user`, `assistant`, …
+    #[schema(example = "user")]
+    pub role: String,
+    /// The text.
+    #[schema(example = "Where is the Eiffel Tower?")]
+    pub content: String,
+}
+
+/// How a chat ends, by the two fields that say so.
+///
+/// # Errors
+/// [`Code::InvalidValue`] when both are true.
+pub fn chat_end(add_generation_prompt: Option<bool>, continue_final_message: bool) -> Result<ChatEnd, Problem> {
+    match (add_generation_prompt, continue_final_message) {
+        (Some(true), true) => Err(Problem::at(
+            Code::InvalidValue,
+            "/continue_final_message",
+            "a chat either continues its last message or opens the assistant's turn: add_generation_prompt is true too",
+        )),
+        (_, true) => Ok(ChatEnd::Open),
+        (Some(true), false) => Ok(ChatEnd::Prompt),
+        (Some(false), false) => Ok(ChatEnd::Closed),
+        (None, false) => Ok(ChatEnd::ByRole),
+    }
+}

@@ -1,0 +1,226 @@
+//! Positions as a client asks for them: by number, or by what the tokens are.
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::{Map, Value};
+
+use super::{Positions, TokenView, only};
+use crate::domain::problem::{Code, Problem};
+
+/// Positions that may depend on the tokens of the input. [`Self::resolve`] makes [`Positions`] of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum PositionsRequest {
+    /// Positions that need no more than the number of tokens.
+    Known(Positions),
+    /// The tokens that stand for an occurrence of a text.
+    Text {
+        /// The text to find, as it stands in the input; never empty.
+        text: String,
+        /// Which occurrence, from 0; negatives count from the last. Occurrences do not overlap.
+        occurrence: i64,
+        /// Which of its tokens.
+        which: Which,
+    },
+    /// The tokens of a message of a chat: of what it says, without what the template puts around it.
+    Message {
+        /// Index of the message; negatives count from the last.
+        message: i64,
+        /// Which of its tokens.
+        which: Which,
+    },
+    /// Every special token, or every other one; keeps the position axis.
+    Special {
+        /// Which of the two.
+        special: bool,
+    },
+    /// The mean over what other positions select; drops the position axis.
+    Mean {
+        /// The positions; never a mean.
+        mean: Box<PositionsRequest>,
+    },
+}
+
+/// Which tokens of a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Which {
+    /// The first one; drops the position axis.
+    First,
+    /// The last one, which has seen the whole span; drops the position axis.
+    #[default]
+    Last,
+    /// Every one; keeps the position axis.
+    All,
+}
+
+impl PositionsRequest {
+    /// Whether a text is looked for: [`TokenView::spelled`] has to be there.
+    #[must_use]
+    pub fn names_text(&self) -> bool {
+        match self {
+            Self::Text { .. } | Self::Message { .. } => true,
+            Self::Mean { mean } => mean.names_text(),
+            Self::Known(_) | Self::Special { .. } => false,
+        }
+    }
+
+    /// Whether a message is looked for: [`TokenView::messages`] has to be there.
+    #[must_use]
+    pub fn names_message(&self) -> bool {
+        match self {
+            Self::Message { .. } => true,
+            Self::Mean { mean } => mean.names_message(),
+            _ => false,
+        }
+    }
+
+    /// Whether it is a mean over other positions.
+    #[must_use]
+    pub fn is_mean(&self) -> bool {
+        matches!(self, Self::Known(Positions::Mean | Positions::MeanOf(_)) | Self::Mean { .. })
+    }
+
+    /// Whether every token of the input has to be known: of one that is continued, those that come too.
+    #[must_use]
+    pub fn names_kind(&self) -> bool {
+        match self {
+            Self::Special { .. } => true,
+            Self::Mean { mean } => mean.names_kind(),
+            _ => false,
+        }
+    }
+
+    /// The positions meant among `tokens`.
+    ///
+    /// # Errors
+    /// [`Code::TextNotFound`] saying how often the text occurs; [`Code::PositionOutOfRange`] for a position, message or
+    /// kind of token that the input does not have; [`Code::InvalidValue`] for text or messages where there are none.
+    pub fn resolve(&self, tokens: &TokenView<'_>) -> Result<Positions, Problem> {
+        match self {
+            Self::Known(positions) => {
+                positions.resolve(tokens.special.len())?;
+                Ok(positions.clone())
+            }
+            Self::Text { text, occurrence, which } => tokens.of_text(text, *occurrence).map(|span| which.of(span)),
+            Self::Message { message, which } => tokens.of_message(*message).map(|span| which.of(span)),
+            Self::Special { special } => tokens.of_kind(*special),
+            Self::Mean { mean } => {
+                let twice = |detail| Problem::at(Code::InvalidValue, "/positions", detail);
+                Positions::mean_of(mean.resolve(tokens)?).map_err(twice)
+            }
+        }
+    }
+
+    fn from_json(value: Value) -> Result<Self, &'static str> {
+        let Value::Object(mut fields) = value else { return Positions::from_json(value).map(Self::Known) };
+        if let Some(text) = fields.remove("text") {
+            only(
+                &fields,
+                &["occurrence", "which"],
+                "positions by text have the fields text, occurrence and which only",
+            )?;
+            let Value::String(text) = text else { return Err("the text of positions must be a string") };
+            if text.is_empty() {
+                return Err("the text of positions is empty");
+            }
+            let occurrence = given(&fields, "occurrence").map_or(Some(0), Value::as_i64);
+            let occurrence = occurrence.ok_or("occurrence must be an integer: 0 is the first, -1 the last")?;
+            return Ok(Self::Text { text, occurrence, which: which(&fields)? });
+        }
+        if let Some(message) = fields.remove("message") {
+            only(&fields, &["which"], "positions by message have the fields message and which only")?;
+            let message = message.as_i64().ok_or("message must be an integer: 0 is the first, -1 the last")?;
+            return Ok(Self::Message { message, which: which(&fields)? });
+        }
+        if let Some(special) = fields.remove("special") {
+            only(&fields, &[], "positions by kind have the field special only")?;
+            let special = special.as_bool().ok_or("special must be true or false")?;
+            return Ok(Self::Special { special });
+        }
+        match fields.remove("mean") {
+            Some(of) => {
+                only(&fields, &[], "the mean over positions has the field mean only")?;
+                Self::mean(Self::from_json(of)?)
+            }
+            None => Positions::range(&fields).map(Self::Known),
+        }
+    }
+
+    fn mean(of: Self) -> Result<Self, &'static str> {
+        match of {
+            Self::Known(of) => Positions::mean_of(of).map(Self::Known),
+            Self::Mean { .. } => Err("the mean of a mean is not taken"),
+            of => Ok(Self::Mean { mean: Box::new(of) }),
+        }
+    }
+}
+
+/// A field that is there and not null.
+fn given<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    fields.get(name).filter(|value| !value.is_null())
+}
+
+fn which(fields: &Map<String, Value>) -> Result<Which, &'static str> {
+    let which = given(fields, "which").map_or(Ok(Which::default()), Which::deserialize);
+    which.map_err(|_| "which must be \"first\", \"last\" or \"all\"")
+}
+
+impl<'de> Deserialize<'de> for PositionsRequest {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Self::from_json(Value::deserialize(d)?).map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(v: Value) -> Result<PositionsRequest, serde_json::Error> {
+        serde_json::from_value(v)
+    }
+
+    #[test]
+    fn every_form_is_read_and_written() {
+        for v in [
+            json!("last"),
+            json!([0, -1]),
+            json!({"start": 1, "end": null}),
+            json!({"text": "a", "occurrence": -1, "which": "first"}),
+            json!({"message": -1, "which": "all"}),
+            json!({"special": false}),
+            json!({"mean": {"special": false}}),
+            json!({"mean": {"text": "a", "occurrence": 0, "which": "all"}}),
+            json!({"mean": {"start": 1, "end": 3}}),
+        ] {
+            assert_eq!(serde_json::to_value(parse(v.clone()).unwrap()).unwrap(), v);
+        }
+        let short = PositionsRequest::Text { text: "a".to_owned(), occurrence: 0, which: Which::Last };
+        assert_eq!(parse(json!({"text": "a"})).unwrap(), short);
+        assert_eq!(parse(json!({"text": "a", "occurrence": null, "which": null})).unwrap(), short);
+        assert_eq!(parse(json!({"mean": "all"})).unwrap(), PositionsRequest::Known(Positions::Mean));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        for (v, why) in [
+            (json!({"text": ""}), "empty"),
+            (json!({"text": 5}), "string"),
+            (json!({"text": "a", "occurence": 1}), "fields"),
+            (json!({"text": "a", "occurrence": "last"}), "integer"),
+            (json!({"text": "a", "which": "middle"}), "which"),
+            (json!({"text": "a", "message": 0}), "fields"),
+            (json!({"message": "user"}), "integer"),
+            (json!({"message": 0, "occurrence": 1}), "fields"),
+            (json!({"special": 0}), "true or false"),
+            (json!({"special": true, "which": "all"}), "field"),
+            (json!({"mean": {"mean": {"special": true}}}), "mean of a mean"),
+            (json!({"mean": {"special": true}, "which": "all"}), "field"),
+            (json!({"word": "a"}), "start and end"),
+        ] {
+            let error = parse(v.clone()).unwrap_err().to_string();
+            assert!(error.contains(why), "{v}: {error}");
+        }
+    }
+}
