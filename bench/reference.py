@@ -19,10 +19,11 @@ class Reference:
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        # The bare model: captures need no logits, so none are computed.
-        self.model = transformers.AutoModel.from_pretrained(
+        self.causal = transformers.AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32
         ).eval()
+        # The bare model: captures need no logits, so none are computed.
+        self.model = self.causal.model
 
     def tokens(self, text):
         return self.tokenizer(text)["input_ids"]

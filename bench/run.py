@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures the server and transformers side by side, and writes bench/results.md and bench/results.json.
+"""Measures the server and what it replaces side by side, and writes bench/results.md and bench/results.json.
 
     scripts/fetch_demo_model.sh && cargo build --release --locked
     python3 -m venv bench/.venv && bench/.venv/bin/pip install -r bench/requirements.txt
@@ -28,7 +28,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 from harness import FINAL, ApiError, Client, HarnessError, interrupt_on_signals, temporary_server  # noqa: E402
+import costs  # noqa: E402
 from load import body_of, build, closed_loop  # noqa: E402
+from peers import Nnsight, TransformerLens  # noqa: E402
 from reference import Reference, worst_difference  # noqa: E402
 
 MODEL = "bench"
@@ -107,17 +109,18 @@ def timed(function, *args):
     return time.perf_counter() - start
 
 
-def measure_agreement(ours, reference, prompts):
+def measure_agreement(ours, reference, peers, prompts):
     """Both sides' numbers must be the same before their speed is worth a word."""
     difference = worst_difference(ours.values(prompts[:8]), reference.one_by_one(prompts[:8]))
     batched = worst_difference(reference.batched(prompts[:8]), reference.one_by_one(prompts[:8]))
-    for name, value in [("the server", difference), ("transformers in batches", batched)]:
+    others = [(name, worst_difference(p.one_by_one(prompts[:8]), reference.one_by_one(prompts[:8]))) for name, p in peers.items()]
+    for name, value in [("the server", difference), ("transformers in batches", batched), *others]:
         if value > AGREEMENT:
             raise HarnessError(f"{name} differs from transformers by {value:.1e} of a layer's RMS")
     return difference
 
 
-def measure_throughput(ours, reference, prompts, rounds):
+def measure_throughput(ours, reference, peers, prompts, rounds):
     """Seconds for all prompts."""
     singles, bulk = [ours.run_request(prompt) for prompt in prompts], [ours.run_request(prompts)]
     return interleave(
@@ -127,7 +130,8 @@ def measure_throughput(ours, reference, prompts, rounds):
             "Residuum, one bulk run": lambda: ours.post(bulk, 1),
             "transformers, one by one": lambda: timed(reference.one_by_one, prompts),
             "transformers, sorted batches of 16": lambda: timed(reference.batched, prompts),
-        },
+        }
+        | {f"{name}, one by one": lambda p=peer: timed(p.one_by_one, prompts) for name, peer in peers.items()},
     )
 
 
@@ -165,6 +169,25 @@ def measure_fetches(ours, rounds):
     return interleave(rounds, contenders)
 
 
+def measure_costs(ours, prompts, rounds):
+    """What depth, positions, reuse and streaming cost."""
+    n_layers = ours.client.get(f"/v1/models/{MODEL}")["n_layers"]
+    rates = {n: lambda n=n: costs.reused_per_second(ours, prompts, CAPTURE, n) for n in (1, 32)}
+    with costs.temporary_folder() as folder:
+        nginx, streams = costs.stream_contenders(ours, folder)
+        try:
+            stream = interleave(rounds, streams)
+        finally:
+            nginx.stop()
+    return {
+        "depth": interleave(rounds, costs.depth_contenders(ours, prompts, n_layers)),
+        "positions": interleave(rounds, costs.positions_contenders(ours, prompts, n_layers)),
+        "reuse": interleave(rounds, rates),
+        "stream": stream,
+        "n_layers": n_layers,
+    }
+
+
 def resident_mib(pid):
     """Resident memory of a process."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -186,7 +209,7 @@ def machine():
         "system": f"{platform.system()} {platform.machine()}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "commit": commit.stdout.strip() or "unknown",
-        **{name: version(name) for name in ("torch", "transformers")},
+        **{name: version(name) for name in ("torch", "transformers", "transformer-lens", "nnsight")},
     }
 
 
@@ -211,6 +234,15 @@ def render(results):
         + [f"{median(row[key]):.{digits}f}" for key, digits in [("p50_ms", 2), ("p99_ms", 2), ("per_second", 0)]]
         for row in results["fetches"]
     ]
+    batched = median(results["throughput"]["transformers, sorted batches of 16"])
+    throughput = [row + [f"{batched / median(results['throughput'][row[0]]):.2f}"] for row in throughput]
+    cost = results["costs"]
+    whole = median(cost["depth"][cost["n_layers"] - 1])
+    depth = [
+        [layer, f"{median(s) / whole:.2f}", f"{(layer + 1) / cost['n_layers']:.2f}"] for layer, s in cost["depth"].items()
+    ]
+    one, every = (median(cost["positions"][name]) for name in ("one layer", "every layer"))
+    stream, nginx = (median(cost["stream"][name]) for name in ("Residuum", "nginx"))
     weights = results["memory"]["weights_mib"]
     names = {"weights_mib": "float32 weights", "idle_mib": "server idle", "after_mib": "server after the load above"}
     memory = [[names[key], f"{mib:.0f}", f"{mib / weights:.2f}"] for key, mib in results["memory"].items()]
@@ -221,7 +253,7 @@ def render(results):
             f"{host['cpu']}, {host['cores']} cores, {host['memory_gib']} GiB, {host['system']}, {host['date']}, commit "
             f"{host['commit']}, load average before the start {results['load_before']:.1f}.",
             f"Model: {results['model']}, computed in float32 on both sides; transformers {host['transformers']} on "
-            f"torch {host['torch']} with {host['cores']} threads.",
+            f"torch {host['torch']} with {host['cores']} threads; TransformerLens {host['transformer-lens']}, nnsight {host['nnsight']}.",
             f"Medians of {results['rounds']} interleaved rounds. Written by `bench/run.py`, which says how to run it.",
             f"Before timing, both sides agreed to {results['worst_difference']:.1e} of each layer's RMS.",
             "",
@@ -229,7 +261,7 @@ def render(results):
             "",
             "Residuum's figures include HTTP, queue and durable store; transformers' end with the numbers in memory.",
             "",
-            table(["", "seconds", "captures/s", "tokens/s"], throughput),
+            table(["", "seconds", "captures/s", "tokens/s", "× batched transformers"], throughput),
             "",
             "## One prompt alone, milliseconds",
             "",
@@ -243,6 +275,20 @@ def render(results):
             "The client is one Python thread on the same cores; `/healthz` shows what it and HTTP cost alone.",
             "",
             table(["", "p50 ms", "p99 ms", "requests/s"], fetches),
+            "",
+            "## What a capture costs",
+            "",
+            "The pass stops behind the last layer needed. One bulk run of the prompts, the last token of one layer:",
+            "",
+            table(["layer", "of the time for the last layer", "of the layers"], depth),
+            "",
+            f"Every position of every layer takes {every / one:.3f} of the time for every position of one layer, files and index included.",
+            "",
+            f"What is stored already is answered without a forward pass: {median(cost['reuse'][1]):.0f} captures/s over one connection, "
+            f"{median(cost['reuse'][32]):.0f} over 32.",
+            "",
+            f"One tensor of 66 MB over one connection: {stream:.0f} MB/s; nginx with the same bytes as a file {nginx:.0f} MB/s "
+            f"({stream / nginx:.2f}).",
             "",
             "## Resident memory",
             "",
@@ -258,13 +304,16 @@ def measure(args, server):
     idle = resident_mib(server.process.pid)
     reference = Reference(args.gguf)
     print("comparing the numbers", flush=True)
-    difference = measure_agreement(ours, reference, prompts)
+    peers = {"TransformerLens": TransformerLens(reference.causal, reference.tokenizer), "nnsight": Nnsight(reference.causal, reference.tokenizer)}
+    difference = measure_agreement(ours, reference, peers, prompts)
     print("capture", flush=True)
-    throughput = measure_throughput(ours, reference, prompts, args.rounds)
+    throughput = measure_throughput(ours, reference, peers, prompts, args.rounds)
     print("latency", flush=True)
     latency = measure_latency(ours, reference, args.rounds)
     print("fetch", flush=True)
     fetches = measure_fetches(ours, args.rounds)
+    print("costs", flush=True)
+    cost = measure_costs(ours, prompts, args.rounds)
     return {
         "machine": machine(),
         "model": args.gguf.name,
@@ -281,6 +330,7 @@ def measure(args, server):
             | {key: [figure[i] for figure in figures] for i, key in enumerate(["p50_ms", "p99_ms", "per_second"])}
             for (name, connections), figures in fetches.items()
         ],
+        "costs": cost,
         "memory": {"weights_mib": weights, "idle_mib": idle, "after_mib": resident_mib(server.process.pid)},
     }
 

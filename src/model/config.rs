@@ -281,6 +281,11 @@ impl Config {
         self
     }
 
+    /// Whether `key` is there, be it null.
+    pub fn has(&self, key: &str) -> bool {
+        self.map.contains_key(key)
+    }
+
     /// Accepts `key` only when absent or equal to `value`: an option whose other settings are not implemented.
     pub fn only(&self, key: &str, value: impl Into<Value>) -> Result<(), LoadError> {
         let value = value.into();

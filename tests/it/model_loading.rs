@@ -3,12 +3,12 @@
 use std::{fs, path::Path};
 
 use residuum::{
-    domain::Site,
+    domain::{Hook, Site},
     model::{LoadOptions, Model},
 };
 use serde_json::{Value, json};
 
-use crate::model_support::{goldens, load_golden, smollm2_path};
+use crate::model_support::{all_rows, capture, goldens, load_golden, smollm2_path};
 
 /// A copy of a golden checkpoint that may be damaged.
 fn copy(name: &str) -> tempfile::TempDir {
@@ -58,6 +58,28 @@ fn options_that_are_not_understood_are_named() {
         change_config(dir.path(), |c| c[*key] = value.clone());
         let error = refusal(dir.path());
         assert!(error.contains("config.json: ") && error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn gemma2_means_what_all_its_sizes_share_by_a_key_it_leaves_out() {
+    let logits = |change: &dyn Fn(&mut serde_json::Map<String, Value>)| {
+        let dir = copy("gemma2/softcaps");
+        change_config(dir.path(), |c| change(c.as_object_mut().unwrap()));
+        let hook = Hook::global(Site::Logits);
+        capture(&load_golden(dir.path()), &[hook], &[(&[1, 2, 3, 4, 5, 6], all_rows(6))])
+            .unwrap()
+            .item(hook, 0)
+            .to_vec()
+    };
+    for (key, default) in [("attn_logit_softcapping", 50), ("final_logit_softcapping", 30), ("sliding_window", 4096)] {
+        let with = |value: Value| logits(&|c| drop(c.insert(key.to_owned(), value.clone())));
+        let left_out = logits(&|c| drop(c.shift_remove(key)));
+        assert_eq!(left_out, with(json!(default)), "{key}");
+        assert_ne!(left_out, with(json!(3)), "{key}");
+        if key != "sliding_window" {
+            assert_ne!(left_out, with(Value::Null), "{key}: null switches it off");
+        }
     }
 }
 

@@ -34,10 +34,14 @@ pub fn gemma(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadErr
 /// Gemma 2.
 pub fn gemma2(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
     let mut a = architecture(config, checkpoint, &GEMMA)?;
-    a.score_softcap = float_opt(config, "attn_logit_softcapping")?;
+    // What is left out has a value that all sizes share; null switches it off.
+    let float_or = |key: &str, default: f32| if config.has(key) { float_opt(config, key) } else { Ok(Some(default)) };
+    a.score_softcap = float_or("attn_logit_softcapping", 50.0)?;
+    let softcap = float_or("final_logit_softcapping", 30.0)?;
+    a.unembedding = a.unembedding.map(|u| Unembedding { softcap, ..u });
     set_scale(config, &mut a)?;
-    set_softcap(config, &mut a)?;
-    set_windows(config, &mut a, |l| l % 2 == 0)?;
+    let window = if config.has("sliding_window") { config.count_opt("sliding_window")? } else { Some(4096) };
+    set_windows(config, &mut a, window, |l| l % 2 == 0)?;
     with_post_norms(config, a, checkpoint)
 }
 
@@ -49,7 +53,8 @@ pub fn gemma3(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
     a.qk_norm = Some(QkNorm::PerHead);
     set_scale(config, &mut a)?;
     set_softcap(config, &mut a)?;
-    set_windows(config, &mut a, |l| !(l + 1).is_multiple_of(period))?;
+    let window = config.count_opt("sliding_window")?;
+    set_windows(config, &mut a, window, |l| !(l + 1).is_multiple_of(period))?;
     a.layers.iter_mut().for_each(|layer| layer.rope = Some(usize::from(layer.window.is_some())));
     with_post_norms(config, a, checkpoint)
 }
@@ -137,8 +142,12 @@ fn set_softcap(config: &Config, a: &mut Architecture) -> Result<(), LoadError> {
     Ok(())
 }
 
-fn set_windows(config: &Config, a: &mut Architecture, slides: impl Fn(usize) -> bool) -> Result<(), LoadError> {
-    let window = config.count_opt("sliding_window")?;
+fn set_windows(
+    config: &Config,
+    a: &mut Architecture,
+    window: Option<usize>,
+    slides: impl Fn(usize) -> bool,
+) -> Result<(), LoadError> {
     let windows = layer_windows(config, a.layers.len(), window, slides)?;
     a.layers.iter_mut().zip(windows).for_each(|(layer, window)| layer.window = window);
     Ok(())

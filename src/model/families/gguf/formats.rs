@@ -137,11 +137,7 @@ pub const FORMATS: &[Format] = &[
 const GEMMA2_27B_BLOCKS: u64 = 46;
 const GEMMA3_27B_BLOCKS: u64 = 62;
 
-/// The first files of Gemma 2 lack what all its sizes have in common.
 fn gemma2(_: &GgufFile, draft: &mut Draft) -> Result<(), LoadError> {
-    for (key, value) in [("attn_logit_softcapping", 50), ("final_logit_softcapping", 30), ("sliding_window", 4096)] {
-        draft.config.entry(key).or_insert_with(|| value.into());
-    }
     query_scale(draft, GEMMA2_27B_BLOCKS)
 }
 
