@@ -33,6 +33,11 @@ async fn a_continued_input_is_captured_whole() {
         let told = &run["completions"][i];
         assert_eq!((&told["cache"], &told["text"]), (&run["caches"][i], &completion["text"]));
     }
+    // The file says where the new tokens begin.
+    let file = app.get(&format!("/v1/caches/{}/safetensors", run["caches"][0].as_str().unwrap())).await.body;
+    let (_, header) = safetensors::SafeTensors::read_metadata(&file).unwrap();
+    let told: Value = serde_json::from_str(&header.metadata().as_ref().unwrap()["completion"]).unwrap();
+    assert_eq!((&told["first"], &told["finish_reason"]), (&json!(3), &run["completions"][0]["finish_reason"]));
     // The numbers are those of the whole text posted as it is, and of the same request again.
     let first = cache(&app, &run, 0).await;
     let whole = json!({"input": first["token_ids"], "capture": capture, "reuse": false});

@@ -345,5 +345,9 @@ fn file_metadata(cache: &crate::domain::Cache) -> Map<String, Value> {
         "tokens": Value::from(cache.tokens.clone()).to_string(),
         "created_at": cache.created_at.to_string(),
     });
-    if let Value::Object(map) = facts { map } else { Map::new() }
+    let Value::Object(mut facts) = facts else { return Map::new() };
+    if let Some(completion) = &cache.completion {
+        facts.insert("completion".to_owned(), json!(completion).to_string().into());
+    }
+    facts
 }
