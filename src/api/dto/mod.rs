@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod capture;
+pub mod direction;
 pub mod generate;
 pub mod model;
 pub mod run;
