@@ -81,11 +81,12 @@ impl Objective {
 }
 
 /// Newton's method with step halving. Ends when a step changes no parameter in the first eleven digits of the largest, or
-/// when no step improves the value any more.
+/// when steps that ought to shrink quadratically do not shrink any more: what is left of them is rounding.
 fn minimise(data: &Mat<f64>, labels: &[bool], c: f64) -> Result<(Col<f64>, usize), Diverged> {
     let objective = Objective::new(data, labels, c);
     let mut theta = Col::zeros(data.ncols() + 1);
     let mut value = objective.value(&theta);
+    let mut last = f64::INFINITY;
     for n_steps in 1..=MAX_STEPS {
         let (gradient, hessian) = objective.derivatives(&theta);
         let step = hessian.llt(Side::Lower).map_err(|_| Diverged)?.solve(&gradient);
@@ -109,8 +110,12 @@ fn minimise(data: &Mat<f64>, labels: &[bool], c: f64) -> Result<(Col<f64>, usize
             }
         }
         let largest = |v: &Col<f64>| v.iter().fold(0.0f64, |m, x| m.max(x.abs()));
-        if tiny && largest(&step) <= 1e-11 * largest(&theta).max(1e-3) {
-            return Ok((theta, n_steps));
+        if tiny {
+            let size = largest(&step);
+            if size <= 1e-11 * largest(&theta).max(1e-3) || size > 0.5 * last {
+                return Ok((theta, n_steps));
+            }
+            last = size;
         }
     }
     Err(Diverged)
@@ -130,4 +135,32 @@ pub fn sigmoid(x: f64) -> f64 {
 /// `log(1 + exp(x))` without overflow.
 fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gradient_vanishes_also_where_the_hessian_is_nearly_singular() {
+        // Two columns are equal, a third nearly so; wide and tall; penalties from strong to next to none.
+        for (n, d) in [(40, 6), (12, 30)] {
+            let entry = |i: usize, j: usize| ((i * 31 + j.max(2) * 17) as f64).sin() * 3.0;
+            let data = Mat::from_fn(n, d, |i, j| entry(i, j) + if j == 1 { 1e-7 * (i as f64).cos() } else { 0.0 });
+            let labels: Vec<bool> = (0..n).map(|i| (i * 7) % 5 < 2).collect();
+            for c in [1e-6, 1.0, 1e3, 1e6] {
+                let found = fit(&data, &labels, c).unwrap();
+                let theta = Col::from_fn(d + 1, |j| if j < d { found.weights[j] } else { found.intercept });
+                let (gradient, _) = Objective::new(&data, &labels, c).derivatives(&theta);
+                let worst = gradient.iter().fold(0.0f64, |m, g| m.max(g.abs()));
+                assert!(worst < 1e-9, "{n} x {d}, c = {c}: {worst:e} after {} steps", found.n_steps);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_diverges() {
+        let data = Mat::from_fn(3, 1, |i, _| if i == 0 { f64::NAN } else { 1.0 });
+        assert_eq!(fit(&data, &[true, false, true], 1.0).unwrap_err(), Diverged);
+    }
 }

@@ -1,6 +1,6 @@
 //! The caches that a direction is fitted to, and to which class each belongs.
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
@@ -127,7 +127,7 @@ impl Target {
 /// # Errors
 /// [`Code::InvalidValue`] at the first cache of other weights.
 pub fn model(chosen: &Chosen) -> Result<(String, String), Problem> {
-    let Some(first) = chosen.caches.first().map(|c| Arc::clone(c)) else {
+    let Some(first) = chosen.caches.first() else {
         return Err(Problem::new(Code::EmptyInput, "no cache is chosen"));
     };
     let fingerprint = &first.cache.provenance.model_fingerprint;
