@@ -2,6 +2,11 @@
 //!
 //! Knows nothing of HTTP, SQL or the model.
 
+pub mod classes;
+pub mod folds;
+pub mod logistic;
 pub mod pairwise;
+pub mod pca;
+pub mod probe;
 
 pub use pairwise::{Metric, matrix};

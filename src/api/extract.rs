@@ -81,6 +81,15 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     }
 }
 
+/// Reads a value that was parsed before, with a pointer to what is wrong.
+///
+/// # Errors
+/// [`Code::InvalidBody`].
+pub fn read_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Problem> {
+    serde_path_to_error::deserialize(value)
+        .map_err(|e| Problem::at(Code::InvalidBody, pointer(e.path()), e.inner().to_string()))
+}
+
 /// A JSON object. A struct by itself would also be read from an array of its fields, which nobody means.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Object<T>(pub T);
@@ -188,6 +197,17 @@ impl<S: Send + Sync> FromRequestParts<S> for PathLayer {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         path_parameter(parts, state, "layer").await.map(Self)
+    }
+}
+
+/// The `{direction}` of a path: an id or a name, as text.
+pub struct PathDirection(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathDirection {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        path_parameter(parts, state, "direction").await.map(Self)
     }
 }
 

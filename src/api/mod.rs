@@ -6,6 +6,7 @@
 
 mod caches;
 mod comparisons;
+mod directions;
 mod dto;
 mod error;
 mod extract;
@@ -56,6 +57,13 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(caches::tensors::get_tensor))
         .routes(routes!(caches::tensors::get_safetensors))
         .routes(routes!(comparisons::compare))
+        .routes(routes!(directions::create::create_direction, directions::manage::list_directions))
+        .routes(routes!(
+            directions::manage::get_direction,
+            directions::manage::update_direction,
+            directions::manage::delete_direction
+        ))
+        .routes(routes!(directions::manage::get_direction_vector))
         .routes(routes!(models::list_models))
         .routes(routes!(models::get_model))
         .routes(routes!(models::tokenize))

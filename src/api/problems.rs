@@ -11,12 +11,12 @@ use super::error::ProblemDto;
 use crate::domain::{
     Code,
     Code::{
-        BlobDamaged, BodyTooLarge, CacheNotFound, CannotGenerate, ChatTemplateFailed, Conflict, EmptyInput,
-        HookNotInCache, HookNotStored, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor, InvalidHeader,
-        InvalidJson, InvalidQuery, InvalidValue, LayerNotInCache, LayerOutOfRange, ModelNotFound, NoBosToken,
-        NoChatTemplate, NotAcceptable, PositionOutOfRange, QueueFull, RangeNotSatisfiable, ResultTooLarge, RunNotFound,
-        ShapeMismatch, StoreFull, TextNotFound, TokenOutOfVocabulary, TooManyItems, TooManyTokens, Unavailable,
-        UnknownCache, UnknownHook, UnknownModel, UnsupportedMediaType,
+        BlobDamaged, BodyTooLarge, CacheNotFound, CannotGenerate, ChatTemplateFailed, Conflict, DirectionNotFound,
+        EmptyInput, HookNotInCache, HookNotStored, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor,
+        InvalidHeader, InvalidJson, InvalidQuery, InvalidValue, LayerNotInCache, LayerOutOfRange, ModelNotFound,
+        NoBosToken, NoChatTemplate, NotAcceptable, PositionOutOfRange, QueueFull, RangeNotSatisfiable, ResultTooLarge,
+        RunNotFound, ShapeMismatch, StoreFull, TextNotFound, TokenOutOfVocabulary, TooManyItems, TooManyTokens,
+        Unavailable, UnknownCache, UnknownHook, UnknownModel, UnsupportedMediaType, VectorNotInDirection,
     },
 };
 
@@ -75,6 +75,26 @@ problems! {
     ComparisonProblems = [
         InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, UnknownHook,
         HookNotStored, LayerOutOfRange, PositionOutOfRange, ShapeMismatch, InvalidValue, Internal, BlobDamaged,
+    ];
+    /// Making a direction.
+    CreateDirectionProblems = [
+        InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, Conflict, EmptyInput,
+        UnknownCache, UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, ShapeMismatch, InvalidValue,
+        Internal, BlobDamaged, StoreFull,
+    ];
+    /// Reading a direction.
+    DirectionProblems = [InvalidQuery, DirectionNotFound, Internal, BlobDamaged];
+    /// Changing a direction.
+    DirectionChangeProblems = [InvalidQuery, DirectionNotFound, Internal, StoreFull];
+    /// Editing a direction.
+    DirectionPatchProblems = [
+        InvalidJson, InvalidBody, InvalidQuery, DirectionNotFound, BodyTooLarge, UnsupportedMediaType, InvalidValue,
+        Internal, BlobDamaged, StoreFull,
+    ];
+    /// The vectors of a direction.
+    DirectionTensorProblems = [
+        InvalidQuery, DirectionNotFound, VectorNotInDirection, NotAcceptable, ResultTooLarge, RangeNotSatisfiable,
+        Internal, BlobDamaged,
     ];
     /// Reading a model.
     ModelProblems = [InvalidQuery, ModelNotFound];

@@ -42,6 +42,8 @@ pub enum Axis {
     Item,
     /// Rows of several caches, one after the other.
     Row,
+    /// The values of one position's row, its axes flattened.
+    Feature,
 }
 
 impl Axis {
@@ -64,6 +66,7 @@ impl Axis {
             Self::Layer => "layer",
             Self::Item => "item",
             Self::Row => "row",
+            Self::Feature => "feature",
         }
     }
 }

@@ -59,6 +59,10 @@ id!(
     CacheId
 );
 id!(
+    /// A named vector, or one a layer.
+    DirectionId
+);
+id!(
     /// One blob: a safetensors file holding the tensors of one or more caches.
     PackId
 );

@@ -6,6 +6,7 @@
 
 pub mod cache;
 pub mod capture;
+pub mod direction;
 pub mod dtype;
 pub mod generation;
 pub mod hook;
@@ -19,10 +20,11 @@ pub mod selection;
 
 pub use cache::{BosDecision, Cache, CacheFilter, CachePatch, Provenance, TensorStats};
 pub use capture::{Capture, CaptureRequest, Layers};
+pub use direction::{Direction, DirectionInfo, DirectionMethod, DirectionVector};
 pub use dtype::Dtype;
 pub use generation::{FinishReason, Generation, TextCompletion};
 pub use hook::{Axis, Hook, HookName, Site};
-pub use ids::{CacheId, PackId, RunId, TenantId};
+pub use ids::{CacheId, DirectionId, PackId, RunId, TenantId};
 pub use layout::{ItemSpan, PackLayout};
 pub use model::{HookInfo, ModelInfo};
 pub use positions::{Positions, PositionsRequest, Rows, Which};

@@ -112,7 +112,7 @@ impl ModelInfo {
             Axis::Expert => Some(self.n_experts),
             Axis::TopK => Some(self.top_k),
             Axis::One => Some(1),
-            Axis::Pos | Axis::QPos | Axis::KPos | Axis::Layer | Axis::Item | Axis::Row => None,
+            Axis::Pos | Axis::QPos | Axis::KPos | Axis::Layer | Axis::Item | Axis::Row | Axis::Feature => None,
         }
     }
 

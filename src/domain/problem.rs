@@ -55,6 +55,10 @@ codes! {
     RunNotFound = 404 "run_not_found" "There is no such run";
     /// No such cache.
     CacheNotFound = 404 "cache_not_found" "There is no such cache";
+    /// No such direction.
+    DirectionNotFound = 404 "direction_not_found" "There is no such direction";
+    /// The direction lacks this layer or component.
+    VectorNotInDirection = 404 "vector_not_in_direction" "The direction does not have this vector";
     /// No such model is served.
     ModelNotFound = 404 "model_not_found" "There is no such model";
     /// The cache lacks this layer.

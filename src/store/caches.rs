@@ -301,7 +301,7 @@ impl Write for PatchCache {
 }
 
 /// JSON merge patch (RFC 7396) of an object by an object.
-fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
+pub(super) fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
     for (key, value) in patch {
         match value {
             Value::Null => {

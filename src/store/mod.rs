@@ -11,6 +11,7 @@
 mod blobs;
 mod caches;
 mod complete;
+mod directions;
 mod error;
 mod gc;
 mod header;

@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod capture;
 pub mod chat;
+pub mod direction;
 pub mod generate;
 pub mod model;
 pub mod position;

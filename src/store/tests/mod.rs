@@ -2,6 +2,7 @@
 
 mod caches;
 mod crash;
+mod directions;
 mod packs;
 mod reuse;
 mod runs;

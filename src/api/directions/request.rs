@@ -1,0 +1,283 @@
+//! Bodies of `POST /v1/directions`, one for each method.
+
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::{
+    api::{
+        dto::{
+            capture::{LayersSchema, PositionsSchema},
+            run::check_annotations,
+        },
+        extract::read_value,
+        select::{CacheSelector, CacheSelectorSchema},
+    },
+    domain::{Code, DirectionId, Layers, Positions, Problem},
+};
+
+/// What to make a direction of; `method` says which of the forms the body has.
+#[derive(Deserialize, ToSchema)]
+#[serde(tag = "method", rename_all = "snake_case")]
+#[schema(as = DirectionRequest, example = json!({
+    "method": "difference_of_means", "name": "sentiment", "hook": "resid_post", "layers": "all", "position": "last",
+    "positive": {"label": "positive"}, "negative": {"label": "negative"}
+}))]
+pub enum NewDirection {
+    /// Values that are posted.
+    Upload(Upload),
+    /// Mean of the positive caches minus mean of the negative ones.
+    DifferenceOfMeans(MeansRequest),
+    /// Principal components of caches.
+    Pca(PcaRequest),
+    /// Weights of a logistic regression that tells positive from negative caches.
+    Probe(ProbeRequest),
+}
+
+/// Values that are posted.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = DirectionUpload)]
+pub struct Upload {
+    /// A name that is free: letters, digits, `.`, `_` and `-`, at most 128.
+    pub name: String,
+    /// Metadata.
+    #[serde(default)]
+    pub metadata: Map<String, Value>,
+    /// The model whose activations it lives among. Taken as said.
+    pub model: Option<String>,
+    /// Hook, short or full.
+    #[serde(default = "resid_post")]
+    #[schema(default = "resid_post")]
+    pub hook: String,
+    /// Its vectors, all of one width; each layer with the same components.
+    pub vectors: Vec<UploadedVector>,
+}
+
+/// One vector that is posted.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UploadedVector {
+    /// Its layer, for a short hook name inside the blocks.
+    pub layer: Option<usize>,
+    /// Which of the layer's vectors, counted from 0.
+    #[serde(default)]
+    #[schema(default = 0)]
+    pub component: usize,
+    /// Finite values; a row of the hook, its axes flattened.
+    pub values: Vec<f32>,
+}
+
+/// Mean of the positive caches minus mean of the negative ones, layer by layer.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = DirectionOfMeans)]
+pub struct MeansRequest {
+    /// A name that is free: letters, digits, `.`, `_` and `-`, at most 128.
+    pub name: String,
+    /// Metadata.
+    #[serde(default)]
+    pub metadata: Map<String, Value>,
+    /// Hook, short or full.
+    #[serde(default = "resid_post")]
+    #[schema(default = "resid_post")]
+    pub hook: String,
+    /// Layers, for short names; by default those that all caches have.
+    #[schema(value_type = Option<LayersSchema>)]
+    #[serde(default)]
+    pub layers: Layers,
+    /// One position, or the mean over all.
+    #[schema(value_type = Option<PositionsSchema>)]
+    #[serde(default)]
+    pub position: Positions,
+    /// Positive caches; with `negative`, instead of `caches` and `target`.
+    #[schema(value_type = Option<CacheSelectorSchema>)]
+    pub positive: Option<CacheSelector>,
+    /// Negative caches.
+    #[schema(value_type = Option<CacheSelectorSchema>)]
+    pub negative: Option<CacheSelector>,
+    /// Caches of both classes, told apart by `target`.
+    #[schema(value_type = Option<CacheSelectorSchema>)]
+    pub caches: Option<CacheSelector>,
+    /// Which of `caches` are positive.
+    pub target: Option<Target>,
+    /// Whether to scale each vector to length one.
+    #[serde(default)]
+    #[schema(default = false)]
+    pub normalize: bool,
+}
+
+/// Principal components of caches, layer by layer.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = DirectionOfVariance)]
+pub struct PcaRequest {
+    /// A name that is free: letters, digits, `.`, `_` and `-`, at most 128.
+    pub name: String,
+    /// Metadata.
+    #[serde(default)]
+    pub metadata: Map<String, Value>,
+    /// Hook, short or full.
+    #[serde(default = "resid_post")]
+    #[schema(default = "resid_post")]
+    pub hook: String,
+    /// Layers, for short names; by default those that all caches have.
+    #[schema(value_type = Option<LayersSchema>)]
+    #[serde(default)]
+    pub layers: Layers,
+    /// One position, or the mean over all.
+    #[schema(value_type = Option<PositionsSchema>)]
+    #[serde(default)]
+    pub position: Positions,
+    /// The caches.
+    #[schema(value_type = CacheSelectorSchema)]
+    pub caches: CacheSelector,
+    /// Components a layer, largest variance first. The value of largest magnitude of each is positive.
+    #[serde(default = "one")]
+    #[schema(default = 1, minimum = 1)]
+    pub k: usize,
+    /// Whether to subtract the mean first.
+    #[serde(default = "yes")]
+    #[schema(default = true)]
+    pub center: bool,
+}
+
+/// A logistic regression with an L2 penalty on standardised features, layer by layer. The vector is given for activations as
+/// they are: `log(p / (1 - p)) = vector · x + intercept`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = DirectionOfProbe)]
+pub struct ProbeRequest {
+    /// A name that is free: letters, digits, `.`, `_` and `-`, at most 128.
+    pub name: String,
+    /// Metadata.
+    #[serde(default)]
+    pub metadata: Map<String, Value>,
+    /// Hook, short or full.
+    #[serde(default = "resid_post")]
+    #[schema(default = "resid_post")]
+    pub hook: String,
+    /// Layers, for short names; by default those that all caches have.
+    #[schema(value_type = Option<LayersSchema>)]
+    #[serde(default)]
+    pub layers: Layers,
+    /// One position, or the mean over all.
+    #[schema(value_type = Option<PositionsSchema>)]
+    #[serde(default)]
+    pub position: Positions,
+    /// Positive caches; with `negative`, instead of `caches` and `target`.
+    #[schema(value_type = Option<CacheSelectorSchema>)]
+    pub positive: Option<CacheSelector>,
+    /// Negative caches.
+    #[schema(value_type = Option<CacheSelectorSchema>)]
+    pub negative: Option<CacheSelector>,
+    /// Caches of both classes, told apart by `target`.
+    #[schema(value_type = Option<CacheSelectorSchema>)]
+    pub caches: Option<CacheSelector>,
+    /// Which of `caches` are positive.
+    pub target: Option<Target>,
+    /// Inverse strength of the penalty, as scikit-learn's `C`; 1e-6 to 1e6.
+    #[serde(default = "c")]
+    #[schema(default = 1.0)]
+    pub c: f64,
+    /// Folds of the cross-validation, 2 to 20; each class needs as many caches.
+    #[serde(default = "five")]
+    #[schema(default = 5, minimum = 2, maximum = 20)]
+    pub folds: usize,
+    /// Seed of the folds and of the shuffled labels.
+    #[serde(default)]
+    #[schema(default = 0)]
+    pub seed: u64,
+    /// Cross-validations with shuffled labels that the baseline averages, 1 to 20.
+    #[serde(default = "one")]
+    #[schema(default = 1, minimum = 1, maximum = 20)]
+    pub shuffles: usize,
+}
+
+/// Which caches are positive: exactly one of `metadata`, `tag` and `label`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = DirectionTarget, example = json!({"metadata": "toxic"}))]
+pub struct Target {
+    /// A key at the top of every cache's metadata: positive where it is true or, with `value`, where it equals that.
+    pub metadata: Option<String>,
+    /// The value that makes a cache positive; without it the key must hold true or false.
+    pub value: Option<Value>,
+    /// Positive are those that bear this tag.
+    pub tag: Option<String>,
+    /// Positive are those with this label.
+    pub label: Option<String>,
+}
+
+fn resid_post() -> String {
+    "resid_post".to_owned()
+}
+
+fn one() -> usize {
+    1
+}
+
+fn five() -> usize {
+    5
+}
+
+fn c() -> f64 {
+    1.0
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Longest name.
+const MAX_NAME: usize = 128;
+
+impl NewDirection {
+    /// Reads a body by its `method`, so that problems point at fields, which a tagged enum's own reading cannot.
+    ///
+    /// # Errors
+    /// [`Code::InvalidBody`] at the field; [`Code::InvalidValue`] for a name or metadata that cannot be.
+    pub fn read(mut body: Map<String, Value>) -> Result<Self, Problem> {
+        fn of<T: DeserializeOwned>(body: Map<String, Value>) -> Result<T, Problem> {
+            read_value(Value::Object(body))
+        }
+        let method = body.shift_remove("method");
+        let request = match method.as_ref().and_then(Value::as_str) {
+            Some("upload") => Self::Upload(of(body)?),
+            Some("difference_of_means") => Self::DifferenceOfMeans(of(body)?),
+            Some("pca") => Self::Pca(of(body)?),
+            Some("probe") => Self::Probe(of(body)?),
+            _ => {
+                let detail = "method must be upload, difference_of_means, pca or probe";
+                return Err(Problem::at(Code::InvalidBody, "/method", detail));
+            }
+        };
+        let (name, metadata) = request.annotations();
+        check_name(name)?;
+        check_annotations(&[], None, metadata)?;
+        Ok(request)
+    }
+
+    /// Name and metadata.
+    pub fn annotations(&self) -> (&str, &Map<String, Value>) {
+        match self {
+            Self::Upload(r) => (&r.name, &r.metadata),
+            Self::DifferenceOfMeans(r) => (&r.name, &r.metadata),
+            Self::Pca(r) => (&r.name, &r.metadata),
+            Self::Probe(r) => (&r.name, &r.metadata),
+        }
+    }
+}
+
+/// A name stands in paths and beside ids: it is plain, and no id.
+fn check_name(name: &str) -> Result<(), Problem> {
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    let dots = name.bytes().all(|b| b == b'.');
+    if plain && !dots && name.len() <= MAX_NAME && name.parse::<DirectionId>().is_err() {
+        return Ok(());
+    }
+    let detail = format!(
+        "a name has 1 to {MAX_NAME} letters, digits, dots, underscores and hyphens, and does not have the form of an id"
+    );
+    Err(Problem::at(Code::InvalidValue, "/name", detail))
+}

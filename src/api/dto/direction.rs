@@ -1,0 +1,148 @@
+//! Directions as JSON.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    api::tensor::{Encoding, Format},
+    domain::{Direction, DirectionInfo, DirectionVector},
+};
+
+/// What to add to the description of a direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum IncludeVectors {
+    /// The values of its vectors.
+    Vectors,
+}
+
+/// Parameters of the routes that describe a direction.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct DirectionQuery {
+    /// `vectors`: the values too.
+    pub include: Option<IncludeVectors>,
+}
+
+/// Parameters of a direction's tensor.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct VectorQuery {
+    /// One layer; all of them stacked if left out.
+    #[param(example = 12)]
+    pub layer: Option<usize>,
+    /// Which of a layer's vectors; 0 if left out.
+    #[param(default = 0)]
+    pub component: Option<usize>,
+    /// `json`, `npy`, `safetensors` or `raw`; beats the `Accept` header.
+    pub format: Option<Format>,
+    /// How a JSON answer writes its values.
+    pub encoding: Option<Encoding>,
+}
+
+/// Changes to a direction; its vectors, name and provenance never change.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = DirectionPatch, example = json!({"metadata": {"paper": "arXiv:2306.03341", "draft": null}}))]
+pub struct DirectionPatchDto {
+    /// Merged into the metadata; null removes a key.
+    pub metadata: Map<String, Value>,
+}
+
+/// A direction: one vector, or one a layer and component, in the space of a hook.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Direction, example = json!({
+    "id": "0198c5a0-5b3f-7d51-8a3e-0242ac120002", "name": "sentiment", "method": "difference_of_means",
+    "model": "smollm2-135m", "hook": "hook_resid_post", "layers": [12], "n_components": 1, "d": 576, "metadata": {},
+    "provenance": {
+        "residuum_version": "0.1.0", "model_fingerprint": "9f2c...", "position": "last", "n": 40, "n_positive": 20,
+        "n_negative": 20, "caches_blake3": "77ab...", "parameters": {"normalize": false},
+        "selection": {"positive": {"label": "positive"}, "negative": {"label": "negative"}}
+    },
+    "created_at": "2026-11-24T03:00:00Z",
+    "vectors": [{"layer": 12, "component": 0, "metrics": {"norm": 4.25, "cohens_d": 2.5, "auroc": 0.96}}]
+}))]
+pub struct DirectionDto {
+    /// Id.
+    pub id: String,
+    /// Name, unique.
+    pub name: String,
+    /// `upload`, `difference_of_means`, `pca` or `probe`.
+    pub method: &'static str,
+    /// The model whose activations it lives among; null if an upload does not say.
+    pub model: Option<String>,
+    /// The hook, without its layer.
+    pub hook: &'static str,
+    /// Layers it has vectors for, ascending; empty for a hook outside the blocks.
+    pub layers: Vec<usize>,
+    /// Vectors a layer.
+    pub n_components: usize,
+    /// Values of each vector: a row of the hook, its axes flattened.
+    pub d: usize,
+    /// Metadata.
+    pub metadata: Map<String, Value>,
+    /// What made it: version, fingerprint of the weights, position, parameters, how the caches were selected, how many, and the
+    /// blake3 of their ids (16 bytes each, in order).
+    pub provenance: Map<String, Value>,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// Its vectors by layer and component; left out in listings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vectors: Option<Vec<DirectionVectorDto>>,
+}
+
+/// One vector of a direction.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DirectionVector)]
+pub struct DirectionVectorDto {
+    /// Layer; null for a hook outside the blocks.
+    pub layer: Option<usize>,
+    /// Which of the layer's vectors.
+    pub component: usize,
+    /// Numbers that describe it, null where undefined. All: `norm`. `difference_of_means`: `norm_positive`, `norm_negative`
+    /// (of the means), `cohens_d`, `auroc`, `positive_mean`, `negative_mean` of the projections, on the caches it was made of.
+    /// `pca`: `explained_variance`, `explained_variance_ratio`, `mean` of the projections. `probe`: `intercept`; held-out
+    /// `accuracy`, `accuracy_std`, `auroc`, `auroc_std` over the folds, with `fold_accuracy` and `fold_auroc`; the baselines
+    /// `shuffled_accuracy` and `shuffled_auroc`; `train_accuracy` and `train_auroc` on all caches; `n_steps` of the solver.
+    pub metrics: Map<String, Value>,
+    /// The values, with `include=vectors`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub values: Option<Vec<f32>>,
+}
+
+impl DirectionDto {
+    /// The direction as a listing shows it.
+    pub fn of_info(info: DirectionInfo) -> Self {
+        Self {
+            id: info.id.to_string(),
+            name: info.name,
+            method: info.method.name(),
+            model: info.model,
+            hook: info.site.name(),
+            layers: info.layers,
+            n_components: info.n_components,
+            d: info.d,
+            metadata: info.metadata,
+            provenance: info.provenance,
+            created_at: info.created_at,
+            vectors: None,
+        }
+    }
+
+    /// The direction with its metrics, and the values of its vectors where they are wanted.
+    pub fn new(direction: Direction, include: Option<IncludeVectors>) -> Self {
+        let vector = |v: DirectionVector| DirectionVectorDto {
+            layer: v.layer,
+            component: v.component,
+            metrics: v.metrics,
+            values: include.map(|IncludeVectors::Vectors| v.values),
+        };
+        let vectors = direction.vectors.into_iter().map(vector).collect();
+        Self { vectors: Some(vectors), ..Self::of_info(direction.info) }
+    }
+}
