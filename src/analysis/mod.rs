@@ -2,6 +2,13 @@
 //!
 //! Knows nothing of HTTP, SQL or the model.
 
+pub mod aligned;
+pub mod means;
 pub mod pairwise;
+pub mod rows;
+pub mod rsa;
+pub mod sets;
 
-pub use pairwise::{Metric, matrix};
+pub use pairwise::{Metric, VectorMetric};
+pub use rows::{MemoryRows, Preparation, Prepared, RowSource};
+pub use sets::SetMetric;

@@ -12,6 +12,7 @@ mod extract;
 mod models;
 pub mod openapi;
 mod problems;
+mod rows;
 mod runs;
 mod select;
 mod state;

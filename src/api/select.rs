@@ -2,16 +2,14 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::{caches::tensors::read_means, dto::cache::layers_with, extract::Object, tensor::blocking};
+use super::{dto::cache::layers_with, extract::Object, rows::RowsOf, tensor::blocking};
 use crate::{
-    domain::{
-        CacheFilter, CacheId, Code, Dtype, Hook, HookName, Layers, Positions, Problem, Selection, Site, TenantId,
-    },
+    analysis::RowSource,
+    domain::{CacheFilter, CacheId, Code, Hook, HookName, Layers, Positions, Problem, Site, TenantId},
     store::{Store, StoredCache},
 };
 
@@ -209,32 +207,9 @@ impl Chosen {
     /// [`Code::PositionOutOfRange`], [`Code::ShapeMismatch`] at the first cache whose vector has another width, and the
     /// store's own.
     pub async fn vectors(&self, store: &Store, hook: Hook, position: &Positions) -> Result<Vec<Vec<f32>>, Problem> {
-        let select = |(cache, pointer): (&Arc<StoredCache>, &String)| {
-            let selection = Selection::of(&cache.cache, cache.cache.hook_index(hook)?, Some(position));
-            selection.map_err(|p| Problem::at(p.code, pointer, p.detail))
-        };
-        let selected: Vec<Selection> = self.caches.iter().zip(&self.pointers).map(select).collect::<Result<_, _>>()?;
-        let width = selected.first().map_or(0, Selection::n_served);
-        if let Some(other) = selected.iter().position(|s| s.n_served() != width) {
-            let detail =
-                format!("{hook} has {} values here and {width} in the first cache", selected[other].n_served());
-            return Err(Problem::at(Code::ShapeMismatch, &self.pointers[other], detail));
-        }
-        let means = read_means(store, &self.caches, &selected).await?;
-        let (store, caches) = (store.clone(), self.caches.clone());
-        blocking(move || {
-            let one = |((cache, selection), mean): ((&Arc<StoredCache>, &Selection), Option<Bytes>)| {
-                if let Some(mean) = mean {
-                    return Ok(Dtype::Float32.decode(&mean));
-                }
-                let mut values = Vec::with_capacity(width);
-                for bytes in cache.read_many_blocking(&store, &selection.reads())? {
-                    values.extend(cache.cache.capture.dtype.decode(&bytes));
-                }
-                Ok(values)
-            };
-            caches.iter().zip(&selected).zip(means).map(one).collect()
-        })
-        .await
+        let rows = self.rows(store, hook, &RowsOf::Caches(position.clone()))?;
+        let one = move |i| rows.read(i..i + 1);
+        let n = self.caches.len();
+        blocking(move || (0..n).map(one).collect()).await
     }
 }
