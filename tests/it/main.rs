@@ -1,7 +1,9 @@
 //! Everything that needs more than one module, in one binary.
 
+mod analysis_compare;
 mod api_caches;
 mod api_compare;
+mod api_compare_sets;
 mod api_encoders;
 mod api_experts;
 mod api_generate;
