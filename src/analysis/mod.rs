@@ -2,11 +2,18 @@
 //!
 //! Knows nothing of HTTP, SQL or the model.
 
+pub mod aligned;
 pub mod classes;
 pub mod folds;
 pub mod logistic;
+pub mod means;
 pub mod pairwise;
 pub mod pca;
 pub mod probe;
+pub mod rows;
+pub mod rsa;
+pub mod sets;
 
-pub use pairwise::{Metric, matrix};
+pub use pairwise::{Metric, VectorMetric};
+pub use rows::{MemoryRows, Preparation, Prepared, RowSource};
+pub use sets::SetMetric;

@@ -13,6 +13,7 @@ mod extract;
 mod models;
 pub mod openapi;
 mod problems;
+mod rows;
 mod runs;
 mod select;
 mod state;

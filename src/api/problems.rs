@@ -73,8 +73,9 @@ problems! {
     CacheFileProblems = [InvalidQuery, CacheNotFound, RangeNotSatisfiable, Internal, BlobDamaged];
     /// Comparing caches.
     ComparisonProblems = [
-        InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, UnknownHook,
-        HookNotStored, LayerOutOfRange, PositionOutOfRange, ShapeMismatch, InvalidValue, Internal, BlobDamaged,
+        InvalidJson, InvalidBody, InvalidQuery, NotAcceptable, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache,
+        UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, EmptyInput, ShapeMismatch, InvalidValue, Internal,
+        BlobDamaged,
     ];
     /// Making a direction.
     CreateDirectionProblems = [

@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::{
-    caches::tensors::read_means,
     dto::{cache::layers_with, position::ComparedPosition},
     extract::Object,
+    rows::RowsOf,
     tensor::blocking,
 };
 use crate::{
-    domain::{CacheFilter, CacheId, Code, Dtype, Hook, HookName, Layers, Problem, Selection, Site, TenantId},
+    analysis::RowSource,
+    domain::{CacheFilter, CacheId, Code, Hook, HookName, Layers, Problem, Site, TenantId},
     store::{Store, StoredCache},
 };
 
@@ -217,33 +217,9 @@ impl Chosen {
         hook: Hook,
         position: impl Into<ComparedPosition>,
     ) -> Result<Vec<Vec<f32>>, Problem> {
-        let position = position.into();
-        let select = |(cache, pointer): (&Arc<StoredCache>, &String)| {
-            let selection = position.select(&cache.cache, cache.cache.hook_index(hook)?);
-            selection.map_err(|p| Problem::at(p.code, pointer, p.detail))
-        };
-        let selected: Vec<Selection> = self.caches.iter().zip(&self.pointers).map(select).collect::<Result<_, _>>()?;
-        let width = selected.first().map_or(0, Selection::n_served);
-        if let Some(other) = selected.iter().position(|s| s.n_served() != width) {
-            let detail =
-                format!("{hook} has {} values here and {width} in the first cache", selected[other].n_served());
-            return Err(Problem::at(Code::ShapeMismatch, &self.pointers[other], detail));
-        }
-        let means = read_means(store, &self.caches, &selected).await?;
-        let (store, caches) = (store.clone(), self.caches.clone());
-        blocking(move || {
-            let one = |((cache, selection), mean): ((&Arc<StoredCache>, &Selection), Option<Bytes>)| {
-                if let Some(mean) = mean {
-                    return Ok(Dtype::Float32.decode(&mean));
-                }
-                let mut values = Vec::with_capacity(width);
-                for bytes in cache.read_many_blocking(&store, &selection.reads())? {
-                    values.extend(cache.cache.capture.dtype.decode(&bytes));
-                }
-                Ok(values)
-            };
-            caches.iter().zip(&selected).zip(means).map(one).collect()
-        })
-        .await
+        let rows = self.rows(store, hook, &RowsOf::Caches(position.into()))?;
+        let one = move |i| rows.read(i..i + 1);
+        let n = self.caches.len();
+        blocking(move || (0..n).map(one).collect()).await
     }
 }

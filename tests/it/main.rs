@@ -1,8 +1,10 @@
 //! Everything that needs more than one module, in one binary.
 
+mod analysis_compare;
 mod analysis_directions;
 mod api_caches;
 mod api_compare;
+mod api_compare_sets;
 mod api_directions;
 mod api_encoders;
 mod api_experts;

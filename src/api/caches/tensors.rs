@@ -64,7 +64,11 @@ pub async fn read_means(
     .await
 }
 
-fn mean(
+/// The average that a selection asks for, over `n` rows, as float32 bytes; for threads that may block.
+///
+/// # Errors
+/// The store's own.
+pub fn mean(
     store: &Store,
     cache: &StoredCache,
     selection: &Selection,

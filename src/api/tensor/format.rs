@@ -77,13 +77,18 @@ fn accepted(range: &str) -> Option<(f32, &str)> {
     (weight > 0.0).then_some((weight, essence))
 }
 
-/// The header of a NumPy file, version 1.0: magic, length, a Python dict, padded so that the data begins at a
-/// multiple of 64 bytes. NumPy has no bfloat16.
+/// The header of a NumPy file of stored values. NumPy has no bfloat16.
 pub fn npy_header(dtype: Dtype, shape: &[usize]) -> Vec<u8> {
     let descr = match dtype {
         Dtype::Float32 | Dtype::BFloat16 => "<f4",
         Dtype::Float16 => "<f2",
     };
+    npy_header_of(descr, shape)
+}
+
+/// The header of a NumPy file, version 1.0: magic, length, a Python dict, padded so that the data begins at a
+/// multiple of 64 bytes. `descr` is the element type as NumPy spells it.
+pub fn npy_header_of(descr: &str, shape: &[usize]) -> Vec<u8> {
     let dims: Vec<String> = shape.iter().map(ToString::to_string).collect();
     let tuple = if dims.len() == 1 { format!("({},)", dims[0]) } else { format!("({})", dims.join(", ")) };
     let dict = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {tuple}, }}");

@@ -10,7 +10,7 @@ mod query;
 mod respond;
 
 pub use assembly::{Assembly, Part, blocking};
-pub use format::{Format, HeaderEntry, safetensors_header};
+pub use format::{Format, HeaderEntry, npy_header_of, safetensors_header};
 
 pub use query::{DtypeParam, Encoding, TensorQuery, TensorSpec};
-pub use respond::{EXPOSED, TensorAnswer, TensorDto, binary, respond};
+pub use respond::{AXES, DTYPE, EXPOSED, SHAPE, TensorAnswer, TensorDto, binary, respond};

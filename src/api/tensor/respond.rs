@@ -26,11 +26,11 @@ use crate::{
 };
 
 /// Shape of an answer, e.g. `30,576`.
-const SHAPE: HeaderName = HeaderName::from_static("residuum-shape");
+pub const SHAPE: HeaderName = HeaderName::from_static("residuum-shape");
 /// Element type of an answer.
-const DTYPE: HeaderName = HeaderName::from_static("residuum-dtype");
+pub const DTYPE: HeaderName = HeaderName::from_static("residuum-dtype");
 /// Axes of an answer, e.g. `layer,d_model`.
-const AXES: HeaderName = HeaderName::from_static("residuum-axes");
+pub const AXES: HeaderName = HeaderName::from_static("residuum-axes");
 /// Hook of an answer.
 const HOOK: HeaderName = HeaderName::from_static("residuum-hook");
 /// The type asked for, where the format forced another.

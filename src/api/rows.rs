@@ -1,0 +1,118 @@
+//! Rows of stored activations at one hook of many caches, read block by block.
+
+use std::{ops::Range, sync::Arc};
+
+use super::{caches::tensors::mean, dto::position::ComparedPosition, select::Chosen};
+use crate::{
+    analysis::RowSource,
+    domain::{Code, Dtype, Hook, Problem, Selection},
+    store::{Store, StoreError, StoredCache},
+};
+
+/// What is a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RowsOf {
+    /// Each cache gives one: its values at this position, which drops the position axis.
+    Caches(ComparedPosition),
+    /// Each stored position of each cache gives one.
+    Positions,
+}
+
+/// A matrix `[rows, width]` in the store: the rows of the caches one after the other.
+#[derive(Clone)]
+pub struct RowReader {
+    store: Store,
+    caches: Vec<Arc<StoredCache>>,
+    selected: Vec<Selection>,
+    /// Where each cache's rows begin, and the total.
+    starts: Vec<usize>,
+    width: usize,
+}
+
+impl Chosen {
+    /// The rows at one hook, in the order of the caches.
+    ///
+    /// # Errors
+    /// [`Code::PositionOutOfRange`], [`Code::InvalidValue`] for positions of an attention map, [`Code::ShapeMismatch`] at the
+    /// first cache whose rows have another width.
+    pub fn rows(&self, store: &Store, hook: Hook, rows: &RowsOf) -> Result<RowReader, Problem> {
+        let (mut selected, mut starts) = (Vec::with_capacity(self.caches.len()), vec![0]);
+        let mut width = None;
+        for (cache, pointer) in self.caches.iter().zip(&self.pointers) {
+            let (selection, n_rows) = select(cache, hook, rows).map_err(|p| Problem::at(p.code, pointer, p.detail))?;
+            let found = selection.n_served() / n_rows.max(1);
+            let expected = *width.get_or_insert(found);
+            if found != expected {
+                let detail = format!("{hook} has {found} values here and {expected} in the first cache");
+                return Err(Problem::at(Code::ShapeMismatch, pointer, detail));
+            }
+            starts.push(starts[starts.len() - 1] + n_rows);
+            selected.push(selection);
+        }
+        let caches = self.caches.clone();
+        Ok(RowReader { store: store.clone(), caches, selected, starts, width: width.unwrap_or(0) })
+    }
+}
+
+fn select(cache: &StoredCache, hook: Hook, rows: &RowsOf) -> Result<(Selection, usize), Problem> {
+    let index = cache.cache.hook_index(hook)?;
+    match rows {
+        RowsOf::Caches(position) => Ok((position.select(&cache.cache, index)?, 1)),
+        RowsOf::Positions if hook.site().is_attention_map() => {
+            let detail = format!("{hook} is an attention map, whose rows differ in length; compare it at one position");
+            Err(Problem::new(Code::InvalidValue, detail))
+        }
+        RowsOf::Positions => Ok((Selection::of(&cache.cache, index, None)?, cache.cache.rows()?.len())),
+    }
+}
+
+impl RowReader {
+    /// Rows of each cache.
+    pub fn counts(&self) -> impl Iterator<Item = usize> {
+        self.starts.windows(2).map(|pair| pair[1] - pair[0])
+    }
+
+    /// The rows `rows` of one cache.
+    fn read_cache(&self, index: usize, rows: Range<usize>) -> Result<Vec<f32>, StoreError> {
+        let (cache, selection) = (&self.caches[index], &self.selected[index]);
+        if let Some(n) = selection.mean_of {
+            return Ok(Dtype::Float32.decode(&mean(&self.store, cache, selection, n)?));
+        }
+        let whole = rows == (0..self.starts[index + 1] - self.starts[index]);
+        let parts = if whole {
+            selection.reads()
+        } else {
+            vec![(selection.hook, rows.start * self.width..rows.end * self.width)]
+        };
+        let mut values = Vec::with_capacity(rows.len() * self.width);
+        for bytes in cache.read_many_blocking(&self.store, &parts)? {
+            values.extend(cache.cache.capture.dtype.decode(&bytes));
+        }
+        Ok(values)
+    }
+}
+
+impl RowSource for RowReader {
+    type Error = StoreError;
+
+    fn n_rows(&self) -> usize {
+        self.starts[self.starts.len() - 1]
+    }
+
+    fn width(&self) -> usize {
+        self.width
+    }
+
+    fn read(&self, rows: Range<usize>) -> Result<Vec<f32>, StoreError> {
+        let mut values = Vec::with_capacity(rows.len() * self.width);
+        let first = self.starts.partition_point(|start| *start <= rows.start).saturating_sub(1);
+        for index in first..self.caches.len() {
+            let (start, end) = (self.starts[index], self.starts[index + 1]);
+            if start >= rows.end {
+                break;
+            }
+            values.extend(self.read_cache(index, rows.start.max(start) - start..rows.end.min(end) - start)?);
+        }
+        Ok(values)
+    }
+}
