@@ -46,7 +46,7 @@ pub struct AlignedSet<'a, S> {
 }
 
 impl<'a, S: RowSource> AlignedSet<'a, S> {
-    /// Reads the rows three times, or twice when there are no more of them than columns.
+    /// Reads the rows for their mean, for their norms, and for XᵀX.
     ///
     /// # Errors
     /// The source's own.

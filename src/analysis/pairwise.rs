@@ -198,7 +198,7 @@ mod tests {
         for metric in [&metrics[..], &[VectorMetric::Jaccard { k: 3 }]].concat() {
             let table = metric.table(&views, &views);
             for i in 0..5 {
-                let pairs = metric.zip(&vec![views[i]; 5], &views);
+                let pairs = metric.zip(&[views[i]; 5], &views);
                 for j in 0..5 {
                     assert_eq!(table[i * 5 + j], table[j * 5 + i], "{metric:?}");
                     assert_eq!(table[i * 5 + j], pairs[j], "{metric:?}");

@@ -269,3 +269,20 @@ async fn a_matrix_is_the_table_of_its_rows() {
     let expected = self_tables(&rows, &[VectorMetric::Jaccard { k: 4 }]).unwrap();
     same(&numbers(&found["values"]["jaccard"][2]), &expected[0]);
 }
+
+#[tokio::test]
+async fn widths_that_differ_and_tables_that_are_too_large_are_refused() {
+    let app = TestApp::new().await;
+    let capture = json!({"positions": "all", "hooks": ["attn.pattern", "resid_post"]});
+    let (short, long) = (app.capture("the cat", capture.clone()).await, app.capture("a dog ran home", capture).await);
+    let body = json!({"mode": "layers", "hook": "attn.pattern", "a": [short], "b": [long]});
+    assert_eq!(app.post("/v1/comparisons", &body).await.problem(422, "shape_mismatch"), ["/b"]);
+    let groups = json!({"x": [short], "y": [long]});
+    let body = json!({"mode": "sets", "hook": "attn.pattern", "groups": groups, "metrics": ["mean_difference"]});
+    assert_eq!(app.post("/v1/comparisons", &body).await.problem(422, "shape_mismatch"), ["/groups/y"]);
+    let body = json!({"mode": "sets", "hook": "attn.pattern", "groups": groups, "rows": "positions"});
+    assert_eq!(app.post("/v1/comparisons", &body).await.problem(422, "invalid_value"), ["/groups/x/0"]);
+    let many = json!({"mode": "matrix", "caches": vec![&short; 1200]});
+    app.post("/v1/comparisons", &many).await.problem(413, "result_too_large");
+    binary(&app, "?format=raw", &many).await;
+}

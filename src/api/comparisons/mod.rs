@@ -124,14 +124,14 @@ impl Context<'_> {
     fn fits(&self, shape: &[usize]) -> Result<(), Problem> {
         let numbers = shape.iter().fold(self.asked.names.len(), |n, axis| n.saturating_mul(*axis));
         let (max, instead) = if self.format == Format::Json {
-            (MAX_JSON, "ask for format=npy or safetensors, or compare fewer caches or layers at once")
+            (MAX_JSON, "Ask for format=npy or safetensors, or compare fewer caches or layers at once")
         } else {
-            (MAX_BINARY, "compare fewer caches or layers at once")
+            (MAX_BINARY, "Compare fewer caches or layers at once")
         };
         if numbers <= max {
             return Ok(());
         }
-        let detail = format!("the answer would hold {numbers} numbers; {max} are allowed. {}", capitalised(instead));
+        let detail = format!("the answer would hold {numbers} numbers; {max} are allowed. {instead}");
         Err(Problem::new(Code::ResultTooLarge, detail))
     }
 
@@ -143,11 +143,6 @@ impl Context<'_> {
         let pool = Arc::clone(&self.state.analysis);
         blocking(move || pool.install(work)).await
     }
-}
-
-fn capitalised(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// Refuses work that would hold more than a comparison may.
