@@ -2,6 +2,8 @@
 //!
 //! Knows nothing of HTTP, SQL or the model.
 
+pub mod distribution;
 pub mod pairwise;
 
+pub use distribution::Distribution;
 pub use pairwise::{Metric, matrix};

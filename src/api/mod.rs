@@ -14,6 +14,7 @@ pub mod openapi;
 mod problems;
 mod runs;
 mod select;
+mod serving;
 mod state;
 mod system;
 mod tensor;
@@ -55,6 +56,8 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(caches::tensors::get_layer))
         .routes(routes!(caches::tensors::get_tensor))
         .routes(routes!(caches::tensors::get_safetensors))
+        .routes(routes!(caches::lens::read_lens))
+        .routes(routes!(caches::attribution::attribute))
         .routes(routes!(comparisons::compare))
         .routes(routes!(models::list_models))
         .routes(routes!(models::get_model))

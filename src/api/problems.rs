@@ -14,9 +14,9 @@ use crate::domain::{
         BlobDamaged, BodyTooLarge, CacheNotFound, CannotGenerate, ChatTemplateFailed, Conflict, EmptyInput,
         HookNotInCache, HookNotStored, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor, InvalidHeader,
         InvalidJson, InvalidQuery, InvalidValue, LayerNotInCache, LayerOutOfRange, ModelNotFound, NoBosToken,
-        NoChatTemplate, NotAcceptable, PositionOutOfRange, QueueFull, RangeNotSatisfiable, ResultTooLarge, RunNotFound,
-        ShapeMismatch, StoreFull, TokenOutOfVocabulary, TooManyItems, TooManyTokens, Unavailable, UnknownCache,
-        UnknownHook, UnknownModel, UnsupportedMediaType,
+        NoChatTemplate, NotAcceptable, NotReadable, PositionOutOfRange, QueueFull, RangeNotSatisfiable, ResultTooLarge,
+        RunNotFound, ShapeMismatch, StoreFull, TokenOutOfVocabulary, TooManyItems, TooManyTokens, Unavailable,
+        UnknownCache, UnknownHook, UnknownModel, UnsupportedMediaType,
     },
 };
 
@@ -75,6 +75,18 @@ problems! {
     ComparisonProblems = [
         InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, UnknownHook,
         HookNotStored, LayerOutOfRange, PositionOutOfRange, ShapeMismatch, InvalidValue, Internal, BlobDamaged,
+    ];
+    /// Reading a cache as logits.
+    LensProblems = [
+        InvalidJson, InvalidBody, InvalidQuery, CacheNotFound, NotAcceptable, Conflict, BodyTooLarge, ResultTooLarge,
+        UnsupportedMediaType, UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, NotReadable, EmptyInput,
+        TokenOutOfVocabulary, TooManyTokens, InvalidValue, Internal, BlobDamaged, Unavailable,
+    ];
+    /// Taking a logit apart.
+    AttributionProblems = [
+        InvalidJson, InvalidBody, InvalidQuery, CacheNotFound, Conflict, BodyTooLarge, UnsupportedMediaType, HookNotStored,
+        PositionOutOfRange, NotReadable, EmptyInput, TokenOutOfVocabulary, TooManyTokens, InvalidValue, Internal,
+        BlobDamaged, Unavailable,
     ];
     /// Reading a model.
     ModelProblems = [InvalidQuery, ModelNotFound];

@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::{caches::tensors::read_means, dto::cache::layers_with, extract::Object, tensor::blocking};
+use super::{caches::tensors::mean, dto::cache::layers_with, extract::Object, tensor::blocking};
 use crate::{
     domain::{
         CacheFilter, CacheId, Code, Dtype, Hook, HookName, Layers, Positions, Problem, Selection, Site, TenantId,
     },
-    store::{Store, StoredCache},
+    store::{Store, StoreError, StoredCache},
 };
 
 /// Which caches: these, by their ids, or those that a filter finds.
@@ -220,21 +219,25 @@ impl Chosen {
                 format!("{hook} has {} values here and {width} in the first cache", selected[other].n_served());
             return Err(Problem::at(Code::ShapeMismatch, &self.pointers[other], detail));
         }
-        let means = read_means(store, &self.caches, &selected).await?;
         let (store, caches) = (store.clone(), self.caches.clone());
         blocking(move || {
-            let one = |((cache, selection), mean): ((&Arc<StoredCache>, &Selection), Option<Bytes>)| {
-                if let Some(mean) = mean {
-                    return Ok(Dtype::Float32.decode(&mean));
-                }
-                let mut values = Vec::with_capacity(width);
-                for bytes in cache.read_many_blocking(&store, &selection.reads())? {
-                    values.extend(cache.cache.capture.dtype.decode(&bytes));
-                }
-                Ok(values)
-            };
-            caches.iter().zip(&selected).zip(means).map(one).collect()
+            caches.iter().zip(&selected).map(|(cache, selection)| read_rows(&store, cache, selection)).collect()
         })
         .await
     }
+}
+
+/// The values of one selection, averaged where it asks for that, on a thread that may block.
+///
+/// # Errors
+/// The store's.
+pub fn read_rows(store: &Store, cache: &StoredCache, selection: &Selection) -> Result<Vec<f32>, StoreError> {
+    if let Some(n) = selection.mean_of {
+        return Ok(Dtype::Float32.decode(&mean(store, cache, selection, n)?));
+    }
+    let mut values = Vec::with_capacity(selection.n_served());
+    for bytes in cache.read_many_blocking(store, &selection.reads())? {
+        values.extend(cache.cache.capture.dtype.decode(&bytes));
+    }
+    Ok(values)
 }

@@ -1,10 +1,12 @@
 //! Everything that needs more than one module, in one binary.
 
+mod api_attribution;
 mod api_caches;
 mod api_compare;
 mod api_encoders;
 mod api_experts;
 mod api_generate;
+mod api_lens;
 mod api_runs;
 mod api_system;
 mod api_tensors;

@@ -22,7 +22,11 @@ use crate::{
     store::{Store, StoredCache},
 };
 
-async fn stored(state: &ApiState, tenant: TenantId, id: CacheId) -> Result<Arc<StoredCache>, Problem> {
+/// The cache of this id.
+///
+/// # Errors
+/// [`Code::CacheNotFound`] and the store's own.
+pub async fn stored(state: &ApiState, tenant: TenantId, id: CacheId) -> Result<Arc<StoredCache>, Problem> {
     let found = state.engine.store().stored(tenant, &[id]).await?;
     found.into_iter().flatten().next().map(Arc::new).ok_or_else(|| not_found::<CacheId>(id))
 }
@@ -64,7 +68,11 @@ pub async fn read_means(
     .await
 }
 
-fn mean(
+/// The average of the rows of a selection, `n` of them, as float32 bytes.
+///
+/// # Errors
+/// The store's.
+pub fn mean(
     store: &Store,
     cache: &StoredCache,
     selection: &Selection,

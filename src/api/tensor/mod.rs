@@ -12,5 +12,5 @@ mod respond;
 pub use assembly::{Assembly, Part, blocking};
 pub use format::{Format, HeaderEntry, safetensors_header};
 
-pub use query::{DtypeParam, Encoding, TensorQuery};
+pub use query::{DtypeParam, Encoding, TensorQuery, TensorSpec};
 pub use respond::{EXPOSED, TensorAnswer, TensorDto, binary, respond};
