@@ -4,6 +4,10 @@
 
 pub mod distribution;
 pub mod pairwise;
+pub mod projection;
+pub mod summary;
 
 pub use distribution::Distribution;
 pub use pairwise::{Metric, matrix};
+pub use projection::{Projection, Projector};
+pub use summary::Summary;

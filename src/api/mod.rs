@@ -6,16 +6,19 @@
 
 mod caches;
 mod comparisons;
+mod directions_ref;
 mod dto;
 mod error;
 mod extract;
 mod models;
 pub mod openapi;
 mod problems;
+mod projections;
 mod runs;
 mod select;
 mod serving;
 mod state;
+mod statistics;
 mod system;
 mod tensor;
 
@@ -59,6 +62,8 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(caches::lens::read_lens))
         .routes(routes!(caches::attribution::attribute))
         .routes(routes!(comparisons::compare))
+        .routes(routes!(projections::project))
+        .routes(routes!(statistics::summarise))
         .routes(routes!(models::list_models))
         .routes(routes!(models::get_model))
         .routes(routes!(models::tokenize))

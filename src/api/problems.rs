@@ -88,6 +88,16 @@ problems! {
         PositionOutOfRange, NotReadable, EmptyInput, TokenOutOfVocabulary, TooManyTokens, InvalidValue, Internal,
         BlobDamaged, Unavailable,
     ];
+    /// Projecting caches onto directions.
+    ProjectionProblems = [
+        InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, EmptyInput,
+        UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, ShapeMismatch, InvalidValue, Internal, BlobDamaged,
+    ];
+    /// Statistics of caches.
+    StatisticsProblems = [
+        InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, EmptyInput,
+        UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, ShapeMismatch, InvalidValue, Internal, BlobDamaged,
+    ];
     /// Reading a model.
     ModelProblems = [InvalidQuery, ModelNotFound];
     /// Anything with nothing but a query to refuse.

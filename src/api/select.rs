@@ -202,6 +202,32 @@ impl Chosen {
         layers
     }
 
+    /// The rows of each cache at one hook: those at `positions`, or all that are stored. Each selection has a position axis of
+    /// its own length, or none, and behind it rows of one width, which comes with them.
+    ///
+    /// # Errors
+    /// [`Code::PositionOutOfRange`], [`Code::ShapeMismatch`] at the first cache whose rows have another width, and for
+    /// attention maps, which have none; [`Code::HookNotInCache`] for a hook that [`Self::hooks`] has not checked.
+    pub fn rows(&self, hook: Hook, positions: Option<&Positions>) -> Result<(Vec<Selection>, usize), Problem> {
+        if hook.site().is_attention_map() {
+            let detail = format!("the rows of {hook} differ in width from input to input");
+            return Err(Problem::at(Code::ShapeMismatch, "/hook", detail));
+        }
+        let mut selections = Vec::with_capacity(self.caches.len());
+        let mut width = None;
+        for (cache, pointer) in self.caches.iter().zip(&self.pointers) {
+            let index = cache.cache.hook_index(hook)?;
+            let own: usize = cache.cache.row_shapes[index].iter().product();
+            if *width.get_or_insert(own) != own {
+                let detail = format!("{hook} has rows of {own} values here and of others in the first cache");
+                return Err(Problem::at(Code::ShapeMismatch, pointer, detail));
+            }
+            let selection = Selection::of(&cache.cache, index, positions);
+            selections.push(selection.map_err(|p| Problem::at(p.code, pointer, p.detail))?);
+        }
+        Ok((selections, width.unwrap_or_default()))
+    }
+
     /// The vector of each cache at one hook and one position, in float32; all of one width.
     ///
     /// # Errors

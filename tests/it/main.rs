@@ -7,6 +7,7 @@ mod api_encoders;
 mod api_experts;
 mod api_generate;
 mod api_lens;
+mod api_projections;
 mod api_runs;
 mod api_system;
 mod api_tensors;
