@@ -28,6 +28,8 @@ const MAX_CACHES: usize = 10_000;
 const MAX_DIRECTIONS: usize = 1000;
 /// Numbers in one answer.
 const MAX_VALUES: usize = 2_000_000;
+/// Numbers of all directions at all layers, which are held in memory.
+const MAX_DIRECTION_NUMBERS: usize = 1 << 26;
 
 /// What to project, and onto what.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -160,11 +162,19 @@ pub async fn project(
         );
         return Err(Problem::new(Code::ResultTooLarge, detail).into());
     }
+    if n_directions.saturating_mul(hooks.len()).saturating_mul(width) > MAX_DIRECTION_NUMBERS {
+        let detail = format!(
+            "{n_directions} directions of {width} numbers at {} layers are more than {MAX_DIRECTION_NUMBERS} numbers",
+            hooks.len()
+        );
+        return Err(Problem::at(Code::ResultTooLarge, "/directions", detail).into());
+    }
     let mut directions = Vec::new();
     for (i, direction) in request.directions.iter().enumerate() {
         let place = format!("/directions/{i}");
         directions.push(direction.resolve(&store, tenant, &hooks, width, (i, &place)).await?);
     }
+    let caches = chosen.caches.iter().map(|c| c.cache.id.to_string()).collect();
     let job = Job {
         store,
         caches: chosen.caches,
@@ -174,7 +184,7 @@ pub async fn project(
         width,
         keep: request.positions.keeps_axis(),
     };
-    let (caches, directions, values) = state.analyse(move || job.run()).await?;
+    let (directions, values) = state.analyse(move || job.run()).await?;
     let name = hooks[0].site().name();
     Ok(Json(ProjectionsDto {
         hook: name.strip_prefix("hook_").unwrap_or(name).to_owned(),
@@ -211,8 +221,8 @@ struct Job {
 type CacheValues = BTreeMap<&'static str, Vec<LayerValues>>;
 
 impl Job {
-    /// Names of the caches, the directions, and the values of each cache.
-    fn run(self) -> Result<(Vec<String>, Vec<DirectionDto>, Vec<CacheValues>), Problem> {
+    /// The directions, and the values of each cache.
+    fn run(self) -> Result<(Vec<DirectionDto>, Vec<CacheValues>), Problem> {
         let onto: Vec<Vec<Projector<'_>>> = (0..self.selected.len())
             .map(|hook| self.directions.iter().map(|d| Projector::onto(&d.vectors[hook])).collect())
             .collect();
@@ -223,7 +233,7 @@ impl Job {
             DirectionDto { name: d.name.clone(), norms }
         };
         let directions = self.directions.iter().enumerate().map(describe).collect();
-        Ok((self.caches.iter().map(|c| c.cache.id.to_string()).collect(), directions, values))
+        Ok((directions, values))
     }
 
     fn of_cache(&self, cache: usize, onto: &[Vec<Projector<'_>>]) -> Result<CacheValues, Problem> {

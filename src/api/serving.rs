@@ -11,6 +11,9 @@ use crate::{
     model::{Model, TextTokenizer},
 };
 
+/// Bytes of a text that may be a token: no vocabulary has longer ones.
+const MAX_TOKEN_BYTES: usize = 1024;
+
 /// The model whose weights made this cache, under whatever name it is served now.
 ///
 /// # Errors
@@ -77,6 +80,10 @@ impl TokenRef {
         let at = |p: Problem| Problem::at(p.code, pointer, p.detail);
         let id = match self {
             Self::Id(id) => tokenizer.from_ids(&[*id], None).map(|_| *id).map_err(at)?,
+            Self::Text(text) if text.len() > MAX_TOKEN_BYTES => {
+                let detail = format!("a token is wanted, and this text has {} bytes", text.len());
+                return Err(Problem::at(Code::InvalidValue, pointer, detail));
+            }
             Self::Text(text) => {
                 let encoded = tokenizer.encode(text, Some(false)).map_err(at)?;
                 match encoded.ids.as_slice() {

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Caches in one request.
-const MAX_CACHES: usize = 100_000;
+const MAX_CACHES: usize = 10_000;
 /// Dimensions named in each list.
 const MAX_TOP: usize = 1000;
 /// Numbers read by one request: some ten seconds.

@@ -16,6 +16,8 @@ pub struct Readout<'m> {
 }
 
 impl<'m> Readout<'m> {
+    /// The end of this model.
+    ///
     /// # Errors
     /// Why the residual stream cannot be read: there is no LM head, or it transforms the rows before it reads them.
     pub(super) fn of(transformer: &'m Transformer) -> Result<Self, &'static str> {

@@ -134,6 +134,8 @@ async fn a_text_names_one_token() {
     let lens = app.post(&path, &json!({"tokens": [id, text], "layers": -1})).await.json();
     assert_eq!(lens["tokens"], json!([{"id": id, "token": text}, {"id": id, "token": text}]));
     assert_eq!(lens["values"][0][0]["tokens"][0], lens["values"][0][0]["tokens"][1]);
+    let long = app.post(&path, &json!({"tokens": ["a".repeat(2000)]})).await;
+    assert_eq!(long.problem(422, "invalid_value"), ["/tokens/0"]);
     let several = app.post(&path, &json!({"tokens": [id, "the cat"]})).await;
     assert_eq!(several.problem(422, "invalid_value"), ["/tokens/1"]);
     assert!(several.json()["detail"].as_str().unwrap().contains(&id.to_string()), "it names what it encodes to");

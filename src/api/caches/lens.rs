@@ -6,6 +6,7 @@ use axum::{
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -14,6 +15,7 @@ use super::{
     tensors::stored,
 };
 use crate::{
+    analysis::Distribution as Softmax,
     api::{
         dto::capture::{LayersSchema, PositionsSchema},
         error::ApiResult,
@@ -224,7 +226,6 @@ fn describe(reading: &Reading, wanted: Wanted) -> Result<LensDto, Problem> {
     let mut values: Vec<Vec<Distribution>> = vec![Vec::new(); reading.hooks.len()];
     let end = reading.end();
     reading.for_each_block(end, |hook, logits, last| {
-        use rayon::prelude::*;
         let rows = logits.par_chunks(reading.d_vocab());
         let described = rows.enumerate().map(|(i, row)| {
             let last = last.map(|last| &last[i * reading.d_vocab()..][..reading.d_vocab()]);
@@ -251,7 +252,6 @@ fn describe(reading: &Reading, wanted: Wanted) -> Result<LensDto, Problem> {
 impl Wanted {
     /// The distribution of `logits` `[d_vocab]`, and how far it is from that of `last`, the model's own.
     fn describe(&self, reading: &Reading, logits: &[f32], last: Option<&[f32]>) -> Distribution {
-        use crate::analysis::Distribution as Softmax;
         let Some(p) = Softmax::of(logits) else {
             return Distribution { entropy: None, kl: None, top: Vec::new(), tokens: Vec::new() };
         };
@@ -325,9 +325,6 @@ async fn tensor(
 
 /// The bytes of the tensor, layer by layer.
 fn whole(reading: &Reading, values: LensValues) -> Result<Vec<Part>, Problem> {
-    use rayon::prelude::*;
-
-    use crate::analysis::Distribution as Softmax;
     let mut layers: Vec<Vec<u8>> = vec![Vec::new(); reading.hooks.len()];
     reading.for_each_block(None, |hook, logits, _| {
         if values == LensValues::LogProbs {
