@@ -4,16 +4,22 @@
 
 pub mod aligned;
 pub mod classes;
+pub mod distribution;
 pub mod folds;
 pub mod logistic;
 pub mod means;
 pub mod pairwise;
 pub mod pca;
 pub mod probe;
+pub mod projection;
 pub mod rows;
 pub mod rsa;
 pub mod sets;
+pub mod summary;
 
+pub use distribution::Distribution;
 pub use pairwise::{Metric, VectorMetric};
+pub use projection::{Projection, Projector};
 pub use rows::{MemoryRows, Preparation, Prepared, RowSource};
 pub use sets::SetMetric;
+pub use summary::Summary;

@@ -7,16 +7,20 @@
 mod caches;
 mod comparisons;
 mod directions;
+mod directions_ref;
 mod dto;
 mod error;
 mod extract;
 mod models;
 pub mod openapi;
 mod problems;
+mod projections;
 mod rows;
 mod runs;
 mod select;
+mod serving;
 mod state;
+mod statistics;
 mod system;
 mod tensor;
 
@@ -57,6 +61,8 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(caches::tensors::get_layer))
         .routes(routes!(caches::tensors::get_tensor))
         .routes(routes!(caches::tensors::get_safetensors))
+        .routes(routes!(caches::lens::read_lens))
+        .routes(routes!(caches::attribution::attribute))
         .routes(routes!(comparisons::compare))
         .routes(routes!(directions::create::create_direction, directions::manage::list_directions))
         .routes(routes!(
@@ -65,6 +71,8 @@ fn routes() -> OpenApiRouter<ApiState> {
             directions::manage::delete_direction
         ))
         .routes(routes!(directions::manage::get_direction_vector))
+        .routes(routes!(projections::project))
+        .routes(routes!(statistics::summarise))
         .routes(routes!(models::list_models))
         .routes(routes!(models::get_model))
         .routes(routes!(models::tokenize))

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use utoipa::openapi::{OpenApi, RefOr, Schema};
 
 use super::{
+    caches::lens::LensValues,
     dto::{direction::IncludeVectors, run::Include},
     problems, routes,
     tensor::{DtypeParam, Encoding, Format},
@@ -20,12 +21,13 @@ use super::{
             reused without running the model again. Errors are RFC 9457 problem objects with a stable `code`.",
     ),
     // Types of query parameters: collected from bodies only, so named here.
-    components(schemas(Format, Encoding, DtypeParam, Include, IncludeVectors)),
+    components(schemas(Format, Encoding, DtypeParam, Include, IncludeVectors, LensValues)),
     tags(
         (name = "runs", description = "Queue forward passes and follow them"),
         (name = "caches", description = "The activations of one input: describe, edit, fetch"),
         (name = "comparisons", description = "Compare stored activations"),
         (name = "directions", description = "Named vectors: posted, or fitted to stored activations"),
+        (name = "analysis", description = "Ask stored activations: lenses, attribution, projections, statistics"),
         (name = "models", description = "What is served, and how it tokenises"),
         (name = "system", description = "Health, metrics and this specification"),
     )

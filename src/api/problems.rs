@@ -14,9 +14,10 @@ use crate::domain::{
         BlobDamaged, BodyTooLarge, CacheNotFound, CannotGenerate, ChatTemplateFailed, Conflict, DirectionNotFound,
         EmptyInput, HookNotInCache, HookNotStored, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor,
         InvalidHeader, InvalidJson, InvalidQuery, InvalidValue, LayerNotInCache, LayerOutOfRange, ModelNotFound,
-        NoBosToken, NoChatTemplate, NotAcceptable, PositionOutOfRange, QueueFull, RangeNotSatisfiable, ResultTooLarge,
-        RunNotFound, ShapeMismatch, StoreFull, TextNotFound, TokenOutOfVocabulary, TooManyItems, TooManyTokens,
-        Unavailable, UnknownCache, UnknownHook, UnknownModel, UnsupportedMediaType, VectorNotInDirection,
+        NoBosToken, NoChatTemplate, NotAcceptable, NotReadable, PositionOutOfRange, QueueFull, RangeNotSatisfiable,
+        ResultTooLarge, RunNotFound, ShapeMismatch, StoreFull, TextNotFound, TokenOutOfVocabulary, TooManyItems,
+        TooManyTokens, Unavailable, UnknownCache, UnknownHook, UnknownModel, UnsupportedMediaType,
+        VectorNotInDirection,
     },
 };
 
@@ -96,6 +97,28 @@ problems! {
     DirectionTensorProblems = [
         InvalidQuery, DirectionNotFound, VectorNotInDirection, NotAcceptable, ResultTooLarge, RangeNotSatisfiable,
         Internal, BlobDamaged,
+    ];
+    /// Reading a cache as logits.
+    LensProblems = [
+        InvalidJson, InvalidBody, InvalidQuery, CacheNotFound, NotAcceptable, Conflict, BodyTooLarge, ResultTooLarge,
+        UnsupportedMediaType, UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, NotReadable, EmptyInput,
+        TokenOutOfVocabulary, TooManyTokens, InvalidValue, Internal, BlobDamaged, Unavailable,
+    ];
+    /// Taking a logit apart.
+    AttributionProblems = [
+        InvalidJson, InvalidBody, InvalidQuery, CacheNotFound, Conflict, BodyTooLarge, UnsupportedMediaType, HookNotStored,
+        PositionOutOfRange, NotReadable, EmptyInput, TokenOutOfVocabulary, TooManyTokens, InvalidValue, Internal,
+        BlobDamaged, Unavailable,
+    ];
+    /// Projecting caches onto directions.
+    ProjectionProblems = [
+        InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, EmptyInput,
+        UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, ShapeMismatch, InvalidValue, Internal, BlobDamaged,
+    ];
+    /// Statistics of caches.
+    StatisticsProblems = [
+        InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, EmptyInput,
+        UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, ShapeMismatch, InvalidValue, Internal, BlobDamaged,
     ];
     /// Reading a model.
     ModelProblems = [InvalidQuery, ModelNotFound];

@@ -2,10 +2,13 @@
 
 use std::{ops::Range, sync::Arc};
 
-use super::{caches::tensors::mean, dto::position::ComparedPosition, select::Chosen};
+use super::{
+    dto::position::ComparedPosition,
+    select::{Chosen, read_rows},
+};
 use crate::{
     analysis::RowSource,
-    domain::{Code, Dtype, Hook, Problem, Selection},
+    domain::{Code, Hook, Problem, Selection},
     store::{Store, StoreError, StoredCache},
 };
 
@@ -75,17 +78,12 @@ impl RowReader {
     /// The rows `rows` of one cache.
     fn read_cache(&self, index: usize, rows: Range<usize>) -> Result<Vec<f32>, StoreError> {
         let (cache, selection) = (&self.caches[index], &self.selected[index]);
-        if let Some(n) = selection.mean_of {
-            return Ok(Dtype::Float32.decode(&mean(&self.store, cache, selection, n)?));
+        if rows == (0..self.starts[index + 1] - self.starts[index]) {
+            return read_rows(&self.store, cache, selection);
         }
-        let whole = rows == (0..self.starts[index + 1] - self.starts[index]);
-        let parts = if whole {
-            selection.reads()
-        } else {
-            vec![(selection.hook, rows.start * self.width..rows.end * self.width)]
-        };
+        let part = vec![(selection.hook, rows.start * self.width..rows.end * self.width)];
         let mut values = Vec::with_capacity(rows.len() * self.width);
-        for bytes in cache.read_many_blocking(&self.store, &parts)? {
+        for bytes in cache.read_many_blocking(&self.store, &part)? {
             values.extend(cache.cache.capture.dtype.decode(&bytes));
         }
         Ok(values)

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::{
+    caches::tensors::mean,
     dto::{cache::layers_with, position::ComparedPosition},
     extract::Object,
     rows::RowsOf,
@@ -14,8 +15,10 @@ use super::{
 };
 use crate::{
     analysis::RowSource,
-    domain::{CacheFilter, CacheId, Code, Hook, HookName, Layers, Problem, Site, TenantId},
-    store::{Store, StoredCache},
+    domain::{
+        CacheFilter, CacheId, Code, Dtype, Hook, HookName, Layers, Positions, Problem, Selection, Site, TenantId,
+    },
+    store::{Store, StoreError, StoredCache},
 };
 
 /// Which caches: these, by their ids, or those that a filter finds.
@@ -206,6 +209,32 @@ impl Chosen {
         layers
     }
 
+    /// The rows of each cache at one hook: those at `positions`, or all that are stored. Each selection has a position axis of
+    /// its own length, or none, and behind it rows of one width, which comes with them.
+    ///
+    /// # Errors
+    /// [`Code::PositionOutOfRange`], [`Code::ShapeMismatch`] at the first cache whose rows have another width, and for
+    /// attention maps, which have none; [`Code::HookNotInCache`] for a hook that [`Self::hooks`] has not checked.
+    pub fn selections(&self, hook: Hook, positions: Option<&Positions>) -> Result<(Vec<Selection>, usize), Problem> {
+        if hook.site().is_attention_map() {
+            let detail = format!("the rows of {hook} differ in width from input to input");
+            return Err(Problem::at(Code::ShapeMismatch, "/hook", detail));
+        }
+        let mut selections = Vec::with_capacity(self.caches.len());
+        let mut width = None;
+        for (cache, pointer) in self.caches.iter().zip(&self.pointers) {
+            let index = cache.cache.hook_index(hook)?;
+            let own: usize = cache.cache.row_shapes[index].iter().product();
+            if *width.get_or_insert(own) != own {
+                let detail = format!("{hook} has rows of {own} values here and of others in the first cache");
+                return Err(Problem::at(Code::ShapeMismatch, pointer, detail));
+            }
+            let selection = Selection::of(&cache.cache, index, positions);
+            selections.push(selection.map_err(|p| Problem::at(p.code, pointer, p.detail))?);
+        }
+        Ok((selections, width.unwrap_or_default()))
+    }
+
     /// The vector of each cache at one hook and one position, in float32; all of one width.
     ///
     /// # Errors
@@ -222,4 +251,19 @@ impl Chosen {
         let n = self.caches.len();
         blocking(move || (0..n).map(one).collect()).await
     }
+}
+
+/// The values of one selection, averaged where it asks for that, on a thread that may block.
+///
+/// # Errors
+/// The store's.
+pub fn read_rows(store: &Store, cache: &StoredCache, selection: &Selection) -> Result<Vec<f32>, StoreError> {
+    if let Some(n) = selection.mean_of {
+        return Ok(Dtype::Float32.decode(&mean(store, cache, selection, n)?));
+    }
+    let mut values = Vec::with_capacity(selection.n_served());
+    for bytes in cache.read_many_blocking(store, &selection.reads())? {
+        values.extend(cache.cache.capture.dtype.decode(&bytes));
+    }
+    Ok(values)
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use axum::http::HeaderValue;
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use crate::engine::Engine;
+use crate::{
+    domain::{Code, Problem},
+    engine::Engine,
+};
 
 /// Settings of the HTTP side.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,4 +38,22 @@ pub struct ApiState {
     pub metrics: PrometheusHandle,
     /// Threads for analysis, apart from the worker's, so that a comparison never slows a forward pass down to its own pace.
     pub analysis: Arc<rayon::ThreadPool>,
+}
+
+impl ApiState {
+    /// Runs heavy work on the threads for analysis. It may read the store.
+    ///
+    /// # Errors
+    /// Those of the work, and [`Code::Internal`] when it panicked.
+    pub async fn analyse<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let pool = Arc::clone(&self.analysis);
+        let done = tokio::task::spawn_blocking(move || pool.install(work)).await;
+        done.unwrap_or_else(|e| {
+            tracing::error!(error = %e, "an analysis panicked");
+            Err(Problem::new(Code::Internal, "the analysis could not be carried out"))
+        })
+    }
 }

@@ -27,9 +27,9 @@ pub struct Attention {
     q: Linear,
     k: Linear,
     v: Linear,
-    o: Linear,
+    pub(super) o: Linear,
     qk_norm: Option<(Norm, Norm)>,
-    ln_post: Option<Norm>,
+    pub(super) ln_post: Option<Norm>,
     layer: Layer,
 }
 

@@ -18,7 +18,7 @@ use crate::domain::{Hook, Site};
 /// The weights of one block.
 #[derive(Debug)]
 pub struct Block {
-    attention: Attention,
+    pub(super) attention: Attention,
     mlp: Mlp,
     /// In post-norm blocks the norms of the residual stream after each sublayer has joined it.
     joined: Option<[Norm; 2]>,

@@ -23,6 +23,7 @@ mod mlp;
 pub mod ops;
 mod outlet;
 mod packing;
+mod readout;
 mod recorder;
 mod rope;
 mod rotary;
@@ -38,6 +39,7 @@ use std::{
 };
 
 pub use error::{ForwardError, LoadError};
+pub use readout::{FrozenNorm, LinearReading, Readout};
 pub use tokenizer::{ChatEnd, Encoded, TextTokenizer};
 
 use crate::domain::{ModelInfo, PackLayout, Rows};
@@ -180,6 +182,14 @@ impl Model {
     #[must_use]
     pub fn tokenizer(&self) -> &Arc<TextTokenizer> {
         &self.tokenizer
+    }
+
+    /// Reads rows of the residual stream as logits, without a forward pass.
+    ///
+    /// # Errors
+    /// Why this model's residual stream cannot be read.
+    pub fn readout(&self) -> Result<Readout<'_>, &'static str> {
+        Readout::of(&self.transformer)
     }
 
     /// Runs the packed batch and hands every captured tensor to the sink, hook by hook in the order of

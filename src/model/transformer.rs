@@ -2,7 +2,7 @@
 
 use super::{
     Batch, ForwardError,
-    architecture::Architecture,
+    architecture::{Architecture, Unembedding},
     block::Block,
     checkpoint::Checkpoint,
     error::LoadError,
@@ -23,17 +23,17 @@ pub struct Transformer {
     /// `[d_vocab, d_model]`, or of the width it is projected from; absent when the unembedding is tied and holds it.
     embed: Option<Vec<f32>>,
     /// From the width of the embedding to `d_model`, and back.
-    projections: Option<(Linear, Linear)>,
+    pub(super) projections: Option<(Linear, Linear)>,
     /// `[n_ctx + offset, d_model]`.
     positions: Option<Vec<f32>>,
     /// `[d_model]`: the token type of every input.
     token_type: Option<Vec<f32>>,
     embed_norm: Option<Norm>,
-    blocks: Vec<Block>,
+    pub(super) blocks: Vec<Block>,
     rotaries: Vec<Rotary>,
-    final_norm: Option<Norm>,
-    transform: Option<Transform>,
-    unembed: Option<Linear>,
+    pub(super) final_norm: Option<Norm>,
+    pub(super) transform: Option<Transform>,
+    pub(super) unembed: Option<Linear>,
 }
 
 /// A batch on its way through the blocks.
@@ -273,22 +273,33 @@ impl Transformer {
         recorder.compute(hook, self.architecture.d_vocab, stream.set, &mut |rows, out| {
             gathered.resize(rows.len() * d, 0.0);
             elementwise::gather_rows(x, d, rows, gathered);
-            if let Some(transform) = &self.transform {
-                transform.apply(gathered);
-            }
-            if let Some((_, project_out)) = &self.projections {
-                spare.resize(rows.len() * project_out.out_features(), 0.0);
-                project_out.forward(gathered, spare);
-                std::mem::swap(gathered, spare);
-            }
-            unembed.forward(gathered, out);
-            if let Some(scale) = spec.scale {
-                elementwise::scale(out, scale);
-            }
-            if let Some(cap) = spec.softcap {
-                elementwise::softcap(out, cap);
-            }
+            self.read_out(unembed, gathered, spare, out);
+            cap(spec, out);
         })
+    }
+
+    /// The logits `[rows, d_vocab]` of the rows in `x` `[rows, d_model]`, which the final norm has seen: scaled, not yet
+    /// capped. `x` and `spare` hold anything afterwards.
+    pub(super) fn read_out(&self, unembed: &Linear, x: &mut Vec<f32>, spare: &mut Vec<f32>, out: &mut [f32]) {
+        if let Some(transform) = &self.transform {
+            transform.apply(x);
+        }
+        if let Some((_, project_out)) = &self.projections {
+            spare.resize(x.len() / project_out.in_features() * project_out.out_features(), 0.0);
+            project_out.forward(x, spare);
+            std::mem::swap(x, spare);
+        }
+        unembed.forward(x, out);
+        if let Some(scale) = self.architecture.unembedding.and_then(|u| u.scale) {
+            elementwise::scale(out, scale);
+        }
+    }
+}
+
+/// Caps logits where the model does.
+pub(super) fn cap(spec: Unembedding, logits: &mut [f32]) {
+    if let Some(cap) = spec.softcap {
+        elementwise::softcap(logits, cap);
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod analysis_compare;
 mod analysis_directions;
+mod api_attribution;
 mod api_caches;
 mod api_compare;
 mod api_compare_sets;
@@ -9,7 +10,9 @@ mod api_directions;
 mod api_encoders;
 mod api_experts;
 mod api_generate;
+mod api_lens;
 mod api_positions;
+mod api_projections;
 mod api_runs;
 mod api_system;
 mod api_tensors;

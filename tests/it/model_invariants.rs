@@ -40,7 +40,7 @@ fn assert_same(hooks: &[Hook], a: (&Collected, usize), b: (&Collected, usize), w
 }
 
 /// Every tiny checkpoint, as `family/variant`.
-fn checkpoints() -> Vec<String> {
+pub fn checkpoints() -> Vec<String> {
     let folders = |path: &Path| -> Vec<PathBuf> {
         let found = std::fs::read_dir(path).unwrap().map(|f| f.unwrap().path()).filter(|f| f.is_dir());
         found.filter(|f| f.file_name().unwrap() != "gguf").collect()

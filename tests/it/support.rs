@@ -134,6 +134,13 @@ impl TestApp {
         self.app = Some(app);
     }
 
+    /// A new server on the same folder, which serves another golden checkpoint under the same name.
+    pub async fn start_again_with(&mut self, checkpoint: &'static str) {
+        self.checkpoint = checkpoint;
+        self.start_again().await;
+        self.load().await;
+    }
+
     pub async fn send(&self, request: Request<Body>) -> Answer {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let response = self.router.clone().oneshot(request).await.unwrap();

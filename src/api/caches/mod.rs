@@ -1,4 +1,8 @@
 //! `/v1/caches`.
 
+pub mod attribution;
+pub mod lens;
 pub mod manage;
+mod parts;
+mod reading;
 pub mod tensors;

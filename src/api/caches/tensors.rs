@@ -22,7 +22,11 @@ use crate::{
     store::{Store, StoredCache},
 };
 
-async fn stored(state: &ApiState, tenant: TenantId, id: CacheId) -> Result<Arc<StoredCache>, Problem> {
+/// The cache of this id.
+///
+/// # Errors
+/// [`Code::CacheNotFound`] and the store's own.
+pub async fn stored(state: &ApiState, tenant: TenantId, id: CacheId) -> Result<Arc<StoredCache>, Problem> {
     let found = state.engine.store().stored(tenant, &[id]).await?;
     found.into_iter().flatten().next().map(Arc::new).ok_or_else(|| not_found::<CacheId>(id))
 }

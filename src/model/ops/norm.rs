@@ -70,7 +70,8 @@ impl Norm {
         assert!(gain.is_none_or(|g| g.len() == d) && bias.is_none_or(|b| b.len() == d), "a norm of another width");
     }
 
-    fn gain_and_bias(&self) -> (Option<&[f32]>, Option<&[f32]>) {
+    /// What the normalised row is multiplied with, and what is added then.
+    pub fn gain_and_bias(&self) -> (Option<&[f32]>, Option<&[f32]>) {
         match self {
             Self::Rms(rms) => (Some(&rms.gain), None),
             Self::Layer(layer) => (layer.gain.as_deref(), layer.bias.as_deref()),

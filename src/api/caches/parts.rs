@@ -1,0 +1,222 @@
+//! The parts that a logit is the sum of, and which stored hooks they are read from.
+
+use serde::{Deserialize, Serialize, Serializer};
+use utoipa::ToSchema;
+
+use super::{attribution::finite, reading::select};
+use crate::{
+    api::select::read_rows,
+    domain::{Cache, Code, Hook, ModelInfo, Problem, Site},
+    model::LinearReading,
+    store::{Store, StoredCache},
+};
+
+/// How finely a logit is taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = AttributionComponents)]
+#[serde(rename_all = "snake_case")]
+pub enum Components {
+    /// Every attention and every MLP; needs `attn_out` and `mlp_out`.
+    Sublayers,
+    /// Every head, the bias of attention, and every MLP; needs `attn.z` (or `attn.result`) and `mlp_out`.
+    Heads,
+}
+
+/// What a part is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = AttributionKind)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Token, position or type embedding, or the stream in front of the first block.
+    Embedding,
+    /// The whole output of attention.
+    Attention,
+    /// One head.
+    Head,
+    /// What attention adds without any head: the bias of its output projection and of the norm behind it.
+    AttentionBias,
+    /// The output of an MLP.
+    Mlp,
+    /// A bias at the end of the model.
+    Bias,
+}
+
+/// A part of a logit.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = AttributionPart)]
+pub struct Part {
+    /// The hook whose value adds it; a bias has TransformerLens's name of the weight.
+    name: String,
+    /// What it is.
+    kind: Kind,
+    /// The layer, inside the blocks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layer: Option<usize>,
+    /// The head.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    head: Option<usize>,
+    /// What it adds to the logit; null where it is not finite.
+    #[schema(value_type = Option<f64>)]
+    #[serde(serialize_with = "number")]
+    value: f64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde wants")]
+fn number<S: Serializer>(value: &f64, s: S) -> Result<S::Ok, S::Error> {
+    finite(*value).serialize(s)
+}
+
+impl Part {
+    fn of(hook: Hook, kind: Kind, value: f64) -> Self {
+        Self { name: hook.to_string(), kind, layer: hook.layer(), head: None, value }
+    }
+
+    /// A bias at the end of the model.
+    pub fn bias(name: &str, value: f64) -> Self {
+        Self { name: name.to_owned(), kind: Kind::Bias, layer: None, head: None, value }
+    }
+
+    /// What it adds to the logit.
+    pub fn value(&self) -> f64 {
+        self.value
+    }
+}
+
+/// Rows of one cache at one position.
+pub struct Reader<'a> {
+    /// Where.
+    pub store: &'a Store,
+    /// Whose.
+    pub cache: &'a StoredCache,
+    /// Which.
+    pub position: u32,
+}
+
+impl Reader<'_> {
+    /// The row of a hook.
+    ///
+    /// # Errors
+    /// [`Code::PositionOutOfRange`] and the store's.
+    pub fn row(&self, hook: Hook) -> Result<Vec<f32>, Problem> {
+        let selection = select(&self.cache.cache, hook, &[self.position], "/position")?;
+        Ok(read_rows(self.store, self.cache, &selection)?)
+    }
+}
+
+/// The stored hooks whose sum is the residual stream in front of the final norm.
+pub struct Plan {
+    /// How finely.
+    pub components: Components,
+    /// That sum itself: the last block's output.
+    pub end: Hook,
+    embeddings: Vec<Hook>,
+    /// For each block attention (its output, its heads' results or their `z`) and MLP.
+    blocks: Vec<[Hook; 2]>,
+}
+
+impl Plan {
+    /// Finds the hooks in a cache of `model`.
+    ///
+    /// # Errors
+    /// [`Code::HookNotStored`] listing what to capture.
+    pub fn of(cache: &Cache, model: &ModelInfo, components: Option<Components>) -> Result<Self, Problem> {
+        let stored = |hook: &Hook| cache.hook_index(*hook).is_ok();
+        let attention = |l: usize, components: Components| match components {
+            Components::Sublayers => Hook::block(Site::AttnOut, l),
+            Components::Heads => {
+                let result = Hook::block(Site::AttnResult, l);
+                if stored(&result) { result } else { Hook::block(Site::Z, l) }
+            }
+        };
+        let has_heads = (0..model.n_layers).all(|l| stored(&attention(l, Components::Heads)));
+        let finest = if has_heads { Components::Heads } else { Components::Sublayers };
+        let components = components.unwrap_or(finest);
+        let blocks: Vec<[Hook; 2]> =
+            (0..model.n_layers).map(|l| [attention(l, components), Hook::block(Site::MlpOut, l)]).collect();
+        let end = Hook::block(Site::ResidPost, model.n_layers - 1);
+        let mut embeddings = embeddings(model);
+        let before = Hook::block(Site::ResidPre, 0);
+        if !embeddings.iter().all(stored) && stored(&before) {
+            embeddings = vec![before];
+        }
+        let needed: Vec<Hook> =
+            embeddings.iter().copied().chain(blocks.iter().flatten().copied()).chain([end]).collect();
+        let missing: Vec<&Hook> = needed.iter().filter(|h| !stored(h)).collect();
+        if missing.is_empty() {
+            return Ok(Self { components, end, embeddings, blocks });
+        }
+        let mut sites: Vec<Site> = needed.iter().map(Hook::site).collect();
+        sites.sort();
+        sites.dedup();
+        let names: Vec<String> = sites.iter().map(|s| format!("{:?}", s.name().replacen("hook_", "", 1))).collect();
+        let shown: Vec<String> = missing.iter().take(6).map(ToString::to_string).collect();
+        let detail = format!(
+            "the cache lacks {} of the {} hooks this needs ({}{}); capture {{\"hooks\": [{}], \"layers\": \"all\"}}",
+            missing.len(),
+            needed.len(),
+            shown.join(", "),
+            if missing.len() > shown.len() { ", …" } else { "" },
+            names.join(", ")
+        );
+        Err(Problem::at(Code::HookNotStored, "/components", detail))
+    }
+
+    /// What each hook adds to the linear function `weights` of the stream.
+    ///
+    /// # Errors
+    /// [`Code::PositionOutOfRange`] and the store's.
+    pub fn parts(&self, reader: &Reader<'_>, linear: LinearReading<'_>, weights: &[f64]) -> Result<Vec<Part>, Problem> {
+        let mut parts = Vec::new();
+        let whole = |hook, kind| Ok::<_, Problem>(Part::of(hook, kind, dot(weights, &reader.row(hook)?)));
+        for hook in &self.embeddings {
+            parts.push(whole(*hook, Kind::Embedding)?);
+        }
+        for [attention, mlp] in &self.blocks {
+            match attention.site() {
+                Site::AttnOut => parts.push(whole(*attention, Kind::Attention)?),
+                _ => parts.extend(heads(*attention, reader, linear, weights)?),
+            }
+            parts.push(whole(*mlp, Kind::Mlp)?);
+        }
+        Ok(parts)
+    }
+}
+
+/// The hooks whose sum enters the first block; the norm behind an embedding is not linear, so its output stands for all.
+fn embeddings(model: &ModelInfo) -> Vec<Hook> {
+    let sites: &[Site] = match model.layers_with(Site::EmbedLnOut) {
+        Some(_) => &[Site::EmbedLnOut],
+        None => &[Site::Embed, Site::PosEmbed, Site::TypeEmbed],
+    };
+    sites.iter().filter(|s| model.layers_with(**s).is_some()).map(|s| Hook::global(*s)).collect()
+}
+
+/// The heads of one attention, and what it adds without them.
+fn heads(stored: Hook, reader: &Reader<'_>, linear: LinearReading<'_>, weights: &[f64]) -> Result<Vec<Part>, Problem> {
+    let layer = stored.layer().unwrap_or_default();
+    let row = reader.row(stored)?;
+    let results = if stored.site() == Site::Z { linear.head_results(layer, &row) } else { row };
+    let bias = linear.attention_bias(layer);
+    let mut output: Vec<f64> =
+        bias.map_or_else(|| vec![0.0; weights.len()], |b| b.iter().map(|x| f64::from(*x)).collect());
+    for result in results.chunks_exact(weights.len()) {
+        output.iter_mut().zip(result).for_each(|(sum, x)| *sum += f64::from(*x));
+    }
+    let behind = linear.after_attention(layer, &output);
+    let (weights, mut constant) = behind.pull_back(weights);
+    let hook = Hook::block(Site::AttnResult, layer);
+    let head =
+        |(h, result): (usize, &[f32])| Part { head: Some(h), ..Part::of(hook, Kind::Head, dot(&weights, result)) };
+    let mut parts: Vec<Part> = results.chunks_exact(weights.len()).enumerate().map(head).collect();
+    if bias.is_some() || behind.has_bias() {
+        constant += bias.map_or(0.0, |b| dot(&weights, b));
+        let name = format!("blocks.{layer}.attn.b_O");
+        parts.push(Part { name, kind: Kind::AttentionBias, layer: Some(layer), head: None, value: constant });
+    }
+    Ok(parts)
+}
+
+/// `Σ weights · x`.
+fn dot(weights: &[f64], x: &[f32]) -> f64 {
+    weights.iter().zip(x).map(|(w, x)| w * f64::from(*x)).sum()
+}

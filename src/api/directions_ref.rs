@@ -1,0 +1,139 @@
+//! Directions that a request names, one vector for each hook it works on.
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::{
+    dto::capture::PositionsSchema,
+    extract::Object,
+    select::{Chosen, read_id},
+};
+use crate::{
+    domain::{Code, Hook, Layers, Positions, Problem, TenantId},
+    store::Store,
+};
+
+/// A direction: the numbers themselves, or a vector of a stored cache.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum DirectionRef {
+    /// The same vector at every layer.
+    Vector(VectorDirection),
+    /// A vector of a cache.
+    Cache(CacheDirection),
+}
+
+impl<'de> Deserialize<'de> for DirectionRef {
+    /// By its distinguishing field, so that what is wrong with the others can be said.
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(d)?;
+        let has = |field: &str| value.get(field).is_some();
+        match (has("vector"), has("cache")) {
+            (true, false) => serde_json::from_value(value).map(|Object(v)| Self::Vector(v)).map_err(de::Error::custom),
+            (false, true) => serde_json::from_value(value).map(|Object(c)| Self::Cache(c)).map_err(de::Error::custom),
+            _ => Err(de::Error::custom("a direction has either a vector or a cache")),
+        }
+    }
+}
+
+/// The same vector at every layer.
+#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VectorDirection {
+    /// Its name in the answer.
+    pub name: Option<String>,
+    /// Its numbers.
+    pub vector: Vec<f32>,
+}
+
+/// A vector of a cache, at each layer that layer's, or everywhere that of one layer.
+#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CacheDirection {
+    /// Its name in the answer.
+    pub name: Option<String>,
+    /// The cache.
+    pub cache: String,
+    /// The hook, by default the one the request works on.
+    pub hook: Option<String>,
+    /// One layer for all; by default each layer has its own.
+    pub layer: Option<i64>,
+    /// One position, or the mean over all; the last if left out.
+    #[schema(value_type = Option<PositionsSchema>)]
+    pub position: Option<Positions>,
+}
+
+/// A direction ready to be used.
+#[derive(Debug, Clone)]
+pub struct Direction {
+    /// Its name.
+    pub name: String,
+    /// One vector for each hook that the request works on.
+    pub vectors: Vec<Vec<f32>>,
+}
+
+impl DirectionRef {
+    /// The vectors of this direction at `hooks`, all of one site, each of `width` numbers. Problems point at `pointer`;
+    /// `index` names what has no name.
+    ///
+    /// # Errors
+    /// [`Code::ShapeMismatch`] for another width; [`Code::UnknownCache`], [`Code::UnknownHook`],
+    /// [`Code::LayerOutOfRange`], [`Code::HookNotStored`], [`Code::PositionOutOfRange`], [`Code::InvalidValue`] for several
+    /// positions.
+    pub async fn resolve(
+        &self,
+        store: &Store,
+        tenant: TenantId,
+        hooks: &[Hook],
+        width: usize,
+        (index, pointer): (usize, &str),
+    ) -> Result<Direction, Problem> {
+        let (name, vectors) = match self {
+            Self::Vector(v) => (&v.name, vec![v.vector.clone(); hooks.len()]),
+            Self::Cache(c) => (&c.name, c.vectors(store, tenant, hooks, pointer).await?),
+        };
+        if let Some(other) = vectors.iter().find(|v| v.len() != width) {
+            let detail = format!("the direction has {} numbers and the activations have {width}", other.len());
+            return Err(Problem::at(Code::ShapeMismatch, pointer, detail));
+        }
+        Ok(Direction { name: name.clone().unwrap_or_else(|| index.to_string()), vectors })
+    }
+}
+
+impl CacheDirection {
+    async fn vectors(
+        &self,
+        store: &Store,
+        tenant: TenantId,
+        hooks: &[Hook],
+        pointer: &str,
+    ) -> Result<Vec<Vec<f32>>, Problem> {
+        let position = self.position.clone().unwrap_or_default();
+        if position.keeps_axis() {
+            let detail = "a direction is one vector: give an integer, \"last\" or \"mean\"";
+            return Err(Problem::at(Code::InvalidValue, format!("{pointer}/position"), detail));
+        }
+        let named = read_id(&self.cache, format!("{pointer}/cache"))?;
+        let chosen = Chosen::of_ids(store, tenant, vec![named]).await?;
+        let site = hooks.first().map(|h| h.site().name()).unwrap_or_default();
+        let layers = match self.layer {
+            Some(layer) => Layers::One(layer),
+            None => Layers::List(hooks.iter().filter_map(Hook::layer).filter_map(|l| i64::try_from(l).ok()).collect()),
+        };
+        let at = |p: Problem| Problem::at(p.code, pointer, p.detail);
+        let own = chosen.hooks(self.hook.as_deref().unwrap_or(site), &layers).map_err(at)?;
+        let mut vectors = Vec::new();
+        for hook in &own {
+            vectors.append(&mut chosen.vectors(store, *hook, &position).await.map_err(at)?);
+        }
+        match vectors.len() {
+            n if n == hooks.len() => Ok(vectors),
+            1 => Ok(vec![vectors.remove(0); hooks.len()]),
+            n => {
+                let detail = format!("the direction has {n} layers and the activations have {}", hooks.len());
+                Err(Problem::at(Code::ShapeMismatch, pointer, detail))
+            }
+        }
+    }
+}
