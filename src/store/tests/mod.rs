@@ -5,6 +5,7 @@ mod crash;
 mod packs;
 mod reuse;
 mod runs;
+mod scan;
 mod verify;
 mod walk;
 
