@@ -13,6 +13,7 @@ mod models;
 pub mod openapi;
 mod problems;
 mod runs;
+mod search;
 mod select;
 mod state;
 mod system;
@@ -56,6 +57,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(caches::tensors::get_tensor))
         .routes(routes!(caches::tensors::get_safetensors))
         .routes(routes!(comparisons::compare))
+        .routes(routes!(search::search))
         .routes(routes!(models::list_models))
         .routes(routes!(models::get_model))
         .routes(routes!(models::tokenize))

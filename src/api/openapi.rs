@@ -25,6 +25,7 @@ use super::{
         (name = "runs", description = "Queue forward passes and follow them"),
         (name = "caches", description = "The activations of one input: describe, edit, fetch"),
         (name = "comparisons", description = "Compare stored activations"),
+        (name = "search", description = "Find stored activations near to others"),
         (name = "models", description = "What is served, and how it tokenises"),
         (name = "system", description = "Health, metrics and this specification"),
     )

@@ -16,7 +16,7 @@ use crate::domain::{
         InvalidJson, InvalidQuery, InvalidValue, LayerNotInCache, LayerOutOfRange, ModelNotFound, NoBosToken,
         NoChatTemplate, NotAcceptable, PositionOutOfRange, QueueFull, RangeNotSatisfiable, ResultTooLarge, RunNotFound,
         ShapeMismatch, StoreFull, TokenOutOfVocabulary, TooManyItems, TooManyTokens, Unavailable, UnknownCache,
-        UnknownHook, UnknownModel, UnsupportedMediaType,
+        UnknownHook, UnknownModel, UnsupportedMediaType, WorkerFailed,
     },
 };
 
@@ -75,6 +75,12 @@ problems! {
     ComparisonProblems = [
         InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, UnknownHook,
         HookNotStored, LayerOutOfRange, PositionOutOfRange, ShapeMismatch, InvalidValue, Internal, BlobDamaged,
+    ];
+    /// Searching.
+    SearchProblems = [
+        InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, UnknownModel,
+        UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, EmptyInput, TooManyTokens, ShapeMismatch, InvalidValue,
+        QueueFull, Internal, BlobDamaged, WorkerFailed, Unavailable, StoreFull,
     ];
     /// Reading a model.
     ModelProblems = [InvalidQuery, ModelNotFound];

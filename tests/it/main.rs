@@ -6,6 +6,7 @@ mod api_encoders;
 mod api_experts;
 mod api_generate;
 mod api_runs;
+mod api_search;
 mod api_system;
 mod api_tensors;
 mod library;
