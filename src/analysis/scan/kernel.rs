@@ -130,15 +130,15 @@ impl Products<'_> {
         let heads = rows.map(|(vectors, _)| &vectors[..whole]);
         for d in 0..whole {
             let mut x = [lanes.zero(); R];
-            for r in 0..R {
-                x[r] = lanes.load(&heads[r][d]);
+            for (x, head) in x.iter_mut().zip(&heads) {
+                *x = lanes.load(&head[d]);
             }
             step::<L, R, Q, DIFFERENCE>(lanes, &x, &full, d, &mut sums);
         }
         if width % LANES > 0 {
             let mut x = [lanes.zero(); R];
-            for r in 0..R {
-                x[r] = lanes.load(&padded(rows[r].1));
+            for (x, (_, rest)) in x.iter_mut().zip(&rows) {
+                *x = lanes.load(&padded(rest));
             }
             step::<L, R, Q, DIFFERENCE>(lanes, &x, &queries, whole, &mut sums);
         }
@@ -155,14 +155,14 @@ fn step<L: Lanes, const R: usize, const Q: usize, const DIFFERENCE: bool>(
     d: usize,
     sums: &mut [[L::V; Q]; R],
 ) {
-    for q in 0..Q {
-        let y = lanes.load(&queries[q][d]);
-        for r in 0..R {
-            sums[r][q] = if DIFFERENCE {
-                let difference = lanes.sub(x[r], y);
-                lanes.fma(difference, difference, sums[r][q])
+    for (q, query) in queries.iter().enumerate() {
+        let y = lanes.load(&query[d]);
+        for (x, sums) in x.iter().zip(sums.iter_mut()) {
+            sums[q] = if DIFFERENCE {
+                let difference = lanes.sub(*x, y);
+                lanes.fma(difference, difference, sums[q])
             } else {
-                lanes.fma(x[r], y, sums[r][q])
+                lanes.fma(*x, y, sums[q])
             };
         }
     }

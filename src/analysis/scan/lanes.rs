@@ -102,8 +102,8 @@ impl Lanes for Portable {
     fn fma(self, a: Self::V, b: Self::V, mut c: Self::V) -> Self::V {
         // the C library's fused multiply-add would be far too slow
         const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
-        for i in 0..LANES {
-            c[i] = if FUSED { a[i].mul_add(b[i], c[i]) } else { a[i] * b[i] + c[i] };
+        for ((a, b), c) in a.iter().zip(&b).zip(&mut c) {
+            *c = if FUSED { a.mul_add(*b, *c) } else { a * b + *c };
         }
         c
     }

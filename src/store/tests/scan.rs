@@ -56,7 +56,7 @@ async fn rows_are_those_that_single_reads_give() {
             wanted.insert(key, values);
         }
         assert_eq!(rows, wanted);
-        let (rows, ..) = read(&f, &*plan(&f, QUERY, Take::One(None)).await);
+        let (rows, ..) = read(&f, &plan(&f, QUERY, Take::One(None)).await);
         let mut wanted = BTreeMap::new();
         for (cache, row, position) in [(0, 2, Some(2)), (1, 0, Some(3)), (2, 0, None), (3, 0, Some(0))] {
             let (key, values) = expected(cache, row, position).await;
@@ -107,7 +107,7 @@ async fn a_short_file_costs_the_rows_behind_its_end() {
     f.complete(pack).await;
     let file = fs::File::options().write(true).open(&f.files()[0]).unwrap();
     file.set_len(file.metadata().unwrap().len() - 24).unwrap();
-    let (rows, _, unread) = read(&f, &*plan(&f, RESID, Take::Positions).await);
+    let (rows, _, unread) = read(&f, &plan(&f, RESID, Take::Positions).await);
     assert_eq!(rows.keys().map(|(cache, _)| *cache).collect::<Vec<_>>(), [ids[0], ids[0]]);
     assert_eq!(unread, ids[1..]);
 }
