@@ -32,7 +32,7 @@ impl Padded {
     }
 
     pub(super) fn len(&self) -> usize {
-        if self.depth == 0 { 0 } else { self.vectors.len() / self.depth }
+        self.vectors.len().checked_div(self.depth).unwrap_or(0)
     }
 
     #[inline(always)]
@@ -135,7 +135,7 @@ impl Products<'_> {
             }
             step::<L, R, Q, DIFFERENCE>(lanes, &x, &full, d, &mut sums);
         }
-        if width % LANES > 0 {
+        if !width.is_multiple_of(LANES) {
             let mut x = [lanes.zero(); R];
             for (x, (_, rest)) in x.iter_mut().zip(&rows) {
                 *x = lanes.load(&padded(rest));

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::*;
 
 /// Everything a plan reads: rows by key, and the largest number of rows handed over at once.
-fn read(f: &Fixture, plan: &ScanPlan) -> (BTreeMap<RowKey, Vec<f32>>, usize, Vec<CacheId>) {
+fn read(f: &Fixture, plan: &Arc<ScanPlan>) -> (BTreeMap<RowKey, Vec<f32>>, usize, Vec<CacheId>) {
     let (mut rows, mut most, mut unread) = (BTreeMap::new(), 0, Vec::new());
     for task in 0..plan.n_tasks() {
         let report = plan.read_blocking(&f.store, task, |values, keys| {
