@@ -1,4 +1,5 @@
-//! Metrics over activation vectors: pure functions, accumulated in float64 whatever the storage dtype.
+//! Metrics over activation vectors: pure functions, accumulated in float64 whatever the storage dtype; the scans of a
+//! search alone in float32.
 //!
 //! Knows nothing of HTTP, SQL or the model.
 
@@ -14,6 +15,7 @@ pub mod probe;
 pub mod projection;
 pub mod rows;
 pub mod rsa;
+pub mod scan;
 pub mod sets;
 pub mod summary;
 

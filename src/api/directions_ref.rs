@@ -14,12 +14,14 @@ use crate::{
     store::Store,
 };
 
-/// A direction: the numbers themselves, or a vector of a stored cache.
+/// A direction: the numbers themselves, one that is stored, or a vector of a stored cache.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum DirectionRef {
     /// The same vector at every layer.
     Vector(VectorDirection),
+    /// A stored direction.
+    Stored(StoredDirection),
     /// A vector of a cache.
     Cache(CacheDirection),
 }
@@ -29,10 +31,17 @@ impl<'de> Deserialize<'de> for DirectionRef {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(d)?;
         let has = |field: &str| value.get(field).is_some();
-        match (has("vector"), has("cache")) {
-            (true, false) => serde_json::from_value(value).map(|Object(v)| Self::Vector(v)).map_err(de::Error::custom),
-            (false, true) => serde_json::from_value(value).map(|Object(c)| Self::Cache(c)).map_err(de::Error::custom),
-            _ => Err(de::Error::custom("a direction has either a vector or a cache")),
+        match (has("vector"), has("direction"), has("cache")) {
+            (true, false, false) => {
+                serde_json::from_value(value).map(|Object(v)| Self::Vector(v)).map_err(de::Error::custom)
+            }
+            (false, true, false) => {
+                serde_json::from_value(value).map(|Object(s)| Self::Stored(s)).map_err(de::Error::custom)
+            }
+            (false, false, true) => {
+                serde_json::from_value(value).map(|Object(c)| Self::Cache(c)).map_err(de::Error::custom)
+            }
+            _ => Err(de::Error::custom("a direction has one of vector, direction and cache")),
         }
     }
 }
@@ -45,6 +54,51 @@ pub struct VectorDirection {
     pub name: Option<String>,
     /// Its numbers.
     pub vector: Vec<f32>,
+}
+
+/// A stored direction, at each layer that layer's vector, or everywhere that of one layer.
+#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StoredDirection {
+    /// Its name in the answer; by default the one it has.
+    pub name: Option<String>,
+    /// Its id or name.
+    pub direction: String,
+    /// One layer for all; by default each layer has its own.
+    pub layer: Option<usize>,
+    /// Which component, of principal components; the first if left out.
+    #[serde(default)]
+    pub component: usize,
+}
+
+impl StoredDirection {
+    /// Its vector at each of `hooks`. Problems point into `pointer`.
+    ///
+    /// # Errors
+    /// [`Code::UnknownDirection`] when there is none, or none at a layer.
+    pub async fn vectors(
+        &self,
+        store: &Store,
+        tenant: TenantId,
+        hooks: &[Hook],
+        pointer: &str,
+    ) -> Result<Vec<Vec<f32>>, Problem> {
+        let unknown = |detail: String| Problem::at(Code::UnknownDirection, format!("{pointer}/direction"), detail);
+        let found = store.direction(tenant, &self.direction).await?;
+        let found =
+            found.ok_or_else(|| unknown("this is neither the id nor the name of a direction here".to_owned()))?;
+        let vector = |hook: &Hook| {
+            let layer = self.layer.or(hook.layer());
+            found.vector(layer, self.component).map(<[f32]>::to_vec).ok_or_else(|| {
+                let at = layer.map_or("outside the blocks".to_owned(), |l| format!("at layer {l}"));
+                unknown(format!(
+                    "the direction has no component {} {at}; its layers are {:?}",
+                    self.component, found.info.layers
+                ))
+            })
+        };
+        hooks.iter().map(vector).collect()
+    }
 }
 
 /// A vector of a cache, at each layer that layer's, or everywhere that of one layer.
@@ -90,14 +144,17 @@ impl DirectionRef {
         (index, pointer): (usize, &str),
     ) -> Result<Direction, Problem> {
         let (name, vectors) = match self {
-            Self::Vector(v) => (&v.name, vec![v.vector.clone(); hooks.len()]),
-            Self::Cache(c) => (&c.name, c.vectors(store, tenant, hooks, pointer).await?),
+            Self::Vector(v) => (v.name.clone(), vec![v.vector.clone(); hooks.len()]),
+            Self::Stored(s) => {
+                (s.name.clone().or_else(|| Some(s.direction.clone())), s.vectors(store, tenant, hooks, pointer).await?)
+            }
+            Self::Cache(c) => (c.name.clone(), c.vectors(store, tenant, hooks, pointer).await?),
         };
         if let Some(other) = vectors.iter().find(|v| v.len() != width) {
             let detail = format!("the direction has {} numbers and the activations have {width}", other.len());
             return Err(Problem::at(Code::ShapeMismatch, pointer, detail));
         }
-        Ok(Direction { name: name.clone().unwrap_or_else(|| index.to_string()), vectors })
+        Ok(Direction { name: name.unwrap_or_else(|| index.to_string()), vectors })
     }
 }
 

@@ -17,6 +17,7 @@ mod problems;
 mod projections;
 mod rows;
 mod runs;
+mod search;
 mod select;
 mod serving;
 mod state;
@@ -73,6 +74,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(directions::manage::get_direction_vector))
         .routes(routes!(projections::project))
         .routes(routes!(statistics::summarise))
+        .routes(routes!(search::search))
         .routes(routes!(models::list_models))
         .routes(routes!(models::get_model))
         .routes(routes!(models::tokenize))

@@ -16,8 +16,8 @@ use crate::domain::{
         InvalidHeader, InvalidJson, InvalidQuery, InvalidValue, LayerNotInCache, LayerOutOfRange, ModelNotFound,
         NoBosToken, NoChatTemplate, NotAcceptable, NotReadable, PositionOutOfRange, QueueFull, RangeNotSatisfiable,
         ResultTooLarge, RunNotFound, ShapeMismatch, StoreFull, TextNotFound, TokenOutOfVocabulary, TooManyItems,
-        TooManyTokens, Unavailable, UnknownCache, UnknownHook, UnknownModel, UnsupportedMediaType,
-        VectorNotInDirection,
+        TooManyTokens, Unavailable, UnknownCache, UnknownDirection, UnknownHook, UnknownModel, UnsupportedMediaType,
+        VectorNotInDirection, WorkerFailed,
     },
 };
 
@@ -112,13 +112,19 @@ problems! {
     ];
     /// Projecting caches onto directions.
     ProjectionProblems = [
-        InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, EmptyInput,
+        InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, UnknownDirection, EmptyInput,
         UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, ShapeMismatch, InvalidValue, Internal, BlobDamaged,
     ];
     /// Statistics of caches.
     StatisticsProblems = [
         InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, EmptyInput,
         UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, ShapeMismatch, InvalidValue, Internal, BlobDamaged,
+    ];
+    /// Searching.
+    SearchProblems = [
+        InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, UnknownDirection, UnknownModel,
+        UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, EmptyInput, TooManyTokens, ShapeMismatch, InvalidValue,
+        QueueFull, Internal, BlobDamaged, WorkerFailed, Unavailable, StoreFull,
     ];
     /// Reading a model.
     ModelProblems = [InvalidQuery, ModelNotFound];

@@ -130,7 +130,11 @@ fn unknown_cache(pointer: &str) -> Problem {
 }
 
 impl FilterDto {
-    fn filter(&self, pointer: &str) -> Result<CacheFilter, Problem> {
+    /// The conditions in the domain's words. Problems point into `pointer`, their place in the body.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] for a run that is no id.
+    pub fn filter(&self, pointer: &str) -> Result<CacheFilter, Problem> {
         let run = self.run.as_deref().map(str::parse).transpose();
         let run =
             run.map_err(|_| Problem::at(Code::InvalidValue, format!("{pointer}/run"), "this is not the id of a run"))?;

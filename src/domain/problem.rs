@@ -89,6 +89,8 @@ codes! {
     UnknownModel = 422 "unknown_model" "The model is not served here";
     /// The body names a cache that does not exist.
     UnknownCache = 422 "unknown_cache" "There is no such cache";
+    /// The body names a direction that does not exist, or a vector that it lacks.
+    UnknownDirection = 422 "unknown_direction" "There is no such direction";
     /// The body asks for something a cache did not capture.
     HookNotStored = 422 "hook_not_stored" "A cache did not capture this hook";
     /// The model has no such hook point.

@@ -197,6 +197,17 @@ pub(super) fn listing(
 ) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new(prefix);
     query.push("SELECT ").push(COLUMNS);
+    let id = chosen_from(&mut query, tenant, filter);
+    if let Some(before) = before {
+        query.push(" AND ").push(id).push(" < ").push_bind(before.as_bytes().as_slice());
+    }
+    query.push(" ORDER BY ").push(id).push(" DESC LIMIT ").push_bind(i64::from(limit));
+    query
+}
+
+/// The caches of a filter as `c`, with their extents as `e` and packs as `p`: everything behind the columns of a statement
+/// up to its conditions. Gives the column of their ids that an index has in order.
+pub(super) fn chosen_from(query: &mut QueryBuilder<Sqlite>, tenant: TenantId, filter: &CacheFilter) -> &'static str {
     // the tags' index has a cache's id too, in order
     let (id, more_tags) = if let [first, more @ ..] = filter.tags.as_slice() {
         query.push(" FROM cache_tags t CROSS JOIN caches c ON c.id = t.cache_id").push(JOINED);
@@ -210,12 +221,8 @@ pub(super) fn listing(
         query.push(" AND EXISTS (SELECT 1 FROM cache_tags m WHERE m.tenant_id = c.tenant_id AND m.cache_id = c.id");
         query.push(" AND m.tag = ").push_bind(tag.as_str()).push(")");
     }
-    conditions(&mut query, filter);
-    if let Some(before) = before {
-        query.push(" AND ").push(id).push(" < ").push_bind(before.as_bytes().as_slice());
-    }
-    query.push(" ORDER BY ").push(id).push(" DESC LIMIT ").push_bind(i64::from(limit));
-    query
+    conditions(query, filter);
+    id
 }
 
 fn conditions(query: &mut QueryBuilder<Sqlite>, filter: &CacheFilter) {

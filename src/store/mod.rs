@@ -22,6 +22,7 @@ mod queue;
 mod reuse;
 mod rows;
 mod runs;
+mod scan;
 mod tensors;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ pub use self::{
     queue::PendingRun,
     reuse::{ExtentId, Wanted},
     runs::{Inserted, RunFilter},
+    scan::{RowKey, ScanPlan, ScanReport, Take},
     tensors::StoredCache,
     verify::{Issue, VerifyReport},
 };
@@ -70,6 +72,7 @@ struct Inner {
     /// `None` for a store that only reads.
     writer: Option<Writer>,
     memo: Memo,
+    plans: scan::Plans,
 }
 
 impl Store {
@@ -92,7 +95,9 @@ impl Store {
         migrate(&mut conn).await?;
         let readers = readers(&blobs).await?;
         let writer = Some(Writer::start(conn, Arc::clone(&blobs)));
-        let store = Self { inner: Arc::new(Inner { blobs, readers, writer, memo: Memo::default() }) };
+        let store = Self {
+            inner: Arc::new(Inner { blobs, readers, writer, memo: Memo::default(), plans: scan::Plans::default() }),
+        };
         store.sweep().await?;
         Ok(store)
     }
@@ -116,7 +121,15 @@ impl Store {
             std::cmp::Ordering::Greater => return Err(StoreError::Newer { found, known }),
             std::cmp::Ordering::Equal => {}
         }
-        Ok(Self { inner: Arc::new(Inner { blobs, readers, writer: None, memo: Memo::default() }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                blobs,
+                readers,
+                writer: None,
+                memo: Memo::default(),
+                plans: scan::Plans::default(),
+            }),
+        })
     }
 
     /// Whether the store answers: a query runs, and the writer is there.

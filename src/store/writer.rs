@@ -3,7 +3,10 @@
 //! Changes wait in a bounded channel. The task takes what is waiting, applies each in a savepoint of its own (one that
 //! fails takes nobody along), commits them as one transaction, and only then answers: an answer means durable.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use futures::future::BoxFuture;
 use sqlx::{Connection, SqliteConnection};
@@ -87,14 +90,16 @@ enum Message {
 /// Handle to the writer task.
 pub(super) struct Writer {
     sender: mpsc::Sender<Message>,
+    commits: Arc<AtomicU64>,
 }
 
 impl Writer {
     /// Starts the task. It ends when it is told to close or when every handle is gone.
     pub(super) fn start(conn: SqliteConnection, blobs: Arc<Blobs>) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        tokio::spawn(Task { conn, blobs, full_sync: true }.run(receiver));
-        Self { sender }
+        let commits = Arc::<AtomicU64>::default();
+        tokio::spawn(Task { conn, blobs, full_sync: true, commits: Arc::clone(&commits) }.run(receiver));
+        Self { sender, commits }
     }
 
     /// Applies a change and waits until it is committed. The change goes on when the caller stops waiting.
@@ -106,6 +111,12 @@ impl Writer {
         let job = Box::new(Job { change, outcome: None, reply });
         self.sender.send(Message::Change(job)).await.map_err(|_| StoreError::Closed)?;
         outcome.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Transactions committed since the start: while the number stays, the index does. It has grown by the time a change
+    /// is answered.
+    pub(super) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Acquire)
     }
 
     /// Whether the task is there.
@@ -128,6 +139,8 @@ struct Task {
     blobs: Arc<Blobs>,
     /// Whether the connection's commits are flushed to the disk at present.
     full_sync: bool,
+    /// See [`Writer::commits`].
+    commits: Arc<AtomicU64>,
 }
 
 impl Task {
@@ -206,6 +219,7 @@ impl Task {
             sqlx::query("RELEASE change").execute(&mut *conn).await?;
         }
         sqlx::query("COMMIT").execute(&mut *conn).await?;
+        self.commits.fetch_add(1, Ordering::AcqRel);
         Ok(unlink)
     }
 

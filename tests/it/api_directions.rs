@@ -258,3 +258,37 @@ async fn what_makes_no_direction_is_refused() {
     assert_eq!(app.post("/v1/directions", &neither).await.problem(400, "invalid_body"), Vec::<String>::new());
     assert_eq!(app.get("/v1/directions").await.json()["items"], json!([]), "nothing is kept of what was refused");
 }
+
+#[tokio::test]
+async fn a_stored_direction_serves_in_projections_and_search() {
+    let app = TestApp::new().await;
+    let (cats, _) = captured(&app).await;
+    let values: Vec<Vec<f32>> =
+        (0..3u8).map(|l| (0..D_MODEL).map(|i| ((i * 7 + l as usize * 5) % 11) as f32 - 5.0).collect()).collect();
+    let vectors: Vec<Value> = values.iter().enumerate().map(|(l, v)| json!({"layer": l, "values": v})).collect();
+    let direction = made(&app, json!({"method": "upload", "name": "mine", "vectors": vectors})).await;
+
+    // Each layer has its own vector; a raw one is asked for layer by layer.
+    let body = |layers: Value, direction: Value| json!({"caches": cats, "layers": layers, "directions": [direction]});
+    let stored = app.post("/v1/projections", &body(json!("all"), json!({"direction": "mine"}))).await.json();
+    let by_id = json!({"name": "mine", "direction": direction["id"]});
+    assert_eq!(stored, app.post("/v1/projections", &body(json!("all"), by_id)).await.json());
+    let raw = json!({"name": "mine", "vector": values[1]});
+    let one = json!({"direction": "mine", "layer": 1});
+    let (raw, one) = (body(json!([1]), raw), body(json!([1]), one));
+    assert_eq!(app.post("/v1/projections", &one).await.json(), app.post("/v1/projections", &raw).await.json());
+
+    let near = |query: Value| json!({"query": query, "layer": 2, "metric": "dot", "over": "positions", "k": 4});
+    let found = app.post("/v1/search", &near(json!({"direction": "mine"}))).await.json();
+    let expected = app.post("/v1/search", &near(json!({"vector": values[2]}))).await.json();
+    assert_eq!(found, expected);
+
+    let unknown = json!({"direction": "yours"});
+    let pointers = app.post("/v1/search", &near(unknown.clone())).await.problem(422, "unknown_direction");
+    assert_eq!(pointers, ["/query/direction"]);
+    let pointers = app.post("/v1/projections", &body(json!([0]), unknown)).await.problem(422, "unknown_direction");
+    assert_eq!(pointers, ["/directions/0/direction"]);
+    let lacking = json!({"direction": "mine", "component": 1});
+    app.post("/v1/search", &near(lacking)).await.problem(422, "unknown_direction");
+    app.post("/v1/search", &near(json!({"vector": values[2], "component": 0}))).await.problem(400, "invalid_body");
+}

@@ -14,6 +14,7 @@ mod api_lens;
 mod api_positions;
 mod api_projections;
 mod api_runs;
+mod api_search;
 mod api_system;
 mod api_tensors;
 mod docs_hooks;

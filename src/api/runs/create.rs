@@ -56,7 +56,7 @@ pub async fn create_run(
     headers: HeaderMap,
     body: JsonBody<CreateRun>,
 ) -> ApiResult<Response> {
-    let wait = wait_of(&query)?;
+    let wait = wait_of(query.wait)?;
     let mut request = body.value.into_request(tenant)?;
     if query.dry_run == Some(true) {
         return Ok(Json(dry_run(&state, request).await?).into_response());
@@ -79,8 +79,12 @@ pub async fn create_run(
     Ok((status, [(header::LOCATION, location)], Json(dto)).into_response())
 }
 
-fn wait_of(query: &CreateRunQuery) -> Result<Duration, Problem> {
-    match query.wait {
+/// How long a request may be kept waiting.
+///
+/// # Errors
+/// [`Code::InvalidQuery`] outside 0 to 600 seconds.
+pub fn wait_of(seconds: Option<f64>) -> Result<Duration, Problem> {
+    match seconds {
         None => Ok(Duration::ZERO),
         Some(seconds) if (0.0..=MAX_WAIT).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
         Some(_) => {

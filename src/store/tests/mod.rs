@@ -6,6 +6,7 @@ mod directions;
 mod packs;
 mod reuse;
 mod runs;
+mod scan;
 mod verify;
 mod walk;
 
