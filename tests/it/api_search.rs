@@ -213,7 +213,7 @@ async fn what_cannot_be_searched_is_refused() {
     for (query, more, status, code, pointer) in [
         (json!({}), json!({}), 400, "invalid_body", "/query"),
         (json!({"cache": cache, "vector": [1]}), json!({}), 400, "invalid_body", "/query"),
-        (json!({"direction": "truth"}), json!({}), 400, "invalid_body", "/query/direction"),
+        (json!({"direction": "mine"}), json!({}), 422, "unknown_direction", "/query/direction"),
         (json!({"text": "a"}), json!({}), 400, "invalid_body", "/query/model"),
         (json!({"text": "a", "model": "other"}), json!({}), 422, "unknown_model", "/query/model"),
         (
