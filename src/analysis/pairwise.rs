@@ -45,7 +45,7 @@ impl Metric {
     /// assert_eq!(Metric::Cosine.of(&[1.0, 0.0], &[0.0, 2.0]), Some(0.0));
     /// assert_eq!(Metric::Euclidean.of(&[0.0, 0.0], &[3.0, 4.0]), Some(5.0));
     /// assert_eq!(Metric::Mae.of(&[0.0, 0.0], &[3.0, -4.0]), Some(3.5));
-    /// assert_eq!(Metric::Pearson.of(&[1.0, 2.0], &[5.0, 3.0]), Some(-1.0));
+    /// assert_eq!(Metric::Pearson.of(&[1.0, 1.0, 3.0, 3.0], &[5.0, 5.0, 3.0, 3.0]), Some(-1.0));
     /// assert_eq!(Metric::Cosine.of(&[0.0, 0.0], &[3.0, 4.0]), None);
     /// ```
     #[must_use]
