@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::OnceLock};
 
 use serde_json::{Value, json};
-use utoipa::openapi::{OpenApi, RefOr, Schema};
+use utoipa::openapi::{
+    OpenApi, RefOr, Schema,
+    schema::{ObjectBuilder, Type},
+};
 
 use super::{
     caches::lens::LensValues,
@@ -42,8 +45,28 @@ pub fn document() -> OpenApi {
     let components = document.components.get_or_insert_default();
     let (name, schema) = problems::schema();
     components.schemas.insert(name, schema);
+    give_forms_their_method(&mut components.schemas);
     give_pages_examples(&mut components.schemas);
     document
+}
+
+/// The forms of a new direction refuse fields they do not know, and `method` stands among theirs.
+fn give_forms_their_method(schemas: &mut BTreeMap<String, RefOr<Schema>>) {
+    let forms = [
+        ("DirectionUpload", "upload"),
+        ("DirectionOfMeans", "difference_of_means"),
+        ("DirectionOfVariance", "pca"),
+        ("DirectionOfProbe", "probe"),
+    ];
+    for (name, method) in forms {
+        if let Some(RefOr::T(Schema::Object(form))) = schemas.get_mut(name) {
+            let property = ObjectBuilder::new()
+                .schema_type(Type::String)
+                .enum_values(Some([method]))
+                .description(Some("Which form the body has."));
+            form.properties.insert("method".to_owned(), property.into());
+        }
+    }
 }
 
 /// A page's example is one item's, on a page.

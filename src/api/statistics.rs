@@ -74,7 +74,16 @@ const fn three() -> f64 {
 
 /// Statistics of stored activations, layer by layer.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Statistics)]
+#[schema(as = Statistics, example = json!({
+    "hook": "resid_post", "n_caches": 2, "layers": [{
+        "layer": 12, "n": 18, "n_non_finite": 0, "d": 576,
+        "norm": {"mean": 61.2, "std": 9.5, "min": 44.0, "max": 83.1}, "mean_norm": 40.3,
+        "variance": {"mean": 3.9, "std": 11.0, "min": 0.2, "max": 190.4}, "total_variance": 2246.4, "zeros": 0.0,
+        "top_mean": [{"dimension": 315, "mean": -21.7, "std": 4.1}],
+        "top_variance": [{"dimension": 41, "mean": 2.2, "std": 13.8}],
+        "outliers": [{"dimension": 315, "mean": -21.7, "std": 4.1, "by_mean": true, "by_std": false}]
+    }]
+}))]
 pub struct StatisticsDto {
     /// The hook, without its layer.
     hook: String,
