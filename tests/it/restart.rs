@@ -37,3 +37,23 @@ async fn waiting_requests_are_released_when_the_server_stops() {
     let run = app.post(&format!("/v1/runs/{id}/cancel"), &json!({})).await.json();
     assert_eq!(run["status"], "cancelled");
 }
+
+#[tokio::test]
+async fn a_run_that_generates_comes_to_the_same_end_after_a_restart() {
+    let mut app = TestApp::new().await;
+    let inputs: Vec<Vec<u32>> = (0..60).map(|i| vec![i, 7, 3]).collect();
+    let body = json!({"input": inputs, "generate": {"max_new_tokens": 40, "temperature": 2.0, "seed": 5}});
+    let run = app.post("/v1/runs", &with_model(body.clone())).await.json();
+    let uri = format!("/v1/runs/{}", run["id"].as_str().unwrap());
+    app.stop().await;
+    app.start_again().await;
+    app.load().await;
+    app.get(&format!("{uri}/events")).await;
+    let ended = app.get(&uri).await.json();
+    assert_eq!((&ended["status"], &ended["n_done"]), (&json!("completed"), &json!(60)));
+    let undisturbed = app.run(body).await;
+    let texts = |run: &serde_json::Value| -> Vec<serde_json::Value> {
+        run["completions"].as_array().unwrap().iter().map(|c| c["token_ids"].clone()).collect()
+    };
+    assert_eq!(texts(&ended), texts(&undisturbed));
+}
