@@ -3,6 +3,7 @@
 
     scripts/fetch_demo_model.sh && cargo build --release --locked
     python3 -m venv bench/.venv && bench/.venv/bin/pip install -r bench/requirements.txt
+    apt-get install nginx-light    # streams the same bytes for comparison
     bench/.venv/bin/python bench/run.py
 
 Both sides read the same GGUF file, compute in float32 and may use every core. In each round every contender runs once,
