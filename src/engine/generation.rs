@@ -4,9 +4,12 @@
 //! ones join between slices. A finished one replaces its item in the store, durably, and from then on waits to be captured
 //! like any other input: a crash before that starts it anew, to the same end.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -37,6 +40,21 @@ struct Active {
     alive: Arc<AtomicUsize>,
     /// Its entry among what is in flight.
     batch: u64,
+}
+
+/// A sequence's place among what is in flight.
+struct Place {
+    alive: Arc<AtomicUsize>,
+    batch: u64,
+}
+
+impl Place {
+    fn take(engine: &Inner, unit: &Unit) -> Self {
+        let alive = Arc::new(AtomicUsize::new(1));
+        let units = vec![(unit.run, unit.index)];
+        let batch = engine.in_flight_add(InFlight { units, alive: Arc::clone(&alive) });
+        Self { alive, batch }
+    }
 }
 
 /// The sequences on their way, all through one model.
@@ -71,14 +89,23 @@ impl Company {
     /// Takes in waiting sequences while there is room.
     async fn admit(&mut self, engine: &Arc<Inner>) {
         while let Some(units) = self.next(engine) {
-            match claim(engine, &units).await {
-                Ok(Some((items, model))) => {
-                    for (unit, item) in items {
-                        self.take_in(engine, &model, unit, item);
+            // In flight before they are read: whoever cancels a run in between finds them here.
+            let mut places: HashMap<(RunId, u32), Place> =
+                units.iter().map(|u| ((u.run, u.index), Place::take(engine, u))).collect();
+            let claimed = claim(engine, &units).await;
+            if let Ok(Some((items, model))) = &claimed {
+                for (unit, item) in items {
+                    if item.generation.is_some()
+                        && let Some(place) = places.remove(&(unit.run, unit.index))
+                    {
+                        self.take_in(model, unit.clone(), item.clone(), place);
                     }
-                    self.model = Some(model);
                 }
-                Ok(None) => {}
+                self.model = Some(Arc::clone(model));
+            }
+            places.into_values().for_each(|place| engine.in_flight_remove(place.batch));
+            match claimed {
+                Ok(_) => {}
                 Err(problem) => {
                     tracing::error!(%problem, "inputs to continue could not be claimed; they go back to the queue");
                     put_back(engine, units);
@@ -105,12 +132,9 @@ impl Company {
         if fits && room { queue.next_batch(Budget { tokens, bytes: u64::MAX, items }) } else { None }
     }
 
-    fn take_in(&mut self, engine: &Arc<Inner>, model: &Model, unit: Unit, item: NewItem) {
+    fn take_in(&mut self, model: &Model, unit: Unit, item: NewItem, Place { alive, batch }: Place) {
         let Some(generation) = item.generation.clone() else { return };
         let sequence = model.sequence(item.token_ids.clone(), generation, u64::from(unit.index));
-        let alive = Arc::new(AtomicUsize::new(1));
-        let in_flight = InFlight { units: vec![(unit.run, unit.index)], alive: Arc::clone(&alive) };
-        let batch = engine.in_flight_add(in_flight);
         self.active.push(Active { unit, item, sequence, alive, batch });
     }
 
