@@ -82,7 +82,7 @@ async fn add(store: &Store, first: usize, rows: usize, width: usize, values: &[f
                 run,
                 item_index,
                 item,
-                forward_key: *blake3::hash(&(first as u64 + u64::from(item_index)).to_le_bytes()).as_bytes(),
+                forward_key: Some(*blake3::hash(&(first as u64 + u64::from(item_index)).to_le_bytes()).as_bytes()),
             })
             .collect(),
     };
@@ -107,5 +107,6 @@ fn item(row: usize, capture: &Capture) -> NewItem {
         generation: None,
         unsettled: None,
         completion: None,
+        origin: None,
     }
 }

@@ -13,11 +13,11 @@ use crate::domain::{
     Code::{
         BlobDamaged, BodyTooLarge, CacheNotFound, CannotGenerate, ChatTemplateFailed, Conflict, DirectionNotFound,
         EmptyInput, HookNotInCache, HookNotStored, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor,
-        InvalidHeader, InvalidJson, InvalidQuery, InvalidValue, LayerNotInCache, LayerOutOfRange, ModelNotFound,
-        NoBosToken, NoChatTemplate, NotAcceptable, NotReadable, PositionOutOfRange, QueueFull, RangeNotSatisfiable,
-        ResultTooLarge, RunNotFound, ShapeMismatch, StoreFull, TextNotFound, TokenOutOfVocabulary, TooManyItems,
-        TooManyTokens, Unavailable, UnknownCache, UnknownDirection, UnknownHook, UnknownModel, UnsupportedMediaType,
-        VectorNotInDirection, WorkerFailed,
+        InvalidHeader, InvalidJson, InvalidQuery, InvalidSafetensors, InvalidValue, LayerNotInCache, LayerOutOfRange,
+        ModelNotFound, NoBosToken, NoChatTemplate, NotAcceptable, NotReadable, PositionOutOfRange, QueueFull,
+        RangeNotSatisfiable, ResultTooLarge, RunNotFound, ShapeMismatch, StoreFull, TextNotFound, TokenOutOfVocabulary,
+        TooManyItems, TooManyTokens, Unavailable, UnknownCache, UnknownDirection, UnknownHook, UnknownModel,
+        UnsupportedMediaType, VectorNotInDirection, WorkerFailed,
     },
 };
 
@@ -56,6 +56,22 @@ problems! {
     RunTensorProblems = [
         InvalidQuery, RunNotFound, HookNotInCache, NotAcceptable, Conflict, ResultTooLarge, RangeNotSatisfiable,
         PositionOutOfRange, ShapeMismatch, InvalidValue, Internal, BlobDamaged,
+    ];
+    /// Importing a cache.
+    ImportProblems = [
+        InvalidBody, InvalidQuery, InvalidHeader, InvalidSafetensors, Conflict, BodyTooLarge, UnsupportedMediaType, UnknownHook,
+        LayerOutOfRange, PositionOutOfRange, EmptyInput, ShapeMismatch, InvalidValue, IdempotencyKeyReused, Internal, Unavailable,
+        StoreFull,
+    ];
+    /// Exporting a run.
+    RunExportProblems = [
+        InvalidQuery, RunNotFound, Conflict, RangeNotSatisfiable, EmptyInput, HookNotStored, LayerOutOfRange, PositionOutOfRange,
+        ShapeMismatch, InvalidValue, Internal, BlobDamaged,
+    ];
+    /// Exporting caches.
+    ExportProblems = [
+        InvalidQuery, Conflict, RangeNotSatisfiable, EmptyInput, HookNotStored, LayerOutOfRange, PositionOutOfRange, ShapeMismatch,
+        InvalidValue, Internal, BlobDamaged,
     ];
     /// Reading a cache's description.
     CacheProblems = [InvalidQuery, CacheNotFound, Internal];

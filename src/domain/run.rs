@@ -11,6 +11,7 @@ use super::{
     capture::Capture,
     generation::{Generation, TextCompletion},
     ids::{CacheId, RunId, TenantId},
+    import::ImportOrigin,
     positions::PositionsRequest,
     problem::Problem,
 };
@@ -95,6 +96,8 @@ pub struct Run {
     pub metadata: Map<String, Value>,
     /// Whether its inputs are continued before they are captured.
     pub generates: bool,
+    /// Whether it stands for an import: its one cache was made elsewhere.
+    pub imported: bool,
     /// Accepted.
     pub created_at: Timestamp,
     /// First item started.
@@ -130,6 +133,8 @@ pub struct NewItem {
     pub unsettled: Option<PositionsRequest>,
     /// What was generated, once it has been: the tokens then hold it.
     pub completion: Option<TextCompletion>,
+    /// Where its activations came from, when they are not computed here.
+    pub origin: Option<ImportOrigin>,
 }
 
 impl NewItem {

@@ -237,6 +237,7 @@ fn prepare_item(
         generation: request.generation.clone(),
         unsettled,
         completion: None,
+        origin: None,
     })
 }
 

@@ -242,7 +242,7 @@ fn build_job(items: Vec<(Unit, NewItem)>, model: Arc<Model>) -> (CaptureJob, one
             cache: CacheId::generate(),
             run: unit.run,
             item_index: unit.index,
-            forward_key: forward_key(key.tenant, &model, &item.token_ids),
+            forward_key: Some(forward_key(key.tenant, &model, &item.token_ids)),
             item,
         })
         .collect();

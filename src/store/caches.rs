@@ -17,7 +17,7 @@ use super::{
 use crate::domain::{Cache, CacheFilter, CacheId, CachePatch, Capture, PackId, RunId, TenantId, TensorStats};
 
 const COLUMNS: &str = "c.id, c.tenant_id, c.run_id, c.item_index, c.model, c.text, c.token_ids, c.tokens, c.bos, \
-    c.n_truncated, c.completion, c.reused, c.metadata, c.label, c.created_at, c.hook_set_id, c.positions, \
+    c.n_truncated, c.completion, c.origin, c.reused, c.metadata, c.label, c.created_at, c.hook_set_id, c.positions, \
     (SELECT json_group_array(tag) FROM (SELECT tag FROM cache_tags WHERE cache_id = c.id ORDER BY position)) AS tags, \
     e.provenance_id, e.pack_id, e.n_tokens, e.n_rows, e.row_start, e.map_start, e.content_hash, e.stats, \
     p.layout_id, p.dtype, p.data_start, p.n_rows AS pack_rows, p.n_map AS pack_map";
@@ -59,7 +59,21 @@ impl Store {
         filter: &CacheFilter,
         limit: u32,
     ) -> Result<Vec<StoredCache>, StoreError> {
-        self.load(listing("", tenant, filter, None, limit)).await
+        self.choose_before(tenant, filter, None, limit).await
+    }
+
+    /// [`Self::choose`] among those older than `before`, where it is given.
+    ///
+    /// # Errors
+    /// As [`Self::cache`].
+    pub async fn choose_before(
+        &self,
+        tenant: TenantId,
+        filter: &CacheFilter,
+        before: Option<CacheId>,
+        limit: u32,
+    ) -> Result<Vec<StoredCache>, StoreError> {
+        self.load(listing("", tenant, filter, before, limit)).await
     }
 
     /// Caches of a run in the order of its inputs, from input `from_item` on.
@@ -73,6 +87,21 @@ impl Store {
         from_item: u32,
         limit: u32,
     ) -> Result<Vec<Cache>, StoreError> {
+        let stored = self.run_stored(tenant, run, from_item, limit).await?;
+        Ok(stored.into_iter().map(|s| s.cache).collect())
+    }
+
+    /// [`Self::run_caches`], to be read.
+    ///
+    /// # Errors
+    /// As [`Self::cache`].
+    pub async fn run_stored(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+        from_item: u32,
+        limit: u32,
+    ) -> Result<Vec<StoredCache>, StoreError> {
         let mut query = QueryBuilder::new("SELECT ");
         query.push(COLUMNS).push(" FROM caches c").push(JOINED);
         query.push(" WHERE c.run_id = ").push_bind(run.as_bytes().as_slice());
@@ -80,7 +109,7 @@ impl Store {
         // the plus keeps the tenant's index out of it: the run's gives the order
         query.push(" AND +c.tenant_id = ").push_bind(tenant.0);
         query.push(" ORDER BY c.item_index LIMIT ").push_bind(i64::from(limit));
-        Ok(self.load(query).await?.into_iter().map(|s| s.cache).collect())
+        self.load(query).await
     }
 
     /// Caches with the place of their tensors, in the order asked; `None` for those that the tenant does not have.
@@ -164,6 +193,7 @@ impl Store {
             bos: f.json("bos")?,
             n_truncated: f.uint("n_truncated")?,
             completion: f.opt_json("completion")?,
+            origin: f.opt_json("origin")?,
             stats: sum_stats(stats.as_deref(), &indices),
             provenance: origin.provenance.clone(),
             reused: f.get("reused")?,

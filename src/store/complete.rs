@@ -17,7 +17,7 @@ use super::{
 };
 use crate::domain::{CacheId, Code, NewItem, Problem, RunId, TenantId, TensorStats};
 
-/// Rows inserted by one statement: 18 binds a row stay below SQLite's 32,766.
+/// Rows inserted by one statement: 19 binds a row stay below SQLite's 32,766.
 const ROWS_A_STATEMENT: usize = 500;
 
 /// What became of a group of items.
@@ -71,14 +71,14 @@ pub(super) struct Tally {
 }
 
 /// A pending item.
-struct Unit {
-    row: i64,
-    tenant: TenantId,
+pub(super) struct Unit {
+    pub(super) row: i64,
+    pub(super) tenant: TenantId,
     /// Name of the run's model.
-    model: String,
+    pub(super) model: String,
 }
 
-struct CacheRow<'a> {
+pub(super) struct CacheRow<'a> {
     id: CacheId,
     run: RunId,
     item_index: u32,
@@ -153,7 +153,7 @@ impl Complete {
 }
 
 /// Adds a pack with the extents of those items that are pending, or has its file removed where none is.
-async fn add_pack<'a>(
+pub(super) async fn add_pack<'a>(
     tx: &mut Tx<'_>,
     pack: &'a FinishedPack,
     pending: &mut HashMap<(RunId, u32), Unit>,
@@ -231,7 +231,7 @@ async fn insert_extents(tx: &mut Tx<'_>, pack: &FinishedPack, used: &[(usize, i6
             for number in numbers {
                 row.push_bind(number);
             }
-            row.push_bind(header.caches[item].forward_key.as_slice());
+            row.push_bind(header.caches[item].forward_key.as_ref().map(<[u8; 32]>::as_slice));
             row.push_bind(pack.hashes[item].as_bytes().as_slice()).push_bind(stats);
         });
         query.build().persistent(false).execute(&mut *tx.conn).await?;
@@ -257,7 +257,7 @@ async fn extent_tenants(tx: &mut Tx<'_>, reused: &[ReusedCache]) -> Result<HashM
         .collect()
 }
 
-async fn insert_caches(tx: &mut Tx<'_>, caches: &[CacheRow<'_>]) -> Result<(), StoreError> {
+pub(super) async fn insert_caches(tx: &mut Tx<'_>, caches: &[CacheRow<'_>]) -> Result<(), StoreError> {
     let created_at = now();
     let mut sets = HookSets::default();
     for chunk in caches.chunks(ROWS_A_STATEMENT) {
@@ -273,19 +273,21 @@ async fn insert_caches(tx: &mut Tx<'_>, caches: &[CacheRow<'_>]) -> Result<(), S
                 to_json(&item.metadata)?,
             ];
             let completion = item.completion.as_ref().map(to_json).transpose()?;
-            rows.push((cache, hook_set, token_ids, json, completion, int(item.n_truncated)?));
+            let origin = item.origin.as_ref().map(to_json).transpose()?;
+            rows.push((cache, hook_set, token_ids, json, (completion, origin), int(item.n_truncated)?));
         }
         let mut query = QueryBuilder::<Sqlite>::new(
             "INSERT INTO caches (id, tenant_id, run_id, item_index, extent_id, hook_set_id, positions, model, text, \
-                 token_ids, tokens, bos, completion, n_truncated, reused, metadata, label, created_at) ",
+                 token_ids, tokens, bos, completion, origin, n_truncated, reused, metadata, label, created_at) ",
         );
-        query.push_values(rows, |mut row, (cache, hook_set, token_ids, json, completion, n_truncated)| {
+        query.push_values(rows, |mut row, (cache, hook_set, token_ids, json, (completion, origin), n_truncated)| {
             let [positions, tokens, bos, metadata] = json;
             row.push_bind(cache.id.as_bytes().as_slice()).push_bind(cache.unit.tenant.0);
             row.push_bind(cache.run.as_bytes().as_slice()).push_bind(cache.item_index);
             row.push_bind(cache.extent).push_bind(hook_set).push_bind(positions);
             row.push_bind(cache.unit.model.as_str()).push_bind(cache.item.text.as_deref());
-            row.push_bind(token_ids).push_bind(tokens).push_bind(bos).push_bind(completion).push_bind(n_truncated);
+            row.push_bind(token_ids).push_bind(tokens).push_bind(bos).push_bind(completion).push_bind(origin);
+            row.push_bind(n_truncated);
             row.push_bind(cache.reused).push_bind(metadata).push_bind(cache.item.label.as_deref());
             row.push_bind(created_at);
         });

@@ -28,8 +28,9 @@ pub(super) struct CacheEntry<'a> {
     id: CacheId,
     run: RunId,
     item_index: u32,
-    /// Hexadecimal.
-    pub(super) forward_key: String,
+    /// Hexadecimal; none for what was made elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) forward_key: Option<String>,
     pub(super) row_start: usize,
     pub(super) map_start: usize,
     /// What it captures, where that is less than the pack holds.
@@ -88,7 +89,7 @@ pub(super) fn encode(header: &PackHeader) -> Result<Vec<u8>, StoreError> {
             id: c.cache,
             run: c.run,
             item_index: c.item_index,
-            forward_key: hex(&c.forward_key),
+            forward_key: c.forward_key.as_ref().map(|key| hex(key)),
             row_start: span.row_start,
             map_start: span.map_start,
             hooks: (c.item.capture.hooks != header.layout.hooks).then(|| c.item.capture.hooks.to_vec()),

@@ -15,6 +15,7 @@ mod directions;
 mod error;
 mod gc;
 mod header;
+mod import;
 mod intern;
 mod item;
 mod pack;
@@ -23,6 +24,7 @@ mod reuse;
 mod rows;
 mod runs;
 mod scan;
+mod survey;
 mod tensors;
 #[cfg(test)]
 mod tests;
@@ -46,11 +48,13 @@ pub use self::{
     complete::{Completion, ReusedCache},
     error::StoreError,
     gc::{GcReport, StoreStats},
+    import::{Imported, NewImport, Spool},
     pack::{FinishedPack, PackHeader, PackWriter, PackedCache},
     queue::PendingRun,
     reuse::{ExtentId, Wanted},
     runs::{Inserted, RunFilter},
     scan::{RowKey, ScanPlan, ScanReport, Take},
+    survey::Kind,
     tensors::StoredCache,
     verify::{Issue, VerifyReport},
 };

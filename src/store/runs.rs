@@ -42,7 +42,7 @@ pub struct RunFilter {
 }
 
 const COLUMNS: &str = "r.id, r.tenant_id, r.status, r.model, r.n_items, r.n_done, r.n_reused, r.n_failed, r.metadata, \
-    r.generates, r.created_at, r.started_at, r.finished_at, \
+    r.generates, r.imported, r.created_at, r.started_at, r.finished_at, \
     (SELECT json_group_array(tag) FROM (SELECT tag FROM run_tags WHERE run_id = r.id ORDER BY position)) AS tags, \
     (SELECT json_group_array(id) FROM (SELECT lower(hex(id)) AS id FROM caches WHERE run_id = r.id \
         ORDER BY item_index LIMIT 100)) AS caches, \
@@ -157,6 +157,7 @@ fn decode(row: &SqliteRow) -> Result<Run, StoreError> {
         tags: f.json("tags")?,
         metadata: f.json("metadata")?,
         generates: f.get("generates")?,
+        imported: f.get("imported")?,
         created_at: f.time("created_at")?,
         started_at: f.opt_time("started_at")?,
         finished_at: f.opt_time("finished_at")?,

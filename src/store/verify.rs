@@ -264,7 +264,7 @@ impl PackRow {
                 entry.map_start == extent.span.map_start
                     && entry.item.token_ids.len() == extent.span.n_tokens
                     && *entry.item.positions == extent.positions
-                    && extent.forward_key.as_ref().is_none_or(|key| *key == entry.forward_key)
+                    && extent.forward_key.as_ref().is_none_or(|key| Some(key) == entry.forward_key.as_ref())
             });
             if !same {
                 issues.push(format!("the header and the index differ about row {}", extent.span.row_start));

@@ -9,8 +9,8 @@ mod json;
 mod query;
 mod respond;
 
-pub use assembly::{Assembly, Part, blocking};
-pub use format::{Format, HeaderEntry, npy_header_of, safetensors_header};
+pub use assembly::{Assembly, Part, blocking, convert};
+pub use format::{Format, HeaderEntry, npy_header, npy_header_of, safetensors_header};
 
 pub use query::{DtypeParam, Encoding, TensorQuery, TensorSpec};
-pub use respond::{AXES, DTYPE, EXPOSED, SHAPE, TensorAnswer, TensorDto, binary, respond};
+pub use respond::{AXES, CONVERTED_FROM, DTYPE, EXPOSED, SHAPE, TensorAnswer, TensorDto, binary, respond};

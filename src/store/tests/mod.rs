@@ -3,6 +3,7 @@
 mod caches;
 mod crash;
 mod directions;
+mod imports;
 mod packs;
 mod reuse;
 mod runs;
@@ -127,6 +128,7 @@ pub(super) fn item(token_ids: &[u32], capture: Capture) -> NewItem {
         generation: None,
         unsettled: None,
         completion: None,
+        origin: None,
     }
 }
 
@@ -194,7 +196,7 @@ pub(super) fn header(run: RunId, items: Vec<(u32, NewItem)>) -> PackHeader {
         caches: items
             .into_iter()
             .map(|(item_index, item)| {
-                let forward_key = key(&item);
+                let forward_key = Some(key(&item));
                 PackedCache { cache: CacheId::generate(), run, item_index, item, forward_key }
             })
             .collect(),
