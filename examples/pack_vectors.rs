@@ -54,6 +54,7 @@ async fn add(store: &Store, first: usize, rows: usize, width: usize, values: &[f
         metadata: Map::new(),
         items: items.clone(),
         idempotency: None,
+        edits: None,
     };
     let Inserted::Created(run) = store.insert_run(run).await? else { return Err("the run is not new".into()) };
     let last = Rows::List(vec![0]);
@@ -107,5 +108,6 @@ fn item(row: usize, capture: &Capture) -> NewItem {
         generation: None,
         unsettled: None,
         completion: None,
+        interventions: Vec::new(),
     }
 }

@@ -11,6 +11,7 @@ mod directions_ref;
 mod dto;
 mod error;
 mod extract;
+mod interventions;
 mod models;
 pub mod openapi;
 mod problems;

@@ -49,7 +49,8 @@ problems! {
     CreateRunProblems = [
         InvalidJson, InvalidBody, InvalidQuery, InvalidHeader, BodyTooLarge, TooManyItems, ResultTooLarge, UnsupportedMediaType,
         UnknownModel, UnknownHook, LayerOutOfRange, PositionOutOfRange, TextNotFound, EmptyInput, TokenOutOfVocabulary, TooManyTokens,
-        NoBosToken, NoChatTemplate, ChatTemplateFailed, CannotGenerate, InvalidValue, IdempotencyKeyReused, Conflict, QueueFull, Internal, BlobDamaged,
+        NoBosToken, NoChatTemplate, ChatTemplateFailed, CannotGenerate, InvalidValue, ShapeMismatch, UnknownDirection,
+        UnknownCache, HookNotStored, IdempotencyKeyReused, Conflict, QueueFull, Internal, BlobDamaged,
         Unavailable, StoreFull,
     ];
     /// A tensor over a run.

@@ -87,6 +87,8 @@ pub struct Cache {
     pub n_truncated: u64,
     /// What was generated, where the input was continued.
     pub completion: Option<TextCompletion>,
+    /// What was changed on the way, for people: names resolved, positions settled. Empty: nothing.
+    pub interventions: Vec<Map<String, Value>>,
     /// NaN and infinity counts.
     pub stats: TensorStats,
     /// What produced it.

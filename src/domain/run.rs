@@ -1,6 +1,6 @@
 //! Runs: one queued request, its items, and its status.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use super::{
     capture::Capture,
     generation::{Generation, TextCompletion},
     ids::{CacheId, RunId, TenantId},
+    intervention::{Applied, Edits},
     positions::PositionsRequest,
     problem::Problem,
 };
@@ -130,6 +131,8 @@ pub struct NewItem {
     pub unsettled: Option<PositionsRequest>,
     /// What was generated, once it has been: the tokens then hold it.
     pub completion: Option<TextCompletion>,
+    /// What each of the run's interventions means for it.
+    pub interventions: Vec<Applied>,
 }
 
 impl NewItem {
@@ -157,4 +160,6 @@ pub struct NewRun {
     pub items: Vec<NewItem>,
     /// Idempotency key with the blake3 of the request it came with.
     pub idempotency: Option<(String, [u8; 32])>,
+    /// What is changed while its items go through the model.
+    pub edits: Option<Arc<Edits>>,
 }

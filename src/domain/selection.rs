@@ -150,6 +150,7 @@ mod tests {
             bos: BosDecision { requested: None, present: false, added: false, token_id: None },
             n_truncated: 0,
             completion: None,
+            interventions: Vec::new(),
             stats: TensorStats::default(),
             provenance: Provenance {
                 model_fingerprint: String::new(),

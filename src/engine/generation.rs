@@ -134,7 +134,10 @@ impl Company {
 
     fn take_in(&mut self, model: &Model, unit: Unit, item: NewItem, Place { alive, batch }: Place) {
         let Some(generation) = item.generation.clone() else { return };
-        let sequence = model.sequence(item.token_ids.clone(), generation, u64::from(unit.index));
+        let mut sequence = model.sequence(item.token_ids.clone(), generation, u64::from(unit.index));
+        if let Some(edits) = &unit.edits {
+            sequence = sequence.with_edits(Arc::clone(edits), item.interventions.clone());
+        }
         self.active.push(Active { unit, item, sequence, alive, batch });
     }
 
@@ -238,7 +241,8 @@ async fn hand_on(engine: &Arc<Inner>, model: &Arc<Model>, finished: Vec<(Unit, N
     }
     let waiting = |(old, item): &(Unit, NewItem)| {
         let key = batch_key(old.key.tenant, &model.info().id, item);
-        unit(old.run, old.index, item, key, model, old.check_store, old.alone)
+        let edits = old.edits.clone();
+        Unit { edits, ..unit(old.run, old.index, item, key, model, old.check_store, old.alone) }
     };
     engine.enqueue(ready.iter().map(waiting).collect());
 }

@@ -1,14 +1,14 @@
 //! What decides a forward pass's numbers, as a hash; and the receipt that says it in words.
 
 use crate::{
-    domain::{Provenance, TenantId},
+    domain::{Edits, NewItem, Provenance, TenantId, intervention},
     model::{Model, NUMERICS_VERSION},
 };
 
 /// The key under which activations may be reused: equal keys mean bit-equal numbers on one device class. The tenant is
 /// part of it, so tenants never share.
 #[must_use]
-pub fn forward_key(tenant: TenantId, model: &Model, token_ids: &[u32]) -> [u8; 32] {
+pub fn forward_key(tenant: TenantId, model: &Model, item: &NewItem, edits: Option<&Edits>) -> [u8; 32] {
     let info = model.info();
     let mut hasher = blake3::Hasher::new();
     for part in [&info.fingerprint, &info.compute_dtype, device_class(&info.device)] {
@@ -17,9 +17,12 @@ pub fn forward_key(tenant: TenantId, model: &Model, token_ids: &[u32]) -> [u8; 3
     }
     hasher.update(&tenant.0.to_le_bytes());
     hasher.update(&NUMERICS_VERSION.to_le_bytes());
-    token_ids.iter().for_each(|id| {
+    item.token_ids.iter().for_each(|id| {
         hasher.update(&id.to_le_bytes());
     });
+    if let Some(edits) = edits {
+        hasher.update(b"interventions").update(&intervention::key(edits, &item.interventions));
+    }
     *hasher.finalize().as_bytes()
 }
 

@@ -4,6 +4,7 @@
 //! it survives the client and the server. [`Engine`] is a cheap handle; the scheduler behind it owns the work.
 
 mod generation;
+mod interventions;
 mod keys;
 mod positions;
 mod progress;
@@ -30,6 +31,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use interventions::{Asked, Interventions};
 pub use registry::{ModelState, Registry};
 pub use request::{Content, InputSpec, Prepared, RunRequest, Truncate, item_shapes};
 
@@ -249,6 +251,7 @@ impl Engine {
                 return Err(e);
             }
         };
+        let edits = self.inner.store.edits(run.id).await?;
         for chunk in run.items.chunks(1000) {
             let items = self.inner.store.items(run.id, chunk).await?;
             let units = items
@@ -256,7 +259,8 @@ impl Engine {
                 .map(|(index, item)| {
                     let key = batch_key(run.tenant, &run.model, item);
                     let alone = run.attempted.contains(index);
-                    unit(run.id, *index, item, key, &model, run.reuse, alone)
+                    let edits = edits.clone();
+                    Unit { edits, ..unit(run.id, *index, item, key, &model, run.reuse, alone) }
                 })
                 .collect();
             self.inner.enqueue(units);
@@ -376,7 +380,7 @@ impl Engine {
                 })
                 .collect()
         };
-        let reuse = run.reuse;
+        let (reuse, edits) = (run.reuse, run.edits.clone());
         let id = match self.inner.store.insert_run(run).await? {
             Inserted::Created(id) => id,
             Inserted::Replayed(id) => return Ok(Submitted::Replayed(id)),
@@ -393,6 +397,7 @@ impl Engine {
                 n_tokens,
                 n_bytes,
                 key,
+                edits: edits.clone(),
                 check_store: reuse,
                 alone: false,
             })
@@ -530,5 +535,6 @@ fn unit(
     check_store: bool,
     alone: bool,
 ) -> Unit {
-    Unit { run, index, n_tokens: item.max_tokens(), n_bytes: item_bytes(item, model), key, check_store, alone }
+    let (n_tokens, n_bytes) = (item.max_tokens(), item_bytes(item, model));
+    Unit { run, index, n_tokens, n_bytes, key, edits: None, check_store, alone }
 }

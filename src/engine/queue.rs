@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::domain::{Dtype, Hook, RunId, TenantId};
+use crate::domain::{Dtype, Edits, Hook, RunId, TenantId};
 
 /// What items must share to go through one forward pass into one pack.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -50,6 +50,8 @@ pub struct Unit {
     pub n_bytes: u64,
     /// What it can share a batch with.
     pub key: Arc<BatchKey>,
+    /// What is changed while it goes through the model.
+    pub edits: Option<Arc<Edits>>,
     /// Whether the store may hold its activations already and has not been asked.
     pub check_store: bool,
     /// Whether it must run alone, because it was in flight when the server last died or a batch with it failed.
@@ -218,6 +220,7 @@ mod tests {
                 n_tokens,
                 n_bytes: 10,
                 key: Arc::clone(key),
+                edits: None,
                 check_store: false,
                 alone: false,
             })

@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::positions::settle;
+use super::{
+    interventions::{Interventions, Subject},
+    positions::settle,
+};
 use crate::{
     domain::{
         Capture, CaptureRequest, Code, Generation, Hook, NewItem, NewRun, PackLayout, Positions, PositionsRequest,
@@ -85,6 +88,8 @@ pub struct RunRequest {
     pub inputs: Vec<InputSpec>,
     /// How to continue every input before it is captured.
     pub generation: Option<Generation>,
+    /// What to change on the way through the model.
+    pub interventions: Option<Interventions>,
     /// What to capture.
     pub capture: CaptureRequest,
     /// Beginning-of-sequence token: the tokenizer's own rule, always, or never.
@@ -125,7 +130,7 @@ pub fn prepare(request: RunRequest, model: Arc<Model>, max_run_bytes: u64) -> Re
     let mut sizes = Vec::with_capacity(request.inputs.len());
     let mut bytes = 0u64;
     for input in &request.inputs {
-        let item = prepare_item(input, &request, &hooks, &model).map_err(|p| p.under(&input.pointer))?;
+        let item = prepare_item(input, &request, &hooks, &model)?;
         let size = item_bytes(&item, &model);
         bytes += size;
         if bytes > max_run_bytes {
@@ -140,8 +145,9 @@ pub fn prepare(request: RunRequest, model: Arc<Model>, max_run_bytes: u64) -> Re
         items.push(item);
         sizes.push(size);
     }
-    let RunRequest { tenant, model: name, reuse, tags, metadata, idempotency, .. } = request;
-    let run = NewRun { tenant, model: name, reuse, tags, metadata, items, idempotency };
+    let RunRequest { tenant, model: name, reuse, tags, metadata, idempotency, interventions, .. } = request;
+    let edits = interventions.map(|i| i.edits);
+    let run = NewRun { tenant, model: name, reuse, tags, metadata, items, idempotency, edits };
     Ok(Prepared { run, item_bytes: sizes, model })
 }
 
@@ -181,12 +187,30 @@ pub fn item_shapes(item: &NewItem, model: &Model) -> Vec<(String, Vec<usize>)> {
     item.capture.hooks.iter().map(|h| (h.to_string(), shape(h))).collect()
 }
 
+/// An input's tokens, how many were cut to fit, and its text as posted or rendered.
+type Tokenised = (Encoded, u64, Option<String>);
+
 fn prepare_item(
     input: &InputSpec,
     request: &RunRequest,
     hooks: &Arc<[Hook]>,
     model: &Model,
 ) -> Result<NewItem, Problem> {
+    let tokenised = tokenise(input, request, model).map_err(|p| p.under(&input.pointer))?;
+    let subject = Subject {
+        content: &input.content,
+        pointer: &input.pointer,
+        encoded: &tokenised.0,
+        text: tokenised.2.as_deref(),
+        tokenizer: model.tokenizer(),
+        generates: request.generation.is_some(),
+    };
+    let interventions = request.interventions.as_ref().map(|i| i.settle(&subject)).transpose()?.unwrap_or_default();
+    let item = item(input, request, hooks, model, tokenised).map_err(|p| p.under(&input.pointer))?;
+    Ok(NewItem { interventions, ..item })
+}
+
+fn tokenise(input: &InputSpec, request: &RunRequest, model: &Model) -> Result<Tokenised, Problem> {
     let (tokenizer, bos) = (model.tokenizer(), request.prepend_bos);
     let (encoded, text) = match &input.content {
         Content::Text(text) => (tokenizer.encode(text, bos), Some(text.clone())),
@@ -200,6 +224,18 @@ fn prepare_item(
     let at = input.content.pointer();
     let cut = |encoded| truncate(encoded, request.truncate, model.info().n_ctx, n_new);
     let (encoded, n_truncated) = encoded.and_then(cut).map_err(|p| p.under(at))?;
+    Ok((encoded, n_truncated, text))
+}
+
+fn item(
+    input: &InputSpec,
+    request: &RunRequest,
+    hooks: &Arc<[Hook]>,
+    model: &Model,
+    (encoded, n_truncated, text): Tokenised,
+) -> Result<NewItem, Problem> {
+    let n_new = request.generation.as_ref().map_or(0, |g| g.max_new_tokens);
+    let at = input.content.pointer();
     let (asked, at) = match &input.positions {
         Some(own) => (own.clone(), "/positions"),
         None => (request.capture.positions(model.info()), at),
@@ -215,7 +251,7 @@ fn prepare_item(
             (positions, None)
         }
         asked => {
-            let settled = settle(&asked, &input.content, &encoded, text.as_deref(), tokenizer);
+            let settled = settle(&asked, &input.content, &encoded, text.as_deref(), model.tokenizer());
             (settled.map_err(|p| Problem::at(p.code, at, p.detail))?, None)
         }
     };
@@ -237,6 +273,7 @@ fn prepare_item(
         generation: request.generation.clone(),
         unsettled,
         completion: None,
+        interventions: Vec::new(),
     })
 }
 

@@ -16,7 +16,7 @@ use super::{
     keys::forward_key,
     queue::{Budget, Unit},
     request::layout_of,
-    worker::{CaptureJob, Job, JobOutcome, WorkerHandle},
+    worker::{CaptureJob, Job, JobInput, JobOutcome, WorkerHandle},
 };
 use crate::{
     domain::{CacheId, Capture, Code, NewItem, PackId, Problem, Rows, RunId},
@@ -123,7 +123,7 @@ async fn try_reuse(engine: &Arc<Inner>, units: &[Unit]) -> Result<Vec<(RunId, u3
     let mut by_tenant: HashMap<_, Vec<(&Unit, NewItem, [u8; 32])>> = HashMap::new();
     for (unit, item) in items {
         let Ok(model) = engine.models.get(&unit.key.model) else { continue };
-        let key = forward_key(unit.key.tenant, &model, &item.token_ids);
+        let key = forward_key(unit.key.tenant, &model, &item, unit.edits.as_deref());
         by_tenant.entry(unit.key.tenant).or_default().push((unit, item, key));
     }
     for (tenant, items) in by_tenant {
@@ -224,14 +224,19 @@ fn build_job(items: Vec<(Unit, NewItem)>, model: Arc<Model>) -> (CaptureJob, one
     let (done, outcome) = oneshot::channel();
     let (units, items): (Vec<Unit>, Vec<NewItem>) = items.into_iter().unzip();
     let key = Arc::clone(&units[0].key);
-    let inputs: Vec<(Vec<u32>, Rows)> = items
+    let inputs: Vec<JobInput> = items
         .iter()
-        .map(|item| {
+        .zip(&units)
+        .map(|(item, unit)| {
             let rows = item.capture.positions.resolve(item.token_ids.len());
-            (item.token_ids.clone(), rows.expect("positions were resolved when the run was accepted"))
+            JobInput {
+                token_ids: item.token_ids.clone(),
+                rows: rows.expect("positions were resolved when the run was accepted"),
+                edits: unit.edits.clone().map(|edits| (edits, item.interventions.clone())),
+            }
         })
         .collect();
-    let lengths: Vec<(usize, &Rows)> = inputs.iter().map(|(ids, rows)| (ids.len(), rows)).collect();
+    let lengths: Vec<(usize, &Rows)> = inputs.iter().map(|i| (i.token_ids.len(), &i.rows)).collect();
     let capture =
         Capture { hooks: Arc::clone(&key.hooks), positions: items[0].capture.positions.clone(), dtype: key.dtype };
     let layout = layout_of(&capture, &model, &lengths);
@@ -242,7 +247,7 @@ fn build_job(items: Vec<(Unit, NewItem)>, model: Arc<Model>) -> (CaptureJob, one
             cache: CacheId::generate(),
             run: unit.run,
             item_index: unit.index,
-            forward_key: forward_key(key.tenant, &model, &item.token_ids),
+            forward_key: forward_key(key.tenant, &model, &item, unit.edits.as_deref()),
             item,
         })
         .collect();

@@ -18,8 +18,8 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    domain::{Code, PackLayout, Problem, Rows},
-    model::{Batch, CaptureSink, ForwardError, Input, Model, generate::Sequence},
+    domain::{Applied, Code, Edits, PackLayout, Problem, Rows},
+    model::{Batch, CaptureSink, ForwardError, Input, InputEdits, Model, generate::Sequence},
     store::{PackHeader, PackWriter, Store, StoreError},
 };
 
@@ -35,14 +35,32 @@ pub enum Job {
 pub struct CaptureJob {
     /// The model to run.
     pub model: Arc<Model>,
-    /// Token ids and stored rows of each input.
-    pub inputs: Vec<(Vec<u32>, Rows)>,
+    /// The inputs.
+    pub inputs: Vec<JobInput>,
     /// The pack to write.
     pub header: PackHeader,
     /// Items not cancelled: the forward pass stops when none is left.
     pub alive: Arc<AtomicUsize>,
     /// Where the outcome goes.
     pub done: oneshot::Sender<JobOutcome>,
+}
+
+/// One input of a batch.
+pub struct JobInput {
+    /// Its tokens.
+    pub token_ids: Vec<u32>,
+    /// The rows to keep.
+    pub rows: Rows,
+    /// What is changed on the way.
+    pub edits: Option<(Arc<Edits>, Vec<Applied>)>,
+}
+
+impl JobInput {
+    /// As the model takes it.
+    pub fn view(&self) -> Input<'_> {
+        let edits = self.edits.as_ref().map(|(edits, applied)| InputEdits { edits, applied });
+        Input { token_ids: &self.token_ids, rows: &self.rows, edits }
+    }
 }
 
 /// Sequences to continue for a while.
@@ -140,7 +158,7 @@ fn generate(
 
 fn run(
     model: &Model,
-    inputs: &[(Vec<u32>, Rows)],
+    inputs: &[JobInput],
     header: PackHeader,
     alive: &AtomicUsize,
     store: &Store,
@@ -151,7 +169,7 @@ fn run(
         Ok(writer) => Sink(writer),
         Err(e) => return JobOutcome::Failed(e.into()),
     };
-    let views: Vec<Input<'_>> = inputs.iter().map(|(token_ids, rows)| Input { token_ids, rows }).collect();
+    let views: Vec<Input<'_>> = inputs.iter().map(JobInput::view).collect();
     let batch = Batch { inputs: &views, layout: &layout };
     match model.forward(&batch, &mut sink, &|| alive.load(Ordering::Relaxed) == 0) {
         Ok(()) => JobOutcome::Captured(Box::new(sink.0), started.elapsed()),

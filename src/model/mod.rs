@@ -11,6 +11,7 @@ mod block;
 mod catalogue;
 mod checkpoint;
 mod config;
+mod editor;
 mod end_tokens;
 pub mod error;
 mod experts;
@@ -28,6 +29,7 @@ mod recorder;
 mod rope;
 mod rotary;
 mod sources;
+mod taps;
 pub mod tokenizer;
 mod transform;
 mod transformer;
@@ -42,13 +44,13 @@ pub use error::{ForwardError, LoadError};
 pub use readout::{FrozenNorm, LinearReading, Readout};
 pub use tokenizer::{ChatEnd, Encoded, TextTokenizer};
 
-use crate::domain::{ModelInfo, PackLayout, Rows};
+use crate::domain::{Applied, Edits, ModelInfo, PackLayout, Rows};
 use checkpoint::{Checkpoint, GgufFile};
 use config::Config;
 use families::Family;
 use hub::Location;
 use packing::Packing;
-use recorder::Recorder;
+use taps::Taps;
 use transformer::Transformer;
 
 /// Version of the numbers: raised whenever a change may alter a captured value, so that stored results of older
@@ -71,6 +73,17 @@ pub struct Input<'a> {
     pub token_ids: &'a [u32],
     /// The rows to keep of every captured tensor.
     pub rows: &'a Rows,
+    /// What is changed on the way.
+    pub edits: Option<InputEdits<'a>>,
+}
+
+/// What is changed while one input goes through the model.
+#[derive(Debug, Clone, Copy)]
+pub struct InputEdits<'a> {
+    /// The changes.
+    pub edits: &'a Edits,
+    /// Which of its tokens each intervention touches.
+    pub applied: &'a [Applied],
 }
 
 /// Inputs that run together, and where their tensors go.
@@ -196,7 +209,7 @@ impl Model {
     /// `layout.hooks`. It stops after the last layer needed. `cancelled` is asked before every layer. Work runs on
     /// the current rayon pool.
     ///
-    /// The numbers of an input depend on its tokens alone: not on its neighbours in the batch, on what else is
+    /// The numbers of an input depend on its tokens and interventions alone: not on its neighbours in the batch, on what else is
     /// captured, nor on the number of threads.
     ///
     /// # Errors
@@ -210,8 +223,8 @@ impl Model {
         // Inside the pool from the start: from outside, every parallel kernel would pay a hand-over and a wake-up.
         rayon::scope(|_| {
             let packing = Packing::new(batch, None, &self.info)?;
-            let mut recorder = Recorder::new(batch.layout, &packing, sink);
-            self.transformer.forward(batch, &packing, None, &mut recorder, cancelled)
+            let mut taps = Taps::new(batch, &packing, sink);
+            self.transformer.forward(batch, &packing, None, &mut taps, cancelled)
         })
     }
 }

@@ -25,11 +25,11 @@ pub struct Recorder<'a> {
 }
 
 /// Computes rows of a tensor: the rows (of the buffer it is computed from), and where to write them.
-type Compute<'f> = &'f mut dyn FnMut(&[u32], &mut [f32]);
+pub type Compute<'f> = &'f mut dyn FnMut(&[u32], &mut [f32]);
 
 /// Computes rows of an attention map: the input, the query rows (of the query buffer), their positions, and
 /// `[heads, rows, keys]` to write to.
-type ComputeMap<'f> = &'f mut dyn FnMut(usize, &[u32], &[u32], &mut [f32]);
+pub type ComputeMap<'f> = &'f mut dyn FnMut(usize, &[u32], &[u32], &mut [f32]);
 
 impl<'a> Recorder<'a> {
     /// A recorder of the hooks of `layout`.

@@ -17,7 +17,7 @@ use super::{
 use crate::domain::{Cache, CacheFilter, CacheId, CachePatch, Capture, PackId, RunId, TenantId, TensorStats};
 
 const COLUMNS: &str = "c.id, c.tenant_id, c.run_id, c.item_index, c.model, c.text, c.token_ids, c.tokens, c.bos, \
-    c.n_truncated, c.completion, c.reused, c.metadata, c.label, c.created_at, c.hook_set_id, c.positions, \
+    c.n_truncated, c.completion, c.interventions, c.reused, c.metadata, c.label, c.created_at, c.hook_set_id, c.positions, \
     (SELECT json_group_array(tag) FROM (SELECT tag FROM cache_tags WHERE cache_id = c.id ORDER BY position)) AS tags, \
     e.provenance_id, e.pack_id, e.n_tokens, e.n_rows, e.row_start, e.map_start, e.content_hash, e.stats, \
     p.layout_id, p.dtype, p.data_start, p.n_rows AS pack_rows, p.n_map AS pack_map";
@@ -164,6 +164,7 @@ impl Store {
             bos: f.json("bos")?,
             n_truncated: f.uint("n_truncated")?,
             completion: f.opt_json("completion")?,
+            interventions: f.opt_json("interventions")?.unwrap_or_default(),
             stats: sum_stats(stats.as_deref(), &indices),
             provenance: origin.provenance.clone(),
             reused: f.get("reused")?,

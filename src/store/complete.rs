@@ -273,19 +273,22 @@ async fn insert_caches(tx: &mut Tx<'_>, caches: &[CacheRow<'_>]) -> Result<(), S
                 to_json(&item.metadata)?,
             ];
             let completion = item.completion.as_ref().map(to_json).transpose()?;
-            rows.push((cache, hook_set, token_ids, json, completion, int(item.n_truncated)?));
+            let described: Vec<_> = item.interventions.iter().map(|i| &i.described).collect();
+            let interventions = (!described.is_empty()).then(|| to_json(&described)).transpose()?;
+            rows.push((cache, hook_set, token_ids, json, [completion, interventions], int(item.n_truncated)?));
         }
         let mut query = QueryBuilder::<Sqlite>::new(
             "INSERT INTO caches (id, tenant_id, run_id, item_index, extent_id, hook_set_id, positions, model, text, \
-                 token_ids, tokens, bos, completion, n_truncated, reused, metadata, label, created_at) ",
+                 token_ids, tokens, bos, completion, interventions, n_truncated, reused, metadata, label, created_at) ",
         );
-        query.push_values(rows, |mut row, (cache, hook_set, token_ids, json, completion, n_truncated)| {
+        query.push_values(rows, |mut row, (cache, hook_set, token_ids, json, [completion, interventions], n_truncated)| {
             let [positions, tokens, bos, metadata] = json;
             row.push_bind(cache.id.as_bytes().as_slice()).push_bind(cache.unit.tenant.0);
             row.push_bind(cache.run.as_bytes().as_slice()).push_bind(cache.item_index);
             row.push_bind(cache.extent).push_bind(hook_set).push_bind(positions);
             row.push_bind(cache.unit.model.as_str()).push_bind(cache.item.text.as_deref());
-            row.push_bind(token_ids).push_bind(tokens).push_bind(bos).push_bind(completion).push_bind(n_truncated);
+            row.push_bind(token_ids).push_bind(tokens).push_bind(bos).push_bind(completion);
+            row.push_bind(interventions).push_bind(n_truncated);
             row.push_bind(cache.reused).push_bind(metadata).push_bind(cache.item.label.as_deref());
             row.push_bind(created_at);
         });

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::domain::{
-    BosDecision, Capture, Dtype, Generation, Hook, NewItem, Positions, PositionsRequest, TextCompletion,
+    Applied, BosDecision, Capture, Dtype, Generation, Hook, NewItem, Positions, PositionsRequest, TextCompletion,
 };
 
 /// A [`NewItem`] without its hooks.
@@ -30,6 +30,13 @@ pub(super) struct ItemRecord<'a> {
     unsettled: Option<Cow<'a, PositionsRequest>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     completion: Option<Cow<'a, TextCompletion>>,
+    #[serde(default, skip_serializing_if = "none")]
+    interventions: Cow<'a, [Applied]>,
+}
+
+#[expect(clippy::ptr_arg, reason = "serde calls it with the field")]
+fn none(interventions: &Cow<'_, [Applied]>) -> bool {
+    interventions.is_empty()
 }
 
 impl<'a> From<&'a NewItem> for ItemRecord<'a> {
@@ -48,6 +55,7 @@ impl<'a> From<&'a NewItem> for ItemRecord<'a> {
             generation: item.generation.as_ref().map(Cow::Borrowed),
             unsettled: item.unsettled.as_ref().map(Cow::Borrowed),
             completion: item.completion.as_ref().map(Cow::Borrowed),
+            interventions: Cow::Borrowed(&item.interventions),
         }
     }
 }
@@ -68,6 +76,7 @@ impl ItemRecord<'_> {
             generation: self.generation.map(Cow::into_owned),
             unsettled: self.unsettled.map(Cow::into_owned),
             completion: self.completion.map(Cow::into_owned),
+            interventions: self.interventions.into_owned(),
         }
     }
 }

@@ -16,6 +16,7 @@ mod error;
 mod gc;
 mod header;
 mod intern;
+mod interventions;
 mod item;
 mod pack;
 mod queue;

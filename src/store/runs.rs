@@ -10,11 +10,12 @@ use super::{
     error::StoreError,
     gc,
     intern::HookSets,
+    interventions,
     item::ItemRecord,
     rows::{Fields, int, now, to_json},
     writer::{Tx, Write},
 };
-use crate::domain::{CacheId, Hook, NewRun, Run, RunId, RunStatus, TenantId};
+use crate::domain::{CacheId, Edits, Hook, NewRun, Run, RunId, RunStatus, TenantId};
 
 /// Rows inserted by one statement: four binds each.
 const ROWS_A_STATEMENT: usize = 1000;
@@ -207,6 +208,7 @@ struct InsertRun {
     /// JSON
     metadata: String,
     idempotency: Option<(String, [u8; 32])>,
+    edits: Option<Arc<Edits>>,
     /// Distinct sets of hooks.
     hook_sets: Vec<Arc<[Hook]>>,
     /// Each item's set of hooks, and its record in JSON.
@@ -234,6 +236,7 @@ impl InsertRun {
             tags: run.tags.clone(),
             metadata: to_json(&run.metadata)?,
             idempotency: run.idempotency.clone(),
+            edits: run.edits.clone(),
             hook_sets,
             items,
         })
@@ -287,6 +290,9 @@ impl Write for InsertRun {
             return self.earlier(tx).await;
         }
         insert_tags(tx, Tagged::Runs, &tag_rows(self.tenant, id.as_bytes(), &self.tags)).await?;
+        if let Some(edits) = &self.edits {
+            interventions::insert(tx, id, edits).await?;
+        }
         let mut known = HookSets::default();
         let mut sets = Vec::with_capacity(self.hook_sets.len());
         for hooks in &self.hook_sets {

@@ -10,6 +10,7 @@ mod api_directions;
 mod api_encoders;
 mod api_experts;
 mod api_generate;
+mod api_interventions;
 mod api_lens;
 mod api_positions;
 mod api_projections;

@@ -93,7 +93,7 @@ pub fn capture(model: &Model, hooks: &[Hook], inputs: &[(&[u32], Rows)]) -> Resu
     let shapes = hooks.iter().map(|h| model.info().row_shape(h.site())).collect();
     let items: Vec<(usize, &Rows)> = inputs.iter().map(|(ids, rows)| (ids.len(), rows)).collect();
     let layout = PackLayout::new(hooks.into(), shapes, Dtype::Float32, &items);
-    let batch: Vec<Input<'_>> = inputs.iter().map(|(token_ids, rows)| Input { token_ids, rows }).collect();
+    let batch: Vec<Input<'_>> = inputs.iter().map(|(token_ids, rows)| Input { token_ids, rows, edits: None }).collect();
     let mut sink = Collected { values: vec![Vec::new(); layout.hooks.len()], layout: layout.clone(), next: (0, 0) };
     model.forward(&Batch { inputs: &batch, layout: &layout }, &mut sink, &|| false)?;
     assert_eq!(sink.next, (layout.hooks.len(), 0), "every hook was handed out");

@@ -357,5 +357,8 @@ fn file_metadata(cache: &crate::domain::Cache) -> Map<String, Value> {
     if let Some(completion) = &cache.completion {
         facts.insert("completion".to_owned(), json!(completion).to_string().into());
     }
+    if !cache.interventions.is_empty() {
+        facts.insert("interventions".to_owned(), json!(cache.interventions).to_string().into());
+    }
     facts
 }

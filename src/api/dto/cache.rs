@@ -18,7 +18,7 @@ use crate::domain::{BosDecision, Cache, CacheFilter, CachePatch, Code, Hook, Pos
     "hooks": [{"hook": "blocks.12.hook_resid_post", "shape": [576], "axes": ["d_model"], "dtype": "float32", "hf_hidden_states_index": 13}],
     "provenance": {
         "model_fingerprint": "d18fcfc1a1be850dc2dee03adf277d2a72baf4de46a48a9ede5add0976bdcc9e", "architecture": "llama",
-        "weights_dtype": "Q4_1+Q8_0+float32", "compute_dtype": "float32", "device": "cpu", "residuum_version": "0.1.0", "numerics_version": 1
+        "weights_dtype": "Q4_1+Q8_0+float32", "compute_dtype": "float32", "device": "cpu", "residuum_version": "0.1.0", "numerics_version": 1, "interventions": []
     },
     "reused": false, "n_nan": 0, "n_inf": 0,
     "content_hash": "5d41402abc4b2a76b9719d911017c5925d41402abc4b2a76b9719d911017c592", "n_bytes": 2304,
@@ -134,10 +134,12 @@ pub struct ProvenanceDto {
     pub residuum_version: String,
     /// Changes whenever the numbers of a forward pass may change.
     pub numerics_version: u32,
+    /// What was changed on the way, in order; names resolved, positions settled.
+    pub interventions: Vec<Map<String, Value>>,
 }
 
-impl From<Provenance> for ProvenanceDto {
-    fn from(p: Provenance) -> Self {
+impl ProvenanceDto {
+    fn new(p: Provenance, interventions: Vec<Map<String, Value>>) -> Self {
         let Provenance {
             model_fingerprint,
             architecture,
@@ -155,6 +157,7 @@ impl From<Provenance> for ProvenanceDto {
             device,
             residuum_version,
             numerics_version,
+            interventions,
         }
     }
 }
@@ -207,7 +210,7 @@ impl CacheDto {
             d_model: cache.d_model,
             positions: cache.capture.positions,
             hooks,
-            provenance: cache.provenance.into(),
+            provenance: ProvenanceDto::new(cache.provenance, cache.interventions),
             reused: cache.reused,
             n_nan: cache.stats.n_nan,
             n_inf: cache.stats.n_inf,

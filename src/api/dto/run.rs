@@ -10,7 +10,7 @@ use super::{
     generate::{CompletionDto, GenerateDto},
 };
 use crate::{
-    api::{error::ProblemDto, extract::Object, tensor::TensorDto},
+    api::{error::ProblemDto, extract::Object, interventions::InterventionDto, tensor::TensorDto},
     domain::{Code, Positions, PositionsRequest, Problem, Run, RunStatus, TenantId},
     engine::{Content, InputSpec, RunRequest, Truncate},
 };
@@ -46,6 +46,10 @@ pub struct CreateRun {
     /// Continue every input before it is captured.
     #[schema(value_type = Option<GenerateDto>)]
     pub generate: Option<Object<GenerateDto>>,
+    /// What to change on the way through the model, in order; also while it generates.
+    #[serde(default)]
+    #[schema(value_type = Vec<InterventionDto>)]
+    pub interventions: Vec<Object<InterventionDto>>,
     /// What to capture; the residual stream after every block at the final position if left out.
     #[serde(default)]
     #[schema(value_type = CaptureDto)]
@@ -213,6 +217,7 @@ impl CreateRun {
             model: self.model,
             inputs,
             generation: self.generate.map(|g| g.0.into_generation()).transpose()?,
+            interventions: None,
             capture: self.capture.0.into(),
             prepend_bos: self.prepend_bos,
             truncate: self.truncate,
@@ -458,7 +463,7 @@ pub struct RunEvent {
     "n_items": 1, "n_tokens": 3, "n_bytes": 2304, "items": [{
         "token_ids": [504, 414, 46682], "tokens": ["The", " E", "iffel"],
         "bos": {"requested": null, "present": false, "added": false, "token_id": 1}, "n_truncated": 0, "n_bytes": 2304,
-        "positions": 2, "hooks": [{"hook": "blocks.12.hook_resid_post", "shape": [576]}]
+        "interventions": [], "positions": 2, "hooks": [{"hook": "blocks.12.hook_resid_post", "shape": [576]}]
     }]
 }))]
 pub struct DryRun {
@@ -485,6 +490,8 @@ pub struct DryRunItem {
     pub n_truncated: u64,
     /// Bytes its capture would take.
     pub n_bytes: u64,
+    /// What would be changed, as the cache's provenance would say it.
+    pub interventions: Vec<Map<String, Value>>,
     /// Positions it would keep, as the cache would name them.
     #[schema(value_type = PositionsSchema)]
     pub positions: Positions,

@@ -206,6 +206,7 @@ fn run_request(tenant: TenantId, text: &str, model: &str, hook: Hook, position: 
         model: model.to_owned(),
         inputs: vec![input],
         generation: None,
+        interventions: None,
         capture: CaptureRequest {
             hooks: vec![hook.to_string()],
             layers: Layers::All,

@@ -127,6 +127,7 @@ pub(super) fn item(token_ids: &[u32], capture: Capture) -> NewItem {
         generation: None,
         unsettled: None,
         completion: None,
+        interventions: Vec::new(),
     }
 }
 
@@ -151,6 +152,7 @@ pub(super) fn run(items: Vec<NewItem>) -> NewRun {
         metadata: object(serde_json::json!({"who": "me"})),
         items,
         idempotency: None,
+        edits: None,
     }
 }
 
