@@ -80,7 +80,9 @@ impl<'de> Deserialize<'de> for TokensRequest {
             Value::String(s) if s == "prompt" => Ok(Self::Prompt),
             Value::String(s) if s == "generated" => Ok(Self::Generated),
             other => match serde_json::from_value::<PositionsRequest>(other).map_err(de::Error::custom)? {
-                named if named.is_mean() => Err(de::Error::custom("tokens are changed one by one: a mean is no position")),
+                named if named.is_mean() => {
+                    Err(de::Error::custom("tokens are changed one by one: a mean is no position"))
+                }
                 named => Ok(Self::At(named)),
             },
         }
@@ -255,7 +257,10 @@ mod tests {
         let list = Tokens::list(&[7, 2, 5]).unwrap();
         assert_eq!([2, 5, 7, 3].map(|p| list.place(p)), [Some(1), Some(2), Some(0), None]);
         assert_eq!(Tokens::list(&[1, 2, 1]), None);
-        assert_eq!([Tokens::All.place(4), Tokens::From(3).place(4), Tokens::From(3).place(2)], [Some(4), Some(1), None]);
+        assert_eq!(
+            [Tokens::All.place(4), Tokens::From(3).place(4), Tokens::From(3).place(2)],
+            [Some(4), Some(1), None]
+        );
         assert_eq!([Tokens::Before(3).place(2), Tokens::Before(3).place(3)], [Some(2), None]);
         assert_eq!([Tokens::All, Tokens::From(3), Tokens::Before(3), list].map(|t| t.count(5)), [5, 2, 3, 3]);
     }
@@ -269,7 +274,9 @@ mod tests {
         let table = Op::Replace { table: 0..6, n_rows: 2, n_keys: 0 };
         assert!(Edits::new(vec![edit(whole(), table.clone())], vec![1.0; 6]).is_ok());
         assert!(Edits::new(vec![edit(vec![vec![0..1, 2..4]], table)], vec![1.0; 6]).is_ok());
-        assert!(Edits::new(vec![edit(whole(), Op::Replace { table: 0..6, n_rows: 3, n_keys: 0 })], vec![1.0; 6]).is_err());
+        assert!(
+            Edits::new(vec![edit(whole(), Op::Replace { table: 0..6, n_rows: 3, n_keys: 0 })], vec![1.0; 6]).is_err()
+        );
     }
 
     #[test]

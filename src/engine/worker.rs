@@ -156,13 +156,7 @@ fn generate(
     }
 }
 
-fn run(
-    model: &Model,
-    inputs: &[JobInput],
-    header: PackHeader,
-    alive: &AtomicUsize,
-    store: &Store,
-) -> JobOutcome {
+fn run(model: &Model, inputs: &[JobInput], header: PackHeader, alive: &AtomicUsize, store: &Store) -> JobOutcome {
     let started = Instant::now();
     let layout: PackLayout = header.layout.clone();
     let mut sink = match store.begin_pack(header) {

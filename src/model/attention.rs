@@ -15,8 +15,8 @@ use super::{
         norm::Norm,
     },
     packing::{Packing, RowSet},
-    taps::Taps,
     sources::{LayerSources, load_norm},
+    taps::Taps,
     transformer::{Scratch, Stream, tapped_norm},
 };
 use crate::domain::Site;
@@ -66,12 +66,7 @@ impl Attention {
 
     /// Leaves in `scratch.attn_out` what attention adds to the residual stream, for the rows of `place.set`, and in
     /// `scratch.normed` what it received, for every token. Stops early when nothing behind was asked for.
-    pub fn forward(
-        &self,
-        place: &Place<'_>,
-        stream: &mut Stream<'_>,
-        taps: &mut Taps<'_>,
-    ) -> Result<(), ForwardError> {
+    pub fn forward(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
         self.receive(place, stream, taps)?;
         if taps.done() {
             return Ok(());
@@ -89,12 +84,7 @@ impl Attention {
     }
 
     /// The norm before: `scratch.normed` `[tokens, d_model]`.
-    fn receive(
-        &self,
-        place: &Place<'_>,
-        stream: &mut Stream<'_>,
-        taps: &mut Taps<'_>,
-    ) -> Result<(), ForwardError> {
+    fn receive(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
         let Scratch { normed, received, spare, .. } = &mut stream.scratch;
         normed.resize(stream.x.len(), 0.0);
         match &self.ln {
@@ -111,12 +101,7 @@ impl Attention {
     }
 
     /// Queries of the rows that go on, keys and values of every token.
-    fn project(
-        &self,
-        place: &Place<'_>,
-        stream: &mut Stream<'_>,
-        taps: &mut Taps<'_>,
-    ) -> Result<(), ForwardError> {
+    fn project(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
         let d = place.a.d_model;
         let packing = stream.packing;
         let Scratch { normed, gathered, q, k, v, .. } = &mut stream.scratch;
@@ -141,12 +126,7 @@ impl Attention {
     }
 
     /// QK-norm, clipping and rotary positions.
-    fn rotate(
-        &self,
-        place: &Place<'_>,
-        stream: &mut Stream<'_>,
-        taps: &mut Taps<'_>,
-    ) -> Result<(), ForwardError> {
+    fn rotate(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
         let a = place.a;
         let packing = stream.packing;
         let Scratch { q, k, v, spare, .. } = &mut stream.scratch;
@@ -173,12 +153,7 @@ impl Attention {
     }
 
     /// Scores, patterns and `scratch.z` `[rows, heads, d_head]`.
-    fn attend(
-        &self,
-        place: &Place<'_>,
-        stream: &mut Stream<'_>,
-        taps: &mut Taps<'_>,
-    ) -> Result<(), ForwardError> {
+    fn attend(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
         let a = place.a;
         let packing = stream.packing;
         let Stream { scratch: Scratch { q, k, v, z, gathered, .. }, history, key_biases, .. } = stream;
@@ -299,12 +274,7 @@ impl Attention {
     }
 
     /// Output projection, the norm after it, the residual multiplier: `scratch.attn_out` `[rows, d_model]`.
-    fn hand_out(
-        &self,
-        place: &Place<'_>,
-        stream: &mut Stream<'_>,
-        taps: &mut Taps<'_>,
-    ) -> Result<(), ForwardError> {
+    fn hand_out(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
         let (d, set) = (place.a.d_model, place.set);
         let Scratch { z, attn_out, gathered, spare, .. } = &mut stream.scratch;
         attn_out.resize(stream.packing.of(set).positions.len() * d, 0.0);

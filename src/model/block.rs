@@ -9,8 +9,8 @@ use super::{
     mlp::Mlp,
     ops::{elementwise, norm::Norm},
     packing::RowSet,
-    taps::Taps,
     sources::{LayerSources, load_norm},
+    taps::Taps,
     transformer::{Scratch, Stream, tapped_norm},
 };
 use crate::domain::{Hook, Site};

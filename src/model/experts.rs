@@ -12,8 +12,8 @@ use super::{
     error::LoadError,
     mlp::Dense,
     ops::{Linear, attention::softmax_rows, elementwise},
-    taps::Taps,
     sources::{ExpertSource, ExpertSources},
+    taps::Taps,
     transformer::Scratch,
 };
 use crate::domain::Site;
@@ -55,12 +55,7 @@ impl Sparse {
     }
 
     /// Leaves in `scratch.mlp_out` `[rows, d_model]` what the experts make of `scratch.mlp_in`.
-    pub fn forward(
-        &self,
-        place: &Place<'_>,
-        scratch: &mut Scratch,
-        taps: &mut Taps<'_>,
-    ) -> Result<(), ForwardError> {
+    pub fn forward(&self, place: &Place<'_>, scratch: &mut Scratch, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
         let (a, d) = (place.a, place.a.d_model);
         let routes = self.route(place, &scratch.mlp_in, taps)?;
         let Scratch { mlp_in, gathered, gate, up, spare, mlp_out, .. } = scratch;
@@ -91,7 +86,8 @@ impl Sparse {
         self.router.forward(x, &mut scores);
         taps.tap(place.hook(Site::RouterLogits), &mut scores, place.set)?;
         softmax_rows(&mut scores, n_experts);
-        let mut chosen: Vec<Choice> = scores.chunks_exact(n_experts).map(|p| Choice::of(p, top_k, renormalise)).collect();
+        let mut chosen: Vec<Choice> =
+            scores.chunks_exact(n_experts).map(|p| Choice::of(p, top_k, renormalise)).collect();
         let mut weights: Vec<f32> = chosen.iter().flat_map(|c| &c.weights).copied().collect();
         taps.tap(place.hook(Site::ExpertWeights), &mut weights, place.set)?;
         chosen.iter_mut().zip(weights.chunks_exact(top_k)).for_each(|(c, new)| c.weights.copy_from_slice(new));

@@ -9,8 +9,8 @@ use super::{
     experts::Sparse,
     ops::{Linear, activation::Activation, elementwise, norm::Norm},
     packing::RowSet,
-    taps::Taps,
     sources::{LayerSources, LinearSource, load_norm},
+    taps::Taps,
     transformer::{Scratch, Stream, tapped_norm},
 };
 use crate::domain::Site;
@@ -52,12 +52,7 @@ impl Mlp {
     }
 
     /// Leaves in `scratch.mlp_out` what the MLP adds to the residual stream, for the rows of `place.set`.
-    pub fn forward(
-        &self,
-        place: &Place<'_>,
-        stream: &mut Stream<'_>,
-        taps: &mut Taps<'_>,
-    ) -> Result<(), ForwardError> {
+    pub fn forward(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
         self.receive(place, stream, taps)?;
         stream.scratch.mlp_out.resize(stream.x.len(), 0.0);
         match &self.kind {
@@ -74,12 +69,7 @@ impl Mlp {
 
     /// What the MLP receives: `scratch.mlp_in` `[rows, d_model]`. A parallel MLP without a norm of its own receives
     /// what attention received.
-    fn receive(
-        &self,
-        place: &Place<'_>,
-        stream: &mut Stream<'_>,
-        taps: &mut Taps<'_>,
-    ) -> Result<(), ForwardError> {
+    fn receive(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
         let (d, set) = (place.a.d_model, place.set);
         let Scratch { normed, received, mlp_in, spare, .. } = &mut stream.scratch;
         let normed: &[f32] = received.as_ref().unwrap_or(normed);
@@ -99,12 +89,7 @@ impl Mlp {
     }
 
     /// The norm after the MLP and the residual multiplier, in `scratch.mlp_out`.
-    fn hand_out(
-        &self,
-        place: &Place<'_>,
-        stream: &mut Stream<'_>,
-        taps: &mut Taps<'_>,
-    ) -> Result<(), ForwardError> {
+    fn hand_out(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
         let set = place.set;
         let Scratch { mlp_out, gathered, spare, .. } = &mut stream.scratch;
         taps.tap(place.hook(Site::MlpRawOut), mlp_out, set)?;

@@ -9,9 +9,9 @@ use super::{
     history::KvCache,
     ops::{Linear, attention::KeyBiases, elementwise, norm::Norm},
     packing::{Packing, RowSet},
-    taps::Taps,
     rotary::{Rotary, Turn},
     sources::{Sources, load_norm},
+    taps::Taps,
     transform::Transform,
 };
 use crate::domain::{Hook, Site};
@@ -222,12 +222,7 @@ impl Transformer {
     }
 
     /// Token ids to the residual stream `[tokens, d_model]`.
-    fn embed(
-        &self,
-        batch: &Batch<'_>,
-        packing: &Packing,
-        taps: &mut Taps<'_>,
-    ) -> Result<Vec<f32>, ForwardError> {
+    fn embed(&self, batch: &Batch<'_>, packing: &Packing, taps: &mut Taps<'_>) -> Result<Vec<f32>, ForwardError> {
         let d = self.architecture.d_model;
         let mut x = self.embed_tokens(batch, packing)?;
         if let Some(scale) = self.architecture.embedding.scale {

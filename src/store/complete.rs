@@ -281,17 +281,20 @@ async fn insert_caches(tx: &mut Tx<'_>, caches: &[CacheRow<'_>]) -> Result<(), S
             "INSERT INTO caches (id, tenant_id, run_id, item_index, extent_id, hook_set_id, positions, model, text, \
                  token_ids, tokens, bos, completion, interventions, n_truncated, reused, metadata, label, created_at) ",
         );
-        query.push_values(rows, |mut row, (cache, hook_set, token_ids, json, [completion, interventions], n_truncated)| {
-            let [positions, tokens, bos, metadata] = json;
-            row.push_bind(cache.id.as_bytes().as_slice()).push_bind(cache.unit.tenant.0);
-            row.push_bind(cache.run.as_bytes().as_slice()).push_bind(cache.item_index);
-            row.push_bind(cache.extent).push_bind(hook_set).push_bind(positions);
-            row.push_bind(cache.unit.model.as_str()).push_bind(cache.item.text.as_deref());
-            row.push_bind(token_ids).push_bind(tokens).push_bind(bos).push_bind(completion);
-            row.push_bind(interventions).push_bind(n_truncated);
-            row.push_bind(cache.reused).push_bind(metadata).push_bind(cache.item.label.as_deref());
-            row.push_bind(created_at);
-        });
+        query.push_values(
+            rows,
+            |mut row, (cache, hook_set, token_ids, json, [completion, interventions], n_truncated)| {
+                let [positions, tokens, bos, metadata] = json;
+                row.push_bind(cache.id.as_bytes().as_slice()).push_bind(cache.unit.tenant.0);
+                row.push_bind(cache.run.as_bytes().as_slice()).push_bind(cache.item_index);
+                row.push_bind(cache.extent).push_bind(hook_set).push_bind(positions);
+                row.push_bind(cache.unit.model.as_str()).push_bind(cache.item.text.as_deref());
+                row.push_bind(token_ids).push_bind(tokens).push_bind(bos).push_bind(completion);
+                row.push_bind(interventions).push_bind(n_truncated);
+                row.push_bind(cache.reused).push_bind(metadata).push_bind(cache.item.label.as_deref());
+                row.push_bind(created_at);
+            },
+        );
         query.build().persistent(false).execute(&mut *tx.conn).await?;
     }
     let tags: Vec<TagRow<'_>> =

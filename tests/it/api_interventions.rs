@@ -105,7 +105,8 @@ async fn interventions_equal_those_in_pytorch_on_phi() {
 }
 
 async fn logits(app: &TestApp, interventions: Value) -> Vec<f32> {
-    let body = json!({"input": IDS, "interventions": interventions, "capture": {"hooks": ["logits"], "positions": "all"}});
+    let body =
+        json!({"input": IDS, "interventions": interventions, "capture": {"hooks": ["logits"], "positions": "all"}});
     let run = app.run(body).await;
     tensor(app, run["caches"][0].as_str().unwrap(), "logits").await
 }
@@ -257,7 +258,7 @@ async fn stored_directions_steer_and_the_receipt_names_them() {
     let app = TestApp::new().await;
     let values: Vec<f32> = (0..32).map(|i| (i as f32).cos()).collect();
     let made = app
-        .post("/v1/directions", &json!({"method": "upload", "name": "up", "hook": "resid_post", "vectors": {"1": values}}))
+        .post("/v1/directions", &json!({"method": "upload", "name": "up", "hook": "resid_post", "vectors": [{"layer": 1, "values": values}]}))
         .await;
     let made = if made.status == 201 {
         made.json()
@@ -280,7 +281,8 @@ async fn stored_directions_steer_and_the_receipt_names_them() {
 async fn a_run_is_carried_out_as_accepted_though_its_direction_is_gone_and_the_server_restarts() {
     let mut app = TestApp::new().await;
     let values = vec![0.25; 32];
-    let upload = json!({"method": "upload", "name": "up", "hook": "resid_post", "vectors": {"0": values}});
+    let upload =
+        json!({"method": "upload", "name": "up", "hook": "resid_post", "vectors": [{"layer": 0, "values": values}]});
     assert_eq!(app.post("/v1/directions", &upload).await.status, 201);
     let expected = logits(&app, json!([{"op": "add", "layers": [0], "vector": values}])).await;
     app.stop().await;
@@ -314,9 +316,14 @@ async fn a_run_is_carried_out_as_accepted_though_its_direction_is_gone_and_the_s
 #[tokio::test]
 async fn a_router_is_steered() {
     let app = TestApp::serving("mixtral/window").await;
+    let model = app.get("/v1/models/tiny").await.json();
+    let hooks = model["hooks"].as_array().unwrap();
+    let router = hooks.iter().find(|h| h["hook"] == "blocks.1.mlp.hook_router_logits").unwrap();
+    let mut push = vec![0.0; usize::try_from(router["shape"][1].as_u64().unwrap()).unwrap()];
+    push[2] = 100.0;
     let body = json!({
         "input": IDS,
-        "interventions": [{"op": "add", "hook": "mlp.hook_router_logits", "layers": [1], "vector": [0.0, 0.0, 100.0, 0.0]}],
+        "interventions": [{"op": "add", "hook": "mlp.hook_router_logits", "layers": [1], "vector": push}],
         "capture": {"hooks": ["mlp.hook_expert_indices"], "layers": [1], "positions": "all"}
     });
     let run = app.run(body).await;
@@ -351,35 +358,95 @@ async fn what_cannot_be_changed_is_refused_before_anything_runs() {
         (json!({"op": "scale"}), 400, "invalid_body", "/interventions/0/factor"),
         (json!({"op": "scale", "factor": 1e300}), 422, "invalid_value", "/interventions/0/factor"),
         (json!({"op": "add"}), 400, "invalid_body", "/interventions/0/direction"),
-        (json!({"op": "add", "vector": v32, "direction": {"vector": v32}}), 400, "invalid_body", "/interventions/0/direction"),
+        (
+            json!({"op": "add", "vector": v32, "direction": {"vector": v32}}),
+            400,
+            "invalid_body",
+            "/interventions/0/direction",
+        ),
         (json!({"op": "add", "vector": [1.0]}), 422, "shape_mismatch", "/interventions/0/vector"),
         (json!({"op": "add", "direction": {"vector": [1.0]}}), 422, "shape_mismatch", "/interventions/0/direction"),
-        (json!({"op": "add", "direction": {"direction": "nobody"}}), 422, "unknown_direction", "/interventions/0/direction/direction"),
+        (
+            json!({"op": "add", "direction": {"direction": "nobody"}}),
+            422,
+            "unknown_direction",
+            "/interventions/0/direction/direction",
+        ),
         (json!({"op": "project_out", "vector": vec![0.0; 32]}), 422, "invalid_value", "/interventions/0/direction"),
         (json!({"op": "zero", "hook": "nowhere"}), 422, "unknown_hook", "/interventions/0/hook"),
         (json!({"op": "zero", "layers": [3]}), 422, "layer_out_of_range", "/interventions/0/layers"),
-        (json!({"op": "zero", "hook": "blocks.1.hook_resid_post", "layers": [1]}), 400, "invalid_body", "/interventions/0/layers"),
+        (
+            json!({"op": "zero", "hook": "blocks.1.hook_resid_post", "layers": [1]}),
+            400,
+            "invalid_body",
+            "/interventions/0/layers",
+        ),
         (json!({"op": "zero", "positions": [8]}), 422, "position_out_of_range", "/interventions/0/positions"),
         (json!({"op": "zero", "positions": "mean"}), 400, "invalid_body", "/interventions/0/positions"),
         (json!({"op": "zero", "positions": "generated"}), 422, "invalid_value", "/interventions/0/positions"),
         (json!({"op": "zero", "heads": [0]}), 422, "invalid_value", "/interventions/0/heads"),
         (json!({"op": "zero", "hook": "attn.z", "heads": [4]}), 422, "invalid_value", "/interventions/0/heads/0"),
-        (json!({"op": "zero", "hook": "mlp.post", "neurons": [48]}), 422, "invalid_value", "/interventions/0/neurons/0"),
+        (
+            json!({"op": "zero", "hook": "mlp.post", "neurons": [48]}),
+            422,
+            "invalid_value",
+            "/interventions/0/neurons/0",
+        ),
         (json!({"op": "zero", "from": [0]}), 400, "invalid_body", "/interventions/0/from"),
         (json!({"op": "knockout", "hook": "attn.z"}), 422, "invalid_value", "/interventions/0/hook"),
         (json!({"op": "knockout", "to": [0], "positions": [0]}), 400, "invalid_body", "/interventions/0/positions"),
         (json!({"op": "add", "hook": "attn.pattern", "vector": [1.0]}), 422, "invalid_value", "/interventions/0/hook"),
         (json!({"op": "mean_ablate"}), 400, "invalid_body", "/interventions/0/caches"),
         (json!({"op": "mean_ablate", "caches": ["x"]}), 422, "unknown_cache", "/interventions/0/caches/0"),
-        (json!({"op": "mean_ablate", "hook": "attn.z", "caches": [last_only]}), 422, "hook_not_stored", "/interventions/0/caches/0"),
+        (
+            json!({"op": "mean_ablate", "hook": "attn.z", "caches": [last_only]}),
+            422,
+            "hook_not_stored",
+            "/interventions/0/caches/0",
+        ),
         (json!({"op": "patch"}), 400, "invalid_body", "/interventions/0/source"),
-        (json!({"op": "patch", "source": {"cache": last_only}}), 422, "position_out_of_range", "/interventions/0/source/positions"),
-        (json!({"op": "patch", "positions": [1, 2], "source": {"cache": last_only, "positions": [2, 2, 2]}}), 422, "shape_mismatch", "/interventions/0/positions"),
-        (json!({"op": "patch", "hook": "attn.z", "source": {"cache": last_only}}), 422, "hook_not_stored", "/interventions/0/source/cache"),
-        (json!({"op": "patch", "hook": "attn.z", "source": {"cache": last_only, "hook": "resid_post"}}), 422, "position_out_of_range", "/interventions/0/source/positions"),
-        (json!({"op": "patch", "hook": "attn.pattern", "source": {"cache": maps}}), 422, "shape_mismatch", "/interventions/0/positions"),
-        (json!({"op": "patch", "hook": "attn.pattern", "source": {"cache": last_only, "hook": "resid_post"}}), 422, "shape_mismatch", "/interventions/0/source/hook"),
-        (json!({"op": "patch", "positions": {"special": true}, "source": {"cache": last_only}}), 400, "invalid_body", "/interventions/0/source/positions"),
+        (
+            json!({"op": "patch", "source": {"cache": last_only}}),
+            422,
+            "position_out_of_range",
+            "/interventions/0/source/positions",
+        ),
+        (
+            json!({"op": "patch", "positions": [1, 2], "source": {"cache": last_only, "positions": [-1, -1, -1]}}),
+            422,
+            "shape_mismatch",
+            "/interventions/0/positions",
+        ),
+        (
+            json!({"op": "patch", "hook": "attn.z", "source": {"cache": last_only}}),
+            422,
+            "hook_not_stored",
+            "/interventions/0/source/cache",
+        ),
+        (
+            json!({"op": "patch", "hook": "attn.z", "source": {"cache": last_only, "hook": "resid_post"}}),
+            422,
+            "position_out_of_range",
+            "/interventions/0/source/positions",
+        ),
+        (
+            json!({"op": "patch", "hook": "attn.pattern", "source": {"cache": maps}}),
+            422,
+            "shape_mismatch",
+            "/interventions/0/positions",
+        ),
+        (
+            json!({"op": "patch", "hook": "attn.pattern", "source": {"cache": last_only, "hook": "resid_post"}}),
+            422,
+            "shape_mismatch",
+            "/interventions/0/source/hook",
+        ),
+        (
+            json!({"op": "patch", "positions": {"special": true}, "source": {"cache": last_only}}),
+            400,
+            "invalid_body",
+            "/interventions/0/source/positions",
+        ),
         (json!({"op": "set", "value": "high"}), 400, "invalid_body", "/interventions/0/value"),
     ];
     for (intervention, status, code, pointer) in cases {

@@ -115,7 +115,8 @@ fn indices(named: &[i64], n: usize, field: &str) -> Result<Vec<usize>, Problem> 
     }
     let mut found = Vec::with_capacity(named.len());
     for (i, index) in named.iter().enumerate() {
-        let from_start = if *index < 0 { i64::try_from(n).ok().and_then(|n| n.checked_add(*index)) } else { Some(*index) };
+        let from_start =
+            if *index < 0 { i64::try_from(n).ok().and_then(|n| n.checked_add(*index)) } else { Some(*index) };
         let at = from_start.and_then(|index| usize::try_from(index).ok()).filter(|at| *at < n);
         let at = at.ok_or_else(|| refuse(i, format!("{index} does not exist: there are {n} {field}")))?;
         if found.contains(&at) {

@@ -55,7 +55,8 @@ pub async fn resolve(
         let reader = Reader { state, tenant, info, dto: &dto };
         reader.read(i, &pointer, &mut made).await.map_err(|p| p.under(&pointer))?;
         if made.numbers.len() > MAX_NUMBERS {
-            let detail = format!("the interventions take more than {MAX_NUMBERS} numbers; patch fewer layers or positions");
+            let detail =
+                format!("the interventions take more than {MAX_NUMBERS} numbers; patch fewer layers or positions");
             return Err(Problem::at(Code::ResultTooLarge, pointer, detail));
         }
     }
@@ -114,7 +115,8 @@ impl Reader<'_> {
             }
             OpName::Add | OpName::ProjectOut | OpName::Set => {
                 let vectors = self.vectors(&hooks, &part).await?;
-                let strength = if dto.op == OpName::Add { finite(dto.strength.or(Some(1.0)), "strength")? } else { 1.0 };
+                let strength =
+                    if dto.op == OpName::Add { finite(dto.strength.or(Some(1.0)), "strength")? } else { 1.0 };
                 let mut edits = Vec::with_capacity(hooks.len());
                 for (hook, vector) in hooks.iter().zip(vectors) {
                     let (parts, op) = self.vector_op(&part, vector, strength, made)?;
@@ -168,7 +170,8 @@ impl Reader<'_> {
         let layers = self.dto.layers.clone().unwrap_or_default();
         let full = matches!(name.parse::<HookName>(), Ok(HookName::Full(_)));
         if full && self.dto.layers.is_some() {
-            let detail = format!("`{}` names its layer itself; leave out layers or the layer in the name", shown(&name));
+            let detail =
+                format!("`{}` names its layer itself; leave out layers or the layer in the name", shown(&name));
             return Err(Problem::at(Code::InvalidBody, "/layers", detail));
         }
         let request = CaptureRequest { hooks: vec![name], layers, ..CaptureRequest::default() };
@@ -234,7 +237,8 @@ impl Reader<'_> {
             (Some(vector), _) => Some((vector.clone(), "/vector")),
             (None, Some(value)) => {
                 let vector = serde_json::from_value(value.clone());
-                let wrong = |_| Problem::at(Code::InvalidBody, "/value", "value must be a number or an array of numbers");
+                let wrong =
+                    |_| Problem::at(Code::InvalidBody, "/value", "value must be a number or an array of numbers");
                 Some((vector.map_err(wrong)?, "/value"))
             }
             (None, None) => None,
@@ -288,11 +292,14 @@ impl Reader<'_> {
         }
         vector.iter_mut().for_each(|x| *x *= strength);
         let span = made.keep(&vector);
-        Ok((parts, match self.dto.op {
-            OpName::Add => Op::Add { vector: span },
-            OpName::ProjectOut => Op::ProjectOut { direction: span },
-            _ => Op::Set { vector: span },
-        }))
+        Ok((
+            parts,
+            match self.dto.op {
+                OpName::Add => Op::Add { vector: span },
+                OpName::ProjectOut => Op::ProjectOut { direction: span },
+                _ => Op::Set { vector: span },
+            },
+        ))
     }
 
     /// The mean over everything that the caches stored at each hook, and how many caches there are.
@@ -306,10 +313,15 @@ impl Reader<'_> {
         let mut means = Vec::with_capacity(hooks.len());
         for hook in hooks {
             let rows = chosen.rows(store, *hook, &RowsOf::Positions)?;
-            let mean = self.state.analyse(move || Ok(Prepared::new(rows, Preparation::default())?.column_means()?)).await?;
+            let mean =
+                self.state.analyse(move || Ok(Prepared::new(rows, Preparation::default())?.column_means()?)).await?;
             check_width(mean.len(), self.info, *hook, "/caches")?;
             if mean.iter().any(|x| !x.is_finite()) {
-                return Err(Problem::at(Code::InvalidValue, "/caches", format!("{hook} holds NaN or infinity in a cache")));
+                return Err(Problem::at(
+                    Code::InvalidValue,
+                    "/caches",
+                    format!("{hook} holds NaN or infinity in a cache"),
+                ));
             }
             #[expect(clippy::cast_possible_truncation, reason = "the activations are float32")]
             means.push(mean.into_iter().map(|x| x as f32).collect());
@@ -432,9 +444,7 @@ fn source_hooks(source: &PatchSource, hooks: &[Hook]) -> Result<Vec<Hook>, Probl
         (true, Some(layer)) => Ok(Hook::block(site, layer)),
         (false, _) if source.layer.is_none() => Ok(Hook::global(site)),
         (true, None) => Err(Problem::at(Code::InvalidBody, "/source/layer", "say which layer of the source")),
-        (false, _) => {
-            Err(Problem::at(Code::InvalidBody, "/source/layer", format!("`{}` has no layer", site.name())))
-        }
+        (false, _) => Err(Problem::at(Code::InvalidBody, "/source/layer", format!("`{}` has no layer", site.name()))),
     };
     hooks.iter().map(own).collect()
 }
