@@ -10,6 +10,7 @@ mod directions;
 mod directions_ref;
 mod dto;
 mod error;
+mod experiments;
 mod extract;
 mod interventions;
 mod models;
@@ -76,6 +77,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(projections::project))
         .routes(routes!(statistics::summarise))
         .routes(routes!(search::search))
+        .routes(routes!(experiments::patching::patch_activations))
         .routes(routes!(models::list_models))
         .routes(routes!(models::get_model))
         .routes(routes!(models::tokenize))

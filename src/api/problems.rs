@@ -127,6 +127,12 @@ problems! {
         UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, EmptyInput, TooManyTokens, ShapeMismatch, InvalidValue,
         QueueFull, Internal, BlobDamaged, WorkerFailed, Unavailable, StoreFull,
     ];
+    /// Patching activations.
+    PatchingProblems = [
+        InvalidJson, InvalidBody, InvalidQuery, NotAcceptable, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownModel,
+        UnknownHook, LayerOutOfRange, PositionOutOfRange, NotReadable, EmptyInput, TokenOutOfVocabulary, TooManyTokens, NoBosToken,
+        ShapeMismatch, InvalidValue, QueueFull, Internal, WorkerFailed, Unavailable,
+    ];
     /// Reading a model.
     ModelProblems = [InvalidQuery, ModelNotFound];
     /// Anything with nothing but a query to refuse.

@@ -3,9 +3,11 @@
 //! The only place that knows both the model and the store. A run is accepted when its rows are durable; from then on
 //! it survives the client and the server. [`Engine`] is a cheap handle; the scheduler behind it owns the work.
 
+mod errands;
 mod generation;
 mod interventions;
 mod keys;
+mod patching;
 mod positions;
 mod progress;
 mod queue;
@@ -25,13 +27,14 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, Semaphore, watch},
+    sync::{Notify, Semaphore, mpsc, watch},
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 pub use interventions::{Asked, Interventions};
+pub use patching::{Metric, Sweep, SweepCell, Swept, sweeps};
 pub use registry::{ModelState, Registry};
 pub use request::{Content, InputSpec, Prepared, RunRequest, Truncate, item_shapes};
 
@@ -40,6 +43,7 @@ use crate::{
     model::{LoadError, LoadOptions, Model},
     store::{Inserted, Store},
 };
+use errands::Errand;
 use progress::Progress;
 use queue::{BatchKey, Queue, Unit};
 use request::item_bytes;
@@ -102,6 +106,7 @@ pub struct Engine {
 struct Tasks {
     scheduler: JoinHandle<()>,
     generator: JoinHandle<()>,
+    errands: JoinHandle<()>,
     worker: std::thread::JoinHandle<()>,
 }
 
@@ -119,6 +124,9 @@ struct Inner {
     progress: Progress,
     speed: Speed,
     draining: CancellationToken,
+    errands: mpsc::Sender<Errand>,
+    /// Places for experiments.
+    experiments: Semaphore,
 }
 
 impl Inner {
@@ -179,6 +187,7 @@ impl Engine {
     /// When the worker thread cannot be started.
     pub fn start(store: Store, names: Vec<String>, limits: Limits) -> std::io::Result<Self> {
         let (worker, thread) = WorkerHandle::spawn("worker-cpu", store.clone())?;
+        let (errands, waiting) = mpsc::channel(1);
         let inner = Arc::new(Inner {
             store,
             models: Registry::new(names),
@@ -192,11 +201,14 @@ impl Engine {
             progress: Progress::default(),
             speed: Speed::new(),
             draining: CancellationToken::new(),
+            errands,
+            experiments: Semaphore::new(patching::AT_ONCE),
         });
         let slots = Arc::new(Semaphore::new(scheduler::PIPELINE));
         let scheduler = tokio::spawn(scheduler::run(Arc::clone(&inner), worker.clone(), Arc::clone(&slots)));
-        let generator = tokio::spawn(generation::run(Arc::clone(&inner), worker, slots));
-        let tasks = Arc::new(Mutex::new(Some(Tasks { scheduler, generator, worker: thread })));
+        let generator = tokio::spawn(generation::run(Arc::clone(&inner), worker.clone(), Arc::clone(&slots)));
+        let errands = tokio::spawn(errands::run(inner.draining.clone(), worker, slots, waiting));
+        let tasks = Arc::new(Mutex::new(Some(Tasks { scheduler, generator, errands, worker: thread })));
         Ok(Self { inner, tasks })
     }
 
@@ -502,14 +514,15 @@ impl Engine {
     pub async fn drain(&self) {
         self.inner.draining.cancel();
         let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Tasks { scheduler, generator, worker }) = tasks else { return };
-        if scheduler.await.is_err() || generator.await.is_err() {
+        let Some(Tasks { scheduler, generator, errands, worker }) = tasks else { return };
+        let ended = [scheduler.await, generator.await, errands.await];
+        if ended.iter().any(Result::is_err) {
             tracing::error!("the scheduler had panicked");
         }
         while !self.inner.in_flight().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        // Scheduler and generator held the last handles to the worker, so its thread ends by itself.
+        // The tasks held the last handles to the worker, so its thread ends by itself.
         let _ = tokio::task::spawn_blocking(move || worker.join()).await;
     }
 }

@@ -29,6 +29,8 @@ pub enum Job {
     Capture(Box<CaptureJob>),
     /// Steps of a generation.
     Generate(GenerateJob),
+    /// Anything else that is to have the device for a short while; it says by itself what came of it.
+    Errand(Box<dyn FnOnce() + Send>),
 }
 
 /// One batch to capture.
@@ -111,6 +113,8 @@ impl WorkerHandle {
                         let outcome = guarded(|| generate(&model, sequences, slice, &*cancelled));
                         let _ = done.send(outcome.unwrap_or_else(Err));
                     }
+                    // Whoever waits for it learns of a panic by what it never hears.
+                    Job::Errand(work) => drop(guarded(work)),
                 }
             }
         })?;

@@ -24,6 +24,7 @@ mod mlp;
 pub mod ops;
 mod outlet;
 mod packing;
+pub mod patching;
 mod readout;
 mod recorder;
 mod rope;

@@ -167,16 +167,30 @@ impl Transformer {
         taps: &mut Taps<'_>,
         cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), ForwardError> {
+        let x = self.embed(batch, packing, taps)?;
+        self.go_on(0, x, packing, history, taps, cancelled)
+    }
+
+    /// As [`Self::forward`], from block `first` on, whose input is `x` `[tokens, d_model]`.
+    pub fn go_on<'a>(
+        &self,
+        first: usize,
+        x: Vec<f32>,
+        packing: &'a Packing,
+        history: Option<&'a mut [KvCache]>,
+        taps: &mut Taps<'_>,
+        cancelled: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), ForwardError> {
         let mut stream = Stream {
             packing,
-            x: self.embed(batch, packing, taps)?,
+            x,
             set: RowSet::All,
             turns: self.rotaries.iter().map(|r| r.turn(&packing.lengths)).collect(),
             history,
             key_biases: self.key_biases(&packing.lengths),
             scratch: Scratch::default(),
         };
-        for (l, block) in self.blocks.iter().enumerate() {
+        for (l, block) in self.blocks.iter().enumerate().skip(first) {
             if cancelled() {
                 return Err(ForwardError::Cancelled);
             }

@@ -12,6 +12,7 @@ mod api_experts;
 mod api_generate;
 mod api_interventions;
 mod api_lens;
+mod api_patching;
 mod api_positions;
 mod api_projections;
 mod api_runs;
