@@ -69,8 +69,8 @@ def main():
         "sweep": {"hook": "resid_pre", "positions": "each"},
     }
     ours, theirs = [], []
-    with temporary_server(str(args.binary), [f"bench={args.gguf}"]) as url:
-        client = Client(url)
+    with temporary_server(str(args.binary), [f"bench={args.gguf}"]) as server:
+        client = Client(server.url)
         for _ in range(args.rounds):
             started = time.perf_counter()
             found = client.call("POST", "/v1/experiments/patching", body).json()
