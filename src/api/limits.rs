@@ -268,14 +268,17 @@ mod tests {
     #[test]
     fn waits_are_read_from_the_query() {
         assert_eq!(wait_of(Some("include=values&wait=2.5")), Duration::from_millis(2500));
-        for none in [None, Some(""), Some("wait=x"), Some("wait=-1"), Some("wait=NaN"), Some("wait=inf"), Some("wait=601")] {
+        for none in
+            [None, Some(""), Some("wait=x"), Some("wait=-1"), Some("wait=NaN"), Some("wait=inf"), Some("wait=601")]
+        {
             assert_eq!(wait_of(none), Duration::ZERO, "{none:?}");
         }
     }
 
     #[test]
     fn only_plain_bodies_are_taken() {
-        let headers = |value: &'static str| HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static(value))]);
+        let headers =
+            |value: &'static str| HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static(value))]);
         assert!(!is_coded(&HeaderMap::new()) && !is_coded(&headers("Identity")));
         assert!(is_coded(&headers("gzip")) && is_coded(&headers("identity, gzip")));
     }

@@ -11,7 +11,8 @@ use utoipa::openapi::{
 };
 
 use super::{
-    access, caches::lens::LensValues,
+    access,
+    caches::lens::LensValues,
     dto::{direction::IncludeVectors, run::Include},
     problems, routes,
     tensor::{DtypeParam, Encoding, Format},

@@ -11,12 +11,13 @@ use super::error::ProblemDto;
 use crate::domain::{
     Code,
     Code::{
-        ApiKeyInvalid, ApiKeyRequired, BlobDamaged, BodyTooLarge, CacheNotFound, CannotGenerate, ChatTemplateFailed, Conflict, DirectionNotFound,
-        EmptyInput, HeadersTooLarge, HookNotInCache, HookNotStored, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor,
-        InvalidHeader, InvalidJson, InvalidQuery, InvalidValue, LayerNotInCache, LayerOutOfRange, ModelNotFound,
-        NoBosToken, NoChatTemplate, NotAcceptable, NotReadable, PositionOutOfRange, QueueFull, RangeNotSatisfiable,
-        RequestTimeout, ResultTooLarge, RunNotFound, ScopeMissing, ShapeMismatch, StoreFull, TextNotFound, TimedOut,
-        TokenOutOfVocabulary, TooManyItems, TooManyRunTokens, TooManyTokens, Unavailable, UnknownCache, UnknownDirection, UnknownHook, UnknownModel, UnsupportedMediaType,
+        ApiKeyInvalid, ApiKeyRequired, BlobDamaged, BodyTooLarge, CacheNotFound, CannotGenerate, ChatTemplateFailed,
+        Conflict, DirectionNotFound, EmptyInput, HeadersTooLarge, HookNotInCache, HookNotStored, IdempotencyKeyReused,
+        Internal, InvalidBody, InvalidCursor, InvalidHeader, InvalidJson, InvalidQuery, InvalidValue, LayerNotInCache,
+        LayerOutOfRange, ModelNotFound, NoBosToken, NoChatTemplate, NotAcceptable, NotReadable, PositionOutOfRange,
+        QueueFull, RangeNotSatisfiable, RequestTimeout, ResultTooLarge, RunNotFound, ScopeMissing, ShapeMismatch,
+        StoreFull, TextNotFound, TimedOut, TokenOutOfVocabulary, TooManyItems, TooManyRunTokens, TooManyTokens,
+        Unavailable, UnknownCache, UnknownDirection, UnknownHook, UnknownModel, UnsupportedMediaType,
         VectorNotInDirection, WorkerFailed,
     },
 };

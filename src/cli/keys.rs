@@ -68,10 +68,7 @@ impl Keys {
 }
 
 /// Does `work` on the keys of a data folder that has some index.
-fn with_keys<T>(
-    data_dir: &Path,
-    work: impl AsyncFnOnce(&mut KeyStore) -> Result<T, StoreError>,
-) -> Result<T, String> {
+fn with_keys<T>(data_dir: &Path, work: impl AsyncFnOnce(&mut KeyStore) -> Result<T, StoreError>) -> Result<T, String> {
     let done = runtime(1)?.block_on(async {
         let mut keys = KeyStore::open(data_dir).await?;
         let done = work(&mut keys).await;
@@ -110,7 +107,14 @@ fn list(data_dir: &Path, as_json: bool) -> Result<(), String> {
             println!("{}", to_json(key));
         } else {
             let used = key.last_used_at.map_or_else(|| "never used".to_owned(), |at| format!("last used {at:.0}"));
-            println!("{} {:<8} `{}`: {}; made {:.0}, {used}", key.id, state(key), key.name, description(key), key.created_at);
+            println!(
+                "{} {:<8} `{}`: {}; made {:.0}, {used}",
+                key.id,
+                state(key),
+                key.name,
+                description(key),
+                key.created_at
+            );
         }
     }
     if keys.is_empty() && !as_json {
@@ -139,7 +143,12 @@ fn revoke(data_dir: &Path, id: KeyId) -> Result<(), String> {
 fn reopen(data_dir: &Path) -> Result<(), String> {
     let active = with_keys(data_dir, async |keys| keys.forget_all().await)?;
     if let Some(key) = active.first() {
-        return Err(format!("{} keys are active, {} `{}` among them: revoke them first", active.len(), key.id, key.name));
+        return Err(format!(
+            "{} keys are active, {} `{}` among them: revoke them first",
+            active.len(),
+            key.id,
+            key.name
+        ));
     }
     println!("all keys are forgotten; a running server still asks for one, and none does from its next start");
     Ok(())

@@ -88,7 +88,9 @@ impl FromStr for KeyId {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, String> {
-        unhex(s).map(Self).ok_or_else(|| "the id of a key is 12 hexadecimal digits; `residuum keys list` shows them".to_owned())
+        unhex(s)
+            .map(Self)
+            .ok_or_else(|| "the id of a key is 12 hexadecimal digits; `residuum keys list` shows them".to_owned())
     }
 }
 

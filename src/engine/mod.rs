@@ -301,9 +301,9 @@ impl Engine {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.as_ref().is_some_and(|t| {
-            !t.scheduler.is_finished() && !t.generator.is_finished() && !t.worker.is_finished()
-        })
+        tasks
+            .as_ref()
+            .is_some_and(|t| !t.scheduler.is_finished() && !t.generator.is_finished() && !t.worker.is_finished())
     }
 
     /// Cancelled once the server drains: whoever waits for a run gives up then.

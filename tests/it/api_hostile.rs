@@ -25,7 +25,8 @@ impl Target {
         let runtime = Runtime::new().unwrap();
         let (app, run, cache, layer) = runtime.block_on(async {
             let app = TestApp::new().await;
-            let run = app.run(json!({"input": ["the cat", "a dog"], "capture": {"positions": "all"}, "tags": ["t"]})).await;
+            let run =
+                app.run(json!({"input": ["the cat", "a dog"], "capture": {"positions": "all"}, "tags": ["t"]})).await;
             let cache = run["caches"][0].as_str().unwrap().to_owned();
             let layer = app.get(&format!("/v1/caches/{cache}/layers/1?format=raw")).await.body.to_vec();
             (app, run["id"].as_str().unwrap().to_owned(), cache, layer)
@@ -108,16 +109,15 @@ fn check(answer: &Answer, what: &str) {
 #[test]
 fn paths_take_any_text() {
     let target = Target::new();
-    let routes: Vec<(Method, &str)> = operations()
-        .filter(|(_, path, _)| path.contains('{'))
-        .map(|(method, path, _)| (method, path))
-        .collect();
+    let routes: Vec<(Method, &str)> =
+        operations().filter(|(_, path, _)| path.contains('{')).map(|(method, path, _)| (method, path)).collect();
     run(&(hostile(), proptest::sample::select(routes)), 600, |(text, (method, path))| {
         let own = if path.starts_with("/v1/runs/") { &target.run } else { &target.cache };
         let body = if method == Method::GET { Value::Null } else { json!({}) };
         // each parameter in turn, the others as they should be; a run or cache is not touched by its own id
         for parameter in ["{id}", "{layer}", "{hook}", "{direction}"] {
-            if !path.contains(parameter) || (method != Method::GET && parameter != "{id}" && parameter != "{direction}") {
+            if !path.contains(parameter) || (method != Method::GET && parameter != "{id}" && parameter != "{direction}")
+            {
                 continue;
             }
             let with = path.replace(parameter, &encoded(&text)).replace("{id}", own).replace("{layer}", "1");
@@ -218,9 +218,17 @@ fn names_in_bodies_take_any_text() {
             ("/v1/runs", with_model(json!({"input": "a", "capture": {"hooks": [text]}}))),
             ("/v1/runs", with_model(json!({"input": "a", "capture": {"positions": {"text": text}}}))),
             ("/v1/tokenize", with_model(json!({"messages": [{"role": text, "content": text}]}))),
-            ("/v1/tokenize", with_model(json!({"messages": [{"role": "user", "content": "a"}], "template_kwargs": {text.clone(): text}}))),
+            (
+                "/v1/tokenize",
+                with_model(
+                    json!({"messages": [{"role": "user", "content": "a"}], "template_kwargs": {text.clone(): text}}),
+                ),
+            ),
             ("/v1/comparisons", json!({"mode": "pairs", "a": [text], "b": [text]})),
-            ("/v1/comparisons", json!({"mode": "matrix", "caches": {"tags": [text], "label": text, "metadata": {text.clone(): text}}})),
+            (
+                "/v1/comparisons",
+                json!({"mode": "matrix", "caches": {"tags": [text], "label": text, "metadata": {text.clone(): text}}}),
+            ),
             ("/v1/search", json!({"query": {"direction": text}, "layer": 1})),
             ("/v1/directions", json!({"method": "pca", "name": text, "caches": [text]})),
         ];

@@ -106,7 +106,8 @@ async fn ids_of_another_tenant_name_nothing_on_any_route() {
     }
     assert!(walked.len() >= 16 && walked.contains("followRun") && walked.contains("getDirectionVector"), "{walked:?}");
     // none of it did anything
-    for uri in [format!("/v1/runs/{}", n.run), format!("/v1/caches/{}", n.caches[0]), "/v1/directions/hers".to_owned()] {
+    for uri in [format!("/v1/runs/{}", n.run), format!("/v1/caches/{}", n.caches[0]), "/v1/directions/hers".to_owned()]
+    {
         let mine = n.ask(&n.alice, Method::GET, &uri, &Value::Null).await.json();
         assert!(mine["metadata"].get("seen").is_none(), "{mine:#}");
     }
@@ -125,7 +126,12 @@ fn questions(n: &Neighbours) -> Vec<(&'static str, &'static str, Value, &'static
         ("compareCaches", "/v1/comparisons", json!({"mode": "matrix", "caches": {"tags": ["hers"]}}), "empty_input"),
         ("describeActivations", "/v1/statistics", json!({"caches": caches}), "unknown_cache"),
         ("describeActivations", "/v1/statistics", json!({"caches": {"run": n.run}}), "empty_input"),
-        ("projectCaches", "/v1/projections", json!({"caches": caches, "directions": [{"vector": vector}]}), "unknown_cache"),
+        (
+            "projectCaches",
+            "/v1/projections",
+            json!({"caches": caches, "directions": [{"vector": vector}]}),
+            "unknown_cache",
+        ),
         ("search", "/v1/search", json!({"query": {"cache": one}, "layer": 1}), "unknown_cache"),
         ("search", "/v1/search", json!({"query": {"direction": "hers"}, "layer": 1}), "unknown_direction"),
         ("search", "/v1/search", json!({"query": {"direction": n.direction[0]}, "layer": 1}), "unknown_direction"),

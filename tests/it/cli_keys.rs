@@ -31,7 +31,8 @@ fn listed(data_dir: &Path) -> Vec<Value> {
 async fn keys_are_made_listed_and_revoked_while_the_server_runs() {
     let app = TestApp::attentive().await;
     let dir = app.data_dir();
-    let (ok, key, err) = keys(dir, &["create", "--name", "Ann's laptop", "--scope", "write,metrics", "--expires", "90d"]);
+    let (ok, key, err) =
+        keys(dir, &["create", "--name", "Ann's laptop", "--scope", "write,metrics", "--expires", "90d"]);
     assert!(ok, "{err}");
     assert!(err.contains("tenant default, scope write+metrics, expires 2") && !err.contains(key.trim()), "{err}");
     let authorization = format!("Bearer {}", key.trim());
@@ -42,10 +43,16 @@ async fn keys_are_made_listed_and_revoked_while_the_server_runs() {
     let all = listed(dir);
     assert_eq!(all.len(), 2);
     assert_eq!((&all[0]["name"], &all[0]["scopes"]), (&json!("Ann's laptop"), &json!(["write", "metrics"])));
-    assert_eq!((&all[1]["tenant"], &all[1]["expires_at"], &all[1]["state"]), (&json!("lab-2"), &Value::Null, &json!("active")));
+    assert_eq!(
+        (&all[1]["tenant"], &all[1]["expires_at"], &all[1]["state"]),
+        (&json!("lab-2"), &Value::Null, &json!("active"))
+    );
     let secret = |key: &str| key.trim().rsplit('_').next().unwrap().to_owned();
     let (_, text, _) = keys(dir, &["list"]);
-    assert!(text.contains("Ann's laptop") && !text.contains(&secret(&key)) && !text.contains(&secret(&other)), "{text}");
+    assert!(
+        text.contains("Ann's laptop") && !text.contains(&secret(&key)) && !text.contains(&secret(&other)),
+        "{text}"
+    );
     // nor does the index have it
     for file in ["index.sqlite", "index.sqlite-wal"] {
         let bytes = std::fs::read(dir.join(file)).unwrap();

@@ -16,7 +16,8 @@ async fn another_handle_records_keys_and_the_store_sees_them() {
     assert_eq!(f.store.keys().await.unwrap(), []);
     let mut keys = KeyStore::open(f.dir.path()).await.unwrap();
     let first = new("default", &[Scope::Read, Scope::Metrics]);
-    let second = NewKey { expires_at: Some(Timestamp::from_second(4_000_000_000).unwrap()), ..new("lab", &[Scope::Write]) };
+    let second =
+        NewKey { expires_at: Some(Timestamp::from_second(4_000_000_000).unwrap()), ..new("lab", &[Scope::Write]) };
     let (a, b) = (keys.create(&first).await.unwrap(), keys.create(&second).await.unwrap());
     assert_eq!((a.tenant, a.secret_hash, a.scopes.as_slice()), (T, first.key.secret_hash(), first.scopes.as_slice()));
     assert_ne!(b.tenant, T);
@@ -45,7 +46,7 @@ async fn keys_are_forgotten_only_when_none_opens_anything() {
     let over = NewKey { expires_at: Some(Timestamp::from_second(1).unwrap()), ..new("default", &[Scope::Read]) };
     keys.create(&over).await.unwrap();
     let active = keys.create(&new("default", &[Scope::Read])).await.unwrap();
-    assert_eq!(keys.forget_all().await.unwrap(), [active.clone()]);
+    assert_eq!(keys.forget_all().await.unwrap(), std::slice::from_ref(&active));
     assert_eq!(keys.list().await.unwrap().len(), 2);
     keys.revoke(active.id).await.unwrap();
     assert_eq!(keys.forget_all().await.unwrap(), []);
@@ -59,7 +60,8 @@ async fn an_older_index_is_brought_up_to_date_only_where_the_folder_is_free() {
     for statement in ["DROP TABLE api_keys", "DROP TABLE tenants", "DELETE FROM _sqlx_migrations WHERE version >= 5"] {
         sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut conn).await.unwrap();
     }
-    let newest: i64 = sqlx::query("SELECT max(version) FROM _sqlx_migrations").fetch_one(&mut conn).await.unwrap().get(0);
+    let newest: i64 =
+        sqlx::query("SELECT max(version) FROM _sqlx_migrations").fetch_one(&mut conn).await.unwrap().get(0);
     assert!(newest < 5);
     drop(conn);
     let refused = KeyStore::open_or_make(f.dir.path()).await.map(|_| ());
