@@ -171,6 +171,11 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()> + Send + 'stat
         loaded = &mut load => Some(loaded.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))),
         () = &mut stop => None,
     };
+    if loaded.is_none() {
+        // what it has of the engine goes with it, so that the folder is free when this returns
+        load.abort();
+        drop(load.await);
+    }
     if let Some(Ok(())) = loaded {
         tracing::info!(%address, "ready");
         stop.await;
