@@ -6,7 +6,8 @@ use axum::Router;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
-    api::{self, ApiConfig, ApiState},
+    api::{self, ApiConfig, ApiState, KeyRing},
+    connections::{self, ConnectionLimits},
     engine::{Engine, Limits, ModelSource},
     model::{LoadError, LoadOptions},
     store::{Store, StoreError},
@@ -28,6 +29,10 @@ pub struct Config {
     pub limits: Limits,
     /// The HTTP side.
     pub api: ApiConfig,
+    /// How connections are held to their pace.
+    pub connections: ConnectionLimits,
+    /// Listen beyond loopback also while the store has no API keys.
+    pub allow_unauthenticated: bool,
     /// Threads for forward passes, and as many again for analysis.
     pub threads: usize,
 }
@@ -49,6 +54,19 @@ pub enum AppError {
         /// Why.
         source: std::io::Error,
     },
+    /// The server would be open to everyone.
+    #[error(
+        "refusing to listen on {address}, beyond this machine, while the store has no API keys: whoever reaches it could read \
+         and delete everything. Make a key first (residuum keys create --data-dir {} --name NAME --scope write), or listen on \
+         127.0.0.1, or pass --allow-unauthenticated if something else guards this port",
+        data_dir.display()
+    )]
+    Open {
+        /// Where it was to listen.
+        address: SocketAddr,
+        /// Where the keys would be.
+        data_dir: PathBuf,
+    },
     /// The system refused a thread or a socket.
     #[error("the system refused: {0}")]
     System(#[from] std::io::Error),
@@ -63,6 +81,7 @@ const CONNECTION_GRACE: Duration = Duration::from_secs(10);
 /// The parts of a running server.
 pub struct App {
     engine: Engine,
+    keys: Arc<KeyRing>,
     router: Router,
 }
 
@@ -79,13 +98,9 @@ impl App {
             .num_threads(config.threads)
             .thread_name(|i| format!("analysis-{i}"))
             .build()?;
-        let router = api::router(ApiState {
-            engine: engine.clone(),
-            config: Arc::new(config.api.clone()),
-            metrics: telemetry::metrics(),
-            analysis: Arc::new(analysis),
-        });
-        Ok(Self { engine, router })
+        let state = ApiState::new(engine.clone(), config.api.clone(), telemetry::metrics(), analysis);
+        let keys = Arc::clone(&state.keys);
+        Ok(Self { engine, keys, router: api::router(state) })
     }
 
     /// The engine.
@@ -99,12 +114,30 @@ impl App {
         self.router.clone()
     }
 
+    /// Refuses to listen beyond this machine while requests need no key, unless that is allowed.
+    ///
+    /// # Errors
+    /// [`AppError::Open`], or the store's own.
+    async fn check_exposure(&self, address: SocketAddr, config: &Config) -> Result<(), AppError> {
+        if self.keys.is_closed().await? {
+            return Ok(());
+        }
+        if address.ip().is_loopback() {
+            tracing::info!("the store has no API keys: whoever reaches this port may do everything");
+        } else if config.allow_unauthenticated {
+            tracing::warn!(%address, "the store has no API keys: whoever reaches this port, from anywhere, may do everything");
+        } else {
+            return Err(AppError::Open { address, data_dir: config.data_dir.clone() });
+        }
+        Ok(())
+    }
+
     /// Finishes what is under way and closes the store.
     pub async fn stop(self) {
-        let Self { engine, router } = self;
+        let Self { engine, keys, router } = self;
         engine.drain().await;
         let store = engine.store().clone();
-        drop((engine, router));
+        drop((engine, keys, router));
         store.close().await;
     }
 }
@@ -120,14 +153,15 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()> + Send + 'stat
     let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
     let address = listener.local_addr()?;
     let app = App::start(&config).await?;
+    if let Err(open) = app.check_exposure(address, &config).await {
+        app.stop().await;
+        return Err(open);
+    }
     tracing::info!(%address, data_dir = %config.data_dir.display(), "listening");
     let engine = app.engine().clone();
     let draining = engine.draining();
-    let server: JoinHandle<std::io::Result<()>> = tokio::spawn({
-        let draining = draining.clone();
-        let router = app.router();
-        async move { axum::serve(listener, router).with_graceful_shutdown(draining.cancelled_owned()).await }
-    });
+    let server: JoinHandle<()> =
+        tokio::spawn(connections::serve(listener, app.router(), config.connections, draining.clone()));
     let mut load = tokio::spawn({
         let engine = engine.clone();
         async move { engine.load(config.models, config.load).await }
@@ -137,6 +171,11 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()> + Send + 'stat
         loaded = &mut load => Some(loaded.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))),
         () = &mut stop => None,
     };
+    if loaded.is_none() {
+        // what it has of the engine goes with it, so that the folder is free when this returns
+        load.abort();
+        drop(load.await);
+    }
     if let Some(Ok(())) = loaded {
         tracing::info!(%address, "ready");
         stop.await;

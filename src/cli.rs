@@ -1,6 +1,8 @@
 //! The command line. Every flag can also be given as `RESIDUUM_…`.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+mod keys;
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use axum::http::HeaderValue;
 use clap::{Args, Parser, Subcommand};
@@ -8,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     api::{ApiConfig, openapi},
     app::{self, Config},
+    connections::ConnectionLimits,
     engine::{Limits, ModelSource},
     model::LoadOptions,
     store::Store,
@@ -36,6 +39,9 @@ enum Command {
     Verify(DataDir),
     /// Delete what nothing refers to.
     Gc(DataDir),
+    /// Make, list and revoke API keys, also while a server has the data folder.
+    #[command(subcommand)]
+    Keys(keys::Keys),
     /// Ask a running server whether it is ready; exits with 1 if not.
     Healthcheck {
         /// Address of the server.
@@ -70,6 +76,9 @@ struct Serve {
     /// Inputs one run may have.
     #[arg(long, env = "RESIDUUM_MAX_RUN_ITEMS", default_value_t = Limits::default().max_run_items)]
     max_run_items: usize,
+    /// Tokens one run may have, those to be generated among them.
+    #[arg(long, env = "RESIDUUM_MAX_RUN_TOKENS", default_value_t = Limits::default().max_run_tokens)]
+    max_run_tokens: usize,
     /// Bytes one run may store.
     #[arg(long, env = "RESIDUUM_MAX_RUN_BYTES", default_value_t = Limits::default().max_run_bytes)]
     max_run_bytes: u64,
@@ -85,6 +94,15 @@ struct Serve {
     /// Elements of a tensor answered as JSON.
     #[arg(long, env = "RESIDUUM_MAX_JSON_ELEMENTS", default_value_t = ApiConfig::default().max_json_elements)]
     max_json_elements: usize,
+    /// Seconds until an answer must begin, counted from the last byte of its request; `?wait=` comes on top.
+    #[arg(long, env = "RESIDUUM_REQUEST_TIMEOUT", value_name = "SECONDS", default_value_t = ApiConfig::default().request_timeout.as_secs(), value_parser = clap::value_parser!(u64).range(1..))]
+    request_timeout: u64,
+    /// Connections at one time; further ones wait. Each takes a file descriptor.
+    #[arg(long, env = "RESIDUUM_MAX_CONNECTIONS", default_value_t = ConnectionLimits::default().max_connections)]
+    max_connections: usize,
+    /// Listen beyond loopback also while the store has no API keys: whoever reaches the port may do everything.
+    #[arg(long, env = "RESIDUUM_ALLOW_UNAUTHENTICATED")]
+    allow_unauthenticated: bool,
     /// An origin whose pages may call this server; may be repeated, `*` for any.
     #[arg(long = "cors-origin", env = "RESIDUUM_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     cors_origins: Vec<HeaderValue>,
@@ -118,6 +136,7 @@ impl Cli {
             Command::Openapi { check: Some(file) } => check_openapi(&file),
             Command::Verify(DataDir { data_dir }) => verify(&data_dir),
             Command::Gc(DataDir { data_dir }) => gc(&data_dir),
+            Command::Keys(keys) => keys.run(),
             Command::Healthcheck { listen } => healthcheck(listen),
         };
         match result {
@@ -150,6 +169,7 @@ impl Serve {
             load: LoadOptions { offline: self.offline, ..LoadOptions::default() },
             limits: Limits {
                 max_run_items: self.max_run_items,
+                max_run_tokens: self.max_run_tokens,
                 max_run_bytes: self.max_run_bytes,
                 max_queued_items: self.max_queued_items,
                 max_queued_bytes: self.max_queued_bytes,
@@ -158,7 +178,11 @@ impl Serve {
                 max_body_bytes: self.max_body_bytes,
                 max_json_elements: self.max_json_elements,
                 cors_origins: self.cors_origins,
+                request_timeout: Duration::from_secs(self.request_timeout),
+                ..ApiConfig::default()
             },
+            connections: ConnectionLimits { max_connections: self.max_connections, ..ConnectionLimits::default() },
+            allow_unauthenticated: self.allow_unauthenticated,
             threads,
         };
         runtime(threads)?.block_on(app::serve(config, stop_signal())).map_err(|e| e.to_string())

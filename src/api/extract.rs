@@ -12,17 +12,19 @@ use serde::{
     de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use super::error::ApiError;
+use super::{access::Caller, error::ApiError, limits::TooSlow};
 use crate::domain::{CacheId, Code, Problem, RunId, TenantId};
 
-/// Whose request it is. There is one tenant until API keys exist.
+/// Whose request it is, as [`super::access::check`] found.
 pub struct Tenant(pub TenantId);
 
 impl<S: Send + Sync> FromRequestParts<S> for Tenant {
     type Rejection = ApiError;
 
-    async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        Ok(Self(TenantId::DEFAULT))
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        // a route that was let through without a caller has no tenant to guess
+        let unchecked = || Problem::new(Code::Internal, "the server does not know whose request this is");
+        parts.extensions.get::<Caller>().map(|caller| Self(caller.tenant)).ok_or_else(|| unchecked().into())
     }
 }
 
@@ -42,6 +44,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
             if rejection.status() == http::StatusCode::PAYLOAD_TOO_LARGE {
                 Problem::new(Code::BodyTooLarge, "the body is larger than this server takes; post fewer inputs at once")
+            } else if TooSlow::caused(&rejection) {
+                Problem::new(Code::RequestTimeout, "the body arrived too slowly; send it again")
             } else {
                 Problem::new(Code::InvalidBody, "the body could not be read to its end")
             }

@@ -4,6 +4,7 @@
 //! bytes come from the store, models from the engine. [`routes`] is the route table; only what is listed there is served, and
 //! whatever is listed there is in the specification.
 
+mod access;
 mod caches;
 mod comparisons;
 mod directions;
@@ -13,6 +14,7 @@ mod error;
 mod experiments;
 mod extract;
 mod interventions;
+mod limits;
 mod models;
 pub mod openapi;
 mod problems;
@@ -45,7 +47,10 @@ use tower_http::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
+pub use access::{Caller, KeyRing};
+pub use limits::Patience;
 pub use state::{ApiConfig, ApiState};
+pub use system::Readiness;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -93,11 +98,13 @@ pub fn router(state: ApiState) -> Router {
     let (router, _) = routes().split_for_parts();
     let config = state.config.clone();
     router
-        .with_state(state)
+        .with_state(state.clone())
         .merge(SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::new(["/openapi.json"])))
         .fallback(error::route_not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(DefaultBodyLimit::max(config.max_body_bytes))
+        .layer(middleware::from_fn_with_state(state.clone(), limits::enforce))
+        .layer(middleware::from_fn_with_state(state, access::check))
         .layer(middleware::from_fn(measure))
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(cors(&config.cors_origins))
@@ -115,6 +122,7 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
         header::ACCEPT_RANGES,
         header::RETRY_AFTER,
         header::CONTENT_DISPOSITION,
+        header::WWW_AUTHENTICATE,
         REQUEST_ID,
     ];
     let layer = CorsLayer::new()
@@ -140,7 +148,8 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
 
 fn span(request: &Request) -> tracing::Span {
     let id = request.headers().get(REQUEST_ID).and_then(|v| v.to_str().ok()).unwrap_or("");
-    tracing::info_span!("request", id, method = %request.method(), path = request.uri().path())
+    let (tenant, key) = (tracing::field::Empty, tracing::field::Empty);
+    tracing::info_span!("request", id, method = %request.method(), path = request.uri().path(), tenant, key)
 }
 
 fn log_response(response: &Response, latency: Duration, _: &tracing::Span) {

@@ -67,13 +67,13 @@ id!(
     PackId
 );
 
-/// Who owns a run or a cache. There is one tenant until API keys exist; every row carries it from the start.
+/// Who owns a run, a cache or a direction: the tenant of the API key that made it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TenantId(pub i64);
 
 impl TenantId {
-    /// The tenant of every request while the server runs without API keys.
+    /// The tenant of every request while the store has no API keys.
     pub const DEFAULT: Self = Self(1);
 }
 

@@ -49,6 +49,12 @@ codes! {
     InvalidHeader = 400 "invalid_header" "A header is malformed";
     /// A cursor was not made by this server.
     InvalidCursor = 400 "invalid_cursor" "The cursor is not one this server gave out";
+    /// The request shows no API key.
+    ApiKeyRequired = 401 "api_key_required" "An API key is required";
+    /// The API key is unknown, revoked or expired.
+    ApiKeyInvalid = 401 "api_key_invalid" "The API key is not valid";
+    /// The API key may not do this.
+    ScopeMissing = 403 "scope_missing" "The API key lacks a scope";
     /// No such route.
     RouteNotFound = 404 "route_not_found" "There is no such route";
     /// No such run.
@@ -79,6 +85,8 @@ codes! {
     BodyTooLarge = 413 "body_too_large" "The body is too large";
     /// The request asks for more items than a run may have.
     TooManyItems = 413 "too_many_items" "The run has too many items";
+    /// The inputs of a run have more tokens than it may have.
+    TooManyRunTokens = 413 "too_many_run_tokens" "The run has too many tokens";
     /// The answer or the capture is larger than this server allows.
     ResultTooLarge = 413 "result_too_large" "The result would be too large";
     /// The media type of the body is not taken here.
@@ -135,6 +143,8 @@ codes! {
     WorkerFailed = 500 "worker_failed" "The worker failed while computing this";
     /// The server is starting or stopping.
     Unavailable = 503 "unavailable" "The server is not taking requests now";
+    /// The answer took longer than this server allows.
+    TimedOut = 503 "timed_out" "The answer took too long";
     /// The store has no room.
     StoreFull = 507 "store_full" "The store is full";
 }

@@ -55,6 +55,8 @@ use worker::WorkerHandle;
 pub struct Limits {
     /// Inputs of one run.
     pub max_run_items: usize,
+    /// Tokens of one run, those to be generated among them.
+    pub max_run_tokens: usize,
     /// Bytes one run may store.
     pub max_run_bytes: u64,
     /// Inputs waiting over all runs.
@@ -65,7 +67,13 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_run_items: 10_000, max_run_bytes: 64 << 30, max_queued_items: 100_000, max_queued_bytes: 256 << 30 }
+        Self {
+            max_run_items: 10_000,
+            max_run_tokens: 10_000_000,
+            max_run_bytes: 64 << 30,
+            max_queued_items: 100_000,
+            max_queued_bytes: 256 << 30,
+        }
     }
 }
 
@@ -305,6 +313,15 @@ impl Engine {
         !self.inner.draining.is_cancelled() && self.inner.models.all_ready()
     }
 
+    /// Whether everything that carries runs out is there: nothing of it has ended before its time.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks
+            .as_ref()
+            .is_some_and(|t| !t.scheduler.is_finished() && !t.generator.is_finished() && !t.worker.is_finished())
+    }
+
     /// Cancelled once the server drains: whoever waits for a run gives up then.
     #[must_use]
     pub fn draining(&self) -> CancellationToken {
@@ -325,8 +342,8 @@ impl Engine {
             let detail = format!("the run has {n} items; a run may have {}", self.inner.limits.max_run_items);
             return Err(Problem::new(Code::TooManyItems, detail));
         }
-        let max_bytes = self.inner.limits.max_run_bytes;
-        let prepared = tokio::task::spawn_blocking(move || request::prepare(request, model, max_bytes));
+        let limits = self.inner.limits.clone();
+        let prepared = tokio::task::spawn_blocking(move || request::prepare(request, model, &limits));
         prepared.await.unwrap_or_else(|e| {
             tracing::error!(error = %e, "preparing a run panicked");
             Err(Problem::new(Code::Internal, "the request could not be prepared"))

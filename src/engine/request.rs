@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::{
+    Limits,
     interventions::{Interventions, Subject},
     positions::settle,
 };
@@ -120,7 +121,7 @@ pub struct Prepared {
 ///
 /// # Errors
 /// The [`Problem`] of the first input or name at fault, with its pointer into the request body.
-pub fn prepare(request: RunRequest, model: Arc<Model>, max_run_bytes: u64) -> Result<Prepared, Problem> {
+pub fn prepare(request: RunRequest, model: Arc<Model>, limits: &Limits) -> Result<Prepared, Problem> {
     let hooks = request.capture.resolve(model.info()).map_err(|p| p.under("/capture"))?;
     refuse_mean_of_indices(&hooks, &request.capture.positions(model.info())).map_err(|p| p.under("/capture"))?;
     if let Some(generation) = &request.generation {
@@ -128,15 +129,22 @@ pub fn prepare(request: RunRequest, model: Arc<Model>, max_run_bytes: u64) -> Re
     }
     let mut items = Vec::with_capacity(request.inputs.len());
     let mut sizes = Vec::with_capacity(request.inputs.len());
-    let mut bytes = 0u64;
+    let (mut tokens, mut bytes) = (0usize, 0u64);
+    let Limits { max_run_tokens, max_run_bytes, .. } = *limits;
     for input in &request.inputs {
         let item = prepare_item(input, &request, &hooks, &model)?;
         let size = item_bytes(&item, &model);
+        tokens += item.max_tokens();
         bytes += size;
+        let at = format!("{}{}", input.pointer, input.content.pointer());
+        if tokens > max_run_tokens {
+            let detail = format!("with this input the run has {tokens} tokens; a run may have {max_run_tokens}");
+            return Err(Problem::at(Code::TooManyRunTokens, at, detail));
+        }
         if bytes > max_run_bytes {
             return Err(Problem::at(
                 Code::ResultTooLarge,
-                format!("{}{}", input.pointer, input.content.pointer()),
+                at,
                 format!(
                     "with this input the run would store {bytes} bytes; a run may store {max_run_bytes}. Capture fewer hooks or positions"
                 ),

@@ -193,6 +193,15 @@ impl Blobs {
         Ok(temp.len())
     }
 
+    /// Whether the folder takes a file of a page; nothing of it is left.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] or [`StoreError::Io`].
+    pub(super) fn probe(&self) -> Result<(), StoreError> {
+        let file = tempfile::tempfile_in(self.root.join("blobs")).map_err(StoreError::io("making a file"))?;
+        file.write_all_at(&[0; 4096], 0).map_err(StoreError::io("writing a file"))
+    }
+
     fn each_file(&self, mut visit: impl FnMut(&Path)) -> Result<(), StoreError> {
         let failed = || StoreError::io("listing blobs");
         let folders = match fs::read_dir(self.root.join("blobs")) {

@@ -18,6 +18,7 @@ mod header;
 mod intern;
 mod interventions;
 mod item;
+mod keys;
 mod pack;
 mod queue;
 mod reuse;
@@ -41,12 +42,13 @@ use sqlx::{
 use self::{
     blobs::Blobs,
     intern::Memo,
-    writer::{Write, Writer},
+    writer::{Probe, Write, Writer},
 };
 pub use self::{
     complete::{Completion, ReusedCache},
     error::StoreError,
     gc::{GcReport, StoreStats},
+    keys::KeyStore,
     pack::{FinishedPack, PackHeader, PackWriter, PackedCache},
     queue::PendingRun,
     reuse::{ExtentId, Wanted},
@@ -114,9 +116,7 @@ impl Store {
         let index = blobs.index();
         tokio::fs::metadata(&index).await.map_err(StoreError::io(index.display()))?;
         let readers = readers(&blobs).await?;
-        let found: i64 =
-            sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations").fetch_one(&readers).await?;
-        let known = newest_migration();
+        let (found, known) = (version(&mut *readers.acquire().await?).await?, newest_migration());
         match found.cmp(&known) {
             std::cmp::Ordering::Less => return Err(StoreError::Older { found, known }),
             std::cmp::Ordering::Greater => return Err(StoreError::Newer { found, known }),
@@ -133,16 +133,16 @@ impl Store {
         })
     }
 
-    /// Whether the store answers: a query runs, and the writer is there.
+    /// Whether the store takes changes: a query runs, the writer can change the index, and the folder takes a file. Leaves
+    /// nothing behind.
     ///
     /// # Errors
-    /// [`StoreError::Closed`] or [`StoreError::Database`].
-    pub async fn ping(&self) -> Result<(), StoreError> {
+    /// [`StoreError::Closed`], [`StoreError::Full`], [`StoreError::Io`] or [`StoreError::Database`].
+    pub async fn probe(&self) -> Result<(), StoreError> {
         sqlx::query("SELECT 1").execute(self.readers()).await?;
-        match &self.inner.writer {
-            Some(writer) if !writer.is_alive() => Err(StoreError::Closed),
-            _ => Ok(()),
-        }
+        self.write(Probe).await?;
+        let blobs = Arc::clone(self.blobs());
+        blocking(move || blobs.probe()).await
     }
 
     /// Commits what is waiting, moves the log into the index and closes it, for all clones.
@@ -194,6 +194,12 @@ async fn migrate(conn: &mut SqliteConnection) -> Result<(), StoreError> {
         Err(MigrateError::Execute(e) | MigrateError::ExecuteMigration(e, _)) => Err(e.into()),
         Err(other) => Err(StoreError::Database(Arc::new(other.into()))),
     }
+}
+
+/// Version of the index.
+async fn version(conn: &mut SqliteConnection) -> Result<i64, StoreError> {
+    let newest = sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations");
+    Ok(newest.fetch_one(conn).await?)
 }
 
 fn newest_migration() -> i64 {

@@ -2,6 +2,7 @@
 
 mod analysis_compare;
 mod analysis_directions;
+mod api_access;
 mod api_attribution;
 mod api_caches;
 mod api_compare;
@@ -10,15 +11,20 @@ mod api_directions;
 mod api_encoders;
 mod api_experts;
 mod api_generate;
+mod api_hostile;
 mod api_interventions;
 mod api_lens;
+mod api_limits;
 mod api_patching;
 mod api_positions;
 mod api_projections;
 mod api_runs;
 mod api_search;
 mod api_system;
+mod api_tenants;
 mod api_tensors;
+mod cli_keys;
+mod connections;
 mod docs_hooks;
 mod library;
 mod model_chats;

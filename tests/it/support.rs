@@ -13,8 +13,11 @@ use http_body_util::BodyExt;
 use residuum::{
     api::{ApiConfig, openapi},
     app::{App, Config},
-    engine::{Limits, ModelSource},
+    connections::ConnectionLimits,
+    domain::{ApiKey, KeyRecord, NewKey, Scope},
+    engine::{Engine, Limits, ModelSource},
     model::LoadOptions,
+    store::KeyStore,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -118,6 +121,49 @@ impl TestApp {
         engine.load(sources(self.checkpoint), LoadOptions::default()).await.unwrap();
     }
 
+    /// A server that notices a new or revoked key with the next request.
+    pub async fn attentive() -> Self {
+        Self::with(Limits::default(), ApiConfig { freshness: Duration::ZERO, ..ApiConfig::default() }).await
+    }
+
+    pub fn engine(&self) -> &Engine {
+        self.app.as_ref().unwrap().engine()
+    }
+
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    /// Makes a key beside the running server, as the command line does, and gives its record and `Authorization`.
+    pub async fn key(&self, tenant: &str, scopes: &[Scope]) -> (KeyRecord, String) {
+        self.key_until(tenant, scopes, None).await
+    }
+
+    pub async fn key_until(
+        &self,
+        tenant: &str,
+        scopes: &[Scope],
+        expires_at: Option<jiff::Timestamp>,
+    ) -> (KeyRecord, String) {
+        let key = ApiKey::generate().unwrap();
+        let (name, tenant, scopes) = ("a test's".to_owned(), tenant.to_owned(), scopes.to_vec());
+        let mut keys = self.keys().await;
+        let record = keys.create(&NewKey { key: key.clone(), name, tenant, scopes, expires_at }).await.unwrap();
+        keys.close().await.unwrap();
+        (record, format!("Bearer {}", key.reveal()))
+    }
+
+    pub async fn keys(&self) -> KeyStore {
+        KeyStore::open(self.data_dir()).await.unwrap()
+    }
+
+    /// Sends a request with a JSON body, unless that is null, as the holder of a key.
+    pub async fn send_as(&self, key: &str, method: Method, uri: &str, body: &Value) -> Answer {
+        let headers = [("authorization", key), ("content-type", "application/json")];
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        self.send(request(method, uri, &headers, body)).await
+    }
+
     pub fn data_dir(&self) -> &std::path::Path {
         self.folder.path()
     }
@@ -210,7 +256,25 @@ fn sources(checkpoint: &str) -> Vec<ModelSource> {
     vec![ModelSource { id: MODEL.to_owned(), path: golden(checkpoint) }]
 }
 
-fn config(checkpoint: &str, folder: &TempDir, limits: &Limits, api: &ApiConfig) -> Config {
+/// The specification as it is served.
+pub fn specification() -> &'static Value {
+    static SPEC: OnceLock<Value> = OnceLock::new();
+    SPEC.get_or_init(|| serde_json::from_str(openapi::json()).unwrap())
+}
+
+/// Every operation of the specification: its method, its path with parameters, and itself.
+pub fn operations() -> impl Iterator<Item = (Method, &'static str, &'static Value)> {
+    let paths = specification()["paths"].as_object().unwrap();
+    paths.iter().flat_map(|(path, item)| {
+        let methods = item.as_object().unwrap();
+        methods.iter().filter_map(move |(method, operation)| {
+            let method = method.to_uppercase().parse().ok()?;
+            operation.get("operationId").map(|_| (method, path.as_str(), operation))
+        })
+    })
+}
+
+pub fn config(checkpoint: &str, folder: &TempDir, limits: &Limits, api: &ApiConfig) -> Config {
     Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         data_dir: folder.path().to_owned(),
@@ -218,14 +282,15 @@ fn config(checkpoint: &str, folder: &TempDir, limits: &Limits, api: &ApiConfig) 
         load: LoadOptions::default(),
         limits: limits.clone(),
         api: api.clone(),
+        connections: ConnectionLimits::default(),
+        allow_unauthenticated: false,
         threads: 2,
     }
 }
 
 /// Fails on any answer that the specification does not list.
 fn check_listed(method: &Method, path: &str, answer: &Answer) {
-    static SPEC: OnceLock<Value> = OnceLock::new();
-    let spec = SPEC.get_or_init(|| serde_json::from_str(openapi::json()).unwrap());
+    let spec = specification();
     if method == Method::OPTIONS {
         return;
     }
@@ -236,7 +301,8 @@ fn check_listed(method: &Method, path: &str, answer: &Answer) {
         return;
     };
     if operation.is_null() {
-        assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
+        // a key is asked for first, whatever the method
+        assert!([401, 403, 405].contains(&answer.status.as_u16()), "{method} {path} answered {}", answer.status);
         return;
     }
     let listed: BTreeSet<&String> = operation["responses"].as_object().unwrap().keys().collect();
@@ -246,7 +312,10 @@ fn check_listed(method: &Method, path: &str, answer: &Answer) {
         answer.status,
         answer.body
     );
-    let response = &operation["responses"][answer.status.as_str()];
+    let mut response = &operation["responses"][answer.status.as_str()];
+    if let Some(shared) = response["$ref"].as_str() {
+        response = spec.pointer(shared.trim_start_matches('#')).unwrap_or_else(|| panic!("{shared} is not there"));
+    }
     if let (Some(content), Some(sent)) = (response["content"].as_object(), answer.headers.get(header::CONTENT_TYPE)) {
         let sent = sent.to_str().unwrap().split(';').next().unwrap();
         assert!(content.keys().any(|k| k.split(';').next() == Some(sent)), "{method} {path} answered {sent}");

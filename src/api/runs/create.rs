@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Longest time a request may wait for its run.
-const MAX_WAIT: f64 = 600.0;
+pub const MAX_WAIT: f64 = 600.0;
 /// Inputs that a dry run shows one by one.
 const DRY_RUN_ITEMS: usize = 100;
 /// Longest idempotency key.

@@ -3,6 +3,7 @@
 mod caches;
 mod crash;
 mod directions;
+mod keys;
 mod packs;
 mod reuse;
 mod runs;
