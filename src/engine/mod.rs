@@ -10,6 +10,7 @@ mod progress;
 mod queue;
 mod registry;
 mod request;
+mod retention;
 mod scheduler;
 mod worker;
 
@@ -36,7 +37,7 @@ pub use request::{Content, InputSpec, Prepared, RunRequest, Truncate, item_shape
 use crate::{
     domain::{Code, NewItem, NewRun, Problem, Run, RunId, TenantId},
     model::{LoadError, LoadOptions, Model},
-    store::{Inserted, Store},
+    store::{Inserted, Quota, Store},
 };
 use progress::Progress;
 use queue::{BatchKey, Queue, Unit};
@@ -55,11 +56,19 @@ pub struct Limits {
     pub max_queued_items: usize,
     /// Bytes that the waiting captures may take.
     pub max_queued_bytes: u64,
+    /// How much the store may take; `None`: what the disk holds.
+    pub quota: Option<Quota>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_run_items: 10_000, max_run_bytes: 64 << 30, max_queued_items: 100_000, max_queued_bytes: 256 << 30 }
+        Self {
+            max_run_items: 10_000,
+            max_run_bytes: 64 << 30,
+            max_queued_items: 100_000,
+            max_queued_bytes: 256 << 30,
+            quota: None,
+        }
     }
 }
 
@@ -100,6 +109,7 @@ pub struct Engine {
 struct Tasks {
     scheduler: JoinHandle<()>,
     generator: JoinHandle<()>,
+    retention: JoinHandle<()>,
     worker: std::thread::JoinHandle<()>,
 }
 
@@ -116,6 +126,8 @@ struct Inner {
     wake_generator: Notify,
     progress: Progress,
     speed: Speed,
+    /// When the store had no room last.
+    no_room: Mutex<Option<Instant>>,
     draining: CancellationToken,
 }
 
@@ -189,12 +201,14 @@ impl Engine {
             wake_generator: Notify::new(),
             progress: Progress::default(),
             speed: Speed::new(),
+            no_room: Mutex::default(),
             draining: CancellationToken::new(),
         });
         let slots = Arc::new(Semaphore::new(scheduler::PIPELINE));
         let scheduler = tokio::spawn(scheduler::run(Arc::clone(&inner), worker.clone(), Arc::clone(&slots)));
         let generator = tokio::spawn(generation::run(Arc::clone(&inner), worker, slots));
-        let tasks = Arc::new(Mutex::new(Some(Tasks { scheduler, generator, worker: thread })));
+        let retention = tokio::spawn(retention::run(Arc::clone(&inner)));
+        let tasks = Arc::new(Mutex::new(Some(Tasks { scheduler, generator, retention, worker: thread })));
         Ok(Self { inner, tasks })
     }
 
@@ -320,10 +334,13 @@ impl Engine {
     /// Queues a run; durable when this returns, and carried out even if the caller hangs up while it does.
     ///
     /// # Errors
-    /// What [`Self::prepare`] refuses, [`Code::QueueFull`], [`Code::IdempotencyKeyReused`], or the store's own.
+    /// What [`Self::prepare`] refuses, [`Code::QueueFull`], [`Code::StoreFull`], [`Code::IdempotencyKeyReused`], or the
+    /// store's own.
     pub async fn submit(&self, request: RunRequest) -> Result<Submitted, Problem> {
         let Prepared { run, item_bytes, .. } = self.prepare(request).await?;
         self.admit(&item_bytes)?;
+        self.inner.check_disk()?;
+        self.inner.make_room(self.inner.waiting().1 + item_bytes.iter().sum::<u64>()).await?;
         // A task of its own: dropping the request must not leave rows without a place in the queue.
         let engine = self.clone();
         let queued = tokio::spawn(async move { engine.enqueue(run, &item_bytes).await });
@@ -489,6 +506,10 @@ impl Engine {
                 metrics::gauge!("residuum_store_packs").set(stats.n_packs as f64);
                 metrics::gauge!("residuum_store_blob_bytes").set(stats.blob_bytes as f64);
             }
+            metrics::gauge!("residuum_store_disk_bytes").set(self.inner.store.bytes_on_disk() as f64);
+            if let Some(quota) = self.inner.store.quota() {
+                metrics::gauge!("residuum_store_max_bytes").set(quota.max_bytes as f64);
+            }
         }
     }
 
@@ -497,8 +518,8 @@ impl Engine {
     pub async fn drain(&self) {
         self.inner.draining.cancel();
         let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Tasks { scheduler, generator, worker }) = tasks else { return };
-        if scheduler.await.is_err() || generator.await.is_err() {
+        let Some(Tasks { scheduler, generator, retention, worker }) = tasks else { return };
+        if scheduler.await.is_err() || generator.await.is_err() || retention.await.is_err() {
             tracing::error!("the scheduler had panicked");
         }
         while !self.inner.in_flight().is_empty() {

@@ -97,6 +97,8 @@ pub struct RunRequest {
     pub tags: Vec<String>,
     /// Metadata of the run and of every cache.
     pub metadata: Map<String, Value>,
+    /// Seconds after which the caches expire.
+    pub ttl_seconds: Option<u64>,
     /// Idempotency key with the hash of the request.
     pub idempotency: Option<(String, [u8; 32])>,
 }
@@ -140,8 +142,8 @@ pub fn prepare(request: RunRequest, model: Arc<Model>, max_run_bytes: u64) -> Re
         items.push(item);
         sizes.push(size);
     }
-    let RunRequest { tenant, model: name, reuse, tags, metadata, idempotency, .. } = request;
-    let run = NewRun { tenant, model: name, reuse, tags, metadata, items, idempotency };
+    let RunRequest { tenant, model: name, reuse, tags, metadata, ttl_seconds, idempotency, .. } = request;
+    let run = NewRun { tenant, model: name, reuse, tags, metadata, ttl_seconds, items, idempotency };
     Ok(Prepared { run, item_bytes: sizes, model })
 }
 
