@@ -159,9 +159,7 @@ impl Serve {
                 max_run_bytes: self.max_run_bytes,
                 max_queued_items: self.max_queued_items,
                 max_queued_bytes: self.max_queued_bytes,
-                quota: self
-                    .max_store_bytes
-                    .map(|max_bytes| Quota { max_bytes, evict_oldest: self.evict_oldest }),
+                quota: self.max_store_bytes.map(|max_bytes| Quota { max_bytes, evict_oldest: self.evict_oldest }),
             },
             api: ApiConfig {
                 max_body_bytes: self.max_body_bytes,

@@ -140,9 +140,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
 fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
     let pairs = form_urlencoded::parse(query.as_bytes());
     let deserializer = serde_html_form::Deserializer::new(pairs);
-    serde_path_to_error::deserialize(deserializer).map_err(|e| {
-        Problem::at(Code::InvalidQuery, pointer(e.path()).trim_start_matches('/'), e.inner().to_string())
-    })
+    serde_path_to_error::deserialize(deserializer)
+        .map_err(|e| Problem::at(Code::InvalidQuery, pointer(e.path()).trim_start_matches('/'), e.inner().to_string()))
 }
 
 /// Query parameters of which those named `metadata.KEY` come apart, with their values as JSON where they are some, else as

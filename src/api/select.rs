@@ -217,9 +217,8 @@ impl Chosen {
     /// # Errors
     /// [`Code::UnknownHook`], [`Code::LayerOutOfRange`], [`Code::HookNotStored`] at the first cache that lacks one.
     pub fn hooks(&self, hook: &str, layers: &Layers) -> Result<Vec<Hook>, Problem> {
-        let name: HookName = hook
-            .parse()
-            .map_err(|e: UnknownHook| Problem::at(Code::UnknownHook, "/hook", e.to_string()))?;
+        let name: HookName =
+            hook.parse().map_err(|e: UnknownHook| Problem::at(Code::UnknownHook, "/hook", e.to_string()))?;
         let hooks: Vec<Hook> = match name {
             HookName::Full(hook) => vec![hook],
             HookName::Short(site) => {

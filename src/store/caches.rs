@@ -258,7 +258,11 @@ pub(super) fn at_times(prefix: &str, times: &[i64]) -> Result<QueryBuilder<Sqlit
 /// The statement for caches by their ids, in no order.
 pub(super) fn by_ids(tenant: TenantId, caches: &[CacheId], now: i64) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new("SELECT ");
-    query.push(COLUMNS).push(" FROM caches c").push(JOINED).push(" WHERE c.id IN (SELECT unhex(j.value) FROM json_each(");
+    query
+        .push(COLUMNS)
+        .push(" FROM caches c")
+        .push(JOINED)
+        .push(" WHERE c.id IN (SELECT unhex(j.value) FROM json_each(");
     query.push_bind(hex_list(caches.iter().map(|id| id.as_bytes().as_slice())));
     query.push(") j) AND +c.tenant_id = ").push_bind(tenant.0);
     push_living(&mut query, now);

@@ -306,8 +306,7 @@ async fn insert_caches(tx: &mut Tx<'_>, caches: &[CacheRow<'_>]) -> Result<(), S
 
 /// A time later than that of every cache, in microseconds: now, unless the clock stood still or went back.
 async fn next_time(tx: &mut Tx<'_>) -> Result<i64, StoreError> {
-    let last: Option<i64> =
-        sqlx::query_scalar("SELECT max(created_at) FROM caches").fetch_one(&mut *tx.conn).await?;
+    let last: Option<i64> = sqlx::query_scalar("SELECT max(created_at) FROM caches").fetch_one(&mut *tx.conn).await?;
     Ok(last.map_or(tx.now, |last| tx.now.max(last + 1)))
 }
 

@@ -93,7 +93,9 @@ impl From<sqlx::Error> for StoreError {
         match (code, &error) {
             // the low byte of an extended code is the primary one
             (Some(code), _) if code & 0xff == SQLITE_FULL || code == SQLITE_IOERR_SHMSIZE => Self::Full,
-            (Some(code), _) if code & 0xff == SQLITE_READONLY => Self::ReadOnly { what: "writing the index".to_owned() },
+            (Some(code), _) if code & 0xff == SQLITE_READONLY => {
+                Self::ReadOnly { what: "writing the index".to_owned() }
+            }
             (_, sqlx::Error::PoolClosed) => Self::Closed,
             _ => Self::Database(Arc::new(error)),
         }

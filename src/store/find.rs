@@ -230,8 +230,7 @@ impl<'f> Search<'f> {
             return Ok(None);
         }
         let steps = if self.text.is_some() && self.walk != Condition::Text { steps / TEXT_COST } else { steps };
-        let end: Option<i64> =
-            self.end(steps).build_query_scalar().persistent(false).fetch_optional(conn).await?;
+        let end: Option<i64> = self.end(steps).build_query_scalar().persistent(false).fetch_optional(conn).await?;
         self.from = end.unwrap_or(self.from);
         Ok(end)
     }

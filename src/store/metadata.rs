@@ -111,9 +111,8 @@ pub(super) async fn insert<'a>(
         rows.extend(entries(metadata).into_iter().map(|entry| (tenant, at, entry)));
     }
     for chunk in rows.chunks(ROWS_A_STATEMENT) {
-        let mut query = QueryBuilder::<Sqlite>::new(
-            "INSERT OR IGNORE INTO cache_metadata (tenant_id, created_at, key, value) ",
-        );
+        let mut query =
+            QueryBuilder::<Sqlite>::new("INSERT OR IGNORE INTO cache_metadata (tenant_id, created_at, key, value) ");
         query.push_values(chunk, |mut row, (tenant, at, (key, value))| {
             row.push_bind(tenant.0).push_bind(*at).push_bind(key.as_str()).push_bind(value.as_str());
         });
@@ -187,9 +186,27 @@ mod tests {
         assert_eq!(spelled(json!({"a": 1, "b": [2.0]})), spelled(json!({"b": [2], "a": 1.0})));
         let long = "x".repeat(300);
         let values = [
-            json!(1), json!("1"), json!(1.5), json!(0.1), json!(0.30000000000000004), json!(0.3), json!(true), json!("true"),
-            json!(null), json!("null"), json!([]), json!({}), json!([1]), json!([[1]]), json!(u64::MAX), json!(i64::MIN),
-            json!(1e300), json!(long), json!(format!("{long}y")), json!({"a": "b"}), json!({"a": "b,"}),
+            json!(1),
+            json!("1"),
+            json!(1.5),
+            json!(0.1),
+            json!(0.30000000000000004),
+            json!(0.3),
+            json!(true),
+            json!("true"),
+            json!(null),
+            json!("null"),
+            json!([]),
+            json!({}),
+            json!([1]),
+            json!([[1]]),
+            json!(u64::MAX),
+            json!(i64::MIN),
+            json!(1e300),
+            json!(long),
+            json!(format!("{long}y")),
+            json!({"a": "b"}),
+            json!({"a": "b,"}),
         ];
         let all: std::collections::HashSet<String> = values.iter().map(|v| spelled(v.clone())).collect();
         assert_eq!(all.len(), values.len());

@@ -13,6 +13,7 @@ mod api_generate;
 mod api_lens;
 mod api_positions;
 mod api_projections;
+mod api_retention;
 mod api_runs;
 mod api_search;
 mod api_system;

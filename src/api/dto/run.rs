@@ -185,7 +185,8 @@ impl CreateRun {
     pub fn into_request(self, tenant: TenantId) -> Result<RunRequest, Problem> {
         check_annotations(&self.tags, None, &self.metadata)?;
         if self.ttl_seconds.is_some_and(|ttl| !(1..=MAX_TTL_SECONDS).contains(&ttl)) {
-            let detail = format!("ttl_seconds must lie between 1 and {MAX_TTL_SECONDS}; leave it out to keep the caches");
+            let detail =
+                format!("ttl_seconds must lie between 1 and {MAX_TTL_SECONDS}; leave it out to keep the caches");
             return Err(Problem::at(Code::InvalidValue, "/ttl_seconds", detail));
         }
         let given = [self.input.is_some(), self.messages.is_some(), self.items.is_some()];

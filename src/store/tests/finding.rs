@@ -193,9 +193,24 @@ async fn a_page_looks_at_a_bounded_number_of_caches_and_the_next_goes_on_behind_
     let mut items: Vec<NewItem> = (0..9_000).map(|i| simple(&[i])).collect();
     for (i, item) in items.iter_mut().enumerate() {
         // each of both on half of them, and both on the oldest alone
-        item.tags = tags(if i == 0 { &["a", "b"] } else if i % 2 == 0 { &["a"] } else { &["b"] });
+        item.tags = tags(if i == 0 {
+            &["a", "b"]
+        } else if i % 2 == 0 {
+            &["a"]
+        } else {
+            &["b"]
+        });
         item.metadata = Map::new();
-        item.text = Some(if i == 0 { "odd even" } else if i % 2 == 0 { "even" } else { "odd" }.to_owned());
+        item.text = Some(
+            if i == 0 {
+                "odd even"
+            } else if i % 2 == 0 {
+                "even"
+            } else {
+                "odd"
+            }
+            .to_owned(),
+        );
     }
     let id = f.submit(items.clone()).await;
     let (pack, caches) = f.pack(id, (0..).zip(items).collect());
@@ -222,7 +237,8 @@ async fn a_page_looks_at_a_bounded_number_of_caches_and_the_next_goes_on_behind_
     assert_eq!(f.store.count_caches(T, &both).await.unwrap(), Count { total: 1, is_exact: true });
     let (found, pages) = walk(&CacheFilter { tags: tags(&["b"]), ..by() }).await;
     assert_eq!((found.len(), pages), (4501, 91));
-    let times: Vec<Timestamp> = f.store.caches(T, &by(), None, 9_000).await.unwrap().iter().map(|c| c.created_at).collect();
+    let times: Vec<Timestamp> =
+        f.store.caches(T, &by(), None, 9_000).await.unwrap().iter().map(|c| c.created_at).collect();
     assert!(times.is_sorted_by(|a, b| a > b), "no two caches have one time");
 }
 
@@ -374,7 +390,7 @@ fn statements() -> Vec<String> {
             continue;
         }
         let source = fs::read_to_string(&file).unwrap();
-        let source = source.split("async fn collect_rows").next().unwrap();
+        let source = source.split("async fn collect_rows").next().unwrap().split("struct EnterMissing").next().unwrap();
         for call in ["sqlx::query(", "sqlx::query_scalar("] {
             for (at, _) in source.match_indices(call) {
                 let rest = source[at + call.len()..].trim_start();

@@ -196,7 +196,8 @@ async fn runs_are_listed_by_every_filter_in_pages() {
     let both = |tag: &str| RunFilter { tags: vec!["all".to_owned(), tag.to_owned()], ..by() };
     assert_eq!(list(both("tag1"), None).await, [ids[4], ids[1]]);
     assert_eq!(list(both("tag9"), None).await, []);
-    let times: Vec<jiff::Timestamp> = f.store.runs(T, by(), None, 10).await.unwrap().iter().map(|r| r.created_at).collect();
+    let times: Vec<jiff::Timestamp> =
+        f.store.runs(T, by(), None, 10).await.unwrap().iter().map(|r| r.created_at).collect();
     let between = RunFilter { created_from: Some(times[3]), created_to: Some(times[1]), ..by() };
     assert_eq!(list(between, None).await, [ids[2], ids[1]]);
 }
