@@ -28,7 +28,9 @@ from harness import FINAL, ApiError, Client, HarnessError, Server, interrupt_on_
 SIZE_MB = 40
 CAPTURE = {"hooks": ["resid_post"], "layers": "all", "positions": "all"}
 # KiB that the filler leaves, the most first: a capture takes about 1,100.
-ROOM = (3000, 1400, 900, 300, 100, 40, 12, 4, 0)
+ROOM = (3000, 1400, 300, 0)
+# The same for a server that was just started, whose log of the index is empty: a run takes some 40 there.
+ROOM_FOR_ROWS = (0, 4, 16, 48, 96, 0)
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 
 
@@ -127,8 +129,6 @@ def full(disk, server, client, expected, report):
     report.check("none that was accepted fails", [f"run {d['id']}: {d['error']}" for d in failed])
     report.check(f"{len(waiting)} accepted runs wait", [] if waiting else ["none does"])
     report.check("what is stored is served on a full disk", wrong_numbers(client, before, expected))
-    gone = client.request("DELETE", f"/v1/caches/{before[0]['id']}")
-    report.check("a cache can be deleted on a full disk", [] if gone.status == 204 else [f"{gone.status} {gone.body}"])
     report.check("the server lives", [] if server.process.poll() is None else [f"it ended{server.log_tail()}"])
     disk.free()
     report.check("with room again every accepted run completes", wait_for(client, accepted))
@@ -139,11 +139,37 @@ def full(disk, server, client, expected, report):
     runs = dict(accepted) | {answer.json()["id"]: number + 1}
     report.check("and complete", wait_for(client, runs))
     caches = list(client.items("/v1/caches"))
-    faults = [] if len(caches) == len(runs) - 1 else [f"{len(caches)} caches of {len(runs)} runs, one deleted"]
+    faults = [] if len(caches) == len(runs) else [f"{len(caches)} caches of {len(runs)} runs"]
     report.check("each has its one cache", faults)
     report.check("and the reference's numbers", wrong_numbers(client, caches, expected))
     found = client.get("/v1/caches", text="seven stones", count="true")
     report.check("and is found by its words", [] if found["total"] == len(caches) else [f"{found['total']} found"])
+
+
+def full_index(disk, server, client, expected, report):
+    """No room for rows: the log of the index is empty after a start, and has to grow for every change."""
+    report.check("the server stops with status 0", [f"status {code}" for code in [server.stop()] if code != 0])
+    server.start()
+    before = list(client.items("/v1/caches"))
+    reserve = disk.folder / "data/reserve"
+    answers = []
+    for number, kib in enumerate(ROOM_FOR_ROWS):
+        disk.leave(kib)
+        answers.append(post(client, number))
+        time.sleep(0.2)
+    report.check("every answer is an acceptance or 507 store_full", unexpected(answers))
+    runs = [a.json()["id"] for a in answers if a.status == 202]
+    refused = len(answers) - len(runs)
+    report.check(f"{refused} runs of {len(answers)} were refused", [] if refused else ["none was"])
+    report.check("what is stored is served", wrong_numbers(client, before, expected))
+    had_reserve = reserve.exists()
+    gone = client.request("DELETE", f"/v1/caches/{before[0]['id']}")
+    report.check("a cache can be deleted on a full disk", [] if gone.status == 204 else [f"{gone.status} {gone.body}"])
+    used = had_reserve and not reserve.exists()
+    report.check("with what was kept in reserve", [] if used else ["the reserve was not needed: this shows nothing"])
+    disk.free()
+    report.check("with room again what was accepted completes", wait_for(client, runs))
+    report.check("the reserve is there again", [] if reserve.exists() else ["it is not"])
 
 
 def locked_out(disk, client, report):
@@ -188,7 +214,7 @@ def run_as_nobody(server):
 
 
 def disk_test(args, folder, disk, report):
-    expected = references(args, folder, len(ROOM) + 5)
+    expected = references(args, folder, 10)
     server = Server(args.binary, disk.folder / "data", [args.model], log=folder / "server.log")
     powerless = run_as_nobody(server)
     try:
@@ -196,6 +222,7 @@ def disk_test(args, folder, disk, report):
         client = Client(server.url, timeout=20.0)
         client.model = args.model_id
         full(disk, server, client, expected, report)
+        full_index(disk, server, client, expected, report)
         if powerless:
             locked_out(disk, client, report)
         report.check("the server stops with status 0", [f"status {code}" for code in [server.stop()] if code != 0])
