@@ -92,12 +92,21 @@ CREATE TRIGGER pack_removed AFTER DELETE ON packs BEGIN
     UPDATE counts SET n = n - OLD.n_bytes WHERE what = 'blob_bytes';
 END;
 
--- Whoever adds or removes a cache keeps the texts in step, and the times apart.
-CREATE TRIGGER cache_added AFTER INSERT ON caches BEGIN
+-- Whoever adds or removes a cache keeps the texts in step, and the times apart. The second trigger is for a time that is
+-- taken; the first is spared its UPDATE, which would open every index for every row.
+CREATE TRIGGER cache_added AFTER INSERT ON caches
+WHEN NOT EXISTS (SELECT 1 FROM caches other WHERE other.created_at = NEW.created_at AND other.id <> NEW.id)
+BEGIN
     UPDATE counts SET n = n + 1 WHERE what = 'caches';
-    UPDATE caches SET created_at = (SELECT max(created_at) + 1 FROM caches)
-    WHERE id = NEW.id
-      AND EXISTS (SELECT 1 FROM caches other WHERE other.created_at = NEW.created_at AND other.id <> NEW.id);
+    INSERT INTO cache_texts (rowid, tenant, text, completion)
+    SELECT NEW.created_at, 't' || NEW.tenant_id, NEW.text, NEW.completion ->> '$.text'
+    WHERE NEW.text IS NOT NULL OR NEW.completion IS NOT NULL;
+END;
+CREATE TRIGGER cache_added_at_a_time_that_is_taken AFTER INSERT ON caches
+WHEN EXISTS (SELECT 1 FROM caches other WHERE other.created_at = NEW.created_at AND other.id <> NEW.id)
+BEGIN
+    UPDATE counts SET n = n + 1 WHERE what = 'caches';
+    UPDATE caches SET created_at = (SELECT max(created_at) + 1 FROM caches) WHERE id = NEW.id;
     INSERT INTO cache_texts (rowid, tenant, text, completion)
     SELECT created_at, 't' || tenant_id, text, completion ->> '$.text' FROM caches
     WHERE id = NEW.id AND (text IS NOT NULL OR completion IS NOT NULL);

@@ -239,7 +239,7 @@ async fn insert_extents(tx: &mut Tx<'_>, pack: &FinishedPack, used: &[(usize, i6
             row.push_bind(header.caches[item].forward_key.as_slice());
             row.push_bind(pack.hashes[item].as_bytes().as_slice()).push_bind(stats);
         });
-        query.build().persistent(false).execute(&mut *tx.conn).await?;
+        query.build().persistent(chunk.len() == ROWS_A_STATEMENT).execute(&mut *tx.conn).await?;
     }
     Ok(())
 }
@@ -295,7 +295,7 @@ async fn insert_caches(tx: &mut Tx<'_>, caches: &[CacheRow<'_>]) -> Result<(), S
             row.push_bind(cache.reused).push_bind(metadata).push_bind(cache.item.label.as_deref());
             row.push_bind(created_at).push_bind(cache.unit.ttl.map(|ttl| created_at.saturating_add(ttl)));
         });
-        query.build().persistent(false).execute(&mut *tx.conn).await?;
+        query.build().persistent(chunk.len() == ROWS_A_STATEMENT).execute(&mut *tx.conn).await?;
     }
     let described = caches.iter().zip(first..).map(|(c, at)| (c.unit.tenant, at, &c.item.metadata));
     metadata::insert(tx, described).await?;

@@ -10,11 +10,11 @@ use super::{error::StoreError, metadata};
 use crate::domain::{CacheFilter, Count, Hook, TenantId};
 
 /// Caches that one page looks at, where it has to ask more than one index.
-const MAX_STEPS: i64 = 4000;
+const MAX_STEPS: i64 = 2500;
 /// Caches that are counted before a count is no longer exact.
-const MAX_COUNT: i64 = 50_000;
+const MAX_COUNT: i64 = 20_000;
 /// How far conditions are counted to find the rarest: first all of them so far, then further.
-const LEVELS: [i64; 3] = [256, 4096, 32_768];
+const LEVELS: [i64; 3] = [256, 4096, 16_384];
 /// More hook sets than this with one hook are not walked side by side.
 const MAX_HOOK_SETS: usize = 32;
 /// Caches with a time to go that are sorted to walk them.

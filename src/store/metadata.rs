@@ -116,7 +116,7 @@ pub(super) async fn insert<'a>(
         query.push_values(chunk, |mut row, (tenant, at, (key, value))| {
             row.push_bind(tenant.0).push_bind(*at).push_bind(key.as_str()).push_bind(value.as_str());
         });
-        query.build().persistent(false).execute(&mut *tx.conn).await?;
+        query.build().persistent(chunk.len() == ROWS_A_STATEMENT).execute(&mut *tx.conn).await?;
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::domain::{CacheId, Hook, NewRun, Run, RunId, RunStatus, TenantId};
 
-/// Rows inserted by one statement: five binds each.
+/// Rows inserted by one statement: four binds each.
 const ROWS_A_STATEMENT: usize = 1000;
 /// How far the time in a run's id may be from the time it was accepted: a clock that was set back leaves a difference.
 const CLOCK_STEP: std::time::Duration = std::time::Duration::from_secs(3600);
@@ -222,18 +222,21 @@ pub(super) async fn insert_tags(tx: &mut Tx<'_>, what: Tagged, tags: &[TagRow<'_
     for chunk in tags.chunks(ROWS_A_STATEMENT) {
         let mut query = QueryBuilder::<Sqlite>::new(match what {
             Tagged::Runs => "INSERT OR IGNORE INTO run_tags (tenant_id, run_id, position, tag) ",
-            Tagged::Caches => "INSERT OR IGNORE INTO cache_tags (tenant_id, cache_id, position, tag, created_at) ",
+            // a subquery in each row would be a cursor of its own
+            Tagged::Caches => {
+                "INSERT OR IGNORE INTO cache_tags (tenant_id, cache_id, position, tag, created_at) \
+                 SELECT v.column1, v.column2, v.column3, v.column4, c.created_at FROM ("
+            }
         });
         query.push_values(chunk, |mut row, (tenant, bearer, position, tag)| {
             // a position only sorts; nobody posts 2^63 tags
             let position = i64::try_from(*position).unwrap_or(i64::MAX);
             row.push_bind(tenant.0).push_bind(*bearer).push_bind(position).push_bind(*tag);
-            if matches!(what, Tagged::Caches) {
-                row.push("(SELECT created_at FROM caches WHERE id = ").push_bind_unseparated(*bearer);
-                row.push_unseparated(")");
-            }
         });
-        query.build().persistent(false).execute(&mut *tx.conn).await?;
+        if matches!(what, Tagged::Caches) {
+            query.push(") v CROSS JOIN caches c ON c.id = v.column2");
+        }
+        query.build().persistent(chunk.len() == ROWS_A_STATEMENT).execute(&mut *tx.conn).await?;
     }
     Ok(())
 }
@@ -344,7 +347,7 @@ impl Write for InsertRun {
                 row.push_bind(index).push_bind(sets[*set]).push_bind(payload.as_str());
                 index += 1;
             });
-            query.build().persistent(false).execute(&mut *tx.conn).await?;
+            query.build().persistent(chunk.len() == ROWS_A_STATEMENT).execute(&mut *tx.conn).await?;
         }
         Ok(Inserted::Created(id))
     }

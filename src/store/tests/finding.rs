@@ -230,7 +230,7 @@ async fn a_page_looks_at_a_bounded_number_of_caches_and_the_next_goes_on_behind_
     };
     let (found, pages) = walk(&both).await;
     assert_eq!(found, [caches[0]]);
-    assert!((2..5).contains(&pages), "{pages}");
+    assert!((2..=5).contains(&pages), "{pages}");
     let (found, _) = walk(&CacheFilter { tags: tags(&["a"]), ..text("odd") }).await;
     assert_eq!(found, [caches[0]]);
     assert_eq!(list(&f, both.clone()).await, [caches[0]], "a list that may take its time is whole");
