@@ -52,6 +52,7 @@ async fn add(store: &Store, first: usize, rows: usize, width: usize, values: &[f
         reuse: false,
         tags: Vec::new(),
         metadata: Map::new(),
+        ttl_seconds: None,
         items: items.clone(),
         idempotency: None,
         edits: None,

@@ -10,7 +10,7 @@ use crate::{
     connections::{self, ConnectionLimits},
     engine::{Engine, Limits, ModelSource},
     model::{LoadError, LoadOptions},
-    store::{Store, StoreError},
+    store::{Store, StoreError, StoreOptions},
     telemetry,
 };
 
@@ -91,7 +91,8 @@ impl App {
     /// # Errors
     /// [`AppError`].
     pub async fn start(config: &Config) -> Result<Self, AppError> {
-        let store = Store::open(&config.data_dir).await?;
+        let options = StoreOptions { quota: config.limits.quota, ..StoreOptions::default() };
+        let store = Store::open_with(&config.data_dir, options).await?;
         let names = config.models.iter().map(|m| m.id.clone()).collect();
         let engine = Engine::start(store, names, config.limits.clone())?;
         let analysis = rayon::ThreadPoolBuilder::new()

@@ -13,7 +13,7 @@ use crate::{
     connections::ConnectionLimits,
     engine::{Limits, ModelSource},
     model::LoadOptions,
-    store::Store,
+    store::{Quota, Store},
     telemetry::{self, LogFormat},
 };
 
@@ -88,6 +88,12 @@ struct Serve {
     /// Bytes that waiting captures may take, over all runs.
     #[arg(long, env = "RESIDUUM_MAX_QUEUED_BYTES", default_value_t = Limits::default().max_queued_bytes)]
     max_queued_bytes: u64,
+    /// Bytes that blobs and index may take on the disk; by default what it holds.
+    #[arg(long, env = "RESIDUUM_MAX_STORE_BYTES")]
+    max_store_bytes: Option<u64>,
+    /// Beyond --max-store-bytes, delete the oldest caches that are not pinned instead of refusing new runs.
+    #[arg(long, env = "RESIDUUM_EVICT_OLDEST", requires = "max_store_bytes")]
+    evict_oldest: bool,
     /// Bytes of a request body.
     #[arg(long, env = "RESIDUUM_MAX_BODY_BYTES", default_value_t = ApiConfig::default().max_body_bytes)]
     max_body_bytes: usize,
@@ -173,6 +179,7 @@ impl Serve {
                 max_run_bytes: self.max_run_bytes,
                 max_queued_items: self.max_queued_items,
                 max_queued_bytes: self.max_queued_bytes,
+                quota: self.max_store_bytes.map(|max_bytes| Quota { max_bytes, evict_oldest: self.evict_oldest }),
             },
             api: ApiConfig {
                 max_body_bytes: self.max_body_bytes,

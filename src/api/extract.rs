@@ -11,6 +11,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
 };
+use serde_json::{Map, Value};
 
 use super::{access::Caller, error::ApiError, limits::TooSlow};
 use crate::domain::{CacheId, Code, Problem, RunId, TenantId};
@@ -136,12 +137,39 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Ok(Self(read_query(parts.uri.query().unwrap_or(""))?))
+    }
+}
+
+fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
+    let pairs = form_urlencoded::parse(query.as_bytes());
+    let deserializer = serde_html_form::Deserializer::new(pairs);
+    serde_path_to_error::deserialize(deserializer)
+        .map_err(|e| Problem::at(Code::InvalidQuery, pointer(e.path()).trim_start_matches('/'), e.inner().to_string()))
+}
+
+/// Query parameters of which those named `metadata.KEY` come apart, with their values as JSON where they are some, else as
+/// text.
+pub struct QueryWithMetadata<T>(pub T, pub Map<String, Value>);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryWithMetadata<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let query = parts.uri.query().unwrap_or("");
-        let pairs = form_urlencoded::parse(query.as_bytes());
-        let deserializer = serde_html_form::Deserializer::new(pairs);
-        serde_path_to_error::deserialize(deserializer).map(Self).map_err(|e| {
-            Problem::at(Code::InvalidQuery, pointer(e.path()).trim_start_matches('/'), e.inner().to_string()).into()
-        })
+        let mut metadata = Map::new();
+        let mut rest = form_urlencoded::Serializer::new(String::new());
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let Some(key) = name.strip_prefix("metadata.").filter(|key| !key.is_empty()) else {
+                rest.append_pair(&name, &value);
+                continue;
+            };
+            let value = serde_json::from_str(&value).unwrap_or_else(|_| Value::from(value.as_ref()));
+            if metadata.insert(key.to_owned(), value).is_some() {
+                return Err(Problem::at(Code::InvalidQuery, name.as_ref(), "a key has one value").into());
+            }
+        }
+        Ok(Self(read_query(&rest.finish())?, metadata))
     }
 }
 

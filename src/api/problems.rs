@@ -41,7 +41,7 @@ problems! {
     /// Reading one run.
     RunProblems = [InvalidQuery, RunNotFound, Internal];
     /// Changing one run.
-    RunChangeProblems = [InvalidQuery, RunNotFound, Internal, StoreFull];
+    RunChangeProblems = [InvalidQuery, RunNotFound, Internal, Unavailable, StoreFull];
     /// Listing things.
     ListProblems = [InvalidQuery, InvalidCursor, Internal];
     /// Listing the caches of a run.
@@ -60,10 +60,11 @@ problems! {
     CacheProblems = [InvalidQuery, CacheNotFound, Internal];
     /// Changing a cache.
     CachePatchProblems = [
-        InvalidJson, InvalidBody, InvalidQuery, CacheNotFound, BodyTooLarge, UnsupportedMediaType, InvalidValue, Internal, StoreFull,
+        InvalidJson, InvalidBody, InvalidQuery, CacheNotFound, BodyTooLarge, UnsupportedMediaType, InvalidValue, Internal,
+        Unavailable, StoreFull,
     ];
     /// Deleting a cache.
-    CacheDeleteProblems = [InvalidQuery, CacheNotFound, Internal, StoreFull];
+    CacheDeleteProblems = [InvalidQuery, CacheNotFound, Internal, Unavailable, StoreFull];
     /// A tensor of a cache.
     CacheTensorProblems = [
         InvalidQuery, CacheNotFound, HookNotInCache, LayerNotInCache, NotAcceptable, ResultTooLarge, RangeNotSatisfiable,
@@ -81,16 +82,16 @@ problems! {
     CreateDirectionProblems = [
         InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, Conflict, EmptyInput,
         UnknownCache, UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, ShapeMismatch, InvalidValue,
-        Internal, BlobDamaged, StoreFull,
+        Internal, BlobDamaged, Unavailable, StoreFull,
     ];
     /// Reading a direction.
     DirectionProblems = [InvalidQuery, DirectionNotFound, Internal, BlobDamaged];
     /// Changing a direction.
-    DirectionChangeProblems = [InvalidQuery, DirectionNotFound, Internal, StoreFull];
+    DirectionChangeProblems = [InvalidQuery, DirectionNotFound, Internal, Unavailable, StoreFull];
     /// Editing a direction.
     DirectionPatchProblems = [
         InvalidJson, InvalidBody, InvalidQuery, DirectionNotFound, BodyTooLarge, UnsupportedMediaType, InvalidValue,
-        Internal, BlobDamaged, StoreFull,
+        Internal, BlobDamaged, Unavailable, StoreFull,
     ];
     /// The vectors of a direction.
     DirectionTensorProblems = [

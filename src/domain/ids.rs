@@ -19,6 +19,13 @@ macro_rules! id {
                 Self(Uuid::now_v7())
             }
 
+            /// Not later in sort order than any id made at this time or after it.
+            #[must_use]
+            pub fn earliest(time: jiff::Timestamp) -> Self {
+                let millis = u64::try_from(time.as_millisecond()).unwrap_or(0) & 0xffff_ffff_ffff;
+                Self(Uuid::from_u128(u128::from(millis) << 80))
+            }
+
             /// The sixteen bytes, as the index stores them.
             #[must_use]
             pub fn as_bytes(&self) -> &[u8; 16] {

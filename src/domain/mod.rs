@@ -19,8 +19,9 @@ pub mod positions;
 pub mod problem;
 pub mod run;
 pub mod selection;
+pub mod text;
 
-pub use cache::{BosDecision, Cache, CacheFilter, CachePatch, Provenance, TensorStats};
+pub use cache::{BosDecision, Cache, CacheFilter, CachePatch, Count, Provenance, TensorStats};
 pub use capture::{Capture, CaptureRequest, Layers};
 pub use direction::{Direction, DirectionInfo, DirectionMethod, DirectionVector};
 pub use dtype::Dtype;
@@ -35,3 +36,4 @@ pub use positions::{Positions, PositionsRequest, Rows, Which};
 pub use problem::{Code, FieldError, Problem};
 pub use run::{NewItem, NewRun, Run, RunStatus};
 pub use selection::Selection;
+pub use text::{TextQuery, TextQueryError};

@@ -96,6 +96,8 @@ pub struct Run {
     pub metadata: Map<String, Value>,
     /// Whether its inputs are continued before they are captured.
     pub generates: bool,
+    /// Seconds after which its caches expire.
+    pub ttl_seconds: Option<u64>,
     /// Accepted.
     pub created_at: Timestamp,
     /// First item started.
@@ -156,6 +158,8 @@ pub struct NewRun {
     pub tags: Vec<String>,
     /// Metadata of the run.
     pub metadata: Map<String, Value>,
+    /// Seconds after which its caches expire.
+    pub ttl_seconds: Option<u64>,
     /// Inputs in order, never empty.
     pub items: Vec<NewItem>,
     /// Idempotency key with the blake3 of the request it came with.

@@ -168,6 +168,8 @@ mod tests {
             metadata: serde_json::Map::new(),
             label: None,
             created_at: Timestamp::UNIX_EPOCH,
+            expires_at: None,
+            pinned: false,
         }
     }
 

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::{
     InFlight, Inner, batch_key,
     queue::{Budget, Unit},
-    scheduler::{BATCH_TIME, STORE_REST, all_failed, claim, complete},
+    scheduler::{BATCH_TIME, all_failed, claim, complete, put_back},
     unit,
     worker::{GenerateJob, Job, WorkerHandle},
 };
@@ -108,7 +108,7 @@ impl Company {
                 Ok(_) => {}
                 Err(problem) => {
                     tracing::error!(%problem, "inputs to continue could not be claimed; they go back to the queue");
-                    put_back(engine, units);
+                    put_back(engine, units, false);
                     return;
                 }
             }
@@ -237,7 +237,7 @@ async fn hand_on(engine: &Arc<Inner>, model: &Arc<Model>, finished: Vec<(Unit, N
     let items: Vec<(RunId, u32, NewItem)> = ready.iter().map(|(u, item)| (u.run, u.index, item.clone())).collect();
     if let Err(e) = engine.store.continued(&items).await {
         tracing::error!(error = %e, "continued inputs could not be recorded; they go back to the queue");
-        return put_back(engine, ready.into_iter().map(|(unit, _)| unit).collect());
+        return put_back(engine, ready.into_iter().map(|(unit, _)| unit).collect(), true);
     }
     let waiting = |(old, item): &(Unit, NewItem)| {
         let key = batch_key(old.key.tenant, &model.info().id, item);
@@ -262,15 +262,6 @@ async fn record_failure(engine: &Arc<Inner>, units: Vec<Unit>, problem: &Problem
     let runs: Vec<RunId> = units.iter().map(|u| u.run).collect();
     if let Err(e) = complete(engine, all_failed(&units, problem), runs).await {
         tracing::error!(error = %e, "a failure could not be recorded; its inputs go back to the queue");
-        put_back(engine, units);
+        put_back(engine, units, true);
     }
-}
-
-/// Returns inputs to the queue after a rest.
-fn put_back(engine: &Arc<Inner>, units: Vec<Unit>) {
-    let engine = Arc::clone(engine);
-    tokio::spawn(async move {
-        tokio::time::sleep(STORE_REST).await;
-        engine.enqueue(units);
-    });
 }

@@ -13,6 +13,7 @@ mod progress;
 mod queue;
 mod registry;
 mod request;
+mod retention;
 mod scheduler;
 mod worker;
 
@@ -41,7 +42,7 @@ pub use request::{Content, InputSpec, Prepared, RunRequest, Truncate, item_shape
 use crate::{
     domain::{Code, NewItem, NewRun, Problem, Run, RunId, TenantId},
     model::{LoadError, LoadOptions, Model},
-    store::{Inserted, Store},
+    store::{Inserted, Quota, Store},
 };
 use errands::Errand;
 use progress::Progress;
@@ -63,6 +64,8 @@ pub struct Limits {
     pub max_queued_items: usize,
     /// Bytes that the waiting captures may take.
     pub max_queued_bytes: u64,
+    /// How much the store may take; `None`: what the disk holds.
+    pub quota: Option<Quota>,
 }
 
 impl Default for Limits {
@@ -73,6 +76,7 @@ impl Default for Limits {
             max_run_bytes: 64 << 30,
             max_queued_items: 100_000,
             max_queued_bytes: 256 << 30,
+            quota: None,
         }
     }
 }
@@ -115,6 +119,7 @@ struct Tasks {
     scheduler: JoinHandle<()>,
     generator: JoinHandle<()>,
     errands: JoinHandle<()>,
+    retention: JoinHandle<()>,
     worker: std::thread::JoinHandle<()>,
 }
 
@@ -131,6 +136,8 @@ struct Inner {
     wake_generator: Notify,
     progress: Progress,
     speed: Speed,
+    /// When the store had no room last.
+    no_room: Mutex<Option<Instant>>,
     draining: CancellationToken,
     errands: mpsc::Sender<Errand>,
     /// Places for experiments.
@@ -208,6 +215,7 @@ impl Engine {
             wake_generator: Notify::new(),
             progress: Progress::default(),
             speed: Speed::new(),
+            no_room: Mutex::default(),
             draining: CancellationToken::new(),
             errands,
             experiments: Semaphore::new(patching::AT_ONCE),
@@ -216,7 +224,8 @@ impl Engine {
         let scheduler = tokio::spawn(scheduler::run(Arc::clone(&inner), worker.clone(), Arc::clone(&slots)));
         let generator = tokio::spawn(generation::run(Arc::clone(&inner), worker.clone(), Arc::clone(&slots)));
         let errands = tokio::spawn(errands::run(inner.draining.clone(), worker, slots, waiting));
-        let tasks = Arc::new(Mutex::new(Some(Tasks { scheduler, generator, errands, worker: thread })));
+        let retention = tokio::spawn(retention::run(Arc::clone(&inner)));
+        let tasks = Arc::new(Mutex::new(Some(Tasks { scheduler, generator, errands, retention, worker: thread })));
         Ok(Self { inner, tasks })
     }
 
@@ -353,10 +362,13 @@ impl Engine {
     /// Queues a run; durable when this returns, and carried out even if the caller hangs up while it does.
     ///
     /// # Errors
-    /// What [`Self::prepare`] refuses, [`Code::QueueFull`], [`Code::IdempotencyKeyReused`], or the store's own.
+    /// What [`Self::prepare`] refuses, [`Code::QueueFull`], [`Code::StoreFull`], [`Code::IdempotencyKeyReused`], or the
+    /// store's own.
     pub async fn submit(&self, request: RunRequest) -> Result<Submitted, Problem> {
         let Prepared { run, item_bytes, .. } = self.prepare(request).await?;
         self.admit(&item_bytes)?;
+        self.inner.check_disk()?;
+        self.inner.make_room(self.inner.waiting().1 + item_bytes.iter().sum::<u64>()).await?;
         // A task of its own: dropping the request must not leave rows without a place in the queue.
         let engine = self.clone();
         let queued = tokio::spawn(async move { engine.enqueue(run, &item_bytes).await });
@@ -523,6 +535,10 @@ impl Engine {
                 metrics::gauge!("residuum_store_packs").set(stats.n_packs as f64);
                 metrics::gauge!("residuum_store_blob_bytes").set(stats.blob_bytes as f64);
             }
+            metrics::gauge!("residuum_store_disk_bytes").set(self.inner.store.bytes_on_disk() as f64);
+            if let Some(quota) = self.inner.store.quota() {
+                metrics::gauge!("residuum_store_max_bytes").set(quota.max_bytes as f64);
+            }
         }
     }
 
@@ -531,8 +547,8 @@ impl Engine {
     pub async fn drain(&self) {
         self.inner.draining.cancel();
         let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Tasks { scheduler, generator, errands, worker }) = tasks else { return };
-        let ended = [scheduler.await, generator.await, errands.await];
+        let Some(Tasks { scheduler, generator, errands, retention, worker }) = tasks else { return };
+        let ended = [scheduler.await, generator.await, errands.await, retention.await];
         if ended.iter().any(Result::is_err) {
             tracing::error!("the scheduler had panicked");
         }

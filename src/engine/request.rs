@@ -103,6 +103,8 @@ pub struct RunRequest {
     pub tags: Vec<String>,
     /// Metadata of the run and of every cache.
     pub metadata: Map<String, Value>,
+    /// Seconds after which the caches expire.
+    pub ttl_seconds: Option<u64>,
     /// Idempotency key with the hash of the request.
     pub idempotency: Option<(String, [u8; 32])>,
 }
@@ -153,9 +155,10 @@ pub fn prepare(request: RunRequest, model: Arc<Model>, limits: &Limits) -> Resul
         items.push(item);
         sizes.push(size);
     }
-    let RunRequest { tenant, model: name, reuse, tags, metadata, idempotency, interventions, .. } = request;
+    let RunRequest { tenant, model: name, reuse, tags, metadata, ttl_seconds, idempotency, interventions, .. } =
+        request;
     let edits = interventions.map(|i| i.edits);
-    let run = NewRun { tenant, model: name, reuse, tags, metadata, items, idempotency, edits };
+    let run = NewRun { tenant, model: name, reuse, tags, metadata, ttl_seconds, items, idempotency, edits };
     Ok(Prepared { run, item_bytes: sizes, model })
 }
 

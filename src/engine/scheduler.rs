@@ -179,10 +179,15 @@ async fn dispatch(engine: &Arc<Inner>, worker: &WorkerHandle, units: Vec<Unit>, 
         Ok(None) => return,
         Err(problem) => {
             tracing::error!(%problem, "a batch could not be claimed; it goes back to the queue");
-            return put_back(engine, units);
+            return put_back(engine, units, false);
         }
     };
     let (job, outcome, units) = build_job(items, model);
+    // before anything is computed that could not be kept
+    if let Err(problem) = engine.make_room(job.header.layout.total_bytes()).await {
+        tracing::error!(%problem, "there is no room for a batch; it waits");
+        return put_back(engine, units, true);
+    }
     let in_flight = InFlight { units: units.iter().map(|u| (u.run, u.index)).collect(), alive: Arc::clone(&job.alive) };
     let caches: usize = units.len();
     let batch = engine.in_flight_add(in_flight);
@@ -190,7 +195,7 @@ async fn dispatch(engine: &Arc<Inner>, worker: &WorkerHandle, units: Vec<Unit>, 
     if worker.submit(Job::Capture(Box::new(job))).await.is_err() {
         tracing::error!("the worker thread is gone; its batch goes back to the queue");
         engine.in_flight_remove(batch);
-        return put_back(engine, units);
+        return put_back(engine, units, true);
     }
     let engine = Arc::clone(engine);
     tokio::spawn(async move {
@@ -271,6 +276,7 @@ async fn finish(engine: &Arc<Inner>, units: Vec<Unit>, outcome: JobOutcome) {
     let tokens: usize = units.iter().map(|u| u.n_tokens).sum();
     let completion = match outcome {
         JobOutcome::Cancelled => return,
+        JobOutcome::Failed(problem) if waits(&problem) => return no_room(engine, units, &problem),
         JobOutcome::Failed(_) if units.len() > 1 => {
             // One bad item must not fail its company: each gets another try, alone.
             let alone = units.into_iter().map(|u| Unit { alone: true, ..u }).collect();
@@ -287,19 +293,36 @@ async fn finish(engine: &Arc<Inner>, units: Vec<Unit>, outcome: JobOutcome) {
             metrics::histogram!("residuum_batch_seconds").record(took.as_secs_f64());
             match tokio::task::spawn_blocking(move || writer.finish()).await {
                 Ok(Ok(pack)) => Completion { pack: Some(pack), reused: Vec::new(), failed: Vec::new() },
-                Ok(Err(e)) => all_failed(&units, &e.into()),
+                Ok(Err(e)) => {
+                    let problem = e.into();
+                    if waits(&problem) {
+                        return no_room(engine, units, &problem);
+                    }
+                    all_failed(&units, &problem)
+                }
                 Err(e) => {
                     tracing::error!(error = %e, "finishing a pack panicked; its items go back to the queue");
-                    return put_back(engine, units);
+                    return put_back(engine, units, true);
                 }
             }
         }
     };
     let runs = units.iter().map(|u| u.run).collect();
     if let Err(e) = complete(engine, completion, runs).await {
-        tracing::error!(error = %e, "a batch could not be recorded; its items go back to the queue");
-        put_back(engine, units);
+        no_room(engine, units, &e.into());
     }
+}
+
+/// Whether the store will take the same work later: what was accepted waits for room, and does not fail for want of it.
+fn waits(problem: &Problem) -> bool {
+    matches!(problem.code, Code::StoreFull | Code::Unavailable)
+}
+
+/// Returns items to the queue because the store could not take what was computed for them.
+fn no_room(engine: &Arc<Inner>, units: Vec<Unit>, problem: &Problem) {
+    tracing::error!(%problem, items = units.len(), "a batch could not be stored; its items go back to the queue");
+    engine.note_room(problem.code != Code::StoreFull);
+    put_back(engine, units, true);
 }
 
 pub(super) fn all_failed(units: &[Unit], problem: &Problem) -> Completion {
@@ -313,18 +336,28 @@ pub(super) async fn complete(
     mut runs: Vec<RunId>,
 ) -> Result<(), StoreError> {
     engine.store.complete(completion).await?;
+    engine.note_room(true);
     runs.sort_unstable();
     runs.dedup();
     runs.into_iter().for_each(|run| engine.progress.changed(run));
     Ok(())
 }
 
-/// Returns items to the queue after a rest: the store said no, and asking again at once would only heat it.
-fn put_back(engine: &Arc<Inner>, units: Vec<Unit>) {
+/// Returns items to where they wait after a rest: the store said no, and asking again at once would only heat it. Those
+/// that were claimed wait until the store has taken the claim back, or each such rest would count as a crash.
+pub(super) fn put_back(engine: &Arc<Inner>, units: Vec<Unit>, claimed: bool) {
     let engine = Arc::clone(engine);
     tokio::spawn(async move {
-        tokio::time::sleep(STORE_REST).await;
-        engine.queue().push(units);
-        engine.wake.notify_one();
+        let ids: Vec<(RunId, u32)> = units.iter().map(|u| (u.run, u.index)).collect();
+        loop {
+            tokio::time::sleep(STORE_REST).await;
+            match if claimed { engine.store.release(&ids).await } else { Ok(()) } {
+                Ok(()) => break,
+                // the next start takes them up
+                Err(StoreError::Closed) => return,
+                Err(error) => tracing::warn!(%error, "items cannot go back to the queue yet"),
+            }
+        }
+        engine.enqueue(units);
     });
 }

@@ -6,9 +6,16 @@ use std::{
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    io::Errno,
+};
 use tempfile::TempPath;
 
 use super::error::StoreError;
@@ -16,6 +23,8 @@ use crate::domain::PackId;
 
 const EXTENSION: &str = "safetensors";
 const TEMP_PREFIX: &str = ".tmp-";
+/// Bytes kept free for removing things from a full disk, which writes to the index first.
+const RESERVE: u64 = 4 << 20;
 
 /// The data folder.
 #[derive(Debug)]
@@ -25,6 +34,10 @@ pub(super) struct Blobs {
     lock: Option<File>,
     /// Packs being written, or written and not yet in the index: not orphans.
     in_flight: Mutex<HashSet<PackId>>,
+    /// Bytes of the blobs, with those that packs being written will have.
+    bytes: AtomicU64,
+    /// Whether the reserve is there.
+    reserve: AtomicBool,
 }
 
 /// A pack that the index does not know yet. Dropping it makes its file an orphan, unless the index has it by then.
@@ -47,6 +60,27 @@ pub(super) struct TempBlob {
     /// Removes the file when dropped.
     path: TempPath,
     in_flight: InFlight,
+    counted: Counted,
+}
+
+/// Bytes that are counted among those of the blobs, until this is dropped.
+#[derive(Debug)]
+struct Counted {
+    n_bytes: u64,
+    blobs: Arc<Blobs>,
+}
+
+impl Counted {
+    fn add(&mut self, n_bytes: u64) {
+        self.n_bytes += n_bytes;
+        self.blobs.bytes.fetch_add(n_bytes, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.blobs.bytes.fetch_sub(self.n_bytes, Ordering::AcqRel);
+    }
 }
 
 impl Blobs {
@@ -68,12 +102,65 @@ impl Blobs {
             Err(TryLockError::Error(e)) => return Err(StoreError::io("locking the data folder")(e)),
         }
         sync_folder(root)?;
-        Ok(Self { root: root.to_owned(), lock: Some(lock), in_flight: Mutex::default() })
+        Ok(Self { lock: Some(lock), ..Self::open_read_only(root) })
     }
 
     /// Opens the folder to read only: no lock, nothing made.
     pub(super) fn open_read_only(root: &Path) -> Self {
-        Self { root: root.to_owned(), lock: None, in_flight: Mutex::default() }
+        Self {
+            root: root.to_owned(),
+            lock: None,
+            in_flight: Mutex::default(),
+            bytes: AtomicU64::default(),
+            reserve: AtomicBool::default(),
+        }
+    }
+
+    /// Counts the bytes of the blobs that are there. Once, before anything is written.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(super) fn count_bytes(&self) -> Result<(), StoreError> {
+        let bytes = self.list()?.iter().map(|(_, n)| n).sum();
+        self.bytes.store(bytes, Ordering::Release);
+        Ok(())
+    }
+
+    /// Bytes that blobs take, those being written among them.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Acquire)
+    }
+
+    /// Bytes that the index takes, with its log.
+    pub(super) fn index_bytes(&self) -> u64 {
+        let index = self.index();
+        let log = index.with_extension("sqlite-wal");
+        [index, log].iter().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
+    }
+
+    /// Gives the reserve up; whether there was one.
+    pub(super) fn use_reserve(&self) -> bool {
+        self.reserve.swap(false, Ordering::AcqRel) && fs::remove_file(self.root.join("reserve")).is_ok()
+    }
+
+    /// Makes the reserve where it is missing and there is room for it, and for as much again.
+    pub(super) fn keep_reserve(&self) {
+        if self.lock.is_none() || self.reserve.load(Ordering::Acquire) {
+            return;
+        }
+        let path = self.root.join("reserve");
+        if path.metadata().is_ok_and(|file| file.len() >= RESERVE) {
+            return self.reserve.store(true, Ordering::Release);
+        }
+        let made = File::options().create(true).write(true).truncate(false).open(&path).and_then(|file| {
+            fallocate(&file, FallocateFlags::empty(), 0, 2 * RESERVE)?;
+            file.set_len(RESERVE)
+        });
+        self.reserve.store(made.is_ok(), Ordering::Release);
+        if made.is_err() {
+            // what is missing from the disk is not kept from others by half a reserve; a folder without one works too
+            drop(fs::remove_file(path));
+        }
     }
 
     /// Whether a store has the folder for writing: this one, or that of another process.
@@ -120,7 +207,8 @@ impl Blobs {
         self.in_flight().insert(pack);
         let in_flight = InFlight { pack, blobs: Arc::clone(self) };
         let path = TempPath::try_from_path(path).map_err(StoreError::io("making a blob"))?;
-        Ok(TempBlob { file, path, in_flight })
+        let counted = Counted { n_bytes: 0, blobs: Arc::clone(self) };
+        Ok(TempBlob { file, path, in_flight, counted })
     }
 
     /// Opens the file of `pack`.
@@ -148,11 +236,15 @@ impl Blobs {
     /// # Errors
     /// [`StoreError::Io`].
     pub(super) fn delete(&self, pack: PackId) -> Result<(), StoreError> {
-        match fs::remove_file(self.path(pack)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                Err(StoreError::io(format_args!("removing pack {pack}"))(e))
+        let path = self.path(pack);
+        let removed = path.metadata().and_then(|file| fs::remove_file(&path).map(|()| file.len()));
+        match removed {
+            Ok(n_bytes) => {
+                self.bytes.fetch_sub(n_bytes, Ordering::AcqRel);
+                Ok(())
             }
-            _ => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(StoreError::io(format_args!("removing pack {pack}"))(e)),
         }
     }
 
@@ -223,6 +315,20 @@ impl Blobs {
 }
 
 impl TempBlob {
+    /// Takes room for a file of `n_bytes` before anything is computed that could not be kept.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] or [`StoreError::Io`].
+    pub(super) fn allocate(&mut self, n_bytes: u64) -> Result<(), StoreError> {
+        self.counted.add(n_bytes);
+        let pack = self.in_flight.pack;
+        match fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, n_bytes) {
+            // a file system that cannot; the writes find out
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            Err(e) => Err(StoreError::io(format_args!("taking room for pack {pack}"))(e.into())),
+        }
+    }
+
     /// Writes `bytes` at `offset`.
     ///
     /// # Errors
@@ -237,12 +343,16 @@ impl TempBlob {
     /// # Errors
     /// [`StoreError::Full`] or [`StoreError::Io`]; the file is removed then, or swept at the next start.
     pub(super) fn publish(self) -> Result<InFlight, StoreError> {
-        let Self { file, path, in_flight } = self;
+        let Self { file, path, in_flight, counted } = self;
         let InFlight { pack, blobs } = &in_flight;
         file.sync_all().map_err(StoreError::io(format_args!("flushing pack {pack}")))?;
+        let n_bytes = file.metadata().map_err(StoreError::io("asking for the size of a blob"))?.len();
         path.persist(blobs.path(*pack))
             .map_err(|e| e.error)
             .map_err(StoreError::io(format_args!("naming pack {pack}")))?;
+        // from here on it counts by itself, until it is deleted
+        blobs.bytes.fetch_add(n_bytes, Ordering::AcqRel);
+        drop(counted);
         sync_folder(&blobs.folder(*pack))?;
         // the folder itself may be new, made by this writer or by one beside it
         sync_folder(&blobs.root.join("blobs"))?;

@@ -8,6 +8,7 @@ use super::{
     Store,
     error::StoreError,
     intern::{self, HookSets},
+    metadata,
     pack::FinishedPack,
     queue::units_json,
     reuse::ExtentId,
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::domain::{CacheId, Code, NewItem, Problem, RunId, TenantId, TensorStats};
 
-/// Rows inserted by one statement: 18 binds a row stay below SQLite's 32,766.
+/// Rows inserted by one statement: 19 binds a row stay below SQLite's 32,766.
 const ROWS_A_STATEMENT: usize = 500;
 
 /// What became of a group of items.
@@ -76,6 +77,8 @@ struct Unit {
     tenant: TenantId,
     /// Name of the run's model.
     model: String,
+    /// Microseconds that its cache lives.
+    ttl: Option<i64>,
 }
 
 struct CacheRow<'a> {
@@ -134,7 +137,8 @@ impl Complete {
         let failed = self.0.failed.iter().map(|(run, index, _)| (*run, *index));
         let units: Vec<(RunId, u32)> = packed.chain(reused).chain(failed).collect();
         let rows = sqlx::query(
-            "SELECT i.rowid, i.run_id, i.item_index, r.tenant_id, r.model FROM json_each(?) j \
+            "SELECT i.rowid, i.run_id, i.item_index, r.tenant_id, r.model, \
+                 r.ttl_seconds * 1000000 AS ttl FROM json_each(?) j \
              CROSS JOIN run_items i ON i.run_id = unhex(j.value ->> 0) AND i.item_index = j.value ->> 1 \
              CROSS JOIN runs r ON r.id = i.run_id WHERE i.status = 'pending'",
         )
@@ -145,7 +149,8 @@ impl Complete {
             .map(|row| {
                 let f = Fields::of("run_items", row);
                 let key = (f.read("run_id", RunId::from_slice)?, f.uint("item_index")?);
-                let unit = Unit { row: row.try_get(0)?, tenant: TenantId(f.get("tenant_id")?), model: f.get("model")? };
+                let (row, tenant) = (row.try_get(0)?, TenantId(f.get("tenant_id")?));
+                let unit = Unit { row, tenant, model: f.get("model")?, ttl: f.get("ttl")? };
                 Ok((key, unit))
             })
             .collect()
@@ -234,7 +239,7 @@ async fn insert_extents(tx: &mut Tx<'_>, pack: &FinishedPack, used: &[(usize, i6
             row.push_bind(header.caches[item].forward_key.as_slice());
             row.push_bind(pack.hashes[item].as_bytes().as_slice()).push_bind(stats);
         });
-        query.build().persistent(false).execute(&mut *tx.conn).await?;
+        query.build().persistent(chunk.len() == ROWS_A_STATEMENT).execute(&mut *tx.conn).await?;
     }
     Ok(())
 }
@@ -258,11 +263,12 @@ async fn extent_tenants(tx: &mut Tx<'_>, reused: &[ReusedCache]) -> Result<HashM
 }
 
 async fn insert_caches(tx: &mut Tx<'_>, caches: &[CacheRow<'_>]) -> Result<(), StoreError> {
-    let created_at = now();
+    // a microsecond apart: the time of a cache is its place in listings
+    let first = next_time(tx).await?;
     let mut sets = HookSets::default();
-    for chunk in caches.chunks(ROWS_A_STATEMENT) {
+    for (chunk, n) in caches.chunks(ROWS_A_STATEMENT).zip((first..).step_by(ROWS_A_STATEMENT)) {
         let mut rows = Vec::with_capacity(chunk.len());
-        for cache in chunk {
+        for (cache, created_at) in chunk.iter().zip(n..) {
             let item = cache.item;
             let hook_set = sets.id(tx.conn, &item.capture.hooks).await?;
             let token_ids: Vec<u8> = item.token_ids.iter().flat_map(|t| t.to_le_bytes()).collect();
@@ -275,31 +281,38 @@ async fn insert_caches(tx: &mut Tx<'_>, caches: &[CacheRow<'_>]) -> Result<(), S
             let completion = item.completion.as_ref().map(to_json).transpose()?;
             let described: Vec<_> = item.interventions.iter().map(|i| &i.described).collect();
             let interventions = (!described.is_empty()).then(|| to_json(&described)).transpose()?;
-            rows.push((cache, hook_set, token_ids, json, [completion, interventions], int(item.n_truncated)?));
+            let optional = [completion, interventions];
+            rows.push((cache, created_at, hook_set, token_ids, json, optional, int(item.n_truncated)?));
         }
         let mut query = QueryBuilder::<Sqlite>::new(
             "INSERT INTO caches (id, tenant_id, run_id, item_index, extent_id, hook_set_id, positions, model, text, \
-                 token_ids, tokens, bos, completion, interventions, n_truncated, reused, metadata, label, created_at) ",
+                 token_ids, tokens, bos, completion, interventions, n_truncated, reused, metadata, label, created_at, \
+                 expires_at) ",
         );
-        query.push_values(
-            rows,
-            |mut row, (cache, hook_set, token_ids, json, [completion, interventions], n_truncated)| {
-                let [positions, tokens, bos, metadata] = json;
-                row.push_bind(cache.id.as_bytes().as_slice()).push_bind(cache.unit.tenant.0);
-                row.push_bind(cache.run.as_bytes().as_slice()).push_bind(cache.item_index);
-                row.push_bind(cache.extent).push_bind(hook_set).push_bind(positions);
-                row.push_bind(cache.unit.model.as_str()).push_bind(cache.item.text.as_deref());
-                row.push_bind(token_ids).push_bind(tokens).push_bind(bos).push_bind(completion);
-                row.push_bind(interventions).push_bind(n_truncated);
-                row.push_bind(cache.reused).push_bind(metadata).push_bind(cache.item.label.as_deref());
-                row.push_bind(created_at);
-            },
-        );
-        query.build().persistent(false).execute(&mut *tx.conn).await?;
+        query.push_values(rows, |mut row, (cache, created_at, hook_set, token_ids, json, optional, n_truncated)| {
+            let ([positions, tokens, bos, metadata], [completion, interventions]) = (json, optional);
+            row.push_bind(cache.id.as_bytes().as_slice()).push_bind(cache.unit.tenant.0);
+            row.push_bind(cache.run.as_bytes().as_slice()).push_bind(cache.item_index);
+            row.push_bind(cache.extent).push_bind(hook_set).push_bind(positions);
+            row.push_bind(cache.unit.model.as_str()).push_bind(cache.item.text.as_deref());
+            row.push_bind(token_ids).push_bind(tokens).push_bind(bos).push_bind(completion);
+            row.push_bind(interventions).push_bind(n_truncated);
+            row.push_bind(cache.reused).push_bind(metadata).push_bind(cache.item.label.as_deref());
+            row.push_bind(created_at).push_bind(cache.unit.ttl.map(|ttl| created_at.saturating_add(ttl)));
+        });
+        query.build().persistent(chunk.len() == ROWS_A_STATEMENT).execute(&mut *tx.conn).await?;
     }
+    let described = caches.iter().zip(first..).map(|(c, at)| (c.unit.tenant, at, &c.item.metadata));
+    metadata::insert(tx, described).await?;
     let tags: Vec<TagRow<'_>> =
         caches.iter().flat_map(|c| tag_rows(c.unit.tenant, c.id.as_bytes(), &c.item.tags)).collect();
     insert_tags(tx, Tagged::Caches, &tags).await
+}
+
+/// A time later than that of every cache, in microseconds: now, unless the clock stood still or went back.
+async fn next_time(tx: &mut Tx<'_>) -> Result<i64, StoreError> {
+    let last: Option<i64> = sqlx::query_scalar("SELECT max(created_at) FROM caches").fetch_one(&mut *tx.conn).await?;
+    Ok(last.map_or(tx.now, |last| tx.now.max(last + 1)))
 }
 
 /// Marks items as done or failed and ends the runs that have nothing left.

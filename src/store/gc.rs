@@ -61,11 +61,12 @@ impl Store {
     /// [`StoreError::Database`], [`StoreError::Damaged`].
     pub async fn stats(&self) -> Result<StoreStats, StoreError> {
         let row = sqlx::query(
-            "SELECT (SELECT count(*) FROM runs) AS n_runs, \
-                 (SELECT count(*) FROM run_items WHERE status = 'pending') AS n_pending_items, \
-                 (SELECT count(*) FROM caches) AS n_caches, (SELECT count(*) FROM extents) AS n_extents, \
-                 (SELECT count(*) FROM packs) AS n_packs, \
-                 (SELECT coalesce(sum(n_bytes), 0) FROM packs) AS blob_bytes",
+            "SELECT (SELECT count(*) FROM run_items WHERE status = 'pending') AS n_pending_items, \
+                 (SELECT n FROM counts WHERE what = 'runs') AS n_runs, \
+                 (SELECT n FROM counts WHERE what = 'caches') AS n_caches, \
+                 (SELECT n FROM counts WHERE what = 'extents') AS n_extents, \
+                 (SELECT n FROM counts WHERE what = 'packs') AS n_packs, \
+                 (SELECT n FROM counts WHERE what = 'blob_bytes') AS blob_bytes",
         )
         .fetch_one(self.readers())
         .await?;
@@ -157,6 +158,7 @@ struct Collect {
 
 impl Write for Collect {
     type Output = GcReport;
+    const FREES: bool = true;
 
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<GcReport, StoreError> {
         // first: a pack that goes below is known here, and would be counted twice

@@ -11,8 +11,9 @@ use sqlx::{
 use super::{
     Store,
     blobs::Blobs,
+    connect_options,
     error::StoreError,
-    newest_migration, options,
+    newest_migration,
     rows::{Fields, now, to_json},
     version,
     writer::{Tx, Write},
@@ -64,7 +65,7 @@ impl KeyStore {
         // SQLite's own word for a missing file names neither the folder nor the reason.
         let index = blobs.index();
         tokio::fs::metadata(&index).await.map_err(StoreError::io(index.display()))?;
-        let mut conn = options(&blobs).synchronous(SqliteSynchronous::Full).connect().await?;
+        let mut conn = connect_options(&blobs).synchronous(SqliteSynchronous::Full).connect().await?;
         let (found, known) = (version(&mut conn).await?, newest_migration());
         match found.cmp(&known) {
             std::cmp::Ordering::Less => Err(StoreError::Older { found, known }),

@@ -13,14 +13,17 @@ mod caches;
 mod complete;
 mod directions;
 mod error;
+mod find;
 mod gc;
 mod header;
 mod intern;
 mod interventions;
 mod item;
 mod keys;
+mod metadata;
 mod pack;
 mod queue;
+mod retention;
 mod reuse;
 mod rows;
 mod runs;
@@ -45,12 +48,14 @@ use self::{
     writer::{Probe, Write, Writer},
 };
 pub use self::{
+    caches::CachePage,
     complete::{Completion, ReusedCache},
     error::StoreError,
     gc::{GcReport, StoreStats},
     keys::KeyStore,
     pack::{FinishedPack, PackHeader, PackWriter, PackedCache},
     queue::PendingRun,
+    retention::{Clock, Quota, StoreOptions},
     reuse::{ExtentId, Wanted},
     runs::{Inserted, RunFilter},
     scan::{RowKey, ScanPlan, ScanReport, Take},
@@ -76,6 +81,7 @@ struct Inner {
     writer: Option<Writer>,
     memo: Memo,
     plans: scan::Plans,
+    options: StoreOptions,
 }
 
 impl Store {
@@ -86,22 +92,37 @@ impl Store {
     /// [`StoreError::Locked`] when someone else has the folder, [`StoreError::Newer`] when a newer version wrote the
     /// index, else [`StoreError::Io`], [`StoreError::Full`] or [`StoreError::Database`].
     pub async fn open(dir: &Path) -> Result<Self, StoreError> {
+        Self::open_with(dir, StoreOptions::default()).await
+    }
+
+    /// As [`Self::open`], with a quota or a clock.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_with(dir: &Path, options: StoreOptions) -> Result<Self, StoreError> {
         let dir = dir.to_owned();
         let blobs = Arc::new(blocking(move || Blobs::open(&dir)).await?);
-        let options = options(&blobs)
+        let connect = connect_options(&blobs)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             // the log shrinks back after a large transaction
             .pragma("journal_size_limit", "67108864");
-        let mut conn = options.connect().await?;
+        let mut conn = connect.connect().await?;
         migrate(&mut conn).await?;
         let readers = readers(&blobs).await?;
-        let writer = Some(Writer::start(conn, Arc::clone(&blobs)));
-        let store = Self {
-            inner: Arc::new(Inner { blobs, readers, writer, memo: Memo::default(), plans: scan::Plans::default() }),
-        };
+        let writer = Some(Writer::start(conn, Arc::clone(&blobs), options.clock.clone()));
+        let (memo, plans) = (Memo::default(), scan::Plans::default());
+        let store = Self { inner: Arc::new(Inner { blobs, readers, writer, memo, plans, options }) };
         store.sweep().await?;
+        let blobs = Arc::clone(store.blobs());
+        blocking(move || {
+            blobs.count_bytes()?;
+            blobs.keep_reserve();
+            Ok(())
+        })
+        .await?;
+        store.enter_missing_metadata().await?;
         Ok(store)
     }
 
@@ -129,6 +150,7 @@ impl Store {
                 writer: None,
                 memo: Memo::default(),
                 plans: scan::Plans::default(),
+                options: StoreOptions::default(),
             }),
         })
     }
@@ -161,6 +183,11 @@ impl Store {
         &self.inner.readers
     }
 
+    /// The time, in microseconds.
+    fn now(&self) -> i64 {
+        self.inner.options.clock.now()
+    }
+
     fn memo(&self) -> &Memo {
         &self.inner.memo
     }
@@ -171,19 +198,21 @@ impl Store {
 }
 
 /// What the writer and the readers have in common.
-fn options(blobs: &Blobs) -> SqliteConnectOptions {
+fn connect_options(blobs: &Blobs) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(blobs.index())
         .foreign_keys(true)
         .busy_timeout(Duration::from_secs(10))
         .pragma("temp_store", "MEMORY")
+        // in KiB: of a large index, the upper levels of its trees stay in memory
+        .pragma("cache_size", "-32768")
         .pragma("mmap_size", "0")
         .disable_statement_logging()
 }
 
 async fn readers(blobs: &Blobs) -> Result<SqlitePool, StoreError> {
     let pool = SqlitePoolOptions::new().max_connections(READERS).test_before_acquire(false);
-    Ok(pool.connect_with(options(blobs).read_only(true)).await?)
+    Ok(pool.connect_with(connect_options(blobs).read_only(true)).await?)
 }
 
 async fn migrate(conn: &mut SqliteConnection) -> Result<(), StoreError> {

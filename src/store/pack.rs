@@ -130,7 +130,10 @@ impl Store {
     pub fn begin_pack(&self, header: PackHeader) -> Result<PackWriter, StoreError> {
         header.check()?;
         let front = header::encode(&header)?;
-        let blob = self.blobs().create(header.id)?;
+        let n_bytes = front.len() as u64 + header.layout.total_bytes();
+        self.check_room(n_bytes)?;
+        let mut blob = self.blobs().create(header.id)?;
+        blob.allocate(n_bytes)?;
         blob.write_at(&front, 0)?;
         let (n_items, n_hooks) = (header.caches.len(), header.layout.hooks.len());
         Ok(PackWriter {

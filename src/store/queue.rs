@@ -109,6 +109,14 @@ impl Store {
     pub async fn claim(&self, units: &[(RunId, u32)]) -> Result<(), StoreError> {
         self.write(Claim { units: units_json(units) }).await
     }
+
+    /// Takes a claim back: a worker gave these items up for no fault of theirs, and they wait as if it had never had them.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`], [`StoreError::Closed`], [`StoreError::Database`].
+    pub async fn release(&self, units: &[(RunId, u32)]) -> Result<(), StoreError> {
+        self.write(Release { units: units_json(units) }).await
+    }
 }
 
 /// Items as one bind: `[["<run in hex>", index], ...]`.
@@ -138,6 +146,25 @@ impl Write for Claim {
              WHERE id IN (SELECT unhex(value ->> 0) FROM json_each(?)) AND status = 'queued'",
         )
         .bind(super::rows::now())
+        .bind(&self.units)
+        .execute(&mut *tx.conn)
+        .await?;
+        Ok(())
+    }
+}
+
+struct Release {
+    units: String,
+}
+
+impl Write for Release {
+    type Output = ();
+
+    async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE run_items SET attempts = max(attempts - 1, 0) FROM json_each(?) j \
+             WHERE run_id = unhex(j.value ->> 0) AND item_index = j.value ->> 1 AND status = 'pending'",
+        )
         .bind(&self.units)
         .execute(&mut *tx.conn)
         .await?;

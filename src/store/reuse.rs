@@ -43,10 +43,12 @@ impl Store {
              FROM json_each(?) j \
              CROSS JOIN extents e ON e.tenant_id = ? AND e.forward_key = unhex(j.value) \
              CROSS JOIN packs p ON p.id = e.pack_id \
+             WHERE EXISTS (SELECT 1 FROM caches c WHERE c.extent_id = e.id AND (c.ends_at IS NULL OR c.ends_at > ?)) \
              GROUP BY j.key, p.layout_id, p.dtype, e.positions, e.n_tokens",
         )
         .bind(hex_list(wanted.iter().map(|w| w.forward_key.as_slice())))
         .bind(tenant.0)
+        .bind(self.now())
         .fetch_all(&mut *snapshot)
         .await?;
         for row in &rows {

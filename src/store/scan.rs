@@ -45,6 +45,8 @@ pub struct ScanPlan {
     windows: Vec<Window>,
     n_caches: u64,
     n_skipped: u64,
+    /// When the first cache of the store expires after the plan was made, in microseconds: the plan may be wrong then.
+    until: Option<i64>,
 }
 
 /// What the rows of a pack have in common.
@@ -117,11 +119,14 @@ impl Store {
         hook: Hook,
         take: &Take,
     ) -> Result<std::sync::Arc<ScanPlan>, StoreError> {
-        let filter = CacheFilter { hook: Some(hook), ..filter.clone() };
+        let mut filter = filter.clone();
+        if !filter.hooks.contains(&hook) {
+            filter.hooks.push(hook);
+        }
         // The count is read before the index is: a change in between makes the plan look older than it is.
         let commits = self.inner.writer.as_ref().map(super::writer::Writer::commits);
         let key = (tenant, filter, take.clone());
-        if let Some(plan) = commits.and_then(|n| self.inner.plans.get(&key, n)) {
+        if let Some(plan) = commits.and_then(|n| self.inner.plans.get(&key, n, self.now())) {
             return Ok(plan);
         }
         let plan = std::sync::Arc::new(plan::build(self, tenant, &key.1, hook, take).await?);

@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{blobs::Blobs, error::StoreError};
+use super::{blobs::Blobs, error::StoreError, retention::Clock};
 use crate::domain::PackId;
 
 /// Changes that may wait before senders do.
@@ -24,6 +24,8 @@ const GROUP: usize = 256;
 pub(super) struct Tx<'c> {
     /// The writer's connection.
     pub(super) conn: &'c mut SqliteConnection,
+    /// The time, in microseconds.
+    pub(super) now: i64,
     /// Blobs to remove once the transaction is committed.
     pub(super) unlink: Vec<PackId>,
 }
@@ -38,6 +40,8 @@ pub(super) trait Write: Send + 'static {
 
     /// Whether anything is different afterwards.
     const CHANGES: bool = true;
+    /// Whether the change makes room: on a full disk it may use what is kept in reserve for that.
+    const FREES: bool = false;
 
     /// Applies the change. An error undoes all of it.
     fn apply(&mut self, tx: &mut Tx<'_>) -> impl Future<Output = Result<Self::Output, StoreError>> + Send;
@@ -70,8 +74,9 @@ struct Job<W: Write> {
 trait AnyJob: Send {
     fn durable(&self) -> bool;
     fn changes(&self) -> bool;
-    /// Applies the change and says whether it holds.
-    fn apply<'a>(&'a mut self, tx: &'a mut Tx<'_>) -> BoxFuture<'a, bool>;
+    fn frees(&self) -> bool;
+    /// Applies the change; an error says that it does not hold.
+    fn apply<'a>(&'a mut self, tx: &'a mut Tx<'_>) -> BoxFuture<'a, Result<(), StoreError>>;
     /// Answers, with `failure` instead of the outcome where the group failed.
     fn answer(self: Box<Self>, failure: Option<&StoreError>);
 }
@@ -85,10 +90,14 @@ impl<W: Write> AnyJob for Job<W> {
         W::CHANGES
     }
 
-    fn apply<'a>(&'a mut self, tx: &'a mut Tx<'_>) -> BoxFuture<'a, bool> {
+    fn frees(&self) -> bool {
+        W::FREES
+    }
+
+    fn apply<'a>(&'a mut self, tx: &'a mut Tx<'_>) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             let outcome = self.change.apply(tx).await;
-            let holds = outcome.is_ok();
+            let holds = outcome.as_ref().map(|_| ()).map_err(Clone::clone);
             self.outcome = Some(outcome);
             holds
         })
@@ -120,10 +129,10 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the task. It ends when it is told to close or when every handle is gone.
-    pub(super) fn start(conn: SqliteConnection, blobs: Arc<Blobs>) -> Self {
+    pub(super) fn start(conn: SqliteConnection, blobs: Arc<Blobs>, clock: Clock) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let commits = Arc::<AtomicU64>::default();
-        tokio::spawn(Task { conn, blobs, full_sync: true, commits: Arc::clone(&commits) }.run(receiver));
+        tokio::spawn(Task { conn, blobs, clock, full_sync: true, commits: Arc::clone(&commits) }.run(receiver));
         Self { sender, commits }
     }
 
@@ -157,6 +166,7 @@ impl Writer {
 struct Task {
     conn: SqliteConnection,
     blobs: Arc<Blobs>,
+    clock: Clock,
     /// Whether the connection's commits are flushed to the disk at present.
     full_sync: bool,
     /// See [`Writer::commits`].
@@ -208,33 +218,45 @@ impl Task {
         if jobs.is_empty() {
             return;
         }
-        let failure = match self.commit(&mut jobs).await {
+        let mut done = self.try_commit(&mut jobs).await;
+        if matches!(done, Err(StoreError::Full)) && jobs.iter().any(|j| j.frees()) && self.blobs.use_reserve() {
+            done = self.try_commit(&mut jobs).await;
+        }
+        let failure = match done {
             Ok(unlink) => {
                 self.unlink(unlink).await;
                 None
             }
-            Err(error) => {
-                // SQLite may have rolled back by itself; then this fails, and nothing is left to do
-                drop(sqlx::query("ROLLBACK").execute(&mut self.conn).await);
-                Some(error)
-            }
+            Err(error) => Some(error),
         };
         jobs.into_iter().for_each(|job| job.answer(failure.as_ref()));
+        self.blobs.keep_reserve();
+    }
+
+    async fn try_commit(&mut self, jobs: &mut [Box<dyn AnyJob>]) -> Result<Vec<PackId>, StoreError> {
+        let done = self.commit(jobs).await;
+        if done.is_err() {
+            // SQLite may have rolled back by itself; then this fails, and nothing is left to do
+            drop(sqlx::query("ROLLBACK").execute(&mut self.conn).await);
+        }
+        done
     }
 
     async fn commit(&mut self, jobs: &mut [Box<dyn AnyJob>]) -> Result<Vec<PackId>, StoreError> {
         let full = jobs.iter().any(|j| j.durable());
         self.set_sync(full).await?;
+        let now = self.clock.now();
         let conn = &mut self.conn;
         let mut unlink = Vec::new();
         sqlx::query("BEGIN IMMEDIATE").execute(&mut *conn).await?;
         for job in &mut *jobs {
             sqlx::query("SAVEPOINT change").execute(&mut *conn).await?;
-            let mut tx = Tx { conn: &mut *conn, unlink: Vec::new() };
-            if job.apply(&mut tx).await {
-                unlink.append(&mut tx.unlink);
-            } else {
-                sqlx::query("ROLLBACK TO change").execute(&mut *conn).await?;
+            let mut tx = Tx { conn: &mut *conn, now, unlink: Vec::new() };
+            match job.apply(&mut tx).await {
+                Ok(()) => unlink.append(&mut tx.unlink),
+                // nobody's change fits then, and SQLite may have rolled all of them back
+                Err(StoreError::Full) => return Err(StoreError::Full),
+                Err(_) => drop(sqlx::query("ROLLBACK TO change").execute(&mut *conn).await?),
             }
             sqlx::query("RELEASE change").execute(&mut *conn).await?;
         }

@@ -18,6 +18,7 @@ mod api_limits;
 mod api_patching;
 mod api_positions;
 mod api_projections;
+mod api_retention;
 mod api_runs;
 mod api_search;
 mod api_system;

@@ -71,6 +71,9 @@ pub struct CreateRun {
     /// Metadata for the run and every cache of it.
     #[serde(default)]
     pub metadata: Map<String, Value>,
+    /// Seconds after which each cache of the run expires, counted from when it is stored; left out: never.
+    #[schema(minimum = 1, maximum = 3_153_600_000_u64)]
+    pub ttl_seconds: Option<u64>,
 }
 
 fn yes() -> bool {
@@ -137,6 +140,8 @@ const MAX_TAGS: usize = 64;
 const MAX_TAG_CHARS: usize = 128;
 const MAX_LABEL_CHARS: usize = 512;
 const MAX_METADATA_BYTES: usize = 64 << 10;
+/// A hundred years: no time to go is beyond what a time can be.
+const MAX_TTL_SECONDS: u64 = 100 * 365 * 24 * 3600;
 
 /// Checks tags, label and metadata of a run, an item or a patch.
 ///
@@ -183,6 +188,11 @@ impl CreateRun {
     /// empty lists; [`Code::InvalidValue`] for oversized annotations.
     pub fn into_request(self, tenant: TenantId) -> Result<RunRequest, Problem> {
         check_annotations(&self.tags, None, &self.metadata)?;
+        if self.ttl_seconds.is_some_and(|ttl| !(1..=MAX_TTL_SECONDS).contains(&ttl)) {
+            let detail =
+                format!("ttl_seconds must lie between 1 and {MAX_TTL_SECONDS}; leave it out to keep the caches");
+            return Err(Problem::at(Code::InvalidValue, "/ttl_seconds", detail));
+        }
         let given = [self.input.is_some(), self.messages.is_some(), self.items.is_some()];
         if given.iter().filter(|g| **g).count() != 1 {
             return Err(Problem::at(Code::InvalidBody, "/input", "give exactly one of input, messages and items"));
@@ -224,6 +234,7 @@ impl CreateRun {
             reuse: self.reuse,
             tags: self.tags,
             metadata: self.metadata,
+            ttl_seconds: self.ttl_seconds,
             idempotency: None,
         })
     }
@@ -337,7 +348,7 @@ pub enum Include {
 #[schema(as = Run, example = json!({
     "id": "0198c5a0-5b1e-7c3a-9b54-0242ac120002", "status": "completed", "model": "smollm2-135m", "n_items": 1,
     "n_done": 1, "n_reused": 0, "n_failed": 0, "caches": ["0198c5a0-5b3f-7d51-8a3e-0242ac120002"], "error": null,
-    "tags": ["demo"], "metadata": {}, "created_at": "2026-11-23T12:00:00.000001Z",
+    "tags": ["demo"], "metadata": {}, "ttl_seconds": null, "created_at": "2026-11-23T12:00:00.000001Z",
     "started_at": "2026-11-23T12:00:00.002Z", "finished_at": "2026-11-23T12:00:00.05Z", "queue_position": null
 }))]
 pub struct RunDto {
@@ -364,6 +375,8 @@ pub struct RunDto {
     pub tags: Vec<String>,
     /// Metadata as posted.
     pub metadata: Map<String, Value>,
+    /// Seconds after which its caches expire.
+    pub ttl_seconds: Option<u64>,
     /// When it was accepted.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: jiff::Timestamp,
@@ -435,6 +448,7 @@ impl RunDto {
             error: run.error.map(Into::into),
             tags: run.tags,
             metadata: run.metadata,
+            ttl_seconds: run.ttl_seconds,
             created_at: run.created_at,
             started_at: run.started_at,
             finished_at: run.finished_at,

@@ -218,6 +218,8 @@ fn run_request(tenant: TenantId, text: &str, model: &str, hook: Hook, position: 
         reuse: true,
         tags: Vec::new(),
         metadata: serde_json::Map::new(),
+        // it is deleted at the end; where the server dies first, it is not kept for ever
+        ttl_seconds: Some(3600),
         idempotency: None,
     }
 }

@@ -1,7 +1,7 @@
 //! Keys: recorded beside an open store and seen by it at once, durable, and never in the clear.
 
 use jiff::Timestamp;
-use sqlx::Row;
+use sqlx::Connection;
 
 use super::*;
 
@@ -55,19 +55,15 @@ async fn keys_are_forgotten_only_when_none_opens_anything() {
 
 #[tokio::test]
 async fn an_older_index_is_brought_up_to_date_only_where_the_folder_is_free() {
-    let f = Fixture::new().await;
-    let mut conn = options(f.store.blobs()).connect().await.unwrap();
-    for statement in ["DROP TABLE api_keys", "DROP TABLE tenants", "DELETE FROM _sqlx_migrations WHERE version >= 5"] {
-        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut conn).await.unwrap();
-    }
-    let newest: i64 =
-        sqlx::query("SELECT max(version) FROM _sqlx_migrations").fetch_one(&mut conn).await.unwrap().get(0);
-    assert!(newest < 5);
-    drop(conn);
-    let refused = KeyStore::open_or_make(f.dir.path()).await.map(|_| ());
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).unwrap();
+    let mut conn = connect_options(&blobs).create_if_missing(true).connect().await.unwrap();
+    let older: Vec<_> = MIGRATIONS.iter().filter(|m| m.version < 5).cloned().collect();
+    Migrator { migrations: older.into(), ..Migrator::DEFAULT }.run(&mut conn).await.unwrap();
+    conn.close().await.unwrap();
+    let refused = KeyStore::open_or_make(dir.path()).await.map(|_| ());
     assert!(matches!(refused, Err(StoreError::Older { .. })), "{refused:?}");
-    let dir = f.dir;
-    f.store.close().await;
+    drop(blobs);
     let mut keys = KeyStore::open_or_make(dir.path()).await.unwrap();
     keys.create(&new("default", &[Scope::Read])).await.unwrap();
     assert!(matches!(KeyStore::open(&dir.path().join("none")).await.map(|_| ()), Err(StoreError::Io { .. })));

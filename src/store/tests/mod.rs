@@ -3,8 +3,11 @@
 mod caches;
 mod crash;
 mod directions;
+mod finding;
+mod full;
 mod keys;
 mod packs;
+mod retention;
 mod reuse;
 mod runs;
 mod scan;
@@ -151,6 +154,7 @@ pub(super) fn run(items: Vec<NewItem>) -> NewRun {
         reuse: true,
         tags: vec!["run".to_owned(), "run".to_owned(), "a".to_owned()],
         metadata: object(serde_json::json!({"who": "me"})),
+        ttl_seconds: None,
         items,
         idempotency: None,
         edits: None,
