@@ -9,7 +9,7 @@ use crate::{
     api::{self, ApiConfig, ApiState},
     engine::{Engine, Limits, ModelSource},
     model::{LoadError, LoadOptions},
-    store::{Store, StoreError},
+    store::{Maintainer, Maintenance, Store, StoreError},
     telemetry,
 };
 
@@ -28,6 +28,8 @@ pub struct Config {
     pub limits: Limits,
     /// The HTTP side.
     pub api: ApiConfig,
+    /// What is done to the store beside serving.
+    pub maintenance: Maintenance,
     /// Threads for forward passes, and as many again for analysis.
     pub threads: usize,
 }
@@ -64,6 +66,7 @@ const CONNECTION_GRACE: Duration = Duration::from_secs(10);
 pub struct App {
     engine: Engine,
     router: Router,
+    maintainer: Option<Maintainer>,
 }
 
 impl App {
@@ -73,6 +76,7 @@ impl App {
     /// [`AppError`].
     pub async fn start(config: &Config) -> Result<Self, AppError> {
         let store = Store::open(&config.data_dir).await?;
+        let maintainer = Maintainer::start(store.clone(), config.maintenance.clone());
         let names = config.models.iter().map(|m| m.id.clone()).collect();
         let engine = Engine::start(store, names, config.limits.clone())?;
         let analysis = rayon::ThreadPoolBuilder::new()
@@ -85,7 +89,7 @@ impl App {
             metrics: telemetry::metrics(),
             analysis: Arc::new(analysis),
         });
-        Ok(Self { engine, router })
+        Ok(Self { engine, router, maintainer })
     }
 
     /// The engine.
@@ -101,8 +105,11 @@ impl App {
 
     /// Finishes what is under way and closes the store.
     pub async fn stop(self) {
-        let Self { engine, router } = self;
+        let Self { engine, router, maintainer } = self;
         engine.drain().await;
+        if let Some(maintainer) = maintainer {
+            maintainer.stop().await;
+        }
         let store = engine.store().clone();
         drop((engine, router));
         store.close().await;

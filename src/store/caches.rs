@@ -1,12 +1,13 @@
 //! Caches: finding, describing, editing and deleting them.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use serde_json::{Map, Value};
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     Store,
+    epoch::Session,
     error::StoreError,
     gc,
     rows::{Fields, hex_list, to_json},
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::domain::{Cache, CacheFilter, CacheId, CachePatch, Capture, PackId, RunId, TenantId, TensorStats};
 
-const COLUMNS: &str = "c.id, c.tenant_id, c.run_id, c.item_index, c.model, c.text, c.token_ids, c.tokens, c.bos, \
+pub(super) const COLUMNS: &str = "c.id, c.tenant_id, c.run_id, c.item_index, c.model, c.text, c.token_ids, c.tokens, c.bos, \
     c.n_truncated, c.completion, c.reused, c.metadata, c.label, c.created_at, c.hook_set_id, c.positions, \
     (SELECT json_group_array(tag) FROM (SELECT tag FROM cache_tags WHERE cache_id = c.id ORDER BY position)) AS tags, \
     e.provenance_id, e.pack_id, e.n_tokens, e.n_rows, e.row_start, e.map_start, e.content_hash, e.stats, \
@@ -126,17 +127,24 @@ impl Store {
 
     /// Runs a query for [`COLUMNS`].
     async fn load(&self, mut query: QueryBuilder<Sqlite>) -> Result<Vec<StoredCache>, StoreError> {
+        // before the index is asked, so that the blobs it names stay
+        let session = self.blobs().enter();
         // one snapshot, so that what rows refer to is there
         let mut snapshot = self.readers().begin().await?;
         let rows = query.build().persistent(false).fetch_all(&mut *snapshot).await?;
         let mut caches = Vec::with_capacity(rows.len());
         for row in &rows {
-            caches.push(self.decode(&mut snapshot, row).await?);
+            caches.push(self.decode(&mut snapshot, row, &session).await?);
         }
         Ok(caches)
     }
 
-    async fn decode(&self, conn: &mut SqliteConnection, row: &SqliteRow) -> Result<StoredCache, StoreError> {
+    pub(super) async fn decode(
+        &self,
+        conn: &mut SqliteConnection,
+        row: &SqliteRow,
+        session: &Arc<Session>,
+    ) -> Result<StoredCache, StoreError> {
         let f = Fields::of("caches", row);
         let origin = self.memo().origin(conn, f.get("provenance_id")?).await?;
         let layout = self.memo().layout(conn, f.get("layout_id")?).await?;
@@ -174,7 +182,7 @@ impl Store {
             label: f.get("label")?,
             created_at: f.time("created_at")?,
         };
-        Ok(StoredCache::new(cache, location))
+        Ok(StoredCache::new(cache, location, session))
     }
 }
 

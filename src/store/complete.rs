@@ -71,21 +71,22 @@ pub(super) struct Tally {
 }
 
 /// A pending item.
-struct Unit {
-    row: i64,
-    tenant: TenantId,
+pub(super) struct Unit {
+    pub(super) row: i64,
+    pub(super) tenant: TenantId,
     /// Name of the run's model.
-    model: String,
+    pub(super) model: String,
 }
 
-struct CacheRow<'a> {
-    id: CacheId,
-    run: RunId,
-    item_index: u32,
-    item: &'a NewItem,
-    extent: i64,
-    reused: bool,
-    unit: Unit,
+/// A cache to be inserted.
+pub(super) struct CacheRow<'a> {
+    pub(super) id: CacheId,
+    pub(super) run: RunId,
+    pub(super) item_index: u32,
+    pub(super) item: &'a NewItem,
+    pub(super) extent: i64,
+    pub(super) reused: bool,
+    pub(super) unit: Unit,
 }
 
 struct Complete(Completion);
@@ -184,7 +185,7 @@ async fn add_pack<'a>(
     insert_extents(tx, pack, &used).await
 }
 
-async fn insert_pack(tx: &mut Tx<'_>, pack: &FinishedPack) -> Result<(), StoreError> {
+pub(super) async fn insert_pack(tx: &mut Tx<'_>, pack: &FinishedPack) -> Result<(), StoreError> {
     let header = &pack.header;
     let hook_set = HookSets::default().id(tx.conn, pack.hooks()).await?;
     let layout = intern::layout_id(tx.conn, hook_set, &header.layout.row_shapes).await?;
@@ -207,7 +208,11 @@ async fn insert_pack(tx: &mut Tx<'_>, pack: &FinishedPack) -> Result<(), StoreEr
 }
 
 /// Inserts the extents of the items in `used`, each with the id it is to have.
-async fn insert_extents(tx: &mut Tx<'_>, pack: &FinishedPack, used: &[(usize, i64)]) -> Result<(), StoreError> {
+pub(super) async fn insert_extents(
+    tx: &mut Tx<'_>,
+    pack: &FinishedPack,
+    used: &[(usize, i64)],
+) -> Result<(), StoreError> {
     let header = &pack.header;
     let provenance = intern::provenance_id(tx.conn, &header.provenance, header.n_layers, header.d_model).await?;
     for chunk in used.chunks(ROWS_A_STATEMENT) {
@@ -257,7 +262,7 @@ async fn extent_tenants(tx: &mut Tx<'_>, reused: &[ReusedCache]) -> Result<HashM
         .collect()
 }
 
-async fn insert_caches(tx: &mut Tx<'_>, caches: &[CacheRow<'_>]) -> Result<(), StoreError> {
+pub(super) async fn insert_caches(tx: &mut Tx<'_>, caches: &[CacheRow<'_>]) -> Result<(), StoreError> {
     let created_at = now();
     let mut sets = HookSets::default();
     for chunk in caches.chunks(ROWS_A_STATEMENT) {

@@ -6,20 +6,29 @@
 //!
 //! A cache is stored in two steps: a [`PackWriter`] makes a blob durable under its final name, then one transaction
 //! ([`Store::complete`]) makes the index know it. A crash in between leaves a file nobody refers to, which the next
-//! start removes; only the holder of the folder's lock removes files.
+//! start removes; only the holder of the folder's lock removes files. Rows may move to other blobs ([`Store::merge`]) while
+//! they are read: what a reader was told of stays until it has read it (`epoch`).
 
+mod backup;
 mod blobs;
 mod caches;
+mod compact;
 mod complete;
 mod directions;
+mod epoch;
 mod error;
+mod fault;
 mod gc;
 mod header;
 mod intern;
 mod item;
+mod maintain;
 mod pack;
 mod queue;
+mod rebuild;
+mod repair;
 mod reuse;
+mod rewrite;
 mod rows;
 mod runs;
 mod scan;
@@ -27,6 +36,7 @@ mod tensors;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod wal;
 mod writer;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -43,11 +53,16 @@ use self::{
     writer::{Write, Writer},
 };
 pub use self::{
+    backup::BackupReport,
+    compact::{CompactReport, Compaction},
     complete::{Completion, ReusedCache},
     error::StoreError,
     gc::{GcReport, StoreStats},
+    maintain::{Maintainer, Maintenance},
     pack::{FinishedPack, PackHeader, PackWriter, PackedCache},
     queue::PendingRun,
+    rebuild::RebuildReport,
+    repair::RepairReport,
     reuse::{ExtentId, Wanted},
     runs::{Inserted, RunFilter},
     scan::{RowKey, ScanPlan, ScanReport, Take},
@@ -73,6 +88,22 @@ struct Inner {
     writer: Option<Writer>,
     memo: Memo,
     plans: scan::Plans,
+    checked: tensors::Checked,
+    compacting: compact::Compacting,
+}
+
+impl Inner {
+    fn new(blobs: Arc<Blobs>, readers: SqlitePool, writer: Option<Writer>) -> Self {
+        Self {
+            blobs,
+            readers,
+            writer,
+            memo: Memo::default(),
+            plans: scan::Plans::default(),
+            checked: tensors::Checked::default(),
+            compacting: compact::Compacting::default(),
+        }
+    }
 }
 
 impl Store {
@@ -81,10 +112,15 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Locked`] when someone else has the folder, [`StoreError::Newer`] when a newer version wrote the
-    /// index, else [`StoreError::Io`], [`StoreError::Full`] or [`StoreError::Database`].
+    /// index, [`StoreError::IndexLost`] when there are blobs and no index, [`StoreError::IndexDamaged`] when SQLite cannot
+    /// read it, else [`StoreError::Io`], [`StoreError::Full`] or [`StoreError::Database`].
     pub async fn open(dir: &Path) -> Result<Self, StoreError> {
         let dir = dir.to_owned();
         let blobs = Arc::new(blocking(move || Blobs::open(&dir)).await?);
+        let own = Arc::clone(&blobs);
+        // a new index would take every blob for litter
+        let torn = blocking(move || if own.is_without_index()? { Err(StoreError::IndexLost) } else { own.log_is_torn() });
+        let torn = torn.await?;
         let options = options(&blobs)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
@@ -95,10 +131,8 @@ impl Store {
         migrate(&mut conn).await?;
         let readers = readers(&blobs).await?;
         let writer = Some(Writer::start(conn, Arc::clone(&blobs)));
-        let store = Self {
-            inner: Arc::new(Inner { blobs, readers, writer, memo: Memo::default(), plans: scan::Plans::default() }),
-        };
-        store.sweep().await?;
+        let store = Self { inner: Arc::new(Inner::new(blobs, readers, writer)) };
+        store.sweep(torn).await?;
         Ok(store)
     }
 
@@ -121,15 +155,7 @@ impl Store {
             std::cmp::Ordering::Greater => return Err(StoreError::Newer { found, known }),
             std::cmp::Ordering::Equal => {}
         }
-        Ok(Self {
-            inner: Arc::new(Inner {
-                blobs,
-                readers,
-                writer: None,
-                memo: Memo::default(),
-                plans: scan::Plans::default(),
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner::new(blobs, readers, None)) })
     }
 
     /// Whether the store answers: a query runs, and the writer is there.
@@ -150,6 +176,11 @@ impl Store {
         if let Some(writer) = &self.inner.writer {
             writer.close().await;
         }
+    }
+
+    /// Transactions committed so far; always 0 for a store that only reads.
+    fn commits(&self) -> u64 {
+        self.inner.writer.as_ref().map_or(0, Writer::commits)
     }
 
     fn blobs(&self) -> &Arc<Blobs> {

@@ -15,6 +15,7 @@ use residuum::{
     app::{App, Config},
     engine::{Limits, ModelSource},
     model::LoadOptions,
+    store::Maintenance,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -218,6 +219,7 @@ fn config(checkpoint: &str, folder: &TempDir, limits: &Limits, api: &ApiConfig) 
         load: LoadOptions::default(),
         limits: limits.clone(),
         api: api.clone(),
+        maintenance: Maintenance::default(),
         threads: 2,
     }
 }
