@@ -219,20 +219,25 @@ class Disturbance:
         self.rng.shuffle(rounds)
         settled, pointed = 0, False
         for number, point in enumerate(rounds):
-            # A unit in flight at three crashes is failed by design. Behind a server that may have ended before it had
-            # recovered, everything is waited for; else what was accepted two servers ago. So each unit stays at two, and
-            # servers that are busy recovering are killed too.
+            # A unit in flight at three crashes is failed by design. Waiting for everything accepted two servers ago keeps
+            # each unit at two, and still kills servers that are busy recovering. A server that ends itself may do so
+            # before it has recovered: around it, everything is waited for.
             if point is None:
                 self.server.start()
-                before = self.acknowledged[: None if pointed else settled]
-                stuck = wait_until_ended(Client(self.server.url), [run for run in before if run.delete is None])
-                if stuck:
-                    self.unexpected.append(f"runs that never ended: {stuck}")
-            elif not self.start_to_fail(point):
-                pointed = True
-                continue
+                self.settle(self.acknowledged[: None if pointed else settled])
+            else:
+                self.server.start()
+                self.settle(self.acknowledged)
+                if self.server.stop() != 0:
+                    self.unexpected.append(f"a server that was asked to stop did not end well{self.server.log_tail()}")
             settled, pointed = len(self.acknowledged), point is not None
-            self.load(number, point)
+            if point is None or self.start_to_fail(point):
+                self.load(number, point)
+
+    def settle(self, runs):
+        stuck = wait_until_ended(Client(self.server.url), [run for run in runs if run.delete is None])
+        if stuck:
+            self.unexpected.append(f"runs that never ended: {stuck}")
 
     def points(self):
         """Every point in turn."""
@@ -260,7 +265,7 @@ class Disturbance:
             if point is None:
                 time.sleep(self.rng.uniform(0.05, self.args.longest))
             else:
-                while self.server.process.poll() is None and time.monotonic() - began < 3 * self.args.longest:
+                while self.server.process.poll() is None and time.monotonic() - began < 2 * self.args.longest:
                     time.sleep(0.02)
             died = self.server.process.poll()
             self.server.kill()
@@ -399,7 +404,7 @@ def main():
     parser.add_argument("--binary", required=True, help="the residuum program, built with debug assertions")
     parser.add_argument("--model", required=True, metavar="ID=PATH")
     parser.add_argument("--kills", type=int, default=5, help="ends at random moments")
-    parser.add_argument("--faults", type=int, default=5, help="ends between two steps of the store")
+    parser.add_argument("--faults", type=int, default=3, help="ends between two steps of the store")
     parser.add_argument("--longest", type=float, default=2.0, help="most seconds of load before a kill")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()

@@ -28,8 +28,6 @@ use crate::domain::PackId;
 
 /// Name of the index's copy until everything it knows is there.
 const UNFINISHED: &str = "index.sqlite.unfinished";
-/// Copies of the index before giving up on a folder that changes faster than it can be copied.
-const ROUNDS: u32 = 100;
 
 /// What [`Store::backup`] copied.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -56,8 +54,8 @@ impl Store {
     /// are copied.
     ///
     /// # Errors
-    /// [`StoreError::NotEmpty`], [`StoreError::Io`], [`StoreError::Full`], [`StoreError::Database`]. What is wrong with the copy
-    /// is in the report.
+    /// [`StoreError::NotEmpty`], [`StoreError::Damaged`] when a blob is missing, [`StoreError::Io`], [`StoreError::Full`],
+    /// [`StoreError::Database`]. What else is wrong with the copy is in the report.
     pub async fn backup(&self, target: &Path, link: bool) -> Result<BackupReport, StoreError> {
         let dir = target.to_owned();
         let copy = blocking(move || blobs::open_new(&dir)).await?;
@@ -65,16 +63,19 @@ impl Store {
         let here = blocking(move || Ok(blobs.list()?.into_iter().map(|(pack, _)| pack).collect::<Vec<_>>())).await?;
         let mut copied = HashSet::new();
         self.copy_blobs(&copy, here, link, &mut copied).await?;
-        let mut n_rounds = 0;
+        let (mut n_rounds, mut gone) = (0, Vec::new());
         let known = loop {
             n_rounds += 1;
             let known = self.copy_index(&copy).await?;
-            let missing: Vec<PackId> = known.iter().filter(|pack| !copied.contains(*pack)).copied().collect();
-            let gone = self.copy_blobs(&copy, missing, link, &mut copied).await?;
-            match gone.first() {
-                None => break known,
-                Some(pack) if n_rounds == ROUNDS => return Err(self.missing(*pack)),
-                Some(_) => {}
+            // what was gone before this copy of the index was made, and is in it, was not merged or deleted
+            if let Some(pack) = gone.iter().find(|pack| known.contains(*pack)) {
+                let what = format!("the index knows pack {pack}, whose file is missing; see residuum verify");
+                return Err(StoreError::damaged(what));
+            }
+            let missing: Vec<PackId> = known.difference(&copied).copied().collect();
+            gone = self.copy_blobs(&copy, missing, link, &mut copied).await?;
+            if gone.is_empty() {
+                break known;
             }
         };
         let superfluous: Vec<PackId> = copied.difference(&known).copied().collect();
@@ -90,10 +91,6 @@ impl Store {
         let verified = store.verify().await?;
         store.close().await;
         Ok(BackupReport { n_packs: known.len() as u64, n_rounds, verified })
-    }
-
-    fn missing(&self, pack: PackId) -> StoreError {
-        StoreError::damaged(format!("the index knows pack {pack}, whose file is missing; see residuum verify"))
     }
 
     /// Copies blobs, and gives those that are not there.

@@ -7,7 +7,7 @@ use std::{
     collections::{HashMap, HashSet},
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -134,8 +134,8 @@ impl Brake {
 pub(super) struct Compacting {
     /// One at a time, and none while rows are collected.
     turn: tokio::sync::Mutex<()>,
-    /// Packs that turned out to be damaged.
-    damaged: Mutex<HashSet<PackId>>,
+    /// Packs that turned out to be damaged, or cannot be made one.
+    left_alone: Mutex<HashSet<PackId>>,
 }
 
 impl Compacting {
@@ -143,8 +143,8 @@ impl Compacting {
         self.turn.lock().await
     }
 
-    fn damaged(&self) -> std::sync::MutexGuard<'_, HashSet<PackId>> {
-        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
+    fn left_alone(&self) -> MutexGuard<'_, HashSet<PackId>> {
+        self.left_alone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -201,13 +201,19 @@ impl Store {
         let Some(rewrite) = self.rewrite(packs, &[]).await? else { return Ok(()) };
         let mut brake = Brake::new(when.bytes_per_second, Arc::clone(stop));
         let store = self.clone();
-        match blocking(move || rewrite.write(&store, &mut brake)).await? {
-            Rewritten::Pack(change) | Rewritten::Nothing(change) => report.add(self.turn_to(*change).await?),
-            Rewritten::Damaged(pack, what) => {
+        match blocking(move || rewrite.write(&store, &mut brake)).await {
+            Ok(Rewritten::Pack(change) | Rewritten::Nothing(change)) => report.add(self.turn_to(*change).await?),
+            Ok(Rewritten::Damaged(pack, what)) => {
                 tracing::error!(%pack, %what, "a damaged pack is not merged with others");
-                self.inner.compacting.damaged().insert(pack);
+                self.inner.compacting.left_alone().insert(pack);
                 report.n_damaged += 1;
             }
+            // so many caches share their rows that no header could name them
+            Err(StoreError::Misuse(why)) => {
+                tracing::warn!(why, "packs are left as they are");
+                self.inner.compacting.left_alone().extend(packs);
+            }
+            Err(other) => return Err(other),
         }
         Ok(())
     }
@@ -247,8 +253,9 @@ impl Store {
                     provenance: f.get("provenance_id")?,
                 });
             }
-            let damaged = self.inner.compacting.damaged();
-            packs.retain(|p| !damaged.contains(&p.id));
+            let left_alone = self.inner.compacting.left_alone();
+            packs.retain(|p| !left_alone.contains(&p.id));
+            drop(left_alone);
             if let Some(chosen) = choose(&packs, when) {
                 return Ok(Some(chosen));
             }
@@ -264,9 +271,9 @@ impl Store {
         )
         .fetch_all(self.readers())
         .await?;
-        let damaged = self.inner.compacting.damaged();
+        let left_alone = self.inner.compacting.left_alone();
         let packs = rows.iter().map(|row| pack_id(&Fields::of("packs", row), "id"));
-        packs.filter(|p| p.as_ref().map_or(true, |p| !damaged.contains(p))).collect()
+        packs.filter(|p| p.as_ref().map_or(true, |p| !left_alone.contains(p))).collect()
     }
 }
 

@@ -175,7 +175,7 @@ impl Store {
     }
 
     /// Looks for candidates beside the writer, which then decides, since all may be different by its turn.
-    async fn collect(&self, rows: bool) -> Result<GcReport, StoreError> {
+    pub(super) async fn collect(&self, rows: bool) -> Result<GcReport, StoreError> {
         let files = self.unknown_files().await?;
         let mut candidates = Collect { files, ..Collect::default() };
         if rows {

@@ -142,6 +142,8 @@ impl Store {
                 report.aside(format!("{} is no blob of this store: moved to {}", path.display(), target.display()));
             }
         }
+        // files of packs whose rows are gone by now
+        self.collect(true).await?;
         Ok(report)
     }
 

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::OnceLock, time::Duration};
 use axum::{
     Router,
     body::Body,
-    http::{HeaderMap, Method, Request, StatusCode, header},
+    http::{HeaderMap, Method, Request, Response, StatusCode, header},
 };
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -15,7 +15,7 @@ use residuum::{
     app::{App, Config},
     engine::{Limits, ModelSource},
     model::LoadOptions,
-    store::Maintenance,
+    store::{Maintenance, Store},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -121,6 +121,16 @@ impl TestApp {
 
     pub fn data_dir(&self) -> &std::path::Path {
         self.folder.path()
+    }
+
+    /// The store behind the server.
+    pub fn store(&self) -> Store {
+        self.app.as_ref().unwrap().engine().store().clone()
+    }
+
+    /// Sends a request and leaves the body to be read.
+    pub async fn open(&self, uri: &str) -> Response<Body> {
+        self.router.clone().oneshot(request(Method::GET, uri, &[], Body::empty())).await.unwrap()
     }
 
     pub async fn stop(&mut self) {

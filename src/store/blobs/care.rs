@@ -55,6 +55,10 @@ impl Blobs {
     /// [`StoreError::Io`].
     pub(in crate::store) fn strays(&self) -> Result<Vec<PathBuf>, StoreError> {
         let mut strays = Vec::new();
+        for entry in fs::read_dir(self.root.join("blobs")).into_iter().flatten() {
+            let path = entry.map_err(StoreError::io("listing blobs"))?.path();
+            strays.extend((!path.is_dir()).then_some(path));
+        }
         self.each_file(|path| {
             if pack_of(path).is_none_or(|pack| self.path(pack) != path) {
                 strays.push(path.to_owned());

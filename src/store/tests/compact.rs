@@ -161,6 +161,7 @@ async fn damage_is_not_carried_on() {
     let before = everything(&f.store, T).await;
     let stored = f.store.stored(T, &ids[..1]).await.unwrap().remove(0).unwrap();
     let hash = stored.cache.content_hash.clone();
+    drop(stored);
     let path = f.files().into_iter().find(|p| String::from_utf8_lossy(&fs::read(p).unwrap()).contains(&hash)).unwrap();
     let mut bytes = fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;

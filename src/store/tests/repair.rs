@@ -60,17 +60,17 @@ async fn a_damaged_blob_costs_its_caches_only() {
     }
     drop(stored);
     let issues = f.store.verify().await.unwrap().issues;
-    assert_eq!(issues.len(), 6, "{issues:#?}");
+    assert_eq!(issues.len(), 7, "{issues:#?}");
 
     let report = f.store.repair().await.unwrap();
-    assert_eq!((report.n_caches, report.n_packs, report.n_rewritten, report.n_set_aside), (3, 2, 2, 4), "{report}");
+    assert_eq!((report.n_caches, report.n_packs, report.n_rewritten, report.n_set_aside), (3, 2, 2, 5), "{report}");
     f.assert_clean().await;
     let mut expected = before.clone();
     for id in [ids[4], short[0], missing[0]] {
         expected.remove(&id);
     }
     assert_eq!(everything(&f.store, T).await, expected);
-    assert_eq!(damaged_files(&f).len(), 4);
+    assert_eq!(damaged_files(&f).len(), 5);
     let aside = f.dir.path().join("damaged").join(big.file_name().unwrap());
     assert_eq!(fs::read(aside).unwrap(), bytes, "kept as it was");
     assert_eq!(f.store.repair().await.unwrap(), RepairReport::default(), "nothing is left to do");
