@@ -22,6 +22,7 @@ use super::{
     blocking,
     caches::pack_id,
     error::StoreError,
+    fault,
     rows::Fields,
 };
 use crate::domain::PackId;
@@ -63,6 +64,7 @@ impl Store {
         let here = blocking(move || Ok(blobs.list()?.into_iter().map(|(pack, _)| pack).collect::<Vec<_>>())).await?;
         let mut copied = HashSet::new();
         self.copy_blobs(&copy, here, link, &mut copied).await?;
+        self.blobs().faults.hit(fault::COPIED)?;
         let (mut n_rounds, mut gone) = (0, Vec::new());
         let known = loop {
             n_rounds += 1;
@@ -72,6 +74,7 @@ impl Store {
                 let what = format!("the index knows pack {pack}, whose file is missing; see residuum verify");
                 return Err(StoreError::damaged(what));
             }
+            self.blobs().faults.hit(fault::INDEXED)?;
             let missing: Vec<PackId> = known.difference(&copied).copied().collect();
             gone = self.copy_blobs(&copy, missing, link, &mut copied).await?;
             if gone.is_empty() {

@@ -19,7 +19,8 @@ use super::{
     Store, blocking,
     caches::pack_id,
     error::StoreError,
-    rewrite::{Moved, Rewritten},
+    relocate::Moved,
+    rewrite::Rewritten,
     rows::{Fields, int},
 };
 use crate::domain::PackId;
@@ -178,11 +179,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Self::merge`].
-    pub(super) async fn shrink(
-        &self,
-        when: &Compaction,
-        stop: &Arc<AtomicBool>,
-    ) -> Result<CompactReport, StoreError> {
+    pub(super) async fn shrink(&self, when: &Compaction, stop: &Arc<AtomicBool>) -> Result<CompactReport, StoreError> {
         let mut report = CompactReport::default();
         for pack in self.mostly_dead().await? {
             let _turn = self.inner.compacting.turn().await;

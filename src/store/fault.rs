@@ -57,6 +57,10 @@ pub(super) const UNLINKING: Point = "index.unlinking";
 pub(super) const UNLINKED: Point = "index.unlinked";
 /// Extents have been moved to another blob, in a transaction that is not committed.
 pub(super) const MOVED: Point = "merge.moved";
+/// A copy of the folder has every blob that was there; its index is still to come.
+pub(super) const COPIED: Point = "backup.copied";
+/// A copy of the folder has an index; blobs that are younger are still to come.
+pub(super) const INDEXED: Point = "backup.indexed";
 
 #[cfg(any(test, debug_assertions))]
 pub(super) use armed::Faults;

@@ -16,9 +16,7 @@ use super::{
     pack::PackHeader,
     rows::{hex, to_json},
 };
-use crate::domain::{
-    CacheId, Capture, Hook, ItemSpan, PackId, PackLayout, Problem, Provenance, RunId, TenantId,
-};
+use crate::domain::{CacheId, Capture, Hook, ItemSpan, PackId, PackLayout, Problem, Provenance, RunId, TenantId};
 
 const FORMAT: &str = "residuum-pack-1";
 /// Longest header the safetensors format allows.
@@ -149,11 +147,7 @@ pub(super) fn encode(header: &PackHeader, hashes: &[blake3::Hash]) -> Result<Vec
 ///
 /// # Errors
 /// [`StoreError::Misuse`] when the header would be longer than the format allows.
-pub(super) fn assemble(
-    front: &Front,
-    layout: &PackLayout,
-    caches: &[CacheEntry<'_>],
-) -> Result<Vec<u8>, StoreError> {
+pub(super) fn assemble(front: &Front, layout: &PackLayout, caches: &[CacheEntry<'_>]) -> Result<Vec<u8>, StoreError> {
     let metadata = json!({
         "format": FORMAT,
         "pack": front.pack.to_string(),

@@ -26,6 +26,7 @@ mod maintain;
 mod pack;
 mod queue;
 mod rebuild;
+mod relocate;
 mod repair;
 mod reuse;
 mod rewrite;
@@ -47,11 +48,6 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use self::{
-    blobs::Blobs,
-    intern::Memo,
-    writer::{Write, Writer},
-};
 pub use self::{
     backup::BackupReport,
     compact::{CompactReport, Compaction},
@@ -68,6 +64,11 @@ pub use self::{
     scan::{RowKey, ScanPlan, ScanReport, Take},
     tensors::StoredCache,
     verify::{Issue, VerifyReport},
+};
+use self::{
+    blobs::Blobs,
+    intern::Memo,
+    writer::{Write, Writer},
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
@@ -119,7 +120,8 @@ impl Store {
         let blobs = Arc::new(blocking(move || Blobs::open(&dir)).await?);
         let own = Arc::clone(&blobs);
         // a new index would take every blob for litter
-        let torn = blocking(move || if own.is_without_index()? { Err(StoreError::IndexLost) } else { own.log_is_torn() });
+        let torn =
+            blocking(move || if own.is_without_index()? { Err(StoreError::IndexLost) } else { own.log_is_torn() });
         let torn = torn.await?;
         let options = options(&blobs)
             .create_if_missing(true)

@@ -4,8 +4,10 @@
 //! knew is lost: inputs that waited, counts and tags of runs, directions, caches that were answered by stored rows since their
 //! pack was written, and edits since then.
 
+mod read;
+
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     fmt,
     path::Path,
     sync::Arc,
@@ -20,16 +22,13 @@ use super::{
     blocking,
     complete::{CacheRow, Unit, insert_caches, insert_extents, insert_pack},
     error::StoreError,
-    header::{self, BlobHeader, CacheEntry},
+    header::{BlobHeader, CacheEntry},
     migrate,
-    pack::{FinishedPack, PackHeader, PackedCache, count_special},
+    pack::{FinishedPack, PackHeader, PackedCache},
     rows::{hex, to_json},
-    tensors::{PackDims, hash},
     writer::Tx,
 };
-use crate::domain::{
-    CacheId, Hook, ItemSpan, NewItem, PackId, PackLayout, RunId, TenantId, TensorStats,
-};
+use crate::domain::{CacheId, Hook, NewItem, PackId, RunId, TenantId};
 
 /// Name of the index while it is made.
 const UNFINISHED: &str = "rebuild.sqlite";
@@ -95,7 +94,8 @@ impl Store {
         migrate(&mut conn).await?;
         // A newer pack may hold what an older one did: rows that moved, and inputs that were computed again.
         packs.sort_unstable_by(|a, b| b.cmp(a));
-        let mut rebuild = Rebuild { blobs: Arc::clone(&blobs), known: Known::default(), report: RebuildReport::default() };
+        let mut rebuild =
+            Rebuild { blobs: Arc::clone(&blobs), known: Known::default(), report: RebuildReport::default() };
         for (pack, n_bytes) in packs {
             rebuild.add(&mut conn, pack, n_bytes).await?;
         }
@@ -139,27 +139,19 @@ struct Rebuild {
     report: RebuildReport,
 }
 
-/// A blob that was read to its end.
-struct ReadBlob {
-    header: BlobHeader,
-    layout: PackLayout,
-    n_bytes: u64,
-    /// One an item of the layout; `None` where its bytes are not what they were.
-    found: Vec<Option<(blake3::Hash, Vec<TensorStats>)>>,
-    n_unhashed: u64,
-}
-
 impl Rebuild {
     async fn add(&mut self, conn: &mut SqliteConnection, pack: PackId, n_bytes: u64) -> Result<(), StoreError> {
         let blobs = Arc::clone(&self.blobs);
-        let read = match blocking(move || read(&blobs, pack, n_bytes)).await {
+        let read = match blocking(move || read::read(&blobs, pack, n_bytes)).await {
             Ok(read) => read,
             Err(StoreError::Damaged { what }) => return self.set_aside(pack, &what).await,
             Err(other) => return Err(other),
         };
         let n_damaged = read.found.iter().filter(|f| f.is_none()).count() as u64;
         if n_damaged > 0 {
-            self.report.notes.push(format!("pack {pack}: the bytes of {n_damaged} extents have changed; they are left out"));
+            self.report
+                .notes
+                .push(format!("pack {pack}: the bytes of {n_damaged} extents have changed; they are left out"));
         }
         self.report.n_damaged += n_damaged;
         self.report.n_unhashed += read.n_unhashed;
@@ -169,7 +161,9 @@ impl Rebuild {
         let added = add_blob(&mut tx, read, in_flight, &mut self.known).await?;
         sqlx::query("COMMIT").execute(&mut *conn).await?;
         if added.caches == 0 {
-            self.report.notes.push(format!("pack {pack} holds nothing that is not elsewhere; the next start removes it"));
+            self.report
+                .notes
+                .push(format!("pack {pack} holds nothing that is not elsewhere; the next start removes it"));
         } else {
             self.report.n_packs += 1;
         }
@@ -201,59 +195,6 @@ impl Rebuild {
     }
 }
 
-/// Reads a blob, hashes what is in it, and holds it against its header.
-fn read(blobs: &Blobs, pack: PackId, n_bytes: u64) -> Result<ReadBlob, StoreError> {
-    let damaged = |why: &str| StoreError::damaged(format!("pack {pack} {why}"));
-    let file = blobs.file(pack)?;
-    let header = header::read(&file, pack)?;
-    if header.front.pack != pack {
-        return Err(damaged("has the header of another"));
-    }
-    let mut spans: BTreeMap<usize, (ItemSpan, Option<String>)> = BTreeMap::new();
-    for entry in &header.caches {
-        let span = entry.span().map_err(|problem| damaged(&problem.detail))?;
-        let known = spans.entry(span.row_start).or_insert_with(|| (span.clone(), entry.content_hash.clone()));
-        if known.0 != span {
-            return Err(damaged("has caches that disagree about their rows"));
-        }
-    }
-    let (items, hashes): (Vec<ItemSpan>, Vec<Option<String>>) = spans.into_values().unzip();
-    let front = &header.front;
-    let layout = PackLayout {
-        hooks: Arc::clone(&front.capture.hooks),
-        row_shapes: front.row_shapes.clone(),
-        dtype: front.capture.dtype,
-        items,
-    };
-    let fits = layout.hooks.len() == layout.row_shapes.len()
-        && layout.hooks.is_sorted()
-        && !layout.items.is_empty()
-        && header.tensors == header::tensors(&layout);
-    if !fits {
-        return Err(damaged("has other tensors than its header says"));
-    }
-    let mut found = Vec::with_capacity(layout.items.len());
-    let dims = PackDims { n_rows: layout.n_rows(), n_map: layout.n_map() };
-    let kind = super::intern::Layout { hooks: Arc::clone(&layout.hooks), row_shapes: layout.row_shapes.clone() };
-    for (span, expected) in layout.items.iter().zip(&hashes) {
-        let tensors = dims.tensors(&kind, layout.dtype, span);
-        let tensors: Vec<(u64, usize)> = tensors.into_iter().map(|(at, n)| (header.data_start + at, n)).collect();
-        let mut stats = vec![TensorStats::default(); layout.hooks.len()];
-        let hashed = hash(&file, pack, layout.dtype, &tensors, |hook, bytes| {
-            count_special(layout.dtype, layout.hooks[hook].site(), bytes, &mut stats[hook]);
-            Ok(())
-        });
-        found.push(match hashed {
-            Ok(hash) if expected.as_ref().is_none_or(|e| *e == hash.to_hex().as_str()) => Some((hash, stats)),
-            // changed, or behind the end of the file
-            Ok(_) | Err(StoreError::Damaged { .. }) => None,
-            Err(other) => return Err(other),
-        });
-    }
-    let n_unhashed = hashes.iter().filter(|h| h.is_none()).count() as u64;
-    Ok(ReadBlob { header, layout, n_bytes, found, n_unhashed })
-}
-
 /// What of a blob came into the index.
 #[derive(Default)]
 struct Added {
@@ -274,8 +215,13 @@ struct Entry {
     item: NewItem,
 }
 
-async fn add_blob(tx: &mut Tx<'_>, blob: ReadBlob, in_flight: InFlight, known: &mut Known) -> Result<Added, StoreError> {
-    let ReadBlob { header, layout, n_bytes, found, .. } = blob;
+async fn add_blob(
+    tx: &mut Tx<'_>,
+    blob: read::ReadBlob,
+    in_flight: InFlight,
+    known: &mut Known,
+) -> Result<Added, StoreError> {
+    let read::ReadBlob { header, layout, n_bytes, found, .. } = blob;
     let BlobHeader { front, data_start, caches, .. } = header;
     let rows: HashMap<usize, usize> = layout.items.iter().enumerate().map(|(i, s)| (s.row_start, i)).collect();
     let mut keys: Vec<Option<[u8; 32]>> = vec![None; layout.items.len()];
@@ -379,10 +325,12 @@ async fn insert_entries(
         .collect();
     insert_caches(tx, &caches).await?;
     let times: Vec<(String, i64)> = entries.iter().map(|e| (hex(e.id.as_bytes()), e.created_at)).collect();
-    sqlx::query("UPDATE caches SET created_at = j.value ->> 1 FROM json_each(?) j WHERE caches.id = unhex(j.value ->> 0)")
-        .bind(to_json(&times)?)
-        .execute(&mut *tx.conn)
-        .await?;
+    sqlx::query(
+        "UPDATE caches SET created_at = j.value ->> 1 FROM json_each(?) j WHERE caches.id = unhex(j.value ->> 0)",
+    )
+    .bind(to_json(&times)?)
+    .execute(&mut *tx.conn)
+    .await?;
     let items: Vec<(String, u32)> = entries.iter().map(|e| (hex(e.run.as_bytes()), e.item_index)).collect();
     sqlx::query(
         "INSERT INTO run_items (run_id, item_index, status) \

@@ -184,9 +184,9 @@ impl Store {
             report.n_set_aside += 1;
             format!("the damaged file is {}", path.display())
         });
-        report.actions.push(format!(
-            "pack {id} ({why}): dropped {n_extents} extents with {n_caches} caches, {fate}; {place}"
-        ));
+        report
+            .actions
+            .push(format!("pack {id} ({why}): dropped {n_extents} extents with {n_caches} caches, {fate}; {place}"));
         Ok(())
     }
 }

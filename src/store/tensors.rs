@@ -301,7 +301,6 @@ impl StoredCache {
     ) -> Result<Vec<Vec<u8>>, StoreError> {
         store.blobs().read(self.location.pack, &self.location.bytes(parts)?)
     }
-
 }
 
 fn only(mut parts: Vec<Vec<u8>>) -> Result<Vec<u8>, StoreError> {

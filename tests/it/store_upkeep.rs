@@ -51,7 +51,8 @@ async fn captures(app: &TestApp) {
             app.run(body).await;
         }
     }
-    let reused = app.run(json!({"input": "the cat", "capture": {"layers": 1, "positions": "mean", "dtype": "bfloat16"}})).await;
+    let reused =
+        app.run(json!({"input": "the cat", "capture": {"layers": 1, "positions": "mean", "dtype": "bfloat16"}})).await;
     assert_eq!(reused["n_reused"], 1);
 }
 
@@ -72,7 +73,8 @@ async fn nothing_that_a_client_sees_is_changed_by_a_merge_or_a_new_index() {
     app.start_again().await;
     app.load().await;
     assert_eq!(everything(&app).await, before, "rebuilt");
-    let reused = app.run(json!({"input": "the cat sat", "capture": {"layers": 0, "positions": [0, 2], "dtype": "float16"}}));
+    let reused =
+        app.run(json!({"input": "the cat sat", "capture": {"layers": 0, "positions": [0, 2], "dtype": "float16"}}));
     assert_eq!(reused.await["n_reused"], 0, "other rows");
     let reused = app.run(json!({"input": "alone", "capture": {"hooks": ["logits"]}})).await;
     assert_eq!(reused["n_reused"], 1);
@@ -84,7 +86,9 @@ async fn large(app: &TestApp) -> String {
     let inputs: Vec<Vec<u32>> = (0..64).map(|i| (0..60).map(|j| (i * 7 + j) % 250).collect()).collect();
     let mut uris = Vec::new();
     for _ in 0..2 {
-        let run = app.run(json!({"input": inputs, "reuse": false, "capture": {"hooks": ["logits"], "positions": "all"}})).await;
+        let run = app
+            .run(json!({"input": inputs, "reuse": false, "capture": {"hooks": ["logits"], "positions": "all"}}))
+            .await;
         uris.push(format!("/v1/runs/{}/tensors/logits?format=raw", run["id"].as_str().unwrap()));
     }
     uris.remove(0)

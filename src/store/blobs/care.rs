@@ -204,7 +204,9 @@ fn link_or_copy(from: &Path, to: &Path, copy: bool) -> io::Result<()> {
 pub(in crate::store) fn open_new(root: &Path) -> Result<Arc<Blobs>, StoreError> {
     match fs::read_dir(root).map(|mut entries| entries.next().is_some()) {
         Ok(true) => return Err(StoreError::NotEmpty),
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(StoreError::io("opening the folder for the copy")(e)),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            return Err(StoreError::io("opening the folder for the copy")(e));
+        }
         _ => {}
     }
     Ok(Arc::new(Blobs::open(root)?))

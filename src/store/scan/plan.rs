@@ -44,7 +44,8 @@ pub(super) async fn build(
     let session = store.blobs().enter();
     let mut snapshot = store.readers().begin().await?;
     let rows = query.build().persistent(false).fetch_all(&mut *snapshot).await?;
-    let mut plan = ScanPlan { packs: vec![], pieces: vec![], windows: vec![], n_caches: 0, n_skipped: 0, _session: session };
+    let mut plan =
+        ScanPlan { packs: vec![], pieces: vec![], windows: vec![], n_caches: 0, n_skipped: 0, _session: session };
     for row in &rows {
         let f = Fields::of("packs", row);
         let layout = store.memo().layout(&mut snapshot, f.get("layout_id")?).await?;

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use super::*;
+use super::{super::fault::Action, *};
 
 #[tokio::test]
 async fn a_backup_is_a_store_of_its_own() {
@@ -75,6 +75,51 @@ async fn a_backup_under_load_is_consistent() {
     load.await.unwrap();
     assert!(rounds >= 6);
     assert!(f.store.verify().await.unwrap().is_clean());
+}
+
+/// What is stored, merged and deleted between the steps is in the copy as it was at one moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn blobs_that_come_and_go_during_a_backup_are_in_it() {
+    for rounds in [1, 2] {
+        let f = Arc::new(Fixture::new().await);
+        let (_, kept) = f.stored((0..4).map(|t| simple(&[t])).collect()).await;
+        f.store.merge(&Compaction::thorough()).await.unwrap();
+        let (_, more) = f.stored((10..13).map(|t| simple(&[t])).collect()).await;
+        let before = everything(&f.store, T).await;
+        let reader = Store::open_read_only(f.dir.path()).await.unwrap();
+        let handle = tokio::runtime::Handle::current();
+        let merge = {
+            let (f, handle) = (Arc::clone(&f), handle.clone());
+            let merge = async move { f.store.merge(&Compaction::thorough()).await.map(drop).unwrap() };
+            Action::Look(Box::new(move || tokio::task::block_in_place(|| handle.block_on(merge))))
+        };
+        let (own, armed, gone) = (Arc::clone(&f), reader.clone(), more[0]);
+        let change = async move {
+            own.stored(vec![simple(&[20])]).await;
+            assert!(own.store.delete_cache(T, gone).await.unwrap());
+            own.store.merge(&Compaction::thorough()).await.unwrap();
+            // a pack that the index's copy will know
+            own.stored(vec![simple(&[21])]).await;
+            if rounds == 2 {
+                // and that is gone when its turn comes
+                armed.blobs().faults.arm("backup.indexed", 0, merge);
+            }
+        };
+        let look = Action::Look(Box::new(move || tokio::task::block_in_place(|| handle.block_on(change))));
+        reader.blobs().faults.arm("backup.copied", 0, look);
+        let copies = tempfile::tempdir().unwrap();
+        let target = copies.path().join("copy");
+        let report = reader.backup(&target, true).await.unwrap();
+        assert!(reader.blobs().faults.is_spent());
+        assert!(report.verified.is_clean(), "{report}");
+        assert_eq!(report.n_rounds, rounds);
+        let store = Store::open(&target).await.unwrap();
+        let copied = everything(&store, T).await;
+        assert_eq!(copied, everything(&f.store, T).await);
+        assert!(kept.iter().all(|id| copied[id] == before[id]));
+        assert_eq!((copied.len(), copied.contains_key(&more[0])), (8, false));
+        assert_eq!(store.stats().await.unwrap().n_packs as usize, files(&target).len());
+    }
 }
 
 #[tokio::test]

@@ -179,7 +179,9 @@ async fn damage_is_not_carried_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn upkeep_in_a_loop_disturbs_no_reader() {
     let f = Fixture::new().await;
-    let (_, kept) = f.stored((0..8).map(|t| item(&[t, t + 1], capture(&[PATTERN, RESID], Positions::All, Dtype::Float32))).collect()).await;
+    let (_, kept) = f
+        .stored((0..8).map(|t| item(&[t, t + 1], capture(&[PATTERN, RESID], Positions::All, Dtype::Float32))).collect())
+        .await;
     let before = everything(&f.store, T).await;
     let stop = Arc::new(AtomicBool::new(false));
     let readers: Vec<_> = (0..3)
@@ -201,7 +203,13 @@ async fn upkeep_in_a_loop_disturbs_no_reader() {
         })
         .collect();
     for round in 0..30 {
-        let (run, _) = f.stored((0..3).map(|t| item(&[50 + t, round], capture(&[PATTERN, RESID], Positions::All, Dtype::Float32))).collect()).await;
+        let (run, _) = f
+            .stored(
+                (0..3)
+                    .map(|t| item(&[50 + t, round], capture(&[PATTERN, RESID], Positions::All, Dtype::Float32)))
+                    .collect(),
+            )
+            .await;
         f.store.merge(&thorough()).await.unwrap();
         if round % 2 == 0 {
             f.store.delete_run(T, run).await.unwrap();

@@ -137,8 +137,11 @@ pub(super) fn variety(dtype: Dtype) -> Vec<NewItem> {
             top_k: Some(3),
             top_p: None,
             seed: u64::MAX,
-            stop: vec!["
-".to_owned()],
+            stop: vec![
+                "
+"
+                .to_owned(),
+            ],
         },
     });
     items
@@ -165,8 +168,7 @@ impl Fixture {
     /// A run whose one input is answered by what is stored.
     pub(super) async fn reusing(&self, item: &NewItem) -> RunId {
         let run = self.submit(vec![item.clone()]).await;
-        let want =
-            Wanted { forward_key: key(item), capture: item.capture.clone(), n_tokens: item.token_ids.len() };
+        let want = Wanted { forward_key: key(item), capture: item.capture.clone(), n_tokens: item.token_ids.len() };
         let extent = self.store.find_reusable(T, &[want]).await.unwrap()[0].unwrap();
         let reused = vec![ReusedCache { extent, cache: CacheId::generate(), run, item_index: 0, item: item.clone() }];
         assert_eq!(self.store.complete(Completion { reused, ..Completion::default() }).await.unwrap(), [run]);

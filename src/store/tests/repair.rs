@@ -127,9 +127,15 @@ async fn what_headers_and_index_say_differently_is_found() {
     let clean = || async { f.store.verify().await.unwrap().is_clean() };
     assert!(clean().await);
     for (change, back) in [
-        ("UPDATE caches SET token_ids = x'0900000002000000' WHERE id = ?1", "UPDATE caches SET token_ids = x'0100000002000000' WHERE id = ?1"),
+        (
+            "UPDATE caches SET token_ids = x'0900000002000000' WHERE id = ?1",
+            "UPDATE caches SET token_ids = x'0100000002000000' WHERE id = ?1",
+        ),
         ("UPDATE caches SET item_index = 9 WHERE id = ?1", "UPDATE caches SET item_index = 0 WHERE id = ?1"),
-        ("UPDATE extents SET forward_key = zeroblob(32) WHERE id = 1 AND ?1 <> 0", "UPDATE extents SET forward_key = NULL WHERE id = 1 AND ?1 <> 0"),
+        (
+            "UPDATE extents SET forward_key = zeroblob(32) WHERE id = 1 AND ?1 <> 0",
+            "UPDATE extents SET forward_key = NULL WHERE id = 1 AND ?1 <> 0",
+        ),
         ("UPDATE provenances SET d_model = 5 WHERE ?1 <> 0", "UPDATE provenances SET d_model = 4 WHERE ?1 <> 0"),
         ("UPDATE packs SET tenant_id = 7 WHERE ?1 <> 0", "UPDATE packs SET tenant_id = 1 WHERE ?1 <> 0"),
         ("UPDATE runs SET n_done = 1 WHERE ?1 <> 0", "UPDATE runs SET n_done = 2 WHERE ?1 <> 0"),
