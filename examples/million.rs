@@ -27,7 +27,7 @@ use residuum::{
     },
     engine::Limits,
     model::LoadOptions,
-    store::{Completion, Inserted, PackHeader, PackedCache, Store},
+    store::{Completion, Inserted, Maintenance, PackHeader, PackedCache, Store},
 };
 use serde_json::{Map, Value, json};
 use tower::ServiceExt;
@@ -204,6 +204,7 @@ fn config(folder: &Path) -> Config {
         threads: 1,
         connections: ConnectionLimits::default(),
         allow_unauthenticated: false,
+        maintenance: Maintenance::default(),
     }
 }
 

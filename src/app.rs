@@ -10,7 +10,7 @@ use crate::{
     connections::{self, ConnectionLimits},
     engine::{Engine, Limits, ModelSource},
     model::{LoadError, LoadOptions},
-    store::{Store, StoreError, StoreOptions},
+    store::{Maintainer, Maintenance, Store, StoreError, StoreOptions},
     telemetry,
 };
 
@@ -33,6 +33,8 @@ pub struct Config {
     pub connections: ConnectionLimits,
     /// Listen beyond loopback also while the store has no API keys.
     pub allow_unauthenticated: bool,
+    /// What is done to the store beside serving.
+    pub maintenance: Maintenance,
     /// Threads for forward passes, and as many again for analysis.
     pub threads: usize,
 }
@@ -83,6 +85,7 @@ pub struct App {
     engine: Engine,
     keys: Arc<KeyRing>,
     router: Router,
+    maintainer: Option<Maintainer>,
 }
 
 impl App {
@@ -93,6 +96,7 @@ impl App {
     pub async fn start(config: &Config) -> Result<Self, AppError> {
         let options = StoreOptions { quota: config.limits.quota, ..StoreOptions::default() };
         let store = Store::open_with(&config.data_dir, options).await?;
+        let maintainer = Maintainer::start(store.clone(), config.maintenance.clone());
         let names = config.models.iter().map(|m| m.id.clone()).collect();
         let engine = Engine::start(store, names, config.limits.clone())?;
         let analysis = rayon::ThreadPoolBuilder::new()
@@ -101,7 +105,7 @@ impl App {
             .build()?;
         let state = ApiState::new(engine.clone(), config.api.clone(), telemetry::metrics(), analysis);
         let keys = Arc::clone(&state.keys);
-        Ok(Self { engine, keys, router: api::router(state) })
+        Ok(Self { engine, keys, router: api::router(state), maintainer })
     }
 
     /// The engine.
@@ -135,8 +139,11 @@ impl App {
 
     /// Finishes what is under way and closes the store.
     pub async fn stop(self) {
-        let Self { engine, keys, router } = self;
+        let Self { engine, keys, router, maintainer } = self;
         engine.drain().await;
+        if let Some(maintainer) = maintainer {
+            maintainer.stop().await;
+        }
         let store = engine.store().clone();
         drop((engine, keys, router));
         store.close().await;

@@ -144,7 +144,8 @@ impl Archive {
         positions: Option<&crate::domain::Positions>,
     ) -> Result<Tensor, ArchiveError> {
         let selection = Selection::of(&stored.cache, stored.cache.hook_index(hook)?, positions)?;
-        let bytes = stored.read_many_blocking(&self.store, &selection.reads())?.concat();
+        // not the blocking one: a server may move the rows meanwhile
+        let bytes = self.runtime.block_on(stored.read_many(&self.store, &selection.reads()))?.concat();
         let dtype = match stored.cache.capture.dtype {
             Dtype::Float32 => DType::F32,
             Dtype::Float16 => DType::F16,

@@ -13,7 +13,7 @@ use crate::{
     connections::ConnectionLimits,
     engine::{Limits, ModelSource},
     model::LoadOptions,
-    store::{Quota, Store},
+    store::{Compaction, Maintenance, Quota, Store, StoreError},
     telemetry::{self, LogFormat},
 };
 
@@ -36,12 +36,14 @@ enum Command {
         check: Option<PathBuf>,
     },
     /// Check every stored tensor against its hash and the index; exits with 1 on damage.
-    Verify(DataDir),
-    /// Delete what nothing refers to.
+    Verify(Verify),
+    /// Delete what nothing refers to, rewrite blobs that are mostly dead, and merge small ones. A server does so by itself.
     Gc(DataDir),
     /// Make, list and revoke API keys, also while a server has the data folder.
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Copy the data folder, also while a server has it, and verify the copy.
+    Backup(Backup),
     /// Ask a running server whether it is ready; exits with 1 if not.
     Healthcheck {
         /// Address of the server.
@@ -55,6 +57,29 @@ struct DataDir {
     /// Folder of blobs and index.
     #[arg(long, env = "RESIDUUM_DATA_DIR", default_value = "./data")]
     data_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Verify {
+    #[command(flatten)]
+    data: DataDir,
+    /// Drop what is damaged, keep the rest, and move damaged files to the folder `damaged`. No server may be running.
+    #[arg(long)]
+    repair: bool,
+    /// Make a new index from the blobs alone, in place of one that is lost or broken. No server may be running.
+    #[arg(long, conflicts_with = "repair")]
+    rebuild_index: bool,
+}
+
+#[derive(Debug, Args)]
+struct Backup {
+    #[command(flatten)]
+    data: DataDir,
+    /// Copy the bytes of blobs even where a second name for the same file would do.
+    #[arg(long)]
+    copy: bool,
+    /// Folder for the copy; it must be empty, or not exist.
+    target: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -109,6 +134,12 @@ struct Serve {
     /// Listen beyond loopback also while the store has no API keys: whoever reaches the port may do everything.
     #[arg(long, env = "RESIDUUM_ALLOW_UNAUTHENTICATED")]
     allow_unauthenticated: bool,
+    /// Bytes a second that merging small blobs may copy; 0 leaves them as they are, and deleted activations on the disk.
+    #[arg(long, env = "RESIDUUM_MERGE_RATE", default_value_t = 32 << 20)]
+    merge_rate: u64,
+    /// Seconds between two looks for small blobs; every sixtieth also collects what nothing refers to.
+    #[arg(long, env = "RESIDUUM_UPKEEP_INTERVAL", default_value_t = 10.0, value_parser = seconds)]
+    upkeep_interval: f64,
     /// An origin whose pages may call this server; may be repeated, `*` for any.
     #[arg(long = "cors-origin", env = "RESIDUUM_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     cors_origins: Vec<HeaderValue>,
@@ -140,9 +171,10 @@ impl Cli {
                 Ok(())
             }
             Command::Openapi { check: Some(file) } => check_openapi(&file),
-            Command::Verify(DataDir { data_dir }) => verify(&data_dir),
+            Command::Verify(verify) => verify.run(),
             Command::Gc(DataDir { data_dir }) => gc(&data_dir),
             Command::Keys(keys) => keys.run(),
+            Command::Backup(backup) => backup.run(),
             Command::Healthcheck { listen } => healthcheck(listen),
         };
         match result {
@@ -190,6 +222,11 @@ impl Serve {
             },
             connections: ConnectionLimits { max_connections: self.max_connections, ..ConnectionLimits::default() },
             allow_unauthenticated: self.allow_unauthenticated,
+            maintenance: Maintenance {
+                interval: Duration::from_secs_f64(self.upkeep_interval),
+                compaction: (self.merge_rate > 0)
+                    .then(|| Compaction { bytes_per_second: Some(self.merge_rate), ..Compaction::default() }),
+            },
             threads,
         };
         runtime(threads)?.block_on(app::serve(config, stop_signal())).map_err(|e| e.to_string())
@@ -230,14 +267,44 @@ fn check_openapi(file: &std::path::Path) -> Result<(), String> {
     Err(format!("{0} is not what the code says; write it anew with: residuum openapi > {0}", file.display()))
 }
 
-fn verify(data_dir: &std::path::Path) -> Result<(), String> {
-    let report = runtime(1)?.block_on(async {
-        let store = Store::open_read_only(data_dir).await?;
-        store.verify().await
-    });
-    let report = report.map_err(|e| e.to_string())?;
-    println!("{report}");
-    if report.is_clean() { Ok(()) } else { Err("the data folder is damaged".to_owned()) }
+impl Verify {
+    fn run(self) -> Result<(), String> {
+        let dir = self.data.data_dir;
+        let report = runtime(1)?.block_on(async {
+            if self.rebuild_index {
+                println!("{}", Store::rebuild_index(&dir).await?);
+            }
+            if !self.repair {
+                return Store::open_read_only(&dir).await?.verify().await;
+            }
+            let store = Store::open(&dir).await?;
+            println!("{}", store.repair().await?);
+            let report = store.verify().await;
+            store.close().await;
+            report
+        });
+        let report = report.map_err(|e| e.to_string())?;
+        println!("{report}");
+        if report.is_clean() { Ok(()) } else { Err("the data folder is damaged".to_owned()) }
+    }
+}
+
+impl Backup {
+    fn run(self) -> Result<(), String> {
+        let report = runtime(1)?.block_on(async {
+            let store = Store::open_read_only(&self.data.data_dir).await?;
+            store.backup(&self.target, !self.copy).await
+        });
+        let report = report.map_err(|e| e.to_string())?;
+        println!("{report}");
+        if report.verified.is_clean() { Ok(()) } else { Err("the copy is damaged".to_owned()) }
+    }
+}
+
+/// A time to wait.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
+    if (0.05..=86400.0).contains(&seconds) { Ok(seconds) } else { Err("between 0.05 and 86400".to_owned()) }
 }
 
 fn gc(data_dir: &std::path::Path) -> Result<(), String> {
@@ -247,8 +314,14 @@ fn gc(data_dir: &std::path::Path) -> Result<(), String> {
         store.close().await;
         report
     });
-    println!("{}", report.map_err(|e| e.to_string())?);
-    Ok(())
+    match report {
+        Ok(report) => {
+            println!("{report}");
+            Ok(())
+        }
+        Err(e @ StoreError::Locked) => Err(format!("{e}. A running server collects by itself")),
+        Err(e) => Err(e.to_string()),
+    }
 }
 
 /// One plain request: the binary is the only program in its container.
@@ -256,7 +329,6 @@ fn healthcheck(listen: SocketAddr) -> Result<(), String> {
     use std::{
         io::{Read, Write},
         net::{IpAddr, Ipv4Addr, TcpStream},
-        time::Duration,
     };
     let ip = if listen.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { listen.ip() };
     let address = SocketAddr::new(ip, listen.port());
@@ -284,6 +356,14 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_to_wait_are_finite() {
+        assert_eq!(seconds("0.5"), Ok(0.5));
+        for bad in ["0", "-1", "NaN", "inf", "x", "1e9"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -217,6 +217,15 @@ pub struct Applied {
     pub described: Map<String, Value>,
 }
 
+impl Applied {
+    /// One that is only told of: what it touched has been touched.
+    #[must_use]
+    pub fn told(described: Map<String, Value>) -> Self {
+        let nothing = || Tokens::List(Vec::new());
+        Self { tokens: nothing(), keys: nothing(), described }
+    }
+}
+
 /// What interventions contribute to the key of a forward pass: equal for equal changes of equal tokens.
 #[must_use]
 pub fn key(edits: &Edits, applied: &[Applied]) -> [u8; 32] {

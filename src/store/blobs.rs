@@ -18,8 +18,16 @@ use rustix::{
 };
 use tempfile::TempPath;
 
-use super::error::StoreError;
+use super::{
+    epoch::{Epochs, Session},
+    error::StoreError,
+    fault::{Faults, Purpose, Step},
+};
 use crate::domain::PackId;
+
+mod care;
+
+pub(super) use care::open_new;
 
 const EXTENSION: &str = "safetensors";
 const TEMP_PREFIX: &str = ".tmp-";
@@ -38,6 +46,8 @@ pub(super) struct Blobs {
     bytes: AtomicU64,
     /// Whether the reserve is there.
     reserve: AtomicBool,
+    epochs: Epochs,
+    pub(super) faults: Faults,
 }
 
 /// A pack that the index does not know yet. Dropping it makes its file an orphan, unless the index has it by then.
@@ -61,6 +71,7 @@ pub(super) struct TempBlob {
     path: TempPath,
     in_flight: InFlight,
     counted: Counted,
+    purpose: Purpose,
 }
 
 /// Bytes that are counted among those of the blobs, until this is dropped.
@@ -102,7 +113,7 @@ impl Blobs {
             Err(TryLockError::Error(e)) => return Err(StoreError::io("locking the data folder")(e)),
         }
         sync_folder(root)?;
-        Ok(Self { lock: Some(lock), ..Self::open_read_only(root) })
+        Ok(Self { lock: Some(lock), faults: Faults::from_env()?, ..Self::open_read_only(root) })
     }
 
     /// Opens the folder to read only: no lock, nothing made.
@@ -113,6 +124,8 @@ impl Blobs {
             in_flight: Mutex::default(),
             bytes: AtomicU64::default(),
             reserve: AtomicBool::default(),
+            epochs: Epochs::default(),
+            faults: Faults::default(),
         }
     }
 
@@ -179,6 +192,15 @@ impl Blobs {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn epochs(&self) -> &Epochs {
+        &self.epochs
+    }
+
+    /// Begins a reader's stay: before it asks the index, and until it has read what it was told of.
+    pub(super) fn enter(self: &Arc<Self>) -> Arc<Session> {
+        self.epochs.enter(self)
+    }
+
     /// Folder of a pack: the last byte of a UUIDv7 is random, so files spread evenly.
     fn folder(&self, pack: PackId) -> PathBuf {
         self.root.join("blobs").join(format!("{:02x}", pack.as_bytes()[15]))
@@ -192,7 +214,7 @@ impl Blobs {
     ///
     /// # Errors
     /// [`StoreError::Closed`] for a read-only store, [`StoreError::Full`] or [`StoreError::Io`].
-    pub(super) fn create(self: &Arc<Self>, pack: PackId) -> Result<TempBlob, StoreError> {
+    pub(super) fn create(self: &Arc<Self>, pack: PackId, purpose: Purpose) -> Result<TempBlob, StoreError> {
         if self.lock.is_none() {
             return Err(StoreError::Closed);
         }
@@ -204,11 +226,16 @@ impl Blobs {
             .create_new(true)
             .open(&path)
             .map_err(StoreError::io(format_args!("making the file of pack {pack}")))?;
-        self.in_flight().insert(pack);
-        let in_flight = InFlight { pack, blobs: Arc::clone(self) };
+        let in_flight = self.adopt(pack);
         let path = TempPath::try_from_path(path).map_err(StoreError::io("making a blob"))?;
         let counted = Counted { n_bytes: 0, blobs: Arc::clone(self) };
-        Ok(TempBlob { file, path, in_flight, counted })
+        Ok(TempBlob { file, path, in_flight, counted, purpose })
+    }
+
+    /// Takes a file that lies there for one that the index is about to know.
+    pub(super) fn adopt(self: &Arc<Self>, pack: PackId) -> InFlight {
+        self.in_flight().insert(pack);
+        InFlight { pack, blobs: Arc::clone(self) }
     }
 
     /// Opens the file of `pack`.
@@ -248,13 +275,16 @@ impl Blobs {
         }
     }
 
-    /// Every published pack in the folder with its length, except those in flight. Ask the index afterwards which of them it has: a pack
+    /// Every published pack in the folder with its length, except those in flight and those that wait for their readers to
+    /// leave. Ask the index afterwards which of them it has: a pack
     /// is in flight until it does.
     ///
     /// # Errors
     /// [`StoreError::Io`].
     pub(super) fn list(&self) -> Result<Vec<(PackId, u64)>, StoreError> {
         let mut packs = Vec::new();
+        // before the files: what is removed in between is no longer found
+        let retired: HashSet<PackId> = self.epochs.retired().into_iter().collect();
         self.each_file(|path| {
             // a file that is gone by now is no longer in the folder; one in another's place is not this store's
             if let Some(pack) = pack_of(path).filter(|pack| self.path(*pack) == path)
@@ -264,7 +294,7 @@ impl Blobs {
             }
         })?;
         let in_flight = self.in_flight();
-        packs.retain(|(pack, _)| !in_flight.contains(pack));
+        packs.retain(|(pack, _)| !in_flight.contains(pack) && !retired.contains(pack));
         Ok(packs)
     }
 
@@ -343,9 +373,12 @@ impl TempBlob {
     /// # Errors
     /// [`StoreError::Full`] or [`StoreError::Io`]; the file is removed then, or swept at the next start.
     pub(super) fn publish(self) -> Result<InFlight, StoreError> {
-        let Self { file, path, in_flight, counted } = self;
+        let Self { file, path, in_flight, counted, purpose } = self;
         let InFlight { pack, blobs } = &in_flight;
+        let reached = |step| blobs.faults.hit(purpose.after(step));
+        reached(Step::Written)?;
         file.sync_all().map_err(StoreError::io(format_args!("flushing pack {pack}")))?;
+        reached(Step::Synced)?;
         let n_bytes = file.metadata().map_err(StoreError::io("asking for the size of a blob"))?.len();
         path.persist(blobs.path(*pack))
             .map_err(|e| e.error)
@@ -353,9 +386,11 @@ impl TempBlob {
         // from here on it counts by itself, until it is deleted
         blobs.bytes.fetch_add(n_bytes, Ordering::AcqRel);
         drop(counted);
+        reached(Step::Named)?;
         sync_folder(&blobs.folder(*pack))?;
         // the folder itself may be new, made by this writer or by one beside it
         sync_folder(&blobs.root.join("blobs"))?;
+        reached(Step::Durable)?;
         Ok(in_flight)
     }
 }

@@ -1,6 +1,6 @@
 //! Caches: finding, describing, editing and deleting them.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -8,6 +8,7 @@ use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     Store,
+    epoch::Session,
     error::StoreError,
     find::Search,
     gc, metadata,
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::domain::{Cache, CacheFilter, CacheId, CachePatch, Capture, Count, PackId, RunId, TenantId, TensorStats};
 
-const COLUMNS: &str = "c.id, c.tenant_id, c.run_id, c.item_index, c.model, c.text, c.token_ids, c.tokens, c.bos, \
+pub(super) const COLUMNS: &str = "c.id, c.tenant_id, c.run_id, c.item_index, c.model, c.text, c.token_ids, c.tokens, c.bos, \
     c.n_truncated, c.completion, c.interventions, c.reused, c.metadata, c.label, c.created_at, c.expires_at, c.pinned, \
     c.hook_set_id, c.positions, \
     (SELECT json_group_array(tag) FROM (SELECT tag FROM cache_tags WHERE cache_id = c.id ORDER BY position)) AS tags, \
@@ -59,11 +60,14 @@ impl Store {
         limit: u32,
     ) -> Result<CachePage, StoreError> {
         // one snapshot, so that what rows refer to is there
+        // before the index is asked, so that the blobs it names stay
+        let session = self.blobs().enter();
         let mut snapshot = self.readers().begin().await?;
         let before = before.map(Timestamp::as_microsecond);
         let search = Search::new(&mut snapshot, tenant, filter, before, self.now()).await?;
         let found = search.page(&mut snapshot, limit).await?;
-        let caches = self.load_times(&mut snapshot, &found.times).await?.into_iter().map(|s| s.cache).collect();
+        let caches =
+            self.load_times(&mut snapshot, &found.times, &session).await?.into_iter().map(|s| s.cache).collect();
         let time = |micros| Timestamp::from_microsecond(micros).map_err(|e| StoreError::damaged(e.to_string()));
         Ok(CachePage { caches, next: found.next.map(time).transpose()? })
     }
@@ -113,11 +117,13 @@ impl Store {
         before: Option<Timestamp>,
         limit: u32,
     ) -> Result<Vec<StoredCache>, StoreError> {
+        // before the index is asked, so that the blobs it names stay
+        let session = self.blobs().enter();
         let mut snapshot = self.readers().begin().await?;
         let before = before.map(Timestamp::as_microsecond);
         let search = Search::new(&mut snapshot, tenant, filter, before, self.now()).await?;
         let times = search.times(&mut snapshot, i64::from(limit)).await?;
-        self.load_times(&mut snapshot, &times).await
+        self.load_times(&mut snapshot, &times, &session).await
     }
 
     /// Caches of a run in the order of its inputs, from input `from_item` on.
@@ -170,14 +176,21 @@ impl Store {
 
     /// Runs a query for [`COLUMNS`].
     async fn load(&self, query: QueryBuilder<Sqlite>) -> Result<Vec<StoredCache>, StoreError> {
+        // before the index is asked, so that the blobs it names stay
+        let session = self.blobs().enter();
         // one snapshot, so that what rows refer to is there
         let mut snapshot = self.readers().begin().await?;
-        self.load_from(&mut snapshot, query).await
+        self.load_from(&mut snapshot, query, &session).await
     }
 
     /// The caches stored at these times, newest first.
-    async fn load_times(&self, conn: &mut SqliteConnection, times: &[i64]) -> Result<Vec<StoredCache>, StoreError> {
-        let mut caches = self.load_from(conn, at_times("", times)?).await?;
+    async fn load_times(
+        &self,
+        conn: &mut SqliteConnection,
+        times: &[i64],
+        session: &Arc<Session>,
+    ) -> Result<Vec<StoredCache>, StoreError> {
+        let mut caches = self.load_from(conn, at_times("", times)?, session).await?;
         caches.sort_unstable_by_key(|c| std::cmp::Reverse(c.cache.created_at));
         Ok(caches)
     }
@@ -186,16 +199,22 @@ impl Store {
         &self,
         conn: &mut SqliteConnection,
         mut query: QueryBuilder<Sqlite>,
+        session: &Arc<Session>,
     ) -> Result<Vec<StoredCache>, StoreError> {
         let rows = query.build().persistent(false).fetch_all(&mut *conn).await?;
         let mut caches = Vec::with_capacity(rows.len());
         for row in &rows {
-            caches.push(self.decode(conn, row).await?);
+            caches.push(self.decode(conn, row, session).await?);
         }
         Ok(caches)
     }
 
-    async fn decode(&self, conn: &mut SqliteConnection, row: &SqliteRow) -> Result<StoredCache, StoreError> {
+    pub(super) async fn decode(
+        &self,
+        conn: &mut SqliteConnection,
+        row: &SqliteRow,
+        session: &Arc<Session>,
+    ) -> Result<StoredCache, StoreError> {
         let f = Fields::of("caches", row);
         let origin = self.memo().origin(conn, f.get("provenance_id")?).await?;
         let layout = self.memo().layout(conn, f.get("layout_id")?).await?;
@@ -236,7 +255,7 @@ impl Store {
             expires_at: f.opt_time("expires_at")?,
             pinned: f.get("pinned")?,
         };
-        Ok(StoredCache::new(cache, location))
+        Ok(StoredCache::new(cache, location, session))
     }
 }
 

@@ -72,23 +72,24 @@ pub(super) struct Tally {
 }
 
 /// A pending item.
-struct Unit {
-    row: i64,
-    tenant: TenantId,
+pub(super) struct Unit {
+    pub(super) row: i64,
+    pub(super) tenant: TenantId,
     /// Name of the run's model.
-    model: String,
+    pub(super) model: String,
     /// Microseconds that its cache lives.
-    ttl: Option<i64>,
+    pub(super) ttl: Option<i64>,
 }
 
-struct CacheRow<'a> {
-    id: CacheId,
-    run: RunId,
-    item_index: u32,
-    item: &'a NewItem,
-    extent: i64,
-    reused: bool,
-    unit: Unit,
+/// A cache to be inserted.
+pub(super) struct CacheRow<'a> {
+    pub(super) id: CacheId,
+    pub(super) run: RunId,
+    pub(super) item_index: u32,
+    pub(super) item: &'a NewItem,
+    pub(super) extent: i64,
+    pub(super) reused: bool,
+    pub(super) unit: Unit,
 }
 
 struct Complete(Completion);
@@ -189,7 +190,7 @@ async fn add_pack<'a>(
     insert_extents(tx, pack, &used).await
 }
 
-async fn insert_pack(tx: &mut Tx<'_>, pack: &FinishedPack) -> Result<(), StoreError> {
+pub(super) async fn insert_pack(tx: &mut Tx<'_>, pack: &FinishedPack) -> Result<(), StoreError> {
     let header = &pack.header;
     let hook_set = HookSets::default().id(tx.conn, pack.hooks()).await?;
     let layout = intern::layout_id(tx.conn, hook_set, &header.layout.row_shapes).await?;
@@ -212,7 +213,11 @@ async fn insert_pack(tx: &mut Tx<'_>, pack: &FinishedPack) -> Result<(), StoreEr
 }
 
 /// Inserts the extents of the items in `used`, each with the id it is to have.
-async fn insert_extents(tx: &mut Tx<'_>, pack: &FinishedPack, used: &[(usize, i64)]) -> Result<(), StoreError> {
+pub(super) async fn insert_extents(
+    tx: &mut Tx<'_>,
+    pack: &FinishedPack,
+    used: &[(usize, i64)],
+) -> Result<(), StoreError> {
     let header = &pack.header;
     let provenance = intern::provenance_id(tx.conn, &header.provenance, header.n_layers, header.d_model).await?;
     for chunk in used.chunks(ROWS_A_STATEMENT) {
@@ -265,10 +270,20 @@ async fn extent_tenants(tx: &mut Tx<'_>, reused: &[ReusedCache]) -> Result<HashM
 async fn insert_caches(tx: &mut Tx<'_>, caches: &[CacheRow<'_>]) -> Result<(), StoreError> {
     // a microsecond apart: the time of a cache is its place in listings
     let first = next_time(tx).await?;
+    let times: Vec<i64> = (first..).take(caches.len()).collect();
+    insert_caches_at(tx, caches, &times).await
+}
+
+/// Inserts caches, each with its own time; no other cache has one of these.
+pub(super) async fn insert_caches_at(
+    tx: &mut Tx<'_>,
+    caches: &[CacheRow<'_>],
+    times: &[i64],
+) -> Result<(), StoreError> {
     let mut sets = HookSets::default();
-    for (chunk, n) in caches.chunks(ROWS_A_STATEMENT).zip((first..).step_by(ROWS_A_STATEMENT)) {
+    for (chunk, times) in caches.chunks(ROWS_A_STATEMENT).zip(times.chunks(ROWS_A_STATEMENT)) {
         let mut rows = Vec::with_capacity(chunk.len());
-        for (cache, created_at) in chunk.iter().zip(n..) {
+        for (cache, created_at) in chunk.iter().zip(times.iter().copied()) {
             let item = cache.item;
             let hook_set = sets.id(tx.conn, &item.capture.hooks).await?;
             let token_ids: Vec<u8> = item.token_ids.iter().flat_map(|t| t.to_le_bytes()).collect();
@@ -302,7 +317,7 @@ async fn insert_caches(tx: &mut Tx<'_>, caches: &[CacheRow<'_>]) -> Result<(), S
         });
         query.build().persistent(chunk.len() == ROWS_A_STATEMENT).execute(&mut *tx.conn).await?;
     }
-    let described = caches.iter().zip(first..).map(|(c, at)| (c.unit.tenant, at, &c.item.metadata));
+    let described = caches.iter().zip(times).map(|(c, at)| (c.unit.tenant, *at, &c.item.metadata));
     metadata::insert(tx, described).await?;
     let tags: Vec<TagRow<'_>> =
         caches.iter().flat_map(|c| tag_rows(c.unit.tenant, c.id.as_bytes(), &c.item.tags)).collect();

@@ -6,13 +6,18 @@
 //!
 //! A cache is stored in two steps: a [`PackWriter`] makes a blob durable under its final name, then one transaction
 //! ([`Store::complete`]) makes the index know it. A crash in between leaves a file nobody refers to, which the next
-//! start removes; only the holder of the folder's lock removes files.
+//! start removes; only the holder of the folder's lock removes files. Rows may move to other blobs ([`Store::merge`]) while
+//! they are read: what a reader was told of stays until it has read it (`epoch`).
 
+mod backup;
 mod blobs;
 mod caches;
+mod compact;
 mod complete;
 mod directions;
+mod epoch;
 mod error;
+mod fault;
 mod find;
 mod gc;
 mod header;
@@ -20,11 +25,16 @@ mod intern;
 mod interventions;
 mod item;
 mod keys;
+mod maintain;
 mod metadata;
 mod pack;
 mod queue;
+mod rebuild;
+mod relocate;
+mod repair;
 mod retention;
 mod reuse;
+mod rewrite;
 mod rows;
 mod runs;
 mod scan;
@@ -32,6 +42,7 @@ mod tensors;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod wal;
 mod writer;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -42,25 +53,30 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use self::{
-    blobs::Blobs,
-    intern::Memo,
-    writer::{Probe, Write, Writer},
-};
 pub use self::{
+    backup::BackupReport,
     caches::CachePage,
+    compact::{CompactReport, Compaction},
     complete::{Completion, ReusedCache},
     error::StoreError,
     gc::{GcReport, StoreStats},
     keys::KeyStore,
+    maintain::{Maintainer, Maintenance},
     pack::{FinishedPack, PackHeader, PackWriter, PackedCache},
     queue::PendingRun,
+    rebuild::RebuildReport,
+    repair::RepairReport,
     retention::{Clock, Quota, StoreOptions},
     reuse::{ExtentId, Wanted},
     runs::{Inserted, RunFilter},
     scan::{RowKey, ScanPlan, ScanReport, Take},
     tensors::StoredCache,
     verify::{Issue, VerifyReport},
+};
+use self::{
+    blobs::Blobs,
+    intern::Memo,
+    writer::{Probe, Write, Writer},
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
@@ -82,6 +98,23 @@ struct Inner {
     memo: Memo,
     plans: scan::Plans,
     options: StoreOptions,
+    checked: tensors::Checked,
+    compacting: compact::Compacting,
+}
+
+impl Inner {
+    fn new(blobs: Arc<Blobs>, readers: SqlitePool, writer: Option<Writer>, options: StoreOptions) -> Self {
+        Self {
+            blobs,
+            readers,
+            writer,
+            memo: Memo::default(),
+            plans: scan::Plans::default(),
+            options,
+            checked: tensors::Checked::default(),
+            compacting: compact::Compacting::default(),
+        }
+    }
 }
 
 impl Store {
@@ -90,7 +123,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Locked`] when someone else has the folder, [`StoreError::Newer`] when a newer version wrote the
-    /// index, else [`StoreError::Io`], [`StoreError::Full`] or [`StoreError::Database`].
+    /// index, [`StoreError::IndexLost`] when there are blobs and no index, [`StoreError::IndexDamaged`] when SQLite cannot
+    /// read it, else [`StoreError::Io`], [`StoreError::Full`] or [`StoreError::Database`].
     pub async fn open(dir: &Path) -> Result<Self, StoreError> {
         Self::open_with(dir, StoreOptions::default()).await
     }
@@ -102,6 +136,11 @@ impl Store {
     pub async fn open_with(dir: &Path, options: StoreOptions) -> Result<Self, StoreError> {
         let dir = dir.to_owned();
         let blobs = Arc::new(blocking(move || Blobs::open(&dir)).await?);
+        let own = Arc::clone(&blobs);
+        // a new index would take every blob for litter
+        let torn =
+            blocking(move || if own.is_without_index()? { Err(StoreError::IndexLost) } else { own.log_is_torn() });
+        let torn = torn.await?;
         let connect = connect_options(&blobs)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
@@ -112,9 +151,8 @@ impl Store {
         migrate(&mut conn).await?;
         let readers = readers(&blobs).await?;
         let writer = Some(Writer::start(conn, Arc::clone(&blobs), options.clock.clone()));
-        let (memo, plans) = (Memo::default(), scan::Plans::default());
-        let store = Self { inner: Arc::new(Inner { blobs, readers, writer, memo, plans, options }) };
-        store.sweep().await?;
+        let store = Self { inner: Arc::new(Inner::new(blobs, readers, writer, options)) };
+        store.sweep(torn).await?;
         let blobs = Arc::clone(store.blobs());
         blocking(move || {
             blobs.count_bytes()?;
@@ -143,16 +181,7 @@ impl Store {
             std::cmp::Ordering::Greater => return Err(StoreError::Newer { found, known }),
             std::cmp::Ordering::Equal => {}
         }
-        Ok(Self {
-            inner: Arc::new(Inner {
-                blobs,
-                readers,
-                writer: None,
-                memo: Memo::default(),
-                plans: scan::Plans::default(),
-                options: StoreOptions::default(),
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner::new(blobs, readers, None, StoreOptions::default())) })
     }
 
     /// Whether the store takes changes: a query runs, the writer can change the index, and the folder takes a file. Leaves
@@ -173,6 +202,11 @@ impl Store {
         if let Some(writer) = &self.inner.writer {
             writer.close().await;
         }
+    }
+
+    /// Transactions committed so far; always 0 for a store that only reads.
+    fn commits(&self) -> u64 {
+        self.inner.writer.as_ref().map_or(0, Writer::commits)
     }
 
     fn blobs(&self) -> &Arc<Blobs> {

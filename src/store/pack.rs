@@ -9,6 +9,7 @@ use super::{
     Store,
     blobs::{InFlight, TempBlob},
     error::StoreError,
+    fault::Purpose,
     header,
 };
 use crate::domain::{
@@ -119,7 +120,7 @@ pub struct FinishedPack {
     pub(super) hashes: Vec<blake3::Hash>,
     /// `[item][hook]`
     pub(super) stats: Vec<Vec<TensorStats>>,
-    _in_flight: InFlight,
+    pub(super) _in_flight: InFlight,
 }
 
 impl Store {
@@ -129,13 +130,14 @@ impl Store {
     /// [`StoreError::Misuse`] when header and layout contradict each other; [`StoreError::Full`], [`StoreError::Io`].
     pub fn begin_pack(&self, header: PackHeader) -> Result<PackWriter, StoreError> {
         header.check()?;
-        let front = header::encode(&header)?;
+        let (n_items, n_hooks) = (header.caches.len(), header.layout.hooks.len());
+        // the hashes are filled in once they are known
+        let front = header::encode(&header, &vec![blake3::Hash::from_bytes([0; 32]); n_items])?;
         let n_bytes = front.len() as u64 + header.layout.total_bytes();
         self.check_room(n_bytes)?;
-        let mut blob = self.blobs().create(header.id)?;
+        let mut blob = self.blobs().create(header.id, Purpose::Capture)?;
         blob.allocate(n_bytes)?;
         blob.write_at(&front, 0)?;
-        let (n_items, n_hooks) = (header.caches.len(), header.layout.hooks.len());
         Ok(PackWriter {
             header,
             blob,
@@ -230,12 +232,18 @@ impl PackWriter {
         if self.next != (n_hooks, 0) {
             return Err(StoreError::Misuse(format!("a pack ends at hook {} of {n_hooks}", self.next.0)));
         }
+        let hashes: Vec<blake3::Hash> = self.hashers.iter().map(blake3::Hasher::finalize).collect();
+        let front = header::encode(&self.header, &hashes)?;
+        if front.len() as u64 != self.data_start {
+            return Err(misuse("the header of a pack has changed its length"));
+        }
+        self.blob.write_at(&front, 0)?;
         Ok(FinishedPack {
             _in_flight: self.blob.publish()?,
             header: self.header,
             data_start: self.data_start,
             n_bytes: self.data_start + self.written,
-            hashes: self.hashers.iter().map(blake3::Hasher::finalize).collect(),
+            hashes,
             stats: self.stats,
         })
     }
@@ -261,7 +269,7 @@ impl FinishedPack {
 }
 
 /// Adds the NaNs and infinities among encoded values; the -inf of masked attention scores is meant, and not counted.
-fn count_special(dtype: Dtype, site: Site, bytes: &[u8], stats: &mut TensorStats) {
+pub(super) fn count_special(dtype: Dtype, site: Site, bytes: &[u8], stats: &mut TensorStats) {
     let masked = site == Site::AttnScores;
     match dtype {
         Dtype::Float32 => {

@@ -12,7 +12,12 @@ use futures::future::BoxFuture;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{blobs::Blobs, error::StoreError, retention::Clock};
+use super::{
+    blobs::Blobs,
+    error::StoreError,
+    fault::{self, Faults},
+    retention::Clock,
+};
 use crate::domain::PackId;
 
 /// Changes that may wait before senders do.
@@ -28,6 +33,16 @@ pub(super) struct Tx<'c> {
     pub(super) now: i64,
     /// Blobs to remove once the transaction is committed.
     pub(super) unlink: Vec<PackId>,
+    /// Blobs whose rows lie elsewhere then, with their bytes: to remove once nobody reads them any more.
+    pub(super) retire: Vec<(PackId, u64)>,
+    pub(super) faults: &'c Faults,
+}
+
+/// Files that a transaction made superfluous.
+#[derive(Default)]
+struct Superfluous {
+    unlink: Vec<PackId>,
+    retire: Vec<(PackId, u64)>,
 }
 
 /// One change of the index.
@@ -223,8 +238,8 @@ impl Task {
             done = self.try_commit(&mut jobs).await;
         }
         let failure = match done {
-            Ok(unlink) => {
-                self.unlink(unlink).await;
+            Ok(files) => {
+                self.remove(files).await;
                 None
             }
             Err(error) => Some(error),
@@ -233,7 +248,7 @@ impl Task {
         self.blobs.keep_reserve();
     }
 
-    async fn try_commit(&mut self, jobs: &mut [Box<dyn AnyJob>]) -> Result<Vec<PackId>, StoreError> {
+    async fn try_commit(&mut self, jobs: &mut [Box<dyn AnyJob>]) -> Result<Superfluous, StoreError> {
         let done = self.commit(jobs).await;
         if done.is_err() {
             // SQLite may have rolled back by itself; then this fails, and nothing is left to do
@@ -242,29 +257,36 @@ impl Task {
         done
     }
 
-    async fn commit(&mut self, jobs: &mut [Box<dyn AnyJob>]) -> Result<Vec<PackId>, StoreError> {
+    async fn commit(&mut self, jobs: &mut [Box<dyn AnyJob>]) -> Result<Superfluous, StoreError> {
         let full = jobs.iter().any(|j| j.durable());
         self.set_sync(full).await?;
         let now = self.clock.now();
-        let conn = &mut self.conn;
-        let mut unlink = Vec::new();
+        let (conn, faults) = (&mut self.conn, &self.blobs.faults);
+        let mut files = Superfluous::default();
         sqlx::query("BEGIN IMMEDIATE").execute(&mut *conn).await?;
+        faults.hit(fault::BEGUN)?;
         for job in &mut *jobs {
             sqlx::query("SAVEPOINT change").execute(&mut *conn).await?;
-            let mut tx = Tx { conn: &mut *conn, now, unlink: Vec::new() };
+            let mut tx = Tx { conn: &mut *conn, now, unlink: Vec::new(), retire: Vec::new(), faults };
             match job.apply(&mut tx).await {
-                Ok(()) => unlink.append(&mut tx.unlink),
+                Ok(()) => {
+                    files.unlink.append(&mut tx.unlink);
+                    files.retire.append(&mut tx.retire);
+                }
                 // nobody's change fits then, and SQLite may have rolled all of them back
                 Err(StoreError::Full) => return Err(StoreError::Full),
                 Err(_) => drop(sqlx::query("ROLLBACK TO change").execute(&mut *conn).await?),
             }
             sqlx::query("RELEASE change").execute(&mut *conn).await?;
         }
+        faults.hit(fault::APPLIED)?;
         sqlx::query("COMMIT").execute(&mut *conn).await?;
         if jobs.iter().any(|j| j.changes()) {
             self.commits.fetch_add(1, Ordering::AcqRel);
         }
-        Ok(unlink)
+        // what is committed does not fail any more
+        drop(faults.hit(fault::COMMITTED));
+        Ok(files)
     }
 
     /// In WAL mode `NORMAL` leaves the log unflushed at a commit: the next `FULL` commit flushes it along.
@@ -277,18 +299,21 @@ impl Task {
         Ok(())
     }
 
-    async fn unlink(&self, packs: Vec<PackId>) {
-        if packs.is_empty() {
+    async fn remove(&self, files: Superfluous) {
+        if files.unlink.is_empty() && files.retire.is_empty() {
             return;
         }
         let blobs = Arc::clone(&self.blobs);
         let removed = tokio::task::spawn_blocking(move || {
-            for pack in packs {
-                if let Err(error) = blobs.delete(pack) {
+            for pack in files.unlink {
+                let unlinked = blobs.faults.hit(fault::UNLINKING).and_then(|()| blobs.delete(pack));
+                if let Err(error) = unlinked {
                     // the next sweep takes it
                     tracing::warn!(%pack, %error, "a blob nobody uses could not be removed");
                 }
             }
+            blobs.retire(&files.retire);
+            drop(blobs.faults.hit(fault::UNLINKED));
         });
         // fails only where the runtime is shutting down
         drop(removed.await);

@@ -40,4 +40,5 @@ mod model_support;
 mod model_tokenizer;
 mod restart;
 mod second_opinion;
+mod store_upkeep;
 mod support;

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::OnceLock, time::Duration};
 use axum::{
     Router,
     body::Body,
-    http::{HeaderMap, Method, Request, StatusCode, header},
+    http::{HeaderMap, Method, Request, Response, StatusCode, header},
 };
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -17,7 +17,7 @@ use residuum::{
     domain::{ApiKey, KeyRecord, NewKey, Scope},
     engine::{Engine, Limits, ModelSource},
     model::LoadOptions,
-    store::KeyStore,
+    store::{KeyStore, Maintenance, Store},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -168,6 +168,16 @@ impl TestApp {
         self.folder.path()
     }
 
+    /// The store behind the server.
+    pub fn store(&self) -> Store {
+        self.app.as_ref().unwrap().engine().store().clone()
+    }
+
+    /// Sends a request and leaves the body to be read.
+    pub async fn open(&self, uri: &str) -> Response<Body> {
+        self.router.clone().oneshot(request(Method::GET, uri, &[], Body::empty())).await.unwrap()
+    }
+
     pub async fn stop(&mut self) {
         self.router = Router::new();
         self.app.take().unwrap().stop().await;
@@ -284,6 +294,7 @@ pub fn config(checkpoint: &str, folder: &TempDir, limits: &Limits, api: &ApiConf
         api: api.clone(),
         connections: ConnectionLimits::default(),
         allow_unauthenticated: false,
+        maintenance: Maintenance::default(),
         threads: 2,
     }
 }

@@ -39,6 +39,8 @@ pub(super) async fn build(
              group_concat(hex(c.id) || ' ' || e.row_start || ' ' || e.n_rows || ' ' || e.n_tokens || ' ' || c.positions, \
                  char(10)) AS lines",
     );
+    // before the index is asked, so that the blobs it names stay
+    let session = store.blobs().enter();
     let mut snapshot = store.readers().begin().await?;
     let now = store.now();
     let search = Search::new(&mut snapshot, tenant, filter, None, now).await?;
@@ -49,7 +51,15 @@ pub(super) async fn build(
         .fetch_one(&mut *snapshot)
         .await?;
     let rows = query.build().persistent(false).fetch_all(&mut *snapshot).await?;
-    let mut plan = ScanPlan { packs: vec![], pieces: vec![], windows: vec![], n_caches: 0, n_skipped: 0, until };
+    let mut plan = ScanPlan {
+        packs: vec![],
+        pieces: vec![],
+        windows: vec![],
+        n_caches: 0,
+        n_skipped: 0,
+        until,
+        _session: session,
+    };
     for row in &rows {
         let f = Fields::of("packs", row);
         let layout = store.memo().layout(&mut snapshot, f.get("layout_id")?).await?;

@@ -36,6 +36,11 @@ impl Plans {
         Some(plan)
     }
 
+    /// Forgets the plans that are no longer true, and with them the blobs that they kept.
+    pub(in crate::store) fn forget_older(&self, commits: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|e| e.commits == commits);
+    }
+
     /// Remembers a plan.
     pub(super) fn put(&self, key: Key, commits: u64, plan: &Arc<ScanPlan>) {
         if plan.pieces.len() > MAX_PIECES {
