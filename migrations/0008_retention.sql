@@ -11,6 +11,7 @@ ALTER TABLE caches ADD COLUMN ends_at INTEGER GENERATED ALWAYS AS (iif(pinned, N
 
 CREATE INDEX caches_by_end ON caches (ends_at) WHERE ends_at IS NOT NULL;
 CREATE INDEX caches_by_expiry ON caches (tenant_id, expires_at, created_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX caches_expiring ON caches (tenant_id, created_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX caches_pinned ON caches (tenant_id, created_at) WHERE pinned = 1;
 -- Oldest first, for eviction; and times, as before.
 DROP INDEX caches_by_time;

@@ -12,7 +12,7 @@ use crate::domain::{CacheFilter, Count, Hook, TenantId};
 /// Caches that one page looks at, where it has to ask more than one index.
 const MAX_STEPS: i64 = 2500;
 /// Caches that are counted before a count is no longer exact.
-const MAX_COUNT: i64 = 20_000;
+const MAX_COUNT: i64 = 10_000;
 /// How far conditions are counted to find the rarest: first all of them so far, then further.
 const LEVELS: [i64; 3] = [256, 4096, 16_384];
 /// More hook sets than this with one hook are not walked side by side.
@@ -34,6 +34,8 @@ enum Condition {
     Expiry,
     Pinned,
     Model,
+    /// Has a time to go, whenever that is: the order of listings, which the index of [`Self::Expiry`] lacks.
+    Expiring,
     /// Belongs to the tenant.
     Any,
 }
@@ -147,8 +149,9 @@ impl<'f> Search<'f> {
 
     fn walkable(&self) -> Vec<Condition> {
         let mut able: Vec<Condition> = self.conditions().into_iter().filter(|c| self.can_walk(*c)).collect();
-        // its index has another order, which only a few rows can be brought into
-        if able.iter().all(|c| *c == Condition::Expiry) {
+        if self.has_expiry() {
+            able.push(Condition::Expiring);
+        } else if able.is_empty() {
             able.push(Condition::Any);
         }
         able
@@ -284,6 +287,10 @@ impl<'f> Search<'f> {
         const SELECT: &str = "SELECT created_at AS at FROM caches INDEXED BY ";
         let f = self.filter;
         match condition {
+            Condition::Expiring => {
+                query.push(SELECT).push("caches_expiring WHERE expires_at IS NOT NULL AND tenant_id = ");
+                query.push_bind(self.tenant.0);
+            }
             Condition::Any => {
                 query.push(SELECT).push("caches_by_tenant WHERE tenant_id = ").push_bind(self.tenant.0);
             }

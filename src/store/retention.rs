@@ -148,7 +148,7 @@ impl Write for Remove {
             .bind(*now),
             Self::Oldest => sqlx::query_scalar(
                 "DELETE FROM caches WHERE id IN (SELECT id FROM caches INDEXED BY caches_by_time \
-                     WHERE pinned = 0 ORDER BY created_at LIMIT ?) RETURNING extent_id",
+                     WHERE created_at > 0 AND pinned = 0 ORDER BY created_at LIMIT ?) RETURNING extent_id",
             ),
         };
         let extents: Vec<i64> = query.bind(CACHES_A_CHANGE).fetch_all(&mut *tx.conn).await?;

@@ -309,7 +309,9 @@ async fn plan(f: &Fixture, query: &mut sqlx::QueryBuilder<Sqlite>) -> Vec<String
         let bound = line.starts_with("SCAN j") && line.contains("VIRTUAL TABLE");
         let queue = line.contains("INDEX runs_unfinished") || line.contains("INDEX run_items_pending");
         let inner = line.contains("(subquery-") || line.starts_with("SCAN CONSTANT") || line.starts_with("SCAN d");
-        let short = words || bound || queue || inner;
+        // a row a table
+        let tiny = line == "SCAN sqlite_sequence";
+        let short = words || bound || queue || inner || tiny;
         assert!(short || !line.contains("SCAN") && !line.contains("AUTOMATIC"), "{}\n{plan:#?}", query.sql().as_str());
     }
     plan
@@ -382,7 +384,7 @@ async fn no_other_route_scans_a_table() {
 /// The statements written out in the sources of this module: whatever is handed to `sqlx::query` as a literal. Upkeep that no
 /// route does is left out.
 fn statements() -> Vec<String> {
-    const UPKEEP: [&str; 1] = ["verify.rs"];
+    const UPKEEP: [&str; 4] = ["verify.rs", "rebuild.rs", "repair.rs", "backup.rs"];
     let mut found = Vec::new();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
     for file in fs::read_dir(folder).unwrap().map(|f| f.unwrap().path()).filter(|f| f.is_file()) {
