@@ -27,6 +27,7 @@ mod readout;
 mod recorder;
 mod rope;
 mod rotary;
+pub mod sae;
 mod sources;
 pub mod tokenizer;
 mod transform;
