@@ -7,7 +7,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
     api::{self, ApiConfig, ApiState},
-    engine::{Engine, Limits, ModelSource},
+    engine::{Engine, Limits, ModelSource, SaeSource, Saes},
     model::{LoadError, LoadOptions},
     store::{Store, StoreError},
     telemetry,
@@ -22,6 +22,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// What to serve.
     pub models: Vec<ModelSource>,
+    /// Sparse autoencoders beside them.
+    pub saes: Vec<SaeSource>,
     /// How to read checkpoints.
     pub load: LoadOptions,
     /// What the engine accepts.
@@ -63,15 +65,18 @@ const CONNECTION_GRACE: Duration = Duration::from_secs(10);
 /// The parts of a running server.
 pub struct App {
     engine: Engine,
+    saes: Arc<Saes>,
     router: Router,
 }
 
 impl App {
-    /// Opens the store and starts the engine; nothing listens yet and no model is loaded.
+    /// Reads the settings of the autoencoders, opens the store and starts the engine; nothing listens yet and no weights
+    /// are loaded.
     ///
     /// # Errors
     /// [`AppError`].
     pub async fn start(config: &Config) -> Result<Self, AppError> {
+        let saes = Arc::new(Saes::open(config.saes.clone())?);
         let store = Store::open(&config.data_dir).await?;
         let names = config.models.iter().map(|m| m.id.clone()).collect();
         let engine = Engine::start(store, names, config.limits.clone())?;
@@ -81,11 +86,28 @@ impl App {
             .build()?;
         let router = api::router(ApiState {
             engine: engine.clone(),
+            saes: Arc::clone(&saes),
             config: Arc::new(config.api.clone()),
             metrics: telemetry::metrics(),
             analysis: Arc::new(analysis),
         });
-        Ok(Self { engine, router })
+        Ok(Self { engine, saes, router })
+    }
+
+    /// Reads the models, and then the autoencoders beside them.
+    ///
+    /// # Errors
+    /// [`LoadError`] of the first that cannot be served.
+    pub fn load(
+        &self,
+        models: Vec<ModelSource>,
+        options: LoadOptions,
+    ) -> impl Future<Output = Result<(), LoadError>> + Send + 'static {
+        let (engine, saes) = (self.engine.clone(), Arc::clone(&self.saes));
+        async move {
+            engine.load(models, options).await?;
+            saes.load(engine.models()).await
+        }
     }
 
     /// The engine.
@@ -101,7 +123,7 @@ impl App {
 
     /// Finishes what is under way and closes the store.
     pub async fn stop(self) {
-        let Self { engine, router } = self;
+        let Self { engine, saes: _, router } = self;
         engine.drain().await;
         let store = engine.store().clone();
         drop((engine, router));
@@ -128,10 +150,7 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()> + Send + 'stat
         let router = app.router();
         async move { axum::serve(listener, router).with_graceful_shutdown(draining.cancelled_owned()).await }
     });
-    let mut load = tokio::spawn({
-        let engine = engine.clone();
-        async move { engine.load(config.models, config.load).await }
-    });
+    let mut load = tokio::spawn(app.load(config.models, config.load));
     tokio::pin!(stop);
     let loaded = tokio::select! {
         loaded = &mut load => Some(loaded.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))),

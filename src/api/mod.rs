@@ -17,6 +17,7 @@ mod problems;
 mod projections;
 mod rows;
 mod runs;
+mod saes;
 mod search;
 mod select;
 mod serving;
@@ -75,6 +76,10 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(projections::project))
         .routes(routes!(statistics::summarise))
         .routes(routes!(search::search))
+        .routes(routes!(saes::list::list_saes))
+        .routes(routes!(saes::list::get_sae))
+        .routes(routes!(saes::features::encode_features))
+        .routes(routes!(saes::tokens::find_feature_tokens))
         .routes(routes!(models::list_models))
         .routes(routes!(models::get_model))
         .routes(routes!(models::tokenize))

@@ -7,7 +7,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
     domain::{Code, Problem},
-    engine::Engine,
+    engine::{Engine, Saes},
 };
 
 /// Settings of the HTTP side.
@@ -32,6 +32,8 @@ impl Default for ApiConfig {
 pub struct ApiState {
     /// Runs, models and, through it, the store.
     pub engine: Engine,
+    /// The sparse autoencoders beside the models.
+    pub saes: Arc<Saes>,
     /// Settings.
     pub config: Arc<ApiConfig>,
     /// Renders the metrics.

@@ -45,7 +45,7 @@ pub async fn healthz(Query(NoQuery {}): Query<NoQuery>) -> Json<Health> {
 
 /// Is the server ready
 ///
-/// 200 once every model is loaded and the store answers; 503 before that and while the server stops.
+/// 200 once every model and sparse autoencoder is loaded and the store answers; 503 before that and while the server stops.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "getReadiness", tag = "system",
     responses((status = 200, description = "It is", body = Health), ReadyProblems)
@@ -57,6 +57,9 @@ pub async fn readyz(State(state): State<ApiState>, Query(NoQuery {}): Query<NoQu
     }
     if !state.engine.models().all_ready() {
         return Err(not_yet("models are still being loaded").into());
+    }
+    if !state.saes.all_ready() {
+        return Err(not_yet("sparse autoencoders are still being loaded").into());
     }
     state.engine.store().ping().await.map_err(|_| not_yet("the store does not answer"))?;
     Ok(Json(OK))

@@ -159,6 +159,10 @@ pub struct CacheFilter {
     pub text: Option<String>,
     /// Has these keys with these values at the top of its metadata.
     pub metadata: Map<String, Value>,
+    /// Made by the model of this fingerprint.
+    pub fingerprint: Option<String>,
+    /// Its tokens begin with the tokenizer's BOS token, or do not.
+    pub bos: Option<bool>,
 }
 
 /// Changes to the editable parts of a cache. `None` leaves a part alone.

@@ -10,6 +10,7 @@ mod progress;
 mod queue;
 mod registry;
 mod request;
+mod saes;
 mod scheduler;
 mod worker;
 
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use registry::{ModelState, Registry};
 pub use request::{Content, InputSpec, Prepared, RunRequest, Truncate, item_shapes};
+pub use saes::{SaeSource, SaeState, Saes};
 
 use crate::{
     domain::{Code, NewItem, NewRun, Problem, Run, RunId, TenantId},

@@ -62,6 +62,17 @@ impl Store {
         self.load(listing("", tenant, filter, None, limit)).await
     }
 
+    /// How many caches a filter finds.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn count_caches(&self, tenant: TenantId, filter: &CacheFilter) -> Result<u64, StoreError> {
+        let mut query = QueryBuilder::new("SELECT count(*) AS n");
+        chosen_from(&mut query, tenant, filter);
+        let row = query.build().persistent(false).fetch_one(self.readers()).await?;
+        Fields::of("caches", &row).uint("n")
+    }
+
     /// Caches of a run in the order of its inputs, from input `from_item` on.
     ///
     /// # Errors
@@ -247,6 +258,14 @@ fn conditions(query: &mut QueryBuilder<Sqlite>, filter: &CacheFilter) {
     }
     if let Some(text) = &filter.text {
         query.push(" AND instr(lower(c.text), lower(").push_bind(text.as_str()).push(")) > 0");
+    }
+    if let Some(fingerprint) = &filter.fingerprint {
+        query.push(" AND e.provenance_id IN (SELECT v.id FROM provenances v");
+        query.push(" WHERE json_extract(v.provenance, '$.model_fingerprint') = ");
+        query.push_bind(fingerprint.as_str()).push(")");
+    }
+    if let Some(present) = filter.bos {
+        query.push(" AND json_extract(c.bos, '$.present') = ").push_bind(present);
     }
     for (key, value) in &filter.metadata {
         let value = value.to_string();

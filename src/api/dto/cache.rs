@@ -274,7 +274,7 @@ impl CachesQuery {
             created_from: time("created_from", &self.created_from)?,
             created_to: time("created_to", &self.created_to)?,
             text: self.text.clone(),
-            metadata: Map::new(),
+            ..CacheFilter::default()
         })
     }
 }

@@ -52,7 +52,9 @@ pub(super) fn fit(settings: &Settings, model: &Model) -> Result<Fitted, String> 
         );
     }
     if settings.prepend_bos.is_none() {
-        notes.push("cfg.json has no `prepend_bos`: whether texts should begin with a BOS token is not checked".to_owned());
+        notes.push(
+            "cfg.json has no `prepend_bos`: whether texts should begin with a BOS token is not checked".to_owned(),
+        );
     }
     if settings.prepend_bos == Some(true) && model.tokenizer().bos_token().is_none() {
         notes.push("`prepend_bos` is true, and the model has no BOS token".to_owned());
@@ -65,7 +67,9 @@ fn columns(settings: &Settings, shape: &[usize]) -> Result<Range<usize>, String>
     match (settings.head, shape) {
         (None, _) => Ok(0..shape.iter().product()),
         (Some(head), [n_heads, d_head]) if head < *n_heads => Ok(head * d_head..(head + 1) * d_head),
-        (Some(head), [n_heads, _]) => Err(format!("`hook_head_index` is {head}, and {} has {n_heads} heads", settings.hook)),
+        (Some(head), [n_heads, _]) => {
+            Err(format!("`hook_head_index` is {head}, and {} has {n_heads} heads", settings.hook))
+        }
         (Some(head), _) => Err(format!("`hook_head_index` is {head}, and {} has no heads", settings.hook)),
     }
 }

@@ -226,7 +226,8 @@ impl Sae {
 /// The factors that finetuning gave the activations, where they are not all one.
 fn finetuning(settings: &Settings, checkpoint: &Checkpoint) -> Result<Option<Vec<f32>>, LoadError> {
     let name = ["finetuning_scaling_factor", "scaling_factor"].into_iter().find(|name| checkpoint.has(name));
-    let refuse = |reason: &str| Err(LoadError::new(checkpoint.place(), format!("`finetuning_scaling_factor` {reason}")));
+    let refuse =
+        |reason: &str| Err(LoadError::new(checkpoint.place(), format!("`finetuning_scaling_factor` {reason}")));
     let Some(name) = name else {
         return if settings.finetuned { refuse("is true, and the weights have no such tensor") } else { Ok(None) };
     };

@@ -156,7 +156,10 @@ impl Settings {
         if let Kind::TopK { k, .. } = kind
             && !(1..=settings.d_sae).contains(&k)
         {
-            return Err(Refused::new("k", format!("is {k}; it must lie between 1 and the {} features", settings.d_sae)));
+            return Err(Refused::new(
+                "k",
+                format!("is {k}; it must lie between 1 and the {} features", settings.d_sae),
+            ));
         }
         keys.finish()?;
         Ok(settings)
@@ -367,7 +370,9 @@ fn reshaping(keys: &mut Keys, hook: &str, head: Option<usize>) -> Read<()> {
         Some("hook_z") if !hook.ends_with("_z") => {
             Err(Refused::new(key, format!("is \"hook_z\", and the hook is \"{hook}\"")))
         }
-        Some("hook_z") if head.is_some() => Err(Refused::new(key, "is \"hook_z\", and `hook_head_index` names one head")),
+        Some("hook_z") if head.is_some() => {
+            Err(Refused::new(key, "is \"hook_z\", and `hook_head_index` names one head"))
+        }
         Some("hook_z") => Ok(()),
         Some(other) => Err(Refused::new(key, format!("is \"{other}\"; none and hook_z are understood"))),
     }
@@ -384,8 +389,12 @@ fn normalization(keys: &mut Keys, scale: Option<f32>) -> Read<Normalization> {
     let found = match (name.as_str(), scale) {
         ("expected_average_only_in", Some(factor)) => return Ok(Normalization::Scale(factor)),
         ("expected_average_only_in", None) => {
-            let why = format!("is \"{name}\", and the factor is known neither from {SCALER} nor folded into the weights");
-            return Err(Refused::new(key, format!("{why}; fold it (fold_activation_norm_scaling_factor) and save anew")));
+            let why =
+                format!("is \"{name}\", and the factor is known neither from {SCALER} nor folded into the weights");
+            return Err(Refused::new(
+                key,
+                format!("{why}; fold it (fold_activation_norm_scaling_factor) and save anew"),
+            ));
         }
         ("none", _) => Normalization::None,
         ("constant_norm_rescale", _) => Normalization::ConstantNorm,
@@ -397,7 +406,9 @@ fn normalization(keys: &mut Keys, scale: Option<f32>) -> Read<Normalization> {
     };
     match scale {
         None => Ok(found),
-        Some(factor) => Err(Refused::new(key, format!("is \"{name}\", and {SCALER} has a `scaling_factor` of {factor}"))),
+        Some(factor) => {
+            Err(Refused::new(key, format!("is \"{name}\", and {SCALER} has a `scaling_factor` of {factor}")))
+        }
     }
 }
 
@@ -508,10 +519,16 @@ mod tests {
     fn files_of_both_forms_are_read() {
         let settings = read(old(), None).unwrap();
         assert_eq!((settings.kind, settings.d_in, settings.d_sae), (Kind::Standard, 32, 128));
-        assert_eq!((settings.hook.to_string().as_str(), settings.prepend_bos), ("blocks.1.hook_resid_post", Some(true)));
+        assert_eq!(
+            (settings.hook.to_string().as_str(), settings.prepend_bos),
+            ("blocks.1.hook_resid_post", Some(true))
+        );
         assert_eq!(settings.processing, Some(Processing::default()));
         let settings = read(new(), None).unwrap();
-        assert_eq!((settings.kind, settings.normalization), (Kind::TopK { k: 4, rescale: true }, Normalization::LayerNorm));
+        assert_eq!(
+            (settings.kind, settings.normalization),
+            (Kind::TopK { k: 4, rescale: true }, Normalization::LayerNorm)
+        );
         assert_eq!((settings.prepend_bos, settings.apply_b_dec_to_input), (Some(false), false));
         assert_eq!((settings.seqpos_slice, settings.sae_lens_version.as_deref()), (None, Some("6.5.0")));
         assert_eq!(settings.processing.unwrap().center_writing_weights, Some(false));
@@ -525,7 +542,10 @@ mod tests {
         });
         let settings = read(least.clone(), None).unwrap();
         assert_eq!((settings.kind, settings.hook.to_string().as_str()), (Kind::Standard, "blocks.2.hook_resid_pre"));
-        assert_eq!((settings.prepend_bos, settings.apply_b_dec_to_input, settings.processing), (Some(true), true, None));
+        assert_eq!(
+            (settings.prepend_bos, settings.apply_b_dec_to_input, settings.processing),
+            (Some(true), true, None)
+        );
         let by_rank = with(least, &json!({"activation_fn": "topk", "activation_fn_kwargs": {"k": 7}}));
         assert_eq!(read(by_rank, None).unwrap().kind, Kind::TopK { k: 7, rescale: false });
         let mut silent = new();
@@ -563,13 +583,22 @@ mod tests {
             (json!({"reshape_activations": "hook_z"}), "reshape_activations"),
             (json!({"reshape_activations": "mean"}), "reshape_activations"),
             (json!({"model_kwargs": {"attention_mask": 1}}), "model_kwargs"),
-            (json!({"model_from_pretrained_kwargs": {"checkpoint_index": 3}}), "model_from_pretrained_kwargs.checkpoint_index"),
-            (json!({"model_from_pretrained_kwargs": {"revision": "step1000"}}), "model_from_pretrained_kwargs.revision"),
+            (
+                json!({"model_from_pretrained_kwargs": {"checkpoint_index": 3}}),
+                "model_from_pretrained_kwargs.checkpoint_index",
+            ),
+            (
+                json!({"model_from_pretrained_kwargs": {"revision": "step1000"}}),
+                "model_from_pretrained_kwargs.revision",
+            ),
             (
                 json!({"model_from_pretrained_kwargs": {"refactor_factored_attn_matrices": true}}),
                 "model_from_pretrained_kwargs.refactor_factored_attn_matrices",
             ),
-            (json!({"model_from_pretrained_kwargs": {"center_writing_weights": 1}}), "model_from_pretrained_kwargs.center_writing_weights"),
+            (
+                json!({"model_from_pretrained_kwargs": {"center_writing_weights": 1}}),
+                "model_from_pretrained_kwargs.center_writing_weights",
+            ),
             (json!({"model_class_name": "HookedMamba"}), "model_class_name"),
             (json!({"hook_name_out": "blocks.1.hook_mlp_out"}), "hook_name_out"),
             (json!({"hook_name": "model.layers.3"}), "hook_name"),

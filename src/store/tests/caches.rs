@@ -80,6 +80,7 @@ async fn every_filter_selects_and_all_of_them_together() {
     assert_eq!(list(CacheFilter { created_from: Some(made), created_to: Some(later), ..by() }).await, [ids[1]]);
     assert_eq!(list(CacheFilter { created_from: Some(later), ..by() }).await, [other[0], ids[2]]);
     assert_eq!(list(CacheFilter { created_to: Some(made), ..by() }).await, [ids[0]]);
+    let made_by = f.cache(ids[0]).await;
     let all = CacheFilter {
         model: Some("tiny".to_owned()),
         run: Some(run),
@@ -90,7 +91,13 @@ async fn every_filter_selects_and_all_of_them_together() {
         created_to: Some(made),
         text: Some("TEXT OF".to_owned()),
         metadata: object(serde_json::json!({"n": 0.1, "deep": {"a": [1, null]}})),
+        fingerprint: Some(made_by.provenance.model_fingerprint.clone()),
+        bos: Some(made_by.bos.present),
     };
+    assert_eq!(list(CacheFilter { fingerprint: Some("other".to_owned()), ..all.clone() }).await, []);
+    assert_eq!(list(CacheFilter { bos: Some(!made_by.bos.present), ..all.clone() }).await, []);
+    assert_eq!(f.store.count_caches(T, &all).await.unwrap(), 1);
+    assert_eq!(f.store.count_caches(T, &by()).await.unwrap(), 4);
     assert_eq!(list(all.clone()).await, [ids[0]]);
     assert_eq!(list(CacheFilter { run: Some(other_run), ..all }).await, []);
     for other in [
@@ -138,7 +145,7 @@ async fn no_listing_scans_a_table() {
     const EXPLAIN: &str = "EXPLAIN QUERY PLAN ";
     let time = jiff::Timestamp::now();
     // each condition alone and with all others, with and without a place to go on from
-    for bits in 0..512u32 {
+    for bits in 0..1024u32 {
         let has = |bit: u32| bits & (1 << bit) != 0;
         let filter = CacheFilter {
             model: has(0).then(|| "m".to_owned()),
@@ -150,6 +157,8 @@ async fn no_listing_scans_a_table() {
             created_to: has(6).then_some(time),
             text: has(7).then(|| "t".to_owned()),
             metadata: if has(8) { object(serde_json::json!({"k": 1})) } else { Map::new() },
+            fingerprint: has(9).then(|| "f".to_owned()),
+            bos: has(9).then_some(true),
         };
         for before in [None, Some(CacheId::generate())] {
             let plan = explain(crate::store::caches::listing(EXPLAIN, T, &filter, before, 10)).await;
