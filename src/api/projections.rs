@@ -193,9 +193,12 @@ struct Job {
     width: usize,
 }
 
+/// For each measure the values `[row, layer, direction]` of one cache.
+type CacheValues = Vec<Vec<f64>>;
+
 impl Job {
     /// The directions, and for each cache and measure the values `[row, layer, direction]`, NaN where undefined.
-    fn run(self) -> Result<(Vec<DirectionDto>, Vec<Vec<Vec<f64>>>), Problem> {
+    fn run(self) -> Result<(Vec<DirectionDto>, Vec<CacheValues>), Problem> {
         let onto: Vec<Vec<Projector<'_>>> = (0..self.selected.len())
             .map(|hook| self.directions.iter().map(|d| Projector::onto(&d.vectors[hook])).collect())
             .collect();
@@ -209,8 +212,7 @@ impl Job {
         Ok((directions, values))
     }
 
-    /// For each measure `[row, layer, direction]`.
-    fn of_cache(&self, cache: usize, onto: &[Vec<Projector<'_>>]) -> Result<Vec<Vec<f64>>, Problem> {
+    fn of_cache(&self, cache: usize, onto: &[Vec<Projector<'_>>]) -> Result<CacheValues, Problem> {
         let (n_layers, n_directions) = (onto.len(), self.directions.len());
         let mut values = vec![Vec::new(); self.measures.len()];
         for (layer, (selections, onto)) in self.selected.iter().zip(onto).enumerate() {

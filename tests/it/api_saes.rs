@@ -138,7 +138,9 @@ async fn features_are_those_of_brute_force() {
             assert!(close(&one["norm"], dot(row, row).sqrt()) && close(&one["norm_out"], dot(&out, &out).sqrt()));
             assert!(close(&one["mse"], error / D_MODEL as f64) && close(&one["relative_error"], error / dot(row, row)));
             assert!(close(&one["cosine"], cosine));
-            (errors.push(error), actives.push(active as f64), cosines.push(cosine));
+            errors.push(error);
+            actives.push(active as f64);
+            cosines.push(cosine);
         }
         for (name, first) in [("all", 0), ("ordinary", 1)] {
             let (rows, n) = (&rows[first..], (rows.len() - first) as f64);
@@ -219,7 +221,7 @@ async fn another_bos_decision_is_refused_or_warned_of() {
     let (found, allowed) = (scanned("no_b_dec", false).await, scanned("no_b_dec", true).await);
     let counts = |s: &Value| (s["caches"].clone(), s["bos_mismatch"].clone(), s["rows"].clone());
     assert_eq!(counts(&found), (json!(1), json!(1), json!(n_without)), "{found}");
-    assert_eq!(counts(&allowed), (json!(2), json!(0), json!(n_with + n_without)));
+    assert_eq!(counts(&allowed), (json!(2), json!(1), json!(n_with + n_without)), "taken in, and said");
 }
 
 #[tokio::test]

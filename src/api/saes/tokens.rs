@@ -134,7 +134,8 @@ struct ScannedDto {
     damaged: u64,
     /// Caches that stored a mean over positions and none of them.
     without_positions: u64,
-    /// Caches left out because of their BOS token.
+    /// Caches that begin with a BOS token where the autoencoder was trained without, or the other way round: left out, unless
+    /// `allow_bos_mismatch` takes them in.
     bos_mismatch: u64,
     /// Caches left out because other weights made them.
     other_weights: u64,
@@ -164,10 +165,10 @@ pub async fn find_feature_tokens(
     let chosen = request.filter.0.filter("/filter")?;
     let own =
         CacheFilter { hook: Some(sae.hook()), fingerprint: Some(sae.model_fingerprint().to_owned()), ..chosen.clone() };
-    let wanted_bos = sae.settings().prepend_bos.filter(|_| !request.allow_bos_mismatch);
-    let matching = CacheFilter { bos: wanted_bos, ..own.clone() };
+    let alike = CacheFilter { bos: sae.settings().prepend_bos, ..own.clone() };
+    let matching = if request.allow_bos_mismatch { &own } else { &alike };
     let store = state.engine.store();
-    let plan = store.scan_plan(tenant, &matching, sae.hook(), &Take::Positions).await?;
+    let plan = store.scan_plan(tenant, matching, sae.hook(), &Take::Positions).await?;
     if plan.widths().iter().any(|width| *width != sae.row_width()) {
         let detail = format!("rows of {} are not of {} numbers in some of the caches", sae.hook(), sae.row_width());
         return Err(Problem::new(Code::ShapeMismatch, detail).into());
@@ -177,9 +178,7 @@ pub async fn find_feature_tokens(
     let found = Found::of(&state, plan, Arc::clone(&sae), &request).await?;
     let mut answer = found.answer(&state, tenant, &sae, &request).await?;
     answer.scanned.other_weights = all.saturating_sub(of_model);
-    if wanted_bos.is_some() {
-        answer.scanned.bos_mismatch = of_model.saturating_sub(store.count_caches(tenant, &matching).await?);
-    }
+    answer.scanned.bos_mismatch = of_model.saturating_sub(store.count_caches(tenant, &alike).await?);
     Ok(Json(answer))
 }
 

@@ -1,5 +1,7 @@
 //! From normalised inputs to feature activations.
 
+use std::cmp::Ordering;
+
 use rayon::prelude::*;
 
 use super::{Kind, Settings, input::Input};
@@ -126,12 +128,20 @@ impl Rule {
     }
 }
 
-/// Keeps the positive ones of the `k` largest, of equal ones the first, and zeroes the rest.
+/// Keeps the positive ones of the `k` largest, of equal ones the first, and zeroes the rest. `k` is at least 1.
 fn keep_largest(row: &mut [f32], k: usize) {
     if k < row.len() {
-        let mut order: Vec<usize> = (0..row.len()).collect();
-        order.select_nth_unstable_by(k, |a, b| row[*b].total_cmp(&row[*a]).then(a.cmp(b)));
-        order[k..].iter().for_each(|i| row[*i] = 0.0);
+        let mut values = row.to_vec();
+        let (larger, least, _) = values.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
+        let least = *least;
+        let mut ties = k - larger.iter().filter(|x| x.total_cmp(&least).is_gt()).count();
+        for x in row.iter_mut() {
+            match x.total_cmp(&least) {
+                Ordering::Greater => {}
+                Ordering::Equal if ties > 0 => ties -= 1,
+                _ => *x = 0.0,
+            }
+        }
     }
     row.iter_mut().for_each(|x| *x = x.max(0.0));
 }

@@ -7,6 +7,7 @@
 mod encoder;
 mod fit;
 mod input;
+mod keys;
 mod settings;
 mod training_keys;
 

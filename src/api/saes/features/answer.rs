@@ -243,7 +243,7 @@ fn outside_training(encoding: &Encoded, special: &[bool]) -> Vec<String> {
     if let Some(context) = settings.context_size {
         let n = count(&|p| p >= context);
         if n > 0 {
-            warnings.push(format!("{n} positions lie beyond the {context} tokens of a text that it was trained on"));
+            warnings.push(format!("positions beyond the {context} tokens of a text that it was trained on: {n}"));
         }
     }
     let n = match &settings.exclude_special_tokens {
@@ -252,7 +252,7 @@ fn outside_training(encoding: &Encoded, special: &[bool]) -> Vec<String> {
         _ => 0,
     };
     if n > 0 {
-        warnings.push(format!("{n} positions hold special tokens, which it was not trained on"));
+        warnings.push(format!("positions of special tokens, which it was not trained on: {n}"));
     }
     if let Some(slice) = &settings.seqpos_slice {
         warnings.push(format!("it was trained on the positions {slice} of a text alone, as a Python slice"));
