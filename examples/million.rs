@@ -198,6 +198,7 @@ fn config(folder: &Path) -> Config {
         listen: "127.0.0.1:0".parse().expect("an address"),
         data_dir: folder.to_owned(),
         models: Vec::new(),
+        saes: Vec::new(),
         load: LoadOptions::default(),
         limits: Limits::default(),
         api: ApiConfig::default(),

@@ -8,7 +8,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use crate::{
     api::{self, ApiConfig, ApiState, KeyRing},
     connections::{self, ConnectionLimits},
-    engine::{Engine, Limits, ModelSource},
+    engine::{Engine, Limits, ModelSource, SaeSource, Saes},
     model::{LoadError, LoadOptions},
     store::{Maintainer, Maintenance, Store, StoreError, StoreOptions},
     telemetry,
@@ -23,6 +23,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// What to serve.
     pub models: Vec<ModelSource>,
+    /// Sparse autoencoders beside them.
+    pub saes: Vec<SaeSource>,
     /// How to read checkpoints.
     pub load: LoadOptions,
     /// What the engine accepts.
@@ -84,16 +86,19 @@ const CONNECTION_GRACE: Duration = Duration::from_secs(10);
 pub struct App {
     engine: Engine,
     keys: Arc<KeyRing>,
+    saes: Arc<Saes>,
     router: Router,
     maintainer: Option<Maintainer>,
 }
 
 impl App {
-    /// Opens the store and starts the engine; nothing listens yet and no model is loaded.
+    /// Reads the settings of the autoencoders, opens the store and starts the engine; nothing listens yet and no weights
+    /// are loaded.
     ///
     /// # Errors
     /// [`AppError`].
     pub async fn start(config: &Config) -> Result<Self, AppError> {
+        let saes = Arc::new(Saes::open(config.saes.clone())?);
         let options = StoreOptions { quota: config.limits.quota, ..StoreOptions::default() };
         let store = Store::open_with(&config.data_dir, options).await?;
         let maintainer = Maintainer::start(store.clone(), config.maintenance.clone());
@@ -103,9 +108,26 @@ impl App {
             .num_threads(config.threads)
             .thread_name(|i| format!("analysis-{i}"))
             .build()?;
-        let state = ApiState::new(engine.clone(), config.api.clone(), telemetry::metrics(), analysis);
+        let state =
+            ApiState::new(engine.clone(), Arc::clone(&saes), config.api.clone(), telemetry::metrics(), analysis);
         let keys = Arc::clone(&state.keys);
-        Ok(Self { engine, keys, router: api::router(state), maintainer })
+        Ok(Self { engine, keys, saes, router: api::router(state), maintainer })
+    }
+
+    /// Reads the models, and then the autoencoders beside them.
+    ///
+    /// # Errors
+    /// [`LoadError`] of the first that cannot be served.
+    pub fn load(
+        &self,
+        models: Vec<ModelSource>,
+        options: LoadOptions,
+    ) -> impl Future<Output = Result<(), LoadError>> + Send + 'static {
+        let (engine, saes) = (self.engine.clone(), Arc::clone(&self.saes));
+        async move {
+            engine.load(models, options).await?;
+            saes.load(engine.models()).await
+        }
     }
 
     /// The engine.
@@ -139,7 +161,7 @@ impl App {
 
     /// Finishes what is under way and closes the store.
     pub async fn stop(self) {
-        let Self { engine, keys, router, maintainer } = self;
+        let Self { engine, keys, saes: _, router, maintainer } = self;
         engine.drain().await;
         if let Some(maintainer) = maintainer {
             maintainer.stop().await;
@@ -170,10 +192,7 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()> + Send + 'stat
     let draining = engine.draining();
     let server: JoinHandle<()> =
         tokio::spawn(connections::serve(listener, app.router(), config.connections, draining.clone()));
-    let mut load = tokio::spawn({
-        let engine = engine.clone();
-        async move { engine.load(config.models, config.load).await }
-    });
+    let mut load = tokio::spawn(app.load(config.models, config.load));
     tokio::pin!(stop);
     let loaded = tokio::select! {
         loaded = &mut load => Some(loaded.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))),

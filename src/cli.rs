@@ -11,7 +11,7 @@ use crate::{
     api::{ApiConfig, openapi},
     app::{self, Config},
     connections::ConnectionLimits,
-    engine::{Limits, ModelSource},
+    engine::{Limits, ModelSource, SaeSource},
     model::LoadOptions,
     store::{Compaction, Maintenance, Quota, Store, StoreError},
     telemetry::{self, LogFormat},
@@ -92,6 +92,10 @@ struct Serve {
     /// A model to serve, as ID=PATH; may be repeated. PATH is a Hugging Face folder, a .gguf file or a hub name org/name.
     #[arg(long = "model", env = "RESIDUUM_MODEL", value_name = "ID=PATH", value_parser = model_source, value_delimiter = ',', required = true)]
     models: Vec<ModelSource>,
+    /// A sparse autoencoder beside a model, as ID=MODEL:PATH; may be repeated. PATH is a folder in SAELens's form: cfg.json and
+    /// sae_weights.safetensors.
+    #[arg(long = "sae", env = "RESIDUUM_SAE", value_name = "ID=MODEL:PATH", value_parser = sae_source, value_delimiter = ',')]
+    saes: Vec<SaeSource>,
     /// Use only what is in the local hub cache.
     #[arg(long, env = "RESIDUUM_OFFLINE")]
     offline: bool,
@@ -153,11 +157,27 @@ struct Serve {
 
 fn model_source(text: &str) -> Result<ModelSource, String> {
     let (id, path) = text.split_once('=').ok_or("write it as ID=PATH, for example smollm2-135m=models/SmolLM2.gguf")?;
-    let valid = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    if id.is_empty() || id.len() > 100 || !id.chars().all(valid) || path.is_empty() {
+    if !is_id(id) || path.is_empty() {
         return Err("an id has letters, digits, dots, dashes and underscores, and a path follows it".to_owned());
     }
     Ok(ModelSource { id: id.to_owned(), path: path.into() })
+}
+
+fn sae_source(text: &str) -> Result<SaeSource, String> {
+    let parts = text.split_once('=').and_then(|(id, rest)| Some((id, rest.split_once(':')?)));
+    let (id, (model, path)) =
+        parts.ok_or("write it as ID=MODEL:PATH, for example res-12=smollm2-135m:saes/layer_12")?;
+    if !is_id(id) || !is_id(model) || path.is_empty() {
+        return Err(
+            "an id has letters, digits, dots, dashes and underscores, and a model and a path follow it".to_owned()
+        );
+    }
+    Ok(SaeSource { id: id.to_owned(), model: model.to_owned(), path: path.into() })
+}
+
+fn is_id(text: &str) -> bool {
+    let valid = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    !text.is_empty() && text.len() <= 100 && text.chars().all(valid)
 }
 
 impl Cli {
@@ -195,6 +215,7 @@ impl Serve {
         {
             return Err(format!("--model {} is given twice", twice.1.id));
         }
+        check_saes(&self.saes, &self.models)?;
         let threads = self.threads.map_or_else(cores, usize::from);
         // First of all: left alone, rayon asks the machine and not what this process may use.
         let pool =
@@ -204,6 +225,7 @@ impl Serve {
             listen: self.listen,
             data_dir: self.data.data_dir,
             models: self.models,
+            saes: self.saes,
             load: LoadOptions { offline: self.offline, ..LoadOptions::default() },
             limits: Limits {
                 max_run_items: self.max_run_items,
@@ -231,6 +253,18 @@ impl Serve {
         };
         runtime(threads)?.block_on(app::serve(config, stop_signal())).map_err(|e| e.to_string())
     }
+}
+
+fn check_saes(saes: &[SaeSource], models: &[ModelSource]) -> Result<(), String> {
+    for (i, sae) in saes.iter().enumerate() {
+        if saes[..i].iter().any(|other| other.id == sae.id) {
+            return Err(format!("--sae {} is given twice", sae.id));
+        }
+        if !models.iter().any(|model| model.id == sae.model) {
+            return Err(format!("--sae {} names the model {}, and no --model is called that", sae.id, sae.model));
+        }
+    }
+    Ok(())
 }
 
 fn cores() -> usize {
@@ -373,5 +407,19 @@ mod tests {
         for bad in ["x", "=p", "a b=p", "x=", "a/b=p"] {
             assert!(model_source(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn autoencoders_name_their_model() {
+        let source = sae_source("res-12=smollm2-135m:saes/a:b=c").unwrap();
+        let found = (source.id.as_str(), source.model.as_str(), source.path.to_str());
+        assert_eq!(found, ("res-12", "smollm2-135m", Some("saes/a:b=c")));
+        for bad in ["x", "x=p", "x=:p", "x=m:", "=m:p", "x y=m:p"] {
+            assert!(sae_source(bad).is_err(), "{bad}");
+        }
+        let models = [ModelSource { id: "smollm2-135m".to_owned(), path: "p".into() }];
+        assert!(check_saes(std::slice::from_ref(&source), &models).is_ok());
+        assert!(check_saes(std::slice::from_ref(&source), &[]).unwrap_err().contains("smollm2-135m"));
+        assert!(check_saes(&[source.clone(), source], &models).unwrap_err().contains("twice"));
     }
 }

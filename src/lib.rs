@@ -9,7 +9,7 @@
 //! | module | owns | must not know |
 //! |---|---|---|
 //! | [`domain`] | ids, hook names, capture specifications, runs, caches, errors | axum, sqlx, candle |
-//! | [`model`] | checkpoint → instrumented transformer, tokenizers | sqlx, axum |
+//! | [`model`] | checkpoint → instrumented transformer, tokenizers, sparse autoencoders | sqlx, axum |
 //! | [`store`] | SQLite index, blob files, verify, gc | axum, candle |
 //! | [`analysis`] | metrics over vectors, pure functions | axum, sqlx |
 //! | [`engine`] | queue → planner → worker thread → store | axum |

@@ -37,7 +37,7 @@ pub struct Caller {
 }
 
 /// Requests whose body asks a question of what is stored: the only ones with a `POST` that change nothing of the tenant's.
-const QUESTIONS: [&str; 7] = [
+const QUESTIONS: [&str; 9] = [
     "/v1/comparisons",
     "/v1/search",
     "/v1/projections",
@@ -45,6 +45,8 @@ const QUESTIONS: [&str; 7] = [
     "/v1/tokenize",
     "/v1/caches/{id}/lens",
     "/v1/caches/{id}/attribution",
+    "/v1/caches/{id}/features",
+    "/v1/saes/{id}/tokens",
 ];
 
 /// Routes that ask for no key: what probes, and readers of the documentation, need.

@@ -21,6 +21,7 @@ mod problems;
 mod projections;
 mod rows;
 mod runs;
+mod saes;
 mod search;
 mod select;
 mod serving;
@@ -83,6 +84,10 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(statistics::summarise))
         .routes(routes!(search::search))
         .routes(routes!(experiments::patching::patch_activations))
+        .routes(routes!(saes::list::list_saes))
+        .routes(routes!(saes::list::get_sae))
+        .routes(routes!(saes::features::encode_features))
+        .routes(routes!(saes::tokens::find_feature_tokens))
         .routes(routes!(models::list_models))
         .routes(routes!(models::get_model))
         .routes(routes!(models::tokenize))

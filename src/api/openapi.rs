@@ -36,6 +36,7 @@ use super::{
         (name = "directions", description = "Named vectors: posted, or fitted to stored activations"),
         (name = "analysis", description = "Ask stored activations: lenses, attribution, projections, statistics"),
         (name = "search", description = "Find stored activations near to others"),
+        (name = "saes", description = "Sparse autoencoders: the features of stored activations"),
         (name = "models", description = "What is served, and how it tokenises"),
         (name = "system", description = "Health, metrics and this specification"),
     )

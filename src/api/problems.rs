@@ -11,14 +11,14 @@ use super::error::ProblemDto;
 use crate::domain::{
     Code,
     Code::{
-        ApiKeyInvalid, ApiKeyRequired, BlobDamaged, BodyTooLarge, CacheNotFound, CannotGenerate, ChatTemplateFailed,
-        Conflict, DirectionNotFound, EmptyInput, HeadersTooLarge, HookNotInCache, HookNotStored, IdempotencyKeyReused,
-        Internal, InvalidBody, InvalidCursor, InvalidHeader, InvalidJson, InvalidQuery, InvalidValue, LayerNotInCache,
-        LayerOutOfRange, ModelNotFound, NoBosToken, NoChatTemplate, NotAcceptable, NotReadable, PositionOutOfRange,
-        QueueFull, RangeNotSatisfiable, RequestTimeout, ResultTooLarge, RunNotFound, ScopeMissing, ShapeMismatch,
-        StoreFull, TextNotFound, TimedOut, TokenOutOfVocabulary, TooManyItems, TooManyRunTokens, TooManyTokens,
-        Unavailable, UnknownCache, UnknownDirection, UnknownHook, UnknownModel, UnsupportedMediaType,
-        VectorNotInDirection, WorkerFailed,
+        ApiKeyInvalid, ApiKeyRequired, BlobDamaged, BodyTooLarge, BosMismatch, CacheNotFound, CannotGenerate,
+        ChatTemplateFailed, Conflict, DirectionNotFound, EmptyInput, HeadersTooLarge, HookNotInCache, HookNotStored,
+        IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor, InvalidHeader, InvalidJson, InvalidQuery,
+        InvalidValue, LayerNotInCache, LayerOutOfRange, ModelNotFound, NoBosToken, NoChatTemplate, NotAcceptable,
+        NotReadable, PositionOutOfRange, QueueFull, RangeNotSatisfiable, RequestTimeout, ResultTooLarge, RunNotFound,
+        SaeNotFound, ScopeMissing, ShapeMismatch, StoreFull, TextNotFound, TimedOut, TokenOutOfVocabulary,
+        TooManyItems, TooManyRunTokens, TooManyTokens, Unavailable, UnknownCache, UnknownDirection, UnknownHook,
+        UnknownModel, UnknownSae, UnsupportedMediaType, VectorNotInDirection, WorkerFailed,
     },
 };
 
@@ -112,8 +112,9 @@ problems! {
     ];
     /// Projecting caches onto directions.
     ProjectionProblems = [
-        InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, UnknownDirection, EmptyInput,
-        UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, ShapeMismatch, InvalidValue, Internal, BlobDamaged,
+        InvalidJson, InvalidBody, InvalidQuery, NotAcceptable, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache,
+        UnknownDirection, UnknownSae, EmptyInput, UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, ShapeMismatch,
+        InvalidValue, Internal, BlobDamaged, Unavailable,
     ];
     /// Statistics of caches.
     StatisticsProblems = [
@@ -123,7 +124,7 @@ problems! {
     /// Searching.
     SearchProblems = [
         InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, UnknownDirection, UnknownModel,
-        UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, EmptyInput, TooManyTokens, ShapeMismatch, InvalidValue,
+        UnknownSae, UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, EmptyInput, TooManyTokens, ShapeMismatch, InvalidValue,
         QueueFull, Internal, BlobDamaged, WorkerFailed, Unavailable, StoreFull,
     ];
     /// Patching activations.
@@ -131,6 +132,19 @@ problems! {
         InvalidJson, InvalidBody, InvalidQuery, NotAcceptable, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownModel,
         UnknownHook, LayerOutOfRange, PositionOutOfRange, NotReadable, EmptyInput, TokenOutOfVocabulary, TooManyTokens, NoBosToken,
         ShapeMismatch, InvalidValue, QueueFull, Internal, WorkerFailed, Unavailable,
+    ];
+    /// Reading a sparse autoencoder.
+    SaeProblems = [InvalidQuery, SaeNotFound];
+    /// Encoding a cache to features.
+    FeaturesProblems = [
+        InvalidJson, InvalidBody, InvalidQuery, CacheNotFound, NotAcceptable, Conflict, BodyTooLarge, ResultTooLarge,
+        UnsupportedMediaType, UnknownSae, BosMismatch, HookNotStored, PositionOutOfRange, InvalidValue, Internal, BlobDamaged,
+        Unavailable,
+    ];
+    /// Looking for the tokens of features.
+    FeatureTokensProblems = [
+        InvalidJson, InvalidBody, InvalidQuery, SaeNotFound, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownSae,
+        ShapeMismatch, InvalidValue, Internal, BlobDamaged, Unavailable,
     ];
     /// Reading a model.
     ModelProblems = [InvalidQuery, ModelNotFound];

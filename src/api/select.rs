@@ -182,6 +182,8 @@ impl FilterDto {
             pinned: self.pinned,
             expires_from: time("expires_from", &self.expires_from)?,
             expires_to: time("expires_to", &self.expires_to)?,
+            fingerprint: None,
+            bos: None,
         })
     }
 }

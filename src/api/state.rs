@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use super::{access::KeyRing, limits::Patience, system::Readiness};
 use crate::{
     domain::{Code, Problem},
-    engine::Engine,
+    engine::{Engine, Saes},
 };
 
 /// Settings of the HTTP side.
@@ -46,6 +46,8 @@ impl Default for ApiConfig {
 pub struct ApiState {
     /// Runs, models and, through it, the store.
     pub engine: Engine,
+    /// The sparse autoencoders beside the models.
+    pub saes: Arc<Saes>,
     /// Settings.
     pub config: Arc<ApiConfig>,
     /// Who may call.
@@ -61,10 +63,16 @@ pub struct ApiState {
 impl ApiState {
     /// What the handlers of one server share.
     #[must_use]
-    pub fn new(engine: Engine, config: ApiConfig, metrics: PrometheusHandle, analysis: rayon::ThreadPool) -> Self {
+    pub fn new(
+        engine: Engine,
+        saes: Arc<Saes>,
+        config: ApiConfig,
+        metrics: PrometheusHandle,
+        analysis: rayon::ThreadPool,
+    ) -> Self {
         let keys = Arc::new(KeyRing::new(engine.store().clone(), config.freshness));
         let readiness = Arc::new(Readiness::new(config.freshness));
-        Self { engine, config: Arc::new(config), keys, readiness, metrics, analysis: Arc::new(analysis) }
+        Self { engine, saes, config: Arc::new(config), keys, readiness, metrics, analysis: Arc::new(analysis) }
     }
 
     /// Runs heavy work on the threads for analysis. It may read the store.

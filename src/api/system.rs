@@ -57,8 +57,8 @@ pub async fn healthz(Query(NoQuery {}): Query<NoQuery>) -> Json<Health> {
 
 /// Is the server ready
 ///
-/// 200 while runs are taken and carried out: every model is loaded, the worker is there, and the store can be written to. 503
-/// with the reason otherwise, also while the server stops.
+/// 200 while runs are taken and carried out: every model and sparse autoencoder is loaded, the worker is there, and the store
+/// can be written to. 503 with the reason otherwise, also while the server stops.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "getReadiness", tag = "system",
     responses((status = 200, description = "It is", body = Health), ReadyProblems)
@@ -70,6 +70,9 @@ pub async fn readyz(State(state): State<ApiState>, Query(NoQuery {}): Query<NoQu
     }
     if !state.engine.models().all_ready() {
         return Err(not_yet("models are still being loaded").into());
+    }
+    if !state.saes.all_ready() {
+        return Err(not_yet("sparse autoencoders are still being loaded").into());
     }
     if !state.engine.is_alive() {
         return Err(not_yet("the worker has ended; the server must be started again").into());

@@ -172,6 +172,10 @@ pub struct CacheFilter {
     pub expires_from: Option<Timestamp>,
     /// Has a time to go before this.
     pub expires_to: Option<Timestamp>,
+    /// Made by the model of this fingerprint.
+    pub fingerprint: Option<String>,
+    /// Its tokens begin with the tokenizer's BOS token, or do not.
+    pub bos: Option<bool>,
 }
 
 /// How many caches there are.

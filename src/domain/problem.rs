@@ -63,6 +63,8 @@ codes! {
     CacheNotFound = 404 "cache_not_found" "There is no such cache";
     /// No such direction.
     DirectionNotFound = 404 "direction_not_found" "There is no such direction";
+    /// No such sparse autoencoder is loaded.
+    SaeNotFound = 404 "sae_not_found" "There is no such sparse autoencoder";
     /// The direction lacks this layer or component.
     VectorNotInDirection = 404 "vector_not_in_direction" "The direction does not have this vector";
     /// No such model is served.
@@ -99,6 +101,10 @@ codes! {
     UnknownCache = 422 "unknown_cache" "There is no such cache";
     /// The body names a direction that does not exist, or a vector that it lacks.
     UnknownDirection = 422 "unknown_direction" "There is no such direction";
+    /// The body names a sparse autoencoder that is not loaded, or a feature that it lacks.
+    UnknownSae = 422 "unknown_sae" "There is no such sparse autoencoder or feature";
+    /// The cache begins with a BOS token and the autoencoder was trained without, or the other way round.
+    BosMismatch = 422 "bos_mismatch" "The cache and the autoencoder differ in their BOS token";
     /// The body asks for something a cache did not capture.
     HookNotStored = 422 "hook_not_stored" "A cache did not capture this hook";
     /// The model has no such hook point.

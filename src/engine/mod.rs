@@ -14,6 +14,7 @@ mod queue;
 mod registry;
 mod request;
 mod retention;
+mod saes;
 mod scheduler;
 mod worker;
 
@@ -38,6 +39,7 @@ pub use interventions::{Asked, Interventions};
 pub use patching::{Metric, Sweep, SweepCell, Swept, sweeps};
 pub use registry::{ModelState, Registry};
 pub use request::{Content, InputSpec, Prepared, RunRequest, Truncate, item_shapes};
+pub use saes::{SaeSource, SaeState, Saes};
 
 use crate::{
     domain::{Code, NewItem, NewRun, Problem, Run, RunId, TenantId},

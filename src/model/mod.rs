@@ -1,7 +1,7 @@
 //! From a checkpoint to an instrumented transformer.
 //!
 //! [`Model::load`] opens a Hugging Face folder, a GGUF file or a hub name; [`Model::forward`] runs a packed batch and
-//! hands the tensors asked for to a [`CaptureSink`]. The module knows checkpoints, tokens and tensors; it knows
+//! hands the tensors asked for to a [`CaptureSink`]; [`sae::Sae`] encodes rows of one hook to features. The module knows checkpoints, tokens and tensors; it knows
 //! nothing of HTTP, queues or the store.
 
 mod alibi;
@@ -29,6 +29,7 @@ mod readout;
 mod recorder;
 mod rope;
 mod rotary;
+pub mod sae;
 mod sources;
 mod taps;
 pub mod tokenizer;

@@ -126,6 +126,15 @@ impl Store {
         self.load_times(&mut snapshot, &times, &session).await
     }
 
+    /// How many caches a filter finds, all of them counted: it takes as long as that takes.
+    ///
+    /// # Errors
+    /// As [`Self::cache`].
+    pub async fn count_all_caches(&self, tenant: TenantId, filter: &CacheFilter) -> Result<u64, StoreError> {
+        let mut snapshot = self.readers().begin().await?;
+        Search::new(&mut snapshot, tenant, filter, None, self.now()).await?.count_all(&mut snapshot).await
+    }
+
     /// Caches of a run in the order of its inputs, from input `from_item` on.
     ///
     /// # Errors

@@ -227,6 +227,17 @@ impl<'f> Search<'f> {
         Ok(Count { total, is_exact: end.is_none() && n <= MAX_COUNT })
     }
 
+    /// How many there are, however long it takes.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub(super) async fn count_all(self, conn: &mut SqliteConnection) -> Result<u64, StoreError> {
+        let mut query = QueryBuilder::new("SELECT count(*)");
+        self.push_found(&mut query, "");
+        let n: i64 = query.build_query_scalar().persistent(false).fetch_one(conn).await?;
+        Ok(u64::try_from(n).unwrap_or(0))
+    }
+
     /// Narrows the search to its first `steps` caches, and says where it ends then. `None`: nothing is left out.
     async fn bound(&mut self, conn: &mut SqliteConnection, steps: i64) -> Result<Option<i64>, StoreError> {
         if self.asks_one_index() || self.walk == Condition::Expiry {
@@ -247,7 +258,8 @@ impl<'f> Search<'f> {
     }
 
     fn asks_one_index(&self) -> bool {
-        self.expired.is_none() && self.conditions().into_iter().all(|c| c == self.walk)
+        let plain = self.filter.fingerprint.is_none() && self.filter.bos.is_none();
+        plain && self.expired.is_none() && self.conditions().into_iter().all(|c| c == self.walk)
     }
 
     /// The times of the newest caches that are found.
@@ -276,9 +288,27 @@ impl<'f> Search<'f> {
             self.push_rows(query, condition, Rows::This);
             query.push(")");
         }
+        self.push_looks(query);
         if let Some(now) = self.expired {
             query.push(" AND NOT EXISTS (SELECT 1 FROM caches INDEXED BY caches_by_time WHERE created_at = d.at");
             query.push(" AND ends_at <= ").push_bind(now).push(")");
+        }
+    }
+
+    /// Adds the conditions without an index of their own: each cache is looked at.
+    fn push_looks(&self, query: &mut QueryBuilder<Sqlite>) {
+        const LOOK: &str = " AND EXISTS (SELECT 1 FROM caches o INDEXED BY caches_by_time";
+        if let Some(fingerprint) = &self.filter.fingerprint {
+            query.push(LOOK).push(" CROSS JOIN extents x ON x.id = o.extent_id");
+            query.push(" CROSS JOIN provenances v ON v.id = x.provenance_id WHERE o.created_at = d.at");
+            query.push(" AND v.provenance ->> '$.model_fingerprint' = ").push_bind(fingerprint.as_str()).push(")");
+        }
+        if let Some(present) = self.filter.bos {
+            query
+                .push(LOOK)
+                .push(" WHERE o.created_at = d.at AND o.bos ->> '$.present' = ")
+                .push_bind(present)
+                .push(")");
         }
     }
 

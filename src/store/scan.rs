@@ -103,6 +103,12 @@ impl ScanPlan {
         self.n_skipped
     }
 
+    /// Rows to read.
+    #[must_use]
+    pub fn n_rows(&self) -> u64 {
+        self.pieces.iter().map(|p| u64::from(p.n_rows)).sum()
+    }
+
     /// Elements of the rows, each length once, ascending.
     #[must_use]
     pub fn widths(&self) -> Vec<usize> {

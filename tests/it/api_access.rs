@@ -181,7 +181,7 @@ async fn a_store_that_had_keys_never_opens_by_itself() {
 #[tokio::test]
 async fn beyond_loopback_a_key_is_needed_first() {
     let folder = tempfile::tempdir().unwrap();
-    let mut config = config("llama/gqa_tied", &folder, &Limits::default(), &ApiConfig::default());
+    let mut config = config("llama/gqa_tied", &folder, &Limits::default(), &ApiConfig::default(), &[]);
     config.listen = "0.0.0.0:0".parse().unwrap();
     let refused = app::serve(config.clone(), ready(())).await.unwrap_err();
     assert!(matches!(refused, AppError::Open { .. }), "{refused}");

@@ -15,7 +15,7 @@ use residuum::{
     app::{App, Config},
     connections::ConnectionLimits,
     domain::{ApiKey, KeyRecord, NewKey, Scope},
-    engine::{Engine, Limits, ModelSource},
+    engine::{Engine, Limits, ModelSource, SaeSource},
     model::LoadOptions,
     store::{KeyStore, Maintenance, Store},
 };
@@ -41,6 +41,7 @@ pub struct TestApp {
     folder: TempDir,
     limits: Limits,
     api: ApiConfig,
+    saes: Vec<SaeSource>,
 }
 
 /// An answer, read to its end.
@@ -110,15 +111,27 @@ impl TestApp {
         Self::started("llama/gqa_tied", limits, api).await
     }
 
+    /// A server with sparse autoencoders of the goldens beside its model.
+    pub async fn with_saes(checkpoint: &'static str, names: &[&str]) -> Self {
+        let saes = names.iter().map(|name| sae(name)).collect();
+        let mut this = Self::started_with(checkpoint, Limits::default(), ApiConfig::default(), saes).await;
+        this.load().await;
+        this
+    }
+
     async fn started(checkpoint: &'static str, limits: Limits, api: ApiConfig) -> Self {
+        Self::started_with(checkpoint, limits, api, Vec::new()).await
+    }
+
+    pub async fn started_with(checkpoint: &'static str, limits: Limits, api: ApiConfig, saes: Vec<SaeSource>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let app = App::start(&config(checkpoint, &folder, &limits, &api)).await.unwrap();
-        Self { router: app.router(), app: Some(app), checkpoint, folder, limits, api }
+        let app = App::start(&config(checkpoint, &folder, &limits, &api, &saes)).await.unwrap();
+        Self { router: app.router(), app: Some(app), checkpoint, folder, limits, api, saes }
     }
 
     pub async fn load(&mut self) {
-        let engine = self.app.as_ref().unwrap().engine().clone();
-        engine.load(sources(self.checkpoint), LoadOptions::default()).await.unwrap();
+        let app = self.app.as_ref().unwrap();
+        app.load(sources(self.checkpoint), LoadOptions::default()).await.unwrap();
     }
 
     /// A server that notices a new or revoked key with the next request.
@@ -185,7 +198,8 @@ impl TestApp {
 
     /// A new server on the same folder.
     pub async fn start_again(&mut self) {
-        let app = App::start(&config(self.checkpoint, &self.folder, &self.limits, &self.api)).await.unwrap();
+        let app =
+            App::start(&config(self.checkpoint, &self.folder, &self.limits, &self.api, &self.saes)).await.unwrap();
         self.router = app.router();
         self.app = Some(app);
     }
@@ -284,11 +298,22 @@ pub fn operations() -> impl Iterator<Item = (Method, &'static str, &'static Valu
     })
 }
 
-pub fn config(checkpoint: &str, folder: &TempDir, limits: &Limits, api: &ApiConfig) -> Config {
+/// The folder of an autoencoder of the goldens.
+pub fn sae_golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens_analysis/sae").join(name)
+}
+
+/// An autoencoder of the goldens beside the tiny model, under its own name.
+pub fn sae(name: &str) -> SaeSource {
+    SaeSource { id: name.to_owned(), model: MODEL.to_owned(), path: sae_golden(name) }
+}
+
+pub fn config(checkpoint: &str, folder: &TempDir, limits: &Limits, api: &ApiConfig, saes: &[SaeSource]) -> Config {
     Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         data_dir: folder.path().to_owned(),
         models: sources(checkpoint),
+        saes: saes.to_vec(),
         load: LoadOptions::default(),
         limits: limits.clone(),
         api: api.clone(),

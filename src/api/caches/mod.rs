@@ -4,5 +4,5 @@ pub mod attribution;
 pub mod lens;
 pub mod manage;
 mod parts;
-mod reading;
+pub mod reading;
 pub mod tensors;

@@ -249,10 +249,9 @@ impl Reader<'_> {
                 vec![vector; hooks.len()]
             }
             (None, Some(direction)) => {
-                let (store, mut refused) = (self.state.engine.store(), None);
-                let mut found = None;
+                let (mut found, mut refused) = (None, None);
                 for width in part.lengths() {
-                    match direction.resolve(store, self.tenant, hooks, width, (0, "/direction")).await {
+                    match direction.resolve(self.state, self.tenant, hooks, width, (0, "/direction")).await {
                         Ok(direction) => found = found.or(Some(direction.vectors)),
                         Err(p) if p.code == Code::ShapeMismatch => refused = refused.or(Some(p)),
                         Err(p) => return Err(p),

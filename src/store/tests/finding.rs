@@ -59,10 +59,18 @@ async fn every_filter_selects_and_all_of_them_together() {
         pinned: Some(true),
         expires_from: Some(expires),
         expires_to: Some(expires + std::time::Duration::from_nanos(1)),
+        fingerprint: None,
+        bos: Some(true),
     };
     for (filter, expected) in [
         (by(), vec![other[0], ids[2], ids[1], ids[0]]),
         (CacheFilter { run: Some(run), ..by() }, vec![ids[2], ids[1], ids[0]]),
+        (
+            CacheFilter { run: Some(run), fingerprint: Some("f".to_owned()), bos: Some(true), ..by() },
+            vec![ids[2], ids[1], ids[0]],
+        ),
+        (CacheFilter { fingerprint: Some("other".to_owned()), ..by() }, vec![]),
+        (CacheFilter { bos: Some(false), ..by() }, vec![]),
         (CacheFilter { tags: tags(&["x"]), ..by() }, vec![ids[1], ids[0]]),
         (CacheFilter { tags: tags(&["x", "y"]), ..by() }, vec![ids[0]]),
         (CacheFilter { label: Some("other".to_owned()), ..by() }, vec![ids[2]]),
@@ -338,6 +346,8 @@ async fn no_listing_scans_a_table() {
             pinned: has(8).then_some(bits % 3 == 0),
             expires_from: has(9).then_some(time),
             expires_to: has(9).then_some(time),
+            fingerprint: has(8).then(|| "f".to_owned()),
+            bos: has(9).then_some(true),
         };
         let mut conn = f.store.readers().begin().await.unwrap();
         let chosen = Search::new(&mut conn, T, &filter, Some(1), 0).await.unwrap();
