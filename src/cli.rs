@@ -79,6 +79,12 @@ struct Serve {
     /// Bytes that waiting captures may take, over all runs.
     #[arg(long, env = "RESIDUUM_MAX_QUEUED_BYTES", default_value_t = Limits::default().max_queued_bytes)]
     max_queued_bytes: u64,
+    /// Inputs of one client that may wait.
+    #[arg(long, env = "RESIDUUM_MAX_CLIENT_ITEMS", default_value_t = Limits::default().max_client_items)]
+    max_client_items: usize,
+    /// Bytes that the waiting captures of one client may take.
+    #[arg(long, env = "RESIDUUM_MAX_CLIENT_BYTES", default_value_t = Limits::default().max_client_bytes)]
+    max_client_bytes: u64,
     /// Bytes of a request body.
     #[arg(long, env = "RESIDUUM_MAX_BODY_BYTES", default_value_t = ApiConfig::default().max_body_bytes)]
     max_body_bytes: usize,
@@ -153,6 +159,8 @@ impl Serve {
                 max_run_bytes: self.max_run_bytes,
                 max_queued_items: self.max_queued_items,
                 max_queued_bytes: self.max_queued_bytes,
+                max_client_items: self.max_client_items,
+                max_client_bytes: self.max_client_bytes,
             },
             api: ApiConfig {
                 max_body_bytes: self.max_body_bytes,

@@ -11,13 +11,13 @@ use super::error::ProblemDto;
 use crate::domain::{
     Code,
     Code::{
-        BlobDamaged, BodyTooLarge, CacheNotFound, CannotGenerate, ChatTemplateFailed, Conflict, DirectionNotFound,
-        EmptyInput, HookNotInCache, HookNotStored, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor,
-        InvalidHeader, InvalidJson, InvalidQuery, InvalidValue, LayerNotInCache, LayerOutOfRange, ModelNotFound,
-        NoBosToken, NoChatTemplate, NotAcceptable, NotReadable, PositionOutOfRange, QueueFull, RangeNotSatisfiable,
-        ResultTooLarge, RunNotFound, ShapeMismatch, StoreFull, TextNotFound, TokenOutOfVocabulary, TooManyItems,
-        TooManyTokens, Unavailable, UnknownCache, UnknownDirection, UnknownHook, UnknownModel, UnsupportedMediaType,
-        VectorNotInDirection, WorkerFailed,
+        BlobDamaged, BodyTooLarge, CacheNotFound, CannotGenerate, ChatTemplateFailed, ClientQueueFull, Conflict,
+        DirectionNotFound, EmptyInput, HookNotInCache, HookNotStored, IdempotencyKeyReused, Internal, InvalidBody,
+        InvalidCursor, InvalidHeader, InvalidJson, InvalidQuery, InvalidValue, LayerNotInCache, LayerOutOfRange,
+        ModelNotFound, NoBosToken, NoChatTemplate, NotAcceptable, NotReadable, PositionOutOfRange, QueueFull,
+        RangeNotSatisfiable, ResultTooLarge, RunNotFound, ShapeMismatch, StoreFull, TextNotFound, TokenOutOfVocabulary,
+        TooManyItems, TooManyTokens, Unavailable, UnknownCache, UnknownDirection, UnknownHook, UnknownModel,
+        UnsupportedMediaType, VectorNotInDirection, WorkerFailed,
     },
 };
 
@@ -50,7 +50,7 @@ problems! {
         InvalidJson, InvalidBody, InvalidQuery, InvalidHeader, BodyTooLarge, TooManyItems, ResultTooLarge, UnsupportedMediaType,
         UnknownModel, UnknownHook, LayerOutOfRange, PositionOutOfRange, TextNotFound, EmptyInput, TokenOutOfVocabulary, TooManyTokens,
         NoBosToken, NoChatTemplate, ChatTemplateFailed, CannotGenerate, InvalidValue, ShapeMismatch, UnknownDirection,
-        UnknownCache, HookNotStored, IdempotencyKeyReused, Conflict, QueueFull, Internal, BlobDamaged,
+        UnknownCache, HookNotStored, IdempotencyKeyReused, Conflict, ClientQueueFull, QueueFull, Internal, BlobDamaged,
         Unavailable, StoreFull,
     ];
     /// A tensor over a run.
@@ -125,7 +125,7 @@ problems! {
     SearchProblems = [
         InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, UnknownDirection, UnknownModel,
         UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, EmptyInput, TooManyTokens, ShapeMismatch, InvalidValue,
-        QueueFull, Internal, BlobDamaged, WorkerFailed, Unavailable, StoreFull,
+        ClientQueueFull, QueueFull, Internal, BlobDamaged, WorkerFailed, Unavailable, StoreFull,
     ];
     /// Patching activations.
     PatchingProblems = [

@@ -16,7 +16,10 @@ use super::{
     problems::{QueryProblems, ReadyProblems},
     state::ApiState,
 };
-use crate::domain::{Code, Problem};
+use crate::{
+    domain::{Code, Problem},
+    telemetry,
+};
 
 /// All is well.
 #[derive(Debug, Serialize, ToSchema)]
@@ -64,13 +67,14 @@ pub async fn readyz(State(state): State<ApiState>, Query(NoQuery {}): Query<NoQu
 
 /// Metrics
 ///
-/// In Prometheus's text format.
+/// In Prometheus's text format; `docs/METRICS.md` lists them.
 #[utoipa::path(
     get, path = "/metrics", operation_id = "getMetrics", tag = "system",
     responses((status = 200, description = "The metrics", content_type = "text/plain; version=0.0.4", body = String), QueryProblems)
 )]
 pub async fn metrics(State(state): State<ApiState>, Query(NoQuery {}): Query<NoQuery>) -> Response {
     state.engine.observe().await;
+    telemetry::observe_process();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.render()).into_response()
 }
 

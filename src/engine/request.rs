@@ -13,7 +13,7 @@ use super::{
 use crate::{
     domain::{
         Capture, CaptureRequest, Code, Generation, Hook, NewItem, NewRun, PackLayout, Positions, PositionsRequest,
-        Problem, TenantId,
+        Priority, Problem, TenantId,
         capture::{refuse_mean_of_indices, stored_shape},
     },
     model::{ChatEnd, Encoded, Model},
@@ -98,6 +98,8 @@ pub struct RunRequest {
     pub truncate: Truncate,
     /// Whether stored activations may answer.
     pub reuse: bool,
+    /// How urgent it is.
+    pub priority: Priority,
     /// Tags of every cache.
     pub tags: Vec<String>,
     /// Metadata of the run and of every cache.
@@ -145,9 +147,9 @@ pub fn prepare(request: RunRequest, model: Arc<Model>, max_run_bytes: u64) -> Re
         items.push(item);
         sizes.push(size);
     }
-    let RunRequest { tenant, model: name, reuse, tags, metadata, idempotency, interventions, .. } = request;
+    let RunRequest { tenant, model: name, reuse, priority, tags, metadata, idempotency, interventions, .. } = request;
     let edits = interventions.map(|i| i.edits);
-    let run = NewRun { tenant, model: name, reuse, tags, metadata, items, idempotency, edits };
+    let run = NewRun { tenant, model: name, reuse, priority, tags, metadata, items, idempotency, edits };
     Ok(Prepared { run, item_bytes: sizes, model })
 }
 

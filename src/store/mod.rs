@@ -49,7 +49,7 @@ pub use self::{
     gc::{GcReport, StoreStats},
     pack::{FinishedPack, PackHeader, PackWriter, PackedCache},
     queue::PendingRun,
-    reuse::{ExtentId, Wanted},
+    reuse::{ExtentId, Reusable, StoredRows, Wanted},
     runs::{Inserted, RunFilter},
     scan::{RowKey, ScanPlan, ScanReport, Take},
     tensors::StoredCache,

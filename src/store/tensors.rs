@@ -62,8 +62,13 @@ impl Location {
         self.tensors.iter().map(|(_, elements)| (elements * self.dtype.size()) as u64).sum()
     }
 
+    /// The pack they lie in.
+    pub(super) fn pack(&self) -> PackId {
+        self.pack
+    }
+
     /// Checks parts, each a hook's index and elements of its tensor, and turns them into offsets and lengths.
-    fn bytes(&self, parts: &[(usize, Range<usize>)]) -> Result<Vec<(u64, usize)>, StoreError> {
+    pub(super) fn bytes(&self, parts: &[(usize, Range<usize>)]) -> Result<Vec<(u64, usize)>, StoreError> {
         let size = self.dtype.size();
         parts
             .iter()

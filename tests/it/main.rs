@@ -31,6 +31,8 @@ mod model_minilm;
 mod model_smollm2;
 mod model_support;
 mod model_tokenizer;
+mod ops;
+mod queue;
 mod restart;
 mod second_opinion;
 mod support;

@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use residuum::{
     api::{ApiConfig, openapi},
     app::{App, Config},
-    engine::{Limits, ModelSource},
+    engine::{Engine, Limits, ModelSource},
     model::LoadOptions,
 };
 use serde_json::{Value, json};
@@ -116,6 +116,15 @@ impl TestApp {
     pub async fn load(&mut self) {
         let engine = self.app.as_ref().unwrap().engine().clone();
         engine.load(sources(self.checkpoint), LoadOptions::default()).await.unwrap();
+    }
+
+    pub fn engine(&self) -> &Engine {
+        self.app.as_ref().unwrap().engine()
+    }
+
+    /// The service itself, without the checks of [`Self::send`].
+    pub fn router(&self) -> Router {
+        self.router.clone()
     }
 
     pub fn data_dir(&self) -> &std::path::Path {

@@ -148,6 +148,7 @@ pub(super) fn run(items: Vec<NewItem>) -> NewRun {
         tenant: T,
         model: "tiny".to_owned(),
         reuse: true,
+        priority: Priority::Normal,
         tags: vec!["run".to_owned(), "run".to_owned(), "a".to_owned()],
         metadata: object(serde_json::json!({"who": "me"})),
         items,
