@@ -22,7 +22,7 @@ use residuum::{
     app::{App, Config},
     connections::ConnectionLimits,
     domain::{
-        BosDecision, CacheId, Capture, Dtype, Hook, NewItem, NewRun, PackId, PackLayout, Positions, Provenance, Rows,
+        BosDecision, CacheId, Capture, Dtype, Hook, NewItem, NewRun, PackId, Priority, PackLayout, Positions, Provenance, Rows,
         Site, TenantId,
     },
     engine::Limits,
@@ -150,6 +150,7 @@ fn run(number: usize, items: Vec<NewItem>) -> NewRun {
         tenant: TenantId::DEFAULT,
         model: model(number),
         reuse: false,
+        priority: Priority::default(),
         tags: vec![format!("batch {}", number % 10)],
         metadata: Map::new(),
         ttl_seconds: (number % 5 == 0).then_some(30 * 24 * 3600),

@@ -123,6 +123,12 @@ struct Serve {
     /// Beyond --max-store-bytes, delete the oldest caches that are not pinned instead of refusing new runs.
     #[arg(long, env = "RESIDUUM_EVICT_OLDEST", requires = "max_store_bytes")]
     evict_oldest: bool,
+    /// Inputs of one client that may wait.
+    #[arg(long, env = "RESIDUUM_MAX_CLIENT_ITEMS", default_value_t = Limits::default().max_client_items)]
+    max_client_items: usize,
+    /// Bytes that the waiting captures of one client may take.
+    #[arg(long, env = "RESIDUUM_MAX_CLIENT_BYTES", default_value_t = Limits::default().max_client_bytes)]
+    max_client_bytes: u64,
     /// Bytes of a request body.
     #[arg(long, env = "RESIDUUM_MAX_BODY_BYTES", default_value_t = ApiConfig::default().max_body_bytes)]
     max_body_bytes: usize,
@@ -234,6 +240,8 @@ impl Serve {
                 max_queued_items: self.max_queued_items,
                 max_queued_bytes: self.max_queued_bytes,
                 quota: self.max_store_bytes.map(|max_bytes| Quota { max_bytes, evict_oldest: self.evict_oldest }),
+                max_client_items: self.max_client_items,
+                max_client_bytes: self.max_client_bytes,
             },
             api: ApiConfig {
                 max_body_bytes: self.max_body_bytes,

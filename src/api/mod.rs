@@ -165,12 +165,31 @@ fn log_response(response: &Response, latency: Duration, _: &tracing::Span) {
     );
 }
 
+/// A request being answered; dropped also when its client hangs up.
+struct InFlight(metrics::Gauge);
+
+impl InFlight {
+    fn one() -> Self {
+        let gauge = metrics::gauge!("residuum_http_in_flight");
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
 /// Counts and times requests by route, not by path: ids would make a series each.
 async fn measure(request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |p| p.as_str().to_owned());
     let method = request.method().to_string();
     let started = std::time::Instant::now();
+    let in_flight = InFlight::one();
     let response = next.run(request).await;
+    drop(in_flight);
     let status = response.status().as_u16().to_string();
     metrics::histogram!("residuum_http_seconds", "route" => route.clone(), "method" => method.clone())
         .record(started.elapsed().as_secs_f64());

@@ -12,11 +12,11 @@ use crate::domain::{
     Code,
     Code::{
         ApiKeyInvalid, ApiKeyRequired, BlobDamaged, BodyTooLarge, BosMismatch, CacheNotFound, CannotGenerate,
-        ChatTemplateFailed, Conflict, DirectionNotFound, EmptyInput, HeadersTooLarge, HookNotInCache, HookNotStored,
-        IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor, InvalidHeader, InvalidJson, InvalidQuery,
-        InvalidValue, LayerNotInCache, LayerOutOfRange, ModelNotFound, NoBosToken, NoChatTemplate, NotAcceptable,
-        NotReadable, PositionOutOfRange, QueueFull, RangeNotSatisfiable, RequestTimeout, ResultTooLarge, RunNotFound,
-        SaeNotFound, ScopeMissing, ShapeMismatch, StoreFull, TextNotFound, TimedOut, TokenOutOfVocabulary,
+        ChatTemplateFailed, ClientQueueFull, Conflict, DirectionNotFound, EmptyInput, HeadersTooLarge, HookNotInCache,
+        HookNotStored, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor, InvalidHeader, InvalidJson,
+        InvalidQuery, InvalidValue, LayerNotInCache, LayerOutOfRange, ModelNotFound, NoBosToken, NoChatTemplate,
+        NotAcceptable, NotReadable, PositionOutOfRange, QueueFull, RangeNotSatisfiable, RequestTimeout, ResultTooLarge,
+        RunNotFound, SaeNotFound, ScopeMissing, ShapeMismatch, StoreFull, TextNotFound, TimedOut, TokenOutOfVocabulary,
         TooManyItems, TooManyRunTokens, TooManyTokens, Unavailable, UnknownCache, UnknownDirection, UnknownHook,
         UnknownModel, UnknownSae, UnsupportedMediaType, VectorNotInDirection, WorkerFailed,
     },
@@ -48,7 +48,7 @@ problems! {
     RunListProblems = [InvalidQuery, InvalidCursor, RunNotFound, Internal];
     /// Posting a run.
     CreateRunProblems = [
-        InvalidJson, InvalidBody, InvalidQuery, InvalidHeader, BodyTooLarge, TooManyItems, ResultTooLarge, UnsupportedMediaType, UnknownModel, UnknownHook, LayerOutOfRange, PositionOutOfRange, TextNotFound, EmptyInput, TokenOutOfVocabulary, TooManyTokens, NoBosToken, NoChatTemplate, ChatTemplateFailed, CannotGenerate, InvalidValue, ShapeMismatch, UnknownDirection, UnknownCache, HookNotStored, IdempotencyKeyReused, Conflict, QueueFull, Internal, BlobDamaged, TooManyRunTokens,
+        InvalidJson, InvalidBody, InvalidQuery, InvalidHeader, BodyTooLarge, TooManyItems, ResultTooLarge, UnsupportedMediaType, UnknownModel, UnknownHook, LayerOutOfRange, PositionOutOfRange, TextNotFound, EmptyInput, TokenOutOfVocabulary, TooManyTokens, NoBosToken, NoChatTemplate, ChatTemplateFailed, CannotGenerate, InvalidValue, ShapeMismatch, UnknownDirection, UnknownCache, HookNotStored, IdempotencyKeyReused, Conflict, QueueFull, Internal, BlobDamaged, TooManyRunTokens, ClientQueueFull,
         Unavailable, StoreFull,
     ];
     /// A tensor over a run.
@@ -124,8 +124,7 @@ problems! {
     /// Searching.
     SearchProblems = [
         InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, UnknownDirection, UnknownModel,
-        UnknownSae, UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, EmptyInput, TooManyTokens, ShapeMismatch, InvalidValue,
-        QueueFull, Internal, BlobDamaged, WorkerFailed, Unavailable, StoreFull,
+        UnknownSae, UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, EmptyInput, TooManyTokens, ShapeMismatch, InvalidValue, QueueFull, Internal, BlobDamaged, WorkerFailed, Unavailable, StoreFull, ClientQueueFull,
     ];
     /// Patching activations.
     PatchingProblems = [

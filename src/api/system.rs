@@ -25,6 +25,7 @@ use super::{
 use crate::{
     domain::{Code, Problem},
     store::Store,
+    telemetry,
 };
 
 /// How long the store may take to show that it can be written to.
@@ -119,13 +120,15 @@ impl Readiness {
 
 /// Metrics
 ///
-/// In Prometheus's text format. They count all tenants together, and need a scope of their own: `metrics`.
+/// In Prometheus's text format; `docs/METRICS.md` lists them. They count all tenants together, and need a scope of their own:
+/// `metrics`.
 #[utoipa::path(
     get, path = "/metrics", operation_id = "getMetrics", tag = "system",
     responses((status = 200, description = "The metrics", content_type = "text/plain; version=0.0.4", body = String), QueryProblems)
 )]
 pub async fn metrics(State(state): State<ApiState>, Query(NoQuery {}): Query<NoQuery>) -> Response {
     state.engine.observe().await;
+    telemetry::observe_process();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.render()).into_response()
 }
 

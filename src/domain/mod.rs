@@ -34,6 +34,6 @@ pub use layout::{ItemSpan, PackLayout};
 pub use model::{HookInfo, ModelInfo};
 pub use positions::{Positions, PositionsRequest, Rows, Which};
 pub use problem::{Code, FieldError, Problem};
-pub use run::{NewItem, NewRun, Run, RunStatus};
+pub use run::{NewItem, NewRun, Priority, Run, RunStatus};
 pub use selection::Selection;
 pub use text::{TextQuery, TextQueryError};

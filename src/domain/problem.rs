@@ -137,6 +137,8 @@ codes! {
     IdempotencyKeyReused = 422 "idempotency_key_reused" "The idempotency key was used with another body";
     /// The tensors cannot be compared or stacked.
     ShapeMismatch = 422 "shape_mismatch" "The tensors have incompatible shapes";
+    /// The client has as much in the queue as one may have.
+    ClientQueueFull = 429 "client_queue_full" "The client's part of the queue is full";
     /// The queue has no room now.
     QueueFull = 429 "queue_full" "The queue is full";
     /// The headers are larger than this server takes.

@@ -67,6 +67,40 @@ impl fmt::Display for RunStatus {
     }
 }
 
+/// How urgent a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// Somebody waits for it.
+    Interactive,
+    /// Neither.
+    #[default]
+    Normal,
+    /// It may take as long as it takes.
+    Bulk,
+}
+
+impl Priority {
+    /// Every priority, the most urgent first.
+    pub const ALL: [Self; 3] = [Self::Interactive, Self::Normal, Self::Bulk];
+
+    /// The spelling in the API and the index.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Interactive => "interactive",
+            Self::Normal => "normal",
+            Self::Bulk => "bulk",
+        }
+    }
+
+    /// Reads the spelling back.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|p| p.name() == name)
+    }
+}
+
 /// A run as clients see it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
@@ -78,6 +112,8 @@ pub struct Run {
     pub status: RunStatus,
     /// Name of the model it runs on.
     pub model: String,
+    /// How urgent it is.
+    pub priority: Priority,
     /// Inputs.
     pub n_items: u64,
     /// Items with a cache, reused ones among them.
@@ -154,6 +190,8 @@ pub struct NewRun {
     pub model: String,
     /// Whether stored activations may answer instead of a forward pass.
     pub reuse: bool,
+    /// How urgent it is.
+    pub priority: Priority,
     /// Tags every cache of it gets.
     pub tags: Vec<String>,
     /// Metadata of the run.

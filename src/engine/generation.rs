@@ -69,6 +69,7 @@ pub(super) async fn run(engine: Arc<Inner>, worker: WorkerHandle, slots: Arc<Sem
     let mut company = Company::default();
     while !engine.draining.is_cancelled() {
         company.admit(&engine).await;
+        metrics::gauge!("residuum_generating_sequences").set(company.active.len() as f64);
         let Some(model) = company.model.clone().filter(|_| !company.active.is_empty()) else {
             tokio::select! {
                 () = engine.wake_generator.notified() => continue,
@@ -120,7 +121,7 @@ impl Company {
         let mut queue = engine.to_continue();
         let (key, alone) = queue.next_key()?;
         let fits = match (self.active.first(), &self.model) {
-            (Some(first), Some(model)) => key.model == model.info().id && !alone && !first.unit.alone,
+            (Some(first), Some(model)) => key.model == model.info().id && !alone && first.unit.company > 1,
             _ => true,
         };
         let held: u64 = self.active.iter().map(|a| a.unit.n_tokens as u64).sum();
@@ -242,7 +243,8 @@ async fn hand_on(engine: &Arc<Inner>, model: &Arc<Model>, finished: Vec<(Unit, N
     let waiting = |(old, item): &(Unit, NewItem)| {
         let key = batch_key(old.key.tenant, &model.info().id, item);
         let edits = old.edits.clone();
-        Unit { edits, ..unit(old.run, old.index, item, key, model, old.check_store, old.alone) }
+        let Unit { priority, reuse, company, .. } = *old;
+        Unit { edits, priority, reuse, company, ..unit(old.run, old.index, item, key, model) }
     };
     engine.enqueue(ready.iter().map(waiting).collect());
 }
@@ -251,7 +253,7 @@ async fn hand_on(engine: &Arc<Inner>, model: &Arc<Model>, finished: Vec<(Unit, N
 /// alone.
 async fn failed(engine: &Arc<Inner>, units: Vec<Unit>, problem: Problem) {
     if units.len() > 1 {
-        engine.enqueue(units.into_iter().map(|u| Unit { alone: true, ..u }).collect());
+        engine.enqueue(units.into_iter().map(|u| Unit { company: 1, ..u }).collect());
     } else {
         record_failure(engine, units, &problem).await;
     }

@@ -3,10 +3,13 @@
 //! The only place that knows both the model and the store. A run is accepted when its rows are durable; from then on
 //! it survives the client and the server. [`Engine`] is a cheap handle; the scheduler behind it owns the work.
 
+mod admission;
 mod errands;
 mod generation;
 mod interventions;
 mod keys;
+mod leaders;
+mod observe;
 mod patching;
 mod positions;
 mod progress;
@@ -14,6 +17,7 @@ mod queue;
 mod registry;
 mod request;
 mod retention;
+mod reuse;
 mod saes;
 mod scheduler;
 mod worker;
@@ -42,13 +46,14 @@ pub use request::{Content, InputSpec, Prepared, RunRequest, Truncate, item_shape
 pub use saes::{SaeSource, SaeState, Saes};
 
 use crate::{
-    domain::{Code, NewItem, NewRun, Problem, Run, RunId, TenantId},
+    domain::{Code, NewItem, NewRun, Priority, Problem, Run, RunId, TenantId},
     model::{LoadError, LoadOptions, Model},
     store::{Inserted, Quota, Store},
 };
 use errands::Errand;
+use leaders::Leaders;
 use progress::Progress;
-use queue::{BatchKey, Queue, Unit};
+use queue::{ANY_COMPANY, BatchKey, Depth, Load, Loads, Queue, Reuse, Unit};
 use request::item_bytes;
 use scheduler::{InFlight, Speed};
 use worker::WorkerHandle;
@@ -68,6 +73,10 @@ pub struct Limits {
     pub max_queued_bytes: u64,
     /// How much the store may take; `None`: what the disk holds.
     pub quota: Option<Quota>,
+    /// Inputs of one client among those waiting.
+    pub max_client_items: usize,
+    /// Bytes that the waiting captures of one client may take.
+    pub max_client_bytes: u64,
 }
 
 impl Default for Limits {
@@ -78,6 +87,8 @@ impl Default for Limits {
             max_run_bytes: 64 << 30,
             max_queued_items: 100_000,
             max_queued_bytes: 256 << 30,
+            max_client_items: 50_000,
+            max_client_bytes: 128 << 30,
             quota: None,
         }
     }
@@ -132,6 +143,10 @@ struct Inner {
     queue: Mutex<Queue>,
     /// Inputs to continue before they come to `queue`.
     to_continue: Mutex<Queue>,
+    /// Inputs that wait for what others leave behind.
+    leaders: Mutex<Leaders>,
+    /// What runs will add that are being made durable.
+    admitted: Mutex<Loads>,
     in_flight: Mutex<HashMap<u64, InFlight>>,
     next_batch: AtomicU64,
     wake: Notify,
@@ -155,17 +170,34 @@ impl Inner {
         self.to_continue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Items waiting, and the bytes they will take.
-    fn waiting(&self) -> (usize, u64) {
-        let complete = {
-            let queue = self.queue();
-            (queue.n_items(), queue.n_bytes())
+    fn leaders(&self) -> MutexGuard<'_, Leaders> {
+        self.leaders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn admitted(&self) -> MutexGuard<'_, Loads> {
+        self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What waits of a tenant, and of all.
+    fn waiting(&self, tenant: TenantId) -> (Load, Load) {
+        let (mut own, mut all) = (Load::default(), Load::default());
+        let mut add = |loads: &Loads| {
+            own += loads.of(tenant);
+            all += loads.total();
         };
-        let incomplete = {
-            let queue = self.to_continue();
-            (queue.n_items(), queue.n_bytes())
-        };
-        (complete.0 + incomplete.0, complete.1 + incomplete.1)
+        add(self.queue().loads());
+        add(self.to_continue().loads());
+        add(self.leaders().loads());
+        (own, all)
+    }
+
+    /// What waits, by priority.
+    fn depths(&self) -> [Depth; Priority::ALL.len()] {
+        let mut depths = Default::default();
+        self.queue().measure(&mut depths);
+        self.to_continue().measure(&mut depths);
+        self.leaders().measure(&mut depths);
+        depths
     }
 
     /// Queues items where they belong, and says so.
@@ -211,6 +243,8 @@ impl Engine {
             limits,
             queue: Mutex::default(),
             to_continue: Mutex::default(),
+            leaders: Mutex::default(),
+            admitted: Mutex::default(),
             in_flight: Mutex::default(),
             next_batch: AtomicU64::new(0),
             wake: Notify::new(),
@@ -289,9 +323,14 @@ impl Engine {
                 .iter()
                 .map(|(index, item)| {
                     let key = batch_key(run.tenant, &run.model, item);
-                    let alone = run.attempted.contains(index);
-                    let edits = edits.clone();
-                    Unit { edits, ..unit(run.id, *index, item, key, &model, run.reuse, alone) }
+                    let company = if run.attempted.contains(index) { 1 } else { ANY_COMPANY };
+                    Unit {
+                        edits: edits.clone(),
+                        priority: run.priority,
+                        reuse: Reuse::of(run.reuse),
+                        company,
+                        ..unit(run.id, *index, item, key, &model)
+                    }
                 })
                 .collect();
             self.inner.enqueue(units);
@@ -364,47 +403,25 @@ impl Engine {
     /// Queues a run; durable when this returns, and carried out even if the caller hangs up while it does.
     ///
     /// # Errors
-    /// What [`Self::prepare`] refuses, [`Code::QueueFull`], [`Code::StoreFull`], [`Code::IdempotencyKeyReused`], or the
-    /// store's own.
+    /// What [`Self::prepare`] refuses, [`Code::ClientQueueFull`], [`Code::QueueFull`], [`Code::StoreFull`],
+    /// [`Code::IdempotencyKeyReused`], or the store's own.
     pub async fn submit(&self, request: RunRequest) -> Result<Submitted, Problem> {
         let Prepared { run, item_bytes, .. } = self.prepare(request).await?;
-        self.admit(&item_bytes)?;
+        let admission = self.admit(run.tenant, &item_bytes)?;
         self.inner.check_disk()?;
-        self.inner.make_room(self.inner.waiting().1 + item_bytes.iter().sum::<u64>()).await?;
+        let (_, waiting) = self.inner.waiting(run.tenant);
+        self.inner.make_room(waiting.bytes + item_bytes.iter().sum::<u64>()).await?;
         // A task of its own: dropping the request must not leave rows without a place in the queue.
         let engine = self.clone();
-        let queued = tokio::spawn(async move { engine.enqueue(run, &item_bytes).await });
+        let queued = tokio::spawn(async move {
+            let queued = engine.enqueue(run, &item_bytes).await;
+            drop(admission);
+            queued
+        });
         queued.await.unwrap_or_else(|e| {
             tracing::error!(error = %e, "queueing a run panicked");
             Err(Problem::new(Code::Internal, "the run could not be queued"))
         })
-    }
-
-    fn admit(&self, item_bytes: &[u64]) -> Result<(), Problem> {
-        let Limits { max_queued_items, max_queued_bytes, .. } = self.inner.limits;
-        let bytes: u64 = item_bytes.iter().sum();
-        let (items_waiting, bytes_waiting) = self.inner.waiting();
-        // An empty queue takes any run that its own limits allow.
-        if items_waiting == 0
-            || (items_waiting + item_bytes.len() <= max_queued_items && bytes_waiting + bytes <= max_queued_bytes)
-        {
-            return Ok(());
-        }
-        let detail =
-            format!("{items_waiting} items with {bytes_waiting} bytes to capture are waiting; try again later");
-        Err(Problem::new(Code::QueueFull, detail).retry_after(self.seconds_to_room(items_waiting)))
-    }
-
-    /// A guess at when half of the queue will be done.
-    fn seconds_to_room(&self, items_waiting: usize) -> u32 {
-        #[expect(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "clamped"
-        )]
-        let guess = (items_waiting as f64 * 16.0 / self.inner.speed.get().max(1.0)) as u32;
-        guess.clamp(1, 60)
     }
 
     async fn enqueue(&self, run: NewRun, item_bytes: &[u64]) -> Result<Submitted, Problem> {
@@ -423,7 +440,7 @@ impl Engine {
                 })
                 .collect()
         };
-        let (reuse, edits) = (run.reuse, run.edits.clone());
+        let (reuse, priority, edits) = (Reuse::of(run.reuse), run.priority, run.edits.clone());
         let id = match self.inner.store.insert_run(run).await? {
             Inserted::Created(id) => id,
             Inserted::Replayed(id) => return Ok(Submitted::Replayed(id)),
@@ -441,8 +458,9 @@ impl Engine {
                 n_bytes,
                 key,
                 edits: edits.clone(),
-                check_store: reuse,
-                alone: false,
+                priority,
+                reuse,
+                company: ANY_COMPANY,
             })
             .collect();
         self.inner.enqueue(units);
@@ -483,7 +501,9 @@ impl Engine {
     /// Where a run stands in the queue, and how fast it goes.
     #[must_use]
     pub fn pace(&self, run: RunId) -> Pace {
-        let queue_position = self.inner.queue().position(run).or_else(|| self.inner.to_continue().position(run));
+        let queue_position = self.inner.queue().position(run);
+        let queue_position = queue_position.or_else(|| self.inner.to_continue().position(run));
+        let queue_position = queue_position.or_else(|| self.inner.leaders().is_following(run).then_some(0));
         Pace { queue_position, tokens_per_second: self.inner.speed.get() }
     }
 
@@ -515,33 +535,15 @@ impl Engine {
     fn forget(&self, id: RunId) {
         self.inner.queue().remove(id);
         self.inner.to_continue().remove(id);
+        // Those that waited for it must not go with it.
+        let followers = self.inner.leaders().remove(id);
+        self.inner.ask_again(followers);
         for batch in self.inner.in_flight().values_mut() {
             let before = batch.units.len();
             batch.units.retain(|(run, _)| *run != id);
             batch.alive.fetch_sub(before - batch.units.len(), Ordering::Relaxed);
         }
         self.inner.progress.changed(id);
-    }
-
-    /// Sets the gauges of queue and store; called when metrics are asked for.
-    pub async fn observe(&self) {
-        let (items, bytes) = self.inner.waiting();
-        #[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
-        {
-            metrics::gauge!("residuum_queue_items").set(items as f64);
-            metrics::gauge!("residuum_queue_bytes").set(bytes as f64);
-            metrics::gauge!("residuum_tokens_per_second").set(self.inner.speed.get());
-            if let Ok(stats) = self.inner.store.stats().await {
-                metrics::gauge!("residuum_store_runs").set(stats.n_runs as f64);
-                metrics::gauge!("residuum_store_caches").set(stats.n_caches as f64);
-                metrics::gauge!("residuum_store_packs").set(stats.n_packs as f64);
-                metrics::gauge!("residuum_store_blob_bytes").set(stats.blob_bytes as f64);
-            }
-            metrics::gauge!("residuum_store_disk_bytes").set(self.inner.store.bytes_on_disk() as f64);
-            if let Some(quota) = self.inner.store.quota() {
-                metrics::gauge!("residuum_store_max_bytes").set(quota.max_bytes as f64);
-            }
-        }
     }
 
     /// Stops accepting, finishes the batches under way, makes them durable and ends the threads. Runs that are not
@@ -574,15 +576,16 @@ fn batch_key(tenant: TenantId, model: &str, item: &NewItem) -> Arc<BatchKey> {
     })
 }
 
-fn unit(
-    run: RunId,
-    index: u32,
-    item: &NewItem,
-    key: Arc<BatchKey>,
-    model: &Model,
-    check_store: bool,
-    alone: bool,
-) -> Unit {
-    let (n_tokens, n_bytes) = (item.max_tokens(), item_bytes(item, model));
-    Unit { run, index, n_tokens, n_bytes, key, edits: None, check_store, alone }
+fn unit(run: RunId, index: u32, item: &NewItem, key: Arc<BatchKey>, model: &Model) -> Unit {
+    Unit {
+        run,
+        index,
+        n_tokens: item.max_tokens(),
+        n_bytes: item_bytes(item, model),
+        key,
+        edits: None,
+        priority: Priority::Normal,
+        reuse: Reuse::Unasked,
+        company: ANY_COMPANY,
+    }
 }

@@ -96,6 +96,7 @@ impl Engine {
             let detail = format!("{AT_ONCE} experiments are running; try again later");
             return Err(Problem::new(Code::QueueFull, detail).retry_after(5));
         };
+        metrics::counter!("residuum_experiments_total").increment(1);
         let Sweep { model, base, source, cells, position, metric } = sweep;
         let mut hooks: Vec<Hook> = cells.iter().map(|c| c.hook).collect();
         hooks.sort_unstable();

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     domain::{
         Capture, CaptureRequest, Code, Generation, Hook, NewItem, NewRun, PackLayout, Positions, PositionsRequest,
-        Problem, TenantId,
+        Priority, Problem, TenantId,
         capture::{refuse_mean_of_indices, stored_shape},
     },
     model::{ChatEnd, Encoded, Model},
@@ -99,6 +99,8 @@ pub struct RunRequest {
     pub truncate: Truncate,
     /// Whether stored activations may answer.
     pub reuse: bool,
+    /// How urgent it is.
+    pub priority: Priority,
     /// Tags of every cache.
     pub tags: Vec<String>,
     /// Metadata of the run and of every cache.
@@ -155,10 +157,20 @@ pub fn prepare(request: RunRequest, model: Arc<Model>, limits: &Limits) -> Resul
         items.push(item);
         sizes.push(size);
     }
-    let RunRequest { tenant, model: name, reuse, tags, metadata, ttl_seconds, idempotency, interventions, .. } =
-        request;
+    let RunRequest {
+        tenant,
+        model: name,
+        reuse,
+        priority,
+        tags,
+        metadata,
+        ttl_seconds,
+        idempotency,
+        interventions,
+        ..
+    } = request;
     let edits = interventions.map(|i| i.edits);
-    let run = NewRun { tenant, model: name, reuse, tags, metadata, ttl_seconds, items, idempotency, edits };
+    let run = NewRun { tenant, model: name, reuse, priority, tags, metadata, ttl_seconds, items, idempotency, edits };
     Ok(Prepared { run, item_bytes: sizes, model })
 }
 

@@ -133,6 +133,7 @@ impl WorkerHandle {
 /// Keeps a panic from ending the thread.
 fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Problem> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        metrics::counter!("residuum_worker_panics_total").increment(1);
         tracing::error!(panic = panic_text(panic.as_ref()), "a batch panicked");
         Problem::new(Code::WorkerFailed, "the forward pass panicked")
     })

@@ -11,6 +11,7 @@ mod block;
 mod catalogue;
 mod checkpoint;
 mod config;
+mod description;
 mod editor;
 mod end_tokens;
 pub mod error;
@@ -101,8 +102,8 @@ pub struct Batch<'a> {
 pub trait CaptureSink: Send {
     /// The float32 values of hook `hook` (an index into `layout.hooks`) for the consecutive items `items`.
     ///
-    /// Hooks come in the order of `layout.hooks`, the items of a hook in ascending order, each item once and whole.
-    /// Rows lie one after the other as [`PackLayout`] describes.
+    /// Hooks come in the order of `layout.hooks`, the items of a hook in ascending order, each item once. One with very many
+    /// values comes in pieces, in calls of its own that follow each other. Rows lie one after the other as [`PackLayout`] describes.
     ///
     /// # Errors
     /// Whatever keeps the values from being taken; it ends the forward pass.
@@ -170,7 +171,7 @@ impl Model {
         other_files: &[PathBuf],
     ) -> Result<Self, LoadError> {
         // The description is part of the fingerprint: the same files read in another way are another model.
-        let description = format!("residuum {:?}", family.architecture);
+        let description = family.architecture.describe();
         let files = checkpoint.files().chain(other_files.iter().map(PathBuf::as_path));
         let fingerprint = fingerprint::fingerprint(&description, files)?;
         let transformer = Transformer::load(family.architecture, &family.sources, checkpoint)?;
@@ -197,6 +198,16 @@ impl Model {
     #[must_use]
     pub fn tokenizer(&self) -> &Arc<TextTokenizer> {
         &self.tokenizer
+    }
+
+    /// Memory that one token of a batch takes between the layers, in bytes: what a block has at once.
+    #[must_use]
+    pub fn working_bytes_per_token(&self) -> u64 {
+        let a = self.transformer.architecture();
+        let mlp = a.experts.map_or(a.d_mlp, |e| e.d_expert * e.top_k + e.d_shared.unwrap_or(0));
+        let heads = (a.n_heads + a.n_kv_heads) * a.d_head;
+        // The stream, what both sublayers receive and give, and a spare; gate and up; queries and z, keys and values.
+        ((8 * a.d_model + 2 * mlp + 2 * heads) * size_of::<f32>()) as u64
     }
 
     /// Reads rows of the residual stream as logits, without a forward pass.

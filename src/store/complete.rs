@@ -24,8 +24,10 @@ const ROWS_A_STATEMENT: usize = 500;
 /// What became of a group of items.
 #[derive(Debug, Default)]
 pub struct Completion {
-    /// Newly computed items.
+    /// Newly stored items.
     pub pack: Option<FinishedPack>,
+    /// Whether the pack's numbers were copied from stored ones instead of computed: its items count as reused.
+    pub copied: bool,
     /// Items answered by what is stored.
     pub reused: Vec<ReusedCache>,
     /// Items that failed, by run and index.
@@ -102,7 +104,7 @@ impl Write for Complete {
         let mut pending = self.pending(tx).await?;
         let mut caches = Vec::new();
         if let Some(pack) = &done.pack {
-            add_pack(tx, pack, &mut pending, &mut caches).await?;
+            add_pack(tx, pack, done.copied, &mut pending, &mut caches).await?;
         }
         let gone = Problem::new(
             Code::Conflict,
@@ -162,6 +164,7 @@ impl Complete {
 async fn add_pack<'a>(
     tx: &mut Tx<'_>,
     pack: &'a FinishedPack,
+    reused: bool,
     pending: &mut HashMap<(RunId, u32), Unit>,
     caches: &mut Vec<CacheRow<'a>>,
 ) -> Result<(), StoreError> {
@@ -179,7 +182,7 @@ async fn add_pack<'a>(
             extent += 1;
             used.push((i, extent));
             let (id, run, item_index) = (c.cache, c.run, c.item_index);
-            caches.push(CacheRow { id, run, item_index, item: &c.item, extent, reused: false, unit });
+            caches.push(CacheRow { id, run, item_index, item: &c.item, extent, reused, unit });
         }
     }
     if used.is_empty() {

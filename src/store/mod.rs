@@ -67,7 +67,7 @@ pub use self::{
     rebuild::RebuildReport,
     repair::RepairReport,
     retention::{Clock, Quota, StoreOptions},
-    reuse::{ExtentId, Wanted},
+    reuse::{ExtentId, Reusable, StoredRows, Wanted},
     runs::{Inserted, RunFilter},
     scan::{RowKey, ScanPlan, ScanReport, Take},
     tensors::StoredCache,

@@ -101,6 +101,8 @@ pub struct PackWriter {
     written: u64,
     /// What comes next: hook and item.
     next: (usize, usize),
+    /// Values of that item that have come.
+    begun: usize,
     /// One an item.
     hashers: Vec<blake3::Hasher>,
     /// `[item][hook]`
@@ -144,6 +146,7 @@ impl Store {
             data_start: front.len() as u64,
             written: 0,
             next: (0, 0),
+            begun: 0,
             hashers: vec![blake3::Hasher::new(); n_items],
             stats: vec![vec![TensorStats::default(); n_hooks]; n_items],
             buffer: Vec::new(),
@@ -159,7 +162,8 @@ impl PackWriter {
     }
 
     /// Writes the values of hook `hook` for the items in `items`, which follow each other in its tensor: exactly
-    /// `layout.elements(hook, items).len()` of them. Hooks come in order, and items in order within a hook.
+    /// `layout.elements(hook, items).len()` of them. Hooks come in order, and items in order within a hook. The values of an
+    /// item alone may come in pieces.
     ///
     /// # Errors
     /// [`StoreError::Misuse`] for anything out of order, [`StoreError::Full`], [`StoreError::Io`].
@@ -175,11 +179,14 @@ impl PackWriter {
                 self.next.0, self.next.1
             )));
         }
-        let lengths: Vec<usize> = items.clone().map(|i| layout.elements(hook, i..i + 1).len()).collect();
+        let mut lengths: Vec<usize> = items.clone().map(|i| layout.elements(hook, i..i + 1).len()).collect();
+        lengths[0] -= self.begun;
         let expected: usize = lengths.iter().sum();
-        if values.len() != expected {
+        let is_piece = items.len() == 1 && !values.is_empty() && values.len() < expected;
+        if values.len() != expected && !is_piece {
             return Err(StoreError::Misuse(format!("{} values written where {expected} belong", values.len())));
         }
+        let n_values = values.len();
         let mut values = values;
         let mut parts = items.clone().zip(lengths);
         let mut part = parts.next();
@@ -188,6 +195,11 @@ impl PackWriter {
             self.write_chunk(hook, chunk, &mut part, &mut parts)?;
             values = rest;
         }
+        if is_piece {
+            self.begun += n_values;
+            return Ok(());
+        }
+        self.begun = 0;
         self.next = if items.end == self.header.layout.items.len() { (hook + 1, 0) } else { (hook, items.end) };
         Ok(())
     }
@@ -229,7 +241,7 @@ impl PackWriter {
     /// [`StoreError::Misuse`] when something has not been written, [`StoreError::Full`], [`StoreError::Io`].
     pub fn finish(self) -> Result<FinishedPack, StoreError> {
         let n_hooks = self.header.layout.hooks.len();
-        if self.next != (n_hooks, 0) {
+        if self.next != (n_hooks, 0) || self.begun > 0 {
             return Err(StoreError::Misuse(format!("a pack ends at hook {} of {n_hooks}", self.next.0)));
         }
         let hashes: Vec<blake3::Hash> = self.hashers.iter().map(blake3::Hasher::finalize).collect();

@@ -10,7 +10,7 @@ use super::{
     rows::{Fields, hex, to_json},
     writer::{Tx, Write},
 };
-use crate::domain::{Code, NewItem, Problem, RunId, TenantId};
+use crate::domain::{Code, NewItem, Priority, Problem, RunId, TenantId};
 
 /// How often an item is taken up before it is taken to be what stops the server.
 const MAX_ATTEMPTS: i64 = 3;
@@ -26,6 +26,8 @@ pub struct PendingRun {
     pub model: String,
     /// Whether stored activations may answer.
     pub reuse: bool,
+    /// How urgent it is.
+    pub priority: Priority,
     /// Indices of the items that have not ended, ascending.
     pub items: Vec<u32>,
     /// Those of them that were in work when an earlier process ended.
@@ -41,7 +43,7 @@ impl Store {
     pub async fn pending(&self) -> Result<Vec<PendingRun>, StoreError> {
         self.write(FailExhausted).await?;
         let rows = sqlx::query(
-            "SELECT r.id, r.tenant_id, r.model, r.reuse, \
+            "SELECT r.id, r.tenant_id, r.model, r.reuse, r.priority, \
                  (SELECT json_group_array(item_index) FROM (SELECT item_index FROM run_items \
                       WHERE run_id = r.id AND status = 'pending' ORDER BY item_index)) AS items, \
                  (SELECT json_group_array(item_index) FROM run_items \
@@ -58,6 +60,7 @@ impl Store {
                     tenant: TenantId(f.get("tenant_id")?),
                     model: f.get("model")?,
                     reuse: f.get("reuse")?,
+                    priority: f.read("priority", Priority::by_name)?,
                     items: f.json("items")?,
                     attempted: f.json("attempted")?,
                 })

@@ -17,7 +17,7 @@ use super::{
     rows::{Fields, int, now, to_json},
     writer::{Tx, Write},
 };
-use crate::domain::{CacheId, Edits, Hook, NewRun, Run, RunId, RunStatus, TenantId};
+use crate::domain::{CacheId, Edits, Hook, NewRun, Priority, Run, RunId, RunStatus, TenantId};
 
 /// Rows inserted by one statement: four binds each.
 const ROWS_A_STATEMENT: usize = 1000;
@@ -55,8 +55,8 @@ fn push_columns(query: &mut QueryBuilder<Sqlite>, now: i64) {
     query.push(COLUMNS).push(" AND (ends_at IS NULL OR ends_at > ").push_bind(now).push(")").push(MORE_COLUMNS);
 }
 
-const COLUMNS: &str = "r.id, r.tenant_id, r.status, r.model, r.n_items, r.n_done, r.n_reused, r.n_failed, r.metadata, \
-    r.generates, r.ttl_seconds, r.created_at, r.started_at, r.finished_at, \
+const COLUMNS: &str = "r.id, r.tenant_id, r.status, r.model, r.priority, r.n_items, r.n_done, r.n_reused, r.n_failed, \
+    r.metadata, r.generates, r.ttl_seconds, r.created_at, r.started_at, r.finished_at, \
     (SELECT json_group_array(tag) FROM (SELECT tag FROM run_tags WHERE run_id = r.id ORDER BY position)) AS tags, \
     (SELECT json_group_array(id) FROM (SELECT lower(hex(id)) AS id FROM caches WHERE run_id = r.id";
 
@@ -184,6 +184,7 @@ fn decode(row: &SqliteRow) -> Result<Run, StoreError> {
         tenant: TenantId(f.get("tenant_id")?),
         status: f.read("status", RunStatus::by_name)?,
         model: f.get("model")?,
+        priority: f.read("priority", Priority::by_name)?,
         n_items: f.uint("n_items")?,
         n_done: f.uint("n_done")?,
         n_reused: f.uint("n_reused")?,
@@ -246,6 +247,7 @@ struct InsertRun {
     tenant: TenantId,
     model: String,
     reuse: bool,
+    priority: Priority,
     generates: bool,
     tags: Vec<String>,
     /// JSON
@@ -276,6 +278,7 @@ impl InsertRun {
             tenant: run.tenant,
             model: run.model.clone(),
             reuse: run.reuse,
+            priority: run.priority,
             generates: run.items.iter().any(|item| item.generation.is_some()),
             tags: run.tags.clone(),
             metadata: to_json(&run.metadata)?,
@@ -292,8 +295,8 @@ impl InsertRun {
         let (key, hash) = self.idempotency.as_ref().map(|(k, h)| (k.as_str(), h.as_slice())).unzip();
         let done = sqlx::query(
             "INSERT INTO runs (id, tenant_id, status, model, reuse, n_items, metadata, idempotency_key, request_hash, \
-                 created_at, generates, ttl_seconds) \
-             VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+                 created_at, generates, ttl_seconds, priority) \
+             VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
              ON CONFLICT (tenant_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING",
         )
         .bind(id.as_bytes().as_slice())
@@ -307,6 +310,7 @@ impl InsertRun {
         .bind(now())
         .bind(self.generates)
         .bind(self.ttl_seconds)
+        .bind(self.priority.name())
         .execute(&mut *tx.conn)
         .await?;
         Ok(done.rows_affected() == 1)

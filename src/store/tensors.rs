@@ -116,8 +116,13 @@ impl Location {
         blocking(move || blobs.read(pack, &bytes)).await
     }
 
+    /// The pack they lie in.
+    pub(super) fn pack(&self) -> PackId {
+        self.pack
+    }
+
     /// Checks parts, each a hook's index and elements of its tensor, and turns them into offsets and lengths.
-    fn bytes(&self, parts: &[(usize, Range<usize>)]) -> Result<Vec<(u64, usize)>, StoreError> {
+    pub(super) fn bytes(&self, parts: &[(usize, Range<usize>)]) -> Result<Vec<(u64, usize)>, StoreError> {
         let size = self.dtype.size();
         parts
             .iter()

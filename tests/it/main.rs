@@ -39,6 +39,8 @@ mod model_minilm;
 mod model_smollm2;
 mod model_support;
 mod model_tokenizer;
+mod ops;
+mod queue;
 mod restart;
 mod sae_goldens;
 mod second_opinion;

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::{error::ProblemDto, extract::Object, interventions::InterventionDto, tensor::TensorDto},
-    domain::{Code, Positions, PositionsRequest, Problem, Run, RunStatus, TenantId},
+    domain::{Code, Positions, PositionsRequest, Priority, Problem, Run, RunStatus, TenantId},
     engine::{Content, InputSpec, RunRequest, Truncate},
 };
 
@@ -65,6 +65,10 @@ pub struct CreateRun {
     #[serde(default = "yes")]
     #[schema(default = true)]
     pub reuse: bool,
+    /// How urgent it is: `interactive` goes first and `bulk` last, and none of them waits for ever.
+    #[schema(value_type = Option<PrioritySchema>)]
+    #[serde(default)]
+    pub priority: Priority,
     /// Tags for every cache of the run.
     #[serde(default)]
     pub tags: Vec<String>,
@@ -133,6 +137,20 @@ pub enum TruncateSchema {
     Left,
     /// Drop tokens from the end, keeping those that the tokenizer's own rule puts there.
     Right,
+}
+
+/// How urgent a run is.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Priority)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "only describes Priority for the specification")]
+pub enum PrioritySchema {
+    /// Somebody waits for it: of three runs that wait, one of each priority, 16 tokens of this are computed for every 4 of a normal one.
+    Interactive,
+    /// Neither: 4 tokens for every one of a bulk run.
+    Normal,
+    /// It may take as long as it takes.
+    Bulk,
 }
 
 /// Bounds on what a client may attach: it is all kept in the index.
@@ -232,6 +250,7 @@ impl CreateRun {
             prepend_bos: self.prepend_bos,
             truncate: self.truncate,
             reuse: self.reuse,
+            priority: self.priority,
             tags: self.tags,
             metadata: self.metadata,
             ttl_seconds: self.ttl_seconds,
@@ -346,7 +365,7 @@ pub enum Include {
 /// A run.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Run, example = json!({
-    "id": "0198c5a0-5b1e-7c3a-9b54-0242ac120002", "status": "completed", "model": "smollm2-135m", "n_items": 1,
+    "id": "0198c5a0-5b1e-7c3a-9b54-0242ac120002", "status": "completed", "model": "smollm2-135m", "priority": "normal", "n_items": 1,
     "n_done": 1, "n_reused": 0, "n_failed": 0, "caches": ["0198c5a0-5b3f-7d51-8a3e-0242ac120002"], "error": null,
     "tags": ["demo"], "metadata": {}, "ttl_seconds": null, "created_at": "2026-11-23T12:00:00.000001Z",
     "started_at": "2026-11-23T12:00:00.002Z", "finished_at": "2026-11-23T12:00:00.05Z", "queue_position": null
@@ -359,6 +378,9 @@ pub struct RunDto {
     pub status: RunStatus,
     /// Name of the model.
     pub model: String,
+    /// `interactive`, `normal` or `bulk`.
+    #[schema(value_type = PrioritySchema)]
+    pub priority: Priority,
     /// Inputs.
     pub n_items: u64,
     /// Inputs with a cache.
@@ -440,6 +462,7 @@ impl RunDto {
             id: run.id.to_string(),
             status: run.status,
             model: run.model,
+            priority: run.priority,
             n_items: run.n_items,
             n_done: run.n_done,
             n_reused: run.n_reused,

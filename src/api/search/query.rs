@@ -15,7 +15,8 @@ use super::{
 use crate::{
     analysis::scan::Nearness,
     domain::{
-        CacheId, CaptureRequest, Code, Dtype, Hook, Layers, Positions, PositionsRequest, Problem, RunStatus, TenantId,
+        CacheId, CaptureRequest, Code, Dtype, Hook, Layers, Positions, PositionsRequest, Priority, Problem, RunStatus,
+        TenantId,
     },
     engine::{Content, InputSpec, RunRequest, Submitted, Truncate},
 };
@@ -231,6 +232,7 @@ fn run_request(tenant: TenantId, text: &str, model: &str, hook: Hook, position: 
         prepend_bos: None,
         truncate: Truncate::Error,
         reuse: true,
+        priority: Priority::Interactive,
         tags: Vec::new(),
         metadata: serde_json::Map::new(),
         // it is deleted at the end; where the server dies first, it is not kept for ever

@@ -173,7 +173,8 @@ impl Fixture {
     pub(super) async fn reusing(&self, item: &NewItem) -> RunId {
         let run = self.submit(vec![item.clone()]).await;
         let want = Wanted { forward_key: key(item), capture: item.capture.clone(), n_tokens: item.token_ids.len() };
-        let extent = self.store.find_reusable(T, &[want]).await.unwrap()[0].unwrap();
+        let found = self.store.find_reusable(T, &[want]).await.unwrap().remove(0);
+        let Some(Reusable::Extent(extent)) = found else { panic!("nothing to reuse") };
         let reused = vec![ReusedCache { extent, cache: CacheId::generate(), run, item_index: 0, item: item.clone() }];
         assert_eq!(self.store.complete(Completion { reused, ..Completion::default() }).await.unwrap(), [run]);
         run
@@ -245,6 +246,7 @@ pub(super) fn run(items: Vec<NewItem>) -> NewRun {
         tenant: T,
         model: "tiny".to_owned(),
         reuse: true,
+        priority: Priority::Normal,
         tags: vec!["run".to_owned(), "run".to_owned(), "a".to_owned()],
         metadata: object(serde_json::json!({"who": "me"})),
         ttl_seconds: None,

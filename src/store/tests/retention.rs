@@ -83,7 +83,8 @@ async fn numbers_live_as_long_as_any_cache_of_them() {
     let (f, ahead) = with_clock(None).await;
     let (_, ids) = stored_for(&f, vec![simple(&[1])], 60).await;
     let other = f.submit(vec![simple(&[1])]).await;
-    let extent = f.store.find_reusable(T, &[wanted(&simple(&[1]))]).await.unwrap()[0].unwrap();
+    let found = f.store.find_reusable(T, &[wanted(&simple(&[1]))]).await.unwrap().remove(0);
+    let Some(Reusable::Extent(extent)) = found else { panic!("nothing to reuse") };
     let cache = CacheId::generate();
     let reused = vec![ReusedCache { extent, cache, run: other, item_index: 0, item: simple(&[1]) }];
     f.store.complete(Completion { reused, ..Completion::default() }).await.unwrap();

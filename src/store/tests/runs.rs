@@ -37,7 +37,7 @@ async fn a_failed_item_fails_its_run_and_spares_the_others() {
     let problem = |n: u32| Problem::at(Code::Internal, format!("/input/{n}"), "it \"broke\"");
     let failed = vec![(id, 2, problem(2)), (id, 1, problem(1))];
     let (pack, caches) = f.pack(id, vec![(0, simple(&[1]))]);
-    let done = Completion { pack: Some(pack), failed, reused: Vec::new() };
+    let done = Completion { pack: Some(pack), failed, ..Completion::default() };
     assert_eq!(f.store.complete(done).await.unwrap(), [id]);
     let run = f.run(id).await;
     assert_eq!((run.status, run.n_done, run.n_failed), (RunStatus::Failed, 1, 2));

@@ -93,8 +93,11 @@ impl Walk {
         let reused = found
             .into_iter()
             .zip(items)
-            .filter_map(|(extent, (item_index, item))| {
-                Some(ReusedCache { extent: extent?, cache: CacheId::generate(), run, item_index, item })
+            .filter_map(|(found, (item_index, item))| match found {
+                Some(Reusable::Extent(extent)) => {
+                    Some(ReusedCache { extent, cache: CacheId::generate(), run, item_index, item })
+                }
+                _ => None,
             })
             .collect();
         self.f.store.complete(Completion { reused, ..Completion::default() }).await.unwrap();
