@@ -22,8 +22,8 @@ use residuum::{
     app::{App, Config},
     connections::ConnectionLimits,
     domain::{
-        BosDecision, CacheId, Capture, Dtype, Hook, NewItem, NewRun, PackId, Priority, PackLayout, Positions, Provenance, Rows,
-        Site, TenantId,
+        BosDecision, CacheId, Capture, Dtype, Hook, NewItem, NewRun, PackId, PackLayout, Positions, Priority,
+        Provenance, Rows, Site, TenantId,
     },
     engine::Limits,
     model::LoadOptions,
