@@ -24,6 +24,7 @@ import threading
 import time
 from array import array
 from collections import Counter
+from itertools import zip_longest
 from math import isfinite
 from pathlib import Path
 
@@ -37,14 +38,16 @@ N_CLIENTS = 4
 # A client pauses while this many of its items are unfinished, so that a restart can catch up within seconds.
 MAX_OPEN_ITEMS = 24
 SETTLE_SECONDS = 300
+# How long a server may take to come to the point where it ends itself; merges wait for eight small blobs.
+POINT_SECONDS = 8
 # Upkeep as often as it may be: small blobs are merged, and deleted ones collected, several times before each kill.
 OPTIONS = ["--upkeep-interval", "0.05"]
 # Where a server ends itself, and how often it may have come by before.
 POINTS = {
-    **{f"capture.{step}": 6 for step in ("written", "synced", "named", "durable")},
-    **{f"merge.{step}": 2 for step in ("written", "synced", "named", "durable", "moved")},
-    **{f"index.{step}": 40 for step in ("begun", "applied", "committed")},
-    **{f"index.{step}": 3 for step in ("unlinking", "unlinked")},
+    **{f"merge.{step}": 1 for step in ("written", "synced", "named", "durable", "moved")},
+    **{f"capture.{step}": 3 for step in ("written", "synced", "named", "durable")},
+    **{f"index.{step}": 20 for step in ("begun", "applied", "committed")},
+    **{f"index.{step}": 1 for step in ("unlinking", "unlinked")},
 }
 
 
@@ -241,9 +244,12 @@ class Disturbance:
 
     def points(self):
         """Every point in turn."""
-        names = list(POINTS)
-        self.rng.shuffle(names)
-        return [names[i % len(names)] for i in range(self.args.faults)]
+        by_kind = [[p for p in POINTS if p.startswith(kind)] for kind in ("merge", "capture", "index")]
+        for names in by_kind:
+            self.rng.shuffle(names)
+        # a few are of every kind
+        in_turn = [p for several in zip_longest(*by_kind) for p in several if p is not None]
+        return [in_turn[i % len(in_turn)] for i in range(self.args.faults)]
 
     def start_to_fail(self, point):
         """Starts a server that ends itself at a point; says whether it became ready before it did."""
@@ -265,7 +271,7 @@ class Disturbance:
             if point is None:
                 time.sleep(self.rng.uniform(0.05, self.args.longest))
             else:
-                while self.server.process.poll() is None and time.monotonic() - began < 2 * self.args.longest:
+                while self.server.process.poll() is None and time.monotonic() - began < POINT_SECONDS:
                     time.sleep(0.02)
             died = self.server.process.poll()
             self.server.kill()
