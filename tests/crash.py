@@ -208,6 +208,16 @@ def wait_until_ended(client, runs):
     return open_runs
 
 
+def wait_until_all_ended(client):
+    """Waits for every run there is, also those of clients that saw no answer; returns the ids of those that do not end."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        open_runs = [run["id"] for run in client.items("/v1/runs", limit=100) if run["status"] not in FINAL]
+        if not open_runs or time.monotonic() > deadline:
+            return open_runs
+        time.sleep(0.1)
+
+
 class Disturbance:
     """Starts, loads and ends one server again and again, and gathers what was acknowledged."""
 
@@ -394,6 +404,7 @@ def crash_test(args, folder, report):
         client = Client(server.url)
         kept = [run for run in acknowledged if run.delete is None]
         report.check("every accepted run ends", wait_until_ended(client, kept))
+        report.check("and so does every other", wait_until_all_ended(client))
         report.check(f"{len(acknowledged)} accepted runs completed or are deleted", check_runs(client, acknowledged))
         caches = list(client.items("/v1/caches", limit=100))
         report.check(f"{len(caches)} caches hold the reference's numbers", check_caches(client, caches, expected))
