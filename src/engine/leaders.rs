@@ -250,9 +250,7 @@ mod tests {
                         prop_assert!(answered.iter().all(|(other, _)| *other != id));
                     }
                     1 if !following.contains(&id) && !leading.contains(&id) => {
-                        if leaders.follow(unit(id.0, id.1), &want, true).is_ok() {
-                            following.insert(id);
-                        }
+                        following.extend(leaders.follow(unit(id.0, id.1), &want, true).is_ok().then_some(id));
                     }
                     2 if !following.contains(&id) && !leading.contains(&id) => leaders.queued(id, want),
                     3 => {
