@@ -29,7 +29,7 @@ use crate::{
 /// Sequences that take their steps together.
 const SEQUENCES: usize = 32;
 /// Memory for keys and values of all of them, in bytes. A sequence alone may take more.
-const HISTORY_BYTES: u64 = 512 << 20;
+const HISTORY_BYTES: u64 = 192 << 20;
 
 /// A sequence on its way.
 struct Active {

@@ -25,7 +25,7 @@ struct Leading {
 #[derive(Default)]
 pub struct Leaders {
     /// Items in the queue that were looked for in the store in vain.
-    queued: HashMap<Key, HashMap<UnitId, Wanted>>,
+    queued: HashMap<Key, Vec<(UnitId, Wanted)>>,
     /// The key each of them is under.
     queued_keys: HashMap<UnitId, Key>,
     /// Items being computed.
@@ -51,19 +51,25 @@ impl Leaders {
 
     /// Notes that an item waits in the queue.
     pub fn queued(&mut self, id: UnitId, wanted: Wanted) {
+        self.unqueue(id);
         self.queued_keys.insert(id, wanted.forward_key);
-        self.queued.entry(wanted.forward_key).or_default().insert(id, wanted);
+        // Most keys have one item, and there may be very many.
+        self.queued.entry(wanted.forward_key).or_insert_with(|| Vec::with_capacity(1)).push((id, wanted));
     }
 
     /// Notes that an item is being computed; which items in the queue it will answer.
     pub fn lead(&mut self, id: UnitId, wanted: Wanted) -> Vec<(UnitId, Wanted)> {
         self.unqueue(id);
         let key = wanted.forward_key;
-        let waiting = self.queued.get(&key).into_iter().flatten();
+        let waiting = self.queued.remove(&key).unwrap_or_default();
         // What would take copying can wait until it is there: its own turn may come first.
-        let answered: Vec<_> =
-            waiting.filter(|(_, w)| answers(&wanted, w, false)).map(|(i, w)| (*i, w.clone())).collect();
-        answered.iter().for_each(|(id, _)| self.unqueue(*id));
+        let (answered, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(_, w)| answers(&wanted, w, false));
+        for (id, _) in &answered {
+            self.queued_keys.remove(id);
+        }
+        if !rest.is_empty() {
+            self.queued.insert(key, rest);
+        }
         self.leading.insert(id, Leading { wanted, followers: Vec::new() });
         self.leading_by_key.entry(key).or_default().push(id);
         answered
@@ -73,7 +79,7 @@ impl Leaders {
     pub fn unqueue(&mut self, id: UnitId) {
         let Some(key) = self.queued_keys.remove(&id) else { return };
         if let Some(same) = self.queued.get_mut(&key) {
-            same.remove(&id);
+            same.retain(|(other, _)| *other != id);
             if same.is_empty() {
                 self.queued.remove(&key);
             }
@@ -244,9 +250,7 @@ mod tests {
                         prop_assert!(answered.iter().all(|(other, _)| *other != id));
                     }
                     1 if !following.contains(&id) && !leading.contains(&id) => {
-                        if leaders.follow(unit(id.0, id.1), &want, true).is_ok() {
-                            following.insert(id);
-                        }
+                        following.extend(leaders.follow(unit(id.0, id.1), &want, true).is_ok().then_some(id));
                     }
                     2 if !following.contains(&id) && !leading.contains(&id) => leaders.queued(id, want),
                     3 => {
