@@ -153,7 +153,7 @@ fn run(number: usize, items: Vec<NewItem>) -> NewRun {
         priority: Priority::default(),
         tags: vec![format!("batch {}", number % 10)],
         metadata: Map::new(),
-        ttl_seconds: (number % 5 == 0).then_some(30 * 24 * 3600),
+        ttl_seconds: number.is_multiple_of(5).then_some(30 * 24 * 3600),
         items,
         idempotency: None,
         edits: None,

@@ -100,6 +100,8 @@ const METRICS: &[(Kind, &str, Labels, &str)] = {
         (Counter, "residuum_items_reused_total", None, "Inputs answered from the store without a forward pass."),
         (Counter, "residuum_items_copied_total", None, "Reused inputs whose rows were copied out of a larger capture."),
         (Counter, "residuum_items_failed_total", None, "Inputs that failed."),
+        (Counter, "residuum_caches_expired_total", None, "Caches removed because their time had come."),
+        (Counter, "residuum_caches_evicted_total", None, "Caches removed to keep the store within its bound."),
         (Counter, "residuum_experiments_total", None, "Experiments started."),
         (Gauge, "residuum_experiments_running", None, "Experiments running now."),
         (

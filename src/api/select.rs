@@ -74,7 +74,7 @@ pub enum CacheSelectorSchema {
     /// Ids.
     Ids(Vec<String>),
     /// Conditions.
-    Conditions(FilterDto),
+    Conditions(Box<FilterDto>),
 }
 
 impl<'de> Deserialize<'de> for CacheSelector {

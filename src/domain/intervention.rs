@@ -132,6 +132,9 @@ pub enum Op {
     Mask,
 }
 
+/// Parts of a row, each as ranges of the flattened row.
+pub type Parts = Vec<Vec<Range<usize>>>;
+
 /// One change at one hook.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Edit {
@@ -141,7 +144,7 @@ pub struct Edit {
     pub intervention: usize,
     /// The parts of a row that are changed, each by itself, as ranges of the flattened row. Of an attention map: the query
     /// heads, each as a range of length one.
-    pub parts: Vec<Vec<Range<usize>>>,
+    pub parts: Parts,
     /// What is done.
     pub op: Op,
 }
@@ -253,7 +256,7 @@ mod tests {
     use super::*;
     use crate::domain::Site;
 
-    fn edit(parts: Vec<Vec<Range<usize>>>, op: Op) -> Edit {
+    fn edit(parts: Parts, op: Op) -> Edit {
         Edit { hook: Hook::block(Site::ResidPost, 0), intervention: 0, parts, op }
     }
 

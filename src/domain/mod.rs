@@ -28,7 +28,7 @@ pub use dtype::Dtype;
 pub use generation::{FinishReason, Generation, TextCompletion};
 pub use hook::{Axis, Hook, HookName, Site};
 pub use ids::{CacheId, DirectionId, PackId, RunId, TenantId};
-pub use intervention::{Applied, Edit, Edits, Op, Tokens, TokensRequest};
+pub use intervention::{Applied, Edit, Edits, Op, Parts, Tokens, TokensRequest};
 pub use key::{ApiKey, KeyId, KeyRecord, KeyState, NewKey, Scope};
 pub use layout::{ItemSpan, PackLayout};
 pub use model::{HookInfo, ModelInfo};

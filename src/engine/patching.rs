@@ -15,9 +15,9 @@ use crate::{
 };
 
 /// Sweeps that run at once; more are refused.
-pub(super) const AT_ONCE: usize = 4;
+pub(super) const AT_ONCE: usize = 2;
 /// Bytes that what two inputs leave behind may take.
-const MAX_TRACE_BYTES: u64 = 1 << 30;
+const MAX_TRACE_BYTES: u64 = 128 << 20;
 /// Tokens of one batch of cells.
 const BATCH_TOKENS: usize = 512;
 

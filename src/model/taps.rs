@@ -8,6 +8,9 @@ use super::{
 };
 use crate::domain::Hook;
 
+/// As [`ComputeMap`], and gets the interventions to carry out itself.
+type ComputeChangedMap<'f, 'a> = &'f mut dyn FnMut(Option<&Editor<'a>>, usize, &[u32], &[u32], &mut [f32]);
+
 /// The hook points of one batch. One that nobody asked for costs a look-up.
 pub struct Taps<'a> {
     editor: Option<Editor<'a>>,
@@ -64,13 +67,13 @@ impl<'a> Taps<'a> {
         })
     }
 
-    /// Records an attention map, input by input; `compute` gets the interventions to carry out itself.
+    /// Records an attention map, input by input.
     pub fn map(
         &mut self,
         hook: Hook,
         heads: usize,
         set: RowSet,
-        compute: &mut dyn FnMut(Option<&Editor<'a>>, usize, &[u32], &[u32], &mut [f32]),
+        compute: ComputeChangedMap<'_, 'a>,
     ) -> Result<(), ForwardError> {
         let Self { editor, recorder } = self;
         let compute: ComputeMap<'_> =

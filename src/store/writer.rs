@@ -275,7 +275,9 @@ impl Task {
                 }
                 // nobody's change fits then, and SQLite may have rolled all of them back
                 Err(StoreError::Full) => return Err(StoreError::Full),
-                Err(_) => drop(sqlx::query("ROLLBACK TO change").execute(&mut *conn).await?),
+                Err(_) => {
+                    sqlx::query("ROLLBACK TO change").execute(&mut *conn).await?;
+                }
             }
             sqlx::query("RELEASE change").execute(&mut *conn).await?;
         }

@@ -146,7 +146,7 @@ fn questions(n: &Neighbours) -> Vec<(&'static str, &'static str, Value, &'static
         (
             "createRun",
             "/v1/runs",
-            changed(json!({"op": "add", "direction": {"direction": "hers"}})),
+            changed(json!({"op": "add", "layers": [1], "direction": {"direction": "hers"}})),
             "unknown_direction",
         ),
         ("createRun", "/v1/runs", changed(json!({"op": "add", "direction": {"cache": one}})), "unknown_cache"),

@@ -1,6 +1,6 @@
 //! A patching sweep as a request writes it, and what it means for a model.
 
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -12,7 +12,7 @@ use crate::{
         serving::{Token, TokenRef},
         tensor::Format,
     },
-    domain::{Axis, CaptureRequest, Code, Hook, HookName, Layers, Positions, Problem, Rows},
+    domain::{Axis, CaptureRequest, Code, Hook, HookName, Layers, Parts, Positions, Problem, Rows},
     engine::{Metric, Sweep, SweepCell},
     model::{Encoded, Model},
 };
@@ -283,6 +283,9 @@ impl ExperimentInput {
     }
 }
 
+/// What an axis of a sweep runs over; `None` where it is none.
+type SweptAxis<T> = Option<Vec<T>>;
+
 /// The cells of a sweep and their axes.
 struct Cells {
     hook: String,
@@ -303,7 +306,7 @@ impl SweepRequest {
         let n_heads = if has_heads { row_shape[0] } else { 1 };
         let d_head = width / n_heads.max(1);
         let head = |h: usize| h * d_head..(h + 1) * d_head;
-        let (parts, head_axis): (Vec<Vec<Range<usize>>>, Option<Vec<usize>>) = match &self.heads {
+        let (parts, head_axis): (Parts, SweptAxis<usize>) = match &self.heads {
             Some(_) if !has_heads => {
                 let detail = format!("`{}` has no heads", site.name());
                 return Err(Problem::at(Code::InvalidValue, "/heads", detail));
@@ -368,7 +371,7 @@ impl SweepRequest {
     }
 
     /// Positions of each cell, and the axis they make.
-    fn positions(&self, n_tokens: usize) -> Result<(Vec<Vec<u32>>, Option<Vec<u32>>), Problem> {
+    fn positions(&self, n_tokens: usize) -> Result<(Vec<Vec<u32>>, SweptAxis<u32>), Problem> {
         let all = || (0..u32::try_from(n_tokens).unwrap_or(u32::MAX)).collect::<Vec<u32>>();
         match &self.positions {
             None => Ok((vec![all()], None)),

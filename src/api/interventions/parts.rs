@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::InterventionDto;
-use crate::domain::{Axis, Code, Problem, Site};
+use crate::domain::{Axis, Code, Parts, Problem, Site};
 
 /// The part of a flattened row that is changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,12 +56,12 @@ impl RowPart {
     }
 
     /// All of it as one.
-    pub fn whole(&self) -> Vec<Vec<Range<usize>>> {
+    pub fn whole(&self) -> Parts {
         vec![self.ranges.clone()]
     }
 
     /// Each head of an attention map by itself.
-    pub fn each(&self) -> Vec<Vec<Range<usize>>> {
+    pub fn each(&self) -> Parts {
         self.ranges.iter().map(|range| vec![range.clone()]).collect()
     }
 
@@ -81,13 +81,13 @@ impl RowPart {
     ///
     /// # Errors
     /// [`Code::ShapeMismatch`] for any other length.
-    pub fn fit(&self, vector: &[f32]) -> Result<(Vec<Vec<Range<usize>>>, Vec<f32>), Problem> {
+    pub fn fit(&self, vector: &[f32]) -> Result<(Parts, Vec<f32>), Problem> {
         if vector.len() == self.width {
             return Ok((self.whole(), self.gather(vector)));
         }
         if self.d_head == Some(vector.len()) {
             let heads = self.ranges.iter().flat_map(|range| {
-                let head = |at| vec![at..at + vector.len()];
+                let head = |at| std::iter::once(at..at + vector.len()).collect();
                 range.clone().step_by(vector.len()).map(head).collect::<Vec<_>>()
             });
             return Ok((heads.collect(), vector.to_vec()));

@@ -19,7 +19,7 @@ use crate::{
         tensor::blocking,
     },
     domain::{
-        CaptureRequest, Code, Edit, Edits, Hook, HookName, ModelInfo, Op, Positions, PositionsRequest, Problem,
+        CaptureRequest, Code, Edit, Edits, Hook, HookName, ModelInfo, Op, Parts, Positions, PositionsRequest, Problem,
         Selection, Site, TenantId, TokensRequest, hook::UnknownHook,
     },
     engine::{Asked, Interventions},
@@ -202,13 +202,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn fill(
-        &self,
-        value: f32,
-        part: &RowPart,
-        hooks: &[Hook],
-        edit: impl Fn(Hook, Vec<Vec<Range<usize>>>, Op) -> Edit,
-    ) -> Vec<Edit> {
+    fn fill(&self, value: f32, part: &RowPart, hooks: &[Hook], edit: impl Fn(Hook, Parts, Op) -> Edit) -> Vec<Edit> {
         let parts = if hooks[0].site().is_attention_map() { part.each() } else { part.whole() };
         hooks.iter().map(|h| edit(*h, parts.clone(), Op::Fill { value })).collect()
     }
@@ -278,7 +272,7 @@ impl Reader<'_> {
         vector: Vec<f32>,
         strength: f32,
         made: &mut Made,
-    ) -> Result<(Vec<Vec<Range<usize>>>, Op), Problem> {
+    ) -> Result<(Parts, Op), Problem> {
         let (parts, mut vector) = part.fit(&vector)?;
         if self.dto.op == OpName::ProjectOut {
             let length = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
