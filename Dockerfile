@@ -3,6 +3,12 @@
 #   docker build -t residuum:cpu .                                 runs on the CPU
 #   docker build -t residuum:cuda --build-arg FEATURES=cuda .      runs on NVIDIA GPUs
 #
+# The server listens beyond loopback in its container, so it wants an API key in its data folder before it starts:
+#
+#   docker run --rm -v residuum:/data residuum:cpu keys create --name me --scope write
+#
+# or --allow-unauthenticated (RESIDUUM_ALLOW_UNAUTHENTICATED=true) where nobody but you reaches the port.
+#
 # FEATURES names both the cargo features and the base images: empty, or `cuda`.
 ARG FEATURES=""
 

@@ -8,8 +8,8 @@ use std::{env, error::Error, fs::File, io::Read, path::Path, sync::Arc};
 
 use residuum::{
     domain::{
-        BosDecision, CacheId, Capture, Dtype, Hook, NewItem, NewRun, PackId, PackLayout, Positions, Provenance, Rows,
-        Site, TenantId,
+        BosDecision, CacheId, Capture, Dtype, Hook, NewItem, NewRun, PackId, PackLayout, Positions, Priority,
+        Provenance, Rows, Site, TenantId,
     },
     store::{Completion, Inserted, PackHeader, PackedCache, Store},
 };
@@ -47,13 +47,16 @@ async fn add(store: &Store, first: usize, rows: usize, width: usize, values: &[f
     let capture = Capture { hooks: Arc::clone(&hooks), positions: Positions::Last, dtype: Dtype::Float32 };
     let items: Vec<NewItem> = (first..first + rows).map(|row| item(row, &capture)).collect();
     let run = NewRun {
+        priority: Priority::Normal,
         tenant: TenantId::DEFAULT,
         model: MODEL.to_owned(),
         reuse: false,
         tags: Vec::new(),
         metadata: Map::new(),
+        ttl_seconds: None,
         items: items.clone(),
         idempotency: None,
+        edits: None,
     };
     let Inserted::Created(run) = store.insert_run(run).await? else { return Err("the run is not new".into()) };
     let last = Rows::List(vec![0]);
@@ -108,5 +111,6 @@ fn item(row: usize, capture: &Capture) -> NewItem {
         unsettled: None,
         completion: None,
         origin: None,
+        interventions: Vec::new(),
     }
 }

@@ -115,19 +115,20 @@ class Client:
 class Server:
     """A `residuum serve` child process, in a session of its own so that Ctrl-C reaches the parent alone."""
 
-    def __init__(self, binary, data_dir, models, listen=None, log=None):
+    def __init__(self, binary, data_dir, models, listen=None, log=None, options=()):
         self.listen = listen or f"127.0.0.1:{free_port()}"
         self.url = "http://" + connect_address(self.listen)
         self.log = Path(log or os.devnull)
         self.command = [str(binary), "serve", "--listen", self.listen, "--data-dir", str(data_dir)]
         for model in models:
             self.command += ["--model", model]
+        self.command += options
         self.process = None
 
-    def start(self, timeout=120.0):
-        """Starts it and returns once `/readyz` answers 200."""
+    def start(self, timeout=120.0, settings=None):
+        """Starts it, with these environment variables beside the usual ones, and returns once `/readyz` answers 200."""
         # The caller's settings of a server must not leak into this one.
-        env = {k: v for k, v in os.environ.items() if not k.startswith("RESIDUUM_")}
+        env = {k: v for k, v in os.environ.items() if not k.startswith("RESIDUUM_")} | (settings or {})
         with open(self.log, "ab") as log:
             try:
                 self.process = subprocess.Popen(

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every test: the Rust ones, then a running server under numpy, scipy and safetensors, openapi.yaml, and a crash test.
+# Every test: the Rust ones, then a running server under numpy, scipy and safetensors, openapi.yaml, a crash test and a full disk.
 #
 # usage: scripts/test.sh
 # needs: cargo, python3 (3.11 or newer) with venv and pip. The Python packages go into .venv here.
@@ -45,3 +45,6 @@ with_server tests/python/check_openapi.py
 
 step "crash test"
 $python tests/crash.py --binary "$binary" --model "$model"
+
+step "full disk"
+$python tests/full_disk.py --binary "$binary" --model "$model"

@@ -6,10 +6,11 @@ use axum::Router;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
-    api::{self, ApiConfig, ApiState},
-    engine::{Engine, Limits, ModelSource},
+    api::{self, ApiConfig, ApiState, KeyRing},
+    connections::{self, ConnectionLimits},
+    engine::{Engine, Limits, ModelSource, SaeSource, Saes},
     model::{LoadError, LoadOptions},
-    store::{Store, StoreError},
+    store::{Maintainer, Maintenance, Store, StoreError, StoreOptions},
     telemetry,
 };
 
@@ -22,12 +23,20 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// What to serve.
     pub models: Vec<ModelSource>,
+    /// Sparse autoencoders beside them.
+    pub saes: Vec<SaeSource>,
     /// How to read checkpoints.
     pub load: LoadOptions,
     /// What the engine accepts.
     pub limits: Limits,
     /// The HTTP side.
     pub api: ApiConfig,
+    /// How connections are held to their pace.
+    pub connections: ConnectionLimits,
+    /// Listen beyond loopback also while the store has no API keys.
+    pub allow_unauthenticated: bool,
+    /// What is done to the store beside serving.
+    pub maintenance: Maintenance,
     /// Threads for forward passes, and as many again for analysis.
     pub threads: usize,
 }
@@ -49,6 +58,19 @@ pub enum AppError {
         /// Why.
         source: std::io::Error,
     },
+    /// The server would be open to everyone.
+    #[error(
+        "refusing to listen on {address}, beyond this machine, while the store has no API keys: whoever reaches it could read \
+         and delete everything. Make a key first (residuum keys create --data-dir {} --name NAME --scope write), or listen on \
+         127.0.0.1, or pass --allow-unauthenticated if something else guards this port",
+        data_dir.display()
+    )]
+    Open {
+        /// Where it was to listen.
+        address: SocketAddr,
+        /// Where the keys would be.
+        data_dir: PathBuf,
+    },
     /// The system refused a thread or a socket.
     #[error("the system refused: {0}")]
     System(#[from] std::io::Error),
@@ -63,29 +85,49 @@ const CONNECTION_GRACE: Duration = Duration::from_secs(10);
 /// The parts of a running server.
 pub struct App {
     engine: Engine,
+    keys: Arc<KeyRing>,
+    saes: Arc<Saes>,
     router: Router,
+    maintainer: Option<Maintainer>,
 }
 
 impl App {
-    /// Opens the store and starts the engine; nothing listens yet and no model is loaded.
+    /// Reads the settings of the autoencoders, opens the store and starts the engine; nothing listens yet and no weights
+    /// are loaded.
     ///
     /// # Errors
     /// [`AppError`].
     pub async fn start(config: &Config) -> Result<Self, AppError> {
-        let store = Store::open(&config.data_dir).await?;
+        let saes = Arc::new(Saes::open(config.saes.clone())?);
+        let options = StoreOptions { quota: config.limits.quota, ..StoreOptions::default() };
+        let store = Store::open_with(&config.data_dir, options).await?;
+        let maintainer = Maintainer::start(store.clone(), config.maintenance.clone());
         let names = config.models.iter().map(|m| m.id.clone()).collect();
         let engine = Engine::start(store, names, config.limits.clone())?;
         let analysis = rayon::ThreadPoolBuilder::new()
             .num_threads(config.threads)
             .thread_name(|i| format!("analysis-{i}"))
             .build()?;
-        let router = api::router(ApiState {
-            engine: engine.clone(),
-            config: Arc::new(config.api.clone()),
-            metrics: telemetry::metrics(),
-            analysis: Arc::new(analysis),
-        });
-        Ok(Self { engine, router })
+        let state =
+            ApiState::new(engine.clone(), Arc::clone(&saes), config.api.clone(), telemetry::metrics(), analysis);
+        let keys = Arc::clone(&state.keys);
+        Ok(Self { engine, keys, saes, router: api::router(state), maintainer })
+    }
+
+    /// Reads the models, and then the autoencoders beside them.
+    ///
+    /// # Errors
+    /// [`LoadError`] of the first that cannot be served.
+    pub fn load(
+        &self,
+        models: Vec<ModelSource>,
+        options: LoadOptions,
+    ) -> impl Future<Output = Result<(), LoadError>> + Send + 'static {
+        let (engine, saes) = (self.engine.clone(), Arc::clone(&self.saes));
+        async move {
+            engine.load(models, options).await?;
+            saes.load(engine.models()).await
+        }
     }
 
     /// The engine.
@@ -99,12 +141,33 @@ impl App {
         self.router.clone()
     }
 
+    /// Refuses to listen beyond this machine while requests need no key, unless that is allowed.
+    ///
+    /// # Errors
+    /// [`AppError::Open`], or the store's own.
+    async fn check_exposure(&self, address: SocketAddr, config: &Config) -> Result<(), AppError> {
+        if self.keys.is_closed().await? {
+            return Ok(());
+        }
+        if address.ip().is_loopback() {
+            tracing::info!("the store has no API keys: whoever reaches this port may do everything");
+        } else if config.allow_unauthenticated {
+            tracing::warn!(%address, "the store has no API keys: whoever reaches this port, from anywhere, may do everything");
+        } else {
+            return Err(AppError::Open { address, data_dir: config.data_dir.clone() });
+        }
+        Ok(())
+    }
+
     /// Finishes what is under way and closes the store.
     pub async fn stop(self) {
-        let Self { engine, router } = self;
+        let Self { engine, keys, saes: _, router, maintainer } = self;
         engine.drain().await;
+        if let Some(maintainer) = maintainer {
+            maintainer.stop().await;
+        }
         let store = engine.store().clone();
-        drop((engine, router));
+        drop((engine, keys, router));
         store.close().await;
     }
 }
@@ -120,23 +183,26 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()> + Send + 'stat
     let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
     let address = listener.local_addr()?;
     let app = App::start(&config).await?;
+    if let Err(open) = app.check_exposure(address, &config).await {
+        app.stop().await;
+        return Err(open);
+    }
     tracing::info!(%address, data_dir = %config.data_dir.display(), "listening");
     let engine = app.engine().clone();
     let draining = engine.draining();
-    let server: JoinHandle<std::io::Result<()>> = tokio::spawn({
-        let draining = draining.clone();
-        let router = app.router();
-        async move { axum::serve(listener, router).with_graceful_shutdown(draining.cancelled_owned()).await }
-    });
-    let mut load = tokio::spawn({
-        let engine = engine.clone();
-        async move { engine.load(config.models, config.load).await }
-    });
+    let server: JoinHandle<()> =
+        tokio::spawn(connections::serve(listener, app.router(), config.connections, draining.clone()));
+    let mut load = tokio::spawn(app.load(config.models, config.load));
     tokio::pin!(stop);
     let loaded = tokio::select! {
         loaded = &mut load => Some(loaded.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))),
         () = &mut stop => None,
     };
+    if loaded.is_none() {
+        // what it has of the engine goes with it, so that the folder is free when this returns
+        load.abort();
+        drop(load.await);
+    }
     if let Some(Ok(())) = loaded {
         tracing::info!(%address, "ready");
         stop.await;

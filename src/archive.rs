@@ -26,6 +26,9 @@ pub enum ArchiveError {
     /// There is no such cache.
     #[error("there is no cache {0}")]
     NotFound(CacheId),
+    /// There is no such tenant.
+    #[error("there is no tenant {0}")]
+    NoTenant(String),
     /// No thread or timer to work with.
     #[error("the runtime could not be started: {0}")]
     Runtime(#[from] std::io::Error),
@@ -44,17 +47,29 @@ pub enum ArchiveError {
 pub struct Archive {
     runtime: Runtime,
     store: Store,
+    tenant: TenantId,
 }
 
 impl Archive {
-    /// Opens the data folder of a server, running or not. Nothing in it is changed.
+    /// Opens the data folder of a server, running or not, to read what the tenant `default` has: what is made without API
+    /// keys. Nothing in it is changed.
     ///
     /// # Errors
     /// [`ArchiveError::Store`] when there is no index, or it is of a newer version.
     pub fn open(data_dir: impl AsRef<Path>) -> Result<Self, ArchiveError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let store = runtime.block_on(Store::open_read_only(data_dir.as_ref()))?;
-        Ok(Self { runtime, store })
+        Ok(Self { runtime, store, tenant: TenantId::DEFAULT })
+    }
+
+    /// The same folder, to read what another tenant has.
+    ///
+    /// # Errors
+    /// [`ArchiveError::NoTenant`], [`ArchiveError::Store`].
+    pub fn of_tenant(self, name: &str) -> Result<Self, ArchiveError> {
+        let tenant = self.runtime.block_on(self.store.tenant(name))?;
+        let tenant = tenant.ok_or_else(|| ArchiveError::NoTenant(name.to_owned()))?;
+        Ok(Self { tenant, ..self })
     }
 
     /// The newest caches, at most `limit`.
@@ -62,7 +77,7 @@ impl Archive {
     /// # Errors
     /// [`ArchiveError::Store`].
     pub fn caches(&self, limit: u32) -> Result<Vec<Cache>, ArchiveError> {
-        Ok(self.runtime.block_on(self.store.caches(TenantId::DEFAULT, &CacheFilter::default(), None, limit))?)
+        Ok(self.runtime.block_on(self.store.caches(self.tenant, &CacheFilter::default(), None, limit))?)
     }
 
     /// The description of a cache.
@@ -70,7 +85,7 @@ impl Archive {
     /// # Errors
     /// [`ArchiveError::NotFound`], [`ArchiveError::Store`].
     pub fn cache(&self, id: CacheId) -> Result<Cache, ArchiveError> {
-        self.runtime.block_on(self.store.cache(TenantId::DEFAULT, id))?.ok_or(ArchiveError::NotFound(id))
+        self.runtime.block_on(self.store.cache(self.tenant, id))?.ok_or(ArchiveError::NotFound(id))
     }
 
     /// One captured hook as a tensor in its stored shape and type.
@@ -107,7 +122,7 @@ impl Archive {
     }
 
     fn stored(&self, id: CacheId) -> Result<StoredCache, ArchiveError> {
-        let found = self.runtime.block_on(self.store.stored(TenantId::DEFAULT, &[id]))?;
+        let found = self.runtime.block_on(self.store.stored(self.tenant, &[id]))?;
         found.into_iter().flatten().next().ok_or(ArchiveError::NotFound(id))
     }
 
@@ -129,7 +144,8 @@ impl Archive {
         positions: Option<&crate::domain::Positions>,
     ) -> Result<Tensor, ArchiveError> {
         let selection = Selection::of(&stored.cache, stored.cache.hook_index(hook)?, positions)?;
-        let bytes = stored.read_many_blocking(&self.store, &selection.reads())?.concat();
+        // not the blocking one: a server may move the rows meanwhile
+        let bytes = self.runtime.block_on(stored.read_many(&self.store, &selection.reads()))?.concat();
         let dtype = match stored.cache.capture.dtype {
             Dtype::Float32 => DType::F32,
             Dtype::Float16 => DType::F16,

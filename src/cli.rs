@@ -1,6 +1,8 @@
 //! The command line. Every flag can also be given as `RESIDUUM_…`.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+mod keys;
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use axum::http::HeaderValue;
 use clap::{Args, Parser, Subcommand};
@@ -8,9 +10,10 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     api::{ApiConfig, openapi},
     app::{self, Config},
-    engine::{Limits, ModelSource},
+    connections::ConnectionLimits,
+    engine::{Limits, ModelSource, SaeSource},
     model::LoadOptions,
-    store::Store,
+    store::{Compaction, Maintenance, Quota, Store, StoreError},
     telemetry::{self, LogFormat},
 };
 
@@ -33,9 +36,14 @@ enum Command {
         check: Option<PathBuf>,
     },
     /// Check every stored tensor against its hash and the index; exits with 1 on damage.
-    Verify(DataDir),
-    /// Delete what nothing refers to.
+    Verify(Verify),
+    /// Delete what nothing refers to, rewrite blobs that are mostly dead, and merge small ones. A server does so by itself.
     Gc(DataDir),
+    /// Make, list and revoke API keys, also while a server has the data folder.
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    /// Copy the data folder, also while a server has it, and verify the copy.
+    Backup(Backup),
     /// Ask a running server whether it is ready; exits with 1 if not.
     Healthcheck {
         /// Address of the server.
@@ -52,6 +60,29 @@ struct DataDir {
 }
 
 #[derive(Debug, Args)]
+struct Verify {
+    #[command(flatten)]
+    data: DataDir,
+    /// Drop what is damaged, keep the rest, and move damaged files to the folder `damaged`. No server may be running.
+    #[arg(long)]
+    repair: bool,
+    /// Make a new index from the blobs alone, in place of one that is lost or broken. No server may be running.
+    #[arg(long, conflicts_with = "repair")]
+    rebuild_index: bool,
+}
+
+#[derive(Debug, Args)]
+struct Backup {
+    #[command(flatten)]
+    data: DataDir,
+    /// Copy the bytes of blobs even where a second name for the same file would do.
+    #[arg(long)]
+    copy: bool,
+    /// Folder for the copy; it must be empty, or not exist.
+    target: PathBuf,
+}
+
+#[derive(Debug, Args)]
 struct Serve {
     /// Address to listen on.
     #[arg(long, env = "RESIDUUM_LISTEN", default_value = "127.0.0.1:8080")]
@@ -61,6 +92,10 @@ struct Serve {
     /// A model to serve, as ID=PATH; may be repeated. PATH is a Hugging Face folder, a .gguf file or a hub name org/name.
     #[arg(long = "model", env = "RESIDUUM_MODEL", value_name = "ID=PATH", value_parser = model_source, value_delimiter = ',', required = true)]
     models: Vec<ModelSource>,
+    /// A sparse autoencoder beside a model, as ID=MODEL:PATH; may be repeated. PATH is a folder in SAELens's form: cfg.json and
+    /// sae_weights.safetensors.
+    #[arg(long = "sae", env = "RESIDUUM_SAE", value_name = "ID=MODEL:PATH", value_parser = sae_source, value_delimiter = ',')]
+    saes: Vec<SaeSource>,
     /// Use only what is in the local hub cache.
     #[arg(long, env = "RESIDUUM_OFFLINE")]
     offline: bool,
@@ -70,6 +105,9 @@ struct Serve {
     /// Inputs one run may have.
     #[arg(long, env = "RESIDUUM_MAX_RUN_ITEMS", default_value_t = Limits::default().max_run_items)]
     max_run_items: usize,
+    /// Tokens one run may have, those to be generated among them.
+    #[arg(long, env = "RESIDUUM_MAX_RUN_TOKENS", default_value_t = Limits::default().max_run_tokens)]
+    max_run_tokens: usize,
     /// Bytes one run may store.
     #[arg(long, env = "RESIDUUM_MAX_RUN_BYTES", default_value_t = Limits::default().max_run_bytes)]
     max_run_bytes: u64,
@@ -79,6 +117,18 @@ struct Serve {
     /// Bytes that waiting captures may take, over all runs.
     #[arg(long, env = "RESIDUUM_MAX_QUEUED_BYTES", default_value_t = Limits::default().max_queued_bytes)]
     max_queued_bytes: u64,
+    /// Bytes that blobs and index may take on the disk; by default what it holds.
+    #[arg(long, env = "RESIDUUM_MAX_STORE_BYTES")]
+    max_store_bytes: Option<u64>,
+    /// Beyond --max-store-bytes, delete the oldest caches that are not pinned instead of refusing new runs.
+    #[arg(long, env = "RESIDUUM_EVICT_OLDEST", requires = "max_store_bytes")]
+    evict_oldest: bool,
+    /// Inputs of one client that may wait.
+    #[arg(long, env = "RESIDUUM_MAX_CLIENT_ITEMS", default_value_t = Limits::default().max_client_items)]
+    max_client_items: usize,
+    /// Bytes that the waiting captures of one client may take.
+    #[arg(long, env = "RESIDUUM_MAX_CLIENT_BYTES", default_value_t = Limits::default().max_client_bytes)]
+    max_client_bytes: u64,
     /// Bytes of a request body.
     #[arg(long, env = "RESIDUUM_MAX_BODY_BYTES", default_value_t = ApiConfig::default().max_body_bytes)]
     max_body_bytes: usize,
@@ -88,6 +138,21 @@ struct Serve {
     /// Elements of a tensor answered as JSON.
     #[arg(long, env = "RESIDUUM_MAX_JSON_ELEMENTS", default_value_t = ApiConfig::default().max_json_elements)]
     max_json_elements: usize,
+    /// Seconds until an answer must begin, counted from the last byte of its request; `?wait=` comes on top.
+    #[arg(long, env = "RESIDUUM_REQUEST_TIMEOUT", value_name = "SECONDS", default_value_t = ApiConfig::default().request_timeout.as_secs(), value_parser = clap::value_parser!(u64).range(1..))]
+    request_timeout: u64,
+    /// Connections at one time; further ones wait. Each takes a file descriptor.
+    #[arg(long, env = "RESIDUUM_MAX_CONNECTIONS", default_value_t = ConnectionLimits::default().max_connections)]
+    max_connections: usize,
+    /// Listen beyond loopback also while the store has no API keys: whoever reaches the port may do everything.
+    #[arg(long, env = "RESIDUUM_ALLOW_UNAUTHENTICATED")]
+    allow_unauthenticated: bool,
+    /// Bytes a second that merging small blobs may copy; 0 leaves them as they are, and deleted activations on the disk.
+    #[arg(long, env = "RESIDUUM_MERGE_RATE", default_value_t = 32 << 20)]
+    merge_rate: u64,
+    /// Seconds between two looks for small blobs; every sixtieth also collects what nothing refers to.
+    #[arg(long, env = "RESIDUUM_UPKEEP_INTERVAL", default_value_t = 10.0, value_parser = seconds)]
+    upkeep_interval: f64,
     /// An origin whose pages may call this server; may be repeated, `*` for any.
     #[arg(long = "cors-origin", env = "RESIDUUM_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     cors_origins: Vec<HeaderValue>,
@@ -101,11 +166,27 @@ struct Serve {
 
 fn model_source(text: &str) -> Result<ModelSource, String> {
     let (id, path) = text.split_once('=').ok_or("write it as ID=PATH, for example smollm2-135m=models/SmolLM2.gguf")?;
-    let valid = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    if id.is_empty() || id.len() > 100 || !id.chars().all(valid) || path.is_empty() {
+    if !is_id(id) || path.is_empty() {
         return Err("an id has letters, digits, dots, dashes and underscores, and a path follows it".to_owned());
     }
     Ok(ModelSource { id: id.to_owned(), path: path.into() })
+}
+
+fn sae_source(text: &str) -> Result<SaeSource, String> {
+    let parts = text.split_once('=').and_then(|(id, rest)| Some((id, rest.split_once(':')?)));
+    let (id, (model, path)) =
+        parts.ok_or("write it as ID=MODEL:PATH, for example res-12=smollm2-135m:saes/layer_12")?;
+    if !is_id(id) || !is_id(model) || path.is_empty() {
+        return Err(
+            "an id has letters, digits, dots, dashes and underscores, and a model and a path follow it".to_owned()
+        );
+    }
+    Ok(SaeSource { id: id.to_owned(), model: model.to_owned(), path: path.into() })
+}
+
+fn is_id(text: &str) -> bool {
+    let valid = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    !text.is_empty() && text.len() <= 100 && text.chars().all(valid)
 }
 
 impl Cli {
@@ -119,8 +200,10 @@ impl Cli {
                 Ok(())
             }
             Command::Openapi { check: Some(file) } => check_openapi(&file),
-            Command::Verify(DataDir { data_dir }) => verify(&data_dir),
+            Command::Verify(verify) => verify.run(),
             Command::Gc(DataDir { data_dir }) => gc(&data_dir),
+            Command::Keys(keys) => keys.run(),
+            Command::Backup(backup) => backup.run(),
             Command::Healthcheck { listen } => healthcheck(listen),
         };
         match result {
@@ -141,6 +224,7 @@ impl Serve {
         {
             return Err(format!("--model {} is given twice", twice.1.id));
         }
+        check_saes(&self.saes, &self.models)?;
         let threads = self.threads.map_or_else(cores, usize::from);
         // First of all: left alone, rayon asks the machine and not what this process may use.
         let pool =
@@ -150,23 +234,49 @@ impl Serve {
             listen: self.listen,
             data_dir: self.data.data_dir,
             models: self.models,
+            saes: self.saes,
             load: LoadOptions { offline: self.offline, ..LoadOptions::default() },
             limits: Limits {
                 max_run_items: self.max_run_items,
+                max_run_tokens: self.max_run_tokens,
                 max_run_bytes: self.max_run_bytes,
                 max_queued_items: self.max_queued_items,
                 max_queued_bytes: self.max_queued_bytes,
+                quota: self.max_store_bytes.map(|max_bytes| Quota { max_bytes, evict_oldest: self.evict_oldest }),
+                max_client_items: self.max_client_items,
+                max_client_bytes: self.max_client_bytes,
             },
             api: ApiConfig {
                 max_body_bytes: self.max_body_bytes,
                 max_import_bytes: self.max_import_bytes,
                 max_json_elements: self.max_json_elements,
                 cors_origins: self.cors_origins,
+                request_timeout: Duration::from_secs(self.request_timeout),
+                ..ApiConfig::default()
+            },
+            connections: ConnectionLimits { max_connections: self.max_connections, ..ConnectionLimits::default() },
+            allow_unauthenticated: self.allow_unauthenticated,
+            maintenance: Maintenance {
+                interval: Duration::from_secs_f64(self.upkeep_interval),
+                compaction: (self.merge_rate > 0)
+                    .then(|| Compaction { bytes_per_second: Some(self.merge_rate), ..Compaction::default() }),
             },
             threads,
         };
         runtime(threads)?.block_on(app::serve(config, stop_signal())).map_err(|e| e.to_string())
     }
+}
+
+fn check_saes(saes: &[SaeSource], models: &[ModelSource]) -> Result<(), String> {
+    for (i, sae) in saes.iter().enumerate() {
+        if saes[..i].iter().any(|other| other.id == sae.id) {
+            return Err(format!("--sae {} is given twice", sae.id));
+        }
+        if !models.iter().any(|model| model.id == sae.model) {
+            return Err(format!("--sae {} names the model {}, and no --model is called that", sae.id, sae.model));
+        }
+    }
+    Ok(())
 }
 
 fn cores() -> usize {
@@ -203,14 +313,44 @@ fn check_openapi(file: &std::path::Path) -> Result<(), String> {
     Err(format!("{0} is not what the code says; write it anew with: residuum openapi > {0}", file.display()))
 }
 
-fn verify(data_dir: &std::path::Path) -> Result<(), String> {
-    let report = runtime(1)?.block_on(async {
-        let store = Store::open_read_only(data_dir).await?;
-        store.verify().await
-    });
-    let report = report.map_err(|e| e.to_string())?;
-    println!("{report}");
-    if report.is_clean() { Ok(()) } else { Err("the data folder is damaged".to_owned()) }
+impl Verify {
+    fn run(self) -> Result<(), String> {
+        let dir = self.data.data_dir;
+        let report = runtime(1)?.block_on(async {
+            if self.rebuild_index {
+                println!("{}", Store::rebuild_index(&dir).await?);
+            }
+            if !self.repair {
+                return Store::open_read_only(&dir).await?.verify().await;
+            }
+            let store = Store::open(&dir).await?;
+            println!("{}", store.repair().await?);
+            let report = store.verify().await;
+            store.close().await;
+            report
+        });
+        let report = report.map_err(|e| e.to_string())?;
+        println!("{report}");
+        if report.is_clean() { Ok(()) } else { Err("the data folder is damaged".to_owned()) }
+    }
+}
+
+impl Backup {
+    fn run(self) -> Result<(), String> {
+        let report = runtime(1)?.block_on(async {
+            let store = Store::open_read_only(&self.data.data_dir).await?;
+            store.backup(&self.target, !self.copy).await
+        });
+        let report = report.map_err(|e| e.to_string())?;
+        println!("{report}");
+        if report.verified.is_clean() { Ok(()) } else { Err("the copy is damaged".to_owned()) }
+    }
+}
+
+/// A time to wait.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
+    if (0.05..=86400.0).contains(&seconds) { Ok(seconds) } else { Err("between 0.05 and 86400".to_owned()) }
 }
 
 fn gc(data_dir: &std::path::Path) -> Result<(), String> {
@@ -220,8 +360,14 @@ fn gc(data_dir: &std::path::Path) -> Result<(), String> {
         store.close().await;
         report
     });
-    println!("{}", report.map_err(|e| e.to_string())?);
-    Ok(())
+    match report {
+        Ok(report) => {
+            println!("{report}");
+            Ok(())
+        }
+        Err(e @ StoreError::Locked) => Err(format!("{e}. A running server collects by itself")),
+        Err(e) => Err(e.to_string()),
+    }
 }
 
 /// One plain request: the binary is the only program in its container.
@@ -229,7 +375,6 @@ fn healthcheck(listen: SocketAddr) -> Result<(), String> {
     use std::{
         io::{Read, Write},
         net::{IpAddr, Ipv4Addr, TcpStream},
-        time::Duration,
     };
     let ip = if listen.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { listen.ip() };
     let address = SocketAddr::new(ip, listen.port());
@@ -260,11 +405,33 @@ mod tests {
     }
 
     #[test]
+    fn times_to_wait_are_finite() {
+        assert_eq!(seconds("0.5"), Ok(0.5));
+        for bad in ["0", "-1", "NaN", "inf", "x", "1e9"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn models_are_named_id_and_path() {
         let source = model_source("smollm2-135m=models/a=b.gguf").unwrap();
         assert_eq!((source.id.as_str(), source.path.to_str()), ("smollm2-135m", Some("models/a=b.gguf")));
         for bad in ["x", "=p", "a b=p", "x=", "a/b=p"] {
             assert!(model_source(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn autoencoders_name_their_model() {
+        let source = sae_source("res-12=smollm2-135m:saes/a:b=c").unwrap();
+        let found = (source.id.as_str(), source.model.as_str(), source.path.to_str());
+        assert_eq!(found, ("res-12", "smollm2-135m", Some("saes/a:b=c")));
+        for bad in ["x", "x=p", "x=:p", "x=m:", "=m:p", "x y=m:p"] {
+            assert!(sae_source(bad).is_err(), "{bad}");
+        }
+        let models = [ModelSource { id: "smollm2-135m".to_owned(), path: "p".into() }];
+        assert!(check_saes(std::slice::from_ref(&source), &models).is_ok());
+        assert!(check_saes(std::slice::from_ref(&source), &[]).unwrap_err().contains("smollm2-135m"));
+        assert!(check_saes(&[source.clone(), source], &models).unwrap_err().contains("twice"));
     }
 }

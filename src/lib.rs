@@ -9,11 +9,12 @@
 //! | module | owns | must not know |
 //! |---|---|---|
 //! | [`domain`] | ids, hook names, capture specifications, runs, caches, errors | axum, sqlx, candle |
-//! | [`model`] | checkpoint → instrumented transformer, tokenizers | sqlx, axum |
+//! | [`model`] | checkpoint → instrumented transformer, tokenizers, sparse autoencoders | sqlx, axum |
 //! | [`store`] | SQLite index, blob files, verify, gc | axum, candle |
 //! | [`analysis`] | metrics over vectors, pure functions | axum, sqlx |
 //! | [`engine`] | queue → planner → worker thread → store | axum |
 //! | [`api`] | routes, bodies, extractors, the error table | SQL, tensor types |
+//! | [`connections`] | accepting connections, bounded in number and patience | what they carry |
 //! | [`app`], [`cli`] | put it all together | |
 //!
 //! As a library: [`Archive`] reads a data folder without a server and hands out [`ActivationCache`],
@@ -25,6 +26,7 @@ pub mod api;
 pub mod app;
 pub mod archive;
 pub mod cli;
+pub mod connections;
 pub mod domain;
 pub mod engine;
 pub mod model;

@@ -3,8 +3,11 @@
 use std::{io::IsTerminal, sync::OnceLock};
 
 use clap::ValueEnum;
+use metrics::Label;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+
+use crate::domain::{Code, Priority};
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -34,10 +37,129 @@ pub fn start_logging(format: LogFormat, filter: &str) -> Result<(), tracing_subs
     Ok(())
 }
 
-/// Seconds at which latency histograms change buckets.
-const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
+/// Seconds at which the histograms of durations change buckets: from an answer out of the index to a run that is waited for.
+const SECONDS: [f64; 17] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 /// Items at which the batch histogram changes buckets.
 const ITEMS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+/// Tokens at which the batch histogram changes buckets.
+const TOKENS: [f64; 10] = [8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0];
+
+/// What kind of metric one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// Every metric of this server, with its kind, the label whose values are known from the start, and what it says.
+/// `docs/METRICS.md` has the same list.
+const METRICS: &[(Kind, &str, Labels, &str)] = {
+    use Kind::{Counter, Gauge, Histogram};
+    use Labels::{Bounds, Codes, Later, None, Priorities, Version};
+    &[
+        (Gauge, "residuum_build_info", Version, "1, with the version of the server."),
+        (
+            Gauge,
+            "residuum_ready",
+            None,
+            "1 while new runs are taken: every model is loaded and the server is not stopping.",
+        ),
+        (Counter, "residuum_http_requests_total", Later, "Requests answered, by route, method and status."),
+        (
+            Histogram,
+            "residuum_http_seconds",
+            Later,
+            "Seconds until a request was answered, its body aside, by route and method.",
+        ),
+        (Gauge, "residuum_http_in_flight", None, "Requests being answered."),
+        (Counter, "residuum_errors_total", Codes, "Problems answered, by code."),
+        (Counter, "residuum_runs_total", None, "Runs accepted."),
+        (Gauge, "residuum_queue_items", Priorities, "Inputs waiting, by priority."),
+        (Gauge, "residuum_queue_oldest_seconds", Priorities, "Age of the oldest run with inputs waiting, by priority."),
+        (Gauge, "residuum_queue_bytes", None, "Bytes that the waiting captures will take in the store, at most."),
+        (Gauge, "residuum_queue_followers", None, "Inputs waiting for what is being computed for another input."),
+        (
+            Counter,
+            "residuum_queue_refused_total",
+            Bounds,
+            "Runs refused because the queue was full, by the bound that was reached.",
+        ),
+        (Gauge, "residuum_in_flight_items", None, "Inputs that are computed, continued or made durable now."),
+        (Histogram, "residuum_batch_items", None, "Inputs of a batch."),
+        (Histogram, "residuum_batch_tokens", None, "Tokens of a batch."),
+        (Histogram, "residuum_batch_seconds", None, "Seconds a batch took on the worker, writing included."),
+        (Counter, "residuum_batches_split_total", None, "Batches that failed and were tried again in smaller company."),
+        (Counter, "residuum_worker_panics_total", None, "Panics on the worker thread, which goes on after them."),
+        (Counter, "residuum_tokens_total", None, "Tokens that went through the model to be captured."),
+        (Gauge, "residuum_tokens_per_second", None, "Tokens a second of recent batches."),
+        (Counter, "residuum_tokens_generated_total", None, "Tokens generated."),
+        (Gauge, "residuum_generating_sequences", None, "Inputs being continued now."),
+        (Counter, "residuum_items_captured_total", None, "Inputs captured by a forward pass."),
+        (Counter, "residuum_items_reused_total", None, "Inputs answered from the store without a forward pass."),
+        (Counter, "residuum_items_copied_total", None, "Reused inputs whose rows were copied out of a larger capture."),
+        (Counter, "residuum_items_failed_total", None, "Inputs that failed."),
+        (Counter, "residuum_caches_expired_total", None, "Caches removed because their time had come."),
+        (Counter, "residuum_caches_evicted_total", None, "Caches removed to keep the store within its bound."),
+        (Counter, "residuum_experiments_total", None, "Experiments started."),
+        (Gauge, "residuum_experiments_running", None, "Experiments running now."),
+        (
+            Histogram,
+            "residuum_commit_seconds",
+            None,
+            "Seconds until a batch of ended inputs was durable in the index, waiting for its turn included.",
+        ),
+        (Gauge, "residuum_store_runs", None, "Runs in the index, ended ones among them."),
+        (Gauge, "residuum_store_pending_items", None, "Inputs in the index that have not ended."),
+        (Gauge, "residuum_store_caches", None, "Caches in the index."),
+        (
+            Gauge,
+            "residuum_store_extents",
+            None,
+            "Distinct activations in the index; fewer than caches where some were reused.",
+        ),
+        (Gauge, "residuum_store_packs", None, "Blob files."),
+        (Gauge, "residuum_store_blob_bytes", None, "Bytes of the blob files."),
+        (Gauge, "residuum_store_disk_bytes", None, "Bytes that blobs, those being written among them, and index take."),
+        (Gauge, "residuum_store_max_bytes", None, "What --max-store-bytes allows; +Inf without it."),
+        (Gauge, "process_resident_memory_bytes", None, "Memory of the process that is in RAM. Linux only."),
+        (Gauge, "process_open_fds", None, "Open file descriptors. Linux only."),
+    ]
+};
+
+/// Which series of a metric are there from the start, at zero: a series that begins with its first event has no increase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Labels {
+    /// Without labels.
+    None,
+    /// Whatever comes.
+    Later,
+    /// One a priority.
+    Priorities,
+    /// One a code of a problem.
+    Codes,
+    /// One a bound of the queue.
+    Bounds,
+    /// One, with the version.
+    Version,
+}
+
+impl Labels {
+    fn known(self) -> Vec<Vec<Label>> {
+        let each = |name: &'static str, values: &mut dyn Iterator<Item = &'static str>| {
+            values.map(|value| vec![Label::from_static_parts(name, value)]).collect()
+        };
+        match self {
+            Self::None => vec![Vec::new()],
+            Self::Later => Vec::new(),
+            Self::Priorities => each("priority", &mut Priority::ALL.into_iter().map(Priority::name)),
+            Self::Codes => each("code", &mut Code::ALL.iter().map(|code| code.name())),
+            Self::Bounds => each("bound", &mut ["client", "total"].into_iter()),
+            Self::Version => each("version", &mut [env!("CARGO_PKG_VERSION")].into_iter()),
+        }
+    }
+}
 
 /// The metrics of this process: installed once, the same handle for every caller.
 ///
@@ -48,8 +170,42 @@ pub fn metrics() -> PrometheusHandle {
     let install = || {
         let builder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
-            .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix("_items".to_owned()), &ITEMS));
-        builder.expect("the buckets are not empty").install_recorder().expect("no other recorder is installed")
+            .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix("_items".to_owned()), &ITEMS))
+            .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix("_tokens".to_owned()), &TOKENS));
+        let handle =
+            builder.expect("the buckets are not empty").install_recorder().expect("no other recorder is installed");
+        METRICS.iter().for_each(register);
+        metrics::gauge!("residuum_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        handle
     };
     HANDLE.get_or_init(install).clone()
+}
+
+fn register((kind, name, labels, help): &(Kind, &'static str, Labels, &'static str)) {
+    let name = *name;
+    match kind {
+        Kind::Counter => metrics::describe_counter!(name, *help),
+        Kind::Gauge => metrics::describe_gauge!(name, *help),
+        Kind::Histogram => metrics::describe_histogram!(name, *help),
+    }
+    for labels in labels.known() {
+        match kind {
+            Kind::Counter => metrics::counter!(name, labels).increment(0),
+            Kind::Gauge => metrics::gauge!(name, labels).increment(0.0),
+            Kind::Histogram => drop(metrics::histogram!(name, labels)),
+        }
+    }
+}
+
+/// Sets the gauges of the process, on systems that have `/proc`.
+#[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
+pub fn observe_process() {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let resident = |line: &str| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok();
+    if let Some(kibibytes) = status.lines().find_map(resident) {
+        metrics::gauge!("process_resident_memory_bytes").set((kibibytes * 1024) as f64);
+    }
+    if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
+        metrics::gauge!("process_open_fds").set(files.count() as f64);
+    }
 }

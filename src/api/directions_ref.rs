@@ -8,13 +8,16 @@ use super::{
     dto::capture::PositionsSchema,
     extract::Object,
     select::{Chosen, read_id},
+    state::ApiState,
 };
 use crate::{
     domain::{Code, Hook, Layers, Positions, Problem, TenantId},
+    engine::Saes,
+    model::sae::Side,
     store::Store,
 };
 
-/// A direction: the numbers themselves, one that is stored, or a vector of a stored cache.
+/// A direction: the numbers themselves, one that is stored, a vector of a stored cache, or a feature of a sparse autoencoder.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum DirectionRef {
@@ -24,6 +27,8 @@ pub enum DirectionRef {
     Stored(StoredDirection),
     /// A vector of a cache.
     Cache(CacheDirection),
+    /// A feature of a sparse autoencoder.
+    Sae(SaeDirection),
 }
 
 impl<'de> Deserialize<'de> for DirectionRef {
@@ -31,17 +36,20 @@ impl<'de> Deserialize<'de> for DirectionRef {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(d)?;
         let has = |field: &str| value.get(field).is_some();
-        match (has("vector"), has("direction"), has("cache")) {
-            (true, false, false) => {
+        match (has("vector"), has("direction"), has("cache"), has("sae")) {
+            (true, false, false, false) => {
                 serde_json::from_value(value).map(|Object(v)| Self::Vector(v)).map_err(de::Error::custom)
             }
-            (false, true, false) => {
+            (false, true, false, false) => {
                 serde_json::from_value(value).map(|Object(s)| Self::Stored(s)).map_err(de::Error::custom)
             }
-            (false, false, true) => {
+            (false, false, true, false) => {
                 serde_json::from_value(value).map(|Object(c)| Self::Cache(c)).map_err(de::Error::custom)
             }
-            _ => Err(de::Error::custom("a direction has one of vector, direction and cache")),
+            (false, false, false, true) => {
+                serde_json::from_value(value).map(|Object(s)| Self::Sae(s)).map_err(de::Error::custom)
+            }
+            _ => Err(de::Error::custom("a direction has one of vector, direction, cache and sae")),
         }
     }
 }
@@ -118,6 +126,65 @@ pub struct CacheDirection {
     pub position: Option<Positions>,
 }
 
+/// A feature of a sparse autoencoder, the same vector at every layer: in the coordinates of its hook, zero outside its head
+/// where it encodes one.
+#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SaeDirection {
+    /// Its name in the answer; by default autoencoder and feature.
+    pub name: Option<String>,
+    /// The autoencoder.
+    pub sae: String,
+    /// The feature.
+    pub feature: usize,
+    /// Which of its vectors.
+    #[serde(default)]
+    pub side: FeatureSide,
+}
+
+/// Which vector of a feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FeatureSide {
+    /// Its row of `W_dec`: what one unit of the feature adds to the reconstruction, before a normalisation is undone.
+    #[default]
+    Decoder,
+    /// Its column of `W_enc`: what the feature is read off with.
+    Encoder,
+}
+
+impl SaeDirection {
+    /// The vector. Problems point into `pointer`.
+    ///
+    /// # Errors
+    /// [`Code::UnknownSae`] when there is no such autoencoder or feature; [`Code::Unavailable`] while it loads.
+    pub fn vector(&self, saes: &Saes, pointer: &str) -> Result<Vec<f32>, Problem> {
+        let at = |p: Problem| match p.code {
+            Code::UnknownSae => Problem::at(p.code, format!("{pointer}/sae"), p.detail),
+            _ => p,
+        };
+        let sae = saes.get(&self.sae, Code::UnknownSae).map_err(at)?;
+        check_feature(self.feature, sae.d_sae(), &format!("{pointer}/feature"))?;
+        let side = match self.side {
+            FeatureSide::Decoder => Side::Decoder,
+            FeatureSide::Encoder => Side::Encoder,
+        };
+        Ok(sae.direction(self.feature, side))
+    }
+}
+
+/// Whether an autoencoder of `d_sae` features has this one, which the body names at `pointer`.
+///
+/// # Errors
+/// [`Code::UnknownSae`].
+pub fn check_feature(feature: usize, d_sae: usize, pointer: &str) -> Result<(), Problem> {
+    if feature < d_sae {
+        return Ok(());
+    }
+    let detail = format!("there is no feature {feature}; the autoencoder has {d_sae}, counted from 0");
+    Err(Problem::at(Code::UnknownSae, pointer, detail))
+}
+
 /// A direction ready to be used.
 #[derive(Debug, Clone)]
 pub struct Direction {
@@ -132,23 +199,28 @@ impl DirectionRef {
     /// `index` names what has no name.
     ///
     /// # Errors
-    /// [`Code::ShapeMismatch`] for another width; [`Code::UnknownCache`], [`Code::UnknownHook`],
+    /// [`Code::ShapeMismatch`] for another width; [`Code::UnknownCache`], [`Code::UnknownSae`], [`Code::UnknownHook`],
     /// [`Code::LayerOutOfRange`], [`Code::HookNotStored`], [`Code::PositionOutOfRange`], [`Code::InvalidValue`] for several
     /// positions.
     pub async fn resolve(
         &self,
-        store: &Store,
+        state: &ApiState,
         tenant: TenantId,
         hooks: &[Hook],
         width: usize,
         (index, pointer): (usize, &str),
     ) -> Result<Direction, Problem> {
+        let store = state.engine.store();
         let (name, vectors) = match self {
             Self::Vector(v) => (v.name.clone(), vec![v.vector.clone(); hooks.len()]),
             Self::Stored(s) => {
                 (s.name.clone().or_else(|| Some(s.direction.clone())), s.vectors(store, tenant, hooks, pointer).await?)
             }
             Self::Cache(c) => (c.name.clone(), c.vectors(store, tenant, hooks, pointer).await?),
+            Self::Sae(s) => {
+                let name = s.name.clone().unwrap_or_else(|| format!("{}/{}", s.sae, s.feature));
+                (Some(name), vec![s.vector(&state.saes, pointer)?; hooks.len()])
+            }
         };
         if let Some(other) = vectors.iter().find(|v| v.len() != width) {
             let detail = format!("the direction has {} numbers and the activations have {width}", other.len());

@@ -11,18 +11,21 @@ use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
 };
+use serde_json::{Map, Value};
 
-use super::error::ApiError;
+use super::{access::Caller, error::ApiError, limits::TooSlow};
 use crate::domain::{CacheId, Code, Problem, RunId, TenantId};
 
-/// Whose request it is. There is one tenant until API keys exist.
+/// Whose request it is, as [`super::access::check`] found.
 pub struct Tenant(pub TenantId);
 
 impl<S: Send + Sync> FromRequestParts<S> for Tenant {
     type Rejection = ApiError;
 
-    async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        Ok(Self(TenantId::DEFAULT))
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        // a route that was let through without a caller has no tenant to guess
+        let unchecked = || Problem::new(Code::Internal, "the server does not know whose request this is");
+        parts.extensions.get::<Caller>().map(|caller| Self(caller.tenant)).ok_or_else(|| unchecked().into())
     }
 }
 
@@ -42,6 +45,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
             if rejection.status() == http::StatusCode::PAYLOAD_TOO_LARGE {
                 Problem::new(Code::BodyTooLarge, "the body is larger than this server takes; post fewer inputs at once")
+            } else if TooSlow::caused(&rejection) {
+                Problem::new(Code::RequestTimeout, "the body arrived too slowly; send it again")
             } else {
                 Problem::new(Code::InvalidBody, "the body could not be read to its end")
             }
@@ -146,12 +151,39 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Ok(Self(read_query(parts.uri.query().unwrap_or(""))?))
+    }
+}
+
+fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
+    let pairs = form_urlencoded::parse(query.as_bytes());
+    let deserializer = serde_html_form::Deserializer::new(pairs);
+    serde_path_to_error::deserialize(deserializer)
+        .map_err(|e| Problem::at(Code::InvalidQuery, pointer(e.path()).trim_start_matches('/'), e.inner().to_string()))
+}
+
+/// Query parameters of which those named `metadata.KEY` come apart, with their values as JSON where they are some, else as
+/// text.
+pub struct QueryWithMetadata<T>(pub T, pub Map<String, Value>);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryWithMetadata<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let query = parts.uri.query().unwrap_or("");
-        let pairs = form_urlencoded::parse(query.as_bytes());
-        let deserializer = serde_html_form::Deserializer::new(pairs);
-        serde_path_to_error::deserialize(deserializer).map(Self).map_err(|e| {
-            Problem::at(Code::InvalidQuery, pointer(e.path()).trim_start_matches('/'), e.inner().to_string()).into()
-        })
+        let mut metadata = Map::new();
+        let mut rest = form_urlencoded::Serializer::new(String::new());
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let Some(key) = name.strip_prefix("metadata.").filter(|key| !key.is_empty()) else {
+                rest.append_pair(&name, &value);
+                continue;
+            };
+            let value = serde_json::from_str(&value).unwrap_or_else(|_| Value::from(value.as_ref()));
+            if metadata.insert(key.to_owned(), value).is_some() {
+                return Err(Problem::at(Code::InvalidQuery, name.as_ref(), "a key has one value").into());
+            }
+        }
+        Ok(Self(read_query(&rest.finish())?, metadata))
     }
 }
 

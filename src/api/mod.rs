@@ -4,20 +4,25 @@
 //! bytes come from the store, models from the engine. [`routes`] is the route table; only what is listed there is served, and
 //! whatever is listed there is in the specification.
 
+mod access;
 mod caches;
 mod comparisons;
 mod directions;
 mod directions_ref;
 mod dto;
 mod error;
+mod experiments;
 mod export;
 mod extract;
+mod interventions;
+mod limits;
 mod models;
 pub mod openapi;
 mod problems;
 mod projections;
 mod rows;
 mod runs;
+mod saes;
 mod search;
 mod select;
 mod serving;
@@ -44,7 +49,10 @@ use tower_http::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
+pub use access::{Caller, KeyRing};
+pub use limits::Patience;
 pub use state::{ApiConfig, ApiState};
+pub use system::Readiness;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -78,6 +86,11 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(projections::project))
         .routes(routes!(statistics::summarise))
         .routes(routes!(search::search))
+        .routes(routes!(experiments::patching::patch_activations))
+        .routes(routes!(saes::list::list_saes))
+        .routes(routes!(saes::list::get_sae))
+        .routes(routes!(saes::features::encode_features))
+        .routes(routes!(saes::tokens::find_feature_tokens))
         .routes(routes!(models::list_models))
         .routes(routes!(models::get_model))
         .routes(routes!(models::tokenize))
@@ -93,11 +106,13 @@ pub fn router(state: ApiState) -> Router {
     let (router, _) = routes().split_for_parts();
     let config = state.config.clone();
     router
-        .with_state(state)
+        .with_state(state.clone())
         .merge(SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::new(["/openapi.json"])))
         .fallback(error::route_not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(DefaultBodyLimit::max(config.max_body_bytes))
+        .layer(middleware::from_fn_with_state(state.clone(), limits::enforce))
+        .layer(middleware::from_fn_with_state(state, access::check))
         .layer(middleware::from_fn(measure))
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(cors(&config.cors_origins))
@@ -115,6 +130,7 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
         header::ACCEPT_RANGES,
         header::RETRY_AFTER,
         header::CONTENT_DISPOSITION,
+        header::WWW_AUTHENTICATE,
         REQUEST_ID,
     ];
     let layer = CorsLayer::new()
@@ -140,7 +156,8 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
 
 fn span(request: &Request) -> tracing::Span {
     let id = request.headers().get(REQUEST_ID).and_then(|v| v.to_str().ok()).unwrap_or("");
-    tracing::info_span!("request", id, method = %request.method(), path = request.uri().path())
+    let (tenant, key) = (tracing::field::Empty, tracing::field::Empty);
+    tracing::info_span!("request", id, method = %request.method(), path = request.uri().path(), tenant, key)
 }
 
 fn log_response(response: &Response, latency: Duration, _: &tracing::Span) {
@@ -151,12 +168,31 @@ fn log_response(response: &Response, latency: Duration, _: &tracing::Span) {
     );
 }
 
+/// A request being answered; dropped also when its client hangs up.
+struct InFlight(metrics::Gauge);
+
+impl InFlight {
+    fn one() -> Self {
+        let gauge = metrics::gauge!("residuum_http_in_flight");
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
 /// Counts and times requests by route, not by path: ids would make a series each.
 async fn measure(request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |p| p.as_str().to_owned());
     let method = request.method().to_string();
     let started = std::time::Instant::now();
+    let in_flight = InFlight::one();
     let response = next.run(request).await;
+    drop(in_flight);
     let status = response.status().as_u16().to_string();
     metrics::histogram!("residuum_http_seconds", "route" => route.clone(), "method" => method.clone())
         .record(started.elapsed().as_secs_f64());

@@ -2,13 +2,16 @@
 
 use std::{collections::BTreeMap, sync::OnceLock};
 
+use axum::http::Method;
 use serde_json::{Value, json};
 use utoipa::openapi::{
-    OpenApi, RefOr, Schema,
+    OpenApi, PathItem, RefOr, Schema,
     schema::{ObjectBuilder, Type},
+    security::{Http, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
 };
 
 use super::{
+    access,
     caches::lens::LensValues,
     dto::{direction::IncludeVectors, run::Include},
     problems, routes,
@@ -21,7 +24,8 @@ use super::{
         title = "Residuum",
         description = "An activation server for language models. Post text, tokens or a chat; a forward pass captures the \
             activations you ask for; they are kept as safetensors blobs indexed in SQLite, and can be fetched, compared and \
-            reused without running the model again. Errors are RFC 9457 problem objects with a stable `code`.",
+            reused without running the model again. Errors are RFC 9457 problem objects with a stable `code`. A server \
+            whose store has API keys asks for one: `Authorization: Bearer rsd_…`; what belongs to another tenant is not there.",
     ),
     // Types of query parameters: collected from bodies only, so named here.
     components(schemas(Format, Encoding, DtypeParam, Include, IncludeVectors, LensValues)),
@@ -33,6 +37,7 @@ use super::{
         (name = "directions", description = "Named vectors: posted, or fitted to stored activations"),
         (name = "analysis", description = "Ask stored activations: lenses, attribution, projections, statistics"),
         (name = "search", description = "Find stored activations near to others"),
+        (name = "saes", description = "Sparse autoencoders: the features of stored activations"),
         (name = "models", description = "What is served, and how it tokenises"),
         (name = "system", description = "Health, metrics and this specification"),
     )
@@ -48,7 +53,45 @@ pub fn document() -> OpenApi {
     components.schemas.insert(name, schema);
     give_forms_their_method(&mut components.schemas);
     give_pages_examples(&mut components.schemas);
+    components.responses.extend(problems::common());
+    components.add_security_scheme(BEARER, SecurityScheme::Http(bearer()));
+    for (path, item) in &mut document.paths.paths {
+        guard(path, item);
+    }
     document
+}
+
+/// Name of the security scheme.
+const BEARER: &str = "bearer";
+
+fn bearer() -> Http {
+    HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .bearer_format("rsd_…")
+        .description(Some(
+            "An API key, made by `residuum keys create`. Each operation lists the scope it needs: `read`; `write`, which \
+             includes it; `metrics`; `admin`, which includes all. A server whose store never had a key asks for none.",
+        ))
+        .build()
+}
+
+/// Says of every operation which scope it needs, and what it answers without.
+fn guard(path: &str, item: &mut PathItem) {
+    let operations = [
+        (Method::GET, &mut item.get),
+        (Method::PUT, &mut item.put),
+        (Method::POST, &mut item.post),
+        (Method::PATCH, &mut item.patch),
+        (Method::DELETE, &mut item.delete),
+    ];
+    for (method, operation) in operations {
+        let Some(operation) = operation else { continue };
+        let scope = access::required(&method, path);
+        let needed = scope.map(|scope| SecurityRequirement::new(BEARER, [scope.name()]));
+        operation.security = Some(needed.into_iter().collect());
+        let posts = matches!(method, Method::POST | Method::PATCH | Method::PUT);
+        problems::add_common(operation, scope.is_some(), posts);
+    }
 }
 
 /// The forms of a new direction refuse fields they do not know, and `method` stands among theirs.

@@ -4,20 +4,22 @@ use std::collections::BTreeMap;
 
 use utoipa::{
     IntoResponses, PartialSchema, ToSchema,
-    openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder},
+    openapi::{ContentBuilder, HeaderBuilder, Ref, RefOr, Response, ResponseBuilder, path::Operation},
 };
 
 use super::error::ProblemDto;
 use crate::domain::{
     Code,
     Code::{
-        BlobDamaged, BodyTooLarge, CacheNotFound, CannotGenerate, ChatTemplateFailed, Conflict, DirectionNotFound,
-        EmptyInput, HookNotInCache, HookNotStored, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor,
-        InvalidHeader, InvalidJson, InvalidQuery, InvalidSafetensors, InvalidValue, LayerNotInCache, LayerOutOfRange,
-        ModelNotFound, NoBosToken, NoChatTemplate, NotAcceptable, NotReadable, PositionOutOfRange, QueueFull,
-        RangeNotSatisfiable, ResultTooLarge, RunNotFound, ShapeMismatch, StoreFull, TextNotFound, TokenOutOfVocabulary,
-        TooManyItems, TooManyTokens, Unavailable, UnknownCache, UnknownDirection, UnknownHook, UnknownModel,
-        UnsupportedMediaType, VectorNotInDirection, WorkerFailed,
+        ApiKeyInvalid, ApiKeyRequired, BlobDamaged, BodyTooLarge, BosMismatch, CacheNotFound, CannotGenerate,
+        ChatTemplateFailed, ClientQueueFull, Conflict, DirectionNotFound, EmptyInput, HeadersTooLarge, HookNotInCache,
+        HookNotStored, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor, InvalidHeader, InvalidJson,
+        InvalidQuery, InvalidSafetensors, InvalidValue, LayerNotInCache, LayerOutOfRange, ModelNotFound, NoBosToken,
+        NoChatTemplate, NotAcceptable, NotReadable, PositionOutOfRange, QueueFull, RangeNotSatisfiable, RequestTimeout,
+        ResultTooLarge, RunNotFound, SaeNotFound, ScopeMissing, ShapeMismatch, StoreFull, TextNotFound, TimedOut,
+        TokenOutOfVocabulary, TooManyItems, TooManyRunTokens, TooManyTokens, Unavailable, UnknownCache,
+        UnknownDirection, UnknownHook, UnknownModel, UnknownSae, UnsupportedMediaType, VectorNotInDirection,
+        WorkerFailed,
     },
 };
 
@@ -40,16 +42,14 @@ problems! {
     /// Reading one run.
     RunProblems = [InvalidQuery, RunNotFound, Internal];
     /// Changing one run.
-    RunChangeProblems = [InvalidQuery, RunNotFound, Internal, StoreFull];
+    RunChangeProblems = [InvalidQuery, RunNotFound, Internal, Unavailable, StoreFull];
     /// Listing things.
     ListProblems = [InvalidQuery, InvalidCursor, Internal];
     /// Listing the caches of a run.
     RunListProblems = [InvalidQuery, InvalidCursor, RunNotFound, Internal];
     /// Posting a run.
     CreateRunProblems = [
-        InvalidJson, InvalidBody, InvalidQuery, InvalidHeader, BodyTooLarge, TooManyItems, ResultTooLarge, UnsupportedMediaType,
-        UnknownModel, UnknownHook, LayerOutOfRange, PositionOutOfRange, TextNotFound, EmptyInput, TokenOutOfVocabulary, TooManyTokens,
-        NoBosToken, NoChatTemplate, ChatTemplateFailed, CannotGenerate, InvalidValue, IdempotencyKeyReused, Conflict, QueueFull, Internal, BlobDamaged,
+        InvalidJson, InvalidBody, InvalidQuery, InvalidHeader, BodyTooLarge, TooManyItems, ResultTooLarge, UnsupportedMediaType, UnknownModel, UnknownHook, LayerOutOfRange, PositionOutOfRange, TextNotFound, EmptyInput, TokenOutOfVocabulary, TooManyTokens, NoBosToken, NoChatTemplate, ChatTemplateFailed, CannotGenerate, InvalidValue, ShapeMismatch, UnknownDirection, UnknownCache, HookNotStored, IdempotencyKeyReused, Conflict, QueueFull, Internal, BlobDamaged, TooManyRunTokens, ClientQueueFull,
         Unavailable, StoreFull,
     ];
     /// A tensor over a run.
@@ -77,10 +77,11 @@ problems! {
     CacheProblems = [InvalidQuery, CacheNotFound, Internal];
     /// Changing a cache.
     CachePatchProblems = [
-        InvalidJson, InvalidBody, InvalidQuery, CacheNotFound, BodyTooLarge, UnsupportedMediaType, InvalidValue, Internal, StoreFull,
+        InvalidJson, InvalidBody, InvalidQuery, CacheNotFound, BodyTooLarge, UnsupportedMediaType, InvalidValue, Internal,
+        Unavailable, StoreFull,
     ];
     /// Deleting a cache.
-    CacheDeleteProblems = [InvalidQuery, CacheNotFound, Internal, StoreFull];
+    CacheDeleteProblems = [InvalidQuery, CacheNotFound, Internal, Unavailable, StoreFull];
     /// A tensor of a cache.
     CacheTensorProblems = [
         InvalidQuery, CacheNotFound, HookNotInCache, LayerNotInCache, NotAcceptable, ResultTooLarge, RangeNotSatisfiable,
@@ -98,16 +99,16 @@ problems! {
     CreateDirectionProblems = [
         InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, Conflict, EmptyInput,
         UnknownCache, UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, ShapeMismatch, InvalidValue,
-        Internal, BlobDamaged, StoreFull,
+        Internal, BlobDamaged, Unavailable, StoreFull,
     ];
     /// Reading a direction.
     DirectionProblems = [InvalidQuery, DirectionNotFound, Internal, BlobDamaged];
     /// Changing a direction.
-    DirectionChangeProblems = [InvalidQuery, DirectionNotFound, Internal, StoreFull];
+    DirectionChangeProblems = [InvalidQuery, DirectionNotFound, Internal, Unavailable, StoreFull];
     /// Editing a direction.
     DirectionPatchProblems = [
         InvalidJson, InvalidBody, InvalidQuery, DirectionNotFound, BodyTooLarge, UnsupportedMediaType, InvalidValue,
-        Internal, BlobDamaged, StoreFull,
+        Internal, BlobDamaged, Unavailable, StoreFull,
     ];
     /// The vectors of a direction.
     DirectionTensorProblems = [
@@ -128,8 +129,9 @@ problems! {
     ];
     /// Projecting caches onto directions.
     ProjectionProblems = [
-        InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, UnknownDirection, EmptyInput,
-        UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, ShapeMismatch, InvalidValue, Internal, BlobDamaged,
+        InvalidJson, InvalidBody, InvalidQuery, NotAcceptable, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache,
+        UnknownDirection, UnknownSae, EmptyInput, UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, ShapeMismatch,
+        InvalidValue, Internal, BlobDamaged, Unavailable,
     ];
     /// Statistics of caches.
     StatisticsProblems = [
@@ -139,8 +141,26 @@ problems! {
     /// Searching.
     SearchProblems = [
         InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, UnknownDirection, UnknownModel,
-        UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, EmptyInput, TooManyTokens, ShapeMismatch, InvalidValue,
-        QueueFull, Internal, BlobDamaged, WorkerFailed, Unavailable, StoreFull,
+        UnknownSae, UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, EmptyInput, TooManyTokens, ShapeMismatch, InvalidValue, QueueFull, Internal, BlobDamaged, WorkerFailed, Unavailable, StoreFull, ClientQueueFull,
+    ];
+    /// Patching activations.
+    PatchingProblems = [
+        InvalidJson, InvalidBody, InvalidQuery, NotAcceptable, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownModel,
+        UnknownHook, LayerOutOfRange, PositionOutOfRange, NotReadable, EmptyInput, TokenOutOfVocabulary, TooManyTokens, NoBosToken,
+        ShapeMismatch, InvalidValue, QueueFull, Internal, WorkerFailed, Unavailable,
+    ];
+    /// Reading a sparse autoencoder.
+    SaeProblems = [InvalidQuery, SaeNotFound];
+    /// Encoding a cache to features.
+    FeaturesProblems = [
+        InvalidJson, InvalidBody, InvalidQuery, CacheNotFound, NotAcceptable, Conflict, BodyTooLarge, ResultTooLarge,
+        UnsupportedMediaType, UnknownSae, BosMismatch, HookNotStored, PositionOutOfRange, InvalidValue, Internal, BlobDamaged,
+        Unavailable,
+    ];
+    /// Looking for the tokens of features.
+    FeatureTokensProblems = [
+        InvalidJson, InvalidBody, InvalidQuery, SaeNotFound, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownSae,
+        ShapeMismatch, InvalidValue, Internal, BlobDamaged, Unavailable,
     ];
     /// Reading a model.
     ModelProblems = [InvalidQuery, ModelNotFound];
@@ -156,18 +176,76 @@ problems! {
 }
 
 fn responses(codes: &[Code]) -> BTreeMap<String, RefOr<Response>> {
+    by_status(codes).into_iter().map(|(status, codes)| (status.to_string(), RefOr::T(response(&codes)))).collect()
+}
+
+fn by_status(codes: &[Code]) -> BTreeMap<u16, Vec<Code>> {
     let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
     codes.iter().for_each(|c| by_status.entry(c.status()).or_default().push(*c));
     by_status
-        .into_iter()
-        .map(|(status, codes)| {
-            let lines: Vec<String> = codes.iter().map(|c| format!("`{c}`: {}", c.title())).collect();
-            let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(ProblemDto::name()))).build();
-            let response =
-                ResponseBuilder::new().description(lines.join("; ")).content("application/problem+json", content);
-            (status.to_string(), RefOr::T(response.build()))
-        })
-        .collect()
+}
+
+fn response(codes: &[Code]) -> Response {
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(ProblemDto::name()))).build();
+    ResponseBuilder::new().description(lines(codes)).content("application/problem+json", content).build()
+}
+
+fn lines(codes: &[Code]) -> String {
+    let lines: Vec<String> = codes.iter().map(|c| format!("`{c}`: {}", c.title())).collect();
+    lines.join("; ")
+}
+
+/// What any operation may answer because of what stands before its handler, each kind with its name in the components.
+const COMMON: [(&str, &[Code]); 6] = [
+    ("Unauthorized", &[ApiKeyRequired, ApiKeyInvalid]),
+    ("Forbidden", &[ScopeMissing]),
+    ("RequestTimeout", &[RequestTimeout]),
+    ("UnsupportedMediaType", &[UnsupportedMediaType]),
+    ("HeadersTooLarge", &[HeadersTooLarge]),
+    ("TimedOut", &[TimedOut]),
+];
+
+/// The answers that operations have in common, for the components.
+pub fn common() -> impl Iterator<Item = (String, RefOr<Response>)> {
+    COMMON.into_iter().map(|(name, codes)| {
+        let mut response = response(codes);
+        if matches!(name, "Unauthorized" | "Forbidden") {
+            let challenge = HeaderBuilder::new()
+                .description(Some("The challenge of RFC 6750, naming the scope where one is missing"))
+                .build();
+            response.headers.insert("WWW-Authenticate".to_owned(), challenge.into());
+        }
+        (name.to_owned(), RefOr::T(response))
+    })
+}
+
+/// Adds to an operation what it may answer before its handler is asked: where it needs a key, and where it takes a body
+/// (`posts`).
+pub fn add_common(operation: &mut Operation, needs_key: bool, posts: bool) {
+    let takes_body = operation.request_body.is_some();
+    for (name, codes) in COMMON {
+        let applies = match name {
+            "Unauthorized" | "Forbidden" => needs_key,
+            "RequestTimeout" => takes_body,
+            "UnsupportedMediaType" => posts,
+            _ => true,
+        };
+        if !applies {
+            continue;
+        }
+        for (status, codes) in by_status(codes) {
+            match operation.responses.responses.get_mut(&status.to_string()) {
+                None => {
+                    let shared = RefOr::Ref(Ref::from_response_name(name));
+                    operation.responses.responses.insert(status.to_string(), shared);
+                }
+                Some(RefOr::T(own)) if !own.description.contains(&lines(&codes)) => {
+                    own.description = format!("{}; {}", own.description, lines(&codes));
+                }
+                Some(_) => {}
+            }
+        }
+    }
 }
 
 /// The schema that every problem answer refers to, for the components.

@@ -1,33 +1,39 @@
 //! `POST /v1/projections`.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod answer;
 
-use axum::{Json, extract::State};
+use std::sync::Arc;
+
+use axum::{extract::State, http::HeaderMap, response::Response};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     directions_ref::{Direction, DirectionRef},
     dto::capture::{LayersSchema, PositionsSchema},
     error::ApiResult,
-    extract::{JsonBody, NoQuery, Query, Tenant},
+    extract::{JsonBody, Query, Tenant},
     problems::ProjectionProblems,
     select::{CacheSelector, CacheSelectorSchema, read_rows},
     state::ApiState,
+    tensor::Format,
 };
 use crate::{
     analysis::{Projection, Projector},
     domain::{Code, Hook, Layers, Positions, Problem, Selection},
     store::{Store, StoredCache},
 };
+use answer::{DirectionDto, ProjectionsDto, Values};
 
 /// Caches in one request.
 const MAX_CACHES: usize = 10_000;
 /// Directions in one request.
 const MAX_DIRECTIONS: usize = 1000;
-/// Numbers in one answer.
+/// Numbers in one JSON answer.
 const MAX_VALUES: usize = 2_000_000;
+/// Numbers in one binary answer: 256 MiB.
+const MAX_BINARY: usize = 32 << 20;
 /// Numbers of all directions at all layers, which are held in memory.
 const MAX_DIRECTION_NUMBERS: usize = 1 << 26;
 
@@ -79,67 +85,42 @@ pub enum ProjectionSchema {
     Scalar,
 }
 
-/// Activations along directions.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Projections, example = json!({
-    "hook": "resid_post", "layers": [20], "positions": "last", "caches": ["0198c5a0-5b3f-7d51-8a3e-0242ac120002"],
-    "directions": [{"name": "my direction", "norms": [1.14]}],
-    "values": [{"dot": [[3.1]], "cosine": [[0.12]], "scalar": [[2.7]]}]
-}))]
-pub struct ProjectionsDto {
-    /// The hook, without its layer.
-    hook: String,
-    /// Layers, in the order of the values; empty for a hook outside the blocks.
-    layers: Vec<usize>,
-    /// As asked.
-    #[schema(value_type = PositionsSchema)]
-    positions: Positions,
-    /// The caches, in the order of the values.
-    caches: Vec<String>,
-    /// The directions, in the order of the values.
-    directions: Vec<DirectionDto>,
-    /// For each cache and measure `[layer][direction]`, or `[layer][position][direction]` where the positions keep their
-    /// axis; null where undefined.
-    #[schema(value_type = Vec<BTreeMap<String, Value>>)]
-    values: Vec<BTreeMap<&'static str, Vec<LayerValues>>>,
-}
-
-/// A direction that was projected onto.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = ProjectionDirection)]
-struct DirectionDto {
-    /// Its name, or its place in the request.
-    name: String,
-    /// Its length at each layer.
-    norms: Vec<f64>,
-}
-
-/// The values of one layer.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-enum LayerValues {
-    /// `[direction]`.
-    One(Vec<Option<f64>>),
-    /// `[position][direction]`.
-    Many(Vec<Vec<Option<f64>>>),
+/// Parameters of a projection.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ProjectionQuery {
+    /// `json`, `npy`, `safetensors` or `raw`; beats the `Accept` header. `npy` and `raw` hold one measure.
+    pub format: Option<Format>,
 }
 
 /// Project caches onto directions
 ///
-/// Dot product, cosine and scalar projection of stored activations with directions: given as numbers, or taken from stored
-/// caches. Sums are accumulated in float64. A hook with several axes behind the position (heads) is one long vector.
+/// Dot product, cosine and scalar projection of stored activations with directions: given as numbers, stored, taken from
+/// stored caches, or features of a sparse autoencoder. Sums are accumulated in float64. A hook with several axes behind the
+/// position (heads) is one long vector. In the binary formats the values are float64, NaN where undefined: `[cache, layer,
+/// direction]`, or `[row, layer, direction]` where the positions keep their axis, the rows of the caches one after the other;
+/// safetensors holds a tensor a measure, with `offsets` into the rows, and the rest of the answer in its metadata.
 #[utoipa::path(
     post, path = "/v1/projections", operation_id = "projectCaches", tag = "analysis", request_body = Projections,
-    responses((status = 200, description = "The values", body = ProjectionsDto), ProjectionProblems)
+    params(ProjectionQuery),
+    responses((status = 200, description = "The values", content((ProjectionsDto = "application/json"), (Vec<u8> = "application/x-npy"),
+        (Vec<u8> = "application/vnd.safetensors"), (Vec<u8> = "application/octet-stream"))), ProjectionProblems)
 )]
 pub async fn project(
     State(state): State<ApiState>,
     Tenant(tenant): Tenant,
-    Query(NoQuery {}): Query<NoQuery>,
+    Query(query): Query<ProjectionQuery>,
+    headers: HeaderMap,
     body: JsonBody<Projections>,
-) -> ApiResult<Json<ProjectionsDto>> {
+) -> ApiResult<Response> {
     let request = body.value;
+    let format = Format::negotiate(query.format, &headers)?;
     let measures = measures(request.measures.as_deref())?;
+    if matches!(format, Format::Npy | Format::Raw) && measures.len() != 1 {
+        let detail = "npy and raw hold one array; name one measure, or ask for format=safetensors";
+        return Err(Problem::at(Code::InvalidValue, "/measures", detail).into());
+    }
     let store = state.engine.store().clone();
     let n_directions = request.directions.len();
     if n_directions == 0 || n_directions > MAX_DIRECTIONS {
@@ -156,10 +137,12 @@ pub async fn project(
         selected.push(selections);
     }
     let n_values = n_rows.saturating_mul(n_directions * measures.len());
-    if n_values > MAX_VALUES {
-        let detail = format!(
-            "the answer would hold {n_values} numbers; {MAX_VALUES} are allowed. Project fewer caches, layers or positions"
-        );
+    let (max, instead) = match format {
+        Format::Json => (MAX_VALUES, "Ask for format=npy or safetensors, or project fewer caches, layers or positions"),
+        _ => (MAX_BINARY, "Project fewer caches, layers or positions"),
+    };
+    if n_values > max {
+        let detail = format!("the answer would hold {n_values} numbers; {max} are allowed. {instead}");
         return Err(Problem::new(Code::ResultTooLarge, detail).into());
     }
     if n_directions.saturating_mul(hooks.len()).saturating_mul(width) > MAX_DIRECTION_NUMBERS {
@@ -172,28 +155,22 @@ pub async fn project(
     let mut directions = Vec::new();
     for (i, direction) in request.directions.iter().enumerate() {
         let place = format!("/directions/{i}");
-        directions.push(direction.resolve(&store, tenant, &hooks, width, (i, &place)).await?);
+        directions.push(direction.resolve(&state, tenant, &hooks, width, (i, &place)).await?);
     }
-    let caches = chosen.caches.iter().map(|c| c.cache.id.to_string()).collect();
-    let job = Job {
-        store,
-        caches: chosen.caches,
-        selected,
-        directions,
-        measures,
-        width,
-        keep: request.positions.keeps_axis(),
-    };
-    let (directions, values) = state.analyse(move || job.run()).await?;
     let name = hooks[0].site().name();
-    Ok(Json(ProjectionsDto {
+    let mut answer = ProjectionsDto {
         hook: name.strip_prefix("hook_").unwrap_or(name).to_owned(),
         layers: hooks.iter().filter_map(Hook::layer).collect(),
-        positions: request.positions,
-        caches,
-        directions,
-        values,
-    }))
+        positions: request.positions.clone(),
+        caches: chosen.caches.iter().map(|c| c.cache.id.to_string()).collect(),
+        directions: Vec::new(),
+        values: None,
+    };
+    let job = Job { store, caches: chosen.caches, selected, directions, measures: measures.clone(), width };
+    let (described, values) = state.analyse(move || job.run()).await?;
+    answer.directions = described;
+    let values = Values { measures, keep: request.positions.keeps_axis(), n_layers: hooks.len(), n_directions, values };
+    Ok(answer::respond(answer, &values, format)?)
 }
 
 fn measures(wanted: Option<&[Projection]>) -> Result<Vec<Projection>, Problem> {
@@ -214,14 +191,13 @@ struct Job {
     directions: Vec<Direction>,
     measures: Vec<Projection>,
     width: usize,
-    /// Whether the values keep a position axis.
-    keep: bool,
 }
 
-type CacheValues = BTreeMap<&'static str, Vec<LayerValues>>;
+/// For each measure the values `[row, layer, direction]` of one cache.
+type CacheValues = Vec<Vec<f64>>;
 
 impl Job {
-    /// The directions, and the values of each cache.
+    /// The directions, and for each cache and measure the values `[row, layer, direction]`, NaN where undefined.
     fn run(self) -> Result<(Vec<DirectionDto>, Vec<CacheValues>), Problem> {
         let onto: Vec<Vec<Projector<'_>>> = (0..self.selected.len())
             .map(|hook| self.directions.iter().map(|d| Projector::onto(&d.vectors[hook])).collect())
@@ -237,17 +213,16 @@ impl Job {
     }
 
     fn of_cache(&self, cache: usize, onto: &[Vec<Projector<'_>>]) -> Result<CacheValues, Problem> {
-        let mut values = CacheValues::new();
-        for (selections, onto) in self.selected.iter().zip(onto) {
+        let (n_layers, n_directions) = (onto.len(), self.directions.len());
+        let mut values = vec![Vec::new(); self.measures.len()];
+        for (layer, (selections, onto)) in self.selected.iter().zip(onto).enumerate() {
             let rows = read_rows(&self.store, &self.caches[cache], &selections[cache])?;
-            for measure in &self.measures {
-                let of_row = |row: &[f32]| onto.iter().map(|d| d.of(*measure, row)).collect::<Vec<Option<f64>>>();
-                let layer = if self.keep {
-                    LayerValues::Many(rows.chunks_exact(self.width).map(of_row).collect())
-                } else {
-                    LayerValues::One(of_row(&rows))
-                };
-                values.entry(measure.name()).or_default().push(layer);
+            for (measure, values) in self.measures.iter().zip(&mut values) {
+                values.resize(rows.len() / self.width * n_layers * n_directions, f64::NAN);
+                let places = values.chunks_exact_mut(n_directions).skip(layer).step_by(n_layers);
+                for (row, place) in rows.chunks_exact(self.width).zip(places) {
+                    place.iter_mut().zip(onto).for_each(|(v, d)| *v = d.of(*measure, row).unwrap_or(f64::NAN));
+                }
             }
         }
         Ok(values)

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::{
     caches::tensors::mean,
-    dto::{cache::layers_with, position::ComparedPosition},
+    dto::{cache::layers_with, position::ComparedPosition, read_time},
     extract::Object,
     rows::RowsOf,
     tensor::blocking,
@@ -17,6 +17,7 @@ use crate::{
     analysis::RowSource,
     domain::{
         CacheFilter, CacheId, Code, Dtype, Hook, HookName, Layers, Positions, Problem, Selection, Site, TenantId,
+        TextQuery, hook::UnknownHook,
     },
     store::{Store, StoreError, StoredCache},
 };
@@ -44,9 +45,24 @@ pub struct FilterDto {
     pub tags: Vec<String>,
     /// Has this label.
     pub label: Option<String>,
-    /// Has these keys with these values at the top of its metadata.
+    /// Captured every one of these hooks (full names).
+    #[serde(default)]
+    pub hooks: Vec<String>,
+    /// Stored at or after this time (RFC 3339).
+    pub created_from: Option<String>,
+    /// Stored before this time (RFC 3339).
+    pub created_to: Option<String>,
+    /// The text, or what was generated behind it, has these words and `"quoted phrases"`.
+    pub text: Option<String>,
+    /// Has these keys with these values in its metadata; dots in a key lead into objects.
     #[serde(default)]
     pub metadata: Map<String, Value>,
+    /// Is pinned, or is not.
+    pub pinned: Option<bool>,
+    /// Has a time to expire at or after this one (RFC 3339).
+    pub expires_from: Option<String>,
+    /// Has a time to expire before this one (RFC 3339).
+    pub expires_to: Option<String>,
 }
 
 /// Caches by their ids or by conditions.
@@ -58,7 +74,7 @@ pub enum CacheSelectorSchema {
     /// Ids.
     Ids(Vec<String>),
     /// Conditions.
-    Conditions(FilterDto),
+    Conditions(Box<FilterDto>),
 }
 
 impl<'de> Deserialize<'de> for CacheSelector {
@@ -133,18 +149,41 @@ impl FilterDto {
     /// The conditions in the domain's words. Problems point into `pointer`, their place in the body.
     ///
     /// # Errors
-    /// [`Code::InvalidValue`] for a run that is no id.
+    /// [`Code::InvalidValue`] for what no cache can have: a run that is no id, an unknown hook, a time or text that is none.
     pub fn filter(&self, pointer: &str) -> Result<CacheFilter, Problem> {
+        self.read(|field, detail| Problem::at(Code::InvalidValue, format!("{pointer}/{field}"), detail))
+    }
+
+    /// The conditions in the domain's words; `wrong` makes the problem of a field.
+    ///
+    /// # Errors
+    /// That of the first field that cannot be read.
+    pub fn read(&self, wrong: impl Fn(&str, String) -> Problem) -> Result<CacheFilter, Problem> {
+        let time = |field: &str, value: &Option<String>| {
+            read_time(value.as_deref()).map_err(|detail| wrong(field, detail.to_owned()))
+        };
         let run = self.run.as_deref().map(str::parse).transpose();
-        let run =
-            run.map_err(|_| Problem::at(Code::InvalidValue, format!("{pointer}/run"), "this is not the id of a run"))?;
+        let hooks = self.hooks.iter().enumerate().map(|(i, hook)| {
+            hook.parse().map_err(|e: UnknownHook| {
+                wrong(&format!("hooks/{i}"), format!("{e}; give a full name such as blocks.5.hook_resid_post"))
+            })
+        });
+        let text = self.text.as_deref().map(TextQuery::parse).transpose();
         Ok(CacheFilter {
             model: self.model.clone(),
-            run,
+            run: run.map_err(|_| wrong("run", "this is not the id of a run".to_owned()))?,
             tags: self.tags.clone(),
             label: self.label.clone(),
+            hooks: hooks.collect::<Result<_, _>>()?,
+            created_from: time("created_from", &self.created_from)?,
+            created_to: time("created_to", &self.created_to)?,
+            text: text.map_err(|e| wrong("text", e.to_string()))?,
             metadata: self.metadata.clone(),
-            ..CacheFilter::default()
+            pinned: self.pinned,
+            expires_from: time("expires_from", &self.expires_from)?,
+            expires_to: time("expires_to", &self.expires_to)?,
+            fingerprint: None,
+            bos: None,
         })
     }
 }
@@ -180,9 +219,8 @@ impl Chosen {
     /// # Errors
     /// [`Code::UnknownHook`], [`Code::LayerOutOfRange`], [`Code::HookNotStored`] at the first cache that lacks one.
     pub fn hooks(&self, hook: &str, layers: &Layers) -> Result<Vec<Hook>, Problem> {
-        let name: HookName = hook
-            .parse()
-            .map_err(|e: crate::domain::hook::UnknownHook| Problem::at(Code::UnknownHook, "/hook", e.to_string()))?;
+        let name: HookName =
+            hook.parse().map_err(|e: UnknownHook| Problem::at(Code::UnknownHook, "/hook", e.to_string()))?;
         let hooks: Vec<Hook> = match name {
             HookName::Full(hook) => vec![hook],
             HookName::Short(site) => {

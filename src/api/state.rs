@@ -1,13 +1,14 @@
 //! What handlers share.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::http::HeaderValue;
 use metrics_exporter_prometheus::PrometheusHandle;
 
+use super::{access::KeyRing, limits::Patience, system::Readiness};
 use crate::{
     domain::{Code, Problem},
-    engine::Engine,
+    engine::{Engine, Saes},
 };
 
 /// Settings of the HTTP side.
@@ -21,6 +22,12 @@ pub struct ApiConfig {
     pub max_json_elements: usize,
     /// Origins whose pages may call this server; empty: none, `*`: any.
     pub cors_origins: Vec<HeaderValue>,
+    /// Time until an answer begins, counted from the last byte of the request; `?wait=` comes on top.
+    pub request_timeout: Duration,
+    /// How slowly a body may arrive.
+    pub patience: Patience,
+    /// How old that may be which is known of keys, and of whether the store can be written to.
+    pub freshness: Duration,
 }
 
 impl Default for ApiConfig {
@@ -30,6 +37,9 @@ impl Default for ApiConfig {
             max_import_bytes: 16 << 30,
             max_json_elements: 4_000_000,
             cors_origins: Vec::new(),
+            request_timeout: Duration::from_secs(600),
+            patience: Patience::default(),
+            freshness: Duration::from_millis(500),
         }
     }
 }
@@ -39,8 +49,14 @@ impl Default for ApiConfig {
 pub struct ApiState {
     /// Runs, models and, through it, the store.
     pub engine: Engine,
+    /// The sparse autoencoders beside the models.
+    pub saes: Arc<Saes>,
     /// Settings.
     pub config: Arc<ApiConfig>,
+    /// Who may call.
+    pub keys: Arc<KeyRing>,
+    /// Whether the store can be written to.
+    pub readiness: Arc<Readiness>,
     /// Renders the metrics.
     pub metrics: PrometheusHandle,
     /// Threads for analysis, apart from the worker's, so that a comparison never slows a forward pass down to its own pace.
@@ -48,6 +64,20 @@ pub struct ApiState {
 }
 
 impl ApiState {
+    /// What the handlers of one server share.
+    #[must_use]
+    pub fn new(
+        engine: Engine,
+        saes: Arc<Saes>,
+        config: ApiConfig,
+        metrics: PrometheusHandle,
+        analysis: rayon::ThreadPool,
+    ) -> Self {
+        let keys = Arc::new(KeyRing::new(engine.store().clone(), config.freshness));
+        let readiness = Arc::new(Readiness::new(config.freshness));
+        Self { engine, saes, config: Arc::new(config), keys, readiness, metrics, analysis: Arc::new(analysis) }
+    }
+
     /// Runs heavy work on the threads for analysis. It may read the store.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! Liveness, readiness, metrics and the specification.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     extract::State,
@@ -7,6 +9,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 use utoipa::ToSchema;
 
 use super::{
@@ -16,7 +22,14 @@ use super::{
     problems::{QueryProblems, ReadyProblems},
     state::ApiState,
 };
-use crate::domain::{Code, Problem};
+use crate::{
+    domain::{Code, Problem},
+    store::Store,
+    telemetry,
+};
+
+/// How long the store may take to show that it can be written to.
+const PROBE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// All is well.
 #[derive(Debug, Serialize, ToSchema)]
@@ -45,7 +58,8 @@ pub async fn healthz(Query(NoQuery {}): Query<NoQuery>) -> Json<Health> {
 
 /// Is the server ready
 ///
-/// 200 once every model is loaded and the store answers; 503 before that and while the server stops.
+/// 200 while runs are taken and carried out: every model and sparse autoencoder is loaded, the worker is there, and the store
+/// can be written to. 503 with the reason otherwise, also while the server stops.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "getReadiness", tag = "system",
     responses((status = 200, description = "It is", body = Health), ReadyProblems)
@@ -58,19 +72,63 @@ pub async fn readyz(State(state): State<ApiState>, Query(NoQuery {}): Query<NoQu
     if !state.engine.models().all_ready() {
         return Err(not_yet("models are still being loaded").into());
     }
-    state.engine.store().ping().await.map_err(|_| not_yet("the store does not answer"))?;
+    if !state.saes.all_ready() {
+        return Err(not_yet("sparse autoencoders are still being loaded").into());
+    }
+    if !state.engine.is_alive() {
+        return Err(not_yet("the worker has ended; the server must be started again").into());
+    }
+    if !state.readiness.writable(state.engine.store()).await {
+        return Err(not_yet("the store cannot be written to; the server's log says why").into());
+    }
     Ok(Json(OK))
+}
+
+/// Whether the store could be written to a moment ago: anyone may ask, and each answer costs the disk something.
+pub struct Readiness {
+    freshness: Duration,
+    last: Mutex<Option<(Instant, bool)>>,
+}
+
+impl Readiness {
+    /// Asks the store again when what is known is older than `freshness`.
+    pub fn new(freshness: Duration) -> Self {
+        Self { freshness, last: Mutex::default() }
+    }
+
+    async fn writable(&self, store: &Store) -> bool {
+        let mut last = self.last.lock().await;
+        if let Some((_, writable)) = last.filter(|(at, _)| at.elapsed() < self.freshness) {
+            return writable;
+        }
+        let probed = timeout(PROBE_PATIENCE, store.probe()).await;
+        let writable = match probed {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the store cannot be written to");
+                false
+            }
+            Err(_) => {
+                tracing::error!("the store did not take a change in time");
+                false
+            }
+        };
+        *last = Some((Instant::now(), writable));
+        writable
+    }
 }
 
 /// Metrics
 ///
-/// In Prometheus's text format.
+/// In Prometheus's text format; `docs/METRICS.md` lists them. They count all tenants together, and need a scope of their own:
+/// `metrics`.
 #[utoipa::path(
     get, path = "/metrics", operation_id = "getMetrics", tag = "system",
     responses((status = 200, description = "The metrics", content_type = "text/plain; version=0.0.4", body = String), QueryProblems)
 )]
 pub async fn metrics(State(state): State<ApiState>, Query(NoQuery {}): Query<NoQuery>) -> Response {
     state.engine.observe().await;
+    telemetry::observe_process();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.render()).into_response()
 }
 

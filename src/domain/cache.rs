@@ -12,6 +12,7 @@ use super::{
     import::{ImportOrigin, UNKNOWN_TOKEN},
     positions::Rows,
     problem::{Code, Problem},
+    text::TextQuery,
 };
 
 /// How the beginning-of-sequence token was decided for one input.
@@ -91,6 +92,8 @@ pub struct Cache {
     pub completion: Option<TextCompletion>,
     /// Where it came from, when it was not computed here.
     pub origin: Option<ImportOrigin>,
+    /// What was changed on the way, for people: names resolved, positions settled. Empty: nothing.
+    pub interventions: Vec<Map<String, Value>>,
     /// NaN and infinity counts.
     pub stats: TensorStats,
     /// What produced it.
@@ -107,8 +110,12 @@ pub struct Cache {
     pub metadata: Map<String, Value>,
     /// Label.
     pub label: Option<String>,
-    /// When it was stored.
+    /// When it was stored. No two caches of a store have the same time.
     pub created_at: Timestamp,
+    /// When it goes, unless it is pinned.
+    pub expires_at: Option<Timestamp>,
+    /// Whether it neither expires nor makes room for others.
+    pub pinned: bool,
 }
 
 impl Cache {
@@ -159,16 +166,35 @@ pub struct CacheFilter {
     pub tags: Vec<String>,
     /// Has this label.
     pub label: Option<String>,
-    /// Captured this hook.
-    pub hook: Option<Hook>,
+    /// Captured every one of these hooks.
+    pub hooks: Vec<Hook>,
     /// Stored at or after.
     pub created_from: Option<Timestamp>,
     /// Stored before.
     pub created_to: Option<Timestamp>,
-    /// The text contains this, ASCII case ignored.
-    pub text: Option<String>,
-    /// Has these keys with these values at the top of its metadata.
+    /// The text, or what was generated behind it, has these words and phrases.
+    pub text: Option<TextQuery>,
+    /// Has these keys with these values in its metadata; dots lead into objects.
     pub metadata: Map<String, Value>,
+    /// Is pinned, or is not.
+    pub pinned: Option<bool>,
+    /// Has a time to go at or after this.
+    pub expires_from: Option<Timestamp>,
+    /// Has a time to go before this.
+    pub expires_to: Option<Timestamp>,
+    /// Made by the model of this fingerprint.
+    pub fingerprint: Option<String>,
+    /// Its tokens begin with the tokenizer's BOS token, or do not.
+    pub bos: Option<bool>,
+}
+
+/// How many caches there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count {
+    /// Caches that were counted.
+    pub total: u64,
+    /// Whether these are all.
+    pub is_exact: bool,
 }
 
 /// Changes to the editable parts of a cache. `None` leaves a part alone.
@@ -180,4 +206,8 @@ pub struct CachePatch {
     pub metadata: Option<Map<String, Value>>,
     /// Replaces the label; `Some(None)` removes it.
     pub label: Option<Option<String>>,
+    /// Replaces the time it goes; `Some(None)` removes it.
+    pub expires_at: Option<Option<Timestamp>>,
+    /// Pins it, or lets it go again.
+    pub pinned: Option<bool>,
 }

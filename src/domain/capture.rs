@@ -114,6 +114,47 @@ pub struct Capture {
     pub dtype: Dtype,
 }
 
+/// How what one capture stored answers another of the same forward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// Its rows are the rows wanted: hooks may be left out.
+    AsStored,
+    /// Its rows hold those wanted, which have to be copied: picked, averaged or rounded, to the same bits that the
+    /// forward pass would have left.
+    Copied,
+}
+
+impl Capture {
+    /// How what was captured as `self` answers `wanted`, of an input of `n_tokens`; `None` if it does not.
+    ///
+    /// A mean is taken of stored float32 rows only: of rounded ones it would be another. float32 is rounded to the other
+    /// types as it would have been at first.
+    #[must_use]
+    pub fn answer(&self, wanted: &Self, n_tokens: usize) -> Option<Answer> {
+        let same_type = self.dtype == wanted.dtype;
+        let exact = self.dtype == Dtype::Float32;
+        if !(same_type || exact) || !contains(&self.hooks, &wanted.hooks) {
+            return None;
+        }
+        if self.positions == wanted.positions && same_type {
+            return Some(Answer::AsStored);
+        }
+        let (have, want) = (self.positions.resolve(n_tokens).ok()?, wanted.positions.resolve(n_tokens).ok()?);
+        match (&have, &want) {
+            _ if have == want => Some(if same_type { Answer::AsStored } else { Answer::Copied }),
+            (Rows::List(_), Rows::List(_)) => have.places(&want).map(|_| Answer::Copied),
+            (Rows::List(_), Rows::Mean(_)) if exact => have.places(&want).map(|_| Answer::Copied),
+            _ => None,
+        }
+    }
+}
+
+/// Whether `all` has every one of `some`; both are in execution order.
+fn contains(all: &[Hook], some: &[Hook]) -> bool {
+    let mut all = all.iter();
+    some.iter().all(|hook| all.by_ref().any(|h| h == hook))
+}
+
 /// Checks that no indices are averaged.
 ///
 /// # Errors
@@ -236,6 +277,36 @@ mod tests {
         assert_eq!(Layers::One(3).resolve(3).unwrap_err().code, Code::LayerOutOfRange);
         assert_eq!(Layers::List(vec![]).resolve(3).unwrap_err().code, Code::InvalidValue);
         assert_eq!(serde_json::to_value(Layers::All).unwrap(), "all");
+    }
+
+    #[test]
+    fn a_capture_answers_what_its_rows_hold() {
+        let of = |positions: &str, dtype, layers: &[usize]| Capture {
+            hooks: layers.iter().map(|l| Hook::block(Site::ResidPost, *l)).collect(),
+            positions: positions.parse().unwrap(),
+            dtype,
+        };
+        let (full, half, brain) = (Dtype::Float32, Dtype::Float16, Dtype::BFloat16);
+        let (stored, copied) = (Some(Answer::AsStored), Some(Answer::Copied));
+        for (have, want, expected) in [
+            (of("all", full, &[0, 1]), of("0:4", full, &[1]), stored),
+            (of("last", half, &[0]), of("3", half, &[0]), stored),
+            (of("mean", full, &[0]), of("mean", full, &[0]), stored),
+            (of("mean", full, &[0]), of("mean", half, &[0]), copied),
+            (of("all", full, &[0]), of("last", full, &[0]), copied),
+            (of("all", half, &[0]), of("2,0,2", half, &[0]), copied),
+            (of("all", full, &[0]), of("all", brain, &[0]), copied),
+            (of("all", full, &[0]), of("mean", half, &[0]), copied),
+            (of("all", half, &[0]), of("mean", half, &[0]), None),
+            (of("all", half, &[0]), of("all", full, &[0]), None),
+            (of("all", half, &[0]), of("all", brain, &[0]), None),
+            (of("1:4", full, &[0]), of("mean", full, &[0]), None),
+            (of("1:4", full, &[0]), of("0", full, &[0]), None),
+            (of("mean", full, &[0]), of("last", full, &[0]), None),
+            (of("all", full, &[1]), of("all", full, &[0, 1]), None),
+        ] {
+            assert_eq!(have.answer(&want, 4), expected, "{have:?} {want:?}");
+        }
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub enum Axis {
     Item,
     /// Rows of several caches, one after the other.
     Row,
-    /// The values of one position's row, its axes flattened.
+    /// The values of one position's row, its axes flattened; or the features of a sparse autoencoder.
     Feature,
 }
 

@@ -1,6 +1,10 @@
 //! Identifiers. Ids are UUIDv7: unguessable enough to share, and sorting by id sorts by creation time.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    str::FromStr,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -17,6 +21,20 @@ macro_rules! id {
             #[must_use]
             pub fn generate() -> Self {
                 Self(Uuid::now_v7())
+            }
+
+            /// Not later in sort order than any id made at this time or after it.
+            #[must_use]
+            pub fn earliest(time: jiff::Timestamp) -> Self {
+                let millis = u64::try_from(time.as_millisecond()).unwrap_or(0) & 0xffff_ffff_ffff;
+                Self(Uuid::from_u128(u128::from(millis) << 80))
+            }
+
+            /// When it was made, to the millisecond.
+            #[must_use]
+            pub fn made_at(&self) -> SystemTime {
+                let (seconds, nanos) = self.0.get_timestamp().map_or((0, 0), |t| t.to_unix());
+                SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos)
             }
 
             /// The sixteen bytes, as the index stores them.
@@ -67,13 +85,13 @@ id!(
     PackId
 );
 
-/// Who owns a run or a cache. There is one tenant until API keys exist; every row carries it from the start.
+/// Who owns a run, a cache or a direction: the tenant of the API key that made it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TenantId(pub i64);
 
 impl TenantId {
-    /// The tenant of every request while the server runs without API keys.
+    /// The tenant of every request while the store has no API keys.
     pub const DEFAULT: Self = Self(1);
 }
 
@@ -89,6 +107,8 @@ mod tests {
         assert_eq!(text.parse::<RunId>().unwrap(), ids[0]);
         assert_eq!(RunId::from_slice(ids[0].as_bytes()), Some(ids[0]));
         assert_eq!(RunId::from_slice(&[1, 2]), None);
+        let age = ids[0].made_at().elapsed().unwrap();
+        assert!(age < Duration::from_secs(60), "{age:?}");
     }
 
     #[test]

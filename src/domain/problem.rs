@@ -51,6 +51,12 @@ codes! {
     InvalidHeader = 400 "invalid_header" "A header is malformed";
     /// A cursor was not made by this server.
     InvalidCursor = 400 "invalid_cursor" "The cursor is not one this server gave out";
+    /// The request shows no API key.
+    ApiKeyRequired = 401 "api_key_required" "An API key is required";
+    /// The API key is unknown, revoked or expired.
+    ApiKeyInvalid = 401 "api_key_invalid" "The API key is not valid";
+    /// The API key may not do this.
+    ScopeMissing = 403 "scope_missing" "The API key lacks a scope";
     /// No such route.
     RouteNotFound = 404 "route_not_found" "There is no such route";
     /// No such run.
@@ -59,6 +65,8 @@ codes! {
     CacheNotFound = 404 "cache_not_found" "There is no such cache";
     /// No such direction.
     DirectionNotFound = 404 "direction_not_found" "There is no such direction";
+    /// No such sparse autoencoder is loaded.
+    SaeNotFound = 404 "sae_not_found" "There is no such sparse autoencoder";
     /// The direction lacks this layer or component.
     VectorNotInDirection = 404 "vector_not_in_direction" "The direction does not have this vector";
     /// No such model is served.
@@ -81,6 +89,8 @@ codes! {
     BodyTooLarge = 413 "body_too_large" "The body is too large";
     /// The request asks for more items than a run may have.
     TooManyItems = 413 "too_many_items" "The run has too many items";
+    /// The inputs of a run have more tokens than it may have.
+    TooManyRunTokens = 413 "too_many_run_tokens" "The run has too many tokens";
     /// The answer or the capture is larger than this server allows.
     ResultTooLarge = 413 "result_too_large" "The result would be too large";
     /// The media type of the body is not taken here.
@@ -93,6 +103,10 @@ codes! {
     UnknownCache = 422 "unknown_cache" "There is no such cache";
     /// The body names a direction that does not exist, or a vector that it lacks.
     UnknownDirection = 422 "unknown_direction" "There is no such direction";
+    /// The body names a sparse autoencoder that is not loaded, or a feature that it lacks.
+    UnknownSae = 422 "unknown_sae" "There is no such sparse autoencoder or feature";
+    /// The cache begins with a BOS token and the autoencoder was trained without, or the other way round.
+    BosMismatch = 422 "bos_mismatch" "The cache and the autoencoder differ in their BOS token";
     /// The body asks for something a cache did not capture.
     HookNotStored = 422 "hook_not_stored" "A cache did not capture this hook";
     /// The model has no such hook point.
@@ -125,6 +139,8 @@ codes! {
     IdempotencyKeyReused = 422 "idempotency_key_reused" "The idempotency key was used with another body";
     /// The tensors cannot be compared or stacked.
     ShapeMismatch = 422 "shape_mismatch" "The tensors have incompatible shapes";
+    /// The client has as much in the queue as one may have.
+    ClientQueueFull = 429 "client_queue_full" "The client's part of the queue is full";
     /// The queue has no room now.
     QueueFull = 429 "queue_full" "The queue is full";
     /// The headers are larger than this server takes.
@@ -137,6 +153,8 @@ codes! {
     WorkerFailed = 500 "worker_failed" "The worker failed while computing this";
     /// The server is starting or stopping.
     Unavailable = 503 "unavailable" "The server is not taking requests now";
+    /// The answer took longer than this server allows.
+    TimedOut = 503 "timed_out" "The answer took too long";
     /// The store has no room.
     StoreFull = 507 "store_full" "The store is full";
 }

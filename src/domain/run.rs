@@ -1,6 +1,6 @@
 //! Runs: one queued request, its items, and its status.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use super::{
     generation::{Generation, TextCompletion},
     ids::{CacheId, RunId, TenantId},
     import::ImportOrigin,
+    intervention::{Applied, Edits},
     positions::PositionsRequest,
     problem::Problem,
 };
@@ -67,6 +68,40 @@ impl fmt::Display for RunStatus {
     }
 }
 
+/// How urgent a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// Somebody waits for it.
+    Interactive,
+    /// Neither.
+    #[default]
+    Normal,
+    /// It may take as long as it takes.
+    Bulk,
+}
+
+impl Priority {
+    /// Every priority, the most urgent first.
+    pub const ALL: [Self; 3] = [Self::Interactive, Self::Normal, Self::Bulk];
+
+    /// The spelling in the API and the index.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Interactive => "interactive",
+            Self::Normal => "normal",
+            Self::Bulk => "bulk",
+        }
+    }
+
+    /// Reads the spelling back.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|p| p.name() == name)
+    }
+}
+
 /// A run as clients see it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
@@ -78,6 +113,8 @@ pub struct Run {
     pub status: RunStatus,
     /// Name of the model it runs on.
     pub model: String,
+    /// How urgent it is.
+    pub priority: Priority,
     /// Inputs.
     pub n_items: u64,
     /// Items with a cache, reused ones among them.
@@ -98,6 +135,8 @@ pub struct Run {
     pub generates: bool,
     /// Whether it stands for an import: its one cache was made elsewhere.
     pub imported: bool,
+    /// Seconds after which its caches expire.
+    pub ttl_seconds: Option<u64>,
     /// Accepted.
     pub created_at: Timestamp,
     /// First item started.
@@ -135,6 +174,8 @@ pub struct NewItem {
     pub completion: Option<TextCompletion>,
     /// Where its activations came from, when they are not computed here.
     pub origin: Option<ImportOrigin>,
+    /// What each of the run's interventions means for it.
+    pub interventions: Vec<Applied>,
 }
 
 impl NewItem {
@@ -154,12 +195,18 @@ pub struct NewRun {
     pub model: String,
     /// Whether stored activations may answer instead of a forward pass.
     pub reuse: bool,
+    /// How urgent it is.
+    pub priority: Priority,
     /// Tags every cache of it gets.
     pub tags: Vec<String>,
     /// Metadata of the run.
     pub metadata: Map<String, Value>,
+    /// Seconds after which its caches expire.
+    pub ttl_seconds: Option<u64>,
     /// Inputs in order, never empty.
     pub items: Vec<NewItem>,
     /// Idempotency key with the blake3 of the request it came with.
     pub idempotency: Option<(String, [u8; 32])>,
+    /// What is changed while its items go through the model.
+    pub edits: Option<Arc<Edits>>,
 }

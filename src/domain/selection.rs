@@ -176,6 +176,7 @@ mod tests {
             n_truncated: 0,
             completion: None,
             origin: None,
+            interventions: Vec::new(),
             stats: TensorStats::default(),
             provenance: Provenance {
                 model_fingerprint: String::new(),
@@ -193,6 +194,8 @@ mod tests {
             metadata: serde_json::Map::new(),
             label: None,
             created_at: Timestamp::UNIX_EPOCH,
+            expires_at: None,
+            pinned: false,
         }
     }
 

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::{
     InFlight, Inner, batch_key,
     queue::{Budget, Unit},
-    scheduler::{BATCH_TIME, STORE_REST, all_failed, claim, complete},
+    scheduler::{BATCH_TIME, all_failed, claim, complete, put_back},
     unit,
     worker::{GenerateJob, Job, WorkerHandle},
 };
@@ -29,7 +29,7 @@ use crate::{
 /// Sequences that take their steps together.
 const SEQUENCES: usize = 32;
 /// Memory for keys and values of all of them, in bytes. A sequence alone may take more.
-const HISTORY_BYTES: u64 = 512 << 20;
+const HISTORY_BYTES: u64 = 192 << 20;
 
 /// A sequence on its way.
 struct Active {
@@ -69,6 +69,7 @@ pub(super) async fn run(engine: Arc<Inner>, worker: WorkerHandle, slots: Arc<Sem
     let mut company = Company::default();
     while !engine.draining.is_cancelled() {
         company.admit(&engine).await;
+        metrics::gauge!("residuum_generating_sequences").set(company.active.len() as f64);
         let Some(model) = company.model.clone().filter(|_| !company.active.is_empty()) else {
             tokio::select! {
                 () = engine.wake_generator.notified() => continue,
@@ -108,7 +109,7 @@ impl Company {
                 Ok(_) => {}
                 Err(problem) => {
                     tracing::error!(%problem, "inputs to continue could not be claimed; they go back to the queue");
-                    put_back(engine, units);
+                    put_back(engine, units, false);
                     return;
                 }
             }
@@ -120,7 +121,7 @@ impl Company {
         let mut queue = engine.to_continue();
         let (key, alone) = queue.next_key()?;
         let fits = match (self.active.first(), &self.model) {
-            (Some(first), Some(model)) => key.model == model.info().id && !alone && !first.unit.alone,
+            (Some(first), Some(model)) => key.model == model.info().id && !alone && first.unit.company > 1,
             _ => true,
         };
         let held: u64 = self.active.iter().map(|a| a.unit.n_tokens as u64).sum();
@@ -134,7 +135,10 @@ impl Company {
 
     fn take_in(&mut self, model: &Model, unit: Unit, item: NewItem, Place { alive, batch }: Place) {
         let Some(generation) = item.generation.clone() else { return };
-        let sequence = model.sequence(item.token_ids.clone(), generation, u64::from(unit.index));
+        let mut sequence = model.sequence(item.token_ids.clone(), generation, u64::from(unit.index));
+        if let Some(edits) = &unit.edits {
+            sequence = sequence.with_edits(Arc::clone(edits), item.interventions.clone());
+        }
         self.active.push(Active { unit, item, sequence, alive, batch });
     }
 
@@ -234,11 +238,13 @@ async fn hand_on(engine: &Arc<Inner>, model: &Arc<Model>, finished: Vec<(Unit, N
     let items: Vec<(RunId, u32, NewItem)> = ready.iter().map(|(u, item)| (u.run, u.index, item.clone())).collect();
     if let Err(e) = engine.store.continued(&items).await {
         tracing::error!(error = %e, "continued inputs could not be recorded; they go back to the queue");
-        return put_back(engine, ready.into_iter().map(|(unit, _)| unit).collect());
+        return put_back(engine, ready.into_iter().map(|(unit, _)| unit).collect(), true);
     }
     let waiting = |(old, item): &(Unit, NewItem)| {
         let key = batch_key(old.key.tenant, &model.info().id, item);
-        unit(old.run, old.index, item, key, model, old.check_store, old.alone)
+        let edits = old.edits.clone();
+        let Unit { priority, reuse, company, .. } = *old;
+        Unit { edits, priority, reuse, company, ..unit(old.run, old.index, item, key, model) }
     };
     engine.enqueue(ready.iter().map(waiting).collect());
 }
@@ -247,7 +253,7 @@ async fn hand_on(engine: &Arc<Inner>, model: &Arc<Model>, finished: Vec<(Unit, N
 /// alone.
 async fn failed(engine: &Arc<Inner>, units: Vec<Unit>, problem: Problem) {
     if units.len() > 1 {
-        engine.enqueue(units.into_iter().map(|u| Unit { alone: true, ..u }).collect());
+        engine.enqueue(units.into_iter().map(|u| Unit { company: 1, ..u }).collect());
     } else {
         record_failure(engine, units, &problem).await;
     }
@@ -258,15 +264,6 @@ async fn record_failure(engine: &Arc<Inner>, units: Vec<Unit>, problem: &Problem
     let runs: Vec<RunId> = units.iter().map(|u| u.run).collect();
     if let Err(e) = complete(engine, all_failed(&units, problem), runs).await {
         tracing::error!(error = %e, "a failure could not be recorded; its inputs go back to the queue");
-        put_back(engine, units);
+        put_back(engine, units, true);
     }
-}
-
-/// Returns inputs to the queue after a rest.
-fn put_back(engine: &Arc<Inner>, units: Vec<Unit>) {
-    let engine = Arc::clone(engine);
-    tokio::spawn(async move {
-        tokio::time::sleep(STORE_REST).await;
-        engine.enqueue(units);
-    });
 }

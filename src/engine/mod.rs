@@ -3,13 +3,22 @@
 //! The only place that knows both the model and the store. A run is accepted when its rows are durable; from then on
 //! it survives the client and the server. [`Engine`] is a cheap handle; the scheduler behind it owns the work.
 
+mod admission;
+mod errands;
 mod generation;
+mod interventions;
 mod keys;
+mod leaders;
+mod observe;
+mod patching;
 mod positions;
 mod progress;
 mod queue;
 mod registry;
 mod request;
+mod retention;
+mod reuse;
+mod saes;
 mod scheduler;
 mod worker;
 
@@ -24,22 +33,27 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, Semaphore, watch},
+    sync::{Notify, Semaphore, mpsc, watch},
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
+pub use interventions::{Asked, Interventions};
+pub use patching::{Metric, Sweep, SweepCell, Swept, sweeps};
 pub use registry::{ModelState, Registry};
 pub use request::{Content, InputSpec, Prepared, RunRequest, Truncate, item_shapes};
+pub use saes::{SaeSource, SaeState, Saes};
 
 use crate::{
-    domain::{Code, NewItem, NewRun, Problem, Run, RunId, TenantId},
+    domain::{Code, NewItem, NewRun, Priority, Problem, Run, RunId, TenantId},
     model::{LoadError, LoadOptions, Model},
-    store::{Inserted, Store},
+    store::{Inserted, Quota, Store},
 };
+use errands::Errand;
+use leaders::Leaders;
 use progress::Progress;
-use queue::{BatchKey, Queue, Unit};
+use queue::{ANY_COMPANY, BatchKey, Depth, Load, Loads, Queue, Reuse, Unit};
 use request::item_bytes;
 use scheduler::{InFlight, Speed};
 use worker::WorkerHandle;
@@ -49,17 +63,34 @@ use worker::WorkerHandle;
 pub struct Limits {
     /// Inputs of one run.
     pub max_run_items: usize,
+    /// Tokens of one run, those to be generated among them.
+    pub max_run_tokens: usize,
     /// Bytes one run may store.
     pub max_run_bytes: u64,
     /// Inputs waiting over all runs.
     pub max_queued_items: usize,
     /// Bytes that the waiting captures may take.
     pub max_queued_bytes: u64,
+    /// How much the store may take; `None`: what the disk holds.
+    pub quota: Option<Quota>,
+    /// Inputs of one client among those waiting.
+    pub max_client_items: usize,
+    /// Bytes that the waiting captures of one client may take.
+    pub max_client_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_run_items: 10_000, max_run_bytes: 64 << 30, max_queued_items: 100_000, max_queued_bytes: 256 << 30 }
+        Self {
+            max_run_items: 10_000,
+            max_run_tokens: 10_000_000,
+            max_run_bytes: 64 << 30,
+            max_queued_items: 100_000,
+            max_queued_bytes: 256 << 30,
+            max_client_items: 50_000,
+            max_client_bytes: 128 << 30,
+            quota: None,
+        }
     }
 }
 
@@ -100,6 +131,8 @@ pub struct Engine {
 struct Tasks {
     scheduler: JoinHandle<()>,
     generator: JoinHandle<()>,
+    errands: JoinHandle<()>,
+    retention: JoinHandle<()>,
     worker: std::thread::JoinHandle<()>,
 }
 
@@ -110,13 +143,22 @@ struct Inner {
     queue: Mutex<Queue>,
     /// Inputs to continue before they come to `queue`.
     to_continue: Mutex<Queue>,
+    /// Inputs that wait for what others leave behind.
+    leaders: Mutex<Leaders>,
+    /// What runs will add that are being made durable.
+    admitted: Mutex<Loads>,
     in_flight: Mutex<HashMap<u64, InFlight>>,
     next_batch: AtomicU64,
     wake: Notify,
     wake_generator: Notify,
     progress: Progress,
     speed: Speed,
+    /// When the store had no room last.
+    no_room: Mutex<Option<Instant>>,
     draining: CancellationToken,
+    errands: mpsc::Sender<Errand>,
+    /// Places for experiments.
+    experiments: Semaphore,
 }
 
 impl Inner {
@@ -128,17 +170,34 @@ impl Inner {
         self.to_continue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Items waiting, and the bytes they will take.
-    fn waiting(&self) -> (usize, u64) {
-        let complete = {
-            let queue = self.queue();
-            (queue.n_items(), queue.n_bytes())
+    fn leaders(&self) -> MutexGuard<'_, Leaders> {
+        self.leaders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn admitted(&self) -> MutexGuard<'_, Loads> {
+        self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What waits of a tenant, and of all.
+    fn waiting(&self, tenant: TenantId) -> (Load, Load) {
+        let (mut own, mut all) = (Load::default(), Load::default());
+        let mut add = |loads: &Loads| {
+            own += loads.of(tenant);
+            all += loads.total();
         };
-        let incomplete = {
-            let queue = self.to_continue();
-            (queue.n_items(), queue.n_bytes())
-        };
-        (complete.0 + incomplete.0, complete.1 + incomplete.1)
+        add(self.queue().loads());
+        add(self.to_continue().loads());
+        add(self.leaders().loads());
+        (own, all)
+    }
+
+    /// What waits, by priority.
+    fn depths(&self) -> [Depth; Priority::ALL.len()] {
+        let mut depths = Default::default();
+        self.queue().measure(&mut depths);
+        self.to_continue().measure(&mut depths);
+        self.leaders().measure(&mut depths);
+        depths
     }
 
     /// Queues items where they belong, and says so.
@@ -177,24 +236,32 @@ impl Engine {
     /// When the worker thread cannot be started.
     pub fn start(store: Store, names: Vec<String>, limits: Limits) -> std::io::Result<Self> {
         let (worker, thread) = WorkerHandle::spawn("worker-cpu", store.clone())?;
+        let (errands, waiting) = mpsc::channel(1);
         let inner = Arc::new(Inner {
             store,
             models: Registry::new(names),
             limits,
             queue: Mutex::default(),
             to_continue: Mutex::default(),
+            leaders: Mutex::default(),
+            admitted: Mutex::default(),
             in_flight: Mutex::default(),
             next_batch: AtomicU64::new(0),
             wake: Notify::new(),
             wake_generator: Notify::new(),
             progress: Progress::default(),
             speed: Speed::new(),
+            no_room: Mutex::default(),
             draining: CancellationToken::new(),
+            errands,
+            experiments: Semaphore::new(patching::AT_ONCE),
         });
         let slots = Arc::new(Semaphore::new(scheduler::PIPELINE));
         let scheduler = tokio::spawn(scheduler::run(Arc::clone(&inner), worker.clone(), Arc::clone(&slots)));
-        let generator = tokio::spawn(generation::run(Arc::clone(&inner), worker, slots));
-        let tasks = Arc::new(Mutex::new(Some(Tasks { scheduler, generator, worker: thread })));
+        let generator = tokio::spawn(generation::run(Arc::clone(&inner), worker.clone(), Arc::clone(&slots)));
+        let errands = tokio::spawn(errands::run(inner.draining.clone(), worker, slots, waiting));
+        let retention = tokio::spawn(retention::run(Arc::clone(&inner)));
+        let tasks = Arc::new(Mutex::new(Some(Tasks { scheduler, generator, errands, retention, worker: thread })));
         Ok(Self { inner, tasks })
     }
 
@@ -249,14 +316,21 @@ impl Engine {
                 return Err(e);
             }
         };
+        let edits = self.inner.store.edits(run.id).await?;
         for chunk in run.items.chunks(1000) {
             let items = self.inner.store.items(run.id, chunk).await?;
             let units = items
                 .iter()
                 .map(|(index, item)| {
                     let key = batch_key(run.tenant, &run.model, item);
-                    let alone = run.attempted.contains(index);
-                    unit(run.id, *index, item, key, &model, run.reuse, alone)
+                    let company = if run.attempted.contains(index) { 1 } else { ANY_COMPANY };
+                    Unit {
+                        edits: edits.clone(),
+                        priority: run.priority,
+                        reuse: Reuse::of(run.reuse),
+                        company,
+                        ..unit(run.id, *index, item, key, &model)
+                    }
                 })
                 .collect();
             self.inner.enqueue(units);
@@ -289,6 +363,15 @@ impl Engine {
         !self.inner.draining.is_cancelled() && self.inner.models.all_ready()
     }
 
+    /// Whether everything that carries runs out is there: nothing of it has ended before its time.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks
+            .as_ref()
+            .is_some_and(|t| !t.scheduler.is_finished() && !t.generator.is_finished() && !t.worker.is_finished())
+    }
+
     /// Cancelled once the server drains: whoever waits for a run gives up then.
     #[must_use]
     pub fn draining(&self) -> CancellationToken {
@@ -309,8 +392,8 @@ impl Engine {
             let detail = format!("the run has {n} items; a run may have {}", self.inner.limits.max_run_items);
             return Err(Problem::new(Code::TooManyItems, detail));
         }
-        let max_bytes = self.inner.limits.max_run_bytes;
-        let prepared = tokio::task::spawn_blocking(move || request::prepare(request, model, max_bytes));
+        let limits = self.inner.limits.clone();
+        let prepared = tokio::task::spawn_blocking(move || request::prepare(request, model, &limits));
         prepared.await.unwrap_or_else(|e| {
             tracing::error!(error = %e, "preparing a run panicked");
             Err(Problem::new(Code::Internal, "the request could not be prepared"))
@@ -320,44 +403,25 @@ impl Engine {
     /// Queues a run; durable when this returns, and carried out even if the caller hangs up while it does.
     ///
     /// # Errors
-    /// What [`Self::prepare`] refuses, [`Code::QueueFull`], [`Code::IdempotencyKeyReused`], or the store's own.
+    /// What [`Self::prepare`] refuses, [`Code::ClientQueueFull`], [`Code::QueueFull`], [`Code::StoreFull`],
+    /// [`Code::IdempotencyKeyReused`], or the store's own.
     pub async fn submit(&self, request: RunRequest) -> Result<Submitted, Problem> {
         let Prepared { run, item_bytes, .. } = self.prepare(request).await?;
-        self.admit(&item_bytes)?;
+        let admission = self.admit(run.tenant, &item_bytes)?;
+        self.inner.check_disk()?;
+        let (_, waiting) = self.inner.waiting(run.tenant);
+        self.inner.make_room(waiting.bytes + item_bytes.iter().sum::<u64>()).await?;
         // A task of its own: dropping the request must not leave rows without a place in the queue.
         let engine = self.clone();
-        let queued = tokio::spawn(async move { engine.enqueue(run, &item_bytes).await });
+        let queued = tokio::spawn(async move {
+            let queued = engine.enqueue(run, &item_bytes).await;
+            drop(admission);
+            queued
+        });
         queued.await.unwrap_or_else(|e| {
             tracing::error!(error = %e, "queueing a run panicked");
             Err(Problem::new(Code::Internal, "the run could not be queued"))
         })
-    }
-
-    fn admit(&self, item_bytes: &[u64]) -> Result<(), Problem> {
-        let Limits { max_queued_items, max_queued_bytes, .. } = self.inner.limits;
-        let bytes: u64 = item_bytes.iter().sum();
-        let (items_waiting, bytes_waiting) = self.inner.waiting();
-        // An empty queue takes any run that its own limits allow.
-        if items_waiting == 0
-            || (items_waiting + item_bytes.len() <= max_queued_items && bytes_waiting + bytes <= max_queued_bytes)
-        {
-            return Ok(());
-        }
-        let detail =
-            format!("{items_waiting} items with {bytes_waiting} bytes to capture are waiting; try again later");
-        Err(Problem::new(Code::QueueFull, detail).retry_after(self.seconds_to_room(items_waiting)))
-    }
-
-    /// A guess at when half of the queue will be done.
-    fn seconds_to_room(&self, items_waiting: usize) -> u32 {
-        #[expect(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "clamped"
-        )]
-        let guess = (items_waiting as f64 * 16.0 / self.inner.speed.get().max(1.0)) as u32;
-        guess.clamp(1, 60)
     }
 
     async fn enqueue(&self, run: NewRun, item_bytes: &[u64]) -> Result<Submitted, Problem> {
@@ -376,7 +440,7 @@ impl Engine {
                 })
                 .collect()
         };
-        let reuse = run.reuse;
+        let (reuse, priority, edits) = (Reuse::of(run.reuse), run.priority, run.edits.clone());
         let id = match self.inner.store.insert_run(run).await? {
             Inserted::Created(id) => id,
             Inserted::Replayed(id) => return Ok(Submitted::Replayed(id)),
@@ -393,8 +457,10 @@ impl Engine {
                 n_tokens,
                 n_bytes,
                 key,
-                check_store: reuse,
-                alone: false,
+                edits: edits.clone(),
+                priority,
+                reuse,
+                company: ANY_COMPANY,
             })
             .collect();
         self.inner.enqueue(units);
@@ -435,7 +501,9 @@ impl Engine {
     /// Where a run stands in the queue, and how fast it goes.
     #[must_use]
     pub fn pace(&self, run: RunId) -> Pace {
-        let queue_position = self.inner.queue().position(run).or_else(|| self.inner.to_continue().position(run));
+        let queue_position = self.inner.queue().position(run);
+        let queue_position = queue_position.or_else(|| self.inner.to_continue().position(run));
+        let queue_position = queue_position.or_else(|| self.inner.leaders().is_following(run).then_some(0));
         Pace { queue_position, tokens_per_second: self.inner.speed.get() }
     }
 
@@ -467,6 +535,9 @@ impl Engine {
     fn forget(&self, id: RunId) {
         self.inner.queue().remove(id);
         self.inner.to_continue().remove(id);
+        // Those that waited for it must not go with it.
+        let followers = self.inner.leaders().remove(id);
+        self.inner.ask_again(followers);
         for batch in self.inner.in_flight().values_mut() {
             let before = batch.units.len();
             batch.units.retain(|(run, _)| *run != id);
@@ -475,36 +546,20 @@ impl Engine {
         self.inner.progress.changed(id);
     }
 
-    /// Sets the gauges of queue and store; called when metrics are asked for.
-    pub async fn observe(&self) {
-        let (items, bytes) = self.inner.waiting();
-        #[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
-        {
-            metrics::gauge!("residuum_queue_items").set(items as f64);
-            metrics::gauge!("residuum_queue_bytes").set(bytes as f64);
-            metrics::gauge!("residuum_tokens_per_second").set(self.inner.speed.get());
-            if let Ok(stats) = self.inner.store.stats().await {
-                metrics::gauge!("residuum_store_runs").set(stats.n_runs as f64);
-                metrics::gauge!("residuum_store_caches").set(stats.n_caches as f64);
-                metrics::gauge!("residuum_store_packs").set(stats.n_packs as f64);
-                metrics::gauge!("residuum_store_blob_bytes").set(stats.blob_bytes as f64);
-            }
-        }
-    }
-
     /// Stops accepting, finishes the batches under way, makes them durable and ends the threads. Runs that are not
     /// finished continue at the next start.
     pub async fn drain(&self) {
         self.inner.draining.cancel();
         let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Tasks { scheduler, generator, worker }) = tasks else { return };
-        if scheduler.await.is_err() || generator.await.is_err() {
+        let Some(Tasks { scheduler, generator, errands, retention, worker }) = tasks else { return };
+        let ended = [scheduler.await, generator.await, errands.await, retention.await];
+        if ended.iter().any(Result::is_err) {
             tracing::error!("the scheduler had panicked");
         }
         while !self.inner.in_flight().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        // Scheduler and generator held the last handles to the worker, so its thread ends by itself.
+        // The tasks held the last handles to the worker, so its thread ends by itself.
         let _ = tokio::task::spawn_blocking(move || worker.join()).await;
     }
 }
@@ -521,14 +576,16 @@ fn batch_key(tenant: TenantId, model: &str, item: &NewItem) -> Arc<BatchKey> {
     })
 }
 
-fn unit(
-    run: RunId,
-    index: u32,
-    item: &NewItem,
-    key: Arc<BatchKey>,
-    model: &Model,
-    check_store: bool,
-    alone: bool,
-) -> Unit {
-    Unit { run, index, n_tokens: item.max_tokens(), n_bytes: item_bytes(item, model), key, check_store, alone }
+fn unit(run: RunId, index: u32, item: &NewItem, key: Arc<BatchKey>, model: &Model) -> Unit {
+    Unit {
+        run,
+        index,
+        n_tokens: item.max_tokens(),
+        n_bytes: item_bytes(item, model),
+        key,
+        edits: None,
+        priority: Priority::Normal,
+        reuse: Reuse::Unasked,
+        company: ANY_COMPANY,
+    }
 }

@@ -6,11 +6,15 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::positions::settle;
+use super::{
+    Limits,
+    interventions::{Interventions, Subject},
+    positions::settle,
+};
 use crate::{
     domain::{
         Capture, CaptureRequest, Code, Generation, Hook, NewItem, NewRun, PackLayout, Positions, PositionsRequest,
-        Problem, TenantId,
+        Priority, Problem, TenantId,
         capture::{refuse_mean_of_indices, stored_shape},
     },
     model::{ChatEnd, Encoded, Model},
@@ -85,6 +89,8 @@ pub struct RunRequest {
     pub inputs: Vec<InputSpec>,
     /// How to continue every input before it is captured.
     pub generation: Option<Generation>,
+    /// What to change on the way through the model.
+    pub interventions: Option<Interventions>,
     /// What to capture.
     pub capture: CaptureRequest,
     /// Beginning-of-sequence token: the tokenizer's own rule, always, or never.
@@ -93,10 +99,14 @@ pub struct RunRequest {
     pub truncate: Truncate,
     /// Whether stored activations may answer.
     pub reuse: bool,
+    /// How urgent it is.
+    pub priority: Priority,
     /// Tags of every cache.
     pub tags: Vec<String>,
     /// Metadata of the run and of every cache.
     pub metadata: Map<String, Value>,
+    /// Seconds after which the caches expire.
+    pub ttl_seconds: Option<u64>,
     /// Idempotency key with the hash of the request.
     pub idempotency: Option<(String, [u8; 32])>,
 }
@@ -115,7 +125,7 @@ pub struct Prepared {
 ///
 /// # Errors
 /// The [`Problem`] of the first input or name at fault, with its pointer into the request body.
-pub fn prepare(request: RunRequest, model: Arc<Model>, max_run_bytes: u64) -> Result<Prepared, Problem> {
+pub fn prepare(request: RunRequest, model: Arc<Model>, limits: &Limits) -> Result<Prepared, Problem> {
     let hooks = request.capture.resolve(model.info()).map_err(|p| p.under("/capture"))?;
     refuse_mean_of_indices(&hooks, &request.capture.positions(model.info())).map_err(|p| p.under("/capture"))?;
     if let Some(generation) = &request.generation {
@@ -123,15 +133,22 @@ pub fn prepare(request: RunRequest, model: Arc<Model>, max_run_bytes: u64) -> Re
     }
     let mut items = Vec::with_capacity(request.inputs.len());
     let mut sizes = Vec::with_capacity(request.inputs.len());
-    let mut bytes = 0u64;
+    let (mut tokens, mut bytes) = (0usize, 0u64);
+    let Limits { max_run_tokens, max_run_bytes, .. } = *limits;
     for input in &request.inputs {
-        let item = prepare_item(input, &request, &hooks, &model).map_err(|p| p.under(&input.pointer))?;
+        let item = prepare_item(input, &request, &hooks, &model)?;
         let size = item_bytes(&item, &model);
+        tokens += item.max_tokens();
         bytes += size;
+        let at = format!("{}{}", input.pointer, input.content.pointer());
+        if tokens > max_run_tokens {
+            let detail = format!("with this input the run has {tokens} tokens; a run may have {max_run_tokens}");
+            return Err(Problem::at(Code::TooManyRunTokens, at, detail));
+        }
         if bytes > max_run_bytes {
             return Err(Problem::at(
                 Code::ResultTooLarge,
-                format!("{}{}", input.pointer, input.content.pointer()),
+                at,
                 format!(
                     "with this input the run would store {bytes} bytes; a run may store {max_run_bytes}. Capture fewer hooks or positions"
                 ),
@@ -140,8 +157,20 @@ pub fn prepare(request: RunRequest, model: Arc<Model>, max_run_bytes: u64) -> Re
         items.push(item);
         sizes.push(size);
     }
-    let RunRequest { tenant, model: name, reuse, tags, metadata, idempotency, .. } = request;
-    let run = NewRun { tenant, model: name, reuse, tags, metadata, items, idempotency };
+    let RunRequest {
+        tenant,
+        model: name,
+        reuse,
+        priority,
+        tags,
+        metadata,
+        ttl_seconds,
+        idempotency,
+        interventions,
+        ..
+    } = request;
+    let edits = interventions.map(|i| i.edits);
+    let run = NewRun { tenant, model: name, reuse, priority, tags, metadata, ttl_seconds, items, idempotency, edits };
     Ok(Prepared { run, item_bytes: sizes, model })
 }
 
@@ -181,12 +210,30 @@ pub fn item_shapes(item: &NewItem, model: &Model) -> Vec<(String, Vec<usize>)> {
     item.capture.hooks.iter().map(|h| (h.to_string(), shape(h))).collect()
 }
 
+/// An input's tokens, how many were cut to fit, and its text as posted or rendered.
+type Tokenised = (Encoded, u64, Option<String>);
+
 fn prepare_item(
     input: &InputSpec,
     request: &RunRequest,
     hooks: &Arc<[Hook]>,
     model: &Model,
 ) -> Result<NewItem, Problem> {
+    let tokenised = tokenise(input, request, model).map_err(|p| p.under(&input.pointer))?;
+    let subject = Subject {
+        content: &input.content,
+        pointer: &input.pointer,
+        encoded: &tokenised.0,
+        text: tokenised.2.as_deref(),
+        tokenizer: model.tokenizer(),
+        generates: request.generation.is_some(),
+    };
+    let interventions = request.interventions.as_ref().map(|i| i.settle(&subject)).transpose()?.unwrap_or_default();
+    let item = item(input, request, hooks, model, tokenised).map_err(|p| p.under(&input.pointer))?;
+    Ok(NewItem { interventions, ..item })
+}
+
+fn tokenise(input: &InputSpec, request: &RunRequest, model: &Model) -> Result<Tokenised, Problem> {
     let (tokenizer, bos) = (model.tokenizer(), request.prepend_bos);
     let (encoded, text) = match &input.content {
         Content::Text(text) => (tokenizer.encode(text, bos), Some(text.clone())),
@@ -200,6 +247,18 @@ fn prepare_item(
     let at = input.content.pointer();
     let cut = |encoded| truncate(encoded, request.truncate, model.info().n_ctx, n_new);
     let (encoded, n_truncated) = encoded.and_then(cut).map_err(|p| p.under(at))?;
+    Ok((encoded, n_truncated, text))
+}
+
+fn item(
+    input: &InputSpec,
+    request: &RunRequest,
+    hooks: &Arc<[Hook]>,
+    model: &Model,
+    (encoded, n_truncated, text): Tokenised,
+) -> Result<NewItem, Problem> {
+    let n_new = request.generation.as_ref().map_or(0, |g| g.max_new_tokens);
+    let at = input.content.pointer();
     let (asked, at) = match &input.positions {
         Some(own) => (own.clone(), "/positions"),
         None => (request.capture.positions(model.info()), at),
@@ -215,7 +274,7 @@ fn prepare_item(
             (positions, None)
         }
         asked => {
-            let settled = settle(&asked, &input.content, &encoded, text.as_deref(), tokenizer);
+            let settled = settle(&asked, &input.content, &encoded, text.as_deref(), model.tokenizer());
             (settled.map_err(|p| Problem::at(p.code, at, p.detail))?, None)
         }
     };
@@ -238,6 +297,7 @@ fn prepare_item(
         unsettled,
         completion: None,
         origin: None,
+        interventions: Vec::new(),
     })
 }
 

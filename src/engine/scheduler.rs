@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -14,14 +14,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::{
     Inner,
     keys::forward_key,
-    queue::{Budget, Unit},
+    queue::{Budget, Unit, UnitId},
     request::layout_of,
-    worker::{CaptureJob, Job, JobOutcome, WorkerHandle},
+    reuse::{lead, reuse_stored},
+    worker::{CaptureJob, Job, JobInput, JobOutcome, WorkerHandle},
 };
 use crate::{
-    domain::{CacheId, Capture, Code, NewItem, PackId, Problem, Rows, RunId},
+    domain::{CacheId, Capture, Code, NewItem, PackId, Problem, Provenance, Rows, RunId},
     model::Model,
-    store::{Completion, PackHeader, PackedCache, ReusedCache, StoreError, Wanted},
+    store::{Completion, PackHeader, PackedCache, StoreError},
 };
 
 /// Batches under way at once: one computing, one claimed and waiting for the worker.
@@ -32,8 +33,9 @@ pub(super) const BATCH_TIME: Duration = Duration::from_millis(250);
 const BATCH_TOKENS: std::ops::RangeInclusive<usize> = 256..=4096;
 const BATCH_BYTES: u64 = 512 << 20;
 const BATCH_ITEMS: usize = 256;
-/// Items asked about in one query to the store.
-const CHECK_ITEMS: usize = 512;
+/// Memory for what one batch has between its layers, in bytes. An input alone may take more: running out of memory ends the
+/// process, so a batch is bounded before it is tried.
+const BATCH_MEMORY: u64 = 128 << 20;
 /// Rest after the store refused, before the same work is tried again.
 pub(super) const STORE_REST: Duration = Duration::from_secs(2);
 
@@ -66,9 +68,18 @@ impl Speed {
     }
 }
 
+/// What the next batch may hold: no more than the worker does in its time, nor than fits its memory.
+fn budget(engine: &Inner) -> Budget {
+    let budget = engine.speed.budget();
+    let model = engine.queue().next_key().map(|(key, _)| key.model.clone());
+    let Some(model) = model.and_then(|name| engine.models.get(&name).ok()) else { return budget };
+    let fitting = usize::try_from(BATCH_MEMORY / model.working_bytes_per_token().max(1)).unwrap_or(usize::MAX);
+    Budget { tokens: budget.tokens.min(fitting).max(1), ..budget }
+}
+
 /// A batch on its way through the worker, for cancelling and for counting.
 pub(super) struct InFlight {
-    pub(super) units: Vec<(RunId, u32)>,
+    pub(super) units: Vec<UnitId>,
     pub(super) alive: Arc<AtomicUsize>,
 }
 
@@ -82,7 +93,8 @@ pub(super) async fn run(engine: Arc<Inner>, worker: WorkerHandle, slots: Arc<Sem
         };
         // Items that came while this waited for a slot join the batch.
         reuse_stored(&engine).await;
-        let units = engine.queue().next_batch(engine.speed.budget());
+        let budget = budget(&engine);
+        let units = engine.queue().next_batch(budget);
         let Some(units) = units else {
             drop(permit);
             tokio::select! {
@@ -99,65 +111,6 @@ pub(super) async fn run(engine: Arc<Inner>, worker: WorkerHandle, slots: Arc<Sem
     let _all = slots.acquire_many(u32::try_from(PIPELINE).expect("a small number")).await;
 }
 
-/// Answers waiting items from the store where it holds their activations.
-async fn reuse_stored(engine: &Arc<Inner>) {
-    loop {
-        let mut units = engine.queue().take_unchecked(CHECK_ITEMS);
-        if units.is_empty() {
-            return;
-        }
-        match try_reuse(engine, &units).await {
-            Ok(found) => units.retain(|u| !found.contains(&(u.run, u.index))),
-            Err(e) => tracing::error!(error = %e, "the store could not be asked for activations to reuse"),
-        }
-        units.iter_mut().for_each(|u| u.check_store = false);
-        engine.queue().push(units);
-    }
-}
-
-async fn try_reuse(engine: &Arc<Inner>, units: &[Unit]) -> Result<Vec<(RunId, u32)>, StoreError> {
-    let items = load(engine, units).await?;
-    let mut found = Vec::new();
-    let mut reused = Vec::new();
-    // One query per tenant: items of one tenant never see another's.
-    let mut by_tenant: HashMap<_, Vec<(&Unit, NewItem, [u8; 32])>> = HashMap::new();
-    for (unit, item) in items {
-        let Ok(model) = engine.models.get(&unit.key.model) else { continue };
-        let key = forward_key(unit.key.tenant, &model, &item.token_ids);
-        by_tenant.entry(unit.key.tenant).or_default().push((unit, item, key));
-    }
-    for (tenant, items) in by_tenant {
-        let wanted: Vec<Wanted> = items
-            .iter()
-            .map(|(_, item, key)| Wanted {
-                forward_key: *key,
-                capture: item.capture.clone(),
-                n_tokens: item.token_ids.len(),
-            })
-            .collect();
-        let extents = engine.store.find_reusable(tenant, &wanted).await?;
-        for ((unit, item, _), extent) in items.into_iter().zip(extents) {
-            if let Some(extent) = extent {
-                found.push((unit.run, unit.index));
-                reused.push(ReusedCache {
-                    extent,
-                    cache: CacheId::generate(),
-                    run: unit.run,
-                    item_index: unit.index,
-                    item,
-                });
-            }
-        }
-    }
-    if !reused.is_empty() {
-        let n = reused.len();
-        let runs = found.iter().map(|(run, _)| *run).collect();
-        complete(engine, Completion { pack: None, reused, failed: Vec::new() }, runs).await?;
-        metrics::counter!("residuum_items_reused_total").increment(n as u64);
-    }
-    Ok(found)
-}
-
 /// Loads the items of `units` from the store, in the order of `units`; those ended meanwhile are left out.
 pub(super) async fn load<'u>(engine: &Arc<Inner>, units: &'u [Unit]) -> Result<Vec<(&'u Unit, NewItem)>, StoreError> {
     let mut by_run: HashMap<RunId, Vec<u32>> = HashMap::new();
@@ -172,25 +125,31 @@ pub(super) async fn load<'u>(engine: &Arc<Inner>, units: &'u [Unit]) -> Result<V
     Ok(units.iter().filter_map(|u| Some((u, items.remove(&(u.run, u.index))?))).collect())
 }
 
-/// Claims a batch, gives it to the worker and leaves a task behind that makes the outcome durable.
+/// Gives a batch to the worker and leaves a task behind that makes the outcome durable.
 async fn dispatch(engine: &Arc<Inner>, worker: &WorkerHandle, units: Vec<Unit>, permit: OwnedSemaphorePermit) {
-    let (items, model) = match claim(engine, &units).await {
-        Ok(Some(claimed)) => claimed,
+    let (items, model) = match take_up(engine, units).await {
+        Ok(Some(taken)) => taken,
         Ok(None) => return,
-        Err(problem) => {
+        Err((problem, units)) => {
             tracing::error!(%problem, "a batch could not be claimed; it goes back to the queue");
-            return put_back(engine, units);
+            return put_back(engine, units, false);
         }
     };
     let (job, outcome, units) = build_job(items, model);
-    let in_flight = InFlight { units: units.iter().map(|u| (u.run, u.index)).collect(), alive: Arc::clone(&job.alive) };
-    let caches: usize = units.len();
-    let batch = engine.in_flight_add(in_flight);
-    metrics::histogram!("residuum_batch_items").record(caches as f64);
+    let ids: Vec<UnitId> = units.iter().map(Unit::id).collect();
+    // before anything is computed that could not be kept
+    if let Err(problem) = engine.make_room(job.header.layout.total_bytes()).await {
+        tracing::error!(%problem, "there is no room for a batch; it waits");
+        engine.end_leads(&ids);
+        return put_back(engine, units, true);
+    }
+    let batch = engine.in_flight_add(InFlight { units: ids.clone(), alive: Arc::clone(&job.alive) });
+    observe_batch(&units);
     if worker.submit(Job::Capture(Box::new(job))).await.is_err() {
         tracing::error!("the worker thread is gone; its batch goes back to the queue");
         engine.in_flight_remove(batch);
-        return put_back(engine, units);
+        engine.end_leads(&ids);
+        return put_back(engine, units, true);
     }
     let engine = Arc::clone(engine);
     tokio::spawn(async move {
@@ -200,41 +159,84 @@ async fn dispatch(engine: &Arc<Inner>, worker: &WorkerHandle, units: Vec<Unit>, 
         // The worker is free for the next batch while this one is made durable.
         drop(permit);
         finish(&engine, units, outcome).await;
+        engine.end_leads(&ids);
         engine.in_flight_remove(batch);
         engine.wake.notify_one();
     });
 }
 
+#[expect(clippy::cast_precision_loss, reason = "histograms are of floats")]
+fn observe_batch(units: &[Unit]) {
+    metrics::histogram!("residuum_batch_items").record(units.len() as f64);
+    metrics::histogram!("residuum_batch_tokens").record(units.iter().map(|u| u.n_tokens).sum::<usize>() as f64);
+}
+
 pub(super) type Claimed = (Vec<(Unit, NewItem)>, Arc<Model>);
 
+/// Reads the items of a batch and claims those of them that nobody else answers; `None` when there are none.
+///
+/// # Errors
+/// Why that failed, and what goes back to the queue.
+async fn take_up(engine: &Arc<Inner>, units: Vec<Unit>) -> Result<Option<Claimed>, (Problem, Vec<Unit>)> {
+    let items: Vec<(Unit, NewItem)> = match load(engine, &units).await {
+        Ok(items) => items.into_iter().map(|(u, item)| (u.clone(), item)).collect(),
+        Err(e) => return Err((e.into(), units)),
+    };
+    // Those that have ended meanwhile are no longer waiting either.
+    units.iter().for_each(|u| engine.leaders().unqueue(u.id()));
+    let Some((first, _)) = items.first() else { return Ok(None) };
+    let model = match engine.models.get(&first.key.model) {
+        Ok(model) => model,
+        Err(problem) => return Err((problem, units)),
+    };
+    let leading = lead(engine, items, &model);
+    let ids: Vec<UnitId> = leading.iter().map(|(u, _)| u.id()).collect();
+    if ids.is_empty() {
+        return Ok(None);
+    }
+    if let Err(e) = claim_ids(engine, &ids).await {
+        engine.end_leads(&ids);
+        return Err((e.into(), leading.into_iter().map(|(unit, _)| unit).collect()));
+    }
+    Ok(Some((leading, model)))
+}
+
+/// Reads items and claims them; `None` when none is left.
 pub(super) async fn claim(engine: &Arc<Inner>, units: &[Unit]) -> Result<Option<Claimed>, Problem> {
     let items: Vec<(Unit, NewItem)> =
         load(engine, units).await?.into_iter().map(|(u, item)| (u.clone(), item)).collect();
     let Some((first, _)) = items.first() else { return Ok(None) };
     let model = engine.models.get(&first.key.model)?;
-    let ids: Vec<(RunId, u32)> = items.iter().map(|(u, _)| (u.run, u.index)).collect();
-    engine.store.claim(&ids).await?;
-    let mut runs: Vec<RunId> = ids.iter().map(|(run, _)| *run).collect();
-    runs.dedup();
-    runs.into_iter().for_each(|run| engine.progress.changed(run));
+    let ids: Vec<UnitId> = items.iter().map(|(u, _)| u.id()).collect();
+    claim_ids(engine, &ids).await?;
     Ok(Some((items, model)))
 }
 
-fn build_job(items: Vec<(Unit, NewItem)>, model: Arc<Model>) -> (CaptureJob, oneshot::Receiver<JobOutcome>, Vec<Unit>) {
-    let (done, outcome) = oneshot::channel();
-    let (units, items): (Vec<Unit>, Vec<NewItem>) = items.into_iter().unzip();
+async fn claim_ids(engine: &Inner, ids: &[UnitId]) -> Result<(), StoreError> {
+    engine.store.claim(ids).await?;
+    let mut runs: Vec<RunId> = ids.iter().map(|(run, _)| *run).collect();
+    runs.dedup();
+    runs.into_iter().for_each(|run| engine.progress.changed(run));
+    Ok(())
+}
+
+/// The header of a pack of these items, which share a batch key, and the rows of each.
+pub(super) fn pack_header(
+    units: &[Unit],
+    items: Vec<NewItem>,
+    model: &Model,
+    provenance: Provenance,
+) -> (PackHeader, Vec<Rows>) {
     let key = Arc::clone(&units[0].key);
-    let inputs: Vec<(Vec<u32>, Rows)> = items
-        .iter()
-        .map(|item| {
-            let rows = item.capture.positions.resolve(item.token_ids.len());
-            (item.token_ids.clone(), rows.expect("positions were resolved when the run was accepted"))
-        })
-        .collect();
-    let lengths: Vec<(usize, &Rows)> = inputs.iter().map(|(ids, rows)| (ids.len(), rows)).collect();
+    let rows = |item: &NewItem| {
+        let rows = item.capture.positions.resolve(item.token_ids.len());
+        rows.expect("positions were resolved when the run was accepted")
+    };
+    let rows: Vec<Rows> = items.iter().map(rows).collect();
+    let lengths: Vec<(usize, &Rows)> = items.iter().map(|i| i.token_ids.len()).zip(&rows).collect();
     let capture =
         Capture { hooks: Arc::clone(&key.hooks), positions: items[0].capture.positions.clone(), dtype: key.dtype };
-    let layout = layout_of(&capture, &model, &lengths);
+    let layout = layout_of(&capture, model, &lengths);
     let caches = units
         .iter()
         .zip(items)
@@ -242,7 +244,7 @@ fn build_job(items: Vec<(Unit, NewItem)>, model: Arc<Model>) -> (CaptureJob, one
             cache: CacheId::generate(),
             run: unit.run,
             item_index: unit.index,
-            forward_key: Some(forward_key(key.tenant, &model, &item.token_ids)),
+            forward_key: Some(forward_key(key.tenant, model, &item, unit.edits.as_deref())),
             item,
         })
         .collect();
@@ -252,11 +254,25 @@ fn build_job(items: Vec<(Unit, NewItem)>, model: Arc<Model>) -> (CaptureJob, one
         model: key.model.clone(),
         n_layers: model.info().n_layers,
         d_model: model.info().d_model,
-        provenance: super::keys::provenance(&model),
+        provenance,
         capture,
         layout,
         caches,
     };
+    (header, rows)
+}
+
+fn build_job(items: Vec<(Unit, NewItem)>, model: Arc<Model>) -> (CaptureJob, oneshot::Receiver<JobOutcome>, Vec<Unit>) {
+    let (done, outcome) = oneshot::channel();
+    let (units, items): (Vec<Unit>, Vec<NewItem>) = items.into_iter().unzip();
+    let edits = units.iter().zip(&items).map(|(unit, item)| {
+        let edits = unit.edits.clone().map(|edits| (edits, item.interventions.clone()));
+        (item.token_ids.clone(), edits)
+    });
+    let edits: Vec<_> = edits.collect();
+    let (header, rows) = pack_header(&units, items, &model, super::keys::provenance(&model));
+    let inputs = edits.into_iter().zip(rows).map(|((token_ids, edits), rows)| JobInput { token_ids, rows, edits });
+    let inputs = inputs.collect();
     let alive = Arc::new(AtomicUsize::new(units.len()));
     (CaptureJob { model, inputs, header, alive, done }, outcome, units)
 }
@@ -266,10 +282,13 @@ async fn finish(engine: &Arc<Inner>, units: Vec<Unit>, outcome: JobOutcome) {
     let tokens: usize = units.iter().map(|u| u.n_tokens).sum();
     let completion = match outcome {
         JobOutcome::Cancelled => return,
+        JobOutcome::Failed(problem) if waits(&problem) => return no_room(engine, units, &problem),
         JobOutcome::Failed(_) if units.len() > 1 => {
-            // One bad item must not fail its company: each gets another try, alone.
-            let alone = units.into_iter().map(|u| Unit { alone: true, ..u }).collect();
-            return engine.queue().push(alone);
+            // One bad item must not fail its company, and half as many may fit: each gets another try in smaller company,
+            // at last alone.
+            metrics::counter!("residuum_batches_split_total").increment(1);
+            let company = units.len() / 2;
+            return engine.queue().push(units.into_iter().map(|u| Unit { company, ..u }).collect());
         }
         JobOutcome::Failed(problem) => {
             metrics::counter!("residuum_items_failed_total").increment(1);
@@ -281,20 +300,37 @@ async fn finish(engine: &Arc<Inner>, units: Vec<Unit>, outcome: JobOutcome) {
             metrics::counter!("residuum_items_captured_total").increment(units.len() as u64);
             metrics::histogram!("residuum_batch_seconds").record(took.as_secs_f64());
             match tokio::task::spawn_blocking(move || writer.finish()).await {
-                Ok(Ok(pack)) => Completion { pack: Some(pack), reused: Vec::new(), failed: Vec::new() },
-                Ok(Err(e)) => all_failed(&units, &e.into()),
+                Ok(Ok(pack)) => Completion { pack: Some(pack), ..Completion::default() },
+                Ok(Err(e)) => {
+                    let problem = e.into();
+                    if waits(&problem) {
+                        return no_room(engine, units, &problem);
+                    }
+                    all_failed(&units, &problem)
+                }
                 Err(e) => {
                     tracing::error!(error = %e, "finishing a pack panicked; its items go back to the queue");
-                    return put_back(engine, units);
+                    return put_back(engine, units, true);
                 }
             }
         }
     };
     let runs = units.iter().map(|u| u.run).collect();
     if let Err(e) = complete(engine, completion, runs).await {
-        tracing::error!(error = %e, "a batch could not be recorded; its items go back to the queue");
-        put_back(engine, units);
+        no_room(engine, units, &e.into());
     }
+}
+
+/// Whether the store will take the same work later: what was accepted waits for room, and does not fail for want of it.
+fn waits(problem: &Problem) -> bool {
+    matches!(problem.code, Code::StoreFull | Code::Unavailable)
+}
+
+/// Returns items to the queue because the store could not take what was computed for them.
+fn no_room(engine: &Arc<Inner>, units: Vec<Unit>, problem: &Problem) {
+    tracing::error!(%problem, items = units.len(), "a batch could not be stored; its items go back to the queue");
+    engine.note_room(problem.code != Code::StoreFull);
+    put_back(engine, units, true);
 }
 
 pub(super) fn all_failed(units: &[Unit], problem: &Problem) -> Completion {
@@ -307,19 +343,31 @@ pub(super) async fn complete(
     completion: Completion,
     mut runs: Vec<RunId>,
 ) -> Result<(), StoreError> {
+    let started = Instant::now();
     engine.store.complete(completion).await?;
+    engine.note_room(true);
+    metrics::histogram!("residuum_commit_seconds").record(started.elapsed().as_secs_f64());
     runs.sort_unstable();
     runs.dedup();
     runs.into_iter().for_each(|run| engine.progress.changed(run));
     Ok(())
 }
 
-/// Returns items to the queue after a rest: the store said no, and asking again at once would only heat it.
-fn put_back(engine: &Arc<Inner>, units: Vec<Unit>) {
+/// Returns items to where they wait after a rest: the store said no, and asking again at once would only heat it. Those
+/// that were claimed wait until the store has taken the claim back, or each such rest would count as a crash.
+pub(super) fn put_back(engine: &Arc<Inner>, units: Vec<Unit>, claimed: bool) {
     let engine = Arc::clone(engine);
     tokio::spawn(async move {
-        tokio::time::sleep(STORE_REST).await;
-        engine.queue().push(units);
-        engine.wake.notify_one();
+        let ids: Vec<(RunId, u32)> = units.iter().map(|u| (u.run, u.index)).collect();
+        loop {
+            tokio::time::sleep(STORE_REST).await;
+            match if claimed { engine.store.release(&ids).await } else { Ok(()) } {
+                Ok(()) => break,
+                // the next start takes them up
+                Err(StoreError::Closed) => return,
+                Err(error) => tracing::warn!(%error, "items cannot go back to the queue yet"),
+            }
+        }
+        engine.enqueue(units);
     });
 }

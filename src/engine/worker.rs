@@ -18,8 +18,8 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    domain::{Code, PackLayout, Problem, Rows},
-    model::{Batch, CaptureSink, ForwardError, Input, Model, generate::Sequence},
+    domain::{Applied, Code, Edits, PackLayout, Problem, Rows},
+    model::{Batch, CaptureSink, ForwardError, Input, InputEdits, Model, generate::Sequence},
     store::{PackHeader, PackWriter, Store, StoreError},
 };
 
@@ -29,20 +29,40 @@ pub enum Job {
     Capture(Box<CaptureJob>),
     /// Steps of a generation.
     Generate(GenerateJob),
+    /// Anything else that is to have the device for a short while; it says by itself what came of it.
+    Errand(Box<dyn FnOnce() + Send>),
 }
 
 /// One batch to capture.
 pub struct CaptureJob {
     /// The model to run.
     pub model: Arc<Model>,
-    /// Token ids and stored rows of each input.
-    pub inputs: Vec<(Vec<u32>, Rows)>,
+    /// The inputs.
+    pub inputs: Vec<JobInput>,
     /// The pack to write.
     pub header: PackHeader,
     /// Items not cancelled: the forward pass stops when none is left.
     pub alive: Arc<AtomicUsize>,
     /// Where the outcome goes.
     pub done: oneshot::Sender<JobOutcome>,
+}
+
+/// One input of a batch.
+pub struct JobInput {
+    /// Its tokens.
+    pub token_ids: Vec<u32>,
+    /// The rows to keep.
+    pub rows: Rows,
+    /// What is changed on the way.
+    pub edits: Option<(Arc<Edits>, Vec<Applied>)>,
+}
+
+impl JobInput {
+    /// As the model takes it.
+    pub fn view(&self) -> Input<'_> {
+        let edits = self.edits.as_ref().map(|(edits, applied)| InputEdits { edits, applied });
+        Input { token_ids: &self.token_ids, rows: &self.rows, edits }
+    }
 }
 
 /// Sequences to continue for a while.
@@ -93,6 +113,8 @@ impl WorkerHandle {
                         let outcome = guarded(|| generate(&model, sequences, slice, &*cancelled));
                         let _ = done.send(outcome.unwrap_or_else(Err));
                     }
+                    // Whoever waits for it learns of a panic by what it never hears.
+                    Job::Errand(work) => drop(guarded(work)),
                 }
             }
         })?;
@@ -111,6 +133,7 @@ impl WorkerHandle {
 /// Keeps a panic from ending the thread.
 fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Problem> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        metrics::counter!("residuum_worker_panics_total").increment(1);
         tracing::error!(panic = panic_text(panic.as_ref()), "a batch panicked");
         Problem::new(Code::WorkerFailed, "the forward pass panicked")
     })
@@ -138,20 +161,14 @@ fn generate(
     }
 }
 
-fn run(
-    model: &Model,
-    inputs: &[(Vec<u32>, Rows)],
-    header: PackHeader,
-    alive: &AtomicUsize,
-    store: &Store,
-) -> JobOutcome {
+fn run(model: &Model, inputs: &[JobInput], header: PackHeader, alive: &AtomicUsize, store: &Store) -> JobOutcome {
     let started = Instant::now();
     let layout: PackLayout = header.layout.clone();
     let mut sink = match store.begin_pack(header) {
         Ok(writer) => Sink(writer),
         Err(e) => return JobOutcome::Failed(e.into()),
     };
-    let views: Vec<Input<'_>> = inputs.iter().map(|(token_ids, rows)| Input { token_ids, rows }).collect();
+    let views: Vec<Input<'_>> = inputs.iter().map(JobInput::view).collect();
     let batch = Batch { inputs: &views, layout: &layout };
     match model.forward(&batch, &mut sink, &|| alive.load(Ordering::Relaxed) == 0) {
         Ok(()) => JobOutcome::Captured(Box::new(sink.0), started.elapsed()),

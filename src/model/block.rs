@@ -9,8 +9,8 @@ use super::{
     mlp::Mlp,
     ops::{elementwise, norm::Norm},
     packing::RowSet,
-    recorder::Recorder,
     sources::{LayerSources, load_norm},
+    taps::Taps,
     transformer::{Scratch, Stream, tapped_norm},
 };
 use crate::domain::{Hook, Site};
@@ -67,16 +67,16 @@ impl Block {
         l: usize,
         last: bool,
         stream: &mut Stream<'_>,
-        recorder: &mut Recorder<'_>,
+        taps: &mut Taps<'_>,
     ) -> Result<(), ForwardError> {
         let fewer = stream.packing.wanted_tokens.len() < stream.packing.n_tokens();
         let place = Place { a, l, set: if last && fewer { RowSet::Wanted } else { RowSet::All } };
-        recorder.tap(place.hook(Site::ResidPre), &stream.x, RowSet::All)?;
-        if recorder.done() {
+        taps.tap(place.hook(Site::ResidPre), &mut stream.x, RowSet::All)?;
+        if taps.done() {
             return Ok(());
         }
-        self.attention.forward(&place, stream, recorder)?;
-        if recorder.done() {
+        self.attention.forward(&place, stream, taps)?;
+        if taps.done() {
             return Ok(());
         }
         if place.set == RowSet::Wanted {
@@ -86,42 +86,42 @@ impl Block {
         }
         if a.residual != Residual::Parallel {
             elementwise::add_assign(&mut stream.x, &stream.scratch.attn_out);
-            recorder.tap(place.hook(Site::ResidMid), &stream.x, place.set)?;
-            if recorder.done() {
+            taps.tap(place.hook(Site::ResidMid), &mut stream.x, place.set)?;
+            if taps.done() {
                 return Ok(());
             }
         }
         if let Some([norm, _]) = &self.joined {
-            normalise(norm, &place, [Site::Ln1Scale, Site::Ln1Normalized], stream, recorder)?;
-            if recorder.done() {
+            normalise(norm, &place, [Site::Ln1Scale, Site::Ln1Normalized], stream, taps)?;
+            if taps.done() {
                 return Ok(());
             }
         }
-        self.mlp.forward(&place, stream, recorder)?;
+        self.mlp.forward(&place, stream, taps)?;
         let Scratch { attn_out, mlp_out, .. } = &mut stream.scratch;
         if a.residual == Residual::Parallel {
             elementwise::add_assign(mlp_out, attn_out);
         }
         elementwise::add_assign(&mut stream.x, mlp_out);
         if let Some([_, norm]) = &self.joined {
-            normalise(norm, &place, [Site::Ln2Scale, Site::Ln2Normalized], stream, recorder)?;
+            normalise(norm, &place, [Site::Ln2Scale, Site::Ln2Normalized], stream, taps)?;
         }
-        recorder.tap(place.hook(Site::ResidPost), &stream.x, place.set)
+        taps.tap(place.hook(Site::ResidPost), &mut stream.x, place.set)
     }
 }
 
-/// Normalises the residual stream itself; `taps` are the two sites of the norm.
+/// Normalises the residual stream itself; `sites` are those of the norm.
 fn normalise(
     norm: &Norm,
     place: &Place<'_>,
-    taps: [Site; 2],
+    sites: [Site; 2],
     stream: &mut Stream<'_>,
-    recorder: &mut Recorder<'_>,
+    taps: &mut Taps<'_>,
 ) -> Result<(), ForwardError> {
     let Scratch { gathered, spare, .. } = &mut stream.scratch;
     gathered.resize(stream.x.len(), 0.0);
-    let taps = taps.map(|site| place.hook(site));
-    tapped_norm(norm, place.a.d_model, &stream.x, gathered, spare, taps, place.set, recorder)?;
+    let hooks = sites.map(|site| place.hook(site));
+    tapped_norm(norm, place.a.d_model, &stream.x, gathered, spare, hooks, place.set, taps)?;
     std::mem::swap(&mut stream.x, gathered);
     Ok(())
 }

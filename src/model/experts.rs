@@ -12,8 +12,8 @@ use super::{
     error::LoadError,
     mlp::Dense,
     ops::{Linear, attention::softmax_rows, elementwise},
-    recorder::Recorder,
     sources::{ExpertSource, ExpertSources},
+    taps::Taps,
     transformer::Scratch,
 };
 use crate::domain::Site;
@@ -55,14 +55,9 @@ impl Sparse {
     }
 
     /// Leaves in `scratch.mlp_out` `[rows, d_model]` what the experts make of `scratch.mlp_in`.
-    pub fn forward(
-        &self,
-        place: &Place<'_>,
-        scratch: &mut Scratch,
-        recorder: &mut Recorder<'_>,
-    ) -> Result<(), ForwardError> {
+    pub fn forward(&self, place: &Place<'_>, scratch: &mut Scratch, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
         let (a, d) = (place.a, place.a.d_model);
-        let routes = self.route(place, &scratch.mlp_in, recorder)?;
+        let routes = self.route(place, &scratch.mlp_in, taps)?;
         let Scratch { mlp_in, gathered, gate, up, spare, mlp_out, .. } = scratch;
         mlp_out.fill(0.0);
         for (expert, route) in self.experts.iter().zip(&routes) {
@@ -85,18 +80,20 @@ impl Sparse {
     }
 
     /// Which rows of `x` `[rows, d_model]` each expert sees.
-    fn route(&self, place: &Place<'_>, x: &[f32], recorder: &mut Recorder<'_>) -> Result<Vec<Route>, ForwardError> {
+    fn route(&self, place: &Place<'_>, x: &[f32], taps: &mut Taps<'_>) -> Result<Vec<Route>, ForwardError> {
         let Experts { n_experts, top_k, renormalise, .. } = self.spec;
         let mut scores = vec![0.0; x.len() / place.a.d_model * n_experts];
         self.router.forward(x, &mut scores);
-        recorder.tap(place.hook(Site::RouterLogits), &scores, place.set)?;
+        taps.tap(place.hook(Site::RouterLogits), &mut scores, place.set)?;
         softmax_rows(&mut scores, n_experts);
-        let chosen: Vec<Choice> = scores.chunks_exact(n_experts).map(|p| Choice::of(p, top_k, renormalise)).collect();
-        let weights: Vec<f32> = chosen.iter().flat_map(|c| &c.weights).copied().collect();
-        recorder.tap(place.hook(Site::ExpertWeights), &weights, place.set)?;
+        let mut chosen: Vec<Choice> =
+            scores.chunks_exact(n_experts).map(|p| Choice::of(p, top_k, renormalise)).collect();
+        let mut weights: Vec<f32> = chosen.iter().flat_map(|c| &c.weights).copied().collect();
+        taps.tap(place.hook(Site::ExpertWeights), &mut weights, place.set)?;
+        chosen.iter_mut().zip(weights.chunks_exact(top_k)).for_each(|(c, new)| c.weights.copy_from_slice(new));
         #[expect(clippy::cast_precision_loss, reason = "a mixture has fewer than 2^24 experts")]
-        let indices: Vec<f32> = chosen.iter().flat_map(|c| &c.experts).map(|e| *e as f32).collect();
-        recorder.tap(place.hook(Site::ExpertIndices), &indices, place.set)?;
+        let mut indices: Vec<f32> = chosen.iter().flat_map(|c| &c.experts).map(|e| *e as f32).collect();
+        taps.tap(place.hook(Site::ExpertIndices), &mut indices, place.set)?;
         let mut routes = vec![Route::default(); n_experts];
         for (row, choice) in (0u32..).zip(&chosen) {
             for (expert, weight) in choice.experts.iter().zip(&choice.weights) {

@@ -27,6 +27,21 @@ pub fn bytes_per_token(n_layers: usize, width: usize) -> u64 {
 }
 
 impl KvCache {
+    /// The keys and values of block `l` it has.
+    pub fn of_layer(&self, l: usize) -> [&[f32]; 2] {
+        self.layers.get(l).map_or([&[], &[]], |layer| [&layer.k, &layer.v])
+    }
+
+    /// The first `n` numbers of the keys and of the values, from block `first` on.
+    pub fn before(&self, first: usize, n: usize) -> Self {
+        let head = |all: &[f32]| all[..n.min(all.len())].to_vec();
+        let layers = self.layers.iter().enumerate().map(|(l, layer)| match l < first {
+            true => Layer::default(),
+            false => Layer { k: head(&layer.k), v: head(&layer.v) },
+        });
+        Self { layers: layers.collect() }
+    }
+
     /// The keys and values of block `l`, with those of new tokens behind the `before` ones it has. What a pass that was
     /// broken off left behind is overwritten.
     fn extend(&mut self, l: usize, before: usize, k: &[f32], v: &[f32]) -> (&[f32], &[f32]) {

@@ -9,8 +9,8 @@ use super::{
     experts::Sparse,
     ops::{Linear, activation::Activation, elementwise, norm::Norm},
     packing::RowSet,
-    recorder::Recorder,
     sources::{LayerSources, LinearSource, load_norm},
+    taps::Taps,
     transformer::{Scratch, Stream, tapped_norm},
 };
 use crate::domain::Site;
@@ -52,41 +52,32 @@ impl Mlp {
     }
 
     /// Leaves in `scratch.mlp_out` what the MLP adds to the residual stream, for the rows of `place.set`.
-    pub fn forward(
-        &self,
-        place: &Place<'_>,
-        stream: &mut Stream<'_>,
-        recorder: &mut Recorder<'_>,
-    ) -> Result<(), ForwardError> {
-        self.receive(place, stream, recorder)?;
+    pub fn forward(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
+        self.receive(place, stream, taps)?;
         stream.scratch.mlp_out.resize(stream.x.len(), 0.0);
         match &self.kind {
-            Kind::Sparse(sparse) => sparse.forward(place, &mut stream.scratch, recorder)?,
+            Kind::Sparse(sparse) => sparse.forward(place, &mut stream.scratch, taps)?,
             Kind::Dense(dense) => {
                 let Scratch { mlp_in, gate, up, mlp_out, .. } = &mut stream.scratch;
                 dense.forward(place.a.activation, mlp_in, [gate, up], mlp_out, |site, values| {
-                    recorder.tap(place.hook(site), values, place.set)
+                    taps.tap(place.hook(site), values, place.set)
                 })?;
             }
         }
-        self.hand_out(place, stream, recorder)
+        self.hand_out(place, stream, taps)
     }
 
     /// What the MLP receives: `scratch.mlp_in` `[rows, d_model]`. A parallel MLP without a norm of its own receives
     /// what attention received.
-    fn receive(
-        &self,
-        place: &Place<'_>,
-        stream: &mut Stream<'_>,
-        recorder: &mut Recorder<'_>,
-    ) -> Result<(), ForwardError> {
+    fn receive(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
         let (d, set) = (place.a.d_model, place.set);
-        let Scratch { normed, mlp_in, spare, .. } = &mut stream.scratch;
+        let Scratch { normed, received, mlp_in, spare, .. } = &mut stream.scratch;
+        let normed: &[f32] = received.as_ref().unwrap_or(normed);
         mlp_in.resize(stream.x.len(), 0.0);
         match (&self.ln, place.a.residual, set) {
             (Some(norm), ..) => {
-                let taps = [place.hook(Site::Ln2Scale), place.hook(Site::Ln2Normalized)];
-                tapped_norm(norm, d, &stream.x, mlp_in, spare, taps, set, recorder)?;
+                let hooks = [place.hook(Site::Ln2Scale), place.hook(Site::Ln2Normalized)];
+                tapped_norm(norm, d, &stream.x, mlp_in, spare, hooks, set, taps)?;
             }
             (None, Residual::Sequential | Residual::PostNorm, _) => mlp_in.copy_from_slice(&stream.x),
             (None, Residual::Parallel, RowSet::All) => mlp_in.copy_from_slice(normed),
@@ -94,29 +85,24 @@ impl Mlp {
                 elementwise::gather_rows(normed, d, &stream.packing.wanted_tokens, mlp_in);
             }
         }
-        recorder.tap(place.hook(Site::MlpIn), mlp_in, set)
+        taps.tap(place.hook(Site::MlpIn), mlp_in, set)
     }
 
     /// The norm after the MLP and the residual multiplier, in `scratch.mlp_out`.
-    fn hand_out(
-        &self,
-        place: &Place<'_>,
-        stream: &mut Stream<'_>,
-        recorder: &mut Recorder<'_>,
-    ) -> Result<(), ForwardError> {
+    fn hand_out(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
         let set = place.set;
         let Scratch { mlp_out, gathered, spare, .. } = &mut stream.scratch;
-        recorder.tap(place.hook(Site::MlpRawOut), mlp_out, set)?;
+        taps.tap(place.hook(Site::MlpRawOut), mlp_out, set)?;
         if let Some(norm) = &self.ln_post {
-            let taps = [place.hook(Site::Ln2PostScale), place.hook(Site::Ln2PostNormalized)];
+            let hooks = [place.hook(Site::Ln2PostScale), place.hook(Site::Ln2PostNormalized)];
             gathered.resize(mlp_out.len(), 0.0);
-            tapped_norm(norm, place.a.d_model, mlp_out, gathered, spare, taps, set, recorder)?;
+            tapped_norm(norm, place.a.d_model, mlp_out, gathered, spare, hooks, set, taps)?;
             std::mem::swap(mlp_out, gathered);
         }
         if let Some(factor) = place.a.residual_multiplier {
             elementwise::scale(mlp_out, factor);
         }
-        recorder.tap(place.hook(Site::MlpOut), mlp_out, set)
+        taps.tap(place.hook(Site::MlpOut), mlp_out, set)
     }
 }
 
@@ -152,7 +138,7 @@ impl Dense {
         x: &[f32],
         hidden: [&mut Vec<f32>; 2],
         out: &mut [f32],
-        mut tap: impl FnMut(Site, &[f32]) -> Result<(), ForwardError>,
+        mut tap: impl FnMut(Site, &mut [f32]) -> Result<(), ForwardError>,
     ) -> Result<(), ForwardError> {
         let [gate, up] = hidden;
         gate.resize(x.len() / self.gate.in_features() * self.gate.out_features(), 0.0);

@@ -1,7 +1,7 @@
 //! From a checkpoint to an instrumented transformer.
 //!
 //! [`Model::load`] opens a Hugging Face folder, a GGUF file or a hub name; [`Model::forward`] runs a packed batch and
-//! hands the tensors asked for to a [`CaptureSink`]. The module knows checkpoints, tokens and tensors; it knows
+//! hands the tensors asked for to a [`CaptureSink`]; [`sae::Sae`] encodes rows of one hook to features. The module knows checkpoints, tokens and tensors; it knows
 //! nothing of HTTP, queues or the store.
 
 mod alibi;
@@ -11,6 +11,8 @@ mod block;
 mod catalogue;
 mod checkpoint;
 mod config;
+mod description;
+mod editor;
 mod end_tokens;
 pub mod error;
 mod experts;
@@ -23,11 +25,14 @@ mod mlp;
 pub mod ops;
 mod outlet;
 mod packing;
+pub mod patching;
 mod readout;
 mod recorder;
 mod rope;
 mod rotary;
+pub mod sae;
 mod sources;
+mod taps;
 pub mod tokenizer;
 mod transform;
 mod transformer;
@@ -42,13 +47,13 @@ pub use error::{ForwardError, LoadError};
 pub use readout::{FrozenNorm, LinearReading, Readout};
 pub use tokenizer::{ChatEnd, Encoded, TextTokenizer};
 
-use crate::domain::{ModelInfo, PackLayout, Rows};
+use crate::domain::{Applied, Edits, ModelInfo, PackLayout, Rows};
 use checkpoint::{Checkpoint, GgufFile};
 use config::Config;
 use families::Family;
 use hub::Location;
 use packing::Packing;
-use recorder::Recorder;
+use taps::Taps;
 use transformer::Transformer;
 
 /// Version of the numbers: raised whenever a change may alter a captured value, so that stored results of older
@@ -71,6 +76,17 @@ pub struct Input<'a> {
     pub token_ids: &'a [u32],
     /// The rows to keep of every captured tensor.
     pub rows: &'a Rows,
+    /// What is changed on the way.
+    pub edits: Option<InputEdits<'a>>,
+}
+
+/// What is changed while one input goes through the model.
+#[derive(Debug, Clone, Copy)]
+pub struct InputEdits<'a> {
+    /// The changes.
+    pub edits: &'a Edits,
+    /// Which of its tokens each intervention touches.
+    pub applied: &'a [Applied],
 }
 
 /// Inputs that run together, and where their tensors go.
@@ -86,8 +102,8 @@ pub struct Batch<'a> {
 pub trait CaptureSink: Send {
     /// The float32 values of hook `hook` (an index into `layout.hooks`) for the consecutive items `items`.
     ///
-    /// Hooks come in the order of `layout.hooks`, the items of a hook in ascending order, each item once and whole.
-    /// Rows lie one after the other as [`PackLayout`] describes.
+    /// Hooks come in the order of `layout.hooks`, the items of a hook in ascending order, each item once. One with very many
+    /// values comes in pieces, in calls of its own that follow each other. Rows lie one after the other as [`PackLayout`] describes.
     ///
     /// # Errors
     /// Whatever keeps the values from being taken; it ends the forward pass.
@@ -155,7 +171,7 @@ impl Model {
         other_files: &[PathBuf],
     ) -> Result<Self, LoadError> {
         // The description is part of the fingerprint: the same files read in another way are another model.
-        let description = format!("residuum {:?}", family.architecture);
+        let description = family.architecture.describe();
         let files = checkpoint.files().chain(other_files.iter().map(PathBuf::as_path));
         let fingerprint = fingerprint::fingerprint(&description, files)?;
         let transformer = Transformer::load(family.architecture, &family.sources, checkpoint)?;
@@ -184,6 +200,16 @@ impl Model {
         &self.tokenizer
     }
 
+    /// Memory that one token of a batch takes between the layers, in bytes: what a block has at once.
+    #[must_use]
+    pub fn working_bytes_per_token(&self) -> u64 {
+        let a = self.transformer.architecture();
+        let mlp = a.experts.map_or(a.d_mlp, |e| e.d_expert * e.top_k + e.d_shared.unwrap_or(0));
+        let heads = (a.n_heads + a.n_kv_heads) * a.d_head;
+        // The stream, what both sublayers receive and give, and a spare; gate and up; queries and z, keys and values.
+        ((8 * a.d_model + 2 * mlp + 2 * heads) * size_of::<f32>()) as u64
+    }
+
     /// Reads rows of the residual stream as logits, without a forward pass.
     ///
     /// # Errors
@@ -196,7 +222,7 @@ impl Model {
     /// `layout.hooks`. It stops after the last layer needed. `cancelled` is asked before every layer. Work runs on
     /// the current rayon pool.
     ///
-    /// The numbers of an input depend on its tokens alone: not on its neighbours in the batch, on what else is
+    /// The numbers of an input depend on its tokens and interventions alone: not on its neighbours in the batch, on what else is
     /// captured, nor on the number of threads.
     ///
     /// # Errors
@@ -210,8 +236,8 @@ impl Model {
         // Inside the pool from the start: from outside, every parallel kernel would pay a hand-over and a wake-up.
         rayon::scope(|_| {
             let packing = Packing::new(batch, None, &self.info)?;
-            let mut recorder = Recorder::new(batch.layout, &packing, sink);
-            self.transformer.forward(batch, &packing, None, &mut recorder, cancelled)
+            let mut taps = Taps::new(batch, &packing, sink);
+            self.transformer.forward(batch, &packing, None, &mut taps, cancelled)
         })
     }
 }

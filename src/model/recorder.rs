@@ -12,6 +12,10 @@ use crate::domain::{Hook, PackLayout};
 /// Values handed to the sink at once, unless one item alone has more.
 const BATCH_VALUES: usize = 1 << 20;
 
+/// Values of one item handed out at once: of a wider tensor (logits over a vocabulary) an item goes in pieces, and its rows
+/// are computed as many at a time.
+const PIECE_VALUES: usize = 8 << 20;
+
 /// Rows computed at a time when only their mean is kept.
 const MEAN_ROWS: usize = 64;
 
@@ -25,11 +29,11 @@ pub struct Recorder<'a> {
 }
 
 /// Computes rows of a tensor: the rows (of the buffer it is computed from), and where to write them.
-type Compute<'f> = &'f mut dyn FnMut(&[u32], &mut [f32]);
+pub type Compute<'f> = &'f mut dyn FnMut(&[u32], &mut [f32]);
 
 /// Computes rows of an attention map: the input, the query rows (of the query buffer), their positions, and
 /// `[heads, rows, keys]` to write to.
-type ComputeMap<'f> = &'f mut dyn FnMut(usize, &[u32], &[u32], &mut [f32]);
+pub type ComputeMap<'f> = &'f mut dyn FnMut(usize, &[u32], &[u32], &mut [f32]);
 
 impl<'a> Recorder<'a> {
     /// A recorder of the hooks of `layout`.
@@ -77,6 +81,20 @@ impl<'a> Recorder<'a> {
         for (item, rows) in picked.iter().enumerate() {
             let start = self.buffer.len();
             match rows {
+                Picked::Rows(rows) if rows.len() * width > PIECE_VALUES => {
+                    if start > 0 {
+                        self.outlet.write(index, first..item, &self.buffer)?;
+                    }
+                    for piece in rows.chunks((PIECE_VALUES / width).max(1)) {
+                        self.buffer.clear();
+                        self.buffer.resize(piece.len() * width, 0.0);
+                        compute(piece, &mut self.buffer);
+                        self.outlet.write(index, item..item + 1, &self.buffer)?;
+                    }
+                    self.buffer.clear();
+                    first = item + 1;
+                    continue;
+                }
                 Picked::Rows(rows) => {
                     self.buffer.resize(start + rows.len() * width, 0.0);
                     compute(rows, &mut self.buffer[start..]);

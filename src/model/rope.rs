@@ -5,7 +5,7 @@
 
 use std::f64::consts::PI;
 
-use super::{config::Config, error::LoadError};
+use super::{config::Config, description::bits, error::LoadError};
 
 /// A rotary embedding.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,6 +65,23 @@ impl Rope {
             }
             _ => n_ctx,
         }
+    }
+
+    /// What it computes, for the fingerprint.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let list = |all: &[f32]| all.iter().map(|x| bits(*x)).collect::<Vec<_>>().join(",");
+        let Self { inv_freq, attention_factor, long } = self;
+        let mut text = format!("inv_freq:{} attention_factor:{}", list(inv_freq), bits(*attention_factor));
+        if let Some(LongInputs { from, kind }) = long {
+            text += &match kind {
+                LongKind::Dynamic { base, factor, dim } => {
+                    format!(" from:{from} dynamic:{:016x},{:016x},{dim}", base.to_bits(), factor.to_bits())
+                }
+                LongKind::Fixed(inv_freq) => format!(" from:{from} fixed:{}", list(inv_freq)),
+            };
+        }
+        text
     }
 
     /// Reads the rope parameters of a configuration, in the spelling of transformers 4 (`rope_theta` beside

@@ -9,9 +9,9 @@ use super::{
     history::KvCache,
     ops::{Linear, attention::KeyBiases, elementwise, norm::Norm},
     packing::{Packing, RowSet},
-    recorder::Recorder,
     rotary::{Rotary, Turn},
     sources::{Sources, load_norm},
+    taps::Taps,
     transform::Transform,
 };
 use crate::domain::{Hook, Site};
@@ -59,6 +59,8 @@ pub struct Stream<'a> {
 pub struct Scratch {
     /// What attention receives, `[tokens, d_model]`.
     pub normed: Vec<f32>,
+    /// What attention received before interventions, where a parallel MLP must not see them.
+    pub received: Option<Vec<f32>>,
     /// Gathered rows, and the output of a norm that cannot work in place.
     pub gathered: Vec<f32>,
     /// What the MLP receives, `[rows, d_model]`.
@@ -162,35 +164,49 @@ impl Transformer {
         batch: &Batch<'_>,
         packing: &'a Packing,
         history: Option<&'a mut [KvCache]>,
-        recorder: &mut Recorder<'_>,
+        taps: &mut Taps<'_>,
+        cancelled: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), ForwardError> {
+        let x = self.embed(batch, packing, taps)?;
+        self.go_on(0, x, packing, history, taps, cancelled)
+    }
+
+    /// As [`Self::forward`], from block `first` on, whose input is `x` `[tokens, d_model]`.
+    pub fn go_on<'a>(
+        &self,
+        first: usize,
+        x: Vec<f32>,
+        packing: &'a Packing,
+        history: Option<&'a mut [KvCache]>,
+        taps: &mut Taps<'_>,
         cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), ForwardError> {
         let mut stream = Stream {
             packing,
-            x: self.embed(batch, packing, recorder)?,
+            x,
             set: RowSet::All,
             turns: self.rotaries.iter().map(|r| r.turn(&packing.lengths)).collect(),
             history,
             key_biases: self.key_biases(&packing.lengths),
             scratch: Scratch::default(),
         };
-        for (l, block) in self.blocks.iter().enumerate() {
+        for (l, block) in self.blocks.iter().enumerate().skip(first) {
             if cancelled() {
                 return Err(ForwardError::Cancelled);
             }
-            if recorder.done() {
+            if taps.done() {
                 return Ok(());
             }
-            let last = l + 1 == self.blocks.len() || recorder.done_after(Hook::block(Site::ResidPost, l));
-            block.forward(&self.architecture, l, last, &mut stream, recorder)?;
+            let last = l + 1 == self.blocks.len() || taps.done_after(Hook::block(Site::ResidPost, l));
+            block.forward(&self.architecture, l, last, &mut stream, taps)?;
         }
-        if recorder.done() {
+        if taps.done() {
             return Ok(());
         }
         if cancelled() {
             return Err(ForwardError::Cancelled);
         }
-        self.head(&mut stream, recorder)
+        self.head(&mut stream, taps)
     }
 
     /// The biases of key positions up to the longest of these inputs.
@@ -220,18 +236,13 @@ impl Transformer {
     }
 
     /// Token ids to the residual stream `[tokens, d_model]`.
-    fn embed(
-        &self,
-        batch: &Batch<'_>,
-        packing: &Packing,
-        recorder: &mut Recorder<'_>,
-    ) -> Result<Vec<f32>, ForwardError> {
+    fn embed(&self, batch: &Batch<'_>, packing: &Packing, taps: &mut Taps<'_>) -> Result<Vec<f32>, ForwardError> {
         let d = self.architecture.d_model;
         let mut x = self.embed_tokens(batch, packing)?;
         if let Some(scale) = self.architecture.embedding.scale {
             elementwise::scale(&mut x, scale);
         }
-        recorder.tap(Hook::global(Site::Embed), &x, RowSet::All)?;
+        taps.tap(Hook::global(Site::Embed), &mut x, RowSet::All)?;
         if let (Some(table), Some(spec)) = (&self.positions, self.architecture.embedding.positions) {
             let mut learned = vec![0.0; x.len()];
             let starts =
@@ -240,37 +251,37 @@ impl Transformer {
             for (at, row) in rows.zip(learned.chunks_exact_mut(d)) {
                 row.copy_from_slice(&table[at * d..(at + 1) * d]);
             }
-            recorder.tap(Hook::global(Site::PosEmbed), &learned, RowSet::All)?;
+            taps.tap(Hook::global(Site::PosEmbed), &mut learned, RowSet::All)?;
             elementwise::add_assign(&mut x, &learned);
         }
         if let Some(row) = &self.token_type {
-            let types = row.repeat(packing.n_tokens());
-            recorder.tap(Hook::global(Site::TypeEmbed), &types, RowSet::All)?;
+            let mut types = row.repeat(packing.n_tokens());
+            taps.tap(Hook::global(Site::TypeEmbed), &mut types, RowSet::All)?;
             elementwise::add_assign(&mut x, &types);
         }
         if let Some(norm) = &self.embed_norm {
             let mut normed = vec![0.0; x.len()];
             norm.forward(&x, d, &mut normed);
             x = normed;
-            recorder.tap(Hook::global(Site::EmbedLnOut), &x, RowSet::All)?;
+            taps.tap(Hook::global(Site::EmbedLnOut), &mut x, RowSet::All)?;
         }
         Ok(x)
     }
 
     /// The final norm and, for the rows asked for, the logits.
-    fn head(&self, stream: &mut Stream<'_>, recorder: &mut Recorder<'_>) -> Result<(), ForwardError> {
+    fn head(&self, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
         let d = self.architecture.d_model;
         if let Some(norm) = &self.final_norm {
             let mut normed = vec![0.0; stream.x.len()];
-            let taps = [Hook::global(Site::LnFinalScale), Hook::global(Site::LnFinalNormalized)];
-            tapped_norm(norm, d, &stream.x, &mut normed, &mut stream.scratch.spare, taps, stream.set, recorder)?;
+            let hooks = [Hook::global(Site::LnFinalScale), Hook::global(Site::LnFinalNormalized)];
+            tapped_norm(norm, d, &stream.x, &mut normed, &mut stream.scratch.spare, hooks, stream.set, taps)?;
             stream.x = normed;
         }
-        recorder.tap(Hook::global(Site::FinalNorm), &stream.x, stream.set)?;
+        taps.tap(Hook::global(Site::FinalNorm), &mut stream.x, stream.set)?;
         let (Some(unembed), Some(spec)) = (&self.unembed, self.architecture.unembedding) else { return Ok(()) };
         let (x, Scratch { gathered, spare, .. }) = (&stream.x, &mut stream.scratch);
         let hook = Hook::global(Site::Logits);
-        recorder.compute(hook, self.architecture.d_vocab, stream.set, &mut |rows, out| {
+        taps.compute(hook, self.architecture.d_vocab, stream.set, &mut |rows, out| {
             gathered.resize(rows.len() * d, 0.0);
             elementwise::gather_rows(x, d, rows, gathered);
             self.read_out(unembed, gathered, spare, out);
@@ -303,7 +314,7 @@ pub(super) fn cap(spec: Unembedding, logits: &mut [f32]) {
     }
 }
 
-/// A norm whose denominator and normalised rows are taken where asked for: `taps` are the two hooks.
+/// A norm whose denominator and normalised rows pass the two `hooks`. Where they are changed there, the output follows.
 #[expect(clippy::too_many_arguments, reason = "the buffers belong to different owners")]
 pub fn tapped_norm(
     norm: &Norm,
@@ -311,17 +322,28 @@ pub fn tapped_norm(
     x: &[f32],
     out: &mut [f32],
     spare: &mut Vec<f32>,
-    taps: [Hook; 2],
+    hooks: [Hook; 2],
     set: RowSet,
-    recorder: &mut Recorder<'_>,
+    taps: &mut Taps<'_>,
 ) -> Result<(), ForwardError> {
-    if !taps.iter().any(|hook| recorder.wants(*hook)) {
+    if !hooks.iter().any(|hook| taps.wants(*hook)) {
         norm.forward(x, d, out);
         return Ok(());
     }
     let mut scale = vec![0.0; x.len() / d];
     spare.resize(x.len(), 0.0);
     norm.forward_tapped(x, d, out, &mut scale, spare);
-    recorder.tap(taps[0], &scale, set)?;
-    recorder.tap(taps[1], spare, set)
+    let touched = taps.editor().map(|e| e.touched(&hooks, set)).unwrap_or_default();
+    let before: Vec<f32> = touched.iter().map(|row| scale[*row as usize]).collect();
+    taps.tap(hooks[0], &mut scale, set)?;
+    for (row, before) in touched.iter().zip(before) {
+        let factor = before / scale[*row as usize];
+        spare[*row as usize * d..][..d].iter_mut().for_each(|x| *x *= factor);
+    }
+    taps.tap(hooks[1], spare, set)?;
+    for row in touched {
+        let at = row as usize * d..(row as usize + 1) * d;
+        norm.apply_gain(&spare[at.clone()], &mut out[at]);
+    }
+    Ok(())
 }

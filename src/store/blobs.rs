@@ -6,16 +6,33 @@ use std::{
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    io::Errno,
+};
 use tempfile::TempPath;
 
-use super::error::StoreError;
+use super::{
+    epoch::{Epochs, Session},
+    error::StoreError,
+    fault::{Faults, Purpose, Step},
+};
 use crate::domain::PackId;
+
+mod care;
+
+pub(super) use care::open_new;
 
 const EXTENSION: &str = "safetensors";
 const TEMP_PREFIX: &str = ".tmp-";
+/// Bytes kept free for removing things from a full disk, which writes to the index first.
+const RESERVE: u64 = 4 << 20;
 
 /// The data folder.
 #[derive(Debug)]
@@ -25,6 +42,12 @@ pub(super) struct Blobs {
     lock: Option<File>,
     /// Packs being written, or written and not yet in the index: not orphans.
     in_flight: Mutex<HashSet<PackId>>,
+    /// Bytes of the blobs, with those that packs being written will have.
+    bytes: AtomicU64,
+    /// Whether the reserve is there.
+    reserve: AtomicBool,
+    epochs: Epochs,
+    pub(super) faults: Faults,
 }
 
 /// A pack that the index does not know yet. Dropping it makes its file an orphan, unless the index has it by then.
@@ -47,6 +70,28 @@ pub(super) struct TempBlob {
     /// Removes the file when dropped.
     path: TempPath,
     in_flight: InFlight,
+    counted: Counted,
+    purpose: Purpose,
+}
+
+/// Bytes that are counted among those of the blobs, until this is dropped.
+#[derive(Debug)]
+struct Counted {
+    n_bytes: u64,
+    blobs: Arc<Blobs>,
+}
+
+impl Counted {
+    fn add(&mut self, n_bytes: u64) {
+        self.n_bytes += n_bytes;
+        self.blobs.bytes.fetch_add(n_bytes, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.blobs.bytes.fetch_sub(self.n_bytes, Ordering::AcqRel);
+    }
 }
 
 impl Blobs {
@@ -68,12 +113,67 @@ impl Blobs {
             Err(TryLockError::Error(e)) => return Err(StoreError::io("locking the data folder")(e)),
         }
         sync_folder(root)?;
-        Ok(Self { root: root.to_owned(), lock: Some(lock), in_flight: Mutex::default() })
+        Ok(Self { lock: Some(lock), faults: Faults::from_env()?, ..Self::open_read_only(root) })
     }
 
     /// Opens the folder to read only: no lock, nothing made.
     pub(super) fn open_read_only(root: &Path) -> Self {
-        Self { root: root.to_owned(), lock: None, in_flight: Mutex::default() }
+        Self {
+            root: root.to_owned(),
+            lock: None,
+            in_flight: Mutex::default(),
+            bytes: AtomicU64::default(),
+            reserve: AtomicBool::default(),
+            epochs: Epochs::default(),
+            faults: Faults::default(),
+        }
+    }
+
+    /// Counts the bytes of the blobs that are there. Once, before anything is written.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(super) fn count_bytes(&self) -> Result<(), StoreError> {
+        let bytes = self.list()?.iter().map(|(_, n)| n).sum();
+        self.bytes.store(bytes, Ordering::Release);
+        Ok(())
+    }
+
+    /// Bytes that blobs take, those being written among them.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Acquire)
+    }
+
+    /// Bytes that the index takes, with its log.
+    pub(super) fn index_bytes(&self) -> u64 {
+        let index = self.index();
+        let log = index.with_extension("sqlite-wal");
+        [index, log].iter().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
+    }
+
+    /// Gives the reserve up; whether there was one.
+    pub(super) fn use_reserve(&self) -> bool {
+        self.reserve.swap(false, Ordering::AcqRel) && fs::remove_file(self.root.join("reserve")).is_ok()
+    }
+
+    /// Makes the reserve where it is missing and there is room for it, and for as much again.
+    pub(super) fn keep_reserve(&self) {
+        if self.lock.is_none() || self.reserve.load(Ordering::Acquire) {
+            return;
+        }
+        let path = self.root.join("reserve");
+        if path.metadata().is_ok_and(|file| file.len() >= RESERVE) {
+            return self.reserve.store(true, Ordering::Release);
+        }
+        let made = File::options().create(true).write(true).truncate(false).open(&path).and_then(|file| {
+            fallocate(&file, FallocateFlags::empty(), 0, 2 * RESERVE)?;
+            file.set_len(RESERVE)
+        });
+        self.reserve.store(made.is_ok(), Ordering::Release);
+        if made.is_err() {
+            // what is missing from the disk is not kept from others by half a reserve; a folder without one works too
+            drop(fs::remove_file(path));
+        }
     }
 
     /// Whether a store has the folder for writing: this one, or that of another process.
@@ -92,6 +192,15 @@ impl Blobs {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn epochs(&self) -> &Epochs {
+        &self.epochs
+    }
+
+    /// Begins a reader's stay: before it asks the index, and until it has read what it was told of.
+    pub(super) fn enter(self: &Arc<Self>) -> Arc<Session> {
+        self.epochs.enter(self)
+    }
+
     /// Folder of a pack: the last byte of a UUIDv7 is random, so files spread evenly.
     fn folder(&self, pack: PackId) -> PathBuf {
         self.root.join("blobs").join(format!("{:02x}", pack.as_bytes()[15]))
@@ -105,7 +214,7 @@ impl Blobs {
     ///
     /// # Errors
     /// [`StoreError::Closed`] for a read-only store, [`StoreError::Full`] or [`StoreError::Io`].
-    pub(super) fn create(self: &Arc<Self>, pack: PackId) -> Result<TempBlob, StoreError> {
+    pub(super) fn create(self: &Arc<Self>, pack: PackId, purpose: Purpose) -> Result<TempBlob, StoreError> {
         if self.lock.is_none() {
             return Err(StoreError::Closed);
         }
@@ -117,10 +226,16 @@ impl Blobs {
             .create_new(true)
             .open(&path)
             .map_err(StoreError::io(format_args!("making the file of pack {pack}")))?;
-        self.in_flight().insert(pack);
-        let in_flight = InFlight { pack, blobs: Arc::clone(self) };
+        let in_flight = self.adopt(pack);
         let path = TempPath::try_from_path(path).map_err(StoreError::io("making a blob"))?;
-        Ok(TempBlob { file, path, in_flight })
+        let counted = Counted { n_bytes: 0, blobs: Arc::clone(self) };
+        Ok(TempBlob { file, path, in_flight, counted, purpose })
+    }
+
+    /// Takes a file that lies there for one that the index is about to know.
+    pub(super) fn adopt(self: &Arc<Self>, pack: PackId) -> InFlight {
+        self.in_flight().insert(pack);
+        InFlight { pack, blobs: Arc::clone(self) }
     }
 
     /// A file without a name: it is gone when it is closed, whatever happens.
@@ -159,21 +274,28 @@ impl Blobs {
     /// # Errors
     /// [`StoreError::Io`].
     pub(super) fn delete(&self, pack: PackId) -> Result<(), StoreError> {
-        match fs::remove_file(self.path(pack)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                Err(StoreError::io(format_args!("removing pack {pack}"))(e))
+        let path = self.path(pack);
+        let removed = path.metadata().and_then(|file| fs::remove_file(&path).map(|()| file.len()));
+        match removed {
+            Ok(n_bytes) => {
+                self.bytes.fetch_sub(n_bytes, Ordering::AcqRel);
+                Ok(())
             }
-            _ => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(StoreError::io(format_args!("removing pack {pack}"))(e)),
         }
     }
 
-    /// Every published pack in the folder with its length, except those in flight. Ask the index afterwards which of them it has: a pack
+    /// Every published pack in the folder with its length, except those in flight and those that wait for their readers to
+    /// leave. Ask the index afterwards which of them it has: a pack
     /// is in flight until it does.
     ///
     /// # Errors
     /// [`StoreError::Io`].
     pub(super) fn list(&self) -> Result<Vec<(PackId, u64)>, StoreError> {
         let mut packs = Vec::new();
+        // before the files: what is removed in between is no longer found
+        let retired: HashSet<PackId> = self.epochs.retired().into_iter().collect();
         self.each_file(|path| {
             // a file that is gone by now is no longer in the folder; one in another's place is not this store's
             if let Some(pack) = pack_of(path).filter(|pack| self.path(*pack) == path)
@@ -183,7 +305,7 @@ impl Blobs {
             }
         })?;
         let in_flight = self.in_flight();
-        packs.retain(|(pack, _)| !in_flight.contains(pack));
+        packs.retain(|(pack, _)| !in_flight.contains(pack) && !retired.contains(pack));
         Ok(packs)
     }
 
@@ -202,6 +324,15 @@ impl Blobs {
             fs::remove_file(path).map_err(StoreError::io("removing an unfinished blob"))?;
         }
         Ok(temp.len())
+    }
+
+    /// Whether the folder takes a file of a page; nothing of it is left.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] or [`StoreError::Io`].
+    pub(super) fn probe(&self) -> Result<(), StoreError> {
+        let file = tempfile::tempfile_in(self.root.join("blobs")).map_err(StoreError::io("making a file"))?;
+        file.write_all_at(&[0; 4096], 0).map_err(StoreError::io("writing a file"))
     }
 
     fn each_file(&self, mut visit: impl FnMut(&Path)) -> Result<(), StoreError> {
@@ -225,6 +356,20 @@ impl Blobs {
 }
 
 impl TempBlob {
+    /// Takes room for a file of `n_bytes` before anything is computed that could not be kept.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] or [`StoreError::Io`].
+    pub(super) fn allocate(&mut self, n_bytes: u64) -> Result<(), StoreError> {
+        self.counted.add(n_bytes);
+        let pack = self.in_flight.pack;
+        match fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, n_bytes) {
+            // a file system that cannot; the writes find out
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            Err(e) => Err(StoreError::io(format_args!("taking room for pack {pack}"))(e.into())),
+        }
+    }
+
     /// Writes `bytes` at `offset`.
     ///
     /// # Errors
@@ -239,15 +384,24 @@ impl TempBlob {
     /// # Errors
     /// [`StoreError::Full`] or [`StoreError::Io`]; the file is removed then, or swept at the next start.
     pub(super) fn publish(self) -> Result<InFlight, StoreError> {
-        let Self { file, path, in_flight } = self;
+        let Self { file, path, in_flight, counted, purpose } = self;
         let InFlight { pack, blobs } = &in_flight;
+        let reached = |step| blobs.faults.hit(purpose.after(step));
+        reached(Step::Written)?;
         file.sync_all().map_err(StoreError::io(format_args!("flushing pack {pack}")))?;
+        reached(Step::Synced)?;
+        let n_bytes = file.metadata().map_err(StoreError::io("asking for the size of a blob"))?.len();
         path.persist(blobs.path(*pack))
             .map_err(|e| e.error)
             .map_err(StoreError::io(format_args!("naming pack {pack}")))?;
+        // from here on it counts by itself, until it is deleted
+        blobs.bytes.fetch_add(n_bytes, Ordering::AcqRel);
+        drop(counted);
+        reached(Step::Named)?;
         sync_folder(&blobs.folder(*pack))?;
         // the folder itself may be new, made by this writer or by one beside it
         sync_folder(&blobs.root.join("blobs"))?;
+        reached(Step::Durable)?;
         Ok(in_flight)
     }
 }

@@ -1,29 +1,42 @@
 //! Caches: finding, describing, editing and deleting them.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     Store,
+    epoch::Session,
     error::StoreError,
-    gc,
+    find::Search,
+    gc, metadata,
     rows::{Fields, hex_list, to_json},
     runs::{Tagged, insert_tags, tag_rows},
     tensors::{Location, StoredCache},
     writer::{Tx, Write},
 };
-use crate::domain::{Cache, CacheFilter, CacheId, CachePatch, Capture, PackId, RunId, TenantId, TensorStats};
+use crate::domain::{Cache, CacheFilter, CacheId, CachePatch, Capture, Count, PackId, RunId, TenantId, TensorStats};
 
-const COLUMNS: &str = "c.id, c.tenant_id, c.run_id, c.item_index, c.model, c.text, c.token_ids, c.tokens, c.bos, \
-    c.n_truncated, c.completion, c.origin, c.reused, c.metadata, c.label, c.created_at, c.hook_set_id, c.positions, \
+pub(super) const COLUMNS: &str = "c.id, c.tenant_id, c.run_id, c.item_index, c.model, c.text, c.token_ids, c.tokens, c.bos, \
+    c.n_truncated, c.completion, c.interventions, c.origin, c.reused, c.metadata, c.label, c.created_at, c.expires_at, c.pinned, \
+    c.hook_set_id, c.positions, \
     (SELECT json_group_array(tag) FROM (SELECT tag FROM cache_tags WHERE cache_id = c.id ORDER BY position)) AS tags, \
     e.provenance_id, e.pack_id, e.n_tokens, e.n_rows, e.row_start, e.map_start, e.content_hash, e.stats, \
     p.layout_id, p.dtype, p.data_start, p.n_rows AS pack_rows, p.n_map AS pack_map";
 
 /// Behind a table that gives `c`, whatever else there is to choose from.
-const JOINED: &str = " CROSS JOIN extents e ON e.id = c.extent_id CROSS JOIN packs p ON p.id = e.pack_id";
+pub(super) const JOINED: &str = " CROSS JOIN extents e ON e.id = c.extent_id CROSS JOIN packs p ON p.id = e.pack_id";
+
+/// A page of a listing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CachePage {
+    /// Caches, newest first. They may be fewer than were asked for, or none, though there are more.
+    pub caches: Vec<Cache>,
+    /// The next page has caches older than this; `None`: there is none.
+    pub next: Option<Timestamp>,
+}
 
 impl Store {
     /// One cache of a tenant.
@@ -34,7 +47,42 @@ impl Store {
         Ok(self.stored(tenant, &[id]).await?.pop().flatten().map(|s| s.cache))
     }
 
-    /// Caches of a tenant, newest first, those older than `before` where it is given.
+    /// A page of the caches of a tenant that were stored before `before`, where it is given. It takes a bounded time
+    /// whatever the filter: a page may be short, and the next one goes on behind what this one looked at.
+    ///
+    /// # Errors
+    /// As [`Self::cache`].
+    pub async fn find_caches(
+        &self,
+        tenant: TenantId,
+        filter: &CacheFilter,
+        before: Option<Timestamp>,
+        limit: u32,
+    ) -> Result<CachePage, StoreError> {
+        // one snapshot, so that what rows refer to is there
+        // before the index is asked, so that the blobs it names stay
+        let session = self.blobs().enter();
+        let mut snapshot = self.readers().begin().await?;
+        let before = before.map(Timestamp::as_microsecond);
+        let search = Search::new(&mut snapshot, tenant, filter, before, self.now()).await?;
+        let found = search.page(&mut snapshot, limit).await?;
+        let caches =
+            self.load_times(&mut snapshot, &found.times, &session).await?.into_iter().map(|s| s.cache).collect();
+        let time = |micros| Timestamp::from_microsecond(micros).map_err(|e| StoreError::damaged(e.to_string()));
+        Ok(CachePage { caches, next: found.next.map(time).transpose()? })
+    }
+
+    /// Counts the caches of a tenant, exactly up to ten thousand.
+    ///
+    /// # Errors
+    /// As [`Self::cache`].
+    pub async fn count_caches(&self, tenant: TenantId, filter: &CacheFilter) -> Result<Count, StoreError> {
+        let mut snapshot = self.readers().begin().await?;
+        Search::new(&mut snapshot, tenant, filter, None, self.now()).await?.count(&mut snapshot).await
+    }
+
+    /// Caches of a tenant, newest first, those stored before `before` where it is given. However long it takes, the list is
+    /// only shorter than `limit` where there are no more.
     ///
     /// # Errors
     /// As [`Self::cache`].
@@ -42,10 +90,10 @@ impl Store {
         &self,
         tenant: TenantId,
         filter: &CacheFilter,
-        before: Option<CacheId>,
+        before: Option<Timestamp>,
         limit: u32,
     ) -> Result<Vec<Cache>, StoreError> {
-        let stored = self.load(listing("", tenant, filter, before, limit)).await?;
+        let stored = self.search(tenant, filter, before, limit).await?;
         Ok(stored.into_iter().map(|s| s.cache).collect())
     }
 
@@ -59,10 +107,10 @@ impl Store {
         filter: &CacheFilter,
         limit: u32,
     ) -> Result<Vec<StoredCache>, StoreError> {
-        self.choose_before(tenant, filter, None, limit).await
+        self.search(tenant, filter, None, limit).await
     }
 
-    /// [`Self::choose`] among those older than `before`, where it is given.
+    /// [`Self::choose`] among those stored before `before`, where it is given.
     ///
     /// # Errors
     /// As [`Self::cache`].
@@ -70,10 +118,35 @@ impl Store {
         &self,
         tenant: TenantId,
         filter: &CacheFilter,
-        before: Option<CacheId>,
+        before: Option<Timestamp>,
         limit: u32,
     ) -> Result<Vec<StoredCache>, StoreError> {
-        self.load(listing("", tenant, filter, before, limit)).await
+        self.search(tenant, filter, before, limit).await
+    }
+
+    async fn search(
+        &self,
+        tenant: TenantId,
+        filter: &CacheFilter,
+        before: Option<Timestamp>,
+        limit: u32,
+    ) -> Result<Vec<StoredCache>, StoreError> {
+        // before the index is asked, so that the blobs it names stay
+        let session = self.blobs().enter();
+        let mut snapshot = self.readers().begin().await?;
+        let before = before.map(Timestamp::as_microsecond);
+        let search = Search::new(&mut snapshot, tenant, filter, before, self.now()).await?;
+        let times = search.times(&mut snapshot, i64::from(limit)).await?;
+        self.load_times(&mut snapshot, &times, &session).await
+    }
+
+    /// How many caches a filter finds, all of them counted: it takes as long as that takes.
+    ///
+    /// # Errors
+    /// As [`Self::cache`].
+    pub async fn count_all_caches(&self, tenant: TenantId, filter: &CacheFilter) -> Result<u64, StoreError> {
+        let mut snapshot = self.readers().begin().await?;
+        Search::new(&mut snapshot, tenant, filter, None, self.now()).await?.count_all(&mut snapshot).await
     }
 
     /// Caches of a run in the order of its inputs, from input `from_item` on.
@@ -102,14 +175,7 @@ impl Store {
         from_item: u32,
         limit: u32,
     ) -> Result<Vec<StoredCache>, StoreError> {
-        let mut query = QueryBuilder::new("SELECT ");
-        query.push(COLUMNS).push(" FROM caches c").push(JOINED);
-        query.push(" WHERE c.run_id = ").push_bind(run.as_bytes().as_slice());
-        query.push(" AND c.item_index >= ").push_bind(from_item);
-        // the plus keeps the tenant's index out of it: the run's gives the order
-        query.push(" AND +c.tenant_id = ").push_bind(tenant.0);
-        query.push(" ORDER BY c.item_index LIMIT ").push_bind(i64::from(limit));
-        self.load(query).await
+        self.load(of_run(tenant, run, from_item, limit, self.now())).await
     }
 
     /// Caches with the place of their tensors, in the order asked; `None` for those that the tenant does not have.
@@ -117,15 +183,7 @@ impl Store {
     /// # Errors
     /// As [`Self::cache`].
     pub async fn stored(&self, tenant: TenantId, caches: &[CacheId]) -> Result<Vec<Option<StoredCache>>, StoreError> {
-        let mut query = QueryBuilder::new("SELECT ");
-        query
-            .push(COLUMNS)
-            .push(" FROM caches c")
-            .push(JOINED)
-            .push(" WHERE c.id IN (SELECT unhex(value) FROM json_each(");
-        query.push_bind(hex_list(caches.iter().map(|id| id.as_bytes().as_slice())));
-        query.push(")) AND +c.tenant_id = ").push_bind(tenant.0);
-        let stored = self.load(query).await?;
+        let stored = self.load(by_ids(tenant, caches, self.now())).await?;
         let by_id: HashMap<CacheId, StoredCache> = stored.into_iter().map(|s| (s.cache.id, s)).collect();
         Ok(caches.iter().map(|id| by_id.get(id).cloned()).collect())
     }
@@ -140,7 +198,7 @@ impl Store {
         id: CacheId,
         patch: CachePatch,
     ) -> Result<Option<Cache>, StoreError> {
-        self.write(PatchCache { tenant, id, patch }).await?;
+        self.write(PatchCache { tenant, id, patch, now: self.now() }).await?;
         self.cache(tenant, id).await
     }
 
@@ -150,22 +208,50 @@ impl Store {
     /// # Errors
     /// [`StoreError::Closed`], [`StoreError::Database`].
     pub async fn delete_cache(&self, tenant: TenantId, id: CacheId) -> Result<bool, StoreError> {
-        self.write(DeleteCache { tenant, id }).await
+        self.write(DeleteCache { tenant, id, now: self.now() }).await
     }
 
     /// Runs a query for [`COLUMNS`].
-    async fn load(&self, mut query: QueryBuilder<Sqlite>) -> Result<Vec<StoredCache>, StoreError> {
+    async fn load(&self, query: QueryBuilder<Sqlite>) -> Result<Vec<StoredCache>, StoreError> {
+        // before the index is asked, so that the blobs it names stay
+        let session = self.blobs().enter();
         // one snapshot, so that what rows refer to is there
         let mut snapshot = self.readers().begin().await?;
-        let rows = query.build().persistent(false).fetch_all(&mut *snapshot).await?;
+        self.load_from(&mut snapshot, query, &session).await
+    }
+
+    /// The caches stored at these times, newest first.
+    async fn load_times(
+        &self,
+        conn: &mut SqliteConnection,
+        times: &[i64],
+        session: &Arc<Session>,
+    ) -> Result<Vec<StoredCache>, StoreError> {
+        let mut caches = self.load_from(conn, at_times("", times)?, session).await?;
+        caches.sort_unstable_by_key(|c| std::cmp::Reverse(c.cache.created_at));
+        Ok(caches)
+    }
+
+    async fn load_from(
+        &self,
+        conn: &mut SqliteConnection,
+        mut query: QueryBuilder<Sqlite>,
+        session: &Arc<Session>,
+    ) -> Result<Vec<StoredCache>, StoreError> {
+        let rows = query.build().persistent(false).fetch_all(&mut *conn).await?;
         let mut caches = Vec::with_capacity(rows.len());
         for row in &rows {
-            caches.push(self.decode(&mut snapshot, row).await?);
+            caches.push(self.decode(conn, row, session).await?);
         }
         Ok(caches)
     }
 
-    async fn decode(&self, conn: &mut SqliteConnection, row: &SqliteRow) -> Result<StoredCache, StoreError> {
+    pub(super) async fn decode(
+        &self,
+        conn: &mut SqliteConnection,
+        row: &SqliteRow,
+        session: &Arc<Session>,
+    ) -> Result<StoredCache, StoreError> {
         let f = Fields::of("caches", row);
         let origin = self.memo().origin(conn, f.get("provenance_id")?).await?;
         let layout = self.memo().layout(conn, f.get("layout_id")?).await?;
@@ -194,6 +280,7 @@ impl Store {
             n_truncated: f.uint("n_truncated")?,
             completion: f.opt_json("completion")?,
             origin: f.opt_json("origin")?,
+            interventions: f.opt_json("interventions")?.unwrap_or_default(),
             stats: sum_stats(stats.as_deref(), &indices),
             provenance: origin.provenance.clone(),
             reused: f.get("reused")?,
@@ -203,8 +290,10 @@ impl Store {
             metadata: f.json("metadata")?,
             label: f.get("label")?,
             created_at: f.time("created_at")?,
+            expires_at: f.opt_time("expires_at")?,
+            pinned: f.get("pinned")?,
         };
-        Ok(StoredCache::new(cache, location))
+        Ok(StoredCache::new(cache, location, session))
     }
 }
 
@@ -217,112 +306,91 @@ fn sum_stats(stats: Option<&[TensorStats]>, indices: &[usize]) -> TensorStats {
     })
 }
 
-/// The statement of a listing, with `prefix` before it.
-pub(super) fn listing(
-    prefix: &str,
-    tenant: TenantId,
-    filter: &CacheFilter,
-    before: Option<CacheId>,
-    limit: u32,
-) -> QueryBuilder<Sqlite> {
+/// The statement for the caches stored at these times, with `prefix` before it.
+pub(super) fn at_times(prefix: &str, times: &[i64]) -> Result<QueryBuilder<Sqlite>, StoreError> {
     let mut query = QueryBuilder::new(prefix);
-    query.push("SELECT ").push(COLUMNS);
-    let id = chosen_from(&mut query, tenant, filter);
-    if let Some(before) = before {
-        query.push(" AND ").push(id).push(" < ").push_bind(before.as_bytes().as_slice());
-    }
-    query.push(" ORDER BY ").push(id).push(" DESC LIMIT ").push_bind(i64::from(limit));
+    query.push("SELECT ").push(COLUMNS).push(" FROM json_each(").push_bind(to_json(times)?);
+    query.push(") j CROSS JOIN caches c ON c.created_at = j.value").push(JOINED);
+    Ok(query)
+}
+
+/// The statement for caches by their ids, in no order.
+pub(super) fn by_ids(tenant: TenantId, caches: &[CacheId], now: i64) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new("SELECT ");
+    query
+        .push(COLUMNS)
+        .push(" FROM caches c")
+        .push(JOINED)
+        .push(" WHERE c.id IN (SELECT unhex(j.value) FROM json_each(");
+    query.push_bind(hex_list(caches.iter().map(|id| id.as_bytes().as_slice())));
+    query.push(") j) AND +c.tenant_id = ").push_bind(tenant.0);
+    push_living(&mut query, now);
     query
 }
 
-/// The caches of a filter as `c`, with their extents as `e` and packs as `p`: everything behind the columns of a statement
-/// up to its conditions. Gives the column of their ids that an index has in order.
-pub(super) fn chosen_from(query: &mut QueryBuilder<Sqlite>, tenant: TenantId, filter: &CacheFilter) -> &'static str {
-    // the tags' index has a cache's id too, in order
-    let (id, more_tags) = if let [first, more @ ..] = filter.tags.as_slice() {
-        query.push(" FROM cache_tags t CROSS JOIN caches c ON c.id = t.cache_id").push(JOINED);
-        query.push(" WHERE t.tenant_id = ").push_bind(tenant.0).push(" AND t.tag = ").push_bind(first.as_str());
-        ("t.cache_id", more)
-    } else {
-        query.push(" FROM caches c").push(JOINED).push(" WHERE c.tenant_id = ").push_bind(tenant.0);
-        ("c.id", [].as_slice())
-    };
-    for tag in more_tags {
-        query.push(" AND EXISTS (SELECT 1 FROM cache_tags m WHERE m.tenant_id = c.tenant_id AND m.cache_id = c.id");
-        query.push(" AND m.tag = ").push_bind(tag.as_str()).push(")");
-    }
-    conditions(query, filter);
-    id
+/// The statement for the caches of a run, in the order of its inputs.
+pub(super) fn of_run(tenant: TenantId, run: RunId, from_item: u32, limit: u32, now: i64) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new("SELECT ");
+    query.push(COLUMNS).push(" FROM caches c").push(JOINED);
+    query.push(" WHERE c.run_id = ").push_bind(run.as_bytes().as_slice());
+    query.push(" AND c.item_index >= ").push_bind(from_item);
+    // the plus keeps the tenant's index out of it: the run's gives the order
+    query.push(" AND +c.tenant_id = ").push_bind(tenant.0);
+    push_living(&mut query, now);
+    query.push(" ORDER BY c.item_index LIMIT ").push_bind(i64::from(limit));
+    query
 }
 
-fn conditions(query: &mut QueryBuilder<Sqlite>, filter: &CacheFilter) {
-    if let Some(model) = &filter.model {
-        query.push(" AND c.model = ").push_bind(model.as_str());
-    }
-    if let Some(run) = filter.run {
-        query.push(" AND c.run_id = ").push_bind(run.as_bytes().as_slice());
-    }
-    if let Some(label) = &filter.label {
-        query.push(" AND c.label = ").push_bind(label.as_str());
-    }
-    if let Some(hook) = filter.hook {
-        query.push(" AND EXISTS (SELECT 1 FROM hook_set_hooks h WHERE h.hook_set_id = c.hook_set_id AND h.hook = ");
-        query.push_bind(hook.to_string()).push(")");
-    }
-    if let Some(from) = filter.created_from {
-        query.push(" AND c.created_at >= ").push_bind(micros_up(from));
-    }
-    if let Some(to) = filter.created_to {
-        query.push(" AND c.created_at < ").push_bind(micros_up(to));
-    }
-    if let Some(text) = &filter.text {
-        query.push(" AND instr(lower(c.text), lower(").push_bind(text.as_str()).push(")) > 0");
-    }
-    for (key, value) in &filter.metadata {
-        let value = value.to_string();
-        // A key goes in as a value too: quoted inside a path it could end the quotes.
-        query.push(" AND EXISTS (SELECT 1 FROM json_each(c.metadata) m WHERE m.key = ").push_bind(key.as_str());
-        query.push(" AND m.type = json_type(").push_bind(value.clone()).push(") AND m.value IS ");
-        query.push("iif(m.type IN ('array', 'object'), json(").push_bind(value.clone()).push("), json_extract(");
-        query.push_bind(value).push(", '$')))");
-    }
-}
-
-/// The first whole microsecond at or after a time: both `>= t` and `< t` keep their meaning for whole microseconds.
-fn micros_up(time: jiff::Timestamp) -> i64 {
-    let micros = time.as_microsecond();
-    let exact = time.as_nanosecond() <= i128::from(micros) * 1000;
-    if exact { micros } else { micros + 1 }
+/// Leaves out what has expired.
+fn push_living(query: &mut QueryBuilder<Sqlite>, now: i64) {
+    query.push(" AND (c.ends_at IS NULL OR c.ends_at > ").push_bind(now).push(")");
 }
 
 struct PatchCache {
     tenant: TenantId,
     id: CacheId,
     patch: CachePatch,
+    /// What has expired by now is not there.
+    now: i64,
 }
 
 impl Write for PatchCache {
     type Output = ();
 
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        let row = sqlx::query("SELECT metadata, label FROM caches WHERE id = ? AND tenant_id = ?")
-            .bind(self.id.as_bytes().as_slice())
-            .bind(self.tenant.0)
-            .fetch_optional(&mut *tx.conn)
-            .await?;
+        let row = sqlx::query(
+            "SELECT metadata, label, created_at, expires_at, pinned FROM caches \
+             WHERE id = ? AND tenant_id = ? AND (ends_at IS NULL OR ends_at > ?)",
+        )
+        .bind(self.id.as_bytes().as_slice())
+        .bind(self.tenant.0)
+        .bind(self.now)
+        .fetch_optional(&mut *tx.conn)
+        .await?;
         let Some(row) = row else { return Ok(()) };
         let f = Fields::of("caches", &row);
         let mut metadata: Map<String, Value> = f.json("metadata")?;
         if let Some(patch) = &self.patch.metadata {
             merge(&mut metadata, patch);
+            metadata::replace(tx, self.tenant, f.get("created_at")?, &metadata).await?;
         }
+        let expires_at = match &self.patch.expires_at {
+            Some(time) => time.map(Timestamp::as_microsecond),
+            None => f.get("expires_at")?,
+        };
+        let pinned = match self.patch.pinned {
+            Some(pinned) => pinned,
+            None => f.get("pinned")?,
+        };
         let label = match &self.patch.label {
             Some(label) => label.clone(),
             None => f.get("label")?,
         };
-        sqlx::query("UPDATE caches SET metadata = ?, label = ? WHERE id = ?")
+        sqlx::query("UPDATE caches SET metadata = ?, label = ?, expires_at = ?, pinned = ? WHERE id = ?")
             .bind(to_json(&metadata)?)
             .bind(label)
+            .bind(expires_at)
+            .bind(pinned)
             .bind(self.id.as_bytes().as_slice())
             .execute(&mut *tx.conn)
             .await?;
@@ -363,18 +431,22 @@ pub(super) fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>)
 struct DeleteCache {
     tenant: TenantId,
     id: CacheId,
+    now: i64,
 }
 
 impl Write for DeleteCache {
     type Output = bool;
+    const FREES: bool = true;
 
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<bool, StoreError> {
-        let extent: Option<i64> =
-            sqlx::query_scalar("DELETE FROM caches WHERE id = ? AND tenant_id = ? RETURNING extent_id")
-                .bind(self.id.as_bytes().as_slice())
-                .bind(self.tenant.0)
-                .fetch_optional(&mut *tx.conn)
-                .await?;
+        let extent: Option<i64> = sqlx::query_scalar(
+            "DELETE FROM caches WHERE id = ? AND tenant_id = ? AND (ends_at IS NULL OR ends_at > ?) RETURNING extent_id",
+        )
+        .bind(self.id.as_bytes().as_slice())
+        .bind(self.tenant.0)
+        .bind(self.now)
+        .fetch_optional(&mut *tx.conn)
+        .await?;
         gc::drop_unused(tx, extent.as_slice()).await?;
         Ok(extent.is_some())
     }

@@ -8,6 +8,7 @@ use super::{
     Store,
     error::StoreError,
     intern::{self, HookSets},
+    metadata,
     pack::FinishedPack,
     queue::units_json,
     reuse::ExtentId,
@@ -23,8 +24,10 @@ const ROWS_A_STATEMENT: usize = 500;
 /// What became of a group of items.
 #[derive(Debug, Default)]
 pub struct Completion {
-    /// Newly computed items.
+    /// Newly stored items.
     pub pack: Option<FinishedPack>,
+    /// Whether the pack's numbers were copied from stored ones instead of computed: its items count as reused.
+    pub copied: bool,
     /// Items answered by what is stored.
     pub reused: Vec<ReusedCache>,
     /// Items that failed, by run and index.
@@ -76,16 +79,19 @@ pub(super) struct Unit {
     pub(super) tenant: TenantId,
     /// Name of the run's model.
     pub(super) model: String,
+    /// Microseconds that its cache lives.
+    pub(super) ttl: Option<i64>,
 }
 
+/// A cache to be inserted.
 pub(super) struct CacheRow<'a> {
-    id: CacheId,
-    run: RunId,
-    item_index: u32,
-    item: &'a NewItem,
-    extent: i64,
-    reused: bool,
-    unit: Unit,
+    pub(super) id: CacheId,
+    pub(super) run: RunId,
+    pub(super) item_index: u32,
+    pub(super) item: &'a NewItem,
+    pub(super) extent: i64,
+    pub(super) reused: bool,
+    pub(super) unit: Unit,
 }
 
 struct Complete(Completion);
@@ -98,7 +104,7 @@ impl Write for Complete {
         let mut pending = self.pending(tx).await?;
         let mut caches = Vec::new();
         if let Some(pack) = &done.pack {
-            add_pack(tx, pack, &mut pending, &mut caches).await?;
+            add_pack(tx, pack, done.copied, &mut pending, &mut caches).await?;
         }
         let gone = Problem::new(
             Code::Conflict,
@@ -134,7 +140,8 @@ impl Complete {
         let failed = self.0.failed.iter().map(|(run, index, _)| (*run, *index));
         let units: Vec<(RunId, u32)> = packed.chain(reused).chain(failed).collect();
         let rows = sqlx::query(
-            "SELECT i.rowid, i.run_id, i.item_index, r.tenant_id, r.model FROM json_each(?) j \
+            "SELECT i.rowid, i.run_id, i.item_index, r.tenant_id, r.model, \
+                 r.ttl_seconds * 1000000 AS ttl FROM json_each(?) j \
              CROSS JOIN run_items i ON i.run_id = unhex(j.value ->> 0) AND i.item_index = j.value ->> 1 \
              CROSS JOIN runs r ON r.id = i.run_id WHERE i.status = 'pending'",
         )
@@ -145,7 +152,8 @@ impl Complete {
             .map(|row| {
                 let f = Fields::of("run_items", row);
                 let key = (f.read("run_id", RunId::from_slice)?, f.uint("item_index")?);
-                let unit = Unit { row: row.try_get(0)?, tenant: TenantId(f.get("tenant_id")?), model: f.get("model")? };
+                let (row, tenant) = (row.try_get(0)?, TenantId(f.get("tenant_id")?));
+                let unit = Unit { row, tenant, model: f.get("model")?, ttl: f.get("ttl")? };
                 Ok((key, unit))
             })
             .collect()
@@ -156,6 +164,7 @@ impl Complete {
 pub(super) async fn add_pack<'a>(
     tx: &mut Tx<'_>,
     pack: &'a FinishedPack,
+    reused: bool,
     pending: &mut HashMap<(RunId, u32), Unit>,
     caches: &mut Vec<CacheRow<'a>>,
 ) -> Result<(), StoreError> {
@@ -173,7 +182,7 @@ pub(super) async fn add_pack<'a>(
             extent += 1;
             used.push((i, extent));
             let (id, run, item_index) = (c.cache, c.run, c.item_index);
-            caches.push(CacheRow { id, run, item_index, item: &c.item, extent, reused: false, unit });
+            caches.push(CacheRow { id, run, item_index, item: &c.item, extent, reused, unit });
         }
     }
     if used.is_empty() {
@@ -184,7 +193,7 @@ pub(super) async fn add_pack<'a>(
     insert_extents(tx, pack, &used).await
 }
 
-async fn insert_pack(tx: &mut Tx<'_>, pack: &FinishedPack) -> Result<(), StoreError> {
+pub(super) async fn insert_pack(tx: &mut Tx<'_>, pack: &FinishedPack) -> Result<(), StoreError> {
     let header = &pack.header;
     let hook_set = HookSets::default().id(tx.conn, pack.hooks()).await?;
     let layout = intern::layout_id(tx.conn, hook_set, &header.layout.row_shapes).await?;
@@ -207,7 +216,11 @@ async fn insert_pack(tx: &mut Tx<'_>, pack: &FinishedPack) -> Result<(), StoreEr
 }
 
 /// Inserts the extents of the items in `used`, each with the id it is to have.
-async fn insert_extents(tx: &mut Tx<'_>, pack: &FinishedPack, used: &[(usize, i64)]) -> Result<(), StoreError> {
+pub(super) async fn insert_extents(
+    tx: &mut Tx<'_>,
+    pack: &FinishedPack,
+    used: &[(usize, i64)],
+) -> Result<(), StoreError> {
     let header = &pack.header;
     let provenance = intern::provenance_id(tx.conn, &header.provenance, header.n_layers, header.d_model).await?;
     for chunk in used.chunks(ROWS_A_STATEMENT) {
@@ -234,7 +247,7 @@ async fn insert_extents(tx: &mut Tx<'_>, pack: &FinishedPack, used: &[(usize, i6
             row.push_bind(header.caches[item].forward_key.as_ref().map(<[u8; 32]>::as_slice));
             row.push_bind(pack.hashes[item].as_bytes().as_slice()).push_bind(stats);
         });
-        query.build().persistent(false).execute(&mut *tx.conn).await?;
+        query.build().persistent(chunk.len() == ROWS_A_STATEMENT).execute(&mut *tx.conn).await?;
     }
     Ok(())
 }
@@ -258,11 +271,22 @@ async fn extent_tenants(tx: &mut Tx<'_>, reused: &[ReusedCache]) -> Result<HashM
 }
 
 pub(super) async fn insert_caches(tx: &mut Tx<'_>, caches: &[CacheRow<'_>]) -> Result<(), StoreError> {
-    let created_at = now();
+    // a microsecond apart: the time of a cache is its place in listings
+    let first = next_time(tx).await?;
+    let times: Vec<i64> = (first..).take(caches.len()).collect();
+    insert_caches_at(tx, caches, &times).await
+}
+
+/// Inserts caches, each with its own time; no other cache has one of these.
+pub(super) async fn insert_caches_at(
+    tx: &mut Tx<'_>,
+    caches: &[CacheRow<'_>],
+    times: &[i64],
+) -> Result<(), StoreError> {
     let mut sets = HookSets::default();
-    for chunk in caches.chunks(ROWS_A_STATEMENT) {
+    for (chunk, times) in caches.chunks(ROWS_A_STATEMENT).zip(times.chunks(ROWS_A_STATEMENT)) {
         let mut rows = Vec::with_capacity(chunk.len());
-        for cache in chunk {
+        for (cache, created_at) in chunk.iter().zip(times.iter().copied()) {
             let item = cache.item;
             let hook_set = sets.id(tx.conn, &item.capture.hooks).await?;
             let token_ids: Vec<u8> = item.token_ids.iter().flat_map(|t| t.to_le_bytes()).collect();
@@ -273,29 +297,41 @@ pub(super) async fn insert_caches(tx: &mut Tx<'_>, caches: &[CacheRow<'_>]) -> R
                 to_json(&item.metadata)?,
             ];
             let completion = item.completion.as_ref().map(to_json).transpose()?;
+            let described: Vec<_> = item.interventions.iter().map(|i| &i.described).collect();
+            let interventions = (!described.is_empty()).then(|| to_json(&described)).transpose()?;
             let origin = item.origin.as_ref().map(to_json).transpose()?;
-            rows.push((cache, hook_set, token_ids, json, (completion, origin), int(item.n_truncated)?));
+            let optional = [completion, interventions, origin];
+            rows.push((cache, created_at, hook_set, token_ids, json, optional, int(item.n_truncated)?));
         }
         let mut query = QueryBuilder::<Sqlite>::new(
             "INSERT INTO caches (id, tenant_id, run_id, item_index, extent_id, hook_set_id, positions, model, text, \
-                 token_ids, tokens, bos, completion, origin, n_truncated, reused, metadata, label, created_at) ",
+                 token_ids, tokens, bos, completion, interventions, origin, n_truncated, reused, metadata, label, \
+                 created_at, expires_at) ",
         );
-        query.push_values(rows, |mut row, (cache, hook_set, token_ids, json, (completion, origin), n_truncated)| {
-            let [positions, tokens, bos, metadata] = json;
+        query.push_values(rows, |mut row, (cache, created_at, hook_set, token_ids, json, optional, n_truncated)| {
+            let ([positions, tokens, bos, metadata], [completion, interventions, origin]) = (json, optional);
             row.push_bind(cache.id.as_bytes().as_slice()).push_bind(cache.unit.tenant.0);
             row.push_bind(cache.run.as_bytes().as_slice()).push_bind(cache.item_index);
             row.push_bind(cache.extent).push_bind(hook_set).push_bind(positions);
             row.push_bind(cache.unit.model.as_str()).push_bind(cache.item.text.as_deref());
-            row.push_bind(token_ids).push_bind(tokens).push_bind(bos).push_bind(completion).push_bind(origin);
-            row.push_bind(n_truncated);
+            row.push_bind(token_ids).push_bind(tokens).push_bind(bos).push_bind(completion);
+            row.push_bind(interventions).push_bind(origin).push_bind(n_truncated);
             row.push_bind(cache.reused).push_bind(metadata).push_bind(cache.item.label.as_deref());
-            row.push_bind(created_at);
+            row.push_bind(created_at).push_bind(cache.unit.ttl.map(|ttl| created_at.saturating_add(ttl)));
         });
-        query.build().persistent(false).execute(&mut *tx.conn).await?;
+        query.build().persistent(chunk.len() == ROWS_A_STATEMENT).execute(&mut *tx.conn).await?;
     }
+    let described = caches.iter().zip(times).map(|(c, at)| (c.unit.tenant, *at, &c.item.metadata));
+    metadata::insert(tx, described).await?;
     let tags: Vec<TagRow<'_>> =
         caches.iter().flat_map(|c| tag_rows(c.unit.tenant, c.id.as_bytes(), &c.item.tags)).collect();
     insert_tags(tx, Tagged::Caches, &tags).await
+}
+
+/// A time later than that of every cache, in microseconds: now, unless the clock stood still or went back.
+async fn next_time(tx: &mut Tx<'_>) -> Result<i64, StoreError> {
+    let last: Option<i64> = sqlx::query_scalar("SELECT max(created_at) FROM caches").fetch_one(&mut *tx.conn).await?;
+    Ok(last.map_or(tx.now, |last| tx.now.max(last + 1)))
 }
 
 /// Marks items as done or failed and ends the runs that have nothing left.

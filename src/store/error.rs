@@ -13,12 +13,33 @@ pub enum StoreError {
     /// The disk, the quota or the database is at its limit.
     #[error("the store is full: no room is left for the index or for blobs")]
     Full,
+    /// The data folder can be read and not written.
+    #[error("the data folder cannot be written: {what}")]
+    ReadOnly {
+        /// The operation that was refused.
+        what: String,
+    },
     /// Something stored is missing or is not what it was.
     #[error("stored data is damaged: {what}")]
     Damaged {
         /// The file, or the table and column, and what is wrong with it.
         what: String,
     },
+    /// SQLite cannot read the index.
+    #[error(
+        "the index is damaged ({0}); stop the server and run `residuum verify --rebuild-index`, which makes a new one from \
+         the blobs"
+    )]
+    IndexDamaged(String),
+    /// Blobs lie in the data folder, and the index that knows them is missing.
+    #[error(
+        "the data folder has blobs and no index: put index.sqlite back, or make a new one from the blobs with `residuum \
+         verify --rebuild-index`"
+    )]
+    IndexLost,
+    /// A folder for a copy has something in it.
+    #[error("the folder for the copy is not empty; name one that is, or that does not exist")]
+    NotEmpty,
     /// What was to be read has been deleted meanwhile.
     #[error("the cache was deleted while it was read")]
     Gone,
@@ -67,20 +88,35 @@ impl StoreError {
     pub(super) fn io(what: impl fmt::Display) -> impl FnOnce(io::Error) -> Self {
         move |source| match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+                Self::ReadOnly { what: format!("{what}: {source}") }
+            }
             _ => Self::Io { what: what.to_string(), source: Arc::new(source) },
         }
     }
 }
 
-/// Primary result code of SQLite for a database that cannot grow.
+/// Primary result codes of SQLite: a database that cannot be written, and one that cannot grow.
+const SQLITE_READONLY: i32 = 8;
 const SQLITE_FULL: i32 = 13;
+/// Extended result code: the memory shared by readers and the writer found no room on the disk.
+const SQLITE_IOERR_SHMSIZE: i32 = 4874;
+/// Primary result codes of SQLite for a file that is not what it should be.
+const SQLITE_CORRUPT: i32 = 11;
+const SQLITE_NOTADB: i32 = 26;
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         let code = error.as_database_error().and_then(|e| e.code()).and_then(|c| c.parse::<i32>().ok());
         match (code, &error) {
             // the low byte of an extended code is the primary one
-            (Some(code), _) if code & 0xff == SQLITE_FULL => Self::Full,
+            (Some(code), _) if code & 0xff == SQLITE_FULL || code == SQLITE_IOERR_SHMSIZE => Self::Full,
+            (Some(code), _) if [SQLITE_CORRUPT, SQLITE_NOTADB].contains(&(code & 0xff)) => {
+                Self::IndexDamaged(error.to_string())
+            }
+            (Some(code), _) if code & 0xff == SQLITE_READONLY => {
+                Self::ReadOnly { what: "writing the index".to_owned() }
+            }
             (_, sqlx::Error::PoolClosed) => Self::Closed,
             _ => Self::Database(Arc::new(error)),
         }
@@ -92,9 +128,17 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Full => Self::new(Code::StoreFull, "the store has no room left; delete runs or caches first"),
+            StoreError::ReadOnly { what } => {
+                tracing::error!(%what, "the data folder cannot be written");
+                Self::new(Code::Unavailable, "the store takes no changes now; what is stored can be read")
+            }
             StoreError::Damaged { what } => {
                 tracing::error!(%what, "stored data is damaged");
                 Self::new(Code::BlobDamaged, "the stored activations are damaged; the server's log says where")
+            }
+            StoreError::IndexDamaged(what) => {
+                tracing::error!(%what, "the index is damaged; residuum verify --rebuild-index makes a new one");
+                Self::new(Code::BlobDamaged, "the index of the store is damaged; the server's log says how")
             }
             StoreError::Gone => Self::new(Code::CacheNotFound, "the cache was deleted while it was read"),
             StoreError::Closed => Self::new(Code::Unavailable, "the server is stopping"),

@@ -1,18 +1,25 @@
 //! Upkeep: what the store holds, and removing what nobody refers to.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use serde::Serialize;
-use sqlx::Row;
+use sqlx::{Row, SqliteConnection};
 
 use super::{
     Store, blocking,
     caches::pack_id,
+    compact::{CompactReport, Compaction},
     error::StoreError,
     rows::{Fields, hex_list, to_json},
     writer::{Tx, Write},
 };
 use crate::domain::PackId;
+
+/// Files looked up at a time.
+const LISTED: usize = 10_000;
 
 /// What the store holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -42,14 +49,25 @@ pub struct GcReport {
     pub n_orphans: u64,
     /// Bytes of the files of both.
     pub freed_bytes: u64,
+    /// What became of packs of which little was alive, and of small ones where they were merged.
+    pub rewritten: CompactReport,
+}
+
+impl GcReport {
+    /// Whether there was nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl fmt::Display for GcReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { n_extents, n_packs, n_orphans, freed_bytes } = self;
+        let Self { n_extents, n_packs, n_orphans, freed_bytes, rewritten } = self;
         write!(
             f,
-            "removed {n_extents} unused extents, {n_packs} packs and {n_orphans} orphan files: {freed_bytes} bytes"
+            "removed {n_extents} unused extents, {n_packs} packs and {n_orphans} orphan files: {freed_bytes} bytes; \
+             {rewritten}"
         )
     }
 }
@@ -61,11 +79,12 @@ impl Store {
     /// [`StoreError::Database`], [`StoreError::Damaged`].
     pub async fn stats(&self) -> Result<StoreStats, StoreError> {
         let row = sqlx::query(
-            "SELECT (SELECT count(*) FROM runs) AS n_runs, \
-                 (SELECT count(*) FROM run_items WHERE status = 'pending') AS n_pending_items, \
-                 (SELECT count(*) FROM caches) AS n_caches, (SELECT count(*) FROM extents) AS n_extents, \
-                 (SELECT count(*) FROM packs) AS n_packs, \
-                 (SELECT coalesce(sum(n_bytes), 0) FROM packs) AS blob_bytes",
+            "SELECT (SELECT count(*) FROM run_items WHERE status = 'pending') AS n_pending_items, \
+                 (SELECT n FROM counts WHERE what = 'runs') AS n_runs, \
+                 (SELECT n FROM counts WHERE what = 'caches') AS n_caches, \
+                 (SELECT n FROM counts WHERE what = 'extents') AS n_extents, \
+                 (SELECT n FROM counts WHERE what = 'packs') AS n_packs, \
+                 (SELECT n FROM counts WHERE what = 'blob_bytes') AS blob_bytes",
         )
         .fetch_one(self.readers())
         .await?;
@@ -80,19 +99,48 @@ impl Store {
         })
     }
 
-    /// Removes activations without caches, packs without activations, and files that the index does not know. Packs
-    /// being written are left alone.
+    /// Removes activations without caches, packs without activations, and files that the index does not know; rewrites packs
+    /// of which less than half is alive, and small ones as one. Packs being written are left alone, and readers are not
+    /// disturbed.
     ///
     /// # Errors
-    /// [`StoreError::Closed`], [`StoreError::Database`], [`StoreError::Io`].
+    /// [`StoreError::Closed`], [`StoreError::Database`], [`StoreError::Io`], [`StoreError::Full`].
     pub async fn gc(&self) -> Result<GcReport, StoreError> {
-        self.collect(true).await
+        let (when, never) = (Compaction::thorough(), Arc::default());
+        let mut report = self.collect_and_shrink(&when, &never).await?;
+        let merged = self.merge_until(&when, &never).await?;
+        let shrunk = report.rewritten;
+        report.rewritten = CompactReport {
+            n_old: shrunk.n_old + merged.n_old,
+            n_new: shrunk.n_new + merged.n_new,
+            n_extents: shrunk.n_extents + merged.n_extents,
+            freed_bytes: shrunk.freed_bytes + merged.freed_bytes,
+            n_damaged: shrunk.n_damaged + merged.n_damaged,
+        };
+        Ok(report)
     }
 
-    /// Removes what a crash left: unfinished files, and finished ones that the index never learnt of.
-    pub(super) async fn sweep(&self) -> Result<(), StoreError> {
-        let blobs = std::sync::Arc::clone(self.blobs());
+    /// [`Self::gc`] without merging what is small.
+    pub(super) async fn collect_and_shrink(
+        &self,
+        when: &Compaction,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<GcReport, StoreError> {
+        let collected = {
+            let _turn = self.inner.compacting.turn().await;
+            self.collect(true).await?
+        };
+        Ok(GcReport { rewritten: self.shrink(when, stop).await?, ..collected })
+    }
+
+    /// Removes what a crash left: unfinished files, and finished ones that the index never learnt of. Where the log of the
+    /// index was `torn`, what it lost may be among them: they are set aside.
+    pub(super) async fn sweep(&self, torn: bool) -> Result<(), StoreError> {
+        let blobs = Arc::clone(self.blobs());
         let unfinished = blocking(move || blobs.sweep_temp()).await?;
+        if torn {
+            self.set_orphans_aside().await?;
+        }
         let report = self.collect(false).await?;
         if unfinished + usize::try_from(report.n_orphans).unwrap_or(usize::MAX) > 0 {
             tracing::info!(unfinished, orphans = report.n_orphans, "removed blobs that an earlier stop left behind");
@@ -100,10 +148,50 @@ impl Store {
         Ok(())
     }
 
-    async fn collect(&self, rows: bool) -> Result<GcReport, StoreError> {
-        let blobs = std::sync::Arc::clone(self.blobs());
+    async fn set_orphans_aside(&self) -> Result<(), StoreError> {
+        let mut n = 0u64;
+        for (pack, _) in self.unknown_files().await? {
+            let blobs = Arc::clone(self.blobs());
+            n += u64::from(blocking(move || blobs.set_pack_aside(pack)).await?.is_some());
+        }
+        tracing::error!(
+            set_aside = n,
+            "the log of the index was damaged: its last changes may be lost. Blobs that the index does not know were moved \
+             to the folder `damaged`; put back under `blobs`, `residuum verify --rebuild-index` finds their caches"
+        );
+        Ok(())
+    }
+
+    /// Files that the index does not know, with their lengths: nobody is writing them.
+    pub(super) async fn unknown_files(&self) -> Result<Vec<(PackId, u64)>, StoreError> {
+        let blobs = Arc::clone(self.blobs());
+        // before the index is asked: what it learns of meanwhile is not listed
         let files = blocking(move || blobs.list()).await?;
-        self.write(Collect { files, rows }).await
+        let mut unknown = Vec::new();
+        for page in files.chunks(LISTED) {
+            let known = known(&mut *self.readers().acquire().await?, page).await?;
+            unknown.extend(page.iter().zip(known).filter(|(_, known)| !known).map(|(file, _)| *file));
+        }
+        Ok(unknown)
+    }
+
+    /// Looks for candidates beside the writer, which then decides, since all may be different by its turn.
+    pub(super) async fn collect(&self, rows: bool) -> Result<GcReport, StoreError> {
+        let files = self.unknown_files().await?;
+        let mut candidates = Collect { files, ..Collect::default() };
+        if rows {
+            candidates.rows = true;
+            candidates.extents = sqlx::query_scalar(
+                "SELECT id FROM extents e WHERE NOT EXISTS (SELECT 1 FROM caches c WHERE c.extent_id = e.id)",
+            )
+            .fetch_all(self.readers())
+            .await?;
+            let empty = "SELECT id FROM packs p WHERE NOT EXISTS (SELECT 1 FROM extents e WHERE e.pack_id = p.id)";
+            let empty = sqlx::query(empty).fetch_all(self.readers()).await?;
+            let ids = empty.iter().map(|r| pack_id(&Fields::of("packs", r), "id"));
+            candidates.packs = ids.collect::<Result<Vec<_>, _>>()?;
+        }
+        self.write(candidates).await
     }
 }
 
@@ -148,20 +236,28 @@ async fn drop_empty_packs(tx: &mut Tx<'_>, packs: &[PackId]) -> Result<GcReport,
     Ok(report)
 }
 
+#[derive(Default)]
 struct Collect {
-    /// Files listed before the change was asked for, with their lengths.
+    /// Files that the index did not know, with their lengths.
     files: Vec<(PackId, u64)>,
     /// Whether rows are collected too.
     rows: bool,
+    /// Extents that no cache used.
+    extents: Vec<i64>,
+    /// Packs that had no extents.
+    packs: Vec<PackId>,
 }
 
 impl Write for Collect {
     type Output = GcReport;
+    const FREES: bool = true;
 
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<GcReport, StoreError> {
         // first: a pack that goes below is known here, and would be counted twice
-        let orphans = self.orphans(tx).await?;
-        let mut report = if self.rows { collect_rows(tx).await? } else { GcReport::default() };
+        let known = known(&mut *tx.conn, &self.files).await?;
+        let orphans = self.files.iter().zip(known).filter(|(_, known)| !known).map(|(file, _)| *file);
+        let orphans: Vec<(PackId, u64)> = orphans.collect();
+        let mut report = if self.rows { self.collect_rows(tx).await? } else { GcReport::default() };
         for (pack, n_bytes) in orphans {
             tx.unlink.push(pack);
             report.n_orphans += 1;
@@ -171,47 +267,39 @@ impl Write for Collect {
     }
 }
 
-impl Collect {
-    async fn orphans(&self, tx: &mut Tx<'_>) -> Result<Vec<(PackId, u64)>, StoreError> {
-        let known = sqlx::query("SELECT j.key FROM json_each(?) j CROSS JOIN packs p ON p.id = unhex(j.value)")
-            .bind(hex_list(self.files.iter().map(|(p, _)| p.as_bytes().as_slice())))
-            .fetch_all(&mut *tx.conn)
-            .await?;
-        let mut orphan = vec![true; self.files.len()];
-        for row in &known {
-            let index: i64 = row.try_get(0)?;
-            if let Some(flag) = usize::try_from(index).ok().and_then(|i| orphan.get_mut(i)) {
-                *flag = false;
-            }
+/// Which of the files belong to packs of the index.
+async fn known(conn: &mut SqliteConnection, files: &[(PackId, u64)]) -> Result<Vec<bool>, StoreError> {
+    let rows = sqlx::query("SELECT j.key FROM json_each(?) j CROSS JOIN packs p ON p.id = unhex(j.value)")
+        .bind(hex_list(files.iter().map(|(p, _)| p.as_bytes().as_slice())))
+        .fetch_all(conn)
+        .await?;
+    let mut known = vec![false; files.len()];
+    for row in &rows {
+        let index: i64 = row.try_get(0)?;
+        if let Some(flag) = usize::try_from(index).ok().and_then(|i| known.get_mut(i)) {
+            *flag = true;
         }
-        Ok(self.files.iter().zip(orphan).filter(|(_, orphan)| *orphan).map(|(file, _)| *file).collect())
     }
+    Ok(known)
 }
 
-async fn collect_rows(tx: &mut Tx<'_>) -> Result<GcReport, StoreError> {
-    let unused: Vec<i64> = sqlx::query_scalar(
-        "SELECT id FROM extents e WHERE NOT EXISTS (SELECT 1 FROM caches c WHERE c.extent_id = e.id)",
-    )
-    .fetch_all(&mut *tx.conn)
-    .await?;
-    let report = drop_unused(tx, &unused).await?;
-    let rows = sqlx::query("SELECT id FROM packs p WHERE NOT EXISTS (SELECT 1 FROM extents e WHERE e.pack_id = p.id)")
-        .fetch_all(&mut *tx.conn)
-        .await?;
-    let empty = rows.iter().map(|r| pack_id(&Fields::of("packs", r), "id")).collect::<Result<Vec<_>, _>>()?;
-    let empty = drop_empty_packs(tx, &empty).await?;
-    for statement in [
-        "DELETE FROM provenances WHERE NOT EXISTS (SELECT 1 FROM extents e WHERE e.provenance_id = provenances.id)",
-        "DELETE FROM layouts WHERE NOT EXISTS (SELECT 1 FROM packs p WHERE p.layout_id = layouts.id)",
-        "DELETE FROM hook_sets WHERE NOT EXISTS (SELECT 1 FROM layouts l WHERE l.hook_set_id = hook_sets.id) \
-             AND NOT EXISTS (SELECT 1 FROM caches c WHERE c.hook_set_id = hook_sets.id) \
-             AND NOT EXISTS (SELECT 1 FROM run_items i WHERE i.hook_set_id = hook_sets.id)",
-    ] {
-        sqlx::query(statement).execute(&mut *tx.conn).await?;
+impl Collect {
+    async fn collect_rows(&self, tx: &mut Tx<'_>) -> Result<GcReport, StoreError> {
+        let report = drop_unused(tx, &self.extents).await?;
+        let empty = drop_empty_packs(tx, &self.packs).await?;
+        for statement in [
+            "DELETE FROM provenances WHERE NOT EXISTS (SELECT 1 FROM extents e WHERE e.provenance_id = provenances.id)",
+            "DELETE FROM layouts WHERE NOT EXISTS (SELECT 1 FROM packs p WHERE p.layout_id = layouts.id)",
+            "DELETE FROM hook_sets WHERE NOT EXISTS (SELECT 1 FROM layouts l WHERE l.hook_set_id = hook_sets.id) \
+                 AND NOT EXISTS (SELECT 1 FROM caches c WHERE c.hook_set_id = hook_sets.id) \
+                 AND NOT EXISTS (SELECT 1 FROM run_items i WHERE i.hook_set_id = hook_sets.id)",
+        ] {
+            sqlx::query(statement).execute(&mut *tx.conn).await?;
+        }
+        Ok(GcReport {
+            n_packs: report.n_packs + empty.n_packs,
+            freed_bytes: report.freed_bytes + empty.freed_bytes,
+            ..report
+        })
     }
-    Ok(GcReport {
-        n_packs: report.n_packs + empty.n_packs,
-        freed_bytes: report.freed_bytes + empty.freed_bytes,
-        ..report
-    })
 }

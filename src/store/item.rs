@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::domain::{
-    BosDecision, Capture, Dtype, Generation, Hook, ImportOrigin, NewItem, Positions, PositionsRequest, TextCompletion,
+    Applied, BosDecision, Capture, Dtype, Generation, Hook, ImportOrigin, NewItem, Positions, PositionsRequest,
+    TextCompletion,
 };
 
 /// A [`NewItem`] without its hooks.
@@ -32,6 +33,13 @@ pub(super) struct ItemRecord<'a> {
     completion: Option<Cow<'a, TextCompletion>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     origin: Option<Cow<'a, ImportOrigin>>,
+    #[serde(default, skip_serializing_if = "none")]
+    interventions: Cow<'a, [Applied]>,
+}
+
+#[expect(clippy::ptr_arg, reason = "serde calls it with the field")]
+fn none(interventions: &Cow<'_, [Applied]>) -> bool {
+    interventions.is_empty()
 }
 
 impl<'a> From<&'a NewItem> for ItemRecord<'a> {
@@ -51,6 +59,7 @@ impl<'a> From<&'a NewItem> for ItemRecord<'a> {
             unsettled: item.unsettled.as_ref().map(Cow::Borrowed),
             completion: item.completion.as_ref().map(Cow::Borrowed),
             origin: item.origin.as_ref().map(Cow::Borrowed),
+            interventions: Cow::Borrowed(&item.interventions),
         }
     }
 }
@@ -72,6 +81,7 @@ impl ItemRecord<'_> {
             unsettled: self.unsettled.map(Cow::into_owned),
             completion: self.completion.map(Cow::into_owned),
             origin: self.origin.map(Cow::into_owned),
+            interventions: self.interventions.into_owned(),
         }
     }
 }

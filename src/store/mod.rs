@@ -6,21 +6,36 @@
 //!
 //! A cache is stored in two steps: a [`PackWriter`] makes a blob durable under its final name, then one transaction
 //! ([`Store::complete`]) makes the index know it. A crash in between leaves a file nobody refers to, which the next
-//! start removes; only the holder of the folder's lock removes files.
+//! start removes; only the holder of the folder's lock removes files. Rows may move to other blobs ([`Store::merge`]) while
+//! they are read: what a reader was told of stays until it has read it (`epoch`).
 
+mod backup;
 mod blobs;
 mod caches;
+mod compact;
 mod complete;
 mod directions;
+mod epoch;
 mod error;
+mod fault;
+mod find;
 mod gc;
 mod header;
 mod import;
 mod intern;
+mod interventions;
 mod item;
+mod keys;
+mod maintain;
+mod metadata;
 mod pack;
 mod queue;
+mod rebuild;
+mod relocate;
+mod repair;
+mod retention;
 mod reuse;
+mod rewrite;
 mod rows;
 mod runs;
 mod scan;
@@ -29,6 +44,7 @@ mod tensors;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod wal;
 mod writer;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -39,24 +55,32 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use self::{
-    blobs::Blobs,
-    intern::Memo,
-    writer::{Write, Writer},
-};
 pub use self::{
+    backup::BackupReport,
+    caches::CachePage,
+    compact::{CompactReport, Compaction},
     complete::{Completion, ReusedCache},
     error::StoreError,
     gc::{GcReport, StoreStats},
     import::{Imported, NewImport, Spool},
+    keys::KeyStore,
+    maintain::{Maintainer, Maintenance},
     pack::{FinishedPack, PackHeader, PackWriter, PackedCache},
     queue::PendingRun,
-    reuse::{ExtentId, Wanted},
+    rebuild::RebuildReport,
+    repair::RepairReport,
+    retention::{Clock, Quota, StoreOptions},
+    reuse::{ExtentId, Reusable, StoredRows, Wanted},
     runs::{Inserted, RunFilter},
     scan::{RowKey, ScanPlan, ScanReport, Take},
     survey::Kind,
     tensors::StoredCache,
     verify::{Issue, VerifyReport},
+};
+use self::{
+    blobs::Blobs,
+    intern::Memo,
+    writer::{Probe, Write, Writer},
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
@@ -77,6 +101,24 @@ struct Inner {
     writer: Option<Writer>,
     memo: Memo,
     plans: scan::Plans,
+    options: StoreOptions,
+    checked: tensors::Checked,
+    compacting: compact::Compacting,
+}
+
+impl Inner {
+    fn new(blobs: Arc<Blobs>, readers: SqlitePool, writer: Option<Writer>, options: StoreOptions) -> Self {
+        Self {
+            blobs,
+            readers,
+            writer,
+            memo: Memo::default(),
+            plans: scan::Plans::default(),
+            options,
+            checked: tensors::Checked::default(),
+            compacting: compact::Compacting::default(),
+        }
+    }
 }
 
 impl Store {
@@ -85,24 +127,44 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Locked`] when someone else has the folder, [`StoreError::Newer`] when a newer version wrote the
-    /// index, else [`StoreError::Io`], [`StoreError::Full`] or [`StoreError::Database`].
+    /// index, [`StoreError::IndexLost`] when there are blobs and no index, [`StoreError::IndexDamaged`] when SQLite cannot
+    /// read it, else [`StoreError::Io`], [`StoreError::Full`] or [`StoreError::Database`].
     pub async fn open(dir: &Path) -> Result<Self, StoreError> {
+        Self::open_with(dir, StoreOptions::default()).await
+    }
+
+    /// As [`Self::open`], with a quota or a clock.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_with(dir: &Path, options: StoreOptions) -> Result<Self, StoreError> {
         let dir = dir.to_owned();
         let blobs = Arc::new(blocking(move || Blobs::open(&dir)).await?);
-        let options = options(&blobs)
+        let own = Arc::clone(&blobs);
+        // a new index would take every blob for litter
+        let torn =
+            blocking(move || if own.is_without_index()? { Err(StoreError::IndexLost) } else { own.log_is_torn() });
+        let torn = torn.await?;
+        let connect = connect_options(&blobs)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             // the log shrinks back after a large transaction
             .pragma("journal_size_limit", "67108864");
-        let mut conn = options.connect().await?;
+        let mut conn = connect.connect().await?;
         migrate(&mut conn).await?;
         let readers = readers(&blobs).await?;
-        let writer = Some(Writer::start(conn, Arc::clone(&blobs)));
-        let store = Self {
-            inner: Arc::new(Inner { blobs, readers, writer, memo: Memo::default(), plans: scan::Plans::default() }),
-        };
-        store.sweep().await?;
+        let writer = Some(Writer::start(conn, Arc::clone(&blobs), options.clock.clone()));
+        let store = Self { inner: Arc::new(Inner::new(blobs, readers, writer, options)) };
+        store.sweep(torn).await?;
+        let blobs = Arc::clone(store.blobs());
+        blocking(move || {
+            blobs.count_bytes()?;
+            blobs.keep_reserve();
+            Ok(())
+        })
+        .await?;
+        store.enter_missing_metadata().await?;
         Ok(store)
     }
 
@@ -117,35 +179,25 @@ impl Store {
         let index = blobs.index();
         tokio::fs::metadata(&index).await.map_err(StoreError::io(index.display()))?;
         let readers = readers(&blobs).await?;
-        let found: i64 =
-            sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations").fetch_one(&readers).await?;
-        let known = newest_migration();
+        let (found, known) = (version(&mut *readers.acquire().await?).await?, newest_migration());
         match found.cmp(&known) {
             std::cmp::Ordering::Less => return Err(StoreError::Older { found, known }),
             std::cmp::Ordering::Greater => return Err(StoreError::Newer { found, known }),
             std::cmp::Ordering::Equal => {}
         }
-        Ok(Self {
-            inner: Arc::new(Inner {
-                blobs,
-                readers,
-                writer: None,
-                memo: Memo::default(),
-                plans: scan::Plans::default(),
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner::new(blobs, readers, None, StoreOptions::default())) })
     }
 
-    /// Whether the store answers: a query runs, and the writer is there.
+    /// Whether the store takes changes: a query runs, the writer can change the index, and the folder takes a file. Leaves
+    /// nothing behind.
     ///
     /// # Errors
-    /// [`StoreError::Closed`] or [`StoreError::Database`].
-    pub async fn ping(&self) -> Result<(), StoreError> {
+    /// [`StoreError::Closed`], [`StoreError::Full`], [`StoreError::Io`] or [`StoreError::Database`].
+    pub async fn probe(&self) -> Result<(), StoreError> {
         sqlx::query("SELECT 1").execute(self.readers()).await?;
-        match &self.inner.writer {
-            Some(writer) if !writer.is_alive() => Err(StoreError::Closed),
-            _ => Ok(()),
-        }
+        self.write(Probe).await?;
+        let blobs = Arc::clone(self.blobs());
+        blocking(move || blobs.probe()).await
     }
 
     /// Commits what is waiting, moves the log into the index and closes it, for all clones.
@@ -156,12 +208,22 @@ impl Store {
         }
     }
 
+    /// Transactions committed so far; always 0 for a store that only reads.
+    fn commits(&self) -> u64 {
+        self.inner.writer.as_ref().map_or(0, Writer::commits)
+    }
+
     fn blobs(&self) -> &Arc<Blobs> {
         &self.inner.blobs
     }
 
     fn readers(&self) -> &SqlitePool {
         &self.inner.readers
+    }
+
+    /// The time, in microseconds.
+    fn now(&self) -> i64 {
+        self.inner.options.clock.now()
     }
 
     fn memo(&self) -> &Memo {
@@ -174,19 +236,21 @@ impl Store {
 }
 
 /// What the writer and the readers have in common.
-fn options(blobs: &Blobs) -> SqliteConnectOptions {
+fn connect_options(blobs: &Blobs) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(blobs.index())
         .foreign_keys(true)
         .busy_timeout(Duration::from_secs(10))
         .pragma("temp_store", "MEMORY")
+        // in KiB: of a large index, the upper levels of its trees stay in memory
+        .pragma("cache_size", "-32768")
         .pragma("mmap_size", "0")
         .disable_statement_logging()
 }
 
 async fn readers(blobs: &Blobs) -> Result<SqlitePool, StoreError> {
     let pool = SqlitePoolOptions::new().max_connections(READERS).test_before_acquire(false);
-    Ok(pool.connect_with(options(blobs).read_only(true)).await?)
+    Ok(pool.connect_with(connect_options(blobs).read_only(true)).await?)
 }
 
 async fn migrate(conn: &mut SqliteConnection) -> Result<(), StoreError> {
@@ -197,6 +261,12 @@ async fn migrate(conn: &mut SqliteConnection) -> Result<(), StoreError> {
         Err(MigrateError::Execute(e) | MigrateError::ExecuteMigration(e, _)) => Err(e.into()),
         Err(other) => Err(StoreError::Database(Arc::new(other.into()))),
     }
+}
+
+/// Version of the index.
+async fn version(conn: &mut SqliteConnection) -> Result<i64, StoreError> {
+    let newest = sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations");
+    Ok(newest.fetch_one(conn).await?)
 }
 
 fn newest_migration() -> i64 {

@@ -9,6 +9,7 @@ use super::{
     Store,
     blobs::{InFlight, TempBlob},
     error::StoreError,
+    fault::Purpose,
     header,
 };
 use crate::domain::{
@@ -100,6 +101,8 @@ pub struct PackWriter {
     written: u64,
     /// What comes next: hook and item.
     next: (usize, usize),
+    /// Values of that item that have come.
+    begun: usize,
     /// One an item.
     hashers: Vec<blake3::Hasher>,
     /// `[item][hook]`
@@ -119,7 +122,7 @@ pub struct FinishedPack {
     pub(super) hashes: Vec<blake3::Hash>,
     /// `[item][hook]`
     pub(super) stats: Vec<Vec<TensorStats>>,
-    _in_flight: InFlight,
+    pub(super) _in_flight: InFlight,
 }
 
 impl Store {
@@ -129,16 +132,21 @@ impl Store {
     /// [`StoreError::Misuse`] when header and layout contradict each other; [`StoreError::Full`], [`StoreError::Io`].
     pub fn begin_pack(&self, header: PackHeader) -> Result<PackWriter, StoreError> {
         header.check()?;
-        let front = header::encode(&header)?;
-        let blob = self.blobs().create(header.id)?;
-        blob.write_at(&front, 0)?;
         let (n_items, n_hooks) = (header.caches.len(), header.layout.hooks.len());
+        // the hashes are filled in once they are known
+        let front = header::encode(&header, &vec![blake3::Hash::from_bytes([0; 32]); n_items])?;
+        let n_bytes = front.len() as u64 + header.layout.total_bytes();
+        self.check_room(n_bytes)?;
+        let mut blob = self.blobs().create(header.id, Purpose::Capture)?;
+        blob.allocate(n_bytes)?;
+        blob.write_at(&front, 0)?;
         Ok(PackWriter {
             header,
             blob,
             data_start: front.len() as u64,
             written: 0,
             next: (0, 0),
+            begun: 0,
             hashers: vec![blake3::Hasher::new(); n_items],
             stats: vec![vec![TensorStats::default(); n_hooks]; n_items],
             buffer: Vec::new(),
@@ -154,7 +162,8 @@ impl PackWriter {
     }
 
     /// Writes the values of hook `hook` for the items in `items`, which follow each other in its tensor: exactly
-    /// `layout.elements(hook, items).len()` of them. Hooks come in order, and items in order within a hook.
+    /// `layout.elements(hook, items).len()` of them. Hooks come in order, and items in order within a hook. The values of an
+    /// item alone may come in pieces.
     ///
     /// # Errors
     /// [`StoreError::Misuse`] for anything out of order, [`StoreError::Full`], [`StoreError::Io`].
@@ -170,11 +179,14 @@ impl PackWriter {
                 self.next.0, self.next.1
             )));
         }
-        let lengths: Vec<usize> = items.clone().map(|i| layout.elements(hook, i..i + 1).len()).collect();
+        let mut lengths: Vec<usize> = items.clone().map(|i| layout.elements(hook, i..i + 1).len()).collect();
+        lengths[0] -= self.begun;
         let expected: usize = lengths.iter().sum();
-        if values.len() != expected {
+        let is_piece = items.len() == 1 && !values.is_empty() && values.len() < expected;
+        if values.len() != expected && !is_piece {
             return Err(StoreError::Misuse(format!("{} values written where {expected} belong", values.len())));
         }
+        let n_values = values.len();
         let mut values = values;
         let mut parts = items.clone().zip(lengths);
         let mut part = parts.next();
@@ -183,6 +195,11 @@ impl PackWriter {
             self.write_chunk(hook, chunk, &mut part, &mut parts)?;
             values = rest;
         }
+        if is_piece {
+            self.begun += n_values;
+            return Ok(());
+        }
+        self.begun = 0;
         self.next = if items.end == self.header.layout.items.len() { (hook + 1, 0) } else { (hook, items.end) };
         Ok(())
     }
@@ -266,15 +283,21 @@ impl PackWriter {
     /// [`StoreError::Misuse`] when something has not been written, [`StoreError::Full`], [`StoreError::Io`].
     pub fn finish(self) -> Result<FinishedPack, StoreError> {
         let n_hooks = self.header.layout.hooks.len();
-        if self.next != (n_hooks, 0) {
+        if self.next != (n_hooks, 0) || self.begun > 0 {
             return Err(StoreError::Misuse(format!("a pack ends at hook {} of {n_hooks}", self.next.0)));
         }
+        let hashes: Vec<blake3::Hash> = self.hashers.iter().map(blake3::Hasher::finalize).collect();
+        let front = header::encode(&self.header, &hashes)?;
+        if front.len() as u64 != self.data_start {
+            return Err(misuse("the header of a pack has changed its length"));
+        }
+        self.blob.write_at(&front, 0)?;
         Ok(FinishedPack {
             _in_flight: self.blob.publish()?,
             header: self.header,
             data_start: self.data_start,
             n_bytes: self.data_start + self.written,
-            hashes: self.hashers.iter().map(blake3::Hasher::finalize).collect(),
+            hashes,
             stats: self.stats,
         })
     }
@@ -300,7 +323,7 @@ impl FinishedPack {
 }
 
 /// Adds the NaNs and infinities among encoded values; the -inf of masked attention scores is meant, and not counted.
-fn count_special(dtype: Dtype, site: Site, bytes: &[u8], stats: &mut TensorStats) {
+pub(super) fn count_special(dtype: Dtype, site: Site, bytes: &[u8], stats: &mut TensorStats) {
     let masked = site == Site::AttnScores;
     match dtype {
         Dtype::Float32 => {

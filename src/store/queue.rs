@@ -10,7 +10,7 @@ use super::{
     rows::{Fields, hex, to_json},
     writer::{Tx, Write},
 };
-use crate::domain::{Code, NewItem, Problem, RunId, TenantId};
+use crate::domain::{Code, NewItem, Priority, Problem, RunId, TenantId};
 
 /// How often an item is taken up before it is taken to be what stops the server.
 const MAX_ATTEMPTS: i64 = 3;
@@ -26,6 +26,8 @@ pub struct PendingRun {
     pub model: String,
     /// Whether stored activations may answer.
     pub reuse: bool,
+    /// How urgent it is.
+    pub priority: Priority,
     /// Indices of the items that have not ended, ascending.
     pub items: Vec<u32>,
     /// Those of them that were in work when an earlier process ended.
@@ -41,7 +43,7 @@ impl Store {
     pub async fn pending(&self) -> Result<Vec<PendingRun>, StoreError> {
         self.write(FailExhausted).await?;
         let rows = sqlx::query(
-            "SELECT r.id, r.tenant_id, r.model, r.reuse, \
+            "SELECT r.id, r.tenant_id, r.model, r.reuse, r.priority, \
                  (SELECT json_group_array(item_index) FROM (SELECT item_index FROM run_items \
                       WHERE run_id = r.id AND status = 'pending' ORDER BY item_index)) AS items, \
                  (SELECT json_group_array(item_index) FROM run_items \
@@ -58,6 +60,7 @@ impl Store {
                     tenant: TenantId(f.get("tenant_id")?),
                     model: f.get("model")?,
                     reuse: f.get("reuse")?,
+                    priority: f.read("priority", Priority::by_name)?,
                     items: f.json("items")?,
                     attempted: f.json("attempted")?,
                 })
@@ -109,6 +112,14 @@ impl Store {
     pub async fn claim(&self, units: &[(RunId, u32)]) -> Result<(), StoreError> {
         self.write(Claim { units: units_json(units) }).await
     }
+
+    /// Takes a claim back: a worker gave these items up for no fault of theirs, and they wait as if it had never had them.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`], [`StoreError::Closed`], [`StoreError::Database`].
+    pub async fn release(&self, units: &[(RunId, u32)]) -> Result<(), StoreError> {
+        self.write(Release { units: units_json(units) }).await
+    }
 }
 
 /// Items as one bind: `[["<run in hex>", index], ...]`.
@@ -138,6 +149,25 @@ impl Write for Claim {
              WHERE id IN (SELECT unhex(value ->> 0) FROM json_each(?)) AND status = 'queued'",
         )
         .bind(super::rows::now())
+        .bind(&self.units)
+        .execute(&mut *tx.conn)
+        .await?;
+        Ok(())
+    }
+}
+
+struct Release {
+    units: String,
+}
+
+impl Write for Release {
+    type Output = ();
+
+    async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE run_items SET attempts = max(attempts - 1, 0) FROM json_each(?) j \
+             WHERE run_id = unhex(j.value ->> 0) AND item_index = j.value ->> 1 AND status = 'pending'",
+        )
         .bind(&self.units)
         .execute(&mut *tx.conn)
         .await?;

@@ -1,11 +1,18 @@
 //! Finding stored activations that answer an input, so that nothing is computed twice.
 
+use std::sync::Arc;
+
+use sqlx::sqlite::SqliteRow;
+
 use super::{
     Store,
+    epoch::Session,
     error::StoreError,
+    intern::{Layout, Origin},
     rows::{Fields, hex_list},
+    tensors::Location,
 };
-use crate::domain::{Capture, Dtype, Hook, Positions, TenantId};
+use crate::domain::{Capture, Dtype, Hook, Provenance, Rows, TenantId, capture::Answer};
 
 /// An extent: the immutable rows of a pack that hold one input's activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,9 +29,88 @@ pub struct Wanted {
     pub n_tokens: usize,
 }
 
+/// What answers an input.
+#[derive(Debug, Clone)]
+pub enum Reusable {
+    /// An extent with its rows.
+    Extent(ExtentId),
+    /// Rows that hold its own.
+    Rows(StoredRows),
+}
+
+/// Stored rows that others can be made of.
+#[derive(Debug, Clone)]
+pub struct StoredRows {
+    location: Arc<Location>,
+    dtype: Dtype,
+    origin: Arc<Origin>,
+    /// One for each hook wanted.
+    hooks: Arc<[Hook]>,
+    row_shapes: Vec<Vec<usize>>,
+    /// The rows there are.
+    rows: Rows,
+    n_tokens: usize,
+    /// Keeps the file there while rows move.
+    _session: Arc<Session>,
+}
+
+impl StoredRows {
+    /// What computed them.
+    #[must_use]
+    pub fn provenance(&self) -> &Provenance {
+        &self.origin.provenance
+    }
+
+    /// Makes `wanted`, which [`Capture::answer`] said these rows hold, of the hook at `hook` among those wanted: its values
+    /// as the forward pass would have handed them out. For threads that may block.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] also when the rows were deleted meanwhile, [`StoreError::Misuse`] for rows that are not
+    /// here, [`StoreError::Io`].
+    pub fn read_blocking(&self, store: &Store, hook: usize, wanted: &Rows) -> Result<Vec<f32>, StoreError> {
+        let lacking = || StoreError::Misuse("rows are copied that are not stored".to_owned());
+        let places = self.rows.places(wanted).ok_or_else(lacking)?;
+        let (site, shape) = match (self.hooks.get(hook), self.row_shapes.get(hook)) {
+            (Some(hook), Some(shape)) => (hook.site(), shape),
+            _ => return Err(lacking()),
+        };
+        let width: usize = shape.iter().product();
+        // An attention map is [head, row, key], anything else [row, ...].
+        let (outer, inner) = if site.is_attention_map() { (width, self.n_tokens) } else { (1, width) };
+        let row = |o: usize, place: usize| (o * self.rows.len() + place) * inner;
+        let runs = (0..outer).flat_map(|o| runs(&places).map(move |(first, n)| (row(o, first), n * inner)));
+        let parts: Vec<_> = runs.map(|(start, len)| (hook, start..start + len)).collect();
+        let bytes = store.blobs().read(self.location.pack(), &self.location.bytes(&parts)?)?;
+        let values = self.dtype.decode(&bytes.concat());
+        match (&self.rows, wanted) {
+            (Rows::List(_), Rows::Mean(_)) => Ok(means(&values, outer, inner)),
+            _ => Ok(values),
+        }
+    }
+}
+
+/// Places that follow one another, each as the first and how many.
+fn runs(places: &[usize]) -> impl Iterator<Item = (usize, usize)> {
+    places.chunk_by(|a, b| a + 1 == *b).map(|run| (run[0], run.len()))
+}
+
+/// The mean over the rows of `[outer, rows, inner]`, accumulated in float64 in their order, as a recorder takes it.
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a mean is stored as float32")]
+fn means(values: &[f32], outer: usize, inner: usize) -> Vec<f32> {
+    let n_rows = values.len() / (outer * inner).max(1);
+    let mean = |rows: &[f32]| {
+        let mut sums = vec![0f64; inner];
+        for row in rows.chunks_exact(inner) {
+            sums.iter_mut().zip(row).for_each(|(s, v)| *s += f64::from(*v));
+        }
+        sums.into_iter().map(|s| (s / n_rows as f64) as f32).collect::<Vec<f32>>()
+    };
+    values.chunks_exact((n_rows * inner).max(1)).flat_map(mean).collect()
+}
+
 impl Store {
-    /// For each of `wanted` the newest extent of the tenant that answers it: the same forward key and dtype, the same
-    /// rows once positions are resolved, and its hooks or more.
+    /// For each of `wanted` what of the tenant's answers it, with the same forward key: the newest extent with its rows,
+    /// else the newest rows that hold its own.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Damaged`].
@@ -32,21 +118,26 @@ impl Store {
         &self,
         tenant: TenantId,
         wanted: &[Wanted],
-    ) -> Result<Vec<Option<ExtentId>>, StoreError> {
-        let mut found = vec![None; wanted.len()];
+    ) -> Result<Vec<Option<Reusable>>, StoreError> {
+        let mut found: Vec<Option<(i64, Reusable)>> = vec![None; wanted.len()];
         if wanted.is_empty() {
-            return Ok(found);
+            return Ok(vec![None; wanted.len()]);
         }
+        // before the index is asked, so that the blobs it names stay
+        let session = self.blobs().enter();
         let mut snapshot = self.readers().begin().await?;
         let rows = sqlx::query(
-            "SELECT j.key AS wanted, max(e.id) AS id, p.layout_id, p.dtype, e.positions, e.n_tokens \
+            "SELECT j.key AS wanted, max(e.id) AS id, p.layout_id, p.dtype, e.positions, e.n_tokens, e.n_rows, e.row_start, \
+                 e.map_start, e.pack_id, e.provenance_id, p.data_start, p.n_rows AS pack_rows, p.n_map AS pack_map \
              FROM json_each(?) j \
              CROSS JOIN extents e ON e.tenant_id = ? AND e.forward_key = unhex(j.value) \
              CROSS JOIN packs p ON p.id = e.pack_id \
+             WHERE EXISTS (SELECT 1 FROM caches c WHERE c.extent_id = e.id AND (c.ends_at IS NULL OR c.ends_at > ?)) \
              GROUP BY j.key, p.layout_id, p.dtype, e.positions, e.n_tokens",
         )
         .bind(hex_list(wanted.iter().map(|w| w.forward_key.as_slice())))
         .bind(tenant.0)
+        .bind(self.now())
         .fetch_all(&mut *snapshot)
         .await?;
         for row in &rows {
@@ -55,26 +146,52 @@ impl Store {
             let Some(want) = wanted.get(index) else { continue };
             let layout = self.memo().layout(&mut snapshot, f.get("layout_id")?).await?;
             let dtype: Dtype = f.read("dtype", |d: &str| d.parse().ok())?;
-            let covers = dtype == want.capture.dtype
-                && f.uint::<usize>("n_tokens")? == want.n_tokens
-                && same_rows(&f.json("positions")?, &want.capture.positions, want.n_tokens)
-                && contains(&layout.hooks, &want.capture.hooks);
-            let id = ExtentId(f.get("id")?);
-            if covers && found[index].is_none_or(|known: ExtentId| known.0 < id.0) {
-                found[index] = Some(id);
+            let have = Capture { hooks: Arc::clone(&layout.hooks), positions: f.json("positions")?, dtype };
+            if f.uint::<usize>("n_tokens")? != want.n_tokens {
+                continue;
+            }
+            let Some(answer) = have.answer(&want.capture, want.n_tokens) else { continue };
+            let id: i64 = f.get("id")?;
+            // The query names the newest of each kind; between kinds what needs no copy wins.
+            let better = match (&found[index], answer) {
+                (None, _) | (Some((_, Reusable::Rows(_))), Answer::AsStored) => true,
+                (Some((_, Reusable::Extent(_))), Answer::Copied) => false,
+                (Some((known, _)), _) => *known < id,
+            };
+            if better {
+                let reusable = match answer {
+                    Answer::AsStored => Reusable::Extent(ExtentId(id)),
+                    Answer::Copied => {
+                        let origin = self.memo().origin(&mut snapshot, f.get("provenance_id")?).await?;
+                        Reusable::Rows(rows_of(row, &layout, &have, want, (origin, Arc::clone(&session)))?)
+                    }
+                };
+                found[index] = Some((id, reusable));
             }
         }
-        Ok(found)
+        Ok(found.into_iter().map(|f| f.map(|(_, reusable)| reusable)).collect())
     }
 }
 
-/// Whether both mean the same rows: `last` is also `-1`, and the whole range is also `all`.
-fn same_rows(a: &Positions, b: &Positions, n_tokens: usize) -> bool {
-    a == b || matches!((a.resolve(n_tokens), b.resolve(n_tokens)), (Ok(a), Ok(b)) if a == b)
-}
-
-/// Whether `all` has every one of `some`; both are in execution order.
-fn contains(all: &[Hook], some: &[Hook]) -> bool {
-    let mut all = all.iter();
-    some.iter().all(|hook| all.by_ref().any(|h| h == hook))
+/// The rows of the extent in `row`, of the hooks wanted.
+fn rows_of(
+    row: &SqliteRow,
+    layout: &Layout,
+    have: &Capture,
+    want: &Wanted,
+    (origin, session): (Arc<Origin>, Arc<Session>),
+) -> Result<StoredRows, StoreError> {
+    let (extent, pack) = (Fields::of("extents", row), Fields::of("packs", row));
+    let (location, indices) = Location::new(&extent, &pack, layout, have.dtype, &want.capture.hooks)?;
+    let rows = have.positions.resolve(want.n_tokens);
+    Ok(StoredRows {
+        location: Arc::new(location),
+        dtype: have.dtype,
+        origin,
+        hooks: Arc::clone(&want.capture.hooks),
+        row_shapes: indices.iter().map(|i| layout.row_shapes[*i].clone()).collect(),
+        rows: rows.map_err(|p| StoreError::damaged(format!("table extents, column positions: {}", p.detail)))?,
+        n_tokens: want.n_tokens,
+        _session: session,
+    })
 }

@@ -2,22 +2,27 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite, sqlite::SqliteRow};
 use uuid::Uuid;
 
 use super::{
     Store, blocking,
     error::StoreError,
+    find::micros_up,
     gc,
     intern::HookSets,
+    interventions,
     item::ItemRecord,
     rows::{Fields, int, now, to_json},
     writer::{Tx, Write},
 };
-use crate::domain::{CacheId, Hook, NewRun, Run, RunId, RunStatus, TenantId};
+use crate::domain::{CacheId, Edits, Hook, NewRun, Priority, Run, RunId, RunStatus, TenantId};
 
 /// Rows inserted by one statement: four binds each.
 const ROWS_A_STATEMENT: usize = 1000;
+/// How far the time in a run's id may be from the time it was accepted: a clock that was set back leaves a difference.
+const CLOCK_STEP: std::time::Duration = std::time::Duration::from_secs(3600);
 
 /// What became of a new run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,15 +42,25 @@ pub struct RunFilter {
     pub status: Option<RunStatus>,
     /// Runs on this model.
     pub model: Option<String>,
-    /// Bears this tag.
-    pub tag: Option<String>,
+    /// Bears every one of these tags.
+    pub tags: Vec<String>,
+    /// Accepted at or after.
+    pub created_from: Option<Timestamp>,
+    /// Accepted before.
+    pub created_to: Option<Timestamp>,
 }
 
-const COLUMNS: &str = "r.id, r.tenant_id, r.status, r.model, r.n_items, r.n_done, r.n_reused, r.n_failed, r.metadata, \
-    r.generates, r.imported, r.created_at, r.started_at, r.finished_at, \
+/// Adds the columns of a run; caches that have expired by `now` are not listed.
+fn push_columns(query: &mut QueryBuilder<Sqlite>, now: i64) {
+    query.push(COLUMNS).push(" AND (ends_at IS NULL OR ends_at > ").push_bind(now).push(")").push(MORE_COLUMNS);
+}
+
+const COLUMNS: &str = "r.id, r.tenant_id, r.status, r.model, r.priority, r.n_items, r.n_done, r.n_reused, r.n_failed, \
+    r.metadata, r.generates, r.imported, r.ttl_seconds, r.created_at, r.started_at, r.finished_at, \
     (SELECT json_group_array(tag) FROM (SELECT tag FROM run_tags WHERE run_id = r.id ORDER BY position)) AS tags, \
-    (SELECT json_group_array(id) FROM (SELECT lower(hex(id)) AS id FROM caches WHERE run_id = r.id \
-        ORDER BY item_index LIMIT 100)) AS caches, \
+    (SELECT json_group_array(id) FROM (SELECT lower(hex(id)) AS id FROM caches WHERE run_id = r.id";
+
+const MORE_COLUMNS: &str = " ORDER BY item_index LIMIT 100)) AS caches, \
     iif(r.n_failed > 0, (SELECT problem FROM run_items WHERE run_id = r.id AND status = 'failed' \
         ORDER BY item_index LIMIT 1), NULL) AS error";
 
@@ -69,10 +84,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Damaged`].
     pub async fn run(&self, tenant: TenantId, id: RunId) -> Result<Option<Run>, StoreError> {
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT ");
-        query.push(COLUMNS).push(" FROM runs r WHERE r.id = ").push_bind(id.as_bytes().as_slice());
-        query.push(" AND r.tenant_id = ").push_bind(tenant.0);
-        query.build().fetch_optional(self.readers()).await?.as_ref().map(decode).transpose()
+        by_id(tenant, id, self.now()).build().fetch_optional(self.readers()).await?.as_ref().map(decode).transpose()
     }
 
     /// Runs of a tenant, newest first, those older than `before` where it is given.
@@ -86,7 +98,7 @@ impl Store {
         before: Option<RunId>,
         limit: u32,
     ) -> Result<Vec<Run>, StoreError> {
-        let rows = listing("", tenant, &filter, before, limit).build().fetch_all(self.readers()).await?;
+        let rows = listing("", tenant, &filter, before, limit, self.now()).build().fetch_all(self.readers()).await?;
         rows.iter().map(decode).collect()
     }
 
@@ -108,6 +120,15 @@ impl Store {
     }
 }
 
+/// The statement for one run.
+pub(super) fn by_id(tenant: TenantId, id: RunId, now: i64) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new("SELECT ");
+    push_columns(&mut query, now);
+    query.push(" FROM runs r WHERE r.id = ").push_bind(id.as_bytes().as_slice());
+    query.push(" AND +r.tenant_id = ").push_bind(tenant.0);
+    query
+}
+
 /// The statement of a listing, with `prefix` before it.
 pub(super) fn listing(
     prefix: &str,
@@ -115,18 +136,33 @@ pub(super) fn listing(
     filter: &RunFilter,
     before: Option<RunId>,
     limit: u32,
+    now: i64,
 ) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new(prefix);
-    query.push("SELECT ").push(COLUMNS);
+    query.push("SELECT ");
+    push_columns(&mut query, now);
     // the tags' index has a run's id too, in order
-    let id = if let Some(tag) = &filter.tag {
+    let (id, more_tags) = if let [tag, more @ ..] = filter.tags.as_slice() {
         query.push(" FROM run_tags t CROSS JOIN runs r ON r.id = t.run_id WHERE t.tenant_id = ").push_bind(tenant.0);
         query.push(" AND t.tag = ").push_bind(tag.as_str());
-        "t.run_id"
+        ("t.run_id", more)
     } else {
         query.push(" FROM runs r WHERE r.tenant_id = ").push_bind(tenant.0);
-        "r.id"
+        ("r.id", [].as_slice())
     };
+    for tag in more_tags {
+        query.push(" AND EXISTS (SELECT 1 FROM run_tags m WHERE m.tenant_id = r.tenant_id AND m.tag = ");
+        query.push_bind(tag.as_str()).push(" AND m.run_id = r.id)");
+    }
+    // ids begin with the time they were made, give or take a step of the clock
+    if let Some(from) = filter.created_from {
+        query.push(" AND r.created_at >= ").push_bind(micros_up(from)).push(" AND ").push(id).push(" >= ");
+        query.push_bind(RunId::earliest(from.saturating_sub(CLOCK_STEP).unwrap_or(from)).as_bytes().to_vec());
+    }
+    if let Some(to) = filter.created_to {
+        query.push(" AND r.created_at < ").push_bind(micros_up(to)).push(" AND ").push(id).push(" < ");
+        query.push_bind(RunId::earliest(to.saturating_add(CLOCK_STEP).unwrap_or(to)).as_bytes().to_vec());
+    }
     if let Some(status) = filter.status {
         query.push(" AND r.status = ").push_bind(status.name());
     }
@@ -148,6 +184,7 @@ fn decode(row: &SqliteRow) -> Result<Run, StoreError> {
         tenant: TenantId(f.get("tenant_id")?),
         status: f.read("status", RunStatus::by_name)?,
         model: f.get("model")?,
+        priority: f.read("priority", Priority::by_name)?,
         n_items: f.uint("n_items")?,
         n_done: f.uint("n_done")?,
         n_reused: f.uint("n_reused")?,
@@ -158,6 +195,7 @@ fn decode(row: &SqliteRow) -> Result<Run, StoreError> {
         metadata: f.json("metadata")?,
         generates: f.get("generates")?,
         imported: f.get("imported")?,
+        ttl_seconds: f.get::<Option<i64>>("ttl_seconds")?.and_then(|ttl| u64::try_from(ttl).ok()),
         created_at: f.time("created_at")?,
         started_at: f.opt_time("started_at")?,
         finished_at: f.opt_time("finished_at")?,
@@ -187,14 +225,21 @@ pub(super) async fn insert_tags(tx: &mut Tx<'_>, what: Tagged, tags: &[TagRow<'_
     for chunk in tags.chunks(ROWS_A_STATEMENT) {
         let mut query = QueryBuilder::<Sqlite>::new(match what {
             Tagged::Runs => "INSERT OR IGNORE INTO run_tags (tenant_id, run_id, position, tag) ",
-            Tagged::Caches => "INSERT OR IGNORE INTO cache_tags (tenant_id, cache_id, position, tag) ",
+            // a subquery in each row would be a cursor of its own
+            Tagged::Caches => {
+                "INSERT OR IGNORE INTO cache_tags (tenant_id, cache_id, position, tag, created_at) \
+                 SELECT v.column1, v.column2, v.column3, v.column4, c.created_at FROM ("
+            }
         });
         query.push_values(chunk, |mut row, (tenant, bearer, position, tag)| {
             // a position only sorts; nobody posts 2^63 tags
             let position = i64::try_from(*position).unwrap_or(i64::MAX);
             row.push_bind(tenant.0).push_bind(*bearer).push_bind(position).push_bind(*tag);
         });
-        query.build().persistent(false).execute(&mut *tx.conn).await?;
+        if matches!(what, Tagged::Caches) {
+            query.push(") v CROSS JOIN caches c ON c.id = v.column2");
+        }
+        query.build().persistent(chunk.len() == ROWS_A_STATEMENT).execute(&mut *tx.conn).await?;
     }
     Ok(())
 }
@@ -203,11 +248,14 @@ struct InsertRun {
     tenant: TenantId,
     model: String,
     reuse: bool,
+    priority: Priority,
     generates: bool,
     tags: Vec<String>,
     /// JSON
     metadata: String,
+    ttl_seconds: Option<i64>,
     idempotency: Option<(String, [u8; 32])>,
+    edits: Option<Arc<Edits>>,
     /// Distinct sets of hooks.
     hook_sets: Vec<Arc<[Hook]>>,
     /// Each item's set of hooks, and its record in JSON.
@@ -231,10 +279,13 @@ impl InsertRun {
             tenant: run.tenant,
             model: run.model.clone(),
             reuse: run.reuse,
+            priority: run.priority,
             generates: run.items.iter().any(|item| item.generation.is_some()),
             tags: run.tags.clone(),
             metadata: to_json(&run.metadata)?,
+            ttl_seconds: run.ttl_seconds.map(int).transpose()?,
             idempotency: run.idempotency.clone(),
+            edits: run.edits.clone(),
             hook_sets,
             items,
         })
@@ -245,8 +296,8 @@ impl InsertRun {
         let (key, hash) = self.idempotency.as_ref().map(|(k, h)| (k.as_str(), h.as_slice())).unzip();
         let done = sqlx::query(
             "INSERT INTO runs (id, tenant_id, status, model, reuse, n_items, metadata, idempotency_key, request_hash, \
-                 created_at, generates) \
-             VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?) \
+                 created_at, generates, ttl_seconds, priority) \
+             VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
              ON CONFLICT (tenant_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING",
         )
         .bind(id.as_bytes().as_slice())
@@ -259,6 +310,8 @@ impl InsertRun {
         .bind(hash)
         .bind(now())
         .bind(self.generates)
+        .bind(self.ttl_seconds)
+        .bind(self.priority.name())
         .execute(&mut *tx.conn)
         .await?;
         Ok(done.rows_affected() == 1)
@@ -288,6 +341,9 @@ impl Write for InsertRun {
             return self.earlier(tx).await;
         }
         insert_tags(tx, Tagged::Runs, &tag_rows(self.tenant, id.as_bytes(), &self.tags)).await?;
+        if let Some(edits) = &self.edits {
+            interventions::insert(tx, id, edits).await?;
+        }
         let mut known = HookSets::default();
         let mut sets = Vec::with_capacity(self.hook_sets.len());
         for hooks in &self.hook_sets {
@@ -302,7 +358,7 @@ impl Write for InsertRun {
                 row.push_bind(index).push_bind(sets[*set]).push_bind(payload.as_str());
                 index += 1;
             });
-            query.build().persistent(false).execute(&mut *tx.conn).await?;
+            query.build().persistent(chunk.len() == ROWS_A_STATEMENT).execute(&mut *tx.conn).await?;
         }
         Ok(Inserted::Created(id))
     }
@@ -315,6 +371,7 @@ struct CancelRun {
 
 impl Write for CancelRun {
     type Output = ();
+    const FREES: bool = true;
 
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         let cancelled = sqlx::query(
@@ -346,6 +403,7 @@ struct DeleteRun {
 
 impl Write for DeleteRun {
     type Output = bool;
+    const FREES: bool = true;
 
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<bool, StoreError> {
         let extents: Vec<i64> =

@@ -7,7 +7,9 @@ mod plan;
 mod plans;
 mod read;
 
-use super::{Store, error::StoreError};
+use std::sync::Arc;
+
+use super::{Store, epoch::Session, error::StoreError};
 use crate::domain::{CacheFilter, CacheId, Dtype, Hook, PackId, Positions, TenantId};
 pub(super) use plans::Plans;
 
@@ -35,7 +37,8 @@ pub struct ScanReport {
     pub unread: Vec<CacheId>,
 }
 
-/// Where the rows of one hook lie. It describes the index at one moment; blobs may be removed later.
+/// Where the rows of one hook lie. It describes the index at one moment: blobs whose rows move stay until it is dropped, those
+/// whose caches are deleted do not.
 #[derive(Debug)]
 pub struct ScanPlan {
     packs: Vec<PackRows>,
@@ -45,6 +48,10 @@ pub struct ScanPlan {
     windows: Vec<Window>,
     n_caches: u64,
     n_skipped: u64,
+    /// When the first cache of the store expires after the plan was made, in microseconds: the plan may be wrong then.
+    until: Option<i64>,
+    /// Keeps the files there while rows move.
+    _session: Arc<Session>,
 }
 
 /// What the rows of a pack have in common.
@@ -96,6 +103,12 @@ impl ScanPlan {
         self.n_skipped
     }
 
+    /// Rows to read.
+    #[must_use]
+    pub fn n_rows(&self) -> u64 {
+        self.pieces.iter().map(|p| u64::from(p.n_rows)).sum()
+    }
+
     /// Elements of the rows, each length once, ascending.
     #[must_use]
     pub fn widths(&self) -> Vec<usize> {
@@ -116,15 +129,18 @@ impl Store {
         filter: &CacheFilter,
         hook: Hook,
         take: &Take,
-    ) -> Result<std::sync::Arc<ScanPlan>, StoreError> {
-        let filter = CacheFilter { hook: Some(hook), ..filter.clone() };
+    ) -> Result<Arc<ScanPlan>, StoreError> {
+        let mut filter = filter.clone();
+        if !filter.hooks.contains(&hook) {
+            filter.hooks.push(hook);
+        }
         // The count is read before the index is: a change in between makes the plan look older than it is.
         let commits = self.inner.writer.as_ref().map(super::writer::Writer::commits);
         let key = (tenant, filter, take.clone());
-        if let Some(plan) = commits.and_then(|n| self.inner.plans.get(&key, n)) {
+        if let Some(plan) = commits.and_then(|n| self.inner.plans.get(&key, n, self.now())) {
             return Ok(plan);
         }
-        let plan = std::sync::Arc::new(plan::build(self, tenant, &key.1, hook, take).await?);
+        let plan = Arc::new(plan::build(self, tenant, &key.1, hook, take).await?);
         if let Some(n) = commits {
             self.inner.plans.put(key, n, &plan);
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sqlx::QueryBuilder;
 
-use super::{Store, caches::chosen_from, error::StoreError, rows::Fields};
+use super::{Store, caches::JOINED, error::StoreError, find::Search, rows::Fields};
 use crate::domain::{CacheFilter, Dtype, Hook, Positions, TenantId};
 
 /// Caches that are alike.
@@ -35,9 +35,10 @@ impl Store {
         let mut query = QueryBuilder::new(
             "SELECT c.hook_set_id, p.layout_id, p.dtype, e.provenance_id, c.positions, e.n_tokens, count(*) AS n_caches",
         );
-        chosen_from(&mut query, tenant, filter);
-        query.push(" GROUP BY c.hook_set_id, p.layout_id, p.dtype, e.provenance_id, c.positions, e.n_tokens");
         let mut snapshot = self.readers().begin().await?;
+        let search = Search::new(&mut snapshot, tenant, filter, None, self.now()).await?;
+        search.push_found(&mut query, &format!(" CROSS JOIN caches c ON c.created_at = d.at{JOINED}"));
+        query.push(" GROUP BY c.hook_set_id, p.layout_id, p.dtype, e.provenance_id, c.positions, e.n_tokens");
         let rows = query.build().persistent(false).fetch_all(&mut *snapshot).await?;
         let mut kinds = Vec::with_capacity(rows.len());
         for row in &rows {

@@ -1,9 +1,30 @@
 //! Where a cache's numbers lie, and reading them.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    collections::HashSet,
+    fs::File,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-use super::{Store, blocking, caches::pack_id, error::StoreError, intern::Layout, rows::Fields};
-use crate::domain::{Cache, Dtype, Hook, ItemSpan, PackId, PackLayout};
+use super::{
+    Store,
+    blobs::{Blobs, read_at},
+    blocking,
+    caches::pack_id,
+    epoch::Session,
+    error::StoreError,
+    intern::Layout,
+    rows::Fields,
+};
+use crate::domain::{Cache, CacheId, Dtype, Hook, ItemSpan, PackId, PackLayout, TenantId};
+
+/// Bytes read and hashed at a time.
+const CHUNK: usize = 1 << 20;
+/// Bytes of activations that are hashed before they are first served; more would make the first answer wait too long.
+const CHECKED_BYTES: u64 = 16 << 20;
+/// Activations that are remembered to be as they were.
+const CHECKED: usize = 1 << 17;
 
 /// A cache whose tensors can be read.
 #[derive(Debug, Clone)]
@@ -11,15 +32,29 @@ pub struct StoredCache {
     /// What it is.
     pub cache: Cache,
     location: Arc<Location>,
+    /// Keeps the file there while rows move.
+    _session: Arc<Session>,
 }
 
 /// The place of an extent's tensors.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Location {
     pack: PackId,
     dtype: Dtype,
     /// One for each hook of the cache: byte in the file, and elements.
     tensors: Vec<(u64, usize)>,
+    /// The same for all hooks of the extent, where the cache has fewer.
+    whole: Option<Vec<(u64, usize)>>,
+}
+
+/// Extents whose bytes were hashed by this process and were right.
+#[derive(Debug, Default)]
+pub(super) struct Checked(Mutex<HashSet<(PackId, u64)>>);
+
+impl Checked {
+    fn lock(&self) -> MutexGuard<'_, HashSet<(PackId, u64)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Location {
@@ -53,8 +88,21 @@ impl Location {
             let find = |h| layout.hooks.binary_search(h).map_err(|_| damaged("lacks a hook of a cache"));
             hooks.iter().map(find).collect::<Result<_, _>>()?
         };
-        let tensors = indices.iter().map(|i| (data_start + all[*i].0, all[*i].1)).collect();
-        Ok((Self { pack: id, dtype, tensors }, indices))
+        let all: Vec<(u64, usize)> = all.into_iter().map(|(begin, elements)| (data_start + begin, elements)).collect();
+        let tensors: Vec<(u64, usize)> = indices.iter().map(|i| all[*i]).collect();
+        let whole = (tensors.len() < all.len()).then_some(all);
+        Ok((Self { pack: id, dtype, tensors, whole }, indices))
+    }
+
+    /// The tensors of all hooks of the extent.
+    fn whole(&self) -> &[(u64, usize)] {
+        self.whole.as_deref().unwrap_or(&self.tensors)
+    }
+
+    /// Hashes all bytes of the extent.
+    fn hash(&self, blobs: &Blobs) -> Result<blake3::Hash, StoreError> {
+        let file = blobs.file(self.pack)?;
+        hash(&file, self.pack, self.dtype, self.whole(), |_, _| Ok(()))
     }
 
     /// Bytes of all tensors.
@@ -62,8 +110,19 @@ impl Location {
         self.tensors.iter().map(|(_, elements)| (elements * self.dtype.size()) as u64).sum()
     }
 
+    async fn read(&self, store: &Store, parts: &[(usize, Range<usize>)]) -> Result<Vec<Vec<u8>>, StoreError> {
+        let bytes = self.bytes(parts)?;
+        let (blobs, pack) = (Arc::clone(store.blobs()), self.pack);
+        blocking(move || blobs.read(pack, &bytes)).await
+    }
+
+    /// The pack they lie in.
+    pub(super) fn pack(&self) -> PackId {
+        self.pack
+    }
+
     /// Checks parts, each a hook's index and elements of its tensor, and turns them into offsets and lengths.
-    fn bytes(&self, parts: &[(usize, Range<usize>)]) -> Result<Vec<(u64, usize)>, StoreError> {
+    pub(super) fn bytes(&self, parts: &[(usize, Range<usize>)]) -> Result<Vec<(u64, usize)>, StoreError> {
         let size = self.dtype.size();
         parts
             .iter()
@@ -80,7 +139,34 @@ impl Location {
     }
 }
 
+/// Hashes tensors of a pack, each its byte in the file and its elements, one after the other: what an extent's content hash is
+/// of. `visit` sees every chunk with the index of its tensor.
+///
+/// # Errors
+/// [`StoreError::Damaged`] when the file is too short; those of `visit`.
+pub(super) fn hash(
+    file: &File,
+    pack: PackId,
+    dtype: Dtype,
+    tensors: &[(u64, usize)],
+    mut visit: impl FnMut(usize, &[u8]) -> Result<(), StoreError>,
+) -> Result<blake3::Hash, StoreError> {
+    let mut hasher = blake3::Hasher::new();
+    for (i, (offset, elements)) in tensors.iter().enumerate() {
+        let (mut at, end) = (*offset, offset + (elements * dtype.size()) as u64);
+        while at < end {
+            let len = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
+            let bytes = read_at(file, pack, at, len)?;
+            hasher.update(&bytes);
+            visit(i, &bytes)?;
+            at += len as u64;
+        }
+    }
+    Ok(hasher.finalize())
+}
+
 /// Lengths of a pack's tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PackDims {
     pub(super) n_rows: usize,
     pub(super) n_map: usize,
@@ -116,8 +202,41 @@ impl PackDims {
 }
 
 impl StoredCache {
-    pub(super) fn new(cache: Cache, location: Location) -> Self {
-        Self { cache, location: Arc::new(location) }
+    pub(super) fn new(cache: Cache, location: Location, session: &Arc<Session>) -> Self {
+        Self { cache, location: Arc::new(location), _session: Arc::clone(session) }
+    }
+
+    /// Makes sure, once in the life of a process, that the bytes are those that were stored, unless there are so many that
+    /// the answer would have to wait for it (16 MiB). Those are checked by `verify` alone, as is what happens to bytes later.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when they are not, or the blob is missing or short, [`StoreError::Gone`] when the cache was
+    /// deleted meanwhile, [`StoreError::Io`].
+    pub async fn check(&self, store: &Store) -> Result<(), StoreError> {
+        let location = &self.location;
+        let n_bytes: u64 = location.whole().iter().map(|(_, n)| (n * location.dtype.size()) as u64).sum();
+        let key = (location.pack, location.whole().first().map_or(0, |(offset, _)| *offset));
+        let checked = &store.inner.checked;
+        if n_bytes > CHECKED_BYTES || checked.lock().contains(&key) {
+            return Ok(());
+        }
+        let (blobs, own) = (Arc::clone(store.blobs()), Arc::clone(location));
+        let found = match blocking(move || own.hash(&blobs)).await {
+            Ok(hash) if hash.to_hex().as_str() == self.cache.content_hash => Ok(()),
+            Ok(_) => Err(format!("the bytes of cache {} in pack {} have changed", self.cache.id, location.pack)),
+            Err(StoreError::Damaged { what }) => Err(what),
+            Err(other) => return Err(other),
+        };
+        if let Err(what) = found {
+            let there = store.stored(self.cache.tenant, &[self.cache.id]).await?.pop().flatten();
+            return Err(if there.is_some() { StoreError::damaged(what) } else { StoreError::Gone });
+        }
+        let mut checked = checked.lock();
+        if checked.len() >= CHECKED {
+            checked.clear();
+        }
+        checked.insert(key);
+        Ok(())
     }
 
     /// Elements of the tensor of the hook at `hook_index` of `cache.capture.hooks`; 0 where there is none.
@@ -146,18 +265,24 @@ impl StoredCache {
     /// # Errors
     /// As [`Self::read`].
     pub async fn read_many(&self, store: &Store, parts: &[(usize, Range<usize>)]) -> Result<Vec<Vec<u8>>, StoreError> {
-        let bytes = self.location.bytes(parts)?;
-        let (blobs, pack) = (Arc::clone(store.blobs()), self.location.pack);
-        match blocking(move || blobs.read(pack, &bytes)).await {
-            Err(StoreError::Damaged { what }) if self.is_gone(store).await? => {
-                tracing::debug!(%what, "a cache was deleted while it was read");
+        let failed = match self.location.read(store, parts).await {
+            Err(StoreError::Damaged { what }) => what,
+            result => return result,
+        };
+        // A store of another process may have moved the rows since; the index says where they are.
+        let (tenant, id): (TenantId, CacheId) = (self.cache.tenant, self.cache.id);
+        match store.stored(tenant, &[id]).await?.pop().flatten() {
+            None => {
+                tracing::debug!(what = failed, "a cache was deleted while it was read");
                 Err(StoreError::Gone)
             }
-            result => result,
+            Some(now) if *now.location != *self.location => now.location.read(store, parts).await,
+            Some(_) => Err(StoreError::damaged(failed)),
         }
     }
 
-    /// [`Self::read`] for threads that may block. It cannot tell a deleted cache from a damaged blob.
+    /// [`Self::read`] for threads that may block. It cannot tell a deleted cache from a damaged blob, nor ask where the store of
+    /// another process has put it.
     ///
     /// # Errors
     /// As [`Self::read`], except [`StoreError::Gone`].
@@ -180,12 +305,6 @@ impl StoredCache {
         parts: &[(usize, Range<usize>)],
     ) -> Result<Vec<Vec<u8>>, StoreError> {
         store.blobs().read(self.location.pack, &self.location.bytes(parts)?)
-    }
-
-    async fn is_gone(&self, store: &Store) -> Result<bool, StoreError> {
-        let id = self.cache.id.as_bytes().as_slice();
-        let found = sqlx::query("SELECT 1 FROM caches WHERE id = ?").bind(id).fetch_optional(store.readers()).await?;
-        Ok(found.is_none())
     }
 }
 

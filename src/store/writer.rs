@@ -12,7 +12,12 @@ use futures::future::BoxFuture;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{blobs::Blobs, error::StoreError};
+use super::{
+    blobs::Blobs,
+    error::StoreError,
+    fault::{self, Faults},
+    retention::Clock,
+};
 use crate::domain::PackId;
 
 /// Changes that may wait before senders do.
@@ -24,8 +29,20 @@ const GROUP: usize = 256;
 pub(super) struct Tx<'c> {
     /// The writer's connection.
     pub(super) conn: &'c mut SqliteConnection,
+    /// The time, in microseconds.
+    pub(super) now: i64,
     /// Blobs to remove once the transaction is committed.
     pub(super) unlink: Vec<PackId>,
+    /// Blobs whose rows lie elsewhere then, with their bytes: to remove once nobody reads them any more.
+    pub(super) retire: Vec<(PackId, u64)>,
+    pub(super) faults: &'c Faults,
+}
+
+/// Files that a transaction made superfluous.
+#[derive(Default)]
+struct Superfluous {
+    unlink: Vec<PackId>,
+    retire: Vec<(PackId, u64)>,
 }
 
 /// One change of the index.
@@ -36,8 +53,30 @@ pub(super) trait Write: Send + 'static {
     /// Whether the commit must survive a power failure; one that need not still survives the end of the process.
     const DURABLE: bool = true;
 
+    /// Whether anything is different afterwards.
+    const CHANGES: bool = true;
+    /// Whether the change makes room: on a full disk it may use what is kept in reserve for that.
+    const FREES: bool = false;
+
     /// Applies the change. An error undoes all of it.
     fn apply(&mut self, tx: &mut Tx<'_>) -> impl Future<Output = Result<Self::Output, StoreError>> + Send;
+}
+
+/// Changes a row and undoes it: whether the index can be written to.
+pub(super) struct Probe;
+
+impl Write for Probe {
+    type Output = ();
+
+    const DURABLE: bool = false;
+    const CHANGES: bool = false;
+
+    async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        sqlx::query("UPDATE tenants SET created_at = created_at").execute(&mut *tx.conn).await?;
+        // to the savepoint that every change runs in
+        sqlx::query("ROLLBACK TO change").execute(&mut *tx.conn).await?;
+        Ok(())
+    }
 }
 
 struct Job<W: Write> {
@@ -49,8 +88,10 @@ struct Job<W: Write> {
 /// A [`Job`] whose types do not matter to the writer.
 trait AnyJob: Send {
     fn durable(&self) -> bool;
-    /// Applies the change and says whether it holds.
-    fn apply<'a>(&'a mut self, tx: &'a mut Tx<'_>) -> BoxFuture<'a, bool>;
+    fn changes(&self) -> bool;
+    fn frees(&self) -> bool;
+    /// Applies the change; an error says that it does not hold.
+    fn apply<'a>(&'a mut self, tx: &'a mut Tx<'_>) -> BoxFuture<'a, Result<(), StoreError>>;
     /// Answers, with `failure` instead of the outcome where the group failed.
     fn answer(self: Box<Self>, failure: Option<&StoreError>);
 }
@@ -60,10 +101,18 @@ impl<W: Write> AnyJob for Job<W> {
         W::DURABLE
     }
 
-    fn apply<'a>(&'a mut self, tx: &'a mut Tx<'_>) -> BoxFuture<'a, bool> {
+    fn changes(&self) -> bool {
+        W::CHANGES
+    }
+
+    fn frees(&self) -> bool {
+        W::FREES
+    }
+
+    fn apply<'a>(&'a mut self, tx: &'a mut Tx<'_>) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             let outcome = self.change.apply(tx).await;
-            let holds = outcome.is_ok();
+            let holds = outcome.as_ref().map(|_| ()).map_err(Clone::clone);
             self.outcome = Some(outcome);
             holds
         })
@@ -95,10 +144,10 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the task. It ends when it is told to close or when every handle is gone.
-    pub(super) fn start(conn: SqliteConnection, blobs: Arc<Blobs>) -> Self {
+    pub(super) fn start(conn: SqliteConnection, blobs: Arc<Blobs>, clock: Clock) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let commits = Arc::<AtomicU64>::default();
-        tokio::spawn(Task { conn, blobs, full_sync: true, commits: Arc::clone(&commits) }.run(receiver));
+        tokio::spawn(Task { conn, blobs, clock, full_sync: true, commits: Arc::clone(&commits) }.run(receiver));
         Self { sender, commits }
     }
 
@@ -113,15 +162,10 @@ impl Writer {
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Transactions committed since the start: while the number stays, the index does. It has grown by the time a change
+    /// Transactions committed since the start that changed something: while the number stays, the index does. It has grown by the time a change
     /// is answered.
     pub(super) fn commits(&self) -> u64 {
         self.commits.load(Ordering::Acquire)
-    }
-
-    /// Whether the task is there.
-    pub(super) fn is_alive(&self) -> bool {
-        !self.sender.is_closed()
     }
 
     /// Commits what is waiting, moves the log into the database and closes it.
@@ -137,6 +181,7 @@ impl Writer {
 struct Task {
     conn: SqliteConnection,
     blobs: Arc<Blobs>,
+    clock: Clock,
     /// Whether the connection's commits are flushed to the disk at present.
     full_sync: bool,
     /// See [`Writer::commits`].
@@ -188,39 +233,62 @@ impl Task {
         if jobs.is_empty() {
             return;
         }
-        let failure = match self.commit(&mut jobs).await {
-            Ok(unlink) => {
-                self.unlink(unlink).await;
+        let mut done = self.try_commit(&mut jobs).await;
+        if matches!(done, Err(StoreError::Full)) && jobs.iter().any(|j| j.frees()) && self.blobs.use_reserve() {
+            done = self.try_commit(&mut jobs).await;
+        }
+        let failure = match done {
+            Ok(files) => {
+                self.remove(files).await;
                 None
             }
-            Err(error) => {
-                // SQLite may have rolled back by itself; then this fails, and nothing is left to do
-                drop(sqlx::query("ROLLBACK").execute(&mut self.conn).await);
-                Some(error)
-            }
+            Err(error) => Some(error),
         };
         jobs.into_iter().for_each(|job| job.answer(failure.as_ref()));
+        self.blobs.keep_reserve();
     }
 
-    async fn commit(&mut self, jobs: &mut [Box<dyn AnyJob>]) -> Result<Vec<PackId>, StoreError> {
+    async fn try_commit(&mut self, jobs: &mut [Box<dyn AnyJob>]) -> Result<Superfluous, StoreError> {
+        let done = self.commit(jobs).await;
+        if done.is_err() {
+            // SQLite may have rolled back by itself; then this fails, and nothing is left to do
+            drop(sqlx::query("ROLLBACK").execute(&mut self.conn).await);
+        }
+        done
+    }
+
+    async fn commit(&mut self, jobs: &mut [Box<dyn AnyJob>]) -> Result<Superfluous, StoreError> {
         let full = jobs.iter().any(|j| j.durable());
         self.set_sync(full).await?;
-        let conn = &mut self.conn;
-        let mut unlink = Vec::new();
+        let now = self.clock.now();
+        let (conn, faults) = (&mut self.conn, &self.blobs.faults);
+        let mut files = Superfluous::default();
         sqlx::query("BEGIN IMMEDIATE").execute(&mut *conn).await?;
-        for job in jobs {
+        faults.hit(fault::BEGUN)?;
+        for job in &mut *jobs {
             sqlx::query("SAVEPOINT change").execute(&mut *conn).await?;
-            let mut tx = Tx { conn: &mut *conn, unlink: Vec::new() };
-            if job.apply(&mut tx).await {
-                unlink.append(&mut tx.unlink);
-            } else {
-                sqlx::query("ROLLBACK TO change").execute(&mut *conn).await?;
+            let mut tx = Tx { conn: &mut *conn, now, unlink: Vec::new(), retire: Vec::new(), faults };
+            match job.apply(&mut tx).await {
+                Ok(()) => {
+                    files.unlink.append(&mut tx.unlink);
+                    files.retire.append(&mut tx.retire);
+                }
+                // nobody's change fits then, and SQLite may have rolled all of them back
+                Err(StoreError::Full) => return Err(StoreError::Full),
+                Err(_) => {
+                    sqlx::query("ROLLBACK TO change").execute(&mut *conn).await?;
+                }
             }
             sqlx::query("RELEASE change").execute(&mut *conn).await?;
         }
+        faults.hit(fault::APPLIED)?;
         sqlx::query("COMMIT").execute(&mut *conn).await?;
-        self.commits.fetch_add(1, Ordering::AcqRel);
-        Ok(unlink)
+        if jobs.iter().any(|j| j.changes()) {
+            self.commits.fetch_add(1, Ordering::AcqRel);
+        }
+        // what is committed does not fail any more
+        drop(faults.hit(fault::COMMITTED));
+        Ok(files)
     }
 
     /// In WAL mode `NORMAL` leaves the log unflushed at a commit: the next `FULL` commit flushes it along.
@@ -233,18 +301,21 @@ impl Task {
         Ok(())
     }
 
-    async fn unlink(&self, packs: Vec<PackId>) {
-        if packs.is_empty() {
+    async fn remove(&self, files: Superfluous) {
+        if files.unlink.is_empty() && files.retire.is_empty() {
             return;
         }
         let blobs = Arc::clone(&self.blobs);
         let removed = tokio::task::spawn_blocking(move || {
-            for pack in packs {
-                if let Err(error) = blobs.delete(pack) {
+            for pack in files.unlink {
+                let unlinked = blobs.faults.hit(fault::UNLINKING).and_then(|()| blobs.delete(pack));
+                if let Err(error) = unlinked {
                     // the next sweep takes it
                     tracing::warn!(%pack, %error, "a blob nobody uses could not be removed");
                 }
             }
+            blobs.retire(&files.retire);
+            drop(blobs.faults.hit(fault::UNLINKED));
         });
         // fails only where the runtime is shutting down
         drop(removed.await);

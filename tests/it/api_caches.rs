@@ -12,7 +12,8 @@ fn ids(page: &Value) -> Vec<String> {
 async fn every_filter_filters() {
     let app = TestApp::new().await;
     let run = app.run(json!({"items": [
-        {"text": "The Cat", "tags": ["pets", "cats"], "label": "one"}, {"text": "a dog", "tags": ["pets"]}, {"token_ids": [1]}
+        {"text": "The Cat", "tags": ["pets", "cats"], "label": "one", "metadata": {"n": 1, "s": "1", "deep": {"x": true}}},
+        {"text": "a dog", "tags": ["pets"], "metadata": {"n": 2, "s": "two words"}}, {"token_ids": [1]}
     ]})).await;
     let other = app.run(json!({"input": "a dog", "capture": {"hooks": ["logits"]}})).await;
     let of = |run: &Value, i: usize| run["caches"][i].as_str().unwrap().to_owned();
@@ -30,7 +31,20 @@ async fn every_filter_filters() {
         ("?hook=logits".to_owned(), vec![&logits]),
         ("?hook=blocks.1.hook_resid_post".to_owned(), vec![&bare, &dog, &cat]),
         ("?text=cat".to_owned(), vec![&cat]),
-        ("?text=%25".to_owned(), vec![]),
+        ("?text=CAT%20the".to_owned(), vec![&cat]),
+        ("?text=%22the%20cat%22".to_owned(), vec![&cat]),
+        ("?text=%22cat%20the%22".to_owned(), vec![]),
+        ("?metadata.n=1".to_owned(), vec![&cat]),
+        ("?metadata.n=2.0".to_owned(), vec![&dog]),
+        ("?metadata.s=1".to_owned(), vec![]),
+        ("?metadata.s=%221%22".to_owned(), vec![&cat]),
+        ("?metadata.s=two+words".to_owned(), vec![&dog]),
+        ("?metadata.deep.x=true&metadata.n=1&tag=cats".to_owned(), vec![&cat]),
+        ("?metadata.deep.x=false".to_owned(), vec![]),
+        ("?pinned=false".to_owned(), vec![&logits, &bare, &dog, &cat]),
+        ("?pinned=true".to_owned(), vec![]),
+        ("?expires_from=2020-01-01T00:00:00Z".to_owned(), vec![]),
+        ("?hook=blocks.1.hook_resid_post&hook=blocks.0.hook_resid_post".to_owned(), vec![&bare, &dog, &cat]),
         (format!("?created_from={created}"), vec![&logits]),
         (format!("?created_to={created}"), vec![&bare, &dog, &cat]),
         ("?text=a%20dog&hook=logits".to_owned(), vec![&logits]),
@@ -42,8 +56,46 @@ async fn every_filter_filters() {
         found.sort_unstable();
         assert_eq!(found, expected, "{query}");
     }
-    for query in ["run=x", "hook=nonsense", "created_from=yesterday", "limit=0", "colour=red"] {
+    for (query, pointer) in [
+        ("run=x", "run"),
+        ("hook=nonsense", "hook"),
+        ("created_from=yesterday", "created_from"),
+        ("expires_to=now", "expires_to"),
+        ("limit=0", "limit"),
+        ("text=%25", "text"),
+        ("text=%22open", "text"),
+        ("pinned=1", "pinned"),
+        ("metadata.a=1&metadata.a=2", "metadata.a"),
+    ] {
+        let pointers = app.get(&format!("/v1/caches?{query}")).await.problem(400, "invalid_query");
+        assert_eq!(pointers, [pointer], "{query}");
+    }
+    for query in ["colour=red", "metadata=1", "metadata.=1"] {
         app.get(&format!("/v1/caches?{query}")).await.problem(400, "invalid_query");
+    }
+    let counted = app.get("/v1/caches?tag=pets&limit=1&count=true").await.json();
+    assert_eq!((&counted["total"], &counted["total_is_exact"]), (&json!(2), &json!(true)));
+    assert!(counted["next_cursor"].is_string());
+    assert_eq!(app.get("/v1/caches").await.json().get("total"), None);
+    // the same conditions in a body
+    let found = app
+        .post(
+            "/v1/comparisons",
+            &json!({"mode": "matrix", "hook": "resid_post", "layers": [0], "caches": {
+                "text": "the \"cat\"", "hooks": ["blocks.0.hook_resid_post"], "metadata": {"deep.x": true}, "pinned": false,
+                "created_from": "2020-01-01T00:00:00Z"
+            }}),
+        )
+        .await;
+    assert_eq!((found.status.as_u16(), &found.json()["caches"]), (200, &json!([cat])));
+    for (condition, pointer) in [
+        (json!({"text": "-"}), "/caches/text"),
+        (json!({"hooks": ["logits", "x"]}), "/caches/hooks/1"),
+        (json!({"created_to": "soon"}), "/caches/created_to"),
+    ] {
+        let body = json!({"mode": "matrix", "hook": "resid_post", "caches": condition});
+        let pointers = app.post("/v1/comparisons", &body).await.problem(422, "invalid_value");
+        assert_eq!(pointers, [pointer]);
     }
     app.get("/v1/caches?cursor=c_1").await.problem(400, "invalid_cursor");
 }

@@ -141,6 +141,76 @@ async fn heads_and_conditions_are_projected_too() {
     assert_eq!(end["values"][0]["cosine"][0].as_array().unwrap().len(), 1);
 }
 
+/// Little-endian float64 values.
+fn wide(bytes: &[u8]) -> Vec<f64> {
+    bytes.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect()
+}
+
+#[tokio::test]
+async fn projections_come_as_arrays_too() {
+    let app = TestApp::new().await;
+    let all = json!({"positions": "all"});
+    let caches = [app.capture("the cat", all.clone()).await, app.capture("in the end it was", all).await];
+    let directions = json!([{"name": "ones", "vector": vec![1.0; D_MODEL]}, {"vector": vec![0.0; D_MODEL]}]);
+    let body = |more: Value| {
+        let mut body = json!({"caches": caches, "layers": [0, 2], "directions": directions});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    // One position of each cache, and all of them, whose numbers differ.
+    let last = app.post("/v1/projections", &body(json!({}))).await.json();
+    let every = app.post("/v1/projections", &body(json!({"positions": "all"}))).await.json();
+    for measure in ["dot", "cosine", "scalar"] {
+        let one = body(json!({"measures": [measure]}));
+        let raw = app.post("/v1/projections?format=raw", &one).await;
+        assert_eq!((raw.header("residuum-shape"), raw.header("residuum-axes")), ("2,2,2", "cache,layer,direction"));
+        assert_eq!(raw.header("residuum-dtype"), "float64");
+        let expected: Vec<Value> = (0..2)
+            .flat_map(|c| (0..2).flat_map(move |l| (0..2).map(move |d| (c, l, d))))
+            .map(|(c, l, d)| last["values"][c][measure][l][d].clone())
+            .collect();
+        let same = |found: &[f64], expected: &[Value]| {
+            found.len() == expected.len()
+                && found.iter().zip(expected).all(|(f, e)| e.as_f64().map_or(f.is_nan(), |e| *f == e))
+        };
+        assert!(same(&wide(&raw.body), &expected), "{measure}: {expected:?}");
+        let npy = app.post_with("/v1/projections", &[("accept", "application/x-npy")], &one).await;
+        assert!(npy.body.starts_with(b"\x93NUMPY") && npy.body.ends_with(&raw.body));
+        assert!(npy.body.windows(29).any(|w| w == b"'descr': '<f8', 'fortran_orde"), "float64");
+
+        let file = app.post("/v1/projections?format=safetensors", &body(json!({"positions": "all"}))).await;
+        let (_, header) = safetensors::SafeTensors::read_metadata(&file.body).unwrap();
+        let metadata = header.metadata().clone().unwrap();
+        assert_eq!((metadata["axes"].as_str(), metadata["hook"].as_str()), ("row,layer,direction", "resid_post"));
+        assert_eq!(metadata["caches"], json!(caches).to_string());
+        assert_eq!(metadata["directions"], r#"["ones","1"]"#);
+        let file = safetensors::SafeTensors::deserialize(&file.body).unwrap();
+        let lengths: Vec<usize> = (0..2).map(|c| every["values"][c][measure][0].as_array().unwrap().len()).collect();
+        let offsets: Vec<u64> = file
+            .tensor("offsets")
+            .unwrap()
+            .data()
+            .chunks(8)
+            .map(|b| u64::from_le_bytes(b.try_into().unwrap()))
+            .collect();
+        assert_eq!(offsets, [0, lengths[0] as u64, (lengths[0] + lengths[1]) as u64]);
+        assert_ne!(lengths[0], lengths[1]);
+        let expected: Vec<Value> = (0..2)
+            .flat_map(|c| (0..lengths[c]).map(move |p| (c, p)))
+            .flat_map(|(c, p)| (0..2).flat_map(move |l| (0..2).map(move |d| (c, p, l, d))))
+            .map(|(c, p, l, d)| every["values"][c][measure][l][p][d].clone())
+            .collect();
+        let tensor = file.tensor(measure).unwrap();
+        assert_eq!(tensor.shape(), [lengths[0] + lengths[1], 2, 2]);
+        assert!(same(&wide(tensor.data()), &expected), "{measure}");
+    }
+    let two = body(json!({"measures": ["dot", "cosine"]}));
+    assert_eq!(app.post("/v1/projections?format=npy", &two).await.problem(422, "invalid_value"), ["/measures"]);
+    let html = [("accept", "text/html")];
+    app.post_with("/v1/projections", &html, &body(json!({}))).await.problem(406, "not_acceptable");
+    assert_eq!(app.post("/v1/projections?format=pickle", &two).await.problem(400, "invalid_query"), ["format"]);
+}
+
 #[tokio::test]
 async fn statistics_are_those_of_all_rows() {
     let app = TestApp::new().await;

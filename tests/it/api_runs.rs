@@ -133,7 +133,7 @@ async fn what_is_stored_is_not_computed_again() {
     assert_eq!(app.get(&fetch(&first)).await.body, app.get(&fetch(&again)).await.body);
     for other in [
         json!({"input": "the cat", "capture": all, "reuse": false}),
-        json!({"input": "the cat", "capture": {"hooks": ["resid_mid"], "dtype": "float16"}}),
+        json!({"input": "the cat", "capture": {"hooks": ["resid_mid", "attn_out"]}}),
         json!({"input": "the cat", "capture": {"hooks": ["resid_mid"], "positions": 0}}),
         json!({"input": "the cats", "capture": all}),
     ] {

@@ -82,7 +82,7 @@ async fn metrics_count_what_happened() {
     for name in [
         "residuum_runs_total",
         "residuum_tokens_total",
-        "residuum_queue_items",
+        "residuum_queue_items{priority=\"bulk\"}",
         "residuum_store_caches",
         "residuum_batch_seconds_bucket",
         "residuum_http_seconds_bucket",

@@ -1,9 +1,13 @@
 //! Reading a data folder from Rust, beside the running server.
 
-use residuum::{Archive, ArchiveError, domain::CacheId};
+use axum::http::Method;
+use residuum::{
+    Archive, ArchiveError,
+    domain::{CacheId, Scope},
+};
 use serde_json::json;
 
-use crate::support::{D_MODEL, N_LAYERS, TestApp, flat};
+use crate::support::{D_MODEL, N_LAYERS, TestApp, flat, with_model};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_data_folder_is_read_without_the_server() {
@@ -35,6 +39,27 @@ async fn a_data_folder_is_read_without_the_server() {
         assert!(matches!(archive.cache(unknown), Err(ArchiveError::NotFound(id)) if id == unknown));
         assert!(matches!(archive.position_cache(last_id), Err(ArchiveError::Activation(_))));
         assert!(Archive::open(std::path::Path::new("no/such/folder")).is_err());
+    };
+    tokio::task::spawn_blocking(check).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_folder_is_read_as_one_tenant() {
+    let app = TestApp::attentive().await;
+    let key = app.key("lab", &[Scope::Write]).await.1;
+    let body = with_model(json!({"input": "theirs"}));
+    let run = app.send_as(&key, Method::POST, "/v1/runs?wait=60", &body).await.json();
+    let id: CacheId = run["caches"][0].as_str().unwrap().parse().unwrap();
+    let folder = app.data_dir().to_owned();
+    let check = move || {
+        let default = Archive::open(&folder).unwrap();
+        assert_eq!(default.caches(10).unwrap().len(), 0);
+        assert!(matches!(default.activation_cache(id), Err(ArchiveError::NotFound(_))));
+        let lab = default.of_tenant("lab").unwrap();
+        assert_eq!(lab.caches(10).unwrap()[0].id, id);
+        assert_eq!(lab.activation_cache(id).unwrap().n_layers(), N_LAYERS);
+        let other = lab.of_tenant("other").map(|_| ());
+        assert!(matches!(other, Err(ArchiveError::NoTenant(_))));
     };
     tokio::task::spawn_blocking(check).await.unwrap();
 }

@@ -292,7 +292,7 @@ fn a_cancelled_pass_stops_before_the_next_layer() {
             Ok(())
         }
     }
-    let inputs = [residuum::model::Input { token_ids: &[1, 2], rows: &rows }];
+    let inputs = [residuum::model::Input { token_ids: &[1, 2], rows: &rows, edits: None }];
     let batch = residuum::model::Batch { inputs: &inputs, layout: &layout };
     let mut sink = Count(0);
     let result = model.forward(&batch, &mut sink, &stop_at_third);

@@ -65,6 +65,21 @@ fn every_layer_and_the_top_tokens_agree_with_transformers() {
 }
 
 #[test]
+fn logits_that_go_in_pieces_have_the_bits_they_have_whole() {
+    let model = smollm2();
+    let (hook, width) = (Hook::global(Site::Logits), model.info().d_vocab);
+    let tokens: Vec<u32> = (0..180).map(|i| 300 + i * 37).collect();
+    let rows = |range: std::ops::Range<u32>| Rows::List(range.collect());
+    // 180 rows over this vocabulary are more values than go at once, 60 are fewer; an input before it and one behind.
+    let few: [(&[u32], Rows); 3] = [(&tokens[..2], rows(0..2)), (&tokens, rows(100..160)), (&tokens[..3], rows(2..3))];
+    let whole = capture(model, &[hook], &few.clone()).unwrap();
+    let [first, _, last] = few;
+    let pieces = capture(model, &[hook], &[first, (&tokens, rows(0..180)), last]).unwrap();
+    assert!(pieces.item(hook, 1)[100 * width..160 * width] == *whole.item(hook, 1));
+    assert!(pieces.item(hook, 0) == whole.item(hook, 0) && pieces.item(hook, 2) == whole.item(hook, 2));
+}
+
+#[test]
 fn the_top_token_after_the_eiffel_tower_is_paris() {
     let model = smollm2();
     let input = model.tokenizer().encode("The Eiffel Tower is in the city of", None).unwrap();

@@ -6,15 +6,18 @@ use std::{collections::BTreeSet, path::PathBuf, sync::OnceLock, time::Duration};
 use axum::{
     Router,
     body::Body,
-    http::{HeaderMap, Method, Request, StatusCode, header},
+    http::{HeaderMap, Method, Request, Response, StatusCode, header},
 };
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use residuum::{
     api::{ApiConfig, openapi},
     app::{App, Config},
-    engine::{Limits, ModelSource},
+    connections::ConnectionLimits,
+    domain::{ApiKey, KeyRecord, NewKey, Scope},
+    engine::{Engine, Limits, ModelSource, SaeSource},
     model::LoadOptions,
+    store::{KeyStore, Maintenance, Store},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -38,6 +41,7 @@ pub struct TestApp {
     folder: TempDir,
     limits: Limits,
     api: ApiConfig,
+    saes: Vec<SaeSource>,
 }
 
 /// An answer, read to its end.
@@ -107,19 +111,84 @@ impl TestApp {
         Self::started("llama/gqa_tied", limits, api).await
     }
 
+    /// A server with sparse autoencoders of the goldens beside its model.
+    pub async fn with_saes(checkpoint: &'static str, names: &[&str]) -> Self {
+        let saes = names.iter().map(|name| sae(name)).collect();
+        let mut this = Self::started_with(checkpoint, Limits::default(), ApiConfig::default(), saes).await;
+        this.load().await;
+        this
+    }
+
     async fn started(checkpoint: &'static str, limits: Limits, api: ApiConfig) -> Self {
+        Self::started_with(checkpoint, limits, api, Vec::new()).await
+    }
+
+    pub async fn started_with(checkpoint: &'static str, limits: Limits, api: ApiConfig, saes: Vec<SaeSource>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let app = App::start(&config(checkpoint, &folder, &limits, &api)).await.unwrap();
-        Self { router: app.router(), app: Some(app), checkpoint, folder, limits, api }
+        let app = App::start(&config(checkpoint, &folder, &limits, &api, &saes)).await.unwrap();
+        Self { router: app.router(), app: Some(app), checkpoint, folder, limits, api, saes }
     }
 
     pub async fn load(&mut self) {
-        let engine = self.app.as_ref().unwrap().engine().clone();
-        engine.load(sources(self.checkpoint), LoadOptions::default()).await.unwrap();
+        let app = self.app.as_ref().unwrap();
+        app.load(sources(self.checkpoint), LoadOptions::default()).await.unwrap();
+    }
+
+    /// A server that notices a new or revoked key with the next request.
+    pub async fn attentive() -> Self {
+        Self::with(Limits::default(), ApiConfig { freshness: Duration::ZERO, ..ApiConfig::default() }).await
+    }
+
+    pub fn engine(&self) -> &Engine {
+        self.app.as_ref().unwrap().engine()
+    }
+
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    /// Makes a key beside the running server, as the command line does, and gives its record and `Authorization`.
+    pub async fn key(&self, tenant: &str, scopes: &[Scope]) -> (KeyRecord, String) {
+        self.key_until(tenant, scopes, None).await
+    }
+
+    pub async fn key_until(
+        &self,
+        tenant: &str,
+        scopes: &[Scope],
+        expires_at: Option<jiff::Timestamp>,
+    ) -> (KeyRecord, String) {
+        let key = ApiKey::generate().unwrap();
+        let (name, tenant, scopes) = ("a test's".to_owned(), tenant.to_owned(), scopes.to_vec());
+        let mut keys = self.keys().await;
+        let record = keys.create(&NewKey { key: key.clone(), name, tenant, scopes, expires_at }).await.unwrap();
+        keys.close().await.unwrap();
+        (record, format!("Bearer {}", key.reveal()))
+    }
+
+    pub async fn keys(&self) -> KeyStore {
+        KeyStore::open(self.data_dir()).await.unwrap()
+    }
+
+    /// Sends a request with a JSON body, unless that is null, as the holder of a key.
+    pub async fn send_as(&self, key: &str, method: Method, uri: &str, body: &Value) -> Answer {
+        let headers = [("authorization", key), ("content-type", "application/json")];
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        self.send(request(method, uri, &headers, body)).await
     }
 
     pub fn data_dir(&self) -> &std::path::Path {
         self.folder.path()
+    }
+
+    /// The store behind the server.
+    pub fn store(&self) -> Store {
+        self.app.as_ref().unwrap().engine().store().clone()
+    }
+
+    /// Sends a request and leaves the body to be read.
+    pub async fn open(&self, uri: &str) -> Response<Body> {
+        self.router.clone().oneshot(request(Method::GET, uri, &[], Body::empty())).await.unwrap()
     }
 
     pub async fn stop(&mut self) {
@@ -129,7 +198,8 @@ impl TestApp {
 
     /// A new server on the same folder.
     pub async fn start_again(&mut self) {
-        let app = App::start(&config(self.checkpoint, &self.folder, &self.limits, &self.api)).await.unwrap();
+        let app =
+            App::start(&config(self.checkpoint, &self.folder, &self.limits, &self.api, &self.saes)).await.unwrap();
         self.router = app.router();
         self.app = Some(app);
     }
@@ -210,22 +280,53 @@ fn sources(checkpoint: &str) -> Vec<ModelSource> {
     vec![ModelSource { id: MODEL.to_owned(), path: golden(checkpoint) }]
 }
 
-fn config(checkpoint: &str, folder: &TempDir, limits: &Limits, api: &ApiConfig) -> Config {
+/// The specification as it is served.
+pub fn specification() -> &'static Value {
+    static SPEC: OnceLock<Value> = OnceLock::new();
+    SPEC.get_or_init(|| serde_json::from_str(openapi::json()).unwrap())
+}
+
+/// Every operation of the specification: its method, its path with parameters, and itself.
+pub fn operations() -> impl Iterator<Item = (Method, &'static str, &'static Value)> {
+    let paths = specification()["paths"].as_object().unwrap();
+    paths.iter().flat_map(|(path, item)| {
+        let methods = item.as_object().unwrap();
+        methods.iter().filter_map(move |(method, operation)| {
+            let method = method.to_uppercase().parse().ok()?;
+            operation.get("operationId").map(|_| (method, path.as_str(), operation))
+        })
+    })
+}
+
+/// The folder of an autoencoder of the goldens.
+pub fn sae_golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens_analysis/sae").join(name)
+}
+
+/// An autoencoder of the goldens beside the tiny model, under its own name.
+pub fn sae(name: &str) -> SaeSource {
+    SaeSource { id: name.to_owned(), model: MODEL.to_owned(), path: sae_golden(name) }
+}
+
+pub fn config(checkpoint: &str, folder: &TempDir, limits: &Limits, api: &ApiConfig, saes: &[SaeSource]) -> Config {
     Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         data_dir: folder.path().to_owned(),
         models: sources(checkpoint),
+        saes: saes.to_vec(),
         load: LoadOptions::default(),
         limits: limits.clone(),
         api: api.clone(),
+        connections: ConnectionLimits::default(),
+        allow_unauthenticated: false,
+        maintenance: Maintenance::default(),
         threads: 2,
     }
 }
 
 /// Fails on any answer that the specification does not list.
 fn check_listed(method: &Method, path: &str, answer: &Answer) {
-    static SPEC: OnceLock<Value> = OnceLock::new();
-    let spec = SPEC.get_or_init(|| serde_json::from_str(openapi::json()).unwrap());
+    let spec = specification();
     if method == Method::OPTIONS {
         return;
     }
@@ -236,7 +337,8 @@ fn check_listed(method: &Method, path: &str, answer: &Answer) {
         return;
     };
     if operation.is_null() {
-        assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
+        // a key is asked for first, whatever the method
+        assert!([401, 403, 405].contains(&answer.status.as_u16()), "{method} {path} answered {}", answer.status);
         return;
     }
     let listed: BTreeSet<&String> = operation["responses"].as_object().unwrap().keys().collect();
@@ -246,7 +348,10 @@ fn check_listed(method: &Method, path: &str, answer: &Answer) {
         answer.status,
         answer.body
     );
-    let response = &operation["responses"][answer.status.as_str()];
+    let mut response = &operation["responses"][answer.status.as_str()];
+    if let Some(shared) = response["$ref"].as_str() {
+        response = spec.pointer(shared.trim_start_matches('#')).unwrap_or_else(|| panic!("{shared} is not there"));
+    }
     if let (Some(content), Some(sent)) = (response["content"].as_object(), answer.headers.get(header::CONTENT_TYPE)) {
         let sent = sent.to_str().unwrap().split(';').next().unwrap();
         assert!(content.keys().any(|k| k.split(';').next() == Some(sent)), "{method} {path} answered {sent}");

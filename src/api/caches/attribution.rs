@@ -74,7 +74,8 @@ pub struct AttributionDto {
     /// The logit that the model's own head computes from the stored output of the last block: after the model's scale of
     /// logits, before any softcap. With `against` the difference of two.
     logit: Option<f64>,
-    /// `sum − logit`: what rounding of the stored activations leaves.
+    /// `sum − logit`: what rounding of the stored activations leaves. Where a run changed the residual stream itself, what that
+    /// added is here too: it is nobody's part.
     error: Option<f64>,
     /// The softcap of the model's logits, which is not linear and therefore no part.
     softcap: Option<f32>,

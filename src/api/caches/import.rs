@@ -15,6 +15,7 @@ use crate::{
         dto::{cache::CacheDto, import::ImportQuery, run::check_annotations},
         error::ApiResult,
         extract::{Query, Tenant, idempotency_key},
+        limits::TooSlow,
         problems::ImportProblems,
         state::ApiState,
         tensor::blocking,
@@ -26,6 +27,15 @@ use crate::{
     },
     store::{Imported, NewImport, Spool, Store},
 };
+
+/// The problem of a body that could not be read.
+fn unread(error: &(dyn std::error::Error + 'static)) -> Problem {
+    if TooSlow::caused(error) {
+        Problem::new(Code::RequestTimeout, "the body arrived too slowly; send it again")
+    } else {
+        Problem::new(Code::InvalidBody, "the body could not be read to its end")
+    }
+}
 
 /// Bytes gathered before they are written.
 const CHUNK: usize = 1 << 20;
@@ -63,7 +73,7 @@ pub async fn import_cache(
     let mut body = body.into_data_stream();
     while let Some(bytes) = body.next().await {
         // The client hung up or sends no body: what has arrived goes with the receiver.
-        let bytes = bytes.map_err(|_| Problem::new(Code::InvalidBody, "the body could not be read to its end"))?;
+        let bytes = bytes.map_err(|e| unread(&e))?;
         receiver = receiver.take(bytes).await?;
     }
     let received = receiver.finish().await?;

@@ -1,16 +1,17 @@
 //! Listing, describing, editing and deleting caches.
 
 use axum::{Json, extract::State, http::StatusCode};
+use jiff::Timestamp;
 
 use crate::{
     api::{
         dto::{
             Page,
             cache::{CacheDto, CachePatchDto, CachesQuery},
-            cursor, page_limit,
+            cursor, cursor_of, page_limit,
         },
         error::ApiResult,
-        extract::{JsonBody, NoQuery, PathId, Query, Tenant, not_found},
+        extract::{JsonBody, NoQuery, PathId, Query, QueryWithMetadata, Tenant, not_found},
         problems::{CacheDeleteProblems, CachePatchProblems, CacheProblems, ListProblems},
         state::ApiState,
     },
@@ -19,22 +20,30 @@ use crate::{
 
 /// List caches
 ///
-/// Newest first; every filter that is given must hold.
+/// Newest first; every filter that is given must hold. A page looks at a bounded number of caches: where filters that each
+/// let many through have few in common, it may hold fewer items than `limit`, or none, though `next_cursor` leads on.
 #[utoipa::path(
-    get, path = "/v1/caches", operation_id = "listCaches", tag = "caches", params(CachesQuery),
+    get, path = "/v1/caches", operation_id = "listCaches", tag = "caches",
+    params(CachesQuery, ("metadata.key" = Option<String>, Query, description = "Has this value at this key of its metadata: put the key in the place of `key`, with dots to lead into objects (`metadata.source.page=12`). The value is read as JSON where it is some (`12`, `true`, `null`, `\"12\"`), else as text. May be given for several keys, then every one", example = "train")),
     responses((status = 200, description = "A page of caches", body = Page<CacheDto>), ListProblems)
 )]
 pub async fn list_caches(
     State(state): State<ApiState>,
     Tenant(tenant): Tenant,
-    Query(query): Query<CachesQuery>,
+    QueryWithMetadata(query, metadata): QueryWithMetadata<CachesQuery>,
 ) -> ApiResult<Json<Page<CacheDto>>> {
     let limit = page_limit(query.limit)?;
-    let before: Option<CacheId> = cursor(query.cursor.as_deref())?;
-    let caches = state.engine.store().caches(tenant, &query.filter()?, before, limit + 1).await?;
-    let page = Page::cut(caches, limit, |c| c.id, CacheDto::new);
-    let items = page.items.into_iter().collect::<Result<_, _>>()?;
-    Ok(Json(Page { items, next_cursor: page.next_cursor }))
+    let before: Option<Timestamp> = cursor(query.cursor.as_deref())?;
+    let count = query.count == Some(true);
+    let filter = query.filter(metadata)?;
+    let found = state.engine.store().find_caches(tenant, &filter, before, limit).await?;
+    let items = found.caches.into_iter().map(CacheDto::new).collect::<Result<_, _>>()?;
+    let mut page = Page::new(items, found.next.map(cursor_of));
+    if count {
+        let count = state.engine.store().count_caches(tenant, &filter).await?;
+        (page.total, page.total_is_exact) = (Some(count.total), Some(count.is_exact));
+    }
+    Ok(Json(page))
 }
 
 /// Describe a cache
@@ -56,7 +65,7 @@ pub async fn get_cache(
 
 /// Edit a cache
 ///
-/// Its tags, label and metadata; tensors, tokens and provenance never change.
+/// Its tags, label and metadata, when it expires and whether it is pinned; tensors, tokens and provenance never change.
 #[utoipa::path(
     patch, path = "/v1/caches/{id}", operation_id = "updateCache", tag = "caches", params(("id" = String, Path, description = "Id of the cache")),
     request_body = CachePatchDto,
@@ -69,7 +78,7 @@ pub async fn update_cache(
     Query(NoQuery {}): Query<NoQuery>,
     body: JsonBody<CachePatchDto>,
 ) -> ApiResult<Json<CacheDto>> {
-    let patch = body.value.into_patch()?;
+    let patch = body.value.into_patch(Timestamp::now())?;
     let cache = state.engine.store().patch_cache(tenant, id, patch).await?.ok_or_else(|| not_found::<CacheId>(id))?;
     Ok(Json(CacheDto::new(cache)?))
 }

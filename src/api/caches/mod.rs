@@ -5,5 +5,5 @@ pub mod import;
 pub mod lens;
 pub mod manage;
 mod parts;
-mod reading;
+pub mod reading;
 pub mod tensors;

@@ -24,13 +24,16 @@ use crate::{
     store::{Store, StoredCache},
 };
 
-/// The cache of this id.
+/// The cache of this id, whose bytes are what they were.
 ///
 /// # Errors
-/// [`Code::CacheNotFound`] and the store's own.
+/// [`Code::CacheNotFound`], [`Code::BlobDamaged`] and the store's other ones.
 pub async fn stored(state: &ApiState, tenant: TenantId, id: CacheId) -> Result<Arc<StoredCache>, Problem> {
-    let found = state.engine.store().stored(tenant, &[id]).await?;
-    found.into_iter().flatten().next().map(Arc::new).ok_or_else(|| not_found::<CacheId>(id))
+    let store = state.engine.store();
+    let found = store.stored(tenant, &[id]).await?.into_iter().flatten().next();
+    let cache = found.ok_or_else(|| not_found::<CacheId>(id))?;
+    cache.check(store).await?;
+    Ok(Arc::new(cache))
 }
 
 /// The parts of a selection; a mean that was computed stands for its parts.
@@ -384,6 +387,9 @@ fn file_metadata(cache: &Cache, annotations: bool) -> Map<String, Value> {
         add("tags", Some(json!(cache.tags).to_string()));
         add("label", cache.label.clone());
         add("metadata", Some(json!(cache.metadata).to_string()));
+    }
+    if !cache.interventions.is_empty() {
+        facts.insert("interventions".to_owned(), json!(cache.interventions).to_string().into());
     }
     facts
 }

@@ -4,25 +4,21 @@ use std::collections::BTreeMap;
 
 use axum::{
     Json,
-    body::Body,
-    http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
 use serde::{Serialize, Serializer, ser::SerializeSeq};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
     Context,
-    metric::MetricName,
     request::{Center, Mode},
 };
 use crate::{
     api::{
         dto::position::{ComparedPosition, ComparedPositionSchema},
         rows::RowsOf,
-        tensor::{AXES, DTYPE, Format, HeaderEntry, SHAPE, npy_header_of, safetensors_header},
+        tensor::{Arrays, Format},
     },
     domain::{Code, Problem},
 };
@@ -76,10 +72,6 @@ impl Grid {
     /// Appends to each of `grids` its stretch of values.
     pub fn append(grids: &mut [Self], values: Vec<Vec<f64>>) {
         grids.iter_mut().zip(values).for_each(|(grid, values)| grid.values.extend(values));
-    }
-
-    fn bytes(&self) -> impl Iterator<Item = u8> {
-        self.values.iter().flat_map(|v| v.to_le_bytes())
     }
 }
 
@@ -204,50 +196,25 @@ pub fn respond(context: &Context<'_>, outcome: Outcome) -> Result<Response, Prob
     if context.format == Format::Json {
         return Ok(Json(json(context, outcome)).into_response());
     }
-    let internal = || Problem::new(Code::Internal, "the comparison could not be written");
-    let (shape, axes) = (outcome.grids.first().ok_or_else(internal)?.shape.clone(), outcome.subject.axes());
-    let mut body = match context.format {
-        Format::Npy => npy_header_of("<f8", &shape),
-        Format::Safetensors => safetensors(context, &outcome)?,
-        Format::Raw | Format::Json => Vec::new(),
+    let shape = &outcome.grids.first().ok_or_else(unwritten)?.shape;
+    let mut described = serde_json::to_value(describe(context, &outcome)).map_err(|_| unwritten())?;
+    if let (Subject::Pairs(pairs), Some(described)) = (&outcome.subject, described.as_object_mut()) {
+        let pairs = Value::from_iter(pairs.iter().map(|(a, b)| vec![a.as_str(), b]));
+        described.insert("pairs".to_owned(), pairs);
+    }
+    let names = context.asked.names.iter().map(|name| name.name());
+    let arrays = Arrays {
+        shape,
+        axes: outcome.subject.axes(),
+        arrays: names.zip(&outcome.grids).map(|(name, grid)| (name, grid.values.as_slice())).collect(),
+        offsets: None,
+        file_name: "comparison",
     };
-    body.reserve(outcome.grids.iter().map(|g| g.values.len() * size_of::<f64>()).sum());
-    outcome.grids.iter().for_each(|grid| body.extend(grid.bytes()));
-    let dims: Vec<String> = shape.iter().map(ToString::to_string).collect();
-    let mut headers = HeaderMap::new();
-    headers.insert(SHAPE, HeaderValue::from_str(&dims.join(",")).map_err(|_| internal())?);
-    headers.insert(DTYPE, HeaderValue::from_static("float64"));
-    headers.insert(AXES, HeaderValue::from_static(axes));
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(context.format.media_type()));
-    let name = format!("attachment; filename=\"comparison.{}\"", context.format.extension().unwrap_or("bin"));
-    headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_str(&name).map_err(|_| internal())?);
-    Ok((headers, Body::from(Bytes::from(body))).into_response())
+    arrays.respond(context.format, &described)
 }
 
-/// The header of a safetensors file of all metrics; its metadata is the JSON answer without values, a string a field.
-fn safetensors(context: &Context<'_>, outcome: &Outcome) -> Result<Vec<u8>, Problem> {
-    let entry = |(name, grid): (&MetricName, &Grid)| HeaderEntry {
-        name: name.name().to_owned(),
-        dtype: "F64",
-        shape: grid.shape.clone(),
-        n_bytes: (grid.values.len() * size_of::<f64>()) as u64,
-    };
-    let entries: Vec<HeaderEntry> = context.asked.names.iter().zip(&outcome.grids).map(entry).collect();
-    let described = serde_json::to_value(describe(context, outcome))
-        .map_err(|_| Problem::new(Code::Internal, "the comparison could not be described"))?;
-    let mut metadata = Map::new();
-    for (key, value) in described.as_object().into_iter().flatten() {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        metadata.insert(key.clone(), Value::String(text));
-    }
-    metadata.insert("axes".to_owned(), Value::from(outcome.subject.axes()));
-    if let Subject::Pairs(pairs) = &outcome.subject {
-        metadata.insert(
-            "pairs".to_owned(),
-            Value::String(Value::from_iter(pairs.iter().map(|(a, b)| vec![a.as_str(), b])).to_string()),
-        );
-    }
-    Ok(safetensors_header(&entries, &metadata))
+fn unwritten() -> Problem {
+    Problem::new(Code::Internal, "the comparison could not be written")
 }
 
 /// The answer without its values.

@@ -5,7 +5,10 @@ use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{capture::PositionsSchema, generate::CompletionDto, import::OriginDto};
-use crate::domain::{BosDecision, Cache, CacheFilter, CachePatch, Code, Hook, Positions, Problem, Provenance, Site};
+use crate::{
+    api::select::FilterDto,
+    domain::{BosDecision, Cache, CacheFilter, CachePatch, Code, Hook, Positions, Problem, Provenance, Site},
+};
 
 /// A stored cache.
 #[derive(Debug, Serialize, ToSchema)]
@@ -18,11 +21,11 @@ use crate::domain::{BosDecision, Cache, CacheFilter, CachePatch, Code, Hook, Pos
     "hooks": [{"hook": "blocks.12.hook_resid_post", "shape": [576], "axes": ["d_model"], "dtype": "float32", "hf_hidden_states_index": 13}],
     "provenance": {
         "model_fingerprint": "d18fcfc1a1be850dc2dee03adf277d2a72baf4de46a48a9ede5add0976bdcc9e", "architecture": "llama",
-        "weights_dtype": "Q4_1+Q8_0+float32", "compute_dtype": "float32", "device": "cpu", "residuum_version": "0.1.0", "numerics_version": 1
+        "weights_dtype": "Q4_1+Q8_0+float32", "compute_dtype": "float32", "device": "cpu", "residuum_version": "0.1.0", "numerics_version": 1, "interventions": []
     },
     "reused": false, "n_nan": 0, "n_inf": 0,
     "content_hash": "5d41402abc4b2a76b9719d911017c5925d41402abc4b2a76b9719d911017c592", "n_bytes": 2304,
-    "created_at": "2026-11-23T12:00:00.05Z"
+    "created_at": "2026-11-23T12:00:00.05Z", "expires_at": null, "pinned": false
 }))]
 pub struct CacheDto {
     /// Its id.
@@ -76,9 +79,14 @@ pub struct CacheDto {
     pub content_hash: String,
     /// Bytes its tensors take in the store.
     pub n_bytes: u64,
-    /// When it was stored.
+    /// When it was stored; no two caches have the same time.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: jiff::Timestamp,
+    /// When it expires, unless it is pinned; null: never.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires_at: Option<jiff::Timestamp>,
+    /// Whether it neither expires nor makes room for new caches.
+    pub pinned: bool,
 }
 
 /// One captured hook of a cache.
@@ -136,10 +144,12 @@ pub struct ProvenanceDto {
     pub residuum_version: Option<String>,
     /// Changes whenever the numbers of a forward pass may change.
     pub numerics_version: Option<u32>,
+    /// What was changed on the way, in order; names resolved, positions settled.
+    pub interventions: Vec<Map<String, Value>>,
 }
 
-impl From<Provenance> for ProvenanceDto {
-    fn from(p: Provenance) -> Self {
+impl ProvenanceDto {
+    fn new(p: Provenance, interventions: Vec<Map<String, Value>>) -> Self {
         let Provenance {
             model_fingerprint,
             architecture,
@@ -158,6 +168,7 @@ impl From<Provenance> for ProvenanceDto {
             device: said(device),
             residuum_version: said(residuum_version),
             numerics_version: Some(numerics_version).filter(|n| *n != 0),
+            interventions,
         }
     }
 }
@@ -213,13 +224,15 @@ impl CacheDto {
             d_model: cache.d_model,
             positions: cache.capture.positions,
             hooks,
-            provenance: cache.provenance.into(),
+            provenance: ProvenanceDto::new(cache.provenance, cache.interventions),
             reused: cache.reused,
             n_nan: cache.stats.n_nan,
             n_inf: cache.stats.n_inf,
             content_hash: cache.content_hash,
             n_bytes: cache.n_bytes,
             created_at: cache.created_at,
+            expires_at: cache.expires_at,
+            pinned: cache.pinned,
         })
     }
 }
@@ -238,14 +251,24 @@ pub struct CachesQuery {
     pub tag: Vec<String>,
     /// Has this label.
     pub label: Option<String>,
-    /// Captured this hook (full name).
-    pub hook: Option<String>,
+    /// Captured this hook (full name); may be repeated, then every one.
+    #[serde(default)]
+    pub hook: Vec<String>,
     /// Stored at or after this time (RFC 3339).
     pub created_from: Option<String>,
     /// Stored before this time (RFC 3339).
     pub created_to: Option<String>,
-    /// The text contains this, ASCII case ignored.
+    /// The text, or what was generated behind it, has these words and `"quoted phrases"`, in whatever case and with or
+    /// without accents. Every one must occur; a word is a whole word.
     pub text: Option<String>,
+    /// Is pinned, or is not.
+    pub pinned: Option<bool>,
+    /// Has a time to expire at or after this one (RFC 3339).
+    pub expires_from: Option<String>,
+    /// Has a time to expire before this one (RFC 3339).
+    pub expires_to: Option<String>,
+    /// true: `total` in the answer.
+    pub count: Option<bool>,
     /// Items on a page, 1 to 200.
     #[param(minimum = 1, maximum = 200, default = 50)]
     pub limit: Option<u32>,
@@ -254,33 +277,29 @@ pub struct CachesQuery {
 }
 
 impl CachesQuery {
-    /// The filter in the store's words.
+    /// The filter in the store's words, with conditions on `metadata`.
     ///
     /// # Errors
     /// [`Code::InvalidQuery`] naming the parameter.
-    pub fn filter(&self) -> Result<CacheFilter, Problem> {
-        let wrong = |name: &str, detail: String| Problem::at(Code::InvalidQuery, name, detail);
-        let time = |name: &str, value: &Option<String>| {
-            value
-                .as_deref()
-                .map(str::parse)
-                .transpose()
-                .map_err(|_| wrong(name, "a time is written as RFC 3339, for example 2026-11-23T12:00:00Z".into()))
+    pub fn filter(self, metadata: Map<String, Value>) -> Result<CacheFilter, Problem> {
+        let conditions = FilterDto {
+            model: self.model,
+            run: self.run,
+            tags: self.tag,
+            label: self.label,
+            hooks: self.hook,
+            created_from: self.created_from,
+            created_to: self.created_to,
+            text: self.text,
+            metadata,
+            pinned: self.pinned,
+            expires_from: self.expires_from,
+            expires_to: self.expires_to,
         };
-        let run = self.run.as_deref().map(str::parse).transpose();
-        let hook = self.hook.as_deref().map(str::parse).transpose();
-        Ok(CacheFilter {
-            model: self.model.clone(),
-            run: run.map_err(|_| wrong("run", "this is not the id of a run".into()))?,
-            tags: self.tag.clone(),
-            label: self.label.clone(),
-            hook: hook.map_err(|e: crate::domain::hook::UnknownHook| {
-                wrong("hook", format!("{e}; give a full name such as blocks.5.hook_resid_post"))
-            })?,
-            created_from: time("created_from", &self.created_from)?,
-            created_to: time("created_to", &self.created_to)?,
-            text: self.text.clone(),
-            metadata: Map::new(),
+        // the parameter of several values is in the singular
+        conditions.read(|field, detail| {
+            let name = if field.starts_with("hooks") { "hook" } else { field };
+            Problem::at(Code::InvalidQuery, name, detail)
         })
     }
 }
@@ -298,10 +317,16 @@ pub struct CachePatchDto {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>)]
     pub label: Option<Option<String>>,
+    /// Replaces the time it expires, which lies ahead; null: never.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires_at: Option<Option<jiff::Timestamp>>,
+    /// true: it neither expires nor makes room for new caches.
+    pub pinned: Option<bool>,
 }
 
 /// Tells null from absent.
-fn present<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Option<String>>, D::Error> {
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(d).map(Some)
 }
 
@@ -309,8 +334,8 @@ impl CachePatchDto {
     /// The patch in the store's words.
     ///
     /// # Errors
-    /// [`Code::InvalidValue`] for oversized annotations.
-    pub fn into_patch(self) -> Result<CachePatch, Problem> {
+    /// [`Code::InvalidValue`] for oversized annotations, and for a time that is over at `now`.
+    pub fn into_patch(self, now: jiff::Timestamp) -> Result<CachePatch, Problem> {
         let empty = Map::new();
         let label = self.label.as_ref().and_then(Option::as_deref);
         super::run::check_annotations(
@@ -318,7 +343,12 @@ impl CachePatchDto {
             label,
             self.metadata.as_ref().unwrap_or(&empty),
         )?;
-        Ok(CachePatch { tags: self.tags, metadata: self.metadata, label: self.label })
+        if self.expires_at.flatten().is_some_and(|time| time <= now) {
+            let detail = "the time to expire lies ahead; to be rid of a cache now, delete it";
+            return Err(Problem::at(Code::InvalidValue, "/expires_at", detail));
+        }
+        let Self { tags, metadata, label, expires_at, pinned } = self;
+        Ok(CachePatch { tags, metadata, label, expires_at, pinned })
     }
 }
 

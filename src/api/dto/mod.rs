@@ -22,6 +22,12 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// Pass it as `cursor` for the next page; null on the last.
     pub next_cursor: Option<String>,
+    /// With `count`: how many there are over all pages, or a number that there are more than.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+    /// With `count`: whether `total` is exact. Counting ends at ten thousand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_is_exact: Option<bool>,
 }
 
 /// Paging of a listing.
@@ -56,6 +62,25 @@ pub fn page_limit(limit: Option<u32>) -> Result<u32, Problem> {
     }
 }
 
+/// A time as a query parameter writes it.
+///
+/// # Errors
+/// [`Code::InvalidQuery`] naming the parameter.
+pub fn query_time(name: &str, value: Option<&str>) -> Result<Option<jiff::Timestamp>, Problem> {
+    read_time(value).map_err(|detail| Problem::at(Code::InvalidQuery, name, detail))
+}
+
+/// A time as clients write it, or what is wrong with it.
+pub fn read_time(value: Option<&str>) -> Result<Option<jiff::Timestamp>, &'static str> {
+    const DETAIL: &str = "a time is written as RFC 3339, for example 2026-11-23T12:00:00Z";
+    value.map(str::parse).transpose().map_err(|_| DETAIL)
+}
+
+/// The cursor that stands for this.
+pub fn cursor_of(place: impl std::fmt::Display) -> String {
+    format!("c_{place}")
+}
+
 /// The cursor as whatever it stands for.
 ///
 /// # Errors
@@ -71,6 +96,11 @@ pub fn cursor<T: std::str::FromStr>(cursor: Option<&str>) -> Result<Option<T>, P
 }
 
 impl<T> Page<T> {
+    /// A page without a count.
+    pub fn new(items: Vec<T>, next_cursor: Option<String>) -> Self {
+        Self { items, next_cursor, total: None, total_is_exact: None }
+    }
+
     /// A page of `limit` from `limit + 1` that were read: one more tells that there is a next page.
     pub fn cut<S, K: std::fmt::Display>(
         mut rows: Vec<S>,
@@ -81,7 +111,7 @@ impl<T> Page<T> {
         let limit = limit as usize;
         let more = rows.len() > limit;
         rows.truncate(limit);
-        let next_cursor = rows.last().filter(|_| more).map(|last| format!("c_{}", key(last)));
-        Self { items: rows.into_iter().map(dto).collect(), next_cursor }
+        let next_cursor = rows.last().filter(|_| more).map(|last| cursor_of(key(last)));
+        Self::new(rows.into_iter().map(dto).collect(), next_cursor)
     }
 }

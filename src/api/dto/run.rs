@@ -10,8 +10,8 @@ use super::{
     generate::{CompletionDto, GenerateDto},
 };
 use crate::{
-    api::{error::ProblemDto, extract::Object, tensor::TensorDto},
-    domain::{Code, Positions, PositionsRequest, Problem, Run, RunStatus, TenantId},
+    api::{error::ProblemDto, extract::Object, interventions::InterventionDto, tensor::TensorDto},
+    domain::{Code, Positions, PositionsRequest, Priority, Problem, Run, RunStatus, TenantId},
     engine::{Content, InputSpec, RunRequest, Truncate},
 };
 
@@ -46,6 +46,10 @@ pub struct CreateRun {
     /// Continue every input before it is captured.
     #[schema(value_type = Option<GenerateDto>)]
     pub generate: Option<Object<GenerateDto>>,
+    /// What to change on the way through the model, in order; also while it generates.
+    #[serde(default)]
+    #[schema(value_type = Vec<InterventionDto>)]
+    pub interventions: Vec<Object<InterventionDto>>,
     /// What to capture; the residual stream after every block at the final position if left out.
     #[serde(default)]
     #[schema(value_type = CaptureDto)]
@@ -61,12 +65,19 @@ pub struct CreateRun {
     #[serde(default = "yes")]
     #[schema(default = true)]
     pub reuse: bool,
+    /// How urgent it is: `interactive` goes first and `bulk` last, and none of them waits for ever.
+    #[schema(value_type = Option<PrioritySchema>)]
+    #[serde(default)]
+    pub priority: Priority,
     /// Tags for every cache of the run.
     #[serde(default)]
     pub tags: Vec<String>,
     /// Metadata for the run and every cache of it.
     #[serde(default)]
     pub metadata: Map<String, Value>,
+    /// Seconds after which each cache of the run expires, counted from when it is stored; left out: never.
+    #[schema(minimum = 1, maximum = 3_153_600_000_u64)]
+    pub ttl_seconds: Option<u64>,
 }
 
 fn yes() -> bool {
@@ -128,11 +139,27 @@ pub enum TruncateSchema {
     Right,
 }
 
+/// How urgent a run is.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Priority)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "only describes Priority for the specification")]
+pub enum PrioritySchema {
+    /// Somebody waits for it: of three runs that wait, one of each priority, 16 tokens of this are computed for every 4 of a normal one.
+    Interactive,
+    /// Neither: 4 tokens for every one of a bulk run.
+    Normal,
+    /// It may take as long as it takes.
+    Bulk,
+}
+
 /// Bounds on what a client may attach: it is all kept in the index.
 const MAX_TAGS: usize = 64;
 const MAX_TAG_CHARS: usize = 128;
 const MAX_LABEL_CHARS: usize = 512;
 const MAX_METADATA_BYTES: usize = 64 << 10;
+/// A hundred years: no time to go is beyond what a time can be.
+const MAX_TTL_SECONDS: u64 = 100 * 365 * 24 * 3600;
 
 /// Checks tags, label and metadata of a run, an item or a patch.
 ///
@@ -179,6 +206,11 @@ impl CreateRun {
     /// empty lists; [`Code::InvalidValue`] for oversized annotations.
     pub fn into_request(self, tenant: TenantId) -> Result<RunRequest, Problem> {
         check_annotations(&self.tags, None, &self.metadata)?;
+        if self.ttl_seconds.is_some_and(|ttl| !(1..=MAX_TTL_SECONDS).contains(&ttl)) {
+            let detail =
+                format!("ttl_seconds must lie between 1 and {MAX_TTL_SECONDS}; leave it out to keep the caches");
+            return Err(Problem::at(Code::InvalidValue, "/ttl_seconds", detail));
+        }
         let given = [self.input.is_some(), self.messages.is_some(), self.items.is_some()];
         if given.iter().filter(|g| **g).count() != 1 {
             return Err(Problem::at(Code::InvalidBody, "/input", "give exactly one of input, messages and items"));
@@ -213,12 +245,15 @@ impl CreateRun {
             model: self.model,
             inputs,
             generation: self.generate.map(|g| g.0.into_generation()).transpose()?,
+            interventions: None,
             capture: self.capture.0.into(),
             prepend_bos: self.prepend_bos,
             truncate: self.truncate,
             reuse: self.reuse,
+            priority: self.priority,
             tags: self.tags,
             metadata: self.metadata,
+            ttl_seconds: self.ttl_seconds,
             idempotency: None,
         })
     }
@@ -330,9 +365,9 @@ pub enum Include {
 /// A run.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Run, example = json!({
-    "id": "0198c5a0-5b1e-7c3a-9b54-0242ac120002", "status": "completed", "model": "smollm2-135m", "n_items": 1,
+    "id": "0198c5a0-5b1e-7c3a-9b54-0242ac120002", "status": "completed", "model": "smollm2-135m", "priority": "normal", "n_items": 1,
     "n_done": 1, "n_reused": 0, "n_failed": 0, "caches": ["0198c5a0-5b3f-7d51-8a3e-0242ac120002"], "error": null,
-    "tags": ["demo"], "metadata": {}, "imported": false, "created_at": "2026-11-23T12:00:00.000001Z",
+    "tags": ["demo"], "metadata": {}, "ttl_seconds": null, "imported": false, "created_at": "2026-11-23T12:00:00.000001Z",
     "started_at": "2026-11-23T12:00:00.002Z", "finished_at": "2026-11-23T12:00:00.05Z", "queue_position": null
 }))]
 pub struct RunDto {
@@ -343,6 +378,9 @@ pub struct RunDto {
     pub status: RunStatus,
     /// Name of the model.
     pub model: String,
+    /// `interactive`, `normal` or `bulk`.
+    #[schema(value_type = PrioritySchema)]
+    pub priority: Priority,
     /// Inputs.
     pub n_items: u64,
     /// Inputs with a cache.
@@ -361,6 +399,8 @@ pub struct RunDto {
     pub metadata: Map<String, Value>,
     /// Whether it stands for an import: its one cache was made elsewhere.
     pub imported: bool,
+    /// Seconds after which its caches expire.
+    pub ttl_seconds: Option<u64>,
     /// When it was accepted.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: jiff::Timestamp,
@@ -424,6 +464,7 @@ impl RunDto {
             id: run.id.to_string(),
             status: run.status,
             model: run.model,
+            priority: run.priority,
             n_items: run.n_items,
             n_done: run.n_done,
             n_reused: run.n_reused,
@@ -433,6 +474,7 @@ impl RunDto {
             tags: run.tags,
             metadata: run.metadata,
             imported: run.imported,
+            ttl_seconds: run.ttl_seconds,
             created_at: run.created_at,
             started_at: run.started_at,
             finished_at: run.finished_at,
@@ -461,7 +503,7 @@ pub struct RunEvent {
     "n_items": 1, "n_tokens": 3, "n_bytes": 2304, "items": [{
         "token_ids": [504, 414, 46682], "tokens": ["The", " E", "iffel"],
         "bos": {"requested": null, "present": false, "added": false, "token_id": 1}, "n_truncated": 0, "n_bytes": 2304,
-        "positions": 2, "hooks": [{"hook": "blocks.12.hook_resid_post", "shape": [576]}]
+        "interventions": [], "positions": 2, "hooks": [{"hook": "blocks.12.hook_resid_post", "shape": [576]}]
     }]
 }))]
 pub struct DryRun {
@@ -488,6 +530,8 @@ pub struct DryRunItem {
     pub n_truncated: u64,
     /// Bytes its capture would take.
     pub n_bytes: u64,
+    /// What would be changed, as the cache's provenance would say it.
+    pub interventions: Vec<Map<String, Value>>,
     /// Positions it would keep, as the cache would name them.
     #[schema(value_type = PositionsSchema)]
     pub positions: Positions,

@@ -29,7 +29,7 @@ use self::{
 };
 use super::{
     error::ApiResult,
-    extract::{PathId, Query, Tenant, not_found},
+    extract::{PathId, Query, QueryWithMetadata, Tenant, not_found},
     problems::{ExportProblems, RunExportProblems},
     state::ApiState,
     tensor::{CONVERTED_FROM, DTYPE, Format, binary},
@@ -81,10 +81,10 @@ pub async fn export_run(
 pub async fn export_caches(
     State(state): State<ApiState>,
     Tenant(tenant): Tenant,
-    Query(query): Query<FilteredExportQuery>,
+    QueryWithMetadata(query, metadata): QueryWithMetadata<FilteredExportQuery>,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
-    let (filter, spec) = query.parse()?;
+    let (filter, spec) = query.parse(metadata)?;
     Ok(export(&state, tenant, Scope::Filter(Box::new(filter)), spec, "export", &headers).await?)
 }
 

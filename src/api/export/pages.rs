@@ -2,9 +2,11 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use jiff::Timestamp;
+
 use super::plan::Plan;
 use crate::{
-    domain::{CacheFilter, CacheId, Problem, RunId, TenantId},
+    domain::{CacheFilter, Problem, RunId, TenantId},
     store::{Store, StoredCache},
 };
 
@@ -37,7 +39,7 @@ pub struct Pages {
     scope: Scope,
     /// Behind the last page: the next input of a run, or the last cache of a filter.
     from_item: u32,
-    before: Option<CacheId>,
+    before: Option<Timestamp>,
     ended: bool,
     read: VecDeque<Arc<StoredCache>>,
 }
@@ -61,7 +63,7 @@ impl Pages {
             match page.last() {
                 Some(last) => {
                     self.from_item = u32::try_from(last.cache.item_index).unwrap_or(u32::MAX).saturating_add(1);
-                    self.before = Some(last.cache.id);
+                    self.before = Some(last.cache.created_at);
                 }
                 None => self.ended = true,
             }

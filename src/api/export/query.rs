@@ -1,6 +1,7 @@
 //! Parameters of the export routes.
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
@@ -75,8 +76,14 @@ pub struct FilteredExportQuery {
     pub created_from: Option<String>,
     /// Stored before this time (RFC 3339).
     pub created_to: Option<String>,
-    /// The text contains this, ASCII case ignored.
+    /// The text, or what was generated behind it, has these words and `"phrases in quotes"`.
     pub text: Option<String>,
+    /// Is pinned, or is not.
+    pub pinned: Option<bool>,
+    /// Has a time to expire at or after this one (RFC 3339).
+    pub expires_from: Option<String>,
+    /// Has a time to expire before this one (RFC 3339).
+    pub expires_to: Option<String>,
     /// `safetensors`, `npz` or `arrow`.
     #[param(inline)]
     pub format: Option<ExportFormat>,
@@ -122,23 +129,28 @@ impl FilteredExportQuery {
     ///
     /// # Errors
     /// [`Code::InvalidQuery`] naming the parameter.
-    pub fn parse(self) -> Result<(CacheFilter, ExportSpec), Problem> {
-        let Self { model, run, tag, label, created_from, created_to, text, .. } = self;
+    pub fn parse(self, metadata: Map<String, Value>) -> Result<(CacheFilter, ExportSpec), Problem> {
+        let Self { model, run, tag, label, created_from, created_to, text, pinned, expires_from, expires_to, .. } =
+            self;
         let filter = CachesQuery {
             model,
             run,
             tag,
             label,
-            hook: None,
+            hook: Vec::new(),
             created_from,
             created_to,
             text,
+            pinned,
+            expires_from,
+            expires_to,
+            count: None,
             limit: None,
             cursor: None,
         };
         let Self { format, hook, layers, position, positions, dtype, shard_bytes, .. } = self;
         let export = ExportQuery { format, hook, layers, position, positions, dtype, shard_bytes };
-        Ok((filter.filter()?, export.spec()?))
+        Ok((filter.filter(metadata)?, export.spec()?))
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
         },
         error::{ApiError, ApiResult},
         extract::{JsonBody, Query, Tenant, idempotency_key},
+        interventions,
         problems::CreateRunProblems,
         state::ApiState,
         tensor::{Encoding, TensorDto},
@@ -28,7 +29,7 @@ use crate::{
 };
 
 /// Longest time a request may wait for its run.
-const MAX_WAIT: f64 = 600.0;
+pub const MAX_WAIT: f64 = 600.0;
 /// Inputs that a dry run shows one by one.
 const DRY_RUN_ITEMS: usize = 100;
 
@@ -55,7 +56,13 @@ pub async fn create_run(
     body: JsonBody<CreateRun>,
 ) -> ApiResult<Response> {
     let wait = wait_of(query.wait)?;
-    let mut request = body.value.into_request(tenant)?;
+    let mut create = body.value;
+    let interventions = std::mem::take(&mut create.interventions);
+    let mut request = create.into_request(tenant)?;
+    if !interventions.is_empty() {
+        let model = state.engine.models().get(&request.model)?;
+        request.interventions = Some(interventions::resolve(&state, tenant, model.info(), interventions).await?);
+    }
     if query.dry_run == Some(true) {
         return Ok(Json(dry_run(&state, request).await?).into_response());
     }
@@ -99,6 +106,7 @@ async fn dry_run(state: &ApiState, request: RunRequest) -> Result<DryRun, Proble
         bos: item.bos.clone().into(),
         n_truncated: item.n_truncated,
         n_bytes: *n_bytes,
+        interventions: item.interventions.iter().map(|i| i.described.clone()).collect(),
         positions: item.capture.positions.clone(),
         hooks: item_shapes(item, &model).into_iter().map(|(hook, shape)| DryRunHook { hook, shape }).collect(),
     };

@@ -7,7 +7,7 @@ use utoipa::IntoParams;
 use super::create::completions;
 use crate::{
     api::{
-        dto::{Page, PageQuery, cache::CacheDto, cursor, page_limit, run::RunDto},
+        dto::{Page, PageQuery, cache::CacheDto, cursor, page_limit, query_time, run::RunDto},
         error::ApiResult,
         extract::{NoQuery, PathId, Query, Tenant, not_found},
         problems::{ListProblems, RunChangeProblems, RunListProblems, RunProblems},
@@ -26,8 +26,13 @@ pub struct RunsQuery {
     pub status: Option<String>,
     /// Runs on this model.
     pub model: Option<String>,
-    /// Bears this tag.
-    pub tag: Option<String>,
+    /// Bears this tag; may be repeated, then every one.
+    #[serde(default)]
+    pub tag: Vec<String>,
+    /// Accepted at or after this time (RFC 3339).
+    pub created_from: Option<String>,
+    /// Accepted before this time (RFC 3339).
+    pub created_to: Option<String>,
     /// Items on a page, 1 to 200.
     #[param(minimum = 1, maximum = 200, default = 50)]
     pub limit: Option<u32>,
@@ -57,7 +62,13 @@ pub async fn list_runs(
             RunStatus::by_name(&s).ok_or_else(|| Problem::at(Code::InvalidQuery, "status", detail))
         })
         .transpose()?;
-    let filter = RunFilter { status, model: query.model, tag: query.tag };
+    let filter = RunFilter {
+        status,
+        model: query.model,
+        tags: query.tag,
+        created_from: query_time("created_from", query.created_from.as_deref())?,
+        created_to: query_time("created_to", query.created_to.as_deref())?,
+    };
     let runs = state.engine.store().runs(tenant, filter, before, limit + 1).await?;
     let dto = |run: crate::domain::Run| {
         let position = state.engine.pace(run.id).queue_position;
@@ -141,5 +152,5 @@ pub async fn list_run_caches(
     let caches = state.engine.store().run_caches(tenant, id, from, limit + 1).await?;
     let page = Page::cut(caches, limit, |c| c.item_index, CacheDto::new);
     let items = page.items.into_iter().collect::<Result<_, _>>()?;
-    Ok(Json(Page { items, next_cursor: page.next_cursor }))
+    Ok(Json(Page::new(items, page.next_cursor)))
 }

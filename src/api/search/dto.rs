@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::{dto::capture::PositionsSchema, extract::Object, select::FilterDto};
+use super::super::{directions_ref::FeatureSide, dto::capture::PositionsSchema, extract::Object, select::FilterDto};
 use crate::{analysis::scan::Nearness, domain::Positions};
 
 /// Seconds that the capture of a text may take when the client does not say.
@@ -76,7 +76,7 @@ fn five() -> usize {
     5
 }
 
-/// What to search for: exactly one of `cache`, `text`, `direction`, `vector` and `vectors`.
+/// What to search for: exactly one of `cache`, `text`, `direction`, `sae`, `vector` and `vectors`.
 #[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = SearchSource, example = json!({"text": "The Eiffel Tower is in the city of", "model": "smollm2-135m"}))]
@@ -95,6 +95,12 @@ pub struct SourceDto {
     pub direction: Option<String>,
     /// With `direction`: which component; the first if left out.
     pub component: Option<usize>,
+    /// A sparse autoencoder, one of whose features is the direction.
+    pub sae: Option<String>,
+    /// With `sae`: which feature.
+    pub feature: Option<usize>,
+    /// With `sae`: which of the feature's vectors; `decoder` if left out.
+    pub side: Option<FeatureSide>,
     /// A vector.
     pub vector: Option<Vec<f32>>,
     /// Several vectors of one width, each a query of its own; 64 at most.

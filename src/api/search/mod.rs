@@ -17,18 +17,20 @@ use crate::{
     domain::{CacheId, Code, Hook, HookName, Positions, Problem, TenantId},
     store::Take,
 };
+pub use dto::Hit;
 use dto::{Over, Search, SearchDto, SearchQuery};
 use query::Source;
 use rank::Ranked;
+pub use rank::{LOOKED_UP, describe};
 
 /// Hits for one query.
-const MAX_K: usize = 1000;
+pub const MAX_K: usize = 1000;
 /// Queries of one request.
 const MAX_QUERIES: usize = 64;
 /// Hits of one answer.
-const MAX_HITS: usize = 10_000;
+pub const MAX_HITS: usize = 10_000;
 /// Tokens on either side of a hit.
-const MAX_CONTEXT: usize = 64;
+pub const MAX_CONTEXT: usize = 64;
 
 /// Search stored activations
 ///

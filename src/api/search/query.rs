@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     super::{
-        directions_ref::StoredDirection,
+        directions_ref::{SaeDirection, StoredDirection},
         select::{Chosen, read_id},
         state::ApiState,
     },
@@ -15,7 +15,8 @@ use super::{
 use crate::{
     analysis::scan::Nearness,
     domain::{
-        CacheId, CaptureRequest, Code, Dtype, Hook, Layers, Positions, PositionsRequest, Problem, RunStatus, TenantId,
+        CacheId, CaptureRequest, Code, Dtype, Hook, Layers, Positions, PositionsRequest, Priority, Problem, RunStatus,
+        TenantId,
     },
     engine::{Content, InputSpec, RunRequest, Submitted, Truncate},
 };
@@ -25,6 +26,7 @@ pub enum Source {
     Cache { cache: QueryCache, position: Option<Positions> },
     Text { text: String, model: String, position: Option<Positions> },
     Direction(StoredDirection),
+    Feature(SaeDirection),
     Vectors { vectors: Vec<Vec<f32>>, pointer: &'static str },
 }
 
@@ -33,11 +35,19 @@ impl Source {
     /// [`Code::InvalidBody`] unless there is one source with what goes with it; [`Code::UnknownCache`];
     /// [`Code::InvalidValue`] for several positions or no vectors.
     pub fn of(request: &Search) -> Result<Self, Problem> {
-        let SourceDto { cache, text, model, position, direction, component, vector, vectors } = &request.query.0;
+        let SourceDto { cache, text, model, position, direction, component, sae, feature, side, vector, vectors } =
+            &request.query.0;
         let refuse = |pointer: &str, detail: &str| Err(Problem::at(Code::InvalidBody, pointer, detail));
-        let given = [cache.is_some(), text.is_some(), direction.is_some(), vector.is_some(), vectors.is_some()];
+        let given =
+            [cache.is_some(), text.is_some(), direction.is_some(), sae.is_some(), vector.is_some(), vectors.is_some()];
         if given.iter().filter(|g| **g).count() != 1 {
-            return refuse("/query", "give exactly one of cache, text, direction, vector and vectors");
+            return refuse("/query", "give exactly one of cache, text, direction, sae, vector and vectors");
+        }
+        if feature.is_some() != sae.is_some() {
+            return refuse("/query/feature", "a sparse autoencoder needs the feature, and nothing else takes one");
+        }
+        if side.is_some() && sae.is_none() {
+            return refuse("/query/side", "side goes with a feature of a sparse autoencoder");
         }
         if component.is_some() && direction.is_none() {
             return refuse("/query/component", "component goes with a direction");
@@ -62,6 +72,10 @@ impl Source {
                 component,
             }));
         }
+        if let (Some(sae), Some(feature)) = (sae, *feature) {
+            let side = side.unwrap_or_default();
+            return Ok(Self::Feature(SaeDirection { name: None, sae: sae.clone(), feature, side }));
+        }
         Ok(match (cache, text, model, vector, vectors) {
             (Some(cache), ..) => Self::Cache { cache: read_id(cache, "/query/cache".to_owned())?, position },
             (_, Some(text), Some(model), ..) => Self::Text { text: text.clone(), model: model.clone(), position },
@@ -76,6 +90,7 @@ impl Source {
             Self::Cache { .. } => "/query/cache",
             Self::Text { .. } => "/query/text",
             Self::Direction(_) => "/query/direction",
+            Self::Feature(_) => "/query/sae",
             Self::Vectors { pointer, .. } => pointer,
         }
     }
@@ -111,8 +126,8 @@ impl Source {
             }
             (Self::Text { model, .. }, _) => served(model).map(Some).map_err(|p| point(p, "/query/model")),
             // a filter may name a model that was served once
-            (Self::Vectors { .. } | Self::Direction(_), Some(name)) => Ok(served(name).ok()),
-            (Self::Vectors { .. } | Self::Direction(_), None) => Ok(None),
+            (Self::Vectors { .. } | Self::Direction(_) | Self::Feature(_), Some(name)) => Ok(served(name).ok()),
+            (Self::Vectors { .. } | Self::Direction(_) | Self::Feature(_), None) => Ok(None),
         }
     }
 
@@ -131,6 +146,7 @@ impl Source {
         match self {
             Self::Vectors { vectors, .. } => Ok(vectors.clone()),
             Self::Direction(direction) => direction.vectors(state.engine.store(), tenant, &[hook], "/query").await,
+            Self::Feature(feature) => Ok(vec![feature.vector(&state.saes, "/query")?]),
             Self::Cache { cache, position } => stored(state, tenant, cache.clone(), hook, position.as_ref()).await,
             Self::Text { text, model, position } => {
                 let request = run_request(tenant, text, model, hook, position.clone());
@@ -206,6 +222,7 @@ fn run_request(tenant: TenantId, text: &str, model: &str, hook: Hook, position: 
         model: model.to_owned(),
         inputs: vec![input],
         generation: None,
+        interventions: None,
         capture: CaptureRequest {
             hooks: vec![hook.to_string()],
             layers: Layers::All,
@@ -215,8 +232,11 @@ fn run_request(tenant: TenantId, text: &str, model: &str, hook: Hook, position: 
         prepend_bos: None,
         truncate: Truncate::Error,
         reuse: true,
+        priority: Priority::Interactive,
         tags: Vec::new(),
         metadata: serde_json::Map::new(),
+        // it is deleted at the end; where the server dies first, it is not kept for ever
+        ttl_seconds: Some(3600),
         idempotency: None,
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Hits that are looked up at once.
-const LOOKED_UP: usize = 1000;
+pub const LOOKED_UP: usize = 1000;
 
 /// The best rows for each query.
 pub struct Ranked {
@@ -146,7 +146,8 @@ impl Ranked {
     }
 }
 
-fn describe(cache: &Cache, score: f32, (_, position): RowKey, around: usize) -> Hit {
+/// A row that was found, with `around` tokens on either side.
+pub fn describe(cache: &Cache, score: f32, (_, position): RowKey, around: usize) -> Hit {
     let token = position.map(|p| p as usize).filter(|p| *p < cache.tokens.len());
     let context = token.map(|p| {
         let start = p.saturating_sub(around);

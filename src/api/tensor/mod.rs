@@ -3,14 +3,16 @@
 //! An [`Assembly`] is a header and a list of stored parts, of known length before anything is read; the same bytes serve
 //! a full answer, a range of it, or only its headers.
 
+mod arrays;
 mod assembly;
 mod format;
 mod json;
 mod query;
 mod respond;
 
+pub use arrays::Arrays;
 pub use assembly::{Assembly, Part, blocking, convert};
 pub use format::{Format, HeaderEntry, npy_header, npy_header_of, safetensors_header};
 
 pub use query::{DtypeParam, Encoding, TensorQuery, TensorSpec};
-pub use respond::{AXES, CONVERTED_FROM, DTYPE, EXPOSED, SHAPE, TensorAnswer, TensorDto, binary, respond};
+pub use respond::{CONVERTED_FROM, DTYPE, EXPOSED, TensorAnswer, TensorDto, binary, respond};

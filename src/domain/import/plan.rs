@@ -131,6 +131,7 @@ impl ImportPlan {
             unsettled: None,
             completion: spec.completion.clone(),
             origin: Some(origin),
+            interventions: Vec::new(),
         })
     }
 }

@@ -7,7 +7,7 @@
 mod request;
 mod tokens;
 
-use std::{fmt, str::FromStr};
+use std::{collections::HashMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
@@ -68,6 +68,14 @@ impl Rows {
         match self {
             Self::Mean(list) | Self::List(list) => list,
         }
+    }
+
+    /// Where among these rows those are that `wanted` is made of; `None` where one is missing. A mean has no rows left.
+    #[must_use]
+    pub fn places(&self, wanted: &Self) -> Option<Vec<usize>> {
+        let Self::List(have) = self else { return (self == wanted).then(|| vec![0]) };
+        let place: HashMap<u32, usize> = have.iter().enumerate().map(|(i, p)| (*p, i)).collect();
+        wanted.positions().iter().map(|p| place.get(p).copied()).collect()
     }
 
     /// Whether no row is stored. Positions never resolve to this.

@@ -22,9 +22,17 @@ impl Checkpoint {
     /// # Errors
     /// When there are no safetensors weights, or a file is damaged or holds a type that is not a float.
     pub fn open_folder(folder: &Path) -> Result<Self, LoadError> {
+        Self::open_files(weight_files(folder)?)
+    }
+
+    /// Opens safetensors files, which make up one checkpoint.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged.
+    pub fn open_files(paths: Vec<PathBuf>) -> Result<Self, LoadError> {
         let mut files = Vec::new();
         let mut entries = HashMap::new();
-        for path in weight_files(folder)? {
+        for path in paths {
             let file = File::open(&path).map_err(|e| LoadError::file(&path, e))?;
             read_header(&path, &file, files.len(), &mut entries)?;
             files.push((path, file));

@@ -7,15 +7,17 @@
 
 mod sampler;
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use super::{
-    Batch, CaptureSink, ForwardError, Input, Model,
+    Batch, CaptureSink, ForwardError, Input, InputEdits, Model,
     history::{KvCache, bytes_per_token},
     packing::{Continued, Packing},
-    recorder::Recorder,
+    taps::Taps,
 };
-use crate::domain::{Code, Dtype, FinishReason, Generation, Hook, PackLayout, Problem, Rows, Site, TextCompletion};
+use crate::domain::{
+    Applied, Code, Dtype, Edits, FinishReason, Generation, Hook, PackLayout, Problem, Rows, Site, TextCompletion,
+};
 use sampler::Sampler;
 
 /// Tokens that go through the model in one step at most; long prompts take several.
@@ -31,6 +33,7 @@ pub struct Sequence {
     n_seen: usize,
     rotated_for: usize,
     history: KvCache,
+    edits: Option<(Arc<Edits>, Vec<Applied>)>,
     sampler: Sampler,
     finished: Option<Finished>,
 }
@@ -42,6 +45,12 @@ struct Finished {
 }
 
 impl Sequence {
+    /// Carries interventions out at every step.
+    #[must_use]
+    pub fn with_edits(self, edits: Arc<Edits>, applied: Vec<Applied>) -> Self {
+        Self { edits: Some((edits, applied)), ..self }
+    }
+
     /// Whether nothing is to be added any more.
     #[must_use]
     pub fn is_finished(&self) -> bool {
@@ -92,6 +101,7 @@ impl Model {
             n_seen: 0,
             rotated_for: 0,
             history: KvCache::default(),
+            edits: None,
             finished: None,
             generation,
             token_ids,
@@ -164,14 +174,18 @@ impl Model {
         let inputs: Vec<Input<'_>> = moving
             .iter()
             .zip(&rows)
-            .map(|((s, share), rows)| Input { token_ids: &s.token_ids[s.n_seen..s.n_seen + *share], rows })
+            .map(|((s, share), rows)| Input {
+                token_ids: &s.token_ids[s.n_seen..s.n_seen + *share],
+                rows,
+                edits: s.edits.as_ref().map(|(edits, applied)| InputEdits { edits, applied }),
+            })
             .collect();
         let batch = Batch { inputs: &inputs, layout: &layout };
         let mut sink = Gathered(Vec::with_capacity(inputs.len() * self.info.d_vocab));
         let outcome = rayon::scope(|_| {
             let packing = Packing::new(&batch, Some(&places), &self.info)?;
-            let mut recorder = Recorder::new(&layout, &packing, &mut sink);
-            self.transformer.forward(&batch, &packing, Some(&mut histories), &mut recorder, cancelled)
+            let mut taps = Taps::new(&batch, &packing, &mut sink);
+            self.transformer.forward(&batch, &packing, Some(&mut histories), &mut taps, cancelled)
         });
         moving.iter_mut().zip(histories).for_each(|((s, _), history)| s.history = history);
         outcome.map(|()| sink.0)

@@ -61,6 +61,23 @@ impl Linear {
         Self { out_features, in_features, panels, bias: None }
     }
 
+    /// Packs a weight that is stored as `[in_features, out_features]`. `fill(k, column)` writes what input feature `k`
+    /// adds to each output, `[out_features]`; it is called once for each input feature, in order, so that a caller can
+    /// convert while reading and no second copy of the weight is ever held.
+    pub fn pack_transposed(out_features: usize, in_features: usize, mut fill: impl FnMut(usize, &mut [f32])) -> Self {
+        assert!(out_features > 0 && in_features > 0, "an empty weight");
+        let n_panels = out_features.div_ceil(LANES);
+        let mut panels = vec![Line::ZERO; n_panels * in_features];
+        let mut column = vec![0.0; n_panels * LANES];
+        for k in 0..in_features {
+            fill(k, &mut column[..out_features]);
+            for (panel, lanes) in column.as_chunks().0.iter().enumerate() {
+                panels[panel * in_features + k] = Line(*lanes);
+            }
+        }
+        Self { out_features, in_features, panels, bias: None }
+    }
+
     /// Sets the bias, `[out_features]`.
     pub fn with_bias(mut self, bias: Option<Vec<f32>>) -> Self {
         if let Some(bias) = &bias {
@@ -376,10 +393,15 @@ mod tests {
     #[test]
     fn rows_are_read_back_exactly() {
         let (weight, linear) = packed(13, 37, 29);
+        let by_columns = Linear::pack_transposed(37, 29, |k, column| {
+            column.iter_mut().zip(weight[k..].iter().step_by(29)).for_each(|(c, w)| *c = *w);
+        });
         let mut row = vec![0.0; 29];
         for i in 0..37 {
-            linear.row(i, &mut row);
-            assert_same_bits(&row, &weight[i * 29..][..29]);
+            for linear in [&linear, &by_columns] {
+                linear.row(i, &mut row);
+                assert_same_bits(&row, &weight[i * 29..][..29]);
+            }
         }
     }
 }

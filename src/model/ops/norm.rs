@@ -70,6 +70,18 @@ impl Norm {
         assert!(gain.is_none_or(|g| g.len() == d) && bias.is_none_or(|b| b.len() == d), "a norm of another width");
     }
 
+    /// Gain and bias on one normalised row, `[d]` to `[d]`: what [`Norm::forward`] makes of it, bit for bit.
+    pub fn apply_gain(&self, normalized: &[f32], out: &mut [f32]) {
+        out.copy_from_slice(normalized);
+        let (gain, bias) = self.gain_and_bias();
+        if let Some(gain) = gain {
+            out.iter_mut().zip(gain).for_each(|(x, g)| *x *= g);
+        }
+        if let Some(bias) = bias {
+            out.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
+        }
+    }
+
     /// What the normalised row is multiplied with, and what is added then.
     pub fn gain_and_bias(&self) -> (Option<&[f32]>, Option<&[f32]>) {
         match self {

@@ -1,12 +1,16 @@
 //! Chat templates: Jinja as transformers runs it (`utils/chat_template_utils.py`), without a loader and with a limit
 //! on the work a template may do.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{Mutex, PoisonError},
+};
 
 use minijinja::{
-    Environment, Error, ErrorKind, UndefinedBehavior,
+    Environment, Error, ErrorKind, UndefinedBehavior, escape_formatter,
     syntax::SyntaxConfig,
-    value::{Kwargs, Serde},
+    value::{Kwargs, Serde, ValueKind},
 };
 use minijinja_contrib::pycompat::unknown_method_callback;
 use serde_json::{Map, Value};
@@ -14,8 +18,21 @@ use serde_json::{Map, Value};
 use super::marks;
 use crate::domain::{Code, Problem};
 
-/// Instructions a template may run.
+/// Instructions a template may run, and bytes it may write, together.
 const FUEL: u64 = 5_000_000;
+
+/// Parts and bytes of a value that may be written as a whole. Lists can share their parts, so that a few instructions build one
+/// that never ends.
+const MAX_PARTS: usize = 5_000_000;
+/// Lists in lists of a value that may be written.
+const MAX_DEPTH: usize = 200;
+
+/// Bytes of a template.
+const MAX_SOURCE: usize = 1 << 20;
+
+/// Bytes of stack that a template runs on. What it may nest within its fuel is freed, and compared, by recursion; pages are
+/// taken only as they are touched.
+const STACK: usize = 1 << 30;
 
 /// The name under which the template is compiled; without an extension nothing is escaped.
 const NAME: &str = "chat";
@@ -55,12 +72,21 @@ impl ChatTemplate {
         }
         environment.set_undefined_behavior(UndefinedBehavior::Lenient);
         environment.set_fuel(Some(FUEL));
+        environment.set_formatter(|out, state, value| {
+            check_size(value)?;
+            escape_formatter(out, state, value)
+        });
         environment.set_unknown_method_callback(unknown_method_callback);
         environment.add_filter("tojson", tojson);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
-        let compiled = environment.add_template_owned(NAME, without_generation_tags(&source));
-        Self { environment: compiled.map(|()| environment).map_err(|e| message(&e)), roles }
+        let compiled = if source.len() > MAX_SOURCE {
+            Err(format!("the chat template has {} bytes; at most {MAX_SOURCE} are read", source.len()))
+        } else {
+            let mut compile = || environment.add_template_owned(NAME, without_generation_tags(&source));
+            on_large_stack(|| compile().map_err(|e| message(&e)))
+        };
+        Self { environment: compiled.map(|()| environment), roles }
     }
 
     /// Renders `messages`. Pointers are relative to the request.
@@ -132,9 +158,48 @@ impl ChatTemplate {
         }
         context.insert("messages".to_owned(), messages.iter().map(as_templates_read_it).collect());
         context.insert("add_generation_prompt".to_owned(), prompt.into());
-        let template = environment.get_template(NAME).map_err(|e| failed(&message(&e)))?;
-        template.render(minijinja::Value::from(Serde(&context))).map_err(|e| failed(&message(&e)))
+        let render = || environment.get_template(NAME)?.render(minijinja::Value::from(Serde(&context)));
+        // an error may hold values of the template: it is read, and dropped, where they can be
+        on_large_stack(|| render().map_err(|e| message(&e))).map_err(|reason| failed(&reason))
     }
+}
+
+/// Runs `work` where it may recurse deeply; on this thread if the system has no room for such a stack.
+fn on_large_stack<T: Send>(work: impl FnMut() -> T + Send) -> T {
+    // the closure is lost with a thread that cannot be started
+    let work = Mutex::new(work);
+    let work = || (work.lock().unwrap_or_else(PoisonError::into_inner))();
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("chat".to_owned()).stack_size(STACK);
+        match thread.spawn_scoped(scope, work) {
+            Ok(running) => running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(_) => work(),
+        }
+    })
+}
+
+/// Refuses a value that is too large or too deep to be written as a whole.
+fn check_size(value: &minijinja::Value) -> Result<(), Error> {
+    let large = || Error::new(ErrorKind::InvalidOperation, "a value of the chat template is too large to be written");
+    let mut left = MAX_PARTS;
+    let mut open = vec![(value.clone(), 0)];
+    while let Some((value, depth)) = open.pop() {
+        let size = value.as_str().map_or(1, str::len).max(1);
+        left = left.checked_sub(size).filter(|_| depth <= MAX_DEPTH).ok_or_else(large)?;
+        if !matches!(value.kind(), ValueKind::Seq | ValueKind::Map) {
+            continue;
+        }
+        if value.len().is_some_and(|n| n > left) {
+            return Err(large());
+        }
+        for part in value.try_iter()? {
+            if value.kind() == ValueKind::Map {
+                open.push((value.get_item(&part)?, depth + 1));
+            }
+            open.push((part, depth + 1));
+        }
+    }
+    Ok(())
 }
 
 /// What a template error says, without its place in the source.
@@ -188,6 +253,9 @@ fn strftime_now(format: String) -> Result<String, Error> {
     jiff::fmt::strtime::format(format, &now).map_err(|e| Error::new(ErrorKind::InvalidOperation, e.to_string()))
 }
 
+/// Widest indentation of [`tojson`].
+const MAX_INDENT: usize = 16;
+
 /// Python's `json.dumps(value, ensure_ascii=False, indent, separators, sort_keys)`.
 fn tojson(value: minijinja::Value, options: Kwargs) -> Result<String, Error> {
     let bad = |e: String| Error::new(ErrorKind::InvalidOperation, e);
@@ -204,6 +272,10 @@ fn tojson(value: minijinja::Value, options: Kwargs) -> Result<String, Error> {
         ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
     };
     options.assert_all_used()?;
+    if style.indent.is_some_and(|width| width > MAX_INDENT) {
+        return Err(bad(format!("tojson indents by at most {MAX_INDENT}")));
+    }
+    check_size(&value)?;
     let value = serde_json::to_value(&value).map_err(|e| bad(e.to_string()))?;
     let mut out = String::new();
     style.write(&value, 0, &mut out);
@@ -323,6 +395,54 @@ mod tests {
         assert_eq!(problem.unwrap_err().detail, "the chat template runs too long on these messages");
         assert_eq!(render("{% if %}", json!([])).unwrap_err().code, Code::ChatTemplateFailed);
         assert_eq!(render("{% include 'other' %}", json!([])).unwrap_err().code, Code::ChatTemplateFailed);
+    }
+
+    #[test]
+    fn hostile_templates_end() {
+        let doubling =
+            "{% set ns = namespace(x='aaaaaaaaaa') %}{% for i in range(60) %}{% set ns.x = DOUBLE %}{% endfor %}x";
+        let mut templates: Vec<String> =
+            ["ns.x ~ ns.x", "ns.x + ns.x", "[ns.x, ns.x] | join", "ns.x.replace('a', 'aa')"]
+                .into_iter()
+                .map(|double| doubling.replace("DOUBLE", double))
+                .collect();
+        // sixty lists, each with the one before twice
+        let shared = "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}";
+        let deep = "{% set ns = namespace(x=[1]) %}{% for i in range(10) %}{% for j in range(10000) %}{% set ns.x = [ns.x] %}{% endfor %}{% endfor %}";
+        let written = ["{{ ns.x }}", "{% set y %}{{ ns.x }}{% endset %}", "{{ ns.x | tojson }}", "{{ {'a': ns.x} }}"];
+        templates.extend([shared, deep].into_iter().flat_map(|v| written.iter().map(move |w| format!("{v}{w}"))));
+        let others = [
+            "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+            "{% macro f(x) %}{{ f([x, x]) }}{% endmacro %}{{ f(1) }}",
+            "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
+            "{{ 'a' * 10000000000 }}",
+            "{{ 'a' | indent(10000000000, true) }}",
+            "{{ [1] | tojson(indent=10000000000) }}",
+            "{{ range(10000000000) }}",
+            "{% include '/etc/passwd' %}",
+            "{% extends '/etc/passwd' %}",
+            "{% import '/etc/passwd' as x %}{{ x }}",
+        ];
+        templates.extend(others.map(str::to_owned));
+        templates.push(format!("{{{{ {}1{} }}}}", "[".repeat(20_000), "]".repeat(20_000)));
+        templates.push("x".repeat(MAX_SOURCE + 1));
+        for template in templates {
+            let shown = &template[..template.len().min(300)];
+            let problem = render(&template, json!([])).expect_err(shown);
+            assert_eq!(problem.code, Code::ChatTemplateFailed, "{shown}");
+            assert!(!problem.detail.contains("passwd:") && problem.detail.len() < 500, "{}", problem.detail);
+        }
+        assert_eq!(render(&format!("{deep}ok"), json!([])).unwrap(), "ok", "and what is built is taken down");
+        let negated = format!("{{{{ {}1 }}}}", "-".repeat(100_000));
+        assert_eq!(render(&negated, json!([])).unwrap(), "1", "also while it is read");
+    }
+
+    #[test]
+    fn what_clients_say_is_text_and_no_template() {
+        let source = "{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}";
+        let said = "{{ 7 * 7 }}{% raise %}{% include 'x' %}<&>'\"";
+        let rendered = render(source, json!([{"role": said, "content": said}])).unwrap();
+        assert_eq!(rendered, format!("{said}:{said};"));
     }
 
     #[test]

@@ -9,8 +9,9 @@ use crate::{
     domain::{CacheFilter, CacheId, Dtype, Hook, ItemSpan, Positions, Rows, TenantId},
     store::{
         Store,
-        caches::{chosen_from, pack_id},
+        caches::{JOINED, pack_id},
         error::StoreError,
+        find::Search,
         intern::Layout,
         rows::Fields,
         tensors::PackDims,
@@ -38,11 +39,27 @@ pub(super) async fn build(
              group_concat(hex(c.id) || ' ' || e.row_start || ' ' || e.n_rows || ' ' || e.n_tokens || ' ' || c.positions, \
                  char(10)) AS lines",
     );
-    chosen_from(&mut query, tenant, filter);
-    query.push(" GROUP BY e.pack_id");
+    // before the index is asked, so that the blobs it names stay
+    let session = store.blobs().enter();
     let mut snapshot = store.readers().begin().await?;
+    let now = store.now();
+    let search = Search::new(&mut snapshot, tenant, filter, None, now).await?;
+    search.push_found(&mut query, &format!(" CROSS JOIN caches c ON c.created_at = d.at{JOINED}"));
+    query.push(" GROUP BY e.pack_id");
+    let until: Option<i64> = sqlx::query_scalar("SELECT min(ends_at) FROM caches WHERE ends_at > ?")
+        .bind(now)
+        .fetch_one(&mut *snapshot)
+        .await?;
     let rows = query.build().persistent(false).fetch_all(&mut *snapshot).await?;
-    let mut plan = ScanPlan { packs: vec![], pieces: vec![], windows: vec![], n_caches: 0, n_skipped: 0 };
+    let mut plan = ScanPlan {
+        packs: vec![],
+        pieces: vec![],
+        windows: vec![],
+        n_caches: 0,
+        n_skipped: 0,
+        until,
+        _session: session,
+    };
     for row in &rows {
         let f = Fields::of("packs", row);
         let layout = store.memo().layout(&mut snapshot, f.get("layout_id")?).await?;

@@ -25,15 +25,20 @@ struct Entry {
 pub(in crate::store) struct Plans(Mutex<Vec<Entry>>);
 
 impl Plans {
-    /// The plan for `key`, if nothing was committed since.
-    pub(super) fn get(&self, key: &Key, commits: u64) -> Option<Arc<ScanPlan>> {
+    /// The plan for `key`, if nothing was committed and nothing has expired since.
+    pub(super) fn get(&self, key: &Key, commits: u64, now: i64) -> Option<Arc<ScanPlan>> {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.retain(|e| e.commits == commits);
+        entries.retain(|e| e.commits == commits && e.plan.until.is_none_or(|until| now < until));
         let at = entries.iter().position(|e| e.key == *key)?;
         let entry = entries.remove(at);
         let plan = Arc::clone(&entry.plan);
         entries.push(entry);
         Some(plan)
+    }
+
+    /// Forgets the plans that are no longer true, and with them the blobs that they kept.
+    pub(in crate::store) fn forget_older(&self, commits: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|e| e.commits == commits);
     }
 
     /// Remembers a plan.

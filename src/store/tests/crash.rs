@@ -72,12 +72,12 @@ async fn one_store_has_the_folder_and_others_may_read() {
     assert!(matches!(refused, Err(StoreError::Closed)), "{refused:?}");
     let refused = reader.begin_pack(header(run, vec![(0, simple(&[1]))])).map(drop);
     assert!(matches!(refused, Err(StoreError::Closed)), "{refused:?}");
-    reader.ping().await.unwrap();
+    assert!(matches!(reader.probe().await, Err(StoreError::Closed)), "it takes no changes");
 
     // closing frees the folder, and refuses what comes after
     let clone = f.store.clone();
     f.store.close().await;
-    assert!(clone.ping().await.is_err());
+    assert!(clone.probe().await.is_err());
     let refused = clone.insert_run(super::run(vec![simple(&[1])])).await;
     assert!(matches!(refused, Err(StoreError::Closed)), "{refused:?}");
     drop(clone);

@@ -1,10 +1,20 @@
 //! Tests of the store, with real files.
 
+mod backup;
 mod caches;
+mod compact;
 mod crash;
+mod damage;
 mod directions;
+mod faults;
+mod finding;
+mod full;
 mod imports;
+mod keys;
 mod packs;
+mod rebuild;
+mod repair;
+mod retention;
 mod reuse;
 mod runs;
 mod scan;
@@ -12,6 +22,7 @@ mod verify;
 mod walk;
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -91,12 +102,99 @@ impl Fixture {
     }
 }
 
+/// Every cache as clients see it, with the bytes of its tensors.
+pub(super) type Everything = BTreeMap<CacheId, (Cache, Vec<Vec<u8>>)>;
+
+/// What a store holds for a tenant; every byte was checked.
+pub(super) async fn everything(store: &Store, tenant: TenantId) -> Everything {
+    let mut all = Everything::new();
+    for cache in store.caches(tenant, &CacheFilter::default(), None, 100_000).await.unwrap() {
+        let stored = store.stored(tenant, &[cache.id]).await.unwrap().remove(0).unwrap();
+        stored.check(store).await.unwrap();
+        let parts: Vec<_> = (0..cache.capture.hooks.len()).map(|h| (h, 0..stored.elements(h))).collect();
+        let bytes = stored.read_many(store, &parts).await.unwrap();
+        all.insert(cache.id, (cache, bytes));
+    }
+    all
+}
+
+/// Items of every sort that fit one pack: rows of all lengths, maps, means, one that was continued, one with fewer hooks.
+pub(super) fn variety(dtype: Dtype) -> Vec<NewItem> {
+    let all = |positions| capture(&[PATTERN, QUERY, RESID], positions, dtype);
+    let range = Positions::Range { start: Some(1), end: None };
+    let mut items = vec![
+        item(&[1, 2, 3], all(Positions::All)),
+        item(&[4, 5, 6, 7], all(Positions::List(vec![-1, 0, 0]))),
+        item(&[8, 9], all(Positions::Mean)),
+        item(&[10, 11, 12], all(range)),
+        item(&[13, 14, 15], all(Positions::Last)),
+    ];
+    items[1].text = None;
+    items[1].tags.clear();
+    items[2].label = None;
+    items[3].completion = Some(TextCompletion {
+        first: 1,
+        text: "and so on".to_owned(),
+        finish_reason: FinishReason::Stop,
+        generation: Generation {
+            max_new_tokens: 9,
+            temperature: 0.5,
+            top_k: Some(3),
+            top_p: None,
+            seed: u64::MAX,
+            stop: vec![
+                "
+"
+                .to_owned(),
+            ],
+        },
+    });
+    items
+}
+
+impl Fixture {
+    /// Stores [`variety`] in one pack, and each again in one of its own, the last with fewer hooks; one is answered by what is
+    /// stored. Gives the runs.
+    pub(super) async fn varied(&self, dtype: Dtype) -> Vec<RunId> {
+        let items = variety(dtype);
+        let together = self.submit(items.clone()).await;
+        let (pack, _) = self.pack(together, (0..).zip(items.clone()).collect());
+        self.complete(pack).await;
+        let (alone, _) = self.stored(items.clone()).await;
+        let less = item(&[13, 14, 15], capture(&[PATTERN], Positions::Last, dtype));
+        let narrow = self.submit(vec![less.clone()]).await;
+        let mut header = header(narrow, vec![(0, items[4].clone())]);
+        header.caches[0].item = less.clone();
+        self.complete(write(&self.store, header)).await;
+        let reusing = self.reusing(&less).await;
+        vec![together, alone, narrow, reusing]
+    }
+
+    /// A run whose one input is answered by what is stored.
+    pub(super) async fn reusing(&self, item: &NewItem) -> RunId {
+        let run = self.submit(vec![item.clone()]).await;
+        let want = Wanted { forward_key: key(item), capture: item.capture.clone(), n_tokens: item.token_ids.len() };
+        let found = self.store.find_reusable(T, &[want]).await.unwrap().remove(0);
+        let Some(Reusable::Extent(extent)) = found else { panic!("nothing to reuse") };
+        let reused = vec![ReusedCache { extent, cache: CacheId::generate(), run, item_index: 0, item: item.clone() }];
+        assert_eq!(self.store.complete(Completion { reused, ..Completion::default() }).await.unwrap(), [run]);
+        run
+    }
+
+    pub(super) async fn assert_clean(&self) {
+        let report = self.store.verify().await.unwrap();
+        assert!(report.is_clean(), "{report}");
+        let packs = self.store.stats().await.unwrap().n_packs;
+        assert_eq!(packs as usize, self.files().len(), "files that nobody knows");
+    }
+}
+
 pub(super) fn files(dir: &Path) -> Vec<PathBuf> {
     let folders = fs::read_dir(dir.join("blobs")).unwrap();
     folders.flat_map(|f| fs::read_dir(f.unwrap().path()).unwrap()).map(|f| f.unwrap().path()).collect()
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let (entry, target) = (entry.as_ref().unwrap(), to.join(entry.as_ref().unwrap().file_name()));
         if entry.file_type().unwrap().is_dir() {
@@ -129,6 +227,7 @@ pub(super) fn item(token_ids: &[u32], capture: Capture) -> NewItem {
         unsettled: None,
         completion: None,
         origin: None,
+        interventions: Vec::new(),
     }
 }
 
@@ -149,10 +248,13 @@ pub(super) fn run(items: Vec<NewItem>) -> NewRun {
         tenant: T,
         model: "tiny".to_owned(),
         reuse: true,
+        priority: Priority::Normal,
         tags: vec!["run".to_owned(), "run".to_owned(), "a".to_owned()],
         metadata: object(serde_json::json!({"who": "me"})),
+        ttl_seconds: None,
         items,
         idempotency: None,
+        edits: None,
     }
 }
 

@@ -115,7 +115,9 @@ async fn writes_larger_than_a_chunk_reach_their_items() {
     let (layout, ids): (_, Vec<CacheId>) = (header.layout.clone(), header.caches.iter().map(|c| c.cache).collect());
     let values: Vec<f32> = layout.elements(0, 0..3).map(|e| value(0, e)).collect();
     let mut writer = f.store.begin_pack(header).unwrap();
-    writer.write(0, 0..3, &values).unwrap();
+    writer.write(0, 0..1, &values[..300_000]).unwrap();
+    writer.write(0, 0..1, &values[300_000..300_009]).unwrap();
+    writer.write(0, 1..3, &values[300_009..]).unwrap();
     f.complete(writer.finish().unwrap()).await;
     for (i, stored) in f.store.stored(T, &ids).await.unwrap().into_iter().enumerate() {
         let stored = stored.unwrap();
@@ -137,7 +139,8 @@ async fn what_is_out_of_order_or_missing_is_refused_and_leaves_nothing() {
     let misuse = |r: Result<(), StoreError>| assert!(matches!(r, Err(StoreError::Misuse(_))), "{r:?}");
     misuse(writer.write(1, 0..1, &[0.0; 4]));
     misuse(writer.write(0, 1..2, &[0.0; 6]));
-    misuse(writer.write(0, 0..1, &[0.0; 5]));
+    misuse(writer.write(0, 0..1, &[0.0; 7]));
+    misuse(writer.write(0, 0..2, &[0.0; 11]));
     misuse(writer.write(0, 0..3, &[0.0; 18]));
     misuse(writer.write(0, 0..0, &[]));
     writer.write(0, 0..2, &[0.0; 12]).unwrap();

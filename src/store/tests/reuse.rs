@@ -6,6 +6,13 @@ fn wanted(item: &NewItem) -> Wanted {
     Wanted { forward_key: key(item), capture: item.capture.clone(), n_tokens: item.token_ids.len() }
 }
 
+fn extent(found: &Option<Reusable>) -> ExtentId {
+    match found {
+        Some(Reusable::Extent(extent)) => *extent,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[tokio::test]
 async fn stored_activations_answer_what_they_cover() {
     let f = Fixture::new().await;
@@ -13,22 +20,30 @@ async fn stored_activations_answer_what_they_cover() {
     f.stored(vec![item(&tokens, capture(&[QUERY, PATTERN, RESID], Positions::Last, Dtype::Float16))]).await;
     let ask = async |tenant, hooks: &[&str], positions, dtype| {
         let want = wanted(&item(&tokens, capture(hooks, positions, dtype)));
-        f.store.find_reusable(tenant, &[want]).await.unwrap()[0].is_some()
+        match f.store.find_reusable(tenant, &[want]).await.unwrap().remove(0) {
+            Some(Reusable::Extent(_)) => "as it is",
+            Some(Reusable::Rows(_)) => "copied",
+            None => "no",
+        }
     };
     let (half, last) = (Dtype::Float16, Positions::Last);
-    assert!(ask(T, &[QUERY, PATTERN, RESID], last.clone(), half).await);
-    assert!(ask(T, &[PATTERN], last.clone(), half).await, "a subset");
-    assert!(ask(T, &[QUERY, RESID], Positions::List(vec![-1]), half).await, "the same rows, named otherwise");
-    assert!(ask(T, &[RESID], Positions::One(2), half).await);
-    assert!(!ask(T, &[RESID], Positions::All, half).await, "other rows");
-    assert!(!ask(T, &[RESID], Positions::Mean, half).await);
-    assert!(!ask(T, &[RESID], last.clone(), Dtype::Float32).await, "another dtype");
-    assert!(!ask(T, &[RESID, "logits"], last.clone(), half).await, "a hook more");
-    assert!(!ask(TenantId(2), &[RESID], last.clone(), half).await, "another tenant");
+    assert_eq!(ask(T, &[QUERY, PATTERN, RESID], last.clone(), half).await, "as it is");
+    assert_eq!(ask(T, &[PATTERN], last.clone(), half).await, "as it is", "a subset");
+    assert_eq!(
+        ask(T, &[QUERY, RESID], Positions::List(vec![-1]), half).await,
+        "as it is",
+        "the same rows, named otherwise"
+    );
+    assert_eq!(ask(T, &[RESID], Positions::One(2), half).await, "as it is");
+    assert_eq!(ask(T, &[RESID], Positions::All, half).await, "no", "other rows");
+    assert_eq!(ask(T, &[RESID], Positions::Mean, half).await, "no");
+    assert_eq!(ask(T, &[RESID], last.clone(), Dtype::Float32).await, "no", "another dtype");
+    assert_eq!(ask(T, &[RESID, "logits"], last.clone(), half).await, "no", "a hook more");
+    assert_eq!(ask(TenantId(2), &[RESID], last.clone(), half).await, "no", "another tenant");
     let other = wanted(&item(&[1, 2, 4], capture(&[RESID], last.clone(), half)));
     let mine = wanted(&item(&tokens, capture(&[RESID], last, half)));
     let found = f.store.find_reusable(T, &[other, mine.clone(), mine]).await.unwrap();
-    assert!(found[0].is_none() && found[1].is_some() && found[1] == found[2]);
+    assert!(found[0].is_none() && extent(&found[1]) == extent(&found[2]));
 }
 
 #[tokio::test]
@@ -42,7 +57,7 @@ async fn a_reused_cache_reads_the_same_bytes_and_outlives_the_first() {
     let mut less = item(&[1, 2, 3], capture(&[RESID], Positions::List(vec![1, 2]), Dtype::Float32));
     less.label = None;
     let run = f.submit(vec![less.clone()]).await;
-    let extent = f.store.find_reusable(T, &[wanted(&less)]).await.unwrap()[0].unwrap();
+    let extent = extent(&f.store.find_reusable(T, &[wanted(&less)]).await.unwrap()[0]);
     let cache = CacheId::generate();
     let reused = vec![ReusedCache { extent, cache, run, item_index: 0, item: less.clone() }];
     let ended = f.store.complete(Completion { reused, ..Completion::default() }).await.unwrap();
@@ -75,15 +90,71 @@ async fn a_reused_cache_reads_the_same_bytes_and_outlives_the_first() {
 async fn an_extent_deleted_after_it_was_found_fails_the_item() {
     let f = Fixture::new().await;
     let (first, _) = f.stored(vec![simple(&[1])]).await;
-    let extent = f.store.find_reusable(T, &[wanted(&simple(&[1]))]).await.unwrap()[0].unwrap();
+    let first_extent = extent(&f.store.find_reusable(T, &[wanted(&simple(&[1]))]).await.unwrap()[0]);
     f.store.delete_run(T, first).await.unwrap();
     let run = f.submit(vec![simple(&[1])]).await;
-    let item = ReusedCache { extent, cache: CacheId::generate(), run, item_index: 0, item: simple(&[1]) };
+    let item = ReusedCache { extent: first_extent, cache: CacheId::generate(), run, item_index: 0, item: simple(&[1]) };
     let done = Completion { reused: vec![item.clone()], ..Completion::default() };
     assert_eq!(f.store.complete(done).await.unwrap(), [run]);
     assert_eq!(f.run(run).await.error.unwrap().code, Code::Conflict);
     // a new extent does not take the id of the old one
     f.stored(vec![simple(&[1])]).await;
-    let found = f.store.find_reusable(T, &[wanted(&simple(&[1]))]).await.unwrap()[0].unwrap();
-    assert_ne!(found, extent);
+    let found = extent(&f.store.find_reusable(T, &[wanted(&simple(&[1]))]).await.unwrap()[0]);
+    assert_ne!(found, first_extent);
+}
+
+#[tokio::test]
+async fn rows_are_made_of_stored_ones() {
+    let f = Fixture::new().await;
+    let tokens = [1, 2, 3, 4];
+    // Another item lies before it in the pack.
+    let all = capture(&[QUERY, PATTERN, RESID], Positions::List(vec![3, 0, 1]), Dtype::Float32);
+    let run = f.submit(vec![item(&[9, 9], all.clone()), item(&tokens, all.clone())]).await;
+    let mut first = all.clone();
+    first.positions = Positions::All;
+    let (pack, caches) = f.pack(run, vec![(0, item(&[9, 9], first)), (1, item(&tokens, all))]);
+    f.complete(pack).await;
+    let stored = f.store.stored(T, &[caches[1]]).await.unwrap().remove(0).unwrap();
+    let hooks = stored.cache.capture.hooks.clone();
+    for (positions, places, mean) in [
+        (Positions::One(0), vec![1], false),
+        (Positions::List(vec![0, 1, -1, 0]), vec![1, 2, 0, 1], false),
+        (Positions::Range { start: Some(0), end: Some(2) }, vec![1, 2], false),
+        (Positions::mean_of(Positions::List(vec![1, 3])).unwrap(), vec![2, 0], true),
+    ] {
+        let names = [QUERY, PATTERN, RESID];
+        let want = wanted(&item(&tokens, capture(&names, positions.clone(), Dtype::Float32)));
+        let Some(Reusable::Rows(rows)) = f.store.find_reusable(T, &[want]).await.unwrap().remove(0) else {
+            panic!("{positions:?} is not found")
+        };
+        assert_eq!(rows.provenance(), &provenance());
+        for (hook, name) in hooks.iter().enumerate() {
+            let whole = stored.read(&f.store, hook, 0..stored.elements(hook)).await.unwrap();
+            let whole = Dtype::Float32.decode(&whole);
+            let (outer, inner) = if name.site().is_attention_map() { (2, 4) } else { (1, whole.len() / 3) };
+            let row = |o: usize, p: usize| &whole[(o * 3 + p) * inner..][..inner];
+            let mut expected = Vec::new();
+            for o in 0..outer {
+                if mean {
+                    let sum = |i: usize| places.iter().map(|p| f64::from(row(o, *p)[i])).sum::<f64>();
+                    expected.extend((0..inner).map(|i| (sum(i) / places.len() as f64) as f32));
+                } else {
+                    places.iter().for_each(|p| expected.extend_from_slice(row(o, *p)));
+                }
+            }
+            let made = rows.read_blocking(&f.store, hook, &positions.resolve(4).unwrap()).unwrap();
+            assert_eq!(made, expected, "{name} {positions:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn copied_items_count_as_reused() {
+    let f = Fixture::new().await;
+    let run = f.submit(vec![simple(&[1])]).await;
+    let (pack, caches) = f.pack(run, vec![(0, simple(&[1]))]);
+    let done = Completion { pack: Some(pack), copied: true, ..Completion::default() };
+    assert_eq!(f.store.complete(done).await.unwrap(), [run]);
+    assert_eq!((f.run(run).await.n_done, f.run(run).await.n_reused), (1, 1));
+    assert!(f.cache(caches[0]).await.reused);
 }

@@ -37,7 +37,7 @@ async fn a_failed_item_fails_its_run_and_spares_the_others() {
     let problem = |n: u32| Problem::at(Code::Internal, format!("/input/{n}"), "it \"broke\"");
     let failed = vec![(id, 2, problem(2)), (id, 1, problem(1))];
     let (pack, caches) = f.pack(id, vec![(0, simple(&[1]))]);
-    let done = Completion { pack: Some(pack), failed, reused: Vec::new() };
+    let done = Completion { pack: Some(pack), failed, ..Completion::default() };
     assert_eq!(f.store.complete(done).await.unwrap(), [id]);
     let run = f.run(id).await;
     assert_eq!((run.status, run.n_done, run.n_failed), (RunStatus::Failed, 1, 2));
@@ -174,7 +174,7 @@ async fn runs_are_listed_by_every_filter_in_pages() {
     for i in 0..6 {
         let mut new = run(vec![simple(&[i])]);
         new.model = if i % 2 == 0 { "even" } else { "odd" }.to_owned();
-        new.tags = vec![format!("tag{}", i % 3)];
+        new.tags = vec![format!("tag{}", i % 3), "all".to_owned()];
         new.tenant = if i == 5 { TenantId(2) } else { T };
         let Inserted::Created(id) = f.store.insert_run(new).await.unwrap() else { panic!() };
         ids.push(id);
@@ -189,8 +189,15 @@ async fn runs_are_listed_by_every_filter_in_pages() {
     let cancelled = RunFilter { status: Some(RunStatus::Cancelled), ..by() };
     assert_eq!(list(cancelled, None).await, [ids[2]]);
     assert_eq!(list(RunFilter { model: Some("odd".to_owned()), ..by() }, None).await, [ids[3], ids[1]]);
-    let tag0 = RunFilter { tag: Some("tag0".to_owned()), ..by() };
+    let tag0 = RunFilter { tags: vec!["tag0".to_owned()], ..by() };
     assert_eq!(list(tag0.clone(), None).await, [ids[3], ids[0]]);
     assert_eq!(list(tag0.clone(), Some(ids[3])).await, [ids[0]]);
     assert_eq!(list(RunFilter { model: Some("even".to_owned()), ..tag0 }, None).await, [ids[0]]);
+    let both = |tag: &str| RunFilter { tags: vec!["all".to_owned(), tag.to_owned()], ..by() };
+    assert_eq!(list(both("tag1"), None).await, [ids[4], ids[1]]);
+    assert_eq!(list(both("tag9"), None).await, []);
+    let times: Vec<jiff::Timestamp> =
+        f.store.runs(T, by(), None, 10).await.unwrap().iter().map(|r| r.created_at).collect();
+    let between = RunFilter { created_from: Some(times[3]), created_to: Some(times[1]), ..by() };
+    assert_eq!(list(between, None).await, [ids[2], ids[1]]);
 }

@@ -40,7 +40,7 @@ async fn damage_is_found_and_named() {
     fs::write(&path, &bytes).unwrap();
     assert_eq!(issues(&f.store).await.len(), 1);
     fs::write(&path, [255; 8]).unwrap();
-    assert_eq!(issues(&f.store).await.len(), 2, "size and header");
+    assert_eq!(issues(&f.store).await.len(), 3, "size, header and rows");
 
     fs::write(&path, &good[..good.len() - 1]).unwrap();
     let found = issues(&f.store).await;

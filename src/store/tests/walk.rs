@@ -36,7 +36,7 @@ impl Walk {
 
     async fn step(&mut self) {
         let run = self.dice.pick(&self.runs);
-        match (self.dice.below(12), run) {
+        match (self.dice.below(14), run) {
             (0 | 1, _) | (_, None) => {
                 let items = (0..1 + self.dice.below(4)).map(|_| self.input()).collect();
                 let id = self.f.submit(items).await;
@@ -72,6 +72,8 @@ impl Walk {
                     assert!(self.f.store.delete_cache(T, cache).await.unwrap());
                 }
             }
+            (11, _) => drop(self.f.store.merge(&Compaction::thorough()).await.unwrap()),
+            (12, _) => drop(self.f.store.gc().await.unwrap()),
             _ => {
                 // what was not completed is lost
                 self.packs.clear();
@@ -91,8 +93,11 @@ impl Walk {
         let reused = found
             .into_iter()
             .zip(items)
-            .filter_map(|(extent, (item_index, item))| {
-                Some(ReusedCache { extent: extent?, cache: CacheId::generate(), run, item_index, item })
+            .filter_map(|(found, (item_index, item))| match found {
+                Some(Reusable::Extent(extent)) => {
+                    Some(ReusedCache { extent, cache: CacheId::generate(), run, item_index, item })
+                }
+                _ => None,
             })
             .collect();
         self.f.store.complete(Completion { reused, ..Completion::default() }).await.unwrap();
@@ -128,7 +133,7 @@ async fn whatever_happens_the_index_and_the_files_agree() {
         let f = Fixture::new().await;
         let mut walk = Walk { f, dice: Dice(seed << 32 | 12345), runs: Vec::new(), packs: Vec::new() };
         let (mut most_reused, mut most_caches) = (0, 0);
-        for _ in 0..150 {
+        for _ in 0..180 {
             walk.step().await;
             walk.check().await;
             let stats = walk.f.store.stats().await.unwrap();

@@ -64,7 +64,7 @@ impl KeyBiases {
 
 impl AttentionSpec<'_> {
     /// The keys that the query at position `q` sees, of `n_keys`.
-    fn visible(&self, q: usize, n_keys: usize) -> Range<usize> {
+    pub fn visible(&self, q: usize, n_keys: usize) -> Range<usize> {
         let (start, end) = match (self.causal, self.window) {
             (true, None) => (0, q + 1),
             (true, Some(window)) => ((q + 1).saturating_sub(window), q + 1),
@@ -233,6 +233,24 @@ pub fn softmax_rows(scores: &mut [f32], n_k: usize) {
     // Three quarters of a nanosecond for each number.
     let rows = parallel::rows_of_a_task(scores.len() / n_k, scores.len() / 4 * 3);
     scores.par_chunks_mut(rows * n_k).for_each(|scores| level.run(SoftmaxRows { scores, n_k }));
+}
+
+/// `z = pattern v` of one sequence: `z` `[n_q, n_heads, d_head]` from `pattern` `[n_heads, n_q, n_k]` and `v` `[n_k,
+/// n_kv_heads, d_head]`, summed over ascending keys.
+pub fn weighted_values(spec: &AttentionSpec, pattern: &[f32], v: &[f32], z: &mut [f32]) {
+    let d = spec.d_head;
+    let n_keys = v.len() / (spec.n_kv_heads * d);
+    let n_q = z.len() / (spec.n_heads * d);
+    assert_eq!(pattern.len(), spec.n_heads * n_q * n_keys, "the pattern is not [n_heads, n_q, n_k]");
+    z.fill(0.0);
+    for (row, weights) in pattern.chunks_exact(n_keys.max(1)).enumerate() {
+        let (head, q) = (row / n_q, row % n_q);
+        let z = &mut z[(q * spec.n_heads + head) * d..][..d];
+        for (key, weight) in weights.iter().enumerate().filter(|(_, w)| **w != 0.0) {
+            let value = &v[(key * spec.n_kv_heads + head / spec.group()) * d..][..d];
+            z.iter_mut().zip(value).for_each(|(z, v)| *z += weight * v);
+        }
+    }
 }
 
 /// About how long a thread takes: a third of a nanosecond for each vector of terms of the two products, half of which a

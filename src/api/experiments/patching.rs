@@ -1,0 +1,116 @@
+//! `POST /v1/experiments/patching`.
+
+use std::convert::Infallible;
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, header},
+    response::{
+        IntoResponse, Response, Sse,
+        sse::{Event, KeepAlive},
+    },
+};
+use futures::{FutureExt, Stream, future::BoxFuture, stream};
+use tokio::sync::watch;
+
+use super::{
+    answer::{Described, PatchingDto, PatchingProgress},
+    request::{PatchingQuery, PatchingRequest},
+};
+use crate::{
+    api::{
+        error::{ApiResult, ProblemDto},
+        extract::{JsonBody, Query, Tenant},
+        problems::PatchingProblems,
+        state::ApiState,
+        tensor::{Encoding, Format, TensorSpec, respond},
+    },
+    domain::Problem,
+    engine::{Sweep, Swept},
+};
+
+/// Patch activations, cell by cell
+///
+/// Activation patching (Vig et al., 2020; Meng et al., 2022): the model reads the corrupt input again and again, each time with
+/// one piece of the clean run in its place, and a metric says how much of the answer comes back. A sweep goes over layers and, as
+/// asked, positions or heads. Only what a replacement can reach is computed anew; the numbers are those of whole passes, bit for
+/// bit. Nothing is stored. With `Accept: text/event-stream` the answer is events named `progress`, then one named `result` or
+/// `problem`. Hanging up stops the sweep.
+#[utoipa::path(
+    post, path = "/v1/experiments/patching", operation_id = "patchActivations", tag = "analysis", request_body = PatchingRequest,
+    params(PatchingQuery),
+    responses((status = 200, description = "The metric of every cell", content((PatchingDto = "application/json"),
+        (PatchingProgress = "text/event-stream"), (Vec<u8> = "application/x-npy"), (Vec<u8> = "application/vnd.safetensors"),
+        (Vec<u8> = "application/octet-stream"))), PatchingProblems)
+)]
+pub async fn patch_activations(
+    State(state): State<ApiState>,
+    Tenant(_tenant): Tenant,
+    Query(query): Query<PatchingQuery>,
+    headers: HeaderMap,
+    body: JsonBody<PatchingRequest>,
+) -> ApiResult<Response> {
+    let streamed = query.format.is_none() && wants_events(&headers);
+    let format = if streamed { Format::Json } else { Format::negotiate(query.format, &headers)? };
+    let model = state.engine.models().get(&body.value.model)?;
+    let plan = state.analyse(move || body.value.plan(model)).await?;
+    let described = Described::of(&plan);
+    if streamed {
+        return Ok(Sse::new(events(state, plan.sweep, described)).keep_alive(KeepAlive::default()).into_response());
+    }
+    let swept = state.engine.sweep(plan.sweep, &watch::Sender::new(0)).await?;
+    if format == Format::Json {
+        return Ok(Json(described.with(&swept)).into_response());
+    }
+    let spec = TensorSpec { positions: None, dtype: None, format: Some(format), encoding: Encoding::Nested };
+    // Ranges and conditions belong to GET: of the request's headers none counts.
+    let (answer, max_json) = (described.tensor(&swept), state.config.max_json_elements);
+    let mut response = respond(|_| Ok(answer), &spec, &HeaderMap::new(), state.engine.store(), max_json).await?;
+    response.headers_mut().remove(header::ACCEPT_RANGES);
+    Ok(response)
+}
+
+fn wants_events(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok());
+    accepted.flat_map(|v| v.split(',')).any(|one| one.split(';').next().map(str::trim) == Some("text/event-stream"))
+}
+
+/// A sweep on its way. Dropping it stops the sweep.
+struct Running {
+    sweep: BoxFuture<'static, Result<Swept, Problem>>,
+    progress: watch::Receiver<usize>,
+    total: usize,
+    described: Described,
+}
+
+/// Progress, then the answer.
+fn events(state: ApiState, sweep: Sweep, described: Described) -> impl Stream<Item = Result<Event, Infallible>> {
+    let (sender, progress) = watch::channel(0);
+    let total = sweep.cells.len();
+    let sweep = async move { state.engine.sweep(sweep, &sender).await }.boxed();
+    stream::unfold(Some(Running { sweep, progress, total, described }), |running| async move {
+        let Running { mut sweep, mut progress, total, described } = running?;
+        let changed = async {
+            // The sender lives as long as the sweep: where it has gone, so has the sweep, and that is heard below.
+            if progress.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let outcome = tokio::select! {
+            biased;
+            outcome = &mut sweep => Some(outcome),
+            () = changed => None,
+        };
+        let (event, next) = match outcome {
+            None => {
+                let done = *progress.borrow_and_update();
+                let event = Event::default().event("progress").json_data(PatchingProgress { done, total });
+                (event, Some(Running { sweep, progress, total, described }))
+            }
+            Some(Ok(swept)) => (Event::default().event("result").json_data(described.with(&swept)), None),
+            Some(Err(problem)) => (Event::default().event("problem").json_data(ProblemDto::from(problem)), None),
+        };
+        Some((Ok(event.ok()?), next))
+    })
+}

@@ -1,0 +1,171 @@
+//! Which parts of a hook's row an intervention changes: all of it, some heads, some neurons.
+
+use std::ops::Range;
+
+use super::InterventionDto;
+use crate::domain::{Axis, Code, Parts, Problem, Site};
+
+/// The part of a flattened row that is changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowPart {
+    /// Values of the whole row.
+    width: usize,
+    /// What is changed, ascending and apart from each other unless heads were named in another order.
+    ranges: Vec<Range<usize>>,
+    /// Values of one head, where the row has heads.
+    d_head: Option<usize>,
+}
+
+impl RowPart {
+    /// What `dto` names of a row of `site`, whose axes behind the position have the sizes `row_shape`. Of an attention map
+    /// a head is one value of the row.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] for heads or neurons that are not there, or that the hook does not have.
+    pub fn of(dto: &InterventionDto, site: Site, row_shape: &[usize]) -> Result<Self, Problem> {
+        let width = row_shape.iter().product();
+        let has = |axis: Axis| site.axes().contains(&axis);
+        let heads = (has(Axis::Head) || has(Axis::KvHead)).then(|| (row_shape[0], width / row_shape[0].max(1)));
+        let d_head = heads.map(|(_, d_head)| d_head);
+        let lacks = |field: &str, what: &str| {
+            Problem::at(Code::InvalidValue, format!("/{field}"), format!("`{}` has no {what}", site.name()))
+        };
+        let ranges = match (&dto.heads, &dto.neurons) {
+            (Some(_), Some(_)) => return Err(lacks("neurons", "heads and neurons both")),
+            (Some(named), None) => {
+                let (n_heads, d_head) = heads.ok_or_else(|| lacks("heads", "heads"))?;
+                let heads = indices(named, n_heads, "heads")?;
+                heads.into_iter().map(|h| h * d_head..(h + 1) * d_head).collect()
+            }
+            (None, Some(named)) => {
+                if !has(Axis::DMlp) {
+                    return Err(lacks("neurons", "neurons"));
+                }
+                let named: Vec<i64> = named.iter().map(|n| i64::try_from(*n).unwrap_or(i64::MAX)).collect();
+                indices(&named, width, "neurons")?.into_iter().map(|n| n..n + 1).collect()
+            }
+            (None, None) if site.is_attention_map() => (0..width).map(|h| h..h + 1).collect(),
+            (None, None) => std::iter::once(0..width).collect(),
+        };
+        Ok(Self { width, ranges, d_head })
+    }
+
+    /// Heads of an attention map that are changed.
+    pub fn heads(&self) -> Vec<usize> {
+        self.ranges.iter().map(|range| range.start).collect()
+    }
+
+    /// All of it as one.
+    pub fn whole(&self) -> Parts {
+        vec![self.ranges.clone()]
+    }
+
+    /// Each head of an attention map by itself.
+    pub fn each(&self) -> Parts {
+        self.ranges.iter().map(|range| vec![range.clone()]).collect()
+    }
+
+    /// Lengths that a vector may have.
+    pub fn lengths(&self) -> Vec<usize> {
+        let chosen = self.ranges.iter().map(ExactSizeIterator::len).sum();
+        let mut lengths = vec![self.width];
+        lengths.extend(self.d_head);
+        lengths.push(chosen);
+        lengths.dedup();
+        lengths
+    }
+
+    /// A vector fitted to what is changed: the parts it is for, and the values each of them takes. A vector as long as the row
+    /// gives the values at the same places, one as long as a head is for every head by itself, one as long as what is changed
+    /// is for that.
+    ///
+    /// # Errors
+    /// [`Code::ShapeMismatch`] for any other length.
+    pub fn fit(&self, vector: &[f32]) -> Result<(Parts, Vec<f32>), Problem> {
+        if vector.len() == self.width {
+            return Ok((self.whole(), self.gather(vector)));
+        }
+        if self.d_head == Some(vector.len()) {
+            let heads = self.ranges.iter().flat_map(|range| {
+                let head = |at| std::iter::once(at..at + vector.len()).collect();
+                range.clone().step_by(vector.len()).map(head).collect::<Vec<_>>()
+            });
+            return Ok((heads.collect(), vector.to_vec()));
+        }
+        if self.lengths().contains(&vector.len()) {
+            return Ok((self.whole(), vector.to_vec()));
+        }
+        let lengths: Vec<String> = self.lengths().iter().map(ToString::to_string).collect();
+        let detail = format!("the vector has {} values; this hook takes {}", vector.len(), lengths.join(" or "));
+        Err(Problem::at(Code::ShapeMismatch, "", detail))
+    }
+
+    /// The values of a row at the places that are changed.
+    pub fn gather(&self, row: &[f32]) -> Vec<f32> {
+        self.ranges.iter().flat_map(|range| row[range.clone()].iter().copied()).collect()
+    }
+}
+
+/// Indices below `n`, negatives from the end, each once.
+fn indices(named: &[i64], n: usize, field: &str) -> Result<Vec<usize>, Problem> {
+    let refuse = |i: usize, detail: String| Problem::at(Code::InvalidValue, format!("/{field}/{i}"), detail);
+    if named.is_empty() {
+        let detail = format!("the list of {field} is empty; leave it out for all of them");
+        return Err(Problem::at(Code::InvalidValue, format!("/{field}"), detail));
+    }
+    let mut found = Vec::with_capacity(named.len());
+    for (i, index) in named.iter().enumerate() {
+        let from_start =
+            if *index < 0 { i64::try_from(n).ok().and_then(|n| n.checked_add(*index)) } else { Some(*index) };
+        let at = from_start.and_then(|index| usize::try_from(index).ok()).filter(|at| *at < n);
+        let at = at.ok_or_else(|| refuse(i, format!("{index} does not exist: there are {n} {field}")))?;
+        if found.contains(&at) {
+            return Err(refuse(i, format!("{index} is named twice")));
+        }
+        found.push(at);
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn part(fields: Value, site: Site, row_shape: &[usize]) -> Result<RowPart, Problem> {
+        let mut dto = json!({"op": "zero"});
+        dto.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        RowPart::of(&serde_json::from_value(dto).unwrap(), site, row_shape)
+    }
+
+    #[test]
+    fn a_vector_is_for_the_row_for_each_head_or_for_what_is_changed() {
+        let heads = part(json!({"heads": [-1, 0]}), Site::Z, &[3, 2]).unwrap();
+        let row = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0];
+        assert_eq!(heads.fit(&row).unwrap(), (vec![vec![4..6, 0..2]], vec![4.0, 5.0, 0.0, 1.0]));
+        assert_eq!(heads.fit(&[7.0, 8.0]).unwrap(), (vec![vec![4..6], vec![0..2]], vec![7.0, 8.0]));
+        assert_eq!(heads.fit(&[1.0; 4]).unwrap(), (vec![vec![4..6, 0..2]], vec![1.0; 4]));
+        assert_eq!(heads.fit(&[1.0; 3]).unwrap_err().code, Code::ShapeMismatch);
+        let all = part(json!({}), Site::Z, &[3, 2]).unwrap();
+        assert_eq!(all.fit(&[7.0, 8.0]).unwrap().0, vec![vec![0..2], vec![2..4], vec![4..6]]);
+        let neurons = part(json!({"neurons": [5, 2]}), Site::MlpPost, &[8]).unwrap();
+        assert_eq!(neurons.fit(&[1.0, 2.0]).unwrap(), (vec![vec![5..6, 2..3]], vec![1.0, 2.0]));
+    }
+
+    #[test]
+    fn what_a_hook_does_not_have_is_refused() {
+        for (fields, site, shape, pointer) in [
+            (json!({"heads": [3]}), Site::Z, vec![3, 2], "/heads/0"),
+            (json!({"heads": [0, -3]}), Site::Z, vec![3, 2], "/heads/1"),
+            (json!({"heads": []}), Site::Z, vec![3, 2], "/heads"),
+            (json!({"heads": [0]}), Site::ResidPost, vec![6], "/heads"),
+            (json!({"neurons": [0]}), Site::Z, vec![3, 2], "/neurons"),
+            (json!({"neurons": [8]}), Site::MlpPost, vec![8], "/neurons/0"),
+            (json!({"heads": [0], "neurons": [0]}), Site::MlpPost, vec![8], "/neurons"),
+        ] {
+            let problem = part(fields.clone(), site, &shape).unwrap_err();
+            assert_eq!((problem.code, problem.errors[0].pointer.as_str()), (Code::InvalidValue, pointer), "{fields}");
+        }
+    }
+}

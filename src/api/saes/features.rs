@@ -1,0 +1,239 @@
+//! `POST /v1/caches/{id}/features`.
+
+mod answer;
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, header},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::matching;
+use crate::{
+    api::{
+        caches::{
+            reading::{self, MAX_TENSOR_BYTES},
+            tensors::stored,
+        },
+        directions_ref::check_feature,
+        dto::capture::PositionsSchema,
+        error::ApiResult,
+        extract::{JsonBody, PathId, Query, Tenant},
+        problems::FeaturesProblems,
+        select::read_rows,
+        serving::model_of,
+        state::ApiState,
+        tensor::{Encoding, Format, Part, TensorAnswer, TensorSpec, respond},
+    },
+    domain::{Axis, CacheId, Code, Dtype, Positions, Problem, Rows},
+    model::{Model, sae::Sae},
+    store::{Store, StoredCache},
+};
+use answer::FeaturesDto;
+
+/// Strongest features of one position, and chosen features.
+const MAX_FEATURES: usize = 1000;
+/// Numbers of one JSON answer.
+const MAX_CELLS: usize = 1_000_000;
+/// Multiply-adds of one request: some ten seconds.
+const MAX_WORK: usize = 2_000_000_000_000;
+/// Activations that are held at a time.
+const BLOCK_ACTIVATIONS: usize = 1 << 22;
+
+/// What to encode.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = FeaturesRequest, example = json!({"sae": "res-12", "positions": "all", "top_k": 5, "features": [123]}))]
+pub struct Features {
+    /// The autoencoder.
+    sae: String,
+    /// Positions; all that the cache has if left out.
+    #[schema(value_type = Option<PositionsSchema>)]
+    positions: Option<Positions>,
+    /// Strongest features to name at each position, at most 1000; 10 if left out.
+    top_k: Option<usize>,
+    /// Features to give the activations of at each position, at most 1000.
+    features: Option<Vec<usize>>,
+    /// Encode although the cache begins with a BOS token and the autoencoder was trained without, or the other way round;
+    /// the answer then warns. Refused if left out.
+    #[serde(default)]
+    #[schema(default = false)]
+    allow_bos_mismatch: bool,
+}
+
+/// How the features are answered.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct FeaturesQuery {
+    /// `json` describes each position; `npy`, `safetensors` and `raw` are the activations, float32 `[pos, feature]`: of the
+    /// chosen `features`, else of all. Beats the `Accept` header.
+    format: Option<Format>,
+}
+
+/// Encode stored activations to features
+///
+/// The features of a sparse autoencoder that are active at each position of a cache, and how well they reconstruct what was
+/// stored. No forward pass is run. The cache must have been made by the model that the autoencoder stands beside, and must have
+/// captured its hook. Special tokens are marked: BOS and other attention sinks usually have an enormous norm, features of their
+/// own and a reconstruction that says nothing of the others, so `summary` is given with and without them.
+#[utoipa::path(
+    post, path = "/v1/caches/{id}/features", operation_id = "encodeFeatures", tag = "saes", request_body = Features,
+    params(("id" = String, Path, description = "Id of the cache"), FeaturesQuery),
+    responses((status = 200, description = "The features", content((FeaturesDto = "application/json"), (Vec<u8> = "application/x-npy"),
+        (Vec<u8> = "application/vnd.safetensors"), (Vec<u8> = "application/octet-stream"))), FeaturesProblems)
+)]
+pub async fn encode_features(
+    State(state): State<ApiState>,
+    Tenant(tenant): Tenant,
+    PathId(id): PathId<CacheId>,
+    Query(query): Query<FeaturesQuery>,
+    headers: HeaderMap,
+    body: JsonBody<Features>,
+) -> ApiResult<Response> {
+    let request = body.value;
+    let format = Format::negotiate(query.format, &headers)?;
+    let cache = stored(&state, tenant, id).await?;
+    let encoding = Encoded::new(&state, cache, request)?;
+    if format != Format::Json {
+        return tensor(&state, encoding, format).await;
+    }
+    let cells = encoding.positions.len().saturating_mul(encoding.top_k() + encoding.chosen().len() + 1);
+    if cells > MAX_CELLS {
+        let detail = format!(
+            "the answer would hold {cells} entries; {MAX_CELLS} are allowed. Ask for fewer positions or features, or for format=npy"
+        );
+        return Err(Problem::new(Code::ResultTooLarge, detail).into());
+    }
+    Ok(Json(state.analyse(move || answer::describe(&encoding)).await?).into_response())
+}
+
+/// A request, checked.
+struct Encoded {
+    store: Store,
+    cache: Arc<StoredCache>,
+    model: Arc<Model>,
+    sae: Arc<Sae>,
+    positions: Vec<u32>,
+    request: Features,
+    warnings: Vec<String>,
+}
+
+impl Encoded {
+    fn new(state: &ApiState, cache: Arc<StoredCache>, request: Features) -> Result<Self, Problem> {
+        let at_sae = |p: Problem| match p.code {
+            Code::UnknownSae => Problem::at(p.code, "/sae", p.detail),
+            _ => p,
+        };
+        let sae = state.saes.get(&request.sae, Code::UnknownSae).map_err(at_sae)?;
+        let refuse = |pointer: &str, detail: String| Err(Problem::at(Code::InvalidValue, pointer, detail));
+        if request.top_k.is_some_and(|k| k > MAX_FEATURES) {
+            return refuse(
+                "/top_k",
+                format!("at most {MAX_FEATURES} features are named; ask for format=npy to have all"),
+            );
+        }
+        let chosen = request.features.as_deref().unwrap_or_default();
+        if chosen.len() > MAX_FEATURES || request.features.as_ref().is_some_and(Vec::is_empty) {
+            return refuse("/features", format!("name 1 to {MAX_FEATURES} features"));
+        }
+        for (i, feature) in chosen.iter().enumerate() {
+            check_feature(*feature, sae.d_sae(), &format!("/features/{i}"))?;
+        }
+        let warnings = matching::check(&sae, &cache.cache, request.allow_bos_mismatch)?;
+        let model = model_of(state.engine.models(), &cache.cache)?;
+        let at = |p: Problem| Problem::at(p.code, "/positions", p.detail);
+        let positions = match request.positions.as_ref() {
+            Some(positions) => positions.resolve(cache.cache.token_ids.len()).map_err(at)?,
+            None => cache.cache.rows()?,
+        };
+        let Rows::List(positions) = positions else {
+            return refuse("/positions", "single positions are encoded, and a mean over positions is none".to_owned());
+        };
+        let work = positions.len().saturating_mul(sae.d_in()).saturating_mul(sae.d_sae());
+        if work > MAX_WORK {
+            let detail = format!("{} positions are too many to encode at once; ask for fewer", positions.len());
+            return Err(Problem::new(Code::ResultTooLarge, detail));
+        }
+        let this = Self { store: state.engine.store().clone(), cache, model, sae, positions, request, warnings };
+        // Finds out now whether the rows are stored.
+        this.select(&this.positions)?;
+        Ok(this)
+    }
+
+    fn top_k(&self) -> usize {
+        self.request.top_k.unwrap_or(10)
+    }
+
+    fn chosen(&self) -> &[usize] {
+        self.request.features.as_deref().unwrap_or_default()
+    }
+
+    fn select(&self, positions: &[u32]) -> Result<crate::domain::Selection, Problem> {
+        reading::select(&self.cache.cache, self.sae.hook(), positions, "/positions")
+    }
+
+    /// Hands `take` the stored rows `[n, row_width]` in blocks of positions.
+    fn for_each_block(&self, mut take: impl FnMut(&[u32], &[f32])) -> Result<(), Problem> {
+        for positions in self.positions.chunks((BLOCK_ACTIVATIONS / self.sae.d_sae()).clamp(1, 256)) {
+            take(positions, &read_rows(&self.store, &self.cache, &self.select(positions)?)?);
+        }
+        Ok(())
+    }
+}
+
+/// The activations, `[pos, feature]`.
+async fn tensor(state: &ApiState, encoding: Encoded, format: Format) -> ApiResult<Response> {
+    if encoding.request.top_k.is_some() {
+        let detail = "top_k has no meaning in this format: the answer has every feature, or those chosen by features";
+        return Err(Problem::at(Code::InvalidBody, "/top_k", detail).into());
+    }
+    let n_features = encoding.request.features.as_ref().map_or(encoding.sae.d_sae(), Vec::len);
+    let shape = vec![encoding.positions.len(), n_features];
+    let n_bytes = shape.iter().product::<usize>().saturating_mul(Dtype::Float32.size());
+    if n_bytes > MAX_TENSOR_BYTES {
+        let detail = format!(
+            "the tensor would have {n_bytes} bytes; {MAX_TENSOR_BYTES} are allowed. Ask for fewer positions, or choose features"
+        );
+        return Err(Problem::new(Code::ResultTooLarge, detail).into());
+    }
+    let name = format!("{}.features", encoding.sae.id());
+    let parts = state.analyse(move || whole(&encoding)).await?;
+    let answer = TensorAnswer {
+        hook: name,
+        layer: None,
+        layers: None,
+        caches: None,
+        offsets: None,
+        shape,
+        axes: vec![Axis::Pos, Axis::Feature],
+        dtype: Dtype::Float32,
+        widened: false,
+        parts,
+    };
+    let spec = TensorSpec { positions: None, dtype: None, format: Some(format), encoding: Encoding::Nested };
+    // Ranges and conditions belong to GET: of the request's headers none counts.
+    let max_json = state.config.max_json_elements;
+    let mut response = respond(|_| Ok(answer), &spec, &HeaderMap::new(), state.engine.store(), max_json).await?;
+    response.headers_mut().remove(header::ACCEPT_RANGES);
+    Ok(response)
+}
+
+/// The bytes of the tensor.
+fn whole(encoding: &Encoded) -> Result<Vec<Part>, Problem> {
+    let (sae, mut bytes) = (&encoding.sae, Vec::new());
+    let chosen = encoding.request.features.as_deref().map(|features| sae.choose(features));
+    encoding.for_each_block(|_, rows| {
+        let activations = match &chosen {
+            Some(chosen) => chosen.encode_rows(rows),
+            None => sae.encode(&sae.targets(rows)),
+        };
+        Dtype::Float32.encode(&activations, &mut bytes);
+    })?;
+    Ok(vec![Part::Made(bytes.into())])
+}

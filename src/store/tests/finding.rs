@@ -1,0 +1,432 @@
+//! Finding caches by every filter, and how.
+
+use jiff::Timestamp;
+use serde_json::json;
+use sqlx::{Connection, Row, Sqlite};
+
+use super::*;
+use crate::store::find::Search;
+
+async fn list(f: &Fixture, filter: CacheFilter) -> Vec<CacheId> {
+    f.store.caches(T, &filter, None, 1000).await.unwrap().iter().map(|c| c.id).collect()
+}
+
+fn by() -> CacheFilter {
+    CacheFilter::default()
+}
+
+fn tags(tags: &[&str]) -> Vec<String> {
+    tags.iter().map(ToString::to_string).collect()
+}
+
+fn text(text: &str) -> CacheFilter {
+    CacheFilter { text: Some(TextQuery::parse(text).unwrap()), ..by() }
+}
+
+fn metadata(value: Value) -> CacheFilter {
+    CacheFilter { metadata: object(value), ..by() }
+}
+
+#[tokio::test]
+async fn every_filter_selects_and_all_of_them_together() {
+    let f = Fixture::new().await;
+    let mut items = vec![simple(&[1]), simple(&[2]), item(&[3], capture(&[QUERY], Positions::Last, Dtype::Float32))];
+    items[0].tags = tags(&["x", "y"]);
+    items[1].tags = tags(&["x"]);
+    items[1].text = Some("The Eiffel TOWER 100%_\u{c9}".to_owned());
+    items[2].text = None;
+    items[2].label = Some("other".to_owned());
+    let (run, ids) = f.stored(items).await;
+    let (other_run, other) = f.stored(vec![simple(&[9])]).await;
+    let (resid, query): (Hook, Hook) = (RESID.parse().unwrap(), QUERY.parse().unwrap());
+    let made = f.cache(ids[1]).await.created_at;
+    let later = made + std::time::Duration::from_nanos(1);
+    let expires = made + std::time::Duration::from_secs(3600);
+    let ends = CachePatch { expires_at: Some(Some(expires)), ..CachePatch::default() };
+    f.store.patch_cache(T, ids[0], ends).await.unwrap().unwrap();
+    let pinned = CachePatch { pinned: Some(true), ..CachePatch::default() };
+    f.store.patch_cache(T, ids[0], pinned).await.unwrap().unwrap();
+    let all = CacheFilter {
+        model: Some("tiny".to_owned()),
+        run: Some(run),
+        tags: tags(&["x", "y"]),
+        label: Some("label".to_owned()),
+        hooks: vec![resid],
+        created_from: Some(f.cache(ids[0]).await.created_at),
+        created_to: Some(made),
+        text: text("TEXT of").text,
+        metadata: object(json!({"n": 0.1, "deep": {"a": [1, null]}})),
+        pinned: Some(true),
+        expires_from: Some(expires),
+        expires_to: Some(expires + std::time::Duration::from_nanos(1)),
+        fingerprint: None,
+        bos: Some(true),
+    };
+    for (filter, expected) in [
+        (by(), vec![other[0], ids[2], ids[1], ids[0]]),
+        (CacheFilter { run: Some(run), ..by() }, vec![ids[2], ids[1], ids[0]]),
+        (
+            CacheFilter { run: Some(run), fingerprint: Some("f".to_owned()), bos: Some(true), ..by() },
+            vec![ids[2], ids[1], ids[0]],
+        ),
+        (CacheFilter { fingerprint: Some("other".to_owned()), ..by() }, vec![]),
+        (CacheFilter { bos: Some(false), ..by() }, vec![]),
+        (CacheFilter { tags: tags(&["x"]), ..by() }, vec![ids[1], ids[0]]),
+        (CacheFilter { tags: tags(&["x", "y"]), ..by() }, vec![ids[0]]),
+        (CacheFilter { label: Some("other".to_owned()), ..by() }, vec![ids[2]]),
+        (CacheFilter { hooks: vec![query], ..by() }, vec![ids[2]]),
+        (CacheFilter { hooks: vec![query, resid], ..by() }, vec![]),
+        (CacheFilter { model: Some("tiny".to_owned()), ..by() }, vec![other[0], ids[2], ids[1], ids[0]]),
+        (CacheFilter { model: Some("none".to_owned()), ..by() }, vec![]),
+        (CacheFilter { created_from: Some(made), created_to: Some(later), ..by() }, vec![ids[1]]),
+        (CacheFilter { created_from: Some(later), ..by() }, vec![other[0], ids[2]]),
+        (CacheFilter { created_to: Some(made), ..by() }, vec![ids[0]]),
+        (CacheFilter { pinned: Some(true), ..by() }, vec![ids[0]]),
+        (CacheFilter { pinned: Some(false), ..by() }, vec![other[0], ids[2], ids[1]]),
+        (CacheFilter { expires_from: Some(made), ..by() }, vec![ids[0]]),
+        (CacheFilter { expires_from: Some(made), pinned: Some(false), ..by() }, vec![]),
+        (CacheFilter { expires_to: Some(expires), ..by() }, vec![]),
+        (all.clone(), vec![ids[0]]),
+        (CacheFilter { run: Some(other_run), ..all }, vec![]),
+    ] {
+        assert_eq!(list(&f, filter.clone()).await, expected, "{filter:?}");
+        let count = f.store.count_caches(T, &filter).await.unwrap();
+        assert_eq!(count, Count { total: expected.len() as u64, is_exact: true }, "{filter:?}");
+        let page = f.store.find_caches(T, &filter, None, 1000).await.unwrap();
+        assert_eq!((page.caches.len(), page.next), (expected.len(), None), "{filter:?}");
+        assert_eq!(f.store.count_caches(TenantId(2), &filter).await.unwrap().total, 0, "another tenant has none");
+        assert_eq!(f.store.choose(T, &filter, 10).await.unwrap().len(), expected.len());
+    }
+    let order: Vec<u64> = f.store.run_caches(T, run, 1, 10).await.unwrap().iter().map(|c| c.item_index).collect();
+    assert_eq!(order, [1, 2]);
+}
+
+#[tokio::test]
+async fn texts_are_found_by_words_and_phrases_and_nothing_is_an_operator() {
+    let f = Fixture::new().await;
+    let mut items: Vec<NewItem> = (0..4).map(|i| simple(&[i])).collect();
+    items[0].text = Some("The Eiffel TOWER 100%_\u{c9}tude".to_owned());
+    items[1].text = Some("tower of the eiffel, NOT near\0behind zero".to_owned());
+    items[2].text = None;
+    items[2].completion = Some(TextCompletion {
+        first: 1,
+        text: "generated tower".to_owned(),
+        finish_reason: FinishReason::Length,
+        generation: Generation { max_new_tokens: 1, temperature: 0.0, top_k: None, top_p: None, stop: vec![], seed: 0 },
+    });
+    items[3].text = Some("t1 tenant".to_owned());
+    let (_, ids) = f.stored(items).await;
+    for (query, expected) in [
+        ("tower", vec![ids[2], ids[1], ids[0]]),
+        ("Eiffel", vec![ids[1], ids[0]]),
+        ("tower eiffel", vec![ids[1], ids[0]]),
+        ("\"eiffel tower\"", vec![ids[0]]),
+        ("\"eiffel tower\" etude", vec![ids[0]]),
+        ("100%", vec![ids[0]]),
+        ("tow", vec![]),
+        ("tow*", vec![]),
+        ("eiffel NOT near", vec![ids[1]]),
+        ("eiffel OR nothing", vec![]),
+        ("text:tower", vec![]),
+        ("tenant t1", vec![ids[3]]),
+        ("NEAR(eiffel tower)", vec![]),
+        ("near - eiffel", vec![ids[1]]),
+        ("(tower) ^eiffel ' {", vec![ids[1], ids[0]]),
+        ("generated", vec![ids[2]]),
+    ] {
+        assert_eq!(list(&f, text(query)).await, expected, "{query}");
+    }
+    assert!(f.store.delete_cache(T, ids[0]).await.unwrap());
+    assert_eq!(list(&f, text("eiffel")).await, [ids[1]]);
+    let words: i64 = sqlx::query_scalar("SELECT count(*) FROM cache_texts WHERE cache_texts MATCH 'eiffel'")
+        .fetch_one(f.store.readers())
+        .await
+        .unwrap();
+    assert_eq!(words, 1);
+}
+
+#[tokio::test]
+async fn metadata_is_found_by_keys_that_lead_into_objects() {
+    let f = Fixture::new().await;
+    let long = "x".repeat(1000);
+    let values = [
+        json!({"n": 1, "s": "1", "deep": {"a": {"b": true}}, "dot.key": "d"}),
+        json!({"n": 1.5, "s": null, "deep": {"a": [1, {"b": true}]}}),
+        json!({"n": -3, "s": long, "dot": {"key": "d"}, "\"odd": "q", "": "nothing"}),
+    ];
+    let mut items: Vec<NewItem> = (0..3).map(|i| simple(&[i])).collect();
+    for (item, value) in items.iter_mut().zip(values) {
+        item.metadata = object(value);
+    }
+    let (_, ids) = f.stored(items).await;
+    for (condition, expected) in [
+        (json!({"n": 1}), vec![ids[0]]),
+        (json!({"n": 1.0}), vec![ids[0]]),
+        (json!({"n": "1"}), vec![]),
+        (json!({"s": "1"}), vec![ids[0]]),
+        (json!({"s": 1}), vec![]),
+        (json!({"s": null}), vec![ids[1]]),
+        (json!({"s": long}), vec![ids[2]]),
+        (json!({"s": format!("{long}x")}), vec![]),
+        (json!({"deep.a.b": true}), vec![ids[0]]),
+        (json!({"deep.a": {"b": true}}), vec![ids[0]]),
+        (json!({"deep": {"a": {"b": true}}}), vec![ids[0]]),
+        (json!({"deep": {}}), vec![]),
+        (json!({"deep.a": [1, {"b": true}]}), vec![ids[1]]),
+        (json!({"dot.key": "d"}), vec![ids[2], ids[0]]),
+        (json!({"\"odd": "q"}), vec![ids[2]]),
+        (json!({"": "nothing"}), vec![ids[2]]),
+        (json!({"n": -3, "dot.key": "d"}), vec![ids[2]]),
+        (json!({"n": 1, "dot.key": "e"}), vec![]),
+        (json!({"%": 1}), vec![]),
+    ] {
+        assert_eq!(list(&f, metadata(condition.clone())).await, expected, "{condition}");
+    }
+    let patch = CachePatch { metadata: Some(object(json!({"n": null, "new": [2]}))), ..CachePatch::default() };
+    f.store.patch_cache(T, ids[0], patch).await.unwrap();
+    assert_eq!(list(&f, metadata(json!({"n": 1}))).await, []);
+    assert_eq!(list(&f, metadata(json!({"new": [2]}))).await, [ids[0]]);
+    assert_eq!(list(&f, metadata(json!({"s": "1"}))).await, [ids[0]]);
+    for id in ids {
+        assert!(f.store.delete_cache(T, id).await.unwrap());
+    }
+    let left: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM cache_metadata").fetch_one(f.store.readers()).await.unwrap();
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn a_page_looks_at_a_bounded_number_of_caches_and_the_next_goes_on_behind_them() {
+    let f = Fixture::new().await;
+    let mut items: Vec<NewItem> = (0..9_000).map(|i| simple(&[i])).collect();
+    for (i, item) in items.iter_mut().enumerate() {
+        // each of both on half of them, and both on the oldest alone
+        item.tags = tags(if i == 0 {
+            &["a", "b"]
+        } else if i % 2 == 0 {
+            &["a"]
+        } else {
+            &["b"]
+        });
+        item.metadata = Map::new();
+        item.text = Some(
+            if i == 0 {
+                "odd even"
+            } else if i % 2 == 0 {
+                "even"
+            } else {
+                "odd"
+            }
+            .to_owned(),
+        );
+    }
+    let id = f.submit(items.clone()).await;
+    let (pack, caches) = f.pack(id, (0..).zip(items).collect());
+    f.complete(pack).await;
+    let both = CacheFilter { tags: tags(&["a", "b"]), ..by() };
+    let walk = async |filter: &CacheFilter| {
+        let (mut before, mut found, mut pages) = (None, Vec::new(), 0);
+        loop {
+            let page = f.store.find_caches(T, filter, before, 50).await.unwrap();
+            found.extend(page.caches.iter().map(|c| c.id));
+            pages += 1;
+            before = page.next;
+            if before.is_none() {
+                return (found, pages);
+            }
+        }
+    };
+    let (found, pages) = walk(&both).await;
+    assert_eq!(found, [caches[0]]);
+    assert!((2..=5).contains(&pages), "{pages}");
+    let (found, _) = walk(&CacheFilter { tags: tags(&["a"]), ..text("odd") }).await;
+    assert_eq!(found, [caches[0]]);
+    assert_eq!(list(&f, both.clone()).await, [caches[0]], "a list that may take its time is whole");
+    assert_eq!(f.store.count_caches(T, &both).await.unwrap(), Count { total: 1, is_exact: true });
+    let (found, pages) = walk(&CacheFilter { tags: tags(&["b"]), ..by() }).await;
+    assert_eq!((found.len(), pages), (4501, 91));
+    let times: Vec<Timestamp> =
+        f.store.caches(T, &by(), None, 9_000).await.unwrap().iter().map(|c| c.created_at).collect();
+    assert!(times.is_sorted_by(|a, b| a > b), "no two caches have one time");
+}
+
+#[tokio::test]
+async fn times_are_different_however_a_cache_is_added() {
+    let f = Fixture::new().await;
+    let (_, ids) = f.stored(vec![simple(&[1]), simple(&[2])]).await;
+    struct SameTime([CacheId; 2]);
+    impl crate::store::writer::Write for SameTime {
+        type Output = ();
+        async fn apply(&mut self, tx: &mut crate::store::writer::Tx<'_>) -> Result<(), StoreError> {
+            let columns = "tenant_id, run_id, extent_id, hook_set_id, positions, model, text, token_ids, tokens, bos, \
+                n_truncated, reused, metadata, label, created_at";
+            for (i, id) in self.0.iter().enumerate() {
+                let sql = format!(
+                    "INSERT INTO caches (id, item_index, {columns}) SELECT ?, {}, {columns} FROM caches LIMIT 1",
+                    100 + i
+                );
+                sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id.as_bytes().as_slice()).execute(&mut *tx.conn).await?;
+            }
+            Ok(())
+        }
+    }
+    let more = [CacheId::generate(), CacheId::generate()];
+    f.store.write(SameTime(more)).await.unwrap();
+    assert_eq!(list(&f, text("text")).await, [more[1], more[0], ids[1], ids[0]]);
+}
+
+#[tokio::test]
+async fn an_index_from_before_is_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ids, run) = {
+        let store = Store::open(dir.path()).await.unwrap();
+        let f = Fixture { dir: tempfile::tempdir().unwrap(), store };
+        let (run, ids) = f.stored(vec![simple(&[1]), simple(&[2]), simple(&[3])]).await;
+        f.store.close().await;
+        (ids, run)
+    };
+    // as it was: no words, no metadata, and all of one time
+    let options = SqliteConnectOptions::new().filename(dir.path().join("index.sqlite"));
+    let mut conn = options.connect().await.unwrap();
+    for statement in [
+        "DROP TRIGGER cache_added",
+        "DELETE FROM cache_metadata",
+        "INSERT INTO cache_metadata_missing SELECT created_at FROM caches",
+    ] {
+        sqlx::query(statement).execute(&mut conn).await.unwrap();
+    }
+    conn.close().await.unwrap();
+    let store = Store::open(dir.path()).await.unwrap();
+    let f = Fixture { dir, store };
+    let found = list(&f, CacheFilter { run: Some(run), ..metadata(json!({"n": 0.1})) }).await;
+    assert_eq!(found, [ids[2], ids[1], ids[0]]);
+    let missing: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM cache_metadata_missing").fetch_one(f.store.readers()).await.unwrap();
+    assert_eq!(missing, 0);
+}
+
+/// The steps of a statement's plan, none of which goes through a whole table or index.
+async fn plan(f: &Fixture, query: &mut sqlx::QueryBuilder<Sqlite>) -> Vec<String> {
+    let (plan, long) = steps(f, query).await;
+    // what only adds a row, or touches no table, has nothing to look for
+    let plain = ["INSERT", "SELECT 1"].iter().any(|verb| query.sql().as_str().starts_with(verb));
+    assert!(!plan.is_empty() || plain, "{}", query.sql().as_str());
+    assert!(long.is_empty(), "{}\n{long:#?}", query.sql().as_str());
+    plan
+}
+
+/// The steps of a statement's plan, and those of them that go through a whole table or index.
+async fn steps(f: &Fixture, query: &mut sqlx::QueryBuilder<Sqlite>) -> (Vec<String>, Vec<String>) {
+    let sql = format!("EXPLAIN QUERY PLAN {}", query.sql().as_str());
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(f.store.readers()).await.unwrap();
+    let plan: Vec<String> = rows.iter().map(|r| r.get("detail")).collect();
+    let is_long = |line: &&String| {
+        // what is bound, what the index of words finds, what waits in the queue, and intermediate results are short
+        let words = line.contains("cache_texts") && line.rsplit(':').next().is_some_and(|how| how.contains('M'));
+        let bound = line.starts_with("SCAN j") && line.contains("VIRTUAL TABLE");
+        let queue = line.contains("INDEX runs_unfinished") || line.contains("INDEX run_items_pending");
+        let inner = line.contains("(subquery-") || line.starts_with("SCAN CONSTANT") || line.starts_with("SCAN d");
+        let short =
+            words || bound || queue || inner || ["SCAN sqlite_sequence", "SCAN tenants"].contains(&line.as_str());
+        !short && (line.contains("SCAN") || line.contains("AUTOMATIC"))
+    };
+    let long = plan.iter().filter(is_long).cloned().collect();
+    (plan, long)
+}
+
+#[tokio::test]
+async fn no_listing_scans_a_table() {
+    let f = Fixture::new().await;
+    f.stored(vec![simple(&[1]), item(&[3], capture(&[QUERY, RESID], Positions::Last, Dtype::Float32))]).await;
+    let time = Timestamp::now();
+    // each condition alone and with all others, from a place to go on from
+    for bits in 0..1u32 << 10 {
+        let has = |bit: u32| bits & (1 << bit) != 0;
+        let filter = CacheFilter {
+            model: has(0).then(|| "m".to_owned()),
+            run: has(1).then(RunId::generate),
+            tags: if has(2) { tags(&["a", "b"]) } else { Vec::new() },
+            label: has(3).then(|| "l".to_owned()),
+            hooks: if has(4) { vec![RESID.parse().unwrap()] } else { Vec::new() },
+            created_from: has(5).then_some(time),
+            created_to: has(5).then_some(time),
+            text: has(6).then(|| TextQuery::parse("t u").unwrap()),
+            metadata: if has(7) { object(json!({"k": 1})) } else { Map::new() },
+            pinned: has(8).then_some(bits % 3 == 0),
+            expires_from: has(9).then_some(time),
+            expires_to: has(9).then_some(time),
+            fingerprint: has(8).then(|| "f".to_owned()),
+            bos: has(9).then_some(true),
+        };
+        let mut conn = f.store.readers().begin().await.unwrap();
+        let chosen = Search::new(&mut conn, T, &filter, Some(1), 0).await.unwrap();
+        drop(conn);
+        // whichever condition is walked
+        for n in 0.. {
+            let Some(search) = chosen.walking(n) else { break };
+            for mut statement in search.statements() {
+                let plan = plan(&f, &mut statement).await;
+                let sorts = plan.iter().any(|l| l.contains("USE TEMP B-TREE"));
+                assert!(!sorts || search.sorts(), "only few caches may be sorted: {plan:#?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_other_route_scans_a_table() {
+    let f = Fixture::new().await;
+    let (run, ids) = f.stored(vec![simple(&[1])]).await;
+    plan(&f, &mut crate::store::caches::at_times("", &[1, 2]).unwrap()).await;
+    plan(&f, &mut crate::store::caches::by_ids(T, &ids, 0)).await;
+    plan(&f, &mut crate::store::caches::of_run(T, run, 0, 10, 0)).await;
+    plan(&f, &mut crate::store::runs::by_id(T, run, 0)).await;
+    for bits in 0..16u32 {
+        let filter = RunFilter {
+            status: (bits & 1 != 0).then_some(RunStatus::Queued),
+            model: (bits & 2 != 0).then(|| "m".to_owned()),
+            tags: if bits & 4 != 0 { tags(&["a", "b"]) } else { Vec::new() },
+            created_from: (bits & 8 != 0).then(Timestamp::now),
+            created_to: (bits & 8 != 0).then(Timestamp::now),
+        };
+        for before in [None, Some(RunId::generate())] {
+            let plan = plan(&f, &mut crate::store::runs::listing("", T, &filter, before, 10, 0)).await;
+            assert!(!plan.iter().any(|l| l.contains("USE TEMP B-TREE FOR ORDER BY")), "{plan:#?}");
+        }
+    }
+    // whatever else is in the sources of this module
+    let mut long = Vec::new();
+    for statement in statements() {
+        let found = steps(&f, &mut sqlx::QueryBuilder::new(statement.as_str())).await.1;
+        long.extend((!found.is_empty()).then_some((statement, found)));
+    }
+    assert!(long.is_empty(), "{long:#?}");
+}
+
+/// The statements written out in the sources of this module: whatever is handed to `sqlx::query` as a literal. Upkeep that no
+/// route does is left out.
+fn statements() -> Vec<String> {
+    const UPKEEP: [&str; 7] = ["verify.rs", "rebuild.rs", "repair.rs", "backup.rs", "keys.rs", "compact.rs", "gc.rs"];
+    let mut found = Vec::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
+    for file in fs::read_dir(folder).unwrap().map(|f| f.unwrap().path()).filter(|f| f.is_file()) {
+        if UPKEEP.iter().any(|name| file.ends_with(name)) {
+            continue;
+        }
+        let source = fs::read_to_string(&file).unwrap();
+        let source = source.split("async fn collect_rows").next().unwrap().split("struct EnterMissing").next().unwrap();
+        for call in ["sqlx::query(", "sqlx::query_scalar("] {
+            for (at, _) in source.match_indices(call) {
+                let rest = source[at + call.len()..].trim_start();
+                let Some(literal) = rest.strip_prefix('"').and_then(|l| l.split('"').next()) else { continue };
+                let lines: Vec<&str> = literal.split("\\\n").map(str::trim_start).collect();
+                let sql = lines.concat();
+                if ["SELECT", "INSERT", "UPDATE", "DELETE"].iter().any(|verb| sql.starts_with(verb)) {
+                    found.push(sql);
+                }
+            }
+        }
+    }
+    assert!(found.len() > 30, "{}", found.len());
+    found
+}

@@ -1,0 +1,235 @@
+//! Sparse autoencoders against plain PyTorch formulas in float64, which `scripts/make_sae_goldens.py` held against SAELens.
+
+use std::{fs, path::Path};
+
+use residuum::model::{
+    LoadOptions, Model,
+    sae::{Sae, Settings, Side},
+};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::{Value, json};
+
+use crate::support::{golden, sae_golden};
+
+/// Every case: float32 sums of 32 terms against float64, in units of the largest reference value.
+const TOLERANCE: f64 = 2e-6;
+
+const CASES: [&str; 14] = [
+    "standard",
+    "no_b_dec",
+    "jumprelu",
+    "topk",
+    "topk_old",
+    "gated",
+    "layer_norm",
+    "constant_norm",
+    "scaled",
+    "finetuned",
+    "bfloat16",
+    "all_heads",
+    "one_head",
+    "centred",
+];
+
+fn model(case: &str) -> Model {
+    let checkpoint = if case == "centred" { "gpt2/plain" } else { "llama/gqa_tied" };
+    Model::load("tiny", &golden(checkpoint).to_string_lossy(), &LoadOptions::default()).unwrap()
+}
+
+fn load(folder: &Path, model: &Model) -> Result<Sae, String> {
+    let settings = Settings::read(folder).map_err(|e| e.to_string())?;
+    Sae::load("case", settings, folder, model).map_err(|e| e.to_string())
+}
+
+/// A tensor of a safetensors file, in float64.
+pub fn tensor(file: &Path, name: &str) -> Vec<f64> {
+    let bytes = fs::read(file).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = file.tensor(name).unwrap();
+    match tensor.dtype() {
+        Dtype::F64 => tensor.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
+        Dtype::F32 => tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "they were float32")]
+fn narrow(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|v| *v as f32).collect()
+}
+
+#[track_caller]
+fn assert_close(case: &str, what: &str, found: &[f32], expected: &[f64]) {
+    assert_eq!(found.len(), expected.len(), "{case}: {what}");
+    let scale = expected.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let far = (f64::from(*found) - expected).abs() / scale;
+        assert!(far <= TOLERANCE, "{case}: {what} {i} is {found}, not {expected}: {far:.1e} of the largest");
+        assert!(what != "activations" || (*found == 0.0) == (*expected == 0.0), "{case}: feature {i} is not as active");
+    }
+}
+
+#[test]
+fn features_and_reconstructions_agree_with_pytorch() {
+    for case in CASES {
+        let folder = sae_golden(case);
+        let reference = |name: &str| tensor(&folder.join("reference.safetensors"), name);
+        let sae = load(&folder, &model(case)).unwrap();
+        let rows = narrow(&reference("rows"));
+        let targets = sae.targets(&rows);
+        assert_close(case, "targets", &targets, &reference("targets"));
+        let activations = sae.encode(&targets);
+        assert_close(case, "activations", &activations, &reference("activations"));
+        let out = sae.decode(&targets, &activations);
+        assert_close(case, "reconstruction", &out, &reference("reconstruction"));
+
+        // Chosen features alone are the same numbers.
+        let features = [3, 0, 39, 17, 3];
+        let chosen = sae.choose(&features).encode_rows(&rows);
+        for (all, some) in activations.chunks(sae.d_sae()).zip(chosen.chunks(features.len())) {
+            let expected: Vec<u32> = features.iter().map(|f| all[*f].to_bits()).collect();
+            assert_eq!(some.iter().map(|a| a.to_bits()).collect::<Vec<_>>(), expected, "{case}");
+        }
+    }
+}
+
+/// A unit more of a feature moves the reconstruction by the feature's direction; a unit along the encoder's moves the input.
+#[test]
+fn directions_are_what_a_feature_adds_and_reads() {
+    for case in ["standard", "topk", "scaled", "finetuned", "one_head", "all_heads"] {
+        let folder = sae_golden(case);
+        let sae = load(&folder, &model(case)).unwrap();
+        let rows = narrow(&tensor(&folder.join("reference.safetensors"), "rows"));
+        let targets = sae.targets(&rows[..sae.row_width()]);
+        let mut activations = vec![0.0; sae.d_sae()];
+        let before = sae.decode(&targets, &activations);
+        activations[7] = 1.0;
+        let after = sae.decode(&targets, &activations);
+        let direction = sae.direction(7, Side::Decoder);
+        assert_eq!(direction.len(), sae.row_width());
+        let place = if case == "one_head" { 16 } else { 0 };
+        for i in 0..sae.d_in() {
+            assert!((after[i] - before[i] - direction[place + i]).abs() < 1e-5, "{case}");
+        }
+        let outside = direction.len() - sae.d_in();
+        assert_eq!(direction.iter().filter(|v| **v == 0.0).count(), outside, "{case}: zero outside the head alone");
+
+        let encoder = sae.direction(7, Side::Encoder);
+        let w_enc = tensor(&folder.join("sae_weights.safetensors"), "W_enc");
+        let factor = if case == "scaled" { 0.375 } else { 1.0 };
+        for i in 0..sae.d_in() {
+            assert!((f64::from(encoder[place + i]) - factor * w_enc[i * sae.d_sae() + 7]).abs() < 1e-6, "{case}");
+        }
+    }
+}
+
+#[test]
+fn a_row_that_is_not_finite_has_no_features() {
+    let sae = load(&sae_golden("constant_norm"), &model("constant_norm")).unwrap();
+    let mut rows = vec![0.5; 3 * 32];
+    rows[..32].fill(0.0);
+    rows[32 + 5] = f32::INFINITY;
+    let activations = sae.encode(&sae.targets(&rows));
+    assert!(activations[..80].iter().all(|a| a.is_nan()), "zeros have no norm to be scaled by");
+    assert!(activations[80..].iter().all(|a| a.is_finite()));
+    let chosen = sae.choose(&[4]).encode_rows(&rows);
+    assert!(chosen[0].is_nan() && chosen[1].is_nan() && chosen[2].is_finite());
+}
+
+/// A copy of a golden folder with other settings or weights.
+fn changed(case: &str, settings: &Value, weights: impl FnOnce(&Path)) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(sae_golden(case)).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let path = folder.path().join("cfg.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+    fs::write(&path, config.to_string()).unwrap();
+    weights(folder.path());
+    folder
+}
+
+#[test]
+fn what_does_not_fit_the_model_is_refused_by_name() {
+    let kwargs = |k: Value| json!({"model_from_pretrained_kwargs": k});
+    for (case, more, name) in [
+        ("standard", json!({"hook_name": "blocks.3.hook_resid_post", "hook_layer": 3}), "hook_name"),
+        ("standard", json!({"hook_name": "blocks.1.attn.hook_pattern"}), "hook_name"),
+        ("standard", json!({"hook_name": "blocks.1.mlp.hook_post"}), "d_in"),
+        ("standard", json!({"d_in": 31}), "d_in"),
+        ("standard", json!({"hook_head_index": 0}), "hook_head_index"),
+        ("one_head", json!({"hook_head_index": 4}), "hook_head_index"),
+        ("one_head", json!({"hook_head_index": null}), "d_in"),
+        ("standard", json!({"hook_name": "blocks.1.ln2.hook_normalized"}), "model_from_pretrained_kwargs.fold_ln"),
+        ("all_heads", kwargs(json!({"fold_value_biases": true})), "model_from_pretrained_kwargs.fold_value_biases"),
+        ("standard", json!({"finetuning_scaling_factor": true}), "finetuning_scaling_factor"),
+        ("finetuned", json!({"finetuning_scaling_factor": false}), "finetuning_scaling_factor"),
+        ("scaled", json!({"normalize_activations": "none"}), "normalize_activations"),
+    ] {
+        let folder = changed(case, &more, |_| {});
+        let refused = load(folder.path(), &model(case)).unwrap_err();
+        assert!(
+            refused.contains(&format!(": `{name}` ")) || refused.contains(&format!(" `{name}` ")),
+            "{more}: {refused}"
+        );
+        assert!(!refused.contains('\n'));
+    }
+    let result = json!({
+        "metadata": {"hook_name": "blocks.1.attn.hook_result", "model_from_pretrained_kwargs": {"center_writing_weights": true}},
+        "d_in": 128
+    });
+    let refused = load(changed("centred", &result, |_| {}).path(), &model("centred")).unwrap_err();
+    assert!(refused.contains("center_writing_weights"), "{refused}");
+}
+
+#[test]
+fn processing_that_changes_nothing_here_is_no_hindrance() {
+    let normalised = json!({
+        "hook_name": "blocks.1.ln2.hook_normalized", "model_from_pretrained_kwargs": {"fold_ln": true, "center_writing_weights": true}
+    });
+    let sae = load(changed("standard", &normalised, |_| {}).path(), &model("standard")).unwrap();
+    assert!(!sae.centres(), "TransformerLens leaves models of RMS norms alone");
+    assert_eq!(sae.notes().len(), 1, "{:?}", sae.notes());
+    assert!(load(&sae_golden("centred"), &model("centred")).unwrap().centres());
+}
+
+#[test]
+fn weights_that_are_not_those_of_the_settings_are_refused() {
+    for (case, more, name) in [
+        ("standard", json!({"architecture": "jumprelu"}), "threshold"),
+        ("jumprelu", json!({"architecture": "standard"}), "threshold"),
+        ("standard", json!({"architecture": "gated"}), "r_mag"),
+        ("standard", json!({"d_sae": 41}), "W_dec"),
+    ] {
+        let refused = load(changed(case, &more, |_| {}).path(), &model(case)).unwrap_err();
+        assert!(refused.contains(&format!("`{name}`")), "{more}: {refused}");
+    }
+    let cut = |folder: &Path| {
+        let file = fs::File::options().write(true).open(folder.join("sae_weights.safetensors")).unwrap();
+        file.set_len(4000).unwrap();
+    };
+    let refused = load(changed("standard", &json!({}), cut).path(), &model("standard")).unwrap_err();
+    assert!(refused.contains("sae_weights.safetensors: is truncated"), "{refused}");
+    let gone = |folder: &Path| fs::remove_file(folder.join("cfg.json")).unwrap();
+    assert!(load(changed("standard", &json!({}), gone).path(), &model("standard")).unwrap_err().contains("cfg.json"));
+}
+
+#[test]
+fn a_fingerprint_is_of_weights_and_settings() {
+    let tiny = model("standard");
+    let of = |folder: &Path| load(folder, &tiny).unwrap().fingerprint().to_owned();
+    let first = of(&sae_golden("standard"));
+    assert_eq!(
+        (first.len(), &first),
+        (
+            64,
+            &of(changed("standard", &json!({}), |folder| {
+                fs::copy(sae_golden("standard").join("cfg.json"), folder.join("cfg.json")).unwrap();
+            })
+            .path())
+        )
+    );
+    assert_ne!(first, of(changed("standard", &json!({"prepend_bos": false}), |_| {}).path()));
+}
