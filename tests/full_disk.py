@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
-from crash import Report, read_back, temporary_files  # noqa: E402  (the path is set above)
+from crash import Report, read_back, superfluous_files  # noqa: E402  (the path is set above)
 from harness import FINAL, ApiError, Client, HarnessError, Server, interrupt_on_signals  # noqa: E402
 
 SIZE_MB = 40
@@ -192,7 +192,7 @@ def verified(args, data_dir, report):
     command = [args.binary, "verify", "--data-dir", str(data_dir)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     report.check("residuum verify finds nothing", [] if done.returncode == 0 else [done.stdout + done.stderr])
-    report.check("no temporary file remains", temporary_files(data_dir))
+    report.check("no temporary file remains", superfluous_files(data_dir))
 
 
 def references(args, folder, count):
