@@ -3,7 +3,7 @@
 //! Format: <https://huggingface.co/docs/safetensors>. Eight bytes of length, little-endian; a JSON object of that length; the
 //! data of the tensors. Pure functions over bytes: what they allocate grows with what has arrived, never with what it claims.
 
-use std::{collections::BTreeMap, fmt, ops::Range};
+use std::{cmp::Ordering, collections::BTreeMap, fmt, ops::Range};
 
 use serde::{
     Deserialize, Deserializer,
@@ -77,13 +77,33 @@ impl FileDtype {
                 match to {
                     #[expect(clippy::cast_possible_truncation, reason = "rounding is what was asked for")]
                     Dtype::Float32 => values.for_each(|v| out.extend((v as f32).to_le_bytes())),
-                    Dtype::Float16 => values.for_each(|v| out.extend(half::f16::from_f64(v).to_le_bytes())),
-                    Dtype::BFloat16 => values.for_each(|v| out.extend(half::bf16::from_f64(v).to_le_bytes())),
+                    Dtype::Float16 => {
+                        values.for_each(|v| out.extend(half::f16::from_f32(rounded_to_odd(v)).to_le_bytes()))
+                    }
+                    Dtype::BFloat16 => {
+                        values.for_each(|v| out.extend(half::bf16::from_f32(rounded_to_odd(v)).to_le_bytes()))
+                    }
                 }
             }
             Self::Int64 | Self::Int32 => {}
         }
         out
+    }
+}
+
+/// A double as a float32 that rounds to the same narrower value as the double itself: an inexact one takes the neighbour whose
+/// last bit is 1 (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd",
+/// 2008). `half::bf16::from_f64` looks at the upper 32 bits alone.
+fn rounded_to_odd(value: f64) -> f32 {
+    #[expect(clippy::cast_possible_truncation, reason = "rounding is what was asked for")]
+    let nearest = value as f32;
+    if nearest.to_bits() & 1 == 1 {
+        return nearest;
+    }
+    match f64::from(nearest).partial_cmp(&value) {
+        Some(Ordering::Less) => nearest.next_up(),
+        Some(Ordering::Greater) => nearest.next_down(),
+        _ => nearest,
     }
 }
 
@@ -305,6 +325,13 @@ mod tests {
         let value = 1.0 + 2f64.powi(-8) + 2f64.powi(-26);
         let bytes = FileDtype::Float64.convert(value.to_le_bytes().to_vec(), Dtype::BFloat16);
         assert_eq!(Dtype::BFloat16.decode(&bytes), [1.0 + 2f32.powi(-7)]);
+        // the same from below, and from among the numbers too small for float16's normal ones
+        let value = 1.0 + 2f64.powi(-7) + 2f64.powi(-8) - 2f64.powi(-40);
+        let bytes = FileDtype::Float64.convert(value.to_le_bytes().to_vec(), Dtype::BFloat16);
+        assert_eq!(Dtype::BFloat16.decode(&bytes), [1.0 + 2f32.powi(-7)]);
+        let value = 2f64.powi(-25) + 2f64.powi(-70);
+        let bytes = FileDtype::Float64.convert(value.to_le_bytes().to_vec(), Dtype::Float16);
+        assert_eq!(Dtype::Float16.decode(&bytes), [2f32.powi(-24)]);
         let bytes = FileDtype::Float64.convert(1e300f64.to_le_bytes().to_vec(), Dtype::Float32);
         assert_eq!(Dtype::Float32.decode(&bytes), [f32::INFINITY]);
         let signalling = vec![1, 0, 0x80, 0x7f];

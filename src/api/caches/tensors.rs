@@ -356,12 +356,6 @@ fn file_metadata(cache: &Cache, annotations: bool) -> Map<String, Value> {
         "cache": cache.id.to_string(),
         "run": cache.run.to_string(),
         "model": cache.model,
-        "model_fingerprint": p.model_fingerprint,
-        "architecture": p.architecture,
-        "weights_dtype": p.weights_dtype,
-        "compute_dtype": p.compute_dtype,
-        "device": p.device,
-        "residuum_version": p.residuum_version,
         "numerics_version": p.numerics_version.to_string(),
         "positions": positions_text(&cache.capture.positions),
         "n_truncated": cache.n_truncated.to_string(),
@@ -380,6 +374,17 @@ fn file_metadata(cache: &Cache, annotations: bool) -> Map<String, Value> {
             facts.insert(key.to_owned(), value.into());
         }
     };
+    // an imported cache does not know all of these
+    for (key, name) in [
+        ("model_fingerprint", &p.model_fingerprint),
+        ("architecture", &p.architecture),
+        ("weights_dtype", &p.weights_dtype),
+        ("compute_dtype", &p.compute_dtype),
+        ("device", &p.device),
+        ("residuum_version", &p.residuum_version),
+    ] {
+        add(key, Some(name.clone()).filter(|name| !name.is_empty()));
+    }
     add("text", cache.text.clone());
     add("completion", cache.completion.as_ref().map(|c| json!(c).to_string()));
     add("origin", cache.origin.as_ref().map(|o| json!(o).to_string()));

@@ -83,7 +83,7 @@ fn what_does_not_fit_is_refused_where_it_stands() {
         (&[ids][..], &[][..], Code::EmptyInput, ""),
         (&[("logit_lens", "F32", 4, &[3, 8])], &[], Code::UnknownHook, "/logit_lens"),
         (&[("blocks.0.hook_resid_post", "F32", 4, &[1, 3, 8])], &[], Code::ShapeMismatch, "/blocks.0.hook_resid_post"),
-        (&[resid, ("hook_embed", "F32", 4, &[4, 8])], &[], Code::ShapeMismatch, "/hook_embed"),
+        (&[resid, ("hook_embed", "F32", 4, &[4, 8])], &[], Code::ShapeMismatch, "/blocks.0.hook_resid_post"),
         (&[resid, ("final_norm", "F32", 4, &[8])], &[], Code::ShapeMismatch, "/final_norm"),
         (&[resid, ("final_norm", "F32", 4, &[3, 9])], &[], Code::ShapeMismatch, "/final_norm"),
         (&[resid, ("blocks.0.hook_out", "F32", 4, &[3, 8])], &[], Code::InvalidValue, "/blocks.0.hook_out"),
