@@ -132,6 +132,7 @@ fn item(i: usize) -> NewItem {
         generation: None,
         unsettled: None,
         completion: None,
+        origin: None,
         interventions: Vec::new(),
     }
 }
@@ -188,7 +189,7 @@ fn header(run: residuum::domain::RunId, first: usize, items: Vec<NewItem>) -> Pa
                 run,
                 item_index,
                 item,
-                forward_key: *blake3::hash(&(first as u64 + u64::from(item_index)).to_le_bytes()).as_bytes(),
+                forward_key: Some(*blake3::hash(&(first as u64 + u64::from(item_index)).to_le_bytes()).as_bytes()),
             })
             .collect(),
     }

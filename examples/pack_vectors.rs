@@ -85,7 +85,7 @@ async fn add(store: &Store, first: usize, rows: usize, width: usize, values: &[f
                 run,
                 item_index,
                 item,
-                forward_key: *blake3::hash(&(first as u64 + u64::from(item_index)).to_le_bytes()).as_bytes(),
+                forward_key: Some(*blake3::hash(&(first as u64 + u64::from(item_index)).to_le_bytes()).as_bytes()),
             })
             .collect(),
     };
@@ -110,6 +110,7 @@ fn item(row: usize, capture: &Capture) -> NewItem {
         generation: None,
         unsettled: None,
         completion: None,
+        origin: None,
         interventions: Vec::new(),
     }
 }

@@ -132,6 +132,9 @@ struct Serve {
     /// Bytes of a request body.
     #[arg(long, env = "RESIDUUM_MAX_BODY_BYTES", default_value_t = ApiConfig::default().max_body_bytes)]
     max_body_bytes: usize,
+    /// Bytes of an imported file, which is not held in memory.
+    #[arg(long, env = "RESIDUUM_MAX_IMPORT_BYTES", default_value_t = ApiConfig::default().max_import_bytes)]
+    max_import_bytes: u64,
     /// Elements of a tensor answered as JSON.
     #[arg(long, env = "RESIDUUM_MAX_JSON_ELEMENTS", default_value_t = ApiConfig::default().max_json_elements)]
     max_json_elements: usize,
@@ -245,6 +248,7 @@ impl Serve {
             },
             api: ApiConfig {
                 max_body_bytes: self.max_body_bytes,
+                max_import_bytes: self.max_import_bytes,
                 max_json_elements: self.max_json_elements,
                 cors_origins: self.cors_origins,
                 request_timeout: Duration::from_secs(self.request_timeout),

@@ -65,6 +65,20 @@ fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(Code::UnsupportedMediaType, "the body must be sent with Content-Type: application/json"))
 }
 
+/// Longest idempotency key.
+const MAX_KEY_CHARS: usize = 255;
+
+/// The idempotency key of a request.
+///
+/// # Errors
+/// [`Code::InvalidHeader`].
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = value.to_str().ok().filter(|k| !k.is_empty() && k.len() <= MAX_KEY_CHARS);
+    let detail = format!("Idempotency-Key takes 1 to {MAX_KEY_CHARS} visible ASCII characters");
+    key.map(|k| Some(k.to_owned())).ok_or_else(|| Problem::at(Code::InvalidHeader, "Idempotency-Key", detail))
+}
+
 /// Parses in two steps, so that a syntax error and a wrong field are told apart.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);

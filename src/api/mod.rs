@@ -12,6 +12,7 @@ mod directions_ref;
 mod dto;
 mod error;
 mod experiments;
+mod export;
 mod extract;
 mod interventions;
 mod limits;
@@ -64,7 +65,9 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(runs::events::follow_run))
         .routes(routes!(runs::manage::list_run_caches))
         .routes(routes!(runs::tensors::get_run_tensor))
-        .routes(routes!(caches::manage::list_caches))
+        .routes(routes!(export::export_run))
+        .routes(routes!(export::export_caches))
+        .routes(routes!(caches::manage::list_caches, caches::import::import_cache))
         .routes(routes!(caches::manage::get_cache, caches::manage::update_cache, caches::manage::delete_cache))
         .routes(routes!(caches::tensors::get_layers))
         .routes(routes!(caches::tensors::get_layer))

@@ -32,6 +32,7 @@ use super::{
     tags(
         (name = "runs", description = "Queue forward passes and follow them"),
         (name = "caches", description = "The activations of one input: describe, edit, fetch"),
+        (name = "export", description = "Take activations of many caches away, ready to train on"),
         (name = "comparisons", description = "Compare stored activations"),
         (name = "directions", description = "Named vectors: posted, or fitted to stored activations"),
         (name = "analysis", description = "Ask stored activations: lenses, attribution, projections, statistics"),

@@ -14,11 +14,12 @@ use crate::domain::{
         ApiKeyInvalid, ApiKeyRequired, BlobDamaged, BodyTooLarge, BosMismatch, CacheNotFound, CannotGenerate,
         ChatTemplateFailed, ClientQueueFull, Conflict, DirectionNotFound, EmptyInput, HeadersTooLarge, HookNotInCache,
         HookNotStored, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor, InvalidHeader, InvalidJson,
-        InvalidQuery, InvalidValue, LayerNotInCache, LayerOutOfRange, ModelNotFound, NoBosToken, NoChatTemplate,
-        NotAcceptable, NotReadable, PositionOutOfRange, QueueFull, RangeNotSatisfiable, RequestTimeout, ResultTooLarge,
-        RunNotFound, SaeNotFound, ScopeMissing, ShapeMismatch, StoreFull, TextNotFound, TimedOut, TokenOutOfVocabulary,
-        TooManyItems, TooManyRunTokens, TooManyTokens, Unavailable, UnknownCache, UnknownDirection, UnknownHook,
-        UnknownModel, UnknownSae, UnsupportedMediaType, VectorNotInDirection, WorkerFailed,
+        InvalidQuery, InvalidSafetensors, InvalidValue, LayerNotInCache, LayerOutOfRange, ModelNotFound, NoBosToken,
+        NoChatTemplate, NotAcceptable, NotReadable, PositionOutOfRange, QueueFull, RangeNotSatisfiable, RequestTimeout,
+        ResultTooLarge, RunNotFound, SaeNotFound, ScopeMissing, ShapeMismatch, StoreFull, TextNotFound, TimedOut,
+        TokenOutOfVocabulary, TooManyItems, TooManyRunTokens, TooManyTokens, Unavailable, UnknownCache,
+        UnknownDirection, UnknownHook, UnknownModel, UnknownSae, UnsupportedMediaType, VectorNotInDirection,
+        WorkerFailed,
     },
 };
 
@@ -55,6 +56,22 @@ problems! {
     RunTensorProblems = [
         InvalidQuery, RunNotFound, HookNotInCache, NotAcceptable, Conflict, ResultTooLarge, RangeNotSatisfiable,
         PositionOutOfRange, ShapeMismatch, InvalidValue, Internal, BlobDamaged,
+    ];
+    /// Importing a cache.
+    ImportProblems = [
+        InvalidBody, InvalidQuery, InvalidHeader, InvalidSafetensors, Conflict, BodyTooLarge, UnsupportedMediaType, UnknownHook,
+        LayerOutOfRange, PositionOutOfRange, EmptyInput, ShapeMismatch, InvalidValue, IdempotencyKeyReused, Internal, Unavailable,
+        StoreFull,
+    ];
+    /// Exporting a run.
+    RunExportProblems = [
+        InvalidQuery, RunNotFound, Conflict, RangeNotSatisfiable, EmptyInput, HookNotStored, LayerOutOfRange, PositionOutOfRange,
+        ShapeMismatch, InvalidValue, Internal, BlobDamaged,
+    ];
+    /// Exporting caches.
+    ExportProblems = [
+        InvalidQuery, Conflict, RangeNotSatisfiable, EmptyInput, HookNotStored, LayerOutOfRange, PositionOutOfRange, ShapeMismatch,
+        InvalidValue, Internal, BlobDamaged,
     ];
     /// Reading a cache's description.
     CacheProblems = [InvalidQuery, CacheNotFound, Internal];

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    domain::{Cache, Code, Problem},
+    domain::{Cache, Code, ModelInfo, Problem},
     engine::{ModelState, Registry},
     model::{Model, TextTokenizer},
 };
@@ -26,6 +26,7 @@ pub fn model_of(models: &Registry, cache: &Cache) -> Result<Arc<Model>, Problem>
         ModelState::Loading => None,
     };
     if let Some(model) = all.iter().filter_map(ready).find(|m| m.info().fingerprint == *wanted) {
+        check_shapes(model.info(), cache)?;
         return Ok(model);
     }
     if all.iter().any(|m| ready(m).is_none()) {
@@ -37,11 +38,37 @@ pub fn model_of(models: &Registry, cache: &Cache) -> Result<Arc<Model>, Problem>
         Some(other) => format!("`{}` is now {}…", cache.model, short(&other.info().fingerprint)),
         None => format!("`{}` is not served", cache.model),
     };
+    if wanted.is_empty() {
+        let detail = format!(
+            "this needs the weights that made the cache; it was imported without `model_fingerprint`, and {reason}"
+        );
+        return Err(Problem::new(Code::Conflict, detail));
+    }
     let detail = format!(
         "this needs the weights that made the cache, fingerprint {}…, and no model served here has them: {reason}",
         short(wanted)
     );
     Err(Problem::new(Code::Conflict, detail))
+}
+
+/// An import may name weights that cannot have made its tensors.
+///
+/// # Errors
+/// [`Code::Conflict`] at the first hook that the model lacks or has in another shape.
+fn check_shapes(model: &ModelInfo, cache: &Cache) -> Result<(), Problem> {
+    if cache.origin.is_none() {
+        return Ok(());
+    }
+    for (hook, shape) in cache.capture.hooks.iter().zip(&cache.row_shapes) {
+        if !model.has(*hook) || model.row_shape(hook.site()) != *shape {
+            let detail = format!(
+                "the cache was imported with the fingerprint of `{}`, which has no {hook} with rows of shape {shape:?}",
+                model.id
+            );
+            return Err(Problem::new(Code::Conflict, detail));
+        }
+    }
+    Ok(())
 }
 
 /// A token of the vocabulary: its id, or a text that is exactly one token.

@@ -16,6 +16,8 @@ use crate::{
 pub struct ApiConfig {
     /// Bytes of a request body.
     pub max_body_bytes: usize,
+    /// Bytes of an imported file.
+    pub max_import_bytes: u64,
     /// Elements of a tensor answered as JSON.
     pub max_json_elements: usize,
     /// Origins whose pages may call this server; empty: none, `*`: any.
@@ -32,6 +34,7 @@ impl Default for ApiConfig {
     fn default() -> Self {
         Self {
             max_body_bytes: 32 << 20,
+            max_import_bytes: 16 << 30,
             max_json_elements: 4_000_000,
             cors_origins: Vec::new(),
             request_timeout: Duration::from_secs(600),

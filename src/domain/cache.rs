@@ -9,6 +9,7 @@ use super::{
     generation::TextCompletion,
     hook::{Axis, Hook},
     ids::{CacheId, RunId, TenantId},
+    import::{ImportOrigin, UNKNOWN_TOKEN},
     positions::Rows,
     problem::{Code, Problem},
     text::TextQuery,
@@ -36,7 +37,8 @@ pub struct TensorStats {
     pub n_inf: u64,
 }
 
-/// The receipt of a cache: what produced its numbers. Immutable.
+/// The receipt of a cache: what produced its numbers. Immutable. Of an imported cache it is what the file says; a text is
+/// empty and the number 0 where it says nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
     /// blake3 of weights, config and tokenizer.
@@ -68,7 +70,7 @@ pub struct Cache {
     pub item_index: u64,
     /// Name of the model.
     pub model: String,
-    /// Number of blocks of the model.
+    /// Number of blocks of the model; of an import that does not say, those it tells of.
     pub n_layers: usize,
     /// Width of the residual stream.
     pub d_model: usize,
@@ -88,6 +90,8 @@ pub struct Cache {
     pub n_truncated: u64,
     /// What was generated, where the input was continued.
     pub completion: Option<TextCompletion>,
+    /// Where it came from, when it was not computed here.
+    pub origin: Option<ImportOrigin>,
     /// What was changed on the way, for people: names resolved, positions settled. Empty: nothing.
     pub interventions: Vec<Map<String, Value>>,
     /// NaN and infinity counts.
@@ -115,6 +119,12 @@ pub struct Cache {
 }
 
 impl Cache {
+    /// Whether the tokens are known by their ids; those of an import may not be.
+    #[must_use]
+    pub fn knows_token_ids(&self) -> bool {
+        self.token_ids.first() != Some(&UNKNOWN_TOKEN)
+    }
+
     /// Positions its rows were taken at.
     ///
     /// # Errors

@@ -43,6 +43,8 @@ codes! {
     InvalidJson = 400 "invalid_json" "The body is not valid JSON";
     /// A field is unknown, missing or of the wrong type.
     InvalidBody = 400 "invalid_body" "The body does not have the documented form";
+    /// The body is not a safetensors file.
+    InvalidSafetensors = 400 "invalid_safetensors" "The body is not a valid safetensors file";
     /// A query parameter is unknown or malformed.
     InvalidQuery = 400 "invalid_query" "A query parameter is unknown or malformed";
     /// A header is malformed.

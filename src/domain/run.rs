@@ -11,6 +11,7 @@ use super::{
     capture::Capture,
     generation::{Generation, TextCompletion},
     ids::{CacheId, RunId, TenantId},
+    import::ImportOrigin,
     intervention::{Applied, Edits},
     positions::PositionsRequest,
     problem::Problem,
@@ -132,6 +133,8 @@ pub struct Run {
     pub metadata: Map<String, Value>,
     /// Whether its inputs are continued before they are captured.
     pub generates: bool,
+    /// Whether it stands for an import: its one cache was made elsewhere.
+    pub imported: bool,
     /// Seconds after which its caches expire.
     pub ttl_seconds: Option<u64>,
     /// Accepted.
@@ -169,6 +172,8 @@ pub struct NewItem {
     pub unsettled: Option<PositionsRequest>,
     /// What was generated, once it has been: the tokens then hold it.
     pub completion: Option<TextCompletion>,
+    /// Where its activations came from, when they are not computed here.
+    pub origin: Option<ImportOrigin>,
     /// What each of the run's interventions means for it.
     pub interventions: Vec<Applied>,
 }

@@ -63,7 +63,7 @@ impl Selection {
                 mean_of: None,
             });
         };
-        let rows = stored_rows(cache, &stored, wanted)?;
+        let rows = StoredRows::of(&cache.capture.positions, n_keys, Some(wanted))?;
         // The position axis is the first, or the second of an attention map [head, q, k].
         let (outer, inner) = if is_map { (row_len, n_keys) } else { (1, row_len) };
         let parts = (0..outer)
@@ -92,28 +92,53 @@ impl Selection {
     }
 }
 
-struct StoredRows {
-    indices: Vec<usize>,
-    averaged: bool,
+/// Which stored rows answer a query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRows {
+    /// Their places among those that are stored, in the order they are served.
+    pub indices: Vec<usize>,
+    /// The position of each; `None` for a mean that is stored.
+    pub positions: Vec<Option<u32>>,
+    /// Whether one row is served, the mean over these.
+    pub averaged: bool,
 }
 
-/// Places of the wanted positions among the stored rows.
-fn stored_rows(cache: &Cache, stored: &Rows, wanted: &Positions) -> Result<StoredRows, Problem> {
-    let n_tokens = cache.token_ids.len();
-    let lacking = |what: &str| {
-        let detail = format!("the cache holds positions {} of {n_tokens} tokens, not {what}", cache.capture.positions);
-        Problem::at(Code::PositionOutOfRange, "position", detail)
-    };
-    let place = |have: &[u32], want: &[u32]| -> Result<Vec<usize>, Problem> {
-        let place: HashMap<u32, usize> = have.iter().enumerate().map(|(i, p)| (*p, i)).collect();
-        want.iter().map(|p| place.get(p).copied().ok_or_else(|| lacking(&p.to_string()))).collect()
-    };
-    match (stored, wanted.resolve(n_tokens)?) {
-        (Rows::Mean(have), Rows::Mean(want)) if *have == want => Ok(StoredRows { indices: vec![0], averaged: false }),
-        (Rows::Mean(_), Rows::Mean(_)) => Err(lacking("another mean")),
-        (Rows::Mean(_), Rows::List(_)) => Err(lacking("single positions")),
-        (Rows::List(have), Rows::Mean(want)) => Ok(StoredRows { indices: place(have, &want)?, averaged: true }),
-        (Rows::List(have), Rows::List(want)) => Ok(StoredRows { indices: place(have, &want)?, averaged: false }),
+impl StoredRows {
+    /// The rows at `wanted` of an input of `n_tokens` that was captured at `captured`; every one where nothing is wanted.
+    ///
+    /// # Errors
+    /// [`Code::PositionOutOfRange`] when the input or the capture lacks a position, saying what is stored.
+    pub fn of(captured: &Positions, n_tokens: usize, wanted: Option<&Positions>) -> Result<Self, Problem> {
+        let stored = captured.resolve(n_tokens)?;
+        let lacking = |what: &str| {
+            let detail = format!("the cache holds positions {captured} of {n_tokens} tokens, not {what}");
+            Problem::at(Code::PositionOutOfRange, "position", detail)
+        };
+        let at = |have: &[u32], want: &[u32], averaged: bool| -> Result<Self, Problem> {
+            let place: HashMap<u32, usize> = have.iter().enumerate().map(|(i, p)| (*p, i)).collect();
+            let find = |p: &u32| place.get(p).copied().ok_or_else(|| lacking(&p.to_string()));
+            let indices = want.iter().map(find).collect::<Result<_, _>>()?;
+            Ok(Self { indices, positions: want.iter().map(|p| Some(*p)).collect(), averaged })
+        };
+        let mean = Self { indices: vec![0], positions: vec![None], averaged: false };
+        match (stored, wanted.map(|w| w.resolve(n_tokens)).transpose()?) {
+            (Rows::Mean(_), None) => Ok(mean),
+            (Rows::List(have), None) => {
+                let positions: Vec<Option<u32>> = have.into_iter().map(Some).collect();
+                Ok(Self { indices: (0..positions.len()).collect(), positions, averaged: false })
+            }
+            (Rows::Mean(have), Some(Rows::Mean(want))) if have == want => Ok(mean),
+            (Rows::Mean(_), Some(Rows::Mean(_))) => Err(lacking("another mean")),
+            (Rows::Mean(_), Some(Rows::List(_))) => Err(lacking("single positions")),
+            (Rows::List(have), Some(Rows::Mean(want))) => at(&have, &want, true),
+            (Rows::List(have), Some(Rows::List(want))) => at(&have, &want, false),
+        }
+    }
+
+    /// Rows that are served.
+    #[must_use]
+    pub fn n_served(&self) -> usize {
+        if self.averaged { 1 } else { self.indices.len() }
     }
 }
 
@@ -150,6 +175,7 @@ mod tests {
             bos: BosDecision { requested: None, present: false, added: false, token_id: None },
             n_truncated: 0,
             completion: None,
+            origin: None,
             interventions: Vec::new(),
             stats: TensorStats::default(),
             provenance: Provenance {

@@ -88,6 +88,7 @@ mod tests {
             generation: None,
             unsettled: None,
             completion: None,
+            origin: None,
             interventions: Vec::new(),
         }
     }

@@ -296,6 +296,7 @@ fn item(
         generation: request.generation.clone(),
         unsettled,
         completion: None,
+        origin: None,
         interventions: Vec::new(),
     })
 }

@@ -244,7 +244,7 @@ pub(super) fn pack_header(
             cache: CacheId::generate(),
             run: unit.run,
             item_index: unit.index,
-            forward_key: forward_key(key.tenant, model, &item, unit.edits.as_deref()),
+            forward_key: Some(forward_key(key.tenant, model, &item, unit.edits.as_deref())),
             item,
         })
         .collect();

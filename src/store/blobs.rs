@@ -238,6 +238,17 @@ impl Blobs {
         InFlight { pack, blobs: Arc::clone(self) }
     }
 
+    /// A file without a name: it is gone when it is closed, whatever happens.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub(super) fn nameless(&self) -> Result<File, StoreError> {
+        if self.lock.is_none() {
+            return Err(StoreError::Closed);
+        }
+        tempfile::tempfile_in(self.root.join("blobs")).map_err(StoreError::io("making a file to receive into"))
+    }
+
     /// Opens the file of `pack`.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ use super::{
 use crate::domain::{Cache, CacheFilter, CacheId, CachePatch, Capture, Count, PackId, RunId, TenantId, TensorStats};
 
 pub(super) const COLUMNS: &str = "c.id, c.tenant_id, c.run_id, c.item_index, c.model, c.text, c.token_ids, c.tokens, c.bos, \
-    c.n_truncated, c.completion, c.interventions, c.reused, c.metadata, c.label, c.created_at, c.expires_at, c.pinned, \
+    c.n_truncated, c.completion, c.interventions, c.origin, c.reused, c.metadata, c.label, c.created_at, c.expires_at, c.pinned, \
     c.hook_set_id, c.positions, \
     (SELECT json_group_array(tag) FROM (SELECT tag FROM cache_tags WHERE cache_id = c.id ORDER BY position)) AS tags, \
     e.provenance_id, e.pack_id, e.n_tokens, e.n_rows, e.row_start, e.map_start, e.content_hash, e.stats, \
@@ -110,6 +110,20 @@ impl Store {
         self.search(tenant, filter, None, limit).await
     }
 
+    /// [`Self::choose`] among those stored before `before`, where it is given.
+    ///
+    /// # Errors
+    /// As [`Self::cache`].
+    pub async fn choose_before(
+        &self,
+        tenant: TenantId,
+        filter: &CacheFilter,
+        before: Option<Timestamp>,
+        limit: u32,
+    ) -> Result<Vec<StoredCache>, StoreError> {
+        self.search(tenant, filter, before, limit).await
+    }
+
     async fn search(
         &self,
         tenant: TenantId,
@@ -146,8 +160,22 @@ impl Store {
         from_item: u32,
         limit: u32,
     ) -> Result<Vec<Cache>, StoreError> {
-        let query = of_run(tenant, run, from_item, limit, self.now());
-        Ok(self.load(query).await?.into_iter().map(|s| s.cache).collect())
+        let stored = self.run_stored(tenant, run, from_item, limit).await?;
+        Ok(stored.into_iter().map(|s| s.cache).collect())
+    }
+
+    /// [`Self::run_caches`], to be read.
+    ///
+    /// # Errors
+    /// As [`Self::cache`].
+    pub async fn run_stored(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+        from_item: u32,
+        limit: u32,
+    ) -> Result<Vec<StoredCache>, StoreError> {
+        self.load(of_run(tenant, run, from_item, limit, self.now())).await
     }
 
     /// Caches with the place of their tensors, in the order asked; `None` for those that the tenant does not have.
@@ -251,6 +279,7 @@ impl Store {
             bos: f.json("bos")?,
             n_truncated: f.uint("n_truncated")?,
             completion: f.opt_json("completion")?,
+            origin: f.opt_json("origin")?,
             interventions: f.opt_json("interventions")?.unwrap_or_default(),
             stats: sum_stats(stats.as_deref(), &indices),
             provenance: origin.provenance.clone(),

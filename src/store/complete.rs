@@ -161,7 +161,7 @@ impl Complete {
 }
 
 /// Adds a pack with the extents of those items that are pending, or has its file removed where none is.
-async fn add_pack<'a>(
+pub(super) async fn add_pack<'a>(
     tx: &mut Tx<'_>,
     pack: &'a FinishedPack,
     reused: bool,
@@ -244,7 +244,7 @@ pub(super) async fn insert_extents(
             for number in numbers {
                 row.push_bind(number);
             }
-            row.push_bind(header.caches[item].forward_key.as_slice());
+            row.push_bind(header.caches[item].forward_key.as_ref().map(<[u8; 32]>::as_slice));
             row.push_bind(pack.hashes[item].as_bytes().as_slice()).push_bind(stats);
         });
         query.build().persistent(chunk.len() == ROWS_A_STATEMENT).execute(&mut *tx.conn).await?;
@@ -270,7 +270,7 @@ async fn extent_tenants(tx: &mut Tx<'_>, reused: &[ReusedCache]) -> Result<HashM
         .collect()
 }
 
-async fn insert_caches(tx: &mut Tx<'_>, caches: &[CacheRow<'_>]) -> Result<(), StoreError> {
+pub(super) async fn insert_caches(tx: &mut Tx<'_>, caches: &[CacheRow<'_>]) -> Result<(), StoreError> {
     // a microsecond apart: the time of a cache is its place in listings
     let first = next_time(tx).await?;
     let times: Vec<i64> = (first..).take(caches.len()).collect();
@@ -299,22 +299,23 @@ pub(super) async fn insert_caches_at(
             let completion = item.completion.as_ref().map(to_json).transpose()?;
             let described: Vec<_> = item.interventions.iter().map(|i| &i.described).collect();
             let interventions = (!described.is_empty()).then(|| to_json(&described)).transpose()?;
-            let optional = [completion, interventions];
+            let origin = item.origin.as_ref().map(to_json).transpose()?;
+            let optional = [completion, interventions, origin];
             rows.push((cache, created_at, hook_set, token_ids, json, optional, int(item.n_truncated)?));
         }
         let mut query = QueryBuilder::<Sqlite>::new(
             "INSERT INTO caches (id, tenant_id, run_id, item_index, extent_id, hook_set_id, positions, model, text, \
-                 token_ids, tokens, bos, completion, interventions, n_truncated, reused, metadata, label, created_at, \
-                 expires_at) ",
+                 token_ids, tokens, bos, completion, interventions, origin, n_truncated, reused, metadata, label, \
+                 created_at, expires_at) ",
         );
         query.push_values(rows, |mut row, (cache, created_at, hook_set, token_ids, json, optional, n_truncated)| {
-            let ([positions, tokens, bos, metadata], [completion, interventions]) = (json, optional);
+            let ([positions, tokens, bos, metadata], [completion, interventions, origin]) = (json, optional);
             row.push_bind(cache.id.as_bytes().as_slice()).push_bind(cache.unit.tenant.0);
             row.push_bind(cache.run.as_bytes().as_slice()).push_bind(cache.item_index);
             row.push_bind(cache.extent).push_bind(hook_set).push_bind(positions);
             row.push_bind(cache.unit.model.as_str()).push_bind(cache.item.text.as_deref());
             row.push_bind(token_ids).push_bind(tokens).push_bind(bos).push_bind(completion);
-            row.push_bind(interventions).push_bind(n_truncated);
+            row.push_bind(interventions).push_bind(origin).push_bind(n_truncated);
             row.push_bind(cache.reused).push_bind(metadata).push_bind(cache.item.label.as_deref());
             row.push_bind(created_at).push_bind(cache.unit.ttl.map(|ttl| created_at.saturating_add(ttl)));
         });

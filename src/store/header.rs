@@ -122,7 +122,7 @@ pub(super) fn encode(header: &PackHeader, hashes: &[blake3::Hash]) -> Result<Vec
             model: None,
             created_at: None,
             reused: false,
-            forward_key: Some(hex(&c.forward_key)),
+            forward_key: c.forward_key.as_ref().map(|key| hex(key)),
             content_hash: Some(hash.to_hex().to_string()),
             row_start: span.row_start,
             map_start: span.map_start,

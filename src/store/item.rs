@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::domain::{
-    Applied, BosDecision, Capture, Dtype, Generation, Hook, NewItem, Positions, PositionsRequest, TextCompletion,
+    Applied, BosDecision, Capture, Dtype, Generation, Hook, ImportOrigin, NewItem, Positions, PositionsRequest,
+    TextCompletion,
 };
 
 /// A [`NewItem`] without its hooks.
@@ -30,6 +31,8 @@ pub(super) struct ItemRecord<'a> {
     unsettled: Option<Cow<'a, PositionsRequest>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     completion: Option<Cow<'a, TextCompletion>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<Cow<'a, ImportOrigin>>,
     #[serde(default, skip_serializing_if = "none")]
     interventions: Cow<'a, [Applied]>,
 }
@@ -55,6 +58,7 @@ impl<'a> From<&'a NewItem> for ItemRecord<'a> {
             generation: item.generation.as_ref().map(Cow::Borrowed),
             unsettled: item.unsettled.as_ref().map(Cow::Borrowed),
             completion: item.completion.as_ref().map(Cow::Borrowed),
+            origin: item.origin.as_ref().map(Cow::Borrowed),
             interventions: Cow::Borrowed(&item.interventions),
         }
     }
@@ -76,6 +80,7 @@ impl ItemRecord<'_> {
             generation: self.generation.map(Cow::into_owned),
             unsettled: self.unsettled.map(Cow::into_owned),
             completion: self.completion.map(Cow::into_owned),
+            origin: self.origin.map(Cow::into_owned),
             interventions: self.interventions.into_owned(),
         }
     }

@@ -21,6 +21,7 @@ mod fault;
 mod find;
 mod gc;
 mod header;
+mod import;
 mod intern;
 mod interventions;
 mod item;
@@ -38,6 +39,7 @@ mod rewrite;
 mod rows;
 mod runs;
 mod scan;
+mod survey;
 mod tensors;
 #[cfg(test)]
 mod tests;
@@ -60,6 +62,7 @@ pub use self::{
     complete::{Completion, ReusedCache},
     error::StoreError,
     gc::{GcReport, StoreStats},
+    import::{Imported, NewImport, Spool},
     keys::KeyStore,
     maintain::{Maintainer, Maintenance},
     pack::{FinishedPack, PackHeader, PackWriter, PackedCache},
@@ -70,6 +73,7 @@ pub use self::{
     reuse::{ExtentId, Reusable, StoredRows, Wanted},
     runs::{Inserted, RunFilter},
     scan::{RowKey, ScanPlan, ScanReport, Take},
+    survey::Kind,
     tensors::StoredCache,
     verify::{Issue, VerifyReport},
 };

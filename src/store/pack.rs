@@ -53,8 +53,8 @@ pub struct PackedCache {
     pub item_index: u32,
     /// The input.
     pub item: NewItem,
-    /// Identifies the forward pass: equal keys mean equal numbers.
-    pub forward_key: [u8; 32],
+    /// Identifies the forward pass: equal keys mean equal numbers. `None` for numbers made elsewhere, which answer nothing else.
+    pub forward_key: Option<[u8; 32]>,
 }
 
 impl PackHeader {
@@ -212,10 +212,20 @@ impl PackWriter {
         part: &mut Option<(usize, usize)>,
         parts: &mut impl Iterator<Item = (usize, usize)>,
     ) -> Result<(), StoreError> {
+        self.buffer.clear();
+        self.header.layout.dtype.encode(chunk, &mut self.buffer);
+        self.write_buffer(hook, part, parts)
+    }
+
+    /// Writes the encoded values in the buffer; the other arguments are those of [`Self::write_chunk`].
+    fn write_buffer(
+        &mut self,
+        hook: usize,
+        part: &mut Option<(usize, usize)>,
+        parts: &mut impl Iterator<Item = (usize, usize)>,
+    ) -> Result<(), StoreError> {
         let dtype = self.header.layout.dtype;
         let site = self.header.layout.hooks[hook].site();
-        self.buffer.clear();
-        dtype.encode(chunk, &mut self.buffer);
         self.blob.write_at(&self.buffer, self.data_start + self.written)?;
         self.written += self.buffer.len() as u64;
         let mut bytes = self.buffer.as_slice();
@@ -232,6 +242,38 @@ impl PackWriter {
                 *part = parts.next();
             }
         }
+        Ok(())
+    }
+
+    /// Writes the whole tensor of hook `hook` of a pack with one item, as bytes of the pack's type that come in chunks of whole
+    /// elements. Hooks come in order.
+    ///
+    /// # Errors
+    /// [`StoreError::Misuse`] for anything out of order or of another length, [`StoreError::Full`], [`StoreError::Io`], and those
+    /// of the chunks.
+    pub fn write_encoded(
+        &mut self,
+        hook: usize,
+        chunks: impl Iterator<Item = Result<Vec<u8>, StoreError>>,
+    ) -> Result<(), StoreError> {
+        let layout = &self.header.layout;
+        if self.next != (hook, 0) || hook >= layout.hooks.len() || layout.items.len() != 1 {
+            return Err(misuse("encoded tensors go in order into a pack of one item"));
+        }
+        let size = layout.dtype.size();
+        let mut part = Some((0, layout.elements(hook, 0..1).len()));
+        for chunk in chunks {
+            self.buffer = chunk?;
+            let room = part.map_or(0, |(_, missing)| missing);
+            if self.buffer.len() % size != 0 || self.buffer.len() / size > room {
+                return Err(misuse("encoded values written beyond the end of their tensor"));
+            }
+            self.write_buffer(hook, &mut part, &mut std::iter::empty())?;
+        }
+        if part.is_some() {
+            return Err(misuse("encoded values end before their tensor does"));
+        }
+        self.next = (hook + 1, 0);
         Ok(())
     }
 

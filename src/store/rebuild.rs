@@ -262,7 +262,7 @@ async fn add_blob(
     let packed = first.into_iter().zip(&keys).enumerate().filter_map(|(i, (item, key))| {
         let any = entries.iter().find(|e| e.rows == i).or(entries.first())?;
         let (cache, run, item_index) = (any.id, any.run, any.item_index);
-        Some(PackedCache { cache, run, item_index, item: item?, forward_key: key.unwrap_or_default() })
+        Some(PackedCache { cache, run, item_index, item: item?, forward_key: *key })
     });
     let caches: Vec<PackedCache> = packed.collect();
     let pack = FinishedPack {
@@ -345,8 +345,9 @@ async fn insert_entries(
 /// A run of which only caches are known; they are counted at the end.
 async fn insert_run(tx: &mut Tx<'_>, tenant: TenantId, of: &Entry) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO runs (id, tenant_id, status, model, reuse, n_items, metadata, created_at, started_at, finished_at) \
-         VALUES (?, ?, 'completed', ?, 1, 1, '{}', ?, ?, ?)",
+        "INSERT INTO runs (id, tenant_id, status, model, reuse, n_items, metadata, created_at, started_at, finished_at, \
+             imported) \
+         VALUES (?, ?, 'completed', ?, 1, 1, '{}', ?, ?, ?, ?)",
     )
     .bind(of.run.as_bytes().as_slice())
     .bind(tenant.0)
@@ -354,6 +355,7 @@ async fn insert_run(tx: &mut Tx<'_>, tenant: TenantId, of: &Entry) -> Result<(),
     .bind(made_at(of.run.as_bytes()))
     .bind(made_at(of.run.as_bytes()))
     .bind(of.created_at)
+    .bind(of.item.origin.is_some())
     .execute(&mut *tx.conn)
     .await?;
     Ok(())

@@ -191,6 +191,7 @@ fn item_of(cache: &Cache) -> NewItem {
         generation: None,
         unsettled: None,
         completion: cache.completion.clone(),
+        origin: cache.origin.clone(),
         interventions: cache.interventions.iter().cloned().map(Applied::told).collect(),
     }
 }

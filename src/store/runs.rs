@@ -56,7 +56,7 @@ fn push_columns(query: &mut QueryBuilder<Sqlite>, now: i64) {
 }
 
 const COLUMNS: &str = "r.id, r.tenant_id, r.status, r.model, r.priority, r.n_items, r.n_done, r.n_reused, r.n_failed, \
-    r.metadata, r.generates, r.ttl_seconds, r.created_at, r.started_at, r.finished_at, \
+    r.metadata, r.generates, r.imported, r.ttl_seconds, r.created_at, r.started_at, r.finished_at, \
     (SELECT json_group_array(tag) FROM (SELECT tag FROM run_tags WHERE run_id = r.id ORDER BY position)) AS tags, \
     (SELECT json_group_array(id) FROM (SELECT lower(hex(id)) AS id FROM caches WHERE run_id = r.id";
 
@@ -194,6 +194,7 @@ fn decode(row: &SqliteRow) -> Result<Run, StoreError> {
         tags: f.json("tags")?,
         metadata: f.json("metadata")?,
         generates: f.get("generates")?,
+        imported: f.get("imported")?,
         ttl_seconds: f.get::<Option<i64>>("ttl_seconds")?.and_then(|ttl| u64::try_from(ttl).ok()),
         created_at: f.time("created_at")?,
         started_at: f.opt_time("started_at")?,

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks that numpy, safetensors and PyTorch read what a server serves, and that its metrics agree with scipy's.
+"""Checks that numpy, safetensors, pyarrow and PyTorch read what a server serves, and its metrics against scipy's.
 
     python3 tests/python/check_interop.py --base-url http://127.0.0.1:8080
 
@@ -8,14 +8,18 @@ only if nothing failed. Checks that need PyTorch are skipped, with a notice, whe
 """
 
 import argparse
+import io
+import json
 import re
 import sys
+import tarfile
 import traceback
 from functools import cached_property
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import numpy as np
+import pyarrow.ipc
 import safetensors.numpy
 from scipy.spatial import distance
 
@@ -366,6 +370,137 @@ def a_matrix_agrees_with_scipy(s):
         for layer in range(s.n_layers):
             rows = stacked[:, layer]
             close(answer["values"][metric][layer], metric, rows, rows, f"matrix, layer {layer}")
+
+
+# --- the checks: import and export
+
+
+def imported(s, body, **query):
+    """A safetensors file as a cache; its description."""
+    headers = {"Content-Type": "application/vnd.safetensors"}
+    answer = s.client.call("POST", f"/v1/caches?{urlencode(query)}", body, headers)
+    assert answer.status == 201 and answer.headers["location"] == f"/v1/caches/{answer.json()['id']}"
+    return answer.json()
+
+
+@check
+def numpy_arrays_are_imported_bit_for_bit(s):
+    rng = np.random.default_rng(0)
+    stack = rng.standard_normal((3, 5, 16)).astype(np.float32)
+    stack[0, 0, :4] = [np.nan, np.inf, -0.0, 1e-45]
+    arrays = {"resid_post": stack, "token_ids": np.arange(5, dtype=np.int64)}
+    body = safetensors.numpy.save(arrays, {"model": "numpy", "text": "made up"})
+    cache = imported(s, body, layers="0,4,7", n_layers=8)
+    assert (cache["n_nan"], cache["n_inf"], cache["text"], cache["model"]) == (1, 1, "made up", "numpy")
+    path = f"/v1/caches/{cache['id']}"
+    same(from_npy(s.fetch(f"{path}/layers", "format=npy").body), stack, "an imported stack")
+    same(from_npy(s.fetch(f"{path}/layers/4", "format=npy&position=2").body), stack[1, 2], "a row of it")
+    halves = {"blocks.2.attn.hook_pattern": rng.random((2, 5, 5)).astype(np.float16)}
+    cache = imported(s, safetensors.numpy.save(halves), model="numpy", d_model=16)
+    same(
+        from_npy(s.fetch(f"/v1/caches/{cache['id']}/tensors/blocks.2.attn.hook_pattern", "format=npy").body),
+        halves["blocks.2.attn.hook_pattern"],
+        "an imported attention map",
+    )
+
+
+@check
+def torch_tensors_are_imported_bit_for_bit(s):
+    if torch is None:
+        return
+    hidden = torch.randn(2, 6, 8, dtype=torch.bfloat16)
+    cache = imported(s, safetensors.torch.save({"resid_post": hidden}), model="torch")
+    body = s.client.call("GET", f"/v1/caches/{cache['id']}/layers?format=safetensors").body
+    (loaded,) = safetensors.torch.load(body).values()
+    assert loaded.dtype == torch.bfloat16 and torch.equal(loaded.view(torch.int16), hidden.view(torch.int16))
+
+
+@check
+def a_cache_goes_out_and_comes_in_again(s):
+    for cache in [s.everywhere["caches"][0], *s.post(TEXTS[3:], dtype="bfloat16")["caches"]]:
+        body = s.client.call("GET", f"/v1/caches/{cache}/safetensors?annotations=true").body
+        copy, original = imported(s, body), s.client.get(f"/v1/caches/{cache}")
+        own = {"id", "run", "item_index", "created_at", "imported", "reused"}
+        assert {k: v for k, v in copy.items() if k not in own} == {k: v for k, v in original.items() if k not in own}
+        again = s.client.call("GET", f"/v1/caches/{copy['id']}/safetensors").body
+        before, after = from_safetensors(body), from_safetensors(again)
+        assert set(before) == set(after)
+        for name, values in before.items():
+            same(after[name], values, name)
+
+
+def exported(s, run, query):
+    return s.client.call("GET", f"/v1/runs/{run['id']}/export?{query}")
+
+
+def rows_of(s, run, hook, query=""):
+    """The rows of one hook of all caches of a run, fetched cache by cache."""
+    tensors = [from_npy(s.fetch(f"/v1/caches/{c}/tensors/{hook}", f"format=npy{query}").body) for c in run["caches"]]
+    return np.concatenate([t if t.ndim == 2 else t[None] for t in tensors])
+
+
+@check
+def an_export_opens_in_numpy_and_safetensors(s):
+    run = s.post(TEXTS, layers=[0, -1], positions="all")
+    described = [s.client.get(f"/v1/caches/{cache}") for cache in run["caches"]]
+    lengths = [d["n_tokens"] for d in described]
+    npz = np.load(io.BytesIO(exported(s, run, "format=npz").body), allow_pickle=False)
+    tensors = safetensors.numpy.load(exported(s, run, "format=safetensors").body)
+    for layer in [0, s.n_layers - 1]:
+        expected = rows_of(s, run, f"blocks.{layer}.hook_resid_post")
+        same(npz[f"X.{layer}"], expected, f"npz, layer {layer}")
+        same(tensors[f"X.{layer}"], expected, f"safetensors, layer {layer}")
+    assert npz["row_cache"].tolist() == np.repeat(np.arange(len(TEXTS)), lengths).tolist()
+    assert npz["row_token_id"].tolist() == [token for d in described for token in d["token_ids"]]
+    assert npz["row_position"].tolist() == [p for n in lengths for p in range(n)]
+    assert npz["cache_id"].tolist() == run["caches"]
+    for name in ["row_cache", "row_position", "row_token_id"]:
+        same(tensors[name], npz[name], name)
+    manifest = json.loads(npz["manifest.json"])
+    assert [entry["text"] for entry in manifest["caches"]] == TEXTS and manifest["n_rows"] == sum(lengths)
+    for dtype in ["float16", "bfloat16"]:
+        expected = rounded(rows_of(s, run, "blocks.0.hook_resid_post", "&position=-1"), dtype)
+        query = f"layers=0&position=last&dtype={dtype}"
+        same(np.load(io.BytesIO(exported(s, run, f"format=npz&{query}").body))["X"], expected, f"npz, {dtype}")
+        same(from_safetensors(exported(s, run, query).body)["X"], expected, f"safetensors, {dtype}")
+
+
+@check
+def an_export_opens_in_arrow(s):
+    run = s.post(TEXTS, layers=[0, -1], positions="all")
+    table = pyarrow.ipc.open_stream(exported(s, run, "format=arrow").body).read_all()
+    table.validate(full=True)
+    for layer in [0, s.n_layers - 1]:
+        column = table[f"X.{layer}"].combine_chunks()
+        assert column.type == pyarrow.list_(pyarrow.field("item", pyarrow.float32(), nullable=False), s.d_model)
+        values = column.flatten().to_numpy().reshape(-1, s.d_model)
+        same(values, rows_of(s, run, f"blocks.{layer}.hook_resid_post"), f"arrow, layer {layer}")
+    described = {cache: s.client.get(f"/v1/caches/{cache}") for cache in run["caches"]}
+    for row in table.select(["cache", "position", "token_id", "token", "label", "tags", "metadata"]).to_pylist():
+        cache = described[row["cache"]]
+        assert row["token_id"] == cache["token_ids"][row["position"]]
+        assert row["token"] == cache["tokens"][row["position"]]
+        assert (row["label"], row["tags"], json.loads(row["metadata"])) == (None, ["interop"], {})
+    body = exported(s, run, "format=arrow&layers=0&position=last&dtype=float16").body
+    column = pyarrow.ipc.open_stream(body).read_all()["X"].combine_chunks()
+    values = column.flatten().to_numpy().reshape(-1, s.d_model)
+    same(values, rounded(rows_of(s, run, "blocks.0.hook_resid_post", "&position=-1"), "float16"), "arrow, float16")
+
+
+@check
+def shards_are_files_of_their_own(s):
+    run = s.post(TEXTS, positions="all")
+    for form in ["npz", "safetensors"]:
+        answer = exported(s, run, f"format={form}&shard_bytes=65536")
+        assert answer.headers["content-type"] == "application/x-tar"
+        with tarfile.open(fileobj=io.BytesIO(answer.body), mode="r|") as tar:
+            files = {member.name: tar.extractfile(member).read() for member in tar}
+        manifest = json.loads(files.pop("manifest.json"))
+        assert [shard["file"] for shard in manifest["shards"]] == list(files) and len(files) == len(TEXTS)
+        opened = [dict(np.load(io.BytesIO(f))) if form == "npz" else safetensors.numpy.load(f) for f in files.values()]
+        for layer in range(s.n_layers):
+            rows = np.concatenate([shard[f"X.{layer}"] for shard in opened])
+            same(rows, rows_of(s, run, f"blocks.{layer}.hook_resid_post"), f"{form} shards, layer {layer}")
 
 
 # --- running them

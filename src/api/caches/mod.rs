@@ -1,6 +1,7 @@
 //! `/v1/caches`.
 
 pub mod attribution;
+pub mod import;
 pub mod lens;
 pub mod manage;
 mod parts;

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use axum::{extract::State, http::HeaderMap, response::Response};
 use bytes::Bytes;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use utoipa::IntoParams;
 
 use crate::{
     api::{
         dto::cache::layers_with,
         error::ApiResult,
-        extract::{NoQuery, PathHook, PathId, PathLayer, Query, Tenant, not_found},
+        extract::{PathHook, PathId, PathLayer, Query, Tenant, not_found},
         problems::{CacheFileProblems, CacheTensorProblems},
         state::ApiState,
         tensor::{
@@ -18,7 +20,7 @@ use crate::{
             safetensors_header,
         },
     },
-    domain::{Axis, CacheId, Code, Dtype, Hook, Problem, Selection, Site, TenantId},
+    domain::{Axis, Cache, CacheId, Code, Dtype, Hook, Positions, Problem, Selection, Site, TenantId},
     store::{Store, StoredCache},
 };
 
@@ -286,12 +288,24 @@ pub async fn get_layers(
     respond(make, &spec, &headers, store, state.config.max_json_elements).await
 }
 
+/// Parameters of a cache's file.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct FileQuery {
+    /// true: tags, label and metadata in `__metadata__` too.
+    #[param(default = false)]
+    pub annotations: Option<bool>,
+}
+
 /// Fetch a whole cache
 ///
-/// One safetensors file: the keys are hook names, plus `token_ids` (int64); the provenance is in `__metadata__`.
+/// One safetensors file: the keys are hook names, plus `token_ids` (int64) where they are known; the provenance is in
+/// `__metadata__`. `POST /v1/caches` takes it back with nothing lost; tags, label and metadata are in it on request, since they can
+/// be edited and the file's entity tag would change with them.
 #[utoipa::path(
     get, path = "/v1/caches/{id}/safetensors", operation_id = "getCacheSafetensors", tag = "caches",
-    params(("id" = String, Path, description = "Id of the cache")),
+    params(("id" = String, Path, description = "Id of the cache"), FileQuery),
     responses((status = 200, description = "The file", content_type = "application/vnd.safetensors", body = Vec<u8>),
         (status = 206, description = "A byte range of it"), (status = 304, description = "Not modified"), CacheFileProblems)
 )]
@@ -299,7 +313,7 @@ pub async fn get_safetensors(
     State(state): State<ApiState>,
     Tenant(tenant): Tenant,
     PathId(id): PathId<CacheId>,
-    Query(NoQuery {}): Query<NoQuery>,
+    Query(query): Query<FileQuery>,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     let stored = stored(&state, tenant, id).await?;
@@ -307,13 +321,16 @@ pub async fn get_safetensors(
     let dtype = cache.capture.dtype;
     let token_ids: Vec<u8> = cache.token_ids.iter().flat_map(|id| i64::from(*id).to_le_bytes()).collect();
     // token_ids first: eight-byte elements behind two-byte ones would lie unaligned.
-    let mut entries = vec![HeaderEntry {
-        name: "token_ids".to_owned(),
-        dtype: "I64",
-        shape: vec![cache.token_ids.len()],
-        n_bytes: token_ids.len() as u64,
-    }];
-    let mut parts = vec![Part::Made(token_ids.into())];
+    let (mut entries, mut parts) = (Vec::new(), Vec::new());
+    if cache.knows_token_ids() {
+        entries.push(HeaderEntry {
+            name: "token_ids".to_owned(),
+            dtype: "I64",
+            shape: vec![cache.token_ids.len()],
+            n_bytes: token_ids.len() as u64,
+        });
+        parts.push(Part::Made(token_ids.into()));
+    }
     for hook in 0..cache.capture.hooks.len() {
         let selection = Selection::of(cache, hook, None)?;
         let n_bytes = (selection.n_served() * dtype.size()) as u64;
@@ -322,46 +339,68 @@ pub async fn get_safetensors(
         parts.extend(part(&stored, &selection, None, dtype));
     }
     let mut assembly = Assembly::default();
-    assembly.push(Part::Made(safetensors_header(&entries, &file_metadata(cache)).into()));
+    assembly
+        .push(Part::Made(safetensors_header(&entries, &file_metadata(cache, query.annotations == Some(true))).into()));
     parts.into_iter().for_each(|p| assembly.push(p));
     let name = format!("{id}.safetensors");
     let media_type = Format::Safetensors.media_type();
     Ok(binary(assembly, media_type, &name, HeaderMap::new(), &headers, state.engine.store()).await?)
 }
 
-/// The receipt of a cache as the strings that safetensors metadata takes. Nothing in it can be edited, so the file
-/// and its entity tag stay the same under PATCH.
-fn file_metadata(cache: &crate::domain::Cache) -> Map<String, Value> {
+/// The receipt of a cache as the strings that safetensors metadata takes: all that an import needs to make the same cache again.
+/// Without `annotations` nothing in it can be edited, so the file and its entity tag stay the same under PATCH.
+fn file_metadata(cache: &Cache, annotations: bool) -> Map<String, Value> {
     let p = &cache.provenance;
     let facts = json!({
         "format": "pt",
         "cache": cache.id.to_string(),
         "run": cache.run.to_string(),
         "model": cache.model,
-        "model_fingerprint": p.model_fingerprint,
-        "architecture": p.architecture,
-        "weights_dtype": p.weights_dtype,
-        "compute_dtype": p.compute_dtype,
-        "device": p.device,
-        "residuum_version": p.residuum_version,
         "numerics_version": p.numerics_version.to_string(),
-        "positions": cache.capture.positions.to_string(),
+        "positions": positions_text(&cache.capture.positions),
+        "n_truncated": cache.n_truncated.to_string(),
         "n_layers": cache.n_layers.to_string(),
         "d_model": cache.d_model.to_string(),
-        "bos": json!({"present": cache.bos.present, "added": cache.bos.added, "token_id": cache.bos.token_id}).to_string(),
+        "bos": json!(cache.bos).to_string(),
         "n_nan": cache.stats.n_nan.to_string(),
         "n_inf": cache.stats.n_inf.to_string(),
         "content_hash": cache.content_hash,
-        "text": cache.text.clone().unwrap_or_default(),
         "tokens": Value::from(cache.tokens.clone()).to_string(),
         "created_at": cache.created_at.to_string(),
     });
     let Value::Object(mut facts) = facts else { return Map::new() };
-    if let Some(completion) = &cache.completion {
-        facts.insert("completion".to_owned(), json!(completion).to_string().into());
+    let mut add = |key: &str, value: Option<String>| {
+        if let Some(value) = value {
+            facts.insert(key.to_owned(), value.into());
+        }
+    };
+    // an imported cache does not know all of these
+    for (key, name) in [
+        ("model_fingerprint", &p.model_fingerprint),
+        ("architecture", &p.architecture),
+        ("weights_dtype", &p.weights_dtype),
+        ("compute_dtype", &p.compute_dtype),
+        ("device", &p.device),
+        ("residuum_version", &p.residuum_version),
+    ] {
+        add(key, Some(name.clone()).filter(|name| !name.is_empty()));
+    }
+    add("text", cache.text.clone());
+    add("completion", cache.completion.as_ref().map(|c| json!(c).to_string()));
+    add("origin", cache.origin.as_ref().map(|o| json!(o).to_string()));
+    if annotations {
+        add("tags", Some(json!(cache.tags).to_string()));
+        add("label", cache.label.clone());
+        add("metadata", Some(json!(cache.metadata).to_string()));
     }
     if !cache.interventions.is_empty() {
         facts.insert("interventions".to_owned(), json!(cache.interventions).to_string().into());
     }
     facts
+}
+
+/// Positions as a query spells them, or as JSON where that would mean something else.
+fn positions_text(positions: &Positions) -> String {
+    let text = positions.to_string();
+    if text.parse().as_ref() == Ok(positions) { text } else { json!(positions).to_string() }
 }

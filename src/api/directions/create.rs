@@ -250,6 +250,7 @@ async fn fitted(
         return Err(Problem::at(Code::InvalidValue, "/hook", detail));
     }
     let n_components = what.n_components();
+    let fingerprint = Some(fingerprint).filter(|f| !f.is_empty());
     provenance.insert("model_fingerprint".to_owned(), fingerprint.into());
     provenance.insert("position".to_owned(), json!(place.position));
     let vectors = fit(state, chosen, &hooks, place.position, what).await?;

@@ -131,7 +131,12 @@ pub fn model(chosen: &Chosen) -> Result<(String, String), Problem> {
         return Err(Problem::new(Code::EmptyInput, "no cache is chosen"));
     };
     let fingerprint = &first.cache.provenance.model_fingerprint;
-    if let Some(i) = chosen.caches.iter().position(|c| c.cache.provenance.model_fingerprint != *fingerprint) {
+    // Imports may not say which weights: then the name of the model has to do.
+    let same = |cache: &Cache| {
+        cache.provenance.model_fingerprint == *fingerprint
+            && (!fingerprint.is_empty() || cache.model == first.cache.model)
+    };
+    if let Some(i) = chosen.caches.iter().position(|c| !same(&c.cache)) {
         let detail =
             "this cache was computed with other weights than the first; a direction has meaning within one model";
         return Err(Problem::at(Code::InvalidValue, &chosen.pointers[i], detail));

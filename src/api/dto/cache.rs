@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{capture::PositionsSchema, generate::CompletionDto};
+use super::{capture::PositionsSchema, generate::CompletionDto, import::OriginDto};
 use crate::{
     api::select::FilterDto,
     domain::{BosDecision, Cache, CacheFilter, CachePatch, Code, Hook, Positions, Problem, Provenance, Site},
@@ -16,7 +16,7 @@ use crate::{
     "id": "0198c5a0-5b3f-7d51-8a3e-0242ac120002", "run": "0198c5a0-5b1e-7c3a-9b54-0242ac120002", "item_index": 0,
     "model": "smollm2-135m", "label": null, "tags": ["demo"], "metadata": {}, "text": "The Eiffel Tower",
     "token_ids": [504, 414, 46682, 18669], "tokens": ["The", " E", "iffel", " Tower"], "n_tokens": 4,
-    "bos": {"requested": null, "present": false, "added": false, "token_id": 1}, "n_truncated": 0, "completion": null, "n_layers": 30,
+    "bos": {"requested": null, "present": false, "added": false, "token_id": 1}, "n_truncated": 0, "completion": null, "imported": null, "n_layers": 30,
     "d_model": 576, "positions": "last",
     "hooks": [{"hook": "blocks.12.hook_resid_post", "shape": [576], "axes": ["d_model"], "dtype": "float32", "hf_hidden_states_index": 13}],
     "provenance": {
@@ -44,9 +44,9 @@ pub struct CacheDto {
     pub metadata: Map<String, Value>,
     /// The text as posted, or as rendered from a chat; null when token ids were posted.
     pub text: Option<String>,
-    /// Token ids the model saw.
+    /// Token ids the model saw; empty for an import that does not say.
     pub token_ids: Vec<u32>,
-    /// What each token stands for.
+    /// What each token stands for; empty strings for an import that does not say.
     pub tokens: Vec<String>,
     /// Tokens.
     pub n_tokens: usize,
@@ -56,6 +56,8 @@ pub struct CacheDto {
     pub n_truncated: u64,
     /// What was generated, where the input was continued; null elsewhere.
     pub completion: Option<CompletionDto>,
+    /// The file it came from, where it was made elsewhere; null elsewhere.
+    pub imported: Option<OriginDto>,
     /// Blocks of the model.
     pub n_layers: usize,
     /// Width of the residual stream.
@@ -124,24 +126,24 @@ impl From<BosDecision> for BosDto {
     }
 }
 
-/// What produced a cache's numbers.
+/// What produced a cache's numbers; null where an import does not say.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Provenance)]
 pub struct ProvenanceDto {
     /// blake3 of weights, config and tokenizer.
-    pub model_fingerprint: String,
+    pub model_fingerprint: Option<String>,
     /// `model_type` of the checkpoint.
-    pub architecture: String,
+    pub architecture: Option<String>,
     /// Type of the checkpoint's weights.
-    pub weights_dtype: String,
+    pub weights_dtype: Option<String>,
     /// Type the forward pass computed in.
-    pub compute_dtype: String,
+    pub compute_dtype: Option<String>,
     /// Device that computed it.
-    pub device: String,
+    pub device: Option<String>,
     /// Version of the server.
-    pub residuum_version: String,
+    pub residuum_version: Option<String>,
     /// Changes whenever the numbers of a forward pass may change.
-    pub numerics_version: u32,
+    pub numerics_version: Option<u32>,
     /// What was changed on the way, in order; names resolved, positions settled.
     pub interventions: Vec<Map<String, Value>>,
 }
@@ -157,14 +159,15 @@ impl ProvenanceDto {
             residuum_version,
             numerics_version,
         } = p;
+        let said = |text: String| Some(text).filter(|text| !text.is_empty());
         Self {
-            model_fingerprint,
-            architecture,
-            weights_dtype,
-            compute_dtype,
-            device,
-            residuum_version,
-            numerics_version,
+            model_fingerprint: said(model_fingerprint),
+            architecture: said(architecture),
+            weights_dtype: said(weights_dtype),
+            compute_dtype: said(compute_dtype),
+            device: said(device),
+            residuum_version: said(residuum_version),
+            numerics_version: Some(numerics_version).filter(|n| *n != 0),
             interventions,
         }
     }
@@ -175,7 +178,8 @@ pub fn hf_hidden_states_index(hook: Hook, n_layers: usize) -> Option<usize> {
     match (hook.site(), hook.layer()) {
         (Site::ResidPost, Some(l)) if l + 1 < n_layers => Some(l + 1),
         (Site::ResidPre, Some(l)) => Some(l),
-        (Site::FinalNorm, None) => Some(n_layers),
+        // of an import without layers nothing is known
+        (Site::FinalNorm, None) if n_layers > 0 => Some(n_layers),
         _ => None,
     }
 }
@@ -199,6 +203,7 @@ impl CacheDto {
                 })
             })
             .collect::<Result<_, Problem>>()?;
+        let knows_token_ids = cache.knows_token_ids();
         Ok(Self {
             id: cache.id.to_string(),
             run: cache.run.to_string(),
@@ -210,7 +215,8 @@ impl CacheDto {
             text: cache.text,
             n_tokens: cache.token_ids.len(),
             completion: cache.completion.map(|c| CompletionDto::new(c, &cache.token_ids)),
-            token_ids: cache.token_ids,
+            imported: cache.origin.map(OriginDto::from),
+            token_ids: if knows_token_ids { cache.token_ids } else { Vec::new() },
             tokens: cache.tokens,
             bos: cache.bos.into(),
             n_truncated: cache.n_truncated,

@@ -5,6 +5,7 @@ pub mod capture;
 pub mod chat;
 pub mod direction;
 pub mod generate;
+pub mod import;
 pub mod model;
 pub mod position;
 pub mod run;

@@ -367,7 +367,7 @@ pub enum Include {
 #[schema(as = Run, example = json!({
     "id": "0198c5a0-5b1e-7c3a-9b54-0242ac120002", "status": "completed", "model": "smollm2-135m", "priority": "normal", "n_items": 1,
     "n_done": 1, "n_reused": 0, "n_failed": 0, "caches": ["0198c5a0-5b3f-7d51-8a3e-0242ac120002"], "error": null,
-    "tags": ["demo"], "metadata": {}, "ttl_seconds": null, "created_at": "2026-11-23T12:00:00.000001Z",
+    "tags": ["demo"], "metadata": {}, "ttl_seconds": null, "imported": false, "created_at": "2026-11-23T12:00:00.000001Z",
     "started_at": "2026-11-23T12:00:00.002Z", "finished_at": "2026-11-23T12:00:00.05Z", "queue_position": null
 }))]
 pub struct RunDto {
@@ -397,6 +397,8 @@ pub struct RunDto {
     pub tags: Vec<String>,
     /// Metadata as posted.
     pub metadata: Map<String, Value>,
+    /// Whether it stands for an import: its one cache was made elsewhere.
+    pub imported: bool,
     /// Seconds after which its caches expire.
     pub ttl_seconds: Option<u64>,
     /// When it was accepted.
@@ -471,6 +473,7 @@ impl RunDto {
             error: run.error.map(Into::into),
             tags: run.tags,
             metadata: run.metadata,
+            imported: run.imported,
             ttl_seconds: run.ttl_seconds,
             created_at: run.created_at,
             started_at: run.started_at,

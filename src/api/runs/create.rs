@@ -18,7 +18,7 @@ use crate::{
             },
         },
         error::{ApiError, ApiResult},
-        extract::{JsonBody, Query, Tenant},
+        extract::{JsonBody, Query, Tenant, idempotency_key},
         interventions,
         problems::CreateRunProblems,
         state::ApiState,
@@ -32,8 +32,6 @@ use crate::{
 pub const MAX_WAIT: f64 = 600.0;
 /// Inputs that a dry run shows one by one.
 const DRY_RUN_ITEMS: usize = 100;
-/// Longest idempotency key.
-const MAX_KEY_CHARS: usize = 255;
 
 /// Queue a run
 ///
@@ -98,13 +96,6 @@ pub fn wait_of(seconds: Option<f64>) -> Result<Duration, Problem> {
             Err(Problem::at(Code::InvalidQuery, "wait", format!("wait must lie between 0 and {MAX_WAIT} seconds")))
         }
     }
-}
-
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    let key = value.to_str().ok().filter(|k| !k.is_empty() && k.len() <= MAX_KEY_CHARS);
-    let detail = format!("Idempotency-Key takes 1 to {MAX_KEY_CHARS} visible ASCII characters");
-    key.map(|k| Some(k.to_owned())).ok_or_else(|| Problem::at(Code::InvalidHeader, "Idempotency-Key", detail))
 }
 
 async fn dry_run(state: &ApiState, request: RunRequest) -> Result<DryRun, Problem> {

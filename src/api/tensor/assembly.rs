@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use axum::body::Body;
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 
 use crate::{
     domain::{Code, Dtype, Problem},
@@ -32,6 +32,15 @@ pub enum Part {
         /// The type they are sent in: wider where the format lacks the other.
         sent: Dtype,
     },
+    /// Bytes that are made when they are sent.
+    Computed {
+        /// How many.
+        len: u64,
+        /// Decides them: equal tags mean equal bytes.
+        tag: String,
+        /// Makes all of them, on a thread that may block.
+        make: Arc<dyn Fn(&Store) -> Result<Bytes, StoreError> + Send + Sync>,
+    },
 }
 
 impl Part {
@@ -39,6 +48,7 @@ impl Part {
         match self {
             Self::Made(bytes) => bytes.len() as u64,
             Self::Stored { elements, sent, .. } => (elements.len() * sent.size()) as u64,
+            Self::Computed { len, .. } => *len,
         }
     }
 
@@ -51,6 +61,7 @@ impl Part {
         let (from, to) = (range.start as usize, range.end as usize);
         match self {
             Self::Made(bytes) => Ok(bytes.slice(from..to)),
+            Self::Computed { make, .. } => Ok(make(store)?.slice(from..to)),
             Self::Stored { cache, hook, elements, dtype, sent } => {
                 let size = sent.size();
                 let first = from / size;
@@ -88,6 +99,12 @@ impl Assembly {
         self.parts.push(part);
     }
 
+    /// Appends the parts of another.
+    pub fn append(&mut self, other: Self) {
+        self.len += other.len;
+        self.parts.extend(other.parts);
+    }
+
     /// Bytes of the whole.
     pub fn len(&self) -> u64 {
         self.len
@@ -99,6 +116,9 @@ impl Assembly {
             match part {
                 Part::Made(bytes) => {
                     hasher.update(b"made").update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+                }
+                Part::Computed { len, tag, .. } => {
+                    hasher.update(b"computed").update(&len.to_le_bytes()).update(tag.as_bytes());
                 }
                 Part::Stored { cache, hook, elements, dtype, sent } => {
                     let hook = cache.cache.capture.hooks[*hook].to_string();
@@ -143,6 +163,29 @@ impl Assembly {
         .await
     }
 
+    /// Reads neighbouring pieces in one trip to a blocking thread.
+    async fn read_group(this: Arc<Self>, store: Store, group: Vec<(usize, Range<u64>)>) -> Result<Bytes, Problem> {
+        blocking(move || {
+            let mut pieces = group.into_iter().map(|(part, range)| this.parts[part].read(&store, range));
+            let first = pieces.next().unwrap_or(Ok(Bytes::new()))?;
+            let Some(second) = pieces.next() else { return Ok(first) };
+            let mut out = Vec::from(first);
+            out.extend_from_slice(&second?);
+            for piece in pieces {
+                out.extend_from_slice(&piece?);
+            }
+            Ok(Bytes::from(out))
+        })
+        .await
+    }
+
+    /// Everything, about a chunk at a time, read one chunk ahead.
+    pub fn stream(self, store: Store) -> impl Stream<Item = Result<Bytes, Problem>> + Send {
+        let groups = group(self.pieces(0..self.len));
+        let this = Arc::new(self);
+        stream::iter(groups).map(move |group| Self::read_group(Arc::clone(&this), store.clone(), group)).buffered(2)
+    }
+
     /// A body of the bytes `range`. Short ones are read before the status is sent, so that damage is still an error
     /// answer; long ones stream, and damage ends the connection short of the promised length.
     ///
@@ -151,20 +194,7 @@ impl Assembly {
     pub async fn body(self, store: Store, range: Range<u64>) -> Result<Body, Problem> {
         let groups = group(self.pieces(range));
         let this = Arc::new(self);
-        let read = move |group: Vec<(usize, Range<u64>)>| {
-            let (this, store) = (Arc::clone(&this), store.clone());
-            blocking(move || {
-                let mut pieces = group.into_iter().map(|(part, range)| this.parts[part].read(&store, range));
-                let first = pieces.next().unwrap_or(Ok(Bytes::new()))?;
-                let Some(second) = pieces.next() else { return Ok(first) };
-                let mut out = Vec::from(first);
-                out.extend_from_slice(&second?);
-                for piece in pieces {
-                    out.extend_from_slice(&piece?);
-                }
-                Ok(Bytes::from(out))
-            })
-        };
+        let read = move |group| Self::read_group(Arc::clone(&this), store.clone(), group);
         let mut groups = groups.into_iter();
         let Some(first) = groups.next() else { return Ok(Body::empty()) };
         let first = read(first).await?;

@@ -11,8 +11,8 @@ mod query;
 mod respond;
 
 pub use arrays::Arrays;
-pub use assembly::{Assembly, Part, blocking};
-pub use format::{Format, HeaderEntry, safetensors_header};
+pub use assembly::{Assembly, Part, blocking, convert};
+pub use format::{Format, HeaderEntry, npy_header, npy_header_of, safetensors_header};
 
 pub use query::{DtypeParam, Encoding, TensorQuery, TensorSpec};
-pub use respond::{EXPOSED, TensorAnswer, TensorDto, binary, respond};
+pub use respond::{CONVERTED_FROM, DTYPE, EXPOSED, TensorAnswer, TensorDto, binary, respond};

@@ -34,7 +34,7 @@ pub const AXES: HeaderName = HeaderName::from_static("residuum-axes");
 /// Hook of an answer.
 const HOOK: HeaderName = HeaderName::from_static("residuum-hook");
 /// The type asked for, where the format forced another.
-const CONVERTED_FROM: HeaderName = HeaderName::from_static("residuum-converted-from");
+pub const CONVERTED_FROM: HeaderName = HeaderName::from_static("residuum-converted-from");
 
 /// Headers of ours that browsers may show to scripts.
 pub const EXPOSED: [HeaderName; 5] = [SHAPE, DTYPE, AXES, HOOK, CONVERTED_FROM];
@@ -252,6 +252,8 @@ fn widen(mut answer: TensorAnswer) -> TensorAnswer {
     for part in &mut answer.parts {
         match part {
             Part::Stored { sent, .. } => *sent = Dtype::Float32,
+            // made by exports only, which widen for themselves
+            Part::Computed { .. } => {}
             Part::Made(bytes) => {
                 *bytes = Bytes::from(super::assembly::convert(bytes.to_vec(), Dtype::BFloat16, Dtype::Float32));
             }

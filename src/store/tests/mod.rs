@@ -9,6 +9,7 @@ mod directions;
 mod faults;
 mod finding;
 mod full;
+mod imports;
 mod keys;
 mod packs;
 mod rebuild;
@@ -225,6 +226,7 @@ pub(super) fn item(token_ids: &[u32], capture: Capture) -> NewItem {
         generation: None,
         unsettled: None,
         completion: None,
+        origin: None,
         interventions: Vec::new(),
     }
 }
@@ -296,7 +298,7 @@ pub(super) fn header(run: RunId, items: Vec<(u32, NewItem)>) -> PackHeader {
         caches: items
             .into_iter()
             .map(|(item_index, item)| {
-                let forward_key = key(&item);
+                let forward_key = Some(key(&item));
                 PackedCache { cache: CacheId::generate(), run, item_index, item, forward_key }
             })
             .collect(),

@@ -1,0 +1,272 @@
+//! `POST /v1/caches`: a safetensors file of activations made elsewhere becomes a cache.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{RawQuery, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+
+use crate::{
+    api::{
+        dto::{cache::CacheDto, import::ImportQuery, run::check_annotations},
+        error::ApiResult,
+        extract::{Query, Tenant, idempotency_key},
+        limits::TooSlow,
+        problems::ImportProblems,
+        state::ApiState,
+        tensor::blocking,
+    },
+    domain::{
+        Code, ImportOrigin, ImportPlan, ImportSpec, Problem, TenantId,
+        import::Given,
+        tensor_file::{FileHeader, header_len},
+    },
+    store::{Imported, NewImport, Spool, Store},
+};
+
+/// The problem of a body that could not be read.
+fn unread(error: &(dyn std::error::Error + 'static)) -> Problem {
+    if TooSlow::caused(error) {
+        Problem::new(Code::RequestTimeout, "the body arrived too slowly; send it again")
+    } else {
+        Problem::new(Code::InvalidBody, "the body could not be read to its end")
+    }
+}
+
+/// Bytes gathered before they are written.
+const CHUNK: usize = 1 << 20;
+
+/// Import a cache
+///
+/// The body is a safetensors file of activations of one input, made elsewhere: with PyTorch, numpy, or by this server's
+/// `/safetensors`. Tensors are named by their hooks: `blocks.5.hook_resid_post` is one layer, `[pos, …]` or, for a single position,
+/// `[…]`; `resid_post` is a stack of layers, `[layer, pos, …]`; attention maps are `[head, q, k]`. `token_ids` (`[tokens]`, int64 or
+/// int32) may stand beside them. What tensors do not say (model, text, tokens, positions, layers, annotations, what computed them) is
+/// given as parameters or in the file's `__metadata__`. The file is streamed to disk and checked whole before anything is stored. An
+/// imported cache never answers a run.
+#[utoipa::path(
+    post, path = "/v1/caches", operation_id = "importCache", tag = "caches", params(ImportQuery,
+        ("Idempotency-Key" = Option<String>, Header, description = "A key of the client's choice: the same key with the same file and parameters answers the cache it made first, anything else 422", example = "import-2026-11-23-a")),
+    request_body(description = "A safetensors file", content((Vec<u8> = "application/vnd.safetensors"), (Vec<u8> = "application/octet-stream"))),
+    responses(
+        (status = 201, description = "The cache", body = CacheDto, headers(("Location" = String, description = "Path of the cache"))),
+        ImportProblems
+    )
+)]
+pub async fn import_cache(
+    State(state): State<ApiState>,
+    Tenant(tenant): Tenant,
+    RawQuery(raw_query): RawQuery,
+    Query(query): Query<ImportQuery>,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult<Response> {
+    require_file(&headers)?;
+    let key = idempotency_key(&headers)?;
+    let store = state.engine.store();
+    let mut receiver = Receiver::new(store.spool().await?, query.given(), state.config.max_import_bytes);
+    receiver.expect(content_length(&headers))?;
+    let mut body = body.into_data_stream();
+    while let Some(bytes) = body.next().await {
+        // The client hung up or sends no body: what has arrived goes with the receiver.
+        let bytes = bytes.map_err(|e| unread(&e))?;
+        receiver = receiver.take(bytes).await?;
+    }
+    let received = receiver.finish().await?;
+    let request = request_hash(raw_query.as_deref().unwrap_or(""), &received.origin.file_hash);
+    let idempotency = key.map(|key| (key, request));
+    // A task of its own: a client that hangs up now has sent all of it, and gets its cache.
+    let store = store.clone();
+    let imported = tokio::spawn(async move { store_cache(&store, tenant, received, idempotency).await });
+    let imported = imported.await.unwrap_or_else(|e| {
+        tracing::error!(error = %e, "an import panicked");
+        Err(Problem::new(Code::Internal, "the file could not be stored"))
+    })?;
+    answer(&state, tenant, imported).await
+}
+
+async fn answer(state: &ApiState, tenant: TenantId, imported: Imported) -> ApiResult<Response> {
+    let gone = || Problem::new(Code::Conflict, "the cache that this import made was deleted");
+    let id = match imported {
+        Imported::Created(id) | Imported::Replayed(id) => id,
+        Imported::Gone => return Err(gone().into()),
+        Imported::KeyConflict => {
+            let detail = "the key came before with another request; use a new key for a new request";
+            return Err(Problem::at(Code::IdempotencyKeyReused, "Idempotency-Key", detail).into());
+        }
+    };
+    let cache = state.engine.store().cache(tenant, id).await?.ok_or_else(gone)?;
+    let location = HeaderValue::from_str(&format!("/v1/caches/{id}"))
+        .map_err(|_| Problem::new(Code::Internal, "a header could not be written"))?;
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(CacheDto::new(cache)?)).into_response())
+}
+
+fn require_file(headers: &HeaderMap) -> Result<(), Problem> {
+    let refuse = |detail: &str| Err(Problem::new(Code::UnsupportedMediaType, detail));
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|v| v != "identity") {
+        return refuse("the file must be sent without a Content-Encoding");
+    }
+    let given = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    match given.split(';').next().unwrap_or("").trim().to_ascii_lowercase().as_str() {
+        "application/vnd.safetensors" | "application/octet-stream" => Ok(()),
+        _ => refuse(
+            "the body must be a safetensors file, sent with Content-Type: application/vnd.safetensors or \
+             application/octet-stream",
+        ),
+    }
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// What an idempotency key stands for.
+fn request_hash(query: &str, file_hash: &str) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"import\0").update(query.as_bytes()).update(b"\0").update(file_hash.as_bytes());
+    *hasher.finalize().as_bytes()
+}
+
+/// A file on its way in. The header is checked as soon as it is there, so that a wrong file is refused before its data comes.
+struct Receiver {
+    spool: Spool,
+    hasher: blake3::Hasher,
+    /// Bytes that have arrived.
+    n_bytes: u64,
+    max_bytes: u64,
+    /// Of the header until there is one, then of the data until there is a chunk.
+    buffer: BytesMut,
+    given: Given,
+    header: Option<Header>,
+}
+
+/// What the header came to.
+struct Header {
+    spec: ImportSpec,
+    plan: ImportPlan,
+    /// Bytes of the data.
+    data_len: u64,
+}
+
+/// A whole file, found right.
+struct Received {
+    spool: Spool,
+    spec: ImportSpec,
+    plan: ImportPlan,
+    origin: ImportOrigin,
+}
+
+impl Receiver {
+    fn new(spool: Spool, given: Given, max_bytes: u64) -> Self {
+        let (hasher, buffer) = (blake3::Hasher::new(), BytesMut::new());
+        Self { spool, hasher, n_bytes: 0, max_bytes, buffer, given, header: None }
+    }
+
+    /// Refuses a body that is to have more bytes than are taken.
+    fn expect(&self, n_bytes: Option<u64>) -> Result<(), Problem> {
+        match n_bytes {
+            Some(n) if n > self.max_bytes => {
+                let detail = format!("the file has {n} bytes; an import takes {}", self.max_bytes);
+                Err(Problem::new(Code::BodyTooLarge, detail))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes what has arrived.
+    async fn take(mut self, bytes: Bytes) -> Result<Self, Problem> {
+        self.n_bytes += bytes.len() as u64;
+        self.expect(Some(self.n_bytes))?;
+        self.buffer.extend_from_slice(&bytes);
+        if self.header.is_none() {
+            self.read_header()?;
+        }
+        match &self.header {
+            Some(header) if self.spool.len() + self.buffer.len() as u64 > header.data_len => {
+                let detail = format!("there are bytes behind the {} that the tensors take", header.data_len);
+                Err(Problem::new(Code::InvalidSafetensors, detail))
+            }
+            Some(_) if self.buffer.len() >= CHUNK => self.write().await,
+            _ => Ok(self),
+        }
+    }
+
+    /// Reads the header where all of it has arrived.
+    fn read_header(&mut self) -> Result<(), Problem> {
+        let Some(first) = self.buffer.first_chunk::<8>() else { return Ok(()) };
+        let end = 8 + header_len(*first)?;
+        if self.buffer.len() < end {
+            return Ok(());
+        }
+        let front = self.buffer.split_to(end);
+        let file = FileHeader::parse(&front[8..])?;
+        let spec = ImportSpec::read(std::mem::take(&mut self.given), file.metadata.clone())?;
+        check_annotations(&spec.tags, spec.label.as_deref(), &spec.metadata)?;
+        let plan = ImportPlan::new(&file, &spec)?;
+        self.expect(Some(file.data_len.saturating_add(end as u64)))?;
+        self.hasher.update(&front);
+        self.header = Some(Header { spec, plan, data_len: file.data_len });
+        Ok(())
+    }
+
+    /// Writes the data in the buffer.
+    async fn write(mut self) -> Result<Self, Problem> {
+        blocking(move || {
+            self.hasher.update(&self.buffer);
+            self.spool.append(&self.buffer)?;
+            self.buffer.clear();
+            Ok(self)
+        })
+        .await
+    }
+
+    /// The file, once the body has ended.
+    async fn finish(self) -> Result<Received, Problem> {
+        let short = |why: String| Problem::new(Code::InvalidSafetensors, why);
+        if self.header.is_none() {
+            return Err(short(format!("the file ends after {} bytes, inside its header", self.n_bytes)));
+        }
+        let Self { spool, hasher, n_bytes, header: Some(header), .. } = self.write().await? else {
+            return Err(Problem::new(Code::Internal, "a header was lost"));
+        };
+        let Header { spec, plan, data_len } = header;
+        if spool.len() < data_len {
+            return Err(short(format!(
+                "the tensors take {data_len} bytes, and the file ends after {} of them",
+                spool.len()
+            )));
+        }
+        let origin = ImportOrigin {
+            file_hash: hasher.finalize().to_hex().to_string(),
+            file_bytes: n_bytes,
+            file_dtypes: plan.file_dtypes(),
+            metadata: spec.rest.clone(),
+        };
+        Ok(Received { spool, spec, plan, origin })
+    }
+}
+
+/// Makes the cache.
+async fn store_cache(
+    store: &Store,
+    tenant: TenantId,
+    received: Received,
+    idempotency: Option<(String, [u8; 32])>,
+) -> Result<Imported, Problem> {
+    let Received { spool, spec, plan, origin } = received;
+    let ids = plan.token_ids.as_ref().map(|(data, _)| data.clone());
+    let (spool, ids) = blocking(move || {
+        let bytes = ids.map(|range| spool.read(range)).transpose()?.unwrap_or_default();
+        Ok((spool, bytes))
+    })
+    .await?;
+    let item = plan.item(&spec, &ids, origin)?;
+    let ImportPlan { sources, n_layers, d_model, .. } = plan;
+    let ImportSpec { model, provenance, .. } = spec;
+    let import = NewImport { tenant, model, n_layers, d_model, provenance, item, sources, idempotency };
+    Ok(store.import(import, spool).await?)
+}

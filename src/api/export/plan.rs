@@ -1,0 +1,192 @@
+//! What an export will hold, found out before the first byte is sent, so that what cannot be is still an error answer.
+
+use serde_json::{Value, json};
+
+use super::query::ExportSpec;
+use crate::{
+    domain::{Code, Dtype, Hook, HookName, Layers, Problem, Site, StoredRows},
+    store::{Kind, StoredCache},
+};
+
+/// One array of an export: the rows of one hook of all caches.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Array {
+    /// `X`, or `X.5` where there are several layers.
+    pub name: String,
+    /// Whose rows.
+    pub hook: Hook,
+    /// Shape of a row.
+    pub row_shape: Vec<usize>,
+}
+
+impl Array {
+    /// Elements of a row.
+    pub fn width(&self) -> usize {
+        self.row_shape.iter().product()
+    }
+}
+
+/// What is exported of each cache.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The arrays, in execution order.
+    pub arrays: Vec<Array>,
+    /// What was asked for.
+    pub spec: ExportSpec,
+    /// The type that values are rounded to.
+    pub dtype: Dtype,
+    /// Caches that captured none of it.
+    pub n_left_out: u64,
+}
+
+impl Plan {
+    /// Holds what is asked for against what there is.
+    ///
+    /// # Errors
+    /// [`Code::EmptyInput`] for no caches, [`Code::HookNotStored`], [`Code::LayerOutOfRange`], [`Code::PositionOutOfRange`],
+    /// [`Code::ShapeMismatch`] for rows that differ in shape, [`Code::InvalidValue`] for a mean of indices.
+    pub fn new(spec: ExportSpec, kinds: &[Kind]) -> Result<Self, Problem> {
+        if kinds.is_empty() {
+            return Err(Problem::new(Code::EmptyInput, "no cache is chosen"));
+        }
+        let has = |kind: &&Kind| kind.hooks.iter().any(|hook| wanted(spec.name, *hook));
+        let chosen: Vec<&Kind> = kinds.iter().filter(has).collect();
+        let all: u64 = kinds.iter().map(|k| k.n_caches).sum();
+        let n_left_out = all - chosen.iter().map(|k| k.n_caches).sum::<u64>();
+        let Some(first) = chosen.first() else {
+            let detail = format!("none of the {all} caches captured {}", shown(spec.name));
+            return Err(Problem::at(Code::HookNotStored, "hook", detail));
+        };
+        let hooks = hooks(&spec, &chosen)?;
+        if let Some(map) = hooks.iter().find(|h| h.site().is_attention_map()) {
+            let detail = format!("the rows of {map} differ in width from input to input; fetch them cache by cache");
+            return Err(Problem::at(Code::ShapeMismatch, "hook", detail));
+        }
+        let arrays: Vec<Array> = hooks
+            .iter()
+            .map(|hook| {
+                let name = match hook.layer() {
+                    Some(layer) if hooks.len() > 1 => format!("X.{layer}"),
+                    _ => "X".to_owned(),
+                };
+                let row_shape = row_shape(first, *hook).cloned().unwrap_or_default();
+                Array { name, hook: *hook, row_shape }
+            })
+            .collect();
+        for kind in &chosen {
+            if let Some(other) = arrays.iter().find(|a| row_shape(kind, a.hook) != Some(&a.row_shape)) {
+                let detail = format!("the rows of {} have different shapes in these caches; choose fewer", other.hook);
+                return Err(Problem::at(Code::ShapeMismatch, "hook", detail));
+            }
+            let rows = StoredRows::of(&kind.positions, kind.n_tokens, spec.positions.as_ref())?;
+            if rows.averaged && hooks.iter().any(|h| h.site().is_index()) {
+                let detail = "indices have no mean; ask for positions";
+                return Err(Problem::at(Code::InvalidValue, "position", detail));
+            }
+        }
+        let same = chosen.iter().all(|k| k.dtype == first.dtype);
+        let dtype = spec.dtype.unwrap_or(if same { first.dtype } else { Dtype::Float32 });
+        Ok(Self { arrays, spec, dtype, n_left_out })
+    }
+
+    /// Bytes of one row of every array, in the type that is sent.
+    pub fn row_bytes(&self, sent: Dtype) -> usize {
+        self.arrays.iter().map(Array::width).sum::<usize>() * sent.size()
+    }
+
+    /// The hooks' indices in a cache, and its rows; `None` for a cache that does not fit: it came after the plan was made, or
+    /// captured none of it.
+    pub fn pick(&self, cache: &StoredCache) -> Option<(Vec<usize>, StoredRows)> {
+        let cache = &cache.cache;
+        let find = |a: &Array| {
+            let index = cache.hook_index(a.hook).ok()?;
+            (cache.row_shapes[index] == a.row_shape).then_some(index)
+        };
+        let hooks = self.arrays.iter().map(find).collect::<Option<_>>()?;
+        let rows =
+            StoredRows::of(&cache.capture.positions, cache.token_ids.len(), self.spec.positions.as_ref()).ok()?;
+        Some((hooks, rows))
+    }
+
+    /// What manifests say of the arrays.
+    pub fn describe(&self, sent: Dtype) -> Value {
+        let arrays: Vec<Value> = self
+            .arrays
+            .iter()
+            .map(|a| json!({"name": a.name, "hook": a.hook, "layer": a.hook.layer(), "row_shape": a.row_shape}))
+            .collect();
+        json!({
+            "format": "residuum-export-1",
+            "arrays": arrays,
+            "dtype": sent.name(),
+            "converted_from": (sent != self.dtype).then_some(self.dtype.name()),
+            "positions": self.spec.positions,
+            "n_left_out": self.n_left_out,
+        })
+    }
+}
+
+fn wanted(name: HookName, hook: Hook) -> bool {
+    match name {
+        HookName::Full(full) => hook == full,
+        HookName::Short(site) => hook.site() == site,
+    }
+}
+
+fn shown(name: HookName) -> String {
+    match name {
+        HookName::Full(hook) => hook.to_string(),
+        HookName::Short(site) => site.name().to_owned(),
+    }
+}
+
+fn row_shape(kind: &Kind, hook: Hook) -> Option<&Vec<usize>> {
+    kind.row_shapes.get(kind.hooks.binary_search(&hook).ok()?)
+}
+
+/// The hooks meant; each chosen cache has all of them.
+fn hooks(spec: &ExportSpec, chosen: &[&Kind]) -> Result<Vec<Hook>, Problem> {
+    let site = match spec.name {
+        HookName::Full(hook) => return Ok(vec![hook]),
+        HookName::Short(site) => site,
+    };
+    let hooks = match &spec.layers {
+        Layers::All => shared(site, chosen),
+        layers => {
+            let mut all: Option<Vec<Hook>> = None;
+            for kind in chosen {
+                let layers = layers.resolve(kind.n_layers).map_err(|p| Problem::at(p.code, "layers", p.detail))?;
+                let mut hooks: Vec<Hook> = layers.into_iter().map(|l| Hook::block(site, l)).collect();
+                hooks.sort();
+                if all.get_or_insert_with(|| hooks.clone()) != &hooks {
+                    let detail = "the caches are of models with different numbers of layers; name layers from 0 on";
+                    return Err(Problem::at(Code::LayerOutOfRange, "layers", detail));
+                }
+            }
+            all.unwrap_or_default()
+        }
+    };
+    let lacks =
+        |hook: &Hook| chosen.iter().filter(|k| k.hooks.binary_search(hook).is_err()).map(|k| k.n_caches).sum::<u64>();
+    if let Some((hook, n)) = hooks.iter().map(|h| (h, lacks(h))).find(|(_, n)| *n > 0) {
+        let detail =
+            format!("{n} of the caches did not capture {hook}; name layers that all have, or choose fewer caches");
+        return Err(Problem::at(Code::HookNotStored, "layers", detail));
+    }
+    if hooks.is_empty() {
+        return Err(Problem::at(
+            Code::HookNotStored,
+            "layers",
+            format!("the caches share no layer of {}", site.name()),
+        ));
+    }
+    Ok(hooks)
+}
+
+/// The hooks of a site that every kind has.
+fn shared(site: Site, chosen: &[&Kind]) -> Vec<Hook> {
+    let mut hooks: Vec<Hook> =
+        chosen.first().map(|k| k.hooks.iter().copied().filter(|h| h.site() == site).collect()).unwrap_or_default();
+    hooks.retain(|hook| chosen.iter().all(|k| k.hooks.binary_search(hook).is_ok()));
+    hooks
+}

@@ -1,0 +1,172 @@
+//! Part of an export that is written as one file: caches, their rows, and what is said of both.
+
+use std::{ops::Range, sync::Arc};
+
+use serde_json::{Value, json};
+
+use super::{pages::Pages, plan::Plan};
+use crate::{
+    api::{
+        caches::tensors::mean,
+        tensor::{Assembly, Part, convert},
+    },
+    domain::{Cache, Dtype, Problem, Selection, StoredRows},
+    store::StoredCache,
+};
+
+/// Bounds of what a shard keeps in memory, whatever bytes it may have.
+const MAX_CACHES: usize = 10_000;
+const MAX_ROWS: usize = 4_000_000;
+const MAX_PIECES: usize = 1_000_000;
+const MAX_MANIFEST: usize = 24 << 20;
+
+/// A cache of an export.
+pub struct Picked {
+    /// It.
+    pub cache: Arc<StoredCache>,
+    /// For each array, the index of its hook in the cache.
+    pub hooks: Vec<usize>,
+    /// Which of its rows.
+    pub rows: StoredRows,
+}
+
+impl Picked {
+    /// The position of a served row, and the id of its token where it is known.
+    pub fn row(&self, row: usize) -> (Option<u32>, Option<u32>) {
+        let cache = &self.cache.cache;
+        let position = if self.rows.averaged { None } else { self.rows.positions.get(row).copied().flatten() };
+        let token = position.filter(|_| cache.knows_token_ids()).and_then(|p| cache.token_ids.get(p as usize).copied());
+        (position, token)
+    }
+
+    /// Served rows `rows` of array `array`: rounded to `dtype` and sent as `sent`.
+    pub fn parts(&self, array: usize, rows: Range<usize>, dtype: Dtype, sent: Dtype) -> Vec<Part> {
+        let hook = self.hooks[array];
+        let width: usize = self.cache.cache.row_shapes[hook].iter().product();
+        let merged = merge(&self.rows.indices, if self.rows.averaged { 0..self.rows.indices.len() } else { rows });
+        let parts: Vec<Range<usize>> = merged.into_iter().map(|r| r.start * width..r.end * width).collect();
+        if !self.rows.averaged {
+            let cache = &self.cache;
+            let stored = |elements| Part::Stored { cache: Arc::clone(cache), hook, elements, dtype, sent };
+            return parts.into_iter().map(stored).collect();
+        }
+        let n = self.rows.indices.len();
+        let selection = Selection { hook, parts, shape: vec![width], axes: Vec::new(), mean_of: Some(n) };
+        let cache = Arc::clone(&self.cache);
+        let tag = format!("mean {} {hook} {:?} {dtype} {sent}", cache.cache.content_hash, selection.parts);
+        let make = move |store: &crate::store::Store| {
+            let mean = mean(store, &cache, &selection, n)?;
+            let rounded = convert(mean.to_vec(), Dtype::Float32, dtype);
+            Ok(convert(rounded, dtype, sent).into())
+        };
+        vec![Part::Computed { len: (width * sent.size()) as u64, tag, make: Arc::new(make) }]
+    }
+
+    /// Stretches of stored rows that are not side by side.
+    fn n_pieces(&self) -> usize {
+        if self.rows.averaged { 1 } else { merge(&self.rows.indices, 0..self.rows.indices.len()).len() }
+    }
+}
+
+/// The stored rows at `rows` of `indices`, merged where they lie side by side.
+fn merge(indices: &[usize], rows: Range<usize>) -> Vec<Range<usize>> {
+    let mut parts: Vec<Range<usize>> = Vec::new();
+    for index in &indices[rows] {
+        match parts.last_mut() {
+            Some(last) if last.end == *index => last.end += 1,
+            _ => parts.push(*index..index + 1),
+        }
+    }
+    parts
+}
+
+/// What a manifest says of a cache.
+fn describe(cache: &Cache, row_start: usize, n_rows: usize) -> Value {
+    json!({
+        "cache": cache.id.to_string(), "run": cache.run.to_string(), "item_index": cache.item_index, "model": cache.model,
+        "label": cache.label, "tags": cache.tags, "metadata": cache.metadata, "text": cache.text,
+        "n_tokens": cache.token_ids.len(), "row_start": row_start, "n_rows": n_rows,
+    })
+}
+
+/// A part of an export.
+#[derive(Default)]
+pub struct Shard {
+    /// Its caches.
+    pub caches: Vec<Picked>,
+    /// One JSON object a cache.
+    entries: Vec<String>,
+    /// Rows of all caches.
+    pub n_rows: usize,
+}
+
+impl Shard {
+    /// Takes caches until the shard is full; `None` where there are no more. A cache that is larger than a shard makes one of its own.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn next(pages: &mut Pages, plan: &Plan, sent: Dtype) -> Result<Option<Self>, Problem> {
+        let mut shard = Self::default();
+        let (mut n_bytes, mut n_pieces, mut n_manifest) = (0u64, 0, 0);
+        while let Some(cache) = pages.next().await? {
+            let Some((hooks, rows)) = plan.pick(&cache) else { continue };
+            let n_rows = rows.n_served();
+            let picked = Picked { cache, hooks, rows };
+            let entry = describe(&picked.cache.cache, shard.n_rows, n_rows).to_string();
+            n_bytes += (n_rows * plan.row_bytes(sent)) as u64;
+            n_pieces += picked.n_pieces() * plan.arrays.len();
+            n_manifest += entry.len();
+            let full = n_bytes > plan.spec.shard_bytes
+                || n_pieces > MAX_PIECES
+                || n_manifest > MAX_MANIFEST
+                || shard.n_rows + n_rows > MAX_ROWS
+                || shard.caches.len() == MAX_CACHES;
+            if full && !shard.caches.is_empty() {
+                pages.give_back(picked.cache);
+                return Ok(Some(shard));
+            }
+            shard.n_rows += n_rows;
+            shard.entries.push(entry);
+            shard.caches.push(picked);
+        }
+        Ok((!shard.caches.is_empty()).then_some(shard))
+    }
+
+    /// What is said of this shard, as JSON.
+    pub fn manifest(&self, plan: &Plan, sent: Dtype) -> String {
+        let mut head = plan.describe(sent);
+        head["n_rows"] = self.n_rows.into();
+        head["n_caches"] = self.caches.len().into();
+        let mut text = head.to_string();
+        text.pop();
+        text.push_str(",\"caches\":[");
+        text.push_str(&self.entries.join(","));
+        text.push_str("]}");
+        text
+    }
+
+    /// One array, `[n_rows, …row]`.
+    pub fn array(&self, array: usize, dtype: Dtype, sent: Dtype) -> Assembly {
+        let mut assembly = Assembly::default();
+        for picked in &self.caches {
+            picked.parts(array, 0..picked.rows.n_served(), dtype, sent).into_iter().for_each(|p| assembly.push(p));
+        }
+        assembly
+    }
+
+    /// For each row its cache's place in the manifest, its position and the id of its token, as int64; -1 where there is none.
+    pub fn row_tables(&self) -> [(&'static str, Vec<u8>); 3] {
+        let mut tables = [Vec::new(), Vec::new(), Vec::new()];
+        tables.iter_mut().for_each(|t| t.reserve_exact(self.n_rows * 8));
+        for (i, picked) in self.caches.iter().enumerate() {
+            for row in 0..picked.rows.n_served() {
+                let (position, token) = picked.row(row);
+                let cells =
+                    [i64::try_from(i).unwrap_or(-1), position.map_or(-1, i64::from), token.map_or(-1, i64::from)];
+                tables.iter_mut().zip(cells).for_each(|(table, cell)| table.extend(cell.to_le_bytes()));
+            }
+        }
+        let [cache, position, token] = tables;
+        [("row_cache", cache), ("row_position", position), ("row_token_id", token)]
+    }
+}
