@@ -351,6 +351,15 @@ impl Engine {
         &self.inner.store
     }
 
+    /// Makes sure that the quota of the store leaves room for `n_bytes`, as is done for every run; the oldest caches go for
+    /// it where they may.
+    ///
+    /// # Errors
+    /// [`Code::StoreFull`], and the store's own.
+    pub async fn make_room(&self, n_bytes: u64) -> Result<(), Problem> {
+        self.inner.make_room(n_bytes).await
+    }
+
     /// What is accepted.
     #[must_use]
     pub fn limits(&self) -> &Limits {

@@ -1,9 +1,11 @@
 //! Making a new index from the headers of the blobs.
 //!
-//! A header says of each cache in it all that a completion said, so the same statements put it back. What only the index
-//! knew is lost: inputs that waited, counts and tags of runs, directions, caches that were answered by stored rows since their
-//! pack was written, and edits since then.
+//! A header says of each cache in it all that a completion said, so the same statements put it back. Keys, tenants, pins and
+//! expiry are taken from the old index where it can still be read. What else only the index knew is lost: inputs that waited,
+//! counts and tags of runs, directions, caches that were answered by stored rows since their pack was written, and edits since
+//! then.
 
+mod kept;
 mod read;
 
 use std::{
@@ -78,8 +80,8 @@ impl fmt::Display for RebuildReport {
 }
 
 impl Store {
-    /// Makes a new index for the data folder `dir` from its blobs alone, and sets the old one aside. Damaged blobs are set
-    /// aside, damaged activations left out.
+    /// Makes a new index for the data folder `dir` from its blobs, and sets the old one aside. Damaged blobs are set aside,
+    /// damaged activations left out. The old index, where it can be read, gives its API keys, tenants, pins and expiry.
     ///
     /// # Errors
     /// [`StoreError::Locked`] when someone has the folder, [`StoreError::Io`], [`StoreError::Full`],
@@ -92,14 +94,24 @@ impl Store {
         let options = SqliteConnectOptions::new().filename(path).create_if_missing(true).foreign_keys(true);
         let mut conn = options.disable_statement_logging().connect().await?;
         migrate(&mut conn).await?;
+        let kept = kept::Kept::read(&blobs.index()).await;
         // A newer pack may hold what an older one did: rows that moved, and inputs that were computed again.
         packs.sort_unstable_by(|a, b| b.cmp(a));
         let mut rebuild =
             Rebuild { blobs: Arc::clone(&blobs), known: Known::default(), report: RebuildReport::default() };
+        let notes = &mut rebuild.report.notes;
+        match &kept {
+            Some(kept) => kept.enter_keys(&mut conn, notes).await?,
+            None => notes
+                .push("there is no old index to take API keys from: make some before you serve this folder".to_owned()),
+        }
         for (pack, n_bytes) in packs {
             rebuild.add(&mut conn, pack, n_bytes).await?;
         }
         rebuild.finish_runs(&mut conn).await?;
+        if let Some(kept) = &kept {
+            kept.enter_lifetimes(&mut conn, &mut rebuild.report.notes).await?;
+        }
         conn.close().await?;
         let mut report = rebuild.report;
         blocking(move || {

@@ -3,7 +3,10 @@
 use residuum::{api::ApiConfig, engine::Limits, store::Quota};
 use serde_json::json;
 
-use crate::support::{TestApp, with_model};
+use crate::{
+    api_import::{f32s, file, import, ramp},
+    support::{TestApp, with_model},
+};
 
 #[tokio::test]
 async fn a_run_says_how_long_its_caches_live_and_each_can_be_told_otherwise() {
@@ -98,4 +101,29 @@ async fn where_told_so_the_oldest_caches_make_room() {
     assert_eq!(status(&caches[0]).await, 404, "the oldest is gone");
     assert_eq!(status(&caches[11]).await, 200, "the newest is there");
     assert_eq!(status(&pinned).await, 200, "and the pinned one");
+}
+
+#[tokio::test]
+async fn imports_are_held_to_the_quota_too() {
+    let body = |marker: f32| {
+        let mut values = ramp(60 * 32 * 8);
+        values[0] = marker;
+        file(&[("blocks.0.hook_resid_post", "F32", &[60, 32 * 8], f32s(values))], &json!({"model": "m"}))
+    };
+    let empty = TestApp::new().await;
+    let app = TestApp::with(limits(&empty, 3 << 20, false), ApiConfig::default()).await;
+    let n_bytes = body(0.0).len();
+    let mut taken = 0;
+    let refused = loop {
+        let answer = import(&app, "", body(taken as f32)).await;
+        if answer.status != 201 {
+            break answer;
+        }
+        taken += 1;
+        assert!(taken * n_bytes < 6 << 20, "the quota is not looked at");
+    };
+    refused.problem(507, "store_full");
+    assert!(taken > 5, "{taken}");
+    let listed = app.get("/v1/caches?count=true&limit=1").await.json();
+    assert_eq!(listed["total"], taken, "{listed:#}");
 }

@@ -35,6 +35,7 @@ mod model_chats;
 mod model_generate;
 mod model_gguf;
 mod model_goldens;
+mod model_hostile;
 mod model_invariants;
 mod model_loading;
 mod model_minilm;

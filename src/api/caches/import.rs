@@ -69,7 +69,10 @@ pub async fn import_cache(
     let key = idempotency_key(&headers)?;
     let store = state.engine.store();
     let mut receiver = Receiver::new(store.spool().await?, query.given(), state.config.max_import_bytes);
-    receiver.expect(content_length(&headers))?;
+    if let Some(n_bytes) = content_length(&headers) {
+        receiver.expect(n_bytes)?;
+        state.engine.make_room(n_bytes).await?;
+    }
     let mut body = body.into_data_stream();
     while let Some(bytes) = body.next().await {
         // The client hung up or sends no body: what has arrived goes with the receiver.
@@ -77,6 +80,7 @@ pub async fn import_cache(
         receiver = receiver.take(bytes).await?;
     }
     let received = receiver.finish().await?;
+    state.engine.make_room(received.spool.len()).await?;
     let request = request_hash(raw_query.as_deref().unwrap_or(""), &received.origin.file_hash);
     let idempotency = key.map(|key| (key, request));
     // A task of its own: a client that hangs up now has sent all of it, and gets its cache.
@@ -167,20 +171,18 @@ impl Receiver {
     }
 
     /// Refuses a body that is to have more bytes than are taken.
-    fn expect(&self, n_bytes: Option<u64>) -> Result<(), Problem> {
-        match n_bytes {
-            Some(n) if n > self.max_bytes => {
-                let detail = format!("the file has {n} bytes; an import takes {}", self.max_bytes);
-                Err(Problem::new(Code::BodyTooLarge, detail))
-            }
-            _ => Ok(()),
+    fn expect(&self, n_bytes: u64) -> Result<(), Problem> {
+        if n_bytes > self.max_bytes {
+            let detail = format!("the file has {n_bytes} bytes; an import takes {}", self.max_bytes);
+            return Err(Problem::new(Code::BodyTooLarge, detail));
         }
+        Ok(())
     }
 
     /// Takes what has arrived.
     async fn take(mut self, bytes: Bytes) -> Result<Self, Problem> {
         self.n_bytes += bytes.len() as u64;
-        self.expect(Some(self.n_bytes))?;
+        self.expect(self.n_bytes)?;
         self.buffer.extend_from_slice(&bytes);
         if self.header.is_none() {
             self.read_header()?;
@@ -207,7 +209,7 @@ impl Receiver {
         let spec = ImportSpec::read(std::mem::take(&mut self.given), file.metadata.clone())?;
         check_annotations(&spec.tags, spec.label.as_deref(), &spec.metadata)?;
         let plan = ImportPlan::new(&file, &spec)?;
-        self.expect(Some(file.data_len.saturating_add(end as u64)))?;
+        self.expect(file.data_len.saturating_add(end as u64))?;
         self.hasher.update(&front);
         self.header = Some(Header { spec, plan, data_len: file.data_len });
         Ok(())

@@ -397,6 +397,59 @@ mod tests {
         assert_eq!(render("{% include 'other' %}", json!([])).unwrap_err().code, Code::ChatTemplateFailed);
     }
 
+    /// Pieces that templates are made of, also such as do not belong together.
+    const PIECES: [&str; 34] = [
+        "{% for m in messages %}",
+        "{% endfor %}",
+        "{% if m.role == 'user' %}",
+        "{% elif true %}",
+        "{% else %}",
+        "{% endif %}",
+        "{{ m.content }}",
+        "{{ m['content'] | trim }}",
+        "{{ messages | tojson }}",
+        "{{ loop.index0 % 2 }}",
+        "{% set x = messages %}",
+        "{% set x = [x, x] %}",
+        "{% set ns = namespace(x='ab') %}",
+        "{% set ns.x = ns.x ~ ns.x %}",
+        "{{ x[1:] }}",
+        "{{ x[::-1] }}",
+        "{{ -x }}",
+        "{{ x // 0 }}",
+        "{{ 9223372036854775807 + 1 }}",
+        "{{ 2 ** 100 }}",
+        "{{ 'a' * 1000 }}",
+        "{{ 'é'[0:1] }}",
+        "{% macro f(a) %}",
+        "{% endmacro %}",
+        "{{ f(1) }}",
+        "{{ raise_exception(x) }}",
+        "{{ strftime_now('%Q%%%') }}",
+        "{{",
+        "}}",
+        "{%- generation -%}",
+        "{% endgeneration %}",
+        "{% raw %}",
+        "{# ",
+        "é\u{202e}\0",
+    ];
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 1500, failure_persistence: None, ..Default::default() })]
+        #[test]
+        fn any_template_renders_or_is_refused(pieces in proptest::collection::vec(proptest::sample::select(PIECES.to_vec()), 0..14)) {
+            let messages = json!([{"role": "user", "content": "{{ é"}, {"role": "assistant"}, {"role": 3, "content": [{"type": "text", "text": ""}]}]);
+            match render(&pieces.concat(), messages) {
+                Ok(text) => assert!(text.len() < 32 << 20),
+                Err(problem) => {
+                    assert_eq!(problem.code, Code::ChatTemplateFailed);
+                    assert!(!problem.detail.is_empty() && problem.detail.len() < 1000, "{}", problem.detail);
+                }
+            }
+        }
+    }
+
     #[test]
     fn hostile_templates_end() {
         let doubling =

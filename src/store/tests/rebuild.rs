@@ -174,3 +174,47 @@ async fn a_store_without_its_index_is_not_taken_for_a_new_one() {
     let store = Store::open(dir.path()).await.unwrap();
     assert_eq!(everything(&store, T).await, before);
 }
+
+#[tokio::test]
+async fn keys_and_lifetimes_are_taken_from_an_index_that_can_be_read() {
+    for damage in [false, true] {
+        let f = Fixture::new().await;
+        let (run, _) = f.stored(vec![simple(&[1]), simple(&[2]), simple(&[3])]).await;
+        let caches = f.run(run).await.caches;
+        let end = jiff::Timestamp::from_second(4_000_000_000).unwrap();
+        let pin = CachePatch { pinned: Some(true), ..CachePatch::default() };
+        f.store.patch_cache(T, caches[0], pin).await.unwrap();
+        let expire = CachePatch { expires_at: Some(Some(end)), ..CachePatch::default() };
+        f.store.patch_cache(T, caches[1], expire).await.unwrap();
+        let mut keys = KeyStore::open(f.dir.path()).await.unwrap();
+        let new = NewKey {
+            key: ApiKey::generate().unwrap(),
+            tenant: "lab".to_owned(),
+            name: "a key".to_owned(),
+            scopes: vec![Scope::Read],
+            expires_at: Some(end),
+        };
+        keys.create(&new).await.unwrap();
+        let before = keys.list().await.unwrap();
+        drop(keys);
+        let Fixture { dir, store } = f;
+        store.close().await;
+        let index = dir.path().join("index.sqlite");
+        if damage {
+            let mut bytes = fs::read(&index).unwrap();
+            bytes[4096..].fill(0xa5);
+            fs::write(&index, bytes).unwrap();
+        }
+        let report = Store::rebuild_index(dir.path()).await.unwrap();
+        let store = Store::open(dir.path()).await.unwrap();
+        let said = report.to_string();
+        assert_eq!(report.n_caches, 3, "{said}");
+        assert_eq!(said.contains("cannot be read") && said.contains("make new keys"), damage, "{said}");
+        assert_eq!(store.keys().await.unwrap(), if damage { Vec::new() } else { before });
+        assert_eq!(store.tenant("lab").await.unwrap().is_some(), !damage);
+        let first = store.cache(T, caches[0]).await.unwrap().unwrap();
+        let second = store.cache(T, caches[1]).await.unwrap().unwrap();
+        assert_eq!((first.pinned, second.expires_at), (!damage, (!damage).then_some(end)));
+        Fixture { dir, store }.assert_clean().await;
+    }
+}

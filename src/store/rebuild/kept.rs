@@ -1,0 +1,125 @@
+//! What of the old index goes into the new one, as far as it can still be read: who may ask, and what is to be kept or to go.
+
+use std::path::Path;
+
+use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+
+use super::super::error::StoreError;
+
+type Tenant = (i64, String, i64);
+type Key = (String, i64, String, Vec<u8>, String, i64, Option<i64>, Option<i64>, Option<i64>);
+type Lifetime = (Vec<u8>, bool, Option<i64>);
+
+/// Rows of an index that is about to be set aside. What cannot be read is why.
+pub(super) struct Kept {
+    keys: Result<(Vec<Tenant>, Vec<Key>), String>,
+    lifetimes: Result<Vec<Lifetime>, String>,
+}
+
+impl Kept {
+    /// Reads the index at `path`; `None` where there is none.
+    pub(super) async fn read(path: &Path) -> Option<Self> {
+        path.exists().then_some(())?;
+        let options = SqliteConnectOptions::new().filename(path).read_only(true).disable_statement_logging();
+        let mut conn = match options.connect().await {
+            Ok(conn) => conn,
+            Err(error) => return Some(Self { keys: Err(error.to_string()), lifetimes: Err(error.to_string()) }),
+        };
+        let keys = read_keys(&mut conn).await.map_err(|error| error.to_string());
+        let lifetimes =
+            sqlx::query_as("SELECT id, pinned, expires_at FROM caches WHERE pinned OR expires_at IS NOT NULL")
+                .fetch_all(&mut conn)
+                .await
+                .map_err(|error| error.to_string());
+        // what it read is all that was asked of it
+        let _ = conn.close().await;
+        Some(Self { keys, lifetimes })
+    }
+
+    /// Enters tenants and keys.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub(super) async fn enter_keys(
+        &self,
+        conn: &mut SqliteConnection,
+        notes: &mut Vec<String>,
+    ) -> Result<(), StoreError> {
+        let (tenants, keys) = match &self.keys {
+            Ok(read) => read,
+            Err(error) => {
+                notes.push(format!(
+                    "the API keys and tenants of the old index cannot be read ({error}): make new keys before you serve this \
+                     folder"
+                ));
+                return Ok(());
+            }
+        };
+        for (id, name, created_at) in tenants {
+            sqlx::query("INSERT OR REPLACE INTO tenants (id, name, created_at) VALUES (?, ?, ?)")
+                .bind(id)
+                .bind(name)
+                .bind(created_at)
+                .execute(&mut *conn)
+                .await?;
+        }
+        for (id, tenant, name, hash, scopes, created_at, last_used_at, expires_at, revoked_at) in keys {
+            sqlx::query(
+                "INSERT INTO api_keys (id, tenant_id, name, secret_hash, scopes, created_at, last_used_at, expires_at, \
+                     revoked_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            )
+            .bind(id)
+            .bind(tenant)
+            .bind(name)
+            .bind(hash)
+            .bind(scopes)
+            .bind(created_at)
+            .bind(last_used_at)
+            .bind(expires_at)
+            .bind(revoked_at)
+            .execute(&mut *conn)
+            .await?;
+        }
+        if !keys.is_empty() {
+            notes.push(format!("{} API keys of {} tenants were taken from the old index", keys.len(), tenants.len()));
+        }
+        Ok(())
+    }
+
+    /// Pins caches, and gives them their ends.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub(super) async fn enter_lifetimes(
+        &self,
+        conn: &mut SqliteConnection,
+        notes: &mut Vec<String>,
+    ) -> Result<(), StoreError> {
+        let lifetimes = match &self.lifetimes {
+            Ok(read) => read,
+            Err(error) => {
+                notes.push(format!("pins and expiry cannot be read from the old index ({error})"));
+                return Ok(());
+            }
+        };
+        let mut n = 0;
+        let mut tx = conn.begin().await?;
+        for (id, pinned, expires_at) in lifetimes {
+            let update = sqlx::query("UPDATE caches SET pinned = ?, expires_at = ? WHERE id = ?");
+            n += update.bind(pinned).bind(expires_at).bind(id).execute(&mut *tx).await?.rows_affected();
+        }
+        tx.commit().await?;
+        if n > 0 {
+            notes.push(format!("pins and expiry of {n} caches were taken from the old index"));
+        }
+        Ok(())
+    }
+}
+
+async fn read_keys(conn: &mut SqliteConnection) -> Result<(Vec<Tenant>, Vec<Key>), sqlx::Error> {
+    let tenants = sqlx::query_as("SELECT id, name, created_at FROM tenants").fetch_all(&mut *conn).await?;
+    let keys = sqlx::query_as(
+        "SELECT id, tenant_id, name, secret_hash, scopes, created_at, last_used_at, expires_at, revoked_at FROM api_keys",
+    );
+    Ok((tenants, keys.fetch_all(&mut *conn).await?))
+}
