@@ -13,7 +13,11 @@ use utoipa::openapi::{
 use super::{
     access,
     caches::lens::LensValues,
-    dto::{direction::IncludeVectors, run::Include},
+    dto::{
+        direction::IncludeVectors,
+        run::{Include, RunSnapshot},
+    },
+    experiments::PatchingProgress,
     problems, routes,
     tensor::{DtypeParam, Encoding, Format},
 };
@@ -28,7 +32,7 @@ use super::{
             whose store has API keys asks for one: `Authorization: Bearer rsd_…`; what belongs to another tenant is not there.",
     ),
     // Types of query parameters: collected from bodies only, so named here.
-    components(schemas(Format, Encoding, DtypeParam, Include, IncludeVectors, LensValues)),
+    components(schemas(Format, Encoding, DtypeParam, Include, IncludeVectors, LensValues, RunSnapshot, PatchingProgress)),
     tags(
         (name = "runs", description = "Queue forward passes and follow them"),
         (name = "caches", description = "The activations of one input: describe, edit, fetch"),

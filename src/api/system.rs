@@ -148,7 +148,7 @@ pub async fn openapi_json(Query(NoQuery {}): Query<NoQuery>) -> Response {
 /// Byte for byte the `openapi.yaml` of the repository.
 #[utoipa::path(
     get, path = "/openapi.yaml", operation_id = "getOpenapiYaml", tag = "system",
-    responses((status = 200, description = "The specification", content_type = "application/yaml", body = String), QueryProblems)
+    responses((status = 200, description = "The specification", content_type = "application/yaml", body = serde_json::Value), QueryProblems)
 )]
 pub async fn openapi_yaml(Query(NoQuery {}): Query<NoQuery>) -> Response {
     ([(header::CONTENT_TYPE, "application/yaml")], openapi::yaml()).into_response()

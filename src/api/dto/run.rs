@@ -485,9 +485,9 @@ impl RunDto {
     }
 }
 
-/// A run as a server-sent event.
+/// A run while it goes on: the data of an event named `run`.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct RunEvent {
+pub struct RunSnapshot {
     /// The run.
     #[serde(flatten)]
     pub run: RunDto,
@@ -495,6 +495,17 @@ pub struct RunEvent {
     pub tokens_per_second: f64,
     /// Seconds until the run ends, if it goes on as it went; null before anything is done.
     pub eta_seconds: Option<f64>,
+}
+
+/// A server-sent event.
+#[derive(Debug, ToSchema)]
+#[schema(example = json!({"event": "progress", "data": "{\"done\":12,\"total\":420}"}))]
+#[expect(dead_code, reason = "describes the text of a stream, which axum writes")]
+pub struct ServerSentEvent {
+    /// What the data is.
+    pub event: String,
+    /// JSON, on one line.
+    pub data: String,
 }
 
 /// What a run would make.

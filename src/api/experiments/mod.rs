@@ -3,3 +3,5 @@
 mod answer;
 pub mod patching;
 mod request;
+
+pub use answer::PatchingProgress;

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     api::{
+        dto::run::ServerSentEvent,
         error::{ApiResult, ProblemDto},
         extract::{JsonBody, Query, Tenant},
         problems::PatchingProblems,
@@ -35,13 +36,13 @@ use crate::{
 /// Activation patching (Vig et al., 2020; Meng et al., 2022): the model reads the corrupt input again and again, each time with
 /// one piece of the clean run in its place, and a metric says how much of the answer comes back. A sweep goes over layers and, as
 /// asked, positions or heads. Only what a replacement can reach is computed anew; the numbers are those of whole passes, bit for
-/// bit. Nothing is stored. With `Accept: text/event-stream` the answer is events named `progress`, then one named `result` or
-/// `problem`. Hanging up stops the sweep.
+/// bit. Nothing is stored. With `Accept: text/event-stream` the answer is events named `progress` (their data is a
+/// `PatchingProgress`), then one named `result` (the JSON answer) or `problem` (a `Problem`). Hanging up stops the sweep.
 #[utoipa::path(
     post, path = "/v1/experiments/patching", operation_id = "patchActivations", tag = "analysis", request_body = PatchingRequest,
     params(PatchingQuery),
     responses((status = 200, description = "The metric of every cell", content((PatchingDto = "application/json"),
-        (PatchingProgress = "text/event-stream"), (Vec<u8> = "application/x-npy"), (Vec<u8> = "application/vnd.safetensors"),
+        (ServerSentEvent = "text/event-stream"), (Vec<u8> = "application/x-npy"), (Vec<u8> = "application/vnd.safetensors"),
         (Vec<u8> = "application/octet-stream"))), PatchingProblems)
 )]
 pub async fn patch_activations(

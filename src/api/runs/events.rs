@@ -13,7 +13,7 @@ use futures::{Stream, stream};
 
 use crate::{
     api::{
-        dto::run::{RunDto, RunEvent},
+        dto::run::{RunDto, RunSnapshot, ServerSentEvent},
         error::ApiResult,
         extract::{NoQuery, PathId, Query, Tenant, not_found},
         problems::RunProblems,
@@ -25,11 +25,11 @@ use crate::{
 
 /// Follow a run
 ///
-/// Server-sent events named `run`, each a snapshot of the whole run: the first at once, one after every change, the last
+/// Server-sent events named `run`, whose data is a `RunSnapshot` of the whole run: the first at once, one after every change, the last
 /// with its final status. A client that reconnects misses nothing.
 #[utoipa::path(
     get, path = "/v1/runs/{id}/events", operation_id = "followRun", tag = "runs", params(("id" = String, Path, description = "Id of the run")),
-    responses((status = 200, description = "Snapshots as `text/event-stream`", content_type = "text/event-stream", body = RunEvent), RunProblems)
+    responses((status = 200, description = "Snapshots as `text/event-stream`", content_type = "text/event-stream", body = ServerSentEvent), RunProblems)
 )]
 pub async fn follow_run(
     State(state): State<ApiState>,
@@ -65,12 +65,12 @@ pub async fn follow_run(
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }
 
-fn snapshot(run: Run, pace: Pace) -> RunEvent {
+fn snapshot(run: Run, pace: Pace) -> RunSnapshot {
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     let eta_seconds = run.started_at.filter(|_| run.n_done > 0 && !run.status.is_final()).map(|started| {
         let elapsed = jiff::Timestamp::now().duration_since(started).as_secs_f64().max(0.0);
         let left = run.n_items.saturating_sub(run.n_done + run.n_failed);
         elapsed * left as f64 / run.n_done as f64
     });
-    RunEvent { run: RunDto::new(run, pace.queue_position), tokens_per_second: pace.tokens_per_second, eta_seconds }
+    RunSnapshot { run: RunDto::new(run, pace.queue_position), tokens_per_second: pace.tokens_per_second, eta_seconds }
 }

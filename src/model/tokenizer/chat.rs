@@ -245,6 +245,8 @@ fn without_generation_tags(source: &str) -> String {
 }
 
 fn raise_exception(message: String) -> Result<String, Error> {
+    let message = Some(message).filter(|m| !m.trim().is_empty());
+    let message = message.unwrap_or_else(|| "the chat template refuses these messages and does not say why".to_owned());
     Err(Error::new(ErrorKind::InvalidOperation, message))
 }
 

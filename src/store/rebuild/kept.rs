@@ -1,6 +1,6 @@
 //! What of the old index goes into the new one, as far as it can still be read: who may ask, and what is to be kept or to go.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
@@ -20,10 +20,22 @@ impl Kept {
     /// Reads the index at `path`; `None` where there is none.
     pub(super) async fn read(path: &Path) -> Option<Self> {
         path.exists().then_some(())?;
+        // a reader leaves its log behind; one that was there says something, one that was not is litter
+        let logs = ["-wal", "-shm"].map(|end| PathBuf::from(format!("{}{end}", path.display())));
+        let new: Vec<&PathBuf> = logs.iter().filter(|log| !log.exists()).collect();
+        let kept = Self::read_index(path).await;
+        for log in new {
+            // what stays is set aside with the index
+            let _ = std::fs::remove_file(log);
+        }
+        Some(kept)
+    }
+
+    async fn read_index(path: &Path) -> Self {
         let options = SqliteConnectOptions::new().filename(path).read_only(true).disable_statement_logging();
         let mut conn = match options.connect().await {
             Ok(conn) => conn,
-            Err(error) => return Some(Self { keys: Err(error.to_string()), lifetimes: Err(error.to_string()) }),
+            Err(error) => return Self { keys: Err(error.to_string()), lifetimes: Err(error.to_string()) },
         };
         let keys = read_keys(&mut conn).await.map_err(|error| error.to_string());
         let lifetimes =
@@ -33,7 +45,7 @@ impl Kept {
                 .map_err(|error| error.to_string());
         // what it read is all that was asked of it
         let _ = conn.close().await;
-        Some(Self { keys, lifetimes })
+        Self { keys, lifetimes }
     }
 
     /// Enters tenants and keys.
