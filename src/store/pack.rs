@@ -265,7 +265,7 @@ impl PackWriter {
         for chunk in chunks {
             self.buffer = chunk?;
             let room = part.map_or(0, |(_, missing)| missing);
-            if self.buffer.len() % size != 0 || self.buffer.len() / size > room {
+            if !self.buffer.len().is_multiple_of(size) || self.buffer.len() / size > room {
                 return Err(misuse("encoded values written beyond the end of their tensor"));
             }
             self.write_buffer(hook, &mut part, &mut std::iter::empty())?;

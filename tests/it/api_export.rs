@@ -10,8 +10,11 @@ use crate::{
     support::{D_MODEL, N_LAYERS, TestApp, floats, request},
 };
 
-/// The tensors of a safetensors file, by name: type, shape, bytes; and its metadata.
-fn open(bytes: &[u8]) -> (BTreeMap<String, (String, Value, Vec<u8>)>, Value) {
+/// Tensors by name: type, shape, bytes.
+type Tensors = BTreeMap<String, (String, Value, Vec<u8>)>;
+
+/// The tensors of a safetensors file, and its metadata.
+fn open(bytes: &[u8]) -> (Tensors, Value) {
     let n = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let header: Value = serde_json::from_slice(&bytes[8..8 + n]).unwrap();
     let parsed = safetensors::SafeTensors::deserialize(bytes).unwrap();

@@ -14,6 +14,9 @@ use crate::{
 /// Bytes read and sent at a time.
 const CHUNK: u64 = 1 << 20;
 
+/// Makes bytes when they are wanted.
+type MakeBytes = dyn Fn(&Store) -> Result<Bytes, StoreError> + Send + Sync;
+
 /// A stretch of an answer.
 #[derive(Clone)]
 pub enum Part {
@@ -39,7 +42,7 @@ pub enum Part {
         /// Decides them: equal tags mean equal bytes.
         tag: String,
         /// Makes all of them, on a thread that may block.
-        make: Arc<dyn Fn(&Store) -> Result<Bytes, StoreError> + Send + Sync>,
+        make: Arc<MakeBytes>,
     },
 }
 
