@@ -71,7 +71,6 @@ pub async fn import_cache(
     let mut receiver = Receiver::new(store.spool().await?, query.given(), state.config.max_import_bytes);
     if let Some(n_bytes) = content_length(&headers) {
         receiver.expect(n_bytes)?;
-        state.engine.make_room(n_bytes).await?;
     }
     let mut body = body.into_data_stream();
     while let Some(bytes) = body.next().await {
@@ -80,6 +79,7 @@ pub async fn import_cache(
         receiver = receiver.take(bytes).await?;
     }
     let received = receiver.finish().await?;
+    // not before: what a client only says it will send must not push out what is stored
     state.engine.make_room(received.spool.len()).await?;
     let request = request_hash(raw_query.as_deref().unwrap_or(""), &received.origin.file_hash);
     let idempotency = key.map(|key| (key, request));
