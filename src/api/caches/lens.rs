@@ -3,7 +3,7 @@
 use axum::{
     Json,
     extract::State,
-    http::{HeaderMap, header},
+    http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use rayon::prelude::*;
@@ -23,7 +23,7 @@ use crate::{
         problems::LensProblems,
         serving::{Token, TokenRef, model_of},
         state::ApiState,
-        tensor::{Encoding, Format, Part, TensorAnswer, TensorSpec, respond},
+        tensor::{Format, Part, TensorAnswer, respond_to_post},
     },
     domain::{Axis, CacheId, Code, Dtype, Hook, Layers, Positions, Problem},
 };
@@ -315,12 +315,7 @@ async fn tensor(
         widened: false,
         parts,
     };
-    let spec = TensorSpec { positions: None, dtype: None, format: Some(format), encoding: Encoding::Nested };
-    // Ranges and conditions belong to GET: of the request's headers none counts.
-    let max_json = state.config.max_json_elements;
-    let mut response = respond(|_| Ok(answer), &spec, &HeaderMap::new(), state.engine.store(), max_json).await?;
-    response.headers_mut().remove(header::ACCEPT_RANGES);
-    Ok(response)
+    respond_to_post(answer, format, state).await
 }
 
 /// The bytes of the tensor, layer by layer.

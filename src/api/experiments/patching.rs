@@ -25,7 +25,7 @@ use crate::{
         extract::{JsonBody, Query, Tenant},
         problems::PatchingProblems,
         state::ApiState,
-        tensor::{Encoding, Format, TensorSpec, respond},
+        tensor::{Format, respond_to_post},
     },
     domain::Problem,
     engine::{Sweep, Swept},
@@ -64,12 +64,7 @@ pub async fn patch_activations(
     if format == Format::Json {
         return Ok(Json(described.with(&swept)).into_response());
     }
-    let spec = TensorSpec { positions: None, dtype: None, format: Some(format), encoding: Encoding::Nested };
-    // Ranges and conditions belong to GET: of the request's headers none counts.
-    let (answer, max_json) = (described.tensor(&swept), state.config.max_json_elements);
-    let mut response = respond(|_| Ok(answer), &spec, &HeaderMap::new(), state.engine.store(), max_json).await?;
-    response.headers_mut().remove(header::ACCEPT_RANGES);
-    Ok(response)
+    respond_to_post(described.tensor(&swept), format, &state).await
 }
 
 fn wants_events(headers: &HeaderMap) -> bool {

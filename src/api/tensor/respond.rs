@@ -20,7 +20,10 @@ use super::{
     query::{Encoding, TensorSpec},
 };
 use crate::{
-    api::error::{ApiError, ApiResult},
+    api::{
+        error::{ApiError, ApiResult},
+        state::ApiState,
+    },
     domain::{Axis, Code, Dtype, Hook, Problem},
     store::Store,
 };
@@ -243,6 +246,18 @@ pub async fn respond(
     };
     let name = format!("{}.{}", answer.hook, format.extension().unwrap_or("bin"));
     Ok(binary(assembly, format.media_type(), &name, headers, request, store).await?)
+}
+
+/// Answers a POST with a tensor in a binary format. Ranges and conditions belong to GET: of a request's headers none counts.
+///
+/// # Errors
+/// As [`respond`].
+pub async fn respond_to_post(answer: TensorAnswer, format: Format, state: &ApiState) -> ApiResult<Response> {
+    let spec = TensorSpec { positions: None, dtype: None, format: Some(format), encoding: Encoding::Nested };
+    let (store, max_json) = (state.engine.store(), state.config.max_json_elements);
+    let mut response = respond(|_| Ok(answer), &spec, &HeaderMap::new(), store, max_json).await?;
+    response.headers_mut().remove(header::ACCEPT_RANGES);
+    Ok(response)
 }
 
 /// The same tensor in float32.
