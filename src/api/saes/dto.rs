@@ -1,24 +1,32 @@
 //! Sparse autoencoders as JSON.
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::model::sae::{Kind, Normalization, Sae, Settings};
 
+fn example() -> Value {
+    json!({
+        "id": "res-12", "model": "smollm2-135m", "status": "ready", "architecture": "topk", "hook": "blocks.12.hook_resid_post", "layer": 12,
+        "d_in": 576, "d_sae": 16384, "fingerprint": "5e1f8a…",
+        "settings": {
+            "k": 32, "rescale_acts_by_decoder_norm": true, "hook_head_index": null, "normalize_activations": "none", "scaling_factor": null,
+            "apply_b_dec_to_input": true, "finetuning_scaling_factor": false, "prepend_bos": true, "fold_ln": null,
+            "center_writing_weights": false, "fold_value_biases": null, "model_name": "HuggingFaceTB/SmolLM2-135M", "context_size": 512,
+            "seqpos_slice": null, "exclude_special_tokens": null, "dtype": "float32", "sae_lens_version": "6.5.0"
+        },
+        "centred": false, "notes": []
+    })
+}
+
+fn example_of_several() -> Value {
+    json!({"items": [example()], "next_cursor": null})
+}
+
 /// A sparse autoencoder beside a model.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Sae, example = json!({
-    "id": "res-12", "model": "smollm2-135m", "status": "ready", "architecture": "topk", "hook": "blocks.12.hook_resid_post", "layer": 12,
-    "d_in": 576, "d_sae": 16384, "fingerprint": "5e1f8a…",
-    "settings": {
-        "k": 32, "rescale_acts_by_decoder_norm": true, "hook_head_index": null, "normalize_activations": "none", "scaling_factor": null,
-        "apply_b_dec_to_input": true, "finetuning_scaling_factor": false, "prepend_bos": true, "fold_ln": null,
-        "center_writing_weights": false, "fold_value_biases": null, "model_name": "HuggingFaceTB/SmolLM2-135M", "context_size": 512,
-        "seqpos_slice": null, "exclude_special_tokens": null, "dtype": "float32", "sae_lens_version": "6.5.0"
-    },
-    "centred": false, "notes": []
-}))]
+#[schema(as = Sae, example = example)]
 pub struct SaeDto {
     /// The name that clients use.
     id: String,
@@ -88,17 +96,7 @@ struct SaeSettings {
 
 /// A list of sparse autoencoders.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Saes, example = json!({"items": [{
-    "id": "res-12", "model": "smollm2-135m", "status": "ready", "architecture": "topk", "hook": "blocks.12.hook_resid_post", "layer": 12,
-    "d_in": 576, "d_sae": 16384, "fingerprint": "5e1f8a…",
-    "settings": {
-        "k": 32, "rescale_acts_by_decoder_norm": true, "hook_head_index": null, "normalize_activations": "none", "scaling_factor": null,
-        "apply_b_dec_to_input": true, "finetuning_scaling_factor": false, "prepend_bos": true, "fold_ln": null,
-        "center_writing_weights": false, "fold_value_biases": null, "model_name": "HuggingFaceTB/SmolLM2-135M", "context_size": 512,
-        "seqpos_slice": null, "exclude_special_tokens": null, "dtype": "float32", "sae_lens_version": "6.5.0"
-    },
-    "centred": false, "notes": []
-}], "next_cursor": null}))]
+#[schema(as = Saes, example = example_of_several)]
 pub struct SaesDto {
     /// The autoencoders, by name.
     pub items: Vec<SaeDto>,
