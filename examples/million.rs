@@ -49,8 +49,8 @@ type Failure = Box<dyn Error>;
 async fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let (folder, n) = match arguments.as_slice() {
-        [folder] => (folder.as_str(), 1_000_000),
-        [folder, n] => (folder.as_str(), n.parse()?),
+        [folder] if !folder.starts_with('-') => (folder.as_str(), 1_000_000),
+        [folder, n] if !folder.starts_with('-') => (folder.as_str(), n.parse()?),
         _ => return Err("usage: million DATA_DIR [CACHES]".into()),
     };
     let folder = Path::new(folder);

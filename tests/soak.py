@@ -9,8 +9,8 @@ search, export, import what they exported, delete, cancel, follow events, and ha
 `--minutes`. The store has a quota and evicts its oldest caches, so that it soon stays the same size. Every ten seconds the
 anonymous resident memory (Linux), the open descriptors and the threads of the server are noted. At the end the load is taken away;
 the store must verify. It fails on an answer of 5xx other than 503 and 507, on an answer nobody expects, on a hang-up by
-the server, or if the medians of memory and descriptors of the last quarter are above those of the second. The last line is
-`N passed, N failed`.
+the server, or if the medians of the last quarter are above those of the second by more than noise: 5 % and 24 MiB of memory, eight
+descriptors or threads. A leak slower than that needs more `--minutes`. The last line is `N passed, N failed`.
 """
 
 import argparse
