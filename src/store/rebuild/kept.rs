@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{ConnectOptions, Connection, SqliteConnection, error::ErrorKind, sqlite::SqliteConnectOptions};
 
 use super::super::error::StoreError;
 
@@ -48,52 +48,30 @@ impl Kept {
         Self { keys, lifetimes }
     }
 
-    /// Enters tenants and keys.
+    /// Enters tenants and keys, all of them or none.
     ///
     /// # Errors
-    /// [`StoreError::Database`].
+    /// [`StoreError::Database`], [`StoreError::Full`].
     pub(super) async fn enter_keys(
         &self,
         conn: &mut SqliteConnection,
         notes: &mut Vec<String>,
     ) -> Result<(), StoreError> {
-        let (tenants, keys) = match &self.keys {
-            Ok(read) => read,
-            Err(error) => {
-                notes.push(format!(
-                    "the API keys and tenants of the old index cannot be read ({error}): make new keys before you serve this \
-                     folder"
-                ));
-                return Ok(());
-            }
+        let entered = match &self.keys {
+            Ok((tenants, keys)) => match insert_keys(conn, tenants, keys).await {
+                Ok(()) => Ok((tenants.len(), keys.len())),
+                // a flipped bit can leave a row that reads well and is none
+                Err(sqlx::Error::Database(error)) if error.kind() != ErrorKind::Other => Err(error.to_string()),
+                Err(other) => return Err(other.into()),
+            },
+            Err(error) => Err(error.clone()),
         };
-        for (id, name, created_at) in tenants {
-            sqlx::query("INSERT OR REPLACE INTO tenants (id, name, created_at) VALUES (?, ?, ?)")
-                .bind(id)
-                .bind(name)
-                .bind(created_at)
-                .execute(&mut *conn)
-                .await?;
-        }
-        for (id, tenant, name, hash, scopes, created_at, last_used_at, expires_at, revoked_at) in keys {
-            sqlx::query(
-                "INSERT INTO api_keys (id, tenant_id, name, secret_hash, scopes, created_at, last_used_at, expires_at, \
-                     revoked_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            )
-            .bind(id)
-            .bind(tenant)
-            .bind(name)
-            .bind(hash)
-            .bind(scopes)
-            .bind(created_at)
-            .bind(last_used_at)
-            .bind(expires_at)
-            .bind(revoked_at)
-            .execute(&mut *conn)
-            .await?;
-        }
-        if !keys.is_empty() {
-            notes.push(format!("{} API keys of {} tenants were taken from the old index", keys.len(), tenants.len()));
+        match entered {
+            Ok((_, 0)) => {}
+            Ok((n_tenants, n)) => notes.push(format!("{n} API keys of {n_tenants} tenants were taken from the old index")),
+            Err(error) => notes.push(format!(
+                "the API keys and tenants of the old index cannot be read ({error}): make new keys before you serve this folder"
+            )),
         }
         Ok(())
     }
@@ -126,6 +104,36 @@ impl Kept {
         }
         Ok(())
     }
+}
+
+async fn insert_keys(conn: &mut SqliteConnection, tenants: &[Tenant], keys: &[Key]) -> Result<(), sqlx::Error> {
+    let mut tx = conn.begin().await?;
+    for (id, name, created_at) in tenants {
+        sqlx::query("INSERT OR REPLACE INTO tenants (id, name, created_at) VALUES (?, ?, ?)")
+            .bind(id)
+            .bind(name)
+            .bind(created_at)
+            .execute(&mut *tx)
+            .await?;
+    }
+    for (id, tenant, name, hash, scopes, created_at, last_used_at, expires_at, revoked_at) in keys {
+        sqlx::query(
+            "INSERT INTO api_keys (id, tenant_id, name, secret_hash, scopes, created_at, last_used_at, expires_at, \
+                 revoked_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(id)
+        .bind(tenant)
+        .bind(name)
+        .bind(hash)
+        .bind(scopes)
+        .bind(created_at)
+        .bind(last_used_at)
+        .bind(expires_at)
+        .bind(revoked_at)
+        .execute(&mut *tx)
+        .await?;
+    }
+    tx.commit().await
 }
 
 async fn read_keys(conn: &mut SqliteConnection) -> Result<(Vec<Tenant>, Vec<Key>), sqlx::Error> {

@@ -177,7 +177,15 @@ async fn a_store_without_its_index_is_not_taken_for_a_new_one() {
 
 #[tokio::test]
 async fn keys_and_lifetimes_are_taken_from_an_index_that_can_be_read() {
-    for damage in [false, true] {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Damage {
+        None,
+        /// One bit of a key's scopes, which are JSON no more.
+        Flip,
+        Pages,
+    }
+    for kind in [Damage::None, Damage::Flip, Damage::Pages] {
+        let damage = kind != Damage::None;
         let f = Fixture::new().await;
         let (run, _) = f.stored(vec![simple(&[1]), simple(&[2]), simple(&[3])]).await;
         let caches = f.run(run).await.caches;
@@ -202,7 +210,13 @@ async fn keys_and_lifetimes_are_taken_from_an_index_that_can_be_read() {
         let index = dir.path().join("index.sqlite");
         if damage {
             let mut bytes = fs::read(&index).unwrap();
-            bytes[4096..].fill(0xa5);
+            if kind == Damage::Flip {
+                let scopes = br#"["read"]"#;
+                let at = bytes.windows(scopes.len()).position(|w| w == scopes).unwrap();
+                bytes[at] ^= 1;
+            } else {
+                bytes[4096..].fill(0xa5);
+            }
             fs::write(&index, bytes).unwrap();
         }
         let report = Store::rebuild_index(dir.path()).await.unwrap();
@@ -214,7 +228,8 @@ async fn keys_and_lifetimes_are_taken_from_an_index_that_can_be_read() {
         assert_eq!(store.tenant("lab").await.unwrap().is_some(), !damage);
         let first = store.cache(T, caches[0]).await.unwrap().unwrap();
         let second = store.cache(T, caches[1]).await.unwrap().unwrap();
-        assert_eq!((first.pinned, second.expires_at), (!damage, (!damage).then_some(end)));
+        let kept = kind != Damage::Pages;
+        assert_eq!((first.pinned, second.expires_at), (kept, kept.then_some(end)));
         Fixture { dir, store }.assert_clean().await;
     }
 }
