@@ -1,6 +1,9 @@
 //! Caches: finding, describing, editing and deleting them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -11,18 +14,17 @@ use super::{
     epoch::Session,
     error::StoreError,
     find::Search,
-    gc, metadata,
+    gc,
     rows::{Fields, hex_list, to_json},
-    runs::{Tagged, insert_tags, tag_rows},
     tensors::{Location, StoredCache},
+    terms,
     writer::{Tx, Write},
 };
 use crate::domain::{Cache, CacheFilter, CacheId, CachePatch, Capture, Count, PackId, RunId, TenantId, TensorStats};
 
 pub(super) const COLUMNS: &str = "c.id, c.tenant_id, c.run_id, c.item_index, c.model, c.text, c.token_ids, c.tokens, c.bos, \
     c.n_truncated, c.completion, c.interventions, c.origin, c.reused, c.metadata, c.label, c.created_at, c.expires_at, c.pinned, \
-    c.hook_set_id, c.positions, \
-    (SELECT json_group_array(tag) FROM (SELECT tag FROM cache_tags WHERE cache_id = c.id ORDER BY position)) AS tags, \
+    c.hook_set_id, c.positions, c.tags, \
     e.provenance_id, e.pack_id, e.n_tokens, e.n_rows, e.row_start, e.map_start, e.content_hash, e.stats, \
     p.layout_id, p.dtype, p.data_start, p.n_rows AS pack_rows, p.n_map AS pack_map";
 
@@ -66,8 +68,12 @@ impl Store {
         let before = before.map(Timestamp::as_microsecond);
         let search = Search::new(&mut snapshot, tenant, filter, before, self.now()).await?;
         let found = search.page(&mut snapshot, limit).await?;
-        let caches =
-            self.load_times(&mut snapshot, &found.times, &session).await?.into_iter().map(|s| s.cache).collect();
+        let caches = self
+            .load_times(&mut snapshot, tenant, &found.times, &session)
+            .await?
+            .into_iter()
+            .map(|s| s.cache)
+            .collect();
         let time = |micros| Timestamp::from_microsecond(micros).map_err(|e| StoreError::damaged(e.to_string()));
         Ok(CachePage { caches, next: found.next.map(time).transpose()? })
     }
@@ -137,7 +143,7 @@ impl Store {
         let before = before.map(Timestamp::as_microsecond);
         let search = Search::new(&mut snapshot, tenant, filter, before, self.now()).await?;
         let times = search.times(&mut snapshot, i64::from(limit)).await?;
-        self.load_times(&mut snapshot, &times, &session).await
+        self.load_times(&mut snapshot, tenant, &times, &session).await
     }
 
     /// How many caches a filter finds, all of them counted: it takes as long as that takes.
@@ -224,10 +230,11 @@ impl Store {
     async fn load_times(
         &self,
         conn: &mut SqliteConnection,
+        tenant: TenantId,
         times: &[i64],
         session: &Arc<Session>,
     ) -> Result<Vec<StoredCache>, StoreError> {
-        let mut caches = self.load_from(conn, at_times("", times)?, session).await?;
+        let mut caches = self.load_from(conn, at_times(tenant, times)?, session).await?;
         caches.sort_unstable_by_key(|c| std::cmp::Reverse(c.cache.created_at));
         Ok(caches)
     }
@@ -306,11 +313,12 @@ fn sum_stats(stats: Option<&[TensorStats]>, indices: &[usize]) -> TensorStats {
     })
 }
 
-/// The statement for the caches stored at these times, with `prefix` before it.
-pub(super) fn at_times(prefix: &str, times: &[i64]) -> Result<QueryBuilder<Sqlite>, StoreError> {
-    let mut query = QueryBuilder::new(prefix);
-    query.push("SELECT ").push(COLUMNS).push(" FROM json_each(").push_bind(to_json(times)?);
+/// The statement for the caches of a tenant that were stored at these times.
+pub(super) fn at_times(tenant: TenantId, times: &[i64]) -> Result<QueryBuilder<Sqlite>, StoreError> {
+    let mut query = QueryBuilder::new("SELECT ");
+    query.push(COLUMNS).push(" FROM json_each(").push_bind(to_json(times)?);
     query.push(") j CROSS JOIN caches c ON c.created_at = j.value").push(JOINED);
+    query.push(" WHERE +c.tenant_id = ").push_bind(tenant.0);
     Ok(query)
 }
 
@@ -359,7 +367,7 @@ impl Write for PatchCache {
 
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         let row = sqlx::query(
-            "SELECT metadata, label, created_at, expires_at, pinned FROM caches \
+            "SELECT metadata, label, tags, created_at, expires_at, pinned FROM caches \
              WHERE id = ? AND tenant_id = ? AND (ends_at IS NULL OR ends_at > ?)",
         )
         .bind(self.id.as_bytes().as_slice())
@@ -372,7 +380,6 @@ impl Write for PatchCache {
         let mut metadata: Map<String, Value> = f.json("metadata")?;
         if let Some(patch) = &self.patch.metadata {
             merge(&mut metadata, patch);
-            metadata::replace(tx, self.tenant, f.get("created_at")?, &metadata).await?;
         }
         let expires_at = match &self.patch.expires_at {
             Some(time) => time.map(Timestamp::as_microsecond),
@@ -386,23 +393,33 @@ impl Write for PatchCache {
             Some(label) => label.clone(),
             None => f.get("label")?,
         };
-        sqlx::query("UPDATE caches SET metadata = ?, label = ?, expires_at = ?, pinned = ? WHERE id = ?")
+        let tags = match &self.patch.tags {
+            Some(tags) => tags_json(tags)?,
+            None => f.get("tags")?,
+        };
+        sqlx::query("UPDATE caches SET metadata = ?, label = ?, tags = ?, expires_at = ?, pinned = ? WHERE id = ?")
             .bind(to_json(&metadata)?)
             .bind(label)
+            .bind(tags)
             .bind(expires_at)
             .bind(pinned)
             .bind(self.id.as_bytes().as_slice())
             .execute(&mut *tx.conn)
             .await?;
-        if let Some(tags) = &self.patch.tags {
-            sqlx::query("DELETE FROM cache_tags WHERE cache_id = ?")
-                .bind(self.id.as_bytes().as_slice())
-                .execute(&mut *tx.conn)
-                .await?;
-            insert_tags(tx, Tagged::Caches, &tag_rows(self.tenant, self.id.as_bytes(), tags)).await?;
+        if self.patch.metadata.is_some() || self.patch.label.is_some() || self.patch.tags.is_some() {
+            terms::replace(tx, &[f.get("created_at")?]).await?;
         }
         Ok(())
     }
+}
+
+/// Tags in the order posted, as the index has them; one that is there twice counts once.
+///
+/// # Errors
+/// [`StoreError::Misuse`].
+pub(super) fn tags_json(tags: &[String]) -> Result<String, StoreError> {
+    let mut seen = HashSet::new();
+    to_json(&tags.iter().filter(|tag| seen.insert(tag.as_str())).collect::<Vec<_>>())
 }
 
 /// JSON merge patch (RFC 7396) of an object by an object.

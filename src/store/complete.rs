@@ -1,24 +1,23 @@
 //! Completion: one transaction that turns computed, reused and failed items into caches and ended runs.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
-use sqlx::{QueryBuilder, Row, Sqlite};
+use sqlx::{QueryBuilder, Sqlite};
 
 use super::{
     Store,
+    caches::tags_json,
     error::StoreError,
     intern::{self, HookSets},
-    metadata,
     pack::FinishedPack,
-    queue::units_json,
     reuse::ExtentId,
-    rows::{Fields, hex_list, int, now, to_json},
-    runs::{TagRow, Tagged, insert_tags, tag_rows},
+    rows::{Fields, hex, hex_list, int, now, to_json},
+    terms::{self, Described},
     writer::{Tx, Write},
 };
 use crate::domain::{CacheId, Code, NewItem, Problem, RunId, TenantId, TensorStats};
 
-/// Rows inserted by one statement: 19 binds a row stay below SQLite's 32,766.
+/// Rows inserted by one statement: 22 binds a row stay below SQLite's 32,766.
 const ROWS_A_STATEMENT: usize = 500;
 
 /// What became of a group of items.
@@ -78,7 +77,7 @@ pub(super) struct Unit {
     pub(super) row: i64,
     pub(super) tenant: TenantId,
     /// Name of the run's model.
-    pub(super) model: String,
+    pub(super) model: Arc<str>,
     /// Microseconds that its cache lives.
     pub(super) ttl: Option<i64>,
 }
@@ -138,25 +137,35 @@ impl Complete {
         let packed = self.0.pack.iter().flat_map(|p| p.header.caches.iter().map(|c| (c.run, c.item_index)));
         let reused = self.0.reused.iter().map(|r| (r.run, r.item_index));
         let failed = self.0.failed.iter().map(|(run, index, _)| (*run, *index));
-        let units: Vec<(RunId, u32)> = packed.chain(reused).chain(failed).collect();
+        let units = packed.chain(reused).chain(failed);
+        let mut asked: HashMap<RunId, Vec<u32>> = HashMap::new();
+        for (run, index) in units {
+            asked.entry(run).or_default().push(index);
+        }
+        let asked: Vec<(String, Vec<u32>)> =
+            asked.into_iter().map(|(run, items)| (hex(run.as_bytes()), items)).collect();
+        // a row a run: a row an item would take longer than finding it
         let rows = sqlx::query(
-            "SELECT i.rowid, i.run_id, i.item_index, r.tenant_id, r.model, \
-                 r.ttl_seconds * 1000000 AS ttl FROM json_each(?) j \
-             CROSS JOIN run_items i ON i.run_id = unhex(j.value ->> 0) AND i.item_index = j.value ->> 1 \
-             CROSS JOIN runs r ON r.id = i.run_id WHERE i.status = 'pending'",
+            "SELECT r.id, r.tenant_id, r.model, r.ttl_seconds * 1000000 AS ttl, \
+                 (SELECT json_group_array(json_array(i.item_index, i.rowid)) FROM json_each(j.value -> 1) j2 \
+                  CROSS JOIN run_items i ON i.run_id = r.id AND i.item_index = j2.value WHERE i.status = 'pending') AS items \
+             FROM json_each(?) j CROSS JOIN runs r ON r.id = unhex(j.value ->> 0)",
         )
-        .bind(units_json(&units))
+        .bind(to_json(&asked)?)
         .fetch_all(&mut *tx.conn)
         .await?;
-        rows.iter()
-            .map(|row| {
-                let f = Fields::of("run_items", row);
-                let key = (f.read("run_id", RunId::from_slice)?, f.uint("item_index")?);
-                let (row, tenant) = (row.try_get(0)?, TenantId(f.get("tenant_id")?));
-                let unit = Unit { row, tenant, model: f.get("model")?, ttl: f.get("ttl")? };
-                Ok((key, unit))
-            })
-            .collect()
+        let mut pending = HashMap::new();
+        for row in &rows {
+            let f = Fields::of("runs", row);
+            let run = f.read("id", RunId::from_slice)?;
+            let (tenant, ttl): (_, Option<i64>) = (TenantId(f.get("tenant_id")?), f.get("ttl")?);
+            let model: Arc<str> = f.get::<&str>("model")?.into();
+            let items: Vec<(u32, i64)> = f.json("items")?;
+            for (item_index, row) in items {
+                pending.insert((run, item_index), Unit { row, tenant, model: Arc::clone(&model), ttl });
+            }
+        }
+        Ok(pending)
     }
 }
 
@@ -249,7 +258,7 @@ pub(super) async fn insert_extents(
         });
         query.build().persistent(chunk.len() == ROWS_A_STATEMENT).execute(&mut *tx.conn).await?;
     }
-    Ok(())
+    count(tx, "extents", used.len()).await
 }
 
 /// Tenants of the extents that are still there.
@@ -284,6 +293,7 @@ pub(super) async fn insert_caches_at(
     times: &[i64],
 ) -> Result<(), StoreError> {
     let mut sets = HookSets::default();
+    let mut described = Vec::with_capacity(caches.len());
     for (chunk, times) in caches.chunks(ROWS_A_STATEMENT).zip(times.chunks(ROWS_A_STATEMENT)) {
         let mut rows = Vec::with_capacity(chunk.len());
         for (cache, created_at) in chunk.iter().zip(times.iter().copied()) {
@@ -295,37 +305,56 @@ pub(super) async fn insert_caches_at(
                 to_json(&item.tokens)?,
                 to_json(&item.bos)?,
                 to_json(&item.metadata)?,
+                tags_json(&item.tags)?,
             ];
+            described.push(Described {
+                tenant: cache.unit.tenant,
+                at: created_at,
+                run: cache.run,
+                model: &cache.unit.model,
+                hook_set,
+                label: item.label.as_deref(),
+                tags: &item.tags,
+                metadata: &item.metadata,
+                text: item.text.as_deref(),
+                completion: item.completion.as_ref().map(|c| c.text.as_str()),
+            });
             let completion = item.completion.as_ref().map(to_json).transpose()?;
-            let described: Vec<_> = item.interventions.iter().map(|i| &i.described).collect();
-            let interventions = (!described.is_empty()).then(|| to_json(&described)).transpose()?;
+            let edits: Vec<_> = item.interventions.iter().map(|i| &i.described).collect();
+            let interventions = (!edits.is_empty()).then(|| to_json(&edits)).transpose()?;
             let origin = item.origin.as_ref().map(to_json).transpose()?;
             let optional = [completion, interventions, origin];
             rows.push((cache, created_at, hook_set, token_ids, json, optional, int(item.n_truncated)?));
         }
         let mut query = QueryBuilder::<Sqlite>::new(
             "INSERT INTO caches (id, tenant_id, run_id, item_index, extent_id, hook_set_id, positions, model, text, \
-                 token_ids, tokens, bos, completion, interventions, origin, n_truncated, reused, metadata, label, \
-                 created_at, expires_at) ",
+                 token_ids, tokens, bos, completion, interventions, origin, n_truncated, reused, metadata, tags, \
+                 label, created_at, expires_at) ",
         );
         query.push_values(rows, |mut row, (cache, created_at, hook_set, token_ids, json, optional, n_truncated)| {
-            let ([positions, tokens, bos, metadata], [completion, interventions, origin]) = (json, optional);
+            let ([positions, tokens, bos, metadata, tags], [completion, interventions, origin]) = (json, optional);
             row.push_bind(cache.id.as_bytes().as_slice()).push_bind(cache.unit.tenant.0);
             row.push_bind(cache.run.as_bytes().as_slice()).push_bind(cache.item_index);
             row.push_bind(cache.extent).push_bind(hook_set).push_bind(positions);
-            row.push_bind(cache.unit.model.as_str()).push_bind(cache.item.text.as_deref());
+            row.push_bind(&*cache.unit.model).push_bind(cache.item.text.as_deref());
             row.push_bind(token_ids).push_bind(tokens).push_bind(bos).push_bind(completion);
             row.push_bind(interventions).push_bind(origin).push_bind(n_truncated);
-            row.push_bind(cache.reused).push_bind(metadata).push_bind(cache.item.label.as_deref());
+            row.push_bind(cache.reused).push_bind(metadata).push_bind(tags).push_bind(cache.item.label.as_deref());
             row.push_bind(created_at).push_bind(cache.unit.ttl.map(|ttl| created_at.saturating_add(ttl)));
         });
         query.build().persistent(chunk.len() == ROWS_A_STATEMENT).execute(&mut *tx.conn).await?;
     }
-    let described = caches.iter().zip(times).map(|(c, at)| (c.unit.tenant, *at, &c.item.metadata));
-    metadata::insert(tx, described).await?;
-    let tags: Vec<TagRow<'_>> =
-        caches.iter().flat_map(|c| tag_rows(c.unit.tenant, c.id.as_bytes(), &c.item.tags)).collect();
-    insert_tags(tx, Tagged::Caches, &tags).await
+    terms::insert(tx, &described).await?;
+    count(tx, "caches", caches.len()).await
+}
+
+/// Adds new rows to what the index says there is: SQLite would have to go through them.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub(super) async fn count(tx: &mut Tx<'_>, what: &str, n: usize) -> Result<(), StoreError> {
+    sqlx::query("UPDATE counts SET n = n + ? WHERE what = ?").bind(int(n)?).bind(what).execute(&mut *tx.conn).await?;
+    Ok(())
 }
 
 /// A time later than that of every cache, in microseconds: now, unless the clock stood still or went back.

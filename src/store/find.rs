@@ -1,42 +1,49 @@
 //! Finding caches: from the conditions of a filter to a walk along one index.
 //!
-//! Every condition has an index that gives its caches in the order of their times, which is the order of listings. A
-//! search walks the shortest of them, newest first, and asks the others about each cache it meets. A page looks at a bounded
-//! number of caches, whatever the filter; where that was too few for a full page, the next one goes on from there.
+//! Nearly every condition is a word of the index of terms ([`super::terms`]), or several, so that most filters are one
+//! intersection of sorted lists of times, and time is the order of listings. What is no word (expiry, pins, what only the
+//! row says) is asked about each cache that the walk meets. A page looks at a bounded number of caches, whatever the filter;
+//! where that was too few for a full page, the next one goes on from there.
 
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
-use super::{error::StoreError, metadata};
+use super::{
+    error::StoreError,
+    terms::{self, Term},
+};
 use crate::domain::{CacheFilter, Count, Hook, TenantId};
 
-/// Caches that one page looks at, where it has to ask more than one index.
+/// Stretches of time in which words are intersected for one page: an intersection of common words that have little in common
+/// ends there.
+const PAGE_BLOCKS: i64 = 4;
+/// And for one count, which ends earlier where words have much in common.
+const COUNT_BLOCKS: i64 = 12;
+/// A word with fewer caches is rare: all of them are looked for among those of the other words.
+const RARE: i64 = 512;
+/// Caches that one page looks at, where something has to be asked about each.
 const MAX_STEPS: i64 = 2500;
 /// Caches that are counted before a count is no longer exact.
 const MAX_COUNT: i64 = 10_000;
-/// How far conditions are counted to find the rarest: first all of them so far, then further.
-const LEVELS: [i64; 3] = [256, 4096, 16_384];
-/// More hook sets than this with one hook are not walked side by side.
+/// How far other indexes are counted to find the shortest: first all of them so far, then further.
+const LEVELS: [i64; 2] = [256, 4096];
+/// Caches of another index that are rather walked than the words: each of them is looked up among the words.
+const FEW: i64 = 64;
+/// Hooks with more sets than this are no words: their caches are looked at.
 const MAX_HOOK_SETS: usize = 32;
-/// Caches with a time to go that are sorted to walk them.
-const MAX_SORTED: i64 = 4096;
-/// Looking a text up for one cache costs as much as this many steps along the index of texts.
-const TEXT_COST: i64 = 32;
+/// Looking one cache up among the words costs as much as this many steps along another index.
+const TERM_COST: i64 = 32;
 
-/// A condition with an index of its own.
+/// What can be walked, the newest caches first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Condition {
-    Run,
-    Metadata(usize),
-    Tag(usize),
-    Label,
-    Text,
-    Hook(usize),
+enum Walk {
+    /// The caches that have all the words.
+    Terms,
+    /// Those whose time to go is in the filter's range, to be sorted.
     Expiry,
     Pinned,
-    Model,
-    /// Has a time to go, whenever that is: the order of listings, which the index of [`Self::Expiry`] lacks.
+    /// Those with a time to go, whenever that is: the order of listings, which the index of [`Self::Expiry`] lacks.
     Expiring,
-    /// Belongs to the tenant.
+    /// Those of the tenant.
     Any,
 }
 
@@ -58,21 +65,25 @@ pub(super) struct Found {
 }
 
 /// A search for caches of a tenant.
+#[derive(Clone)]
 pub(super) struct Search<'f> {
     tenant: TenantId,
     filter: &'f CacheFilter,
-    metadata: Vec<metadata::Entry>,
-    /// Sets with each of the filter's hooks; `None` where they are too many.
-    hook_sets: Vec<Option<Vec<i64>>>,
-    text: Option<String>,
+    /// What all must be true, in FTS5's language.
+    words: Vec<String>,
+    /// What has to be true for `words` to be, and can be walked: `words` with each phrase divided into its words.
+    probes: Vec<String>,
+    /// Words for the stretches of time that the search is narrowed to; empty: it is not.
+    blocks: Vec<String>,
+    /// Hooks whose sets are too many.
+    looked_at: Vec<Hook>,
     /// Times at or after this, in microseconds.
     from: i64,
     /// Times before this.
     to: i64,
     /// What has expired must be left out: the time it is now, where anything has.
     expired: Option<i64>,
-    /// What is walked.
-    walk: Condition,
+    walk: Walk,
 }
 
 impl<'f> Search<'f> {
@@ -87,10 +98,6 @@ impl<'f> Search<'f> {
         before: Option<i64>,
         now: i64,
     ) -> Result<Self, StoreError> {
-        let mut hook_sets = Vec::with_capacity(filter.hooks.len());
-        for hook in &filter.hooks {
-            hook_sets.push(sets_with(conn, *hook).await?);
-        }
         let ended: i64 = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM caches WHERE ends_at <= ?)")
             .bind(now)
             .fetch_one(&mut *conn)
@@ -98,102 +105,111 @@ impl<'f> Search<'f> {
         let mut search = Self {
             tenant,
             filter,
-            metadata: filter.metadata.iter().map(|(key, value)| metadata::entry(key, value)).collect(),
-            hook_sets,
-            text: filter.text.as_ref().map(|text| match_expression(tenant, text)),
+            words: Vec::new(),
+            probes: Vec::new(),
+            blocks: Vec::new(),
+            looked_at: Vec::new(),
             from: filter.created_from.map_or(0, micros_up),
             to: filter.created_to.map_or(i64::MAX, micros_up).min(before.unwrap_or(i64::MAX)),
             expired: (ended != 0).then_some(now),
-            walk: Condition::Any,
+            walk: Walk::Any,
         };
+        search.add_terms(conn).await?;
         search.walk = search.shortest(conn).await?;
         Ok(search)
+    }
+
+    async fn add_terms(&mut self, conn: &mut SqliteConnection) -> Result<(), StoreError> {
+        let f = self.filter;
+        let metadata: Vec<terms::Entry> = f.metadata.iter().map(|(key, value)| terms::entry(key, value)).collect();
+        let terms = (f.run.map(Term::Run).into_iter())
+            .chain(metadata.iter().map(|(key, value)| Term::Metadata(key, value)))
+            .chain(f.tags.iter().map(|tag| Term::Tag(tag)))
+            .chain(f.label.as_deref().map(Term::Label))
+            .chain(f.model.as_deref().map(Term::Model));
+        self.words.extend(terms.map(|term| format!("terms : {}", quoted(&term.word(self.tenant)))));
+        for hook in &f.hooks {
+            match sets_with(conn, *hook).await? {
+                Some(sets) => {
+                    // no set at all is one that does not exist
+                    let sets = if sets.is_empty() { vec![-1] } else { sets };
+                    let words: Vec<String> =
+                        sets.iter().map(|set| quoted(&Term::HookSet(*set).word(self.tenant))).collect();
+                    self.words.push(format!("terms : ({})", words.join(" OR ")));
+                }
+                None => self.looked_at.push(*hook),
+            }
+        }
+        self.probes = self.words.clone();
+        if let Some(text) = &f.text {
+            if self.words.is_empty() {
+                // which every other term implies
+                self.words.push(format!("terms : {}", quoted(&Term::Any.word(self.tenant))));
+            }
+            for phrase in text.phrases() {
+                self.words.push(format!("{{text completion}} : {}", quoted(phrase)));
+                let words = phrase.split_whitespace().filter(|word| word.chars().any(char::is_alphanumeric));
+                self.probes.extend(words.map(|word| format!("{{text completion}} : {}", quoted(word))));
+            }
+        }
+        Ok(())
     }
 
     /// The search of a listing, which nothing is known about: for looking at its statements.
     #[cfg(test)]
     pub(super) fn walking(&self, n: usize) -> Option<Self> {
-        let (metadata, hook_sets, text) = (self.metadata.clone(), self.hook_sets.clone(), self.text.clone());
         let walk = *self.walkable().get(n)?;
-        Some(Self { metadata, hook_sets, text, walk, ..*self })
-    }
-
-    /// The conditions of the filter, the usually rarest first.
-    fn conditions(&self) -> Vec<Condition> {
-        let f = self.filter;
-        let mut all = Vec::new();
-        all.extend(f.run.map(|_| Condition::Run));
-        all.extend((0..self.metadata.len()).map(Condition::Metadata));
-        all.extend((0..f.tags.len()).map(Condition::Tag));
-        all.extend(f.label.as_ref().map(|_| Condition::Label));
-        all.extend(self.text.as_ref().map(|_| Condition::Text));
-        all.extend((0..f.hooks.len()).map(Condition::Hook));
-        all.extend(self.has_expiry().then_some(Condition::Expiry));
-        all.extend(f.pinned.map(|_| Condition::Pinned));
-        all.extend(f.model.as_ref().map(|_| Condition::Model));
-        all
+        Some(Self { walk, ..self.clone() })
     }
 
     fn has_expiry(&self) -> bool {
         self.filter.expires_from.is_some() || self.filter.expires_to.is_some()
     }
 
-    /// Whether the condition's own index can be walked.
-    fn can_walk(&self, condition: Condition) -> bool {
-        match condition {
-            Condition::Hook(i) => self.hook_sets[i].is_some(),
-            Condition::Pinned => self.filter.pinned == Some(true),
-            _ => true,
-        }
-    }
-
-    fn walkable(&self) -> Vec<Condition> {
-        let mut able: Vec<Condition> = self.conditions().into_iter().filter(|c| self.can_walk(*c)).collect();
-        if self.has_expiry() {
-            able.push(Condition::Expiring);
-        } else if able.is_empty() {
-            able.push(Condition::Any);
+    fn walkable(&self) -> Vec<Walk> {
+        let mut able = Vec::new();
+        able.extend((!self.words.is_empty()).then_some(Walk::Terms));
+        able.extend(self.has_expiry().then_some(Walk::Expiry));
+        able.extend((self.filter.pinned == Some(true)).then_some(Walk::Pinned));
+        able.extend(self.has_expiry().then_some(Walk::Expiring));
+        if able.is_empty() {
+            able.push(Walk::Any);
         }
         able
     }
 
-    /// The condition with the fewest caches.
-    async fn shortest(&self, conn: &mut SqliteConnection) -> Result<Condition, StoreError> {
+    /// What has the fewest caches to walk.
+    async fn shortest(&self, conn: &mut SqliteConnection) -> Result<Walk, StoreError> {
         let able = self.walkable();
         if let [only] = able.as_slice() {
             return Ok(*only);
         }
-        let ordered = |c: &&Condition| **c != Condition::Expiry;
-        let fallback = able.iter().find(|c| **c == Condition::Text).or_else(|| able.iter().find(ordered));
-        let fallback = fallback.copied().unwrap_or(Condition::Any);
-        for level in LEVELS {
-            if level > MAX_SORTED && self.text.is_some() {
-                break;
-            }
-            let row = self.sizes(&able, level).build().persistent(false).fetch_one(&mut *conn).await?;
-            let mut rarest: Option<(i64, Condition)> = None;
-            for (i, condition) in able.iter().enumerate() {
+        let by_terms = able.contains(&Walk::Terms);
+        let others: Vec<Walk> = able.into_iter().filter(|walk| *walk != Walk::Terms).collect();
+        let levels = if by_terms { [FEW].as_slice() } else { LEVELS.as_slice() };
+        for level in levels {
+            let row = self.sizes(&others, *level).build().persistent(false).fetch_one(&mut *conn).await?;
+            let mut rarest: Option<(i64, Walk)> = None;
+            for (i, walk) in others.iter().enumerate() {
                 let size: i64 = row.try_get(i)?;
-                let text = self.text.is_some() && *condition != Condition::Text;
-                let cost = if text { size.saturating_mul(TEXT_COST) } else { size };
-                let sortable = *condition != Condition::Expiry || level <= MAX_SORTED;
-                if size < level && sortable && rarest.is_none_or(|(least, _)| cost < least) {
-                    rarest = Some((cost, *condition));
+                if size < *level && rarest.is_none_or(|(least, _)| size < least) {
+                    rarest = Some((size, *walk));
                 }
             }
-            if let Some((_, condition)) = rarest {
-                return Ok(condition);
+            if let Some((_, walk)) = rarest {
+                return Ok(walk);
             }
         }
-        Ok(fallback)
+        let unsorted = others.iter().find(|walk| **walk != Walk::Expiry).copied().unwrap_or(Walk::Any);
+        Ok(if by_terms { Walk::Terms } else { unsorted })
     }
 
-    /// The statement that counts each of `conditions` up to `level`.
-    fn sizes(&self, conditions: &[Condition], level: i64) -> QueryBuilder<Sqlite> {
+    /// The statement that counts the caches of each of `walks` up to `level`.
+    fn sizes(&self, walks: &[Walk], level: i64) -> QueryBuilder<Sqlite> {
         let mut query = QueryBuilder::new("SELECT ");
-        for (i, condition) in conditions.iter().enumerate() {
+        for (i, walk) in walks.iter().enumerate() {
             query.push(if i == 0 { "" } else { ", " }).push("(SELECT count(*) FROM (");
-            self.push_rows(&mut query, *condition, Rows::Range);
+            self.push_rows(&mut query, *walk, Rows::Range);
             query.push(" LIMIT ").push_bind(level).push("))");
         }
         query
@@ -205,7 +221,7 @@ impl<'f> Search<'f> {
     /// [`StoreError::Database`].
     pub(super) async fn page(mut self, conn: &mut SqliteConnection, limit: u32) -> Result<Found, StoreError> {
         let limit = i64::from(limit);
-        let end = self.bound(conn, MAX_STEPS).await?;
+        let end = self.bound(conn, MAX_STEPS, PAGE_BLOCKS).await?;
         let mut times = self.times(conn, limit + 1).await?;
         let full = i64::try_from(times.len()).is_ok_and(|n| n > limit);
         times.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
@@ -218,7 +234,7 @@ impl<'f> Search<'f> {
     /// # Errors
     /// [`StoreError::Database`].
     pub(super) async fn count(mut self, conn: &mut SqliteConnection) -> Result<Count, StoreError> {
-        let end = self.bound(conn, MAX_COUNT).await?;
+        let end = self.bound(conn, MAX_COUNT, COUNT_BLOCKS).await?;
         let mut query = QueryBuilder::new("SELECT count(*) FROM (SELECT 1");
         self.push_found(&mut query, "");
         query.push(" LIMIT ").push_bind(MAX_COUNT + 1).push(")");
@@ -238,28 +254,75 @@ impl<'f> Search<'f> {
         Ok(u64::try_from(n).unwrap_or(0))
     }
 
-    /// Narrows the search to its first `steps` caches, and says where it ends then. `None`: nothing is left out.
-    async fn bound(&mut self, conn: &mut SqliteConnection, steps: i64) -> Result<Option<i64>, StoreError> {
-        if self.asks_one_index() || self.walk == Condition::Expiry {
+    /// Narrows the search to what can be looked at in a bounded time: `blocks` stretches of time, and `steps` caches where
+    /// something has to be asked about each. Says where it ends then; `None`: nothing is left out.
+    async fn bound(&mut self, conn: &mut SqliteConnection, steps: i64, blocks: i64) -> Result<Option<i64>, StoreError> {
+        if self.walk == Walk::Expiry {
             return Ok(None);
         }
-        let steps = if self.text.is_some() && self.walk != Condition::Text { steps / TEXT_COST } else { steps };
-        let end: Option<i64> = self.end(steps).build_query_scalar().persistent(false).fetch_optional(conn).await?;
+        let mut end = None;
+        if self.walk == Walk::Terms && self.words.len() > 1 {
+            end = self.narrow(conn, blocks).await?;
+        }
+        if self.looks() {
+            let looked_up = self.walk != Walk::Terms && !self.words.is_empty();
+            let steps = if looked_up { steps / TERM_COST } else { steps };
+            let mut query = QueryBuilder::new("SELECT ");
+            self.push_end(&mut query, |query| self.push_rows(query, self.walk, Rows::Range), steps);
+            let last: Option<i64> = query.build_query_scalar().persistent(false).fetch_one(conn).await?;
+            end = last.or(end);
+        }
         self.from = end.unwrap_or(self.from);
         Ok(end)
     }
 
-    /// The statement for the time of the last of the first `steps` caches.
-    fn end(&self, steps: i64) -> QueryBuilder<Sqlite> {
-        let mut query = QueryBuilder::new("SELECT at FROM (");
-        self.push_rows(&mut query, self.walk, Rows::Range);
-        query.push(") ORDER BY at DESC LIMIT 1 OFFSET ").push_bind(steps - 1);
+    /// Narrows an intersection to the `n` newest stretches of time, unless a word is rare, and says where they end. An
+    /// intersection knows no range of times: it goes on until something is in all of its lists, or one of them ends.
+    async fn narrow(&mut self, conn: &mut SqliteConnection, n: i64) -> Result<Option<i64>, StoreError> {
+        let row = self.depths(RARE).build().persistent(false).fetch_one(&mut *conn).await?;
+        for i in 0..self.probes.len() {
+            if row.try_get::<Option<i64>, _>(i)?.is_none() {
+                return Ok(None);
+            }
+        }
+        let blocks: Vec<i64> =
+            sqlx::query_scalar("SELECT first_at FROM cache_blocks WHERE first_at < ? ORDER BY first_at DESC LIMIT ?")
+                .bind(self.to)
+                .bind(n)
+                .fetch_all(conn)
+                .await?;
+        self.blocks = blocks.iter().map(|first_at| quoted(&Term::Block(*first_at).word(self.tenant))).collect();
+        // before the first stretch there is nothing
+        Ok(blocks.last().copied().filter(|end| *end > self.from))
+    }
+
+    /// The statement for the time of the `steps`th cache with each of the words; nothing where there are fewer.
+    fn depths(&self, steps: i64) -> QueryBuilder<Sqlite> {
+        let mut query = QueryBuilder::new("SELECT ");
+        for (i, word) in self.probes.iter().enumerate() {
+            query.push(if i == 0 { "" } else { ", " });
+            self.push_end(&mut query, |query| self.push_word(query, word, Rows::Range), steps);
+        }
         query
     }
 
-    fn asks_one_index(&self) -> bool {
-        let plain = self.filter.fingerprint.is_none() && self.filter.bos.is_none();
-        plain && self.expired.is_none() && self.conditions().into_iter().all(|c| c == self.walk)
+    /// Adds a subquery for the time of the last of the first `steps` rows; nothing where there are fewer.
+    fn push_end(&self, query: &mut QueryBuilder<Sqlite>, rows: impl Fn(&mut QueryBuilder<Sqlite>), steps: i64) {
+        query.push("(SELECT at FROM (");
+        rows(query);
+        query.push(") ORDER BY at DESC LIMIT 1 OFFSET ").push_bind(steps - 1).push(")");
+    }
+
+    /// Whether something is asked about each cache that the walk meets.
+    fn looks(&self) -> bool {
+        let f = self.filter;
+        f.fingerprint.is_some()
+            || f.bos.is_some()
+            || self.expired.is_some()
+            || !self.looked_at.is_empty()
+            || (f.pinned.is_some() && self.walk != Walk::Pinned)
+            || (self.has_expiry() && self.walk != Walk::Expiry)
+            || (!self.words.is_empty() && self.walk != Walk::Terms)
     }
 
     /// The times of the newest caches that are found.
@@ -282,11 +345,21 @@ impl<'f> Search<'f> {
         query.push(" FROM (");
         self.push_rows(query, self.walk, Rows::Range);
         query.push(") d").push(joined).push(" WHERE 1");
-        for condition in self.conditions().into_iter().filter(|c| *c != self.walk) {
-            let not = condition == Condition::Pinned && self.filter.pinned == Some(false);
-            query.push(if not { " AND NOT EXISTS (" } else { " AND EXISTS (" });
-            self.push_rows(query, condition, Rows::This);
-            query.push(")");
+        if self.walk != Walk::Terms {
+            // one by one: their intersection would go on behind the cache
+            for word in &self.words {
+                query.push(" AND EXISTS (");
+                self.push_word(query, word, Rows::This);
+                query.push(")");
+            }
+        }
+        if self.has_expiry() && self.walk != Walk::Expiry {
+            self.push_condition(query, " AND EXISTS (", Walk::Expiry);
+        }
+        match self.filter.pinned {
+            Some(true) if self.walk != Walk::Pinned => self.push_condition(query, " AND EXISTS (", Walk::Pinned),
+            Some(false) => self.push_condition(query, " AND NOT EXISTS (", Walk::Pinned),
+            _ => {}
         }
         self.push_looks(query);
         if let Some(now) = self.expired {
@@ -295,9 +368,19 @@ impl<'f> Search<'f> {
         }
     }
 
+    fn push_condition(&self, query: &mut QueryBuilder<Sqlite>, opening: &str, condition: Walk) {
+        query.push(opening);
+        self.push_rows(query, condition, Rows::This);
+        query.push(")");
+    }
+
     /// Adds the conditions without an index of their own: each cache is looked at.
     fn push_looks(&self, query: &mut QueryBuilder<Sqlite>) {
         const LOOK: &str = " AND EXISTS (SELECT 1 FROM caches o INDEXED BY caches_by_time";
+        for hook in &self.looked_at {
+            query.push(LOOK).push(" CROSS JOIN hook_set_hooks h ON h.hook_set_id = o.hook_set_id");
+            query.push(" WHERE o.created_at = d.at AND h.hook = ").push_bind(hook.to_string()).push(")");
+        }
         if let Some(fingerprint) = &self.filter.fingerprint {
             query.push(LOOK).push(" CROSS JOIN extents x ON x.id = o.extent_id");
             query.push(" CROSS JOIN provenances v ON v.id = x.provenance_id WHERE o.created_at = d.at");
@@ -313,49 +396,27 @@ impl<'f> Search<'f> {
     }
 
     /// Adds a SELECT of the times of the caches that meet one condition.
-    fn push_rows(&self, query: &mut QueryBuilder<Sqlite>, condition: Condition, rows: Rows) {
+    fn push_rows(&self, query: &mut QueryBuilder<Sqlite>, condition: Walk, rows: Rows) {
         const SELECT: &str = "SELECT created_at AS at FROM caches INDEXED BY ";
         let f = self.filter;
         match condition {
-            Condition::Expiring => {
+            Walk::Terms => {
+                query.push("SELECT rowid AS at FROM cache_terms WHERE cache_terms MATCH ");
+                let within = (!self.blocks.is_empty()).then(|| format!(" AND terms : ({})", self.blocks.join(" OR ")));
+                query.push_bind(self.words.join(" AND ") + within.as_deref().unwrap_or_default());
+                return self.push_bounds(query, "rowid", rows);
+            }
+            Walk::Expiring => {
                 query.push(SELECT).push("caches_expiring WHERE expires_at IS NOT NULL AND tenant_id = ");
                 query.push_bind(self.tenant.0);
             }
-            Condition::Any => {
+            Walk::Any => {
                 query.push(SELECT).push("caches_by_tenant WHERE tenant_id = ").push_bind(self.tenant.0);
             }
-            Condition::Run => {
-                query.push(SELECT).push("caches_by_run WHERE tenant_id = ").push_bind(self.tenant.0);
-                query.push(" AND run_id = ").push_bind(f.run.map(|run| run.as_bytes().to_vec()));
-            }
-            Condition::Model => {
-                query.push(SELECT).push("caches_by_model WHERE tenant_id = ").push_bind(self.tenant.0);
-                query.push(" AND model = ").push_bind(f.model.as_deref());
-            }
-            Condition::Label => {
-                query.push(SELECT).push("caches_by_label WHERE tenant_id = ").push_bind(self.tenant.0);
-                query.push(" AND label = ").push_bind(f.label.as_deref());
-            }
-            Condition::Pinned => {
+            Walk::Pinned => {
                 query.push(SELECT).push("caches_pinned WHERE pinned = 1 AND tenant_id = ").push_bind(self.tenant.0);
             }
-            Condition::Tag(i) => {
-                query.push("SELECT created_at AS at FROM cache_tags WHERE tenant_id = ").push_bind(self.tenant.0);
-                query.push(" AND tag = ").push_bind(f.tags[i].as_str());
-            }
-            Condition::Metadata(i) => {
-                let (key, value) = &self.metadata[i];
-                query.push("SELECT created_at AS at FROM cache_metadata INDEXED BY cache_metadata_by_value");
-                query.push(" WHERE tenant_id = ").push_bind(self.tenant.0).push(" AND key = ").push_bind(key.as_str());
-                query.push(" AND value = ").push_bind(value.as_str());
-            }
-            Condition::Text => {
-                query.push("SELECT rowid AS at FROM cache_texts WHERE cache_texts MATCH ");
-                query.push_bind(self.text.as_deref());
-                return self.push_bounds(query, "rowid", rows);
-            }
-            Condition::Hook(i) => return self.push_hook(query, i, rows),
-            Condition::Expiry => {
+            Walk::Expiry => {
                 let index = match rows {
                     Rows::Range => "caches_by_expiry",
                     Rows::This => "caches_by_time",
@@ -366,6 +427,12 @@ impl<'f> Search<'f> {
             }
         }
         self.push_bounds(query, "created_at", rows);
+    }
+
+    /// Adds a SELECT of the times of the caches with one word.
+    fn push_word(&self, query: &mut QueryBuilder<Sqlite>, word: &str, rows: Rows) {
+        query.push("SELECT rowid AS at FROM cache_terms WHERE cache_terms MATCH ").push_bind(word.to_owned());
+        self.push_bounds(query, "rowid", rows);
     }
 
     fn push_bounds(&self, query: &mut QueryBuilder<Sqlite>, column: &str, rows: Rows) {
@@ -380,31 +447,10 @@ impl<'f> Search<'f> {
         }
     }
 
-    /// Caches with a hook: those of each set that has it, side by side.
-    fn push_hook(&self, query: &mut QueryBuilder<Sqlite>, i: usize, rows: Rows) {
-        const SELECT: &str = "SELECT created_at AS at FROM caches INDEXED BY caches_by_hook_set WHERE hook_set_id";
-        match (rows, &self.hook_sets[i]) {
-            (Rows::Range, Some(sets)) => {
-                // no set at all is one that does not exist
-                let sets = if sets.is_empty() { [-1].as_slice() } else { sets };
-                for (n, set) in sets.iter().enumerate() {
-                    query.push(if n == 0 { "" } else { " UNION ALL " }).push(SELECT).push(" = ").push_bind(*set);
-                    query.push(" AND tenant_id = ").push_bind(self.tenant.0);
-                    self.push_bounds(query, "created_at", rows);
-                }
-            }
-            _ => {
-                query.push("SELECT 1 FROM caches c INDEXED BY caches_by_time CROSS JOIN hook_set_hooks h");
-                query.push(" ON h.hook_set_id = c.hook_set_id WHERE c.created_at = d.at AND h.hook = ");
-                query.push_bind(self.filter.hooks[i].to_string());
-            }
-        }
-    }
-
     /// Whether what is walked has to be sorted.
     #[cfg(test)]
     pub(super) fn sorts(&self) -> bool {
-        self.walk == Condition::Expiry
+        self.walk == Walk::Expiry
     }
 
     /// Every statement a listing runs, for a test that looks at their plans.
@@ -413,7 +459,11 @@ impl<'f> Search<'f> {
         let mut count = QueryBuilder::new("SELECT count(*) FROM (SELECT 1");
         self.push_found(&mut count, "");
         count.push(" LIMIT 10)");
-        vec![self.newest(10), self.sizes(&self.walkable(), 10), self.end(10), count]
+        let mut end = QueryBuilder::new("SELECT ");
+        self.push_end(&mut end, |query| self.push_rows(query, self.walk, Rows::Range), 10);
+        let mut all = vec![self.newest(10), self.sizes(&self.walkable(), 10), end, count];
+        all.extend((!self.probes.is_empty()).then(|| self.depths(10)));
+        all
     }
 }
 
@@ -427,10 +477,9 @@ async fn sets_with(conn: &mut SqliteConnection, hook: Hook) -> Result<Option<Vec
     Ok((sets.len() <= MAX_HOOK_SETS).then_some(sets))
 }
 
-/// The query in FTS5's language, in which a quoted string is always data.
-fn match_expression(tenant: TenantId, text: &crate::domain::TextQuery) -> String {
-    let phrases: Vec<String> = text.phrases().iter().map(|p| format!("\"{}\"", p.replace('"', "\"\""))).collect();
-    format!("tenant : \"t{}\" AND {{text completion}} : ({})", tenant.0, phrases.join(" AND "))
+/// A string of FTS5's language, in which it is always data.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
 }
 
 /// The first whole microsecond at or after a time: both `>= t` and `< t` keep their meaning for whole microseconds.

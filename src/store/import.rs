@@ -215,7 +215,7 @@ impl Write for InsertImport {
             tx.unlink.push(header.id);
             return self.earlier(tx).await;
         }
-        let unit = Unit { row: 0, tenant: header.tenant, model: header.model.clone(), ttl: None };
+        let unit = Unit { row: 0, tenant: header.tenant, model: header.model.as_str().into(), ttl: None };
         let mut pending = HashMap::from([((*run, 0), unit)]);
         let mut caches = Vec::new();
         add_pack(tx, &self.pack, false, &mut pending, &mut caches).await?;

@@ -27,7 +27,6 @@ mod interventions;
 mod item;
 mod keys;
 mod maintain;
-mod metadata;
 mod pack;
 mod queue;
 mod rebuild;
@@ -41,6 +40,7 @@ mod runs;
 mod scan;
 mod survey;
 mod tensors;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -149,6 +149,8 @@ impl Store {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
+            // in pages of 4 KiB: what is written again and again is moved into the index once
+            .pragma("wal_autocheckpoint", "8192")
             // the log shrinks back after a large transaction
             .pragma("journal_size_limit", "67108864");
         let mut conn = connect.connect().await?;
@@ -164,7 +166,7 @@ impl Store {
             Ok(())
         })
         .await?;
-        store.enter_missing_metadata().await?;
+        store.enter_missing_terms().await?;
         Ok(store)
     }
 

@@ -123,7 +123,7 @@ impl Store {
 }
 
 /// Items as one bind: `[["<run in hex>", index], ...]`.
-pub(super) fn units_json(units: &[(RunId, u32)]) -> String {
+fn units_json(units: &[(RunId, u32)]) -> String {
     let pairs: Vec<String> = units.iter().map(|(run, i)| format!("[\"{}\",{i}]", hex(run.as_bytes()))).collect();
     format!("[{}]", pairs.join(","))
 }

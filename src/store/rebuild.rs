@@ -338,7 +338,7 @@ async fn insert_entries(
             item: &e.item,
             extent: extents.get(&e.rows).copied().unwrap_or(0),
             reused: e.reused,
-            unit: Unit { row: 0, tenant, model: e.model.clone(), ttl: None },
+            unit: Unit { row: 0, tenant, model: e.model.as_str().into(), ttl: None },
         })
         .collect();
     let times: Vec<i64> = entries.iter().map(|e| e.created_at).collect();

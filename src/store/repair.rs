@@ -46,7 +46,7 @@ impl fmt::Display for RepairReport {
 
 /// Rows that refer to what is not there, or contradict it, and the statement that removes them; what others refer to comes
 /// after the others. Statements that drop caches come first.
-const UNFOUNDED: [(&str, &str); 11] = [
+const UNFOUNDED: [(&str, &str); 12] = [
     (
         "caches without run, activations or hooks",
         "DELETE FROM caches WHERE NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = run_id AND r.tenant_id = caches.tenant_id) \
@@ -57,9 +57,14 @@ const UNFOUNDED: [(&str, &str); 11] = [
                 AND e.row_start + e.n_rows <= p.n_rows AND e.map_start + e.n_rows * e.n_tokens <= p.n_map)",
     ),
     (
-        "tags of caches that are not there",
-        "DELETE FROM cache_tags WHERE NOT EXISTS \
-             (SELECT 1 FROM caches c WHERE c.id = cache_id AND c.tenant_id = cache_tags.tenant_id)",
+        "caches missing from the index of terms, which were entered",
+        "INSERT OR IGNORE INTO cache_terms_missing (created_at) SELECT created_at FROM caches \
+           WHERE NOT EXISTS (SELECT 1 FROM cache_terms_docsize d WHERE d.id = created_at)",
+    ),
+    (
+        "terms of caches that are not there",
+        "DELETE FROM cache_terms WHERE rowid IN \
+             (SELECT id FROM cache_terms_docsize d WHERE NOT EXISTS (SELECT 1 FROM caches c WHERE c.created_at = d.id))",
     ),
     (
         "tags of runs that are not there",
@@ -122,6 +127,7 @@ impl Store {
             report.actions.push(format!("removed {n} rows: {what}"));
         }
         self.drop_unreadable(&mut report).await?;
+        self.enter_missing_terms().await?;
         let mut last = None;
         loop {
             let page = self.packs_after(last).await?;

@@ -58,7 +58,7 @@ fn push_columns(query: &mut QueryBuilder<Sqlite>, now: i64) {
 const COLUMNS: &str = "r.id, r.tenant_id, r.status, r.model, r.priority, r.n_items, r.n_done, r.n_reused, r.n_failed, \
     r.metadata, r.generates, r.imported, r.ttl_seconds, r.created_at, r.started_at, r.finished_at, \
     (SELECT json_group_array(tag) FROM (SELECT tag FROM run_tags WHERE run_id = r.id ORDER BY position)) AS tags, \
-    (SELECT json_group_array(id) FROM (SELECT lower(hex(id)) AS id FROM caches WHERE run_id = r.id";
+    (SELECT group_concat(hex(id), '') FROM (SELECT id FROM caches WHERE run_id = r.id";
 
 const MORE_COLUMNS: &str = " ORDER BY item_index LIMIT 100)) AS caches, \
     iif(r.n_failed > 0, (SELECT problem FROM run_items WHERE run_id = r.id AND status = 'failed' \
@@ -178,7 +178,7 @@ pub(super) fn listing(
 
 fn decode(row: &SqliteRow) -> Result<Run, StoreError> {
     let f = Fields::of("runs", row);
-    let caches: Vec<Uuid> = f.json("caches")?;
+    let caches: Option<&str> = f.get("caches")?;
     Ok(Run {
         id: f.read("id", RunId::from_slice)?,
         tenant: TenantId(f.get("tenant_id")?),
@@ -189,7 +189,7 @@ fn decode(row: &SqliteRow) -> Result<Run, StoreError> {
         n_done: f.uint("n_done")?,
         n_reused: f.uint("n_reused")?,
         n_failed: f.uint("n_failed")?,
-        caches: caches.iter().filter_map(|id| CacheId::from_slice(id.as_bytes())).collect(),
+        caches: caches.unwrap_or_default().as_bytes().chunks(32).filter_map(cache_of_hex).collect(),
         error: f.opt_json("error")?,
         tags: f.json("tags")?,
         metadata: f.json("metadata")?,
@@ -202,44 +202,19 @@ fn decode(row: &SqliteRow) -> Result<Run, StoreError> {
     })
 }
 
-/// What bears tags.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Tagged {
-    Runs,
-    Caches,
+fn cache_of_hex(digits: &[u8]) -> Option<CacheId> {
+    CacheId::from_slice(Uuid::try_parse_ascii(digits).ok()?.as_bytes())
 }
 
-/// Tags, each with its tenant, its bearer's id and its place among the bearer's tags.
-pub(super) type TagRow<'a> = (TenantId, &'a [u8], usize, &'a str);
-
-/// The tags of one bearer.
-pub(super) fn tag_rows<'a>(tenant: TenantId, bearer: &'a [u8], tags: &'a [String]) -> Vec<TagRow<'a>> {
-    tags.iter().enumerate().map(|(position, tag)| (tenant, bearer, position, tag.as_str())).collect()
-}
-
-/// Adds tags; one that its bearer has already counts once.
-///
-/// # Errors
-/// [`StoreError::Database`].
-pub(super) async fn insert_tags(tx: &mut Tx<'_>, what: Tagged, tags: &[TagRow<'_>]) -> Result<(), StoreError> {
-    for chunk in tags.chunks(ROWS_A_STATEMENT) {
-        let mut query = QueryBuilder::<Sqlite>::new(match what {
-            Tagged::Runs => "INSERT OR IGNORE INTO run_tags (tenant_id, run_id, position, tag) ",
-            // a subquery in each row would be a cursor of its own
-            Tagged::Caches => {
-                "INSERT OR IGNORE INTO cache_tags (tenant_id, cache_id, position, tag, created_at) \
-                 SELECT v.column1, v.column2, v.column3, v.column4, c.created_at FROM ("
-            }
+/// Adds the tags of a run; one that it has already counts once.
+async fn insert_tags(tx: &mut Tx<'_>, tenant: TenantId, id: RunId, tags: &[String]) -> Result<(), StoreError> {
+    for (chunk, first) in tags.chunks(ROWS_A_STATEMENT).zip((0i64..).step_by(ROWS_A_STATEMENT)) {
+        let mut query =
+            QueryBuilder::<Sqlite>::new("INSERT OR IGNORE INTO run_tags (tenant_id, run_id, position, tag) ");
+        query.push_values((first..).zip(chunk), |mut row, (position, tag)| {
+            row.push_bind(tenant.0).push_bind(id.as_bytes().as_slice()).push_bind(position).push_bind(tag.as_str());
         });
-        query.push_values(chunk, |mut row, (tenant, bearer, position, tag)| {
-            // a position only sorts; nobody posts 2^63 tags
-            let position = i64::try_from(*position).unwrap_or(i64::MAX);
-            row.push_bind(tenant.0).push_bind(*bearer).push_bind(position).push_bind(*tag);
-        });
-        if matches!(what, Tagged::Caches) {
-            query.push(") v CROSS JOIN caches c ON c.id = v.column2");
-        }
-        query.build().persistent(chunk.len() == ROWS_A_STATEMENT).execute(&mut *tx.conn).await?;
+        query.build().persistent(false).execute(&mut *tx.conn).await?;
     }
     Ok(())
 }
@@ -340,7 +315,7 @@ impl Write for InsertRun {
         if !self.insert(tx, id).await? {
             return self.earlier(tx).await;
         }
-        insert_tags(tx, Tagged::Runs, &tag_rows(self.tenant, id.as_bytes(), &self.tags)).await?;
+        insert_tags(tx, self.tenant, id, &self.tags).await?;
         if let Some(edits) = &self.edits {
             interventions::insert(tx, id, edits).await?;
         }

@@ -138,7 +138,7 @@ async fn texts_are_found_by_words_and_phrases_and_nothing_is_an_operator() {
     }
     assert!(f.store.delete_cache(T, ids[0]).await.unwrap());
     assert_eq!(list(&f, text("eiffel")).await, [ids[1]]);
-    let words: i64 = sqlx::query_scalar("SELECT count(*) FROM cache_texts WHERE cache_texts MATCH 'eiffel'")
+    let words: i64 = sqlx::query_scalar("SELECT count(*) FROM cache_terms WHERE cache_terms MATCH 'eiffel'")
         .fetch_one(f.store.readers())
         .await
         .unwrap();
@@ -191,7 +191,7 @@ async fn metadata_is_found_by_keys_that_lead_into_objects() {
         assert!(f.store.delete_cache(T, id).await.unwrap());
     }
     let left: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM cache_metadata").fetch_one(f.store.readers()).await.unwrap();
+        sqlx::query_scalar("SELECT count(*) FROM cache_terms_docsize").fetch_one(f.store.readers()).await.unwrap();
     assert_eq!(left, 0);
 }
 
@@ -251,28 +251,87 @@ async fn a_page_looks_at_a_bounded_number_of_caches_and_the_next_goes_on_behind_
 }
 
 #[tokio::test]
-async fn times_are_different_however_a_cache_is_added() {
+async fn an_intersection_ends_with_its_stretches_of_time_and_a_rare_word_is_looked_for_in_all() {
     let f = Fixture::new().await;
-    let (_, ids) = f.stored(vec![simple(&[1]), simple(&[2])]).await;
-    struct SameTime([CacheId; 2]);
-    impl crate::store::writer::Write for SameTime {
-        type Output = ();
-        async fn apply(&mut self, tx: &mut crate::store::writer::Tx<'_>) -> Result<(), StoreError> {
-            let columns = "tenant_id, run_id, extent_id, hook_set_id, positions, model, text, token_ids, tokens, bos, \
-                n_truncated, reused, metadata, label, created_at";
-            for (i, id) in self.0.iter().enumerate() {
-                let sql = format!(
-                    "INSERT INTO caches (id, item_index, {columns}) SELECT ?, {}, {columns} FROM caches LIMIT 1",
-                    100 + i
-                );
-                sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id.as_bytes().as_slice()).execute(&mut *tx.conn).await?;
-            }
-            Ok(())
-        }
+    let mut items: Vec<NewItem> = (0..9_000).map(|i| simple(&[i])).collect();
+    for (i, item) in items.iter_mut().enumerate() {
+        item.tags = tags(if i.is_multiple_of(2) { &["even"] } else { &["odd"] });
+        item.label = i.is_multiple_of(3000).then(|| "rare".to_owned());
+        item.text = Some("stone and river".to_owned());
+        item.metadata = Map::new();
     }
-    let more = [CacheId::generate(), CacheId::generate()];
-    f.store.write(SameTime(more)).await.unwrap();
-    assert_eq!(list(&f, text("text")).await, [more[1], more[0], ids[1], ids[0]]);
+    let id = f.submit(items.clone()).await;
+    let (pack, caches) = f.pack(id, (0..).zip(items).collect());
+    f.complete(pack).await;
+    let blocks: Vec<(i64, i64)> = sqlx::query_as("SELECT first_at, n FROM cache_blocks ORDER BY first_at")
+        .fetch_all(f.store.readers())
+        .await
+        .unwrap();
+    assert_eq!(blocks.iter().map(|b| b.1).collect::<Vec<_>>(), [1024, 1024, 1024, 1024, 1024, 1024, 1024, 1024, 808]);
+    // nothing has both: every page ends four stretches further back
+    let neither = CacheFilter { tags: tags(&["even", "odd"]), ..by() };
+    let mut before = None;
+    let mut ends = Vec::new();
+    loop {
+        let page = f.store.find_caches(T, &neither, before, 50).await.unwrap();
+        assert_eq!(page.caches.len(), 0);
+        before = page.next;
+        let Some(next) = before else { break };
+        ends.push(next.as_microsecond());
+    }
+    assert_eq!(ends, [blocks[5].0, blocks[1].0]);
+    // one page finds what is rare, however far back
+    for filter in [
+        CacheFilter { label: Some("rare".to_owned()), tags: tags(&["even"]), ..by() },
+        CacheFilter { label: Some("rare".to_owned()), ..text("stone") },
+    ] {
+        let page = f.store.find_caches(T, &filter, None, 50).await.unwrap();
+        let found: Vec<CacheId> = page.caches.iter().map(|c| c.id).collect();
+        assert_eq!((found, page.next), (vec![caches[6000], caches[3000], caches[0]], None), "{filter:?}");
+    }
+    // a page within the stretches is whole, and what follows begins behind it
+    let odd = CacheFilter { tags: tags(&["odd"]), ..text("stone") };
+    let first = f.store.find_caches(T, &odd, None, 3).await.unwrap();
+    assert_eq!(first.caches.iter().map(|c| c.id).collect::<Vec<_>>(), [caches[8999], caches[8997], caches[8995]]);
+    let second = f.store.find_caches(T, &odd, first.next, 1).await.unwrap();
+    assert_eq!(second.caches[0].id, caches[8993]);
+    // few pinned caches are walked, and each looked up by every word
+    for id in [caches[8998], caches[8999], caches[1]] {
+        f.store.patch_cache(T, id, CachePatch { pinned: Some(true), ..CachePatch::default() }).await.unwrap();
+    }
+    assert_eq!(list(&f, CacheFilter { pinned: Some(true), ..odd.clone() }).await, [caches[8999], caches[1]]);
+    assert_eq!(f.store.count_caches(T, &CacheFilter { pinned: Some(true), ..neither }).await.unwrap().total, 0);
+    f.assert_clean().await;
+}
+
+#[tokio::test]
+async fn what_an_edit_changes_is_found_by_what_it_is_now() {
+    let f = Fixture::new().await;
+    let mut items = vec![simple(&[1]), simple(&[2])];
+    items[0].text = Some("eiffel tower".to_owned());
+    let (run, ids) = f.stored(items).await;
+    let patch = CachePatch {
+        tags: Some(tags(&["new", "new", "other"])),
+        label: Some(Some("relabelled".to_owned())),
+        ..CachePatch::default()
+    };
+    f.store.patch_cache(T, ids[0], patch).await.unwrap();
+    for (filter, expected) in [
+        (CacheFilter { tags: tags(&["new"]), ..by() }, vec![ids[0]]),
+        (CacheFilter { tags: tags(&["zulu"]), ..by() }, vec![ids[1]]),
+        (CacheFilter { label: Some("relabelled".to_owned()), ..by() }, vec![ids[0]]),
+        (CacheFilter { label: Some("label".to_owned()), ..by() }, vec![ids[1]]),
+        (CacheFilter { run: Some(run), ..text("tower") }, vec![ids[0]]),
+        (metadata(json!({"n": 0.1})), vec![ids[1], ids[0]]),
+    ] {
+        assert_eq!(list(&f, filter.clone()).await, expected, "{filter:?}");
+    }
+    assert_eq!(f.cache(ids[0]).await.tags, ["new", "other"], "each once, in the order posted");
+    let none = CachePatch { label: Some(None), tags: Some(Vec::new()), ..CachePatch::default() };
+    f.store.patch_cache(T, ids[0], none).await.unwrap();
+    assert_eq!(list(&f, CacheFilter { label: Some("relabelled".to_owned()), ..by() }).await, []);
+    assert_eq!(list(&f, CacheFilter { tags: tags(&["other"]), ..by() }).await, []);
+    f.assert_clean().await;
 }
 
 #[tokio::test]
@@ -285,14 +344,10 @@ async fn an_index_from_before_is_brought_up_to_date() {
         f.store.close().await;
         (ids, run)
     };
-    // as it was: no words, no metadata, and all of one time
+    // as after its migration
     let options = SqliteConnectOptions::new().filename(dir.path().join("index.sqlite"));
     let mut conn = options.connect().await.unwrap();
-    for statement in [
-        "DROP TRIGGER cache_added",
-        "DELETE FROM cache_metadata",
-        "INSERT INTO cache_metadata_missing SELECT created_at FROM caches",
-    ] {
+    for statement in ["DELETE FROM cache_terms", "INSERT INTO cache_terms_missing SELECT created_at FROM caches"] {
         sqlx::query(statement).execute(&mut conn).await.unwrap();
     }
     conn.close().await.unwrap();
@@ -301,7 +356,7 @@ async fn an_index_from_before_is_brought_up_to_date() {
     let found = list(&f, CacheFilter { run: Some(run), ..metadata(json!({"n": 0.1})) }).await;
     assert_eq!(found, [ids[2], ids[1], ids[0]]);
     let missing: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM cache_metadata_missing").fetch_one(f.store.readers()).await.unwrap();
+        sqlx::query_scalar("SELECT count(*) FROM cache_terms_missing").fetch_one(f.store.readers()).await.unwrap();
     assert_eq!(missing, 0);
 }
 
@@ -321,8 +376,8 @@ async fn steps(f: &Fixture, query: &mut sqlx::QueryBuilder<Sqlite>) -> (Vec<Stri
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(f.store.readers()).await.unwrap();
     let plan: Vec<String> = rows.iter().map(|r| r.get("detail")).collect();
     let is_long = |line: &&String| {
-        // what is bound, what the index of words finds, what waits in the queue, and intermediate results are short
-        let words = line.contains("cache_texts") && line.rsplit(':').next().is_some_and(|how| how.contains('M'));
+        // what is bound, what the index of words finds by words or by times, what waits in the queue, and intermediate results are short
+        let words = line.contains("cache_terms") && line.rsplit(':').next().is_some_and(|how| how.contains(['M', '=']));
         let bound = line.starts_with("SCAN j") && line.contains("VIRTUAL TABLE");
         let queue = line.contains("INDEX runs_unfinished") || line.contains("INDEX run_items_pending");
         let inner = line.contains("(subquery-") || line.starts_with("SCAN CONSTANT") || line.starts_with("SCAN d");
@@ -377,7 +432,7 @@ async fn no_listing_scans_a_table() {
 async fn no_other_route_scans_a_table() {
     let f = Fixture::new().await;
     let (run, ids) = f.stored(vec![simple(&[1])]).await;
-    plan(&f, &mut crate::store::caches::at_times("", &[1, 2]).unwrap()).await;
+    plan(&f, &mut crate::store::caches::at_times(T, &[1, 2]).unwrap()).await;
     plan(&f, &mut crate::store::caches::by_ids(T, &ids, 0)).await;
     plan(&f, &mut crate::store::caches::of_run(T, run, 0, 10, 0)).await;
     plan(&f, &mut crate::store::runs::by_id(T, run, 0)).await;

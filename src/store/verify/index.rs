@@ -17,7 +17,7 @@ use crate::{
 const PAGE: i64 = 512;
 
 /// What must not be, and a query that counts it.
-const CONTRADICTIONS: [(&str, &str); 14] = [
+const CONTRADICTIONS: [(&str, &str); 16] = [
     (
         "caches belong to another tenant than their runs",
         "SELECT count(*) FROM caches c CROSS JOIN runs r ON r.id = c.run_id WHERE r.tenant_id <> c.tenant_id",
@@ -30,9 +30,14 @@ const CONTRADICTIONS: [(&str, &str); 14] = [
         "activations belong to another tenant than their pack",
         "SELECT count(*) FROM extents e CROSS JOIN packs p ON p.id = e.pack_id WHERE e.tenant_id <> p.tenant_id",
     ),
+    ("caches were stored at the same time", "SELECT count(*) - count(DISTINCT created_at) FROM caches"),
     (
-        "tags belong to another tenant than their caches",
-        "SELECT count(*) FROM cache_tags t CROSS JOIN caches c ON c.id = t.cache_id WHERE t.tenant_id <> c.tenant_id",
+        "caches are missing from the index of terms, so that nothing finds them",
+        "SELECT count(*) FROM caches c WHERE NOT EXISTS (SELECT 1 FROM cache_terms_docsize d WHERE d.id = c.created_at)",
+    ),
+    (
+        "terms are there of caches that are not",
+        "SELECT count(*) FROM cache_terms_docsize d WHERE NOT EXISTS (SELECT 1 FROM caches c WHERE c.created_at = d.id)",
     ),
     (
         "tags belong to another tenant than their runs",
