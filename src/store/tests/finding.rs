@@ -335,29 +335,61 @@ async fn what_an_edit_changes_is_found_by_what_it_is_now() {
 }
 
 #[tokio::test]
-async fn an_index_from_before_is_brought_up_to_date() {
-    let dir = tempfile::tempdir().unwrap();
-    let (ids, run) = {
-        let store = Store::open(dir.path()).await.unwrap();
-        let f = Fixture { dir: tempfile::tempdir().unwrap(), store };
-        let (run, ids) = f.stored(vec![simple(&[1]), simple(&[2]), simple(&[3])]).await;
-        f.store.close().await;
-        (ids, run)
-    };
-    // as after its migration
-    let options = SqliteConnectOptions::new().filename(dir.path().join("index.sqlite"));
+async fn an_index_of_before_there_were_terms_is_brought_up_to_date() {
+    let f = Fixture::new().await;
+    let mut items = vec![simple(&[1]), simple(&[2]), simple(&[3])];
+    items[1].tags = tags(&["second", "first"]);
+    items[1].text = Some("eiffel tower".to_owned());
+    items[2].text = None;
+    items[2].tags = Vec::new();
+    let (run, ids) = f.stored(items).await;
+    let before = everything(&f.store, T).await;
+    let Fixture { dir, store } = f;
+    store.close().await;
+    // the same rows in an index of the version before
+    let (index, new) = (dir.path().join("index.sqlite"), dir.path().join("new.sqlite"));
+    fs::rename(&index, &new).unwrap();
+    let options = SqliteConnectOptions::new().filename(&index).create_if_missing(true).foreign_keys(true);
     let mut conn = options.connect().await.unwrap();
-    for statement in ["DELETE FROM cache_terms", "INSERT INTO cache_terms_missing SELECT created_at FROM caches"] {
-        sqlx::query(statement).execute(&mut conn).await.unwrap();
+    MIGRATIONS.run_to(10, &mut conn).await.unwrap();
+    sqlx::query("ATTACH ? AS new").bind(new.to_str().unwrap()).execute(&mut conn).await.unwrap();
+    for table in
+        ["hook_sets", "hook_set_hooks", "layouts", "provenances", "runs", "run_items", "packs", "extents", "caches"]
+    {
+        let columns: Vec<String> =
+            sqlx::query_scalar("SELECT name FROM pragma_table_info(?)").bind(table).fetch_all(&mut conn).await.unwrap();
+        let columns = columns.join(", ");
+        let sql = format!("INSERT INTO main.{table} ({columns}) SELECT {columns} FROM new.{table}");
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut conn).await.unwrap();
     }
+    sqlx::query(
+        "INSERT INTO main.cache_tags (tenant_id, tag, created_at, cache_id, position) \
+         SELECT c.tenant_id, j.value, c.created_at, c.id, j.key FROM new.caches c, json_each(c.tags) j",
+    )
+    .execute(&mut conn)
+    .await
+    .unwrap();
     conn.close().await.unwrap();
+    fs::remove_file(new).unwrap();
+
     let store = Store::open(dir.path()).await.unwrap();
     let f = Fixture { dir, store };
-    let found = list(&f, CacheFilter { run: Some(run), ..metadata(json!({"n": 0.1})) }).await;
-    assert_eq!(found, [ids[2], ids[1], ids[0]]);
-    let missing: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM cache_terms_missing").fetch_one(f.store.readers()).await.unwrap();
-    assert_eq!(missing, 0);
+    assert_eq!(everything(&f.store, T).await, before);
+    for (filter, expected) in [
+        (CacheFilter { run: Some(run), ..metadata(json!({"n": 0.1})) }, vec![ids[2], ids[1], ids[0]]),
+        (CacheFilter { tags: tags(&["first"]), ..by() }, vec![ids[1]]),
+        (CacheFilter { label: Some("label".to_owned()), ..text("tower") }, vec![ids[1]]),
+        (
+            CacheFilter { model: Some("tiny".to_owned()), hooks: vec![RESID.parse().unwrap()], ..by() },
+            vec![ids[2], ids[1], ids[0]],
+        ),
+    ] {
+        assert_eq!(list(&f, filter.clone()).await, expected, "{filter:?}");
+    }
+    f.assert_clean().await;
+    let (run, _) = f.stored(vec![simple(&[4])]).await;
+    assert!(f.store.delete_run(T, run).await.unwrap());
+    assert_eq!(f.store.stats().await.unwrap().n_caches, 3);
 }
 
 /// The steps of a statement's plan, none of which goes through a whole table or index.
