@@ -137,14 +137,11 @@ async fn point(engine: &Arc<Inner>, pointed: Vec<(Unit, ReusedCache)>) -> Vec<Un
         return Vec::new();
     }
     let (units, reused): (Vec<Unit>, Vec<ReusedCache>) = pointed.into_iter().unzip();
-    record(engine, units, Completion { reused, ..Completion::default() }).await
-}
-
-/// Records items as reused; gives them back where that failed.
-async fn record(engine: &Arc<Inner>, units: Vec<Unit>, completion: Completion) -> Vec<Unit> {
-    match complete(engine, completion, units.iter().map(|u| u.run).collect()).await {
-        Ok(()) => {
-            metrics::counter!("residuum_items_reused_total").increment(units.len() as u64);
+    match record(engine, &units, Completion { reused, ..Completion::default() }).await {
+        Ok(()) => Vec::new(),
+        Err(StoreError::Gone) => {
+            // what was found and is deleted now is not found again
+            engine.queue().push(units.into_iter().map(|u| Unit { reuse: Reuse::Unasked, ..u }).collect());
             Vec::new()
         }
         Err(e) => {
@@ -152,6 +149,13 @@ async fn record(engine: &Arc<Inner>, units: Vec<Unit>, completion: Completion) -
             units
         }
     }
+}
+
+/// Records items as reused.
+async fn record(engine: &Arc<Inner>, units: &[Unit], completion: Completion) -> Result<(), StoreError> {
+    complete(engine, completion, units.iter().map(|u| u.run).collect()).await?;
+    metrics::counter!("residuum_items_reused_total").increment(units.len() as u64);
+    Ok(())
 }
 
 /// Items that can share a pack: what is captured, and what computed it.
@@ -190,7 +194,14 @@ async fn copy(engine: &Arc<Inner>, group: Vec<Copying>) -> Vec<Unit> {
     match written {
         Ok(Ok(pack)) => {
             metrics::counter!("residuum_items_copied_total").increment(units.len() as u64);
-            record(engine, units, Completion { pack: Some(pack), copied: true, ..Completion::default() }).await
+            let completion = Completion { pack: Some(pack), copied: true, ..Completion::default() };
+            match record(engine, &units, completion).await {
+                Ok(()) => Vec::new(),
+                Err(e) => {
+                    tracing::error!(error = %e, "copied activations could not be recorded; the items are computed");
+                    units
+                }
+            }
         }
         Ok(Err(e)) => {
             // They may have been deleted since they were found.

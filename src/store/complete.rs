@@ -15,7 +15,7 @@ use super::{
     terms::{self, Described},
     writer::{Tx, Write},
 };
-use crate::domain::{CacheId, Code, NewItem, Problem, RunId, TenantId, TensorStats};
+use crate::domain::{CacheId, NewItem, Problem, RunId, TenantId, TensorStats};
 
 /// Rows inserted by one statement: 22 binds a row stay below SQLite's 32,766.
 const ROWS_A_STATEMENT: usize = 500;
@@ -53,11 +53,10 @@ impl Store {
     /// `failed` where an item failed, else `completed`. One transaction, durable on return; gives the runs it ended.
     ///
     /// Items that are no longer pending, because their run was cancelled or deleted meanwhile, are passed over; a pack
-    /// of which nothing is used is removed. A reused extent that was deleted after it was found fails its item with
-    /// [`Code::Conflict`].
+    /// of which nothing is used is removed.
     ///
     /// # Errors
-    /// Nothing is changed then: [`StoreError::Full`], [`StoreError::Closed`], [`StoreError::Database`], and
+    /// Nothing is changed then: [`StoreError::Gone`] where a reused extent was deleted after it was found, [`StoreError::Full`], [`StoreError::Closed`], [`StoreError::Database`], and
     /// [`StoreError::Misuse`] when the pack's tenant is not that of its runs.
     pub async fn complete(&self, done: Completion) -> Result<Vec<RunId>, StoreError> {
         self.write(Complete(done)).await
@@ -105,20 +104,15 @@ impl Write for Complete {
         if let Some(pack) = &done.pack {
             add_pack(tx, pack, done.copied, &mut pending, &mut caches).await?;
         }
-        let gone = Problem::new(
-            Code::Conflict,
-            "the stored activations that would have answered this input were deleted meanwhile; post it again",
-        );
         let mut failed: Vec<(RunId, i64, &Problem)> = Vec::new();
         let tenants = extent_tenants(tx, &done.reused).await?;
         for r in &done.reused {
             if let Some(unit) = pending.remove(&(r.run, r.item_index)) {
-                if tenants.get(&r.extent.0) == Some(&unit.tenant) {
-                    let (id, run, item_index, extent) = (r.cache, r.run, r.item_index, r.extent.0);
-                    caches.push(CacheRow { id, run, item_index, item: &r.item, extent, reused: true, unit });
-                } else {
-                    failed.push((r.run, unit.row, &gone));
+                if tenants.get(&r.extent.0) != Some(&unit.tenant) {
+                    return Err(StoreError::Gone);
                 }
+                let (id, run, item_index, extent) = (r.cache, r.run, r.item_index, r.extent.0);
+                caches.push(CacheRow { id, run, item_index, item: &r.item, extent, reused: true, unit });
             }
         }
         for (run, index, problem) in &done.failed {

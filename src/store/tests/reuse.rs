@@ -87,18 +87,31 @@ async fn a_reused_cache_reads_the_same_bytes_and_outlives_the_first() {
 }
 
 #[tokio::test]
-async fn an_extent_deleted_after_it_was_found_fails_the_item() {
+async fn an_extent_deleted_after_it_was_found_leaves_its_items_to_be_found_again() {
     let f = Fixture::new().await;
     let (first, _) = f.stored(vec![simple(&[1])]).await;
     let first_extent = extent(&f.store.find_reusable(T, &[wanted(&simple(&[1]))]).await.unwrap()[0]);
     f.store.delete_run(T, first).await.unwrap();
-    let run = f.submit(vec![simple(&[1])]).await;
-    let item = ReusedCache { extent: first_extent, cache: CacheId::generate(), run, item_index: 0, item: simple(&[1]) };
-    let done = Completion { reused: vec![item.clone()], ..Completion::default() };
-    assert_eq!(f.store.complete(done).await.unwrap(), [run]);
-    assert_eq!(f.run(run).await.error.unwrap().code, Code::Conflict);
+    let (other, _) = f.stored(vec![simple(&[2])]).await;
+    let second_extent = extent(&f.store.find_reusable(T, &[wanted(&simple(&[2]))]).await.unwrap()[0]);
+    let run = f.submit(vec![simple(&[1]), simple(&[2])]).await;
+    let reused = |extent, item_index: u32| {
+        let item = simple(&[1 + item_index]);
+        ReusedCache { extent, cache: CacheId::generate(), run, item_index, item }
+    };
+    let both = vec![reused(first_extent, 0), reused(second_extent, 1)];
+    let done = f.store.complete(Completion { reused: both, ..Completion::default() }).await;
+    assert!(matches!(done, Err(StoreError::Gone)), "{done:?}");
+    let now = f.run(run).await;
+    assert_eq!((now.status, now.n_done, now.n_failed), (RunStatus::Queued, 0, 0), "nothing has changed");
+    assert_eq!(f.run(other).await.n_done, 1);
+    // the one is found again, the other computed
+    let done = Completion { reused: vec![reused(second_extent, 1)], ..Completion::default() };
+    assert_eq!(f.store.complete(done).await.unwrap(), []);
+    let (pack, _) = f.pack(run, vec![(0, simple(&[1]))]);
+    assert_eq!(f.complete(pack).await, [run]);
+    assert_eq!(f.run(run).await.status, RunStatus::Completed);
     // a new extent does not take the id of the old one
-    f.stored(vec![simple(&[1])]).await;
     let found = extent(&f.store.find_reusable(T, &[wanted(&simple(&[1]))]).await.unwrap()[0]);
     assert_ne!(found, first_extent);
 }
