@@ -203,11 +203,14 @@ async fn blocks(tx: &mut Tx<'_>, caches: &[Described<'_>]) -> Result<Vec<i64>, S
             blocks.push(older.bind(cache.at).fetch_one(&mut *tx.conn).await?);
             continue;
         }
-        if n >= BLOCK && cache.at > last_at {
-            set_block(tx, first_at, last_at, n).await?;
-            (first_at, n) = (cache.at, 0);
+        // one that was edited is entered again, and counts once
+        if cache.at > last_at {
+            if n >= BLOCK {
+                set_block(tx, first_at, last_at, n).await?;
+                (first_at, n) = (cache.at, 0);
+            }
+            (last_at, n) = (cache.at, n + 1);
         }
-        (last_at, n) = (last_at.max(cache.at), n + 1);
         blocks.push(first_at);
     }
     set_block(tx, first_at, last_at, n).await?;

@@ -301,6 +301,16 @@ async fn an_intersection_ends_with_its_stretches_of_time_and_a_rare_word_is_look
     }
     assert_eq!(list(&f, CacheFilter { pinned: Some(true), ..odd.clone() }).await, [caches[8999], caches[1]]);
     assert_eq!(f.store.count_caches(T, &CacheFilter { pinned: Some(true), ..neither }).await.unwrap().total, 0);
+    // an edited cache is entered again, where it was
+    for label in ["a", "b"] {
+        let patch = CachePatch { label: Some(Some(label.to_owned())), ..CachePatch::default() };
+        f.store.patch_cache(T, caches[8999], patch).await.unwrap();
+    }
+    let after: Vec<(i64, i64)> = sqlx::query_as("SELECT first_at, n FROM cache_blocks ORDER BY first_at")
+        .fetch_all(f.store.readers())
+        .await
+        .unwrap();
+    assert_eq!(after, blocks);
     f.assert_clean().await;
 }
 
