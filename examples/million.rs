@@ -30,7 +30,12 @@ use residuum::{
     store::{Completion, Inserted, Maintenance, PackHeader, PackedCache, Store},
 };
 use serde_json::{Map, Value, json};
+use tikv_jemallocator::Jemalloc;
 use tower::ServiceExt;
+
+/// The server's own.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// Caches of one run, and of one pack.
 const RUN: usize = 10_000;

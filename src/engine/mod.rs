@@ -4,6 +4,7 @@
 //! it survives the client and the server. [`Engine`] is a cheap handle; the scheduler behind it owns the work.
 
 mod admission;
+mod answers;
 mod errands;
 mod generation;
 mod interventions;
@@ -50,6 +51,7 @@ use crate::{
     model::{LoadError, LoadOptions, Model},
     store::{Inserted, Quota, Store},
 };
+use answers::Question;
 use errands::Errand;
 use leaders::Leaders;
 use progress::Progress;
@@ -106,10 +108,23 @@ pub struct ModelSource {
 /// The outcome of submitting a run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Submitted {
+    /// What is stored answered the whole run: it is complete.
+    Answered(Box<Run>),
     /// A new run was queued.
     Created(RunId),
     /// The idempotency key named a run posted before.
     Replayed(RunId),
+}
+
+impl Submitted {
+    /// Id of the run.
+    #[must_use]
+    pub const fn id(&self) -> RunId {
+        match self {
+            Self::Answered(run) => run.id,
+            Self::Created(id) | Self::Replayed(id) => *id,
+        }
+    }
 }
 
 /// What a server-sent event adds to the run itself.
@@ -131,6 +146,7 @@ pub struct Engine {
 struct Tasks {
     scheduler: JoinHandle<()>,
     generator: JoinHandle<()>,
+    answers: JoinHandle<()>,
     errands: JoinHandle<()>,
     retention: JoinHandle<()>,
     worker: std::thread::JoinHandle<()>,
@@ -157,6 +173,7 @@ struct Inner {
     no_room: Mutex<Option<Instant>>,
     draining: CancellationToken,
     errands: mpsc::Sender<Errand>,
+    questions: mpsc::Sender<Question>,
     /// Places for experiments.
     experiments: Semaphore,
 }
@@ -237,6 +254,7 @@ impl Engine {
     pub fn start(store: Store, names: Vec<String>, limits: Limits) -> std::io::Result<Self> {
         let (worker, thread) = WorkerHandle::spawn("worker-cpu", store.clone())?;
         let (errands, waiting) = mpsc::channel(1);
+        let (questions, to_answer) = mpsc::channel(answers::WAITING);
         let inner = Arc::new(Inner {
             store,
             models: Registry::new(names),
@@ -254,14 +272,17 @@ impl Engine {
             no_room: Mutex::default(),
             draining: CancellationToken::new(),
             errands,
+            questions,
             experiments: Semaphore::new(patching::AT_ONCE),
         });
         let slots = Arc::new(Semaphore::new(scheduler::PIPELINE));
         let scheduler = tokio::spawn(scheduler::run(Arc::clone(&inner), worker.clone(), Arc::clone(&slots)));
         let generator = tokio::spawn(generation::run(Arc::clone(&inner), worker.clone(), Arc::clone(&slots)));
+        let answers = tokio::spawn(answers::run(inner.store.clone(), inner.draining.clone(), to_answer));
         let errands = tokio::spawn(errands::run(inner.draining.clone(), worker, slots, waiting));
         let retention = tokio::spawn(retention::run(Arc::clone(&inner)));
-        let tasks = Arc::new(Mutex::new(Some(Tasks { scheduler, generator, errands, retention, worker: thread })));
+        let tasks =
+            Arc::new(Mutex::new(Some(Tasks { scheduler, generator, answers, errands, retention, worker: thread })));
         Ok(Self { inner, tasks })
     }
 
@@ -409,15 +430,20 @@ impl Engine {
         })
     }
 
-    /// Queues a run; durable when this returns, and carried out even if the caller hangs up while it does.
+    /// Answers a small run by what is stored, or queues it; durable when this returns, and carried out even if the caller
+    /// hangs up while it does.
     ///
     /// # Errors
     /// What [`Self::prepare`] refuses, [`Code::ClientQueueFull`], [`Code::QueueFull`], [`Code::StoreFull`],
     /// [`Code::IdempotencyKeyReused`], or the store's own.
     pub async fn submit(&self, request: RunRequest) -> Result<Submitted, Problem> {
-        let Prepared { run, item_bytes, .. } = self.prepare(request).await?;
-        let admission = self.admit(run.tenant, &item_bytes)?;
+        let Prepared { run, item_bytes, model } = self.prepare(request).await?;
         self.inner.check_disk()?;
+        let run = match self.answer(run, &model).await {
+            Ok(run) => return Ok(Submitted::Answered(Box::new(run))),
+            Err(run) => run,
+        };
+        let admission = self.admit(run.tenant, &item_bytes)?;
         let (_, waiting) = self.inner.waiting(run.tenant);
         self.inner.make_room(waiting.bytes + item_bytes.iter().sum::<u64>()).await?;
         // A task of its own: dropping the request must not leave rows without a place in the queue.
@@ -560,8 +586,8 @@ impl Engine {
     pub async fn drain(&self) {
         self.inner.draining.cancel();
         let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Tasks { scheduler, generator, errands, retention, worker }) = tasks else { return };
-        let ended = [scheduler.await, generator.await, errands.await, retention.await];
+        let Some(Tasks { scheduler, generator, answers, errands, retention, worker }) = tasks else { return };
+        let ended = [scheduler.await, generator.await, answers.await, errands.await, retention.await];
         if ended.iter().any(Result::is_err) {
             tracing::error!("the scheduler had panicked");
         }

@@ -15,7 +15,7 @@ use super::{
     scheduler::{complete, load, pack_header},
 };
 use crate::{
-    domain::{CacheId, NewItem, Rows, TenantId},
+    domain::{CacheId, Edits, NewItem, Rows, TenantId},
     model::Model,
     store::{Completion, FinishedPack, PackHeader, Reusable, ReusedCache, Store, StoreError, StoredRows, Wanted},
 };
@@ -55,9 +55,9 @@ pub(super) async fn reuse_stored(engine: &Arc<Inner>) {
 }
 
 /// What an item needs.
-fn wanted(unit: &Unit, item: &NewItem, model: &Model) -> Wanted {
+pub(super) fn wanted(tenant: TenantId, edits: Option<&Edits>, item: &NewItem, model: &Model) -> Wanted {
     Wanted {
-        forward_key: forward_key(unit.key.tenant, model, item, unit.edits.as_deref()),
+        forward_key: forward_key(tenant, model, item, edits),
         capture: item.capture.clone(),
         n_tokens: item.token_ids.len(),
     }
@@ -89,7 +89,7 @@ async fn ask(engine: &Arc<Inner>, units: Vec<Unit>) -> Vec<Unit> {
             rest.push(unit.clone());
             continue;
         };
-        let wanted = wanted(unit, &item, &model);
+        let wanted = wanted(unit.key.tenant, unit.edits.as_deref(), &item, &model);
         // Leaders before the store: one that ends in between is found there.
         if let Err(unit) = engine.leaders().follow(unit.clone(), &wanted, may_copy(unit, &item)) {
             by_tenant.entry(unit.key.tenant).or_default().push(Asking { unit: *unit, item, wanted });
@@ -238,7 +238,7 @@ pub(super) fn lead(engine: &Inner, items: Vec<(Unit, NewItem)>, model: &Model) -
     {
         let mut leaders = engine.leaders();
         for (unit, item) in items {
-            let wanted = wanted(&unit, &item, model);
+            let wanted = wanted(unit.key.tenant, unit.edits.as_deref(), &item, model);
             let copy = may_copy(&unit, &item);
             let unit = match unit.reuse {
                 Reuse::Never => unit,

@@ -26,6 +26,7 @@ use super::{
 use crate::domain::PackId;
 
 mod care;
+mod present;
 
 pub(super) use care::open_new;
 
@@ -267,6 +268,11 @@ impl Blobs {
     pub(super) fn read(&self, pack: PackId, parts: &[(u64, usize)]) -> Result<Vec<Vec<u8>>, StoreError> {
         let file = self.file(pack)?;
         parts.iter().map(|(offset, len)| read_at(&file, pack, *offset, *len)).collect()
+    }
+
+    /// Fills `buffer` from byte `offset` of the file of `pack` on, where no disk is needed for it; says whether it did.
+    pub(super) fn read_present(&self, pack: PackId, offset: u64, buffer: &mut [u8]) -> bool {
+        present::open(&self.path(pack)).is_some_and(|file| present::read(&file, buffer, offset))
     }
 
     /// Removes the file of `pack`; that it is gone already is no error.

@@ -15,12 +15,15 @@ use super::{
     error::StoreError,
     find::Search,
     gc,
+    intern::{Layout, Origin},
     rows::{Fields, hex_list, to_json},
     tensors::{Location, StoredCache},
     terms,
     writer::{Tx, Write},
 };
-use crate::domain::{Cache, CacheFilter, CacheId, CachePatch, Capture, Count, PackId, RunId, TenantId, TensorStats};
+use crate::domain::{
+    Cache, CacheFilter, CacheId, CachePatch, Capture, Count, Hook, PackId, RunId, TenantId, TensorStats,
+};
 
 pub(super) const COLUMNS: &str = "c.id, c.tenant_id, c.run_id, c.item_index, c.model, c.text, c.token_ids, c.tokens, c.bos, \
     c.n_truncated, c.completion, c.interventions, c.origin, c.reused, c.metadata, c.label, c.created_at, c.expires_at, c.pinned, \
@@ -181,7 +184,7 @@ impl Store {
         from_item: u32,
         limit: u32,
     ) -> Result<Vec<StoredCache>, StoreError> {
-        self.load(of_run(tenant, run, from_item, limit, self.now())).await
+        self.load(|| of_run(tenant, run, from_item, limit, self.now())).await
     }
 
     /// Caches with the place of their tensors, in the order asked; `None` for those that the tenant does not have.
@@ -189,7 +192,7 @@ impl Store {
     /// # Errors
     /// As [`Self::cache`].
     pub async fn stored(&self, tenant: TenantId, caches: &[CacheId]) -> Result<Vec<Option<StoredCache>>, StoreError> {
-        let stored = self.load(by_ids(tenant, caches, self.now())).await?;
+        let stored = self.load(|| by_ids(tenant, caches, self.now())).await?;
         let by_id: HashMap<CacheId, StoredCache> = stored.into_iter().map(|s| (s.cache.id, s)).collect();
         Ok(caches.iter().map(|id| by_id.get(id).cloned()).collect())
     }
@@ -217,13 +220,35 @@ impl Store {
         self.write(DeleteCache { tenant, id, now: self.now() }).await
     }
 
-    /// Runs a query for [`COLUMNS`].
-    async fn load(&self, query: QueryBuilder<Sqlite>) -> Result<Vec<StoredCache>, StoreError> {
+    /// Runs a query for [`COLUMNS`] whose text is always the same.
+    async fn load(&self, query: impl Fn() -> QueryBuilder<Sqlite>) -> Result<Vec<StoredCache>, StoreError> {
         // before the index is asked, so that the blobs it names stay
         let session = self.blobs().enter();
+        let rows = query().build().fetch_all(self.readers()).await?;
+        if let Some(caches) = self.decode_remembered(&rows, &session)? {
+            return Ok(caches);
+        }
         // one snapshot, so that what rows refer to is there
         let mut snapshot = self.readers().begin().await?;
-        self.load_from(&mut snapshot, query, &session).await
+        let rows = query().build().fetch_all(&mut *snapshot).await?;
+        self.decode_all(&mut snapshot, &rows, &session).await
+    }
+
+    /// The caches, where all that their rows refer to is remembered.
+    fn decode_remembered(
+        &self,
+        rows: &[SqliteRow],
+        session: &Arc<Session>,
+    ) -> Result<Option<Vec<StoredCache>>, StoreError> {
+        let mut caches = Vec::with_capacity(rows.len());
+        for row in rows {
+            let f = Fields::of("caches", row);
+            let memo = self.memo();
+            let known = memo.known(f.get("provenance_id")?, f.get("layout_id")?, f.get("hook_set_id")?);
+            let Some((origin, layout, hooks)) = known else { return Ok(None) };
+            caches.push(decode(row, &origin, &layout, hooks, session)?);
+        }
+        Ok(Some(caches))
     }
 
     /// The caches stored at these times, newest first.
@@ -245,9 +270,18 @@ impl Store {
         mut query: QueryBuilder<Sqlite>,
         session: &Arc<Session>,
     ) -> Result<Vec<StoredCache>, StoreError> {
-        let rows = query.build().persistent(false).fetch_all(&mut *conn).await?;
+        let rows = query.build().fetch_all(&mut *conn).await?;
+        self.decode_all(conn, &rows, session).await
+    }
+
+    async fn decode_all(
+        &self,
+        conn: &mut SqliteConnection,
+        rows: &[SqliteRow],
+        session: &Arc<Session>,
+    ) -> Result<Vec<StoredCache>, StoreError> {
         let mut caches = Vec::with_capacity(rows.len());
-        for row in &rows {
+        for row in rows {
             caches.push(self.decode(conn, row, session).await?);
         }
         Ok(caches)
@@ -263,45 +297,57 @@ impl Store {
         let origin = self.memo().origin(conn, f.get("provenance_id")?).await?;
         let layout = self.memo().layout(conn, f.get("layout_id")?).await?;
         let hooks = self.memo().hooks(conn, f.get("hook_set_id")?).await?;
-        let extent = Fields::of("extents", row);
-        let pack = Fields::of("packs", row);
-        let dtype = pack.read("dtype", |d: &str| d.parse().ok())?;
-        let (location, indices) = Location::new(&extent, &pack, &layout, dtype, &hooks)?;
-        let token_ids: &[u8] = f.get("token_ids")?;
-        let stats: Option<Vec<TensorStats>> = extent.opt_json("stats")?;
-        let hash = extent.read("content_hash", |h: &[u8]| blake3::Hash::from_slice(h).ok())?;
-        let cache = Cache {
-            id: f.read("id", CacheId::from_slice)?,
-            tenant: TenantId(f.get("tenant_id")?),
-            run: f.read("run_id", RunId::from_slice)?,
-            item_index: f.uint("item_index")?,
-            model: f.get("model")?,
-            n_layers: origin.n_layers,
-            d_model: origin.d_model,
-            text: f.get("text")?,
-            token_ids: token_ids.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect(),
-            tokens: f.json("tokens")?,
-            capture: Capture { hooks, positions: f.json("positions")?, dtype },
-            row_shapes: indices.iter().map(|i| layout.row_shapes[*i].clone()).collect(),
-            bos: f.json("bos")?,
-            n_truncated: f.uint("n_truncated")?,
-            completion: f.opt_json("completion")?,
-            origin: f.opt_json("origin")?,
-            interventions: f.opt_json("interventions")?.unwrap_or_default(),
-            stats: sum_stats(stats.as_deref(), &indices),
-            provenance: origin.provenance.clone(),
-            reused: f.get("reused")?,
-            content_hash: hash.to_hex().to_string(),
-            n_bytes: location.n_bytes(),
-            tags: f.json("tags")?,
-            metadata: f.json("metadata")?,
-            label: f.get("label")?,
-            created_at: f.time("created_at")?,
-            expires_at: f.opt_time("expires_at")?,
-            pinned: f.get("pinned")?,
-        };
-        Ok(StoredCache::new(cache, location, session))
+        decode(row, &origin, &layout, hooks, session)
     }
+}
+
+/// A row of [`COLUMNS`], with what it refers to.
+fn decode(
+    row: &SqliteRow,
+    origin: &Origin,
+    layout: &Layout,
+    hooks: Arc<[Hook]>,
+    session: &Arc<Session>,
+) -> Result<StoredCache, StoreError> {
+    let f = Fields::of("caches", row);
+    let extent = Fields::of("extents", row);
+    let pack = Fields::of("packs", row);
+    let dtype = pack.read("dtype", |d: &str| d.parse().ok())?;
+    let (location, indices) = Location::new(&extent, &pack, layout, dtype, &hooks)?;
+    let token_ids: &[u8] = f.get("token_ids")?;
+    let stats: Option<Vec<TensorStats>> = extent.opt_json("stats")?;
+    let hash = extent.read("content_hash", |h: &[u8]| blake3::Hash::from_slice(h).ok())?;
+    let cache = Cache {
+        id: f.read("id", CacheId::from_slice)?,
+        tenant: TenantId(f.get("tenant_id")?),
+        run: f.read("run_id", RunId::from_slice)?,
+        item_index: f.uint("item_index")?,
+        model: f.get("model")?,
+        n_layers: origin.n_layers,
+        d_model: origin.d_model,
+        text: f.get("text")?,
+        token_ids: token_ids.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect(),
+        tokens: f.json("tokens")?,
+        capture: Capture { hooks, positions: f.json("positions")?, dtype },
+        row_shapes: indices.iter().map(|i| layout.row_shapes[*i].clone()).collect(),
+        bos: f.json("bos")?,
+        n_truncated: f.uint("n_truncated")?,
+        completion: f.opt_json("completion")?,
+        origin: f.opt_json("origin")?,
+        interventions: f.opt_json("interventions")?.unwrap_or_default(),
+        stats: sum_stats(stats.as_deref(), &indices),
+        provenance: origin.provenance.clone(),
+        reused: f.get("reused")?,
+        content_hash: hash.to_hex().to_string(),
+        n_bytes: location.n_bytes(),
+        tags: f.json("tags")?,
+        metadata: f.json("metadata")?,
+        label: f.get("label")?,
+        created_at: f.time("created_at")?,
+        expires_at: f.opt_time("expires_at")?,
+        pinned: f.get("pinned")?,
+    };
+    Ok(StoredCache::new(cache, location, session))
 }
 
 /// The counts of those of an extent's hooks that a cache has.

@@ -105,7 +105,7 @@ impl Write for Complete {
             add_pack(tx, pack, done.copied, &mut pending, &mut caches).await?;
         }
         let mut failed: Vec<(RunId, i64, &Problem)> = Vec::new();
-        let tenants = extent_tenants(tx, &done.reused).await?;
+        let tenants = extent_tenants(tx, done.reused.iter().map(|r| r.extent)).await?;
         for r in &done.reused {
             if let Some(unit) = pending.remove(&(r.run, r.item_index)) {
                 if tenants.get(&r.extent.0) != Some(&unit.tenant) {
@@ -255,12 +255,15 @@ pub(super) async fn insert_extents(
     count(tx, "extents", used.len()).await
 }
 
-/// Tenants of the extents that are still there.
-async fn extent_tenants(tx: &mut Tx<'_>, reused: &[ReusedCache]) -> Result<HashMap<i64, TenantId>, StoreError> {
-    if reused.is_empty() {
+/// Tenants of those of the extents that are still there.
+pub(super) async fn extent_tenants(
+    tx: &mut Tx<'_>,
+    extents: impl Iterator<Item = ExtentId>,
+) -> Result<HashMap<i64, TenantId>, StoreError> {
+    let ids: Vec<i64> = extents.map(|e| e.0).collect();
+    if ids.is_empty() {
         return Ok(HashMap::new());
     }
-    let ids: Vec<i64> = reused.iter().map(|r| r.extent.0).collect();
     let rows = sqlx::query("SELECT id, tenant_id FROM extents WHERE id IN (SELECT value FROM json_each(?))")
         .bind(to_json(&ids)?)
         .fetch_all(&mut *tx.conn)
@@ -274,6 +277,9 @@ async fn extent_tenants(tx: &mut Tx<'_>, reused: &[ReusedCache]) -> Result<HashM
 }
 
 pub(super) async fn insert_caches(tx: &mut Tx<'_>, caches: &[CacheRow<'_>]) -> Result<(), StoreError> {
+    if caches.is_empty() {
+        return Ok(());
+    }
     // a microsecond apart: the time of a cache is its place in listings
     let first = next_time(tx).await?;
     let times: Vec<i64> = (first..).take(caches.len()).collect();

@@ -66,6 +66,16 @@ impl<T: Clone> Entries<T> {
 }
 
 impl Memo {
+    /// What produced the numbers of a cache, the layout of its pack and its hooks, where all three are remembered.
+    pub(super) fn known(
+        &self,
+        origin: i64,
+        layout: i64,
+        hook_set: i64,
+    ) -> Option<(Arc<Origin>, Arc<Layout>, Arc<[Hook]>)> {
+        Some((self.origins.get(origin)?, self.layouts.get(layout)?, self.hook_sets.get(hook_set)?))
+    }
+
     /// The hooks of a set.
     ///
     /// # Errors

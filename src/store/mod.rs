@@ -9,6 +9,7 @@
 //! start removes; only the holder of the folder's lock removes files. Rows may move to other blobs ([`Store::merge`]) while
 //! they are read: what a reader was told of stays until it has read it (`epoch`).
 
+mod answered;
 mod backup;
 mod blobs;
 mod caches;
@@ -56,6 +57,7 @@ use sqlx::{
 };
 
 pub use self::{
+    answered::AnsweredRun,
     backup::BackupReport,
     caches::CachePage,
     compact::{CompactReport, Compaction},

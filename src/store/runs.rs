@@ -21,6 +21,8 @@ use crate::domain::{CacheId, Edits, Hook, NewRun, Priority, Run, RunId, RunStatu
 
 /// Rows inserted by one statement: four binds each.
 const ROWS_A_STATEMENT: usize = 1000;
+/// Caches that a run names.
+pub(super) const LISTED_CACHES: usize = 100;
 /// How far the time in a run's id may be from the time it was accepted: a clock that was set back leaves a difference.
 const CLOCK_STEP: std::time::Duration = std::time::Duration::from_secs(3600);
 
@@ -52,7 +54,13 @@ pub struct RunFilter {
 
 /// Adds the columns of a run; caches that have expired by `now` are not listed.
 fn push_columns(query: &mut QueryBuilder<Sqlite>, now: i64) {
-    query.push(COLUMNS).push(" AND (ends_at IS NULL OR ends_at > ").push_bind(now).push(")").push(MORE_COLUMNS);
+    query
+        .push(COLUMNS)
+        .push(" AND (ends_at IS NULL OR ends_at > ")
+        .push_bind(now)
+        .push(") ORDER BY item_index LIMIT ")
+        .push(LISTED_CACHES);
+    query.push(MORE_COLUMNS);
 }
 
 const COLUMNS: &str = "r.id, r.tenant_id, r.status, r.model, r.priority, r.n_items, r.n_done, r.n_reused, r.n_failed, \
@@ -60,7 +68,7 @@ const COLUMNS: &str = "r.id, r.tenant_id, r.status, r.model, r.priority, r.n_ite
     (SELECT json_group_array(tag) FROM (SELECT tag FROM run_tags WHERE run_id = r.id ORDER BY position)) AS tags, \
     (SELECT group_concat(hex(id), '') FROM (SELECT id FROM caches WHERE run_id = r.id";
 
-const MORE_COLUMNS: &str = " ORDER BY item_index LIMIT 100)) AS caches, \
+const MORE_COLUMNS: &str = ")) AS caches, \
     iif(r.n_failed > 0, (SELECT problem FROM run_items WHERE run_id = r.id AND status = 'failed' \
         ORDER BY item_index LIMIT 1), NULL) AS error";
 
@@ -207,7 +215,12 @@ fn cache_of_hex(digits: &[u8]) -> Option<CacheId> {
 }
 
 /// Adds the tags of a run; one that it has already counts once.
-async fn insert_tags(tx: &mut Tx<'_>, tenant: TenantId, id: RunId, tags: &[String]) -> Result<(), StoreError> {
+pub(super) async fn insert_tags(
+    tx: &mut Tx<'_>,
+    tenant: TenantId,
+    id: RunId,
+    tags: &[String],
+) -> Result<(), StoreError> {
     for (chunk, first) in tags.chunks(ROWS_A_STATEMENT).zip((0i64..).step_by(ROWS_A_STATEMENT)) {
         let mut query =
             QueryBuilder::<Sqlite>::new("INSERT OR IGNORE INTO run_tags (tenant_id, run_id, position, tag) ");

@@ -295,6 +295,25 @@ impl StoredCache {
         only(self.read_many_blocking(store, &[(hook_index, elements)])?)
     }
 
+    /// Fills `buffer` with bytes of one hook's tensor, from byte `from` of the elements given on, where they lie in memory
+    /// already; says whether it did. Never waits for a disk: whatever is wrong, [`Self::read`] says what.
+    #[must_use]
+    pub fn read_present(
+        &self,
+        store: &Store,
+        hook_index: usize,
+        elements: Range<usize>,
+        from: usize,
+        buffer: &mut [u8],
+    ) -> bool {
+        match self.location.bytes(&[(hook_index, elements)]).as_deref() {
+            Ok([(offset, len)]) if buffer.len() <= len.saturating_sub(from) => {
+                store.blobs().read_present(self.location.pack, offset + from as u64, buffer)
+            }
+            _ => false,
+        }
+    }
+
     /// [`Self::read_many`] for threads that may block.
     ///
     /// # Errors

@@ -67,9 +67,13 @@ pub async fn create_run(
         return Ok(Json(dry_run(&state, request).await?).into_response());
     }
     request.idempotency = idempotency_key(&headers)?.map(|key| (key, *body.hash.as_bytes()));
-    let (Submitted::Created(id) | Submitted::Replayed(id)) = state.engine.submit(request).await?;
+    let submitted = state.engine.submit(request).await?;
+    let id = submitted.id();
     let gone = || Problem::new(Code::Conflict, "the run was deleted before it could be answered");
-    let run = state.engine.wait(tenant, id, wait).await?.ok_or_else(gone)?;
+    let run = match submitted {
+        Submitted::Answered(run) => *run,
+        _ => state.engine.wait(tenant, id, wait).await?.ok_or_else(gone)?,
+    };
     let status = if run.status.is_final() && query.wait.is_some() { StatusCode::CREATED } else { StatusCode::ACCEPTED };
     let values = match query.include {
         Some(Include::Values) if run.status.is_final() => Some(values(&state, tenant, &run).await?),

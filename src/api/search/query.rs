@@ -18,7 +18,7 @@ use crate::{
         CacheId, CaptureRequest, Code, Dtype, Hook, Layers, Positions, PositionsRequest, Priority, Problem, RunStatus,
         TenantId,
     },
-    engine::{Content, InputSpec, RunRequest, Submitted, Truncate},
+    engine::{Content, InputSpec, RunRequest, Truncate},
 };
 
 /// What is searched for, with the vectors not yet read.
@@ -250,7 +250,7 @@ async fn capture(
     wait: Duration,
 ) -> Result<Vec<Vec<f32>>, Problem> {
     let engine = &state.engine;
-    let (Submitted::Created(id) | Submitted::Replayed(id)) = engine.submit(request).await.map_err(as_query)?;
+    let id = engine.submit(request).await.map_err(as_query)?.id();
     let outcome = async {
         let run = engine.wait(tenant, id, wait).await?;
         match run {

@@ -1,6 +1,9 @@
 //! The bytes of an answer as a header and parts of blobs, read only as far as they are sent.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -11,8 +14,12 @@ use crate::{
     store::{Store, StoreError, StoredCache},
 };
 
-/// Bytes read and sent at a time.
-const CHUNK: u64 = 1 << 20;
+/// Bytes read and sent at a time: few enough to be sent while the processor has them at hand.
+const CHUNK: u64 = 256 << 10;
+/// Pieces of a chunk that are read without a trip to a thread that may block.
+const PIECES_AT_ONCE: usize = 16;
+/// Buffers that an answer keeps.
+const BUFFERS: usize = 4;
 
 /// Makes bytes when they are wanted.
 type MakeBytes = dyn Fn(&Store) -> Result<Bytes, StoreError> + Send + Sync;
@@ -55,6 +62,22 @@ impl Part {
         }
     }
 
+    /// Fills `buffer` with the bytes from `from` on, where they are at hand as they are to be sent; says whether it did.
+    fn read_present(&self, store: &Store, from: u64, buffer: &mut [u8]) -> bool {
+        let Ok(from) = usize::try_from(from) else { return false };
+        match self {
+            Self::Made(bytes) => {
+                buffer.copy_from_slice(&bytes[from..from + buffer.len()]);
+                true
+            }
+            Self::Stored { cache, hook, elements, dtype, sent } => {
+                [*dtype, *sent] == [cache.cache.capture.dtype; 2]
+                    && cache.read_present(store, *hook, elements.clone(), from, buffer)
+            }
+            Self::Computed { .. } => false,
+        }
+    }
+
     /// The bytes `range` of this part.
     fn read(&self, store: &Store, range: Range<u64>) -> Result<Bytes, StoreError> {
         #[expect(
@@ -74,6 +97,43 @@ impl Part {
                 let bytes = convert(rounded, *dtype, *sent);
                 Ok(Bytes::from(bytes).slice(from - first * size..to - first * size))
             }
+        }
+    }
+}
+
+/// Buffers of one answer, which are filled again once they were sent.
+#[derive(Default)]
+struct Buffers(Mutex<Vec<Vec<u8>>>);
+
+impl Buffers {
+    /// A chunk of so many bytes, whatever they are.
+    fn take(self: &Arc<Self>, len: usize) -> Chunk {
+        let mut bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        if bytes.len() < len {
+            bytes.resize(len, 0);
+        }
+        Chunk { bytes, len, buffers: Arc::clone(self) }
+    }
+}
+
+/// The first bytes of a buffer, which goes back when they were sent.
+struct Chunk {
+    bytes: Vec<u8>,
+    len: usize,
+    buffers: Arc<Buffers>,
+}
+
+impl AsRef<[u8]> for Chunk {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        let mut kept = self.buffers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < BUFFERS {
+            kept.push(std::mem::take(&mut self.bytes));
         }
     }
 }
@@ -166,8 +226,34 @@ impl Assembly {
         .await
     }
 
-    /// Reads neighbouring pieces in one trip to a blocking thread.
-    async fn read_group(this: Arc<Self>, store: Store, group: Vec<(usize, Range<u64>)>) -> Result<Bytes, Problem> {
+    /// A chunk, where all of it is at hand.
+    fn read_present(&self, store: &Store, buffers: &Arc<Buffers>, group: &[(usize, Range<u64>)]) -> Option<Bytes> {
+        if group.len() > PIECES_AT_ONCE {
+            return None;
+        }
+        let len = usize::try_from(group.iter().map(|(_, range)| range.end - range.start).sum::<u64>()).ok()?;
+        let mut chunk = buffers.take(len);
+        let mut rest = &mut chunk.bytes[..len];
+        for (part, range) in group {
+            let (piece, behind) = rest.split_at_mut_checked(usize::try_from(range.end - range.start).ok()?)?;
+            if !self.parts[*part].read_present(store, range.start, piece) {
+                return None;
+            }
+            rest = behind;
+        }
+        Some(Bytes::from_owner(chunk))
+    }
+
+    /// A chunk, by one trip to a blocking thread where not all of it is at hand.
+    async fn read_group(
+        this: Arc<Self>,
+        store: Store,
+        buffers: Arc<Buffers>,
+        group: Vec<(usize, Range<u64>)>,
+    ) -> Result<Bytes, Problem> {
+        if let Some(bytes) = this.read_present(&store, &buffers, &group) {
+            return Ok(bytes);
+        }
         blocking(move || {
             let mut pieces = group.into_iter().map(|(part, range)| this.parts[part].read(&store, range));
             let first = pieces.next().unwrap_or(Ok(Bytes::new()))?;
@@ -185,8 +271,9 @@ impl Assembly {
     /// Everything, about a chunk at a time, read one chunk ahead.
     pub fn stream(self, store: Store) -> impl Stream<Item = Result<Bytes, Problem>> + Send {
         let groups = group(self.pieces(0..self.len));
-        let this = Arc::new(self);
-        stream::iter(groups).map(move |group| Self::read_group(Arc::clone(&this), store.clone(), group)).buffered(2)
+        let (this, buffers) = (Arc::new(self), Arc::<Buffers>::default());
+        let read = move |group| Self::read_group(Arc::clone(&this), store.clone(), Arc::clone(&buffers), group);
+        stream::iter(groups).map(read).buffered(2)
     }
 
     /// A body of the bytes `range`. Short ones are read before the status is sent, so that damage is still an error
@@ -196,8 +283,8 @@ impl Assembly {
     /// The store's, when the first chunk cannot be read.
     pub async fn body(self, store: Store, range: Range<u64>) -> Result<Body, Problem> {
         let groups = group(self.pieces(range));
-        let this = Arc::new(self);
-        let read = move |group| Self::read_group(Arc::clone(&this), store.clone(), group);
+        let (this, buffers) = (Arc::new(self), Arc::<Buffers>::default());
+        let read = move |group| Self::read_group(Arc::clone(&this), store.clone(), Arc::clone(&buffers), group);
         let mut groups = groups.into_iter();
         let Some(first) = groups.next() else { return Ok(Body::empty()) };
         let first = read(first).await?;
