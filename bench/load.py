@@ -74,10 +74,14 @@ def body_of(answer):
     return json.loads(answer.split(b"\r\n\r\n", 1)[1])
 
 
-async def _closed_loop(host, port, requests, n_connections):
+async def _connect(host, port, n_connections):
     loop = asyncio.get_running_loop()
-    made = [loop.create_connection(Connection, host, port) for _ in range(min(n_connections, len(requests)))]
-    connections = [protocol for _, protocol in await asyncio.gather(*made)]
+    made = [loop.create_connection(Connection, host, port) for _ in range(n_connections)]
+    return [protocol for _, protocol in await asyncio.gather(*made)]
+
+
+async def _closed_loop(host, port, requests, n_connections):
+    connections = await _connect(host, port, min(n_connections, len(requests)))
     queue = iter(range(len(requests)))
     answers, latencies = [None] * len(requests), [0.0] * len(requests)
 
@@ -103,3 +107,31 @@ def closed_loop(server, requests, n_connections):
     """
     host, _, port = server.listen.rpartition(":")
     return asyncio.run(_closed_loop(host, int(port), requests, n_connections))
+
+
+async def _paced(host, port, requests, n_connections, rate):
+    connections = await _connect(host, port, n_connections)
+    latencies = [0.0] * len(requests)
+    start = time.perf_counter() + 0.01
+
+    async def client(first):
+        for i in range(first, len(requests), n_connections):
+            due = start + i / rate
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            await connections[first].exchange(requests[i])
+            latencies[i] = time.perf_counter() - due
+
+    await asyncio.gather(*map(client, range(n_connections)))
+    for connection in connections:
+        connection.transport.close()
+    return latencies
+
+
+def paced(server, requests, n_connections, rate):
+    """Sends `rate` requests a second, each of the connections in turn, as a crowd does that does not wait for answers.
+
+    Returns the latencies in seconds, each from the moment its request was due: what waits behind others counts.
+    An answer other than 2xx raises `ValueError`.
+    """
+    host, _, port = server.listen.rpartition(":")
+    return asyncio.run(_paced(host, int(port), requests, n_connections, rate))

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 from harness import FINAL, ApiError, Client, HarnessError, interrupt_on_signals, temporary_server  # noqa: E402
 import costs  # noqa: E402
-from load import body_of, build, closed_loop  # noqa: E402
+from load import body_of, build, closed_loop, paced  # noqa: E402
 from peers import Nnsight, TransformerLens  # noqa: E402
 from reference import Reference, worst_difference  # noqa: E402
 
@@ -46,6 +46,8 @@ WORDS = (
 N_PROMPTS, N_CLIENTS = 64, 32
 LATENCY_TOKENS, LATENCY_REPEATS = (1, 2, 16, 64), 15
 FETCHES = {1: 400, 64: 3200}
+# Requests a second over 64 connections, where these do not wait for each other.
+PACE = 500
 CAPTURE = {"hooks": ["resid_post"], "layers": "all", "positions": "last"}
 # Of a layer's RMS. Summing in another order moves values by some 1e-5 of it; a wrong computation by far more than this.
 AGREEMENT = 1e-3
@@ -167,6 +169,14 @@ def measure_fetches(ours, rounds):
         for name, target in paths.items():
             request = ours.request("GET", target)
             contenders[name, connections] = lambda r=request, c=connections: fetch(r, c)
+
+    def at_pace(request):
+        latencies = paced(ours.server, [request] * (4 * PACE), 64, PACE)
+        p50, p99 = (quantiles(latencies, n=100)[i] * 1000 for i in (49, 98))
+        return p50, p99, PACE
+
+    for name, target in paths.items():
+        contenders[f"{name}, {PACE}/s in all", 64] = lambda r=ours.request("GET", target): at_pace(r)
     return interleave(rounds, contenders)
 
 
@@ -273,7 +283,9 @@ def render(results):
             "",
             "## Fetching one layer",
             "",
-            "The client is one Python thread on the same cores; `/healthz` shows what it and HTTP cost alone.",
+            "The client is one Python thread on the same cores; `/healthz` shows what it and HTTP cost alone. Each connection sends its",
+            f"next request when it has its answer; in the last rows {PACE} a second are sent over all of them, and latency counts from when",
+            "each was due.",
             "",
             table(["", "p50 ms", "p99 ms", "requests/s"], fetches),
             "",

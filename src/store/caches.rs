@@ -371,13 +371,14 @@ pub(super) fn at_times(tenant: TenantId, times: &[i64]) -> Result<QueryBuilder<S
 /// The statement for caches by their ids, in no order.
 pub(super) fn by_ids(tenant: TenantId, caches: &[CacheId], now: i64) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new("SELECT ");
-    query
-        .push(COLUMNS)
-        .push(" FROM caches c")
-        .push(JOINED)
-        .push(" WHERE c.id IN (SELECT unhex(j.value) FROM json_each(");
-    query.push_bind(hex_list(caches.iter().map(|id| id.as_bytes().as_slice())));
-    query.push(") j) AND +c.tenant_id = ").push_bind(tenant.0);
+    query.push(COLUMNS).push(" FROM caches c").push(JOINED).push(" WHERE ");
+    if let [id] = caches {
+        query.push("c.id = ").push_bind(id.as_bytes().to_vec());
+    } else {
+        query.push("c.id IN (SELECT unhex(j.value) FROM json_each(");
+        query.push_bind(hex_list(caches.iter().map(|id| id.as_bytes().as_slice()))).push(") j)");
+    }
+    query.push(" AND +c.tenant_id = ").push_bind(tenant.0);
     push_living(&mut query, now);
     query
 }

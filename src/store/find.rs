@@ -188,7 +188,7 @@ impl<'f> Search<'f> {
         let others: Vec<Walk> = able.into_iter().filter(|walk| *walk != Walk::Terms).collect();
         let levels = if by_terms { [FEW].as_slice() } else { LEVELS.as_slice() };
         for level in levels {
-            let row = self.sizes(&others, *level).build().persistent(false).fetch_one(&mut *conn).await?;
+            let row = self.sizes(&others, *level).build().fetch_one(&mut *conn).await?;
             let mut rarest: Option<(i64, Walk)> = None;
             for (i, walk) in others.iter().enumerate() {
                 let size: i64 = row.try_get(i)?;
@@ -238,7 +238,7 @@ impl<'f> Search<'f> {
         let mut query = QueryBuilder::new("SELECT count(*) FROM (SELECT 1");
         self.push_found(&mut query, "");
         query.push(" LIMIT ").push_bind(MAX_COUNT + 1).push(")");
-        let n: i64 = query.build_query_scalar().persistent(false).fetch_one(conn).await?;
+        let n: i64 = query.build_query_scalar().fetch_one(conn).await?;
         let total = u64::try_from(n.min(MAX_COUNT)).unwrap_or(0);
         Ok(Count { total, is_exact: end.is_none() && n <= MAX_COUNT })
     }
@@ -250,7 +250,7 @@ impl<'f> Search<'f> {
     pub(super) async fn count_all(self, conn: &mut SqliteConnection) -> Result<u64, StoreError> {
         let mut query = QueryBuilder::new("SELECT count(*)");
         self.push_found(&mut query, "");
-        let n: i64 = query.build_query_scalar().persistent(false).fetch_one(conn).await?;
+        let n: i64 = query.build_query_scalar().fetch_one(conn).await?;
         Ok(u64::try_from(n).unwrap_or(0))
     }
 
@@ -269,7 +269,7 @@ impl<'f> Search<'f> {
             let steps = if looked_up { steps / TERM_COST } else { steps };
             let mut query = QueryBuilder::new("SELECT ");
             self.push_end(&mut query, |query| self.push_rows(query, self.walk, Rows::Range), steps);
-            let last: Option<i64> = query.build_query_scalar().persistent(false).fetch_one(conn).await?;
+            let last: Option<i64> = query.build_query_scalar().fetch_one(conn).await?;
             end = last.or(end);
         }
         self.from = end.unwrap_or(self.from);
@@ -279,7 +279,7 @@ impl<'f> Search<'f> {
     /// Narrows an intersection to the `n` newest stretches of time, unless a word is rare, and says where they end. An
     /// intersection knows no range of times: it goes on until something is in all of its lists, or one of them ends.
     async fn narrow(&mut self, conn: &mut SqliteConnection, n: i64) -> Result<Option<i64>, StoreError> {
-        let row = self.depths(RARE).build().persistent(false).fetch_one(&mut *conn).await?;
+        let row = self.depths(RARE).build().fetch_one(&mut *conn).await?;
         for i in 0..self.probes.len() {
             if row.try_get::<Option<i64>, _>(i)?.is_none() {
                 return Ok(None);
@@ -330,7 +330,7 @@ impl<'f> Search<'f> {
     /// # Errors
     /// [`StoreError::Database`].
     pub(super) async fn times(&self, conn: &mut SqliteConnection, limit: i64) -> Result<Vec<i64>, StoreError> {
-        Ok(self.newest(limit).build_query_scalar().persistent(false).fetch_all(conn).await?)
+        Ok(self.newest(limit).build_query_scalar().fetch_all(conn).await?)
     }
 
     fn newest(&self, limit: i64) -> QueryBuilder<Sqlite> {

@@ -6,7 +6,7 @@ use axum::{body::Body, http::Method};
 use residuum::{
     api::ApiConfig,
     domain::{CaptureRequest, Code, Priority, RunId, RunStatus, TenantId},
-    engine::{Content, InputSpec, Limits, RunRequest, Submitted, Truncate},
+    engine::{Content, InputSpec, Limits, RunRequest, Truncate},
     store::Store,
 };
 use serde_json::{Map, Value, json};
@@ -157,9 +157,7 @@ fn run_of(tenant: i64, inputs: Vec<Vec<u32>>, reuse: bool) -> RunRequest {
 }
 
 async fn submit(app: &TestApp, request: RunRequest) -> RunId {
-    match app.engine().submit(request).await.unwrap() {
-        Submitted::Created(id) | Submitted::Replayed(id) => id,
-    }
+    app.engine().submit(request).await.unwrap().id()
 }
 
 #[tokio::test]
@@ -203,6 +201,35 @@ async fn each_client_has_a_bound_of_its_own() {
     let all = refused(3, 3010).await;
     assert_eq!(all.code, Code::QueueFull, "{all}");
     app.post("/v1/runs", &with_model(json!({"input": "a"}))).await.problem(429, "client_queue_full");
+}
+
+#[tokio::test]
+async fn what_is_stored_is_answered_however_long_the_queue_is() {
+    let limits = Limits { max_client_items: 10, ..Limits::default() };
+    let app = TestApp::with(limits, ApiConfig::default()).await;
+    let known = with_model(json!({"input": ["the cat", "the dog"], "tags": ["again"], "metadata": {"n": 1}}));
+    let first = app.run(known.clone()).await;
+    submit(&app, run_of(1, many(3000, 0), false)).await;
+    app.post("/v1/runs", &with_model(json!({"input": "a"}))).await.problem(429, "client_queue_full");
+    let mut key = known.clone();
+    key["input"] = json!(["the cat", "a"]);
+    app.post("/v1/runs", &key).await.problem(429, "client_queue_full");
+    // without ?wait, and done all the same
+    let answer = app.post("/v1/runs", &known).await;
+    assert_eq!(answer.status, 202);
+    let again = answer.json();
+    assert_eq!((&again["status"], &again["n_reused"]), (&json!("completed"), &json!(2)));
+    let id = again["id"].as_str().unwrap();
+    assert_eq!(answer.headers["location"], format!("/v1/runs/{id}"));
+    assert_eq!(app.get(&format!("/v1/runs/{id}")).await.json(), again, "as it was answered");
+    for (old, new) in first["caches"].as_array().unwrap().iter().zip(again["caches"].as_array().unwrap()) {
+        let cache = async |id: &Value| app.get(&format!("/v1/caches/{}", id.as_str().unwrap())).await.json();
+        let (old, new) = (cache(old).await, cache(new).await);
+        assert_eq!((&new["reused"], &new["run"]), (&json!(true), &again["id"]));
+        for same in ["content_hash", "text", "token_ids", "tags", "metadata", "hooks"] {
+            assert_eq!(old[same], new[same], "{same}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -476,6 +476,7 @@ async fn no_other_route_scans_a_table() {
     let (run, ids) = f.stored(vec![simple(&[1])]).await;
     plan(&f, &mut crate::store::caches::at_times(T, &[1, 2]).unwrap()).await;
     plan(&f, &mut crate::store::caches::by_ids(T, &ids, 0)).await;
+    plan(&f, &mut crate::store::caches::by_ids(T, &[ids[0]; 2], 0)).await;
     plan(&f, &mut crate::store::caches::of_run(T, run, 0, 10, 0)).await;
     plan(&f, &mut crate::store::runs::by_id(T, run, 0)).await;
     for bits in 0..16u32 {

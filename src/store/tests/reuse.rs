@@ -171,3 +171,70 @@ async fn copied_items_count_as_reused() {
     assert_eq!((f.run(run).await.n_done, f.run(run).await.n_reused), (1, 1));
     assert!(f.cache(caches[0]).await.reused);
 }
+
+#[tokio::test]
+async fn a_run_that_is_stored_whole_is_complete_from_the_start() {
+    let f = Fixture::new().await;
+    let items = vec![simple(&[1]), simple(&[2])];
+    f.stored(items.clone()).await;
+    let (doomed, _) = f.stored(vec![simple(&[3])]).await;
+    let all: Vec<NewItem> = [1, 2, 3].map(|token| simple(&[token])).into();
+    let wanted: Vec<Wanted> = all.iter().map(wanted).collect();
+    let found = f.store.find_reusable(T, &wanted).await.unwrap();
+    let extents: Vec<ExtentId> = found.iter().map(extent).collect();
+    f.store.delete_run(T, doomed).await.unwrap();
+
+    let answered = |run: NewRun, extents: &[ExtentId]| AnsweredRun { run: run.into(), extents: extents.to_vec() };
+    let lasting = NewRun { ttl_seconds: Some(60), priority: Priority::Bulk, ..run(items.clone()) };
+    let runs = vec![
+        answered(lasting, &extents[..2]),
+        answered(run(vec![simple(&[2]), simple(&[3])]), &extents[1..]),
+        answered(NewRun { tenant: TenantId(2), ..run(vec![simple(&[1])]) }, &extents[..1]),
+        answered(run(vec![simple(&[2])]), &extents[1..2]),
+    ];
+    let made = f.store.insert_answered(runs).await.unwrap();
+    let [Some(two), None, None, Some(one)] = made.as_slice() else { panic!("{made:?}") };
+    assert!(two.id < one.id, "in the order they came");
+    assert_eq!((two.status, two.n_items, two.n_done, two.n_reused), (RunStatus::Completed, 2, 2, 2));
+    for made in [two, one] {
+        assert_eq!(f.run(made.id).await, *made, "as it is read again");
+        assert_eq!(f.after_crash().await.run(made.id).await, *made);
+    }
+    assert_eq!(f.store.runs(T, RunFilter::default(), None, 10).await.unwrap().len(), 4);
+    for (i, id) in two.caches.iter().enumerate() {
+        let cache = f.cache(*id).await;
+        assert_eq!((cache.run, cache.item_index, cache.reused), (two.id, u32::try_from(i).unwrap(), true));
+        assert_eq!((cache.token_ids, cache.label), (items[i].token_ids.clone(), items[i].label.clone()));
+        assert!(cache.expires_at.is_some_and(|at| at.duration_since(cache.created_at).as_secs() == 60));
+    }
+    assert!(f.store.pending().await.unwrap().is_empty());
+    f.assert_clean().await;
+
+    let keyed = NewRun { idempotency: Some(("key".to_owned(), [0; 32])), ..run(vec![simple(&[1])]) };
+    for (run, extents) in [(keyed, &extents[..1]), (run(items), &extents[..1]), (run(Vec::new()), &[])] {
+        let refused = f.store.insert_answered(vec![answered(run, extents)]).await;
+        assert!(matches!(refused, Err(StoreError::Misuse(_))), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_in_memory_is_read_at_once_and_is_what_a_thread_reads() {
+    let f = Fixture::new().await;
+    let (_, caches) =
+        f.stored(vec![item(&[1, 2, 3], capture(&[PATTERN, RESID], Positions::All, Dtype::Float16))]).await;
+    let stored = f.store.stored(T, &caches).await.unwrap().remove(0).unwrap();
+    let read = |from: usize, len: usize| {
+        let mut buffer = vec![7; len];
+        stored.read_present(&f.store, 1, 2..9, from, &mut buffer).then_some(buffer)
+    };
+    let whole = stored.read(&f.store, 1, 2..9).await.unwrap();
+    if cfg!(target_os = "linux") {
+        // just written, so in memory, as far as the folder's file system can tell
+        let tells = read(0, 14).is_some();
+        assert!(!tells || read(0, 14).unwrap() == whole && read(3, 5).unwrap() == whole[3..8]);
+    }
+    assert_eq!(read(1, 14), None, "more than there is");
+    assert_eq!(read(usize::MAX, 1), None);
+    std::fs::remove_file(&f.files()[0]).unwrap();
+    assert_eq!(read(0, 14), None, "what is gone is for others to explain");
+}
