@@ -293,59 +293,115 @@ pub(super) async fn insert_caches_at(
     times: &[i64],
 ) -> Result<(), StoreError> {
     let mut sets = HookSets::default();
-    let mut described = Vec::with_capacity(caches.len());
-    for (chunk, times) in caches.chunks(ROWS_A_STATEMENT).zip(times.chunks(ROWS_A_STATEMENT)) {
-        let mut rows = Vec::with_capacity(chunk.len());
-        for (cache, created_at) in chunk.iter().zip(times.iter().copied()) {
-            let item = cache.item;
-            let hook_set = sets.id(tx.conn, &item.capture.hooks).await?;
-            let token_ids: Vec<u8> = item.token_ids.iter().flat_map(|t| t.to_le_bytes()).collect();
-            let json = [
+    let blocks = terms::blocks(tx, times).await?;
+    let mut placed = Vec::with_capacity(caches.len());
+    for ((cache, at), block) in caches.iter().zip(times.iter().copied()).zip(blocks) {
+        placed.push(Placed { cache, at, block, hook_set: sets.id(tx.conn, &cache.item.capture.hooks).await? });
+    }
+    let mut entered = Vec::with_capacity(caches.len());
+    let mut chunks = placed.chunks(ROWS_A_STATEMENT).map(|chunk| {
+        chunk.iter().map(|p| Ok((p.row()?, p.described().entered(p.block)))).collect::<Result<Vec<_>, StoreError>>()
+    });
+    let mut next = chunks.next().transpose()?;
+    while let Some(chunk) = next {
+        let (rows, terms): (Vec<_>, Vec<_>) = chunk.into_iter().unzip();
+        entered.extend(terms);
+        let n = rows.len();
+        let mut query = insert_rows(rows);
+        // SQLite has a thread of its own: the next rows are made while it is busy with these
+        let (done, made) = tokio::join!(
+            biased;
+            query.build().persistent(n == ROWS_A_STATEMENT).execute(&mut *tx.conn),
+            async { chunks.next().transpose() }
+        );
+        done?;
+        next = made?;
+    }
+    terms::insert(tx, &entered).await?;
+    count(tx, "caches", caches.len()).await
+}
+
+/// A cache to be inserted, and where it comes to be.
+struct Placed<'a, 'c> {
+    cache: &'a CacheRow<'c>,
+    /// Its time.
+    at: i64,
+    /// The stretch of time it belongs to.
+    block: i64,
+    hook_set: i64,
+}
+
+/// What is not bound as it is.
+struct Row<'a, 'c> {
+    placed: &'a Placed<'a, 'c>,
+    token_ids: Vec<u8>,
+    /// Positions, tokens, BOS decision, metadata and tags.
+    json: [String; 5],
+    /// Completion, interventions and origin.
+    optional: [Option<String>; 3],
+    n_truncated: i64,
+}
+
+impl<'c> Placed<'_, 'c> {
+    fn described(&self) -> Described<'_> {
+        let item = self.cache.item;
+        Described {
+            tenant: self.cache.unit.tenant,
+            at: self.at,
+            run: self.cache.run,
+            model: &self.cache.unit.model,
+            hook_set: self.hook_set,
+            label: item.label.as_deref(),
+            tags: &item.tags,
+            metadata: &item.metadata,
+            text: item.text.as_deref(),
+            completion: item.completion.as_ref().map(|c| c.text.as_str()),
+        }
+    }
+
+    fn row(&self) -> Result<Row<'_, 'c>, StoreError> {
+        let item = self.cache.item;
+        let edits: Vec<_> = item.interventions.iter().map(|i| &i.described).collect();
+        Ok(Row {
+            placed: self,
+            token_ids: item.token_ids.iter().flat_map(|t| t.to_le_bytes()).collect(),
+            json: [
                 to_json(&item.capture.positions)?,
                 to_json(&item.tokens)?,
                 to_json(&item.bos)?,
                 to_json(&item.metadata)?,
                 tags_json(&item.tags)?,
-            ];
-            described.push(Described {
-                tenant: cache.unit.tenant,
-                at: created_at,
-                run: cache.run,
-                model: &cache.unit.model,
-                hook_set,
-                label: item.label.as_deref(),
-                tags: &item.tags,
-                metadata: &item.metadata,
-                text: item.text.as_deref(),
-                completion: item.completion.as_ref().map(|c| c.text.as_str()),
-            });
-            let completion = item.completion.as_ref().map(to_json).transpose()?;
-            let edits: Vec<_> = item.interventions.iter().map(|i| &i.described).collect();
-            let interventions = (!edits.is_empty()).then(|| to_json(&edits)).transpose()?;
-            let origin = item.origin.as_ref().map(to_json).transpose()?;
-            let optional = [completion, interventions, origin];
-            rows.push((cache, created_at, hook_set, token_ids, json, optional, int(item.n_truncated)?));
-        }
-        let mut query = QueryBuilder::<Sqlite>::new(
-            "INSERT INTO caches (id, tenant_id, run_id, item_index, extent_id, hook_set_id, positions, model, text, \
-                 token_ids, tokens, bos, completion, interventions, origin, n_truncated, reused, metadata, tags, \
-                 label, created_at, expires_at) ",
-        );
-        query.push_values(rows, |mut row, (cache, created_at, hook_set, token_ids, json, optional, n_truncated)| {
-            let ([positions, tokens, bos, metadata, tags], [completion, interventions, origin]) = (json, optional);
-            row.push_bind(cache.id.as_bytes().as_slice()).push_bind(cache.unit.tenant.0);
-            row.push_bind(cache.run.as_bytes().as_slice()).push_bind(cache.item_index);
-            row.push_bind(cache.extent).push_bind(hook_set).push_bind(positions);
-            row.push_bind(&*cache.unit.model).push_bind(cache.item.text.as_deref());
-            row.push_bind(token_ids).push_bind(tokens).push_bind(bos).push_bind(completion);
-            row.push_bind(interventions).push_bind(origin).push_bind(n_truncated);
-            row.push_bind(cache.reused).push_bind(metadata).push_bind(tags).push_bind(cache.item.label.as_deref());
-            row.push_bind(created_at).push_bind(cache.unit.ttl.map(|ttl| created_at.saturating_add(ttl)));
-        });
-        query.build().persistent(chunk.len() == ROWS_A_STATEMENT).execute(&mut *tx.conn).await?;
+            ],
+            optional: [
+                item.completion.as_ref().map(to_json).transpose()?,
+                (!edits.is_empty()).then(|| to_json(&edits)).transpose()?,
+                item.origin.as_ref().map(to_json).transpose()?,
+            ],
+            n_truncated: int(item.n_truncated)?,
+        })
     }
-    terms::insert(tx, &described).await?;
-    count(tx, "caches", caches.len()).await
+}
+
+/// The statement for at most [`ROWS_A_STATEMENT`] caches.
+fn insert_rows(rows: Vec<Row<'_, '_>>) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::<Sqlite>::new(
+        "INSERT INTO caches (id, tenant_id, run_id, item_index, extent_id, hook_set_id, positions, model, text, \
+             token_ids, tokens, bos, completion, interventions, origin, n_truncated, reused, metadata, tags, label, \
+             created_at, expires_at) ",
+    );
+    query.push_values(rows, |mut row, Row { placed, token_ids, json, optional, n_truncated }| {
+        let Placed { cache, at, hook_set, .. } = placed;
+        let ([positions, tokens, bos, metadata, tags], [completion, interventions, origin]) = (json, optional);
+        row.push_bind(cache.id.as_bytes().to_vec()).push_bind(cache.unit.tenant.0);
+        row.push_bind(cache.run.as_bytes().to_vec()).push_bind(cache.item_index);
+        row.push_bind(cache.extent).push_bind(*hook_set).push_bind(positions);
+        row.push_bind(cache.unit.model.to_string()).push_bind(cache.item.text.clone());
+        row.push_bind(token_ids).push_bind(tokens).push_bind(bos).push_bind(completion);
+        row.push_bind(interventions).push_bind(origin).push_bind(n_truncated);
+        row.push_bind(cache.reused).push_bind(metadata).push_bind(tags).push_bind(cache.item.label.clone());
+        row.push_bind(*at).push_bind(cache.unit.ttl.map(|ttl| at.saturating_add(ttl)));
+    });
+    query
 }
 
 /// Adds new rows to what the index says there is: SQLite would have to go through them.

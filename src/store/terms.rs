@@ -155,7 +155,12 @@ pub(super) struct Described<'a> {
     pub(super) completion: Option<&'a str>,
 }
 
-impl Described<'_> {
+impl<'a> Described<'a> {
+    /// Its row in the index of words, in the stretch of time that begins at `block`.
+    pub(super) fn entered(&self, block: i64) -> Entered<'a> {
+        Entered { at: self.at, terms: self.terms(block), text: self.text, completion: self.completion }
+    }
+
     /// Its terms, one after the other.
     fn terms(&self, block: i64) -> String {
         let mut terms: Vec<String> =
@@ -171,45 +176,55 @@ impl Described<'_> {
     }
 }
 
+/// A row of the index of words.
+pub(super) struct Entered<'a> {
+    at: i64,
+    terms: String,
+    text: Option<&'a str>,
+    completion: Option<&'a str>,
+}
+
 /// Enters new caches.
 ///
 /// # Errors
 /// [`StoreError::Database`].
-pub(super) async fn insert(tx: &mut Tx<'_>, caches: &[Described<'_>]) -> Result<(), StoreError> {
-    let blocks = blocks(tx, caches).await?;
-    let rows: Vec<(&Described<'_>, i64)> = caches.iter().zip(blocks).collect();
-    for chunk in rows.chunks(ROWS_A_STATEMENT) {
+pub(super) async fn insert(tx: &mut Tx<'_>, caches: &[Entered<'_>]) -> Result<(), StoreError> {
+    for chunk in caches.chunks(ROWS_A_STATEMENT) {
         let mut query = QueryBuilder::<Sqlite>::new("INSERT INTO cache_terms (rowid, terms, text, completion) ");
-        query.push_values(chunk, |mut row, (cache, block)| {
-            row.push_bind(cache.at).push_bind(cache.terms(*block)).push_bind(cache.text).push_bind(cache.completion);
+        query.push_values(chunk, |mut row, cache| {
+            row.push_bind(cache.at).push_bind(cache.terms.as_str()).push_bind(cache.text).push_bind(cache.completion);
         });
         query.build().persistent(chunk.len() == 1).execute(&mut *tx.conn).await?;
     }
     Ok(())
 }
 
-/// The stretch of time of each cache: a new one is begun where the last is full, behind everything that is there.
-async fn blocks(tx: &mut Tx<'_>, caches: &[Described<'_>]) -> Result<Vec<i64>, StoreError> {
+/// The stretch of time of each of the caches that were stored at these times: a new one is begun where the last is full, behind
+/// everything that is there.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub(super) async fn blocks(tx: &mut Tx<'_>, times: &[i64]) -> Result<Vec<i64>, StoreError> {
     let (mut first_at, mut last_at, mut n): (i64, i64, i64) =
         sqlx::query_as("SELECT first_at, last_at, n FROM cache_blocks ORDER BY first_at DESC LIMIT 1")
             .fetch_one(&mut *tx.conn)
             .await?;
-    let mut blocks = Vec::with_capacity(caches.len());
-    for cache in caches {
-        if cache.at < first_at {
+    let mut blocks = Vec::with_capacity(times.len());
+    for at in times.iter().copied() {
+        if at < first_at {
             let older = sqlx::query_scalar(
                 "SELECT first_at FROM cache_blocks WHERE first_at <= ? ORDER BY first_at DESC LIMIT 1",
             );
-            blocks.push(older.bind(cache.at).fetch_one(&mut *tx.conn).await?);
+            blocks.push(older.bind(at).fetch_one(&mut *tx.conn).await?);
             continue;
         }
         // one that was edited is entered again, and counts once
-        if cache.at > last_at {
+        if at > last_at {
             if n >= BLOCK {
                 set_block(tx, first_at, last_at, n).await?;
-                (first_at, n) = (cache.at, 0);
+                (first_at, n) = (at, 0);
             }
-            (last_at, n) = (cache.at, n + 1);
+            (last_at, n) = (at, n + 1);
         }
         blocks.push(first_at);
     }
@@ -291,8 +306,11 @@ pub(super) async fn replace(tx: &mut Tx<'_>, times: &[i64]) -> Result<(), StoreE
             completion: f.opt_json("completion")?,
         });
     }
-    let described: Vec<Described<'_>> = recorded.iter().map(Recorded::described).collect();
-    insert(tx, &described).await
+    let times: Vec<i64> = recorded.iter().map(|r| r.at).collect();
+    let blocks = blocks(tx, &times).await?;
+    let entered: Vec<Entered<'_>> =
+        recorded.iter().zip(blocks).map(|(r, block)| r.described().entered(block)).collect();
+    insert(tx, &entered).await
 }
 
 impl Store {

@@ -44,7 +44,7 @@ const DRY_RUN_ITEMS: usize = 100;
     responses(
         (status = 200, description = "With `dry_run`: what the run would make", body = DryRun),
         (status = 201, description = "The run has ended", body = RunDto, headers(("Location" = String, description = "Path of the run"))),
-        (status = 202, description = "The run is queued", body = RunDto, headers(("Location" = String, description = "Path of the run"))),
+        (status = 202, description = "The run is queued, or complete already where the store answers all of it", body = RunDto, headers(("Location" = String, description = "Path of the run"))),
         CreateRunProblems
     )
 )]

@@ -203,7 +203,7 @@ async fn a_run_that_is_stored_whole_is_complete_from_the_start() {
     assert_eq!(f.store.runs(T, RunFilter::default(), None, 10).await.unwrap().len(), 4);
     for (i, id) in two.caches.iter().enumerate() {
         let cache = f.cache(*id).await;
-        assert_eq!((cache.run, cache.item_index, cache.reused), (two.id, u32::try_from(i).unwrap(), true));
+        assert_eq!((cache.run, cache.item_index, cache.reused), (two.id, i as u64, true));
         assert_eq!((cache.token_ids, cache.label), (items[i].token_ids.clone(), items[i].label.clone()));
         assert!(cache.expires_at.is_some_and(|at| at.duration_since(cache.created_at).as_secs() == 60));
     }
