@@ -439,6 +439,8 @@ impl Engine {
     pub async fn submit(&self, request: RunRequest) -> Result<Submitted, Problem> {
         let Prepared { run, item_bytes, model } = self.prepare(request).await?;
         self.inner.check_disk()?;
+        // caches that point at what is stored take room in the index alone
+        self.inner.make_room(0).await?;
         let run = match self.answer(run, &model).await {
             Ok(run) => return Ok(Submitted::Answered(Box::new(run))),
             Err(run) => run,

@@ -83,6 +83,25 @@ async fn beyond_the_quota_new_runs_are_refused_until_there_is_room() {
 }
 
 #[tokio::test]
+async fn runs_that_only_reuse_are_held_to_the_quota_too() {
+    let empty = TestApp::new().await;
+    let app = TestApp::with(limits(&empty, 3 << 20, false), ApiConfig::default()).await;
+    app.run(long(1)).await;
+    let mut taken = 0;
+    let refused = loop {
+        let answer = app.post("/v1/runs?wait=30", &long(1)).await;
+        if answer.status != 201 {
+            break answer;
+        }
+        assert_eq!(answer.json()["n_reused"], 1);
+        taken += 1;
+        assert!(taken < 5000, "the quota is not looked at");
+    };
+    refused.problem(507, "store_full");
+    assert!(taken > 0);
+}
+
+#[tokio::test]
 async fn where_told_so_the_oldest_caches_make_room() {
     let empty = TestApp::new().await;
     // the log of the index grows meanwhile
