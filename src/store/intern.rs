@@ -35,6 +35,9 @@ pub(super) struct Origin {
     pub(super) d_model: usize,
 }
 
+/// What the row of a cache refers to: what produced its numbers, the layout of its pack, its hooks.
+pub(super) type Referred = (Arc<Origin>, Arc<Layout>, Arc<[Hook]>);
+
 /// What readers remember.
 #[derive(Default)]
 pub(super) struct Memo {
@@ -66,13 +69,8 @@ impl<T: Clone> Entries<T> {
 }
 
 impl Memo {
-    /// What produced the numbers of a cache, the layout of its pack and its hooks, where all three are remembered.
-    pub(super) fn known(
-        &self,
-        origin: i64,
-        layout: i64,
-        hook_set: i64,
-    ) -> Option<(Arc<Origin>, Arc<Layout>, Arc<[Hook]>)> {
+    /// What a cache refers to, where all of it is remembered.
+    pub(super) fn known(&self, origin: i64, layout: i64, hook_set: i64) -> Option<Referred> {
         Some((self.origins.get(origin)?, self.layouts.get(layout)?, self.hook_sets.get(hook_set)?))
     }
 

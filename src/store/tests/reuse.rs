@@ -200,7 +200,11 @@ async fn a_run_that_is_stored_whole_is_complete_from_the_start() {
         assert_eq!(f.run(made.id).await, *made, "as it is read again");
         assert_eq!(f.after_crash().await.run(made.id).await, *made);
     }
-    assert_eq!(f.store.runs(T, RunFilter::default(), None, 10).await.unwrap().len(), 4);
+    assert_eq!(
+        f.store.runs(T, RunFilter::default(), None, 10).await.unwrap().len(),
+        3,
+        "none of those that could not be answered"
+    );
     for (i, id) in two.caches.iter().enumerate() {
         let cache = f.cache(*id).await;
         assert_eq!((cache.run, cache.item_index, cache.reused), (two.id, i as u64, true));
