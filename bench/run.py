@@ -199,10 +199,19 @@ def measure_costs(ours, prompts, rounds):
     }
 
 
-def resident_mib(pid):
-    """Resident memory of a process."""
+def capture_everything(ours, n_tokens=2048):
+    """Every hook at every position of one long input, attention maps among them: gigabytes, which are deleted again."""
+    hooks = [hook["hook"] for hook in ours.client.get(f"/v1/models/{MODEL}")["hooks"]]
+    rng = random.Random(11)
+    ids = [rng.randrange(1000, 40000) for _ in range(n_tokens)]
+    run = ours.client.run({"model": MODEL, "input": ids, "capture": {"hooks": hooks, "positions": "all"}}, timeout=1800.0)
+    ours.client.call("DELETE", f"/v1/runs/{run['id']}")
+
+
+def resident_mib(pid, what="VmRSS"):
+    """Resident memory of a process, or with `VmHWM` the most it ever had."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(f"{what}:"):
             return int(line.split()[1]) / 1024
     raise HarnessError("the system does not say how much memory the server holds")
 
@@ -255,7 +264,12 @@ def render(results):
     one, every = (median(cost["positions"][name]) for name in ("one layer", "every layer"))
     stream, nginx = (median(cost["stream"][name]) for name in ("Residuum", "nginx"))
     weights = results["memory"]["weights_mib"]
-    names = {"weights_mib": "float32 weights", "idle_mib": "server idle", "after_mib": "server after the load above"}
+    names = {
+        "weights_mib": "float32 weights",
+        "idle_mib": "server idle",
+        "after_mib": "server after the load above",
+        "peak_mib": "its peak, with every hook of 2,048 tokens captured at last",
+    }
     memory = [[names[key], f"{mib:.0f}", f"{mib / weights:.2f}"] for key, mib in results["memory"].items()]
     return "\n".join(
         [
@@ -327,6 +341,9 @@ def measure(args, server):
     fetches = measure_fetches(ours, args.rounds)
     print("costs", flush=True)
     cost = measure_costs(ours, prompts, args.rounds)
+    after = resident_mib(server.process.pid)
+    print("memory", flush=True)
+    capture_everything(ours)
     return {
         "machine": machine(),
         "model": args.gguf.name,
@@ -344,7 +361,12 @@ def measure(args, server):
             for (name, connections), figures in fetches.items()
         ],
         "costs": cost,
-        "memory": {"weights_mib": weights, "idle_mib": idle, "after_mib": resident_mib(server.process.pid)},
+        "memory": {
+            "weights_mib": weights,
+            "idle_mib": idle,
+            "after_mib": after,
+            "peak_mib": resident_mib(server.process.pid, "VmHWM"),
+        },
     }
 
 

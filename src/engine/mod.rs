@@ -21,6 +21,8 @@ mod retention;
 mod reuse;
 mod saes;
 mod scheduler;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::{

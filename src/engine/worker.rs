@@ -170,6 +170,8 @@ fn run(model: &Model, inputs: &[JobInput], header: PackHeader, alive: &AtomicUsi
     };
     let views: Vec<Input<'_>> = inputs.iter().map(JobInput::view).collect();
     let batch = Batch { inputs: &views, layout: &layout };
+    #[cfg(test)]
+    super::tests::panic_where_told_to(model, inputs);
     match model.forward(&batch, &mut sink, &|| alive.load(Ordering::Relaxed) == 0) {
         Ok(()) => JobOutcome::Captured(Box::new(sink.0), started.elapsed()),
         Err(ForwardError::Cancelled) => JobOutcome::Cancelled,

@@ -280,6 +280,12 @@ async fn an_intersection_ends_with_its_stretches_of_time_and_a_rare_word_is_look
         ends.push(next.as_microsecond());
     }
     assert_eq!(ends, [blocks[5].0, blocks[1].0]);
+    // counts go as far, and say where they stopped
+    let count = async |filter: &CacheFilter| f.store.count_caches(T, filter).await.unwrap();
+    assert_eq!(count(&neither).await, Count { total: 0, is_exact: true });
+    for filter in [by(), text("stone"), CacheFilter { tags: tags(&["odd"]), ..text("stone") }] {
+        assert_eq!(count(&filter).await, Count { total: 2000, is_exact: false }, "{filter:?}");
+    }
     // one page finds what is rare, however far back
     for filter in [
         CacheFilter { label: Some("rare".to_owned()), tags: tags(&["even"]), ..by() },

@@ -1,0 +1,75 @@
+//! Tests of the engine as a whole that need a fault in it.
+
+use std::path::Path;
+
+use serde_json::Map;
+
+use super::{worker::JobInput, *};
+use crate::domain::{CaptureRequest, RunStatus};
+
+/// Models of this name panic at [`POISON`].
+const POISONED: &str = "poisoned";
+const POISON: u32 = 77;
+
+/// Called by the worker before each pass.
+pub(super) fn panic_where_told_to(model: &Model, inputs: &[JobInput]) {
+    let poisoned = model.info().id == POISONED && inputs.iter().any(|input| input.token_ids.contains(&POISON));
+    assert!(!poisoned, "a test asked for this panic");
+}
+
+async fn engine(folder: &Path) -> Engine {
+    let store = Store::open(folder).await.unwrap();
+    let engine = Engine::start(store, vec![POISONED.to_owned()], Limits::default()).unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/llama/gqa_tied");
+    let source = ModelSource { id: POISONED.to_owned(), path };
+    engine.load(vec![source], LoadOptions::default()).await.unwrap();
+    engine
+}
+
+fn request(inputs: impl IntoIterator<Item = u32>) -> RunRequest {
+    let input = |token| InputSpec {
+        pointer: String::new(),
+        content: Content::TokenIds(vec![1, token]),
+        positions: None,
+        tags: Vec::new(),
+        metadata: Map::new(),
+        label: None,
+    };
+    RunRequest {
+        tenant: TenantId::DEFAULT,
+        model: POISONED.to_owned(),
+        inputs: inputs.into_iter().map(input).collect(),
+        generation: None,
+        interventions: None,
+        capture: CaptureRequest::default(),
+        prepend_bos: None,
+        truncate: Truncate::Error,
+        ttl_seconds: None,
+        reuse: true,
+        priority: Priority::Normal,
+        tags: Vec::new(),
+        metadata: Map::new(),
+        idempotency: None,
+    }
+}
+
+async fn run(engine: &Engine, request: RunRequest) -> Run {
+    let id = engine.submit(request).await.unwrap().id();
+    engine.wait(TenantId::DEFAULT, id, Duration::from_secs(60)).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn an_input_that_panics_fails_alone_and_the_worker_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(folder.path()).await;
+    let done = run(&engine, request(70..90)).await;
+    assert_eq!((done.status, done.n_done, done.n_failed), (RunStatus::Failed, 19, 1));
+    assert_eq!(done.error.map(|problem| problem.code), Some(Code::WorkerFailed));
+    assert_eq!(done.caches.len(), 19);
+    assert!(engine.is_alive() && engine.is_ready());
+    let again = run(&engine, request((70..90).filter(|token| *token != POISON))).await;
+    assert_eq!((again.status, again.n_done, again.n_reused), (RunStatus::Completed, 19, 19), "the others were stored");
+    let report = engine.store().verify().await.unwrap();
+    assert!(report.is_clean(), "{report}");
+    engine.drain().await;
+}
