@@ -242,7 +242,8 @@ async fn a_page_looks_at_a_bounded_number_of_caches_and_the_next_goes_on_behind_
     let (found, _) = walk(&CacheFilter { tags: tags(&["a"]), ..text("odd") }).await;
     assert_eq!(found, [caches[0]]);
     assert_eq!(list(&f, both.clone()).await, [caches[0]], "a list that may take its time is whole");
-    assert_eq!(f.store.count_caches(T, &both).await.unwrap(), Count { total: 1, is_exact: true });
+    let count = f.store.count_caches(T, &both).await.unwrap();
+    assert_eq!(count, Count { total: 0, is_exact: false }, "the only one lies behind what a count looks at");
     let (found, pages) = walk(&CacheFilter { tags: tags(&["b"]), ..by() }).await;
     assert_eq!((found.len(), pages), (4501, 91));
     let times: Vec<Timestamp> =
