@@ -7,8 +7,8 @@ use sqlx::{QueryBuilder, Sqlite};
 
 use super::{
     Store,
-    complete::{CacheRow, Unit, extent_tenants, insert_caches},
     error::StoreError,
+    insert::{CacheRow, Unit, extent_tenants, insert_caches},
     interventions,
     reuse::ExtentId,
     rows::{int, now, to_json},

@@ -1,12 +1,8 @@
-//! Caches: finding, describing, editing and deleting them.
+//! Caches: finding and describing them.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
-use serde_json::{Map, Value};
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
@@ -14,16 +10,11 @@ use super::{
     epoch::Session,
     error::StoreError,
     find::Search,
-    gc,
     intern::{Layout, Origin},
     rows::{Fields, hex_list, to_json},
     tensors::{Location, StoredCache},
-    terms,
-    writer::{Tx, Write},
 };
-use crate::domain::{
-    Cache, CacheFilter, CacheId, CachePatch, Capture, Count, Hook, PackId, RunId, TenantId, TensorStats,
-};
+use crate::domain::{Cache, CacheFilter, CacheId, Capture, Count, Hook, PackId, RunId, TenantId, TensorStats};
 
 pub(super) const COLUMNS: &str = "c.id, c.tenant_id, c.run_id, c.item_index, c.model, c.text, c.token_ids, c.tokens, c.bos, \
     c.n_truncated, c.completion, c.interventions, c.origin, c.reused, c.metadata, c.label, c.created_at, c.expires_at, c.pinned, \
@@ -195,29 +186,6 @@ impl Store {
         let stored = self.load(|| by_ids(tenant, caches, self.now())).await?;
         let by_id: HashMap<CacheId, StoredCache> = stored.into_iter().map(|s| (s.cache.id, s)).collect();
         Ok(caches.iter().map(|id| by_id.get(id).cloned()).collect())
-    }
-
-    /// Changes tags, metadata or label of a cache, and gives it as it is then. `None`: no such cache.
-    ///
-    /// # Errors
-    /// [`StoreError::Full`], [`StoreError::Closed`], [`StoreError::Database`], [`StoreError::Damaged`].
-    pub async fn patch_cache(
-        &self,
-        tenant: TenantId,
-        id: CacheId,
-        patch: CachePatch,
-    ) -> Result<Option<Cache>, StoreError> {
-        self.write(PatchCache { tenant, id, patch, now: self.now() }).await?;
-        self.cache(tenant, id).await
-    }
-
-    /// Deletes a cache, and its numbers where nothing else uses them. Says whether there was one. Its run keeps its
-    /// counts.
-    ///
-    /// # Errors
-    /// [`StoreError::Closed`], [`StoreError::Database`].
-    pub async fn delete_cache(&self, tenant: TenantId, id: CacheId) -> Result<bool, StoreError> {
-        self.write(DeleteCache { tenant, id, now: self.now() }).await
     }
 
     /// Runs a query for [`COLUMNS`] whose text is always the same.
@@ -399,121 +367,6 @@ pub(super) fn of_run(tenant: TenantId, run: RunId, from_item: u32, limit: u32, n
 /// Leaves out what has expired.
 fn push_living(query: &mut QueryBuilder<Sqlite>, now: i64) {
     query.push(" AND (c.ends_at IS NULL OR c.ends_at > ").push_bind(now).push(")");
-}
-
-struct PatchCache {
-    tenant: TenantId,
-    id: CacheId,
-    patch: CachePatch,
-    /// What has expired by now is not there.
-    now: i64,
-}
-
-impl Write for PatchCache {
-    type Output = ();
-
-    async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        let row = sqlx::query(
-            "SELECT metadata, label, tags, created_at, expires_at, pinned FROM caches \
-             WHERE id = ? AND tenant_id = ? AND (ends_at IS NULL OR ends_at > ?)",
-        )
-        .bind(self.id.as_bytes().as_slice())
-        .bind(self.tenant.0)
-        .bind(self.now)
-        .fetch_optional(&mut *tx.conn)
-        .await?;
-        let Some(row) = row else { return Ok(()) };
-        let f = Fields::of("caches", &row);
-        let mut metadata: Map<String, Value> = f.json("metadata")?;
-        if let Some(patch) = &self.patch.metadata {
-            merge(&mut metadata, patch);
-        }
-        let expires_at = match &self.patch.expires_at {
-            Some(time) => time.map(Timestamp::as_microsecond),
-            None => f.get("expires_at")?,
-        };
-        let pinned = match self.patch.pinned {
-            Some(pinned) => pinned,
-            None => f.get("pinned")?,
-        };
-        let label = match &self.patch.label {
-            Some(label) => label.clone(),
-            None => f.get("label")?,
-        };
-        let tags = match &self.patch.tags {
-            Some(tags) => tags_json(tags)?,
-            None => f.get("tags")?,
-        };
-        sqlx::query("UPDATE caches SET metadata = ?, label = ?, tags = ?, expires_at = ?, pinned = ? WHERE id = ?")
-            .bind(to_json(&metadata)?)
-            .bind(label)
-            .bind(tags)
-            .bind(expires_at)
-            .bind(pinned)
-            .bind(self.id.as_bytes().as_slice())
-            .execute(&mut *tx.conn)
-            .await?;
-        if self.patch.metadata.is_some() || self.patch.label.is_some() || self.patch.tags.is_some() {
-            terms::replace(tx, &[f.get("created_at")?]).await?;
-        }
-        Ok(())
-    }
-}
-
-/// Tags in the order posted, as the index has them; one that is there twice counts once.
-///
-/// # Errors
-/// [`StoreError::Misuse`].
-pub(super) fn tags_json(tags: &[String]) -> Result<String, StoreError> {
-    let mut seen = HashSet::new();
-    to_json(&tags.iter().filter(|tag| seen.insert(tag.as_str())).collect::<Vec<_>>())
-}
-
-/// JSON merge patch (RFC 7396) of an object by an object.
-pub(super) fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
-    for (key, value) in patch {
-        match value {
-            Value::Null => {
-                target.shift_remove(key);
-            }
-            Value::Object(patch) => {
-                let inner = target.entry(key.clone()).or_insert(Value::Null);
-                if !inner.is_object() {
-                    *inner = Value::Object(Map::new());
-                }
-                if let Value::Object(inner) = inner {
-                    merge(inner, patch);
-                }
-            }
-            other => {
-                target.insert(key.clone(), other.clone());
-            }
-        }
-    }
-}
-
-struct DeleteCache {
-    tenant: TenantId,
-    id: CacheId,
-    now: i64,
-}
-
-impl Write for DeleteCache {
-    type Output = bool;
-    const FREES: bool = true;
-
-    async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<bool, StoreError> {
-        let extent: Option<i64> = sqlx::query_scalar(
-            "DELETE FROM caches WHERE id = ? AND tenant_id = ? AND (ends_at IS NULL OR ends_at > ?) RETURNING extent_id",
-        )
-        .bind(self.id.as_bytes().as_slice())
-        .bind(self.tenant.0)
-        .bind(self.now)
-        .fetch_optional(&mut *tx.conn)
-        .await?;
-        gc::drop_unused(tx, extent.as_slice()).await?;
-        Ok(extent.is_some())
-    }
 }
 
 /// Reads the id of a pack.

@@ -5,7 +5,7 @@ use sqlx::{QueryBuilder, Sqlite, sqlite::SqliteRow};
 
 use super::{
     Store,
-    caches::merge,
+    edit::merge,
     error::StoreError,
     rows::{Fields, int, to_json},
     writer::{Tx, Write},

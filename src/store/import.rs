@@ -4,8 +4,8 @@ use std::{collections::HashMap, fs::File, ops::Range, os::unix::fs::FileExt, syn
 
 use super::{
     Store, blocking,
-    complete::{Unit, add_pack, insert_caches},
     error::StoreError,
+    insert::{Unit, add_pack, insert_caches},
     pack::{FinishedPack, PackHeader, PackedCache},
     rows::{Fields, now, to_json},
     writer::{Tx, Write},
