@@ -210,3 +210,11 @@ pub struct NewRun {
     /// What is changed while its items go through the model.
     pub edits: Option<Arc<Edits>>,
 }
+
+impl NewRun {
+    /// Whether inputs are continued before they are captured.
+    #[must_use]
+    pub fn generates(&self) -> bool {
+        self.items.iter().any(|item| item.generation.is_some())
+    }
+}

@@ -4,7 +4,7 @@
 //! they answer. So many clients share one query and one transaction, and a run that has to be computed waits for neither
 //! transaction. Whatever goes wrong here, the run is queued instead, which says what is wrong.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -87,11 +87,13 @@ async fn look(
                 });
                 // to the end, so that the next run finds its own
                 let extents: Vec<_> = extents.collect();
-                if let Some(extents) = extents.into_iter().collect() {
-                    let run = AnsweredRun { run, extents };
-                    // fails where the other task is gone, and then the run is queued
-                    drop(found.send(Found { run, answer }).await);
-                }
+                let Some(extents) = extents.into_iter().collect() else {
+                    // before the answer that never comes: whoever waits for it has the run alone then, and needs no copy
+                    drop(run);
+                    continue;
+                };
+                // fails where the other task is gone, and then the run is queued
+                drop(found.send(Found { run: AnsweredRun { run, extents }, answer }).await);
             }
         }
     }
@@ -102,6 +104,7 @@ async fn make(store: &Store, mut found: mpsc::Receiver<Found>) {
     let mut gathered = Vec::with_capacity(TOGETHER);
     while found.recv_many(&mut gathered, TOGETHER).await > 0 {
         let (runs, answers): (Vec<_>, Vec<_>) = gathered.drain(..).map(|f| (f.run, f.answer)).unzip();
+        let started = Instant::now();
         let made = match store.insert_answered(runs).await {
             Ok(made) => made,
             Err(e) => {
@@ -109,6 +112,7 @@ async fn make(store: &Store, mut found: mpsc::Receiver<Found>) {
                 continue;
             }
         };
+        metrics::histogram!("residuum_commit_seconds").record(started.elapsed().as_secs_f64());
         for (run, answer) in made.into_iter().zip(answers) {
             if let Some(run) = run {
                 metrics::counter!("residuum_runs_total").increment(1);
@@ -123,10 +127,7 @@ async fn make(store: &Store, mut found: mpsc::Receiver<Found>) {
 impl Engine {
     /// The run, completed by what is stored, where that answers every input of it; else the run to be queued.
     pub(super) async fn answer(&self, run: NewRun, model: &Model) -> Result<Run, NewRun> {
-        let asks = run.reuse
-            && run.idempotency.is_none()
-            && run.items.len() <= MOST_ITEMS
-            && run.items.iter().all(|item| item.generation.is_none());
+        let asks = run.reuse && run.idempotency.is_none() && run.items.len() <= MOST_ITEMS && !run.generates();
         if !asks {
             return Err(run);
         }

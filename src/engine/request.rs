@@ -78,6 +78,14 @@ pub struct InputSpec {
     pub label: Option<String>,
 }
 
+impl InputSpec {
+    /// An input with nothing of its own.
+    #[must_use]
+    pub fn new(pointer: String, content: Content) -> Self {
+        Self { pointer, content, positions: None, tags: Vec::new(), metadata: Map::new(), label: None }
+    }
+}
+
 /// A run as posted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunRequest {
@@ -109,6 +117,29 @@ pub struct RunRequest {
     pub ttl_seconds: Option<u64>,
     /// Idempotency key with the hash of the request.
     pub idempotency: Option<(String, [u8; 32])>,
+}
+
+impl RunRequest {
+    /// A run of these inputs that asks for nothing else: what a body has that leaves everything out.
+    #[must_use]
+    pub fn new(tenant: TenantId, model: &str, inputs: Vec<InputSpec>) -> Self {
+        Self {
+            tenant,
+            model: model.to_owned(),
+            inputs,
+            generation: None,
+            interventions: None,
+            capture: CaptureRequest::default(),
+            prepend_bos: None,
+            truncate: Truncate::Error,
+            reuse: true,
+            priority: Priority::Normal,
+            tags: Vec::new(),
+            metadata: Map::new(),
+            ttl_seconds: None,
+            idempotency: None,
+        }
+    }
 }
 
 /// A run that can be queued.

@@ -2,10 +2,8 @@
 
 use std::path::Path;
 
-use serde_json::Map;
-
 use super::{worker::JobInput, *};
-use crate::domain::{CaptureRequest, RunStatus};
+use crate::domain::RunStatus;
 
 /// Models of this name panic at [`POISON`].
 const POISONED: &str = "poisoned";
@@ -27,30 +25,8 @@ async fn engine(folder: &Path) -> Engine {
 }
 
 fn request(inputs: impl IntoIterator<Item = u32>) -> RunRequest {
-    let input = |token| InputSpec {
-        pointer: String::new(),
-        content: Content::TokenIds(vec![1, token]),
-        positions: None,
-        tags: Vec::new(),
-        metadata: Map::new(),
-        label: None,
-    };
-    RunRequest {
-        tenant: TenantId::DEFAULT,
-        model: POISONED.to_owned(),
-        inputs: inputs.into_iter().map(input).collect(),
-        generation: None,
-        interventions: None,
-        capture: CaptureRequest::default(),
-        prepend_bos: None,
-        truncate: Truncate::Error,
-        ttl_seconds: None,
-        reuse: true,
-        priority: Priority::Normal,
-        tags: Vec::new(),
-        metadata: Map::new(),
-        idempotency: None,
-    }
+    let input = |token| InputSpec::new(String::new(), Content::TokenIds(vec![1, token]));
+    RunRequest::new(TenantId::DEFAULT, POISONED, inputs.into_iter().map(input).collect())
 }
 
 async fn run(engine: &Engine, request: RunRequest) -> Run {

@@ -7,6 +7,7 @@ use sqlx::{QueryBuilder, Sqlite};
 
 use super::{
     Store,
+    edit::distinct,
     error::StoreError,
     insert::{CacheRow, Unit, extent_tenants, insert_caches},
     interventions,
@@ -102,12 +103,6 @@ impl Write for InsertAnswered {
 fn completed(id: RunId, run: &NewRun, caches: &[CacheId], at: i64) -> Result<Run, StoreError> {
     let time = Timestamp::from_microsecond(at).map_err(|e| StoreError::Misuse(format!("the clock is off: {e}")))?;
     let n = run.items.len() as u64;
-    let mut tags: Vec<String> = Vec::with_capacity(run.tags.len());
-    for tag in &run.tags {
-        if !tags.contains(tag) {
-            tags.push(tag.clone());
-        }
-    }
     Ok(Run {
         id,
         tenant: run.tenant,
@@ -120,9 +115,9 @@ fn completed(id: RunId, run: &NewRun, caches: &[CacheId], at: i64) -> Result<Run
         n_failed: 0,
         caches: caches.iter().take(LISTED_CACHES).copied().collect(),
         error: None,
-        tags,
+        tags: distinct(&run.tags).into_iter().map(str::to_owned).collect(),
         metadata: run.metadata.clone(),
-        generates: run.items.iter().any(|item| item.generation.is_some()),
+        generates: run.generates(),
         imported: false,
         ttl_seconds: run.ttl_seconds,
         created_at: time,
@@ -137,19 +132,18 @@ async fn insert_runs(tx: &mut Tx<'_>, made: &[Made<'_>], at: i64) -> Result<(), 
         let mut rows = Vec::with_capacity(chunk.len());
         for Made { id, answered, .. } in chunk {
             let run = &answered.run;
-            let generates = run.items.iter().any(|item| item.generation.is_some());
             let ttl: Option<i64> = run.ttl_seconds.map(int).transpose()?;
-            rows.push((*id, run, to_json(&run.metadata)?, generates, ttl, int(run.items.len())?));
+            rows.push((*id, run, to_json(&run.metadata)?, ttl, int(run.items.len())?));
         }
         let mut query = QueryBuilder::<Sqlite>::new(
             "INSERT INTO runs (id, tenant_id, status, model, reuse, n_items, n_done, n_reused, metadata, created_at, \
                  started_at, finished_at, generates, ttl_seconds, priority) ",
         );
-        query.push_values(rows, |mut row, (id, run, metadata, generates, ttl, n)| {
-            row.push_bind(id.as_bytes().to_vec()).push_bind(run.tenant.0).push("'completed'");
+        query.push_values(rows, |mut row, (id, run, metadata, ttl, n)| {
+            row.push_bind(id.as_bytes().as_slice()).push_bind(run.tenant.0).push("'completed'");
             row.push_bind(run.model.as_str()).push("1").push_bind(n).push_bind(n).push_bind(n).push_bind(metadata);
             row.push_bind(at).push_bind(at).push_bind(at);
-            row.push_bind(generates).push_bind(ttl).push_bind(run.priority.name());
+            row.push_bind(run.generates()).push_bind(ttl).push_bind(run.priority.name());
         });
         query.build().persistent(chunk.len() == 1).execute(&mut *tx.conn).await?;
     }

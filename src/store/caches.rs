@@ -341,7 +341,7 @@ pub(super) fn by_ids(tenant: TenantId, caches: &[CacheId], now: i64) -> QueryBui
     let mut query = QueryBuilder::new("SELECT ");
     query.push(COLUMNS).push(" FROM caches c").push(JOINED).push(" WHERE ");
     if let [id] = caches {
-        query.push("c.id = ").push_bind(id.as_bytes().to_vec());
+        query.push("c.id = ").push_bind(id.as_bytes().as_slice());
     } else {
         query.push("c.id IN (SELECT unhex(j.value) FROM json_each(");
         query.push_bind(hex_list(caches.iter().map(|id| id.as_bytes().as_slice()))).push(") j)");

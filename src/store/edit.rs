@@ -99,13 +99,18 @@ impl Write for PatchCache {
     }
 }
 
-/// Tags in the order posted, as the index has them; one that is there twice counts once.
+/// Tags in the order posted, each once.
+pub(super) fn distinct(tags: &[String]) -> Vec<&str> {
+    let mut seen = HashSet::new();
+    tags.iter().map(String::as_str).filter(|tag| seen.insert(*tag)).collect()
+}
+
+/// Tags as the row of a cache has them.
 ///
 /// # Errors
 /// [`StoreError::Misuse`].
 pub(super) fn tags_json(tags: &[String]) -> Result<String, StoreError> {
-    let mut seen = HashSet::new();
-    to_json(&tags.iter().filter(|tag| seen.insert(tag.as_str())).collect::<Vec<_>>())
+    to_json(&distinct(tags))
 }
 
 /// JSON merge patch (RFC 7396) of an object by an object.

@@ -268,7 +268,7 @@ impl InsertRun {
             model: run.model.clone(),
             reuse: run.reuse,
             priority: run.priority,
-            generates: run.items.iter().any(|item| item.generation.is_some()),
+            generates: run.generates(),
             tags: run.tags.clone(),
             metadata: to_json(&run.metadata)?,
             ttl_seconds: run.ttl_seconds.map(int).transpose()?,

@@ -5,11 +5,11 @@ use std::{future::Future, pin::pin, task::Poll};
 use axum::{body::Body, http::Method};
 use residuum::{
     api::ApiConfig,
-    domain::{CaptureRequest, Code, Priority, RunId, RunStatus, TenantId},
-    engine::{Content, InputSpec, Limits, RunRequest, Truncate},
+    domain::{Code, RunId, RunStatus, TenantId},
+    engine::{Content, InputSpec, Limits, RunRequest},
     store::Store,
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::support::{MODEL, TestApp, request, with_model};
@@ -130,30 +130,8 @@ async fn a_leader_that_goes_away_leaves_its_followers_to_themselves() {
 }
 
 fn run_of(tenant: i64, inputs: Vec<Vec<u32>>, reuse: bool) -> RunRequest {
-    let input = |ids| InputSpec {
-        pointer: String::new(),
-        content: Content::TokenIds(ids),
-        positions: None,
-        tags: Vec::new(),
-        metadata: Map::new(),
-        label: None,
-    };
-    RunRequest {
-        tenant: TenantId(tenant),
-        model: MODEL.to_owned(),
-        inputs: inputs.into_iter().map(input).collect(),
-        generation: None,
-        interventions: None,
-        capture: CaptureRequest::default(),
-        prepend_bos: None,
-        truncate: Truncate::Error,
-        ttl_seconds: None,
-        reuse,
-        priority: Priority::Normal,
-        tags: Vec::new(),
-        metadata: Map::new(),
-        idempotency: None,
-    }
+    let input = |ids| InputSpec::new(String::new(), Content::TokenIds(ids));
+    RunRequest { reuse, ..RunRequest::new(TenantId(tenant), MODEL, inputs.into_iter().map(input).collect()) }
 }
 
 async fn submit(app: &TestApp, request: RunRequest) -> RunId {

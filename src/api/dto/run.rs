@@ -233,7 +233,7 @@ impl CreateRun {
         };
         let inputs = match (self.input, self.messages, self.items) {
             (Some(input), _, _) => inputs_of(input)?,
-            (_, Some(messages), _) => vec![plain(String::new(), chat(messages))],
+            (_, Some(messages), _) => vec![InputSpec::new(String::new(), chat(messages))],
             (_, _, Some(items)) => items_of(items, chat)?,
             _ => Vec::new(),
         };
@@ -259,20 +259,16 @@ impl CreateRun {
     }
 }
 
-fn plain(pointer: String, content: Content) -> InputSpec {
-    InputSpec { pointer, content, positions: None, tags: Vec::new(), metadata: Map::new(), label: None }
-}
-
 fn inputs_of(input: Value) -> Result<Vec<InputSpec>, Problem> {
     const EXPECTED: &str =
         "input must be a string, an array of strings, an array of token ids, or an array of arrays of token ids";
     let array = match input {
-        Value::String(text) => return Ok(vec![plain("/input".to_owned(), Content::Text(text))]),
+        Value::String(text) => return Ok(vec![InputSpec::new("/input".to_owned(), Content::Text(text))]),
         Value::Array(array) => array,
         _ => return Err(Problem::at(Code::InvalidBody, "/input", EXPECTED)),
     };
     if array.first().is_some_and(Value::is_number) {
-        return Ok(vec![plain("/input".to_owned(), Content::TokenIds(token_ids(&array, "/input")?))]);
+        return Ok(vec![InputSpec::new("/input".to_owned(), Content::TokenIds(token_ids(&array, "/input")?))]);
     }
     array
         .into_iter()
@@ -284,7 +280,7 @@ fn inputs_of(input: Value) -> Result<Vec<InputSpec>, Problem> {
                 Value::Array(ids) => Content::TokenIds(token_ids(&ids, &pointer)?),
                 _ => return Err(Problem::at(Code::InvalidBody, pointer, EXPECTED)),
             };
-            Ok(plain(pointer, content))
+            Ok(InputSpec::new(pointer, content))
         })
         .collect::<Result<Vec<_>, _>>()
         .and_then(|inputs| {

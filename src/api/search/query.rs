@@ -18,7 +18,7 @@ use crate::{
         CacheId, CaptureRequest, Code, Dtype, Hook, Layers, Positions, PositionsRequest, Priority, Problem, RunStatus,
         TenantId,
     },
-    engine::{Content, InputSpec, RunRequest, Truncate},
+    engine::{Content, InputSpec, RunRequest},
 };
 
 /// What is searched for, with the vectors not yet read.
@@ -210,34 +210,16 @@ async fn stored(
 
 fn run_request(tenant: TenantId, text: &str, model: &str, hook: Hook, position: Option<Positions>) -> RunRequest {
     let input = InputSpec {
-        pointer: "/query/text".to_owned(),
-        content: Content::Text(text.to_owned()),
         positions: position.map(PositionsRequest::Known),
-        tags: Vec::new(),
-        metadata: serde_json::Map::new(),
-        label: None,
+        ..InputSpec::new("/query/text".to_owned(), Content::Text(text.to_owned()))
     };
+    let hooks = vec![hook.to_string()];
     RunRequest {
-        tenant,
-        model: model.to_owned(),
-        inputs: vec![input],
-        generation: None,
-        interventions: None,
-        capture: CaptureRequest {
-            hooks: vec![hook.to_string()],
-            layers: Layers::All,
-            positions: None,
-            dtype: Dtype::Float32,
-        },
-        prepend_bos: None,
-        truncate: Truncate::Error,
-        reuse: true,
+        capture: CaptureRequest { hooks, layers: Layers::All, positions: None, dtype: Dtype::Float32 },
         priority: Priority::Interactive,
-        tags: Vec::new(),
-        metadata: serde_json::Map::new(),
         // it is deleted at the end; where the server dies first, it is not kept for ever
         ttl_seconds: Some(3600),
-        idempotency: None,
+        ..RunRequest::new(tenant, model, vec![input])
     }
 }
 
