@@ -214,24 +214,18 @@ impl Assembly {
     ///
     /// # Errors
     /// [`Code::BlobDamaged`] and the store's other errors.
-    pub async fn read_all(self, store: Store) -> Result<Vec<u8>, Problem> {
-        let pieces = self.pieces(0..self.len);
-        blocking(move || {
-            let mut out = Vec::new();
-            for (part, range) in pieces {
-                out.extend_from_slice(&self.parts[part].read(&store, range)?);
-            }
-            Ok(out)
-        })
-        .await
+    pub async fn read_all(self, store: Store) -> Result<Bytes, Problem> {
+        let all = self.pieces(0..self.len);
+        Self::read_group(Arc::new(self), store, Arc::default(), all).await
     }
 
     /// A chunk, where all of it is at hand.
     fn read_present(&self, store: &Store, buffers: &Arc<Buffers>, group: &[(usize, Range<u64>)]) -> Option<Bytes> {
-        if group.len() > PIECES_AT_ONCE {
+        let len: u64 = group.iter().map(|(_, range)| range.end - range.start).sum();
+        if group.len() > PIECES_AT_ONCE || len > CHUNK {
             return None;
         }
-        let len = usize::try_from(group.iter().map(|(_, range)| range.end - range.start).sum::<u64>()).ok()?;
+        let len = usize::try_from(len).ok()?;
         let mut chunk = buffers.take(len);
         let mut rest = &mut chunk.bytes[..len];
         for (part, range) in group {

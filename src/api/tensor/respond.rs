@@ -14,9 +14,9 @@ use serde_json::{Map, Value, value::RawValue};
 use utoipa::ToSchema;
 
 use super::{
-    assembly::{Assembly, Part},
+    assembly::{Assembly, Part, blocking},
     format::{Format, HeaderEntry, npy_header, safetensors_header},
-    json::nested,
+    json::{JsonValues, nested},
     query::{Encoding, TensorSpec},
 };
 use crate::{
@@ -27,6 +27,9 @@ use crate::{
     domain::{Axis, Code, Dtype, Hook, Problem},
     store::Store,
 };
+
+/// Elements that are spelled as JSON by the thread that answers; more are by one that may take its time.
+const SPELLED_AT_ONCE: usize = 1 << 14;
 
 /// Shape of an answer, e.g. `30,576`.
 pub const SHAPE: HeaderName = HeaderName::from_static("residuum-shape");
@@ -137,18 +140,10 @@ impl TensorAnswer {
             return Err(Problem::new(Code::ResultTooLarge, detail));
         }
         let bytes = self.assembly(None).read_all(store).await?;
-        let floats = self.dtype.decode(&bytes);
-        let (text, n_nan, n_inf) = match encoding {
-            Encoding::Nested => {
-                let j = nested(&floats, &self.shape);
-                (j.text, j.n_nan, j.n_inf)
-            }
-            Encoding::Base64 => {
-                let (nan, inf) =
-                    (floats.iter().filter(|v| v.is_nan()).count(), floats.iter().filter(|v| v.is_infinite()).count());
-                (format!("\"{}\"", BASE64_STANDARD.encode(&bytes)), nan as u64, inf as u64)
-            }
-        };
+        let (dtype, shape) = (self.dtype, self.shape.clone());
+        let spell = move || spelled(&bytes, dtype, &shape, encoding);
+        let JsonValues { text, n_nan, n_inf } =
+            if n > SPELLED_AT_ONCE { blocking(move || Ok(spell())).await? } else { spell() };
         let values = RawValue::from_string(text)
             .map_err(|_| Problem::new(Code::Internal, "a tensor could not be written as JSON"))?;
         Ok(TensorDto {
@@ -203,6 +198,19 @@ impl TensorAnswer {
             metadata.insert("caches".into(), Value::from(Value::from(caches.clone()).to_string()));
         }
         (safetensors_header(&entries, &metadata), offsets)
+    }
+}
+
+/// The elements as the text of a JSON value.
+fn spelled(bytes: &[u8], dtype: Dtype, shape: &[usize], encoding: Encoding) -> JsonValues {
+    let floats = dtype.decode(bytes);
+    match encoding {
+        Encoding::Nested => nested(&floats, shape),
+        Encoding::Base64 => JsonValues {
+            text: format!("\"{}\"", BASE64_STANDARD.encode(bytes)),
+            n_nan: floats.iter().filter(|v| v.is_nan()).count() as u64,
+            n_inf: floats.iter().filter(|v| v.is_infinite()).count() as u64,
+        },
     }
 }
 
