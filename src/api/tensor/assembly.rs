@@ -101,7 +101,8 @@ impl Part {
     }
 }
 
-/// Buffers of one answer, which are filled again once they were sent.
+/// Buffers of one answer, which are filled again once they were sent: a new one would be filled with zeros first, a tenth of the
+/// time of a download.
 #[derive(Default)]
 struct Buffers(Mutex<Vec<Vec<u8>>>);
 

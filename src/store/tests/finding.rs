@@ -2,10 +2,9 @@
 
 use jiff::Timestamp;
 use serde_json::json;
-use sqlx::{Connection, Row, Sqlite};
+use sqlx::Connection;
 
 use super::*;
-use crate::store::find::Search;
 
 async fn list(f: &Fixture, filter: CacheFilter) -> Vec<CacheId> {
     f.store.caches(T, &filter, None, 1000).await.unwrap().iter().map(|c| c.id).collect()
@@ -15,7 +14,7 @@ fn by() -> CacheFilter {
     CacheFilter::default()
 }
 
-fn tags(tags: &[&str]) -> Vec<String> {
+pub(super) fn tags(tags: &[&str]) -> Vec<String> {
     tags.iter().map(ToString::to_string).collect()
 }
 
@@ -411,131 +410,4 @@ async fn an_index_of_before_there_were_terms_is_brought_up_to_date() {
     let (run, _) = f.stored(vec![simple(&[4])]).await;
     assert!(f.store.delete_run(T, run).await.unwrap());
     assert_eq!(f.store.stats().await.unwrap().n_caches, 3);
-}
-
-/// The steps of a statement's plan, none of which goes through a whole table or index.
-async fn plan(f: &Fixture, query: &mut sqlx::QueryBuilder<Sqlite>) -> Vec<String> {
-    let (plan, long) = steps(f, query).await;
-    // what only adds a row, or touches no table, has nothing to look for
-    let plain = ["INSERT", "SELECT 1"].iter().any(|verb| query.sql().as_str().starts_with(verb));
-    assert!(!plan.is_empty() || plain, "{}", query.sql().as_str());
-    assert!(long.is_empty(), "{}\n{long:#?}", query.sql().as_str());
-    plan
-}
-
-/// The steps of a statement's plan, and those of them that go through a whole table or index.
-async fn steps(f: &Fixture, query: &mut sqlx::QueryBuilder<Sqlite>) -> (Vec<String>, Vec<String>) {
-    let sql = format!("EXPLAIN QUERY PLAN {}", query.sql().as_str());
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(f.store.readers()).await.unwrap();
-    let plan: Vec<String> = rows.iter().map(|r| r.get("detail")).collect();
-    let is_long = |line: &&String| {
-        // what is bound, what the index of words finds by words or by times, what waits in the queue, and intermediate results are short
-        let words = line.contains("cache_terms") && line.rsplit(':').next().is_some_and(|how| how.contains(['M', '=']));
-        let bound = line.starts_with("SCAN j") && line.contains("VIRTUAL TABLE");
-        let queue = line.contains("INDEX runs_unfinished") || line.contains("INDEX run_items_pending");
-        let inner = line.contains("(subquery-") || line.starts_with("SCAN CONSTANT") || line.starts_with("SCAN d");
-        let short =
-            words || bound || queue || inner || ["SCAN sqlite_sequence", "SCAN tenants"].contains(&line.as_str());
-        !short && (line.contains("SCAN") || line.contains("AUTOMATIC"))
-    };
-    let long = plan.iter().filter(is_long).cloned().collect();
-    (plan, long)
-}
-
-#[tokio::test]
-async fn no_listing_scans_a_table() {
-    let f = Fixture::new().await;
-    f.stored(vec![simple(&[1]), item(&[3], capture(&[QUERY, RESID], Positions::Last, Dtype::Float32))]).await;
-    let time = Timestamp::now();
-    // each condition alone and with all others, from a place to go on from
-    for bits in 0..1u32 << 10 {
-        let has = |bit: u32| bits & (1 << bit) != 0;
-        let filter = CacheFilter {
-            model: has(0).then(|| "m".to_owned()),
-            run: has(1).then(RunId::generate),
-            tags: if has(2) { tags(&["a", "b"]) } else { Vec::new() },
-            label: has(3).then(|| "l".to_owned()),
-            hooks: if has(4) { vec![RESID.parse().unwrap()] } else { Vec::new() },
-            created_from: has(5).then_some(time),
-            created_to: has(5).then_some(time),
-            text: has(6).then(|| TextQuery::parse("t u").unwrap()),
-            metadata: if has(7) { object(json!({"k": 1})) } else { Map::new() },
-            pinned: has(8).then_some(bits % 3 == 0),
-            expires_from: has(9).then_some(time),
-            expires_to: has(9).then_some(time),
-            fingerprint: has(8).then(|| "f".to_owned()),
-            bos: has(9).then_some(true),
-        };
-        let mut conn = f.store.readers().begin().await.unwrap();
-        let chosen = Search::new(&mut conn, T, &filter, Some(1), 0).await.unwrap();
-        drop(conn);
-        // whichever condition is walked
-        for n in 0.. {
-            let Some(search) = chosen.walking(n) else { break };
-            for mut statement in search.statements() {
-                let plan = plan(&f, &mut statement).await;
-                let sorts = plan.iter().any(|l| l.contains("USE TEMP B-TREE"));
-                assert!(!sorts || search.sorts(), "only few caches may be sorted: {plan:#?}");
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn no_other_route_scans_a_table() {
-    let f = Fixture::new().await;
-    let (run, ids) = f.stored(vec![simple(&[1])]).await;
-    plan(&f, &mut crate::store::caches::at_times(T, &[1, 2]).unwrap()).await;
-    plan(&f, &mut crate::store::caches::by_ids(T, &ids, 0)).await;
-    plan(&f, &mut crate::store::caches::by_ids(T, &[ids[0]; 2], 0)).await;
-    plan(&f, &mut crate::store::caches::of_run(T, run, 0, 10, 0)).await;
-    plan(&f, &mut crate::store::runs::by_id(T, run, 0)).await;
-    for bits in 0..16u32 {
-        let filter = RunFilter {
-            status: (bits & 1 != 0).then_some(RunStatus::Queued),
-            model: (bits & 2 != 0).then(|| "m".to_owned()),
-            tags: if bits & 4 != 0 { tags(&["a", "b"]) } else { Vec::new() },
-            created_from: (bits & 8 != 0).then(Timestamp::now),
-            created_to: (bits & 8 != 0).then(Timestamp::now),
-        };
-        for before in [None, Some(RunId::generate())] {
-            let plan = plan(&f, &mut crate::store::runs::listing("", T, &filter, before, 10, 0)).await;
-            assert!(!plan.iter().any(|l| l.contains("USE TEMP B-TREE FOR ORDER BY")), "{plan:#?}");
-        }
-    }
-    // whatever else is in the sources of this module
-    let mut long = Vec::new();
-    for statement in statements() {
-        let found = steps(&f, &mut sqlx::QueryBuilder::new(statement.as_str())).await.1;
-        long.extend((!found.is_empty()).then_some((statement, found)));
-    }
-    assert!(long.is_empty(), "{long:#?}");
-}
-
-/// The statements written out in the sources of this module: whatever is handed to `sqlx::query` as a literal. Upkeep that no
-/// route does is left out.
-fn statements() -> Vec<String> {
-    const UPKEEP: [&str; 7] = ["verify.rs", "rebuild.rs", "repair.rs", "backup.rs", "keys.rs", "compact.rs", "gc.rs"];
-    let mut found = Vec::new();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
-    for file in fs::read_dir(folder).unwrap().map(|f| f.unwrap().path()).filter(|f| f.is_file()) {
-        if UPKEEP.iter().any(|name| file.ends_with(name)) {
-            continue;
-        }
-        let source = fs::read_to_string(&file).unwrap();
-        let source = source.split("async fn collect_rows").next().unwrap().split("struct EnterMissing").next().unwrap();
-        for call in ["sqlx::query(", "sqlx::query_scalar("] {
-            for (at, _) in source.match_indices(call) {
-                let rest = source[at + call.len()..].trim_start();
-                let Some(literal) = rest.strip_prefix('"').and_then(|l| l.split('"').next()) else { continue };
-                let lines: Vec<&str> = literal.split("\\\n").map(str::trim_start).collect();
-                let sql = lines.concat();
-                if ["SELECT", "INSERT", "UPDATE", "DELETE"].iter().any(|verb| sql.starts_with(verb)) {
-                    found.push(sql);
-                }
-            }
-        }
-    }
-    assert!(found.len() > 30, "{}", found.len());
-    found
 }

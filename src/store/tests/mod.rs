@@ -12,6 +12,7 @@ mod full;
 mod imports;
 mod keys;
 mod packs;
+mod plans;
 mod rebuild;
 mod repair;
 mod retention;
