@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{worker::JobInput, *};
-use crate::domain::RunStatus;
+use crate::domain::{Code, RunStatus};
 
 /// Models of this name panic at [`POISON`].
 const POISONED: &str = "poisoned";
