@@ -12,7 +12,7 @@ use crate::{
     app::{self, Config},
     connections::ConnectionLimits,
     engine::{Limits, ModelSource, SaeSource},
-    model::LoadOptions,
+    model::{ComputeDtype, LoadOptions, Placement},
     store::{Compaction, Maintenance, Quota, Store, StoreError},
     telemetry::{self, LogFormat},
 };
@@ -99,6 +99,14 @@ struct Serve {
     /// Use only what is in the local hub cache.
     #[arg(long, env = "RESIDUUM_OFFLINE")]
     offline: bool,
+    /// Where forward passes run: cpu, cuda, cuda:1 (an NVIDIA GPU by its number; builds with --features cuda), metal (builds with
+    /// --features metal), or candle-cpu, which runs the code for GPUs on the CPU, to check it.
+    #[arg(long, env = "RESIDUUM_DEVICE", value_name = "DEVICE", default_value_t)]
+    device: Placement,
+    /// Type of the products with weights on a GPU: float32, bfloat16 or float16; by default what the checkpoint holds, or float32. The
+    /// CPU computes in float32.
+    #[arg(long, env = "RESIDUUM_COMPUTE_DTYPE", value_name = "DTYPE")]
+    compute_dtype: Option<ComputeDtype>,
     /// Threads for forward passes; by default the cores this process may use.
     #[arg(long, env = "RESIDUUM_THREADS", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
@@ -235,7 +243,12 @@ impl Serve {
             data_dir: self.data.data_dir,
             models: self.models,
             saes: self.saes,
-            load: LoadOptions { offline: self.offline, ..LoadOptions::default() },
+            load: LoadOptions {
+                offline: self.offline,
+                placement: self.device,
+                compute_dtype: self.compute_dtype,
+                ..LoadOptions::default()
+            },
             limits: Limits {
                 max_run_items: self.max_run_items,
                 max_run_tokens: self.max_run_tokens,

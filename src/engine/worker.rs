@@ -175,8 +175,8 @@ fn run(model: &Model, inputs: &[JobInput], header: PackHeader, alive: &AtomicUsi
     match model.forward(&batch, &mut sink, &|| alive.load(Ordering::Relaxed) == 0) {
         Ok(()) => JobOutcome::Captured(Box::new(sink.0), started.elapsed()),
         Err(ForwardError::Cancelled) => JobOutcome::Cancelled,
-        Err(ForwardError::Failed(reason)) => {
-            tracing::error!(reason, "a forward pass failed");
+        Err(e @ (ForwardError::Failed(_) | ForwardError::Device(_))) => {
+            tracing::error!(error = %e, "a forward pass failed");
             JobOutcome::Failed(Problem::new(Code::WorkerFailed, "the forward pass failed"))
         }
         Err(ForwardError::Sink(e)) => JobOutcome::Failed(match e.downcast::<StoreError>() {

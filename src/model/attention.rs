@@ -10,7 +10,7 @@ use super::{
     history,
     ops::{
         Linear,
-        attention::{AttentionSpec, attention, attention_scores, softmax_rows, weighted_values},
+        attention::{AttentionSpec, KeyBiases, attention, attention_scores, softmax_rows, weighted_values},
         elementwise,
         norm::Norm,
     },
@@ -27,14 +27,14 @@ const CHANGED_QUERIES: usize = 32;
 /// The weights of one attention sublayer.
 #[derive(Debug)]
 pub struct Attention {
-    ln: Option<Norm>,
-    q: Linear,
-    k: Linear,
-    v: Linear,
+    pub(super) ln: Option<Norm>,
+    pub(super) q: Linear,
+    pub(super) k: Linear,
+    pub(super) v: Linear,
     pub(super) o: Linear,
-    qk_norm: Option<(Norm, Norm)>,
+    pub(super) qk_norm: Option<(Norm, Norm)>,
     pub(super) ln_post: Option<Norm>,
-    layer: Layer,
+    pub(super) layer: Layer,
 }
 
 impl Attention {
@@ -152,12 +152,9 @@ impl Attention {
         taps.tap(place.hook(Site::RotK), k, RowSet::All)
     }
 
-    /// Scores, patterns and `scratch.z` `[rows, heads, d_head]`.
-    fn attend(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
-        let a = place.a;
-        let packing = stream.packing;
-        let Stream { scratch: Scratch { q, k, v, z, gathered, .. }, history, key_biases, .. } = stream;
-        let spec = AttentionSpec {
+    /// What it computes, beside the numbers.
+    pub fn spec<'s>(&self, a: &Architecture, key_biases: Option<&'s KeyBiases>) -> AttentionSpec<'s> {
+        AttentionSpec {
             n_heads: a.n_heads,
             n_kv_heads: a.n_kv_heads,
             d_head: a.d_head,
@@ -165,8 +162,16 @@ impl Attention {
             causal: a.causal,
             window: self.layer.window,
             softcap: a.score_softcap,
-            key_biases: key_biases.as_ref(),
-        };
+            key_biases,
+        }
+    }
+
+    /// Scores, patterns and `scratch.z` `[rows, heads, d_head]`.
+    fn attend(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
+        let a = place.a;
+        let packing = stream.packing;
+        let Stream { scratch: Scratch { q, k, v, z, gathered, .. }, history, key_biases, .. } = stream;
+        let spec = self.spec(a, key_biases.as_ref());
         for site in [Site::AttnScores, Site::Pattern] {
             taps.map(place.hook(site), a.n_heads, place.set, &mut |editor, input, rows, positions, out| {
                 let keys = of_input(packing, k, input, self.k.out_features());
@@ -202,7 +207,7 @@ impl Attention {
 
     /// `z` of one input whose attention maps are changed: through the maps, some queries at a time.
     #[expect(clippy::too_many_arguments, reason = "the buffers belong to different owners")]
-    fn attend_changed(
+    pub fn attend_changed(
         &self,
         place: &Place<'_>,
         spec: &AttentionSpec<'_>,
@@ -301,7 +306,7 @@ fn of_input<'k>(packing: &Packing, all: &'k [f32], input: usize, width: usize) -
 
 /// Scores, or from them the pattern, of some queries `q` of one input as interventions leave them: `[heads, queries,
 /// keys]`.
-fn attention_map(
+pub fn attention_map(
     place: &Place<'_>,
     site: Site,
     editor: Option<&Editor<'_>>,

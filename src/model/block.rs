@@ -19,9 +19,9 @@ use crate::domain::{Hook, Site};
 #[derive(Debug)]
 pub struct Block {
     pub(super) attention: Attention,
-    mlp: Mlp,
+    pub(super) mlp: Mlp,
     /// In post-norm blocks the norms of the residual stream after each sublayer has joined it.
-    joined: Option<[Norm; 2]>,
+    pub(super) joined: Option<[Norm; 2]>,
 }
 
 /// What a sublayer needs to know besides its input.

@@ -52,6 +52,9 @@ pub enum ForwardError {
     /// The sink refused a tensor.
     #[error("the captured values could not be taken: {0}")]
     Sink(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The device did not do what it was told to.
+    #[error("the device failed: {0}")]
+    Device(#[from] candle_core::Error),
     /// The batch does not fit the model: a mistake of the caller, named.
     #[error("{0}")]
     Failed(String),

@@ -21,11 +21,11 @@ use crate::domain::Site;
 /// The weights of one mixture.
 #[derive(Debug)]
 pub struct Sparse {
-    spec: Experts,
-    router: Linear,
-    experts: Vec<Dense>,
+    pub(super) spec: Experts,
+    pub(super) router: Linear,
+    pub(super) experts: Vec<Dense>,
     /// The expert that sees every token, and its gate `[1, d_model]`.
-    shared: Option<(Dense, Linear)>,
+    pub(super) shared: Option<(Dense, Linear)>,
 }
 
 impl Sparse {
@@ -94,26 +94,19 @@ impl Sparse {
         #[expect(clippy::cast_precision_loss, reason = "a mixture has fewer than 2^24 experts")]
         let mut indices: Vec<f32> = chosen.iter().flat_map(|c| &c.experts).map(|e| *e as f32).collect();
         taps.tap(place.hook(Site::ExpertIndices), &mut indices, place.set)?;
-        let mut routes = vec![Route::default(); n_experts];
-        for (row, choice) in (0u32..).zip(&chosen) {
-            for (expert, weight) in choice.experts.iter().zip(&choice.weights) {
-                routes[*expert].rows.push(row);
-                routes[*expert].weights.push(*weight);
-            }
-        }
-        Ok(routes)
+        Ok(Route::of_choices(&chosen, n_experts))
     }
 }
 
 /// The experts that see one row, the most probable first.
-struct Choice {
-    experts: Vec<usize>,
-    weights: Vec<f32>,
+pub struct Choice {
+    pub experts: Vec<usize>,
+    pub weights: Vec<f32>,
 }
 
 impl Choice {
     /// The `top_k` most probable experts; of equally probable ones those with the lower index.
-    fn of(probabilities: &[f32], top_k: usize, renormalise: bool) -> Self {
+    pub fn of(probabilities: &[f32], top_k: usize, renormalise: bool) -> Self {
         let mut experts: Vec<usize> = (0..probabilities.len()).collect();
         experts.sort_by(|a, b| probabilities[*b].total_cmp(&probabilities[*a]));
         experts.truncate(top_k);
@@ -128,12 +121,24 @@ impl Choice {
 
 /// The rows that an expert sees, ascending, and what its outputs are multiplied with.
 #[derive(Debug, Clone, Default)]
-struct Route {
-    rows: Vec<u32>,
-    weights: Vec<f32>,
+pub struct Route {
+    pub rows: Vec<u32>,
+    pub weights: Vec<f32>,
 }
 
 impl Route {
+    /// The rows of each of `n_experts` experts, from the choice of each row.
+    pub fn of_choices(chosen: &[Choice], n_experts: usize) -> Vec<Self> {
+        let mut routes = vec![Self::default(); n_experts];
+        for (row, choice) in (0u32..).zip(chosen) {
+            for (expert, weight) in choice.experts.iter().zip(&choice.weights) {
+                routes[*expert].rows.push(row);
+                routes[*expert].weights.push(*weight);
+            }
+        }
+        routes
+    }
+
     /// Every row of `x` `[rows, d]`, times the sigmoid of its gate.
     fn of_all(x: &[f32], d: usize, gate: &Linear) -> Self {
         let mut weights = vec![0.0; x.len() / d];

@@ -170,7 +170,7 @@ mod tests {
         std::fs::create_dir_all(&snapshot).unwrap();
         std::fs::create_dir_all(repo.join("refs")).unwrap();
         std::fs::write(repo.join("refs/main"), "abc").unwrap();
-        let options = LoadOptions { offline: true, hub_cache: Some(dir.path().to_owned()) };
+        let options = LoadOptions { offline: true, hub_cache: Some(dir.path().to_owned()), ..LoadOptions::default() };
         for file in ["config.json", "tokenizer.json"] {
             std::fs::write(snapshot.join(file), "{}").unwrap();
         }

@@ -18,14 +18,14 @@ use crate::domain::Site;
 /// The weights of one MLP sublayer.
 #[derive(Debug)]
 pub struct Mlp {
-    ln: Option<Norm>,
-    kind: Kind,
-    ln_post: Option<Norm>,
+    pub(super) ln: Option<Norm>,
+    pub(super) kind: Kind,
+    pub(super) ln_post: Option<Norm>,
 }
 
 /// What stands between the norms.
 #[derive(Debug)]
-enum Kind {
+pub enum Kind {
     Dense(Dense),
     Sparse(Sparse),
 }
@@ -109,9 +109,9 @@ impl Mlp {
 /// The projections of a dense block's MLP, or of one expert.
 #[derive(Debug)]
 pub struct Dense {
-    gate: Linear,
-    up: Option<Linear>,
-    down: Linear,
+    pub(super) gate: Linear,
+    pub(super) up: Option<Linear>,
+    pub(super) down: Linear,
 }
 
 impl Dense {

@@ -12,6 +12,7 @@ mod catalogue;
 mod checkpoint;
 mod config;
 mod description;
+mod device;
 mod editor;
 mod end_tokens;
 pub mod error;
@@ -43,13 +44,16 @@ use std::{
     sync::Arc,
 };
 
+pub use device::{ComputeDtype, Placement};
 pub use error::{ForwardError, LoadError};
 pub use readout::{FrozenNorm, LinearReading, Readout};
 pub use tokenizer::{ChatEnd, Encoded, TextTokenizer};
 
 use crate::domain::{Applied, Edits, ModelInfo, PackLayout, Rows};
+use candle_core::Device;
 use checkpoint::{Checkpoint, GgufFile};
 use config::Config;
+use device::{DeviceTransformer, selfcheck};
 use families::Family;
 use hub::Location;
 use packing::Packing;
@@ -67,6 +71,10 @@ pub struct LoadOptions {
     pub offline: bool,
     /// Hub cache folder, instead of `HF_HUB_CACHE`, `HF_HOME/hub` or `~/.cache/huggingface/hub`.
     pub hub_cache: Option<PathBuf>,
+    /// Where forward passes run.
+    pub placement: Placement,
+    /// The type of products with weights there; that of the checkpoint's weights when nothing is said. On the CPU always float32.
+    pub compute_dtype: Option<ComputeDtype>,
 }
 
 /// One input of a batch.
@@ -121,6 +129,8 @@ pub struct Model {
     info: ModelInfo,
     tokenizer: Arc<TextTokenizer>,
     transformer: Transformer,
+    /// Its copy on the device that forward passes run on, where that is not the CPU.
+    on_device: Option<DeviceTransformer>,
     /// Tokens that end a text.
     end_tokens: Vec<u32>,
 }
@@ -134,10 +144,13 @@ impl Model {
     /// # Errors
     /// [`LoadError`] naming the file and what is wrong with it.
     pub fn load(id: &str, path_or_hub: &str, options: &LoadOptions) -> Result<Self, LoadError> {
-        match hub::locate(path_or_hub, options)? {
-            Location::Folder(folder) => Self::from_folder(id, &folder),
-            Location::Gguf(path) => Self::from_gguf(id, &path),
-        }
+        let device = options.placement.open().map_err(|e| LoadError::new(id, e))?;
+        let mut model = match hub::locate(path_or_hub, options)? {
+            Location::Folder(folder) => Self::from_folder(id, &folder)?,
+            Location::Gguf(path) => Self::from_gguf(id, &path)?,
+        };
+        model.place(options, device)?;
+        Ok(model)
     }
 
     fn from_folder(id: &str, folder: &Path) -> Result<Self, LoadError> {
@@ -185,7 +198,34 @@ impl Model {
             );
         }
         let info = catalogue::model_info(id, fingerprint, transformer.architecture(), checkpoint.census());
-        Ok(Self { info, tokenizer: Arc::new(tokenizer), transformer, end_tokens })
+        Ok(Self { info, tokenizer: Arc::new(tokenizer), transformer, on_device: None, end_tokens })
+    }
+
+    /// Copies the weights to where forward passes are to run, and has them checked there.
+    fn place(&mut self, options: &LoadOptions, device: Option<Device>) -> Result<(), LoadError> {
+        let refuse = |reason: String| LoadError::new(self.info.id.clone(), reason);
+        let Some(device) = device else {
+            return match options.compute_dtype {
+                None | Some(ComputeDtype::Float32) => Ok(()),
+                Some(other) => Err(refuse(format!("the CPU computes in float32, not in {other}"))),
+            };
+        };
+        let dtype = options.compute_dtype.unwrap_or_else(|| ComputeDtype::of_weights(&self.info.weights_dtype));
+        let on_device = DeviceTransformer::upload(&self.transformer, dtype, device)
+            .map_err(|e| refuse(format!("its weights cannot be copied to {}: {e}", options.placement)))?;
+        let checked = selfcheck::run(&self.info, &self.transformer, &on_device, dtype);
+        let deviation = checked.map_err(|e| refuse(format!("{} is not to be trusted: {e}", options.placement)))?;
+        tracing::info!(
+            model = self.info.id,
+            device = %options.placement,
+            compute_dtype = %dtype,
+            deviation,
+            "the device computes what the CPU computes"
+        );
+        self.info.device = options.placement.to_string();
+        self.info.compute_dtype = dtype.to_string();
+        self.on_device = Some(on_device);
+        Ok(())
     }
 
     /// What the rest of the server needs to know.
@@ -237,7 +277,10 @@ impl Model {
         rayon::scope(|_| {
             let packing = Packing::new(batch, None, &self.info)?;
             let mut taps = Taps::new(batch, &packing, sink);
-            self.transformer.forward(batch, &packing, None, &mut taps, cancelled)
+            match &self.on_device {
+                Some(device) => device.forward(&self.transformer, batch, &packing, &mut taps, cancelled),
+                None => self.transformer.forward(batch, &packing, None, &mut taps, cancelled),
+            }
         })
     }
 }

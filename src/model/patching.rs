@@ -137,7 +137,7 @@ impl Model {
         let spans: Vec<(usize, &Rows)> = inputs.iter().map(|i| (i.token_ids.len(), i.rows)).collect();
         let layout = PackLayout::new(hooks.into(), shapes, Dtype::Float32, &spans);
         let batch = Batch { inputs, layout: &layout };
-        let mut sink = InMemory(vec![Vec::new(); hooks.len()]);
+        let mut sink = InMemory::new(hooks.len());
         rayon::scope(|_| {
             let packing = Packing::new(&batch, Some(places), &self.info)?;
             let mut taps = Taps::new(&batch, &packing, &mut sink);
@@ -146,12 +146,24 @@ impl Model {
                 Some((layer, x)) => self.transformer.go_on(layer, x, &packing, Some(histories), &mut taps, cancelled),
             }
         })?;
-        Ok(sink.0)
+        Ok(sink.into_values())
     }
 }
 
 /// Every value, hook by hook.
-struct InMemory(Vec<Vec<f32>>);
+pub(super) struct InMemory(Vec<Vec<f32>>);
+
+impl InMemory {
+    /// Room for the values of so many hooks.
+    pub(super) fn new(n_hooks: usize) -> Self {
+        Self(vec![Vec::new(); n_hooks])
+    }
+
+    /// What was written, hook by hook.
+    pub(super) fn into_values(self) -> Vec<Vec<f32>> {
+        self.0
+    }
+}
 
 impl CaptureSink for InMemory {
     fn write(

@@ -50,7 +50,17 @@ impl<'a> Recorder<'a> {
 
     /// Whether everything asked for has been recorded.
     pub fn done(&self) -> bool {
-        self.outlet.handed_out() == self.hooks.len()
+        self.n_taken() == self.n_hooks()
+    }
+
+    /// Hooks to record.
+    pub fn n_hooks(&self) -> usize {
+        self.hooks.len()
+    }
+
+    /// Hooks recorded, from the first on without a gap.
+    pub fn n_taken(&self) -> usize {
+        self.outlet.handed_out()
     }
 
     /// Whether nothing behind the block that ends with `hook` was asked for.

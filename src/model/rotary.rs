@@ -66,6 +66,16 @@ impl Rotary {
 }
 
 impl Turn {
+    /// Cosine and sine of the angles of the rows of `selection`, `[rows, pairs]` each.
+    pub fn angles(&self, selection: &Selection) -> (Vec<f32>, Vec<f32>) {
+        let (mut cos, mut sin) = (Vec::new(), Vec::new());
+        for (inputs, table) in &self.runs {
+            let rows = selection.offsets[inputs.start]..selection.offsets[inputs.end];
+            table.angles(&selection.positions[rows], &mut cos, &mut sin);
+        }
+        (cos, sin)
+    }
+
     /// Rotates `x` `[rows, heads, d_head]`, whose rows are those of `selection`, in place.
     pub fn apply(&self, x: &mut [f32], heads: usize, d_head: usize, selection: &Selection) {
         for (inputs, table) in &self.runs {

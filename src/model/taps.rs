@@ -48,6 +48,21 @@ impl<'a> Taps<'a> {
         self.recorder.done_after(hook)
     }
 
+    /// Whether `hook` is recorded.
+    pub fn records(&self, hook: Hook) -> bool {
+        self.recorder.wants(hook)
+    }
+
+    /// Hooks to record.
+    pub fn n_hooks(&self) -> usize {
+        self.recorder.n_hooks()
+    }
+
+    /// Hooks recorded.
+    pub fn n_taken(&self) -> usize {
+        self.recorder.n_taken()
+    }
+
     /// A buffer whose rows are those of `set` passes `hook`.
     pub fn tap(&mut self, hook: Hook, values: &mut [f32], set: RowSet) -> Result<(), ForwardError> {
         if let Some(editor) = &self.editor {
@@ -58,7 +73,20 @@ impl<'a> Taps<'a> {
 
     /// Records a tensor that is computed row by row, for the rows asked for only, each changed first.
     pub fn compute(&mut self, hook: Hook, width: usize, set: RowSet, compute: Compute<'_>) -> Result<(), ForwardError> {
+        self.record(hook, width, set, true, compute)
+    }
+
+    /// As [`Self::compute`]; the rows are changed only where they are `unedited`.
+    pub fn record(
+        &mut self,
+        hook: Hook,
+        width: usize,
+        set: RowSet,
+        unedited: bool,
+        compute: Compute<'_>,
+    ) -> Result<(), ForwardError> {
         let Self { editor, recorder } = self;
+        let editor = editor.as_ref().filter(|_| unedited);
         recorder.compute(hook, width, set, &mut |rows, out| {
             compute(rows, out);
             if let Some(editor) = editor {

@@ -11,9 +11,9 @@ use super::{
 /// The weights.
 #[derive(Debug)]
 pub struct Transform {
-    dense: Linear,
-    activation: Activation,
-    norm: Norm,
+    pub(super) dense: Linear,
+    pub(super) activation: Activation,
+    pub(super) norm: Norm,
 }
 
 impl Transform {

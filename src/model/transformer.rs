@@ -185,7 +185,7 @@ impl Transformer {
             packing,
             x,
             set: RowSet::All,
-            turns: self.rotaries.iter().map(|r| r.turn(&packing.lengths)).collect(),
+            turns: self.turns(packing),
             history,
             key_biases: self.key_biases(&packing.lengths),
             scratch: Scratch::default(),
@@ -209,8 +209,13 @@ impl Transformer {
         self.head(&mut stream, taps)
     }
 
+    /// The rotary tables of a batch.
+    pub(super) fn turns(&self, packing: &Packing) -> Vec<Turn> {
+        self.rotaries.iter().map(|r| r.turn(&packing.lengths)).collect()
+    }
+
     /// The biases of key positions up to the longest of these inputs.
-    fn key_biases(&self, lengths: &[usize]) -> Option<KeyBiases> {
+    pub(super) fn key_biases(&self, lengths: &[usize]) -> Option<KeyBiases> {
         let n_keys = lengths.iter().copied().max().unwrap_or(0);
         self.architecture.alibi.map(|alibi| alibi.biases(self.architecture.n_heads, n_keys))
     }
@@ -236,7 +241,12 @@ impl Transformer {
     }
 
     /// Token ids to the residual stream `[tokens, d_model]`.
-    fn embed(&self, batch: &Batch<'_>, packing: &Packing, taps: &mut Taps<'_>) -> Result<Vec<f32>, ForwardError> {
+    pub(super) fn embed(
+        &self,
+        batch: &Batch<'_>,
+        packing: &Packing,
+        taps: &mut Taps<'_>,
+    ) -> Result<Vec<f32>, ForwardError> {
         let d = self.architecture.d_model;
         let mut x = self.embed_tokens(batch, packing)?;
         if let Some(scale) = self.architecture.embedding.scale {

@@ -1,5 +1,6 @@
 //! Interventions over HTTP: against the same changes in PyTorch, and identities that must hold whatever the weights.
 
+use residuum::model::Placement;
 use serde_json::{Value, json};
 
 use crate::{
@@ -39,11 +40,17 @@ async fn tensor(app: &TestApp, cache: &str, hook: &str) -> Vec<f32> {
     flat(&answer.json()["values"])
 }
 
+/// On the CPU, and through the code that drives accelerators.
 async fn golden_cases(family: &str, checkpoint: &'static str) {
+    golden_cases_on(family, checkpoint, Placement::Cpu).await;
+    golden_cases_on(family, checkpoint, Placement::CandleCpu).await;
+}
+
+async fn golden_cases_on(family: &str, checkpoint: &'static str, placement: Placement) {
     let (about, path) = about(family);
     assert_eq!(about["checkpoint"], checkpoint);
     let reference = read_tensors(&path);
-    let app = TestApp::serving(checkpoint).await;
+    let app = TestApp::serving_on(checkpoint, placement).await;
     let source = whole(&app, &about["source"]).await;
     let other = whole(&app, &about["other"]).await;
     let mut worst = (0.0, String::new());
@@ -78,10 +85,10 @@ async fn golden_cases(family: &str, checkpoint: &'static str) {
             if error > worst.0 {
                 worst = (error, format!("{name} {hook}"));
             }
-            assert!(error < TOLERANCE, "{family} {name} {hook}: {error:.1e}");
+            assert!(error < TOLERANCE, "{family} {name} {hook} on {placement}: {error:.1e}");
         }
     }
-    println!("interventions {family}: worst {:.1e} at {}", worst.0, worst.1);
+    println!("interventions {family} on {placement}: worst {:.1e} at {}", worst.0, worst.1);
 }
 
 #[tokio::test]

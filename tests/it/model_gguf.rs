@@ -22,7 +22,7 @@ fn load(name: &str) -> Model {
 }
 
 fn refusal(path: &Path) -> String {
-    let options = LoadOptions { offline: true, hub_cache: None };
+    let options = LoadOptions { offline: true, ..LoadOptions::default() };
     match Model::load("x", path.to_str().unwrap(), &options) {
         Ok(_) => panic!("it should be refused"),
         Err(error) => error.to_string(),
@@ -206,7 +206,7 @@ fn what_is_not_understood_is_refused_by_name() {
 fn a_file_with_one_byte_changed_loads_or_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.gguf");
-    let options = LoadOptions { offline: true, hub_cache: None };
+    let options = LoadOptions { offline: true, ..LoadOptions::default() };
     let mut loaded = 0;
     for name in ["gemma3", "gpt2", "llama_yarn", "phi3"] {
         let whole = fs::read(goldens().join("gguf").join(name).join("model.gguf")).unwrap();

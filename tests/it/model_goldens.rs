@@ -2,9 +2,14 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use residuum::{domain::Hook, model::Model};
+use residuum::{
+    domain::Hook,
+    model::{Model, Placement},
+};
 
-use crate::model_support::{all_rows, capture, every_hook, goldens, ids, load_golden, read_tensors, relative_error};
+use crate::model_support::{
+    all_rows, capture, every_hook, goldens, ids, load_golden, load_golden_on, read_tensors, relative_error,
+};
 
 /// Largest difference allowed, in units of the reference's root mean square.
 pub const TOLERANCE: f64 = 1e-4;
@@ -35,18 +40,21 @@ pub fn compare(model: &Model, folder: &Path) -> (f64, String) {
     worst
 }
 
-/// Compares all checkpoints of a family.
+/// Compares all checkpoints of a family, on the CPU and through the code that drives accelerators.
 fn compare_family(family: &str) {
     let mut folders: Vec<_> = std::fs::read_dir(goldens().join(family)).unwrap().map(|f| f.unwrap().path()).collect();
     folders.sort();
     assert!(!folders.is_empty());
     let mut failures = Vec::new();
     for folder in &folders {
-        let (error, place) = compare(&load_golden(folder), folder);
-        let line = format!("{:<50} {error:.2e} at {place}", folder.strip_prefix(goldens()).unwrap().display());
-        println!("{line}");
-        if error > TOLERANCE {
-            failures.push(line);
+        for placement in [Placement::Cpu, Placement::CandleCpu] {
+            let (error, place) = compare(&load_golden_on(folder, placement), folder);
+            let name = folder.strip_prefix(goldens()).unwrap().display();
+            let line = format!("{name:<50} {placement:<10} {error:.2e} at {place}");
+            println!("{line}");
+            if error > TOLERANCE {
+                failures.push(line);
+            }
         }
     }
     assert!(failures.is_empty(), "above {TOLERANCE:e}:\n{}", failures.join("\n"));

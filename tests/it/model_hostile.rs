@@ -83,7 +83,7 @@ fn load_changed(file: &str, cases: u32) -> (usize, usize) {
         })
         .collect();
     let counts = std::cell::Cell::new((0, 0));
-    let options = LoadOptions { offline: true, hub_cache: None };
+    let options = LoadOptions { offline: true, ..LoadOptions::default() };
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     let result = runner.run(&changes(), |(which, changes)| {
         let (folder, settings) = &folders[which];

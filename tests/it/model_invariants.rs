@@ -17,7 +17,7 @@ fn tiny(name: &str) -> Model {
 }
 
 /// Inputs of different lengths with repeated and distinct tokens.
-fn inputs() -> Vec<Vec<u32>> {
+pub fn inputs() -> Vec<Vec<u32>> {
     [3usize, 1, 17, 8, 30]
         .iter()
         .enumerate()

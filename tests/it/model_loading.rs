@@ -21,7 +21,7 @@ fn copy(name: &str) -> tempfile::TempDir {
 }
 
 fn refusal(path: &Path) -> String {
-    let options = LoadOptions { offline: true, hub_cache: None };
+    let options = LoadOptions { offline: true, ..LoadOptions::default() };
     let error = Model::load("x", path.to_str().unwrap(), &options).expect_err("it should be refused").to_string();
     assert!(!error.contains('\n'), "{error}");
     error
@@ -250,7 +250,7 @@ fn missing_files_are_named() {
     fs::remove_file(dir.path().join("model-00003-of-00005.safetensors")).unwrap();
     assert!(refusal(dir.path()).contains("model-00003-of-00005.safetensors"));
     assert!(refusal(Path::new("/nowhere/at/all")).contains("does not exist"));
-    let offline = LoadOptions { offline: true, hub_cache: Some(dir.path().to_owned()) };
+    let offline = LoadOptions { offline: true, hub_cache: Some(dir.path().to_owned()), ..LoadOptions::default() };
     let error = Model::load("x", "no-such-org/no-such-model", &offline).unwrap_err().to_string();
     assert!(error.starts_with("no-such-org/no-such-model: is not in the hub cache"), "{error}");
 }

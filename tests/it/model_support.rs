@@ -10,7 +10,7 @@ use std::{
 
 use residuum::{
     domain::{Dtype, Hook, PackLayout, Rows},
-    model::{Batch, CaptureSink, ForwardError, Input, LoadOptions, Model},
+    model::{Batch, CaptureSink, ComputeDtype, ForwardError, Input, LoadOptions, Model, Placement},
 };
 use safetensors::SafeTensors;
 
@@ -21,7 +21,13 @@ pub fn goldens() -> PathBuf {
 
 /// Loads a golden checkpoint.
 pub fn load_golden(folder: &Path) -> Model {
-    let options = LoadOptions { offline: true, hub_cache: None };
+    load_golden_on(folder, Placement::Cpu)
+}
+
+/// Loads a golden checkpoint to run on a device, in float32.
+pub fn load_golden_on(folder: &Path, placement: Placement) -> Model {
+    let compute_dtype = Some(ComputeDtype::Float32);
+    let options = LoadOptions { offline: true, placement, compute_dtype, ..LoadOptions::default() };
     Model::load("golden", folder.to_str().unwrap(), &options).unwrap_or_else(|e| panic!("{e}"))
 }
 

@@ -16,7 +16,7 @@ use residuum::{
     connections::ConnectionLimits,
     domain::{ApiKey, KeyRecord, NewKey, Scope},
     engine::{Engine, Limits, ModelSource, SaeSource},
-    model::LoadOptions,
+    model::{LoadOptions, Placement},
     store::{KeyStore, Maintenance, Store},
 };
 use serde_json::{Value, json};
@@ -88,6 +88,14 @@ impl TestApp {
     pub async fn serving(checkpoint: &'static str) -> Self {
         let mut this = Self::started(checkpoint, Limits::default(), ApiConfig::default()).await;
         this.load().await;
+        this
+    }
+
+    /// A server of another tiny checkpoint that runs on a device.
+    pub async fn serving_on(checkpoint: &'static str, placement: Placement) -> Self {
+        let this = Self::started(checkpoint, Limits::default(), ApiConfig::default()).await;
+        let options = LoadOptions { placement, ..LoadOptions::default() };
+        this.app.as_ref().unwrap().load(sources(checkpoint), options).await.unwrap();
         this
     }
 

@@ -28,6 +28,16 @@ impl RopeTable {
         Self { half: inv_freq.len(), cos, sin }
     }
 
+    /// Cosine and sine of the angles at these positions, each below the table's `n_positions`, appended to `cos` and `sin`:
+    /// `[positions, rotary / 2]`.
+    pub fn angles(&self, positions: &[u32], cos: &mut Vec<f32>, sin: &mut Vec<f32>) {
+        for position in positions {
+            let at = *position as usize * self.half..(*position as usize + 1) * self.half;
+            cos.extend_from_slice(&self.cos[at.clone()]);
+            sin.extend_from_slice(&self.sin[at]);
+        }
+    }
+
     /// Rotates `x[tokens, heads, d_head]` in place: of each head the first `2 * inv_freq.len()` dimensions, in pairs
     /// `(2i, 2i + 1)` where `interleaved` (GPT-J), else `(i, i + half)` (Llama). `positions` is `[tokens]`, each below the
     /// table's `n_positions`.

@@ -55,6 +55,11 @@ impl KeyBiases {
         Self { n_keys, stride, values }
     }
 
+    /// The biases of a head, one for each key.
+    pub fn of_head(&self, head: usize) -> &[f32] {
+        &self.values[head * self.stride..][..self.n_keys]
+    }
+
     /// The biases of a head for the keys from `key` on.
     #[inline(always)]
     fn at(&self, head: usize, key: usize) -> &[f32; LANES] {

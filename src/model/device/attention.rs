@@ -1,0 +1,340 @@
+//! The attention sublayer on the device.
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::{ops::softmax_last_dim, rotary_emb::rope_thd};
+
+use super::{
+    block::Pass,
+    norm::tapped_norm,
+    taps::{DeviceTaps, whole},
+    tiles::{Tile, hide},
+    weights::{DeviceLinear, DeviceNorm},
+};
+use crate::{
+    domain::Site,
+    model::{
+        ForwardError,
+        architecture::QkNorm,
+        attention::{Attention, attention_map},
+        block::Place,
+        editor::MapRows,
+        ops::attention::AttentionSpec,
+        packing::RowSet,
+    },
+};
+
+/// The weights of one attention sublayer.
+#[derive(Debug)]
+pub struct DeviceAttention {
+    ln: Option<DeviceNorm>,
+    q: DeviceLinear,
+    k: DeviceLinear,
+    v: DeviceLinear,
+    o: DeviceLinear,
+    qk_norm: Option<(DeviceNorm, DeviceNorm)>,
+    ln_post: Option<DeviceNorm>,
+}
+
+/// Queries of the rows that go on, keys and values of every token, each `[rows, heads · d_head]`.
+struct Projected {
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+}
+
+/// What attention hands on.
+pub struct Attended {
+    /// What it adds to the residual stream, `[rows, d_model]`, for the rows of the place's set.
+    pub out: Tensor,
+    /// What it received, before interventions there, `[tokens, d_model]`.
+    pub received: Tensor,
+}
+
+impl DeviceAttention {
+    /// Copies the weights to the device.
+    pub fn upload(
+        attention: &Attention,
+        kind: Option<QkNorm>,
+        d_head: usize,
+        to: (DType, &Device),
+    ) -> candle_core::Result<Self> {
+        let linear = |l| DeviceLinear::upload(l, to.0, to.1);
+        let d_model = attention.q.in_features();
+        let norm = |n: &Option<_>| n.as_ref().map(|n| DeviceNorm::upload(n, d_model, to.1)).transpose();
+        let widths = match kind {
+            Some(QkNorm::AllHeads) => (attention.q.out_features(), attention.k.out_features()),
+            _ => (d_head, d_head),
+        };
+        let qk_norm = match &attention.qk_norm {
+            Some((q, k)) => Some((DeviceNorm::upload(q, widths.0, to.1)?, DeviceNorm::upload(k, widths.1, to.1)?)),
+            None => None,
+        };
+        Ok(Self {
+            ln: norm(&attention.ln)?,
+            q: linear(&attention.q)?,
+            k: linear(&attention.k)?,
+            v: linear(&attention.v)?,
+            o: linear(&attention.o)?,
+            qk_norm,
+            ln_post: norm(&attention.ln_post)?,
+        })
+    }
+
+    /// What attention makes of the residual stream `x` `[tokens, d_model]`; `None` once nothing behind was asked for.
+    /// `host` are the weights on the CPU.
+    pub fn forward(
+        &self,
+        host: &Attention,
+        place: &Place<'_>,
+        x: &Tensor,
+        pass: &mut Pass<'_>,
+        taps: &mut DeviceTaps<'_, '_>,
+    ) -> Result<Option<Attended>, ForwardError> {
+        let mut normed = match &self.ln {
+            Some(norm) => {
+                let hooks = [place.hook(Site::Ln1Scale), place.hook(Site::Ln1Normalized)];
+                tapped_norm(norm, x, hooks, RowSet::All, taps)?
+            }
+            None => x.clone(),
+        };
+        let received = normed.clone();
+        taps.tap(place.hook(Site::AttnIn), &mut normed, RowSet::All)?;
+        if taps.done() {
+            return Ok(None);
+        }
+        let mut projected = self.project(place, &normed, pass, taps)?;
+        self.rotate(host, place, &mut projected, pass, taps)?;
+        if taps.done() {
+            return Ok(None);
+        }
+        let Some(z) = attend(host, place, &projected, pass, taps)? else { return Ok(None) };
+        let out = self.hand_out(place, &z, taps)?;
+        Ok(Some(Attended { out, received }))
+    }
+
+    fn project(
+        &self,
+        place: &Place<'_>,
+        normed: &Tensor,
+        pass: &Pass<'_>,
+        taps: &mut DeviceTaps<'_, '_>,
+    ) -> Result<Projected, ForwardError> {
+        let normed = self.k.round(normed)?;
+        let queried = match place.set {
+            RowSet::All => normed.clone(),
+            RowSet::Wanted => normed.index_select(&pass.wanted_tokens, 0)?,
+        };
+        let (mut q, mut k, mut v) = (self.q.forward(&queried)?, self.k.forward(&normed)?, self.v.forward(&normed)?);
+        taps.tap(place.hook(Site::Q), &mut q, place.set)?;
+        taps.tap(place.hook(Site::K), &mut k, RowSet::All)?;
+        taps.tap(place.hook(Site::V), &mut v, RowSet::All)?;
+        Ok(Projected { q, k, v })
+    }
+
+    /// QK-norm, clipping and rotary positions.
+    fn rotate(
+        &self,
+        host: &Attention,
+        place: &Place<'_>,
+        projected: &mut Projected,
+        pass: &mut Pass<'_>,
+        taps: &mut DeviceTaps<'_, '_>,
+    ) -> Result<(), ForwardError> {
+        let a = place.a;
+        let Projected { q, k, v } = projected;
+        if let Some((q_norm, k_norm)) = &self.qk_norm {
+            (*q, *k) = (q_norm.forward(q)?, k_norm.forward(k)?);
+        }
+        if let Some(limit) = a.qkv_clip {
+            for values in [&mut *q, &mut *k, &mut *v] {
+                *values = values.clamp(-limit, limit)?;
+            }
+        }
+        if let Some(rope) = host.layer.rope {
+            *q = rotated(q, a.n_heads, &pass.angles(rope, place.set)?, a.rope_interleaved)?;
+            *k = rotated(k, a.n_kv_heads, &pass.angles(rope, RowSet::All)?, a.rope_interleaved)?;
+        }
+        taps.tap(place.hook(Site::RotQ), q, place.set)?;
+        taps.tap(place.hook(Site::RotK), k, RowSet::All)
+    }
+
+    /// From the heads' outputs to what is added to the residual stream.
+    fn hand_out(&self, place: &Place<'_>, z: &Tensor, taps: &mut DeviceTaps<'_, '_>) -> Result<Tensor, ForwardError> {
+        let (n_heads, d, set) = (place.a.n_heads, place.a.d_model, place.set);
+        let hook = place.hook(Site::AttnResult);
+        let results = |rows: &Tensor| {
+            let z = z.index_select(rows, 0)?;
+            self.o.forward_stretches(n_heads, &z)?.reshape(((), n_heads * d))
+        };
+        taps.compute(hook, n_heads * d, set, &mut |rows| results(rows))?;
+        let mut out = self.o.forward(z)?;
+        if taps.edits(hook) {
+            let touched = taps.editor().map(|e| e.touched(&[hook], set)).unwrap_or_default();
+            let index = Tensor::from_slice(&touched, touched.len(), z.device())?;
+            let before = whole(&results(&index)?)?;
+            let mut after = before.clone();
+            taps.editor().into_iter().for_each(|e| e.some_rows(hook, &touched, &mut after, set));
+            let mut changed = taps.pull(&out, &touched)?;
+            let heads = before.chunks_exact(n_heads * d).zip(after.chunks_exact(n_heads * d));
+            for ((before, after), out) in heads.zip(changed.chunks_exact_mut(d)) {
+                for (before, after) in before.chunks_exact(d).zip(after.chunks_exact(d)) {
+                    out.iter_mut().zip(before.iter().zip(after)).for_each(|(x, (b, a))| *x += a - b);
+                }
+            }
+            out = taps.replace(&out, &touched, changed)?;
+        }
+        taps.tap(place.hook(Site::AttnRawOut), &mut out, set)?;
+        if let Some(norm) = &self.ln_post {
+            let hooks = [place.hook(Site::Ln1PostScale), place.hook(Site::Ln1PostNormalized)];
+            out = tapped_norm(norm, &out, hooks, set, taps)?;
+        }
+        if let Some(factor) = place.a.residual_multiplier {
+            out = (out * f64::from(factor))?;
+        }
+        taps.tap(place.hook(Site::AttnOut), &mut out, set)?;
+        Ok(out)
+    }
+}
+
+/// The heads' outputs `[rows, heads · d_head]`; `None` once nothing behind was asked for.
+fn attend(
+    host: &Attention,
+    place: &Place<'_>,
+    projected: &Projected,
+    pass: &mut Pass<'_>,
+    taps: &mut DeviceTaps<'_, '_>,
+) -> Result<Option<Tensor>, ForwardError> {
+    let (packing, set) = (pass.packing, place.set);
+    let host_biases = pass.key_biases.clone();
+    let spec = host.spec(place.a, host_biases.as_deref());
+    let biases = pass.biases.clone();
+    let Projected { q, k, v } = projected;
+    for site in [Site::AttnScores, Site::Pattern] {
+        taps.map(place.hook(site), place.a.n_heads, set, &mut |editor, input, rows, positions| {
+            let tokens = packing.all.offsets[input]..packing.all.offsets[input + 1];
+            let keys = k.narrow(0, tokens.start, tokens.len())?;
+            let queries = q.index_select(&Tensor::from_slice(rows, rows.len(), q.device())?, 0)?;
+            if let Some(editor) = editor {
+                let map = MapRows { item: input, positions, n_keys: tokens.len(), spec: &spec };
+                let mut out = vec![0.0; spec.n_heads * rows.len() * tokens.len()];
+                attention_map(place, site, Some(editor), &map, &whole(&queries)?, &whole(&keys)?, &mut out);
+                return Ok(out);
+            }
+            let mut hidden = vec![0.0; rows.len() * tokens.len()];
+            hide(&spec, positions, tokens.len(), tokens.len(), &mut hidden);
+            let mask = Tensor::from_vec(hidden, (1, 1, rows.len(), tokens.len()), q.device())?;
+            let shape = (1, rows.len(), tokens.len());
+            let mut map = scores(&spec, shape, &queries, &keys, biases.as_ref(), Some(&mask))?;
+            if site == Site::Pattern {
+                map = softmax_last_dim(&map)?;
+            }
+            whole(&map)
+        })?;
+    }
+    if taps.done() {
+        return Ok(None);
+    }
+    let tiles = pass.tiles(set, &spec)?;
+    let mut parts = Vec::with_capacity(tiles.tiles.len());
+    for tile in &mut tiles.tiles {
+        let mask = tile.mask(&spec, packing, set, q.device())?;
+        parts.push(attend_tile(&spec, tile, q, k, v, biases.as_ref(), mask.as_ref())?);
+    }
+    let all = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0)? };
+    let mut z = all.index_select(&tiles.restore, 0)?;
+    let changed = taps.editor().map(|e| e.mapped(place.l)).unwrap_or_default();
+    if !changed.is_empty() {
+        let (queries, keys, values, mut on_cpu) = (whole(q)?, whole(k)?, whole(v)?, whole(&z)?);
+        let width = host.k.out_features();
+        for (input, editor) in changed.into_iter().filter_map(|input| Some((input, taps.editor()?))) {
+            let own = packing.all.offsets[input] * width..packing.all.offsets[input + 1] * width;
+            let qkv = [&queries[..], &keys[own.clone()], &values[own]];
+            host.attend_changed(place, &spec, editor, input, packing, qkv, &mut on_cpu);
+        }
+        z = Tensor::from_vec(on_cpu, z.shape(), z.device())?;
+    }
+    taps.tap(place.hook(Site::Z), &mut z, set)?;
+    Ok(Some(z))
+}
+
+/// The scores `[parts, heads, queries, keys]` of padded parts, `shape` of them: `q` is `[parts · queries, heads · d_head]`,
+/// `k` `[parts · keys, kv_heads · d_head]`.
+fn scores(
+    spec: &AttentionSpec<'_>,
+    (parts, n_queries, n_keys): (usize, usize, usize),
+    q: &Tensor,
+    k: &Tensor,
+    biases: Option<&Tensor>,
+    mask: Option<&Tensor>,
+) -> candle_core::Result<Tensor> {
+    let (kv, d_head) = (spec.n_kv_heads, spec.d_head);
+    let group = spec.n_heads / kv;
+    let q = q.reshape((parts, n_queries, kv, group, d_head))?.permute((0, 2, 3, 1, 4))?.contiguous()?;
+    let q = q.reshape((parts, kv, group * n_queries, d_head))?;
+    let k = k.reshape((parts, n_keys, kv, d_head))?.permute((0, 2, 3, 1))?.contiguous()?;
+    let scores = (q.matmul(&k)? * f64::from(spec.scale))?;
+    let mut scores = scores.reshape((parts, spec.n_heads, n_queries, n_keys))?;
+    if let Some(cap) = spec.softcap {
+        scores = ((scores / f64::from(cap))?.tanh()? * f64::from(cap))?;
+    }
+    if let Some(biases) = biases {
+        scores = scores.broadcast_add(&biases.narrow(3, 0, n_keys)?)?;
+    }
+    match mask {
+        Some(mask) => scores.broadcast_add(mask),
+        None => Ok(scores),
+    }
+}
+
+/// The heads' outputs of a tile, `[parts · queries, heads · d_head]`.
+fn attend_tile(
+    spec: &AttentionSpec<'_>,
+    tile: &Tile,
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    biases: Option<&Tensor>,
+    mask: Option<&Tensor>,
+) -> candle_core::Result<Tensor> {
+    let (parts, n_queries, n_keys) = tile.shape;
+    let (kv, d_head) = (spec.n_kv_heads, spec.d_head);
+    let group = spec.n_heads / kv;
+    let (q, k) = (q.index_select(&tile.queries, 0)?, k.index_select(&tile.keys, 0)?);
+    let pattern = softmax_last_dim(&scores(spec, tile.shape, &q, &k, biases, mask)?)?;
+    let pattern = pattern.reshape((parts, kv, group * n_queries, n_keys))?;
+    let v = v.index_select(&tile.keys, 0)?.reshape((parts, n_keys, kv, d_head))?.transpose(1, 2)?.contiguous()?;
+    let z = pattern.matmul(&v)?.reshape((parts, kv, group, n_queries, d_head))?;
+    z.permute((0, 3, 1, 2, 4))?.contiguous()?.reshape((parts * n_queries, spec.n_heads * d_head))
+}
+
+/// `x` `[rows, heads · d_head]` with the first dimensions of each head rotated by the angles whose cosines and sines are
+/// `[rows, pairs]`.
+fn rotated(x: &Tensor, heads: usize, (cos, sin): &(Tensor, Tensor), interleaved: bool) -> candle_core::Result<Tensor> {
+    let (rows, width) = x.dims2()?;
+    let (d_head, half) = (width / heads, cos.dim(1)?);
+    if half == 0 {
+        return Ok(x.clone());
+    }
+    if !interleaved && 2 * half == d_head {
+        let x = x.reshape((1, rows, heads, d_head))?.contiguous()?;
+        return rope_thd(&x, cos, sin)?.reshape((rows, width));
+    }
+    let x = x.reshape((rows, heads, d_head))?;
+    let turned = x.narrow(2, 0, 2 * half)?;
+    let (a, b) = if interleaved {
+        let pairs = turned.contiguous()?.reshape((rows, heads, half, 2))?;
+        (pairs.narrow(3, 0, 1)?.squeeze(3)?, pairs.narrow(3, 1, 1)?.squeeze(3)?)
+    } else {
+        (turned.narrow(2, 0, half)?, turned.narrow(2, half, half)?)
+    };
+    let (cos, sin) = (cos.unsqueeze(1)?, sin.unsqueeze(1)?);
+    let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
+    let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
+    let turned = if interleaved {
+        Tensor::stack(&[first, second], 3)?.reshape((rows, heads, 2 * half))?
+    } else {
+        Tensor::cat(&[first, second], 2)?
+    };
+    let rest = x.narrow(2, 2 * half, d_head - 2 * half)?;
+    Tensor::cat(&[turned, rest], 2)?.reshape((rows, width))
+}

@@ -1,0 +1,46 @@
+//! A norm with its hook points on the device.
+
+use candle_core::Tensor;
+
+use super::{taps::DeviceTaps, weights::DeviceNorm};
+use crate::{
+    domain::Hook,
+    model::{ForwardError, packing::RowSet},
+};
+
+/// Normalises `x` `[rows, d]`, whose denominators and normalised rows pass the two `hooks`. Where they are changed there, the
+/// output follows.
+pub fn tapped_norm(
+    norm: &DeviceNorm,
+    x: &Tensor,
+    hooks: [Hook; 2],
+    set: RowSet,
+    taps: &mut DeviceTaps<'_, '_>,
+) -> Result<Tensor, ForwardError> {
+    let out = norm.forward(x)?;
+    if !hooks.iter().any(|hook| taps.wants(*hook)) {
+        return Ok(out);
+    }
+    let (mut scale, mut normalized) = norm.parts(x)?;
+    let touched = taps.editor().map(|e| e.touched(&hooks, set)).unwrap_or_default();
+    let before = taps.pull(&scale, &touched)?;
+    taps.tap(hooks[0], &mut scale, set)?;
+    if touched.is_empty() {
+        taps.tap(hooks[1], &mut normalized, set)?;
+        return Ok(out);
+    }
+    let d = x.dim(1)?;
+    let after = taps.pull(&scale, &touched)?;
+    let mut rows = taps.pull(&normalized, &touched)?;
+    for (row, (before, after)) in rows.chunks_exact_mut(d).zip(before.iter().zip(&after)) {
+        row.iter_mut().for_each(|x| *x *= before / after);
+    }
+    normalized = taps.replace(&normalized, &touched, rows)?;
+    taps.tap(hooks[1], &mut normalized, set)?;
+    let rows = taps.pull(&normalized, &touched)?;
+    let mut changed = vec![0.0; rows.len()];
+    for (row, changed) in rows.chunks_exact(d).zip(changed.chunks_exact_mut(d)) {
+        norm.host.apply_gain(row, changed);
+    }
+    taps.replace(&out, &touched, changed)
+}

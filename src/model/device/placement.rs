@@ -1,0 +1,151 @@
+//! Where forward passes run, and in what type.
+
+use std::{fmt, str::FromStr};
+
+use candle_core::{DType, Device};
+
+/// Where the forward passes of a model run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Placement {
+    /// On the CPU, with kernels of our own, in float32.
+    #[default]
+    Cpu,
+    /// On the CPU through the code that drives accelerators: for checking that code, slow.
+    CandleCpu,
+    /// On an NVIDIA GPU, by its number.
+    Cuda(usize),
+    /// On an Apple GPU, by its number.
+    Metal(usize),
+}
+
+impl Placement {
+    /// The device, or `None` where none is driven.
+    ///
+    /// # Errors
+    /// Why there is no such device.
+    pub(in crate::model) fn open(self) -> Result<Option<Device>, String> {
+        let missing = |what: &str, feature: &str, e: candle_core::Error| {
+            let built = if cfg!(feature = "cuda") && feature == "cuda" || cfg!(feature = "metal") && feature == "metal"
+            {
+                format!("there is no {what} {self}: {e}")
+            } else {
+                format!("this build drives no {what}: build it with --features {feature}")
+            };
+            built
+        };
+        match self {
+            Self::Cpu => Ok(None),
+            Self::CandleCpu => Ok(Some(Device::Cpu)),
+            Self::Cuda(n) => Device::new_cuda(n).map(Some).map_err(|e| missing("NVIDIA GPU", "cuda", e)),
+            Self::Metal(n) => Device::new_metal(n).map(Some).map_err(|e| missing("Apple GPU", "metal", e)),
+        }
+    }
+}
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::CandleCpu => f.write_str("candle-cpu"),
+            Self::Cuda(n) => write!(f, "cuda:{n}"),
+            Self::Metal(n) => write!(f, "metal:{n}"),
+        }
+    }
+}
+
+impl FromStr for Placement {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, number) = text.split_once(':').map_or((text, None), |(kind, n)| (kind, Some(n)));
+        let number = number.map(str::parse::<usize>).transpose();
+        match (kind, number) {
+            ("cpu", Ok(None)) => Ok(Self::Cpu),
+            ("candle-cpu", Ok(None)) => Ok(Self::CandleCpu),
+            ("cuda", Ok(n)) => Ok(Self::Cuda(n.unwrap_or(0))),
+            ("metal", Ok(n)) => Ok(Self::Metal(n.unwrap_or(0))),
+            _ => Err("write cpu, cuda, cuda:1, metal or candle-cpu".to_owned()),
+        }
+    }
+}
+
+/// The type that products with weights are computed in on an accelerator. Everything between them (residual stream,
+/// norms, attention, activations) is float32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ComputeDtype {
+    /// IEEE single precision, without TF32.
+    Float32,
+    /// 8 bits of exponent, 8 of precision.
+    Bfloat16,
+    /// IEEE half precision.
+    Float16,
+}
+
+impl ComputeDtype {
+    /// The type a checkpoint holds its weights in, as [`crate::domain::ModelInfo::weights_dtype`] says it; float32 where that is
+    /// none of these.
+    pub(in crate::model) fn of_weights(weights_dtype: &str) -> Self {
+        match weights_dtype.split('+').next() {
+            Some("bfloat16") => Self::Bfloat16,
+            Some("float16") => Self::Float16,
+            _ => Self::Float32,
+        }
+    }
+
+    pub(super) fn candle(self) -> DType {
+        match self {
+            Self::Float32 => DType::F32,
+            Self::Bfloat16 => DType::BF16,
+            Self::Float16 => DType::F16,
+        }
+    }
+}
+
+impl fmt::Display for ComputeDtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Float32 => "float32",
+            Self::Bfloat16 => "bfloat16",
+            Self::Float16 => "float16",
+        })
+    }
+}
+
+impl FromStr for ComputeDtype {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "float32" => Ok(Self::Float32),
+            "bfloat16" => Ok(Self::Bfloat16),
+            "float16" => Ok(Self::Float16),
+            _ => Err("write float32, bfloat16 or float16".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_written_as_they_are_read() {
+        for text in ["cpu", "candle-cpu", "cuda:0", "cuda:3", "metal:1"] {
+            assert_eq!(text.parse::<Placement>().unwrap().to_string(), text);
+        }
+        assert_eq!("cuda".parse(), Ok(Placement::Cuda(0)));
+        for text in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:1", "cuda:1:2"] {
+            assert!(text.parse::<Placement>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_type_is_the_checkpoints_own() {
+        assert_eq!(ComputeDtype::of_weights("bfloat16"), ComputeDtype::Bfloat16);
+        assert_eq!(ComputeDtype::of_weights("float16+float32"), ComputeDtype::Float16);
+        assert_eq!(ComputeDtype::of_weights("Q4_1+Q8_0+float32"), ComputeDtype::Float32);
+        for text in ["float32", "bfloat16", "float16"] {
+            assert_eq!(text.parse::<ComputeDtype>().unwrap().to_string(), text);
+        }
+    }
+}

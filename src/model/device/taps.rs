@@ -1,0 +1,282 @@
+//! Hook points whose tensors are on the device.
+//!
+//! The rows asked for are gathered there, all inputs in one launch, and copied while the next layers are computed. What waits
+//! to be handed out is bounded. Interventions run on the CPU, on the rows they touch and no others.
+
+use std::collections::VecDeque;
+
+use candle_core::{D, DType, Device, Tensor};
+
+use super::copies::{Copies, Copy};
+use crate::{
+    domain::Hook,
+    model::{
+        ForwardError,
+        editor::Editor,
+        packing::{Packing, Picked, RowSet},
+        taps::Taps,
+    },
+};
+
+/// Values copied at once: of a larger tensor the rows are computed and copied as many at a time.
+const PIECE_VALUES: usize = 16 << 20;
+
+/// Values that may wait on their way from the device.
+const WAITING_VALUES: usize = 64 << 20;
+
+/// The hook points of one batch.
+pub struct DeviceTaps<'t, 'a> {
+    taps: &'t mut Taps<'a>,
+    packing: &'t Packing,
+    device: Device,
+    copies: Copies,
+    /// For both sets, the rows to keep of every input, one after the other.
+    picked: [Option<(Vec<u32>, Tensor)>; 2],
+    waiting: VecDeque<Waiting>,
+    waiting_values: usize,
+    /// Hooks recorded or on their way.
+    taken: usize,
+}
+
+/// Rows on their way to the recorder.
+struct Waiting {
+    hook: Hook,
+    width: usize,
+    set: RowSet,
+    /// Whether interventions are still to be carried out.
+    unedited: bool,
+    copy: Copy,
+}
+
+impl<'t, 'a> DeviceTaps<'t, 'a> {
+    /// The hook points of `taps`, for tensors on `device`.
+    pub fn new(taps: &'t mut Taps<'a>, packing: &'t Packing, device: &Device) -> Result<Self, ForwardError> {
+        Ok(Self {
+            // What the embedding has recorded.
+            taken: taps.n_taken(),
+            taps,
+            packing,
+            device: device.clone(),
+            copies: Copies::new(device)?,
+            picked: [None, None],
+            waiting: VecDeque::new(),
+            waiting_values: 0,
+        })
+    }
+
+    /// Whether anyone looks at `hook` or changes something there.
+    pub fn wants(&self, hook: Hook) -> bool {
+        self.taps.wants(hook)
+    }
+
+    /// Whether something is changed at `hook`.
+    pub fn edits(&self, hook: Hook) -> bool {
+        self.taps.edits(hook)
+    }
+
+    /// The interventions, where there are any.
+    pub fn editor(&self) -> Option<&Editor<'a>> {
+        self.taps.editor()
+    }
+
+    /// Whether everything asked for has been recorded or is on its way.
+    pub fn done(&self) -> bool {
+        self.taken == self.taps.n_hooks()
+    }
+
+    /// Whether nothing behind the block that ends with `hook` was asked for.
+    pub fn done_after(&self, hook: Hook) -> bool {
+        self.taps.done_after(hook)
+    }
+
+    /// `values` `[rows, width]` or `[rows]`, whose rows are those of `set`, pass `hook`: interventions change them, then they are
+    /// recorded.
+    pub fn tap(&mut self, hook: Hook, values: &mut Tensor, set: RowSet) -> Result<(), ForwardError> {
+        if !self.wants(hook) {
+            return Ok(());
+        }
+        let width = values.elem_count() / values.dim(0)?.max(1);
+        if let Some(editor) = self.editor().filter(|e| e.edits(hook)) {
+            let rows = editor.touched(&[hook], set);
+            let mut changed = self.pull(values, &rows)?;
+            self.taps.editor().into_iter().for_each(|e| e.some_rows(hook, &rows, &mut changed, set));
+            *values = self.replace(values, &rows, changed)?;
+        }
+        let values = &*values;
+        self.record(hook, width, set, false, &mut |rows| values.index_select(rows, 0))
+    }
+
+    /// Records a tensor that is computed row by row, for the rows asked for only, each changed first. `compute` gives
+    /// `[rows, width]` for the indices of rows of the buffer it computes from.
+    pub fn compute(
+        &mut self,
+        hook: Hook,
+        width: usize,
+        set: RowSet,
+        compute: &mut dyn FnMut(&Tensor) -> candle_core::Result<Tensor>,
+    ) -> Result<(), ForwardError> {
+        self.record(hook, width, set, self.edits(hook), compute)
+    }
+
+    fn record(
+        &mut self,
+        hook: Hook,
+        width: usize,
+        set: RowSet,
+        unedited: bool,
+        compute: &mut dyn FnMut(&Tensor) -> candle_core::Result<Tensor>,
+    ) -> Result<(), ForwardError> {
+        if !self.taps.records(hook) {
+            return Ok(());
+        }
+        self.taken += 1;
+        self.pick(set)?;
+        let Some((_, picked)) = &self.picked[place(set)] else { return Ok(()) };
+        let picked = picked.clone();
+        let n_rows = picked.dim(0)?;
+        if n_rows * width <= PIECE_VALUES {
+            let copy = self.copies.start(&compute(&picked)?)?;
+            self.waiting.push_back(Waiting { hook, width, set, unedited, copy });
+            self.waiting_values += n_rows * width;
+            return self.hand_out(WAITING_VALUES);
+        }
+        self.hand_out(0)?;
+        let step = (PIECE_VALUES / width).max(1);
+        let mut pieces = (0..n_rows).step_by(step).map(|first| (first, step.min(n_rows - first)));
+        let copies = &self.copies;
+        let mut start = || {
+            let piece = pieces.next().map(|(first, n)| copies.start(&compute(&picked.narrow(0, first, n)?)?));
+            piece.transpose()
+        };
+        // One piece is on its way while the one before it is handed out.
+        let mut next = start()?;
+        feed(self.taps, hook, width, set, unedited, &mut || {
+            let piece = next.take().map(Copy::wait).transpose()?.unwrap_or_default();
+            next = start()?;
+            Ok(piece)
+        })
+    }
+
+    /// Records an attention map `[heads, rows, keys]`, input by input: `compute` gets the input, the query rows (of the
+    /// query buffer), their positions, and where to write.
+    pub fn map(
+        &mut self,
+        hook: Hook,
+        heads: usize,
+        set: RowSet,
+        compute: &mut dyn FnMut(Option<&Editor<'a>>, usize, &[u32], &[u32]) -> candle_core::Result<Vec<f32>>,
+    ) -> Result<(), ForwardError> {
+        if !self.taps.records(hook) {
+            return Ok(());
+        }
+        self.hand_out(0)?;
+        self.taken += 1;
+        let mut failure = None;
+        self.taps.map(hook, heads, set, &mut |editor, input, rows, positions, out| match compute(
+            editor, input, rows, positions,
+        ) {
+            Ok(values) if failure.is_none() => out.copy_from_slice(&values),
+            Ok(_) => {}
+            Err(e) => failure = Some(e),
+        })?;
+        failure.map_or(Ok(()), |e| Err(e.into()))
+    }
+
+    /// Hands out what waits, the oldest first, until at most `keep` values do.
+    fn hand_out(&mut self, keep: usize) -> Result<(), ForwardError> {
+        while self.waiting_values > keep {
+            let Some(Waiting { hook, width, set, unedited, copy }) = self.waiting.pop_front() else { break };
+            let values = copy.wait()?;
+            self.waiting_values -= values.len();
+            let mut values = Some(values);
+            feed(self.taps, hook, width, set, unedited, &mut || Ok(values.take().unwrap_or_default()))?;
+        }
+        Ok(())
+    }
+
+    /// Hands out everything.
+    pub fn finish(mut self) -> Result<(), ForwardError> {
+        self.hand_out(0)
+    }
+
+    /// The rows to keep, as one list.
+    fn pick(&mut self, set: RowSet) -> Result<(), ForwardError> {
+        let held = &mut self.picked[place(set)];
+        if held.is_none() {
+            let rows = |picked: &Picked| match picked {
+                Picked::Rows(rows) | Picked::Mean(rows) => rows.clone(),
+            };
+            let rows: Vec<u32> = self.packing.of(set).picked.iter().flat_map(rows).collect();
+            let index = Tensor::from_slice(&rows, rows.len(), &self.device)?;
+            *held = Some((rows, index));
+        }
+        Ok(())
+    }
+
+    /// Some rows of `values`, on the CPU.
+    pub fn pull(&self, values: &Tensor, rows: &[u32]) -> Result<Vec<f32>, ForwardError> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let index = Tensor::from_slice(rows, rows.len(), &self.device)?;
+        Ok(whole(&values.index_select(&index, 0)?)?)
+    }
+
+    /// `values` with other numbers in some rows.
+    pub fn replace(&self, values: &Tensor, rows: &[u32], with: Vec<f32>) -> Result<Tensor, ForwardError> {
+        if rows.is_empty() {
+            return Ok(values.clone());
+        }
+        let n = values.dim(0)?;
+        let mut shape = values.dims().to_vec();
+        shape[0] = rows.len();
+        let changed = Tensor::from_vec(with, shape, &self.device)?;
+        #[expect(clippy::cast_possible_truncation, reason = "a batch has fewer than 2^32 rows")]
+        let mut index: Vec<u32> = (0..n as u32).collect();
+        #[expect(clippy::cast_possible_truncation, reason = "a batch has fewer than 2^32 rows")]
+        rows.iter().zip(n as u32..).for_each(|(row, at)| index[*row as usize] = at);
+        let index = Tensor::from_vec(index, n, &self.device)?;
+        Ok(Tensor::cat(&[values, &changed], 0)?.index_select(&index, 0)?)
+    }
+}
+
+/// Gives the recorder the rows of a hook as `more` brings them, in order.
+fn feed(
+    taps: &mut Taps<'_>,
+    hook: Hook,
+    width: usize,
+    set: RowSet,
+    unedited: bool,
+    more: &mut dyn FnMut() -> candle_core::Result<Vec<f32>>,
+) -> Result<(), ForwardError> {
+    let (mut values, mut at, mut failure) = (Vec::new(), 0, None);
+    taps.record(hook, width, set, unedited, &mut |_, mut out| {
+        while !out.is_empty() && failure.is_none() {
+            if at == values.len() {
+                match more() {
+                    Ok(piece) if piece.is_empty() => failure = Some(candle_core::Error::msg("too few rows")),
+                    Ok(piece) => (values, at) = (piece, 0),
+                    Err(e) => failure = Some(e),
+                }
+                continue;
+            }
+            let n = out.len().min(values.len() - at);
+            let (head, rest) = std::mem::take(&mut out).split_at_mut(n);
+            head.copy_from_slice(&values[at..at + n]);
+            (out, at) = (rest, at + n);
+        }
+    })?;
+    failure.map_or(Ok(()), |e| Err(e.into()))
+}
+
+/// All numbers of a tensor, on the CPU.
+pub fn whole(values: &Tensor) -> candle_core::Result<Vec<f32>> {
+    values.to_dtype(DType::F32)?.flatten(0, D::Minus1)?.to_vec1()
+}
+
+fn place(set: RowSet) -> usize {
+    match set {
+        RowSet::All => 0,
+        RowSet::Wanted => 1,
+    }
+}

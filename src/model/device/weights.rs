@@ -1,0 +1,116 @@
+//! Weights on the device, made from those that are packed for the CPU.
+
+use candle_core::{D, DType, Device, Result, Tensor};
+use candle_nn::ops;
+
+use crate::model::ops::{Linear, activation::Activation, norm::Norm};
+
+/// `y = x Wᵀ + b`; the product in the compute type, sum and result in float32.
+#[derive(Debug)]
+pub struct DeviceLinear {
+    /// `[in_features, out_features]`, a transposed view.
+    weight: Tensor,
+    /// `[out_features]`, float32.
+    bias: Option<Tensor>,
+}
+
+impl DeviceLinear {
+    /// Copies a layer to the device.
+    pub fn upload(linear: &Linear, dtype: DType, device: &Device) -> Result<Self> {
+        let (n_out, n_in) = (linear.out_features(), linear.in_features());
+        let mut rows = vec![0.0; n_out * n_in];
+        rows.chunks_exact_mut(n_in).enumerate().for_each(|(i, row)| linear.row(i, row));
+        // Rounded before it travels.
+        let weight = Tensor::from_vec(rows, (n_out, n_in), &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?.t()?;
+        let bias = linear.bias().map(|b| Tensor::from_slice(b, n_out, device)).transpose()?;
+        Ok(Self { weight, bias })
+    }
+
+    /// `x` `[rows, in_features]`, of any type, gives float32 `[rows, out_features]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let out = self.round(x)?.matmul(&self.weight)?.to_dtype(DType::F32)?;
+        match &self.bias {
+            Some(bias) => out.broadcast_add(bias),
+            None => Ok(out),
+        }
+    }
+
+    /// `x` in the type of the product: layers that receive the same need it once.
+    pub fn round(&self, x: &Tensor) -> Result<Tensor> {
+        x.to_dtype(self.weight.dtype())
+    }
+
+    /// What each of `n` equal stretches of input features contributes to the output, without the bias: `x`
+    /// `[rows, in_features]` gives float32 `[rows, n, out_features]`.
+    pub fn forward_stretches(&self, n: usize, x: &Tensor) -> Result<Tensor> {
+        let (n_in, n_out) = self.weight.dims2()?;
+        let weight = self.weight.reshape((n, n_in / n, n_out))?;
+        let x = self.round(x)?.reshape((x.dim(0)?, n, n_in / n))?.transpose(0, 1)?.contiguous()?;
+        x.matmul(&weight)?.to_dtype(DType::F32)?.transpose(0, 1)?.contiguous()
+    }
+}
+
+/// A norm over rows, in float32.
+#[derive(Debug)]
+pub struct DeviceNorm {
+    /// What it is made from: it changes single rows on the CPU.
+    pub host: Norm,
+    d: usize,
+    gain: Option<Tensor>,
+    bias: Option<Tensor>,
+}
+
+impl DeviceNorm {
+    /// Copies a norm over rows of `d` to the device.
+    pub fn upload(norm: &Norm, d: usize, device: &Device) -> Result<Self> {
+        let (gain, bias) = norm.gain_and_bias();
+        let copy = |values: Option<&[f32]>| values.map(|v| Tensor::from_slice(v, d, device)).transpose();
+        Ok(Self { host: norm.clone(), d, gain: copy(gain)?, bias: copy(bias)? })
+    }
+
+    /// Normalises the rows of `d` numbers in `x`, which keeps its shape.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let rows = x.reshape(((), self.d))?;
+        if let (Norm::Rms(rms), Some(gain)) = (&self.host, &self.gain) {
+            return ops::rms_norm(&rows.contiguous()?, gain, rms.eps)?.reshape(x.shape());
+        }
+        let (_, normalized) = self.parts(&rows)?;
+        self.apply_gain(&normalized)?.reshape(x.shape())
+    }
+
+    /// The denominators `[rows]` and the rows before gain and bias, of `x` `[rows, d]`.
+    ///
+    /// Layer norm subtracts the mean before it squares: candle's fused kernel takes the difference of two large numbers.
+    pub fn parts(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (x, eps) = match &self.host {
+            Norm::Rms(rms) => (x.clone(), rms.eps),
+            Norm::Layer(layer) => (x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?, layer.eps),
+        };
+        let scale = x.sqr()?.mean_keepdim(D::Minus1)?.affine(1.0, f64::from(eps))?.sqrt()?;
+        let normalized = x.broadcast_div(&scale)?;
+        Ok((scale.squeeze(D::Minus1)?, normalized))
+    }
+
+    fn apply_gain(&self, normalized: &Tensor) -> Result<Tensor> {
+        let mut out = normalized.clone();
+        if let Some(gain) = &self.gain {
+            out = out.broadcast_mul(gain)?;
+        }
+        if let Some(bias) = &self.bias {
+            out = out.broadcast_add(bias)?;
+        }
+        Ok(out)
+    }
+}
+
+/// `act(x)`.
+pub fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
+    match activation {
+        Activation::Silu => x.silu(),
+        Activation::Gelu => x.gelu_erf(),
+        Activation::GeluTanh => x.gelu(),
+        Activation::Relu => x.relu(),
+        Activation::ReluSquared => x.relu()?.sqr(),
+        Activation::QuickGelu => x * ops::sigmoid(&x.affine(1.702, 0.0)?)?,
+    }
+}

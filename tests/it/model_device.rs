@@ -1,0 +1,134 @@
+//! The code that drives accelerators, on candle's CPU device, against the kernels of the CPU: packed batches of every
+//! checkpoint. Against transformers it is compared in `model_goldens`, with interventions in `api_interventions`.
+
+use residuum::{
+    domain::{Hook, Rows, Site},
+    model::{ComputeDtype, LoadOptions, Model, Placement},
+};
+use serde_json::json;
+
+use crate::{
+    model_invariants::{checkpoints, inputs},
+    model_support::{Collected, all_rows, capture, every_hook, goldens, load_golden, load_golden_on, relative_error},
+    support::TestApp,
+};
+
+/// Largest difference between the two, in units of the root mean square: both compute in float32, in other orders.
+const TOLERANCE: f64 = 2e-5;
+
+/// The largest difference over some hooks and all items.
+fn difference(hooks: &[Hook], n_items: usize, expected: &Collected, got: &Collected) -> (f64, String) {
+    let mut worst = (0.0, String::new());
+    for hook in hooks {
+        for item in 0..n_items {
+            let expected: Vec<f64> = expected.item(*hook, item).iter().map(|v| f64::from(*v)).collect();
+            let error = relative_error(&hook.to_string(), got.item(*hook, item), &expected);
+            if error > worst.0 {
+                worst = (error, format!("{hook} of item {item}"));
+            }
+        }
+    }
+    worst
+}
+
+/// Rows of different kinds for the inputs of one batch.
+fn mixed_rows(inputs: &[Vec<u32>]) -> Vec<(&[u32], Rows)> {
+    let rows = |i: usize, n: u32| match i % 4 {
+        0 => Rows::List(vec![n - 1]),
+        1 => Rows::Mean((0..n).collect()),
+        2 => Rows::List(vec![n - 1, 0]),
+        _ => Rows::List((0..n).collect()),
+    };
+    inputs.iter().enumerate().map(|(i, ids)| (ids.as_slice(), rows(i, u32::try_from(ids.len()).unwrap()))).collect()
+}
+
+#[test]
+fn packed_batches_of_every_checkpoint_agree_with_the_cpu() {
+    let mut worst = (0.0, String::new());
+    for name in &checkpoints() {
+        let folder = goldens().join(name);
+        let (cpu, device) = (load_golden(&folder), load_golden_on(&folder, Placement::CandleCpu));
+        let (hooks, inputs) = (every_hook(&cpu), inputs());
+        let every: Vec<(&[u32], Rows)> = inputs.iter().map(|ids| (ids.as_slice(), all_rows(ids.len()))).collect();
+        for rows in [every, mixed_rows(&inputs)] {
+            let (expected, got) = (capture(&cpu, &hooks, &rows).unwrap(), capture(&device, &hooks, &rows).unwrap());
+            let (error, place) = difference(&hooks, inputs.len(), &expected, &got);
+            assert!(error < TOLERANCE, "{name}: {error:.1e} at {place}");
+            if error > worst.0 {
+                worst = (error, format!("{name}, {place}"));
+            }
+        }
+    }
+    println!("worst {:.1e} at {}", worst.0, worst.1);
+}
+
+/// Of one hook alone the pass stops there, and the last block computes the rows asked for only.
+#[test]
+fn each_hook_alone_is_what_it_is_among_all() {
+    for name in ["llama/gqa_tied", "phi/parallel", "bert/masked_lm", "olmoe/clipped", "bloom/six_heads"] {
+        let folder = goldens().join(name);
+        let (cpu, device) = (load_golden(&folder), load_golden_on(&folder, Placement::CandleCpu));
+        let inputs = inputs();
+        for hook in every_hook(&cpu) {
+            let rows = mixed_rows(&inputs);
+            let (expected, got) = (capture(&cpu, &[hook], &rows).unwrap(), capture(&device, &[hook], &rows).unwrap());
+            let (error, place) = difference(&[hook], inputs.len(), &expected, &got);
+            assert!(error < TOLERANCE, "{name}: {error:.1e} at {place}");
+        }
+    }
+}
+
+#[test]
+fn products_in_half_precision_stay_near_those_in_single() {
+    let folder = goldens().join("llama/gqa_tied");
+    let cpu = load_golden(&folder);
+    let inputs = inputs();
+    let hooks: Vec<Hook> = (0..cpu.info().n_layers).map(|l| Hook::block(Site::ResidPost, l)).collect();
+    let rows = mixed_rows(&inputs);
+    let expected = capture(&cpu, &hooks, &rows).unwrap();
+    for (dtype, least, most) in [(ComputeDtype::Bfloat16, 1e-4, 0.1), (ComputeDtype::Float16, 1e-5, 0.01)] {
+        let options = LoadOptions {
+            offline: true,
+            placement: Placement::CandleCpu,
+            compute_dtype: Some(dtype),
+            ..LoadOptions::default()
+        };
+        let device = Model::load("tiny", folder.to_str().unwrap(), &options).unwrap();
+        assert_eq!(device.info().compute_dtype, dtype.to_string());
+        let (error, place) = difference(&hooks, inputs.len(), &expected, &capture(&device, &hooks, &rows).unwrap());
+        println!("{dtype}: {error:.1e} at {place}");
+        assert!((least..most).contains(&error), "{dtype}: {error:.1e} at {place}");
+    }
+}
+
+#[test]
+fn what_a_place_cannot_do_is_refused_when_the_model_is_loaded() {
+    let folder = goldens().join("llama/gqa_tied");
+    let load = |placement, compute_dtype| {
+        let options = LoadOptions { offline: true, placement, compute_dtype, ..LoadOptions::default() };
+        Model::load("tiny", folder.to_str().unwrap(), &options).map(|m| m.info().device.clone())
+    };
+    let refusal = load(Placement::Cpu, Some(ComputeDtype::Bfloat16)).unwrap_err();
+    assert_eq!(refusal.reason(), "the CPU computes in float32, not in bfloat16");
+    assert_eq!(load(Placement::Cpu, Some(ComputeDtype::Float32)).unwrap(), "cpu");
+    assert_eq!(load(Placement::CandleCpu, None).unwrap(), "candle-cpu");
+    for (placement, built) in
+        [(Placement::Cuda(99), cfg!(feature = "cuda")), (Placement::Metal(99), cfg!(feature = "metal"))]
+    {
+        let refusal = load(placement, None).unwrap_err();
+        assert!(built || refusal.reason().contains("build it with --features"), "{refusal}");
+    }
+}
+
+/// What was computed where stands in the receipt, and numbers of one device are not taken for another's.
+#[tokio::test]
+async fn runs_on_a_device_say_so() {
+    let app = TestApp::serving_on("llama/gqa_tied", Placement::CandleCpu).await;
+    let model = app.get("/v1/models/tiny").await.json();
+    assert_eq!((&model["device"], &model["compute_dtype"]), (&json!("candle-cpu"), &json!("float32")));
+    let run = app.run(json!({"input": [[1, 5, 9], [1, 7]], "capture": {"hooks": ["resid_post"]}})).await;
+    let cache = app.get(&format!("/v1/caches/{}", run["caches"][1].as_str().unwrap())).await.json();
+    assert_eq!(cache["provenance"]["device"], "candle-cpu", "{cache:#}");
+    let again = app.run(json!({"input": [[1, 7]], "capture": {"hooks": ["resid_post"]}})).await;
+    assert_eq!(again["n_reused"], 1, "{again:#}");
+}
