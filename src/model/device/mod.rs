@@ -34,6 +34,7 @@ use super::{
 };
 use crate::domain::{Hook, Site};
 use block::{DeviceBlock, Pass};
+use copies::Copies;
 use norm::tapped_norm;
 use taps::DeviceTaps;
 use weights::{DeviceLinear, DeviceNorm, activate};
@@ -42,6 +43,7 @@ use weights::{DeviceLinear, DeviceNorm, activate};
 #[derive(Debug)]
 pub struct DeviceTransformer {
     device: Device,
+    copies: Copies,
     blocks: Vec<DeviceBlock>,
     final_norm: Option<DeviceNorm>,
     transform: Option<DeviceTransform>,
@@ -80,6 +82,8 @@ impl DeviceTransformer {
         let a = host.architecture();
         let to = (dtype.candle(), &device);
         let linear = |l| DeviceLinear::upload(l, to.0, to.1);
+        // First: only what is allocated beside a second stream is kept in order with it.
+        let copies = Copies::new(&device)?;
         Ok(Self {
             blocks: host.blocks.iter().map(|b| DeviceBlock::upload(a, b, to)).collect::<Result<_, _>>()?,
             final_norm: host.final_norm.as_ref().map(|n| DeviceNorm::upload(n, a.d_model, to.1)).transpose()?,
@@ -87,6 +91,7 @@ impl DeviceTransformer {
             project_out: host.projections.as_ref().map(|(_, out)| linear(out)).transpose()?,
             unembed: host.unembed.as_ref().map(linear).transpose()?,
             device,
+            copies,
         })
     }
 
@@ -109,7 +114,7 @@ impl DeviceTransformer {
         }
         let mut x = Tensor::from_vec(x, (packing.n_tokens(), a.d_model), &self.device)?;
         let mut pass = Pass::new(a, packing, host.turns(packing), host.key_biases(&packing.lengths), &self.device)?;
-        let mut taps = DeviceTaps::new(taps, packing, &self.device)?;
+        let mut taps = DeviceTaps::new(taps, packing, &self.device, &self.copies);
         let fewer = packing.wanted_tokens.len() < packing.n_tokens();
         let mut set = RowSet::All;
         for (l, (block, host)) in self.blocks.iter().zip(&host.blocks).enumerate() {

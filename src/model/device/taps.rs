@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use candle_core::{D, DType, Device, Tensor};
 
-use super::copies::{Copies, Copy};
+use super::copies::{Arrived, Copies, Copy};
 use crate::{
     domain::Hook,
     model::{
@@ -22,14 +22,14 @@ use crate::{
 const PIECE_VALUES: usize = 16 << 20;
 
 /// Values that may wait on their way from the device.
-const WAITING_VALUES: usize = 64 << 20;
+const WAITING_VALUES: usize = 32 << 20;
 
 /// The hook points of one batch.
 pub struct DeviceTaps<'t, 'a> {
     taps: &'t mut Taps<'a>,
     packing: &'t Packing,
     device: Device,
-    copies: Copies,
+    copies: &'t Copies,
     /// For both sets, the rows to keep of every input, one after the other.
     picked: [Option<(Vec<u32>, Tensor)>; 2],
     waiting: VecDeque<Waiting>,
@@ -50,18 +50,18 @@ struct Waiting {
 
 impl<'t, 'a> DeviceTaps<'t, 'a> {
     /// The hook points of `taps`, for tensors on `device`.
-    pub fn new(taps: &'t mut Taps<'a>, packing: &'t Packing, device: &Device) -> Result<Self, ForwardError> {
-        Ok(Self {
+    pub fn new(taps: &'t mut Taps<'a>, packing: &'t Packing, device: &Device, copies: &'t Copies) -> Self {
+        Self {
             // What the embedding has recorded.
             taken: taps.n_taken(),
             taps,
             packing,
             device: device.clone(),
-            copies: Copies::new(device)?,
+            copies,
             picked: [None, None],
             waiting: VecDeque::new(),
             waiting_values: 0,
-        })
+        }
     }
 
     /// Whether anyone looks at `hook` or changes something there.
@@ -143,7 +143,7 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
         self.hand_out(0)?;
         let step = (PIECE_VALUES / width).max(1);
         let mut pieces = (0..n_rows).step_by(step).map(|first| (first, step.min(n_rows - first)));
-        let copies = &self.copies;
+        let copies = self.copies;
         let mut start = || {
             let piece = pieces.next().map(|(first, n)| copies.start(&compute(&picked.narrow(0, first, n)?)?));
             piece.transpose()
@@ -151,7 +151,7 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
         // One piece is on its way while the one before it is handed out.
         let mut next = start()?;
         feed(self.taps, hook, width, set, unedited, &mut || {
-            let piece = next.take().map(Copy::wait).transpose()?.unwrap_or_default();
+            let piece = next.take().map(Copy::wait).transpose()?;
             next = start()?;
             Ok(piece)
         })
@@ -186,10 +186,10 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
     fn hand_out(&mut self, keep: usize) -> Result<(), ForwardError> {
         while self.waiting_values > keep {
             let Some(Waiting { hook, width, set, unedited, copy }) = self.waiting.pop_front() else { break };
-            let values = copy.wait()?;
-            self.waiting_values -= values.len();
-            let mut values = Some(values);
-            feed(self.taps, hook, width, set, unedited, &mut || Ok(values.take().unwrap_or_default()))?;
+            let arrived = copy.wait()?;
+            self.waiting_values -= arrived.values()?.len();
+            let mut arrived = Some(arrived);
+            feed(self.taps, hook, width, set, unedited, &mut || Ok(arrived.take()))?;
         }
         Ok(())
     }
@@ -240,33 +240,36 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
     }
 }
 
-/// Gives the recorder the rows of a hook as `more` brings them, in order.
+/// Gives the recorder the rows of a hook as `more` brings them, in order, until it brings none.
 fn feed(
     taps: &mut Taps<'_>,
     hook: Hook,
     width: usize,
     set: RowSet,
     unedited: bool,
-    more: &mut dyn FnMut() -> candle_core::Result<Vec<f32>>,
+    more: &mut dyn FnMut() -> candle_core::Result<Option<Arrived>>,
 ) -> Result<(), ForwardError> {
-    let (mut values, mut at, mut failure) = (Vec::new(), 0, None);
-    taps.record(hook, width, set, unedited, &mut |_, mut out| {
-        while !out.is_empty() && failure.is_none() {
-            if at == values.len() {
-                match more() {
-                    Ok(piece) if piece.is_empty() => failure = Some(candle_core::Error::msg("too few rows")),
-                    Ok(piece) => (values, at) = (piece, 0),
-                    Err(e) => failure = Some(e),
-                }
+    let (mut piece, mut at, mut failure) = (Arrived::Vec(Vec::new()), 0, None);
+    let mut fill = |mut out: &mut [f32]| {
+        while !out.is_empty() {
+            if at == piece.values()?.len() {
+                (piece, at) = (more()?.ok_or_else(|| candle_core::Error::msg("too few rows"))?, 0);
                 continue;
             }
-            let n = out.len().min(values.len() - at);
-            let (head, rest) = std::mem::take(&mut out).split_at_mut(n);
-            head.copy_from_slice(&values[at..at + n]);
+            let values = &piece.values()?[at..];
+            let n = out.len().min(values.len());
+            let (head, rest) = out.split_at_mut(n);
+            head.copy_from_slice(&values[..n]);
             (out, at) = (rest, at + n);
         }
+        Ok(())
+    };
+    taps.record(hook, width, set, unedited, &mut |_, out| {
+        if failure.is_none() {
+            failure = fill(out).err();
+        }
     })?;
-    failure.map_or(Ok(()), |e| Err(e.into()))
+    failure.map_or(Ok(()), |e: candle_core::Error| Err(e.into()))
 }
 
 /// All numbers of a tensor, on the CPU.

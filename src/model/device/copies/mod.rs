@@ -1,0 +1,78 @@
+//! Copies from the device to the CPU. On NVIDIA GPUs they run beside the computation: on a stream of their own, to pinned memory.
+
+#[cfg(feature = "cuda")]
+mod cuda;
+
+use candle_core::{Device, Result, Tensor};
+
+use super::taps::whole;
+
+/// Starts copies.
+#[derive(Debug)]
+pub struct Copies {
+    #[cfg(feature = "cuda")]
+    stream: Option<cuda::CopyStream>,
+}
+
+/// A copy on its way.
+pub enum Copy {
+    /// Begins when someone waits for it.
+    Later(Tensor),
+    /// Runs.
+    #[cfg(feature = "cuda")]
+    Pinned(cuda::PinnedCopy),
+}
+
+/// Numbers that have arrived.
+pub enum Arrived {
+    Vec(Vec<f32>),
+    #[cfg(feature = "cuda")]
+    Pinned(cuda::PinnedCopy),
+}
+
+impl Copies {
+    /// Copies from `device`.
+    pub fn new(device: &Device) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        return Ok(Self { stream: cuda::CopyStream::new(device)? });
+        #[cfg(not(feature = "cuda"))]
+        {
+            let _ = device;
+            Ok(Self {})
+        }
+    }
+
+    /// Starts to copy a float32 tensor.
+    #[cfg_attr(not(feature = "cuda"), expect(clippy::unused_self, reason = "other devices have a stream"))]
+    pub fn start(&self, values: &Tensor) -> Result<Copy> {
+        #[cfg(feature = "cuda")]
+        if let Some(stream) = &self.stream
+            && let Some(copy) = stream.start(values)?
+        {
+            return Ok(Copy::Pinned(copy));
+        }
+        Ok(Copy::Later(values.clone()))
+    }
+}
+
+impl Copy {
+    /// The numbers, once they are there.
+    pub fn wait(self) -> Result<Arrived> {
+        match self {
+            Self::Later(values) => whole(&values).map(Arrived::Vec),
+            #[cfg(feature = "cuda")]
+            Self::Pinned(copy) => copy.wait().map(Arrived::Pinned),
+        }
+    }
+}
+
+impl Arrived {
+    /// The numbers.
+    pub fn values(&self) -> Result<&[f32]> {
+        match self {
+            Self::Vec(values) => Ok(values),
+            #[cfg(feature = "cuda")]
+            Self::Pinned(copy) => copy.values(),
+        }
+    }
+}
