@@ -50,10 +50,9 @@ pub use readout::{FrozenNorm, LinearReading, Readout};
 pub use tokenizer::{ChatEnd, Encoded, TextTokenizer};
 
 use crate::domain::{Applied, Edits, ModelInfo, PackLayout, Rows};
-use candle_core::Device;
 use checkpoint::{Checkpoint, GgufFile};
 use config::Config;
-use device::{DeviceTransformer, selfcheck};
+use device::{DeviceTransformer, keeper::Keeper, selfcheck};
 use families::Family;
 use hub::Location;
 use packing::Packing;
@@ -128,9 +127,9 @@ pub trait CaptureSink: Send {
 pub struct Model {
     info: ModelInfo,
     tokenizer: Arc<TextTokenizer>,
-    transformer: Transformer,
+    transformer: Arc<Transformer>,
     /// Its copy on the device that forward passes run on, where that is not the CPU.
-    on_device: Option<DeviceTransformer>,
+    on_device: Option<Keeper<DeviceTransformer>>,
     /// Tokens that end a text.
     end_tokens: Vec<u32>,
 }
@@ -144,12 +143,13 @@ impl Model {
     /// # Errors
     /// [`LoadError`] naming the file and what is wrong with it.
     pub fn load(id: &str, path_or_hub: &str, options: &LoadOptions) -> Result<Self, LoadError> {
-        let device = options.placement.open().map_err(|e| LoadError::new(id, e))?;
+        // Before a checkpoint is read for nothing.
+        options.placement.check().map_err(|e| LoadError::new(id, e))?;
         let mut model = match hub::locate(path_or_hub, options)? {
             Location::Folder(folder) => Self::from_folder(id, &folder)?,
             Location::Gguf(path) => Self::from_gguf(id, &path)?,
         };
-        model.place(options, device)?;
+        model.place(options)?;
         Ok(model)
     }
 
@@ -198,33 +198,39 @@ impl Model {
             );
         }
         let info = catalogue::model_info(id, fingerprint, transformer.architecture(), checkpoint.census());
-        Ok(Self { info, tokenizer: Arc::new(tokenizer), transformer, on_device: None, end_tokens })
+        Ok(Self {
+            info,
+            tokenizer: Arc::new(tokenizer),
+            transformer: Arc::new(transformer),
+            on_device: None,
+            end_tokens,
+        })
     }
 
     /// Copies the weights to where forward passes are to run, and has them checked there.
-    fn place(&mut self, options: &LoadOptions, device: Option<Device>) -> Result<(), LoadError> {
-        let refuse = |reason: String| LoadError::new(self.info.id.clone(), reason);
-        let Some(device) = device else {
+    fn place(&mut self, options: &LoadOptions) -> Result<(), LoadError> {
+        let id = self.info.id.clone();
+        let placement = options.placement;
+        if placement == Placement::Cpu {
             return match options.compute_dtype {
                 None | Some(ComputeDtype::Float32) => Ok(()),
-                Some(other) => Err(refuse(format!("the CPU computes in float32, not in {other}"))),
+                Some(other) => Err(LoadError::new(id, format!("the CPU computes in float32, not in {other}"))),
             };
-        };
+        }
         let dtype = options.compute_dtype.unwrap_or_else(|| ComputeDtype::of_weights(&self.info.weights_dtype));
-        let on_device = DeviceTransformer::upload(&self.transformer, dtype, device)
-            .map_err(|e| refuse(format!("its weights cannot be copied to {}: {e}", options.placement)))?;
-        let checked = selfcheck::run(&self.info, &self.transformer, &on_device, dtype);
-        let deviation = checked.map_err(|e| refuse(format!("{} is not to be trusted: {e}", options.placement)))?;
-        tracing::info!(
-            model = self.info.id,
-            device = %options.placement,
-            compute_dtype = %dtype,
-            deviation,
-            "the device computes what the CPU computes"
-        );
-        self.info.device = options.placement.to_string();
+        self.info.device = placement.to_string();
         self.info.compute_dtype = dtype.to_string();
-        self.on_device = Some(on_device);
+        let (info, host) = (self.info.clone(), Arc::clone(&self.transformer));
+        let make = move || {
+            let on_device = DeviceTransformer::upload(&host, dtype, placement.open()?)
+                .map_err(|e| format!("the weights cannot be copied to {placement}: {e}"))?;
+            let deviation = selfcheck::run(&info, &host, &on_device, dtype)
+                .map_err(|e| format!("{placement} does not compute what the CPU computes: {e}"))?;
+            tracing::info!(model = info.id, device = %placement, compute_dtype = %dtype, deviation, "a device is ready");
+            Ok(on_device)
+        };
+        let kept = Keeper::new(make, DeviceTransformer::works).map_err(|e| LoadError::new(id, e))?;
+        self.on_device = Some(kept);
         Ok(())
     }
 
@@ -240,10 +246,14 @@ impl Model {
         &self.tokenizer
     }
 
-    /// Memory that one token of a batch takes between the layers, in bytes: what a block has at once.
+    /// Memory that one token of a batch takes between the layers, in bytes: what a block has at once. On a device that is not
+    /// the server's memory: only the rows of the embedding are.
     #[must_use]
     pub fn working_bytes_per_token(&self) -> u64 {
         let a = self.transformer.architecture();
+        if self.on_device.is_some() {
+            return (2 * a.d_model * size_of::<f32>()) as u64;
+        }
         let mlp = a.experts.map_or(a.d_mlp, |e| e.d_expert * e.top_k + e.d_shared.unwrap_or(0));
         let heads = (a.n_heads + a.n_kv_heads) * a.d_head;
         // The stream, what both sublayers receive and give, and a spare; gate and up; queries and z, keys and values.
@@ -278,7 +288,9 @@ impl Model {
             let packing = Packing::new(batch, None, &self.info)?;
             let mut taps = Taps::new(batch, &packing, sink);
             match &self.on_device {
-                Some(device) => device.forward(&self.transformer, batch, &packing, &mut taps, cancelled),
+                Some(kept) => {
+                    kept.with(|device| device.forward(&self.transformer, batch, &packing, &mut taps, cancelled))
+                }
                 None => self.transformer.forward(batch, &packing, None, &mut taps, cancelled),
             }
         })

@@ -11,6 +11,7 @@
 mod attention;
 mod block;
 mod copies;
+pub mod keeper;
 mod mlp;
 mod norm;
 mod placement;
@@ -93,6 +94,12 @@ impl DeviceTransformer {
             device,
             copies,
         })
+    }
+
+    /// Whether the device still does what it is told: after some errors it does nothing any more.
+    pub fn works(&self) -> bool {
+        let sum = || Tensor::new(&[1f32, 2.0], &self.device)?.sum_all()?.to_scalar::<f32>();
+        sum().is_ok_and(|sum| sum == 3.0)
     }
 
     /// Runs a batch up to the last hook asked for, as [`Transformer::forward`] does. `host` is what this was made from.

@@ -19,25 +19,28 @@ pub enum Placement {
 }
 
 impl Placement {
-    /// The device, or `None` where none is driven.
+    /// Whether this build drives devices of this kind.
+    ///
+    /// # Errors
+    /// How to build one that does.
+    pub(in crate::model) fn check(self) -> Result<(), String> {
+        let (driven, what, feature) = match self {
+            Self::Cpu | Self::CandleCpu => return Ok(()),
+            Self::Cuda(_) => (cfg!(feature = "cuda"), "NVIDIA GPU", "cuda"),
+            Self::Metal(_) => (cfg!(feature = "metal"), "Apple GPU", "metal"),
+        };
+        if driven { Ok(()) } else { Err(format!("this build drives no {what}: build it with --features {feature}")) }
+    }
+
+    /// The device.
     ///
     /// # Errors
     /// Why there is no such device.
-    pub(in crate::model) fn open(self) -> Result<Option<Device>, String> {
-        let missing = |what: &str, feature: &str, e: candle_core::Error| {
-            let built = if cfg!(feature = "cuda") && feature == "cuda" || cfg!(feature = "metal") && feature == "metal"
-            {
-                format!("there is no {what} {self}: {e}")
-            } else {
-                format!("this build drives no {what}: build it with --features {feature}")
-            };
-            built
-        };
+    pub(in crate::model) fn open(self) -> Result<Device, String> {
         match self {
-            Self::Cpu => Ok(None),
-            Self::CandleCpu => Ok(Some(Device::Cpu)),
-            Self::Cuda(n) => Device::new_cuda(n).map(Some).map_err(|e| missing("NVIDIA GPU", "cuda", e)),
-            Self::Metal(n) => Device::new_metal(n).map(Some).map_err(|e| missing("Apple GPU", "metal", e)),
+            Self::Cpu | Self::CandleCpu => Ok(Device::Cpu),
+            Self::Cuda(n) => Device::new_cuda(n).map_err(|e| format!("there is no {self}: {e}")),
+            Self::Metal(n) => Device::new_metal(n).map_err(|e| format!("there is no {self}: {e}")),
         }
     }
 }
