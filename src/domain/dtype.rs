@@ -71,6 +71,12 @@ impl Dtype {
         }
     }
 
+    /// `values` as [`Self::encode`] gives them, where that is how they lie in memory.
+    #[must_use]
+    pub fn as_encoded(self, values: &[f32]) -> Option<&[u8]> {
+        (self == Self::Float32 && cfg!(target_endian = "little")).then(|| bytemuck::cast_slice(values))
+    }
+
     /// Little-endian bytes of this type as float32 values; a trailing partial element is dropped.
     #[must_use]
     pub fn decode(self, bytes: &[u8]) -> Vec<f32> {

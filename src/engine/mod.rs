@@ -21,6 +21,7 @@ mod retention;
 mod reuse;
 mod saes;
 mod scheduler;
+mod sink;
 mod submit;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,6 @@
 
 use std::{
     any::Any,
-    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -17,9 +16,11 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::sink;
+
 use crate::{
     domain::{Applied, Code, Edits, PackLayout, Problem, Rows},
-    model::{Batch, CaptureSink, ForwardError, Input, InputEdits, Model, generate::Sequence},
+    model::{Batch, ForwardError, Input, InputEdits, Model, generate::Sequence},
     store::{PackHeader, PackWriter, Store, StoreError},
 };
 
@@ -164,16 +165,17 @@ fn generate(
 fn run(model: &Model, inputs: &[JobInput], header: PackHeader, alive: &AtomicUsize, store: &Store) -> JobOutcome {
     let started = Instant::now();
     let layout: PackLayout = header.layout.clone();
-    let mut sink = match store.begin_pack(header) {
-        Ok(writer) => Sink(writer),
+    let pack = match store.begin_pack(header) {
+        Ok(pack) => pack,
         Err(e) => return JobOutcome::Failed(e.into()),
     };
     let views: Vec<Input<'_>> = inputs.iter().map(JobInput::view).collect();
     let batch = Batch { inputs: &views, layout: &layout };
     #[cfg(test)]
     super::tests::panic_where_told_to(model, inputs);
-    match model.forward(&batch, &mut sink, &|| alive.load(Ordering::Relaxed) == 0) {
-        Ok(()) => JobOutcome::Captured(Box::new(sink.0), started.elapsed()),
+    let cancelled = || alive.load(Ordering::Relaxed) == 0;
+    match sink::write(pack, |sink| model.forward(&batch, sink, &cancelled)) {
+        Ok(pack) => JobOutcome::Captured(Box::new(pack), started.elapsed()),
         Err(ForwardError::Cancelled) => JobOutcome::Cancelled,
         Err(e @ (ForwardError::Failed(_) | ForwardError::Device(_))) => {
             tracing::error!(error = %e, "a forward pass failed");
@@ -186,20 +188,6 @@ fn run(model: &Model, inputs: &[JobInput], header: PackHeader, alive: &AtomicUsi
                 Problem::new(Code::Internal, "captured activations could not be written")
             }
         }),
-    }
-}
-
-/// The store's pack as the recorder sees it.
-struct Sink(PackWriter);
-
-impl CaptureSink for Sink {
-    fn write(
-        &mut self,
-        hook: usize,
-        items: Range<usize>,
-        values: &[f32],
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        self.0.write(hook, items, values).map_err(Into::into)
     }
 }
 

@@ -111,6 +111,7 @@ pub trait CaptureSink: Send {
     ///
     /// Hooks come in the order of `layout.hooks`, the items of a hook in ascending order, each item once. One with very many
     /// values comes in pieces, in calls of its own that follow each other. Rows lie one after the other as [`PackLayout`] describes.
+    /// The sink may keep the buffer and leave another one, whatever it holds.
     ///
     /// # Errors
     /// Whatever keeps the values from being taken; it ends the forward pass.
@@ -118,7 +119,7 @@ pub trait CaptureSink: Send {
         &mut self,
         hook: usize,
         items: Range<usize>,
-        values: &[f32],
+        values: &mut Vec<f32>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 }
 

@@ -26,8 +26,8 @@ impl<'a> Outlet<'a> {
         self.next
     }
 
-    /// Takes the values of consecutive items of a hook.
-    pub fn write(&mut self, hook: usize, items: Range<usize>, values: &[f32]) -> Result<(), ForwardError> {
+    /// Takes the values of consecutive items of a hook, and maybe the buffer they are in.
+    pub fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), ForwardError> {
         if hook == self.next {
             return self.sink.write(hook, items, values).map_err(ForwardError::Sink);
         }
@@ -41,8 +41,8 @@ impl<'a> Outlet<'a> {
             return Ok(());
         }
         self.next += 1;
-        while let Some(values) = self.held.remove(&self.next) {
-            self.sink.write(self.next, 0..self.n_items, &values).map_err(ForwardError::Sink)?;
+        while let Some(mut values) = self.held.remove(&self.next) {
+            self.sink.write(self.next, 0..self.n_items, &mut values).map_err(ForwardError::Sink)?;
             self.next += 1;
         }
         Ok(())
@@ -62,7 +62,7 @@ mod tests {
             &mut self,
             hook: usize,
             items: Range<usize>,
-            values: &[f32],
+            values: &mut Vec<f32>,
         ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
             self.0.push((hook, items, values.to_vec()));
             Ok(())
@@ -75,8 +75,8 @@ mod tests {
         let mut outlet = Outlet::new(&mut calls, 2);
         for hook in [1, 2, 0, 3] {
             let value = hook as f32;
-            outlet.write(hook, 0..1, &[value]).unwrap();
-            outlet.write(hook, 1..2, &[-value]).unwrap();
+            outlet.write(hook, 0..1, &mut vec![value]).unwrap();
+            outlet.write(hook, 1..2, &mut vec![-value]).unwrap();
             outlet.finish(hook).unwrap();
             assert_eq!(outlet.handed_out(), [3, 0, 0, 4][hook]);
         }

@@ -170,7 +170,7 @@ impl CaptureSink for InMemory {
         &mut self,
         hook: usize,
         _: std::ops::Range<usize>,
-        values: &[f32],
+        values: &mut Vec<f32>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         self.0[hook].extend_from_slice(values);
         Ok(())

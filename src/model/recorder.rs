@@ -93,13 +93,13 @@ impl<'a> Recorder<'a> {
             match rows {
                 Picked::Rows(rows) if rows.len() * width > PIECE_VALUES => {
                     if start > 0 {
-                        self.outlet.write(index, first..item, &self.buffer)?;
+                        self.outlet.write(index, first..item, &mut self.buffer)?;
                     }
                     for piece in rows.chunks((PIECE_VALUES / width).max(1)) {
                         self.buffer.clear();
                         self.buffer.resize(piece.len() * width, 0.0);
                         compute(piece, &mut self.buffer);
-                        self.outlet.write(index, item..item + 1, &self.buffer)?;
+                        self.outlet.write(index, item..item + 1, &mut self.buffer)?;
                     }
                     self.buffer.clear();
                     first = item + 1;
@@ -112,7 +112,7 @@ impl<'a> Recorder<'a> {
                 Picked::Mean(rows) => mean_of_rows(rows, width, compute, &mut self.buffer),
             }
             if self.buffer.len() >= BATCH_VALUES || item + 1 == picked.len() {
-                self.outlet.write(index, first..item + 1, &self.buffer)?;
+                self.outlet.write(index, first..item + 1, &mut self.buffer)?;
                 self.buffer.clear();
                 first = item + 1;
             }
@@ -147,7 +147,7 @@ impl<'a> Recorder<'a> {
                     finish_mean(&sums, rows.len(), &mut self.buffer);
                 }
             }
-            self.outlet.write(index, item..item + 1, &self.buffer)?;
+            self.outlet.write(index, item..item + 1, &mut self.buffer)?;
         }
         self.outlet.finish(index)
     }

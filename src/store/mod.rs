@@ -45,7 +45,7 @@ mod survey;
 mod tensors;
 mod terms;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod verify;
 mod wal;
 mod writer;

@@ -107,6 +107,7 @@ pub struct PackWriter {
     hashers: Vec<blake3::Hasher>,
     /// `[item][hook]`
     stats: Vec<Vec<TensorStats>>,
+    /// Encoded values on their way, where they are not what is in memory.
     buffer: Vec<u8>,
 }
 
@@ -212,23 +213,30 @@ impl PackWriter {
         part: &mut Option<(usize, usize)>,
         parts: &mut impl Iterator<Item = (usize, usize)>,
     ) -> Result<(), StoreError> {
-        self.buffer.clear();
-        self.header.layout.dtype.encode(chunk, &mut self.buffer);
-        self.write_buffer(hook, part, parts)
+        // A type whose bytes are those in memory needs no copy.
+        if let Some(bytes) = self.header.layout.dtype.as_encoded(chunk) {
+            return self.write_bytes(hook, bytes, part, parts);
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        self.header.layout.dtype.encode(chunk, &mut buffer);
+        let outcome = self.write_bytes(hook, &buffer, part, parts);
+        self.buffer = buffer;
+        outcome
     }
 
-    /// Writes the encoded values in the buffer; the other arguments are those of [`Self::write_chunk`].
-    fn write_buffer(
+    /// Writes encoded values; the other arguments are those of [`Self::write_chunk`].
+    fn write_bytes(
         &mut self,
         hook: usize,
+        mut bytes: &[u8],
         part: &mut Option<(usize, usize)>,
         parts: &mut impl Iterator<Item = (usize, usize)>,
     ) -> Result<(), StoreError> {
         let dtype = self.header.layout.dtype;
         let site = self.header.layout.hooks[hook].site();
-        self.blob.write_at(&self.buffer, self.data_start + self.written)?;
-        self.written += self.buffer.len() as u64;
-        let mut bytes = self.buffer.as_slice();
+        self.blob.write_at(bytes, self.data_start + self.written)?;
+        self.written += bytes.len() as u64;
         while let Some((item, missing)) = part.as_mut()
             && !bytes.is_empty()
         {
@@ -263,12 +271,12 @@ impl PackWriter {
         let size = layout.dtype.size();
         let mut part = Some((0, layout.elements(hook, 0..1).len()));
         for chunk in chunks {
-            self.buffer = chunk?;
+            let bytes = chunk?;
             let room = part.map_or(0, |(_, missing)| missing);
-            if !self.buffer.len().is_multiple_of(size) || self.buffer.len() / size > room {
+            if !bytes.len().is_multiple_of(size) || bytes.len() / size > room {
                 return Err(misuse("encoded values written beyond the end of their tensor"));
             }
-            self.write_buffer(hook, &mut part, &mut std::iter::empty())?;
+            self.write_bytes(hook, &bytes, &mut part, &mut std::iter::empty())?;
         }
         if part.is_some() {
             return Err(misuse("encoded values end before their tensor does"));

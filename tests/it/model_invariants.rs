@@ -286,7 +286,7 @@ fn a_cancelled_pass_stops_before_the_next_layer() {
             &mut self,
             _: usize,
             _: std::ops::Range<usize>,
-            _: &[f32],
+            _: &mut Vec<f32>,
         ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
             self.0 += 1;
             Ok(())

@@ -70,7 +70,12 @@ pub struct Collected {
 }
 
 impl CaptureSink for Collected {
-    fn write(&mut self, hook: usize, items: Range<usize>, values: &[f32]) -> Result<(), Box<dyn Error + Send + Sync>> {
+    fn write(
+        &mut self,
+        hook: usize,
+        items: Range<usize>,
+        values: &mut Vec<f32>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
         assert_eq!((hook, items.start), self.next, "hooks and items come in order");
         self.values[hook].extend_from_slice(values);
         let (have, full) = (self.values[hook].len(), self.layout.elements(hook, items.clone()).end);

@@ -222,7 +222,7 @@ impl CaptureSink for Gathered {
         &mut self,
         _: usize,
         _: Range<usize>,
-        values: &[f32],
+        values: &mut Vec<f32>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         self.0.extend_from_slice(values);
         Ok(())

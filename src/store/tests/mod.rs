@@ -190,7 +190,7 @@ impl Fixture {
     }
 }
 
-pub(super) fn files(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(dir: &Path) -> Vec<PathBuf> {
     let folders = fs::read_dir(dir.join("blobs")).unwrap();
     folders.flat_map(|f| fs::read_dir(f.unwrap().path()).unwrap()).map(|f| f.unwrap().path()).collect()
 }
@@ -207,13 +207,13 @@ pub(super) fn copy(from: &Path, to: &Path) {
     }
 }
 
-pub(super) fn capture(hooks: &[&str], positions: Positions, dtype: Dtype) -> Capture {
+pub(crate) fn capture(hooks: &[&str], positions: Positions, dtype: Dtype) -> Capture {
     let mut hooks: Vec<Hook> = hooks.iter().map(|h| h.parse().unwrap()).collect();
     hooks.sort();
     Capture { hooks: hooks.into(), positions, dtype }
 }
 
-pub(super) fn item(token_ids: &[u32], capture: Capture) -> NewItem {
+pub(crate) fn item(token_ids: &[u32], capture: Capture) -> NewItem {
     NewItem {
         token_ids: token_ids.to_vec(),
         tokens: token_ids.iter().map(|t| format!("<{t}>")).collect(),
@@ -277,7 +277,7 @@ pub(super) fn key(item: &NewItem) -> [u8; 32] {
 }
 
 /// A pack of items that capture the same hooks: residual width 4, two heads of 3.
-pub(super) fn header(run: RunId, items: Vec<(u32, NewItem)>) -> PackHeader {
+pub(crate) fn header(run: RunId, items: Vec<(u32, NewItem)>) -> PackHeader {
     let common = items[0].1.capture.clone();
     let shape = |h: &Hook| match h.site() {
         Site::Pattern | Site::AttnScores => vec![2],
