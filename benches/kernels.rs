@@ -1,5 +1,7 @@
 //! The kernels of the forward pass beside candle's own operations, at the sizes of SmolLM2-135M.
 //!
+//! Each side is measured as it is used: ours writes to a buffer that lives from block to block, candle's makes a new tensor.
+//!
 //! ```sh
 //! cargo bench --bench kernels                      # all
 //! cargo bench --bench kernels -- 'products/up'     # some
@@ -92,7 +94,7 @@ fn gates(c: &mut Criterion) {
         group.throughput(Throughput::Elements(gate.len() as u64));
         let mut out = gate.clone();
         group.bench_with_input(BenchmarkId::new("residuum", rows), &rows, |b, _| {
-            // In place: the copy is part of what is measured, as the allocation is on the other side.
+            // In place; the copy is measured too.
             b.iter(|| {
                 out.copy_from_slice(black_box(&gate));
                 Activation::Silu.gate(&mut out, &up);

@@ -236,7 +236,7 @@ impl Engine {
     /// # Errors
     /// When the worker thread cannot be started.
     pub fn start(store: Store, names: Vec<String>, limits: Limits) -> std::io::Result<Self> {
-        let (worker, thread) = WorkerHandle::spawn("worker-cpu", store.clone())?;
+        let (worker, thread) = WorkerHandle::spawn("worker", store.clone())?;
         let (errands, waiting) = mpsc::channel(1);
         let (questions, to_answer) = mpsc::channel(answers::WAITING);
         let inner = Arc::new(Inner {

@@ -75,9 +75,9 @@ impl<'a> Editor<'a> {
 
     /// Changes some rows of a buffer over `set`, by their indices there: `values` holds just those, one after the other.
     pub fn some_rows(&self, hook: Hook, rows: &[u32], values: &mut [f32], set: RowSet) {
-        let Some(placed) = self.by_hook.get(&hook) else { return };
+        let Some(placed) = self.by_hook.get(&hook).filter(|_| !rows.is_empty()) else { return };
         let selection = self.packing.of(set);
-        let width = values.len() / rows.len().max(1);
+        let width = values.len() / rows.len();
         for one in placed {
             let own = selection.offsets[one.item]..selection.offsets[one.item + 1];
             for (row, values) in rows.iter().zip(values.chunks_exact_mut(width)) {

@@ -12,6 +12,16 @@ pub enum RowSet {
     Wanted,
 }
 
+impl RowSet {
+    /// 0 and 1, for what is kept of both.
+    pub fn index(self) -> usize {
+        match self {
+            Self::All => 0,
+            Self::Wanted => 1,
+        }
+    }
+}
+
 /// Some token rows of every input.
 #[derive(Debug)]
 pub struct Selection {

@@ -168,8 +168,8 @@ impl DeviceAttention {
         };
         taps.compute(hook, n_heads * d, set, &mut |rows| results(rows))?;
         let mut out = self.o.forward(z)?;
-        if taps.edits(hook) {
-            let touched = taps.editor().map(|e| e.touched(&[hook], set)).unwrap_or_default();
+        let touched = taps.editor().map(|e| e.touched(&[hook], set)).unwrap_or_default();
+        if !touched.is_empty() {
             let index = Tensor::from_slice(&touched, touched.len(), z.device())?;
             let before = whole(&results(&index)?)?;
             let mut after = before.clone();
@@ -209,12 +209,14 @@ fn attend(
     let spec = host.spec(place.a, host_biases.as_deref());
     let biases = pass.biases.clone();
     let Projected { q, k, v } = projected;
+    let changed = taps.editor().map(|e| e.mapped(place.l)).unwrap_or_default();
     for site in [Site::AttnScores, Site::Pattern] {
         taps.map(place.hook(site), place.a.n_heads, set, &mut |editor, input, rows, positions| {
             let tokens = packing.all.offsets[input]..packing.all.offsets[input + 1];
-            let keys = k.narrow(0, tokens.start, tokens.len())?;
+            // A copy of its own: what is behind a part of a tensor would come to the CPU with it.
+            let keys = k.narrow(0, tokens.start, tokens.len())?.force_contiguous()?;
             let queries = q.index_select(&Tensor::from_slice(rows, rows.len(), q.device())?, 0)?;
-            if let Some(editor) = editor {
+            if let Some(editor) = editor.filter(|_| changed.contains(&input)) {
                 let map = MapRows { item: input, positions, n_keys: tokens.len(), spec: &spec };
                 let mut out = vec![0.0; spec.n_heads * rows.len() * tokens.len()];
                 attention_map(place, site, Some(editor), &map, &whole(&queries)?, &whole(&keys)?, &mut out);
@@ -238,11 +240,10 @@ fn attend(
     let mut parts = Vec::with_capacity(tiles.tiles.len());
     for tile in &mut tiles.tiles {
         let mask = tile.mask(&spec, packing, set, q.device())?;
-        parts.push(attend_tile(&spec, tile, q, k, v, biases.as_ref(), mask.as_ref())?);
+        parts.push(attend_tile(&spec, tile, [q, k, v], biases.as_ref(), mask.as_ref())?);
     }
     let all = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0)? };
-    let mut z = all.index_select(&tiles.restore, 0)?;
-    let changed = taps.editor().map(|e| e.mapped(place.l)).unwrap_or_default();
+    let mut z = if tiles.in_order { all } else { all.index_select(&tiles.restore, 0)? };
     if !changed.is_empty() {
         let (queries, keys, values, mut on_cpu) = (whole(q)?, whole(k)?, whole(v)?, whole(&z)?);
         let width = host.k.out_features();
@@ -269,11 +270,11 @@ fn scores(
 ) -> candle_core::Result<Tensor> {
     let (kv, d_head) = (spec.n_kv_heads, spec.d_head);
     let group = spec.n_heads / kv;
-    let q = q.reshape((parts, n_queries, kv, group, d_head))?.permute((0, 2, 3, 1, 4))?.contiguous()?;
-    let q = q.reshape((parts, kv, group * n_queries, d_head))?;
+    // Scaled before the product: there are fewer queries than scores.
+    let q = (q * f64::from(spec.scale))?.reshape((parts, n_queries, kv, group, d_head))?;
+    let q = q.permute((0, 2, 3, 1, 4))?.contiguous()?.reshape((parts, kv, group * n_queries, d_head))?;
     let k = k.reshape((parts, n_keys, kv, d_head))?.permute((0, 2, 3, 1))?.contiguous()?;
-    let scores = (q.matmul(&k)? * f64::from(spec.scale))?;
-    let mut scores = scores.reshape((parts, spec.n_heads, n_queries, n_keys))?;
+    let mut scores = q.matmul(&k)?.reshape((parts, spec.n_heads, n_queries, n_keys))?;
     if let Some(cap) = spec.softcap {
         scores = ((scores / f64::from(cap))?.tanh()? * f64::from(cap))?;
     }
@@ -290,19 +291,21 @@ fn scores(
 fn attend_tile(
     spec: &AttentionSpec<'_>,
     tile: &Tile,
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
+    [q, k, v]: [&Tensor; 3],
     biases: Option<&Tensor>,
     mask: Option<&Tensor>,
 ) -> candle_core::Result<Tensor> {
     let (parts, n_queries, n_keys) = tile.shape;
     let (kv, d_head) = (spec.n_kv_heads, spec.d_head);
     let group = spec.n_heads / kv;
-    let (q, k) = (q.index_select(&tile.queries, 0)?, k.index_select(&tile.keys, 0)?);
+    let gather = |x: &Tensor, rows: &Option<Tensor>| match rows {
+        Some(rows) => x.index_select(rows, 0),
+        None => Ok(x.clone()),
+    };
+    let (q, k, v) = (gather(q, &tile.queries)?, gather(k, &tile.keys)?, gather(v, &tile.keys)?);
     let pattern = softmax_last_dim(&scores(spec, tile.shape, &q, &k, biases, mask)?)?;
     let pattern = pattern.reshape((parts, kv, group * n_queries, n_keys))?;
-    let v = v.index_select(&tile.keys, 0)?.reshape((parts, n_keys, kv, d_head))?.transpose(1, 2)?.contiguous()?;
+    let v = v.reshape((parts, n_keys, kv, d_head))?.transpose(1, 2)?.contiguous()?;
     let z = pattern.matmul(&v)?.reshape((parts, kv, group, n_queries, d_head))?;
     z.permute((0, 3, 1, 2, 4))?.contiguous()?.reshape((parts * n_queries, spec.n_heads * d_head))
 }

@@ -74,7 +74,7 @@ impl<'p> Pass<'p> {
 
     /// Cosines and sines of the angles of every row of `set`, `[rows, pairs]`.
     pub fn angles(&mut self, rope: usize, set: RowSet) -> candle_core::Result<(Tensor, Tensor)> {
-        let held = &mut self.angles[rope][place_of(set)];
+        let held = &mut self.angles[rope][set.index()];
         if let Some(held) = held {
             return Ok(held.clone());
         }
@@ -87,18 +87,11 @@ impl<'p> Pass<'p> {
 
     /// The tiles of attention for the queries of `set`.
     pub fn tiles(&mut self, set: RowSet, spec: &AttentionSpec<'_>) -> candle_core::Result<&mut Tiles> {
-        let held = &mut self.tiles[place_of(set)];
+        let held = &mut self.tiles[set.index()];
         if held.is_none() {
             *held = Some(Tiles::new(self.packing, set, spec.causal, spec.n_heads, &self.device)?);
         }
         held.as_mut().ok_or_else(|| candle_core::Error::msg("no tiles"))
-    }
-}
-
-fn place_of(set: RowSet) -> usize {
-    match set {
-        RowSet::All => 0,
-        RowSet::Wanted => 1,
     }
 }
 

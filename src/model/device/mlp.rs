@@ -152,17 +152,19 @@ impl DeviceSparse {
     fn forward(&self, place: &Place<'_>, x: &Tensor, taps: &mut DeviceTaps<'_, '_>) -> Result<Tensor, ForwardError> {
         let activation = place.a.activation;
         let routes = self.route(place, x, taps)?;
-        let mut out = x.zeros_like()?;
-        for (expert, route) in self.experts.iter().zip(&routes) {
-            let n = route.rows.len();
-            if n == 0 {
-                continue;
-            }
-            let rows = Tensor::from_slice(&route.rows, n, x.device())?;
-            let weights = Tensor::from_slice(&route.weights, (n, 1), x.device())?;
-            let part = expert.forward(activation, &x.index_select(&rows, 0)?, |_, _| Ok(()))?;
-            out = out.index_add(&rows, &part.broadcast_mul(&weights)?, 0)?;
+        let (n_rows, d) = x.dims2()?;
+        // What the experts give, one after the other; and where the parts of each row are among that, `top_k` of them.
+        let (mut parts, mut weights, mut places) = (Vec::new(), Vec::new(), vec![Vec::new(); n_rows]);
+        for (expert, route) in self.experts.iter().zip(&routes).filter(|(_, route)| !route.rows.is_empty()) {
+            let rows = Tensor::from_slice(&route.rows, route.rows.len(), x.device())?;
+            parts.push(expert.forward(activation, &x.index_select(&rows, 0)?, |_, _| Ok(()))?);
+            route.rows.iter().zip(index(weights.len())..).for_each(|(row, at)| places[*row as usize].push(at));
+            weights.extend_from_slice(&route.weights);
         }
+        let weights = Tensor::from_slice(&weights, (weights.len(), 1), x.device())?;
+        let places = Tensor::from_vec(places.concat(), n_rows * self.spec.top_k, x.device())?;
+        let weighted = Tensor::cat(&parts, 0)?.broadcast_mul(&weights)?.index_select(&places, 0)?;
+        let mut out = weighted.reshape((n_rows, self.spec.top_k, d))?.sum(1)?;
         if let Some((expert, gate)) = &self.shared {
             let weights = sigmoid(&gate.forward(x)?)?;
             out = (out + expert.forward(activation, x, |_, _| Ok(()))?.broadcast_mul(&weights)?)?;
@@ -192,4 +194,9 @@ impl DeviceSparse {
         taps.tap(place.hook(Site::ExpertIndices), &mut indices, place.set)?;
         Ok(Route::of_choices(&chosen, n_experts))
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a batch has fewer than 2^32 rows for all experts")]
+fn index(n: usize) -> u32 {
+    n as u32
 }

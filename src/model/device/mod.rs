@@ -1,8 +1,8 @@
 //! The forward pass on an accelerator, on candle's tensors.
 //!
 //! It computes what [`Transformer`] computes, from the same description and with the same hook points, and is compared with
-//! it in every family. Tokens become rows of the embedding on the CPU; everything behind is on the device, where tensors stay
-//! but for the rows that are captured. Products with weights are computed in a type of choice; the residual stream, norms,
+//! it in every family. Tokens become rows of the embedding on the CPU; everything behind is on the device. What leaves it are
+//! rows that are captured or changed, and the logits of routers. Products with weights are computed in a type of choice; the residual stream, norms,
 //! attention and activations in float32.
 //!
 //! Unlike the CPU's, numbers of an input may differ in the last bits with the company it has: the device's libraries choose
@@ -83,7 +83,6 @@ impl DeviceTransformer {
         let a = host.architecture();
         let to = (dtype.candle(), &device);
         let linear = |l| DeviceLinear::upload(l, to.0, to.1);
-        // First: only what is allocated beside a second stream is kept in order with it.
         let copies = Copies::new(&device)?;
         Ok(Self {
             blocks: host.blocks.iter().map(|b| DeviceBlock::upload(a, b, to)).collect::<Result<_, _>>()?,

@@ -39,7 +39,8 @@ impl Placement {
     pub(in crate::model) fn open(self) -> Result<Device, String> {
         match self {
             Self::Cpu | Self::CandleCpu => Ok(Device::Cpu),
-            Self::Cuda(n) => Device::new_cuda(n).map_err(|e| format!("there is no {self}: {e}")),
+            // A stream that every thread shares: batches run on whichever thread of the pool takes them.
+            Self::Cuda(n) => Device::new_cuda_with_stream(n).map_err(|e| format!("there is no {self}: {e}")),
             Self::Metal(n) => Device::new_metal(n).map_err(|e| format!("there is no {self}: {e}")),
         }
     }

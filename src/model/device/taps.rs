@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use candle_core::{D, DType, Device, Tensor};
 
-use super::copies::{Arrived, Copies, Copy};
+use super::copies::{Copies, Landed, Pending};
 use crate::{
     domain::Hook,
     model::{
@@ -45,7 +45,7 @@ struct Waiting {
     set: RowSet,
     /// Whether interventions are still to be carried out.
     unedited: bool,
-    copy: Copy,
+    copy: Pending,
 }
 
 impl<'t, 'a> DeviceTaps<'t, 'a> {
@@ -97,9 +97,10 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
         }
         let width = values.elem_count() / values.dim(0)?.max(1);
         if let Some(editor) = self.editor().filter(|e| e.edits(hook)) {
+            // None, where what is changed is not among the rows that go on.
             let rows = editor.touched(&[hook], set);
             let mut changed = self.pull(values, &rows)?;
-            self.taps.editor().into_iter().for_each(|e| e.some_rows(hook, &rows, &mut changed, set));
+            editor.some_rows(hook, &rows, &mut changed, set);
             *values = self.replace(values, &rows, changed)?;
         }
         let values = &*values;
@@ -131,7 +132,7 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
         }
         self.taken += 1;
         self.pick(set)?;
-        let Some((_, picked)) = &self.picked[place(set)] else { return Ok(()) };
+        let Some((_, picked)) = &self.picked[set.index()] else { return Ok(()) };
         let picked = picked.clone();
         let n_rows = picked.dim(0)?;
         if n_rows * width <= PIECE_VALUES {
@@ -151,7 +152,7 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
         // One piece is on its way while the one before it is handed out.
         let mut next = start()?;
         feed(self.taps, hook, width, set, unedited, &mut || {
-            let piece = next.take().map(Copy::wait).transpose()?;
+            let piece = next.take().map(Pending::wait).transpose()?;
             next = start()?;
             Ok(piece)
         })
@@ -184,12 +185,12 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
 
     /// Hands out what waits, the oldest first, until at most `keep` values do.
     fn hand_out(&mut self, keep: usize) -> Result<(), ForwardError> {
-        while self.waiting_values > keep {
+        while !self.waiting.is_empty() && (keep == 0 || self.waiting_values > keep) {
             let Some(Waiting { hook, width, set, unedited, copy }) = self.waiting.pop_front() else { break };
-            let arrived = copy.wait()?;
-            self.waiting_values -= arrived.values()?.len();
-            let mut arrived = Some(arrived);
-            feed(self.taps, hook, width, set, unedited, &mut || Ok(arrived.take()))?;
+            let landed = copy.wait()?;
+            self.waiting_values -= landed.values()?.len();
+            let mut landed = Some(landed);
+            feed(self.taps, hook, width, set, unedited, &mut || Ok(landed.take()))?;
         }
         Ok(())
     }
@@ -201,7 +202,7 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
 
     /// The rows to keep, as one list.
     fn pick(&mut self, set: RowSet) -> Result<(), ForwardError> {
-        let held = &mut self.picked[place(set)];
+        let held = &mut self.picked[set.index()];
         if held.is_none() {
             let rows = |picked: &Picked| match picked {
                 Picked::Rows(rows) | Picked::Mean(rows) => rows.clone(),
@@ -247,9 +248,9 @@ fn feed(
     width: usize,
     set: RowSet,
     unedited: bool,
-    more: &mut dyn FnMut() -> candle_core::Result<Option<Arrived>>,
+    more: &mut dyn FnMut() -> candle_core::Result<Option<Landed>>,
 ) -> Result<(), ForwardError> {
-    let (mut piece, mut at, mut failure) = (Arrived::Vec(Vec::new()), 0, None);
+    let (mut piece, mut at, mut failure) = (Landed::Vec(Vec::new()), 0, None);
     let mut fill = |mut out: &mut [f32]| {
         while !out.is_empty() {
             if at == piece.values()?.len() {
@@ -269,17 +270,13 @@ fn feed(
             failure = fill(out).err();
         }
     })?;
+    if failure.is_none() && at != piece.values()?.len() {
+        failure = Some(candle_core::Error::msg("too many rows"));
+    }
     failure.map_or(Ok(()), |e: candle_core::Error| Err(e.into()))
 }
 
 /// All numbers of a tensor, on the CPU.
 pub fn whole(values: &Tensor) -> candle_core::Result<Vec<f32>> {
     values.to_dtype(DType::F32)?.flatten(0, D::Minus1)?.to_vec1()
-}
-
-fn place(set: RowSet) -> usize {
-    match set {
-        RowSet::All => 0,
-        RowSet::Wanted => 1,
-    }
 }

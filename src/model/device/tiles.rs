@@ -39,12 +39,13 @@ pub struct Tile {
     /// Parts, queries of each and keys of each, padding included.
     pub shape: (usize, usize, usize),
     parts: Vec<Part>,
-    /// Rows of the query buffer, `[parts · queries]`; the first of the part where there is none.
-    pub queries: Tensor,
-    /// Tokens of the keys, `[parts · keys]`; the first of the input where there is none.
-    pub keys: Tensor,
-    /// By window, what is added to the scores, `[parts, 1, queries, keys]`: -∞ where a query does not see a key. `None` where
-    /// every query sees every key.
+    /// Rows of the query buffer, `[parts · queries]`; the first of the part where there is none. `None` where they are the whole
+    /// buffer as it is.
+    pub queries: Option<Tensor>,
+    /// Tokens of the keys, `[parts · keys]`, in the same way; the first of the input where there is none.
+    pub keys: Option<Tensor>,
+    /// By window, what is added to the scores, `[parts or 1, 1, queries, keys]`: -∞ where a query does not see a key. `None`
+    /// where every query sees every key.
     masks: HashMap<Option<usize>, Option<Tensor>>,
 }
 
@@ -54,6 +55,8 @@ pub struct Tiles {
     pub tiles: Vec<Tile>,
     /// Where each row of the set is in the results of all tiles, one after the other.
     pub restore: Tensor,
+    /// Whether that is where it is in the set.
+    pub in_order: bool,
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "a batch has fewer than 2^32 tokens")]
@@ -73,7 +76,7 @@ impl Tiles {
         let mut restore = vec![0; packing.of(set).positions.len()];
         let (mut tiles, mut base) = (Vec::new(), 0);
         for group in groups {
-            let tile = Tile::new(group, packing, device)?;
+            let tile = Tile::new(group, packing, set, device)?;
             for (i, part) in tile.parts.iter().enumerate() {
                 let first = base + i * tile.shape.1;
                 part.rows.clone().zip(first..).for_each(|(row, at)| restore[row] = index(at));
@@ -82,7 +85,8 @@ impl Tiles {
             tiles.push(tile);
         }
         let n = restore.len();
-        Ok(Self { tiles, restore: Tensor::from_vec(restore, n, device)? })
+        let in_order = n == base && restore.is_sorted();
+        Ok(Self { tiles, restore: Tensor::from_vec(restore, n, device)?, in_order })
     }
 }
 
@@ -127,19 +131,22 @@ fn grouped(mut parts: Vec<Part>, area: usize) -> Vec<Vec<Part>> {
 }
 
 impl Tile {
-    fn new(parts: Vec<Part>, packing: &Packing, device: &Device) -> Result<Self> {
+    fn new(parts: Vec<Part>, packing: &Packing, set: RowSet, device: &Device) -> Result<Self> {
         let n_queries = parts.iter().map(|p| p.rows.len()).max().unwrap_or(0);
         let n_keys = parts.iter().map(|p| p.n_keys).max().unwrap_or(0);
         let padded = |first: usize, n: usize, of: usize| (0..of).map(move |i| index(first + if i < n { i } else { 0 }));
         let queries: Vec<u32> = parts.iter().flat_map(|p| padded(p.rows.start, p.rows.len(), n_queries)).collect();
         let keys: Vec<u32> =
             parts.iter().flat_map(|p| padded(packing.all.offsets[p.input], p.n_keys, n_keys)).collect();
-        let (n, m) = (queries.len(), keys.len());
+        let upload = |rows: Vec<u32>, of: usize| {
+            let whole = rows.len() == of && rows.iter().copied().eq(0..index(of));
+            (!whole).then(|| Tensor::from_slice(&rows, rows.len(), device)).transpose()
+        };
         Ok(Self {
             shape: (parts.len(), n_queries, n_keys),
             parts,
-            queries: Tensor::from_vec(queries, n, device)?,
-            keys: Tensor::from_vec(keys, m, device)?,
+            queries: upload(queries, packing.of(set).positions.len())?,
+            keys: upload(keys, packing.n_tokens())?,
             masks: HashMap::new(),
         })
     }
@@ -156,11 +163,20 @@ impl Tile {
             return Ok(mask.clone());
         }
         let (n, n_queries, n_keys) = self.shape;
+        let positions = |part: &Part| &packing.of(set).positions[part.rows.clone()];
+        let from_start = |part: &Part| positions(part).iter().copied().eq(0..index(part.rows.len()));
+        // In a causal pass the keys of padding lie behind every query of the input's own: what hides them hides these.
+        let alike = spec.causal && self.parts.iter().all(from_start);
+        let n = if alike { 1 } else { n };
         let mut values = vec![0f32; n * n_queries * n_keys];
-        for (part, values) in self.parts.iter().zip(values.chunks_exact_mut(n_queries * n_keys)) {
-            let own = packing.all.offsets[part.input + 1] - packing.all.offsets[part.input];
-            let positions = &packing.of(set).positions[part.rows.clone()];
-            hide(spec, positions, own, n_keys, values);
+        if alike {
+            let all: Vec<u32> = (0..index(n_queries)).collect();
+            hide(spec, &all, n_keys, n_keys, &mut values);
+        } else {
+            for (part, values) in self.parts.iter().zip(values.chunks_exact_mut(n_queries * n_keys)) {
+                let own = packing.all.offsets[part.input + 1] - packing.all.offsets[part.input];
+                hide(spec, positions(part), own, n_keys, values);
+            }
         }
         let hides = values.iter().any(|v| *v != 0.0);
         let mask = hides.then(|| Tensor::from_vec(values, (n, 1, n_queries, n_keys), device)).transpose()?;
@@ -203,6 +219,11 @@ mod tests {
         }
     }
 
+    fn queries(tile: &Tile) -> Vec<u32> {
+        let (n, n_queries, _) = tile.shape;
+        tile.queries.as_ref().map_or_else(|| (0..index(n * n_queries)).collect(), |q| q.to_vec1().unwrap())
+    }
+
     #[test]
     fn every_row_is_computed_once_and_no_tile_is_too_large() {
         for (lengths, area) in [(&[5, 1, 9, 4, 4, 30][..], 100), (&[40][..], 7), (&[3; 20][..], 1000)] {
@@ -218,7 +239,7 @@ mod tests {
                 assert!(n * queries * keys <= area || queries == 1, "{:?}", tile.shape);
             }
             let at: Vec<u32> = tiles.restore.to_vec1().unwrap();
-            let rows: Vec<u32> = tiles.tiles.iter().flat_map(|t| t.queries.to_vec1::<u32>().unwrap()).collect();
+            let rows: Vec<u32> = tiles.tiles.iter().flat_map(queries).collect();
             assert!(at.iter().enumerate().all(|(row, at)| rows[*at as usize] as usize == row));
         }
     }
@@ -228,6 +249,7 @@ mod tests {
         let packing = packing(&[3; 20]);
         let tiles = Tiles::within(1000, &packing, RowSet::All, true, &Device::Cpu).unwrap();
         assert_eq!(tiles.tiles.iter().map(|t| t.shape).collect::<Vec<_>>(), [(20, 3, 3)]);
+        assert!(tiles.in_order && tiles.tiles[0].queries.is_none() && tiles.tiles[0].keys.is_none(), "as they lie");
     }
 
     #[test]
@@ -249,8 +271,14 @@ mod tests {
         let mask = tile.mask(&spec, &packing, RowSet::All, &Device::Cpu).unwrap().unwrap();
         let seen: Vec<bool> = mask.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|v| *v == 0.0).collect();
         let (t, f) = (true, false);
-        // The shorter input comes first; its third query and key are padding.
-        assert_eq!(seen[..6], [t, f, f, t, t, f]);
-        assert_eq!(seen[9..], [t, f, f, t, t, f, f, t, t]);
+        // One mask for both inputs: the third query and key of the shorter one are padding.
+        assert_eq!(seen, [t, f, f, t, t, f, f, t, t]);
+        let both_ways = AttentionSpec { causal: false, window: None, ..spec };
+        let mut tiles = Tiles::within(100, &packing, RowSet::All, false, &Device::Cpu).unwrap();
+        let mask = tiles.tiles[0].mask(&both_ways, &packing, RowSet::All, &Device::Cpu).unwrap().unwrap();
+        let seen: Vec<bool> = mask.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|v| *v == 0.0).collect();
+        // The shorter input comes first.
+        assert_eq!(seen[..6], [t, t, f, t, t, f]);
+        assert!(seen[6..].iter().all(|seen| *seen));
     }
 }

@@ -5,7 +5,7 @@ use candle_nn::ops;
 
 use crate::model::ops::{Linear, activation::Activation, norm::Norm};
 
-/// `y = x Wᵀ + b`; the product in the compute type, sum and result in float32.
+/// `y = x Wᵀ + b`: the product in the compute type, the bias added in float32.
 #[derive(Debug)]
 pub struct DeviceLinear {
     /// `[in_features, out_features]`, a transposed view.
@@ -56,51 +56,50 @@ pub struct DeviceNorm {
     /// What it is made from: it changes single rows on the CPU.
     pub host: Norm,
     d: usize,
-    gain: Option<Tensor>,
-    bias: Option<Tensor>,
+    /// `[d]`, ones where there is none.
+    gain: Tensor,
+    /// `[d]`, zeros where there is none.
+    bias: Tensor,
 }
 
 impl DeviceNorm {
     /// Copies a norm over rows of `d` to the device.
     pub fn upload(norm: &Norm, d: usize, device: &Device) -> Result<Self> {
         let (gain, bias) = norm.gain_and_bias();
-        let copy = |values: Option<&[f32]>| values.map(|v| Tensor::from_slice(v, d, device)).transpose();
-        Ok(Self { host: norm.clone(), d, gain: copy(gain)?, bias: copy(bias)? })
+        let copy = |values: Option<&[f32]>, otherwise: f32| match values {
+            Some(values) => Tensor::from_slice(values, d, device),
+            None => Tensor::full(otherwise, d, device),
+        };
+        Ok(Self { host: norm.clone(), d, gain: copy(gain, 1.0)?, bias: copy(bias, 0.0)? })
     }
 
     /// Normalises the rows of `d` numbers in `x`, which keeps its shape.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let rows = x.reshape(((), self.d))?;
-        if let (Norm::Rms(rms), Some(gain)) = (&self.host, &self.gain) {
-            return ops::rms_norm(&rows.contiguous()?, gain, rms.eps)?.reshape(x.shape());
-        }
-        let (_, normalized) = self.parts(&rows)?;
-        self.apply_gain(&normalized)?.reshape(x.shape())
+        let rows = x.reshape(((), self.d))?.contiguous()?;
+        let out = match &self.host {
+            Norm::Rms(rms) => ops::rms_norm(&rows, &self.gain, rms.eps)?,
+            // Candle's kernel takes the variance as the difference of two squares, which loses digits where the mean is large:
+            // here it is not.
+            Norm::Layer(layer) => ops::layer_norm(&centred(&rows)?, &self.gain, &self.bias, layer.eps)?,
+        };
+        out.reshape(x.shape())
     }
 
     /// The denominators `[rows]` and the rows before gain and bias, of `x` `[rows, d]`.
-    ///
-    /// Layer norm subtracts the mean before it squares: candle's fused kernel takes the difference of two large numbers.
     pub fn parts(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
         let (x, eps) = match &self.host {
             Norm::Rms(rms) => (x.clone(), rms.eps),
-            Norm::Layer(layer) => (x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?, layer.eps),
+            Norm::Layer(layer) => (centred(x)?, layer.eps),
         };
         let scale = x.sqr()?.mean_keepdim(D::Minus1)?.affine(1.0, f64::from(eps))?.sqrt()?;
         let normalized = x.broadcast_div(&scale)?;
         Ok((scale.squeeze(D::Minus1)?, normalized))
     }
+}
 
-    fn apply_gain(&self, normalized: &Tensor) -> Result<Tensor> {
-        let mut out = normalized.clone();
-        if let Some(gain) = &self.gain {
-            out = out.broadcast_mul(gain)?;
-        }
-        if let Some(bias) = &self.bias {
-            out = out.broadcast_add(bias)?;
-        }
-        Ok(out)
-    }
+/// The rows of `x` less their means.
+fn centred(x: &Tensor) -> Result<Tensor> {
+    x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)
 }
 
 /// `act(x)`.

@@ -1,7 +1,7 @@
 //! Copies to pinned memory on a second stream.
 //!
-//! The driver's wrapper keeps the streams in order: a copy waits for what writes its tensor, and the tensor's memory is not given
-//! back before the copy is done.
+//! The streams are kept in order here: a copy waits for everything that the first stream had to do when it was started, and
+//! holds its tensor and its buffer until it is done.
 
 use std::{
     fmt,
@@ -12,7 +12,7 @@ use candle_core::{
     Device, Result, Storage, Tensor,
     cuda_backend::{
         WrapErr,
-        cudarc::driver::{CudaStream, DeviceSlice, PinnedHostSlice},
+        cudarc::driver::{CudaEvent, CudaStream, PinnedHostSlice},
     },
 };
 
@@ -25,13 +25,18 @@ type Pool = Arc<Mutex<Vec<PinnedHostSlice<f32>>>>;
 /// The stream that copies.
 pub struct CopyStream {
     stream: Arc<CudaStream>,
+    /// The stream that computes.
+    computing: Arc<CudaStream>,
     pool: Pool,
 }
 
 /// A copy that runs or has run. Its buffer goes back to the pool.
 pub struct PinnedCopy {
-    buffer: Option<PinnedHostSlice<f32>>,
     n: usize,
+    done: CudaEvent,
+    /// Given back to the device once the copy is done.
+    source: Option<Tensor>,
+    buffer: Option<PinnedHostSlice<f32>>,
     pool: Pool,
 }
 
@@ -45,7 +50,8 @@ impl CopyStream {
     /// A stream beside that of `device`; `None` where it is no GPU of this kind.
     pub fn new(device: &Device) -> Result<Option<Self>> {
         let Device::Cuda(device) = device else { return Ok(None) };
-        Ok(Some(Self { stream: device.cuda_stream().fork().w()?, pool: Pool::default() }))
+        let computing = device.cuda_stream();
+        Ok(Some(Self { stream: computing.fork().w()?, computing, pool: Pool::default() }))
     }
 
     /// Starts to copy a float32 tensor; `None` where it is not one piece of memory.
@@ -57,8 +63,15 @@ impl CopyStream {
             return Ok(None);
         }
         let mut buffer = self.buffer(n)?;
-        self.stream.memcpy_dtoh(slice, &mut buffer).w()?;
-        Ok(Some(PinnedCopy { buffer: Some(buffer), n, pool: Arc::clone(&self.pool) }))
+        self.stream.join(&self.computing).w()?;
+        // As long as the numbers: the length of the target is what is copied.
+        let copied = self.stream.memcpy_dtoh(slice, &mut buffer.as_mut_slice().w()?[..n]);
+        let done = copied.and_then(|()| self.stream.record_event(None)).inspect_err(|_| {
+            // The copy may run; its buffer and its source must not go before.
+            let _ = self.stream.synchronize();
+        });
+        let (done, pool) = (done.w()?, Arc::clone(&self.pool));
+        Ok(Some(PinnedCopy { n, done, source: Some(values.clone()), buffer: Some(buffer), pool }))
     }
 
     /// A buffer for `n` numbers: the smallest that waits, or a new one.
@@ -72,30 +85,38 @@ impl CopyStream {
         pool.retain(|buffer| buffer.len() >= n);
         drop(pool);
         let size = n.next_power_of_two().max(SMALLEST);
-        // SAFETY: the memory holds anything; only the first `n` numbers are read, after a copy has written them. Without flags it
-        // is cached: the default's write-combined memory is slow to read.
+        // SAFETY: the memory holds anything, which is a float32 all the same; only the first `n` numbers are used, after a copy has
+        // written them. Without flags it is cached: the default's write-combined memory is slow to read.
         unsafe { self.stream.context().alloc_pinned_with_flags(size, 0) }.w()
     }
 }
 
 impl PinnedCopy {
     /// Waits until the numbers are there.
-    pub fn wait(self) -> Result<Self> {
-        self.values()?;
+    pub fn wait(mut self) -> Result<Self> {
+        self.done.synchronize().w()?;
+        self.source = None;
         Ok(self)
     }
 
     /// The numbers, once they are there.
     pub fn values(&self) -> Result<&[f32]> {
-        let buffer = self.buffer.as_ref().ok_or_else(|| candle_core::Error::msg("a copy without a buffer"))?;
+        let buffer = self.buffer.as_ref().filter(|_| self.source.is_none());
+        let buffer = buffer.ok_or_else(|| candle_core::Error::msg("nobody has waited for a copy"))?;
         Ok(&buffer.as_slice().w()?[..self.n])
     }
 }
 
 impl Drop for PinnedCopy {
     fn drop(&mut self) {
+        // One that nobody waited for may still run. Where not even that can be told, the buffer is not used again.
+        let done = self.source.is_none() || self.done.synchronize().is_ok();
         if let Some(buffer) = self.buffer.take() {
-            self.pool.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+            if done {
+                self.pool.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+            } else {
+                std::mem::forget(buffer);
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ pub struct Copies {
 }
 
 /// A copy on its way.
-pub enum Copy {
+pub enum Pending {
     /// Begins when someone waits for it.
     Later(Tensor),
     /// Runs.
@@ -24,7 +24,7 @@ pub enum Copy {
 }
 
 /// Numbers that have arrived.
-pub enum Arrived {
+pub enum Landed {
     Vec(Vec<f32>),
     #[cfg(feature = "cuda")]
     Pinned(cuda::PinnedCopy),
@@ -44,29 +44,29 @@ impl Copies {
 
     /// Starts to copy a float32 tensor.
     #[cfg_attr(not(feature = "cuda"), expect(clippy::unused_self, reason = "other devices have a stream"))]
-    pub fn start(&self, values: &Tensor) -> Result<Copy> {
+    pub fn start(&self, values: &Tensor) -> Result<Pending> {
         #[cfg(feature = "cuda")]
         if let Some(stream) = &self.stream
             && let Some(copy) = stream.start(values)?
         {
-            return Ok(Copy::Pinned(copy));
+            return Ok(Pending::Pinned(copy));
         }
-        Ok(Copy::Later(values.clone()))
+        Ok(Pending::Later(values.clone()))
     }
 }
 
-impl Copy {
+impl Pending {
     /// The numbers, once they are there.
-    pub fn wait(self) -> Result<Arrived> {
+    pub fn wait(self) -> Result<Landed> {
         match self {
-            Self::Later(values) => whole(&values).map(Arrived::Vec),
+            Self::Later(values) => whole(&values).map(Landed::Vec),
             #[cfg(feature = "cuda")]
-            Self::Pinned(copy) => copy.wait().map(Arrived::Pinned),
+            Self::Pinned(copy) => copy.wait().map(Landed::Pinned),
         }
     }
 }
 
-impl Arrived {
+impl Landed {
     /// The numbers.
     pub fn values(&self) -> Result<&[f32]> {
         match self {
