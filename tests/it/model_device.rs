@@ -123,25 +123,13 @@ fn what_a_place_cannot_do_is_refused_when_the_model_is_loaded() {
 /// The rows that an intervention changes need not be among those that the last block computes.
 #[tokio::test]
 async fn interventions_outside_the_rows_that_go_on_change_what_the_cpu_changes() {
-    let hooks = [
-        "embed",
-        "attn.out",
-        "attn.result",
-        "attn.z",
-        "mlp.post",
-        "mlp_out",
-        "resid_pre",
-        "resid_post",
-        "attn.pattern",
+    let sites = [
+        "attn.hook_in", "attn.hook_z", "attn.hook_result", "attn.hook_pattern", "attn.hook_out", "hook_attn_out", "ln2.hook_scale",
+        "mlp.hook_post", "hook_mlp_out", "hook_resid_pre", "hook_resid_post",
     ];
-    for site in hooks {
-        let layers = if site == "embed" { json!(null) } else { json!([2]) };
-        let (op, tokens) = (json!({"op": "scale", "hook": site, "factor": 3.0}), json!([0]));
-        let mut change = op;
-        change["positions"] = tokens;
-        if !layers.is_null() {
-            change["layers"] = layers;
-        }
+    let hooks = sites.iter().map(|site| format!("blocks.2.{site}")).chain(["hook_embed".to_owned()]);
+    for hook in hooks {
+        let change = json!({"op": "scale", "hook": hook, "factor": 3.0, "positions": [0]});
         let body = json!({
             "input": [[1, 5, 9, 44], [1, 7]], "interventions": [change],
             "capture": {"hooks": ["resid_post", "logits"], "positions": "last"}
@@ -158,8 +146,8 @@ async fn interventions_outside_the_rows_that_go_on_change_what_the_cpu_changes()
             both.push(logits);
         }
         let expected: Vec<f64> = both[0].iter().map(|v| f64::from(*v)).collect();
-        let error = relative_error(site, &both[1], &expected);
-        assert!(error < TOLERANCE, "{site}: {error:.1e}");
+        let error = relative_error(&hook, &both[1], &expected);
+        assert!(error < TOLERANCE, "{hook}: {error:.1e}");
     }
 }
 
