@@ -124,8 +124,17 @@ fn what_a_place_cannot_do_is_refused_when_the_model_is_loaded() {
 #[tokio::test]
 async fn interventions_outside_the_rows_that_go_on_change_what_the_cpu_changes() {
     let sites = [
-        "attn.hook_in", "attn.hook_z", "attn.hook_result", "attn.hook_pattern", "attn.hook_out", "hook_attn_out", "ln2.hook_scale",
-        "mlp.hook_post", "hook_mlp_out", "hook_resid_pre", "hook_resid_post",
+        "attn.hook_in",
+        "attn.hook_z",
+        "attn.hook_result",
+        "attn.hook_pattern",
+        "attn.hook_out",
+        "hook_attn_out",
+        "ln2.hook_scale",
+        "mlp.hook_post",
+        "hook_mlp_out",
+        "hook_resid_pre",
+        "hook_resid_post",
     ];
     let hooks = sites.iter().map(|site| format!("blocks.2.{site}")).chain(["hook_embed".to_owned()]);
     for hook in hooks {
