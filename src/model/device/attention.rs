@@ -204,58 +204,81 @@ fn attend(
     pass: &mut Pass<'_>,
     taps: &mut DeviceTaps<'_, '_>,
 ) -> Result<Option<Tensor>, ForwardError> {
-    let (packing, set) = (pass.packing, place.set);
-    let host_biases = pass.key_biases.clone();
-    let spec = host.spec(place.a, host_biases.as_deref());
-    let biases = pass.biases.clone();
-    let Projected { q, k, v } = projected;
+    let key_biases = pass.key_biases.clone();
+    let spec = host.spec(place.a, key_biases.as_deref());
     let changed = taps.editor().map(|e| e.mapped(place.l)).unwrap_or_default();
-    for site in [Site::AttnScores, Site::Pattern] {
-        taps.map(place.hook(site), place.a.n_heads, set, &mut |editor, input, rows, positions| {
-            let tokens = packing.all.offsets[input]..packing.all.offsets[input + 1];
-            // A copy of its own: what is behind a part of a tensor would come to the CPU with it.
-            let keys = k.narrow(0, tokens.start, tokens.len())?.force_contiguous()?;
-            let queries = q.index_select(&Tensor::from_slice(rows, rows.len(), q.device())?, 0)?;
-            if let Some(editor) = editor.filter(|_| changed.contains(&input)) {
-                let map = MapRows { item: input, positions, n_keys: tokens.len(), spec: &spec };
-                let mut out = vec![0.0; spec.n_heads * rows.len() * tokens.len()];
-                attention_map(place, site, Some(editor), &map, &whole(&queries)?, &whole(&keys)?, &mut out);
-                return Ok(out);
-            }
-            let mut hidden = vec![0.0; rows.len() * tokens.len()];
-            hide(&spec, positions, tokens.len(), tokens.len(), &mut hidden);
-            let mask = Tensor::from_vec(hidden, (1, 1, rows.len(), tokens.len()), q.device())?;
-            let shape = (1, rows.len(), tokens.len());
-            let mut map = scores(&spec, shape, &queries, &keys, biases.as_ref(), Some(&mask))?;
-            if site == Site::Pattern {
-                map = softmax_last_dim(&map)?;
-            }
-            whole(&map)
-        })?;
-    }
+    record_maps(&spec, place, projected, &changed, pass, taps)?;
     if taps.done() {
         return Ok(None);
     }
-    let tiles = pass.tiles(set, &spec)?;
-    let mut parts = Vec::with_capacity(tiles.tiles.len());
-    for tile in &mut tiles.tiles {
-        let mask = tile.mask(&spec, packing, set, q.device())?;
-        parts.push(attend_tile(&spec, tile, [q, k, v], biases.as_ref(), mask.as_ref())?);
-    }
-    let all = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0)? };
-    let mut z = if tiles.in_order { all } else { all.index_select(&tiles.restore, 0)? };
-    if !changed.is_empty() {
+    let mut z = attend_tiles(&spec, place.set, projected, pass)?;
+    if let Some(editor) = taps.editor().filter(|_| !changed.is_empty()) {
+        // Inputs whose maps are changed go through them, on the CPU.
+        let Projected { q, k, v } = projected;
         let (queries, keys, values, mut on_cpu) = (whole(q)?, whole(k)?, whole(v)?, whole(&z)?);
         let width = host.k.out_features();
-        for (input, editor) in changed.into_iter().filter_map(|input| Some((input, taps.editor()?))) {
-            let own = packing.all.offsets[input] * width..packing.all.offsets[input + 1] * width;
+        for input in changed {
+            let own = pass.packing.all.offsets[input] * width..pass.packing.all.offsets[input + 1] * width;
             let qkv = [&queries[..], &keys[own.clone()], &values[own]];
-            host.attend_changed(place, &spec, editor, input, packing, qkv, &mut on_cpu);
+            host.attend_changed(place, &spec, editor, input, pass.packing, qkv, &mut on_cpu);
         }
         z = Tensor::from_vec(on_cpu, z.shape(), z.device())?;
     }
-    taps.tap(place.hook(Site::Z), &mut z, set)?;
+    taps.tap(place.hook(Site::Z), &mut z, place.set)?;
     Ok(Some(z))
+}
+
+/// Records scores and patterns where they are asked for. Those of the inputs in `changed` are computed on the CPU.
+fn record_maps(
+    spec: &AttentionSpec<'_>,
+    place: &Place<'_>,
+    projected: &Projected,
+    changed: &[usize],
+    pass: &Pass<'_>,
+    taps: &mut DeviceTaps<'_, '_>,
+) -> Result<(), ForwardError> {
+    let offsets = &pass.packing.all.offsets;
+    let Projected { q, k, .. } = projected;
+    for site in [Site::AttnScores, Site::Pattern] {
+        taps.map(place.hook(site), spec.n_heads, place.set, &mut |editor, input, rows, positions| {
+            let (first, n_keys) = (offsets[input], offsets[input + 1] - offsets[input]);
+            // A copy of its own: what is around a part of a tensor would come to the CPU with it.
+            let keys = k.narrow(0, first, n_keys)?.force_contiguous()?;
+            let queries = q.index_select(&Tensor::from_slice(rows, rows.len(), q.device())?, 0)?;
+            if let Some(editor) = editor.filter(|_| changed.contains(&input)) {
+                let map = MapRows { item: input, positions, n_keys, spec };
+                let mut out = vec![0.0; spec.n_heads * rows.len() * n_keys];
+                attention_map(place, site, Some(editor), &map, &whole(&queries)?, &whole(&keys)?, &mut out);
+                return Ok(out);
+            }
+            let mut hidden = vec![0.0; rows.len() * n_keys];
+            hide(spec, positions, n_keys, n_keys, &mut hidden);
+            let mask = Tensor::from_vec(hidden, (1, 1, rows.len(), n_keys), q.device())?;
+            let shape = (1, rows.len(), n_keys);
+            let map = scores(spec, shape, &queries, &keys, pass.biases.as_ref(), Some(&mask))?;
+            whole(&if site == Site::Pattern { softmax_last_dim(&map)? } else { map })
+        })?;
+    }
+    Ok(())
+}
+
+/// Attention of every input to itself, tile by tile.
+fn attend_tiles(
+    spec: &AttentionSpec<'_>,
+    set: RowSet,
+    projected: &Projected,
+    pass: &mut Pass<'_>,
+) -> candle_core::Result<Tensor> {
+    let Projected { q, k, v } = projected;
+    let (packing, biases) = (pass.packing, pass.biases.clone());
+    let tiles = pass.tiles(set, spec)?;
+    let mut parts = Vec::with_capacity(tiles.tiles.len());
+    for tile in &mut tiles.tiles {
+        let mask = tile.mask(spec, packing, set, q.device())?;
+        parts.push(attend_tile(spec, tile, [q, k, v], biases.as_ref(), mask.as_ref())?);
+    }
+    let all = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0)? };
+    if tiles.in_order { Ok(all) } else { all.index_select(&tiles.restore, 0) }
 }
 
 /// The scores `[parts, heads, queries, keys]` of padded parts, `shape` of them: `q` is `[parts · queries, heads · d_head]`,

@@ -24,6 +24,11 @@ const PIECE_VALUES: usize = 16 << 20;
 /// Values that may wait on their way from the device.
 const WAITING_VALUES: usize = 32 << 20;
 
+/// Computes rows of an attention map: the interventions, the input, the query rows (of the query buffer) and their positions;
+/// gives `[heads, rows, keys]`.
+pub type ComputeMap<'f, 'a> =
+    &'f mut dyn FnMut(Option<&Editor<'a>>, usize, &[u32], &[u32]) -> candle_core::Result<Vec<f32>>;
+
 /// The hook points of one batch.
 pub struct DeviceTaps<'t, 'a> {
     taps: &'t mut Taps<'a>,
@@ -31,7 +36,7 @@ pub struct DeviceTaps<'t, 'a> {
     device: Device,
     copies: &'t Copies,
     /// For both sets, the rows to keep of every input, one after the other.
-    picked: [Option<(Vec<u32>, Tensor)>; 2],
+    picked: [Option<Tensor>; 2],
     waiting: VecDeque<Waiting>,
     waiting_values: usize,
     /// Hooks recorded or on their way.
@@ -131,9 +136,7 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
             return Ok(());
         }
         self.taken += 1;
-        self.pick(set)?;
-        let Some((_, picked)) = &self.picked[set.index()] else { return Ok(()) };
-        let picked = picked.clone();
+        let picked = self.pick(set)?;
         let n_rows = picked.dim(0)?;
         if n_rows * width <= PIECE_VALUES {
             let copy = self.copies.start(&compute(&picked)?)?;
@@ -158,14 +161,13 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
         })
     }
 
-    /// Records an attention map `[heads, rows, keys]`, input by input: `compute` gets the input, the query rows (of the
-    /// query buffer), their positions, and where to write.
+    /// Records an attention map `[heads, rows, keys]`, input by input.
     pub fn map(
         &mut self,
         hook: Hook,
         heads: usize,
         set: RowSet,
-        compute: &mut dyn FnMut(Option<&Editor<'a>>, usize, &[u32], &[u32]) -> candle_core::Result<Vec<f32>>,
+        compute: ComputeMap<'_, 'a>,
     ) -> Result<(), ForwardError> {
         if !self.taps.records(hook) {
             return Ok(());
@@ -201,17 +203,16 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
     }
 
     /// The rows to keep, as one list.
-    fn pick(&mut self, set: RowSet) -> Result<(), ForwardError> {
+    fn pick(&mut self, set: RowSet) -> candle_core::Result<Tensor> {
         let held = &mut self.picked[set.index()];
-        if held.is_none() {
-            let rows = |picked: &Picked| match picked {
-                Picked::Rows(rows) | Picked::Mean(rows) => rows.clone(),
-            };
-            let rows: Vec<u32> = self.packing.of(set).picked.iter().flat_map(rows).collect();
-            let index = Tensor::from_slice(&rows, rows.len(), &self.device)?;
-            *held = Some((rows, index));
+        if let Some(held) = held {
+            return Ok(held.clone());
         }
-        Ok(())
+        let rows = |picked: &Picked| match picked {
+            Picked::Rows(rows) | Picked::Mean(rows) => rows.clone(),
+        };
+        let rows: Vec<u32> = self.packing.of(set).picked.iter().flat_map(rows).collect();
+        Ok(held.insert(Tensor::from_slice(&rows, rows.len(), &self.device)?).clone())
     }
 
     /// Some rows of `values`, on the CPU.
