@@ -60,8 +60,8 @@ use taps::Taps;
 use transformer::Transformer;
 
 /// Version of the numbers: raised whenever a change may alter a captured value, so that stored results of older
-/// versions are not taken for new ones. 2: products sum 256 terms at a time, not 64.
-pub const NUMERICS_VERSION: u32 = 2;
+/// versions are not taken for new ones.
+pub const NUMERICS_VERSION: u32 = 1;
 
 /// How checkpoints are found.
 #[derive(Debug, Clone, Default)]
