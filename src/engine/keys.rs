@@ -5,7 +5,7 @@ use crate::{
     model::{Model, NUMERICS_VERSION},
 };
 
-/// The key under which activations may be reused: equal keys mean bit-equal numbers on one device class. The tenant is
+/// The key under which activations may be reused: equal keys mean equal numbers, on the CPU bit for bit. The tenant is
 /// part of it, so tenants never share.
 #[must_use]
 pub fn forward_key(tenant: TenantId, model: &Model, item: &NewItem, edits: Option<&Edits>) -> [u8; 32] {

@@ -145,7 +145,7 @@ impl Model {
     /// [`LoadError`] naming the file and what is wrong with it.
     pub fn load(id: &str, path_or_hub: &str, options: &LoadOptions) -> Result<Self, LoadError> {
         // Before a checkpoint is read for nothing.
-        options.placement.check().map_err(|e| LoadError::new(id, e))?;
+        options.placement.check(options.compute_dtype).map_err(|e| LoadError::new(id, e))?;
         let mut model = match hub::locate(path_or_hub, options)? {
             Location::Folder(folder) => Self::from_folder(id, &folder)?,
             Location::Gguf(path) => Self::from_gguf(id, &path)?,
@@ -210,13 +210,9 @@ impl Model {
 
     /// Copies the weights to where forward passes are to run, and has them checked there.
     fn place(&mut self, options: &LoadOptions) -> Result<(), LoadError> {
-        let id = self.info.id.clone();
         let placement = options.placement;
         if placement == Placement::Cpu {
-            return match options.compute_dtype {
-                None | Some(ComputeDtype::Float32) => Ok(()),
-                Some(other) => Err(LoadError::new(id, format!("the CPU computes in float32, not in {other}"))),
-            };
+            return Ok(());
         }
         let dtype = options.compute_dtype.unwrap_or_else(|| ComputeDtype::of_weights(&self.info.weights_dtype));
         self.info.device = placement.to_string();
@@ -230,7 +226,7 @@ impl Model {
             tracing::info!(model = info.id, device = %placement, compute_dtype = %dtype, deviation, "a device is ready");
             Ok(on_device)
         };
-        let kept = Keeper::new(make, DeviceTransformer::works).map_err(|e| LoadError::new(id, e))?;
+        let kept = Keeper::new(make, DeviceTransformer::works).map_err(|e| LoadError::new(self.info.id.clone(), e))?;
         self.on_device = Some(kept);
         Ok(())
     }
@@ -273,8 +269,8 @@ impl Model {
     /// `layout.hooks`. It stops after the last layer needed. `cancelled` is asked before every layer. Work runs on
     /// the current rayon pool.
     ///
-    /// The numbers of an input depend on its tokens and interventions alone: not on its neighbours in the batch, on what else is
-    /// captured, nor on the number of threads.
+    /// On the CPU the numbers of an input depend on its tokens and interventions alone: not on its neighbours in the batch, on what
+    /// else is captured, nor on the number of threads. On a device they may differ in the last bits.
     ///
     /// # Errors
     /// [`ForwardError::Cancelled`], an error of the sink, or a batch that does not fit the model.

@@ -19,13 +19,17 @@ pub enum Placement {
 }
 
 impl Placement {
-    /// Whether this build drives devices of this kind.
+    /// Whether this build drives devices of this kind, and they compute in this type.
     ///
     /// # Errors
-    /// How to build one that does.
-    pub(in crate::model) fn check(self) -> Result<(), String> {
+    /// What there is instead.
+    pub(in crate::model) fn check(self, compute_dtype: Option<ComputeDtype>) -> Result<(), String> {
         let (driven, what, feature) = match self {
-            Self::Cpu | Self::CandleCpu => return Ok(()),
+            Self::Cpu => {
+                let other = compute_dtype.filter(|dtype| *dtype != ComputeDtype::Float32);
+                return other.map_or(Ok(()), |other| Err(format!("the CPU computes in float32, not in {other}")));
+            }
+            Self::CandleCpu => return Ok(()),
             Self::Cuda(_) => (cfg!(feature = "cuda"), "NVIDIA GPU", "cuda"),
             Self::Metal(_) => (cfg!(feature = "metal"), "Apple GPU", "metal"),
         };
