@@ -17,7 +17,6 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::sink;
-
 use crate::{
     domain::{Applied, Code, Edits, PackLayout, Problem, Rows},
     model::{Batch, ForwardError, Input, InputEdits, Model, generate::Sequence},
