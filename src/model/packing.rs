@@ -125,8 +125,9 @@ impl Packing {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "a batch has fewer than 2^32 tokens")]
-fn index(n: usize) -> u32 {
+/// A row, token or place among them as an index.
+#[expect(clippy::cast_possible_truncation, reason = "a batch has fewer than 2^32 tokens, and as many for its experts")]
+pub fn index(n: usize) -> u32 {
     n as u32
 }
 

@@ -5,10 +5,10 @@ use candle_nn::{ops::softmax_last_dim, rotary_emb::rope_thd};
 
 use super::{
     block::Pass,
-    norm::tapped_norm,
+    norm::{hand_out, tapped_norm},
     taps::{DeviceTaps, whole},
     tiles::{Tile, hide},
-    weights::{DeviceLinear, DeviceNorm},
+    weights::{DeviceLinear, DeviceNorm, softcapped},
 };
 use crate::{
     domain::Site,
@@ -183,16 +183,8 @@ impl DeviceAttention {
             }
             out = taps.replace(&out, &touched, changed)?;
         }
-        taps.tap(place.hook(Site::AttnRawOut), &mut out, set)?;
-        if let Some(norm) = &self.ln_post {
-            let hooks = [place.hook(Site::Ln1PostScale), place.hook(Site::Ln1PostNormalized)];
-            out = tapped_norm(norm, &out, hooks, set, taps)?;
-        }
-        if let Some(factor) = place.a.residual_multiplier {
-            out = (out * f64::from(factor))?;
-        }
-        taps.tap(place.hook(Site::AttnOut), &mut out, set)?;
-        Ok(out)
+        let sites = [Site::AttnRawOut, Site::Ln1PostScale, Site::Ln1PostNormalized, Site::AttnOut];
+        hand_out(place, sites, self.ln_post.as_ref(), out, taps)
     }
 }
 
@@ -299,7 +291,7 @@ fn scores(
     let k = k.reshape((parts, n_keys, kv, d_head))?.permute((0, 2, 3, 1))?.contiguous()?;
     let mut scores = q.matmul(&k)?.reshape((parts, spec.n_heads, n_queries, n_keys))?;
     if let Some(cap) = spec.softcap {
-        scores = ((scores / f64::from(cap))?.tanh()? * f64::from(cap))?;
+        scores = softcapped(&scores, cap)?;
     }
     if let Some(biases) = biases {
         scores = scores.broadcast_add(&biases.narrow(3, 0, n_keys)?)?;

@@ -5,7 +5,7 @@ use candle_nn::ops::{sigmoid, softmax_last_dim};
 
 use super::{
     block::Pass,
-    norm::tapped_norm,
+    norm::{hand_out, tapped_norm},
     taps::{DeviceTaps, whole},
     weights::{DeviceLinear, DeviceNorm, activate},
 };
@@ -18,7 +18,7 @@ use crate::{
         experts::{Choice, Route, Sparse},
         mlp::{Dense, Kind, Mlp},
         ops::activation::Activation,
-        packing::RowSet,
+        packing::{RowSet, index},
     },
 };
 
@@ -68,22 +68,14 @@ impl DeviceMlp {
             (None, Residual::Parallel, RowSet::Wanted) => received.index_select(&pass.wanted_tokens, 0)?,
         };
         taps.tap(place.hook(Site::MlpIn), &mut mlp_in, set)?;
-        let mut out = match &self.kind {
+        let out = match &self.kind {
             DeviceKind::Sparse(sparse) => sparse.forward(place, &mlp_in, taps)?,
             DeviceKind::Dense(dense) => {
                 dense.forward(place.a.activation, &mlp_in, |site, values| taps.tap(place.hook(site), values, set))?
             }
         };
-        taps.tap(place.hook(Site::MlpRawOut), &mut out, set)?;
-        if let Some(norm) = &self.ln_post {
-            let hooks = [place.hook(Site::Ln2PostScale), place.hook(Site::Ln2PostNormalized)];
-            out = tapped_norm(norm, &out, hooks, set, taps)?;
-        }
-        if let Some(factor) = place.a.residual_multiplier {
-            out = (out * f64::from(factor))?;
-        }
-        taps.tap(place.hook(Site::MlpOut), &mut out, set)?;
-        Ok(out)
+        let sites = [Site::MlpRawOut, Site::Ln2PostScale, Site::Ln2PostNormalized, Site::MlpOut];
+        hand_out(place, sites, self.ln_post.as_ref(), out, taps)
     }
 }
 
@@ -194,9 +186,4 @@ impl DeviceSparse {
         taps.tap(place.hook(Site::ExpertIndices), &mut indices, place.set)?;
         Ok(Route::of_choices(&chosen, n_experts))
     }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "a batch has fewer than 2^32 rows for all experts")]
-fn index(n: usize) -> u32 {
-    n as u32
 }

@@ -2,8 +2,8 @@
 //!
 //! It computes what [`Transformer`] computes, from the same description and with the same hook points, and is compared with
 //! it in every family. Tokens become rows of the embedding on the CPU; everything behind is on the device. What leaves it are
-//! rows that are captured or changed, and the logits of routers. Products with weights are computed in a type of choice; the residual stream, norms,
-//! attention and activations in float32.
+//! rows that are captured or changed, and the logits of routers. Products with weights are computed in a type of choice; the
+//! residual stream, norms, attention and activations in float32.
 //!
 //! Unlike the CPU's, numbers of an input may differ in the last bits with the company it has: the device's libraries choose
 //! their kernels by the shape of a batch.
@@ -38,7 +38,7 @@ use block::{DeviceBlock, Pass};
 use copies::Copies;
 use norm::tapped_norm;
 use taps::DeviceTaps;
-use weights::{DeviceLinear, DeviceNorm, activate};
+use weights::{DeviceLinear, DeviceNorm, activate, softcapped};
 
 /// A transformer whose weights are on a device.
 #[derive(Debug)]
@@ -172,7 +172,7 @@ impl DeviceTransformer {
                 logits = (logits * f64::from(scale))?;
             }
             match spec.softcap {
-                Some(cap) => (logits / f64::from(cap))?.tanh()? * f64::from(cap),
+                Some(cap) => softcapped(&logits, cap),
                 None => Ok(logits),
             }
         })

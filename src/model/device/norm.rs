@@ -1,11 +1,11 @@
-//! A norm with its hook points on the device.
+//! Norms with their hook points on the device.
 
 use candle_core::Tensor;
 
 use super::{taps::DeviceTaps, weights::DeviceNorm};
 use crate::{
-    domain::Hook,
-    model::{ForwardError, packing::RowSet},
+    domain::{Hook, Site},
+    model::{ForwardError, block::Place, packing::RowSet},
 };
 
 /// Normalises `x` `[rows, d]`, whose denominators and normalised rows pass the two `hooks`. Where they are changed there, the
@@ -43,4 +43,25 @@ pub fn tapped_norm(
         norm.host.apply_gain(row, changed);
     }
     taps.replace(&out, &touched, changed)
+}
+
+/// From what a sublayer gives to what is added to the residual stream: through the norm behind it and the residual multiplier,
+/// where there are any. `sites` are those of what it gives, of the norm's two, and of what is added.
+pub fn hand_out(
+    place: &Place<'_>,
+    sites: [Site; 4],
+    norm: Option<&DeviceNorm>,
+    mut out: Tensor,
+    taps: &mut DeviceTaps<'_, '_>,
+) -> Result<Tensor, ForwardError> {
+    let [given, scale, normalized, added] = sites.map(|site| place.hook(site));
+    taps.tap(given, &mut out, place.set)?;
+    if let Some(norm) = norm {
+        out = tapped_norm(norm, &out, [scale, normalized], place.set, taps)?;
+    }
+    if let Some(factor) = place.a.residual_multiplier {
+        out = (out * f64::from(factor))?;
+    }
+    taps.tap(added, &mut out, place.set)?;
+    Ok(out)
 }

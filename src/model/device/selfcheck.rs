@@ -35,7 +35,7 @@ pub fn run(
     let last = every[every.len() - 1..].to_vec();
     let mut largest = 0.0;
     for (hooks, rows) in [(every, all as fn(u32) -> Rows), (last, |n| Rows::List(vec![n - 1]))] {
-        let (expected, got) = both(info, host, device, &hooks, rows).map_err(|e| e.to_string())?;
+        let [expected, got] = both(info, host, device, &hooks, rows).map_err(|e| e.to_string())?;
         for ((hook, expected), got) in hooks.iter().zip(&expected).zip(&got) {
             let deviation = largest_deviation(info.d_model, expected, got);
             // Not a number is none of what is allowed.
@@ -56,14 +56,13 @@ fn all(n: u32) -> Rows {
 }
 
 /// The rows of some hooks as the CPU and as the device compute them.
-#[expect(clippy::type_complexity, reason = "the same twice")]
 fn both(
     info: &ModelInfo,
     host: &Transformer,
     device: &DeviceTransformer,
     hooks: &[Hook],
     rows: fn(u32) -> Rows,
-) -> Result<(Vec<Vec<f32>>, Vec<Vec<f32>>), ForwardError> {
+) -> Result<[Vec<Vec<f32>>; 2], ForwardError> {
     let shapes = hooks.iter().map(|h| info.row_shape(h.site())).collect();
     let inputs: Vec<(Vec<u32>, Rows)> = LENGTHS
         .iter()
@@ -87,7 +86,7 @@ fn both(
     };
     let expected = pass(&|packing, taps| host.forward(&batch, packing, None, taps, &|| false))?;
     let got = pass(&|packing, taps| device.forward(host, &batch, packing, taps, &|| false))?;
-    Ok((expected, got))
+    Ok([expected, got])
 }
 
 /// Some tokens from all over the vocabulary.

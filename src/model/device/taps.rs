@@ -13,7 +13,7 @@ use crate::{
     model::{
         ForwardError,
         editor::Editor,
-        packing::{Packing, Picked, RowSet},
+        packing::{Packing, Picked, RowSet, index},
         taps::Taps,
     },
 };
@@ -233,12 +233,10 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
         let mut shape = values.dims().to_vec();
         shape[0] = rows.len();
         let changed = Tensor::from_vec(with, shape, &self.device)?;
-        #[expect(clippy::cast_possible_truncation, reason = "a batch has fewer than 2^32 rows")]
-        let mut index: Vec<u32> = (0..n as u32).collect();
-        #[expect(clippy::cast_possible_truncation, reason = "a batch has fewer than 2^32 rows")]
-        rows.iter().zip(n as u32..).for_each(|(row, at)| index[*row as usize] = at);
-        let index = Tensor::from_vec(index, n, &self.device)?;
-        Ok(Tensor::cat(&[values, &changed], 0)?.index_select(&index, 0)?)
+        let mut places: Vec<u32> = (0..index(n)).collect();
+        rows.iter().zip(index(n)..).for_each(|(row, at)| places[*row as usize] = at);
+        let places = Tensor::from_vec(places, n, &self.device)?;
+        Ok(Tensor::cat(&[values, &changed], 0)?.index_select(&places, 0)?)
     }
 }
 

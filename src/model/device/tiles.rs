@@ -9,7 +9,7 @@ use candle_core::{Device, Result, Tensor};
 
 use crate::model::{
     ops::attention::AttentionSpec,
-    packing::{Packing, RowSet},
+    packing::{Packing, RowSet, index},
 };
 
 /// Scores that one tile may have, over all heads.
@@ -57,11 +57,6 @@ pub struct Tiles {
     pub restore: Tensor,
     /// Whether that is where it is in the set.
     pub in_order: bool,
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "a batch has fewer than 2^32 tokens")]
-fn index(n: usize) -> u32 {
-    n as u32
 }
 
 impl Tiles {

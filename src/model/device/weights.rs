@@ -102,6 +102,11 @@ fn centred(x: &Tensor) -> Result<Tensor> {
     x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)
 }
 
+/// `cap · tanh(x / cap)`.
+pub fn softcapped(x: &Tensor, cap: f32) -> Result<Tensor> {
+    (x / f64::from(cap))?.tanh()? * f64::from(cap)
+}
+
 /// `act(x)`.
 pub fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
     match activation {
