@@ -11,7 +11,7 @@ use super::{
     ops::{
         Linear,
         attention::{AttentionSpec, KeyBiases, attention, attention_scores, softmax_rows, weighted_values},
-        elementwise,
+        elementwise, forward_all,
         norm::Norm,
     },
     packing::{Packing, RowSet},
@@ -105,21 +105,18 @@ impl Attention {
         let d = place.a.d_model;
         let packing = stream.packing;
         let Scratch { normed, gathered, q, k, v, .. } = &mut stream.scratch;
-        let n_rows = packing.of(place.set).positions.len();
-        let queried: &[f32] = match place.set {
-            RowSet::All => normed,
-            RowSet::Wanted => {
-                gathered.resize(n_rows * d, 0.0);
-                elementwise::gather_rows(normed, d, &packing.wanted_tokens, gathered);
-                gathered
-            }
-        };
-        q.resize(n_rows * self.q.out_features(), 0.0);
+        q.resize(packing.of(place.set).positions.len() * self.q.out_features(), 0.0);
         k.resize(packing.n_tokens() * self.k.out_features(), 0.0);
         v.resize(packing.n_tokens() * self.v.out_features(), 0.0);
-        self.q.forward(queried, q);
-        self.k.forward(normed, k);
-        self.v.forward(normed, v);
+        match place.set {
+            RowSet::All => forward_all(normed, [(&self.q, q), (&self.k, k), (&self.v, v)]),
+            RowSet::Wanted => {
+                gathered.resize(packing.wanted_tokens.len() * d, 0.0);
+                elementwise::gather_rows(normed, d, &packing.wanted_tokens, gathered);
+                self.q.forward(gathered, q);
+                forward_all(normed, [(&self.k, k), (&self.v, v)]);
+            }
+        }
         taps.tap(place.hook(Site::Q), q, place.set)?;
         taps.tap(place.hook(Site::K), k, RowSet::All)?;
         taps.tap(place.hook(Site::V), v, RowSet::All)

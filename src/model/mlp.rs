@@ -7,7 +7,7 @@ use super::{
     checkpoint::Checkpoint,
     error::LoadError,
     experts::Sparse,
-    ops::{Linear, activation::Activation, elementwise, norm::Norm},
+    ops::{Linear, activation::Activation, elementwise, forward_all, norm::Norm},
     packing::RowSet,
     sources::{LayerSources, LinearSource, load_norm},
     taps::Taps,
@@ -135,23 +135,26 @@ impl Dense {
     pub fn forward(
         &self,
         activation: Activation,
-        x: &[f32],
+        x: &mut [f32],
         hidden: [&mut Vec<f32>; 2],
         out: &mut [f32],
         mut tap: impl FnMut(Site, &mut [f32]) -> Result<(), ForwardError>,
     ) -> Result<(), ForwardError> {
         let [gate, up] = hidden;
         gate.resize(x.len() / self.gate.in_features() * self.gate.out_features(), 0.0);
-        self.gate.forward(x, gate);
-        tap(Site::MlpPre, gate)?;
         match &self.up {
             Some(projection) => {
                 up.resize(gate.len(), 0.0);
-                projection.forward(x, up);
+                forward_all(x, [(&self.gate, gate), (projection, up)]);
+                tap(Site::MlpPre, gate)?;
                 tap(Site::MlpPreLinear, up)?;
                 activation.gate(gate, up);
             }
-            None => activation.apply(gate),
+            None => {
+                self.gate.forward(x, gate);
+                tap(Site::MlpPre, gate)?;
+                activation.apply(gate);
+            }
         }
         tap(Site::MlpPost, gate)?;
         self.down.forward(gate, out);

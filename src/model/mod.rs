@@ -61,7 +61,7 @@ use transformer::Transformer;
 
 /// Version of the numbers: raised whenever a change may alter a captured value, so that stored results of older
 /// versions are not taken for new ones.
-pub const NUMERICS_VERSION: u32 = 1;
+pub const NUMERICS_VERSION: u32 = 2;
 
 /// How checkpoints are found.
 #[derive(Debug, Clone, Default)]

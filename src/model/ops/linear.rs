@@ -4,16 +4,19 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::outliers::{Outlier, WithoutOutliers};
 use super::parallel::{self, Shared};
+use super::simd::map::{load_partial, store_partial};
 use super::simd::{LANES, Level, Line, Op, Simd, as_floats_mut};
 use super::tile::{Into, Tile, widest};
 
 /// Terms that are summed on their own before they are added to the output: it bounds the rounding error of long sums
 /// and keeps a block of a panel in the first-level cache. Part of the numbers: changing it changes low bits.
 ///
-/// Blocks of 256 would save an eighth of the time, which goes into loads and stores of the output. But the error at
-/// SmolLM2's first position, where one neuron is huge, would grow from 0.8e-4 to 1.4e-4 of the RMS; already 96 takes it to 1.2e-4.
-const DEPTH_BLOCK: usize = 64;
+/// Shorter blocks round less and take longer, since the output is read and written once a block: 64 takes a tenth more
+/// time. Most of what they gain is in terms that dwarf the others of their sum, and those are added last
+/// ([`super::outliers`]).
+const DEPTH_BLOCK: usize = 192;
 
 /// Rows of x that a task goes through before it comes to the next block of rows: their block of columns stays in the
 /// second-level cache while the panels pass by. A multiple of the rows of every tile.
@@ -105,15 +108,15 @@ impl Linear {
         self.bias.as_deref()
     }
 
-    /// `out[rows, out_features] = x[rows, in_features] · Wᵀ + b`.
-    pub fn forward(&self, x: &[f32], out: &mut [f32]) {
-        self.product(Level::best(), 0..self.in_features, x, self.bias.as_deref(), out);
+    /// `out[rows, out_features] = x[rows, in_features] · Wᵀ + b`. `x` is changed meanwhile: it is as it was afterwards.
+    pub fn forward(&self, x: &mut [f32], out: &mut [f32]) {
+        forward_all(x, [(self, out)]);
     }
 
     /// `out[rows, out_features] = x[rows, cols.len()] · W[:, cols]ᵀ`, without the bias: what these input features alone
     /// contribute (a head's part of the attention output).
     pub fn forward_columns(&self, cols: Range<usize>, x: &[f32], out: &mut [f32]) {
-        self.product(Level::best(), cols, x, None, out);
+        self.product(Level::best(), cols, (x, &[]), None, out);
     }
 
     /// Reads row `i` of the weight back, exactly as it was given: `out` is `[in_features]`.
@@ -126,7 +129,15 @@ impl Linear {
         }
     }
 
-    fn product(&self, level: Level, cols: Range<usize>, x: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+    /// `x` are the columns `cols` of the left matrix, and what was taken out of them.
+    fn product(
+        &self,
+        level: Level,
+        cols: Range<usize>,
+        (x, outliers): (&[f32], &[Outlier]),
+        bias: Option<&[f32]>,
+        out: &mut [f32],
+    ) {
         assert!(cols.end <= self.in_features && cols.start <= cols.end, "columns {cols:?} of {}", self.in_features);
         let depth = cols.len();
         let rows = out.len() / self.out_features;
@@ -147,13 +158,15 @@ impl Linear {
         let column_blocks = tasks.div_ceil(row_blocks.max(1)).max(panels.div_ceil(cached)).min(panels);
         let block = |i: usize| {
             let (column, row) = (i / row_blocks, i % row_blocks * ROW_BLOCK);
+            let rows = row..rows.min(row + ROW_BLOCK);
             level.run(Block {
                 weight: self,
                 cols: cols.clone(),
                 x,
+                outliers: of_rows(outliers, &rows),
                 bias,
                 out,
-                rows: row..rows.min(row + ROW_BLOCK),
+                rows,
                 panels: column * panels / column_blocks..(column + 1) * panels / column_blocks,
             });
         };
@@ -166,11 +179,26 @@ impl Linear {
     }
 }
 
+/// What [`Linear::forward`] computes, for several layers that receive the same rows.
+pub fn forward_all<const N: usize>(x: &mut [f32], layers: [(&Linear, &mut [f32]); N]) {
+    forward_all_at(Level::best(), x, layers);
+}
+
+fn forward_all_at<const N: usize>(level: Level, x: &mut [f32], layers: [(&Linear, &mut [f32]); N]) {
+    let Some((Linear { in_features, .. }, _)) = layers.first() else { return };
+    let x = WithoutOutliers::new(level, x, *in_features);
+    for (linear, out) in layers {
+        linear.product(level, 0..linear.in_features, (x.rest(), x.outliers()), linear.bias(), out);
+    }
+}
+
 /// One task of a product: some rows times some panels.
 struct Block<'a> {
     weight: &'a Linear,
     cols: Range<usize>,
     x: &'a [f32],
+    /// Of these rows, to be added in the end.
+    outliers: &'a [Outlier],
     bias: Option<&'a [f32]>,
     out: Shared,
     rows: Range<usize>,
@@ -205,7 +233,16 @@ impl Op for Block<'_> {
                 panel += n;
             }
         }
+        for outlier in self.outliers {
+            self.add(s, outlier);
+        }
     }
+}
+
+/// Those of some rows.
+fn of_rows<'a>(outliers: &'a [Outlier], rows: &Range<usize>) -> &'a [Outlier] {
+    let before = |row| outliers.partition_point(|o| o.row < row);
+    &outliers[before(rows.start)..before(rows.end)]
 }
 
 /// The widest group of panels that a tile takes: 4, 2 or 1, at most `widest` and `left`.
@@ -214,6 +251,27 @@ fn fitting(widest: usize, left: usize) -> usize {
 }
 
 impl Block<'_> {
+    /// Adds an outlier's term to its row's part of the output.
+    #[inline(always)]
+    fn add<S: Simd>(&self, s: S, outlier: &Outlier) {
+        let Linear { out_features, in_features, ref panels, .. } = *self.weight;
+        let start = self.panels.start * LANES;
+        let width = (self.panels.len() * LANES).min(out_features - start);
+        // SAFETY: within the output, whose length is checked; no other task has this row's part of these panels.
+        let out =
+            unsafe { std::slice::from_raw_parts_mut(self.out.get().add(outlier.row * out_features + start), width) };
+        let (outs, tail) = out.as_chunks_mut::<LANES>();
+        let value = s.splat(outlier.value);
+        let mut at = self.panels.start * in_features + self.cols.start + outlier.column;
+        for out in outs {
+            s.store(s.fma(value, s.load(&panels[at].0), s.load(out)), out);
+            at += in_features;
+        }
+        if !tail.is_empty() {
+            store_partial(s, s.fma(value, s.load(&panels[at].0), load_partial(s, tail)), tail);
+        }
+    }
+
     /// Where the weights of `panel` start for the `from`th column of this product.
     #[inline(always)]
     fn weights(&self, panel: usize, from: usize) -> *const f32 {
@@ -317,9 +375,9 @@ mod tests {
                 let bias = (i % 2 == 1).then(|| numbers(50, out));
                 let linear = linear.with_bias(bias.clone());
                 for rows in ROWS {
-                    let x = numbers(100 + rows as u64, rows * inner);
+                    let mut x = numbers(100 + rows as u64, rows * inner);
                     let mut y = vec![f32::NAN; rows * out];
-                    linear.product(level, 0..inner, &x, linear.bias(), &mut y);
+                    forward_all_at(level, &mut x, [(&linear, &mut y)]);
                     assert_close(&y, &reference(&weight, inner, 0..inner, &x, bias.as_deref()), 4e-6);
                 }
             }
@@ -331,14 +389,18 @@ mod tests {
         for level in Level::available() {
             for (out, inner) in [(576, 192), (100, 600), (17, 31)] {
                 let linear = packed(3, out, inner).1.with_bias(Some(numbers(4, out)));
-                let x = numbers(5, 250 * inner);
+                let mut x = numbers(5, 250 * inner);
+                // Rows 3, 33, 63, .. have outliers.
+                for row in x.chunks_exact_mut(inner).skip(3).step_by(30) {
+                    (row[inner / 2], row[inner - 1]) = (70.0, -90.0);
+                }
                 let mut alone = vec![0.0; 250 * out];
-                for (x, y) in x.chunks_exact(inner).zip(alone.chunks_exact_mut(out)) {
-                    linear.product(level, 0..inner, x, linear.bias(), y);
+                for (x, y) in x.chunks_exact_mut(inner).zip(alone.chunks_exact_mut(out)) {
+                    forward_all_at(level, x, [(&linear, y)]);
                 }
                 for (first, rows) in [(0, 250), (0, 2), (7, 3), (100, 5), (1, 6), (13, 16), (200, 17), (30, 97)] {
                     let mut y = vec![f32::NAN; rows * out];
-                    linear.product(level, 0..inner, &x[first * inner..][..rows * inner], linear.bias(), &mut y);
+                    forward_all_at(level, &mut x[first * inner..][..rows * inner], [(&linear, &mut y)]);
                     assert_same_bits(&y, &alone[first * out..][..rows * out]);
                 }
             }
@@ -352,7 +414,7 @@ mod tests {
         let on = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
             let mut y = vec![f32::NAN; 130 * 1000];
-            pool.install(|| linear.forward(&x, &mut y));
+            pool.install(|| linear.forward(&mut x.clone(), &mut y));
             y
         };
         let one = on(1);
@@ -366,12 +428,32 @@ mod tests {
         let x = numbers(9, 23 * 700);
         let results = Level::available().into_iter().filter(|level| level.is_fused()).map(|level| {
             let mut y = vec![f32::NAN; 23 * 83];
-            linear.product(level, 0..700, &x, None, &mut y);
+            forward_all_at(level, &mut x.clone(), [(&linear, &mut y)]);
             y
         });
         let results: Vec<_> = results.collect();
         for pair in results.windows(2) {
             assert_same_bits(&pair[1], &pair[0]);
+        }
+    }
+
+    #[test]
+    fn a_term_that_dwarfs_the_others_does_not_cost_them_their_digits() {
+        let (mut weight, _) = packed(20, 33, 1536);
+        weight.chunks_exact_mut(1536).for_each(|row| row[700] = 1.0);
+        let linear = Linear::pack(33, 1536, |i, row| row.copy_from_slice(&weight[i * 1536..][..1536]));
+        let mut x = numbers(21, 5 * 1536);
+        x.chunks_exact_mut(1536).for_each(|row| row[700] = 65_536.0);
+        let expected = reference(&weight, 1536, 0..1536, &x, None);
+        let before = x.clone();
+        for level in Level::available() {
+            let mut y = vec![f32::NAN; 5 * 33];
+            forward_all_at(level, &mut x, [(&linear, &mut y)]);
+            assert_same_bits(&x, &before);
+            for (y, e) in y.iter().zip(&expected) {
+                // Half the last place of 65536 is 0.0039; in one chain each of the other terms would cost as much.
+                assert!((f64::from(*y) - *e).abs() <= 0.0041, "{y} instead of {e}");
+            }
         }
     }
 

@@ -19,11 +19,12 @@ pub mod linear;
 pub mod norm;
 pub mod rope;
 
+mod outliers;
 mod parallel;
 mod simd;
 mod tile;
 
-pub use linear::Linear;
+pub use linear::{Linear, forward_all};
 
 #[cfg(test)]
 mod testing;

@@ -74,10 +74,10 @@ impl Encoder {
     }
 
     /// Activations `[n, features]` of inputs `[n, d_in]`.
-    pub(super) fn encode(&self, inputs: &[f32]) -> Vec<f32> {
+    pub(super) fn encode(&self, mut inputs: Vec<f32>) -> Vec<f32> {
         let (d_in, width) = (self.linear.in_features(), self.linear.out_features());
         let mut out = vec![0.0; inputs.len() / d_in * width];
-        self.linear.forward(inputs, &mut out);
+        self.linear.forward(&mut inputs, &mut out);
         out.par_chunks_exact_mut(width).zip(inputs.par_chunks_exact(d_in)).for_each(|(row, input)| {
             if input.first().is_some_and(|x| x.is_nan()) {
                 row.fill(f32::NAN);
@@ -179,9 +179,9 @@ impl<'a> Chosen<'a> {
     pub fn encode_rows(&self, rows: &[f32]) -> Vec<f32> {
         let inputs = self.input.normalised(&self.input.targets(rows));
         match &self.alone {
-            Some(encoder) => encoder.encode(&inputs),
+            Some(encoder) => encoder.encode(inputs),
             None => {
-                let all = self.all.encode(&inputs);
+                let all = self.all.encode(inputs);
                 let width = self.all.linear.out_features();
                 all.chunks_exact(width).flat_map(|row| self.features.iter().map(|f| row[*f])).collect()
             }

@@ -171,7 +171,7 @@ impl Sae {
     /// where it is divided by, are NaN.
     #[must_use]
     pub fn encode(&self, targets: &[f32]) -> Vec<f32> {
-        self.encoder.encode(&self.input.normalised(targets))
+        self.encoder.encode(self.input.normalised(targets))
     }
 
     /// The reconstruction `[n, d_in]` of targets from their activations `[n, d_sae]`.
