@@ -25,6 +25,7 @@ mod sink;
 mod submit;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod worker;
 
 use std::{
@@ -64,6 +65,7 @@ use queue::{ANY_COMPANY, BatchKey, Depth, Load, Loads, Queue, Reuse, Unit};
 use request::item_bytes;
 use scheduler::{InFlight, Speed};
 use submit::batch_key;
+use texts::Texts;
 use worker::WorkerHandle;
 
 /// What the engine accepts.
@@ -140,6 +142,7 @@ struct Inner {
     store: Store,
     models: Registry,
     limits: Limits,
+    texts: Arc<Texts>,
     queue: Mutex<Queue>,
     /// Inputs to continue before they come to `queue`.
     to_continue: Mutex<Queue>,
@@ -243,6 +246,7 @@ impl Engine {
             store,
             models: Registry::new(names),
             limits,
+            texts: Arc::default(),
             queue: Mutex::default(),
             to_continue: Mutex::default(),
             leaders: Mutex::default(),

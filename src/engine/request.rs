@@ -10,6 +10,7 @@ use super::{
     Limits,
     interventions::{Interventions, Subject},
     positions::settle,
+    texts::{Texts, Tokenising},
 };
 use crate::{
     domain::{
@@ -156,7 +157,7 @@ pub struct Prepared {
 ///
 /// # Errors
 /// The [`Problem`] of the first input or name at fault, with its pointer into the request body.
-pub fn prepare(request: RunRequest, model: Arc<Model>, limits: &Limits) -> Result<Prepared, Problem> {
+pub fn prepare(request: RunRequest, model: Arc<Model>, limits: &Limits, texts: &Texts) -> Result<Prepared, Problem> {
     let hooks = request.capture.resolve(model.info()).map_err(|p| p.under("/capture"))?;
     refuse_mean_of_indices(&hooks, &request.capture.positions(model.info())).map_err(|p| p.under("/capture"))?;
     if let Some(generation) = &request.generation {
@@ -167,7 +168,7 @@ pub fn prepare(request: RunRequest, model: Arc<Model>, limits: &Limits) -> Resul
     let (mut tokens, mut bytes) = (0usize, 0u64);
     let Limits { max_run_tokens, max_run_bytes, .. } = *limits;
     for input in &request.inputs {
-        let item = prepare_item(input, &request, &hooks, &model)?;
+        let item = prepare_item(input, &request, &hooks, &model, texts)?;
         let size = item_bytes(&item, &model);
         tokens += item.max_tokens();
         bytes += size;
@@ -249,8 +250,9 @@ fn prepare_item(
     request: &RunRequest,
     hooks: &Arc<[Hook]>,
     model: &Model,
+    texts: &Texts,
 ) -> Result<NewItem, Problem> {
-    let tokenised = tokenise(input, request, model).map_err(|p| p.under(&input.pointer))?;
+    let tokenised = tokenise(input, request, model, texts).map_err(|p| p.under(&input.pointer))?;
     let subject = Subject {
         content: &input.content,
         pointer: &input.pointer,
@@ -264,14 +266,15 @@ fn prepare_item(
     Ok(NewItem { interventions, ..item })
 }
 
-fn tokenise(input: &InputSpec, request: &RunRequest, model: &Model) -> Result<Tokenised, Problem> {
-    let (tokenizer, bos) = (model.tokenizer(), request.prepend_bos);
+fn tokenise(input: &InputSpec, request: &RunRequest, model: &Model, texts: &Texts) -> Result<Tokenised, Problem> {
+    let (tokenizer, prepend_bos) = (model.tokenizer(), request.prepend_bos);
+    let encode = |text: &str, chat| texts.encode(request.tenant, model, text, Tokenising { prepend_bos, chat });
     let (encoded, text) = match &input.content {
-        Content::Text(text) => (tokenizer.encode(text, bos), Some(text.clone())),
-        Content::TokenIds(ids) => (tokenizer.from_ids(ids, bos), None),
+        Content::Text(text) => (encode(text, false), Some(text.clone())),
+        Content::TokenIds(ids) => (tokenizer.from_ids(ids, prepend_bos), None),
         Content::Messages { messages, end, template_kwargs } => {
             let rendered = tokenizer.render_chat(messages, *end, template_kwargs)?;
-            (tokenizer.encode_chat(&rendered, bos), Some(rendered))
+            (encode(&rendered, true), Some(rendered))
         }
     };
     let n_new = request.generation.as_ref().map_or(0, |g| g.max_new_tokens);

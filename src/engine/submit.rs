@@ -49,8 +49,8 @@ impl Engine {
             let detail = format!("the run has {n} items; a run may have {}", self.inner.limits.max_run_items);
             return Err(Problem::new(Code::TooManyItems, detail));
         }
-        let limits = self.inner.limits.clone();
-        let prepared = tokio::task::spawn_blocking(move || request::prepare(request, model, &limits));
+        let (limits, texts) = (self.inner.limits.clone(), Arc::clone(&self.inner.texts));
+        let prepared = tokio::task::spawn_blocking(move || request::prepare(request, model, &limits, &texts));
         prepared.await.unwrap_or_else(|e| {
             tracing::error!(error = %e, "preparing a run panicked");
             Err(Problem::new(Code::Internal, "the request could not be prepared"))

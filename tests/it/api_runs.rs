@@ -175,14 +175,16 @@ async fn truncation_cuts_the_named_side_and_keeps_bos() {
 #[tokio::test]
 async fn bos_is_decided_echoed_and_never_doubled() {
     let app = TestApp::new().await;
-    for (body, present, added, n) in [
+    let cases = [
         (json!({"input": "th"}), true, true, 2),
         (json!({"input": "th", "prepend_bos": false}), false, false, 1),
         (json!({"input": "<s>th"}), true, false, 2),
         (json!({"input": [4]}), false, false, 1),
         (json!({"input": [4], "prepend_bos": true}), true, true, 2),
         (json!({"input": [261, 4], "prepend_bos": true}), true, false, 2),
-    ] {
+    ];
+    // The second time the tokens of a text are remembered.
+    for (body, present, added, n) in cases.iter().chain(&cases) {
         let answer = app.post("/v1/runs?dry_run=true", &with_model(body.clone())).await.json();
         let item = &answer["items"][0];
         assert_eq!(
@@ -190,7 +192,7 @@ async fn bos_is_decided_echoed_and_never_doubled() {
             (&json!(present), &json!(added)),
             "{body}: {item}"
         );
-        assert_eq!(item["token_ids"].as_array().unwrap().len(), n, "{body}");
+        assert_eq!(item["token_ids"].as_array().unwrap().len(), *n, "{body}");
     }
 }
 
