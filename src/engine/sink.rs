@@ -5,7 +5,7 @@
 
 use std::{
     ops::Range,
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
     thread,
 };
 
@@ -18,6 +18,10 @@ type Refusal = Box<dyn std::error::Error + Send + Sync>;
 
 /// Bytes of a pack from which on a thread pays.
 const MANY_BYTES: u64 = 1 << 20;
+
+/// Values that may wait to be written while the pass goes on. An attention map of a long input has many more: the pass waits
+/// for it, since two of them at once would be most of the memory that a server needs beside its weights.
+const MAX_WAITING: usize = 8 << 20;
 
 /// Writes what `forward` hands to its sink, and gives the pack back.
 ///
@@ -40,12 +44,12 @@ fn through_a_thread(
     forward: impl FnOnce(&mut dyn CaptureSink) -> Result<(), ForwardError>,
 ) -> Result<PackWriter, ForwardError> {
     let (pieces, to_write) = sync_channel(1);
-    let (written, free) = sync_channel(2);
+    let (written, free) = channel();
     thread::scope(|scope| {
         let name = "recorder".to_owned();
         let writer = thread::Builder::new().name(name).spawn_scoped(scope, move || drain(pack, &to_write, &written));
         let writer = writer.map_err(|e| ForwardError::Sink(Box::new(e)))?;
-        let outcome = forward(&mut Piped { pieces, free });
+        let outcome = forward(&mut Piped { pieces, free, waiting: 0 });
         let pack = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // Of a pack that was refused, the pass only knows that nobody took more.
         match (pack, outcome) {
@@ -71,31 +75,52 @@ struct Piece {
     values: Vec<f32>,
 }
 
+/// What the pass is told where nobody takes more.
+const REFUSED: &str = "the pack was refused";
+
 /// Hands the values over, with the buffer they are in.
 struct Piped {
     pieces: SyncSender<Piece>,
     /// Buffers whose values have been written.
     free: Receiver<Vec<f32>>,
+    /// Values in buffers that have not come back.
+    waiting: usize,
+}
+
+impl Piped {
+    /// A buffer that is free, or an empty one. Waits while too much is not written.
+    fn buffer(&mut self) -> Result<Vec<f32>, Refusal> {
+        let mut buffer = Vec::new();
+        loop {
+            let back = match self.waiting > MAX_WAITING {
+                true => self.free.recv().map_err(|_| REFUSED)?,
+                false => match self.free.try_recv() {
+                    Ok(back) => back,
+                    Err(_) => return Ok(buffer),
+                },
+            };
+            self.waiting -= back.len();
+            buffer = back;
+        }
+    }
 }
 
 impl CaptureSink for Piped {
     fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
-        let next = self.free.try_recv().unwrap_or_default();
-        let values = std::mem::replace(values, next);
-        self.pieces.send(Piece { hook, items, values }).map_err(|_| "the pack was refused".into())
+        let piece = Piece { hook, items, values: std::mem::take(values) };
+        self.waiting += piece.values.len();
+        self.pieces.send(piece).map_err(|_| REFUSED)?;
+        *values = self.buffer()?;
+        Ok(())
     }
 }
 
 /// Writes pieces until there are no more.
-fn drain(
-    mut pack: PackWriter,
-    pieces: &Receiver<Piece>,
-    written: &SyncSender<Vec<f32>>,
-) -> Result<PackWriter, StoreError> {
+fn drain(mut pack: PackWriter, pieces: &Receiver<Piece>, written: &Sender<Vec<f32>>) -> Result<PackWriter, StoreError> {
     for Piece { hook, items, values } in pieces {
         pack.write(hook, items, &values)?;
-        // One too many is let go.
-        let _ = written.try_send(values);
+        // The last ones find nobody who waits for them.
+        let _ = written.send(values);
     }
     Ok(pack)
 }
@@ -169,6 +194,25 @@ mod tests {
         }
         assert_eq!(written[0].len(), 1);
         assert!(written[0] == written[1], "the same file");
+    }
+
+    #[test]
+    fn a_pass_that_is_ahead_waits_for_what_is_large() {
+        let (pieces, to_write) = sync_channel::<Piece>(1);
+        let (written, free) = channel();
+        let writer = thread::spawn(move || {
+            for piece in to_write {
+                thread::sleep(Duration::from_millis(2));
+                let _ = written.send(piece.values);
+            }
+        });
+        let mut piped = Piped { pieces, free, waiting: 0 };
+        for (n, left) in [(10, None), (MAX_WAITING / 2, None), (MAX_WAITING + 1, Some(0)), (3, None), (2, None)] {
+            piped.write(0, 0..1, &mut vec![0.0; n]).unwrap();
+            assert!(piped.waiting <= MAX_WAITING && left.is_none_or(|left| piped.waiting == left), "behind {n}");
+        }
+        drop(piped);
+        writer.join().unwrap();
     }
 
     #[tokio::test]
