@@ -390,7 +390,7 @@ mod tests {
             for (out, inner) in [(576, 192), (100, 600), (17, 31)] {
                 let linear = packed(3, out, inner).1.with_bias(Some(numbers(4, out)));
                 let mut x = numbers(5, 250 * inner);
-                // Rows 3, 33, 63, .. have outliers.
+                // Rows 3, 33, 63, .. have outliers, where they are long enough for any.
                 for row in x.chunks_exact_mut(inner).skip(3).step_by(30) {
                     (row[inner / 2], row[inner - 1]) = (70.0, -90.0);
                 }
