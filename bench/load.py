@@ -6,7 +6,13 @@ Content-Length and looks at nothing else but the status.
 
 import asyncio
 import json
+import os
+import shutil
+import subprocess
+import tempfile
 import time
+
+from harness import HarnessError
 
 
 class Connection(asyncio.Protocol):
@@ -109,29 +115,36 @@ def closed_loop(server, requests, n_connections):
     return asyncio.run(_closed_loop(host, int(port), requests, n_connections))
 
 
-async def _paced(host, port, requests, n_connections, rate):
-    connections = await _connect(host, port, n_connections)
-    latencies = [0.0] * len(requests)
-    start = time.perf_counter() + 0.01
-
-    async def client(first):
-        for i in range(first, len(requests), n_connections):
-            due = start + i / rate
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            await connections[first].exchange(requests[i])
-            latencies[i] = time.perf_counter() - due
-
-    await asyncio.gather(*map(client, range(n_connections)))
-    for connection in connections:
-        connection.transport.close()
-    return latencies
+# Pauses of a random length before each request, of the mean that is given, and the figures as one line of JSON.
+WRK_SCRIPT = """
+local pause = tonumber(os.getenv("PAUSE_MS"))
+if pause > 0 then
+  function delay() return math.random(0, 2 * pause) end
+end
+function done(summary, latency, requests)
+  local bad = summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout
+  print(string.format('{"bad": %d, "p50_us": %d, "p99_us": %d, "requests": %d, "us": %d}',
+    bad, latency:percentile(50), latency:percentile(99), summary.requests, summary.duration))
+end
+"""
 
 
-def paced(server, requests, n_connections, rate):
-    """Sends `rate` requests a second, each of the connections in turn, as a crowd does that does not wait for answers.
+def wrk(server, path, n_connections, seconds=2, pause_ms=0):
+    """Gets a path over and over with wrk, a load generator in C; returns p50 and p99 in milliseconds, and requests a second.
 
-    Returns the latencies in seconds, each from the moment its request was due: what waits behind others counts.
-    An answer other than 2xx raises `ValueError`.
+    Each connection sends its next request when it has its answer, after a pause of a random length if one is given.
     """
-    host, _, port = server.listen.rpartition(":")
-    return asyncio.run(_paced(host, int(port), requests, n_connections, rate))
+    program = shutil.which("wrk")
+    if program is None:
+        raise HarnessError("wrk is not installed (Debian: apt install wrk)")
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(WRK_SCRIPT)
+        script.flush()
+        command = [program, "-t1", f"-c{n_connections}", f"-d{seconds}", "-s", script.name, server.url + path]
+        output = subprocess.run(
+            command, env=os.environ | {"PAUSE_MS": str(pause_ms)}, check=True, capture_output=True, text=True
+        ).stdout
+    figures = json.loads(output.strip().splitlines()[-1])
+    if figures["bad"]:
+        raise HarnessError(f"{figures['bad']} requests of {path} failed")
+    return figures["p50_us"] / 1e3, figures["p99_us"] / 1e3, figures["requests"] / figures["us"] * 1e6

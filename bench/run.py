@@ -3,7 +3,7 @@
 
     scripts/fetch_demo_model.sh && cargo build --release --locked
     python3 -m venv bench/.venv && bench/.venv/bin/pip install -r bench/requirements.txt
-    apt-get install nginx-light    # streams the same bytes for comparison
+    apt-get install nginx-light wrk    # the one streams the same bytes for comparison, the other asks for small ones
     bench/.venv/bin/python bench/run.py
 
 Both sides read the same GGUF file, compute in float32 and may use every core. In each round every contender runs once,
@@ -22,7 +22,7 @@ import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 
 import numpy as np
 
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 from harness import FINAL, ApiError, Client, HarnessError, interrupt_on_signals, temporary_server  # noqa: E402
 import costs  # noqa: E402
-from load import body_of, build, closed_loop, paced  # noqa: E402
+from load import body_of, build, closed_loop, wrk  # noqa: E402
 from peers import Nnsight, TransformerLens  # noqa: E402
 from reference import Reference, worst_difference  # noqa: E402
 
@@ -45,8 +45,8 @@ WORDS = (
 ).split()
 N_PROMPTS, N_CLIENTS = 64, 32
 LATENCY_TOKENS, LATENCY_REPEATS = (1, 2, 16, 64), 15
-FETCHES = {1: 400, 64: 3200}
-# Requests a second over 64 connections, where these do not wait for each other.
+FETCH_CONNECTIONS = (1, 64)
+# Requests a second over all connections, where each pauses between its requests.
 PACE = 500
 CAPTURE = {"hooks": ["resid_post"], "layers": "all", "positions": "last"}
 # Of a layer's RMS. Summing in another order moves values by some 1e-5 of it; a wrong computation by far more than this.
@@ -159,24 +159,14 @@ def measure_fetches(ours, rounds):
     path = f"/v1/caches/{run['caches'][0]}/layers/{layer}"
     paths = {"raw": f"{path}?format=raw", "npy": f"{path}?format=npy", "GET /healthz, for scale": "/healthz"}
 
-    def fetch(request, connections):
-        _, latencies, elapsed = closed_loop(ours.server, [request] * FETCHES[connections], connections)
-        p50, p99 = (quantiles(latencies, n=100)[i] * 1000 for i in (49, 98))
-        return p50, p99, len(latencies) / elapsed
-
     contenders = {}
-    for connections in FETCHES:
+    for connections in FETCH_CONNECTIONS:
         for name, target in paths.items():
-            request = ours.request("GET", target)
-            contenders[name, connections] = lambda r=request, c=connections: fetch(r, c)
-
-    def at_pace(request):
-        latencies = paced(ours.server, [request] * (4 * PACE), 64, PACE)
-        p50, p99 = (quantiles(latencies, n=100)[i] * 1000 for i in (49, 98))
-        return p50, p99, PACE
-
+            contenders[name, connections] = lambda t=target, c=connections: wrk(ours.server, t, c)
+    n = FETCH_CONNECTIONS[-1]
     for name, target in paths.items():
-        contenders[f"{name}, {PACE}/s in all", 64] = lambda r=ours.request("GET", target): at_pace(r)
+        paused = lambda t=target: wrk(ours.server, t, n, seconds=4, pause_ms=1000 * n // PACE)
+        contenders[f"{name}, some {PACE}/s in all", n] = paused
     return interleave(rounds, contenders)
 
 
@@ -297,9 +287,8 @@ def render(results):
             "",
             "## Fetching one layer",
             "",
-            "The client is one Python thread on the same cores; `/healthz` shows what it and HTTP cost alone. Each connection sends its",
-            f"next request when it has its answer; in the last rows {PACE} a second are sent over all of them, and latency counts from when",
-            "each was due.",
+            "The client is one thread of wrk on the same cores; `/healthz` shows what it and HTTP cost alone. Each connection sends its",
+            f"next request when it has its answer; in the last rows it pauses before, so that all of them send some {PACE} a second.",
             "",
             table(["", "p50 ms", "p99 ms", "requests/s"], fetches),
             "",

@@ -103,7 +103,7 @@ impl App {
         let store = Store::open_with(&config.data_dir, options).await?;
         let maintainer = Maintainer::start(store.clone(), config.maintenance.clone());
         let names = config.models.iter().map(|m| m.id.clone()).collect();
-        let engine = Engine::start(store, names, config.limits.clone())?;
+        let engine = Engine::start(store, names, config.limits.clone(), config.load.placements.all().len())?;
         let analysis = rayon::ThreadPoolBuilder::new()
             .num_threads(config.threads)
             .thread_name(|i| format!("analysis-{i}"))

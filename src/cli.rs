@@ -12,7 +12,7 @@ use crate::{
     app::{self, Config},
     connections::ConnectionLimits,
     engine::{Limits, ModelSource, SaeSource},
-    model::{ComputeDtype, LoadOptions, Placement},
+    model::{ComputeDtype, LoadOptions, Placements},
     store::{Compaction, Maintenance, Quota, Store, StoreError},
     telemetry::{self, LogFormat},
 };
@@ -100,9 +100,10 @@ struct Serve {
     #[arg(long, env = "RESIDUUM_OFFLINE")]
     offline: bool,
     /// Where forward passes run: cpu, cuda, cuda:1 (an NVIDIA GPU by its number; builds with --features cuda), metal (builds with
-    /// --features metal), or candle-cpu, which runs the code for GPUs on the CPU, to check it.
+    /// --features metal), or candle-cpu, which runs the code for GPUs on the CPU, to check it. Several GPUs with commas:
+    /// cuda:0,cuda:1; each has every model, and they share the batches.
     #[arg(long, env = "RESIDUUM_DEVICE", value_name = "DEVICE", default_value_t)]
-    device: Placement,
+    device: Placements,
     /// Type of the products with weights on a GPU: float32, bfloat16 or float16; by default what the checkpoint holds, or float32. The
     /// CPU computes in float32.
     #[arg(long, env = "RESIDUUM_COMPUTE_DTYPE", value_name = "DTYPE")]
@@ -245,7 +246,7 @@ impl Serve {
             saes: self.saes,
             load: LoadOptions {
                 offline: self.offline,
-                placement: self.device,
+                placements: self.device,
                 compute_dtype: self.compute_dtype,
                 ..LoadOptions::default()
             },

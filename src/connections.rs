@@ -1,9 +1,12 @@
 //! Accepts connections and serves them: bounded in number, and none may dawdle over its headers.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use axum::Router;
-use hyper::server::conn::http1;
+use hyper::{
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
@@ -15,6 +18,11 @@ use tokio::{
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
+
+mod sendfile;
+
+use sendfile::{Connection, accept_offer};
+pub use sendfile::{Files, MAX_STRETCH, Offer, Stretch};
 
 /// How connections are held to their pace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +51,9 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimi
     let slots = Arc::new(Semaphore::new(limits.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
     let connections = GracefulShutdown::new();
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
+    // Slices as they come: a copy of a stand-in would be sent as it is.
+    http.writev(true)
+        .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEAD_BYTES)
@@ -61,7 +71,17 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimi
                 None => break,
             },
         };
-        let service = TowerToHyperService::new(router.clone());
+        let routes = TowerToHyperService::new(router.clone());
+        let stream = Connection::new(stream);
+        let files = Arc::clone(stream.files());
+        let service = service_fn(move |request| {
+            let (answer, files) = (routes.call(request), Arc::clone(&files));
+            async move {
+                let response = answer.await?;
+                accept_offer(&response, &files);
+                Ok::<_, Infallible>(response)
+            }
+        });
         let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {

@@ -1,6 +1,6 @@
 //! Residuum: an activation server for language models.
 //!
-//! A client posts text for a model; a forward pass is queued on the worker that owns the model; the activations it asked
+//! A client posts text for a model; a forward pass is queued on a worker that owns a device; the activations it asked
 //! for are stored as safetensors blobs indexed in SQLite; from then on anyone can fetch, compare and reuse them over HTTP
 //! without running the model again.
 //!
@@ -30,6 +30,7 @@ pub mod connections;
 pub mod domain;
 pub mod engine;
 pub mod model;
+mod present;
 pub mod store;
 pub mod telemetry;
 

@@ -58,7 +58,7 @@ pub async fn healthz(Query(NoQuery {}): Query<NoQuery>) -> Json<Health> {
 
 /// Is the server ready
 ///
-/// 200 while runs are taken and carried out: every model and sparse autoencoder is loaded, the worker is there, and the store
+/// 200 while runs are taken and carried out: every model and sparse autoencoder is loaded, every worker is there, and the store
 /// can be written to. 503 with the reason otherwise, also while the server stops.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "getReadiness", tag = "system",
@@ -76,7 +76,7 @@ pub async fn readyz(State(state): State<ApiState>, Query(NoQuery {}): Query<NoQu
         return Err(not_yet("sparse autoencoders are still being loaded").into());
     }
     if !state.engine.is_alive() {
-        return Err(not_yet("the worker has ended; the server must be started again").into());
+        return Err(not_yet("a worker has ended; the server must be started again").into());
     }
     if !state.readiness.writable(state.engine.store()).await {
         return Err(not_yet("the store cannot be written to; the server's log says why").into());

@@ -48,7 +48,7 @@ pub struct ModelInfo {
     pub weights_dtype: String,
     /// Type the forward pass computes in.
     pub compute_dtype: String,
-    /// Where it runs: `cpu`, `cuda:0`.
+    /// Where it runs: `cpu`, `cuda:0`, or several devices, `cuda:0,cuda:1`.
     pub device: String,
     /// Number of parameters.
     pub n_params: u64,

@@ -7,17 +7,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Engine,
-    worker::{Job, WorkerHandle},
+    worker::{Job, Workers},
 };
 use crate::domain::{Code, Problem};
 
-/// Work, to be called with its place on the worker, which it gives back at the end.
+/// Work, to be called with its place on a worker, which it gives back at the end.
 pub(super) type Errand = Box<dyn FnOnce(OwnedSemaphorePermit) + Send>;
 
 /// Runs until the engine drains.
 pub(super) async fn run(
     draining: CancellationToken,
-    worker: WorkerHandle,
+    workers: Workers,
     slots: Arc<Semaphore>,
     mut waiting: mpsc::Receiver<Errand>,
 ) {
@@ -31,14 +31,14 @@ pub(super) async fn run(
             permit = Arc::clone(&slots).acquire_owned() => permit.expect("the semaphore is never closed"),
             () = draining.cancelled() => return,
         };
-        if worker.submit(Job::Errand(Box::new(move || errand(permit)))).await.is_err() {
-            return tracing::error!("the worker thread is gone");
+        if workers.submit(Job::Errand(Box::new(move || errand(permit)))).await.is_err() {
+            return tracing::error!("the worker threads are gone");
         }
     }
 }
 
 impl Engine {
-    /// Runs `work` on the worker when its turn comes. It should take no longer than a batch does.
+    /// Runs `work` on a worker when its turn comes. It should take no longer than a batch does.
     ///
     /// # Errors
     /// [`Code::Unavailable`] when the server stops, [`Code::WorkerFailed`] when it panicked.

@@ -1,6 +1,6 @@
 //! Continues inputs before they are captured.
 //!
-//! Sequences of many runs take their steps together, in slices of time between which other batches get the worker. New
+//! Sequences of many runs take their steps together, in slices of time between which other batches get their turn. New
 //! ones join between slices. A finished one replaces its item in the store, durably, and from then on waits to be captured
 //! like any other input: a crash before that starts it anew, to the same end.
 
@@ -19,7 +19,7 @@ use super::{
     queue::{Budget, Unit},
     scheduler::{BATCH_TIME, all_failed, claim, complete, put_back},
     unit,
-    worker::{GenerateJob, Job, WorkerHandle},
+    worker::{GenerateJob, Job, Workers},
 };
 use crate::{
     domain::{Code, NewItem, Problem, RunId, positions::TokenView},
@@ -65,7 +65,7 @@ struct Company {
 }
 
 /// Runs until the engine drains.
-pub(super) async fn run(engine: Arc<Inner>, worker: WorkerHandle, slots: Arc<Semaphore>) {
+pub(super) async fn run(engine: Arc<Inner>, workers: Workers, slots: Arc<Semaphore>) {
     let mut company = Company::default();
     while !engine.draining.is_cancelled() {
         company.admit(&engine).await;
@@ -80,7 +80,7 @@ pub(super) async fn run(engine: Arc<Inner>, worker: WorkerHandle, slots: Arc<Sem
             permit = Arc::clone(&slots).acquire_owned() => permit.expect("the semaphore is never closed"),
             () = engine.draining.cancelled() => break,
         };
-        company.slice(&engine, &worker, &model, permit).await;
+        company.slice(&engine, &workers, &model, permit).await;
         company.let_go(&engine, &model).await;
     }
     company.active.iter().for_each(|a| engine.in_flight_remove(a.batch));
@@ -146,7 +146,7 @@ impl Company {
     async fn slice(
         &mut self,
         engine: &Arc<Inner>,
-        worker: &WorkerHandle,
+        workers: &Workers,
         model: &Arc<Model>,
         permit: OwnedSemaphorePermit,
     ) {
@@ -163,7 +163,7 @@ impl Company {
             cancelled: Box::new(move || alive.iter().all(|a| a.load(Ordering::Relaxed) == 0)),
             done,
         };
-        let sent = worker.submit(Job::Generate(job)).await;
+        let sent = workers.submit(Job::Generate(job)).await;
         let outcome = match (sent, outcome.await) {
             (Ok(()), Ok(outcome)) => outcome,
             _ => Err(Problem::new(Code::WorkerFailed, "the worker ended while computing this")),

@@ -64,7 +64,7 @@ pub fn provenance(model: &Model) -> Provenance {
 
 /// `cuda:1` computes what `cuda:0` does.
 fn device_class(device: &str) -> &str {
-    device.split(':').next().unwrap_or(device)
+    device.split([':', ',']).next().unwrap_or(device)
 }
 
 #[cfg(test)]
@@ -112,5 +112,7 @@ mod tests {
         let tagged = NewItem { label: Some("l".to_owned()), text: Some("t".to_owned()), ..item(&ids) };
         assert_eq!(base.key(own, &tagged, None), keys[0], "what is only attached does not count");
         assert_eq!(device_class("cuda:1"), device_class("cuda:0"));
+        assert_eq!(device_class("cuda:0,cuda:1"), "cuda");
+        assert_eq!(device_class("candle-cpu,candle-cpu"), "candle-cpu");
     }
 }

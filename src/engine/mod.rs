@@ -66,7 +66,7 @@ use request::item_bytes;
 use scheduler::{InFlight, Speed};
 use submit::batch_key;
 use texts::Texts;
-use worker::WorkerHandle;
+use worker::Workers;
 
 /// What the engine accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,7 +135,7 @@ struct Tasks {
     answers: JoinHandle<()>,
     errands: JoinHandle<()>,
     retention: JoinHandle<()>,
-    worker: std::thread::JoinHandle<()>,
+    workers: Vec<std::thread::JoinHandle<()>>,
 }
 
 struct Inner {
@@ -233,13 +233,13 @@ impl Inner {
 }
 
 impl Engine {
-    /// Starts the worker and the scheduler. Models are loaded by [`Self::load`]; runs of an earlier life that have not
-    /// ended are queued again by it.
+    /// Starts the scheduler and `n_workers` workers: one for each device that models are loaded to. Models are loaded by
+    /// [`Self::load`]; runs of an earlier life that have not ended are queued again by it.
     ///
     /// # Errors
-    /// When the worker thread cannot be started.
-    pub fn start(store: Store, names: Vec<String>, limits: Limits) -> std::io::Result<Self> {
-        let (worker, thread) = WorkerHandle::spawn("worker", store.clone())?;
+    /// When a worker thread cannot be started.
+    pub fn start(store: Store, names: Vec<String>, limits: Limits, n_workers: usize) -> std::io::Result<Self> {
+        let (workers, threads) = Workers::spawn(n_workers, &store)?;
         let (errands, waiting) = mpsc::channel(1);
         let (questions, to_answer) = mpsc::channel(answers::WAITING);
         let inner = Arc::new(Inner {
@@ -256,21 +256,22 @@ impl Engine {
             wake: Notify::new(),
             wake_generator: Notify::new(),
             progress: Progress::default(),
-            speed: Speed::new(),
+            speed: Speed::new(n_workers),
             no_room: Mutex::default(),
             draining: CancellationToken::new(),
             errands,
             questions,
             experiments: Semaphore::new(patching::AT_ONCE),
         });
-        let slots = Arc::new(Semaphore::new(scheduler::PIPELINE));
-        let scheduler = tokio::spawn(scheduler::run(Arc::clone(&inner), worker.clone(), Arc::clone(&slots)));
-        let generator = tokio::spawn(generation::run(Arc::clone(&inner), worker.clone(), Arc::clone(&slots)));
+        let n_slots = scheduler::pipeline(n_workers);
+        let slots = Arc::new(Semaphore::new(n_slots as usize));
+        let scheduler = tokio::spawn(scheduler::run(Arc::clone(&inner), workers.clone(), Arc::clone(&slots), n_slots));
+        let generator = tokio::spawn(generation::run(Arc::clone(&inner), workers.clone(), Arc::clone(&slots)));
         let answers = tokio::spawn(answers::run(inner.store.clone(), inner.draining.clone(), to_answer));
-        let errands = tokio::spawn(errands::run(inner.draining.clone(), worker, slots, waiting));
+        let errands = tokio::spawn(errands::run(inner.draining.clone(), workers, slots, waiting));
         let retention = tokio::spawn(retention::run(Arc::clone(&inner)));
         let tasks =
-            Arc::new(Mutex::new(Some(Tasks { scheduler, generator, answers, errands, retention, worker: thread })));
+            Arc::new(Mutex::new(Some(Tasks { scheduler, generator, answers, errands, retention, workers: threads })));
         Ok(Self { inner, tasks })
     }
 
@@ -385,9 +386,9 @@ impl Engine {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks
-            .as_ref()
-            .is_some_and(|t| !t.scheduler.is_finished() && !t.generator.is_finished() && !t.worker.is_finished())
+        tasks.as_ref().is_some_and(|t| {
+            !t.scheduler.is_finished() && !t.generator.is_finished() && !t.workers.iter().any(|w| w.is_finished())
+        })
     }
 
     /// Cancelled once the server drains: whoever waits for a run gives up then.
@@ -479,7 +480,7 @@ impl Engine {
     pub async fn drain(&self) {
         self.inner.draining.cancel();
         let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Tasks { scheduler, generator, answers, errands, retention, worker }) = tasks else { return };
+        let Some(Tasks { scheduler, generator, answers, errands, retention, workers }) = tasks else { return };
         let ended = [scheduler.await, generator.await, answers.await, errands.await, retention.await];
         if ended.iter().any(Result::is_err) {
             tracing::error!("the scheduler had panicked");
@@ -487,8 +488,9 @@ impl Engine {
         while !self.inner.in_flight().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        // The tasks held the last handles to the worker, so its thread ends by itself.
-        let _ = tokio::task::spawn_blocking(move || worker.join()).await;
+        // The tasks held the last handles to the workers, so their threads end by themselves.
+        let joined = tokio::task::spawn_blocking(move || workers.into_iter().for_each(|worker| drop(worker.join())));
+        let _ = joined.await;
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Engine, patching::AT_ONCE};
 use crate::domain::Priority;
 
 impl Engine {
-    /// Sets the gauges of queue, worker and store.
+    /// Sets the gauges of queue, workers and store.
     #[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
     pub async fn observe(&self) {
         let inner = &self.inner;

@@ -1,4 +1,4 @@
-//! The scheduler: claims work, hands batches to the worker, and makes what comes back durable while the next one runs.
+//! The scheduler: claims work, hands batches to the workers, and makes what comes back durable while the next ones run.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,7 @@ use super::{
     queue::{Budget, Unit, UnitId},
     request::layout_of,
     reuse::{lead, reuse_stored},
-    worker::{CaptureJob, Job, JobInput, JobOutcome, WorkerHandle},
+    worker::{CaptureJob, Job, JobInput, JobOutcome, Workers},
 };
 use crate::{
     domain::{CacheId, Capture, Code, NewItem, PackId, Problem, Provenance, Rows, RunId},
@@ -25,8 +25,11 @@ use crate::{
     store::{Completion, PackHeader, PackedCache, StoreError},
 };
 
-/// Batches under way at once: one computing, one claimed and waiting for the worker.
-pub(super) const PIPELINE: usize = 2;
+/// Batches under way at once: one computing for each worker, one claimed and waiting for any of them.
+pub(super) fn pipeline(n_workers: usize) -> u32 {
+    u32::try_from(n_workers + 1).expect("a machine has few devices")
+}
+
 /// What a batch should take, so that a request never waits long for the one before it.
 pub(super) const BATCH_TIME: Duration = Duration::from_millis(250);
 /// Bounds of a batch whatever the measured speed.
@@ -40,35 +43,44 @@ const BATCH_MEMORY: u64 = 128 << 20;
 pub(super) const STORE_REST: Duration = Duration::from_secs(2);
 
 /// Tokens per second of recent batches, as a moving average.
-pub(super) struct Speed(std::sync::atomic::AtomicU64);
+pub(super) struct Speed {
+    of_one: std::sync::atomic::AtomicU64,
+    n_workers: usize,
+}
 
 impl Speed {
-    pub(super) fn new() -> Self {
-        Self(std::sync::atomic::AtomicU64::new(0f64.to_bits()))
+    pub(super) fn new(n_workers: usize) -> Self {
+        Self { of_one: std::sync::atomic::AtomicU64::new(0f64.to_bits()), n_workers }
     }
 
-    /// Tokens per second; 0 before the first batch.
+    /// Tokens per second of all workers when they are busy; 0 before the first batch.
+    #[expect(clippy::cast_precision_loss, reason = "there are few workers")]
     pub(super) fn get(&self) -> f64 {
-        f64::from_bits(self.0.load(Ordering::Relaxed))
+        self.of_one() * self.n_workers as f64
+    }
+
+    /// Tokens per second of one worker.
+    fn of_one(&self) -> f64 {
+        f64::from_bits(self.of_one.load(Ordering::Relaxed))
     }
 
     fn record(&self, tokens: usize, took: Duration) {
         #[expect(clippy::cast_precision_loss, reason = "a batch has few tokens")]
         let now = tokens as f64 / took.as_secs_f64().max(1e-6);
-        let before = self.get();
+        let before = self.of_one();
         let next = if before == 0.0 { now } else { 0.7 * before + 0.3 * now };
-        self.0.store(next.to_bits(), Ordering::Relaxed);
+        self.of_one.store(next.to_bits(), Ordering::Relaxed);
     }
 
     fn budget(&self) -> Budget {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped on the next line")]
-        let tokens = (self.get() * BATCH_TIME.as_secs_f64()) as usize;
+        let tokens = (self.of_one() * BATCH_TIME.as_secs_f64()) as usize;
         let tokens = tokens.clamp(*BATCH_TOKENS.start(), *BATCH_TOKENS.end());
         Budget { tokens, bytes: BATCH_BYTES, items: BATCH_ITEMS }
     }
 }
 
-/// What the next batch may hold: no more than the worker does in its time, nor than fits its memory.
+/// What the next batch may hold: no more than a worker does in its time, nor than fits its memory.
 fn budget(engine: &Inner) -> Budget {
     let budget = engine.speed.budget();
     let model = engine.queue().next_key().map(|(key, _)| key.model.clone());
@@ -77,17 +89,17 @@ fn budget(engine: &Inner) -> Budget {
     Budget { tokens: budget.tokens.min(fitting).max(1), ..budget }
 }
 
-/// A batch on its way through the worker, for cancelling and for counting.
+/// A batch on its way through a worker, for cancelling and for counting.
 pub(super) struct InFlight {
     pub(super) units: Vec<UnitId>,
     pub(super) alive: Arc<AtomicUsize>,
 }
 
 /// Runs until the engine drains; returns when the last batch is durable.
-pub(super) async fn run(engine: Arc<Inner>, worker: WorkerHandle, slots: Arc<Semaphore>) {
+pub(super) async fn run(engine: Arc<Inner>, workers: Workers, slots: Arc<Semaphore>, n_slots: u32) {
     loop {
         reuse_stored(&engine).await;
-        let permit = tokio::select! {
+        let mut permit = tokio::select! {
             permit = Arc::clone(&slots).acquire_owned() => permit.expect("the semaphore is never closed"),
             () = engine.draining.cancelled() => break,
         };
@@ -102,13 +114,18 @@ pub(super) async fn run(engine: Arc<Inner>, worker: WorkerHandle, slots: Arc<Sem
                 () = engine.draining.cancelled() => break,
             }
         };
+        if units.iter().any(|unit| unit.company <= 1) {
+            // It may have ended the process before: nobody is to go with it.
+            let others = Arc::clone(&slots).acquire_many_owned(n_slots - 1).await;
+            permit.merge(others.expect("the semaphore is never closed"));
+        }
         if engine.draining.is_cancelled() {
             break;
         }
-        dispatch(&engine, &worker, units, permit).await;
+        dispatch(&engine, &workers, units, permit).await;
     }
     // Every permit back: nothing is under way any more.
-    let _all = slots.acquire_many(u32::try_from(PIPELINE).expect("a small number")).await;
+    let _all = slots.acquire_many(n_slots).await;
 }
 
 /// Loads the items of `units` from the store, in the order of `units`; those ended meanwhile are left out.
@@ -125,8 +142,8 @@ pub(super) async fn load<'u>(engine: &Arc<Inner>, units: &'u [Unit]) -> Result<V
     Ok(units.iter().filter_map(|u| Some((u, items.remove(&(u.run, u.index))?))).collect())
 }
 
-/// Gives a batch to the worker and leaves a task behind that makes the outcome durable.
-async fn dispatch(engine: &Arc<Inner>, worker: &WorkerHandle, units: Vec<Unit>, permit: OwnedSemaphorePermit) {
+/// Gives a batch to the workers and leaves a task behind that makes the outcome durable.
+async fn dispatch(engine: &Arc<Inner>, workers: &Workers, units: Vec<Unit>, permit: OwnedSemaphorePermit) {
     let (items, model) = match take_up(engine, units).await {
         Ok(Some(taken)) => taken,
         Ok(None) => return,
@@ -145,8 +162,8 @@ async fn dispatch(engine: &Arc<Inner>, worker: &WorkerHandle, units: Vec<Unit>, 
     }
     let batch = engine.in_flight_add(InFlight { units: ids.clone(), alive: Arc::clone(&job.alive) });
     observe_batch(&units);
-    if worker.submit(Job::Capture(Box::new(job))).await.is_err() {
-        tracing::error!("the worker thread is gone; its batch goes back to the queue");
+    if workers.submit(Job::Capture(Box::new(job))).await.is_err() {
+        tracing::error!("the worker threads are gone; a batch goes back to the queue");
         engine.in_flight_remove(batch);
         engine.end_leads(&ids);
         return put_back(engine, units, true);
@@ -283,6 +300,15 @@ async fn finish(engine: &Arc<Inner>, units: Vec<Unit>, outcome: JobOutcome) {
     let completion = match outcome {
         JobOutcome::Cancelled => return,
         JobOutcome::Failed(problem) if waits(&problem) => return no_room(engine, units, &problem),
+        JobOutcome::Lost if units.iter().all(|unit| unit.company > 1) => {
+            // Not for what the items are: another device may do it, and each gets one more try, alone.
+            metrics::counter!("residuum_batches_split_total").increment(1);
+            return engine.queue().push(units.into_iter().map(|u| Unit { company: 1, ..u }).collect());
+        }
+        JobOutcome::Lost => {
+            metrics::counter!("residuum_items_failed_total").increment(units.len() as u64);
+            all_failed(&units, &Problem::new(Code::WorkerFailed, "the forward pass failed"))
+        }
         JobOutcome::Failed(_) if units.len() > 1 => {
             // One bad item must not fail its company, and half as many may fit: each gets another try in smaller company,
             // at last alone.

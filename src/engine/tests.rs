@@ -1,23 +1,27 @@
 //! Tests of the engine as a whole that need a fault in it.
 
-use std::path::Path;
+use std::{path::Path, sync::atomic::AtomicBool};
 
 use super::{worker::JobInput, *};
 use crate::domain::{Code, RunStatus};
 
-/// Models of this name panic at [`POISON`].
+/// Models of this name panic at [`POISON`], and lose their device at the others, at [`LOSS`] once.
 const POISONED: &str = "poisoned";
 const POISON: u32 = 77;
+const LOSS: u32 = 177;
+const EVERY_LOSS: u32 = 178;
+static LOST: AtomicBool = AtomicBool::new(false);
 
-/// Called by the worker before each pass.
-pub(super) fn panic_where_told_to(model: &Model, inputs: &[JobInput]) {
-    let poisoned = model.info().id == POISONED && inputs.iter().any(|input| input.token_ids.contains(&POISON));
-    assert!(!poisoned, "a test asked for this panic");
+/// Called by a worker before each pass; whether its device is lost.
+pub(super) fn fail_where_told_to(model: &Model, inputs: &[JobInput]) -> bool {
+    let has = |token| model.info().id == POISONED && inputs.iter().any(|input| input.token_ids.contains(&token));
+    assert!(!has(POISON), "a test asked for this panic");
+    has(EVERY_LOSS) || (has(LOSS) && !LOST.swap(true, Ordering::Relaxed))
 }
 
-async fn engine(folder: &Path) -> Engine {
+async fn engine(folder: &Path, n_workers: usize) -> Engine {
     let store = Store::open(folder).await.unwrap();
-    let engine = Engine::start(store, vec![POISONED.to_owned()], Limits::default()).unwrap();
+    let engine = Engine::start(store, vec![POISONED.to_owned()], Limits::default(), n_workers).unwrap();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/llama/gqa_tied");
     let source = ModelSource { id: POISONED.to_owned(), path };
     engine.load(vec![source], LoadOptions::default()).await.unwrap();
@@ -37,7 +41,7 @@ async fn run(engine: &Engine, request: RunRequest) -> Run {
 #[tokio::test]
 async fn an_input_that_panics_fails_alone_and_the_worker_goes_on() {
     let folder = tempfile::tempdir().unwrap();
-    let engine = engine(folder.path()).await;
+    let engine = engine(folder.path(), 1).await;
     let done = run(&engine, request(70..90)).await;
     assert_eq!((done.status, done.n_done, done.n_failed), (RunStatus::Failed, 19, 1));
     assert_eq!(done.error.map(|problem| problem.code), Some(Code::WorkerFailed));
@@ -47,5 +51,21 @@ async fn an_input_that_panics_fails_alone_and_the_worker_goes_on() {
     assert_eq!((again.status, again.n_done, again.n_reused), (RunStatus::Completed, 19, 19), "the others were stored");
     let report = engine.store().verify().await.unwrap();
     assert!(report.is_clean(), "{report}");
+    engine.drain().await;
+}
+
+#[tokio::test]
+async fn what_failed_with_a_device_gets_one_more_try() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(folder.path(), 2).await;
+    let done = run(&engine, request(170..178)).await;
+    assert_eq!((done.status, done.n_done, done.n_failed), (RunStatus::Completed, 8, 0));
+    let done = run(&engine, request(EVERY_LOSS..190)).await;
+    assert_eq!(
+        (done.status, done.n_done, done.n_failed),
+        (RunStatus::Failed, 11, 1),
+        "a device is lost once for nothing"
+    );
+    assert_eq!(done.error.map(|problem| problem.code), Some(Code::WorkerFailed));
     engine.drain().await;
 }

@@ -44,7 +44,7 @@ use std::{
     sync::Arc,
 };
 
-pub use device::{ComputeDtype, Placement};
+pub use device::{ComputeDtype, Placement, Placements};
 pub use error::{ForwardError, LoadError};
 pub use readout::{FrozenNorm, LinearReading, Readout};
 pub use tokenizer::{ChatEnd, Encoded, TextTokenizer};
@@ -71,7 +71,7 @@ pub struct LoadOptions {
     /// Hub cache folder, instead of `HF_HUB_CACHE`, `HF_HOME/hub` or `~/.cache/huggingface/hub`.
     pub hub_cache: Option<PathBuf>,
     /// Where forward passes run.
-    pub placement: Placement,
+    pub placements: Placements,
     /// The type of products with weights there; that of the checkpoint's weights when nothing is said. On the CPU always float32.
     pub compute_dtype: Option<ComputeDtype>,
 }
@@ -129,10 +129,17 @@ pub struct Model {
     info: ModelInfo,
     tokenizer: Arc<TextTokenizer>,
     transformer: Arc<Transformer>,
-    /// Its copy on the device that forward passes run on, where that is not the CPU.
-    on_device: Option<Keeper<DeviceTransformer>>,
+    /// Its copies on the devices that forward passes run on; none where that is the CPU.
+    on_devices: Vec<OnDevice>,
     /// Tokens that end a text.
     end_tokens: Vec<u32>,
+}
+
+/// A copy of the weights on a device.
+#[derive(Debug)]
+struct OnDevice {
+    place: Placement,
+    kept: Keeper<DeviceTransformer>,
 }
 
 impl Model {
@@ -145,7 +152,9 @@ impl Model {
     /// [`LoadError`] naming the file and what is wrong with it.
     pub fn load(id: &str, path_or_hub: &str, options: &LoadOptions) -> Result<Self, LoadError> {
         // Before a checkpoint is read for nothing.
-        options.placement.check(options.compute_dtype).map_err(|e| LoadError::new(id, e))?;
+        for place in options.placements.all() {
+            place.check(options.compute_dtype).map_err(|e| LoadError::new(id, e))?;
+        }
         let mut model = match hub::locate(path_or_hub, options)? {
             Location::Folder(folder) => Self::from_folder(id, &folder)?,
             Location::Gguf(path) => Self::from_gguf(id, &path)?,
@@ -203,31 +212,34 @@ impl Model {
             info,
             tokenizer: Arc::new(tokenizer),
             transformer: Arc::new(transformer),
-            on_device: None,
+            on_devices: Vec::new(),
             end_tokens,
         })
     }
 
     /// Copies the weights to where forward passes are to run, and has them checked there.
     fn place(&mut self, options: &LoadOptions) -> Result<(), LoadError> {
-        let placement = options.placement;
-        if placement == Placement::Cpu {
+        let places = &options.placements;
+        if *places == Placements::default() {
             return Ok(());
         }
         let dtype = options.compute_dtype.unwrap_or_else(|| ComputeDtype::of_weights(&self.info.weights_dtype));
-        self.info.device = placement.to_string();
+        self.info.device = places.to_string();
         self.info.compute_dtype = dtype.to_string();
-        let (info, host) = (self.info.clone(), Arc::clone(&self.transformer));
-        let make = move || {
-            let on_device = DeviceTransformer::upload(&host, dtype, placement.open()?)
-                .map_err(|e| format!("the weights cannot be copied to {placement}: {e}"))?;
-            let deviation = selfcheck::run(&info, &host, &on_device, dtype)
-                .map_err(|e| format!("{placement} does not compute what the CPU computes: {e}"))?;
-            tracing::info!(model = info.id, device = %placement, compute_dtype = %dtype, deviation, "a device is ready");
-            Ok(on_device)
-        };
-        let kept = Keeper::new(make, DeviceTransformer::works).map_err(|e| LoadError::new(self.info.id.clone(), e))?;
-        self.on_device = Some(kept);
+        for place in places.all().iter().copied() {
+            let (info, host) = (self.info.clone(), Arc::clone(&self.transformer));
+            let make = move || {
+                let on_device = DeviceTransformer::upload(&host, dtype, place.open()?)
+                    .map_err(|e| format!("the weights cannot be copied to {place}: {e}"))?;
+                let deviation = selfcheck::run(&info, &host, &on_device, dtype)
+                    .map_err(|e| format!("{place} does not compute what the CPU computes: {e}"))?;
+                tracing::info!(model = info.id, device = %place, compute_dtype = %dtype, deviation, "a device is ready");
+                Ok(on_device)
+            };
+            let kept =
+                Keeper::new(make, DeviceTransformer::works).map_err(|e| LoadError::new(self.info.id.clone(), e))?;
+            self.on_devices.push(OnDevice { place, kept });
+        }
         Ok(())
     }
 
@@ -248,7 +260,7 @@ impl Model {
     #[must_use]
     pub fn working_bytes_per_token(&self) -> u64 {
         let a = self.transformer.architecture();
-        if self.on_device.is_some() {
+        if !self.on_devices.is_empty() {
             return (2 * a.d_model * size_of::<f32>()) as u64;
         }
         let mlp = a.experts.map_or(a.d_mlp, |e| e.d_expert * e.top_k + e.d_shared.unwrap_or(0));
@@ -265,31 +277,64 @@ impl Model {
         Readout::of(&self.transformer)
     }
 
-    /// Runs the packed batch and hands every captured tensor to the sink, hook by hook in the order of
-    /// `layout.hooks`. It stops after the last layer needed. `cancelled` is asked before every layer. Work runs on
-    /// the current rayon pool.
-    ///
-    /// On the CPU the numbers of an input depend on its tokens and interventions alone: not on its neighbours in the batch, on what
-    /// else is captured, nor on the number of threads. On a device they may differ in the last bits.
+    /// Where the passes of [`Self::forward_on`] run for this worker.
+    #[must_use]
+    pub fn device(&self, worker: usize) -> String {
+        self.on_device(worker).map_or_else(|| self.info.device.clone(), |on| on.place.to_string())
+    }
+
+    /// Whether this worker's device stopped working, and is not there again.
+    #[must_use]
+    pub fn is_lost(&self, worker: usize) -> bool {
+        self.on_device(worker).is_some_and(|on| on.kept.is_lost())
+    }
+
+    fn on_device(&self, worker: usize) -> Option<&OnDevice> {
+        self.on_devices.get(worker % self.on_devices.len().max(1))
+    }
+
+    /// [`Self::forward_on`] the first device.
     ///
     /// # Errors
-    /// [`ForwardError::Cancelled`], an error of the sink, or a batch that does not fit the model.
+    /// As there.
     pub fn forward(
         &self,
         batch: &Batch<'_>,
         sink: &mut dyn CaptureSink,
         cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), ForwardError> {
+        self.forward_on(0, batch, sink, cancelled)
+    }
+
+    /// Runs the packed batch and hands every captured tensor to the sink, hook by hook in the order of
+    /// `layout.hooks`. It stops after the last layer needed. `cancelled` is asked before every layer. Work runs on
+    /// the device of this worker, counted from 0, and on the current rayon pool.
+    ///
+    /// On the CPU the numbers of an input depend on its tokens and interventions alone: not on its neighbours in the batch, on what
+    /// else is captured, nor on the number of threads. On a device they may differ in the last bits.
+    ///
+    /// # Errors
+    /// [`ForwardError::Cancelled`], an error of the sink, or a batch that does not fit the model.
+    pub fn forward_on(
+        &self,
+        worker: usize,
+        batch: &Batch<'_>,
+        sink: &mut dyn CaptureSink,
+        cancelled: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), ForwardError> {
+        if let Some(on) = self.on_device(worker) {
+            // On a thread of its own: one of the pool would be kept from the others while it waits for the device.
+            let packing = Packing::new(batch, None, &self.info)?;
+            let mut taps = Taps::new(batch, &packing, sink);
+            let pass =
+                |device: &DeviceTransformer| device.forward(&self.transformer, batch, &packing, &mut taps, cancelled);
+            return on.kept.with(pass);
+        }
         // Inside the pool from the start: from outside, every parallel kernel would pay a hand-over and a wake-up.
         rayon::scope(|_| {
             let packing = Packing::new(batch, None, &self.info)?;
             let mut taps = Taps::new(batch, &packing, sink);
-            match &self.on_device {
-                Some(kept) => {
-                    kept.with(|device| device.forward(&self.transformer, batch, &packing, &mut taps, cancelled))
-                }
-                None => self.transformer.forward(batch, &packing, None, &mut taps, cancelled),
-            }
+            self.transformer.forward(batch, &packing, None, &mut taps, cancelled)
         })
     }
 }

@@ -23,10 +23,9 @@ use super::{
     error::StoreError,
     fault::{Faults, Purpose, Step},
 };
-use crate::domain::PackId;
+use crate::{domain::PackId, present};
 
 mod care;
-mod present;
 
 pub(super) use care::open_new;
 
@@ -273,6 +272,11 @@ impl Blobs {
     /// Fills `buffer` from byte `offset` of the file of `pack` on, where no disk is needed for it; says whether it did.
     pub(super) fn read_present(&self, pack: PackId, offset: u64, buffer: &mut [u8]) -> bool {
         present::open(&self.path(pack)).is_some_and(|file| present::read(&file, buffer, offset))
+    }
+
+    /// The file of `pack`, where `len` of its bytes from `offset` on can be had without a disk.
+    pub(super) fn file_present(&self, pack: PackId, offset: u64, len: usize) -> Option<File> {
+        present::open(&self.path(pack)).filter(|file| present::is_present(file, offset, len))
     }
 
     /// Removes the file of `pack`; that it is gone already is no error.

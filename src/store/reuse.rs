@@ -130,7 +130,8 @@ impl Store {
             "SELECT j.key AS wanted, max(e.id) AS id, p.layout_id, p.dtype, e.positions, e.n_tokens, e.n_rows, e.row_start, \
                  e.map_start, e.pack_id, e.provenance_id, p.data_start, p.n_rows AS pack_rows, p.n_map AS pack_map \
              FROM json_each(?) j \
-             CROSS JOIN extents e ON e.tenant_id = ? AND e.forward_key = unhex(j.value) \
+             CROSS JOIN extents e ON substr(e.forward_key, 1, 8) = substr(unhex(j.value), 1, 8) \
+                 AND e.forward_key = unhex(j.value) AND e.tenant_id = ? \
              CROSS JOIN packs p ON p.id = e.pack_id \
              WHERE EXISTS (SELECT 1 FROM caches c WHERE c.extent_id = e.id AND (c.ends_at IS NULL OR c.ends_at > ?)) \
              GROUP BY j.key, p.layout_id, p.dtype, e.positions, e.n_tokens",

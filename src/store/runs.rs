@@ -23,6 +23,8 @@ use crate::domain::{CacheId, Edits, Hook, NewRun, Priority, Run, RunId, RunStatu
 const ROWS_A_STATEMENT: usize = 1000;
 /// Caches that a run names.
 pub(super) const LISTED_CACHES: usize = 100;
+/// Items of a run whose caches are in the index of those that it names.
+const INDEXED_ITEMS: i64 = 128;
 /// How far the time in a run's id may be from the time it was accepted: a clock that was set back leaves a difference.
 const CLOCK_STEP: std::time::Duration = std::time::Duration::from_secs(3600);
 
@@ -54,21 +56,32 @@ pub struct RunFilter {
 
 /// Adds the columns of a run; caches that have expired by `now` are not listed.
 fn push_columns(query: &mut QueryBuilder<Sqlite>, now: i64) {
-    query
-        .push(COLUMNS)
-        .push(" AND (ends_at IS NULL OR ends_at > ")
-        .push_bind(now)
-        .push(") ORDER BY item_index LIMIT ")
-        .push(LISTED_CACHES);
-    query.push(MORE_COLUMNS);
+    query.push(COLUMNS).push(", iif(NOT EXISTS (SELECT 1 FROM caches WHERE run_id = r.id AND item_index >= ");
+    query.push(INDEXED_ITEMS).push(") OR (SELECT count(*) FROM (SELECT 1");
+    push_first_caches(query, now, true);
+    query.push(")) = ").push(LISTED_CACHES);
+    for indexed in [true, false] {
+        query.push(", (SELECT group_concat(hex(id), '') FROM (SELECT id");
+        push_first_caches(query, now, indexed);
+        query.push("))");
+    }
+    query.push(") AS caches");
+}
+
+/// Adds ` FROM caches …` for the first caches of a run: of its first items, whose index is enough for them, or of all.
+fn push_first_caches(query: &mut QueryBuilder<Sqlite>, now: i64, indexed: bool) {
+    // not `ends_at`, which SQLite would compute from the row
+    query.push(" FROM caches WHERE run_id = r.id AND (expires_at IS NULL OR pinned OR expires_at > ");
+    query.push_bind(now).push(")");
+    if indexed {
+        query.push(" AND item_index < ").push(INDEXED_ITEMS);
+    }
+    query.push(" ORDER BY item_index LIMIT ").push(LISTED_CACHES);
 }
 
 const COLUMNS: &str = "r.id, r.tenant_id, r.status, r.model, r.priority, r.n_items, r.n_done, r.n_reused, r.n_failed, \
     r.metadata, r.generates, r.imported, r.ttl_seconds, r.created_at, r.started_at, r.finished_at, \
     (SELECT json_group_array(tag) FROM (SELECT tag FROM run_tags WHERE run_id = r.id ORDER BY position)) AS tags, \
-    (SELECT group_concat(hex(id), '') FROM (SELECT id FROM caches WHERE run_id = r.id";
-
-const MORE_COLUMNS: &str = ")) AS caches, \
     iif(r.n_failed > 0, (SELECT problem FROM run_items WHERE run_id = r.id AND status = 'failed' \
         ORDER BY item_index LIMIT 1), NULL) AS error";
 

@@ -1,7 +1,8 @@
 //! The one writer: a task that owns the only connection which may change the index.
 //!
-//! Changes wait in a bounded channel. The task takes what is waiting, applies each in a savepoint of its own (one that
-//! fails takes nobody along), commits them as one transaction, and only then answers: an answer means durable.
+//! Changes wait in a bounded channel. The task takes what is waiting, applies it, commits it as one transaction, and only then
+//! answers: an answer means durable. A change that fails takes nobody along: the others are applied again, each in a savepoint
+//! of its own. Not at once, since savepoints cost every page a copy and the index of words a flush.
 
 use std::sync::{
     Arc,
@@ -38,6 +39,22 @@ pub(super) struct Tx<'c> {
     pub(super) faults: &'c Faults,
 }
 
+/// How changes of a group are kept apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Apart {
+    /// Not at all: the error of one undoes all of them.
+    No,
+    /// Each has a savepoint.
+    Savepoints,
+}
+
+/// What became of a transaction.
+enum Committed {
+    Yes(Superfluous),
+    /// Nothing is, since a change failed that was not kept apart.
+    Undone(StoreError),
+}
+
 /// Files that a transaction made superfluous.
 #[derive(Default)]
 struct Superfluous {
@@ -58,11 +75,11 @@ pub(super) trait Write: Send + 'static {
     /// Whether the change makes room: on a full disk it may use what is kept in reserve for that.
     const FREES: bool = false;
 
-    /// Applies the change. An error undoes all of it.
+    /// Applies the change. An error undoes all of it. It may be applied again, where another's error undid it.
     fn apply(&mut self, tx: &mut Tx<'_>) -> impl Future<Output = Result<Self::Output, StoreError>> + Send;
 }
 
-/// Changes a row and undoes it: whether the index can be written to.
+/// Counts itself: whether the index can be written to.
 pub(super) struct Probe;
 
 impl Write for Probe {
@@ -72,9 +89,7 @@ impl Write for Probe {
     const CHANGES: bool = false;
 
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        sqlx::query("UPDATE tenants SET created_at = created_at").execute(&mut *tx.conn).await?;
-        // to the savepoint that every change runs in
-        sqlx::query("ROLLBACK TO change").execute(&mut *tx.conn).await?;
+        sqlx::query("UPDATE counts SET n = n + 1 WHERE what = 'probes'").execute(&mut *tx.conn).await?;
         Ok(())
     }
 }
@@ -248,16 +263,29 @@ impl Task {
         self.blobs.keep_reserve();
     }
 
+    /// Commits the changes; those that fail by themselves have their own errors then.
     async fn try_commit(&mut self, jobs: &mut [Box<dyn AnyJob>]) -> Result<Superfluous, StoreError> {
-        let done = self.commit(jobs).await;
-        if done.is_err() {
+        match self.transaction(jobs, Apart::No).await? {
+            Committed::Yes(files) => Ok(files),
+            // there is nobody to be kept from it
+            Committed::Undone(own) if jobs.len() == 1 => Err(own),
+            Committed::Undone(_) => match self.transaction(jobs, Apart::Savepoints).await? {
+                Committed::Yes(files) => Ok(files),
+                Committed::Undone(error) => Err(error),
+            },
+        }
+    }
+
+    async fn transaction(&mut self, jobs: &mut [Box<dyn AnyJob>], apart: Apart) -> Result<Committed, StoreError> {
+        let done = self.commit(jobs, apart).await;
+        if !matches!(done, Ok(Committed::Yes(_))) {
             // SQLite may have rolled back by itself; then this fails, and nothing is left to do
             drop(sqlx::query("ROLLBACK").execute(&mut self.conn).await);
         }
         done
     }
 
-    async fn commit(&mut self, jobs: &mut [Box<dyn AnyJob>]) -> Result<Superfluous, StoreError> {
+    async fn commit(&mut self, jobs: &mut [Box<dyn AnyJob>], apart: Apart) -> Result<Committed, StoreError> {
         let full = jobs.iter().any(|j| j.durable());
         self.set_sync(full).await?;
         let now = self.clock.now();
@@ -266,20 +294,25 @@ impl Task {
         sqlx::query("BEGIN IMMEDIATE").execute(&mut *conn).await?;
         faults.hit(fault::BEGUN)?;
         for job in &mut *jobs {
-            sqlx::query("SAVEPOINT change").execute(&mut *conn).await?;
+            if apart == Apart::Savepoints {
+                sqlx::query("SAVEPOINT change").execute(&mut *conn).await?;
+            }
             let mut tx = Tx { conn: &mut *conn, now, unlink: Vec::new(), retire: Vec::new(), faults };
-            match job.apply(&mut tx).await {
-                Ok(()) => {
+            match (job.apply(&mut tx).await, apart) {
+                (Ok(()), _) => {
                     files.unlink.append(&mut tx.unlink);
                     files.retire.append(&mut tx.retire);
                 }
                 // nobody's change fits then, and SQLite may have rolled all of them back
-                Err(StoreError::Full) => return Err(StoreError::Full),
-                Err(_) => {
+                (Err(StoreError::Full), _) => return Err(StoreError::Full),
+                (Err(error), Apart::No) => return Ok(Committed::Undone(error)),
+                (Err(_), Apart::Savepoints) => {
                     sqlx::query("ROLLBACK TO change").execute(&mut *conn).await?;
                 }
             }
-            sqlx::query("RELEASE change").execute(&mut *conn).await?;
+            if apart == Apart::Savepoints {
+                sqlx::query("RELEASE change").execute(&mut *conn).await?;
+            }
         }
         faults.hit(fault::APPLIED)?;
         sqlx::query("COMMIT").execute(&mut *conn).await?;
@@ -288,7 +321,7 @@ impl Task {
         }
         // what is committed does not fail any more
         drop(faults.hit(fault::COMMITTED));
-        Ok(files)
+        Ok(Committed::Yes(files))
     }
 
     /// In WAL mode `NORMAL` leaves the log unflushed at a commit: the next `FULL` commit flushes it along.

@@ -12,7 +12,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{TestApp, with_model};
+use crate::{
+    api_import::{f32s, file, import},
+    support::{TestApp, with_model},
+};
 
 struct Listening {
     app: TestApp,
@@ -121,4 +124,75 @@ async fn a_stop_lets_requests_finish_and_closes_the_rest() {
     assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
     timeout(Duration::from_secs(20), listening.server).await.expect("it ends").unwrap();
     assert!(TcpStream::connect(listening.address).await.is_err(), "nobody listens any more");
+}
+
+/// A cache of `[n_rows, 1024]` that nothing computed.
+async fn imported(app: &TestApp, n_rows: usize) -> String {
+    let values = f32s((0..n_rows * 1024).map(|i| i as f32 * 0.125 - 9.0));
+    let body = file(&[("blocks.3.hook_resid_post", "F32", &[n_rows, 1024], values)], &json!({"model": "m"}));
+    let answer = import(app, "?n_layers=6", body).await;
+    let cache = answer.json();
+    assert_eq!(answer.status.as_u16(), 201, "{cache:#}");
+    cache["id"].as_str().unwrap().to_owned()
+}
+
+fn content_length(head: &str) -> usize {
+    let line = head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length: ").map(str::to_owned));
+    line.expect("a length").parse().unwrap()
+}
+
+#[tokio::test]
+async fn large_tensors_come_over_a_connection_as_they_are() {
+    let listening = Listening::with(ConnectionLimits::default()).await;
+    let app = &listening.app;
+    let cache = imported(app, 700).await;
+    let tensor = format!("/v1/caches/{cache}/tensors/blocks.3.hook_resid_post");
+    let asked = [
+        (format!("{tensor}?format=raw"), None),
+        (format!("{tensor}?format=npy"), None),
+        (format!("{tensor}?format=safetensors"), Some("bytes=13-2800001")),
+        (format!("{tensor}?format=raw"), Some("bytes=1000001-")),
+        (format!("{tensor}?format=raw&dtype=float16"), None),
+        (format!("{tensor}?format=raw&positions=3:690:2"), None),
+        ("/healthz".to_owned(), None),
+    ];
+    // all at once: each answer is behind the one before, on one connection
+    let mut requests = String::new();
+    for (uri, range) in &asked {
+        let range = range.map(|r| format!("Range: {r}\r\n")).unwrap_or_default();
+        requests.push_str(&format!("GET {uri} HTTP/1.1\r\nHost: a\r\n{range}\r\n"));
+    }
+    let mut stream = listening.connect(&requests).await;
+    for (uri, range) in &asked {
+        let expected = app.get_with(uri, &range.map(|r| ("range", r)).into_iter().collect::<Vec<_>>()).await;
+        let head = head(&mut stream).await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {}", expected.status.as_u16())), "{head}");
+        let mut body = vec![0; content_length(&head)];
+        timeout(Duration::from_secs(20), stream.read_exact(&mut body)).await.expect("all of it").unwrap();
+        assert!(body == expected.body, "{uri} {range:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_blob_cut_short_under_a_download_breaks_it_off() {
+    let listening = Listening::with(ConnectionLimits::default()).await;
+    // more than a connection holds on its way
+    let cache = imported(&listening.app, 12_000).await;
+    let get = format!("GET /v1/caches/{cache}/tensors/blocks.3.hook_resid_post?format=raw HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut stream = listening.connect(&get).await;
+    let promised = content_length(&head(&mut stream).await);
+    let blobs = std::fs::read_dir(listening.app.data_dir().join("blobs")).unwrap();
+    let blobs = blobs.flat_map(|f| std::fs::read_dir(f.unwrap().path()).unwrap()).map(|f| f.unwrap().path());
+    for blob in blobs {
+        std::fs::File::options().write(true).open(blob).unwrap().set_len(promised as u64 - 5_000_000).unwrap();
+    }
+    let mut body = Vec::new();
+    // a reset is an end too
+    drop(timeout(Duration::from_secs(20), stream.read_to_end(&mut body)).await.expect("the server closes"));
+    assert!(body.len() < promised, "{} of {promised}", body.len());
+    let numbers: Vec<u8> = f32s((0..body.len() / 4).map(|i| i as f32 * 0.125 - 9.0));
+    assert!(body[..numbers.len()] == numbers, "what came is right");
+    // and others are served
+    let mut other = listening.connect(&format!("{HEALTH}\r\n")).await;
+    assert!(head(&mut other).await.starts_with("HTTP/1.1 200"));
 }

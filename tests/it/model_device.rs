@@ -3,14 +3,14 @@
 
 use residuum::{
     domain::{Hook, Rows, Site},
-    model::{ComputeDtype, LoadOptions, Model, Placement},
+    model::{ComputeDtype, LoadOptions, Model, Placement, Placements},
 };
 use serde_json::json;
 
 use crate::{
     model_invariants::{checkpoints, inputs},
     model_support::{Collected, all_rows, capture, every_hook, goldens, load_golden, load_golden_on, relative_error},
-    support::{TestApp, flat},
+    support::{TestApp, flat, floats},
 };
 
 /// Largest difference between the two, in units of the root mean square: both compute in float32, in other orders.
@@ -89,7 +89,7 @@ fn products_in_half_precision_stay_near_those_in_single() {
     for (dtype, least, most) in [(ComputeDtype::Bfloat16, 1e-4, 0.1), (ComputeDtype::Float16, 1e-5, 0.01)] {
         let options = LoadOptions {
             offline: true,
-            placement: Placement::CandleCpu,
+            placements: Placement::CandleCpu.into(),
             compute_dtype: Some(dtype),
             ..LoadOptions::default()
         };
@@ -104,8 +104,9 @@ fn products_in_half_precision_stay_near_those_in_single() {
 #[test]
 fn what_a_place_cannot_do_is_refused_when_the_model_is_loaded() {
     let folder = goldens().join("llama/gqa_tied");
-    let load = |placement, compute_dtype| {
-        let options = LoadOptions { offline: true, placement, compute_dtype, ..LoadOptions::default() };
+    let load = |placement: Placement, compute_dtype| {
+        let options =
+            LoadOptions { offline: true, placements: placement.into(), compute_dtype, ..LoadOptions::default() };
         Model::load("tiny", folder.to_str().unwrap(), &options).map(|m| m.info().device.clone())
     };
     let refusal = load(Placement::Cpu, Some(ComputeDtype::Bfloat16)).unwrap_err();
@@ -171,4 +172,32 @@ async fn runs_on_a_device_say_so() {
     assert_eq!(cache["provenance"]["device"], "candle-cpu", "{cache:#}");
     let again = app.run(json!({"input": [[1, 7]], "capture": {"hooks": ["resid_post"]}})).await;
     assert_eq!(again["n_reused"], 1, "{again:#}");
+}
+
+/// Each of several devices has a worker, which computes what one computes, and they work at the same time.
+#[tokio::test]
+async fn several_devices_share_the_batches() {
+    let inputs: Vec<Vec<u32>> = (0..900u32).map(|i| (0..40).map(|j| 1 + (i * 7 + j * 13) % 250).collect()).collect();
+    let body = json!({"input": inputs, "capture": {"hooks": ["resid_post"], "positions": "last"}});
+    let one = TestApp::serving_on("llama/gqa_tied", Placement::CandleCpu).await;
+    let two: Placements = "candle-cpu,candle-cpu".parse().unwrap();
+    let two = TestApp::serving_on("llama/gqa_tied", two).await;
+    assert_eq!(two.get("/v1/models/tiny").await.json()["device"], "candle-cpu,candle-cpu");
+    let mut rows = Vec::new();
+    for app in [&one, &two] {
+        let run = app.run(body.clone()).await;
+        assert_eq!(run["n_done"], 900, "{run:#}");
+        let answer = app
+            .get(&format!("/v1/runs/{}/tensors/blocks.1.hook_resid_post?format=raw", run["id"].as_str().unwrap()))
+            .await;
+        rows.push(floats(&answer.body));
+    }
+    let expected: Vec<f64> = rows[0].iter().map(|v| f64::from(*v)).collect();
+    let error = relative_error("resid_post", &rows[1], &expected);
+    assert!(error < TOLERANCE, "{error:.1e}");
+    // of the same kind: what one computed answers for the other, and for a server that has only one
+    let cache = two.get("/v1/caches?limit=1").await.json()["items"][0].clone();
+    assert_eq!(cache["provenance"]["device"], "candle-cpu");
+    let again = two.run(json!({"input": [inputs[5]], "capture": {"hooks": ["resid_post"], "positions": "last"}})).await;
+    assert_eq!(again["n_reused"], 1);
 }

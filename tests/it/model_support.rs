@@ -27,7 +27,7 @@ pub fn load_golden(folder: &Path) -> Model {
 /// Loads a golden checkpoint to run on a device, in float32.
 pub fn load_golden_on(folder: &Path, placement: Placement) -> Model {
     let compute_dtype = Some(ComputeDtype::Float32);
-    let options = LoadOptions { offline: true, placement, compute_dtype, ..LoadOptions::default() };
+    let options = LoadOptions { offline: true, placements: placement.into(), compute_dtype, ..LoadOptions::default() };
     Model::load("golden", folder.to_str().unwrap(), &options).unwrap_or_else(|e| panic!("{e}"))
 }
 

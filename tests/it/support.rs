@@ -16,7 +16,7 @@ use residuum::{
     connections::ConnectionLimits,
     domain::{ApiKey, KeyRecord, NewKey, Scope},
     engine::{Engine, Limits, ModelSource, SaeSource},
-    model::{LoadOptions, Placement},
+    model::{LoadOptions, Placements},
     store::{KeyStore, Maintenance, Store},
 };
 use serde_json::{Value, json};
@@ -92,10 +92,13 @@ impl TestApp {
     }
 
     /// A server of another tiny checkpoint that runs on a device.
-    pub async fn serving_on(checkpoint: &'static str, placement: Placement) -> Self {
-        let this = Self::started(checkpoint, Limits::default(), ApiConfig::default()).await;
-        let options = LoadOptions { placement, ..LoadOptions::default() };
-        this.app.as_ref().unwrap().load(sources(checkpoint), options).await.unwrap();
+    pub async fn serving_on(checkpoint: &'static str, placements: impl Into<Placements>) -> Self {
+        let load = LoadOptions { placements: placements.into(), ..LoadOptions::default() };
+        let (folder, limits, api) = (tempfile::tempdir().unwrap(), Limits::default(), ApiConfig::default());
+        let config = Config { load: load.clone(), ..config(checkpoint, &folder, &limits, &api, &[]) };
+        let app = App::start(&config).await.unwrap();
+        let this = Self { router: app.router(), app: Some(app), checkpoint, folder, limits, api, saes: Vec::new() };
+        this.app.as_ref().unwrap().load(sources(checkpoint), load).await.unwrap();
         this
     }
 

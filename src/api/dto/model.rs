@@ -65,7 +65,8 @@ pub struct ModelDetails {
     pub weights_dtype: String,
     /// Type the forward pass computes in.
     pub compute_dtype: String,
-    /// Where it runs.
+    /// Where it runs: `cpu`, `cuda:0`, or several devices, `cuda:0,cuda:1`, each of which takes batches of its own. The
+    /// provenance of a cache names the one that computed it.
     pub device: String,
     /// What the tokenizer does at the beginning of a text.
     pub bos: BosDefault,

@@ -10,12 +10,15 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
 use crate::{
+    connections::{Files, MAX_STRETCH, Offer, Stretch},
     domain::{Code, Dtype, Problem},
     store::{Store, StoreError, StoredCache},
 };
 
 /// Bytes read and sent at a time: few enough to be sent while the processor has them at hand.
 const CHUNK: u64 = 256 << 10;
+/// Bytes of a file that are worth a system call of their own.
+const MIN_STRETCH: u64 = 64 << 10;
 /// Pieces of a chunk that are read without a trip to a thread that may block.
 const PIECES_AT_ONCE: usize = 16;
 /// Buffers that an answer keeps.
@@ -70,11 +73,33 @@ impl Part {
                 buffer.copy_from_slice(&bytes[from..from + buffer.len()]);
                 true
             }
-            Self::Stored { cache, hook, elements, dtype, sent } => {
-                [*dtype, *sent] == [cache.cache.capture.dtype; 2]
-                    && cache.read_present(store, *hook, elements.clone(), from, buffer)
+            Self::Stored { cache, hook, elements, .. } => {
+                self.is_as_stored() && cache.read_present(store, *hook, elements.clone(), from, buffer)
             }
             Self::Computed { .. } => false,
+        }
+    }
+
+    /// Whether a file has the bytes as they are to be sent.
+    fn is_as_stored(&self) -> bool {
+        match self {
+            Self::Stored { cache, dtype, sent, .. } => [*dtype, *sent] == [cache.cache.capture.dtype; 2],
+            Self::Made(_) | Self::Computed { .. } => false,
+        }
+    }
+
+    /// The bytes `range` as a stretch of a file, where they are at hand there as they are to be sent.
+    fn stretch(&self, store: &Store, range: Range<u64>) -> Option<Stretch> {
+        match self {
+            Self::Stored { cache, hook, elements, .. }
+                if self.is_as_stored() && range.end - range.start >= MIN_STRETCH =>
+            {
+                let len = usize::try_from(range.end - range.start).ok()?;
+                let from = usize::try_from(range.start).ok()?;
+                let (file, offset) = cache.file_present(store, *hook, elements.clone(), from, len)?;
+                Stretch::new(file, offset, len)
+            }
+            _ => None,
         }
     }
 
@@ -100,6 +125,9 @@ impl Part {
         }
     }
 }
+
+/// A stretch of a part, by the index of the part.
+type Piece = (usize, Range<u64>);
 
 /// Buffers of one answer, which are filled again once they were sent: a new one would be filled with zeros first, a tenth of the
 /// time of a download.
@@ -149,6 +177,13 @@ pub fn convert(bytes: Vec<u8>, from: Dtype, to: Dtype) -> Vec<u8> {
     out
 }
 
+/// A frame of a body.
+enum Frame {
+    Read(Bytes),
+    /// For the connection that these are the files of.
+    Stretch(Stretch, Arc<Files>),
+}
+
 /// An answer of known length.
 #[derive(Clone, Default)]
 pub struct Assembly {
@@ -194,15 +229,16 @@ impl Assembly {
         }
     }
 
-    /// The stretches of parts that make up `range`, none longer than a chunk.
-    fn pieces(&self, range: Range<u64>) -> Vec<(usize, Range<u64>)> {
+    /// The stretches of parts that make up `range`, none longer than a chunk, or than `longest` where a file may have it.
+    fn pieces(&self, range: Range<u64>, longest: u64) -> Vec<Piece> {
         let mut pieces = Vec::new();
         let mut start = 0;
         for (i, part) in self.parts.iter().enumerate() {
             let end = start + part.len();
+            let longest = if part.is_as_stored() { longest } else { CHUNK };
             let (mut from, to) = (range.start.max(start), range.end.min(end));
             while from < to {
-                let next = to.min(from + CHUNK);
+                let next = to.min(from + longest);
                 pieces.push((i, from - start..next - start));
                 from = next;
             }
@@ -216,12 +252,12 @@ impl Assembly {
     /// # Errors
     /// [`Code::BlobDamaged`] and the store's other errors.
     pub async fn read_all(self, store: Store) -> Result<Bytes, Problem> {
-        let all = self.pieces(0..self.len);
+        let all = self.pieces(0..self.len, CHUNK);
         Self::read_group(Arc::new(self), store, Arc::default(), all).await
     }
 
     /// A chunk, where all of it is at hand.
-    fn read_present(&self, store: &Store, buffers: &Arc<Buffers>, group: &[(usize, Range<u64>)]) -> Option<Bytes> {
+    fn read_present(&self, store: &Store, buffers: &Arc<Buffers>, group: &[Piece]) -> Option<Bytes> {
         let len: u64 = group.iter().map(|(_, range)| range.end - range.start).sum();
         if group.len() > PIECES_AT_ONCE || len > CHUNK {
             return None;
@@ -244,7 +280,7 @@ impl Assembly {
         this: Arc<Self>,
         store: Store,
         buffers: Arc<Buffers>,
-        group: Vec<(usize, Range<u64>)>,
+        group: Vec<Piece>,
     ) -> Result<Bytes, Problem> {
         if let Some(bytes) = this.read_present(&store, &buffers, &group) {
             return Ok(bytes);
@@ -265,39 +301,69 @@ impl Assembly {
 
     /// Everything, about a chunk at a time, read one chunk ahead.
     pub fn stream(self, store: Store) -> impl Stream<Item = Result<Bytes, Problem>> + Send {
-        let groups = group(self.pieces(0..self.len));
+        let groups = group(self.pieces(0..self.len, CHUNK));
         let (this, buffers) = (Arc::new(self), Arc::<Buffers>::default());
         let read = move |group| Self::read_group(Arc::clone(&this), store.clone(), Arc::clone(&buffers), group);
         stream::iter(groups).map(read).buffered(2)
     }
 
-    /// A body of the bytes `range`. Short ones are read before the status is sent, so that damage is still an error
-    /// answer; long ones stream, and damage ends the connection short of the promised length.
+    /// A body of the bytes `range`, with what it offers to the connection. Short ones are read before the status is sent, so
+    /// that damage is still an error answer; long ones stream, and damage ends the connection short of the promised length.
     ///
     /// # Errors
     /// The store's, when the first chunk cannot be read.
-    pub async fn body(self, store: Store, range: Range<u64>) -> Result<Body, Problem> {
-        let groups = group(self.pieces(range));
+    pub async fn body(self, store: Store, range: Range<u64>) -> Result<(Body, Option<Offer>), Problem> {
+        let (first, rest) = (range.start..range.end.min(range.start + CHUNK), range.start + CHUNK..range.end);
         let (this, buffers) = (Arc::new(self), Arc::<Buffers>::default());
-        let read = move |group| Self::read_group(Arc::clone(&this), store.clone(), Arc::clone(&buffers), group);
-        let mut groups = groups.into_iter();
-        let Some(first) = groups.next() else { return Ok(Body::empty()) };
-        let first = read(first).await?;
-        if groups.len() == 0 {
-            return Ok(Body::from(first));
+        let first = this.pieces(first, CHUNK);
+        let first = Self::read_group(Arc::clone(&this), store.clone(), Arc::clone(&buffers), first).await?;
+        if rest.is_empty() {
+            return Ok((Body::from(first), None));
         }
-        let rest = stream::iter(groups).map(read).buffered(2);
-        let all = stream::once(async { Ok(first) }).chain(rest).map_err(|problem: Problem| {
+        let offer = Offer::default();
+        let rest = stream::once(this.frames(store, buffers, rest, offer.clone())).flatten();
+        let all = stream::once(async { Ok(first) }).chain(rest).inspect_err(|problem: &Problem| {
             tracing::error!(%problem, "a download broke off");
-            problem
         });
-        Ok(Body::from_stream(all))
+        Ok((Body::from_stream(all), Some(offer)))
+    }
+}
+
+impl Assembly {
+    /// The bytes `range` as frames of a body, once it is asked for them: one is made ahead of its turn.
+    async fn frames(
+        self: Arc<Self>,
+        store: Store,
+        buffers: Arc<Buffers>,
+        range: Range<u64>,
+        offer: Offer,
+    ) -> impl Stream<Item = Result<Bytes, Problem>> + Send {
+        let files = offer.accepted().cloned();
+        let longest = if files.is_some() { MAX_STRETCH as u64 } else { CHUNK };
+        let groups = group(self.pieces(range, longest));
+        let make = move |group: Vec<Piece>| {
+            let (this, store, buffers, files) = (Arc::clone(&self), store.clone(), Arc::clone(&buffers), files.clone());
+            async move {
+                if let Some(files) = files
+                    && let [(part, range)] = &group[..]
+                    && let Some(stretch) = this.parts[*part].stretch(&store, range.clone())
+                {
+                    return Ok(Frame::Stretch(stretch, files));
+                }
+                Self::read_group(this, store, buffers, group).await.map(Frame::Read)
+            }
+        };
+        // in the order of the frames, as stand-ins have to be made
+        stream::iter(groups).map(make).buffered(2).map_ok(|frame| match frame {
+            Frame::Read(bytes) => bytes,
+            Frame::Stretch(stretch, files) => files.stand_in(stretch),
+        })
     }
 }
 
 /// Groups small neighbouring pieces, so that one trip to a blocking thread reads up to a chunk.
-fn group(pieces: Vec<(usize, Range<u64>)>) -> Vec<Vec<(usize, Range<u64>)>> {
-    let mut groups: Vec<Vec<(usize, Range<u64>)>> = Vec::new();
+fn group(pieces: Vec<Piece>) -> Vec<Vec<Piece>> {
+    let mut groups: Vec<Vec<Piece>> = Vec::new();
     let mut size = 0;
     for piece in pieces {
         let len = piece.1.end - piece.1.start;
@@ -339,11 +405,12 @@ mod tests {
             assembly.push(Part::Made(Bytes::from(vec![0; n])));
         }
         for range in [0..assembly.len(), 3..12, 14..16, 0..1, 2_999_000..3_000_015, 15..15] {
-            let pieces = assembly.pieces(range.clone());
+            let pieces = assembly.pieces(range.clone(), CHUNK);
             let total: u64 = pieces.iter().map(|(_, r)| r.end - r.start).sum();
             assert_eq!(total, range.end - range.start, "{range:?}");
             assert!(pieces.iter().all(|(_, r)| r.end - r.start <= CHUNK && r.start < r.end));
             assert_eq!(group(pieces.clone()).concat(), pieces);
+            assert_eq!(assembly.pieces(range, MAX_STRETCH as u64), pieces, "what was made comes in chunks");
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A pure data structure: what is durable lies in the store, and this is rebuilt from it at start-up. It has no clock: what
 //! waits is served in shares, so nothing waits for ever.
 //!
-//! Priorities share the worker by tokens ([`share`]): one that waits gets its share however busy those above it are, and
+//! Priorities share the workers by tokens ([`share`]): one that waits gets its share however busy those above it are, and
 //! one that was idle is not given what it did not use. Within a priority tenants take turns, a batch each; within a tenant
 //! runs take turns item by item, so an interactive request waits for one batch, never for a bulk run ahead of it.
 

@@ -31,6 +31,11 @@ impl<T> Keeper<T> {
         Ok(Self { make: Box::new(make), works, current: Mutex::new(Some(first)) })
     }
 
+    /// Whether there is none at present.
+    pub fn is_lost(&self) -> bool {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
     /// Uses it. After an error of the device it is tried; if it does not work any more, it is let go, and the next use makes it
     /// again.
     ///
@@ -101,9 +106,13 @@ mod tests {
         let (keeper, made) = counting(|_| false);
         assert!(keeper.with(|_| Err(ForwardError::Cancelled)).is_err());
         assert_eq!(made.load(Ordering::Relaxed), 1, "what is cancelled is no failure of the device");
+        assert!(!keeper.is_lost());
         assert!(keeper.with(|_| Err(failure())).is_err());
+        assert!(keeper.is_lost());
         let error = keeper.with(|_| panic!("there is none")).unwrap_err();
         assert!(error.to_string().contains("still resetting"), "{error}");
+        assert!(keeper.is_lost());
         assert_eq!(number(&keeper), 2);
+        assert!(!keeper.is_lost());
     }
 }

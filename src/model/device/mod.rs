@@ -22,7 +22,7 @@ mod weights;
 
 use candle_core::{Device, Tensor};
 
-pub use placement::{ComputeDtype, Placement};
+pub use placement::{ComputeDtype, Placement, Placements};
 
 use super::{
     Batch, ForwardError,

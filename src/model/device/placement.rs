@@ -72,8 +72,67 @@ impl FromStr for Placement {
             ("candle-cpu", Ok(None)) => Ok(Self::CandleCpu),
             ("cuda", Ok(n)) => Ok(Self::Cuda(n.unwrap_or(0))),
             ("metal", Ok(n)) => Ok(Self::Metal(n.unwrap_or(0))),
-            _ => Err("write cpu, cuda, cuda:1, metal or candle-cpu".to_owned()),
+            _ => Err("write cpu, cuda, cuda:1, metal or candle-cpu; several of a kind with commas".to_owned()),
         }
+    }
+}
+
+/// One or more places of one kind; each takes batches of its own, for every model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placements(Vec<Placement>);
+
+impl Placements {
+    /// These places.
+    ///
+    /// # Errors
+    /// What is wrong with them: none, several kinds, or one of them twice.
+    pub fn new(places: Vec<Placement>) -> Result<Self, String> {
+        let Some((first, others)) = places.split_first() else { return Err("name a device".to_owned()) };
+        if others.iter().any(|p| std::mem::discriminant(p) != std::mem::discriminant(first)) {
+            return Err("devices of one kind only: numbers of different kinds are not the same".to_owned());
+        }
+        let twice = (1..places.len()).find(|i| places[..*i].contains(&places[*i]));
+        match twice.map(|i| places[i]) {
+            // which is there to be checked
+            None | Some(Placement::CandleCpu) => Ok(Self(places)),
+            Some(Placement::Cpu) => Err("the CPU is one place, with --threads".to_owned()),
+            Some(place) => Err(format!("{place} is named twice")),
+        }
+    }
+
+    /// The places, at least one.
+    #[must_use]
+    pub fn all(&self) -> &[Placement] {
+        &self.0
+    }
+}
+
+impl Default for Placements {
+    fn default() -> Self {
+        Placement::default().into()
+    }
+}
+
+impl From<Placement> for Placements {
+    fn from(place: Placement) -> Self {
+        Self(vec![place])
+    }
+}
+
+impl fmt::Display for Placements {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, place) in self.0.iter().enumerate() {
+            write!(f, "{}{place}", if i == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Placements {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::new(text.split(',').map(|place| place.trim().parse()).collect::<Result<_, _>>()?)
     }
 }
 
@@ -145,6 +204,19 @@ mod tests {
         for text in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:1", "cuda:1:2"] {
             assert!(text.parse::<Placement>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn several_places_are_of_one_kind() {
+        for text in ["cpu", "cuda:0,cuda:2", "candle-cpu,candle-cpu"] {
+            assert_eq!(text.parse::<Placements>().unwrap().to_string(), text);
+        }
+        assert_eq!("cuda, cuda:1".parse::<Placements>().unwrap().all(), [Placement::Cuda(0), Placement::Cuda(1)]);
+        for text in ["", ",", "cuda:0,", "cuda:0,cpu", "cpu,cpu", "cuda,cuda:0", "cuda:0,metal:0"] {
+            assert!(text.parse::<Placements>().is_err(), "{text}");
+        }
+        assert!(Placements::new(Vec::new()).is_err());
+        assert_eq!(Placements::default().all(), [Placement::Cpu]);
     }
 
     #[test]
