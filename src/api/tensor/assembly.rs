@@ -327,9 +327,7 @@ impl Assembly {
         });
         Ok((Body::from_stream(all), Some(offer)))
     }
-}
 
-impl Assembly {
     /// The bytes `range` as frames of a body, once it is asked for them: one is made ahead of its turn.
     async fn frames(
         self: Arc<Self>,

@@ -46,6 +46,37 @@ async fn a_failed_item_fails_its_run_and_spares_the_others() {
 }
 
 #[tokio::test]
+async fn a_run_names_its_first_caches_whichever_items_have_one() {
+    let f = Fixture::new().await;
+    let items: Vec<NewItem> = (0..400).map(|i| simple(&[i])).collect();
+    let id = f.submit(items.clone()).await;
+    let mut expected = Vec::new();
+    // a sparse run, as a rebuilt index may have; the latest first, which is not their order
+    for some in [vec![399], (200..320).collect(), vec![3, 130]] {
+        let some: Vec<(u32, NewItem)> = some.into_iter().map(|i| (i, items[i as usize].clone())).collect();
+        let indices: Vec<u32> = some.iter().map(|(i, _)| *i).collect();
+        let (pack, caches) = f.pack(id, some);
+        f.complete(pack).await;
+        expected.extend(indices.into_iter().zip(caches));
+        expected.sort_unstable_by_key(|(i, _)| *i);
+        let first: Vec<CacheId> = expected.iter().take(100).map(|(_, cache)| *cache).collect();
+        assert_eq!(f.run(id).await.caches, first);
+    }
+    // a rebuilt index counts what it found
+    let options = SqliteConnectOptions::new().filename(f.dir.path().join("index.sqlite"));
+    let mut conn = options.connect().await.unwrap();
+    sqlx::query("UPDATE runs SET n_items = 3").execute(&mut conn).await.unwrap();
+    assert_eq!(f.run(id).await.caches.len(), 100);
+    let dense = (0..150).map(|i| simple(&[i])).collect::<Vec<_>>();
+    let id = f.submit(dense.clone()).await;
+    let (pack, caches) = f.pack(id, (0..).zip(dense).collect());
+    f.complete(pack).await;
+    assert_eq!(f.run(id).await.caches, caches[..100]);
+    let listed = f.store.runs(T, RunFilter::default(), None, 10).await.unwrap();
+    assert_eq!(listed[0].caches, caches[..100]);
+}
+
+#[tokio::test]
 async fn idempotency_keys_replay_or_conflict() {
     let f = Fixture::new().await;
     let keyed = |tenant, key: &str, hash: u8| NewRun {
