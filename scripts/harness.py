@@ -59,14 +59,14 @@ class Response:
 class Client:
     """Plain HTTP to one server, one connection a request."""
 
-    def __init__(self, url, timeout=120.0):
-        self.url = url.rstrip("/")
+    def __init__(self, url, timeout=120.0, headers=None):
+        self.url, self.headers = url.rstrip("/"), headers or {}
         parts = urlsplit(self.url)
         self.host, self.port, self.timeout = parts.hostname, parts.port or 80, timeout
 
     def request(self, method, path, body=None, headers=None):
         """Sends `body` (bytes, or anything JSON can hold) and returns the answer, whatever its status."""
-        headers = dict(headers or {})
+        headers = self.headers | (headers or {})
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
             headers.setdefault("Content-Type", "application/json")
@@ -179,10 +179,10 @@ class Server:
 
 
 @contextmanager
-def temporary_server(binary, models):
+def temporary_server(binary, models, options=()):
     """A server on a free port with a data folder of its own; both are gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="residuum-") as folder:
-        server = Server(binary, Path(folder, "data"), models, log=Path(folder, "server.log"))
+        server = Server(binary, Path(folder, "data"), models, log=Path(folder, "server.log"), options=options)
         try:
             yield server.start()
         finally:
