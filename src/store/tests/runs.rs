@@ -65,7 +65,7 @@ async fn a_run_names_its_first_caches_whichever_items_have_one() {
     // a rebuilt index counts what it found
     let options = SqliteConnectOptions::new().filename(f.dir.path().join("index.sqlite"));
     let mut conn = options.connect().await.unwrap();
-    sqlx::query("UPDATE runs SET n_items = 3").execute(&mut conn).await.unwrap();
+    sqlx::query("UPDATE runs SET n_items = n_done").execute(&mut conn).await.unwrap();
     assert_eq!(f.run(id).await.caches.len(), 100);
     let dense = (0..150).map(|i| simple(&[i])).collect::<Vec<_>>();
     let id = f.submit(dense.clone()).await;
