@@ -300,26 +300,19 @@ async fn finish(engine: &Arc<Inner>, units: Vec<Unit>, outcome: JobOutcome) {
     let completion = match outcome {
         JobOutcome::Cancelled => return,
         JobOutcome::Failed(problem) if waits(&problem) => return no_room(engine, units, &problem),
-        JobOutcome::Lost if units.iter().all(|unit| unit.company > 1) => {
-            // Not for what the items are: another device may do it, and each gets one more try, alone.
-            metrics::counter!("residuum_batches_split_total").increment(1);
+        JobOutcome::Lost if units.len() == 1 && units[0].company > 1 => {
+            // Perhaps not for what it is: it gets one more try, with a device that is there.
             return engine.queue().push(units.into_iter().map(|u| Unit { company: 1, ..u }).collect());
         }
-        JobOutcome::Lost => {
-            metrics::counter!("residuum_items_failed_total").increment(units.len() as u64);
-            all_failed(&units, &Problem::new(Code::WorkerFailed, "the forward pass failed"))
-        }
-        JobOutcome::Failed(_) if units.len() > 1 => {
+        JobOutcome::Lost | JobOutcome::Failed(_) if units.len() > 1 => {
             // One bad item must not fail its company, and half as many may fit: each gets another try in smaller company,
             // at last alone.
             metrics::counter!("residuum_batches_split_total").increment(1);
             let company = units.len() / 2;
             return engine.queue().push(units.into_iter().map(|u| Unit { company, ..u }).collect());
         }
-        JobOutcome::Failed(problem) => {
-            metrics::counter!("residuum_items_failed_total").increment(1);
-            all_failed(&units, &problem)
-        }
+        JobOutcome::Lost => failed_alone(&units, &Problem::new(Code::WorkerFailed, "the forward pass failed")),
+        JobOutcome::Failed(problem) => failed_alone(&units, &problem),
         JobOutcome::Captured(writer, took) => {
             engine.speed.record(tokens, took);
             metrics::counter!("residuum_tokens_total").increment(tokens as u64);
@@ -357,6 +350,12 @@ fn no_room(engine: &Arc<Inner>, units: Vec<Unit>, problem: &Problem) {
     tracing::error!(%problem, items = units.len(), "a batch could not be stored; its items go back to the queue");
     engine.note_room(problem.code != Code::StoreFull);
     put_back(engine, units, true);
+}
+
+/// The one item of a batch failed.
+fn failed_alone(units: &[Unit], problem: &Problem) -> Completion {
+    metrics::counter!("residuum_items_failed_total").increment(1);
+    all_failed(units, problem)
 }
 
 pub(super) fn all_failed(units: &[Unit], problem: &Problem) -> Completion {
