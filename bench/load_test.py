@@ -52,10 +52,10 @@ def requests(args, server, client):
     body = lambda prompt, reuse: {"model": args.model, "input": prompt, "capture": CAPTURE, "reuse": reuse}
     if args.what == "capture":
         return [build("POST", "/v1/runs?wait=60", server.host, body(p, False), args.key) for p in prompts]
-    runs = [client.run(body(prompts, True))]
+    run = client.run(body(prompts, True))
     if args.what == "reuse":
         return [build("POST", "/v1/runs?wait=60", server.host, body(p, True), args.key) for p in prompts]
-    return [build("GET", f"/v1/caches/{c}/layers/0?format=raw", server.host, None, args.key) for c in runs[0]["caches"]]
+    return [build("GET", f"/v1/caches/{c}/layers/0?format=raw", server.host, None, args.key) for c in run["caches"]]
 
 
 async def one_client(connection, choices, rng, until, tally):

@@ -8,7 +8,7 @@ CREATE INDEX extents_by_forward_key ON extents (substr(forward_key, 1, 8)) WHERE
 -- What a run names of its caches, without their rows: those of its first items.
 CREATE INDEX caches_named_by_run ON caches (run_id, item_index, expires_at, pinned, id) WHERE item_index < 128;
 
--- A large commit enters its caches in one piece, not one for every megabyte, which would have to be merged.
+-- A large commit enters its caches in pieces of thousands, not one for every megabyte, which would have to be merged.
 INSERT INTO cache_terms (cache_terms, rank) VALUES ('hashsize', 16777216);
 
 -- Whoever asks whether the index can be written to writes here.
