@@ -179,12 +179,12 @@ class Server:
 
 
 @contextmanager
-def temporary_server(binary, models, options=()):
-    """A server on a free port with a data folder of its own; both are gone afterwards."""
+def temporary_server(binary, models, options=(), timeout=120.0):
+    """A server on a free port with a data folder of its own; both are gone afterwards. `timeout` seconds to be ready in."""
     with tempfile.TemporaryDirectory(prefix="residuum-") as folder:
         server = Server(binary, Path(folder, "data"), models, log=Path(folder, "server.log"), options=options)
         try:
-            yield server.start()
+            yield server.start(timeout)
         finally:
             if server.process is not None:
                 server.stop()

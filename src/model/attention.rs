@@ -5,9 +5,10 @@ use super::{
     architecture::{Architecture, Layer, QkNorm, Residual},
     block::Place,
     checkpoint::Checkpoint,
-    editor::{Editor, MapRows},
+    editor::Editor,
     error::LoadError,
     history,
+    map::MapPart,
     ops::{
         Linear,
         attention::{AttentionSpec, KeyBiases, attention, attention_scores, softmax_rows, weighted_values},
@@ -170,13 +171,11 @@ impl Attention {
         let Stream { scratch: Scratch { q, k, v, z, gathered, .. }, history, key_biases, .. } = stream;
         let spec = self.spec(a, key_biases.as_ref());
         for site in [Site::AttnScores, Site::Pattern] {
-            taps.map(place.hook(site), a.n_heads, place.set, &mut |editor, input, rows, positions, out| {
-                let keys = of_input(packing, k, input, self.k.out_features());
+            taps.map(place.hook(site), a.n_heads, place.set, &mut |editor, part, rows, out| {
+                let keys = of_input(packing, k, part.input, self.k.out_features());
                 gathered.resize(rows.len() * self.q.out_features(), 0.0);
                 elementwise::gather_rows(q, self.q.out_features(), rows, gathered);
-                let n_keys = keys.len() / self.k.out_features();
-                let map = MapRows { item: input, positions, n_keys, spec: &spec };
-                attention_map(place, site, editor, &map, gathered, keys, out);
+                attention_map(place, site, editor, &spec, part, gathered, keys, out);
             })?;
         }
         if taps.done() {
@@ -219,11 +218,12 @@ impl Attention {
         let mut pattern = Vec::new();
         for first in (selection.offsets[input]..selection.offsets[input + 1]).step_by(CHANGED_QUERIES) {
             let rows = first..selection.offsets[input + 1].min(first + CHANGED_QUERIES);
-            let map = MapRows { item: input, positions: &selection.positions[rows.clone()], n_keys, spec };
+            let (heads, positions) = (0..spec.n_heads, &selection.positions[rows.clone()]);
             pattern.clear();
             pattern.resize(spec.n_heads * rows.len() * n_keys, 0.0);
             let at = rows.start * width..rows.end * width;
-            attention_map(place, Site::Pattern, Some(editor), &map, &q[at.clone()], keys, &mut pattern);
+            let part = MapPart { input, heads, positions, n_keys };
+            attention_map(place, Site::Pattern, Some(editor), spec, &part, &q[at.clone()], keys, &mut pattern);
             weighted_values(spec, &pattern, values, &mut z[at]);
         }
     }
@@ -301,25 +301,27 @@ fn of_input<'k>(packing: &Packing, all: &'k [f32], input: usize, width: usize) -
     &all[packing.all.offsets[input] * width..packing.all.offsets[input + 1] * width]
 }
 
-/// Scores, or from them the pattern, of some queries `q` of one input as interventions leave them: `[heads, queries,
-/// keys]`.
+/// Scores, or from them the pattern, of the queries `q` of a part, as interventions leave them: `[heads, queries, keys]`.
+/// `q` and `keys` have every head.
+#[expect(clippy::too_many_arguments, reason = "the buffers belong to different owners")]
 pub fn attention_map(
     place: &Place<'_>,
     site: Site,
     editor: Option<&Editor<'_>>,
-    rows: &MapRows<'_>,
+    spec: &AttentionSpec<'_>,
+    part: &MapPart<'_>,
     q: &[f32],
     keys: &[f32],
     out: &mut [f32],
 ) {
-    attention_scores(rows.spec, rows.positions, q, keys, out);
+    attention_scores(spec, part.heads.clone(), part.positions, q, keys, out);
     if let Some(editor) = editor {
-        editor.map(place.hook(Site::AttnScores), rows, out);
+        editor.map(place.hook(Site::AttnScores), spec, part, out);
     }
     if site == Site::Pattern {
-        softmax_rows(out, rows.n_keys);
+        softmax_rows(out, part.n_keys);
         if let Some(editor) = editor {
-            editor.map(place.hook(Site::Pattern), rows, out);
+            editor.map(place.hook(Site::Pattern), spec, part, out);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::{collections::HashMap, ops::Range};
 
 use super::{
     Batch,
+    map::MapPart,
     ops::attention::AttentionSpec,
     packing::{Packing, RowSet},
 };
@@ -24,18 +25,6 @@ struct Placed<'a> {
     numbers: &'a [f32],
     tokens: &'a Tokens,
     keys: &'a Tokens,
-}
-
-/// Some queries of one input, whose rows of an attention map `[heads, queries, n_keys]` are at hand.
-pub struct MapRows<'m> {
-    /// The input.
-    pub item: usize,
-    /// Positions of the queries.
-    pub positions: &'m [u32],
-    /// Keys of each row.
-    pub n_keys: usize,
-    /// Which keys each query sees: the others stay as they are.
-    pub spec: &'m AttentionSpec<'m>,
 }
 
 impl<'a> Editor<'a> {
@@ -112,11 +101,11 @@ impl<'a> Editor<'a> {
         items
     }
 
-    /// Changes rows of an attention map, `[heads, queries, n_keys]`. What the mask hides stays hidden.
-    pub fn map(&self, hook: Hook, rows: &MapRows<'_>, map: &mut [f32]) {
+    /// Changes the cells of part of an attention map, `[heads, queries, n_keys]`. What the mask of `spec` hides stays hidden.
+    pub fn map(&self, hook: Hook, spec: &AttentionSpec<'_>, part: &MapPart<'_>, cells: &mut [f32]) {
         let Some(placed) = self.by_hook.get(&hook) else { return };
-        for one in placed.iter().filter(|one| one.item == rows.item) {
-            one.change_map(rows, map);
+        for one in placed.iter().filter(|one| one.item == part.input) {
+            one.change_map(spec, part, cells);
         }
     }
 }
@@ -130,14 +119,15 @@ impl Placed<'_> {
         }
     }
 
-    fn change_map(&self, rows: &MapRows<'_>, map: &mut [f32]) {
-        let (n_queries, n_keys) = (rows.positions.len(), rows.n_keys);
+    fn change_map(&self, spec: &AttentionSpec<'_>, part: &MapPart<'_>, cells: &mut [f32]) {
+        let (n_queries, n_keys) = (part.positions.len(), part.n_keys);
         let heads = self.edit.parts.iter().flatten().flat_map(Clone::clone);
-        for (h, head) in heads.enumerate() {
-            for (q, position) in rows.positions.iter().enumerate() {
+        for (h, head) in heads.enumerate().filter(|(_, head)| part.heads.contains(head)) {
+            let head = head - part.heads.start;
+            for (q, position) in part.positions.iter().enumerate() {
                 let Some(place) = self.tokens.place(*position) else { continue };
-                let row = &mut map[(head * n_queries + q) * n_keys..][..n_keys];
-                for key in rows.spec.visible(*position as usize, n_keys) {
+                let row = &mut cells[(head * n_queries + q) * n_keys..][..n_keys];
+                for key in spec.visible(*position as usize, n_keys) {
                     #[expect(clippy::cast_possible_truncation, reason = "a context is shorter than 2^32")]
                     let wanted = self.keys.place(key as u32).is_some();
                     if wanted {

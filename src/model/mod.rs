@@ -22,6 +22,7 @@ mod fingerprint;
 pub mod generate;
 mod history;
 mod hub;
+mod map;
 mod mlp;
 pub mod ops;
 mod outlet;

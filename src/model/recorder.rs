@@ -1,9 +1,10 @@
 //! Takes the rows asked for at every tap and hands them to the sink; a tap nobody asked for costs a look-up.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Range};
 
 use super::{
     CaptureSink, ForwardError,
+    map::{MapPart, map_pieces},
     outlet::Outlet,
     packing::{Packing, Picked, RowSet},
 };
@@ -12,8 +13,8 @@ use crate::domain::{Hook, PackLayout};
 /// Values handed to the sink at once, unless one item alone has more.
 const BATCH_VALUES: usize = 1 << 20;
 
-/// Values of one item handed out at once: of a wider tensor (logits over a vocabulary) an item goes in pieces, and its rows
-/// are computed as many at a time.
+/// Values of one item handed out at once: of a larger tensor (logits over a vocabulary, attention maps of a long input) an item
+/// goes in pieces, and as much is computed at a time.
 const PIECE_VALUES: usize = 8 << 20;
 
 /// Rows computed at a time when only their mean is kept.
@@ -31,9 +32,8 @@ pub struct Recorder<'a> {
 /// Computes rows of a tensor: the rows (of the buffer it is computed from), and where to write them.
 pub type Compute<'f> = &'f mut dyn FnMut(&[u32], &mut [f32]);
 
-/// Computes rows of an attention map: the input, the query rows (of the query buffer), their positions, and
-/// `[heads, rows, keys]` to write to.
-pub type ComputeMap<'f> = &'f mut dyn FnMut(usize, &[u32], &[u32], &mut [f32]);
+/// Computes part of an attention map, `[heads, rows, keys]`, for these rows of the query buffer.
+pub type ComputeMap<'f> = &'f mut dyn FnMut(&MapPart<'_>, &[u32], &mut [f32]);
 
 impl<'a> Recorder<'a> {
     /// A recorder of the hooks of `layout`.
@@ -86,68 +86,88 @@ impl<'a> Recorder<'a> {
     pub fn compute(&mut self, hook: Hook, width: usize, set: RowSet, compute: Compute<'_>) -> Result<(), ForwardError> {
         let Some(index) = self.hooks.get(&hook).copied() else { return Ok(()) };
         let picked = &self.packing.of(set).picked;
-        let mut first = 0;
-        self.buffer.clear();
+        // Items before `first` are handed out; the values of those behind are the `filled` first ones of the buffer.
+        let (mut first, mut filled) = (0, 0);
         for (item, rows) in picked.iter().enumerate() {
-            let start = self.buffer.len();
             match rows {
                 Picked::Rows(rows) if rows.len() * width > PIECE_VALUES => {
-                    if start > 0 {
-                        self.outlet.write(index, first..item, &mut self.buffer)?;
+                    if filled > 0 {
+                        self.hand_out(index, first..item, filled)?;
                     }
                     for piece in rows.chunks((PIECE_VALUES / width).max(1)) {
-                        self.buffer.clear();
-                        self.buffer.resize(piece.len() * width, 0.0);
-                        compute(piece, &mut self.buffer);
-                        self.outlet.write(index, item..item + 1, &mut self.buffer)?;
+                        compute(piece, self.space(0, piece.len() * width));
+                        self.hand_out(index, item..item + 1, piece.len() * width)?;
                     }
-                    self.buffer.clear();
-                    first = item + 1;
+                    (first, filled) = (item + 1, 0);
                     continue;
                 }
                 Picked::Rows(rows) => {
-                    self.buffer.resize(start + rows.len() * width, 0.0);
-                    compute(rows, &mut self.buffer[start..]);
+                    compute(rows, self.space(filled, rows.len() * width));
+                    filled += rows.len() * width;
                 }
-                Picked::Mean(rows) => mean_of_rows(rows, width, compute, &mut self.buffer),
+                Picked::Mean(rows) => {
+                    self.buffer.truncate(filled);
+                    mean_of_rows(rows, width, compute, &mut self.buffer);
+                    filled = self.buffer.len();
+                }
             }
-            if self.buffer.len() >= BATCH_VALUES || item + 1 == picked.len() {
-                self.outlet.write(index, first..item + 1, &mut self.buffer)?;
-                self.buffer.clear();
-                first = item + 1;
+            if filled >= BATCH_VALUES || item + 1 == picked.len() {
+                self.hand_out(index, first..item + 1, filled)?;
+                (first, filled) = (item + 1, 0);
             }
         }
         self.outlet.finish(index)
     }
 
+    /// Where the next `n` values go, behind the `filled` first ones of the buffer: it holds anything there, so that what is
+    /// overwritten anyway need not be cleared.
+    fn space(&mut self, filled: usize, n: usize) -> &mut [f32] {
+        if self.buffer.len() < filled + n {
+            self.buffer.resize(filled + n, 0.0);
+        }
+        &mut self.buffer[filled..filled + n]
+    }
+
+    /// Hands out the `filled` first values of the buffer.
+    fn hand_out(&mut self, hook: usize, items: Range<usize>, filled: usize) -> Result<(), ForwardError> {
+        self.buffer.truncate(filled);
+        self.outlet.write(hook, items, &mut self.buffer)
+    }
+
     /// Records an attention map `[heads, rows, keys]`, input by input.
     pub fn map(&mut self, hook: Hook, heads: usize, set: RowSet, compute: ComputeMap<'_>) -> Result<(), ForwardError> {
         let Some(index) = self.hooks.get(&hook).copied() else { return Ok(()) };
-        let selection = self.packing.of(set);
-        for (item, rows) in selection.picked.iter().enumerate() {
-            let keys = self.packing.all.offsets[item + 1] - self.packing.all.offsets[item];
-            let positions =
-                |rows: &[u32]| -> Vec<u32> { rows.iter().map(|r| selection.positions[*r as usize]).collect() };
-            self.buffer.clear();
+        let packing = self.packing;
+        let selection = packing.of(set);
+        for (input, rows) in selection.picked.iter().enumerate() {
+            let n_keys = packing.all.offsets[input + 1] - packing.all.offsets[input];
+            let of = |rows: &[u32]| rows.iter().map(|r| selection.positions[*r as usize]).collect();
             match rows {
                 Picked::Rows(rows) => {
-                    self.buffer.resize(heads * rows.len() * keys, 0.0);
-                    compute(item, rows, &positions(rows), &mut self.buffer);
+                    let positions: Vec<u32> = of(rows);
+                    for (heads, part) in map_pieces(heads, rows.len(), n_keys, PIECE_VALUES) {
+                        let (rows, positions) = (&rows[part.clone()], &positions[part]);
+                        let part = MapPart { input, heads, positions, n_keys };
+                        compute(&part, rows, self.space(0, part.n_cells()));
+                        self.hand_out(index, input..input + 1, part.n_cells())?;
+                    }
                 }
                 Picked::Mean(rows) => {
-                    let mut sums = vec![0f64; heads * keys];
-                    for block in rows.chunks(MEAN_ROWS) {
-                        self.buffer.resize(heads * block.len() * keys, 0.0);
-                        compute(item, block, &positions(block), &mut self.buffer);
-                        for (sum, head) in sums.chunks_exact_mut(keys).zip(self.buffer.chunks(block.len() * keys)) {
+                    let mut sums = vec![0f64; heads * n_keys];
+                    for rows in rows.chunks(MEAN_ROWS) {
+                        let positions: Vec<u32> = of(rows);
+                        let part = MapPart { input, heads: 0..heads, positions: &positions, n_keys };
+                        let block = self.space(0, part.n_cells());
+                        compute(&part, rows, block);
+                        for (sum, head) in sums.chunks_exact_mut(n_keys).zip(block.chunks(rows.len() * n_keys)) {
                             add_rows(sum, head);
                         }
                     }
                     self.buffer.clear();
                     finish_mean(&sums, rows.len(), &mut self.buffer);
+                    self.outlet.write(index, input..input + 1, &mut self.buffer)?;
                 }
             }
-            self.outlet.write(index, item..item + 1, &mut self.buffer)?;
         }
         self.outlet.finish(index)
     }

@@ -3,13 +3,14 @@
 use super::{
     Batch, CaptureSink, ForwardError,
     editor::Editor,
+    map::MapPart,
     packing::{Packing, RowSet},
     recorder::{Compute, ComputeMap, Recorder},
 };
 use crate::domain::Hook;
 
 /// As [`ComputeMap`], and gets the interventions to carry out itself.
-type ComputeChangedMap<'f, 'a> = &'f mut dyn FnMut(Option<&Editor<'a>>, usize, &[u32], &[u32], &mut [f32]);
+type ComputeChangedMap<'f, 'a> = &'f mut dyn FnMut(Option<&Editor<'a>>, &MapPart<'_>, &[u32], &mut [f32]);
 
 /// The hook points of one batch. One that nobody asked for costs a look-up.
 pub struct Taps<'a> {
@@ -104,8 +105,7 @@ impl<'a> Taps<'a> {
         compute: ComputeChangedMap<'_, 'a>,
     ) -> Result<(), ForwardError> {
         let Self { editor, recorder } = self;
-        let compute: ComputeMap<'_> =
-            &mut |input, rows, positions, out| compute(editor.as_ref(), input, rows, positions, out);
+        let compute: ComputeMap<'_> = &mut |part, rows, out| compute(editor.as_ref(), part, rows, out);
         recorder.map(hook, heads, set, compute)
     }
 }

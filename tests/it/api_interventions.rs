@@ -4,7 +4,7 @@ use residuum::model::Placement;
 use serde_json::{Value, json};
 
 use crate::{
-    model_support::{read_tensors, relative_error},
+    model_support::{accelerator, read_tensors, relative_error},
     support::{TestApp, flat, golden},
 };
 
@@ -43,7 +43,7 @@ async fn tensor(app: &TestApp, cache: &str, hook: &str) -> Vec<f32> {
 /// On the CPU, and through the code that drives accelerators.
 async fn golden_cases(family: &str, checkpoint: &'static str) {
     golden_cases_on(family, checkpoint, Placement::Cpu).await;
-    golden_cases_on(family, checkpoint, Placement::CandleCpu).await;
+    golden_cases_on(family, checkpoint, accelerator()).await;
 }
 
 async fn golden_cases_on(family: &str, checkpoint: &'static str, placement: Placement) {

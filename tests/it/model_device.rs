@@ -9,7 +9,9 @@ use serde_json::json;
 
 use crate::{
     model_invariants::{checkpoints, inputs},
-    model_support::{Collected, all_rows, capture, every_hook, goldens, load_golden, load_golden_on, relative_error},
+    model_support::{
+        Collected, accelerator, all_rows, capture, every_hook, goldens, load_golden, load_golden_on, relative_error,
+    },
     support::{TestApp, flat, floats},
 };
 
@@ -47,7 +49,7 @@ fn packed_batches_of_every_checkpoint_agree_with_the_cpu() {
     let mut worst = (0.0, String::new());
     for name in &checkpoints() {
         let folder = goldens().join(name);
-        let (cpu, device) = (load_golden(&folder), load_golden_on(&folder, Placement::CandleCpu));
+        let (cpu, device) = (load_golden(&folder), load_golden_on(&folder, accelerator()));
         let (hooks, inputs) = (every_hook(&cpu), inputs());
         let every: Vec<(&[u32], Rows)> = inputs.iter().map(|ids| (ids.as_slice(), all_rows(ids.len()))).collect();
         for rows in [every, mixed_rows(&inputs)] {
@@ -67,7 +69,7 @@ fn packed_batches_of_every_checkpoint_agree_with_the_cpu() {
 fn each_hook_alone_is_what_it_is_among_all() {
     for name in ["llama/gqa_tied", "phi/parallel", "bert/masked_lm", "olmoe/clipped", "bloom/six_heads"] {
         let folder = goldens().join(name);
-        let (cpu, device) = (load_golden(&folder), load_golden_on(&folder, Placement::CandleCpu));
+        let (cpu, device) = (load_golden(&folder), load_golden_on(&folder, accelerator()));
         let inputs = inputs();
         for hook in every_hook(&cpu) {
             let rows = mixed_rows(&inputs);
@@ -89,7 +91,7 @@ fn products_in_half_precision_stay_near_those_in_single() {
     for (dtype, least, most) in [(ComputeDtype::Bfloat16, 1e-4, 0.1), (ComputeDtype::Float16, 1e-5, 0.01)] {
         let options = LoadOptions {
             offline: true,
-            placements: Placement::CandleCpu.into(),
+            placements: accelerator().into(),
             compute_dtype: Some(dtype),
             ..LoadOptions::default()
         };
@@ -145,7 +147,7 @@ async fn interventions_outside_the_rows_that_go_on_change_what_the_cpu_changes()
             "capture": {"hooks": ["resid_post", "logits"], "positions": "last"}
         });
         let mut both = Vec::new();
-        for placement in [Placement::Cpu, Placement::CandleCpu] {
+        for placement in [Placement::Cpu, accelerator()] {
             let app = TestApp::serving_on("llama/gqa_tied", placement).await;
             let run = app.run(body.clone()).await;
             let mut logits = Vec::new();
@@ -164,12 +166,12 @@ async fn interventions_outside_the_rows_that_go_on_change_what_the_cpu_changes()
 /// What was computed where stands in the receipt, and numbers of one device are not taken for another's.
 #[tokio::test]
 async fn runs_on_a_device_say_so() {
-    let app = TestApp::serving_on("llama/gqa_tied", Placement::CandleCpu).await;
+    let app = TestApp::serving_on("llama/gqa_tied", accelerator()).await;
     let model = app.get("/v1/models/tiny").await.json();
-    assert_eq!((&model["device"], &model["compute_dtype"]), (&json!("candle-cpu"), &json!("float32")));
+    assert_eq!((&model["device"], &model["compute_dtype"]), (&json!(accelerator().to_string()), &json!("float32")));
     let run = app.run(json!({"input": [[1, 5, 9], [1, 7]], "capture": {"hooks": ["resid_post"]}})).await;
     let cache = app.get(&format!("/v1/caches/{}", run["caches"][1].as_str().unwrap())).await.json();
-    assert_eq!(cache["provenance"]["device"], "candle-cpu", "{cache:#}");
+    assert_eq!(cache["provenance"]["device"], accelerator().to_string(), "{cache:#}");
     let again = app.run(json!({"input": [[1, 7]], "capture": {"hooks": ["resid_post"]}})).await;
     assert_eq!(again["n_reused"], 1, "{again:#}");
 }

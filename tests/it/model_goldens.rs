@@ -8,7 +8,7 @@ use residuum::{
 };
 
 use crate::model_support::{
-    all_rows, capture, every_hook, goldens, ids, load_golden, load_golden_on, read_tensors, relative_error,
+    accelerator, all_rows, capture, every_hook, goldens, ids, load_golden, load_golden_on, read_tensors, relative_error,
 };
 
 /// Largest difference allowed, in units of the reference's root mean square.
@@ -47,7 +47,7 @@ fn compare_family(family: &str) {
     assert!(!folders.is_empty());
     let mut failures = Vec::new();
     for folder in &folders {
-        for placement in [Placement::Cpu, Placement::CandleCpu] {
+        for placement in [Placement::Cpu, accelerator()] {
             let (error, place) = compare(&load_golden_on(folder, placement), folder);
             let name = folder.strip_prefix(goldens()).unwrap().display();
             let line = format!("{name:<50} {placement:<10} {error:.2e} at {place}");

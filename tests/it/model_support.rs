@@ -31,6 +31,15 @@ pub fn load_golden_on(folder: &Path, placement: Placement) -> Model {
     Model::load("golden", folder.to_str().unwrap(), &options).unwrap_or_else(|e| panic!("{e}"))
 }
 
+/// Where the code that drives accelerators is checked: on candle's CPU device, or on what `RESIDUUM_TEST_DEVICE` names.
+pub fn accelerator() -> Placement {
+    static PLACE: OnceLock<Placement> = OnceLock::new();
+    *PLACE.get_or_init(|| {
+        let named = std::env::var("RESIDUUM_TEST_DEVICE").unwrap_or_else(|_| Placement::CandleCpu.to_string());
+        named.parse().unwrap_or_else(|e| panic!("RESIDUUM_TEST_DEVICE={named}: {e}"))
+    })
+}
+
 /// The path of the demo model.
 pub fn smollm2_path() -> PathBuf {
     let path = std::env::var_os("RESIDUUM_TEST_MODEL").map_or_else(

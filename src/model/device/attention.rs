@@ -1,5 +1,7 @@
 //! The attention sublayer on the device.
 
+use std::ops::Range;
+
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{ops::softmax_last_dim, rotary_emb::rope_thd};
 
@@ -17,7 +19,7 @@ use crate::{
         architecture::QkNorm,
         attention::{Attention, attention_map},
         block::Place,
-        editor::MapRows,
+        map::MapPart,
         ops::attention::AttentionSpec,
         packing::RowSet,
     },
@@ -232,26 +234,56 @@ fn record_maps(
     let offsets = &pass.packing.all.offsets;
     let Projected { q, k, .. } = projected;
     for site in [Site::AttnScores, Site::Pattern] {
-        taps.map(place.hook(site), spec.n_heads, place.set, &mut |editor, input, rows, positions| {
-            let (first, n_keys) = (offsets[input], offsets[input + 1] - offsets[input]);
+        taps.map(place.hook(site), spec.n_heads, place.set, &mut |editor, part, rows| {
+            let (input, n_keys) = (part.input, part.n_keys);
             // A copy of its own: what is around a part of a tensor would come to the CPU with it.
-            let keys = k.narrow(0, first, n_keys)?.force_contiguous()?;
+            let keys = k.narrow(0, offsets[input], n_keys)?.force_contiguous()?;
             let queries = q.index_select(&Tensor::from_slice(rows, rows.len(), q.device())?, 0)?;
             if let Some(editor) = editor.filter(|_| changed.contains(&input)) {
-                let map = MapRows { item: input, positions, n_keys, spec };
-                let mut out = vec![0.0; spec.n_heads * rows.len() * n_keys];
-                attention_map(place, site, Some(editor), &map, &whole(&queries)?, &whole(&keys)?, &mut out);
+                let mut out = vec![0.0; part.n_cells()];
+                attention_map(place, site, Some(editor), spec, part, &whole(&queries)?, &whole(&keys)?, &mut out);
                 return Ok(out);
             }
             let mut hidden = vec![0.0; rows.len() * n_keys];
-            hide(spec, positions, n_keys, n_keys, &mut hidden);
+            hide(spec, part.positions, n_keys, n_keys, &mut hidden);
             let mask = Tensor::from_vec(hidden, (1, 1, rows.len(), n_keys), q.device())?;
-            let shape = (1, rows.len(), n_keys);
-            let map = scores(spec, shape, &queries, &keys, pass.biases.as_ref(), Some(&mask))?;
-            whole(&if site == Site::Pattern { softmax_last_dim(&map)? } else { map })
+            let mut out = Vec::with_capacity(part.n_cells());
+            for heads in of_whole_groups(spec, &part.heads) {
+                let map = scores_of_heads(spec, heads, part, [&queries, &keys], pass.biases.as_ref(), &mask)?;
+                out.extend(whole(&if site == Site::Pattern { softmax_last_dim(&map)? } else { map })?);
+            }
+            Ok(out)
         })?;
     }
     Ok(())
+}
+
+/// `heads` in parts that are whole groups of heads with the same keys, or lie in one.
+fn of_whole_groups(spec: &AttentionSpec<'_>, heads: &Range<usize>) -> Vec<Range<usize>> {
+    let group = spec.n_heads / spec.n_kv_heads;
+    let (first, last) = (heads.start.next_multiple_of(group), heads.end / group * group);
+    if first > last {
+        return vec![heads.clone()];
+    }
+    [heads.start..first, first..last, last..heads.end].into_iter().filter(|part| !part.is_empty()).collect()
+}
+
+/// The scores `[1, heads, queries, keys]` of such heads, of queries and keys `[_, all heads · d_head]`.
+fn scores_of_heads(
+    spec: &AttentionSpec<'_>,
+    heads: Range<usize>,
+    part: &MapPart<'_>,
+    [queries, keys]: [&Tensor; 2],
+    biases: Option<&Tensor>,
+    mask: &Tensor,
+) -> candle_core::Result<Tensor> {
+    let (group, d_head) = (spec.n_heads / spec.n_kv_heads, spec.d_head);
+    let read = heads.start / group..heads.end.div_ceil(group);
+    let of_heads = AttentionSpec { n_heads: heads.len(), n_kv_heads: read.len(), ..*spec };
+    let queries = queries.narrow(1, heads.start * d_head, heads.len() * d_head)?;
+    let keys = keys.narrow(1, read.start * d_head, read.len() * d_head)?;
+    let biases = biases.map(|biases| biases.narrow(1, heads.start, heads.len())).transpose()?;
+    scores(&of_heads, (1, part.positions.len(), part.n_keys), &queries, &keys, biases.as_ref(), Some(mask))
 }
 
 /// Attention of every input to itself, tile by tile.
@@ -355,4 +387,43 @@ fn rotated(x: &Tensor, heads: usize, (cos, sin): &(Tensor, Tensor), interleaved:
     };
     let rest = x.narrow(2, 2 * half, d_head - 2 * half)?;
     Tensor::cat(&[turned, rest], 2)?.reshape((rows, width))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_of_some_heads_are_those_of_all() {
+        let spec = AttentionSpec {
+            n_heads: 6,
+            n_kv_heads: 2,
+            d_head: 4,
+            scale: 0.5,
+            causal: true,
+            window: None,
+            softcap: None,
+            key_biases: None,
+        };
+        let device = Device::Cpu;
+        let random = |shape| Tensor::randn(0f32, 1.0, shape, &device).unwrap();
+        let (q, k, mask) = (random((5, 24)), random((7, 8)), Tensor::zeros((1, 1, 5, 7), DType::F32, &device).unwrap());
+        let biases = Tensor::randn(0f32, 1.0, (1, 6, 1, 7), &device).unwrap();
+        let all = scores(&spec, (1, 5, 7), &q, &k, Some(&biases), Some(&mask)).unwrap();
+        let positions = [2, 3, 4, 5, 6];
+        for (heads, n_parts) in [(0..6, 1), (1..2, 1), (2..4, 2), (1..6, 2), (3..5, 1), (2..5, 2), (0..3, 1), (5..6, 1)]
+        {
+            let part = MapPart { input: 0, heads: heads.clone(), positions: &positions, n_keys: 7 };
+            let parts = of_whole_groups(&spec, &heads);
+            assert_eq!(parts.len(), n_parts, "{heads:?}: {parts:?}");
+            let parts: Vec<Tensor> = parts
+                .into_iter()
+                .map(|heads| scores_of_heads(&spec, heads, &part, [&q, &k], Some(&biases), &mask).unwrap())
+                .collect();
+            let some = Tensor::cat(&parts, 1).unwrap();
+            let expected = all.narrow(1, heads.start, heads.len()).unwrap();
+            let off = (some - expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            assert!(off < 1e-6, "{heads:?}: {off}");
+        }
+    }
 }

@@ -14,6 +14,8 @@ mod copies;
 pub mod keeper;
 mod mlp;
 mod norm;
+#[cfg(feature = "cuda")]
+mod nvidia;
 mod placement;
 pub mod selfcheck;
 mod taps;

@@ -43,8 +43,10 @@ impl Placement {
     pub(in crate::model) fn open(self) -> Result<Device, String> {
         match self {
             Self::Cpu | Self::CandleCpu => Ok(Device::Cpu),
-            // A stream that every thread shares: batches run on whichever thread of the pool takes them.
-            Self::Cuda(n) => Device::new_cuda_with_stream(n).map_err(|e| format!("there is no {self}: {e}")),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(n) => super::nvidia::open(n).map_err(|e| format!("there is no {self}: {e}")),
+            #[cfg(not(feature = "cuda"))]
+            Self::Cuda(_) => Err(format!("there is no {self} in this build")),
             Self::Metal(n) => Device::new_metal(n).map_err(|e| format!("there is no {self}: {e}")),
         }
     }

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use candle_core::{D, DType, Device, Tensor};
+use rayon::prelude::*;
 
 use super::copies::{Copies, Landed, Pending};
 use crate::{
@@ -13,6 +14,7 @@ use crate::{
     model::{
         ForwardError,
         editor::Editor,
+        map::MapPart,
         packing::{Packing, Picked, RowSet, index},
         taps::Taps,
     },
@@ -24,10 +26,10 @@ const PIECE_VALUES: usize = 16 << 20;
 /// Values that may wait on their way from the device.
 const WAITING_VALUES: usize = 32 << 20;
 
-/// Computes rows of an attention map: the interventions, the input, the query rows (of the query buffer) and their positions;
-/// gives `[heads, rows, keys]`.
+/// Computes part of an attention map, given the interventions and the rows of the queries in their buffer: `[heads, rows,
+/// keys]`.
 pub type ComputeMap<'f, 'a> =
-    &'f mut dyn FnMut(Option<&Editor<'a>>, usize, &[u32], &[u32]) -> candle_core::Result<Vec<f32>>;
+    &'f mut dyn FnMut(Option<&Editor<'a>>, &MapPart<'_>, &[u32]) -> candle_core::Result<Vec<f32>>;
 
 /// The hook points of one batch.
 pub struct DeviceTaps<'t, 'a> {
@@ -142,6 +144,10 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
             let copy = self.copies.start(&compute(&picked)?)?;
             self.waiting.push_back(Waiting { hook, width, set, unedited, copy });
             self.waiting_values += n_rows * width;
+            // What has arrived is handed out while the device computes what it was told before.
+            while self.waiting.front().is_some_and(|next| next.copy.is_done()) {
+                self.hand_out_next()?;
+            }
             return self.hand_out(WAITING_VALUES);
         }
         self.hand_out(0)?;
@@ -175,9 +181,7 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
         self.hand_out(0)?;
         self.taken += 1;
         let mut failure = None;
-        self.taps.map(hook, heads, set, &mut |editor, input, rows, positions, out| match compute(
-            editor, input, rows, positions,
-        ) {
+        self.taps.map(hook, heads, set, &mut |editor, part, rows, out| match compute(editor, part, rows) {
             Ok(values) if failure.is_none() => out.copy_from_slice(&values),
             Ok(_) => {}
             Err(e) => failure = Some(e),
@@ -188,13 +192,18 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
     /// Hands out what waits, the oldest first, until at most `keep` values do.
     fn hand_out(&mut self, keep: usize) -> Result<(), ForwardError> {
         while !self.waiting.is_empty() && (keep == 0 || self.waiting_values > keep) {
-            let Some(Waiting { hook, width, set, unedited, copy }) = self.waiting.pop_front() else { break };
-            let landed = copy.wait()?;
-            self.waiting_values -= landed.values()?.len();
-            let mut landed = Some(landed);
-            feed(self.taps, hook, width, set, unedited, &mut || Ok(landed.take()))?;
+            self.hand_out_next()?;
         }
         Ok(())
+    }
+
+    /// Hands out what has waited longest.
+    fn hand_out_next(&mut self) -> Result<(), ForwardError> {
+        let Some(Waiting { hook, width, set, unedited, copy }) = self.waiting.pop_front() else { return Ok(()) };
+        let landed = copy.wait()?;
+        self.waiting_values -= landed.values()?.len();
+        let mut landed = Some(landed);
+        feed(self.taps, hook, width, set, unedited, &mut || Ok(landed.take()))
     }
 
     /// Hands out everything.
@@ -259,7 +268,7 @@ fn feed(
             let values = &piece.values()?[at..];
             let n = out.len().min(values.len());
             let (head, rest) = out.split_at_mut(n);
-            head.copy_from_slice(&values[..n]);
+            copy(head, &values[..n]);
             (out, at) = (rest, at + n);
         }
         Ok(())
@@ -273,6 +282,15 @@ fn feed(
         failure = Some(candle_core::Error::msg("too many rows"));
     }
     failure.map_or(Ok(()), |e: candle_core::Error| Err(e.into()))
+}
+
+/// Copies numbers, many of them on several cores: one alone reads memory more slowly than a GPU writes to it.
+fn copy(to: &mut [f32], from: &[f32]) {
+    const PART: usize = 1 << 18;
+    if to.len() <= PART {
+        return to.copy_from_slice(from);
+    }
+    to.par_chunks_mut(PART).zip(from.par_chunks(PART)).for_each(|(to, from)| to.copy_from_slice(from));
 }
 
 /// All numbers of a tensor, on the CPU.

@@ -2,6 +2,8 @@
 
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::ops;
+use half::{bf16, f16};
+use rayon::prelude::*;
 
 use crate::model::ops::{Linear, activation::Activation, norm::Norm};
 
@@ -18,21 +20,33 @@ impl DeviceLinear {
     /// Copies a layer to the device.
     pub fn upload(linear: &Linear, dtype: DType, device: &Device) -> Result<Self> {
         let (n_out, n_in) = (linear.out_features(), linear.in_features());
-        let mut rows = vec![0.0; n_out * n_in];
-        rows.chunks_exact_mut(n_in).enumerate().for_each(|(i, row)| linear.row(i, row));
         // Rounded before it travels.
-        let weight = Tensor::from_vec(rows, (n_out, n_in), &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?.t()?;
+        let weight = match dtype {
+            DType::BF16 => Tensor::from_vec(rows(linear, bf16::from_f32), (n_out, n_in), device)?,
+            DType::F16 => Tensor::from_vec(rows(linear, f16::from_f32), (n_out, n_in), device)?,
+            _ => Tensor::from_vec(rows(linear, |x| x), (n_out, n_in), device)?,
+        };
+        let weight = weight.t()?;
         let bias = linear.bias().map(|b| Tensor::from_slice(b, n_out, device)).transpose()?;
         Ok(Self { weight, bias })
     }
 
     /// `x` `[rows, in_features]`, of any type, gives float32 `[rows, out_features]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let out = self.round(x)?.matmul(&self.weight)?.to_dtype(DType::F32)?;
+        let out = self.product(&self.round(x)?)?;
         match &self.bias {
             Some(bias) => out.broadcast_add(bias),
             None => Ok(out),
         }
+    }
+
+    /// Summed in float32. On NVIDIA GPUs the results are float32 as well; elsewhere they are rounded to the type of the product.
+    fn product(&self, x: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() && x.dtype() != DType::F32 {
+            return super::nvidia::product(x, &self.weight.t()?);
+        }
+        x.matmul(&self.weight)?.to_dtype(DType::F32)
     }
 
     /// `x` in the type of the product: layers that receive the same need it once.
@@ -48,6 +62,20 @@ impl DeviceLinear {
         let x = self.round(x)?.reshape((x.dim(0)?, n, n_in / n))?.transpose(0, 1)?.contiguous()?;
         x.matmul(&weight)?.to_dtype(DType::F32)?.transpose(0, 1)?.contiguous()
     }
+}
+
+/// The weight `[out_features, in_features]`, every number of it changed.
+fn rows<T: Copy + Default + Send>(linear: &Linear, change: impl Fn(f32) -> T + Sync) -> Vec<T> {
+    let n_in = linear.in_features();
+    let mut rows = vec![T::default(); linear.out_features() * n_in];
+    rows.par_chunks_exact_mut(n_in.max(1)).enumerate().for_each_init(
+        || vec![0.0; n_in],
+        |row, (i, out)| {
+            linear.row(i, row);
+            out.iter_mut().zip(row).for_each(|(out, x)| *out = change(*x));
+        },
+    );
+    rows
 }
 
 /// A norm over rows, in float32.

@@ -184,25 +184,41 @@ fn attention_at(
     });
 }
 
-/// Scores of one sequence, `[n_heads, n_q, n_k]`: scaled, soft-capped, biased, then -inf where masked.
+/// Scores of some heads of one sequence, `[heads, n_q, n_k]`: scaled, soft-capped, biased, then -inf where masked.
 ///
 /// `q` is `[n_q, n_heads, d_head]`, the sequence's queries at local positions `q_pos`; `k` is `[n_k, n_kv_heads,
 /// d_head]`.
-pub fn attention_scores(spec: &AttentionSpec, q_pos: &[u32], q: &[f32], k: &[f32], scores: &mut [f32]) {
-    attention_scores_at(Level::best(), spec, q_pos, q, k, scores);
+pub fn attention_scores(
+    spec: &AttentionSpec,
+    heads: Range<usize>,
+    q_pos: &[u32],
+    q: &[f32],
+    k: &[f32],
+    scores: &mut [f32],
+) {
+    attention_scores_at(Level::best(), spec, heads, q_pos, q, k, scores);
 }
 
-fn attention_scores_at(level: Level, spec: &AttentionSpec, q_pos: &[u32], q: &[f32], k: &[f32], scores: &mut [f32]) {
+fn attention_scores_at(
+    level: Level,
+    spec: &AttentionSpec,
+    heads: Range<usize>,
+    q_pos: &[u32],
+    q: &[f32],
+    k: &[f32],
+    scores: &mut [f32],
+) {
+    assert!(heads.end <= spec.n_heads, "heads {heads:?} of {}", spec.n_heads);
     let n_keys = k.len() / (spec.n_kv_heads * spec.d_head);
     spec.check(n_keys);
     let n_q = q_pos.len();
     assert_eq!(k.len(), n_keys * spec.n_kv_heads * spec.d_head, "k is not [n_k, n_kv_heads, d_head]");
     assert_eq!(q.len(), n_q * spec.n_heads * spec.d_head, "q is not [n_q, n_heads, d_head]");
-    assert_eq!(scores.len(), spec.n_heads * n_q * n_keys, "scores are not [n_heads, n_q, n_k]");
+    assert_eq!(scores.len(), heads.len() * n_q * n_keys, "scores are not [heads, n_q, n_k]");
     if scores.is_empty() {
         return;
     }
-    let tasks = parallel::tasks(product_ns(spec, n_q, n_keys));
+    let tasks = parallel::tasks(product_ns(spec, n_q, n_keys) * heads.len() / spec.n_heads);
     PackedKv::with(spec, &[0, n_keys], k, None, tasks > 1, |packed| {
         let run = |(head, block, scores): (usize, usize, &mut [f32])| {
             let first = block * QUERY_BLOCK;
@@ -216,7 +232,7 @@ fn attention_scores_at(level: Level, spec: &AttentionSpec, q_pos: &[u32], q: &[f
             };
             with_scratch(queries.scratch(), |scratch| level.run(Score { queries, scores, scratch }));
         };
-        let heads = scores.chunks_mut(n_q * n_keys).enumerate();
+        let heads = heads.zip(scores.chunks_mut(n_q * n_keys));
         let blocks = heads.flat_map(|(head, scores)| {
             scores.chunks_mut(QUERY_BLOCK * n_keys).enumerate().map(move |(block, part)| (head, block, part))
         });

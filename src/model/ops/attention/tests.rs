@@ -195,7 +195,7 @@ fn scores_agree_with_double_precision_and_with_attention() {
             let (q, k, v) = inputs(&spec, n);
             let q_pos: Vec<u32> = (0..n as u32).collect();
             let mut scores = vec![f32::NAN; spec.n_heads * n * n];
-            attention_scores_at(level, &spec, &q_pos, &q, &k, &mut scores);
+            attention_scores_at(level, &spec, 0..spec.n_heads, &q_pos, &q, &k, &mut scores);
             for (head, scores) in scores.chunks(n * n).enumerate() {
                 let expected = reference_scores(&spec, head, &q_pos, &q, &k).concat();
                 let masked = |x: &f64| *x == f64::NEG_INFINITY;
@@ -230,14 +230,17 @@ fn scores_of_chosen_queries_are_those_of_all() {
     let (q, k, _) = inputs(&spec, 80);
     let width = spec.n_heads * spec.d_head;
     let mut all = vec![f32::NAN; spec.n_heads * 80 * 80];
-    attention_scores(&spec, &(0..80).collect::<Vec<_>>(), &q, &k, &mut all);
+    attention_scores(&spec, 0..spec.n_heads, &(0..80).collect::<Vec<_>>(), &q, &k, &mut all);
     let q_pos = [79, 0, 41];
     let chosen: Vec<f32> = q_pos.iter().flat_map(|&t| q[t as usize * width..][..width].to_vec()).collect();
     let mut scores = vec![f32::NAN; spec.n_heads * 3 * 80];
-    attention_scores(&spec, &q_pos, &chosen, &k, &mut scores);
-    for (i, row) in scores.chunks(80).enumerate() {
-        let (head, query) = (i / 3, q_pos[i % 3] as usize);
-        assert_same_bits(row, &all[(head * 80 + query) * 80..][..80]);
+    for heads in [0..spec.n_heads, 1..spec.n_heads, 0..1] {
+        let scores = &mut scores[..heads.len() * 3 * 80];
+        attention_scores(&spec, heads.clone(), &q_pos, &chosen, &k, scores);
+        for (i, row) in scores.chunks(80).enumerate() {
+            let (head, query) = (heads.start + i / 3, q_pos[i % 3] as usize);
+            assert_same_bits(row, &all[(head * 80 + query) * 80..][..80]);
+        }
     }
 }
 

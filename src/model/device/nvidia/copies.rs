@@ -92,6 +92,11 @@ impl CopyStream {
 }
 
 impl PinnedCopy {
+    /// Whether the numbers are there.
+    pub fn is_done(&self) -> bool {
+        self.source.is_none() || self.done.is_complete()
+    }
+
     /// Waits until the numbers are there.
     pub fn wait(mut self) -> Result<Self> {
         self.done.synchronize().w()?;

@@ -1,17 +1,16 @@
 //! Copies from the device to the CPU. On NVIDIA GPUs they run beside the computation: on a stream of their own, to pinned memory.
 
-#[cfg(feature = "cuda")]
-mod cuda;
-
 use candle_core::{Device, Result, Tensor};
 
+#[cfg(feature = "cuda")]
+use super::nvidia::copies::{CopyStream, PinnedCopy};
 use super::taps::whole;
 
 /// Starts copies.
 #[derive(Debug)]
 pub struct Copies {
     #[cfg(feature = "cuda")]
-    stream: Option<cuda::CopyStream>,
+    stream: Option<CopyStream>,
 }
 
 /// A copy on its way.
@@ -20,21 +19,21 @@ pub enum Pending {
     Later(Tensor),
     /// Runs.
     #[cfg(feature = "cuda")]
-    Pinned(cuda::PinnedCopy),
+    Pinned(PinnedCopy),
 }
 
 /// Numbers that have arrived.
 pub enum Landed {
     Vec(Vec<f32>),
     #[cfg(feature = "cuda")]
-    Pinned(cuda::PinnedCopy),
+    Pinned(PinnedCopy),
 }
 
 impl Copies {
     /// Copies from `device`.
     pub fn new(device: &Device) -> Result<Self> {
         #[cfg(feature = "cuda")]
-        return Ok(Self { stream: cuda::CopyStream::new(device)? });
+        return Ok(Self { stream: CopyStream::new(device)? });
         #[cfg(not(feature = "cuda"))]
         {
             let _ = device;
@@ -56,6 +55,15 @@ impl Copies {
 }
 
 impl Pending {
+    /// Whether waiting takes no time any more.
+    pub fn is_done(&self) -> bool {
+        match self {
+            Self::Later(_) => false,
+            #[cfg(feature = "cuda")]
+            Self::Pinned(copy) => copy.is_done(),
+        }
+    }
+
     /// The numbers, once they are there.
     pub fn wait(self) -> Result<Landed> {
         match self {
