@@ -8,7 +8,7 @@ use std::{env, error::Error, ops::Range, time::Instant};
 
 use residuum::{
     domain::{Dtype, Hook, PackLayout, Rows, Site},
-    model::{Batch, CaptureSink, Input, LoadOptions, Model},
+    model::{Batch, CaptureSink, Input, Lent, LoadOptions, Model},
 };
 use serde_json::{Map, Value, json};
 use tikv_jemallocator::Jemalloc;
@@ -29,6 +29,11 @@ struct Counted(usize);
 impl CaptureSink for Counted {
     fn write(&mut self, _hook: usize, _items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Failure> {
         self.0 += values.len();
+        Ok(())
+    }
+
+    fn take(&mut self, _hook: usize, _items: Range<usize>, values: Lent) -> Result<(), Failure> {
+        self.0 += (*values).as_ref().len();
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     domain::{Edits, NewItem, Provenance, TenantId, intervention},
-    model::{Model, NUMERICS_VERSION},
+    model::Model,
 };
 
 /// The key under which activations may be reused: equal keys mean equal numbers, on the CPU bit for bit. The tenant is
@@ -14,7 +14,7 @@ pub fn forward_key(tenant: TenantId, model: &Model, item: &NewItem, edits: Optio
         fingerprint: &info.fingerprint,
         compute_dtype: &info.compute_dtype,
         device_class: device_class(&info.device),
-        numerics: NUMERICS_VERSION,
+        numerics: model.numerics_version(),
     };
     origin.key(tenant, item, edits)
 }
@@ -58,7 +58,7 @@ pub fn provenance(model: &Model) -> Provenance {
         compute_dtype: info.compute_dtype.clone(),
         device: info.device.clone(),
         residuum_version: env!("CARGO_PKG_VERSION").to_owned(),
-        numerics_version: NUMERICS_VERSION,
+        numerics_version: model.numerics_version(),
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    model::{CaptureSink, ForwardError},
+    model::{CaptureSink, ForwardError, Lent},
     store::{PackWriter, StoreError},
 };
 
@@ -44,12 +44,12 @@ fn through_a_thread(
     forward: impl FnOnce(&mut dyn CaptureSink) -> Result<(), ForwardError>,
 ) -> Result<PackWriter, ForwardError> {
     let (pieces, to_write) = sync_channel(1);
-    let (written, free) = channel();
+    let (done, written) = channel();
     thread::scope(|scope| {
         let name = "recorder".to_owned();
-        let writer = thread::Builder::new().name(name).spawn_scoped(scope, move || drain(pack, &to_write, &written));
+        let writer = thread::Builder::new().name(name).spawn_scoped(scope, move || drain(pack, &to_write, &done));
         let writer = writer.map_err(|e| ForwardError::Sink(Box::new(e)))?;
-        let outcome = forward(&mut Piped { pieces, free, waiting: 0 });
+        let outcome = forward(&mut Piped { pieces, written, waiting: 0 });
         let pack = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // Of a pack that was refused, the pass only knows that nobody took more.
         match (pack, outcome) {
@@ -66,14 +66,36 @@ impl CaptureSink for Direct {
     fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
         self.0.write(hook, items, values).map_err(Into::into)
     }
+
+    fn take(&mut self, hook: usize, items: Range<usize>, values: Lent) -> Result<(), Refusal> {
+        self.0.write(hook, items, (*values).as_ref()).map_err(Into::into)
+    }
 }
 
 /// Consecutive items of a hook.
 struct Piece {
     hook: usize,
     items: Range<usize>,
-    values: Vec<f32>,
+    values: Values,
 }
+
+/// Where values are that wait to be written.
+enum Values {
+    Own(Vec<f32>),
+    Lent(Lent),
+}
+
+impl Values {
+    fn as_slice(&self) -> &[f32] {
+        match self {
+            Self::Own(values) => values,
+            Self::Lent(values) => (**values).as_ref(),
+        }
+    }
+}
+
+/// Values that have been written: how many, and the buffer that can be used again.
+struct Written(usize, Option<Vec<f32>>);
 
 /// What the pass is told where nobody takes more.
 const REFUSED: &str = "the pack was refused";
@@ -81,46 +103,55 @@ const REFUSED: &str = "the pack was refused";
 /// Hands the values over, with the buffer they are in.
 struct Piped {
     pieces: SyncSender<Piece>,
-    /// Buffers whose values have been written.
-    free: Receiver<Vec<f32>>,
-    /// Values in buffers that have not come back.
+    /// What has been written.
+    written: Receiver<Written>,
+    /// Values that have not.
     waiting: usize,
 }
 
 impl Piped {
-    /// A buffer that is free, or an empty one. Waits while too much is not written.
-    fn buffer(&mut self) -> Result<Vec<f32>, Refusal> {
-        let mut buffer = Vec::new();
+    /// Hands values over, waits while too much is not written, and gives a buffer that is free, or an empty one.
+    fn hand_over(&mut self, hook: usize, items: Range<usize>, values: Values) -> Result<Vec<f32>, Refusal> {
+        self.waiting += values.as_slice().len();
+        self.pieces.send(Piece { hook, items, values }).map_err(|_| REFUSED)?;
+        let mut free = Vec::new();
         loop {
-            let back = match self.waiting > MAX_WAITING {
-                true => self.free.recv().map_err(|_| REFUSED)?,
-                false => match self.free.try_recv() {
-                    Ok(back) => back,
-                    Err(_) => return Ok(buffer),
+            let Written(n, buffer) = match self.waiting > MAX_WAITING {
+                true => self.written.recv().map_err(|_| REFUSED)?,
+                false => match self.written.try_recv() {
+                    Ok(written) => written,
+                    Err(_) => return Ok(free),
                 },
             };
-            self.waiting -= back.len();
-            buffer = back;
+            self.waiting -= n;
+            free = buffer.unwrap_or(free);
         }
     }
 }
 
 impl CaptureSink for Piped {
     fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
-        let piece = Piece { hook, items, values: std::mem::take(values) };
-        self.waiting += piece.values.len();
-        self.pieces.send(piece).map_err(|_| REFUSED)?;
-        *values = self.buffer()?;
+        *values = self.hand_over(hook, items, Values::Own(std::mem::take(values)))?;
+        Ok(())
+    }
+
+    fn take(&mut self, hook: usize, items: Range<usize>, values: Lent) -> Result<(), Refusal> {
+        self.hand_over(hook, items, Values::Lent(values))?;
         Ok(())
     }
 }
 
 /// Writes pieces until there are no more.
-fn drain(mut pack: PackWriter, pieces: &Receiver<Piece>, written: &Sender<Vec<f32>>) -> Result<PackWriter, StoreError> {
+fn drain(mut pack: PackWriter, pieces: &Receiver<Piece>, written: &Sender<Written>) -> Result<PackWriter, StoreError> {
     for Piece { hook, items, values } in pieces {
-        pack.write(hook, items, &values)?;
+        pack.write(hook, items, values.as_slice())?;
+        let n = values.as_slice().len();
+        let buffer = match values {
+            Values::Own(buffer) => Some(buffer),
+            Values::Lent(_) => None,
+        };
         // The last ones find nobody who waits for them.
-        let _ = written.send(values);
+        let _ = written.send(Written(n, buffer));
     }
     Ok(pack)
 }
@@ -160,9 +191,8 @@ mod tests {
                 }
                 sink.write(hook, 0..1, &mut buffer).map_err(ForwardError::Sink)?;
             }
-            buffer.clear();
-            buffer.extend(layout.elements(hook, 1..2).map(|e| e as f32));
-            sink.write(hook, 1..2, &mut buffer).map_err(ForwardError::Sink)?;
+            let last: Vec<f32> = layout.elements(hook, 1..2).map(|e| e as f32).collect();
+            sink.take(hook, 1..2, Box::new(last)).map_err(ForwardError::Sink)?;
         }
         Ok(())
     }
@@ -199,16 +229,16 @@ mod tests {
     #[test]
     fn a_pass_that_is_ahead_waits_for_what_is_large() {
         let (pieces, to_write) = sync_channel::<Piece>(1);
-        let (written, free) = channel();
+        let (done, written) = channel();
         let writer = thread::spawn(move || {
             for piece in to_write {
                 thread::sleep(Duration::from_millis(2));
-                let _ = written.send(piece.values);
+                let _ = done.send(Written(piece.values.as_slice().len(), None));
             }
         });
-        let mut piped = Piped { pieces, free, waiting: 0 };
+        let mut piped = Piped { pieces, written, waiting: 0 };
         for (n, left) in [(10, None), (MAX_WAITING / 2, None), (MAX_WAITING + 1, Some(0)), (3, None), (2, None)] {
-            piped.write(0, 0..1, &mut vec![0.0; n]).unwrap();
+            piped.take(0, 0..1, Box::new(vec![0.0; n])).unwrap();
             assert!(piped.waiting <= MAX_WAITING && left.is_none_or(|left| piped.waiting == left), "behind {n}");
         }
         drop(piped);

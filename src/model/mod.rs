@@ -64,6 +64,9 @@ use transformer::Transformer;
 /// versions are not taken for new ones.
 pub const NUMERICS_VERSION: u32 = 2;
 
+/// The same for passes on devices.
+pub const DEVICE_NUMERICS_VERSION: u32 = 3;
+
 /// How checkpoints are found.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
@@ -106,6 +109,9 @@ pub struct Batch<'a> {
     pub layout: &'a PackLayout,
 }
 
+/// Values in a buffer that is someone else's, who has it back once this is dropped.
+pub type Lent = Box<dyn AsRef<[f32]> + Send>;
+
 /// Takes the captured tensors.
 pub trait CaptureSink: Send {
     /// The float32 values of hook `hook` (an index into `layout.hooks`) for the consecutive items `items`.
@@ -122,6 +128,19 @@ pub trait CaptureSink: Send {
         items: Range<usize>,
         values: &mut Vec<f32>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+    /// As [`Self::write`], of values that need not be copied: those of a device come in the buffer they were copied to.
+    ///
+    /// # Errors
+    /// As there.
+    fn take(
+        &mut self,
+        hook: usize,
+        items: Range<usize>,
+        values: Lent,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        self.write(hook, items, &mut (*values).as_ref().to_vec())
+    }
 }
 
 /// A loaded checkpoint.
@@ -276,6 +295,12 @@ impl Model {
     /// Why this model's residual stream cannot be read.
     pub fn readout(&self) -> Result<Readout<'_>, &'static str> {
         Readout::of(&self.transformer)
+    }
+
+    /// Version of the numbers that its passes give.
+    #[must_use]
+    pub fn numerics_version(&self) -> u32 {
+        if self.on_devices.is_empty() { NUMERICS_VERSION } else { DEVICE_NUMERICS_VERSION }
     }
 
     /// Where the passes of [`Self::forward_on`] run for this worker.

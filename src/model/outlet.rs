@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use super::{CaptureSink, ForwardError};
+use super::{CaptureSink, ForwardError, Lent};
 
 /// The way to the sink. A tensor that comes before its turn waits here: in post-norm blocks, whose norms run after what
 /// the layout puts behind them, those of one block.
@@ -32,6 +32,15 @@ impl<'a> Outlet<'a> {
             return self.sink.write(hook, items, values).map_err(ForwardError::Sink);
         }
         self.held.entry(hook).or_default().extend_from_slice(values);
+        Ok(())
+    }
+
+    /// As [`Self::write`], of values in a buffer that is lent.
+    pub fn take(&mut self, hook: usize, items: Range<usize>, values: Lent) -> Result<(), ForwardError> {
+        if hook == self.next {
+            return self.sink.take(hook, items, values).map_err(ForwardError::Sink);
+        }
+        self.held.entry(hook).or_default().extend_from_slice((*values).as_ref());
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, ops::Range};
 
 use super::{
-    CaptureSink, ForwardError,
+    CaptureSink, ForwardError, Lent,
     map::{MapPart, map_pieces},
     outlet::Outlet,
     packing::{Packing, Picked, RowSet},
@@ -116,6 +116,18 @@ impl<'a> Recorder<'a> {
                 (first, filled) = (item + 1, 0);
             }
         }
+        self.outlet.finish(index)
+    }
+
+    /// Whether what is kept of every input is rows of `set` themselves, not a mean of them.
+    pub fn keeps_rows(&self, set: RowSet) -> bool {
+        self.packing.of(set).picked.iter().all(|picked| matches!(picked, Picked::Rows(_)))
+    }
+
+    /// Takes the rows to keep of a hook as they are: those of every input, one after the other.
+    pub fn take(&mut self, hook: Hook, values: Lent) -> Result<(), ForwardError> {
+        let Some(index) = self.hooks.get(&hook).copied() else { return Ok(()) };
+        self.outlet.take(index, 0..self.packing.lengths.len(), values)?;
         self.outlet.finish(index)
     }
 

@@ -1,7 +1,7 @@
 //! What happens at a hook point: interventions change the values, then the recorder takes them.
 
 use super::{
-    Batch, CaptureSink, ForwardError,
+    Batch, CaptureSink, ForwardError, Lent,
     editor::Editor,
     map::MapPart,
     packing::{Packing, RowSet},
@@ -94,6 +94,16 @@ impl<'a> Taps<'a> {
                 editor.some_rows(hook, rows, out, set);
             }
         })
+    }
+
+    /// Whether what is kept of every input is rows of `set` themselves, not a mean of them.
+    pub fn keeps_rows(&self, set: RowSet) -> bool {
+        self.recorder.keeps_rows(set)
+    }
+
+    /// Records the rows to keep of a hook as they are: those of every input, one after the other, changed before.
+    pub fn take(&mut self, hook: Hook, values: Lent) -> Result<(), ForwardError> {
+        self.recorder.take(hook, values)
     }
 
     /// Records an attention map, input by input.

@@ -5,6 +5,8 @@ use std::ops::Range;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{ops::softmax_last_dim, rotary_emb::rope_thd};
 
+#[cfg(feature = "cuda")]
+use super::nvidia;
 use super::{
     block::Pass,
     norm::{hand_out, tapped_norm},
@@ -95,7 +97,10 @@ impl DeviceAttention {
         let mut normed = match &self.ln {
             Some(norm) => {
                 let hooks = [place.hook(Site::Ln1Scale), place.hook(Site::Ln1Normalized)];
-                tapped_norm(norm, x, hooks, RowSet::All, taps)?
+                // Where nobody looks at it, in the type of the products that it goes into.
+                let seen = [Site::AttnIn, Site::MlpIn].into_iter().any(|site| taps.wants(place.hook(site)));
+                let dtype = if seen { DType::F32 } else { self.q.dtype() };
+                tapped_norm(norm, x, hooks, RowSet::All, dtype, taps)?
             }
             None => x.clone(),
         };
@@ -109,7 +114,8 @@ impl DeviceAttention {
         if taps.done() {
             return Ok(None);
         }
-        let Some(z) = attend(host, place, &projected, pass, taps)? else { return Ok(None) };
+        let tf32 = self.q.dtype() != DType::F32;
+        let Some(z) = attend(host, place, &projected, tf32, pass, taps)? else { return Ok(None) };
         let out = self.hand_out(place, &z, taps)?;
         Ok(Some(Attended { out, received }))
     }
@@ -190,11 +196,13 @@ impl DeviceAttention {
     }
 }
 
-/// The heads' outputs `[rows, heads · d_head]`; `None` once nothing behind was asked for.
+/// The heads' outputs `[rows, heads · d_head]`; `None` once nothing behind was asked for. With `tf32` a device may count the
+/// factors of attention's products with 11 bits.
 fn attend(
     host: &Attention,
     place: &Place<'_>,
     projected: &Projected,
+    tf32: bool,
     pass: &mut Pass<'_>,
     taps: &mut DeviceTaps<'_, '_>,
 ) -> Result<Option<Tensor>, ForwardError> {
@@ -205,7 +213,7 @@ fn attend(
     if taps.done() {
         return Ok(None);
     }
-    let mut z = attend_tiles(&spec, place.set, projected, pass)?;
+    let mut z = attend_tiles(&spec, place.set, projected, tf32, pass)?;
     if let Some(editor) = taps.editor().filter(|_| !changed.is_empty()) {
         // Inputs whose maps are changed go through them, on the CPU.
         let Projected { q, k, v } = projected;
@@ -291,6 +299,7 @@ fn attend_tiles(
     spec: &AttentionSpec<'_>,
     set: RowSet,
     projected: &Projected,
+    tf32: bool,
     pass: &mut Pass<'_>,
 ) -> candle_core::Result<Tensor> {
     let Projected { q, k, v } = projected;
@@ -298,6 +307,13 @@ fn attend_tiles(
     let tiles = pass.tiles(set, spec)?;
     let mut parts = Vec::with_capacity(tiles.tiles.len());
     for tile in &mut tiles.tiles {
+        #[cfg(feature = "cuda")]
+        if q.device().is_cuda() {
+            let seen = tile.seen(spec, packing, set, q.device())?;
+            parts.push(nvidia::attention::attend(spec, tile, [q, k, v], biases.as_ref(), &seen, tf32)?);
+            continue;
+        }
+        let _ = tf32;
         let mask = tile.mask(spec, packing, set, q.device())?;
         parts.push(attend_tile(spec, tile, [q, k, v], biases.as_ref(), mask.as_ref())?);
     }

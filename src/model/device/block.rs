@@ -140,7 +140,14 @@ impl DeviceBlock {
             }
         }
         if let Some([norm, _]) = &self.joined {
-            x = tapped_norm(norm, &x, [Site::Ln1Scale, Site::Ln1Normalized].map(|s| place.hook(s)), set, taps)?;
+            x = tapped_norm(
+                norm,
+                &x,
+                [Site::Ln1Scale, Site::Ln1Normalized].map(|s| place.hook(s)),
+                set,
+                DType::F32,
+                taps,
+            )?;
             if taps.done() {
                 return Ok(None);
             }
@@ -151,7 +158,14 @@ impl DeviceBlock {
         }
         x = (x + added)?;
         if let Some([_, norm]) = &self.joined {
-            x = tapped_norm(norm, &x, [Site::Ln2Scale, Site::Ln2Normalized].map(|s| place.hook(s)), set, taps)?;
+            x = tapped_norm(
+                norm,
+                &x,
+                [Site::Ln2Scale, Site::Ln2Normalized].map(|s| place.hook(s)),
+                set,
+                DType::F32,
+                taps,
+            )?;
         }
         taps.tap(place.hook(Site::ResidPost), &mut x, set)?;
         Ok(Some(x))

@@ -74,6 +74,13 @@ impl Pending {
     }
 }
 
+impl AsRef<[f32]> for Landed {
+    /// The numbers; none where they are not at hand, which [`Landed::values`] tells.
+    fn as_ref(&self) -> &[f32] {
+        self.values().unwrap_or_default()
+    }
+}
+
 impl Landed {
     /// The numbers.
     pub fn values(&self) -> Result<&[f32]> {

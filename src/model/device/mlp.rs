@@ -7,7 +7,7 @@ use super::{
     block::Pass,
     norm::{hand_out, tapped_norm},
     taps::{DeviceTaps, whole},
-    weights::{DeviceLinear, DeviceNorm, activate},
+    weights::{DeviceLinear, DeviceNorm, activate, gated},
 };
 use crate::{
     domain::Site,
@@ -36,6 +36,17 @@ enum DeviceKind {
     Sparse(DeviceSparse),
 }
 
+impl DeviceKind {
+    /// The type of the products that rows of `d_model` go into first.
+    fn dtype(&self) -> DType {
+        match self {
+            Self::Dense(dense) => dense.gate.dtype(),
+            // The router decides by float32.
+            Self::Sparse(_) => DType::F32,
+        }
+    }
+}
+
 impl DeviceMlp {
     /// Copies the weights to the device.
     pub fn upload(mlp: &Mlp, d_model: usize, to: (DType, &Device)) -> candle_core::Result<Self> {
@@ -61,7 +72,9 @@ impl DeviceMlp {
         let mut mlp_in = match (&self.ln, place.a.residual, set) {
             (Some(norm), ..) => {
                 let hooks = [place.hook(Site::Ln2Scale), place.hook(Site::Ln2Normalized)];
-                tapped_norm(norm, x, hooks, set, taps)?
+                // Where nobody looks at it, in the type of the products that it goes into.
+                let dtype = if taps.wants(place.hook(Site::MlpIn)) { DType::F32 } else { self.kind.dtype() };
+                tapped_norm(norm, x, hooks, set, dtype, taps)?
             }
             (None, Residual::Sequential | Residual::PostNorm, _) => x.clone(),
             (None, Residual::Parallel, RowSet::All) => received.clone(),
@@ -71,7 +84,10 @@ impl DeviceMlp {
         let out = match &self.kind {
             DeviceKind::Sparse(sparse) => sparse.forward(place, &mlp_in, taps)?,
             DeviceKind::Dense(dense) => {
-                dense.forward(place.a.activation, &mlp_in, |site, values| taps.tap(place.hook(site), values, set))?
+                let dtype = if taps.wants(place.hook(Site::MlpPost)) { DType::F32 } else { self.kind.dtype() };
+                dense.forward(place.a.activation, &mlp_in, dtype, |site, values| {
+                    taps.tap(place.hook(site), values, set)
+                })?
             }
         };
         let sites = [Site::MlpRawOut, Site::Ln2PostScale, Site::Ln2PostNormalized, Site::MlpOut];
@@ -97,22 +113,26 @@ impl DeviceDense {
         })
     }
 
-    /// `[rows, d_model]` from `x` `[rows, d_model]`; `tap` sees the pre-activations and the neurons, `[rows, d_hidden]`.
+    /// `[rows, d_model]` from `x` `[rows, d_model]`; `tap` sees the pre-activations and the neurons, `[rows, d_hidden]`, the
+    /// latter maybe rounded to `dtype`.
     fn forward(
         &self,
         activation: Activation,
         x: &Tensor,
+        dtype: DType,
         mut tap: impl FnMut(Site, &mut Tensor) -> Result<(), ForwardError>,
     ) -> Result<Tensor, ForwardError> {
         let x = self.gate.round(x)?;
         let mut gate = self.gate.forward(&x)?;
         tap(Site::MlpPre, &mut gate)?;
-        let mut hidden = activate(activation, &gate)?;
-        if let Some(up) = &self.up {
-            let mut up = up.forward(&x)?;
-            tap(Site::MlpPreLinear, &mut up)?;
-            hidden = (hidden * up)?;
-        }
+        let mut hidden = match &self.up {
+            Some(up) => {
+                let mut up = up.forward(&x)?;
+                tap(Site::MlpPreLinear, &mut up)?;
+                gated(activation, &gate, &up, dtype)?
+            }
+            None => activate(activation, &gate)?,
+        };
         tap(Site::MlpPost, &mut hidden)?;
         Ok(self.down.forward(&hidden)?)
     }
@@ -149,7 +169,7 @@ impl DeviceSparse {
         let (mut parts, mut weights, mut places) = (Vec::new(), Vec::new(), vec![Vec::new(); n_rows]);
         for (expert, route) in self.experts.iter().zip(&routes).filter(|(_, route)| !route.rows.is_empty()) {
             let rows = Tensor::from_slice(&route.rows, route.rows.len(), x.device())?;
-            parts.push(expert.forward(activation, &x.index_select(&rows, 0)?, |_, _| Ok(()))?);
+            parts.push(expert.forward(activation, &x.index_select(&rows, 0)?, expert.gate.dtype(), |_, _| Ok(()))?);
             route.rows.iter().zip(index(weights.len())..).for_each(|(row, at)| places[*row as usize].push(at));
             weights.extend_from_slice(&route.weights);
         }
@@ -159,7 +179,8 @@ impl DeviceSparse {
         let mut out = weighted.reshape((n_rows, self.spec.top_k, d))?.sum(1)?;
         if let Some((expert, gate)) = &self.shared {
             let weights = sigmoid(&gate.forward(x)?)?;
-            out = (out + expert.forward(activation, x, |_, _| Ok(()))?.broadcast_mul(&weights)?)?;
+            out =
+                (out + expert.forward(activation, x, expert.gate.dtype(), |_, _| Ok(()))?.broadcast_mul(&weights)?)?;
         }
         Ok(out)
     }

@@ -22,7 +22,7 @@ mod taps;
 mod tiles;
 mod weights;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 pub use placement::{ComputeDtype, Placement, Placements};
 
@@ -157,7 +157,7 @@ impl DeviceTransformer {
         let a = host.architecture();
         if let Some(norm) = &self.final_norm {
             let hooks = [Hook::global(Site::LnFinalScale), Hook::global(Site::LnFinalNormalized)];
-            x = tapped_norm(norm, &x, hooks, set, taps)?;
+            x = tapped_norm(norm, &x, hooks, set, DType::F32, taps)?;
         }
         taps.tap(Hook::global(Site::FinalNorm), &mut x, set)?;
         let (Some(unembed), Some(spec)) = (&self.unembed, a.unembedding) else { return Ok(()) };

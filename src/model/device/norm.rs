@@ -1,6 +1,6 @@
 //! Norms with their hook points on the device.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::{taps::DeviceTaps, weights::DeviceNorm};
 use crate::{
@@ -9,18 +9,24 @@ use crate::{
 };
 
 /// Normalises `x` `[rows, d]`, whose denominators and normalised rows pass the two `hooks`. Where they are changed there, the
-/// output follows.
+/// output follows. It may come rounded to `dtype`.
 pub fn tapped_norm(
     norm: &DeviceNorm,
     x: &Tensor,
     hooks: [Hook; 2],
     set: RowSet,
+    dtype: DType,
     taps: &mut DeviceTaps<'_, '_>,
 ) -> Result<Tensor, ForwardError> {
-    let out = norm.forward(x)?;
-    if !hooks.iter().any(|hook| taps.wants(*hook)) {
-        return Ok(out);
+    if !hooks.iter().any(|hook| taps.edits(*hook)) {
+        if hooks.iter().any(|hook| taps.wants(*hook)) {
+            let (mut scale, mut normalized) = norm.parts(x)?;
+            taps.tap(hooks[0], &mut scale, set)?;
+            taps.tap(hooks[1], &mut normalized, set)?;
+        }
+        return Ok(norm.forward_rounded(x, dtype)?);
     }
+    let out = norm.forward(x)?;
     let (mut scale, mut normalized) = norm.parts(x)?;
     let touched = taps.editor().map(|e| e.touched(&hooks, set)).unwrap_or_default();
     let before = taps.pull(&scale, &touched)?;
@@ -57,7 +63,7 @@ pub fn hand_out(
     let [given, scale, normalized, added] = sites.map(|site| place.hook(site));
     taps.tap(given, &mut out, place.set)?;
     if let Some(norm) = norm {
-        out = tapped_norm(norm, &out, [scale, normalized], place.set, taps)?;
+        out = tapped_norm(norm, &out, [scale, normalized], place.set, DType::F32, taps)?;
     }
     if let Some(factor) = place.a.residual_multiplier {
         out = (out * f64::from(factor))?;

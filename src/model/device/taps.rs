@@ -110,8 +110,11 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
             editor.some_rows(hook, &rows, &mut changed, set);
             *values = self.replace(values, &rows, changed)?;
         }
-        let values = &*values;
-        self.record(hook, width, set, false, &mut |rows| values.index_select(rows, 0))
+        let (values, all) = (&*values, self.picks_all(set));
+        self.record(hook, width, set, false, &mut |rows| match all && rows.dim(0)? == values.dim(0)? {
+            true => values.contiguous(),
+            false => values.index_select(rows, 0),
+        })
     }
 
     /// Records a tensor that is computed row by row, for the rows asked for only, each changed first. `compute` gives
@@ -201,7 +204,11 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
     fn hand_out_next(&mut self) -> Result<(), ForwardError> {
         let Some(Waiting { hook, width, set, unedited, copy }) = self.waiting.pop_front() else { return Ok(()) };
         let landed = copy.wait()?;
-        self.waiting_values -= landed.values()?.len();
+        let n_values = landed.values()?.len();
+        self.waiting_values -= n_values;
+        if !unedited && self.taps.keeps_rows(set) && n_values == self.pick(set)?.dim(0)? * width {
+            return self.taps.take(hook, Box::new(landed));
+        }
         let mut landed = Some(landed);
         feed(self.taps, hook, width, set, unedited, &mut || Ok(landed.take()))
     }
@@ -211,16 +218,21 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
         self.hand_out(0)
     }
 
+    /// Whether every row of `set` is kept, in order.
+    fn picks_all(&self, set: RowSet) -> bool {
+        let selection = self.packing.of(set);
+        let mut kept = selection.picked.iter().flat_map(rows_of).copied();
+        let in_order = (0..index(selection.positions.len())).all(|row| kept.next() == Some(row));
+        in_order && kept.next().is_none()
+    }
+
     /// The rows to keep, as one list.
     fn pick(&mut self, set: RowSet) -> candle_core::Result<Tensor> {
         let held = &mut self.picked[set.index()];
         if let Some(held) = held {
             return Ok(held.clone());
         }
-        let rows = |picked: &Picked| match picked {
-            Picked::Rows(rows) | Picked::Mean(rows) => rows.clone(),
-        };
-        let rows: Vec<u32> = self.packing.of(set).picked.iter().flat_map(rows).collect();
+        let rows: Vec<u32> = self.packing.of(set).picked.iter().flat_map(rows_of).copied().collect();
         Ok(held.insert(Tensor::from_slice(&rows, rows.len(), &self.device)?).clone())
     }
 
@@ -246,6 +258,13 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
         rows.iter().zip(index(n)..).for_each(|(row, at)| places[*row as usize] = at);
         let places = Tensor::from_vec(places, n, &self.device)?;
         Ok(Tensor::cat(&[values, &changed], 0)?.index_select(&places, 0)?)
+    }
+}
+
+/// The rows that are kept of an input, or whose mean is.
+fn rows_of(picked: &Picked) -> &[u32] {
+    match picked {
+        Picked::Rows(rows) | Picked::Mean(rows) => rows,
     }
 }
 

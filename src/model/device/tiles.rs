@@ -47,6 +47,9 @@ pub struct Tile {
     /// By window, what is added to the scores, `[parts or 1, 1, queries, keys]`: -∞ where a query does not see a key. `None`
     /// where every query sees every key.
     masks: HashMap<Option<usize>, Option<Tensor>>,
+    /// By window, what [`Self::seen`] gives.
+    #[cfg(feature = "cuda")]
+    seen: HashMap<Option<usize>, Tensor>,
 }
 
 /// The attention of one batch for the rows of one set.
@@ -143,6 +146,8 @@ impl Tile {
             queries: upload(queries, packing.of(set).positions.len())?,
             keys: upload(keys, packing.n_tokens())?,
             masks: HashMap::new(),
+            #[cfg(feature = "cuda")]
+            seen: HashMap::new(),
         })
     }
 
@@ -157,37 +162,70 @@ impl Tile {
         if let Some(mask) = self.masks.get(&spec.window) {
             return Ok(mask.clone());
         }
-        let (n, n_queries, n_keys) = self.shape;
-        let positions = |part: &Part| &packing.of(set).positions[part.rows.clone()];
-        let from_start = |part: &Part| positions(part).iter().copied().eq(0..index(part.rows.len()));
-        // In a causal pass the keys of padding lie behind every query of the input's own: what hides them hides these.
-        let alike = spec.causal && self.parts.iter().all(from_start);
-        let n = if alike { 1 } else { n };
+        let (_, n_queries, n_keys) = self.shape;
+        let (n, seen) = self.visible(spec, packing, set);
         let mut values = vec![0f32; n * n_queries * n_keys];
-        if alike {
-            let all: Vec<u32> = (0..index(n_queries)).collect();
-            hide(spec, &all, n_keys, n_keys, &mut values);
-        } else {
-            for (part, values) in self.parts.iter().zip(values.chunks_exact_mut(n_queries * n_keys)) {
-                let own = packing.all.offsets[part.input + 1] - packing.all.offsets[part.input];
-                hide(spec, positions(part), own, n_keys, values);
-            }
-        }
+        seen.into_iter().zip(values.chunks_exact_mut(n_keys)).for_each(|(seen, row)| hide_but(seen, row));
         let hides = values.iter().any(|v| *v != 0.0);
         let mask = hides.then(|| Tensor::from_vec(values, (n, 1, n_queries, n_keys), device)).transpose()?;
         self.masks.insert(spec.window, mask.clone());
         Ok(mask)
+    }
+
+    /// The first key that each query sees, and the end of them, `[parts or 1, queries, 2]`.
+    #[cfg(feature = "cuda")]
+    pub fn seen(
+        &mut self,
+        spec: &AttentionSpec<'_>,
+        packing: &Packing,
+        set: RowSet,
+        device: &Device,
+    ) -> Result<Tensor> {
+        if let Some(seen) = self.seen.get(&spec.window) {
+            return Ok(seen.clone());
+        }
+        let (n, seen) = self.visible(spec, packing, set);
+        let bounds: Vec<u32> = seen.into_iter().flat_map(|seen| [index(seen.start), index(seen.end)]).collect();
+        let seen = Tensor::from_vec(bounds, (n, self.shape.1, 2), device)?;
+        self.seen.insert(spec.window, seen.clone());
+        Ok(seen)
+    }
+
+    /// The keys that each query sees, for every part, or for one where all are alike. Padded queries see some, too.
+    fn visible(&self, spec: &AttentionSpec<'_>, packing: &Packing, set: RowSet) -> (usize, Vec<Range<usize>>) {
+        let (n, n_queries, n_keys) = self.shape;
+        let positions = |part: &Part| &packing.of(set).positions[part.rows.clone()];
+        let from_start = |part: &Part| positions(part).iter().copied().eq(0..index(part.rows.len()));
+        // In a causal pass the keys of padding lie behind every query of the input's own: what hides them hides these.
+        if spec.causal && self.parts.iter().all(from_start) {
+            return (1, (0..n_queries).map(|position| spec.visible(position, n_keys)).collect());
+        }
+        let mut seen = Vec::with_capacity(n * n_queries);
+        for part in &self.parts {
+            let own = packing.all.offsets[part.input + 1] - packing.all.offsets[part.input];
+            let of_part = positions(part).iter().map(|position| {
+                let seen = spec.visible(*position as usize, own);
+                seen.start.min(n_keys)..seen.end.min(n_keys)
+            });
+            seen.extend(of_part);
+            seen.resize(seen.len() + n_queries - part.rows.len(), 0..n_keys);
+        }
+        (n, seen)
     }
 }
 
 /// Writes -∞ where the queries at `positions`, in an input of `own` tokens, do not see a key, to `[queries, n_keys]`.
 pub fn hide(spec: &AttentionSpec<'_>, positions: &[u32], own: usize, n_keys: usize, values: &mut [f32]) {
     for (position, row) in positions.iter().zip(values.chunks_exact_mut(n_keys)) {
-        let seen = spec.visible(*position as usize, own);
-        let (start, end) = (seen.start.min(n_keys), seen.end.min(n_keys));
-        row[..start].fill(f32::NEG_INFINITY);
-        row[end..].fill(f32::NEG_INFINITY);
+        hide_but(spec.visible(*position as usize, own), row);
     }
+}
+
+/// Writes -∞ to all keys of a row but these.
+fn hide_but(seen: Range<usize>, row: &mut [f32]) {
+    let n_keys = row.len();
+    row[..seen.start.min(n_keys)].fill(f32::NEG_INFINITY);
+    row[seen.end.min(n_keys)..].fill(f32::NEG_INFINITY);
 }
 
 #[cfg(test)]

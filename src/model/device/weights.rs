@@ -5,6 +5,8 @@ use candle_nn::ops;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+#[cfg(feature = "cuda")]
+use super::nvidia;
 use crate::model::ops::{Linear, activation::Activation, norm::Norm};
 
 /// `y = x Wᵀ + b`: the product in the compute type, the bias added in float32.
@@ -44,9 +46,14 @@ impl DeviceLinear {
     fn product(&self, x: &Tensor) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if x.device().is_cuda() && x.dtype() != DType::F32 {
-            return super::nvidia::product(x, &self.weight.t()?);
+            return nvidia::product(x, &self.weight.t()?);
         }
         x.matmul(&self.weight)?.to_dtype(DType::F32)
+    }
+
+    /// The type of the product.
+    pub fn dtype(&self) -> DType {
+        self.weight.dtype()
     }
 
     /// `x` in the type of the product: layers that receive the same need it once.
@@ -113,6 +120,16 @@ impl DeviceNorm {
         out.reshape(x.shape())
     }
 
+    /// As [`Self::forward`], of `x` `[rows, d]`; rounded to `dtype` where that spares a pass over memory.
+    pub fn forward_rounded(&self, x: &Tensor, dtype: DType) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let (Norm::Rms(rms), true, DType::BF16 | DType::F16) = (&self.host, x.device().is_cuda(), dtype) {
+            return nvidia::kernels::rms_norm(x, &self.gain, rms.eps, dtype);
+        }
+        let _ = dtype;
+        self.forward(x)
+    }
+
     /// The denominators `[rows]` and the rows before gain and bias, of `x` `[rows, d]`.
     pub fn parts(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
         let (x, eps) = match &self.host {
@@ -123,6 +140,16 @@ impl DeviceNorm {
         let normalized = x.broadcast_div(&scale)?;
         Ok((scale.squeeze(D::Minus1)?, normalized))
     }
+}
+
+/// `act(gate) · up`; rounded to `dtype` where that spares a pass over memory.
+pub fn gated(activation: Activation, gate: &Tensor, up: &Tensor, dtype: DType) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if gate.device().is_cuda() {
+        return nvidia::kernels::gated(activation, gate, up, dtype);
+    }
+    let _ = dtype;
+    activate(activation, gate)? * up
 }
 
 /// The rows of `x` less their means.

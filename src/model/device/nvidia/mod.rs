@@ -1,6 +1,9 @@
 //! What is particular to NVIDIA GPUs.
 
+pub mod attention;
 pub mod copies;
+pub mod kernels;
+mod memory;
 mod product;
 
 use candle_core::{

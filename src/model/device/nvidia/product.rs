@@ -1,113 +1,144 @@
-//! Products of half-precision numbers whose results are float32: candle's round them to the type of the factors.
+//! Products that candle has not: of half-precision numbers with float32 results, and of float32 numbers in TF32.
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_longlong};
 
 use candle_core::{
-    CpuStorage, CudaStorage, CustomOp2, DType, Error, Layout, Result, Shape, Tensor,
-    backend::BackendStorage,
+    DType, Error, Result, Tensor,
     cuda_backend::{
         CudaDType, WrapErr,
         cudarc::{
             cublas::{
-                result::gemm_ex,
+                result::{gemm_ex, gemm_strided_batched_ex},
                 sys::{
-                    cublasComputeType_t::CUBLAS_COMPUTE_32F,
+                    cublasComputeType_t::{CUBLAS_COMPUTE_32F, CUBLAS_COMPUTE_32F_FAST_TF32},
                     cublasGemmAlgo_t::CUBLAS_GEMM_DFALT,
                     cublasOperation_t::{CUBLAS_OP_N, CUBLAS_OP_T},
                     cudaDataType_t::{self, CUDA_R_16BF, CUDA_R_16F, CUDA_R_32F},
                 },
             },
-            driver::{DevicePtr, DevicePtrMut},
+            driver::DeviceRepr,
         },
     },
 };
 use half::{bf16, f16};
 
+use super::memory::{address, address_of, allocate, gpu, tensor};
+
+/// Factors that cuBLAS reads by their address.
+static ONE: f32 = 1.0;
+static ZERO: f32 = 0.0;
+
 /// `x wᵀ`, `[rows, out_features]` in float32, of `x` `[rows, in_features]` and `weight` `[out_features, in_features]`, which are
 /// both bfloat16 or both float16. Summed in float32.
 pub fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op2_no_bwd(weight, &Product)
-}
-
-struct Product;
-
-impl CustomOp2 for Product {
-    fn name(&self) -> &'static str {
-        "product"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        Err(Error::msg("this product is one of GPUs"))
-    }
-
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        x_layout: &Layout,
-        weight: &CudaStorage,
-        weight_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let factors = [(x, x_layout), (weight, weight_layout)];
-        match (x.dtype(), weight.dtype()) {
-            (DType::BF16, DType::BF16) => multiply::<bf16>(factors, CUDA_R_16BF),
-            (DType::F16, DType::F16) => multiply::<f16>(factors, CUDA_R_16F),
-            (x, weight) => Err(Error::msg(format!("there is no product of {x:?} and {weight:?}"))),
-        }
+    match (x.dtype(), weight.dtype()) {
+        (DType::BF16, DType::BF16) => product_of::<bf16>(x, weight, CUDA_R_16BF),
+        (DType::F16, DType::F16) => product_of::<f16>(x, weight, CUDA_R_16F),
+        (x, weight) => Err(Error::msg(format!("there is no product of {x:?} and {weight:?}"))),
     }
 }
 
-fn multiply<T: CudaDType>(
-    [(x, x_layout), (weight, weight_layout)]: [(&CudaStorage, &Layout); 2],
-    kind: cudaDataType_t,
-) -> Result<(CudaStorage, Shape)> {
-    let ((rows, n_in), (n_out, depth)) = (x_layout.shape().dims2()?, weight_layout.shape().dims2()?);
-    if depth != n_in || rows * n_in * n_out == 0 {
+fn product_of<T: CudaDType + DeviceRepr>(x: &Tensor, weight: &Tensor, kind: cudaDataType_t) -> Result<Tensor> {
+    let ((rows, n_in), (n_out, depth)) = (x.dims2()?, weight.dims2()?);
+    if depth != n_in {
         return Err(Error::msg(format!("[{rows}, {n_in}] cannot be multiplied by [{n_out}, {depth}]")));
     }
-    let contiguous = |layout: &Layout| layout.contiguous_offsets().ok_or_else(|| Error::msg("a factor has gaps"));
-    let (x_range, weight_range) = (contiguous(x_layout)?, contiguous(weight_layout)?);
-    let size = |n: usize| c_int::try_from(n).map_err(|_| Error::msg(format!("{n} rows or columns are too many")));
-    let (rows, n_in, n_out) = (size(rows)?, size(n_in)?, size(n_out)?);
-    let shape = Shape::from((x_layout.dims()[0], weight_layout.dims()[0]));
-    let device = x.device().clone();
-    let stream = device.cuda_stream();
-    // SAFETY: the product writes all of it.
-    let mut out = unsafe { device.alloc::<f32>(shape.elem_count())? };
-    let x = x.as_cuda_slice::<T>()?.slice(x_range.0..x_range.1);
-    let weight = weight.as_cuda_slice::<T>()?.slice(weight_range.0..weight_range.1);
-    {
-        let ((x, _x), (weight, _weight)) = (x.device_ptr(&stream), weight.device_ptr(&stream));
-        let (out, _out) = out.device_ptr_mut(&stream);
-        let (one, zero) = (1f32, 0f32);
-        let handle = device.cublas_handle();
-        // cuBLAS counts along columns: to it a matrix [a, b] of ours is one of b rows, each b numbers behind the one before. What it
-        // computes is the transpose of the product, weight xᵀ.
-        // SAFETY: the ranges are those of the layouts, the result has as many numbers as the shape says, and all three live on the
-        // stream of the handle, which keeps their order.
-        unsafe {
-            gemm_ex(
-                *handle.handle(),
-                CUBLAS_OP_T,
-                CUBLAS_OP_N,
-                n_out,
-                rows,
-                n_in,
-                (&raw const one).cast(),
-                weight as *const _,
-                kind,
-                n_in,
-                x as *const _,
-                kind,
-                n_in,
-                (&raw const zero).cast(),
-                out as *mut _,
-                CUDA_R_32F,
-                n_out,
-                CUBLAS_COMPUTE_32F,
-                CUBLAS_GEMM_DFALT,
-            )
-        }
-        .w()?;
+    let (x, gpu) = (x.contiguous()?, gpu(x)?);
+    let out = allocate::<f32>(&gpu, rows * n_out)?;
+    let (m, n, k) = (size(n_out)?, size(rows)?, size(n_in)?);
+    let (a, b, c) = (address::<T>(weight)?, address::<T>(&x)?, address_of(&gpu, &out));
+    // cuBLAS counts along columns: to it a matrix [a, b] of ours is one of b rows. What it computes is the transpose of the
+    // product, weight xᵀ.
+    // SAFETY: the tensors are contiguous and have the numbers that their shapes say.
+    unsafe {
+        gemm_ex(
+            *gpu.cublas_handle().handle(),
+            CUBLAS_OP_T,
+            CUBLAS_OP_N,
+            m,
+            n,
+            k,
+            (&raw const ONE).cast(),
+            a as *const _,
+            kind,
+            k,
+            b as *const _,
+            kind,
+            k,
+            (&raw const ZERO).cast(),
+            c as *mut _,
+            CUDA_R_32F,
+            m,
+            CUBLAS_COMPUTE_32F,
+            CUBLAS_GEMM_DFALT,
+        )
     }
-    Ok((CudaStorage::wrap_cuda_slice(out, device), shape))
+    .w()?;
+    Ok(tensor(gpu, out, (rows, n_out)))
+}
+
+/// `x yᵀ` `[batch, rows, columns]` of float32 `x` `[batch, rows, depth]` and `y` `[batch, columns, depth]`. With `tf32` the factors
+/// count with 11 bits, as many as float16 has.
+pub fn batched_transposed(x: &Tensor, y: &Tensor, tf32: bool) -> Result<Tensor> {
+    let ((batch, rows, depth), (_, columns, _)) = (x.dims3()?, y.dims3()?);
+    batched(x, y, [batch, rows, columns, depth], y.dims() == [batch, columns, depth], true, tf32)
+}
+
+/// `x y` `[batch, rows, columns]` of float32 `x` `[batch, rows, depth]` and `y` `[batch, depth, columns]`, as
+/// [`batched_transposed`].
+pub fn batched_product(x: &Tensor, y: &Tensor, tf32: bool) -> Result<Tensor> {
+    let ((batch, rows, depth), (_, _, columns)) = (x.dims3()?, y.dims3()?);
+    batched(x, y, [batch, rows, columns, depth], y.dims() == [batch, depth, columns], false, tf32)
+}
+
+fn batched(
+    x: &Tensor,
+    y: &Tensor,
+    [batch, rows, columns, depth]: [usize; 4],
+    fits: bool,
+    transposed: bool,
+    tf32: bool,
+) -> Result<Tensor> {
+    if !fits {
+        return Err(Error::msg(format!("{:?} cannot be multiplied by {:?}", x.dims(), y.dims())));
+    }
+    let (x, y, gpu) = (x.contiguous()?, y.contiguous()?, gpu(x)?);
+    let out = allocate::<f32>(&gpu, batch * rows * columns)?;
+    let (m, n, k) = (size(columns)?, size(rows)?, size(depth)?);
+    let step = |n: usize| c_longlong::try_from(n).map_err(Error::wrap);
+    let (a, b, c) = (address::<f32>(&y)?, address::<f32>(&x)?, address_of(&gpu, &out));
+    // SAFETY: as in `product_of`, for every matrix of the batch.
+    unsafe {
+        gemm_strided_batched_ex(
+            *gpu.cublas_handle().handle(),
+            if transposed { CUBLAS_OP_T } else { CUBLAS_OP_N },
+            CUBLAS_OP_N,
+            m,
+            n,
+            k,
+            (&raw const ONE).cast(),
+            a as *const _,
+            CUDA_R_32F,
+            if transposed { k } else { m },
+            step(columns * depth)?,
+            b as *const _,
+            CUDA_R_32F,
+            k,
+            step(rows * depth)?,
+            (&raw const ZERO).cast(),
+            c as *mut _,
+            CUDA_R_32F,
+            m,
+            step(rows * columns)?,
+            size(batch)?,
+            if tf32 { CUBLAS_COMPUTE_32F_FAST_TF32 } else { CUBLAS_COMPUTE_32F },
+            CUBLAS_GEMM_DFALT,
+        )
+    }
+    .w()?;
+    Ok(tensor(gpu, out, (batch, rows, columns)))
+}
+
+fn size(n: usize) -> Result<c_int> {
+    c_int::try_from(n).map_err(|_| Error::msg(format!("{n} rows or columns are too many")))
 }
