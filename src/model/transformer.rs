@@ -1,5 +1,7 @@
 //! The one transformer that runs every [`Architecture`], with a tap at every hook point.
 
+use rayon::prelude::*;
+
 use super::{
     Batch, ForwardError,
     architecture::{Architecture, Unembedding},
@@ -7,7 +9,7 @@ use super::{
     checkpoint::Checkpoint,
     error::LoadError,
     history::KvCache,
-    ops::{Linear, attention::KeyBiases, elementwise, norm::Norm},
+    ops::{Linear, attention::KeyBiases, elementwise, norm::Norm, parallel::rows_of_a_task},
     packing::{Packing, RowSet},
     rotary::{Rotary, Turn},
     sources::{Sources, load_norm},
@@ -167,7 +169,7 @@ impl Transformer {
         taps: &mut Taps<'_>,
         cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), ForwardError> {
-        let x = self.embed(batch, packing, taps)?;
+        let x = self.embed(batch, packing, taps, Vec::new())?;
         self.go_on(0, x, packing, history, taps, cancelled)
     }
 
@@ -221,34 +223,37 @@ impl Transformer {
     }
 
     /// Token ids to the rows of the embedding, `[tokens, d_model]`: projected where they have another width.
-    fn embed_tokens(&self, batch: &Batch<'_>, packing: &Packing) -> Result<Vec<f32>, ForwardError> {
+    fn embed_tokens(&self, batch: &Batch<'_>, packing: &Packing, mut rows: Vec<f32>) -> Result<Vec<f32>, ForwardError> {
         let d = self.architecture.d_model;
         let width = self.architecture.embedding.projected.unwrap_or(d);
-        let mut rows = vec![0.0; packing.n_tokens() * width];
-        let ids = batch.inputs.iter().flat_map(|i| i.token_ids);
-        for (id, row) in ids.zip(rows.chunks_exact_mut(width)) {
-            let id = *id as usize;
-            match (&self.embed, &self.unembed) {
-                (Some(table), _) => row.copy_from_slice(&table[id * width..(id + 1) * width]),
-                (None, Some(unembed)) => unembed.row(id, row),
-                (None, None) => return Err(ForwardError::Failed("the model has no embedding".to_owned())),
-            }
-        }
+        rows.resize(packing.n_tokens() * width, 0.0);
+        let ids: Vec<u32> = batch.inputs.iter().flat_map(|i| i.token_ids).copied().collect();
+        let embed: &(dyn Fn(usize, &mut [f32]) + Sync) = match (&self.embed, &self.unembed) {
+            (Some(table), _) => &|id, row| row.copy_from_slice(&table[id * width..(id + 1) * width]),
+            (None, Some(unembed)) => &|id, row| unembed.row(id, row),
+            (None, None) => return Err(ForwardError::Failed("the model has no embedding".to_owned())),
+        };
+        // A nanosecond for each number, which comes from all over a large table.
+        let at_once = rows_of_a_task(ids.len(), rows.len());
+        rows.par_chunks_mut(at_once * width).zip(ids.par_chunks(at_once)).for_each(|(rows, ids)| {
+            rows.chunks_exact_mut(width).zip(ids).for_each(|(row, id)| embed(*id as usize, row));
+        });
         let Some((project_in, _)) = &self.projections else { return Ok(rows) };
         let mut x = vec![0.0; packing.n_tokens() * d];
         project_in.forward(&mut rows, &mut x);
         Ok(x)
     }
 
-    /// Token ids to the residual stream `[tokens, d_model]`.
+    /// Token ids to the residual stream `[tokens, d_model]`, in a buffer that is at hand or another.
     pub(super) fn embed(
         &self,
         batch: &Batch<'_>,
         packing: &Packing,
         taps: &mut Taps<'_>,
+        buffer: Vec<f32>,
     ) -> Result<Vec<f32>, ForwardError> {
         let d = self.architecture.d_model;
-        let mut x = self.embed_tokens(batch, packing)?;
+        let mut x = self.embed_tokens(batch, packing, buffer)?;
         if let Some(scale) = self.architecture.embedding.scale {
             elementwise::scale(&mut x, scale);
         }

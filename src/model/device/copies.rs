@@ -41,6 +41,17 @@ impl Copies {
         }
     }
 
+    /// Copies rows to the device. What is given with them is to be kept until the device has worked with them.
+    #[cfg_attr(not(feature = "cuda"), expect(clippy::unused_self, reason = "other devices have a stream"))]
+    pub fn upload(&self, values: &[f32], shape: (usize, usize), device: &Device) -> Result<(Tensor, Option<Pending>)> {
+        #[cfg(feature = "cuda")]
+        if let (Some(stream), Device::Cuda(gpu)) = (&self.stream, device) {
+            let (tensor, copy) = stream.upload(values, shape, gpu)?;
+            return Ok((tensor, Some(Pending::Pinned(copy))));
+        }
+        Ok((Tensor::from_slice(values, shape, device)?, None))
+    }
+
     /// Starts to copy a float32 tensor.
     #[cfg_attr(not(feature = "cuda"), expect(clippy::unused_self, reason = "other devices have a stream"))]
     pub fn start(&self, values: &Tensor) -> Result<Pending> {

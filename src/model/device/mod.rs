@@ -22,6 +22,8 @@ mod taps;
 mod tiles;
 mod weights;
 
+use std::sync::{Mutex, PoisonError};
+
 use candle_core::{DType, Device, Tensor};
 
 pub use placement::{ComputeDtype, Placement, Placements};
@@ -47,6 +49,8 @@ use weights::{DeviceLinear, DeviceNorm, activate, softcapped};
 pub struct DeviceTransformer {
     device: Device,
     copies: Copies,
+    /// What the last batch's embedding was in.
+    embedded: Mutex<Vec<f32>>,
     blocks: Vec<DeviceBlock>,
     final_norm: Option<DeviceNorm>,
     transform: Option<DeviceTransform>,
@@ -94,6 +98,7 @@ impl DeviceTransformer {
             unembed: host.unembed.as_ref().map(linear).transpose()?,
             device,
             copies,
+            embedded: Mutex::default(),
         })
     }
 
@@ -116,11 +121,14 @@ impl DeviceTransformer {
         cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), ForwardError> {
         let a = host.architecture();
-        let x = host.embed(batch, packing, taps)?;
+        // Memory that was used before costs less than new memory, which the system clears.
+        let spent = std::mem::take(&mut *self.embedded.lock().unwrap_or_else(PoisonError::into_inner));
+        let embedded = host.embed(batch, packing, taps, spent)?;
         if taps.done() {
             return Ok(());
         }
-        let mut x = Tensor::from_vec(x, (packing.n_tokens(), a.d_model), &self.device)?;
+        let (mut x, _on_its_way) = self.copies.upload(&embedded, (packing.n_tokens(), a.d_model), &self.device)?;
+        *self.embedded.lock().unwrap_or_else(PoisonError::into_inner) = embedded;
         let mut pass = Pass::new(a, packing, host.turns(packing), host.key_biases(&packing.lengths), &self.device)?;
         let mut taps = DeviceTaps::new(taps, packing, &self.device, &self.copies);
         let fewer = packing.wanted_tokens.len() < packing.n_tokens();

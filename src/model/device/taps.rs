@@ -304,7 +304,7 @@ fn feed(
 }
 
 /// Copies numbers, many of them on several cores: one alone reads memory more slowly than a GPU writes to it.
-fn copy(to: &mut [f32], from: &[f32]) {
+pub fn copy(to: &mut [f32], from: &[f32]) {
     const PART: usize = 1 << 18;
     if to.len() <= PART {
         return to.copy_from_slice(from);

@@ -15,6 +15,9 @@ use crate::model::{
 /// Scores that one tile may have, over all heads.
 const MAX_SCORES: usize = 64 << 20;
 
+/// Queries of a stretch in a causal pass: scores of keys that none of them sees are not computed.
+const CAUSAL_QUERIES: usize = 512;
+
 /// A tile may have this many times the scores that its inputs have, in quarters.
 const MAX_PADDING_QUARTERS: usize = 6;
 
@@ -94,7 +97,8 @@ fn parts(area: usize, packing: &Packing, set: RowSet, causal: bool) -> Vec<Part>
     let mut parts = Vec::new();
     for (input, bounds) in selection.offsets.windows(2).enumerate() {
         let all_keys = packing.all.offsets[input + 1] - packing.all.offsets[input];
-        let step = (area / all_keys).max(1);
+        let most = if causal { CAUSAL_QUERIES } else { usize::MAX };
+        let step = (area / all_keys).clamp(1, most);
         for first in (bounds[0]..bounds[1]).step_by(step) {
             let rows = first..bounds[1].min(first + step);
             // Positions ascend: the last query sees most.

@@ -20,7 +20,7 @@ pub mod norm;
 pub mod rope;
 
 mod outliers;
-mod parallel;
+pub mod parallel;
 mod simd;
 mod tile;
 

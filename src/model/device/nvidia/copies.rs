@@ -9,12 +9,15 @@ use std::{
 };
 
 use candle_core::{
-    Device, Result, Storage, Tensor,
+    CudaDevice, Device, Result, Storage, Tensor,
     cuda_backend::{
         WrapErr,
         cudarc::driver::{CudaEvent, CudaStream, PinnedHostSlice},
     },
 };
+
+use super::memory::{allocate, tensor};
+use crate::model::device::taps::copy;
 
 /// Numbers of the smallest buffer.
 const SMALLEST: usize = 1 << 16;
@@ -34,6 +37,8 @@ pub struct CopyStream {
 pub struct PinnedCopy {
     n: usize,
     done: CudaEvent,
+    /// Whether someone has waited until it was done.
+    waited: bool,
     /// Given back to the device once the copy is done.
     source: Option<Tensor>,
     buffer: Option<PinnedHostSlice<f32>>,
@@ -71,7 +76,23 @@ impl CopyStream {
             let _ = self.stream.synchronize();
         });
         let (done, pool) = (done.w()?, Arc::clone(&self.pool));
-        Ok(Some(PinnedCopy { n, done, source: Some(values.clone()), buffer: Some(buffer), pool }))
+        Ok(Some(PinnedCopy { n, done, waited: false, source: Some(values.clone()), buffer: Some(buffer), pool }))
+    }
+
+    /// Copies rows to `gpu`, which waits for them on the stream that computes.
+    pub fn upload(&self, values: &[f32], shape: (usize, usize), gpu: &CudaDevice) -> Result<(Tensor, PinnedCopy)> {
+        let n = values.len();
+        let mut out = allocate::<f32>(gpu, n)?;
+        let mut buffer = self.buffer(n)?;
+        let pinned = &mut buffer.as_mut_slice().w()?[..n];
+        copy(pinned, values);
+        let copied = self.computing.memcpy_htod(pinned, &mut out);
+        let done = copied.and_then(|()| self.computing.record_event(None)).inspect_err(|_| {
+            let _ = self.computing.synchronize();
+        });
+        let (done, pool) = (done.w()?, Arc::clone(&self.pool));
+        let copy = PinnedCopy { n, done, waited: false, source: None, buffer: Some(buffer), pool };
+        Ok((tensor(gpu.clone(), out, shape), copy))
     }
 
     /// A buffer for `n` numbers: the smallest that waits, or a new one.
@@ -94,19 +115,19 @@ impl CopyStream {
 impl PinnedCopy {
     /// Whether the numbers are there.
     pub fn is_done(&self) -> bool {
-        self.source.is_none() || self.done.is_complete()
+        self.waited || self.done.is_complete()
     }
 
     /// Waits until the numbers are there.
     pub fn wait(mut self) -> Result<Self> {
         self.done.synchronize().w()?;
-        self.source = None;
+        (self.waited, self.source) = (true, None);
         Ok(self)
     }
 
     /// The numbers, once they are there.
     pub fn values(&self) -> Result<&[f32]> {
-        let buffer = self.buffer.as_ref().filter(|_| self.source.is_none());
+        let buffer = self.buffer.as_ref().filter(|_| self.waited);
         let buffer = buffer.ok_or_else(|| candle_core::Error::msg("nobody has waited for a copy"))?;
         Ok(&buffer.as_slice().w()?[..self.n])
     }
@@ -115,7 +136,7 @@ impl PinnedCopy {
 impl Drop for PinnedCopy {
     fn drop(&mut self) {
         // One that nobody waited for may still run. Where not even that can be told, the buffer is not used again.
-        let done = self.source.is_none() || self.done.synchronize().is_ok();
+        let done = self.waited || self.done.synchronize().is_ok();
         if let Some(buffer) = self.buffer.take() {
             if done {
                 self.pool.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);

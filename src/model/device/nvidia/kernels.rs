@@ -95,7 +95,7 @@ fn gated_to<T: CudaDType + DeviceRepr>(
     let mut launch = kernel.builder();
     launch.arg(&gate_at).arg(&up_at).arg(&to).arg(&activation).arg(&n_values);
     // SAFETY: as above.
-    unsafe { launch.launch(blocks(n.div_ceil(THREADS as usize).min(1 << 20))) }.w()?;
+    unsafe { launch.launch(blocks(n.div_ceil(4 * THREADS as usize).min(1 << 20))) }.w()?;
     Ok(tensor(gpu, out, gate.shape()))
 }
 
