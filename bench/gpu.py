@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -130,6 +131,13 @@ class Torch:
         return self.torch.stack([kept[i] for i in range(len(self.layers))]).float().cpu()
 
 
+def rounded(report):
+    """The report with four digits of each figure."""
+    if isinstance(report, dict):
+        return {name: rounded(value) for name, value in report.items()}
+    return float(f"{report:.4g}") if isinstance(report, float) else report
+
+
 def milliseconds(function, rounds=ROUNDS):
     times = []
     for _ in range(rounds + 2):
@@ -185,6 +193,12 @@ def largest_deviation(expected, got):
     return float(np.max(np.linalg.norm(expected - got, axis=-1) / np.linalg.norm(expected, axis=-1)))
 
 
+def answer_deviation(log):
+    """What the server's own check at the start found."""
+    found = re.search(r"deviation\W*=\W*([0-9.e-]+)", re.sub(r"\x1b\[[0-9;]*m", "", log))
+    return float(found.group(1)) if found else None
+
+
 def measure_ours(binary, folder, device, options, vocabulary, lengths, references, report):
     import numpy as np
 
@@ -237,8 +251,6 @@ def measure_ours(binary, folder, device, options, vocabulary, lengths, reference
                 if any(body_of(a)["status"] != "completed" for a in answers):
                     raise HarnessError(f"{name}: a run is not complete")
             report[f"server, {name}, last token of every layer, tokens/s"] = 256 * 128 / median(seconds[1:])
-        metrics = client.call("GET", "/metrics").body.decode()
-        report["server, forward passes"] = [line for line in metrics.splitlines() if "batch" in line and not line.startswith("#")][:40]
 
 
 def main():
@@ -258,7 +270,7 @@ def main():
 
     def save(what):
         print(f"{time.perf_counter() - started:6.1f} s  {what}", flush=True)
-        options.out.write_text(json.dumps(report, indent=2) + "\n")
+        options.out.write_text(json.dumps(rounded(report), indent=2) + "\n")
 
     device = "cuda" if options.device.startswith("cuda") else "cpu"
     import torch
@@ -290,12 +302,12 @@ def main():
         if answer.returncode:
             raise HarnessError(f"{options.example}: {answer.stderr[-3000:]}")
         report["server's passes"] = json.loads(answer.stdout)
-        report["the device's check"] = [line for line in answer.stderr.splitlines() if "deviation" in line]
+        report["the device's check, largest deviation"] = answer_deviation(answer.stderr)
         save("the server's passes are measured")
     if "server" not in options.skip:
         measure_ours(options.binary, options.folder, options.device, options.server_option, vocabulary, options.tokens[:1], references, report)
         save("the server is measured")
-    print(json.dumps(report, indent=2))
+    print(json.dumps(rounded(report), indent=2))
 
 
 if __name__ == "__main__":

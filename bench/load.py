@@ -131,8 +131,18 @@ def closed_loop(server, requests, n_connections):
     return answers, latencies, elapsed
 
 
-# Pauses of a random length before each request, of the mean that is given, and the figures as one line of JSON.
+# One of the requests of a file, each behind its length, at random; pauses of a random length before each, of the mean that
+# is given; and the figures as one line of JSON.
 WRK_SCRIPT = """
+local file = os.getenv("REQUESTS")
+if file ~= "" then
+  local requests, source = {}, io.open(file, "rb")
+  for length in function() return source:read("*n") end do
+    source:read(1)
+    requests[#requests + 1] = source:read(length)
+  end
+  function request() return requests[math.random(#requests)] end
+end
 local pause = tonumber(os.getenv("PAUSE_MS"))
 if pause > 0 then
   function delay() return math.random(0, 2 * pause) end
@@ -145,22 +155,25 @@ end
 """
 
 
-def wrk(server, path, n_connections, seconds=2, pause_ms=0):
-    """Gets a path over and over with wrk, a load generator in C; returns p50 and p99 in milliseconds, and requests a second.
+def wrk(server, what, n_connections, seconds=2, pause_ms=0):
+    """Sends requests over and over with wrk, a load generator in C; returns p50 and p99 in milliseconds, and requests a second.
 
-    Each connection sends its next request when it has its answer, after a pause of a random length if one is given.
+    `what` is a path to get, or requests as `build` makes them, of which it takes one at random. Each connection sends its
+    next request when it has its answer, after a pause of a random length if one is given.
     """
     program = shutil.which("wrk")
     if program is None:
         raise HarnessError("wrk is not installed (Debian: apt install wrk)")
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+    path, requests = (what, []) if isinstance(what, str) else ("/", what)
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script, tempfile.NamedTemporaryFile("wb") as listed:
         script.write(WRK_SCRIPT)
         script.flush()
+        listed.writelines(b"%d\n%s" % (len(request), request) for request in requests)
+        listed.flush()
         command = [program, "-t1", f"-c{n_connections}", f"-d{seconds}", "-s", script.name, server.url + path]
-        output = subprocess.run(
-            command, env=os.environ | {"PAUSE_MS": str(pause_ms)}, check=True, capture_output=True, text=True
-        ).stdout
+        settings = {"PAUSE_MS": str(pause_ms), "REQUESTS": listed.name if requests else ""}
+        output = subprocess.run(command, env=os.environ | settings, check=True, capture_output=True, text=True).stdout
     figures = json.loads(output.strip().splitlines()[-1])
     if figures["bad"]:
-        raise HarnessError(f"{figures['bad']} requests of {path} failed")
+        raise HarnessError(f"{figures['bad']} requests failed")
     return figures["p50_us"] / 1e3, figures["p99_us"] / 1e3, figures["requests"] / figures["us"] * 1e6

@@ -72,7 +72,7 @@ impl Store {
         Ok(CachePage { caches, next: found.next.map(time).transpose()? })
     }
 
-    /// Counts the caches of a tenant, exactly up to ten thousand.
+    /// Counts the caches of a tenant, exactly up to five thousand.
     ///
     /// # Errors
     /// As [`Self::cache`].

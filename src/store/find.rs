@@ -23,7 +23,7 @@ const RARE: i64 = 512;
 /// Caches that one page looks at, where something has to be asked about each.
 const MAX_STEPS: i64 = 2500;
 /// Caches that are counted before a count is no longer exact.
-const MAX_COUNT: i64 = if cfg!(test) { 2000 } else { 10_000 };
+const MAX_COUNT: i64 = if cfg!(test) { 2000 } else { 5000 };
 /// How far other indexes are counted to find the shortest: first all of them so far, then further.
 const LEVELS: [i64; 2] = [256, 4096];
 /// Caches of another index that are rather walked than the words: each of them is looked up among the words.

@@ -25,6 +25,8 @@ const ROWS_A_STATEMENT: usize = 1000;
 pub(super) const LISTED_CACHES: usize = 100;
 /// Items of a run whose caches are in the index of those that it names.
 const INDEXED_ITEMS: i64 = 128;
+/// Digits of an id as the list of runs reads it.
+const HEX_ID: usize = 32;
 /// How far the time in a run's id may be from the time it was accepted: a clock that was set back leaves a difference.
 const CLOCK_STEP: std::time::Duration = std::time::Duration::from_secs(3600);
 
@@ -56,16 +58,14 @@ pub struct RunFilter {
 
 /// Adds the columns of a run; caches that have expired by `now` are not listed.
 fn push_columns(query: &mut QueryBuilder<Sqlite>, now: i64) {
-    query.push(COLUMNS).push(", iif(NOT EXISTS (SELECT 1 FROM caches WHERE run_id = r.id AND item_index >= ");
-    query.push(INDEXED_ITEMS).push(") OR (SELECT count(*) FROM (SELECT 1");
+    // a query without a FROM is asked once, however often its result is used
+    query.push(COLUMNS).push(", (SELECT iif(coalesce(length(first), 0) = ").push(LISTED_CACHES * HEX_ID);
+    query.push(" OR NOT EXISTS (SELECT 1 FROM caches WHERE run_id = r.id AND item_index >= ").push(INDEXED_ITEMS);
+    query.push("), first, (SELECT group_concat(hex(id), '') FROM (SELECT id");
+    push_first_caches(query, now, false);
+    query.push("))) FROM (SELECT (SELECT group_concat(hex(id), '') FROM (SELECT id");
     push_first_caches(query, now, true);
-    query.push(")) = ").push(LISTED_CACHES);
-    for indexed in [true, false] {
-        query.push(", (SELECT group_concat(hex(id), '') FROM (SELECT id");
-        push_first_caches(query, now, indexed);
-        query.push("))");
-    }
-    query.push(") AS caches");
+    query.push(")) AS first)) AS caches");
 }
 
 /// Adds ` FROM caches …` for the first caches of a run: of its first items, whose index is enough for them, or of all.

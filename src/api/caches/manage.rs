@@ -36,11 +36,18 @@ pub async fn list_caches(
     let before: Option<Timestamp> = cursor(query.cursor.as_deref())?;
     let count = query.count == Some(true);
     let filter = query.filter(metadata)?;
-    let found = state.engine.store().find_caches(tenant, &filter, before, limit).await?;
+    let store = state.engine.store();
+    // side by side, each in a snapshot of its own
+    let counted = async {
+        match count {
+            true => store.count_caches(tenant, &filter).await.map(Some),
+            false => Ok(None),
+        }
+    };
+    let (found, counted) = tokio::try_join!(store.find_caches(tenant, &filter, before, limit), counted)?;
     let items = found.caches.into_iter().map(CacheDto::new).collect::<Result<_, _>>()?;
     let mut page = Page::new(items, found.next.map(cursor_of));
-    if count {
-        let count = state.engine.store().count_caches(tenant, &filter).await?;
+    if let Some(count) = counted {
         (page.total, page.total_is_exact) = (Some(count.total), Some(count.is_exact));
     }
     Ok(Json(page))

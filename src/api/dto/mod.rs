@@ -25,7 +25,7 @@ pub struct Page<T> {
     /// With `count`: how many there are over all pages, or a number that there are more than.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
-    /// With `count`: whether `total` is exact. Counting ends at ten thousand.
+    /// With `count`: whether `total` is exact. Counting ends at five thousand.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_is_exact: Option<bool>,
 }
