@@ -224,7 +224,9 @@ def measure_ours(binary, folder, device, options, vocabulary, lengths, reference
                 raise HarnessError(f"the numbers differ: {report}")
 
         def latency(request, rounds=ROUNDS):
-            _, times, _ = closed_loop(server, [request] * (rounds + 2), 1)
+            answers, times, _ = closed_loop(server, [request] * (rounds + 2), 1)
+            if any(body_of(answer)["status"] != "completed" for answer in answers):
+                raise HarnessError("a run is not complete")
             return 1000 * median(times[2:])
 
         def post(inputs, **capture):
@@ -260,7 +262,7 @@ def main():
     parser.add_argument("--device", default="cuda", help="of the server; PyTorch uses the CPU unless this is cuda")
     parser.add_argument("--binary", type=Path, default=ROOT / "target/release/residuum")
     parser.add_argument("--example", type=Path, default=ROOT / "target/release/examples/device")
-    parser.add_argument("--tokens", type=int, nargs="+", default=[512])
+    parser.add_argument("--tokens", type=int, nargs="+", default=[512, 2048])
     parser.add_argument("--skip", nargs="*", default=[], choices=["passes", "server", "torch"])
     parser.add_argument("--server-option", action="append", default=[])
     parser.add_argument("--out", type=Path, default=ROOT / "bench/gpu.json")

@@ -144,8 +144,8 @@ impl CaptureSink for Piped {
 /// Writes pieces until there are no more.
 fn drain(mut pack: PackWriter, pieces: &Receiver<Piece>, written: &Sender<Written>) -> Result<PackWriter, StoreError> {
     for Piece { hook, items, values } in pieces {
-        pack.write(hook, items, values.as_slice())?;
         let n = values.as_slice().len();
+        pack.write(hook, items, values.as_slice())?;
         let buffer = match values {
             Values::Own(buffer) => Some(buffer),
             Values::Lent(_) => None,

@@ -276,7 +276,7 @@ impl Model {
     }
 
     /// Memory that one token of a batch takes between the layers, in bytes: what a block has at once. On a device that is not
-    /// the server's memory: only the rows of the embedding are.
+    /// the server's memory: only the rows of the embedding are, and the pinned memory that they travel in.
     #[must_use]
     pub fn working_bytes_per_token(&self) -> u64 {
         let a = self.transformer.architecture();

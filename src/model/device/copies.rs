@@ -3,7 +3,7 @@
 use candle_core::{Device, Result, Tensor};
 
 #[cfg(feature = "cuda")]
-use super::nvidia::copies::{CopyStream, PinnedCopy};
+use super::nvidia::copies::{CopyStream, PinnedCopy, PinnedValues};
 use super::taps::whole;
 
 /// Starts copies.
@@ -26,7 +26,7 @@ pub enum Pending {
 pub enum Landed {
     Vec(Vec<f32>),
     #[cfg(feature = "cuda")]
-    Pinned(PinnedCopy),
+    Pinned(PinnedValues),
 }
 
 impl Copies {
@@ -86,19 +86,11 @@ impl Pending {
 }
 
 impl AsRef<[f32]> for Landed {
-    /// The numbers; none where they are not at hand, which [`Landed::values`] tells.
     fn as_ref(&self) -> &[f32] {
-        self.values().unwrap_or_default()
-    }
-}
-
-impl Landed {
-    /// The numbers.
-    pub fn values(&self) -> Result<&[f32]> {
         match self {
-            Self::Vec(values) => Ok(values),
+            Self::Vec(values) => values,
             #[cfg(feature = "cuda")]
-            Self::Pinned(copy) => copy.values(),
+            Self::Pinned(values) => values.as_ref(),
         }
     }
 }

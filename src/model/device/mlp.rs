@@ -41,7 +41,7 @@ impl DeviceKind {
     fn dtype(&self) -> DType {
         match self {
             Self::Dense(dense) => dense.gate.dtype(),
-            // The router decides by float32.
+            // The router computes in float32.
             Self::Sparse(_) => DType::F32,
         }
     }
@@ -155,7 +155,8 @@ impl DeviceSparse {
         };
         Ok(Self {
             spec: sparse.spec,
-            router: DeviceLinear::upload(&sparse.router, to.0, to.1)?,
+            // which expert sees a token shall not hang on a rounding
+            router: DeviceLinear::upload(&sparse.router, DType::F32, to.1)?,
             experts: sparse.experts.iter().map(|e| DeviceDense::upload(e, to)).collect::<candle_core::Result<_>>()?,
             shared,
         })

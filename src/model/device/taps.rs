@@ -184,10 +184,14 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
         self.hand_out(0)?;
         self.taken += 1;
         let mut failure = None;
-        self.taps.map(hook, heads, set, &mut |editor, part, rows, out| match compute(editor, part, rows) {
-            Ok(values) if failure.is_none() => out.copy_from_slice(&values),
-            Ok(_) => {}
-            Err(e) => failure = Some(e),
+        self.taps.map(hook, heads, set, &mut |editor, part, rows, out| {
+            // behind an error nothing is asked of the device any more
+            if failure.is_none() {
+                match compute(editor, part, rows) {
+                    Ok(values) => out.copy_from_slice(&values),
+                    Err(e) => failure = Some(e),
+                }
+            }
         })?;
         failure.map_or(Ok(()), |e| Err(e.into()))
     }
@@ -204,7 +208,7 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
     fn hand_out_next(&mut self) -> Result<(), ForwardError> {
         let Some(Waiting { hook, width, set, unedited, copy }) = self.waiting.pop_front() else { return Ok(()) };
         let landed = copy.wait()?;
-        let n_values = landed.values()?.len();
+        let n_values = landed.as_ref().len();
         self.waiting_values -= n_values;
         if !unedited && self.taps.keeps_rows(set) && n_values == self.pick(set)?.dim(0)? * width {
             return self.taps.take(hook, Box::new(landed));
@@ -280,11 +284,11 @@ fn feed(
     let (mut piece, mut at, mut failure) = (Landed::Vec(Vec::new()), 0, None);
     let mut fill = |mut out: &mut [f32]| {
         while !out.is_empty() {
-            if at == piece.values()?.len() {
+            if at == piece.as_ref().len() {
                 (piece, at) = (more()?.ok_or_else(|| candle_core::Error::msg("too few rows"))?, 0);
                 continue;
             }
-            let values = &piece.values()?[at..];
+            let values = &piece.as_ref()[at..];
             let n = out.len().min(values.len());
             let (head, rest) = out.split_at_mut(n);
             copy(head, &values[..n]);
@@ -297,7 +301,7 @@ fn feed(
             failure = fill(out).err();
         }
     })?;
-    if failure.is_none() && at != piece.values()?.len() {
+    if failure.is_none() && at != piece.as_ref().len() {
         failure = Some(candle_core::Error::msg("too many rows"));
     }
     failure.map_or(Ok(()), |e: candle_core::Error| Err(e.into()))

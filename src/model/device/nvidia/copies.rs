@@ -21,6 +21,8 @@ use crate::model::device::taps::copy;
 
 /// Numbers of the smallest buffer.
 const SMALLEST: usize = 1 << 16;
+/// Sizes of large buffers are multiples of it.
+const STEP: usize = 1 << 20;
 
 /// Pinned buffers that wait to be used again.
 type Pool = Arc<Mutex<Vec<PinnedHostSlice<f32>>>>;
@@ -33,12 +35,10 @@ pub struct CopyStream {
     pool: Pool,
 }
 
-/// A copy that runs or has run. Its buffer goes back to the pool.
+/// A copy that runs or has run, in either direction. Its buffer goes back to the pool.
 pub struct PinnedCopy {
     n: usize,
     done: CudaEvent,
-    /// Whether someone has waited until it was done.
-    waited: bool,
     /// Given back to the device once the copy is done.
     source: Option<Tensor>,
     buffer: Option<PinnedHostSlice<f32>>,
@@ -76,7 +76,7 @@ impl CopyStream {
             let _ = self.stream.synchronize();
         });
         let (done, pool) = (done.w()?, Arc::clone(&self.pool));
-        Ok(Some(PinnedCopy { n, done, waited: false, source: Some(values.clone()), buffer: Some(buffer), pool }))
+        Ok(Some(PinnedCopy { n, done, source: Some(values.clone()), buffer: Some(buffer), pool }))
     }
 
     /// Copies rows to `gpu`, which waits for them on the stream that computes.
@@ -91,7 +91,7 @@ impl CopyStream {
             let _ = self.computing.synchronize();
         });
         let (done, pool) = (done.w()?, Arc::clone(&self.pool));
-        let copy = PinnedCopy { n, done, waited: false, source: None, buffer: Some(buffer), pool };
+        let copy = PinnedCopy { n, done, source: None, buffer: Some(buffer), pool };
         Ok((tensor(gpu.clone(), out, shape), copy))
     }
 
@@ -105,9 +105,9 @@ impl CopyStream {
         // Smaller ones would only take up memory that cannot be swapped out.
         pool.retain(|buffer| buffer.len() >= n);
         drop(pool);
-        let size = n.next_power_of_two().max(SMALLEST);
-        // SAFETY: the memory holds anything, which is a float32 all the same; only the first `n` numbers are used, after a copy has
-        // written them. Without flags it is cached: the default's write-combined memory is slow to read.
+        let size = if n < STEP { n.next_power_of_two().max(SMALLEST) } else { n.next_multiple_of(STEP) };
+        // SAFETY: the memory holds anything, which is a float32 all the same; only the first `n` numbers are read, after they have
+        // been written. Without flags it is cached: the default's write-combined memory is slow to read.
         unsafe { self.stream.context().alloc_pinned_with_flags(size, 0) }.w()
     }
 }
@@ -115,34 +115,54 @@ impl CopyStream {
 impl PinnedCopy {
     /// Whether the numbers are there.
     pub fn is_done(&self) -> bool {
-        self.waited || self.done.is_complete()
+        self.done.is_complete()
     }
 
     /// Waits until the numbers are there.
-    pub fn wait(mut self) -> Result<Self> {
+    pub fn wait(mut self) -> Result<PinnedValues> {
         self.done.synchronize().w()?;
-        (self.waited, self.source) = (true, None);
-        Ok(self)
-    }
-
-    /// The numbers, once they are there.
-    pub fn values(&self) -> Result<&[f32]> {
-        let buffer = self.buffer.as_ref().filter(|_| self.waited);
-        let buffer = buffer.ok_or_else(|| candle_core::Error::msg("nobody has waited for a copy"))?;
-        Ok(&buffer.as_slice().w()?[..self.n])
+        let buffer = self.buffer.take().ok_or_else(|| candle_core::Error::msg("a copy without a buffer"))?;
+        // Asked for now: it is an error where the device is lost, which numbers that are here need not care about.
+        let at = buffer.as_ptr().w()?;
+        Ok(PinnedValues { at, n: self.n, buffer: Some(buffer), pool: Arc::clone(&self.pool) })
     }
 }
 
 impl Drop for PinnedCopy {
     fn drop(&mut self) {
-        // One that nobody waited for may still run. Where not even that can be told, the buffer is not used again.
-        let done = self.waited || self.done.synchronize().is_ok();
+        let Some(buffer) = self.buffer.take() else { return };
+        // One that nobody waited for may still run. Where not even that can be told, the device is lost and copies no more; the
+        // buffer goes, since it would keep the device from being opened anew.
+        if self.done.synchronize().is_ok() {
+            self.pool.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+        }
+    }
+}
+
+/// Numbers that have arrived. Their buffer goes back to the pool.
+pub struct PinnedValues {
+    at: *const f32,
+    n: usize,
+    buffer: Option<PinnedHostSlice<f32>>,
+    pool: Pool,
+}
+
+// SAFETY: `at` is the memory of `buffer`, which may go to and be read by any thread; nobody writes to it.
+unsafe impl Send for PinnedValues {}
+// SAFETY: as above.
+unsafe impl Sync for PinnedValues {}
+
+impl AsRef<[f32]> for PinnedValues {
+    fn as_ref(&self) -> &[f32] {
+        // SAFETY: the buffer has at least `n` numbers, the copy has written them, and it lives as long as this.
+        unsafe { std::slice::from_raw_parts(self.at, self.n) }
+    }
+}
+
+impl Drop for PinnedValues {
+    fn drop(&mut self) {
         if let Some(buffer) = self.buffer.take() {
-            if done {
-                self.pool.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
-            } else {
-                std::mem::forget(buffer);
-            }
+            self.pool.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
         }
     }
 }
