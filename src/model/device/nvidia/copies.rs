@@ -40,7 +40,7 @@ pub struct PinnedCopy {
     n: usize,
     done: CudaEvent,
     /// Given back to the device once the copy is done.
-    source: Option<Tensor>,
+    _source: Option<Tensor>,
     buffer: Option<PinnedHostSlice<f32>>,
     pool: Pool,
 }
@@ -76,7 +76,7 @@ impl CopyStream {
             let _ = self.stream.synchronize();
         });
         let (done, pool) = (done.w()?, Arc::clone(&self.pool));
-        Ok(Some(PinnedCopy { n, done, source: Some(values.clone()), buffer: Some(buffer), pool }))
+        Ok(Some(PinnedCopy { n, done, _source: Some(values.clone()), buffer: Some(buffer), pool }))
     }
 
     /// Copies rows to `gpu`, which waits for them on the stream that computes.
@@ -91,7 +91,7 @@ impl CopyStream {
             let _ = self.computing.synchronize();
         });
         let (done, pool) = (done.w()?, Arc::clone(&self.pool));
-        let copy = PinnedCopy { n, done, source: None, buffer: Some(buffer), pool };
+        let copy = PinnedCopy { n, done, _source: None, buffer: Some(buffer), pool };
         Ok((tensor(gpu.clone(), out, shape), copy))
     }
 
