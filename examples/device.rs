@@ -96,7 +96,7 @@ fn main() -> Result<(), Failure> {
 fn pass(model: &Model, kind: &Kind, n: usize, round: usize) -> Result<f64, Failure> {
     let ids: Vec<u32> =
         (0..n).map(|i| u32::try_from((i * 7919 + round * 31 + 1) % model.info().d_vocab)).collect::<Result<_, _>>()?;
-    let last = u32::try_from(n - 1)?;
+    let last = u32::try_from(n)?.checked_sub(1).ok_or("an input has at least one token")?;
     let rows = Rows::List(if kind.every_token { (0..=last).collect() } else { vec![last] });
     let shapes = kind.hooks.iter().map(|h| model.info().row_shape(h.site())).collect();
     let layout = PackLayout::new(kind.hooks.as_slice().into(), shapes, Dtype::Float32, &[(n, &rows)]);

@@ -1,6 +1,7 @@
 //! Copies from the device to the CPU. On NVIDIA GPUs they run beside the computation: on a stream of their own, to pinned memory.
 
 use candle_core::{Device, Result, Tensor};
+use rayon::prelude::*;
 
 #[cfg(feature = "cuda")]
 use super::nvidia::copies::{CopyStream, PinnedCopy, PinnedValues};
@@ -93,4 +94,13 @@ impl AsRef<[f32]> for Landed {
             Self::Pinned(values) => values.as_ref(),
         }
     }
+}
+
+/// Copies numbers, many of them on several cores: one alone reads memory more slowly than a GPU writes to it.
+pub fn copy(to: &mut [f32], from: &[f32]) {
+    const PART: usize = 1 << 18;
+    if to.len() <= PART {
+        return to.copy_from_slice(from);
+    }
+    to.par_chunks_mut(PART).zip(from.par_chunks(PART)).for_each(|(to, from)| to.copy_from_slice(from));
 }

@@ -6,9 +6,8 @@
 use std::collections::VecDeque;
 
 use candle_core::{D, DType, Device, Tensor};
-use rayon::prelude::*;
 
-use super::copies::{Copies, Landed, Pending};
+use super::copies::{Copies, Landed, Pending, copy};
 use crate::{
     domain::Hook,
     model::{
@@ -305,15 +304,6 @@ fn feed(
         failure = Some(candle_core::Error::msg("too many rows"));
     }
     failure.map_or(Ok(()), |e: candle_core::Error| Err(e.into()))
-}
-
-/// Copies numbers, many of them on several cores: one alone reads memory more slowly than a GPU writes to it.
-pub fn copy(to: &mut [f32], from: &[f32]) {
-    const PART: usize = 1 << 18;
-    if to.len() <= PART {
-        return to.copy_from_slice(from);
-    }
-    to.par_chunks_mut(PART).zip(from.par_chunks(PART)).for_each(|(to, from)| to.copy_from_slice(from));
 }
 
 /// All numbers of a tensor, on the CPU.

@@ -17,7 +17,7 @@ use candle_core::{
 };
 
 use super::memory::{allocate, tensor};
-use crate::model::device::taps::copy;
+use crate::model::device::copies::copy;
 
 /// Numbers of the smallest buffer.
 const SMALLEST: usize = 1 << 16;
