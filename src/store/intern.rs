@@ -153,8 +153,7 @@ impl HookSets {
         if let Some((_, id)) = self.0.iter().find(|(known, _)| Arc::ptr_eq(known, hooks) || known == hooks) {
             return Ok(*id);
         }
-        let json = to_json(hooks)?;
-        let digest = blake3::hash(json.as_bytes());
+        let (json, digest) = hook_set(hooks)?;
         let known: Option<i64> = sqlx::query_scalar("SELECT id FROM hook_sets WHERE digest = ?")
             .bind(digest.as_bytes().as_slice())
             .fetch_optional(&mut *conn)
@@ -166,6 +165,16 @@ impl HookSets {
         self.0.push((Arc::clone(hooks), id));
         Ok(id)
     }
+}
+
+/// A set of hooks as the index holds it, and the digest it is found by.
+///
+/// # Errors
+/// As [`to_json`].
+pub(super) fn hook_set(hooks: &[Hook]) -> Result<(String, blake3::Hash), StoreError> {
+    let json = to_json(hooks)?;
+    let digest = blake3::hash(json.as_bytes());
+    Ok((json, digest))
 }
 
 async fn add_hook_set(conn: &mut SqliteConnection, json: &str, digest: &blake3::Hash) -> Result<i64, StoreError> {

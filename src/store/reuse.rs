@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use sqlx::sqlite::SqliteRow;
+use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     Store,
     epoch::Session,
     error::StoreError,
-    intern::{Layout, Origin},
-    rows::{Fields, hex_list},
+    intern::{self, Layout, Origin},
+    rows::{Fields, hex, hex_list, to_json},
     tensors::Location,
 };
 use crate::domain::{Capture, Dtype, Hook, Provenance, Rows, TenantId, capture::Answer};
@@ -109,8 +109,8 @@ fn means(values: &[f32], outer: usize, inner: usize) -> Vec<f32> {
 }
 
 impl Store {
-    /// For each of `wanted` what of the tenant's answers it, with the same forward key: the newest extent with its rows,
-    /// else the newest rows that hold its own.
+    /// For each of `wanted` what of the tenant's answers it, with the same forward key: the newest extent of an equal capture,
+    /// else the newest with its rows, else the newest rows that hold its own.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Damaged`].
@@ -119,13 +119,76 @@ impl Store {
         tenant: TenantId,
         wanted: &[Wanted],
     ) -> Result<Vec<Option<Reusable>>, StoreError> {
-        let mut found: Vec<Option<(i64, Reusable)>> = vec![None; wanted.len()];
         if wanted.is_empty() {
-            return Ok(vec![None; wanted.len()]);
+            return Ok(Vec::new());
         }
         // before the index is asked, so that the blobs it names stay
         let session = self.blobs().enter();
         let mut snapshot = self.readers().begin().await?;
+        let mut found: Vec<Option<Reusable>> = vec![None; wanted.len()];
+        for (index, extent) in self.equal(&mut snapshot, tenant, wanted).await? {
+            if let Some(found) = found.get_mut(index) {
+                *found = Some(Reusable::Extent(extent));
+            }
+        }
+        let (others, rest): (Vec<usize>, Vec<&Wanted>) =
+            wanted.iter().enumerate().filter(|(index, _)| found[*index].is_none()).unzip();
+        if !rest.is_empty() {
+            let answers = self.covering(&mut snapshot, &session, tenant, &rest).await?;
+            others.into_iter().zip(answers).for_each(|(index, answer)| found[index] = answer);
+        }
+        Ok(found)
+    }
+
+    /// The newest extents of captures equal to those wanted, each with the index of the one it answers. What has been
+    /// captured many times is found as fast as what was captured once.
+    async fn equal(
+        &self,
+        snapshot: &mut SqliteConnection,
+        tenant: TenantId,
+        wanted: &[Wanted],
+    ) -> Result<Vec<(usize, ExtentId)>, StoreError> {
+        let mut digests: Vec<(&Arc<[Hook]>, String)> = Vec::new();
+        let mut kinds = Vec::with_capacity(wanted.len());
+        for Wanted { forward_key, capture: Capture { hooks, positions, dtype }, n_tokens } in wanted {
+            let at = match digests.iter().position(|(known, _)| *known == hooks) {
+                Some(at) => at,
+                None => {
+                    digests.push((hooks, hex(intern::hook_set(hooks)?.1.as_bytes())));
+                    digests.len() - 1
+                }
+            };
+            kinds.push((hex(forward_key), digests[at].1.clone(), to_json(positions)?, dtype.name(), *n_tokens));
+        }
+        let rows = sqlx::query(
+            "SELECT j.key AS wanted, e.id FROM json_each(?) j CROSS JOIN hook_sets h ON h.digest = unhex(j.value ->> 1) \
+             CROSS JOIN extents e ON e.id = ( \
+                 SELECT x.id FROM extents x CROSS JOIN packs p ON p.id = x.pack_id \
+                 WHERE substr(x.forward_key, 1, 8) = substr(unhex(j.value ->> 0), 1, 8) \
+                     AND x.forward_key = unhex(j.value ->> 0) AND x.tenant_id = ? \
+                     AND x.positions = j.value ->> 2 AND x.n_tokens = j.value ->> 4 AND p.dtype = j.value ->> 3 \
+                     AND EXISTS (SELECT 1 FROM layouts l WHERE l.id = p.layout_id AND l.hook_set_id = h.id) \
+                     AND EXISTS (SELECT 1 FROM caches c WHERE c.extent_id = x.id AND (c.ends_at IS NULL OR c.ends_at > ?)) \
+                 ORDER BY x.id DESC LIMIT 1)",
+        )
+        .bind(to_json(&kinds)?)
+        .bind(tenant.0)
+        .bind(self.now())
+        .fetch_all(snapshot)
+        .await?;
+        let fields = rows.iter().map(|row| Fields::of("extents", row));
+        fields.map(|f| Ok((f.uint("wanted")?, ExtentId(f.get("id")?)))).collect()
+    }
+
+    /// For each of `wanted` what answers it of captures of any kind.
+    async fn covering(
+        &self,
+        snapshot: &mut SqliteConnection,
+        session: &Arc<Session>,
+        tenant: TenantId,
+        wanted: &[&Wanted],
+    ) -> Result<Vec<Option<Reusable>>, StoreError> {
+        let mut found: Vec<Option<(i64, Reusable)>> = vec![None; wanted.len()];
         let rows = sqlx::query(
             "SELECT j.key AS wanted, max(e.id) AS id, p.layout_id, p.dtype, e.positions, e.n_tokens, e.n_rows, e.row_start, \
                  e.map_start, e.pack_id, e.provenance_id, p.data_start, p.n_rows AS pack_rows, p.n_map AS pack_map \
@@ -145,7 +208,7 @@ impl Store {
             let f = Fields::of("extents", row);
             let index: usize = f.uint("wanted")?;
             let Some(want) = wanted.get(index) else { continue };
-            let layout = self.memo().layout(&mut snapshot, f.get("layout_id")?).await?;
+            let layout = self.memo().layout(snapshot, f.get("layout_id")?).await?;
             let dtype: Dtype = f.read("dtype", |d: &str| d.parse().ok())?;
             let have = Capture { hooks: Arc::clone(&layout.hooks), positions: f.json("positions")?, dtype };
             if f.uint::<usize>("n_tokens")? != want.n_tokens {
@@ -163,8 +226,8 @@ impl Store {
                 let reusable = match answer {
                     Answer::AsStored => Reusable::Extent(ExtentId(id)),
                     Answer::Copied => {
-                        let origin = self.memo().origin(&mut snapshot, f.get("provenance_id")?).await?;
-                        Reusable::Rows(rows_of(row, &layout, &have, want, (origin, Arc::clone(&session)))?)
+                        let origin = self.memo().origin(snapshot, f.get("provenance_id")?).await?;
+                        Reusable::Rows(rows_of(row, &layout, &have, want, (origin, Arc::clone(session)))?)
                     }
                 };
                 found[index] = Some((id, reusable));

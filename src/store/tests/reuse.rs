@@ -117,6 +117,38 @@ async fn an_extent_deleted_after_it_was_found_leaves_its_items_to_be_found_again
 }
 
 #[tokio::test]
+async fn an_equal_capture_answers_before_a_newer_one_that_covers_it() {
+    let f = Fixture::new().await;
+    let of = |hooks: &[&str], positions, dtype| item(&[1, 2, 3], capture(hooks, positions, dtype));
+    let all = || of(&[QUERY, RESID], Positions::All, Dtype::Float32);
+    let last = || of(&[RESID], Positions::Last, Dtype::Float32);
+    let ask = async |item: NewItem| match f.store.find_reusable(T, &[wanted(&item)]).await.unwrap().remove(0) {
+        Some(Reusable::Extent(extent)) => extent.0,
+        other => panic!("{other:?}"),
+    };
+    f.stored(vec![all()]).await; // the first extent
+    let (second, _) = f.stored(vec![last()]).await;
+    assert_eq!((ask(all()).await, ask(last()).await), (1, 2));
+    // the third, the fourth; neither is of the same hooks, positions and type
+    f.stored(vec![of(&[QUERY, RESID], Positions::Last, Dtype::Float32)]).await;
+    f.stored(vec![of(&[RESID], Positions::One(2), Dtype::Float32)]).await;
+    f.stored(vec![of(&[RESID], Positions::Last, Dtype::Float16)]).await;
+    assert_eq!((ask(all()).await, ask(last()).await), (1, 2));
+    let (sixth, _) = f.stored(vec![last()]).await;
+    assert_eq!(ask(last()).await, 6, "the newest of equal ones");
+    f.store.delete_run(T, sixth).await.unwrap();
+    assert_eq!(ask(last()).await, 2);
+    f.store.delete_run(T, second).await.unwrap();
+    assert_eq!(ask(last()).await, 4, "the newest with its rows");
+    assert_eq!(ask(of(&[QUERY], Positions::All, Dtype::Float32)).await, 1, "of more hooks");
+    // each among others is answered as it is alone
+    let mixed = [last(), of(&[QUERY], Positions::Mean, Dtype::Float32), simple(&[9]), all()];
+    let found = f.store.find_reusable(T, &mixed.map(|i| wanted(&i))).await.unwrap();
+    assert_eq!((extent(&found[0]).0, extent(&found[3]).0), (4, 1));
+    assert!(matches!(found[1], Some(Reusable::Rows(_))) && found[2].is_none(), "{found:?}");
+}
+
+#[tokio::test]
 async fn rows_are_made_of_stored_ones() {
     let f = Fixture::new().await;
     let tokens = [1, 2, 3, 4];
