@@ -11,13 +11,15 @@ use super::{
     pack::FinishedPack,
     reuse::ExtentId,
     rows::{Fields, int, now, to_json},
+    statements::{self, Insert},
     terms::{self, Described},
     writer::Tx,
 };
 use crate::domain::{CacheId, NewItem, RunId, TenantId, TensorStats};
 
-/// Rows inserted by one statement: 22 binds a row stay below SQLite's 32,766.
-const ROWS_A_STATEMENT: usize = 500;
+/// Rows inserted by one statement: 22 binds a row stay below SQLite's 32,766. Every statement copies the pages that it changes, so
+/// that it can be undone.
+const ROWS_A_STATEMENT: usize = 1400;
 
 /// A pending item.
 pub(super) struct Unit {
@@ -103,7 +105,7 @@ pub(super) async fn insert_extents(
 ) -> Result<(), StoreError> {
     let header = &pack.header;
     let provenance = intern::provenance_id(tx.conn, &header.provenance, header.n_layers, header.d_model).await?;
-    for chunk in used.chunks(ROWS_A_STATEMENT) {
+    let statements = used.chunks(ROWS_A_STATEMENT).map(|chunk| {
         let mut rows = Vec::with_capacity(chunk.len());
         for (item, id) in chunk {
             let span = &header.layout.items[*item];
@@ -127,8 +129,9 @@ pub(super) async fn insert_extents(
             row.push_bind(header.caches[item].forward_key.as_ref().map(<[u8; 32]>::as_slice));
             row.push_bind(pack.hashes[item].as_bytes().as_slice()).push_bind(stats);
         });
-        query.build().persistent(chunk.len() == ROWS_A_STATEMENT).execute(&mut *tx.conn).await?;
-    }
+        Ok(Insert { query, repeats: chunk.len() == ROWS_A_STATEMENT })
+    });
+    statements::run(tx, statements).await?;
     count(tx, "extents", used.len()).await
 }
 
@@ -180,22 +183,11 @@ pub(super) async fn insert_caches_at(
         placed.push(Placed { cache, at, block, hook_set: sets.id(tx.conn, &cache.item.capture.hooks).await? });
     }
     let mut entered = Vec::with_capacity(caches.len());
-    let mut statements = placed.chunks(ROWS_A_STATEMENT).map(|chunk| {
+    let statements = placed.chunks(ROWS_A_STATEMENT).map(|chunk| {
         entered.extend(chunk.iter().map(|p| p.described().entered(p.block)));
-        Ok::<_, StoreError>((chunk.len(), statement(chunk)?))
+        Ok(Insert { query: statement(chunk)?, repeats: chunk.len() == ROWS_A_STATEMENT })
     });
-    let mut next = statements.next().transpose()?;
-    while let Some((n, mut query)) = next {
-        // SQLite has a thread of its own: the next rows are made while it is busy with these
-        let (done, made) = tokio::join!(
-            biased;
-            query.build().persistent(n == ROWS_A_STATEMENT).execute(&mut *tx.conn),
-            async { statements.next().transpose() }
-        );
-        done?;
-        next = made?;
-    }
-    drop(statements);
+    statements::run(tx, statements).await?;
     terms::insert(tx, &entered).await?;
     count(tx, "caches", caches.len()).await
 }

@@ -13,6 +13,7 @@ mod answered;
 mod backup;
 mod blobs;
 mod caches;
+mod checkpoint;
 mod compact;
 mod complete;
 mod directions;
@@ -41,6 +42,7 @@ mod rewrite;
 mod rows;
 mod runs;
 mod scan;
+mod statements;
 mod survey;
 mod tensors;
 mod terms;
@@ -83,6 +85,7 @@ pub use self::{
 };
 use self::{
     blobs::Blobs,
+    checkpoint::Checkpoints,
     intern::Memo,
     writer::{Probe, Write, Writer},
 };
@@ -153,14 +156,15 @@ impl Store {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            // in pages of 4 KiB: what is written again and again is moved into the index once
-            .pragma("wal_autocheckpoint", "8192")
+            // in pages of 4 KiB: until then the log is moved into the index beside the writer
+            .pragma("wal_autocheckpoint", "16384")
             // the log shrinks back after a large transaction
-            .pragma("journal_size_limit", "67108864");
-        let mut conn = connect.connect().await?;
+            .pragma("journal_size_limit", "134217728");
+        let mut conn = connect.clone().connect().await?;
         migrate(&mut conn).await?;
         let readers = readers(&blobs).await?;
-        let writer = Some(Writer::start(conn, Arc::clone(&blobs), options.clock.clone()));
+        let checkpoints = Checkpoints::new(connect.connect().await?);
+        let writer = Some(Writer::start(conn, checkpoints, Arc::clone(&blobs), options.clock.clone()));
         let store = Self { inner: Arc::new(Inner::new(blobs, readers, writer, options)) };
         store.sweep(torn).await?;
         let blobs = Arc::clone(store.blobs());

@@ -15,6 +15,7 @@ use super::{
     interventions,
     item::ItemRecord,
     rows::{Fields, int, now, to_json},
+    statements::{self, Insert},
     writer::{Tx, Write},
 };
 use crate::domain::{CacheId, Edits, Hook, NewRun, Priority, Run, RunId, RunStatus, TenantId};
@@ -351,7 +352,7 @@ impl Write for InsertRun {
             sets.push(known.id(tx.conn, hooks).await?);
         }
         let mut index = 0;
-        for chunk in self.items.chunks(ROWS_A_STATEMENT) {
+        let statements = self.items.chunks(ROWS_A_STATEMENT).map(|chunk| {
             let mut query =
                 QueryBuilder::<Sqlite>::new("INSERT INTO run_items (run_id, item_index, hook_set_id, payload) ");
             query.push_values(chunk, |mut row, (set, payload)| {
@@ -359,8 +360,9 @@ impl Write for InsertRun {
                 row.push_bind(index).push_bind(sets[*set]).push_bind(payload.as_str());
                 index += 1;
             });
-            query.build().persistent(chunk.len() == ROWS_A_STATEMENT).execute(&mut *tx.conn).await?;
-        }
+            Ok(Insert { query, repeats: chunk.len() == ROWS_A_STATEMENT })
+        });
+        statements::run(tx, statements).await?;
         Ok(Inserted::Created(id))
     }
 }

@@ -12,12 +12,13 @@ use super::{
     Store,
     error::StoreError,
     rows::{Fields, to_json},
+    statements::{self, Insert},
     writer::{Tx, Write},
 };
 use crate::domain::{RunId, TenantId, TextCompletion};
 
 /// Rows inserted by one statement, four binds each. The index of words writes out what it has before every statement.
-const ROWS_A_STATEMENT: usize = 4000;
+const ROWS_A_STATEMENT: usize = 8000;
 /// Caches of an older index that are entered in one transaction.
 const CACHES_A_CHANGE: i64 = 2000;
 /// Caches of one stretch of time.
@@ -189,14 +190,14 @@ pub(super) struct Entered<'a> {
 /// # Errors
 /// [`StoreError::Database`].
 pub(super) async fn insert(tx: &mut Tx<'_>, caches: &[Entered<'_>]) -> Result<(), StoreError> {
-    for chunk in caches.chunks(ROWS_A_STATEMENT) {
+    let statements = caches.chunks(ROWS_A_STATEMENT).map(|chunk| {
         let mut query = QueryBuilder::<Sqlite>::new("INSERT INTO cache_terms (rowid, terms, text, completion) ");
         query.push_values(chunk, |mut row, cache| {
             row.push_bind(cache.at).push_bind(cache.terms.as_str()).push_bind(cache.text).push_bind(cache.completion);
         });
-        query.build().persistent(chunk.len() == 1).execute(&mut *tx.conn).await?;
-    }
-    Ok(())
+        Ok(Insert { query, repeats: chunk.len() == 1 })
+    });
+    statements::run(tx, statements).await
 }
 
 /// The stretch of time of each of the caches that were stored at these times: a new one is begun where the last is full, behind

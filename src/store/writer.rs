@@ -1,12 +1,15 @@
-//! The one writer: a task that owns the only connection which may change the index.
+//! The one writer: a task that owns the only connection which changes the index.
 //!
 //! Changes wait in a bounded channel. The task takes what is waiting, applies it, commits it as one transaction, and only then
 //! answers: an answer means durable. A change that fails takes nobody along: the others are applied again, each in a savepoint
 //! of its own. Not at once, since savepoints cost every page a copy and the index of words a flush.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use futures::future::BoxFuture;
@@ -15,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     blobs::Blobs,
+    checkpoint::Checkpoints,
     error::StoreError,
     fault::{self, Faults},
     retention::Clock,
@@ -159,10 +163,11 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the task. It ends when it is told to close or when every handle is gone.
-    pub(super) fn start(conn: SqliteConnection, blobs: Arc<Blobs>, clock: Clock) -> Self {
+    pub(super) fn start(conn: SqliteConnection, checkpoints: Checkpoints, blobs: Arc<Blobs>, clock: Clock) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let commits = Arc::<AtomicU64>::default();
-        tokio::spawn(Task { conn, blobs, clock, full_sync: true, commits: Arc::clone(&commits) }.run(receiver));
+        let task = Task { conn, checkpoints, blobs, clock, full_sync: true, commits: Arc::clone(&commits) };
+        tokio::spawn(task.run(receiver));
         Self { sender, commits }
     }
 
@@ -195,6 +200,7 @@ impl Writer {
 
 struct Task {
     conn: SqliteConnection,
+    checkpoints: Checkpoints,
     blobs: Arc<Blobs>,
     clock: Clock,
     /// Whether the connection's commits are flushed to the disk at present.
@@ -233,7 +239,8 @@ impl Task {
     }
 
     async fn shut(self) {
-        let Self { mut conn, blobs, .. } = self;
+        let Self { mut conn, checkpoints, blobs, .. } = self;
+        checkpoints.close().await;
         if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut conn).await {
             tracing::warn!(%error, "the log of the index could not be moved into it; the next start does it");
         }
@@ -248,10 +255,12 @@ impl Task {
         if jobs.is_empty() {
             return;
         }
+        let started = Instant::now();
         let mut done = self.try_commit(&mut jobs).await;
         if matches!(done, Err(StoreError::Full)) && jobs.iter().any(|j| j.frees()) && self.blobs.use_reserve() {
             done = self.try_commit(&mut jobs).await;
         }
+        self.checkpoints.wrote(started.elapsed());
         let failure = match done {
             Ok(files) => {
                 self.remove(files).await;
