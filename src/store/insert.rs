@@ -7,6 +7,7 @@ use sqlx::{QueryBuilder, Sqlite};
 use super::{
     edit::tags_json,
     error::StoreError,
+    forward_keys,
     intern::{self, HookSets},
     pack::FinishedPack,
     reuse::ExtentId,
@@ -97,7 +98,7 @@ pub(super) async fn insert_pack(tx: &mut Tx<'_>, pack: &FinishedPack) -> Result<
     Ok(())
 }
 
-/// Inserts the extents of the items in `used`, each with the id it is to have.
+/// Inserts the extents of the items in `used`, each with the id it is to have, one after the other.
 pub(super) async fn insert_extents(
     tx: &mut Tx<'_>,
     pack: &FinishedPack,
@@ -132,6 +133,11 @@ pub(super) async fn insert_extents(
         Ok(Insert { query, repeats: chunk.len() == ROWS_A_STATEMENT })
     });
     statements::run(tx, statements).await?;
+    if let [(_, first), ..] = used
+        && let [.., (_, last)] = used
+    {
+        forward_keys::enter(tx, *first, *last).await?;
+    }
     count(tx, "extents", used.len()).await
 }
 

@@ -22,6 +22,7 @@ mod epoch;
 mod error;
 mod fault;
 mod find;
+mod forward_keys;
 mod gc;
 mod header;
 mod import;

@@ -46,7 +46,7 @@ impl fmt::Display for RepairReport {
 
 /// Rows that refer to what is not there, or contradict it, and the statement that removes them; what others refer to comes
 /// after the others. Statements that drop caches come first.
-const UNFOUNDED: [(&str, &str); 12] = [
+const UNFOUNDED: [(&str, &str); 15] = [
     (
         "caches without run, activations or hooks",
         "DELETE FROM caches WHERE NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = run_id AND r.tenant_id = caches.tenant_id) \
@@ -83,6 +83,24 @@ const UNFOUNDED: [(&str, &str); 12] = [
     (
         "activations that no cache uses",
         "DELETE FROM extents WHERE NOT EXISTS (SELECT 1 FROM caches c WHERE c.extent_id = extents.id)",
+    ),
+    (
+        "forward keys of activations that are not there, or have others",
+        "DELETE FROM forward_keys WHERE NOT EXISTS \
+             (SELECT 1 FROM extents e WHERE e.id = extent_id AND substr(e.forward_key, 1, 6) = prefix)",
+    ),
+    (
+        "new forward keys of activations that are not there, or have others",
+        "DELETE FROM forward_keys_new WHERE NOT EXISTS \
+             (SELECT 1 FROM extents e WHERE e.id = extent_id AND substr(e.forward_key, 1, 6) = prefix)",
+    ),
+    (
+        "activations missing from the index of forward keys, which were entered",
+        "INSERT INTO forward_keys_new (prefix, extent_id) SELECT substr(forward_key, 1, 6), id FROM extents e \
+           WHERE forward_key IS NOT NULL \
+             AND NOT EXISTS (SELECT 1 FROM forward_keys k WHERE k.prefix = substr(forward_key, 1, 6) AND k.extent_id = e.id) \
+             AND NOT EXISTS \
+                 (SELECT 1 FROM forward_keys_new k WHERE k.prefix = substr(forward_key, 1, 6) AND k.extent_id = e.id)",
     ),
     (
         "packs that hold nothing",

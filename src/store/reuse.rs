@@ -14,6 +14,33 @@ use super::{
 };
 use crate::domain::{Capture, Dtype, Hook, Provenance, Rows, TenantId, capture::Answer};
 
+/// The newest of the extents that a table of keys has of a capture.
+macro_rules! newest {
+    ($keys:literal) => {
+        concat!(
+            "(SELECT x.id FROM ",
+            $keys,
+            " k CROSS JOIN extents x ON x.id = k.extent_id CROSS JOIN packs p ON p.id = x.pack_id \
+             WHERE k.prefix = substr(unhex(j.value ->> 0), 1, 6) AND x.forward_key = unhex(j.value ->> 0) \
+                 AND x.tenant_id = ?2 AND x.positions = j.value ->> 2 AND x.n_tokens = j.value ->> 4 \
+                 AND p.dtype = j.value ->> 3 \
+                 AND EXISTS (SELECT 1 FROM layouts l WHERE l.id = p.layout_id AND l.hook_set_id = h.id) \
+                 AND EXISTS (SELECT 1 FROM caches c WHERE c.extent_id = x.id AND (c.ends_at IS NULL OR c.ends_at > ?3)) \
+             ORDER BY k.extent_id DESC LIMIT 1)"
+        )
+    };
+}
+
+/// The newest extents of captures that are bound as a list of [forward key, digest of hooks, positions, dtype, tokens].
+pub(super) const EQUAL: &str = concat!(
+    "SELECT j.key AS wanted, e.id FROM json_each(?1) j CROSS JOIN hook_sets h ON h.digest = unhex(j.value ->> 1) \
+     CROSS JOIN extents e ON e.id = coalesce(",
+    newest!("forward_keys_new"),
+    ", ",
+    newest!("forward_keys"),
+    ")"
+);
+
 /// An extent: the immutable rows of a pack that hold one input's activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ExtentId(pub(super) i64);
@@ -160,22 +187,8 @@ impl Store {
             };
             kinds.push((hex(forward_key), digests[at].1.clone(), to_json(positions)?, dtype.name(), *n_tokens));
         }
-        let rows = sqlx::query(
-            "SELECT j.key AS wanted, e.id FROM json_each(?) j CROSS JOIN hook_sets h ON h.digest = unhex(j.value ->> 1) \
-             CROSS JOIN extents e ON e.id = ( \
-                 SELECT x.id FROM extents x CROSS JOIN packs p ON p.id = x.pack_id \
-                 WHERE substr(x.forward_key, 1, 8) = substr(unhex(j.value ->> 0), 1, 8) \
-                     AND x.forward_key = unhex(j.value ->> 0) AND x.tenant_id = ? \
-                     AND x.positions = j.value ->> 2 AND x.n_tokens = j.value ->> 4 AND p.dtype = j.value ->> 3 \
-                     AND EXISTS (SELECT 1 FROM layouts l WHERE l.id = p.layout_id AND l.hook_set_id = h.id) \
-                     AND EXISTS (SELECT 1 FROM caches c WHERE c.extent_id = x.id AND (c.ends_at IS NULL OR c.ends_at > ?)) \
-                 ORDER BY x.id DESC LIMIT 1)",
-        )
-        .bind(to_json(&kinds)?)
-        .bind(tenant.0)
-        .bind(self.now())
-        .fetch_all(snapshot)
-        .await?;
+        let rows =
+            sqlx::query(EQUAL).bind(to_json(&kinds)?).bind(tenant.0).bind(self.now()).fetch_all(snapshot).await?;
         let fields = rows.iter().map(|row| Fields::of("extents", row));
         fields.map(|f| Ok((f.uint("wanted")?, ExtentId(f.get("id")?)))).collect()
     }
@@ -193,7 +206,9 @@ impl Store {
             "SELECT j.key AS wanted, max(e.id) AS id, p.layout_id, p.dtype, e.positions, e.n_tokens, e.n_rows, e.row_start, \
                  e.map_start, e.pack_id, e.provenance_id, p.data_start, p.n_rows AS pack_rows, p.n_map AS pack_map \
              FROM json_each(?) j \
-             CROSS JOIN extents e ON substr(e.forward_key, 1, 8) = substr(unhex(j.value), 1, 8) \
+             CROSS JOIN extents e ON e.id IN ( \
+                     SELECT extent_id FROM forward_keys WHERE prefix = substr(unhex(j.value), 1, 6) \
+                     UNION ALL SELECT extent_id FROM forward_keys_new WHERE prefix = substr(unhex(j.value), 1, 6)) \
                  AND e.forward_key = unhex(j.value) AND e.tenant_id = ? \
              CROSS JOIN packs p ON p.id = e.pack_id \
              WHERE EXISTS (SELECT 1 FROM caches c WHERE c.extent_id = e.id AND (c.ends_at IS NULL OR c.ends_at > ?)) \

@@ -84,6 +84,7 @@ async fn no_other_route_scans_a_table() {
     plan(&f, &mut crate::store::caches::by_ids(T, &[ids[0]; 2], 0)).await;
     plan(&f, &mut crate::store::caches::of_run(T, run, 0, 10, 0)).await;
     plan(&f, &mut crate::store::runs::by_id(T, run, 0)).await;
+    plan(&f, &mut sqlx::QueryBuilder::new(crate::store::reuse::EQUAL)).await;
     for bits in 0..16u32 {
         let filter = RunFilter {
             status: (bits & 1 != 0).then_some(RunStatus::Queued),

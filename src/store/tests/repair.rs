@@ -101,11 +101,17 @@ async fn rows_that_cannot_be_are_dropped() {
         "INSERT INTO run_tags (tenant_id, tag, run_id, position) VALUES (1, 't', randomblob(16), 0)",
         "INSERT INTO run_items (run_id, item_index, status) VALUES (randomblob(16), 0, 'done')",
         "DELETE FROM hook_set_hooks",
+        "DELETE FROM forward_keys",
+        "DELETE FROM forward_keys_new",
+        "INSERT INTO forward_keys (prefix, extent_id) VALUES (x'010203040506', 1)",
+        "INSERT INTO forward_keys_new (prefix, extent_id) VALUES (x'010203040506', 999)",
     ] {
         sqlx::query(statement).execute(&mut conn).await.unwrap();
     }
     let found = f.store.verify().await.unwrap();
-    for part in ["refers to a missing row", "outside", "cache", "hook sets", "index of terms"] {
+    for part in
+        ["refers to a missing row", "outside", "cache", "hook sets", "index of terms", "never reused", "have others"]
+    {
         assert!(found.issues.iter().any(|i| i.detail.contains(part)), "{part}: {found}");
     }
     let report = f.store.repair().await.unwrap();
@@ -117,6 +123,9 @@ async fn rows_that_cannot_be_are_dropped() {
     let by_tag = CacheFilter { tags: vec!["zulu".to_owned()], ..CacheFilter::default() };
     assert_eq!(f.store.caches(T, &by_tag, None, 10).await.unwrap().len(), 2, "found again");
     assert_eq!(left[&ids[6]], before[&ids[6]]);
+    let wanted = |t| Wanted { forward_key: key(&simple(&[t, t])), capture: simple(&[t, t]).capture, n_tokens: 2 };
+    let found = f.store.find_reusable(T, &[wanted(0), wanted(5), wanted(6)]).await.unwrap();
+    assert_eq!(found.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true, true], "reused again");
     let by_hook = CacheFilter { hooks: vec![RESID.parse().unwrap()], ..CacheFilter::default() };
     assert_eq!(f.store.caches(T, &by_hook, None, 10).await.unwrap().len(), 2);
 }

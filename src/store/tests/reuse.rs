@@ -149,6 +149,42 @@ async fn an_equal_capture_answers_before_a_newer_one_that_covers_it() {
 }
 
 #[tokio::test]
+async fn keys_find_their_extents_wherever_they_have_been_moved() {
+    let f = Fixture::new().await;
+    let counts = async || {
+        let mut conn = f.store.readers().acquire().await.unwrap();
+        let count = "SELECT (SELECT count(*) FROM forward_keys), (SELECT count(*) FROM forward_keys_new)";
+        sqlx::query_as::<_, (i64, i64)>(count).fetch_one(&mut *conn).await.unwrap()
+    };
+    let items: Vec<NewItem> = (0..150).map(|t| simple(&[t])).collect();
+    let mut runs = Vec::new();
+    for (n, piece) in items.chunks(7).enumerate() {
+        runs.push(f.stored(piece.to_vec()).await.0);
+        let (moved, new) = counts().await;
+        assert_eq!(usize::try_from(moved + new).unwrap(), (7 * (n + 1)).min(150));
+        // thirty-two stretches of two steps each
+        assert!(new <= 64 + 7, "{new}");
+    }
+    assert!(counts().await.0 >= 79, "most have moved");
+    let wanted: Vec<Wanted> = items.iter().map(wanted).collect();
+    let found = f.store.find_reusable(T, &wanted).await.unwrap();
+    let ids: Vec<i64> = found.iter().map(|f| extent(f).0).collect();
+    assert_eq!(ids, (1..=150).collect::<Vec<_>>());
+    f.assert_clean().await;
+    for run in runs {
+        f.store.delete_run(T, run).await.unwrap();
+    }
+    assert_eq!(counts().await, (0, 0));
+    // one commit that passes every stretch, and more
+    let run = f.submit(items.clone()).await;
+    let (pack, _) = f.pack(run, (0..).zip(items).collect());
+    f.complete(pack).await;
+    assert_eq!(f.store.find_reusable(T, &wanted).await.unwrap().iter().flatten().count(), 150);
+    assert_eq!(counts().await, (150, 0));
+    f.assert_clean().await;
+}
+
+#[tokio::test]
 async fn rows_are_made_of_stored_ones() {
     let f = Fixture::new().await;
     let tokens = [1, 2, 3, 4];

@@ -17,7 +17,7 @@ use crate::{
 const PAGE: i64 = 512;
 
 /// What must not be, and a query that counts it.
-const CONTRADICTIONS: [(&str, &str); 16] = [
+const CONTRADICTIONS: [(&str, &str); 18] = [
     (
         "caches belong to another tenant than their runs",
         "SELECT count(*) FROM caches c CROSS JOIN runs r ON r.id = c.run_id WHERE r.tenant_id <> c.tenant_id",
@@ -38,6 +38,18 @@ const CONTRADICTIONS: [(&str, &str); 16] = [
     (
         "terms are there of caches that are not",
         "SELECT count(*) FROM cache_terms_docsize d WHERE NOT EXISTS (SELECT 1 FROM caches c WHERE c.created_at = d.id)",
+    ),
+    (
+        "activations are missing from the index of forward keys, so that they are never reused",
+        "SELECT count(*) FROM extents e WHERE e.forward_key IS NOT NULL AND NOT EXISTS \
+             (SELECT 1 FROM forward_keys k WHERE k.prefix = substr(e.forward_key, 1, 6) AND k.extent_id = e.id) \
+             AND NOT EXISTS \
+             (SELECT 1 FROM forward_keys_new k WHERE k.prefix = substr(e.forward_key, 1, 6) AND k.extent_id = e.id)",
+    ),
+    (
+        "forward keys are there of activations that are not, or have others",
+        "SELECT count(*) FROM (SELECT * FROM forward_keys UNION ALL SELECT * FROM forward_keys_new) k WHERE NOT EXISTS \
+             (SELECT 1 FROM extents e WHERE e.id = k.extent_id AND substr(e.forward_key, 1, 6) = k.prefix)",
     ),
     (
         "tags belong to another tenant than their runs",
