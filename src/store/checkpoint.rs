@@ -9,8 +9,8 @@ use futures::FutureExt as _;
 use sqlx::{Connection, SqliteConnection};
 use tokio::task::JoinHandle;
 
-/// Time spent writing before the log is moved: what is written again and again is moved once.
-const PERIOD: Duration = Duration::from_millis(250);
+/// Time spent writing before the log is moved: what is written again and again is moved once. Unit tests look into the log.
+const PERIOD: Duration = if cfg!(test) { Duration::from_secs(3600) } else { Duration::from_millis(250) };
 
 /// Moves the log on a connection of its own.
 pub(super) struct Checkpoints {
@@ -63,17 +63,79 @@ impl Checkpoints {
         }))
     }
 
-    /// Waits for what is being moved and closes the connection.
-    pub(super) async fn close(self) {
-        let connection = match self.connection {
-            Connected::Idle(connection) => Some(connection),
-            Connected::Moving(moving) => moving.await.ok(),
-            Connected::Not => None,
+    /// Waits for what is being moved.
+    pub(super) async fn rest(&mut self) {
+        self.connection = match std::mem::replace(&mut self.connection, Connected::Not) {
+            Connected::Moving(moving) => moving.await.map_or(Connected::Not, Connected::Idle),
+            other => other,
         };
-        if let Some(connection) = connection
+    }
+
+    /// Waits for what is being moved and closes the connection.
+    pub(super) async fn close(mut self) {
+        self.rest().await;
+        if let Connected::Idle(connection) = self.connection
             && let Err(error) = connection.close().await
         {
             tracing::warn!(%error, "a connection to the index did not close cleanly");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{
+        ConnectOptions as _,
+        sqlite::{SqliteConnectOptions, SqliteJournalMode},
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_log_is_moved_beside_a_writer_which_begins_it_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let (index, log) = (dir.path().join("index"), dir.path().join("index-wal"));
+        let connect = SqliteConnectOptions::new().filename(&index).journal_mode(SqliteJournalMode::Wal);
+        let mut writer =
+            connect.clone().create_if_missing(true).pragma("wal_autocheckpoint", "0").connect().await.unwrap();
+        let mut checkpoints = Checkpoints::new(connect.connect().await.unwrap());
+        sqlx::query("CREATE TABLE t (x)").execute(&mut writer).await.unwrap();
+        let insert = async |writer: &mut SqliteConnection| {
+            sqlx::query("INSERT INTO t VALUES (zeroblob(100000))").execute(writer).await.unwrap();
+        };
+        let sizes = || [&index, &log].map(|path| path.metadata().unwrap().len());
+        insert(&mut writer).await;
+        checkpoints.wrote(PERIOD / 2);
+        checkpoints.rest().await;
+        let [before, logged] = sizes();
+        assert!(before < 100_000 && logged > 100_000, "too early");
+        // while a transaction writes
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut writer).await.unwrap();
+        insert(&mut writer).await;
+        checkpoints.wrote(PERIOD / 2);
+        checkpoints.rest().await;
+        assert!(sizes()[0] > 100_000, "what is committed is moved");
+        sqlx::query("COMMIT").execute(&mut writer).await.unwrap();
+        for _ in 0..10 {
+            checkpoints.wrote(PERIOD);
+            checkpoints.rest().await;
+            insert(&mut writer).await;
+        }
+        let [moved, logged] = sizes();
+        assert!(moved > 10 * 100_000 && logged < 4 * 100_000, "the log stays as long as it was: {logged}");
+        checkpoints.wrote(PERIOD);
+        checkpoints.close().await;
+        let n: i64 = sqlx::query_scalar("SELECT count(*) FROM t").fetch_one(&mut writer).await.unwrap();
+        assert_eq!(n, 12);
+    }
+
+    /// Up to 3.51.2 a log that one connection moves while another begins it anew could lose a commit
+    /// (<https://www.sqlite.org/wal.html#walresetbug>).
+    #[tokio::test]
+    async fn sqlite_is_new_enough_for_it() {
+        let mut conn = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&mut conn).await.unwrap();
+        let numbers: Vec<u32> = version.split('.').map(|n| n.parse().unwrap()).collect();
+        assert!(numbers >= vec![3, 51, 3], "{version}");
     }
 }

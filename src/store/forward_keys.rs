@@ -14,7 +14,7 @@ const STEP: i64 = if cfg!(test) { 2 } else { 4096 };
 /// [`StoreError::Database`].
 pub(super) async fn enter(tx: &mut Tx<'_>, first: i64, last: i64) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO forward_keys_new (prefix, extent_id) SELECT substr(forward_key, 1, 6) AS prefix, id FROM extents \
+        "INSERT OR IGNORE INTO forward_keys_new (prefix, extent_id) SELECT substr(forward_key, 1, 6) AS prefix, id FROM extents \
          WHERE id BETWEEN ? AND ? AND forward_key IS NOT NULL ORDER BY prefix",
     )
     .bind(first)
@@ -27,7 +27,7 @@ pub(super) async fn enter(tx: &mut Tx<'_>, first: i64, last: i64) -> Result<(), 
     for stretch in due.map(|step| step % STRETCHES) {
         let [from, to] = [bound(stretch), bound(stretch + 1)];
         sqlx::query(
-            "INSERT INTO forward_keys (prefix, extent_id) \
+            "INSERT OR IGNORE INTO forward_keys (prefix, extent_id) \
              SELECT prefix, extent_id FROM forward_keys_new WHERE prefix >= ? AND prefix < ?",
         )
         .bind(from.as_slice())

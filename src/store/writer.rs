@@ -257,10 +257,16 @@ impl Task {
         }
         let started = Instant::now();
         let mut done = self.try_commit(&mut jobs).await;
-        if matches!(done, Err(StoreError::Full)) && jobs.iter().any(|j| j.frees()) && self.blobs.use_reserve() {
-            done = self.try_commit(&mut jobs).await;
+        if matches!(done, Err(StoreError::Full)) && jobs.iter().any(|j| j.frees()) {
+            // which would take the reserve for itself
+            self.checkpoints.rest().await;
+            if self.blobs.use_reserve() {
+                done = self.try_commit(&mut jobs).await;
+            }
         }
-        self.checkpoints.wrote(started.elapsed());
+        if !matches!(done, Err(StoreError::Full)) {
+            self.checkpoints.wrote(started.elapsed());
+        }
         let failure = match done {
             Ok(files) => {
                 self.remove(files).await;
