@@ -118,7 +118,8 @@ fn statements() -> Vec<String> {
             continue;
         }
         let source = fs::read_to_string(&file).unwrap();
-        let source = source.split("async fn collect_rows").next().unwrap().split("struct EnterMissing").next().unwrap();
+        let ends = ["async fn collect_rows", "struct EnterMissing", "#[cfg(test)]\nmod tests {"];
+        let source = ends.iter().fold(source.as_str(), |source, end| source.split(end).next().unwrap());
         for call in ["sqlx::query(", "sqlx::query_scalar("] {
             for (at, _) in source.match_indices(call) {
                 let rest = source[at + call.len()..].trim_start();
