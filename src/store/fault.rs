@@ -185,12 +185,12 @@ mod disarmed {
 
     /// Nothing happens anywhere.
     #[derive(Debug, Default)]
-    pub(in crate::store) struct Faults;
+    pub(in crate::store) struct Faults {}
 
     impl Faults {
         #[expect(clippy::unnecessary_wraps, reason = "as the other one")]
         pub(in crate::store) fn from_env() -> Result<Self, StoreError> {
-            Ok(Self)
+            Ok(Self {})
         }
 
         #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "as the other one")]
