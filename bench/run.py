@@ -24,74 +24,21 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
-from harness import FINAL, ApiError, Client, HarnessError, interrupt_on_signals, temporary_server  # noqa: E402
+from harness import ApiError, HarnessError, interrupt_on_signals, temporary_server  # noqa: E402
 import costs  # noqa: E402
-from load import body_of, build, closed_loop, wrk  # noqa: E402
+from load import closed_loop, wrk  # noqa: E402
 from peers import Nnsight, TransformerLens  # noqa: E402
 from reference import Reference, worst_difference  # noqa: E402
+from workload import CAPTURE, MODEL, N_CLIENTS, N_PROMPTS, Ours, make_prompts  # noqa: E402
 
-MODEL = "bench"
-WORDS = (
-    "time year people way day man thing woman life child world school state family student group country problem hand "
-    "part place case week company system program question work government number night point home water room mother "
-    "area money story fact month lot right study book eye job word business issue side kind head house service friend "
-    "father power hour game line end member law car city community name president team minute idea body information "
-    "the of and a to in is was that for on with as by at from are this which or but not have had they you were their "
-    "one all we can her has there been if more when will would who so no"
-).split()
-N_PROMPTS, N_CLIENTS = 64, 32
 LATENCY_TOKENS, LATENCY_REPEATS = (1, 2, 16, 64), 15
 FETCH_CONNECTIONS = (1, 64)
 # Requests a second over all connections, where each pauses between its requests.
 PACE = 500
-CAPTURE = {"hooks": ["resid_post"], "layers": "all", "positions": "last"}
 # Of a layer's RMS. Summing in another order moves values by some 1e-5 of it; a wrong computation by far more than this.
 AGREEMENT = 1e-3
-
-
-def make_prompts():
-    """64 seeded prompts of 8 to 128 words."""
-    rng = random.Random(20260101)
-    return [" ".join(rng.choices(WORDS, k=rng.randint(8, 128))) for _ in range(N_PROMPTS)]
-
-
-class Ours:
-    """The server under test."""
-
-    def __init__(self, server):
-        self.server, self.client = server, Client(server.url, timeout=600.0)
-
-    def request(self, method, path, body=None):
-        return build(method, path, self.server.listen, body)
-
-    def run_request(self, inputs):
-        body = {"model": MODEL, "input": inputs, "capture": CAPTURE, "reuse": False}
-        return self.request("POST", "/v1/runs?wait=30", body)
-
-    def post(self, requests, n_connections):
-        """Sends runs and sees each to its end; returns the seconds until the last was."""
-        start = time.perf_counter()
-        answers, _, _ = closed_loop(self.server, requests, n_connections)
-        for run in map(body_of, answers):
-            while run["status"] not in FINAL:
-                time.sleep(0.01)
-                run = self.client.get(f"/v1/runs/{run['id']}")
-            if run["status"] != "completed" or run["n_reused"]:
-                raise HarnessError(f"a run ended as {run['status']} with {run['n_reused']} reused: {run['error']}")
-        return time.perf_counter() - start
-
-    def values(self, prompts):
-        """The captured `[n_layers, d_model]` of each prompt, in one run."""
-        run = self.client.run({"model": MODEL, "input": prompts, "capture": CAPTURE, "reuse": False})
-        return [self.layers(cache) for cache in run["caches"]]
-
-    def layers(self, cache):
-        body = self.client.call("GET", f"/v1/caches/{cache}/layers?format=raw").body
-        return np.frombuffer(body, "<f4").reshape(self.client.get(f"/v1/models/{MODEL}")["n_layers"], -1)
 
 
 def interleave(rounds, contenders):
@@ -182,7 +129,8 @@ def measure_costs(ours, prompts, rounds):
             nginx.stop()
     return {
         "depth": interleave(rounds, costs.depth_contenders(ours, prompts, n_layers)),
-        "positions": interleave(rounds, costs.positions_contenders(ours, prompts, n_layers)),
+        # a small difference of two large figures
+        "positions": interleave(2 * rounds + 1, costs.positions_contenders(ours, prompts, n_layers)),
         "reuse": interleave(rounds, rates),
         "stream": stream,
         "n_layers": n_layers,
@@ -251,7 +199,8 @@ def render(results):
     depth = [
         [layer, f"{median(s) / whole:.2f}", f"{(layer + 1) / cost['n_layers']:.2f}"] for layer, s in cost["depth"].items()
     ]
-    one, every = (median(cost["positions"][name]) for name in ("one layer", "every layer"))
+    pairs = zip(cost["positions"]["every layer"], cost["positions"]["one layer"], strict=True)
+    every = median(every / one for every, one in pairs)
     stream, nginx = (median(cost["stream"][name]) for name in ("Residuum", "nginx"))
     weights = results["memory"]["weights_mib"]
     names = {
@@ -298,7 +247,8 @@ def render(results):
             "",
             table(["layer", "of the time for the last layer", "of the layers"], depth),
             "",
-            f"Every position of every layer takes {every / one:.3f} of the time for every position of one layer, files and index included.",
+            f"Every position of every layer takes {every:.3f} of the time for every position of one layer, files and index included "
+            f"(median of {len(cost['positions']['one layer'])} pairs).",
             "",
             f"What is stored already is answered without a forward pass: {median(cost['reuse'][1]):.0f} captures/s over one connection, "
             f"{median(cost['reuse'][32]):.0f} over 32.",
