@@ -21,6 +21,10 @@ use crate::{
     model::{ChatEnd, Encoded, Model},
 };
 
+/// Bytes of a known text, and token ids, that are prepared sooner than another thread is asked to.
+const QUICK_BYTES: usize = 4096;
+const QUICK_IDS: usize = 512;
+
 /// What to do with an input longer than the context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -204,6 +208,19 @@ pub fn prepare(request: RunRequest, model: Arc<Model>, limits: &Limits, texts: &
     let edits = interventions.map(|i| i.edits);
     let run = NewRun { tenant, model: name, reuse, priority, tags, metadata, ttl_seconds, items, idempotency, edits };
     Ok(Prepared { run, item_bytes: sizes, model })
+}
+
+/// Whether [`prepare`] takes no longer than asking another thread for it: one short input, whose tokens are known.
+#[must_use]
+pub fn is_quick(request: &RunRequest, model: &Model, texts: &Texts) -> bool {
+    let [input] = request.inputs.as_slice() else { return false };
+    let how = Tokenising { prepend_bos: request.prepend_bos, chat: false };
+    request.interventions.is_none()
+        && match &input.content {
+            Content::Text(text) => text.len() <= QUICK_BYTES && texts.knows(request.tenant, model, text, how),
+            Content::TokenIds(ids) => ids.len() <= QUICK_IDS,
+            Content::Messages { .. } => false,
+        }
 }
 
 /// Whether the model can continue inputs, by so many tokens.

@@ -35,7 +35,7 @@ impl Submitted {
 }
 
 impl Engine {
-    /// Tokenises and checks a request without queueing it. The work happens on a blocking thread.
+    /// Tokenises and checks a request without queueing it. What may take a while happens on a blocking thread.
     ///
     /// # Errors
     /// The [`Problem`] of whatever is wrong with it.
@@ -48,6 +48,9 @@ impl Engine {
         if n > self.inner.limits.max_run_items {
             let detail = format!("the run has {n} items; a run may have {}", self.inner.limits.max_run_items);
             return Err(Problem::new(Code::TooManyItems, detail));
+        }
+        if request::is_quick(&request, &model, &self.inner.texts) {
+            return request::prepare(request, model, &self.inner.limits, &self.inner.texts);
         }
         let (limits, texts) = (self.inner.limits.clone(), Arc::clone(&self.inner.texts));
         let prepared = tokio::task::spawn_blocking(move || request::prepare(request, model, &limits, &texts));

@@ -68,6 +68,12 @@ impl Texts {
         Ok(encoded)
     }
 
+    /// Whether the tokens of a text are kept.
+    pub fn knows(&self, tenant: TenantId, model: &Model, text: &str, how: Tokenising) -> bool {
+        let key = key(tenant, &model.info().fingerprint, text, how);
+        self.with(|kept| kept.texts.contains_key(&key))
+    }
+
     fn with<T>(&self, f: impl FnOnce(&mut Kept) -> T) -> T {
         f(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -3,25 +3,23 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use sqlx::{QueryBuilder, Sqlite};
 
 use super::{
     Store,
     edit::distinct,
     error::StoreError,
-    insert::{CacheRow, Unit, extent_tenants, insert_caches},
+    insert::{CacheRow, ENDS, Ends, Unit, insert_caches, push_extent_tenants, read_extent_tenants},
     interventions,
     reuse::ExtentId,
     rows::{int, now, to_json},
     runs::{LISTED_CACHES, insert_tags},
-    writer::{Tx, Write},
+    tx::Tx,
+    writer::Write,
 };
 use crate::domain::{CacheId, NewRun, Run, RunId, RunStatus};
 
-/// Rows inserted by one statement, thirteen binds each.
-const RUNS_A_STATEMENT: usize = 500;
-/// Rows inserted by one statement, two binds each.
-const ITEMS_A_STATEMENT: usize = 1000;
+/// Rows inserted by one statement, at most fifteen binds each.
+const ROWS_A_STATEMENT: usize = 1000;
 
 /// A run and what answers it.
 #[derive(Debug, Clone)]
@@ -65,7 +63,12 @@ impl Write for InsertAnswered {
     type Output = Vec<Option<Run>>;
 
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<Vec<Option<Run>>, StoreError> {
-        let tenants = extent_tenants(tx, self.runs.iter().flat_map(|r| r.extents.iter().copied())).await?;
+        push_extent_tenants(tx, self.runs.iter().flat_map(|r| r.extents.iter().copied()))?;
+        tx.later(ENDS);
+        let mut rows = tx.rows().await?;
+        let ends = rows.pop().ok_or_else(|| StoreError::damaged("the index has no stretch of time"))?;
+        let ends = Ends::read(tx, &ends)?;
+        let tenants = read_extent_tenants(&rows)?;
         let at = now();
         let mut made = Vec::with_capacity(self.runs.len());
         let mut answers = Vec::with_capacity(self.runs.len());
@@ -94,7 +97,7 @@ impl Write for InsertAnswered {
                 rows.push(CacheRow { id: *cache, run: *id, item_index, item, extent: extent.0, reused: true, unit });
             }
         }
-        insert_caches(tx, &rows).await?;
+        insert_caches(tx, ends, &rows).await?;
         Ok(answers)
     }
 }
@@ -128,38 +131,30 @@ fn completed(id: RunId, run: &NewRun, caches: &[CacheId], at: i64) -> Result<Run
 
 /// Inserts runs that have ended, with their tags, interventions and items.
 async fn insert_runs(tx: &mut Tx<'_>, made: &[Made<'_>], at: i64) -> Result<(), StoreError> {
-    for chunk in made.chunks(RUNS_A_STATEMENT) {
-        let mut rows = Vec::with_capacity(chunk.len());
-        for Made { id, answered, .. } in chunk {
-            let run = &answered.run;
-            let ttl: Option<i64> = run.ttl_seconds.map(int).transpose()?;
-            rows.push((*id, run, to_json(&run.metadata)?, ttl, int(run.items.len())?));
-        }
-        let mut query = QueryBuilder::<Sqlite>::new(
-            "INSERT INTO runs (id, tenant_id, status, model, reuse, n_items, n_done, n_reused, metadata, created_at, \
-                 started_at, finished_at, generates, ttl_seconds, priority) ",
-        );
-        query.push_values(rows, |mut row, (id, run, metadata, ttl, n)| {
-            row.push_bind(id.as_bytes().as_slice()).push_bind(run.tenant.0).push("'completed'");
-            row.push_bind(run.model.as_str()).push("1").push_bind(n).push_bind(n).push_bind(n).push_bind(metadata);
-            row.push_bind(at).push_bind(at).push_bind(at);
-            row.push_bind(run.generates()).push_bind(ttl).push_bind(run.priority.name());
-        });
-        query.build().persistent(chunk.len() == 1).execute(&mut *tx.conn).await?;
-    }
+    let insert = "INSERT INTO runs (id, tenant_id, status, model, reuse, n_items, n_done, n_reused, metadata, created_at, \
+        started_at, finished_at, generates, ttl_seconds, priority)";
+    tx.insert(insert, made, ROWS_A_STATEMENT, |script, Made { id, answered, .. }| {
+        let run = &answered.run;
+        let n = int(run.items.len())?;
+        script.bind(id.as_bytes().as_slice()).bind(run.tenant.0).bind(RunStatus::Completed.name());
+        script.bind(run.model.as_str()).bind(true).bind(n).bind(n).bind(n).bind(to_json(&run.metadata)?);
+        script.bind(at).bind(at).bind(at).bind(run.generates());
+        script.bind(run.ttl_seconds.map(int::<u64>).transpose()?).bind(run.priority.name());
+        Ok(())
+    })
+    .await?;
     let items: Vec<(RunId, u32)> =
         made.iter().flat_map(|m| (0u32..).zip(&m.answered.extents).map(|(index, _)| (m.id, index))).collect();
-    for chunk in items.chunks(ITEMS_A_STATEMENT) {
-        let mut query = QueryBuilder::<Sqlite>::new("INSERT INTO run_items (run_id, item_index, status) ");
-        query.push_values(chunk, |mut row, (id, index)| {
-            row.push_bind(id.as_bytes().as_slice()).push_bind(index).push("'done'");
-        });
-        query.build().persistent(chunk.len() == 1).execute(&mut *tx.conn).await?;
-    }
+    let insert = "INSERT INTO run_items (run_id, item_index, status)";
+    tx.insert(insert, &items, ROWS_A_STATEMENT, |script, (id, index)| {
+        script.bind(id.as_bytes().as_slice()).bind(*index).bind("done");
+        Ok(())
+    })
+    .await?;
     for Made { id, answered, .. } in made {
         insert_tags(tx, answered.run.tenant, *id, &answered.run.tags).await?;
         if let Some(edits) = &answered.run.edits {
-            interventions::insert(tx, *id, edits).await?;
+            interventions::insert(tx, *id, edits)?;
         }
     }
     Ok(())

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use futures::FutureExt as _;
 use sqlx::{Connection, SqliteConnection};
 use tokio::task::JoinHandle;
 
@@ -32,43 +31,35 @@ impl Checkpoints {
         Self { connection: Connected::Idle(connection), writing: Duration::ZERO }
     }
 
-    /// Takes note of a commit that took so long, and begins to move the log where it is time to. Does not wait.
-    pub(super) fn wrote(&mut self, took: Duration) {
+    /// Takes note of a commit that took so long, and begins to move the log where it is time to. Does not wait for that.
+    pub(super) async fn wrote(&mut self, took: Duration) {
         self.writing = self.writing.saturating_add(took);
-        if self.writing < PERIOD {
+        let busy = matches!(&self.connection, Connected::Moving(moving) if !moving.is_finished());
+        if self.writing < PERIOD || busy {
             return;
         }
+        // at once: what was being moved is
+        self.rest().await;
         self.connection = match std::mem::replace(&mut self.connection, Connected::Not) {
-            Connected::Idle(connection) => self.begin(connection),
-            Connected::Moving(mut moving) => match (&mut moving).now_or_never() {
-                Some(Ok(connection)) => self.begin(connection),
-                Some(Err(error)) => {
-                    tracing::warn!(%error, "the log of the index is moved by its writer from now on");
-                    Connected::Not
-                }
-                None => Connected::Moving(moving),
-            },
-            Connected::Not => Connected::Not,
-        };
-    }
-
-    fn begin(&mut self, mut connection: SqliteConnection) -> Connected {
-        self.writing = Duration::ZERO;
-        Connected::Moving(tokio::spawn(async move {
-            // what the writer leaves to it fails as quietly there: the log keeps what was not moved
-            if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&mut connection).await {
-                tracing::debug!(%error, "the log of the index could not be moved into it");
+            Connected::Idle(connection) => {
+                self.writing = Duration::ZERO;
+                Connected::Moving(tokio::spawn(move_log(connection)))
             }
-            connection
-        }))
+            other => other,
+        };
     }
 
     /// Waits for what is being moved.
     pub(super) async fn rest(&mut self) {
-        self.connection = match std::mem::replace(&mut self.connection, Connected::Not) {
-            Connected::Moving(moving) => moving.await.map_or(Connected::Not, Connected::Idle),
-            other => other,
-        };
+        if let Connected::Moving(moving) = &mut self.connection {
+            self.connection = match moving.await {
+                Ok(connection) => Connected::Idle(connection),
+                Err(error) => {
+                    tracing::warn!(%error, "the log of the index is moved by its writer from now on");
+                    Connected::Not
+                }
+            };
+        }
     }
 
     /// Waits for what is being moved and closes the connection.
@@ -80,6 +71,14 @@ impl Checkpoints {
             tracing::warn!(%error, "a connection to the index did not close cleanly");
         }
     }
+}
+
+async fn move_log(mut connection: SqliteConnection) -> SqliteConnection {
+    // what the writer leaves to it fails as quietly there: the log keeps what was not moved
+    if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&mut connection).await {
+        tracing::debug!(%error, "the log of the index could not be moved into it");
+    }
+    connection
 }
 
 #[cfg(test)]
@@ -105,25 +104,25 @@ mod tests {
         };
         let sizes = || [&index, &log].map(|path| path.metadata().unwrap().len());
         insert(&mut writer).await;
-        checkpoints.wrote(PERIOD / 2);
+        checkpoints.wrote(PERIOD / 2).await;
         checkpoints.rest().await;
         let [before, logged] = sizes();
         assert!(before < 100_000 && logged > 100_000, "too early");
         // while a transaction writes
         sqlx::query("BEGIN IMMEDIATE").execute(&mut writer).await.unwrap();
         insert(&mut writer).await;
-        checkpoints.wrote(PERIOD / 2);
+        checkpoints.wrote(PERIOD / 2).await;
         checkpoints.rest().await;
         assert!(sizes()[0] > 100_000, "what is committed is moved");
         sqlx::query("COMMIT").execute(&mut writer).await.unwrap();
         for _ in 0..10 {
-            checkpoints.wrote(PERIOD);
+            checkpoints.wrote(PERIOD).await;
             checkpoints.rest().await;
             insert(&mut writer).await;
         }
         let [moved, logged] = sizes();
         assert!(moved > 10 * 100_000 && logged < 4 * 100_000, "the log stays as long as it was: {logged}");
-        checkpoints.wrote(PERIOD);
+        checkpoints.wrote(PERIOD).await;
         checkpoints.close().await;
         let n: i64 = sqlx::query_scalar("SELECT count(*) FROM t").fetch_one(&mut writer).await.unwrap();
         assert_eq!(n, 12);

@@ -5,11 +5,12 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     Store,
     error::StoreError,
-    insert::{CacheRow, Unit, add_pack, extent_tenants, insert_caches},
+    insert::{CacheRow, Ends, Unit, add_pack, insert_caches, push_extent_tenants, read_extent_tenants},
     pack::FinishedPack,
     reuse::ExtentId,
     rows::{Fields, hex, hex_list, now, to_json},
-    writer::{Tx, Write},
+    tx::Tx,
+    writer::Write,
 };
 use crate::domain::{CacheId, NewItem, Problem, RunId, TenantId};
 
@@ -72,12 +73,18 @@ impl Write for Complete {
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<Vec<RunId>, StoreError> {
         let done = &self.0;
         let mut pending = self.pending(tx).await?;
+        let tenants = if done.reused.is_empty() {
+            HashMap::new()
+        } else {
+            push_extent_tenants(tx, done.reused.iter().map(|r| r.extent))?;
+            read_extent_tenants(&tx.rows().await?)?
+        };
+        let mut ends = Ends::find(tx).await?;
         let mut caches = Vec::new();
         if let Some(pack) = &done.pack {
-            add_pack(tx, pack, done.copied, &mut pending, &mut caches).await?;
+            add_pack(tx, &mut ends, pack, done.copied, &mut pending, &mut caches).await?;
         }
         let mut failed: Vec<(RunId, i64, &Problem)> = Vec::new();
-        let tenants = extent_tenants(tx, done.reused.iter().map(|r| r.extent)).await?;
         for r in &done.reused {
             if let Some(unit) = pending.remove(&(r.run, r.item_index)) {
                 if tenants.get(&r.extent.0) != Some(&unit.tenant) {
@@ -92,7 +99,7 @@ impl Write for Complete {
                 failed.push((*run, unit.row, problem));
             }
         }
-        insert_caches(tx, &caches).await?;
+        insert_caches(tx, ends, &caches).await?;
         end_items(tx, &caches, &failed).await
     }
 }
@@ -111,15 +118,14 @@ impl Complete {
         let asked: Vec<(String, Vec<u32>)> =
             asked.into_iter().map(|(run, items)| (hex(run.as_bytes()), items)).collect();
         // a row a run: a row an item would take longer than finding it
-        let rows = sqlx::query(
+        tx.later(
             "SELECT r.id, r.tenant_id, r.model, r.ttl_seconds * 1000000 AS ttl, \
                  (SELECT json_group_array(json_array(i.item_index, i.rowid)) FROM json_each(j.value -> 1) j2 \
                   CROSS JOIN run_items i ON i.run_id = r.id AND i.item_index = j2.value WHERE i.status = 'pending') AS items \
              FROM json_each(?) j CROSS JOIN runs r ON r.id = unhex(j.value ->> 0)",
         )
-        .bind(to_json(&asked)?)
-        .fetch_all(&mut *tx.conn)
-        .await?;
+        .bind(to_json(&asked)?);
+        let rows = tx.rows().await?;
         let mut pending = HashMap::new();
         for row in &rows {
             let f = Fields::of("runs", row);
@@ -142,47 +148,37 @@ async fn end_items(
     failed: &[(RunId, i64, &Problem)],
 ) -> Result<Vec<RunId>, StoreError> {
     let done: Vec<i64> = caches.iter().map(|c| c.unit.row).collect();
-    sqlx::query(
+    tx.later(
         "UPDATE run_items SET status = 'done', payload = NULL, hook_set_id = NULL \
          WHERE rowid IN (SELECT value FROM json_each(?))",
     )
-    .bind(to_json(&done)?)
-    .execute(&mut *tx.conn)
-    .await?;
+    .bind(to_json(&done)?);
     let problems: Vec<(i64, &Problem)> = failed.iter().map(|(_, row, problem)| (*row, *problem)).collect();
-    fail_items(tx, &problems).await?;
+    fail_items(tx, &problems)?;
     let done = caches.iter().map(|c| (c.run, Tally { done: 1, reused: i64::from(c.reused), failed: 0 }));
     let failed = failed.iter().map(|(run, ..)| (*run, Tally { failed: 1, ..Tally::default() }));
-    let touched = tally(tx, done.chain(failed)).await?;
+    let touched = tally(tx, done.chain(failed));
     finish_runs(tx, touched.iter().map(|run| run.as_bytes().as_slice())).await
 }
 
 /// Marks items, by rowid, as failed.
 ///
 /// # Errors
-/// [`StoreError::Database`].
-pub(super) async fn fail_items(tx: &mut Tx<'_>, failed: &[(i64, &Problem)]) -> Result<(), StoreError> {
+/// As [`to_json`].
+pub(super) fn fail_items(tx: &mut Tx<'_>, failed: &[(i64, &Problem)]) -> Result<(), StoreError> {
     if failed.is_empty() {
         return Ok(());
     }
-    sqlx::query(
+    tx.later(
         "UPDATE run_items SET status = 'failed', payload = NULL, hook_set_id = NULL, problem = j.value -> 1 \
          FROM json_each(?) j WHERE run_items.rowid = j.value ->> 0",
     )
-    .bind(to_json(failed)?)
-    .execute(&mut *tx.conn)
-    .await?;
+    .bind(to_json(failed)?);
     Ok(())
 }
 
 /// Counts ended items for their runs, which are given back, and marks those as running that nobody had claimed.
-///
-/// # Errors
-/// [`StoreError::Database`].
-pub(super) async fn tally(
-    tx: &mut Tx<'_>,
-    ended: impl IntoIterator<Item = (RunId, Tally)>,
-) -> Result<Vec<RunId>, StoreError> {
+pub(super) fn tally(tx: &mut Tx<'_>, ended: impl IntoIterator<Item = (RunId, Tally)>) -> Vec<RunId> {
     let mut runs: HashMap<RunId, Tally> = HashMap::new();
     for (run, one) in ended {
         let sum = runs.entry(run).or_default();
@@ -190,7 +186,7 @@ pub(super) async fn tally(
     }
     let now = now();
     for (run, sum) in &runs {
-        sqlx::query(
+        tx.later(
             "UPDATE runs SET n_done = n_done + ?, n_reused = n_reused + ?, n_failed = n_failed + ?, \
                  status = iif(status = 'queued', 'running', status), started_at = coalesce(started_at, ?) \
              WHERE id = ?",
@@ -199,11 +195,9 @@ pub(super) async fn tally(
         .bind(sum.reused)
         .bind(sum.failed)
         .bind(now)
-        .bind(run.as_bytes().as_slice())
-        .execute(&mut *tx.conn)
-        .await?;
+        .bind(run.as_bytes().as_slice());
     }
-    Ok(runs.into_keys().collect())
+    runs.into_keys().collect()
 }
 
 /// Ends those of the runs that have nothing pending, and gives them back.
@@ -214,15 +208,14 @@ pub(super) async fn finish_runs<'a>(
     tx: &mut Tx<'_>,
     runs: impl IntoIterator<Item = &'a [u8]>,
 ) -> Result<Vec<RunId>, StoreError> {
-    let rows = sqlx::query(
+    tx.later(
         "UPDATE runs SET status = iif(n_failed > 0, 'failed', 'completed'), finished_at = ? \
          WHERE id IN (SELECT unhex(value) FROM json_each(?)) AND finished_at IS NULL \
            AND NOT EXISTS (SELECT 1 FROM run_items i WHERE i.run_id = runs.id AND i.status = 'pending') \
          RETURNING id",
     )
     .bind(now())
-    .bind(hex_list(runs))
-    .fetch_all(&mut *tx.conn)
-    .await?;
+    .bind(hex_list(runs));
+    let rows = tx.rows().await?;
     rows.iter().map(|row| Fields::of("runs", row).read("id", RunId::from_slice)).collect()
 }

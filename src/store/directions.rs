@@ -8,7 +8,8 @@ use super::{
     edit::merge,
     error::StoreError,
     rows::{Fields, int, to_json},
-    writer::{Tx, Write},
+    tx::Tx,
+    writer::Write,
 };
 use crate::domain::{Direction, DirectionId, DirectionInfo, DirectionMethod, DirectionVector, Dtype, Site, TenantId};
 
@@ -178,7 +179,7 @@ impl Write for InsertDirection {
         .bind(to_json(&info.metadata)?)
         .bind(to_json(&info.provenance)?)
         .bind(info.created_at.as_microsecond())
-        .execute(&mut *tx.conn)
+        .execute(tx.conn().await?)
         .await?;
         if done.rows_affected() == 0 {
             return Ok(false);
@@ -203,7 +204,7 @@ async fn insert_vectors(tx: &mut Tx<'_>, id: DirectionId, vectors: &[DirectionVe
         row.push_bind(id.as_bytes().to_vec()).push_bind(layer).push_bind(component);
         row.push_bind(bytes).push_bind(metrics);
     });
-    query.build().persistent(false).execute(&mut *tx.conn).await?;
+    query.build().persistent(false).execute(tx.conn().await?).await?;
     Ok(())
 }
 
@@ -220,7 +221,7 @@ impl Write for PatchDirection {
         let row = sqlx::query("SELECT metadata FROM directions WHERE id = ? AND +tenant_id = ?")
             .bind(self.id.as_bytes().as_slice())
             .bind(self.tenant.0)
-            .fetch_optional(&mut *tx.conn)
+            .fetch_optional(tx.conn().await?)
             .await?;
         let Some(row) = row else { return Ok(false) };
         let mut metadata: Map<String, Value> = Fields::of("directions", &row).json("metadata")?;
@@ -228,7 +229,7 @@ impl Write for PatchDirection {
         sqlx::query("UPDATE directions SET metadata = ? WHERE id = ?")
             .bind(to_json(&metadata)?)
             .bind(self.id.as_bytes().as_slice())
-            .execute(&mut *tx.conn)
+            .execute(tx.conn().await?)
             .await?;
         Ok(true)
     }
@@ -246,7 +247,7 @@ impl Write for DeleteDirection {
         let done = sqlx::query("DELETE FROM directions WHERE id = ? AND +tenant_id = ?")
             .bind(self.id.as_bytes().as_slice())
             .bind(self.tenant.0)
-            .execute(&mut *tx.conn)
+            .execute(tx.conn().await?)
             .await?;
         Ok(done.rows_affected() > 0)
     }

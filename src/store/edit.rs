@@ -11,7 +11,8 @@ use super::{
     gc,
     rows::{Fields, to_json},
     terms,
-    writer::{Tx, Write},
+    tx::Tx,
+    writer::Write,
 };
 use crate::domain::{Cache, CacheId, CachePatch, TenantId};
 
@@ -59,7 +60,7 @@ impl Write for PatchCache {
         .bind(self.id.as_bytes().as_slice())
         .bind(self.tenant.0)
         .bind(self.now)
-        .fetch_optional(&mut *tx.conn)
+        .fetch_optional(tx.conn().await?)
         .await?;
         let Some(row) = row else { return Ok(()) };
         let f = Fields::of("caches", &row);
@@ -83,15 +84,13 @@ impl Write for PatchCache {
             Some(tags) => tags_json(tags)?,
             None => f.get("tags")?,
         };
-        sqlx::query("UPDATE caches SET metadata = ?, label = ?, tags = ?, expires_at = ?, pinned = ? WHERE id = ?")
+        tx.later("UPDATE caches SET metadata = ?, label = ?, tags = ?, expires_at = ?, pinned = ? WHERE id = ?")
             .bind(to_json(&metadata)?)
             .bind(label)
             .bind(tags)
             .bind(expires_at)
             .bind(pinned)
-            .bind(self.id.as_bytes().as_slice())
-            .execute(&mut *tx.conn)
-            .await?;
+            .bind(self.id.as_bytes().as_slice());
         if self.patch.metadata.is_some() || self.patch.label.is_some() || self.patch.tags.is_some() {
             terms::replace(tx, &[f.get("created_at")?]).await?;
         }
@@ -153,7 +152,7 @@ impl Write for DeleteCache {
         .bind(self.id.as_bytes().as_slice())
         .bind(self.tenant.0)
         .bind(self.now)
-        .fetch_optional(&mut *tx.conn)
+        .fetch_optional(tx.conn().await?)
         .await?;
         gc::drop_unused(tx, extent.as_slice()).await?;
         Ok(extent.is_some())

@@ -1,6 +1,6 @@
 //! The index of forward keys, in two tables: new keys are entered in a small one and moved on to the large one.
 
-use super::{error::StoreError, writer::Tx};
+use super::tx::Tx;
 
 /// Stretches that the keys are divided into, by their first byte.
 const STRETCHES: i64 = 32;
@@ -9,38 +9,28 @@ const STRETCHES: i64 = 32;
 const STEP: i64 = if cfg!(test) { 2 } else { 4096 };
 
 /// Enters the keys of extents `first` to `last`, which were just added, and moves those that it is time for.
-///
-/// # Errors
-/// [`StoreError::Database`].
-pub(super) async fn enter(tx: &mut Tx<'_>, first: i64, last: i64) -> Result<(), StoreError> {
-    sqlx::query(
+pub(super) fn enter(tx: &mut Tx<'_>, first: i64, last: i64) {
+    tx.later(
         "INSERT OR IGNORE INTO forward_keys_new (prefix, extent_id) SELECT substr(forward_key, 1, 6) AS prefix, id FROM extents \
          WHERE id BETWEEN ? AND ? AND forward_key IS NOT NULL ORDER BY prefix",
     )
     .bind(first)
-    .bind(last)
-    .execute(&mut *tx.conn)
-    .await?;
+    .bind(last);
     let due = (first - 1) / STEP + 1..=last / STEP;
     // a large commit passes all of them once
     let due = (*due.start()).max(due.end() - STRETCHES + 1)..=*due.end();
     for stretch in due.map(|step| step % STRETCHES) {
         let [from, to] = [bound(stretch), bound(stretch + 1)];
-        sqlx::query(
+        tx.later(
             "INSERT OR IGNORE INTO forward_keys (prefix, extent_id) \
              SELECT prefix, extent_id FROM forward_keys_new WHERE prefix >= ? AND prefix < ?",
         )
         .bind(from.as_slice())
-        .bind(to.as_slice())
-        .execute(&mut *tx.conn)
-        .await?;
-        sqlx::query("DELETE FROM forward_keys_new WHERE prefix >= ? AND prefix < ?")
+        .bind(to.as_slice());
+        tx.later("DELETE FROM forward_keys_new WHERE prefix >= ? AND prefix < ?")
             .bind(from.as_slice())
-            .bind(to.as_slice())
-            .execute(&mut *tx.conn)
-            .await?;
+            .bind(to.as_slice());
     }
-    Ok(())
 }
 
 /// Where a stretch begins.

@@ -14,7 +14,8 @@ use super::{
     compact::{CompactReport, Compaction},
     error::StoreError,
     rows::{Fields, hex_list, to_json},
-    writer::{Tx, Write},
+    tx::Tx,
+    writer::Write,
 };
 use crate::domain::PackId;
 
@@ -208,7 +209,7 @@ pub(super) async fn drop_unused(tx: &mut Tx<'_>, extents: &[i64]) -> Result<GcRe
            AND NOT EXISTS (SELECT 1 FROM caches c WHERE c.extent_id = extents.id) RETURNING pack_id",
     )
     .bind(to_json(extents)?)
-    .fetch_all(&mut *tx.conn)
+    .fetch_all(tx.conn().await?)
     .await?;
     let mut packs =
         rows.iter().map(|r| pack_id(&Fields::of("extents", r), "pack_id")).collect::<Result<Vec<_>, _>>()?;
@@ -225,7 +226,7 @@ async fn drop_empty_packs(tx: &mut Tx<'_>, packs: &[PackId]) -> Result<GcReport,
            AND NOT EXISTS (SELECT 1 FROM extents e WHERE e.pack_id = packs.id) RETURNING id, n_bytes",
     )
     .bind(hex_list(packs.iter().map(|p| p.as_bytes().as_slice())))
-    .fetch_all(&mut *tx.conn)
+    .fetch_all(tx.conn().await?)
     .await?;
     let mut report = GcReport { n_packs: rows.len() as u64, ..GcReport::default() };
     for row in &rows {
@@ -254,7 +255,7 @@ impl Write for Collect {
 
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<GcReport, StoreError> {
         // first: a pack that goes below is known here, and would be counted twice
-        let known = known(&mut *tx.conn, &self.files).await?;
+        let known = known(tx.conn().await?, &self.files).await?;
         let orphans = self.files.iter().zip(known).filter(|(_, known)| !known).map(|(file, _)| *file);
         let orphans: Vec<(PackId, u64)> = orphans.collect();
         let mut report = if self.rows { self.collect_rows(tx).await? } else { GcReport::default() };
@@ -294,8 +295,9 @@ impl Collect {
                  AND NOT EXISTS (SELECT 1 FROM caches c WHERE c.hook_set_id = hook_sets.id) \
                  AND NOT EXISTS (SELECT 1 FROM run_items i WHERE i.hook_set_id = hook_sets.id)",
         ] {
-            sqlx::query(statement).execute(&mut *tx.conn).await?;
+            tx.later(statement);
         }
+        tx.ids.forget();
         Ok(GcReport {
             n_packs: report.n_packs + empty.n_packs,
             freed_bytes: report.freed_bytes + empty.freed_bytes,

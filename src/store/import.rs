@@ -5,10 +5,11 @@ use std::{collections::HashMap, fs::File, ops::Range, os::unix::fs::FileExt, syn
 use super::{
     Store, blocking,
     error::StoreError,
-    insert::{Unit, add_pack, insert_caches},
+    insert::{Ends, Unit, add_pack, insert_caches},
     pack::{FinishedPack, PackHeader, PackedCache},
     rows::{Fields, now, to_json},
-    writer::{Tx, Write},
+    tx::Tx,
+    writer::Write,
 };
 use crate::domain::{CacheId, Dtype, NewItem, PackId, PackLayout, Provenance, RunId, TenantId, import::TensorSource};
 
@@ -210,30 +211,30 @@ impl Write for InsertImport {
         let [PackedCache { cache, run, .. }] = header.caches.as_slice() else {
             return Err(StoreError::Misuse("an import is one cache".to_owned()));
         };
-        if !self.insert_run(tx, *run).await? {
+        if let Some(earlier) = self.earlier(tx).await? {
             // the same key came in between
             tx.unlink.push(header.id);
-            return self.earlier(tx).await;
+            return Ok(earlier);
         }
+        self.insert_run(tx, *run)?;
         let unit = Unit { row: 0, tenant: header.tenant, model: header.model.as_str().into(), ttl: None };
         let mut pending = HashMap::from([((*run, 0), unit)]);
-        let mut caches = Vec::new();
-        add_pack(tx, &self.pack, false, &mut pending, &mut caches).await?;
-        insert_caches(tx, &caches).await?;
+        let (mut ends, mut caches) = (Ends::find(tx).await?, Vec::new());
+        add_pack(tx, &mut ends, &self.pack, false, &mut pending, &mut caches).await?;
+        insert_caches(tx, ends, &caches).await?;
         Ok(Imported::Created(*cache))
     }
 }
 
 impl InsertImport {
-    /// Inserts a run that has ended with its one item, unless its idempotency key has one.
-    async fn insert_run(&self, tx: &mut Tx<'_>, id: RunId) -> Result<bool, StoreError> {
+    /// Inserts a run that has ended with its one item.
+    fn insert_run(&self, tx: &mut Tx<'_>, id: RunId) -> Result<(), StoreError> {
         let (key, hash) = self.idempotency.as_ref().map(|(k, h)| (k.as_str(), h.as_slice())).unzip();
         let (header, now) = (&self.pack.header, now());
-        let done = sqlx::query(
+        tx.later(
             "INSERT INTO runs (id, tenant_id, status, model, reuse, n_items, n_done, metadata, idempotency_key, \
                  request_hash, created_at, started_at, finished_at, imported) \
-             VALUES (?, ?, 'completed', ?, 0, 1, 1, ?, ?, ?, ?, ?, ?, 1) \
-             ON CONFLICT (tenant_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING",
+             VALUES (?, ?, 'completed', ?, 0, 1, 1, ?, ?, ?, ?, ?, ?, 1)",
         )
         .bind(id.as_bytes().as_slice())
         .bind(header.tenant.0)
@@ -243,24 +244,17 @@ impl InsertImport {
         .bind(hash)
         .bind(now)
         .bind(now)
-        .bind(now)
-        .execute(&mut *tx.conn)
-        .await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        sqlx::query("INSERT INTO run_items (run_id, item_index, status) VALUES (?, 0, 'done')")
-            .bind(id.as_bytes().as_slice())
-            .execute(&mut *tx.conn)
-            .await?;
-        Ok(true)
+        .bind(now);
+        tx.later("INSERT INTO run_items (run_id, item_index, status) VALUES (?, 0, 'done')")
+            .bind(id.as_bytes().as_slice());
+        Ok(())
     }
 
-    async fn earlier(&self, tx: &mut Tx<'_>) -> Result<Imported, StoreError> {
-        let Some((key, hash)) = &self.idempotency else {
-            return Err(StoreError::Misuse("a run without a key met another's".to_owned()));
-        };
-        let row = sqlx::query(EARLIER).bind(self.pack.header.tenant.0).bind(key).fetch_one(&mut *tx.conn).await?;
-        read_earlier(&Fields::of("runs", &row), hash)
+    /// What the idempotency key made before.
+    async fn earlier(&self, tx: &mut Tx<'_>) -> Result<Option<Imported>, StoreError> {
+        let Some((key, hash)) = &self.idempotency else { return Ok(None) };
+        tx.later(EARLIER).bind(self.pack.header.tenant.0).bind(key);
+        let rows = tx.rows().await?;
+        rows.first().map(|row| read_earlier(&Fields::of("runs", row), hash)).transpose()
     }
 }

@@ -13,6 +13,7 @@ use sqlx::{SqliteConnection, sqlite::SqliteRow};
 use super::{
     error::StoreError,
     rows::{Fields, int, to_json},
+    tx::Tx,
 };
 use crate::domain::{Hook, Provenance};
 
@@ -140,7 +141,51 @@ fn found(table: &str, id: i64, row: Option<SqliteRow>) -> Result<SqliteRow, Stor
     row.ok_or_else(|| StoreError::damaged(format!("table {table}: row {id} is missing")))
 }
 
-/// Hook sets of one transaction, by value.
+/// Tables of values that are found by a digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Table {
+    HookSets,
+    Layouts,
+    Provenances,
+}
+
+/// Ids that the writer found or made, by table and digest. They hold until such rows are removed, or the transaction in which
+/// they were made is undone: nobody else changes the index.
+#[derive(Default)]
+pub(super) struct Ids(HashMap<(Table, blake3::Hash), i64>);
+
+impl Ids {
+    /// Forgets all of them.
+    pub(super) fn forget(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// The id of a value, if it has one: `query` asks for it by its digest.
+async fn known(
+    tx: &mut Tx<'_>,
+    table: Table,
+    query: &'static str,
+    digest: &blake3::Hash,
+) -> Result<Option<i64>, StoreError> {
+    if let Some(id) = tx.ids.0.get(&(table, *digest)) {
+        return Ok(Some(*id));
+    }
+    let id = sqlx::query_scalar(query).bind(digest.as_bytes().as_slice()).fetch_optional(tx.conn().await?).await?;
+    if let Some(id) = id {
+        remember(tx, table, digest, id);
+    }
+    Ok(id)
+}
+
+fn remember(tx: &mut Tx<'_>, table: Table, digest: &blake3::Hash, id: i64) {
+    if tx.ids.0.len() >= REMEMBERED {
+        tx.ids.forget();
+    }
+    tx.ids.0.insert((table, *digest), id);
+}
+
+/// Hook sets of one change, by value.
 #[derive(Default)]
 pub(super) struct HookSets(Vec<(Arc<[Hook]>, i64)>);
 
@@ -149,18 +194,15 @@ impl HookSets {
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub(super) async fn id(&mut self, conn: &mut SqliteConnection, hooks: &Arc<[Hook]>) -> Result<i64, StoreError> {
+    pub(super) async fn id(&mut self, tx: &mut Tx<'_>, hooks: &Arc<[Hook]>) -> Result<i64, StoreError> {
         if let Some((_, id)) = self.0.iter().find(|(known, _)| Arc::ptr_eq(known, hooks) || known == hooks) {
             return Ok(*id);
         }
         let (json, digest) = hook_set(hooks)?;
-        let known: Option<i64> = sqlx::query_scalar("SELECT id FROM hook_sets WHERE digest = ?")
-            .bind(digest.as_bytes().as_slice())
-            .fetch_optional(&mut *conn)
-            .await?;
+        let known = known(tx, Table::HookSets, "SELECT id FROM hook_sets WHERE digest = ?", &digest).await?;
         let id = match known {
             Some(id) => id,
-            None => add_hook_set(conn, &json, &digest).await?,
+            None => add_hook_set(tx, &json, &digest).await?,
         };
         self.0.push((Arc::clone(hooks), id));
         Ok(id)
@@ -177,17 +219,14 @@ pub(super) fn hook_set(hooks: &[Hook]) -> Result<(String, blake3::Hash), StoreEr
     Ok((json, digest))
 }
 
-async fn add_hook_set(conn: &mut SqliteConnection, json: &str, digest: &blake3::Hash) -> Result<i64, StoreError> {
-    let id: i64 = sqlx::query_scalar("INSERT INTO hook_sets (digest, hooks) VALUES (?, ?) RETURNING id")
+async fn add_hook_set(tx: &mut Tx<'_>, json: &str, digest: &blake3::Hash) -> Result<i64, StoreError> {
+    let id = sqlx::query_scalar("INSERT INTO hook_sets (digest, hooks) VALUES (?, ?) RETURNING id")
         .bind(digest.as_bytes().as_slice())
         .bind(json)
-        .fetch_one(&mut *conn)
+        .fetch_one(tx.conn().await?)
         .await?;
-    sqlx::query("INSERT INTO hook_set_hooks (hook_set_id, hook) SELECT ?, value FROM json_each(?)")
-        .bind(id)
-        .bind(json)
-        .execute(conn)
-        .await?;
+    tx.later("INSERT INTO hook_set_hooks (hook_set_id, hook) SELECT ?, value FROM json_each(?)").bind(id).bind(json);
+    remember(tx, Table::HookSets, digest, id);
     Ok(id)
 }
 
@@ -195,27 +234,20 @@ async fn add_hook_set(conn: &mut SqliteConnection, json: &str, digest: &blake3::
 ///
 /// # Errors
 /// [`StoreError::Database`].
-pub(super) async fn layout_id(
-    conn: &mut SqliteConnection,
-    hook_set_id: i64,
-    row_shapes: &[Vec<usize>],
-) -> Result<i64, StoreError> {
+pub(super) async fn layout_id(tx: &mut Tx<'_>, hook_set_id: i64, row_shapes: &[Vec<usize>]) -> Result<i64, StoreError> {
     let json = to_json(row_shapes)?;
     let digest = blake3::hash(format!("{hook_set_id} {json}").as_bytes());
-    let known: Option<i64> = sqlx::query_scalar("SELECT id FROM layouts WHERE digest = ?")
-        .bind(digest.as_bytes().as_slice())
-        .fetch_optional(&mut *conn)
-        .await?;
-    if let Some(id) = known {
+    if let Some(id) = known(tx, Table::Layouts, "SELECT id FROM layouts WHERE digest = ?", &digest).await? {
         return Ok(id);
     }
-    let insert = "INSERT INTO layouts (digest, hook_set_id, row_shapes) VALUES (?, ?, ?) RETURNING id";
-    Ok(sqlx::query_scalar(insert)
+    let id = sqlx::query_scalar("INSERT INTO layouts (digest, hook_set_id, row_shapes) VALUES (?, ?, ?) RETURNING id")
         .bind(digest.as_bytes().as_slice())
         .bind(hook_set_id)
         .bind(json)
-        .fetch_one(conn)
-        .await?)
+        .fetch_one(tx.conn().await?)
+        .await?;
+    remember(tx, Table::Layouts, &digest, id);
+    Ok(id)
 }
 
 /// Id of what produced numbers, which is added where it is new.
@@ -223,26 +255,24 @@ pub(super) async fn layout_id(
 /// # Errors
 /// [`StoreError::Database`].
 pub(super) async fn provenance_id(
-    conn: &mut SqliteConnection,
+    tx: &mut Tx<'_>,
     provenance: &Provenance,
     n_layers: usize,
     d_model: usize,
 ) -> Result<i64, StoreError> {
     let json = to_json(provenance)?;
     let digest = blake3::hash(format!("{n_layers} {d_model} {json}").as_bytes());
-    let known: Option<i64> = sqlx::query_scalar("SELECT id FROM provenances WHERE digest = ?")
-        .bind(digest.as_bytes().as_slice())
-        .fetch_optional(&mut *conn)
-        .await?;
-    if let Some(id) = known {
+    if let Some(id) = known(tx, Table::Provenances, "SELECT id FROM provenances WHERE digest = ?", &digest).await? {
         return Ok(id);
     }
     let insert = "INSERT INTO provenances (digest, provenance, n_layers, d_model) VALUES (?, ?, ?, ?) RETURNING id";
-    Ok(sqlx::query_scalar(insert)
+    let id = sqlx::query_scalar(insert)
         .bind(digest.as_bytes().as_slice())
         .bind(json)
         .bind(int(n_layers)?)
         .bind(int(d_model)?)
-        .fetch_one(conn)
-        .await?)
+        .fetch_one(tx.conn().await?)
+        .await?;
+    remember(tx, Table::Provenances, &digest, id);
+    Ok(id)
 }

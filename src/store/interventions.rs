@@ -6,7 +6,7 @@ use super::{
     Store,
     error::StoreError,
     rows::{Fields, to_json},
-    writer::Tx,
+    tx::Tx,
 };
 use crate::domain::{Dtype, Edits, RunId};
 
@@ -32,15 +32,13 @@ impl Store {
 /// Keeps what a new run changes.
 ///
 /// # Errors
-/// [`StoreError::Full`], [`StoreError::Database`].
-pub(super) async fn insert(tx: &mut Tx<'_>, run: RunId, edits: &Edits) -> Result<(), StoreError> {
+/// As [`to_json`].
+pub(super) fn insert(tx: &mut Tx<'_>, run: RunId, edits: &Edits) -> Result<(), StoreError> {
     let mut numbers = Vec::with_capacity(edits.numbers.len() * 4);
     Dtype::Float32.encode(&edits.numbers, &mut numbers);
-    sqlx::query("INSERT INTO run_interventions (run_id, edits, numbers) VALUES (?, ?, ?)")
+    tx.later("INSERT INTO run_interventions (run_id, edits, numbers) VALUES (?, ?, ?)")
         .bind(run.as_bytes().as_slice())
         .bind(to_json(&edits.list)?)
-        .bind(numbers)
-        .execute(&mut *tx.conn)
-        .await?;
+        .bind(numbers);
     Ok(())
 }

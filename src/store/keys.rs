@@ -15,8 +15,9 @@ use super::{
     error::StoreError,
     newest_migration,
     rows::{Fields, now, to_json},
+    tx::Tx,
     version,
-    writer::{Tx, Write},
+    writer::Write,
 };
 use crate::domain::{KeyId, KeyRecord, KeyState, NewKey, TenantId};
 
@@ -217,11 +218,9 @@ impl Write for TouchKey {
     const DURABLE: bool = false;
 
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        sqlx::query("UPDATE api_keys SET last_used_at = ? WHERE id = ?")
+        tx.later("UPDATE api_keys SET last_used_at = ? WHERE id = ?")
             .bind(self.at.as_microsecond())
-            .bind(self.id.to_string())
-            .execute(&mut *tx.conn)
-            .await?;
+            .bind(self.id.to_string());
         Ok(())
     }
 }

@@ -43,12 +43,12 @@ mod rewrite;
 mod rows;
 mod runs;
 mod scan;
-mod statements;
 mod survey;
 mod tensors;
 mod terms;
 #[cfg(test)]
 pub(crate) mod tests;
+mod tx;
 mod verify;
 mod wal;
 mod writer;

@@ -8,7 +8,8 @@ use super::{
     error::StoreError,
     item::ItemRecord,
     rows::{Fields, hex, to_json},
-    writer::{Tx, Write},
+    tx::Tx,
+    writer::Write,
 };
 use crate::domain::{Code, NewItem, Priority, Problem, RunId, TenantId};
 
@@ -137,21 +138,17 @@ impl Write for Claim {
     const DURABLE: bool = false;
 
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        sqlx::query(
+        tx.later(
             "UPDATE run_items SET attempts = attempts + 1 FROM json_each(?) j \
              WHERE run_id = unhex(j.value ->> 0) AND item_index = j.value ->> 1 AND status = 'pending'",
         )
-        .bind(&self.units)
-        .execute(&mut *tx.conn)
-        .await?;
-        sqlx::query(
+        .bind(&self.units);
+        tx.later(
             "UPDATE runs SET status = 'running', started_at = ? \
              WHERE id IN (SELECT unhex(value ->> 0) FROM json_each(?)) AND status = 'queued'",
         )
         .bind(super::rows::now())
-        .bind(&self.units)
-        .execute(&mut *tx.conn)
-        .await?;
+        .bind(&self.units);
         Ok(())
     }
 }
@@ -164,13 +161,11 @@ impl Write for Release {
     type Output = ();
 
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        sqlx::query(
+        tx.later(
             "UPDATE run_items SET attempts = max(attempts - 1, 0) FROM json_each(?) j \
              WHERE run_id = unhex(j.value ->> 0) AND item_index = j.value ->> 1 AND status = 'pending'",
         )
-        .bind(&self.units)
-        .execute(&mut *tx.conn)
-        .await?;
+        .bind(&self.units);
         Ok(())
     }
 }
@@ -185,15 +180,13 @@ impl Write for Continued {
 
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         for (run, index, record) in &self.items {
-            sqlx::query(
+            tx.later(
                 "UPDATE run_items SET payload = ?, attempts = 0 \
                  WHERE run_id = ? AND item_index = ? AND status = 'pending'",
             )
             .bind(record)
             .bind(run.as_bytes().as_slice())
-            .bind(index)
-            .execute(&mut *tx.conn)
-            .await?;
+            .bind(*index);
         }
         Ok(())
     }
@@ -207,7 +200,7 @@ impl Write for FailExhausted {
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         let rows = sqlx::query("SELECT rowid, run_id FROM run_items WHERE status = 'pending' AND attempts >= ?")
             .bind(MAX_ATTEMPTS)
-            .fetch_all(&mut *tx.conn)
+            .fetch_all(tx.conn().await?)
             .await?;
         let detail =
             format!("the server stopped {MAX_ATTEMPTS} times while it computed this input; it is not tried again");
@@ -219,11 +212,11 @@ impl Write for FailExhausted {
             failed.push((row.try_get::<i64, _>(0)?, &problem));
             tallies.push((run, Tally { failed: 1, ..Tally::default() }));
         }
-        fail_items(tx, &failed).await?;
-        tally(tx, tallies).await?;
+        fail_items(tx, &failed)?;
+        tally(tx, tallies);
         // also runs that a damaged or older index left without anything to do
         let unfinished: Vec<Vec<u8>> =
-            sqlx::query_scalar("SELECT id FROM runs WHERE finished_at IS NULL").fetch_all(&mut *tx.conn).await?;
+            sqlx::query_scalar("SELECT id FROM runs WHERE finished_at IS NULL").fetch_all(tx.conn().await?).await?;
         finish_runs(tx, unfinished.iter().map(Vec::as_slice)).await?;
         Ok(())
     }

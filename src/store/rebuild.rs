@@ -25,10 +25,12 @@ use super::{
     error::StoreError,
     header::{BlobHeader, CacheEntry},
     insert::{CacheRow, Unit, insert_caches_at, insert_extents, insert_pack},
+    intern::Ids,
     migrate,
     pack::{FinishedPack, PackHeader, PackedCache},
-    rows::{hex, to_json},
-    writer::Tx,
+    rows::{hex, now, to_json},
+    terms::Blocks,
+    tx::Tx,
 };
 use crate::domain::{CacheId, Hook, NewItem, PackId, RunId, TenantId};
 
@@ -97,8 +99,12 @@ impl Store {
         let kept = kept::Kept::read(&blobs.index()).await;
         // A newer pack may hold what an older one did: rows that moved, and inputs that were computed again.
         packs.sort_unstable_by(|a, b| b.cmp(a));
-        let mut rebuild =
-            Rebuild { blobs: Arc::clone(&blobs), known: Known::default(), report: RebuildReport::default() };
+        let mut rebuild = Rebuild {
+            blobs: Arc::clone(&blobs),
+            ids: Ids::default(),
+            known: Known::default(),
+            report: RebuildReport::default(),
+        };
         let notes = &mut rebuild.report.notes;
         match &kept {
             Some(kept) => kept.enter_keys(&mut conn, notes).await?,
@@ -149,6 +155,7 @@ impl Known {
 
 struct Rebuild {
     blobs: Arc<Blobs>,
+    ids: Ids,
     known: Known,
     report: RebuildReport,
 }
@@ -170,11 +177,10 @@ impl Rebuild {
         self.report.n_damaged += n_damaged;
         self.report.n_unhashed += read.n_unhashed;
         let in_flight = self.blobs.adopt(pack);
-        sqlx::query("BEGIN").execute(&mut *conn).await?;
-        let now = jiff::Timestamp::now().as_microsecond();
-        let mut tx = Tx { conn: &mut *conn, now, unlink: Vec::new(), retire: Vec::new(), faults: &self.blobs.faults };
+        let mut tx = Tx::begin(conn, &mut self.ids, now(), &self.blobs.faults);
         let added = add_blob(&mut tx, read, in_flight, &mut self.known).await?;
-        sqlx::query("COMMIT").execute(&mut *conn).await?;
+        tx.later("COMMIT");
+        tx.flush().await?;
         if added.caches == 0 {
             self.report
                 .notes
@@ -254,7 +260,7 @@ async fn add_blob(
             }
             known.items.insert((entry.run, entry.item_index));
             if known.runs.insert(entry.run, front.tenant).is_none() {
-                insert_run(tx, front.tenant, &entry).await?;
+                insert_run(tx, front.tenant, &entry);
             }
             first[i].get_or_insert_with(|| entry.item.clone());
             entries.push(entry);
@@ -296,14 +302,12 @@ async fn add_blob(
         _in_flight: in_flight,
     };
     insert_pack(tx, &pack).await?;
-    let last: Option<i64> = sqlx::query_scalar("SELECT max(id) FROM extents").fetch_one(&mut *tx.conn).await?;
+    let last: Option<i64> = sqlx::query_scalar("SELECT max(id) FROM extents").fetch_one(tx.conn().await?).await?;
     let ids: Vec<(usize, i64)> = used.iter().copied().zip(last.unwrap_or(0) + 1..).collect();
     insert_extents(tx, &pack, &ids).await?;
     let keyless: Vec<i64> = ids.iter().filter(|(i, _)| keys[*i].is_none()).map(|(_, id)| *id).collect();
-    sqlx::query("UPDATE extents SET forward_key = NULL WHERE id IN (SELECT value FROM json_each(?))")
-        .bind(to_json(&keyless)?)
-        .execute(&mut *tx.conn)
-        .await?;
+    tx.later("UPDATE extents SET forward_key = NULL WHERE id IN (SELECT value FROM json_each(?))")
+        .bind(to_json(&keyless)?);
     insert_entries(tx, front.tenant, &entries, &ids.into_iter().collect()).await?;
     Ok(Added { extents: used.len() as u64, caches: entries.len() as u64 })
 }
@@ -342,21 +346,20 @@ async fn insert_entries(
         })
         .collect();
     let times: Vec<i64> = entries.iter().map(|e| e.created_at).collect();
-    insert_caches_at(tx, &caches, &times).await?;
+    let blocks = Blocks::find(tx).await?;
+    insert_caches_at(tx, blocks, &caches, &times).await?;
     let items: Vec<(String, u32)> = entries.iter().map(|e| (hex(e.run.as_bytes()), e.item_index)).collect();
-    sqlx::query(
+    tx.later(
         "INSERT INTO run_items (run_id, item_index, status) \
          SELECT unhex(value ->> 0), value ->> 1, 'done' FROM json_each(?)",
     )
-    .bind(to_json(&items)?)
-    .execute(&mut *tx.conn)
-    .await?;
+    .bind(to_json(&items)?);
     Ok(())
 }
 
 /// A run of which only caches are known; they are counted at the end.
-async fn insert_run(tx: &mut Tx<'_>, tenant: TenantId, of: &Entry) -> Result<(), StoreError> {
-    sqlx::query(
+fn insert_run(tx: &mut Tx<'_>, tenant: TenantId, of: &Entry) {
+    tx.later(
         "INSERT INTO runs (id, tenant_id, status, model, reuse, n_items, metadata, created_at, started_at, finished_at, \
              imported) \
          VALUES (?, ?, 'completed', ?, 1, 1, '{}', ?, ?, ?, ?)",
@@ -367,10 +370,7 @@ async fn insert_run(tx: &mut Tx<'_>, tenant: TenantId, of: &Entry) -> Result<(),
     .bind(made_at(of.run.as_bytes()))
     .bind(made_at(of.run.as_bytes()))
     .bind(of.created_at)
-    .bind(of.item.origin.is_some())
-    .execute(&mut *tx.conn)
-    .await?;
-    Ok(())
+    .bind(of.item.origin.is_some());
 }
 
 /// When an id was made, in microseconds: a UUIDv7 begins with milliseconds.

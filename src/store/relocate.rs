@@ -7,7 +7,8 @@ use super::{
     fault,
     rows::{Fields, hex, hex_list, int, now, to_json},
     tensors::PackDims,
-    writer::{Tx, Write},
+    tx::Tx,
+    writer::Write,
 };
 use crate::domain::{Dtype, PackId, TenantId};
 
@@ -52,17 +53,14 @@ impl Write for Move {
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<Moved, StoreError> {
         let mut moved = Moved::default();
         if let Some(new) = &self.new {
-            new.insert(tx).await?;
+            new.insert(tx)?;
             // what was deleted meanwhile stays deleted: its rows are dead in the new pack
             moved.n_extents = self.extents(tx, new.in_flight.pack).await?;
             if moved.n_extents > 0 {
                 (moved.n_new, moved.new_bytes) = (1, new.n_bytes);
             } else {
                 let id = new.in_flight.pack;
-                sqlx::query("DELETE FROM packs WHERE id = ?")
-                    .bind(id.as_bytes().as_slice())
-                    .execute(&mut *tx.conn)
-                    .await?;
+                tx.later("DELETE FROM packs WHERE id = ?").bind(id.as_bytes().as_slice());
                 tx.unlink.push(id);
             }
         }
@@ -85,7 +83,7 @@ impl Move {
         )
         .bind(new.as_bytes().as_slice())
         .bind(to_json(&moves)?)
-        .execute(&mut *tx.conn)
+        .execute(tx.conn().await?)
         .await?;
         Ok(done.rows_affected())
     }
@@ -94,20 +92,17 @@ impl Move {
     /// such as a row that a repair leaves out, stays.
     async fn forget_old(&self, tx: &mut Tx<'_>) -> Result<Vec<(PackId, u64)>, StoreError> {
         let old = hex_list(self.old.iter().map(|p| p.as_bytes().as_slice()));
-        sqlx::query(
+        tx.later(
             "DELETE FROM extents WHERE pack_id IN (SELECT unhex(value) FROM json_each(?)) \
                AND NOT EXISTS (SELECT 1 FROM caches c WHERE c.extent_id = extents.id)",
         )
-        .bind(&old)
-        .execute(&mut *tx.conn)
-        .await?;
-        let rows = sqlx::query(
+        .bind(&old);
+        tx.later(
             "DELETE FROM packs WHERE id IN (SELECT unhex(value) FROM json_each(?)) \
                AND NOT EXISTS (SELECT 1 FROM extents e WHERE e.pack_id = packs.id) RETURNING id, n_bytes",
         )
-        .bind(&old)
-        .fetch_all(&mut *tx.conn)
-        .await?;
+        .bind(&old);
+        let rows = tx.rows().await?;
         rows.iter()
             .map(|row| {
                 let f = Fields::of("packs", row);
@@ -118,8 +113,8 @@ impl Move {
 }
 
 impl NewPack {
-    async fn insert(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        sqlx::query(
+    fn insert(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        tx.later(
             "INSERT INTO packs (id, tenant_id, layout_id, dtype, data_start, n_rows, n_map, n_bytes, created_at) \
              VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
@@ -131,9 +126,7 @@ impl NewPack {
         .bind(int(self.dims.n_rows)?)
         .bind(int(self.dims.n_map)?)
         .bind(int(self.n_bytes)?)
-        .bind(now())
-        .execute(&mut *tx.conn)
-        .await?;
+        .bind(now());
         Ok(())
     }
 }

@@ -11,8 +11,9 @@ use super::{
     gc,
     rewrite::Rewritten,
     rows::{hex_list, to_json},
+    tx::Tx,
     verify::PackFaults,
-    writer::{Tx, Write},
+    writer::Write,
 };
 use crate::domain::{CacheId, PackId};
 
@@ -229,14 +230,15 @@ impl Write for DropUnfounded {
 
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<Self::Output, StoreError> {
         // rows may refer to each other in any order until all are seen to
-        sqlx::query("PRAGMA defer_foreign_keys = ON").execute(&mut *tx.conn).await?;
+        sqlx::query("PRAGMA defer_foreign_keys = ON").execute(tx.conn().await?).await?;
         let mut removed = Vec::new();
         for (what, statement) in UNFOUNDED {
-            let n = sqlx::query(statement).execute(&mut *tx.conn).await?.rows_affected();
+            let n = sqlx::query(statement).execute(tx.conn().await?).await?.rows_affected();
             if n > 0 {
                 removed.push((what, n));
             }
         }
+        tx.ids.forget();
         Ok(removed)
     }
 }
@@ -251,7 +253,7 @@ impl Write for DropCaches {
             "DELETE FROM caches WHERE id IN (SELECT unhex(value) FROM json_each(?)) RETURNING extent_id",
         )
         .bind(hex_list(self.0.iter().map(|id| id.as_bytes().as_slice())))
-        .fetch_all(&mut *tx.conn)
+        .fetch_all(tx.conn().await?)
         .await?;
         gc::drop_unused(tx, &extents).await?;
         Ok(extents.len() as u64)
@@ -268,7 +270,7 @@ impl Write for DropExtents {
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(u64, u64), StoreError> {
         let caches = sqlx::query("DELETE FROM caches WHERE extent_id IN (SELECT value FROM json_each(?))")
             .bind(to_json(&self.0)?)
-            .execute(&mut *tx.conn)
+            .execute(tx.conn().await?)
             .await?;
         let dropped = gc::drop_unused(tx, &self.0).await?;
         Ok((caches.rows_affected(), dropped.n_extents))

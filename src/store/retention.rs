@@ -4,12 +4,7 @@ use std::{fmt, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{
-    Store,
-    error::StoreError,
-    gc,
-    writer::{Tx, Write},
-};
+use super::{Store, error::StoreError, gc, tx::Tx, writer::Write};
 
 /// Caches removed in one transaction, so that others get their turn.
 const CACHES_A_CHANGE: i64 = 500;
@@ -151,7 +146,7 @@ impl Write for Remove {
                      WHERE created_at > 0 AND pinned = 0 ORDER BY created_at LIMIT ?) RETURNING extent_id",
             ),
         };
-        let extents: Vec<i64> = query.bind(CACHES_A_CHANGE).fetch_all(&mut *tx.conn).await?;
+        let extents: Vec<i64> = query.bind(CACHES_A_CHANGE).fetch_all(tx.conn().await?).await?;
         gc::drop_unused(tx, &extents).await?;
         Ok(extents.len() as u64)
     }

@@ -151,9 +151,8 @@ impl Store {
         }
         // before the index is asked, so that the blobs it names stay
         let session = self.blobs().enter();
-        let mut snapshot = self.readers().begin().await?;
         let mut found: Vec<Option<Reusable>> = vec![None; wanted.len()];
-        for (index, extent) in self.equal(&mut snapshot, tenant, wanted).await? {
+        for (index, extent) in self.equal(tenant, wanted).await? {
             if let Some(found) = found.get_mut(index) {
                 *found = Some(Reusable::Extent(extent));
             }
@@ -161,6 +160,8 @@ impl Store {
         let (others, rest): (Vec<usize>, Vec<&Wanted>) =
             wanted.iter().enumerate().filter(|(index, _)| found[*index].is_none()).unzip();
         if !rest.is_empty() {
+            // one snapshot, so that what rows refer to is there
+            let mut snapshot = self.readers().begin().await?;
             let answers = self.covering(&mut snapshot, &session, tenant, &rest).await?;
             others.into_iter().zip(answers).for_each(|(index, answer)| found[index] = answer);
         }
@@ -169,12 +170,7 @@ impl Store {
 
     /// The newest extents of captures equal to those wanted, each with the index of the one it answers. What has been
     /// captured many times is found as fast as what was captured once.
-    async fn equal(
-        &self,
-        snapshot: &mut SqliteConnection,
-        tenant: TenantId,
-        wanted: &[Wanted],
-    ) -> Result<Vec<(usize, ExtentId)>, StoreError> {
+    async fn equal(&self, tenant: TenantId, wanted: &[Wanted]) -> Result<Vec<(usize, ExtentId)>, StoreError> {
         let mut digests: Vec<(&Arc<[Hook]>, String)> = Vec::new();
         let mut kinds = Vec::with_capacity(wanted.len());
         for Wanted { forward_key, capture: Capture { hooks, positions, dtype }, n_tokens } in wanted {
@@ -188,7 +184,7 @@ impl Store {
             kinds.push((hex(forward_key), digests[at].1.clone(), to_json(positions)?, dtype.name(), *n_tokens));
         }
         let rows =
-            sqlx::query(EQUAL).bind(to_json(&kinds)?).bind(tenant.0).bind(self.now()).fetch_all(snapshot).await?;
+            sqlx::query(EQUAL).bind(to_json(&kinds)?).bind(tenant.0).bind(self.now()).fetch_all(self.readers()).await?;
         let fields = rows.iter().map(|row| Fields::of("extents", row));
         fields.map(|f| Ok((f.uint("wanted")?, ExtentId(f.get("id")?)))).collect()
     }

@@ -15,8 +15,8 @@ use super::{
     interventions,
     item::ItemRecord,
     rows::{Fields, int, now, to_json},
-    statements::{self, Insert},
-    writer::{Tx, Write},
+    tx::Tx,
+    writer::Write,
 };
 use crate::domain::{CacheId, Edits, Hook, NewRun, Priority, Run, RunId, RunStatus, TenantId};
 
@@ -235,15 +235,18 @@ pub(super) async fn insert_tags(
     id: RunId,
     tags: &[String],
 ) -> Result<(), StoreError> {
-    for (chunk, first) in tags.chunks(ROWS_A_STATEMENT).zip((0i64..).step_by(ROWS_A_STATEMENT)) {
-        let mut query =
-            QueryBuilder::<Sqlite>::new("INSERT OR IGNORE INTO run_tags (tenant_id, run_id, position, tag) ");
-        query.push_values((first..).zip(chunk), |mut row, (position, tag)| {
-            row.push_bind(tenant.0).push_bind(id.as_bytes().as_slice()).push_bind(position).push_bind(tag.as_str());
-        });
-        query.build().persistent(false).execute(&mut *tx.conn).await?;
-    }
-    Ok(())
+    let mut position = 0i64;
+    tx.insert(
+        "INSERT OR IGNORE INTO run_tags (tenant_id, run_id, position, tag)",
+        tags,
+        ROWS_A_STATEMENT,
+        |script, tag| {
+            script.bind(tenant.0).bind(id.as_bytes().as_slice()).bind(position).bind(tag.as_str());
+            position += 1;
+            Ok(())
+        },
+    )
+    .await
 }
 
 struct InsertRun {
@@ -293,14 +296,13 @@ impl InsertRun {
         })
     }
 
-    /// Inserts the run's row, unless its idempotency key has one.
-    async fn insert(&self, tx: &mut Tx<'_>, id: RunId) -> Result<bool, StoreError> {
+    /// Inserts the run's row.
+    fn insert(&self, tx: &mut Tx<'_>, id: RunId) -> Result<(), StoreError> {
         let (key, hash) = self.idempotency.as_ref().map(|(k, h)| (k.as_str(), h.as_slice())).unzip();
-        let done = sqlx::query(
+        tx.later(
             "INSERT INTO runs (id, tenant_id, status, model, reuse, n_items, metadata, idempotency_key, request_hash, \
                  created_at, generates, ttl_seconds, priority) \
-             VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
-             ON CONFLICT (tenant_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING",
+             VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(id.as_bytes().as_slice())
         .bind(self.tenant.0)
@@ -313,23 +315,21 @@ impl InsertRun {
         .bind(now())
         .bind(self.generates)
         .bind(self.ttl_seconds)
-        .bind(self.priority.name())
-        .execute(&mut *tx.conn)
-        .await?;
-        Ok(done.rows_affected() == 1)
+        .bind(self.priority.name());
+        Ok(())
     }
 
-    /// The run that has the idempotency key.
-    async fn earlier(&self, tx: &mut Tx<'_>) -> Result<Inserted, StoreError> {
-        let (key, hash) = self.idempotency.as_ref().map(|(k, h)| (k.as_str(), h.as_slice())).unzip();
-        let row = sqlx::query("SELECT id, request_hash FROM runs WHERE tenant_id = ? AND idempotency_key = ?")
+    /// What became of it, where its idempotency key made a run before.
+    async fn earlier(&self, tx: &mut Tx<'_>) -> Result<Option<Inserted>, StoreError> {
+        let Some((key, hash)) = &self.idempotency else { return Ok(None) };
+        tx.later("SELECT id, request_hash FROM runs WHERE tenant_id = ? AND idempotency_key = ?")
             .bind(self.tenant.0)
-            .bind(key)
-            .fetch_one(&mut *tx.conn)
-            .await?;
-        let fields = Fields::of("runs", &row);
-        let same = Some(fields.get::<&[u8]>("request_hash")?) == hash;
-        Ok(if same { Inserted::Replayed(fields.read("id", RunId::from_slice)?) } else { Inserted::KeyConflict })
+            .bind(key);
+        let rows = tx.rows().await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let fields = Fields::of("runs", row);
+        let same = fields.get::<&[u8]>("request_hash")? == hash.as_slice();
+        Ok(Some(if same { Inserted::Replayed(fields.read("id", RunId::from_slice)?) } else { Inserted::KeyConflict }))
     }
 }
 
@@ -339,30 +339,27 @@ impl Write for InsertRun {
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<Inserted, StoreError> {
         // made here, not before the wait, so that ids sort as the commits do and pages of a listing stay whole
         let id = RunId::generate();
-        if !self.insert(tx, id).await? {
-            return self.earlier(tx).await;
+        if let Some(earlier) = self.earlier(tx).await? {
+            return Ok(earlier);
         }
+        self.insert(tx, id)?;
         insert_tags(tx, self.tenant, id, &self.tags).await?;
         if let Some(edits) = &self.edits {
-            interventions::insert(tx, id, edits).await?;
+            interventions::insert(tx, id, edits)?;
         }
         let mut known = HookSets::default();
         let mut sets = Vec::with_capacity(self.hook_sets.len());
         for hooks in &self.hook_sets {
-            sets.push(known.id(tx.conn, hooks).await?);
+            sets.push(known.id(tx, hooks).await?);
         }
         let mut index = 0;
-        let statements = self.items.chunks(ROWS_A_STATEMENT).map(|chunk| {
-            let mut query =
-                QueryBuilder::<Sqlite>::new("INSERT INTO run_items (run_id, item_index, hook_set_id, payload) ");
-            query.push_values(chunk, |mut row, (set, payload)| {
-                row.push_bind(id.as_bytes().as_slice());
-                row.push_bind(index).push_bind(sets[*set]).push_bind(payload.as_str());
-                index += 1;
-            });
-            Ok(Insert { query, repeats: chunk.len() == ROWS_A_STATEMENT })
-        });
-        statements::run(tx, statements).await?;
+        let insert = "INSERT INTO run_items (run_id, item_index, hook_set_id, payload)";
+        tx.insert(insert, &self.items, ROWS_A_STATEMENT, |script, (set, payload)| {
+            script.bind(id.as_bytes().as_slice()).bind(index).bind(sets[*set]).bind(payload.as_str());
+            index += 1;
+            Ok(())
+        })
+        .await?;
         Ok(Inserted::Created(id))
     }
 }
@@ -384,7 +381,7 @@ impl Write for CancelRun {
         .bind(now())
         .bind(self.id.as_bytes().as_slice())
         .bind(self.tenant.0)
-        .execute(&mut *tx.conn)
+        .execute(tx.conn().await?)
         .await?;
         if cancelled.rows_affected() > 0 {
             sqlx::query(
@@ -392,7 +389,7 @@ impl Write for CancelRun {
                  WHERE run_id = ? AND status = 'pending'",
             )
             .bind(self.id.as_bytes().as_slice())
-            .execute(&mut *tx.conn)
+            .execute(tx.conn().await?)
             .await?;
         }
         Ok(())
@@ -413,13 +410,13 @@ impl Write for DeleteRun {
             sqlx::query_scalar("SELECT DISTINCT extent_id FROM caches WHERE run_id = ? AND tenant_id = ?")
                 .bind(self.id.as_bytes().as_slice())
                 .bind(self.tenant.0)
-                .fetch_all(&mut *tx.conn)
+                .fetch_all(tx.conn().await?)
                 .await?;
         // items, tags and caches go with it
         let deleted = sqlx::query("DELETE FROM runs WHERE id = ? AND tenant_id = ?")
             .bind(self.id.as_bytes().as_slice())
             .bind(self.tenant.0)
-            .execute(&mut *tx.conn)
+            .execute(tx.conn().await?)
             .await?;
         gc::drop_unused(tx, &extents).await?;
         Ok(deleted.rows_affected() > 0)

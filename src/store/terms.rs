@@ -5,17 +5,15 @@
 
 use std::fmt::Write as _;
 
-use serde_json::{Map, Number, Value};
-use sqlx::{QueryBuilder, Sqlite};
-
 use super::{
     Store,
     error::StoreError,
     rows::{Fields, to_json},
-    statements::{self, Insert},
-    writer::{Tx, Write},
+    tx::Tx,
+    writer::Write,
 };
 use crate::domain::{RunId, TenantId, TextCompletion};
+use serde_json::{Map, Number, Value};
 
 /// Rows inserted by one statement, four binds each. The index of words writes out what it has before every statement.
 const ROWS_A_STATEMENT: usize = 8000;
@@ -190,57 +188,69 @@ pub(super) struct Entered<'a> {
 /// # Errors
 /// [`StoreError::Database`].
 pub(super) async fn insert(tx: &mut Tx<'_>, caches: &[Entered<'_>]) -> Result<(), StoreError> {
-    let statements = caches.chunks(ROWS_A_STATEMENT).map(|chunk| {
-        let mut query = QueryBuilder::<Sqlite>::new("INSERT INTO cache_terms (rowid, terms, text, completion) ");
-        query.push_values(chunk, |mut row, cache| {
-            row.push_bind(cache.at).push_bind(cache.terms.as_str()).push_bind(cache.text).push_bind(cache.completion);
-        });
-        Ok(Insert { query, repeats: chunk.len() == 1 })
-    });
-    statements::run(tx, statements).await
+    let insert = "INSERT INTO cache_terms (rowid, terms, text, completion)";
+    tx.insert(insert, caches, ROWS_A_STATEMENT, |script, cache| {
+        script.bind(cache.at).bind(cache.terms.as_str()).bind(cache.text).bind(cache.completion);
+        Ok(())
+    })
+    .await
 }
 
-/// The stretch of time of each of the caches that were stored at these times: a new one is begun where the last is full, behind
-/// everything that is there.
-///
-/// # Errors
-/// [`StoreError::Database`].
-pub(super) async fn blocks(tx: &mut Tx<'_>, times: &[i64]) -> Result<Vec<i64>, StoreError> {
-    let (mut first_at, mut last_at, mut n): (i64, i64, i64) =
-        sqlx::query_as("SELECT first_at, last_at, n FROM cache_blocks ORDER BY first_at DESC LIMIT 1")
-            .fetch_one(&mut *tx.conn)
-            .await?;
-    let mut blocks = Vec::with_capacity(times.len());
-    for at in times.iter().copied() {
-        if at < first_at {
-            let older = sqlx::query_scalar(
-                "SELECT first_at FROM cache_blocks WHERE first_at <= ? ORDER BY first_at DESC LIMIT 1",
-            );
-            blocks.push(older.bind(at).fetch_one(&mut *tx.conn).await?);
-            continue;
-        }
-        // one that was edited is entered again, and counts once
-        if at > last_at {
-            if n >= BLOCK {
-                set_block(tx, first_at, last_at, n).await?;
-                (first_at, n) = (at, 0);
-            }
-            (last_at, n) = (at, n + 1);
-        }
-        blocks.push(first_at);
+/// The last stretch of time.
+pub(super) struct Blocks {
+    pub(super) first_at: i64,
+    /// Time of its last cache.
+    pub(super) last_at: i64,
+    /// Caches that were entered in it.
+    pub(super) n: i64,
+}
+
+impl Blocks {
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Full`] of what waits.
+    pub(super) async fn find(tx: &mut Tx<'_>) -> Result<Self, StoreError> {
+        let (first_at, last_at, n) =
+            sqlx::query_as("SELECT first_at, last_at, n FROM cache_blocks ORDER BY first_at DESC LIMIT 1")
+                .fetch_one(tx.conn().await?)
+                .await?;
+        Ok(Self { first_at, last_at, n })
     }
-    set_block(tx, first_at, last_at, n).await?;
-    Ok(blocks)
-}
 
-async fn set_block(tx: &mut Tx<'_>, first_at: i64, last_at: i64, n: i64) -> Result<(), StoreError> {
-    sqlx::query("INSERT OR REPLACE INTO cache_blocks (first_at, last_at, n) VALUES (?, ?, ?)")
-        .bind(first_at)
-        .bind(last_at)
-        .bind(n)
-        .execute(&mut *tx.conn)
-        .await?;
-    Ok(())
+    /// Where each of the caches stored at these times begins its stretch of time: a new one is begun where the last is full,
+    /// behind everything that is there.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub(super) async fn enter(mut self, tx: &mut Tx<'_>, times: &[i64]) -> Result<Vec<i64>, StoreError> {
+        let mut blocks = Vec::with_capacity(times.len());
+        for at in times.iter().copied() {
+            if at < self.first_at {
+                let older = sqlx::query_scalar(
+                    "SELECT first_at FROM cache_blocks WHERE first_at <= ? ORDER BY first_at DESC LIMIT 1",
+                );
+                blocks.push(older.bind(at).fetch_one(tx.conn().await?).await?);
+                continue;
+            }
+            // one that was edited is entered again, and counts once
+            if at > self.last_at {
+                if self.n >= BLOCK {
+                    self.save(tx);
+                    (self.first_at, self.n) = (at, 0);
+                }
+                (self.last_at, self.n) = (at, self.n + 1);
+            }
+            blocks.push(self.first_at);
+        }
+        self.save(tx);
+        Ok(blocks)
+    }
+
+    fn save(&self, tx: &mut Tx<'_>) {
+        tx.later("INSERT OR REPLACE INTO cache_blocks (first_at, last_at, n) VALUES (?, ?, ?)")
+            .bind(self.first_at)
+            .bind(self.last_at)
+            .bind(self.n);
+    }
 }
 
 /// What the row of a cache says.
@@ -280,16 +290,13 @@ impl Recorded {
 /// [`StoreError::Database`], [`StoreError::Damaged`].
 pub(super) async fn replace(tx: &mut Tx<'_>, times: &[i64]) -> Result<(), StoreError> {
     let times = to_json(times)?;
-    sqlx::query("DELETE FROM cache_terms WHERE rowid IN (SELECT value FROM json_each(?))")
-        .bind(&times)
-        .execute(&mut *tx.conn)
-        .await?;
+    tx.later("DELETE FROM cache_terms WHERE rowid IN (SELECT value FROM json_each(?))").bind(&times);
     let rows = sqlx::query(
         "SELECT c.tenant_id, c.created_at, c.run_id, c.model, c.hook_set_id, c.label, c.tags, c.metadata, c.text, \
              c.completion FROM json_each(?) j CROSS JOIN caches c ON c.created_at = j.value",
     )
     .bind(&times)
-    .fetch_all(&mut *tx.conn)
+    .fetch_all(tx.conn().await?)
     .await?;
     let mut recorded = Vec::with_capacity(rows.len());
     for row in &rows {
@@ -308,7 +315,7 @@ pub(super) async fn replace(tx: &mut Tx<'_>, times: &[i64]) -> Result<(), StoreE
         });
     }
     let times: Vec<i64> = recorded.iter().map(|r| r.at).collect();
-    let blocks = blocks(tx, &times).await?;
+    let blocks = Blocks::find(tx).await?.enter(tx, &times).await?;
     let entered: Vec<Entered<'_>> =
         recorded.iter().zip(blocks).map(|(r, block)| r.described().entered(block)).collect();
     insert(tx, &entered).await
@@ -333,7 +340,7 @@ impl Write for EnterMissing {
                  (SELECT created_at FROM cache_terms_missing ORDER BY created_at LIMIT ?) RETURNING created_at",
         )
         .bind(CACHES_A_CHANGE)
-        .fetch_all(&mut *tx.conn)
+        .fetch_all(tx.conn().await?)
         .await?;
         replace(tx, &times).await?;
         Ok(times.len())

@@ -16,32 +16,13 @@ use futures::future::BoxFuture;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{
-    blobs::Blobs,
-    checkpoint::Checkpoints,
-    error::StoreError,
-    fault::{self, Faults},
-    retention::Clock,
-};
+use super::{blobs::Blobs, checkpoint::Checkpoints, error::StoreError, fault, intern::Ids, retention::Clock, tx::Tx};
 use crate::domain::PackId;
 
 /// Changes that may wait before senders do.
 const QUEUE: usize = 1024;
 /// Most changes committed together.
 const GROUP: usize = 256;
-
-/// The transaction a change runs in.
-pub(super) struct Tx<'c> {
-    /// The writer's connection.
-    pub(super) conn: &'c mut SqliteConnection,
-    /// The time, in microseconds.
-    pub(super) now: i64,
-    /// Blobs to remove once the transaction is committed.
-    pub(super) unlink: Vec<PackId>,
-    /// Blobs whose rows lie elsewhere then, with their bytes: to remove once nobody reads them any more.
-    pub(super) retire: Vec<(PackId, u64)>,
-    pub(super) faults: &'c Faults,
-}
 
 /// How changes of a group are kept apart.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -93,7 +74,7 @@ impl Write for Probe {
     const CHANGES: bool = false;
 
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        sqlx::query("UPDATE counts SET n = n + 1 WHERE what = 'probes'").execute(&mut *tx.conn).await?;
+        tx.later("UPDATE counts SET n = n + 1 WHERE what = 'probes'");
         Ok(())
     }
 }
@@ -109,8 +90,8 @@ trait AnyJob: Send {
     fn durable(&self) -> bool;
     fn changes(&self) -> bool;
     fn frees(&self) -> bool;
-    /// Applies the change; an error says that it does not hold.
-    fn apply<'a>(&'a mut self, tx: &'a mut Tx<'_>) -> BoxFuture<'a, Result<(), StoreError>>;
+    /// Applies the change; an error says that it does not hold. Kept apart, it leaves nothing to wait for others.
+    fn apply<'a>(&'a mut self, tx: &'a mut Tx<'_>, apart: Apart) -> BoxFuture<'a, Result<(), StoreError>>;
     /// Answers, with `failure` instead of the outcome where the group failed.
     fn answer(self: Box<Self>, failure: Option<&StoreError>);
 }
@@ -128,9 +109,12 @@ impl<W: Write> AnyJob for Job<W> {
         W::FREES
     }
 
-    fn apply<'a>(&'a mut self, tx: &'a mut Tx<'_>) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn apply<'a>(&'a mut self, tx: &'a mut Tx<'_>, apart: Apart) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
-            let outcome = self.change.apply(tx).await;
+            let outcome = match self.change.apply(tx).await {
+                Ok(outcome) if apart == Apart::Savepoints => tx.flush().await.map(|()| outcome),
+                outcome => outcome,
+            };
             let holds = outcome.as_ref().map(|_| ()).map_err(Clone::clone);
             self.outcome = Some(outcome);
             holds
@@ -166,7 +150,9 @@ impl Writer {
     pub(super) fn start(conn: SqliteConnection, checkpoints: Checkpoints, blobs: Arc<Blobs>, clock: Clock) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let commits = Arc::<AtomicU64>::default();
-        let task = Task { conn, checkpoints, blobs, clock, full_sync: true, commits: Arc::clone(&commits) };
+        let commits_of_task = Arc::clone(&commits);
+        let (ids, full_sync) = (Ids::default(), true);
+        let task = Task { conn, ids, checkpoints, blobs, clock, full_sync, commits: commits_of_task };
         tokio::spawn(task.run(receiver));
         Self { sender, commits }
     }
@@ -200,6 +186,7 @@ impl Writer {
 
 struct Task {
     conn: SqliteConnection,
+    ids: Ids,
     checkpoints: Checkpoints,
     blobs: Arc<Blobs>,
     clock: Clock,
@@ -265,7 +252,7 @@ impl Task {
             }
         }
         if !matches!(done, Err(StoreError::Full)) {
-            self.checkpoints.wrote(started.elapsed());
+            self.checkpoints.wrote(started.elapsed()).await;
         }
         let failure = match done {
             Ok(files) => {
@@ -294,6 +281,7 @@ impl Task {
     async fn transaction(&mut self, jobs: &mut [Box<dyn AnyJob>], apart: Apart) -> Result<Committed, StoreError> {
         let done = self.commit(jobs, apart).await;
         if !matches!(done, Ok(Committed::Yes(_))) {
+            self.ids.forget();
             // SQLite may have rolled back by itself; then this fails, and nothing is left to do
             drop(sqlx::query("ROLLBACK").execute(&mut self.conn).await);
         }
@@ -304,38 +292,46 @@ impl Task {
         let full = jobs.iter().any(|j| j.durable());
         self.set_sync(full).await?;
         let now = self.clock.now();
-        let (conn, faults) = (&mut self.conn, &self.blobs.faults);
-        let mut files = Superfluous::default();
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut *conn).await?;
+        let faults = &self.blobs.faults;
+        let mut tx = Tx::begin(&mut self.conn, &mut self.ids, now, faults);
         faults.hit(fault::BEGUN)?;
         for job in &mut *jobs {
             if apart == Apart::Savepoints {
-                sqlx::query("SAVEPOINT change").execute(&mut *conn).await?;
+                tx.later("SAVEPOINT change");
+                tx.flush().await?;
             }
-            let mut tx = Tx { conn: &mut *conn, now, unlink: Vec::new(), retire: Vec::new(), faults };
-            match (job.apply(&mut tx).await, apart) {
-                (Ok(()), _) => {
-                    files.unlink.append(&mut tx.unlink);
-                    files.retire.append(&mut tx.retire);
-                }
+            let files = (tx.unlink.len(), tx.retire.len());
+            match (job.apply(&mut tx, apart).await, apart) {
+                (Ok(()), _) => {}
                 // nobody's change fits then, and SQLite may have rolled all of them back
                 (Err(StoreError::Full), _) => return Err(StoreError::Full),
                 (Err(error), Apart::No) => return Ok(Committed::Undone(error)),
                 (Err(_), Apart::Savepoints) => {
-                    sqlx::query("ROLLBACK TO change").execute(&mut *conn).await?;
+                    tx.forget_waiting();
+                    tx.ids.forget();
+                    tx.unlink.truncate(files.0);
+                    tx.retire.truncate(files.1);
+                    tx.later("ROLLBACK TO change");
                 }
             }
             if apart == Apart::Savepoints {
-                sqlx::query("RELEASE change").execute(&mut *conn).await?;
+                tx.later("RELEASE change");
             }
         }
         faults.hit(fault::APPLIED)?;
-        sqlx::query("COMMIT").execute(&mut *conn).await?;
+        tx.later("COMMIT");
+        match (tx.flush().await, apart) {
+            (Ok(()), _) => {}
+            // it may be that of one change, of which a statement waited
+            (Err(error), Apart::No) if !matches!(error, StoreError::Full) => return Ok(Committed::Undone(error)),
+            (Err(error), _) => return Err(error),
+        }
+        let files = Superfluous { unlink: tx.unlink, retire: tx.retire };
         if jobs.iter().any(|j| j.changes()) {
             self.commits.fetch_add(1, Ordering::AcqRel);
         }
         // what is committed does not fail any more
-        drop(faults.hit(fault::COMMITTED));
+        drop(self.blobs.faults.hit(fault::COMMITTED));
         Ok(Committed::Yes(files))
     }
 

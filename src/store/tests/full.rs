@@ -1,7 +1,7 @@
 //! No room left in the index. A disk that is really full is the business of tests/full_disk.py.
 
 use super::*;
-use crate::store::writer::{Tx, Write};
+use crate::store::{tx::Tx, writer::Write};
 
 /// Lets the index grow by so many pages and no more; `None`: as it likes.
 struct Room(Option<i64>);
@@ -10,10 +10,10 @@ impl Write for Room {
     type Output = ();
 
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&mut *tx.conn).await?;
+        let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(tx.conn().await?).await?;
         let most = self.0.map_or(i64::from(u32::MAX) - 1, |more| pages + more);
         let sql = format!("PRAGMA max_page_count = {most}");
-        sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&mut *tx.conn).await?;
+        sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(tx.conn().await?).await?;
         Ok(())
     }
 }
