@@ -49,7 +49,7 @@ def reuse(ours, prompts):
 
 def fetch(ours, _prompts):
     run = ours.client.run({"model": MODEL, "input": "What does a fetch cost?", "capture": CAPTURE})
-    return wrk(ours.server, f"/v1/caches/{run['caches'][0]}/layers/15?format=raw", 64)[2]
+    return wrk(ours.server, f"/v1/caches/{run['caches'][0]}/layers/0?format=raw", 64)[2]
 
 
 MEASURES = {
@@ -80,9 +80,11 @@ def main():
     parser = argparse.ArgumentParser(description="Compare builds of the server with each other.")
     parser.add_argument("builds", nargs="+", type=named_binary, metavar="NAME=BINARY")
     parser.add_argument("--gguf", type=Path, default=ROOT / "models/SmolLM2-135M-Instruct.Q4_1.gguf")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--what", type=measures, default=list(MEASURES), help=f"some of {', '.join(MEASURES)}")
     args = parser.parse_args()
+    if len(dict(args.builds)) < len(args.builds):
+        parser.error("each build needs a name of its own")
     interrupt_on_signals()
     prompts = make_prompts()
     try:

@@ -16,14 +16,15 @@ use crate::{
     domain::{
         Capture, CaptureRequest, Code, Generation, Hook, NewItem, NewRun, PackLayout, Positions, PositionsRequest,
         Priority, Problem, TenantId,
-        capture::{refuse_mean_of_indices, stored_shape},
+        capture::{Layers, refuse_mean_of_indices, stored_shape},
     },
     model::{ChatEnd, Encoded, Model},
 };
 
-/// Bytes of a known text, and token ids, that are prepared sooner than another thread is asked to.
+/// Bytes of a known text, token ids, and entries of each other list that are prepared sooner than another thread is asked to.
 const QUICK_BYTES: usize = 4096;
 const QUICK_IDS: usize = 512;
+const QUICK_NAMES: usize = 64;
 
 /// What to do with an input longer than the context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -210,17 +211,30 @@ pub fn prepare(request: RunRequest, model: Arc<Model>, limits: &Limits, texts: &
     Ok(Prepared { run, item_bytes: sizes, model })
 }
 
-/// Whether [`prepare`] takes no longer than asking another thread for it: one short input, whose tokens are known.
+/// Whether [`prepare`] takes no longer than asking another thread for it: one short input, whose tokens are known, and no list
+/// that is long.
 #[must_use]
 pub fn is_quick(request: &RunRequest, model: &Model, texts: &Texts) -> bool {
     let [input] = request.inputs.as_slice() else { return false };
     let how = Tokenising { prepend_bos: request.prepend_bos, chat: false };
+    let positions = [request.capture.positions.as_ref(), input.positions.as_ref()];
+    let layers = match &request.capture.layers {
+        Layers::List(layers) => layers.len(),
+        _ => 1,
+    };
     request.interventions.is_none()
+        && layers.max(request.capture.hooks.len()).max(request.tags.len()).max(input.tags.len()) <= QUICK_NAMES
+        && positions.into_iter().flatten().all(is_one_or_a_range)
         && match &input.content {
             Content::Text(text) => text.len() <= QUICK_BYTES && texts.knows(request.tenant, model, text, how),
             Content::TokenIds(ids) => ids.len() <= QUICK_IDS,
             Content::Messages { .. } => false,
         }
+}
+
+/// Whether a place is said without a list and without looking at the text.
+fn is_one_or_a_range(positions: &PositionsRequest) -> bool {
+    matches!(positions, PositionsRequest::Known(known) if !matches!(known, Positions::List(_) | Positions::MeanOf(_)))
 }
 
 /// Whether the model can continue inputs, by so many tokens.

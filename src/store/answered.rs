@@ -156,6 +156,7 @@ async fn insert_runs(tx: &mut Tx<'_>, made: &[Made<'_>], at: i64) -> Result<(), 
         if let Some(edits) = &answered.run.edits {
             interventions::insert(tx, *id, edits)?;
         }
+        tx.ease().await?;
     }
     Ok(())
 }

@@ -157,7 +157,7 @@ async fn end_items(
     fail_items(tx, &problems)?;
     let done = caches.iter().map(|c| (c.run, Tally { done: 1, reused: i64::from(c.reused), failed: 0 }));
     let failed = failed.iter().map(|(run, ..)| (*run, Tally { failed: 1, ..Tally::default() }));
-    let touched = tally(tx, done.chain(failed));
+    let touched = tally(tx, done.chain(failed))?;
     finish_runs(tx, touched.iter().map(|run| run.as_bytes().as_slice())).await
 }
 
@@ -178,26 +178,28 @@ pub(super) fn fail_items(tx: &mut Tx<'_>, failed: &[(i64, &Problem)]) -> Result<
 }
 
 /// Counts ended items for their runs, which are given back, and marks those as running that nobody had claimed.
-pub(super) fn tally(tx: &mut Tx<'_>, ended: impl IntoIterator<Item = (RunId, Tally)>) -> Vec<RunId> {
+///
+/// # Errors
+/// As [`to_json`].
+pub(super) fn tally(
+    tx: &mut Tx<'_>,
+    ended: impl IntoIterator<Item = (RunId, Tally)>,
+) -> Result<Vec<RunId>, StoreError> {
     let mut runs: HashMap<RunId, Tally> = HashMap::new();
     for (run, one) in ended {
         let sum = runs.entry(run).or_default();
         *sum = Tally { done: sum.done + one.done, reused: sum.reused + one.reused, failed: sum.failed + one.failed };
     }
-    let now = now();
-    for (run, sum) in &runs {
-        tx.later(
-            "UPDATE runs SET n_done = n_done + ?, n_reused = n_reused + ?, n_failed = n_failed + ?, \
-                 status = iif(status = 'queued', 'running', status), started_at = coalesce(started_at, ?) \
-             WHERE id = ?",
-        )
-        .bind(sum.done)
-        .bind(sum.reused)
-        .bind(sum.failed)
-        .bind(now)
-        .bind(run.as_bytes().as_slice());
-    }
-    runs.into_keys().collect()
+    let sums: Vec<(String, i64, i64, i64)> =
+        runs.iter().map(|(run, sum)| (hex(run.as_bytes()), sum.done, sum.reused, sum.failed)).collect();
+    tx.later(
+        "UPDATE runs SET n_done = n_done + (j.value ->> 1), n_reused = n_reused + (j.value ->> 2), \
+             n_failed = n_failed + (j.value ->> 3), status = iif(status = 'queued', 'running', status), \
+             started_at = coalesce(started_at, ?) FROM json_each(?) j WHERE runs.id = unhex(j.value ->> 0)",
+    )
+    .bind(now())
+    .bind(to_json(&sums)?);
+    Ok(runs.into_keys().collect())
 }
 
 /// Ends those of the runs that have nothing pending, and gives them back.

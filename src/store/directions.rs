@@ -184,28 +184,17 @@ impl Write for InsertDirection {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        for chunk in vectors.chunks(ROWS_A_STATEMENT) {
-            insert_vectors(tx, info.id, chunk).await?;
-        }
+        let insert = "INSERT INTO direction_vectors (direction_id, layer, component, vector, metrics)";
+        tx.insert(insert, vectors, ROWS_A_STATEMENT, |script, v| {
+            let mut bytes = Vec::with_capacity(v.values.len() * 4);
+            Dtype::Float32.encode(&v.values, &mut bytes);
+            script.bind(info.id.as_bytes().as_slice()).bind(v.layer.map_or(Ok(-1), int)?).bind(int(v.component)?);
+            script.bind(bytes).bind(to_json(&v.metrics)?);
+            Ok(())
+        })
+        .await?;
         Ok(true)
     }
-}
-
-async fn insert_vectors(tx: &mut Tx<'_>, id: DirectionId, vectors: &[DirectionVector]) -> Result<(), StoreError> {
-    let mut rows = Vec::with_capacity(vectors.len());
-    for v in vectors {
-        let mut bytes = Vec::with_capacity(v.values.len() * 4);
-        Dtype::Float32.encode(&v.values, &mut bytes);
-        rows.push((v.layer.map_or(Ok(-1), int)?, int(v.component)?, bytes, to_json(&v.metrics)?));
-    }
-    let mut query =
-        QueryBuilder::<Sqlite>::new("INSERT INTO direction_vectors (direction_id, layer, component, vector, metrics) ");
-    query.push_values(rows, |mut row, (layer, component, bytes, metrics)| {
-        row.push_bind(id.as_bytes().to_vec()).push_bind(layer).push_bind(component);
-        row.push_bind(bytes).push_bind(metrics);
-    });
-    query.build().persistent(false).execute(tx.conn().await?).await?;
-    Ok(())
 }
 
 struct PatchDirection {

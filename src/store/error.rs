@@ -84,6 +84,16 @@ impl StoreError {
         Self::Damaged { what: what.into() }
     }
 
+    /// Whether one change alone may be the cause, so that others of its group may hold without it. Else it is the disk or the
+    /// whole index.
+    pub(super) fn is_of_one_change(&self) -> bool {
+        match self {
+            Self::Full | Self::ReadOnly { .. } | Self::IndexDamaged(_) | Self::Io { .. } | Self::Closed => false,
+            Self::Database(error) => code_of(error).is_none_or(|code| !SQLITE_OF_ALL.contains(&(code & 0xff))),
+            _ => true,
+        }
+    }
+
     /// Says which file operation failed; a full disk or quota becomes [`Self::Full`].
     pub(super) fn io(what: impl fmt::Display) -> impl FnOnce(io::Error) -> Self {
         move |source| match source.kind() {
@@ -105,10 +115,18 @@ const SQLITE_IOERR_SHMSIZE: i32 = 4874;
 const SQLITE_CORRUPT: i32 = 11;
 const SQLITE_NOTADB: i32 = 26;
 
+/// Primary result codes of SQLite that say nothing of the statement: busy, no memory, an operation on the file failed, the file
+/// cannot be opened, the locks make no sense.
+const SQLITE_OF_ALL: [i32; 5] = [5, 7, 10, 14, 15];
+
+/// SQLite's result code, the extended one.
+fn code_of(error: &sqlx::Error) -> Option<i32> {
+    error.as_database_error()?.code()?.parse().ok()
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(|e| e.code()).and_then(|c| c.parse::<i32>().ok());
-        match (code, &error) {
+        match (code_of(&error), &error) {
             // the low byte of an extended code is the primary one
             (Some(code), _) if code & 0xff == SQLITE_FULL || code == SQLITE_IOERR_SHMSIZE => Self::Full,
             (Some(code), _) if [SQLITE_CORRUPT, SQLITE_NOTADB].contains(&(code & 0xff)) => {

@@ -45,7 +45,7 @@ impl Purpose {
 
 /// The name of a point.
 pub(super) type Point = &'static str;
-/// A transaction has begun.
+/// A transaction begins.
 pub(super) const BEGUN: Point = "index.begun";
 /// Its changes are applied and not committed.
 pub(super) const APPLIED: Point = "index.applied";
@@ -149,6 +149,12 @@ mod armed {
             self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none()
         }
 
+        /// Whether something is to happen at a point.
+        pub(in crate::store) fn await_at(&self, point: Point) -> bool {
+            let armed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            armed.as_ref().is_some_and(|fault| fault.point == point)
+        }
+
         /// Comes to a point.
         ///
         /// # Errors
@@ -191,6 +197,11 @@ mod disarmed {
         #[expect(clippy::unnecessary_wraps, reason = "as the other one")]
         pub(in crate::store) fn from_env() -> Result<Self, StoreError> {
             Ok(Self {})
+        }
+
+        #[expect(clippy::unused_self, reason = "as the other one")]
+        pub(in crate::store) fn await_at(&self, _point: Point) -> bool {
+            false
         }
 
         #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "as the other one")]

@@ -15,9 +15,9 @@ use crate::domain::{CacheFilter, Count, Hook, TenantId};
 
 /// Stretches of time in which words are intersected for one page: an intersection of common words that have little in common
 /// ends there.
-const PAGE_BLOCKS: i64 = 3;
+const PAGE_BLOCKS: i64 = 2;
 /// And for one count, which ends earlier where words have much in common.
-const COUNT_BLOCKS: i64 = 6;
+const COUNT_BLOCKS: i64 = 4;
 /// A word with fewer caches is rare: all of them are looked for among those of the other words.
 const RARE: i64 = 512;
 /// Caches that one page looks at, where something has to be asked about each.

@@ -148,7 +148,7 @@ impl Store {
 }
 
 /// The run that has an idempotency key, and its cache.
-const EARLIER: &str = "SELECT r.request_hash, c.id AS cache FROM runs r \
+pub(super) const EARLIER: &str = "SELECT r.request_hash, c.id AS cache FROM runs r \
     LEFT JOIN caches c ON c.run_id = r.id AND c.item_index = 0 WHERE r.tenant_id = ? AND r.idempotency_key = ?";
 
 fn read_earlier(fields: &Fields<'_>, hash: &[u8; 32]) -> Result<Imported, StoreError> {

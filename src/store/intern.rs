@@ -1,7 +1,7 @@
 //! Values that many rows share, each kept once: hook sets, layouts and provenances.
 //!
-//! The writer looks them up by digest or adds them. Readers remember them by id: rows never change, and their ids are
-//! never given out twice.
+//! The writer looks them up by digest or adds them, and remembers their ids until such rows are removed. Readers remember them by
+//! id: rows never change, and their ids are never given out twice.
 
 use std::{
     collections::HashMap,

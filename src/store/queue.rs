@@ -187,6 +187,7 @@ impl Write for Continued {
             .bind(record)
             .bind(run.as_bytes().as_slice())
             .bind(*index);
+            tx.ease().await?;
         }
         Ok(())
     }
@@ -213,7 +214,7 @@ impl Write for FailExhausted {
             tallies.push((run, Tally { failed: 1, ..Tally::default() }));
         }
         fail_items(tx, &failed)?;
-        tally(tx, tallies);
+        tally(tx, tallies)?;
         // also runs that a damaged or older index left without anything to do
         let unfinished: Vec<Vec<u8>> =
             sqlx::query_scalar("SELECT id FROM runs WHERE finished_at IS NULL").fetch_all(tx.conn().await?).await?;

@@ -261,6 +261,7 @@ async fn add_blob(
             known.items.insert((entry.run, entry.item_index));
             if known.runs.insert(entry.run, front.tenant).is_none() {
                 insert_run(tx, front.tenant, &entry);
+                tx.ease().await?;
             }
             first[i].get_or_insert_with(|| entry.item.clone());
             entries.push(entry);

@@ -15,6 +15,9 @@ use crate::domain::PackId;
 
 /// Rows that wait in a script; more have statements of their own.
 const FEW: usize = 64;
+/// Statements of a script, and bytes of it, that go there before more are added: SQLite copies what is left of a script for each
+/// statement of it.
+const MUCH: (usize, usize) = (64, 32 << 10);
 /// Statements of a script that is worth remembering: longer ones are hardly ever asked again word for word.
 const MOST_REPEATED: usize = 16;
 
@@ -83,6 +86,17 @@ impl<'c> Tx<'c> {
             let (done, made) = tokio::join!(biased; query.execute(&mut *self.conn), async { make() });
             done?;
             next = made?;
+        }
+        Ok(())
+    }
+
+    /// Runs what waits where that is much: for whoever adds statements in a loop.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Full`].
+    pub(super) async fn ease(&mut self) -> Result<(), StoreError> {
+        if self.waiting.n_statements >= MUCH.0 || self.waiting.sql.len() >= MUCH.1 {
+            self.flush().await?;
         }
         Ok(())
     }
@@ -185,6 +199,8 @@ impl Script {
         if let Some(error) = self.error {
             return Err(sqlx::Error::Encode(error).into());
         }
+        // SQLite would take what is missing for NULL, and a value too many for the next statement's
+        debug_assert_eq!(self.sql.matches('?').count(), self.arguments.len(), "{}", self.sql);
         let repeats = self.repeats && self.n_statements <= MOST_REPEATED;
         // made of this module's literals; what comes from elsewhere is bound
         Ok(sqlx::query_with(AssertSqlSafe(self.sql), self.arguments).persistent(repeats))

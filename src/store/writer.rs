@@ -116,7 +116,8 @@ impl<W: Write> AnyJob for Job<W> {
                 outcome => outcome,
             };
             let holds = outcome.as_ref().map(|_| ()).map_err(Clone::clone);
-            self.outcome = Some(outcome);
+            // an error may be that of another's statement, which waited
+            self.outcome = (outcome.is_ok() || apart == Apart::Savepoints).then_some(outcome);
             holds
         })
     }
@@ -302,9 +303,14 @@ impl Task {
             }
             let files = (tx.unlink.len(), tx.retire.len());
             match (job.apply(&mut tx, apart).await, apart) {
-                (Ok(()), _) => {}
-                // nobody's change fits then, and SQLite may have rolled all of them back
-                (Err(StoreError::Full), _) => return Err(StoreError::Full),
+                (Ok(()), Apart::Savepoints) => {}
+                (Ok(()), Apart::No) => match tx.ease().await {
+                    Ok(()) => {}
+                    Err(error) if error.is_of_one_change() => return Ok(Committed::Undone(error)),
+                    Err(error) => return Err(error),
+                },
+                // nobody's change holds then, and SQLite may have rolled all of them back
+                (Err(error), _) if !error.is_of_one_change() => return Err(error),
                 (Err(error), Apart::No) => return Ok(Committed::Undone(error)),
                 (Err(_), Apart::Savepoints) => {
                     tx.forget_waiting();
@@ -318,13 +324,11 @@ impl Task {
                 tx.later("RELEASE change");
             }
         }
-        faults.hit(fault::APPLIED)?;
-        tx.later("COMMIT");
-        match (tx.flush().await, apart) {
-            (Ok(()), _) => {}
+        match end(&mut tx).await {
+            Ok(()) => {}
             // it may be that of one change, of which a statement waited
-            (Err(error), Apart::No) if !matches!(error, StoreError::Full) => return Ok(Committed::Undone(error)),
-            (Err(error), _) => return Err(error),
+            Err(error) if apart == Apart::No && error.is_of_one_change() => return Ok(Committed::Undone(error)),
+            Err(error) => return Err(error),
         }
         let files = Superfluous { unlink: tx.unlink, retire: tx.retire };
         if jobs.iter().any(|j| j.changes()) {
@@ -364,4 +368,14 @@ impl Task {
         // fails only where the runtime is shutting down
         drop(removed.await);
     }
+}
+
+/// Commits, together with what still waits.
+async fn end(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    if tx.faults.await_at(fault::APPLIED) {
+        tx.flush().await?;
+    }
+    tx.faults.hit(fault::APPLIED)?;
+    tx.later("COMMIT");
+    tx.flush().await
 }

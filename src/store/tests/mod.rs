@@ -20,6 +20,7 @@ mod reuse;
 mod runs;
 mod scan;
 mod verify;
+mod waiting;
 mod walk;
 
 use std::{

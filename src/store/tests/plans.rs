@@ -28,8 +28,11 @@ async fn steps(f: &Fixture, query: &mut sqlx::QueryBuilder<Sqlite>) -> (Vec<Stri
         let bound = line.starts_with("SCAN j") && line.contains("VIRTUAL TABLE");
         let queue = line.contains("INDEX runs_unfinished") || line.contains("INDEX run_items_pending");
         let inner = line.contains("(subquery-") || line.starts_with("SCAN CONSTANT") || line.starts_with("SCAN d");
-        let short =
-            words || bound || queue || inner || ["SCAN sqlite_sequence", "SCAN tenants"].contains(&line.as_str());
+        let short = words
+            || bound
+            || queue
+            || inner
+            || ["SCAN sqlite_sequence", "SCAN tenants", "SCAN cache_blocks"].contains(&line.as_str());
         !short && (line.contains("SCAN") || line.contains("AUTOMATIC"))
     };
     let long = plan.iter().filter(is_long).cloned().collect();
@@ -84,7 +87,9 @@ async fn no_other_route_scans_a_table() {
     plan(&f, &mut crate::store::caches::by_ids(T, &[ids[0]; 2], 0)).await;
     plan(&f, &mut crate::store::caches::of_run(T, run, 0, 10, 0)).await;
     plan(&f, &mut crate::store::runs::by_id(T, run, 0)).await;
-    plan(&f, &mut sqlx::QueryBuilder::new(crate::store::reuse::EQUAL)).await;
+    for constant in [crate::store::reuse::EQUAL, crate::store::import::EARLIER, crate::store::insert::ENDS] {
+        plan(&f, &mut sqlx::QueryBuilder::new(constant)).await;
+    }
     for bits in 0..16u32 {
         let filter = RunFilter {
             status: (bits & 1 != 0).then_some(RunStatus::Queued),
