@@ -177,7 +177,7 @@ impl Rebuild {
         self.report.n_damaged += n_damaged;
         self.report.n_unhashed += read.n_unhashed;
         let in_flight = self.blobs.adopt(pack);
-        let mut tx = Tx::begin(conn, &mut self.ids, now(), &self.blobs.faults);
+        let mut tx = Tx::begin(conn, &mut self.ids, now(), &self.blobs.faults, false);
         let added = add_blob(&mut tx, read, in_flight, &mut self.known).await?;
         tx.later("COMMIT");
         tx.flush().await?;

@@ -18,13 +18,13 @@ const FEW: usize = 64;
 /// Statements of a script, and bytes of it, that go there before more are added: SQLite copies what is left of a script for each
 /// statement of it.
 const MUCH: (usize, usize) = (64, 32 << 10);
-/// Statements of a script that is worth remembering: longer ones are hardly ever asked again word for word.
-const MOST_REPEATED: usize = 16;
 
 /// A transaction.
 pub(super) struct Tx<'c> {
     conn: &'c mut SqliteConnection,
     waiting: Script,
+    /// Whether it has one change only: what several ask together is hardly ever the same again, and is not worth remembering.
+    alone: bool,
     /// What the index calls values that many rows share.
     pub(super) ids: &'c mut Ids,
     /// The time, in microseconds.
@@ -38,10 +38,16 @@ pub(super) struct Tx<'c> {
 
 impl<'c> Tx<'c> {
     /// Begins a transaction with its first statement. It ends by a `COMMIT` or `ROLLBACK` of whoever began it.
-    pub(super) fn begin(conn: &'c mut SqliteConnection, ids: &'c mut Ids, now: i64, faults: &'c Faults) -> Self {
+    pub(super) fn begin(
+        conn: &'c mut SqliteConnection,
+        ids: &'c mut Ids,
+        now: i64,
+        faults: &'c Faults,
+        alone: bool,
+    ) -> Self {
         let mut waiting = Script::default();
         waiting.add("BEGIN IMMEDIATE");
-        Self { conn, waiting, ids, now, unlink: Vec::new(), retire: Vec::new(), faults }
+        Self { conn, waiting, alone, ids, now, unlink: Vec::new(), retire: Vec::new(), faults }
     }
 
     /// Adds a statement that gives no rows, whose binds follow, or a query for [`Self::rows`]. An error of it is that of
@@ -82,7 +88,7 @@ impl<'c> Tx<'c> {
         let mut next = make()?;
         while let Some(script) = next {
             // the next one is made while SQLite is busy with this one
-            let query = script.query()?;
+            let query = script.query(true)?;
             let (done, made) = tokio::join!(biased; query.execute(&mut *self.conn), async { make() });
             done?;
             next = made?;
@@ -107,7 +113,7 @@ impl<'c> Tx<'c> {
     /// [`StoreError::Database`], [`StoreError::Full`].
     pub(super) async fn flush(&mut self) -> Result<(), StoreError> {
         if !self.waiting.is_empty() {
-            std::mem::take(&mut self.waiting).query()?.execute(&mut *self.conn).await?;
+            std::mem::take(&mut self.waiting).query(self.alone)?.execute(&mut *self.conn).await?;
         }
         Ok(())
     }
@@ -117,7 +123,7 @@ impl<'c> Tx<'c> {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Full`].
     pub(super) async fn rows(&mut self) -> Result<Vec<SqliteRow>, StoreError> {
-        Ok(std::mem::take(&mut self.waiting).query()?.fetch_all(&mut *self.conn).await?)
+        Ok(std::mem::take(&mut self.waiting).query(self.alone)?.fetch_all(&mut *self.conn).await?)
     }
 
     /// Runs what waits and gives the connection, for a statement of its own.
@@ -195,14 +201,13 @@ impl Script {
         Ok(())
     }
 
-    fn query(self) -> Result<Query<'static, Sqlite, SqliteArguments>, StoreError> {
+    fn query(self, remember: bool) -> Result<Query<'static, Sqlite, SqliteArguments>, StoreError> {
         if let Some(error) = self.error {
             return Err(sqlx::Error::Encode(error).into());
         }
         // SQLite would take what is missing for NULL, and a value too many for the next statement's
         debug_assert_eq!(self.sql.matches('?').count(), self.arguments.len(), "{}", self.sql);
-        let repeats = self.repeats && self.n_statements <= MOST_REPEATED;
         // made of this module's literals; what comes from elsewhere is bound
-        Ok(sqlx::query_with(AssertSqlSafe(self.sql), self.arguments).persistent(repeats))
+        Ok(sqlx::query_with(AssertSqlSafe(self.sql), self.arguments).persistent(remember && self.repeats))
     }
 }

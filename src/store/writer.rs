@@ -294,7 +294,7 @@ impl Task {
         self.set_sync(full).await?;
         let now = self.clock.now();
         let faults = &self.blobs.faults;
-        let mut tx = Tx::begin(&mut self.conn, &mut self.ids, now, faults);
+        let mut tx = Tx::begin(&mut self.conn, &mut self.ids, now, faults, jobs.len() == 1);
         faults.hit(fault::BEGUN)?;
         for job in &mut *jobs {
             if apart == Apart::Savepoints {
