@@ -5,6 +5,8 @@
 
 use std::fmt::Write as _;
 
+use serde_json::{Map, Number, Value};
+
 use super::{
     Store,
     error::StoreError,
@@ -13,7 +15,6 @@ use super::{
     writer::Write,
 };
 use crate::domain::{RunId, TenantId, TextCompletion};
-use serde_json::{Map, Number, Value};
 
 /// Rows inserted by one statement, four binds each. The index of words writes out what it has before every statement.
 const ROWS_A_STATEMENT: usize = 8000;
