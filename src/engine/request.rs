@@ -22,9 +22,9 @@ use crate::{
 };
 
 /// Bytes of a known text, token ids, and entries of each other list that are prepared sooner than another thread is asked to.
-const QUICK_BYTES: usize = 4096;
-const QUICK_IDS: usize = 512;
-const QUICK_NAMES: usize = 64;
+pub(super) const QUICK_BYTES: usize = 4096;
+pub(super) const QUICK_IDS: usize = 512;
+pub(super) const QUICK_NAMES: usize = 64;
 
 /// What to do with an input longer than the context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]

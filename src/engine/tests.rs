@@ -2,8 +2,13 @@
 
 use std::{path::Path, sync::atomic::AtomicBool};
 
-use super::{worker::JobInput, *};
-use crate::domain::{Code, RunStatus};
+use super::{
+    request::{QUICK_BYTES, QUICK_IDS, QUICK_NAMES, is_quick},
+    texts::Tokenising,
+    worker::JobInput,
+    *,
+};
+use crate::domain::{Code, Layers, Positions, PositionsRequest, RunStatus};
 
 /// Models of this name panic at [`POISON`], and lose their device at the others, at [`LOSS`] once.
 const POISONED: &str = "poisoned";
@@ -67,5 +72,57 @@ async fn what_failed_with_a_device_gets_one_more_try() {
         "a device is lost once for nothing"
     );
     assert_eq!(done.error.map(|problem| problem.code), Some(Code::WorkerFailed));
+    engine.drain().await;
+}
+
+#[tokio::test]
+async fn only_what_is_short_and_known_is_prepared_by_whoever_asks() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(folder.path(), 1).await;
+    let model = engine.inner.models.get(POISONED).unwrap();
+    let texts = Texts::default();
+    let ids = |n| Content::TokenIds(vec![1; n]);
+    let of = |contents: Vec<Content>| {
+        let inputs = contents.into_iter().map(|content| InputSpec::new(String::new(), content)).collect();
+        RunRequest::new(TenantId::DEFAULT, POISONED, inputs)
+    };
+    let with = |change: &dyn Fn(&mut RunRequest)| {
+        let mut request = of(vec![ids(3)]);
+        change(&mut request);
+        request
+    };
+    let known = |positions| Some(PositionsRequest::Known(positions));
+    let names = |n| vec!["x".to_owned(); n];
+    let short = "a text".to_owned();
+    for (request, quick) in [
+        (of(vec![ids(3)]), true),
+        (of(vec![ids(QUICK_IDS)]), true),
+        (of(vec![ids(QUICK_IDS + 1)]), false),
+        (of(vec![ids(3), ids(3)]), false),
+        (of(vec![]), false),
+        (of(vec![Content::Text(short.clone())]), false),
+        (with(&|r| r.tags = names(QUICK_NAMES)), true),
+        (with(&|r| r.tags = names(QUICK_NAMES + 1)), false),
+        (with(&|r| r.inputs[0].tags = names(QUICK_NAMES + 1)), false),
+        (with(&|r| r.capture.hooks = names(QUICK_NAMES)), true),
+        (with(&|r| r.capture.hooks = names(QUICK_NAMES + 1)), false),
+        (with(&|r| r.capture.layers = Layers::List(vec![0; QUICK_NAMES])), true),
+        (with(&|r| r.capture.layers = Layers::List(vec![0; QUICK_NAMES + 1])), false),
+        (with(&|r| r.capture.positions = known(Positions::All)), true),
+        (with(&|r| r.inputs[0].positions = known(Positions::List(vec![0]))), false),
+    ] {
+        assert_eq!(is_quick(&request, &model, &texts), quick, "{request:?}");
+    }
+    // a text once it is known, to whom and as what it is
+    let long = "word ".repeat(QUICK_BYTES / 5 + 1);
+    let plain = Tokenising { prepend_bos: None, chat: false };
+    for text in [&short, &long] {
+        texts.encode(TenantId::DEFAULT, &model, text, plain).unwrap();
+    }
+    let text = of(vec![Content::Text(short)]);
+    assert!(is_quick(&text, &model, &texts));
+    assert!(!is_quick(&RunRequest { tenant: TenantId(7), ..text.clone() }, &model, &texts));
+    assert!(!is_quick(&RunRequest { prepend_bos: Some(true), ..text }, &model, &texts));
+    assert!(!is_quick(&of(vec![Content::Text(long)]), &model, &texts));
     engine.drain().await;
 }

@@ -120,7 +120,7 @@ const SQLITE_NOTADB: i32 = 26;
 const SQLITE_OF_ALL: [i32; 5] = [5, 7, 10, 14, 15];
 
 /// SQLite's result code, the extended one.
-fn code_of(error: &sqlx::Error) -> Option<i32> {
+pub(super) fn code_of(error: &sqlx::Error) -> Option<i32> {
     error.as_database_error()?.code()?.parse().ok()
 }
 

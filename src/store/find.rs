@@ -2,34 +2,37 @@
 //!
 //! Nearly every condition is a word of the index of terms ([`super::terms`]), or several, so that most filters are one
 //! intersection of sorted lists of times, and time is the order of listings. What is no word (expiry, pins, what only the
-//! row says) is asked about each cache that the walk meets. A page looks at a bounded number of caches, whatever the filter;
-//! where that was too few for a full page, the next one goes on from there.
+//! row says) is asked about each cache that the walk meets. A page looks at a bounded number of caches, whatever the filter
+//! ([`parts`]); where that was too few for a full page, the next one goes on from there.
+
+mod parts;
 
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
+use self::parts::{Bounds, Parts};
 use super::{
     error::StoreError,
     terms::{self, Term},
 };
 use crate::domain::{CacheFilter, Count, Hook, TenantId};
 
-/// Stretches of time in which words are intersected for one page: an intersection of common words that have little in common
-/// ends there.
-const PAGE_BLOCKS: i64 = 2;
-/// And for one count, which ends earlier where words have much in common.
-const COUNT_BLOCKS: i64 = 4;
-/// A word with fewer caches is rare: all of them are looked for among those of the other words.
-const RARE: i64 = 512;
-/// Caches that one page looks at, where something has to be asked about each.
-const MAX_STEPS: i64 = 2500;
+/// What one page looks at. Most pages are full after the first stretch of time.
+const PAGE: Bounds = Bounds { stretches: 3, steps: 2500 };
+/// What one count looks at.
+const COUNT: Bounds = Bounds { stretches: 4, steps: MAX_COUNT };
 /// Caches that are counted before a count is no longer exact.
 const MAX_COUNT: i64 = if cfg!(test) { 2000 } else { 5000 };
+/// Caches that a page looks at first, and those for every one that it is to have, where something is asked about each.
+const FIRST_STEPS: i64 = 256;
+const STEPS_A_CACHE: i64 = 4;
 /// How far other indexes are counted to find the shortest: first all of them so far, then further.
 const LEVELS: [i64; 2] = [256, 4096];
 /// Caches of another index that are rather walked than the words: each of them is looked up among the words.
 const FEW: i64 = 64;
 /// Hooks with more sets than this are no words: their caches are looked at.
 const MAX_HOOK_SETS: usize = 32;
+/// A word with fewer caches is rare: all of them are looked for among those of the other words.
+const RARE: i64 = 512;
 /// Looking one cache up among the words costs as much as this many steps along another index.
 const TERM_COST: i64 = 32;
 
@@ -73,8 +76,8 @@ pub(super) struct Search<'f> {
     words: Vec<String>,
     /// What has to be true for `words` to be, and can be walked: `words` with each phrase divided into its words.
     probes: Vec<String>,
-    /// Words for the stretches of time that the search is narrowed to; empty: it is not.
-    blocks: Vec<String>,
+    /// The word for the stretch of time that the search is narrowed to.
+    block: Option<String>,
     /// Hooks whose sets are too many.
     looked_at: Vec<Hook>,
     /// Times at or after this, in microseconds.
@@ -107,7 +110,7 @@ impl<'f> Search<'f> {
             filter,
             words: Vec::new(),
             probes: Vec::new(),
-            blocks: Vec::new(),
+            block: None,
             looked_at: Vec::new(),
             from: filter.created_from.map_or(0, micros_up),
             to: filter.created_to.map_or(i64::MAX, micros_up).min(before.unwrap_or(i64::MAX)),
@@ -219,28 +222,44 @@ impl<'f> Search<'f> {
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub(super) async fn page(mut self, conn: &mut SqliteConnection, limit: u32) -> Result<Found, StoreError> {
-        let limit = i64::from(limit);
-        let end = self.bound(conn, MAX_STEPS, PAGE_BLOCKS).await?;
-        let mut times = self.times(conn, limit + 1).await?;
-        let full = i64::try_from(times.len()).is_ok_and(|n| n > limit);
-        times.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        let next = if full { times.last().copied() } else { end };
-        Ok(Found { times, next })
+    pub(super) async fn page(self, conn: &mut SqliteConnection, limit: u32) -> Result<Found, StoreError> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let left = |times: &[i64]| i64::try_from(limit - times.len()).unwrap_or(i64::MAX);
+        let mut times = Vec::new();
+        let mut parts = Parts::new(self, PAGE, FIRST_STEPS.max(left(&times).saturating_mul(STEPS_A_CACHE)));
+        while let Some(part) = parts.next(conn).await? {
+            // and one more, to see whether there is one
+            times.extend(part.times(conn, left(&times).saturating_add(1)).await?);
+            if times.len() > limit {
+                times.truncate(limit);
+                return Ok(Found { next: times.last().copied(), times });
+            }
+        }
+        Ok(Found { times, next: parts.end() })
     }
 
     /// How many there are, as far as that can be said in a bounded time.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub(super) async fn count(mut self, conn: &mut SqliteConnection) -> Result<Count, StoreError> {
-        let end = self.bound(conn, MAX_COUNT, COUNT_BLOCKS).await?;
+    pub(super) async fn count(self, conn: &mut SqliteConnection) -> Result<Count, StoreError> {
+        let mut n = 0;
+        let mut parts = Parts::new(self, COUNT, MAX_COUNT);
+        while n <= MAX_COUNT
+            && let Some(part) = parts.next(conn).await?
+        {
+            n += part.up_to(MAX_COUNT + 1 - n).build_query_scalar::<i64>().fetch_one(&mut *conn).await?;
+        }
+        let total = u64::try_from(n.min(MAX_COUNT)).unwrap_or(0);
+        Ok(Count { total, is_exact: n <= MAX_COUNT && parts.end().is_none() })
+    }
+
+    /// The statement that counts what is found up to `limit`.
+    fn up_to(&self, limit: i64) -> QueryBuilder<Sqlite> {
         let mut query = QueryBuilder::new("SELECT count(*) FROM (SELECT 1");
         self.push_found(&mut query, "");
-        query.push(" LIMIT ").push_bind(MAX_COUNT + 1).push(")");
-        let n: i64 = query.build_query_scalar().fetch_one(conn).await?;
-        let total = u64::try_from(n.min(MAX_COUNT)).unwrap_or(0);
-        Ok(Count { total, is_exact: end.is_none() && n <= MAX_COUNT })
+        query.push(" LIMIT ").push_bind(limit).push(")");
+        query
     }
 
     /// How many there are, however long it takes.
@@ -254,55 +273,35 @@ impl<'f> Search<'f> {
         Ok(u64::try_from(n).unwrap_or(0))
     }
 
-    /// Narrows the search to what can be looked at in a bounded time: `blocks` stretches of time, and `steps` caches where
-    /// something has to be asked about each. Says where it ends then; `None`: nothing is left out.
-    async fn bound(&mut self, conn: &mut SqliteConnection, steps: i64, blocks: i64) -> Result<Option<i64>, StoreError> {
-        if self.walk == Walk::Expiry {
-            return Ok(None);
-        }
-        let mut end = None;
-        if self.walk == Walk::Terms && self.words.len() > 1 {
-            end = self.narrow(conn, blocks).await?;
-        }
-        if self.looks() {
-            let looked_up = self.walk != Walk::Terms && !self.words.is_empty();
-            let steps = if looked_up { steps / TERM_COST } else { steps };
-            let mut query = QueryBuilder::new("SELECT ");
-            self.push_end(&mut query, |query| self.push_rows(query, self.walk, Rows::Range), steps);
-            let last: Option<i64> = query.build_query_scalar().fetch_one(conn).await?;
-            end = last.or(end);
-        }
-        self.from = end.unwrap_or(self.from);
-        Ok(end)
-    }
-
-    /// Narrows an intersection to the `n` newest stretches of time, unless a word is rare, and says where they end. An
-    /// intersection knows no range of times: it goes on until something is in all of its lists, or one of them ends.
-    async fn narrow(&mut self, conn: &mut SqliteConnection, n: i64) -> Result<Option<i64>, StoreError> {
-        let row = self.depths(RARE).build().fetch_one(&mut *conn).await?;
-        for i in 0..self.probes.len() {
-            if row.try_get::<Option<i64>, _>(i)?.is_none() {
-                return Ok(None);
-            }
-        }
-        let blocks: Vec<i64> =
-            sqlx::query_scalar("SELECT first_at FROM cache_blocks WHERE first_at < ? ORDER BY first_at DESC LIMIT ?")
-                .bind(self.to)
-                .bind(n)
-                .fetch_all(conn)
-                .await?;
-        self.blocks = blocks.iter().map(|first_at| quoted(&Term::Block(*first_at).word(self.tenant))).collect();
-        // before the first stretch there is nothing
-        Ok(blocks.last().copied().filter(|end| *end > self.from))
+    /// The statement for the newest stretch of time in which no word has ended: nothing where one has no more caches. A stretch
+    /// begins at that time and ends where the next begins.
+    fn stretch(&self) -> QueryBuilder<Sqlite> {
+        let mut query = QueryBuilder::new("SELECT first_at FROM cache_blocks WHERE first_at <= min(");
+        // one number alone would be an aggregate
+        query.push_bind(i64::MAX).push(", ");
+        self.push_depths(&mut query, 1);
+        query.push(") ORDER BY first_at DESC LIMIT 1");
+        query
     }
 
     /// The statement for the time of the `steps`th cache with each of the words; nothing where there are fewer.
     fn depths(&self, steps: i64) -> QueryBuilder<Sqlite> {
         let mut query = QueryBuilder::new("SELECT ");
+        self.push_depths(&mut query, steps);
+        query
+    }
+
+    fn push_depths(&self, query: &mut QueryBuilder<Sqlite>, steps: i64) {
         for (i, word) in self.probes.iter().enumerate() {
             query.push(if i == 0 { "" } else { ", " });
-            self.push_end(&mut query, |query| self.push_word(query, word, Rows::Range), steps);
+            self.push_end(query, |query| self.push_word(query, word, Rows::Range), steps);
         }
+    }
+
+    /// The statement for the time of the last of the first `steps` caches of the walk; nothing where there are fewer.
+    fn end(&self, steps: i64) -> QueryBuilder<Sqlite> {
+        let mut query = QueryBuilder::new("SELECT ");
+        self.push_end(&mut query, |query| self.push_rows(query, self.walk, Rows::Range), steps);
         query
     }
 
@@ -402,7 +401,7 @@ impl<'f> Search<'f> {
         match condition {
             Walk::Terms => {
                 query.push("SELECT rowid AS at FROM cache_terms WHERE cache_terms MATCH ");
-                let within = (!self.blocks.is_empty()).then(|| format!(" AND terms : ({})", self.blocks.join(" OR ")));
+                let within = self.block.as_ref().map(|block| format!(" AND terms : {block}"));
                 query.push_bind(self.words.join(" AND ") + within.as_deref().unwrap_or_default());
                 return self.push_bounds(query, "rowid", rows);
             }
@@ -456,13 +455,10 @@ impl<'f> Search<'f> {
     /// Every statement a listing runs, for a test that looks at their plans.
     #[cfg(test)]
     pub(super) fn statements(&self) -> Vec<QueryBuilder<Sqlite>> {
-        let mut count = QueryBuilder::new("SELECT count(*) FROM (SELECT 1");
-        self.push_found(&mut count, "");
-        count.push(" LIMIT 10)");
-        let mut end = QueryBuilder::new("SELECT ");
-        self.push_end(&mut end, |query| self.push_rows(query, self.walk, Rows::Range), 10);
-        let mut all = vec![self.newest(10), self.sizes(&self.walkable(), 10), end, count];
-        all.extend((!self.probes.is_empty()).then(|| self.depths(10)));
+        let mut all = vec![self.newest(10), self.sizes(&self.walkable(), 10), self.end(10), self.up_to(10)];
+        if !self.probes.is_empty() {
+            all.extend([self.depths(10), self.stretch()]);
+        }
         all
     }
 }

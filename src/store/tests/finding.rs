@@ -268,7 +268,7 @@ async fn an_intersection_ends_with_its_stretches_of_time_and_a_rare_word_is_look
         .await
         .unwrap();
     assert_eq!(blocks.iter().map(|b| b.1).collect::<Vec<_>>(), [1024, 1024, 1024, 1024, 1024, 1024, 1024, 1024, 808]);
-    // nothing has both: every page ends two stretches further back
+    // nothing has both: every page ends three stretches further back
     let neither = CacheFilter { tags: tags(&["even", "odd"]), ..by() };
     let mut before = None;
     let mut ends = Vec::new();
@@ -279,8 +279,8 @@ async fn an_intersection_ends_with_its_stretches_of_time_and_a_rare_word_is_look
         let Some(next) = before else { break };
         ends.push(next.as_microsecond());
     }
-    assert_eq!(ends, [7, 5, 3, 1].map(|block: usize| blocks[block].0));
-    // counts go twice as far, and say when they stopped
+    assert_eq!(ends, [6, 3].map(|block: usize| blocks[block].0));
+    // counts go further, and say when they stopped
     let count = async |filter: &CacheFilter| f.store.count_caches(T, filter).await.unwrap();
     assert_eq!(
         count(&neither).await,
@@ -310,6 +310,30 @@ async fn an_intersection_ends_with_its_stretches_of_time_and_a_rare_word_is_look
     assert_eq!(first.caches.iter().map(|c| c.id).collect::<Vec<_>>(), [caches[8999], caches[8997], caches[8995]]);
     let second = f.store.find_caches(T, &odd, first.next, 1).await.unwrap();
     assert_eq!(second.caches[0].id, caches[8993]);
+    // the second page goes on within a stretch, and is full though most of it lies in the next
+    let (mut before, mut walked) = (None, Vec::new());
+    for (limit, n) in [(400, 400), (3, 3), (700, 700), (5_000, 325 + 2 * 512)] {
+        let page = f.store.find_caches(T, &odd, before, limit).await.unwrap();
+        walked.extend(page.caches.iter().map(|c| c.id));
+        assert_eq!(page.caches.len(), n, "what is left of a stretch and two more, at most");
+        before = page.next;
+    }
+    let all: Vec<CacheId> = (0..9_000).rev().filter(|i| i % 2 == 1).map(|i| caches[i]).collect();
+    assert_eq!(walked, all[..walked.len()]);
+    // where something is asked about each, a page looks at few first, and at more where these were not enough
+    let asked = CacheFilter { bos: Some(true), ..odd.clone() };
+    let page = f.store.find_caches(T, &asked, None, 50).await.unwrap();
+    assert_eq!(page.caches.iter().map(|c| c.id).collect::<Vec<_>>(), all[..50]);
+    let (mut before, mut walked) = (None, Vec::new());
+    loop {
+        let page = f.store.find_caches(T, &asked, before, 1_900).await.unwrap();
+        walked.extend(page.caches.iter().map(|c| c.id));
+        before = page.next;
+        if before.is_none() {
+            break;
+        }
+    }
+    assert_eq!(walked, all);
     // few pinned caches are walked, and each looked up by every word
     for id in [caches[8998], caches[8999], caches[1]] {
         f.store.patch_cache(T, id, CachePatch { pinned: Some(true), ..CachePatch::default() }).await.unwrap();
@@ -327,6 +351,49 @@ async fn an_intersection_ends_with_its_stretches_of_time_and_a_rare_word_is_look
         .unwrap();
     assert_eq!(after, blocks);
     f.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_page_begins_where_all_words_do_and_ends_where_one_does() {
+    let f = Fixture::new().await;
+    let mut items: Vec<NewItem> = (0..9_000).map(|i| simple(&[i])).collect();
+    for (i, item) in items.iter_mut().enumerate() {
+        // both on four hundred caches a long way back, in two stretches of time
+        item.tags = tags(if i < 3_000 {
+            &["old"]
+        } else if i < 3_400 {
+            &["old", "new"]
+        } else {
+            &["new"]
+        });
+        item.label = (i % 3_000 == 2_999).then(|| "seldom".to_owned());
+        item.metadata = Map::new();
+    }
+    let id = f.submit(items.clone()).await;
+    let (pack, caches) = f.pack(id, (0..).zip(items).collect());
+    f.complete(pack).await;
+    let both = CacheFilter { tags: tags(&["old", "new"]), ..by() };
+    let page = f.store.find_caches(T, &both, None, 300).await.unwrap();
+    let found: Vec<CacheId> = page.caches.iter().map(|c| c.id).collect();
+    let expected: Vec<CacheId> = (3_100..3_400).rev().map(|i| caches[i]).collect();
+    assert_eq!(found, expected);
+    let page = f.store.find_caches(T, &both, page.next, 300).await.unwrap();
+    assert_eq!((page.caches.len(), page.next), (100, None), "nothing older is new");
+    assert_eq!(f.store.count_caches(T, &both).await.unwrap(), Count { total: 400, is_exact: true });
+    // limits of time are kept within stretches, and what lies outside them is not asked for
+    let at = async |i: usize| f.cache(caches[i]).await.created_at;
+    let between =
+        CacheFilter { created_from: Some(at(3_050).await), created_to: Some(at(3_060).await), ..both.clone() };
+    let page = f.store.find_caches(T, &between, None, 300).await.unwrap();
+    assert_eq!((page.caches.len(), page.next), (10, None));
+    let before = CacheFilter { created_to: Some(at(3_000).await), ..both.clone() };
+    let page = f.store.find_caches(T, &before, None, 300).await.unwrap();
+    assert_eq!((page.caches.len(), page.next), (0, None));
+    // a rare word is looked for everywhere once the newest stretch is left
+    let seldom = CacheFilter { label: Some("seldom".to_owned()), tags: tags(&["new"]), ..by() };
+    let page = f.store.find_caches(T, &seldom, None, 300).await.unwrap();
+    let found: Vec<CacheId> = page.caches.iter().map(|c| c.id).collect();
+    assert_eq!((found, page.next), (vec![caches[8_999], caches[5_999]], None));
 }
 
 #[tokio::test]

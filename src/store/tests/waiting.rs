@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 
 use super::*;
-use crate::store::{tx::Tx, writer::Write};
+use crate::store::{error::code_of, tx::Tx, writer::Write};
 
 /// Counts a probe, in a statement that waits, and then adds another with `statement`.
 struct Probing(&'static str);
@@ -136,4 +136,41 @@ async fn an_id_that_was_collected_is_not_remembered() {
     let (_, ids) = f.stored(vec![with_hook(RESID)]).await;
     assert_eq!(f.cache(ids[0]).await.capture.hooks.len(), 1);
     f.assert_clean().await;
+}
+
+/// What the index says to a statement, on a connection of its own that waits for nobody.
+async fn error_of(folder: &Path, sql: &'static str) -> StoreError {
+    let options = SqliteConnectOptions::new().filename(folder.join("index.sqlite"));
+    let mut conn = options.busy_timeout(std::time::Duration::ZERO).connect().await.unwrap();
+    sqlx::raw_sql(sql).execute(&mut conn).await.unwrap_err().into()
+}
+
+#[tokio::test]
+async fn errors_of_the_disk_or_the_whole_index_are_nobodys_in_particular() {
+    let f = Fixture::new().await;
+    let folder = f.dir.path().to_owned();
+    for (sql, code) in [
+        (FAILS, 275),
+        ("SELECT * FROM nothing", 1),
+        ("SELECT abs(-9223372036854775808)", 1),
+        ("SELECT zeroblob(2147483648)", 18),
+    ] {
+        let error = error_of(&folder, sql).await;
+        assert!(error.is_of_one_change(), "{sql}: {error}");
+        assert!(matches!(&error, StoreError::Database(e) if code_of(e) == Some(code)), "{sql}: {error:?}");
+    }
+    // somebody else holds the index
+    let mut other = SqliteConnectOptions::new().filename(folder.join("index.sqlite")).connect().await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let error = error_of(&folder, FINE).await;
+    assert!(matches!(&error, StoreError::Database(e) if code_of(e) == Some(5)), "{error:?}");
+    assert!(!error.is_of_one_change());
+    // a file that cannot be opened, and one that is no index
+    let missing = SqliteConnectOptions::new().filename(folder.join("missing")).connect().await.unwrap_err();
+    assert_eq!(code_of(&missing), Some(14));
+    assert!(!StoreError::from(missing).is_of_one_change());
+    fs::write(folder.join("other"), [7; 4096]).unwrap();
+    let mut other = SqliteConnectOptions::new().filename(folder.join("other")).connect().await.unwrap();
+    let error: StoreError = sqlx::raw_sql("SELECT * FROM sqlite_schema").execute(&mut other).await.unwrap_err().into();
+    assert!(matches!(error, StoreError::IndexDamaged(_)) && !error.is_of_one_change(), "{error:?}");
 }
