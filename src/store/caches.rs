@@ -3,15 +3,15 @@
 use std::{collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{Connection, QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     Store,
     epoch::Session,
     error::StoreError,
-    find::Search,
+    find::{Found, Search},
     intern::{Layout, Origin},
-    rows::{Fields, hex_list, to_json},
+    rows::{Fields, hex_list},
     tensors::{Location, StoredCache},
 };
 use crate::domain::{Cache, CacheFilter, CacheId, Capture, Count, Hook, PackId, RunId, TenantId, TensorStats};
@@ -32,6 +32,15 @@ pub struct CachePage {
     pub caches: Vec<Cache>,
     /// The next page has caches older than this; `None`: there is none.
     pub next: Option<Timestamp>,
+}
+
+/// How much is wanted of what a filter finds.
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    /// Up to so many, in a bounded time.
+    Page(u32),
+    /// So many, if there are.
+    List(u32),
 }
 
 impl Store {
@@ -55,21 +64,9 @@ impl Store {
         before: Option<Timestamp>,
         limit: u32,
     ) -> Result<CachePage, StoreError> {
-        // one snapshot, so that what rows refer to is there
-        // before the index is asked, so that the blobs it names stay
-        let session = self.blobs().enter();
-        let mut snapshot = self.readers().begin().await?;
-        let before = before.map(Timestamp::as_microsecond);
-        let search = Search::new(&mut snapshot, tenant, filter, before, self.now()).await?;
-        let found = search.page(&mut snapshot, limit).await?;
-        let caches = self
-            .load_times(&mut snapshot, tenant, &found.times, &session)
-            .await?
-            .into_iter()
-            .map(|s| s.cache)
-            .collect();
+        let (stored, next) = self.find(tenant, filter, before, Wanted::Page(limit)).await?;
         let time = |micros| Timestamp::from_microsecond(micros).map_err(|e| StoreError::damaged(e.to_string()));
-        Ok(CachePage { caches, next: found.next.map(time).transpose()? })
+        Ok(CachePage { caches: stored.into_iter().map(|s| s.cache).collect(), next: next.map(time).transpose()? })
     }
 
     /// Counts the caches of a tenant, exactly up to five thousand.
@@ -93,7 +90,7 @@ impl Store {
         before: Option<Timestamp>,
         limit: u32,
     ) -> Result<Vec<Cache>, StoreError> {
-        let stored = self.search(tenant, filter, before, limit).await?;
+        let stored = self.find(tenant, filter, before, Wanted::List(limit)).await?.0;
         Ok(stored.into_iter().map(|s| s.cache).collect())
     }
 
@@ -107,7 +104,7 @@ impl Store {
         filter: &CacheFilter,
         limit: u32,
     ) -> Result<Vec<StoredCache>, StoreError> {
-        self.search(tenant, filter, None, limit).await
+        Ok(self.find(tenant, filter, None, Wanted::List(limit)).await?.0)
     }
 
     /// [`Self::choose`] among those stored before `before`, where it is given.
@@ -121,23 +118,44 @@ impl Store {
         before: Option<Timestamp>,
         limit: u32,
     ) -> Result<Vec<StoredCache>, StoreError> {
-        self.search(tenant, filter, before, limit).await
+        Ok(self.find(tenant, filter, before, Wanted::List(limit)).await?.0)
     }
 
-    async fn search(
+    /// What a filter finds, newest first, and where a next page begins.
+    async fn find(
         &self,
         tenant: TenantId,
         filter: &CacheFilter,
         before: Option<Timestamp>,
-        limit: u32,
-    ) -> Result<Vec<StoredCache>, StoreError> {
+        wanted: Wanted,
+    ) -> Result<(Vec<StoredCache>, Option<i64>), StoreError> {
         // before the index is asked, so that the blobs it names stay
         let session = self.blobs().enter();
-        let mut snapshot = self.readers().begin().await?;
+        let mut conn = self.readers().acquire().await?;
+        let found = self.found(&mut conn, tenant, filter, before, wanted).await?;
+        if let Some(caches) = self.decode_remembered(&found.rows, &session)? {
+            return Ok((caches, found.next));
+        }
+        // one snapshot, so that what rows refer to is there
+        let mut snapshot = conn.begin().await?;
+        let found = self.found(&mut snapshot, tenant, filter, before, wanted).await?;
+        Ok((self.decode_all(&mut snapshot, &found.rows, &session).await?, found.next))
+    }
+
+    async fn found(
+        &self,
+        conn: &mut SqliteConnection,
+        tenant: TenantId,
+        filter: &CacheFilter,
+        before: Option<Timestamp>,
+        wanted: Wanted,
+    ) -> Result<Found, StoreError> {
         let before = before.map(Timestamp::as_microsecond);
-        let search = Search::new(&mut snapshot, tenant, filter, before, self.now()).await?;
-        let times = search.times(&mut snapshot, i64::from(limit)).await?;
-        self.load_times(&mut snapshot, tenant, &times, &session).await
+        let search = Search::new(conn, tenant, filter, before, self.now()).await?;
+        match wanted {
+            Wanted::Page(limit) => search.page(conn, limit).await,
+            Wanted::List(limit) => search.list(conn, limit).await,
+        }
     }
 
     /// How many caches a filter finds, all of them counted: it takes as long as that takes.
@@ -217,29 +235,6 @@ impl Store {
             caches.push(decode(row, &origin, &layout, hooks, session)?);
         }
         Ok(Some(caches))
-    }
-
-    /// The caches stored at these times, newest first.
-    async fn load_times(
-        &self,
-        conn: &mut SqliteConnection,
-        tenant: TenantId,
-        times: &[i64],
-        session: &Arc<Session>,
-    ) -> Result<Vec<StoredCache>, StoreError> {
-        let mut caches = self.load_from(conn, at_times(tenant, times)?, session).await?;
-        caches.sort_unstable_by_key(|c| std::cmp::Reverse(c.cache.created_at));
-        Ok(caches)
-    }
-
-    async fn load_from(
-        &self,
-        conn: &mut SqliteConnection,
-        mut query: QueryBuilder<Sqlite>,
-        session: &Arc<Session>,
-    ) -> Result<Vec<StoredCache>, StoreError> {
-        let rows = query.build().fetch_all(&mut *conn).await?;
-        self.decode_all(conn, &rows, session).await
     }
 
     async fn decode_all(
@@ -325,15 +320,6 @@ fn sum_stats(stats: Option<&[TensorStats]>, indices: &[usize]) -> TensorStats {
         n_nan: sum.n_nan + one.n_nan,
         n_inf: sum.n_inf + one.n_inf,
     })
-}
-
-/// The statement for the caches of a tenant that were stored at these times.
-pub(super) fn at_times(tenant: TenantId, times: &[i64]) -> Result<QueryBuilder<Sqlite>, StoreError> {
-    let mut query = QueryBuilder::new("SELECT ");
-    query.push(COLUMNS).push(" FROM json_each(").push_bind(to_json(times)?);
-    query.push(") j CROSS JOIN caches c ON c.created_at = j.value").push(JOINED);
-    query.push(" WHERE +c.tenant_id = ").push_bind(tenant.0);
-    Ok(query)
 }
 
 /// The statement for caches by their ids, in no order.

@@ -7,24 +7,25 @@
 
 mod parts;
 
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
-use self::parts::{Bounds, Parts};
+use self::parts::Parts;
 use super::{
+    caches::{COLUMNS, JOINED},
     error::StoreError,
+    rows::Fields,
     terms::{self, Term},
 };
 use crate::domain::{CacheFilter, Count, Hook, TenantId};
 
-/// What one page looks at. Most pages are full after the first stretch of time.
-const PAGE: Bounds = Bounds { stretches: 3, steps: 2500 };
-/// What one count looks at.
-const COUNT: Bounds = Bounds { stretches: 4, steps: MAX_COUNT };
+/// Stretches of time that one page looks at, together: nearly every page that there is is full after the first two.
+const PAGE_STRETCHES: &[i64] = &[2, 1];
+/// And those of one count.
+const COUNT_STRETCHES: &[i64] = &[2, 2];
+/// Caches that one page looks at in each, where something has to be asked about each.
+const MAX_STEPS: i64 = 1500;
 /// Caches that are counted before a count is no longer exact.
 const MAX_COUNT: i64 = if cfg!(test) { 2000 } else { 5000 };
-/// Caches that a page looks at first, and those for every one that it is to have, where something is asked about each.
-const FIRST_STEPS: i64 = 256;
-const STEPS_A_CACHE: i64 = 4;
 /// How far other indexes are counted to find the shortest: first all of them so far, then further.
 const LEVELS: [i64; 2] = [256, 4096];
 /// Caches of another index that are rather walked than the words: each of them is looked up among the words.
@@ -59,10 +60,9 @@ enum Rows {
     This,
 }
 
-/// Caches by their times, newest first.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Rows of [`COLUMNS`], newest first.
 pub(super) struct Found {
-    pub(super) times: Vec<i64>,
+    pub(super) rows: Vec<SqliteRow>,
     /// Where the next page begins: before this time. `None`: there are no more.
     pub(super) next: Option<i64>,
 }
@@ -76,8 +76,8 @@ pub(super) struct Search<'f> {
     words: Vec<String>,
     /// What has to be true for `words` to be, and can be walked: `words` with each phrase divided into its words.
     probes: Vec<String>,
-    /// The word for the stretch of time that the search is narrowed to.
-    block: Option<String>,
+    /// Words for the stretches of time that the search is narrowed to; empty: it is not.
+    blocks: Vec<String>,
     /// Hooks whose sets are too many.
     looked_at: Vec<Hook>,
     /// Times at or after this, in microseconds.
@@ -110,7 +110,7 @@ impl<'f> Search<'f> {
             filter,
             words: Vec::new(),
             probes: Vec::new(),
-            block: None,
+            blocks: Vec::new(),
             looked_at: Vec::new(),
             from: filter.created_from.map_or(0, micros_up),
             to: filter.created_to.map_or(i64::MAX, micros_up).min(before.unwrap_or(i64::MAX)),
@@ -224,18 +224,35 @@ impl<'f> Search<'f> {
     /// [`StoreError::Database`].
     pub(super) async fn page(self, conn: &mut SqliteConnection, limit: u32) -> Result<Found, StoreError> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let left = |times: &[i64]| i64::try_from(limit - times.len()).unwrap_or(i64::MAX);
-        let mut times = Vec::new();
-        let mut parts = Parts::new(self, PAGE, FIRST_STEPS.max(left(&times).saturating_mul(STEPS_A_CACHE)));
+        let mut found = Found { rows: Vec::new(), next: None };
+        let mut parts = Parts::new(self, PAGE_STRETCHES);
         while let Some(part) = parts.next(conn).await? {
+            let left = i64::try_from(limit - found.rows.len()).unwrap_or(i64::MAX);
             // and one more, to see whether there is one
-            times.extend(part.times(conn, left(&times).saturating_add(1)).await?);
-            if times.len() > limit {
-                times.truncate(limit);
-                return Ok(Found { next: times.last().copied(), times });
+            let rows = part.newest(left.saturating_add(1), part.steps(MAX_STEPS)).build().fetch_all(&mut *conn).await?;
+            for row in rows {
+                let f = Fields::of("caches", &row);
+                if found.rows.len() == limit {
+                    let last = found.rows.last().map(|row| Fields::of("caches", row).get("created_at")).transpose()?;
+                    return Ok(Found { next: last, ..found });
+                }
+                if f.get("beyond")? {
+                    // it is the first that was not looked at
+                    return Ok(Found { next: Some(f.get::<i64>("created_at")? + 1), ..found });
+                }
+                found.rows.push(row);
             }
         }
-        Ok(Found { times, next: parts.end() })
+        Ok(Found { next: parts.end(), ..found })
+    }
+
+    /// The newest caches that are found, however long it takes.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub(super) async fn list(self, conn: &mut SqliteConnection, limit: u32) -> Result<Found, StoreError> {
+        let rows = self.newest(i64::from(limit), None).build().fetch_all(conn).await?;
+        Ok(Found { rows, next: None })
     }
 
     /// How many there are, as far as that can be said in a bounded time.
@@ -243,15 +260,21 @@ impl<'f> Search<'f> {
     /// # Errors
     /// [`StoreError::Database`].
     pub(super) async fn count(self, conn: &mut SqliteConnection) -> Result<Count, StoreError> {
-        let mut n = 0;
-        let mut parts = Parts::new(self, COUNT, MAX_COUNT);
+        let (mut n, mut all) = (0, true);
+        let mut parts = Parts::new(self, COUNT_STRETCHES);
         while n <= MAX_COUNT
-            && let Some(part) = parts.next(conn).await?
+            && all
+            && let Some(mut part) = parts.next(conn).await?
         {
+            if let Some(steps) = part.steps(MAX_COUNT) {
+                let end: Option<i64> = part.end(steps).build_query_scalar().fetch_one(&mut *conn).await?;
+                all = end.is_none();
+                part.from = end.unwrap_or(part.from);
+            }
             n += part.up_to(MAX_COUNT + 1 - n).build_query_scalar::<i64>().fetch_one(&mut *conn).await?;
         }
         let total = u64::try_from(n.min(MAX_COUNT)).unwrap_or(0);
-        Ok(Count { total, is_exact: n <= MAX_COUNT && parts.end().is_none() })
+        Ok(Count { total, is_exact: n <= MAX_COUNT && all && parts.end().is_none() })
     }
 
     /// The statement that counts what is found up to `limit`.
@@ -273,43 +296,30 @@ impl<'f> Search<'f> {
         Ok(u64::try_from(n).unwrap_or(0))
     }
 
-    /// The statement for the newest stretch of time in which no word has ended: nothing where one has no more caches. A stretch
-    /// begins at that time and ends where the next begins.
-    fn stretch(&self) -> QueryBuilder<Sqlite> {
-        let mut query = QueryBuilder::new("SELECT first_at FROM cache_blocks WHERE first_at <= min(");
-        // one number alone would be an aggregate
-        query.push_bind(i64::MAX).push(", ");
-        self.push_depths(&mut query, 1);
-        query.push(") ORDER BY first_at DESC LIMIT 1");
-        query
-    }
-
-    /// The statement for the time of the `steps`th cache with each of the words; nothing where there are fewer.
-    fn depths(&self, steps: i64) -> QueryBuilder<Sqlite> {
-        let mut query = QueryBuilder::new("SELECT ");
-        self.push_depths(&mut query, steps);
-        query
-    }
-
-    fn push_depths(&self, query: &mut QueryBuilder<Sqlite>, steps: i64) {
+    /// The statement for how many caches each of the words has, up to `level`, and the time of the newest of them.
+    fn heads(&self, level: i64) -> QueryBuilder<Sqlite> {
+        let mut query = QueryBuilder::new("");
         for (i, word) in self.probes.iter().enumerate() {
-            query.push(if i == 0 { "" } else { ", " });
-            self.push_end(query, |query| self.push_word(query, word, Rows::Range), steps);
+            query.push(if i == 0 { "" } else { " UNION ALL " }).push("SELECT count(*), max(at) FROM (");
+            self.push_word(&mut query, word, Rows::Range);
+            query.push(" ORDER BY rowid DESC LIMIT ").push_bind(level).push(")");
         }
+        query
     }
 
     /// The statement for the time of the last of the first `steps` caches of the walk; nothing where there are fewer.
     fn end(&self, steps: i64) -> QueryBuilder<Sqlite> {
-        let mut query = QueryBuilder::new("SELECT ");
-        self.push_end(&mut query, |query| self.push_rows(query, self.walk, Rows::Range), steps);
+        let mut query = QueryBuilder::new("SELECT (SELECT at FROM (");
+        self.push_rows(&mut query, self.walk, Rows::Range);
+        query.push(") ORDER BY at DESC LIMIT 1 OFFSET ").push_bind(steps - 1).push(")");
         query
     }
 
-    /// Adds a subquery for the time of the last of the first `steps` rows; nothing where there are fewer.
-    fn push_end(&self, query: &mut QueryBuilder<Sqlite>, rows: impl Fn(&mut QueryBuilder<Sqlite>), steps: i64) {
-        query.push("(SELECT at FROM (");
-        rows(query);
-        query.push(") ORDER BY at DESC LIMIT 1 OFFSET ").push_bind(steps - 1).push(")");
+    /// How many caches of the walk are looked at where `most` could be looked at along an index; `None`: all that there are.
+    fn steps(&self, most: i64) -> Option<i64> {
+        let looked_up = self.walk != Walk::Terms && !self.words.is_empty();
+        let steps = if looked_up { most / TERM_COST } else { most };
+        (self.looks() && self.walk != Walk::Expiry).then_some(steps)
     }
 
     /// Whether something is asked about each cache that the walk meets.
@@ -324,18 +334,30 @@ impl<'f> Search<'f> {
             || (!self.words.is_empty() && self.walk != Walk::Terms)
     }
 
-    /// The times of the newest caches that are found.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub(super) async fn times(&self, conn: &mut SqliteConnection, limit: i64) -> Result<Vec<i64>, StoreError> {
-        Ok(self.newest(limit).build_query_scalar().fetch_all(conn).await?)
-    }
-
-    fn newest(&self, limit: i64) -> QueryBuilder<Sqlite> {
-        let mut query = QueryBuilder::new("SELECT d.at");
-        self.push_found(&mut query, "");
-        query.push(" ORDER BY d.at DESC LIMIT ").push_bind(limit);
+    /// The statement for the newest caches that are found, among the first `steps` of the walk if given: then the next one comes
+    /// last, which is `beyond` them.
+    fn newest(&self, limit: i64, steps: Option<i64>) -> QueryBuilder<Sqlite> {
+        let mut query = QueryBuilder::new("SELECT ");
+        query.push(COLUMNS);
+        let joined = format!(" CROSS JOIN caches c ON c.created_at = d.at{JOINED}");
+        match steps {
+            None => {
+                query.push(", 0 AS beyond");
+                self.push_found(&mut query, &joined);
+                query.push(" ORDER BY d.at DESC");
+            }
+            // numbered as the walk meets them, which is the order they come in: to sort them would be to look at all of them
+            Some(steps) => {
+                query.push(", d.n > ").push_bind(steps).push(" AS beyond");
+                query.push(" FROM (SELECT at, row_number() OVER () AS n FROM (");
+                self.push_rows(&mut query, self.walk, Rows::Range);
+                query.push(" ORDER BY at DESC LIMIT ").push_bind(steps + 1).push(")) d").push(joined);
+                query.push(" WHERE (d.n > ").push_bind(steps).push(" OR (1");
+                self.push_conditions(&mut query);
+                query.push("))");
+            }
+        }
+        query.push(" LIMIT ").push_bind(limit);
         query
     }
 
@@ -344,6 +366,11 @@ impl<'f> Search<'f> {
         query.push(" FROM (");
         self.push_rows(query, self.walk, Rows::Range);
         query.push(") d").push(joined).push(" WHERE 1");
+        self.push_conditions(query);
+    }
+
+    /// Adds what has to be true of `d.at` besides being met by the walk, each behind an AND.
+    fn push_conditions(&self, query: &mut QueryBuilder<Sqlite>) {
         if self.walk != Walk::Terms {
             // one by one: their intersection would go on behind the cache
             for word in &self.words {
@@ -401,7 +428,7 @@ impl<'f> Search<'f> {
         match condition {
             Walk::Terms => {
                 query.push("SELECT rowid AS at FROM cache_terms WHERE cache_terms MATCH ");
-                let within = self.block.as_ref().map(|block| format!(" AND terms : {block}"));
+                let within = (!self.blocks.is_empty()).then(|| format!(" AND terms : ({})", self.blocks.join(" OR ")));
                 query.push_bind(self.words.join(" AND ") + within.as_deref().unwrap_or_default());
                 return self.push_bounds(query, "rowid", rows);
             }
@@ -455,10 +482,9 @@ impl<'f> Search<'f> {
     /// Every statement a listing runs, for a test that looks at their plans.
     #[cfg(test)]
     pub(super) fn statements(&self) -> Vec<QueryBuilder<Sqlite>> {
-        let mut all = vec![self.newest(10), self.sizes(&self.walkable(), 10), self.end(10), self.up_to(10)];
-        if !self.probes.is_empty() {
-            all.extend([self.depths(10), self.stretch()]);
-        }
+        let mut all = vec![self.newest(10, None), self.sizes(&self.walkable(), 10), self.end(10), self.up_to(10)];
+        all.extend((!self.sorts()).then(|| self.newest(10, Some(10))));
+        all.extend((!self.probes.is_empty()).then(|| self.heads(10)));
         all
     }
 }

@@ -1,4 +1,5 @@
-//! Upkeep beside a server: merging small packs, and now and then collecting what nobody uses.
+//! Upkeep beside a server: merging small packs and what commits left of the index of words, and now and then collecting what
+//! nobody uses.
 
 use std::{
     sync::{
@@ -100,6 +101,9 @@ async fn run(
                 Ok(report) if report.n_old == 0 => {}
                 Ok(report) => tracing::info!("{report}"),
                 Err(error) => failed("small blobs could not be merged", &error),
+            }
+            if let Err(error) = store.merge_terms_until(&stopping).await {
+                failed("the index of words could not be merged", &error);
             }
             // its own changes are no reason to look again
             seen = Some(store.commits());

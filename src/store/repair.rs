@@ -12,7 +12,7 @@ use super::{
     rewrite::Rewritten,
     rows::{hex_list, to_json},
     tx::Tx,
-    verify::PackFaults,
+    verify::{PackFaults, integrity_check},
     writer::Write,
 };
 use crate::domain::{CacheId, PackId};
@@ -137,8 +137,8 @@ impl Store {
     /// [`StoreError::IndexDamaged`] when SQLite's own check finds the index damaged: then it has to be rebuilt. Else
     /// [`StoreError::Closed`], [`StoreError::Full`], [`StoreError::Database`], [`StoreError::Io`].
     pub async fn repair(&self) -> Result<RepairReport, StoreError> {
-        let lines: Vec<String> = sqlx::query_scalar("PRAGMA integrity_check").fetch_all(self.readers()).await?;
-        if let Some(line) = lines.into_iter().find(|line| line != "ok") {
+        let wrong = integrity_check(&mut *self.readers().begin().await?).await?;
+        if let Some(line) = wrong.into_iter().next() {
             return Err(StoreError::IndexDamaged(line));
         }
         let mut report = RepairReport::default();

@@ -3,6 +3,8 @@
 //! A term is a hash of what it says and whose it is, so a term finds caches of its tenant only. Metadata has a term for every
 //! key of every object, and one spelling for equal values.
 
+mod merge;
+
 use std::fmt::Write as _;
 
 use serde_json::{Map, Number, Value};

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{Store, blocking, error::StoreError};
 use crate::domain::{CacheId, PackId};
+pub(super) use index::integrity_check;
 pub(super) use packs::PackFaults;
 
 /// What [`Store::verify`] found.

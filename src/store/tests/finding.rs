@@ -279,7 +279,8 @@ async fn an_intersection_ends_with_its_stretches_of_time_and_a_rare_word_is_look
         let Some(next) = before else { break };
         ends.push(next.as_microsecond());
     }
-    assert_eq!(ends, [6, 3].map(|block: usize| blocks[block].0));
+    // where both go on, which is one cache further
+    assert_eq!(ends, [6, 3].map(|block: usize| blocks[block].0 - 1));
     // counts go further, and say when they stopped
     let count = async |filter: &CacheFilter| f.store.count_caches(T, filter).await.unwrap();
     assert_eq!(
@@ -310,7 +311,7 @@ async fn an_intersection_ends_with_its_stretches_of_time_and_a_rare_word_is_look
     assert_eq!(first.caches.iter().map(|c| c.id).collect::<Vec<_>>(), [caches[8999], caches[8997], caches[8995]]);
     let second = f.store.find_caches(T, &odd, first.next, 1).await.unwrap();
     assert_eq!(second.caches[0].id, caches[8993]);
-    // the second page goes on within a stretch, and is full though most of it lies in the next
+    // pages go on within a stretch, and are full though most of them lies in the next
     let (mut before, mut walked) = (None, Vec::new());
     for (limit, n) in [(400, 400), (3, 3), (700, 700), (5_000, 325 + 2 * 512)] {
         let page = f.store.find_caches(T, &odd, before, limit).await.unwrap();
@@ -320,7 +321,7 @@ async fn an_intersection_ends_with_its_stretches_of_time_and_a_rare_word_is_look
     }
     let all: Vec<CacheId> = (0..9_000).rev().filter(|i| i % 2 == 1).map(|i| caches[i]).collect();
     assert_eq!(walked, all[..walked.len()]);
-    // where something is asked about each, a page looks at few first, and at more where these were not enough
+    // where something is asked about each, a page ends after so many, and the next goes on with the one behind
     let asked = CacheFilter { bos: Some(true), ..odd.clone() };
     let page = f.store.find_caches(T, &asked, None, 50).await.unwrap();
     assert_eq!(page.caches.iter().map(|c| c.id).collect::<Vec<_>>(), all[..50]);
@@ -394,6 +395,42 @@ async fn a_page_begins_where_all_words_do_and_ends_where_one_does() {
     let page = f.store.find_caches(T, &seldom, None, 300).await.unwrap();
     let found: Vec<CacheId> = page.caches.iter().map(|c| c.id).collect();
     assert_eq!((found, page.next), (vec![caches[8_999], caches[5_999]], None));
+}
+
+#[tokio::test]
+async fn merging_the_index_of_words_changes_no_answer() {
+    let f = Fixture::new().await;
+    let pieces = async || -> i64 {
+        let count = "SELECT count(DISTINCT segid) FROM cache_terms_idx";
+        sqlx::query_scalar(count).fetch_one(f.store.readers()).await.unwrap()
+    };
+    let mut all = Vec::new();
+    for i in 0..60 {
+        let mut item = simple(&[i]);
+        item.text = Some(format!("number {i} stone"));
+        all.extend(f.stored(vec![item]).await.1);
+        if i % 7 == 3 {
+            assert!(f.store.delete_cache(T, all.remove(0)).await.unwrap());
+        }
+    }
+    all.reverse();
+    let before = pieces().await;
+    assert!(before > 4, "{before}");
+    f.store.merge_terms().await.unwrap();
+    let after = pieces().await;
+    assert!(after <= 3, "{before} pieces became {after}");
+    assert_eq!(list(&f, text("stone")).await, all);
+    assert_eq!(list(&f, CacheFilter { tags: tags(&["zulu"]), ..text("\"number 41\"") }).await.len(), 1);
+    assert!(f.store.delete_cache(T, all.remove(5)).await.unwrap());
+    assert_eq!(list(&f, text("stone")).await, all);
+    f.assert_clean().await;
+    // done is done
+    let commits = f.store.commits();
+    f.store.merge_terms_until(&true.into()).await.unwrap();
+    assert_eq!(f.store.commits(), commits);
+    f.store.merge_terms_until(&false.into()).await.unwrap();
+    f.store.merge_terms().await.unwrap();
+    assert!(f.store.commits() - commits <= 4, "{}", f.store.commits() - commits);
 }
 
 #[tokio::test]

@@ -82,7 +82,6 @@ async fn no_listing_scans_a_table() {
 async fn no_other_route_scans_a_table() {
     let f = Fixture::new().await;
     let (run, ids) = f.stored(vec![simple(&[1])]).await;
-    plan(&f, &mut crate::store::caches::at_times(T, &[1, 2]).unwrap()).await;
     plan(&f, &mut crate::store::caches::by_ids(T, &ids, 0)).await;
     plan(&f, &mut crate::store::caches::by_ids(T, &[ids[0]; 2], 0)).await;
     plan(&f, &mut crate::store::caches::of_run(T, run, 0, 10, 0)).await;

@@ -1,6 +1,6 @@
 //! Finding damage, and collecting garbage.
 
-use super::*;
+use super::{waiting::Probing, *};
 
 async fn issues(store: &Store) -> Vec<String> {
     let report = store.verify().await.unwrap();
@@ -124,4 +124,23 @@ async fn gc_removes_what_nobody_uses_and_leaves_what_is_being_written() {
     fs::write(&orphan, [0; 10]).unwrap();
     f.store.close().await;
     assert_eq!(issues(&reader).await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_connection_remembers_of_the_index_of_words_is_no_damage() {
+    let f = Fixture::new().await;
+    // on every connection there is
+    let check = async || {
+        for wrong in futures::future::join_all((0..READERS).map(|_| f.store.integrity())).await {
+            assert_eq!(wrong.unwrap(), Vec::<String>::new());
+        }
+    };
+    for round in 0..3 {
+        f.stored((0..40).map(|t| simple(&[round, t])).collect()).await;
+        check().await;
+    }
+    let (run, _) = f.stored(vec![simple(&[9])]).await;
+    f.store.write(Probing("INSERT INTO cache_terms (cache_terms) VALUES ('optimize')")).await.unwrap();
+    f.store.delete_run(T, run).await.unwrap();
+    check().await;
 }

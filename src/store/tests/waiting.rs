@@ -6,7 +6,7 @@ use super::*;
 use crate::store::{error::code_of, tx::Tx, writer::Write};
 
 /// Counts a probe, in a statement that waits, and then adds another with `statement`.
-struct Probing(&'static str);
+pub(super) struct Probing(pub(super) &'static str);
 
 impl Write for Probing {
     type Output = ();
