@@ -122,7 +122,7 @@ impl Store {
         let own = Arc::clone(copy);
         let path = blocking(move || own.scratch(UNFINISHED)).await?;
         let name = path.to_str().ok_or_else(|| StoreError::Misuse("the folder's name is no text".to_owned()))?;
-        sqlx::query("VACUUM INTO ?").bind(name).persistent(false).execute(self.readers()).await?;
+        sqlx::query("VACUUM INTO ?").bind(name).persistent(false).execute(&mut *self.reader().await?).await?;
         let mut conn = SqliteConnectOptions::new().filename(&path).read_only(true).connect().await?;
         let rows = sqlx::query("SELECT id FROM packs").fetch_all(&mut conn).await?;
         conn.close().await?;

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
-use sqlx::{Connection, QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     Store,
@@ -74,7 +74,8 @@ impl Store {
     /// # Errors
     /// As [`Self::cache`].
     pub async fn count_caches(&self, tenant: TenantId, filter: &CacheFilter) -> Result<Count, StoreError> {
-        let mut snapshot = self.readers().begin().await?;
+        let mut reader = self.reader().await?;
+        let mut snapshot = reader.snapshot().await?;
         Search::new(&mut snapshot, tenant, filter, None, self.now()).await?.count(&mut snapshot).await
     }
 
@@ -131,13 +132,13 @@ impl Store {
     ) -> Result<(Vec<StoredCache>, Option<i64>), StoreError> {
         // before the index is asked, so that the blobs it names stay
         let session = self.blobs().enter();
-        let mut conn = self.readers().acquire().await?;
-        let found = self.found(&mut conn, tenant, filter, before, wanted).await?;
+        let mut reader = self.reader().await?;
+        let found = self.found(&mut reader, tenant, filter, before, wanted).await?;
         if let Some(caches) = self.decode_remembered(&found.rows, &session)? {
             return Ok((caches, found.next));
         }
         // one snapshot, so that what rows refer to is there
-        let mut snapshot = conn.begin().await?;
+        let mut snapshot = reader.snapshot().await?;
         let found = self.found(&mut snapshot, tenant, filter, before, wanted).await?;
         Ok((self.decode_all(&mut snapshot, &found.rows, &session).await?, found.next))
     }
@@ -163,7 +164,8 @@ impl Store {
     /// # Errors
     /// As [`Self::cache`].
     pub async fn count_all_caches(&self, tenant: TenantId, filter: &CacheFilter) -> Result<u64, StoreError> {
-        let mut snapshot = self.readers().begin().await?;
+        let mut reader = self.reader().await?;
+        let mut snapshot = reader.snapshot().await?;
         Search::new(&mut snapshot, tenant, filter, None, self.now()).await?.count_all(&mut snapshot).await
     }
 
@@ -210,12 +212,13 @@ impl Store {
     async fn load(&self, query: impl Fn() -> QueryBuilder<Sqlite>) -> Result<Vec<StoredCache>, StoreError> {
         // before the index is asked, so that the blobs it names stay
         let session = self.blobs().enter();
-        let rows = query().build().fetch_all(self.readers()).await?;
+        let rows = query().build().fetch_all(&mut *self.reader().await?).await?;
         if let Some(caches) = self.decode_remembered(&rows, &session)? {
             return Ok(caches);
         }
         // one snapshot, so that what rows refer to is there
-        let mut snapshot = self.readers().begin().await?;
+        let mut reader = self.reader().await?;
+        let mut snapshot = reader.snapshot().await?;
         let rows = query().build().fetch_all(&mut *snapshot).await?;
         self.decode_all(&mut snapshot, &rows, &session).await
     }

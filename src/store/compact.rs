@@ -218,7 +218,8 @@ impl Store {
     /// Packs that are worth a merge, if any are.
     async fn small_packs(&self, when: &Compaction) -> Result<Option<Vec<PackId>>, StoreError> {
         let small = int(when.target_bytes / 2)?;
-        let mut snapshot = self.readers().begin().await?;
+        let mut reader = self.reader().await?;
+        let mut snapshot = reader.snapshot().await?;
         let kinds = sqlx::query(
             "SELECT tenant_id, layout_id, dtype FROM packs WHERE n_bytes < ? GROUP BY tenant_id, layout_id, dtype \
              HAVING count(*) >= ? ORDER BY count(*) DESC",
@@ -266,7 +267,7 @@ impl Store {
                  FROM extents GROUP BY pack_id) e ON e.pack_id = p.id \
              WHERE e.n_rows * 2 <= p.n_rows OR e.n_map * 2 <= p.n_map",
         )
-        .fetch_all(self.readers())
+        .fetch_all(&mut *self.reader().await?)
         .await?;
         let left_alone = self.inner.compacting.left_alone();
         let packs = rows.iter().map(|row| pack_id(&Fields::of("packs", row), "id"));

@@ -34,7 +34,8 @@ impl Store {
     /// [`StoreError::Database`], [`StoreError::Damaged`].
     pub async fn direction(&self, tenant: TenantId, id_or_name: &str) -> Result<Option<Direction>, StoreError> {
         // one snapshot, so that a direction is never seen without its vectors
-        let mut snapshot = self.readers().begin().await?;
+        let mut reader = self.reader().await?;
+        let mut snapshot = reader.snapshot().await?;
         let Some(row) = one("", tenant, id_or_name).build().fetch_optional(&mut *snapshot).await? else {
             return Ok(None);
         };
@@ -57,7 +58,13 @@ impl Store {
         tenant: TenantId,
         id_or_name: &str,
     ) -> Result<Option<DirectionInfo>, StoreError> {
-        one("", tenant, id_or_name).build().fetch_optional(self.readers()).await?.as_ref().map(decode).transpose()
+        one("", tenant, id_or_name)
+            .build()
+            .fetch_optional(&mut *self.reader().await?)
+            .await?
+            .as_ref()
+            .map(decode)
+            .transpose()
     }
 
     /// Directions of a tenant, newest first, those older than `before` where it is given.
@@ -70,7 +77,13 @@ impl Store {
         before: Option<DirectionId>,
         limit: u32,
     ) -> Result<Vec<DirectionInfo>, StoreError> {
-        listing("", tenant, before, limit).build().fetch_all(self.readers()).await?.iter().map(decode).collect()
+        listing("", tenant, before, limit)
+            .build()
+            .fetch_all(&mut *self.reader().await?)
+            .await?
+            .iter()
+            .map(decode)
+            .collect()
     }
 
     /// Merges `metadata` into a direction's as RFC 7396 has it, and says whether there is such a direction.

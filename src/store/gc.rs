@@ -87,7 +87,7 @@ impl Store {
                  (SELECT n FROM counts WHERE what = 'packs') AS n_packs, \
                  (SELECT n FROM counts WHERE what = 'blob_bytes') AS blob_bytes",
         )
-        .fetch_one(self.readers())
+        .fetch_one(&mut *self.reader().await?)
         .await?;
         let f = Fields::of("packs", &row);
         Ok(StoreStats {
@@ -170,7 +170,7 @@ impl Store {
         let files = blocking(move || blobs.list()).await?;
         let mut unknown = Vec::new();
         for page in files.chunks(LISTED) {
-            let known = known(&mut *self.readers().acquire().await?, page).await?;
+            let known = known(&mut *self.reader().await?, page).await?;
             unknown.extend(page.iter().zip(known).filter(|(_, known)| !known).map(|(file, _)| *file));
         }
         Ok(unknown)
@@ -185,10 +185,10 @@ impl Store {
             candidates.extents = sqlx::query_scalar(
                 "SELECT id FROM extents e WHERE NOT EXISTS (SELECT 1 FROM caches c WHERE c.extent_id = e.id)",
             )
-            .fetch_all(self.readers())
+            .fetch_all(&mut *self.reader().await?)
             .await?;
             let empty = "SELECT id FROM packs p WHERE NOT EXISTS (SELECT 1 FROM extents e WHERE e.pack_id = p.id)";
-            let empty = sqlx::query(empty).fetch_all(self.readers()).await?;
+            let empty = sqlx::query(empty).fetch_all(&mut *self.reader().await?).await?;
             let ids = empty.iter().map(|r| pack_id(&Fields::of("packs", r), "id"));
             candidates.packs = ids.collect::<Result<Vec<_>, _>>()?;
         }

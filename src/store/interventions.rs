@@ -18,7 +18,7 @@ impl Store {
     pub async fn edits(&self, run: RunId) -> Result<Option<Arc<Edits>>, StoreError> {
         let row = sqlx::query("SELECT edits, numbers FROM run_interventions WHERE run_id = ?")
             .bind(run.as_bytes().as_slice())
-            .fetch_optional(self.readers())
+            .fetch_optional(&mut *self.reader().await?)
             .await?;
         let Some(row) = row else { return Ok(None) };
         let f = Fields::of("run_interventions", &row);

@@ -34,6 +34,7 @@ mod keys;
 mod maintain;
 mod pack;
 mod queue;
+mod readers;
 mod rebuild;
 mod relocate;
 mod repair;
@@ -56,9 +57,9 @@ mod writer;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use sqlx::{
-    ConnectOptions, SqliteConnection, SqlitePool,
+    ConnectOptions, SqliteConnection,
     migrate::{MigrateError, Migrator},
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
 pub use self::{
@@ -88,13 +89,11 @@ use self::{
     blobs::Blobs,
     checkpoint::Checkpoints,
     intern::Memo,
+    readers::{Reader, Readers},
     writer::{Probe, Write, Writer},
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
-
-/// Connections for queries.
-const READERS: u32 = 4;
 
 /// Handle to the store; clones share everything.
 #[derive(Clone)]
@@ -104,7 +103,7 @@ pub struct Store {
 
 struct Inner {
     blobs: Arc<Blobs>,
-    readers: SqlitePool,
+    readers: Readers,
     /// `None` for a store that only reads.
     writer: Option<Writer>,
     memo: Memo,
@@ -115,7 +114,7 @@ struct Inner {
 }
 
 impl Inner {
-    fn new(blobs: Arc<Blobs>, readers: SqlitePool, writer: Option<Writer>, options: StoreOptions) -> Self {
+    fn new(blobs: Arc<Blobs>, readers: Readers, writer: Option<Writer>, options: StoreOptions) -> Self {
         Self {
             blobs,
             readers,
@@ -163,7 +162,7 @@ impl Store {
             .pragma("journal_size_limit", "134217728");
         let mut conn = connect.clone().connect().await?;
         migrate(&mut conn).await?;
-        let readers = readers(&blobs).await?;
+        let readers = Readers::open(connect_options(&blobs).read_only(true)).await?;
         let checkpoints = Checkpoints::new(connect.connect().await?);
         let writer = Some(Writer::start(conn, checkpoints, Arc::clone(&blobs), options.clock.clone()));
         let store = Self { inner: Arc::new(Inner::new(blobs, readers, writer, options)) };
@@ -189,8 +188,8 @@ impl Store {
         // SQLite's own word for a missing file names neither the folder nor the reason.
         let index = blobs.index();
         tokio::fs::metadata(&index).await.map_err(StoreError::io(index.display()))?;
-        let readers = readers(&blobs).await?;
-        let (found, known) = (version(&mut *readers.acquire().await?).await?, newest_migration());
+        let readers = Readers::open(connect_options(&blobs).read_only(true)).await?;
+        let (found, known) = (version(&mut *readers.get().await?).await?, newest_migration());
         match found.cmp(&known) {
             std::cmp::Ordering::Less => return Err(StoreError::Older { found, known }),
             std::cmp::Ordering::Greater => return Err(StoreError::Newer { found, known }),
@@ -205,7 +204,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Closed`], [`StoreError::Full`], [`StoreError::Io`] or [`StoreError::Database`].
     pub async fn probe(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT 1").execute(self.readers()).await?;
+        sqlx::query("SELECT 1").execute(&mut *self.reader().await?).await?;
         self.write(Probe).await?;
         let blobs = Arc::clone(self.blobs());
         blocking(move || blobs.probe()).await
@@ -228,8 +227,9 @@ impl Store {
         &self.inner.blobs
     }
 
-    fn readers(&self) -> &SqlitePool {
-        &self.inner.readers
+    /// A connection for queries.
+    async fn reader(&self) -> Result<Reader<'_>, StoreError> {
+        self.inner.readers.get().await
     }
 
     /// The time, in microseconds.
@@ -257,11 +257,6 @@ fn connect_options(blobs: &Blobs) -> SqliteConnectOptions {
         .pragma("cache_size", "-32768")
         .pragma("mmap_size", "0")
         .disable_statement_logging()
-}
-
-async fn readers(blobs: &Blobs) -> Result<SqlitePool, StoreError> {
-    let pool = SqlitePoolOptions::new().max_connections(READERS).test_before_acquire(false);
-    Ok(pool.connect_with(connect_options(blobs).read_only(true)).await?)
 }
 
 async fn migrate(conn: &mut SqliteConnection) -> Result<(), StoreError> {

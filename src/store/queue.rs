@@ -51,7 +51,7 @@ impl Store {
                       WHERE run_id = r.id AND status = 'pending' AND attempts > 0) AS attempted \
              FROM runs r WHERE r.finished_at IS NULL ORDER BY r.id",
         )
-        .fetch_all(self.readers())
+        .fetch_all(&mut *self.reader().await?)
         .await?;
         rows.iter()
             .map(|row| {
@@ -74,7 +74,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Damaged`].
     pub async fn items(&self, run: RunId, indices: &[u32]) -> Result<Vec<(u32, NewItem)>, StoreError> {
-        let mut snapshot = self.readers().begin().await?;
+        let mut reader = self.reader().await?;
+        let mut snapshot = reader.snapshot().await?;
         let rows = sqlx::query(
             "SELECT item_index, hook_set_id, payload FROM run_items \
              WHERE run_id = ? AND item_index IN (SELECT value FROM json_each(?)) AND status = 'pending' \

@@ -137,7 +137,7 @@ impl Store {
     /// [`StoreError::IndexDamaged`] when SQLite's own check finds the index damaged: then it has to be rebuilt. Else
     /// [`StoreError::Closed`], [`StoreError::Full`], [`StoreError::Database`], [`StoreError::Io`].
     pub async fn repair(&self) -> Result<RepairReport, StoreError> {
-        let wrong = integrity_check(&mut *self.readers().begin().await?).await?;
+        let wrong = integrity_check(&mut *self.reader().await?.snapshot().await?).await?;
         if let Some(line) = wrong.into_iter().next() {
             return Err(StoreError::IndexDamaged(line));
         }

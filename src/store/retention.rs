@@ -118,7 +118,7 @@ impl Store {
     /// Whether a cache has expired and is still there.
     async fn has_expired(&self, now: i64) -> Result<bool, StoreError> {
         let query = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM caches WHERE ends_at <= ?)").bind(now);
-        Ok(query.fetch_one(self.readers()).await?)
+        Ok(query.fetch_one(&mut *self.reader().await?).await?)
     }
 }
 

@@ -161,7 +161,8 @@ impl Store {
             wanted.iter().enumerate().filter(|(index, _)| found[*index].is_none()).unzip();
         if !rest.is_empty() {
             // one snapshot, so that what rows refer to is there
-            let mut snapshot = self.readers().begin().await?;
+            let mut reader = self.reader().await?;
+            let mut snapshot = reader.snapshot().await?;
             let answers = self.covering(&mut snapshot, &session, tenant, &rest).await?;
             others.into_iter().zip(answers).for_each(|(index, answer)| found[index] = answer);
         }
@@ -183,8 +184,12 @@ impl Store {
             };
             kinds.push((hex(forward_key), digests[at].1.clone(), to_json(positions)?, dtype.name(), *n_tokens));
         }
-        let rows =
-            sqlx::query(EQUAL).bind(to_json(&kinds)?).bind(tenant.0).bind(self.now()).fetch_all(self.readers()).await?;
+        let rows = sqlx::query(EQUAL)
+            .bind(to_json(&kinds)?)
+            .bind(tenant.0)
+            .bind(self.now())
+            .fetch_all(&mut *self.reader().await?)
+            .await?;
         let fields = rows.iter().map(|row| Fields::of("extents", row));
         fields.map(|f| Ok((f.uint("wanted")?, ExtentId(f.get("id")?)))).collect()
     }

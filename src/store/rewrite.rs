@@ -73,7 +73,8 @@ impl Store {
     pub(super) async fn rewrite(&self, packs: &[PackId], without: &[i64]) -> Result<Option<Rewrite>, StoreError> {
         let session = self.blobs().enter();
         let wanted = hex_list(packs.iter().map(|p| p.as_bytes().as_slice()));
-        let mut snapshot = self.readers().begin().await?;
+        let mut reader = self.reader().await?;
+        let mut snapshot = reader.snapshot().await?;
         let rows = sqlx::query(
             "SELECT e.id, e.pack_id, e.provenance_id, e.positions, e.n_tokens, e.n_rows, e.row_start, e.map_start, \
                  e.forward_key, e.content_hash, p.tenant_id, p.layout_id, p.dtype, p.data_start, p.n_rows AS pack_rows, \

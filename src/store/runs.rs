@@ -106,7 +106,13 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Damaged`].
     pub async fn run(&self, tenant: TenantId, id: RunId) -> Result<Option<Run>, StoreError> {
-        by_id(tenant, id, self.now()).build().fetch_optional(self.readers()).await?.as_ref().map(decode).transpose()
+        by_id(tenant, id, self.now())
+            .build()
+            .fetch_optional(&mut *self.reader().await?)
+            .await?
+            .as_ref()
+            .map(decode)
+            .transpose()
     }
 
     /// Runs of a tenant, newest first, those older than `before` where it is given.
@@ -120,7 +126,10 @@ impl Store {
         before: Option<RunId>,
         limit: u32,
     ) -> Result<Vec<Run>, StoreError> {
-        let rows = listing("", tenant, &filter, before, limit, self.now()).build().fetch_all(self.readers()).await?;
+        let rows = listing("", tenant, &filter, before, limit, self.now())
+            .build()
+            .fetch_all(&mut *self.reader().await?)
+            .await?;
         rows.iter().map(decode).collect()
     }
 

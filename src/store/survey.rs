@@ -35,7 +35,8 @@ impl Store {
         let mut query = QueryBuilder::new(
             "SELECT c.hook_set_id, p.layout_id, p.dtype, e.provenance_id, c.positions, e.n_tokens, count(*) AS n_caches",
         );
-        let mut snapshot = self.readers().begin().await?;
+        let mut reader = self.reader().await?;
+        let mut snapshot = reader.snapshot().await?;
         let search = Search::new(&mut snapshot, tenant, filter, None, self.now()).await?;
         search.push_found(&mut query, &format!(" CROSS JOIN caches c ON c.created_at = d.at{JOINED}"));
         query.push(" GROUP BY c.hook_set_id, p.layout_id, p.dtype, e.provenance_id, c.positions, e.n_tokens");

@@ -135,7 +135,7 @@ impl Store {
 
     async fn has_pack(&self, id: PackId) -> Result<bool, StoreError> {
         let query = sqlx::query("SELECT 1 FROM packs WHERE id = ?").bind(id.as_bytes().as_slice());
-        Ok(query.fetch_optional(self.readers()).await?.is_some())
+        Ok(query.fetch_optional(&mut *self.reader().await?).await?.is_some())
     }
 
     /// Reports those of the unknown files that are still there and still unknown, and files that are no packs.

@@ -41,7 +41,8 @@ pub(super) async fn build(
     );
     // before the index is asked, so that the blobs it names stay
     let session = store.blobs().enter();
-    let mut snapshot = store.readers().begin().await?;
+    let mut reader = store.reader().await?;
+    let mut snapshot = reader.snapshot().await?;
     let now = store.now();
     let search = Search::new(&mut snapshot, tenant, filter, None, now).await?;
     search.push_found(&mut query, &format!(" CROSS JOIN caches c ON c.created_at = d.at{JOINED}"));

@@ -252,7 +252,7 @@ async fn small_packs_are_found_without_a_scan() {
         "EXPLAIN QUERY PLAN SELECT id FROM packs p WHERE tenant_id = 1 AND layout_id = 1 AND dtype = 'x' AND n_bytes < 1 \
              ORDER BY n_bytes LIMIT 1",
     ] {
-        let rows = sqlx::query(query).fetch_all(f.store.readers()).await.unwrap();
+        let rows = sqlx::query(query).fetch_all(&mut *f.store.reader().await.unwrap()).await.unwrap();
         let plan: Vec<String> = rows.iter().map(|r| sqlx::Row::get(r, "detail")).collect();
         assert!(plan[0].contains("packs_by_kind"), "{plan:?}");
     }

@@ -62,8 +62,10 @@ async fn names_are_taken_once_and_free_again() {
     assert!(!f.store.delete_direction(TenantId(2), first.info.id).await.unwrap());
     assert!(f.store.delete_direction(T, first.info.id).await.unwrap());
     assert!(!f.store.delete_direction(T, first.info.id).await.unwrap());
-    let left: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM direction_vectors").fetch_one(f.store.readers()).await.unwrap();
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM direction_vectors")
+        .fetch_one(&mut *f.store.reader().await.unwrap())
+        .await
+        .unwrap();
     assert_eq!(left, 0, "vectors go with their direction");
     assert!(f.store.insert_direction(second).await.unwrap());
 }
@@ -102,7 +104,7 @@ async fn pages_are_newest_first_and_nothing_scans() {
         one(EXPLAIN, T, &ids[0].to_string()),
         vectors(EXPLAIN, ids[0]),
     ] {
-        let rows = query.build().fetch_all(f.store.readers()).await.unwrap();
+        let rows = query.build().fetch_all(&mut *f.store.reader().await.unwrap()).await.unwrap();
         let plan: Vec<String> = rows.iter().map(|r| r.get("detail")).collect();
         assert!(!plan.is_empty() && plan.iter().all(|l| l.starts_with("SEARCH")), "{plan:#?}");
     }

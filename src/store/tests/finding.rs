@@ -138,7 +138,7 @@ async fn texts_are_found_by_words_and_phrases_and_nothing_is_an_operator() {
     assert!(f.store.delete_cache(T, ids[0]).await.unwrap());
     assert_eq!(list(&f, text("eiffel")).await, [ids[1]]);
     let words: i64 = sqlx::query_scalar("SELECT count(*) FROM cache_terms WHERE cache_terms MATCH 'eiffel'")
-        .fetch_one(f.store.readers())
+        .fetch_one(&mut *f.store.reader().await.unwrap())
         .await
         .unwrap();
     assert_eq!(words, 1);
@@ -189,8 +189,10 @@ async fn metadata_is_found_by_keys_that_lead_into_objects() {
     for id in ids {
         assert!(f.store.delete_cache(T, id).await.unwrap());
     }
-    let left: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM cache_terms_docsize").fetch_one(f.store.readers()).await.unwrap();
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM cache_terms_docsize")
+        .fetch_one(&mut *f.store.reader().await.unwrap())
+        .await
+        .unwrap();
     assert_eq!(left, 0);
 }
 
@@ -264,7 +266,7 @@ async fn an_intersection_ends_with_its_stretches_of_time_and_a_rare_word_is_look
     let (pack, caches) = f.pack(id, (0..).zip(items).collect());
     f.complete(pack).await;
     let blocks: Vec<(i64, i64)> = sqlx::query_as("SELECT first_at, n FROM cache_blocks ORDER BY first_at")
-        .fetch_all(f.store.readers())
+        .fetch_all(&mut *f.store.reader().await.unwrap())
         .await
         .unwrap();
     assert_eq!(blocks.iter().map(|b| b.1).collect::<Vec<_>>(), [1024, 1024, 1024, 1024, 1024, 1024, 1024, 1024, 808]);
@@ -347,7 +349,7 @@ async fn an_intersection_ends_with_its_stretches_of_time_and_a_rare_word_is_look
         f.store.patch_cache(T, caches[8999], patch).await.unwrap();
     }
     let after: Vec<(i64, i64)> = sqlx::query_as("SELECT first_at, n FROM cache_blocks ORDER BY first_at")
-        .fetch_all(f.store.readers())
+        .fetch_all(&mut *f.store.reader().await.unwrap())
         .await
         .unwrap();
     assert_eq!(after, blocks);
@@ -402,7 +404,7 @@ async fn merging_the_index_of_words_changes_no_answer() {
     let f = Fixture::new().await;
     let pieces = async || -> i64 {
         let count = "SELECT count(DISTINCT segid) FROM cache_terms_idx";
-        sqlx::query_scalar(count).fetch_one(f.store.readers()).await.unwrap()
+        sqlx::query_scalar(count).fetch_one(&mut *f.store.reader().await.unwrap()).await.unwrap()
     };
     let mut all = Vec::new();
     for i in 0..60 {

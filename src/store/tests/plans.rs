@@ -20,7 +20,7 @@ async fn plan(f: &Fixture, query: &mut sqlx::QueryBuilder<Sqlite>) -> Vec<String
 /// The steps of a statement's plan, and those of them that go through a whole table or index.
 async fn steps(f: &Fixture, query: &mut sqlx::QueryBuilder<Sqlite>) -> (Vec<String>, Vec<String>) {
     let sql = format!("EXPLAIN QUERY PLAN {}", query.sql().as_str());
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(f.store.readers()).await.unwrap();
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&mut *f.store.reader().await.unwrap()).await.unwrap();
     let plan: Vec<String> = rows.iter().map(|r| r.get("detail")).collect();
     let is_long = |line: &&String| {
         // what is bound, what the index of words finds by words or by times, what waits in the queue, and intermediate results are short
@@ -63,7 +63,8 @@ async fn no_listing_scans_a_table() {
             fingerprint: has(8).then(|| "f".to_owned()),
             bos: has(9).then_some(true),
         };
-        let mut conn = f.store.readers().begin().await.unwrap();
+        let mut reader = f.store.reader().await.unwrap();
+        let mut conn = reader.snapshot().await.unwrap();
         let chosen = Search::new(&mut conn, T, &filter, Some(1), 0).await.unwrap();
         drop(conn);
         // whichever condition is walked

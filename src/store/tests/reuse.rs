@@ -152,7 +152,7 @@ async fn an_equal_capture_answers_before_a_newer_one_that_covers_it() {
 async fn keys_find_their_extents_wherever_they_have_been_moved() {
     let f = Fixture::new().await;
     let counts = async || {
-        let mut conn = f.store.readers().acquire().await.unwrap();
+        let mut conn = f.store.reader().await.unwrap();
         let count = "SELECT (SELECT count(*) FROM forward_keys), (SELECT count(*) FROM forward_keys_new)";
         sqlx::query_as::<_, (i64, i64)>(count).fetch_one(&mut *conn).await.unwrap()
     };

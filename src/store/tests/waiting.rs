@@ -23,7 +23,10 @@ const FINE: &str = "UPDATE counts SET n = n + 10 WHERE what = 'probes'";
 const FAILS: &str = "UPDATE counts SET n = -1 WHERE what = 'probes'";
 
 async fn probes(f: &Fixture) -> i64 {
-    sqlx::query_scalar("SELECT n FROM counts WHERE what = 'probes'").fetch_one(f.store.readers()).await.unwrap()
+    sqlx::query_scalar("SELECT n FROM counts WHERE what = 'probes'")
+        .fetch_one(&mut *f.store.reader().await.unwrap())
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -89,7 +92,7 @@ impl Write for AddSet {
 async fn hooks_of(f: &Fixture, set: i64) -> Vec<String> {
     sqlx::query_scalar("SELECT hook FROM hook_set_hooks WHERE hook_set_id = ?")
         .bind(set)
-        .fetch_all(f.store.readers())
+        .fetch_all(&mut *f.store.reader().await.unwrap())
         .await
         .unwrap()
 }
@@ -129,7 +132,7 @@ async fn an_id_that_was_collected_is_not_remembered() {
     assert!(f.store.delete_run(T, run).await.unwrap());
     f.store.gc().await.unwrap();
     let left: i64 = sqlx::query_scalar("SELECT (SELECT count(*) FROM hook_sets) + (SELECT count(*) FROM provenances)")
-        .fetch_one(f.store.readers())
+        .fetch_one(&mut *f.store.reader().await.unwrap())
         .await
         .unwrap();
     assert_eq!(left, 0, "they were collected");

@@ -119,7 +119,7 @@ impl Walk {
             "SELECT count(*) FROM extents e WHERE NOT EXISTS (SELECT 1 FROM caches c WHERE c.extent_id = e.id)",
             "SELECT count(*) FROM packs p WHERE NOT EXISTS (SELECT 1 FROM extents e WHERE e.pack_id = p.id)",
         ] {
-            let n: i64 = sqlx::query_scalar(wrong).fetch_one(self.f.store.readers()).await.unwrap();
+            let n: i64 = sqlx::query_scalar(wrong).fetch_one(&mut *self.f.store.reader().await.unwrap()).await.unwrap();
             assert_eq!(n, 0, "{wrong}");
         }
         let stats = self.f.store.stats().await.unwrap();

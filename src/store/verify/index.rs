@@ -123,7 +123,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::IndexDamaged`] where it finds nothing at all.
     pub(in crate::store) async fn integrity(&self) -> Result<Vec<String>, StoreError> {
-        let mut snapshot = self.readers().begin().await?;
+        let mut reader = self.reader().await?;
+        let mut snapshot = reader.snapshot().await?;
         let mut wrong = integrity_check(&mut snapshot).await?;
         for row in sqlx::query("PRAGMA foreign_key_check").fetch_all(&mut *snapshot).await? {
             let (table, parent): (String, String) = (row.try_get(0)?, row.try_get(2)?);
@@ -138,7 +139,8 @@ impl Store {
     /// [`StoreError::Database`].
     pub(super) async fn contradictions(&self) -> Result<Vec<(&'static str, i64)>, StoreError> {
         // one snapshot: what changes between two queries is no contradiction
-        let mut snapshot = self.readers().begin().await?;
+        let mut reader = self.reader().await?;
+        let mut snapshot = reader.snapshot().await?;
         let mut found = Vec::new();
         for (what, query) in CONTRADICTIONS {
             let n: i64 = sqlx::query_scalar(query).fetch_one(&mut *snapshot).await?;
@@ -160,7 +162,7 @@ impl Store {
             let rows = sqlx::query("SELECT id, tenant_id FROM caches WHERE id > ? ORDER BY id LIMIT ?")
                 .bind(&last)
                 .bind(PAGE)
-                .fetch_all(self.readers())
+                .fetch_all(&mut *self.reader().await?)
                 .await?;
             let Some(end) = rows.last() else { return Ok(unreadable) };
             last = end.try_get("id")?;
@@ -217,7 +219,7 @@ impl Store {
              FROM json_each(?) j CROSS JOIN caches c ON c.id = unhex(j.value) CROSS JOIN extents e ON e.id = c.extent_id",
         )
         .bind(hex_list(ids.iter().map(|(_, id)| id.as_bytes().as_slice())))
-        .fetch_all(self.readers())
+        .fetch_all(&mut *self.reader().await?)
         .await?;
         for row in &rows {
             let f = Fields::of("caches", row);

@@ -76,7 +76,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Damaged`] for rows that make no sense.
     pub(in crate::store) async fn packs_after(&self, last: Option<PackId>) -> Result<Vec<PackRow>, StoreError> {
-        let mut snapshot = self.readers().begin().await?;
+        let mut reader = self.reader().await?;
+        let mut snapshot = reader.snapshot().await?;
         let rows = sqlx::query(
             "SELECT id, tenant_id, layout_id, dtype, data_start, n_rows, n_map, n_bytes FROM packs WHERE id > ? \
              ORDER BY id LIMIT ?",
