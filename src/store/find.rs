@@ -14,16 +14,15 @@ use super::{
     caches::{COLUMNS, JOINED},
     error::StoreError,
     rows::Fields,
-    terms::{self, Term},
+    terms::{self, BLOCK, Term},
 };
 use crate::domain::{CacheFilter, Count, Hook, TenantId};
 
-/// Stretches of time that one page looks at, together: nearly every page that there is is full after the first two.
-const PAGE_STRETCHES: &[i64] = &[2, 1];
-/// And those of one count.
-const COUNT_STRETCHES: &[i64] = &[2, 2];
-/// Caches that one page looks at in each, where something has to be asked about each.
-const MAX_STEPS: i64 = 1500;
+/// Stretches of time that a page looks at after the newest, which most pages are full with, and a count.
+const PAGE_STRETCHES: &[i64] = &[1];
+const COUNT_STRETCHES: &[i64] = &[2];
+/// Caches that one page looks at in each part, where something has to be asked about each.
+const MAX_STEPS: i64 = 1000;
 /// Caches that are counted before a count is no longer exact.
 const MAX_COUNT: i64 = if cfg!(test) { 2000 } else { 5000 };
 /// How far other indexes are counted to find the shortest: first all of them so far, then further.
@@ -78,6 +77,8 @@ pub(super) struct Search<'f> {
     probes: Vec<String>,
     /// Words for the stretches of time that the search is narrowed to; empty: it is not.
     blocks: Vec<String>,
+    /// The newest stretches of time, by where they begin, which have caches enough for a page.
+    newest: Vec<i64>,
     /// Hooks whose sets are too many.
     looked_at: Vec<Hook>,
     /// Times at or after this, in microseconds.
@@ -101,10 +102,23 @@ impl<'f> Search<'f> {
         before: Option<i64>,
         now: i64,
     ) -> Result<Self, StoreError> {
-        let ended: i64 = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM caches WHERE ends_at <= ?)")
-            .bind(now)
-            .fetch_one(&mut *conn)
-            .await?;
+        let from = filter.created_from.map_or(0, micros_up);
+        let to = filter.created_to.map_or(i64::MAX, micros_up).min(before.unwrap_or(i64::MAX));
+        // in one statement: to ask takes longer than the answer
+        let known: Vec<(i64, i64)> = sqlx::query_as(
+            "SELECT EXISTS (SELECT 1 FROM caches WHERE ends_at <= ?), 0 UNION ALL SELECT * FROM \
+                 (SELECT first_at, n FROM cache_blocks WHERE first_at < ? ORDER BY first_at DESC LIMIT 2)",
+        )
+        .bind(now)
+        .bind(to)
+        .fetch_all(&mut *conn)
+        .await?;
+        let (ended, newest) = match known.as_slice() {
+            [(ended, _), (first, n), (second, _)] if *n < BLOCK / 2 => (*ended, vec![*first, *second]),
+            [(ended, _), (first, _), ..] => (*ended, vec![*first]),
+            // before the first stretch there is nothing
+            _ => (1, Vec::new()),
+        };
         let mut search = Self {
             tenant,
             filter,
@@ -112,8 +126,9 @@ impl<'f> Search<'f> {
             probes: Vec::new(),
             blocks: Vec::new(),
             looked_at: Vec::new(),
-            from: filter.created_from.map_or(0, micros_up),
-            to: filter.created_to.map_or(i64::MAX, micros_up).min(before.unwrap_or(i64::MAX)),
+            newest,
+            from,
+            to,
             expired: (ended != 0).then_some(now),
             walk: Walk::Any,
         };

@@ -23,7 +23,7 @@ const ROWS_A_STATEMENT: usize = 8000;
 /// Caches of an older index that are entered in one transaction.
 const CACHES_A_CHANGE: i64 = 2000;
 /// Caches of one stretch of time.
-const BLOCK: i64 = if cfg!(test) { 1024 } else { 16_384 };
+pub(super) const BLOCK: i64 = if cfg!(test) { 1024 } else { 16_384 };
 /// Letters of a term, five bits each: two that mean different things are never the same.
 const LETTERS: usize = 20;
 

@@ -13,14 +13,14 @@ use crate::store::{error::StoreError, terms::Term};
 pub(super) struct Parts<'f> {
     /// What has not been looked at; `None`: nothing.
     rest: Option<Search<'f>>,
-    /// How many stretches of time each of the next parts has.
+    /// How many stretches of time each of the parts after the newest has.
     left: &'static [i64],
-    /// Whether one has been looked at.
+    /// Whether the newest were looked at.
     begun: bool,
 }
 
 impl<'f> Parts<'f> {
-    /// Parts of so many stretches of time, one after the other, where words are intersected.
+    /// The newest stretches of time and then parts of so many others, where words are intersected.
     pub(super) fn new(search: Search<'f>, stretches: &'static [i64]) -> Self {
         Self { rest: Some(search), left: stretches, begun: false }
     }
@@ -34,25 +34,26 @@ impl<'f> Parts<'f> {
         if rest.walk != Walk::Terms || rest.words.len() < 2 {
             return Ok(Some(rest));
         }
-        if self.begun {
+        let first = if self.begun {
             match head(&rest, conn).await? {
                 Head::None => return Ok(None),
                 Head::Rare => return Ok(Some(rest)),
                 Head::At(newest) => rest.to = newest + 1,
             }
-        }
-        let Some((n, left)) = self.left.split_first() else {
-            self.rest = Some(rest);
-            return Ok(None);
-        };
-        self.left = left;
-        self.begun = true;
-        let first: Vec<i64> =
+            let Some((n, left)) = self.left.split_first() else {
+                self.rest = Some(rest);
+                return Ok(None);
+            };
+            self.left = left;
             sqlx::query_scalar("SELECT first_at FROM cache_blocks WHERE first_at < ? ORDER BY first_at DESC LIMIT ?")
                 .bind(rest.to)
                 .bind(n)
                 .fetch_all(conn)
-                .await?;
+                .await?
+        } else {
+            self.begun = true;
+            std::mem::take(&mut rest.newest)
+        };
         let blocks = first.iter().map(|at| quoted(&Term::Block(*at).word(rest.tenant))).collect();
         // before the first stretch there is nothing
         let from = first.last().copied().unwrap_or(0).max(rest.from);
