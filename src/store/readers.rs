@@ -179,7 +179,7 @@ mod tests {
         drop(rows);
         drop(reader);
         assert_eq!(readers.idle().len(), 1);
-        assert_eq!(sum(&mut *readers.get().await.unwrap()).await, 3);
+        assert_eq!(sum(&mut readers.get().await.unwrap()).await, 3);
     }
 
     #[tokio::test]
