@@ -133,29 +133,31 @@ impl Store {
         // before the index is asked, so that the blobs it names stay
         let session = self.blobs().enter();
         let mut reader = self.reader().await?;
-        let found = self.found(&mut reader, tenant, filter, before, wanted).await?;
-        if let Some(caches) = self.decode_remembered(&found.rows, &session)? {
-            return Ok((caches, found.next));
+        let remembered = |row| self.decode_remembered(&row, &session);
+        if let Some(found) = self.found(&mut reader, tenant, filter, before, wanted, remembered).await? {
+            return Ok((found.items, found.next));
         }
         // one snapshot, so that what rows refer to is there
         let mut snapshot = reader.snapshot().await?;
-        let found = self.found(&mut snapshot, tenant, filter, before, wanted).await?;
-        Ok((self.decode_all(&mut snapshot, &found.rows, &session).await?, found.next))
+        let rows = self.found(&mut snapshot, tenant, filter, before, wanted, |row| Ok(Some(row))).await?;
+        let Some(Found { items: rows, next }) = rows else { return Ok((Vec::new(), None)) };
+        Ok((self.decode_all(&mut snapshot, &rows, &session).await?, next))
     }
 
-    async fn found(
+    async fn found<T>(
         &self,
         conn: &mut SqliteConnection,
         tenant: TenantId,
         filter: &CacheFilter,
         before: Option<Timestamp>,
         wanted: Wanted,
-    ) -> Result<Found, StoreError> {
+        make: impl FnMut(SqliteRow) -> Result<Option<T>, StoreError>,
+    ) -> Result<Option<Found<T>>, StoreError> {
         let before = before.map(Timestamp::as_microsecond);
         let search = Search::new(conn, tenant, filter, before, self.now()).await?;
         match wanted {
-            Wanted::Page(limit) => search.page(conn, limit).await,
-            Wanted::List(limit) => search.list(conn, limit).await,
+            Wanted::Page(limit) => search.page(conn, limit, make).await,
+            Wanted::List(limit) => search.list(conn, limit, make).await,
         }
     }
 
@@ -213,7 +215,9 @@ impl Store {
         // before the index is asked, so that the blobs it names stay
         let session = self.blobs().enter();
         let rows = query().build().fetch_all(&mut *self.reader().await?).await?;
-        if let Some(caches) = self.decode_remembered(&rows, &session)? {
+        let known: Option<Vec<StoredCache>> =
+            rows.iter().map(|row| self.decode_remembered(row, &session)).collect::<Result<_, _>>()?;
+        if let Some(caches) = known {
             return Ok(caches);
         }
         // one snapshot, so that what rows refer to is there
@@ -223,21 +227,12 @@ impl Store {
         self.decode_all(&mut snapshot, &rows, &session).await
     }
 
-    /// The caches, where all that their rows refer to is remembered.
-    fn decode_remembered(
-        &self,
-        rows: &[SqliteRow],
-        session: &Arc<Session>,
-    ) -> Result<Option<Vec<StoredCache>>, StoreError> {
-        let mut caches = Vec::with_capacity(rows.len());
-        for row in rows {
-            let f = Fields::of("caches", row);
-            let memo = self.memo();
-            let known = memo.known(f.get("provenance_id")?, f.get("layout_id")?, f.get("hook_set_id")?);
-            let Some((origin, layout, hooks)) = known else { return Ok(None) };
-            caches.push(decode(row, &origin, &layout, hooks, session)?);
-        }
-        Ok(Some(caches))
+    /// The cache, where all that its row refers to is remembered.
+    fn decode_remembered(&self, row: &SqliteRow, session: &Arc<Session>) -> Result<Option<StoredCache>, StoreError> {
+        let f = Fields::of("caches", row);
+        let memo = self.memo();
+        let known = memo.known(f.get("provenance_id")?, f.get("layout_id")?, f.get("hook_set_id")?);
+        known.map(|(origin, layout, hooks)| decode(row, &origin, &layout, hooks, session)).transpose()
     }
 
     async fn decode_all(

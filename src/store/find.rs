@@ -7,6 +7,7 @@
 
 mod parts;
 
+use futures::TryStreamExt as _;
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use self::parts::Parts;
@@ -59,9 +60,9 @@ enum Rows {
     This,
 }
 
-/// Rows of [`COLUMNS`], newest first.
-pub(super) struct Found {
-    pub(super) rows: Vec<SqliteRow>,
+/// What is made of rows of [`COLUMNS`], newest first.
+pub(super) struct Found<T> {
+    pub(super) items: Vec<T>,
     /// Where the next page begins: before this time. `None`: there are no more.
     pub(super) next: Option<i64>,
 }
@@ -233,41 +234,61 @@ impl<'f> Search<'f> {
         query
     }
 
-    /// The page that begins the search.
+    /// The page that begins the search, each row made into what is wanted while SQLite looks for the next. `None`: a row could
+    /// not be made.
     ///
     /// # Errors
-    /// [`StoreError::Database`].
-    pub(super) async fn page(self, conn: &mut SqliteConnection, limit: u32) -> Result<Found, StoreError> {
+    /// Those of `make`, [`StoreError::Database`].
+    pub(super) async fn page<T>(
+        self,
+        conn: &mut SqliteConnection,
+        limit: u32,
+        mut make: impl FnMut(SqliteRow) -> Result<Option<T>, StoreError>,
+    ) -> Result<Option<Found<T>>, StoreError> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let mut found = Found { rows: Vec::new(), next: None };
+        let (mut items, mut last) = (Vec::new(), None);
         let mut parts = Parts::new(self, PAGE_STRETCHES);
         while let Some(part) = parts.next(conn).await? {
-            let left = i64::try_from(limit - found.rows.len()).unwrap_or(i64::MAX);
+            let left = i64::try_from(limit - items.len()).unwrap_or(i64::MAX);
             // and one more, to see whether there is one
-            let rows = part.newest(left.saturating_add(1), part.steps(MAX_STEPS)).build().fetch_all(&mut *conn).await?;
-            for row in rows {
+            let mut query = part.newest(left.saturating_add(1), part.steps(MAX_STEPS));
+            let mut rows = query.build().fetch(&mut *conn);
+            while let Some(row) = rows.try_next().await? {
                 let f = Fields::of("caches", &row);
-                if found.rows.len() == limit {
-                    let last = found.rows.last().map(|row| Fields::of("caches", row).get("created_at")).transpose()?;
-                    return Ok(Found { next: last, ..found });
+                if items.len() == limit {
+                    return Ok(Some(Found { items, next: last }));
                 }
+                let at: i64 = f.get("created_at")?;
                 if f.get("beyond")? {
                     // it is the first that was not looked at
-                    return Ok(Found { next: Some(f.get::<i64>("created_at")? + 1), ..found });
+                    return Ok(Some(Found { items, next: Some(at + 1) }));
                 }
-                found.rows.push(row);
+                last = Some(at);
+                let Some(item) = make(row)? else { return Ok(None) };
+                items.push(item);
             }
         }
-        Ok(Found { next: parts.end(), ..found })
+        Ok(Some(Found { items, next: parts.end() }))
     }
 
-    /// The newest caches that are found, however long it takes.
+    /// The newest caches that are found, however long it takes, each row made into what is wanted. `None`: a row could not be.
     ///
     /// # Errors
-    /// [`StoreError::Database`].
-    pub(super) async fn list(self, conn: &mut SqliteConnection, limit: u32) -> Result<Found, StoreError> {
-        let rows = self.newest(i64::from(limit), None).build().fetch_all(conn).await?;
-        Ok(Found { rows, next: None })
+    /// As [`Self::page`].
+    pub(super) async fn list<T>(
+        self,
+        conn: &mut SqliteConnection,
+        limit: u32,
+        mut make: impl FnMut(SqliteRow) -> Result<Option<T>, StoreError>,
+    ) -> Result<Option<Found<T>>, StoreError> {
+        let mut query = self.newest(i64::from(limit), None);
+        let mut rows = query.build().fetch(conn);
+        let mut items = Vec::new();
+        while let Some(row) = rows.try_next().await? {
+            let Some(item) = make(row)? else { return Ok(None) };
+            items.push(item);
+        }
+        Ok(Some(Found { items, next: None }))
     }
 
     /// How many there are, as far as that can be said in a bounded time.
