@@ -156,10 +156,12 @@ struct Serve {
     /// Listen beyond loopback also while the store has no API keys: whoever reaches the port may do everything.
     #[arg(long, env = "RESIDUUM_ALLOW_UNAUTHENTICATED")]
     allow_unauthenticated: bool,
-    /// Bytes a second that merging small blobs may copy; 0 leaves them as they are, and deleted activations on the disk.
+    /// Bytes a second that merging small blobs may copy; 0 leaves them and the index of words as they are, and deleted
+    /// activations on the disk.
     #[arg(long, env = "RESIDUUM_MERGE_RATE", default_value_t = 32 << 20)]
     merge_rate: u64,
-    /// Seconds between two looks for small blobs; every sixtieth also collects what nothing refers to.
+    /// Seconds between two looks for small blobs and pieces of the index of words to merge; every sixtieth also collects what
+    /// nothing refers to.
     #[arg(long, env = "RESIDUUM_UPKEEP_INTERVAL", default_value_t = 10.0, value_parser = seconds)]
     upkeep_interval: f64,
     /// An origin whose pages may call this server; may be repeated, `*` for any.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory};
+
 /// Most words and phrases of one query.
 const MAX_PHRASES: usize = 32;
 /// Most characters of one query.
@@ -58,7 +60,7 @@ impl TextQuery {
                 phrases.extend(part.split_whitespace());
             }
         }
-        phrases.retain(|p| p.chars().any(char::is_alphanumeric));
+        phrases.retain(|p| p.chars().any(is_of_word));
         match phrases.len() {
             0 => Err(TextQueryError::NoWord),
             1..=MAX_PHRASES => Ok(Self(phrases.into_iter().map(printable).collect())),
@@ -71,6 +73,23 @@ impl TextQuery {
     pub fn phrases(&self) -> &[String] {
         &self.0
     }
+}
+
+/// What a phrase must have to be found, alone: parts that are divided for sure, most of them a word each.
+pub fn words(phrase: &str) -> impl Iterator<Item = &str> {
+    phrase.split(divides).filter(|part| part.chars().any(is_of_word))
+}
+
+/// Whether a character makes a word: what FTS5's `unicode61` takes for one, apart from characters younger than it. Letters with
+/// a circle around them do not.
+fn is_of_word(c: char) -> bool {
+    matches!(c.general_category_group(), GeneralCategoryGroup::Letter | GeneralCategoryGroup::Number)
+        || c.general_category() == GeneralCategory::PrivateUse
+}
+
+/// Whether a character divides words. Of some marks that is not sure.
+fn divides(c: char) -> bool {
+    !is_of_word(c) && c.general_category_group() != GeneralCategoryGroup::Mark
 }
 
 fn printable(phrase: &str) -> String {
@@ -89,10 +108,22 @@ mod tests {
         assert_eq!(read("x AND NOT (y*) - %").as_deref(), Ok("x|AND|NOT|(y*)"));
         assert_eq!(read("a\0b").as_deref(), Ok("a b"));
         assert_eq!(read("say \"hi"), Err(TextQueryError::Unclosed));
-        for empty in ["", " ", "%", "\"\"", "\"--\" ..."] {
+        assert_eq!(read("vitamin \u{24b6}").as_deref(), Ok("vitamin"), "a circled letter is no letter to the index");
+        for empty in ["", " ", "%", "\"\"", "\"--\" ...", "\u{24b6}"] {
             assert_eq!(read(empty), Err(TextQueryError::NoWord), "{empty}");
         }
         assert_eq!(read(&"a ".repeat(33)), Err(TextQueryError::TooLong));
         assert_eq!(read(&"a".repeat(1001)), Err(TextQueryError::TooLong));
+    }
+
+    #[test]
+    fn phrases_are_divided_where_that_is_sure() {
+        let divided = |phrase| words(phrase).collect::<Vec<_>>().join("|");
+        assert_eq!(divided("the city's 2024-01-05 \u{2014} a.b"), "the|city|s|2024|01|05|a|b");
+        assert_eq!(divided("vitamin \u{24b6} - x"), "vitamin|x");
+        // a mark may belong to the letter before it, and divides nothing
+        assert_eq!(divided("cafe\u{301}s \u{4f60}\u{597d}\u{3002}\u{4f60}"), "cafe\u{301}s|\u{4f60}\u{597d}|\u{4f60}");
+        assert_eq!(divided("\u{e000}"), "\u{e000}");
+        assert_eq!(divided(" - "), "");
     }
 }

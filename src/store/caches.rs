@@ -69,14 +69,18 @@ impl Store {
         Ok(CachePage { caches: stored.into_iter().map(|s| s.cache).collect(), next: next.map(time).transpose()? })
     }
 
-    /// Counts the caches of a tenant, exactly up to five thousand.
+    /// Counts the caches of a tenant in a bounded time: exactly where they are not more than five thousand and that can be
+    /// said soon, and otherwise how many there are at least.
     ///
     /// # Errors
     /// As [`Self::cache`].
     pub async fn count_caches(&self, tenant: TenantId, filter: &CacheFilter) -> Result<Count, StoreError> {
         let mut reader = self.reader().await?;
         let mut snapshot = reader.snapshot().await?;
-        Search::new(&mut snapshot, tenant, filter, None, self.now()).await?.count(&mut snapshot).await
+        let count = Search::new(&mut snapshot, tenant, filter, None, self.now()).await?.count(&mut snapshot).await?;
+        drop(snapshot);
+        reader.done();
+        Ok(count)
     }
 
     /// Caches of a tenant, newest first, those stored before `before` where it is given. However long it takes, the list is
@@ -135,13 +139,17 @@ impl Store {
         let mut reader = self.reader().await?;
         let remembered = |row| self.decode_remembered(&row, &session);
         if let Some(found) = self.found(&mut reader, tenant, filter, before, wanted, remembered).await? {
+            reader.done();
             return Ok((found.items, found.next));
         }
         // one snapshot, so that what rows refer to is there
         let mut snapshot = reader.snapshot().await?;
         let rows = self.found(&mut snapshot, tenant, filter, before, wanted, |row| Ok(Some(row))).await?;
         let Some(Found { items: rows, next }) = rows else { return Ok((Vec::new(), None)) };
-        Ok((self.decode_all(&mut snapshot, &rows, &session).await?, next))
+        let stored = self.decode_all(&mut snapshot, &rows, &session).await?;
+        drop(snapshot);
+        reader.done();
+        Ok((stored, next))
     }
 
     async fn found<T>(
@@ -214,7 +222,7 @@ impl Store {
     async fn load(&self, query: impl Fn() -> QueryBuilder<Sqlite>) -> Result<Vec<StoredCache>, StoreError> {
         // before the index is asked, so that the blobs it names stay
         let session = self.blobs().enter();
-        let rows = query().build().fetch_all(&mut *self.reader().await?).await?;
+        let rows = self.rows(query().build()).await?;
         let known: Option<Vec<StoredCache>> =
             rows.iter().map(|row| self.decode_remembered(row, &session)).collect::<Result<_, _>>()?;
         if let Some(caches) = known {
@@ -224,7 +232,10 @@ impl Store {
         let mut reader = self.reader().await?;
         let mut snapshot = reader.snapshot().await?;
         let rows = query().build().fetch_all(&mut *snapshot).await?;
-        self.decode_all(&mut snapshot, &rows, &session).await
+        let stored = self.decode_all(&mut snapshot, &rows, &session).await?;
+        drop(snapshot);
+        reader.done();
+        Ok(stored)
     }
 
     /// The cache, where all that its row refers to is remembered.

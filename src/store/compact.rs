@@ -262,13 +262,12 @@ impl Store {
     }
 
     async fn mostly_dead(&self) -> Result<Vec<PackId>, StoreError> {
-        let rows = sqlx::query(
+        let query = sqlx::query(
             "SELECT p.id FROM packs p CROSS JOIN (SELECT pack_id, sum(n_rows) AS n_rows, sum(n_rows * n_tokens) AS n_map \
                  FROM extents GROUP BY pack_id) e ON e.pack_id = p.id \
              WHERE e.n_rows * 2 <= p.n_rows OR e.n_map * 2 <= p.n_map",
-        )
-        .fetch_all(&mut *self.reader().await?)
-        .await?;
+        );
+        let rows = self.rows(query).await?;
         let left_alone = self.inner.compacting.left_alone();
         let packs = rows.iter().map(|row| pack_id(&Fields::of("packs", row), "id"));
         packs.filter(|p| p.as_ref().map_or(true, |p| !left_alone.contains(p))).collect()

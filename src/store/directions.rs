@@ -41,6 +41,8 @@ impl Store {
         };
         let info = decode(&row)?;
         let rows = vectors("", info.id).build().fetch_all(&mut *snapshot).await?;
+        drop(snapshot);
+        reader.done();
         let vectors = rows.iter().map(decode_vector).collect::<Result<Vec<_>, _>>()?;
         if let Some(odd) = vectors.iter().find(|v| v.values.len() != info.d) {
             let what = format!("direction {} has a vector of {} values, not {}", info.id, odd.values.len(), info.d);
@@ -58,13 +60,7 @@ impl Store {
         tenant: TenantId,
         id_or_name: &str,
     ) -> Result<Option<DirectionInfo>, StoreError> {
-        one("", tenant, id_or_name)
-            .build()
-            .fetch_optional(&mut *self.reader().await?)
-            .await?
-            .as_ref()
-            .map(decode)
-            .transpose()
+        self.row(one("", tenant, id_or_name).build()).await?.as_ref().map(decode).transpose()
     }
 
     /// Directions of a tenant, newest first, those older than `before` where it is given.
@@ -77,13 +73,7 @@ impl Store {
         before: Option<DirectionId>,
         limit: u32,
     ) -> Result<Vec<DirectionInfo>, StoreError> {
-        listing("", tenant, before, limit)
-            .build()
-            .fetch_all(&mut *self.reader().await?)
-            .await?
-            .iter()
-            .map(decode)
-            .collect()
+        self.rows(listing("", tenant, before, limit).build()).await?.iter().map(decode).collect()
     }
 
     /// Merges `metadata` into a direction's as RFC 7396 has it, and says whether there is such a direction.

@@ -135,7 +135,6 @@ impl From<sqlx::Error> for StoreError {
             (Some(code), _) if code & 0xff == SQLITE_READONLY => {
                 Self::ReadOnly { what: "writing the index".to_owned() }
             }
-            (_, sqlx::Error::PoolClosed) => Self::Closed,
             _ => Self::Database(Arc::new(error)),
         }
     }

@@ -17,11 +17,8 @@ use super::{
     rows::Fields,
     terms::{self, BLOCK, Term},
 };
-use crate::domain::{CacheFilter, Count, Hook, TenantId};
+use crate::domain::{CacheFilter, Count, Hook, TenantId, text};
 
-/// Stretches of time that a page looks at after the newest, which most pages are full with, and a count.
-const PAGE_STRETCHES: &[i64] = &[1];
-const COUNT_STRETCHES: &[i64] = &[2];
 /// Caches that one page looks at in each part, where something has to be asked about each.
 const MAX_STEPS: i64 = 1000;
 /// Caches that are counted before a count is no longer exact.
@@ -58,6 +55,17 @@ enum Rows {
     Range,
     /// That of the cache `d.at`.
     This,
+    /// Those before the search ends, however old.
+    Older,
+}
+
+/// What all caches of an intersection have, alone.
+#[derive(Debug, Clone)]
+struct Probe {
+    /// In FTS5's language.
+    word: String,
+    /// Whether it is sure to be a word to FTS5 too: where no cache has it, nothing is found then.
+    is_sure: bool,
 }
 
 /// What is made of rows of [`COLUMNS`], newest first.
@@ -75,7 +83,7 @@ pub(super) struct Search<'f> {
     /// What all must be true, in FTS5's language.
     words: Vec<String>,
     /// What has to be true for `words` to be, and can be walked: `words` with each phrase divided into its words.
-    probes: Vec<String>,
+    probes: Vec<Probe>,
     /// Words for the stretches of time that the search is narrowed to; empty: it is not.
     blocks: Vec<String>,
     /// The newest stretches of time, by where they begin, which have caches enough for a page.
@@ -159,16 +167,17 @@ impl<'f> Search<'f> {
                 None => self.looked_at.push(*hook),
             }
         }
-        self.probes = self.words.clone();
+        self.probes = self.words.iter().map(|word| Probe { word: word.clone(), is_sure: true }).collect();
         if let Some(text) = &f.text {
             if self.words.is_empty() {
                 // which every other term implies
                 self.words.push(format!("terms : {}", quoted(&Term::Any.word(self.tenant))));
             }
             for phrase in text.phrases() {
-                self.words.push(format!("{{text completion}} : {}", quoted(phrase)));
-                let words = phrase.split_whitespace().filter(|word| word.chars().any(char::is_alphanumeric));
-                self.probes.extend(words.map(|word| format!("{{text completion}} : {}", quoted(word))));
+                let word = |text: &str| format!("{{text completion}} : {}", quoted(text));
+                self.words.push(word(phrase));
+                let parts = text::words(phrase);
+                self.probes.extend(parts.map(|part| Probe { word: word(part), is_sure: part.is_ascii() }));
             }
         }
         Ok(())
@@ -179,6 +188,16 @@ impl<'f> Search<'f> {
     pub(super) fn walking(&self, n: usize) -> Option<Self> {
         let walk = *self.walkable().get(n)?;
         Some(Self { walk, ..self.clone() })
+    }
+
+    /// Of each part of a page, whether it ends with its stretches of time.
+    #[cfg(test)]
+    pub(super) async fn parts_within_stretches(self, conn: &mut SqliteConnection) -> Result<Vec<bool>, StoreError> {
+        let (mut parts, mut within) = (Parts::of_page(self), Vec::new());
+        while let Some(part) = parts.next(conn).await? {
+            within.push(!part.blocks.is_empty());
+        }
+        Ok(within)
     }
 
     fn has_expiry(&self) -> bool {
@@ -247,7 +266,7 @@ impl<'f> Search<'f> {
     ) -> Result<Option<Found<T>>, StoreError> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let (mut items, mut last) = (Vec::new(), None);
-        let mut parts = Parts::new(self, PAGE_STRETCHES);
+        let mut parts = Parts::of_page(self);
         while let Some(part) = parts.next(conn).await? {
             let left = i64::try_from(limit - items.len()).unwrap_or(i64::MAX);
             // and one more, to see whether there is one
@@ -297,7 +316,7 @@ impl<'f> Search<'f> {
     /// [`StoreError::Database`].
     pub(super) async fn count(self, conn: &mut SqliteConnection) -> Result<Count, StoreError> {
         let (mut n, mut all) = (0, true);
-        let mut parts = Parts::new(self, COUNT_STRETCHES);
+        let mut parts = Parts::of_count(self);
         while n <= MAX_COUNT
             && all
             && let Some(mut part) = parts.next(conn).await?
@@ -332,14 +351,18 @@ impl<'f> Search<'f> {
         Ok(u64::try_from(n).unwrap_or(0))
     }
 
-    /// The statement for how many caches each of the words has, up to `level`, and the time of the newest of them.
-    fn heads(&self, level: i64) -> QueryBuilder<Sqlite> {
-        let mut query = QueryBuilder::new("");
-        for (i, word) in self.probes.iter().enumerate() {
+    /// The statement for how many caches before the end each of the probes has, up to `level`, and the time of the newest of
+    /// them; and behind these `stretches` of time, from that of the oldest of the newest.
+    fn heads(&self, level: i64, stretches: i64) -> QueryBuilder<Sqlite> {
+        let mut query = QueryBuilder::new("WITH heads (n, at) AS MATERIALIZED (");
+        for (i, probe) in self.probes.iter().enumerate() {
             query.push(if i == 0 { "" } else { " UNION ALL " }).push("SELECT count(*), max(at) FROM (");
-            self.push_word(&mut query, word, Rows::Range);
+            self.push_word(&mut query, &probe.word, Rows::Older);
             query.push(" ORDER BY rowid DESC LIMIT ").push_bind(level).push(")");
         }
+        query.push(") SELECT n, at FROM heads UNION ALL SELECT * FROM (SELECT 0, first_at FROM cache_blocks");
+        query.push(" WHERE first_at <= (SELECT min(at) FROM heads) ORDER BY first_at DESC LIMIT ");
+        query.push_bind(stretches).push(")");
         query
     }
 
@@ -480,7 +503,7 @@ impl<'f> Search<'f> {
             }
             Walk::Expiry => {
                 let index = match rows {
-                    Rows::Range => "caches_by_expiry",
+                    Rows::Range | Rows::Older => "caches_by_expiry",
                     Rows::This => "caches_by_time",
                 };
                 query.push(SELECT).push(index).push(" WHERE tenant_id = ").push_bind(self.tenant.0);
@@ -506,6 +529,9 @@ impl<'f> Search<'f> {
             Rows::This => {
                 query.push(" = d.at");
             }
+            Rows::Older => {
+                query.push(" < ").push_bind(self.to);
+            }
         }
     }
 
@@ -520,7 +546,7 @@ impl<'f> Search<'f> {
     pub(super) fn statements(&self) -> Vec<QueryBuilder<Sqlite>> {
         let mut all = vec![self.newest(10, None), self.sizes(&self.walkable(), 10), self.end(10), self.up_to(10)];
         all.extend((!self.sorts()).then(|| self.newest(10, Some(10))));
-        all.extend((!self.probes.is_empty()).then(|| self.heads(10)));
+        all.extend((!self.probes.is_empty()).then(|| self.heads(10, 2)));
         all
     }
 }

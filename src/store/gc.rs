@@ -79,17 +79,17 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Damaged`].
     pub async fn stats(&self) -> Result<StoreStats, StoreError> {
-        let row = sqlx::query(
+        let query = sqlx::query(
             "SELECT (SELECT count(*) FROM run_items WHERE status = 'pending') AS n_pending_items, \
                  (SELECT n FROM counts WHERE what = 'runs') AS n_runs, \
                  (SELECT n FROM counts WHERE what = 'caches') AS n_caches, \
                  (SELECT n FROM counts WHERE what = 'extents') AS n_extents, \
                  (SELECT n FROM counts WHERE what = 'packs') AS n_packs, \
                  (SELECT n FROM counts WHERE what = 'blob_bytes') AS blob_bytes",
-        )
-        .fetch_one(&mut *self.reader().await?)
-        .await?;
-        let f = Fields::of("packs", &row);
+        );
+        let rows = self.rows(query).await?;
+        let row = rows.first().ok_or_else(|| StoreError::damaged("the index does not count"))?;
+        let f = Fields::of("packs", row);
         Ok(StoreStats {
             n_runs: f.uint("n_runs")?,
             n_pending_items: f.uint("n_pending_items")?,
@@ -101,8 +101,8 @@ impl Store {
     }
 
     /// Removes activations without caches, packs without activations, and files that the index does not know; rewrites packs
-    /// of which less than half is alive, and small ones as one. Packs being written are left alone, and readers are not
-    /// disturbed.
+    /// of which less than half is alive, and small ones as one; and merges what commits left of the index of words, if there
+    /// is room for that. Packs being written are left alone, and readers are not disturbed.
     ///
     /// # Errors
     /// [`StoreError::Closed`], [`StoreError::Database`], [`StoreError::Io`], [`StoreError::Full`].
@@ -110,6 +110,10 @@ impl Store {
         let (when, never) = (Compaction::thorough(), Arc::default());
         let mut report = self.collect_and_shrink(&when, &never).await?;
         let merged = self.merge_until(&when, &never).await?;
+        match self.merge_terms().await {
+            Err(StoreError::Full) => tracing::warn!("there is no room to merge the index of words"),
+            done => done?,
+        }
         let shrunk = report.rewritten;
         report.rewritten = CompactReport {
             n_old: shrunk.n_old + merged.n_old,
@@ -188,7 +192,7 @@ impl Store {
             .fetch_all(&mut *self.reader().await?)
             .await?;
             let empty = "SELECT id FROM packs p WHERE NOT EXISTS (SELECT 1 FROM extents e WHERE e.pack_id = p.id)";
-            let empty = sqlx::query(empty).fetch_all(&mut *self.reader().await?).await?;
+            let empty = self.rows(sqlx::query(empty)).await?;
             let ids = empty.iter().map(|r| pack_id(&Fields::of("packs", r), "id"));
             candidates.packs = ids.collect::<Result<Vec<_>, _>>()?;
         }

@@ -131,16 +131,14 @@ impl Store {
         key: &str,
         hash: &[u8; 32],
     ) -> Result<Option<Imported>, StoreError> {
-        let row = sqlx::query(EARLIER).bind(tenant.0).bind(key).fetch_optional(&mut *self.reader().await?).await?;
+        let row = self.row(sqlx::query(EARLIER).bind(tenant.0).bind(key)).await?;
         row.map(|row| read_earlier(&Fields::of("runs", &row), hash)).transpose()
     }
 
     /// Removes the file of a pack that could not be made known, unless the index has it after all.
     async fn discard(&self, pack: PackId) {
         let known = sqlx::query("SELECT 1 FROM packs WHERE id = ?").bind(pack.as_bytes().as_slice());
-        let Ok(mut reader) = self.reader().await else { return };
-        let Ok(None) = known.fetch_optional(&mut *reader).await else { return };
-        drop(reader);
+        let Ok(None) = self.row(known).await else { return };
         let blobs = Arc::clone(self.blobs());
         if let Err(error) = blocking(move || blobs.delete(pack)).await {
             // the next sweep takes it

@@ -16,11 +16,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Damaged`].
     pub async fn edits(&self, run: RunId) -> Result<Option<Arc<Edits>>, StoreError> {
-        let row = sqlx::query("SELECT edits, numbers FROM run_interventions WHERE run_id = ?")
-            .bind(run.as_bytes().as_slice())
-            .fetch_optional(&mut *self.reader().await?)
-            .await?;
-        let Some(row) = row else { return Ok(None) };
+        let query = sqlx::query("SELECT edits, numbers FROM run_interventions WHERE run_id = ?");
+        let Some(row) = self.row(query.bind(run.as_bytes().as_slice())).await? else { return Ok(None) };
         let f = Fields::of("run_interventions", &row);
         let numbers = Dtype::Float32.decode(f.get("numbers")?);
         let edits = Edits::new(f.json("edits")?, numbers);

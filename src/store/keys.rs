@@ -28,7 +28,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Damaged`].
     pub async fn keys(&self) -> Result<Vec<KeyRecord>, StoreError> {
-        listing().build().fetch_all(&mut *self.reader().await?).await?.iter().map(decode).collect()
+        self.rows(listing().build()).await?.iter().map(decode).collect()
     }
 
     /// Notes that a key was used. It may be lost in a power failure.
@@ -44,8 +44,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn tenant(&self, name: &str) -> Result<Option<TenantId>, StoreError> {
-        let id = sqlx::query_scalar("SELECT id FROM tenants WHERE name = ?").bind(name);
-        Ok(id.fetch_optional(&mut *self.reader().await?).await?.map(TenantId))
+        let row = self.row(sqlx::query("SELECT id FROM tenants WHERE name = ?").bind(name)).await?;
+        row.map(|row| Fields::of("tenants", &row).get("id").map(TenantId)).transpose()
     }
 }
 

@@ -18,13 +18,15 @@ use super::{Compaction, Store, StoreError};
 const ROUNDS: u32 = 60;
 /// Looks before the first one.
 const FIRST: u32 = 6;
+/// Of the time between two looks, what merging the index of words may take: beside many commits it has no end.
+const MERGING: u32 = 4;
 
 /// What is done beside serving.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Maintenance {
-    /// Between two looks for small packs; sixty times as long between two collections.
+    /// Between two looks for what is to be merged; sixty times as long between two collections.
     pub interval: Duration,
-    /// When packs are merged; `None`: they are left as they are, and nothing is collected.
+    /// When packs are merged; `None`: they and the index of words are left as they are, and nothing is collected.
     pub compaction: Option<Compaction>,
 }
 
@@ -84,7 +86,9 @@ async fn run(
         let commits = store.commits();
         store.inner.plans.forget_older(commits);
         if seen != Some(commits) {
-            let failed = |what: &str, error: &StoreError| {
+            let mut all_done = true;
+            let mut failed = |what: &str, error: &StoreError| {
+                all_done = false;
                 if !matches!(error, StoreError::Closed) {
                     tracing::warn!(%error, "{what}; it is tried again later");
                 }
@@ -102,11 +106,11 @@ async fn run(
                 Ok(report) => tracing::info!("{report}"),
                 Err(error) => failed("small blobs could not be merged", &error),
             }
-            if let Err(error) = store.merge_terms_until(&stopping).await {
+            if let Err(error) = store.merge_terms_until(&stopping, interval / MERGING).await {
                 failed("the index of words could not be merged", &error);
             }
             // its own changes are no reason to look again
-            seen = Some(store.commits());
+            seen = all_done.then(|| store.commits());
         }
     }
 }

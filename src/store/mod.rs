@@ -57,9 +57,10 @@ mod writer;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use sqlx::{
-    ConnectOptions, SqliteConnection,
+    ConnectOptions, Sqlite, SqliteConnection,
     migrate::{MigrateError, Migrator},
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+    query::Query,
+    sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous},
 };
 
 pub use self::{
@@ -228,8 +229,24 @@ impl Store {
     }
 
     /// A connection for queries.
-    async fn reader(&self) -> Result<Reader<'_>, StoreError> {
+    async fn reader(&self) -> Result<Reader, StoreError> {
         self.inner.readers.get().await
+    }
+
+    /// The rows of one query.
+    async fn rows(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<Vec<SqliteRow>, StoreError> {
+        let mut reader = self.reader().await?;
+        let rows = query.fetch_all(&mut *reader).await?;
+        reader.done();
+        Ok(rows)
+    }
+
+    /// The first row of one query.
+    async fn row(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<Option<SqliteRow>, StoreError> {
+        let mut reader = self.reader().await?;
+        let row = query.fetch_optional(&mut *reader).await?;
+        reader.done();
+        Ok(row)
     }
 
     /// The time, in microseconds.
@@ -256,6 +273,8 @@ fn connect_options(blobs: &Blobs) -> SqliteConnectOptions {
         // in KiB: of a large index, the upper levels of its trees stay in memory
         .pragma("cache_size", "-32768")
         .pragma("mmap_size", "0")
+        // so many rows that a page's never wait for whoever reads them: to wake SQLite's thread takes longer than a row
+        .row_buffer_size(256)
         .disable_statement_logging()
 }
 

@@ -43,16 +43,15 @@ impl Store {
     /// [`StoreError::Closed`], [`StoreError::Database`], [`StoreError::Damaged`].
     pub async fn pending(&self) -> Result<Vec<PendingRun>, StoreError> {
         self.write(FailExhausted).await?;
-        let rows = sqlx::query(
+        let query = sqlx::query(
             "SELECT r.id, r.tenant_id, r.model, r.reuse, r.priority, \
                  (SELECT json_group_array(item_index) FROM (SELECT item_index FROM run_items \
                       WHERE run_id = r.id AND status = 'pending' ORDER BY item_index)) AS items, \
                  (SELECT json_group_array(item_index) FROM run_items \
                       WHERE run_id = r.id AND status = 'pending' AND attempts > 0) AS attempted \
              FROM runs r WHERE r.finished_at IS NULL ORDER BY r.id",
-        )
-        .fetch_all(&mut *self.reader().await?)
-        .await?;
+        );
+        let rows = self.rows(query).await?;
         rows.iter()
             .map(|row| {
                 let f = Fields::of("runs", row);
@@ -92,6 +91,8 @@ impl Store {
             let record: ItemRecord<'_> = f.json("payload")?;
             items.push((f.uint("item_index")?, record.into_item(hooks)));
         }
+        drop(snapshot);
+        reader.done();
         Ok(items)
     }
 

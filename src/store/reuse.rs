@@ -164,6 +164,8 @@ impl Store {
             let mut reader = self.reader().await?;
             let mut snapshot = reader.snapshot().await?;
             let answers = self.covering(&mut snapshot, &session, tenant, &rest).await?;
+            drop(snapshot);
+            reader.done();
             others.into_iter().zip(answers).for_each(|(index, answer)| found[index] = answer);
         }
         Ok(found)
@@ -184,12 +186,8 @@ impl Store {
             };
             kinds.push((hex(forward_key), digests[at].1.clone(), to_json(positions)?, dtype.name(), *n_tokens));
         }
-        let rows = sqlx::query(EQUAL)
-            .bind(to_json(&kinds)?)
-            .bind(tenant.0)
-            .bind(self.now())
-            .fetch_all(&mut *self.reader().await?)
-            .await?;
+        let query = sqlx::query(EQUAL).bind(to_json(&kinds)?).bind(tenant.0).bind(self.now());
+        let rows = self.rows(query).await?;
         let fields = rows.iter().map(|row| Fields::of("extents", row));
         fields.map(|f| Ok((f.uint("wanted")?, ExtentId(f.get("id")?)))).collect()
     }

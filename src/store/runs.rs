@@ -106,13 +106,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Damaged`].
     pub async fn run(&self, tenant: TenantId, id: RunId) -> Result<Option<Run>, StoreError> {
-        by_id(tenant, id, self.now())
-            .build()
-            .fetch_optional(&mut *self.reader().await?)
-            .await?
-            .as_ref()
-            .map(decode)
-            .transpose()
+        self.row(by_id(tenant, id, self.now()).build()).await?.as_ref().map(decode).transpose()
     }
 
     /// Runs of a tenant, newest first, those older than `before` where it is given.
@@ -126,10 +120,7 @@ impl Store {
         before: Option<RunId>,
         limit: u32,
     ) -> Result<Vec<Run>, StoreError> {
-        let rows = listing("", tenant, &filter, before, limit, self.now())
-            .build()
-            .fetch_all(&mut *self.reader().await?)
-            .await?;
+        let rows = self.rows(listing("", tenant, &filter, before, limit, self.now()).build()).await?;
         rows.iter().map(decode).collect()
     }
 

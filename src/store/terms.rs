@@ -17,13 +17,15 @@ use super::{
     writer::Write,
 };
 use crate::domain::{RunId, TenantId, TextCompletion};
+#[cfg(test)]
+pub(super) use merge::MergeTerms;
 
 /// Rows inserted by one statement, four binds each. The index of words writes out what it has before every statement.
 const ROWS_A_STATEMENT: usize = 8000;
 /// Caches of an older index that are entered in one transaction.
 const CACHES_A_CHANGE: i64 = 2000;
 /// Caches of one stretch of time.
-pub(super) const BLOCK: i64 = if cfg!(test) { 1024 } else { 16_384 };
+pub(super) const BLOCK: i64 = if cfg!(test) { 1024 } else { 8192 };
 /// Letters of a term, five bits each: two that mean different things are never the same.
 const LETTERS: usize = 20;
 

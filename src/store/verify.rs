@@ -1,4 +1,5 @@
-//! Holding blobs against the index: every byte is read and hashed again, every row is held against what it belongs to.
+//! Holding blobs against the index: every byte is read and hashed again, every row is held against what it belongs to. The words
+//! of a cache cannot be read back: of their index it is known whether it is whole, and has each cache.
 
 mod index;
 mod packs;
@@ -135,7 +136,7 @@ impl Store {
 
     async fn has_pack(&self, id: PackId) -> Result<bool, StoreError> {
         let query = sqlx::query("SELECT 1 FROM packs WHERE id = ?").bind(id.as_bytes().as_slice());
-        Ok(query.fetch_optional(&mut *self.reader().await?).await?.is_some())
+        Ok(self.row(query).await?.is_some())
     }
 
     /// Reports those of the unknown files that are still there and still unknown, and files that are no packs.

@@ -59,6 +59,8 @@ pub(super) trait Write: Send + 'static {
     const CHANGES: bool = true;
     /// Whether the change makes room: on a full disk it may use what is kept in reserve for that.
     const FREES: bool = false;
+    /// Whether it may as well be done another time: on a full disk it is, so that others have what room is left.
+    const OPTIONAL: bool = false;
 
     /// Applies the change. An error undoes all of it. It may be applied again, where another's error undid it.
     fn apply(&mut self, tx: &mut Tx<'_>) -> impl Future<Output = Result<Self::Output, StoreError>> + Send;
@@ -90,6 +92,7 @@ trait AnyJob: Send {
     fn durable(&self) -> bool;
     fn changes(&self) -> bool;
     fn frees(&self) -> bool;
+    fn is_optional(&self) -> bool;
     /// Applies the change; an error says that it does not hold. Kept apart, it leaves nothing to wait for others.
     fn apply<'a>(&'a mut self, tx: &'a mut Tx<'_>, apart: Apart) -> BoxFuture<'a, Result<(), StoreError>>;
     /// Answers, with `failure` instead of the outcome where the group failed.
@@ -107,6 +110,10 @@ impl<W: Write> AnyJob for Job<W> {
 
     fn frees(&self) -> bool {
         W::FREES
+    }
+
+    fn is_optional(&self) -> bool {
+        W::OPTIONAL
     }
 
     fn apply<'a>(&'a mut self, tx: &'a mut Tx<'_>, apart: Apart) -> BoxFuture<'a, Result<(), StoreError>> {
@@ -245,6 +252,14 @@ impl Task {
         }
         let started = Instant::now();
         let mut done = self.try_commit(&mut jobs).await;
+        if matches!(done, Err(StoreError::Full)) && jobs.iter().any(|j| j.is_optional()) {
+            let (optional, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|j| j.is_optional());
+            optional.into_iter().for_each(|job| job.answer(Some(&StoreError::Full)));
+            jobs = others;
+            if !jobs.is_empty() {
+                done = self.try_commit(&mut jobs).await;
+            }
+        }
         if matches!(done, Err(StoreError::Full)) && jobs.iter().any(|j| j.frees()) {
             // which would take the reserve for itself
             self.checkpoints.rest().await;

@@ -22,10 +22,10 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// Pass it as `cursor` for the next page; null on the last.
     pub next_cursor: Option<String>,
-    /// With `count`: how many there are over all pages, or a number that there are more than.
+    /// With `count`: how many there are over all pages, or how many there are at least.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
-    /// With `count`: whether `total` is exact. Counting ends at five thousand.
+    /// With `count`: whether `total` is exact. Counting ends at five thousand, and sooner where that would take long.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_is_exact: Option<bool>,
 }

@@ -4,25 +4,44 @@
 //! it is made in one stretch of time after the other: in the newest first, and then where none of the words has ended. A word
 //! that is rare by then ends the intersection soon enough.
 
-use sqlx::{Row, SqliteConnection};
+use sqlx::SqliteConnection;
 
 use super::{RARE, Search, Walk, quoted};
 use crate::store::{error::StoreError, terms::Term};
+
+/// Stretches of time that a page looks at after the newest, which most pages are full with, and a count.
+const PAGE_STRETCHES: i64 = 1;
+const COUNT_STRETCHES: i64 = 2;
 
 /// The parts of a search.
 pub(super) struct Parts<'f> {
     /// What has not been looked at; `None`: nothing.
     rest: Option<Search<'f>>,
-    /// How many stretches of time each of the parts after the newest has.
-    left: &'static [i64],
-    /// Whether the newest were looked at.
-    begun: bool,
+    /// What is looked at next, where words are intersected.
+    ahead: Ahead,
+    counts: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ahead {
+    /// The newest stretches of time.
+    Newest,
+    /// Those where none of the words has ended.
+    Others,
+    /// All that there is, if that is little.
+    Rest,
+    Nothing,
 }
 
 impl<'f> Parts<'f> {
-    /// The newest stretches of time and then parts of so many others, where words are intersected.
-    pub(super) fn new(search: Search<'f>, stretches: &'static [i64]) -> Self {
-        Self { rest: Some(search), left: stretches, begun: false }
+    /// The parts of a page.
+    pub(super) fn of_page(search: Search<'f>) -> Self {
+        Self { rest: Some(search), ahead: Ahead::Newest, counts: false }
+    }
+
+    /// The parts of a count: more than those of a page, so that it is exact more often.
+    pub(super) fn of_count(search: Search<'f>) -> Self {
+        Self { rest: Some(search), ahead: Ahead::Newest, counts: true }
     }
 
     /// What to look at next: all that it finds. `None`: there is nothing more, or no more may be looked at.
@@ -34,29 +53,36 @@ impl<'f> Parts<'f> {
         if rest.walk != Walk::Terms || rest.words.len() < 2 {
             return Ok(Some(rest));
         }
-        let first = if self.begun {
-            match head(&rest, conn).await? {
-                Head::None => return Ok(None),
-                Head::Rare => return Ok(Some(rest)),
-                Head::At(newest) => rest.to = newest + 1,
+        let stretches = match self.ahead {
+            Ahead::Newest => {
+                self.ahead = Ahead::Others;
+                std::mem::take(&mut rest.newest)
             }
-            let Some((n, left)) = self.left.split_first() else {
+            Ahead::Others | Ahead::Rest => {
+                let n = if self.counts { COUNT_STRETCHES } else { PAGE_STRETCHES };
+                let stretches = match heads(&rest, n, conn).await? {
+                    Heads::None => return Ok(None),
+                    Heads::Rare => return Ok(Some(rest)),
+                    Heads::At { newest, stretches } => {
+                        rest.to = newest + 1;
+                        stretches
+                    }
+                };
+                if self.ahead == Ahead::Rest {
+                    self.rest = Some(rest);
+                    return Ok(None);
+                }
+                self.ahead = if self.counts { Ahead::Rest } else { Ahead::Nothing };
+                stretches
+            }
+            Ahead::Nothing => {
                 self.rest = Some(rest);
                 return Ok(None);
-            };
-            self.left = left;
-            sqlx::query_scalar("SELECT first_at FROM cache_blocks WHERE first_at < ? ORDER BY first_at DESC LIMIT ?")
-                .bind(rest.to)
-                .bind(n)
-                .fetch_all(conn)
-                .await?
-        } else {
-            self.begun = true;
-            std::mem::take(&mut rest.newest)
+            }
         };
-        let blocks = first.iter().map(|at| quoted(&Term::Block(*at).word(rest.tenant))).collect();
+        let blocks = stretches.iter().map(|at| quoted(&Term::Block(*at).word(rest.tenant))).collect();
         // before the first stretch there is nothing
-        let from = first.last().copied().unwrap_or(0).max(rest.from);
+        let from = stretches.last().copied().unwrap_or(0).max(rest.from);
         let part = Search { from, blocks, ..rest.clone() };
         if from > rest.from {
             self.rest = Some(Search { to: from, ..rest });
@@ -71,22 +97,35 @@ impl<'f> Parts<'f> {
 }
 
 /// Where the words of a search begin.
-enum Head {
+enum Heads {
     /// One of them has no more caches.
     None,
     /// One of them has few more, so that an intersection ends soon.
     Rare,
-    /// All of them have many more, none before this time.
-    At(i64),
+    /// All of them have many more.
+    At {
+        /// None of them has any after this time in common with the others.
+        newest: i64,
+        /// The stretches of time from there on, newest first, by where they begin.
+        stretches: Vec<i64>,
+    },
 }
 
-async fn head(search: &Search<'_>, conn: &mut SqliteConnection) -> Result<Head, StoreError> {
-    let rows = search.heads(RARE).build().fetch_all(conn).await?;
+async fn heads(search: &Search<'_>, stretches: i64, conn: &mut SqliteConnection) -> Result<Heads, StoreError> {
+    let rows = search.heads(RARE, stretches).build_query_as::<(i64, Option<i64>)>().fetch_all(conn).await?;
+    let (heads, stretches) = rows.split_at(search.probes.len().min(rows.len()));
     let (mut fewest, mut oldest) = (RARE, i64::MAX);
-    for row in &rows {
-        let Some(newest) = row.try_get::<Option<i64>, _>(1)? else { return Ok(Head::None) };
-        fewest = fewest.min(row.try_get(0)?);
-        oldest = oldest.min(newest);
+    for ((n, newest), probe) in heads.iter().zip(&search.probes) {
+        fewest = fewest.min(*n);
+        match newest {
+            Some(newest) => oldest = oldest.min(*newest),
+            None if probe.is_sure => return Ok(Heads::None),
+            None => {}
+        }
     }
-    Ok(if fewest < RARE { Head::Rare } else { Head::At(oldest) })
+    Ok(match oldest {
+        oldest if oldest < search.from => Heads::None,
+        _ if fewest < RARE => Heads::Rare,
+        newest => Heads::At { newest, stretches: stretches.iter().filter_map(|(_, first_at)| *first_at).collect() },
+    })
 }

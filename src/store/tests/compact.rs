@@ -7,7 +7,7 @@ use std::sync::{
 
 use safetensors::SafeTensors;
 
-use super::*;
+use super::{finding::pieces, *};
 
 fn thorough() -> Compaction {
     Compaction::thorough()
@@ -227,14 +227,17 @@ async fn upkeep_in_a_loop_disturbs_no_reader() {
 #[tokio::test]
 async fn a_store_is_maintained_beside_serving() {
     let f = Fixture::new().await;
-    f.stored((0..6).map(|t| simple(&[t])).collect()).await;
+    for t in 0..6 {
+        f.stored(vec![simple(&[t])]).await;
+    }
     let before = everything(&f.store, T).await;
+    assert!(pieces(&f).await > 3);
     let what = Maintenance {
         interval: std::time::Duration::from_millis(10),
         compaction: Some(Compaction { fan_in: 4, ..Compaction::default() }),
     };
     let maintainer = Maintainer::start(f.store.clone(), what).unwrap();
-    while f.files().len() > 1 {
+    while f.files().len() > 1 || pieces(&f).await > 3 {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     maintainer.stop().await;

@@ -1,7 +1,7 @@
 //! No room left in the index. A disk that is really full is the business of tests/full_disk.py.
 
 use super::*;
-use crate::store::{tx::Tx, writer::Write};
+use crate::store::{terms::MergeTerms, tx::Tx, writer::Write};
 
 /// Lets the index grow by so many pages and no more; `None`: as it likes.
 struct Room(Option<i64>);
@@ -52,6 +52,35 @@ async fn a_full_index_refuses_and_goes_on_when_there_is_room() {
     assert!(f.store.verify().await.unwrap().is_clean());
     let after = f.after_crash().await;
     assert!(after.store.verify().await.unwrap().is_clean());
+}
+
+/// Takes a megabyte, though that could wait.
+struct Greedy;
+
+impl Write for Greedy {
+    type Output = ();
+
+    const OPTIONAL: bool = true;
+
+    async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        tx.later("UPDATE runs SET metadata = json_object('a', hex(zeroblob(1000000)))");
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_can_wait_leaves_what_room_there_is_to_others() {
+    let f = Fixture::new().await;
+    let id = f.submit(vec![simple(&[1])]).await;
+    f.store.write(Room(Some(1))).await.unwrap();
+    let unit = [(id, 0)];
+    let (greedy, claimed) = tokio::join!(f.store.write(Greedy), f.store.claim(&unit));
+    assert!(is_full(greedy));
+    claimed.unwrap();
+    assert!(is_full(f.store.write(Greedy).await), "alone it is told the same");
+    f.store.write(Room(None)).await.unwrap();
+    f.store.write(Greedy).await.unwrap();
+    const { assert!(<MergeTerms as Write>::OPTIONAL) };
 }
 
 #[tokio::test]

@@ -145,3 +145,21 @@ async fn what_a_connection_remembers_of_the_index_of_words_is_no_damage() {
     f.store.delete_run(T, run).await.unwrap();
     check().await;
 }
+
+#[tokio::test]
+async fn an_index_of_words_that_cannot_be_read_is_a_finding_and_the_rest_is_checked() {
+    let f = Fixture::new().await;
+    f.stored(vec![simple(&[1])]).await;
+    let file = f.files().pop().unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let options = SqliteConnectOptions::new().filename(f.dir.path().join("index.sqlite"));
+    let mut conn = options.connect().await.unwrap();
+    // where the structure of the index of words is
+    sqlx::query("DELETE FROM cache_terms_data WHERE id = 10").execute(&mut conn).await.unwrap();
+    let found = issues(&f.store).await;
+    assert!(found.iter().any(|issue| issue.contains("fts5")), "{found:?}");
+    assert!(found.iter().any(|issue| !issue.contains("fts5")), "the blob is checked too: {found:?}");
+}

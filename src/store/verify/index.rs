@@ -110,8 +110,8 @@ const CONTRADICTIONS: [(&str, &str); 18] = [
 /// [`StoreError::Database`], [`StoreError::IndexDamaged`] where it finds nothing at all.
 pub(in crate::store) async fn integrity_check(snapshot: &mut SqliteConnection) -> Result<Vec<String>, StoreError> {
     // The check of an index of words goes by what the connection remembers of it, however old that is. Asked a question, the
-    // index looks whether it is still so.
-    sqlx::query("SELECT rowid FROM cache_terms WHERE rowid = 0").fetch_all(&mut *snapshot).await?;
+    // index looks whether it is still so. Where it cannot answer, the check says why, and whatever else is wrong.
+    drop(sqlx::query("SELECT rowid FROM cache_terms WHERE rowid = 0").fetch_all(&mut *snapshot).await);
     let mut lines: Vec<String> = sqlx::query_scalar("PRAGMA integrity_check").fetch_all(snapshot).await?;
     lines.retain(|line| line != "ok");
     Ok(lines)
@@ -159,11 +159,8 @@ impl Store {
         let mut unreadable = Vec::new();
         let mut last: Vec<u8> = Vec::new();
         loop {
-            let rows = sqlx::query("SELECT id, tenant_id FROM caches WHERE id > ? ORDER BY id LIMIT ?")
-                .bind(&last)
-                .bind(PAGE)
-                .fetch_all(&mut *self.reader().await?)
-                .await?;
+            let page = sqlx::query("SELECT id, tenant_id FROM caches WHERE id > ? ORDER BY id LIMIT ?");
+            let rows = self.rows(page.bind(&last).bind(PAGE)).await?;
             let Some(end) = rows.last() else { return Ok(unreadable) };
             last = end.try_get("id")?;
             let mut ids = Vec::with_capacity(rows.len());
@@ -214,13 +211,11 @@ impl Store {
         ids: &[(TenantId, CacheId)],
         unreadable: &mut Vec<Unreadable>,
     ) -> Result<(), StoreError> {
-        let rows = sqlx::query(
+        let query = sqlx::query(
             "SELECT c.id, c.positions, length(c.token_ids) / 4 AS n_tokens, e.n_tokens AS extent_tokens, e.n_rows \
              FROM json_each(?) j CROSS JOIN caches c ON c.id = unhex(j.value) CROSS JOIN extents e ON e.id = c.extent_id",
-        )
-        .bind(hex_list(ids.iter().map(|(_, id)| id.as_bytes().as_slice())))
-        .fetch_all(&mut *self.reader().await?)
-        .await?;
+        );
+        let rows = self.rows(query.bind(hex_list(ids.iter().map(|(_, id)| id.as_bytes().as_slice())))).await?;
         for row in &rows {
             let f = Fields::of("caches", row);
             let id = f.read("id", CacheId::from_slice)?;
