@@ -52,12 +52,12 @@ fn products(c: &mut Criterion) {
         let linear = Linear::pack(n_out, n_in, |i, row| row.copy_from_slice(&weight[i * n_in..][..n_in]));
         let transposed = tensor(&weight, &[n_out, n_in]).t().expect("a transposed weight");
         for rows in ROWS {
-            let mut x = numbers(rows * n_in);
+            let x = numbers(rows * n_in);
             // An element is a multiplication and an addition.
             group.throughput(Throughput::Elements((2 * rows * n_out * n_in) as u64));
             let mut out = vec![0.0; rows * n_out];
             group.bench_with_input(BenchmarkId::new("residuum", rows), &rows, |b, _| {
-                b.iter(|| linear.forward(black_box(&mut x), &mut out));
+                b.iter(|| linear.forward(black_box(&x), &mut out));
             });
             let x = tensor(&x, &[rows, n_in]);
             group.bench_with_input(BenchmarkId::new("candle", rows), &rows, |b, _| {

@@ -57,7 +57,7 @@ impl Sparse {
     /// Leaves in `scratch.mlp_out` `[rows, d_model]` what the experts make of `scratch.mlp_in`.
     pub fn forward(&self, place: &Place<'_>, scratch: &mut Scratch, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
         let (a, d) = (place.a, place.a.d_model);
-        let routes = self.route(place, &mut scratch.mlp_in, taps)?;
+        let routes = self.route(place, &scratch.mlp_in, taps)?;
         let Scratch { mlp_in, gathered, gate, up, spare, mlp_out, .. } = scratch;
         mlp_out.fill(0.0);
         for (expert, route) in self.experts.iter().zip(&routes) {
@@ -80,7 +80,7 @@ impl Sparse {
     }
 
     /// Which rows of `x` `[rows, d_model]` each expert sees.
-    fn route(&self, place: &Place<'_>, x: &mut [f32], taps: &mut Taps<'_>) -> Result<Vec<Route>, ForwardError> {
+    fn route(&self, place: &Place<'_>, x: &[f32], taps: &mut Taps<'_>) -> Result<Vec<Route>, ForwardError> {
         let Experts { n_experts, top_k, renormalise, .. } = self.spec;
         let mut scores = vec![0.0; x.len() / place.a.d_model * n_experts];
         self.router.forward(x, &mut scores);
@@ -140,7 +140,7 @@ impl Route {
     }
 
     /// Every row of `x` `[rows, d]`, times the sigmoid of its gate.
-    fn of_all(x: &mut [f32], d: usize, gate: &Linear) -> Self {
+    fn of_all(x: &[f32], d: usize, gate: &Linear) -> Self {
         let mut weights = vec![0.0; x.len() / d];
         gate.forward(x, &mut weights);
         weights.iter_mut().for_each(|w| *w = 1.0 / (1.0 + (-*w).exp()));

@@ -135,7 +135,7 @@ impl Dense {
     pub fn forward(
         &self,
         activation: Activation,
-        x: &mut [f32],
+        x: &[f32],
         hidden: [&mut Vec<f32>; 2],
         out: &mut [f32],
         mut tap: impl FnMut(Site, &mut [f32]) -> Result<(), ForwardError>,

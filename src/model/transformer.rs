@@ -240,7 +240,7 @@ impl Transformer {
         });
         let Some((project_in, _)) = &self.projections else { return Ok(rows) };
         let mut x = vec![0.0; packing.n_tokens() * d];
-        project_in.forward(&mut rows, &mut x);
+        project_in.forward(&rows, &mut x);
         Ok(x)
     }
 

@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::outliers::{Outlier, WithoutOutliers};
-use super::parallel::{self, Shared};
+use super::outliers::Outlier;
+use super::parallel::{self, Shared, with_scratch};
+use super::rows::{PackedRows, ROW_BLOCK, tile_of, tiles_of};
 use super::simd::map::{load_partial, store_partial};
 use super::simd::{LANES, Level, Line, Op, Simd, as_floats_mut};
-use super::tile::{Into, Tile, widest};
+use super::tile::{Into, Rows, Tile, widest};
 
 /// Terms that are summed on their own before they are added to the output: it bounds the rounding error of long sums
 /// and keeps a block of a panel in the first-level cache. Part of the numbers: changing it changes low bits.
@@ -18,9 +19,9 @@ use super::tile::{Into, Tile, widest};
 /// ([`super::outliers`]).
 const DEPTH_BLOCK: usize = 192;
 
-/// Rows of x that a task goes through before it comes to the next block of rows: their block of columns stays in the
-/// second-level cache while the panels pass by. A multiple of the rows of every tile.
-const ROW_BLOCK: usize = 96;
+/// Rows that are packed together. The weights are read once for each so many rows, which is seldom enough, and what is packed
+/// stays small.
+const PACKED_ROWS: usize = 8 * ROW_BLOCK;
 
 /// Floats of the output that a task works on: they are read and written once for each block of the depth.
 const OUTPUT_BLOCK: usize = 32 * 1024;
@@ -108,15 +109,28 @@ impl Linear {
         self.bias.as_deref()
     }
 
-    /// `out[rows, out_features] = x[rows, in_features] · Wᵀ + b`. `x` is changed meanwhile: it is as it was afterwards.
-    pub fn forward(&self, x: &mut [f32], out: &mut [f32]) {
+    /// `out[rows, out_features] = x[rows, in_features] · Wᵀ + b`.
+    pub fn forward(&self, x: &[f32], out: &mut [f32]) {
         forward_all(x, [(self, out)]);
     }
 
     /// `out[rows, out_features] = x[rows, cols.len()] · W[:, cols]ᵀ`, without the bias: what these input features alone
     /// contribute (a head's part of the attention output).
     pub fn forward_columns(&self, cols: Range<usize>, x: &[f32], out: &mut [f32]) {
-        self.product(Level::best(), cols, (x, &[]), None, out);
+        if cols.is_empty() {
+            out.fill(0.0);
+            return;
+        }
+        let (depth, level) = (cols.len(), Level::best());
+        let rows = x.len() / depth;
+        assert_eq!((x.len(), out.len()), (rows * depth, rows * self.out_features), "rows of another length");
+        for first in (0..rows).step_by(PACKED_ROWS) {
+            let n = PACKED_ROWS.min(rows - first);
+            with_scratch(n * depth, |floats| {
+                let x = PackedRows::pack(level, &x[first * depth..][..n * depth], depth, false, floats);
+                self.product(level, cols.clone(), &x, None, &mut out[first * self.out_features..]);
+            });
+        }
     }
 
     /// Reads row `i` of the weight back, exactly as it was given: `out` is `[in_features]`.
@@ -129,26 +143,13 @@ impl Linear {
         }
     }
 
-    /// `x` are the columns `cols` of the left matrix, and what was taken out of them.
-    fn product(
-        &self,
-        level: Level,
-        cols: Range<usize>,
-        (x, outliers): (&[f32], &[Outlier]),
-        bias: Option<&[f32]>,
-        out: &mut [f32],
-    ) {
+    /// `x` are the columns `cols` of the left matrix; `out` begins with its rows of the output.
+    fn product(&self, level: Level, cols: Range<usize>, x: &PackedRows<'_>, bias: Option<&[f32]>, out: &mut [f32]) {
         assert!(cols.end <= self.in_features && cols.start <= cols.end, "columns {cols:?} of {}", self.in_features);
-        let depth = cols.len();
-        let rows = out.len() / self.out_features;
-        assert_eq!(out.len(), rows * self.out_features, "out is not [rows, out_features]");
-        assert_eq!(x.len(), rows * depth, "x is not [rows, in_features]");
-        if depth == 0 {
-            out.fill(0.0);
-            return;
-        }
+        let (rows, depth) = (x.rows(), x.depth());
+        assert_eq!(depth, cols.len(), "x has other columns");
         let panels = self.out_features.div_ceil(LANES);
-        let out = Shared::new(out);
+        let out = Shared::new(&mut out[..rows * self.out_features]);
 
         // A line of a panel streams from memory in two nanoseconds or so, and each row multiplies it in a third of one.
         let panel_ns = depth * (2 + rows / 3);
@@ -163,7 +164,6 @@ impl Linear {
                 weight: self,
                 cols: cols.clone(),
                 x,
-                outliers: of_rows(outliers, &rows),
                 bias,
                 out,
                 rows,
@@ -180,15 +180,26 @@ impl Linear {
 }
 
 /// What [`Linear::forward`] computes, for several layers that receive the same rows.
-pub fn forward_all<const N: usize>(x: &mut [f32], layers: [(&Linear, &mut [f32]); N]) {
+pub fn forward_all<const N: usize>(x: &[f32], layers: [(&Linear, &mut [f32]); N]) {
     forward_all_at(Level::best(), x, layers);
 }
 
-fn forward_all_at<const N: usize>(level: Level, x: &mut [f32], layers: [(&Linear, &mut [f32]); N]) {
-    let Some((Linear { in_features, .. }, _)) = layers.first() else { return };
-    let x = WithoutOutliers::new(level, x, *in_features);
-    for (linear, out) in layers {
-        linear.product(level, 0..linear.in_features, (x.rest(), x.outliers()), linear.bias(), out);
+fn forward_all_at<const N: usize>(level: Level, x: &[f32], mut layers: [(&Linear, &mut [f32]); N]) {
+    let Some(depth) = layers.first().map(|(linear, _)| linear.in_features) else { return };
+    let rows = x.len() / depth;
+    assert_eq!(x.len(), rows * depth, "x is not [rows, in_features]");
+    for (linear, out) in &layers {
+        assert_eq!(out.len(), rows * linear.out_features, "out is not [rows, out_features]");
+    }
+    for first in (0..rows).step_by(PACKED_ROWS) {
+        let n = PACKED_ROWS.min(rows - first);
+        with_scratch(n * depth, |floats| {
+            let x = PackedRows::pack(level, &x[first * depth..][..n * depth], depth, true, floats);
+            for (linear, out) in &mut layers {
+                let out = &mut out[first * linear.out_features..];
+                linear.product(level, 0..linear.in_features, &x, linear.bias(), out);
+            }
+        });
     }
 }
 
@@ -196,9 +207,7 @@ fn forward_all_at<const N: usize>(level: Level, x: &mut [f32], layers: [(&Linear
 struct Block<'a> {
     weight: &'a Linear,
     cols: Range<usize>,
-    x: &'a [f32],
-    /// Of these rows, to be added in the end.
-    outliers: &'a [Outlier],
+    x: &'a PackedRows<'a>,
     bias: Option<&'a [f32]>,
     out: Shared,
     rows: Range<usize>,
@@ -211,8 +220,7 @@ impl Op for Block<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let rows = self.rows.len();
-        // Tiles of nearly equal height: a last tile of one row would be as slow as a full one.
-        let tiles = rows.div_ceil(S::TILE_ROWS);
+        let tiles = tiles_of::<S>(rows);
         let widest = widest::<S>(rows.div_ceil(tiles.max(1)));
         let depth = self.cols.len();
         for from in (0..depth).step_by(DEPTH_BLOCK) {
@@ -225,24 +233,17 @@ impl Op for Block<'_> {
                     if panel + n < self.panels.end { (panel + n, from) } else { (self.panels.start, from + block) };
                 let (ahead, share) = (self.weights(next.0, next.1), block * LANES / tiles);
                 for i in 0..tiles {
-                    let (start, end) = (i * rows / tiles, (i + 1) * rows / tiles);
-                    let rows = self.rows.start + start..self.rows.start + end;
+                    let rows = tile_of(&self.rows, i, tiles);
                     let ahead = ahead.wrapping_add(i * share);
                     self.tile(s, rows, panel..panel + n, from..from + block, (ahead, LANES / tiles));
                 }
                 panel += n;
             }
         }
-        for outlier in self.outliers {
+        for outlier in self.x.outliers(&self.rows) {
             self.add(s, outlier);
         }
     }
-}
-
-/// Those of some rows.
-fn of_rows<'a>(outliers: &'a [Outlier], rows: &Range<usize>) -> &'a [Outlier] {
-    let before = |row| outliers.partition_point(|o| o.row < row);
-    &outliers[before(rows.start)..before(rows.end)]
 }
 
 /// The widest group of panels that a tile takes: 4, 2 or 1, at most `widest` and `left`.
@@ -295,8 +296,8 @@ impl Block<'_> {
         // SAFETY: within the output, whose length is checked; no other task has these rows and columns.
         let out = unsafe { self.out.get().add(rows.start * out_features + column) };
         let mut tile = Tile {
-            a: self.x[rows.start * self.cols.len() + terms.start..].as_ptr(),
-            a_stride: self.cols.len(),
+            a: self.x.tile(&rows, terms.start),
+            a_rows: Rows::Packed,
             b: self.weights(panels.start, terms.start),
             b_stride: in_features * LANES,
             depth: terms.len(),
@@ -347,7 +348,7 @@ mod tests {
 
     const SHAPES: [(usize, usize); 9] =
         [(1, 1), (5, 3), (16, 16), (17, 31), (64, 64), (100, 257), (35, 600), (576, 192), (49, 1024)];
-    const ROWS: [usize; 10] = [1, 2, 3, 5, 6, 7, 16, 17, 64, 201];
+    const ROWS: [usize; 11] = [1, 2, 3, 5, 6, 7, 16, 17, 64, 201, PACKED_ROWS + 5];
 
     fn packed(seed: u64, out: usize, inner: usize) -> (Vec<f32>, Linear) {
         let weight = numbers(seed, out * inner);
@@ -375,9 +376,9 @@ mod tests {
                 let bias = (i % 2 == 1).then(|| numbers(50, out));
                 let linear = linear.with_bias(bias.clone());
                 for rows in ROWS {
-                    let mut x = numbers(100 + rows as u64, rows * inner);
+                    let x = numbers(100 + rows as u64, rows * inner);
                     let mut y = vec![f32::NAN; rows * out];
-                    forward_all_at(level, &mut x, [(&linear, &mut y)]);
+                    forward_all_at(level, &x, [(&linear, &mut y)]);
                     assert_close(&y, &reference(&weight, inner, 0..inner, &x, bias.as_deref()), 4e-6);
                 }
             }
@@ -395,12 +396,12 @@ mod tests {
                     (row[inner / 2], row[inner - 1]) = (70.0, -90.0);
                 }
                 let mut alone = vec![0.0; 250 * out];
-                for (x, y) in x.chunks_exact_mut(inner).zip(alone.chunks_exact_mut(out)) {
+                for (x, y) in x.chunks_exact(inner).zip(alone.chunks_exact_mut(out)) {
                     forward_all_at(level, x, [(&linear, y)]);
                 }
                 for (first, rows) in [(0, 250), (0, 2), (7, 3), (100, 5), (1, 6), (13, 16), (200, 17), (30, 97)] {
                     let mut y = vec![f32::NAN; rows * out];
-                    forward_all_at(level, &mut x[first * inner..][..rows * inner], [(&linear, &mut y)]);
+                    forward_all_at(level, &x[first * inner..][..rows * inner], [(&linear, &mut y)]);
                     assert_same_bits(&y, &alone[first * out..][..rows * out]);
                 }
             }
@@ -414,7 +415,7 @@ mod tests {
         let on = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
             let mut y = vec![f32::NAN; 130 * 1000];
-            pool.install(|| linear.forward(&mut x.clone(), &mut y));
+            pool.install(|| linear.forward(&x, &mut y));
             y
         };
         let one = on(1);
@@ -428,7 +429,7 @@ mod tests {
         let x = numbers(9, 23 * 700);
         let results = Level::available().into_iter().filter(|level| level.is_fused()).map(|level| {
             let mut y = vec![f32::NAN; 23 * 83];
-            forward_all_at(level, &mut x.clone(), [(&linear, &mut y)]);
+            forward_all_at(level, &x, [(&linear, &mut y)]);
             y
         });
         let results: Vec<_> = results.collect();
@@ -445,11 +446,9 @@ mod tests {
         let mut x = numbers(21, 5 * 1536);
         x.chunks_exact_mut(1536).for_each(|row| row[700] = 65_536.0);
         let expected = reference(&weight, 1536, 0..1536, &x, None);
-        let before = x.clone();
         for level in Level::available() {
             let mut y = vec![f32::NAN; 5 * 33];
-            forward_all_at(level, &mut x, [(&linear, &mut y)]);
-            assert_same_bits(&x, &before);
+            forward_all_at(level, &x, [(&linear, &mut y)]);
             for (y, e) in y.iter().zip(&expected) {
                 // Half the last place of 65536 is 0.0039; in one chain each of the other terms would cost as much.
                 assert!((f64::from(*y) - *e).abs() <= 0.0041, "{y} instead of {e}");

@@ -21,6 +21,7 @@ pub mod rope;
 
 mod outliers;
 pub mod parallel;
+mod rows;
 mod simd;
 mod tile;
 

@@ -6,11 +6,8 @@
 //! is left. So these terms are kept out of the sum and added to its result, each with one rounding. (Dettmers et al.,
 //! 2022, arXiv 2208.07339, set whole columns apart for another reason, quantisation.)
 
-use rayon::prelude::*;
-
-use super::parallel;
 use super::simd::map::load_partial;
-use super::simd::{LANES, Level, Op, Simd};
+use super::simd::{LANES, Simd};
 
 /// How many times the root mean square of its row an entry must exceed. So at most one in 256 does, and none of a row of
 /// up to 256. Part of the numbers.
@@ -24,79 +21,22 @@ pub struct Outlier {
     pub value: f32,
 }
 
-/// A matrix whose outliers are zero as long as this lives. They are put back at its end.
-pub struct WithoutOutliers<'a> {
-    x: &'a mut [f32],
-    depth: usize,
-    outliers: Vec<Outlier>,
-}
-
-impl<'a> WithoutOutliers<'a> {
-    /// Takes the outliers out of `x` `[rows, depth]`. Rows with a number that is not finite, or whose squares overflow,
-    /// have none.
-    pub fn new(level: Level, x: &'a mut [f32], depth: usize) -> Self {
-        // Two floats are read and used in a nanosecond, or more.
-        let share = parallel::rows_of_a_task(x.len() / depth, x.len() / 2) * depth;
-        let outliers = if share >= x.len() {
-            level.run(TakeOut { x: &mut *x, depth, first: 0 })
-        } else {
-            let shares = x.par_chunks_mut(share).enumerate();
-            let found: Vec<_> =
-                shares.map(|(i, x)| level.run(TakeOut { x, depth, first: i * share / depth })).collect();
-            found.concat()
-        };
-        Self { x, depth, outliers }
-    }
-
-    /// The matrix with zeros for the outliers.
-    pub fn rest(&self) -> &[f32] {
-        self.x
-    }
-
-    /// All outliers, by row and then by column.
-    pub fn outliers(&self) -> &[Outlier] {
-        &self.outliers
-    }
-}
-
-impl Drop for WithoutOutliers<'_> {
-    fn drop(&mut self) {
-        for outlier in &self.outliers {
-            self.x[outlier.row * self.depth + outlier.column] = outlier.value;
-        }
-    }
-}
-
-/// Sets the outliers of some rows to zero and returns them; the rows are counted from `first`.
-struct TakeOut<'a> {
-    x: &'a mut [f32],
-    depth: usize,
-    first: usize,
-}
-
-impl Op for TakeOut<'_> {
-    type Output = Vec<Outlier>;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> Vec<Outlier> {
-        let mut outliers = Vec::new();
-        for (i, row) in self.x.chunks_exact_mut(self.depth).enumerate() {
-            let (squares, largest) = squares_and_largest(s, row);
-            let limit = TIMES_RMS * TIMES_RMS * (squares / self.depth as f32);
-            // Not so for NaN and infinity.
-            if largest * largest > limit {
-                for (n, chunk) in row.chunks_mut(LANES).enumerate() {
-                    if has_larger(chunk, limit) {
-                        let from = n * LANES;
-                        for (k, x) in chunk.iter_mut().enumerate().filter(|(_, x)| **x * **x > limit) {
-                            outliers.push(Outlier { row: self.first + i, column: from + k, value: *x });
-                            *x = 0.0;
-                        }
+/// Adds the outliers of a row. One with a number that is not finite, or whose squares overflow, has none.
+#[inline(always)]
+pub fn find<S: Simd>(s: S, row: usize, values: &[f32], outliers: &mut Vec<Outlier>) {
+    let (squares, largest) = squares_and_largest(s, values);
+    let limit = TIMES_RMS * TIMES_RMS * (squares / values.len() as f32);
+    // Not so for NaN and infinity.
+    if largest * largest > limit {
+        for (n, chunk) in values.chunks(LANES).enumerate() {
+            if has_larger(chunk, limit) {
+                for (k, &value) in chunk.iter().enumerate() {
+                    if value * value > limit {
+                        outliers.push(Outlier { row, column: n * LANES + k, value });
                     }
                 }
             }
         }
-        outliers
     }
 }
 
@@ -142,32 +82,32 @@ fn squares_and_largest<S: Simd>(s: S, row: &[f32]) -> (f32, f32) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{assert_same_bits, numbers};
+    use super::super::simd::{Level, Op};
+    use super::super::testing::numbers;
     use super::*;
 
-    /// Rows of numbers in -1..1, of which some are made large: `(row, column, value)`.
-    fn with_large(rows: usize, depth: usize, large: &[(usize, usize, f32)]) -> Vec<f32> {
-        let mut x = numbers(1, rows * depth);
-        for (row, column, value) in large {
-            x[row * depth + column] = *value;
+    struct Find<'a>(&'a [f32]);
+
+    impl Op for Find<'_> {
+        type Output = Vec<Outlier>;
+
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> Vec<Outlier> {
+            let mut found = Vec::new();
+            find(s, 3, self.0, &mut found);
+            found
         }
-        x
     }
 
     #[test]
-    fn what_dwarfs_its_row_is_taken_out_and_put_back() {
-        let large = [(0, 3, 90.0), (2, 0, -400.0), (2, 575, 390.0), (999, 17, 90.0)];
-        let before = with_large(1000, 576, &large);
-        let expected: Vec<_> = large.map(|(row, column, value)| Outlier { row, column, value }).to_vec();
-        let mut rest = before.clone();
-        large.iter().for_each(|(row, column, _)| rest[row * 576 + column] = 0.0);
+    fn what_dwarfs_its_row_is_found() {
+        let mut row = numbers(1, 577);
+        for (column, value) in [(0, -400.0), (576, 390.0)] {
+            row[column] = value;
+        }
+        let expected = [(0, -400.0), (576, 390.0)].map(|(column, value)| Outlier { row: 3, column, value });
         for level in Level::available() {
-            let mut x = before.clone();
-            let apart = WithoutOutliers::new(level, &mut x, 576);
-            assert_eq!(apart.outliers(), expected);
-            assert_same_bits(apart.rest(), &rest);
-            drop(apart);
-            assert_same_bits(&x, &before);
+            assert_eq!(level.run(Find(&row)), expected);
         }
     }
 
@@ -184,24 +124,19 @@ mod tests {
             ] {
                 let mut x = vec![1.0; depth];
                 x[depth / 2] = value;
-                let apart = WithoutOutliers::new(level, &mut x, depth);
-                assert_eq!(apart.outliers().len(), usize::from(dwarfs), "{depth}, {value}");
+                assert_eq!(level.run(Find(&x)).len(), usize::from(dwarfs), "{depth}, {value}");
             }
         }
     }
 
     #[test]
-    fn rows_without_a_finite_sum_of_squares_are_left_alone() {
+    fn rows_without_a_finite_sum_of_squares_have_none() {
         for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e30] {
-            let before = with_large(3, 400, &[(0, 5, 90.0), (1, 3, 90.0), (1, 7, value)]);
+            let mut x = numbers(2, 400);
+            (x[3], x[7]) = (90.0, value);
             for level in Level::available() {
-                let mut x = before.clone();
-                let apart = WithoutOutliers::new(level, &mut x, 400);
-                assert_eq!(apart.outliers(), [Outlier { row: 0, column: 5, value: 90.0 }], "{value}");
-                assert_same_bits(&apart.rest()[400..], &before[400..]);
+                assert_eq!(level.run(Find(&x)), [], "{value}");
             }
         }
-        let mut none: [f32; 0] = [];
-        assert_eq!(WithoutOutliers::new(Level::best(), &mut none, 8).outliers(), []);
     }
 }

@@ -17,12 +17,21 @@ pub enum Into {
     Continue,
 }
 
+/// How the rows of A lie.
+#[derive(Clone, Copy)]
+pub enum Rows {
+    /// Each `depth` consecutive floats, so many apart.
+    Apart(usize),
+    /// `[depth][rows]`
+    Packed,
+}
+
 /// A tile of a product. Strides are in floats.
 #[derive(Clone, Copy)]
 pub struct Tile {
-    /// A: `rows` rows, `depth` consecutive floats each, `a_stride` apart.
+    /// A: `rows` rows.
     pub a: *const f32,
-    pub a_stride: usize,
+    pub a_rows: Rows,
     /// B: panels of `[depth][16]`, `b_stride` apart.
     pub b: *const f32,
     pub b_stride: usize,
@@ -31,8 +40,8 @@ pub struct Tile {
     pub c: *mut f32,
     pub c_stride: usize,
     pub into: Into,
-    /// What to bring into the cache meanwhile: for each step of the depth, `ahead_step` floats from here on, in each of
-    /// the panels (`b_stride` apart). Only a hint; any address will do.
+    /// What to bring into the cache meanwhile: for each step of the depth, `ahead_step` floats from here on, at most 16, in
+    /// each of the panels (`b_stride` apart). Only a hint; any address will do.
     pub ahead: *const f32,
     pub ahead_step: usize,
 }
@@ -71,16 +80,56 @@ pub unsafe fn run<S: Simd>(s: S, rows: usize, panels: usize, tile: &Tile) {
 unsafe fn by_panels<S: Simd, const M: usize>(s: S, panels: usize, tile: &Tile) {
     // SAFETY: the caller's promise, passed on.
     unsafe {
-        match panels {
-            4 if widest::<S>(M) >= 4 => product::<S, M, 4>(s, tile),
-            2 if widest::<S>(M) >= 2 => product::<S, M, 2>(s, tile),
-            _ => product::<S, M, 1>(s, tile),
+        match (panels, tile.a_rows) {
+            (4, Rows::Packed) if widest::<S>(M) >= 4 => product::<S, M, 4, true>(s, tile, 1),
+            (4, Rows::Apart(stride)) if widest::<S>(M) >= 4 => product::<S, M, 4, false>(s, tile, stride),
+            (2, Rows::Packed) if widest::<S>(M) >= 2 => product::<S, M, 2, true>(s, tile, 1),
+            (2, Rows::Apart(stride)) if widest::<S>(M) >= 2 => product::<S, M, 2, false>(s, tile, stride),
+            (_, Rows::Packed) => product::<S, M, 1, true>(s, tile, 1),
+            (_, Rows::Apart(stride)) => product::<S, M, 1, false>(s, tile, stride),
         }
     }
 }
 
+/// Steps of the depth between two looks whether there are more.
+const UNROLLED: usize = 4;
+
+/// Where a step of the depth reads.
+struct At {
+    a: *const f32,
+    /// From a row of A to the next.
+    stride: usize,
+    b: *const f32,
+    b_stride: usize,
+}
+
+impl At {
+    /// Adds the products of one step of the depth, and goes on to the next.
+    #[inline(always)]
+    unsafe fn step<S: Simd, const M: usize, const P: usize, const PACKED: bool>(
+        &mut self,
+        s: S,
+        acc: &mut [[S::V; P]; M],
+    ) {
+        let mut weights = [s.splat(0.0); P];
+        for (p, weights) in weights.iter_mut().enumerate() {
+            // SAFETY: this row of panel p is readable.
+            *weights = s.load(unsafe { &*self.b.add(p * self.b_stride).cast() });
+        }
+        for (i, row) in acc.iter_mut().enumerate() {
+            // SAFETY: this column of row i of A is readable.
+            let x = s.splat(unsafe { *self.a.add(if PACKED { i } else { i * self.stride }) });
+            for (acc, &w) in row.iter_mut().zip(&weights) {
+                *acc = s.fma(x, w, *acc);
+            }
+        }
+        self.a = self.a.wrapping_add(if PACKED { M } else { 1 });
+        self.b = self.b.wrapping_add(LANES);
+    }
+}
+
 #[inline(always)]
-unsafe fn product<S: Simd, const M: usize, const P: usize>(s: S, t: &Tile) {
+unsafe fn product<S: Simd, const M: usize, const P: usize, const PACKED: bool>(s: S, t: &Tile, stride: usize) {
     let mut acc = [[s.splat(0.0); P]; M];
     if t.into == Into::Continue {
         for (i, row) in acc.iter_mut().enumerate() {
@@ -90,24 +139,25 @@ unsafe fn product<S: Simd, const M: usize, const P: usize>(s: S, t: &Tile) {
             }
         }
     }
-    let (mut a, mut b, mut ahead) = (t.a, t.b, t.ahead);
-    for _ in 0..t.depth {
-        let mut weights = [s.splat(0.0); P];
-        for (p, weights) in weights.iter_mut().enumerate() {
-            // SAFETY: this row of panel p is readable.
-            *weights = s.load(unsafe { &*b.add(p * t.b_stride).cast() });
-            s.prefetch(ahead.wrapping_add(p * t.b_stride));
-        }
-        for (i, row) in acc.iter_mut().enumerate() {
-            // SAFETY: this column of row i of A is readable.
-            let x = s.splat(unsafe { *a.add(i * t.a_stride) });
-            for (acc, &w) in row.iter_mut().zip(&weights) {
-                *acc = s.fma(x, w, *acc);
+    let mut at = At { a: t.a, stride, b: t.b, b_stride: t.b_stride };
+    let mut ahead = t.ahead;
+    // A prefetch takes the place of a load: one for each line, not one for each step.
+    let each = t.ahead_step * UNROLLED > LANES;
+    for _ in 0..t.depth / UNROLLED {
+        for u in 0..UNROLLED {
+            if u == 0 || each {
+                for p in 0..P {
+                    s.prefetch(ahead.wrapping_add(u * t.ahead_step + p * t.b_stride));
+                }
             }
+            // SAFETY: there are as many steps as the depth.
+            unsafe { at.step::<S, M, P, PACKED>(s, &mut acc) };
         }
-        a = a.wrapping_add(1);
-        b = b.wrapping_add(LANES);
-        ahead = ahead.wrapping_add(t.ahead_step);
+        ahead = ahead.wrapping_add(UNROLLED * t.ahead_step);
+    }
+    for _ in 0..t.depth % UNROLLED {
+        // SAFETY: as above.
+        unsafe { at.step::<S, M, P, PACKED>(s, &mut acc) };
     }
     for (i, row) in acc.iter().enumerate() {
         for (p, &acc) in row.iter().enumerate() {

@@ -74,10 +74,10 @@ impl Encoder {
     }
 
     /// Activations `[n, features]` of inputs `[n, d_in]`.
-    pub(super) fn encode(&self, mut inputs: Vec<f32>) -> Vec<f32> {
+    pub(super) fn encode(&self, inputs: Vec<f32>) -> Vec<f32> {
         let (d_in, width) = (self.linear.in_features(), self.linear.out_features());
         let mut out = vec![0.0; inputs.len() / d_in * width];
-        self.linear.forward(&mut inputs, &mut out);
+        self.linear.forward(&inputs, &mut out);
         out.par_chunks_exact_mut(width).zip(inputs.par_chunks_exact(d_in)).for_each(|(row, input)| {
             if input.first().is_some_and(|x| x.is_nan()) {
                 row.fill(f32::NAN);

@@ -6,7 +6,7 @@ use super::super::elementwise::SoftCap;
 use super::super::parallel::Shared;
 use super::super::simd::map::{Unary, store_partial};
 use super::super::simd::{LANES, Op, Simd, math};
-use super::super::tile::{Into, Tile, widest};
+use super::super::tile::{Into, Rows, Tile, widest};
 use super::AttentionSpec;
 use super::packed::PackedHead;
 
@@ -93,7 +93,7 @@ impl<'a> Queries<'a> {
             let n = if panels.end - panel >= most { most } else { 1 };
             let product = Tile {
                 a: self.q[tile.start * self.stride()..].as_ptr(),
-                a_stride: self.stride(),
+                a_rows: Rows::Apart(self.stride()),
                 b: self.kv.keys[panel * d * LANES..].as_ptr(),
                 b_stride: d * LANES,
                 depth: d,
@@ -255,7 +255,7 @@ fn add_values<S: Simd>(
         let n = if panels - panel >= most { most } else { 1 };
         let product = Tile {
             a: scored.scores[rows.start * scored.stride + keys.start - scored.base..].as_ptr(),
-            a_stride: scored.stride,
+            a_rows: Rows::Apart(scored.stride),
             b: queries.kv.values[panel * panel_floats + keys.start * LANES..].as_ptr(),
             b_stride: panel_floats,
             depth: keys.len(),
