@@ -119,17 +119,8 @@ impl Linear {
     pub fn forward_columns(&self, cols: Range<usize>, x: &[f32], out: &mut [f32]) {
         if cols.is_empty() {
             out.fill(0.0);
-            return;
-        }
-        let (depth, level) = (cols.len(), Level::best());
-        let rows = x.len() / depth;
-        assert_eq!((x.len(), out.len()), (rows * depth, rows * self.out_features), "rows of another length");
-        for first in (0..rows).step_by(PACKED_ROWS) {
-            let n = PACKED_ROWS.min(rows - first);
-            with_scratch(n * depth, |floats| {
-                let x = PackedRows::pack(level, &x[first * depth..][..n * depth], depth, false, floats);
-                self.product(level, cols.clone(), &x, None, &mut out[first * self.out_features..]);
-            });
+        } else {
+            products(Level::best(), cols, x, Terms::Some, [(self, out)]);
         }
     }
 
@@ -184,8 +175,29 @@ pub fn forward_all<const N: usize>(x: &[f32], layers: [(&Linear, &mut [f32]); N]
     forward_all_at(Level::best(), x, layers);
 }
 
-fn forward_all_at<const N: usize>(level: Level, x: &[f32], mut layers: [(&Linear, &mut [f32]); N]) {
+fn forward_all_at<const N: usize>(level: Level, x: &[f32], layers: [(&Linear, &mut [f32]); N]) {
     let Some(depth) = layers.first().map(|(linear, _)| linear.in_features) else { return };
+    products(level, 0..depth, x, Terms::All, layers);
+}
+
+/// Which terms of its output's sums a product has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Terms {
+    /// All of them and the bias: those that dwarf the others are added last.
+    All,
+    /// Those of some columns.
+    Some,
+}
+
+/// The products of the same rows with the columns `cols` of several layers.
+fn products<const N: usize>(
+    level: Level,
+    cols: Range<usize>,
+    x: &[f32],
+    terms: Terms,
+    mut layers: [(&Linear, &mut [f32]); N],
+) {
+    let (depth, all) = (cols.len(), terms == Terms::All);
     let rows = x.len() / depth;
     assert_eq!(x.len(), rows * depth, "x is not [rows, in_features]");
     for (linear, out) in &layers {
@@ -194,10 +206,10 @@ fn forward_all_at<const N: usize>(level: Level, x: &[f32], mut layers: [(&Linear
     for first in (0..rows).step_by(PACKED_ROWS) {
         let n = PACKED_ROWS.min(rows - first);
         with_scratch(n * depth, |floats| {
-            let x = PackedRows::pack(level, &x[first * depth..][..n * depth], depth, true, floats);
+            let x = PackedRows::pack(level, &x[first * depth..][..n * depth], depth, all, floats);
             for (linear, out) in &mut layers {
-                let out = &mut out[first * linear.out_features..];
-                linear.product(level, 0..linear.in_features, &x, linear.bias(), out);
+                let bias = linear.bias().filter(|_| all);
+                linear.product(level, cols.clone(), &x, bias, &mut out[first * linear.out_features..]);
             }
         });
     }

@@ -123,17 +123,12 @@ fn interleave(x: &[f32], depth: usize, packed: &mut [f32]) {
     macro_rules! by_rows {
         ($($m:literal)+) => {
             match x.len() / depth {
-                1 => packed.copy_from_slice(x),
                 $($m => interleave_rows::<$m>(x, depth, packed),)+
-                rows => {
-                    for (i, row) in x.chunks_exact(depth).enumerate() {
-                        packed[i..].iter_mut().step_by(rows).zip(row).for_each(|(to, x)| *to = *x);
-                    }
-                }
+                rows => unreachable!("a tile of {rows} rows"),
             }
         };
     }
-    by_rows!(2 3 4 5 6 7 8 9 10 11 12);
+    by_rows!(1 2 3 4 5 6 7 8 9 10 11 12);
 }
 
 #[inline(always)]
