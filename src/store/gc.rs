@@ -87,9 +87,8 @@ impl Store {
                  (SELECT n FROM counts WHERE what = 'packs') AS n_packs, \
                  (SELECT n FROM counts WHERE what = 'blob_bytes') AS blob_bytes",
         );
-        let rows = self.rows(query).await?;
-        let row = rows.first().ok_or_else(|| StoreError::damaged("the index does not count"))?;
-        let f = Fields::of("packs", row);
+        let row = self.row(query).await?.ok_or_else(|| StoreError::damaged("the index does not count"))?;
+        let f = Fields::of("packs", &row);
         Ok(StoreStats {
             n_runs: f.uint("n_runs")?,
             n_pending_items: f.uint("n_pending_items")?,

@@ -224,9 +224,7 @@ async fn a_page_looks_at_a_bounded_number_of_caches_and_the_next_goes_on_behind_
             .to_owned(),
         );
     }
-    let id = f.submit(items.clone()).await;
-    let (pack, caches) = f.pack(id, (0..).zip(items).collect());
-    f.complete(pack).await;
+    let caches = f.stored_together(items).await;
     let both = CacheFilter { tags: tags(&["a", "b"]), ..by() };
     let walk = async |filter: &CacheFilter| {
         let (mut before, mut found, mut pages) = (None, Vec::new(), 0);
@@ -265,9 +263,7 @@ async fn an_intersection_ends_with_its_stretches_of_time_and_a_rare_word_is_look
         item.text = Some("stone and river".to_owned());
         item.metadata = Map::new();
     }
-    let id = f.submit(items.clone()).await;
-    let (pack, caches) = f.pack(id, (0..).zip(items).collect());
-    f.complete(pack).await;
+    let caches = f.stored_together(items).await;
     let blocks: Vec<(i64, i64)> = sqlx::query_as("SELECT first_at, n FROM cache_blocks ORDER BY first_at")
         .fetch_all(&mut *f.store.reader().await.unwrap())
         .await
@@ -374,9 +370,7 @@ async fn a_page_begins_where_all_words_do_and_ends_where_one_does() {
         item.label = (i % 3_000 == 2_999).then(|| "seldom".to_owned());
         item.metadata = Map::new();
     }
-    let id = f.submit(items.clone()).await;
-    let (pack, caches) = f.pack(id, (0..).zip(items).collect());
-    f.complete(pack).await;
+    let caches = f.stored_together(items).await;
     let both = CacheFilter { tags: tags(&["old", "new"]), ..by() };
     let page = f.store.find_caches(T, &both, None, 300).await.unwrap();
     let found: Vec<CacheId> = page.caches.iter().map(|c| c.id).collect();
@@ -464,9 +458,7 @@ async fn a_phrase_is_found_far_back_whatever_its_characters() {
         item.text = Some("a house, a garden".to_owned());
     }
     items[7].text = Some("vitamin \u{24b6} of 2024-01-05, \u{4f60}\u{597d} caf\u{e9} \u{915}\u{93e} x".to_owned());
-    let id = f.submit(items.clone()).await;
-    let (pack, caches) = f.pack(id, (0..).zip(items).collect());
-    f.complete(pack).await;
+    let caches = f.stored_together(items).await;
     for query in [
         "vitamin",
         "\"vitamin \u{24b6}\"",
@@ -501,9 +493,7 @@ async fn a_search_within_a_range_of_times_does_not_run_on_behind_it() {
         item.tags = tags(if i.is_multiple_of(2) { &["even"] } else { &["odd"] });
         item.metadata = Map::new();
     }
-    let id = f.submit(items.clone()).await;
-    let (pack, caches) = f.pack(id, (0..).zip(items).collect());
-    f.complete(pack).await;
+    let caches = f.stored_together(items).await;
     // of both there are few within the range and many before it
     let from = f.cache(caches[2_950]).await.created_at;
     let filter = CacheFilter { tags: tags(&["even", "odd"]), created_from: Some(from), ..by() };

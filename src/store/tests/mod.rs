@@ -85,6 +85,14 @@ impl Fixture {
         (id, caches)
     }
 
+    /// The caches of a new run in one pack.
+    pub(super) async fn stored_together(&self, items: Vec<NewItem>) -> Vec<CacheId> {
+        let id = self.submit(items.clone()).await;
+        let (pack, caches) = self.pack(id, (0..).zip(items).collect());
+        self.complete(pack).await;
+        caches
+    }
+
     pub(super) fn pack(&self, run: RunId, items: Vec<(u32, NewItem)>) -> (FinishedPack, Vec<CacheId>) {
         let header = header(run, items);
         let caches = header.caches.iter().map(|c| c.cache).collect();
