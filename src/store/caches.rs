@@ -11,7 +11,7 @@ use super::{
     error::StoreError,
     find::{Found, Search},
     intern::{Layout, Origin},
-    rows::{Fields, hex_list},
+    rows::{Fields, hex_list, push_limit},
     tensors::{Location, StoredCache},
 };
 use crate::domain::{Cache, CacheFilter, CacheId, Capture, Count, Hook, PackId, RunId, TenantId, TensorStats};
@@ -355,7 +355,8 @@ pub(super) fn of_run(tenant: TenantId, run: RunId, from_item: u32, limit: u32, n
     // the plus keeps the tenant's index out of it: the run's gives the order
     query.push(" AND +c.tenant_id = ").push_bind(tenant.0);
     push_living(&mut query, now);
-    query.push(" ORDER BY c.item_index LIMIT ").push_bind(i64::from(limit));
+    query.push(" ORDER BY c.item_index");
+    push_limit(&mut query, i64::from(limit));
     query
 }
 

@@ -233,7 +233,7 @@ impl Store {
             let rows = sqlx::query(
                 "SELECT id, n_bytes, (SELECT provenance_id FROM extents e WHERE e.pack_id = p.id LIMIT 1) AS provenance_id \
                  FROM packs p WHERE tenant_id = ? AND layout_id = ? AND dtype = ? AND n_bytes < ? \
-                 ORDER BY n_bytes LIMIT ?",
+                 ORDER BY n_bytes LIMIT +?",
             )
             .bind(f.get::<i64>("tenant_id")?)
             .bind(f.get::<i64>("layout_id")?)

@@ -7,7 +7,7 @@ use super::{
     Store,
     edit::merge,
     error::StoreError,
-    rows::{Fields, int, to_json},
+    rows::{Fields, int, push_limit, to_json},
     tx::Tx,
     writer::Write,
 };
@@ -124,7 +124,8 @@ pub(super) fn listing(prefix: &str, tenant: TenantId, before: Option<DirectionId
     if let Some(before) = before {
         query.push(" AND id < ").push_bind(before.as_bytes().to_vec());
     }
-    query.push(" ORDER BY id DESC LIMIT ").push_bind(i64::from(limit));
+    query.push(" ORDER BY id DESC");
+    push_limit(&mut query, i64::from(limit));
     query
 }
 

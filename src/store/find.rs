@@ -14,7 +14,7 @@ use self::parts::Parts;
 use super::{
     caches::{COLUMNS, JOINED},
     error::StoreError,
-    rows::Fields,
+    rows::{Fields, push_limit},
     terms::{self, BLOCK, Term},
 };
 use crate::domain::{CacheFilter, Count, Hook, TenantId, text};
@@ -248,7 +248,8 @@ impl<'f> Search<'f> {
         for (i, walk) in walks.iter().enumerate() {
             query.push(if i == 0 { "" } else { ", " }).push("(SELECT count(*) FROM (");
             self.push_rows(&mut query, *walk, Rows::Range);
-            query.push(" LIMIT ").push_bind(level).push("))");
+            push_limit(&mut query, level);
+            query.push("))");
         }
         query
     }
@@ -336,7 +337,8 @@ impl<'f> Search<'f> {
     fn up_to(&self, limit: i64) -> QueryBuilder<Sqlite> {
         let mut query = QueryBuilder::new("SELECT count(*) FROM (SELECT 1");
         self.push_found(&mut query, "");
-        query.push(" LIMIT ").push_bind(limit).push(")");
+        push_limit(&mut query, limit);
+        query.push(")");
         query
     }
 
@@ -358,11 +360,14 @@ impl<'f> Search<'f> {
         for (i, probe) in self.probes.iter().enumerate() {
             query.push(if i == 0 { "" } else { " UNION ALL " }).push("SELECT count(*), max(at) FROM (");
             self.push_word(&mut query, &probe.word, Rows::Older);
-            query.push(" ORDER BY rowid DESC LIMIT ").push_bind(level).push(")");
+            query.push(" ORDER BY rowid DESC");
+            push_limit(&mut query, level);
+            query.push(")");
         }
         query.push(") SELECT n, at FROM heads UNION ALL SELECT * FROM (SELECT 0, first_at FROM cache_blocks");
-        query.push(" WHERE first_at <= (SELECT min(at) FROM heads) ORDER BY first_at DESC LIMIT ");
-        query.push_bind(stretches).push(")");
+        query.push(" WHERE first_at <= (SELECT min(at) FROM heads) ORDER BY first_at DESC");
+        push_limit(&mut query, stretches);
+        query.push(")");
         query
     }
 
@@ -370,7 +375,7 @@ impl<'f> Search<'f> {
     fn end(&self, steps: i64) -> QueryBuilder<Sqlite> {
         let mut query = QueryBuilder::new("SELECT (SELECT at FROM (");
         self.push_rows(&mut query, self.walk, Rows::Range);
-        query.push(") ORDER BY at DESC LIMIT 1 OFFSET ").push_bind(steps - 1).push(")");
+        query.push(") ORDER BY at DESC LIMIT 1 OFFSET +").push_bind(steps - 1).push(")");
         query
     }
 
@@ -410,13 +415,15 @@ impl<'f> Search<'f> {
                 query.push(", d.n > ").push_bind(steps).push(" AS beyond");
                 query.push(" FROM (SELECT at, row_number() OVER () AS n FROM (");
                 self.push_rows(&mut query, self.walk, Rows::Range);
-                query.push(" ORDER BY at DESC LIMIT ").push_bind(steps + 1).push(")) d").push(joined);
+                query.push(" ORDER BY at DESC");
+                push_limit(&mut query, steps + 1);
+                query.push(")) d").push(joined);
                 query.push(" WHERE (d.n > ").push_bind(steps).push(" OR (1");
                 self.push_conditions(&mut query);
                 query.push("))");
             }
         }
-        query.push(" LIMIT ").push_bind(limit);
+        push_limit(&mut query, limit);
         query
     }
 
@@ -553,7 +560,7 @@ impl<'f> Search<'f> {
 
 /// The sets with a hook, unless they are too many to be walked.
 async fn sets_with(conn: &mut SqliteConnection, hook: Hook) -> Result<Option<Vec<i64>>, StoreError> {
-    let sets: Vec<i64> = sqlx::query_scalar("SELECT hook_set_id FROM hook_set_hooks WHERE hook = ? LIMIT ?")
+    let sets: Vec<i64> = sqlx::query_scalar("SELECT hook_set_id FROM hook_set_hooks WHERE hook = ? LIMIT +?")
         .bind(hook.to_string())
         .bind(i64::try_from(MAX_HOOK_SETS).unwrap_or(i64::MAX) + 1)
         .fetch_all(conn)

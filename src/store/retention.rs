@@ -137,13 +137,13 @@ impl Write for Remove {
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<u64, StoreError> {
         let query = match self {
             Self::Expired(now) => sqlx::query_scalar(
-                "DELETE FROM caches WHERE id IN (SELECT id FROM caches WHERE ends_at <= ? ORDER BY ends_at LIMIT ?) \
+                "DELETE FROM caches WHERE id IN (SELECT id FROM caches WHERE ends_at <= ? ORDER BY ends_at LIMIT +?) \
                  RETURNING extent_id",
             )
             .bind(*now),
             Self::Oldest => sqlx::query_scalar(
                 "DELETE FROM caches WHERE id IN (SELECT id FROM caches INDEXED BY caches_by_time \
-                     WHERE created_at > 0 AND pinned = 0 ORDER BY created_at LIMIT ?) RETURNING extent_id",
+                     WHERE created_at > 0 AND pinned = 0 ORDER BY created_at LIMIT +?) RETURNING extent_id",
             ),
         };
         let extents: Vec<i64> = query.bind(CACHES_A_CHANGE).fetch_all(tx.conn().await?).await?;

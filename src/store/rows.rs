@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
-use sqlx::{Decode, Row, Sqlite, Type, sqlite::SqliteRow};
+use sqlx::{Decode, QueryBuilder, Row, Sqlite, Type, sqlite::SqliteRow};
 
 use super::error::StoreError;
 
@@ -87,6 +87,12 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 pub(super) fn hex_list<'a>(ids: impl IntoIterator<Item = &'a [u8]>) -> String {
     let quoted: Vec<String> = ids.into_iter().map(|id| format!("\"{}\"", hex(id))).collect();
     format!("[{}]", quoted.join(","))
+}
+
+/// Adds ` LIMIT …`. For a bound value alone, SQLite would plan the statement again whenever it is run; what an expression comes
+/// to, it does not ask.
+pub(super) fn push_limit(query: &mut QueryBuilder<Sqlite>, n: i64) {
+    query.push(" LIMIT +").push_bind(n);
 }
 
 /// A count as SQLite's signed integer.

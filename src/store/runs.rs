@@ -14,7 +14,7 @@ use super::{
     intern::HookSets,
     interventions,
     item::ItemRecord,
-    rows::{Fields, int, now, to_json},
+    rows::{Fields, int, now, push_limit, to_json},
     tx::Tx,
     writer::Write,
 };
@@ -194,7 +194,8 @@ pub(super) fn listing(
     if let Some(before) = before {
         query.push(" AND ").push(id).push(" < ").push_bind(before.as_bytes().as_slice());
     }
-    query.push(" ORDER BY ").push(id).push(" DESC LIMIT ").push_bind(i64::from(limit));
+    query.push(" ORDER BY ").push(id).push(" DESC");
+    push_limit(&mut query, i64::from(limit));
     query
 }
 

@@ -342,7 +342,7 @@ impl Write for EnterMissing {
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<usize, StoreError> {
         let times: Vec<i64> = sqlx::query_scalar(
             "DELETE FROM cache_terms_missing WHERE created_at IN \
-                 (SELECT created_at FROM cache_terms_missing ORDER BY created_at LIMIT ?) RETURNING created_at",
+                 (SELECT created_at FROM cache_terms_missing ORDER BY created_at LIMIT +?) RETURNING created_at",
         )
         .bind(CACHES_A_CHANGE)
         .fetch_all(tx.conn().await?)

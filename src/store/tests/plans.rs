@@ -1,8 +1,11 @@
 //! The plans of the statements that routes run: none goes through a whole table.
 
+use std::{collections::BTreeSet, ffi::CStr, ptr};
+
 use jiff::Timestamp;
+use libsqlite3_sys::{SQLITE_STMTSTATUS_REPREPARE, sqlite3_next_stmt, sqlite3_sql, sqlite3_stmt_status};
 use serde_json::json;
-use sqlx::{Row, Sqlite};
+use sqlx::{Row, Sqlite, SqliteConnection};
 
 use super::{finding::tags, *};
 use crate::store::find::Search;
@@ -39,15 +42,12 @@ async fn steps(f: &Fixture, query: &mut sqlx::QueryBuilder<Sqlite>) -> (Vec<Stri
     (plan, long)
 }
 
-#[tokio::test]
-async fn no_listing_scans_a_table() {
-    let f = Fixture::new().await;
-    f.stored(vec![simple(&[1]), item(&[3], capture(&[QUERY, RESID], Positions::Last, Dtype::Float32))]).await;
+/// Each condition alone and with any others, from a place to go on from.
+fn every_filter() -> Vec<CacheFilter> {
     let time = Timestamp::now();
-    // each condition alone and with all others, from a place to go on from
-    for bits in 0..1u32 << 10 {
+    let filter = |bits: u32| {
         let has = |bit: u32| bits & (1 << bit) != 0;
-        let filter = CacheFilter {
+        CacheFilter {
             model: has(0).then(|| "m".to_owned()),
             run: has(1).then(RunId::generate),
             tags: if has(2) { tags(&["a", "b"]) } else { Vec::new() },
@@ -62,7 +62,27 @@ async fn no_listing_scans_a_table() {
             expires_to: has(9).then_some(time),
             fingerprint: has(8).then(|| "f".to_owned()),
             bos: has(9).then_some(true),
-        };
+        }
+    };
+    (0..1 << 10).map(filter).collect()
+}
+
+fn every_run_filter() -> Vec<RunFilter> {
+    let filter = |bits: u32| RunFilter {
+        status: (bits & 1 != 0).then_some(RunStatus::Queued),
+        model: (bits & 2 != 0).then(|| "m".to_owned()),
+        tags: if bits & 4 != 0 { tags(&["a", "b"]) } else { Vec::new() },
+        created_from: (bits & 8 != 0).then(Timestamp::now),
+        created_to: (bits & 8 != 0).then(Timestamp::now),
+    };
+    (0..1 << 4).map(filter).collect()
+}
+
+#[tokio::test]
+async fn no_listing_scans_a_table() {
+    let f = Fixture::new().await;
+    f.stored(vec![simple(&[1]), item(&[3], capture(&[QUERY, RESID], Positions::Last, Dtype::Float32))]).await;
+    for filter in every_filter() {
         let mut reader = f.store.reader().await.unwrap();
         let mut conn = reader.snapshot().await.unwrap();
         let chosen = Search::new(&mut conn, T, &filter, Some(1), 0).await.unwrap();
@@ -90,14 +110,7 @@ async fn no_other_route_scans_a_table() {
     for constant in [crate::store::reuse::EQUAL, crate::store::import::EARLIER, crate::store::insert::ENDS] {
         plan(&f, &mut sqlx::QueryBuilder::new(constant)).await;
     }
-    for bits in 0..16u32 {
-        let filter = RunFilter {
-            status: (bits & 1 != 0).then_some(RunStatus::Queued),
-            model: (bits & 2 != 0).then(|| "m".to_owned()),
-            tags: if bits & 4 != 0 { tags(&["a", "b"]) } else { Vec::new() },
-            created_from: (bits & 8 != 0).then(Timestamp::now),
-            created_to: (bits & 8 != 0).then(Timestamp::now),
-        };
+    for filter in every_run_filter() {
         for before in [None, Some(RunId::generate())] {
             let plan = plan(&f, &mut crate::store::runs::listing("", T, &filter, before, 10, 0)).await;
             assert!(!plan.iter().any(|l| l.contains("USE TEMP B-TREE FOR ORDER BY")), "{plan:#?}");
@@ -110,6 +123,57 @@ async fn no_other_route_scans_a_table() {
         long.extend((!found.is_empty()).then_some((statement, found)));
     }
     assert!(long.is_empty(), "{long:#?}");
+}
+
+/// What listings run is planned once, and not again for every value that is bound, as SQLite does where a plan may depend on it:
+/// that takes longer than many a page. So what [`plan`] sees is what is run.
+#[tokio::test]
+async fn listings_are_planned_once() {
+    let f = Fixture::new().await;
+    let (run, ids) = f.stored(vec![simple(&[1]), simple(&[2])]).await;
+    let filters = every_filter();
+    let mut searches = Vec::new();
+    for filter in &filters {
+        let mut reader = f.store.reader().await.unwrap();
+        let mut conn = reader.snapshot().await.unwrap();
+        let chosen = Search::new(&mut conn, T, filter, None, 0).await.unwrap();
+        searches.extend((0..).map_while(|n| chosen.walking(n)));
+    }
+    let statements = || {
+        let mut all: Vec<_> = searches.iter().flat_map(Search::statements).collect();
+        all.push(crate::store::caches::by_ids(T, &ids, 0));
+        all.push(crate::store::caches::by_ids(T, &ids[..1], 0));
+        all.push(crate::store::caches::of_run(T, run, 0, 10, 0));
+        all.push(crate::store::runs::by_id(T, run, 0));
+        all.extend(every_run_filter().iter().map(|filter| crate::store::runs::listing("", T, filter, None, 10, 0)));
+        all
+    };
+    let mut reader = f.store.reader().await.unwrap();
+    let mut again = BTreeSet::new();
+    for (mut first, mut second) in statements().into_iter().zip(statements()) {
+        first.build().fetch_all(&mut *reader).await.unwrap();
+        second.build().fetch_all(&mut *reader).await.unwrap();
+        again.extend(planned_again(&mut reader).await);
+    }
+    assert!(again.is_empty(), "{again:#?}");
+}
+
+/// Of the statements that a connection remembers, those that SQLite planned more than once.
+async fn planned_again(conn: &mut SqliteConnection) -> Vec<String> {
+    let mut handle = conn.lock_handle().await.unwrap();
+    let db = handle.as_raw_handle().as_ptr();
+    let mut found = Vec::new();
+    // SAFETY: the connection is locked, so that it and its statements stay while they are looked at
+    unsafe {
+        let mut statement = sqlite3_next_stmt(db, ptr::null_mut());
+        while !statement.is_null() {
+            if sqlite3_stmt_status(statement, SQLITE_STMTSTATUS_REPREPARE, 0) > 0 {
+                found.push(CStr::from_ptr(sqlite3_sql(statement)).to_str().unwrap().to_owned());
+            }
+            statement = sqlite3_next_stmt(db, statement);
+        }
+    }
+    found
 }
 
 /// The statements written out in the sources of this module: whatever is handed to `sqlx::query` or `Tx::later` as a literal. Upkeep that no

@@ -159,7 +159,7 @@ impl Store {
         let mut unreadable = Vec::new();
         let mut last: Vec<u8> = Vec::new();
         loop {
-            let page = sqlx::query("SELECT id, tenant_id FROM caches WHERE id > ? ORDER BY id LIMIT ?");
+            let page = sqlx::query("SELECT id, tenant_id FROM caches WHERE id > ? ORDER BY id LIMIT +?");
             let rows = self.rows(page.bind(&last).bind(PAGE)).await?;
             let Some(end) = rows.last() else { return Ok(unreadable) };
             last = end.try_get("id")?;

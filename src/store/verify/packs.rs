@@ -80,7 +80,7 @@ impl Store {
         let mut snapshot = reader.snapshot().await?;
         let rows = sqlx::query(
             "SELECT id, tenant_id, layout_id, dtype, data_start, n_rows, n_map, n_bytes FROM packs WHERE id > ? \
-             ORDER BY id LIMIT ?",
+             ORDER BY id LIMIT +?",
         )
         .bind(last.map_or_else(Vec::new, |id| id.as_bytes().to_vec()))
         .bind(PAGE)
