@@ -30,7 +30,7 @@ const FEW: i64 = 64;
 /// Hooks with more sets than this are no words: their caches are looked at.
 const MAX_HOOK_SETS: usize = 32;
 /// A word with fewer caches is rare: all of them are looked for among those of the other words.
-const RARE: i64 = 512;
+const RARE: i64 = 256;
 /// Looking one cache up among the words costs as much as this many steps along another index.
 const TERM_COST: i64 = 32;
 

@@ -9,9 +9,8 @@ use sqlx::SqliteConnection;
 use super::{RARE, Search, Walk, quoted};
 use crate::store::{error::StoreError, terms::Term};
 
-/// Stretches of time that a page looks at after the newest, which most pages are full with, and a count.
-const PAGE_STRETCHES: i64 = 1;
-const COUNT_STRETCHES: i64 = 2;
+/// Stretches of time that are looked at after the newest, which most pages are full with.
+const STRETCHES: i64 = 1;
 
 /// The parts of a search.
 pub(super) struct Parts<'f> {
@@ -39,7 +38,7 @@ impl<'f> Parts<'f> {
         Self { rest: Some(search), ahead: Ahead::Newest, counts: false }
     }
 
-    /// The parts of a count: more than those of a page, so that it is exact more often.
+    /// The parts of a count: those of a page, and what is left where that is little, so that it is exact more often.
     pub(super) fn of_count(search: Search<'f>) -> Self {
         Self { rest: Some(search), ahead: Ahead::Newest, counts: true }
     }
@@ -59,8 +58,7 @@ impl<'f> Parts<'f> {
                 std::mem::take(&mut rest.newest)
             }
             Ahead::Others | Ahead::Rest => {
-                let n = if self.counts { COUNT_STRETCHES } else { PAGE_STRETCHES };
-                let stretches = match heads(&rest, n, conn).await? {
+                let stretches = match heads(&rest, conn).await? {
                     Heads::None => return Ok(None),
                     Heads::Rare => return Ok(Some(rest)),
                     Heads::At { newest, stretches } => {
@@ -111,8 +109,8 @@ enum Heads {
     },
 }
 
-async fn heads(search: &Search<'_>, stretches: i64, conn: &mut SqliteConnection) -> Result<Heads, StoreError> {
-    let rows = search.heads(RARE, stretches).build_query_as::<(i64, Option<i64>)>().fetch_all(conn).await?;
+async fn heads(search: &Search<'_>, conn: &mut SqliteConnection) -> Result<Heads, StoreError> {
+    let rows = search.heads(RARE, STRETCHES).build_query_as::<(i64, Option<i64>)>().fetch_all(conn).await?;
     let (heads, stretches) = rows.split_at(search.probes.len().min(rows.len()));
     let (mut fewest, mut oldest) = (RARE, i64::MAX);
     for ((n, newest), probe) in heads.iter().zip(&search.probes) {
