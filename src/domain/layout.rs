@@ -63,6 +63,18 @@ impl PackLayout {
         Self { hooks, row_shapes, dtype, items }
     }
 
+    /// The layout of some of its items alone.
+    #[must_use]
+    pub fn part(&self, items: Range<usize>) -> Self {
+        let mut items = self.items[items].to_vec();
+        let (row_start, map_start) = items.first().map_or((0, 0), |first| (first.row_start, first.map_start));
+        for span in &mut items {
+            span.row_start -= row_start;
+            span.map_start -= map_start;
+        }
+        Self { hooks: Arc::clone(&self.hooks), row_shapes: self.row_shapes.clone(), dtype: self.dtype, items }
+    }
+
     /// Rows of all items.
     #[must_use]
     pub fn n_rows(&self) -> usize {
@@ -147,5 +159,11 @@ mod tests {
         assert_eq!(layout.tensor_offset(1), 56);
         assert_eq!(layout.total_bytes(), 56 + 64);
         assert_eq!(layout.item_bytes(0) + layout.item_bytes(1), layout.total_bytes());
+        let alone = |items: &[(usize, &Rows)]| {
+            PackLayout::new(Arc::clone(&layout.hooks), layout.row_shapes.clone(), layout.dtype, items)
+        };
+        assert_eq!(layout.part(1..2), alone(&[(5, &last)]));
+        assert_eq!(layout.part(0..2), layout);
+        assert_eq!(layout.part(1..1), alone(&[]));
     }
 }

@@ -32,8 +32,9 @@ pub(super) fn pipeline(n_workers: usize) -> u32 {
 
 /// What a batch should take, so that a request never waits long for the one before it.
 pub(super) const BATCH_TIME: Duration = Duration::from_millis(250);
-/// Bounds of a batch whatever the measured speed.
-const BATCH_TOKENS: std::ops::RangeInclusive<usize> = 256..=16_384;
+/// Bounds of a batch whatever the measured speed. The weights are read from memory for each batch and each of its lanes: below
+/// the lower bound that takes a tenth of the time.
+const BATCH_TOKENS: std::ops::RangeInclusive<usize> = 384..=16_384;
 const BATCH_BYTES: u64 = 512 << 20;
 const BATCH_ITEMS: usize = 256;
 /// Memory for what one batch has between its layers, in bytes. An input alone may take more: running out of memory ends the

@@ -5,7 +5,11 @@
 
 use std::{
     ops::Range,
-    sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    },
     thread,
 };
 
@@ -32,11 +36,18 @@ pub fn write(
     forward: impl FnOnce(&mut dyn CaptureSink) -> Result<(), ForwardError>,
 ) -> Result<PackWriter, ForwardError> {
     if pack.layout().total_bytes() < MANY_BYTES {
-        let mut sink = Direct(pack);
-        forward(&mut sink)?;
-        return Ok(sink.0);
+        return directly(pack, forward);
     }
     through_a_thread(pack, forward)
+}
+
+fn directly(
+    pack: PackWriter,
+    forward: impl FnOnce(&mut dyn CaptureSink) -> Result<(), ForwardError>,
+) -> Result<PackWriter, ForwardError> {
+    let pack = Mutex::new(pack);
+    forward(&mut Direct { pack: &pack, first_item: 0 })?;
+    Ok(pack.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 fn through_a_thread(
@@ -44,12 +55,11 @@ fn through_a_thread(
     forward: impl FnOnce(&mut dyn CaptureSink) -> Result<(), ForwardError>,
 ) -> Result<PackWriter, ForwardError> {
     let (pieces, to_write) = sync_channel(1);
-    let (done, written) = channel();
     thread::scope(|scope| {
         let name = "recorder".to_owned();
-        let writer = thread::Builder::new().name(name).spawn_scoped(scope, move || drain(pack, &to_write, &done));
+        let writer = thread::Builder::new().name(name).spawn_scoped(scope, move || drain(pack, &to_write));
         let writer = writer.map_err(|e| ForwardError::Sink(Box::new(e)))?;
-        let outcome = forward(&mut Piped { pieces, written, waiting: 0 });
+        let outcome = forward(&mut Piped::new(pieces, Arc::default(), 0));
         let pack = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // Of a pack that was refused, the pass only knows that nobody took more.
         match (pack, outcome) {
@@ -59,16 +69,35 @@ fn through_a_thread(
     })
 }
 
-/// Writes on the caller's thread.
-struct Direct(PackWriter);
+/// Items of a lane as the pack counts them.
+fn shifted(items: Range<usize>, first_item: usize) -> Range<usize> {
+    items.start + first_item..items.end + first_item
+}
 
-impl CaptureSink for Direct {
+/// Writes on the caller's thread.
+struct Direct<'p> {
+    pack: &'p Mutex<PackWriter>,
+    first_item: usize,
+}
+
+impl Direct<'_> {
+    fn put(&self, hook: usize, items: Range<usize>, values: &[f32]) -> Result<(), Refusal> {
+        let mut pack = self.pack.lock().unwrap_or_else(PoisonError::into_inner);
+        pack.write(hook, shifted(items, self.first_item), values).map_err(Into::into)
+    }
+}
+
+impl CaptureSink for Direct<'_> {
     fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
-        self.0.write(hook, items, values).map_err(Into::into)
+        self.put(hook, items, values)
     }
 
     fn take(&mut self, hook: usize, items: Range<usize>, values: Lent) -> Result<(), Refusal> {
-        self.0.write(hook, items, (*values).as_ref()).map_err(Into::into)
+        self.put(hook, items, (*values).as_ref())
+    }
+
+    fn lane(&self, first_item: usize) -> Option<Box<dyn CaptureSink + '_>> {
+        Some(Box::new(Self { pack: self.pack, first_item: self.first_item + first_item }))
     }
 }
 
@@ -77,6 +106,8 @@ struct Piece {
     hook: usize,
     items: Range<usize>,
     values: Values,
+    /// Where to say what became of it.
+    done: Sender<Option<Written>>,
 }
 
 /// Where values are that wait to be written.
@@ -103,27 +134,42 @@ const REFUSED: &str = "the pack was refused";
 /// Hands the values over, with the buffer they are in.
 struct Piped {
     pieces: SyncSender<Piece>,
-    /// What has been written.
-    written: Receiver<Written>,
-    /// Values that have not.
-    waiting: usize,
+    first_item: usize,
+    /// Values of all lanes that have not been written.
+    waiting: Arc<AtomicUsize>,
+    /// Of these, the ones that came from here.
+    own: usize,
+    done: Sender<Option<Written>>,
+    /// What has been written; `None`: the pack was refused.
+    written: Receiver<Option<Written>>,
 }
 
 impl Piped {
+    fn new(pieces: SyncSender<Piece>, waiting: Arc<AtomicUsize>, first_item: usize) -> Self {
+        let (done, written) = channel();
+        Self { pieces, first_item, waiting, own: 0, done, written }
+    }
+
     /// Hands values over, waits while too much is not written, and gives a buffer that is free, or an empty one.
     fn hand_over(&mut self, hook: usize, items: Range<usize>, values: Values) -> Result<Vec<f32>, Refusal> {
-        self.waiting += values.as_slice().len();
-        self.pieces.send(Piece { hook, items, values }).map_err(|_| REFUSED)?;
+        let n = values.as_slice().len();
+        self.own += n;
+        self.waiting.fetch_add(n, Ordering::Relaxed);
+        let (items, done) = (shifted(items, self.first_item), self.done.clone());
+        self.pieces.send(Piece { hook, items, values, done }).map_err(|_| REFUSED)?;
         let mut free = Vec::new();
         loop {
-            let Written(n, buffer) = match self.waiting > MAX_WAITING {
+            // The others wait for what is theirs.
+            let written = match self.own > 0 && self.waiting.load(Ordering::Relaxed) > MAX_WAITING {
                 true => self.written.recv().map_err(|_| REFUSED)?,
                 false => match self.written.try_recv() {
                     Ok(written) => written,
                     Err(_) => return Ok(free),
                 },
             };
-            self.waiting -= n;
+            let Written(n, buffer) = written.ok_or(REFUSED)?;
+            self.own -= n;
+            self.waiting.fetch_sub(n, Ordering::Relaxed);
             free = buffer.unwrap_or(free);
         }
     }
@@ -139,21 +185,28 @@ impl CaptureSink for Piped {
         self.hand_over(hook, items, Values::Lent(values))?;
         Ok(())
     }
+
+    fn lane(&self, first_item: usize) -> Option<Box<dyn CaptureSink + '_>> {
+        Some(Box::new(Self::new(self.pieces.clone(), Arc::clone(&self.waiting), self.first_item + first_item)))
+    }
 }
 
-/// Writes pieces until there are no more.
-fn drain(mut pack: PackWriter, pieces: &Receiver<Piece>, written: &Sender<Written>) -> Result<PackWriter, StoreError> {
-    for Piece { hook, items, values } in pieces {
+/// Writes pieces until there are no more; those behind one that is refused are dropped, so that nobody waits for them.
+fn drain(mut pack: PackWriter, pieces: &Receiver<Piece>) -> Result<PackWriter, StoreError> {
+    let mut outcome = Ok(());
+    for Piece { hook, items, values, done } in pieces {
         let n = values.as_slice().len();
-        pack.write(hook, items, values.as_slice())?;
+        if outcome.is_ok() {
+            outcome = pack.write(hook, items, values.as_slice());
+        }
         let buffer = match values {
             Values::Own(buffer) => Some(buffer),
             Values::Lent(_) => None,
         };
         // The last ones find nobody who waits for them.
-        let _ = written.send(Written(n, buffer));
+        let _ = done.send(outcome.is_ok().then_some(Written(n, buffer)));
     }
-    Ok(pack)
+    outcome.map(|()| pack)
 }
 
 #[cfg(test)]
@@ -203,44 +256,65 @@ mod tests {
         blobs.map(|f| std::fs::read(f).unwrap()).collect()
     }
 
+    /// As [`values`], in lanes: the last item first, then the others.
+    fn values_in_lanes(layout: &crate::domain::PackLayout, sink: &mut dyn CaptureSink) -> Result<(), ForwardError> {
+        let mut last = sink.lane(1).unwrap();
+        let mut others = sink.lane(0).unwrap();
+        for hook in 0..layout.hooks.len() {
+            let of_last: Vec<f32> = layout.elements(hook, 1..2).map(|e| e as f32).collect();
+            last.take(hook, 0..1, Box::new(of_last)).map_err(ForwardError::Sink)?;
+        }
+        for hook in 0..layout.hooks.len() {
+            let mut of_others = layout.elements(hook, 0..1).map(|e| (hook * 31 + e) as f32).collect();
+            others.write(hook, 0..1, &mut of_others).map_err(ForwardError::Sink)?;
+        }
+        Ok(())
+    }
+
     #[tokio::test]
-    async fn a_thread_of_its_own_writes_what_the_callers_would() {
+    async fn threads_and_lanes_write_what_the_caller_would() {
         let header = pack_header(30_000);
-        let folders = [(), ()].map(|()| tempfile::tempdir().unwrap());
+        let layout = &header.layout;
         let mut written = Vec::new();
-        for (folder, piped) in folders.iter().zip([false, true]) {
+        for (piped, in_lanes) in [(false, false), (false, true), (true, false), (true, true)] {
+            let folder = tempfile::tempdir().unwrap();
             let store = Store::open(folder.path()).await.unwrap();
             let pack = store.begin_pack(header.clone()).unwrap();
-            let pack = if piped {
-                through_a_thread(pack, |sink| values(&header.layout, sink)).unwrap()
-            } else {
-                let mut sink = Direct(pack);
-                values(&header.layout, &mut sink).unwrap();
-                sink.0
+            let forward = |sink: &mut dyn CaptureSink| match in_lanes {
+                false => values(layout, sink),
+                true => values_in_lanes(layout, sink),
             };
-            let finished = pack.finish().unwrap();
+            let pack = if piped { through_a_thread(pack, forward) } else { directly(pack, forward) };
+            let finished = pack.unwrap().finish().unwrap();
             written.push(blobs(folder.path()));
             drop(finished);
         }
         assert_eq!(written[0].len(), 1);
-        assert!(written[0] == written[1], "the same file");
+        assert!(written.iter().all(|blobs| *blobs == written[0]), "the same file");
     }
 
     #[test]
     fn a_pass_that_is_ahead_waits_for_what_is_large() {
         let (pieces, to_write) = sync_channel::<Piece>(1);
-        let (done, written) = channel();
         let writer = thread::spawn(move || {
             for piece in to_write {
                 thread::sleep(Duration::from_millis(2));
-                let _ = done.send(Written(piece.values.as_slice().len(), None));
+                let _ = piece.done.send(Some(Written(piece.values.as_slice().len(), None)));
             }
         });
-        let mut piped = Piped { pieces, written, waiting: 0 };
+        let mut piped = Piped::new(pieces, Arc::default(), 0);
+        let waiting = Arc::clone(&piped.waiting);
         for (n, left) in [(10, None), (MAX_WAITING / 2, None), (MAX_WAITING + 1, Some(0)), (3, None), (2, None)] {
             piped.take(0, 0..1, Box::new(vec![0.0; n])).unwrap();
-            assert!(piped.waiting <= MAX_WAITING && left.is_none_or(|left| piped.waiting == left), "behind {n}");
+            let waiting = waiting.load(Ordering::Relaxed);
+            assert!(waiting <= MAX_WAITING && left.is_none_or(|left| waiting == left), "behind {n}");
         }
+        // a lane waits for what is its own alone
+        let mut lane = piped.lane(1).unwrap();
+        waiting.fetch_add(MAX_WAITING, Ordering::Relaxed);
+        lane.take(0, 0..1, Box::new(vec![0.0; 3])).unwrap();
+        assert!(waiting.load(Ordering::Relaxed) >= MAX_WAITING);
+        drop(lane);
         drop(piped);
         writer.join().unwrap();
     }

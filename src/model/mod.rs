@@ -22,6 +22,7 @@ mod fingerprint;
 pub mod generate;
 mod history;
 mod hub;
+mod lanes;
 mod map;
 mod mlp;
 pub mod ops;
@@ -140,6 +141,13 @@ pub trait CaptureSink: Send {
         values: Lent,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         self.write(hook, items, &mut (*values).as_ref().to_vec())
+    }
+
+    /// A way of its own for the items from `first_item` on, which are counted from 0 there, or a part of them: it takes them in
+    /// the order of [`Self::write`] while others take theirs. `None`: there is one way only.
+    fn lane(&self, first_item: usize) -> Option<Box<dyn CaptureSink + '_>> {
+        let _ = first_item;
+        None
     }
 }
 
@@ -333,7 +341,7 @@ impl Model {
     }
 
     /// Runs the packed batch and hands every captured tensor to the sink, hook by hook in the order of
-    /// `layout.hooks`. It stops after the last layer needed. `cancelled` is asked before every layer. Work runs on
+    /// `layout.hooks`, or in several lanes. It stops after the last layer needed. `cancelled` is asked before every layer. Work runs on
     /// the device of this worker, counted from 0, and on the current rayon pool.
     ///
     /// On the CPU the numbers of an input depend on its tokens and interventions alone: not on its neighbours in the batch, on what
@@ -358,9 +366,11 @@ impl Model {
         }
         // Inside the pool from the start: from outside, every parallel kernel would pay a hand-over and a wake-up.
         rayon::scope(|_| {
-            let packing = Packing::new(batch, None, &self.info)?;
-            let mut taps = Taps::new(batch, &packing, sink);
-            self.transformer.forward(batch, &packing, None, &mut taps, cancelled)
+            lanes::run(batch, sink, cancelled, |batch, sink, cancelled| {
+                let packing = Packing::new(batch, None, &self.info)?;
+                let mut taps = Taps::new(batch, &packing, sink);
+                self.transformer.forward(batch, &packing, None, &mut taps, cancelled)
+            })
         })
     }
 }

@@ -95,20 +95,27 @@ fn misuse(why: &str) -> StoreError {
 pub struct PackWriter {
     header: PackHeader,
     blob: TempBlob,
+    /// Byte of the file where the tensor of each hook begins.
+    starts: Vec<u64>,
     /// Byte of the file where the first tensor begins.
     data_start: u64,
-    /// Byte behind what has been written, counted from `data_start`.
-    written: u64,
-    /// What comes next: hook and item.
-    next: (usize, usize),
-    /// Values of that item that have come.
-    begun: usize,
+    /// How far each item is.
+    progress: Vec<Progress>,
     /// One an item.
     hashers: Vec<blake3::Hasher>,
     /// `[item][hook]`
     stats: Vec<Vec<TensorStats>>,
     /// Encoded values on their way, where they are not what is in memory.
     buffer: Vec<u8>,
+}
+
+/// What of an item has been written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Progress {
+    /// The hook that comes next.
+    hook: usize,
+    /// Values of it that have come.
+    begun: usize,
 }
 
 /// A pack whose file is in its place and durable, and which the index does not have yet.
@@ -141,13 +148,14 @@ impl Store {
         let mut blob = self.blobs().create(header.id, Purpose::Capture)?;
         blob.allocate(n_bytes)?;
         blob.write_at(&front, 0)?;
+        let data_start = front.len() as u64;
+        let starts = (0..n_hooks).map(|hook| data_start + header.layout.tensor_offset(hook)).collect();
         Ok(PackWriter {
             header,
             blob,
-            data_start: front.len() as u64,
-            written: 0,
-            next: (0, 0),
-            begun: 0,
+            starts,
+            data_start,
+            progress: vec![Progress::default(); n_items],
             hashers: vec![blake3::Hasher::new(); n_items],
             stats: vec![vec![TensorStats::default(); n_hooks]; n_items],
             buffer: Vec::new(),
@@ -163,64 +171,63 @@ impl PackWriter {
     }
 
     /// Writes the values of hook `hook` for the items in `items`, which follow each other in its tensor: exactly
-    /// `layout.elements(hook, items).len()` of them. Hooks come in order, and items in order within a hook. The values of an
-    /// item alone may come in pieces.
+    /// `layout.elements(hook, items).len()` of them. The hooks of an item come in order, whatever comes of others in between. The
+    /// values of an item alone may come in pieces.
     ///
     /// # Errors
     /// [`StoreError::Misuse`] for anything out of order, [`StoreError::Full`], [`StoreError::Io`].
     pub fn write(&mut self, hook: usize, items: Range<usize>, values: &[f32]) -> Result<(), StoreError> {
         let layout = &self.header.layout;
-        let in_order = hook < layout.hooks.len()
-            && self.next == (hook, items.start)
-            && items.start < items.end
-            && items.end <= layout.items.len();
-        if !in_order {
+        let [first, others @ ..] = self.progress.get(items.clone()).unwrap_or_default() else {
+            return Err(StoreError::Misuse(format!("items {items:?} written of {}", layout.items.len())));
+        };
+        let (begun, next) = (first.begun, Progress { hook, begun: 0 });
+        if hook >= layout.hooks.len() || first.hook != hook || others.iter().any(|other| *other != next) {
             return Err(StoreError::Misuse(format!(
-                "hook {hook}, items {items:?} written where hook {}, item {} comes next",
-                self.next.0, self.next.1
+                "hook {hook}, items {items:?} written where {first:?} and {others:?} come next"
             )));
         }
         let mut lengths: Vec<usize> = items.clone().map(|i| layout.elements(hook, i..i + 1).len()).collect();
-        lengths[0] -= self.begun;
+        lengths[0] -= begun;
         let expected: usize = lengths.iter().sum();
         let is_piece = items.len() == 1 && !values.is_empty() && values.len() < expected;
         if values.len() != expected && !is_piece {
             return Err(StoreError::Misuse(format!("{} values written where {expected} belong", values.len())));
         }
         let n_values = values.len();
-        let mut values = values;
+        let (mut values, mut at) = (values, layout.elements(hook, items.clone()).start + begun);
         let mut parts = items.clone().zip(lengths);
         let mut part = parts.next();
         while !values.is_empty() {
             let (chunk, rest) = values.split_at(values.len().min(CHUNK));
-            self.write_chunk(hook, chunk, &mut part, &mut parts)?;
-            values = rest;
+            self.write_chunk((hook, at), chunk, &mut part, &mut parts)?;
+            (values, at) = (rest, at + chunk.len());
         }
         if is_piece {
-            self.begun += n_values;
-            return Ok(());
+            self.progress[items.start].begun += n_values;
+        } else {
+            self.progress[items].fill(Progress { hook: hook + 1, begun: 0 });
         }
-        self.begun = 0;
-        self.next = if items.end == self.header.layout.items.len() { (hook + 1, 0) } else { (hook, items.end) };
         Ok(())
     }
 
-    /// Encodes and writes `chunk`; `part` is the item its first value belongs to, and how many are still missing.
+    /// Encodes and writes `chunk` to its hook and place in the hook's tensor; `part` is the item its first value belongs to, and
+    /// how many are still missing.
     fn write_chunk(
         &mut self,
-        hook: usize,
+        to: (usize, usize),
         chunk: &[f32],
         part: &mut Option<(usize, usize)>,
         parts: &mut impl Iterator<Item = (usize, usize)>,
     ) -> Result<(), StoreError> {
         // A type whose bytes are those in memory needs no copy.
         if let Some(bytes) = self.header.layout.dtype.as_encoded(chunk) {
-            return self.write_bytes(hook, bytes, part, parts);
+            return self.write_bytes(to, bytes, part, parts);
         }
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         self.header.layout.dtype.encode(chunk, &mut buffer);
-        let outcome = self.write_bytes(hook, &buffer, part, parts);
+        let outcome = self.write_bytes(to, &buffer, part, parts);
         self.buffer = buffer;
         outcome
     }
@@ -228,15 +235,14 @@ impl PackWriter {
     /// Writes encoded values; the other arguments are those of [`Self::write_chunk`].
     fn write_bytes(
         &mut self,
-        hook: usize,
+        (hook, at): (usize, usize),
         mut bytes: &[u8],
         part: &mut Option<(usize, usize)>,
         parts: &mut impl Iterator<Item = (usize, usize)>,
     ) -> Result<(), StoreError> {
         let dtype = self.header.layout.dtype;
         let site = self.header.layout.hooks[hook].site();
-        self.blob.write_at(bytes, self.data_start + self.written)?;
-        self.written += bytes.len() as u64;
+        self.blob.write_at(bytes, self.starts[hook] + (at * dtype.size()) as u64)?;
         while let Some((item, missing)) = part.as_mut()
             && !bytes.is_empty()
         {
@@ -265,23 +271,24 @@ impl PackWriter {
         chunks: impl Iterator<Item = Result<Vec<u8>, StoreError>>,
     ) -> Result<(), StoreError> {
         let layout = &self.header.layout;
-        if self.next != (hook, 0) || hook >= layout.hooks.len() || layout.items.len() != 1 {
+        if self.progress != [Progress { hook, begun: 0 }] || hook >= layout.hooks.len() {
             return Err(misuse("encoded tensors go in order into a pack of one item"));
         }
         let size = layout.dtype.size();
-        let mut part = Some((0, layout.elements(hook, 0..1).len()));
+        let n_values = layout.elements(hook, 0..1).len();
+        let mut part = Some((0, n_values));
         for chunk in chunks {
             let bytes = chunk?;
             let room = part.map_or(0, |(_, missing)| missing);
             if !bytes.len().is_multiple_of(size) || bytes.len() / size > room {
                 return Err(misuse("encoded values written beyond the end of their tensor"));
             }
-            self.write_bytes(hook, &bytes, &mut part, &mut std::iter::empty())?;
+            self.write_bytes((hook, n_values - room), &bytes, &mut part, &mut std::iter::empty())?;
         }
         if part.is_some() {
             return Err(misuse("encoded values end before their tensor does"));
         }
-        self.next = (hook + 1, 0);
+        self.progress = vec![Progress { hook: hook + 1, begun: 0 }];
         Ok(())
     }
 
@@ -291,8 +298,8 @@ impl PackWriter {
     /// [`StoreError::Misuse`] when something has not been written, [`StoreError::Full`], [`StoreError::Io`].
     pub fn finish(self) -> Result<FinishedPack, StoreError> {
         let n_hooks = self.header.layout.hooks.len();
-        if self.next != (n_hooks, 0) || self.begun > 0 {
-            return Err(StoreError::Misuse(format!("a pack ends at hook {} of {n_hooks}", self.next.0)));
+        if let Some(unfinished) = self.progress.iter().find(|item| item.hook != n_hooks) {
+            return Err(StoreError::Misuse(format!("an item of a pack ends at hook {} of {n_hooks}", unfinished.hook)));
         }
         let hashes: Vec<blake3::Hash> = self.hashers.iter().map(blake3::Hasher::finalize).collect();
         let front = header::encode(&self.header, &hashes)?;
@@ -302,9 +309,9 @@ impl PackWriter {
         self.blob.write_at(&front, 0)?;
         Ok(FinishedPack {
             _in_flight: self.blob.publish()?,
+            n_bytes: self.data_start + self.header.layout.total_bytes(),
             header: self.header,
             data_start: self.data_start,
-            n_bytes: self.data_start + self.written,
             hashes,
             stats: self.stats,
         })

@@ -2,12 +2,14 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     path::{Path, PathBuf},
+    sync::Mutex,
 };
 
 use residuum::{
-    domain::{Hook, Rows, Site},
-    model::{ForwardError, Model},
+    domain::{Dtype, Hook, PackLayout, Rows, Site},
+    model::{Batch, CaptureSink, ForwardError, Input, Model},
 };
 
 use crate::model_support::{Collected, all_rows, capture, every_hook, goldens, load_golden, read_tensors};
@@ -279,21 +281,21 @@ fn a_cancelled_pass_stops_before_the_next_layer() {
     let rows = all_rows(2);
     let hooks: std::sync::Arc<[Hook]> = (0..3).map(|l| Hook::block(Site::ResidPost, l)).collect();
     let shapes = vec![vec![32]; 3];
-    let layout = residuum::domain::PackLayout::new(hooks, shapes, residuum::domain::Dtype::Float32, &[(2, &rows)]);
+    let layout = PackLayout::new(hooks, shapes, Dtype::Float32, &[(2, &rows)]);
     struct Count(usize);
-    impl residuum::model::CaptureSink for Count {
+    impl CaptureSink for Count {
         fn write(
             &mut self,
             _: usize,
-            _: std::ops::Range<usize>,
+            _: Range<usize>,
             _: &mut Vec<f32>,
         ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
             self.0 += 1;
             Ok(())
         }
     }
-    let inputs = [residuum::model::Input { token_ids: &[1, 2], rows: &rows, edits: None }];
-    let batch = residuum::model::Batch { inputs: &inputs, layout: &layout };
+    let inputs = [Input { token_ids: &[1, 2], rows: &rows, edits: None }];
+    let batch = Batch { inputs: &inputs, layout: &layout };
     let mut sink = Count(0);
     let result = model.forward(&batch, &mut sink, &stop_at_third);
     assert!(matches!(result, Err(ForwardError::Cancelled)));
@@ -314,4 +316,75 @@ fn a_batch_that_does_not_fit_is_refused() {
     failed(run(&[hook], &[1; 65], all_rows(65)), "1 to 64");
     failed(run(&[hook], &[1], Rows::List(vec![1])), "no position 1");
     failed(run(&[Hook::block(Site::ResidPost, 3)], &[1], all_rows(1)), "no hook blocks.3");
+}
+
+/// Takes values in lanes, each where it belongs; whatever it is told to refuse, it does.
+struct Divided<'s> {
+    layout: &'s PackLayout,
+    /// Of each hook.
+    values: &'s Mutex<Vec<Vec<f32>>>,
+    /// Where each lane begins.
+    lanes: &'s Mutex<Vec<usize>>,
+    first_item: usize,
+    refused: Option<usize>,
+}
+
+impl CaptureSink for Divided<'_> {
+    fn write(
+        &mut self,
+        hook: usize,
+        items: Range<usize>,
+        values: &mut Vec<f32>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        if self.refused == Some(self.first_item) {
+            return Err("refused".into());
+        }
+        let at = self.layout.elements(hook, self.first_item + items.start..self.first_item + items.end);
+        self.values.lock().unwrap()[hook][at].copy_from_slice(values);
+        Ok(())
+    }
+
+    fn lane(&self, first_item: usize) -> Option<Box<dyn CaptureSink + '_>> {
+        self.lanes.lock().unwrap().push(first_item);
+        Some(Box::new(Self { first_item, ..*self }))
+    }
+}
+
+#[test]
+fn lanes_give_the_numbers_of_the_whole_and_one_that_fails_ends_the_others() {
+    let model = tiny("llama/gqa_tied");
+    let ids: Vec<Vec<u32>> = (0..9).map(|i| (0..40 + i).map(|t| (t * 7 + i) % 270).collect()).collect();
+    let rows: Vec<Rows> =
+        (0..9).map(|i| if i % 2 == 0 { all_rows(ids[i].len()) } else { Rows::List(vec![3]) }).collect();
+    let hooks: Vec<Hook> =
+        [Site::ResidPost, Site::Pattern].iter().flat_map(|site| (0..3).map(|l| Hook::block(*site, l))).collect();
+    let whole: Vec<(&[u32], Rows)> = ids.iter().map(Vec::as_slice).zip(rows.iter().cloned()).collect();
+    let whole = capture(&model, &hooks, &whole).unwrap();
+    let mut hooks = hooks;
+    hooks.sort();
+    let shapes = hooks.iter().map(|h| model.info().row_shape(h.site())).collect();
+    let items: Vec<(usize, &Rows)> = ids.iter().map(Vec::len).zip(&rows).collect();
+    let layout = PackLayout::new(hooks.into(), shapes, Dtype::Float32, &items);
+    let inputs: Vec<Input<'_>> =
+        ids.iter().zip(&rows).map(|(ids, rows)| Input { token_ids: ids, rows, edits: None }).collect();
+    let batch = Batch { inputs: &inputs, layout: &layout };
+    let empty = |hook| vec![f32::NAN; layout.elements(hook, 0..9).len()];
+    let values = Mutex::new((0..layout.hooks.len()).map(empty).collect());
+    let lanes = Mutex::new(Vec::new());
+    // whatever the machine has
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+    let run = |refused, cancelled: bool| {
+        let mut sink = Divided { layout: &layout, values: &values, lanes: &lanes, first_item: 0, refused };
+        pool.install(|| model.forward(&batch, &mut sink, &|| cancelled))
+    };
+    run(None, false).unwrap();
+    assert_eq!(*lanes.lock().unwrap(), [0, 3, 6]);
+    for (hook, values) in layout.hooks.iter().zip(&*values.lock().unwrap()) {
+        let expected: Vec<f32> = (0..9).flat_map(|item| whole.item(*hook, item)).copied().collect();
+        assert!(values.iter().map(|x| x.to_bits()).eq(expected.iter().map(|x| x.to_bits())), "{hook}");
+    }
+    for refused in [0, 3, 6] {
+        assert!(matches!(run(Some(refused), false), Err(ForwardError::Sink(e)) if e.to_string() == "refused"));
+    }
+    assert!(matches!(run(None, true), Err(ForwardError::Cancelled)));
 }

@@ -138,14 +138,21 @@ async fn what_is_out_of_order_or_missing_is_refused_and_leaves_nothing() {
     let mut writer = f.store.begin_pack(header.clone()).unwrap();
     let misuse = |r: Result<(), StoreError>| assert!(matches!(r, Err(StoreError::Misuse(_))), "{r:?}");
     misuse(writer.write(1, 0..1, &[0.0; 4]));
-    misuse(writer.write(0, 1..2, &[0.0; 6]));
     misuse(writer.write(0, 0..1, &[0.0; 7]));
     misuse(writer.write(0, 0..2, &[0.0; 11]));
     misuse(writer.write(0, 0..3, &[0.0; 18]));
     misuse(writer.write(0, 0..0, &[]));
-    writer.write(0, 0..2, &[0.0; 12]).unwrap();
+    writer.write(0, 0..1, &[0.0; 4]).unwrap();
+    misuse(writer.write(0, 0..2, &[0.0; 12]));
+    misuse(writer.write(1, 0..1, &[0.0; 4]));
+    // the items of a pack need not wait for each other
+    writer.write(0, 1..2, &[0.0; 6]).unwrap();
+    writer.write(1, 1..2, &[0.0; 4]).unwrap();
+    misuse(writer.write(0, 1..2, &[0.0; 6]));
+    misuse(writer.write(2, 1..2, &[]));
+    misuse(writer.write(0, 0..2, &[0.0; 8]));
+    writer.write(0, 0..1, &[0.0; 2]).unwrap();
     misuse(writer.write(0, 0..1, &[0.0; 6]));
-    misuse(writer.write(2, 0..1, &[]));
     assert_eq!(f.files().len(), 1);
     misuse(writer.finish().map(drop));
     assert_eq!(f.files().len(), 0);

@@ -57,7 +57,7 @@ fn every_filter() -> Vec<CacheFilter> {
             created_to: has(5).then_some(time),
             text: has(6).then(|| TextQuery::parse("t u").unwrap()),
             metadata: if has(7) { object(json!({"k": 1})) } else { Map::new() },
-            pinned: has(8).then_some(bits % 3 == 0),
+            pinned: has(8).then_some(bits.is_multiple_of(3)),
             expires_from: has(9).then_some(time),
             expires_to: has(9).then_some(time),
             fingerprint: has(8).then(|| "f".to_owned()),

@@ -1,0 +1,117 @@
+//! A batch in lanes: parts that go through the model side by side, each for the most part on a thread of its own.
+//!
+//! Threads that share every product wait for each other behind each of them. Those with a part of the inputs each do not, and
+//! whoever has finished helps the others.
+
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use rayon::prelude::*;
+
+use super::{Batch, CaptureSink, ForwardError, Input};
+
+/// Tokens of a lane, at least: the weights are read from memory for each.
+const LANE_TOKENS: usize = 128;
+
+/// Runs a batch, or a part of one, until it is cancelled.
+pub trait Pass: Fn(&Batch<'_>, &mut dyn CaptureSink, Cancelled<'_>) -> Result<(), ForwardError> + Sync {}
+
+impl<F: Fn(&Batch<'_>, &mut dyn CaptureSink, Cancelled<'_>) -> Result<(), ForwardError> + Sync> Pass for F {}
+
+type Cancelled<'a> = &'a (dyn Fn() -> bool + Sync);
+
+/// Runs a batch whole, or in lanes where it is large enough for more than one and its sink takes them.
+///
+/// # Errors
+/// Those of the pass. An error in one lane ends the others.
+pub fn run(
+    batch: &Batch<'_>,
+    sink: &mut dyn CaptureSink,
+    cancelled: Cancelled<'_>,
+    pass: impl Pass,
+) -> Result<(), ForwardError> {
+    let lanes = divide(batch.inputs, rayon::current_num_threads());
+    if lanes.len() > 1
+        && let Some(outcome) = side_by_side(batch, lanes, sink, cancelled, &pass)
+    {
+        return outcome;
+    }
+    pass(batch, sink, cancelled)
+}
+
+/// Runs lanes; `None` where the sink takes none.
+fn side_by_side(
+    batch: &Batch<'_>,
+    lanes: Vec<Range<usize>>,
+    sink: &dyn CaptureSink,
+    cancelled: Cancelled<'_>,
+    pass: &impl Pass,
+) -> Option<Result<(), ForwardError>> {
+    let lanes: Vec<_> =
+        lanes.into_iter().map(|inputs| Some((inputs.clone(), sink.lane(inputs.start)?))).collect::<Option<_>>()?;
+    let failed = AtomicBool::new(false);
+    let ends = || failed.load(Ordering::Relaxed) || cancelled();
+    let lane = |(inputs, mut sink): (Range<usize>, Box<dyn CaptureSink + '_>)| {
+        let layout = batch.layout.part(inputs.clone());
+        let outcome = pass(&Batch { inputs: &batch.inputs[inputs], layout: &layout }, &mut *sink, &ends);
+        failed.fetch_or(outcome.is_err(), Ordering::Relaxed);
+        outcome
+    };
+    let outcomes: Vec<_> = lanes.into_par_iter().with_max_len(1).map(lane).collect();
+    // What ended the others, before what came of them.
+    let is_cause =
+        |outcome: &Result<(), ForwardError>| matches!(outcome, Err(e) if !matches!(e, ForwardError::Cancelled));
+    let (causes, others): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(is_cause);
+    Some(causes.into_iter().chain(others).collect())
+}
+
+/// Divides inputs into at most `most` lanes of about as many tokens.
+fn divide(inputs: &[Input<'_>], most: usize) -> Vec<Range<usize>> {
+    let tokens: usize = inputs.iter().map(|i| i.token_ids.len()).sum();
+    let n = (tokens / LANE_TOKENS).min(most).max(1);
+    let mut lanes: Vec<Range<usize>> = Vec::with_capacity(n);
+    let (mut before, mut of_last) = (0, 0);
+    for (i, input) in inputs.iter().enumerate() {
+        // the lane that the middle of the input is in
+        let lane = (2 * before + input.token_ids.len()) * n / (2 * tokens).max(1);
+        before += input.token_ids.len();
+        match lanes.last_mut() {
+            Some(last) if lane == of_last => last.end = i + 1,
+            _ => lanes.push(i..i + 1),
+        }
+        of_last = lane;
+    }
+    lanes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Rows;
+
+    #[test]
+    fn lanes_have_all_inputs_and_about_as_many_tokens() {
+        let rows = Rows::List(vec![0]);
+        let ids = vec![0; 2000];
+        for (lengths, most, expected) in [
+            (vec![], 2, vec![]),
+            (vec![5], 2, vec![1]),
+            (vec![2000], 8, vec![1]),
+            (vec![100, 100], 2, vec![2]),
+            (vec![128, 128], 2, vec![1, 2]),
+            (vec![128, 128], 1, vec![2]),
+            (vec![10, 300, 10, 10, 200], 2, vec![2, 5]),
+            (vec![1000, 1, 1, 1], 4, vec![1, 4]),
+            (vec![64; 12], 4, vec![3, 6, 9, 12]),
+        ] {
+            let inputs: Vec<Input<'_>> =
+                lengths.iter().map(|n| Input { token_ids: &ids[..*n], rows: &rows, edits: None }).collect();
+            let lanes = divide(&inputs, most);
+            let ends: Vec<usize> = lanes.iter().map(|lane| lane.end).collect();
+            assert_eq!(ends, expected, "{lengths:?} in {most}");
+            assert!(lanes.iter().zip([0].iter().chain(&ends)).all(|(lane, end)| lane.start == *end), "{lanes:?}");
+        }
+    }
+}
