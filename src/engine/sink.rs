@@ -106,8 +106,23 @@ struct Piece {
     hook: usize,
     items: Range<usize>,
     values: Values,
-    /// Where to say what became of it.
-    done: Sender<Option<Written>>,
+    answer: Answer,
+}
+
+/// Tells what became of a piece; one that was dropped was refused, or its writer is gone.
+struct Answer(Option<Sender<Option<Written>>>);
+
+impl Answer {
+    fn written(mut self, written: Written) {
+        // The last ones find nobody who waits for them.
+        let _ = self.0.take().map(|done| done.send(Some(written)));
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let _ = self.0.take().map(|done| done.send(None));
+    }
 }
 
 /// Where values are that wait to be written.
@@ -140,7 +155,7 @@ struct Piped {
     /// Of these, the ones that came from here.
     own: usize,
     done: Sender<Option<Written>>,
-    /// What has been written; `None`: the pack was refused.
+    /// What has been written; `None`: nobody takes more.
     written: Receiver<Option<Written>>,
 }
 
@@ -155,8 +170,8 @@ impl Piped {
         let n = values.as_slice().len();
         self.own += n;
         self.waiting.fetch_add(n, Ordering::Relaxed);
-        let (items, done) = (shifted(items, self.first_item), self.done.clone());
-        self.pieces.send(Piece { hook, items, values, done }).map_err(|_| REFUSED)?;
+        let (items, answer) = (shifted(items, self.first_item), Answer(Some(self.done.clone())));
+        self.pieces.send(Piece { hook, items, values, answer }).map_err(|_| REFUSED)?;
         let mut free = Vec::new();
         loop {
             // The others wait for what is theirs.
@@ -191,22 +206,18 @@ impl CaptureSink for Piped {
     }
 }
 
-/// Writes pieces until there are no more; those behind one that is refused are dropped, so that nobody waits for them.
+/// Writes pieces until there are no more, or one is refused.
 fn drain(mut pack: PackWriter, pieces: &Receiver<Piece>) -> Result<PackWriter, StoreError> {
-    let mut outcome = Ok(());
-    for Piece { hook, items, values, done } in pieces {
+    for Piece { hook, items, values, answer } in pieces {
         let n = values.as_slice().len();
-        if outcome.is_ok() {
-            outcome = pack.write(hook, items, values.as_slice());
-        }
+        pack.write(hook, items, values.as_slice())?;
         let buffer = match values {
             Values::Own(buffer) => Some(buffer),
             Values::Lent(_) => None,
         };
-        // The last ones find nobody who waits for them.
-        let _ = done.send(outcome.is_ok().then_some(Written(n, buffer)));
+        answer.written(Written(n, buffer));
     }
-    outcome.map(|()| pack)
+    Ok(pack)
 }
 
 #[cfg(test)]
@@ -299,7 +310,7 @@ mod tests {
         let writer = thread::spawn(move || {
             for piece in to_write {
                 thread::sleep(Duration::from_millis(2));
-                let _ = piece.done.send(Some(Written(piece.values.as_slice().len(), None)));
+                piece.answer.written(Written(piece.values.as_slice().len(), None));
             }
         });
         let mut piped = Piped::new(pieces, Arc::default(), 0);
@@ -317,6 +328,25 @@ mod tests {
         drop(lane);
         drop(piped);
         writer.join().unwrap();
+    }
+
+    #[test]
+    fn who_waits_for_a_writer_that_is_gone_is_told() {
+        let (pieces, to_write) = sync_channel::<Piece>(1);
+        let (began, begun) = channel();
+        let writer = thread::spawn(move || {
+            let _first = to_write.recv().unwrap();
+            begun.recv().unwrap();
+            thread::sleep(Duration::from_millis(50));
+            panic!("on purpose");
+        });
+        let mut piped = Piped::new(pieces, Arc::default(), 0);
+        piped.take(0, 0..1, Box::new(vec![0.0])).unwrap();
+        began.send(()).unwrap();
+        // waits for both to be written
+        let refused = piped.take(0, 1..2, Box::new(vec![0.0; MAX_WAITING + 1]));
+        assert_eq!(refused.unwrap_err().to_string(), REFUSED);
+        assert!(writer.join().is_err());
     }
 
     #[tokio::test]
