@@ -290,8 +290,8 @@ async fn an_intersection_ends_with_its_stretches_of_time_and_a_rare_word_is_look
     );
     for (filter, total) in [
         (by(), 2000),
-        (text("stone"), 2000),
-        // half of a stretch and what is in the newest
+        // a stretch and what is in the newest, and half of that
+        (text("stone"), 1024 + 808),
         (CacheFilter { tags: tags(&["odd"]), ..text("stone") }, (1024 + 808) / 2),
     ] {
         assert_eq!(count(&filter).await, Count { total, is_exact: false }, "{filter:?}");
