@@ -190,6 +190,13 @@ impl Piped {
     }
 }
 
+impl Drop for Piped {
+    /// What it leaves unwritten is nothing that others wait for.
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.own, Ordering::Relaxed);
+    }
+}
+
 impl CaptureSink for Piped {
     fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
         *values = self.hand_over(hook, items, Values::Own(std::mem::take(values)))?;

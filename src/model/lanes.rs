@@ -12,8 +12,11 @@ use rayon::prelude::*;
 
 use super::{Batch, CaptureSink, ForwardError, Input};
 
-/// Tokens of a lane, at least: the weights are read from memory for each.
+/// Tokens that a batch needs for each of its lanes: the weights are read from memory for every one of them.
 const LANE_TOKENS: usize = 128;
+
+/// Lanes of a batch at most: what is recorded has a buffer in each.
+const MAX_LANES: usize = 4;
 
 /// Runs a batch, or a part of one, until it is cancelled.
 pub trait Pass: Fn(&Batch<'_>, &mut dyn CaptureSink, Cancelled<'_>) -> Result<(), ForwardError> + Sync {}
@@ -32,8 +35,9 @@ pub fn run(
     cancelled: Cancelled<'_>,
     pass: impl Pass,
 ) -> Result<(), ForwardError> {
-    let lanes = divide(batch.inputs, rayon::current_num_threads());
+    let lanes = divide(batch.inputs, rayon::current_num_threads().min(MAX_LANES));
     if lanes.len() > 1
+        && batch.inputs.len() == batch.layout.items.len()
         && let Some(outcome) = side_by_side(batch, lanes, sink, cancelled, &pass)
     {
         return outcome;
@@ -54,9 +58,12 @@ fn side_by_side(
     let failed = AtomicBool::new(false);
     let ends = || failed.load(Ordering::Relaxed) || cancelled();
     let lane = |(inputs, mut sink): (Range<usize>, Box<dyn CaptureSink + '_>)| {
+        let guard = EndsOthers(&failed);
         let layout = batch.layout.part(inputs.clone());
         let outcome = pass(&Batch { inputs: &batch.inputs[inputs], layout: &layout }, &mut *sink, &ends);
-        failed.fetch_or(outcome.is_err(), Ordering::Relaxed);
+        if outcome.is_ok() {
+            std::mem::forget(guard);
+        }
         outcome
     };
     let outcomes: Vec<_> = lanes.into_par_iter().with_max_len(1).map(lane).collect();
@@ -65,6 +72,15 @@ fn side_by_side(
         |outcome: &Result<(), ForwardError>| matches!(outcome, Err(e) if !matches!(e, ForwardError::Cancelled));
     let (causes, others): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(is_cause);
     Some(causes.into_iter().chain(others).collect())
+}
+
+/// Ends the other lanes, unless it is forgotten: when one fails or panics.
+struct EndsOthers<'f>(&'f AtomicBool);
+
+impl Drop for EndsOthers<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Divides inputs into at most `most` lanes of about as many tokens.

@@ -149,7 +149,12 @@ impl Store {
         blob.allocate(n_bytes)?;
         blob.write_at(&front, 0)?;
         let data_start = front.len() as u64;
-        let starts = (0..n_hooks).map(|hook| data_start + header.layout.tensor_offset(hook)).collect();
+        let starts = (0..n_hooks).scan(data_start, |next, hook| {
+            let start = *next;
+            *next += header.layout.tensor_bytes(hook);
+            Some(start)
+        });
+        let starts = starts.collect();
         Ok(PackWriter {
             header,
             blob,

@@ -351,7 +351,7 @@ impl CaptureSink for Divided<'_> {
 }
 
 #[test]
-fn lanes_give_the_numbers_of_the_whole_and_one_that_fails_ends_the_others() {
+fn lanes_give_the_numbers_of_the_whole_and_say_why_one_failed() {
     let model = tiny("llama/gqa_tied");
     let ids: Vec<Vec<u32>> = (0..9).map(|i| (0..40 + i).map(|t| (t * 7 + i) % 270).collect()).collect();
     let rows: Vec<Rows> =
