@@ -18,12 +18,10 @@ const LANE_TOKENS: usize = 128;
 /// Lanes of a batch at most: what is recorded has a buffer in each.
 const MAX_LANES: usize = 4;
 
-/// Runs a batch, or a part of one, until it is cancelled.
-pub trait Pass: Fn(&Batch<'_>, &mut dyn CaptureSink, Cancelled<'_>) -> Result<(), ForwardError> + Sync {}
-
-impl<F: Fn(&Batch<'_>, &mut dyn CaptureSink, Cancelled<'_>) -> Result<(), ForwardError> + Sync> Pass for F {}
-
 type Cancelled<'a> = &'a (dyn Fn() -> bool + Sync);
+
+/// Runs a batch, or a part of one, until it is cancelled.
+type Pass<'a> = &'a (dyn Fn(&Batch<'_>, &mut dyn CaptureSink, Cancelled<'_>) -> Result<(), ForwardError> + Sync);
 
 /// Runs a batch whole, or in lanes where it is large enough for more than one and its sink takes them.
 ///
@@ -33,12 +31,12 @@ pub fn run(
     batch: &Batch<'_>,
     sink: &mut dyn CaptureSink,
     cancelled: Cancelled<'_>,
-    pass: impl Pass,
+    pass: Pass<'_>,
 ) -> Result<(), ForwardError> {
     let lanes = divide(batch.inputs, rayon::current_num_threads().min(MAX_LANES));
     if lanes.len() > 1
         && batch.inputs.len() == batch.layout.items.len()
-        && let Some(outcome) = side_by_side(batch, lanes, sink, cancelled, &pass)
+        && let Some(outcome) = side_by_side(batch, lanes, sink, cancelled, pass)
     {
         return outcome;
     }
@@ -51,7 +49,7 @@ fn side_by_side(
     lanes: Vec<Range<usize>>,
     sink: &dyn CaptureSink,
     cancelled: Cancelled<'_>,
-    pass: &impl Pass,
+    pass: Pass<'_>,
 ) -> Option<Result<(), ForwardError>> {
     let lanes: Vec<_> =
         lanes.into_iter().map(|inputs| Some((inputs.clone(), sink.lane(inputs.start)?))).collect::<Option<_>>()?;

@@ -366,7 +366,7 @@ impl Model {
         }
         // Inside the pool from the start: from outside, every parallel kernel would pay a hand-over and a wake-up.
         rayon::scope(|_| {
-            lanes::run(batch, sink, cancelled, |batch, sink, cancelled| {
+            lanes::run(batch, sink, cancelled, &|batch, sink, cancelled| {
                 let packing = Packing::new(batch, None, &self.info)?;
                 let mut taps = Taps::new(batch, &packing, sink);
                 self.transformer.forward(batch, &packing, None, &mut taps, cancelled)
