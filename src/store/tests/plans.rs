@@ -145,7 +145,11 @@ async fn listings_are_planned_once() {
         all.push(crate::store::caches::by_ids(T, &ids[..1], 0));
         all.push(crate::store::caches::of_run(T, run, 0, 10, 0));
         all.push(crate::store::runs::by_id(T, run, 0));
-        all.extend(every_run_filter().iter().map(|filter| crate::store::runs::listing("", T, filter, None, 10, 0)));
+        for before in [None, Some(run)] {
+            let listed = every_run_filter();
+            all.extend(listed.iter().map(|filter| crate::store::runs::listing("", T, filter, before, 10, 0)));
+        }
+        all.extend([None, Some(DirectionId::generate())].map(|id| crate::store::directions::listing("", T, id, 10)));
         all
     };
     let mut reader = f.store.reader().await.unwrap();
