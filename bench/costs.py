@@ -16,9 +16,13 @@ STREAM_TOKENS = 350  # of logits: 65.6 MiB
 
 
 def capture_cost(ours, prompts, capture):
-    """Seconds for all prompts as one bulk run with this capture."""
+    """Seconds for all prompts as one bulk run with this capture.
+
+    It is deleted afterwards, so that each round finds as much memory for files as the one before: a virtual machine may take
+    several times as long for pages that it never used.
+    """
     body = {"model": "bench", "input": prompts, "capture": capture, "reuse": False}
-    return ours.post([ours.request("POST", "/v1/runs?wait=30", body)], 1)
+    return ours.post([ours.request("POST", "/v1/runs?wait=30", body)], 1, keep=False)
 
 
 def depth_contenders(ours, prompts, n_layers):

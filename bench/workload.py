@@ -40,17 +40,21 @@ class Ours:
         body = {"model": MODEL, "input": inputs, "capture": CAPTURE, "reuse": False}
         return self.request("POST", "/v1/runs?wait=30", body)
 
-    def post(self, requests, n_connections):
-        """Sends runs and sees each to its end; returns the seconds until the last was."""
+    def post(self, requests, n_connections, keep=True):
+        """Sends runs and sees each to its end; returns the seconds until the last was. What need not be kept is deleted then."""
         start = time.perf_counter()
         answers, _, _ = closed_loop(self.server, requests, n_connections)
-        for run in map(body_of, answers):
+        runs = [body_of(answer) for answer in answers]
+        for run in runs:
             while run["status"] not in FINAL:
                 time.sleep(0.01)
                 run = self.client.get(f"/v1/runs/{run['id']}")
             if run["status"] != "completed" or run["n_reused"]:
                 raise HarnessError(f"a run ended as {run['status']} with {run['n_reused']} reused: {run['error']}")
-        return time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        for run in [] if keep else runs:
+            self.client.call("DELETE", f"/v1/runs/{run['id']}")
+        return seconds
 
     def values(self, prompts):
         """The captured `[n_layers, d_model]` of each prompt, in one run."""
