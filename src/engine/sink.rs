@@ -1,24 +1,18 @@
 //! The store's pack as the recorder sees it.
 //!
-//! Encoding, hashing and writing many values take a while in which the cores could compute, so they have a thread of their own
-//! where there are many.
+//! Encoding, hashing and writing many values take a while in which the cores could compute. Lanes write what is theirs, while
+//! others compute; for a pass in one lane a thread of its own does.
 
 use std::{
     ops::Range,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
-    },
-    thread,
+    sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    thread::{self, Scope, ScopedJoinHandle},
 };
 
 use crate::{
-    model::{CaptureSink, ForwardError, Lent},
-    store::{PackWriter, StoreError},
+    model::{CaptureSink, ForwardError, Lent, Refusal},
+    store::{PackLane, PackWriter, StoreError},
 };
-
-type Refusal = Box<dyn std::error::Error + Send + Sync>;
 
 /// Bytes of a pack from which on a thread pays.
 const MANY_BYTES: u64 = 1 << 20;
@@ -35,69 +29,92 @@ pub fn write(
     pack: PackWriter,
     forward: impl FnOnce(&mut dyn CaptureSink) -> Result<(), ForwardError>,
 ) -> Result<PackWriter, ForwardError> {
-    if pack.layout().total_bytes() < MANY_BYTES {
-        return directly(pack, forward);
-    }
-    through_a_thread(pack, forward)
-}
-
-fn directly(
-    pack: PackWriter,
-    forward: impl FnOnce(&mut dyn CaptureSink) -> Result<(), ForwardError>,
-) -> Result<PackWriter, ForwardError> {
-    let pack = Mutex::new(pack);
-    forward(&mut Direct { pack: &pack, first_item: 0 })?;
-    Ok(pack.into_inner().unwrap_or_else(PoisonError::into_inner))
-}
-
-fn through_a_thread(
-    pack: PackWriter,
-    forward: impl FnOnce(&mut dyn CaptureSink) -> Result<(), ForwardError>,
-) -> Result<PackWriter, ForwardError> {
-    let (pieces, to_write) = sync_channel(1);
     thread::scope(|scope| {
-        let name = "recorder".to_owned();
-        let writer = thread::Builder::new().name(name).spawn_scoped(scope, move || drain(pack, &to_write));
-        let writer = writer.map_err(|e| ForwardError::Sink(Box::new(e)))?;
-        let outcome = forward(&mut Piped::new(pieces, Arc::default(), 0));
-        let pack = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        // Of a pack that was refused, the pass only knows that nobody took more.
-        match (pack, outcome) {
-            (Err(e), Ok(()) | Err(ForwardError::Sink(_))) => Err(ForwardError::Sink(Box::new(e))),
-            (pack, outcome) => outcome.and(pack.map_err(|e| ForwardError::Sink(Box::new(e)))),
-        }
+        let mut recorder = Recorder { scope, way: Way::Direct(Box::new(pack)) };
+        let outcome = forward(&mut recorder);
+        recorder.finish(outcome)
     })
 }
 
-/// Items of a lane as the pack counts them.
-fn shifted(items: Range<usize>, first_item: usize) -> Range<usize> {
-    items.start + first_item..items.end + first_item
+/// Takes all values of a pack.
+struct Recorder<'s, 'e> {
+    scope: &'s Scope<'s, 'e>,
+    way: Way<'s>,
 }
 
-/// Writes on the caller's thread.
-struct Direct<'p> {
-    pack: &'p Mutex<PackWriter>,
-    first_item: usize,
+/// How values get into the pack.
+enum Way<'s> {
+    Direct(Box<PackWriter>),
+    Piped(Piped, Writer<'s>),
+    /// There was no thread for it.
+    Lost,
 }
 
-impl Direct<'_> {
-    fn put(&self, hook: usize, items: Range<usize>, values: &[f32]) -> Result<(), Refusal> {
-        let mut pack = self.pack.lock().unwrap_or_else(PoisonError::into_inner);
-        pack.write(hook, shifted(items, self.first_item), values).map_err(Into::into)
+/// The thread that has the pack.
+type Writer<'s> = ScopedJoinHandle<'s, Result<PackWriter, StoreError>>;
+
+impl<'s> Recorder<'s, '_> {
+    /// The way that the next values go, which is settled by the first ones.
+    fn way(&mut self) -> Result<&mut Way<'s>, Refusal> {
+        if matches!(&self.way, Way::Direct(pack) if pack.layout().total_bytes() >= MANY_BYTES)
+            && let Way::Direct(pack) = std::mem::replace(&mut self.way, Way::Lost)
+        {
+            let (pieces, to_write) = sync_channel(1);
+            let recorder = thread::Builder::new().name("recorder".to_owned());
+            let writer = recorder.spawn_scoped(self.scope, move || drain(*pack, &to_write))?;
+            self.way = Way::Piped(Piped::new(pieces), writer);
+        }
+        Ok(&mut self.way)
+    }
+
+    /// The pack with all that was handed over.
+    fn finish(self, outcome: Result<(), ForwardError>) -> Result<PackWriter, ForwardError> {
+        match self.way {
+            Way::Direct(pack) => outcome.map(|()| *pack),
+            Way::Lost => outcome.and(Err(ForwardError::Sink(REFUSED.into()))),
+            Way::Piped(pieces, writer) => {
+                drop(pieces);
+                let pack = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                // Of a pack that was refused, the pass only knows that nobody took more.
+                match (pack, outcome) {
+                    (Err(e), Ok(()) | Err(ForwardError::Sink(_))) => Err(ForwardError::Sink(Box::new(e))),
+                    (pack, outcome) => outcome.and(pack.map_err(|e| ForwardError::Sink(Box::new(e)))),
+                }
+            }
+        }
     }
 }
 
-impl CaptureSink for Direct<'_> {
+impl CaptureSink for Recorder<'_, '_> {
     fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
-        self.put(hook, items, values)
+        match self.way()? {
+            Way::Direct(pack) => Ok(pack.write(hook, items, values)?),
+            Way::Piped(piped, _) => piped.write(hook, items, values),
+            Way::Lost => Err(REFUSED.into()),
+        }
     }
 
     fn take(&mut self, hook: usize, items: Range<usize>, values: Lent) -> Result<(), Refusal> {
-        self.put(hook, items, (*values).as_ref())
+        match self.way()? {
+            Way::Direct(pack) => Ok(pack.write(hook, items, (*values).as_ref())?),
+            Way::Piped(piped, _) => piped.take(hook, items, values),
+            Way::Lost => Err(REFUSED.into()),
+        }
     }
 
-    fn lane(&self, first_item: usize) -> Option<Box<dyn CaptureSink + '_>> {
-        Some(Box::new(Self { pack: self.pack, first_item: self.first_item + first_item }))
+    fn lanes(&mut self, lanes: &[Range<usize>]) -> Option<Vec<Box<dyn CaptureSink + '_>>> {
+        let Way::Direct(pack) = &mut self.way else { return None };
+        Some(pack.lanes(lanes).into_iter().map(|lane| Box::new(lane) as _).collect())
+    }
+}
+
+impl CaptureSink for PackLane<'_> {
+    fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
+        Ok(Self::write(self, hook, items, values)?)
+    }
+
+    fn take(&mut self, hook: usize, items: Range<usize>, values: Lent) -> Result<(), Refusal> {
+        Ok(Self::write(self, hook, items, (*values).as_ref())?)
     }
 }
 
@@ -149,33 +166,27 @@ const REFUSED: &str = "the pack was refused";
 /// Hands the values over, with the buffer they are in.
 struct Piped {
     pieces: SyncSender<Piece>,
-    first_item: usize,
-    /// Values of all lanes that have not been written.
-    waiting: Arc<AtomicUsize>,
-    /// Of these, the ones that came from here.
-    own: usize,
+    /// Values that have not been written.
+    waiting: usize,
     done: Sender<Option<Written>>,
     /// What has been written; `None`: nobody takes more.
     written: Receiver<Option<Written>>,
 }
 
 impl Piped {
-    fn new(pieces: SyncSender<Piece>, waiting: Arc<AtomicUsize>, first_item: usize) -> Self {
+    fn new(pieces: SyncSender<Piece>) -> Self {
         let (done, written) = channel();
-        Self { pieces, first_item, waiting, own: 0, done, written }
+        Self { pieces, waiting: 0, done, written }
     }
 
     /// Hands values over, waits while too much is not written, and gives a buffer that is free, or an empty one.
     fn hand_over(&mut self, hook: usize, items: Range<usize>, values: Values) -> Result<Vec<f32>, Refusal> {
-        let n = values.as_slice().len();
-        self.own += n;
-        self.waiting.fetch_add(n, Ordering::Relaxed);
-        let (items, answer) = (shifted(items, self.first_item), Answer(Some(self.done.clone())));
+        self.waiting += values.as_slice().len();
+        let answer = Answer(Some(self.done.clone()));
         self.pieces.send(Piece { hook, items, values, answer }).map_err(|_| REFUSED)?;
         let mut free = Vec::new();
         loop {
-            // The others wait for what is theirs.
-            let written = match self.own > 0 && self.waiting.load(Ordering::Relaxed) > MAX_WAITING {
+            let written = match self.waiting > MAX_WAITING {
                 true => self.written.recv().map_err(|_| REFUSED)?,
                 false => match self.written.try_recv() {
                     Ok(written) => written,
@@ -183,21 +194,11 @@ impl Piped {
                 },
             };
             let Written(n, buffer) = written.ok_or(REFUSED)?;
-            self.own -= n;
-            self.waiting.fetch_sub(n, Ordering::Relaxed);
+            self.waiting -= n;
             free = buffer.unwrap_or(free);
         }
     }
-}
 
-impl Drop for Piped {
-    /// What it leaves unwritten is nothing that others wait for.
-    fn drop(&mut self) {
-        self.waiting.fetch_sub(self.own, Ordering::Relaxed);
-    }
-}
-
-impl CaptureSink for Piped {
     fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
         *values = self.hand_over(hook, items, Values::Own(std::mem::take(values)))?;
         Ok(())
@@ -206,10 +207,6 @@ impl CaptureSink for Piped {
     fn take(&mut self, hook: usize, items: Range<usize>, values: Lent) -> Result<(), Refusal> {
         self.hand_over(hook, items, Values::Lent(values))?;
         Ok(())
-    }
-
-    fn lane(&self, first_item: usize) -> Option<Box<dyn CaptureSink + '_>> {
-        Some(Box::new(Self::new(self.pieces.clone(), Arc::clone(&self.waiting), self.first_item + first_item)))
     }
 }
 
@@ -233,7 +230,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        domain::{Dtype, Positions, RunId},
+        domain::{Dtype, PackLayout, Positions, RunId},
         store::{
             PackHeader, Store,
             tests::{capture, files, header, item},
@@ -242,28 +239,52 @@ mod tests {
 
     const HOOKS: [&str; 2] = ["blocks.0.hook_resid_post", "blocks.1.hook_resid_post"];
 
-    /// Two hooks of an input and a short one.
-    fn pack_header(n_tokens: u32) -> PackHeader {
-        let asked = capture(&HOOKS, Positions::All, Dtype::Float32);
+    /// Some hooks of an input and a short one.
+    fn pack_header(n_tokens: u32, positions: Positions, dtype: Dtype, hooks: &[&str]) -> PackHeader {
+        let asked = capture(hooks, positions, dtype);
         let ids: Vec<u32> = (0..n_tokens).collect();
         header(RunId::generate(), vec![(0, item(&ids, asked.clone())), (1, item(&[1, 2], asked))])
     }
 
+    /// A pack that is handed over to a thread.
+    fn large() -> PackHeader {
+        let header = pack_header(70_000, Positions::All, Dtype::Float32, &HOOKS);
+        assert!(header.layout.total_bytes() > MANY_BYTES);
+        header
+    }
+
+    /// The values of an item of a hook.
+    fn values(layout: &PackLayout, hook: usize, item: usize) -> Vec<f32> {
+        layout.elements(hook, item..item + 1).map(|e| (hook * 31 + e) as f32 / 16.0).collect()
+    }
+
     /// Hands out every value of a pack, the first item of a hook in pieces of different sizes.
-    fn values(layout: &crate::domain::PackLayout, sink: &mut dyn CaptureSink) -> Result<(), ForwardError> {
-        let mut buffer = Vec::new();
+    fn in_pieces(layout: &PackLayout, sink: &mut dyn CaptureSink) -> Result<(), ForwardError> {
         for hook in 0..layout.hooks.len() {
-            let mut elements = layout.elements(hook, 0..1);
-            for n in (1000..).step_by(700) {
-                buffer.clear();
-                buffer.extend(elements.by_ref().take(n).map(|e| (hook * 31 + e) as f32));
-                if buffer.is_empty() {
-                    break;
-                }
-                sink.write(hook, 0..1, &mut buffer).map_err(ForwardError::Sink)?;
+            let first = values(layout, hook, 0);
+            let (mut rest, mut lengths) = (first.as_slice(), (1000..).step_by(700));
+            while !rest.is_empty() {
+                let (piece, others) = rest.split_at(rest.len().min(lengths.next().unwrap_or(1)));
+                sink.write(hook, 0..1, &mut piece.to_vec()).map_err(ForwardError::Sink)?;
+                rest = others;
             }
-            let last: Vec<f32> = layout.elements(hook, 1..2).map(|e| e as f32).collect();
-            sink.take(hook, 1..2, Box::new(last)).map_err(ForwardError::Sink)?;
+            sink.take(hook, 1..2, Box::new(values(layout, hook, 1))).map_err(ForwardError::Sink)?;
+        }
+        Ok(())
+    }
+
+    /// As [`in_pieces`], in lanes: all of the last item, then the others.
+    fn in_lanes(layout: &PackLayout, sink: &mut dyn CaptureSink) -> Result<(), ForwardError> {
+        let mut lanes = sink.lanes(&[0..1, 1..2]).unwrap();
+        for (item, lane) in lanes.iter_mut().enumerate().rev() {
+            for hook in 0..layout.hooks.len() {
+                let values = values(layout, hook, item);
+                match item {
+                    0 => lane.write(hook, 0..1, &mut values.clone()),
+                    _ => lane.take(hook, 0..1, Box::new(values)),
+                }
+                .map_err(ForwardError::Sink)?;
+            }
         }
         Ok(())
     }
@@ -274,41 +295,55 @@ mod tests {
         blobs.map(|f| std::fs::read(f).unwrap()).collect()
     }
 
-    /// As [`values`], in lanes: the last item first, then the others.
-    fn values_in_lanes(layout: &crate::domain::PackLayout, sink: &mut dyn CaptureSink) -> Result<(), ForwardError> {
-        let mut last = sink.lane(1).unwrap();
-        let mut others = sink.lane(0).unwrap();
-        for hook in 0..layout.hooks.len() {
-            let of_last: Vec<f32> = layout.elements(hook, 1..2).map(|e| e as f32).collect();
-            last.take(hook, 0..1, Box::new(of_last)).map_err(ForwardError::Sink)?;
+    #[tokio::test]
+    async fn a_thread_and_lanes_write_what_the_pack_is_given() {
+        let with_maps = ["blocks.0.attn.hook_pattern", HOOKS[0], HOOKS[1]];
+        for (n_tokens, positions, dtype, hooks) in [
+            (70_000, Positions::All, Dtype::Float32, &HOOKS[..]),
+            (70_000, Positions::All, Dtype::BFloat16, &HOOKS[..]),
+            (400, Positions::All, Dtype::Float16, &with_maps[..]),
+            (400, Positions::Mean, Dtype::Float32, &with_maps[..]),
+            (3, Positions::Last, Dtype::BFloat16, &with_maps[..]),
+        ] {
+            let header = pack_header(n_tokens, positions, dtype, hooks);
+            let layout = &header.layout;
+            let mut written = Vec::new();
+            for way in 0..3 {
+                let folder = tempfile::tempdir().unwrap();
+                let store = Store::open(folder.path()).await.unwrap();
+                let mut pack = store.begin_pack(header.clone()).unwrap();
+                pack = match way {
+                    0 => {
+                        for (hook, item) in (0..hooks.len()).flat_map(|hook| [(hook, 0), (hook, 1)]) {
+                            pack.write(hook, item..item + 1, &values(layout, hook, item)).unwrap();
+                        }
+                        pack
+                    }
+                    1 => write(pack, |sink| in_pieces(layout, sink)).unwrap(),
+                    _ => write(pack, |sink| in_lanes(layout, sink)).unwrap(),
+                };
+                let finished = pack.finish().unwrap();
+                written.push(blobs(folder.path()));
+                drop(finished);
+            }
+            assert_eq!(written[0].len(), 1);
+            assert!(written.iter().all(|blobs| *blobs == written[0]), "{n_tokens} {dtype:?}: the same file");
         }
-        for hook in 0..layout.hooks.len() {
-            let mut of_others = layout.elements(hook, 0..1).map(|e| (hook * 31 + e) as f32).collect();
-            others.write(hook, 0..1, &mut of_others).map_err(ForwardError::Sink)?;
-        }
-        Ok(())
     }
 
     #[tokio::test]
-    async fn threads_and_lanes_write_what_the_caller_would() {
-        let header = pack_header(30_000);
-        let layout = &header.layout;
-        let mut written = Vec::new();
-        for (piped, in_lanes) in [(false, false), (false, true), (true, false), (true, true)] {
-            let folder = tempfile::tempdir().unwrap();
-            let store = Store::open(folder.path()).await.unwrap();
-            let pack = store.begin_pack(header.clone()).unwrap();
-            let forward = |sink: &mut dyn CaptureSink| match in_lanes {
-                false => values(layout, sink),
-                true => values_in_lanes(layout, sink),
-            };
-            let pack = if piped { through_a_thread(pack, forward) } else { directly(pack, forward) };
-            let finished = pack.unwrap().finish().unwrap();
-            written.push(blobs(folder.path()));
-            drop(finished);
-        }
-        assert_eq!(written[0].len(), 1);
-        assert!(written.iter().all(|blobs| *blobs == written[0]), "the same file");
+    async fn lanes_refuse_what_is_not_theirs_and_what_comes_out_of_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).await.unwrap();
+        let header = pack_header(3, Positions::All, Dtype::Float32, &HOOKS);
+        let mut pack = store.begin_pack(header.clone()).unwrap();
+        let [mut first, mut second] = <[PackLane<'_>; 2]>::try_from(pack.lanes(&[0..1, 1..2])).unwrap();
+        let refused = |outcome| assert!(matches!(outcome, Err(StoreError::Misuse(_))), "{outcome:?}");
+        refused(first.write(0, 1..2, &values(&header.layout, 0, 1)));
+        refused(first.write(1, 0..1, &values(&header.layout, 1, 0)));
+        refused(second.write(0, 0..1, &values(&header.layout, 0, 0)));
+        second.write(0, 0..1, &values(&header.layout, 0, 1)).unwrap();
+        refused(pack.finish().map(drop));
     }
 
     #[test]
@@ -320,19 +355,11 @@ mod tests {
                 piece.answer.written(Written(piece.values.as_slice().len(), None));
             }
         });
-        let mut piped = Piped::new(pieces, Arc::default(), 0);
-        let waiting = Arc::clone(&piped.waiting);
+        let mut piped = Piped::new(pieces);
         for (n, left) in [(10, None), (MAX_WAITING / 2, None), (MAX_WAITING + 1, Some(0)), (3, None), (2, None)] {
             piped.take(0, 0..1, Box::new(vec![0.0; n])).unwrap();
-            let waiting = waiting.load(Ordering::Relaxed);
-            assert!(waiting <= MAX_WAITING && left.is_none_or(|left| waiting == left), "behind {n}");
+            assert!(piped.waiting <= MAX_WAITING && left.is_none_or(|left| piped.waiting == left), "behind {n}");
         }
-        // a lane waits for what is its own alone
-        let mut lane = piped.lane(1).unwrap();
-        waiting.fetch_add(MAX_WAITING, Ordering::Relaxed);
-        lane.take(0, 0..1, Box::new(vec![0.0; 3])).unwrap();
-        assert!(waiting.load(Ordering::Relaxed) >= MAX_WAITING);
-        drop(lane);
         drop(piped);
         writer.join().unwrap();
     }
@@ -347,7 +374,7 @@ mod tests {
             thread::sleep(Duration::from_millis(50));
             panic!("on purpose");
         });
-        let mut piped = Piped::new(pieces, Arc::default(), 0);
+        let mut piped = Piped::new(pieces);
         piped.take(0, 0..1, Box::new(vec![0.0])).unwrap();
         began.send(()).unwrap();
         // waits for both to be written
@@ -360,8 +387,7 @@ mod tests {
     async fn what_the_pack_refuses_is_told_and_what_the_pass_says_is_passed_on() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).await.unwrap();
-        let begin = || store.begin_pack(pack_header(70_000)).unwrap();
-        assert!(begin().layout().total_bytes() > MANY_BYTES);
+        let begin = || store.begin_pack(large()).unwrap();
         // The mistake is in the second piece; the pass goes on until it notices.
         let refused = write(begin(), |sink| {
             for _ in 0..1000 {
@@ -384,7 +410,7 @@ mod tests {
     async fn a_pass_that_panics_ends_the_thread() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).await.unwrap();
-        let pack = store.begin_pack(pack_header(70_000)).unwrap();
+        let pack = store.begin_pack(large()).unwrap();
         let (told, heard) = std::sync::mpsc::channel();
         thread::spawn(move || {
             let panicked =

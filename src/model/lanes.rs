@@ -47,12 +47,11 @@ pub fn run(
 fn side_by_side(
     batch: &Batch<'_>,
     lanes: Vec<Range<usize>>,
-    sink: &dyn CaptureSink,
+    sink: &mut dyn CaptureSink,
     cancelled: Cancelled<'_>,
     pass: Pass<'_>,
 ) -> Option<Result<(), ForwardError>> {
-    let lanes: Vec<_> =
-        lanes.into_iter().map(|inputs| Some((inputs.clone(), sink.lane(inputs.start)?))).collect::<Option<_>>()?;
+    let sinks = sink.lanes(&lanes)?;
     let failed = AtomicBool::new(false);
     let ends = || failed.load(Ordering::Relaxed) || cancelled();
     let lane = |(inputs, mut sink): (Range<usize>, Box<dyn CaptureSink + '_>)| {
@@ -64,7 +63,7 @@ fn side_by_side(
         }
         outcome
     };
-    let outcomes: Vec<_> = lanes.into_par_iter().with_max_len(1).map(lane).collect();
+    let outcomes: Vec<_> = lanes.into_par_iter().zip(sinks).with_max_len(1).map(lane).collect();
     // What ended the others, before what came of them.
     let is_cause =
         |outcome: &Result<(), ForwardError>| matches!(outcome, Err(e) if !matches!(e, ForwardError::Cancelled));

@@ -113,6 +113,9 @@ pub struct Batch<'a> {
 /// Values in a buffer that is someone else's, who has it back once this is dropped.
 pub type Lent = Box<dyn AsRef<[f32]> + Send>;
 
+/// Why a sink did not take what it was given.
+pub type Refusal = Box<dyn std::error::Error + Send + Sync>;
+
 /// Takes the captured tensors.
 pub trait CaptureSink: Send {
     /// The float32 values of hook `hook` (an index into `layout.hooks`) for the consecutive items `items`.
@@ -123,30 +126,20 @@ pub trait CaptureSink: Send {
     ///
     /// # Errors
     /// Whatever keeps the values from being taken; it ends the forward pass.
-    fn write(
-        &mut self,
-        hook: usize,
-        items: Range<usize>,
-        values: &mut Vec<f32>,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+    fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal>;
 
     /// As [`Self::write`], of values that need not be copied: those of a device come in the buffer they were copied to.
     ///
     /// # Errors
     /// As there.
-    fn take(
-        &mut self,
-        hook: usize,
-        items: Range<usize>,
-        values: Lent,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn take(&mut self, hook: usize, items: Range<usize>, values: Lent) -> Result<(), Refusal> {
         self.write(hook, items, &mut (*values).as_ref().to_vec())
     }
 
-    /// A way of its own for the items from `first_item` on, which are counted from 0 there, or a part of them: it takes them in
-    /// the order of [`Self::write`] while others take theirs. `None`: there is one way only.
-    fn lane(&self, first_item: usize) -> Option<Box<dyn CaptureSink + '_>> {
-        let _ = first_item;
+    /// A way of its own for each of `lanes`, which follow each other: its items, counted from 0 there, come in the order of
+    /// [`Self::write`] while those of others come. `None`: there is one way only.
+    fn lanes(&mut self, lanes: &[Range<usize>]) -> Option<Vec<Box<dyn CaptureSink + '_>>> {
+        let _ = lanes;
         None
     }
 }

@@ -61,18 +61,14 @@ impl<'a> Outlet<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Refusal;
 
     /// The calls as they come.
     #[derive(Default)]
     struct Calls(Vec<(usize, Range<usize>, Vec<f32>)>);
 
     impl CaptureSink for Calls {
-        fn write(
-            &mut self,
-            hook: usize,
-            items: Range<usize>,
-            values: &mut Vec<f32>,
-        ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
             self.0.push((hook, items, values.to_vec()));
             Ok(())
         }

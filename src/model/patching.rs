@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Batch, CaptureSink, ForwardError, Input, InputEdits, Model,
+    Batch, CaptureSink, ForwardError, Input, InputEdits, Model, Refusal,
     history::KvCache,
     packing::{Continued, Packing},
     taps::Taps,
@@ -166,12 +166,7 @@ impl InMemory {
 }
 
 impl CaptureSink for InMemory {
-    fn write(
-        &mut self,
-        hook: usize,
-        _: std::ops::Range<usize>,
-        values: &mut Vec<f32>,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn write(&mut self, hook: usize, _: std::ops::Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
         self.0[hook].extend_from_slice(values);
         Ok(())
     }

@@ -94,6 +94,11 @@ impl StoreError {
         }
     }
 
+    /// Says what its caller did wrong.
+    pub(super) fn misuse(why: &str) -> Self {
+        Self::Misuse(why.to_owned())
+    }
+
     /// Says which file operation failed; a full disk or quota becomes [`Self::Full`].
     pub(super) fn io(what: impl fmt::Display) -> impl FnOnce(io::Error) -> Self {
         move |source| match source.kind() {

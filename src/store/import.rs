@@ -161,12 +161,11 @@ fn read_earlier(fields: &Fields<'_>, hash: &[u8; 32]) -> Result<Imported, StoreE
 
 fn write_pack(store: &Store, import: NewImport, spool: &Spool) -> Result<FinishedPack, StoreError> {
     let NewImport { tenant, model, n_layers, d_model, provenance, item, sources, .. } = import;
-    let misuse = |why: &str| StoreError::Misuse(why.to_owned());
     let capture = item.capture.clone();
     let n_tokens = item.token_ids.len();
-    let rows = capture.positions.resolve(n_tokens).map_err(|p| misuse(&p.detail))?;
+    let rows = capture.positions.resolve(n_tokens).map_err(|p| StoreError::misuse(&p.detail))?;
     if sources.len() != capture.hooks.len() {
-        return Err(misuse("an import needs a source for each hook"));
+        return Err(StoreError::misuse("an import needs a source for each hook"));
     }
     let row_shapes = sources.iter().map(|s| s.row_shape.clone()).collect();
     let layout = PackLayout::new(Arc::clone(&capture.hooks), row_shapes, capture.dtype, &[(n_tokens, &rows)]);

@@ -31,6 +31,7 @@ mod intern;
 mod interventions;
 mod item;
 mod keys;
+mod lane;
 mod maintain;
 mod pack;
 mod queue;
@@ -73,6 +74,7 @@ pub use self::{
     gc::{GcReport, StoreStats},
     import::{Imported, NewImport, Spool},
     keys::KeyStore,
+    lane::PackLane,
     maintain::{Maintainer, Maintenance},
     pack::{FinishedPack, PackHeader, PackWriter, PackedCache},
     queue::PendingRun,

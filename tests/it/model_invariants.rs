@@ -4,15 +4,14 @@ use std::{
     collections::BTreeMap,
     ops::Range,
     path::{Path, PathBuf},
-    sync::Mutex,
 };
 
 use residuum::{
-    domain::{Dtype, Hook, PackLayout, Rows, Site},
-    model::{Batch, CaptureSink, ForwardError, Input, Model},
+    domain::{Applied, Dtype, Edit, Edits, Hook, Op, PackLayout, Rows, Site, Tokens},
+    model::{Batch, CaptureSink, ForwardError, Input, InputEdits, Model, Refusal},
 };
 
-use crate::model_support::{Collected, all_rows, capture, every_hook, goldens, load_golden, read_tensors};
+use crate::model_support::{Collected, all_rows, capture, collect, every_hook, goldens, load_golden, read_tensors};
 
 fn tiny(name: &str) -> Model {
     load_golden(&goldens().join(name))
@@ -284,12 +283,7 @@ fn a_cancelled_pass_stops_before_the_next_layer() {
     let layout = PackLayout::new(hooks, shapes, Dtype::Float32, &[(2, &rows)]);
     struct Count(usize);
     impl CaptureSink for Count {
-        fn write(
-            &mut self,
-            _: usize,
-            _: Range<usize>,
-            _: &mut Vec<f32>,
-        ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        fn write(&mut self, _: usize, _: Range<usize>, _: &mut Vec<f32>) -> Result<(), Refusal> {
             self.0 += 1;
             Ok(())
         }
@@ -318,73 +312,101 @@ fn a_batch_that_does_not_fit_is_refused() {
     failed(run(&[Hook::block(Site::ResidPost, 3)], &[1], all_rows(1)), "no hook blocks.3");
 }
 
-/// Takes values in lanes, each where it belongs; whatever it is told to refuse, it does.
-struct Divided<'s> {
-    layout: &'s PackLayout,
-    /// Of each hook.
-    values: &'s Mutex<Vec<Vec<f32>>>,
-    /// Where each lane begins.
-    lanes: &'s Mutex<Vec<usize>>,
-    first_item: usize,
-    refused: Option<usize>,
+/// Nine inputs that three threads take three of each, with the rows to keep of them.
+fn nine_inputs() -> Vec<(Vec<u32>, Rows)> {
+    (0..9u32)
+        .map(|i| {
+            let n = 40 + i;
+            let rows = match i % 3 {
+                0 => Rows::List((0..n).collect()),
+                1 => Rows::List(vec![3]),
+                _ => Rows::Mean((0..n).collect()),
+            };
+            ((0..n).map(|t| (t * 7 + i) % 270).collect(), rows)
+        })
+        .collect()
 }
 
-impl CaptureSink for Divided<'_> {
-    fn write(
-        &mut self,
-        hook: usize,
-        items: Range<usize>,
-        values: &mut Vec<f32>,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        if self.refused == Some(self.first_item) {
-            return Err("refused".into());
+/// As many threads as the lanes of [`nine_inputs`], whatever the machine has.
+fn three_threads() -> rayon::ThreadPool {
+    rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap()
+}
+
+#[test]
+fn lanes_give_the_numbers_of_the_whole() {
+    let pool = three_threads();
+    let part = |site, n| Edit {
+        hook: Hook::block(site, 0),
+        intervention: 0,
+        parts: vec![std::iter::once(0..n).collect()],
+        op: Op::Scale { factor: 1.5 },
+    };
+    let edits = Edits::new(vec![part(Site::Pattern, 1), part(Site::ResidPost, 8)], Vec::new()).unwrap();
+    for name in &checkpoints() {
+        let model = tiny(name);
+        let hooks = every_hook(&model);
+        let nine = nine_inputs();
+        let applied: Vec<[Applied; 1]> = (0..9)
+            .map(|i| [Applied { tokens: Tokens::From(i), keys: Tokens::All, described: serde_json::Map::new() }])
+            .collect();
+        let inputs: Vec<Input<'_>> = nine
+            .iter()
+            .zip(&applied)
+            .enumerate()
+            .map(|(i, ((ids, rows), applied))| {
+                let edits = (i % 2 == 0).then_some(InputEdits { edits: &edits, applied });
+                Input { token_ids: ids, rows, edits }
+            })
+            .collect();
+        let whole = collect(&model, &hooks, &inputs, false).unwrap();
+        let lanes = pool.install(|| collect(&model, &hooks, &inputs, true)).unwrap();
+        assert_eq!((whole.lanes(), lanes.lanes()), (vec![], vec![0, 3, 6]), "{name}");
+        for i in 0..9 {
+            assert_same(&hooks, (&whole, i), (&lanes, i), name);
         }
-        let at = self.layout.elements(hook, self.first_item + items.start..self.first_item + items.end);
-        self.values.lock().unwrap()[hook][at].copy_from_slice(values);
-        Ok(())
+        let unchanged: Vec<Input<'_>> = inputs.iter().map(|input| Input { edits: None, ..*input }).collect();
+        let unchanged = pool.install(|| collect(&model, &hooks, &unchanged, true)).unwrap();
+        let changed = |i| hooks.iter().any(|hook| bits(whole.item(*hook, i)) != bits(unchanged.item(*hook, i)));
+        assert!((0..9).all(|i| changed(i) == (i % 2 == 0)), "{name}: every second input is changed");
+    }
+}
+
+/// Lanes of which one refuses.
+struct Refusing {
+    /// The lane that does.
+    lane: usize,
+    refuses: bool,
+}
+
+impl CaptureSink for Refusing {
+    fn write(&mut self, _: usize, _: Range<usize>, _: &mut Vec<f32>) -> Result<(), Refusal> {
+        if self.refuses { Err("refused".into()) } else { Ok(()) }
     }
 
-    fn lane(&self, first_item: usize) -> Option<Box<dyn CaptureSink + '_>> {
-        self.lanes.lock().unwrap().push(first_item);
-        Some(Box::new(Self { first_item, ..*self }))
+    fn lanes(&mut self, lanes: &[Range<usize>]) -> Option<Vec<Box<dyn CaptureSink + '_>>> {
+        assert_eq!(lanes, [0..3, 3..6, 6..9]);
+        let lane = |lane| Box::new(Self { refuses: lane == self.lane, ..*self }) as _;
+        Some((0..lanes.len()).map(lane).collect())
     }
 }
 
 #[test]
-fn lanes_give_the_numbers_of_the_whole_and_say_why_one_failed() {
+fn the_first_lane_that_fails_says_why() {
     let model = tiny("llama/gqa_tied");
-    let ids: Vec<Vec<u32>> = (0..9).map(|i| (0..40 + i).map(|t| (t * 7 + i) % 270).collect()).collect();
-    let rows: Vec<Rows> =
-        (0..9).map(|i| if i % 2 == 0 { all_rows(ids[i].len()) } else { Rows::List(vec![3]) }).collect();
-    let hooks: Vec<Hook> =
-        [Site::ResidPost, Site::Pattern].iter().flat_map(|site| (0..3).map(|l| Hook::block(*site, l))).collect();
-    let whole: Vec<(&[u32], Rows)> = ids.iter().map(Vec::as_slice).zip(rows.iter().cloned()).collect();
-    let whole = capture(&model, &hooks, &whole).unwrap();
-    let mut hooks = hooks;
-    hooks.sort();
-    let shapes = hooks.iter().map(|h| model.info().row_shape(h.site())).collect();
-    let items: Vec<(usize, &Rows)> = ids.iter().map(Vec::len).zip(&rows).collect();
-    let layout = PackLayout::new(hooks.into(), shapes, Dtype::Float32, &items);
-    let inputs: Vec<Input<'_>> =
-        ids.iter().zip(&rows).map(|(ids, rows)| Input { token_ids: ids, rows, edits: None }).collect();
+    let nine = nine_inputs();
+    let inputs: Vec<Input<'_>> = nine.iter().map(|(ids, rows)| Input { token_ids: ids, rows, edits: None }).collect();
+    let hooks: Vec<Hook> = (0..3).map(|layer| Hook::block(Site::ResidPost, layer)).collect();
+    let items: Vec<(usize, &Rows)> = nine.iter().map(|(ids, rows)| (ids.len(), rows)).collect();
+    let layout = PackLayout::new(hooks.into(), vec![vec![32]; 3], Dtype::Float32, &items);
     let batch = Batch { inputs: &inputs, layout: &layout };
-    let empty = |hook| vec![f32::NAN; layout.elements(hook, 0..9).len()];
-    let values = Mutex::new((0..layout.hooks.len()).map(empty).collect());
-    let lanes = Mutex::new(Vec::new());
-    // whatever the machine has
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-    let run = |refused, cancelled: bool| {
-        let mut sink = Divided { layout: &layout, values: &values, lanes: &lanes, first_item: 0, refused };
+    let pool = three_threads();
+    let run = |lane, cancelled: bool| {
+        let mut sink = Refusing { lane, refuses: false };
         pool.install(|| model.forward(&batch, &mut sink, &|| cancelled))
     };
-    run(None, false).unwrap();
-    assert_eq!(*lanes.lock().unwrap(), [0, 3, 6]);
-    for (hook, values) in layout.hooks.iter().zip(&*values.lock().unwrap()) {
-        let expected: Vec<f32> = (0..9).flat_map(|item| whole.item(*hook, item)).copied().collect();
-        assert!(values.iter().map(|x| x.to_bits()).eq(expected.iter().map(|x| x.to_bits())), "{hook}");
+    for lane in 0..3 {
+        assert!(matches!(run(lane, false), Err(ForwardError::Sink(e)) if e.to_string() == "refused"));
     }
-    for refused in [0, 3, 6] {
-        assert!(matches!(run(Some(refused), false), Err(ForwardError::Sink(e)) if e.to_string() == "refused"));
-    }
-    assert!(matches!(run(None, true), Err(ForwardError::Cancelled)));
+    assert!(matches!(run(3, true), Err(ForwardError::Cancelled)));
+    assert!(run(3, false).is_ok());
 }

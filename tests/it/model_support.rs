@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    error::Error,
     ops::Range,
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -10,7 +9,7 @@ use std::{
 
 use residuum::{
     domain::{Dtype, Hook, PackLayout, Rows},
-    model::{Batch, CaptureSink, ComputeDtype, ForwardError, Input, LoadOptions, Model, Placement},
+    model::{Batch, CaptureSink, ComputeDtype, ForwardError, Input, LoadOptions, Model, Placement, Refusal},
 };
 use safetensors::SafeTensors;
 
@@ -76,15 +75,14 @@ pub struct Collected {
     values: Vec<Vec<f32>>,
     /// The hook and item that must come next.
     next: (usize, usize),
+    /// Whether it takes lanes.
+    divides: bool,
+    /// What came in lanes, each with its first item.
+    lanes: Vec<(usize, Self)>,
 }
 
 impl CaptureSink for Collected {
-    fn write(
-        &mut self,
-        hook: usize,
-        items: Range<usize>,
-        values: &mut Vec<f32>,
-    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+    fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
         assert_eq!((hook, items.start), self.next, "hooks and items come in order");
         self.values[hook].extend_from_slice(values);
         let (have, full) = (self.values[hook].len(), self.layout.elements(hook, items.clone()).end);
@@ -96,13 +94,52 @@ impl CaptureSink for Collected {
         self.next = if items.end == self.layout.items.len() { (hook + 1, 0) } else { (hook, items.end) };
         Ok(())
     }
+
+    fn lanes(&mut self, lanes: &[Range<usize>]) -> Option<Vec<Box<dyn CaptureSink + '_>>> {
+        if !self.divides {
+            return None;
+        }
+        self.lanes =
+            lanes.iter().map(|items| (items.start, Self::new(self.layout.part(items.clone()), false))).collect();
+        Some(self.lanes.iter_mut().map(|(_, lane)| Box::new(Lane(lane)) as _).collect())
+    }
+}
+
+/// One of the lanes that collect.
+struct Lane<'c>(&'c mut Collected);
+
+impl CaptureSink for Lane<'_> {
+    fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
+        self.0.write(hook, items, values)
+    }
 }
 
 impl Collected {
+    fn new(layout: PackLayout, divides: bool) -> Self {
+        let values = vec![Vec::new(); layout.hooks.len()];
+        Self { layout, values, next: (0, 0), divides, lanes: Vec::new() }
+    }
+
     /// The values of one item of a hook.
     pub fn item(&self, hook: Hook, item: usize) -> &[f32] {
+        if let Some((first, lane)) = self.lanes.iter().rfind(|(first, _)| *first <= item) {
+            return lane.item(hook, item - first);
+        }
         let index = self.layout.hooks.iter().position(|h| *h == hook).unwrap();
         &self.values[index][self.layout.elements(index, item..item + 1)]
+    }
+
+    /// The first item of each lane.
+    pub fn lanes(&self) -> Vec<usize> {
+        self.lanes.iter().map(|(first, _)| *first).collect()
+    }
+
+    /// Whether every hook of every item came.
+    fn is_complete(&self) -> bool {
+        match self.lanes.as_slice() {
+            [] => self.next == (self.layout.hooks.len(), 0),
+            lanes => self.next == (0, 0) && lanes.iter().all(|(_, lane)| lane.is_complete()),
+        }
     }
 }
 
@@ -113,15 +150,20 @@ pub fn all_rows(n_tokens: usize) -> Rows {
 
 /// Runs inputs through a model and collects `hooks`.
 pub fn capture(model: &Model, hooks: &[Hook], inputs: &[(&[u32], Rows)]) -> Result<Collected, ForwardError> {
+    let inputs: Vec<Input<'_>> = inputs.iter().map(|(ids, rows)| Input { token_ids: ids, rows, edits: None }).collect();
+    collect(model, hooks, &inputs, false)
+}
+
+/// Runs inputs through a model and collects `hooks`, in lanes where the model divides the batch and `divides` says so.
+pub fn collect(model: &Model, hooks: &[Hook], inputs: &[Input<'_>], divides: bool) -> Result<Collected, ForwardError> {
     let mut hooks = hooks.to_vec();
     hooks.sort();
     let shapes = hooks.iter().map(|h| model.info().row_shape(h.site())).collect();
-    let items: Vec<(usize, &Rows)> = inputs.iter().map(|(ids, rows)| (ids.len(), rows)).collect();
+    let items: Vec<(usize, &Rows)> = inputs.iter().map(|input| (input.token_ids.len(), input.rows)).collect();
     let layout = PackLayout::new(hooks.into(), shapes, Dtype::Float32, &items);
-    let batch: Vec<Input<'_>> = inputs.iter().map(|(token_ids, rows)| Input { token_ids, rows, edits: None }).collect();
-    let mut sink = Collected { values: vec![Vec::new(); layout.hooks.len()], layout: layout.clone(), next: (0, 0) };
-    model.forward(&Batch { inputs: &batch, layout: &layout }, &mut sink, &|| false)?;
-    assert_eq!(sink.next, (layout.hooks.len(), 0), "every hook was handed out");
+    let mut sink = Collected::new(layout.clone(), divides);
+    model.forward(&Batch { inputs, layout: &layout }, &mut sink, &|| false)?;
+    assert!(sink.is_complete(), "every hook was handed out");
     Ok(sink)
 }
 

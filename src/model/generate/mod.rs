@@ -10,7 +10,7 @@ mod sampler;
 use std::{ops::Range, sync::Arc};
 
 use super::{
-    Batch, CaptureSink, ForwardError, Input, InputEdits, Model,
+    Batch, CaptureSink, ForwardError, Input, InputEdits, Model, Refusal,
     history::{KvCache, bytes_per_token},
     packing::{Continued, Packing},
     taps::Taps,
@@ -218,12 +218,7 @@ impl Model {
 struct Gathered(Vec<f32>);
 
 impl CaptureSink for Gathered {
-    fn write(
-        &mut self,
-        _: usize,
-        _: Range<usize>,
-        values: &mut Vec<f32>,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn write(&mut self, _: usize, _: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
         self.0.extend_from_slice(values);
         Ok(())
     }

@@ -9,7 +9,7 @@ use crate::{
         error::StoreError,
         header::{self, BlobHeader},
         intern::Layout,
-        pack::count_special,
+        lane::count_special,
         tensors::{PackDims, hash},
     },
 };
