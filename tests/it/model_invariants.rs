@@ -312,12 +312,12 @@ fn a_batch_that_does_not_fit_is_refused() {
     failed(run(&[Hook::block(Site::ResidPost, 3)], &[1], all_rows(1)), "no hook blocks.3");
 }
 
-/// Nine inputs that three threads take three of each, with the rows to keep of them.
-fn nine_inputs() -> Vec<(Vec<u32>, Rows)> {
-    (0..9u32)
+/// Inputs that three threads take five of each, with the rows to keep of them.
+fn fifteen_inputs() -> Vec<(Vec<u32>, Rows)> {
+    (0..15u32)
         .map(|i| {
-            let n = 40 + i;
-            let rows = match i % 3 {
+            let n = 26 + i % 3;
+            let rows = match i % 4 {
                 0 => Rows::List((0..n).collect()),
                 1 => Rows::List(vec![3]),
                 _ => Rows::Mean((0..n).collect()),
@@ -327,7 +327,7 @@ fn nine_inputs() -> Vec<(Vec<u32>, Rows)> {
         .collect()
 }
 
-/// As many threads as the lanes of [`nine_inputs`], whatever the machine has.
+/// As many threads as the lanes of [`fifteen_inputs`], whatever the machine has.
 fn three_threads() -> rayon::ThreadPool {
     rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap()
 }
@@ -345,11 +345,11 @@ fn lanes_give_the_numbers_of_the_whole() {
     for name in &checkpoints() {
         let model = tiny(name);
         let hooks = every_hook(&model);
-        let nine = nine_inputs();
-        let applied: Vec<[Applied; 1]> = (0..9)
+        let fifteen = fifteen_inputs();
+        let applied: Vec<[Applied; 1]> = (0..15)
             .map(|i| [Applied { tokens: Tokens::From(i), keys: Tokens::All, described: serde_json::Map::new() }])
             .collect();
-        let inputs: Vec<Input<'_>> = nine
+        let inputs: Vec<Input<'_>> = fifteen
             .iter()
             .zip(&applied)
             .enumerate()
@@ -360,14 +360,14 @@ fn lanes_give_the_numbers_of_the_whole() {
             .collect();
         let whole = collect(&model, &hooks, &inputs, false).unwrap();
         let lanes = pool.install(|| collect(&model, &hooks, &inputs, true)).unwrap();
-        assert_eq!((whole.lanes(), lanes.lanes()), (vec![], vec![0, 3, 6]), "{name}");
-        for i in 0..9 {
+        assert_eq!((whole.lanes(), lanes.lanes()), (vec![], vec![0, 5, 10]), "{name}");
+        for i in 0..15 {
             assert_same(&hooks, (&whole, i), (&lanes, i), name);
         }
         let unchanged: Vec<Input<'_>> = inputs.iter().map(|input| Input { edits: None, ..*input }).collect();
         let unchanged = pool.install(|| collect(&model, &hooks, &unchanged, true)).unwrap();
         let changed = |i| hooks.iter().any(|hook| bits(whole.item(*hook, i)) != bits(unchanged.item(*hook, i)));
-        assert!((0..9).all(|i| changed(i) == (i % 2 == 0)), "{name}: every second input is changed");
+        assert!((0..15).all(|i| changed(i) == (i % 2 == 0)), "{name}: every second input is changed");
     }
 }
 
@@ -384,7 +384,7 @@ impl CaptureSink for Refusing {
     }
 
     fn lanes(&mut self, lanes: &[Range<usize>]) -> Option<Vec<Box<dyn CaptureSink + '_>>> {
-        assert_eq!(lanes, [0..3, 3..6, 6..9]);
+        assert_eq!(lanes, [0..5, 5..10, 10..15]);
         let lane = |lane| Box::new(Self { refuses: lane == self.lane, ..*self }) as _;
         Some((0..lanes.len()).map(lane).collect())
     }
@@ -393,10 +393,11 @@ impl CaptureSink for Refusing {
 #[test]
 fn the_first_lane_that_fails_says_why() {
     let model = tiny("llama/gqa_tied");
-    let nine = nine_inputs();
-    let inputs: Vec<Input<'_>> = nine.iter().map(|(ids, rows)| Input { token_ids: ids, rows, edits: None }).collect();
+    let fifteen = fifteen_inputs();
+    let inputs: Vec<Input<'_>> =
+        fifteen.iter().map(|(ids, rows)| Input { token_ids: ids, rows, edits: None }).collect();
     let hooks: Vec<Hook> = (0..3).map(|layer| Hook::block(Site::ResidPost, layer)).collect();
-    let items: Vec<(usize, &Rows)> = nine.iter().map(|(ids, rows)| (ids.len(), rows)).collect();
+    let items: Vec<(usize, &Rows)> = fifteen.iter().map(|(ids, rows)| (ids.len(), rows)).collect();
     let layout = PackLayout::new(hooks.into(), vec![vec![32]; 3], Dtype::Float32, &items);
     let batch = Batch { inputs: &inputs, layout: &layout };
     let pool = three_threads();
