@@ -30,14 +30,14 @@ pub fn write(
     forward: impl FnOnce(&mut dyn CaptureSink) -> Result<(), ForwardError>,
 ) -> Result<PackWriter, ForwardError> {
     thread::scope(|scope| {
-        let mut recorder = Recorder { scope, way: Way::Direct(Box::new(pack)) };
-        let outcome = forward(&mut recorder);
-        recorder.finish(outcome)
+        let mut sink = PackSink { scope, way: Way::Direct(Box::new(pack)) };
+        let outcome = forward(&mut sink);
+        sink.finish(outcome)
     })
 }
 
 /// Takes all values of a pack.
-struct Recorder<'s, 'e> {
+struct PackSink<'s, 'e> {
     scope: &'s Scope<'s, 'e>,
     way: Way<'s>,
 }
@@ -53,7 +53,7 @@ enum Way<'s> {
 /// The thread that has the pack.
 type Writer<'s> = ScopedJoinHandle<'s, Result<PackWriter, StoreError>>;
 
-impl<'s> Recorder<'s, '_> {
+impl<'s> PackSink<'s, '_> {
     /// The way that the next values go, which is settled by the first ones.
     fn way(&mut self) -> Result<&mut Way<'s>, Refusal> {
         if matches!(&self.way, Way::Direct(pack) if pack.layout().total_bytes() >= MANY_BYTES)
@@ -85,7 +85,7 @@ impl<'s> Recorder<'s, '_> {
     }
 }
 
-impl CaptureSink for Recorder<'_, '_> {
+impl CaptureSink for PackSink<'_, '_> {
     fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
         match self.way()? {
             Way::Direct(pack) => Ok(pack.write(hook, items, values)?),
