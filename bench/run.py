@@ -248,7 +248,7 @@ def render(results):
             table(["layer", "of the time for the last layer", "of the layers"], depth),
             "",
             f"Every position of every layer takes {every:.3f} of the time for every position of one layer, files and index included "
-            f"(median of {len(cost['positions']['one layer'])} pairs).",
+            f"(median of {len(cost['positions']['one layer'])} pairs). What a run captured is deleted before the next one.",
             "",
             f"What is stored already is answered without a forward pass: {median(cost['reuse'][1]):.0f} captures/s over one connection, "
             f"{median(cost['reuse'][32]):.0f} over 32.",

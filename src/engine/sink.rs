@@ -1,7 +1,7 @@
 //! The store's pack as the recorder sees it.
 //!
 //! Encoding, hashing and writing many values take a while in which the cores could compute. Lanes write what is theirs, while
-//! others compute; for a pass in one lane a thread of its own does.
+//! others compute. For a pass in one lane a thread of its own does, unless the pack is small.
 
 use std::{
     ops::Range,
@@ -30,7 +30,9 @@ pub fn write(
     forward: impl FnOnce(&mut dyn CaptureSink) -> Result<(), ForwardError>,
 ) -> Result<PackWriter, ForwardError> {
     thread::scope(|scope| {
-        let mut sink = PackSink { scope, way: Way::Direct(Box::new(pack)) };
+        let is_large = pack.layout().total_bytes() >= MANY_BYTES;
+        let pack = Box::new(pack);
+        let mut sink = PackSink { scope, way: if is_large { Way::Undecided(pack) } else { Way::Direct(pack) } };
         let outcome = forward(&mut sink);
         sink.finish(outcome)
     })
@@ -44,7 +46,10 @@ struct PackSink<'s, 'e> {
 
 /// How values get into the pack.
 enum Way<'s> {
+    /// On the thread that hands them out.
     Direct(Box<PackWriter>),
+    /// Through a thread, unless lanes come first.
+    Undecided(Box<PackWriter>),
     Piped(Piped, Writer<'s>),
     /// There was no thread for it.
     Lost,
@@ -54,23 +59,24 @@ enum Way<'s> {
 type Writer<'s> = ScopedJoinHandle<'s, Result<PackWriter, StoreError>>;
 
 impl<'s> PackSink<'s, '_> {
-    /// The way that the next values go, which is settled by the first ones.
+    /// The way of the next values.
     fn way(&mut self) -> Result<&mut Way<'s>, Refusal> {
-        if matches!(&self.way, Way::Direct(pack) if pack.layout().total_bytes() >= MANY_BYTES)
-            && let Way::Direct(pack) = std::mem::replace(&mut self.way, Way::Lost)
-        {
-            let (pieces, to_write) = sync_channel(1);
-            let recorder = thread::Builder::new().name("recorder".to_owned());
-            let writer = recorder.spawn_scoped(self.scope, move || drain(*pack, &to_write))?;
-            self.way = Way::Piped(Piped::new(pieces), writer);
-        }
+        self.way = match std::mem::replace(&mut self.way, Way::Lost) {
+            Way::Undecided(pack) => {
+                let (pieces, to_write) = sync_channel(1);
+                let recorder = thread::Builder::new().name("recorder".to_owned());
+                let writer = recorder.spawn_scoped(self.scope, move || drain(*pack, &to_write))?;
+                Way::Piped(Piped::new(pieces), writer)
+            }
+            decided => decided,
+        };
         Ok(&mut self.way)
     }
 
     /// The pack with all that was handed over.
     fn finish(self, outcome: Result<(), ForwardError>) -> Result<PackWriter, ForwardError> {
         match self.way {
-            Way::Direct(pack) => outcome.map(|()| *pack),
+            Way::Direct(pack) | Way::Undecided(pack) => outcome.map(|()| *pack),
             Way::Lost => outcome.and(Err(ForwardError::Sink(REFUSED.into()))),
             Way::Piped(pieces, writer) => {
                 drop(pieces);
@@ -90,7 +96,7 @@ impl CaptureSink for PackSink<'_, '_> {
         match self.way()? {
             Way::Direct(pack) => Ok(pack.write(hook, items, values)?),
             Way::Piped(piped, _) => piped.write(hook, items, values),
-            Way::Lost => Err(REFUSED.into()),
+            Way::Undecided(_) | Way::Lost => Err(REFUSED.into()),
         }
     }
 
@@ -98,12 +104,12 @@ impl CaptureSink for PackSink<'_, '_> {
         match self.way()? {
             Way::Direct(pack) => Ok(pack.write(hook, items, (*values).as_ref())?),
             Way::Piped(piped, _) => piped.take(hook, items, values),
-            Way::Lost => Err(REFUSED.into()),
+            Way::Undecided(_) | Way::Lost => Err(REFUSED.into()),
         }
     }
 
     fn lanes(&mut self, lanes: &[Range<usize>]) -> Option<Vec<Box<dyn CaptureSink + '_>>> {
-        let Way::Direct(pack) = &mut self.way else { return None };
+        let (Way::Direct(pack) | Way::Undecided(pack)) = &mut self.way else { return None };
         Some(pack.lanes(lanes).into_iter().map(|lane| Box::new(lane) as _).collect())
     }
 }
@@ -233,7 +239,7 @@ mod tests {
         domain::{Dtype, PackLayout, Positions, RunId},
         store::{
             PackHeader, Store,
-            tests::{capture, files, header, item},
+            tests::{capture, files, header, item, value},
         },
     };
 
@@ -255,7 +261,7 @@ mod tests {
 
     /// The values of an item of a hook.
     fn values(layout: &PackLayout, hook: usize, item: usize) -> Vec<f32> {
-        layout.elements(hook, item..item + 1).map(|e| (hook * 31 + e) as f32 / 16.0).collect()
+        layout.elements(hook, item..item + 1).map(|e| value(hook, e)).collect()
     }
 
     /// Hands out every value of a pack, the first item of a hook in pieces of different sizes.
@@ -289,24 +295,24 @@ mod tests {
         Ok(())
     }
 
-    /// The blobs in a folder.
+    /// The blobs in a store's folder, whatever their names.
     fn blobs(folder: &Path) -> Vec<Vec<u8>> {
-        let blobs = files(folder).into_iter().filter(|f| f.extension().is_some_and(|e| e == "safetensors"));
-        blobs.map(|f| std::fs::read(f).unwrap()).collect()
+        files(folder).iter().map(|f| std::fs::read(f).unwrap()).collect()
     }
 
     #[tokio::test]
     async fn a_thread_and_lanes_write_what_the_pack_is_given() {
         let with_maps = ["blocks.0.attn.hook_pattern", HOOKS[0], HOOKS[1]];
-        for (n_tokens, positions, dtype, hooks) in [
-            (70_000, Positions::All, Dtype::Float32, &HOOKS[..]),
-            (70_000, Positions::All, Dtype::BFloat16, &HOOKS[..]),
-            (400, Positions::All, Dtype::Float16, &with_maps[..]),
-            (400, Positions::Mean, Dtype::Float32, &with_maps[..]),
-            (3, Positions::Last, Dtype::BFloat16, &with_maps[..]),
+        for (n_tokens, positions, dtype, hooks, is_large) in [
+            (70_000, Positions::All, Dtype::Float32, &HOOKS[..], true),
+            (70_000, Positions::All, Dtype::BFloat16, &HOOKS[..], true),
+            (600, Positions::All, Dtype::Float16, &with_maps[..], true),
+            (140_000, Positions::Mean, Dtype::Float32, &with_maps[..], true),
+            (3, Positions::Last, Dtype::BFloat16, &with_maps[..], false),
         ] {
             let header = pack_header(n_tokens, positions, dtype, hooks);
             let layout = &header.layout;
+            assert_eq!(layout.total_bytes() >= MANY_BYTES, is_large);
             let mut written = Vec::new();
             for way in 0..3 {
                 let folder = tempfile::tempdir().unwrap();
@@ -403,6 +409,12 @@ mod tests {
             Err(ForwardError::Cancelled)
         });
         assert!(matches!(cancelled, Err(ForwardError::Cancelled)));
+        let refused = write(begin(), |sink| {
+            let mut lanes = sink.lanes(&[0..1, 1..2]).unwrap();
+            lanes[1].write(1, 0..1, &mut vec![0.0; 8]).map_err(ForwardError::Sink)
+        });
+        let Err(ForwardError::Sink(e)) = refused else { panic!("a hook of a lane came out of order") };
+        assert!(matches!(e.downcast_ref(), Some(StoreError::Misuse(_))), "{e}");
         assert!(blobs(folder.path()).is_empty(), "what is not finished leaves nothing");
     }
 
@@ -413,10 +425,14 @@ mod tests {
         let pack = store.begin_pack(large()).unwrap();
         let (told, heard) = std::sync::mpsc::channel();
         thread::spawn(move || {
-            let panicked =
-                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| write(pack, |_| panic!("on purpose"))));
+            let pass = |sink: &mut dyn CaptureSink| {
+                sink.write(0, 0..1, &mut vec![0.0; 8]).unwrap();
+                panic!("on purpose")
+            };
+            let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| write(pack, pass)));
             told.send(panicked.is_err())
         });
         assert_eq!(heard.recv_timeout(Duration::from_secs(60)), Ok(true));
+        assert!(blobs(folder.path()).is_empty());
     }
 }

@@ -52,6 +52,9 @@ fn side_by_side(
     pass: Pass<'_>,
 ) -> Option<Result<(), ForwardError>> {
     let sinks = sink.lanes(&lanes)?;
+    if sinks.len() != lanes.len() {
+        return Some(Err(ForwardError::Failed(format!("{} lanes have {} sinks", lanes.len(), sinks.len()))));
+    }
     let failed = AtomicBool::new(false);
     let ends = || failed.load(Ordering::Relaxed) || cancelled();
     let lane = |(inputs, mut sink): (Range<usize>, Box<dyn CaptureSink + '_>)| {
@@ -80,7 +83,8 @@ impl Drop for EndsOthers<'_> {
     }
 }
 
-/// Divides inputs into at most `most` lanes of about as many tokens.
+/// Divides inputs into at most `most` lanes of about as many tokens, or not at all where one would have far more than the others:
+/// it would be alone for most of the time, with nobody to compute while it writes.
 fn divide(inputs: &[Input<'_>], most: usize) -> Vec<Range<usize>> {
     let tokens: usize = inputs.iter().map(|i| i.token_ids.len()).sum();
     let n = (tokens / LANE_TOKENS).min(most).max(1);
@@ -96,7 +100,10 @@ fn divide(inputs: &[Input<'_>], most: usize) -> Vec<Range<usize>> {
         }
         of_last = lane;
     }
-    lanes
+    let tokens_of = |lane: &Range<usize>| inputs[lane.clone()].iter().map(|i| i.token_ids.len()).sum::<usize>();
+    let most = lanes.iter().map(tokens_of).max().unwrap_or(0);
+    // half as many again as its share
+    if 2 * most * n > 3 * tokens { std::iter::once(0..inputs.len()).collect() } else { lanes }
 }
 
 #[cfg(test)]
@@ -116,7 +123,9 @@ mod tests {
             (vec![128, 128], 2, vec![1, 2]),
             (vec![128, 128], 1, vec![2]),
             (vec![10, 300, 10, 10, 200], 2, vec![2, 5]),
-            (vec![1000, 1, 1, 1], 4, vec![1, 4]),
+            (vec![1000, 1, 1, 1], 4, vec![4]),
+            (vec![700, 300], 2, vec![1, 2]),
+            (vec![800, 200], 2, vec![2]),
             (vec![64; 12], 4, vec![3, 6, 9, 12]),
         ] {
             let inputs: Vec<Input<'_>> =

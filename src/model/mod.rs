@@ -136,8 +136,9 @@ pub trait CaptureSink: Send {
         self.write(hook, items, &mut (*values).as_ref().to_vec())
     }
 
-    /// A way of its own for each of `lanes`, which follow each other: its items, counted from 0 there, come in the order of
-    /// [`Self::write`] while those of others come. `None`: there is one way only.
+    /// A way of its own for each of `lanes`, which follow each other and have all items: exactly one each, in their order. The
+    /// items of a lane, counted from 0 there, come in the order of [`Self::write`] while those of others come. `None`: there is
+    /// one way only.
     fn lanes(&mut self, lanes: &[Range<usize>]) -> Option<Vec<Box<dyn CaptureSink + '_>>> {
         let _ = lanes;
         None

@@ -17,21 +17,21 @@ pub struct PackLane<'p> {
     pub(super) starts: &'p [u64],
     /// The first of its items, as the pack counts them.
     pub(super) first_item: usize,
-    pub(super) items: &'p mut [Written],
+    pub(super) items: &'p mut [ItemProgress],
     /// Encoded values on their way, where they are not what is in memory.
     pub(super) buffer: Vec<u8>,
 }
 
-/// An item as far as it has been written.
+/// What of an item has been written.
 #[derive(Debug, Clone)]
-pub(super) struct Written {
+pub(super) struct ItemProgress {
     progress: Progress,
     pub(super) hasher: blake3::Hasher,
     /// `[hook]`
     pub(super) stats: Vec<TensorStats>,
 }
 
-/// How far an item is.
+/// Where an item goes on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Progress {
     /// The hook that comes next.
@@ -40,7 +40,7 @@ struct Progress {
     begun: usize,
 }
 
-impl Written {
+impl ItemProgress {
     pub(super) fn nothing(n_hooks: usize) -> Self {
         let stats = vec![TensorStats::default(); n_hooks];
         Self { progress: Progress::default(), hasher: blake3::Hasher::new(), stats }
@@ -61,12 +61,12 @@ impl PackLane<'_> {
     /// [`StoreError::Misuse`] for anything out of order, [`StoreError::Full`], [`StoreError::Io`].
     pub fn write(&mut self, hook: usize, items: Range<usize>, values: &[f32]) -> Result<(), StoreError> {
         let [first, others @ ..] = self.items.get(items.clone()).unwrap_or_default() else {
-            return Err(StoreError::Misuse(format!("items {items:?} written of {}", self.items.len())));
+            return Err(StoreError::Misuse(format!("items {items:?} of a lane written that has {}", self.items.len())));
         };
         let (begun, next) = (first.progress.begun, Progress { hook, begun: 0 });
         if hook >= self.layout.hooks.len() || first.progress.hook != hook || others.iter().any(|o| o.progress != next) {
             return Err(StoreError::Misuse(format!(
-                "hook {hook} of items {items:?} written where {:?} comes next, or for others something else",
+                "hook {hook} of a lane's items {items:?} written, of which the first is at {:?}",
                 first.progress
             )));
         }

@@ -1,4 +1,4 @@
-//! Writing a pack: one safetensors file, streamed hook by hook while the forward pass runs.
+//! Writing a pack: one safetensors file, in which each tensor has its place before the forward pass runs.
 
 use std::{ops::Range, sync::Arc};
 
@@ -8,7 +8,7 @@ use super::{
     error::StoreError,
     fault::Purpose,
     header,
-    lane::{PackLane, Written},
+    lane::{ItemProgress, PackLane},
 };
 use crate::domain::{CacheId, Capture, Hook, NewItem, PackId, PackLayout, Provenance, RunId, TenantId, TensorStats};
 
@@ -80,7 +80,7 @@ impl PackHeader {
     }
 }
 
-/// Writes the tensors of a pack in order. Dropped unfinished, it leaves nothing behind.
+/// Writes the tensors of a pack, of each item in order. Dropped unfinished, it leaves nothing behind.
 #[derive(Debug)]
 pub struct PackWriter {
     header: PackHeader,
@@ -90,7 +90,7 @@ pub struct PackWriter {
     /// Byte of the file where the first tensor begins.
     data_start: u64,
     /// What of each item has been written.
-    items: Vec<Written>,
+    items: Vec<ItemProgress>,
     /// Encoded values on their way, where they are not what is in memory.
     buffer: Vec<u8>,
 }
@@ -111,7 +111,7 @@ pub struct FinishedPack {
 }
 
 impl Store {
-    /// Starts a pack's file. Called on the worker's thread, as everything of [`PackWriter`]: it blocks.
+    /// Starts a pack's file. For threads that may block, as everything of [`PackWriter`].
     ///
     /// # Errors
     /// [`StoreError::Misuse`] when header and layout contradict each other; [`StoreError::Full`], [`StoreError::Io`].
@@ -137,7 +137,7 @@ impl Store {
             blob,
             starts,
             data_start,
-            items: vec![Written::nothing(n_hooks); n_items],
+            items: vec![ItemProgress::nothing(n_hooks); n_items],
             buffer: Vec::new(),
         })
     }
@@ -151,7 +151,7 @@ impl PackWriter {
     }
 
     /// Divides items among writers that may be on threads of their own: one for each of `lanes`, which are in order and do not
-    /// overlap. What is written through them is written here.
+    /// overlap. Together they may write whatever [`Self::write`] would.
     ///
     /// # Panics
     /// Where they overlap, or go beyond the items.
@@ -210,7 +210,7 @@ impl PackWriter {
     /// [`StoreError::Misuse`] when something has not been written, [`StoreError::Full`], [`StoreError::Io`].
     pub fn finish(self) -> Result<FinishedPack, StoreError> {
         let n_hooks = self.header.layout.hooks.len();
-        if let Some(unfinished) = self.items.iter().map(Written::next_hook).find(|hook| *hook != n_hooks) {
+        if let Some(unfinished) = self.items.iter().map(ItemProgress::next_hook).find(|hook| *hook != n_hooks) {
             return Err(StoreError::Misuse(format!("an item of a pack ends at hook {unfinished} of {n_hooks}")));
         }
         let hashes: Vec<blake3::Hash> = self.items.iter().map(|item| item.hasher.finalize()).collect();

@@ -347,14 +347,14 @@ fn lanes_give_the_numbers_of_the_whole() {
         let hooks = every_hook(&model);
         let fifteen = fifteen_inputs();
         let applied: Vec<[Applied; 1]> = (0..15)
-            .map(|i| [Applied { tokens: Tokens::From(i), keys: Tokens::All, described: serde_json::Map::new() }])
+            .map(|i| [Applied { tokens: Tokens::From(i % 4), keys: Tokens::All, described: serde_json::Map::new() }])
             .collect();
         let inputs: Vec<Input<'_>> = fifteen
             .iter()
             .zip(&applied)
             .enumerate()
             .map(|(i, ((ids, rows), applied))| {
-                let edits = (i % 2 == 0).then_some(InputEdits { edits: &edits, applied });
+                let edits = (i % 3 == 0).then_some(InputEdits { edits: &edits, applied });
                 Input { token_ids: ids, rows, edits }
             })
             .collect();
@@ -367,7 +367,7 @@ fn lanes_give_the_numbers_of_the_whole() {
         let unchanged: Vec<Input<'_>> = inputs.iter().map(|input| Input { edits: None, ..*input }).collect();
         let unchanged = pool.install(|| collect(&model, &hooks, &unchanged, true)).unwrap();
         let changed = |i| hooks.iter().any(|hook| bits(whole.item(*hook, i)) != bits(unchanged.item(*hook, i)));
-        assert!((0..15).all(|i| changed(i) == (i % 2 == 0)), "{name}: every second input is changed");
+        assert!((0..15).all(|i| changed(i) == (i % 3 == 0)), "{name}: every third input is changed");
     }
 }
 
@@ -391,7 +391,7 @@ impl CaptureSink for Refusing {
 }
 
 #[test]
-fn the_first_lane_that_fails_says_why() {
+fn a_lane_that_fails_ends_the_others_and_says_why() {
     let model = tiny("llama/gqa_tied");
     let fifteen = fifteen_inputs();
     let inputs: Vec<Input<'_>> =

@@ -316,7 +316,7 @@ pub(crate) fn header(run: RunId, items: Vec<(u32, NewItem)>) -> PackHeader {
 }
 
 /// What element `e` of the tensor of hook `h` is in these tests: exact in every dtype.
-pub(super) fn value(h: usize, e: usize) -> f32 {
+pub(crate) fn value(h: usize, e: usize) -> f32 {
     ((h * 31 + e * 7) % 251) as f32 - 125.0
 }
 

@@ -1,6 +1,6 @@
 //! Blobs: what is written is what is read, by this store and by the safetensors crate.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use safetensors::SafeTensors;
 
@@ -124,6 +124,64 @@ async fn writes_larger_than_a_chunk_reach_their_items() {
         let bytes = stored.read(&f.store, 0, 0..stored.elements(0)).await.unwrap();
         assert_eq!(Dtype::Float32.decode(&bytes), values[layout.elements(0, i..i + 1)]);
         assert_eq!(stored.cache.content_hash, blake3::hash(&bytes).to_hex().as_str());
+    }
+    assert!(f.store.verify().await.unwrap().is_clean());
+}
+
+#[tokio::test]
+async fn lanes_write_what_the_whole_would_side_by_side() {
+    let f = Fixture::new().await;
+    for dtype in Dtype::ALL {
+        let cap = |positions| capture(&[PATTERN, QUERY, RESID], positions, dtype);
+        let items = vec![
+            item(&[1, 2, 3], cap(Positions::All)),
+            item(&[4], cap(Positions::Last)),
+            item(&[5, 6], cap(Positions::Mean)),
+            item(&[7, 8, 9, 10], cap(Positions::All)),
+            item(&[11, 12], cap(Positions::Last)),
+        ];
+        let run = f.submit(items.clone()).await;
+        let header = header(run, (0..).zip(items).collect());
+        let (layout, ids): (_, Vec<CacheId>) = (header.layout.clone(), header.caches.iter().map(|c| c.cache).collect());
+        let values = |hook, items: Range<usize>| {
+            let at = |item: usize| layout.elements(hook, item..item + 1);
+            // in each item another number of values that are not finite, and these at its end
+            let special = |item: usize, e| (e >= at(item).end - item.min(at(item).len())).then_some(f32::NAN);
+            items.flat_map(|i| at(i).map(move |e| special(i, e).unwrap_or(value(hook, e)))).collect::<Vec<f32>>()
+        };
+        let mut writer = f.store.begin_pack(header).unwrap();
+        let [mut first, mut second] = <[PackLane<'_>; 2]>::try_from(writer.lanes(&[0..2, 2..5])).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for hook in 0..3 {
+                    first.write(hook, 0..2, &values(hook, 0..2)).unwrap();
+                }
+            });
+            for hook in 0..3 {
+                second.write(hook, 0..1, &values(hook, 2..3)).unwrap();
+                let pieces = values(hook, 3..4);
+                second.write(hook, 1..2, &pieces[..5]).unwrap();
+                second.write(hook, 1..2, &pieces[5..]).unwrap();
+                second.write(hook, 2..3, &values(hook, 4..5)).unwrap();
+            }
+        });
+        f.complete(writer.finish().unwrap()).await;
+        for (i, stored) in f.store.stored(T, &ids).await.unwrap().into_iter().enumerate() {
+            let stored = stored.unwrap();
+            let mut hasher = blake3::Hasher::new();
+            let mut n_nan = 0;
+            for hook in 0..3 {
+                let bytes = stored.read(&f.store, hook, 0..stored.elements(hook)).await.unwrap();
+                let (have, expected) = (dtype.decode(&bytes), values(hook, i..i + 1));
+                assert!(have.iter().zip(&expected).all(|(a, b)| a == b || a.is_nan() && b.is_nan()), "{i}: {have:?}");
+                assert_eq!(have.len(), expected.len());
+                n_nan += expected.iter().filter(|v| v.is_nan()).count() as u64;
+                hasher.update(&bytes);
+            }
+            assert_eq!(stored.cache.stats, TensorStats { n_nan, n_inf: 0 });
+            assert_eq!(n_nan > 0, i > 0);
+            assert_eq!(stored.cache.content_hash, hasher.finalize().to_hex().as_str());
+        }
     }
     assert!(f.store.verify().await.unwrap().is_clean());
 }
