@@ -101,9 +101,9 @@ fn divide(inputs: &[Input<'_>], most: usize) -> Vec<Range<usize>> {
         of_last = lane;
     }
     let tokens_of = |lane: &Range<usize>| inputs[lane.clone()].iter().map(|i| i.token_ids.len()).sum::<usize>();
-    let most = lanes.iter().map(tokens_of).max().unwrap_or(0);
+    let largest = lanes.iter().map(tokens_of).max().unwrap_or(0);
     // half as many again as its share
-    if 2 * most * n > 3 * tokens { std::iter::once(0..inputs.len()).collect() } else { lanes }
+    if 2 * largest * n > 3 * tokens { std::iter::once(0..inputs.len()).collect() } else { lanes }
 }
 
 #[cfg(test)]
