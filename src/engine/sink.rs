@@ -60,7 +60,7 @@ type Writer<'s> = ScopedJoinHandle<'s, Result<PackWriter, StoreError>>;
 
 impl<'s> PackSink<'s, '_> {
     /// The way of the next values.
-    fn way(&mut self) -> Result<&mut Way<'s>, Refusal> {
+    fn way(&mut self) -> Result<&mut dyn CaptureSink, Refusal> {
         self.way = match std::mem::replace(&mut self.way, Way::Lost) {
             Way::Undecided(pack) => {
                 let (pieces, to_write) = sync_channel(1);
@@ -70,7 +70,11 @@ impl<'s> PackSink<'s, '_> {
             }
             decided => decided,
         };
-        Ok(&mut self.way)
+        match &mut self.way {
+            Way::Direct(pack) => Ok(&mut **pack),
+            Way::Piped(piped, _) => Ok(piped),
+            Way::Undecided(_) | Way::Lost => Err(REFUSED.into()),
+        }
     }
 
     /// The pack with all that was handed over.
@@ -93,24 +97,26 @@ impl<'s> PackSink<'s, '_> {
 
 impl CaptureSink for PackSink<'_, '_> {
     fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
-        match self.way()? {
-            Way::Direct(pack) => Ok(pack.write(hook, items, values)?),
-            Way::Piped(piped, _) => piped.write(hook, items, values),
-            Way::Undecided(_) | Way::Lost => Err(REFUSED.into()),
-        }
+        self.way()?.write(hook, items, values)
     }
 
     fn take(&mut self, hook: usize, items: Range<usize>, values: Lent) -> Result<(), Refusal> {
-        match self.way()? {
-            Way::Direct(pack) => Ok(pack.write(hook, items, (*values).as_ref())?),
-            Way::Piped(piped, _) => piped.take(hook, items, values),
-            Way::Undecided(_) | Way::Lost => Err(REFUSED.into()),
-        }
+        self.way()?.take(hook, items, values)
     }
 
     fn lanes(&mut self, lanes: &[Range<usize>]) -> Option<Vec<Box<dyn CaptureSink + '_>>> {
         let (Way::Direct(pack) | Way::Undecided(pack)) = &mut self.way else { return None };
         Some(pack.lanes(lanes).into_iter().map(|lane| Box::new(lane) as _).collect())
+    }
+}
+
+impl CaptureSink for PackWriter {
+    fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
+        Ok(Self::write(self, hook, items, values)?)
+    }
+
+    fn take(&mut self, hook: usize, items: Range<usize>, values: Lent) -> Result<(), Refusal> {
+        Ok(Self::write(self, hook, items, (*values).as_ref())?)
     }
 }
 
@@ -204,7 +210,9 @@ impl Piped {
             free = buffer.unwrap_or(free);
         }
     }
+}
 
+impl CaptureSink for Piped {
     fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
         *values = self.hand_over(hook, items, Values::Own(std::mem::take(values)))?;
         Ok(())
