@@ -20,6 +20,9 @@
 //! As a library: [`Archive`] reads a data folder without a server and hands out [`ActivationCache`],
 //! [`PositionCache`] and [`AttentionCache`].
 
+// what a request could reach must not panic
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
 pub mod activation;
 pub mod analysis;
 pub mod api;
