@@ -22,6 +22,7 @@ pub mod run;
 pub mod selection;
 pub mod tensor_file;
 pub mod text;
+pub mod warning;
 
 pub use cache::{BosDecision, Cache, CacheFilter, CachePatch, Count, Provenance, TensorStats};
 pub use capture::{Capture, CaptureRequest, Layers};
@@ -40,3 +41,4 @@ pub use problem::{Code, FieldError, Problem};
 pub use run::{NewItem, NewRun, Priority, Run, RunStatus};
 pub use selection::{Selection, StoredRows};
 pub use text::{TextQuery, TextQueryError};
+pub use warning::{Warning, WarningCode, Warnings};

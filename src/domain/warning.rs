@@ -1,0 +1,107 @@
+//! Warnings: what is unusual about a model, an autoencoder or a cache, and did not stop it.
+//!
+//! A [`WarningCode`] is the one place where a warning's spelling and meaning are decided. Warnings of a model or an autoencoder are
+//! found while it loads, logged once, counted in metrics and shown wherever it is described.
+
+use std::{cell::RefCell, fmt, rc::Rc};
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! warning_codes {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal;)*) => {
+        /// What is unusual, for programs. The names never change.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum WarningCode { $($(#[doc = $doc])+ #[serde(rename = $name)] $variant,)* }
+
+        impl WarningCode {
+            /// Every code.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The stable spelling.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What it means, in a sentence or two.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc,)+),)* }
+            }
+        }
+    };
+}
+
+warning_codes! {
+    /// A key of the configuration that the reference does not read for this family; it was ignored.
+    UnknownConfigKey = "unknown_config_key";
+    /// A key of the rope parameters that the reference does not read for this kind of rope; it was ignored.
+    UnknownRopeKey = "unknown_rope_key";
+}
+
+impl fmt::Display for WarningCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Something unusual that did not stop what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// What is unusual, for programs.
+    pub code: WarningCode,
+    /// What is unusual, for people: names the key, tensor or file, and says what was done.
+    pub detail: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.detail)
+    }
+}
+
+/// Collects warnings while something is loaded on one thread. Clones share one list.
+#[derive(Debug, Clone, Default)]
+pub struct Warnings(Rc<RefCell<Vec<Warning>>>);
+
+impl Warnings {
+    /// Adds a warning, unless the same one is there already.
+    pub fn add(&self, code: WarningCode, detail: impl Into<String>) {
+        let warning = Warning { code, detail: detail.into() };
+        let mut list = self.0.borrow_mut();
+        if !list.contains(&warning) {
+            list.push(warning);
+        }
+    }
+
+    /// The warnings so far, in the order they were added.
+    #[must_use]
+    pub fn list(&self) -> Vec<Warning> {
+        self.0.borrow().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clones_share_one_list_without_repetitions() {
+        let warnings = Warnings::default();
+        let other = warnings.clone();
+        warnings.add(WarningCode::UnknownConfigKey, "`a`");
+        other.add(WarningCode::UnknownConfigKey, "`a`");
+        other.add(WarningCode::UnknownRopeKey, "`b`");
+        let said: Vec<String> = warnings.list().iter().map(ToString::to_string).collect();
+        assert_eq!(said, ["unknown_config_key: `a`", "unknown_rope_key: `b`"]);
+    }
+
+    #[test]
+    fn codes_are_unique_and_say_what_they_mean() {
+        let mut names: Vec<&str> = WarningCode::ALL.iter().map(|c| c.name()).collect();
+        assert!(WarningCode::ALL.iter().all(|c| c.meaning().trim().ends_with('.')));
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), WarningCode::ALL.len());
+    }
+}
