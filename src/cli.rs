@@ -1,6 +1,7 @@
 //! The command line. Every flag can also be given as `RESIDUUM_…`.
 
 mod keys;
+mod models;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -42,6 +43,8 @@ enum Command {
     /// Make, list and revoke API keys, also while a server has the data folder.
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// List the models of a running server, with what is unusual about each.
+    Models(models::Models),
     /// Copy the data folder, also while a server has it, and verify the copy.
     Backup(Backup),
     /// Ask a running server whether it is ready; exits with 1 if not.
@@ -214,6 +217,7 @@ impl Cli {
             Command::Verify(verify) => verify.run(),
             Command::Gc(DataDir { data_dir }) => gc(&data_dir),
             Command::Keys(keys) => keys.run(),
+            Command::Models(models) => return models.run(),
             Command::Backup(backup) => backup.run(),
             Command::Healthcheck { listen } => healthcheck(listen),
         };

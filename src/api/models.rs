@@ -27,7 +27,7 @@ use crate::{
 fn describe(id: String, state: &ModelState, with_hooks: bool) -> ModelDto {
     match state {
         ModelState::Loading => ModelDto::loading(id),
-        ModelState::Ready(model) => ModelDto::ready(model.info(), model.tokenizer(), with_hooks),
+        ModelState::Ready(model) => ModelDto::ready(model, with_hooks),
     }
 }
 

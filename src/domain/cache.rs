@@ -13,6 +13,7 @@ use super::{
     positions::Rows,
     problem::{Code, Problem},
     text::TextQuery,
+    warning::{Warning, WarningCode},
 };
 
 /// How the beginning-of-sequence token was decided for one input.
@@ -119,6 +120,23 @@ pub struct Cache {
 }
 
 impl Cache {
+    /// What is unusual about it.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Warning> {
+        let TensorStats { n_nan, n_inf } = self.stats;
+        let cut = (self.n_truncated > 0).then(|| {
+            (WarningCode::InputTruncated, format!("{} tokens of the input were cut to fit", self.n_truncated))
+        });
+        let not_finite = (n_nan + n_inf > 0)
+            .then(|| (WarningCode::NotFinite, format!("{n_nan} of its numbers are NaN and {n_inf} infinite")));
+        let unnamed = self.provenance.model_fingerprint.is_empty().then(|| {
+            let detail = "the imported file does not say which weights made it";
+            (WarningCode::WeightsUnknown, detail.to_owned())
+        });
+        let all = [cut, not_finite, unnamed].into_iter().flatten();
+        all.map(|(code, detail)| Warning { code, detail }).collect()
+    }
+
     /// Whether the tokens are known by their ids; those of an import may not be.
     #[must_use]
     pub fn knows_token_ids(&self) -> bool {

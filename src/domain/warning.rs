@@ -37,6 +37,18 @@ warning_codes! {
     UnknownConfigKey = "unknown_config_key";
     /// A key of the rope parameters that the reference does not read for this kind of rope; it was ignored.
     UnknownRopeKey = "unknown_rope_key";
+    /// The configuration ties the unembedding to the embedding, but the checkpoint holds another one, which is used.
+    UntiedHead = "untied_head";
+    /// Tensors of the checkpoint that are not part of the model; they were not read.
+    UnusedTensors = "unused_tensors";
+    /// A bias in a GGUF file that its architecture usually lacks and no key announces; it is added.
+    UnannouncedBias = "unannounced_bias";
+    /// Tokens of an input were cut to fit the model's context.
+    InputTruncated = "input_truncated";
+    /// Captured numbers are NaN or infinite as stored.
+    NotFinite = "not_finite";
+    /// An imported cache whose file does not name the weights that made it.
+    WeightsUnknown = "weights_unknown";
 }
 
 impl fmt::Display for WarningCode {

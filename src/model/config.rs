@@ -1,15 +1,22 @@
 //! A checkpoint's `config.json`, read so that nothing in it is overlooked.
 //!
-//! Every key a family reads is noted. [`Config::finish`] then refuses each key that nobody read, unless it is known
-//! not to change numbers: a new option of a new checkpoint is an error with its name, not a silently wrong tensor.
+//! Every key a family reads is noted, and a key that is absent has the default of the reference's class. [`Config::finish`] then
+//! decides about each key that nothing read: what the reference reads is refused, so that a new option of a new checkpoint is an
+//! error with its name and not a silently wrong tensor; what the reference does not read is accepted with a warning.
 
 use std::{cell::RefCell, collections::BTreeSet, path::Path};
 
 use serde_json::{Map, Value};
 
-use super::error::LoadError;
+use super::{
+    error::LoadError,
+    families::reference::{self, FamilyReference},
+    python_json,
+};
+use crate::domain::{WarningCode, Warnings};
 
-/// Keys of `config.json` that do not change what a forward pass computes.
+/// Keys that are not worth a warning: fields of many classes that do not change what a forward pass computes (training, other
+/// heads, the form of outputs), and what tools note in `config.json`.
 const HARMLESS: &[&str] = &[
     "_attn_implementation",
     "_attn_implementation_autoset",
@@ -124,6 +131,21 @@ pub struct Config {
     prefix: String,
     map: Map<String, Value>,
     seen: RefCell<BTreeSet<String>>,
+    /// Keys that the reference does not read here, though it does so elsewhere.
+    unread: RefCell<BTreeSet<String>>,
+    kind: Kind,
+    warnings: Warnings,
+}
+
+/// What an object describes, which decides what a key in it means that nothing here reads.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// Something else: such a key is refused.
+    Other,
+    /// A model of a family: it depends on whether the reference reads it.
+    Family(&'static FamilyReference),
+    /// Rope parameters of one kind: the reference reads what is read here.
+    Rope,
 }
 
 impl Config {
@@ -132,17 +154,53 @@ impl Config {
     /// # Errors
     /// When the file cannot be read or is not a JSON object.
     pub fn read(path: &Path) -> Result<Self, LoadError> {
-        let text = std::fs::read(path).map_err(|e| LoadError::file(path, e))?;
-        match serde_json::from_slice(&text) {
-            Ok(Value::Object(map)) => Ok(Self::new(path.display().to_string(), map)),
-            Ok(_) => Err(LoadError::file(path, "is not a JSON object")),
-            Err(e) => Err(LoadError::file(path, e)),
-        }
+        Ok(Self::new(path.display().to_string(), python_json::read_object(path)?))
     }
 
     /// A configuration that was put together from somewhere else; `place` is what messages name.
     pub fn new(place: impl Into<String>, map: Map<String, Value>) -> Self {
-        Self { place: place.into(), prefix: String::new(), map, seen: RefCell::default() }
+        Self {
+            place: place.into(),
+            prefix: String::new(),
+            map,
+            seen: RefCell::default(),
+            unread: RefCell::default(),
+            kind: Kind::Other,
+            warnings: Warnings::default(),
+        }
+    }
+
+    /// Takes it for the configuration of a family: keys that it leaves out have the defaults of the reference's class, and other
+    /// spellings of keys are brought to the one that is read.
+    ///
+    /// # Errors
+    /// When two spellings of a key disagree.
+    pub fn of_family(mut self, reference: &'static FamilyReference) -> Result<Self, LoadError> {
+        for (alias, key) in reference.aliases() {
+            let Some(value) = self.map.shift_remove(alias) else { continue };
+            match self.map.get(key) {
+                Some(other) if *other != value && !value.is_null() && !other.is_null() => {
+                    return Err(self.refuse(alias, format!("is {value}, but `{key}` is {other}")));
+                }
+                Some(other) if !other.is_null() => {}
+                _ => drop(self.map.insert(key.to_owned(), value)),
+            }
+        }
+        self.kind = Kind::Family(reference);
+        Ok(self)
+    }
+
+    /// The reference's class, where it is the configuration of a family.
+    pub fn reference(&self) -> Option<&'static FamilyReference> {
+        match self.kind {
+            Kind::Family(reference) => Some(reference),
+            Kind::Other | Kind::Rope => None,
+        }
+    }
+
+    /// What is unusual about it, to which readers add.
+    pub fn warnings(&self) -> &Warnings {
+        &self.warnings
     }
 
     /// An error about `key`.
@@ -155,10 +213,18 @@ impl Config {
         LoadError::new(self.place.clone(), reason)
     }
 
-    /// The value of `key`; null counts as absent.
+    /// The value of `key`, or what the reference means by leaving it out. Null is no value.
     pub fn value(&self, key: &str) -> Option<&Value> {
+        match self.given(key) {
+            Some(value) => Some(value).filter(|v| !v.is_null()),
+            None => self.reference()?.default_of(key),
+        }
+    }
+
+    /// The value that the file gives `key`, be it null.
+    fn given(&self, key: &str) -> Option<&Value> {
         self.seen.borrow_mut().insert(key.to_owned());
-        self.map.get(key).filter(|v| !v.is_null())
+        self.map.get(key)
     }
 
     fn typed<T>(
@@ -168,10 +234,7 @@ impl Config {
         get: impl FnOnce(&Value) -> Option<T>,
     ) -> Result<Option<T>, LoadError> {
         let Some(value) = self.value(key) else { return Ok(None) };
-        get(value).map(Some).ok_or_else(|| {
-            let shown: String = value.to_string().chars().take(60).collect();
-            self.refuse(key, format!("is {shown}, not {expected}"))
-        })
+        get(value).map(Some).ok_or_else(|| self.refuse(key, format!("is {}, not {expected}", shown(value))))
     }
 
     /// A count, if the key is there. Counts are positive and small enough that products of a few do not overflow.
@@ -191,10 +254,13 @@ impl Config {
         Ok(self.typed(key, "an index", get)?.unwrap_or(default))
     }
 
-    /// A count that is spelled in one of several ways, if it is there. Where several are, they must agree.
+    /// A count that is spelled in one of several ways, if it is there. Where several are, they must agree; where none is, a
+    /// spelling may have a default.
     pub fn count_opt_of(&self, keys: &[&str]) -> Result<Option<usize>, LoadError> {
         let mut found: Option<(&str, usize)> = None;
-        for key in keys {
+        let given: Vec<&str> =
+            keys.iter().copied().filter(|key| self.given(key).is_some_and(|v| !v.is_null())).collect();
+        for key in if given.is_empty() { keys } else { &given } {
             match (self.count_opt(key)?, found) {
                 (Some(n), None) => found = Some((key, n)),
                 (Some(n), Some((first, m))) if n != m => {
@@ -267,7 +333,13 @@ impl Config {
     pub fn object_opt(&self, key: &str) -> Result<Option<Self>, LoadError> {
         let map = self.typed(key, "an object", |v| v.as_object().cloned())?;
         let prefix = format!("{}{key}.", self.prefix);
-        Ok(map.map(|map| Self { place: self.place.clone(), prefix, map, seen: RefCell::default() }))
+        Ok(map.map(|map| Self { prefix, warnings: self.warnings.clone(), ..Self::new(self.place.clone(), map) }))
+    }
+
+    /// As [`Self::object_opt`], of rope parameters. An empty object counts as absent.
+    pub fn rope_opt(&self, key: &str) -> Result<Option<Self>, LoadError> {
+        let object = self.object_opt(key)?.filter(|rope| !rope.map.is_empty());
+        Ok(object.map(|rope| Self { kind: Kind::Rope, ..rope }))
     }
 
     /// Notes keys that are known not to change what this family computes.
@@ -275,38 +347,63 @@ impl Config {
         self.seen.borrow_mut().extend(keys.iter().map(|key| (*key).to_owned()));
     }
 
-    /// Gives a key that the file leaves out its default.
-    pub fn with_default(mut self, key: &str, value: impl Into<Value>) -> Self {
-        self.map.entry(key).or_insert_with(|| value.into());
-        self
-    }
-
-    /// Whether `key` is there, be it null.
-    pub fn has(&self, key: &str) -> bool {
-        self.map.contains_key(key)
+    /// Notes keys that the reference does not read in this family: they are accepted with a warning.
+    pub fn unread(&self, keys: &[&str]) {
+        self.unread.borrow_mut().extend(keys.iter().map(|key| (*key).to_owned()));
     }
 
     /// Accepts `key` only when absent or equal to `value`: an option whose other settings are not implemented.
     pub fn only(&self, key: &str, value: impl Into<Value>) -> Result<(), LoadError> {
         let value = value.into();
         match self.value(key) {
-            Some(v) if *v != value => {
-                let shown: String = v.to_string().chars().take(60).collect();
-                Err(self.refuse(key, format!("is {shown}; only {value} is understood")))
-            }
+            Some(v) if *v != value => Err(self.refuse(key, format!("is {}; only {value} is understood", shown(v)))),
             _ => Ok(()),
         }
     }
 
-    /// Refuses a key that nobody has read and that is not known to be harmless.
+    /// Decides about the keys that nothing has read: one that may change what the reference computes is refused, one that the
+    /// reference does not read either is accepted with a warning.
+    ///
+    /// # Errors
+    /// Naming the first key that is refused.
     pub fn finish(&self) -> Result<(), LoadError> {
         let seen = self.seen.borrow();
-        let unknown = |k: &&String| !seen.contains(k.as_str()) && !HARMLESS.contains(&k.as_str());
-        match self.map.iter().find(|(k, v)| unknown(k) && !v.is_null()) {
-            Some((k, _)) => Err(self.refuse(k, "is not understood and might change what the model computes")),
-            None => Ok(()),
+        let unseen = self.map.iter().filter(|(key, value)| !seen.contains(key.as_str()) && !value.is_null());
+        for (key, value) in unseen {
+            let unread = self.unread.borrow().contains(key);
+            match self.kind {
+                _ if unread => self.warn_unread(WarningCode::UnknownConfigKey, key, value),
+                Kind::Rope => self.warn_unread(WarningCode::UnknownRopeKey, key, value),
+                _ if HARMLESS.contains(&key.as_str()) || reference::is_common(key) => {}
+                Kind::Family(family) if family.declares(key) || family.reads_by_name(key) => {
+                    if family.default_of(key) != Some(value) {
+                        let reason = format!("is not understood, and transformers' {} reads it", family.class);
+                        return Err(self.refuse(key, reason));
+                    }
+                }
+                Kind::Family(_) => self.warn_unread(WarningCode::UnknownConfigKey, key, value),
+                Kind::Other => {
+                    return Err(self.refuse(key, "is not understood and might change what the model computes"));
+                }
+            }
         }
+        Ok(())
     }
+
+    fn warn_unread(&self, code: WarningCode, key: &str, value: &Value) {
+        let version = reference::version();
+        let detail = format!(
+            "`{}{key}` is {}; transformers {version} does not read it here, and it is ignored",
+            self.prefix,
+            shown(value)
+        );
+        self.warnings.add(code, detail);
+    }
+}
+
+/// A value as messages show it: the beginning of a long one.
+fn shown(value: &Value) -> String {
+    python_json::special_float(value).map_or_else(|| value.to_string().chars().take(60).collect(), str::to_owned)
 }
 
 #[cfg(test)]

@@ -23,12 +23,14 @@ pub mod generate;
 mod history;
 mod hub;
 mod lanes;
+mod leftovers;
 mod map;
 mod mlp;
 pub mod ops;
 mod outlet;
 mod packing;
 pub mod patching;
+mod python_json;
 mod readout;
 mod recorder;
 mod rope;
@@ -51,7 +53,7 @@ pub use error::{ForwardError, LoadError};
 pub use readout::{FrozenNorm, LinearReading, Readout};
 pub use tokenizer::{ChatEnd, Encoded, TextTokenizer};
 
-use crate::domain::{Applied, Edits, ModelInfo, PackLayout, Rows};
+use crate::domain::{Applied, Edits, ModelInfo, PackLayout, Rows, Warning, Warnings};
 use checkpoint::{Checkpoint, GgufFile};
 use config::Config;
 use device::{DeviceTransformer, keeper::Keeper, selfcheck};
@@ -155,6 +157,8 @@ pub struct Model {
     on_devices: Vec<OnDevice>,
     /// Tokens that end a text.
     end_tokens: Vec<u32>,
+    /// What is unusual about the checkpoint.
+    warnings: Vec<Warning>,
 }
 
 /// A copy of the weights on a device.
@@ -187,14 +191,16 @@ impl Model {
 
     fn from_folder(id: &str, folder: &Path) -> Result<Self, LoadError> {
         let config_path = folder.join("config.json");
-        let config = Config::read(&config_path)?;
+        let config = families::with_defaults(Config::read(&config_path)?)?;
         let checkpoint = Checkpoint::open_folder(folder)?;
         let family = families::from_config(&config, &checkpoint)?;
         let tokenizer = TextTokenizer::from_folder(folder, family.architecture.d_vocab)?;
         let extra = tokenizer::FOLDER_FILES.iter().map(|f| folder.join(f)).filter(|p| p.is_file());
         let extra: Vec<PathBuf> = [config_path].into_iter().chain(extra).collect();
         let end_tokens = end_tokens::of_folder(folder, &config)?;
-        Self::assemble(id, family, tokenizer, end_tokens, &checkpoint, &extra)
+        Self::assemble(id, family, tokenizer, end_tokens, &checkpoint, &extra, |warnings| {
+            leftovers::report_unused(&checkpoint, warnings)
+        })
     }
 
     fn from_gguf(id: &str, path: &Path) -> Result<Self, LoadError> {
@@ -202,33 +208,27 @@ impl Model {
         let family = families::from_gguf(&file)?;
         let tokenizer = TextTokenizer::from_gguf(&file, family.architecture.d_vocab)?;
         let end_tokens = end_tokens::of_gguf(&file);
-        let model = Self::assemble(id, family, tokenizer, end_tokens, file.checkpoint(), &[])?;
-        file.finish()?;
-        Ok(model)
+        // No key of such a file says what its tensors are for: one that is not read might change what the model computes.
+        Self::assemble(id, family, tokenizer, end_tokens, file.checkpoint(), &[], |_| file.finish())
     }
 
     fn assemble(
         id: &str,
-        family: Family,
+        mut family: Family,
         tokenizer: TextTokenizer,
         end_tokens: Vec<u32>,
         checkpoint: &Checkpoint,
         other_files: &[PathBuf],
+        check_unused: impl FnOnce(&Warnings) -> Result<(), LoadError>,
     ) -> Result<Self, LoadError> {
+        let warnings = family.warnings.clone();
+        leftovers::resolve_tied(&mut family, checkpoint, &warnings)?;
         // The description is part of the fingerprint: the same files read in another way are another model.
         let description = family.architecture.describe();
         let files = checkpoint.files().chain(other_files.iter().map(PathBuf::as_path));
         let fingerprint = fingerprint::fingerprint(&description, files)?;
         let transformer = Transformer::load(family.architecture, &family.sources, checkpoint)?;
-        let unused = checkpoint.unused();
-        if !unused.is_empty() {
-            tracing::debug!(
-                model = id,
-                count = unused.len(),
-                first = unused[0],
-                "tensors the architecture does not use"
-            );
-        }
+        check_unused(&warnings)?;
         let info = catalogue::model_info(id, fingerprint, transformer.architecture(), checkpoint.census());
         Ok(Self {
             info,
@@ -236,6 +236,7 @@ impl Model {
             transformer: Arc::new(transformer),
             on_devices: Vec::new(),
             end_tokens,
+            warnings: warnings.list(),
         })
     }
 
@@ -269,6 +270,12 @@ impl Model {
     #[must_use]
     pub fn info(&self) -> &ModelInfo {
         &self.info
+    }
+
+    /// What is unusual about the checkpoint and did not stop it from loading.
+    #[must_use]
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
     }
 
     /// The tokenizer, shared with request handlers.

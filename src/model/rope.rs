@@ -6,6 +6,7 @@
 use std::f64::consts::PI;
 
 use super::{config::Config, description::bits, error::LoadError};
+use crate::domain::WarningCode;
 
 /// A rotary embedding.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,15 +86,15 @@ impl Rope {
     }
 
     /// Reads the rope parameters of a configuration, in the spelling of transformers 4 (`rope_theta` beside
-    /// `rope_scaling`) or 5 (`rope_parameters`). `theta` and `partial` are what the family means by leaving them out.
+    /// `rope_scaling`) or 5 (`rope_parameters`). `partial` is the share of a head that is rotated where nothing says it.
     ///
     /// # Errors
     /// When a parameter is missing or the kind is not understood.
-    pub fn from_config(config: &Config, d_head: usize, theta: f64, partial: f64) -> Result<Self, LoadError> {
-        let theta = config.number_or("rope_theta", theta)?;
+    pub fn from_config(config: &Config, d_head: usize, partial: f64) -> Result<Self, LoadError> {
+        let default = config.reference().and_then(|reference| reference.theta(None)).unwrap_or(10_000.0);
+        let theta = config.number_or("rope_theta", default)?;
         let partial = config.number_or("partial_rotary_factor", partial)?;
-        let old = config.object_opt("rope_scaling")?;
-        let new = config.object_opt("rope_parameters")?;
+        let (old, new) = (config.rope_opt("rope_scaling")?, config.rope_opt("rope_parameters")?);
         Self::from_parameters(config, old.or(new).as_ref(), d_head, theta, partial)
     }
 
@@ -106,13 +107,15 @@ impl Rope {
         partial: f64,
     ) -> Result<Self, LoadError> {
         let Some(p) = parameters else {
+            let partial = rotated_share(config, "default", partial)?;
             return Ok(Self::of_dimensions(theta, rotary_dim(config, d_head, partial)?));
         };
         let key = if p.value("rope_type").is_some() { "rope_type" } else { "type" };
         let kind = p.text_or(key, "default")?;
         p.value("type");
         let theta = p.number_or("rope_theta", theta)?;
-        let dim = rotary_dim(config, d_head, p.number_or("partial_rotary_factor", partial)?)?;
+        let partial = rotated_share(config, &kind, p.number_or("partial_rotary_factor", partial)?)?;
+        let dim = rotary_dim(config, d_head, partial)?;
         let rope = match kind.as_str() {
             "default" => Self::of_dimensions(theta, dim),
             "linear" => {
@@ -151,6 +154,25 @@ impl Rope {
 fn positive(p: &Config, key: &str) -> Result<f64, LoadError> {
     let v = p.number(key)?;
     if v > 0.0 { Ok(v) } else { Err(p.refuse(key, format!("is {v}, not a positive number"))) }
+}
+
+/// The share of a head that is rotated. The code of many families rotates whole heads: there transformers ignores the share of an
+/// unscaled rope, and cannot compute with that of a scaled one.
+fn rotated_share(config: &Config, kind: &str, partial: f64) -> Result<f64, LoadError> {
+    let whole_heads = config.reference().is_some_and(|reference| !reference.partial_rotary);
+    if !whole_heads || partial == 1.0 {
+        return Ok(partial);
+    }
+    if kind != "default" {
+        let reason =
+            format!("is {partial}, but this family rotates whole heads, and {kind} rope cannot be computed so");
+        return Err(config.refuse("partial_rotary_factor", reason));
+    }
+    let detail = format!(
+        "`partial_rotary_factor` is {partial}; transformers does not read it in this family, and whole heads are rotated"
+    );
+    config.warnings().add(WarningCode::UnknownConfigKey, detail);
+    Ok(1.0)
 }
 
 /// Rotated dimensions of a head: `int(d_head · partial)`.
@@ -232,10 +254,7 @@ fn llama3(config: &Config, p: &Config, base: f64, dim: usize) -> Result<Rope, Lo
 )]
 fn yarn(config: &Config, p: &Config, base: f64, dim: usize) -> Result<Rope, LoadError> {
     let context = original_length(config, p)?;
-    let factor = match p.number_opt("factor")? {
-        Some(_) => positive(p, "factor")?,
-        None => config.count("max_position_embeddings")? as f64 / context,
-    };
+    let factor = positive(p, "factor")?;
     let mscale = |scale: f64, m: f64| if scale <= 1.0 { 1.0 } else { 0.1 * m * scale.ln() + 1.0 };
     let (m, m_all) = (p.number_or("mscale", 0.0)?, p.number_or("mscale_all_dim", 0.0)?);
     let attention_factor = match p.number_opt("attention_factor")? {

@@ -32,6 +32,7 @@ mod connections;
 mod docs_hooks;
 mod library;
 mod model_chats;
+mod model_configs;
 mod model_device;
 mod model_generate;
 mod model_gguf;

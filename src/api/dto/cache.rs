@@ -4,10 +4,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{capture::PositionsSchema, generate::CompletionDto, import::OriginDto};
+use super::{capture::PositionsSchema, generate::CompletionDto, import::OriginDto, warning::WarningDto};
 use crate::{
     api::select::FilterDto,
-    domain::{BosDecision, Cache, CacheFilter, CachePatch, Code, Hook, Positions, Problem, Provenance, Site},
+    domain::{BosDecision, Cache, CacheFilter, CachePatch, Code, Hook, Positions, Problem, Provenance, Site, Warning},
 };
 
 /// A stored cache.
@@ -21,7 +21,8 @@ use crate::{
     "hooks": [{"hook": "blocks.12.hook_resid_post", "shape": [576], "axes": ["d_model"], "dtype": "float32", "hf_hidden_states_index": 13}],
     "provenance": {
         "model_fingerprint": "d18fcfc1a1be850dc2dee03adf277d2a72baf4de46a48a9ede5add0976bdcc9e", "architecture": "llama",
-        "weights_dtype": "Q4_1+Q8_0+float32", "compute_dtype": "float32", "device": "cpu", "residuum_version": "0.1.0", "numerics_version": 2, "interventions": []
+        "weights_dtype": "Q4_1+Q8_0+float32", "compute_dtype": "float32", "device": "cpu", "residuum_version": "0.1.0", "numerics_version": 2, "interventions": [],
+        "warnings": []
     },
     "reused": false, "n_nan": 0, "n_inf": 0,
     "content_hash": "5d41402abc4b2a76b9719d911017c5925d41402abc4b2a76b9719d911017c592", "n_bytes": 2304,
@@ -146,10 +147,12 @@ pub struct ProvenanceDto {
     pub numerics_version: Option<u32>,
     /// What was changed on the way, in order; names resolved, positions settled.
     pub interventions: Vec<Map<String, Value>>,
+    /// What is unusual about the cache: tokens that were cut, numbers that are not finite, weights that an import does not name.
+    pub warnings: Vec<WarningDto>,
 }
 
 impl ProvenanceDto {
-    fn new(p: Provenance, interventions: Vec<Map<String, Value>>) -> Self {
+    fn new(p: Provenance, interventions: Vec<Map<String, Value>>, warnings: &[Warning]) -> Self {
         let Provenance {
             model_fingerprint,
             architecture,
@@ -169,6 +172,7 @@ impl ProvenanceDto {
             residuum_version: said(residuum_version),
             numerics_version: Some(numerics_version).filter(|n| *n != 0),
             interventions,
+            warnings: WarningDto::list(warnings),
         }
     }
 }
@@ -203,7 +207,7 @@ impl CacheDto {
                 })
             })
             .collect::<Result<_, Problem>>()?;
-        let knows_token_ids = cache.knows_token_ids();
+        let (knows_token_ids, warnings) = (cache.knows_token_ids(), cache.warnings());
         Ok(Self {
             id: cache.id.to_string(),
             run: cache.run.to_string(),
@@ -224,7 +228,7 @@ impl CacheDto {
             d_model: cache.d_model,
             positions: cache.capture.positions,
             hooks,
-            provenance: ProvenanceDto::new(cache.provenance, cache.interventions),
+            provenance: ProvenanceDto::new(cache.provenance, cache.interventions, &warnings),
             reused: cache.reused,
             n_nan: cache.stats.n_nan,
             n_inf: cache.stats.n_inf,

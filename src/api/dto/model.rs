@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::{cache::BosDto, chat::Message};
-use crate::{domain::ModelInfo, model::TextTokenizer};
+use super::{cache::BosDto, chat::Message, warning::WarningDto};
+use crate::model::Model;
 
 /// A model this server runs.
 #[derive(Debug, Serialize, ToSchema)]
@@ -17,7 +17,7 @@ use crate::{domain::ModelInfo, model::TextTokenizer};
     "bidirectional": false, "n_params": 134515008, "weights_dtype": "Q4_1+Q8_0+float32",
     "compute_dtype": "float32", "device": "cpu",
     "bos": {"adds_bos": false, "token_id": 1, "token": "<|im_start|>", "transformer_lens_adds_bos": true},
-    "has_chat_template": true,
+    "has_chat_template": true, "warnings": [],
     "hooks": [{"hook": "blocks.0.hook_resid_post", "layer": 0, "shape": [null, 576], "axes": ["pos", "d_model"]}]
 }))]
 pub struct ModelDto {
@@ -72,6 +72,8 @@ pub struct ModelDetails {
     pub bos: BosDefault,
     /// Whether `messages` can be posted.
     pub has_chat_template: bool,
+    /// What is unusual about the checkpoint and did not stop it from loading.
+    pub warnings: Vec<WarningDto>,
     /// Every hook point, in execution order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hooks: Option<Vec<HookDto>>,
@@ -111,7 +113,8 @@ impl ModelDto {
     }
 
     /// A loaded model; the catalogue of hooks is long, so listings leave it out.
-    pub fn ready(info: &ModelInfo, tokenizer: &TextTokenizer, with_hooks: bool) -> Self {
+    pub fn ready(model: &Model, with_hooks: bool) -> Self {
+        let (info, tokenizer) = (model.info(), model.tokenizer());
         let hooks = with_hooks.then(|| {
             info.catalogue()
                 .into_iter()
@@ -149,6 +152,7 @@ impl ModelDto {
                 transformer_lens_adds_bos: (!adds_bos && bos.is_some() && !info.bidirectional).then_some(true),
             },
             has_chat_template: tokenizer.has_chat_template(),
+            warnings: WarningDto::list(model.warnings()),
             hooks,
         };
         Self { id: info.id.clone(), status: "ready", details: Some(details) }
@@ -165,7 +169,7 @@ impl ModelDto {
     "bidirectional": false, "n_params": 134515008, "weights_dtype": "Q4_1+Q8_0+float32",
     "compute_dtype": "float32", "device": "cpu",
     "bos": {"adds_bos": false, "token_id": 1, "token": "<|im_start|>", "transformer_lens_adds_bos": true},
-    "has_chat_template": true}], "next_cursor": null}))]
+    "has_chat_template": true, "warnings": []}], "next_cursor": null}))]
 pub struct Models {
     /// The models, by name.
     pub items: Vec<ModelDto>,

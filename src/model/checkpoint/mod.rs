@@ -107,12 +107,18 @@ impl Entry {
 pub struct Checkpoint {
     files: Vec<(PathBuf, File)>,
     entries: HashMap<String, Entry>,
+    /// Tensors whose type is not read, with the name of it.
+    unreadable: HashMap<String, String>,
     used: RefCell<HashSet<String>>,
 }
 
 impl Checkpoint {
     /// Checks every entry against its file, so that later reads only fail if the file changes.
-    fn new(files: Vec<(PathBuf, File)>, entries: HashMap<String, Entry>) -> Result<Self, LoadError> {
+    fn new(
+        files: Vec<(PathBuf, File)>,
+        entries: HashMap<String, Entry>,
+        unreadable: HashMap<String, String>,
+    ) -> Result<Self, LoadError> {
         let mut lengths = Vec::with_capacity(files.len());
         for (path, file) in &files {
             lengths.push(file.metadata().map_err(|e| LoadError::file(path, e))?.len());
@@ -131,7 +137,7 @@ impl Checkpoint {
                 return Err(LoadError::file(path, reason));
             }
         }
-        Ok(Self { files, entries, used: RefCell::default() })
+        Ok(Self { files, entries, unreadable, used: RefCell::default() })
     }
 
     /// The files, in a fixed order.
@@ -164,10 +170,49 @@ impl Checkpoint {
     }
 
     fn entry(&self, name: &str) -> Result<&Entry, LoadError> {
-        let entry = self.entries.get(name);
-        let entry = entry.ok_or_else(|| LoadError::new(self.place(), format!("tensor `{name}` is missing")))?;
-        self.used.borrow_mut().insert(name.to_owned());
+        let missing = || {
+            let reason = match self.unreadable.get(name) {
+                Some(dtype) => format!("tensor `{name}` is {dtype}; float32, float16, bfloat16 and float64 are read"),
+                None => format!("tensor `{name}` is missing"),
+            };
+            LoadError::new(self.place(), reason)
+        };
+        let entry = self.entries.get(name).ok_or_else(missing)?;
+        self.mark_used(name);
         Ok(entry)
+    }
+
+    /// Counts a tensor as read.
+    pub fn mark_used(&self, name: &str) {
+        self.used.borrow_mut().insert(name.to_owned());
+    }
+
+    /// Names of the tensors that have been read.
+    pub fn used(&self) -> HashSet<String> {
+        self.used.borrow().clone()
+    }
+
+    /// Whether two tensors of the same shape hold the same numbers. Does not count as reading them.
+    ///
+    /// # Errors
+    /// When one of them is missing or cannot be read.
+    pub fn equal(&self, one: &str, other: &str) -> Result<bool, LoadError> {
+        let used = self.used();
+        let (Some(shape), Some(other_shape)) = (self.shape(one), self.shape(other)) else { return Ok(false) };
+        if shape != other_shape {
+            return Ok(false);
+        }
+        let (mut a, mut b) = (self.rows(one, shape)?, self.rows(other, shape)?);
+        *self.used.borrow_mut() = used;
+        let (mut left, mut right) = (vec![0.0f32; a.width], vec![0.0f32; b.width]);
+        for i in 0..a.count {
+            a.row(i, &mut left)?;
+            b.row(i, &mut right)?;
+            if left != right {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Opens a tensor for reading by rows: the last axis is a row, the axes before it are counted through.
@@ -211,10 +256,11 @@ impl Checkpoint {
         Ok(out)
     }
 
-    /// Tensors nobody has read, in order of their names.
+    /// Tensors that have not been read, in order of their names.
     pub fn unused(&self) -> Vec<&str> {
         let used = self.used.borrow();
-        let mut names: Vec<&str> = self.entries.keys().map(String::as_str).filter(|n| !used.contains(*n)).collect();
+        let all = self.entries.keys().chain(self.unreadable.keys()).map(String::as_str);
+        let mut names: Vec<&str> = all.filter(|n| !used.contains(*n)).collect();
         names.sort_unstable();
         names
     }

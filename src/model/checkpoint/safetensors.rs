@@ -31,13 +31,13 @@ impl Checkpoint {
     /// When a file is missing or damaged.
     pub fn open_files(paths: Vec<PathBuf>) -> Result<Self, LoadError> {
         let mut files = Vec::new();
-        let mut entries = HashMap::new();
+        let (mut entries, mut unreadable) = (HashMap::new(), HashMap::new());
         for path in paths {
             let file = File::open(&path).map_err(|e| LoadError::file(&path, e))?;
-            read_header(&path, &file, files.len(), &mut entries)?;
+            read_header(&path, &file, files.len(), &mut entries, &mut unreadable)?;
             files.push((path, file));
         }
-        Self::new(files, entries)
+        Self::new(files, entries, unreadable)
     }
 }
 
@@ -65,7 +65,13 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, LoadError> {
     }
 }
 
-fn read_header(path: &Path, file: &File, index: usize, entries: &mut HashMap<String, Entry>) -> Result<(), LoadError> {
+fn read_header(
+    path: &Path,
+    file: &File,
+    index: usize,
+    entries: &mut HashMap<String, Entry>,
+    unreadable: &mut HashMap<String, String>,
+) -> Result<(), LoadError> {
     let error = |reason: String| LoadError::file(path, reason);
     let mut prefix = [0; 8];
     file.read_exact_at(&mut prefix, 0).map_err(|e| error(format!("is not a safetensors file: {e}")))?;
@@ -79,9 +85,12 @@ fn read_header(path: &Path, file: &File, index: usize, entries: &mut HashMap<Str
     let metadata: Metadata =
         serde_json::from_slice(&header).map_err(|e| error(format!("has a damaged header: {e}")))?;
     for (name, info) in metadata.tensors() {
-        // Buffers of integers (attention masks of old GPT-2 files) are no weights; a family that asks for one
-        // finds it missing.
-        let Some(stored) = stored(info.dtype) else { continue };
+        // Buffers of integers (attention masks of old GPT-2 files) are no weights, and quantised weights are not read: a family
+        // that asks for one is told its type.
+        let Some(stored) = stored(info.dtype) else {
+            unreadable.insert(name.clone(), dtype_name(info.dtype));
+            continue;
+        };
         let offset = 8 + length + info.data_offsets.0 as u64;
         let entry = Entry { file: index, offset, shape: info.shape.clone(), stored };
         if entries.insert(name.clone(), entry).is_some() {
@@ -89,6 +98,25 @@ fn read_header(path: &Path, file: &File, index: usize, entries: &mut HashMap<Str
         }
     }
     Ok(())
+}
+
+/// The name of a type that is not read, as PyTorch spells it.
+fn dtype_name(dtype: Dtype) -> String {
+    let name = match dtype {
+        Dtype::BOOL => "bool",
+        Dtype::U8 => "uint8",
+        Dtype::I8 => "int8",
+        Dtype::I16 => "int16",
+        Dtype::U16 => "uint16",
+        Dtype::I32 => "int32",
+        Dtype::U32 => "uint32",
+        Dtype::I64 => "int64",
+        Dtype::U64 => "uint64",
+        Dtype::F8_E4M3 => "float8_e4m3fn",
+        Dtype::F8_E5M2 => "float8_e5m2",
+        other => return format!("{other:?}"),
+    };
+    name.to_owned()
 }
 
 fn stored(dtype: Dtype) -> Option<Stored> {

@@ -75,7 +75,7 @@ fn named(architecture: Architecture, checkpoint: &Checkpoint, base: &str) -> Fam
         unembed: LinearSource::default(),
         ..Sources::new(embedding("word_embeddings.weight"), String::new(), layer)
     };
-    Family { architecture, sources }
+    Family::new(architecture, sources)
 }
 
 fn layer_sources(block: &str) -> LayerSources {

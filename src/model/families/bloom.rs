@@ -50,7 +50,7 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
     let layer = move |block: &str| layer_sources(block, n_heads, d_head);
     let mut sources = transformer_sources(checkpoint, "word_embeddings", layer);
     sources.embed_norm = Some(sources.embed.replace("embeddings.weight", "embeddings_layernorm"));
-    Ok(Family { architecture, sources })
+    Ok(Family::new(architecture, sources))
 }
 
 fn layer_sources(block: &str, n_heads: usize, d_head: usize) -> LayerSources {

@@ -51,7 +51,7 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
         decoder: "vocab_projector",
         biases: Some(["vocab_projector.bias"; 2]),
     };
-    head.add_to(Family { architecture: a, sources }, config, checkpoint, activation)
+    head.add_to(Family::new(a, sources), config, checkpoint, activation)
 }
 
 fn layer_sources(block: &str) -> LayerSources {

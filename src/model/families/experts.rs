@@ -12,13 +12,9 @@ pub const PROJECTIONS: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
 
 /// Reads the sizes of a mixture; `d_expert` is the key of an expert's width.
 pub fn sizes(config: &Config, d_expert: &str) -> Result<Experts, LoadError> {
-    let n_experts = match (config.count_opt("num_experts")?, config.count_opt("num_local_experts")?) {
-        (Some(n), Some(local)) if n != local => {
-            return Err(config.refuse("num_local_experts", format!("is {local}, but `num_experts` is {n}")));
-        }
-        (Some(n), _) | (None, Some(n)) => n,
-        (None, None) => return Err(config.refuse("num_experts", "is missing, and so is `num_local_experts`")),
-    };
+    let n_experts = config.count_opt_of(&["num_experts", "num_local_experts"])?;
+    let n_experts =
+        n_experts.ok_or_else(|| config.refuse("num_experts", "is missing, and so is `num_local_experts`"))?;
     let top_k = config.count("num_experts_per_tok")?;
     if top_k > n_experts {
         return Err(config.refuse("num_experts_per_tok", format!("is {top_k}; there are {n_experts} experts")));

@@ -50,7 +50,7 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
     };
     architecture.layers.iter_mut().for_each(|layer| layer.ln2 = !kind.parallel || kind.two_norms);
     let layer = move |block: &str| layer_sources(block, kind, bias, n_heads, d_head);
-    Ok(Family { architecture, sources: transformer_sources(checkpoint, "word_embeddings", layer) })
+    Ok(Family::new(architecture, transformer_sources(checkpoint, "word_embeddings", layer)))
 }
 
 fn kind(config: &Config, n_heads: usize) -> Result<Kind, LoadError> {
@@ -80,7 +80,7 @@ fn kind(config: &Config, n_heads: usize) -> Result<Kind, LoadError> {
 
 /// Rotary positions, or biases that are added before the scores are scaled.
 fn positions(config: &Config, size: Size) -> Result<Architecture, LoadError> {
-    let rope = Rope::from_config(config, size.d_head, 10_000.0, 1.0)?;
+    let rope = Rope::from_config(config, size.d_head, 1.0)?;
     if config.flag_or("alibi", false)? {
         let alibi = Alibi { scale: head_scale(size.d_head), bfloat16: true };
         return Ok(Architecture { alibi: Some(alibi), ..Architecture::plain(size) });

@@ -4,6 +4,7 @@
 use super::{
     Family, float_opt, layer_windows,
     llama::{self, Defaults},
+    reference::FamilyReference,
     ropes_by_kind, unembedding,
 };
 use crate::model::{
@@ -11,6 +12,7 @@ use crate::model::{
     checkpoint::Checkpoint,
     config::Config,
     error::LoadError,
+    ops::activation::Activation,
     rope::Rope,
     sources::{LayerSources, LinearSource},
 };
@@ -20,13 +22,11 @@ const GEMMA: Defaults =
 
 /// Gemma.
 pub fn gemma(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
-    // The first releases say "gelu" in `hidden_act` and mean the tanh approximation.
-    let named = config.text_opt("hidden_act")?;
-    let key = match named.as_deref() {
-        Some("gelu" | "gelu_pytorch_tanh") | None => "hidden_activation",
-        Some(_) => "hidden_act",
-    };
-    let a = architecture(config, checkpoint, &Defaults { activation_key: key, ..GEMMA })?;
+    let mut a = architecture(config, checkpoint, &Defaults { activation_key: "hidden_act", ..GEMMA })?;
+    // The first releases say "gelu" and mean the tanh approximation.
+    if a.activation == Activation::Gelu {
+        a.activation = Activation::GeluTanh;
+    }
     let bias = config.flag_or("attention_bias", false)?;
     Ok(llama::named(a, checkpoint, move |block| llama::layer_sources(block, [bias; 4], false)))
 }
@@ -34,13 +34,10 @@ pub fn gemma(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadErr
 /// Gemma 2.
 pub fn gemma2(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
     let mut a = architecture(config, checkpoint, &GEMMA)?;
-    // What is left out has a value that all sizes share; null switches it off.
-    let float_or = |key: &str, default: f32| if config.has(key) { float_opt(config, key) } else { Ok(Some(default)) };
-    a.score_softcap = float_or("attn_logit_softcapping", 50.0)?;
-    let softcap = float_or("final_logit_softcapping", 30.0)?;
-    a.unembedding = a.unembedding.map(|u| Unembedding { softcap, ..u });
+    a.score_softcap = float_opt(config, "attn_logit_softcapping")?;
+    set_softcap(config, &mut a)?;
     set_scale(config, &mut a)?;
-    let window = if config.has("sliding_window") { config.count_opt("sliding_window")? } else { Some(4096) };
+    let window = config.count_opt("sliding_window")?;
     set_windows(config, &mut a, window, |l| l % 2 == 0)?;
     with_post_norms(config, a, checkpoint)
 }
@@ -48,7 +45,9 @@ pub fn gemma2(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
 /// Gemma 3, text only.
 pub fn gemma3(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
     config.only("attn_logit_softcapping", serde_json::Value::Null)?;
-    let period = config.count_opt_of(&["sliding_window_pattern", "_sliding_window_pattern"])?.unwrap_or(6);
+    // What transformers 5 writes beside `layer_types` and does not read.
+    config.unread(&["_sliding_window_pattern"]);
+    let period = config.count_opt("sliding_window_pattern")?.unwrap_or(6);
     let mut a = architecture(config, checkpoint, &Defaults { ropes: two_ropes, ..GEMMA })?;
     a.qk_norm = Some(QkNorm::PerHead);
     set_scale(config, &mut a)?;
@@ -58,19 +57,6 @@ pub fn gemma3(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
     a.layers.iter_mut().for_each(|layer| layer.rope = Some(usize::from(layer.window.is_some())));
     with_post_norms(config, a, checkpoint)
 }
-
-/// What Gemma 3's text configuration means by leaving a key out; the published multimodal files leave out most.
-const TEXT_DEFAULTS: &[(&str, usize)] = &[
-    ("vocab_size", 262_208),
-    ("hidden_size", 2304),
-    ("intermediate_size", 9216),
-    ("num_hidden_layers", 26),
-    ("num_attention_heads", 8),
-    ("num_key_value_heads", 4),
-    ("head_dim", 256),
-    ("max_position_embeddings", 131_072),
-    ("sliding_window", 4096),
-];
 
 /// What a multimodal configuration says about images.
 const OF_IMAGES: &[&str] = &[
@@ -88,11 +74,13 @@ const OF_IMAGES: &[&str] = &[
 pub fn gemma3_of_images(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
     config.ignore(OF_IMAGES);
     let text = config.object_opt("text_config")?.ok_or_else(|| config.refuse("text_config", "is missing"))?;
-    let text = TEXT_DEFAULTS.iter().fold(text, |text, (key, value)| text.with_default(key, *value));
     text.only("model_type", "gemma3_text")?;
+    let text = match FamilyReference::of("gemma3_text") {
+        Some(reference) => text.of_family(reference)?,
+        None => text,
+    };
     let tied = config.flag_or("tie_word_embeddings", true)?;
-    text.only("tie_word_embeddings", tied)?;
-    let Family { mut architecture, mut sources } = gemma3(&text, checkpoint)?;
+    let Family { mut architecture, mut sources, .. } = gemma3(&text, checkpoint)?;
     text.finish()?;
     let nested = "language_model.lm_head";
     let head = if checkpoint.has(&format!("{nested}.weight")) { nested } else { "lm_head" };
@@ -100,14 +88,13 @@ pub fn gemma3_of_images(config: &Config, checkpoint: &Checkpoint) -> Result<Fami
     let softcap = architecture.unembedding.and_then(|u| u.softcap);
     architecture.unembedding = unembedding(config, checkpoint, head, tied)?.map(|u| Unembedding { softcap, ..u });
     architecture.model_type = config.text_or("model_type", "gemma3")?;
-    Ok(Family { architecture, sources })
+    Ok(Family::new(architecture, sources))
 }
 
 /// The tables of full and of sliding layers.
 fn two_ropes(config: &Config, d_head: usize) -> Result<Vec<Rope>, LoadError> {
-    let (global, local) = (config.number_or("rope_theta", 1e6)?, config.number_or("rope_local_base_freq", 1e4)?);
-    let old = config.object_opt("rope_scaling")?;
-    ropes_by_kind(config, d_head, [global, local], [old.as_ref(), None])
+    let old = config.rope_opt("rope_scaling")?;
+    ropes_by_kind(config, d_head, ["rope_theta", "rope_local_base_freq"], [old.as_ref(), None])
 }
 
 fn architecture(config: &Config, checkpoint: &Checkpoint, defaults: &Defaults) -> Result<Architecture, LoadError> {

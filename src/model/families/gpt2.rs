@@ -27,7 +27,7 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
     };
     let mut sources = transformer_sources(checkpoint, "wte", move |block| layer_sources(block, d_model));
     sources.positions = Some(sources.embed.replace("wte", "wpe"));
-    Ok(Family { architecture, sources })
+    Ok(Family::new(architecture, sources))
 }
 
 fn layer_sources(block: &str, d: usize) -> LayerSources {

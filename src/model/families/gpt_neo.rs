@@ -34,7 +34,7 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
     architecture.layers.iter_mut().zip(windows).for_each(|(layer, window)| layer.window = window);
     let mut sources = transformer_sources(checkpoint, "wte", layer_sources);
     sources.positions = Some(sources.embed.replace("wte", "wpe"));
-    Ok(Family { architecture, sources })
+    Ok(Family::new(architecture, sources))
 }
 
 /// The window of each layer: `local` layers have one, `global` layers see everything.

@@ -33,15 +33,16 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
         unembed: LinearSource::new("embed_out", false),
         ..Sources::new(format!("{prefix}embed_in.weight"), format!("{prefix}final_layer_norm"), layer)
     };
-    Ok(Family { architecture, sources })
+    Ok(Family::new(architecture, sources))
 }
 
 /// The rope parameters, with this family's own names in the old spelling.
 fn rope(config: &Config, d_head: usize) -> Result<Rope, LoadError> {
     let theta = config.number_or("rotary_emb_base", 10_000.0)?;
     let partial = config.number_or("rotary_pct", 0.25)?;
-    let old = config.object_opt("rope_scaling")?;
-    let new = config.object_opt("rope_parameters")?;
+    // The names of other families.
+    config.unread(&["rope_theta", "partial_rotary_factor"]);
+    let (old, new) = (config.rope_opt("rope_scaling")?, config.rope_opt("rope_parameters")?);
     Rope::from_parameters(config, old.or(new).as_ref(), d_head, theta, partial)
 }
 

@@ -30,7 +30,7 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
     architecture.layers.iter_mut().for_each(|layer| layer.ln2 = false);
     let mut sources = transformer_sources(checkpoint, "wte", layer_sources);
     sources.unembed = LinearSource::new("lm_head", true);
-    Ok(Family { architecture, sources })
+    Ok(Family::new(architecture, sources))
 }
 
 /// The first `rotary_dim` dimensions of each head are rotated.

@@ -46,7 +46,7 @@ pub fn named(
     let blocks = format!("{prefix}layers.");
     let layer = move |l| layer(&format!("{blocks}{l}."));
     let sources = Sources::new(format!("{prefix}embed_tokens.weight"), format!("{prefix}norm"), layer);
-    Family { architecture, sources }
+    Family::new(architecture, sources)
 }
 
 /// What stands in front of the names of the base model; the longer ones where it is the text part of another model.
@@ -73,7 +73,7 @@ impl Defaults {
 }
 
 fn one_rope(config: &Config, d_head: usize) -> Result<Vec<Rope>, LoadError> {
-    Ok(vec![Rope::from_config(config, d_head, 10_000.0, 1.0)?])
+    Ok(vec![Rope::from_config(config, d_head, 1.0)?])
 }
 
 /// What all relatives of Llama share. Options a relative changes are set on the result.

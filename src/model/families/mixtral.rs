@@ -5,13 +5,13 @@ use super::{
     llama::{self, Defaults},
 };
 use crate::model::{
-    architecture::Experts, checkpoint::Checkpoint, config::Config, error::LoadError, rope::Rope, sources::LayerSources,
+    architecture::Experts, checkpoint::Checkpoint, config::Config, error::LoadError, sources::LayerSources,
 };
 
 /// Mixtral.
 pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
     let window = config.count_opt("sliding_window")?;
-    let mut a = llama::architecture(config, checkpoint, &Defaults { eps: 1e-5, ropes, ..Defaults::LLAMA })?;
+    let mut a = llama::architecture(config, checkpoint, &Defaults { eps: 1e-5, ..Defaults::LLAMA })?;
     a.layers.iter_mut().for_each(|l| l.window = window);
     let sizes = Experts { renormalise: true, ..experts::sizes(config, "intermediate_size")? };
     experts::install(&mut a, sizes, |_| true);
@@ -22,8 +22,4 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
         experts: Some(experts::sources(&format!("{block}{name}."), ["w1", "w3", "w2"])),
         ..llama::layer_sources(block, [false; 4], false)
     }))
-}
-
-fn ropes(config: &Config, d_head: usize) -> Result<Vec<Rope>, LoadError> {
-    Ok(vec![Rope::from_config(config, d_head, 1e6, 1.0)?])
 }

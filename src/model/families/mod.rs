@@ -24,6 +24,7 @@ mod phi;
 mod phi3;
 mod qwen;
 mod qwen_moe;
+pub mod reference;
 mod size;
 mod smollm3;
 mod stablelm;
@@ -38,8 +39,10 @@ use super::{
     rope::Rope,
     sources::{LayerSources, Sources},
 };
+use crate::domain::Warnings;
 
 pub use gguf::from_gguf;
+use reference::FamilyReference;
 use size::SizeKeys;
 
 /// A checkpoint understood: what it computes, and where its weights are.
@@ -48,6 +51,15 @@ pub struct Family {
     pub architecture: Architecture,
     /// Where its weights are.
     pub sources: Sources,
+    /// What is unusual about it.
+    pub warnings: Warnings,
+}
+
+impl Family {
+    /// A family without warnings.
+    fn new(architecture: Architecture, sources: Sources) -> Self {
+        Self { architecture, sources, warnings: Warnings::default() }
+    }
 }
 
 /// Understands the configuration of one family.
@@ -88,12 +100,27 @@ const FAMILIES: &[(&str, Understand)] = &[
     ("starcoder2", starcoder2::family),
 ];
 
-/// Understands a Hugging Face configuration.
+fn model_type(config: &Config) -> Result<String, LoadError> {
+    config.text_opt("model_type")?.ok_or_else(|| config.refuse("model_type", "is missing"))
+}
+
+/// The configuration with the defaults that the reference's class for its `model_type` has.
+///
+/// # Errors
+/// When it has no `model_type`, or two spellings of a key disagree.
+pub fn with_defaults(config: Config) -> Result<Config, LoadError> {
+    match FamilyReference::of(&model_type(&config)?) {
+        Some(reference) => config.of_family(reference),
+        None => Ok(config),
+    }
+}
+
+/// Understands a Hugging Face configuration [`with_defaults`].
 ///
 /// # Errors
 /// When the family or one of its options is not understood.
 pub fn from_config(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
-    let model_type = config.text_opt("model_type")?.ok_or_else(|| config.refuse("model_type", "is missing"))?;
+    let model_type = model_type(config)?;
     // Quantised Hugging Face checkpoints keep their weights in formats of their own.
     config.only("quantization_config", serde_json::Value::Null)?;
     let Some((_, understand)) = FAMILIES.iter().find(|(name, _)| *name == model_type) else {
@@ -103,7 +130,7 @@ pub fn from_config(config: &Config, checkpoint: &Checkpoint) -> Result<Family, L
     };
     let family = understand(config, checkpoint)?;
     config.finish()?;
-    Ok(family)
+    Ok(Family { warnings: config.warnings().clone(), ..family })
 }
 
 /// Reads the activation under `key`, by transformers' name for it.
@@ -175,22 +202,27 @@ fn clip(config: &Config) -> Result<Option<f32>, LoadError> {
 }
 
 /// The rotary tables of full and of sliding layers: under their kinds in `rope_parameters`, or, as transformers 4
-/// spelled it, these bases with the parameters `old`.
+/// spelled it, the bases under these keys with the parameters `old`.
 fn ropes_by_kind(
     config: &Config,
     d_head: usize,
-    thetas: [f64; 2],
+    theta_keys: [&str; 2],
     old: [Option<&Config>; 2],
 ) -> Result<Vec<Rope>, LoadError> {
     let new = config.object_opt("rope_parameters")?;
     let new = new.as_ref().map(|new| {
-        let kinds = [new.object_opt("full_attention")?, new.object_opt("sliding_attention")?];
+        let kinds = [new.rope_opt("full_attention")?, new.rope_opt("sliding_attention")?];
         new.finish().map(|()| kinds)
     });
     let new = new.transpose()?;
     let parameters = new.as_ref().map_or(old, |kinds| kinds.each_ref().map(Option::as_ref));
-    let rope = |(parameters, theta)| Rope::from_parameters(config, parameters, d_head, theta, 1.0);
-    parameters.into_iter().zip(thetas).map(rope).collect()
+    let kinds = parameters.into_iter().zip(theta_keys).zip(["global", "local"]);
+    let rope = |((parameters, key), kind)| {
+        let default = config.reference().and_then(|reference| reference.theta(Some(kind)));
+        let theta = config.number_or(key, default.unwrap_or(10_000.0))?;
+        Rope::from_parameters(config, parameters, d_head, theta, 1.0)
+    };
+    kinds.map(rope).collect()
 }
 
 /// The sliding window of each layer: `layer_types` decides where it is given, else `slides`.

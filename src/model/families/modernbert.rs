@@ -55,7 +55,7 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
         biases: config.flag_or("decoder_bias", true)?.then_some(["decoder.bias"; 2]),
     };
     let activation = activation(config, "classifier_activation", "gelu")?;
-    head.add_to(Family { architecture, sources }, config, checkpoint, activation)
+    head.add_to(Family::new(architecture, sources), config, checkpoint, activation)
 }
 
 fn architecture(config: &Config) -> Result<Architecture, LoadError> {
@@ -63,9 +63,8 @@ fn architecture(config: &Config) -> Result<Architecture, LoadError> {
     let norm = NormKind::Layer { eps: epsilon(config, "norm_eps", 1e-5)?, gain: true, bias };
     let mut a = encoder::architecture(config, &SizeKeys::USUAL, "hidden_activation", norm)?;
     (a.residual, a.gated, a.final_norm) = (Residual::Sequential, true, true);
-    let scaling = config.object_opt("rope_scaling")?;
-    let thetas = [config.number_or("global_rope_theta", 160_000.0)?, config.number_or("local_rope_theta", 10_000.0)?];
-    a.ropes = ropes_by_kind(config, a.d_head, thetas, [scaling.as_ref(); 2])?;
+    let scaling = config.rope_opt("rope_scaling")?;
+    a.ropes = ropes_by_kind(config, a.d_head, ["global_rope_theta", "local_rope_theta"], [scaling.as_ref(); 2])?;
     // The window counts both sides: half of it before a token and half behind.
     let window = config.count_opt("local_attention")?.unwrap_or(128);
     let period = config.count_opt("global_attn_every_n_layers")?.unwrap_or(3);

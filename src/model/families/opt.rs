@@ -36,7 +36,7 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
         unembedding: unembedding(config, checkpoint, "lm_head", tied)?,
         ..Architecture::plain(size)
     };
-    Ok(Family { architecture, sources: sources(checkpoint, bias) })
+    Ok(Family::new(architecture, sources(checkpoint, bias)))
 }
 
 fn sources(checkpoint: &Checkpoint, bias: bool) -> Sources {

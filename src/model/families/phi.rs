@@ -36,5 +36,5 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
 }
 
 fn half_rope(config: &Config, d_head: usize) -> Result<Vec<Rope>, LoadError> {
-    Ok(vec![Rope::from_config(config, d_head, 10_000.0, 0.5)?])
+    Ok(vec![Rope::from_config(config, d_head, 0.5)?])
 }

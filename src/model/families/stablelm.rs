@@ -20,5 +20,5 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
 }
 
 fn quarter_rope(config: &Config, d_head: usize) -> Result<Vec<Rope>, LoadError> {
-    Ok(vec![Rope::from_config(config, d_head, 10_000.0, 0.25)?])
+    Ok(vec![Rope::from_config(config, d_head, 0.25)?])
 }

@@ -5,7 +5,7 @@ mod header;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs::File,
     path::{Path, PathBuf},
 };
@@ -39,7 +39,7 @@ impl GgufFile {
         }
         let entry = |t: header::TensorInfo| Entry { file: 0, offset: t.offset, shape: t.shape, stored: t.stored };
         let entries = header.tensors.into_iter().map(|(name, info)| (name, entry(info))).collect();
-        let checkpoint = Checkpoint::new(vec![(path.to_owned(), file)], entries)?;
+        let checkpoint = Checkpoint::new(vec![(path.to_owned(), file)], entries, HashMap::new())?;
         Ok(Self { path: path.to_owned(), metadata: header.metadata, checkpoint })
     }
 

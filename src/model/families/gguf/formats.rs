@@ -154,7 +154,7 @@ fn query_scale(draft: &mut Draft, blocks_of_27b: u64) -> Result<(), LoadError> {
 
 /// A llama with a sliding window is a Mistral.
 fn mistral(_: &GgufFile, draft: &mut Draft) -> Result<(), LoadError> {
-    if draft.config.contains_key("sliding_window") {
+    if draft.config.get("sliding_window").is_some_and(|window| !window.is_null()) {
         draft.config.insert("model_type".to_owned(), "mistral".into());
     }
     Ok(())

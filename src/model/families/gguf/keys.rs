@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::formats::Format;
+use super::{
+    super::{reference::FamilyReference, with_defaults},
+    formats::Format,
+};
 use crate::model::{checkpoint::GgufFile, config::Config, error::LoadError};
 
 /// Keys below the architecture's name, in the spelling of most families.
@@ -77,12 +80,19 @@ pub fn configuration(file: &GgufFile, format: &Format) -> Result<Config, LoadErr
     if let Some(n) = file.integer(&format!("{prefix}block_count")).filter(|n| *n > file.checkpoint().len() as u64) {
         return Err(file.refuse(&format!("{prefix}block_count"), format!("is {n}, but there are fewer tensors")));
     }
-    // A window of 0 is none.
-    if draft.config.get("sliding_window") == Some(&Value::from(0)) {
-        draft.config.remove("sliding_window");
+    // A window of 0 is none. A file without the key has none either, as llama.cpp reads it; but the first files of Gemma 2, which
+    // lack it, have the window of their family.
+    let windowless = draft.config.get("sliding_window").is_none_or(|window| *window == 0);
+    if windowless && (format.model_type != "gemma2" || draft.config.contains_key("sliding_window")) {
+        draft.config.insert("sliding_window".to_owned(), Value::Null);
+    }
+    // A size that the file does not say has no default: the one of the family's class is that of another model.
+    for (name, common) in COMMON.iter().filter(|(name, _)| *name != "vocab_size") {
+        let spelled = format.keys.iter().find(|(key, _)| key == name).map_or(*common, |(_, spelled)| *spelled);
+        draft.config.entry(spelled).or_insert(Value::Null);
     }
     (format.implied)(file, &mut draft)?;
-    rotary(file, &prefix, &mut draft)?;
+    rotary(file, &prefix, format.model_type, &mut draft)?;
     let Draft { mut config, rope } = draft;
     if !rope.is_empty() {
         config.insert("rope_scaling".to_owned(), rope.into());
@@ -92,7 +102,7 @@ pub fn configuration(file: &GgufFile, format: &Format) -> Result<Config, LoadErr
         config.insert("vocab_size".to_owned(), rows.into());
     }
     config.insert("tie_word_embeddings".to_owned(), (!file.checkpoint().has("output.weight")).into());
-    Ok(Config::new(file.path().display().to_string(), config))
+    with_defaults(Config::new(file.path().display().to_string(), config))
 }
 
 /// Whether a key has the one value that needs no translation, or is translated by what is `implied` or by [`rotary`].
@@ -111,7 +121,7 @@ fn says_nothing_new(file: &GgufFile, format: &Format, key: &str, name: &str) -> 
 }
 
 /// Kind of the rotary embedding, and how much of a head it turns: all of it unless the file says otherwise.
-fn rotary(file: &GgufFile, prefix: &str, draft: &mut Draft) -> Result<(), LoadError> {
+fn rotary(file: &GgufFile, prefix: &str, model_type: &str, draft: &mut Draft) -> Result<(), LoadError> {
     let kind = match file.text(&format!("{prefix}rope.scaling.type")) {
         Some("none") => Some("default"),
         None if draft.rope.contains_key("factor") => Some("linear"),
@@ -132,6 +142,12 @@ fn rotary(file: &GgufFile, prefix: &str, draft: &mut Draft) -> Result<(), LoadEr
     // Half a dimension more, so that rounding cannot lose one: what is read is the whole part.
     #[expect(clippy::cast_precision_loss, reason = "a head is small")]
     let partial = if rotated == d_head { 1.0 } else { (rotated as f64 + 0.5) / d_head as f64 };
+    let whole_heads = FamilyReference::of(model_type).is_some_and(|reference| !reference.partial_rotary);
+    if whole_heads && rotated != d_head {
+        return Err(
+            file.refuse(&key, format!("is {rotated}, but {model_type} rotates all {d_head} dimensions of a head"))
+        );
+    }
     draft.rope.insert("partial_rotary_factor".to_owned(), partial.into());
     Ok(())
 }

@@ -22,7 +22,7 @@ pub fn from_gguf(file: &GgufFile) -> Result<Family, LoadError> {
     };
     let config = keys::configuration(file, format)?;
     let checkpoint = file.checkpoint();
-    let Family { mut architecture, sources } = from_config(&config, checkpoint)?;
+    let Family { mut architecture, sources, warnings } = from_config(&config, checkpoint)?;
     // Gains are stored whole, also those of families that add one to them (Gemma).
     if let NormKind::Rms { gain_offset, .. } = &mut architecture.norm {
         *gain_offset = 0.0;
@@ -31,6 +31,6 @@ pub fn from_gguf(file: &GgufFile) -> Result<Family, LoadError> {
         let factors = checkpoint.whole("rope_freqs.weight", &[rope.inv_freq.len()])?;
         architecture.ropes = architecture.ropes.into_iter().map(|r| r.divided_by(&factors)).collect();
     }
-    let sources = names::sources(&architecture, &sources, checkpoint, format.interleaved);
-    Ok(Family { architecture, sources })
+    let sources = names::sources(&architecture, &sources, checkpoint, format.interleaved, &warnings);
+    Ok(Family { architecture, sources, warnings })
 }

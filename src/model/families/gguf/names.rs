@@ -1,5 +1,6 @@
 //! The names GGUF gives to weights. They are the same for all architectures; some fuse what others keep apart.
 
+use crate::domain::{WarningCode, Warnings};
 use crate::model::{
     architecture::Architecture,
     checkpoint::Checkpoint,
@@ -8,20 +9,38 @@ use crate::model::{
 
 /// Where the weights are that `family` looks for in a Hugging Face folder. `interleaved`: rows of query and key
 /// projections are stored for interleaved rotary pairs.
-pub fn sources(a: &Architecture, family: &Sources, checkpoint: &Checkpoint, interleaved: bool) -> Sources {
-    let names = |l: usize| Names { a, checkpoint, block: format!("blk.{l}."), interleaved };
+pub fn sources(
+    a: &Architecture,
+    family: &Sources,
+    checkpoint: &Checkpoint,
+    interleaved: bool,
+    warnings: &Warnings,
+) -> Sources {
+    let names = |l: usize| Names { a, checkpoint, block: format!("blk.{l}."), interleaved, warnings };
     let layers: Vec<LayerSources> = (0..a.layers.len()).map(|l| names(l).layer(&(family.layer)(l))).collect();
     Sources {
         positions: family.positions.as_ref().map(|_| "position_embd.weight".to_owned()),
         embed_norm: family.embed_norm.as_ref().map(|_| "token_embd_norm".to_owned()),
-        unembed: linear(checkpoint, "output", &family.unembed),
+        unembed: linear(checkpoint, "output", &family.unembed, warnings),
         ..Sources::new("token_embd.weight".to_owned(), "output_norm".to_owned(), move |l| layers[l].clone())
     }
 }
 
-/// The projection `name`, with a bias where the family has one or the file does: no key says so.
-fn linear(checkpoint: &Checkpoint, name: &str, family: &LinearSource) -> LinearSource {
-    LinearSource::new(name, family.bias.is_some() || checkpoint.has(&format!("{name}.bias")))
+/// The projection `name`, with a bias where the family has one or the file does: no key says so, and llama.cpp adds it too.
+fn linear(checkpoint: &Checkpoint, name: &str, family: &LinearSource, warnings: &Warnings) -> LinearSource {
+    let stored = checkpoint.has(&format!("{name}.bias"));
+    if stored && family.bias.is_none() {
+        let kind: String = name
+            .split('.')
+            .map(|part| if part.parse::<usize>().is_ok() { "{l}" } else { part })
+            .collect::<Vec<_>>()
+            .join(".");
+        let detail = format!(
+            "the file has `{kind}.bias`, which this architecture usually lacks; it is added, as llama.cpp does"
+        );
+        warnings.add(WarningCode::UnannouncedBias, detail);
+    }
+    LinearSource::new(name, family.bias.is_some() || stored)
 }
 
 /// The names of one block.
@@ -31,6 +50,7 @@ struct Names<'a> {
     /// Prefix of its weights.
     block: String,
     interleaved: bool,
+    warnings: &'a Warnings,
 }
 
 impl Names<'_> {
@@ -83,7 +103,7 @@ impl Names<'_> {
     }
 
     fn linear(&self, part: &str, family: &LinearSource) -> LinearSource {
-        linear(self.checkpoint, &format!("{}{part}", self.block), family)
+        linear(self.checkpoint, &format!("{}{part}", self.block), family, self.warnings)
     }
 
     fn has(&self, part: &str) -> bool {

@@ -1,0 +1,32 @@
+//! Warnings in answers.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::domain::Warning;
+
+/// Something unusual that did not stop what was asked for.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Warning, example = json!({
+    "code": "unknown_config_key",
+    "detail": "`use_mrope` is false; transformers 5.23.0 does not read it here, and it is ignored"
+}))]
+pub struct WarningDto {
+    /// What is unusual, for programs; the names never change.
+    pub code: &'static str,
+    /// What is unusual, for people.
+    pub detail: String,
+}
+
+impl From<&Warning> for WarningDto {
+    fn from(warning: &Warning) -> Self {
+        Self { code: warning.code.name(), detail: warning.detail.clone() }
+    }
+}
+
+impl WarningDto {
+    /// All of a list.
+    pub fn list(warnings: &[Warning]) -> Vec<Self> {
+        warnings.iter().map(Self::from).collect()
+    }
+}

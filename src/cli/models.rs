@@ -1,0 +1,107 @@
+//! `residuum models`: what a running server serves, and what is unusual about it.
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::Args;
+use serde_json::Value;
+
+/// Exit codes: the server refused, and it could not be reached.
+const REFUSED: u8 = 4;
+const UNREACHABLE: u8 = 5;
+
+/// Longest answer that is read, in bytes.
+const MAX_ANSWER: u64 = 64 << 20;
+
+#[derive(Debug, Args)]
+pub(super) struct Models {
+    /// Address of the server.
+    #[arg(long, env = "RESIDUUM_URL", default_value = "http://127.0.0.1:8080")]
+    url: String,
+    /// Key for a server that asks for one.
+    #[arg(long, env = "RESIDUUM_API_KEY", hide_env_values = true)]
+    api_key: Option<String>,
+    /// One JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Models {
+    pub(super) fn run(self) -> ExitCode {
+        match self.ask() {
+            Ok(models) => {
+                models
+                    .iter()
+                    .for_each(|model| print!("{}", if self.json { format!("{model}\n") } else { shown(model) }));
+                ExitCode::SUCCESS
+            }
+            Err((code, message)) => {
+                eprintln!("residuum: {message}");
+                ExitCode::from(code)
+            }
+        }
+    }
+
+    /// The models of the server, as it describes them.
+    fn ask(&self) -> Result<Vec<Value>, (u8, String)> {
+        let url = format!("{}/v1/models", self.url.trim_end_matches('/'));
+        let unreachable = |e: &dyn std::fmt::Display| (UNREACHABLE, format!("{url} does not answer: {e}"));
+        let config =
+            ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(30)));
+        let mut request = ureq::Agent::new_with_config(config.build()).get(&url);
+        if let Some(key) = &self.api_key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        let mut answer = request.call().map_err(|e| unreachable(&e))?;
+        let text = answer.body_mut().with_config().limit(MAX_ANSWER).read_to_string().map_err(|e| unreachable(&e))?;
+        let body: Value = serde_json::from_str(&text).unwrap_or_default();
+        match (answer.status().is_success(), body.get("items").and_then(Value::as_array)) {
+            (true, Some(models)) => Ok(models.clone()),
+            _ => {
+                let detail = body.get("detail").and_then(Value::as_str).unwrap_or("it is not a Residuum server");
+                Err((REFUSED, format!("{url} answered {}: {detail}", answer.status().as_u16())))
+            }
+        }
+    }
+}
+
+/// A model for people: a line, and one below it for each warning.
+fn shown(model: &Value) -> String {
+    let text = |key: &str| model.get(key).and_then(Value::as_str).unwrap_or_default();
+    let count = |key: &str| model.get(key).and_then(Value::as_u64);
+    let mut out = format!("{}  {}", text("id"), text("status"));
+    if let (Some(parameters), Some(layers)) = (count("n_params"), count("n_layers")) {
+        let size = if parameters < 1_000_000_000 {
+            format!("{} M parameters", parameters.div_ceil(1_000_000))
+        } else {
+            #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
+            let billions = parameters as f64 / 1e9;
+            format!("{billions:.1} B parameters")
+        };
+        let [architecture, weights, device] = ["architecture", "weights_dtype", "device"].map(text);
+        out += &format!("  {architecture}  {size}  {layers} layers  {weights}  on {device}");
+    }
+    out.push('\n');
+    for warning in model.get("warnings").and_then(Value::as_array).into_iter().flatten() {
+        let part = |key: &str| warning.get(key).and_then(Value::as_str).unwrap_or_default();
+        out += &format!("  warning {}: {}\n", part("code"), part("detail"));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_model_is_a_line_and_so_is_each_warning() {
+        assert_eq!(shown(&json!({"id": "m", "status": "loading"})), "m  loading\n");
+        let model = json!({
+            "id": "m", "status": "ready", "architecture": "llama", "n_params": 134_515_008, "n_layers": 30,
+            "weights_dtype": "Q4_1", "device": "cpu", "warnings": [{"code": "unused_tensors", "detail": "2 tensors"}]
+        });
+        let lines = "m  ready  llama  135 M parameters  30 layers  Q4_1  on cpu\n  warning unused_tensors: 2 tensors\n";
+        assert_eq!(shown(&model), lines);
+    }
+}

@@ -1,0 +1,134 @@
+//! What transformers' configuration classes declare, as data: `reference.json`, written by `scripts/make_config_reference.py`.
+//!
+//! A key that a configuration leaves out has the default of its family's class; a key that neither the class nor the code around
+//! it reads cannot change what the reference computes.
+
+use std::{collections::HashMap, sync::OnceLock};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// The file.
+#[derive(Debug, Deserialize)]
+struct Reference {
+    /// Version of transformers.
+    transformers: String,
+    /// Fields that every configuration class has.
+    base: Vec<String>,
+    /// Parameters of text generation, which are taken off a configuration before anything reads it.
+    generation: Vec<String>,
+    /// Names that are read although no class declares them; one that ends with `*` is a prefix.
+    read_by_name: Vec<String>,
+    families: HashMap<String, FamilyReference>,
+}
+
+/// The configuration class of one family.
+#[derive(Debug, Deserialize)]
+pub struct FamilyReference {
+    /// Its name.
+    pub class: String,
+    /// Its fields with their defaults; null stands for none.
+    fields: Map<String, Value>,
+    /// Other spellings of fields.
+    #[serde(default)]
+    aliases: HashMap<String, String>,
+    /// Base of the rotary frequencies where the configuration does not say it: a number, or one for each kind of layer.
+    #[serde(default)]
+    default_theta: Value,
+    /// Whether the family's own code rotates a part of each head.
+    #[serde(default)]
+    pub partial_rotary: bool,
+}
+
+impl FamilyReference {
+    /// The family of this `model_type`.
+    pub fn of(model_type: &str) -> Option<&'static Self> {
+        reference().families.get(model_type)
+    }
+
+    /// What the class means by leaving `key` out; `None` where it does not declare it or has no value.
+    pub fn default_of(&self, key: &str) -> Option<&Value> {
+        let declared = self.fields.get(key);
+        // A default may be declared under the other spelling.
+        let aliased = || self.aliases.iter().find(|(_, to)| *to == key).and_then(|(alias, _)| self.fields.get(alias));
+        declared.or_else(aliased).filter(|v| !v.is_null())
+    }
+
+    /// Whether the class declares `key` under this name.
+    pub fn declares(&self, key: &str) -> bool {
+        self.fields.contains_key(key) || self.aliases.contains_key(key)
+    }
+
+    /// Other spellings of keys, with the spelling that is read.
+    pub fn aliases(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.aliases.iter().map(|(alias, to)| (alias.as_str(), to.as_str()))
+    }
+
+    /// Base of the rotary frequencies, of layers of this kind (`global`, `local`) where they differ.
+    pub fn theta(&self, kind: Option<&str>) -> Option<f64> {
+        match kind {
+            None => self.default_theta.as_f64(),
+            Some(kind) => self.default_theta.get(kind)?.as_f64(),
+        }
+    }
+
+    /// Whether a key that the class does not declare is read all the same.
+    pub fn reads_by_name(&self, key: &str) -> bool {
+        if key == "partial_rotary_factor" {
+            return self.partial_rotary;
+        }
+        let with_rope = self.fields.contains_key("rope_parameters");
+        reference().read_by_name.iter().any(|name| match name.strip_suffix('*') {
+            Some(prefix) => with_rope && key.starts_with(prefix),
+            None => name == key,
+        })
+    }
+}
+
+/// Whether every configuration may have `key`, without an effect on what a forward pass computes.
+pub fn is_common(key: &str) -> bool {
+    let Reference { base, generation, .. } = reference();
+    base.iter().chain(generation).any(|name| name == key)
+}
+
+/// The version of transformers that the file was made with.
+pub fn version() -> &'static str {
+    &reference().transformers
+}
+
+#[expect(clippy::expect_used, reason = "the file is part of the program, and a test reads it")]
+fn reference() -> &'static Reference {
+    static REFERENCE: OnceLock<Reference> = OnceLock::new();
+    REFERENCE.get_or_init(|| serde_json::from_str(include_str!("reference.json")).expect("reference.json is readable"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_found_under_both_spellings() {
+        let gpt2 = FamilyReference::of("gpt2").unwrap();
+        assert_eq!(gpt2.default_of("n_embd"), Some(&Value::from(768)));
+        assert_eq!(gpt2.default_of("n_inner"), None);
+        assert!(gpt2.declares("n_inner") && gpt2.declares("hidden_size") && !gpt2.declares("n_special"));
+        // The class declares `num_experts` and makes it an alias.
+        let qwen = FamilyReference::of("qwen3_moe").unwrap();
+        assert_eq!(qwen.default_of("num_local_experts"), Some(&Value::from(128)));
+    }
+
+    #[test]
+    fn names_read_without_a_declaration() {
+        let [gpt2, llama, phi] = ["gpt2", "llama", "phi"].map(|name| FamilyReference::of(name).unwrap());
+        assert!(llama.reads_by_name("sliding_window") && llama.reads_by_name("rope_interleaved"));
+        assert!(!gpt2.reads_by_name("rope_theta"));
+        assert!(phi.reads_by_name("partial_rotary_factor") && !llama.reads_by_name("partial_rotary_factor"));
+    }
+
+    #[test]
+    fn bases_of_rotary_frequencies() {
+        assert_eq!(FamilyReference::of("smollm3").unwrap().theta(None), Some(2e6));
+        assert_eq!(FamilyReference::of("gemma3_text").unwrap().theta(Some("local")), Some(1e4));
+        assert!(version().starts_with("5."));
+    }
+}
