@@ -11,6 +11,7 @@ anything reads them, and the names that transformers reads although no class dec
 import dataclasses
 import inspect
 import json
+import re
 from pathlib import Path
 
 import transformers
@@ -18,8 +19,7 @@ from transformers import CONFIG_MAPPING, GenerationConfig, PreTrainedConfig
 
 FAMILIES = """bert bloom distilbert falcon gemma gemma2 gemma3 gemma3_text gpt2 gpt_neo gpt_neox gptj granite llama mistral
 mixtral modernbert olmo olmo2 olmoe opt phi phi3 qwen2 qwen2_moe qwen3 qwen3_moe roberta smollm3 stablelm starcoder2""".split()
-# Read with getattr, or by a prefix, wherever a configuration has them: by the attention functions and masks, the caches, the
-# rope code and the loader.
+# Read with getattr wherever a configuration has them: by the attention functions and masks, the caches and the loader.
 READ_BY_NAME = [
     "attention_chunk_size",
     "head_dim",
@@ -27,7 +27,6 @@ READ_BY_NAME = [
     "layer_types",
     "per_layer_config",
     "quantization_config",
-    "rope_*",
     "sliding_window",
 ]
 TARGET = Path(__file__).resolve().parent.parent / "src" / "model" / "families" / "reference.json"
@@ -42,6 +41,12 @@ def defaults(cls):
     return found
 
 
+def rope_keys(cls):
+    """Keys of config.json that the class takes rope parameters from: what its code takes off the keyword arguments."""
+    code = inspect.getsource(cls.convert_rope_params_to_dict)
+    return sorted({"rope_parameters", *re.findall(r'kwargs\.(?:pop|get)\(\s*"(\w+)"', code)} - {"partial_rotary_factor"})
+
+
 def main():
     base = defaults(PreTrainedConfig)
     families = {}
@@ -51,6 +56,7 @@ def main():
         entry = {"class": cls.__name__, "fields": dict(sorted(own.items()))}
         if "rope_parameters" in own:
             entry["default_theta"] = cls.default_theta
+            entry["rope_keys"] = rope_keys(cls)
             source = Path(inspect.getfile(cls).replace("configuration_", "modeling_")).read_text()
             entry["partial_rotary"] = "partial_rotary_factor" in source
         if cls.attribute_map:

@@ -144,8 +144,11 @@ enum Kind {
     Other,
     /// A model of a family: it depends on whether the reference reads it.
     Family(&'static FamilyReference),
-    /// Rope parameters of one kind: the reference reads what is read here.
-    Rope,
+    /// Rope parameters: the reference reads what is read here.
+    Rope {
+        /// Whether they are those of one kind of layers.
+        of_some_layers: bool,
+    },
 }
 
 impl Config {
@@ -194,7 +197,7 @@ impl Config {
     pub fn reference(&self) -> Option<&'static FamilyReference> {
         match self.kind {
             Kind::Family(reference) => Some(reference),
-            Kind::Other | Kind::Rope => None,
+            Kind::Other | Kind::Rope { .. } => None,
         }
     }
 
@@ -308,8 +311,11 @@ impl Config {
         self.typed(key, "a list of numbers", get)?.ok_or_else(|| self.refuse(key, "is missing"))
     }
 
-    /// A truth value, or `default` where the key is absent.
+    /// A truth value, or `default` where the key is absent. Null is false, as in Python.
     pub fn flag_or(&self, key: &str, default: bool) -> Result<bool, LoadError> {
+        if self.given(key).is_some_and(Value::is_null) {
+            return Ok(false);
+        }
         Ok(self.typed(key, "true or false", Value::as_bool)?.unwrap_or(default))
     }
 
@@ -339,7 +345,27 @@ impl Config {
     /// As [`Self::object_opt`], of rope parameters. An empty object counts as absent.
     pub fn rope_opt(&self, key: &str) -> Result<Option<Self>, LoadError> {
         let object = self.object_opt(key)?.filter(|rope| !rope.map.is_empty());
-        Ok(object.map(|rope| Self { kind: Kind::Rope, ..rope }))
+        let of_some_layers = self.prefix.ends_with("rope_parameters.");
+        Ok(object.map(|rope| Self { kind: Kind::Rope { of_some_layers }, ..rope }))
+    }
+
+    /// Rope parameters in which those of `over` stand in place of its own.
+    pub fn overlaid(mut self, over: &Self) -> Self {
+        self.map.extend(over.map.clone());
+        self
+    }
+
+    /// The rope parameters of some layers where nothing says them, in the place `key`.
+    pub fn default_rope(&self, key: &str) -> Self {
+        let prefix = format!("{}{key}.", self.prefix);
+        let map = Map::from_iter([("rope_type".to_owned(), "default".into())]);
+        let kind = Kind::Rope { of_some_layers: true };
+        Self { prefix, kind, warnings: self.warnings.clone(), ..Self::new(self.place.clone(), map) }
+    }
+
+    /// Whether these are the rope parameters of one kind of layers.
+    pub fn is_of_some_layers(&self) -> bool {
+        matches!(self.kind, Kind::Rope { of_some_layers: true })
     }
 
     /// Notes keys that are known not to change what this family computes.
@@ -352,10 +378,15 @@ impl Config {
         self.unread.borrow_mut().extend(keys.iter().map(|key| (*key).to_owned()));
     }
 
-    /// Accepts `key` only when absent or equal to `value`: an option whose other settings are not implemented.
+    /// Accepts `key` only when absent or equal to `value`: an option whose other settings are not implemented. One that the
+    /// reference does not read is accepted all the same, with a warning.
     pub fn only(&self, key: &str, value: impl Into<Value>) -> Result<(), LoadError> {
         let value = value.into();
         match self.value(key) {
+            Some(v) if *v != value && self.reference().is_some_and(|f| !f.declares(key) && !f.reads_by_name(key)) => {
+                self.warn_unread(WarningCode::UnknownConfigKey, key, v);
+                Ok(())
+            }
             Some(v) if *v != value => Err(self.refuse(key, format!("is {}; only {value} is understood", shown(v)))),
             _ => Ok(()),
         }
@@ -373,7 +404,7 @@ impl Config {
             let unread = self.unread.borrow().contains(key);
             match self.kind {
                 _ if unread => self.warn_unread(WarningCode::UnknownConfigKey, key, value),
-                Kind::Rope => self.warn_unread(WarningCode::UnknownRopeKey, key, value),
+                Kind::Rope { .. } => self.warn_unread(WarningCode::UnknownRopeKey, key, value),
                 _ if HARMLESS.contains(&key.as_str()) || reference::is_common(key) => {}
                 Kind::Family(family) if family.declares(key) || family.reads_by_name(key) => {
                     if family.default_of(key) != Some(value) {

@@ -125,7 +125,11 @@ impl Rope {
             }
             "dynamic" => dynamic(config, p, theta, dim)?,
             "yarn" => yarn(config, p, theta, dim)?,
-            "longrope" | "su" => longrope(config, p, theta, dim)?,
+            "longrope" => longrope(config, p, theta, dim)?,
+            // Phi-3's first name for it
+            "su" if config.reference().is_none_or(|family| family.class == "Phi3Config") => {
+                longrope(config, p, theta, dim)?
+            }
             "llama3" => llama3(config, p, theta, dim)?,
             other => return Err(p.refuse(key, format!("{other:?} is not understood"))),
         };
@@ -211,7 +215,8 @@ fn inverse_frequencies(base: f64, dim: usize) -> Vec<f32> {
 #[expect(clippy::cast_precision_loss, reason = "lengths are far below 2^52")]
 fn original_length(config: &Config, p: &Config) -> Result<f64, LoadError> {
     let inner = p.count_opt("original_max_position_embeddings")?;
-    let n = match (config.count_opt("original_max_position_embeddings")?, inner) {
+    let beside = if p.is_of_some_layers() { None } else { config.count_opt("original_max_position_embeddings")? };
+    let n = match (beside, inner) {
         (Some(n), _) | (None, Some(n)) => n,
         (None, None) => config.count("max_position_embeddings")?,
     };

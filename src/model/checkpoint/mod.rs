@@ -164,6 +164,11 @@ impl Checkpoint {
         self.entries.contains_key(name)
     }
 
+    /// Whether the name of any tensor begins so.
+    pub fn has_below(&self, prefix: &str) -> bool {
+        self.entries.keys().any(|name| name.starts_with(prefix))
+    }
+
     /// Shape of a tensor.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.entries.get(name).map(|e| e.shape.as_slice())

@@ -55,10 +55,18 @@ impl MaskedHead {
         activation: Activation,
     ) -> Result<Family, LoadError> {
         let tied = config.flag_or("tie_word_embeddings", true)?;
-        let bias = self.biases.map(|[when_tied, when_not]| {
-            let [name, other] = if tied { [when_tied, when_not] } else { [when_not, when_tied] };
-            if checkpoint.has(other) && !checkpoint.has(name) { other } else { name }
-        });
+        let bias = match self.biases {
+            None => None,
+            // The decoder's own, where it is stored; a tied one differs from the other only by mistake, and then it counts.
+            Some([when_tied, decoders]) if checkpoint.has(decoders) => {
+                if when_tied != decoders && checkpoint.equal(when_tied, decoders)? {
+                    checkpoint.mark_used(when_tied);
+                }
+                Some(decoders)
+            }
+            Some([when_tied, _]) if checkpoint.has(when_tied) || tied => Some(when_tied),
+            Some([_, decoders]) => Some(decoders),
+        };
         let architectures = config.texts_opt("architectures")?.unwrap_or_default();
         let named = architectures.iter().any(|a| a.ends_with("ForMaskedLM"));
         let decoder = LinearSource { bias: bias.map(str::to_owned), ..LinearSource::new(self.decoder, false) };

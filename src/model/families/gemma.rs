@@ -7,14 +7,17 @@ use super::{
     reference::FamilyReference,
     ropes_by_kind, unembedding,
 };
-use crate::model::{
-    architecture::{Architecture, NormKind, QkNorm, Unembedding},
-    checkpoint::Checkpoint,
-    config::Config,
-    error::LoadError,
-    ops::activation::Activation,
-    rope::Rope,
-    sources::{LayerSources, LinearSource},
+use crate::{
+    domain::WarningCode,
+    model::{
+        architecture::{Architecture, NormKind, QkNorm},
+        checkpoint::Checkpoint,
+        config::Config,
+        error::LoadError,
+        ops::activation::Activation,
+        rope::Rope,
+        sources::{LayerSources, LinearSource},
+    },
 };
 
 const GEMMA: Defaults =
@@ -44,9 +47,9 @@ pub fn gemma2(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
 
 /// Gemma 3, text only.
 pub fn gemma3(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
-    config.only("attn_logit_softcapping", serde_json::Value::Null)?;
-    // What transformers 5 writes beside `layer_types` and does not read.
-    config.unread(&["_sliding_window_pattern"]);
+    // Declared and written by transformers 5, but never read.
+    config.unread(&["attn_logit_softcapping"]);
+    config.ignore(&["_sliding_window_pattern"]);
     let period = config.count_opt("sliding_window_pattern")?.unwrap_or(6);
     let mut a = architecture(config, checkpoint, &Defaults { ropes: two_ropes, ..GEMMA })?;
     a.qk_norm = Some(QkNorm::PerHead);
@@ -85,8 +88,11 @@ pub fn gemma3_of_images(config: &Config, checkpoint: &Checkpoint) -> Result<Fami
     let nested = "language_model.lm_head";
     let head = if checkpoint.has(&format!("{nested}.weight")) { nested } else { "lm_head" };
     sources.unembed = LinearSource::new(head, false);
-    let softcap = architecture.unembedding.and_then(|u| u.softcap);
-    architecture.unembedding = unembedding(config, checkpoint, head, tied)?.map(|u| Unembedding { softcap, ..u });
+    if architecture.unembedding.is_some_and(|u| u.softcap.is_some()) {
+        let detail = "`text_config.final_logit_softcapping` is set; transformers does not read it in a multimodal model, and it is ignored";
+        text.warnings().add(WarningCode::UnknownConfigKey, detail);
+    }
+    architecture.unembedding = unembedding(config, checkpoint, head, tied)?;
     architecture.model_type = config.text_or("model_type", "gemma3")?;
     Ok(Family::new(architecture, sources))
 }

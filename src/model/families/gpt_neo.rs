@@ -45,11 +45,15 @@ fn windows(config: &Config, n_layers: usize) -> Result<Vec<Option<usize>>, LoadE
         "local" => Ok(Some(window)),
         other => Err(config.refuse("attention_types", format!("{other:?} is not understood"))),
     };
-    let kinds = kinds(config, n_layers)?;
+    let listed = config.texts_opt("attention_layers")?;
+    let kinds = match (&listed, config.value("attention_types")) {
+        (Some(listed), None) => listed.clone(),
+        _ => kinds(config, n_layers)?,
+    };
     if kinds.len() != n_layers {
         return Err(config.refuse("attention_types", format!("does not describe {n_layers} layers")));
     }
-    if config.texts_opt("attention_layers")?.is_some_and(|listed| listed != kinds) {
+    if listed.is_some_and(|listed| listed != kinds) {
         return Err(config.refuse("attention_layers", "does not say the same as `attention_types`"));
     }
     kinds.iter().map(of).collect()

@@ -12,8 +12,8 @@ use crate::model::{
 
 /// Llama (also SmolLM and SmolLM2, TinyLlama, Vicuna, …).
 pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
-    config.only("rope_interleaved", false)?;
     config.ignore(&["is_llama_config"]);
+    config.only("rope_interleaved", false)?;
     let attention_bias = config.flag_or("attention_bias", false)?;
     let mlp_bias = config.flag_or("mlp_bias", false)?;
     with_biases(config, checkpoint, [attention_bias; 4], mlp_bias)

@@ -150,7 +150,9 @@ fn activation(config: &Config, key: &str, default: &str) -> Result<Activation, L
 /// The prefix of the weight names: checkpoints saved with their LM head put the base model's name in front.
 fn weight_prefix(checkpoint: &Checkpoint, base: &str, probe: &str) -> String {
     let prefixed = format!("{base}.");
-    if checkpoint.has(&format!("{prefixed}{probe}")) { prefixed } else { String::new() }
+    // A tied embedding may be stored as the unembedding alone.
+    let neither = || !checkpoint.has(probe) && checkpoint.has_below(&prefixed);
+    if checkpoint.has(&format!("{prefixed}{probe}")) || neither() { prefixed } else { String::new() }
 }
 
 /// The names of models whose base is called `transformer`, from GPT-2 on: `embed` is the token embedding, `layer` names
@@ -201,28 +203,30 @@ fn clip(config: &Config) -> Result<Option<f32>, LoadError> {
     }
 }
 
-/// The rotary tables of full and of sliding layers: under their kinds in `rope_parameters`, or, as transformers 4
-/// spelled it, the bases under these keys with the parameters `old`.
+/// The rotary tables of full and of sliding layers. Their parameters are under their kinds in `rope_parameters`, each overlaid with
+/// its part of `scaling`: the `rope_scaling` of transformers 4. Bases that they do not say are under `theta_keys`.
 fn ropes_by_kind(
     config: &Config,
     d_head: usize,
     theta_keys: [&str; 2],
-    old: [Option<&Config>; 2],
+    scaling: [Option<&Config>; 2],
 ) -> Result<Vec<Rope>, LoadError> {
-    let new = config.object_opt("rope_parameters")?;
-    let new = new.as_ref().map(|new| {
-        let kinds = [new.rope_opt("full_attention")?, new.rope_opt("sliding_attention")?];
-        new.finish().map(|()| kinds)
-    });
-    let new = new.transpose()?;
-    let parameters = new.as_ref().map_or(old, |kinds| kinds.each_ref().map(Option::as_ref));
-    let kinds = parameters.into_iter().zip(theta_keys).zip(["global", "local"]);
-    let rope = |((parameters, key), kind)| {
-        let default = config.reference().and_then(|reference| reference.theta(Some(kind)));
-        let theta = config.number_or(key, default.unwrap_or(10_000.0))?;
-        Rope::from_parameters(config, parameters, d_head, theta, 1.0)
-    };
-    kinds.map(rope).collect()
+    let by_kind = config.object_opt("rope_parameters")?;
+    let partial = config.number_or("partial_rotary_factor", 1.0)?;
+    let kinds = [("full_attention", "global"), ("sliding_attention", "local")];
+    let mut ropes = Vec::with_capacity(kinds.len());
+    for (((kind, reach), theta_key), over) in kinds.into_iter().zip(theta_keys).zip(scaling) {
+        let own = by_kind.as_ref().map(|all| all.rope_opt(kind)).transpose()?.flatten();
+        let parameters = match over {
+            Some(over) => Some(own.unwrap_or_else(|| config.default_rope("rope_scaling")).overlaid(over)),
+            None => own,
+        };
+        let default = config.reference().and_then(|reference| reference.theta(Some(reach)));
+        let theta = config.number_or(theta_key, default.unwrap_or(10_000.0))?;
+        ropes.push(Rope::from_parameters(config, parameters.as_ref(), d_head, theta, partial)?);
+    }
+    by_kind.map_or(Ok(()), |all| all.finish())?;
+    Ok(ropes)
 }
 
 /// The sliding window of each layer: `layer_types` decides where it is given, else `slides`.
@@ -259,8 +263,9 @@ fn unembedding(
     let architectures = config.texts_opt("architectures")?.unwrap_or_default();
     let heads = ["CausalLM", "LMHead", "ConditionalGeneration"];
     let with_head = |a: &String| heads.iter().any(|head| a.contains(head));
-    let base_only = !architectures.is_empty() && !architectures.iter().any(with_head);
     let stored = !tied && checkpoint.has(&format!("{name}.weight"));
+    // Where nothing names a class, a head is there if its weights are.
+    let base_only = if architectures.is_empty() { !tied && !stored } else { !architectures.iter().any(with_head) };
     Ok((!base_only || stored).then(|| Unembedding { tied, ..Unembedding::default() }))
 }
 

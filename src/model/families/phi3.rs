@@ -14,6 +14,7 @@ use crate::model::{
 /// Phi-3.
 pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
     config.only("attention_bias", false)?;
+    only_long_ropes(config)?;
     config.count_opt("original_max_position_embeddings")?;
     let window = config.count_opt("sliding_window")?;
     let mut a = llama::architecture(config, checkpoint, &Defaults { eps: 1e-5, ..Defaults::LLAMA })?;
@@ -32,4 +33,19 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
             ..llama::layer_sources(block, [false; 4], false)
         }
     }))
+}
+
+/// Refuses other kinds of rope than the one this family has: transformers does so, and takes `yarn` for another name of it.
+fn only_long_ropes(config: &Config) -> Result<(), LoadError> {
+    for key in ["rope_scaling", "rope_parameters"] {
+        let Some(rope) = config.rope_opt(key)? else { continue };
+        let kind = match rope.text_opt("rope_type")? {
+            Some(kind) => kind,
+            None => rope.text_or("type", "default")?,
+        };
+        if !["default", "longrope", "su"].contains(&kind.as_str()) {
+            return Err(rope.refuse("rope_type", format!("is {kind:?}; phi3 has only longrope")));
+        }
+    }
+    Ok(())
 }

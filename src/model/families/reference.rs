@@ -17,7 +17,7 @@ struct Reference {
     base: Vec<String>,
     /// Parameters of text generation, which are taken off a configuration before anything reads it.
     generation: Vec<String>,
-    /// Names that are read although no class declares them; one that ends with `*` is a prefix.
+    /// Names that are read although no class declares them.
     read_by_name: Vec<String>,
     families: HashMap<String, FamilyReference>,
 }
@@ -35,6 +35,9 @@ pub struct FamilyReference {
     /// Base of the rotary frequencies where the configuration does not say it: a number, or one for each kind of layer.
     #[serde(default)]
     default_theta: Value,
+    /// Keys that rope parameters are taken from.
+    #[serde(default)]
+    rope_keys: Vec<String>,
     /// Whether the family's own code rotates a part of each head.
     #[serde(default)]
     pub partial_rotary: bool,
@@ -77,11 +80,7 @@ impl FamilyReference {
         if key == "partial_rotary_factor" {
             return self.partial_rotary;
         }
-        let with_rope = self.fields.contains_key("rope_parameters");
-        reference().read_by_name.iter().any(|name| match name.strip_suffix('*') {
-            Some(prefix) => with_rope && key.starts_with(prefix),
-            None => name == key,
-        })
+        reference().read_by_name.iter().chain(&self.rope_keys).any(|name| name == key)
     }
 }
 
@@ -120,8 +119,8 @@ mod tests {
     #[test]
     fn names_read_without_a_declaration() {
         let [gpt2, llama, phi] = ["gpt2", "llama", "phi"].map(|name| FamilyReference::of(name).unwrap());
-        assert!(llama.reads_by_name("sliding_window") && llama.reads_by_name("rope_interleaved"));
-        assert!(!gpt2.reads_by_name("rope_theta"));
+        assert!(llama.reads_by_name("sliding_window") && llama.reads_by_name("rope_theta"));
+        assert!(!gpt2.reads_by_name("rope_theta") && !llama.reads_by_name("rope_local_base_freq"));
         assert!(phi.reads_by_name("partial_rotary_factor") && !llama.reads_by_name("partial_rotary_factor"));
     }
 

@@ -12,7 +12,10 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
     let (attention, mlp) = (config.flag_or("attention_bias", false)?, config.flag_or("mlp_bias", false)?);
     let mut a = llama::architecture(config, checkpoint, &Defaults { tied: true, ..Defaults::LLAMA })?;
     let rotary = rotary_layers(config, a.layers.len())?;
-    let windows = layer_windows(config, a.layers.len(), switched_window(config)?, |l| !rotary[l])?;
+    // The switch decides about layers whose kind is not listed.
+    let switched = switched_window(config)?;
+    let window = if config.value("layer_types").is_some() { config.count_opt("sliding_window")? } else { switched };
+    let windows = layer_windows(config, a.layers.len(), window, |l| !rotary[l])?;
     for ((layer, rotary), window) in a.layers.iter_mut().zip(rotary).zip(windows) {
         layer.rope = rotary.then_some(0);
         layer.window = window;

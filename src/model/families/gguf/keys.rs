@@ -101,6 +101,8 @@ pub fn configuration(file: &GgufFile, format: &Format) -> Result<Config, LoadErr
         let rows = file.checkpoint().shape("token_embd.weight").and_then(|s| s.first().copied());
         config.insert("vocab_size".to_owned(), rows.into());
     }
+    // Whether it is tied or not, there is one.
+    config.insert("architectures".to_owned(), vec!["ForCausalLM"].into());
     config.insert("tie_word_embeddings".to_owned(), (!file.checkpoint().has("output.weight")).into());
     with_defaults(Config::new(file.path().display().to_string(), config))
 }
