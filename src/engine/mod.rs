@@ -26,6 +26,7 @@ mod submit;
 #[cfg(test)]
 mod tests;
 mod texts;
+mod warnings;
 mod worker;
 
 use std::{

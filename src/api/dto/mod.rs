@@ -9,6 +9,7 @@ pub mod import;
 pub mod model;
 pub mod position;
 pub mod run;
+pub mod warning;
 
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
