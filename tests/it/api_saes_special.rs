@@ -150,14 +150,26 @@ async fn features_of_a_cache_are_those_of_ordinary_tokens_where_that_is_asked_or
         let codes: Vec<&Value> = answer["warnings"].as_array().unwrap().iter().map(|w| &w["code"]).collect();
         assert_eq!(codes, if warned { vec!["sae_excluded_tokens"] } else { vec![] }, "{body}");
     }
-    // In the other formats a header says which positions they are.
+}
+
+#[tokio::test]
+async fn positions_that_the_request_did_not_number_are_named_in_other_formats() {
+    let app = app().await;
+    let cache = app.capture(TEXT, everything()).await;
+    let n = app.get(&format!("/v1/caches/{cache}")).await.json()["n_tokens"].as_u64().unwrap();
     let uri = format!("/v1/caches/{cache}/features?format=raw");
     let raw = app.post(&uri, &json!({"sae": "ordinary", "features": [3]})).await;
     assert_eq!(raw.header("residuum-positions"), format!("1,3,5:{n}"));
-    assert_eq!(floats(&raw.body).len(), ordinary.len());
+    assert_eq!(floats(&raw.body).len(), n as usize - 3);
     let raw = app.post(&uri, &json!({"sae": "ordinary", "features": [3], "positions": [0, 1]})).await;
     assert!(!raw.headers.contains_key("residuum-positions"), "the request has numbered them");
+}
 
+#[tokio::test]
+async fn positions_that_are_not_there_to_encode_are_refused() {
+    let app = app().await;
+    let cache = app.capture(TEXT, everything()).await;
+    let some = app.capture(TEXT, json!({"hooks": ["resid_post"], "positions": [5, 4, 1, 0]})).await;
     let last = app.capture("a</s>", json!({"hooks": ["resid_post"], "positions": "last"})).await;
     let mean = app.capture(TEXT, json!({"hooks": ["resid_post"], "positions": "mean"})).await;
     for (cache, positions, code) in [
