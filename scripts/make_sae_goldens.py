@@ -47,6 +47,50 @@ def old(**more):
     return {**OLD, "architecture": "standard", "d_in": 32, "hook_layer": 1, **RESID, **more}
 
 
+def version_2(**more):
+    """What `SparseAutoencoder.save_model` of SAELens 2.1 writes: the configuration of the whole training run."""
+    return {
+        "model_name": "tiny", "model_class_name": "HookedTransformer", "hook_point": "blocks.1.hook_resid_post",
+        "hook_point_eval": "blocks.{layer}.attn.pattern", "hook_point_layer": 1, "hook_point_head_index": None, "dataset_path": "none",
+        "streaming": True, "is_dataset_tokenized": True, "context_size": 64, "use_cached_activations": False,
+        "cached_activations_path": None, "d_in": 32, "d_sae": D_SAE, "b_dec_init_method": "geometric_median", "expansion_factor": 1.25,
+        "activation_fn": "relu", "normalize_sae_decoder": False, "noise_scale": 0.0, "from_pretrained_path": None,
+        "apply_b_dec_to_input": True, "decoder_orthogonal_init": False, "decoder_heuristic_init": False,
+        "init_encoder_as_decoder_transpose": True, "n_batches_in_buffer": 20, "training_tokens": 2_000_000, "finetuning_tokens": 0,
+        "store_batch_size_prompts": 32, "train_batch_size_tokens": 4096, "normalize_activations": False, "device": "cpu", "seed": 42,
+        "dtype": "torch.float32", "prepend_bos": True, "autocast": False, "compile_llm": False, "llm_compilation_mode": None,
+        "compile_sae": False, "sae_compilation_mode": None, "adam_beta1": 0, "adam_beta2": 0.999, "mse_loss_normalization": None,
+        "l1_coefficient": 0.001, "lp_norm": 1, "scale_sparsity_penalty_by_decoder_norm": False, "l1_warm_up_steps": 0, "lr": 0.0003,
+        "lr_scheduler_name": "constant", "lr_warm_up_steps": 0, "lr_end": 3e-05, "lr_decay_steps": 0, "n_restart_cycles": 1,
+        "finetuning_method": None, "use_ghost_grads": False, "feature_sampling_window": 2000, "dead_feature_window": 1000,
+        "dead_feature_threshold": 1e-08, "n_eval_batches": 10, "eval_batch_size_prompts": None, "log_to_wandb": True,
+        "log_activations_store_to_wandb": False, "log_optimizer_state_to_wandb": False, "wandb_project": "none", "wandb_id": None,
+        "run_name": "40-L1-0.001", "wandb_entity": None, "wandb_log_frequency": 10, "eval_every_n_wandb_logs": 100, "resume": False,
+        "n_checkpoints": 0, "checkpoint_path": "checkpoints/a1b2", "verbose": True, "model_kwargs": {}, "model_from_pretrained_kwargs": {},
+        "sae_lens_version": "2.1.3", "sae_lens_training_version": "2.1.3", "tokens_per_buffer": 5_242_880, **more,
+    }
+
+
+def version_5_checkpoint(**more):
+    """What a checkpoint of SAELens 5.11 holds: `LanguageModelSAERunnerConfig.to_dict`, written over the settings of the SAE."""
+    old_names = {"hook_point", "hook_point_eval", "hook_point_layer", "hook_point_head_index"}
+    return {key: value for key, value in version_2().items() if key not in old_names} | {
+        "hook_name": "blocks.1.hook_resid_post", "hook_eval": "NOT_IN_USE", "hook_layer": 1, "hook_head_index": None,
+        "dataset_trust_remote_code": True, "architecture": "topk", "activation_fn": "topk", "activation_fn_kwargs": {"k": 6},
+        "expansion_factor": None, "decoder_heuristic_init_norm": 0.1, "normalize_activations": "none", "seqpos_slice": [None],
+        "act_store_device": "cpu", "jumprelu_init_threshold": 0.001, "jumprelu_bandwidth": 0.001, "autocast_lm": False,
+        "model_from_pretrained_kwargs": {"center_writing_weights": False}, "sae_lens_version": "5.11.0",
+        "sae_lens_training_version": "5.11.0", "exclude_special_tokens": [1, 2], **more,
+    }
+
+
+def version_3_0():
+    """What `SAEConfig.to_dict` of SAELens 3.0 writes: no architecture, and a flag for the normalisation."""
+    later = {"architecture", "activation_fn_kwargs", "dataset_trust_remote_code", "neuronpedia_id", "model_from_pretrained_kwargs"}
+    written = old(normalize_activations=False, sae_lens_training_version="3.0.0")
+    return {key: value for key, value in written.items() if key not in later}
+
+
 Z = {"hook_name": "blocks.1.attn.hook_z", "hook_layer": 1}
 CASES = {
     "standard": old(),
@@ -63,12 +107,18 @@ CASES = {
     "all_heads": old(**Z, reshape_activations="hook_z"),
     "one_head": old(**Z, hook_head_index=2, d_in=8, reshape_activations="none"),
     "centred": new({"model_from_pretrained_kwargs": {"center_writing_weights": True}}, architecture="standard"),
+    "saelens_2": version_2(),
+    "saelens_2_finetuned": version_2(finetuning_method="scale"),
+    "saelens_3_0": version_3_0(),
+    "saelens_4_gated": old(architecture="gated", seqpos_slice=[None], sae_lens_training_version="4.4.5"),
+    "saelens_5_checkpoint": version_5_checkpoint(),
 }
 SCALE = 0.375
 
 
 def kind(cfg):
-    return "topk" if cfg.get("activation_fn_str") == "topk" else cfg["architecture"]
+    by_rank = "topk" in (cfg.get("activation_fn_str"), cfg.get("activation_fn"))
+    return "topk" if by_rank else cfg.get("architecture", "standard")
 
 
 def make_weights(cfg, seed):
@@ -83,8 +133,10 @@ def make_weights(cfg, seed):
             w |= {"b_enc": rand(D_SAE), "threshold": rand(D_SAE).abs()}
         case _:
             w |= {"b_enc": rand(D_SAE)}
-    if cfg.get("finetuning_scaling_factor"):
+    if cfg.get("finetuning_scaling_factor") or cfg.get("finetuning_method"):
         w["scaling_factor"] = 1 + rand(D_SAE) * 0.2
+    elif "hook_point" in cfg:
+        w["scaling_factor"] = torch.ones(D_SAE)  # before version 3 it was always there
     return {name: t.to(torch.bfloat16) if cfg["dtype"] == "bfloat16" else t for name, t in w.items()}
 
 
@@ -97,7 +149,7 @@ def targets(name, cfg, rows):
 def normalise(cfg, x):
     """What is encoded, and how it is undone."""
     match cfg["normalize_activations"]:
-        case "none":
+        case "none" | False:
             return x, lambda y: y
         case "expected_average_only_in":
             return x * SCALE, lambda y: y / SCALE
@@ -142,8 +194,8 @@ def encode(cfg, w, x):
 def check_with_sae_lens(name, cfg, rows, acts, out):
     from sae_lens import SAE
 
-    # SAELens 6 knows no finetuning factors any more; 3.18 multiplied the activations with them in `decode`.
-    if name == "finetuned":
+    # SAELens 6 knows no finetuning factors any more; 3.18 and 2.1 multiplied the activations with them in `decode`.
+    if name in ("finetuned", "saelens_2_finetuned"):
         return "not in SAELens 6"
     sae = SAE.load_from_disk(OUT / name, dtype="float64")
     x = targets(name, cfg, rows)

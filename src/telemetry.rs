@@ -7,7 +7,7 @@ use metrics::Label;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
-use crate::domain::{Code, Priority};
+use crate::domain::{Code, Priority, WarningCode};
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -57,7 +57,7 @@ enum Kind {
 /// `docs/METRICS.md` has the same list.
 const METRICS: &[(Kind, &str, Labels, &str)] = {
     use Kind::{Counter, Gauge, Histogram};
-    use Labels::{Bounds, Codes, Later, None, Priorities, Version};
+    use Labels::{Bounds, Codes, Later, None, Priorities, Version, Warnings};
     &[
         (Gauge, "residuum_build_info", Version, "1, with the version of the server."),
         (
@@ -75,6 +75,12 @@ const METRICS: &[(Kind, &str, Labels, &str)] = {
         ),
         (Gauge, "residuum_http_in_flight", None, "Requests being answered."),
         (Counter, "residuum_errors_total", Codes, "Problems answered, by code."),
+        (
+            Counter,
+            "residuum_warnings_total",
+            Warnings,
+            "What was unusual about models and autoencoders when they were loaded, by kind and code.",
+        ),
         (Counter, "residuum_runs_total", None, "Runs accepted."),
         (Gauge, "residuum_queue_items", Priorities, "Inputs waiting, by priority."),
         (Gauge, "residuum_queue_oldest_seconds", Priorities, "Age of the oldest run with inputs waiting, by priority."),
@@ -143,6 +149,8 @@ enum Labels {
     Bounds,
     /// One, with the version.
     Version,
+    /// One a kind of what is loaded and a code of a warning.
+    Warnings,
 }
 
 impl Labels {
@@ -156,6 +164,13 @@ impl Labels {
             Self::Priorities => each("priority", &mut Priority::ALL.into_iter().map(Priority::name)),
             Self::Codes => each("code", &mut Code::ALL.iter().map(|code| code.name())),
             Self::Bounds => each("bound", &mut ["client", "total"].into_iter()),
+            Self::Warnings => {
+                let of = |kind, code: &WarningCode| {
+                    vec![Label::from_static_parts("kind", kind), Label::from_static_parts("code", code.name())]
+                };
+                let kinds = ["model", "sae"].into_iter();
+                kinds.flat_map(|kind| WarningCode::ALL.iter().map(move |code| of(kind, code))).collect()
+            }
             Self::Version => each("version", &mut [env!("CARGO_PKG_VERSION")].into_iter()),
         }
     }

@@ -154,8 +154,8 @@ problems! {
     /// Encoding a cache to features.
     FeaturesProblems = [
         InvalidJson, InvalidBody, InvalidQuery, CacheNotFound, NotAcceptable, Conflict, BodyTooLarge, ResultTooLarge,
-        UnsupportedMediaType, UnknownSae, BosMismatch, HookNotStored, PositionOutOfRange, InvalidValue, Internal, BlobDamaged,
-        Unavailable,
+        UnsupportedMediaType, UnknownSae, BosMismatch, HookNotStored, PositionOutOfRange, TextNotFound, InvalidValue, Internal,
+        BlobDamaged, Unavailable,
     ];
     /// Looking for the tokens of features.
     FeatureTokensProblems = [

@@ -51,6 +51,28 @@ pub fn model_of(models: &Registry, cache: &Cache) -> Result<Arc<Model>, Problem>
     Err(Problem::new(Code::Conflict, detail))
 }
 
+/// Which tokens of caches are special, as far as the models that made them are served.
+pub struct SpecialTokens(Vec<Arc<Model>>);
+
+impl SpecialTokens {
+    /// Of the models that are loaded now.
+    pub fn of(models: &Registry) -> Self {
+        let ready = |(_, state)| match state {
+            ModelState::Ready(model) => Some(model),
+            ModelState::Loading => None,
+        };
+        Self(models.all().into_iter().filter_map(ready).collect())
+    }
+
+    /// Whether the token at a position of the cache is special; `None` where its id is not known, or the model is not served.
+    pub fn at(&self, cache: &Cache, position: usize) -> Option<bool> {
+        let id = cache.token_ids.get(position).filter(|_| cache.knows_token_ids())?;
+        let made_by = &cache.provenance.model_fingerprint;
+        let model = self.0.iter().find(|model| model.info().fingerprint == *made_by)?;
+        Some(model.tokenizer().is_special(*id))
+    }
+}
+
 /// An import may name weights that cannot have made its tensors.
 ///
 /// # Errors

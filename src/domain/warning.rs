@@ -49,6 +49,32 @@ warning_codes! {
     NotFinite = "not_finite";
     /// An imported cache whose file does not name the weights that made it.
     WeightsUnknown = "weights_unknown";
+    /// A key of an autoencoder's `cfg.json` that SAELens does not read; it was ignored.
+    UnknownSaeKey = "unknown_sae_key";
+    /// The autoencoder's `cfg.json` does not say whether texts began with a BOS token in training, so a cache is
+    /// not checked for it.
+    SaeBosNotSaid = "sae_bos_not_said";
+    /// The autoencoder was trained on texts with a BOS token in front, and the model has none.
+    SaeNoBos = "sae_no_bos";
+    /// The autoencoder's `cfg.json` does not say how the model's weights were processed; they are taken as they
+    /// are, as SAELens does.
+    SaeProcessingNotSaid = "sae_processing_not_said";
+    /// The SAELens that trained the autoencoder processed the model's weights unless told otherwise, and `cfg.json`
+    /// does not say; they are taken as they are.
+    SaeTrainedProcessed = "sae_trained_processed";
+    /// The autoencoder asks for centred writing weights, which change nothing in a model of RMS norms.
+    SaeCentringWithoutEffect = "sae_centring_without_effect";
+    /// Of an answer: the cache begins with a BOS token and the autoencoder was trained without one, or the other
+    /// way round.
+    SaeBosMismatch = "sae_bos_mismatch";
+    /// Of an answer: positions beyond the longest text that the autoencoder was trained on were encoded.
+    SaeBeyondContext = "sae_beyond_context";
+    /// Of an answer: positions of tokens that the autoencoder was not trained on were encoded.
+    SaeExcludedTokens = "sae_excluded_tokens";
+    /// Of an answer: the autoencoder was trained on some positions of a text alone.
+    SaePositionsSlice = "sae_positions_slice";
+    /// Of an answer: the token ids of the cache are not known, so special tokens could not be told from others.
+    SaeTokensNotKnown = "sae_tokens_not_known";
 }
 
 impl fmt::Display for WarningCode {

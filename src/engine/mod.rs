@@ -26,6 +26,7 @@ mod submit;
 #[cfg(test)]
 mod tests;
 mod texts;
+mod warnings;
 mod worker;
 
 use std::{
@@ -297,6 +298,7 @@ impl Engine {
                 seconds = started.elapsed().as_secs_f64(),
                 "model loaded"
             );
+            warnings::report("model", &info.id, model.warnings());
             self.inner.models.ready(model);
         }
         self.recover().await;

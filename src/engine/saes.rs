@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use super::registry::Registry;
+use super::{registry::Registry, warnings};
 use crate::{
     domain::{Code, Problem},
     model::{
@@ -86,9 +86,7 @@ impl Saes {
                 seconds = started.elapsed().as_secs_f64(),
                 "sparse autoencoder loaded"
             );
-            for note in sae.notes() {
-                tracing::warn!(sae = sae.id(), note);
-            }
+            warnings::report("sae", sae.id(), sae.warnings());
             let mut states = self.states.write().unwrap_or_else(PoisonError::into_inner);
             states.insert(sae.id().to_owned(), SaeState::Ready(sae));
         }

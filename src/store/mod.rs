@@ -83,7 +83,7 @@ pub use self::{
     retention::{Clock, Quota, StoreOptions},
     reuse::{ExtentId, Reusable, StoredRows, Wanted},
     runs::{Inserted, RunFilter},
-    scan::{RowKey, ScanPlan, ScanReport, Take},
+    scan::{RowKey, ScanPlan, ScanReport, Take, TokenPlaces},
     survey::Kind,
     tensors::StoredCache,
     verify::{Issue, VerifyReport},

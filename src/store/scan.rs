@@ -6,12 +6,14 @@
 mod plan;
 mod plans;
 mod read;
+mod tokens;
 
 use std::sync::Arc;
 
 use super::{Store, epoch::Session, error::StoreError};
 use crate::domain::{CacheFilter, CacheId, Dtype, Hook, PackId, Positions, TenantId};
 pub(super) use plans::Plans;
+pub use tokens::TokenPlaces;
 
 /// Which of a cache's stored rows take part.
 #[derive(Debug, Clone, PartialEq)]

@@ -23,6 +23,7 @@ mod api_projections;
 mod api_retention;
 mod api_runs;
 mod api_saes;
+mod api_saes_special;
 mod api_search;
 mod api_system;
 mod api_tenants;

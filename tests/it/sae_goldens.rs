@@ -14,7 +14,7 @@ use crate::support::{golden, sae_golden};
 /// Every case: float32 sums of 32 terms against float64, in units of the largest reference value.
 const TOLERANCE: f64 = 2e-6;
 
-const CASES: [&str; 14] = [
+const CASES: [&str; 19] = [
     "standard",
     "no_b_dec",
     "jumprelu",
@@ -29,6 +29,11 @@ const CASES: [&str; 14] = [
     "all_heads",
     "one_head",
     "centred",
+    "saelens_2",
+    "saelens_2_finetuned",
+    "saelens_3_0",
+    "saelens_4_gated",
+    "saelens_5_checkpoint",
 ];
 
 fn model(case: &str) -> Model {
@@ -184,6 +189,39 @@ fn what_does_not_fit_the_model_is_refused_by_name() {
     assert!(refused.contains("center_writing_weights"), "{refused}");
 }
 
+fn codes(sae: &Sae) -> Vec<&'static str> {
+    sae.warnings().iter().map(|warning| warning.code.name()).collect()
+}
+
+/// Every key that a version wrote is understood, or tells of the training: nothing is passed over.
+#[test]
+fn files_of_older_versions_load_without_a_warning() {
+    for case in CASES.into_iter().filter(|case| case.starts_with("saelens_")) {
+        let sae = load(&sae_golden(case), &model(case)).unwrap();
+        let expected: &[&str] = if case == "saelens_3_0" { &["sae_processing_not_said"] } else { &[] };
+        assert_eq!(codes(&sae), expected, "{case}: {:?}", sae.warnings());
+        assert_eq!(
+            (sae.hook().to_string().as_str(), sae.settings().prepend_bos),
+            ("blocks.1.hook_resid_post", Some(true))
+        );
+    }
+}
+
+/// SAELens before 3.19.2 trained on processed weights: in a model of layer norms, on centred ones.
+#[test]
+fn processed_weights_that_are_not_said_are_warned_of() {
+    let gpt2 = model("centred");
+    let of = |more: Value| {
+        let sae = load(changed("saelens_2", &more, |_| {}).path(), &gpt2).unwrap();
+        (codes(&sae), sae.centres())
+    };
+    assert_eq!(of(json!({})), (vec!["sae_trained_processed"], false));
+    let centred = json!({"model_from_pretrained_kwargs": {"center_writing_weights": true}});
+    assert_eq!(of(centred), (vec![], true));
+    let later = json!({"sae_lens_training_version": "4.0.0", "sae_lens_version": null});
+    assert_eq!(of(later), (vec![], false));
+}
+
 #[test]
 fn processing_that_changes_nothing_here_is_no_hindrance() {
     let normalised = json!({
@@ -191,7 +229,7 @@ fn processing_that_changes_nothing_here_is_no_hindrance() {
     });
     let sae = load(changed("standard", &normalised, |_| {}).path(), &model("standard")).unwrap();
     assert!(!sae.centres(), "TransformerLens leaves models of RMS norms alone");
-    assert_eq!(sae.notes().len(), 1, "{:?}", sae.notes());
+    assert_eq!(codes(&sae), ["sae_centring_without_effect"]);
     assert!(load(&sae_golden("centred"), &model("centred")).unwrap().centres());
 }
 

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use crate::domain::Warning;
 
 /// Something unusual that did not stop what was asked for.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = Warning, example = json!({
     "code": "unknown_config_key",
     "detail": "`use_mrope` is false; transformers 5.23.0 does not read it here, and it is ignored"

@@ -4,7 +4,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::model::sae::{Kind, Normalization, Sae, Settings};
+use crate::{
+    api::dto::warning::WarningDto,
+    model::sae::{Kind, Normalization, Sae, Settings},
+};
 
 fn example() -> Value {
     json!({
@@ -14,9 +17,10 @@ fn example() -> Value {
             "k": 32, "rescale_acts_by_decoder_norm": true, "hook_head_index": null, "normalize_activations": "none", "scaling_factor": null,
             "apply_b_dec_to_input": true, "finetuning_scaling_factor": false, "prepend_bos": true, "fold_ln": null,
             "center_writing_weights": false, "fold_value_biases": null, "model_name": "HuggingFaceTB/SmolLM2-135M", "context_size": 512,
-            "seqpos_slice": null, "exclude_special_tokens": null, "dtype": "float32", "sae_lens_version": "6.5.0"
+            "seqpos_slice": null, "exclude_special_tokens": null, "dtype": "float32", "sae_lens_version": "6.5.0",
+            "sae_lens_training_version": "6.5.0"
         },
-        "centred": false, "notes": []
+        "centred": false, "warnings": []
     })
 }
 
@@ -50,8 +54,8 @@ pub struct SaeDto {
     settings: SaeSettings,
     /// Whether the mean of each row is subtracted first, as centred writing weights would; null while it loads.
     centred: Option<bool>,
-    /// What one should know that `cfg.json` leaves open.
-    notes: Vec<String>,
+    /// What is unusual: what `cfg.json` leaves open, and keys that were passed over.
+    warnings: Vec<WarningDto>,
 }
 
 /// What `cfg.json` says, in its own words; null where it does not say.
@@ -86,12 +90,28 @@ struct SaeSettings {
     /// Positions of a text in training, as bounds and step of a Python slice; null: all.
     #[schema(value_type = Option<Vec<i64>>)]
     seqpos_slice: Option<Value>,
-    /// Special tokens it was not trained on: true for all, or ids; null: trained on all tokens.
+    /// Tokens it was not trained on: true for special tokens, or ids; null: trained on all. They are left out where a request
+    /// does not say otherwise.
+    #[schema(value_type = Option<ExcludedTokensSchema>)]
     exclude_special_tokens: Option<Value>,
     /// Type its weights were trained in; it computes in float32.
     dtype: Option<String>,
-    /// The SAELens that wrote the file.
+    /// The SAELens that wrote the file; before version 6 only some files say.
     sae_lens_version: Option<String>,
+    /// The SAELens that trained it.
+    sae_lens_training_version: Option<String>,
+}
+
+/// True for the special tokens of the model's tokenizer, or the ids of some tokens.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ExcludedTokens, example = true)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only describes ExcludedTokens for the specification")]
+enum ExcludedTokensSchema {
+    /// Special tokens.
+    Special(bool),
+    /// These.
+    Listed(Vec<u32>),
 }
 
 /// A list of sparse autoencoders.
@@ -119,7 +139,7 @@ impl SaeDto {
             fingerprint: None,
             settings: SaeSettings::of(settings),
             centred: None,
-            notes: Vec::new(),
+            warnings: settings.warnings.iter().map(WarningDto::from).collect(),
         }
     }
 
@@ -129,7 +149,7 @@ impl SaeDto {
             status: "ready",
             fingerprint: Some(sae.fingerprint().to_owned()),
             centred: Some(sae.centres()),
-            notes: sae.notes().to_vec(),
+            warnings: sae.warnings().iter().map(WarningDto::from).collect(),
             ..Self::loading(sae.id().to_owned(), sae.model().to_owned(), sae.settings())
         }
     }
@@ -160,9 +180,10 @@ impl SaeSettings {
             model_name: settings.model_name.clone(),
             context_size: settings.context_size,
             seqpos_slice: settings.seqpos_slice.clone(),
-            exclude_special_tokens: settings.exclude_special_tokens.clone(),
+            exclude_special_tokens: settings.exclude_special_tokens.to_json(),
             dtype: settings.dtype.clone(),
             sae_lens_version: settings.sae_lens_version.clone(),
+            sae_lens_training_version: settings.sae_lens_training_version.clone(),
         }
     }
 }

@@ -1,13 +1,14 @@
 //! `POST /v1/caches/{id}/features`.
 
 mod answer;
+mod positions;
 
 use std::sync::Arc;
 
 use axum::{
     Json,
     extract::State,
-    http::HeaderMap,
+    http::{HeaderMap, HeaderName, HeaderValue},
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
@@ -21,20 +22,21 @@ use crate::{
             tensors::stored,
         },
         directions_ref::check_feature,
-        dto::capture::PositionsSchema,
+        dto::capture::PositionsRequestSchema,
         error::ApiResult,
         extract::{JsonBody, PathId, Query, Tenant},
         problems::FeaturesProblems,
         select::read_rows,
         serving::model_of,
         state::ApiState,
-        tensor::{Format, Part, TensorAnswer, respond_to_post},
+        tensor::{Format, POSITIONS, Part, TensorAnswer, respond_to_post},
     },
-    domain::{Axis, CacheId, Code, Dtype, Positions, Problem, Rows},
+    domain::{Axis, CacheId, Code, Dtype, PositionsRequest, Problem, Warning},
     model::{Model, sae::Sae},
     store::{Store, StoredCache},
 };
 use answer::FeaturesDto;
+use positions::Wanted;
 
 /// Strongest features of one position, and chosen features.
 const MAX_FEATURES: usize = 1000;
@@ -52,9 +54,11 @@ const BLOCK_ACTIVATIONS: usize = 1 << 22;
 pub struct Features {
     /// The autoencoder.
     sae: String,
-    /// Positions; all that the cache has if left out.
-    #[schema(value_type = Option<PositionsSchema>)]
-    positions: Option<Positions>,
+    /// Positions, by number, by text or by kind: `{"special": false}` are those stored whose tokens are not special. Not those
+    /// of a message. If left out: all that the cache has, but for tokens that the autoencoder was not trained on
+    /// (`exclude_special_tokens` of its settings); `left_out` in the answer says so.
+    #[schema(value_type = Option<PositionsRequestSchema>)]
+    positions: Option<PositionsRequest>,
     /// Strongest features to name at each position, at most 1000; 10 if left out.
     top_k: Option<usize>,
     /// Features to give the activations of at each position, at most 1000.
@@ -72,7 +76,8 @@ pub struct Features {
 #[into_params(parameter_in = Query)]
 pub struct FeaturesQuery {
     /// `json` describes each position; `npy`, `safetensors` and `raw` are the activations, float32 `[pos, feature]`: of the
-    /// chosen `features`, else of all. Beats the `Accept` header.
+    /// chosen `features`, else of all; where the request names no positions by number, the header `Residuum-Positions` says which
+    /// they are (`1:4,6` are 1, 2, 3 and 6). Beats the `Accept` header.
     format: Option<Format>,
 }
 
@@ -103,7 +108,7 @@ pub async fn encode_features(
     if format != Format::Json {
         return tensor(&state, encoding, format).await;
     }
-    let cells = encoding.positions.len().saturating_mul(encoding.top_k() + encoding.chosen().len() + 1);
+    let cells = encoding.positions().len().saturating_mul(encoding.top_k() + encoding.chosen().len() + 1);
     if cells > MAX_CELLS {
         let detail = format!(
             "the answer would hold {cells} entries; {MAX_CELLS} are allowed. Ask for fewer positions or features, or for format=npy"
@@ -119,9 +124,9 @@ struct Encoded {
     cache: Arc<StoredCache>,
     model: Arc<Model>,
     sae: Arc<Sae>,
-    positions: Vec<u32>,
+    wanted: Wanted,
     request: Features,
-    warnings: Vec<String>,
+    warnings: Vec<Warning>,
 }
 
 impl Encoded {
@@ -147,23 +152,21 @@ impl Encoded {
         }
         let warnings = matching::check(&sae, &cache.cache, request.allow_bos_mismatch)?;
         let model = model_of(state.engine.models(), &cache.cache)?;
-        let at = |p: Problem| Problem::at(p.code, "/positions", p.detail);
-        let positions = match request.positions.as_ref() {
-            Some(positions) => positions.resolve(cache.cache.token_ids.len()).map_err(at)?,
-            None => cache.cache.rows()?,
-        };
-        let Rows::List(positions) = positions else {
-            return refuse("/positions", "single positions are encoded, and a mean over positions is none".to_owned());
-        };
-        let work = positions.len().saturating_mul(sae.d_in()).saturating_mul(sae.d_sae());
+        let wanted = positions::wanted(request.positions.as_ref(), &sae, &cache.cache, model.tokenizer())?;
+        let n_positions = wanted.positions.len();
+        let work = n_positions.saturating_mul(sae.d_in()).saturating_mul(sae.d_sae());
         if work > MAX_WORK {
-            let detail = format!("{} positions are too many to encode at once; ask for fewer", positions.len());
+            let detail = format!("{n_positions} positions are too many to encode at once; ask for fewer");
             return Err(Problem::new(Code::ResultTooLarge, detail));
         }
-        let this = Self { store: state.engine.store().clone(), cache, model, sae, positions, request, warnings };
+        let this = Self { store: state.engine.store().clone(), cache, model, sae, wanted, request, warnings };
         // Finds out now whether the rows are stored.
-        this.select(&this.positions)?;
+        this.select(this.positions())?;
         Ok(this)
+    }
+
+    fn positions(&self) -> &[u32] {
+        &self.wanted.positions
     }
 
     fn top_k(&self) -> usize {
@@ -180,7 +183,7 @@ impl Encoded {
 
     /// Hands `take` the stored rows `[n, row_width]` in blocks of positions.
     fn for_each_block(&self, mut take: impl FnMut(&[u32], &[f32])) -> Result<(), Problem> {
-        for positions in self.positions.chunks((BLOCK_ACTIVATIONS / self.sae.d_sae()).clamp(1, 256)) {
+        for positions in self.positions().chunks((BLOCK_ACTIVATIONS / self.sae.d_sae()).clamp(1, 256)) {
             take(positions, &read_rows(&self.store, &self.cache, &self.select(positions)?)?);
         }
         Ok(())
@@ -194,7 +197,7 @@ async fn tensor(state: &ApiState, encoding: Encoded, format: Format) -> ApiResul
         return Err(Problem::at(Code::InvalidBody, "/top_k", detail).into());
     }
     let n_features = encoding.request.features.as_ref().map_or(encoding.sae.d_sae(), Vec::len);
-    let shape = vec![encoding.positions.len(), n_features];
+    let shape = vec![encoding.positions().len(), n_features];
     let n_bytes = shape.iter().product::<usize>().saturating_mul(Dtype::Float32.size());
     if n_bytes > MAX_TENSOR_BYTES {
         let detail = format!(
@@ -203,6 +206,7 @@ async fn tensor(state: &ApiState, encoding: Encoded, format: Format) -> ApiResul
         return Err(Problem::new(Code::ResultTooLarge, detail).into());
     }
     let name = format!("{}.features", encoding.sae.id());
+    let positions = if encoding.wanted.chosen_here { positions_header(encoding.positions()) } else { None };
     let parts = state.analyse(move || whole(&encoding)).await?;
     let answer = TensorAnswer {
         hook: name,
@@ -216,7 +220,21 @@ async fn tensor(state: &ApiState, encoding: Encoded, format: Format) -> ApiResul
         widened: false,
         parts,
     };
-    respond_to_post(answer, format, state).await
+    let mut response = respond_to_post(answer, format, state).await?;
+    response.headers_mut().extend(positions);
+    Ok(response)
+}
+
+/// The header that names positions, runs of them as `first:end`.
+fn positions_header(positions: &[u32]) -> Option<(HeaderName, HeaderValue)> {
+    let runs: Vec<String> = positions
+        .chunk_by(|a, b| a.checked_add(1) == Some(*b))
+        .map(|run| match run {
+            [one] => one.to_string(),
+            run => format!("{}:{}", run[0], run[run.len() - 1] + 1),
+        })
+        .collect();
+    Some((POSITIONS, HeaderValue::from_str(&runs.join(",")).ok()?))
 }
 
 /// The bytes of the tensor.

@@ -1,7 +1,7 @@
 //! Whether stored activations are those that an autoencoder was trained on.
 
 use crate::{
-    domain::{Cache, Code, Problem},
+    domain::{Cache, Code, Problem, Warning, WarningCode},
     model::sae::Sae,
 };
 
@@ -10,7 +10,7 @@ use crate::{
 ///
 /// # Errors
 /// [`Code::Conflict`] for other weights, [`Code::HookNotStored`], [`Code::BosMismatch`] unless that is allowed.
-pub fn check(sae: &Sae, cache: &Cache, allow_bos_mismatch: bool) -> Result<Vec<String>, Problem> {
+pub fn check(sae: &Sae, cache: &Cache, allow_bos_mismatch: bool) -> Result<Vec<Warning>, Problem> {
     let short = |fingerprint: &str| fingerprint.chars().take(12).collect::<String>();
     let made_by = &cache.provenance.model_fingerprint;
     if made_by != sae.model_fingerprint() {
@@ -32,10 +32,11 @@ pub fn check(sae: &Sae, cache: &Cache, allow_bos_mismatch: bool) -> Result<Vec<S
             let detail = format!("{mismatch}; capture it with prepend_bos, or ask with allow_bos_mismatch");
             return Err(Problem::at(Code::BosMismatch, "/allow_bos_mismatch", detail));
         }
-        warnings.push(mismatch);
+        warnings.push(Warning { code: WarningCode::SaeBosMismatch, detail: mismatch });
     }
     if sae.settings().prepend_bos.is_none() {
-        warnings.push("the autoencoder does not say whether its texts began with a BOS token".to_owned());
+        let detail = "the autoencoder does not say whether its texts began with a BOS token".to_owned();
+        warnings.push(Warning { code: WarningCode::SaeBosNotSaid, detail });
     }
     Ok(warnings)
 }

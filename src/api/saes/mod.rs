@@ -2,6 +2,7 @@
 
 mod dto;
 pub mod features;
+mod left_out;
 pub mod list;
 mod matching;
 pub mod tokens;

@@ -1,44 +1,41 @@
 //! `POST /v1/saes/{id}/tokens`.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+mod found;
+
+use std::sync::Arc;
 
 use axum::{
     Json,
     extract::{Path, State, rejection::PathRejection},
 };
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::left_out::{LeftOut, LeftOutDto};
 use crate::{
-    analysis::scan::Best,
     api::{
         directions_ref::check_feature,
         error::ApiResult,
         extract::{JsonBody, NoQuery, Object, Query, Tenant},
         problems::FeatureTokensProblems,
-        search::{Hit, LOOKED_UP, MAX_CONTEXT, MAX_HITS, MAX_K, describe},
+        search::{Hit, MAX_CONTEXT, MAX_HITS, MAX_K},
         select::FilterDto,
         state::ApiState,
     },
-    domain::{Cache, CacheFilter, CacheId, Code, Problem, TenantId},
-    model::sae::{Chosen, Sae},
-    store::{RowKey, ScanPlan, Store, Take},
+    domain::{CacheFilter, Code, Problem},
+    model::sae::Sae,
+    store::{Take, TokenPlaces},
 };
+use found::{Found, Skip};
 
 /// Features of one request.
 const MAX_FEATURES: usize = 64;
-/// Multiply-adds of one request: a few minutes.
-const MAX_WORK: u64 = 20_000_000_000_000;
 
 /// Which features, and where to look.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = FeatureTokensRequest, example = json!({
-    "features": [123, 8801], "k": 5, "filter": {"tags": ["corpus"]}, "context": 5, "skip_first": 1
+    "features": [123, 8801], "k": 5, "filter": {"tags": ["corpus"]}, "context": 5, "special": false
 }))]
 pub struct FeatureTokens {
     /// The features, 1 to 64.
@@ -60,6 +57,10 @@ pub struct FeatureTokens {
     #[serde(default)]
     #[schema(default = 0)]
     skip_first: u32,
+    /// Whether special tokens take part: false leaves them out wherever in an input they stand. If left out, the autoencoder's
+    /// `exclude_special_tokens` decides: true leaves special tokens out, a list those ids, else all take part. `left_out` in the
+    /// answer says what was decided.
+    special: Option<bool>,
     /// Takes caches in that begin with a BOS token where the autoencoder was trained without, or the other way round. They are
     /// left out and counted otherwise.
     #[serde(default)]
@@ -81,11 +82,12 @@ fn five() -> usize {
     "sae": "res-12", "model": "smollm2-135m", "hook": "blocks.12.hook_resid_post", "k": 1,
     "features": [{"feature": 123, "n_active": 40, "density": 0.02, "mean": 3.1, "hits": [{
         "cache": "0198c5a0-5b3f-7d51-8a3e-0242ac120002", "run": "0198c5a0-5b1e-7c3a-9b54-0242ac120002", "model": "smollm2-135m",
-        "score": 9.5, "position": 3, "token": " Tower", "context": {"start": 0, "tokens": ["The", " E", "iffel", " Tower"], "hit": 3},
+        "score": 9.5, "position": 3, "token": " Tower", "special": false, "context": {"start": 0, "tokens": ["The", " E", "iffel", " Tower"], "hit": 3},
         "label": null, "tags": ["corpus"], "metadata": {}
     }]}],
-    "scanned": {"caches": 100, "rows": 2000, "undefined": 0, "bytes": 4_608_000, "damaged": 0, "without_positions": 0, "bos_mismatch": 0,
-        "other_weights": 0}
+    "left_out": {"tokens": "special", "n_ids": null, "said_by": "request", "rows": 100},
+    "scanned": {"caches": 100, "rows": 1900, "undefined": 0, "bytes": 4_608_000, "damaged": 0, "without_positions": 0,
+        "without_token_ids": 0, "bos_mismatch": 0, "other_weights": 0}
 }))]
 pub struct FeatureTokensDto {
     /// The autoencoder.
@@ -98,6 +100,8 @@ pub struct FeatureTokensDto {
     k: usize,
     /// The features, in the order asked for.
     features: Vec<FeatureDto>,
+    /// Positions left out because of their tokens; those that `skip_first` leaves out anyway are not counted.
+    left_out: LeftOutDto,
     /// What was gone through.
     scanned: ScannedDto,
 }
@@ -134,6 +138,8 @@ struct ScannedDto {
     damaged: u64,
     /// Caches that stored a mean over positions and none of them.
     without_positions: u64,
+    /// Caches that were imported without token ids: no tokens of theirs could be left out. Not counted where none are to be.
+    without_token_ids: u64,
     /// Caches that begin with a BOS token where the autoencoder was trained without, or the other way round: left out, unless
     /// `allow_bos_mismatch` takes them in.
     bos_mismatch: u64,
@@ -179,8 +185,18 @@ pub async fn find_feature_tokens(
     let with_hook = CacheFilter { hooks: vec![sae.hook()], ..chosen };
     let (all, of_model) =
         (store.count_all_caches(tenant, &with_hook).await?, store.count_all_caches(tenant, &own).await?);
-    let found = Found::of(&state, plan, Arc::clone(&sae), &request).await?;
-    let mut answer = found.answer(&state, tenant, &sae, &request).await?;
+    let left_out = LeftOut::of(&sae, request.special);
+    let places = if left_out.any() {
+        let model = state.engine.models().get(sae.model())?;
+        let is_out = |id| left_out.tokens.contains(id, model.tokenizer());
+        store.token_places(tenant, matching, is_out).await?
+    } else {
+        TokenPlaces::default()
+    };
+    let skip = Arc::new(Skip { first: request.skip_first, places });
+    let found = Found::of(&state, plan, Arc::clone(&sae), &request, Arc::clone(&skip)).await?;
+    let mut answer = found.answer(&state, tenant, &sae, &request, &left_out).await?;
+    answer.scanned.without_token_ids = skip.places.n_unknown();
     answer.scanned.other_weights = all.saturating_sub(of_model);
     answer.scanned.bos_mismatch = of_model.saturating_sub(store.count_all_caches(tenant, &alike).await?);
     Ok(Json(answer))
@@ -207,163 +223,4 @@ fn check(request: &FeatureTokens, sae: &Sae) -> Result<(), Problem> {
         return Err(Problem::at(Code::ResultTooLarge, "/k", detail));
     }
     Ok(())
-}
-
-/// What one feature came to.
-#[derive(Clone)]
-struct Tally {
-    best: Best<RowKey>,
-    n_active: u64,
-    sum: f64,
-}
-
-/// What has been gone through so far.
-#[derive(Clone)]
-struct Found {
-    tallies: Vec<Tally>,
-    n_rows: u64,
-    n_undefined: u64,
-    n_bytes: u64,
-    unread: BTreeSet<CacheId>,
-    n_caches: u64,
-    n_skipped: u64,
-}
-
-impl Found {
-    fn new(request: &FeatureTokens, plan: &ScanPlan) -> Self {
-        let empty = Tally { best: Best::new(request.k), n_active: 0, sum: 0.0 };
-        Self {
-            tallies: vec![empty; request.features.len()],
-            n_rows: 0,
-            n_undefined: 0,
-            n_bytes: 0,
-            unread: BTreeSet::new(),
-            n_caches: plan.n_caches(),
-            n_skipped: plan.n_skipped(),
-        }
-    }
-
-    /// Encodes the rows of a plan on the threads for analysis.
-    async fn of(
-        state: &ApiState,
-        plan: Arc<ScanPlan>,
-        sae: Arc<Sae>,
-        request: &FeatureTokens,
-    ) -> Result<Self, Problem> {
-        let (features, skip_first) = (request.features.clone(), request.skip_first);
-        let (store, empty) = (state.engine.store().clone(), Self::new(request, &plan));
-        state
-            .analyse(move || {
-                let chosen = sae.choose(&features);
-                let work = plan.n_rows().saturating_mul((chosen.n_computed() * sae.d_in()) as u64);
-                if work > MAX_WORK {
-                    let detail = format!("{} rows are too many to encode at once; filter them", plan.n_rows());
-                    return Err(Problem::at(Code::ResultTooLarge, "/filter", detail));
-                }
-                let start = || empty.clone();
-                let parts = (0..plan.n_tasks()).into_par_iter();
-                let parts = parts.fold(start, |found, task| found.add(&store, &plan, task, &chosen, skip_first));
-                Ok(parts.reduce(start, Self::merged))
-            })
-            .await
-    }
-
-    /// Encodes the rows of one part of the plan.
-    fn add(mut self, store: &Store, plan: &ScanPlan, task: usize, chosen: &Chosen<'_>, skip_first: u32) -> Self {
-        let report = plan.read_blocking(store, task, |rows, keys| {
-            let width = rows.len() / keys.len().max(1);
-            let is_out = |key: &RowKey| key.1.is_none_or(|position| position < skip_first);
-            let mut rows = rows;
-            for run in keys.chunk_by(|a, b| is_out(a) == is_out(b)) {
-                let (these, others) = rows.split_at(run.len() * width);
-                rows = others;
-                if !is_out(&run[0]) {
-                    self.take(&chosen.encode_rows(these), run);
-                }
-            }
-        });
-        self.n_bytes += report.n_bytes;
-        self.unread.extend(report.unread);
-        self
-    }
-
-    /// Takes in activations `[keys, features]`.
-    fn take(&mut self, activations: &[f32], keys: &[RowKey]) {
-        for (row, key) in activations.chunks_exact(self.tallies.len()).zip(keys) {
-            if row[0].is_nan() {
-                self.n_undefined += 1;
-                continue;
-            }
-            self.n_rows += 1;
-            for (tally, activation) in self.tallies.iter_mut().zip(row).filter(|(_, a)| **a > 0.0) {
-                tally.best.offer(*activation, *key);
-                tally.n_active += 1;
-                tally.sum += f64::from(*activation);
-            }
-        }
-    }
-
-    fn merged(self, other: Self) -> Self {
-        let both = |(a, b): (Tally, Tally)| Tally {
-            best: a.best.merged(b.best),
-            n_active: a.n_active + b.n_active,
-            sum: a.sum + b.sum,
-        };
-        let mut unread = self.unread;
-        unread.extend(other.unread);
-        Self {
-            tallies: self.tallies.into_iter().zip(other.tallies).map(both).collect(),
-            n_rows: self.n_rows + other.n_rows,
-            n_undefined: self.n_undefined + other.n_undefined,
-            n_bytes: self.n_bytes + other.n_bytes,
-            unread,
-            ..self
-        }
-    }
-
-    /// The answer, with counts of caches left out still to be made. Hits whose caches have been deleted meanwhile are left
-    /// out, and such caches are not damaged.
-    async fn answer(
-        self,
-        state: &ApiState,
-        tenant: TenantId,
-        sae: &Sae,
-        request: &FeatureTokens,
-    ) -> Result<FeatureTokensDto, Problem> {
-        let sorted: Vec<Vec<(f32, RowKey)>> = self.tallies.iter().map(|t| t.best.clone().into_sorted()).collect();
-        let hits = sorted.iter().flatten().map(|(_, (cache, _))| *cache);
-        let ids: Vec<CacheId> = hits.chain(self.unread.iter().copied()).collect::<BTreeSet<_>>().into_iter().collect();
-        let mut caches: HashMap<CacheId, Cache> = HashMap::new();
-        for ids in ids.chunks(LOOKED_UP) {
-            let found = state.engine.store().stored(tenant, ids).await?;
-            caches.extend(found.into_iter().flatten().map(|s| (s.cache.id, s.cache)));
-        }
-        let hit = |(activation, key): (f32, RowKey)| {
-            caches.get(&key.0).map(|c| describe(c, activation, key, request.context))
-        };
-        let of_feature = |((feature, tally), hits): ((&usize, &Tally), Vec<(f32, RowKey)>)| FeatureDto {
-            feature: *feature,
-            n_active: tally.n_active,
-            density: (self.n_rows > 0).then(|| tally.n_active as f64 / self.n_rows as f64),
-            mean: (tally.n_active > 0).then(|| tally.sum / tally.n_active as f64),
-            hits: hits.into_iter().filter_map(hit).collect(),
-        };
-        Ok(FeatureTokensDto {
-            sae: sae.id().to_owned(),
-            model: sae.model().to_owned(),
-            hook: sae.hook().to_string(),
-            k: request.k,
-            features: request.features.iter().zip(&self.tallies).zip(sorted).map(of_feature).collect(),
-            scanned: ScannedDto {
-                caches: self.n_caches,
-                rows: self.n_rows,
-                undefined: self.n_undefined,
-                bytes: self.n_bytes,
-                damaged: self.unread.iter().filter(|id| caches.contains_key(id)).count() as u64,
-                without_positions: self.n_skipped,
-                bos_mismatch: 0,
-                other_weights: 0,
-            },
-        })
-    }
 }

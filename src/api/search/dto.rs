@@ -139,7 +139,7 @@ pub enum MetricSchema {
     "hook": "blocks.20.hook_resid_post", "metric": "cosine", "over": "caches", "k": 1,
     "results": [{"hits": [{
         "cache": "0198c5a0-5b3f-7d51-8a3e-0242ac120002", "run": "0198c5a0-5b1e-7c3a-9b54-0242ac120002", "model": "smollm2-135m",
-        "score": 0.98, "position": 3, "token": " Tower", "context": {"start": 0, "tokens": ["The", " E", "iffel", " Tower"], "hit": 3},
+        "score": 0.98, "position": 3, "token": " Tower", "special": false, "context": {"start": 0, "tokens": ["The", " E", "iffel", " Tower"], "hit": 3},
         "label": null, "tags": ["demo"], "metadata": {}
     }]}],
     "scanned": {"caches": 1000, "rows": 1000, "bytes": 2_304_000, "skipped": 0, "damaged": 0}
@@ -183,6 +183,9 @@ pub struct Hit {
     pub position: Option<u32>,
     /// The token there.
     pub token: Option<String>,
+    /// Whether it is a special token, such as BOS; null for a mean, and where its id is not known or the model that made the
+    /// cache is not served.
+    pub special: Option<bool>,
     /// That token among its neighbours.
     pub context: Option<HitContext>,
     /// Label of the cache.

@@ -8,7 +8,7 @@ use std::{
 use rayon::prelude::*;
 
 use super::{
-    super::state::ApiState,
+    super::{serving::SpecialTokens, state::ApiState},
     dto::{Hit, HitContext, Scanned, Search, SearchDto, SearchResult},
 };
 use crate::{
@@ -131,7 +131,10 @@ impl Ranked {
             let found = state.engine.store().stored(tenant, ids).await?;
             caches.extend(found.into_iter().flatten().map(|s| (s.cache.id, s.cache)));
         }
-        let hit = |(score, key): (f32, RowKey)| caches.get(&key.0).map(|c| describe(c, score, key, request.context));
+        let special = SpecialTokens::of(state.engine.models());
+        let hit = |(score, key): (f32, RowKey)| {
+            caches.get(&key.0).map(|c| describe(c, score, key, request.context, &special))
+        };
         let results =
             self.results.into_iter().map(|hits| SearchResult { hits: hits.into_iter().filter_map(hit).collect() });
         let damaged = self.unread.iter().filter(|id| caches.contains_key(id)).count() as u64;
@@ -147,7 +150,7 @@ impl Ranked {
 }
 
 /// A row that was found, with `around` tokens on either side.
-pub fn describe(cache: &Cache, score: f32, (_, position): RowKey, around: usize) -> Hit {
+pub fn describe(cache: &Cache, score: f32, (_, position): RowKey, around: usize, special: &SpecialTokens) -> Hit {
     let token = position.map(|p| p as usize).filter(|p| *p < cache.tokens.len());
     let context = token.map(|p| {
         let start = p.saturating_sub(around);
@@ -161,6 +164,7 @@ pub fn describe(cache: &Cache, score: f32, (_, position): RowKey, around: usize)
         score,
         position,
         token: token.map(|p| cache.tokens[p].clone()),
+        special: token.and_then(|p| special.at(cache, p)),
         context,
         label: cache.label.clone(),
         tags: cache.tags.clone(),

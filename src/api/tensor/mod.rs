@@ -15,4 +15,6 @@ pub use assembly::{Assembly, Part, blocking, convert};
 pub use format::{Format, HeaderEntry, npy_header, npy_header_of, safetensors_header};
 
 pub use query::{DtypeParam, Encoding, TensorQuery, TensorSpec};
-pub use respond::{CONVERTED_FROM, DTYPE, EXPOSED, TensorAnswer, TensorDto, binary, respond, respond_to_post};
+pub use respond::{
+    CONVERTED_FROM, DTYPE, EXPOSED, POSITIONS, TensorAnswer, TensorDto, binary, respond, respond_to_post,
+};

@@ -42,8 +42,11 @@ const HOOK: HeaderName = HeaderName::from_static("residuum-hook");
 /// The type asked for, where the format forced another.
 pub const CONVERTED_FROM: HeaderName = HeaderName::from_static("residuum-converted-from");
 
+/// Positions of an answer that the request did not number, e.g. `1:4,6`.
+pub const POSITIONS: HeaderName = HeaderName::from_static("residuum-positions");
+
 /// Headers of ours that browsers may show to scripts.
-pub const EXPOSED: [HeaderName; 5] = [SHAPE, DTYPE, AXES, HOOK, CONVERTED_FROM];
+pub const EXPOSED: [HeaderName; 6] = [SHAPE, DTYPE, AXES, HOOK, CONVERTED_FROM, POSITIONS];
 
 /// A tensor as JSON.
 #[derive(Debug, Serialize, ToSchema)]

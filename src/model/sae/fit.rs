@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::Settings;
 use crate::{
-    domain::Site,
+    domain::{Site, Warning, WarningCode, Warnings},
     model::{
         Model,
         architecture::{NormKind, Residual},
@@ -20,8 +20,8 @@ pub(super) struct Fitted {
     pub columns: Range<usize>,
     /// Whether their mean is subtracted first.
     pub centre: bool,
-    /// What `cfg.json` leaves open.
-    pub notes: Vec<String>,
+    /// What `cfg.json` leaves open, or says in vain.
+    pub warnings: Vec<Warning>,
 }
 
 /// # Errors
@@ -43,23 +43,38 @@ pub(super) fn fit(settings: &Settings, model: &Model) -> Result<Fitted, String> 
         return Err(format!("`d_in` is {}, and {hook} of the model `{}` has {found} numbers", settings.d_in, info.id));
     }
     check_folding(settings, site)?;
-    let mut notes = Vec::new();
-    let centre = centre(settings, model, site, &mut notes)?;
-    if settings.processing.is_none() {
-        notes.push(
-            "cfg.json has no `model_from_pretrained_kwargs`: the model's weights are taken as they are, as SAELens takes them"
-                .to_owned(),
-        );
-    }
+    let warnings = Warnings::default();
+    let centre = centre(settings, model, site, &warnings)?;
+    warn_of_processing(settings, model, site, &warnings);
     if settings.prepend_bos.is_none() {
-        notes.push(
-            "cfg.json has no `prepend_bos`: whether texts should begin with a BOS token is not checked".to_owned(),
-        );
+        let detail = "cfg.json has no `prepend_bos`: whether texts should begin with a BOS token is not checked";
+        warnings.add(WarningCode::SaeBosNotSaid, detail);
     }
     if settings.prepend_bos == Some(true) && model.tokenizer().bos_token().is_none() {
-        notes.push("`prepend_bos` is true, and the model has no BOS token".to_owned());
+        warnings.add(WarningCode::SaeNoBos, "`prepend_bos` is true, and the model has no BOS token");
     }
-    Ok(Fitted { width, columns, centre, notes })
+    Ok(Fitted { width, columns, centre, warnings: warnings.list() })
+}
+
+/// Warns where processed weights are likely to have been meant, and were not said.
+fn warn_of_processing(settings: &Settings, model: &Model, site: Site, warnings: &Warnings) {
+    const KEY: &str = "model_from_pretrained_kwargs";
+    let centring = matches!(model.transformer.architecture().norm, NormKind::Layer { .. }) && is_stream(site);
+    let said = settings.processing.unwrap_or_default().center_writing_weights.is_some();
+    if settings.trained_processed && centring && !said {
+        let version = settings.sae_lens_training_version.as_ref().or(settings.sae_lens_version.as_ref());
+        let detail = format!(
+            "SAELens {} took activations of weights that TransformerLens had centred, unless told otherwise, and cfg.json does not say; \
+             they are taken as they are, as SAELens 6 does. If it was trained on centred ones, write \
+             \"{KEY}\": {{\"center_writing_weights\": true}}",
+            version.map_or("before 3.19.2", String::as_str)
+        );
+        warnings.add(WarningCode::SaeTrainedProcessed, detail);
+    } else if settings.processing.is_none() {
+        let detail =
+            format!("cfg.json has no `{KEY}`: the model's weights are taken as they are, as SAELens takes them");
+        warnings.add(WarningCode::SaeProcessingNotSaid, detail);
+    }
 }
 
 /// The columns of a row that are encoded.
@@ -104,12 +119,32 @@ fn check_folding(settings: &Settings, site: Site) -> Result<(), String> {
 
 /// Whether rows are to be centred: where writing weights were, all that is written to the residual stream has mean zero.
 /// TransformerLens centres them in models of layer norms, and leaves others alone.
-fn centre(settings: &Settings, model: &Model, site: Site, notes: &mut Vec<String>) -> Result<bool, String> {
+fn centre(settings: &Settings, model: &Model, site: Site, warnings: &Warnings) -> Result<bool, String> {
     if settings.processing.unwrap_or_default().center_writing_weights != Some(true) {
         return Ok(false);
     }
     let key = "`model_from_pretrained_kwargs.center_writing_weights`";
-    let stream = matches!(
+    let architecture = model.transformer.architecture();
+    match architecture.norm {
+        NormKind::Rms { .. } => {
+            let detail = format!("{key} is true, which TransformerLens passes over in a model of RMS norms");
+            warnings.add(WarningCode::SaeCentringWithoutEffect, detail);
+            Ok(false)
+        }
+        NormKind::Layer { .. } if matches!(site, Site::AttnResult | Site::TypeEmbed | Site::EmbedLnOut) => {
+            Err(format!("{key} is true, which cannot be honoured at {}", settings.hook))
+        }
+        NormKind::Layer { .. } if !is_stream(site) => Ok(false),
+        NormKind::Layer { .. } if architecture.residual == Residual::PostNorm || architecture.embedding.norm => {
+            Err(format!("{key} is true, and the model normalises the residual stream itself"))
+        }
+        NormKind::Layer { .. } => Ok(true),
+    }
+}
+
+/// Whether the rows are those of the residual stream or what is written to it.
+fn is_stream(site: Site) -> bool {
+    matches!(
         site,
         Site::Embed
             | Site::PosEmbed
@@ -120,20 +155,5 @@ fn centre(settings: &Settings, model: &Model, site: Site, notes: &mut Vec<String
             | Site::MlpOut
             | Site::AttnRawOut
             | Site::MlpRawOut
-    );
-    let architecture = model.transformer.architecture();
-    match architecture.norm {
-        NormKind::Rms { .. } => {
-            notes.push(format!("{key} is true, which TransformerLens passes over in a model of RMS norms"));
-            Ok(false)
-        }
-        NormKind::Layer { .. } if matches!(site, Site::AttnResult | Site::TypeEmbed | Site::EmbedLnOut) => {
-            Err(format!("{key} is true, which cannot be honoured at {}", settings.hook))
-        }
-        NormKind::Layer { .. } if !stream => Ok(false),
-        NormKind::Layer { .. } if architecture.residual == Residual::PostNorm || architecture.embedding.norm => {
-            Err(format!("{key} is true, and the model normalises the residual stream itself"))
-        }
-        NormKind::Layer { .. } => Ok(true),
-    }
+    )
 }

@@ -5,6 +5,10 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use super::training_keys::TRAINING;
+use crate::domain::{Warning, WarningCode};
+
+/// Characters of a value in a message.
+const SHOWN: usize = 100;
 
 /// Why a setting cannot be honoured.
 pub(super) struct Refused(String);
@@ -94,12 +98,22 @@ impl Keys {
         }
     }
 
-    /// Refuses what nobody has read, unless it tells of the training.
-    pub(super) fn finish(self) -> Read<()> {
-        let known = |key: &String| TRAINING.binary_search(&key.as_str()).is_ok();
-        match self.0.iter().find(|(key, value)| !value.is_null() && !known(key)) {
-            Some((key, value)) => Err(Refused::new(key, format!("is a setting that is not understood (here {value})"))),
-            None => Ok(()),
-        }
+    /// Warns of keys that nobody has read, those that tell of the training aside. SAELens passes over keys that it does not
+    /// read, so they change nothing; where its version is not `known` here they may, and are refused.
+    pub(super) fn finish(self, known: bool) -> Read<Vec<Warning>> {
+        let tells_of_training = |key: &str| TRAINING.binary_search(&key).is_ok();
+        let left = self.0.into_iter().filter(|(key, value)| !value.is_null() && !tells_of_training(key));
+        let warning = |(key, value): (String, Value)| {
+            let shown: String = value.to_string().chars().take(SHOWN).collect();
+            if !known {
+                let detail =
+                    format!("is {shown}, and the file is from a SAELens newer than 6.54: what it means is not known");
+                return Err(Refused::new(&key, detail));
+            }
+            let detail =
+                format!("`{key}` (here {shown}) in cfg.json is a key that SAELens does not read; it was ignored");
+            Ok(Warning { code: WarningCode::UnknownSaeKey, detail })
+        };
+        left.map(warning).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! Sparse autoencoders beside a model: a folder in SAELens's form (`cfg.json`, `sae_weights.safetensors`), and rows of
 //! stored activations to features and back.
 //!
-//! [`Settings`] reads `cfg.json` and refuses by name what it does not understand. [`Sae::load`] holds it against the
+//! [`Settings`] reads `cfg.json` and refuses by name what it cannot honour. [`Sae::load`] holds it against the
 //! model that it stands beside and reads the weights. It knows rows of one hook, not caches or requests.
 
 mod encoder;
@@ -17,10 +17,10 @@ use rayon::prelude::*;
 
 pub use encoder::Chosen;
 pub use input::Normalization;
-pub use settings::{Kind, Settings};
+pub use settings::{ExcludedTokens, Kind, Settings};
 
 use super::{Model, checkpoint::Checkpoint, error::LoadError, fingerprint::fingerprint};
-use crate::domain::Hook;
+use crate::domain::{Hook, Warning};
 use encoder::Encoder;
 use input::Input;
 
@@ -48,7 +48,7 @@ pub struct Sae {
     model_fingerprint: String,
     fingerprint: String,
     settings: Settings,
-    notes: Vec<String>,
+    warnings: Vec<Warning>,
     input: Input,
     encoder: Encoder,
     /// `[d_sae, d_in]`, as stored.
@@ -85,7 +85,7 @@ impl Sae {
             model: model.info().id.clone(),
             model_fingerprint: model.info().fingerprint.clone(),
             fingerprint,
-            notes: fitted.notes,
+            warnings: settings.warnings.iter().cloned().chain(fitted.warnings).collect(),
             settings,
             input,
             encoder,
@@ -124,10 +124,10 @@ impl Sae {
         &self.settings
     }
 
-    /// What one should know that its `cfg.json` leaves open.
+    /// What is unusual about it: what its `cfg.json` leaves open, and keys that were passed over.
     #[must_use]
-    pub fn notes(&self) -> &[String] {
-        &self.notes
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
     }
 
     /// The hook whose rows it encodes.

@@ -1,5 +1,6 @@
 //! Keys of `cfg.json` that say how an autoencoder was trained and change nothing about how it encodes: files of SAELens
-//! before its version 4 hold the whole configuration of the training run.
+//! before its version 3, and checkpoints up to its version 5, hold the whole configuration of the training run
+//! (`LanguageModelSAERunnerConfig`). `noise_scale` is among them: version 2 added noise while encoding too, later ones do not.
 
 /// Sorted by name.
 pub(super) const TRAINING: &[&str] = &[
@@ -32,7 +33,6 @@ pub(super) const TRAINING: &[&str] = &[
     "feature_reinit_scale",
     "feature_sampling_method",
     "feature_sampling_window",
-    "finetuning_method",
     "finetuning_tokens",
     "from_pretrained_path",
     "hf_hook_name",
@@ -68,6 +68,7 @@ pub(super) const TRAINING: &[&str] = &[
     "n_batches_in_buffer",
     "n_checkpoints",
     "n_eval_batches",
+    "n_eval_seqs",
     "n_restart_cycles",
     "neuronpedia_id",
     "noise_scale",
@@ -76,10 +77,10 @@ pub(super) const TRAINING: &[&str] = &[
     "pre_act_loss_coefficient",
     "prefetch_llm_batches",
     "resample_batches",
+    "resume",
     "resume_from_checkpoint",
     "run_name",
     "sae_compilation_mode",
-    "sae_lens_training_version",
     "save_final_checkpoint",
     "scale_sparsity_penalty_by_decoder_norm",
     "seed",

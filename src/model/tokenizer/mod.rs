@@ -289,7 +289,13 @@ impl TextTokenizer {
     /// Which of these are special tokens.
     #[must_use]
     pub fn special_mask(&self, ids: &[u32]) -> Vec<bool> {
-        ids.iter().map(|id| self.special.contains(id)).collect()
+        ids.iter().map(|id| self.is_special(*id)).collect()
+    }
+
+    /// Whether this is a special token: one that the tokenizer marks as such, or that has a role such as BOS.
+    #[must_use]
+    pub fn is_special(&self, id: u32) -> bool {
+        self.special.contains(&id)
     }
 
     /// The text of the tokens from `first` on, special tokens left out, as it follows the text of those before.

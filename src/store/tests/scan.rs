@@ -67,6 +67,20 @@ async fn rows_are_those_that_single_reads_give() {
 }
 
 #[tokio::test]
+async fn tokens_are_found_where_they_stand() {
+    let f = Fixture::new().await;
+    let unknown = crate::domain::import::UNKNOWN_TOKEN;
+    let (_, ids) = f.stored(vec![simple(&[7, 1, 7]), simple(&[1, 2]), simple(&[unknown, unknown]), simple(&[9])]).await;
+    let places = f.store.token_places(T, &CacheFilter::default(), |id| id == 7 || id == 9).await.unwrap();
+    let of = |cache: usize| (0..3).filter(|p| places.contains(ids[cache], *p)).collect::<Vec<_>>();
+    assert_eq!((of(0), of(1), of(2), of(3)), (vec![0, 2], vec![], vec![], vec![0]));
+    assert_eq!(places.n_unknown(), 1);
+    let tagged = CacheFilter { tags: vec!["none".to_owned()], ..CacheFilter::default() };
+    let places = f.store.token_places(T, &tagged, |_| true).await.unwrap();
+    assert_eq!((places.contains(ids[0], 0), places.n_unknown()), (false, 0), "only what the filter finds");
+}
+
+#[tokio::test]
 async fn rows_side_by_side_are_read_together() {
     let f = Fixture::new().await;
     // two packs, each of more rows than one read takes

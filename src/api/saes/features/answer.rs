@@ -2,13 +2,14 @@
 
 use rayon::prelude::*;
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::Encoded;
+use super::{super::left_out::LeftOutDto, Encoded};
 use crate::{
     analysis::{Reconstructed, Reconstruction},
-    domain::Problem,
+    api::dto::warning::WarningDto,
+    domain::{Problem, Warning, WarningCode},
+    model::sae::ExcludedTokens,
 };
 
 /// The features that are active at each position, and how well they reconstruct what was stored.
@@ -24,7 +25,7 @@ use crate::{
         "all": {"n": 1, "n_undefined": 0, "n_active": 31.0, "norm": 92.1, "mse": 1.52, "fvu": null, "explained_variance": null, "cosine": 0.949},
         "ordinary": {"n": 1, "n_undefined": 0, "n_active": 31.0, "norm": 92.1, "mse": 1.52, "fvu": null, "explained_variance": null, "cosine": 0.949}
     },
-    "warnings": []
+    "left_out": {"tokens": "special", "n_ids": null, "said_by": "autoencoder", "rows": 1}, "warnings": []
 }))]
 pub struct FeaturesDto {
     /// The cache.
@@ -43,8 +44,10 @@ pub struct FeaturesDto {
     positions: Vec<PositionFeatures>,
     /// Over the positions.
     summary: Summaries,
+    /// Stored positions left out because of their tokens.
+    left_out: LeftOutDto,
     /// Why the features may not mean what they should.
-    warnings: Vec<String>,
+    warnings: Vec<WarningDto>,
 }
 
 /// The features of one position. What is null is undefined: the stored row is not finite, or of zeros where it is divided by
@@ -55,8 +58,8 @@ pub struct PositionFeatures {
     position: u32,
     /// The token there.
     token: String,
-    /// Whether it is a special token, such as BOS.
-    special: bool,
+    /// Whether it is a special token, such as BOS; null where the cache does not know its token ids.
+    special: Option<bool>,
     /// Features that are active, the L0.
     n_active: Option<usize>,
     /// The strongest of them, the strongest first; of equal ones the lower feature.
@@ -187,9 +190,9 @@ impl One {
 pub fn describe(encoding: &Encoded) -> Result<FeaturesDto, Problem> {
     let (sae, cache) = (&encoding.sae, &encoding.cache.cache);
     let (d_in, d_sae) = (sae.d_in(), sae.d_sae());
-    let special = encoding.model.tokenizer().special_mask(&cache.token_ids);
+    let special = cache.knows_token_ids().then(|| encoding.model.tokenizer().special_mask(&cache.token_ids));
     let (mut all, mut ordinary) = (Totals::new(d_in), Totals::new(d_in));
-    let mut described = Vec::with_capacity(encoding.positions.len());
+    let mut described = Vec::with_capacity(encoding.positions().len());
     encoding.for_each_block(|positions, rows| {
         let targets = sae.targets(rows);
         let activations = sae.encode(&targets);
@@ -199,9 +202,9 @@ pub fn describe(encoding: &Encoded) -> Result<FeaturesDto, Problem> {
         let each: Vec<One> = each.map(|((target, row), out)| One::of(encoding, target, row, out)).collect();
         for ((position, one), target) in positions.iter().zip(each).zip(targets.chunks_exact(d_in)) {
             let place = *position as usize;
-            let is_special = special.get(place).copied().unwrap_or(false);
+            let is_special = special.as_ref().and_then(|special| special.get(place).copied());
             all.add(target, &one);
-            if !is_special {
+            if is_special != Some(true) {
                 ordinary.add(target, &one);
             }
             let token = cache.tokens.get(place).cloned().unwrap_or_default();
@@ -221,7 +224,7 @@ pub fn describe(encoding: &Encoded) -> Result<FeaturesDto, Problem> {
         }
     })?;
     let mut warnings = encoding.warnings.clone();
-    warnings.extend(outside_training(encoding, &special));
+    warnings.extend(outside_training(encoding));
     Ok(FeaturesDto {
         cache: cache.id.to_string(),
         sae: sae.id().to_owned(),
@@ -231,31 +234,37 @@ pub fn describe(encoding: &Encoded) -> Result<FeaturesDto, Problem> {
         features: encoding.chosen().to_vec(),
         positions: described,
         summary: Summaries { all: all.summary(), ordinary: ordinary.summary() },
-        warnings,
+        left_out: encoding.wanted.left_out.describe(encoding.wanted.n_left_out),
+        warnings: warnings.iter().map(WarningDto::from).collect(),
     })
 }
 
 /// Positions such as the autoencoder never saw in training.
-fn outside_training(encoding: &Encoded, special: &[bool]) -> Vec<String> {
+fn outside_training(encoding: &Encoded) -> Vec<Warning> {
     let (settings, cache) = (encoding.sae.settings(), &encoding.cache.cache);
-    let count = |outside: &dyn Fn(usize) -> bool| encoding.positions.iter().filter(|p| outside(**p as usize)).count();
+    let (tokenizer, excluded) = (encoding.model.tokenizer(), &settings.exclude_special_tokens);
+    let count = |outside: &dyn Fn(usize) -> bool| encoding.positions().iter().filter(|p| outside(**p as usize)).count();
     let mut warnings = Vec::new();
+    let mut warn = |code, detail| warnings.push(Warning { code, detail });
     if let Some(context) = settings.context_size {
         let n = count(&|p| p >= context);
         if n > 0 {
-            warnings.push(format!("positions beyond the {context} tokens of a text that it was trained on: {n}"));
+            let detail = format!("positions beyond the {context} tokens of a text that it was trained on: {n}");
+            warn(WarningCode::SaeBeyondContext, detail);
         }
     }
-    let n = match &settings.exclude_special_tokens {
-        Some(Value::Bool(true)) => count(&|p| special.get(p).copied().unwrap_or(false)),
-        Some(Value::Array(ids)) => count(&|p| cache.token_ids.get(p).is_some_and(|id| ids.contains(&Value::from(*id)))),
-        _ => 0,
-    };
+    if !cache.knows_token_ids() && *excluded != ExcludedTokens::Nothing {
+        let detail = "it was not trained on special tokens, and the cache was imported without token ids, so none could be left out";
+        warn(WarningCode::SaeTokensNotKnown, detail.to_owned());
+    }
+    let n = count(&|p| cache.token_ids.get(p).is_some_and(|id| excluded.contains(*id, tokenizer)));
     if n > 0 {
-        warnings.push(format!("positions of special tokens, which it was not trained on: {n}"));
+        let detail = format!("positions of special tokens, which it was not trained on: {n}");
+        warn(WarningCode::SaeExcludedTokens, detail);
     }
     if let Some(slice) = &settings.seqpos_slice {
-        warnings.push(format!("it was trained on the positions {slice} of a text alone, as a Python slice"));
+        let detail = format!("it was trained on the positions {slice} of a text alone, as a Python slice");
+        warn(WarningCode::SaePositionsSlice, detail);
     }
     warnings
 }

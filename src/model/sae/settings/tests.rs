@@ -73,6 +73,58 @@ fn what_an_old_file_leaves_out_is_what_it_meant() {
 }
 
 #[test]
+fn a_key_that_saelens_does_not_read_is_warned_of() {
+    let unknown = |config: Value| {
+        let warnings = read(config, None).unwrap().warnings;
+        warnings.iter().map(|w| (w.code.name(), w.detail.split('`').nth(1).unwrap().to_owned())).collect::<Vec<_>>()
+    };
+    assert_eq!((unknown(old()), unknown(new())), (vec![], vec![]));
+    let expected = [("unknown_sae_key", "my_note".to_owned())];
+    assert_eq!(unknown(with(old(), &json!({"my_note": "x", "lr": 1, "other": null}))), expected);
+    let mut config = new();
+    config["metadata"]["my_note"] = json!("x".repeat(1000));
+    assert_eq!(unknown(config.clone()), expected);
+    assert!(read(config, None).unwrap().warnings[0].detail.len() < 250);
+}
+
+#[test]
+fn tokens_that_it_was_not_trained_on_are_read() {
+    let of = |value: Value| read(with(old(), &json!({"exclude_special_tokens": value})), None).unwrap();
+    for (value, expected) in [
+        (json!(null), ExcludedTokens::Nothing),
+        (json!(false), ExcludedTokens::Nothing),
+        (json!([]), ExcludedTokens::Nothing),
+        (json!(true), ExcludedTokens::Special),
+        (json!([7, 0, 7]), ExcludedTokens::Listed([0, 7].into())),
+    ] {
+        assert_eq!(of(value.clone()).exclude_special_tokens, expected, "{value}");
+    }
+    assert_eq!(of(json!([7, 0, 7])).exclude_special_tokens.to_json(), Some(json!([0, 7])));
+}
+
+#[test]
+fn what_a_version_did_unless_told_otherwise_goes_by_its_number() {
+    let version = |trained: Value, written: Value| {
+        let named = json!({"sae_lens_training_version": trained, "sae_lens_version": written});
+        read(with(old(), &named), None).unwrap().trained_processed
+    };
+    for (trained, written, processed) in [
+        (json!("3.19.1"), json!(null), true),
+        (json!("3.19.2"), json!(null), false),
+        (json!(null), json!("2.1.3"), true),
+        (json!("3.0.0"), json!("6.0.0"), true),
+        (json!(null), json!(null), false),
+        (json!("unknown"), json!(null), false),
+    ] {
+        assert_eq!(version(trained.clone(), written.clone()), processed, "{trained} {written}");
+    }
+    let finetuned = |more: Value| read(with(old(), &more), None).unwrap().finetuned;
+    assert!(finetuned(json!({"finetuning_scaling_factor": null, "finetuning_method": "scale"})));
+    assert!(!finetuned(json!({"finetuning_scaling_factor": false, "finetuning_method": "scale"})));
+    assert!(!finetuned(json!({"finetuning_scaling_factor": null})));
+}
+
+#[test]
 fn a_scale_that_was_not_folded_comes_from_the_file_beside() {
     let scaled = with(old(), &json!({"normalize_activations": "expected_average_only_in"}));
     assert_eq!(read(scaled.clone(), Some(0.5)).unwrap().normalization, Normalization::Scale(0.5));
@@ -87,7 +139,7 @@ fn a_scale_that_was_not_folded_comes_from_the_file_beside() {
 #[test]
 fn what_changes_the_input_and_is_not_understood_is_refused_by_name() {
     for (more, name) in [
-        (json!({"a_new_option": 1}), "a_new_option"),
+        (json!({"sae_lens_version": "7.0.0", "prepend_bos": true, "a_new_option": 1}), "a_new_option"),
         (json!({"architecture": "temporal"}), "architecture"),
         (json!({"activation_fn_str": "tanh-relu"}), "activation_fn_str"),
         (json!({"activation_fn_kwargs": {"tau": 1}}), "activation_fn_kwargs"),
@@ -127,7 +179,10 @@ fn what_changes_the_input_and_is_not_understood_is_refused_by_name() {
         (json!({"d_in": null}), "d_in"),
         (json!({"prepend_bos": "yes"}), "prepend_bos"),
         (json!({"metadata": {"prepend_bos": false}}), "prepend_bos"),
-        (json!({"metadata": {"a_new_option": 1}}), "a_new_option"),
+        (json!({"metadata": {"sae_lens_version": "6.55.0", "a_new_option": 1}}), "a_new_option"),
+        (json!({"exclude_special_tokens": "yes"}), "exclude_special_tokens"),
+        (json!({"exclude_special_tokens": [1, -1]}), "exclude_special_tokens"),
+        (json!({"exclude_special_tokens": [1.5]}), "exclude_special_tokens"),
         (json!({"sae_lens_version": "next"}), "sae_lens_version"),
     ] {
         let refused = read(with(old(), &more), None).unwrap_err();

@@ -1,0 +1,53 @@
+//! `model_from_pretrained_kwargs`: how TransformerLens changed the model's weights before activations were taken.
+
+use serde_json::Value;
+
+use super::super::keys::{Keys, Read, Refused};
+
+/// How the model's weights were processed before its activations were taken; `None` where `cfg.json` does not say, and
+/// then SAELens takes them as they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Processing {
+    /// `fold_ln`: gains and biases of norms moved into the weights behind them.
+    pub fold_ln: Option<bool>,
+    /// `center_writing_weights`: what is written to the residual stream has mean zero.
+    pub center_writing_weights: Option<bool>,
+    /// `center_unembed`: logits have mean zero.
+    pub center_unembed: Option<bool>,
+    /// `fold_value_biases`: biases of values moved behind the attention.
+    pub fold_value_biases: Option<bool>,
+}
+
+/// Reads `model_from_pretrained_kwargs` and `model_kwargs`.
+pub(super) fn processing(keys: &mut Keys) -> Read<Option<Processing>> {
+    const KEY: &str = "model_from_pretrained_kwargs";
+    if let Some(kwargs) = keys.take("model_kwargs").filter(|v| v.as_object().is_none_or(|o| !o.is_empty())) {
+        return Err(Refused::new("model_kwargs", format!("is {kwargs}, which may change the forward pass")));
+    }
+    let kwargs = match keys.take(KEY) {
+        None => return Ok(None),
+        Some(Value::Object(kwargs)) => kwargs,
+        Some(other) => return Err(Refused::new(KEY, format!("is {other}; an object is meant"))),
+    };
+    let mut processing = Processing::default();
+    for (key, value) in kwargs {
+        let flag = || {
+            let wrong = || Refused::new(&format!("{KEY}.{key}"), format!("is {value}; true or false is meant"));
+            value.as_bool().ok_or_else(wrong)
+        };
+        match key.as_str() {
+            _ if value.is_null() => {}
+            "fold_ln" => processing.fold_ln = Some(flag()?),
+            "center_writing_weights" => processing.center_writing_weights = Some(flag()?),
+            "center_unembed" => processing.center_unembed = Some(flag()?),
+            "fold_value_biases" => processing.fold_value_biases = Some(flag()?),
+            "refactor_factored_attn_matrices" | "move_to_device" | "trust_remote_code" | "local_files_only"
+                if !flag()? || key != "refactor_factored_attn_matrices" => {}
+            // where the weights lie and in what type they were computed with
+            "device" | "n_devices" | "dtype" | "torch_dtype" | "default_padding_side" => {}
+            "revision" if value == "main" => {}
+            _ => return Err(Refused::new(&format!("{KEY}.{key}"), format!("is {value}, which cannot be honoured"))),
+        }
+    }
+    Ok(Some(processing))
+}
