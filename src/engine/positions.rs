@@ -23,8 +23,10 @@ pub fn settle(
 ) -> Result<Positions, Problem> {
     let spelled = if asked.names_text() { spelled(encoded, text, tokenizer) } else { None };
     let messages = match (content, text) {
-        (Content::Messages { messages, end, template_kwargs }, Some(rendered)) if asked.names_message() => {
-            Some(tokenizer.message_spans(messages, *end, template_kwargs, rendered))
+        (Content::Messages { messages, end, template_kwargs, chat_template }, Some(rendered))
+            if asked.names_message() =>
+        {
+            Some(tokenizer.message_spans(messages, *end, template_kwargs, chat_template.as_ref(), rendered))
         }
         _ => None,
     };

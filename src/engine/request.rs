@@ -18,7 +18,7 @@ use crate::{
         Priority, Problem, TenantId,
         capture::{Layers, refuse_mean_of_indices, stored_shape},
     },
-    model::{ChatEnd, Encoded, Model},
+    model::{ChatEnd, Encoded, GivenTemplate, Model},
 };
 
 /// Bytes of a known text, token ids, and entries of each other list that are prepared sooner than another thread is asked to.
@@ -54,6 +54,8 @@ pub enum Content {
         end: ChatEnd,
         /// Further variables of the template.
         template_kwargs: Map<String, Value>,
+        /// A template instead of the model's own, or the name of one of those.
+        chat_template: Option<GivenTemplate>,
     },
 }
 
@@ -283,7 +285,7 @@ fn prepare_item(
     model: &Model,
     texts: &Texts,
 ) -> Result<NewItem, Problem> {
-    let tokenised = tokenise(input, request, model, texts).map_err(|p| p.under(&input.pointer))?;
+    let tokenised = tokenise(input, request, model, texts).map_err(|p| in_input(p, input))?;
     let subject = Subject {
         content: &input.content,
         pointer: &input.pointer,
@@ -297,14 +299,21 @@ fn prepare_item(
     Ok(NewItem { interventions, ..item })
 }
 
+/// A problem with an input, pointing into the request. How chats are rendered is said once for all inputs.
+fn in_input(problem: Problem, input: &InputSpec) -> Problem {
+    let of_all = ["/chat_template", "/template_kwargs", "/continue_final_message"];
+    let outside = |pointer: &str| of_all.iter().any(|field| pointer.starts_with(field));
+    if problem.errors.iter().any(|e| outside(&e.pointer)) { problem } else { problem.under(&input.pointer) }
+}
+
 fn tokenise(input: &InputSpec, request: &RunRequest, model: &Model, texts: &Texts) -> Result<Tokenised, Problem> {
     let (tokenizer, prepend_bos) = (model.tokenizer(), request.prepend_bos);
     let encode = |text: &str, chat| texts.encode(request.tenant, model, text, Tokenising { prepend_bos, chat });
     let (encoded, text) = match &input.content {
         Content::Text(text) => (encode(text, false), Some(text.clone())),
         Content::TokenIds(ids) => (tokenizer.from_ids(ids, prepend_bos), None),
-        Content::Messages { messages, end, template_kwargs } => {
-            let rendered = tokenizer.render_chat(messages, *end, template_kwargs)?;
+        Content::Messages { messages, end, template_kwargs, chat_template } => {
+            let rendered = tokenizer.render_chat(messages, *end, template_kwargs, chat_template.as_ref())?;
             (encode(&rendered, true), Some(rendered))
         }
     };
