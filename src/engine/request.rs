@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::{
     Limits,
     interventions::{Interventions, Subject},
-    positions::settle,
+    positions::{Conversation, in_conversation, settle},
     texts::{Texts, Tokenising},
 };
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
         Capture, CaptureRequest, Code, Generation, Hook, NewItem, NewRun, PackLayout, Positions, PositionsRequest,
         Priority, Problem, TenantId,
         capture::{Layers, refuse_mean_of_indices, stored_shape},
+        positions::Unsettled,
     },
     model::{ChatEnd, Encoded, GivenTemplate, Model},
 };
@@ -338,20 +339,8 @@ fn item(
         None => (request.capture.positions(model.info()), at),
     };
     refuse_mean_of_indices(hooks, &asked)?;
-    let (positions, unsettled) = match asked {
-        // Of the longest continuation; the tokens decide once they are there.
-        asked if n_new > 0 && asked.names_kind() => {
-            (if asked.is_mean() { Positions::Mean } else { Positions::All }, Some(asked))
-        }
-        PositionsRequest::Known(positions) => {
-            positions.resolve(encoded.ids.len() + n_new).map_err(|p| Problem::at(p.code, at, p.detail))?;
-            (positions, None)
-        }
-        asked => {
-            let settled = settle(&asked, &input.content, &encoded, text.as_deref(), model.tokenizer());
-            (settled.map_err(|p| Problem::at(p.code, at, p.detail))?, None)
-        }
-    };
+    let (positions, unsettled) = positions_of(asked, input, (&encoded, text.as_deref()), n_new, model)
+        .map_err(|p| Problem::at(p.code, at, p.detail))?;
     let capture = Capture { hooks: Arc::clone(hooks), positions, dtype: request.capture.dtype };
     let mut metadata = request.metadata.clone();
     metadata.extend(input.metadata.clone());
@@ -373,6 +362,38 @@ fn item(
         origin: None,
         interventions: Vec::new(),
     })
+}
+
+/// The positions meant in an input that `n_new` tokens may follow, and how to settle them once all are there, where that
+/// takes all of them: then the positions are the most that they can be.
+fn positions_of(
+    asked: PositionsRequest,
+    input: &InputSpec,
+    (encoded, text): (&Encoded, Option<&str>),
+    n_new: usize,
+    model: &Model,
+) -> Result<(Positions, Option<Unsettled>), Problem> {
+    let later = |unsettled: Unsettled| Ok((unsettled.most(), Some(unsettled)));
+    if n_new > 0 && asked.names_kind() {
+        return later(Unsettled::Asked(asked));
+    }
+    let tokenizer = model.tokenizer();
+    let asked = match asked {
+        asked if n_new > 0 => match in_conversation(&asked, &input.content, encoded, text, tokenizer)? {
+            Conversation::Posted(asked) => asked,
+            Conversation::Reply(reply_from, which) => {
+                return later(Unsettled::Reply { reply_from, which, mean: asked.is_mean() });
+            }
+        },
+        asked => asked,
+    };
+    match asked {
+        PositionsRequest::Known(positions) => {
+            positions.resolve(encoded.ids.len() + n_new)?;
+            Ok((positions, None))
+        }
+        asked => Ok((settle(&asked, &input.content, encoded, text, tokenizer)?, None)),
+    }
 }
 
 /// Cuts an input down to the context, less the room that `n_new` tokens need; how many tokens went.

@@ -7,6 +7,7 @@ use minijinja::{
 
 use super::{
     collections::DictView,
+    numbers::remainder,
     python::{is_callable, is_own_object},
 };
 
@@ -18,6 +19,10 @@ pub fn add_to(environment: &mut Environment<'_>) {
         kind => matches!(kind, ValueKind::Undefined | ValueKind::String | ValueKind::Seq | ValueKind::Iterable),
     });
     environment.add_test("mapping", is_dict);
+    let rest_is = |value: &Value, by: i64, wanted: i64| remainder(value, &Value::from(by)).map(|r| r == wanted.into());
+    environment.add_test("odd", move |value: &Value| rest_is(value, 2, 1));
+    environment.add_test("even", move |value: &Value| rest_is(value, 2, 0));
+    environment.add_test("divisibleby", |value: &Value, by: &Value| remainder(value, by).map(|r| r == 0.into()));
     environment.add_test("sequence", |value: &Value| match value.kind() {
         ValueKind::Map => is_dict(value),
         ValueKind::Undefined | ValueKind::String | ValueKind::Seq => true,

@@ -9,11 +9,11 @@ use minijinja::{
 use super::{
     checks,
     collections::{self, Method},
-    filters,
+    compare, filters,
     format::percent,
-    html,
+    globals, html,
     numbers::remainder,
-    python::{check_bytes, error, is_callable, is_own_object, text},
+    python::{check_bytes, error, is_callable, is_own_object, text, written},
     source, strings,
 };
 
@@ -31,16 +31,18 @@ pub fn compile(name: &'static str, template: &str) -> Result<Environment<'static
     environment.set_syntax(syntax);
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
     environment.set_fuel(Some(FUEL));
+    environment.set_debug(false);
     environment.set_formatter(|out, state, value| {
         let escapes = !matches!(state.auto_escape(), AutoEscape::None) && !value.is_safe();
         let shown = if escapes { html::escape(value)? } else { text(value)? };
         escape_formatter(out, state, &Value::from_safe_string(shown))
     });
     environment.set_unknown_method_callback(method);
-    collections::add_to(&mut environment);
+    globals::add_to(&mut environment);
     filters::add_to(&mut environment);
     html::add_to(&mut environment);
     checks::add_to(&mut environment);
+    compare::add_to(&mut environment);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
     add_operators(&mut environment);
@@ -53,10 +55,18 @@ pub fn compile(name: &'static str, template: &str) -> Result<Environment<'static
 fn add_operators(environment: &mut Environment<'_>) {
     environment.add_function("__percent", |state: &State<'_, '_>, left: &Value, right: &Value| match left.as_str() {
         Some(format) => {
-            state.consume_fuel(format.len() as u64 / 64)?;
-            percent(format, right).map(Value::from)
+            charge(state, left)?;
+            charge(state, right)?;
+            let out = percent(format, right)?;
+            state.consume_fuel(out.len() as u64 / 4)?;
+            Ok(Value::from(out))
         }
         None => remainder(left, right),
+    });
+    environment.add_function("__index", |key: Value| compare::check_key(&key).map_or(Value::UNDEFINED, |()| key));
+    environment.add_function("__defined", |value: Value| match value.is_undefined() {
+        true => Err(Error::new(ErrorKind::UndefinedError, "an undefined value has no slices")),
+        false => Ok(value),
     });
     environment.add_function("__concat", concat);
     environment.add_function("__bounded", |value: Value| {
@@ -86,21 +96,34 @@ fn concat(state: &State<'_, '_>, parts: Rest<Value>) -> Result<Value, Error> {
                 out.push_str(part);
             }
             _ if escapes && !part.is_safe() => out.push_str(&html::escape(part)?),
-            _ => out.push_str(&text(part)?),
+            _ => out.push_str(&written(state, part)?),
         }
         check_bytes(out.len())?;
     }
     Ok(if escapes { Value::from_safe_string(out) } else { Value::from(out) })
 }
 
+/// Charges for reading a string or the items of a list.
+fn charge(state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
+    let cost = match value.as_str() {
+        Some(text) => text.len() / 64,
+        None => value.len().unwrap_or(0) / 2,
+    };
+    state.consume_fuel(cost as u64)
+}
+
 /// Python's methods of strings, dicts and lists.
 fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+    args.iter().try_for_each(|arg| charge(state, arg))?;
     match value.kind() {
         ValueKind::String => strings::method(value.as_str().unwrap_or_default(), name, args),
         ValueKind::Map if !is_own_object(value, "Namespace") && !is_callable(value) => {
             collections::dict_method(value, name, args)
         }
-        ValueKind::Seq | ValueKind::Iterable => collections::list_method(state, value, name, args),
+        ValueKind::Seq | ValueKind::Iterable => {
+            charge(state, value)?;
+            collections::list_method(state, value, name, args)
+        }
         _ => Err(Error::from(ErrorKind::UnknownMethod)),
     }
 }

@@ -1,14 +1,18 @@
 //! Jinja's filters, where minijinja has none or another.
 
+use std::{cmp::Ordering, collections::HashSet, sync::Arc};
+
 use minijinja::{
     Environment, Error, State, Value,
-    value::{Rest, Tuple, ValueKind, ValueOrKwargs},
+    value::{Enumerator, Object, ObjectRepr, Rest, Tuple, ValueKind, ValueOrKwargs},
 };
 
 use super::{
+    characters,
+    compare::{check_key, equal, order},
     format::percent,
     numbers::Number,
-    python::{MAX_ITEMS, bind, check_bytes, error, float, integer, repr, string, text, truth, type_of},
+    python::{MAX_ITEMS, bind, check_bytes, error, float, integer, repr, string, text, truth, written},
     strings, wrap,
 };
 
@@ -22,23 +26,27 @@ pub fn add_to(environment: &mut Environment<'_>) {
         environment.remove_filter(name);
     }
     environment.add_filter("attr", attribute);
-    environment.add_filter("capitalize", |v: &Value| text(v).map(|t| strings::cased(&t, "capitalize")));
+    environment.add_filter("capitalize", |v: &Value| text(v).map(|t| characters::cased(&t, "capitalize")));
     environment.add_filter("center", center);
     environment.add_filter("dictsort", sorted_dict);
     environment.add_filter("filesizeformat", file_size);
     environment.add_filter("float", to_float);
     environment.add_filter("format", format);
+    environment.add_filter("groupby", group_by);
     environment.add_filter("indent", wrap::indent);
     environment.add_filter("int", to_int);
     environment.add_filter("join", join);
     environment.add_filter("list", list);
     environment.add_filter("lower", |v: &Value| text(v).map(|t| t.to_lowercase()));
-    environment.add_filter("pprint", |v: &Value| pretty(v));
+    environment.add_filter("max", extreme("max", Ordering::Greater));
+    environment.add_filter("min", extreme("min", Ordering::Less));
+    environment.add_filter("pprint", pretty);
     environment.add_filter("replace", replace);
+    environment.add_filter("safe", |v: &Value| text(v).map(Value::from_safe_string));
     environment.add_filter("sort", sort);
-    environment.add_filter("string", |v: &Value| match v.is_safe() {
+    environment.add_filter("string", |state: &State<'_, '_>, v: &Value| match v.is_safe() {
         true => Ok(v.clone()),
-        false => text(v).map(Value::from),
+        false => written(state, v).map(Value::from),
     });
     environment.add_filter("title", |v: &Value| text(v).map(|t| title(&t)));
     environment.add_filter("tojson", super::tojson::tojson);
@@ -91,35 +99,30 @@ fn sorted_dict(state: &State<'_, '_>, given: Args) -> Result<Value, Error> {
         Some("value") => true,
         Some(_) => return Err(error("dictsort sorts by `key` or `value`")),
     };
-    let of = |pair: &(Value, Value)| key(if by_value { pair.1.clone() } else { pair.0.clone() }, case);
-    let pairs: Vec<(Value, (Value, Value))> = pairs(&map)?.into_iter().map(|pair| (of(&pair), pair)).collect();
-    let sorted = in_order(state, pairs, truth(reverse.as_ref(), false))?;
-    Ok(sorted.into_iter().map(|(key, value)| Value::from(Tuple::from([key, value]))).collect())
+    let of = |(key, value): &(Value, Value)| key_of(if by_value { value } else { key }, None, case);
+    let pairs = pairs(&map)?.into_iter().map(|pair| Ok((of(&pair)?, pair)));
+    let sorted = in_order(state, pairs.collect::<Result<_, Error>>()?, truth(reverse.as_ref(), false))?;
+    Ok(sorted.into_iter().map(|(_, (key, value))| Value::from(Tuple::from([key, value]))).collect())
 }
 
 /// Sorts by keys, which all have to be of one type as in Python.
-fn in_order<T>(state: &State<'_, '_>, mut items: Vec<(Value, T)>, reverse: bool) -> Result<Vec<T>, Error> {
-    let n = items.len() as u64;
-    state.consume_fuel(n * u64::from(64 - n.leading_zeros()))?;
-    let class = |v: &Value| match v.kind() {
-        ValueKind::Bool => ValueKind::Number,
-        ValueKind::Iterable => ValueKind::Seq,
-        kind => kind,
-    };
-    for pair in items.windows(2) {
-        let (a, b) = (&pair[0].0, &pair[1].0);
-        if class(a) != class(b)
-            || (n > 1 && matches!(a.kind(), ValueKind::None | ValueKind::Map | ValueKind::Undefined))
-        {
-            return Err(error(format!("{} and {} cannot be put in order", type_of(a), type_of(b))));
+fn in_order<T>(state: &State<'_, '_>, mut items: Vec<(Value, T)>, reverse: bool) -> Result<Vec<(Value, T)>, Error> {
+    let mut failed = None;
+    items.sort_by(|(a, _), (b, _)| {
+        let (a, b) = if reverse { (b, a) } else { (a, b) };
+        if failed.is_some() {
+            return Ordering::Equal;
         }
-    }
-    if reverse {
-        items.sort_by(|(a, _), (b, _)| b.cmp(a));
-    } else {
-        items.sort_by(|(a, _), (b, _)| a.cmp(b));
-    }
-    Ok(items.into_iter().map(|(_, item)| item).collect())
+        state
+            .consume_fuel(1)
+            .and_then(|()| order(state, a, b))
+            .unwrap_or_else(|e| {
+                failed = Some(e);
+                None
+            })
+            .unwrap_or(Ordering::Equal)
+    });
+    failed.map_or(Ok(items), Err)
 }
 
 /// The value at a dotted path of attributes; undefined where there is none.
@@ -138,22 +141,95 @@ fn key_of(item: &Value, attribute: Option<&Value>, case_sensitive: bool) -> Resu
     Ok(if keys.len() == 1 { keys.remove(0) } else { Value::from(keys) })
 }
 
+/// The items with their keys.
+fn keyed(
+    state: &State<'_, '_>,
+    value: &Value,
+    attribute: Option<&Value>,
+    case_sensitive: bool,
+) -> Result<Vec<(Value, Value)>, Error> {
+    let items = items(state, value)?.into_iter();
+    items.map(|item| Ok((key_of(&item, attribute, case_sensitive)?, item))).collect()
+}
+
+/// The least or the greatest item.
+fn extreme(name: &'static str, wanted: Ordering) -> impl Fn(&State<'_, '_>, Args) -> Result<Value, Error> {
+    move |state, given| {
+        let [value, case, attribute] = args(name, given, ["<value>", "case_sensitive", "attribute"])?;
+        let case = truth(case.as_ref(), false);
+        let mut best: Option<(Value, Value)> = None;
+        for (key, item) in keyed(state, &value.unwrap_or_default(), attribute.as_ref(), case)? {
+            let better = match &best {
+                None => true,
+                Some((than, _)) => order(state, &key, than)? == Some(wanted),
+            };
+            if better {
+                best = Some((key, item));
+            }
+        }
+        Ok(best.map(|(_, item)| item).unwrap_or_default())
+    }
+}
+
+fn group_by(state: &State<'_, '_>, given: Args) -> Result<Value, Error> {
+    let names = ["<value>", "attribute", "default", "case_sensitive"];
+    let [value, attribute, default, case] = args("groupby", given, names)?;
+    let case = truth(case.as_ref(), false);
+    let path = text(&attribute.unwrap_or_default())?;
+    let of = |item: &Value| match at_path(item, &path) {
+        found if found.is_undefined() => default.clone().unwrap_or_default(),
+        found => found,
+    };
+    let items = items(state, &value.unwrap_or_default())?;
+    let items = items.into_iter().map(|item| (key(of(&item), case), item)).collect();
+    let mut groups: Vec<(Value, Group)> = Vec::new();
+    for (key, item) in in_order(state, items, false)? {
+        match groups.last_mut() {
+            Some((same, group)) if equal(state, same, &key)? => group.list.push(item),
+            _ => groups.push((key, Group { grouper: of(&item), list: vec![item] })),
+        }
+    }
+    Ok(groups.into_iter().map(|(_, group)| Value::from_object(group)).collect())
+}
+
+/// A group of `groupby`: a pair whose parts have names.
+#[derive(Debug)]
+pub struct Group {
+    grouper: Value,
+    list: Vec<Value>,
+}
+
+impl Object for Group {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Seq
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        match (key.as_str(), key.as_usize()) {
+            (Some("grouper"), _) | (_, Some(0)) => Some(self.grouper.clone()),
+            (Some("list"), _) | (_, Some(1)) => Some(Value::from(self.list.clone())),
+            _ => None,
+        }
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Seq(2)
+    }
+}
+
 fn sort(state: &State<'_, '_>, given: Args) -> Result<Value, Error> {
     let [value, reverse, case, attribute] = args("sort", given, ["<value>", "reverse", "case_sensitive", "attribute"])?;
-    let value = value.unwrap_or_default();
-    let case = truth(case.as_ref(), false);
-    let items = items(&value)?.into_iter().map(|item| Ok((key_of(&item, attribute.as_ref(), case)?, item)));
-    let items = items.collect::<Result<Vec<_>, Error>>()?;
-    Ok(Value::from(in_order(state, items, truth(reverse.as_ref(), false))?))
+    let items = keyed(state, &value.unwrap_or_default(), attribute.as_ref(), truth(case.as_ref(), false))?;
+    let sorted = in_order(state, items, truth(reverse.as_ref(), false))?;
+    Ok(sorted.into_iter().map(|(_, item)| item).collect())
 }
 
 fn unique(state: &State<'_, '_>, given: Args) -> Result<Value, Error> {
     let [value, case, attribute] = args("unique", given, ["<value>", "case_sensitive", "attribute"])?;
-    let items = items(&value.unwrap_or_default())?;
-    state.consume_fuel(items.len() as u64 * 8)?;
-    let (case, mut seen, mut out) = (truth(case.as_ref(), false), std::collections::BTreeSet::new(), Vec::new());
-    for item in items {
-        if seen.insert(key_of(&item, attribute.as_ref(), case)?) {
+    let (mut seen, mut out) = (HashSet::new(), Vec::new());
+    for (key, item) in keyed(state, &value.unwrap_or_default(), attribute.as_ref(), truth(case.as_ref(), false))? {
+        check_key(&key)?;
+        if seen.insert(key) {
             out.push(item);
         }
     }
@@ -161,7 +237,7 @@ fn unique(state: &State<'_, '_>, given: Args) -> Result<Value, Error> {
 }
 
 /// The items of a list, the keys of a dict, the characters of a string.
-fn items(value: &Value) -> Result<Vec<Value>, Error> {
+fn items(state: &State<'_, '_>, value: &Value) -> Result<Vec<Value>, Error> {
     if value.is_none() {
         return Err(error("None has no items"));
     }
@@ -169,11 +245,12 @@ fn items(value: &Value) -> Result<Vec<Value>, Error> {
     if items.len() > MAX_ITEMS {
         return Err(error(format!("a list of the chat template is too large: at most {MAX_ITEMS} items")));
     }
+    state.consume_fuel(items.len() as u64 / 2)?;
     Ok(items)
 }
 
-fn list(value: &Value) -> Result<Value, Error> {
-    items(value).map(Value::from)
+fn list(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
+    items(state, value).map(Value::from)
 }
 
 fn file_size(given: Args) -> Result<String, Error> {
@@ -269,16 +346,16 @@ fn format(given: Args) -> Result<String, Error> {
     }
 }
 
-fn join(given: Args) -> Result<String, Error> {
+fn join(state: &State<'_, '_>, given: Args) -> Result<String, Error> {
     let [value, separator, attribute] = args("join", given, ["<value>", "d", "attribute"])?;
     let separator = separator.map_or(Ok(String::new()), |s| text(&s))?;
     let mut out = String::new();
-    for (i, item) in items(&value.unwrap_or_default())?.into_iter().enumerate() {
+    for (i, item) in items(state, &value.unwrap_or_default())?.into_iter().enumerate() {
         let item = match &attribute {
             Some(path) if !path.is_none() => at_path(&item, &text(path)?),
             _ => item,
         };
-        let item = text(&item)?;
+        let item = written(state, &item)?;
         check_bytes(out.len() + separator.len() + item.len())?;
         if i > 0 {
             out.push_str(&separator);
@@ -319,12 +396,12 @@ fn trim(given: Args) -> Result<String, Error> {
 }
 
 /// Python's `pprint` of what fits one line, dicts in the order of their keys.
-fn pretty(value: &Value) -> Result<String, Error> {
+fn pretty(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
     let shown = match value.kind() {
         ValueKind::Map => {
-            let mut pairs = pairs(value)?;
-            pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
-            repr(&Value::from_pairs(pairs))?
+            let keyed = pairs(value)?.into_iter().map(|(key, value)| (key.clone(), (key, value))).collect();
+            let sorted = in_order(state, keyed, false)?;
+            repr(&Value::from_pairs(sorted.into_iter().map(|(_, pair)| pair)))?
         }
         ValueKind::Number if !value.is_integer() => float(f64::try_from(value.clone())?),
         _ => repr(value)?,

@@ -5,21 +5,26 @@
 //! modules hold the methods, filters and tests. `scripts/make_chat_goldens.py` records what the reference makes of well over a
 //! thousand cases, and `docs/CHAT_TEMPLATES.md` what differs.
 
+mod characters;
 mod checks;
 mod collections;
+mod compare;
 mod environment;
 mod filters;
 mod format;
+mod globals;
 mod html;
 mod marks;
 mod named;
 mod numbers;
+mod operators;
 mod python;
 mod source;
 mod strings;
 #[cfg(test)]
 mod tests;
 mod tojson;
+mod walk;
 mod wrap;
 
 use std::{
@@ -158,7 +163,10 @@ impl ChatTemplate {
         context.insert("add_generation_prompt".to_owned(), prompt.into());
         let render = || {
             let mut out = Bounded::default();
-            environment.get_template(NAME)?.render_captured_to(minijinja::Value::from(Serde(&context)), &mut out)?;
+            let template = environment.get_template(NAME)?;
+            let rendered = template.render_captured_to(minijinja::Value::from(Serde(&context)), &mut out).map(drop);
+            globals::clear_namespaces();
+            rendered?;
             String::from_utf8(out.0).map_err(|e| Error::new(ErrorKind::WriteFailure, e.to_string()))
         };
         // an error may hold values of the template: it is read, and dropped, where they can be

@@ -1,12 +1,12 @@
 //! Values as Python writes them, and arguments as Python passes them.
 
 use minijinja::{
-    Error, ErrorKind, Value,
+    Error, ErrorKind, State, Value,
     value::{Kwargs, ValueKind, from_args},
 };
 use unicode_properties::{GeneralCategory as Category, UnicodeGeneralCategory};
 
-use super::collections::{DictView, Range};
+use super::{collections::DictView, filters::Group, globals::Range};
 
 /// Bytes of one string that a template may make.
 pub const MAX_BYTES: usize = 5_000_000;
@@ -113,6 +113,18 @@ pub fn text(value: &Value) -> Result<String, Error> {
     repr(value)
 }
 
+/// [`text`] of a value, paid for: to write lists costs more than to copy strings.
+///
+/// # Errors
+/// As [`text`], and when the template has run too long.
+pub fn written(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
+    let text = text(value)?;
+    if value.as_object().is_some() {
+        state.consume_fuel(text.len() as u64 / 4)?;
+    }
+    Ok(text)
+}
+
 /// Python's `repr(value)`.
 ///
 /// # Errors
@@ -167,7 +179,7 @@ fn items(value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
         return Ok(());
     }
     let view = value.downcast_object_ref::<DictView>();
-    let (open, close) = match value.is_tuple() || is_own_object(value, "GroupTuple") {
+    let (open, close) = match value.is_tuple() || value.downcast_object_ref::<Group>().is_some() {
         true if value.len() == Some(1) => ("(", ",)"),
         true => ("(", ")"),
         false => ("[", "]"),

@@ -108,6 +108,13 @@ fn hostile_templates_end() {
     let deep = "{% set ns = namespace(x=[1]) %}{% for i in range(10) %}{% for j in range(10000) %}{% set ns.x = [ns.x] %}{% endfor %}{% endfor %}";
     let written = ["{{ ns.x }}", "{% set y %}{{ ns.x }}{% endset %}", "{{ ns.x | tojson }}", "{{ {'a': ns.x} }}"];
     templates.extend([shared, deep].into_iter().flat_map(|v| written.iter().map(move |w| format!("{v}{w}"))));
+    let equal_lists = format!("{shared}{{% set other = ns.x %}}{shared}");
+    let compared = ["ns.x == other", "[ns.x] in [[other]]", "{(ns.x,): 1}", "[ns.x, other] | max", "ns.x is eq other"];
+    templates.extend(compared.map(|compare| format!("{equal_lists}{{{{ {compare} }}}}")));
+    let cycle =
+        "{% set ns = namespace() %}{% set ns.x = [ns] %}{% set other = namespace() %}{% set other.x = [other] %}";
+    let used = ["ns", "ns.x | string", "ns.x | tojson", "{ns: 1}", "[ns.x, other.x] | sort"];
+    templates.extend(used.map(|used| format!("{cycle}{{{{ {used} }}}}")));
     let others = [
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
         "{% macro f(x) %}{{ f([x, x]) }}{% endmacro %}{{ f(1) }}",

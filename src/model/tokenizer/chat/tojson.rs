@@ -6,7 +6,8 @@ use minijinja::{
 };
 
 use super::{
-    collections::{DictView, Range},
+    collections::DictView,
+    globals::Range,
     python::{bind, check_bytes, error, integer, is_callable, is_own_object, string, truth, type_of},
 };
 
