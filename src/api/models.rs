@@ -21,7 +21,7 @@ use super::{
 use crate::{
     domain::{Code, Problem, positions::Spelled},
     engine::ModelState,
-    model::{Encoded, TextTokenizer},
+    model::{Encoded, GivenTemplate, TextTokenizer},
 };
 
 fn describe(id: String, state: &ModelState, with_hooks: bool) -> ModelDto {
@@ -103,9 +103,10 @@ fn tokens(request: Tokenize, tokenizer: &TextTokenizer) -> Result<Tokens, Proble
             let end = chat_end(request.add_generation_prompt, request.continue_final_message)?;
             let messages: Vec<Value> = messages.into_iter().map(Value::Object).collect();
             let kwargs = request.template_kwargs.unwrap_or_default();
-            let rendered = tokenizer.render_chat(&messages, end, &kwargs)?;
+            let given = request.chat_template.map(GivenTemplate::new);
+            let rendered = tokenizer.render_chat(&messages, end, &kwargs, given.as_ref())?;
             let encoded = tokenizer.encode_chat(&rendered, prepend_bos).map_err(at("/messages"))?;
-            let spans = tokenizer.message_spans(&messages, end, &kwargs, &rendered);
+            let spans = tokenizer.message_spans(&messages, end, &kwargs, given.as_ref(), &rendered);
             let messages = message_spans(&messages, spans, &rendered, &encoded);
             (encoded, Some((rendered, messages)))
         }

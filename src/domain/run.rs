@@ -13,7 +13,7 @@ use super::{
     ids::{CacheId, RunId, TenantId},
     import::ImportOrigin,
     intervention::{Applied, Edits},
-    positions::PositionsRequest,
+    positions::Unsettled,
     problem::Problem,
 };
 
@@ -169,7 +169,7 @@ pub struct NewItem {
     /// How to continue the tokens before anything is captured; `None` when they are complete.
     pub generation: Option<Generation>,
     /// Positions that take all tokens to settle, until there are all; `capture` then has the most they can be.
-    pub unsettled: Option<PositionsRequest>,
+    pub unsettled: Option<Unsettled>,
     /// What was generated, once it has been: the tokens then hold it.
     pub completion: Option<TextCompletion>,
     /// Where its activations came from, when they are not computed here.

@@ -22,7 +22,7 @@ use super::{
     worker::{GenerateJob, Job, Workers},
 };
 use crate::{
-    domain::{Code, NewItem, Problem, RunId, positions::TokenView},
+    domain::{Code, NewItem, Problem, RunId},
     model::{Model, generate::Sequence},
 };
 
@@ -220,7 +220,7 @@ fn continued(item: NewItem, sequence: Sequence, model: &Model) -> Option<NewItem
 fn settle_continued(item: &mut NewItem, model: &Model) -> Result<(), Problem> {
     if let Some(asked) = item.unsettled.take() {
         let special = model.tokenizer().special_mask(&item.token_ids);
-        item.capture.positions = asked.resolve(&TokenView { special: &special, spelled: None, messages: None })?;
+        item.capture.positions = asked.resolve(&special)?;
     }
     item.capture.positions.resolve(item.token_ids.len()).map(drop)
 }

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{positions::settle, request::Content};
+use super::{
+    positions::{Conversation, in_conversation, settle},
+    request::Content,
+};
 use crate::{
-    domain::{Applied, Code, Edits, Op, Problem, Tokens, TokensRequest},
+    domain::{Applied, Code, Edits, Op, Problem, Tokens, TokensRequest, Which},
     model::{Encoded, TextTokenizer},
 };
 
@@ -75,9 +78,9 @@ impl Interventions {
         }
         let mut described = asked.described.clone();
         let is_map = self.edits.list.iter().any(|e| e.intervention == i && e.hook.site().is_attention_map());
-        described.insert(if is_map { "to" } else { "positions" }.to_owned(), described_tokens(&tokens));
+        described.insert(if is_map { "to" } else { "positions" }.to_owned(), described_tokens(&tokens, subject));
         if is_map {
-            described.insert("from".to_owned(), described_tokens(&keys));
+            described.insert("from".to_owned(), described_tokens(&keys, subject));
         }
         Ok(Applied { tokens, keys, described })
     }
@@ -100,6 +103,21 @@ impl Subject<'_> {
             TokensRequest::At(named) => named,
         };
         let at = |p: Problem| Problem::at(p.code, pointer, format!("{}: {}", self.pointer, p.detail));
+        let posted;
+        let named = if self.generates {
+            let found = in_conversation(named, self.content, self.encoded, self.text, self.tokenizer);
+            match found.map_err(at)? {
+                Conversation::Reply(first, Which::All) => return Ok(Tokens::From(first)),
+                Conversation::Reply(..) => {
+                    let detail = "of the reply, which is still to come, only all tokens can be changed: say which: all";
+                    return Err(Problem::at(Code::InvalidValue, pointer, detail));
+                }
+                Conversation::Posted(named) => posted = named,
+            }
+            &posted
+        } else {
+            named
+        };
         let positions = settle(named, self.content, self.encoded, self.text, self.tokenizer).map_err(at)?;
         let mut list = positions.resolve(n).map_err(at)?.positions().to_vec();
         if !patched {
@@ -125,9 +143,11 @@ impl Subject<'_> {
     }
 }
 
-fn described_tokens(tokens: &Tokens) -> Value {
+fn described_tokens(tokens: &Tokens, subject: &Subject<'_>) -> Value {
     match tokens {
         Tokens::All => json!("all"),
+        // a message that is continued begins before what is generated
+        Tokens::From(first) if (*first as usize) < subject.encoded.ids.len() => json!({"start": first}),
         Tokens::From(_) => json!("generated"),
         Tokens::Before(_) => json!("prompt"),
         Tokens::List(list) => {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::{
     Limits,
     interventions::{Interventions, Subject},
-    positions::settle,
+    positions::{Conversation, in_conversation, settle},
     texts::{Texts, Tokenising},
 };
 use crate::{
@@ -17,8 +17,9 @@ use crate::{
         Capture, CaptureRequest, Code, Generation, Hook, NewItem, NewRun, PackLayout, Positions, PositionsRequest,
         Priority, Problem, TenantId,
         capture::{Layers, refuse_mean_of_indices, stored_shape},
+        positions::Unsettled,
     },
-    model::{ChatEnd, Encoded, Model},
+    model::{ChatEnd, Encoded, GivenTemplate, Model},
 };
 
 /// Bytes of a known text, token ids, and entries of each other list that are prepared sooner than another thread is asked to.
@@ -54,6 +55,8 @@ pub enum Content {
         end: ChatEnd,
         /// Further variables of the template.
         template_kwargs: Map<String, Value>,
+        /// A template instead of the model's own, or the name of one of those.
+        chat_template: Option<GivenTemplate>,
     },
 }
 
@@ -283,7 +286,7 @@ fn prepare_item(
     model: &Model,
     texts: &Texts,
 ) -> Result<NewItem, Problem> {
-    let tokenised = tokenise(input, request, model, texts).map_err(|p| p.under(&input.pointer))?;
+    let tokenised = tokenise(input, request, model, texts).map_err(|p| in_input(p, input))?;
     let subject = Subject {
         content: &input.content,
         pointer: &input.pointer,
@@ -297,14 +300,21 @@ fn prepare_item(
     Ok(NewItem { interventions, ..item })
 }
 
+/// A problem with an input, pointing into the request. How chats are rendered is said once for all inputs.
+fn in_input(problem: Problem, input: &InputSpec) -> Problem {
+    let of_all = ["/chat_template", "/template_kwargs", "/continue_final_message"];
+    let outside = |pointer: &str| of_all.iter().any(|field| pointer.starts_with(field));
+    if problem.errors.iter().any(|e| outside(&e.pointer)) { problem } else { problem.under(&input.pointer) }
+}
+
 fn tokenise(input: &InputSpec, request: &RunRequest, model: &Model, texts: &Texts) -> Result<Tokenised, Problem> {
     let (tokenizer, prepend_bos) = (model.tokenizer(), request.prepend_bos);
     let encode = |text: &str, chat| texts.encode(request.tenant, model, text, Tokenising { prepend_bos, chat });
     let (encoded, text) = match &input.content {
         Content::Text(text) => (encode(text, false), Some(text.clone())),
         Content::TokenIds(ids) => (tokenizer.from_ids(ids, prepend_bos), None),
-        Content::Messages { messages, end, template_kwargs } => {
-            let rendered = tokenizer.render_chat(messages, *end, template_kwargs)?;
+        Content::Messages { messages, end, template_kwargs, chat_template } => {
+            let rendered = tokenizer.render_chat(messages, *end, template_kwargs, chat_template.as_ref())?;
             (encode(&rendered, true), Some(rendered))
         }
     };
@@ -329,20 +339,8 @@ fn item(
         None => (request.capture.positions(model.info()), at),
     };
     refuse_mean_of_indices(hooks, &asked)?;
-    let (positions, unsettled) = match asked {
-        // Of the longest continuation; the tokens decide once they are there.
-        asked if n_new > 0 && asked.names_kind() => {
-            (if asked.is_mean() { Positions::Mean } else { Positions::All }, Some(asked))
-        }
-        PositionsRequest::Known(positions) => {
-            positions.resolve(encoded.ids.len() + n_new).map_err(|p| Problem::at(p.code, at, p.detail))?;
-            (positions, None)
-        }
-        asked => {
-            let settled = settle(&asked, &input.content, &encoded, text.as_deref(), model.tokenizer());
-            (settled.map_err(|p| Problem::at(p.code, at, p.detail))?, None)
-        }
-    };
+    let (positions, unsettled) = positions_of(asked, input, (&encoded, text.as_deref()), n_new, model)
+        .map_err(|p| Problem::at(p.code, at, p.detail))?;
     let capture = Capture { hooks: Arc::clone(hooks), positions, dtype: request.capture.dtype };
     let mut metadata = request.metadata.clone();
     metadata.extend(input.metadata.clone());
@@ -364,6 +362,38 @@ fn item(
         origin: None,
         interventions: Vec::new(),
     })
+}
+
+/// The positions meant in an input that `n_new` tokens may follow, and how to settle them once all are there, where that
+/// takes all of them: then the positions are the most that they can be.
+fn positions_of(
+    asked: PositionsRequest,
+    input: &InputSpec,
+    (encoded, text): (&Encoded, Option<&str>),
+    n_new: usize,
+    model: &Model,
+) -> Result<(Positions, Option<Unsettled>), Problem> {
+    let later = |unsettled: Unsettled| Ok((unsettled.most(), Some(unsettled)));
+    if n_new > 0 && asked.names_kind() {
+        return later(Unsettled::Asked(asked));
+    }
+    let tokenizer = model.tokenizer();
+    let asked = match asked {
+        asked if n_new > 0 => match in_conversation(&asked, &input.content, encoded, text, tokenizer)? {
+            Conversation::Posted(asked) => asked,
+            Conversation::Reply(reply_from, which) => {
+                return later(Unsettled::Reply { reply_from, which, mean: asked.is_mean() });
+            }
+        },
+        asked => asked,
+    };
+    match asked {
+        PositionsRequest::Known(positions) => {
+            positions.resolve(encoded.ids.len() + n_new)?;
+            Ok((positions, None))
+        }
+        asked => Ok((settle(&asked, &input.content, encoded, text, tokenizer)?, None)),
+    }
 }
 
 /// Cuts an input down to the context, less the room that `n_new` tokens need; how many tokens went.

@@ -51,7 +51,7 @@ use std::{
 pub use device::{ComputeDtype, Placement, Placements};
 pub use error::{ForwardError, LoadError};
 pub use readout::{FrozenNorm, LinearReading, Readout};
-pub use tokenizer::{ChatEnd, Encoded, TextTokenizer};
+pub use tokenizer::{ChatEnd, Encoded, GivenTemplate, TextTokenizer};
 
 use crate::domain::{Applied, Edits, ModelInfo, PackLayout, Rows, Warning, Warnings};
 use checkpoint::{Checkpoint, GgufFile};
@@ -195,8 +195,7 @@ impl Model {
         let checkpoint = Checkpoint::open_folder(folder)?;
         let family = families::from_config(&config, &checkpoint)?;
         let tokenizer = TextTokenizer::from_folder(folder, family.architecture.d_vocab)?;
-        let extra = tokenizer::FOLDER_FILES.iter().map(|f| folder.join(f)).filter(|p| p.is_file());
-        let extra: Vec<PathBuf> = [config_path].into_iter().chain(extra).collect();
+        let extra: Vec<PathBuf> = [config_path].into_iter().chain(tokenizer::folder_files(folder)).collect();
         let end_tokens = end_tokens::of_folder(folder, &config)?;
         Self::assemble(id, family, tokenizer, end_tokens, &checkpoint, &extra, |warnings| {
             leftovers::report_unused(&checkpoint, warnings)

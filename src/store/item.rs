@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::domain::{
-    Applied, BosDecision, Capture, Dtype, Generation, Hook, ImportOrigin, NewItem, Positions, PositionsRequest,
-    TextCompletion,
+    Applied, BosDecision, Capture, Dtype, Generation, Hook, ImportOrigin, NewItem, Positions, TextCompletion,
+    positions::Unsettled,
 };
 
 /// A [`NewItem`] without its hooks.
@@ -28,7 +28,7 @@ pub(super) struct ItemRecord<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     generation: Option<Cow<'a, Generation>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    unsettled: Option<Cow<'a, PositionsRequest>>,
+    unsettled: Option<Cow<'a, Unsettled>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     completion: Option<Cow<'a, TextCompletion>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -5,6 +5,7 @@ mod analysis_directions;
 mod api_access;
 mod api_attribution;
 mod api_caches;
+mod api_chats;
 mod api_compare;
 mod api_compare_sets;
 mod api_directions;

@@ -47,7 +47,7 @@ fn special_tokens_are_those_of_transformers() {
 #[test]
 fn a_chat_left_open_ends_where_transformers_ends_it() {
     for (messages, expected) in cases(&golden(), "open") {
-        let rendered = tokenizer().render_chat(messages.as_array().unwrap(), ChatEnd::Open, &Map::new()).unwrap();
+        let rendered = tokenizer().render_chat(messages.as_array().unwrap(), ChatEnd::Open, &Map::new(), None).unwrap();
         assert_eq!(json!(rendered), expected);
     }
 }
@@ -57,9 +57,9 @@ fn messages_have_the_tokens_transformers_gives_them() {
     for (messages, expected) in cases(&golden(), "chats") {
         let messages = messages.as_array().unwrap();
         for end in [ChatEnd::ByRole, ChatEnd::Closed, ChatEnd::Prompt, ChatEnd::Open] {
-            let rendered = tokenizer().render_chat(messages, end, &Map::new()).unwrap();
+            let rendered = tokenizer().render_chat(messages, end, &Map::new(), None).unwrap();
             let encoded = tokenizer().encode_chat(&rendered, None).unwrap();
-            let spans = tokenizer().message_spans(messages, end, &Map::new(), &rendered);
+            let spans = tokenizer().message_spans(messages, end, &Map::new(), None, &rendered);
             let offsets = encoded.offsets.as_deref().unwrap();
             let spelled = Spelled { text: rendered.as_str().into(), offsets: offsets.into(), cut: 0..0 };
             let tokens: Vec<_> = spans.iter().map(|span| spelled.tokens(span.as_ref().unwrap()).unwrap()).collect();

@@ -107,7 +107,7 @@ fn bos_follows_the_file_and_what_the_rule_means_by_silence() {
     }
     let phi = load("phi3");
     let messages = [json!({"role": "user", "content": "the"})];
-    assert_eq!(phi.tokenizer().render_chat(&messages, ChatEnd::Prompt, &Map::new()).unwrap(), "<s><|user|>the");
+    assert_eq!(phi.tokenizer().render_chat(&messages, ChatEnd::Prompt, &Map::new(), None).unwrap(), "<s><|user|>the");
 }
 
 #[test]

@@ -118,7 +118,7 @@ fn a_chat_is_rendered_as_transformers_renders_it() {
     let tokenizer = smollm2().tokenizer();
     let golden = token_goldens();
     let messages = golden["chat"]["messages"].as_array().unwrap();
-    let rendered = tokenizer.render_chat(messages, ChatEnd::Prompt, &serde_json::Map::new()).unwrap();
+    let rendered = tokenizer.render_chat(messages, ChatEnd::Prompt, &serde_json::Map::new(), None).unwrap();
     assert_eq!(rendered, golden["chat"]["rendered"].as_str().unwrap());
     let encoded = tokenizer.encode_chat(&rendered, None).unwrap();
     let chat_prompt = metadata()["prompts"].as_array().unwrap().len() - 1;

@@ -71,7 +71,7 @@ fn an_input_without_tokens_is_refused() {
 fn a_chat_uses_the_models_template_and_gets_no_second_bos() {
     let t = tokenizer();
     let messages = [json!({"role": "user", "content": "the"}), json!({"role": "user", "content": "in"})];
-    let rendered = t.render_chat(&messages, ChatEnd::Prompt, &Map::new()).unwrap();
+    let rendered = t.render_chat(&messages, ChatEnd::Prompt, &Map::new(), None).unwrap();
     assert_eq!(rendered, "<s><|user|>the<|user|>in");
     let encoded = t.encode_chat(&rendered, None).unwrap();
     assert_eq!(encoded.tokens, ["<s>", "<|user|>", "the", "<|user|>", "in"]);

@@ -160,12 +160,14 @@ pub struct PositionsByText {
     pub which: Option<WhichSchema>,
 }
 
-/// The tokens that overlap what a message of a chat says, without what the template puts around it.
+/// The tokens that overlap what a message of a chat says, without what the template puts around it. Where the run generates, the
+/// reply is the last message of the conversation, without the special tokens that end it.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({"message": -1, "which": "all"}))]
 #[serde(deny_unknown_fields)]
 pub struct PositionsByMessage {
-    /// Index of the message; negatives count from the last.
+    /// Index of the message; negatives count from the last: with `generate` -1 is the reply, and with
+    /// `continue_final_message` too the last message with what continues it.
     pub message: i64,
     /// Which of its tokens.
     pub which: Option<WhichSchema>,

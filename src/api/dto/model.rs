@@ -199,6 +199,9 @@ pub struct Tokenize {
     pub continue_final_message: bool,
     /// Further variables for the chat template.
     pub template_kwargs: Option<Map<String, Value>>,
+    /// A chat template instead of the model's own, as Jinja source; also the name of one of the model's, where it has
+    /// several. With `tools` in `template_kwargs` the one named `tool_use` is taken by itself.
+    pub chat_template: Option<String>,
     /// Beginning-of-sequence token (of BERT `[CLS]`): null leaves it to the tokenizer, true makes sure there is one,
     /// false leaves out all special tokens that the tokenizer would add to text.
     pub prepend_bos: Option<bool>,

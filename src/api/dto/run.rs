@@ -13,6 +13,7 @@ use crate::{
     api::{error::ProblemDto, extract::Object, interventions::InterventionDto, tensor::TensorDto},
     domain::{Code, Positions, PositionsRequest, Priority, Problem, Run, RunStatus, TenantId},
     engine::{Content, InputSpec, RunRequest, Truncate},
+    model::GivenTemplate,
 };
 
 /// A run to queue. Exactly one of `input`, `messages` and `items` holds the inputs.
@@ -40,6 +41,9 @@ pub struct CreateRun {
     pub continue_final_message: bool,
     /// Further variables for the chat template.
     pub template_kwargs: Option<Map<String, Value>>,
+    /// A chat template instead of the model's own, as Jinja source; also the name of one of the model's, where it has
+    /// several. With `tools` in `template_kwargs` the one named `tool_use` is taken by itself.
+    pub chat_template: Option<String>,
     /// Inputs with positions, metadata, tags and labels of their own.
     #[schema(value_type = Option<Vec<ItemDto>>)]
     pub items: Option<Vec<Object<ItemDto>>>,
@@ -217,19 +221,25 @@ impl CreateRun {
         }
         if self.messages.is_none()
             && self.items.is_none()
-            && (self.add_generation_prompt.is_some() || self.continue_final_message || self.template_kwargs.is_some())
+            && (self.add_generation_prompt.is_some()
+                || self.continue_final_message
+                || self.template_kwargs.is_some()
+                || self.chat_template.is_some())
         {
             return Err(Problem::at(
                 Code::InvalidBody,
                 "/messages",
-                "add_generation_prompt, continue_final_message and template_kwargs go with messages",
+                "add_generation_prompt, continue_final_message, template_kwargs and chat_template go with messages",
             ));
         }
         let end = chat_end(self.add_generation_prompt, self.continue_final_message)?;
+        // compiled once, however many inputs there are
+        let chat_template = self.chat_template.map(GivenTemplate::new);
         let chat = |messages: Vec<Map<String, Value>>| Content::Messages {
             messages: messages.into_iter().map(Value::Object).collect(),
             end,
             template_kwargs: self.template_kwargs.clone().unwrap_or_default(),
+            chat_template: chat_template.clone(),
         };
         let inputs = match (self.input, self.messages, self.items) {
             (Some(input), _, _) => inputs_of(input)?,

@@ -112,7 +112,8 @@ pub enum OpName {
 }
 
 /// Tokens that are changed: all, those of the input as posted, those that the run generates, or positions of the input as
-/// posted (`"last"` is its last token). Positions by text, message or kind are taken as in `capture.positions`.
+/// posted (`"last"` is its last token). Positions by text, message or kind are taken as in `capture.positions`; of a reply that is
+/// still to come only all tokens can be named.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Tokens, example = "last")]
 #[serde(untagged)]

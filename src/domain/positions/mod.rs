@@ -6,6 +6,7 @@
 
 mod request;
 mod tokens;
+mod unsettled;
 
 use std::{collections::HashMap, fmt, str::FromStr};
 
@@ -14,6 +15,7 @@ use serde_json::{Map, Value};
 
 pub use request::{PositionsRequest, Which};
 pub use tokens::{Spelled, TokenView};
+pub use unsettled::Unsettled;
 
 use super::problem::{Code, Problem};
 

@@ -23,7 +23,7 @@ pub enum PositionsRequest {
     },
     /// The tokens of a message of a chat: of what it says, without what the template puts around it.
     Message {
-        /// Index of the message; negatives count from the last.
+        /// Index of the message; negatives count from the last, which is the reply where there is one.
         message: i64,
         /// Which of its tokens.
         which: Which,

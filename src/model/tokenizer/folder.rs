@@ -1,20 +1,33 @@
 //! The tokenizer of a Hugging Face folder: `tokenizer.json` (or BERT's `vocab.txt`), and what `tokenizer_config.json`
 //! adds.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-use super::{Settings, TextTokenizer, wordpiece};
+use super::{
+    Settings, TextTokenizer,
+    chat::{self, Sources},
+    wordpiece,
+};
 use crate::model::{config::Config, error::LoadError};
 
 /// Roles a special token can have.
 const ROLES: &[&str] = &["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// Files of the tokenizer, in the order they are hashed.
-pub const FILES: &[&str] =
+/// Files that a tokenizer may have, in the order they are hashed.
+const FILES: &[&str] =
     &["tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"];
+
+/// The files of a folder's tokenizer that are there, in the order they are hashed.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    let listed = FILES.iter().map(|f| folder.join(f)).filter(|p| p.is_file());
+    listed.chain(chat::other_files(folder)).collect()
+}
 
 impl TextTokenizer {
     /// Reads the tokenizer of a folder.
@@ -40,13 +53,8 @@ impl TextTokenizer {
         // Lengths are the server's business: a truncated input would be a silently different one.
         tokenizer.with_truncation(None).map_err(|e| LoadError::file(&path, e))?;
         tokenizer.with_padding(None);
-        let template = folder.join("chat_template.jinja");
-        let template = if template.is_file() {
-            Some(std::fs::read_to_string(&template).map_err(|e| LoadError::file(&template, e))?)
-        } else {
-            config.get("chat_template").and_then(default_template)
-        };
-        Ok(Self::new(tokenizer, Settings { roles, template }, d_vocab))
+        let templates = Sources::of_folder(folder, &config)?;
+        Ok(Self::new(tokenizer, Settings { roles, templates }, d_vocab))
     }
 }
 
@@ -62,16 +70,4 @@ fn object(path: &Path) -> Result<serde_json::Map<String, Value>, LoadError> {
 /// A token is written as a string or as an object with its content.
 fn content(token: &Value) -> Option<String> {
     token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
-}
-
-/// A template is one string, or a list of named ones of which `default` is meant.
-fn default_template(value: &Value) -> Option<String> {
-    match value {
-        Value::String(source) => Some(source.clone()),
-        Value::Array(named) => named
-            .iter()
-            .find(|t| t.get("name").and_then(Value::as_str) == Some("default"))
-            .and_then(|t| t.get("template")?.as_str().map(str::to_owned)),
-        _ => None,
-    }
 }

@@ -3,7 +3,6 @@
 mod chat;
 mod folder;
 mod gguf;
-mod marks;
 mod spelling;
 mod wordpiece;
 
@@ -16,9 +15,9 @@ use serde_json::{Map, Value};
 use tokenizers::{Encoding, Tokenizer};
 
 use crate::domain::{BosDecision, Code, Problem, positions::Spelled};
-pub use chat::ChatEnd;
-use chat::ChatTemplate;
-pub(super) use folder::FILES as FOLDER_FILES;
+pub use chat::{ChatEnd, GivenTemplate};
+use chat::{Sources, Templates};
+pub(super) use folder::files as folder_files;
 use spelling::Spelling;
 
 /// Longest text that is encoded, in bytes. The pre-tokenisers' regular expressions give up silently on huge inputs.
@@ -66,7 +65,7 @@ pub struct TextTokenizer {
     adds_bos: bool,
     special: HashSet<u32>,
     d_vocab: usize,
-    template: Option<ChatTemplate>,
+    templates: Templates,
 }
 
 /// What a checkpoint says about its tokenizer besides the vocabulary.
@@ -74,8 +73,8 @@ pub struct TextTokenizer {
 struct Settings {
     /// Special tokens by their role (`bos_token`, `eos_token`, …).
     roles: BTreeMap<String, String>,
-    /// Source of the chat template.
-    template: Option<String>,
+    /// Sources of the chat templates.
+    templates: Sources,
 }
 
 impl std::fmt::Debug for TextTokenizer {
@@ -84,7 +83,7 @@ impl std::fmt::Debug for TextTokenizer {
             .field("bos", &self.bos)
             .field("adds_bos", &self.adds_bos)
             .field("d_vocab", &self.d_vocab)
-            .field("has_chat_template", &self.template.is_some())
+            .field("has_chat_template", &!self.templates.is_empty())
             .finish_non_exhaustive()
     }
 }
@@ -106,8 +105,8 @@ impl TextTokenizer {
         let bos = role("bos_token").or_else(|| role("cls_token")).or_else(unnamed);
         let adds_bos = bos.as_ref().is_some_and(|(id, _)| first(true) == Some(*id) && first(false) != Some(*id));
         let spelling = Spelling::of(&tokenizer);
-        let template = settings.template.map(|source| ChatTemplate::new(source, settings.roles));
-        Self { tokenizer, spelling, bos, adds_bos, special, d_vocab, template }
+        let templates = Templates::new(settings.templates, settings.roles);
+        Self { tokenizer, spelling, bos, adds_bos, special, d_vocab, templates }
     }
 
     /// Encodes text. `prepend_bos`: `None` follows the tokenizer's own rule, true makes sure that there is exactly
@@ -217,7 +216,8 @@ impl TextTokenizer {
         Ok(Encoded { tokens: self.token_strings(&ids), special, offsets, bos, n_suffix: 0, ids, cut: 0..0 })
     }
 
-    /// Renders a chat with the model's own template. Pointers are relative to the request's item.
+    /// Renders a chat with the template that a request brings or names, or the model's own. Pointers are relative to the
+    /// request's item.
     ///
     /// # Errors
     /// [`Code::NoChatTemplate`], or [`Code::ChatTemplateFailed`] with the template's own message;
@@ -227,12 +227,9 @@ impl TextTokenizer {
         messages: &[Value],
         end: ChatEnd,
         kwargs: &Map<String, Value>,
+        given: Option<&GivenTemplate>,
     ) -> Result<String, Problem> {
-        let Some(template) = &self.template else {
-            let detail = "the model has no chat template: send text instead of messages";
-            return Err(Problem::at(Code::NoChatTemplate, "/messages", detail));
-        };
-        template.render(messages, end, kwargs)
+        self.templates.choose(given, kwargs)?.render(messages, end, kwargs)
     }
 
     /// Where what each message says is in `rendered`, which [`Self::render_chat`] made of the same chat: characters
@@ -243,10 +240,13 @@ impl TextTokenizer {
         messages: &[Value],
         end: ChatEnd,
         kwargs: &Map<String, Value>,
+        given: Option<&GivenTemplate>,
         rendered: &str,
     ) -> Vec<Option<Range<usize>>> {
-        let nowhere = || vec![None; messages.len()];
-        self.template.as_ref().map_or_else(nowhere, |t| t.spans(messages, end, kwargs, rendered))
+        match self.templates.choose(given, kwargs) {
+            Ok(template) => template.spans(messages, end, kwargs, rendered),
+            Err(_) => vec![None; messages.len()],
+        }
     }
 
     /// The text that tokens spell one after the other, and the characters of it that each stands for; `None` for a
@@ -264,7 +264,7 @@ impl TextTokenizer {
     /// Whether the checkpoint brings a chat template.
     #[must_use]
     pub fn has_chat_template(&self) -> bool {
-        self.template.is_some()
+        !self.templates.is_empty()
     }
 
     /// The BOS token, id and spelling: the one the checkpoint names, else its CLS token, else the special token that

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use tokenizers::{AddedToken, Tokenizer, processors::template::TemplateProcessing};
 
-use super::{Settings, TextTokenizer};
+use super::{Settings, TextTokenizer, chat::Sources};
 use crate::model::{
     checkpoint::{GgufFile, MetadataValue},
     error::LoadError,
@@ -55,9 +55,17 @@ impl TextTokenizer {
         if let Some(processor) = processor(file, &roles, adds_bos)? {
             tokenizer.with_post_processor(Some(processor));
         }
-        let template = file.text("tokenizer.chat_template").map(str::to_owned);
-        Ok(Self::new(tokenizer, Settings { roles, template }, d_vocab))
+        let templates = templates(file);
+        Ok(Self::new(tokenizer, Settings { roles, templates }, d_vocab))
     }
+}
+
+/// The chat templates: the default one, and those that `tokenizer.chat_templates` names.
+fn templates(file: &GgufFile) -> Sources {
+    let names = strings(file, "tokenizer.chat_templates").unwrap_or_default().into_iter();
+    let named = names.filter_map(|name| Some((name, file.text(&format!("tokenizer.chat_template.{name}"))?)));
+    let default = file.text("tokenizer.chat_template").map(|source| ("default", source));
+    Sources::of_names(named.chain(default).map(|(n, source)| (n.to_owned(), source.to_owned())).collect(), true)
 }
 
 fn strings<'f>(file: &'f GgufFile, key: &str) -> Result<Vec<&'f str>, LoadError> {

@@ -1,0 +1,220 @@
+//! Dicts, lists and Jinja's helper objects with their Python methods.
+
+use std::{fmt, sync::Arc};
+
+use minijinja::{
+    Error, ErrorKind, State, Value,
+    value::{Enumerator, Object, ObjectRepr, Tuple, ValueKind},
+};
+
+use super::{
+    compare::{check_key, equal},
+    python::{bind, error, integer, is_own_object, type_of},
+};
+
+/// Methods of dicts and lists.
+pub const METHODS: &[&str] = &[
+    "append",
+    "clear",
+    "copy",
+    "count",
+    "extend",
+    "get",
+    "index",
+    "insert",
+    "items",
+    "keys",
+    "pop",
+    "popitem",
+    "remove",
+    "reverse",
+    "setdefault",
+    "sort",
+    "update",
+    "values",
+];
+
+/// Methods that would change a dict.
+const DICT_CHANGES: &[&str] = &["clear", "pop", "popitem", "setdefault", "update"];
+/// Methods that would change a list.
+const LIST_CHANGES: &[&str] = &["append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"];
+
+/// A method of a dict.
+///
+/// # Errors
+/// For a method that there is not, or that would change the dict.
+pub fn dict_method(value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+    let view = |kind| Ok(Value::from_object(DictView { of: value.clone(), kind }));
+    match name {
+        "get" => {
+            let [key, default] = bind("get", args, ["<key>", "<default>"])?;
+            let key = key.ok_or_else(|| error("get takes a key"))?;
+            check_key(&key)?;
+            let found = value.get_item(&key).ok().filter(|v| !v.is_undefined());
+            Ok(found.or(default).unwrap_or_else(|| Value::from(())))
+        }
+        "items" => bind("items", args, []).and_then(|[]| view(View::Items)),
+        "keys" => bind("keys", args, []).and_then(|[]| view(View::Keys)),
+        "values" => bind("values", args, []).and_then(|[]| view(View::Values)),
+        "copy" => bind("copy", args, []).map(|[]| value.clone()),
+        name if DICT_CHANGES.contains(&name) => Err(changes("dict", name)),
+        _ => Err(Error::from(ErrorKind::UnknownMethod)),
+    }
+}
+
+/// A method of a list or a tuple.
+///
+/// # Errors
+/// As [`dict_method`]; for an index of what is not in the list.
+pub fn list_method(state: &State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+    match name {
+        "index" => {
+            let [item, start, stop] = bind("index", args, ["<item>", "<start>", "<stop>"])?;
+            let item = item.ok_or_else(|| error("index takes a value"))?;
+            let items: Vec<Value> = value.try_iter()?.collect();
+            let (start, stop) = span(items.len(), integer("index", start.as_ref())?, integer("index", stop.as_ref())?);
+            for (i, other) in items.iter().enumerate().take(stop).skip(start) {
+                if equal(state, other, &item)? {
+                    return Ok(Value::from(i));
+                }
+            }
+            Err(error("the value is not in the list"))
+        }
+        "count" => {
+            let [item] = bind("count", args, ["<item>"])?;
+            let item = item.ok_or_else(|| error("count takes a value"))?;
+            let mut n = 0;
+            for other in value.try_iter()? {
+                n += usize::from(equal(state, &other, &item)?);
+            }
+            Ok(Value::from(n))
+        }
+        "copy" if !value.is_tuple() => bind("copy", args, []).map(|[]| value.clone()),
+        name if LIST_CHANGES.contains(&name) && !value.is_tuple() => Err(changes("list", name)),
+        _ => Err(Error::from(ErrorKind::UnknownMethod)),
+    }
+}
+
+fn changes(kind: &str, name: &str) -> Error {
+    error(format!("`{name}` would change a {kind}, which Jinja's immutable sandbox does not let a chat template do"))
+}
+
+/// Python's slice `[start:stop]` of `n` items, as indices.
+pub fn span(n: usize, start: Option<i64>, stop: Option<i64>) -> (usize, usize) {
+    let index = |i: i64| {
+        let distance = usize::try_from(i.unsigned_abs()).unwrap_or(usize::MAX);
+        if i < 0 { n.saturating_sub(distance) } else { distance }
+    };
+    (start.map_or(0, index), stop.map_or(n, index).min(n))
+}
+
+/// Whether a value has a method of this name, which Jinja prefers to an entry.
+pub fn has_method(value: &Value, name: &str) -> bool {
+    match value.kind() {
+        ValueKind::String => super::strings::METHODS.contains(&name),
+        ValueKind::Map if is_own_object(value, "Namespace") => false,
+        ValueKind::Map => ["get", "items", "keys", "values", "copy"].contains(&name) || DICT_CHANGES.contains(&name),
+        ValueKind::Seq | ValueKind::Iterable => {
+            ["index", "count", "copy"].contains(&name) || LIST_CHANGES.contains(&name)
+        }
+        _ => false,
+    }
+}
+
+/// A method that has not been called yet.
+#[derive(Debug)]
+pub struct Method {
+    /// What it is a method of.
+    pub of: Value,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<built-in method {} of {} object>", self.name, type_of(&self.of))
+    }
+}
+
+impl Object for Method {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn call(self: &Arc<Self>, state: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
+        self.of.call_method(state, &self.name, args)
+    }
+
+    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum View {
+    Items,
+    Keys,
+    Values,
+}
+
+/// What `dict.items()`, `.keys()` and `.values()` give.
+#[derive(Debug)]
+pub struct DictView {
+    of: Value,
+    kind: View,
+}
+
+impl DictView {
+    /// How it is written, up to its items.
+    pub fn opens(&self) -> &'static str {
+        match self.kind {
+            View::Items => "dict_items(",
+            View::Keys => "dict_keys(",
+            View::Values => "dict_values(",
+        }
+    }
+}
+
+impl Object for DictView {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Iterable
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        let (of, kind) = (self.of.clone(), self.kind);
+        let Ok(keys) = self.of.try_iter() else { return Enumerator::Empty };
+        let n = self.of.len().unwrap_or(0);
+        let items = keys.map(move |key| match kind {
+            View::Keys => key,
+            View::Values => of.get_item(&key).unwrap_or_default(),
+            View::Items => {
+                let value = of.get_item(&key).unwrap_or_default();
+                Value::from(Tuple::from([key, value]))
+            }
+        });
+        Enumerator::Iter(Box::new(Sized { items, left: n }))
+    }
+
+    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
+        self.of.len()
+    }
+}
+
+/// An iterator that knows how many items it has.
+struct Sized<I> {
+    items: I,
+    left: usize,
+}
+
+impl<I: Iterator> Iterator for Sized<I> {
+    type Item = I::Item;
+
+    fn next(&mut self) -> Option<I::Item> {
+        self.left = self.left.saturating_sub(1);
+        self.items.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}

@@ -1,0 +1,104 @@
+//! What a template's source becomes before minijinja compiles it.
+//!
+//! minijinja's operators cannot be given other meanings, so the places where they differ from Python are found in its own
+//! syntax tree and written as calls of functions: `a % b` as `__percent(a, b)`, `a ~ b` as `__concat(a, b)`, a method
+//! that is not called (`x.items`) as `__method(x, 'items')`, what can grow (`+` and `*`) inside `__bounded(…)`, and comparisons and keys as calls
+//! of the functions of [`compare`](super::compare).
+
+use minijinja::{
+    Error,
+    machinery::{Token, parse, tokenize},
+    syntax::SyntaxConfig,
+};
+
+use super::{
+    python::error,
+    walk::{Part, Walk},
+};
+
+/// A change of the source: what is taken out at an offset, and what is put there.
+pub struct Edit {
+    /// Where.
+    pub at: usize,
+    /// How many bytes are taken out.
+    pub taken: usize,
+    /// What is put there.
+    pub put: String,
+}
+
+/// The source as it is compiled.
+///
+/// # Errors
+/// When it is no template.
+pub fn prepare(source: &str, syntax: &SyntaxConfig) -> Result<String, Error> {
+    let source = source.replace("\r\n", "\n").replace('\r', "\n");
+    let source = with_edits(&source, token_edits(&source, syntax)?);
+    let tree = parse(&source, "chat", syntax.clone())?;
+    let tokens = tokenize(&source, false, syntax.clone()).map_while(Result::ok);
+    let tokens = tokens.map(|(token, span)| Part::of(&token, span)).collect();
+    let mut walk = Walk { source: &source, tokens, edits: Vec::new(), read: Vec::new(), failed: None };
+    walk.statement(&tree);
+    match walk.failed {
+        Some(failed) => Err(failed),
+        None => Ok(with_edits(&source, walk.edits)),
+    }
+}
+
+fn with_edits(source: &str, mut edits: Vec<Edit>) -> String {
+    // stable: of what is put in one place, what was found first comes first
+    edits.sort_by_key(|edit| (edit.at, edit.taken));
+    let mut out = String::with_capacity(source.len() + edits.len() * 16);
+    let mut done = 0;
+    for edit in edits {
+        out.push_str(&source[done..edit.at]);
+        out.push_str(&edit.put);
+        done = edit.at + edit.taken;
+    }
+    out + &source[done..]
+}
+
+/// `{% generation %}` marks what an assistant said and changes nothing in the text: it becomes a block with a scope.
+/// `+n` is `n`. `\U0001F600` in a string is a character of its own.
+fn token_edits(source: &str, syntax: &SyntaxConfig) -> Result<Vec<Edit>, Error> {
+    let mut edits = Vec::new();
+    let (mut starts, mut ends_operand) = (false, false);
+    // What cannot be read is for the parser to report.
+    for (token, span) in tokenize(source, false, syntax.clone()).map_while(Result::ok) {
+        let (at, end) = (span.start_offset as usize, span.end_offset as usize);
+        let mut replace = |put: &str| edits.push(Edit { at, taken: end - at, put: put.to_owned() });
+        match token {
+            Token::Ident("generation") if starts => replace("with"),
+            Token::Ident("endgeneration") if starts => replace("endwith"),
+            Token::Plus if !ends_operand => replace(" "),
+            Token::Str(_) | Token::String(_) => long_escapes(&source[at..end], at, &mut edits)?,
+            _ => {}
+        }
+        starts = matches!(token, Token::BlockStart);
+        ends_operand = match token {
+            Token::Ident(word) => !["and", "else", "elif", "if", "in", "is", "not", "or"].contains(&word),
+            Token::Str(_) | Token::String(_) | Token::Int(_) | Token::Int128(_) | Token::Float(_) => true,
+            Token::ParenClose | Token::BracketClose | Token::BraceClose => true,
+            _ => false,
+        };
+    }
+    Ok(edits)
+}
+
+fn long_escapes(literal: &str, offset: usize, edits: &mut Vec<Edit>) -> Result<(), Error> {
+    let mut at = 0;
+    while let Some(found) = literal[at..].find('\\') {
+        at += found;
+        if literal[at..].starts_with("\\N{") {
+            return Err(error("characters by their names (`\\N{…}`) are not supported in strings"));
+        }
+        let code = literal[at..].strip_prefix("\\U").and_then(|rest| rest.get(..8));
+        match code.and_then(|hex| u32::from_str_radix(hex, 16).ok()).filter(|c| *c > 0xffff).and_then(char::from_u32) {
+            Some(c) => {
+                edits.push(Edit { at: offset + at, taken: 10, put: c.to_string() });
+                at += 10;
+            }
+            None => at += 1 + literal[at + 1..].chars().next().map_or(0, char::len_utf8),
+        }
+    }
+    Ok(())
+}
