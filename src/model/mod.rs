@@ -191,8 +191,7 @@ impl Model {
         let checkpoint = Checkpoint::open_folder(folder)?;
         let family = families::from_config(&config, &checkpoint)?;
         let tokenizer = TextTokenizer::from_folder(folder, family.architecture.d_vocab)?;
-        let extra = tokenizer::FOLDER_FILES.iter().map(|f| folder.join(f)).filter(|p| p.is_file());
-        let extra: Vec<PathBuf> = [config_path].into_iter().chain(extra).collect();
+        let extra: Vec<PathBuf> = [config_path].into_iter().chain(tokenizer::folder_files(folder)?).collect();
         let end_tokens = end_tokens::of_folder(folder, &config)?;
         Self::assemble(id, family, tokenizer, end_tokens, &checkpoint, &extra)
     }

@@ -1,11 +1,20 @@
 //! Text to tokens and back, the BOS rule, and chat templates.
 
+mod added;
 mod chat;
+mod class;
+mod differences;
 mod folder;
 mod gguf;
 mod marks;
+mod mistral;
+mod patterns;
+mod rebuild;
+mod sentencepiece;
+mod sentencepiece_model;
+mod side_files;
 mod spelling;
-mod wordpiece;
+mod vocabulary;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -15,10 +24,10 @@ use std::{
 use serde_json::{Map, Value};
 use tokenizers::{Encoding, Tokenizer};
 
-use crate::domain::{BosDecision, Code, Problem, positions::Spelled};
+use crate::domain::{BosDecision, Code, Problem, Warning, positions::Spelled};
 pub use chat::ChatEnd;
 use chat::ChatTemplate;
-pub(super) use folder::FILES as FOLDER_FILES;
+pub(super) use folder::files as folder_files;
 use spelling::Spelling;
 
 /// Longest text that is encoded, in bytes. The pre-tokenisers' regular expressions give up silently on huge inputs.
@@ -67,6 +76,7 @@ pub struct TextTokenizer {
     special: HashSet<u32>,
     d_vocab: usize,
     template: Option<ChatTemplate>,
+    warnings: Vec<Warning>,
 }
 
 /// What a checkpoint says about its tokenizer besides the vocabulary.
@@ -76,6 +86,8 @@ struct Settings {
     roles: BTreeMap<String, String>,
     /// Source of the chat template.
     template: Option<String>,
+    /// What is unusual about it.
+    warnings: Vec<Warning>,
 }
 
 impl std::fmt::Debug for TextTokenizer {
@@ -107,7 +119,7 @@ impl TextTokenizer {
         let adds_bos = bos.as_ref().is_some_and(|(id, _)| first(true) == Some(*id) && first(false) != Some(*id));
         let spelling = Spelling::of(&tokenizer);
         let template = settings.template.map(|source| ChatTemplate::new(source, settings.roles));
-        Self { tokenizer, spelling, bos, adds_bos, special, d_vocab, template }
+        Self { tokenizer, spelling, bos, adds_bos, special, d_vocab, template, warnings: settings.warnings }
     }
 
     /// Encodes text. `prepend_bos`: `None` follows the tokenizer's own rule, true makes sure that there is exactly
@@ -278,6 +290,12 @@ impl TextTokenizer {
     #[must_use]
     pub fn adds_bos(&self) -> bool {
         self.adds_bos
+    }
+
+    /// What is unusual about the tokenizer, found while it was read.
+    #[must_use]
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
     }
 
     /// Number of token ids: rows of the model's embedding.
