@@ -153,19 +153,20 @@ fn unusual_tokens_are_said() {
     assert_eq!(codes(&beyond), [WarningCode::TokenBeyondVocabulary]);
     let problem = beyond.encode("the<|im_end|>", None).unwrap_err();
     assert_eq!(problem.code, Code::TokenOutOfVocabulary);
+    let basic = json!({"do_basic_tokenize": false, "never_split": null});
+    let basic = load(
+        &json!({"vocab.txt": "@vocab.txt", "config.json": {"model_type": "bert"}, "tokenizer_config.json": basic}),
+    );
+    assert!(basic.unwrap().warnings()[0].detail.contains("do not count: do_basic_tokenize."));
     let lost = load(&case("added_tokens_decoder leaves one out")["files"]).unwrap();
     assert!(lost.warnings()[0].detail.contains("added_tokens"), "{:?}", lost.warnings());
 }
 
 #[test]
 fn a_tokenizer_that_its_class_does_not_change_has_no_warnings() {
-    for name in [
-        "BERT, {}",
-        "gemma, GemmaTokenizer",
-        "byte level, PreTrainedTokenizerFast",
-        "null roles",
-        "no class, llama",
-    ] {
+    for name in
+        ["BERT, {}", "gemma, GemmaTokenizer", "byte level, PreTrainedTokenizerFast", "null roles", "no class, llama"]
+    {
         let tokenizer = load(&case(name)["files"]).unwrap();
         assert_eq!(tokenizer.warnings(), [], "{name}");
     }

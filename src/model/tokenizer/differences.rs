@@ -6,6 +6,7 @@ use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, Tokenizer};
 use super::{
     class::Class,
     sentencepiece_model::{SentencePieceModel, UNIGRAM},
+    side_files::SideFiles,
     vocabulary::Serialized,
 };
 
@@ -55,6 +56,19 @@ pub fn from_sentencepiece(class: Class, model: &SentencePieceModel, made: &Token
         );
     }
     differences
+}
+
+/// Options of BERT's first tokenizer that transformers 5 does not read any more.
+pub fn unread_options(class: Class, files: &SideFiles) -> Vec<String> {
+    let said = |key: &str| files.option(key).filter(|value| !value.is_null());
+    let mut unread = Vec::new();
+    if class == Class::Bert && said("do_basic_tokenize") == Some(&Value::Bool(false)) {
+        unread.push("do_basic_tokenize".to_owned());
+    }
+    if class == Class::Bert && said("never_split").is_some() {
+        unread.push("never_split".to_owned());
+    }
+    unread
 }
 
 /// Options of the model that the class sets otherwise.

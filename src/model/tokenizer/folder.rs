@@ -84,17 +84,36 @@ fn assemble(files: &SideFiles, warnings: &Warnings) -> Result<(Tokenizer, Declar
     };
     let class = class_of(files, choice, &source, warnings)?;
     let path = source.path().to_owned();
-    if class == Class::Backend && matches!(source, Source::Serialized(_)) {
-        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|e| LoadError::file(&path, e))?;
-        let listed = tokenizer.get_added_tokens_decoder().into_iter().collect();
-        let declared = files.declared(&[], &listed, None)?;
-        added::add(class, Given { files, declared: &declared, path: &path }, &mut tokenizer)?;
-        return Ok((tokenizer, declared, path));
+    let as_it_is = class == Class::Backend && matches!(source, Source::Serialized(_));
+    if !as_it_is {
+        let vocabulary = Vocabulary::read(&source, &bytes)?;
+        if !unusable(class, files, &vocabulary)? {
+            drop(bytes);
+            let (tokenizer, declared) = rebuilt(class, files, &vocabulary, &path, warnings)?;
+            return Ok((tokenizer, declared, path));
+        }
+        let detail =
+            format!("{} cannot read tokenizer.json, which holds no word pieces; it was taken as it is", class.name());
+        warnings.add(WarningCode::TokenizerClassAssumed, detail);
     }
-    let vocabulary = Vocabulary::read(&source, &bytes)?;
-    drop(bytes);
-    let (tokenizer, declared) = rebuilt(class, files, &vocabulary, &path, warnings)?;
+    let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|e| LoadError::file(&path, e))?;
+    let listed = tokenizer.get_added_tokens_decoder().into_iter().collect();
+    let declared = files.declared(&[], &listed, None)?;
+    added::add(Class::Backend, Given { files, declared: &declared, path: &path }, &mut tokenizer)?;
     Ok((tokenizer, declared, path))
+}
+
+/// Whether a class of word pieces stands beside a `tokenizer.json` of another kind that has no token for unknown words:
+/// transformers then fails on most texts.
+fn unusable(class: Class, files: &SideFiles, vocabulary: &Vocabulary) -> Result<bool, LoadError> {
+    let Vocabulary::Serialized(json) = vocabulary else { return Ok(false) };
+    let kind = json.model.get("type").and_then(Value::as_str).unwrap_or("WordPiece");
+    if !class.word_pieces() || kind == "WordPiece" {
+        return Ok(false);
+    }
+    let declared = files.declared(&class.roles(), &BTreeMap::new(), None)?;
+    let unknown = declared.roles.iter().find(|(role, _)| role == "unk_token");
+    Ok(unknown.is_none_or(|(_, mention)| json.model.get("vocab").and_then(|v| v.get(mention.content())).is_none()))
 }
 
 /// The class to take, with a warning where it is not what transformers does or nothing says so.
@@ -164,21 +183,29 @@ fn rebuilt(
     if let Some(ends) = rebuild::own_ends(class, given, &tokenizer)? {
         tokenizer.with_post_processor(Some(ends));
     }
-    let differences = match vocabulary {
-        Vocabulary::Serialized(json) => differences::from_serialized(class, json, &tokenizer),
-        Vocabulary::Pieces(model) => differences::from_sentencepiece(class, model, &tokenizer),
+    say_rebuilt(class, given, vocabulary, &tokenizer, warnings);
+    Ok((tokenizer, declared))
+}
+
+/// Says what the class does otherwise than the vocabulary's file and the options ask for.
+fn say_rebuilt(class: Class, given: Given<'_>, vocabulary: &Vocabulary, tokenizer: &Tokenizer, warnings: &Warnings) {
+    let of_file = match vocabulary {
+        Vocabulary::Serialized(json) => differences::from_serialized(class, json, tokenizer),
+        Vocabulary::Pieces(model) => differences::from_sentencepiece(class, model, tokenizer),
         Vocabulary::Merges(..) | Vocabulary::Words(_) => Vec::new(),
     };
-    if !differences.is_empty() {
-        let file = path.file_name().unwrap_or_default().to_string_lossy();
-        let detail = format!(
-            "{} of transformers has rules of its own: of {file} these do not count: {}. Tokens follow transformers",
-            class.name(),
-            differences.join(", ")
-        );
-        warnings.add(WarningCode::TokenizerRebuilt, detail);
+    let file = given.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let options = differences::unread_options(class, given.files);
+    for (file, unread) in [(file.as_str(), of_file), ("tokenizer_config.json", options)] {
+        if !unread.is_empty() {
+            let detail = format!(
+                "{} of transformers has rules of its own: of {file} these do not count: {}. Tokens follow transformers",
+                class.name(),
+                unread.join(", ")
+            );
+            warnings.add(WarningCode::TokenizerRebuilt, detail);
+        }
     }
-    Ok((tokenizer, declared))
 }
 
 /// The control and user-defined pieces: they are found whole.

@@ -76,7 +76,7 @@ fn before_5(version: &str) -> bool {
     let rest = version.trim_start_matches(|c: char| c.is_ascii_digit());
     let major = version[..version.len() - rest.len()].parse::<u32>();
     // 5.0.0rc1 and 5.0.0.dev0 come before 5.0.0.
-    let early = rest.strip_prefix(".0.0").is_some_and(|end| end.contains(|c: char| matches!(c, 'a' | 'b' | 'd' | 'r')));
+    let early = rest.strip_prefix(".0.0").is_some_and(|end| end.contains(['a', 'b', 'd', 'r']));
     major.is_ok_and(|major| major < 5 || major == 5 && early)
 }
 

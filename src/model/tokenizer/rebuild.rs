@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use tokenizers::{
-    NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer,
+    Model, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer,
     decoders::wordpiece::WordPiece as WordPieceDecoder,
     models::{bpe::BPE, unigram::Unigram, wordpiece::WordPiece},
     normalizers::{NFC, Precompiled, Replace, bert::BertNormalizer, utils::Sequence as Normalizers},
@@ -140,7 +140,11 @@ fn bert(given: Given<'_>, vocabulary: &Vocabulary) -> Result<Tokenizer, LoadErro
     let lowercase = given.flag("do_lower_case", true)?;
     let chinese = given.flag("tokenize_chinese_chars", true)?;
     let strip_accents = given.files.flag("strip_accents")?;
-    let words = WordPiece::builder().vocab(vocabulary.words(given.path)?).unk_token(unknown).build();
+    let vocab = vocabulary.words(given.path)?;
+    if !vocab.contains_key(&unknown) {
+        return Err(given.failed(format!("lacks the unk_token {unknown:?}")));
+    }
+    let words = WordPiece::builder().vocab(vocab).unk_token(unknown).build();
     let mut made = Tokenizer::new(words.map_err(failed)?);
     let normalizer = BertNormalizer::new(true, chinese, strip_accents, lowercase);
     made.with_normalizer(Some(normalizer)).map_err(failed)?;
@@ -201,8 +205,11 @@ pub fn own_ends(
 ) -> Result<Option<PostProcessorWrapper>, LoadError> {
     let token = |role: &str| -> Result<(String, u32), LoadError> {
         let content = given.role(role).ok_or_else(|| given.files.refuse(role, "is null; the class needs it"))?;
-        let id = tokenizer.token_to_id(&content);
-        id.map(|id| (content, id)).ok_or_else(|| given.files.refuse(role, "is not in the vocabulary"))
+        // transformers gives one that is missing a free id, of which the model knows nothing.
+        let known = tokenizer.get_model().token_to_id(&content);
+        let declared = || given.declared.added.values().any(|token| token.content == content);
+        let id = known.or_else(|| tokenizer.token_to_id(&content).filter(|_| declared()));
+        id.map(|id| (content.clone(), id)).ok_or_else(|| given.failed(format!("lacks the {role} {content:?}")))
     };
     Ok(match class {
         Class::Bert => {
