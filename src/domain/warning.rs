@@ -75,6 +75,18 @@ warning_codes! {
     SaePositionsSlice = "sae_positions_slice";
     /// Of an answer: the token ids of the cache are not known, so special tokens could not be told from others.
     SaeTokensNotKnown = "sae_tokens_not_known";
+    /// transformers' class of the tokenizer puts rules of its own in the place of those in `tokenizer.json` or `tokenizer.model`. The tokens follow transformers and can differ from what the file alone gives.
+    TokenizerRebuilt = "tokenizer_rebuilt";
+    /// The tokenizer's class has rules of its own in transformers that are not known here. `tokenizer.json` was taken as it is.
+    TokenizerClassUnknown = "tokenizer_class_unknown";
+    /// transformers cannot open the folder's tokenizer, or nothing says which class it is of. A class was taken by the files.
+    TokenizerClassAssumed = "tokenizer_class_assumed";
+    /// A side file declares a token with another id than the one it has.
+    AddedTokenMoved = "added_token_moved";
+    /// A side file declares a token whose id is beyond the model's vocabulary. A text with it is refused.
+    TokenBeyondVocabulary = "token_beyond_vocabulary";
+    /// The pattern of the tokenizer may be the one that was published by mistake with models of Mistral AI. It was taken as it is.
+    MistralRegex = "mistral_regex";
 }
 
 impl fmt::Display for WarningCode {

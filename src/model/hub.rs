@@ -21,11 +21,22 @@ pub enum Location {
     Gguf(PathBuf),
 }
 
-/// Files without which a Hugging Face checkpoint cannot be served.
-const REQUIRED: &[&str] = &["config.json", "tokenizer.json"];
+/// Files of vocabularies; a checkpoint needs one of them.
+const VOCABULARIES: &[&str] = &["tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model"];
 
-/// Files that belong to the tokenizer where they exist.
-const OPTIONAL: &[&str] = &["tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"];
+/// Files that count where they exist.
+const OPTIONAL: &[&str] = &[
+    "generation_config.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
+/// The folder of further chat templates.
+const TEMPLATES: &str = "additional_chat_templates/";
 
 /// Finds `path_or_hub`, downloading it when it is a hub name that is not in the local cache.
 ///
@@ -92,7 +103,7 @@ fn cached(cache: &Cache, name: &str) -> Option<PathBuf> {
     let folder = repo.get("config.json")?.parent()?.to_owned();
     let weights = ["model.safetensors", "model.safetensors.index.json"].iter().any(|f| folder.join(f).exists());
     let complete = weights
-        && REQUIRED.iter().all(|f| folder.join(f).exists())
+        && VOCABULARIES.iter().any(|f| folder.join(f).exists())
         && shards(&folder).is_none_or(|names| names.iter().all(|n| folder.join(n).exists()));
     complete.then_some(folder)
 }
@@ -129,11 +140,12 @@ fn download(cache: Cache, name: &str) -> Result<PathBuf, LoadError> {
     };
     let has = |file: &str| available.iter().any(|f| f == file);
     let get = |file: &str| repo.get(file).map_err(|e| error(file, &e));
-    let mut folder = PathBuf::new();
-    for file in REQUIRED {
-        folder = get(file)?.parent().map(Path::to_owned).unwrap_or_default();
+    let folder = get("config.json")?.parent().map(Path::to_owned).unwrap_or_default();
+    if !VOCABULARIES.iter().any(|f| has(f)) {
+        return Err(LoadError::new(name, format!("has none of {} on the hub", VOCABULARIES.join(", "))));
     }
-    for file in OPTIONAL.iter().filter(|f| has(f)) {
+    let templates = available.iter().map(String::as_str).filter(|f| f.starts_with(TEMPLATES) && f.ends_with(".jinja"));
+    for file in VOCABULARIES.iter().chain(OPTIONAL).copied().filter(|f| has(f)).chain(templates) {
         get(file)?;
     }
     if has("model.safetensors") {

@@ -195,7 +195,7 @@ impl Model {
         let checkpoint = Checkpoint::open_folder(folder)?;
         let family = families::from_config(&config, &checkpoint)?;
         let tokenizer = TextTokenizer::from_folder(folder, family.architecture.d_vocab)?;
-        let extra: Vec<PathBuf> = [config_path].into_iter().chain(tokenizer::folder_files(folder)).collect();
+        let extra: Vec<PathBuf> = [config_path].into_iter().chain(tokenizer::folder_files(folder)?).collect();
         let end_tokens = end_tokens::of_folder(folder, &config)?;
         Self::assemble(id, family, tokenizer, end_tokens, &checkpoint, &extra, |warnings| {
             leftovers::report_unused(&checkpoint, warnings)
@@ -229,13 +229,14 @@ impl Model {
         let transformer = Transformer::load(family.architecture, &family.sources, checkpoint)?;
         check_unused(&warnings)?;
         let info = catalogue::model_info(id, fingerprint, transformer.architecture(), checkpoint.census());
+        let warnings = warnings.list().into_iter().chain(tokenizer.warnings().iter().cloned()).collect();
         Ok(Self {
             info,
             tokenizer: Arc::new(tokenizer),
             transformer: Arc::new(transformer),
             on_devices: Vec::new(),
             end_tokens,
-            warnings: warnings.list(),
+            warnings,
         })
     }
 

@@ -18,7 +18,8 @@ enum Share {
 fn shares() -> BTreeMap<String, BTreeMap<Site, Share>> {
     let folders = |path: &Path| std::fs::read_dir(path).unwrap().map(|f| f.unwrap().path()).filter(|f| f.is_dir());
     let mut families = BTreeMap::new();
-    for folder in folders(&goldens()).filter(|f| f.file_name().unwrap() != "gguf") {
+    let no_family = |folder: &Path| ["gguf", "tokenizers"].map(|name| folder.ends_with(name)).contains(&true);
+    for folder in folders(&goldens()).filter(|f| !no_family(f)) {
         let models: Vec<_> = folders(&folder).map(|f| load_golden(&f)).collect();
         let share = |site: Site| {
             let has = |m: &residuum::model::Model| match m.info().layers_with(site) {

@@ -46,6 +46,7 @@ mod model_minilm;
 mod model_smollm2;
 mod model_support;
 mod model_tokenizer;
+mod model_tokenizer_folders;
 mod ops;
 mod queue;
 mod restart;

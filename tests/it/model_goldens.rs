@@ -81,8 +81,8 @@ macro_rules! families {
         fn every_golden_family_is_compared() {
             let folders = std::fs::read_dir(goldens()).unwrap().map(Result::unwrap).filter(|f| f.path().is_dir());
             let found: BTreeSet<String> = folders.map(|f| f.file_name().into_string().unwrap()).collect();
-            // GGUF files are compared in `model_gguf`.
-            let compared: BTreeSet<String> = [$(stringify!($family),)* "gguf"].map(str::to_owned).into();
+            // GGUF files are compared in `model_gguf`, tokenizers in `model_tokenizer_folders`.
+            let compared: BTreeSet<String> = [$(stringify!($family),)* "gguf", "tokenizers"].map(str::to_owned).into();
             assert_eq!(found, compared);
         }
     };

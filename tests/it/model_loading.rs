@@ -339,9 +339,9 @@ fn a_list_of_pieces_is_read_as_berts_or_not_at_all() {
     let write = |dir: &Path, file: &str, text: &str| fs::write(dir.join(file), text).unwrap();
     for (file, text, expected) in [
         ("tokenizer_config.json", r#"{"tokenizer_class": "BertJapaneseTokenizer"}"#, "`tokenizer_class` is \"BertJap"),
-        ("tokenizer_config.json", r#"{"do_basic_tokenize": false}"#, "`do_basic_tokenize` is false"),
         ("tokenizer_config.json", r#"{"do_lower_case": "yes"}"#, "`do_lower_case` is \"yes\", not true or false"),
         ("vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[MASK]\na\n", "vocab.txt: lacks the sep_token \"[SEP]\""),
+        ("vocab.txt", "[PAD]\n[SEP]\n[CLS]\n[MASK]\na\n", "vocab.txt: lacks the unk_token \"[UNK]\""),
     ] {
         let dir = copy("bert/base_model_old_names");
         write(dir.path(), file, text);

@@ -1,10 +1,19 @@
 //! Text to tokens and back, the BOS rule, and chat templates.
 
+mod added;
 mod chat;
+mod class;
+mod differences;
 mod folder;
 mod gguf;
+mod mistral;
+mod patterns;
+mod rebuild;
+mod sentencepiece;
+mod sentencepiece_model;
+mod side_files;
 mod spelling;
-mod wordpiece;
+mod vocabulary;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -14,7 +23,7 @@ use std::{
 use serde_json::{Map, Value};
 use tokenizers::{Encoding, Tokenizer};
 
-use crate::domain::{BosDecision, Code, Problem, positions::Spelled};
+use crate::domain::{BosDecision, Code, Problem, Warning, positions::Spelled};
 pub use chat::{ChatEnd, GivenTemplate};
 use chat::{Sources, Templates};
 pub(super) use folder::files as folder_files;
@@ -66,6 +75,7 @@ pub struct TextTokenizer {
     special: HashSet<u32>,
     d_vocab: usize,
     templates: Templates,
+    warnings: Vec<Warning>,
 }
 
 /// What a checkpoint says about its tokenizer besides the vocabulary.
@@ -75,6 +85,8 @@ struct Settings {
     roles: BTreeMap<String, String>,
     /// Sources of the chat templates.
     templates: Sources,
+    /// What is unusual about it.
+    warnings: Vec<Warning>,
 }
 
 impl std::fmt::Debug for TextTokenizer {
@@ -106,7 +118,7 @@ impl TextTokenizer {
         let adds_bos = bos.as_ref().is_some_and(|(id, _)| first(true) == Some(*id) && first(false) != Some(*id));
         let spelling = Spelling::of(&tokenizer);
         let templates = Templates::new(settings.templates, settings.roles);
-        Self { tokenizer, spelling, bos, adds_bos, special, d_vocab, templates }
+        Self { tokenizer, spelling, bos, adds_bos, special, d_vocab, templates, warnings: settings.warnings }
     }
 
     /// Encodes text. `prepend_bos`: `None` follows the tokenizer's own rule, true makes sure that there is exactly
@@ -278,6 +290,12 @@ impl TextTokenizer {
     #[must_use]
     pub fn adds_bos(&self) -> bool {
         self.adds_bos
+    }
+
+    /// What is unusual about the tokenizer, found while it was read.
+    #[must_use]
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
     }
 
     /// Number of token ids: rows of the model's embedding.

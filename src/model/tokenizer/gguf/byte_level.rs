@@ -17,7 +17,10 @@ use tokenizers::{
     },
 };
 
-use super::merges;
+use super::{
+    super::patterns::{GPT_4O, LLAMA3, QWEN2, TEKKEN},
+    merges,
+};
 use crate::model::{checkpoint::GgufFile, error::LoadError};
 
 /// What a `tokenizer.ggml.pre` stands for.
@@ -49,24 +52,11 @@ impl Rule {
     }
 }
 
-/// Digits in groups of up to three.
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-/// Digits one by one.
-const QWEN2: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-/// Words end where capitals begin; digits one by one.
-const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-/// Words end where capitals begin, contractions stay with them; digits in groups of up to three.
-const GPT_4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
 /// The rule of a `tokenizer.ggml.pre`.
 fn rule(pre: &str) -> Option<Rule> {
     let pattern = |pattern| Rule::of(Words::Pattern(pattern));
     Some(match pre {
-        "default" | "gpt-2" | "gpt2" | "phi-2" | "mpt" => Rule::of(Words::Gpt2),
+        "gpt-2" | "gpt2" | "phi-2" | "mpt" => Rule::of(Words::Gpt2),
         // The tokenizer of GPT-NeoX.
         "olmo" => Rule { composed: true, ..Rule::of(Words::Gpt2) },
         "smollm" | "starcoder" | "refact" | "codeshell" => Rule::of(Words::Digits),
@@ -80,11 +70,22 @@ fn rule(pre: &str) -> Option<Rule> {
     })
 }
 
+/// Why a `tokenizer.ggml.pre` is refused. Converters wrote "default", or nothing, for tokenizers they did not know, among
+/// them Llama 3's; llama.cpp then cuts by a rule that is no model's own.
+fn unknown(pre: &str) -> String {
+    let repair = "gguf-new-metadata (of Python's package gguf) --pre-tokenizer NAME writes a copy of the file with the \
+                  name of the model's own rule: llama-bpe, qwen2, gpt-2, tekken, …";
+    match pre {
+        "" => format!("is missing: nothing says how text is cut into words; {repair}"),
+        "default" => format!("is \"default\", which does not say how the model cuts text into words; {repair}"),
+        _ => format!("{pre:?} is no pre-tokeniser known here"),
+    }
+}
+
 /// Builds the tokenizer, without its special tokens.
 pub fn tokenizer(file: &GgufFile, tokens: &[&str]) -> Result<(Tokenizer, Rule), LoadError> {
     let pre = file.text("tokenizer.ggml.pre").unwrap_or_default();
-    let rule = rule(pre)
-        .ok_or_else(|| file.refuse("tokenizer.ggml.pre", format!("{pre:?} is no pre-tokeniser known here")))?;
+    let rule = rule(pre).ok_or_else(|| file.refuse("tokenizer.ggml.pre", unknown(pre)))?;
     let vocab: Vocab = tokens.iter().map(|t| (*t).to_owned()).zip(0u32..).collect();
     let bpe = BPE::builder().vocab_and_merges(vocab, merges(file)?).ignore_merges(rule.whole_words).build();
     let bpe = bpe.map_err(|e| file.refuse("tokenizer.ggml.merges", format!("does not fit the tokens: {e}")))?;

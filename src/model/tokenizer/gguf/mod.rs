@@ -1,7 +1,7 @@
 //! The tokenizer inside a GGUF file, from its vocabulary and merges or scores.
 
 mod byte_level;
-mod sentencepiece;
+mod pieces;
 
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ impl TextTokenizer {
             }
             Some("llama") => {
                 let unknown = roles.get("unk_token").cloned().or_else(|| marked(file, &tokens, &[UNKNOWN]).pop());
-                (sentencepiece::tokenizer(file, &tokens, unknown)?, &[UNKNOWN, CONTROL][..], true)
+                (pieces::tokenizer(file, &tokens, unknown)?, &[UNKNOWN, CONTROL][..], true)
             }
             Some(other) => {
                 let reason =
@@ -56,7 +56,7 @@ impl TextTokenizer {
             tokenizer.with_post_processor(Some(processor));
         }
         let templates = templates(file);
-        Ok(Self::new(tokenizer, Settings { roles, templates }, d_vocab))
+        Ok(Self::new(tokenizer, Settings { roles, templates, ..Settings::default() }, d_vocab))
     }
 }
 

@@ -5,22 +5,18 @@ use std::cmp::Ordering;
 
 use tokenizers::{
     Tokenizer,
-    decoders::{byte_fallback::ByteFallback, fuse::Fuse, sequence::Sequence as Decoders, strip::Strip},
     models::bpe::{BPE, Vocab},
     normalizers::{NormalizerWrapper, Prepend, Replace, utils::Sequence as Normalizers},
 };
 
-use super::merges;
+use super::{
+    super::sentencepiece::{MAX_PIECE, SPACE, decoder, merges, pairs},
+    merges as listed_merges,
+};
 use crate::model::{
     checkpoint::{GgufFile, MetadataValue},
     error::LoadError,
 };
-
-/// How pieces spell a space.
-const SPACE: &str = "▁";
-
-/// Longest piece, in bytes. Every way to cut it is looked up.
-const MAX_PIECE: usize = 4096;
 
 /// Builds the tokenizer, without its special tokens. `unknown` is the token of what cannot be spelled.
 pub fn tokenizer(file: &GgufFile, tokens: &[&str], unknown: Option<String>) -> Result<Tokenizer, LoadError> {
@@ -36,7 +32,7 @@ pub fn tokenizer(file: &GgufFile, tokens: &[&str], unknown: Option<String>) -> R
     let pieces: Vec<String> = tokens.iter().map(|t| if gemma { respelled(t) } else { (*t).to_owned() }).collect();
     let vocab: Vocab = pieces.iter().cloned().zip(0u32..).collect();
     let merges = if file.metadata().contains_key("tokenizer.ggml.merges") {
-        merges(file)?
+        listed_merges(file)?
     } else {
         // Gemma's scores do not follow the order of its merges; the order of its tokens does.
         let scores = if gemma { falling(pieces.len()) } else { scores(file, pieces.len())? };
@@ -50,16 +46,14 @@ pub fn tokenizer(file: &GgufFile, tokens: &[&str], unknown: Option<String>) -> R
     let mut tokenizer = Tokenizer::new(bpe);
     let refuse = |e: tokenizers::Error| file.refuse("tokenizer.ggml.add_space_prefix", e);
     let spaces: NormalizerWrapper = Replace::new(" ", SPACE).map_err(refuse)?.into();
-    let mut decoders = vec![Replace::new(SPACE, " ").map_err(refuse)?.into(), ByteFallback::default().into()];
-    decoders.push(Fuse::default().into());
-    if file.flag("tokenizer.ggml.add_space_prefix").unwrap_or(!gemma) {
+    let prefixed = file.flag("tokenizer.ggml.add_space_prefix").unwrap_or(!gemma);
+    if prefixed {
         let prefix = Prepend::new(SPACE.to_owned()).into();
         tokenizer.with_normalizer(Some(Normalizers::new(vec![prefix, spaces]))).map_err(refuse)?;
-        decoders.push(Strip::new(' ', 1, 0).into());
     } else {
         tokenizer.with_normalizer(Some(spaces)).map_err(refuse)?;
     }
-    tokenizer.with_decoder(Some(Decoders::new(decoders)));
+    tokenizer.with_decoder(Some(decoder(true, prefixed).map_err(refuse)?));
     Ok(tokenizer)
 }
 
@@ -87,17 +81,13 @@ fn scores(file: &GgufFile, n: usize) -> Result<Vec<f64>, LoadError> {
 /// Every way to join two pieces into a third, the best scored first; among equals longer first halves go first, as in
 /// transformers.
 fn implied_merges(pieces: &[String], vocab: &Vocab, scores: &[f64]) -> Vec<(String, String)> {
-    let mut found: Vec<(f64, usize, usize, (&str, &str))> = Vec::new();
-    for (piece, score) in pieces.iter().zip(scores) {
-        let n = piece.chars().count();
-        for (i, (at, _)) in piece.char_indices().enumerate().skip(1) {
-            let halves = piece.split_at(at);
-            if vocab.contains_key(halves.0) && vocab.contains_key(halves.1) {
-                found.push((*score, i, n - i, halves));
-            }
-        }
-    }
+    let mut found = merges(pieces, vocab);
     let descending = |a: f64, b: f64| b.partial_cmp(&a).unwrap_or(Ordering::Equal);
-    found.sort_by(|a, b| descending(a.0, b.0).then(b.1.cmp(&a.1)).then(b.2.cmp(&a.2)));
-    found.into_iter().map(|(.., (a, b))| (a.to_owned(), b.to_owned())).collect()
+    let second_chars = |piece: usize, first: usize| pieces[piece].chars().count() - first;
+    found.sort_by(|a, b| {
+        descending(scores[a.piece], scores[b.piece])
+            .then(b.first_chars.cmp(&a.first_chars))
+            .then_with(|| second_chars(b.piece, b.first_chars).cmp(&second_chars(a.piece, a.first_chars)))
+    });
+    pairs(found)
 }
