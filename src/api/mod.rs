@@ -140,6 +140,7 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
             header::ACCEPT,
             header::AUTHORIZATION,
             header::RANGE,
+            header::IF_MATCH,
             header::IF_NONE_MATCH,
             header::IF_RANGE,
             HeaderName::from_static("idempotency-key"),

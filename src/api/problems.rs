@@ -15,11 +15,11 @@ use crate::domain::{
         ChatTemplateFailed, ClientQueueFull, Conflict, DirectionNotFound, EmptyInput, HeadersTooLarge, HookNotInCache,
         HookNotStored, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor, InvalidHeader, InvalidJson,
         InvalidQuery, InvalidSafetensors, InvalidValue, LayerNotInCache, LayerOutOfRange, ModelNotFound, NoBosToken,
-        NoChatTemplate, NotAcceptable, NotReadable, PositionOutOfRange, QueueFull, RangeNotSatisfiable, RequestTimeout,
-        ResultTooLarge, RunNotFound, SaeNotFound, ScopeMissing, ShapeMismatch, StoreFull, TextNotFound, TimedOut,
-        TokenOutOfVocabulary, TooManyItems, TooManyRunTokens, TooManyTokens, Unavailable, UnknownCache,
-        UnknownDirection, UnknownHook, UnknownModel, UnknownSae, UnsupportedMediaType, VectorNotInDirection,
-        WorkerFailed,
+        NoChatTemplate, NotAcceptable, NotReadable, PositionOutOfRange, PreconditionFailed, QueueFull,
+        RangeNotSatisfiable, RequestTimeout, ResultTooLarge, RunNotFound, SaeNotFound, ScopeMissing, ShapeMismatch,
+        StoreFull, TextNotFound, TimedOut, TokenOutOfVocabulary, TooManyItems, TooManyRunTokens, TooManyTokens,
+        Unavailable, UnknownCache, UnknownDirection, UnknownHook, UnknownModel, UnknownSae, UnsupportedMediaType,
+        VectorNotInDirection, WorkerFailed,
     },
 };
 
@@ -54,7 +54,7 @@ problems! {
     ];
     /// A tensor over a run.
     RunTensorProblems = [
-        InvalidQuery, RunNotFound, HookNotInCache, NotAcceptable, Conflict, ResultTooLarge, RangeNotSatisfiable,
+        InvalidQuery, RunNotFound, HookNotInCache, NotAcceptable, Conflict, ResultTooLarge, PreconditionFailed, RangeNotSatisfiable,
         PositionOutOfRange, ShapeMismatch, InvalidValue, Internal, BlobDamaged,
     ];
     /// Importing a cache.
@@ -65,12 +65,12 @@ problems! {
     ];
     /// Exporting a run.
     RunExportProblems = [
-        InvalidQuery, RunNotFound, Conflict, RangeNotSatisfiable, EmptyInput, HookNotStored, LayerOutOfRange, PositionOutOfRange,
+        InvalidQuery, RunNotFound, Conflict, PreconditionFailed, RangeNotSatisfiable, EmptyInput, HookNotStored, LayerOutOfRange, PositionOutOfRange,
         ShapeMismatch, InvalidValue, Internal, BlobDamaged,
     ];
     /// Exporting caches.
     ExportProblems = [
-        InvalidQuery, Conflict, RangeNotSatisfiable, EmptyInput, HookNotStored, LayerOutOfRange, PositionOutOfRange, ShapeMismatch,
+        InvalidQuery, Conflict, PreconditionFailed, RangeNotSatisfiable, EmptyInput, HookNotStored, LayerOutOfRange, PositionOutOfRange, ShapeMismatch,
         InvalidValue, Internal, BlobDamaged,
     ];
     /// Reading a cache's description.
@@ -84,11 +84,11 @@ problems! {
     CacheDeleteProblems = [InvalidQuery, CacheNotFound, Internal, Unavailable, StoreFull];
     /// A tensor of a cache.
     CacheTensorProblems = [
-        InvalidQuery, CacheNotFound, HookNotInCache, LayerNotInCache, NotAcceptable, ResultTooLarge, RangeNotSatisfiable,
+        InvalidQuery, CacheNotFound, HookNotInCache, LayerNotInCache, NotAcceptable, ResultTooLarge, PreconditionFailed, RangeNotSatisfiable,
         PositionOutOfRange, ShapeMismatch, InvalidValue, Internal, BlobDamaged,
     ];
     /// A cache as a file.
-    CacheFileProblems = [InvalidQuery, CacheNotFound, RangeNotSatisfiable, Internal, BlobDamaged];
+    CacheFileProblems = [InvalidQuery, CacheNotFound, PreconditionFailed, RangeNotSatisfiable, Internal, BlobDamaged];
     /// Comparing caches.
     ComparisonProblems = [
         InvalidJson, InvalidBody, InvalidQuery, NotAcceptable, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache,
@@ -112,7 +112,7 @@ problems! {
     ];
     /// The vectors of a direction.
     DirectionTensorProblems = [
-        InvalidQuery, DirectionNotFound, VectorNotInDirection, NotAcceptable, ResultTooLarge, RangeNotSatisfiable,
+        InvalidQuery, DirectionNotFound, VectorNotInDirection, NotAcceptable, ResultTooLarge, PreconditionFailed, RangeNotSatisfiable,
         Internal, BlobDamaged,
     ];
     /// Reading a cache as logits.

@@ -203,10 +203,17 @@ async fn ranges_are_parts_of_the_whole() {
             assert_eq!((part.status.as_u16(), &part.body[..]), (206, &whole.body[from..to]), "{path} {range}");
             assert_eq!(part.header("content-range"), format!("bytes {from}-{}/{n}", to - 1));
         }
-        for bad in [format!("bytes={n}-"), "bytes=9-2".to_owned(), "bytes=x".to_owned(), "lines=1-2".to_owned()] {
+        for bad in [format!("bytes={n}-"), "bytes=9-2".to_owned(), "bytes=x".to_owned()] {
             app.get_with(&uri, &[("range", &bad)]).await.problem(416, "range_not_satisfiable");
         }
+        assert_eq!(app.get_with(&uri, &[("range", "BYTES=0-9")]).await.status, 206);
+        assert_eq!(app.get_with(&uri, &[("range", "lines=1-2")]).await.status, 200);
         let tag = whole.header("etag");
+        assert_eq!(app.get_with(&uri, &[("if-match", tag)]).await.status, 200);
+        assert_eq!(app.get_with(&uri, &[("if-match", "*")]).await.status, 200);
+        for other in ["\"other\"", &format!("W/{tag}")] {
+            app.get_with(&uri, &[("if-match", other)]).await.problem(412, "precondition_failed");
+        }
         assert_eq!(app.get_with(&uri, &[("range", "bytes=0-9"), ("if-range", tag)]).await.status, 206);
         assert_eq!(app.get_with(&uri, &[("range", "bytes=0-9"), ("if-range", "\"old\"")]).await.status, 200);
         assert_eq!(app.get_with(&uri, &[("range", "bytes=0-1,4-5")]).await.body, whole.body);

@@ -95,3 +95,11 @@ fn the_table_of_hooks_is_the_committed_file() {
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(committed == table, "docs/HOOKS.md is stale: RESIDUUM_WRITE_DOCS=1 cargo test --test it docs_hooks");
 }
+
+#[test]
+fn every_warning_is_in_the_docs() {
+    let docs = include_str!("../../docs/WARNINGS.md");
+    for code in residuum::domain::WarningCode::ALL {
+        assert!(docs.contains(&format!("`{code}`")), "docs/WARNINGS.md lacks `{code}`");
+    }
+}

@@ -240,7 +240,7 @@ pub async fn respond(
     let mut headers = answer.headers()?;
     if format == Format::Json {
         headers.insert(header::ETAG, etag(&answer.assembly(None), spec.encoding as u8));
-        if let Some(not_modified) = if_none_match(request, &headers) {
+        if let Some(not_modified) = conditions(request, &headers)? {
             return Ok(not_modified);
         }
         let dto = answer.json(store.clone(), spec.encoding, max_json).await?;
@@ -288,10 +288,10 @@ fn widen(mut answer: TensorAnswer) -> TensorAnswer {
     answer
 }
 
-/// Answers bytes with a strong entity tag, honouring `If-None-Match`, `Range` and `If-Range`.
+/// Answers bytes with a strong entity tag, honouring `If-Match`, `If-None-Match`, `Range` and `If-Range`.
 ///
 /// # Errors
-/// [`Code::RangeNotSatisfiable`] and the store's own.
+/// [`Code::PreconditionFailed`], [`Code::RangeNotSatisfiable`] and the store's own.
 pub async fn binary(
     assembly: Assembly,
     media_type: &'static str,
@@ -306,7 +306,7 @@ pub async fn binary(
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     let disposition = format!("attachment; filename=\"{file_name}\"");
     headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_str(&disposition).map_err(|_| unprintable())?);
-    if let Some(not_modified) = if_none_match(request, &headers) {
+    if let Some(not_modified) = conditions(request, &headers)? {
         return Ok(not_modified);
     }
     let total = assembly.len();
@@ -340,6 +340,21 @@ fn etag(assembly: &Assembly, format: u8) -> HeaderValue {
     HeaderValue::from_str(&tag).expect("hex digits between quotes")
 }
 
+/// What the conditions of a request make of an answer with these headers, in the order of RFC 9110, section 13.2.2: a refusal, 304,
+/// or the answer itself.
+fn conditions(request: &HeaderMap, headers: &HeaderMap) -> Result<Option<Response>, Problem> {
+    let tag = headers.get(header::ETAG).and_then(|tag| tag.to_str().ok()).unwrap_or_default();
+    if let Some(given) = request.get(header::IF_MATCH) {
+        // Compared strongly: a weak tag matches nothing.
+        let listed = given.to_str().unwrap_or_default().split(',').map(str::trim);
+        if !listed.clone().any(|t| t == tag || t == "*") {
+            let detail = format!("the representation has the entity tag {tag}, and If-Match asks for another");
+            return Err(Problem::new(Code::PreconditionFailed, detail));
+        }
+    }
+    Ok(if_none_match(request, headers))
+}
+
 fn if_none_match(request: &HeaderMap, headers: &HeaderMap) -> Option<Response> {
     let tag = headers.get(header::ETAG)?.to_str().ok()?;
     let given = request.get(header::IF_NONE_MATCH)?.to_str().ok()?;
@@ -363,7 +378,11 @@ fn wanted_range(request: &HeaderMap, headers: &HeaderMap, total: u64) -> Result<
             format!("ask for bytes=FIRST-LAST, FIRST- or -COUNT within the {total} bytes of this representation");
         Problem::new(Code::RangeNotSatisfiable, detail)
     };
-    let Some(spec) = value.to_str().ok().and_then(|v| v.trim().strip_prefix("bytes=")) else { return Err(refuse()) };
+    // A unit that is not known is ignored (RFC 9110, section 14.2), and the names of units have no case.
+    let Some((unit, spec)) = value.to_str().ok().and_then(|v| v.split_once('=')) else { return Ok(None) };
+    if !unit.trim().eq_ignore_ascii_case("bytes") {
+        return Ok(None);
+    }
     if spec.contains(',') {
         return Ok(None);
     }
