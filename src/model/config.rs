@@ -408,7 +408,9 @@ impl Config {
                 _ if HARMLESS.contains(&key.as_str()) || reference::is_common(key) => {}
                 Kind::Family(family) if family.declares(key) || family.reads_by_name(key) => {
                     if family.default_of(key) != Some(value) {
-                        let reason = format!("is not understood, and transformers' {} reads it", family.class);
+                        let reader =
+                            if family.declares(key) { family.class.as_str() } else { "code around the configuration" };
+                        let reason = format!("is not understood, and transformers' {reader} reads it");
                         return Err(self.refuse(key, reason));
                     }
                 }
