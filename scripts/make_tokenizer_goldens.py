@@ -1,9 +1,10 @@
 """Writes tests/goldens/tokenizers: small folders of tokenizers and what AutoTokenizer makes of strings.
 
-    python scripts/make_tokenizer_goldens.py        (transformers 5.23, sentencepiece, protobuf)
+    python scripts/make_tokenizer_goldens.py        (what requirements-goldens.txt lists)
 
-`rebuilt` says that tokenizer.json alone gives other tokens; a warning is due then. `ids` are the tokens without special tokens; with them they are `prefix + ids + suffix`, which is checked here. `error` stands in their
-place where AutoTokenizer raises. The strings are in tokenizer_cases.py.
+`ids` are the tokens without special tokens; with them they are `prefix + ids + suffix`, which is checked here. `rebuilt` says that
+tokenizer.json alone gives other tokens; a warning is due then. `error` stands in the place of all this where AutoTokenizer raises.
+The folders are in tokenizer_cases.py, vocabularies and strings in tokenizer_vocabularies.py.
 """
 
 import json
@@ -16,7 +17,8 @@ os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 import transformers
 from tokenizers import Tokenizer
 
-from tokenizer_cases import STRINGS, cases, files
+from tokenizer_cases import cases
+from tokenizer_vocabularies import STRINGS, files
 
 OUT = pathlib.Path(__file__).resolve().parents[1] / "tests" / "goldens" / "tokenizers"
 transformers.logging.set_verbosity_error()
@@ -64,7 +66,15 @@ def reference(folder):
     # Those that are added as special: pieces that a user defined for SentencePiece count as special in lists only.
     added = tokenizer.added_tokens_decoder
     special = {s: i for s in tokenizer.all_special_tokens if added[i := tokenizer.convert_tokens_to_ids(s)].special}
-    return {"class": type(tokenizer).__name__, "bos": tokenizer.bos_token, "special": special, "rebuilt": rebuilt, "prefix": prefix, "suffix": suffix, "ids": ids}
+    return {
+        "class": type(tokenizer).__name__,
+        "bos": tokenizer.bos_token,
+        "special": special,
+        "rebuilt": rebuilt,
+        "prefix": prefix,
+        "suffix": suffix,
+        "ids": ids,
+    }
 
 
 def main():
@@ -80,7 +90,14 @@ def main():
                 (pathlib.Path(folder) / file).write_bytes(content(value))
             lines.append(json.dumps({"name": name, "files": made, **reference(folder)}, ensure_ascii=False, separators=(",", ":")))
     (OUT / "cases.jsonl").write_text("\n".join(lines) + "\n")
-    print(len(lines), "cases,", sum(p.stat().st_size for p in OUT.iterdir()), "bytes;", sum('"error":' in line for line in lines), "of which AutoTokenizer refuses")
+    print(
+        len(lines),
+        "cases,",
+        sum(p.stat().st_size for p in OUT.iterdir()),
+        "bytes;",
+        sum('"error":' in line for line in lines),
+        "of which AutoTokenizer refuses",
+    )
 
 
 if __name__ == "__main__":

@@ -1,131 +1,12 @@
-"""The cases of make_tokenizer_goldens.py: small vocabularies, and the folders made of them.
+"""The folders of make_tokenizer_goldens.py.
 
 A folder is a dictionary from file names to contents. A content is a name that starts with "@" (a file beside the goldens), a
 patched copy of such a file ({"base": name, "set": {json pointer: value}}), a string, or a JSON value.
 """
 
-import io
 import json
-import pathlib
-import tempfile
 
-import sentencepiece
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-
-STRINGS = [
-    "", " ", "  ", "   a", "a", " a", "a ", "the cat sat", " the cat", "  the cat", "the  cat   sat", "the cat\n\nsat\n", "\n",
-    "\tthe\tcat", "don't DON'T we'll", "12 345 6789", "caf\u00e9 CAF\u00c9 na\u00efve", "cafe\u0301 \u212b", "Stra\u00dfe \u0130 \ufb01",
-    "\u5317\u4eac the\u4eac", "\U0001f642\U0001f680 ok", "x\u0000y\u200bz\u00ad\ufffd", "\u00a0the\u3000cat\u2003", "HTMLParser x=1;y==22",
-    "a" * 120, "<s>the cat</s>", "the <s> cat </s> sat", " <s> the", "<|x|>the <|x|> cat", "the <|im_end|> cat<|im_end|>the",
-    "[MASK] the [CLS]cat [SEP]", "THE [mask] CAT", "<|endoftext|>the <|endoftext|> a", "\u2581the\u2581cat", "##ing running", "<0x41>",
-    "<unk> <pad> <mask>the <mask> a", "<start_of_turn>the <bos> <eos>", "the,cat.the!", "\ufeffthe",
-]
-CORPUS = [s for s in STRINGS if "<" not in s and "[" not in s and "\0" not in s] * 3 + ["the cat sat on the mat", "running the cat's 12 345 don't we'll",
-          "x = 1; y == 22\n\tHTML Parser", "hello world the the  the   the"] * 20 + ["caf\u00e9 na\u00efve \u5317\u4eac"] * 9
-NAMED = ["<|endoftext|>", "<s>", "</s>", "<unk>", "<pad>", "<mask>"]
-
-
-def byte_level():
-    """A tokenizer.json as GPT-2's: a byte-level vocabulary trained across the borders of words, the named tokens last."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=420, initial_alphabet=alphabet, show_progress=False))
-    model = json.loads(tokenizer.to_str())["model"]
-    vocab = sorted(model["vocab"], key=model["vocab"].get) + NAMED
-    tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(vocab)}, merges=[tuple(m) for m in model["merges"]]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken("<|endoftext|>", special=True, normalized=False)])
-    return json.loads(tokenizer.to_str())
-
-
-def sentence_pieces(kind, **options):
-    """A SentencePiece model of a few hundred pieces."""
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(t for t in CORPUS if t.strip() and t.isascii()), model_writer=model, model_type=kind, vocab_size=360,
-        byte_fallback=True, character_coverage=0.99, remove_extra_whitespaces=False, allow_whitespace_only_pieces=True,
-        hard_vocab_limit=False, num_threads=1, minloglevel=2, **{"normalization_rule_name": "identity", **options})
-    return model.getvalue()
-
-
-def rules():
-    """A short table of replacements: a ligature, and a sign that has two spellings."""
-    path = pathlib.Path(tempfile.mkdtemp()) / "rules.tsv"
-    path.write_text("FB01\t66 69\n212B\tC5\n3000\t20\n")
-    return str(path)
-
-
-def llama_json(model):
-    """A tokenizer.json as those converted by transformers 4: spaces by the normaliser."""
-    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-    vocab = {processor.id_to_piece(i): i for i in range(processor.get_piece_size())}
-    ways = [(i, len(p) - k, p[:k], p[k:]) for p, i in vocab.items() for k in range(1, len(p)) if p[:k] in vocab and p[k:] in vocab]
-    merges = [(a, b) for _, _, a, b in sorted(ways)]
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
-    steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(content=" ", left=1)]
-    tokenizer.decoder = decoders.Sequence(steps)
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s>:1 $B:1", special_tokens=[("<s>", 1)])
-    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in ("<unk>", "<s>", "</s>")])
-    return json.loads(tokenizer.to_str())
-
-
-def word_pieces(lowercase):
-    """A tokenizer.json as BERT's."""
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    both = CORPUS + [t.lower() for t in CORPUS] + ["cafe naive"] * 9
-    tokenizer.train_from_iterator(both, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    tokenizer.decoder = decoders.WordPiece(prefix="##")
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    return json.loads(tokenizer.to_str())
-
-
-def files():
-    """The shared files, name to bytes."""
-    bpe, bert = byte_level(), word_pieces(True)
-    llama = sentence_pieces("bpe", user_defined_symbols=["<|x|>"], control_symbols=["<|im_end|>"])
-    gemma = sentence_pieces("bpe", pad_id=0, eos_id=1, bos_id=2, unk_id=3, pad_piece="<pad>", eos_piece="<eos>", bos_piece="<bos>", add_dummy_prefix=False,
-                            user_defined_symbols=["<mask>", "<start_of_turn>", "\u2581\u2581", "\u2581\u2581\u2581"])
-    pack = lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-    words = sorted(bert["model"]["vocab"], key=bert["model"]["vocab"].get)
-    merges = [m if isinstance(m, str) else " ".join(m) for m in bpe["model"]["merges"]]
-    return {
-        "byte_level.json": pack(bpe),
-        "vocab.json": pack(bpe["model"]["vocab"]),
-        "merges.txt": ("#version: 0.2\n" + "\n".join(merges) + "\n").encode(),
-        "llama.json": pack(llama_json(llama)),
-        "llama.model": llama,
-        "gemma.json": pack(llama_json_of_gemma(gemma)),
-        "gemma.model": gemma,
-        "unigram.model": sentence_pieces("unigram", normalization_rule_name="user_defined", normalization_rule_tsv=rules()),
-        "wordpiece.json": pack(bert),
-        "vocab.txt": ("\n".join(words) + "\n").encode(),
-    }
-
-
-def llama_json_of_gemma(model):
-    """A tokenizer.json as Gemma's."""
-    made = llama_json(model)
-    named = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<start_of_turn>"]
-    made["added_tokens"] = [{**token(t), "id": i} for i, t in enumerate(named)]
-    made["normalizer"] = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
-    made["pre_tokenizer"] = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
-    made["decoder"]["decoders"].pop()
-    made["post_processor"]["single"][0]["SpecialToken"]["id"] = "<bos>"
-    made["post_processor"]["pair"] = made["post_processor"]["single"] + [{"Sequence": {"id": "B", "type_id": 1}}]
-    made["post_processor"]["special_tokens"] = {"<bos>": {"id": "<bos>", "ids": [2], "tokens": ["<bos>"]}}
-    return made
-
-
-def token(content, **flags):
-    """A token as tokenizer_config.json writes it."""
-    return {"content": content, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True, **flags}
+from tokenizer_vocabularies import token
 
 
 def typed(content, **flags):
@@ -168,47 +49,124 @@ def of_classes():
     """What each class makes of a tokenizer.json, and which class it is."""
     made = {}
     named = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    bytes_in = ("PreTrainedTokenizerFast", "TokenizersBackend", "GPT2Tokenizer", "GPT2TokenizerFast", "GPTNeoXTokenizerFast", "Qwen2Tokenizer", "Qwen3_5Tokenizer",
-                "RobertaTokenizerFast", "CodeGenTokenizerFast", "BloomTokenizerFast", "LlamaTokenizerFast", "GemmaTokenizerFast", "BartTokenizer",
-                "NoSuchTokenizer")
+    bytes_in = (
+        "PreTrainedTokenizerFast",
+        "TokenizersBackend",
+        "GPT2Tokenizer",
+        "GPT2TokenizerFast",
+        "GPTNeoXTokenizerFast",
+        "Qwen2Tokenizer",
+        "Qwen3_5Tokenizer",
+        "RobertaTokenizerFast",
+        "CodeGenTokenizerFast",
+        "BloomTokenizerFast",
+        "LlamaTokenizerFast",
+        "GemmaTokenizerFast",
+        "BartTokenizer",
+        "NoSuchTokenizer",
+    )
     for name in bytes_in:
         made[f"byte level, {name}"] = folder("byte_level.json", {"tokenizer_class": name, **named}, "llama")
     for name in ("GPT2Tokenizer", "GPTNeoXTokenizer", "Qwen2Tokenizer", "RobertaTokenizer", "CodeGenTokenizer"):
-        made[f"byte level, {name}, add_prefix_space"] = folder("byte_level.json", {"tokenizer_class": name, "add_prefix_space": True, **named}, "llama")
-    made["add_prefix_space of a tokenizer.json"] = folder("byte_level.json", {"tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": True}, "llama")
-    made["tokenizer.json with a prefix, GPT2Tokenizer"] = folder(patched("byte_level.json", pre_tokenizer__add_prefix_space=True), {"tokenizer_class": "GPT2Tokenizer"}, "gpt2")
+        made[f"byte level, {name}, add_prefix_space"] = folder(
+            "byte_level.json", {"tokenizer_class": name, "add_prefix_space": True, **named}, "llama"
+        )
+    made["add_prefix_space of a tokenizer.json"] = folder(
+        "byte_level.json", {"tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": True}, "llama"
+    )
+    made["tokenizer.json with a prefix, GPT2Tokenizer"] = folder(
+        patched("byte_level.json", pre_tokenizer__add_prefix_space=True), {"tokenizer_class": "GPT2Tokenizer"}, "gpt2"
+    )
     pieces = ("LlamaTokenizerFast", "LlamaTokenizer", "CodeLlamaTokenizer", "PreTrainedTokenizerFast", "GemmaTokenizer", "GPT2Tokenizer")
     for name in pieces:
         made[f"pieces, {name}"] = folder("llama.json", {"tokenizer_class": name, **named}, "llama")
-    for option in ({"legacy": True}, {"legacy": False}, {"add_prefix_space": False}, {"add_prefix_space": True, "legacy": True}, {"add_bos_token": False},
-                   {"add_eos_token": True}, {"legacy": None}, {"add_prefix_space": None}):
+    for option in (
+        {"legacy": True},
+        {"legacy": False},
+        {"add_prefix_space": False},
+        {"add_prefix_space": True, "legacy": True},
+        {"add_bos_token": False},
+        {"add_eos_token": True},
+        {"legacy": None},
+        {"add_prefix_space": None},
+    ):
         made[f"pieces, LlamaTokenizer, {json.dumps(option)}"] = folder("llama.json", {"tokenizer_class": "LlamaTokenizer", **option}, "llama")
     made["gemma, GemmaTokenizer"] = folder("gemma.json", {"tokenizer_class": "GemmaTokenizer"}, "gemma2")
     made["gemma, no class"] = folder("gemma.json", None, "gemma")
     made["gemma, LlamaTokenizer"] = folder("gemma.json", {"tokenizer_class": "LlamaTokenizer"}, "gemma")
-    for kind in ("llama", "mistral", "falcon", "bloom", "olmo2", "phi3", "granite", "smollm3", "stablelm", "gpt2", "gpt_neox", "gptj", "opt", "olmo", "phi",
-                 "starcoder2", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "roberta", "modernbert", "gpt_neo", "olmoe", "mixtral"):
+    for kind in (
+        "llama",
+        "mistral",
+        "falcon",
+        "bloom",
+        "olmo2",
+        "phi3",
+        "granite",
+        "smollm3",
+        "stablelm",
+        "gpt2",
+        "gpt_neox",
+        "gptj",
+        "opt",
+        "olmo",
+        "phi",
+        "starcoder2",
+        "qwen2",
+        "qwen3",
+        "qwen2_moe",
+        "qwen3_moe",
+        "roberta",
+        "modernbert",
+        "gpt_neo",
+        "olmoe",
+        "mixtral",
+    ):
         made[f"no class, {kind}"] = folder("byte_level.json", {"add_prefix_space": True}, kind)
-    for kind, name in (("mistral", "LlamaTokenizer"), ("qwen2", "LlamaTokenizerFast"), ("qwen3", "LlamaTokenizerFast"), ("phi3", "LlamaTokenizer"), ("gpt2", "PreTrainedTokenizerFast"),
-                       ("gpt2", "NoSuchTokenizer"), ("granite", "GPT2Tokenizer"), ("falcon", "GPT2Tokenizer"), ("gpt2", "LlamaTokenizer")):
+    for kind, name in (
+        ("mistral", "LlamaTokenizer"),
+        ("qwen2", "LlamaTokenizerFast"),
+        ("qwen3", "LlamaTokenizerFast"),
+        ("phi3", "LlamaTokenizer"),
+        ("gpt2", "PreTrainedTokenizerFast"),
+        ("gpt2", "NoSuchTokenizer"),
+        ("granite", "GPT2Tokenizer"),
+        ("falcon", "GPT2Tokenizer"),
+        ("gpt2", "LlamaTokenizer"),
+    ):
         made[f"pieces, {kind} with {name}"] = folder("llama.json", {"tokenizer_class": name, "add_prefix_space": True}, kind)
     made["class in config.json"] = {**folder("llama.json", {}), "config.json": {"model_type": "llama", "tokenizer_class": "LlamaTokenizer"}}
-    for options in ({}, {"do_lower_case": False}, {"do_lower_case": True, "strip_accents": False}, {"strip_accents": True, "do_lower_case": False},
-                    {"tokenize_chinese_chars": False}, {"clean_up_tokenization_spaces": True}):
+    for options in (
+        {},
+        {"do_lower_case": False},
+        {"do_lower_case": True, "strip_accents": False},
+        {"strip_accents": True, "do_lower_case": False},
+        {"tokenize_chinese_chars": False},
+        {"clean_up_tokenization_spaces": True},
+    ):
         made[f"BERT, {json.dumps(options)}"] = folder("wordpiece.json", {"tokenizer_class": "BertTokenizer", **options}, "bert")
     made["BERT, no class"] = folder("wordpiece.json", None, "bert")
     made["BERT as tokenizer.json"] = folder("wordpiece.json", {"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": False}, "bert")
     made["DistilBERT"] = folder("wordpiece.json", {"tokenizer_class": "DistilBertTokenizer", "do_lower_case": False}, "distilbert")
     made["DistilBERT, no class"] = folder("wordpiece.json", {"strip_accents": False}, "distilbert")
-    made["of a class with code of its own"] = folder("llama.json", {"tokenizer_class": "LlamaTokenizer", "auto_map": {"AutoTokenizer": ["tok.Tok", None]}}, "gemma")
-    made["name of the checkpoint"] = {**folder("llama.json", {"tokenizer_class": "LlamaTokenizer"}), "config.json": {"model_type": "llama", "_name_or_path": "deepseek-ai/deepseek-coder-1.3b"}}
+    made["of a class with code of its own"] = folder(
+        "llama.json", {"tokenizer_class": "LlamaTokenizer", "auto_map": {"AutoTokenizer": ["tok.Tok", None]}}, "gemma"
+    )
+    made["name of the checkpoint"] = {
+        **folder("llama.json", {"tokenizer_class": "LlamaTokenizer"}),
+        "config.json": {"model_type": "llama", "_name_or_path": "deepseek-ai/deepseek-coder-1.3b"},
+    }
     made["whole words"] = folder(patched("byte_level.json", model__ignore_merges=True), {"tokenizer_class": "GPT2Tokenizer"}, "gpt2")
     made["tokens are split"] = folder("byte_level.json", {"tokenizer_class": "PreTrainedTokenizerFast", "split_special_tokens": True}, "llama")
-    ends = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-            "special_tokens": {"<s>": {"id": "<s>", "ids": [421], "tokens": ["<s>"]}}}
+    ends = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<s>": {"id": "<s>", "ids": [421], "tokens": ["<s>"]}},
+    }
     for name in ("GPT2Tokenizer", "GPTNeoXTokenizer", "Qwen2Tokenizer", "RobertaTokenizer", "PreTrainedTokenizerFast"):
-        made[f"BOS of tokenizer.json, {name}"] = folder(patched("byte_level.json", post_processor=ends), {"tokenizer_class": name, "bos_token": "<s>", "add_bos_token": False}, "llama")
+        made[f"BOS of tokenizer.json, {name}"] = folder(
+            patched("byte_level.json", post_processor=ends), {"tokenizer_class": name, "bos_token": "<s>", "add_bos_token": False}, "llama"
+        )
     return made
 
 
@@ -222,23 +180,54 @@ def of_side_files():
         made[f"added_tokens_decoder, {name}"] = folder("byte_level.json", {**said, "added_tokens_decoder": after}, "llama")
         made[f"eos_token, {name}"] = folder("byte_level.json", {**said, "eos_token": "<|im_end|>"}, "llama")
         made[f"eos_token typed, {name}"] = folder("byte_level.json", {**said, "eos_token": typed("<|im_end|>", lstrip=True)}, "llama")
-        made[f"additional_special_tokens, {name}"] = folder("byte_level.json", {**said, "additional_special_tokens": ["<|x|>", "<|im_end|>"]}, "llama")
-        made[f"extra_special_tokens, {name}"] = folder("byte_level.json", {**said, "extra_special_tokens": ["<|x|>"], "additional_special_tokens": ["<|im_end|>"]}, "llama")
-        made[f"special_tokens_map, {name}"] = folder("byte_level.json", {"tokenizer_class": name}, "llama", special_tokens_map={
-            "eos_token": token("<|im_end|>", rstrip=True), "additional_special_tokens": ["<|x|>"]})
+        made[f"additional_special_tokens, {name}"] = folder(
+            "byte_level.json", {**said, "additional_special_tokens": ["<|x|>", "<|im_end|>"]}, "llama"
+        )
+        made[f"extra_special_tokens, {name}"] = folder(
+            "byte_level.json", {**said, "extra_special_tokens": ["<|x|>"], "additional_special_tokens": ["<|im_end|>"]}, "llama"
+        )
+        made[f"special_tokens_map, {name}"] = folder(
+            "byte_level.json",
+            {"tokenizer_class": name},
+            "llama",
+            special_tokens_map={"eos_token": token("<|im_end|>", rstrip=True), "additional_special_tokens": ["<|x|>"]},
+        )
         made[f"added_tokens, {name}"] = folder("byte_level.json", said, "llama", added_tokens={"<|x|>": 426, "<|im_end|>": 427, "<mask>": 425})
-        made[f"special_tokens_map beside added_tokens_decoder, {name}"] = folder("byte_level.json", {**said, "added_tokens_decoder": {"426": token("<|x|>")}}, "llama",
-                                                                                special_tokens_map={"eos_token": "<|im_end|>"}, added_tokens={"the": 427})
-    made["extra_special_tokens by name"] = folder("byte_level.json", {"tokenizer_class": "PreTrainedTokenizerFast", "extra_special_tokens": {"image_token": "<|x|>"}}, "llama")
+        made[f"special_tokens_map beside added_tokens_decoder, {name}"] = folder(
+            "byte_level.json",
+            {**said, "added_tokens_decoder": {"426": token("<|x|>")}},
+            "llama",
+            special_tokens_map={"eos_token": "<|im_end|>"},
+            added_tokens={"the": 427},
+        )
+    made["extra_special_tokens by name"] = folder(
+        "byte_level.json", {"tokenizer_class": "PreTrainedTokenizerFast", "extra_special_tokens": {"image_token": "<|x|>"}}, "llama"
+    )
     made["a token of one's own"] = folder("byte_level.json", {"tokenizer_class": "PreTrainedTokenizerFast", "image_token": "<|x|>"}, "llama")
-    made["not special"] = folder("byte_level.json", {"tokenizer_class": "PreTrainedTokenizerFast", "added_tokens_decoder": {"426": token("the", special=False, normalized=True)}}, "llama")
-    made["mask takes the space before it"] = folder("byte_level.json", {"tokenizer_class": "RobertaTokenizer", "mask_token": typed("<mask>", lstrip=True)}, "roberta")
+    made["not special"] = folder(
+        "byte_level.json",
+        {"tokenizer_class": "PreTrainedTokenizerFast", "added_tokens_decoder": {"426": token("the", special=False, normalized=True)}},
+        "llama",
+    )
+    made["mask takes the space before it"] = folder(
+        "byte_level.json", {"tokenizer_class": "RobertaTokenizer", "mask_token": typed("<mask>", lstrip=True)}, "roberta"
+    )
     four = [{**token(t), "id": i} for i, t in ((0, "<unk>"), (1, "<s>"), (2, "</s>"), (4, "<|x|>"))]
     made["tokenizer.json adds one more"] = folder(patched("llama.json", added_tokens=four), {"tokenizer_class": "LlamaTokenizer"}, "llama")
-    made["added_tokens_decoder leaves one out"] = folder(patched("llama.json", added_tokens=four), {"tokenizer_class": "LlamaTokenizer", "added_tokens_decoder": {"1": token("<s>")}, "eos_token": "</s>"}, "llama")
-    made["BERT, added tokens"] = folder("wordpiece.json", {"tokenizer_class": "BertTokenizer", "additional_special_tokens": ["<|x|>"]}, "bert", added_tokens={"THE": 300})
-    made["another id than declared"] = folder("byte_level.json", {"tokenizer_class": "PreTrainedTokenizerFast", "added_tokens_decoder": {"900": token("<|x|>")}}, "llama")
-    made["null roles"] = folder("byte_level.json", {"tokenizer_class": "GPT2Tokenizer", "bos_token": None, "unk_token": None, "eos_token": "</s>"}, "gpt2")
+    made["added_tokens_decoder leaves one out"] = folder(
+        patched("llama.json", added_tokens=four),
+        {"tokenizer_class": "LlamaTokenizer", "added_tokens_decoder": {"1": token("<s>")}, "eos_token": "</s>"},
+        "llama",
+    )
+    made["BERT, added tokens"] = folder(
+        "wordpiece.json", {"tokenizer_class": "BertTokenizer", "additional_special_tokens": ["<|x|>"]}, "bert", added_tokens={"THE": 300}
+    )
+    made["another id than declared"] = folder(
+        "byte_level.json", {"tokenizer_class": "PreTrainedTokenizerFast", "added_tokens_decoder": {"900": token("<|x|>")}}, "llama"
+    )
+    made["null roles"] = folder(
+        "byte_level.json", {"tokenizer_class": "GPT2Tokenizer", "bos_token": None, "unk_token": None, "eos_token": "</s>"}, "gpt2"
+    )
     return made
 
 
@@ -251,30 +240,99 @@ def of_vocabulary_files():
     for name in ("GPT2Tokenizer", "GPT2TokenizerFast", "Qwen2Tokenizer", "GPTNeoXTokenizer", "CodeGenTokenizer", "RobertaTokenizer"):
         for options in ({}, {"add_bos_token": True}, {"add_prefix_space": True, "add_eos_token": True}):
             made[f"vocab.json, {name}, {json.dumps(options)}"] = folder("bpe files", {"tokenizer_class": name, **named, **options}, "llama")
-    made["vocab.json, OPT"] = folder("bpe files", {"tokenizer_class": "GPT2Tokenizer", "errors": "replace", "unk_token": typed("</s>", normalized=True), "bos_token": typed("</s>", normalized=True),
-        "eos_token": typed("</s>", normalized=True), "pad_token": typed("<pad>", normalized=True), "add_prefix_space": False, "add_bos_token": True}, "opt",
-        special_tokens_map={"bos_token": token("</s>", normalized=True), "eos_token": token("</s>", normalized=True), "unk_token": token("</s>", normalized=True), "pad_token": token("<pad>", normalized=True)})
+    made["vocab.json, OPT"] = folder(
+        "bpe files",
+        {
+            "tokenizer_class": "GPT2Tokenizer",
+            "errors": "replace",
+            "unk_token": typed("</s>", normalized=True),
+            "bos_token": typed("</s>", normalized=True),
+            "eos_token": typed("</s>", normalized=True),
+            "pad_token": typed("<pad>", normalized=True),
+            "add_prefix_space": False,
+            "add_bos_token": True,
+        },
+        "opt",
+        special_tokens_map={
+            "bos_token": token("</s>", normalized=True),
+            "eos_token": token("</s>", normalized=True),
+            "unk_token": token("</s>", normalized=True),
+            "pad_token": token("<pad>", normalized=True),
+        },
+    )
     made["vocab.json, GPT-J"] = folder("bpe files", {"tokenizer_class": "GPT2Tokenizer"}, "gptj", added_tokens={"<|x|>": 426, "<|im_end|>": 427})
-    made["vocab.json, phi with runs of spaces"] = folder("bpe files", {"tokenizer_class": "CodeGenTokenizer", "add_prefix_space": False, "added_tokens_decoder": {
-        "420": token("<|endoftext|>"), "426": token("  ", special=False, normalized=True), "427": token("\t", special=False)}}, "phi")
-    for options in ({}, {"do_lower_case": False}, {"strip_accents": False}, {"tokenize_chinese_chars": False}, {"tokenizer_class": "BertTokenizer"}, {"tokenizer_class": "DistilBertTokenizer"},
-                    {"unk_token": "[UNK]", "additional_special_tokens": ["<|x|>"]}):
+    made["vocab.json, phi with runs of spaces"] = folder(
+        "bpe files",
+        {
+            "tokenizer_class": "CodeGenTokenizer",
+            "add_prefix_space": False,
+            "added_tokens_decoder": {
+                "420": token("<|endoftext|>"),
+                "426": token("  ", special=False, normalized=True),
+                "427": token("\t", special=False),
+            },
+        },
+        "phi",
+    )
+    for options in (
+        {},
+        {"do_lower_case": False},
+        {"strip_accents": False},
+        {"tokenize_chinese_chars": False},
+        {"tokenizer_class": "BertTokenizer"},
+        {"tokenizer_class": "DistilBertTokenizer"},
+        {"unk_token": "[UNK]", "additional_special_tokens": ["<|x|>"]},
+    ):
         made[f"vocab.txt, {json.dumps(options)}"] = folder("vocab.txt", options, "bert")
     made["vocab.txt, distilbert"] = folder("vocab.txt", None, "distilbert")
     for options in ({}, {"legacy": True}, {"add_prefix_space": False}, {"add_bos_token": True}, {"add_bos_token": True, "add_eos_token": True}):
-        made[f"tokenizer.model, LlamaTokenizer, {json.dumps(options)}"] = folder("llama.model", {"tokenizer_class": "LlamaTokenizer", **options}, "llama")
-    made["tokenizer.model, Llama 2"] = folder("llama.model", {"add_bos_token": True, "add_eos_token": False, "tokenizer_class": "LlamaTokenizer", "legacy": False, "bos_token": typed("<s>", normalized=True),
-        "eos_token": typed("</s>", normalized=True), "unk_token": typed("<unk>", normalized=True), "clean_up_tokenization_spaces": False}, "llama", special_tokens_map={
-        "bos_token": token("<s>"), "eos_token": token("</s>"), "unk_token": token("<unk>")}, added_tokens={"<pad>": 360})
+        made[f"tokenizer.model, LlamaTokenizer, {json.dumps(options)}"] = folder(
+            "llama.model", {"tokenizer_class": "LlamaTokenizer", **options}, "llama"
+        )
+    made["tokenizer.model, Llama 2"] = folder(
+        "llama.model",
+        {
+            "add_bos_token": True,
+            "add_eos_token": False,
+            "tokenizer_class": "LlamaTokenizer",
+            "legacy": False,
+            "bos_token": typed("<s>", normalized=True),
+            "eos_token": typed("</s>", normalized=True),
+            "unk_token": typed("<unk>", normalized=True),
+            "clean_up_tokenization_spaces": False,
+        },
+        "llama",
+        special_tokens_map={"bos_token": token("<s>"), "eos_token": token("</s>"), "unk_token": token("<unk>")},
+        added_tokens={"<pad>": 360},
+    )
     made["tokenizer.model, CodeLlama"] = folder("llama.model", {"tokenizer_class": "CodeLlamaTokenizer", "add_bos_token": True}, "llama")
     for kind in ("llama", "mistral", "mixtral", "phi3", "granite"):
         made[f"tokenizer.model, {kind}"] = folder("llama.model", {"add_bos_token": True}, kind)
-    made["tokenizer.model, mistral with LlamaTokenizer"] = folder("llama.model", {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "added_tokens_decoder": {
-        "0": token("<unk>"), "1": token("<s>"), "2": token("</s>"), "3": token("[INST]")}}, "mistral")
-    for options in ({}, {"add_bos_token": True}, {"tokenizer_class": "GemmaTokenizer", "add_bos_token": True}, {"additional_special_tokens": ["<start_of_turn>"]}):
+    made["tokenizer.model, mistral with LlamaTokenizer"] = folder(
+        "llama.model",
+        {
+            "tokenizer_class": "LlamaTokenizer",
+            "add_bos_token": True,
+            "added_tokens_decoder": {"0": token("<unk>"), "1": token("<s>"), "2": token("</s>"), "3": token("[INST]")},
+        },
+        "mistral",
+    )
+    for options in (
+        {},
+        {"add_bos_token": True},
+        {"tokenizer_class": "GemmaTokenizer", "add_bos_token": True},
+        {"additional_special_tokens": ["<start_of_turn>"]},
+    ):
         made[f"tokenizer.model, gemma, {json.dumps(options)}"] = folder("gemma.model", options, "gemma")
-    made["tokenizer.model, placeholder renamed"] = folder("llama.model", {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "added_tokens_decoder": {
-        "0": token("<unk>"), "1": token("<s>"), "2": token("</s>"), "3": token("<|y|>"), "360": token("<|z|>")}}, "mistral")
+    made["tokenizer.model, placeholder renamed"] = folder(
+        "llama.model",
+        {
+            "tokenizer_class": "LlamaTokenizer",
+            "add_bos_token": True,
+            "added_tokens_decoder": {"0": token("<unk>"), "1": token("<s>"), "2": token("</s>"), "3": token("<|y|>"), "360": token("<|z|>")},
+        },
+        "mistral",
+    )
     made["tokenizer.model, unigram, LlamaTokenizer"] = folder("unigram.model", {"tokenizer_class": "LlamaTokenizer"}, "llama")
     made["vocab.json, granite with GPT2Tokenizer"] = folder("bpe files", {"tokenizer_class": "GPT2Tokenizer"}, "granite")
     made["vocab.json, bloom"] = folder("bpe files", None, "bloom")
