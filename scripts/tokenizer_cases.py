@@ -225,6 +225,18 @@ def of_side_files():
     made["another id than declared"] = folder(
         "byte_level.json", {"tokenizer_class": "PreTrainedTokenizerFast", "added_tokens_decoder": {"900": token("<|x|>")}}, "llama"
     )
+    made["one text with several flags"] = folder(
+        "byte_level.json",
+        {"tokenizer_class": "GPT2Tokenizer", "bos_token": "<s>", "pad_token": typed("<s>", rstrip=True), "additional_special_tokens": ["<s>"]},
+        "gpt2",
+    )
+    made["normalised tokens"] = folder(
+        "llama.json",
+        {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": typed("<pad>", normalized=True), "unk_token": typed("<mask>", special=False)},
+        "llama",
+        added_tokens={"<mask>": 361},
+    )
+    made["another token for unknown words"] = folder("wordpiece.json", {"tokenizer_class": "BertTokenizer", "unk_token": "the"}, "bert")
     made["null roles"] = folder(
         "byte_level.json", {"tokenizer_class": "GPT2Tokenizer", "bos_token": None, "unk_token": None, "eos_token": "</s>"}, "gpt2"
     )

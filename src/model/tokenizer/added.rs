@@ -23,14 +23,19 @@ pub fn add(class: Class, given: Given<'_>, tokenizer: &mut Tokenizer) -> Result<
     let with_role = |content: &str| roles.iter().any(|(_, m)| m.content() == content);
     let known: Vec<String> = tokenizer.get_added_vocabulary().get_vocab().keys().cloned().collect();
     let known = |content: &str| known.iter().any(|k| k == content) || added.values().any(|t| t.content == content);
-    let mut tokens: Vec<AddedToken> = added.values().cloned().collect();
+    // One text can be mentioned with several sets of flags; the same mention counts once, where it is first.
+    let mut mentions: Vec<&Mention> = Vec::new();
     for mention in roles.iter().map(|(_, mention)| mention).chain(extra).filter(|m| !known(m.content())) {
-        tokens.push(match mention {
-            Mention::Name(name) => AddedToken::from(name.as_str(), true),
-            Mention::Token(token) => token.clone(),
-        });
+        if !mentions.contains(&mention) {
+            mentions.push(mention);
+        }
     }
-    let tokens = tokens.into_iter().map(|t| if with_role(&t.content) { t.special(true) } else { t });
+    let mentioned = mentions.into_iter().map(|mention| match mention {
+        Mention::Name(name) => AddedToken::from(name.as_str(), true),
+        Mention::Token(token) => token.clone(),
+    });
+    let tokens = added.values().cloned().chain(mentioned);
+    let tokens = tokens.map(|t| if with_role(&t.content) { t.special(true) } else { t });
     tokenizer.add_tokens(tokens.collect::<Vec<_>>()).map_err(failed)?;
     if class == Class::Qwen2 {
         let all = roles.iter().map(|(_, mention)| mention).chain(extra);

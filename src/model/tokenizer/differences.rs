@@ -5,14 +5,15 @@ use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, Tokenizer};
 
 use super::{
     class::Class,
+    rebuild::Given,
     sentencepiece_model::{SentencePieceModel, UNIGRAM},
     side_files::SideFiles,
     vocabulary::Serialized,
 };
 
 /// The parts of `tokenizer.json` that do not count any more.
-pub fn from_serialized(class: Class, json: &Serialized, made: &Tokenizer) -> Vec<String> {
-    let mut differences = model_options(class, json);
+pub fn from_serialized(class: Class, given: Given<'_>, json: &Serialized, made: &Tokenizer) -> Vec<String> {
+    let mut differences = model_options(class, given, json);
     if value(&json.normalizer) != value(&made.get_normalizer()) {
         differences.push("normalizer".to_owned());
     }
@@ -72,7 +73,7 @@ pub fn unread_options(class: Class, files: &SideFiles) -> Vec<String> {
 }
 
 /// Options of the model that the class sets otherwise.
-fn model_options(class: Class, json: &Serialized) -> Vec<String> {
+fn model_options(class: Class, given: Given<'_>, json: &Serialized) -> Vec<String> {
     let option = |key: &str| json.model.get(key).unwrap_or(&Value::Null);
     let kind = option("type").as_str();
     let own = if class.word_pieces() { "WordPiece" } else { "BPE" };
@@ -84,7 +85,8 @@ fn model_options(class: Class, json: &Serialized) -> Vec<String> {
     let changed: &[(&str, bool)] = if class.word_pieces() {
         let longest = option("max_input_chars_per_word").as_u64().is_some_and(|n| n != 100);
         let prefix = option("continuing_subword_prefix").as_str().is_some_and(|p| p != "##");
-        &[("max_input_chars_per_word", longest), ("continuing_subword_prefix", prefix)]
+        let unknown = given.role("unk_token").as_deref() != option("unk_token").as_str();
+        &[("unk_token", unknown), ("max_input_chars_per_word", longest), ("continuing_subword_prefix", prefix)]
     } else {
         &[
             ("byte_fallback", on("byte_fallback") != class.pieces()),

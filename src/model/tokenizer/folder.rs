@@ -75,8 +75,12 @@ fn assemble(files: &SideFiles, warnings: &Warnings) -> Result<(Tokenizer, Declar
     let bytes = if json.is_file() { std::fs::read(&json).map_err(|e| LoadError::file(&json, e))? } else { Vec::new() };
     let choice = Choice::auto(files, contains(&bytes, br#""ByteLevel""#));
     let Some(source) = Source::find(&files.folder, choice.class) else {
-        let reason =
-            "is missing, and there is no vocab.json with merges.txt, no vocab.txt and no tokenizer.model in its place";
+        let others = match choice.class {
+            Class::Bert => "vocab.txt",
+            Class::Llama | Class::CodeLlama | Class::Gemma | Class::Qwen35 => "tokenizer.model",
+            _ => "tokenizer.model, vocab.json with merges.txt, or vocab.txt",
+        };
+        let reason = format!("is missing, and so is what could stand in its place: {others}");
         return Err(LoadError::file(&json, reason));
     };
     let class = class_of(files, choice, &source, warnings)?;
@@ -187,7 +191,7 @@ fn rebuilt(
 /// Says what the class does otherwise than the vocabulary's file and the options ask for.
 fn say_rebuilt(class: Class, given: Given<'_>, vocabulary: &Vocabulary, tokenizer: &Tokenizer, warnings: &Warnings) {
     let of_file = match vocabulary {
-        Vocabulary::Serialized(json) => differences::from_serialized(class, json, tokenizer),
+        Vocabulary::Serialized(json) => differences::from_serialized(class, given, json, tokenizer),
         Vocabulary::Pieces(model) => differences::from_sentencepiece(class, model, tokenizer),
         Vocabulary::Merges(..) | Vocabulary::Words(_) => Vec::new(),
     };

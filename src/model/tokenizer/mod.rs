@@ -113,7 +113,8 @@ impl TextTokenizer {
             let token = settings.roles.get(name)?;
             Some((tokenizer.token_to_id(token)?, token.clone()))
         };
-        let unnamed = || put_first.and_then(|id| Some((id, tokenizer.id_to_token(id)?)));
+        let text = |id| added.get(&id).map(|token| token.content.clone()).or_else(|| tokenizer.id_to_token(id));
+        let unnamed = || put_first.and_then(|id| Some((id, text(id)?)));
         let bos = role("bos_token").or_else(|| role("cls_token")).or_else(unnamed);
         let adds_bos = bos.as_ref().is_some_and(|(id, _)| first(true) == Some(*id) && first(false) != Some(*id));
         let spelling = Spelling::of(&tokenizer);

@@ -48,7 +48,7 @@ impl Given<'_> {
     }
 
     /// The text of the token with a role.
-    fn role(&self, role: &str) -> Option<String> {
+    pub fn role(&self, role: &str) -> Option<String> {
         self.declared.roles.iter().find(|(r, _)| r == role).map(|(_, mention)| mention.content().to_owned())
     }
 

@@ -28,7 +28,7 @@ pub struct SideFiles {
 }
 
 /// A token where it is named: only its text, or with its flags.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mention {
     /// The text alone.
     Name(String),
@@ -126,8 +126,7 @@ impl SideFiles {
                 added.insert(id.parse().map_err(|_| bad())?, token);
             }
         } else {
-            let mut special: Vec<&str> = named.iter().filter_map(|(_, m)| m.as_ref()).map(Mention::content).collect();
-            special.extend(self.listed_extra(&extra).iter().map(Mention::content));
+            let special = self.special_texts(&named, &extra);
             for (content, id) in &self.added {
                 let id = id.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| {
                     LoadError::file(&self.folder.join("added_tokens.json"), format!("{content:?} has no id"))
@@ -199,12 +198,17 @@ impl SideFiles {
         Ok(extra.or(pieces).or(additional).unwrap_or_default())
     }
 
-    /// Those of `extra` that count as special in `added_tokens.json`: not the ones under the older name in
-    /// `special_tokens_map.json`.
-    fn listed_extra<'e>(&self, extra: &'e [Mention]) -> &'e [Mention] {
-        let listed = ["extra_special_tokens", "additional_special_tokens"];
-        let in_options = listed.iter().any(|key| self.options.get(*key).is_some_and(Value::is_array));
-        if in_options || self.special_map.contains_key(listed[0]) { extra } else { &[] }
+    /// Texts of the tokens of `added_tokens.json` that are special. Of `tokenizer_config.json` only plain names count, and
+    /// `additional_special_tokens` of `special_tokens_map.json` does not.
+    fn special_texts<'m>(&self, named: &'m [(String, Option<Mention>)], extra: &'m [Mention]) -> Vec<&'m str> {
+        let of_map = |key: &str| self.special_map.contains_key(key);
+        let counts = |mention: &Mention, key: &str| matches!(mention, Mention::Name(_)) || of_map(key);
+        let usual = named.iter().filter(|(role, _)| ROLES.contains(&role.as_str()));
+        let usual = usual.filter_map(|(role, m)| m.as_ref().filter(|m| counts(m, role)));
+        let (newer, older) = ("extra_special_tokens", "additional_special_tokens");
+        let in_options = [newer, older].iter().any(|key| self.options.get(*key).is_some_and(Value::is_array));
+        let listed = if in_options || of_map(newer) { extra } else { &[] };
+        usual.chain(listed.iter().filter(|m| counts(m, newer))).map(Mention::content).collect()
     }
 }
 

@@ -38,10 +38,11 @@ impl Spelling {
 
     /// The bytes that token `id` stands for.
     pub fn bytes(self, tokenizer: &Tokenizer, id: u32) -> Vec<u8> {
-        let Some(token) = tokenizer.id_to_token(id) else { return char::REPLACEMENT_CHARACTER.to_string().into() };
-        if tokenizer.get_added_vocabulary().simple_id_to_token(id).is_some() {
-            return token.into();
+        // As it was declared: the library gives the normalised spelling of an added token (`▁<pad>`).
+        if let Some(added) = tokenizer.get_added_vocabulary().get_added_tokens_decoder().get(&id) {
+            return added.content.clone().into();
         }
+        let Some(token) = tokenizer.id_to_token(id) else { return char::REPLACEMENT_CHARACTER.to_string().into() };
         match self {
             Self::Plain => token.into(),
             Self::ByteLevel => token.chars().map(byte_of).collect::<Option<Vec<u8>>>().unwrap_or_else(|| token.into()),

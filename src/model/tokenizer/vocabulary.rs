@@ -47,6 +47,9 @@ impl Source {
         if class.word_pieces() {
             return serialized.or_else(words);
         }
+        if class.pieces() || class == Class::Qwen35 {
+            return serialized.or_else(pieces);
+        }
         serialized.or_else(pieces).or_else(merges).or_else(words)
     }
 
