@@ -70,7 +70,9 @@ fn shown(model: &Value) -> String {
     let count = |key: &str| model.get(key).and_then(Value::as_u64);
     let mut out = format!("{}  {}", text("id"), text("status"));
     if let (Some(parameters), Some(layers)) = (count("n_params"), count("n_layers")) {
-        let size = if parameters < 1_000_000_000 {
+        let size = if parameters < 1_000_000 {
+            format!("{parameters} parameters")
+        } else if parameters < 1_000_000_000 {
             format!("{} M parameters", parameters.div_ceil(1_000_000))
         } else {
             #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]

@@ -69,7 +69,8 @@ pub fn report_unused(checkpoint: &Checkpoint, warnings: &Warnings) -> Result<(),
     let (n, shown) =
         (unused.len(), unused.iter().take(SHOWN).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "));
     let rest = if n > SHOWN { format!(" and {} more", n - SHOWN) } else { String::new() };
-    let detail = format!("{n} tensors of the checkpoint are not part of the model and were not read: {shown}{rest}");
+    let detail =
+        format!("the checkpoint has tensors that are not part of the model and were not read ({n}): {shown}{rest}");
     warnings.add(WarningCode::UnusedTensors, detail);
     Ok(())
 }
@@ -77,8 +78,7 @@ pub fn report_unused(checkpoint: &Checkpoint, warnings: &Warnings) -> Result<(),
 /// A name without what stands in front of the base model's names, in today's spelling, all experts of a mixture alike.
 fn plain_name(name: &str) -> String {
     let mut rest = name;
-    while let Some((first, behind)) = rest.split_once('.').filter(|(first, _)| PREFIXES.contains(first)) {
-        debug_assert!(!first.is_empty());
+    while let Some((_, behind)) = rest.split_once('.').filter(|(first, _)| PREFIXES.contains(first)) {
         rest = behind;
     }
     if let Some((mixture, _)) = rest.split_once(".experts.") {
