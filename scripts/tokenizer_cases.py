@@ -237,6 +237,13 @@ def of_side_files():
         added_tokens={"<mask>": 361},
     )
     made["another token for unknown words"] = folder("wordpiece.json", {"tokenizer_class": "BertTokenizer", "unk_token": "the"}, "bert")
+    made["an id that tokenizer.json takes"] = folder(
+        "gemma.json",
+        {"tokenizer_class": "GemmaTokenizer", "eos_token": "<|endoftext|>"},
+        "gemma",
+        special_tokens_map={"unk_token": token("<|endoftext|>", single_word=True)},
+        added_tokens={"<|endoftext|>": 5},
+    )
     made["null roles"] = folder(
         "byte_level.json", {"tokenizer_class": "GPT2Tokenizer", "bos_token": None, "unk_token": None, "eos_token": "</s>"}, "gpt2"
     )

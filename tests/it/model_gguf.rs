@@ -190,6 +190,11 @@ fn what_is_not_understood_is_refused_by_name() {
             "`tokenizer.ggml.pre` \"qwen9\" is no pre-tokeniser",
         ),
         (
+            "qwen2",
+            &[(b"tokenizer.ggml.pre", b"tokenizer.ggml.pra")],
+            "`tokenizer.ggml.pre` is missing: nothing says how",
+        ),
+        (
             "llama",
             &[(b"tokenizer.ggml.scores", b"tokenizer.ggml.scares")],
             "`tokenizer.ggml.scores` is missing or not 384 numbers",

@@ -117,6 +117,8 @@ impl SideFiles {
         let extra = self.extra(pieces)?;
         let mut named = self.named()?;
         let mut added = BTreeMap::new();
+        // A token stays known by its text when a later one takes its id.
+        let mut by_content: HashMap<String, AddedToken> = HashMap::new();
         if self.lists_added_tokens() {
             for (id, value) in self.options["added_tokens_decoder"].as_object().into_iter().flatten() {
                 let bad = || {
@@ -133,13 +135,14 @@ impl SideFiles {
                 })?;
                 added.insert(id, AddedToken::from(content.as_str(), special.contains(&content.as_str())));
             }
+            by_content.extend(added.values().map(|token| (token.content.clone(), token.clone())));
             added.extend(serialized.iter().map(|(id, token)| (*id, token.clone())));
         }
-        let by_content: HashMap<&str, &AddedToken> = added.values().map(|t| (t.content.as_str(), t)).collect();
+        by_content.extend(added.values().map(|token| (token.content.clone(), token.clone())));
         for (role, mention) in &mut named {
             let known = mention.as_ref().and_then(|m| by_content.get(m.content()));
             if let Some(known) = known.filter(|_| ROLES.contains(&role.as_str())) {
-                *mention = Some(Mention::Token((*known).clone()));
+                *mention = Some(Mention::Token(known.clone()));
             }
         }
         let roles = in_order(named, defaults);

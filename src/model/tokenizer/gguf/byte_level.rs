@@ -109,3 +109,19 @@ pub fn tokenizer(file: &GgufFile, tokens: &[&str]) -> Result<(Tokenizer, Rule), 
 fn sequence(first: PreTokenizerWrapper, bytes: ByteLevel) -> PreTokenizerWrapper {
     Sequence::new(vec![first, bytes.into()]).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_of_converters_is_no_rule() {
+        assert!(rule("gpt-2").is_some());
+        assert!(rule("default").is_none());
+        let reason = unknown("default");
+        assert!(
+            reason.contains("does not say how the model cuts text") && reason.contains("gguf-new-metadata"),
+            "{reason}"
+        );
+    }
+}
