@@ -47,6 +47,7 @@ mod model_smollm2;
 mod model_support;
 mod model_tokenizer;
 mod model_tokenizer_folders;
+mod model_warnings;
 mod ops;
 mod queue;
 mod restart;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     ops::Range,
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -12,6 +13,7 @@ use residuum::{
     model::{Batch, CaptureSink, ComputeDtype, ForwardError, Input, LoadOptions, Model, Placement, Refusal},
 };
 use safetensors::SafeTensors;
+use serde_json::Value;
 
 /// The folder of goldens.
 pub fn goldens() -> PathBuf {
@@ -21,6 +23,32 @@ pub fn goldens() -> PathBuf {
 /// Loads a golden checkpoint.
 pub fn load_golden(folder: &Path) -> Model {
     load_golden_on(folder, Placement::Cpu)
+}
+
+/// A copy of a golden checkpoint that may be damaged.
+pub fn copy(name: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for file in fs::read_dir(goldens().join(name)).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
+    }
+    dir
+}
+
+/// Why a checkpoint is refused, which has to be one line.
+pub fn refusal(path: &Path) -> String {
+    let options = LoadOptions { offline: true, ..LoadOptions::default() };
+    let error = Model::load("x", path.to_str().unwrap(), &options).expect_err("it should be refused").to_string();
+    assert!(!error.contains('\n'), "{error}");
+    error
+}
+
+/// Rewrites the configuration of a copy.
+pub fn change_config(dir: &Path, change: impl FnOnce(&mut Value)) {
+    let path = dir.join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    change(&mut config);
+    fs::write(&path, config.to_string()).unwrap();
 }
 
 /// Loads a golden checkpoint to run on a device, in float32.
