@@ -21,7 +21,7 @@ pub use dto::Hit;
 use dto::{Over, Search, SearchDto, SearchQuery};
 use query::Source;
 use rank::Ranked;
-pub use rank::{LOOKED_UP, describe};
+pub use rank::{caches_of, describe};
 
 /// Hits for one query.
 pub const MAX_K: usize = 1000;

@@ -18,7 +18,27 @@ use crate::{
 };
 
 /// Hits that are looked up at once.
-pub const LOOKED_UP: usize = 1000;
+const LOOKED_UP: usize = 1000;
+
+/// The caches of hits, and of rows that could not be read, as far as they are still there.
+///
+/// # Errors
+/// The store's own.
+pub async fn caches_of(
+    state: &ApiState,
+    tenant: TenantId,
+    hits: impl Iterator<Item = &(f32, RowKey)>,
+    unread: &BTreeSet<CacheId>,
+) -> Result<HashMap<CacheId, Cache>, Problem> {
+    let ids: BTreeSet<CacheId> = hits.map(|(_, (cache, _))| *cache).chain(unread.iter().copied()).collect();
+    let ids: Vec<CacheId> = ids.into_iter().collect();
+    let mut caches = HashMap::new();
+    for ids in ids.chunks(LOOKED_UP) {
+        let found = state.engine.store().stored(tenant, ids).await?;
+        caches.extend(found.into_iter().flatten().map(|s| (s.cache.id, s.cache)));
+    }
+    Ok(caches)
+}
 
 /// The best rows for each query.
 pub struct Ranked {
@@ -124,13 +144,7 @@ impl Ranked {
         hook: Hook,
         request: &Search,
     ) -> Result<SearchDto, Problem> {
-        let hits = self.results.iter().flatten().map(|(_, (cache, _))| *cache);
-        let ids: Vec<CacheId> = hits.chain(self.unread.iter().copied()).collect::<BTreeSet<_>>().into_iter().collect();
-        let mut caches: HashMap<CacheId, Cache> = HashMap::new();
-        for ids in ids.chunks(LOOKED_UP) {
-            let found = state.engine.store().stored(tenant, ids).await?;
-            caches.extend(found.into_iter().flatten().map(|s| (s.cache.id, s.cache)));
-        }
+        let caches = caches_of(state, tenant, self.results.iter().flatten(), &self.unread).await?;
         let special = SpecialTokens::of(state.engine.models());
         let hit = |(score, key): (f32, RowKey)| {
             caches.get(&key.0).map(|c| describe(c, score, key, request.context, &special))

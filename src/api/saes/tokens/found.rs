@@ -1,9 +1,6 @@
 //! Going through the rows of a plan, and describing where features are strongest.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use rayon::prelude::*;
 
@@ -11,11 +8,11 @@ use super::{FeatureDto, FeatureTokens, FeatureTokensDto, LeftOut, ScannedDto};
 use crate::{
     analysis::scan::Best,
     api::{
-        search::{LOOKED_UP, describe},
+        search::{caches_of, describe},
         serving::SpecialTokens,
         state::ApiState,
     },
-    domain::{Cache, CacheId, Code, Problem, TenantId},
+    domain::{CacheId, Code, Problem, TenantId},
     model::sae::{Chosen, Sae},
     store::{RowKey, ScanPlan, Store, TokenPlaces},
 };
@@ -183,13 +180,7 @@ impl Found {
         left_out: &LeftOut,
     ) -> Result<FeatureTokensDto, Problem> {
         let sorted: Vec<Vec<(f32, RowKey)>> = self.tallies.iter().map(|t| t.best.clone().into_sorted()).collect();
-        let hits = sorted.iter().flatten().map(|(_, (cache, _))| *cache);
-        let ids: Vec<CacheId> = hits.chain(self.unread.iter().copied()).collect::<BTreeSet<_>>().into_iter().collect();
-        let mut caches: HashMap<CacheId, Cache> = HashMap::new();
-        for ids in ids.chunks(LOOKED_UP) {
-            let found = state.engine.store().stored(tenant, ids).await?;
-            caches.extend(found.into_iter().flatten().map(|s| (s.cache.id, s.cache)));
-        }
+        let caches = caches_of(state, tenant, sorted.iter().flatten(), &self.unread).await?;
         let special = SpecialTokens::of(state.engine.models());
         let hit = |(activation, key): (f32, RowKey)| {
             caches.get(&key.0).map(|c| describe(c, activation, key, request.context, &special))
