@@ -174,6 +174,7 @@ impl Checkpoint {
         self.entries.get(name).map(|e| e.shape.as_slice())
     }
 
+    /// The entry of a tensor; looking it up does not count as reading it.
     fn entry(&self, name: &str) -> Result<&Entry, LoadError> {
         let missing = || {
             let reason = match self.unreadable.get(name) {
@@ -182,9 +183,7 @@ impl Checkpoint {
             };
             LoadError::new(self.place(), reason)
         };
-        let entry = self.entries.get(name).ok_or_else(missing)?;
-        self.mark_used(name);
-        Ok(entry)
+        self.entries.get(name).ok_or_else(missing)
     }
 
     /// Counts a tensor as read.
@@ -200,15 +199,13 @@ impl Checkpoint {
     /// Whether two tensors of the same shape hold the same numbers. Does not count as reading them.
     ///
     /// # Errors
-    /// When one of them is missing or cannot be read.
+    /// When one of them cannot be read.
     pub fn equal(&self, one: &str, other: &str) -> Result<bool, LoadError> {
-        let used = self.used();
-        let (Some(shape), Some(other_shape)) = (self.shape(one), self.shape(other)) else { return Ok(false) };
-        if shape != other_shape {
+        let (Some(left), Some(right)) = (self.entries.get(one), self.entries.get(other)) else { return Ok(false) };
+        if left.shape != right.shape {
             return Ok(false);
         }
-        let (mut a, mut b) = (self.rows(one, shape)?, self.rows(other, shape)?);
-        *self.used.borrow_mut() = used;
+        let (mut a, mut b) = (self.reader(one, left), self.reader(other, right));
         let (mut left, mut right) = (vec![0.0f32; a.width], vec![0.0f32; b.width]);
         for i in 0..a.count {
             a.row(i, &mut left)?;
@@ -230,20 +227,24 @@ impl Checkpoint {
             let reason = format!("tensor `{name}` has shape {:?}, expected {shape:?}", entry.shape);
             return Err(LoadError::file(&self.files[entry.file].0, reason));
         }
-        let width = shape.last().copied().unwrap_or(1);
-        let count = shape.iter().rev().skip(1).product();
+        self.mark_used(name);
+        Ok(self.reader(name, entry))
+    }
+
+    fn reader<'a>(&'a self, name: &str, entry: &'a Entry) -> RowReader<'a> {
+        let width = entry.shape.last().copied().unwrap_or(1);
         let (block, bytes) = entry.stored.block();
-        Ok(RowReader {
+        RowReader {
             name: name.to_owned(),
             file: &self.files[entry.file],
             entry,
             width,
             row_bytes: width / block * bytes,
-            count,
+            count: entry.shape.iter().rev().skip(1).product(),
             held: 0..0,
             raw: Vec::new(),
             values: Vec::new(),
-        })
+        }
     }
 
     /// A whole tensor as float32.
