@@ -8,6 +8,74 @@ use std::{collections::HashMap, sync::OnceLock};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+/// Fields of many classes that do not change what a forward pass computes (training, other heads, the form of outputs), and what
+/// tools note in `config.json`.
+const WITHOUT_EFFECT: &[&str] = &[
+    "_attn_implementation",
+    "_attn_implementation_autoset",
+    "_name_or_path",
+    "activation_dropout",
+    "add_cross_attention",
+    "attention_dropout",
+    "attention_probs_dropout_prob",
+    "attn_implementation",
+    "attn_pdrop",
+    "auto_map",
+    "bos_token_id",
+    "cache_implementation",
+    "classifier_dropout",
+    "cross_attention_hidden_size",
+    "decoder_start_token_id",
+    "dropout",
+    "embd_pdrop",
+    "embed_dropout",
+    "embedding_dropout",
+    "eos_token_id",
+    "finetuning_task",
+    "gradient_checkpointing",
+    "hidden_dropout",
+    "hidden_dropout_prob",
+    "init_std",
+    "initializer_factor",
+    "initializer_range",
+    "is_decoder",
+    "keys_to_ignore_at_inference",
+    "layerdrop",
+    "max_new_tokens",
+    "model_type",
+    "name_or_path",
+    "output_attentions",
+    "output_router_logits",
+    "pad_token_id",
+    "prefix",
+    "pretraining_tp",
+    "pruned_heads",
+    "reorder_and_upcast_attn",
+    "resid_dropout",
+    "residual_dropout",
+    "resid_pdrop",
+    "router_aux_loss_coef",
+    "router_jitter_noise",
+    "sep_token_id",
+    "summary_activation",
+    "summary_first_dropout",
+    "summary_proj_to_labels",
+    "summary_type",
+    "summary_use_proj",
+    "task_specific_params",
+    "tf_legacy_loss",
+    "tie_encoder_decoder",
+    "tokenizer_class",
+    "torch_dtype",
+    "torchscript",
+    "transformers.js_config",
+    "unk_token_id",
+    "unsloth_fixed",
+    "unsloth_version",
+    "use_bfloat16",
+    "use_flash_attn",
+];
+
 /// The file.
 #[derive(Debug, Deserialize)]
 struct Reference {
@@ -84,10 +152,10 @@ impl FamilyReference {
     }
 }
 
-/// Whether every configuration may have `key`, without an effect on what a forward pass computes.
-pub fn is_common(key: &str) -> bool {
+/// Whether a configuration of any family may have `key`, without an effect on what a forward pass computes. Not worth a warning.
+pub fn is_without_effect(key: &str) -> bool {
     let Reference { base, generation, .. } = reference();
-    base.iter().chain(generation).any(|name| name == key)
+    WITHOUT_EFFECT.contains(&key) || base.iter().chain(generation).any(|name| name == key)
 }
 
 /// The version of transformers that the file was made with.
