@@ -144,6 +144,9 @@ struct Serve {
     /// Bytes of a request body.
     #[arg(long, env = "RESIDUUM_MAX_BODY_BYTES", default_value_t = ApiConfig::default().max_body_bytes)]
     max_body_bytes: usize,
+    /// Bytes of memory that reading the bodies of all requests under way may take; further ones wait, or are answered 503.
+    #[arg(long, env = "RESIDUUM_MAX_REQUEST_MEMORY", default_value_t = ApiConfig::default().max_request_memory)]
+    max_request_memory: u64,
     /// Bytes of an imported file, which is not held in memory.
     #[arg(long, env = "RESIDUUM_MAX_IMPORT_BYTES", default_value_t = ApiConfig::default().max_import_bytes)]
     max_import_bytes: u64,
@@ -269,6 +272,7 @@ impl Serve {
             api: ApiConfig {
                 max_body_bytes: self.max_body_bytes,
                 max_import_bytes: self.max_import_bytes,
+                max_request_memory: self.max_request_memory,
                 max_json_elements: self.max_json_elements,
                 cors_origins: self.cors_origins,
                 request_timeout: Duration::from_secs(self.request_timeout),

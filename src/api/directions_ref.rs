@@ -1,17 +1,15 @@
 //! Directions that a request names, one vector for each hook it works on.
 
 use serde::{Deserialize, Deserializer, Serialize, de};
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
     dto::capture::PositionsSchema,
-    extract::Object,
     select::{Chosen, read_id},
     state::ApiState,
 };
 use crate::{
-    domain::{Code, Hook, Layers, Positions, Problem, TenantId},
+    domain::{Code, Hook, Layers, Positions, Problem, TenantId, forms::listed},
     engine::Saes,
     model::sae::Side,
     store::Store,
@@ -31,31 +29,88 @@ pub enum DirectionRef {
     Sae(SaeDirection),
 }
 
-impl<'de> Deserialize<'de> for DirectionRef {
-    /// By its distinguishing field, so that what is wrong with the others can be said.
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(d)?;
-        let has = |field: &str| value.get(field).is_some();
-        match (has("vector"), has("direction"), has("cache"), has("sae")) {
-            (true, false, false, false) => {
-                serde_json::from_value(value).map(|Object(v)| Self::Vector(v)).map_err(de::Error::custom)
-            }
-            (false, true, false, false) => {
-                serde_json::from_value(value).map(|Object(s)| Self::Stored(s)).map_err(de::Error::custom)
-            }
-            (false, false, true, false) => {
-                serde_json::from_value(value).map(|Object(c)| Self::Cache(c)).map_err(de::Error::custom)
-            }
-            (false, false, false, true) => {
-                serde_json::from_value(value).map(|Object(s)| Self::Sae(s)).map_err(de::Error::custom)
-            }
-            _ => Err(de::Error::custom("a direction has one of vector, direction, cache and sae")),
+/// Every field that a direction may have.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    name: Option<String>,
+    vector: Option<Vec<f32>>,
+    direction: Option<String>,
+    cache: Option<String>,
+    sae: Option<String>,
+    layer: Option<i64>,
+    component: Option<usize>,
+    hook: Option<String>,
+    position: Option<Positions>,
+    feature: Option<usize>,
+    side: Option<FeatureSide>,
+}
+
+/// The fields of each form beside `name`, of which the first tells that it is meant.
+const FORMS: [&[&str]; 4] = [
+    &["vector"],
+    &["direction", "layer", "component"],
+    &["cache", "hook", "layer", "position"],
+    &["sae", "feature", "side"],
+];
+
+impl Fields {
+    fn given(&self) -> impl Iterator<Item = &'static str> {
+        [
+            ("vector", self.vector.is_some()),
+            ("direction", self.direction.is_some()),
+            ("cache", self.cache.is_some()),
+            ("sae", self.sae.is_some()),
+            ("layer", self.layer.is_some()),
+            ("component", self.component.is_some()),
+            ("hook", self.hook.is_some()),
+            ("position", self.position.is_some()),
+            ("feature", self.feature.is_some()),
+            ("side", self.side.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(name, given)| given.then_some(name))
+    }
+
+    /// The direction meant, by its distinguishing field.
+    fn direction(self) -> Result<DirectionRef, String> {
+        let is_given = |field: &str| self.given().any(|given| given == field);
+        let mut meant = FORMS.into_iter().filter(|form| is_given(form[0]));
+        let (Some(form), None) = (meant.next(), meant.next()) else {
+            let kinds: Vec<String> = FORMS.iter().map(|form| form[0].to_owned()).collect();
+            return Err(format!("a direction has exactly one of {}", listed(&kinds).replace(" or ", " and ")));
+        };
+        if let Some(field) = self.given().find(|field| !form.contains(field)) {
+            return Err(format!("`{field}` does not go with `{}`, beside which are {}", form[0], form[1..].join(", ")));
         }
+        let Self { name, vector, direction, cache, sae, layer, component, hook, position, feature, side } = self;
+        Ok(match (vector, direction, cache, sae) {
+            (Some(vector), ..) => DirectionRef::Vector(VectorDirection { name, vector }),
+            (_, Some(direction), ..) => {
+                let layer = layer.map(usize::try_from).transpose();
+                let layer = layer.map_err(|_| "the layer of a stored direction is counted from 0")?;
+                let component = component.unwrap_or(0);
+                DirectionRef::Stored(StoredDirection { name, direction, layer, component })
+            }
+            (_, _, Some(cache), _) => DirectionRef::Cache(CacheDirection { name, cache, hook, layer, position }),
+            (.., sae) => DirectionRef::Sae(SaeDirection {
+                name,
+                sae: sae.unwrap_or_default(),
+                feature: feature.ok_or("the feature of the autoencoder is missing: give `feature`")?,
+                side: side.unwrap_or_default(),
+            }),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for DirectionRef {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Fields::deserialize(d)?.direction().map_err(de::Error::custom)
     }
 }
 
 /// The same vector at every layer.
-#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VectorDirection {
     /// Its name in the answer.
@@ -65,7 +120,7 @@ pub struct VectorDirection {
 }
 
 /// A stored direction, at each layer that layer's vector, or everywhere that of one layer.
-#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StoredDirection {
     /// Its name in the answer; by default the one it has.
@@ -110,7 +165,7 @@ impl StoredDirection {
 }
 
 /// A vector of a cache, at each layer that layer's, or everywhere that of one layer.
-#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CacheDirection {
     /// Its name in the answer.
@@ -128,7 +183,7 @@ pub struct CacheDirection {
 
 /// A feature of a sparse autoencoder, the same vector at every layer: in the coordinates of its hook, zero outside its head
 /// where it encodes one.
-#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SaeDirection {
     /// Its name in the answer; by default autoencoder and feature.

@@ -1,19 +1,16 @@
 //! Extractors whose refusals are problem objects like every other error.
 
-use std::{fmt, marker::PhantomData, str::FromStr};
+use std::str::FromStr;
 
 use axum::{
-    body::Bytes,
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
     http::{HeaderMap, header, request::Parts},
 };
-use serde::{
-    Deserialize, Deserializer,
-    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
-};
+use futures::StreamExt;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{access::Caller, error::ApiError, limits::TooSlow};
+use super::{access::Caller, error::ApiError, json, limits::TooSlow, memory::Memory, state::ApiState};
 use crate::domain::{CacheId, Code, Problem, RunId, TenantId};
 
 /// Whose request it is, as [`super::access::check`] found.
@@ -29,30 +26,99 @@ impl<S: Send + Sync> FromRequestParts<S> for Tenant {
     }
 }
 
+/// A JSON text as posted, with the memory it was let in with.
+pub struct JsonText {
+    bytes: Vec<u8>,
+    memory: Memory,
+}
+
+/// Bytes of a body that is read sooner than another thread is asked to.
+const QUICK_BYTES: usize = 64 << 10;
+
+impl JsonText {
+    /// Receives a body. Its bytes are counted as they arrive, and what reading it may take before that begins.
+    async fn receive(request: Request, state: &ApiState) -> Result<Self, Problem> {
+        require_json(request.headers())?;
+        let most = state.config.max_body_bytes;
+        let too_large = || {
+            let detail =
+                format!("the body is larger than {most} bytes, which this server takes; post fewer inputs at once");
+            Problem::new(Code::BodyTooLarge, detail)
+        };
+        let said = request.headers().get(header::CONTENT_LENGTH).and_then(|n| n.to_str().ok()?.parse::<usize>().ok());
+        if said.is_some_and(|n| n > most) {
+            return Err(too_large());
+        }
+        let mut memory = state.memory.guest();
+        let mut bytes = Vec::with_capacity(said.unwrap_or(0));
+        let mut chunks = request.into_body().into_data_stream();
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|error| match TooSlow::caused(&error) {
+                true => Problem::new(Code::RequestTimeout, "the body arrived too slowly; send it again"),
+                false => Problem::new(Code::InvalidBody, "the body could not be read to its end"),
+            })?;
+            if bytes.len() + chunk.len() > most {
+                return Err(too_large());
+            }
+            memory.hold(chunk.len())?;
+            bytes.extend_from_slice(&chunk);
+        }
+        memory.work(json::most_memory(bytes.len())).await?;
+        Ok(Self { bytes, memory })
+    }
+
+    /// What is read from the text, by what may take a while on another thread.
+    async fn read<T: Send + 'static>(
+        self,
+        read: impl FnOnce(json::Text<'_>) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<JsonBody<T>, Problem> {
+        let Self { bytes, memory } = self;
+        let is_quick = bytes.len() <= QUICK_BYTES;
+        let work = move || {
+            let value = read(json::Text::new(&bytes)?)?;
+            Ok(JsonBody { value, hash: blake3::hash(&bytes), memory })
+        };
+        if is_quick {
+            return work();
+        }
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "reading a body panicked");
+            Err(Problem::new(Code::Internal, "the body could not be read"))
+        })
+    }
+}
+
 /// A JSON body. Keeps the hash of its bytes for idempotency.
 pub struct JsonBody<T> {
     /// The parsed body.
     pub value: T,
     /// blake3 of the bytes as posted.
     pub hash: blake3::Hash,
+    /// What it takes of the memory for requests, until this is dropped.
+    pub memory: Memory,
 }
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+/// A type that a body is read as in a way of its own.
+pub trait Body: Sized + Send + 'static {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// The [`Problem`] of what is wrong with it.
+    fn read(text: json::Text<'_>) -> Result<Self, Problem>;
+}
+
+impl<T: DeserializeOwned + Send + 'static> Body for T {
+    fn read(text: json::Text<'_>) -> Result<Self, Problem> {
+        text.read()
+    }
+}
+
+impl<T: Body> FromRequest<ApiState> for JsonBody<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        require_json(request.headers())?;
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
-            if rejection.status() == http::StatusCode::PAYLOAD_TOO_LARGE {
-                Problem::new(Code::BodyTooLarge, "the body is larger than this server takes; post fewer inputs at once")
-            } else if TooSlow::caused(&rejection) {
-                Problem::new(Code::RequestTimeout, "the body arrived too slowly; send it again")
-            } else {
-                Problem::new(Code::InvalidBody, "the body could not be read to its end")
-            }
-        })?;
-        let value = parse(&bytes)?;
-        Ok(Self { value, hash: blake3::hash(&bytes) })
+    async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
+        let text = JsonText::receive(request, state).await?;
+        Ok(text.read(T::read).await?)
     }
 }
 
@@ -77,60 +143,6 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let key = value.to_str().ok().filter(|k| !k.is_empty() && k.len() <= MAX_KEY_CHARS);
     let detail = format!("Idempotency-Key takes 1 to {MAX_KEY_CHARS} visible ASCII characters");
     key.map(|k| Some(k.to_owned())).ok_or_else(|| Problem::at(Code::InvalidHeader, "Idempotency-Key", detail))
-}
-
-/// Parses in two steps, so that a syntax error and a wrong field are told apart.
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let result = serde_path_to_error::deserialize(&mut deserializer);
-    let error = match result {
-        Ok(Object(value)) => match deserializer.end() {
-            Ok(()) => return Ok(value),
-            Err(e) => {
-                return Err(Problem::new(Code::InvalidJson, format!("there is something behind the JSON value: {e}")));
-            }
-        },
-        Err(e) => e,
-    };
-    let pointer = pointer(error.path());
-    let inner = error.into_inner();
-    match inner.classify() {
-        serde_json::error::Category::Data => Err(Problem::at(Code::InvalidBody, pointer, inner.to_string())),
-        _ => Err(Problem::new(Code::InvalidJson, inner.to_string())),
-    }
-}
-
-/// Reads a value that was parsed before, with a pointer to what is wrong.
-///
-/// # Errors
-/// [`Code::InvalidBody`].
-pub fn read_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Problem> {
-    serde_path_to_error::deserialize(value)
-        .map_err(|e| Problem::at(Code::InvalidBody, pointer(e.path()), e.inner().to_string()))
-}
-
-/// A JSON object. A struct by itself would also be read from an array of its fields, which nobody means.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Object<T>(pub T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
-            type Value = Object<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Object<T>, M::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
-            }
-        }
-
-        deserializer.deserialize_map(Fields(PhantomData))
-    }
 }
 
 fn pointer(path: &serde_path_to_error::Path) -> String {

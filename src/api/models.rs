@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{
     dto::{
         chat::chat_end,
+        input::TokenIds,
         model::{MessageSpan, ModelDto, Models, Tokenize, Tokens},
     },
     error::{ApiError, ApiResult},
@@ -98,7 +99,7 @@ fn tokens(request: Tokenize, tokenizer: &TextTokenizer) -> Result<Tokens, Proble
     let at = |pointer: &'static str| move |p: Problem| p.under(pointer);
     let (encoded, chat) = match (text, token_ids, messages) {
         (Some(text), None, None) => (tokenizer.encode(&text, prepend_bos).map_err(at("/text"))?, None),
-        (None, Some(ids), None) => (tokenizer.from_ids(&ids, prepend_bos).map_err(at("/token_ids"))?, None),
+        (None, Some(TokenIds(ids)), None) => (tokenizer.from_ids(&ids, prepend_bos).map_err(at("/token_ids"))?, None),
         (None, None, Some(messages)) => {
             let end = chat_end(request.add_generation_prompt, request.continue_final_message)?;
             let messages: Vec<Value> = messages.into_iter().map(Value::Object).collect();

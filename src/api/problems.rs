@@ -13,13 +13,13 @@ use crate::domain::{
     Code::{
         ApiKeyInvalid, ApiKeyRequired, BlobDamaged, BodyTooLarge, BosMismatch, CacheNotFound, CannotGenerate,
         ChatTemplateFailed, ClientQueueFull, Conflict, DirectionNotFound, EmptyInput, HeadersTooLarge, HookNotInCache,
-        HookNotStored, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor, InvalidHeader, InvalidJson,
-        InvalidQuery, InvalidSafetensors, InvalidValue, LayerNotInCache, LayerOutOfRange, ModelNotFound, NoBosToken,
-        NoChatTemplate, NotAcceptable, NotReadable, PositionOutOfRange, PreconditionFailed, QueueFull,
-        RangeNotSatisfiable, RequestTimeout, ResultTooLarge, RunNotFound, SaeNotFound, ScopeMissing, ShapeMismatch,
-        StoreFull, TextNotFound, TimedOut, TokenOutOfVocabulary, TooManyItems, TooManyRunTokens, TooManyTokens,
-        Unavailable, UnknownCache, UnknownDirection, UnknownHook, UnknownModel, UnknownSae, UnsupportedMediaType,
-        VectorNotInDirection, WorkerFailed,
+        HookNotStored, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor, InvalidField, InvalidHeader,
+        InvalidJson, InvalidQuery, InvalidSafetensors, InvalidValue, LayerNotInCache, LayerOutOfRange, ModelNotFound,
+        NoBosToken, NoChatTemplate, NotAcceptable, NotReadable, PositionOutOfRange, PreconditionFailed, QueueFull,
+        RangeNotSatisfiable, RequestTimeout, ResultTooLarge, RunNotFound, SaeNotFound, ScopeMissing, ServerBusy,
+        ShapeMismatch, StoreFull, TextNotFound, TimedOut, TokenOutOfVocabulary, TooManyItems, TooManyRunTokens,
+        TooManyTokens, Unavailable, UnknownCache, UnknownDirection, UnknownHook, UnknownModel, UnknownSae,
+        UnsupportedMediaType, VectorNotInDirection, WorkerFailed,
     },
 };
 
@@ -49,7 +49,7 @@ problems! {
     RunListProblems = [InvalidQuery, InvalidCursor, RunNotFound, Internal];
     /// Posting a run.
     CreateRunProblems = [
-        InvalidJson, InvalidBody, InvalidQuery, InvalidHeader, BodyTooLarge, TooManyItems, ResultTooLarge, UnsupportedMediaType, UnknownModel, UnknownHook, LayerOutOfRange, PositionOutOfRange, TextNotFound, EmptyInput, TokenOutOfVocabulary, TooManyTokens, NoBosToken, NoChatTemplate, ChatTemplateFailed, CannotGenerate, InvalidValue, ShapeMismatch, UnknownDirection, UnknownCache, HookNotStored, IdempotencyKeyReused, Conflict, QueueFull, Internal, BlobDamaged, TooManyRunTokens, ClientQueueFull,
+        InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, InvalidHeader, BodyTooLarge, TooManyItems, ResultTooLarge, UnsupportedMediaType, UnknownModel, UnknownHook, LayerOutOfRange, PositionOutOfRange, TextNotFound, EmptyInput, TokenOutOfVocabulary, TooManyTokens, NoBosToken, NoChatTemplate, ChatTemplateFailed, CannotGenerate, InvalidValue, ShapeMismatch, UnknownDirection, UnknownCache, HookNotStored, IdempotencyKeyReused, Conflict, QueueFull, Internal, BlobDamaged, TooManyRunTokens, ClientQueueFull,
         Unavailable, StoreFull,
     ];
     /// A tensor over a run.
@@ -77,7 +77,7 @@ problems! {
     CacheProblems = [InvalidQuery, CacheNotFound, Internal];
     /// Changing a cache.
     CachePatchProblems = [
-        InvalidJson, InvalidBody, InvalidQuery, CacheNotFound, BodyTooLarge, UnsupportedMediaType, InvalidValue, Internal,
+        InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, CacheNotFound, BodyTooLarge, UnsupportedMediaType, InvalidValue, Internal,
         Unavailable, StoreFull,
     ];
     /// Deleting a cache.
@@ -91,13 +91,13 @@ problems! {
     CacheFileProblems = [InvalidQuery, CacheNotFound, PreconditionFailed, RangeNotSatisfiable, Internal, BlobDamaged];
     /// Comparing caches.
     ComparisonProblems = [
-        InvalidJson, InvalidBody, InvalidQuery, NotAcceptable, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache,
+        InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, NotAcceptable, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache,
         UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, EmptyInput, ShapeMismatch, InvalidValue, Internal,
         BlobDamaged,
     ];
     /// Making a direction.
     CreateDirectionProblems = [
-        InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, Conflict, EmptyInput,
+        InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, Conflict, EmptyInput,
         UnknownCache, UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, ShapeMismatch, InvalidValue,
         Internal, BlobDamaged, Unavailable, StoreFull,
     ];
@@ -107,7 +107,7 @@ problems! {
     DirectionChangeProblems = [InvalidQuery, DirectionNotFound, Internal, Unavailable, StoreFull];
     /// Editing a direction.
     DirectionPatchProblems = [
-        InvalidJson, InvalidBody, InvalidQuery, DirectionNotFound, BodyTooLarge, UnsupportedMediaType, InvalidValue,
+        InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, DirectionNotFound, BodyTooLarge, UnsupportedMediaType, InvalidValue,
         Internal, BlobDamaged, Unavailable, StoreFull,
     ];
     /// The vectors of a direction.
@@ -117,35 +117,35 @@ problems! {
     ];
     /// Reading a cache as logits.
     LensProblems = [
-        InvalidJson, InvalidBody, InvalidQuery, CacheNotFound, NotAcceptable, Conflict, BodyTooLarge, ResultTooLarge,
+        InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, CacheNotFound, NotAcceptable, Conflict, BodyTooLarge, ResultTooLarge,
         UnsupportedMediaType, UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, NotReadable, EmptyInput,
         TokenOutOfVocabulary, TooManyTokens, InvalidValue, Internal, BlobDamaged, Unavailable,
     ];
     /// Taking a logit apart.
     AttributionProblems = [
-        InvalidJson, InvalidBody, InvalidQuery, CacheNotFound, Conflict, BodyTooLarge, UnsupportedMediaType, HookNotStored,
+        InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, CacheNotFound, Conflict, BodyTooLarge, UnsupportedMediaType, HookNotStored,
         PositionOutOfRange, NotReadable, EmptyInput, TokenOutOfVocabulary, TooManyTokens, InvalidValue, Internal,
         BlobDamaged, Unavailable,
     ];
     /// Projecting caches onto directions.
     ProjectionProblems = [
-        InvalidJson, InvalidBody, InvalidQuery, NotAcceptable, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache,
+        InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, NotAcceptable, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache,
         UnknownDirection, UnknownSae, EmptyInput, UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, ShapeMismatch,
         InvalidValue, Internal, BlobDamaged, Unavailable,
     ];
     /// Statistics of caches.
     StatisticsProblems = [
-        InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, EmptyInput,
+        InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, EmptyInput,
         UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, ShapeMismatch, InvalidValue, Internal, BlobDamaged,
     ];
     /// Searching.
     SearchProblems = [
-        InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, UnknownDirection, UnknownModel,
+        InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, UnknownDirection, UnknownModel,
         UnknownSae, UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, EmptyInput, TooManyTokens, ShapeMismatch, InvalidValue, QueueFull, Internal, BlobDamaged, WorkerFailed, Unavailable, StoreFull, ClientQueueFull,
     ];
     /// Patching activations.
     PatchingProblems = [
-        InvalidJson, InvalidBody, InvalidQuery, NotAcceptable, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownModel,
+        InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, NotAcceptable, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownModel,
         UnknownHook, LayerOutOfRange, PositionOutOfRange, NotReadable, EmptyInput, TokenOutOfVocabulary, TooManyTokens, NoBosToken,
         ShapeMismatch, InvalidValue, QueueFull, Internal, WorkerFailed, Unavailable,
     ];
@@ -153,13 +153,13 @@ problems! {
     SaeProblems = [InvalidQuery, SaeNotFound];
     /// Encoding a cache to features.
     FeaturesProblems = [
-        InvalidJson, InvalidBody, InvalidQuery, CacheNotFound, NotAcceptable, Conflict, BodyTooLarge, ResultTooLarge,
+        InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, CacheNotFound, NotAcceptable, Conflict, BodyTooLarge, ResultTooLarge,
         UnsupportedMediaType, UnknownSae, BosMismatch, HookNotStored, PositionOutOfRange, TextNotFound, InvalidValue, Internal,
         BlobDamaged, Unavailable,
     ];
     /// Looking for the tokens of features.
     FeatureTokensProblems = [
-        InvalidJson, InvalidBody, InvalidQuery, SaeNotFound, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownSae,
+        InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, SaeNotFound, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownSae,
         ShapeMismatch, InvalidValue, Internal, BlobDamaged, Unavailable,
     ];
     /// Reading a model.
@@ -170,7 +170,7 @@ problems! {
     ReadyProblems = [InvalidQuery, Unavailable];
     /// Tokenising.
     TokenizeProblems = [
-        InvalidJson, InvalidBody, InvalidQuery, BodyTooLarge, UnsupportedMediaType, UnknownModel, EmptyInput,
+        InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, BodyTooLarge, UnsupportedMediaType, UnknownModel, EmptyInput,
         TokenOutOfVocabulary, TooManyTokens, NoBosToken, NoChatTemplate, ChatTemplateFailed, InvalidValue, Internal, Unavailable,
     ];
 }

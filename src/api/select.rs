@@ -1,15 +1,21 @@
 //! Caches that a request names, one by one or by what they have in common, and their vectors.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{
+        MapAccess, SeqAccess, Visitor,
+        value::{MapAccessDeserializer, SeqAccessDeserializer},
+    },
+};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::{
     caches::tensors::mean,
     dto::{cache::layers_with, position::ComparedPosition, read_time},
-    extract::Object,
+    json,
     rows::RowsOf,
     tensor::blocking,
 };
@@ -79,15 +85,26 @@ pub enum CacheSelectorSchema {
 
 impl<'de> Deserialize<'de> for CacheSelector {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        match Value::deserialize(d)? {
-            ids @ Value::Array(_) => serde_json::from_value(ids)
-                .map(Self::Ids)
-                .map_err(|_| de::Error::custom("caches are named by an array of ids, which are strings")),
-            Value::Object(conditions) => serde_json::from_value::<Object<FilterDto>>(Value::Object(conditions))
-                .map(|Object(filter)| Self::Filter(Box::new(filter)))
-                .map_err(de::Error::custom),
-            _ => Err(de::Error::custom("caches are named by an array of ids or by an object of conditions")),
+        struct Read;
+
+        impl<'de> Visitor<'de> for Read {
+            type Value = CacheSelector;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of ids of caches, or an object of conditions")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, ids: A) -> Result<CacheSelector, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(ids)).map(CacheSelector::Ids)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, conditions: A) -> Result<CacheSelector, A::Error> {
+                let filter = FilterDto::deserialize(MapAccessDeserializer::new(conditions))?;
+                Ok(CacheSelector::Filter(Box::new(filter)))
+            }
         }
+
+        json::one_of::<FilterDto, _, _>(d, Read)
     }
 }
 

@@ -1,8 +1,11 @@
 //! The served model that made a cache, and tokens of its vocabulary as requests name them.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, Visitor},
+};
 use utoipa::ToSchema;
 
 use crate::{
@@ -94,7 +97,7 @@ fn check_shapes(model: &ModelInfo, cache: &Cache) -> Result<(), Problem> {
 }
 
 /// A token of the vocabulary: its id, or a text that is exactly one token.
-#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(untagged)]
 #[schema(example = " Paris")]
 pub enum TokenRef {
@@ -102,6 +105,31 @@ pub enum TokenRef {
     Id(u32),
     /// Its text. A space in front belongs to the token in most vocabularies.
     Text(String),
+}
+
+impl<'de> Deserialize<'de> for TokenRef {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Read;
+
+        impl Visitor<'_> for Read {
+            type Value = TokenRef;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the id of a token, which is a whole number from 0 on, or its text")
+            }
+
+            fn visit_u64<E: de::Error>(self, id: u64) -> Result<TokenRef, E> {
+                // past u32 it is outside any vocabulary
+                Ok(TokenRef::Id(u32::try_from(id).unwrap_or(u32::MAX)))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<TokenRef, E> {
+                Ok(TokenRef::Text(text.to_owned()))
+            }
+        }
+
+        d.deserialize_any(Read)
+    }
 }
 
 /// A token with what it stands for.

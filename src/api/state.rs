@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::http::HeaderValue;
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use super::{access::KeyRing, limits::Patience, system::Readiness};
+use super::{access::KeyRing, limits::Patience, memory::RequestMemory, system::Readiness};
 use crate::{
     domain::{Code, Problem},
     engine::{Engine, Saes},
@@ -18,6 +18,8 @@ pub struct ApiConfig {
     pub max_body_bytes: usize,
     /// Bytes of an imported file.
     pub max_import_bytes: u64,
+    /// Bytes of memory that reading the bodies of all requests under way may take.
+    pub max_request_memory: u64,
     /// Elements of a tensor answered as JSON.
     pub max_json_elements: usize,
     /// Origins whose pages may call this server; empty: none, `*`: any.
@@ -35,6 +37,7 @@ impl Default for ApiConfig {
         Self {
             max_body_bytes: 32 << 20,
             max_import_bytes: 16 << 30,
+            max_request_memory: 2 << 30,
             max_json_elements: 4_000_000,
             cors_origins: Vec::new(),
             request_timeout: Duration::from_secs(600),
@@ -55,6 +58,8 @@ pub struct ApiState {
     pub config: Arc<ApiConfig>,
     /// Who may call.
     pub keys: Arc<KeyRing>,
+    /// What requests may take of memory.
+    pub memory: RequestMemory,
     /// Whether the store can be written to.
     pub readiness: Arc<Readiness>,
     /// Renders the metrics.
@@ -74,8 +79,9 @@ impl ApiState {
         analysis: rayon::ThreadPool,
     ) -> Self {
         let keys = Arc::new(KeyRing::new(engine.store().clone(), config.freshness));
+        let memory = RequestMemory::new(config.max_request_memory);
         let readiness = Arc::new(Readiness::new(config.freshness));
-        Self { engine, saes, config: Arc::new(config), keys, readiness, metrics, analysis: Arc::new(analysis) }
+        Self { engine, saes, config: Arc::new(config), keys, memory, readiness, metrics, analysis: Arc::new(analysis) }
     }
 
     /// Runs heavy work on the threads for analysis. It may read the store.

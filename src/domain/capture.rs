@@ -1,15 +1,18 @@
 //! What a run should capture: as a client writes it ([`CaptureRequest`]), and resolved against a model ([`Capture`]).
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
-use serde::{Deserialize, Deserializer, Serialize, de};
-use serde_json::Value;
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, SeqAccess, Unexpected, Visitor},
+};
 
 use super::{
     dtype::Dtype,
+    forms::{Forms, list, listed, word},
     hook::{Axis, Hook, HookName, Site},
     model::ModelInfo,
-    positions::{Positions, PositionsRequest, Rows, index, integers},
+    positions::{Positions, PositionsRequest, Rows, index},
     problem::{Code, Problem},
 };
 
@@ -31,15 +34,45 @@ fn serialize_all<S: serde::Serializer>(s: S) -> Result<S::Ok, S::Error> {
     s.serialize_str("all")
 }
 
+impl Forms for Layers {
+    fn forms() -> Vec<String> {
+        vec![word("all"), "a whole number".to_owned(), "an array of whole numbers".to_owned()]
+    }
+}
+
 impl<'de> Deserialize<'de> for Layers {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let expected = "layers must be \"all\", an integer or an array of integers";
-        match Value::deserialize(d)? {
-            Value::String(s) if s == "all" => Ok(Self::All),
-            Value::Number(n) => n.as_i64().map(Self::One).ok_or_else(|| de::Error::custom(expected)),
-            Value::Array(items) => integers(&items).map(Self::List).ok_or_else(|| de::Error::custom(expected)),
-            _ => Err(de::Error::custom(expected)),
+        struct Read;
+
+        impl<'de> Visitor<'de> for Read {
+            type Value = Layers;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&listed(&Layers::forms()))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Layers, E> {
+                match text {
+                    "all" => Ok(Layers::All),
+                    _ => Err(E::invalid_value(Unexpected::Str(text), &self)),
+                }
+            }
+
+            fn visit_i64<E: de::Error>(self, layer: i64) -> Result<Layers, E> {
+                Ok(Layers::One(layer))
+            }
+
+            fn visit_u64<E: de::Error>(self, layer: u64) -> Result<Layers, E> {
+                // past what is counted there is no layer either
+                Ok(Layers::One(i64::try_from(layer).unwrap_or(i64::MAX)))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<Layers, A::Error> {
+                list(elements).map(Layers::List)
+            }
         }
+
+        d.deserialize_any(Read)
     }
 }
 

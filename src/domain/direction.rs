@@ -1,6 +1,7 @@
 //! Directions: named vectors in the space of a hook, with what made them.
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
@@ -9,7 +10,8 @@ use super::{
 };
 
 /// How a direction was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DirectionMethod {
     /// Its values were posted.
     Upload,

@@ -9,7 +9,7 @@ use std::{ops::Range, sync::Arc};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 
-use super::{hook::Hook, positions::PositionsRequest};
+use super::{forms::WordOr, hook::Hook, positions::PositionsRequest};
 
 /// Tokens of one input, those to come included.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -75,16 +75,21 @@ pub enum TokensRequest {
 
 impl<'de> Deserialize<'de> for TokensRequest {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        match Value::deserialize(d)? {
-            Value::String(s) if s == "all" => Ok(Self::All),
-            Value::String(s) if s == "prompt" => Ok(Self::Prompt),
-            Value::String(s) if s == "generated" => Ok(Self::Generated),
-            other => match serde_json::from_value::<PositionsRequest>(other).map_err(de::Error::custom)? {
-                named if named.is_mean() => {
-                    Err(de::Error::custom("tokens are changed one by one: a mean is no position"))
-                }
-                named => Ok(Self::At(named)),
-            },
+        #[derive(Clone, Copy)]
+        enum Word {
+            All,
+            Prompt,
+            Generated,
+        }
+        const WORDS: [(&str, Word); 3] = [("all", Word::All), ("prompt", Word::Prompt), ("generated", Word::Generated)];
+        match WordOr::<Word, PositionsRequest>::read(d, &WORDS)? {
+            WordOr::Word(Word::All) => Ok(Self::All),
+            WordOr::Word(Word::Prompt) => Ok(Self::Prompt),
+            WordOr::Word(Word::Generated) => Ok(Self::Generated),
+            WordOr::Other(named) if named.is_mean() => {
+                Err(de::Error::custom("tokens are changed one by one: a mean is no position"))
+            }
+            WordOr::Other(named) => Ok(Self::At(named)),
         }
     }
 }

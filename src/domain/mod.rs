@@ -8,6 +8,7 @@ pub mod cache;
 pub mod capture;
 pub mod direction;
 pub mod dtype;
+pub mod forms;
 pub mod generation;
 pub mod hook;
 pub mod ids;

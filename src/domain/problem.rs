@@ -41,7 +41,9 @@ macro_rules! codes {
 codes! {
     /// The body is not JSON.
     InvalidJson = 400 "invalid_json" "The body is not valid JSON";
-    /// A field is unknown, missing or of the wrong type.
+    /// A field has a value of a wrong type.
+    InvalidField = 400 "invalid_field" "A field has a value of the wrong type";
+    /// A field is unknown or missing, or fields do not go together.
     InvalidBody = 400 "invalid_body" "The body does not have the documented form";
     /// The body is not a safetensors file.
     InvalidSafetensors = 400 "invalid_safetensors" "The body is not a valid safetensors file";
@@ -153,6 +155,8 @@ codes! {
     WorkerFailed = 500 "worker_failed" "The worker failed while computing this";
     /// The server is starting or stopping.
     Unavailable = 503 "unavailable" "The server is not taking requests now";
+    /// Requests under way take all the memory that requests may take.
+    ServerBusy = 503 "server_busy" "Other requests take all the memory there is for requests";
     /// The answer took longer than this server allows.
     TimedOut = 503 "timed_out" "The answer took too long";
     /// The store has no room.

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::{
     examples::{self, MAX_CACHES, TwoClasses},
     fit::{Fit, fit},
-    request::{MeansRequest, NewDirection, PcaRequest, ProbeRequest},
+    request::{MeansRequest, NewDirection, PcaRequest, Posted, ProbeRequest},
     upload,
 };
 use crate::{
@@ -66,16 +66,16 @@ pub async fn create_direction(
     State(state): State<ApiState>,
     Tenant(tenant): Tenant,
     Query(query): Query<DirectionQuery>,
-    body: JsonBody<Map<String, Value>>,
+    body: JsonBody<Posted>,
 ) -> ApiResult<Response> {
-    let request = NewDirection::read(body.value.clone())?;
+    let Posted { request, written } = body.value;
     let (name, metadata) = request.annotations();
     let (name, metadata) = (name.to_owned(), metadata.clone());
     if state.engine.store().direction_info(tenant, &name).await?.is_some() {
         return Err(taken(&name).into());
     }
     let method = method(&request);
-    let made = make(&state, tenant, request, &body.value).await?;
+    let made = make(&state, tenant, request, &written).await?;
     let direction = named(made, tenant, name, method, metadata);
     if !state.engine.store().insert_direction(direction.clone()).await? {
         return Err(taken(&direction.info.name).into());

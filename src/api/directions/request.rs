@@ -1,6 +1,6 @@
 //! Bodies of `POST /v1/directions`, one for each method.
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
@@ -10,10 +10,11 @@ use crate::{
             capture::{LayersSchema, PositionsSchema},
             run::check_annotations,
         },
-        extract::read_value,
+        extract::Body,
+        json,
         select::{CacheSelector, CacheSelectorSchema},
     },
-    domain::{Code, DirectionId, Layers, Positions, Problem},
+    domain::{Code, DirectionId, DirectionMethod, Layers, Positions, Problem},
 };
 
 /// What to make a direction of; `method` says which of the forms the body has.
@@ -232,25 +233,26 @@ fn yes() -> bool {
 /// Longest name.
 const MAX_NAME: usize = 128;
 
+/// The field that says which of the forms a body has.
+#[derive(Deserialize)]
+struct Method {
+    method: DirectionMethod,
+}
+
 impl NewDirection {
     /// Reads a body by its `method`, so that problems point at fields, which a tagged enum's own reading cannot.
     ///
     /// # Errors
-    /// [`Code::InvalidBody`] at the field; [`Code::InvalidValue`] for a name or metadata that cannot be.
-    pub fn read(mut body: Map<String, Value>) -> Result<Self, Problem> {
-        fn of<T: DeserializeOwned>(body: Map<String, Value>) -> Result<T, Problem> {
-            read_value(Value::Object(body))
-        }
-        let method = body.shift_remove("method");
-        let request = match method.as_ref().and_then(Value::as_str) {
-            Some("upload") => Self::Upload(of(body)?),
-            Some("difference_of_means") => Self::DifferenceOfMeans(of(body)?),
-            Some("pca") => Self::Pca(of(body)?),
-            Some("probe") => Self::Probe(of(body)?),
-            _ => {
-                let detail = "method must be upload, difference_of_means, pca or probe";
-                return Err(Problem::at(Code::InvalidBody, "/method", detail));
-            }
+    /// [`Code::InvalidField`] or [`Code::InvalidBody`] at the field; [`Code::InvalidValue`] for a name or metadata that cannot
+    /// be.
+    fn read(text: json::Text<'_>) -> Result<Self, Problem> {
+        let Method { method } = text.read()?;
+        let rest = Some("method");
+        let request = match method {
+            DirectionMethod::Upload => Self::Upload(text.read_without(rest)?),
+            DirectionMethod::DifferenceOfMeans => Self::DifferenceOfMeans(text.read_without(rest)?),
+            DirectionMethod::Pca => Self::Pca(text.read_without(rest)?),
+            DirectionMethod::Probe => Self::Probe(text.read_without(rest)?),
         };
         let (name, metadata) = request.annotations();
         check_name(name)?;
@@ -266,6 +268,22 @@ impl NewDirection {
             Self::Pca(r) => (&r.name, &r.metadata),
             Self::Probe(r) => (&r.name, &r.metadata),
         }
+    }
+}
+
+/// What to make a direction of, as posted.
+pub struct Posted {
+    /// The request.
+    pub request: NewDirection,
+    /// Its fields as they were written, to say later which caches were chosen; none of an upload, whose fields are numbers.
+    pub written: Map<String, Value>,
+}
+
+impl Body for Posted {
+    fn read(text: json::Text<'_>) -> Result<Self, Problem> {
+        let request = NewDirection::read(text)?;
+        let written = if matches!(request, NewDirection::Upload(_)) { Map::new() } else { text.read()? };
+        Ok(Self { request, written })
     }
 }
 

@@ -1,6 +1,11 @@
 //! Generating, in requests and answers.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, SeqAccess, Visitor, value::SeqAccessDeserializer},
+};
 use utoipa::ToSchema;
 
 use crate::domain::{Code, FinishReason, Generation, Problem, TextCompletion};
@@ -33,9 +38,37 @@ pub struct GenerateDto {
     #[schema(minimum = 0, maximum = 9_007_199_254_740_991_u64)]
     pub seed: Option<u64>,
     /// A text, or several, that end the continuation.
-    #[serde(default, deserialize_with = "one_or_more")]
+    #[serde(default)]
     #[schema(value_type = Option<StopSchema>)]
-    pub stop: Vec<String>,
+    pub stop: Stop,
+}
+
+/// Texts that end a continuation: one, or several.
+#[derive(Debug, Clone, Default)]
+pub struct Stop(Vec<String>);
+
+impl<'de> Deserialize<'de> for Stop {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Read;
+
+        impl<'de> Visitor<'de> for Read {
+            type Value = Stop;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an array of strings")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Stop, E> {
+                Ok(Stop(vec![text.to_owned()]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, texts: A) -> Result<Stop, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(texts)).map(Stop)
+            }
+        }
+
+        d.deserialize_any(Read)
+    }
 }
 
 /// Texts that end a continuation.
@@ -50,28 +83,13 @@ pub enum StopSchema {
     Several(Vec<String>),
 }
 
-fn one_or_more<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "stop must be a string or an array of strings")]
-    enum OneOrMore {
-        None(()),
-        One(String),
-        More(Vec<String>),
-    }
-    Ok(match OneOrMore::deserialize(d)? {
-        OneOrMore::None(()) => Vec::new(),
-        OneOrMore::One(text) => vec![text],
-        OneOrMore::More(texts) => texts,
-    })
-}
-
 impl GenerateDto {
     /// The request in the engine's words.
     ///
     /// # Errors
     /// [`Code::InvalidValue`] naming the field.
     pub fn into_generation(self) -> Result<Generation, Problem> {
-        let Self { max_new_tokens, temperature, top_k, top_p, seed, stop } = self;
+        let Self { max_new_tokens, temperature, top_k, top_p, seed, stop: Stop(stop) } = self;
         let check = |right: bool, field: &str, detail: String| {
             if right { Ok(()) } else { Err(Problem::at(Code::InvalidValue, format!("/generate/{field}"), detail)) }
         };

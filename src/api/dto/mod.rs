@@ -6,6 +6,7 @@ pub mod chat;
 pub mod direction;
 pub mod generate;
 pub mod import;
+pub mod input;
 pub mod model;
 pub mod position;
 pub mod run;

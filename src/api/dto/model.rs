@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::{cache::BosDto, chat::Message, warning::WarningDto};
+use super::{cache::BosDto, chat::Message, input::TokenIds, warning::WarningDto};
 use crate::model::Model;
 
 /// A model this server runs.
@@ -187,7 +187,8 @@ pub struct Tokenize {
     /// Text.
     pub text: Option<String>,
     /// Token ids, to see what they stand for.
-    pub token_ids: Option<Vec<u32>>,
+    #[schema(value_type = Option<Vec<u32>>)]
+    pub token_ids: Option<TokenIds>,
     /// A chat.
     #[schema(value_type = Option<Vec<Message>>)]
     pub messages: Option<Vec<Map<String, Value>>>,

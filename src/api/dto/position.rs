@@ -1,11 +1,10 @@
 //! Which vector of a cache a comparison takes.
 
-use serde::{Deserialize, Deserializer, Serialize, de};
-use serde_json::Value;
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::capture::PositionsSchema;
-use crate::domain::{Cache, Code, Positions, Problem, Selection};
+use crate::domain::{Cache, Code, Positions, Problem, Selection, forms::WordOr};
 
 /// One position of each cache.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -30,10 +29,10 @@ impl Default for ComparedPosition {
 
 impl<'de> Deserialize<'de> for ComparedPosition {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        match Value::deserialize(d)? {
-            Value::String(s) if s == "stored" => Ok(Self::Stored),
-            other => serde_json::from_value(other).map(Self::At).map_err(de::Error::custom),
-        }
+        Ok(match WordOr::read(d, &[("stored", ())])? {
+            WordOr::Word(()) => Self::Stored,
+            WordOr::Other(position) => Self::At(position),
+        })
     }
 }
 

@@ -8,9 +8,10 @@ use super::{
     capture::{CaptureDto, PositionsRequestSchema, PositionsSchema},
     chat::{Message, chat_end},
     generate::{CompletionDto, GenerateDto},
+    input::{Input, InputSchema, TokenIds},
 };
 use crate::{
-    api::{error::ProblemDto, extract::Object, interventions::InterventionDto, tensor::TensorDto},
+    api::{error::ProblemDto, interventions::InterventionDto, tensor::TensorDto},
     domain::{Code, Positions, PositionsRequest, Priority, Problem, Run, RunStatus, TenantId},
     engine::{Content, InputSpec, RunRequest, Truncate},
     model::GivenTemplate,
@@ -29,7 +30,7 @@ pub struct CreateRun {
     pub model: String,
     /// A string, strings, token ids, or arrays of token ids.
     #[schema(value_type = Option<InputSchema>)]
-    pub input: Option<Value>,
+    pub input: Option<Input>,
     /// One chat, rendered with the model's template.
     #[schema(value_type = Option<Vec<Message>>)]
     pub messages: Option<Vec<Map<String, Value>>>,
@@ -46,18 +47,18 @@ pub struct CreateRun {
     pub chat_template: Option<String>,
     /// Inputs with positions, metadata, tags and labels of their own.
     #[schema(value_type = Option<Vec<ItemDto>>)]
-    pub items: Option<Vec<Object<ItemDto>>>,
+    pub items: Option<Vec<ItemDto>>,
     /// Continue every input before it is captured.
     #[schema(value_type = Option<GenerateDto>)]
-    pub generate: Option<Object<GenerateDto>>,
+    pub generate: Option<GenerateDto>,
     /// What to change on the way through the model, in order; also while it generates.
     #[serde(default)]
     #[schema(value_type = Vec<InterventionDto>)]
-    pub interventions: Vec<Object<InterventionDto>>,
+    pub interventions: Vec<InterventionDto>,
     /// What to capture; the residual stream after every block at the final position if left out.
     #[serde(default)]
     #[schema(value_type = CaptureDto)]
-    pub capture: Object<CaptureDto>,
+    pub capture: CaptureDto,
     /// Beginning-of-sequence token (of BERT `[CLS]`): null leaves it to the tokenizer, true makes sure there is one,
     /// false leaves out all special tokens that the tokenizer would add to text.
     pub prepend_bos: Option<bool>,
@@ -96,7 +97,8 @@ pub struct ItemDto {
     /// Text for the tokenizer.
     pub text: Option<String>,
     /// Token ids.
-    pub token_ids: Option<Vec<u32>>,
+    #[schema(value_type = Option<Vec<u32>>)]
+    pub token_ids: Option<TokenIds>,
     /// A chat.
     #[schema(value_type = Option<Vec<Message>>)]
     pub messages: Option<Vec<Map<String, Value>>>,
@@ -111,22 +113,6 @@ pub struct ItemDto {
     pub tags: Vec<String>,
     /// Label of the cache.
     pub label: Option<String>,
-}
-
-/// Inputs without anything of their own.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Input, example = "The Eiffel Tower is in the city of")]
-#[serde(untagged)]
-#[expect(dead_code, reason = "only describes inputs for the specification")]
-pub enum InputSchema {
-    /// One text.
-    Text(String),
-    /// Several texts.
-    Texts(Vec<String>),
-    /// Token ids of one input.
-    TokenIds(Vec<u32>),
-    /// Token ids of several inputs.
-    TokenIdLists(Vec<Vec<u32>>),
 }
 
 /// What to do with inputs longer than the context.
@@ -206,9 +192,9 @@ impl CreateRun {
     /// The request in the engine's words.
     ///
     /// # Errors
-    /// [`Code::InvalidBody`] when the inputs are missing, given twice or of mixed types; [`Code::EmptyInput`] for
-    /// empty lists; [`Code::InvalidValue`] for oversized annotations.
-    pub fn into_request(self, tenant: TenantId) -> Result<RunRequest, Problem> {
+    /// [`Code::InvalidBody`] when the inputs are missing or given twice; [`Code::TooManyItems`] for more than
+    /// `max_items`; [`Code::EmptyInput`] for empty lists; [`Code::InvalidValue`] for oversized annotations.
+    pub fn into_request(self, tenant: TenantId, max_items: usize) -> Result<RunRequest, Problem> {
         check_annotations(&self.tags, None, &self.metadata)?;
         if self.ttl_seconds.is_some_and(|ttl| !(1..=MAX_TTL_SECONDS).contains(&ttl)) {
             let detail =
@@ -232,6 +218,15 @@ impl CreateRun {
                 "add_generation_prompt, continue_final_message, template_kwargs and chat_template go with messages",
             ));
         }
+        let n = match (&self.input, &self.items) {
+            (Some(input), _) => input.len(),
+            (_, Some(items)) => items.len(),
+            _ => 1,
+        };
+        if n > max_items {
+            let detail = format!("the run has {n} items; a run may have {max_items}");
+            return Err(Problem::new(Code::TooManyItems, detail));
+        }
         let end = chat_end(self.add_generation_prompt, self.continue_final_message)?;
         // compiled once, however many inputs there are
         let chat_template = self.chat_template.map(GivenTemplate::new);
@@ -242,7 +237,7 @@ impl CreateRun {
             chat_template: chat_template.clone(),
         };
         let inputs = match (self.input, self.messages, self.items) {
-            (Some(input), _, _) => inputs_of(input)?,
+            (Some(input), _, _) => inputs_of(input),
             (_, Some(messages), _) => vec![InputSpec::new(String::new(), chat(messages))],
             (_, _, Some(items)) => items_of(items, chat)?,
             _ => Vec::new(),
@@ -254,9 +249,9 @@ impl CreateRun {
             tenant,
             model: self.model,
             inputs,
-            generation: self.generate.map(|g| g.0.into_generation()).transpose()?,
+            generation: self.generate.map(GenerateDto::into_generation).transpose()?,
             interventions: None,
-            capture: self.capture.0.into(),
+            capture: self.capture.into(),
             prepend_bos: self.prepend_bos,
             truncate: self.truncate,
             reuse: self.reuse,
@@ -269,69 +264,31 @@ impl CreateRun {
     }
 }
 
-fn inputs_of(input: Value) -> Result<Vec<InputSpec>, Problem> {
-    const EXPECTED: &str =
-        "input must be a string, an array of strings, an array of token ids, or an array of arrays of token ids";
-    let array = match input {
-        Value::String(text) => return Ok(vec![InputSpec::new("/input".to_owned(), Content::Text(text))]),
-        Value::Array(array) => array,
-        _ => return Err(Problem::at(Code::InvalidBody, "/input", EXPECTED)),
+fn inputs_of(input: Input) -> Vec<InputSpec> {
+    let one = |content| vec![InputSpec::new("/input".to_owned(), content)];
+    let each = |contents: &mut dyn Iterator<Item = Content>| {
+        contents.enumerate().map(|(i, content)| InputSpec::new(format!("/input/{i}"), content)).collect()
     };
-    if array.first().is_some_and(Value::is_number) {
-        return Ok(vec![InputSpec::new("/input".to_owned(), Content::TokenIds(token_ids(&array, "/input")?))]);
+    match input {
+        Input::Text(text) => one(Content::Text(text)),
+        Input::TokenIds(ids) if ids.is_empty() => Vec::new(),
+        Input::TokenIds(ids) => one(Content::TokenIds(ids)),
+        Input::Texts(texts) => each(&mut texts.into_iter().map(Content::Text)),
+        Input::TokenIdLists(lists) => each(&mut lists.into_iter().map(Content::TokenIds)),
     }
-    array
-        .into_iter()
-        .enumerate()
-        .map(|(i, value)| {
-            let pointer = format!("/input/{i}");
-            let content = match value {
-                Value::String(text) => Content::Text(text),
-                Value::Array(ids) => Content::TokenIds(token_ids(&ids, &pointer)?),
-                _ => return Err(Problem::at(Code::InvalidBody, pointer, EXPECTED)),
-            };
-            Ok(InputSpec::new(pointer, content))
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .and_then(|inputs| {
-            let first_is_text = inputs.first().is_some_and(|i| matches!(i.content, Content::Text(_)));
-            match inputs.iter().find(|i| matches!(i.content, Content::Text(_)) != first_is_text) {
-                Some(other) => Err(Problem::at(Code::InvalidBody, &other.pointer, EXPECTED)),
-                None => Ok(inputs),
-            }
-        })
 }
 
-fn token_ids(values: &[Value], pointer: &str) -> Result<Vec<u32>, Problem> {
-    let id = |(i, v): (usize, &Value)| {
-        let wrong =
-            || Problem::at(Code::InvalidBody, format!("{pointer}/{i}"), "a token id is a whole number from 0 on");
-        match v.as_u64() {
-            // Past u32 it is still a number, and outside any vocabulary.
-            Some(id) => Ok(u32::try_from(id).unwrap_or(u32::MAX)),
-            None if v.as_i64().is_some() => {
-                Err(Problem::at(Code::TokenOutOfVocabulary, format!("{pointer}/{i}"), "a token id is not negative"))
-            }
-            None => Err(wrong()),
-        }
-    };
-    values.iter().enumerate().map(id).collect()
-}
-
-fn items_of(
-    items: Vec<Object<ItemDto>>,
-    chat: impl Fn(Vec<Map<String, Value>>) -> Content,
-) -> Result<Vec<InputSpec>, Problem> {
+fn items_of(items: Vec<ItemDto>, chat: impl Fn(Vec<Map<String, Value>>) -> Content) -> Result<Vec<InputSpec>, Problem> {
     items
         .into_iter()
         .enumerate()
-        .map(|(i, Object(item))| {
+        .map(|(i, item)| {
             let pointer = format!("/items/{i}");
             let ItemDto { text, token_ids, messages, positions, metadata, tags, label } = item;
             check_annotations(&tags, label.as_deref(), &metadata).map_err(|p| p.under(&pointer))?;
             let content = match (text, token_ids, messages) {
                 (Some(text), None, None) => Content::Text(text),
-                (None, Some(ids), None) => Content::TokenIds(ids),
+                (None, Some(TokenIds(ids)), None) => Content::TokenIds(ids),
                 (None, None, Some(messages)) => chat(messages),
                 _ => {
                     return Err(Problem::at(

@@ -7,12 +7,17 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     api::{
-        dto::capture::{LayersSchema, PositionsSchema},
-        extract::Object,
+        dto::{
+            capture::{LayersSchema, PositionsSchema},
+            input::{Input, Many},
+        },
         serving::{Token, TokenRef},
         tensor::Format,
     },
-    domain::{Axis, CaptureRequest, Code, Hook, HookName, Layers, Parts, Positions, Problem, Rows},
+    domain::{
+        Axis, CaptureRequest, Code, Hook, HookName, Layers, Parts, Positions, Problem, Rows,
+        forms::{Forms, WordOr},
+    },
     engine::{Metric, Sweep, SweepCell},
     model::{Encoded, Model},
 };
@@ -44,7 +49,7 @@ pub struct PatchingRequest {
     pub metric: Option<MetricName>,
     /// What is replaced.
     #[schema(value_type = SweepRequest)]
-    pub sweep: Object<SweepRequest>,
+    pub sweep: SweepRequest,
     /// `denoise`, the default, puts values of the clean run into the corrupt one; `noise` the other way round.
     #[serde(default)]
     pub direction: PatchDirection,
@@ -55,7 +60,7 @@ pub struct PatchingRequest {
 }
 
 /// A text or token ids.
-#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(untagged)]
 #[schema(example = "The Eiffel Tower is in the city of")]
 pub enum ExperimentInput {
@@ -63,6 +68,16 @@ pub enum ExperimentInput {
     Text(String),
     /// Token ids.
     TokenIds(Vec<u32>),
+}
+
+impl<'de> Deserialize<'de> for ExperimentInput {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        match Input::read(d, Many::No)? {
+            Input::TokenIds(ids) => Ok(Self::TokenIds(ids)),
+            Input::Text(text) => Ok(Self::Text(text)),
+            Input::Texts(_) | Input::TokenIdLists(_) => Err(serde::de::Error::custom("there is one input here")),
+        }
+    }
 }
 
 /// One hook, cell by cell: an axis of layers, one of positions where `positions` is `each`, one of heads where `heads` is.
@@ -93,22 +108,11 @@ pub enum Swept<T> {
     Together(T),
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Swept<T> {
+impl<'de, T: Deserialize<'de> + Forms> Deserialize<'de> for Swept<T> {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        enum Each {
-            Each,
-        }
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "expected \"each\", or what is replaced together")]
-        enum Either<T> {
-            Each(Each),
-            Together(T),
-        }
-        Ok(match Either::deserialize(d)? {
-            Either::Each(Each::Each) => Self::Each,
-            Either::Together(these) => Self::Together(these),
+        Ok(match WordOr::read(d, &[("each", ())])? {
+            WordOr::Word(()) => Self::Each,
+            WordOr::Other(these) => Self::Together(these),
         })
     }
 }
@@ -236,7 +240,7 @@ impl PatchingRequest {
         let position = self.position.map_or(Positions::Last, Positions::One);
         let at = |p: Problem| Problem::at(p.code, "/position", p.detail);
         let position = position.resolve(n).map_err(at)?.positions()[0] as usize;
-        let cells = self.sweep.0.cells(&model, n).map_err(|p| p.under("/sweep"))?;
+        let cells = self.sweep.cells(&model, n).map_err(|p| p.under("/sweep"))?;
         let (base, source) = match self.direction {
             PatchDirection::Denoise => (&corrupt, &clean),
             PatchDirection::Noise => (&clean, &corrupt),

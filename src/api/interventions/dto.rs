@@ -1,14 +1,17 @@
 //! Interventions as a request writes them.
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, IntoDeserializer, SeqAccess, Visitor, value::SeqAccessDeserializer},
+};
 use utoipa::ToSchema;
 
 use crate::{
     api::{
         directions_ref::DirectionRef,
         dto::capture::{LayersSchema, PositionsSchema},
-        extract::Object,
         select::{CacheSelector, CacheSelectorSchema},
     },
     domain::{Code, Layers, Positions, Problem, TokensRequest},
@@ -54,15 +57,14 @@ pub struct InterventionDto {
     pub strength: Option<f64>,
     /// A number for all values, or a vector.
     #[schema(value_type = Option<SetValueSchema>)]
-    pub value: Option<Value>,
+    pub value: Option<SetValue>,
     /// What the values are multiplied with.
     pub factor: Option<f64>,
     /// Caches whose mean is taken.
     #[schema(value_type = Option<CacheSelectorSchema>)]
     pub caches: Option<CacheSelector>,
     /// Where the values that are patched in come from.
-    #[schema(value_type = Option<PatchSource>)]
-    pub source: Option<Object<PatchSource>>,
+    pub source: Option<PatchSource>,
     /// Of an attention map: the keys; all if left out.
     #[schema(value_type = Option<TokensSchema>)]
     pub from: Option<TokensRequest>,
@@ -123,7 +125,7 @@ pub enum TokensSchema {
     Named(NamedTokens),
     /// Positions of the input as posted.
     #[schema(value_type = crate::api::dto::capture::PositionsRequestSchema)]
-    At(Value),
+    At(serde_json::Value),
 }
 
 /// Tokens by how they came.
@@ -137,6 +139,57 @@ pub enum NamedTokens {
     Prompt,
     /// Those that the run generates.
     Generated,
+}
+
+/// A number for all values, or a vector.
+#[derive(Debug, Clone)]
+pub enum SetValue {
+    /// Every value.
+    Number(f64),
+    /// Values in order.
+    Vector(Vec<f32>),
+}
+
+impl SetValue {
+    /// The number for all values.
+    pub fn number(&self) -> Option<f64> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Vector(_) => None,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SetValue {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Read;
+
+        impl<'de> Visitor<'de> for Read {
+            type Value = SetValue;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number or an array of numbers")
+            }
+
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<SetValue, E> {
+                Ok(SetValue::Number(number))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<SetValue, E> {
+                f64::deserialize(number.into_deserializer()).map(SetValue::Number)
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<SetValue, E> {
+                f64::deserialize(number.into_deserializer()).map(SetValue::Number)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, numbers: A) -> Result<SetValue, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(numbers)).map(SetValue::Vector)
+            }
+        }
+
+        d.deserialize_any(Read)
+    }
 }
 
 /// A number for all values, or a vector.
@@ -182,6 +235,11 @@ impl OpName {
 }
 
 impl InterventionDto {
+    /// The number that `value` is, if it is one.
+    pub fn number(&self) -> Option<f64> {
+        self.value.as_ref().and_then(SetValue::number)
+    }
+
     /// Refuses fields that do not go with the operation. Pointers are relative to the intervention.
     ///
     /// # Errors

@@ -6,13 +6,12 @@ use serde_json::{Map, Value, json};
 
 use super::{
     InterventionDto,
-    dto::{OpName, PatchSource},
+    dto::{OpName, PatchSource, SetValue},
     parts::RowPart,
 };
 use crate::{
     analysis::rows::{Preparation, Prepared},
     api::{
-        extract::Object,
         rows::RowsOf,
         select::{CacheSelector, Chosen, read_id, read_rows},
         state::ApiState,
@@ -43,14 +42,14 @@ pub async fn resolve(
     state: &ApiState,
     tenant: TenantId,
     info: &ModelInfo,
-    asked: Vec<Object<InterventionDto>>,
+    asked: Vec<InterventionDto>,
 ) -> Result<Interventions, Problem> {
     if asked.len() > MAX_INTERVENTIONS {
         let detail = format!("{} interventions are too many; a run takes {MAX_INTERVENTIONS}", asked.len());
         return Err(Problem::at(Code::InvalidValue, "/interventions", detail));
     }
     let mut made = Made { edits: Vec::new(), numbers: Vec::new(), asked: Vec::new() };
-    for (i, Object(dto)) in asked.into_iter().enumerate() {
+    for (i, dto) in asked.into_iter().enumerate() {
         let pointer = format!("/interventions/{i}");
         let reader = Reader { state, tenant, info, dto: &dto };
         reader.read(i, &pointer, &mut made).await.map_err(|p| p.under(&pointer))?;
@@ -109,9 +108,9 @@ impl Reader<'_> {
                 let parts = if site.is_attention_map() { part.each() } else { part.whole() };
                 hooks.iter().map(|h| edit(*h, parts.clone(), Op::Scale { factor })).collect()
             }
-            OpName::Set if dto.value.as_ref().is_some_and(Value::is_number) => {
+            OpName::Set if dto.number().is_some() => {
                 self.one_of(&["value", "direction", "vector"])?;
-                self.fill(finite(dto.value.as_ref().and_then(Value::as_f64), "value")?, &part, &hooks, edit)
+                self.fill(finite(dto.number(), "value")?, &part, &hooks, edit)
             }
             OpName::Add | OpName::ProjectOut | OpName::Set => {
                 let vectors = self.vectors(&hooks, &part).await?;
@@ -194,7 +193,7 @@ impl Reader<'_> {
             return refuse(format!("`{}` holds indices; change `mlp.hook_router_logits` instead", site.name()));
         }
         let of_vectors = matches!(self.dto.op, OpName::Add | OpName::ProjectOut | OpName::MeanAblate)
-            || (self.dto.op == OpName::Set && !self.dto.value.as_ref().is_some_and(Value::is_number));
+            || (self.dto.op == OpName::Set && self.dto.number().is_none());
         if site.is_attention_map() && of_vectors {
             let detail = "attention maps take zero, scale, set with a number, patch and, before the softmax, knockout";
             return refuse(format!("`{}` does not go with `{}`: {detail}", site.name(), self.dto.op.name()));
@@ -229,13 +228,8 @@ impl Reader<'_> {
         self.one_of(fields)?;
         let own = match (&dto.vector, &dto.value) {
             (Some(vector), _) => Some((vector.clone(), "/vector")),
-            (None, Some(value)) => {
-                let vector = serde_json::from_value(value.clone());
-                let wrong =
-                    |_| Problem::at(Code::InvalidBody, "/value", "value must be a number or an array of numbers");
-                Some((vector.map_err(wrong)?, "/value"))
-            }
-            (None, None) => None,
+            (None, Some(SetValue::Vector(vector))) => Some((vector.clone(), "/value")),
+            (None, _) => None,
         };
         let vectors = match (own, &dto.direction) {
             (Some((vector, pointer)), _) => {
@@ -324,7 +318,7 @@ impl Reader<'_> {
 
     /// The values to patch in at each hook: a table, its rows, and its keys where it is an attention map's.
     async fn tables(&self, hooks: &[Hook], part: &RowPart) -> Result<Vec<(Vec<f32>, usize, usize)>, Problem> {
-        let Some(Object(source)) = &self.dto.source else {
+        let Some(source) = &self.dto.source else {
             return Err(Problem::at(Code::InvalidBody, "/source", "patch takes its values from `source`"));
         };
         let store = self.state.engine.store();
@@ -386,11 +380,11 @@ impl Reader<'_> {
         note("heads", dto.heads.as_ref().map(|h| json!(h)));
         note("neurons", dto.neurons.as_ref().map(|n| json!(n)));
         note("strength", (dto.op == OpName::Add).then(|| json!(dto.strength.unwrap_or(1.0))));
-        note("value", dto.value.clone().filter(Value::is_number));
+        note("value", dto.number().map(|n| json!(n)));
         note("factor", dto.factor.map(|f| json!(f)));
         let direction = dto.direction.as_ref().and_then(|d| serde_json::to_value(d).ok());
         note("direction", direction.map(without_numbers));
-        note("source", dto.source.as_ref().map(|s| json!(s.0)));
+        note("source", dto.source.as_ref().map(|s| json!(s)));
         let caches = dto.caches.as_ref().map(|caches| match caches {
             CacheSelector::Ids(ids) if ids.len() <= 100 => json!(ids),
             CacheSelector::Ids(_) => Value::Null,

@@ -56,9 +56,9 @@ pub async fn create_run(
     body: JsonBody<CreateRun>,
 ) -> ApiResult<Response> {
     let wait = wait_of(query.wait)?;
-    let mut create = body.value;
+    let JsonBody { value: mut create, hash, memory } = body;
     let interventions = std::mem::take(&mut create.interventions);
-    let mut request = create.into_request(tenant)?;
+    let mut request = create.into_request(tenant, state.engine.limits().max_run_items)?;
     if !interventions.is_empty() {
         let model = state.engine.models().get(&request.model)?;
         request.interventions = Some(interventions::resolve(&state, tenant, model.info(), interventions).await?);
@@ -66,8 +66,10 @@ pub async fn create_run(
     if query.dry_run == Some(true) {
         return Ok(Json(dry_run(&state, request).await?).into_response());
     }
-    request.idempotency = idempotency_key(&headers)?.map(|key| (key, *body.hash.as_bytes()));
+    request.idempotency = idempotency_key(&headers)?.map(|key| (key, *hash.as_bytes()));
     let submitted = state.engine.submit(request).await?;
+    // what follows may wait long, and holds nothing of the body
+    drop(memory);
     let id = submitted.id();
     let gone = || Problem::new(Code::Conflict, "the run was deleted before it could be answered");
     let run = match submitted {

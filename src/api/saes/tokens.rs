@@ -16,7 +16,7 @@ use crate::{
     api::{
         directions_ref::check_feature,
         error::ApiResult,
-        extract::{JsonBody, NoQuery, Object, Query, Tenant},
+        extract::{JsonBody, NoQuery, Query, Tenant},
         problems::FeatureTokensProblems,
         search::{Hit, MAX_CONTEXT, MAX_HITS, MAX_K},
         select::FilterDto,
@@ -47,7 +47,7 @@ pub struct FeatureTokens {
     /// Only these caches; all that the autoencoder can encode if left out.
     #[serde(default)]
     #[schema(value_type = FilterDto)]
-    filter: Object<FilterDto>,
+    filter: FilterDto,
     /// Tokens of context on either side of a hit.
     #[serde(default = "five")]
     #[schema(maximum = 64, default = 5)]
@@ -168,7 +168,7 @@ pub async fn find_feature_tokens(
     let sae = state.saes.get(&path.map(|Path(id)| id).unwrap_or_default(), Code::SaeNotFound)?;
     let request = body.value;
     check(&request, &sae)?;
-    let chosen = request.filter.0.filter("/filter")?;
+    let chosen = request.filter.filter("/filter")?;
     let own = CacheFilter {
         hooks: vec![sae.hook()],
         fingerprint: Some(sae.model_fingerprint().to_owned()),

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::{directions_ref::FeatureSide, dto::capture::PositionsSchema, extract::Object, select::FilterDto};
+use super::super::{directions_ref::FeatureSide, dto::capture::PositionsSchema, select::FilterDto};
 use crate::{analysis::scan::Nearness, domain::Positions};
 
 /// Seconds that the capture of a text may take when the client does not say.
@@ -30,7 +30,7 @@ pub struct SearchQuery {
 pub struct Search {
     /// What to search for.
     #[schema(value_type = SourceDto)]
-    pub query: Object<SourceDto>,
+    pub query: SourceDto,
     /// Hook, short or full.
     #[serde(default = "resid_post")]
     #[schema(default = "resid_post")]
@@ -48,7 +48,7 @@ pub struct Search {
     /// Only these caches; all if left out.
     #[serde(default)]
     #[schema(value_type = FilterDto)]
-    pub filter: Object<FilterDto>,
+    pub filter: FilterDto,
     /// What is ranked.
     #[serde(default)]
     pub over: Over,

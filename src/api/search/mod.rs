@@ -52,7 +52,7 @@ pub async fn search(
     let request = body.value;
     let source = Source::of(&request)?;
     check_sizes(&request, &source)?;
-    let filter = request.filter.0.filter("/filter")?;
+    let filter = request.filter.filter("/filter")?;
     let take = take(&request)?;
     let hook = hook(&state, tenant, &request, &source).await?;
     let vectors = source.vectors(&state, tenant, hook, wait).await?;
@@ -124,7 +124,7 @@ async fn hook(state: &ApiState, tenant: TenantId, request: &Search, source: &Sou
             return Err(Problem::at(Code::InvalidBody, "/layer", detail));
         }
         (HookName::Short(site), Some(layer)) => {
-            let n_layers = source.n_layers(state, tenant, request.filter.0.model.as_deref()).await?;
+            let n_layers = source.n_layers(state, tenant, request.filter.model.as_deref()).await?;
             Hook::block(site, resolve_layer(layer, n_layers)?)
         }
     };

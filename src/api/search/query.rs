@@ -36,7 +36,7 @@ impl Source {
     /// [`Code::InvalidValue`] for several positions or no vectors.
     pub fn of(request: &Search) -> Result<Self, Problem> {
         let SourceDto { cache, text, model, position, direction, component, sae, feature, side, vector, vectors } =
-            &request.query.0;
+            &request.query;
         let refuse = |pointer: &str, detail: &str| Err(Problem::at(Code::InvalidBody, pointer, detail));
         let given =
             [cache.is_some(), text.is_some(), direction.is_some(), sae.is_some(), vector.is_some(), vectors.is_some()];

@@ -4,14 +4,15 @@
 //! That is settled once, when the input is tokenised; from then on there are only [`Positions`], which the number of
 //! tokens resolves to [`Rows`].
 
+mod read;
 mod request;
 mod tokens;
 mod unsettled;
 
 use std::{collections::HashMap, fmt, str::FromStr};
 
-use serde::{Deserialize, Deserializer, Serialize, de};
-use serde_json::{Map, Value};
+use serde::Serialize;
+use serde_json::Value;
 
 pub use request::{PositionsRequest, Which};
 pub use tokens::{Spelled, TokenView};
@@ -147,47 +148,6 @@ impl Positions {
             of => Ok(Self::MeanOf(Box::new(of))),
         }
     }
-
-    fn from_json(value: Value) -> Result<Self, &'static str> {
-        const EXPECTED: &str = "positions must be \"last\", \"mean\", \"all\", an integer, an array of integers, {\"start\":, \"end\":} or {\"mean\":}";
-        match value {
-            Value::String(s) => match s.as_str() {
-                "last" => Ok(Self::Last),
-                "mean" => Ok(Self::Mean),
-                "all" => Ok(Self::All),
-                _ => Err(EXPECTED),
-            },
-            Value::Number(n) => n.as_i64().map(Self::One).ok_or(EXPECTED),
-            Value::Array(items) => match integers(&items) {
-                Some(list) if list.is_empty() => Err("the list of positions is empty"),
-                Some(list) => Ok(Self::List(list)),
-                None => Err(EXPECTED),
-            },
-            Value::Object(mut map) => match map.remove("mean") {
-                Some(of) => {
-                    only(&map, &[], "the mean over positions has the field mean only")?;
-                    Self::mean_of(Self::from_json(of)?)
-                }
-                None => Self::range(&map),
-            },
-            _ => Err(EXPECTED),
-        }
-    }
-
-    fn range(fields: &Map<String, Value>) -> Result<Self, &'static str> {
-        only(fields, &["start", "end"], "a range of positions has the fields start and end only")?;
-        let bound = |key: &str| match fields.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(v) => v.as_i64().map(Some).ok_or("start and end of a range of positions must be integers"),
-        };
-        Ok(Self::Range { start: bound("start")?, end: bound("end")? })
-    }
-}
-
-impl<'de> Deserialize<'de> for Positions {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        Self::from_json(Value::deserialize(d)?).map_err(de::Error::custom)
-    }
 }
 
 impl Serialize for Positions {
@@ -245,11 +205,6 @@ impl FromStr for Positions {
     }
 }
 
-/// Refuses an object with other fields than `known`.
-fn only(fields: &Map<String, Value>, known: &[&str], refusal: &'static str) -> Result<(), &'static str> {
-    if fields.keys().all(|key| known.contains(&key.as_str())) { Ok(()) } else { Err(refusal) }
-}
-
 fn every(n_tokens: usize) -> Vec<u32> {
     (0..u32::try_from(n_tokens).expect("a context is shorter than 2^32")).collect()
 }
@@ -259,10 +214,6 @@ pub(super) fn index(i: i64, n: usize) -> Option<usize> {
     let n_signed = i64::try_from(n).ok()?;
     let i = if i < 0 { i.checked_add(n_signed)? } else { i };
     usize::try_from(i).ok().filter(|i| *i < n)
-}
-
-pub(super) fn integers(items: &[Value]) -> Option<Vec<i64>> {
-    items.iter().map(Value::as_i64).collect()
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! Positions as a client asks for them: by number, or by what the tokens are.
 
-use serde::{Deserialize, Deserializer, Serialize, de};
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize};
 
-use super::{Positions, TokenView, only};
+use super::{Positions, TokenView};
 use crate::domain::problem::{Code, Problem};
 
 /// Positions that may depend on the tokens of the input. [`Self::resolve`] makes [`Positions`] of them.
@@ -111,42 +110,7 @@ impl PositionsRequest {
         }
     }
 
-    fn from_json(value: Value) -> Result<Self, &'static str> {
-        let Value::Object(mut fields) = value else { return Positions::from_json(value).map(Self::Known) };
-        if let Some(text) = fields.remove("text") {
-            only(
-                &fields,
-                &["occurrence", "which"],
-                "positions by text have the fields text, occurrence and which only",
-            )?;
-            let Value::String(text) = text else { return Err("the text of positions must be a string") };
-            if text.is_empty() {
-                return Err("the text of positions is empty");
-            }
-            let occurrence = given(&fields, "occurrence").map_or(Some(0), Value::as_i64);
-            let occurrence = occurrence.ok_or("occurrence must be an integer: 0 is the first, -1 the last")?;
-            return Ok(Self::Text { text, occurrence, which: which(&fields)? });
-        }
-        if let Some(message) = fields.remove("message") {
-            only(&fields, &["which"], "positions by message have the fields message and which only")?;
-            let message = message.as_i64().ok_or("message must be an integer: 0 is the first, -1 the last")?;
-            return Ok(Self::Message { message, which: which(&fields)? });
-        }
-        if let Some(special) = fields.remove("special") {
-            only(&fields, &[], "positions by kind have the field special only")?;
-            let special = special.as_bool().ok_or("special must be true or false")?;
-            return Ok(Self::Special { special });
-        }
-        match fields.remove("mean") {
-            Some(of) => {
-                only(&fields, &[], "the mean over positions has the field mean only")?;
-                Self::mean(Self::from_json(of)?)
-            }
-            None => Positions::range(&fields).map(Self::Known),
-        }
-    }
-
-    fn mean(of: Self) -> Result<Self, &'static str> {
+    pub(super) fn mean(of: Self) -> Result<Self, &'static str> {
         match of {
             Self::Known(of) => Positions::mean_of(of).map(Self::Known),
             Self::Mean { .. } => Err("the mean of a mean is not taken"),
@@ -155,25 +119,9 @@ impl PositionsRequest {
     }
 }
 
-/// A field that is there and not null.
-fn given<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
-    fields.get(name).filter(|value| !value.is_null())
-}
-
-fn which(fields: &Map<String, Value>) -> Result<Which, &'static str> {
-    let which = given(fields, "which").map_or(Ok(Which::default()), Which::deserialize);
-    which.map_err(|_| "which must be \"first\", \"last\" or \"all\"")
-}
-
-impl<'de> Deserialize<'de> for PositionsRequest {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        Self::from_json(Value::deserialize(d)?).map_err(de::Error::custom)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
