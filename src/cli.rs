@@ -170,6 +170,10 @@ struct Serve {
     /// nothing refers to.
     #[arg(long, env = "RESIDUUM_UPKEEP_INTERVAL", default_value_t = 10.0, value_parser = seconds)]
     upkeep_interval: f64,
+    /// A name, with or without a port, by which a server without API keys may be asked, beside those of this machine; may be
+    /// repeated.
+    #[arg(long, env = "RESIDUUM_ALLOWED_HOSTS", value_name = "HOST", value_delimiter = ',')]
+    allowed_hosts: Vec<String>,
     /// An origin whose pages may call this server; may be repeated, `*` for any.
     #[arg(long = "cors-origin", env = "RESIDUUM_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     cors_origins: Vec<HeaderValue>,
@@ -274,6 +278,8 @@ impl Serve {
                 max_import_bytes: self.max_import_bytes,
                 max_request_memory: self.max_request_memory,
                 max_json_elements: self.max_json_elements,
+                allowed_hosts: self.allowed_hosts,
+                any_address: !self.listen.ip().is_loopback(),
                 cors_origins: self.cors_origins,
                 request_timeout: Duration::from_secs(self.request_timeout),
                 ..ApiConfig::default()

@@ -14,6 +14,7 @@ mod error;
 mod experiments;
 mod export;
 mod extract;
+mod hosts;
 mod interventions;
 mod json;
 mod limits;
@@ -114,7 +115,8 @@ pub fn router(state: ApiState) -> Router {
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(DefaultBodyLimit::max(config.max_body_bytes))
         .layer(middleware::from_fn_with_state(state.clone(), limits::enforce))
-        .layer(middleware::from_fn_with_state(state, access::check))
+        .layer(middleware::from_fn_with_state(state.clone(), access::check))
+        .layer(middleware::from_fn_with_state(state, hosts::check))
         .layer(middleware::from_fn(measure))
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(cors(&config.cors_origins))

@@ -1,5 +1,7 @@
 //! The specification, generated from the route table.
 
+mod nulls;
+
 use std::{collections::BTreeMap, sync::OnceLock};
 
 use axum::http::Method;
@@ -18,7 +20,7 @@ use super::{
         run::{Include, RunSnapshot},
     },
     experiments::PatchingProgress,
-    problems, routes,
+    hosts, problems, routes,
     tensor::{DtypeParam, Encoding, Format},
 };
 
@@ -62,6 +64,7 @@ pub fn document() -> OpenApi {
     for (path, item) in &mut document.paths.paths {
         guard(path, item);
     }
+    nulls::allow_nulls(&mut document);
     document
 }
 
@@ -94,7 +97,8 @@ fn guard(path: &str, item: &mut PathItem) {
         let needed = scope.map(|scope| SecurityRequirement::new(BEARER, [scope.name()]));
         operation.security = Some(needed.into_iter().collect());
         let posts = matches!(method, Method::POST | Method::PATCH | Method::PUT);
-        problems::add_common(operation, scope.is_some(), posts);
+        let is_probe = hosts::is_probe(path);
+        problems::add_common(operation, scope.is_some(), is_probe, posts);
     }
 }
 

@@ -13,13 +13,13 @@ use crate::domain::{
     Code::{
         ApiKeyInvalid, ApiKeyRequired, BlobDamaged, BodyTooLarge, BosMismatch, CacheNotFound, CannotGenerate,
         ChatTemplateFailed, ClientQueueFull, Conflict, DirectionNotFound, EmptyInput, HeadersTooLarge, HookNotInCache,
-        HookNotStored, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor, InvalidField, InvalidHeader,
-        InvalidJson, InvalidQuery, InvalidSafetensors, InvalidValue, LayerNotInCache, LayerOutOfRange, ModelNotFound,
-        NoBosToken, NoChatTemplate, NotAcceptable, NotReadable, PositionOutOfRange, PreconditionFailed, QueueFull,
-        RangeNotSatisfiable, RequestTimeout, ResultTooLarge, RunNotFound, SaeNotFound, ScopeMissing, ServerBusy,
-        ShapeMismatch, StoreFull, TextNotFound, TimedOut, TokenOutOfVocabulary, TooManyItems, TooManyRunTokens,
-        TooManyTokens, Unavailable, UnknownCache, UnknownDirection, UnknownHook, UnknownModel, UnknownSae,
-        UnsupportedMediaType, VectorNotInDirection, WorkerFailed,
+        HookNotStored, HostNotAllowed, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor, InvalidField,
+        InvalidHeader, InvalidJson, InvalidQuery, InvalidSafetensors, InvalidValue, LayerNotInCache, LayerOutOfRange,
+        ModelNotFound, NoBosToken, NoChatTemplate, NotAcceptable, NotReadable, OriginNotAllowed, PositionOutOfRange,
+        PreconditionFailed, QueueFull, RangeNotSatisfiable, RequestTimeout, ResultTooLarge, RunNotFound, SaeNotFound,
+        ScopeMissing, ServerBusy, ShapeMismatch, StoreFull, TextNotFound, TimedOut, TokenOutOfVocabulary, TooManyItems,
+        TooManyRunTokens, TooManyTokens, Unavailable, UnknownCache, UnknownDirection, UnknownHook, UnknownModel,
+        UnknownSae, UnsupportedMediaType, VectorNotInDirection, WorkerFailed,
     },
 };
 
@@ -196,9 +196,12 @@ fn lines(codes: &[Code]) -> String {
 }
 
 /// What any operation may answer because of what stands before its handler, each kind with its name in the components.
-const COMMON: [(&str, &[Code]); 6] = [
+const COMMON: [(&str, &[Code]); 9] = [
+    ("HostMissing", &[InvalidHeader]),
     ("Unauthorized", &[ApiKeyRequired, ApiKeyInvalid]),
-    ("Forbidden", &[ScopeMissing]),
+    ("Forbidden", &[ScopeMissing, OriginNotAllowed]),
+    ("ForeignOrigin", &[OriginNotAllowed]),
+    ("Misdirected", &[HostNotAllowed]),
     ("RequestTimeout", &[RequestTimeout]),
     ("UnsupportedMediaType", &[UnsupportedMediaType]),
     ("HeadersTooLarge", &[HeadersTooLarge]),
@@ -221,11 +224,13 @@ pub fn common() -> impl Iterator<Item = (String, RefOr<Response>)> {
 
 /// Adds to an operation what it may answer before its handler is asked: where it needs a key, and where it takes a body
 /// (`posts`).
-pub fn add_common(operation: &mut Operation, needs_key: bool, posts: bool) {
+pub fn add_common(operation: &mut Operation, needs_key: bool, is_probe: bool, posts: bool) {
     let takes_body = operation.request_body.is_some();
     for (name, codes) in COMMON {
         let applies = match name {
             "Unauthorized" | "Forbidden" => needs_key,
+            "ForeignOrigin" => !needs_key && !is_probe,
+            "Misdirected" => !is_probe,
             "RequestTimeout" => takes_body,
             "UnsupportedMediaType" => posts,
             _ => true,

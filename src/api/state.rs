@@ -24,6 +24,10 @@ pub struct ApiConfig {
     pub max_json_elements: usize,
     /// Origins whose pages may call this server; empty: none, `*`: any.
     pub cors_origins: Vec<HeaderValue>,
+    /// Names, with or without a port, by which a server without keys may be asked, beside those of this machine.
+    pub allowed_hosts: Vec<String>,
+    /// Whether a server without keys may be asked by any address, and not by those of loopback alone.
+    pub any_address: bool,
     /// Time until an answer begins, counted from the last byte of the request; `?wait=` comes on top.
     pub request_timeout: Duration,
     /// How slowly a body may arrive.
@@ -40,6 +44,8 @@ impl Default for ApiConfig {
             max_request_memory: 2 << 30,
             max_json_elements: 4_000_000,
             cors_origins: Vec::new(),
+            allowed_hosts: Vec::new(),
+            any_address: false,
             request_timeout: Duration::from_secs(600),
             patience: Patience::default(),
             freshness: Duration::from_millis(500),

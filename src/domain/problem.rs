@@ -59,6 +59,8 @@ codes! {
     ApiKeyInvalid = 401 "api_key_invalid" "The API key is not valid";
     /// The API key may not do this.
     ScopeMissing = 403 "scope_missing" "The API key lacks a scope";
+    /// The request comes from a page of another origin.
+    OriginNotAllowed = 403 "origin_not_allowed" "Pages of this origin may not send requests";
     /// No such route.
     RouteNotFound = 404 "route_not_found" "There is no such route";
     /// No such run.
@@ -99,6 +101,8 @@ codes! {
     UnsupportedMediaType = 415 "unsupported_media_type" "The media type of the body is not supported";
     /// The byte range lies outside the representation.
     RangeNotSatisfiable = 416 "range_not_satisfiable" "The range lies outside the representation";
+    /// The request is addressed to a host that this server does not answer for.
+    HostNotAllowed = 421 "host_not_allowed" "The server does not answer for this host";
     /// The model is not one this server runs.
     UnknownModel = 422 "unknown_model" "The model is not served here";
     /// The body names a cache that does not exist.

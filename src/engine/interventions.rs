@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     positions::{Conversation, in_conversation, settle},
-    request::Content,
+    request::{Content, check_list},
 };
 use crate::{
     domain::{Applied, Code, Edits, Op, Problem, Tokens, TokensRequest, Which},
@@ -86,6 +86,9 @@ impl Interventions {
     }
 }
 
+/// Tokens of an input at least, as far as the length of a list of positions goes.
+const MIN_LISTED: usize = 1024;
+
 impl Subject<'_> {
     fn tokens(&self, asked: &TokensRequest, pointer: &str, patched: bool) -> Result<Tokens, Problem> {
         let n = self.encoded.ids.len();
@@ -103,6 +106,8 @@ impl Subject<'_> {
             TokensRequest::At(named) => named,
         };
         let at = |p: Problem| Problem::at(p.code, pointer, format!("{}: {}", self.pointer, p.detail));
+        // each input settles the list anew, and repeats mean nothing here
+        check_list(named, n.max(MIN_LISTED)).map_err(at)?;
         let posted;
         let named = if self.generates {
             let found = in_conversation(named, self.content, self.encoded, self.text, self.tokenizer);

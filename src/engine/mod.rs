@@ -164,6 +164,8 @@ struct Inner {
     questions: mpsc::Sender<Question>,
     /// Places for experiments.
     experiments: Semaphore,
+    /// Places for experiments and for those that wait for one.
+    experiments_in_line: Semaphore,
 }
 
 impl Inner {
@@ -263,6 +265,7 @@ impl Engine {
             errands,
             questions,
             experiments: Semaphore::new(patching::AT_ONCE),
+            experiments_in_line: Semaphore::new(patching::AT_ONCE + patching::MAX_WAITING),
         });
         let n_slots = scheduler::pipeline(n_workers);
         let slots = Arc::new(Semaphore::new(n_slots as usize));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{SemaphorePermit, watch};
 
 use super::Engine;
 use crate::{
@@ -16,6 +16,8 @@ use crate::{
 
 /// Sweeps that run at once; more are refused.
 pub(super) const AT_ONCE: usize = 2;
+/// Sweeps that wait for one of these to end.
+pub(super) const MAX_WAITING: usize = 64;
 /// Bytes that what two inputs leave behind may take.
 const MAX_TRACE_BYTES: u64 = 128 << 20;
 /// Tokens of one batch of cells.
@@ -89,13 +91,10 @@ impl Engine {
     /// stops it.
     ///
     /// # Errors
-    /// [`Code::QueueFull`] while enough sweeps run, [`Code::ResultTooLarge`] for inputs whose traces do not fit,
+    /// [`Code::QueueFull`] while enough sweeps wait for their turn, [`Code::ResultTooLarge`] for inputs whose traces do not fit,
     /// [`Code::Unavailable`], [`Code::WorkerFailed`].
     pub async fn sweep(&self, sweep: Sweep, progress: &watch::Sender<usize>) -> Result<Swept, Problem> {
-        let Ok(_place) = self.inner.experiments.try_acquire() else {
-            let detail = format!("{AT_ONCE} experiments are running; try again later");
-            return Err(Problem::new(Code::QueueFull, detail).retry_after(5));
-        };
+        let _place = self.place_for_sweep().await?;
         metrics::counter!("residuum_experiments_total").increment(1);
         let Sweep { model, base, source, cells, position, metric } = sweep;
         let mut hooks: Vec<Hook> = cells.iter().map(|c| c.hook).collect();
@@ -126,6 +125,24 @@ impl Engine {
             progress.send_modify(|done| *done += batch.len());
         }
         Ok(Swept { base: base_value, source: source_value, values })
+    }
+
+    /// Waits for a place, first come, first served; the future that is dropped gives its own to the next.
+    ///
+    /// # Errors
+    /// [`Code::QueueFull`] when too many wait already.
+    async fn place_for_sweep(&self) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'_>), Problem> {
+        let inner = &self.inner;
+        let Ok(in_line) = inner.experiments_in_line.try_acquire() else {
+            let detail = format!("{AT_ONCE} experiments are running and {MAX_WAITING} wait; try again later");
+            return Err(Problem::new(Code::QueueFull, detail).retry_after(5));
+        };
+        let stopping = || Problem::new(Code::Unavailable, "the server is stopping").retry_after(5);
+        let place = tokio::select! {
+            place = inner.experiments.acquire() => place.map_err(|_| stopping())?,
+            () = inner.draining.cancelled() => return Err(stopping()),
+        };
+        Ok((in_line, place))
     }
 
     async fn traced(&self, model: &Arc<Model>, token_ids: Vec<u32>, hooks: Vec<Hook>) -> Result<Arc<Trace>, Problem> {

@@ -339,6 +339,7 @@ fn item(
         None => (request.capture.positions(model.info()), at),
     };
     refuse_mean_of_indices(hooks, &asked)?;
+    check_list(&asked, model.info().n_ctx).map_err(|p| Problem::at(p.code, at, p.detail))?;
     let (positions, unsettled) = positions_of(asked, input, (&encoded, text.as_deref()), n_new, model)
         .map_err(|p| Problem::at(p.code, at, p.detail))?;
     let capture = Capture { hooks: Arc::clone(hooks), positions, dtype: request.capture.dtype };
@@ -362,6 +363,22 @@ fn item(
         origin: None,
         interventions: Vec::new(),
     })
+}
+
+/// Positions that a list may name for each token of the context: repeats are allowed, and each is stored.
+const LISTED_PER_TOKEN: usize = 4;
+
+/// Refuses a list of positions that is much longer than the context.
+///
+/// # Errors
+/// [`Code::InvalidValue`].
+pub(super) fn check_list(asked: &PositionsRequest, n_ctx: usize) -> Result<(), Problem> {
+    let (n, most) = (asked.n_listed(), n_ctx.saturating_mul(LISTED_PER_TOKEN));
+    if n <= most {
+        return Ok(());
+    }
+    let detail = format!("{n} positions are listed; at most {most} are taken, four times the model's context");
+    Err(Problem::at(Code::InvalidValue, "/positions", detail))
 }
 
 /// The positions meant in an input that `n_new` tokens may follow, and how to settle them once all are there, where that

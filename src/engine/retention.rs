@@ -8,7 +8,10 @@ use std::{
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{Inner, scheduler::STORE_REST};
-use crate::domain::{Code, Problem};
+use crate::{
+    domain::{Code, Problem},
+    store::StoreError,
+};
 
 /// Time between two looks. What has expired is not served meanwhile; only its bytes are still there.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -43,12 +46,27 @@ impl Inner {
     /// # Errors
     /// [`Code::StoreFull`], and the store's own.
     pub(super) async fn make_room(&self, n_bytes: u64) -> Result<(), Problem> {
-        let n_gone = self.store.make_room(n_bytes).await?;
+        let n_gone = match self.store.make_room(n_bytes).await {
+            Err(StoreError::Full) => return Err(self.over_quota(n_bytes)),
+            made => made?,
+        };
         if n_gone > 0 {
             metrics::counter!("residuum_caches_evicted_total").increment(n_gone);
             tracing::info!(caches = n_gone, n_bytes, "removed the oldest caches to make room");
         }
         Ok(())
+    }
+
+    /// That the quota has no room for `n_bytes`, and how much is lacking.
+    fn over_quota(&self, n_bytes: u64) -> Problem {
+        let max_bytes = self.store.quota().map_or(u64::MAX, |quota| quota.max_bytes);
+        let used = self.store.bytes_on_disk();
+        let lacking = used.saturating_add(n_bytes).saturating_sub(max_bytes);
+        let detail = format!(
+            "the store may take {max_bytes} bytes and takes {used}: {lacking} bytes are lacking. Delete runs or caches that are \
+             not needed, or raise --max-store-bytes"
+        );
+        Problem::new(Code::StoreFull, detail)
     }
 
     /// Remembers whether the store took what it was given.

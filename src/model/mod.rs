@@ -229,6 +229,7 @@ impl Model {
         let transformer = Transformer::load(family.architecture, &family.sources, checkpoint)?;
         check_unused(&warnings)?;
         let info = catalogue::model_info(id, fingerprint, transformer.architecture(), checkpoint.census());
+        let tokenizer = tokenizer.for_context(info.n_ctx);
         let warnings = warnings.list().into_iter().chain(tokenizer.warnings().iter().cloned()).collect();
         Ok(Self {
             info,

@@ -149,6 +149,17 @@ async fn binary_answers_and_events_hold_the_same_numbers() {
 }
 
 #[tokio::test]
+async fn experiments_wait_for_their_turn() {
+    let app = TestApp::new().await;
+    let body = json!({"model": "tiny", "clean": CLEAN, "corrupt": CORRUPT, "answer": 42, "sweep": {"positions": "each"}});
+    let answers = futures::future::join_all((0..12).map(|_| app.post("/v1/experiments/patching", &body))).await;
+    let first = answers[0].json()["values"].clone();
+    for answer in &answers {
+        assert_eq!((answer.status.as_u16(), &answer.json()["values"]), (200, &first));
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_swept_is_refused() {
     let app = TestApp::new().await;
     let plain = json!({"model": "tiny", "clean": CLEAN, "corrupt": CORRUPT, "answer": 42, "sweep": {}});

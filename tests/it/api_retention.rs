@@ -73,6 +73,8 @@ async fn beyond_the_quota_new_runs_are_refused_until_there_is_room() {
     }));
     let refused = app.post("/v1/runs", &bulk).await;
     refused.problem(507, "store_full");
+    let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("bytes are lacking"), "{detail}");
     assert_eq!(app.get("/v1/runs").await.json()["items"].as_array().unwrap().len(), 1, "nothing of it is kept");
     // what fits is taken, and what is stored is served
     let second = app.run(long(2)).await;

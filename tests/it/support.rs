@@ -284,6 +284,8 @@ pub fn with_model(mut body: Value) -> Value {
 
 pub fn request(method: Method, uri: &str, headers: &[(&str, &str)], body: Body) -> Request<Body> {
     let builder = Request::builder().method(method).uri(uri);
+    let builder =
+        if headers.iter().any(|(name, _)| *name == "host") { builder } else { builder.header("host", "localhost") };
     headers.iter().fold(builder, |b, (name, value)| b.header(*name, *value)).body(body).unwrap()
 }
 

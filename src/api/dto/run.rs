@@ -328,12 +328,15 @@ pub enum Include {
 /// A run.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Run, example = json!({
-    "id": "0198c5a0-5b1e-7c3a-9b54-0242ac120002", "status": "completed", "model": "smollm2-135m", "priority": "normal", "n_items": 1,
+    "object": "run", "id": "0198c5a0-5b1e-7c3a-9b54-0242ac120002", "status": "completed", "model": "smollm2-135m", "priority": "normal", "n_items": 1,
     "n_done": 1, "n_reused": 0, "n_failed": 0, "caches": ["0198c5a0-5b3f-7d51-8a3e-0242ac120002"], "error": null,
     "tags": ["demo"], "metadata": {}, "ttl_seconds": null, "imported": false, "created_at": "2026-11-23T12:00:00.000001Z",
     "started_at": "2026-11-23T12:00:00.002Z", "finished_at": "2026-11-23T12:00:00.05Z", "queue_position": null
 }))]
 pub struct RunDto {
+    /// Always `run`. A problem has none, and a `status` of its own, which is a number: look here before the status is polled.
+    #[schema(value_type = RunObject)]
+    pub object: &'static str,
     /// Its id.
     pub id: String,
     /// `queued`, `running`, `completed`, `failed` or `cancelled`.
@@ -383,6 +386,15 @@ pub struct RunDto {
     pub values: Option<Vec<CacheValues>>,
 }
 
+/// The word `run`.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only describes `object` for the specification")]
+pub enum RunObject {
+    /// The object is a run.
+    Run,
+}
+
 /// What was generated behind one input.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RunCompletion {
@@ -424,6 +436,7 @@ impl RunDto {
     /// A run with its place in the queue.
     pub fn new(run: Run, queue_position: Option<usize>) -> Self {
         Self {
+            object: "run",
             id: run.id.to_string(),
             status: run.status,
             model: run.model,

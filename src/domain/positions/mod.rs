@@ -95,6 +95,16 @@ impl Positions {
         matches!(self, Self::All | Self::List(_) | Self::Range { .. })
     }
 
+    /// How many positions are listed one by one.
+    #[must_use]
+    pub fn n_listed(&self) -> usize {
+        match self {
+            Self::List(list) => list.len(),
+            Self::MeanOf(of) => of.n_listed(),
+            Self::Last | Self::Mean | Self::All | Self::One(_) | Self::Range { .. } => 0,
+        }
+    }
+
     /// The positions meant in an input of `n_tokens`.
     ///
     /// # Errors

@@ -73,6 +73,16 @@ impl PositionsRequest {
         }
     }
 
+    /// How many positions are listed one by one.
+    #[must_use]
+    pub fn n_listed(&self) -> usize {
+        match self {
+            Self::Known(positions) => positions.n_listed(),
+            Self::Mean { mean } => mean.n_listed(),
+            Self::Text { .. } | Self::Message { .. } | Self::Special { .. } => 0,
+        }
+    }
+
     /// Whether it is a mean over other positions.
     #[must_use]
     pub fn is_mean(&self) -> bool {

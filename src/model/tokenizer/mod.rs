@@ -9,6 +9,7 @@ mod gguf;
 mod mistral;
 mod patterns;
 mod rebuild;
+mod room;
 mod sentencepiece;
 mod sentencepiece_model;
 mod side_files;
@@ -29,8 +30,12 @@ use chat::{Sources, Templates};
 pub(super) use folder::files as folder_files;
 use spelling::Spelling;
 
-/// Longest text that is encoded, in bytes. The pre-tokenisers' regular expressions give up silently on huge inputs.
-pub const MAX_TEXT_BYTES: usize = 4 << 20;
+/// Longest text that is encoded, in bytes, unless the model's context is longer than most. The pre-tokenisers' regular
+/// expressions give up silently on huge inputs.
+pub const MAX_TEXT_BYTES: usize = 1 << 20;
+
+/// Bytes of text that a token of the context is worth, where that is more than [`MAX_TEXT_BYTES`].
+const BYTES_PER_TOKEN: usize = 8;
 
 /// An input as the model will see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +79,7 @@ pub struct TextTokenizer {
     adds_bos: bool,
     special: HashSet<u32>,
     d_vocab: usize,
+    max_text_bytes: usize,
     templates: Templates,
     warnings: Vec<Warning>,
 }
@@ -119,7 +125,15 @@ impl TextTokenizer {
         let adds_bos = bos.as_ref().is_some_and(|(id, _)| first(true) == Some(*id) && first(false) != Some(*id));
         let spelling = Spelling::of(&tokenizer);
         let templates = Templates::new(settings.templates, settings.roles);
-        Self { tokenizer, spelling, bos, adds_bos, special, d_vocab, templates, warnings: settings.warnings }
+        let (max_text_bytes, warnings) = (MAX_TEXT_BYTES, settings.warnings);
+        Self { tokenizer, spelling, bos, adds_bos, special, d_vocab, max_text_bytes, templates, warnings }
+    }
+
+    /// The same, for a model of this context: eight bytes for each of its tokens are encoded at once, or [`MAX_TEXT_BYTES`].
+    #[must_use]
+    pub fn for_context(mut self, n_ctx: usize) -> Self {
+        self.max_text_bytes = MAX_TEXT_BYTES.max(n_ctx.saturating_mul(BYTES_PER_TOKEN));
+        self
     }
 
     /// Encodes text. `prepend_bos`: `None` follows the tokenizer's own rule, true makes sure that there is exactly
@@ -127,7 +141,7 @@ impl TextTokenizer {
     /// both `[CLS]` and `[SEP]`). Pointers are relative to the text.
     ///
     /// # Errors
-    /// [`Code::NoBosToken`], [`Code::EmptyInput`]; [`Code::TooManyTokens`] for more than [`MAX_TEXT_BYTES`].
+    /// [`Code::NoBosToken`], [`Code::EmptyInput`]; [`Code::TooManyTokens`] for more bytes than [`Self::for_context`] says.
     pub fn encode(&self, text: &str, prepend_bos: Option<bool>) -> Result<Encoded, Problem> {
         self.encode_text(text, prepend_bos, true)
     }
@@ -141,10 +155,11 @@ impl TextTokenizer {
     }
 
     fn encode_text(&self, text: &str, prepend_bos: Option<bool>, own_rule: bool) -> Result<Encoded, Problem> {
-        if text.len() > MAX_TEXT_BYTES {
-            let detail = format!("the text has {} bytes; at most {MAX_TEXT_BYTES} are encoded", text.len());
+        if text.len() > self.max_text_bytes {
+            let detail = format!("the text has {} bytes; at most {} are encoded", text.len(), self.max_text_bytes);
             return Err(Problem::at(Code::TooManyTokens, "", detail));
         }
+        let _room = room::for_encoding(text.len());
         let own_rule = own_rule && prepend_bos != Some(false);
         let encoding: Encoding = self
             .tokenizer
@@ -242,7 +257,9 @@ impl TextTokenizer {
         kwargs: &Map<String, Value>,
         given: Option<&GivenTemplate>,
     ) -> Result<String, Problem> {
-        self.templates.choose(given, kwargs)?.render(messages, end, kwargs)
+        let template = self.templates.choose(given, kwargs)?;
+        let _room = needs_room(messages, given).then(room::for_rendering);
+        template.render(messages, end, kwargs)
     }
 
     /// Where what each message says is in `rendered`, which [`Self::render_chat`] made of the same chat: characters
@@ -257,7 +274,10 @@ impl TextTokenizer {
         rendered: &str,
     ) -> Vec<Option<Range<usize>>> {
         match self.templates.choose(given, kwargs) {
-            Ok(template) => template.spans(messages, end, kwargs, rendered),
+            Ok(template) => {
+                let _room = needs_room(messages, given).then(room::for_rendering);
+                template.spans(messages, end, kwargs, rendered)
+            }
             Err(_) => vec![None; messages.len()],
         }
     }
@@ -334,4 +354,19 @@ impl TextTokenizer {
     pub fn token_strings(&self, ids: &[u32]) -> Vec<String> {
         ids.iter().map(|id| self.spelling.decode(&self.tokenizer, *id)).collect()
     }
+}
+
+/// Whether rendering a chat may take much memory: a template that a request brings may do anything, a model's own is taken
+/// at its word where the messages are short.
+fn needs_room(messages: &[Value], given: Option<&GivenTemplate>) -> bool {
+    fn weight(value: &Value) -> usize {
+        size_of::<Value>()
+            + match value {
+                Value::String(text) => text.len(),
+                Value::Array(items) => items.iter().map(weight).sum(),
+                Value::Object(fields) => fields.iter().map(|(key, value)| key.len() + weight(value)).sum(),
+                _ => 0,
+            }
+    }
+    given.is_some() || messages.iter().map(weight).sum::<usize>() > room::SHORT
 }

@@ -1,0 +1,217 @@
+//! Which hosts a request may be addressed to, and which pages it may come from.
+//!
+//! A store without keys obeys whoever reaches it, and a browser on the same machine reaches it on behalf of any page. A page
+//! whose name is made to point at this machine (DNS rebinding) is of one origin with the server then, and a `GET` of its carries
+//! no `Origin`; but the name stands in `Host`. So while there are no keys `Host` has to be a name or address of this
+//! machine, or one that the operator allows, and what another origin's page sends is refused. With keys no page has one.
+
+use std::net::IpAddr;
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, HeaderValue, Method, Version, header, uri::Authority},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+use super::{
+    error::{ApiError, ApiResult},
+    state::{ApiConfig, ApiState},
+};
+use crate::domain::{Code, Problem};
+
+/// Routes that answer whoever asks: probes name the server in ways of their own.
+const OPEN: [&str; 2] = ["/healthz", "/readyz"];
+
+/// Whether a route answers whoever asks.
+pub fn is_probe(route: &str) -> bool {
+    OPEN.contains(&route)
+}
+
+/// Refuses a request without a host and, while the store has no keys, one to another host or of another origin's page.
+pub async fn check(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+    match admit(&state, &request).await {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn admit(state: &ApiState, request: &Request) -> ApiResult<()> {
+    let host = host(request)?;
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    if is_probe(route) || state.keys.is_closed().await? {
+        return Ok(());
+    }
+    check_host(host.as_ref(), &state.config)?;
+    check_origin(request.method(), request.headers(), host.as_ref(), &state.config)?;
+    Ok(())
+}
+
+/// The host that a request is addressed to; `None` only of HTTP/1.0, which may leave it out.
+///
+/// # Errors
+/// [`Code::InvalidHeader`] for none, several, and for what is no host (RFC 9110, section 7.2).
+fn host(request: &Request) -> Result<Option<Authority>, Problem> {
+    let refused = |detail: &str| Problem::at(Code::InvalidHeader, "Host", detail);
+    let mut given = request.headers().get_all(header::HOST).iter();
+    let (first, second) = (given.next(), given.next());
+    if second.is_some() {
+        return Err(refused("the request has more than one Host header"));
+    }
+    // an absolute URI goes before the header, which has to be there all the same
+    if first.is_none() && request.version() >= Version::HTTP_11 {
+        return Err(refused("the request has no Host header"));
+    }
+    if let Some(authority) = request.uri().authority() {
+        return Ok(Some(authority.clone()));
+    }
+    let parse = |value: &HeaderValue| value.to_str().ok()?.parse().ok();
+    first.map(|value| parse(value).ok_or_else(|| refused("the Host header is not the name of a host"))).transpose()
+}
+
+/// Whether an open server may be asked by this name.
+fn check_host(host: Option<&Authority>, config: &ApiConfig) -> Result<(), Problem> {
+    // who speaks HTTP/1.0 is no browser
+    let Some(host) = host else { return Ok(()) };
+    let name = name_of(host);
+    let is_allowed = match name.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback() || config.any_address,
+        Err(_) => name == "localhost" || name.ends_with(".localhost"),
+    };
+    let is_named =
+        |allowed: &String| allowed.eq_ignore_ascii_case(&name) || allowed.eq_ignore_ascii_case(host.as_str());
+    if is_allowed || config.allowed_hosts.iter().any(is_named) {
+        return Ok(());
+    }
+    let detail = format!(
+        "this server has no API keys and does not go by the name `{}`; allow it with --allowed-hosts, or make a key",
+        name.chars().take(80).collect::<String>()
+    );
+    Err(Problem::at(Code::HostNotAllowed, "Host", detail))
+}
+
+/// The name or address of a host, in lower case and without its port and brackets.
+fn name_of(host: &Authority) -> String {
+    let name = host.host().trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+    name.to_ascii_lowercase()
+}
+
+/// Whether a request comes from no page, from a page of this server or from one of those that the operator allows.
+fn check_origin(
+    method: &Method,
+    headers: &HeaderMap,
+    host: Option<&Authority>,
+    config: &ApiConfig,
+) -> Result<(), Problem> {
+    let refused = |name: &str| {
+        let detail = "this server has no API keys and does not take requests from pages of other origins; allow one with \
+            --cors-origins, or make a key";
+        Err(Problem::at(Code::OriginNotAllowed, name, detail))
+    };
+    let is_allowed =
+        |origin: &HeaderValue| config.cors_origins.iter().any(|allowed| allowed == "*" || allowed == origin);
+    let is_own = |origin: &HeaderValue| {
+        let authority = origin.to_str().ok().and_then(|text| text.split_once("://")).map(|(_, authority)| authority);
+        authority.is_some_and(|authority| host.is_some_and(|host| authority.eq_ignore_ascii_case(host.as_str())))
+    };
+    let mut origins = headers.get_all(header::ORIGIN).iter().peekable();
+    if origins.peek().is_some() {
+        return if origins.all(|origin| is_allowed(origin) || is_own(origin)) { Ok(()) } else { refused("Origin") };
+    }
+    // a browser that leaves out the origin still says that it is another's page
+    let site = headers.get("sec-fetch-site");
+    if !method.is_safe() && site.is_some_and(|site| site != "same-origin" && site != "none") {
+        return refused("Sec-Fetch-Site");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    fn config(hosts: &[&str], origins: &[&'static str], any_address: bool) -> ApiConfig {
+        let allowed_hosts = hosts.iter().map(|h| (*h).to_owned()).collect();
+        let cors_origins = origins.iter().map(|o| HeaderValue::from_static(o)).collect();
+        ApiConfig { allowed_hosts, cors_origins, any_address, ..ApiConfig::default() }
+    }
+
+    #[test]
+    fn only_names_of_this_machine_are_answered_to() {
+        let default = config(&[], &[], false);
+        let allows = |host: &str, config: &ApiConfig| check_host(Some(&host.parse().unwrap()), config).is_ok();
+        for own in [
+            "localhost",
+            "LOCALHOST:8080",
+            "app.localhost",
+            "127.0.0.1:8080",
+            "127.9.9.9",
+            "[::1]:80",
+            "localhost.",
+            "[::ffff:127.0.0.1]",
+        ] {
+            assert!(allows(own, &default), "{own}");
+        }
+        for foreign in [
+            "evil.example",
+            "evil.example:8080",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "10.0.0.1",
+            "notlocalhost",
+            "0.0.0.0",
+        ] {
+            assert!(!allows(foreign, &default), "{foreign}");
+        }
+        let named = config(&["gpu.lan", "other:99"], &[], false);
+        assert!(allows("GPU.lan:8080", &named) && allows("other:99", &named));
+        assert!(!allows("other", &named) && !allows("lan", &named));
+        assert!(allows("10.0.0.1", &config(&[], &[], true)) && !allows("evil.example", &config(&[], &[], true)));
+    }
+
+    #[test]
+    fn pages_of_other_origins_are_refused() {
+        let check = |method: Method, header: (&'static str, &'static str), config: &ApiConfig| {
+            let headers = HeaderMap::from_iter([(header.0.parse().unwrap(), HeaderValue::from_static(header.1))]);
+            check_origin(&method, &headers, Some(&"localhost:8080".parse().unwrap()), config).is_ok()
+        };
+        let default = config(&[], &[], false);
+        assert!(check(Method::GET, ("accept", "*/*"), &default));
+        assert!(check(Method::POST, ("origin", "http://localhost:8080"), &default));
+        for foreign in
+            ["null", "http://evil.example", "http://localhost:3000", "http://localhost", "localhost:8080", ""]
+        {
+            assert!(!check(Method::GET, ("origin", foreign), &default), "{foreign}");
+            assert!(!check(Method::POST, ("origin", foreign), &default), "{foreign}");
+        }
+        assert!(check(Method::POST, ("origin", "http://app.lan"), &config(&[], &["http://app.lan"], false)));
+        assert!(check(Method::POST, ("origin", "null"), &config(&[], &["*"], false)));
+        assert!(!check(Method::POST, ("sec-fetch-site", "cross-site"), &default));
+        assert!(!check(Method::DELETE, ("sec-fetch-site", "same-site"), &default));
+        assert!(check(Method::POST, ("sec-fetch-site", "same-origin"), &default));
+        assert!(check(Method::GET, ("sec-fetch-site", "cross-site"), &default));
+    }
+
+    #[test]
+    fn a_request_names_one_host() {
+        let host = |version: Version, uri: &str, hosts: &[&str]| {
+            let builder = hosts.iter().fold(Request::builder().version(version).uri(uri), |b, h| b.header("host", *h));
+            host(&builder.body(Body::empty()).unwrap()).map(|host| host.map(|h| h.to_string())).map_err(|p| p.code)
+        };
+        assert_eq!(host(Version::HTTP_11, "/", &["a:1"]), Ok(Some("a:1".to_owned())));
+        assert_eq!(host(Version::HTTP_11, "http://b/", &["a:1"]), Ok(Some("b".to_owned())));
+        assert_eq!(host(Version::HTTP_10, "/", &[]), Ok(None));
+        for (uri, hosts) in [
+            ("/", &[] as &[&str]),
+            ("/", &["a", "b"]),
+            ("/", &["a", "a"]),
+            ("/", &[""]),
+            ("/", &["a b"]),
+            ("http://b/", &[]),
+        ] {
+            assert_eq!(host(Version::HTTP_11, uri, hosts), Err(Code::InvalidHeader), "{uri} {hosts:?}");
+        }
+    }
+}
