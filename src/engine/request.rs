@@ -309,7 +309,11 @@ fn in_input(problem: Problem, input: &InputSpec) -> Problem {
 
 fn tokenise(input: &InputSpec, request: &RunRequest, model: &Model, texts: &Texts) -> Result<Tokenised, Problem> {
     let (tokenizer, prepend_bos) = (model.tokenizer(), request.prepend_bos);
-    let encode = |text: &str, chat| texts.encode(request.tenant, model, text, Tokenising { prepend_bos, chat });
+    let n_new = request.generation.as_ref().map_or(0, |g| g.max_new_tokens);
+    let encode = |text: &str, chat| {
+        check_length(text, request.truncate, model, n_new)?;
+        texts.encode(request.tenant, model, text, Tokenising { prepend_bos, chat })
+    };
     let (encoded, text) = match &input.content {
         Content::Text(text) => (encode(text, false), Some(text.clone())),
         Content::TokenIds(ids) => (tokenizer.from_ids(ids, prepend_bos), None),
@@ -318,11 +322,26 @@ fn tokenise(input: &InputSpec, request: &RunRequest, model: &Model, texts: &Text
             (encode(&rendered, true), Some(rendered))
         }
     };
-    let n_new = request.generation.as_ref().map_or(0, |g| g.max_new_tokens);
     let at = input.content.pointer();
     let cut = |encoded| truncate(encoded, request.truncate, model.info().n_ctx, n_new);
     let (encoded, n_truncated) = encoded.and_then(cut).map_err(|p| p.under(at))?;
     Ok((encoded, n_truncated, text))
+}
+
+/// Refuses a text that is so long that it cannot fit, before it is encoded.
+fn check_length(text: &str, how: Truncate, model: &Model, n_new: usize) -> Result<(), Problem> {
+    let room = model.info().n_ctx - n_new;
+    match model.tokenizer().longest_text_that_fits(room) {
+        Some(most) if how == Truncate::Error && text.len() > most => {
+            let detail = format!(
+                "the text has {} bytes, and {room} tokens, which the model's context has room for, stand for {most} at most; \
+                 shorten it or set truncate to left or right",
+                text.len()
+            );
+            Err(Problem::at(Code::TooManyTokens, "", detail))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn item(

@@ -6,6 +6,7 @@ mod class;
 mod differences;
 mod folder;
 mod gguf;
+mod longest;
 mod mistral;
 mod patterns;
 mod rebuild;
@@ -80,6 +81,8 @@ pub struct TextTokenizer {
     special: HashSet<u32>,
     d_vocab: usize,
     max_text_bytes: usize,
+    /// Bytes that a token stands for at most.
+    bytes_per_token: Option<usize>,
     templates: Templates,
     warnings: Vec<Warning>,
 }
@@ -125,8 +128,18 @@ impl TextTokenizer {
         let adds_bos = bos.as_ref().is_some_and(|(id, _)| first(true) == Some(*id) && first(false) != Some(*id));
         let spelling = Spelling::of(&tokenizer);
         let templates = Templates::new(settings.templates, settings.roles);
-        let (max_text_bytes, warnings) = (MAX_TEXT_BYTES, settings.warnings);
-        Self { tokenizer, spelling, bos, adds_bos, special, d_vocab, max_text_bytes, templates, warnings }
+        Self {
+            bytes_per_token: longest::bytes_per_token(&tokenizer),
+            max_text_bytes: MAX_TEXT_BYTES,
+            tokenizer,
+            spelling,
+            bos,
+            adds_bos,
+            special,
+            d_vocab,
+            templates,
+            warnings: settings.warnings,
+        }
     }
 
     /// The same, for a model of this context: eight bytes for each of its tokens are encoded at once, or [`MAX_TEXT_BYTES`].
@@ -323,6 +336,14 @@ impl TextTokenizer {
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.d_vocab
+    }
+
+    /// The most bytes that a text of `tokens` tokens can have: a longer text makes more tokens, whatever it says. `None`
+    /// where there is no such bound, as with tokenizers that drop white space or make one unknown token of any word. Says
+    /// nothing about texts whose tokens are cut to fit.
+    #[must_use]
+    pub fn longest_text_that_fits(&self, tokens: usize) -> Option<usize> {
+        self.bytes_per_token?.checked_mul(tokens)
     }
 
     /// Which of these are special tokens.
