@@ -46,5 +46,8 @@ with_server tests/python/check_openapi.py
 step "crash test"
 $python tests/crash.py --binary "$binary" --model "$model"
 
+step "memory of hostile bodies"
+$python tests/memory.py --binary "$binary" --mb 8 --at-once 24
+
 step "full disk"
 $python tests/full_disk.py --binary "$binary" --model "$model"

@@ -170,8 +170,27 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
 fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
     let pairs = form_urlencoded::parse(query.as_bytes());
     let deserializer = serde_html_form::Deserializer::new(pairs);
-    serde_path_to_error::deserialize(deserializer)
-        .map_err(|e| Problem::at(Code::InvalidQuery, pointer(e.path()).trim_start_matches('/'), e.inner().to_string()))
+    serde_path_to_error::deserialize(deserializer).map_err(|e| {
+        Problem::at(Code::InvalidQuery, pointer(e.path()).trim_start_matches('/'), plain(&e.inner().to_string()))
+    })
+}
+
+/// What is wrong with a parameter, in words that do not presume Rust.
+fn plain(error: &str) -> String {
+    match error {
+        "invalid digit found in string" | "cannot parse integer from empty string" => {
+            "must be a whole number".to_owned()
+        }
+        "invalid float literal" | "cannot parse float from empty string" => "must be a number".to_owned(),
+        "provided string was not `true` or `false`" => "must be true or false".to_owned(),
+        "number too large to fit in target type" => "the number is too large".to_owned(),
+        "number too small to fit in target type" => "the number is too small".to_owned(),
+        other => other
+            .replace("unknown field", "unknown parameter")
+            .replace("missing field", "missing parameter")
+            .replace("duplicate field", "given twice: parameter")
+            .replace("unknown variant", "unknown value"),
+    }
 }
 
 /// Query parameters of which those named `metadata.KEY` come apart, with their values as JSON where they are some, else as

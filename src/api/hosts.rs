@@ -15,7 +15,7 @@ use axum::{
 };
 
 use super::{
-    error::{ApiError, ApiResult},
+    error::ApiError,
     state::{ApiConfig, ApiState},
 };
 use crate::domain::{Code, Problem};
@@ -30,21 +30,25 @@ pub fn is_probe(route: &str) -> bool {
 
 /// Refuses a request without a host and, while the store has no keys, one to another host or of another origin's page.
 pub async fn check(State(state): State<ApiState>, request: Request, next: Next) -> Response {
-    match admit(&state, &request).await {
+    let probes = request.extensions().get::<MatchedPath>().is_some_and(|route| is_probe(route.as_str()));
+    let is_open = match state.keys.is_closed().await {
+        Ok(is_closed) => !is_closed && !probes,
+        Err(_) if probes => false,
+        Err(error) => return ApiError::from(error).into_response(),
+    };
+    match admit(&request, is_open, &state.config) {
         Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
+        Err(problem) => ApiError(problem).into_response(),
     }
 }
 
-async fn admit(state: &ApiState, request: &Request) -> ApiResult<()> {
+fn admit(request: &Request, is_open: bool, config: &ApiConfig) -> Result<(), Problem> {
     let host = host(request)?;
-    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    if is_probe(route) || state.keys.is_closed().await? {
+    if !is_open {
         return Ok(());
     }
-    check_host(host.as_ref(), &state.config)?;
-    check_origin(request.method(), request.headers(), host.as_ref(), &state.config)?;
-    Ok(())
+    check_host(host.as_ref(), config)?;
+    check_origin(request.method(), request.headers(), host.as_ref(), config)
 }
 
 /// The host that a request is addressed to; `None` only of HTTP/1.0, which may leave it out.

@@ -28,7 +28,8 @@ impl Hook {
     #[must_use]
     pub fn block(site: Site, layer: usize) -> Self {
         assert!(site.in_block(), "{} lies outside the blocks", site.name());
-        Self { site, layer: Some(u32::try_from(layer).expect("a model has fewer than 2^32 layers")) }
+        // a client may name any number; past `u32` there is no layer, whichever it is
+        Self { site, layer: Some(u32::try_from(layer).unwrap_or(u32::MAX)) }
     }
 
     /// A hook outside the blocks.

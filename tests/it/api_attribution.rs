@@ -175,7 +175,7 @@ async fn what_is_missing_is_listed() {
         (json!({"token": 3, "position": "mean"}), 422, "invalid_value", "/position"),
         (json!({"token": 999}), 422, "token_out_of_vocabulary", "/token"),
         (json!({"token": 3, "against": "the cat"}), 422, "invalid_value", "/against"),
-        (json!({"token": 3, "components": "neurons"}), 400, "invalid_body", "/components"),
+        (json!({"token": 3, "components": "neurons"}), 400, "invalid_field", "/components"),
     ] {
         assert_eq!(app.post(&path, &body).await.problem(status, code), [pointer], "{body}");
     }

@@ -88,7 +88,7 @@ async fn positions_and_layers_can_be_chosen() {
     compare(json!({"layers": 3})).await.problem(422, "layer_out_of_range");
     compare(json!({"hook": "mlp_out"})).await.problem(422, "hook_not_stored");
     compare(json!({"hook": "nonsense"})).await.problem(422, "unknown_hook");
-    compare(json!({"metrics": ["manhattan"]})).await.problem(400, "invalid_body");
+    compare(json!({"metrics": ["manhattan"]})).await.problem(400, "invalid_field");
     compare(json!({"metrics": []})).await.problem(422, "invalid_value");
     compare(json!({"caches": [a]})).await.problem(400, "invalid_body");
 }
@@ -110,7 +110,7 @@ async fn what_cannot_be_compared_is_refused() {
         (pairs(json!([]), json!([all])), 400, "invalid_body", "/a"),
         (json!({"mode": "pairs", "a": [all]}), 400, "invalid_body", "/b"),
         (json!({"mode": "matrix", "a": [all]}), 400, "invalid_body", "/a"),
-        (json!({"mode": "sideways", "a": [all]}), 400, "invalid_body", "/mode"),
+        (json!({"mode": "sideways", "a": [all]}), 400, "invalid_field", "/mode"),
     ] {
         assert_eq!(app.post("/v1/comparisons", &body).await.problem(status, code), [pointer], "{body}");
     }

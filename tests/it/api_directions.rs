@@ -219,14 +219,14 @@ async fn what_makes_no_direction_is_refused() {
     let targeted = |target: Value| json!({"method": "difference_of_means", "name": "x", "caches": {"tags": ["cat"]}, "target": target});
     for (body, status, code, pointer) in [
         (json!({"name": "x"}), 400, "invalid_body", "/method"),
-        (upload(json!({"method": "ica"})), 400, "invalid_body", "/method"),
+        (upload(json!({"method": "ica"})), 400, "invalid_field", "/method"),
         (upload(json!({"extra": 1})), 400, "invalid_body", "/extra"),
         (upload(json!({"name": "a b"})), 422, "invalid_value", "/name"),
         (upload(json!({"name": positive[0]})), 422, "invalid_value", "/name"),
         (upload(json!({"hook": "nonsense"})), 422, "unknown_hook", "/hook"),
         (upload(json!({"vectors": []})), 422, "empty_input", "/vectors"),
         (upload(json!({"vectors": [{"values": [1]}]})), 422, "invalid_value", "/vectors/0/layer"),
-        (upload(json!({"vectors": [{"layer": 0, "values": [1, "x"]}]})), 400, "invalid_body", "/vectors/0/values/1"),
+        (upload(json!({"vectors": [{"layer": 0, "values": [1, "x"]}]})), 400, "invalid_field", "/vectors/0/values/1"),
         (upload(json!({"vectors": [{"layer": 0, "values": [1e300]}]})), 422, "invalid_value", "/vectors/0/values/0"),
         (upload(json!({"hook": "logits"})), 422, "invalid_value", "/vectors/0/layer"),
         (

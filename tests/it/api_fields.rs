@@ -89,6 +89,8 @@ impl Known {
             ("direction", "string") => json!("known"),
             ("sae", "string") => json!("standard"),
             ("hook", "string") => json!("resid_post"),
+            ("query", _) => json!({"vector": vec![1.0; D_MODEL]}),
+            ("clean" | "corrupt", _) => json!([1, 2, 3]),
             ("vector" | "values", "array") => json!(vec![1.0; D_MODEL]),
             (_, _) if form["enum"].is_array() => form["enum"][0].clone(),
             (_, "string") => json!("a"),
@@ -213,7 +215,7 @@ async fn null_is_the_default_and_a_wrong_type_is_said_to_be_one() {
             let what = |body: &Value| format!("{method} {uri} {pointer}: {body}");
             let null = send(&app, &method, &uri, &body(Some(Value::Null))).await;
             if required {
-                assert_eq!(null.status, 400, "{}: {:?}", what(&body(Some(Value::Null))), null.json());
+                assert!(null.status.is_client_error(), "{}: {:?}", what(&body(Some(Value::Null))), null.json());
             } else if method != Method::PATCH {
                 let without = send(&app, &method, &uri, &body(None)).await;
                 assert_eq!(outcome(&null), outcome(&without), "{}", what(&body(Some(Value::Null))));

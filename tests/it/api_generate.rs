@@ -137,7 +137,7 @@ async fn what_cannot_be_generated_is_refused() {
     refused(json!({"max_new_tokens": 1, "top_p": 1.5}), 422, "invalid_value", "/generate/top_p").await;
     refused(json!({"max_new_tokens": 1, "seed": 1u64 << 60}), 422, "invalid_value", "/generate/seed").await;
     refused(json!({"max_new_tokens": 1, "stop": ["a", ""]}), 422, "invalid_value", "/generate/stop/1").await;
-    refused(json!({"max_new_tokens": 1, "stop": 3}), 400, "invalid_body", "/generate/stop").await;
+    refused(json!({"max_new_tokens": 1, "stop": 3}), 400, "invalid_field", "/generate/stop").await;
     refused(json!({"max_new_tokens": 1, "best_of": 3}), 400, "invalid_body", "/generate/best_of").await;
     refused(json!({"temperature": 1}), 400, "invalid_body", "/generate").await;
     // An input that only fits without what is to be added is cut when that is asked for.

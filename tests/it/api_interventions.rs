@@ -359,7 +359,7 @@ async fn what_cannot_be_changed_is_refused_before_anything_runs() {
     let maps = maps["caches"][0].as_str().unwrap().to_owned();
     let v32 = vec![1.0; 32];
     let cases = [
-        (json!({"op": "explode"}), 400, "invalid_body", "/interventions/0/op"),
+        (json!({"op": "explode"}), 400, "invalid_field", "/interventions/0/op"),
         (json!({"op": "zero", "hok": "resid_post"}), 400, "invalid_body", "/interventions/0/hok"),
         (json!({"op": "zero", "factor": 2.0}), 400, "invalid_body", "/interventions/0/factor"),
         (json!({"op": "scale"}), 400, "invalid_body", "/interventions/0/factor"),
@@ -389,7 +389,7 @@ async fn what_cannot_be_changed_is_refused_before_anything_runs() {
             "/interventions/0/layers",
         ),
         (json!({"op": "zero", "positions": [8]}), 422, "position_out_of_range", "/interventions/0/positions"),
-        (json!({"op": "zero", "positions": "mean"}), 400, "invalid_body", "/interventions/0/positions"),
+        (json!({"op": "zero", "positions": "mean"}), 400, "invalid_field", "/interventions/0/positions"),
         (json!({"op": "zero", "positions": "generated"}), 422, "invalid_value", "/interventions/0/positions"),
         (json!({"op": "zero", "heads": [0]}), 422, "invalid_value", "/interventions/0/heads"),
         (json!({"op": "zero", "hook": "attn.z", "heads": [4]}), 422, "invalid_value", "/interventions/0/heads/0"),
@@ -454,7 +454,7 @@ async fn what_cannot_be_changed_is_refused_before_anything_runs() {
             "invalid_body",
             "/interventions/0/source/positions",
         ),
-        (json!({"op": "set", "value": "high"}), 400, "invalid_body", "/interventions/0/value"),
+        (json!({"op": "set", "value": "high"}), 400, "invalid_field", "/interventions/0/value"),
     ];
     for (intervention, status, code, pointer) in cases {
         let body = json!({"model": "tiny", "input": IDS, "interventions": [intervention]});

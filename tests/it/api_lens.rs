@@ -144,7 +144,7 @@ async fn a_text_names_one_token() {
         ["/tokens/0"]
     );
     assert_eq!(app.post(&path, &json!({"tokens": [""]})).await.problem(422, "empty_input"), ["/tokens/0"]);
-    assert_eq!(app.post(&path, &json!({"tokens": [-1]})).await.problem(400, "invalid_body"), ["/tokens/0"]);
+    assert_eq!(app.post(&path, &json!({"tokens": [-1]})).await.problem(400, "invalid_field"), ["/tokens/0"]);
 }
 
 #[tokio::test]

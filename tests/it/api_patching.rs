@@ -151,7 +151,8 @@ async fn binary_answers_and_events_hold_the_same_numbers() {
 #[tokio::test]
 async fn experiments_wait_for_their_turn() {
     let app = TestApp::new().await;
-    let body = json!({"model": "tiny", "clean": CLEAN, "corrupt": CORRUPT, "answer": 42, "sweep": {"positions": "each"}});
+    let body =
+        json!({"model": "tiny", "clean": CLEAN, "corrupt": CORRUPT, "answer": 42, "sweep": {"positions": "each"}});
     let answers = futures::future::join_all((0..12).map(|_| app.post("/v1/experiments/patching", &body))).await;
     let first = answers[0].json()["values"].clone();
     for answer in &answers {
@@ -178,7 +179,7 @@ async fn what_cannot_be_swept_is_refused() {
         (json!({"sweep": {"heads": "each"}}), 422, "invalid_value", "/sweep/heads"),
         (json!({"sweep": {"hook": "attn.z", "heads": [4]}}), 422, "invalid_value", "/sweep/heads/0"),
         (json!({"sweep": {"positions": "mean"}}), 422, "invalid_value", "/sweep/positions"),
-        (json!({"sweep": {"positions": "every"}}), 400, "invalid_body", "/sweep/positions"),
+        (json!({"sweep": {"positions": "every"}}), 400, "invalid_field", "/sweep/positions"),
         (json!({"sweep": {"metric": 1}}), 400, "invalid_body", "/sweep/metric"),
     ] {
         let mut body = plain.clone();

@@ -265,8 +265,8 @@ async fn what_cannot_be_projected_or_described_is_refused() {
     for (body, status, code, pointer) in [
         (project(json!({"directions": [vector, {"vector": [1.0]}]})), 422, "shape_mismatch", "/directions/1"),
         (project(json!({"directions": []})), 422, "invalid_value", "/directions"),
-        (project(json!({"directions": [{"name": "x"}]})), 400, "invalid_body", "/directions/0"),
-        (project(json!({"directions": [{"vector": [1.0], "layer": 1}]})), 400, "invalid_body", "/directions/0"),
+        (project(json!({"directions": [{"name": "x"}]})), 400, "invalid_field", "/directions/0"),
+        (project(json!({"directions": [{"vector": [1.0], "layer": 1}]})), 400, "invalid_field", "/directions/0"),
         (project(json!({"directions": [{"cache": "nonsense"}]})), 422, "unknown_cache", "/directions/0/cache"),
         (project(json!({"directions": [{"cache": cache, "layer": 9}]})), 422, "layer_out_of_range", "/directions/0"),
         (
@@ -291,7 +291,7 @@ async fn what_cannot_be_projected_or_described_is_refused() {
         (project(json!({"hook": "mlp_out"})), 422, "hook_not_stored", "/hook"),
         (project(json!({"positions": "all"})), 422, "position_out_of_range", "/caches/0"),
         (project(json!({"measures": []})), 422, "invalid_value", "/measures"),
-        (project(json!({"measures": ["angle"]})), 400, "invalid_body", "/measures/0"),
+        (project(json!({"measures": ["angle"]})), 400, "invalid_field", "/measures/0"),
         (project(json!({"caches": []})), 422, "empty_input", "/caches"),
         (project(json!({"caches": {"tags": ["nobody"]}})), 422, "empty_input", "/caches"),
     ] {

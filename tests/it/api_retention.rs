@@ -36,7 +36,7 @@ async fn a_run_says_how_long_its_caches_live_and_each_can_be_told_otherwise() {
 
     let past = app.patch(&uri, &json!({"expires_at": "2020-01-01T00:00:00Z"})).await;
     assert_eq!(past.problem(422, "invalid_value"), ["/expires_at"]);
-    app.patch(&uri, &json!({"expires_at": "soon"})).await.problem(400, "invalid_body");
+    app.patch(&uri, &json!({"expires_at": "soon"})).await.problem(400, "invalid_field");
     app.patch(&uri, &json!({"pinned": null})).await.json();
     for ttl in [json!(0), json!(4_000_000_000u64)] {
         let answer = app.post("/v1/runs", &with_model(json!({"input": "x", "ttl_seconds": ttl}))).await;
@@ -44,7 +44,7 @@ async fn a_run_says_how_long_its_caches_live_and_each_can_be_told_otherwise() {
     }
     for ttl in [json!(-1), json!(1.5), json!("1h")] {
         let answer = app.post("/v1/runs", &with_model(json!({"input": "x", "ttl_seconds": ttl}))).await;
-        answer.problem(400, "invalid_body");
+        answer.problem(400, "invalid_field");
     }
 }
 

@@ -202,18 +202,18 @@ async fn bad_input_is_refused_with_its_pointer() {
     let many: Vec<String> = (0..10_001).map(|_| "a".to_owned()).collect();
     for (body, status, code, pointer) in [
         (json!({"input": "a", "modle": "x"}), 400, "invalid_body", "/modle"),
-        (json!({"input": 5}), 400, "invalid_body", "/input"),
+        (json!({"input": 5}), 400, "invalid_field", "/input"),
         (json!({}), 400, "invalid_body", "/input"),
         (json!({"input": "a", "messages": []}), 400, "invalid_body", "/input"),
-        (json!({"input": ["a", 5]}), 400, "invalid_body", "/input/1"),
-        (json!({"input": ["a", [5]]}), 400, "invalid_body", "/input/1"),
-        (json!({"input": [5, "a"]}), 400, "invalid_body", "/input/1"),
-        (json!({"input": "a", "capture": {"layers": "some"}}), 400, "invalid_body", "/capture/layers"),
-        (json!({"input": "a", "capture": {"positions": "first"}}), 400, "invalid_body", "/capture/positions"),
-        (json!({"input": "a", "capture": {"dtype": "float64"}}), 400, "invalid_body", "/capture/dtype"),
-        (json!({"input": "a", "capture": [["resid_post"]]}), 400, "invalid_body", "/capture"),
-        (json!({"items": [["a"]]}), 400, "invalid_body", "/items/0"),
-        (json!({"input": "a", "truncate": "middle"}), 400, "invalid_body", "/truncate"),
+        (json!({"input": ["a", 5]}), 400, "invalid_field", "/input/1"),
+        (json!({"input": ["a", [5]]}), 400, "invalid_field", "/input/1"),
+        (json!({"input": [5, "a"]}), 400, "invalid_field", "/input/1"),
+        (json!({"input": "a", "capture": {"layers": "some"}}), 400, "invalid_field", "/capture/layers"),
+        (json!({"input": "a", "capture": {"positions": "first"}}), 400, "invalid_field", "/capture/positions"),
+        (json!({"input": "a", "capture": {"dtype": "float64"}}), 400, "invalid_field", "/capture/dtype"),
+        (json!({"input": "a", "capture": [["resid_post"]]}), 400, "invalid_field", "/capture"),
+        (json!({"items": [["a"]]}), 400, "invalid_field", "/items/0"),
+        (json!({"input": "a", "truncate": "middle"}), 400, "invalid_field", "/truncate"),
         (json!({"items": [{"text": "a"}, {"text": "a", "token_ids": [1]}]}), 400, "invalid_body", "/items/1"),
         (json!({"input": "a", "model": "gpt-9"}), 422, "unknown_model", "/model"),
         (
@@ -263,13 +263,13 @@ async fn bad_requests_are_refused_in_the_documented_shape() {
     app.send(request(Method::POST, "/v1/runs", &json_type, Body::from("{\"model\": ")))
         .await
         .problem(400, "invalid_json");
-    app.send(request(Method::POST, "/v1/runs", &json_type, Body::from("{} x"))).await.problem(400, "invalid_body");
+    app.send(request(Method::POST, "/v1/runs", &json_type, Body::from("{} x"))).await.problem(400, "invalid_json");
     app.send(request(Method::POST, "/v1/runs", &json_type, Body::from(vec![0xff, 0xfe])))
         .await
         .problem(400, "invalid_json");
     app.send(request(Method::POST, "/v1/runs", &json_type, Body::from("[".repeat(100_000))))
         .await
-        .problem(400, "invalid_body");
+        .problem(400, "invalid_json");
     let deep = format!("{{\"metadata\":{}", "{\"a\":".repeat(100_000));
     app.send(request(Method::POST, "/v1/runs", &json_type, Body::from(deep))).await.problem(400, "invalid_json");
     app.send(post(&[], b"{}".to_vec())).await.problem(415, "unsupported_media_type");

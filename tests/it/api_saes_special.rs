@@ -108,7 +108,7 @@ async fn a_hit_says_whether_its_token_is_special_and_special_tokens_are_left_out
         assert_eq!(hit["special"], json!(special.contains(&hit["position"].as_u64().unwrap())), "{hit}");
     }
     let wrong = json!({"features": [1], "special": "no"});
-    assert_eq!(app.post("/v1/saes/all/tokens", &wrong).await.problem(400, "invalid_body"), ["/special"]);
+    assert_eq!(app.post("/v1/saes/all/tokens", &wrong).await.problem(400, "invalid_field"), ["/special"]);
 }
 
 #[tokio::test]

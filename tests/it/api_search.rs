@@ -238,7 +238,7 @@ async fn what_cannot_be_searched_is_refused() {
         (json!({"cache": cache}), json!({"position": "all"}), 422, "invalid_value", "/position"),
         (json!({"cache": cache}), json!({"over": "positions", "position": 1}), 400, "invalid_body", "/position"),
         (json!({"cache": cache}), json!({"filter": {"run": "x"}}), 422, "invalid_value", "/filter/run"),
-        (json!({"cache": cache}), json!({"metric": "mae"}), 400, "invalid_body", "/metric"),
+        (json!({"cache": cache}), json!({"metric": "mae"}), 400, "invalid_field", "/metric"),
         (vector.clone(), json!({"layer": -1}), 422, "invalid_value", "/layer"),
         (vector.clone(), json!({"exclude_self": true}), 400, "invalid_body", "/exclude_self"),
         (json!({"vector": [1.0, 2.0]}), json!({}), 422, "shape_mismatch", "/query/vector"),
@@ -252,7 +252,7 @@ async fn what_cannot_be_searched_is_refused() {
         assert_eq!(app.post("/v1/search", &body).await.problem(status, code), [pointer], "{body}");
     }
     let beyond = json!({"query": {"vector": [1e39]}, "layer": 0});
-    app.post("/v1/search", &beyond).await.problem(400, "invalid_json");
+    assert_eq!(app.post("/v1/search", &beyond).await.problem(400, "invalid_field"), ["/query/vector/0"]);
     let body = json!({"query": zero, "layer": 0, "metric": "dot"});
     assert_eq!(app.post("/v1/search", &body).await.json()["results"][0]["hits"][0]["score"], 0.0);
     let last = json!({"query": vector, "layer": -1, "filter": {"model": "tiny"}});

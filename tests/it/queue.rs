@@ -238,7 +238,7 @@ async fn an_urgent_run_passes_the_bulk_and_keeps_its_priority() {
     app.load().await;
     assert_eq!(app.run(json!({"input": "a"})).await["priority"], "normal", "by default");
     let wrong = app.post("/v1/runs", &with_model(json!({"input": "a", "priority": "urgent"}))).await;
-    assert_eq!(wrong.problem(400, "invalid_body"), ["/priority"]);
+    assert_eq!(wrong.problem(400, "invalid_field"), ["/priority"]);
     assert_eq!(app.delete(&uri).await.status, 204);
 }
 

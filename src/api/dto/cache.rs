@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{capture::PositionsSchema, generate::CompletionDto, import::OriginDto, warning::WarningDto};
+use super::{Time, capture::PositionsSchema, generate::CompletionDto, import::OriginDto, warning::WarningDto};
 use crate::{
     api::select::FilterDto,
     domain::{BosDecision, Cache, CacheFilter, CachePatch, Code, Hook, Positions, Problem, Provenance, Site, Warning},
@@ -324,7 +324,7 @@ pub struct CachePatchDto {
     /// Replaces the time it expires, which lies ahead; null: never.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>, format = DateTime)]
-    pub expires_at: Option<Option<jiff::Timestamp>>,
+    pub expires_at: Option<Option<Time>>,
     /// true: it neither expires nor makes room for new caches.
     pub pinned: Option<bool>,
 }
@@ -347,11 +347,12 @@ impl CachePatchDto {
             label,
             self.metadata.as_ref().unwrap_or(&empty),
         )?;
-        if self.expires_at.flatten().is_some_and(|time| time <= now) {
+        if self.expires_at.flatten().is_some_and(|Time(time)| time <= now) {
             let detail = "the time to expire lies ahead; to be rid of a cache now, delete it";
             return Err(Problem::at(Code::InvalidValue, "/expires_at", detail));
         }
         let Self { tags, metadata, label, expires_at, pinned } = self;
+        let expires_at = expires_at.map(|time| time.map(|Time(time)| time));
         Ok(CachePatch { tags, metadata, label, expires_at, pinned })
     }
 }

@@ -12,7 +12,12 @@ pub mod position;
 pub mod run;
 pub mod warning;
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, Unexpected, Visitor},
+};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::domain::{Code, Problem};
@@ -76,6 +81,30 @@ pub fn query_time(name: &str, value: Option<&str>) -> Result<Option<jiff::Timest
 pub fn read_time(value: Option<&str>) -> Result<Option<jiff::Timestamp>, &'static str> {
     const DETAIL: &str = "a time is written as RFC 3339, for example 2026-11-23T12:00:00Z";
     value.map(str::parse).transpose().map_err(|_| DETAIL)
+}
+
+/// A time in a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Time(pub jiff::Timestamp);
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Read;
+
+        impl Visitor<'_> for Read {
+            type Value = Time;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a time as RFC 3339 writes it, for example 2026-11-23T12:00:00Z")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Time, E> {
+                text.parse().map(Time).map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
+            }
+        }
+
+        d.deserialize_str(Read)
+    }
 }
 
 /// The cursor that stands for this.

@@ -165,17 +165,17 @@ mod tests {
         for (v, why) in [
             (json!({"text": ""}), "empty"),
             (json!({"text": 5}), "string"),
-            (json!({"text": "a", "occurence": 1}), "fields"),
-            (json!({"text": "a", "occurrence": "last"}), "integer"),
-            (json!({"text": "a", "which": "middle"}), "which"),
+            (json!({"text": "a", "occurence": 1}), "occurence"),
+            (json!({"text": "a", "occurrence": "last"}), "i64"),
+            (json!({"text": "a", "which": "middle"}), "middle"),
             (json!({"text": "a", "message": 0}), "fields"),
-            (json!({"message": "user"}), "integer"),
+            (json!({"message": "user"}), "i64"),
             (json!({"message": 0, "occurrence": 1}), "fields"),
-            (json!({"special": 0}), "true or false"),
+            (json!({"special": 0}), "boolean"),
             (json!({"special": true, "which": "all"}), "field"),
             (json!({"mean": {"mean": {"special": true}}}), "mean of a mean"),
             (json!({"mean": {"special": true}, "which": "all"}), "field"),
-            (json!({"word": "a"}), "start and end"),
+            (json!({"word": "a"}), "word"),
         ] {
             let error = parse(v.clone()).unwrap_err().to_string();
             assert!(error.contains(why), "{v}: {error}");
