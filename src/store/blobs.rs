@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -26,6 +26,9 @@ use super::{
 use crate::{domain::PackId, present};
 
 mod care;
+mod lock;
+
+use lock::Lock;
 
 pub(super) use care::open_new;
 
@@ -39,7 +42,7 @@ const RESERVE: u64 = 4 << 20;
 pub(super) struct Blobs {
     root: PathBuf,
     /// Held as long as anyone may write here; `None` for a store that only reads.
-    lock: Option<File>,
+    lock: Option<Lock>,
     /// Packs being written, or written and not yet in the index: not orphans.
     in_flight: Mutex<HashSet<PackId>>,
     /// Bytes of the blobs, with those that packs being written will have.
@@ -101,17 +104,7 @@ impl Blobs {
     /// [`StoreError::Locked`] when another process or another store of this one holds it.
     pub(super) fn open(root: &Path) -> Result<Self, StoreError> {
         fs::create_dir_all(root.join("blobs")).map_err(StoreError::io("making the data folder"))?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(root.join("lock"))
-            .map_err(StoreError::io("opening the lock of the data folder"))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::Locked),
-            Err(TryLockError::Error(e)) => return Err(StoreError::io("locking the data folder")(e)),
-        }
+        let lock = Lock::take(root)?;
         sync_folder(root)?;
         Ok(Self { lock: Some(lock), faults: Faults::from_env()?, ..Self::open_read_only(root) })
     }
@@ -178,8 +171,7 @@ impl Blobs {
 
     /// Whether a store has the folder for writing: this one, or that of another process.
     pub(super) fn has_writer(&self) -> bool {
-        let free = |file: File| file.try_lock_shared().is_ok();
-        self.lock.is_some() || File::open(self.root.join("lock")).is_ok_and(|file| !free(file))
+        self.lock.is_some() || Lock::is_taken(&self.root)
     }
 
     /// The index's file.

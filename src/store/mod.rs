@@ -181,7 +181,8 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens the store in `dir` to read only, also while a server has it: nothing is locked, made or removed.
+    /// Opens the store in `dir` to read only, also while a server has it: nothing is locked, made or removed. On a file system that
+    /// cannot be written, the folder must be one whose server was stopped in order: SQLite reads no log there.
     ///
     /// # Errors
     /// [`StoreError::Newer`] or [`StoreError::Older`] when another version wrote the index, [`StoreError::Io`] when
@@ -191,7 +192,9 @@ impl Store {
         // SQLite's own word for a missing file names neither the folder nor the reason.
         let index = blobs.index();
         tokio::fs::metadata(&index).await.map_err(StoreError::io(index.display()))?;
-        let readers = Readers::open(connect_options(&blobs).read_only(true)).await?;
+        let own = Arc::clone(&blobs);
+        let immutable = blocking(move || Ok(own.is_immutable())).await?;
+        let readers = Readers::open(connect_options(&blobs).read_only(true).immutable(immutable)).await?;
         let (found, known) = (version(&mut *readers.get().await?).await?, newest_migration());
         match found.cmp(&known) {
             std::cmp::Ordering::Less => return Err(StoreError::Older { found, known }),

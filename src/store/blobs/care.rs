@@ -7,6 +7,8 @@ use std::{
     sync::Arc,
 };
 
+use rustix::fs::{Access, access};
+
 use super::{Blobs, EXTENSION, TEMP_PREFIX, pack_of, sync_folder};
 use crate::{
     domain::PackId,
@@ -46,6 +48,13 @@ impl Blobs {
     /// [`StoreError::Io`].
     pub(in crate::store) fn log_is_torn(&self) -> Result<bool, StoreError> {
         wal::is_torn(&self.root.join("index.sqlite-wal")).map_err(StoreError::io("reading the log of the index"))
+    }
+
+    /// Whether nobody can change the index, and no log belongs to it: SQLite, which cannot make its files beside it then, need not
+    /// look for changes.
+    pub(in crate::store) fn is_immutable(&self) -> bool {
+        let log = fs::metadata(self.index().with_extension("sqlite-wal")).map_or(0, |m| m.len());
+        log == 0 && access(&self.root, Access::WRITE_OK).is_err() && !self.has_writer()
     }
 
     /// Files below the folder of blobs that are none, by their path in the data folder: unfinished ones, strangers, and
