@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -27,15 +27,15 @@ use crate::{domain::PackId, present};
 
 mod care;
 mod lock;
+mod reserve;
 
 use lock::Lock;
+use reserve::Reserve;
 
 pub(super) use care::open_new;
 
 const EXTENSION: &str = "safetensors";
 const TEMP_PREFIX: &str = ".tmp-";
-/// Bytes kept free for removing things from a full disk, which writes to the index first.
-const RESERVE: u64 = 4 << 20;
 
 /// The data folder.
 #[derive(Debug)]
@@ -47,8 +47,7 @@ pub(super) struct Blobs {
     in_flight: Mutex<HashSet<PackId>>,
     /// Bytes of the blobs, with those that packs being written will have.
     bytes: AtomicU64,
-    /// Whether the reserve is there.
-    reserve: AtomicBool,
+    reserve: Reserve,
     epochs: Epochs,
     pub(super) faults: Faults,
 }
@@ -116,7 +115,7 @@ impl Blobs {
             lock: None,
             in_flight: Mutex::default(),
             bytes: AtomicU64::default(),
-            reserve: AtomicBool::default(),
+            reserve: Reserve::default(),
             epochs: Epochs::default(),
             faults: Faults::default(),
         }
@@ -142,31 +141,6 @@ impl Blobs {
         let index = self.index();
         let log = index.with_extension("sqlite-wal");
         [index, log].iter().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
-    }
-
-    /// Gives the reserve up; whether there was one.
-    pub(super) fn use_reserve(&self) -> bool {
-        self.reserve.swap(false, Ordering::AcqRel) && fs::remove_file(self.root.join("reserve")).is_ok()
-    }
-
-    /// Makes the reserve where it is missing and there is room for it, and for as much again.
-    pub(super) fn keep_reserve(&self) {
-        if self.lock.is_none() || self.reserve.load(Ordering::Acquire) {
-            return;
-        }
-        let path = self.root.join("reserve");
-        if path.metadata().is_ok_and(|file| file.len() >= RESERVE) {
-            return self.reserve.store(true, Ordering::Release);
-        }
-        let made = File::options().create(true).write(true).truncate(false).open(&path).and_then(|file| {
-            fallocate(&file, FallocateFlags::empty(), 0, 2 * RESERVE)?;
-            file.set_len(RESERVE)
-        });
-        self.reserve.store(made.is_ok(), Ordering::Release);
-        if made.is_err() {
-            // what is missing from the disk is not kept from others by half a reserve; a folder without one works too
-            drop(fs::remove_file(path));
-        }
     }
 
     /// Whether a store has the folder for writing: this one, or that of another process.
@@ -365,6 +339,10 @@ impl TempBlob {
     pub(super) fn allocate(&mut self, n_bytes: u64) -> Result<(), StoreError> {
         self.counted.add(n_bytes);
         let pack = self.in_flight.pack;
+        if self.counted.blobs.is_tight() {
+            // what room there is is for removing things
+            return Err(StoreError::Full);
+        }
         match fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, n_bytes) {
             // a file system that cannot; the writes find out
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),

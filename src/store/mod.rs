@@ -155,7 +155,21 @@ impl Store {
         let torn =
             blocking(move || if own.is_without_index()? { Err(StoreError::IndexLost) } else { own.log_is_torn() });
         let torn = torn.await?;
-        let connect = connect_options(&blobs)
+        match Self::start(&blobs, options.clone(), torn).await {
+            Err(error) if blobs.is_for_want_of_room(&error) && blobs.give_up_reserve() => {
+                tracing::warn!(
+                    "the disk is full: the store starts with what was kept in reserve. What is stored can be read and deleted; \
+                     new runs wait or are refused until there is room: make some on the disk, or delete runs or caches"
+                );
+                Self::start(&blobs, options, torn).await
+            }
+            started => started,
+        }
+    }
+
+    /// Opens the index of a folder, and brings both up to date.
+    async fn start(blobs: &Arc<Blobs>, options: StoreOptions, torn: bool) -> Result<Self, StoreError> {
+        let connect = connect_options(blobs)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
@@ -165,20 +179,29 @@ impl Store {
             .pragma("journal_size_limit", "134217728");
         let mut conn = connect.clone().connect().await?;
         migrate(&mut conn).await?;
-        let readers = Readers::open(connect_options(&blobs).read_only(true)).await?;
+        let readers = Readers::open(connect_options(blobs).read_only(true)).await?;
         let checkpoints = Checkpoints::new(connect.connect().await?);
-        let writer = Some(Writer::start(conn, checkpoints, Arc::clone(&blobs), options.clock.clone()));
-        let store = Self { inner: Arc::new(Inner::new(blobs, readers, writer, options)) };
-        store.sweep(torn).await?;
-        let blobs = Arc::clone(store.blobs());
+        let writer = Some(Writer::start(conn, checkpoints, Arc::clone(blobs), options.clock.clone()));
+        let store = Self { inner: Arc::new(Inner::new(Arc::clone(blobs), readers, writer, options)) };
+        match store.bring_up_to_date(torn).await {
+            Ok(()) => Ok(store),
+            Err(error) => {
+                store.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn bring_up_to_date(&self, torn: bool) -> Result<(), StoreError> {
+        self.sweep(torn).await?;
+        let blobs = Arc::clone(self.blobs());
         blocking(move || {
             blobs.count_bytes()?;
             blobs.keep_reserve();
             Ok(())
         })
         .await?;
-        store.enter_missing_terms().await?;
-        Ok(store)
+        self.enter_missing_terms().await
     }
 
     /// Opens the store in `dir` to read only, also while a server has it: nothing is locked, made or removed. On a file system that
