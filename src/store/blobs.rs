@@ -28,14 +28,17 @@ use crate::{domain::PackId, present};
 mod care;
 mod lock;
 mod reserve;
+mod unknown;
 
 use lock::Lock;
 use reserve::Reserve;
 
-pub(super) use care::open_new;
+pub(super) use care::{is_unfinished, open_new};
 
 const EXTENSION: &str = "safetensors";
 const TEMP_PREFIX: &str = ".tmp-";
+/// Packs that this process wrote and remembers; beyond that it begins anew.
+const MAX_OWN: usize = 100_000;
 
 /// The data folder.
 #[derive(Debug)]
@@ -45,6 +48,10 @@ pub(super) struct Blobs {
     lock: Option<Lock>,
     /// Packs being written, or written and not yet in the index: not orphans.
     in_flight: Mutex<HashSet<PackId>>,
+    /// Packs that this process began since files were last collected.
+    own: Mutex<HashSet<PackId>>,
+    /// Blobs set aside because the index does not know them.
+    n_unknown: AtomicU64,
     /// Bytes of the blobs, with those that packs being written will have.
     bytes: AtomicU64,
     reserve: Reserve,
@@ -114,6 +121,8 @@ impl Blobs {
             root: root.to_owned(),
             lock: None,
             in_flight: Mutex::default(),
+            own: Mutex::default(),
+            n_unknown: AtomicU64::default(),
             bytes: AtomicU64::default(),
             reserve: Reserve::default(),
             epochs: Epochs::default(),
@@ -158,6 +167,11 @@ impl Blobs {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn own(&self) -> MutexGuard<'_, HashSet<PackId>> {
+        // as above
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn epochs(&self) -> &Epochs {
         &self.epochs
     }
@@ -193,9 +207,18 @@ impl Blobs {
             .open(&path)
             .map_err(StoreError::io(format_args!("making the file of pack {pack}")))?;
         let in_flight = self.adopt(pack);
+        self.note_own(pack);
         let path = TempPath::try_from_path(path).map_err(StoreError::io("making a blob"))?;
         let counted = Counted { n_bytes: 0, blobs: Arc::clone(self) };
         Ok(TempBlob { file, path, in_flight, counted, purpose })
+    }
+
+    fn note_own(&self, pack: PackId) {
+        let mut own = self.own();
+        if own.len() >= MAX_OWN {
+            own.clear();
+        }
+        own.insert(pack);
     }
 
     /// Takes a file that lies there for one that the index is about to know.
@@ -224,6 +247,11 @@ impl Blobs {
             io::ErrorKind::NotFound => StoreError::damaged(format!("the file of pack {pack} is missing")),
             _ => StoreError::io(format_args!("opening pack {pack}"))(e),
         })
+    }
+
+    /// Whether the file of `pack` is there and has so many bytes.
+    pub(super) fn has(&self, pack: PackId, n_bytes: u64) -> bool {
+        self.path(pack).metadata().is_ok_and(|file| file.len() == n_bytes)
     }
 
     /// Reads bytes of `pack`, each part its offset in the file and its length.
@@ -292,7 +320,7 @@ impl Blobs {
     pub(super) fn sweep_temp(&self) -> Result<usize, StoreError> {
         let mut temp = Vec::new();
         self.each_file(|path| {
-            if path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(TEMP_PREFIX)) {
+            if is_unfinished(path) {
                 temp.push(path.to_owned());
             }
         })?;

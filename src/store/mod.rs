@@ -6,7 +6,7 @@
 //!
 //! A cache is stored in two steps: a [`PackWriter`] makes a blob durable under its final name, then one transaction
 //! ([`Store::complete`]) makes the index know it. A crash in between leaves a file nobody refers to, which the next
-//! start removes; only the holder of the folder's lock removes files. Rows may move to other blobs ([`Store::merge`]) while
+//! start removes if its inputs still wait (`unknown`); only the holder of the folder's lock removes files. Rows may move to other blobs ([`Store::merge`]) while
 //! they are read: what a reader was told of stays until it has read it (`epoch`).
 
 mod answered;
@@ -51,6 +51,7 @@ mod terms;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tx;
+mod unknown;
 mod verify;
 mod wal;
 mod writer;
@@ -132,8 +133,8 @@ impl Inner {
 }
 
 impl Store {
-    /// Opens the store in `dir` for reading and writing, making it where there is none. Brings the index up to date
-    /// and removes what an earlier crash left behind. The folder stays locked until the last clone is gone.
+    /// Opens the store in `dir` for reading and writing, making it where there is none. Brings the index up to date, removes the
+    /// unfinished work of an earlier process, and moves blobs that the index should know and does not to the folder `unknown`. The folder stays locked until the last clone is gone.
     ///
     /// # Errors
     /// [`StoreError::Locked`] when someone else has the folder, [`StoreError::Newer`] when a newer version wrote the
@@ -151,7 +152,7 @@ impl Store {
         let dir = dir.to_owned();
         let blobs = Arc::new(blocking(move || Blobs::open(&dir)).await?);
         let own = Arc::clone(&blobs);
-        // a new index would take every blob for litter
+        // a new index would know nothing of what is there
         let torn =
             blocking(move || if own.is_without_index()? { Err(StoreError::IndexLost) } else { own.log_is_torn() });
         let torn = torn.await?;
@@ -178,6 +179,11 @@ impl Store {
             // the log shrinks back after a large transaction
             .pragma("journal_size_limit", "134217728");
         let mut conn = connect.clone().connect().await?;
+        let own = Arc::clone(blobs);
+        if is_new(&mut conn).await? && blocking(move || own.has_packs()).await? {
+            // all of it was in a log that has gone
+            return Err(StoreError::IndexLost);
+        }
         migrate(&mut conn).await?;
         let readers = Readers::open(connect_options(blobs).read_only(true)).await?;
         let checkpoints = Checkpoints::new(connect.connect().await?);
@@ -304,6 +310,12 @@ fn connect_options(blobs: &Blobs) -> SqliteConnectOptions {
         // so many rows that a page's never wait for whoever reads them: to wake SQLite's thread takes longer than a row
         .row_buffer_size(256)
         .disable_statement_logging()
+}
+
+/// Whether there is nothing in the index, not even tables.
+async fn is_new(conn: &mut SqliteConnection) -> Result<bool, StoreError> {
+    const ANY: &str = "SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)";
+    Ok(sqlx::query_scalar(ANY).fetch_one(conn).await?)
 }
 
 async fn migrate(conn: &mut SqliteConnection) -> Result<(), StoreError> {

@@ -8,7 +8,7 @@ use std::{collections::HashSet, fmt, sync::Arc};
 
 use serde::Serialize;
 
-use super::{Store, blocking, error::StoreError};
+use super::{Store, blobs::is_unfinished, blocking, error::StoreError};
 use crate::domain::{CacheId, PackId};
 pub(super) use index::integrity_check;
 pub(super) use packs::PackFaults;
@@ -26,6 +26,8 @@ pub struct VerifyReport {
     pub n_bytes: u64,
     /// What is wrong, in the order found.
     pub issues: Vec<Issue>,
+    /// What is there and is no damage, such as unfinished work that a kill left.
+    pub notes: Vec<String>,
 }
 
 /// One thing that is wrong.
@@ -57,7 +59,10 @@ impl fmt::Display for VerifyReport {
                 None => writeln!(f, "index: {}", issue.detail)?,
             }
         }
-        let Self { n_packs, n_extents, n_caches, n_bytes, issues } = self;
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
+        }
+        let Self { n_packs, n_extents, n_caches, n_bytes, issues, .. } = self;
         write!(
             f,
             "{n_packs} packs, {n_extents} extents, {n_caches} caches, {n_bytes} bytes read: {} issues",
@@ -139,17 +144,43 @@ impl Store {
         Ok(self.row(query).await?.is_some())
     }
 
-    /// Reports those of the unknown files that are still there and still unknown, and files that are no packs.
+    /// Reports those of the unknown files that are still there and still unknown, and files that are no packs. What a kill
+    /// leaves is noted, and no issue.
     async fn verify_files(&self, files: &[(PackId, u64)], report: &mut VerifyReport) -> Result<(), StoreError> {
         let retired: HashSet<PackId> = self.blobs().epochs().retired().into_iter().collect();
-        for (pack, _) in files {
+        let mut left = Vec::new();
+        for (pack, n_bytes) in files {
             if self.blobs().file(*pack).is_ok() && !retired.contains(pack) && !self.has_pack(*pack).await? {
-                report.report(Some(*pack), "the index does not know this file (gc removes it)");
+                left.push((*pack, *n_bytes));
             }
         }
+        let unknown = self.sort_unknown(&left, false).await?;
+        for (pack, _) in unknown.litter {
+            report
+                .notes
+                .push(format!("pack {pack} is unfinished or superfluous work, which the next start or gc removes"));
+        }
+        for pack in unknown.data {
+            let what = "the index does not know this blob, which is whole: --rebuild-index takes it in";
+            report.report(Some(pack), what);
+        }
+        for (pack, why) in unknown.broken {
+            report.report(Some(pack), format!("the index does not know this file, and it is no whole blob: {why}"));
+        }
         let blobs = Arc::clone(self.blobs());
-        for path in blocking(move || blobs.strays()).await? {
-            report.report(None, format!("{} is no blob of this store", path.display()));
+        let (strays, aside) = blocking(move || Ok((blobs.strays()?, blobs.list_unknown()?))).await?;
+        for path in strays {
+            if is_unfinished(&path) {
+                report.notes.push(format!("{} is unfinished work, which the next start removes", path.display()));
+            } else {
+                report.report(None, format!("{} is no blob of this store", path.display()));
+            }
+        }
+        if !aside.is_empty() {
+            let n = aside.len();
+            report
+                .notes
+                .push(format!("{n} blobs that an index did not know lie in `unknown`: --rebuild-index takes them in"));
         }
         Ok(())
     }

@@ -399,6 +399,7 @@ async fn end(tx: &mut Tx<'_>) -> Result<(), StoreError> {
         tx.flush().await?;
     }
     tx.faults.hit(fault::APPLIED)?;
+    tx.bury();
     tx.later("COMMIT");
     tx.flush().await
 }

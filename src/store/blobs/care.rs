@@ -15,6 +15,11 @@ use crate::{
     store::{error::StoreError, wal},
 };
 
+/// Whether a path is that of a blob that was being written.
+pub(in crate::store) fn is_unfinished(path: &Path) -> bool {
+    path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(TEMP_PREFIX))
+}
+
 /// Where files are put that are damaged, or whose place is unknown.
 const DAMAGED: &str = "damaged";
 
@@ -39,7 +44,15 @@ impl Blobs {
     /// [`StoreError::Io`].
     pub(in crate::store) fn is_without_index(&self) -> Result<bool, StoreError> {
         let index = fs::metadata(self.index()).map_or(0, |m| m.len());
-        Ok(index == 0 && !self.list()?.is_empty())
+        Ok(index == 0 && self.has_packs()?)
+    }
+
+    /// Whether there are blobs, those that an index did not know among them.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(in crate::store) fn has_packs(&self) -> Result<bool, StoreError> {
+        Ok(!self.list()?.is_empty() || !self.list_unknown()?.is_empty())
     }
 
     /// Whether something lies in the log of the index that SQLite will not take.

@@ -19,6 +19,7 @@ mod retention;
 mod reuse;
 mod runs;
 mod scan;
+mod unknown;
 mod verify;
 mod waiting;
 mod walk;
