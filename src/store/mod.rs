@@ -14,6 +14,7 @@ mod backup;
 mod blobs;
 mod caches;
 mod checkpoint;
+mod checksum;
 mod compact;
 mod complete;
 mod directions;
@@ -207,7 +208,8 @@ impl Store {
             Ok(())
         })
         .await?;
-        self.enter_missing_terms().await
+        self.enter_missing_terms().await?;
+        self.enter_missing_checksums().await
     }
 
     /// Opens the store in `dir` to read only, also while a server has it: nothing is locked, made or removed. On a file system that

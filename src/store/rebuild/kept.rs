@@ -7,7 +7,7 @@ use std::{
 
 use sqlx::{ConnectOptions, Connection, SqliteConnection, error::ErrorKind, sqlite::SqliteConnectOptions};
 
-use super::super::error::StoreError;
+use super::super::{checksum, error::StoreError};
 
 type Tenant = (i64, String, i64);
 type Key = (String, i64, String, Vec<u8>, String, i64, Option<i64>, Option<i64>, Option<i64>);
@@ -128,6 +128,7 @@ impl Kept {
         for (id, pinned, expires_at) in lifetimes {
             let update = sqlx::query("UPDATE caches SET pinned = ?, expires_at = ? WHERE id = ?");
             n += update.bind(pinned).bind(expires_at).bind(id).execute(&mut *tx).await?.rows_affected();
+            checksum::renew_cache(&mut tx, id).await?;
         }
         tx.commit().await?;
         if n > 0 {

@@ -8,6 +8,7 @@ mod damage;
 mod directions;
 mod faults;
 mod finding;
+mod flips;
 mod full;
 mod imports;
 mod keys;
