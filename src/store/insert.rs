@@ -22,6 +22,10 @@ use crate::domain::{CacheId, NewItem, RunId, TenantId, TensorStats};
 /// that it can be undone.
 const ROWS_A_STATEMENT: usize = 1400;
 
+/// Microseconds that the time of a cache may be ahead of the clock for its time to live to begin there: those of one commit are a
+/// microsecond apart.
+const MOST_AHEAD: i64 = 1_000_000;
+
 /// A pending item.
 pub(super) struct Unit {
     pub(super) row: i64,
@@ -209,9 +213,10 @@ pub(super) async fn insert_caches_at(
     let insert = "INSERT INTO caches (id, tenant_id, run_id, item_index, extent_id, hook_set_id, positions, model, text, \
         token_ids, tokens, bos, completion, interventions, origin, n_truncated, reused, metadata, tags, label, created_at, \
         expires_at, checksum)";
+    let now = tx.now;
     tx.insert(insert, &placed, ROWS_A_STATEMENT, |script, placed| {
         entered.push(placed.described().entered(placed.block));
-        placed.bind(script)
+        placed.bind(script, now)
     })
     .await?;
     terms::insert(tx, &entered).await?;
@@ -246,7 +251,7 @@ impl Placed<'_, '_> {
     }
 
     /// Binds the values of its row, in the order of [`super::checksum::CACHE`] where it has one.
-    fn bind(&self, script: &mut Script) -> Result<(), StoreError> {
+    fn bind(&self, script: &mut Script, now: i64) -> Result<(), StoreError> {
         let CacheRow { id, run, item_index, item, extent, reused, unit } = self.cache;
         let token_ids: Vec<u8> = item.token_ids.iter().flat_map(|t| t.to_le_bytes()).collect();
         let edits: Vec<_> = item.interventions.iter().map(|i| &i.described).collect();
@@ -256,7 +261,9 @@ impl Placed<'_, '_> {
         let origin = item.origin.as_ref().map(to_json).transpose()?;
         let n_truncated = int(item.n_truncated)?;
         let (metadata, tags) = (to_json(&item.metadata)?, tags_json(&item.tags)?);
-        let expires_at = unit.ttl.map(|ttl| self.at.saturating_add(ttl));
+        // `at` is later than the clock where that was set back, maybe by years
+        let stored_at = self.at.min(now.saturating_add(MOST_AHEAD));
+        let expires_at = unit.ttl.map(|ttl| stored_at.saturating_add(ttl));
         let mut sum = Checksum::default();
         sum.blob(id.as_bytes())
             .int(unit.tenant.0)
