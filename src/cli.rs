@@ -39,7 +39,7 @@ enum Command {
     /// Check every stored tensor against its hash and the index; exits with 1 on damage.
     Verify(Verify),
     /// Delete what nothing refers to, rewrite blobs that are mostly dead, and merge small ones. A server does so by itself.
-    Gc(DataDir),
+    Gc(Gc),
     /// Make, list and revoke API keys, also while a server has the data folder.
     #[command(subcommand)]
     Keys(keys::Keys),
@@ -72,6 +72,15 @@ struct Verify {
     /// Make a new index from the blobs alone, in place of one that is lost or broken. No server may be running.
     #[arg(long, conflicts_with = "repair")]
     rebuild_index: bool,
+}
+
+#[derive(Debug, Args)]
+struct Gc {
+    #[command(flatten)]
+    data: DataDir,
+    /// Also remove the blobs in the folder `unknown`, which the index did not know. They may be the only copies of activations.
+    #[arg(long)]
+    unknown: bool,
 }
 
 #[derive(Debug, Args)]
@@ -222,7 +231,7 @@ impl Cli {
             }
             Command::Openapi { check: Some(file) } => check_openapi(&file),
             Command::Verify(verify) => verify.run(),
-            Command::Gc(DataDir { data_dir }) => gc(&data_dir),
+            Command::Gc(gc) => gc.run(),
             Command::Keys(keys) => keys.run(),
             Command::Models(models) => return models.run(),
             Command::Backup(backup) => backup.run(),
@@ -383,20 +392,32 @@ fn seconds(text: &str) -> Result<f64, String> {
     if (0.05..=86400.0).contains(&seconds) { Ok(seconds) } else { Err("between 0.05 and 86400".to_owned()) }
 }
 
-fn gc(data_dir: &std::path::Path) -> Result<(), String> {
-    let report = runtime(1)?.block_on(async {
-        let store = Store::open(data_dir).await?;
-        let report = store.gc().await;
-        store.close().await;
-        report
-    });
-    match report {
-        Ok(report) => {
-            println!("{report}");
-            Ok(())
+impl Gc {
+    fn run(self) -> Result<(), String> {
+        let done = runtime(1)?.block_on(async {
+            let store = Store::open(&self.data.data_dir).await?;
+            let report = store.gc().await;
+            let removed = if self.unknown { store.remove_unknown_blobs().await } else { Ok((0, 0)) };
+            let left = store.n_unknown_blobs();
+            store.close().await;
+            Ok((report?, removed?, left))
+        });
+        match done {
+            Ok((report, (n, n_bytes), left)) => {
+                println!("{report}");
+                if n > 0 {
+                    println!("removed {n} blobs that the index did not know: {n_bytes} bytes");
+                }
+                if left > 0 {
+                    println!(
+                        "the folder `unknown` has {left} blobs that the index does not know (--unknown removes them)"
+                    );
+                }
+                Ok(())
+            }
+            Err(e @ StoreError::Locked) => Err(format!("{e}. A running server collects by itself")),
+            Err(e) => Err(e.to_string()),
         }
-        Err(e @ StoreError::Locked) => Err(format!("{e}. A running server collects by itself")),
-        Err(e) => Err(e.to_string()),
     }
 }
 

@@ -127,6 +127,12 @@ const METRICS: &[(Kind, &str, Labels, &str)] = {
         ),
         (Gauge, "residuum_store_packs", None, "Blob files."),
         (Gauge, "residuum_store_blob_bytes", None, "Bytes of the blob files."),
+        (
+            Gauge,
+            "residuum_store_unknown_blobs",
+            None,
+            "Blobs that the index does not know, set aside in the folder `unknown`.",
+        ),
         (Gauge, "residuum_store_disk_bytes", None, "Bytes that blobs, those being written among them, and index take."),
         (Gauge, "residuum_store_max_bytes", None, "What --max-store-bytes allows; +Inf without it."),
         (Gauge, "process_resident_memory_bytes", None, "Memory of the process that is in RAM. Linux only."),

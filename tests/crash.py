@@ -352,7 +352,8 @@ def superfluous_files(data_dir):
         parts = path.relative_to(data_dir).parts
         if path.is_file() and ("tmp" in path.name or ("blobs" in parts and path.suffix != ".safetensors")):
             yield str(path.relative_to(data_dir))
-        if parts[0] == "damaged":
+        # a kill leaves litter, and nothing that would have to be kept
+        if parts[0] in ("damaged", "unknown"):
             yield str(path.relative_to(data_dir))
 
 

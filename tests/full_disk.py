@@ -6,7 +6,8 @@
 The data folder is a tmpfs of 40 MB. A filler leaves less and less room on it, so that one after the other the blob, the
 commit and the run itself find none: the server must refuse or wait, never fail what it accepted, serve what it has, and
 delete. With room again every accepted run must complete with the numbers of a server that was left alone, and the store must
-verify. Then the folder of blobs cannot be written for a while, and at last nothing at all when the server starts. Without the
+verify. A start on a full disk must use what was kept in reserve, serve, delete, and say what is wrong. Then the folder of blobs
+cannot be written for a while, and at last nothing at all when `residuum verify` and the server start. Without the
 permission to mount it says so and passes. The last line is `N passed, N failed`.
 """
 
@@ -172,6 +173,59 @@ def full_index(disk, server, client, expected, report):
     report.check("the reserve is there again", [] if reserve.exists() else ["it is not"])
 
 
+def start_alive(server, client, seconds=60):
+    """Starts a server that may not become ready; gives its faults."""
+    with open(server.log, "ab") as log:
+        server.process = subprocess.Popen(
+            server.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and server.process.poll() is None:
+        try:
+            # the model is read by then, so that only the disk is in the way
+            answer = client.request("GET", "/readyz")
+            if answer.status == 200 or "disk is full" in answer.json()["detail"]:
+                return []
+        except (OSError, http.client.HTTPException):
+            pass
+        time.sleep(0.1)
+    return [f"it does not serve{server.log_tail()}"]
+
+
+def full_start(disk, server, client, expected, report):
+    """A start on a full disk, and a second one after a kill, when the reserve has gone."""
+    reserve = disk.folder / "data/reserve"
+    before = list(client.items("/v1/caches"))
+    report.check("the server stops with status 0", [f"status {code}" for code in [server.stop()] if code != 0])
+    disk.leave(0)
+    report.check("a server starts on a full disk", start_alive(server, client))
+    report.check("with what was kept in reserve", ["the reserve is still there"] if reserve.exists() else [])
+    said = "the store starts with what was kept in reserve" in server.log.read_text(errors="replace")
+    report.check("and warns of it", [] if said else [server.log_tail()])
+    for attempt in ("at the first start", "after a kill"):
+        ready = client.request("GET", "/readyz")
+        says = ready.status == 503 and "make room" in ready.json()["detail"]
+        report.check(f"/readyz says what to do {attempt}", [] if says else [f"{ready.status} {ready.body[:300]!r}"])
+        report.check(f"what is stored is served {attempt}", wrong_numbers(client, before, expected))
+        refused = post(client, 50)
+        report.check(f"a new run is refused {attempt}", [] if refused.status == 507 else [f"{refused.status}"])
+        gone = client.request("DELETE", f"/v1/caches/{before.pop(0)['id']}")
+        report.check(f"a cache can be deleted {attempt}", [] if gone.status == 204 else [f"{gone.status} {gone.body}"])
+        if attempt == "at the first start":
+            server.kill()
+            report.check("a killed server starts on a full disk again", start_alive(server, client))
+    disk.free()
+    deadline = time.monotonic() + 20
+    while client.request("GET", "/readyz").status != 200 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    ready = client.request("GET", "/readyz")
+    report.check("with room again it is ready", [] if ready.status == 200 else [f"{ready.status} {ready.body[:300]!r}"])
+    answer = post(client, 7)
+    report.check("and takes runs", unexpected([answer]) if answer.status != 507 else ["507"])
+    report.check("which complete", wait_for(client, [answer.json()["id"]]) if answer.status == 202 else ["refused"])
+    report.check("and the reserve is there again", [] if reserve.exists() else ["it is not"])
+
+
 def locked_out(disk, client, report):
     """Nobody may make files among the blobs for a while."""
     folders = [disk.folder / "data/blobs", *(disk.folder / "data/blobs").iterdir()]
@@ -223,11 +277,13 @@ def disk_test(args, folder, disk, report):
         client.model = args.model_id
         full(disk, server, client, expected, report)
         full_index(disk, server, client, expected, report)
+        full_start(disk, server, client, expected, report)
         if powerless:
             locked_out(disk, client, report)
         report.check("the server stops with status 0", [f"status {code}" for code in [server.stop()] if code != 0])
         verified(args, disk.folder / "data", report)
         if disk.remount("ro"):
+            verified(args, disk.folder / "data", report)
             check_read_only_start(server, report)
     finally:
         if server.process is not None:

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     domain::{Code, Problem},
-    store::Store,
+    store::{Store, StoreError},
     telemetry,
 };
 
@@ -41,6 +41,24 @@ pub struct Health {
     /// Version of the server.
     #[schema(example = "0.1.0")]
     version: &'static str,
+}
+
+/// Runs are taken and carried out.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"status": "ok", "version": "0.1.0", "n_unknown_blobs": 0, "notes": []}))]
+pub struct Ready {
+    /// `ok`.
+    #[schema(example = "ok")]
+    status: &'static str,
+    /// Version of the server.
+    #[schema(example = "0.1.0")]
+    version: &'static str,
+    /// Blobs that the index of the store does not know. They are kept in a folder of their own.
+    #[schema(example = 0)]
+    n_unknown_blobs: u64,
+    /// What somebody should look at, though the server works.
+    #[schema(example = json!([]))]
+    notes: Vec<String>,
 }
 
 const OK: Health = Health { status: "ok", version: env!("CARGO_PKG_VERSION") };
@@ -62,9 +80,9 @@ pub async fn healthz(Query(NoQuery {}): Query<NoQuery>) -> Json<Health> {
 /// can be written to. 503 with the reason otherwise, also while the server stops.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "getReadiness", tag = "system",
-    responses((status = 200, description = "It is", body = Health), ReadyProblems)
+    responses((status = 200, description = "It is", body = Ready), ReadyProblems)
 )]
-pub async fn readyz(State(state): State<ApiState>, Query(NoQuery {}): Query<NoQuery>) -> ApiResult<Json<Health>> {
+pub async fn readyz(State(state): State<ApiState>, Query(NoQuery {}): Query<NoQuery>) -> ApiResult<Json<Ready>> {
     let not_yet = |detail: &str| Problem::new(Code::Unavailable, detail).retry_after(1);
     if state.engine.draining().is_cancelled() {
         return Err(not_yet("the server is stopping").into());
@@ -78,16 +96,23 @@ pub async fn readyz(State(state): State<ApiState>, Query(NoQuery {}): Query<NoQu
     if !state.engine.is_alive() {
         return Err(not_yet("a worker has ended; the server must be started again").into());
     }
-    if !state.readiness.writable(state.engine.store()).await {
-        return Err(not_yet("the store cannot be written to; the server's log says why").into());
+    if let Some(why) = state.readiness.unwritable(state.engine.store()).await {
+        return Err(not_yet(why).into());
     }
-    Ok(Json(OK))
+    let n_unknown = state.engine.store().n_unknown_blobs();
+    let notes = if n_unknown == 0 { Vec::new() } else { vec![UNKNOWN_BLOBS.to_owned()] };
+    Ok(Json(Ready { status: OK.status, version: OK.version, n_unknown_blobs: n_unknown, notes }))
 }
+
+/// What to do about blobs that the index does not know.
+const UNKNOWN_BLOBS: &str = "the folder `unknown` has blobs that the index does not know: stop the server and run `residuum verify \
+    --rebuild-index` to take their caches in, or `residuum gc --unknown` to remove them";
 
 /// Whether the store could be written to a moment ago: anyone may ask, and each answer costs the disk something.
 pub struct Readiness {
     freshness: Duration,
-    last: Mutex<Option<(Instant, bool)>>,
+    /// When it was asked, and why it could not be written to.
+    last: Mutex<Option<(Instant, Option<&'static str>)>>,
 }
 
 impl Readiness {
@@ -96,25 +121,32 @@ impl Readiness {
         Self { freshness, last: Mutex::default() }
     }
 
-    async fn writable(&self, store: &Store) -> bool {
+    /// Why the store cannot be written to; `None`: it can.
+    async fn unwritable(&self, store: &Store) -> Option<&'static str> {
         let mut last = self.last.lock().await;
-        if let Some((_, writable)) = last.filter(|(at, _)| at.elapsed() < self.freshness) {
-            return writable;
+        if let Some((_, why)) = last.filter(|(at, _)| at.elapsed() < self.freshness) {
+            return why;
         }
-        let probed = timeout(PROBE_PATIENCE, store.probe()).await;
-        let writable = match probed {
-            Ok(Ok(())) => true,
+        let why = match timeout(PROBE_PATIENCE, store.probe()).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error @ StoreError::Full)) => {
+                tracing::error!(%error, "the store cannot be written to");
+                Some(
+                    "the disk is full: what is stored can be read and deleted, new runs wait or are refused; make room on the \
+                     disk, or delete runs or caches",
+                )
+            }
             Ok(Err(error)) => {
                 tracing::error!(%error, "the store cannot be written to");
-                false
+                Some("the store cannot be written to; the server's log says why")
             }
             Err(_) => {
                 tracing::error!("the store did not take a change in time");
-                false
+                Some("the store cannot be written to; the server's log says why")
             }
         };
-        *last = Some((Instant::now(), writable));
-        writable
+        *last = Some((Instant::now(), why));
+        why
     }
 }
 

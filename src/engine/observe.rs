@@ -31,6 +31,7 @@ impl Engine {
             metrics::gauge!("residuum_store_packs").set(stats.n_packs as f64);
             metrics::gauge!("residuum_store_blob_bytes").set(stats.blob_bytes as f64);
         }
+        metrics::gauge!("residuum_store_unknown_blobs").set(inner.store.n_unknown_blobs() as f64);
         metrics::gauge!("residuum_store_disk_bytes").set(inner.store.bytes_on_disk() as f64);
         let most = inner.store.quota().map_or(f64::INFINITY, |quota| quota.max_bytes as f64);
         metrics::gauge!("residuum_store_max_bytes").set(most);

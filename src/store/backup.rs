@@ -30,6 +30,10 @@ use crate::domain::PackId;
 /// Name of the index's copy until everything it knows is there.
 const UNFINISHED: &str = "index.sqlite.unfinished";
 
+/// How often the index is copied. A round takes moments, in which few blobs are merged: an index that never fits the folder is
+/// damaged.
+const MAX_ROUNDS: u32 = 100;
+
 /// What [`Store::backup`] copied.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct BackupReport {
@@ -79,6 +83,10 @@ impl Store {
             gone = self.copy_blobs(&copy, missing, link, &mut copied).await?;
             if gone.is_empty() {
                 break known;
+            }
+            if n_rounds >= MAX_ROUNDS {
+                let what = format!("after {n_rounds} copies of the index {} of its blobs are missing", gone.len());
+                return Err(StoreError::damaged(what));
             }
         };
         let superfluous: Vec<PackId> = copied.difference(&known).copied().collect();

@@ -2,13 +2,13 @@
 
 use std::{
     collections::HashSet,
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -26,26 +26,35 @@ use super::{
 use crate::{domain::PackId, present};
 
 mod care;
+mod lock;
+mod reserve;
+mod unknown;
 
-pub(super) use care::open_new;
+use lock::Lock;
+use reserve::Reserve;
+
+pub(super) use care::{is_unfinished, open_new};
 
 const EXTENSION: &str = "safetensors";
 const TEMP_PREFIX: &str = ".tmp-";
-/// Bytes kept free for removing things from a full disk, which writes to the index first.
-const RESERVE: u64 = 4 << 20;
+/// Packs that this process wrote and remembers; beyond that it begins anew.
+const MAX_OWN: usize = 100_000;
 
 /// The data folder.
 #[derive(Debug)]
 pub(super) struct Blobs {
     root: PathBuf,
     /// Held as long as anyone may write here; `None` for a store that only reads.
-    lock: Option<File>,
+    lock: Option<Lock>,
     /// Packs being written, or written and not yet in the index: not orphans.
     in_flight: Mutex<HashSet<PackId>>,
+    /// Packs that this process began since files were last collected.
+    own: Mutex<HashSet<PackId>>,
+    /// Blobs set aside because the index does not know them.
+    n_unknown: AtomicU64,
     /// Bytes of the blobs, with those that packs being written will have.
     bytes: AtomicU64,
-    /// Whether the reserve is there.
-    reserve: AtomicBool,
+    reserve: Reserve,
     epochs: Epochs,
     pub(super) faults: Faults,
 }
@@ -101,17 +110,7 @@ impl Blobs {
     /// [`StoreError::Locked`] when another process or another store of this one holds it.
     pub(super) fn open(root: &Path) -> Result<Self, StoreError> {
         fs::create_dir_all(root.join("blobs")).map_err(StoreError::io("making the data folder"))?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(root.join("lock"))
-            .map_err(StoreError::io("opening the lock of the data folder"))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::Locked),
-            Err(TryLockError::Error(e)) => return Err(StoreError::io("locking the data folder")(e)),
-        }
+        let lock = Lock::take(root)?;
         sync_folder(root)?;
         Ok(Self { lock: Some(lock), faults: Faults::from_env()?, ..Self::open_read_only(root) })
     }
@@ -122,8 +121,10 @@ impl Blobs {
             root: root.to_owned(),
             lock: None,
             in_flight: Mutex::default(),
+            own: Mutex::default(),
+            n_unknown: AtomicU64::default(),
             bytes: AtomicU64::default(),
-            reserve: AtomicBool::default(),
+            reserve: Reserve::default(),
             epochs: Epochs::default(),
             faults: Faults::default(),
         }
@@ -151,35 +152,9 @@ impl Blobs {
         [index, log].iter().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
     }
 
-    /// Gives the reserve up; whether there was one.
-    pub(super) fn use_reserve(&self) -> bool {
-        self.reserve.swap(false, Ordering::AcqRel) && fs::remove_file(self.root.join("reserve")).is_ok()
-    }
-
-    /// Makes the reserve where it is missing and there is room for it, and for as much again.
-    pub(super) fn keep_reserve(&self) {
-        if self.lock.is_none() || self.reserve.load(Ordering::Acquire) {
-            return;
-        }
-        let path = self.root.join("reserve");
-        if path.metadata().is_ok_and(|file| file.len() >= RESERVE) {
-            return self.reserve.store(true, Ordering::Release);
-        }
-        let made = File::options().create(true).write(true).truncate(false).open(&path).and_then(|file| {
-            fallocate(&file, FallocateFlags::empty(), 0, 2 * RESERVE)?;
-            file.set_len(RESERVE)
-        });
-        self.reserve.store(made.is_ok(), Ordering::Release);
-        if made.is_err() {
-            // what is missing from the disk is not kept from others by half a reserve; a folder without one works too
-            drop(fs::remove_file(path));
-        }
-    }
-
     /// Whether a store has the folder for writing: this one, or that of another process.
     pub(super) fn has_writer(&self) -> bool {
-        let free = |file: File| file.try_lock_shared().is_ok();
-        self.lock.is_some() || File::open(self.root.join("lock")).is_ok_and(|file| !free(file))
+        self.lock.is_some() || Lock::is_taken(&self.root)
     }
 
     /// The index's file.
@@ -190,6 +165,11 @@ impl Blobs {
     fn in_flight(&self) -> MutexGuard<'_, HashSet<PackId>> {
         // a set of ids is whole whatever panicked while holding it
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn own(&self) -> MutexGuard<'_, HashSet<PackId>> {
+        // as above
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn epochs(&self) -> &Epochs {
@@ -227,9 +207,18 @@ impl Blobs {
             .open(&path)
             .map_err(StoreError::io(format_args!("making the file of pack {pack}")))?;
         let in_flight = self.adopt(pack);
+        self.note_own(pack);
         let path = TempPath::try_from_path(path).map_err(StoreError::io("making a blob"))?;
         let counted = Counted { n_bytes: 0, blobs: Arc::clone(self) };
         Ok(TempBlob { file, path, in_flight, counted, purpose })
+    }
+
+    fn note_own(&self, pack: PackId) {
+        let mut own = self.own();
+        if own.len() >= MAX_OWN {
+            own.clear();
+        }
+        own.insert(pack);
     }
 
     /// Takes a file that lies there for one that the index is about to know.
@@ -258,6 +247,11 @@ impl Blobs {
             io::ErrorKind::NotFound => StoreError::damaged(format!("the file of pack {pack} is missing")),
             _ => StoreError::io(format_args!("opening pack {pack}"))(e),
         })
+    }
+
+    /// Whether the file of `pack` is there and has so many bytes.
+    pub(super) fn has(&self, pack: PackId, n_bytes: u64) -> bool {
+        self.path(pack).metadata().is_ok_and(|file| file.len() == n_bytes)
     }
 
     /// Reads bytes of `pack`, each part its offset in the file and its length.
@@ -326,7 +320,7 @@ impl Blobs {
     pub(super) fn sweep_temp(&self) -> Result<usize, StoreError> {
         let mut temp = Vec::new();
         self.each_file(|path| {
-            if path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(TEMP_PREFIX)) {
+            if is_unfinished(path) {
                 temp.push(path.to_owned());
             }
         })?;
@@ -373,6 +367,10 @@ impl TempBlob {
     pub(super) fn allocate(&mut self, n_bytes: u64) -> Result<(), StoreError> {
         self.counted.add(n_bytes);
         let pack = self.in_flight.pack;
+        if self.counted.blobs.is_tight() {
+            // what room there is is for removing things
+            return Err(StoreError::Full);
+        }
         match fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, n_bytes) {
             // a file system that cannot; the writes find out
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),

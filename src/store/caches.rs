@@ -65,6 +65,10 @@ impl Store {
         limit: u32,
     ) -> Result<CachePage, StoreError> {
         let (stored, next) = self.find(tenant, filter, before, Wanted::Page(limit)).await?;
+        if next.zip(before).is_some_and(|(next, before)| next >= before.as_microsecond()) {
+            // whoever asks for page after page would never come to the end
+            return Err(StoreError::IndexDamaged("its caches are out of order".to_owned()));
+        }
         let time = |micros| Timestamp::from_microsecond(micros).map_err(|e| StoreError::damaged(e.to_string()));
         Ok(CachePage { caches: stored.into_iter().map(|s| s.cache).collect(), next: next.map(time).transpose()? })
     }

@@ -195,7 +195,11 @@ impl Store {
         stop: &Arc<AtomicBool>,
         report: &mut CompactReport,
     ) -> Result<(), StoreError> {
-        let Some(rewrite) = self.rewrite(packs, &[]).await? else { return Ok(()) };
+        let Some(rewrite) = self.rewrite(packs, &[]).await? else {
+            // they went meanwhile; if the index contradicts itself, they would be chosen for ever
+            self.inner.compacting.left_alone().extend(packs);
+            return Ok(());
+        };
         let mut brake = Brake::new(when.bytes_per_second, Arc::clone(stop));
         let store = self.clone();
         match blocking(move || rewrite.write(&store, &mut brake)).await {

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use sqlx::{QueryBuilder, Sqlite, sqlite::SqliteRow};
 
 use super::{
-    Store,
+    Store, checksum,
     edit::merge,
     error::StoreError,
     rows::{Fields, int, push_limit, to_json},
@@ -197,6 +197,7 @@ impl Write for InsertDirection {
             Ok(())
         })
         .await?;
+        checksum::renew_direction(tx, &info.id).await?;
         Ok(true)
     }
 }
@@ -224,6 +225,7 @@ impl Write for PatchDirection {
             .bind(self.id.as_bytes().as_slice())
             .execute(tx.conn().await?)
             .await?;
+        checksum::renew_direction(tx, &self.id).await?;
         Ok(true)
     }
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::{
-    Store,
+    Store, checksum,
     error::StoreError,
     gc,
     rows::{Fields, to_json},
@@ -94,7 +94,7 @@ impl Write for PatchCache {
         if self.patch.metadata.is_some() || self.patch.label.is_some() || self.patch.tags.is_some() {
             terms::replace(tx, &[f.get("created_at")?]).await?;
         }
-        Ok(())
+        checksum::renew_cache(tx.conn().await?, self.id.as_bytes()).await
     }
 }
 

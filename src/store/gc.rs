@@ -46,9 +46,11 @@ pub struct GcReport {
     pub n_extents: u64,
     /// Packs that held none.
     pub n_packs: u64,
-    /// Files that the index does not know.
+    /// Files that the index does not know and that are needed by nobody.
     pub n_orphans: u64,
-    /// Bytes of the files of both.
+    /// Files that the index does not know and that were moved to another folder: whole ones to `unknown`, others to `damaged`.
+    pub n_set_aside: u64,
+    /// Bytes of the packs and files that were removed.
     pub freed_bytes: u64,
     /// What became of packs of which little was alive, and of small ones where they were merged.
     pub rewritten: CompactReport,
@@ -64,7 +66,13 @@ impl GcReport {
 
 impl fmt::Display for GcReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { n_extents, n_packs, n_orphans, freed_bytes, rewritten } = self;
+        let Self { n_extents, n_packs, n_orphans, n_set_aside, freed_bytes, rewritten } = self;
+        if *n_set_aside > 0 {
+            writeln!(
+                f,
+                "moved {n_set_aside} files that the index does not know to the folders `unknown` and `damaged`"
+            )?;
+        }
         write!(
             f,
             "removed {n_extents} unused extents, {n_packs} packs and {n_orphans} orphan files: {freed_bytes} bytes; \
@@ -137,32 +145,33 @@ impl Store {
         Ok(GcReport { rewritten: self.shrink(when, stop).await?, ..collected })
     }
 
-    /// Removes what a crash left: unfinished files, and finished ones that the index never learnt of. Where the log of the
-    /// index was `torn`, what it lost may be among them: they are set aside.
+    /// Removes what a kill left: unfinished files, and finished ones that nobody needs. What else the index does not know is
+    /// moved to the folder `unknown`. Where the log of the index was `torn`, an input that waits may have been done.
     pub(super) async fn sweep(&self, torn: bool) -> Result<(), StoreError> {
         let blobs = Arc::clone(self.blobs());
         let unfinished = blocking(move || blobs.sweep_temp()).await?;
+        self.take_known_in().await?;
         if torn {
-            self.set_orphans_aside().await?;
+            tracing::error!(
+                "the log of the index was damaged: its last changes may be lost. Blobs that the index does not know are moved \
+                 to the folder `unknown`, from where `residuum verify --rebuild-index` takes their caches in"
+            );
         }
-        let report = self.collect(false).await?;
+        let report = self.collect_for(Collecting { torn, runs: true, rows: false }).await?;
+        let n_unknown = self.n_unknown_blobs();
+        if n_unknown > report.n_set_aside {
+            tracing::warn!(
+                blobs = n_unknown,
+                "the folder `unknown` has blobs that an index did not know; see docs/STORE.md"
+            );
+        }
         if unfinished + usize::try_from(report.n_orphans).unwrap_or(usize::MAX) > 0 {
-            tracing::info!(unfinished, orphans = report.n_orphans, "removed blobs that an earlier stop left behind");
+            tracing::info!(
+                unfinished,
+                orphans = report.n_orphans,
+                "removed unfinished work that an earlier stop left behind"
+            );
         }
-        Ok(())
-    }
-
-    async fn set_orphans_aside(&self) -> Result<(), StoreError> {
-        let mut n = 0u64;
-        for (pack, _) in self.unknown_files().await? {
-            let blobs = Arc::clone(self.blobs());
-            n += u64::from(blocking(move || blobs.set_pack_aside(pack)).await?.is_some());
-        }
-        tracing::error!(
-            set_aside = n,
-            "the log of the index was damaged: its last changes may be lost. Blobs that the index does not know were moved \
-             to the folder `damaged`; put back under `blobs`, `residuum verify --rebuild-index` finds their caches"
-        );
         Ok(())
     }
 
@@ -179,12 +188,25 @@ impl Store {
         Ok(unknown)
     }
 
-    /// Looks for candidates beside the writer, which then decides, since all may be different by its turn.
+    /// Removes what nobody needs; where `rows`, those of the index too.
     pub(super) async fn collect(&self, rows: bool) -> Result<GcReport, StoreError> {
+        self.collect_for(Collecting { rows, ..Collecting::default() }).await
+    }
+
+    /// Looks for candidates beside the writer, which then decides, since all may be different by its turn.
+    async fn collect_for(&self, what: Collecting) -> Result<GcReport, StoreError> {
+        // before the files are listed: what is given up meanwhile is the next collection's
+        let own = self.blobs().own_and_done();
         let files = self.unknown_files().await?;
-        let mut candidates = Collect { files, ..Collect::default() };
-        if rows {
-            candidates.rows = true;
+        let mut unknown = self.sort_unknown(&files, what.torn).await?;
+        if !unknown.data.is_empty() && !what.torn {
+            // the index has lost changes, or is an older one: what it says of inputs that wait may be out of date too
+            unknown = self.sort_unknown(&files, true).await?;
+        }
+        let n_set_aside = self.keep_unknown(&unknown).await?;
+        let mut candidates =
+            Collect { files: unknown.litter, tombstones: self.done_tombstones().await?, what, ..Collect::default() };
+        if what.rows {
             candidates.extents = sqlx::query_scalar(
                 "SELECT id FROM extents e WHERE NOT EXISTS (SELECT 1 FROM caches c WHERE c.extent_id = e.id)",
             )
@@ -195,8 +217,21 @@ impl Store {
             let ids = empty.iter().map(|r| pack_id(&Fields::of("packs", r), "id"));
             candidates.packs = ids.collect::<Result<Vec<_>, _>>()?;
         }
-        self.write(candidates).await
+        let report = self.write(candidates).await?;
+        self.blobs().forget_own(&own);
+        Ok(GcReport { n_set_aside, ..report })
     }
+}
+
+/// What is collected.
+#[derive(Debug, Clone, Copy, Default)]
+struct Collecting {
+    /// Rows too.
+    rows: bool,
+    /// That runs were deleted, which matters while packs of theirs are in work: none is.
+    runs: bool,
+    /// The index may have lost changes.
+    torn: bool,
 }
 
 /// Removes the extents among `extents` that no cache uses, then packs without extents, whose files go after the commit.
@@ -242,10 +277,11 @@ async fn drop_empty_packs(tx: &mut Tx<'_>, packs: &[PackId]) -> Result<GcReport,
 
 #[derive(Default)]
 struct Collect {
-    /// Files that the index did not know, with their lengths.
+    /// Files that the index did not know and nobody needs, with their lengths.
     files: Vec<(PackId, u64)>,
-    /// Whether rows are collected too.
-    rows: bool,
+    /// Deleted packs whose files have gone.
+    tombstones: Vec<PackId>,
+    what: Collecting,
     /// Extents that no cache used.
     extents: Vec<i64>,
     /// Packs that had no extents.
@@ -261,7 +297,14 @@ impl Write for Collect {
         let known = known(tx.conn().await?, &self.files).await?;
         let orphans = self.files.iter().zip(known).filter(|(_, known)| !known).map(|(file, _)| *file);
         let orphans: Vec<(PackId, u64)> = orphans.collect();
-        let mut report = if self.rows { self.collect_rows(tx).await? } else { GcReport::default() };
+        if !self.tombstones.is_empty() {
+            tx.later("DELETE FROM tombstones WHERE id IN (SELECT unhex(value) FROM json_each(?))")
+                .bind(hex_list(self.tombstones.iter().map(|pack| pack.as_bytes().as_slice())));
+        }
+        if self.what.runs {
+            tx.later("DELETE FROM tombstones WHERE kind = 'run'");
+        }
+        let mut report = if self.what.rows { self.collect_rows(tx).await? } else { GcReport::default() };
         for (pack, n_bytes) in orphans {
             tx.unlink.push(pack);
             report.n_orphans += 1;
@@ -272,7 +315,10 @@ impl Write for Collect {
 }
 
 /// Which of the files belong to packs of the index.
-async fn known(conn: &mut SqliteConnection, files: &[(PackId, u64)]) -> Result<Vec<bool>, StoreError> {
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub(super) async fn known(conn: &mut SqliteConnection, files: &[(PackId, u64)]) -> Result<Vec<bool>, StoreError> {
     let rows = sqlx::query("SELECT j.key FROM json_each(?) j CROSS JOIN packs p ON p.id = unhex(j.value)")
         .bind(hex_list(files.iter().map(|(p, _)| p.as_bytes().as_slice())))
         .fetch_all(conn)

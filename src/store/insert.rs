@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use sqlx::sqlite::SqliteRow;
 
 use super::{
+    checksum::Checksum,
     edit::tags_json,
     error::StoreError,
     forward_keys,
@@ -17,9 +18,13 @@ use super::{
 };
 use crate::domain::{CacheId, NewItem, RunId, TenantId, TensorStats};
 
-/// Rows inserted by one statement: 22 binds a row stay below SQLite's 32,766. Every statement copies the pages that it changes, so
+/// Rows inserted by one statement: 23 binds a row stay below SQLite's 32,766. Every statement copies the pages that it changes, so
 /// that it can be undone.
 const ROWS_A_STATEMENT: usize = 1400;
+
+/// Microseconds that the time of a cache may be ahead of the clock for its time to live to begin there: those of one commit are a
+/// microsecond apart.
+const MOST_AHEAD: i64 = 1_000_000;
 
 /// A pending item.
 pub(super) struct Unit {
@@ -207,10 +212,11 @@ pub(super) async fn insert_caches_at(
     let mut entered = Vec::with_capacity(caches.len());
     let insert = "INSERT INTO caches (id, tenant_id, run_id, item_index, extent_id, hook_set_id, positions, model, text, \
         token_ids, tokens, bos, completion, interventions, origin, n_truncated, reused, metadata, tags, label, created_at, \
-        expires_at)";
+        expires_at, checksum)";
+    let now = tx.now;
     tx.insert(insert, &placed, ROWS_A_STATEMENT, |script, placed| {
         entered.push(placed.described().entered(placed.block));
-        placed.bind(script)
+        placed.bind(script, now)
     })
     .await?;
     terms::insert(tx, &entered).await?;
@@ -244,21 +250,44 @@ impl Placed<'_, '_> {
         }
     }
 
-    /// Binds the values of its row.
-    fn bind(&self, script: &mut Script) -> Result<(), StoreError> {
+    /// Binds the values of its row, in the order of [`super::checksum::CACHE`] where it has one.
+    fn bind(&self, script: &mut Script, now: i64) -> Result<(), StoreError> {
         let CacheRow { id, run, item_index, item, extent, reused, unit } = self.cache;
         let token_ids: Vec<u8> = item.token_ids.iter().flat_map(|t| t.to_le_bytes()).collect();
         let edits: Vec<_> = item.interventions.iter().map(|i| &i.described).collect();
+        let (positions, tokens, bos) = (to_json(&item.capture.positions)?, to_json(&item.tokens)?, to_json(&item.bos)?);
+        let completion = item.completion.as_ref().map(to_json).transpose()?;
+        let edits = (!edits.is_empty()).then(|| to_json(&edits)).transpose()?;
+        let origin = item.origin.as_ref().map(to_json).transpose()?;
+        let n_truncated = int(item.n_truncated)?;
+        let (metadata, tags) = (to_json(&item.metadata)?, tags_json(&item.tags)?);
+        // `at` is later than the clock where that was set back, maybe by years
+        let stored_at = self.at.min(now.saturating_add(MOST_AHEAD));
+        let expires_at = unit.ttl.map(|ttl| stored_at.saturating_add(ttl));
+        let mut sum = Checksum::default();
+        sum.blob(id.as_bytes())
+            .int(unit.tenant.0)
+            .blob(run.as_bytes())
+            .int(*item_index)
+            .int(*extent)
+            .int(self.hook_set);
+        sum.text(&positions).text(&unit.model).opt_text(item.text.as_deref()).blob(&token_ids).text(&tokens).text(&bos);
+        sum.opt_text(completion.as_deref()).opt_text(edits.as_deref()).opt_text(origin.as_deref());
+        sum.int(n_truncated).int(*reused).text(&metadata).text(&tags).opt_text(item.label.as_deref()).int(self.at);
+        match expires_at {
+            Some(time) => sum.int(time),
+            None => sum.null(),
+        };
+        // new caches are not pinned
+        let sum = sum.int(0).finish();
         script.bind(id.as_bytes().as_slice()).bind(unit.tenant.0);
         script.bind(run.as_bytes().as_slice()).bind(*item_index).bind(*extent).bind(self.hook_set);
-        script.bind(to_json(&item.capture.positions)?).bind(&*unit.model).bind(item.text.as_deref());
-        script.bind(token_ids).bind(to_json(&item.tokens)?).bind(to_json(&item.bos)?);
-        script.bind(item.completion.as_ref().map(to_json).transpose()?);
-        script.bind((!edits.is_empty()).then(|| to_json(&edits)).transpose()?);
-        script.bind(item.origin.as_ref().map(to_json).transpose()?);
-        script.bind(int(item.n_truncated)?).bind(*reused);
-        script.bind(to_json(&item.metadata)?).bind(tags_json(&item.tags)?).bind(item.label.as_deref());
-        script.bind(self.at).bind(unit.ttl.map(|ttl| self.at.saturating_add(ttl)));
+        script.bind(positions).bind(&*unit.model).bind(item.text.as_deref());
+        script.bind(token_ids).bind(tokens).bind(bos);
+        script.bind(completion).bind(edits).bind(origin);
+        script.bind(n_truncated).bind(*reused);
+        script.bind(metadata).bind(tags).bind(item.label.as_deref());
+        script.bind(self.at).bind(expires_at).bind(sum.as_slice());
         Ok(())
     }
 }

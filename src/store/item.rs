@@ -65,6 +65,12 @@ impl<'a> From<&'a NewItem> for ItemRecord<'a> {
 }
 
 impl ItemRecord<'_> {
+    /// Whether the input has this text and these tokens, as JSON.
+    pub(super) fn reads(&self, text: Option<&str>, tokens: &str) -> bool {
+        let same = serde_json::from_str::<Vec<String>>(tokens).is_ok_and(|tokens| *tokens == *self.tokens);
+        same && self.text.as_deref() == text
+    }
+
     /// The item, with its hooks again.
     pub(super) fn into_item(self, hooks: Arc<[Hook]>) -> NewItem {
         NewItem {

@@ -6,7 +6,7 @@
 //!
 //! A cache is stored in two steps: a [`PackWriter`] makes a blob durable under its final name, then one transaction
 //! ([`Store::complete`]) makes the index know it. A crash in between leaves a file nobody refers to, which the next
-//! start removes; only the holder of the folder's lock removes files. Rows may move to other blobs ([`Store::merge`]) while
+//! start removes if its inputs still wait (`unknown`); only the holder of the folder's lock removes files. Rows may move to other blobs ([`Store::merge`]) while
 //! they are read: what a reader was told of stays until it has read it (`epoch`).
 
 mod answered;
@@ -14,6 +14,7 @@ mod backup;
 mod blobs;
 mod caches;
 mod checkpoint;
+mod checksum;
 mod compact;
 mod complete;
 mod directions;
@@ -51,6 +52,7 @@ mod terms;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tx;
+mod unknown;
 mod verify;
 mod wal;
 mod writer;
@@ -132,8 +134,8 @@ impl Inner {
 }
 
 impl Store {
-    /// Opens the store in `dir` for reading and writing, making it where there is none. Brings the index up to date
-    /// and removes what an earlier crash left behind. The folder stays locked until the last clone is gone.
+    /// Opens the store in `dir` for reading and writing, making it where there is none. Brings the index up to date, removes the
+    /// unfinished work of an earlier process, and moves blobs that the index should know and does not to the folder `unknown`. The folder stays locked until the last clone is gone.
     ///
     /// # Errors
     /// [`StoreError::Locked`] when someone else has the folder, [`StoreError::Newer`] when a newer version wrote the
@@ -151,11 +153,25 @@ impl Store {
         let dir = dir.to_owned();
         let blobs = Arc::new(blocking(move || Blobs::open(&dir)).await?);
         let own = Arc::clone(&blobs);
-        // a new index would take every blob for litter
+        // a new index would know nothing of what is there
         let torn =
             blocking(move || if own.is_without_index()? { Err(StoreError::IndexLost) } else { own.log_is_torn() });
         let torn = torn.await?;
-        let connect = connect_options(&blobs)
+        match Self::start(&blobs, options.clone(), torn).await {
+            Err(error) if blobs.is_for_want_of_room(&error) && blobs.give_up_reserve() => {
+                tracing::warn!(
+                    "the disk is full: the store starts with what was kept in reserve. What is stored can be read and deleted; \
+                     new runs wait or are refused until there is room: make some on the disk, or delete runs or caches"
+                );
+                Self::start(&blobs, options, torn).await
+            }
+            started => started,
+        }
+    }
+
+    /// Opens the index of a folder, and brings both up to date.
+    async fn start(blobs: &Arc<Blobs>, options: StoreOptions, torn: bool) -> Result<Self, StoreError> {
+        let connect = connect_options(blobs)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
@@ -164,24 +180,40 @@ impl Store {
             // the log shrinks back after a large transaction
             .pragma("journal_size_limit", "134217728");
         let mut conn = connect.clone().connect().await?;
+        let own = Arc::clone(blobs);
+        if is_new(&mut conn).await? && blocking(move || own.has_packs()).await? {
+            // all of it was in a log that has gone
+            return Err(StoreError::IndexLost);
+        }
         migrate(&mut conn).await?;
-        let readers = Readers::open(connect_options(&blobs).read_only(true)).await?;
+        let readers = Readers::open(connect_options(blobs).read_only(true)).await?;
         let checkpoints = Checkpoints::new(connect.connect().await?);
-        let writer = Some(Writer::start(conn, checkpoints, Arc::clone(&blobs), options.clock.clone()));
-        let store = Self { inner: Arc::new(Inner::new(blobs, readers, writer, options)) };
-        store.sweep(torn).await?;
-        let blobs = Arc::clone(store.blobs());
+        let writer = Some(Writer::start(conn, checkpoints, Arc::clone(blobs), options.clock.clone()));
+        let store = Self { inner: Arc::new(Inner::new(Arc::clone(blobs), readers, writer, options)) };
+        match store.bring_up_to_date(torn).await {
+            Ok(()) => Ok(store),
+            Err(error) => {
+                store.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn bring_up_to_date(&self, torn: bool) -> Result<(), StoreError> {
+        self.sweep(torn).await?;
+        let blobs = Arc::clone(self.blobs());
         blocking(move || {
             blobs.count_bytes()?;
             blobs.keep_reserve();
             Ok(())
         })
         .await?;
-        store.enter_missing_terms().await?;
-        Ok(store)
+        self.enter_missing_terms().await?;
+        self.enter_missing_checksums().await
     }
 
-    /// Opens the store in `dir` to read only, also while a server has it: nothing is locked, made or removed.
+    /// Opens the store in `dir` to read only, also while a server has it: nothing is locked, made or removed. On a file system that
+    /// cannot be written, the folder must be one whose server was stopped in order: SQLite reads no log there.
     ///
     /// # Errors
     /// [`StoreError::Newer`] or [`StoreError::Older`] when another version wrote the index, [`StoreError::Io`] when
@@ -191,7 +223,9 @@ impl Store {
         // SQLite's own word for a missing file names neither the folder nor the reason.
         let index = blobs.index();
         tokio::fs::metadata(&index).await.map_err(StoreError::io(index.display()))?;
-        let readers = Readers::open(connect_options(&blobs).read_only(true)).await?;
+        let own = Arc::clone(&blobs);
+        let immutable = blocking(move || Ok(own.is_immutable())).await?;
+        let readers = Readers::open(connect_options(&blobs).read_only(true).immutable(immutable)).await?;
         let (found, known) = (version(&mut *readers.get().await?).await?, newest_migration());
         match found.cmp(&known) {
             std::cmp::Ordering::Less => return Err(StoreError::Older { found, known }),
@@ -278,6 +312,12 @@ fn connect_options(blobs: &Blobs) -> SqliteConnectOptions {
         // so many rows that a page's never wait for whoever reads them: to wake SQLite's thread takes longer than a row
         .row_buffer_size(256)
         .disable_statement_logging()
+}
+
+/// Whether there is nothing in the index, not even tables.
+async fn is_new(conn: &mut SqliteConnection) -> Result<bool, StoreError> {
+    const ANY: &str = "SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)";
+    Ok(sqlx::query_scalar(ANY).fetch_one(conn).await?)
 }
 
 async fn migrate(conn: &mut SqliteConnection) -> Result<(), StoreError> {

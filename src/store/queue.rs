@@ -199,6 +199,8 @@ struct FailExhausted;
 
 impl Write for FailExhausted {
     type Output = ();
+    // no start without it
+    const FREES: bool = true;
 
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         let rows = sqlx::query("SELECT rowid, run_id FROM run_items WHERE status = 'pending' AND attempts >= ?")

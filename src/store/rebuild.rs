@@ -92,7 +92,11 @@ impl Store {
         let dir = dir.to_owned();
         let blobs = Arc::new(blocking(move || Blobs::open(&dir)).await?);
         let own = Arc::clone(&blobs);
-        let (mut packs, path) = blocking(move || Ok((own.list()?, own.scratch(UNFINISHED)?))).await?;
+        let listed = blocking(move || {
+            let unknown: Vec<PackId> = own.list_unknown()?.into_iter().map(|(pack, _)| pack).collect();
+            Ok((own.take_in(&unknown)?, own.list()?, own.scratch(UNFINISHED)?))
+        });
+        let (n_unknown, mut packs, path) = listed.await?;
         let options = SqliteConnectOptions::new().filename(path).create_if_missing(true).foreign_keys(true);
         let mut conn = options.disable_statement_logging().connect().await?;
         migrate(&mut conn).await?;
@@ -106,13 +110,23 @@ impl Store {
             report: RebuildReport::default(),
         };
         let notes = &mut rebuild.report.notes;
+        if n_unknown > 0 {
+            notes.push(format!("{n_unknown} blobs that an index did not know were taken from the folder `unknown`"));
+        }
         match &kept {
             Some(kept) => kept.enter_keys(&mut conn, notes).await?,
             None => notes
                 .push("there is no old index to take API keys from: make some before you serve this folder".to_owned()),
         }
+        if let Some(kept) = &kept {
+            rebuild.known.deleted = kept.enter_tombstones(&mut conn).await?;
+        }
         for (pack, n_bytes) in packs {
-            rebuild.add(&mut conn, pack, n_bytes).await?;
+            if rebuild.known.deleted.contains(pack.as_bytes()) {
+                rebuild.report.notes.push(format!("pack {pack} was deleted; the next start removes it"));
+            } else {
+                rebuild.add(&mut conn, pack, n_bytes).await?;
+            }
         }
         rebuild.finish_runs(&mut conn).await?;
         if let Some(kept) = &kept {
@@ -140,15 +154,19 @@ struct Known {
     caches: HashSet<CacheId>,
     /// When they were stored: no two at one time.
     times: HashSet<i64>,
-    items: HashSet<(RunId, u32)>,
+    /// With the hashes of their rows.
+    items: HashMap<(RunId, u32), blake3::Hash>,
     runs: HashMap<RunId, TenantId>,
+    /// Packs and runs that were deleted, as the old index says.
+    deleted: HashSet<[u8; 16]>,
 }
 
 impl Known {
     /// Whether a cache is new and may be what it says.
     fn takes(&self, tenant: TenantId, entry: &CacheEntry<'_>) -> bool {
         !self.caches.contains(&entry.id)
-            && !self.items.contains(&(entry.run, entry.item_index))
+            && !self.items.contains_key(&(entry.run, entry.item_index))
+            && !self.deleted.contains(entry.run.as_bytes())
             && self.runs.get(&entry.run).is_none_or(|owner| *owner == tenant)
     }
 }
@@ -182,14 +200,40 @@ impl Rebuild {
         tx.later("COMMIT");
         tx.flush().await?;
         if added.caches == 0 {
-            self.report
-                .notes
-                .push(format!("pack {pack} holds nothing that is not elsewhere; the next start removes it"));
+            self.leave_out(conn, pack, added.differs, n_damaged > 0).await?;
         } else {
             self.report.n_packs += 1;
         }
         self.report.n_extents += added.extents;
         self.report.n_caches += added.caches;
+        Ok(())
+    }
+
+    /// A pack of which nothing is needed. What is elsewhere too, the next start removes; what differs is kept.
+    async fn leave_out(
+        &mut self,
+        conn: &mut SqliteConnection,
+        pack: PackId,
+        differs: bool,
+        damaged: bool,
+    ) -> Result<(), StoreError> {
+        if damaged {
+            return self.set_aside(pack, &format!("pack {pack} holds nothing else that is not elsewhere")).await;
+        }
+        let note = if differs {
+            let blobs = Arc::clone(&self.blobs);
+            let path = blocking(move || blobs.set_unknown_aside(pack)).await?.unwrap_or_default();
+            self.report.n_set_aside += 1;
+            format!(
+                "pack {pack} holds inputs that a newer one holds with other numbers; it was moved to {}",
+                path.display()
+            )
+        } else {
+            let delete = sqlx::query("INSERT OR IGNORE INTO tombstones (id, kind) VALUES (?, 'pack')");
+            delete.bind(pack.as_bytes().as_slice()).execute(conn).await?;
+            format!("pack {pack} holds nothing that is not elsewhere; the next start removes it")
+        };
+        self.report.notes.push(note);
         Ok(())
     }
 
@@ -221,6 +265,8 @@ impl Rebuild {
 struct Added {
     extents: u64,
     caches: u64,
+    /// Whether it holds rows of an input that another blob holds with other bytes.
+    differs: bool,
 }
 
 /// A cache of a blob, ready to be inserted.
@@ -248,17 +294,23 @@ async fn add_blob(
     let mut keys: Vec<Option<[u8; 32]>> = vec![None; layout.items.len()];
     let mut entries: Vec<Entry> = Vec::new();
     let mut first: Vec<Option<NewItem>> = vec![None; layout.items.len()];
+    let mut differs = false;
     for entry in caches {
         let Some(&i) = rows.get(&entry.row_start) else { continue };
         keys[i] = entry.forward_key.as_deref().and_then(key_of);
-        let takes = found[i].is_some() && known.takes(front.tenant, &entry);
+        let hash = found[i].as_ref().map(|(hash, _)| *hash);
+        let takes = hash.filter(|_| known.takes(front.tenant, &entry));
+        let other = known.items.get(&(entry.run, entry.item_index)).zip(hash);
+        differs |= takes.is_none()
+            && !known.deleted.contains(entry.run.as_bytes())
+            && other.map_or(hash.is_some(), |(theirs, own)| *theirs != own);
         let mut entry = read_entry(entry, i, &front.model, &layout.hooks);
-        if takes {
+        if let Some(hash) = takes {
             known.caches.insert(entry.id);
             while !known.times.insert(entry.created_at) {
                 entry.created_at += 1;
             }
-            known.items.insert((entry.run, entry.item_index));
+            known.items.insert((entry.run, entry.item_index), hash);
             if known.runs.insert(entry.run, front.tenant).is_none() {
                 insert_run(tx, front.tenant, &entry);
                 tx.ease().await?;
@@ -270,7 +322,7 @@ async fn add_blob(
         }
     }
     if entries.is_empty() {
-        return Ok(Added::default());
+        return Ok(Added { differs, ..Added::default() });
     }
     let mut used: Vec<usize> = entries.iter().map(|e| e.rows).collect();
     used.sort_unstable();
@@ -310,7 +362,7 @@ async fn add_blob(
     tx.later("UPDATE extents SET forward_key = NULL WHERE id IN (SELECT value FROM json_each(?))")
         .bind(to_json(&keyless)?);
     insert_entries(tx, front.tenant, &entries, &ids.into_iter().collect()).await?;
-    Ok(Added { extents: used.len() as u64, caches: entries.len() as u64 })
+    Ok(Added { extents: used.len() as u64, caches: entries.len() as u64, differs })
 }
 
 fn read_entry(entry: CacheEntry<'static>, rows: usize, model: &str, hooks: &Arc<[Hook]>) -> Entry {

@@ -413,6 +413,13 @@ impl Write for DeleteRun {
                 .bind(self.tenant.0)
                 .fetch_all(tx.conn().await?)
                 .await?;
+        // a pack of theirs may be in work, which would be kept after a kill
+        tx.later(
+            "INSERT OR IGNORE INTO tombstones (id, kind) \
+             SELECT id, 'run' FROM runs WHERE id = ? AND tenant_id = ? AND n_done < n_items",
+        )
+        .bind(self.id.as_bytes().as_slice())
+        .bind(self.tenant.0);
         // items, tags and caches go with it
         let deleted = sqlx::query("DELETE FROM runs WHERE id = ? AND tenant_id = ?")
             .bind(self.id.as_bytes().as_slice())

@@ -24,6 +24,8 @@ pub(super) use merge::MergeTerms;
 const ROWS_A_STATEMENT: usize = 8000;
 /// Caches of an older index that are entered in one transaction.
 const CACHES_A_CHANGE: i64 = 2000;
+/// How many there are: asked once at a start, and none when the index is up to date.
+const N_MISSING: &str = "SELECT count(*) FROM cache_terms_missing";
 /// Caches of one stretch of time.
 pub(super) const BLOCK: i64 = if cfg!(test) { 1024 } else { 8192 };
 /// Letters of a term, five bits each: two that mean different things are never the same.
@@ -329,7 +331,11 @@ pub(super) async fn replace(tx: &mut Tx<'_>, times: &[i64]) -> Result<(), StoreE
 impl Store {
     /// Enters what an older index did not have.
     pub(super) async fn enter_missing_terms(&self) -> Result<(), StoreError> {
-        while self.write(EnterMissing).await? > 0 {}
+        let missing: i64 = sqlx::query_scalar(N_MISSING).fetch_one(&mut *self.reader().await?).await?;
+        // each change does some, or a table that is damaged would keep it busy for ever
+        for _ in 0..(missing + CACHES_A_CHANGE - 1) / CACHES_A_CHANGE {
+            self.write(EnterMissing).await?;
+        }
         Ok(())
     }
 }
@@ -337,9 +343,11 @@ impl Store {
 struct EnterMissing;
 
 impl Write for EnterMissing {
-    type Output = usize;
+    type Output = ();
+    // no start without it
+    const FREES: bool = true;
 
-    async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<usize, StoreError> {
+    async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         let times: Vec<i64> = sqlx::query_scalar(
             "DELETE FROM cache_terms_missing WHERE created_at IN \
                  (SELECT created_at FROM cache_terms_missing ORDER BY created_at LIMIT +?) RETURNING created_at",
@@ -347,8 +355,7 @@ impl Write for EnterMissing {
         .bind(CACHES_A_CHANGE)
         .fetch_all(tx.conn().await?)
         .await?;
-        replace(tx, &times).await?;
-        Ok(times.len())
+        replace(tx, &times).await
     }
 }
 

@@ -10,7 +10,7 @@ use sqlx::{
     sqlite::{SqliteArguments, SqliteRow},
 };
 
-use super::{error::StoreError, fault::Faults, intern::Ids};
+use super::{error::StoreError, fault::Faults, intern::Ids, rows::hex_list};
 use crate::domain::PackId;
 
 /// Rows that wait in a script; more have statements of their own.
@@ -133,6 +133,18 @@ impl<'c> Tx<'c> {
     pub(super) async fn conn(&mut self) -> Result<&mut SqliteConnection, StoreError> {
         self.flush().await?;
         Ok(&mut *self.conn)
+    }
+
+    /// Enters tombstones for the blobs that are to be removed: if the process ends before they are, the next start knows that
+    /// they were deleted.
+    pub(super) fn bury(&mut self) {
+        let packs: Vec<PackId> = self.unlink.iter().copied().chain(self.retire.iter().map(|(pack, _)| *pack)).collect();
+        if !packs.is_empty() {
+            self.later(
+                "INSERT OR IGNORE INTO tombstones (id, kind) SELECT unhex(value), 'pack' FROM json_each(?) ORDER BY 1",
+            )
+            .bind(hex_list(packs.iter().map(|pack| pack.as_bytes().as_slice())));
+        }
     }
 
     /// Forgets what waits.

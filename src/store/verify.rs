@@ -1,6 +1,7 @@
 //! Holding blobs against the index: every byte is read and hashed again, every row is held against what it belongs to. The words
 //! of a cache cannot be read back: of their index it is known whether it is whole, and has each cache.
 
+mod checksums;
 mod index;
 mod packs;
 
@@ -8,10 +9,13 @@ use std::{collections::HashSet, fmt, sync::Arc};
 
 use serde::Serialize;
 
-use super::{Store, blocking, error::StoreError};
+use super::{Store, blobs::is_unfinished, blocking, error::StoreError};
 use crate::domain::{CacheId, PackId};
-pub(super) use index::integrity_check;
+pub(super) use index::{integrity_check, is_structural};
 pub(super) use packs::PackFaults;
+
+/// Said where a damaged index ends the check.
+const UNCHECKED: &str = "the index is damaged: the rest was not checked (--rebuild-index makes a new one)";
 
 /// What [`Store::verify`] found.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -26,6 +30,8 @@ pub struct VerifyReport {
     pub n_bytes: u64,
     /// What is wrong, in the order found.
     pub issues: Vec<Issue>,
+    /// What is there and is no damage, such as unfinished work that a kill left.
+    pub notes: Vec<String>,
 }
 
 /// One thing that is wrong.
@@ -57,7 +63,10 @@ impl fmt::Display for VerifyReport {
                 None => writeln!(f, "index: {}", issue.detail)?,
             }
         }
-        let Self { n_packs, n_extents, n_caches, n_bytes, issues } = self;
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
+        }
+        let Self { n_packs, n_extents, n_caches, n_bytes, issues, .. } = self;
         write!(
             f,
             "{n_packs} packs, {n_extents} extents, {n_caches} caches, {n_bytes} bytes read: {} issues",
@@ -78,7 +87,24 @@ impl Store {
     /// is in the report.
     pub async fn verify(&self) -> Result<VerifyReport, StoreError> {
         let mut report = VerifyReport::default();
-        self.verify_index(&mut report).await?;
+        match self.check(&mut report).await {
+            Ok(()) => {}
+            // a walk came to rows that are out of order or make no sense
+            Err(StoreError::IndexDamaged(what) | StoreError::Damaged { what }) => {
+                report.report(None, what);
+                report.notes.push(UNCHECKED.to_owned());
+            }
+            Err(other) => return Err(other),
+        }
+        Ok(report)
+    }
+
+    async fn check(&self, report: &mut VerifyReport) -> Result<(), StoreError> {
+        if !self.verify_index(report).await? {
+            // what such an index answers may have no end
+            report.notes.push(UNCHECKED.to_owned());
+            return Ok(());
+        }
         let alone = self.inner.writer.is_some() || !self.blobs().has_writer();
         let files = if alone { self.unknown_files().await? } else { Vec::new() };
         let mut last: Option<PackId> = None;
@@ -87,26 +113,35 @@ impl Store {
             let Some(end) = page.last() else { break };
             last = Some(end.id);
             for pack in page {
-                self.verify_pack(pack, &mut report).await?;
+                self.verify_pack(pack, report).await?;
             }
         }
         if alone {
-            self.verify_files(&files, &mut report).await?;
+            self.verify_files(&files, report).await?;
         }
-        Ok(report)
+        Ok(())
     }
 
-    async fn verify_index(&self, report: &mut VerifyReport) -> Result<(), StoreError> {
-        for line in self.integrity().await? {
+    /// Checks what the index says; whether it can be read any further.
+    async fn verify_index(&self, report: &mut VerifyReport) -> Result<bool, StoreError> {
+        let found = self.integrity().await?;
+        let broken = found.iter().any(|line| is_structural(line));
+        for line in found {
             report.report(None, line);
+        }
+        if broken {
+            return Ok(false);
         }
         for (what, n) in self.contradictions().await? {
             report.report(None, format!("{what} ({n} rows)"));
         }
+        for wrong in self.wrong_checksums().await? {
+            report.report(None, wrong);
+        }
         for (cache, why) in self.unreadable_caches(&mut report.n_caches).await? {
             report.report(None, format!("cache {cache}: {why}"));
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn verify_pack(&self, pack: packs::PackRow, report: &mut VerifyReport) -> Result<(), StoreError> {
@@ -139,17 +174,43 @@ impl Store {
         Ok(self.row(query).await?.is_some())
     }
 
-    /// Reports those of the unknown files that are still there and still unknown, and files that are no packs.
+    /// Reports those of the unknown files that are still there and still unknown, and files that are no packs. What a kill
+    /// leaves is noted, and no issue.
     async fn verify_files(&self, files: &[(PackId, u64)], report: &mut VerifyReport) -> Result<(), StoreError> {
         let retired: HashSet<PackId> = self.blobs().epochs().retired().into_iter().collect();
-        for (pack, _) in files {
+        let mut left = Vec::new();
+        for (pack, n_bytes) in files {
             if self.blobs().file(*pack).is_ok() && !retired.contains(pack) && !self.has_pack(*pack).await? {
-                report.report(Some(*pack), "the index does not know this file (gc removes it)");
+                left.push((*pack, *n_bytes));
             }
         }
+        let unknown = self.sort_unknown(&left, false).await?;
+        for (pack, _) in unknown.litter {
+            report
+                .notes
+                .push(format!("pack {pack} is unfinished or superfluous work, which the next start or gc removes"));
+        }
+        for pack in unknown.data {
+            let what = "the index does not know this blob, which is whole: --rebuild-index takes it in";
+            report.report(Some(pack), what);
+        }
+        for (pack, why) in unknown.broken {
+            report.report(Some(pack), format!("the index does not know this file, and it is no whole blob: {why}"));
+        }
         let blobs = Arc::clone(self.blobs());
-        for path in blocking(move || blobs.strays()).await? {
-            report.report(None, format!("{} is no blob of this store", path.display()));
+        let (strays, aside) = blocking(move || Ok((blobs.strays()?, blobs.list_unknown()?))).await?;
+        for path in strays {
+            if is_unfinished(&path) {
+                report.notes.push(format!("{} is unfinished work, which the next start removes", path.display()));
+            } else {
+                report.report(None, format!("{} is no blob of this store", path.display()));
+            }
+        }
+        if !aside.is_empty() {
+            let n = aside.len();
+            report
+                .notes
+                .push(format!("{n} blobs that an index did not know lie in `unknown`: --rebuild-index takes them in"));
         }
         Ok(())
     }

@@ -57,7 +57,7 @@ pub(super) trait Write: Send + 'static {
 
     /// Whether anything is different afterwards.
     const CHANGES: bool = true;
-    /// Whether the change makes room: on a full disk it may use what is kept in reserve for that.
+    /// Whether the change makes room, or the start needs it: on a full disk it may use what is kept in reserve for that.
     const FREES: bool = false;
     /// Whether it may as well be done another time: on a full disk it is, so that others have what room is left.
     const OPTIONAL: bool = false;
@@ -251,6 +251,14 @@ impl Task {
             return;
         }
         let started = Instant::now();
+        if self.blobs.is_tight() {
+            let (frees, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.frees());
+            others.into_iter().for_each(|job| job.answer(Some(&StoreError::Full)));
+            jobs = frees;
+            if jobs.is_empty() {
+                return;
+            }
+        }
         let mut done = self.try_commit(&mut jobs).await;
         if matches!(done, Err(StoreError::Full)) && jobs.iter().any(|j| j.is_optional()) {
             let (optional, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|j| j.is_optional());
@@ -391,6 +399,7 @@ async fn end(tx: &mut Tx<'_>) -> Result<(), StoreError> {
         tx.flush().await?;
     }
     tx.faults.hit(fault::APPLIED)?;
+    tx.bury();
     tx.later("COMMIT");
     tx.flush().await
 }

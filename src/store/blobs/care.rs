@@ -7,11 +7,18 @@ use std::{
     sync::Arc,
 };
 
+use rustix::fs::{Access, access};
+
 use super::{Blobs, EXTENSION, TEMP_PREFIX, pack_of, sync_folder};
 use crate::{
     domain::PackId,
     store::{error::StoreError, wal},
 };
+
+/// Whether a path is that of a blob that was being written.
+pub(in crate::store) fn is_unfinished(path: &Path) -> bool {
+    path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(TEMP_PREFIX))
+}
 
 /// Where files are put that are damaged, or whose place is unknown.
 const DAMAGED: &str = "damaged";
@@ -37,7 +44,15 @@ impl Blobs {
     /// [`StoreError::Io`].
     pub(in crate::store) fn is_without_index(&self) -> Result<bool, StoreError> {
         let index = fs::metadata(self.index()).map_or(0, |m| m.len());
-        Ok(index == 0 && !self.list()?.is_empty())
+        Ok(index == 0 && self.has_packs()?)
+    }
+
+    /// Whether there are blobs, those that an index did not know among them.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(in crate::store) fn has_packs(&self) -> Result<bool, StoreError> {
+        Ok(!self.list()?.is_empty() || !self.list_unknown()?.is_empty())
     }
 
     /// Whether something lies in the log of the index that SQLite will not take.
@@ -46,6 +61,13 @@ impl Blobs {
     /// [`StoreError::Io`].
     pub(in crate::store) fn log_is_torn(&self) -> Result<bool, StoreError> {
         wal::is_torn(&self.root.join("index.sqlite-wal")).map_err(StoreError::io("reading the log of the index"))
+    }
+
+    /// Whether nobody can change the index, and no log belongs to it: SQLite, which cannot make its files beside it then, need not
+    /// look for changes.
+    pub(in crate::store) fn is_immutable(&self) -> bool {
+        let log = fs::metadata(self.index().with_extension("sqlite-wal")).map_or(0, |m| m.len());
+        log == 0 && access(&self.root, Access::WRITE_OK).is_err() && !self.has_writer()
     }
 
     /// Files below the folder of blobs that are none, by their path in the data folder: unfinished ones, strangers, and

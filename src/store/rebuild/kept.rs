@@ -1,10 +1,13 @@
 //! What of the old index goes into the new one, as far as it can still be read: who may ask, and what is to be kept or to go.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use sqlx::{ConnectOptions, Connection, SqliteConnection, error::ErrorKind, sqlite::SqliteConnectOptions};
 
-use super::super::error::StoreError;
+use super::super::{checksum, error::StoreError};
 
 type Tenant = (i64, String, i64);
 type Key = (String, i64, String, Vec<u8>, String, i64, Option<i64>, Option<i64>, Option<i64>);
@@ -14,6 +17,8 @@ type Lifetime = (Vec<u8>, bool, Option<i64>);
 pub(super) struct Kept {
     keys: Result<(Vec<Tenant>, Vec<Key>), String>,
     lifetimes: Result<Vec<Lifetime>, String>,
+    /// What was deleted, and of what kind it is. Empty where an index has none, or cannot say.
+    tombstones: Vec<(Vec<u8>, String)>,
 }
 
 impl Kept {
@@ -35,7 +40,10 @@ impl Kept {
         let options = SqliteConnectOptions::new().filename(path).read_only(true).disable_statement_logging();
         let mut conn = match options.connect().await {
             Ok(conn) => conn,
-            Err(error) => return Self { keys: Err(error.to_string()), lifetimes: Err(error.to_string()) },
+            Err(error) => {
+                let said = error.to_string();
+                return Self { keys: Err(said.clone()), lifetimes: Err(said), tombstones: Vec::new() };
+            }
         };
         let keys = read_keys(&mut conn).await.map_err(|error| error.to_string());
         let lifetimes =
@@ -43,9 +51,12 @@ impl Kept {
                 .fetch_all(&mut conn)
                 .await
                 .map_err(|error| error.to_string());
+        // an older index has no such table
+        let tombstones =
+            sqlx::query_as("SELECT id, kind FROM tombstones").fetch_all(&mut conn).await.unwrap_or_default();
         // what it read is all that was asked of it
         let _ = conn.close().await;
-        Self { keys, lifetimes }
+        Self { keys, lifetimes, tombstones }
     }
 
     /// Enters tenants and keys, all of them or none.
@@ -76,6 +87,26 @@ impl Kept {
         Ok(())
     }
 
+    /// Enters what was deleted, and gives the ids.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Full`].
+    pub(super) async fn enter_tombstones(&self, conn: &mut SqliteConnection) -> Result<HashSet<[u8; 16]>, StoreError> {
+        let mut tx = conn.begin().await?;
+        let mut deleted = HashSet::new();
+        for (id, kind) in &self.tombstones {
+            // a flipped bit can leave a row that is none
+            let Ok(known) = <[u8; 16]>::try_from(id.as_slice()) else { continue };
+            if kind == "pack" || kind == "run" {
+                let insert = sqlx::query("INSERT OR IGNORE INTO tombstones (id, kind) VALUES (?, ?)");
+                insert.bind(id).bind(kind).execute(&mut *tx).await?;
+                deleted.insert(known);
+            }
+        }
+        tx.commit().await?;
+        Ok(deleted)
+    }
+
     /// Pins caches, and gives them their ends.
     ///
     /// # Errors
@@ -97,6 +128,7 @@ impl Kept {
         for (id, pinned, expires_at) in lifetimes {
             let update = sqlx::query("UPDATE caches SET pinned = ?, expires_at = ? WHERE id = ?");
             n += update.bind(pinned).bind(expires_at).bind(id).execute(&mut *tx).await?.rows_affected();
+            checksum::renew_cache(&mut tx, id).await?;
         }
         tx.commit().await?;
         if n > 0 {

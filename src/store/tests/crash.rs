@@ -90,6 +90,27 @@ async fn one_store_has_the_folder_and_others_may_read() {
 }
 
 #[tokio::test]
+async fn the_folder_stays_locked_without_its_lock_file() {
+    let f = Fixture::new().await;
+    fs::remove_file(f.dir.path().join("lock")).unwrap();
+    for _ in 0..2 {
+        let second = Store::open(f.dir.path()).await.map(drop);
+        assert!(matches!(second, Err(StoreError::Locked)), "{second:?}");
+    }
+    assert!(Blobs::open_read_only(f.dir.path()).has_writer());
+    // an earlier version knows the file only
+    f.store.clone().close().await;
+    let Fixture { dir, store } = f;
+    drop(store);
+    let lock = fs::File::create(dir.path().join("lock")).unwrap();
+    lock.lock().unwrap();
+    let second = Store::open(dir.path()).await.map(drop);
+    assert!(matches!(second, Err(StoreError::Locked)), "{second:?}");
+    drop(lock);
+    Store::open(dir.path()).await.unwrap().close().await;
+}
+
+#[tokio::test]
 async fn an_index_of_another_version_is_refused() {
     let f = Fixture::new().await;
     let path = f.dir.path().to_owned();

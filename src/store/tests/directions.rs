@@ -4,7 +4,7 @@ use sqlx::Row;
 
 use super::*;
 
-fn direction(name: &str, layers: &[usize]) -> Direction {
+pub(super) fn direction(name: &str, layers: &[usize]) -> Direction {
     let info = DirectionInfo {
         id: DirectionId::generate(),
         tenant: T,
@@ -107,5 +107,33 @@ async fn pages_are_newest_first_and_nothing_scans() {
         let rows = query.build().fetch_all(&mut *f.store.reader().await.unwrap()).await.unwrap();
         let plan: Vec<String> = rows.iter().map(|r| r.get("detail")).collect();
         assert!(!plan.is_empty() && plan.iter().all(|l| l.starts_with("SEARCH")), "{plan:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_direction_that_changed_by_itself_is_found_and_older_ones_get_a_checksum() {
+    let f = Fixture::new().await;
+    let made = direction("sentiment", &[0, 7]);
+    assert!(f.store.insert_direction(made.clone()).await.unwrap());
+    let patch = object(serde_json::json!({"a": null, "more": 1}));
+    assert!(f.store.patch_direction(T, made.info.id, patch).await.unwrap());
+    assert!(f.store.verify().await.unwrap().is_clean());
+    let options = SqliteConnectOptions::new().filename(f.dir.path().join("index.sqlite"));
+    let mut conn = options.connect().await.unwrap();
+    for change in [
+        "UPDATE direction_vectors SET vector = x'000000000000000000000041' WHERE layer = 7 AND component = 1",
+        "UPDATE directions SET created_at = created_at + 1",
+        "UPDATE directions SET hook = 'hook_resid_mid'",
+    ] {
+        sqlx::query(change).execute(&mut conn).await.unwrap();
+        let found = f.store.verify().await.unwrap();
+        assert!(found.issues.iter().any(|issue| issue.detail.contains("has changed")), "{change}: {found}");
+        // as an earlier version left it; what it is now is what counts
+        sqlx::query("UPDATE directions SET checksum = NULL").execute(&mut conn).await.unwrap();
+        assert!(f.store.verify().await.unwrap().is_clean());
+        f.store.enter_missing_checksums().await.unwrap();
+        assert!(f.store.verify().await.unwrap().is_clean());
+        let none = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM directions WHERE checksum IS NULL");
+        assert_eq!(none.fetch_one(&mut conn).await.unwrap(), 0);
     }
 }

@@ -107,6 +107,31 @@ async fn the_reserve_is_given_up_once_and_made_again() {
     assert!(reserve.exists(), "there is room again");
 }
 
+#[tokio::test]
+async fn without_its_reserve_the_store_takes_only_what_frees_room() {
+    let f = Fixture::new().await;
+    let (_, ids) = f.stored(vec![simple(&[1]), simple(&[2])]).await;
+    let waiting = f.submit(vec![simple(&[3])]).await;
+    let reserve = f.dir.path().join("reserve");
+    assert!(f.store.blobs().use_reserve());
+    // no room for another: nothing can be made there
+    fs::create_dir(&reserve).unwrap();
+    assert!(is_full(f.store.insert_run(run(vec![simple(&[4])])).await));
+    assert!(is_full(f.store.claim(&[(waiting, 0)]).await));
+    assert!(is_full(f.store.probe().await), "and it says so");
+    let refused = f.store.begin_pack(header(waiting, vec![(0, simple(&[3]))])).map(drop);
+    assert!(is_full(refused));
+    // what is stored is served, and can go; what a start does is done
+    assert!(f.store.cache(T, ids[0]).await.unwrap().is_some());
+    assert!(f.store.delete_cache(T, ids[0]).await.unwrap());
+    assert_eq!(f.store.pending().await.unwrap().len(), 1);
+    f.store.gc().await.unwrap();
+    fs::remove_dir(&reserve).unwrap();
+    let (pack, _) = f.pack(waiting, vec![(0, simple(&[3]))]);
+    assert_eq!(f.complete(pack).await, [waiting]);
+    assert!(reserve.exists(), "there is room again");
+}
+
 #[test]
 fn a_folder_that_cannot_be_written_is_told_apart() {
     for errno in [libc::EROFS, libc::EACCES] {

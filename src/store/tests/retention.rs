@@ -156,3 +156,35 @@ async fn a_quota_refuses_or_makes_room_by_letting_the_oldest_go() {
     assert_eq!(f.store.stats().await.unwrap().n_caches, 1);
     assert_eq!(f.run(run).await.status, RunStatus::Queued);
 }
+
+#[tokio::test]
+async fn a_clock_that_goes_back_keeps_order_and_lives() {
+    let (f, ahead) = with_clock(None).await;
+    const YEAR: i64 = 365 * 24 * 3600;
+    ahead.store(YEAR, Ordering::Relaxed);
+    let (_, far) = f.stored(vec![simple(&[1])]).await;
+    // back to what it should have been, and another hour back
+    for back in [0, -3600] {
+        ahead.store(back, Ordering::Relaxed);
+        let before = f.store.caches(T, &CacheFilter::default(), None, 1).await.unwrap().remove(0);
+        let (_, ids) = stored_for(&f, vec![simple(&[2]), simple(&[3])], 60).await;
+        let made = f.cache(ids[0]).await;
+        assert!(made.created_at > before.created_at, "listings stay in the order of storing");
+        let now = Timestamp::now() + SignedDuration::from_secs(back);
+        let lives = made.expires_at.unwrap() - now;
+        assert!(lives.get_seconds() <= 62, "it lives a minute by the clock, not a year: {lives}");
+        ahead.store(back + 62, Ordering::Relaxed);
+        assert_eq!(f.store.cache(T, ids[0]).await.unwrap(), None);
+        assert_eq!(f.store.expire().await.unwrap(), 2);
+    }
+    assert!(f.store.cache(T, far[0]).await.unwrap().is_some());
+    // a jump by an hour while caches live
+    ahead.store(0, Ordering::Relaxed);
+    let (_, ids) = stored_for(&f, vec![simple(&[4])], 1800).await;
+    ahead.store(-3600, Ordering::Relaxed);
+    assert!(f.store.cache(T, ids[0]).await.unwrap().is_some());
+    assert_eq!(f.store.expire().await.unwrap(), 0);
+    ahead.store(3600, Ordering::Relaxed);
+    assert_eq!(f.store.expire().await.unwrap(), 1);
+    f.assert_clean().await;
+}

@@ -117,8 +117,14 @@ pub(in crate::store) async fn integrity_check(snapshot: &mut SqliteConnection) -
     Ok(lines)
 }
 
+/// Whether a line of SQLite's check is about the tables themselves. The index of words is checked apart: where it alone is
+/// damaged, everything else can be read.
+pub(in crate::store) fn is_structural(line: &str) -> bool {
+    !line.to_ascii_lowercase().contains("fts5") && !line.starts_with("a row of ")
+}
+
 impl Store {
-    /// What SQLite itself finds wrong.
+    /// What SQLite itself finds wrong, and references to rows that are not there.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::IndexDamaged`] where it finds nothing at all.
@@ -126,6 +132,9 @@ impl Store {
         let mut reader = self.reader().await?;
         let mut snapshot = reader.snapshot().await?;
         let mut wrong = integrity_check(&mut snapshot).await?;
+        if wrong.iter().any(|line| is_structural(line)) {
+            return Ok(wrong);
+        }
         for row in sqlx::query("PRAGMA foreign_key_check").fetch_all(&mut *snapshot).await? {
             let (table, parent): (String, String) = (row.try_get(0)?, row.try_get(2)?);
             wrong.push(format!("a row of {table} refers to a missing row of {parent}"));
@@ -154,7 +163,7 @@ impl Store {
     /// Caches whose rows do not make sense; `n_caches` counts all.
     ///
     /// # Errors
-    /// [`StoreError::Database`].
+    /// [`StoreError::Database`], [`StoreError::IndexDamaged`] where the rows are out of order.
     pub(in crate::store) async fn unreadable_caches(&self, n_caches: &mut u64) -> Result<Vec<Unreadable>, StoreError> {
         let mut unreadable = Vec::new();
         let mut last: Vec<u8> = Vec::new();
@@ -162,7 +171,7 @@ impl Store {
             let page = sqlx::query("SELECT id, tenant_id FROM caches WHERE id > ? ORDER BY id LIMIT +?");
             let rows = self.rows(page.bind(&last).bind(PAGE)).await?;
             let Some(end) = rows.last() else { return Ok(unreadable) };
-            last = end.try_get("id")?;
+            last = advance(last, end.try_get("id")?)?;
             let mut ids = Vec::with_capacity(rows.len());
             for row in &rows {
                 let f = Fields::of("caches", row);
@@ -231,6 +240,14 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// The place that a walk goes on from: behind the one before, or the index is out of order and the walk would have no end.
+///
+/// # Errors
+/// [`StoreError::IndexDamaged`].
+pub(super) fn advance<T: PartialOrd>(last: T, next: T) -> Result<T, StoreError> {
+    if next > last { Ok(next) } else { Err(StoreError::IndexDamaged("its rows are out of order".to_owned())) }
 }
 
 /// What does not fit in the description of a cache.

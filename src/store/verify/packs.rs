@@ -2,8 +2,9 @@
 
 use std::{collections::HashMap, fs::File, sync::Arc};
 
+use super::index::advance;
 use crate::{
-    domain::{CacheId, Dtype, Hook, ItemSpan, PackId, Positions, Provenance, RunId, TenantId},
+    domain::{CacheId, Dtype, Hook, ItemSpan, PackId, Positions, Provenance, RunId, TenantId, TensorStats},
     store::{
         Store,
         blobs::Blobs,
@@ -11,6 +12,7 @@ use crate::{
         error::StoreError,
         header::{self, BlobHeader},
         intern::{Layout, Origin},
+        lane::count_special,
         rows::{Fields, hex},
         tensors::{PackDims, hash},
     },
@@ -40,6 +42,8 @@ pub(in crate::store) struct ExtentRow {
     /// Hexadecimal.
     forward_key: Option<String>,
     content_hash: blake3::Hash,
+    /// One a hook; `None`: all is finite.
+    stats: Option<Vec<TensorStats>>,
     caches: Vec<CacheRow>,
 }
 
@@ -50,6 +54,9 @@ struct CacheRow {
     item_index: u32,
     hooks: Arc<[Hook]>,
     token_ids: Vec<u8>,
+    text: Option<String>,
+    /// JSON
+    tokens: String,
 }
 
 /// What is wrong with the file of a pack.
@@ -74,7 +81,8 @@ impl Store {
     /// The packs behind `last`, in the order of their ids.
     ///
     /// # Errors
-    /// [`StoreError::Database`], [`StoreError::Damaged`] for rows that make no sense.
+    /// [`StoreError::Database`], [`StoreError::Damaged`] for rows that make no sense, [`StoreError::IndexDamaged`] where they are
+    /// out of order: whoever walks over all packs comes to an end.
     pub(in crate::store) async fn packs_after(&self, last: Option<PackId>) -> Result<Vec<PackRow>, StoreError> {
         let mut reader = self.reader().await?;
         let mut snapshot = reader.snapshot().await?;
@@ -87,11 +95,13 @@ impl Store {
         .fetch_all(&mut *snapshot)
         .await?;
         let mut packs = Vec::with_capacity(rows.len());
+        let mut before = last;
         for row in &rows {
             let f = Fields::of("packs", row);
             let id = pack_id(&f, "id")?;
+            before = advance(before, Some(id))?;
             let extents = sqlx::query(
-                "SELECT id, provenance_id, positions, n_tokens, n_rows, row_start, map_start, forward_key, content_hash \
+                "SELECT id, provenance_id, positions, n_tokens, n_rows, row_start, map_start, forward_key, content_hash, stats \
                  FROM extents WHERE pack_id = ? ORDER BY row_start",
             )
             .bind(id.as_bytes().as_slice())
@@ -120,7 +130,7 @@ impl Store {
 
     async fn add_caches(&self, conn: &mut sqlx::SqliteConnection, pack: &mut PackRow) -> Result<(), StoreError> {
         let rows = sqlx::query(
-            "SELECT e.id AS extent_id, c.id, c.run_id, c.item_index, c.hook_set_id, c.token_ids FROM extents e \
+            "SELECT e.id AS extent_id, c.id, c.run_id, c.item_index, c.hook_set_id, c.token_ids, c.text, c.tokens FROM extents e \
              CROSS JOIN caches c ON c.extent_id = e.id WHERE e.pack_id = ?",
         )
         .bind(pack.id.as_bytes().as_slice())
@@ -135,6 +145,8 @@ impl Store {
                 item_index: f.uint("item_index")?,
                 hooks: self.memo().hooks(&mut *conn, f.get("hook_set_id")?).await?,
                 token_ids: f.get("token_ids")?,
+                text: f.get("text")?,
+                tokens: f.get("tokens")?,
             };
             if let Some(place) = places.get(&f.get("extent_id")?) {
                 pack.extents[*place].caches.push(cache);
@@ -160,6 +172,7 @@ impl ExtentRow {
             origin,
             forward_key: key.map(hex),
             content_hash: f.read("content_hash", |h: &[u8]| blake3::Hash::from_slice(h).ok())?,
+            stats: f.opt_json("stats")?,
             caches: Vec::new(),
         })
     }
@@ -228,8 +241,20 @@ impl PackRow {
         for extent in &self.extents {
             let tensors = self.dims.tensors(&self.layout, self.dtype, &extent.span);
             let tensors: Vec<(u64, usize)> = tensors.into_iter().map(|(at, n)| (self.data_start + at, n)).collect();
-            match hash(file, self.id, self.dtype, &tensors, |_, _| Ok(())) {
-                Ok(found) if found == extent.content_hash => continue,
+            let mut stats = vec![TensorStats::default(); self.layout.hooks.len()];
+            let hashed = hash(file, self.id, self.dtype, &tensors, |hook, bytes| {
+                count_special(self.dtype, self.layout.hooks[hook].site(), bytes, &mut stats[hook]);
+                Ok(())
+            });
+            match hashed {
+                Ok(found) if found == extent.content_hash => {
+                    let finite = stats.iter().all(|s| *s == TensorStats::default());
+                    if extent.stats.as_ref().map_or(!finite, |said| *said != stats) {
+                        let row = extent.span.row_start;
+                        faults.add(format!("the index counts other NaN and infinities than row {row} has"));
+                    }
+                    continue;
+                }
                 Ok(_) => faults.add(format!("the bytes of row {} have changed", extent.span.row_start)),
                 Err(StoreError::Damaged { what }) if faults.issues.contains(&what) => {}
                 Err(StoreError::Damaged { what }) => faults.add(what),
@@ -262,6 +287,7 @@ impl ExtentRow {
         same_rows
             && (cache.run, cache.item_index) == (entry.run, entry.item_index)
             && cache.token_ids == token_ids
+            && entry.item.reads(cache.text.as_deref(), &cache.tokens)
             && *cache.hooks == *hooks
     }
 }
