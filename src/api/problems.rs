@@ -59,7 +59,7 @@ problems! {
     ];
     /// Importing a cache.
     ImportProblems = [
-        InvalidBody, InvalidQuery, InvalidHeader, InvalidSafetensors, Conflict, BodyTooLarge, UnsupportedMediaType, UnknownHook,
+        InvalidBody, ServerBusy, InvalidQuery, InvalidHeader, InvalidSafetensors, Conflict, BodyTooLarge, UnsupportedMediaType, UnknownHook,
         LayerOutOfRange, PositionOutOfRange, EmptyInput, ShapeMismatch, InvalidValue, IdempotencyKeyReused, Internal, Unavailable,
         StoreFull,
     ];

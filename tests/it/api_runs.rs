@@ -359,6 +359,20 @@ async fn events_tell_a_run_from_start_to_end() {
 }
 
 #[tokio::test]
+async fn a_run_is_waited_for_and_says_that_it_is_one() {
+    let app = TestApp::new().await;
+    let posted = app.post("/v1/runs", &with_model(json!({"input": ["a", "b"], "reuse": false}))).await.json();
+    assert_eq!(posted["object"], "run");
+    let path = format!("/v1/runs/{}", posted["id"].as_str().unwrap());
+    let ended = app.get(&format!("{path}?wait=60")).await.json();
+    assert_eq!((&ended["object"], &ended["status"]), (&json!("run"), &json!("completed")));
+    app.get(&format!("{path}?wait=601")).await.problem(400, "invalid_query");
+    let problem = app.get("/v1/runs/0198c5a0-5b1e-7c3a-9b54-0242ac120002?wait=1").await;
+    problem.problem(404, "run_not_found");
+    assert_eq!(problem.json()["object"], Value::Null);
+}
+
+#[tokio::test]
 async fn a_full_queue_says_when_to_come_back() {
     let limits = Limits { max_queued_items: 4, ..Limits::default() };
     let app = TestApp::with(limits, ApiConfig::default()).await;

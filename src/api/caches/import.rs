@@ -16,6 +16,7 @@ use crate::{
         error::ApiResult,
         extract::{Query, Tenant, idempotency_key},
         limits::TooSlow,
+        memory::Memory,
         problems::ImportProblems,
         state::ApiState,
         tensor::blocking,
@@ -68,7 +69,7 @@ pub async fn import_cache(
     require_file(&headers)?;
     let key = idempotency_key(&headers)?;
     let store = state.engine.store();
-    let mut receiver = Receiver::new(store.spool().await?, query.given(), state.config.max_import_bytes);
+    let mut receiver = Receiver::new(store.spool().await?, query.given(), state.config.max_import_bytes, state.memory.guest());
     if let Some(n_bytes) = content_length(&headers) {
         receiver.expect(n_bytes)?;
     }
@@ -146,7 +147,12 @@ struct Receiver {
     buffer: BytesMut,
     given: Given,
     header: Option<Header>,
+    /// What the header takes of the memory for requests; the data goes to the disk.
+    memory: Memory,
 }
+
+/// Bytes of memory that reading a header takes for each of its bytes, at most: tensors that are named by a letter.
+const HEADER_BYTES_PER_BYTE: u64 = 16;
 
 /// What the header came to.
 struct Header {
@@ -165,9 +171,9 @@ struct Received {
 }
 
 impl Receiver {
-    fn new(spool: Spool, given: Given, max_bytes: u64) -> Self {
+    fn new(spool: Spool, given: Given, max_bytes: u64, memory: Memory) -> Self {
         let (hasher, buffer) = (blake3::Hasher::new(), BytesMut::new());
-        Self { spool, hasher, n_bytes: 0, max_bytes, buffer, given, header: None }
+        Self { spool, hasher, n_bytes: 0, max_bytes, buffer, given, header: None, memory }
     }
 
     /// Refuses a body that is to have more bytes than are taken.
@@ -185,7 +191,11 @@ impl Receiver {
         self.expect(self.n_bytes)?;
         self.buffer.extend_from_slice(&bytes);
         if self.header.is_none() {
-            self.read_header()?;
+            self.memory.hold(bytes.len())?;
+            if let Some(end) = self.header_end()? {
+                self.memory.work(end as u64 * HEADER_BYTES_PER_BYTE).await?;
+                self.read_header(end)?;
+            }
         }
         match &self.header {
             Some(header) if self.spool.len() + self.buffer.len() as u64 > header.data_len => {
@@ -197,13 +207,14 @@ impl Receiver {
         }
     }
 
-    /// Reads the header where all of it has arrived.
-    fn read_header(&mut self) -> Result<(), Problem> {
-        let Some(first) = self.buffer.first_chunk::<8>() else { return Ok(()) };
+    /// Where the header ends, once all of it has arrived.
+    fn header_end(&self) -> Result<Option<usize>, Problem> {
+        let Some(first) = self.buffer.first_chunk::<8>() else { return Ok(None) };
         let end = 8 + header_len(*first)?;
-        if self.buffer.len() < end {
-            return Ok(());
-        }
+        Ok((self.buffer.len() >= end).then_some(end))
+    }
+
+    fn read_header(&mut self, end: usize) -> Result<(), Problem> {
         let front = self.buffer.split_to(end);
         let file = FileHeader::parse(&front[8..])?;
         let spec = ImportSpec::read(std::mem::take(&mut self.given), file.metadata.clone())?;

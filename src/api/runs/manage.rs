@@ -4,7 +4,7 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::create::completions;
+use super::create::{completions, wait_of};
 use crate::{
     api::{
         dto::{Page, PageQuery, cache::CacheDto, cursor, page_limit, query_time, run::RunDto},
@@ -77,20 +77,32 @@ pub async fn list_runs(
     Ok(Json(Page::cut(runs, limit, |r| r.id, dto)))
 }
 
+/// How long to wait for a run.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct RunQuery {
+    /// Seconds to wait for the run to end, at most 600; the answer is the run as it is then.
+    #[param(minimum = 0, maximum = 600, example = 30)]
+    pub wait: Option<f64>,
+}
+
 /// Read a run
 ///
-/// Its status, its counts and its first hundred caches.
+/// Its status, its counts and its first hundred caches; with `?wait=SECONDS` once it has ended, or when the time is over.
 #[utoipa::path(
-    get, path = "/v1/runs/{id}", operation_id = "getRun", tag = "runs", params(("id" = String, Path, description = "Id of the run")),
+    get, path = "/v1/runs/{id}", operation_id = "getRun", tag = "runs",
+    params(RunQuery, ("id" = String, Path, description = "Id of the run")),
     responses((status = 200, description = "The run", body = RunDto), RunProblems)
 )]
 pub async fn get_run(
     State(state): State<ApiState>,
     Tenant(tenant): Tenant,
     PathId(id): PathId<RunId>,
-    Query(NoQuery {}): Query<NoQuery>,
+    Query(query): Query<RunQuery>,
 ) -> ApiResult<Json<RunDto>> {
-    let run = state.engine.store().run(tenant, id).await?.ok_or_else(|| not_found::<RunId>(id))?;
+    let run = state.engine.wait(tenant, id, wait_of(query.wait)?).await?;
+    let run = run.ok_or_else(|| not_found::<RunId>(id))?;
     let completions = completions(&state, tenant, &run).await?;
     Ok(Json(RunDto { completions, ..RunDto::new(run, state.engine.pace(id).queue_position) }))
 }
