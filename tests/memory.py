@@ -11,6 +11,7 @@ each with one of the answers it documents, and serve a small request afterwards.
 import argparse
 import collections
 import http.client
+import json
 import sys
 import tempfile
 import threading
@@ -55,6 +56,10 @@ def bodies(size, cache):
     yield "messages", "/v1/tokenize", filled('{"model": "tiny", "messages": [', "{},", "{}]}")
     yield "kwargs", "/v1/tokenize", filled('{"model": "tiny", "messages": [], "template_kwargs": {"a": [', "[0],", "0]}}")
     yield "text", "/v1/tokenize", filled('{"model": "tiny", "text": "', "a ", '"}')
+    yield "longest text", "/v1/tokenize", json_of({"model": "tiny", "text": "a " * (min(size, 1_000_000) // 2)})
+    hoard = "{% set n = namespace(l=[]) %}{% for i in range(1000) %}{% set n.l = n.l + ['a' * (4000000 + i)] %}{% endfor %}"
+    chat = [{"role": "user", "content": "a"}]
+    yield "template", "/v1/tokenize", json_of({"model": "tiny", "messages": chat, "chat_template": hoard})
     yield "deep", "/v1/tokenize", filled('{"model": "tiny", "messages": [{"a": ', "[", "")
     yield "caches", "/v1/comparisons", filled('{"caches": [', '"",', '""]}')
     yield "queries", "/v1/search", filled('{"query": {"vectors": [', "[],", "[]]}}")
@@ -65,6 +70,10 @@ def bodies(size, cache):
     )
     yield "values", "/v1/directions", filled('{"method": "upload", "name": "x", "vectors": [{"values": [', "0,", "0]}]}")
     yield "unknown", "/v1/statistics", filled('{"nothing": [', "[0],", "0]}")
+
+
+def json_of(body):
+    return json.dumps(body).encode()
 
 
 class Memory:
@@ -99,9 +108,11 @@ def post(url, path, body):
         return None
 
 
-def alone(server, memory, report, size, cache):
-    """Each kind of body by itself."""
-    for name, path, body in bodies(size, cache):
+def alone(start, report, size):
+    """Each kind of body by itself, to a server that has seen nothing else: what was freed is not counted twice."""
+    for kind in range(len(list(bodies(1000, "")))):
+        server, memory, cache = start(f"alone-{kind}")
+        name, path, body = list(bodies(size, cache))[kind]
         before = memory.begin()
         status = post(server.url, path, body)
         taken = max(memory.peak() - before, 0)
@@ -110,10 +121,12 @@ def alone(server, memory, report, size, cache):
         allowed = max(PER_BYTE * len(body), SMALL)
         report.check(f"{name}: an answer that may be", [] if status in EXPECTED else [f"the answer was {status}"])
         report.check(f"{name}: memory", [] if taken <= allowed else [f"{taken / MIB:.0f} MiB, {times:.0f} times the body"])
+        server.stop()
 
 
-def together(server, memory, report, size, cache, at_once):
+def together(start, report, size, at_once):
     """Many at once, of all kinds."""
+    server, memory, cache = start("together")
     kinds = list(bodies(size, cache))
     memory.begin()
     statuses, lock = collections.Counter(), threading.Lock()
@@ -150,18 +163,23 @@ def main():
     interrupt_on_signals()
     report = Report()
     with tempfile.TemporaryDirectory(prefix="residuum-memory-") as folder:
-        server = Server(args.binary, Path(folder, "data"), [args.model], log=Path(folder, "log"))
-        try:
-            server.start()
-            memory = Memory(server.process.pid)
+        running = []
+
+        def start(name):
+            """A server with one cache, its memory, and the cache."""
+            server = Server(args.binary, Path(folder, name), [args.model], log=Path(folder, name + ".log")).start()
+            running.append(server)
             cache = Client(server.url).run({"model": "tiny", "input": "the cat"})["caches"][0]
-            alone(server, memory, report, args.mb * 1_000_000, cache)
-            together(server, memory, report, args.mb * 1_000_000, cache, args.at_once)
+            return server, Memory(server.process.pid), cache
+
+        try:
+            alone(start, report, args.mb * 1_000_000)
+            together(start, report, args.mb * 1_000_000, args.at_once)
         except HarnessError as error:
             print(f"memory: {error}", file=sys.stderr)
             return 1
         finally:
-            if server.process is not None:
+            for server in running:
                 server.stop()
     print(f"{report.passed} passed, {report.failed} failed")
     return 1 if report.failed else 0

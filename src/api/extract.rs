@@ -63,7 +63,7 @@ impl JsonText {
             memory.hold(chunk.len())?;
             bytes.extend_from_slice(&chunk);
         }
-        memory.work(json::most_memory(bytes.len())).await?;
+        memory.work(json::reading_takes(bytes.len())).await?;
         Ok(Self { bytes, memory })
     }
 

@@ -1,7 +1,7 @@
 //! The memory that requests under way may take, all together.
 //!
 //! A body is counted twice: its bytes as they arrive, and before it is read what reading it can become
-//! ([`super::json::most_memory`]). Arriving bytes for which there is no room are refused, since whoever sends them holds what
+//! ([`super::json::reading_takes`]). Arriving bytes for which there is no room are refused, since whoever sends them holds what
 //! it has sent so far; what is about to be read waits its turn. Waiting ends: those who are being read wait for nobody here.
 
 use std::{sync::Arc, time::Duration};

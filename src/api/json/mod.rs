@@ -34,8 +34,11 @@ const KEEPS_NULLS: [&str; 2] = ["CachePatchDto", "DirectionPatchDto"];
 const FORMS: &str = "residuum::api::json::forms";
 
 /// Bytes of memory that a body may become, for each of its bytes. Numbers, the densest that a body usefully has, take
-/// eight bytes for two.
-const BYTES_PER_BYTE: u64 = 8;
+/// eight bytes for two. What is counted is what is used: a list that grows has as much again, and half of that while it moves.
+const BYTES_PER_BYTE: u64 = 5;
+
+/// Times what is used that a list takes while it grows: as much again that is free, and what it moves from.
+const GROWTH: u64 = 3;
 
 /// Bytes of memory that a small body may become.
 const SMALL: u64 = 32 << 20;
@@ -43,8 +46,13 @@ const SMALL: u64 = 32 << 20;
 /// Most bytes of memory that one byte of a body can become: nested arrays, of which each has room for four values.
 const WORST_BYTES_PER_BYTE: u64 = 128;
 
-/// Bytes of memory that reading `n_bytes` of JSON takes at most.
-pub fn most_memory(n_bytes: usize) -> u64 {
+/// Bytes of memory that reading `n_bytes` of JSON takes at most, with what lists hold while they grow.
+pub fn reading_takes(n_bytes: usize) -> u64 {
+    most_memory(n_bytes).saturating_mul(GROWTH)
+}
+
+/// Bytes of memory that `n_bytes` of JSON may become.
+fn most_memory(n_bytes: usize) -> u64 {
     let n_bytes = n_bytes as u64;
     (n_bytes * WORST_BYTES_PER_BYTE).min(SMALL.max(n_bytes * BYTES_PER_BYTE))
 }

@@ -205,8 +205,13 @@ impl TextTokenizer {
     /// Takes token ids as they are; `prepend_bos` `None` adds nothing.
     ///
     /// # Errors
-    /// [`Code::TokenOutOfVocabulary`] with pointer `/{index}`, [`Code::NoBosToken`], [`Code::EmptyInput`].
+    /// [`Code::TokenOutOfVocabulary`] with pointer `/{index}`, [`Code::NoBosToken`], [`Code::EmptyInput`];
+    /// [`Code::TooManyTokens`] for more than bytes of text are encoded.
     pub fn from_ids(&self, ids: &[u32], prepend_bos: Option<bool>) -> Result<Encoded, Problem> {
+        if ids.len() > self.max_text_bytes {
+            let detail = format!("the input has {} token ids; at most {} are taken", ids.len(), self.max_text_bytes);
+            return Err(Problem::at(Code::TooManyTokens, "", detail));
+        }
         let mut ids = ids.to_vec();
         self.check_ids(&ids)?;
         let bos = self.bos.as_ref().map(|(id, _)| *id);

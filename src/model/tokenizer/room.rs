@@ -1,6 +1,6 @@
 //! Memory for texts while they are rendered and encoded.
 //!
-//! A tokenizer takes some 250 bytes for each byte of a text, for as long as it works; a chat template may make some
+//! A tokenizer takes some 300 bytes for each byte of a text, for as long as it works; a chat template may make some
 //! 320 MB of strings before its fuel ends. Both happen on blocking threads, which wait here for each other.
 
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 const ROOM: u64 = 1 << 30;
 
 /// Bytes that the tokenizer takes for each byte of a text, at most.
-const BYTES_PER_BYTE: u64 = 256;
+const BYTES_PER_BYTE: u64 = 320;
 
 /// Bytes that rendering a chat takes at most, however hostile its template.
 const RENDERING: u64 = 320 << 20;
