@@ -16,7 +16,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    Store, blocking,
+    Store,
     caches::pack_id,
     error::StoreError,
     relocate::Moved,
@@ -200,9 +200,8 @@ impl Store {
             self.inner.compacting.left_alone().extend(packs);
             return Ok(());
         };
-        let mut brake = Brake::new(when.bytes_per_second, Arc::clone(stop));
-        let store = self.clone();
-        match blocking(move || rewrite.write(&store, &mut brake)).await {
+        let brake = Brake::new(when.bytes_per_second, Arc::clone(stop));
+        match self.write_anew(rewrite, brake).await {
             Ok(Rewritten::Pack(change) | Rewritten::Nothing(change)) => report.add(self.turn_to(*change).await?),
             Ok(Rewritten::Damaged(pack, what)) => {
                 tracing::error!(%pack, %what, "a damaged pack is not merged with others");

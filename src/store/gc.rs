@@ -157,7 +157,7 @@ impl Store {
                  to the folder `unknown`, from where `residuum verify --rebuild-index` takes their caches in"
             );
         }
-        let report = self.collect_for(Collecting { torn, runs: true, rows: false }).await?;
+        let report = self.collect_for(Collecting { torn, work: true, rows: false }).await?;
         let n_unknown = self.n_unknown_blobs();
         if n_unknown > report.n_set_aside {
             tracing::warn!(
@@ -228,8 +228,8 @@ impl Store {
 struct Collecting {
     /// Rows too.
     rows: bool,
-    /// That runs were deleted, which matters while packs of theirs are in work: none is.
-    runs: bool,
+    /// What matters only while packs are in work: none is.
+    work: bool,
     /// The index may have lost changes.
     torn: bool,
 }
@@ -301,8 +301,8 @@ impl Write for Collect {
             tx.later("DELETE FROM tombstones WHERE id IN (SELECT unhex(value) FROM json_each(?))")
                 .bind(hex_list(self.tombstones.iter().map(|pack| pack.as_bytes().as_slice())));
         }
-        if self.what.runs {
-            tx.later("DELETE FROM tombstones WHERE kind = 'run'");
+        if self.what.work {
+            tx.later("DELETE FROM tombstones WHERE kind <> 'pack'");
         }
         let mut report = if self.what.rows { self.collect_rows(tx).await? } else { GcReport::default() };
         for (pack, n_bytes) in orphans {

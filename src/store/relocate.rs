@@ -21,6 +21,22 @@ pub(super) struct Move {
     pub(super) moves: Vec<(i64, PackId, usize, usize)>,
 }
 
+/// Notes that a pack is being made of others.
+pub(super) struct Copying(pub(super) PackId);
+
+impl Write for Copying {
+    type Output = ();
+
+    // without it a file is kept that could go
+    const DURABLE: bool = false;
+    const CHANGES: bool = false;
+
+    async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        tx.later("INSERT OR REPLACE INTO tombstones (id, kind) VALUES (?, 'copy')").bind(self.0.as_bytes().as_slice());
+        Ok(())
+    }
+}
+
 /// A pack whose file is durable.
 pub(super) struct NewPack {
     pub(super) in_flight: InFlight,
@@ -54,12 +70,13 @@ impl Write for Move {
         let mut moved = Moved::default();
         if let Some(new) = &self.new {
             new.insert(tx)?;
+            let id = new.in_flight.pack;
+            tx.later("DELETE FROM tombstones WHERE id = ?").bind(id.as_bytes().as_slice());
             // what was deleted meanwhile stays deleted: its rows are dead in the new pack
             moved.n_extents = self.extents(tx, new.in_flight.pack).await?;
             if moved.n_extents > 0 {
                 (moved.n_new, moved.new_bytes) = (1, new.n_bytes);
             } else {
-                let id = new.in_flight.pack;
                 tx.later("DELETE FROM packs WHERE id = ?").bind(id.as_bytes().as_slice());
                 tx.unlink.push(id);
             }

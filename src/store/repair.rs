@@ -189,13 +189,10 @@ impl Store {
         let (n_caches, n_extents) = self.write(DropExtents(faults.lost.clone())).await?;
         report.n_caches += n_caches;
         let rewritten = match self.rewrite(&[id], &faults.lost).await? {
-            Some(rewrite) => {
-                let (store, mut brake) = (self.clone(), Brake::new(None, Arc::default()));
-                match blocking(move || rewrite.write(&store, &mut brake)).await? {
-                    Rewritten::Pack(change) | Rewritten::Nothing(change) => self.turn_to(*change).await?.n_new > 0,
-                    Rewritten::Damaged(_, what) => return Err(StoreError::damaged(what)),
-                }
-            }
+            Some(rewrite) => match self.write_anew(rewrite, Brake::new(None, Arc::default())).await? {
+                Rewritten::Pack(change) | Rewritten::Nothing(change) => self.turn_to(*change).await?.n_new > 0,
+                Rewritten::Damaged(_, what) => return Err(StoreError::damaged(what)),
+            },
             None => false,
         };
         let fate = if rewritten { "the rest was written anew" } else { "nothing of it is left" };

@@ -12,6 +12,7 @@ use sqlx::{AssertSqlSafe, Row};
 use super::{
     Store,
     blobs::{TempBlob, read_at},
+    blocking,
     caches::{COLUMNS, pack_id},
     compact::Brake,
     error::StoreError,
@@ -19,7 +20,7 @@ use super::{
     header::{self, CacheEntry, Front},
     intern::{Layout, Origin},
     item::ItemRecord,
-    relocate::{Move, Moved, NewPack},
+    relocate::{Copying, Move, Moved, NewPack},
     rows::{Fields, hex, hex_list},
     tensors::PackDims,
 };
@@ -30,6 +31,8 @@ const CHUNK: usize = 1 << 20;
 
 /// Packs of one tenant, layout, dtype and provenance, and what is alive in them.
 pub(super) struct Rewrite {
+    /// That of the new pack.
+    id: PackId,
     tenant: TenantId,
     layout_id: i64,
     layout: Arc<Layout>,
@@ -109,7 +112,21 @@ impl Store {
             extent.caches = caches.remove(&extent.id).unwrap_or_default();
         }
         extents.retain(|e| !e.caches.is_empty() && !without.contains(&e.id));
-        Ok(Some(Rewrite { tenant, layout_id, layout, dtype, origin, old: packs.to_vec(), extents }))
+        let id = PackId::generate();
+        Ok(Some(Rewrite { id, tenant, layout_id, layout, dtype, origin, old: packs.to_vec(), extents }))
+    }
+
+    /// Writes the new pack of a rewrite. The index is told before: should the process end, the next start knows the file for a
+    /// copy, and what is missing from the index for deleted.
+    ///
+    /// # Errors
+    /// As [`Rewrite::write`]; [`StoreError::Database`].
+    pub(super) async fn write_anew(&self, rewrite: Rewrite, mut brake: Brake) -> Result<Rewritten, StoreError> {
+        if !rewrite.extents.is_empty() {
+            self.write(Copying(rewrite.id)).await?;
+        }
+        let store = self.clone();
+        blocking(move || rewrite.write(&store, &mut brake)).await
     }
 
     /// Carries out what a rewrite came to.
@@ -202,12 +219,12 @@ impl Rewrite {
     ///
     /// # Errors
     /// [`StoreError::Full`], [`StoreError::Io`], [`StoreError::Closed`] when the brake says stop.
-    pub(super) fn write(self, store: &Store, brake: &mut Brake) -> Result<Rewritten, StoreError> {
+    fn write(self, store: &Store, brake: &mut Brake) -> Result<Rewritten, StoreError> {
         if self.extents.is_empty() {
             return Ok(Rewritten::Nothing(Box::new(Move { new: None, old: self.old, moves: Vec::new() })));
         }
         let layout = self.new_layout();
-        let id = PackId::generate();
+        let id = self.id;
         let front = self.front(id, &layout)?;
         let blob = store.blobs().create(id, Purpose::Merge)?;
         blob.write_at(&front, 0)?;

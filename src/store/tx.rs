@@ -141,7 +141,7 @@ impl<'c> Tx<'c> {
         let packs: Vec<PackId> = self.unlink.iter().copied().chain(self.retire.iter().map(|(pack, _)| *pack)).collect();
         if !packs.is_empty() {
             self.later(
-                "INSERT OR IGNORE INTO tombstones (id, kind) SELECT unhex(value), 'pack' FROM json_each(?) ORDER BY 1",
+                "INSERT OR REPLACE INTO tombstones (id, kind) SELECT unhex(value), 'pack' FROM json_each(?) ORDER BY 1",
             )
             .bind(hex_list(packs.iter().map(|pack| pack.as_bytes().as_slice())));
         }

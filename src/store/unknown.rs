@@ -61,12 +61,13 @@ impl Store {
     pub(super) async fn sort_unknown(&self, files: &[(PackId, u64)], torn: bool) -> Result<Unknown, StoreError> {
         let mut sorted = Unknown::default();
         for page in files.chunks(LOOKED_UP) {
-            let deleted = self.tombstones_among(page).await?;
+            let deleted = self.tombstones_among(page, "pack").await?;
+            let copies = self.tombstones_among(page, "copy").await?;
             for (pack, n_bytes) in page.iter().copied() {
                 let fate = if deleted.contains(&pack) || self.blobs().is_own(pack) {
                     Fate::Litter
                 } else {
-                    self.fate(pack, n_bytes, torn).await?
+                    self.fate(pack, n_bytes, copies.contains(&pack), torn).await?
                 };
                 match fate {
                     Fate::Litter => sorted.litter.push((pack, n_bytes)),
@@ -78,8 +79,8 @@ impl Store {
         Ok(sorted)
     }
 
-    /// What a file is that is neither deleted nor this process's own.
-    async fn fate(&self, pack: PackId, n_bytes: u64, torn: bool) -> Result<Fate, StoreError> {
+    /// What a file is that is neither deleted nor this process's own. Of a `copy`, the index had everything when it was begun.
+    async fn fate(&self, pack: PackId, n_bytes: u64, copy: bool, torn: bool) -> Result<Fate, StoreError> {
         let blobs = Arc::clone(self.blobs());
         let header = match blocking(move || read_whole(&blobs, pack, n_bytes)).await {
             Ok(header) => header,
@@ -103,16 +104,19 @@ impl Store {
             };
             // an input that was cancelled or failed never had a cache, and never gets one
             let to_come = stored.is_none() && matches!(status, Some("pending" | "cancelled" | "failed")) && !torn;
-            superfluous += usize::from(elsewhere || to_come || f.get::<bool>("deleted")?);
+            let deleted = copy && stored.is_none() || f.get("deleted")?;
+            superfluous += usize::from(elsewhere || to_come || deleted);
         }
         Ok(if superfluous == header.caches.len() { Fate::Litter } else { Fate::Data })
     }
 
-    /// Those of the files whose packs were deleted.
-    async fn tombstones_among(&self, files: &[(PackId, u64)]) -> Result<Vec<PackId>, StoreError> {
+    /// Those of the files whose packs have a tombstone of a kind.
+    async fn tombstones_among(&self, files: &[(PackId, u64)], kind: &str) -> Result<Vec<PackId>, StoreError> {
         let ids = hex_list(files.iter().map(|(pack, _)| pack.as_bytes().as_slice()));
-        let query = sqlx::query("SELECT t.id FROM json_each(?) j CROSS JOIN tombstones t ON t.id = unhex(j.value)");
-        let rows = self.rows(query.bind(ids)).await?;
+        let query = sqlx::query(
+            "SELECT t.id FROM json_each(?) j CROSS JOIN tombstones t ON t.id = unhex(j.value) WHERE t.kind = ?",
+        );
+        let rows = self.rows(query.bind(ids).bind(kind)).await?;
         rows.iter().map(|row| pack_id(&Fields::of("tombstones", row), "id")).collect()
     }
 

@@ -58,8 +58,8 @@ impl Blobs {
         self.reserve.is_there.store(there, Ordering::Release);
         if there {
             self.reserve.is_missing.store(false, Ordering::Release);
-        } else if self.room().is_some_and(|bytes| bytes < RESERVE) {
-            // an earlier process may have given it up: then this is what it kept
+        } else if self.room().is_some_and(|bytes| bytes < 2 * RESERVE) {
+            // an earlier process may have given it up: then this is what it left for removing things
             self.reserve.is_missing.store(true, Ordering::Release);
         }
     }

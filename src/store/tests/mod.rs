@@ -12,6 +12,7 @@ mod flips;
 mod full;
 mod imports;
 mod keys;
+mod old;
 mod packs;
 mod plans;
 mod rebuild;

@@ -249,3 +249,28 @@ async fn what_a_kill_leaves_is_no_damage() {
     assert!(found.is_clean() && found.notes.len() == 2, "{found}");
     drop((half, whole));
 }
+
+#[tokio::test]
+async fn what_is_deleted_while_it_is_merged_stays_deleted() {
+    let f = Fixture::new().await;
+    f.varied(Dtype::Float16).await;
+    let reusing = f.reusing(&variety(Dtype::Float16)[0]).await;
+    let (run, ids) = f.stored(variety(Dtype::Float16)).await;
+    let packs: Vec<PackId> =
+        f.files().iter().map(|path| path.file_stem().unwrap().to_str().unwrap().parse().unwrap()).collect();
+    let rewrite = f.store.rewrite(&packs, &[]).await.unwrap().unwrap();
+    let brake = crate::store::compact::Brake::new(None, Arc::default());
+    let copied = f.store.write_anew(rewrite, brake).await.unwrap();
+    assert_eq!(f.files().len(), packs.len() + 1);
+    // with all that is in one pack, one of several, and one that only shares rows
+    assert!(f.store.delete_run(T, run).await.unwrap());
+    assert!(f.store.delete_run(T, reusing).await.unwrap());
+    let together = f.store.caches(T, &CacheFilter::default(), None, 100).await.unwrap().pop().unwrap();
+    assert!(f.store.delete_cache(T, together.id).await.unwrap());
+    let before = hashes(&f.store).await;
+    assert!(!before.contains_key(&ids[0]));
+    let after = f.after_crash().await;
+    assert_eq!((after.store.n_unknown_blobs(), hashes(&after.store).await), (0, before));
+    after.assert_clean().await;
+    drop(copied);
+}
