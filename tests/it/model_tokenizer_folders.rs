@@ -2,6 +2,10 @@
 
 use std::{fmt::Write as _, path::Path};
 
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
 use residuum::{
     domain::{Code, WarningCode},
     model::TextTokenizer,
@@ -210,4 +214,74 @@ fn the_wrong_pattern_of_mistral_is_said_and_put_right_where_asked() {
     assert_eq!(codes(&large(folder.path(), &old, &json!({"fix_mistral_regex": false}))), []);
     let fixed = large(folder.path(), &old, &json!({"fix_mistral_regex": true}));
     assert_eq!(codes(&fixed), []);
+}
+
+/// Texts that are short on tokens: long tokens of the vocabulary, characters that normalise to shorter ones, spaces.
+fn dense_texts() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        prop::sample::select(vec![
+            "the",
+            " the",
+            "tower",
+            "    ",
+            "\u{212a}",
+            "\u{1fbe}\u{308}\u{301}",
+            "\u{1d7ce}",
+            "\u{fb01}",
+            "<s>",
+            "<|endoftext|>",
+            "<pad>",
+            "\u{2581}",
+            "e\u{301}",
+            "\u{1100}\u{1161}\u{11a8}",
+            "\u{4eac}",
+            "\u{1f600}",
+        ])
+        .prop_map(str::to_owned),
+        ".{0,6}",
+    ];
+    (piece, 1..40_usize)
+        .prop_flat_map(|(piece, n)| prop::collection::vec(Just(piece), n..=n).prop_map(|pieces| pieces.concat()))
+}
+
+#[test]
+fn a_text_longer_than_what_fits_never_fits() {
+    let mut bounded = Vec::new();
+    let cases = cases();
+    let cases = cases.iter().filter(|case| case.get("error").is_none());
+    let mut runner = TestRunner::new(Config { cases: 60, failure_persistence: None, ..Config::default() });
+    for case in cases {
+        let tokenizer = load(&case["files"]).unwrap();
+        let Some(one) = tokenizer.longest_text_that_fits(1) else { continue };
+        assert_eq!(tokenizer.longest_text_that_fits(1000), Some(1000 * one));
+        assert!(one <= 1000, "{}: {one} bytes a token", case["name"]);
+        assert_eq!(tokenizer.longest_text_that_fits(usize::MAX), if one == 1 { Some(usize::MAX) } else { None });
+        let strings = std::fs::read(goldens().join("tokenizers/strings.json")).unwrap();
+        let strings: Vec<String> = serde_json::from_slice(&strings).unwrap();
+        let fits = |text: &str| {
+            let n = encode(&tokenizer, text, Some(false)).len();
+            assert!(text.len() <= n * one, "{}: {} bytes in {n} tokens, {text:?}", case["name"], text.len());
+        };
+        strings.iter().for_each(|text| fits(text));
+        runner
+            .run(&dense_texts(), |text| {
+                fits(&text);
+                Ok(())
+            })
+            .unwrap_or_else(|e| panic!("{e}"));
+        bounded.push(case["name"].as_str().unwrap().to_owned());
+    }
+    // Those of words have none; byte-level ones and those with a token for every byte have.
+    assert!(bounded.len() > 10, "{bounded:?}");
+    for kind in ["llama", "gpt2", "gemma"] {
+        assert!(bounded.iter().any(|name| name.to_lowercase().contains(kind)), "{kind}: {bounded:?}");
+    }
+}
+
+#[test]
+fn word_pieces_and_the_demo_model_have_the_bound_that_they_should() {
+    let bert = crate::model_support::load_golden(&goldens().join("bert/masked_lm"));
+    assert_eq!(bert.tokenizer().longest_text_that_fits(8), None);
+    let bytes = load(&json!({"tokenizer.json": "@byte_level.json"})).unwrap().longest_text_that_fits(1).unwrap();
+    assert!((4..100).contains(&bytes), "{bytes}");
 }

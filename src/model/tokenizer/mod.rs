@@ -6,6 +6,7 @@ mod class;
 mod differences;
 mod folder;
 mod gguf;
+mod longest;
 mod mistral;
 mod patterns;
 mod rebuild;
@@ -74,6 +75,8 @@ pub struct TextTokenizer {
     adds_bos: bool,
     special: HashSet<u32>,
     d_vocab: usize,
+    /// Bytes that a token stands for at most.
+    bytes_per_token: Option<usize>,
     templates: Templates,
     warnings: Vec<Warning>,
 }
@@ -119,7 +122,9 @@ impl TextTokenizer {
         let adds_bos = bos.as_ref().is_some_and(|(id, _)| first(true) == Some(*id) && first(false) != Some(*id));
         let spelling = Spelling::of(&tokenizer);
         let templates = Templates::new(settings.templates, settings.roles);
-        Self { tokenizer, spelling, bos, adds_bos, special, d_vocab, templates, warnings: settings.warnings }
+        let bytes_per_token = longest::bytes_per_token(&tokenizer);
+        let warnings = settings.warnings;
+        Self { tokenizer, spelling, bos, adds_bos, special, d_vocab, bytes_per_token, templates, warnings }
     }
 
     /// Encodes text. `prepend_bos`: `None` follows the tokenizer's own rule, true makes sure that there is exactly
@@ -303,6 +308,14 @@ impl TextTokenizer {
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.d_vocab
+    }
+
+    /// The most bytes that a text of `tokens` tokens can have: a longer text makes more tokens, whatever it says. `None`
+    /// where there is no such bound, as with tokenizers that drop white space or make one unknown token of any word. Says
+    /// nothing about texts whose tokens are cut to fit.
+    #[must_use]
+    pub fn longest_text_that_fits(&self, tokens: usize) -> Option<usize> {
+        self.bytes_per_token?.checked_mul(tokens)
     }
 
     /// Which of these are special tokens.
