@@ -194,6 +194,7 @@ impl Store {
                 match blocking(move || rewrite.write(&store, &mut brake)).await? {
                     Rewritten::Pack(change) | Rewritten::Nothing(change) => self.turn_to(*change).await?.n_new > 0,
                     Rewritten::Damaged(_, what) => return Err(StoreError::damaged(what)),
+                    Rewritten::Deleted => return Err(StoreError::Gone),
                 }
             }
             None => false,
