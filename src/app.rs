@@ -99,7 +99,11 @@ impl App {
     /// [`AppError`].
     pub async fn start(config: &Config) -> Result<Self, AppError> {
         let saes = Arc::new(Saes::open(config.saes.clone())?);
-        let options = StoreOptions { quota: config.limits.quota, ..StoreOptions::default() };
+        let options = StoreOptions {
+            quota: config.limits.quota,
+            keep_deleted: config.limits.keep_deleted,
+            ..StoreOptions::default()
+        };
         let store = Store::open_with(&config.data_dir, options).await?;
         let maintainer = Maintainer::start(store.clone(), config.maintenance.clone());
         let names = config.models.iter().map(|m| m.id.clone()).collect();

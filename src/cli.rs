@@ -281,6 +281,7 @@ impl Serve {
                 quota: self.max_store_bytes.map(|max_bytes| Quota { max_bytes, evict_oldest: self.evict_oldest }),
                 max_client_items: self.max_client_items,
                 max_client_bytes: self.max_client_bytes,
+                ..Limits::default()
             },
             api: ApiConfig {
                 max_body_bytes: self.max_body_bytes,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use utoipa::ToSchema;
 
 use super::{
+    deleted::as_unknown,
     dto::capture::PositionsSchema,
     select::{Chosen, read_id},
     state::ApiState,
@@ -309,7 +310,8 @@ impl CacheDirection {
         let own = chosen.hooks(self.hook.as_deref().unwrap_or(site), &layers).map_err(at)?;
         let mut vectors = Vec::new();
         for hook in &own {
-            vectors.append(&mut chosen.vectors(store, *hook, &position).await.map_err(at)?);
+            let own = chosen.vectors(store, *hook, &position).await;
+            vectors.append(&mut own.map_err(|p| at(as_unknown(p, pointer)))?);
         }
         match vectors.len() {
             n if n == hooks.len() => Ok(vectors),

@@ -7,6 +7,7 @@
 mod access;
 mod caches;
 mod comparisons;
+mod deleted;
 mod directions;
 mod directions_ref;
 mod dto;
@@ -41,7 +42,7 @@ use axum::{
     extract::{DefaultBodyLimit, MatchedPath, Request},
     http::{HeaderName, HeaderValue, Method, header},
     middleware::{self, Next},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use tower_http::{
     catch_panic::CatchPanicLayer,
@@ -52,6 +53,8 @@ use tower_http::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
+use self::error::ApiError;
+use crate::domain::{Code, Problem};
 pub use access::{Caller, KeyRing};
 pub use limits::Patience;
 pub use state::{ApiConfig, ApiState};
@@ -123,6 +126,12 @@ pub fn router(state: ApiState) -> Router {
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(TraceLayer::new_for_http().make_span_with(span).on_response(log_response).on_failure(()))
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
+}
+
+/// What a request hears for which there is no connection left.
+pub fn too_many_connections() -> Response {
+    let problem = Problem::new(Code::Unavailable, "the server has as many connections as it may; try again shortly");
+    ApiError(problem.retry_after(1)).into_response()
 }
 
 /// Which pages may call, and which headers of ours their scripts may read.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
+    deleted::again,
     directions_ref::{Direction, DirectionRef},
     dto::capture::{LayersSchema, PositionsSchema},
     error::ApiResult,
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     analysis::{Projection, Projector},
-    domain::{Code, Hook, Layers, Positions, Problem, Selection},
+    domain::{Code, Hook, Layers, Positions, Problem, Selection, TenantId},
     store::{Store, StoredCache},
 };
 use answer::{DirectionDto, ProjectionsDto, Values};
@@ -121,12 +122,25 @@ pub async fn project(
         let detail = "npy and raw hold one array; name one measure, or ask for format=safetensors";
         return Err(Problem::at(Code::InvalidValue, "/measures", detail).into());
     }
-    let store = state.engine.store().clone();
     let n_directions = request.directions.len();
     if n_directions == 0 || n_directions > MAX_DIRECTIONS {
         let detail = format!("give 1 to {MAX_DIRECTIONS} directions, not {n_directions}");
         return Err(Problem::at(Code::InvalidValue, "/directions", detail).into());
     }
+    let (answer, values) =
+        again(Code::UnknownCache, || projections(&state, tenant, &request, format, &measures)).await?;
+    Ok(answer::respond(answer, &values, format)?)
+}
+
+async fn projections(
+    state: &ApiState,
+    tenant: TenantId,
+    request: &Projections,
+    format: Format,
+    measures: &[Projection],
+) -> Result<(ProjectionsDto, Values), Problem> {
+    let store = state.engine.store().clone();
+    let n_directions = request.directions.len();
     let chosen = request.caches.choose(&store, tenant, "/caches", MAX_CACHES).await?;
     let hooks = chosen.hooks(&request.hook, &request.layers)?;
     let mut selected = Vec::new();
@@ -143,19 +157,19 @@ pub async fn project(
     };
     if n_values > max {
         let detail = format!("the answer would hold {n_values} numbers; {max} are allowed. {instead}");
-        return Err(Problem::new(Code::ResultTooLarge, detail).into());
+        return Err(Problem::new(Code::ResultTooLarge, detail));
     }
     if n_directions.saturating_mul(hooks.len()).saturating_mul(width) > MAX_DIRECTION_NUMBERS {
         let detail = format!(
             "{n_directions} directions of {width} numbers at {} layers are more than {MAX_DIRECTION_NUMBERS} numbers",
             hooks.len()
         );
-        return Err(Problem::at(Code::ResultTooLarge, "/directions", detail).into());
+        return Err(Problem::at(Code::ResultTooLarge, "/directions", detail));
     }
     let mut directions = Vec::new();
     for (i, direction) in request.directions.iter().enumerate() {
         let place = format!("/directions/{i}");
-        directions.push(direction.resolve(&state, tenant, &hooks, width, (i, &place)).await?);
+        directions.push(direction.resolve(state, tenant, &hooks, width, (i, &place)).await?);
     }
     let name = hooks[0].site().name();
     let mut answer = ProjectionsDto {
@@ -166,11 +180,12 @@ pub async fn project(
         directions: Vec::new(),
         values: None,
     };
-    let job = Job { store, caches: chosen.caches, selected, directions, measures: measures.clone(), width };
+    let job = Job { store, caches: chosen.caches, selected, directions, measures: measures.to_vec(), width };
     let (described, values) = state.analyse(move || job.run()).await?;
     answer.directions = described;
+    let measures = measures.to_vec();
     let values = Values { measures, keep: request.positions.keeps_axis(), n_layers: hooks.len(), n_directions, values };
-    Ok(answer::respond(answer, &values, format)?)
+    Ok((answer, values))
 }
 
 fn measures(wanted: Option<&[Projection]>) -> Result<Vec<Projection>, Problem> {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
+    deleted::again,
     dto::capture::{LayersSchema, PositionsSchema},
     error::ApiResult,
     extract::{JsonBody, NoQuery, Query, Tenant},
@@ -20,7 +21,7 @@ use crate::{
         Summary,
         summary::{Spread, largest, outliers},
     },
-    domain::{Code, Hook, Layers, Positions, Problem, Selection},
+    domain::{Code, Hook, Layers, Positions, Problem, Selection, TenantId},
     store::{Store, StoredCache},
 };
 
@@ -194,6 +195,10 @@ pub async fn summarise(
             Problem::at(Code::InvalidValue, "/sigma", "sigma is a number of standard deviations above 0").into()
         );
     }
+    Ok(Json(again(Code::UnknownCache, || statistics(&state, tenant, &request)).await?))
+}
+
+async fn statistics(state: &ApiState, tenant: TenantId, request: &StatisticsRequest) -> Result<StatisticsDto, Problem> {
     let store = state.engine.store().clone();
     let chosen = request.caches.choose(&store, tenant, "/caches", MAX_CACHES).await?;
     let hooks = chosen.hooks(&request.hook, &request.layers)?;
@@ -202,10 +207,10 @@ pub async fn summarise(
     let n_read = selected.iter().flat_map(|(s, _)| s).map(Selection::n_read).fold(0, usize::saturating_add);
     if n_read > MAX_READ {
         let detail = format!("{n_read} numbers would be read; {MAX_READ} are allowed. Choose fewer caches or layers");
-        return Err(Problem::new(Code::ResultTooLarge, detail).into());
+        return Err(Problem::new(Code::ResultTooLarge, detail));
     }
     let job = Job { store, caches: chosen.caches, hooks, selected, top_k: request.top_k, sigma: request.sigma };
-    Ok(Json(state.analyse(move || job.run()).await?))
+    state.analyse(move || job.run()).await
 }
 
 /// A request, checked.

@@ -163,7 +163,7 @@ pub(super) fn accept_offer<B>(response: &http::Response<B>, files: &Arc<Files>) 
 /// A TCP connection that sends stretches of files in place of their stand-ins.
 #[derive(Debug)]
 pub(super) struct Connection {
-    tcp: TcpStream,
+    tcp: Arc<TcpStream>,
     files: Arc<Files>,
     /// What is sent next is being read from the disk.
     fetching: Option<JoinHandle<io::Result<()>>>,
@@ -171,11 +171,31 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(tcp: TcpStream) -> Self {
-        Self { tcp, files: Arc::default(), fetching: None }
+        Self { tcp: Arc::new(tcp), files: Arc::default(), fetching: None }
+    }
+
+    /// For whoever watches it.
+    pub(super) fn tcp(&self) -> &Arc<TcpStream> {
+        &self.tcp
     }
 
     pub(super) fn files(&self) -> &Arc<Files> {
         &self.files
+    }
+
+    /// Writes bytes of this process.
+    fn poll_own(
+        &self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.tcp.poll_write_ready(cx))?;
+            match write(&self.tcp) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
     }
 
     /// Sends of the next stretch, of whose stand-in `bytes` have not been sent. Never waits for a disk.
@@ -225,14 +245,20 @@ impl Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_read(cx, buffer)
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.tcp.poll_read_ready(cx))?;
+            match self.tcp.try_read_buf(buffer) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read.map(drop)),
+            }
+        }
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if stands_in(bytes) { self.poll_send(cx, bytes) } else { Pin::new(&mut self.tcp).poll_write(cx, bytes) }
+        if stands_in(bytes) { self.poll_send(cx, bytes) } else { self.poll_own(cx, |tcp| tcp.try_write(bytes)) }
     }
 
     fn poll_write_vectored(
@@ -244,7 +270,7 @@ impl AsyncWrite for Connection {
             Some(0) => self.poll_send(cx, &slices[0]),
             first => {
                 let own = &slices[..first.unwrap_or(slices.len())];
-                Pin::new(&mut self.tcp).poll_write_vectored(cx, own)
+                self.poll_own(cx, |tcp| tcp.try_write_vectored(own))
             }
         }
     }
@@ -253,12 +279,13 @@ impl AsyncWrite for Connection {
         true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // the system has it
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(rustix::net::shutdown(&*self.tcp, rustix::net::Shutdown::Write).map_err(Into::into))
     }
 }
 

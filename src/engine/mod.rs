@@ -56,7 +56,7 @@ pub use submit::Submitted;
 use crate::{
     domain::{NewItem, Priority, Problem, Run, RunId, TenantId},
     model::{LoadError, LoadOptions, Model},
-    store::{Quota, Store},
+    store::{KeepDeleted, Quota, Store},
 };
 use answers::Question;
 use errands::Errand;
@@ -84,6 +84,8 @@ pub struct Limits {
     pub max_queued_bytes: u64,
     /// How much the store may take; `None`: what the disk holds.
     pub quota: Option<Quota>,
+    /// How long the files of deleted caches stay for requests that read them.
+    pub keep_deleted: KeepDeleted,
     /// Inputs of one client among those waiting.
     pub max_client_items: usize,
     /// Bytes that the waiting captures of one client may take.
@@ -101,6 +103,7 @@ impl Default for Limits {
             max_client_items: 50_000,
             max_client_bytes: 128 << 30,
             quota: None,
+            keep_deleted: KeepDeleted::default(),
         }
     }
 }

@@ -203,8 +203,11 @@ async fn copy(engine: &Arc<Inner>, group: Vec<Copying>) -> Vec<Unit> {
                 }
             }
         }
+        Ok(Err(StoreError::Gone)) => {
+            tracing::debug!("stored rows were deleted before they were copied; the items are computed");
+            units
+        }
         Ok(Err(e)) => {
-            // They may have been deleted since they were found.
             tracing::warn!(error = %e, "stored rows could not be copied; the items are computed");
             units
         }

@@ -5,6 +5,8 @@
 
 use std::f64::consts::PI;
 
+use serde_json::Value;
+
 use super::{config::Config, description::bits, error::LoadError};
 use crate::domain::WarningCode;
 
@@ -107,13 +109,16 @@ impl Rope {
         partial: f64,
     ) -> Result<Self, LoadError> {
         let Some(p) = parameters else {
+            check_base(config, theta)?;
             let partial = rotated_share(config, "default", partial)?;
             return Ok(Self::of_dimensions(theta, rotary_dim(config, d_head, partial)?));
         };
         let key = if p.value("rope_type").is_some() { "rope_type" } else { "type" };
         let kind = p.text_or(key, "default")?;
         p.value("type");
-        let theta = p.number_or("rope_theta", theta)?;
+        let own = p.number_opt("rope_theta")?;
+        let theta = own.unwrap_or(theta);
+        check_base(if own.is_some() { p } else { config }, theta)?;
         let partial = rotated_share(config, &kind, p.number_or("partial_rotary_factor", partial)?)?;
         let dim = rotary_dim(config, d_head, partial)?;
         let rope = match kind.as_str() {
@@ -134,7 +139,19 @@ impl Rope {
             other => return Err(p.refuse(key, format!("{other:?} is not understood"))),
         };
         p.finish()?;
+        if !rope.is_finite() {
+            return Err(p.error(format!("the parameters of {kind} rope make frequencies that are not finite numbers")));
+        }
         Ok(rope)
+    }
+
+    /// Whether it has numbers to rotate by: a division by zero, or the logarithm of what has none, leaves others.
+    fn is_finite(&self) -> bool {
+        let long: &[f32] = match &self.long {
+            Some(LongInputs { kind: LongKind::Fixed(inv_freq), .. }) => inv_freq,
+            _ => &[],
+        };
+        self.attention_factor.is_finite() && self.inv_freq.iter().chain(long).all(|f| f.is_finite())
     }
 
     /// The first `dim` dimensions of each head, `theta^(-2i/dim)` for pair i, without scaling.
@@ -153,6 +170,17 @@ impl Rope {
         self.inv_freq.iter_mut().zip(factors).for_each(|(f, d)| *f /= d);
         self
     }
+}
+
+/// Refuses a base without powers that can be divided by, under the name that the file has for it.
+fn check_base(config: &Config, base: f64) -> Result<(), LoadError> {
+    // its smallest power is about its reciprocal
+    if base > f64::from(f32::MIN_POSITIVE) {
+        return Ok(());
+    }
+    let names = ["rotary_emb_base", "rope_local_base_freq", "local_rope_theta", "global_rope_theta"];
+    let name = names.into_iter().find(|name| config.value(name).and_then(Value::as_f64) == Some(base));
+    Err(config.refuse(name.unwrap_or("rope_theta"), format!("is {base}, not a positive number that has powers")))
 }
 
 fn positive(p: &Config, key: &str) -> Result<f64, LoadError> {
@@ -269,6 +297,14 @@ fn yarn(config: &Config, p: &Config, base: f64, dim: usize) -> Result<Rope, Load
     };
     let or = |v: f64, default: f64| if v == 0.0 { default } else { v };
     let (fast, slow) = (or(p.number_or("beta_fast", 0.0)?, 32.0), or(p.number_or("beta_slow", 0.0)?, 1.0));
+    for (key, rotations) in [("beta_fast", fast), ("beta_slow", slow)] {
+        if rotations < 0.0 {
+            return Err(p.refuse(key, format!("is {rotations}, not a positive number")));
+        }
+    }
+    if base == 1.0 {
+        return Err(p.refuse("rope_theta", "is 1, which has no logarithm to divide by"));
+    }
     let correction = |rotations: f64| dim as f64 * (context / (rotations * 2.0 * PI)).ln() / (2.0 * base.ln());
     let (mut low, mut high) = (correction(fast), correction(slow));
     if p.flag_or("truncate", true)? {

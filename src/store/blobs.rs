@@ -241,9 +241,10 @@ impl Blobs {
     /// Opens the file of `pack`.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] when it is missing.
+    /// [`StoreError::Gone`] when its caches were deleted, [`StoreError::Damaged`] when it is missing otherwise.
     pub(super) fn file(&self, pack: PackId) -> Result<File, StoreError> {
         File::open(self.path(pack)).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound if self.epochs.was_deleted(pack) => StoreError::Gone,
             io::ErrorKind::NotFound => StoreError::damaged(format!("the file of pack {pack} is missing")),
             _ => StoreError::io(format_args!("opening pack {pack}"))(e),
         })
@@ -257,7 +258,7 @@ impl Blobs {
     /// Reads bytes of `pack`, each part its offset in the file and its length.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] when the file is missing or too short.
+    /// Those of [`Self::file`]; [`StoreError::Damaged`] when the file is too short.
     pub(super) fn read(&self, pack: PackId, parts: &[(u64, usize)]) -> Result<Vec<Vec<u8>>, StoreError> {
         let file = self.file(pack)?;
         parts.iter().map(|(offset, len)| read_at(&file, pack, *offset, *len)).collect()
@@ -371,7 +372,13 @@ impl TempBlob {
             // what room there is is for removing things
             return Err(StoreError::Full);
         }
-        match fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, n_bytes) {
+        let take = || fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, n_bytes);
+        let taken = match take() {
+            // what is kept for readers has to make room
+            Err(Errno::NOSPC | Errno::DQUOT) if self.in_flight.blobs.remove_deleted() => take(),
+            taken => taken,
+        };
+        match taken {
             // a file system that cannot; the writes find out
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             Err(e) => Err(StoreError::io(format_args!("taking room for pack {pack}"))(e.into())),

@@ -208,6 +208,7 @@ impl Store {
                 self.inner.compacting.left_alone().insert(pack);
                 report.n_damaged += 1;
             }
+            Ok(Rewritten::Deleted) => tracing::debug!(?packs, "a pack was deleted while it was to be merged"),
             // so many caches share their rows that no header could name them
             Err(StoreError::Misuse(why)) => {
                 tracing::warn!(why, "packs are left as they are");

@@ -46,6 +46,7 @@ mod rewrite;
 mod rows;
 mod runs;
 mod scan;
+mod superfluous;
 mod survey;
 mod tensors;
 mod terms;
@@ -72,6 +73,7 @@ pub use self::{
     caches::CachePage,
     compact::{CompactReport, Compaction},
     complete::{Completion, ReusedCache},
+    epoch::KeepDeleted,
     error::StoreError,
     gc::{GcReport, StoreStats},
     import::{Imported, NewImport, Spool},
@@ -188,7 +190,7 @@ impl Store {
         migrate(&mut conn).await?;
         let readers = Readers::open(connect_options(blobs).read_only(true)).await?;
         let checkpoints = Checkpoints::new(connect.connect().await?);
-        let writer = Some(Writer::start(conn, checkpoints, Arc::clone(blobs), options.clock.clone()));
+        let writer = Some(Writer::start(conn, checkpoints, Arc::clone(blobs), &options));
         let store = Self { inner: Arc::new(Inner::new(Arc::clone(blobs), readers, writer, options)) };
         match store.bring_up_to_date(torn).await {
             Ok(()) => Ok(store),
@@ -295,7 +297,13 @@ impl Store {
     }
 
     async fn write<W: Write>(&self, change: W) -> Result<W::Output, StoreError> {
-        self.inner.writer.as_ref().ok_or(StoreError::Closed)?.write(change).await
+        let writer = self.inner.writer.as_ref().ok_or(StoreError::Closed)?;
+        let done = writer.write(change).await;
+        if W::FREES {
+            // a plan is a reader of what was deleted
+            self.inner.plans.forget_older(writer.commits());
+        }
+        done
     }
 }
 

@@ -192,6 +192,7 @@ impl Store {
             Some(rewrite) => match self.write_anew(rewrite, Brake::new(None, Arc::default())).await? {
                 Rewritten::Pack(change) | Rewritten::Nothing(change) => self.turn_to(*change).await?.n_new > 0,
                 Rewritten::Damaged(_, what) => return Err(StoreError::damaged(what)),
+                Rewritten::Deleted => return Err(StoreError::Gone),
             },
             None => false,
         };

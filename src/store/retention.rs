@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{Store, error::StoreError, gc, tx::Tx, writer::Write};
+use super::{Store, epoch::KeepDeleted, error::StoreError, gc, superfluous::remove_deleted, tx::Tx, writer::Write};
 
 /// Caches removed in one transaction, so that others get their turn.
 const CACHES_A_CHANGE: i64 = 500;
@@ -53,6 +53,8 @@ pub struct StoreOptions {
     pub clock: Clock,
     /// How much it may take; `None`: what the disk holds.
     pub quota: Option<Quota>,
+    /// How long files of deleted caches stay for those who are reading them.
+    pub keep_deleted: KeepDeleted,
 }
 
 impl Store {
@@ -79,6 +81,8 @@ impl Store {
             return Ok(0);
         }
         let mut n_gone = self.expire().await?;
+        // nor does what was deleted wait for its readers
+        remove_deleted(self.blobs()).await;
         // removing caches does not make the index smaller
         let possible = self.blobs().index_bytes().saturating_add(n_bytes) <= quota.max_bytes;
         while self.check_room(n_bytes).is_err() {
@@ -138,6 +142,10 @@ enum Remove {
 impl Write for Remove {
     type Output = u64;
     const FREES: bool = true;
+
+    fn at_once(&self) -> bool {
+        matches!(self, Self::Oldest)
+    }
 
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<u64, StoreError> {
         let query = match self {

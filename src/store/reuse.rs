@@ -92,8 +92,8 @@ impl StoredRows {
     /// as the forward pass would have handed them out. For threads that may block.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] also when the rows were deleted meanwhile, [`StoreError::Misuse`] for rows that are not
-    /// here, [`StoreError::Io`].
+    /// [`StoreError::Gone`] when the rows were deleted meanwhile, [`StoreError::Damaged`] when the blob is missing or short,
+    /// [`StoreError::Misuse`] for rows that are not here, [`StoreError::Io`].
     pub fn read_blocking(&self, store: &Store, hook: usize, wanted: &Rows) -> Result<Vec<f32>, StoreError> {
         let lacking = || StoreError::Misuse("rows are copied that are not stored".to_owned());
         let places = self.rows.places(wanted).ok_or_else(lacking)?;

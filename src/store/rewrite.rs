@@ -15,6 +15,7 @@ use super::{
     blocking,
     caches::{COLUMNS, pack_id},
     compact::Brake,
+    epoch::Session,
     error::StoreError,
     fault::Purpose,
     header::{self, CacheEntry, Front},
@@ -41,6 +42,8 @@ pub(super) struct Rewrite {
     old: Vec<PackId>,
     /// In the order of the new pack.
     extents: Vec<Extent>,
+    /// Keeps the files there while they are copied.
+    _session: Arc<Session>,
 }
 
 /// Rows that move.
@@ -65,6 +68,8 @@ pub(super) enum Rewritten {
     Nothing(Box<Move>),
     /// This pack is damaged, as the text says; nothing was changed.
     Damaged(PackId, String),
+    /// One of the packs was deleted meanwhile; nothing was changed.
+    Deleted,
 }
 
 impl Store {
@@ -112,8 +117,8 @@ impl Store {
             extent.caches = caches.remove(&extent.id).unwrap_or_default();
         }
         extents.retain(|e| !e.caches.is_empty() && !without.contains(&e.id));
-        let id = PackId::generate();
-        Ok(Some(Rewrite { id, tenant, layout_id, layout, dtype, origin, old: packs.to_vec(), extents }))
+        let (id, old) = (PackId::generate(), packs.to_vec());
+        Ok(Some(Rewrite { id, tenant, layout_id, layout, dtype, origin, old, extents, _session: session }))
     }
 
     /// Writes the new pack of a rewrite. The index is told before: should the process end, the next start knows the file for a
@@ -229,9 +234,11 @@ impl Rewrite {
         let blob = store.blobs().create(id, Purpose::Merge)?;
         blob.write_at(&front, 0)?;
         let data_start = front.len() as u64;
-        let n_bytes = match self.copy(store, &blob, data_start, brake)? {
-            Ok(n_bytes) => n_bytes,
-            Err((pack, what)) => return Ok(Rewritten::Damaged(pack, what)),
+        let n_bytes = match self.copy(store, &blob, data_start, brake) {
+            Ok(Ok(n_bytes)) => n_bytes,
+            Ok(Err((pack, what))) => return Ok(Rewritten::Damaged(pack, what)),
+            Err(StoreError::Gone) => return Ok(Rewritten::Deleted),
+            Err(other) => return Err(other),
         };
         let moves = self.extents.iter().zip(&layout.items);
         let moves = moves.map(|(e, span)| (e.id, e.pack, span.row_start, span.map_start)).collect();

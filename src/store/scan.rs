@@ -37,10 +37,12 @@ pub struct ScanReport {
     pub n_bytes: u64,
     /// Caches whose rows could not all be read.
     pub unread: Vec<CacheId>,
+    /// Caches that were deleted before their rows were read.
+    pub deleted: Vec<CacheId>,
 }
 
 /// Where the rows of one hook lie. It describes the index at one moment: blobs whose rows move stay until it is dropped, those
-/// whose caches are deleted do not.
+/// whose caches are deleted for a bounded time ([`super::KeepDeleted`]).
 #[derive(Debug)]
 pub struct ScanPlan {
     packs: Vec<PackRows>,

@@ -281,11 +281,10 @@ impl StoredCache {
         }
     }
 
-    /// [`Self::read`] for threads that may block. It cannot tell a deleted cache from a damaged blob, nor ask where the store of
-    /// another process has put it.
+    /// [`Self::read`] for threads that may block. It cannot ask what the store of another process has deleted or moved.
     ///
     /// # Errors
-    /// As [`Self::read`], except [`StoreError::Gone`].
+    /// As [`Self::read`].
     pub fn read_blocking(
         &self,
         store: &Store,

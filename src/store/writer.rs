@@ -16,8 +16,17 @@ use futures::future::BoxFuture;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{blobs::Blobs, checkpoint::Checkpoints, error::StoreError, fault, intern::Ids, retention::Clock, tx::Tx};
-use crate::domain::PackId;
+use super::{
+    blobs::Blobs,
+    checkpoint::Checkpoints,
+    epoch::KeepDeleted,
+    error::StoreError,
+    fault,
+    intern::Ids,
+    retention::{Clock, StoreOptions},
+    superfluous::{Superfluous, remove_deleted},
+    tx::Tx,
+};
 
 /// Changes that may wait before senders do.
 const QUEUE: usize = 1024;
@@ -40,13 +49,6 @@ enum Committed {
     Undone(StoreError),
 }
 
-/// Files that a transaction made superfluous.
-#[derive(Default)]
-struct Superfluous {
-    unlink: Vec<PackId>,
-    retire: Vec<(PackId, u64)>,
-}
-
 /// One change of the index.
 pub(super) trait Write: Send + 'static {
     /// What the caller gets after the commit.
@@ -61,6 +63,11 @@ pub(super) trait Write: Send + 'static {
     const FREES: bool = false;
     /// Whether it may as well be done another time: on a full disk it is, so that others have what room is left.
     const OPTIONAL: bool = false;
+
+    /// Whether the room that it makes is needed now: the files of what it deletes do not wait for readers.
+    fn at_once(&self) -> bool {
+        false
+    }
 
     /// Applies the change. An error undoes all of it. It may be applied again, where another's error undid it.
     fn apply(&mut self, tx: &mut Tx<'_>) -> impl Future<Output = Result<Self::Output, StoreError>> + Send;
@@ -93,6 +100,7 @@ trait AnyJob: Send {
     fn changes(&self) -> bool;
     fn frees(&self) -> bool;
     fn is_optional(&self) -> bool;
+    fn at_once(&self) -> bool;
     /// Applies the change; an error says that it does not hold. Kept apart, it leaves nothing to wait for others.
     fn apply<'a>(&'a mut self, tx: &'a mut Tx<'_>, apart: Apart) -> BoxFuture<'a, Result<(), StoreError>>;
     /// Answers, with `failure` instead of the outcome where the group failed.
@@ -114,6 +122,10 @@ impl<W: Write> AnyJob for Job<W> {
 
     fn is_optional(&self) -> bool {
         W::OPTIONAL
+    }
+
+    fn at_once(&self) -> bool {
+        self.change.at_once()
     }
 
     fn apply<'a>(&'a mut self, tx: &'a mut Tx<'_>, apart: Apart) -> BoxFuture<'a, Result<(), StoreError>> {
@@ -155,12 +167,18 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the task. It ends when it is told to close or when every handle is gone.
-    pub(super) fn start(conn: SqliteConnection, checkpoints: Checkpoints, blobs: Arc<Blobs>, clock: Clock) -> Self {
+    pub(super) fn start(
+        conn: SqliteConnection,
+        checkpoints: Checkpoints,
+        blobs: Arc<Blobs>,
+        options: &StoreOptions,
+    ) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let commits = Arc::<AtomicU64>::default();
         let commits_of_task = Arc::clone(&commits);
         let (ids, full_sync) = (Ids::default(), true);
-        let task = Task { conn, ids, checkpoints, blobs, clock, full_sync, commits: commits_of_task };
+        let (clock, keep) = (options.clock.clone(), options.keep_deleted);
+        let task = Task { conn, ids, checkpoints, blobs, clock, keep, full_sync, commits: commits_of_task };
         tokio::spawn(task.run(receiver));
         Self { sender, commits }
     }
@@ -198,6 +216,8 @@ struct Task {
     checkpoints: Checkpoints,
     blobs: Arc<Blobs>,
     clock: Clock,
+    /// How long the files of deleted packs stay for those who read them.
+    keep: KeepDeleted,
     /// Whether the connection's commits are flushed to the disk at present.
     full_sync: bool,
     /// See [`Writer::commits`].
@@ -234,6 +254,8 @@ impl Task {
     }
 
     async fn shut(self) {
+        // who still reads them is told that they are gone
+        remove_deleted(&self.blobs).await;
         let Self { mut conn, checkpoints, blobs, .. } = self;
         checkpoints.close().await;
         if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut conn).await {
@@ -260,6 +282,10 @@ impl Task {
             }
         }
         let mut done = self.try_commit(&mut jobs).await;
+        let is_full = matches!(done, Err(StoreError::Full));
+        if is_full && remove_deleted(&self.blobs).await {
+            done = self.try_commit(&mut jobs).await;
+        }
         if matches!(done, Err(StoreError::Full)) && jobs.iter().any(|j| j.is_optional()) {
             let (optional, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|j| j.is_optional());
             optional.into_iter().for_each(|job| job.answer(Some(&StoreError::Full)));
@@ -280,7 +306,9 @@ impl Task {
         }
         let failure = match done {
             Ok(files) => {
-                self.remove(files).await;
+                let at_once = is_full || jobs.iter().any(|j| j.at_once());
+                let keep = if at_once { KeepDeleted::NOTHING } else { self.keep };
+                files.remove(&self.blobs, keep).await;
                 None
             }
             Err(error) => Some(error),
@@ -370,26 +398,6 @@ impl Task {
             self.full_sync = full;
         }
         Ok(())
-    }
-
-    async fn remove(&self, files: Superfluous) {
-        if files.unlink.is_empty() && files.retire.is_empty() {
-            return;
-        }
-        let blobs = Arc::clone(&self.blobs);
-        let removed = tokio::task::spawn_blocking(move || {
-            for pack in files.unlink {
-                let unlinked = blobs.faults.hit(fault::UNLINKING).and_then(|()| blobs.delete(pack));
-                if let Err(error) = unlinked {
-                    // the next sweep takes it
-                    tracing::warn!(%pack, %error, "a blob nobody uses could not be removed");
-                }
-            }
-            blobs.retire(&files.retire);
-            drop(blobs.faults.hit(fault::UNLINKED));
-        });
-        // fails only where the runtime is shutting down
-        drop(removed.await);
     }
 }
 

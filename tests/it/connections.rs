@@ -1,7 +1,20 @@
 //! Real connections: who dawdles is cut off, who is too many waits, and a stop lets requests finish.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
+use axum::{
+    Router,
+    body::Body,
+    routing::{get, post},
+};
+use futures::stream;
 use residuum::connections::{ConnectionLimits, serve};
 use serde_json::json;
 use tokio::{
@@ -81,13 +94,206 @@ async fn who_never_ends_the_headers_is_cut_off() {
     timeout(Duration::from_secs(20), trickling).await.expect("bytes alone buy no time").unwrap();
 }
 
+/// A server of routes that take as long as a test wants, beside those for health.
+struct Slow {
+    address: SocketAddr,
+    /// Handlers at work.
+    at_work: Arc<AtomicUsize>,
+    stop: CancellationToken,
+}
+
+/// Counts itself.
+struct AtWork(Arc<AtomicUsize>);
+
+impl AtWork {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Slow {
+    async fn with(limits: ConnectionLimits) -> Self {
+        let at_work = Arc::<AtomicUsize>::default();
+        let (never, soon, stream) = (Arc::clone(&at_work), Arc::clone(&at_work), Arc::clone(&at_work));
+        let router = Router::new()
+            .route("/healthz", get(async || "ok"))
+            .route("/readyz", get(async || "ok"))
+            .route(
+                "/never",
+                post(async move |_: String| {
+                    let _here = AtWork::begin(&never);
+                    std::future::pending::<()>().await;
+                }),
+            )
+            .route(
+                "/soon",
+                post(async move |body: String| {
+                    let _here = AtWork::begin(&soon);
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    body
+                }),
+            )
+            .route(
+                "/stream",
+                get(async move || {
+                    let here = AtWork::begin(&stream);
+                    let ticks = stream::unfold(here, async |here| {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        Some((Ok::<_, std::io::Error>("tick "), here))
+                    });
+                    Body::from_stream(ticks)
+                }),
+            );
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
+        tokio::spawn(serve(listener, router, limits, stop.clone()));
+        Self { address, at_work, stop }
+    }
+
+    async fn connect(&self, text: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        stream
+    }
+
+    /// Waits until so many handlers are at work.
+    async fn until_at_work(&self, n: usize) {
+        timeout(Duration::from_secs(20), async {
+            while self.at_work.load(Ordering::Acquire) != n {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .expect("so many are at work in time");
+    }
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn post_of(path: &str, body: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
 #[tokio::test]
-async fn too_many_connections_wait_for_their_turn() {
-    let listening = Listening::with(ConnectionLimits { max_connections: 1, ..ConnectionLimits::default() }).await;
-    let mut first = listening.connect(&format!("{HEALTH}\r\n")).await;
-    head(&mut first).await;
-    let mut second = listening.connect(&format!("{HEALTH}\r\n")).await;
-    assert!(timeout(Duration::from_millis(200), second.read_u8()).await.is_err(), "the first still has the slot");
+async fn a_client_that_sends_no_more_is_answered() {
+    let slow = Slow::with(ConnectionLimits::default()).await;
+    let mut stream = slow.connect(&post_of("/soon", "hello")).await;
+    stream.shutdown().await.unwrap();
+    let answer = to_end(stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"), "{answer}");
+    // two at once
+    let mut stream = slow.connect(&(post_of("/soon", "first") + &post_of("/soon", "second"))).await;
+    stream.shutdown().await.unwrap();
+    let answer = to_end(stream).await;
+    assert!(answer.contains("first") && answer.ends_with("second"), "{answer}");
+    // a body that was to be longer is no request
+    let mut stream = slow.connect("POST /soon HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhello").await;
+    stream.shutdown().await.unwrap();
+    assert!(!to_end(stream).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn nothing_is_computed_for_long_for_a_client_that_has_gone() {
+    let half_closed_wait = Duration::from_millis(700);
+    let slow = Slow::with(ConnectionLimits { half_closed_wait, ..ConnectionLimits::default() }).await;
+    // half or all of the connection: the two look the same
+    let whole = slow.connect(&post_of("/never", "")).await;
+    let mut half = slow.connect(&post_of("/never", "")).await;
+    let patient = slow.connect(&post_of("/never", "")).await;
+    slow.until_at_work(3).await;
+    half.shutdown().await.unwrap();
+    drop(whole);
+    slow.until_at_work(1).await;
+    assert_eq!(to_end(half).await, "", "it is not answered");
+    // a reset is seen at once
+    let reset = slow.connect(&post_of("/never", "")).await;
+    slow.until_at_work(2).await;
+    reset.set_zero_linger().unwrap();
+    drop(reset);
+    slow.until_at_work(1).await;
+    // a stream ends when what it sends is refused
+    let mut streaming = slow.connect("GET /stream HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(head(&mut streaming).await.starts_with("HTTP/1.1 200"));
+    slow.until_at_work(2).await;
+    drop(streaming);
+    slow.until_at_work(1).await;
+    drop(patient);
+    slow.until_at_work(0).await;
+}
+
+#[tokio::test]
+async fn the_longest_idle_connection_makes_room() {
+    let slow = Slow::with(ConnectionLimits { max_connections: 4, ..ConnectionLimits::default() }).await;
+    let mut idle = Vec::new();
+    for _ in 0..3 {
+        let mut stream = slow.connect(&format!("{HEALTH}\r\n")).await;
+        assert!(head(&mut stream).await.starts_with("HTTP/1.1 200"));
+        idle.push(stream);
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    let busy = slow.connect(&post_of("/never", "")).await;
+    slow.until_at_work(1).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let begun = std::time::Instant::now();
+    let answer =
+        to_end(slow.connect(&(post_of("/soon", "new").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"))).await)
+            .await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("new"), "{answer}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "far from the time that idle connections have");
+    // the first is closed, and the others are as they were
+    assert!(!to_end(idle.remove(0)).await.contains("HTTP/1.1 5"));
+    for stream in &mut idle {
+        stream.write_all(format!("{HEALTH}\r\n").as_bytes()).await.unwrap();
+        let mut rest = [0; 2];
+        stream.read_exact(&mut rest).await.unwrap();
+        assert!(head(stream).await.starts_with("HTTP/1.1 200"));
+    }
+    drop(busy);
+}
+
+#[tokio::test]
+async fn a_server_that_is_busy_still_says_that_it_is_alive() {
+    let limits = ConnectionLimits { max_connections: 2, spare_connections: 2, ..ConnectionLimits::default() };
+    let slow = Slow::with(limits).await;
+    let busy = [slow.connect(&post_of("/never", "")).await, slow.connect(&post_of("/never", "")).await];
+    slow.until_at_work(2).await;
+    for path in ["/healthz", "/readyz"] {
+        let answer = to_end(slow.connect(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok"), "{answer}");
+        assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
+    }
+    let answer = to_end(slow.connect(&post_of("/soon", "new")).await).await.to_ascii_lowercase();
+    assert!(answer.starts_with("http/1.1 503") && answer.contains("\"code\":\"unavailable\""), "{answer}");
+    assert!(answer.contains("retry-after: 1\r\n") && answer.contains("connection: close"), "{answer}");
+    drop(busy);
+    // what is free is given to the next
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut next = slow.connect(&post_of("/soon", "new")).await;
+    next.set_nodelay(true).unwrap();
+    let _ = head(&mut next).await;
+}
+
+#[tokio::test]
+async fn without_spare_connections_too_many_wait_for_their_turn() {
+    let half_closed_wait = Duration::ZERO;
+    let limits =
+        ConnectionLimits { max_connections: 1, spare_connections: 0, half_closed_wait, ..ConnectionLimits::default() };
+    let slow = Slow::with(limits).await;
+    let first = slow.connect(&post_of("/never", "")).await;
+    slow.until_at_work(1).await;
+    let mut second = slow.connect(&format!("{HEALTH}\r\n")).await;
+    assert!(timeout(Duration::from_millis(200), second.read_u8()).await.is_err(), "the first still has the place");
     drop(first);
     assert!(head(&mut second).await.starts_with("HTTP/1.1 200"));
 }

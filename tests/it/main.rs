@@ -8,6 +8,7 @@ mod api_caches;
 mod api_chats;
 mod api_compare;
 mod api_compare_sets;
+mod api_deleting;
 mod api_directions;
 mod api_encoders;
 mod api_experts;

@@ -69,7 +69,8 @@ pub async fn import_cache(
     require_file(&headers)?;
     let key = idempotency_key(&headers)?;
     let store = state.engine.store();
-    let mut receiver = Receiver::new(store.spool().await?, query.given(), state.config.max_import_bytes, state.memory.guest());
+    let mut receiver =
+        Receiver::new(store.spool().await?, query.given(), state.config.max_import_bytes, state.memory.guest());
     if let Some(n_bytes) = content_length(&headers) {
         receiver.expect(n_bytes)?;
     }

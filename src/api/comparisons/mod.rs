@@ -17,6 +17,7 @@ use self::{
     request::{Asked, Comparison, Metrics, Mode},
 };
 use super::{
+    deleted::again,
     error::ApiResult,
     extract::{JsonBody, Query, Tenant},
     problems::ComparisonProblems,
@@ -74,17 +75,19 @@ pub async fn compare(
         return Err(Problem::at(Code::InvalidValue, "/metrics", detail).into());
     }
     let context = Context { state: &state, tenant, request: &request, asked: &asked, format };
-    let outcome = match (request.mode, &asked.metrics) {
-        (Mode::Pairs, Metrics::Vector(metrics)) => vectors::pairs(&context, metrics).await?,
-        (Mode::Matrix, Metrics::Vector(metrics)) => vectors::matrix(&context, metrics).await?,
-        (Mode::Layers, Metrics::Vector(metrics)) => vectors::layers(&context, metrics).await?,
-        (Mode::Layers, Metrics::Set(metrics)) => sets::layers(&context, metrics).await?,
-        (_, Metrics::Set(metrics)) => sets::sets(&context, metrics).await?,
-        (Mode::Sets, Metrics::Vector(_)) => {
-            return Err(Problem::new(Code::Internal, "a metric of vectors came to mode sets").into());
-        }
-    };
+    let outcome = again(Code::UnknownCache, || outcome(&context)).await?;
     Ok(answer::respond(&context, outcome)?)
+}
+
+async fn outcome(context: &Context<'_>) -> Result<Outcome, Problem> {
+    match (context.request.mode, &context.asked.metrics) {
+        (Mode::Pairs, Metrics::Vector(metrics)) => vectors::pairs(context, metrics).await,
+        (Mode::Matrix, Metrics::Vector(metrics)) => vectors::matrix(context, metrics).await,
+        (Mode::Layers, Metrics::Vector(metrics)) => vectors::layers(context, metrics).await,
+        (Mode::Layers, Metrics::Set(metrics)) => sets::layers(context, metrics).await,
+        (_, Metrics::Set(metrics)) => sets::sets(context, metrics).await,
+        (Mode::Sets, Metrics::Vector(_)) => Err(Problem::new(Code::Internal, "a metric of vectors came to mode sets")),
+    }
 }
 
 /// What the parts of a comparison share.

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     analysis::probe::ProbeSettings,
     api::{
+        deleted::again,
         dto::direction::{DirectionDto, DirectionQuery},
         error::ApiResult,
         extract::{JsonBody, Query, Tenant},
@@ -75,7 +76,10 @@ pub async fn create_direction(
         return Err(taken(&name).into());
     }
     let method = method(&request);
-    let made = make(&state, tenant, request, &written).await?;
+    let made = match request {
+        NewDirection::Upload(upload) => upload::made(upload)?,
+        fitted => again(Code::UnknownCache, async || make(&state, tenant, fitted.clone(), &written).await).await?,
+    };
     let direction = named(made, tenant, name, method, metadata);
     if !state.engine.store().insert_direction(direction.clone()).await? {
         return Err(taken(&direction.info.name).into());

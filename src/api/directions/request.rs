@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// What to make a direction of; `method` says which of the forms the body has.
-#[derive(Deserialize, ToSchema)]
+#[derive(Clone, Deserialize, ToSchema)]
 #[serde(tag = "method", rename_all = "snake_case")]
 #[schema(as = DirectionRequest, example = json!({
     "method": "difference_of_means", "name": "sentiment", "hook": "resid_post", "layers": "all", "position": "last",
@@ -36,7 +36,7 @@ pub enum NewDirection {
 }
 
 /// Values that are posted.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = DirectionUpload)]
 pub struct Upload {
@@ -56,7 +56,7 @@ pub struct Upload {
 }
 
 /// One vector that is posted.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UploadedVector {
     /// Its layer, for a short hook name inside the blocks.
@@ -70,7 +70,7 @@ pub struct UploadedVector {
 }
 
 /// Mean of the positive caches minus mean of the negative ones, layer by layer.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = DirectionOfMeans)]
 pub struct MeansRequest {
@@ -109,7 +109,7 @@ pub struct MeansRequest {
 }
 
 /// Principal components of caches, layer by layer.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = DirectionOfVariance)]
 pub struct PcaRequest {
@@ -145,7 +145,7 @@ pub struct PcaRequest {
 
 /// A logistic regression with an L2 penalty on standardised features, layer by layer. The vector is given for activations as
 /// they are: `log(p / (1 - p)) = vector · x + intercept`.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = DirectionOfProbe)]
 pub struct ProbeRequest {
@@ -196,7 +196,7 @@ pub struct ProbeRequest {
 }
 
 /// Which caches are positive: exactly one of `metadata`, `tag` and `label`.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = DirectionTarget, example = json!({"metadata": "toxic"}))]
 pub struct Target {

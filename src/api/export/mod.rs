@@ -28,6 +28,7 @@ use self::{
     shard::Shard,
 };
 use super::{
+    deleted::again,
     error::ApiResult,
     extract::{PathId, Query, QueryWithMetadata, Tenant, not_found},
     problems::{ExportProblems, RunExportProblems},
@@ -65,7 +66,8 @@ pub async fn export_run(
         let detail = format!("the run is {}; it can be exported once it has ended", run.status);
         return Err(Problem::new(Code::Conflict, detail).into());
     }
-    Ok(export(&state, tenant, Scope::Run(id), spec, &format!("run-{id}"), &headers).await?)
+    let name = format!("run-{id}");
+    Ok(again(Code::Conflict, || export(&state, tenant, Scope::Run(id), spec.clone(), &name, &headers)).await?)
 }
 
 /// Export caches
@@ -85,7 +87,8 @@ pub async fn export_caches(
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     let (filter, spec) = query.parse(metadata)?;
-    Ok(export(&state, tenant, Scope::Filter(Box::new(filter)), spec, "export", &headers).await?)
+    let scope = || Scope::Filter(Box::new(filter.clone()));
+    Ok(again(Code::Conflict, || export(&state, tenant, scope(), spec.clone(), "export", &headers)).await?)
 }
 
 async fn export(

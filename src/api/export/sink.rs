@@ -6,7 +6,7 @@ use futures::{StreamExt, TryStreamExt, pin_mut, stream};
 use tokio::sync::mpsc;
 
 use crate::{
-    api::tensor::Assembly,
+    api::tensor::{Assembly, broke_off},
     domain::{Code, Problem},
     store::Store,
 };
@@ -90,7 +90,5 @@ where
             }
         })
     };
-    Body::from_stream(stream::once(start).flatten().inspect_err(|problem: &Problem| {
-        tracing::error!(%problem, "an export broke off");
-    }))
+    Body::from_stream(stream::once(start).flatten().inspect_err(|problem: &Problem| broke_off("an export", problem)))
 }

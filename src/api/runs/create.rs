@@ -11,6 +11,7 @@ use axum::{
 
 use crate::{
     api::{
+        deleted::again,
         dto::{
             generate::CompletionDto,
             run::{
@@ -61,7 +62,8 @@ pub async fn create_run(
     let mut request = create.into_request(tenant, state.engine.limits().max_run_items)?;
     if !interventions.is_empty() {
         let model = state.engine.models().get(&request.model)?;
-        request.interventions = Some(interventions::resolve(&state, tenant, model.info(), interventions).await?);
+        let resolve = || interventions::resolve(&state, tenant, model.info(), interventions.clone());
+        request.interventions = Some(again(Code::UnknownCache, resolve).await?);
     }
     if query.dry_run == Some(true) {
         return Ok(Json(dry_run(&state, request).await?).into_response());
@@ -78,7 +80,9 @@ pub async fn create_run(
     };
     let status = if run.status.is_final() && query.wait.is_some() { StatusCode::CREATED } else { StatusCode::ACCEPTED };
     let values = match query.include {
-        Some(Include::Values) if run.status.is_final() => Some(values(&state, tenant, &run).await?),
+        Some(Include::Values) if run.status.is_final() => {
+            Some(again(Code::Conflict, || values(&state, tenant, &run)).await?)
+        }
         _ => None,
     };
     let completions = completions(&state, tenant, &run).await?;
@@ -142,7 +146,7 @@ pub(super) async fn completions(
 }
 
 /// Every tensor of the run's listed caches, within the bounds of a JSON answer.
-async fn values(state: &ApiState, tenant: TenantId, run: &Run) -> Result<Vec<CacheValues>, ApiError> {
+async fn values(state: &ApiState, tenant: TenantId, run: &Run) -> Result<Vec<CacheValues>, Problem> {
     let store = state.engine.store();
     let caches = store.stored(tenant, &run.caches).await?;
     let mut room = state.config.max_json_elements;

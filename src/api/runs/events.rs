@@ -1,6 +1,6 @@
 //! `GET /v1/runs/{id}/events`.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 use axum::{
     extract::State,
@@ -22,6 +22,9 @@ use crate::{
     domain::{Run, RunId},
     engine::Pace,
 };
+
+/// Time between two signs of life where nothing changes: a client that has gone is seen when one is sent to it.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// Follow a run
 ///
@@ -62,7 +65,7 @@ pub async fn follow_run(
             Some((Ok(event), (None, changes, ended)))
         }
     });
-    Ok(Sse::new(events).keep_alive(KeepAlive::default()))
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT)))
 }
 
 fn snapshot(run: Run, pace: Pace) -> RunSnapshot {

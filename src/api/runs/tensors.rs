@@ -7,11 +7,12 @@ use axum::{extract::State, http::HeaderMap, response::Response};
 use crate::{
     api::{
         caches::tensors::{no_hook_parameter, part, read_means},
-        error::ApiResult,
+        deleted::again,
+        error::{ApiError, ApiResult},
         extract::{PathHook, PathId, Query, Tenant, not_found},
         problems::RunTensorProblems,
         state::ApiState,
-        tensor::{TensorAnswer, TensorDto, TensorQuery, respond},
+        tensor::{TensorAnswer, TensorDto, TensorQuery, TensorSpec, respond},
     },
     domain::{Axis, CacheId, Code, Dtype, Hook, Positions, Problem, RunId, Selection, TenantId},
     store::{Store, StoredCache},
@@ -45,20 +46,30 @@ pub async fn get_run_tensor(
     let hook: Hook = hook.parse().map_err(|e: crate::domain::hook::UnknownHook| {
         Problem::new(Code::HookNotInCache, format!("{e}; give a full name such as blocks.5.hook_resid_post"))
     })?;
+    Ok(again(Code::Conflict, || run_tensor(&state, tenant, id, hook, &spec, &headers)).await?)
+}
+
+async fn run_tensor(
+    state: &ApiState,
+    tenant: TenantId,
+    id: RunId,
+    hook: Hook,
+    spec: &TensorSpec,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
     let store = state.engine.store();
     let run = store.run(tenant, id).await?.ok_or_else(|| not_found::<RunId>(id))?;
     if !run.status.is_final() {
         return Err(Problem::new(
             Code::Conflict,
             format!("the run is {}; its tensor can be fetched once it has ended", run.status),
-        )
-        .into());
+        ));
     }
     let caches = stored_caches(store, tenant, id).await?;
     let selected = select(&caches, hook, spec.positions.as_ref())?;
     let means = read_means(store, &caches, &selected).await?;
     let answer = |dtype| stack(hook, &caches, &selected, means, dtype);
-    respond(answer, &spec, &headers, store, state.config.max_json_elements).await
+    respond(answer, spec, headers, store, state.config.max_json_elements).await.map_err(|ApiError(problem)| problem)
 }
 
 async fn stored_caches(store: &Store, tenant: TenantId, run: RunId) -> Result<Vec<Arc<StoredCache>>, Problem> {

@@ -86,7 +86,7 @@ fn five() -> usize {
         "label": null, "tags": ["corpus"], "metadata": {}
     }]}],
     "left_out": {"tokens": "special", "n_ids": null, "said_by": "request", "rows": 100},
-    "scanned": {"caches": 100, "rows": 1900, "undefined": 0, "bytes": 4_608_000, "damaged": 0, "without_positions": 0,
+    "scanned": {"caches": 100, "rows": 1900, "undefined": 0, "bytes": 4_608_000, "damaged": 0, "deleted": 0, "without_positions": 0,
         "without_token_ids": 0, "bos_mismatch": 0, "other_weights": 0}
 }))]
 pub struct FeatureTokensDto {
@@ -136,6 +136,8 @@ struct ScannedDto {
     bytes: u64,
     /// Caches whose rows could not all be read, because their blob is missing or short.
     damaged: u64,
+    /// Caches that were deleted before all of their rows were read.
+    deleted: u64,
     /// Caches that stored a mean over positions and none of them.
     without_positions: u64,
     /// Caches that were imported without token ids: no tokens of theirs could be left out. Not counted where none are to be.

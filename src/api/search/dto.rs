@@ -142,7 +142,7 @@ pub enum MetricSchema {
         "score": 0.98, "position": 3, "token": " Tower", "special": false, "context": {"start": 0, "tokens": ["The", " E", "iffel", " Tower"], "hit": 3},
         "label": null, "tags": ["demo"], "metadata": {}
     }]}],
-    "scanned": {"caches": 1000, "rows": 1000, "bytes": 2_304_000, "skipped": 0, "damaged": 0}
+    "scanned": {"caches": 1000, "rows": 1000, "bytes": 2_304_000, "skipped": 0, "damaged": 0, "deleted": 0}
 }))]
 pub struct SearchDto {
     /// The hook, by its full name.
@@ -220,4 +220,6 @@ pub struct Scanned {
     pub skipped: u64,
     /// Caches whose rows could not all be read, because their blob is missing or short. What could be read took part.
     pub damaged: u64,
+    /// Caches that were deleted before all of their rows were read.
+    pub deleted: u64,
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{
     super::{
+        deleted::as_unknown,
         directions_ref::{SaeDirection, StoredDirection},
         select::{Chosen, read_id},
         state::ApiState,
@@ -205,7 +206,8 @@ async fn stored(
     chosen.hooks(&hook.to_string(), &Layers::All)?;
     let captured = chosen.caches.first().map(|c| c.cache.capture.positions.clone()).filter(|p| !p.keeps_axis());
     let position = position.cloned().or(captured).unwrap_or_default();
-    chosen.vectors(store, hook, &position).await
+    let vectors = chosen.vectors(store, hook, &position).await;
+    vectors.map_err(|problem| as_unknown(problem, &chosen.pointers[0]))
 }
 
 fn run_request(tenant: TenantId, text: &str, model: &str, hook: Hook, position: Option<Positions>) -> RunRequest {

@@ -45,7 +45,7 @@ pub struct Ranked {
     /// For each query score and row, best first.
     results: Vec<Vec<(f32, RowKey)>>,
     scanned: Scanned,
-    /// Caches whose rows could not all be read.
+    /// Caches whose rows could not all be read, whether they are damaged or were deleted.
     unread: BTreeSet<CacheId>,
 }
 
@@ -78,6 +78,7 @@ impl Progress {
         self.n_rows += report.n_rows;
         self.n_bytes += report.n_bytes;
         self.unread.extend(report.unread);
+        self.unread.extend(report.deleted);
         self
     }
 
@@ -122,6 +123,7 @@ impl Ranked {
                         bytes: done.n_bytes,
                         skipped: plan.n_skipped(),
                         damaged: 0,
+                        deleted: 0,
                     },
                     unread: done.unread,
                 }
@@ -158,7 +160,7 @@ impl Ranked {
             over: request.over,
             k: request.k,
             results: results.collect(),
-            scanned: Scanned { damaged, ..self.scanned },
+            scanned: Scanned { damaged, deleted: self.unread.len() as u64 - damaged, ..self.scanned },
         })
     }
 }

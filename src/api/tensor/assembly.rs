@@ -322,9 +322,8 @@ impl Assembly {
         }
         let offer = Offer::default();
         let rest = stream::once(this.frames(store, buffers, rest, offer.clone())).flatten();
-        let all = stream::once(async { Ok(first) }).chain(rest).inspect_err(|problem: &Problem| {
-            tracing::error!(%problem, "a download broke off");
-        });
+        let all = stream::once(async { Ok(first) }).chain(rest);
+        let all = all.inspect_err(|problem: &Problem| broke_off("a download", problem));
         Ok((Body::from_stream(all), Some(offer)))
     }
 
@@ -356,6 +355,15 @@ impl Assembly {
             Frame::Read(bytes) => bytes,
             Frame::Stretch(stretch, files) => files.stand_in(stretch),
         })
+    }
+}
+
+/// Says that a body ended short of what was promised: deleting a cache that is being read is no fault of the store.
+pub fn broke_off(what: &str, problem: &Problem) {
+    if problem.code == Code::CacheNotFound {
+        tracing::info!(%problem, "{what} broke off");
+    } else {
+        tracing::error!(%problem, "{what} broke off");
     }
 }
 

@@ -37,7 +37,7 @@ pub fn gemma(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadErr
 /// Gemma 2.
 pub fn gemma2(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
     let mut a = architecture(config, checkpoint, &GEMMA)?;
-    a.score_softcap = float_opt(config, "attn_logit_softcapping")?;
+    a.score_softcap = softcap(config, "attn_logit_softcapping")?;
     set_softcap(config, &mut a)?;
     set_scale(config, &mut a)?;
     let window = config.count_opt("sliding_window")?;
@@ -127,8 +127,16 @@ fn set_scale(config: &Config, a: &mut Architecture) -> Result<(), LoadError> {
     Ok(())
 }
 
+/// A softcap, by which logits are divided.
+fn softcap(config: &Config, key: &str) -> Result<Option<f32>, LoadError> {
+    match float_opt(config, key)? {
+        Some(0.0) => Err(config.refuse(key, "is 0; logits are divided by it")),
+        cap => Ok(cap),
+    }
+}
+
 fn set_softcap(config: &Config, a: &mut Architecture) -> Result<(), LoadError> {
-    let cap = float_opt(config, "final_logit_softcapping")?;
+    let cap = softcap(config, "final_logit_softcapping")?;
     if let Some(unembedding) = &mut a.unembedding {
         unembedding.softcap = cap;
     }

@@ -272,7 +272,13 @@ fn unembedding(
 /// A norm's epsilon.
 #[expect(clippy::cast_possible_truncation, reason = "the forward pass computes in float32")]
 fn epsilon(config: &Config, key: &str, default: f64) -> Result<f32, LoadError> {
-    Ok(config.number_or(key, default)? as f32)
+    let eps = config.number_or(key, default)?;
+    if eps < 0.0 {
+        return Err(
+            config.refuse(key, format!("is {eps}; a variance and it have a square root only if it is not negative"))
+        );
+    }
+    Ok(eps as f32)
 }
 
 /// Layer norms with gain and bias, and the epsilon under `key`.

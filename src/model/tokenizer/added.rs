@@ -4,6 +4,7 @@ use tokenizers::{AddedToken, Tokenizer, processors::template::TemplateProcessing
 
 use super::{
     class::Class,
+    growth,
     rebuild::Given,
     side_files::{Declared, Mention},
 };
@@ -16,7 +17,7 @@ use crate::{
 /// already takes the flags of the later declaration.
 ///
 /// # Errors
-/// When two added tokens become the same text after normalisation.
+/// When two added tokens become the same text after normalisation, or far too much text.
 pub fn add(class: Class, given: Given<'_>, tokenizer: &mut Tokenizer) -> Result<(), LoadError> {
     let failed = |e: tokenizers::Error| given.files.refuse("added_tokens_decoder", e);
     let Declared { roles, extra, added } = given.declared;
@@ -36,7 +37,9 @@ pub fn add(class: Class, given: Given<'_>, tokenizer: &mut Tokenizer) -> Result<
     });
     let tokens = added.values().cloned().chain(mentioned);
     let tokens = tokens.map(|t| if with_role(&t.content) { t.special(true) } else { t });
-    tokenizer.add_tokens(tokens.collect::<Vec<_>>()).map_err(failed)?;
+    let tokens: Vec<AddedToken> = tokens.collect();
+    growth::check_added(tokenizer, tokens.iter().map(|token| token.content.as_str()), given.path)?;
+    tokenizer.add_tokens(tokens).map_err(failed)?;
     if class == Class::Qwen2 {
         let all = roles.iter().map(|(_, mention)| mention).chain(extra);
         let all: Vec<AddedToken> = all.map(|m| AddedToken::from(m.content(), true)).collect();

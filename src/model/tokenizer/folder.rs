@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    panic::catch_unwind,
     path::{Path, PathBuf},
 };
 
@@ -13,7 +14,7 @@ use super::{
     Settings, TextTokenizer, added,
     chat::{self, Sources},
     class::{Choice, Class},
-    differences, mistral,
+    differences, growth, mistral,
     rebuild::{self, Given},
     sentencepiece_model::{CONTROL, SentencePieceModel, USER_DEFINED},
     side_files::{Declared, Mention, SideFiles},
@@ -53,6 +54,14 @@ impl TextTokenizer {
     /// # Errors
     /// When no file holds a vocabulary, nothing says how to read it, or a file is damaged.
     pub fn from_folder(folder: &Path, d_vocab: usize) -> Result<Self, LoadError> {
+        // the library panics on some files that contradict themselves; what it had begun is dropped
+        catch_unwind(|| Self::read_folder(folder, d_vocab)).unwrap_or_else(|_| {
+            let reason = "the tokenizers library cannot work with tokenizer.json or a file beside it";
+            Err(LoadError::file(folder, reason))
+        })
+    }
+
+    fn read_folder(folder: &Path, d_vocab: usize) -> Result<Self, LoadError> {
         let files = SideFiles::read(folder)?;
         let warnings = Warnings::default();
         let (mut tokenizer, declared, path) = assemble(&files, &warnings)?;
@@ -65,7 +74,7 @@ impl TextTokenizer {
         let roles = declared.roles.iter().map(|(role, mention)| (role.clone(), mention.content().to_owned()));
         let templates = Sources::of_folder(folder, &files.options)?;
         let settings = Settings { roles: roles.collect(), templates, warnings: warnings.list() };
-        Ok(Self::new(tokenizer, settings, d_vocab))
+        Self::new(tokenizer, settings, d_vocab, &path)
     }
 }
 
@@ -73,6 +82,7 @@ impl TextTokenizer {
 fn assemble(files: &SideFiles, warnings: &Warnings) -> Result<(Tokenizer, Declared, PathBuf), LoadError> {
     let json = files.folder.join("tokenizer.json");
     let bytes = if json.is_file() { std::fs::read(&json).map_err(|e| LoadError::file(&json, e))? } else { Vec::new() };
+    growth::check_file(&bytes, &json)?;
     let choice = Choice::auto(files, contains(&bytes, br#""ByteLevel""#));
     let Some(source) = Source::find(&files.folder, choice.class) else {
         let others = match choice.class {

@@ -6,6 +6,7 @@ mod class;
 mod differences;
 mod folder;
 mod gguf;
+mod growth;
 mod longest;
 mod mistral;
 mod patterns;
@@ -20,12 +21,17 @@ mod vocabulary;
 use std::{
     collections::{BTreeMap, HashSet},
     ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
 };
 
 use serde_json::{Map, Value};
 use tokenizers::{Encoding, Tokenizer};
 
-use crate::domain::{BosDecision, Code, Problem, Warning, positions::Spelled};
+use crate::{
+    domain::{BosDecision, Code, Problem, Warning, positions::Spelled},
+    model::error::LoadError,
+};
 pub use chat::{ChatEnd, GivenTemplate};
 use chat::{Sources, Templates};
 pub(super) use folder::files as folder_files;
@@ -72,6 +78,15 @@ impl Encoded {
     }
 }
 
+/// What the tokenizers library makes of it, a panic included: it has some for files that contradict themselves.
+///
+/// # Errors
+/// The library's, or that it panicked.
+fn unwound<T>(ask: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    // what it had begun is dropped
+    catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|_| Err("the tokenizers library cannot work with it".into()))
+}
+
 /// A checkpoint's tokenizer and chat template. Shared between threads.
 pub struct TextTokenizer {
     tokenizer: Tokenizer,
@@ -80,7 +95,10 @@ pub struct TextTokenizer {
     adds_bos: bool,
     special: HashSet<u32>,
     d_vocab: usize,
-    max_text_bytes: usize,
+    /// Bytes of the longest text that is encoded.
+    longest_text: usize,
+    /// Token ids that are taken at once.
+    max_ids: usize,
     /// Bytes that a token stands for at most.
     bytes_per_token: Option<usize>,
     templates: Templates,
@@ -110,13 +128,18 @@ impl std::fmt::Debug for TextTokenizer {
 }
 
 impl TextTokenizer {
-    /// `d_vocab` is the number of rows of the model's embedding.
-    fn new(tokenizer: Tokenizer, settings: Settings, d_vocab: usize) -> Self {
+    /// `d_vocab` is the number of rows of the model's embedding; `path` is what errors name.
+    ///
+    /// # Errors
+    /// When the tokenizer can make far too much of a short text, see [`growth`].
+    fn new(tokenizer: Tokenizer, settings: Settings, d_vocab: usize, path: &Path) -> Result<Self, LoadError> {
+        let longest_text = growth::Growth::check(&tokenizer, path)?.longest_text();
         let added = tokenizer.get_added_tokens_decoder();
         let with_a_role = settings.roles.values().filter_map(|token| tokenizer.token_to_id(token));
         let marked = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id);
         let special: HashSet<u32> = marked.chain(with_a_role).collect();
-        let first = |special| tokenizer.encode_fast("a", special).ok().and_then(|e| e.get_ids().first().copied());
+        let first =
+            |special| unwound(|| tokenizer.encode_fast("a", special)).ok().and_then(|e| e.get_ids().first().copied());
         let put_first = first(true).filter(|id| special.contains(id) && first(false) != Some(*id));
         let role = |name: &str| {
             let token = settings.roles.get(name)?;
@@ -128,24 +151,30 @@ impl TextTokenizer {
         let adds_bos = bos.as_ref().is_some_and(|(id, _)| first(true) == Some(*id) && first(false) != Some(*id));
         let spelling = Spelling::of(&tokenizer);
         let templates = Templates::new(settings.templates, settings.roles);
-        Self {
-            bytes_per_token: longest::bytes_per_token(&tokenizer),
-            max_text_bytes: MAX_TEXT_BYTES,
+        let bytes_per_token = longest::bytes_per_token(&tokenizer);
+        let warnings = settings.warnings;
+        Ok(Self {
             tokenizer,
             spelling,
             bos,
             adds_bos,
             special,
             d_vocab,
+            longest_text,
+            max_ids: MAX_TEXT_BYTES,
+            bytes_per_token,
             templates,
-            warnings: settings.warnings,
-        }
+            warnings,
+        })
     }
 
-    /// The same, for a model of this context: eight bytes for each of its tokens are encoded at once, or [`MAX_TEXT_BYTES`].
+    /// The same, for a model of this context: eight bytes for each of its tokens are encoded at once, where that is more than
+    /// [`MAX_TEXT_BYTES`].
     #[must_use]
     pub fn for_context(mut self, n_ctx: usize) -> Self {
-        self.max_text_bytes = MAX_TEXT_BYTES.max(n_ctx.saturating_mul(BYTES_PER_TOKEN));
+        let times = n_ctx.saturating_mul(BYTES_PER_TOKEN).div_ceil(MAX_TEXT_BYTES).max(1);
+        self.longest_text = self.longest_text.saturating_mul(times);
+        self.max_ids = self.max_ids.saturating_mul(times);
         self
     }
 
@@ -154,7 +183,8 @@ impl TextTokenizer {
     /// both `[CLS]` and `[SEP]`). Pointers are relative to the text.
     ///
     /// # Errors
-    /// [`Code::NoBosToken`], [`Code::EmptyInput`]; [`Code::TooManyTokens`] for more bytes than [`Self::for_context`] says.
+    /// [`Code::NoBosToken`], [`Code::EmptyInput`]; [`Code::TooManyTokens`] for more bytes than [`Self::for_context`] says, or
+    /// for fewer where the tokenizer may make more than eight times as many of them before it cuts them into tokens.
     pub fn encode(&self, text: &str, prepend_bos: Option<bool>) -> Result<Encoded, Problem> {
         self.encode_text(text, prepend_bos, true)
     }
@@ -168,15 +198,13 @@ impl TextTokenizer {
     }
 
     fn encode_text(&self, text: &str, prepend_bos: Option<bool>, own_rule: bool) -> Result<Encoded, Problem> {
-        if text.len() > self.max_text_bytes {
-            let detail = format!("the text has {} bytes; at most {} are encoded", text.len(), self.max_text_bytes);
+        if text.len() > self.longest_text {
+            let detail = format!("the text has {} bytes; at most {} are encoded", text.len(), self.longest_text);
             return Err(Problem::at(Code::TooManyTokens, "", detail));
         }
         let _room = room::for_encoding(text.len());
         let own_rule = own_rule && prepend_bos != Some(false);
-        let encoding: Encoding = self
-            .tokenizer
-            .encode_char_offsets(text, own_rule)
+        let encoding: Encoding = unwound(|| self.tokenizer.encode_char_offsets(text, own_rule))
             .map_err(|e| Problem::at(Code::InvalidValue, "", format!("the text cannot be encoded: {e}")))?;
         let mut ids = encoding.get_ids().to_vec();
         let in_text = encoding.get_offsets().iter().zip(encoding.get_special_tokens_mask());
@@ -208,8 +236,8 @@ impl TextTokenizer {
     /// [`Code::TokenOutOfVocabulary`] with pointer `/{index}`, [`Code::NoBosToken`], [`Code::EmptyInput`];
     /// [`Code::TooManyTokens`] for more than bytes of text are encoded.
     pub fn from_ids(&self, ids: &[u32], prepend_bos: Option<bool>) -> Result<Encoded, Problem> {
-        if ids.len() > self.max_text_bytes {
-            let detail = format!("the input has {} token ids; at most {} are taken", ids.len(), self.max_text_bytes);
+        if ids.len() > self.max_ids {
+            let detail = format!("the input has {} token ids; at most {} are taken", ids.len(), self.max_ids);
             return Err(Problem::at(Code::TooManyTokens, "", detail));
         }
         let mut ids = ids.to_vec();

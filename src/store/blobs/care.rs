@@ -5,6 +5,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use rustix::fs::{Access, access};
@@ -12,7 +13,7 @@ use rustix::fs::{Access, access};
 use super::{Blobs, EXTENSION, TEMP_PREFIX, pack_of, sync_folder};
 use crate::{
     domain::PackId,
-    store::{error::StoreError, wal},
+    store::{epoch::KeepDeleted, error::StoreError, wal},
 };
 
 /// Whether a path is that of a blob that was being written.
@@ -33,9 +34,47 @@ impl Blobs {
         for pack in packs {
             if let Err(error) = self.delete(pack) {
                 // the next sweep takes it
-                tracing::warn!(%pack, %error, "a blob whose rows have moved could not be removed");
+                tracing::warn!(%pack, %error, "a blob nobody uses could not be removed");
             }
         }
+    }
+
+    /// Removes the files of packs that the index has forgotten: those that readers may be at as soon as they have left, or
+    /// `keep` is over.
+    pub(in crate::store) fn forget(&self, packs: &[PackId], keep: KeepDeleted) {
+        let n_bytes = |pack: &PackId| self.path(*pack).metadata().map_or(0, |file| file.len());
+        let packs: Vec<(PackId, u64)> = packs.iter().map(|pack| (*pack, n_bytes(pack))).collect();
+        self.remove_retired(self.epochs.delete(&packs, keep, Instant::now()));
+    }
+
+    /// Removes the files of deleted packs whose readers have had their time.
+    pub(in crate::store) fn remove_overdue(&self) {
+        self.remove_retired(self.epochs.overdue(Instant::now()));
+    }
+
+    /// Removes the files of all deleted packs, whoever is reading them; says whether there were any.
+    pub(in crate::store) fn remove_deleted(&self) -> bool {
+        let packs = self.epochs.all_deleted();
+        let any = !packs.is_empty();
+        self.remove_retired(packs);
+        any
+    }
+
+    /// Sees to it that files of deleted packs go when their time is over.
+    pub(in crate::store) fn watch_deleted(self: &Arc<Self>) {
+        if !self.epochs.watch() {
+            return;
+        }
+        // not the lock of the folder: who waits does not keep it
+        let blobs = Arc::downgrade(self);
+        tokio::spawn(async move {
+            while let Some(due) = blobs.upgrade().and_then(|blobs| blobs.epochs.next_due()) {
+                tokio::time::sleep_until(due.into()).await;
+                let Some(blobs) = blobs.upgrade() else { return };
+                // fails only where the runtime is shutting down
+                drop(tokio::task::spawn_blocking(move || blobs.remove_overdue()).await);
+            }
+        });
     }
 
     /// Whether there are blobs, and no index that knows them.

@@ -26,8 +26,13 @@ impl ScanPlan {
         let begin = (task * TASK).min(self.windows.len());
         for window in &self.windows[begin..(begin + TASK).min(self.windows.len())] {
             let (pack, pieces) = (&self.packs[window.pack], &self.pieces[window.pieces.clone()]);
-            let Err(error) = reader.window(pack, window.start, window.len, pieces, &mut visit, &mut report) else {
-                continue;
+            let error = match reader.window(pack, window.start, window.len, pieces, &mut visit, &mut report) {
+                Ok(()) => continue,
+                Err(StoreError::Gone) => {
+                    report.deleted.extend(pieces.iter().map(|piece| piece.cache));
+                    continue;
+                }
+                Err(error) => error,
             };
             // A file that is gone or short: what is left of it is read piece by piece.
             tracing::warn!(%error, "rows could not be read in a search");

@@ -37,7 +37,7 @@ async fn imported(f: &Fixture, n: usize, key: Option<(&str, u8)>) -> Result<Impo
 
 #[tokio::test]
 async fn it_is_a_pack_like_any_other() {
-    let f = Fixture::new().await;
+    let f = Fixture::keeping(Duration::ZERO).await;
     // more than is converted at a time
     let n = (1 << 19) + 5;
     let Imported::Created(id) = imported(&f, n, None).await.unwrap() else { panic!("not created") };

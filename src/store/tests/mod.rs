@@ -5,6 +5,7 @@ mod caches;
 mod compact;
 mod crash;
 mod damage;
+mod deleting;
 mod directions;
 mod faults;
 mod finding;
@@ -30,6 +31,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde_json::{Map, Value};
@@ -53,6 +55,15 @@ impl Fixture {
     pub(super) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).await.unwrap();
+        Self { dir, store }
+    }
+
+    /// A store that keeps the files of deleted caches so long for their readers.
+    pub(super) async fn keeping(time: Duration) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let keep_deleted = KeepDeleted { time, ..KeepDeleted::default() };
+        let options = StoreOptions { keep_deleted, ..StoreOptions::default() };
+        let store = Store::open_with(dir.path(), options).await.unwrap();
         Self { dir, store }
     }
 

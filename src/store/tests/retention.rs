@@ -12,7 +12,8 @@ async fn with_clock(quota: Option<Quota>) -> (Fixture, Arc<AtomicI64>) {
     let seconds = Arc::clone(&ahead);
     let clock = Clock::new(move || Timestamp::now() + SignedDuration::from_secs(seconds.load(Ordering::Relaxed)));
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open_with(dir.path(), StoreOptions { clock, quota }).await.unwrap();
+    let store =
+        Store::open_with(dir.path(), StoreOptions { clock, quota, keep_deleted: KeepDeleted::NOTHING }).await.unwrap();
     (Fixture { dir, store }, ahead)
 }
 

@@ -48,7 +48,7 @@ async fn stored_activations_answer_what_they_cover() {
 
 #[tokio::test]
 async fn a_reused_cache_reads_the_same_bytes_and_outlives_the_first() {
-    let f = Fixture::new().await;
+    let f = Fixture::keeping(Duration::ZERO).await;
     let full = item(
         &[1, 2, 3],
         capture(&[QUERY, PATTERN, RESID], Positions::Range { start: Some(1), end: None }, Dtype::Float32),

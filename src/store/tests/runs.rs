@@ -134,7 +134,7 @@ async fn a_completion_that_comes_after_the_cancellation_changes_nothing() {
 
 #[tokio::test]
 async fn deleting_a_run_removes_its_caches_and_files() {
-    let f = Fixture::new().await;
+    let f = Fixture::keeping(Duration::ZERO).await;
     let (id, caches) = f.stored(vec![simple(&[1]), simple(&[2])]).await;
     let (other, _) = f.stored(vec![simple(&[3])]).await;
     assert_eq!(f.files().len(), 3);

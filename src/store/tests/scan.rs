@@ -16,6 +16,7 @@ fn read(f: &Fixture, plan: &Arc<ScanPlan>) -> (BTreeMap<RowKey, Vec<f32>>, usize
             }
         });
         unread.extend(report.unread);
+        unread.extend(report.deleted);
     }
     (rows, most, unread)
 }
@@ -98,7 +99,7 @@ async fn rows_side_by_side_are_read_together() {
 
 #[tokio::test]
 async fn a_plan_is_kept_until_the_index_changes() {
-    let f = Fixture::new().await;
+    let f = Fixture::keeping(Duration::ZERO).await;
     let (_, ids) = f.stored(vec![simple(&[1]), simple(&[2])]).await;
     let first = plan(&f, RESID, Take::One(None)).await;
     assert!(Arc::ptr_eq(&first, &plan(&f, RESID, Take::One(None)).await));

@@ -131,6 +131,7 @@ impl Found {
         });
         self.n_bytes += report.n_bytes;
         self.unread.extend(report.unread);
+        self.unread.extend(report.deleted);
         self
     }
 
@@ -181,6 +182,7 @@ impl Found {
     ) -> Result<FeatureTokensDto, Problem> {
         let sorted: Vec<Vec<(f32, RowKey)>> = self.tallies.iter().map(|t| t.best.clone().into_sorted()).collect();
         let caches = caches_of(state, tenant, sorted.iter().flatten(), &self.unread).await?;
+        let damaged = self.unread.iter().filter(|id| caches.contains_key(id)).count() as u64;
         let special = SpecialTokens::of(state.engine.models());
         let hit = |(activation, key): (f32, RowKey)| {
             caches.get(&key.0).map(|c| describe(c, activation, key, request.context, &special))
@@ -204,7 +206,8 @@ impl Found {
                 rows: self.n_rows,
                 undefined: self.n_undefined,
                 bytes: self.n_bytes,
-                damaged: self.unread.iter().filter(|id| caches.contains_key(id)).count() as u64,
+                damaged,
+                deleted: self.unread.len() as u64 - damaged,
                 without_positions: self.n_skipped,
                 without_token_ids: 0,
                 bos_mismatch: 0,

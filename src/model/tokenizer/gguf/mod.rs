@@ -56,7 +56,7 @@ impl TextTokenizer {
             tokenizer.with_post_processor(Some(processor));
         }
         let templates = templates(file);
-        Ok(Self::new(tokenizer, Settings { roles, templates, ..Settings::default() }, d_vocab))
+        Self::new(tokenizer, Settings { roles, templates, ..Settings::default() }, d_vocab, file.path())
     }
 }
 
