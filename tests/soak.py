@@ -162,10 +162,10 @@ class Worker(threading.Thread):
     def hang_up(self):
         """A request whose client goes away: before its body is whole, before its answer, or in the middle of that."""
         body = json.dumps({"model": self.soak.model, "input": self.text(), "reuse": False}).encode()
-        head = f"POST /v1/runs?wait=20 HTTP/1.1\r\nHost: soak\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST /v1/runs?wait=20 HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         whole = head.encode() + body
         if self.rng.random() < 0.4:
-            whole = f"GET /v1/caches/{self.cache()}/safetensors HTTP/1.1\r\nHost: soak\r\n\r\n".encode()
+            whole = f"GET /v1/caches/{self.cache()}/safetensors HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         with socket.create_connection((self.client.host, self.client.port), timeout=20) as connection:
             connection.sendall(whole[: self.rng.randint(1, len(whole))])
             if self.rng.random() < 0.5:

@@ -114,6 +114,8 @@ impl Known {
         if pointer.ends_with("/messages/0") || pointer.ends_with("/mean/mean") {
             return;
         }
+        // of several forms none has to be meant: without its field another is
+        let n_objects = forms(schema).into_iter().filter(|form| !properties(form).0.is_empty()).count();
         for form in forms(schema) {
             if form["items"].is_object() {
                 let outer = std::rc::Rc::clone(around);
@@ -137,7 +139,7 @@ impl Known {
                 let place = Place {
                     pointer: pointer.clone(),
                     schema,
-                    required: required.contains(&name),
+                    required: required.contains(&name) && n_objects == 1,
                     body: Box::new(move |value| body(value)),
                 };
                 all.push(place);

@@ -139,7 +139,7 @@ async fn what_cannot_be_generated_is_refused() {
     refused(json!({"max_new_tokens": 1, "stop": ["a", ""]}), 422, "invalid_value", "/generate/stop/1").await;
     refused(json!({"max_new_tokens": 1, "stop": 3}), 400, "invalid_field", "/generate/stop").await;
     refused(json!({"max_new_tokens": 1, "best_of": 3}), 400, "invalid_body", "/generate/best_of").await;
-    refused(json!({"temperature": 1}), 400, "invalid_body", "/generate").await;
+    refused(json!({"temperature": 1}), 400, "invalid_body", "/generate/max_new_tokens").await;
     // An input that only fits without what is to be added is cut when that is asked for.
     let ids: Vec<u32> = (0..N_CTX as u32).collect();
     let run = app.run(json!({"input": ids, "truncate": "left", "generate": {"max_new_tokens": 4}})).await;

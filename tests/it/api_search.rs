@@ -252,7 +252,7 @@ async fn what_cannot_be_searched_is_refused() {
         assert_eq!(app.post("/v1/search", &body).await.problem(status, code), [pointer], "{body}");
     }
     let beyond = json!({"query": {"vector": [1e39]}, "layer": 0});
-    assert_eq!(app.post("/v1/search", &beyond).await.problem(400, "invalid_field"), ["/query/vector/0"]);
+    assert_eq!(app.post("/v1/search", &beyond).await.problem(422, "invalid_value"), ["/query/vector"]);
     let body = json!({"query": zero, "layer": 0, "metric": "dot"});
     assert_eq!(app.post("/v1/search", &body).await.json()["results"][0]["hits"][0]["score"], 0.0);
     let last = json!({"query": vector, "layer": -1, "filter": {"model": "tiny"}});

@@ -72,7 +72,7 @@ async fn head(stream: &mut TcpStream) -> String {
     String::from_utf8(text).unwrap()
 }
 
-const HEALTH: &str = "GET /healthz HTTP/1.1\r\nHost: a\r\n";
+const HEALTH: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n";
 
 #[tokio::test]
 async fn who_never_ends_the_headers_is_cut_off() {
@@ -182,7 +182,7 @@ impl Drop for Slow {
 }
 
 fn post_of(path: &str, body: &str) -> String {
-    format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
 #[tokio::test]
@@ -198,7 +198,7 @@ async fn a_client_that_sends_no_more_is_answered() {
     let answer = to_end(stream).await;
     assert!(answer.contains("first") && answer.ends_with("second"), "{answer}");
     // a body that was to be longer is no request
-    let mut stream = slow.connect("POST /soon HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhello").await;
+    let mut stream = slow.connect("POST /soon HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhello").await;
     stream.shutdown().await.unwrap();
     assert!(!to_end(stream).await.starts_with("HTTP/1.1 200"));
 }
@@ -223,7 +223,7 @@ async fn nothing_is_computed_for_long_for_a_client_that_has_gone() {
     drop(reset);
     slow.until_at_work(1).await;
     // a stream ends when what it sends is refused
-    let mut streaming = slow.connect("GET /stream HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut streaming = slow.connect("GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert!(head(&mut streaming).await.starts_with("HTTP/1.1 200"));
     slow.until_at_work(2).await;
     drop(streaming);
@@ -269,7 +269,7 @@ async fn a_server_that_is_busy_still_says_that_it_is_alive() {
     let busy = [slow.connect(&post_of("/never", "")).await, slow.connect(&post_of("/never", "")).await];
     slow.until_at_work(2).await;
     for path in ["/healthz", "/readyz"] {
-        let answer = to_end(slow.connect(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await).await;
+        let answer = to_end(slow.connect(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await).await;
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok"), "{answer}");
         assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
     }
@@ -319,7 +319,7 @@ async fn a_stop_lets_requests_finish_and_closes_the_rest() {
     head(&mut idle).await;
     let inputs: Vec<Vec<u32>> = (0..600).map(|i| vec![i % 250; 60]).collect();
     let body = with_model(json!({"input": inputs, "reuse": false})).to_string();
-    let post = "POST /v1/runs?wait=60 HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n";
+    let post = "POST /v1/runs?wait=60 HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
     let waiting = listening.connect(&format!("{post}Content-Length: {}\r\n\r\n{body}", body.len())).await;
     while listening.app.get("/v1/runs").await.json()["items"].as_array().unwrap().is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -366,7 +366,7 @@ async fn large_tensors_come_over_a_connection_as_they_are() {
     let mut requests = String::new();
     for (uri, range) in &asked {
         let range = range.map(|r| format!("Range: {r}\r\n")).unwrap_or_default();
-        requests.push_str(&format!("GET {uri} HTTP/1.1\r\nHost: a\r\n{range}\r\n"));
+        requests.push_str(&format!("GET {uri} HTTP/1.1\r\nHost: localhost\r\n{range}\r\n"));
     }
     let mut stream = listening.connect(&requests).await;
     for (uri, range) in &asked {
@@ -384,7 +384,7 @@ async fn a_blob_cut_short_under_a_download_breaks_it_off() {
     let listening = Listening::with(ConnectionLimits::default()).await;
     // more than a connection holds on its way
     let cache = imported(&listening.app, 12_000).await;
-    let get = format!("GET /v1/caches/{cache}/tensors/blocks.3.hook_resid_post?format=raw HTTP/1.1\r\nHost: a\r\n\r\n");
+    let get = format!("GET /v1/caches/{cache}/tensors/blocks.3.hook_resid_post?format=raw HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let mut stream = listening.connect(&get).await;
     let promised = content_length(&head(&mut stream).await);
     let blobs = std::fs::read_dir(listening.app.data_dir().join("blobs")).unwrap();
