@@ -189,6 +189,11 @@ impl PackRow {
                 faults.lost = self.extents.iter().map(|e| e.id).collect();
                 return Ok(faults);
             }
+            // whoever asks looks into the index again
+            Err(StoreError::Gone) => {
+                faults.add(format!("pack {} was deleted", self.id));
+                return Ok(faults);
+            }
             Err(other) => return Err(other),
         };
         self.check_size(&file, &mut faults)?;
