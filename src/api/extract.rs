@@ -52,16 +52,30 @@ impl JsonText {
         let mut memory = state.memory.guest();
         let mut bytes = Vec::with_capacity(said.unwrap_or(0));
         let mut chunks = request.into_body().into_data_stream();
+        let (mut refused, mut n_bytes) = (None, 0);
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(|error| match TooSlow::caused(&error) {
                 true => Problem::new(Code::RequestTimeout, "the body arrived too slowly; send it again"),
                 false => Problem::new(Code::InvalidBody, "the body could not be read to its end"),
             })?;
-            if bytes.len() + chunk.len() > most {
+            n_bytes += chunk.len();
+            if n_bytes > most {
                 return Err(too_large());
             }
-            memory.hold(chunk.len())?;
-            bytes.extend_from_slice(&chunk);
+            if refused.is_some() {
+                continue;
+            }
+            match memory.hold(chunk.len()) {
+                Ok(()) => bytes.extend_from_slice(&chunk),
+                // who is still sending would not hear it: the rest is received and thrown away
+                Err(busy) => {
+                    refused = Some(busy);
+                    (bytes, memory) = (Vec::new(), state.memory.guest());
+                }
+            }
+        }
+        if let Some(busy) = refused {
+            return Err(busy);
         }
         memory.work(json::reading_takes(bytes.len())).await?;
         Ok(Self { bytes, memory })

@@ -273,7 +273,10 @@ async fn wrong_files_are_refused_and_leave_nothing() {
     let body = Body::from_stream(futures::stream::iter(pieces));
     import_with(&app, "", &[], body).await.problem(413, "body_too_large");
     for content_type in ["application/json", "application/x-www-form-urlencoded"] {
-        let request = Request::post("/v1/caches").header("host", "localhost").header("content-type", content_type).body(Body::from(good.clone()));
+        let request = Request::post("/v1/caches")
+            .header("host", "localhost")
+            .header("content-type", content_type)
+            .body(Body::from(good.clone()));
         app.send(request.unwrap()).await.problem(415, "unsupported_media_type");
     }
     import_with(&app, "", &[("content-encoding", "gzip")], good.clone().into())

@@ -384,7 +384,9 @@ async fn a_blob_cut_short_under_a_download_breaks_it_off() {
     let listening = Listening::with(ConnectionLimits::default()).await;
     // more than a connection holds on its way
     let cache = imported(&listening.app, 12_000).await;
-    let get = format!("GET /v1/caches/{cache}/tensors/blocks.3.hook_resid_post?format=raw HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let get = format!(
+        "GET /v1/caches/{cache}/tensors/blocks.3.hook_resid_post?format=raw HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    );
     let mut stream = listening.connect(&get).await;
     let promised = content_length(&head(&mut stream).await);
     let blobs = std::fs::read_dir(listening.app.data_dir().join("blobs")).unwrap();
