@@ -117,7 +117,7 @@ pub enum OpName {
 /// posted (`"last"` is its last token). Positions by text, message or kind are taken as in `capture.positions`; of a reply that is
 /// still to come only all tokens can be named.
 #[derive(Serialize, ToSchema)]
-#[schema(as = Tokens, example = "last")]
+#[schema(as = ChangedTokens, example = "last")]
 #[serde(untagged)]
 #[expect(dead_code, reason = "only describes TokensRequest for the specification")]
 pub enum TokensSchema {

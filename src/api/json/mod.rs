@@ -28,7 +28,7 @@ use self::{deserializer::Part, error::Error};
 use crate::domain::{Code, Problem};
 
 /// Bodies in which null is a value: it removes what is there.
-const KEEPS_NULLS: [&str; 2] = ["CachePatchDto", "DirectionPatchDto"];
+const KEEPS_NULLS: [&str; 1] = ["CachePatchDto"];
 
 /// Marks a value of several forms for [`Part`], which takes it for an object's only if it is one.
 const FORMS: &str = "residuum::api::json::forms";
