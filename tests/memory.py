@@ -162,6 +162,10 @@ def main():
     args = parser.parse_args()
     interrupt_on_signals()
     report = Report()
+    if not Path("/proc/self/clear_refs").exists():
+        print("memory: this system does not say how much memory a process had at most; nothing was checked")
+        print("0 passed, 0 failed")
+        return 0
     with tempfile.TemporaryDirectory(prefix="residuum-memory-") as folder:
         running = []
 
