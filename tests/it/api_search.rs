@@ -240,6 +240,7 @@ async fn what_cannot_be_searched_is_refused() {
         (json!({"cache": cache}), json!({"filter": {"run": "x"}}), 422, "invalid_value", "/filter/run"),
         (json!({"cache": cache}), json!({"metric": "mae"}), 400, "invalid_field", "/metric"),
         (vector.clone(), json!({"layer": -1}), 422, "invalid_value", "/layer"),
+        (vector.clone(), json!({"layer": 1_000_000_000_000_u64}), 422, "layer_out_of_range", "/layer"),
         (vector.clone(), json!({"exclude_self": true}), 400, "invalid_body", "/exclude_self"),
         (json!({"vector": [1.0, 2.0]}), json!({}), 422, "shape_mismatch", "/query/vector"),
         (json!({"vector": []}), json!({}), 422, "invalid_value", "/query/vector"),

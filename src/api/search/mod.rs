@@ -137,7 +137,8 @@ async fn hook(state: &ApiState, tenant: TenantId, request: &Search, source: &Sou
 
 fn resolve_layer(layer: i64, n_layers: Option<usize>) -> Result<usize, Problem> {
     let found = match (usize::try_from(layer), n_layers) {
-        (Ok(layer), None) => Some(layer),
+        // without a model any layer may be meant that a model can have
+        (Ok(layer), None) => u32::try_from(layer).is_ok().then_some(layer),
         (Err(_), None) => {
             let detail = "a negative layer counts from the last of a model: name one in filter.model";
             return Err(Problem::at(Code::InvalidValue, "/layer", detail));
@@ -146,7 +147,8 @@ fn resolve_layer(layer: i64, n_layers: Option<usize>) -> Result<usize, Problem> 
         (Err(_), Some(n)) => usize::try_from(layer.unsigned_abs()).ok().and_then(|back| n.checked_sub(back)),
     };
     found.ok_or_else(|| {
-        let detail = format!("layer {layer} does not exist: the model has {} layers", n_layers.unwrap_or(0));
+        let of_model = n_layers.map_or_else(|| "no model has it".to_owned(), |n| format!("the model has {n} layers"));
+        let detail = format!("layer {layer} does not exist: {of_model}");
         Problem::at(Code::LayerOutOfRange, "/layer", detail)
     })
 }
