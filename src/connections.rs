@@ -19,11 +19,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-mod sendfile;
+mod stream;
 mod watch;
 
-use sendfile::{Connection, accept_offer};
-pub use sendfile::{Files, MAX_STRETCH, Offer, Stretch};
+use stream::SharedStream;
 use watch::{Connections, Request};
 
 use crate::api;
@@ -134,9 +133,7 @@ async fn watch(connections: Arc<Connections>, patience: Duration) {
 impl Server {
     fn new(router: Router, limits: ConnectionLimits) -> Self {
         let mut http = http1::Builder::new();
-        // Slices as they come: a copy of a stand-in would be sent as it is.
-        http.writev(true)
-            .timer(TokioTimer::new())
+        http.timer(TokioTimer::new())
             .header_read_timeout(limits.header_timeout)
             .max_headers(MAX_HEADERS)
             .max_header_size(MAX_HEAD_BYTES)
@@ -186,26 +183,24 @@ impl Server {
             Place::Spare(spare) => self.own_place().await.map_or(Place::Spare(spare), Place::Own),
         };
         let is_spare = matches!(place, Place::Spare(_));
-        let stream = Connection::new(stream);
-        let entry = self.connections.add(stream.tcp(), close);
+        let stream = Arc::new(stream);
+        let entry = self.connections.add(&stream, close);
         let watched = Arc::clone(&entry.watched);
-        let files = Arc::clone(stream.files());
         let routes = TowerToHyperService::new(self.router.clone());
         let service = service_fn(move |request: http::Request<Incoming>| {
             let under_way = Request::begin(&watched);
             let refused = is_spare && !SPARE_PATHS.contains(&request.uri().path());
-            let (answer, files) = ((!refused).then(|| routes.call(request)), Arc::clone(&files));
+            let answer = (!refused).then(|| routes.call(request));
             async move {
                 let response = match answer {
                     Some(answer) => answer.await?,
                     None => api::too_many_connections(),
                 };
-                accept_offer(&response, &files);
                 Ok::<_, Infallible>(response.map(|body| under_way.answer(body)))
             }
         });
         let http = if is_spare { &self.spare_http } else { &self.http };
-        let connection = http.serve_connection(TokioIo::new(stream), service);
+        let connection = http.serve_connection(TokioIo::new(SharedStream(stream)), service);
         tokio::pin!(connection);
         let mut closing = false;
         let ended = loop {

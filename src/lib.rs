@@ -33,7 +33,6 @@ pub mod connections;
 pub mod domain;
 pub mod engine;
 pub mod model;
-mod present;
 pub mod store;
 pub mod telemetry;
 

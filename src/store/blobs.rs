@@ -23,7 +23,7 @@ use super::{
     error::StoreError,
     fault::{Faults, Purpose, Step},
 };
-use crate::{domain::PackId, present};
+use crate::domain::PackId;
 
 mod care;
 mod lock;
@@ -262,16 +262,6 @@ impl Blobs {
     pub(super) fn read(&self, pack: PackId, parts: &[(u64, usize)]) -> Result<Vec<Vec<u8>>, StoreError> {
         let file = self.file(pack)?;
         parts.iter().map(|(offset, len)| read_at(&file, pack, *offset, *len)).collect()
-    }
-
-    /// Fills `buffer` from byte `offset` of the file of `pack` on, where no disk is needed for it; says whether it did.
-    pub(super) fn read_present(&self, pack: PackId, offset: u64, buffer: &mut [u8]) -> bool {
-        present::open(&self.path(pack)).is_some_and(|file| present::read(&file, buffer, offset))
-    }
-
-    /// The file of `pack`, where `len` of its bytes from `offset` on can be had without a disk.
-    pub(super) fn file_present(&self, pack: PackId, offset: u64, len: usize) -> Option<File> {
-        present::open(&self.path(pack)).filter(|file| present::is_present(file, offset, len))
     }
 
     /// Removes the file of `pack`; that it is gone already is no error.

@@ -294,45 +294,6 @@ impl StoredCache {
         only(self.read_many_blocking(store, &[(hook_index, elements)])?)
     }
 
-    /// Fills `buffer` with bytes of one hook's tensor, from byte `from` of the elements given on, where they lie in memory
-    /// already; says whether it did. Never waits for a disk: whatever is wrong, [`Self::read`] says what.
-    #[must_use]
-    pub fn read_present(
-        &self,
-        store: &Store,
-        hook_index: usize,
-        elements: Range<usize>,
-        from: usize,
-        buffer: &mut [u8],
-    ) -> bool {
-        match self.location.bytes(&[(hook_index, elements)]).as_deref() {
-            Ok([(offset, len)]) if buffer.len() <= len.saturating_sub(from) => {
-                store.blobs().read_present(self.location.pack, offset + from as u64, buffer)
-            }
-            _ => false,
-        }
-    }
-
-    /// Where `len` bytes of one hook's tensor lie, from byte `from` of the elements given on: an open file and the first byte in
-    /// it. `None` unless they lie in memory already, as [`Self::read_present`].
-    #[must_use]
-    pub fn file_present(
-        &self,
-        store: &Store,
-        hook_index: usize,
-        elements: Range<usize>,
-        from: usize,
-        len: usize,
-    ) -> Option<(File, u64)> {
-        match self.location.bytes(&[(hook_index, elements)]).as_deref() {
-            Ok([(offset, all)]) if len <= all.saturating_sub(from) => {
-                let offset = offset + from as u64;
-                Some((store.blobs().file_present(self.location.pack, offset, len)?, offset))
-            }
-            _ => None,
-        }
-    }
-
     /// [`Self::read_many`] for threads that may block.
     ///
     /// # Errors

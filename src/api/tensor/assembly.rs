@@ -1,33 +1,23 @@
 //! The bytes of an answer as a header and parts of blobs, read only as far as they are sent.
 
-use std::{
-    ops::Range,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{ops::Range, sync::Arc};
 
 use axum::body::Body;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
 use crate::{
-    connections::{Files, MAX_STRETCH, Offer, Stretch},
     domain::{Code, Dtype, Problem},
     store::{Store, StoreError, StoredCache},
 };
 
-/// Bytes read and sent at a time: few enough to be sent while the processor has them at hand.
+/// Bytes read and sent at a time: few enough to be sent while they are in the processor's caches.
 const CHUNK: u64 = 256 << 10;
-/// Bytes of a file that are worth a system call of their own.
-const MIN_STRETCH: u64 = 64 << 10;
-/// Pieces of a chunk that are read without a trip to a thread that may block.
-const PIECES_AT_ONCE: usize = 16;
-/// Buffers that an answer keeps.
-const BUFFERS: usize = 4;
 
 /// Makes bytes when they are wanted.
 type MakeBytes = dyn Fn(&Store) -> Result<Bytes, StoreError> + Send + Sync;
 
-/// A stretch of an answer.
+/// A byte range of an answer.
 #[derive(Clone)]
 pub enum Part {
     /// Bytes made for this answer.
@@ -65,44 +55,6 @@ impl Part {
         }
     }
 
-    /// Fills `buffer` with the bytes from `from` on, where they are at hand as they are to be sent; says whether it did.
-    fn read_present(&self, store: &Store, from: u64, buffer: &mut [u8]) -> bool {
-        let Ok(from) = usize::try_from(from) else { return false };
-        match self {
-            Self::Made(bytes) => {
-                buffer.copy_from_slice(&bytes[from..from + buffer.len()]);
-                true
-            }
-            Self::Stored { cache, hook, elements, .. } => {
-                self.is_as_stored() && cache.read_present(store, *hook, elements.clone(), from, buffer)
-            }
-            Self::Computed { .. } => false,
-        }
-    }
-
-    /// Whether a file has the bytes as they are to be sent.
-    fn is_as_stored(&self) -> bool {
-        match self {
-            Self::Stored { cache, dtype, sent, .. } => [*dtype, *sent] == [cache.cache.capture.dtype; 2],
-            Self::Made(_) | Self::Computed { .. } => false,
-        }
-    }
-
-    /// The bytes `range` as a stretch of a file, where they are at hand there as they are to be sent.
-    fn stretch(&self, store: &Store, range: Range<u64>) -> Option<Stretch> {
-        match self {
-            Self::Stored { cache, hook, elements, .. }
-                if self.is_as_stored() && range.end - range.start >= MIN_STRETCH =>
-            {
-                let len = usize::try_from(range.end - range.start).ok()?;
-                let from = usize::try_from(range.start).ok()?;
-                let (file, offset) = cache.file_present(store, *hook, elements.clone(), from, len)?;
-                Stretch::new(file, offset, len)
-            }
-            _ => None,
-        }
-    }
-
     /// The bytes `range` of this part.
     fn read(&self, store: &Store, range: Range<u64>) -> Result<Bytes, StoreError> {
         #[expect(
@@ -126,46 +78,8 @@ impl Part {
     }
 }
 
-/// A stretch of a part, by the index of the part.
+/// A byte range of a part, by the index of the part.
 type Piece = (usize, Range<u64>);
-
-/// Buffers of one answer, which are filled again once they were sent: a new one would be filled with zeros first, a tenth of the
-/// time of a download.
-#[derive(Default)]
-struct Buffers(Mutex<Vec<Vec<u8>>>);
-
-impl Buffers {
-    /// A chunk of so many bytes, whatever they are.
-    fn take(self: &Arc<Self>, len: usize) -> Chunk {
-        let mut bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
-        if bytes.len() < len {
-            bytes.resize(len, 0);
-        }
-        Chunk { bytes, len, buffers: Arc::clone(self) }
-    }
-}
-
-/// The first bytes of a buffer, which goes back when they were sent.
-struct Chunk {
-    bytes: Vec<u8>,
-    len: usize,
-    buffers: Arc<Buffers>,
-}
-
-impl AsRef<[u8]> for Chunk {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-}
-
-impl Drop for Chunk {
-    fn drop(&mut self) {
-        let mut kept = self.buffers.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() < BUFFERS {
-            kept.push(std::mem::take(&mut self.bytes));
-        }
-    }
-}
 
 /// Little-endian elements in another type. Through float32, which holds both narrow types exactly.
 pub fn convert(bytes: Vec<u8>, from: Dtype, to: Dtype) -> Vec<u8> {
@@ -175,13 +89,6 @@ pub fn convert(bytes: Vec<u8>, from: Dtype, to: Dtype) -> Vec<u8> {
     let mut out = Vec::new();
     to.encode(&from.decode(&bytes), &mut out);
     out
-}
-
-/// A frame of a body.
-enum Frame {
-    Read(Bytes),
-    /// For the connection that these are the files of.
-    Stretch(Stretch, Arc<Files>),
 }
 
 /// An answer of known length.
@@ -229,16 +136,15 @@ impl Assembly {
         }
     }
 
-    /// The stretches of parts that make up `range`, none longer than a chunk, or than `longest` where a file may have it.
-    fn pieces(&self, range: Range<u64>, longest: u64) -> Vec<Piece> {
+    /// The byte ranges of parts that make up `range`, none longer than a chunk.
+    fn pieces(&self, range: Range<u64>) -> Vec<Piece> {
         let mut pieces = Vec::new();
         let mut start = 0;
         for (i, part) in self.parts.iter().enumerate() {
             let end = start + part.len();
-            let longest = if part.is_as_stored() { longest } else { CHUNK };
             let (mut from, to) = (range.start.max(start), range.end.min(end));
             while from < to {
-                let next = to.min(from + longest);
+                let next = to.min(from + CHUNK);
                 pieces.push((i, from - start..next - start));
                 from = next;
             }
@@ -252,39 +158,12 @@ impl Assembly {
     /// # Errors
     /// [`Code::BlobDamaged`] and the store's other errors.
     pub async fn read_all(self, store: Store) -> Result<Bytes, Problem> {
-        let all = self.pieces(0..self.len, CHUNK);
-        Self::read_group(Arc::new(self), store, Arc::default(), all).await
+        let all = self.pieces(0..self.len);
+        Self::read_group(Arc::new(self), store, all).await
     }
 
-    /// A chunk, where all of it is at hand.
-    fn read_present(&self, store: &Store, buffers: &Arc<Buffers>, group: &[Piece]) -> Option<Bytes> {
-        let len: u64 = group.iter().map(|(_, range)| range.end - range.start).sum();
-        if group.len() > PIECES_AT_ONCE || len > CHUNK {
-            return None;
-        }
-        let len = usize::try_from(len).ok()?;
-        let mut chunk = buffers.take(len);
-        let mut rest = &mut chunk.bytes[..len];
-        for (part, range) in group {
-            let (piece, behind) = rest.split_at_mut_checked(usize::try_from(range.end - range.start).ok()?)?;
-            if !self.parts[*part].read_present(store, range.start, piece) {
-                return None;
-            }
-            rest = behind;
-        }
-        Some(Bytes::from_owner(chunk))
-    }
-
-    /// A chunk, by one trip to a blocking thread where not all of it is at hand.
-    async fn read_group(
-        this: Arc<Self>,
-        store: Store,
-        buffers: Arc<Buffers>,
-        group: Vec<Piece>,
-    ) -> Result<Bytes, Problem> {
-        if let Some(bytes) = this.read_present(&store, &buffers, &group) {
-            return Ok(bytes);
-        }
+    /// A chunk, by one trip to a blocking thread.
+    async fn read_group(this: Arc<Self>, store: Store, group: Vec<Piece>) -> Result<Bytes, Problem> {
         blocking(move || {
             let mut pieces = group.into_iter().map(|(part, range)| this.parts[part].read(&store, range));
             let first = pieces.next().unwrap_or(Ok(Bytes::new()))?;
@@ -301,60 +180,35 @@ impl Assembly {
 
     /// Everything, about a chunk at a time, read one chunk ahead.
     pub fn stream(self, store: Store) -> impl Stream<Item = Result<Bytes, Problem>> + Send {
-        let groups = group(self.pieces(0..self.len, CHUNK));
-        let (this, buffers) = (Arc::new(self), Arc::<Buffers>::default());
-        let read = move |group| Self::read_group(Arc::clone(&this), store.clone(), Arc::clone(&buffers), group);
+        let len = self.len;
+        Arc::new(self).chunks(store, 0..len)
+    }
+
+    /// The bytes `range`, about a chunk at a time, read one chunk ahead.
+    fn chunks(
+        self: Arc<Self>,
+        store: Store,
+        range: Range<u64>,
+    ) -> impl Stream<Item = Result<Bytes, Problem>> + Send + use<> {
+        let groups = group(self.pieces(range));
+        let read = move |group| Self::read_group(Arc::clone(&self), store.clone(), group);
         stream::iter(groups).map(read).buffered(2)
     }
 
-    /// A body of the bytes `range`, with what it offers to the connection. Short ones are read before the status is sent, so
-    /// that damage is still an error answer; long ones stream, and damage ends the connection short of the promised length.
+    /// A body of the bytes `range`. Its first chunk is read before the status is sent, so that damage found there is an error
+    /// answer; damage found later ends the connection short of the promised length.
     ///
     /// # Errors
     /// The store's, when the first chunk cannot be read.
-    pub async fn body(self, store: Store, range: Range<u64>) -> Result<(Body, Option<Offer>), Problem> {
+    pub async fn body(self, store: Store, range: Range<u64>) -> Result<Body, Problem> {
         let (first, rest) = (range.start..range.end.min(range.start + CHUNK), range.start + CHUNK..range.end);
-        let (this, buffers) = (Arc::new(self), Arc::<Buffers>::default());
-        let first = this.pieces(first, CHUNK);
-        let first = Self::read_group(Arc::clone(&this), store.clone(), Arc::clone(&buffers), first).await?;
+        let this = Arc::new(self);
+        let first = Self::read_group(Arc::clone(&this), store.clone(), this.pieces(first)).await?;
         if rest.is_empty() {
-            return Ok((Body::from(first), None));
+            return Ok(Body::from(first));
         }
-        let offer = Offer::default();
-        let rest = stream::once(this.frames(store, buffers, rest, offer.clone())).flatten();
-        let all = stream::once(async { Ok(first) }).chain(rest);
-        let all = all.inspect_err(|problem: &Problem| broke_off("a download", problem));
-        Ok((Body::from_stream(all), Some(offer)))
-    }
-
-    /// The bytes `range` as frames of a body, once it is asked for them: one is made ahead of its turn.
-    async fn frames(
-        self: Arc<Self>,
-        store: Store,
-        buffers: Arc<Buffers>,
-        range: Range<u64>,
-        offer: Offer,
-    ) -> impl Stream<Item = Result<Bytes, Problem>> + Send {
-        let files = offer.accepted().cloned();
-        let longest = if files.is_some() { MAX_STRETCH as u64 } else { CHUNK };
-        let groups = group(self.pieces(range, longest));
-        let make = move |group: Vec<Piece>| {
-            let (this, store, buffers, files) = (Arc::clone(&self), store.clone(), Arc::clone(&buffers), files.clone());
-            async move {
-                if let Some(files) = files
-                    && let [(part, range)] = &group[..]
-                    && let Some(stretch) = this.parts[*part].stretch(&store, range.clone())
-                {
-                    return Ok(Frame::Stretch(stretch, files));
-                }
-                Self::read_group(this, store, buffers, group).await.map(Frame::Read)
-            }
-        };
-        // in the order of the frames, as stand-ins have to be made
-        stream::iter(groups).map(make).buffered(2).map_ok(|frame| match frame {
-            Frame::Read(bytes) => bytes,
-            Frame::Stretch(stretch, files) => files.stand_in(stretch),
-        })
+        let all = stream::once(async { Ok(first) }).chain(this.chunks(store, rest));
+        Ok(Body::from_stream(all.inspect_err(|problem| broke_off("a download", problem))))
     }
 }
 
@@ -411,12 +265,11 @@ mod tests {
             assembly.push(Part::Made(Bytes::from(vec![0; n])));
         }
         for range in [0..assembly.len(), 3..12, 14..16, 0..1, 2_999_000..3_000_015, 15..15] {
-            let pieces = assembly.pieces(range.clone(), CHUNK);
+            let pieces = assembly.pieces(range.clone());
             let total: u64 = pieces.iter().map(|(_, r)| r.end - r.start).sum();
             assert_eq!(total, range.end - range.start, "{range:?}");
             assert!(pieces.iter().all(|(_, r)| r.end - r.start <= CHUNK && r.start < r.end));
             assert_eq!(group(pieces.clone()).concat(), pieces);
-            assert_eq!(assembly.pieces(range, MAX_STRETCH as u64), pieces, "what was made comes in chunks");
         }
     }
 }

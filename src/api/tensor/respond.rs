@@ -323,12 +323,8 @@ pub async fn binary(
         None => (StatusCode::OK, 0..total),
     };
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
-    let (body, offer) = assembly.body(store.clone(), range).await?;
-    let mut response = (status, headers, body).into_response();
-    if let Some(offer) = offer {
-        response.extensions_mut().insert(offer);
-    }
-    Ok(response)
+    let body = assembly.body(store.clone(), range).await?;
+    Ok((status, headers, body).into_response())
 }
 
 /// A tag of everything that decides the bytes: content, hook, positions, dtype (through the parts) and format.
