@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes tests/data/first_release: a data folder of the first release, with what its server answered (standard library only).
 
-    git worktree add OLD "$(git log --diff-filter=A --format=%H -- migrations/0005_keys.sql)~1"
+    git worktree add OLD "$(git log --diff-filter=A --format=%H -- migrations/0005_keys.sql migrations/sqlite/0005_keys.sql)~1"
     (cd OLD && cargo build --bin residuum)
     python3 scripts/make_old_store.py --binary OLD/target/debug/residuum \
         --model smollm2-135m=models/SmolLM2-135M-Instruct.Q4_1.gguf
