@@ -8,11 +8,11 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use crate::{
     api::{self, ApiConfig, ApiState, KeyRing},
     connections::{self, ConnectionLimits},
-    engine::{Engine, Limits, ModelSource, SaeSource, Saes},
-    model::{LoadError, LoadOptions},
-    store::{Maintainer, Maintenance, Store, StoreError, StoreOptions},
     telemetry,
 };
+use residuum_engine::{Engine, Limits, ModelSource, SaeSource, Saes};
+use residuum_model::{LoadError, LoadOptions};
+use residuum_store::{Maintainer, Maintenance, Store, StoreError, StoreOptions};
 
 /// Everything a server needs to know.
 #[derive(Debug, Clone)]

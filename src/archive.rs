@@ -5,11 +5,9 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use tokio::runtime::Runtime;
 
-use crate::{
-    activation::{ActivationCache, ActivationError, AttentionCache, PositionCache},
-    domain::{Cache, CacheFilter, CacheId, Dtype, Hook, Problem, Selection, Site, TenantId},
-    store::{Store, StoreError, StoredCache},
-};
+use crate::activation::{ActivationCache, ActivationError, AttentionCache, PositionCache};
+use residuum_domain::{Cache, CacheFilter, CacheId, Dtype, Hook, Problem, Selection, Site, TenantId};
+use residuum_store::{Store, StoreError, StoredCache};
 
 /// Why an archive could not answer.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +99,7 @@ impl Archive {
     /// # Errors
     /// As [`Self::tensor`]; also when the final position was not captured.
     pub fn activation_cache(&self, id: CacheId) -> Result<ActivationCache, ArchiveError> {
-        let last = crate::domain::Positions::Last;
+        let last = residuum_domain::Positions::Last;
         Ok(ActivationCache::new(self.layers(id, Site::ResidPost, Some(&last))?)?)
     }
 
@@ -130,7 +128,7 @@ impl Archive {
         &self,
         id: CacheId,
         site: Site,
-        positions: Option<&crate::domain::Positions>,
+        positions: Option<&residuum_domain::Positions>,
     ) -> Result<Vec<Tensor>, ArchiveError> {
         let stored = self.stored(id)?;
         let hooks: Vec<Hook> = stored.cache.capture.hooks.iter().filter(|h| h.site() == site).copied().collect();
@@ -141,7 +139,7 @@ impl Archive {
         &self,
         stored: &StoredCache,
         hook: Hook,
-        positions: Option<&crate::domain::Positions>,
+        positions: Option<&residuum_domain::Positions>,
     ) -> Result<Tensor, ArchiveError> {
         let selection = Selection::of(&stored.cache, stored.cache.hook_index(hook)?, positions)?;
         // not the blocking one: a server may move the rows meanwhile

@@ -12,11 +12,11 @@ use crate::{
     api::{ApiConfig, openapi},
     app::{self, Config},
     connections::ConnectionLimits,
-    engine::{Limits, ModelSource, SaeSource},
-    model::{ComputeDtype, LoadOptions, Placements},
-    store::{Compaction, Maintenance, Quota, Store, StoreError},
     telemetry::{self, LogFormat},
 };
+use residuum_engine::{Limits, ModelSource, SaeSource};
+use residuum_model::{ComputeDtype, LoadOptions, Placements};
+use residuum_store::{Compaction, Maintenance, Quota, Store, StoreError};
 
 /// An activation server for language models.
 #[derive(Debug, Parser)]

@@ -20,21 +20,19 @@
 //! As a library: [`Archive`] reads a data folder without a server and hands out [`ActivationCache`],
 //! [`PositionCache`] and [`AttentionCache`].
 
-// what a request could reach must not panic
-#![cfg_attr(not(test), warn(clippy::unwrap_used))]
-
 pub mod activation;
-pub mod analysis;
 pub mod api;
 pub mod app;
 pub mod archive;
 pub mod cli;
 pub mod connections;
-pub mod domain;
-pub mod engine;
-pub mod model;
-pub mod store;
 pub mod telemetry;
+
+pub use residuum_analysis as analysis;
+pub use residuum_domain as domain;
+pub use residuum_engine as engine;
+pub use residuum_model as model;
+pub use residuum_store as store;
 
 pub use activation::{ActivationCache, ActivationError, AttentionCache, PositionCache};
 pub use archive::{Archive, ArchiveError};

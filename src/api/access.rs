@@ -19,10 +19,8 @@ use axum::{
 use jiff::Timestamp;
 
 use super::{error::ApiError, state::ApiState};
-use crate::{
-    domain::{ApiKey, Code, KeyId, KeyRecord, KeyState, Problem, Scope, TenantId, key::KEY_PREFIX},
-    store::{Store, StoreError},
-};
+use residuum_domain::{ApiKey, Code, KeyId, KeyRecord, KeyState, Problem, Scope, TenantId, key::KEY_PREFIX};
+use residuum_store::{Store, StoreError};
 
 /// How often the use of one key is noted.
 const TOUCH: Duration = Duration::from_secs(60);

@@ -1,11 +1,11 @@
 //! Requests whose caches are deleted while their rows are read.
 //!
 //! The index is asked first and rows are read afterwards, so a cache can go in between: its file stays a while for those
-//! who were told of it ([`crate::store::KeepDeleted`]), but not for ever. Then the rows are gone, not damaged, and the
+//! who were told of it ([`residuum_store::KeepDeleted`]), but not for ever. Then the rows are gone, not damaged, and the
 //! index is asked anew: what a filter found is found again without the cache, and what the request names is refused as
 //! it would have been, had the request come a moment later.
 
-use crate::domain::{Code, Problem};
+use residuum_domain::{Code, Problem};
 
 /// Times that a request is answered before it is refused.
 const ATTEMPTS: usize = 4;

@@ -9,12 +9,10 @@ use super::{
     select::{Chosen, read_id},
     state::ApiState,
 };
-use crate::{
-    domain::{Code, Hook, Layers, Positions, Problem, TenantId, forms::listed},
-    engine::Saes,
-    model::sae::Side,
-    store::Store,
-};
+use residuum_domain::{Code, Hook, Layers, Positions, Problem, TenantId, forms::listed};
+use residuum_engine::Saes;
+use residuum_model::sae::Side;
+use residuum_store::Store;
 
 /// A direction: the numbers themselves, one that is stored, a vector of a stored cache, or a feature of a sparse autoencoder.
 #[derive(Debug, Clone, Serialize, ToSchema)]

@@ -8,10 +8,8 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{
-    domain::{Code, FieldError, Problem},
-    store::StoreError,
-};
+use residuum_domain::{Code, FieldError, Problem};
+use residuum_store::StoreError;
 
 /// An RFC 9457 problem object.
 #[derive(Debug, Serialize, ToSchema)]

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{access::Caller, error::ApiError, json, limits::TooSlow, memory::Memory, state::ApiState};
-use crate::domain::{CacheId, Code, Problem, RunId, TenantId};
+use residuum_domain::{CacheId, Code, Problem, RunId, TenantId};
 
 /// Whose request it is, as [`super::access::check`] found.
 pub struct Tenant(pub TenantId);

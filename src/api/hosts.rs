@@ -18,7 +18,7 @@ use super::{
     error::ApiError,
     state::{ApiConfig, ApiState},
 };
-use crate::domain::{Code, Problem};
+use residuum_domain::{Code, Problem};
 
 /// Routes that answer whoever asks: probes name the server in ways of their own.
 const OPEN: [&str; 2] = ["/healthz", "/readyz"];

@@ -22,7 +22,7 @@ use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::{error::ApiError, runs::create::MAX_WAIT, state::ApiState};
-use crate::domain::{Code, Problem};
+use residuum_domain::{Code, Problem};
 
 /// Headers of one request. The server reads some more before it hangs up, so that it can say so.
 const MAX_HEADERS: usize = 100;

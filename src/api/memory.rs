@@ -11,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::domain::{Code, Problem};
+use residuum_domain::{Code, Problem};
 
 /// Bytes of one permit.
 const UNIT: u64 = 1024;

@@ -54,9 +54,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
 use self::error::ApiError;
-use crate::domain::{Code, Problem};
 pub use access::{Caller, KeyRing};
 pub use limits::Patience;
+use residuum_domain::{Code, Problem};
 pub use state::{ApiConfig, ApiState};
 pub use system::Readiness;
 

@@ -19,11 +19,9 @@ use super::{
     problems::{ModelProblems, QueryProblems, TokenizeProblems},
     state::ApiState,
 };
-use crate::{
-    domain::{Code, Problem, positions::Spelled},
-    engine::ModelState,
-    model::{Encoded, GivenTemplate, TextTokenizer},
-};
+use residuum_domain::{Code, Problem, positions::Spelled};
+use residuum_engine::ModelState;
+use residuum_model::{Encoded, GivenTemplate, TextTokenizer};
 
 fn describe(id: String, state: &ModelState, with_hooks: bool) -> ModelDto {
     match state {

@@ -8,7 +8,7 @@ use utoipa::{
 };
 
 use super::error::ProblemDto;
-use crate::domain::{
+use residuum_domain::{
     Code,
     Code::{
         ApiKeyInvalid, ApiKeyRequired, BlobDamaged, BodyTooLarge, BosMismatch, CacheNotFound, CannotGenerate,

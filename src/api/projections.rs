@@ -20,12 +20,10 @@ use super::{
     state::ApiState,
     tensor::Format,
 };
-use crate::{
-    analysis::{Projection, Projector},
-    domain::{Code, Hook, Layers, Positions, Problem, Selection, TenantId},
-    store::{Store, StoredCache},
-};
 use answer::{DirectionDto, ProjectionsDto, Values};
+use residuum_analysis::{Projection, Projector};
+use residuum_domain::{Code, Hook, Layers, Positions, Problem, Selection, TenantId};
+use residuum_store::{Store, StoredCache};
 
 /// Caches in one request.
 const MAX_CACHES: usize = 10_000;

@@ -6,11 +6,9 @@ use super::{
     dto::position::ComparedPosition,
     select::{Chosen, read_rows},
 };
-use crate::{
-    analysis::RowSource,
-    domain::{Code, Hook, Problem, Selection},
-    store::{Store, StoreError, StoredCache},
-};
+use residuum_analysis::RowSource;
+use residuum_domain::{Code, Hook, Problem, Selection};
+use residuum_store::{Store, StoreError, StoredCache};
 
 /// What is a row.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -19,14 +19,12 @@ use super::{
     rows::RowsOf,
     tensor::blocking,
 };
-use crate::{
-    analysis::RowSource,
-    domain::{
-        CacheFilter, CacheId, Code, Dtype, Hook, HookName, Layers, Positions, Problem, Selection, Site, TenantId,
-        TextQuery, hook::UnknownHook,
-    },
-    store::{Store, StoreError, StoredCache},
+use residuum_analysis::RowSource;
+use residuum_domain::{
+    CacheFilter, CacheId, Code, Dtype, Hook, HookName, Layers, Positions, Problem, Selection, Site, TenantId,
+    TextQuery, hook::UnknownHook,
 };
+use residuum_store::{Store, StoreError, StoredCache};
 
 /// Which caches: these, by their ids, or those that a filter finds.
 #[derive(Debug, Clone)]

@@ -8,11 +8,9 @@ use serde::{
 };
 use utoipa::ToSchema;
 
-use crate::{
-    domain::{Cache, Code, ModelInfo, Problem},
-    engine::{ModelState, Registry},
-    model::{Model, TextTokenizer},
-};
+use residuum_domain::{Cache, Code, ModelInfo, Problem};
+use residuum_engine::{ModelState, Registry};
+use residuum_model::{Model, TextTokenizer};
 
 /// Bytes of a text that may be a token: no vocabulary has longer ones.
 const MAX_TOKEN_BYTES: usize = 1024;

@@ -6,10 +6,8 @@ use axum::http::HeaderValue;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::{access::KeyRing, limits::Patience, memory::RequestMemory, system::Readiness};
-use crate::{
-    domain::{Code, Problem},
-    engine::{Engine, Saes},
-};
+use residuum_domain::{Code, Problem};
+use residuum_engine::{Engine, Saes};
 
 /// Settings of the HTTP side.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,14 +16,12 @@ use super::{
     select::{CacheSelector, CacheSelectorSchema, read_rows},
     state::ApiState,
 };
-use crate::{
-    analysis::{
-        Summary,
-        summary::{Spread, largest, outliers},
-    },
-    domain::{Code, Hook, Layers, Positions, Problem, Selection, TenantId},
-    store::{Store, StoredCache},
+use residuum_analysis::{
+    Summary,
+    summary::{Spread, largest, outliers},
 };
+use residuum_domain::{Code, Hook, Layers, Positions, Problem, Selection, TenantId};
+use residuum_store::{Store, StoredCache};
 
 /// Caches in one request.
 const MAX_CACHES: usize = 10_000;

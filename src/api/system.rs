@@ -22,11 +22,9 @@ use super::{
     problems::{QueryProblems, ReadyProblems},
     state::ApiState,
 };
-use crate::{
-    domain::{Code, Problem},
-    store::{Store, StoreError},
-    telemetry,
-};
+use crate::telemetry;
+use residuum_domain::{Code, Problem};
+use residuum_store::{Store, StoreError};
 
 /// How long the store may take to show that it can be written to.
 const PROBE_PATIENCE: Duration = Duration::from_secs(3);

@@ -7,13 +7,11 @@ use jiff::{Span, Timestamp, civil::Date, tz::TimeZone};
 use serde_json::json;
 
 use super::{DataDir, runtime};
-use crate::{
-    domain::{
-        ApiKey, KeyId, KeyRecord, KeyState, NewKey, Scope,
-        key::{key_name, tenant_name},
-    },
-    store::{KeyStore, StoreError},
+use residuum_domain::{
+    ApiKey, KeyId, KeyRecord, KeyState, NewKey, Scope,
+    key::{key_name, tenant_name},
 };
+use residuum_store::{KeyStore, StoreError};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Keys {

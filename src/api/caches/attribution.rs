@@ -11,19 +11,17 @@ use super::{
     reading::{not_readable, readout},
     tensors::stored,
 };
-use crate::{
-    api::{
-        dto::capture::PositionsSchema,
-        error::ApiResult,
-        extract::{JsonBody, NoQuery, PathId, Query, Tenant},
-        problems::AttributionProblems,
-        serving::{Token, TokenRef, model_of},
-        state::ApiState,
-    },
-    domain::{CacheId, Code, Positions, Problem, Rows},
-    model::Model,
-    store::{Store, StoredCache},
+use crate::api::{
+    dto::capture::PositionsSchema,
+    error::ApiResult,
+    extract::{JsonBody, NoQuery, PathId, Query, Tenant},
+    problems::AttributionProblems,
+    serving::{Token, TokenRef, model_of},
+    state::ApiState,
 };
+use residuum_domain::{CacheId, Code, Positions, Problem, Rows};
+use residuum_model::Model;
+use residuum_store::{Store, StoredCache};
 
 /// Which logit to take apart.
 #[derive(Debug, Deserialize, ToSchema)]

@@ -10,24 +10,22 @@ use axum::{
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 
-use crate::{
-    api::{
-        dto::{cache::CacheDto, import::ImportQuery, run::check_annotations},
-        error::ApiResult,
-        extract::{Query, Tenant, idempotency_key},
-        limits::TooSlow,
-        memory::Memory,
-        problems::ImportProblems,
-        state::ApiState,
-        tensor::blocking,
-    },
-    domain::{
-        Code, ImportOrigin, ImportPlan, ImportSpec, Problem, TenantId,
-        import::Given,
-        tensor_file::{FileHeader, header_len},
-    },
-    store::{Imported, NewImport, Spool, Store},
+use crate::api::{
+    dto::{cache::CacheDto, import::ImportQuery, run::check_annotations},
+    error::ApiResult,
+    extract::{Query, Tenant, idempotency_key},
+    limits::TooSlow,
+    memory::Memory,
+    problems::ImportProblems,
+    state::ApiState,
+    tensor::blocking,
 };
+use residuum_domain::{
+    Code, ImportOrigin, ImportPlan, ImportSpec, Problem, TenantId,
+    import::Given,
+    tensor_file::{FileHeader, header_len},
+};
+use residuum_store::{Imported, NewImport, Spool, Store};
 
 /// The problem of a body that could not be read.
 fn unread(error: &(dyn std::error::Error + 'static)) -> Problem {

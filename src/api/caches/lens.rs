@@ -14,19 +14,17 @@ use super::{
     reading::{Final, MAX_TENSOR_BYTES, Reading},
     tensors::stored,
 };
-use crate::{
-    analysis::Distribution as Softmax,
-    api::{
-        dto::capture::{LayersSchema, PositionsSchema},
-        error::ApiResult,
-        extract::{JsonBody, PathId, Query, Tenant},
-        problems::LensProblems,
-        serving::{Token, TokenRef, model_of},
-        state::ApiState,
-        tensor::{Format, Part, TensorAnswer, respond_to_post},
-    },
-    domain::{Axis, CacheId, Code, Dtype, Hook, Layers, Positions, Problem},
+use crate::api::{
+    dto::capture::{LayersSchema, PositionsSchema},
+    error::ApiResult,
+    extract::{JsonBody, PathId, Query, Tenant},
+    problems::LensProblems,
+    serving::{Token, TokenRef, model_of},
+    state::ApiState,
+    tensor::{Format, Part, TensorAnswer, respond_to_post},
 };
+use residuum_analysis::Distribution as Softmax;
+use residuum_domain::{Axis, CacheId, Code, Dtype, Hook, Layers, Positions, Problem};
 
 /// Most probable tokens of one distribution, and chosen tokens.
 const MAX_TOKENS: usize = 100;

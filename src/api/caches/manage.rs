@@ -3,20 +3,18 @@
 use axum::{Json, extract::State, http::StatusCode};
 use jiff::Timestamp;
 
-use crate::{
-    api::{
-        dto::{
-            Page,
-            cache::{CacheDto, CachePatchDto, CachesQuery},
-            cursor, cursor_of, page_limit,
-        },
-        error::ApiResult,
-        extract::{JsonBody, NoQuery, PathId, Query, QueryWithMetadata, Tenant, not_found},
-        problems::{CacheDeleteProblems, CachePatchProblems, CacheProblems, ListProblems},
-        state::ApiState,
+use crate::api::{
+    dto::{
+        Page,
+        cache::{CacheDto, CachePatchDto, CachesQuery},
+        cursor, cursor_of, page_limit,
     },
-    domain::CacheId,
+    error::ApiResult,
+    extract::{JsonBody, NoQuery, PathId, Query, QueryWithMetadata, Tenant, not_found},
+    problems::{CacheDeleteProblems, CachePatchProblems, CacheProblems, ListProblems},
+    state::ApiState,
 };
+use residuum_domain::CacheId;
 
 /// List caches
 ///

@@ -4,12 +4,10 @@ use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
 use super::{attribution::finite, reading::select};
-use crate::{
-    api::select::read_rows,
-    domain::{Cache, Code, Hook, ModelInfo, Problem, Site},
-    model::LinearReading,
-    store::{Store, StoredCache},
-};
+use crate::api::select::read_rows;
+use residuum_domain::{Cache, Code, Hook, ModelInfo, Problem, Site};
+use residuum_model::LinearReading;
+use residuum_store::{Store, StoredCache};
 
 /// How finely a logit is taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

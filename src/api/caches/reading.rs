@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::{
-    api::select::{Chosen, read_rows},
-    domain::{Cache, Code, Hook, Layers, Positions, Problem, Rows, Selection, Site},
-    model::{Model, Readout},
-    store::{Store, StoredCache},
-};
+use crate::api::select::{Chosen, read_rows};
+use residuum_domain::{Cache, Code, Hook, Layers, Positions, Problem, Rows, Selection, Site};
+use residuum_model::{Model, Readout};
+use residuum_store::{Store, StoredCache};
 
 /// Logits that are held at a time, for each of the two distributions that are compared.
 const BLOCK_LOGITS: usize = 1 << 22;

@@ -8,21 +8,19 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::IntoParams;
 
-use crate::{
-    api::{
-        dto::cache::layers_with,
-        error::ApiResult,
-        extract::{PathHook, PathId, PathLayer, Query, Tenant, not_found},
-        problems::{CacheFileProblems, CacheTensorProblems},
-        state::ApiState,
-        tensor::{
-            Assembly, Format, HeaderEntry, Part, TensorAnswer, TensorDto, TensorQuery, binary, blocking, respond,
-            safetensors_header,
-        },
+use crate::api::{
+    dto::cache::layers_with,
+    error::ApiResult,
+    extract::{PathHook, PathId, PathLayer, Query, Tenant, not_found},
+    problems::{CacheFileProblems, CacheTensorProblems},
+    state::ApiState,
+    tensor::{
+        Assembly, Format, HeaderEntry, Part, TensorAnswer, TensorDto, TensorQuery, binary, blocking, respond,
+        safetensors_header,
     },
-    domain::{Axis, Cache, CacheId, Code, Dtype, Hook, Positions, Problem, Selection, Site, TenantId},
-    store::{Store, StoredCache},
 };
+use residuum_domain::{Axis, Cache, CacheId, Code, Dtype, Hook, Positions, Problem, Selection, Site, TenantId};
+use residuum_store::{Store, StoredCache};
 
 /// The cache of this id, whose bytes are what they were.
 ///
@@ -82,7 +80,7 @@ pub fn mean(
     cache: &StoredCache,
     selection: &Selection,
     n: usize,
-) -> Result<Bytes, crate::store::StoreError> {
+) -> Result<Bytes, residuum_store::StoreError> {
     let width = selection.n_served();
     let mut sums = vec![0f64; width];
     for bytes in cache.read_many_blocking(store, &selection.reads())? {
@@ -161,7 +159,7 @@ pub async fn get_tensor(
 ) -> ApiResult<Response> {
     no_hook_parameter(&query)?;
     let cache = stored(&state, tenant, id).await?;
-    let unknown = |e: crate::domain::hook::UnknownHook| {
+    let unknown = |e: residuum_domain::hook::UnknownHook| {
         Problem::new(Code::HookNotInCache, format!("{e}; the cache has {}", hook_names(&cache)))
     };
     let hook = hook.parse().map_err(unknown)?;

@@ -14,14 +14,12 @@ use super::{
     Context,
     request::{Center, Mode},
 };
-use crate::{
-    api::{
-        dto::position::{ComparedPosition, ComparedPositionSchema},
-        rows::RowsOf,
-        tensor::{Arrays, Format},
-    },
-    domain::{Code, Problem},
+use crate::api::{
+    dto::position::{ComparedPosition, ComparedPositionSchema},
+    rows::RowsOf,
+    tensor::{Arrays, Format},
 };
+use residuum_domain::{Code, Problem};
 
 /// What was compared, with the values of each metric asked for.
 pub struct Outcome {

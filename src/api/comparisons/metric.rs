@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::analysis::{Metric, SetMetric, VectorMetric};
+use residuum_analysis::{Metric, SetMetric, VectorMetric};
 
 /// A metric. Those of two vectors: cosine to jaccard, for the modes pairs, matrix and layers. Those of two sets of rows: cka to
 /// procrustes, for the modes sets and layers; mean_difference to effect_size, for the mode sets.

@@ -25,10 +25,8 @@ use super::{
     state::ApiState,
     tensor::{Format, blocking},
 };
-use crate::{
-    domain::{Code, Hook, Problem, TenantId},
-    store::{Store, StoreError},
-};
+use residuum_domain::{Code, Hook, Problem, TenantId};
+use residuum_store::{Store, StoreError};
 
 /// Numbers in one JSON answer.
 const MAX_JSON: usize = 4_000_000;

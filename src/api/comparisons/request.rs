@@ -6,18 +6,16 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::metric::{Kind, MetricName};
-use crate::{
-    analysis::{Preparation, SetMetric, VectorMetric},
-    api::{
-        dto::{
-            capture::LayersSchema,
-            position::{ComparedPosition, ComparedPositionSchema},
-        },
-        rows::RowsOf,
-        select::{CacheSelector, CacheSelectorSchema},
+use crate::api::{
+    dto::{
+        capture::LayersSchema,
+        position::{ComparedPosition, ComparedPositionSchema},
     },
-    domain::{Code, Layers, Problem},
+    rows::RowsOf,
+    select::{CacheSelector, CacheSelectorSchema},
 };
+use residuum_analysis::{Preparation, SetMetric, VectorMetric};
+use residuum_domain::{Code, Layers, Problem};
 
 /// Groups in one comparison.
 const MAX_GROUPS: usize = 64;

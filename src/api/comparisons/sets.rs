@@ -5,12 +5,10 @@ use super::{
     answer::{Grid, GroupDto, Subject},
     holds, layers_of, site,
 };
-use crate::{
-    analysis::{Prepared, RowSource, SetMetric, sets::bytes, sets::tables},
-    api::{rows::RowReader, select::Chosen},
-    domain::{Code, Hook, Problem},
-    store::StoreError,
-};
+use crate::api::{rows::RowReader, select::Chosen};
+use residuum_analysis::{Prepared, RowSource, SetMetric, sets::bytes, sets::tables};
+use residuum_domain::{Code, Hook, Problem};
+use residuum_store::StoreError;
 
 /// Each group with each, at each layer.
 ///

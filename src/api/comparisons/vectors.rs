@@ -7,15 +7,13 @@ use super::{
     answer::{Grid, Subject},
     holds, layers_of, site,
 };
-use crate::{
-    analysis::{MemoryRows, Prepared, RowSource, VectorMetric, pairwise::self_tables, rows::block_bytes},
-    api::{
-        rows::{RowReader, RowsOf},
-        select::Chosen,
-    },
-    domain::{Code, Hook, Problem},
-    store::StoreError,
+use crate::api::{
+    rows::{RowReader, RowsOf},
+    select::Chosen,
 };
+use residuum_analysis::{MemoryRows, Prepared, RowSource, VectorMetric, pairwise::self_tables, rows::block_bytes};
+use residuum_domain::{Code, Hook, Problem};
+use residuum_store::StoreError;
 
 /// Each of `a` with its counterpart in `b`.
 ///

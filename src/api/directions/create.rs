@@ -16,21 +16,19 @@ use super::{
     request::{MeansRequest, NewDirection, PcaRequest, Posted, ProbeRequest},
     upload,
 };
-use crate::{
-    analysis::probe::ProbeSettings,
-    api::{
-        deleted::again,
-        dto::direction::{DirectionDto, DirectionQuery},
-        error::ApiResult,
-        extract::{JsonBody, Query, Tenant},
-        problems::CreateDirectionProblems,
-        select::Chosen,
-        state::ApiState,
-    },
-    domain::{
-        Code, Direction, DirectionId, DirectionInfo, DirectionMethod, DirectionVector, Layers, Positions, Problem,
-        Site, TenantId,
-    },
+use crate::api::{
+    deleted::again,
+    dto::direction::{DirectionDto, DirectionQuery},
+    error::ApiResult,
+    extract::{JsonBody, Query, Tenant},
+    problems::CreateDirectionProblems,
+    select::Chosen,
+    state::ApiState,
+};
+use residuum_analysis::probe::ProbeSettings;
+use residuum_domain::{
+    Code, Direction, DirectionId, DirectionInfo, DirectionMethod, DirectionVector, Layers, Positions, Problem, Site,
+    TenantId,
 };
 
 /// Values that all vectors of one direction have together.

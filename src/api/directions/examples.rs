@@ -5,11 +5,9 @@ use std::collections::HashSet;
 use serde_json::{Map, Value, json};
 
 use super::request::Target;
-use crate::{
-    api::select::{CacheSelector, Chosen},
-    domain::{Cache, CacheId, Code, Problem, TenantId},
-    store::Store,
-};
+use crate::api::select::{CacheSelector, Chosen};
+use residuum_domain::{Cache, CacheId, Code, Problem, TenantId};
+use residuum_store::Store;
 
 /// Caches that one direction is fitted to.
 pub const MAX_CACHES: usize = 10_000;

@@ -5,15 +5,13 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
-use crate::{
-    analysis::{
-        classes::{self, Separation, auroc},
-        pca::pca,
-        probe::{ProbeSettings, mean_and_deviation, probe},
-    },
-    api::{select::Chosen, state::ApiState},
-    domain::{Code, DirectionVector, Hook, Positions, Problem},
+use crate::api::{select::Chosen, state::ApiState};
+use residuum_analysis::{
+    classes::{self, Separation, auroc},
+    pca::pca,
+    probe::{ProbeSettings, mean_and_deviation, probe},
 };
+use residuum_domain::{Code, DirectionVector, Hook, Positions, Problem};
 
 /// Numbers read before they are worked on; a layer more may be.
 const BATCH_VALUES: usize = 32 << 20;

@@ -8,24 +8,22 @@ use axum::{
 };
 use bytes::Bytes;
 
-use crate::{
-    api::{
-        dto::{
-            Page, PageQuery, cursor,
-            direction::{DirectionDto, DirectionPatchDto, DirectionQuery, VectorQuery},
-            page_limit,
-            run::check_annotations,
-        },
-        error::ApiResult,
-        extract::{JsonBody, NoQuery, PathDirection, Query, Tenant},
-        problems::{
-            DirectionChangeProblems, DirectionPatchProblems, DirectionProblems, DirectionTensorProblems, ListProblems,
-        },
-        state::ApiState,
-        tensor::{Part, TensorAnswer, TensorDto, TensorSpec, respond},
+use crate::api::{
+    dto::{
+        Page, PageQuery, cursor,
+        direction::{DirectionDto, DirectionPatchDto, DirectionQuery, VectorQuery},
+        page_limit,
+        run::check_annotations,
     },
-    domain::{Axis, Code, Direction, DirectionId, Dtype, Problem, Site, TenantId},
+    error::ApiResult,
+    extract::{JsonBody, NoQuery, PathDirection, Query, Tenant},
+    problems::{
+        DirectionChangeProblems, DirectionPatchProblems, DirectionProblems, DirectionTensorProblems, ListProblems,
+    },
+    state::ApiState,
+    tensor::{Part, TensorAnswer, TensorDto, TensorSpec, respond},
 };
+use residuum_domain::{Axis, Code, Direction, DirectionId, Dtype, Problem, Site, TenantId};
 
 /// List directions
 ///

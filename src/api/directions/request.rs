@@ -4,18 +4,16 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::{
-    api::{
-        dto::{
-            capture::{LayersSchema, PositionsSchema},
-            run::check_annotations,
-        },
-        extract::Body,
-        json,
-        select::{CacheSelector, CacheSelectorSchema},
+use crate::api::{
+    dto::{
+        capture::{LayersSchema, PositionsSchema},
+        run::check_annotations,
     },
-    domain::{Code, DirectionId, DirectionMethod, Layers, Positions, Problem},
+    extract::Body,
+    json,
+    select::{CacheSelector, CacheSelectorSchema},
 };
+use residuum_domain::{Code, DirectionId, DirectionMethod, Layers, Positions, Problem};
 
 /// What to make a direction of; `method` says which of the forms the body has.
 #[derive(Clone, Deserialize, ToSchema)]

@@ -9,7 +9,7 @@ use super::{
     fit::norm_metric,
     request::{Upload, UploadedVector},
 };
-use crate::domain::{Code, DirectionVector, HookName, Problem, Site, hook::UnknownHook};
+use residuum_domain::{Code, DirectionVector, HookName, Problem, Site, hook::UnknownHook};
 
 /// Blocks of any model.
 const MAX_LAYERS: usize = 10_000;

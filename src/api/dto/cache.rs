@@ -5,9 +5,9 @@ use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Time, capture::PositionsSchema, generate::CompletionDto, import::OriginDto, warning::WarningDto};
-use crate::{
-    api::select::FilterDto,
-    domain::{BosDecision, Cache, CacheFilter, CachePatch, Code, Hook, Positions, Problem, Provenance, Site, Warning},
+use crate::api::select::FilterDto;
+use residuum_domain::{
+    BosDecision, Cache, CacheFilter, CachePatch, Code, Hook, Positions, Problem, Provenance, Site, Warning,
 };
 
 /// A stored cache.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::{CaptureRequest, Dtype, Layers, PositionsRequest};
+use residuum_domain::{CaptureRequest, Dtype, Layers, PositionsRequest};
 
 /// What to capture.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]

@@ -3,10 +3,8 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{
-    domain::{Code, Problem},
-    model::ChatEnd,
-};
+use residuum_domain::{Code, Problem};
+use residuum_model::ChatEnd;
 
 /// A message of a chat; the model's template may know further fields.
 #[derive(Serialize, ToSchema)]

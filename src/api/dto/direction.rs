@@ -5,10 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::{
-    api::tensor::{Encoding, Format},
-    domain::{Direction, DirectionInfo, DirectionVector},
-};
+use crate::api::tensor::{Encoding, Format};
+use residuum_domain::{Direction, DirectionInfo, DirectionVector};
 
 /// What to add to the description of a direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]

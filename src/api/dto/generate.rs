@@ -8,7 +8,7 @@ use serde::{
 };
 use utoipa::ToSchema;
 
-use crate::domain::{Code, FinishReason, Generation, Problem, TextCompletion};
+use residuum_domain::{Code, FinishReason, Generation, Problem, TextCompletion};
 
 /// Bounds on the texts that stop a continuation.
 const MAX_STOPS: usize = 16;

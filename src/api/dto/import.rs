@@ -4,10 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::{
-    api::tensor::DtypeParam,
-    domain::{ImportOrigin, import::Given},
-};
+use crate::api::tensor::DtypeParam;
+use residuum_domain::{ImportOrigin, import::Given};
 
 /// Facts about an imported file. Each beats the key of the same name in the file's `__metadata__` (there `tags` is a JSON array of
 /// strings; `dtype` is read here only).

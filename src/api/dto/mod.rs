@@ -20,7 +20,7 @@ use serde::{
 };
 use utoipa::{IntoParams, ToSchema};
 
-use crate::domain::{Code, Problem};
+use residuum_domain::{Code, Problem};
 
 /// A page of a listing, newest first.
 #[derive(Debug, Serialize, ToSchema)]

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::{cache::BosDto, chat::Message, input::TokenIds, warning::WarningDto};
-use crate::model::Model;
+use residuum_model::Model;
 
 /// A model this server runs.
 #[derive(Debug, Serialize, ToSchema)]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::capture::PositionsSchema;
-use crate::domain::{Cache, Code, Positions, Problem, Selection, forms::WordOr};
+use residuum_domain::{Cache, Code, Positions, Problem, Selection, forms::WordOr};
 
 /// One position of each cache.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

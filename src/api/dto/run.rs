@@ -10,12 +10,10 @@ use super::{
     generate::{CompletionDto, GenerateDto},
     input::{Input, InputSchema, TokenIds},
 };
-use crate::{
-    api::{error::ProblemDto, interventions::InterventionDto, tensor::TensorDto},
-    domain::{Code, Positions, PositionsRequest, Priority, Problem, Run, RunStatus, TenantId},
-    engine::{Content, InputSpec, RunRequest, Truncate},
-    model::GivenTemplate,
-};
+use crate::api::{error::ProblemDto, interventions::InterventionDto, tensor::TensorDto};
+use residuum_domain::{Code, Positions, PositionsRequest, Priority, Problem, Run, RunStatus, TenantId};
+use residuum_engine::{Content, InputSpec, RunRequest, Truncate};
+use residuum_model::GivenTemplate;
 
 /// A run to queue. Exactly one of `input`, `messages` and `items` holds the inputs.
 #[derive(Debug, Deserialize, ToSchema)]

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::domain::Warning;
+use residuum_domain::Warning;
 
 /// Something unusual that did not stop what was asked for.
 #[derive(Debug, Clone, Serialize, ToSchema)]

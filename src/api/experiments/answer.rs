@@ -5,15 +5,13 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::request::{MetricName, PatchDirection, Plan};
-use crate::{
-    api::{
-        caches::attribution::finite,
-        serving::Token,
-        tensor::{Part, TensorAnswer},
-    },
-    domain::{Axis, Dtype},
-    engine::Swept,
+use crate::api::{
+    caches::attribution::finite,
+    serving::Token,
+    tensor::{Part, TensorAnswer},
 };
+use residuum_domain::{Axis, Dtype};
+use residuum_engine::Swept;
 
 /// The effect of each replacement.
 #[derive(Debug, Serialize, ToSchema)]

@@ -18,18 +18,16 @@ use super::{
     answer::{Described, PatchingDto, PatchingProgress},
     request::{PatchingQuery, PatchingRequest},
 };
-use crate::{
-    api::{
-        dto::run::ServerSentEvent,
-        error::{ApiResult, ProblemDto},
-        extract::{JsonBody, Query, Tenant},
-        problems::PatchingProblems,
-        state::ApiState,
-        tensor::{Format, respond_to_post},
-    },
-    domain::Problem,
-    engine::{Sweep, Swept},
+use crate::api::{
+    dto::run::ServerSentEvent,
+    error::{ApiResult, ProblemDto},
+    extract::{JsonBody, Query, Tenant},
+    problems::PatchingProblems,
+    state::ApiState,
+    tensor::{Format, respond_to_post},
 };
+use residuum_domain::Problem;
+use residuum_engine::{Sweep, Swept};
 
 /// Patch activations, cell by cell
 ///

@@ -5,22 +5,20 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::{
-    api::{
-        dto::{
-            capture::{LayersSchema, PositionsSchema},
-            input::{Input, Many},
-        },
-        serving::{Token, TokenRef},
-        tensor::Format,
+use crate::api::{
+    dto::{
+        capture::{LayersSchema, PositionsSchema},
+        input::{Input, Many},
     },
-    domain::{
-        Axis, CaptureRequest, Code, Hook, HookName, Layers, Parts, Positions, Problem, Rows,
-        forms::{Forms, WordOr},
-    },
-    engine::{Metric, Sweep, SweepCell},
-    model::{Encoded, Model},
+    serving::{Token, TokenRef},
+    tensor::Format,
 };
+use residuum_domain::{
+    Axis, CaptureRequest, Code, Hook, HookName, Layers, Parts, Positions, Problem, Rows,
+    forms::{Forms, WordOr},
+};
+use residuum_engine::{Metric, Sweep, SweepCell};
+use residuum_model::{Encoded, Model};
 
 /// Cells of one sweep.
 const MAX_CELLS: usize = 100_000;
@@ -220,7 +218,7 @@ impl PatchingRequest {
     /// [`Code::UnknownHook`], [`Code::LayerOutOfRange`], [`Code::PositionOutOfRange`], [`Code::InvalidValue`],
     /// [`Code::InvalidBody`], [`Code::ResultTooLarge`], and those of tokenising.
     pub fn plan(self, model: Arc<Model>) -> Result<Plan, Problem> {
-        if !model.info().has(Hook::global(crate::domain::Site::Logits)) {
+        if !model.info().has(Hook::global(residuum_domain::Site::Logits)) {
             let detail = format!("{} has no LM head, so there are no logits to measure", model.info().id);
             return Err(Problem::at(Code::NotReadable, "/model", detail));
         }
@@ -366,7 +364,7 @@ impl SweepRequest {
             let detail = "the hook names its layer itself; leave out one of the two";
             return Err(Problem::at(Code::InvalidBody, "/layers", detail));
         }
-        if !crate::engine::sweeps(site) {
+        if !residuum_engine::sweeps(site) {
             let detail =
                 format!("`{}` cannot be swept: name a hook inside the blocks that has a row a token", site.name());
             return Err(Problem::at(Code::InvalidValue, "/hook", detail));

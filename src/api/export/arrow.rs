@@ -16,11 +16,9 @@ use super::{
     shard::Picked,
     sink::{Sink, Stop},
 };
-use crate::{
-    api::tensor::Assembly,
-    domain::{Code, Dtype, Problem},
-    store::Store,
-};
+use crate::api::tensor::Assembly;
+use residuum_domain::{Code, Dtype, Problem};
+use residuum_store::Store;
 
 /// Bytes of a record batch, where one row does not have more.
 const BATCH: usize = 8 << 20;

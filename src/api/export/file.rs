@@ -9,11 +9,9 @@ use super::{
     sink::{Sink, Stop},
     zip,
 };
-use crate::{
-    api::tensor::{Assembly, HeaderEntry, Part, safetensors_header},
-    domain::Dtype,
-    store::Store,
-};
+use crate::api::tensor::{Assembly, HeaderEntry, Part, safetensors_header};
+use residuum_domain::Dtype;
+use residuum_store::Store;
 
 /// A kind of file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -35,7 +35,7 @@ use super::{
     state::ApiState,
     tensor::{CONVERTED_FROM, DTYPE, Format, binary},
 };
-use crate::domain::{Code, Dtype, Problem, RunId, TenantId};
+use residuum_domain::{Code, Dtype, Problem, RunId, TenantId};
 
 /// Export a run
 ///

@@ -5,10 +5,8 @@ use std::{collections::VecDeque, sync::Arc};
 use jiff::Timestamp;
 
 use super::plan::Plan;
-use crate::{
-    domain::{CacheFilter, Problem, RunId, TenantId},
-    store::{Store, StoredCache},
-};
+use residuum_domain::{CacheFilter, Problem, RunId, TenantId};
+use residuum_store::{Store, StoredCache};
 
 /// Caches read from the index at a time.
 const PAGE: u32 = 256;

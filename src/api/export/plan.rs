@@ -3,10 +3,8 @@
 use serde_json::{Value, json};
 
 use super::query::ExportSpec;
-use crate::{
-    domain::{Code, Dtype, Hook, HookName, Layers, Problem, Site, StoredRows},
-    store::{Kind, StoredCache},
-};
+use residuum_domain::{Code, Dtype, Hook, HookName, Layers, Problem, Site, StoredRows};
+use residuum_store::{Kind, StoredCache};
 
 /// One array of an export: the rows of one hook of all caches.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,13 +4,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::{
-    api::{
-        dto::cache::CachesQuery,
-        tensor::{DtypeParam, TensorQuery},
-    },
-    domain::{CacheFilter, Code, Dtype, HookName, Layers, Positions, Problem, hook::UnknownHook},
+use crate::api::{
+    dto::cache::CachesQuery,
+    tensor::{DtypeParam, TensorQuery},
 };
+use residuum_domain::{CacheFilter, Code, Dtype, HookName, Layers, Positions, Problem, hook::UnknownHook};
 
 /// Bytes of a shard when the client does not say.
 const DEFAULT_SHARD: u64 = 1 << 30;

@@ -5,14 +5,12 @@ use std::{ops::Range, sync::Arc};
 use serde_json::{Value, json};
 
 use super::{pages::Pages, plan::Plan};
-use crate::{
-    api::{
-        caches::tensors::mean,
-        tensor::{Assembly, Part, convert},
-    },
-    domain::{Cache, Dtype, Problem, Selection, StoredRows},
-    store::StoredCache,
+use crate::api::{
+    caches::tensors::mean,
+    tensor::{Assembly, Part, convert},
 };
+use residuum_domain::{Cache, Dtype, Problem, Selection, StoredRows};
+use residuum_store::StoredCache;
 
 /// Bounds of what a shard keeps in memory, whatever bytes it may have.
 const MAX_CACHES: usize = 10_000;
@@ -54,7 +52,7 @@ impl Picked {
         let selection = Selection { hook, parts, shape: vec![width], axes: Vec::new(), mean_of: Some(n) };
         let cache = Arc::clone(&self.cache);
         let tag = format!("mean {} {hook} {:?} {dtype} {sent}", cache.cache.content_hash, selection.parts);
-        let make = move |store: &crate::store::Store| {
+        let make = move |store: &residuum_store::Store| {
             let mean = mean(store, &cache, &selection, n)?;
             let rounded = convert(mean.to_vec(), Dtype::Float32, dtype);
             Ok(convert(rounded, dtype, sent).into())

@@ -5,11 +5,9 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, pin_mut, stream};
 use tokio::sync::mpsc;
 
-use crate::{
-    api::tensor::{Assembly, broke_off},
-    domain::{Code, Problem},
-    store::Store,
-};
+use crate::api::tensor::{Assembly, broke_off};
+use residuum_domain::{Code, Problem};
+use residuum_store::Store;
 
 /// Pieces that may wait for the client.
 const WAITING: usize = 2;

@@ -9,7 +9,8 @@ use super::{
     shard::Shard,
     sink::{Sink, Stop},
 };
-use crate::{domain::Dtype, store::Store};
+use residuum_domain::Dtype;
+use residuum_store::Store;
 
 const BLOCK: usize = 512;
 

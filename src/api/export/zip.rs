@@ -10,11 +10,9 @@ use super::{
     shard::Shard,
     sink::{Sink, Stop},
 };
-use crate::{
-    api::tensor::{Assembly, Part, npy_header, npy_header_of},
-    domain::Dtype,
-    store::Store,
-};
+use crate::api::tensor::{Assembly, Part, npy_header, npy_header_of};
+use residuum_domain::Dtype;
+use residuum_store::Store;
 
 /// Bytes of an entry's header beside its name, with the extra field of 20 bytes.
 const LOCAL: usize = 30 + 20;

@@ -8,14 +8,12 @@ use serde::{
 };
 use utoipa::ToSchema;
 
-use crate::{
-    api::{
-        directions_ref::DirectionRef,
-        dto::capture::{LayersSchema, PositionsSchema},
-        select::{CacheSelector, CacheSelectorSchema},
-    },
-    domain::{Code, Layers, Positions, Problem, TokensRequest},
+use crate::api::{
+    directions_ref::DirectionRef,
+    dto::capture::{LayersSchema, PositionsSchema},
+    select::{CacheSelector, CacheSelectorSchema},
 };
+use residuum_domain::{Code, Layers, Positions, Problem, TokensRequest};
 
 /// One change to a forward pass. Those of a run are carried out in order; a hook that is captured shows the values after all
 /// changes at that hook. Which fields go with which `op`:

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::InterventionDto;
-use crate::domain::{Axis, Code, Parts, Problem, Site};
+use residuum_domain::{Axis, Code, Parts, Problem, Site};
 
 /// The part of a flattened row that is changed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,20 +9,18 @@ use super::{
     dto::{OpName, PatchSource, SetValue},
     parts::RowPart,
 };
-use crate::{
-    analysis::rows::{Preparation, Prepared},
-    api::{
-        rows::RowsOf,
-        select::{CacheSelector, Chosen, read_id, read_rows},
-        state::ApiState,
-        tensor::blocking,
-    },
-    domain::{
-        CaptureRequest, Code, Edit, Edits, Hook, HookName, ModelInfo, Op, Parts, Positions, PositionsRequest, Problem,
-        Selection, Site, TenantId, TokensRequest, hook::UnknownHook,
-    },
-    engine::{Asked, Interventions},
+use crate::api::{
+    rows::RowsOf,
+    select::{CacheSelector, Chosen, read_id, read_rows},
+    state::ApiState,
+    tensor::blocking,
 };
+use residuum_analysis::rows::{Preparation, Prepared};
+use residuum_domain::{
+    CaptureRequest, Code, Edit, Edits, Hook, HookName, ModelInfo, Op, Parts, Positions, PositionsRequest, Problem,
+    Selection, Site, TenantId, TokensRequest, hook::UnknownHook,
+};
+use residuum_engine::{Asked, Interventions};
 
 /// Interventions of one run.
 const MAX_INTERVENTIONS: usize = 256;

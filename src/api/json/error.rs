@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::de::{Expected, Unexpected};
 
-use crate::domain::{Code, Problem};
+use residuum_domain::{Code, Problem};
 
 /// Characters of a string that an error quotes.
 const QUOTED: usize = 40;

@@ -25,7 +25,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use self::{deserializer::Part, error::Error};
-use crate::domain::{Code, Problem};
+use residuum_domain::{Code, Problem};
 
 /// Bodies in which null is a value: it removes what is there.
 const KEEPS_NULLS: [&str; 1] = ["CachePatchDto"];

@@ -10,14 +10,12 @@ use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
-use crate::{
-    analysis::Projection,
-    api::{
-        dto::capture::PositionsSchema,
-        tensor::{Arrays, Format},
-    },
-    domain::{Code, Positions, Problem},
+use crate::api::{
+    dto::capture::PositionsSchema,
+    tensor::{Arrays, Format},
 };
+use residuum_analysis::Projection;
+use residuum_domain::{Code, Positions, Problem};
 
 /// Activations along directions.
 #[derive(Debug, Serialize, ToSchema)]

@@ -9,25 +9,21 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use crate::{
-    api::{
-        deleted::again,
-        dto::{
-            generate::CompletionDto,
-            run::{
-                CacheValues, CreateRun, CreateRunQuery, DryRun, DryRunHook, DryRunItem, Include, RunCompletion, RunDto,
-            },
-        },
-        error::{ApiError, ApiResult},
-        extract::{JsonBody, Query, Tenant, idempotency_key},
-        interventions,
-        problems::CreateRunProblems,
-        state::ApiState,
-        tensor::{Encoding, TensorDto},
+use crate::api::{
+    deleted::again,
+    dto::{
+        generate::CompletionDto,
+        run::{CacheValues, CreateRun, CreateRunQuery, DryRun, DryRunHook, DryRunItem, Include, RunCompletion, RunDto},
     },
-    domain::{Cache, Code, NewItem, Problem, Run, Selection, TenantId},
-    engine::{Prepared, RunRequest, Submitted, item_shapes},
+    error::{ApiError, ApiResult},
+    extract::{JsonBody, Query, Tenant, idempotency_key},
+    interventions,
+    problems::CreateRunProblems,
+    state::ApiState,
+    tensor::{Encoding, TensorDto},
 };
+use residuum_domain::{Cache, Code, NewItem, Problem, Run, Selection, TenantId};
+use residuum_engine::{Prepared, RunRequest, Submitted, item_shapes};
 
 /// Longest time a request may wait for its run.
 pub const MAX_WAIT: f64 = 600.0;

@@ -11,17 +11,15 @@ use axum::{
 };
 use futures::{Stream, stream};
 
-use crate::{
-    api::{
-        dto::run::{RunDto, RunSnapshot, ServerSentEvent},
-        error::ApiResult,
-        extract::{NoQuery, PathId, Query, Tenant, not_found},
-        problems::RunProblems,
-        state::ApiState,
-    },
-    domain::{Run, RunId},
-    engine::Pace,
+use crate::api::{
+    dto::run::{RunDto, RunSnapshot, ServerSentEvent},
+    error::ApiResult,
+    extract::{NoQuery, PathId, Query, Tenant, not_found},
+    problems::RunProblems,
+    state::ApiState,
 };
+use residuum_domain::{Run, RunId};
+use residuum_engine::Pace;
 
 /// Time between two signs of life where nothing changes: a client that has gone is seen when one is sent to it.
 const HEARTBEAT: Duration = Duration::from_secs(5);

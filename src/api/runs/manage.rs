@@ -5,17 +5,15 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::create::{completions, wait_of};
-use crate::{
-    api::{
-        dto::{Page, PageQuery, cache::CacheDto, cursor, page_limit, query_time, run::RunDto},
-        error::ApiResult,
-        extract::{NoQuery, PathId, Query, Tenant, not_found},
-        problems::{ListProblems, RunChangeProblems, RunListProblems, RunProblems},
-        state::ApiState,
-    },
-    domain::{Code, Problem, RunId, RunStatus},
-    store::RunFilter,
+use crate::api::{
+    dto::{Page, PageQuery, cache::CacheDto, cursor, page_limit, query_time, run::RunDto},
+    error::ApiResult,
+    extract::{NoQuery, PathId, Query, Tenant, not_found},
+    problems::{ListProblems, RunChangeProblems, RunListProblems, RunProblems},
+    state::ApiState,
 };
+use residuum_domain::{Code, Problem, RunId, RunStatus};
+use residuum_store::RunFilter;
 
 /// Filters of a listing of runs; all given ones must hold.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -70,7 +68,7 @@ pub async fn list_runs(
         created_to: query_time("created_to", query.created_to.as_deref())?,
     };
     let runs = state.engine.store().runs(tenant, filter, before, limit + 1).await?;
-    let dto = |run: crate::domain::Run| {
+    let dto = |run: residuum_domain::Run| {
         let position = state.engine.pace(run.id).queue_position;
         RunDto::new(run, position)
     };

@@ -4,19 +4,17 @@ use std::sync::Arc;
 
 use axum::{extract::State, http::HeaderMap, response::Response};
 
-use crate::{
-    api::{
-        caches::tensors::{no_hook_parameter, part, read_means},
-        deleted::again,
-        error::{ApiError, ApiResult},
-        extract::{PathHook, PathId, Query, Tenant, not_found},
-        problems::RunTensorProblems,
-        state::ApiState,
-        tensor::{TensorAnswer, TensorDto, TensorQuery, TensorSpec, respond},
-    },
-    domain::{Axis, CacheId, Code, Dtype, Hook, Positions, Problem, RunId, Selection, TenantId},
-    store::{Store, StoredCache},
+use crate::api::{
+    caches::tensors::{no_hook_parameter, part, read_means},
+    deleted::again,
+    error::{ApiError, ApiResult},
+    extract::{PathHook, PathId, Query, Tenant, not_found},
+    problems::RunTensorProblems,
+    state::ApiState,
+    tensor::{TensorAnswer, TensorDto, TensorQuery, TensorSpec, respond},
 };
+use residuum_domain::{Axis, CacheId, Code, Dtype, Hook, Positions, Problem, RunId, Selection, TenantId};
+use residuum_store::{Store, StoredCache};
 
 /// Caches read from the index at a time.
 const PAGE: u32 = 1000;
@@ -43,7 +41,7 @@ pub async fn get_run_tensor(
 ) -> ApiResult<Response> {
     let spec = query.spec()?;
     no_hook_parameter(&query)?;
-    let hook: Hook = hook.parse().map_err(|e: crate::domain::hook::UnknownHook| {
+    let hook: Hook = hook.parse().map_err(|e: residuum_domain::hook::UnknownHook| {
         Problem::new(Code::HookNotInCache, format!("{e}; give a full name such as blocks.5.hook_resid_post"))
     })?;
     Ok(again(Code::Conflict, || run_tensor(&state, tenant, id, hook, &spec, &headers)).await?)

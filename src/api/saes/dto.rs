@@ -4,10 +4,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::{
-    api::dto::warning::WarningDto,
-    model::sae::{Kind, Normalization, Sae, Settings},
-};
+use crate::api::dto::warning::WarningDto;
+use residuum_model::sae::{Kind, Normalization, Sae, Settings};
 
 fn example() -> Value {
     json!({

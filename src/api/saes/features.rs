@@ -15,28 +15,26 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::matching;
-use crate::{
-    api::{
-        caches::{
-            reading::{self, MAX_TENSOR_BYTES},
-            tensors::stored,
-        },
-        directions_ref::check_feature,
-        dto::capture::PositionsRequestSchema,
-        error::ApiResult,
-        extract::{JsonBody, PathId, Query, Tenant},
-        problems::FeaturesProblems,
-        select::read_rows,
-        serving::model_of,
-        state::ApiState,
-        tensor::{Format, POSITIONS, Part, TensorAnswer, respond_to_post},
+use crate::api::{
+    caches::{
+        reading::{self, MAX_TENSOR_BYTES},
+        tensors::stored,
     },
-    domain::{Axis, CacheId, Code, Dtype, PositionsRequest, Problem, Warning},
-    model::{Model, sae::Sae},
-    store::{Store, StoredCache},
+    directions_ref::check_feature,
+    dto::capture::PositionsRequestSchema,
+    error::ApiResult,
+    extract::{JsonBody, PathId, Query, Tenant},
+    problems::FeaturesProblems,
+    select::read_rows,
+    serving::model_of,
+    state::ApiState,
+    tensor::{Format, POSITIONS, Part, TensorAnswer, respond_to_post},
 };
 use answer::FeaturesDto;
 use positions::Wanted;
+use residuum_domain::{Axis, CacheId, Code, Dtype, PositionsRequest, Problem, Warning};
+use residuum_model::{Model, sae::Sae};
+use residuum_store::{Store, StoredCache};
 
 /// Strongest features of one position, and chosen features.
 const MAX_FEATURES: usize = 1000;
@@ -177,7 +175,7 @@ impl Encoded {
         self.request.features.as_deref().unwrap_or_default()
     }
 
-    fn select(&self, positions: &[u32]) -> Result<crate::domain::Selection, Problem> {
+    fn select(&self, positions: &[u32]) -> Result<residuum_domain::Selection, Problem> {
         reading::select(&self.cache.cache, self.sae.hook(), positions, "/positions")
     }
 

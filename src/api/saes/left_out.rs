@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::model::sae::{ExcludedTokens, Sae};
+use residuum_model::sae::{ExcludedTokens, Sae};
 
 /// Which tokens are left out.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,16 +6,14 @@ use axum::{
 };
 
 use super::dto::{SaeDto, SaesDto};
-use crate::{
-    api::{
-        error::ApiResult,
-        extract::{NoQuery, Query},
-        problems::{QueryProblems, SaeProblems},
-        state::ApiState,
-    },
-    domain::{Code, Problem},
-    engine::SaeState,
+use crate::api::{
+    error::ApiResult,
+    extract::{NoQuery, Query},
+    problems::{QueryProblems, SaeProblems},
+    state::ApiState,
 };
+use residuum_domain::{Code, Problem};
+use residuum_engine::SaeState;
 
 fn describe(id: String, state: &SaeState) -> SaeDto {
     match state {

@@ -1,9 +1,7 @@
 //! Whether stored activations are those that an autoencoder was trained on.
 
-use crate::{
-    domain::{Cache, Code, Problem, Warning, WarningCode},
-    model::sae::Sae,
-};
+use residuum_domain::{Cache, Code, Problem, Warning, WarningCode};
+use residuum_model::sae::Sae;
 
 /// Refuses a cache that another model made, or whose rows the autoencoder does not know. What is allowed all the same comes
 /// back as warnings.

@@ -12,21 +12,19 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::left_out::{LeftOut, LeftOutDto};
-use crate::{
-    api::{
-        directions_ref::check_feature,
-        error::ApiResult,
-        extract::{JsonBody, NoQuery, Query, Tenant},
-        problems::FeatureTokensProblems,
-        search::{Hit, MAX_CONTEXT, MAX_HITS, MAX_K},
-        select::FilterDto,
-        state::ApiState,
-    },
-    domain::{CacheFilter, Code, Problem},
-    model::sae::Sae,
-    store::{Take, TokenPlaces},
+use crate::api::{
+    directions_ref::check_feature,
+    error::ApiResult,
+    extract::{JsonBody, NoQuery, Query, Tenant},
+    problems::FeatureTokensProblems,
+    search::{Hit, MAX_CONTEXT, MAX_HITS, MAX_K},
+    select::FilterDto,
+    state::ApiState,
 };
 use found::{Found, Skip};
+use residuum_domain::{CacheFilter, Code, Problem};
+use residuum_model::sae::Sae;
+use residuum_store::{Take, TokenPlaces};
 
 /// Features of one request.
 const MAX_FEATURES: usize = 64;

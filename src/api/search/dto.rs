@@ -5,7 +5,8 @@ use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::{directions_ref::FeatureSide, dto::capture::PositionsSchema, select::FilterDto};
-use crate::{analysis::scan::Nearness, domain::Positions};
+use residuum_analysis::scan::Nearness;
+use residuum_domain::Positions;
 
 /// Seconds that the capture of a text may take when the client does not say.
 pub const DEFAULT_WAIT: f64 = 30.0;

@@ -13,15 +13,13 @@ use super::{
     runs::create::wait_of,
     state::ApiState,
 };
-use crate::{
-    domain::{CacheId, Code, Hook, HookName, Positions, Problem, TenantId},
-    store::Take,
-};
 pub use dto::Hit;
 use dto::{Over, Search, SearchDto, SearchQuery};
 use query::Source;
 use rank::Ranked;
 pub use rank::{caches_of, describe};
+use residuum_domain::{CacheId, Code, Hook, HookName, Positions, Problem, TenantId};
+use residuum_store::Take;
 
 /// Hits for one query.
 pub const MAX_K: usize = 1000;
@@ -112,7 +110,7 @@ async fn hook(state: &ApiState, tenant: TenantId, request: &Search, source: &Sou
     let name: HookName = request
         .hook
         .parse()
-        .map_err(|e: crate::domain::hook::UnknownHook| Problem::at(Code::UnknownHook, "/hook", e.to_string()))?;
+        .map_err(|e: residuum_domain::hook::UnknownHook| Problem::at(Code::UnknownHook, "/hook", e.to_string()))?;
     let hook = match (name, request.layer) {
         (HookName::Full(hook), None) => hook,
         (HookName::Full(hook), Some(_)) => {

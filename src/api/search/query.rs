@@ -13,14 +13,12 @@ use super::{
     dto::{Search, SourceDto},
     one_position,
 };
-use crate::{
-    analysis::scan::Nearness,
-    domain::{
-        CacheId, CaptureRequest, Code, Dtype, Hook, Layers, Positions, PositionsRequest, Priority, Problem, RunStatus,
-        TenantId,
-    },
-    engine::{Content, InputSpec, RunRequest},
+use residuum_analysis::scan::Nearness;
+use residuum_domain::{
+    CacheId, CaptureRequest, Code, Dtype, Hook, Layers, Positions, PositionsRequest, Priority, Problem, RunStatus,
+    TenantId,
 };
+use residuum_engine::{Content, InputSpec, RunRequest};
 
 /// What is searched for, with the vectors not yet read.
 pub enum Source {

@@ -11,11 +11,9 @@ use super::{
     super::{serving::SpecialTokens, state::ApiState},
     dto::{Hit, HitContext, Scanned, Search, SearchDto, SearchResult},
 };
-use crate::{
-    analysis::scan::{Best, Scan},
-    domain::{Cache, CacheId, Code, Hook, Problem, TenantId},
-    store::{RowKey, ScanPlan, Store},
-};
+use residuum_analysis::scan::{Best, Scan};
+use residuum_domain::{Cache, CacheId, Code, Hook, Problem, TenantId};
+use residuum_store::{RowKey, ScanPlan, Store};
 
 /// Hits that are looked up at once.
 const LOOKED_UP: usize = 1000;

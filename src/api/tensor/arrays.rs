@@ -12,7 +12,7 @@ use super::{
     format::{Format, HeaderEntry, npy_header_of, safetensors_header},
     respond::{AXES, DTYPE, SHAPE},
 };
-use crate::domain::{Code, Problem};
+use residuum_domain::{Code, Problem};
 
 /// Named arrays; NaN where a value is undefined.
 pub struct Arrays<'a> {

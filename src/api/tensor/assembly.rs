@@ -6,10 +6,8 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
-use crate::{
-    domain::{Code, Dtype, Problem},
-    store::{Store, StoreError, StoredCache},
-};
+use residuum_domain::{Code, Dtype, Problem};
+use residuum_store::{Store, StoreError, StoredCache};
 
 /// Bytes read and sent at a time: few enough to be sent while they are in the processor's caches.
 const CHUNK: u64 = 256 << 10;

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::format::Format;
-use crate::domain::{Code, Dtype, Positions, Problem};
+use residuum_domain::{Code, Dtype, Positions, Problem};
 
 /// How `values` is written in a JSON answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]

@@ -19,14 +19,12 @@ use super::{
     json::{JsonValues, nested},
     query::{Encoding, TensorSpec},
 };
-use crate::{
-    api::{
-        error::{ApiError, ApiResult},
-        state::ApiState,
-    },
-    domain::{Axis, Code, Dtype, Hook, Problem},
-    store::Store,
+use crate::api::{
+    error::{ApiError, ApiResult},
+    state::ApiState,
 };
+use residuum_domain::{Axis, Code, Dtype, Hook, Problem};
+use residuum_store::Store;
 
 /// Elements that are spelled as JSON by the thread that answers; more are by one that may take its time.
 const SPELLED_AT_ONCE: usize = 1 << 14;

@@ -5,12 +5,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{super::left_out::LeftOutDto, Encoded};
-use crate::{
-    analysis::{Reconstructed, Reconstruction},
-    api::dto::warning::WarningDto,
-    domain::{Problem, Warning, WarningCode},
-    model::sae::ExcludedTokens,
-};
+use crate::api::dto::warning::WarningDto;
+use residuum_analysis::{Reconstructed, Reconstruction};
+use residuum_domain::{Problem, Warning, WarningCode};
+use residuum_model::sae::ExcludedTokens;
 
 /// The features that are active at each position, and how well they reconstruct what was stored.
 #[derive(Debug, Serialize, ToSchema)]

@@ -1,12 +1,10 @@
 //! Which stored positions of a cache are encoded.
 
 use super::super::left_out::LeftOut;
-use crate::{
-    domain::{Cache, Code, Positions, PositionsRequest, Problem, Rows, positions::TokenView},
-    model::{
-        TextTokenizer,
-        sae::{ExcludedTokens, Sae},
-    },
+use residuum_domain::{Cache, Code, Positions, PositionsRequest, Problem, Rows, positions::TokenView};
+use residuum_model::{
+    TextTokenizer,
+    sae::{ExcludedTokens, Sae},
 };
 
 /// Why a mean is refused.

@@ -5,17 +5,15 @@ use std::{collections::BTreeSet, sync::Arc};
 use rayon::prelude::*;
 
 use super::{FeatureDto, FeatureTokens, FeatureTokensDto, LeftOut, ScannedDto};
-use crate::{
-    analysis::scan::Best,
-    api::{
-        search::{caches_of, describe},
-        serving::SpecialTokens,
-        state::ApiState,
-    },
-    domain::{CacheId, Code, Problem, TenantId},
-    model::sae::{Chosen, Sae},
-    store::{RowKey, ScanPlan, Store, TokenPlaces},
+use crate::api::{
+    search::{caches_of, describe},
+    serving::SpecialTokens,
+    state::ApiState,
 };
+use residuum_analysis::scan::Best;
+use residuum_domain::{CacheId, Code, Problem, TenantId};
+use residuum_model::sae::{Chosen, Sae};
+use residuum_store::{RowKey, ScanPlan, Store, TokenPlaces};
 
 /// Multiply-adds of one request: a few minutes.
 const MAX_WORK: u64 = 20_000_000_000_000;

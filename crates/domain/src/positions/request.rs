@@ -1,0 +1,184 @@
+//! Positions as a client asks for them: by number, or by what the tokens are.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Positions, TokenView};
+use crate::problem::{Code, Problem};
+
+/// Positions that may depend on the tokens of the input. [`Self::resolve`] makes [`Positions`] of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum PositionsRequest {
+    /// Positions that need no more than the number of tokens.
+    Known(Positions),
+    /// The tokens that stand for an occurrence of a text.
+    Text {
+        /// The text to find, as it stands in the input; never empty.
+        text: String,
+        /// Which occurrence, from 0; negatives count from the last. Occurrences do not overlap.
+        occurrence: i64,
+        /// Which of its tokens.
+        which: Which,
+    },
+    /// The tokens of a message of a chat: of what it says, without what the template puts around it.
+    Message {
+        /// Index of the message; negatives count from the last, which is the reply where there is one.
+        message: i64,
+        /// Which of its tokens.
+        which: Which,
+    },
+    /// Every special token, or every other one; keeps the position axis.
+    Special {
+        /// Which of the two.
+        special: bool,
+    },
+    /// The mean over what other positions select; drops the position axis.
+    Mean {
+        /// The positions; never a mean.
+        mean: Box<PositionsRequest>,
+    },
+}
+
+/// Which tokens of a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Which {
+    /// The first one; drops the position axis.
+    First,
+    /// The last one, which has seen the whole span; drops the position axis.
+    #[default]
+    Last,
+    /// Every one; keeps the position axis.
+    All,
+}
+
+impl PositionsRequest {
+    /// Whether a text is looked for: [`TokenView::spelled`] has to be there.
+    #[must_use]
+    pub fn names_text(&self) -> bool {
+        match self {
+            Self::Text { .. } | Self::Message { .. } => true,
+            Self::Mean { mean } => mean.names_text(),
+            Self::Known(_) | Self::Special { .. } => false,
+        }
+    }
+
+    /// Whether a message is looked for: [`TokenView::messages`] has to be there.
+    #[must_use]
+    pub fn names_message(&self) -> bool {
+        match self {
+            Self::Message { .. } => true,
+            Self::Mean { mean } => mean.names_message(),
+            _ => false,
+        }
+    }
+
+    /// How many positions are listed one by one.
+    #[must_use]
+    pub fn n_listed(&self) -> usize {
+        match self {
+            Self::Known(positions) => positions.n_listed(),
+            Self::Mean { mean } => mean.n_listed(),
+            Self::Text { .. } | Self::Message { .. } | Self::Special { .. } => 0,
+        }
+    }
+
+    /// Whether it is a mean over other positions.
+    #[must_use]
+    pub fn is_mean(&self) -> bool {
+        matches!(self, Self::Known(Positions::Mean | Positions::MeanOf(_)) | Self::Mean { .. })
+    }
+
+    /// Whether every token of the input has to be known: of one that is continued, those that come too.
+    #[must_use]
+    pub fn names_kind(&self) -> bool {
+        match self {
+            Self::Special { .. } => true,
+            Self::Mean { mean } => mean.names_kind(),
+            _ => false,
+        }
+    }
+
+    /// The positions meant among `tokens`.
+    ///
+    /// # Errors
+    /// [`Code::TextNotFound`] saying how often the text occurs; [`Code::PositionOutOfRange`] for a position, message or
+    /// kind of token that the input does not have; [`Code::InvalidValue`] for text or messages where there are none.
+    pub fn resolve(&self, tokens: &TokenView<'_>) -> Result<Positions, Problem> {
+        match self {
+            Self::Known(positions) => {
+                positions.resolve(tokens.special.len())?;
+                Ok(positions.clone())
+            }
+            Self::Text { text, occurrence, which } => tokens.of_text(text, *occurrence).map(|span| which.of(span)),
+            Self::Message { message, which } => tokens.of_message(*message).map(|span| which.of(span)),
+            Self::Special { special } => tokens.of_kind(*special),
+            Self::Mean { mean } => {
+                let twice = |detail| Problem::at(Code::InvalidValue, "/positions", detail);
+                Positions::mean_of(mean.resolve(tokens)?).map_err(twice)
+            }
+        }
+    }
+
+    pub(super) fn mean(of: Self) -> Result<Self, &'static str> {
+        match of {
+            Self::Known(of) => Positions::mean_of(of).map(Self::Known),
+            Self::Mean { .. } => Err("the mean of a mean is not taken"),
+            of => Ok(Self::Mean { mean: Box::new(of) }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn parse(v: Value) -> Result<PositionsRequest, serde_json::Error> {
+        serde_json::from_value(v)
+    }
+
+    #[test]
+    fn every_form_is_read_and_written() {
+        for v in [
+            json!("last"),
+            json!([0, -1]),
+            json!({"start": 1, "end": null}),
+            json!({"text": "a", "occurrence": -1, "which": "first"}),
+            json!({"message": -1, "which": "all"}),
+            json!({"special": false}),
+            json!({"mean": {"special": false}}),
+            json!({"mean": {"text": "a", "occurrence": 0, "which": "all"}}),
+            json!({"mean": {"start": 1, "end": 3}}),
+        ] {
+            assert_eq!(serde_json::to_value(parse(v.clone()).unwrap()).unwrap(), v);
+        }
+        let short = PositionsRequest::Text { text: "a".to_owned(), occurrence: 0, which: Which::Last };
+        assert_eq!(parse(json!({"text": "a"})).unwrap(), short);
+        assert_eq!(parse(json!({"text": "a", "occurrence": null, "which": null})).unwrap(), short);
+        assert_eq!(parse(json!({"mean": "all"})).unwrap(), PositionsRequest::Known(Positions::Mean));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        for (v, why) in [
+            (json!({"text": ""}), "empty"),
+            (json!({"text": 5}), "string"),
+            (json!({"text": "a", "occurence": 1}), "occurence"),
+            (json!({"text": "a", "occurrence": "last"}), "i64"),
+            (json!({"text": "a", "which": "middle"}), "middle"),
+            (json!({"text": "a", "message": 0}), "fields"),
+            (json!({"message": "user"}), "i64"),
+            (json!({"message": 0, "occurrence": 1}), "fields"),
+            (json!({"special": 0}), "boolean"),
+            (json!({"special": true, "which": "all"}), "field"),
+            (json!({"mean": {"mean": {"special": true}}}), "mean of a mean"),
+            (json!({"mean": {"special": true}, "which": "all"}), "field"),
+            (json!({"word": "a"}), "word"),
+        ] {
+            let error = parse(v.clone()).unwrap_err().to_string();
+            assert!(error.contains(why), "{v}: {error}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Short work on the device that is no run: it takes turns with the batches of runs, and nothing of it is kept.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Engine,
+    worker::{Job, Workers},
+};
+use residuum_domain::{Code, Problem};
+
+/// Work, to be called with its place on a worker, which it gives back at the end.
+pub(super) type Errand = Box<dyn FnOnce(OwnedSemaphorePermit) + Send>;
+
+/// Runs until the engine drains.
+pub(super) async fn run(
+    draining: CancellationToken,
+    workers: Workers,
+    slots: Arc<Semaphore>,
+    mut waiting: mpsc::Receiver<Errand>,
+) {
+    loop {
+        let errand = tokio::select! {
+            errand = waiting.recv() => errand,
+            () = draining.cancelled() => return,
+        };
+        let Some(errand) = errand else { return };
+        let permit = tokio::select! {
+            permit = Arc::clone(&slots).acquire_owned() => permit.expect("the semaphore is never closed"),
+            () = draining.cancelled() => return,
+        };
+        if workers.submit(Job::Errand(Box::new(move || errand(permit)))).await.is_err() {
+            return tracing::error!("the worker threads are gone");
+        }
+    }
+}
+
+impl Engine {
+    /// Runs `work` on a worker when its turn comes. It should take no longer than a batch does.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] when the server stops, [`Code::WorkerFailed`] when it panicked.
+    pub(super) async fn on_worker<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let (done, outcome) = oneshot::channel();
+        let errand: Errand = Box::new(move |permit| {
+            // Whoever asked may have gone.
+            if !done.is_closed() {
+                let _ = done.send(work());
+            }
+            drop(permit);
+        });
+        let stopping = || Problem::new(Code::Unavailable, "the server is stopping").retry_after(5);
+        self.inner.errands.send(errand).await.map_err(|_| stopping())?;
+        outcome.await.map_err(|_| match self.inner.draining.is_cancelled() {
+            true => stopping(),
+            false => Problem::new(Code::WorkerFailed, "the forward pass panicked"),
+        })
+    }
+}

@@ -1,0 +1,267 @@
+//! Continues inputs before they are captured.
+//!
+//! Sequences of many runs take their steps together, in slices of time between which other batches get their turn. New
+//! ones join between slices. A finished one replaces its item in the store, durably, and from then on waits to be captured
+//! like any other input: a crash before that starts it anew, to the same end.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::{
+    InFlight, Inner, batch_key,
+    queue::{Budget, Unit},
+    scheduler::{BATCH_TIME, all_failed, claim, complete, put_back},
+    unit,
+    worker::{GenerateJob, Job, Workers},
+};
+use residuum_domain::{Code, NewItem, Problem, RunId};
+use residuum_model::{Model, generate::Sequence};
+
+/// Sequences that take their steps together.
+const SEQUENCES: usize = 32;
+/// Memory for keys and values of all of them, in bytes. A sequence alone may take more.
+const HISTORY_BYTES: u64 = 192 << 20;
+
+/// A sequence on its way.
+struct Active {
+    unit: Unit,
+    item: NewItem,
+    sequence: Sequence,
+    /// 0 once its run is cancelled or deleted.
+    alive: Arc<AtomicUsize>,
+    /// Its entry among what is in flight.
+    batch: u64,
+}
+
+/// A sequence's place among what is in flight.
+struct Place {
+    alive: Arc<AtomicUsize>,
+    batch: u64,
+}
+
+impl Place {
+    fn take(engine: &Inner, unit: &Unit) -> Self {
+        let alive = Arc::new(AtomicUsize::new(1));
+        let units = vec![(unit.run, unit.index)];
+        let batch = engine.in_flight_add(InFlight { units, alive: Arc::clone(&alive) });
+        Self { alive, batch }
+    }
+}
+
+/// The sequences on their way, all through one model.
+#[derive(Default)]
+struct Company {
+    model: Option<Arc<Model>>,
+    active: Vec<Active>,
+}
+
+/// Runs until the engine drains.
+pub(super) async fn run(engine: Arc<Inner>, workers: Workers, slots: Arc<Semaphore>) {
+    let mut company = Company::default();
+    while !engine.draining.is_cancelled() {
+        company.admit(&engine).await;
+        metrics::gauge!("residuum_generating_sequences").set(company.active.len() as f64);
+        let Some(model) = company.model.clone().filter(|_| !company.active.is_empty()) else {
+            tokio::select! {
+                () = engine.wake_generator.notified() => continue,
+                () = engine.draining.cancelled() => break,
+            }
+        };
+        let permit = tokio::select! {
+            permit = Arc::clone(&slots).acquire_owned() => permit.expect("the semaphore is never closed"),
+            () = engine.draining.cancelled() => break,
+        };
+        company.slice(&engine, &workers, &model, permit).await;
+        company.let_go(&engine, &model).await;
+    }
+    company.active.iter().for_each(|a| engine.in_flight_remove(a.batch));
+}
+
+impl Company {
+    /// Takes in waiting sequences while there is room.
+    async fn admit(&mut self, engine: &Arc<Inner>) {
+        while let Some(units) = self.next(engine) {
+            // In flight before they are read: whoever cancels a run in between finds them here.
+            let mut places: HashMap<(RunId, u32), Place> =
+                units.iter().map(|u| ((u.run, u.index), Place::take(engine, u))).collect();
+            let claimed = claim(engine, &units).await;
+            if let Ok(Some((items, model))) = &claimed {
+                for (unit, item) in items {
+                    if item.generation.is_some()
+                        && let Some(place) = places.remove(&(unit.run, unit.index))
+                    {
+                        self.take_in(model, unit.clone(), item.clone(), place);
+                    }
+                }
+                self.model = Some(Arc::clone(model));
+            }
+            places.into_values().for_each(|place| engine.in_flight_remove(place.batch));
+            match claimed {
+                Ok(_) => {}
+                Err(problem) => {
+                    tracing::error!(%problem, "inputs to continue could not be claimed; they go back to the queue");
+                    put_back(engine, units, false);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What may join now.
+    fn next(&self, engine: &Arc<Inner>) -> Option<Vec<Unit>> {
+        let mut queue = engine.to_continue();
+        let (key, alone) = queue.next_key()?;
+        let fits = match (self.active.first(), &self.model) {
+            (Some(first), Some(model)) => key.model == model.info().id && !alone && first.unit.company > 1,
+            _ => true,
+        };
+        let held: u64 = self.active.iter().map(|a| a.unit.n_tokens as u64).sum();
+        let per_token = engine.models.get(&key.model).map_or(1, |m| m.generation_bytes_per_token()).max(1);
+        let tokens = usize::try_from((HISTORY_BYTES / per_token).saturating_sub(held)).unwrap_or(usize::MAX);
+        let items = SEQUENCES.saturating_sub(self.active.len());
+        // The queue gives its first item whatever the budget; with company it must be asked for nothing then.
+        let room = self.active.is_empty() || (items > 0 && tokens > 0);
+        if fits && room { queue.next_batch(Budget { tokens, bytes: u64::MAX, items }) } else { None }
+    }
+
+    fn take_in(&mut self, model: &Model, unit: Unit, item: NewItem, Place { alive, batch }: Place) {
+        let Some(generation) = item.generation.clone() else { return };
+        let mut sequence = model.sequence(item.token_ids.clone(), generation, u64::from(unit.index));
+        if let Some(edits) = &unit.edits {
+            sequence = sequence.with_edits(Arc::clone(edits), item.interventions.clone());
+        }
+        self.active.push(Active { unit, item, sequence, alive, batch });
+    }
+
+    /// Some steps of every sequence.
+    async fn slice(
+        &mut self,
+        engine: &Arc<Inner>,
+        workers: &Workers,
+        model: &Arc<Model>,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let (done, outcome) = oneshot::channel();
+        let alive: Vec<Arc<AtomicUsize>> = self.active.iter().map(|a| Arc::clone(&a.alive)).collect();
+        let (rest, sequences): (Vec<_>, Vec<Sequence>) = std::mem::take(&mut self.active)
+            .into_iter()
+            .map(|a| ((a.unit, a.item, a.alive, a.batch), a.sequence))
+            .unzip();
+        let job = GenerateJob {
+            model: Arc::clone(model),
+            sequences,
+            slice: BATCH_TIME,
+            cancelled: Box::new(move || alive.iter().all(|a| a.load(Ordering::Relaxed) == 0)),
+            done,
+        };
+        let sent = workers.submit(Job::Generate(job)).await;
+        let outcome = match (sent, outcome.await) {
+            (Ok(()), Ok(outcome)) => outcome,
+            _ => Err(Problem::new(Code::WorkerFailed, "the worker ended while computing this")),
+        };
+        drop(permit);
+        match outcome {
+            Ok(sequences) => {
+                let again = rest.into_iter().zip(sequences);
+                self.active.extend(again.map(|((unit, item, alive, batch), sequence)| Active {
+                    unit,
+                    item,
+                    sequence,
+                    alive,
+                    batch,
+                }));
+            }
+            Err(problem) => {
+                rest.iter().for_each(|(.., batch)| engine.in_flight_remove(*batch));
+                failed(engine, rest.into_iter().map(|(unit, ..)| unit).collect(), problem).await;
+            }
+        }
+    }
+
+    /// Lets go of sequences that are finished or cancelled.
+    async fn let_go(&mut self, engine: &Arc<Inner>, model: &Arc<Model>) {
+        let (gone, staying): (Vec<Active>, Vec<Active>) = std::mem::take(&mut self.active)
+            .into_iter()
+            .partition(|a| a.sequence.is_finished() || a.alive.load(Ordering::Relaxed) == 0);
+        self.active = staying;
+        let mut finished = Vec::new();
+        for Active { unit, item, sequence, alive, batch } in gone {
+            engine.in_flight_remove(batch);
+            if alive.load(Ordering::Relaxed) > 0
+                && let Some(item) = continued(item, sequence, model)
+            {
+                finished.push((unit, item));
+            }
+        }
+        if !finished.is_empty() {
+            hand_on(engine, model, finished).await;
+        }
+    }
+}
+
+/// The item with what was generated.
+fn continued(item: NewItem, sequence: Sequence, model: &Model) -> Option<NewItem> {
+    let (token_ids, completion) = sequence.finish()?;
+    metrics::counter!("residuum_tokens_generated_total").increment((token_ids.len() - completion.first) as u64);
+    let tokens = model.tokenizer().token_strings(&token_ids);
+    Some(NewItem { token_ids, tokens, generation: None, completion: Some(completion), ..item })
+}
+
+/// Settles the positions of an item that has all its tokens.
+fn settle_continued(item: &mut NewItem, model: &Model) -> Result<(), Problem> {
+    if let Some(asked) = item.unsettled.take() {
+        let special = model.tokenizer().special_mask(&item.token_ids);
+        item.capture.positions = asked.resolve(&special)?;
+    }
+    item.capture.positions.resolve(item.token_ids.len()).map(drop)
+}
+
+/// Makes continued items durable and queues them to be captured. One that ended before a position it was to be captured
+/// at fails.
+async fn hand_on(engine: &Arc<Inner>, model: &Arc<Model>, finished: Vec<(Unit, NewItem)>) {
+    let mut ready = Vec::new();
+    for (old, mut item) in finished {
+        match settle_continued(&mut item, model) {
+            Ok(()) => ready.push((old, item)),
+            Err(problem) => record_failure(engine, vec![old], &problem).await,
+        }
+    }
+    let items: Vec<(RunId, u32, NewItem)> = ready.iter().map(|(u, item)| (u.run, u.index, item.clone())).collect();
+    if let Err(e) = engine.store.continued(&items).await {
+        tracing::error!(error = %e, "continued inputs could not be recorded; they go back to the queue");
+        return put_back(engine, ready.into_iter().map(|(unit, _)| unit).collect(), true);
+    }
+    let waiting = |(old, item): &(Unit, NewItem)| {
+        let key = batch_key(old.key.tenant, &model.info().id, item);
+        let edits = old.edits.clone();
+        let Unit { priority, reuse, company, .. } = *old;
+        Unit { edits, priority, reuse, company, ..unit(old.run, old.index, item, key, model) }
+    };
+    engine.enqueue(ready.iter().map(waiting).collect());
+}
+
+/// What becomes of sequences whose step failed: one bad input must not fail its company, so each gets another try,
+/// alone.
+async fn failed(engine: &Arc<Inner>, units: Vec<Unit>, problem: Problem) {
+    if units.len() > 1 {
+        engine.enqueue(units.into_iter().map(|u| Unit { company: 1, ..u }).collect());
+    } else {
+        record_failure(engine, units, &problem).await;
+    }
+}
+
+async fn record_failure(engine: &Arc<Inner>, units: Vec<Unit>, problem: &Problem) {
+    metrics::counter!("residuum_items_failed_total").increment(units.len() as u64);
+    let runs: Vec<RunId> = units.iter().map(|u| u.run).collect();
+    if let Err(e) = complete(engine, all_failed(&units, problem), runs).await {
+        tracing::error!(error = %e, "a failure could not be recorded; its inputs go back to the queue");
+        put_back(engine, units, true);
+    }
+}

@@ -1,0 +1,162 @@
+//! Settling a run's interventions on one input: which of its tokens each of them touches.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    positions::{Conversation, in_conversation, settle},
+    request::{Content, check_list},
+};
+use residuum_domain::{Applied, Code, Edits, Op, Problem, Tokens, TokensRequest, Which};
+use residuum_model::{Encoded, TextTokenizer};
+
+/// The interventions of a run, their numbers at hand.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Interventions {
+    /// What is changed.
+    pub edits: Arc<Edits>,
+    /// How it was asked for, one intervention after the other.
+    pub asked: Vec<Asked>,
+}
+
+/// One intervention as a request names it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asked {
+    /// Its tokens; of an attention map, the queries.
+    pub tokens: TokensRequest,
+    /// Where these stand in the body, as a JSON pointer.
+    pub tokens_pointer: String,
+    /// Its keys, of an attention map.
+    pub keys: TokensRequest,
+    /// Where these stand in the body.
+    pub keys_pointer: String,
+    /// What it does, for people.
+    pub described: Map<String, Value>,
+}
+
+/// One input, as far as its tokens can be asked about.
+pub(super) struct Subject<'a> {
+    /// As posted.
+    pub content: &'a Content,
+    /// Where it stands in the body.
+    pub pointer: &'a str,
+    /// Its tokens.
+    pub encoded: &'a Encoded,
+    /// Its text as posted or rendered.
+    pub text: Option<&'a str>,
+    /// What made tokens of it.
+    pub tokenizer: &'a TextTokenizer,
+    /// Whether it is continued.
+    pub generates: bool,
+}
+
+impl Interventions {
+    /// What each intervention means for one input.
+    ///
+    /// # Errors
+    /// [`Code::PositionOutOfRange`] and the like, [`Code::InvalidValue`] for `generated` without generating, and
+    /// [`Code::ShapeMismatch`] for a patch that does not have a row for each token, pointing into the intervention.
+    pub(super) fn settle(&self, subject: &Subject<'_>) -> Result<Vec<Applied>, Problem> {
+        self.asked.iter().enumerate().map(|(i, asked)| self.settle_one(i, asked, subject)).collect()
+    }
+
+    fn settle_one(&self, i: usize, asked: &Asked, subject: &Subject<'_>) -> Result<Applied, Problem> {
+        let table = self.edits.list.iter().filter(|e| e.intervention == i).find_map(|e| match e.op {
+            Op::Replace { n_rows, n_keys, .. } => Some((n_rows, n_keys)),
+            _ => None,
+        });
+        let patched = table.is_some_and(|(n_rows, _)| n_rows > 1);
+        let tokens = subject.tokens(&asked.tokens, &asked.tokens_pointer, patched)?;
+        let keys = subject.tokens(&asked.keys, &asked.keys_pointer, false)?;
+        if let Some((n_rows, n_keys)) = table {
+            subject.check_table(n_rows, n_keys, &tokens).map_err(|detail| {
+                Problem::at(Code::ShapeMismatch, &asked.tokens_pointer, format!("{}: {detail}", subject.pointer))
+            })?;
+        }
+        let mut described = asked.described.clone();
+        let is_map = self.edits.list.iter().any(|e| e.intervention == i && e.hook.site().is_attention_map());
+        described.insert(if is_map { "to" } else { "positions" }.to_owned(), described_tokens(&tokens, subject));
+        if is_map {
+            described.insert("from".to_owned(), described_tokens(&keys, subject));
+        }
+        Ok(Applied { tokens, keys, described })
+    }
+}
+
+/// Tokens of an input at least, as far as the length of a list of positions goes.
+const MIN_LISTED: usize = 1024;
+
+impl Subject<'_> {
+    fn tokens(&self, asked: &TokensRequest, pointer: &str, patched: bool) -> Result<Tokens, Problem> {
+        let n = self.encoded.ids.len();
+        #[expect(clippy::cast_possible_truncation, reason = "a context is shorter than 2^32")]
+        let end = n as u32;
+        let named = match asked {
+            TokensRequest::All if patched => return Ok(Tokens::Before(end)),
+            TokensRequest::All => return Ok(Tokens::All),
+            TokensRequest::Prompt => return Ok(Tokens::Before(end)),
+            TokensRequest::Generated if self.generates => return Ok(Tokens::From(end)),
+            TokensRequest::Generated => {
+                let detail = "the run generates nothing: give it `generate`, or name other positions";
+                return Err(Problem::at(Code::InvalidValue, pointer, detail));
+            }
+            TokensRequest::At(named) => named,
+        };
+        let at = |p: Problem| Problem::at(p.code, pointer, format!("{}: {}", self.pointer, p.detail));
+        // each input settles the list anew, and repeats mean nothing here
+        check_list(named, n.max(MIN_LISTED)).map_err(at)?;
+        let posted;
+        let named = if self.generates {
+            let found = in_conversation(named, self.content, self.encoded, self.text, self.tokenizer);
+            match found.map_err(at)? {
+                Conversation::Reply(first, Which::All) => return Ok(Tokens::From(first)),
+                Conversation::Reply(..) => {
+                    let detail = "of the reply, which is still to come, only all tokens can be changed: say which: all";
+                    return Err(Problem::at(Code::InvalidValue, pointer, detail));
+                }
+                Conversation::Posted(named) => posted = named,
+            }
+            &posted
+        } else {
+            named
+        };
+        let positions = settle(named, self.content, self.encoded, self.text, self.tokenizer).map_err(at)?;
+        let mut list = positions.resolve(n).map_err(at)?.positions().to_vec();
+        if !patched {
+            list.sort_unstable();
+            list.dedup();
+        }
+        Tokens::list(&list)
+            .ok_or_else(|| Problem::at(Code::InvalidValue, pointer, "a position that is patched is named twice"))
+    }
+
+    /// Whether a patch has what the tokens take.
+    fn check_table(&self, n_rows: usize, n_keys: usize, tokens: &Tokens) -> Result<(), String> {
+        let n = self.encoded.ids.len();
+        if n_keys > 0 && n_keys != n {
+            return Err(format!("the patched attention map has {n_keys} keys and the input {n} tokens"));
+        }
+        match tokens {
+            _ if n_rows == 1 => Ok(()),
+            Tokens::From(_) => Err(format!("{n_rows} positions cannot be patched into tokens yet to come; give one")),
+            tokens if tokens.count(n) == n_rows => Ok(()),
+            tokens => Err(format!("{n_rows} positions are patched into {} of the input's {n}", tokens.count(n))),
+        }
+    }
+}
+
+fn described_tokens(tokens: &Tokens, subject: &Subject<'_>) -> Value {
+    match tokens {
+        Tokens::All => json!("all"),
+        // a message that is continued begins before what is generated
+        Tokens::From(first) if (*first as usize) < subject.encoded.ids.len() => json!({"start": first}),
+        Tokens::From(_) => json!("generated"),
+        Tokens::Before(_) => json!("prompt"),
+        Tokens::List(list) => {
+            let mut list = list.clone();
+            list.sort_unstable_by_key(|(_, place)| *place);
+            json!(list.into_iter().map(|(position, _)| position).collect::<Vec<_>>())
+        }
+    }
+}

@@ -1,0 +1,515 @@
+//! From an accepted request to durable activations: queue → planner → worker thread → store.
+//!
+//! The only place that knows both the model and the store. A run is accepted when its rows are durable; from then on
+//! it survives the client and the server. [`Engine`] is a cheap handle; the scheduler behind it owns the work.
+
+mod admission;
+mod answers;
+mod errands;
+mod generation;
+mod interventions;
+mod keys;
+mod leaders;
+mod observe;
+mod patching;
+mod positions;
+mod progress;
+mod queue;
+mod registry;
+mod request;
+mod retention;
+mod reuse;
+mod saes;
+mod scheduler;
+mod sink;
+mod submit;
+#[cfg(test)]
+mod tests;
+mod texts;
+mod warnings;
+mod worker;
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, Semaphore, mpsc, watch},
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+pub use interventions::{Asked, Interventions};
+pub use patching::{Metric, Sweep, SweepCell, Swept, sweeps};
+pub use registry::{ModelState, Registry};
+pub use request::{Content, InputSpec, Prepared, RunRequest, Truncate, item_shapes};
+pub use saes::{SaeSource, SaeState, Saes};
+pub use submit::Submitted;
+
+use answers::Question;
+use errands::Errand;
+use leaders::Leaders;
+use progress::Progress;
+use queue::{ANY_COMPANY, BatchKey, Depth, Load, Loads, Queue, Reuse, Unit};
+use request::item_bytes;
+use residuum_domain::{NewItem, Priority, Problem, Run, RunId, TenantId};
+use residuum_model::{LoadError, LoadOptions, Model};
+use residuum_store::{KeepDeleted, Quota, Store};
+use scheduler::{InFlight, Speed};
+use submit::batch_key;
+use texts::Texts;
+use worker::Workers;
+
+/// What the engine accepts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Inputs of one run.
+    pub max_run_items: usize,
+    /// Tokens of one run, those to be generated among them.
+    pub max_run_tokens: usize,
+    /// Bytes one run may store.
+    pub max_run_bytes: u64,
+    /// Inputs waiting over all runs.
+    pub max_queued_items: usize,
+    /// Bytes that the waiting captures may take.
+    pub max_queued_bytes: u64,
+    /// How much the store may take; `None`: what the disk holds.
+    pub quota: Option<Quota>,
+    /// How long the files of deleted caches stay for requests that read them.
+    pub keep_deleted: KeepDeleted,
+    /// Inputs of one client among those waiting.
+    pub max_client_items: usize,
+    /// Bytes that the waiting captures of one client may take.
+    pub max_client_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_run_items: 10_000,
+            max_run_tokens: 10_000_000,
+            max_run_bytes: 64 << 30,
+            max_queued_items: 100_000,
+            max_queued_bytes: 256 << 30,
+            max_client_items: 50_000,
+            max_client_bytes: 128 << 30,
+            quota: None,
+            keep_deleted: KeepDeleted::default(),
+        }
+    }
+}
+
+/// A model to serve: the name for clients, and a path or hub name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelSource {
+    /// The name clients use.
+    pub id: String,
+    /// A Hugging Face folder, a `.gguf` file, or `org/name` on the hub.
+    pub path: PathBuf,
+}
+
+/// What a server-sent event adds to the run itself.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    /// Runs whose turn comes first; `None` when nothing of the run waits.
+    pub queue_position: Option<usize>,
+    /// Tokens per second of recent batches; 0 before the first.
+    pub tokens_per_second: f64,
+}
+
+/// Handle to the engine; clones share it.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+    tasks: Arc<Mutex<Option<Tasks>>>,
+}
+
+struct Tasks {
+    scheduler: JoinHandle<()>,
+    generator: JoinHandle<()>,
+    answers: JoinHandle<()>,
+    errands: JoinHandle<()>,
+    retention: JoinHandle<()>,
+    workers: Vec<std::thread::JoinHandle<()>>,
+}
+
+struct Inner {
+    store: Store,
+    models: Registry,
+    limits: Limits,
+    texts: Arc<Texts>,
+    queue: Mutex<Queue>,
+    /// Inputs to continue before they come to `queue`.
+    to_continue: Mutex<Queue>,
+    /// Inputs that wait for what others leave behind.
+    leaders: Mutex<Leaders>,
+    /// What runs will add that are being made durable.
+    admitted: Mutex<Loads>,
+    in_flight: Mutex<HashMap<u64, InFlight>>,
+    next_batch: AtomicU64,
+    wake: Notify,
+    wake_generator: Notify,
+    progress: Progress,
+    speed: Speed,
+    /// When the store had no room last.
+    no_room: Mutex<Option<Instant>>,
+    draining: CancellationToken,
+    errands: mpsc::Sender<Errand>,
+    questions: mpsc::Sender<Question>,
+    /// Places for experiments.
+    experiments: Semaphore,
+    /// Places for experiments and for those that wait for one.
+    experiments_in_line: Semaphore,
+}
+
+impl Inner {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn to_continue(&self) -> MutexGuard<'_, Queue> {
+        self.to_continue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leaders(&self) -> MutexGuard<'_, Leaders> {
+        self.leaders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn admitted(&self) -> MutexGuard<'_, Loads> {
+        self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What waits of a tenant, and of all.
+    fn waiting(&self, tenant: TenantId) -> (Load, Load) {
+        let (mut own, mut all) = (Load::default(), Load::default());
+        let mut add = |loads: &Loads| {
+            own += loads.of(tenant);
+            all += loads.total();
+        };
+        add(self.queue().loads());
+        add(self.to_continue().loads());
+        add(self.leaders().loads());
+        (own, all)
+    }
+
+    /// What waits, by priority.
+    fn depths(&self) -> [Depth; Priority::ALL.len()] {
+        let mut depths = Default::default();
+        self.queue().measure(&mut depths);
+        self.to_continue().measure(&mut depths);
+        self.leaders().measure(&mut depths);
+        depths
+    }
+
+    /// Queues items where they belong, and says so.
+    fn enqueue(&self, units: Vec<Unit>) {
+        let (incomplete, complete): (Vec<Unit>, Vec<Unit>) = units.into_iter().partition(|u| u.key.generates());
+        if !incomplete.is_empty() {
+            self.to_continue().push(incomplete);
+            self.wake_generator.notify_one();
+        }
+        if !complete.is_empty() {
+            self.queue().push(complete);
+            self.wake.notify_one();
+        }
+    }
+
+    fn in_flight(&self) -> MutexGuard<'_, HashMap<u64, InFlight>> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn in_flight_add(&self, batch: InFlight) -> u64 {
+        let id = self.next_batch.fetch_add(1, Ordering::Relaxed);
+        self.in_flight().insert(id, batch);
+        id
+    }
+
+    fn in_flight_remove(&self, id: u64) {
+        self.in_flight().remove(&id);
+    }
+}
+
+impl Engine {
+    /// Starts the scheduler and `n_workers` workers: one for each device that models are loaded to. Models are loaded by
+    /// [`Self::load`]; runs of an earlier life that have not ended are queued again by it.
+    ///
+    /// # Errors
+    /// When a worker thread cannot be started.
+    pub fn start(store: Store, names: Vec<String>, limits: Limits, n_workers: usize) -> std::io::Result<Self> {
+        let (workers, threads) = Workers::spawn(n_workers, &store)?;
+        let (errands, waiting) = mpsc::channel(1);
+        let (questions, to_answer) = mpsc::channel(answers::WAITING);
+        let inner = Arc::new(Inner {
+            store,
+            models: Registry::new(names),
+            limits,
+            texts: Arc::default(),
+            queue: Mutex::default(),
+            to_continue: Mutex::default(),
+            leaders: Mutex::default(),
+            admitted: Mutex::default(),
+            in_flight: Mutex::default(),
+            next_batch: AtomicU64::new(0),
+            wake: Notify::new(),
+            wake_generator: Notify::new(),
+            progress: Progress::default(),
+            speed: Speed::new(n_workers),
+            no_room: Mutex::default(),
+            draining: CancellationToken::new(),
+            errands,
+            questions,
+            experiments: Semaphore::new(patching::AT_ONCE),
+            experiments_in_line: Semaphore::new(patching::AT_ONCE + patching::MAX_WAITING),
+        });
+        let n_slots = scheduler::pipeline(n_workers);
+        let slots = Arc::new(Semaphore::new(n_slots as usize));
+        let scheduler = tokio::spawn(scheduler::run(Arc::clone(&inner), workers.clone(), Arc::clone(&slots), n_slots));
+        let generator = tokio::spawn(generation::run(Arc::clone(&inner), workers.clone(), Arc::clone(&slots)));
+        let answers = tokio::spawn(answers::run(inner.store.clone(), inner.draining.clone(), to_answer));
+        let errands = tokio::spawn(errands::run(inner.draining.clone(), workers, slots, waiting));
+        let retention = tokio::spawn(retention::run(Arc::clone(&inner)));
+        let tasks =
+            Arc::new(Mutex::new(Some(Tasks { scheduler, generator, answers, errands, retention, workers: threads })));
+        Ok(Self { inner, tasks })
+    }
+
+    /// Reads the models, one after the other, and then queues what an earlier life left behind.
+    ///
+    /// # Errors
+    /// [`LoadError`] of the first checkpoint that cannot be served, naming file and reason.
+    pub async fn load(&self, sources: Vec<ModelSource>, options: LoadOptions) -> Result<(), LoadError> {
+        for source in sources {
+            let options = options.clone();
+            let started = Instant::now();
+            let loaded = tokio::task::spawn_blocking(move || {
+                Model::load(&source.id, &source.path.to_string_lossy(), &options).map(Arc::new)
+            });
+            let model = loaded.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))?;
+            let info = model.info();
+            tracing::info!(
+                model = info.id,
+                architecture = info.architecture,
+                layers = info.n_layers,
+                parameters = info.n_params,
+                fingerprint = info.fingerprint,
+                seconds = started.elapsed().as_secs_f64(),
+                "model loaded"
+            );
+            warnings::report("model", &info.id, model.warnings());
+            self.inner.models.ready(model);
+        }
+        self.recover().await;
+        Ok(())
+    }
+
+    /// Queues the unfinished runs of an earlier life. Items that were in flight when it ended run alone from now on.
+    async fn recover(&self) {
+        let pending = match self.inner.store.pending().await {
+            Ok(pending) => pending,
+            Err(e) => {
+                return tracing::error!(error = %e, "unfinished runs could not be read; they wait for the next start");
+            }
+        };
+        for run in pending {
+            if let Err(e) = self.requeue(&run).await {
+                tracing::error!(run = %run.id, error = %e, "an unfinished run could not be queued; it waits for the next start");
+            }
+        }
+    }
+
+    async fn requeue(&self, run: &residuum_store::PendingRun) -> Result<(), Problem> {
+        let model = match self.inner.models.get(&run.model) {
+            Ok(model) => model,
+            Err(e) => {
+                tracing::warn!(run = %run.id, model = run.model, "a run waits for a model that is not served now");
+                return Err(e);
+            }
+        };
+        let edits = self.inner.store.edits(run.id).await?;
+        for chunk in run.items.chunks(1000) {
+            let items = self.inner.store.items(run.id, chunk).await?;
+            let units = items
+                .iter()
+                .map(|(index, item)| {
+                    let key = batch_key(run.tenant, &run.model, item);
+                    let company = if run.attempted.contains(index) { 1 } else { ANY_COMPANY };
+                    Unit {
+                        edits: edits.clone(),
+                        priority: run.priority,
+                        reuse: Reuse::of(run.reuse),
+                        company,
+                        ..unit(run.id, *index, item, key, &model)
+                    }
+                })
+                .collect();
+            self.inner.enqueue(units);
+        }
+        tracing::info!(run = %run.id, items = run.items.len(), "an unfinished run continues");
+        Ok(())
+    }
+
+    /// The models and their states.
+    #[must_use]
+    pub fn models(&self) -> &Registry {
+        &self.inner.models
+    }
+
+    /// The store behind it.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// Makes sure that the quota of the store leaves room for `n_bytes`, as is done for every run; the oldest caches go for
+    /// it where they may.
+    ///
+    /// # Errors
+    /// [`Code::StoreFull`], and the store's own.
+    pub async fn make_room(&self, n_bytes: u64) -> Result<(), Problem> {
+        self.inner.make_room(n_bytes).await
+    }
+
+    /// What is accepted.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    /// Whether new runs are taken: every model is loaded and the server is not stopping.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.inner.draining.is_cancelled() && self.inner.models.all_ready()
+    }
+
+    /// Whether everything that carries runs out is there: nothing of it has ended before its time.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.as_ref().is_some_and(|t| {
+            !t.scheduler.is_finished() && !t.generator.is_finished() && !t.workers.iter().any(|w| w.is_finished())
+        })
+    }
+
+    /// Cancelled once the server drains: whoever waits for a run gives up then.
+    #[must_use]
+    pub fn draining(&self) -> CancellationToken {
+        self.inner.draining.clone()
+    }
+
+    /// Notified whenever the run changes. Subscribe first, then read the run.
+    #[must_use]
+    pub fn subscribe(&self, run: RunId) -> watch::Receiver<u64> {
+        self.inner.progress.subscribe(run)
+    }
+
+    /// The run, once it has ended or when `wait` is over or the server drains; `None` when there is no such run.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn wait(&self, tenant: TenantId, id: RunId, wait: Duration) -> Result<Option<Run>, Problem> {
+        let deadline = Instant::now() + wait;
+        let mut changes = self.subscribe(id);
+        loop {
+            let run = self.inner.store.run(tenant, id).await?;
+            if run.as_ref().is_none_or(|r| r.status.is_final()) || self.inner.draining.is_cancelled() {
+                return Ok(run);
+            }
+            let change = async {
+                tokio::select! {
+                    _ = changes.changed() => {}
+                    () = self.inner.draining.cancelled() => {}
+                }
+            };
+            if timeout_at(deadline, change).await.is_err() {
+                return Ok(run);
+            }
+        }
+    }
+
+    /// Where a run stands in the queue, and how fast it goes.
+    #[must_use]
+    pub fn pace(&self, run: RunId) -> Pace {
+        let queue_position = self.inner.queue().position(run);
+        let queue_position = queue_position.or_else(|| self.inner.to_continue().position(run));
+        let queue_position = queue_position.or_else(|| self.inner.leaders().is_following(run).then_some(0));
+        Pace { queue_position, tokens_per_second: self.inner.speed.get() }
+    }
+
+    /// Stops a run: nothing more of it is started, and a batch of which every item is cancelled stops before its next
+    /// layer. Returns the run as it is afterwards; an ended run unchanged.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn cancel(&self, tenant: TenantId, id: RunId) -> Result<Option<Run>, Problem> {
+        let run = self.inner.store.cancel_run(tenant, id).await?;
+        if run.is_some() {
+            self.forget(id);
+        }
+        Ok(run)
+    }
+
+    /// Deletes a run with its caches, cancelling it first if need be; whether there was one.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn delete(&self, tenant: TenantId, id: RunId) -> Result<bool, Problem> {
+        let existed = self.inner.store.delete_run(tenant, id).await?;
+        if existed {
+            self.forget(id);
+        }
+        Ok(existed)
+    }
+
+    fn forget(&self, id: RunId) {
+        self.inner.queue().remove(id);
+        self.inner.to_continue().remove(id);
+        // Those that waited for it must not go with it.
+        let followers = self.inner.leaders().remove(id);
+        self.inner.ask_again(followers);
+        for batch in self.inner.in_flight().values_mut() {
+            let before = batch.units.len();
+            batch.units.retain(|(run, _)| *run != id);
+            batch.alive.fetch_sub(before - batch.units.len(), Ordering::Relaxed);
+        }
+        self.inner.progress.changed(id);
+    }
+
+    /// Stops accepting, finishes the batches under way, makes them durable and ends the threads. Runs that are not
+    /// finished continue at the next start.
+    pub async fn drain(&self) {
+        self.inner.draining.cancel();
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Tasks { scheduler, generator, answers, errands, retention, workers }) = tasks else { return };
+        let ended = [scheduler.await, generator.await, answers.await, errands.await, retention.await];
+        if ended.iter().any(Result::is_err) {
+            tracing::error!("the scheduler had panicked");
+        }
+        while !self.inner.in_flight().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // The tasks held the last handles to the workers, so their threads end by themselves.
+        let joined = tokio::task::spawn_blocking(move || workers.into_iter().for_each(|worker| drop(worker.join())));
+        let _ = joined.await;
+    }
+}
+
+fn unit(run: RunId, index: u32, item: &NewItem, key: Arc<BatchKey>, model: &Model) -> Unit {
+    Unit {
+        run,
+        index,
+        n_tokens: item.max_tokens(),
+        n_bytes: item_bytes(item, model),
+        key,
+        edits: None,
+        priority: Priority::Normal,
+        reuse: Reuse::Unasked,
+        company: ANY_COMPANY,
+    }
+}

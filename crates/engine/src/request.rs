@@ -1,0 +1,460 @@
+//! A run as a client asks for it, and its preparation: tokenising, truncating and resolving every name.
+//!
+//! Whatever can be refused is refused here, before anything is queued; the first bad item refuses the whole request.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::{
+    Limits,
+    interventions::{Interventions, Subject},
+    positions::{Conversation, in_conversation, settle},
+    texts::{Texts, Tokenising},
+};
+use residuum_domain::{
+    Capture, CaptureRequest, Code, Generation, Hook, NewItem, NewRun, PackLayout, Positions, PositionsRequest,
+    Priority, Problem, TenantId,
+    capture::{Layers, refuse_mean_of_indices, stored_shape},
+    positions::Unsettled,
+};
+use residuum_model::{ChatEnd, Encoded, GivenTemplate, Model};
+
+/// Bytes of a known text, token ids, and entries of each other list that are prepared sooner than another thread is asked to.
+pub(super) const QUICK_BYTES: usize = 4096;
+pub(super) const QUICK_IDS: usize = 512;
+pub(super) const QUICK_NAMES: usize = 64;
+
+/// What to do with an input longer than the context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Truncate {
+    /// Refuse it.
+    #[default]
+    Error,
+    /// Drop tokens from the start, keeping a BOS token there.
+    Left,
+    /// Drop tokens from the end, keeping those that the tokenizer's own rule puts there.
+    Right,
+}
+
+/// One input as posted.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Content {
+    /// Text for the tokenizer.
+    Text(String),
+    /// Token ids.
+    TokenIds(Vec<u32>),
+    /// A chat for the model's template.
+    Messages {
+        /// Messages with `role` and `content`.
+        messages: Vec<Value>,
+        /// How the rendered chat ends.
+        end: ChatEnd,
+        /// Further variables of the template.
+        template_kwargs: Map<String, Value>,
+        /// A template instead of the model's own, or the name of one of those.
+        chat_template: Option<GivenTemplate>,
+    },
+}
+
+impl Content {
+    /// The field of the input that holds it, as a JSON pointer; empty where the input has no fields.
+    fn pointer(&self) -> &'static str {
+        match self {
+            Self::Text(_) | Self::TokenIds(_) => "",
+            Self::Messages { .. } => "/messages",
+        }
+    }
+}
+
+/// One input with what belongs to it alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InputSpec {
+    /// Where it stands in the request body, as a JSON pointer.
+    pub pointer: String,
+    /// The input.
+    pub content: Content,
+    /// Positions for this input instead of the run's.
+    pub positions: Option<PositionsRequest>,
+    /// Tags of its cache beside the run's.
+    pub tags: Vec<String>,
+    /// Metadata of its cache over the run's.
+    pub metadata: Map<String, Value>,
+    /// Label of its cache.
+    pub label: Option<String>,
+}
+
+impl InputSpec {
+    /// An input with nothing of its own.
+    #[must_use]
+    pub fn new(pointer: String, content: Content) -> Self {
+        Self { pointer, content, positions: None, tags: Vec::new(), metadata: Map::new(), label: None }
+    }
+}
+
+/// A run as posted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunRequest {
+    /// Who asks.
+    pub tenant: TenantId,
+    /// Name of the model.
+    pub model: String,
+    /// Inputs in order.
+    pub inputs: Vec<InputSpec>,
+    /// How to continue every input before it is captured.
+    pub generation: Option<Generation>,
+    /// What to change on the way through the model.
+    pub interventions: Option<Interventions>,
+    /// What to capture.
+    pub capture: CaptureRequest,
+    /// Beginning-of-sequence token: the tokenizer's own rule, always, or never.
+    pub prepend_bos: Option<bool>,
+    /// What to do with inputs over the context.
+    pub truncate: Truncate,
+    /// Whether stored activations may answer.
+    pub reuse: bool,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// Tags of every cache.
+    pub tags: Vec<String>,
+    /// Metadata of the run and of every cache.
+    pub metadata: Map<String, Value>,
+    /// Seconds after which the caches expire.
+    pub ttl_seconds: Option<u64>,
+    /// Idempotency key with the hash of the request.
+    pub idempotency: Option<(String, [u8; 32])>,
+}
+
+impl RunRequest {
+    /// A run of these inputs that asks for nothing else: what a body has that leaves everything out.
+    #[must_use]
+    pub fn new(tenant: TenantId, model: &str, inputs: Vec<InputSpec>) -> Self {
+        Self {
+            tenant,
+            model: model.to_owned(),
+            inputs,
+            generation: None,
+            interventions: None,
+            capture: CaptureRequest::default(),
+            prepend_bos: None,
+            truncate: Truncate::Error,
+            reuse: true,
+            priority: Priority::Normal,
+            tags: Vec::new(),
+            metadata: Map::new(),
+            ttl_seconds: None,
+            idempotency: None,
+        }
+    }
+}
+
+/// A run that can be queued.
+pub struct Prepared {
+    /// The run.
+    pub run: NewRun,
+    /// Bytes that each item's capture takes in the store, in input order.
+    pub item_bytes: Vec<u64>,
+    /// The model it runs on.
+    pub model: Arc<Model>,
+}
+
+/// Tokenises and checks every input.
+///
+/// # Errors
+/// The [`Problem`] of the first input or name at fault, with its pointer into the request body.
+pub fn prepare(request: RunRequest, model: Arc<Model>, limits: &Limits, texts: &Texts) -> Result<Prepared, Problem> {
+    let hooks = request.capture.resolve(model.info()).map_err(|p| p.under("/capture"))?;
+    refuse_mean_of_indices(&hooks, &request.capture.positions(model.info())).map_err(|p| p.under("/capture"))?;
+    if let Some(generation) = &request.generation {
+        check_generation(generation, &model).map_err(|p| p.under("/generate"))?;
+    }
+    let mut items = Vec::with_capacity(request.inputs.len());
+    let mut sizes = Vec::with_capacity(request.inputs.len());
+    let (mut tokens, mut bytes) = (0usize, 0u64);
+    let Limits { max_run_tokens, max_run_bytes, .. } = *limits;
+    for input in &request.inputs {
+        let item = prepare_item(input, &request, &hooks, &model, texts)?;
+        let size = item_bytes(&item, &model);
+        tokens += item.max_tokens();
+        bytes += size;
+        let at = format!("{}{}", input.pointer, input.content.pointer());
+        if tokens > max_run_tokens {
+            let detail = format!("with this input the run has {tokens} tokens; a run may have {max_run_tokens}");
+            return Err(Problem::at(Code::TooManyRunTokens, at, detail));
+        }
+        if bytes > max_run_bytes {
+            return Err(Problem::at(
+                Code::ResultTooLarge,
+                at,
+                format!(
+                    "with this input the run would store {bytes} bytes; a run may store {max_run_bytes}. Capture fewer hooks or positions"
+                ),
+            ));
+        }
+        items.push(item);
+        sizes.push(size);
+    }
+    let RunRequest {
+        tenant,
+        model: name,
+        reuse,
+        priority,
+        tags,
+        metadata,
+        ttl_seconds,
+        idempotency,
+        interventions,
+        ..
+    } = request;
+    let edits = interventions.map(|i| i.edits);
+    let run = NewRun { tenant, model: name, reuse, priority, tags, metadata, ttl_seconds, items, idempotency, edits };
+    Ok(Prepared { run, item_bytes: sizes, model })
+}
+
+/// Whether [`prepare`] takes no longer than asking another thread for it: one short input, whose tokens are known, and no list
+/// that is long.
+#[must_use]
+pub fn is_quick(request: &RunRequest, model: &Model, texts: &Texts) -> bool {
+    let [input] = request.inputs.as_slice() else { return false };
+    let how = Tokenising { prepend_bos: request.prepend_bos, chat: false };
+    let positions = [request.capture.positions.as_ref(), input.positions.as_ref()];
+    let layers = match &request.capture.layers {
+        Layers::List(layers) => layers.len(),
+        _ => 1,
+    };
+    request.interventions.is_none()
+        && layers.max(request.capture.hooks.len()).max(request.tags.len()).max(input.tags.len()) <= QUICK_NAMES
+        && positions.into_iter().flatten().all(is_one_or_a_range)
+        && match &input.content {
+            Content::Text(text) => text.len() <= QUICK_BYTES && texts.knows(request.tenant, model, text, how),
+            Content::TokenIds(ids) => ids.len() <= QUICK_IDS,
+            Content::Messages { .. } => false,
+        }
+}
+
+/// Whether a place is said without a list and without looking at the text.
+fn is_one_or_a_range(positions: &PositionsRequest) -> bool {
+    matches!(positions, PositionsRequest::Known(known) if !matches!(known, Positions::List(_) | Positions::MeanOf(_)))
+}
+
+/// Whether the model can continue inputs, by so many tokens.
+fn check_generation(generation: &Generation, model: &Model) -> Result<(), Problem> {
+    model.check_generates()?;
+    let n_ctx = model.info().n_ctx;
+    if generation.max_new_tokens >= n_ctx {
+        let detail = format!("{} new tokens leave no room in a context of {n_ctx}", generation.max_new_tokens);
+        return Err(Problem::at(Code::TooManyTokens, "/max_new_tokens", detail));
+    }
+    Ok(())
+}
+
+/// Bytes that one item's capture takes in the store, at most where it is continued first.
+#[must_use]
+pub fn item_bytes(item: &NewItem, model: &Model) -> u64 {
+    let n_tokens = item.max_tokens();
+    let Ok(rows) = item.capture.positions.resolve(n_tokens) else { return 0 };
+    layout_of(&item.capture, model, &[(n_tokens, &rows)]).total_bytes()
+}
+
+/// The layout of a pack with these items.
+#[must_use]
+pub fn layout_of(capture: &Capture, model: &Model, items: &[(usize, &residuum_domain::Rows)]) -> PackLayout {
+    let row_shapes = capture.hooks.iter().map(|h| model.info().row_shape(h.site())).collect();
+    PackLayout::new(capture.hooks.clone(), row_shapes, capture.dtype, items)
+}
+
+/// Shape of what an item stores for each hook, for dry runs; that of the longest continuation where there is one.
+#[must_use]
+pub fn item_shapes(item: &NewItem, model: &Model) -> Vec<(String, Vec<usize>)> {
+    let n_tokens = item.max_tokens();
+    let Ok(rows) = item.capture.positions.resolve(n_tokens) else { return Vec::new() };
+    let keep = item.capture.positions.keeps_axis();
+    let shape = |h: &Hook| stored_shape(h.site(), &model.info().row_shape(h.site()), &rows, keep, n_tokens).0;
+    item.capture.hooks.iter().map(|h| (h.to_string(), shape(h))).collect()
+}
+
+/// An input's tokens, how many were cut to fit, and its text as posted or rendered.
+type Tokenised = (Encoded, u64, Option<String>);
+
+fn prepare_item(
+    input: &InputSpec,
+    request: &RunRequest,
+    hooks: &Arc<[Hook]>,
+    model: &Model,
+    texts: &Texts,
+) -> Result<NewItem, Problem> {
+    let tokenised = tokenise(input, request, model, texts).map_err(|p| in_input(p, input))?;
+    let subject = Subject {
+        content: &input.content,
+        pointer: &input.pointer,
+        encoded: &tokenised.0,
+        text: tokenised.2.as_deref(),
+        tokenizer: model.tokenizer(),
+        generates: request.generation.is_some(),
+    };
+    let interventions = request.interventions.as_ref().map(|i| i.settle(&subject)).transpose()?.unwrap_or_default();
+    let item = item(input, request, hooks, model, tokenised).map_err(|p| p.under(&input.pointer))?;
+    Ok(NewItem { interventions, ..item })
+}
+
+/// A problem with an input, pointing into the request. How chats are rendered is said once for all inputs.
+fn in_input(problem: Problem, input: &InputSpec) -> Problem {
+    let of_all = ["/chat_template", "/template_kwargs", "/continue_final_message"];
+    let outside = |pointer: &str| of_all.iter().any(|field| pointer.starts_with(field));
+    if problem.errors.iter().any(|e| outside(&e.pointer)) { problem } else { problem.under(&input.pointer) }
+}
+
+fn tokenise(input: &InputSpec, request: &RunRequest, model: &Model, texts: &Texts) -> Result<Tokenised, Problem> {
+    let (tokenizer, prepend_bos) = (model.tokenizer(), request.prepend_bos);
+    let n_new = request.generation.as_ref().map_or(0, |g| g.max_new_tokens);
+    let encode = |text: &str, chat| {
+        check_length(text, request.truncate, model, n_new)?;
+        texts.encode(request.tenant, model, text, Tokenising { prepend_bos, chat })
+    };
+    let (encoded, text) = match &input.content {
+        Content::Text(text) => (encode(text, false), Some(text.clone())),
+        Content::TokenIds(ids) => (tokenizer.from_ids(ids, prepend_bos), None),
+        Content::Messages { messages, end, template_kwargs, chat_template } => {
+            let rendered = tokenizer.render_chat(messages, *end, template_kwargs, chat_template.as_ref())?;
+            (encode(&rendered, true), Some(rendered))
+        }
+    };
+    let at = input.content.pointer();
+    let cut = |encoded| truncate(encoded, request.truncate, model.info().n_ctx, n_new);
+    let (encoded, n_truncated) = encoded.and_then(cut).map_err(|p| p.under(at))?;
+    Ok((encoded, n_truncated, text))
+}
+
+/// Refuses a text that is so long that it cannot fit, before it is encoded.
+fn check_length(text: &str, how: Truncate, model: &Model, n_new: usize) -> Result<(), Problem> {
+    let room = model.info().n_ctx - n_new;
+    match model.tokenizer().longest_text_that_fits(room) {
+        Some(most) if how == Truncate::Error && text.len() > most => {
+            let detail = format!(
+                "the text has {} bytes, and {room} tokens, which the model's context has room for, stand for {most} at most; \
+                 shorten it or set truncate to left or right",
+                text.len()
+            );
+            Err(Problem::at(Code::TooManyTokens, "", detail))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn item(
+    input: &InputSpec,
+    request: &RunRequest,
+    hooks: &Arc<[Hook]>,
+    model: &Model,
+    (encoded, n_truncated, text): Tokenised,
+) -> Result<NewItem, Problem> {
+    let n_new = request.generation.as_ref().map_or(0, |g| g.max_new_tokens);
+    let at = input.content.pointer();
+    let (asked, at) = match &input.positions {
+        Some(own) => (own.clone(), "/positions"),
+        None => (request.capture.positions(model.info()), at),
+    };
+    refuse_mean_of_indices(hooks, &asked)?;
+    check_list(&asked, model.info().n_ctx).map_err(|p| Problem::at(p.code, at, p.detail))?;
+    let (positions, unsettled) = positions_of(asked, input, (&encoded, text.as_deref()), n_new, model)
+        .map_err(|p| Problem::at(p.code, at, p.detail))?;
+    let capture = Capture { hooks: Arc::clone(hooks), positions, dtype: request.capture.dtype };
+    let mut metadata = request.metadata.clone();
+    metadata.extend(input.metadata.clone());
+    let mut tags = request.tags.clone();
+    tags.extend(input.tags.iter().filter(|t| !request.tags.contains(t)).cloned());
+    Ok(NewItem {
+        token_ids: encoded.ids,
+        tokens: encoded.tokens,
+        text,
+        capture,
+        bos: encoded.bos,
+        n_truncated,
+        tags,
+        metadata,
+        label: input.label.clone(),
+        generation: request.generation.clone(),
+        unsettled,
+        completion: None,
+        origin: None,
+        interventions: Vec::new(),
+    })
+}
+
+/// Positions that a list may name for each token of the context: repeats are allowed, and each is stored.
+const LISTED_PER_TOKEN: usize = 4;
+
+/// Refuses a list of positions that is much longer than the context.
+///
+/// # Errors
+/// [`Code::InvalidValue`].
+pub(super) fn check_list(asked: &PositionsRequest, n_ctx: usize) -> Result<(), Problem> {
+    let (n, most) = (asked.n_listed(), n_ctx.saturating_mul(LISTED_PER_TOKEN));
+    if n <= most {
+        return Ok(());
+    }
+    let detail = format!("{n} positions are listed; at most {most} are taken, four times the model's context");
+    Err(Problem::at(Code::InvalidValue, "/positions", detail))
+}
+
+/// The positions meant in an input that `n_new` tokens may follow, and how to settle them once all are there, where that
+/// takes all of them: then the positions are the most that they can be.
+fn positions_of(
+    asked: PositionsRequest,
+    input: &InputSpec,
+    (encoded, text): (&Encoded, Option<&str>),
+    n_new: usize,
+    model: &Model,
+) -> Result<(Positions, Option<Unsettled>), Problem> {
+    let later = |unsettled: Unsettled| Ok((unsettled.most(), Some(unsettled)));
+    if n_new > 0 && asked.names_kind() {
+        return later(Unsettled::Asked(asked));
+    }
+    let tokenizer = model.tokenizer();
+    let asked = match asked {
+        asked if n_new > 0 => match in_conversation(&asked, &input.content, encoded, text, tokenizer)? {
+            Conversation::Posted(asked) => asked,
+            Conversation::Reply(reply_from, which) => {
+                return later(Unsettled::Reply { reply_from, which, mean: asked.is_mean() });
+            }
+        },
+        asked => asked,
+    };
+    match asked {
+        PositionsRequest::Known(positions) => {
+            positions.resolve(encoded.ids.len() + n_new)?;
+            Ok((positions, None))
+        }
+        asked => Ok((settle(&asked, &input.content, encoded, text, tokenizer)?, None)),
+    }
+}
+
+/// Cuts an input down to the context, less the room that `n_new` tokens need; how many tokens went.
+fn truncate(mut encoded: Encoded, how: Truncate, n_ctx: usize, n_new: usize) -> Result<(Encoded, u64), Problem> {
+    let n = encoded.ids.len();
+    let room = n_ctx - n_new;
+    if n <= room {
+        return Ok((encoded, 0));
+    }
+    let excess = n - room;
+    match how {
+        Truncate::Error => {
+            let new = if n_new > 0 { format!(" with room for {n_new} new ones") } else { String::new() };
+            let detail = format!(
+                "the input has {n} tokens and the model's context {n_ctx}{new}; shorten it or set truncate to left or right"
+            );
+            return Err(Problem::at(Code::TooManyTokens, "", detail));
+        }
+        Truncate::Right => {
+            let end = n - encoded.n_suffix.min(room);
+            encoded.cut(end - excess..end);
+        }
+        Truncate::Left => {
+            // A BOS token at the start stays there: the model expects it.
+            let from = usize::from(encoded.bos.present);
+            encoded.cut(from..from + excess);
+        }
+    }
+    Ok((encoded, excess as u64))
+}

@@ -1,0 +1,397 @@
+//! The scheduler: claims work, hands batches to the workers, and makes what comes back durable while the next ones run.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::{
+    Inner,
+    keys::forward_key,
+    queue::{Budget, Unit, UnitId},
+    request::layout_of,
+    reuse::{lead, reuse_stored},
+    worker::{CaptureJob, Job, JobInput, JobOutcome, Workers},
+};
+use residuum_domain::{CacheId, Capture, Code, NewItem, PackId, Problem, Provenance, Rows, RunId};
+use residuum_model::Model;
+use residuum_store::{Completion, PackHeader, PackedCache, StoreError};
+
+/// Batches under way at once: one computing for each worker, one claimed and waiting for any of them.
+pub(super) fn pipeline(n_workers: usize) -> u32 {
+    u32::try_from(n_workers + 1).expect("a machine has few devices")
+}
+
+/// What a batch should take, so that a request never waits long for the one before it.
+pub(super) const BATCH_TIME: Duration = Duration::from_millis(250);
+/// Bounds of a batch whatever the measured speed. The weights are read from memory for each batch and each of its lanes: below
+/// the lower bound that takes a tenth of the time.
+const BATCH_TOKENS: std::ops::RangeInclusive<usize> = 384..=16_384;
+const BATCH_BYTES: u64 = 512 << 20;
+const BATCH_ITEMS: usize = 256;
+/// Memory for what one batch has between its layers, in bytes. An input alone may take more: running out of memory ends the
+/// process, so a batch is bounded before it is tried.
+const BATCH_MEMORY: u64 = 128 << 20;
+/// Rest after the store refused, before the same work is tried again.
+pub(super) const STORE_REST: Duration = Duration::from_secs(2);
+
+/// Tokens per second of recent batches, as a moving average.
+pub(super) struct Speed {
+    of_one: std::sync::atomic::AtomicU64,
+    n_workers: usize,
+}
+
+impl Speed {
+    pub(super) fn new(n_workers: usize) -> Self {
+        Self { of_one: std::sync::atomic::AtomicU64::new(0f64.to_bits()), n_workers }
+    }
+
+    /// Tokens per second of all workers when they are busy; 0 before the first batch.
+    #[expect(clippy::cast_precision_loss, reason = "there are few workers")]
+    pub(super) fn get(&self) -> f64 {
+        self.of_one() * self.n_workers as f64
+    }
+
+    /// Tokens per second of one worker.
+    fn of_one(&self) -> f64 {
+        f64::from_bits(self.of_one.load(Ordering::Relaxed))
+    }
+
+    fn record(&self, tokens: usize, took: Duration) {
+        #[expect(clippy::cast_precision_loss, reason = "a batch has few tokens")]
+        let now = tokens as f64 / took.as_secs_f64().max(1e-6);
+        let before = self.of_one();
+        let next = if before == 0.0 { now } else { 0.7 * before + 0.3 * now };
+        self.of_one.store(next.to_bits(), Ordering::Relaxed);
+    }
+
+    fn budget(&self) -> Budget {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped on the next line")]
+        let tokens = (self.of_one() * BATCH_TIME.as_secs_f64()) as usize;
+        let tokens = tokens.clamp(*BATCH_TOKENS.start(), *BATCH_TOKENS.end());
+        Budget { tokens, bytes: BATCH_BYTES, items: BATCH_ITEMS }
+    }
+}
+
+/// What the next batch may hold: no more than a worker does in its time, nor than fits its memory.
+fn budget(engine: &Inner) -> Budget {
+    let budget = engine.speed.budget();
+    let model = engine.queue().next_key().map(|(key, _)| key.model.clone());
+    let Some(model) = model.and_then(|name| engine.models.get(&name).ok()) else { return budget };
+    let fitting = usize::try_from(BATCH_MEMORY / model.working_bytes_per_token().max(1)).unwrap_or(usize::MAX);
+    Budget { tokens: budget.tokens.min(fitting).max(1), ..budget }
+}
+
+/// A batch on its way through a worker, for cancelling and for counting.
+pub(super) struct InFlight {
+    pub(super) units: Vec<UnitId>,
+    pub(super) alive: Arc<AtomicUsize>,
+}
+
+/// Runs until the engine drains; returns when the last batch is durable.
+pub(super) async fn run(engine: Arc<Inner>, workers: Workers, slots: Arc<Semaphore>, n_slots: u32) {
+    loop {
+        reuse_stored(&engine).await;
+        let mut permit = tokio::select! {
+            permit = Arc::clone(&slots).acquire_owned() => permit.expect("the semaphore is never closed"),
+            () = engine.draining.cancelled() => break,
+        };
+        // Items that came while this waited for a slot join the batch.
+        reuse_stored(&engine).await;
+        let budget = budget(&engine);
+        let units = engine.queue().next_batch(budget);
+        let Some(units) = units else {
+            drop(permit);
+            tokio::select! {
+                () = engine.wake.notified() => continue,
+                () = engine.draining.cancelled() => break,
+            }
+        };
+        if units.iter().any(|unit| unit.company <= 1) {
+            // It may have ended the process before: nobody is to go with it.
+            let others = Arc::clone(&slots).acquire_many_owned(n_slots - 1).await;
+            permit.merge(others.expect("the semaphore is never closed"));
+        }
+        if engine.draining.is_cancelled() {
+            break;
+        }
+        dispatch(&engine, &workers, units, permit).await;
+    }
+    // Every permit back: nothing is under way any more.
+    let _all = slots.acquire_many(n_slots).await;
+}
+
+/// Loads the items of `units` from the store, in the order of `units`; those ended meanwhile are left out.
+pub(super) async fn load<'u>(engine: &Arc<Inner>, units: &'u [Unit]) -> Result<Vec<(&'u Unit, NewItem)>, StoreError> {
+    let mut by_run: HashMap<RunId, Vec<u32>> = HashMap::new();
+    for u in units {
+        by_run.entry(u.run).or_default().push(u.index);
+    }
+    let mut items: HashMap<(RunId, u32), NewItem> = HashMap::new();
+    for (run, indices) in by_run {
+        let loaded = engine.store.items(run, &indices).await?;
+        items.extend(loaded.into_iter().map(|(index, item)| ((run, index), item)));
+    }
+    Ok(units.iter().filter_map(|u| Some((u, items.remove(&(u.run, u.index))?))).collect())
+}
+
+/// Gives a batch to the workers and leaves a task behind that makes the outcome durable.
+async fn dispatch(engine: &Arc<Inner>, workers: &Workers, units: Vec<Unit>, permit: OwnedSemaphorePermit) {
+    let (items, model) = match take_up(engine, units).await {
+        Ok(Some(taken)) => taken,
+        Ok(None) => return,
+        Err((problem, units)) => {
+            tracing::error!(%problem, "a batch could not be claimed; it goes back to the queue");
+            return put_back(engine, units, false);
+        }
+    };
+    let (job, outcome, units) = build_job(items, model);
+    let ids: Vec<UnitId> = units.iter().map(Unit::id).collect();
+    // before anything is computed that could not be kept
+    if let Err(problem) = engine.make_room(job.header.layout.total_bytes()).await {
+        tracing::error!(%problem, "there is no room for a batch; it waits");
+        engine.end_leads(&ids);
+        return put_back(engine, units, true);
+    }
+    let batch = engine.in_flight_add(InFlight { units: ids.clone(), alive: Arc::clone(&job.alive) });
+    observe_batch(&units);
+    if workers.submit(Job::Capture(Box::new(job))).await.is_err() {
+        tracing::error!("the worker threads are gone; a batch goes back to the queue");
+        engine.in_flight_remove(batch);
+        engine.end_leads(&ids);
+        return put_back(engine, units, true);
+    }
+    let engine = Arc::clone(engine);
+    tokio::spawn(async move {
+        let outcome = outcome.await.unwrap_or_else(|_| {
+            JobOutcome::Failed(Problem::new(Code::WorkerFailed, "the worker ended while computing this"))
+        });
+        // The worker is free for the next batch while this one is made durable.
+        drop(permit);
+        finish(&engine, units, outcome).await;
+        engine.end_leads(&ids);
+        engine.in_flight_remove(batch);
+        engine.wake.notify_one();
+    });
+}
+
+#[expect(clippy::cast_precision_loss, reason = "histograms are of floats")]
+fn observe_batch(units: &[Unit]) {
+    metrics::histogram!("residuum_batch_items").record(units.len() as f64);
+    metrics::histogram!("residuum_batch_tokens").record(units.iter().map(|u| u.n_tokens).sum::<usize>() as f64);
+}
+
+pub(super) type Claimed = (Vec<(Unit, NewItem)>, Arc<Model>);
+
+/// Reads the items of a batch and claims those of them that nobody else answers; `None` when there are none.
+///
+/// # Errors
+/// Why that failed, and what goes back to the queue.
+async fn take_up(engine: &Arc<Inner>, units: Vec<Unit>) -> Result<Option<Claimed>, (Problem, Vec<Unit>)> {
+    let items: Vec<(Unit, NewItem)> = match load(engine, &units).await {
+        Ok(items) => items.into_iter().map(|(u, item)| (u.clone(), item)).collect(),
+        Err(e) => return Err((e.into(), units)),
+    };
+    // Those that have ended meanwhile are no longer waiting either.
+    units.iter().for_each(|u| engine.leaders().unqueue(u.id()));
+    let Some((first, _)) = items.first() else { return Ok(None) };
+    let model = match engine.models.get(&first.key.model) {
+        Ok(model) => model,
+        Err(problem) => return Err((problem, units)),
+    };
+    let leading = lead(engine, items, &model);
+    let ids: Vec<UnitId> = leading.iter().map(|(u, _)| u.id()).collect();
+    if ids.is_empty() {
+        return Ok(None);
+    }
+    if let Err(e) = claim_ids(engine, &ids).await {
+        engine.end_leads(&ids);
+        return Err((e.into(), leading.into_iter().map(|(unit, _)| unit).collect()));
+    }
+    Ok(Some((leading, model)))
+}
+
+/// Reads items and claims them; `None` when none is left.
+pub(super) async fn claim(engine: &Arc<Inner>, units: &[Unit]) -> Result<Option<Claimed>, Problem> {
+    let items: Vec<(Unit, NewItem)> =
+        load(engine, units).await?.into_iter().map(|(u, item)| (u.clone(), item)).collect();
+    let Some((first, _)) = items.first() else { return Ok(None) };
+    let model = engine.models.get(&first.key.model)?;
+    let ids: Vec<UnitId> = items.iter().map(|(u, _)| u.id()).collect();
+    claim_ids(engine, &ids).await?;
+    Ok(Some((items, model)))
+}
+
+async fn claim_ids(engine: &Inner, ids: &[UnitId]) -> Result<(), StoreError> {
+    engine.store.claim(ids).await?;
+    let mut runs: Vec<RunId> = ids.iter().map(|(run, _)| *run).collect();
+    runs.dedup();
+    runs.into_iter().for_each(|run| engine.progress.changed(run));
+    Ok(())
+}
+
+/// The header of a pack of these items, which share a batch key, and the rows of each.
+pub(super) fn pack_header(
+    units: &[Unit],
+    items: Vec<NewItem>,
+    model: &Model,
+    provenance: Provenance,
+) -> (PackHeader, Vec<Rows>) {
+    let key = Arc::clone(&units[0].key);
+    let rows = |item: &NewItem| {
+        let rows = item.capture.positions.resolve(item.token_ids.len());
+        rows.expect("positions were resolved when the run was accepted")
+    };
+    let rows: Vec<Rows> = items.iter().map(rows).collect();
+    let lengths: Vec<(usize, &Rows)> = items.iter().map(|i| i.token_ids.len()).zip(&rows).collect();
+    let capture =
+        Capture { hooks: Arc::clone(&key.hooks), positions: items[0].capture.positions.clone(), dtype: key.dtype };
+    let layout = layout_of(&capture, model, &lengths);
+    let caches = units
+        .iter()
+        .zip(items)
+        .map(|(unit, item)| PackedCache {
+            cache: CacheId::generate(),
+            run: unit.run,
+            item_index: unit.index,
+            forward_key: Some(forward_key(key.tenant, model, &item, unit.edits.as_deref())),
+            item,
+        })
+        .collect();
+    let header = PackHeader {
+        id: PackId::generate(),
+        tenant: key.tenant,
+        model: key.model.clone(),
+        n_layers: model.info().n_layers,
+        d_model: model.info().d_model,
+        provenance,
+        capture,
+        layout,
+        caches,
+    };
+    (header, rows)
+}
+
+fn build_job(items: Vec<(Unit, NewItem)>, model: Arc<Model>) -> (CaptureJob, oneshot::Receiver<JobOutcome>, Vec<Unit>) {
+    let (done, outcome) = oneshot::channel();
+    let (units, items): (Vec<Unit>, Vec<NewItem>) = items.into_iter().unzip();
+    let edits = units.iter().zip(&items).map(|(unit, item)| {
+        let edits = unit.edits.clone().map(|edits| (edits, item.interventions.clone()));
+        (item.token_ids.clone(), edits)
+    });
+    let edits: Vec<_> = edits.collect();
+    let (header, rows) = pack_header(&units, items, &model, super::keys::provenance(&model));
+    let inputs = edits.into_iter().zip(rows).map(|((token_ids, edits), rows)| JobInput { token_ids, rows, edits });
+    let inputs = inputs.collect();
+    let alive = Arc::new(AtomicUsize::new(units.len()));
+    (CaptureJob { model, inputs, header, alive, done }, outcome, units)
+}
+
+/// Makes the outcome of a batch durable and tells those who wait.
+async fn finish(engine: &Arc<Inner>, units: Vec<Unit>, outcome: JobOutcome) {
+    let tokens: usize = units.iter().map(|u| u.n_tokens).sum();
+    let completion = match outcome {
+        JobOutcome::Cancelled => return,
+        JobOutcome::Failed(problem) if waits(&problem) => return no_room(engine, units, &problem),
+        JobOutcome::Lost if units.len() == 1 && units[0].company > 1 => {
+            // Perhaps not for what it is: it gets one more try, with a device that is there.
+            return engine.queue().push(units.into_iter().map(|u| Unit { company: 1, ..u }).collect());
+        }
+        JobOutcome::Lost | JobOutcome::Failed(_) if units.len() > 1 => {
+            // One bad item must not fail its company, and half as many may fit: each gets another try in smaller company,
+            // at last alone.
+            metrics::counter!("residuum_batches_split_total").increment(1);
+            let company = units.len() / 2;
+            return engine.queue().push(units.into_iter().map(|u| Unit { company, ..u }).collect());
+        }
+        JobOutcome::Lost => failed_alone(&units, &Problem::new(Code::WorkerFailed, "the forward pass failed")),
+        JobOutcome::Failed(problem) => failed_alone(&units, &problem),
+        JobOutcome::Captured(writer, took) => {
+            engine.speed.record(tokens, took);
+            metrics::counter!("residuum_tokens_total").increment(tokens as u64);
+            metrics::counter!("residuum_items_captured_total").increment(units.len() as u64);
+            metrics::histogram!("residuum_batch_seconds").record(took.as_secs_f64());
+            match tokio::task::spawn_blocking(move || writer.finish()).await {
+                Ok(Ok(pack)) => Completion { pack: Some(pack), ..Completion::default() },
+                Ok(Err(e)) => {
+                    let problem = e.into();
+                    if waits(&problem) {
+                        return no_room(engine, units, &problem);
+                    }
+                    all_failed(&units, &problem)
+                }
+                Err(e) => {
+                    tracing::error!(error = %e, "finishing a pack panicked; its items go back to the queue");
+                    return put_back(engine, units, true);
+                }
+            }
+        }
+    };
+    let runs = units.iter().map(|u| u.run).collect();
+    if let Err(e) = complete(engine, completion, runs).await {
+        no_room(engine, units, &e.into());
+    }
+}
+
+/// Whether the store will take the same work later: what was accepted waits for room, and does not fail for want of it.
+fn waits(problem: &Problem) -> bool {
+    matches!(problem.code, Code::StoreFull | Code::Unavailable)
+}
+
+/// Returns items to the queue because the store could not take what was computed for them.
+fn no_room(engine: &Arc<Inner>, units: Vec<Unit>, problem: &Problem) {
+    tracing::error!(%problem, items = units.len(), "a batch could not be stored; its items go back to the queue");
+    engine.note_room(problem.code != Code::StoreFull);
+    put_back(engine, units, true);
+}
+
+/// The one item of a batch failed.
+fn failed_alone(units: &[Unit], problem: &Problem) -> Completion {
+    metrics::counter!("residuum_items_failed_total").increment(1);
+    all_failed(units, problem)
+}
+
+pub(super) fn all_failed(units: &[Unit], problem: &Problem) -> Completion {
+    let failed = units.iter().map(|u| (u.run, u.index, problem.clone())).collect();
+    Completion { failed, ..Completion::default() }
+}
+
+pub(super) async fn complete(
+    engine: &Arc<Inner>,
+    completion: Completion,
+    mut runs: Vec<RunId>,
+) -> Result<(), StoreError> {
+    let started = Instant::now();
+    engine.store.complete(completion).await?;
+    engine.note_room(true);
+    metrics::histogram!("residuum_commit_seconds").record(started.elapsed().as_secs_f64());
+    runs.sort_unstable();
+    runs.dedup();
+    runs.into_iter().for_each(|run| engine.progress.changed(run));
+    Ok(())
+}
+
+/// Returns items to where they wait after a rest: the store said no, and asking again at once would only heat it. Those
+/// that were claimed wait until the store has taken the claim back, or each such rest would count as a crash.
+pub(super) fn put_back(engine: &Arc<Inner>, units: Vec<Unit>, claimed: bool) {
+    let engine = Arc::clone(engine);
+    tokio::spawn(async move {
+        let ids: Vec<(RunId, u32)> = units.iter().map(|u| (u.run, u.index)).collect();
+        loop {
+            tokio::time::sleep(STORE_REST).await;
+            match if claimed { engine.store.release(&ids).await } else { Ok(()) } {
+                Ok(()) => break,
+                // the next start takes them up
+                Err(StoreError::Closed) => return,
+                Err(error) => tracing::warn!(%error, "items cannot go back to the queue yet"),
+            }
+        }
+        engine.enqueue(units);
+    });
+}

@@ -1,0 +1,448 @@
+//! The store's pack as the recorder sees it.
+//!
+//! Encoding, hashing and writing many values take a while in which the cores could compute. Lanes write what is theirs, while
+//! others compute. For a pass in one lane a thread of its own does, unless the pack is small.
+
+use std::{
+    ops::Range,
+    sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    thread::{self, Scope, ScopedJoinHandle},
+};
+
+use residuum_model::{CaptureSink, ForwardError, Lent, Refusal};
+use residuum_store::{PackLane, PackWriter, StoreError};
+
+/// Bytes of a pack from which on a thread pays.
+const MANY_BYTES: u64 = 1 << 20;
+
+/// Values that may wait to be written while the pass goes on. An attention map of a long input has many more: the pass waits
+/// for it, since two of them at once would be most of the memory that a server needs beside its weights.
+const MAX_WAITING: usize = 8 << 20;
+
+/// Writes what `forward` hands to its sink, and gives the pack back.
+///
+/// # Errors
+/// Those of `forward`; of the pack as [`ForwardError::Sink`], with a [`StoreError`] in it.
+pub fn write(
+    pack: PackWriter,
+    forward: impl FnOnce(&mut dyn CaptureSink) -> Result<(), ForwardError>,
+) -> Result<PackWriter, ForwardError> {
+    thread::scope(|scope| {
+        let is_large = pack.layout().total_bytes() >= MANY_BYTES;
+        let pack = Whole(Box::new(pack));
+        let mut sink = PackSink { scope, way: if is_large { Way::Undecided(pack) } else { Way::Direct(pack) } };
+        let outcome = forward(&mut sink);
+        sink.finish(outcome)
+    })
+}
+
+/// Takes all values of a pack.
+struct PackSink<'s, 'e> {
+    scope: &'s Scope<'s, 'e>,
+    way: Way<'s>,
+}
+
+/// How values get into the pack.
+enum Way<'s> {
+    /// On the thread that hands them out.
+    Direct(Whole),
+    /// Through a thread, unless lanes come first.
+    Undecided(Whole),
+    Piped(Piped, Writer<'s>),
+    /// There was no thread for it.
+    Lost,
+}
+
+/// The thread that has the pack.
+type Writer<'s> = ScopedJoinHandle<'s, Result<PackWriter, StoreError>>;
+
+impl<'s> PackSink<'s, '_> {
+    /// The way of the next values.
+    fn way(&mut self) -> Result<&mut dyn CaptureSink, Refusal> {
+        self.way = match std::mem::replace(&mut self.way, Way::Lost) {
+            Way::Undecided(pack) => {
+                let (pieces, to_write) = sync_channel(1);
+                let recorder = thread::Builder::new().name("recorder".to_owned());
+                let writer = recorder.spawn_scoped(self.scope, move || drain(*pack.0, &to_write))?;
+                Way::Piped(Piped::new(pieces), writer)
+            }
+            decided => decided,
+        };
+        match &mut self.way {
+            Way::Direct(pack) => Ok(pack),
+            Way::Piped(piped, _) => Ok(piped),
+            Way::Undecided(_) | Way::Lost => Err(REFUSED.into()),
+        }
+    }
+
+    /// The pack with all that was handed over.
+    fn finish(self, outcome: Result<(), ForwardError>) -> Result<PackWriter, ForwardError> {
+        match self.way {
+            Way::Direct(pack) | Way::Undecided(pack) => outcome.map(|()| *pack.0),
+            Way::Lost => outcome.and(Err(ForwardError::Sink(REFUSED.into()))),
+            Way::Piped(pieces, writer) => {
+                drop(pieces);
+                let pack = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                // Of a pack that was refused, the pass only knows that nobody took more.
+                match (pack, outcome) {
+                    (Err(e), Ok(()) | Err(ForwardError::Sink(_))) => Err(ForwardError::Sink(Box::new(e))),
+                    (pack, outcome) => outcome.and(pack.map_err(|e| ForwardError::Sink(Box::new(e)))),
+                }
+            }
+        }
+    }
+}
+
+impl CaptureSink for PackSink<'_, '_> {
+    fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
+        self.way()?.write(hook, items, values)
+    }
+
+    fn take(&mut self, hook: usize, items: Range<usize>, values: Lent) -> Result<(), Refusal> {
+        self.way()?.take(hook, items, values)
+    }
+
+    fn lanes(&mut self, lanes: &[Range<usize>]) -> Option<Vec<Box<dyn CaptureSink + '_>>> {
+        let (Way::Direct(pack) | Way::Undecided(pack)) = &mut self.way else { return None };
+        Some(pack.0.lanes(lanes).into_iter().map(|lane| Box::new(Lane(lane)) as _).collect())
+    }
+}
+
+/// All of a pack.
+struct Whole(Box<PackWriter>);
+
+impl CaptureSink for Whole {
+    fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
+        Ok(self.0.write(hook, items, values)?)
+    }
+
+    fn take(&mut self, hook: usize, items: Range<usize>, values: Lent) -> Result<(), Refusal> {
+        Ok(self.0.write(hook, items, (*values).as_ref())?)
+    }
+}
+
+/// What a lane writes of a pack.
+struct Lane<'p>(PackLane<'p>);
+
+impl CaptureSink for Lane<'_> {
+    fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
+        Ok(self.0.write(hook, items, values)?)
+    }
+
+    fn take(&mut self, hook: usize, items: Range<usize>, values: Lent) -> Result<(), Refusal> {
+        Ok(self.0.write(hook, items, (*values).as_ref())?)
+    }
+}
+
+/// Consecutive items of a hook.
+struct Piece {
+    hook: usize,
+    items: Range<usize>,
+    values: Values,
+    answer: Answer,
+}
+
+/// Tells what became of a piece; one that was dropped was refused, or its writer is gone.
+struct Answer(Option<Sender<Option<Written>>>);
+
+impl Answer {
+    fn written(mut self, written: Written) {
+        // The last ones find nobody who waits for them.
+        let _ = self.0.take().map(|done| done.send(Some(written)));
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let _ = self.0.take().map(|done| done.send(None));
+    }
+}
+
+/// Where values are that wait to be written.
+enum Values {
+    Own(Vec<f32>),
+    Lent(Lent),
+}
+
+impl Values {
+    fn as_slice(&self) -> &[f32] {
+        match self {
+            Self::Own(values) => values,
+            Self::Lent(values) => (**values).as_ref(),
+        }
+    }
+}
+
+/// Values that have been written: how many, and the buffer that can be used again.
+struct Written(usize, Option<Vec<f32>>);
+
+/// What the pass is told where nobody takes more.
+const REFUSED: &str = "the pack was refused";
+
+/// Hands the values over, with the buffer they are in.
+struct Piped {
+    pieces: SyncSender<Piece>,
+    /// Values that have not been written.
+    waiting: usize,
+    done: Sender<Option<Written>>,
+    /// What has been written; `None`: nobody takes more.
+    written: Receiver<Option<Written>>,
+}
+
+impl Piped {
+    fn new(pieces: SyncSender<Piece>) -> Self {
+        let (done, written) = channel();
+        Self { pieces, waiting: 0, done, written }
+    }
+
+    /// Hands values over, waits while too much is not written, and gives a buffer that is free, or an empty one.
+    fn hand_over(&mut self, hook: usize, items: Range<usize>, values: Values) -> Result<Vec<f32>, Refusal> {
+        self.waiting += values.as_slice().len();
+        let answer = Answer(Some(self.done.clone()));
+        self.pieces.send(Piece { hook, items, values, answer }).map_err(|_| REFUSED)?;
+        let mut free = Vec::new();
+        loop {
+            let written = match self.waiting > MAX_WAITING {
+                true => self.written.recv().map_err(|_| REFUSED)?,
+                false => match self.written.try_recv() {
+                    Ok(written) => written,
+                    Err(_) => return Ok(free),
+                },
+            };
+            let Written(n, buffer) = written.ok_or(REFUSED)?;
+            self.waiting -= n;
+            free = buffer.unwrap_or(free);
+        }
+    }
+}
+
+impl CaptureSink for Piped {
+    fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
+        *values = self.hand_over(hook, items, Values::Own(std::mem::take(values)))?;
+        Ok(())
+    }
+
+    fn take(&mut self, hook: usize, items: Range<usize>, values: Lent) -> Result<(), Refusal> {
+        self.hand_over(hook, items, Values::Lent(values))?;
+        Ok(())
+    }
+}
+
+/// Writes pieces until there are no more, or one is refused.
+fn drain(mut pack: PackWriter, pieces: &Receiver<Piece>) -> Result<PackWriter, StoreError> {
+    for Piece { hook, items, values, answer } in pieces {
+        let n = values.as_slice().len();
+        pack.write(hook, items, values.as_slice())?;
+        let buffer = match values {
+            Values::Own(buffer) => Some(buffer),
+            Values::Lent(_) => None,
+        };
+        answer.written(Written(n, buffer));
+    }
+    Ok(pack)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, time::Duration};
+
+    use super::*;
+    use residuum_domain::{Dtype, PackLayout, Positions, RunId};
+    use residuum_store::{
+        PackHeader, Store,
+        testing::{capture, files, header, item, value},
+    };
+
+    const HOOKS: [&str; 2] = ["blocks.0.hook_resid_post", "blocks.1.hook_resid_post"];
+
+    /// Some hooks of an input and a short one.
+    fn pack_header(n_tokens: u32, positions: Positions, dtype: Dtype, hooks: &[&str]) -> PackHeader {
+        let asked = capture(hooks, positions, dtype);
+        let ids: Vec<u32> = (0..n_tokens).collect();
+        header(RunId::generate(), vec![(0, item(&ids, asked.clone())), (1, item(&[1, 2], asked))])
+    }
+
+    /// A pack that is handed over to a thread.
+    fn large() -> PackHeader {
+        let header = pack_header(70_000, Positions::All, Dtype::Float32, &HOOKS);
+        assert!(header.layout.total_bytes() > MANY_BYTES);
+        header
+    }
+
+    /// The values of an item of a hook.
+    fn values(layout: &PackLayout, hook: usize, item: usize) -> Vec<f32> {
+        layout.elements(hook, item..item + 1).map(|e| value(hook, e)).collect()
+    }
+
+    /// Hands out every value of a pack, the first item of a hook in pieces of different sizes.
+    fn in_pieces(layout: &PackLayout, sink: &mut dyn CaptureSink) -> Result<(), ForwardError> {
+        for hook in 0..layout.hooks.len() {
+            let first = values(layout, hook, 0);
+            let (mut rest, mut lengths) = (first.as_slice(), (1000..).step_by(700));
+            while !rest.is_empty() {
+                let (piece, others) = rest.split_at(rest.len().min(lengths.next().unwrap_or(1)));
+                sink.write(hook, 0..1, &mut piece.to_vec()).map_err(ForwardError::Sink)?;
+                rest = others;
+            }
+            sink.take(hook, 1..2, Box::new(values(layout, hook, 1))).map_err(ForwardError::Sink)?;
+        }
+        Ok(())
+    }
+
+    /// As [`in_pieces`], in lanes: all of the last item, then the others.
+    fn in_lanes(layout: &PackLayout, sink: &mut dyn CaptureSink) -> Result<(), ForwardError> {
+        let mut lanes = sink.lanes(&[0..1, 1..2]).unwrap();
+        for (item, lane) in lanes.iter_mut().enumerate().rev() {
+            for hook in 0..layout.hooks.len() {
+                let values = values(layout, hook, item);
+                match item {
+                    0 => lane.write(hook, 0..1, &mut values.clone()),
+                    _ => lane.take(hook, 0..1, Box::new(values)),
+                }
+                .map_err(ForwardError::Sink)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The blobs in a store's folder, whatever their names.
+    fn blobs(folder: &Path) -> Vec<Vec<u8>> {
+        files(folder).iter().map(|f| std::fs::read(f).unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_thread_and_lanes_write_what_the_pack_is_given() {
+        let with_maps = ["blocks.0.attn.hook_pattern", HOOKS[0], HOOKS[1]];
+        for (n_tokens, positions, dtype, hooks, is_large) in [
+            (70_000, Positions::All, Dtype::Float32, &HOOKS[..], true),
+            (70_000, Positions::All, Dtype::BFloat16, &HOOKS[..], true),
+            (600, Positions::All, Dtype::Float16, &with_maps[..], true),
+            (140_000, Positions::Mean, Dtype::Float32, &with_maps[..], true),
+            (3, Positions::Last, Dtype::BFloat16, &with_maps[..], false),
+        ] {
+            let header = pack_header(n_tokens, positions, dtype, hooks);
+            let layout = &header.layout;
+            assert_eq!(layout.total_bytes() >= MANY_BYTES, is_large);
+            let mut written = Vec::new();
+            for way in 0..3 {
+                let folder = tempfile::tempdir().unwrap();
+                let store = Store::open(folder.path()).await.unwrap();
+                let mut pack = store.begin_pack(header.clone()).unwrap();
+                pack = match way {
+                    0 => {
+                        for (hook, item) in (0..hooks.len()).flat_map(|hook| [(hook, 0), (hook, 1)]) {
+                            pack.write(hook, item..item + 1, &values(layout, hook, item)).unwrap();
+                        }
+                        pack
+                    }
+                    1 => write(pack, |sink| in_pieces(layout, sink)).unwrap(),
+                    _ => write(pack, |sink| in_lanes(layout, sink)).unwrap(),
+                };
+                let finished = pack.finish().unwrap();
+                written.push(blobs(folder.path()));
+                drop(finished);
+            }
+            assert_eq!(written[0].len(), 1);
+            assert!(written.iter().all(|blobs| *blobs == written[0]), "{n_tokens} {dtype:?}: the same file");
+        }
+    }
+
+    #[tokio::test]
+    async fn lanes_refuse_what_is_not_theirs_and_what_comes_out_of_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).await.unwrap();
+        let header = pack_header(3, Positions::All, Dtype::Float32, &HOOKS);
+        let mut pack = store.begin_pack(header.clone()).unwrap();
+        let [mut first, mut second] = <[PackLane<'_>; 2]>::try_from(pack.lanes(&[0..1, 1..2])).unwrap();
+        let refused = |outcome| assert!(matches!(outcome, Err(StoreError::Misuse(_))), "{outcome:?}");
+        refused(first.write(0, 1..2, &values(&header.layout, 0, 1)));
+        refused(first.write(1, 0..1, &values(&header.layout, 1, 0)));
+        refused(second.write(0, 0..1, &values(&header.layout, 0, 0)));
+        second.write(0, 0..1, &values(&header.layout, 0, 1)).unwrap();
+        refused(pack.finish().map(drop));
+    }
+
+    #[test]
+    fn a_pass_that_is_ahead_waits_for_what_is_large() {
+        let (pieces, to_write) = sync_channel::<Piece>(1);
+        let writer = thread::spawn(move || {
+            for piece in to_write {
+                thread::sleep(Duration::from_millis(2));
+                piece.answer.written(Written(piece.values.as_slice().len(), None));
+            }
+        });
+        let mut piped = Piped::new(pieces);
+        for (n, left) in [(10, None), (MAX_WAITING / 2, None), (MAX_WAITING + 1, Some(0)), (3, None), (2, None)] {
+            piped.take(0, 0..1, Box::new(vec![0.0; n])).unwrap();
+            assert!(piped.waiting <= MAX_WAITING && left.is_none_or(|left| piped.waiting == left), "behind {n}");
+        }
+        drop(piped);
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn who_waits_for_a_writer_that_is_gone_is_told() {
+        let (pieces, to_write) = sync_channel::<Piece>(1);
+        let (began, begun) = channel();
+        let writer = thread::spawn(move || {
+            let _first = to_write.recv().unwrap();
+            begun.recv().unwrap();
+            thread::sleep(Duration::from_millis(50));
+            panic!("on purpose");
+        });
+        let mut piped = Piped::new(pieces);
+        piped.take(0, 0..1, Box::new(vec![0.0])).unwrap();
+        began.send(()).unwrap();
+        // waits for both to be written
+        let refused = piped.take(0, 1..2, Box::new(vec![0.0; MAX_WAITING + 1]));
+        assert_eq!(refused.unwrap_err().to_string(), REFUSED);
+        assert!(writer.join().is_err());
+    }
+
+    #[tokio::test]
+    async fn what_the_pack_refuses_is_told_and_what_the_pass_says_is_passed_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).await.unwrap();
+        let begin = || store.begin_pack(large()).unwrap();
+        // The mistake is in the second piece; the pass goes on until it notices.
+        let refused = write(begin(), |sink| {
+            for _ in 0..1000 {
+                sink.write(0, 0..1, &mut vec![0.0; 8]).map_err(ForwardError::Sink)?;
+                sink.write(1, 0..1, &mut vec![0.0; 8]).map_err(ForwardError::Sink)?;
+            }
+            Ok(())
+        });
+        let Err(ForwardError::Sink(e)) = refused else { panic!("a hook came out of order") };
+        assert!(matches!(e.downcast_ref(), Some(StoreError::Misuse(_))), "{e}");
+        let cancelled = write(begin(), |sink| {
+            sink.write(0, 0..1, &mut vec![0.0; 8]).map_err(ForwardError::Sink)?;
+            Err(ForwardError::Cancelled)
+        });
+        assert!(matches!(cancelled, Err(ForwardError::Cancelled)));
+        let refused = write(begin(), |sink| {
+            let mut lanes = sink.lanes(&[0..1, 1..2]).unwrap();
+            lanes[1].write(1, 0..1, &mut vec![0.0; 8]).map_err(ForwardError::Sink)
+        });
+        let Err(ForwardError::Sink(e)) = refused else { panic!("a hook of a lane came out of order") };
+        assert!(matches!(e.downcast_ref(), Some(StoreError::Misuse(_))), "{e}");
+        assert!(blobs(folder.path()).is_empty(), "what is not finished leaves nothing");
+    }
+
+    #[tokio::test]
+    async fn a_pass_that_panics_ends_the_thread() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).await.unwrap();
+        let pack = store.begin_pack(large()).unwrap();
+        let (told, heard) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            let pass = |sink: &mut dyn CaptureSink| {
+                sink.write(0, 0..1, &mut vec![0.0; 8]).unwrap();
+                panic!("on purpose")
+            };
+            let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| write(pack, pass)));
+            told.send(panicked.is_err())
+        });
+        assert_eq!(heard.recv_timeout(Duration::from_secs(60)), Ok(true));
+        assert!(blobs(folder.path()).is_empty());
+    }
+}

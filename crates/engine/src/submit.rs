@@ -1,0 +1,147 @@
+//! Accepting runs: from a request to a run that is complete or in the queue, durably.
+
+use std::sync::Arc;
+
+use super::{
+    Engine,
+    queue::{ANY_COMPANY, BatchKey, Reuse, Unit},
+    request::{self, Prepared, RunRequest},
+};
+use residuum_domain::{Code, NewItem, NewRun, Problem, Run, RunId, TenantId};
+use residuum_store::Inserted;
+
+/// The outcome of submitting a run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Submitted {
+    /// What is stored answered the whole run: it is complete.
+    Answered(Box<Run>),
+    /// A new run was queued.
+    Created(RunId),
+    /// The idempotency key named a run posted before.
+    Replayed(RunId),
+}
+
+impl Submitted {
+    /// Id of the run.
+    #[must_use]
+    pub const fn id(&self) -> RunId {
+        match self {
+            Self::Answered(run) => run.id,
+            Self::Created(id) | Self::Replayed(id) => *id,
+        }
+    }
+}
+
+impl Engine {
+    /// Tokenises and checks a request without queueing it. What may take a while happens on a blocking thread.
+    ///
+    /// # Errors
+    /// The [`Problem`] of whatever is wrong with it.
+    pub async fn prepare(&self, request: RunRequest) -> Result<Prepared, Problem> {
+        if self.inner.draining.is_cancelled() {
+            return Err(Problem::new(Code::Unavailable, "the server is stopping").retry_after(5));
+        }
+        let model = self.inner.models.get(&request.model)?;
+        let n = request.inputs.len();
+        if n > self.inner.limits.max_run_items {
+            let detail = format!("the run has {n} items; a run may have {}", self.inner.limits.max_run_items);
+            return Err(Problem::new(Code::TooManyItems, detail));
+        }
+        if request::is_quick(&request, &model, &self.inner.texts) {
+            return request::prepare(request, model, &self.inner.limits, &self.inner.texts);
+        }
+        let (limits, texts) = (self.inner.limits.clone(), Arc::clone(&self.inner.texts));
+        let prepared = tokio::task::spawn_blocking(move || request::prepare(request, model, &limits, &texts));
+        prepared.await.unwrap_or_else(|e| {
+            tracing::error!(error = %e, "preparing a run panicked");
+            Err(Problem::new(Code::Internal, "the request could not be prepared"))
+        })
+    }
+
+    /// Answers a small run by what is stored, or queues it; durable when this returns, and carried out even if the caller
+    /// hangs up while it does.
+    ///
+    /// # Errors
+    /// What [`Self::prepare`] refuses, [`Code::ClientQueueFull`], [`Code::QueueFull`], [`Code::StoreFull`],
+    /// [`Code::IdempotencyKeyReused`], or the store's own.
+    pub async fn submit(&self, request: RunRequest) -> Result<Submitted, Problem> {
+        let Prepared { run, item_bytes, model } = self.prepare(request).await?;
+        self.inner.check_disk()?;
+        // caches that point at what is stored take room in the index alone
+        self.inner.make_room(0).await?;
+        let run = match self.answer(run, &model).await {
+            Ok(run) => return Ok(Submitted::Answered(Box::new(run))),
+            Err(run) => run,
+        };
+        let admission = self.admit(run.tenant, &item_bytes)?;
+        let (_, waiting) = self.inner.waiting(run.tenant);
+        self.inner.make_room(waiting.bytes + item_bytes.iter().sum::<u64>()).await?;
+        // A task of its own: dropping the request must not leave rows without a place in the queue.
+        let engine = self.clone();
+        let queued = tokio::spawn(async move {
+            let queued = engine.enqueue(run, &item_bytes).await;
+            drop(admission);
+            queued
+        });
+        queued.await.unwrap_or_else(|e| {
+            tracing::error!(error = %e, "queueing a run panicked");
+            Err(Problem::new(Code::Internal, "the run could not be queued"))
+        })
+    }
+
+    async fn enqueue(&self, run: NewRun, item_bytes: &[u64]) -> Result<Submitted, Problem> {
+        let waiting: Vec<(Arc<BatchKey>, usize, u64)> = {
+            let mut keys: Vec<Arc<BatchKey>> = Vec::new();
+            run.items
+                .iter()
+                .zip(item_bytes)
+                .map(|(item, n_bytes)| {
+                    let key = batch_key(run.tenant, &run.model, item);
+                    let key = keys.iter().find(|k| **k == key).cloned().unwrap_or_else(|| {
+                        keys.push(Arc::clone(&key));
+                        key
+                    });
+                    (key, item.max_tokens(), *n_bytes)
+                })
+                .collect()
+        };
+        let (reuse, priority, edits) = (Reuse::of(run.reuse), run.priority, run.edits.clone());
+        let id = match self.inner.store.insert_run(run).await? {
+            Inserted::Created(id) => id,
+            Inserted::Replayed(id) => return Ok(Submitted::Replayed(id)),
+            Inserted::KeyConflict => {
+                let detail = "the Idempotency-Key was used before with another body; use a new key";
+                return Err(Problem::new(Code::IdempotencyKeyReused, detail));
+            }
+        };
+        let units = (0u32..)
+            .zip(waiting)
+            .map(|(index, (key, n_tokens, n_bytes))| Unit {
+                run: id,
+                index,
+                n_tokens,
+                n_bytes,
+                key,
+                edits: edits.clone(),
+                priority,
+                reuse,
+                company: ANY_COMPANY,
+            })
+            .collect();
+        self.inner.enqueue(units);
+        metrics::counter!("residuum_runs_total").increment(1);
+        Ok(Submitted::Created(id))
+    }
+}
+
+pub(super) fn batch_key(tenant: TenantId, model: &str, item: &NewItem) -> Arc<BatchKey> {
+    if item.generation.is_some() {
+        return Arc::new(BatchKey::generating(model.to_owned(), tenant));
+    }
+    Arc::new(BatchKey {
+        model: model.to_owned(),
+        tenant,
+        hooks: Arc::clone(&item.capture.hooks),
+        dtype: item.capture.dtype,
+    })
+}

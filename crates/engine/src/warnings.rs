@@ -1,0 +1,15 @@
+//! Warnings of what was loaded: logged and counted, once each.
+
+use residuum_domain::Warning;
+
+/// Logs and counts the warnings of a model or an autoencoder, `kind` being `model` or `sae`, when it has been loaded.
+pub fn report(kind: &'static str, id: &str, warnings: &[Warning]) {
+    for Warning { code, detail } in warnings {
+        let code = code.name();
+        match kind {
+            "sae" => tracing::warn!(sae = id, code, detail, "unusual"),
+            _ => tracing::warn!(model = id, code, detail, "unusual"),
+        }
+        metrics::counter!("residuum_warnings_total", "kind" => kind, "code" => code).increment(1);
+    }
+}

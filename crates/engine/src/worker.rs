@@ -1,0 +1,287 @@
+//! The workers: for each device one named OS thread that owns it and runs one batch after the other.
+//!
+//! They know nothing of the queue. A batch comes with a place to write to and goes back, written, through a oneshot;
+//! making it durable is done elsewhere while the next batch is computed.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::sink;
+use residuum_domain::{Applied, Code, Edits, PackLayout, Problem, Rows};
+use residuum_model::{Batch, ForwardError, Input, InputEdits, Model, generate::Sequence};
+use residuum_store::{PackHeader, PackWriter, Store, StoreError};
+
+/// Work for a worker.
+pub enum Job {
+    /// A forward pass that captures.
+    Capture(Box<CaptureJob>),
+    /// Steps of a generation.
+    Generate(GenerateJob),
+    /// Anything else that is to have the device for a short while; it says by itself what came of it.
+    Errand(Box<dyn FnOnce() + Send>),
+}
+
+/// One batch to capture.
+pub struct CaptureJob {
+    /// The model to run.
+    pub model: Arc<Model>,
+    /// The inputs.
+    pub inputs: Vec<JobInput>,
+    /// The pack to write.
+    pub header: PackHeader,
+    /// Items not cancelled: the forward pass stops when none is left.
+    pub alive: Arc<AtomicUsize>,
+    /// Where the outcome goes.
+    pub done: oneshot::Sender<JobOutcome>,
+}
+
+/// One input of a batch.
+pub struct JobInput {
+    /// Its tokens.
+    pub token_ids: Vec<u32>,
+    /// The rows to keep.
+    pub rows: Rows,
+    /// What is changed on the way.
+    pub edits: Option<(Arc<Edits>, Vec<Applied>)>,
+}
+
+impl JobInput {
+    /// As the model takes it.
+    pub fn view(&self) -> Input<'_> {
+        let edits = self.edits.as_ref().map(|(edits, applied)| InputEdits { edits, applied });
+        Input { token_ids: &self.token_ids, rows: &self.rows, edits }
+    }
+}
+
+/// Sequences to continue for a while.
+pub struct GenerateJob {
+    /// The model to run.
+    pub model: Arc<Model>,
+    /// The sequences.
+    pub sequences: Vec<Sequence>,
+    /// No step is begun after this time.
+    pub slice: Duration,
+    /// Whether none of the sequences is wanted any more.
+    pub cancelled: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Where the sequences go, further on than before.
+    pub done: oneshot::Sender<Result<Vec<Sequence>, Problem>>,
+}
+
+/// What became of a batch.
+pub enum JobOutcome {
+    /// Every tensor is written, not yet durable.
+    Captured(Box<PackWriter>, Duration),
+    /// Every item of it was cancelled.
+    Cancelled,
+    /// It could not be computed or written.
+    Failed(Problem),
+    /// The device was lost, or is not there again yet.
+    Lost,
+}
+
+/// How long a worker whose device is lost leaves the work to the others, at first and at most.
+const LOST_REST: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+
+/// Sends jobs to whichever worker is free; when every clone is dropped the threads end.
+#[derive(Clone)]
+pub struct Workers(mpsc::Sender<Job>);
+
+/// Where the workers take jobs from.
+type Jobs = Arc<Mutex<mpsc::Receiver<Job>>>;
+
+impl Workers {
+    /// Starts `n` threads. Each runs captures on the device of its number, of whatever model.
+    ///
+    /// # Errors
+    /// When the system has no thread to give.
+    pub fn spawn(n: usize, store: &Store) -> std::io::Result<(Self, Vec<thread::JoinHandle<()>>)> {
+        let (sender, jobs) = mpsc::channel::<Job>(1);
+        let jobs: Jobs = Arc::new(Mutex::new(jobs));
+        let threads = (0..n).map(|worker| {
+            let (jobs, store) = (Arc::clone(&jobs), store.clone());
+            // what `top -H` shows
+            thread::Builder::new().name(format!("worker-{worker}")).spawn(move || work(worker, n, &jobs, &store))
+        });
+        Ok((Self(sender), threads.collect::<Result<_, _>>()?))
+    }
+
+    /// Hands a batch over, waiting for its turn.
+    ///
+    /// # Errors
+    /// When the worker threads have ended: the job comes back.
+    pub async fn submit(&self, job: Job) -> Result<(), Box<Job>> {
+        self.0.send(job).await.map_err(|e| Box::new(e.0))
+    }
+}
+
+/// Runs one job after the other.
+fn work(worker: usize, n_workers: usize, jobs: &Jobs, store: &Store) {
+    // the others wait for the lock as they would for a job
+    let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+    let mut rest = LOST_REST[0];
+    while let Some(job) = next() {
+        // A receiver that is gone has no use for the outcome; an unfinished pack removes itself.
+        match job {
+            Job::Capture(job) => {
+                let CaptureJob { model, inputs, mut header, alive, done } = *job;
+                header.provenance.device = model.device(worker);
+                let outcome = guarded(|| run(worker, &model, &inputs, header, &alive, store));
+                let lost = matches!(outcome, Ok(JobOutcome::Lost));
+                let _ = done.send(outcome.unwrap_or_else(JobOutcome::Failed));
+                if lost && n_workers > 1 {
+                    // failing fast, it would take more of the work than those that do it
+                    tracing::error!(
+                        worker,
+                        seconds = rest.as_secs(),
+                        "a device is lost; the others do its work meanwhile"
+                    );
+                    leave_to_others(rest, jobs);
+                    rest = (2 * rest).min(LOST_REST[1]);
+                } else if !lost {
+                    rest = LOST_REST[0];
+                }
+            }
+            Job::Generate(GenerateJob { model, sequences, slice, cancelled, done }) => {
+                let outcome = guarded(|| generate(&model, sequences, slice, &*cancelled));
+                let _ = done.send(outcome.unwrap_or_else(Err));
+            }
+            // Whoever waits for it learns of a panic by what it never hears.
+            Job::Errand(work) => drop(guarded(work)),
+        }
+    }
+}
+
+/// Rests, unless everything ends meanwhile.
+fn leave_to_others(rest: Duration, jobs: &Jobs) {
+    let until = Instant::now() + rest;
+    // who waits for a job has the lock
+    let ended = || jobs.try_lock().is_ok_and(|jobs| jobs.sender_strong_count() == 0);
+    while Instant::now() < until && !ended() {
+        thread::sleep(Duration::from_millis(50).min(rest));
+    }
+}
+
+/// Keeps a panic from ending the thread.
+fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Problem> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        metrics::counter!("residuum_worker_panics_total").increment(1);
+        tracing::error!(panic = panic_text(panic.as_ref()), "a batch panicked");
+        Problem::new(Code::WorkerFailed, "the forward pass panicked")
+    })
+}
+
+/// Steps until the time is over, every sequence is finished, or none is wanted any more.
+fn generate(
+    model: &Model,
+    mut sequences: Vec<Sequence>,
+    slice: Duration,
+    cancelled: &(dyn Fn() -> bool + Send + Sync),
+) -> Result<Vec<Sequence>, Problem> {
+    let started = Instant::now();
+    loop {
+        let mut unfinished: Vec<&mut Sequence> = sequences.iter_mut().filter(|s| !s.is_finished()).collect();
+        match model.step(&mut unfinished, &|| cancelled()) {
+            Ok(()) if unfinished.iter().any(|s| s.is_finished()) => return Ok(sequences),
+            Ok(()) if started.elapsed() < slice => {}
+            Ok(()) | Err(ForwardError::Cancelled) => return Ok(sequences),
+            Err(e) => {
+                tracing::error!(error = %e, "a step of a generation failed");
+                return Err(Problem::new(Code::WorkerFailed, "the forward pass failed"));
+            }
+        }
+    }
+}
+
+fn run(
+    worker: usize,
+    model: &Model,
+    inputs: &[JobInput],
+    header: PackHeader,
+    alive: &AtomicUsize,
+    store: &Store,
+) -> JobOutcome {
+    let started = Instant::now();
+    let layout: PackLayout = header.layout.clone();
+    let pack = match store.begin_pack(header) {
+        Ok(pack) => pack,
+        Err(e) => return JobOutcome::Failed(e.into()),
+    };
+    let views: Vec<Input<'_>> = inputs.iter().map(JobInput::view).collect();
+    let batch = Batch { inputs: &views, layout: &layout };
+    #[cfg(test)]
+    if super::tests::fail_where_told_to(model, inputs) {
+        return JobOutcome::Lost;
+    }
+    let cancelled = || alive.load(Ordering::Relaxed) == 0;
+    match sink::write(pack, |sink| model.forward_on(worker, &batch, sink, &cancelled)) {
+        Ok(pack) => JobOutcome::Captured(Box::new(pack), started.elapsed()),
+        Err(ForwardError::Cancelled) => JobOutcome::Cancelled,
+        Err(e @ (ForwardError::Failed(_) | ForwardError::Device(_))) => {
+            tracing::error!(error = %e, "a forward pass failed");
+            if matches!(e, ForwardError::Device(_)) && model.is_lost(worker) {
+                return JobOutcome::Lost;
+            }
+            JobOutcome::Failed(Problem::new(Code::WorkerFailed, "the forward pass failed"))
+        }
+        Err(ForwardError::Sink(e)) => JobOutcome::Failed(match e.downcast::<StoreError>() {
+            Ok(e) => (*e).into(),
+            Err(e) => {
+                tracing::error!(error = %e, "captured activations could not be written");
+                Problem::new(Code::Internal, "captured activations could not be written")
+            }
+        }),
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_worker_takes_jobs_and_ends_with_the_last_handle() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).await.unwrap();
+        let (workers, threads) = Workers::spawn(3, &store).unwrap();
+        // met only by three that run at the same time
+        let barrier = Arc::new(Barrier::new(3));
+        let mut ended = Vec::new();
+        for i in 0..6 {
+            let (barrier, (done, outcome)) = (Arc::clone(&barrier), oneshot::channel());
+            let errand = move || {
+                barrier.wait();
+                // whoever panics goes on
+                assert!(i != 1, "a test asked for this panic");
+                done.send(()).unwrap();
+            };
+            assert!(workers.submit(Job::Errand(Box::new(errand))).await.is_ok());
+            ended.push(outcome);
+        }
+        for (i, outcome) in ended.into_iter().enumerate() {
+            assert_eq!(outcome.await.is_ok(), i != 1);
+        }
+        drop(workers);
+        let joined = tokio::task::spawn_blocking(|| threads.into_iter().all(|thread| thread.join().is_ok()));
+        assert!(joined.await.unwrap());
+        store.close().await;
+    }
+}

@@ -1,0 +1,155 @@
+//! The metadata of a GGUF file, spelled as `config.json` would (`docs/gguf.md` in ggml-org/ggml).
+
+use serde_json::{Map, Value};
+
+use super::{
+    super::{reference::FamilyReference, with_defaults},
+    formats::Format,
+};
+use crate::{checkpoint::GgufFile, config::Config, error::LoadError};
+
+/// Keys below the architecture's name, in the spelling of most families.
+const COMMON: &[(&str, &str)] = &[
+    ("context_length", "max_position_embeddings"),
+    ("block_count", "num_hidden_layers"),
+    ("embedding_length", "hidden_size"),
+    ("feed_forward_length", "intermediate_size"),
+    ("attention.head_count", "num_attention_heads"),
+    ("attention.head_count_kv", "num_key_value_heads"),
+    ("attention.key_length", "head_dim"),
+    ("vocab_size", "vocab_size"),
+];
+
+/// Keys of the rotary embedding.
+const ROPE: &[(&str, &str)] = &[
+    ("rope.freq_base", "rope_theta"),
+    ("rope.scaling.factor", "factor"),
+    ("rope.scaling.original_context_length", "original_max_position_embeddings"),
+    ("rope.scaling.yarn_beta_fast", "beta_fast"),
+    ("rope.scaling.yarn_beta_slow", "beta_slow"),
+];
+
+/// A configuration that is being put together.
+#[derive(Debug, Default)]
+pub struct Draft {
+    /// Its keys.
+    pub config: Map<String, Value>,
+    /// Those of its rope parameters.
+    pub rope: Map<String, Value>,
+}
+
+impl Draft {
+    /// A count that has been translated already, 0 if it is missing.
+    pub fn count(&self, key: &str) -> u64 {
+        self.config.get(key).and_then(Value::as_u64).unwrap_or_default()
+    }
+
+    /// Width of a head.
+    pub fn d_head(&self) -> u64 {
+        match self.count("head_dim") {
+            0 => self.count("hidden_size").checked_div(self.count("num_attention_heads")).unwrap_or_default(),
+            given => given,
+        }
+    }
+}
+
+/// Keys of the norms' epsilon; one of them must be there.
+const EPSILONS: [&str; 2] = ["attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"];
+
+/// Translates the metadata below the architecture's name; a key without a translation is refused.
+pub fn configuration(file: &GgufFile, format: &Format) -> Result<Config, LoadError> {
+    let mut draft = Draft::default();
+    draft.config.insert("model_type".to_owned(), format.model_type.into());
+    let prefix = format!("{}.", format.name);
+    let below = file.metadata().iter().filter_map(|(key, value)| Some((key, key.strip_prefix(&prefix)?, value)));
+    for (key, name, value) in below {
+        let spelled = |table: &[(&'static str, &'static str)]| table.iter().find(|(k, _)| *k == name).map(|(_, v)| *v);
+        let json = || value.number().ok_or_else(|| file.refuse(key, "is not a number"));
+        if let Some(spelled) = spelled(format.keys).or_else(|| spelled(COMMON)) {
+            draft.config.insert(spelled.to_owned(), json()?);
+        } else if let Some(spelled) = spelled(ROPE) {
+            draft.rope.insert(spelled.to_owned(), json()?);
+        } else if !says_nothing_new(file, format, key, name) {
+            return Err(file.refuse(key, "is not understood and might change what the model computes"));
+        }
+    }
+    if !EPSILONS.iter().any(|name| file.metadata().contains_key(&format!("{prefix}{name}"))) {
+        return Err(file.refuse(&format!("{prefix}{}", EPSILONS[0]), "is missing"));
+    }
+    // A count of blocks is also a length of lists; the file has several tensors for each.
+    if let Some(n) = file.integer(&format!("{prefix}block_count")).filter(|n| *n > file.checkpoint().len() as u64) {
+        return Err(file.refuse(&format!("{prefix}block_count"), format!("is {n}, but there are fewer tensors")));
+    }
+    // A window of 0 is none. A file without the key has none either, as llama.cpp reads it; but the first files of Gemma 2, which
+    // lack it, have the window of their family.
+    let windowless = draft.config.get("sliding_window").is_none_or(|window| *window == 0);
+    if windowless && (format.model_type != "gemma2" || draft.config.contains_key("sliding_window")) {
+        draft.config.insert("sliding_window".to_owned(), Value::Null);
+    }
+    // A size that the file does not say has no default: the one of the family's class is that of another model.
+    for (name, common) in COMMON.iter().filter(|(name, _)| *name != "vocab_size") {
+        let spelled = format.keys.iter().find(|(key, _)| key == name).map_or(*common, |(_, spelled)| *spelled);
+        draft.config.entry(spelled).or_insert(Value::Null);
+    }
+    (format.implied)(file, &mut draft)?;
+    rotary(file, &prefix, format.model_type, &mut draft)?;
+    let Draft { mut config, rope } = draft;
+    if !rope.is_empty() {
+        config.insert("rope_scaling".to_owned(), rope.into());
+    }
+    if !config.contains_key("vocab_size") {
+        let rows = file.checkpoint().shape("token_embd.weight").and_then(|s| s.first().copied());
+        config.insert("vocab_size".to_owned(), rows.into());
+    }
+    // Whether it is tied or not, there is one.
+    config.insert("architectures".to_owned(), vec!["ForCausalLM"].into());
+    config.insert("tie_word_embeddings".to_owned(), (!file.checkpoint().has("output.weight")).into());
+    with_defaults(Config::new(file.path().display().to_string(), config))
+}
+
+/// Whether a key has the one value that needs no translation, or is translated by what is `implied` or by [`rotary`].
+fn says_nothing_new(file: &GgufFile, format: &Format, key: &str, name: &str) -> bool {
+    let of = |other: &str| file.integer(&format!("{}.{other}", format.name));
+    match name {
+        "rope.scaling.finetuned" => true,
+        "rope.scaling.type" => file.text(key).is_some(),
+        "rope.dimension_count" => of(name).is_some(),
+        "attention.value_length" => of(name).is_some() && of(name) == of("attention.key_length"),
+        "attention.causal" => file.flag(key) == Some(true),
+        "expert_count" | "expert_used_count" => of(name) == Some(0),
+        "tensor_data_layout" => format.interleaved && file.text(key) == Some("Meta AI original pth"),
+        _ => format.implied_keys.contains(&name),
+    }
+}
+
+/// Kind of the rotary embedding, and how much of a head it turns: all of it unless the file says otherwise.
+fn rotary(file: &GgufFile, prefix: &str, model_type: &str, draft: &mut Draft) -> Result<(), LoadError> {
+    let kind = match file.text(&format!("{prefix}rope.scaling.type")) {
+        Some("none") => Some("default"),
+        None if draft.rope.contains_key("factor") => Some("linear"),
+        other => other,
+    };
+    if let Some(kind) = kind {
+        draft.rope.entry("rope_type").or_insert_with(|| kind.into());
+    }
+    let (key, d_head) = (format!("{prefix}rope.dimension_count"), draft.d_head());
+    let rotated = file.integer(&key);
+    if rotated.is_none() && draft.rope.is_empty() {
+        return Ok(());
+    }
+    let rotated = rotated.unwrap_or(d_head);
+    if rotated == 0 || rotated > d_head {
+        return Err(file.refuse(&key, format!("is {rotated}, but a head has {d_head} dimensions")));
+    }
+    // Half a dimension more, so that rounding cannot lose one: what is read is the whole part.
+    #[expect(clippy::cast_precision_loss, reason = "a head is small")]
+    let partial = if rotated == d_head { 1.0 } else { (rotated as f64 + 0.5) / d_head as f64 };
+    let whole_heads = FamilyReference::of(model_type).is_some_and(|reference| !reference.partial_rotary);
+    if whole_heads && rotated != d_head {
+        return Err(
+            file.refuse(&key, format!("is {rotated}, but {model_type} rotates all {d_head} dimensions of a head"))
+        );
+    }
+    draft.rope.insert("partial_rotary_factor".to_owned(), partial.into());
+    Ok(())
+}

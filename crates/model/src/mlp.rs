@@ -1,0 +1,163 @@
+//! The MLP sublayer with its norms and taps.
+
+use super::{
+    ForwardError,
+    architecture::{Architecture, Layer, Residual},
+    block::Place,
+    checkpoint::Checkpoint,
+    error::LoadError,
+    experts::Sparse,
+    ops::{Linear, activation::Activation, elementwise, forward_all, norm::Norm},
+    packing::RowSet,
+    sources::{LayerSources, LinearSource, load_norm},
+    taps::Taps,
+    transformer::{Scratch, Stream, tapped_norm},
+};
+use residuum_domain::Site;
+
+/// The weights of one MLP sublayer.
+#[derive(Debug)]
+pub struct Mlp {
+    pub(super) ln: Option<Norm>,
+    pub(super) kind: Kind,
+    pub(super) ln_post: Option<Norm>,
+}
+
+/// What stands between the norms.
+#[derive(Debug)]
+pub enum Kind {
+    Dense(Dense),
+    Sparse(Sparse),
+}
+
+impl Mlp {
+    /// Reads the weights.
+    pub fn load(
+        a: &Architecture,
+        layer: Layer,
+        sources: &LayerSources,
+        checkpoint: &Checkpoint,
+    ) -> Result<Self, LoadError> {
+        let d = a.d_model;
+        let norm = |name: &str| load_norm(checkpoint, a.norm, name, d);
+        let ln = (layer.ln2 && a.residual != Residual::PostNorm).then(|| norm(&sources.ln2)).transpose()?;
+        let kind = match (a.experts_of(layer), &sources.experts) {
+            (Some(spec), Some(experts)) => Kind::Sparse(Sparse::load(a, spec, experts, checkpoint)?),
+            _ => {
+                let LayerSources { gate, up, down, .. } = sources;
+                Kind::Dense(Dense::load(checkpoint, [a.d_mlp, d], gate, up.as_ref(), down)?)
+            }
+        };
+        Ok(Self { ln, kind, ln_post: layer.ln2_post.then(|| norm(&sources.ln2_post)).transpose()? })
+    }
+
+    /// Leaves in `scratch.mlp_out` what the MLP adds to the residual stream, for the rows of `place.set`.
+    pub fn forward(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
+        self.receive(place, stream, taps)?;
+        stream.scratch.mlp_out.resize(stream.x.len(), 0.0);
+        match &self.kind {
+            Kind::Sparse(sparse) => sparse.forward(place, &mut stream.scratch, taps)?,
+            Kind::Dense(dense) => {
+                let Scratch { mlp_in, gate, up, mlp_out, .. } = &mut stream.scratch;
+                dense.forward(place.a.activation, mlp_in, [gate, up], mlp_out, |site, values| {
+                    taps.tap(place.hook(site), values, place.set)
+                })?;
+            }
+        }
+        self.hand_out(place, stream, taps)
+    }
+
+    /// What the MLP receives: `scratch.mlp_in` `[rows, d_model]`. A parallel MLP without a norm of its own receives
+    /// what attention received.
+    fn receive(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
+        let (d, set) = (place.a.d_model, place.set);
+        let Scratch { normed, received, mlp_in, spare, .. } = &mut stream.scratch;
+        let normed: &[f32] = received.as_ref().unwrap_or(normed);
+        mlp_in.resize(stream.x.len(), 0.0);
+        match (&self.ln, place.a.residual, set) {
+            (Some(norm), ..) => {
+                let hooks = [place.hook(Site::Ln2Scale), place.hook(Site::Ln2Normalized)];
+                tapped_norm(norm, d, &stream.x, mlp_in, spare, hooks, set, taps)?;
+            }
+            (None, Residual::Sequential | Residual::PostNorm, _) => mlp_in.copy_from_slice(&stream.x),
+            (None, Residual::Parallel, RowSet::All) => mlp_in.copy_from_slice(normed),
+            (None, Residual::Parallel, RowSet::Wanted) => {
+                elementwise::gather_rows(normed, d, &stream.packing.wanted_tokens, mlp_in);
+            }
+        }
+        taps.tap(place.hook(Site::MlpIn), mlp_in, set)
+    }
+
+    /// The norm after the MLP and the residual multiplier, in `scratch.mlp_out`.
+    fn hand_out(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
+        let set = place.set;
+        let Scratch { mlp_out, gathered, spare, .. } = &mut stream.scratch;
+        taps.tap(place.hook(Site::MlpRawOut), mlp_out, set)?;
+        if let Some(norm) = &self.ln_post {
+            let hooks = [place.hook(Site::Ln2PostScale), place.hook(Site::Ln2PostNormalized)];
+            gathered.resize(mlp_out.len(), 0.0);
+            tapped_norm(norm, place.a.d_model, mlp_out, gathered, spare, hooks, set, taps)?;
+            std::mem::swap(mlp_out, gathered);
+        }
+        if let Some(factor) = place.a.residual_multiplier {
+            elementwise::scale(mlp_out, factor);
+        }
+        taps.tap(place.hook(Site::MlpOut), mlp_out, set)
+    }
+}
+
+/// The projections of a dense block's MLP, or of one expert.
+#[derive(Debug)]
+pub struct Dense {
+    pub(super) gate: Linear,
+    pub(super) up: Option<Linear>,
+    pub(super) down: Linear,
+}
+
+impl Dense {
+    /// Reads projections from `d_model` to `d_hidden` neurons and back.
+    pub fn load(
+        checkpoint: &Checkpoint,
+        [d_hidden, d_model]: [usize; 2],
+        gate: &LinearSource,
+        up: Option<&LinearSource>,
+        down: &LinearSource,
+    ) -> Result<Self, LoadError> {
+        Ok(Self {
+            gate: gate.load(checkpoint, d_hidden, d_model)?,
+            up: up.map(|s| s.load(checkpoint, d_hidden, d_model)).transpose()?,
+            down: down.load(checkpoint, d_model, d_hidden)?,
+        })
+    }
+
+    /// Computes `out` `[rows, d_model]` from `x` `[rows, d_model]`. `hidden` are two buffers; `tap` sees the
+    /// pre-activations and the neurons, `[rows, d_hidden]`.
+    pub fn forward(
+        &self,
+        activation: Activation,
+        x: &[f32],
+        hidden: [&mut Vec<f32>; 2],
+        out: &mut [f32],
+        mut tap: impl FnMut(Site, &mut [f32]) -> Result<(), ForwardError>,
+    ) -> Result<(), ForwardError> {
+        let [gate, up] = hidden;
+        gate.resize(x.len() / self.gate.in_features() * self.gate.out_features(), 0.0);
+        match &self.up {
+            Some(projection) => {
+                up.resize(gate.len(), 0.0);
+                forward_all(x, [(&self.gate, gate), (projection, up)]);
+                tap(Site::MlpPre, gate)?;
+                tap(Site::MlpPreLinear, up)?;
+                activation.gate(gate, up);
+            }
+            None => {
+                self.gate.forward(x, gate);
+                tap(Site::MlpPre, gate)?;
+                activation.apply(gate);
+            }
+        }
+        tap(Site::MlpPost, gate)?;
+        self.down.forward(gate, out);
+        Ok(())
+    }
+}

@@ -1,0 +1,171 @@
+//! How the inputs of a batch lie in memory: one after the other, without padding.
+
+use super::{Batch, ForwardError, Input};
+use residuum_domain::{ModelInfo, Rows};
+
+/// Which token rows a buffer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowSet {
+    /// Every token.
+    All,
+    /// Only the tokens some captured row depends on: all that the last layer has to compute after attention.
+    Wanted,
+}
+
+impl RowSet {
+    /// 0 and 1, for what is kept of both.
+    pub fn index(self) -> usize {
+        match self {
+            Self::All => 0,
+            Self::Wanted => 1,
+        }
+    }
+}
+
+/// Some token rows of every input.
+#[derive(Debug)]
+pub struct Selection {
+    /// Where the rows of each input begin in a buffer; one more entry than inputs.
+    pub offsets: Vec<usize>,
+    /// Position of each row in its input.
+    pub positions: Vec<u32>,
+    /// Where the rows to keep of each input are in a buffer.
+    pub picked: Vec<Picked>,
+}
+
+/// The rows of one input that are kept, as rows of a buffer.
+#[derive(Debug)]
+pub enum Picked {
+    /// These rows.
+    Rows(Vec<u32>),
+    /// The mean over these rows.
+    Mean(Vec<u32>),
+}
+
+impl Picked {
+    /// `rows` of an input, `place` telling where in a buffer each position is.
+    fn of(rows: &Rows, place: impl Fn(u32) -> u32) -> Self {
+        let places = rows.positions().iter().map(|p| place(*p)).collect();
+        match rows {
+            Rows::Mean(_) => Self::Mean(places),
+            Rows::List(_) => Self::Rows(places),
+        }
+    }
+}
+
+/// Where an input goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Continued {
+    /// Tokens of it that have gone through the model: its first token in the batch has this position.
+    pub behind: usize,
+    /// Tokens of the whole text, which some rotary tables depend on.
+    pub length: usize,
+}
+
+/// A batch laid out.
+#[derive(Debug)]
+pub struct Packing {
+    /// Every token.
+    pub all: Selection,
+    /// Only those a captured row depends on.
+    pub wanted: Selection,
+    /// For each input, the positions in `wanted`, ascending.
+    pub wanted_positions: Vec<Vec<u32>>,
+    /// The rows of `wanted` among all tokens.
+    pub wanted_tokens: Vec<u32>,
+    /// Tokens of each input's whole text.
+    pub lengths: Vec<usize>,
+}
+
+impl Packing {
+    /// Lays out a batch and checks it against the model.
+    ///
+    /// Where inputs are `continued`, one for each, their rows are counted from the first token in the batch.
+    ///
+    /// # Errors
+    /// [`ForwardError::Failed`] when the batch does not fit the model or its layout.
+    pub fn new(batch: &Batch<'_>, continued: Option<&[Continued]>, info: &ModelInfo) -> Result<Self, ForwardError> {
+        let whole = |input: &Input<'_>| Continued { behind: 0, length: input.token_ids.len() };
+        let places = continued.map_or_else(|| batch.inputs.iter().map(whole).collect(), <[Continued]>::to_vec);
+        check(batch, &places, info)?;
+        let mut all = Selection { offsets: vec![0], positions: Vec::new(), picked: Vec::new() };
+        let mut wanted = Selection { offsets: vec![0], positions: Vec::new(), picked: Vec::new() };
+        let (mut wanted_positions, mut wanted_tokens) = (Vec::new(), Vec::new());
+        for (input, place) in batch.inputs.iter().zip(&places) {
+            let (n, behind) = (index(input.token_ids.len()), index(place.behind));
+            let (first, first_wanted) = (index(all.positions.len()), index(wanted.positions.len()));
+            let mut mine = input.rows.positions().to_vec();
+            mine.sort_unstable();
+            mine.dedup();
+            all.picked.push(Picked::of(input.rows, |p| first + p));
+            wanted.picked.push(Picked::of(input.rows, |p| first_wanted + index(mine.partition_point(|q| *q < p))));
+            all.positions.extend(behind..behind + n);
+            all.offsets.push(all.positions.len());
+            wanted_tokens.extend(mine.iter().map(|p| first + p));
+            let positions: Vec<u32> = mine.iter().map(|p| behind + p).collect();
+            wanted.positions.extend_from_slice(&positions);
+            wanted.offsets.push(wanted.positions.len());
+            wanted_positions.push(positions);
+        }
+        let lengths = places.iter().map(|p| p.length).collect();
+        Ok(Self { all, wanted, wanted_positions, wanted_tokens, lengths })
+    }
+
+    /// Tokens of all inputs.
+    pub fn n_tokens(&self) -> usize {
+        self.all.positions.len()
+    }
+
+    /// The rows a set stands for.
+    pub fn of(&self, set: RowSet) -> &Selection {
+        match set {
+            RowSet::All => &self.all,
+            RowSet::Wanted => &self.wanted,
+        }
+    }
+}
+
+/// A row, token or place among them as an index.
+#[expect(clippy::cast_possible_truncation, reason = "a batch has fewer than 2^32 tokens, and as many for its experts")]
+pub fn index(n: usize) -> u32 {
+    n as u32
+}
+
+fn check(batch: &Batch<'_>, places: &[Continued], info: &ModelInfo) -> Result<(), ForwardError> {
+    let fail = |reason: String| Err(ForwardError::Failed(reason));
+    let layout = batch.layout;
+    if batch.inputs.len() != layout.items.len()
+        || batch.inputs.len() != places.len()
+        || layout.row_shapes.len() != layout.hooks.len()
+    {
+        return fail(format!("the layout has {} items for {} inputs", layout.items.len(), batch.inputs.len()));
+    }
+    if let Some(hook) = layout.hooks.iter().find(|h| !info.has(**h)) {
+        return fail(format!("{} has no hook {hook}", info.id));
+    }
+    if !layout.hooks.is_sorted_by(|a, b| a < b) {
+        return fail("the hooks of the layout are not in execution order".to_owned());
+    }
+    for (i, (hook, shape)) in layout.hooks.iter().zip(&layout.row_shapes).enumerate() {
+        if *shape != info.row_shape(hook.site()) {
+            return fail(format!("row shape {i} of the layout is {shape:?}, not that of {hook}"));
+        }
+    }
+    for (i, (input, span)) in batch.inputs.iter().zip(&layout.items).enumerate() {
+        let n = input.token_ids.len();
+        let end = places[i].behind + n;
+        if n == 0 || end > info.n_ctx || end > places[i].length {
+            return fail(format!("input {i} has {end} tokens; the model takes 1 to {}", info.n_ctx));
+        }
+        if let Some(id) = input.token_ids.iter().find(|id| **id as usize >= info.d_vocab) {
+            return fail(format!("input {i} has token {id}; the vocabulary ends at {}", info.d_vocab - 1));
+        }
+        if let Some(row) = input.rows.positions().iter().find(|r| **r as usize >= n) {
+            return fail(format!("input {i} has no position {row}"));
+        }
+        if span.n_tokens != n || span.n_rows != input.rows.len() {
+            return fail(format!("item {i} of the layout does not describe its input"));
+        }
+    }
+    Ok(())
+}

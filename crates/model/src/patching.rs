@@ -1,0 +1,173 @@
+//! Activation patching: a forward pass again and again with one change each, and only what the change can reach computed anew.
+//!
+//! A change in block `l` at position `p` leaves the blocks before `l` alone, and in a causal model the tokens before `p` in
+//! every block. A [`Trace`] remembers what those gave, so a changed pass starts at its block with its tokens. Keys and values
+//! are summed in the same order whether they come alone or in a batch, so the logits are those of the whole pass, bit for bit.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Batch, CaptureSink, ForwardError, Input, InputEdits, Model, Refusal,
+    history::KvCache,
+    packing::{Continued, Packing},
+    taps::Taps,
+};
+use residuum_domain::{Applied, Dtype, Edits, Hook, PackLayout, Rows, Site};
+
+/// What one input left behind on its way through the model.
+#[derive(Debug)]
+pub struct Trace {
+    token_ids: Vec<u32>,
+    /// By hook, every token's row.
+    rows: BTreeMap<Hook, Vec<f32>>,
+    history: KvCache,
+}
+
+/// A forward pass with changes in one block.
+#[derive(Debug, Clone)]
+pub struct Cell {
+    /// The changes, all in one block.
+    pub edits: Edits,
+    /// The tokens they touch.
+    pub applied: Vec<Applied>,
+    /// The first of these tokens.
+    pub first: usize,
+}
+
+impl Trace {
+    /// Its tokens.
+    #[must_use]
+    pub fn token_ids(&self) -> &[u32] {
+        &self.token_ids
+    }
+
+    /// The rows `[tokens, width]` of a hook that was asked for.
+    #[must_use]
+    pub fn rows(&self, hook: Hook) -> Option<&[f32]> {
+        self.rows.get(&hook).map(Vec::as_slice)
+    }
+}
+
+impl Model {
+    /// Bytes that a trace of so many tokens with these hooks takes.
+    #[must_use]
+    pub fn trace_bytes(&self, n_tokens: usize, hooks: &[Hook]) -> u64 {
+        let hooked: usize = hooks.iter().map(|h| self.info.row_shape(h.site()).iter().product::<usize>()).sum();
+        let width = self.info.n_layers * self.info.d_model + hooked;
+        (n_tokens * width * size_of::<f32>()) as u64 + self.generation_bytes_per_token() * n_tokens as u64
+    }
+
+    /// Takes an input through the model and remembers, beside what a changed pass starts from, the rows of `hooks`.
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    pub fn trace(
+        &self,
+        token_ids: &[u32],
+        hooks: &[Hook],
+        cancelled: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Trace, ForwardError> {
+        let n = token_ids.len();
+        // The last block's output too, so that its keys and values are remembered.
+        let ends = [Hook::block(Site::ResidPost, self.info.n_layers - 1)];
+        let starts = (0..self.info.n_layers).map(|l| Hook::block(Site::ResidPre, l));
+        let mut all: Vec<Hook> = starts.chain(ends).chain(hooks.iter().copied()).collect();
+        all.sort_unstable();
+        all.dedup();
+        #[expect(clippy::cast_possible_truncation, reason = "a context is shorter than 2^32")]
+        let rows = Rows::List((0..n as u32).collect());
+        let input = Input { token_ids, rows: &rows, edits: None };
+        let mut history = [KvCache::default()];
+        let values =
+            self.run_from(None, &all, &[input], &[Continued { behind: 0, length: n }], &mut history, cancelled)?;
+        let [history] = history;
+        Ok(Trace { token_ids: token_ids.to_vec(), rows: all.into_iter().zip(values).collect(), history })
+    }
+
+    /// The logits `[cells, d_vocab]` at `position` of passes that differ from the traced one by a change in block `layer`
+    /// each. Without cells, nothing is computed.
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    pub fn patched(
+        &self,
+        trace: &Trace,
+        layer: usize,
+        cells: &[Cell],
+        position: usize,
+        cancelled: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Vec<f32>, ForwardError> {
+        let n = trace.token_ids.len();
+        let from_start = |cell: &Cell| if self.info.bidirectional { 0 } else { cell.first.min(position) };
+        let places: Vec<Continued> =
+            cells.iter().map(|cell| Continued { behind: from_start(cell), length: n }).collect();
+        #[expect(clippy::cast_possible_truncation, reason = "a context is shorter than 2^32")]
+        let rows: Vec<Rows> = places.iter().map(|p| Rows::List(vec![(position - p.behind) as u32])).collect();
+        let inputs: Vec<Input<'_>> = cells
+            .iter()
+            .zip(&places)
+            .zip(&rows)
+            .map(|((cell, place), rows)| Input {
+                token_ids: &trace.token_ids[place.behind..],
+                rows,
+                edits: Some(InputEdits { edits: &cell.edits, applied: &cell.applied }),
+            })
+            .collect();
+        let start = trace.rows(Hook::block(Site::ResidPre, layer)).unwrap_or_default();
+        let x: Vec<f32> = places.iter().flat_map(|p| &start[p.behind * self.info.d_model..]).copied().collect();
+        let width = self.info.n_kv_heads * self.info.d_head;
+        let mut histories: Vec<KvCache> =
+            places.iter().map(|p| trace.history.before(layer, p.behind * width)).collect();
+        let logits = [Hook::global(Site::Logits)];
+        let values = self.run_from(Some((layer, x)), &logits, &inputs, &places, &mut histories, cancelled)?;
+        Ok(values.into_iter().next().unwrap_or_default())
+    }
+
+    /// A packed pass, from the start or from a block, of which all values stay in memory, hook by hook.
+    fn run_from(
+        &self,
+        start: Option<(usize, Vec<f32>)>,
+        hooks: &[Hook],
+        inputs: &[Input<'_>],
+        places: &[Continued],
+        histories: &mut [KvCache],
+        cancelled: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Vec<Vec<f32>>, ForwardError> {
+        let shapes = hooks.iter().map(|h| self.info.row_shape(h.site())).collect();
+        let spans: Vec<(usize, &Rows)> = inputs.iter().map(|i| (i.token_ids.len(), i.rows)).collect();
+        let layout = PackLayout::new(hooks.into(), shapes, Dtype::Float32, &spans);
+        let batch = Batch { inputs, layout: &layout };
+        let mut sink = InMemory::new(hooks.len());
+        rayon::scope(|_| {
+            let packing = Packing::new(&batch, Some(places), &self.info)?;
+            let mut taps = Taps::new(&batch, &packing, &mut sink);
+            match start {
+                None => self.transformer.forward(&batch, &packing, Some(histories), &mut taps, cancelled),
+                Some((layer, x)) => self.transformer.go_on(layer, x, &packing, Some(histories), &mut taps, cancelled),
+            }
+        })?;
+        Ok(sink.into_values())
+    }
+}
+
+/// Every value, hook by hook.
+pub(super) struct InMemory(Vec<Vec<f32>>);
+
+impl InMemory {
+    /// Room for the values of so many hooks.
+    pub(super) fn new(n_hooks: usize) -> Self {
+        Self(vec![Vec::new(); n_hooks])
+    }
+
+    /// What was written, hook by hook.
+    pub(super) fn into_values(self) -> Vec<Vec<f32>> {
+        self.0
+    }
+}
+
+impl CaptureSink for InMemory {
+    fn write(&mut self, hook: usize, _: std::ops::Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
+        self.0[hook].extend_from_slice(values);
+        Ok(())
+    }
+}

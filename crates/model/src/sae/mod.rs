@@ -1,0 +1,252 @@
+//! Sparse autoencoders beside a model: a folder in SAELens's form (`cfg.json`, `sae_weights.safetensors`), and rows of
+//! stored activations to features and back.
+//!
+//! [`Settings`] reads `cfg.json` and refuses by name what it cannot honour. [`Sae::load`] holds it against the
+//! model that it stands beside and reads the weights. It knows rows of one hook, not caches or requests.
+
+mod encoder;
+mod fit;
+mod input;
+mod keys;
+mod settings;
+mod training_keys;
+
+use std::path::Path;
+
+use rayon::prelude::*;
+
+pub use encoder::Chosen;
+pub use input::Normalization;
+pub use settings::{ExcludedTokens, Kind, Settings};
+
+use super::{Model, checkpoint::Checkpoint, error::LoadError, fingerprint::fingerprint};
+use encoder::Encoder;
+use input::Input;
+use residuum_domain::{Hook, Warning};
+
+/// Name of the settings in the folder.
+const SETTINGS: &str = "cfg.json";
+/// Name of the weights in the folder.
+const WEIGHTS: &str = "sae_weights.safetensors";
+/// Name of the activation scale of a training checkpoint in the folder.
+const SCALER: &str = "activation_scaler.json";
+
+/// Which vector of a feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// What one unit of the feature adds to the reconstruction: its row of `W_dec`.
+    Decoder,
+    /// What the feature is read off with: its column of `W_enc`.
+    Encoder,
+}
+
+/// A sparse autoencoder, ready to encode rows of its hook. Work runs on the current rayon pool.
+#[derive(Debug)]
+pub struct Sae {
+    id: String,
+    model: String,
+    model_fingerprint: String,
+    fingerprint: String,
+    settings: Settings,
+    warnings: Vec<Warning>,
+    input: Input,
+    encoder: Encoder,
+    /// `[d_sae, d_in]`, as stored.
+    decoder: Vec<f32>,
+    /// What an activation of one counts in the decoder; empty where that is one for all.
+    gains: Vec<f32>,
+}
+
+impl Sae {
+    /// Reads the weights of the autoencoder whose settings are those of `folder`.
+    ///
+    /// # Errors
+    /// [`LoadError`] naming the file and the setting or tensor that does not fit the model, is missing, of another shape,
+    /// or not understood.
+    pub fn load(id: &str, settings: Settings, folder: &Path, model: &Model) -> Result<Self, LoadError> {
+        let fitted = fit::fit(&settings, model).map_err(|why| LoadError::file(&folder.join(SETTINGS), why))?;
+        let (weights, mut files) = (folder.join(WEIGHTS), vec![folder.join(SETTINGS), folder.join(WEIGHTS)]);
+        files.extend(Some(folder.join(SCALER)).filter(|path| path.is_file()));
+        let fingerprint = fingerprint("residuum sae", files.iter().map(std::path::PathBuf::as_path))?;
+        let checkpoint = Checkpoint::open_files(vec![weights.clone()])?;
+        let (d_in, d_sae) = (settings.d_in, settings.d_sae);
+        let decoder = checkpoint.whole("W_dec", &[d_sae, d_in])?;
+        let b_dec = checkpoint.whole("b_dec", &[d_in])?;
+        let encoder = Encoder::load(&settings, &checkpoint, &decoder)?;
+        let finetuned = finetuning(&settings, &checkpoint)?;
+        if let Some(unknown) = checkpoint.unused().first() {
+            let reason = format!("tensor `{unknown}` is none of a {} autoencoder's", settings.kind.name());
+            return Err(LoadError::file(&weights, reason));
+        }
+        let gains = gains(&encoder, finetuned);
+        let input = Input::new(&settings, fitted.columns, fitted.width, fitted.centre, b_dec);
+        Ok(Self {
+            id: id.to_owned(),
+            model: model.info().id.clone(),
+            model_fingerprint: model.info().fingerprint.clone(),
+            fingerprint,
+            warnings: settings.warnings.iter().cloned().chain(fitted.warnings).collect(),
+            settings,
+            input,
+            encoder,
+            decoder,
+            gains,
+        })
+    }
+
+    /// The name that clients use.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Name of its model.
+    #[must_use]
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// Fingerprint of its model.
+    #[must_use]
+    pub fn model_fingerprint(&self) -> &str {
+        &self.model_fingerprint
+    }
+
+    /// blake3 of weights and settings, in hex.
+    #[must_use]
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// What its `cfg.json` says.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What is unusual about it: what its `cfg.json` leaves open, and keys that were passed over.
+    #[must_use]
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+
+    /// The hook whose rows it encodes.
+    #[must_use]
+    pub fn hook(&self) -> Hook {
+        self.settings.hook
+    }
+
+    /// Numbers of a row of its hook, heads flattened.
+    #[must_use]
+    pub fn row_width(&self) -> usize {
+        self.input.row_width()
+    }
+
+    /// Numbers it encodes.
+    #[must_use]
+    pub fn d_in(&self) -> usize {
+        self.settings.d_in
+    }
+
+    /// Features.
+    #[must_use]
+    pub fn d_sae(&self) -> usize {
+        self.settings.d_sae
+    }
+
+    /// Whether the mean of a row is subtracted first, as centred writing weights would.
+    #[must_use]
+    pub fn centres(&self) -> bool {
+        self.input.centres()
+    }
+
+    /// What the autoencoder is to reconstruct, `[n, d_in]`, of the hook's rows `[n, row_width]`: one head where it was
+    /// trained on one, centred where it was trained on centred weights; not yet normalised.
+    #[must_use]
+    pub fn targets(&self, rows: &[f32]) -> Vec<f32> {
+        self.input.targets(rows)
+    }
+
+    /// The activations `[n, d_sae]` of targets `[n, d_in]`. Those of a target that is not finite, or whose norm is zero
+    /// where it is divided by, are NaN.
+    #[must_use]
+    pub fn encode(&self, targets: &[f32]) -> Vec<f32> {
+        self.encoder.encode(self.input.normalised(targets))
+    }
+
+    /// The reconstruction `[n, d_in]` of targets from their activations `[n, d_sae]`.
+    #[must_use]
+    pub fn decode(&self, targets: &[f32], activations: &[f32]) -> Vec<f32> {
+        let mut out = vec![0.0; targets.len()];
+        let (d_in, d_sae) = (self.d_in(), self.d_sae());
+        let rows = out.par_chunks_exact_mut(d_in).zip(targets.par_chunks_exact(d_in));
+        rows.zip(activations.par_chunks_exact(d_sae)).for_each(|((out, target), activations)| {
+            let mut sum: Vec<f64> = self.input.b_dec().iter().map(|b| f64::from(*b)).collect();
+            for (i, activation) in activations.iter().enumerate().filter(|(_, a)| **a != 0.0) {
+                let activation = f64::from(*activation) * f64::from(self.gains.get(i).copied().unwrap_or(1.0));
+                let row = &self.decoder[i * d_in..][..d_in];
+                sum.iter_mut().zip(row).for_each(|(s, w)| *s += activation * f64::from(*w));
+            }
+            self.input.denormalise(target, &sum, out);
+        });
+        out
+    }
+
+    /// An encoder for some features alone, where the others do not decide about them.
+    ///
+    /// # Panics
+    /// When a feature does not exist: the caller has looked.
+    #[must_use]
+    pub fn choose(&self, features: &[usize]) -> Chosen<'_> {
+        assert!(features.iter().all(|f| *f < self.d_sae()), "a feature that is not there");
+        Chosen::new(&self.input, &self.encoder, features)
+    }
+
+    /// A feature as a direction among the rows of the hook, `[row_width]`: zero outside the head where it encodes one.
+    ///
+    /// # Panics
+    /// When the feature does not exist: the caller has looked.
+    #[must_use]
+    pub fn direction(&self, feature: usize, side: Side) -> Vec<f32> {
+        let mut vector = vec![0.0; self.d_in()];
+        let factor = match side {
+            Side::Decoder => {
+                vector.copy_from_slice(&self.decoder[feature * self.d_in()..][..self.d_in()]);
+                self.gains.get(feature).copied().unwrap_or(1.0) / self.input.scale()
+            }
+            Side::Encoder => {
+                self.encoder.column(feature, &mut vector);
+                self.input.scale()
+            }
+        };
+        vector.iter_mut().for_each(|v| *v *= factor);
+        self.input.place(&vector)
+    }
+}
+
+/// The factors that finetuning gave the activations, where they are not all one.
+fn finetuning(settings: &Settings, checkpoint: &Checkpoint) -> Result<Option<Vec<f32>>, LoadError> {
+    let name = ["finetuning_scaling_factor", "scaling_factor"].into_iter().find(|name| checkpoint.has(name));
+    let refuse =
+        |reason: &str| Err(LoadError::new(checkpoint.place(), format!("`finetuning_scaling_factor` {reason}")));
+    let Some(name) = name else {
+        return if settings.finetuned { refuse("is true, and the weights have no such tensor") } else { Ok(None) };
+    };
+    let factors = checkpoint.whole(name, &[settings.d_sae])?;
+    match (factors.iter().all(|f| (f - 1.0).abs() <= 1e-5), settings.finetuned) {
+        (true, _) => Ok(None),
+        (false, true) => Ok(Some(factors)),
+        (false, false) => refuse("is false, and the weights have factors that are not one"),
+    }
+}
+
+fn gains(encoder: &Encoder, finetuned: Option<Vec<f32>>) -> Vec<f32> {
+    match (encoder.norms(), finetuned) {
+        (None, factors) => factors.unwrap_or_default(),
+        (Some(norms), factors) => {
+            let inverse = |norm: &f32| if *norm > 0.0 { 1.0 / norm } else { 0.0 };
+            let factors = factors.unwrap_or_else(|| vec![1.0; norms.len()]);
+            norms.iter().zip(factors).map(|(norm, factor)| inverse(norm) * factor).collect()
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! The one transformer that runs every [`Architecture`], with a tap at every hook point.
+
+use rayon::prelude::*;
+
+use super::{
+    Batch, ForwardError,
+    architecture::{Architecture, Unembedding},
+    block::Block,
+    checkpoint::Checkpoint,
+    error::LoadError,
+    history::KvCache,
+    ops::{Linear, attention::KeyBiases, elementwise, norm::Norm, parallel::rows_of_a_task},
+    packing::{Packing, RowSet},
+    rotary::{Rotary, Turn},
+    sources::{Sources, load_norm},
+    taps::Taps,
+    transform::Transform,
+};
+use residuum_domain::{Hook, Site};
+
+/// A transformer with its weights.
+#[derive(Debug)]
+pub struct Transformer {
+    architecture: Architecture,
+    /// `[d_vocab, d_model]`, or of the width it is projected from; absent when the unembedding is tied and holds it.
+    embed: Option<Vec<f32>>,
+    /// From the width of the embedding to `d_model`, and back.
+    pub(super) projections: Option<(Linear, Linear)>,
+    /// `[n_ctx + offset, d_model]`.
+    positions: Option<Vec<f32>>,
+    /// `[d_model]`: the token type of every input.
+    token_type: Option<Vec<f32>>,
+    embed_norm: Option<Norm>,
+    pub(super) blocks: Vec<Block>,
+    rotaries: Vec<Rotary>,
+    pub(super) final_norm: Option<Norm>,
+    pub(super) transform: Option<Transform>,
+    pub(super) unembed: Option<Linear>,
+}
+
+/// A batch on its way through the blocks.
+pub struct Stream<'a> {
+    /// Where inputs and rows are.
+    pub packing: &'a Packing,
+    /// The residual stream `[rows, d_model]`.
+    pub x: Vec<f32>,
+    /// The rows `x` holds.
+    pub set: RowSet,
+    /// Rotary tables of this batch.
+    pub turns: Vec<Turn>,
+    /// Keys and values of the tokens before this batch, one for each input, where there are any.
+    pub history: Option<&'a mut [KvCache]>,
+    /// Position biases for the longest input of this batch.
+    pub key_biases: Option<KeyBiases>,
+    /// Buffers that live from block to block.
+    pub scratch: Scratch,
+}
+
+/// Buffers of one block, kept because fresh memory costs page faults.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// What attention receives, `[tokens, d_model]`.
+    pub normed: Vec<f32>,
+    /// What attention received before interventions, where a parallel MLP must not see them.
+    pub received: Option<Vec<f32>>,
+    /// Gathered rows, and the output of a norm that cannot work in place.
+    pub gathered: Vec<f32>,
+    /// What the MLP receives, `[rows, d_model]`.
+    pub mlp_in: Vec<f32>,
+    /// `[rows, heads, d_head]`.
+    pub q: Vec<f32>,
+    /// `[tokens, kv_heads, d_head]`.
+    pub k: Vec<f32>,
+    /// `[tokens, kv_heads, d_head]`.
+    pub v: Vec<f32>,
+    /// `[rows, heads, d_head]`.
+    pub z: Vec<f32>,
+    /// `[rows, d_mlp]`.
+    pub gate: Vec<f32>,
+    /// `[rows, d_mlp]`.
+    pub up: Vec<f32>,
+    /// Output of attention, `[rows, d_model]`.
+    pub attn_out: Vec<f32>,
+    /// Output of the MLP, `[rows, d_model]`.
+    pub mlp_out: Vec<f32>,
+    /// Normalised rows of a tapped norm, and queries or keys while they are normalised.
+    pub spare: Vec<f32>,
+}
+
+impl Transformer {
+    /// Reads the weights, tensor by tensor.
+    ///
+    /// # Errors
+    /// When a tensor is missing, has another shape than the configuration says, or cannot be read.
+    pub fn load(architecture: Architecture, sources: &Sources, checkpoint: &Checkpoint) -> Result<Self, LoadError> {
+        let a = &architecture;
+        let d = a.d_model;
+        let d_embed = a.embedding.projected.unwrap_or(d);
+        let tied = a.unembedding.is_some_and(|u| u.tied);
+        let (embed, unembed) = if tied {
+            let reader = super::sources::LinearSource { weight: sources.embed.clone(), ..sources.unembed.clone() };
+            (None, Some(reader.load(checkpoint, a.d_vocab, d_embed)?))
+        } else {
+            let table = checkpoint.whole(&sources.embed, &[a.d_vocab, d_embed])?;
+            let unembed = a.unembedding.map(|_| sources.unembed.load(checkpoint, a.d_vocab, d_embed)).transpose()?;
+            (Some(table), unembed)
+        };
+        let projections = match a.embedding.projected {
+            Some(_) => Some((
+                sources.project_in.load(checkpoint, d, d_embed)?,
+                sources.project_out.load(checkpoint, d_embed, d)?,
+            )),
+            None => None,
+        };
+        let positions = match (&sources.positions, a.embedding.positions) {
+            (Some(name), Some(p)) => Some(checkpoint.whole(name, &[a.n_ctx + p.offset, d])?),
+            _ => None,
+        };
+        let token_type = match (&sources.token_types, a.embedding.token_types) {
+            (Some(name), Some(rows)) => Some(checkpoint.whole(name, &[rows, d])?[..d].to_vec()),
+            _ => None,
+        };
+        let embed_norm = match &sources.embed_norm {
+            Some(name) if a.embedding.norm => Some(load_norm(checkpoint, a.norm, name, d)?),
+            _ => None,
+        };
+        let blocks = a.layers.iter().enumerate();
+        let blocks = blocks
+            .map(|(l, layer)| Block::load(a, *layer, &(sources.layer)(l), checkpoint))
+            .collect::<Result<_, _>>()?;
+        let final_norm = if a.final_norm { Some(load_norm(checkpoint, a.norm, &sources.final_norm, d)?) } else { None };
+        let transform = match (&sources.transform, a.unembedding.and_then(|u| u.transform)) {
+            (Some(sources), Some(activation)) => Some(Transform::load(a, activation, sources, checkpoint)?),
+            _ => None,
+        };
+        let rotaries = a.ropes.iter().map(|r| Rotary::new(r.clone(), a.n_ctx, a.rope_interleaved)).collect();
+        Ok(Self {
+            embed,
+            projections,
+            positions,
+            token_type,
+            embed_norm,
+            blocks,
+            rotaries,
+            final_norm,
+            transform,
+            unembed,
+            architecture,
+        })
+    }
+
+    /// What it computes.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// Whether keys rotated for a text of one length serve one of another.
+    pub fn rotates_alike(&self, length: usize, other: usize) -> bool {
+        self.rotaries.iter().all(|r| r.is_alike(length, other))
+    }
+
+    /// Runs a batch up to the last hook asked for. With a `history`, the inputs go on where theirs end, and their keys and
+    /// values are added to it.
+    pub fn forward<'a>(
+        &self,
+        batch: &Batch<'_>,
+        packing: &'a Packing,
+        history: Option<&'a mut [KvCache]>,
+        taps: &mut Taps<'_>,
+        cancelled: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), ForwardError> {
+        let x = self.embed(batch, packing, taps, Vec::new())?;
+        self.go_on(0, x, packing, history, taps, cancelled)
+    }
+
+    /// As [`Self::forward`], from block `first` on, whose input is `x` `[tokens, d_model]`.
+    pub fn go_on<'a>(
+        &self,
+        first: usize,
+        x: Vec<f32>,
+        packing: &'a Packing,
+        history: Option<&'a mut [KvCache]>,
+        taps: &mut Taps<'_>,
+        cancelled: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), ForwardError> {
+        let mut stream = Stream {
+            packing,
+            x,
+            set: RowSet::All,
+            turns: self.turns(packing),
+            history,
+            key_biases: self.key_biases(&packing.lengths),
+            scratch: Scratch::default(),
+        };
+        for (l, block) in self.blocks.iter().enumerate().skip(first) {
+            if cancelled() {
+                return Err(ForwardError::Cancelled);
+            }
+            if taps.done() {
+                return Ok(());
+            }
+            let last = l + 1 == self.blocks.len() || taps.done_after(Hook::block(Site::ResidPost, l));
+            block.forward(&self.architecture, l, last, &mut stream, taps)?;
+        }
+        if taps.done() {
+            return Ok(());
+        }
+        if cancelled() {
+            return Err(ForwardError::Cancelled);
+        }
+        self.head(&mut stream, taps)
+    }
+
+    /// The rotary tables of a batch.
+    pub(super) fn turns(&self, packing: &Packing) -> Vec<Turn> {
+        self.rotaries.iter().map(|r| r.turn(&packing.lengths)).collect()
+    }
+
+    /// The biases of key positions up to the longest of these inputs.
+    pub(super) fn key_biases(&self, lengths: &[usize]) -> Option<KeyBiases> {
+        let n_keys = lengths.iter().copied().max().unwrap_or(0);
+        self.architecture.alibi.map(|alibi| alibi.biases(self.architecture.n_heads, n_keys))
+    }
+
+    /// Token ids to the rows of the embedding, `[tokens, d_model]`: projected where they have another width.
+    fn embed_tokens(&self, batch: &Batch<'_>, packing: &Packing, mut rows: Vec<f32>) -> Result<Vec<f32>, ForwardError> {
+        let d = self.architecture.d_model;
+        let width = self.architecture.embedding.projected.unwrap_or(d);
+        rows.resize(packing.n_tokens() * width, 0.0);
+        let ids: Vec<u32> = batch.inputs.iter().flat_map(|i| i.token_ids).copied().collect();
+        let embed: &(dyn Fn(usize, &mut [f32]) + Sync) = match (&self.embed, &self.unembed) {
+            (Some(table), _) => &|id, row| row.copy_from_slice(&table[id * width..(id + 1) * width]),
+            (None, Some(unembed)) => &|id, row| unembed.row(id, row),
+            (None, None) => return Err(ForwardError::Failed("the model has no embedding".to_owned())),
+        };
+        // A nanosecond for each number, which comes from all over a large table.
+        let at_once = rows_of_a_task(ids.len(), rows.len());
+        rows.par_chunks_mut(at_once * width).zip(ids.par_chunks(at_once)).for_each(|(rows, ids)| {
+            rows.chunks_exact_mut(width).zip(ids).for_each(|(row, id)| embed(*id as usize, row));
+        });
+        let Some((project_in, _)) = &self.projections else { return Ok(rows) };
+        let mut x = vec![0.0; packing.n_tokens() * d];
+        project_in.forward(&rows, &mut x);
+        Ok(x)
+    }
+
+    /// Token ids to the residual stream `[tokens, d_model]`, in a buffer that is at hand or another.
+    pub(super) fn embed(
+        &self,
+        batch: &Batch<'_>,
+        packing: &Packing,
+        taps: &mut Taps<'_>,
+        buffer: Vec<f32>,
+    ) -> Result<Vec<f32>, ForwardError> {
+        let d = self.architecture.d_model;
+        let mut x = self.embed_tokens(batch, packing, buffer)?;
+        if let Some(scale) = self.architecture.embedding.scale {
+            elementwise::scale(&mut x, scale);
+        }
+        taps.tap(Hook::global(Site::Embed), &mut x, RowSet::All)?;
+        if let (Some(table), Some(spec)) = (&self.positions, self.architecture.embedding.positions) {
+            let mut learned = vec![0.0; x.len()];
+            let starts =
+                packing.all.offsets.iter().map(|first| packing.all.positions.get(*first).map_or(0, |p| *p as usize));
+            let rows = batch.inputs.iter().zip(starts).flat_map(|(i, behind)| spec.rows(i.token_ids, behind));
+            for (at, row) in rows.zip(learned.chunks_exact_mut(d)) {
+                row.copy_from_slice(&table[at * d..(at + 1) * d]);
+            }
+            taps.tap(Hook::global(Site::PosEmbed), &mut learned, RowSet::All)?;
+            elementwise::add_assign(&mut x, &learned);
+        }
+        if let Some(row) = &self.token_type {
+            let mut types = row.repeat(packing.n_tokens());
+            taps.tap(Hook::global(Site::TypeEmbed), &mut types, RowSet::All)?;
+            elementwise::add_assign(&mut x, &types);
+        }
+        if let Some(norm) = &self.embed_norm {
+            let mut normed = vec![0.0; x.len()];
+            norm.forward(&x, d, &mut normed);
+            x = normed;
+            taps.tap(Hook::global(Site::EmbedLnOut), &mut x, RowSet::All)?;
+        }
+        Ok(x)
+    }
+
+    /// The final norm and, for the rows asked for, the logits.
+    fn head(&self, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
+        let d = self.architecture.d_model;
+        if let Some(norm) = &self.final_norm {
+            let mut normed = vec![0.0; stream.x.len()];
+            let hooks = [Hook::global(Site::LnFinalScale), Hook::global(Site::LnFinalNormalized)];
+            tapped_norm(norm, d, &stream.x, &mut normed, &mut stream.scratch.spare, hooks, stream.set, taps)?;
+            stream.x = normed;
+        }
+        taps.tap(Hook::global(Site::FinalNorm), &mut stream.x, stream.set)?;
+        let (Some(unembed), Some(spec)) = (&self.unembed, self.architecture.unembedding) else { return Ok(()) };
+        let (x, Scratch { gathered, spare, .. }) = (&stream.x, &mut stream.scratch);
+        let hook = Hook::global(Site::Logits);
+        taps.compute(hook, self.architecture.d_vocab, stream.set, &mut |rows, out| {
+            gathered.resize(rows.len() * d, 0.0);
+            elementwise::gather_rows(x, d, rows, gathered);
+            self.read_out(unembed, gathered, spare, out);
+            cap(spec, out);
+        })
+    }
+
+    /// The logits `[rows, d_vocab]` of the rows in `x` `[rows, d_model]`, which the final norm has seen: scaled, not yet
+    /// capped. `x` and `spare` hold anything afterwards.
+    pub(super) fn read_out(&self, unembed: &Linear, x: &mut Vec<f32>, spare: &mut Vec<f32>, out: &mut [f32]) {
+        if let Some(transform) = &self.transform {
+            transform.apply(x);
+        }
+        if let Some((_, project_out)) = &self.projections {
+            spare.resize(x.len() / project_out.in_features() * project_out.out_features(), 0.0);
+            project_out.forward(x, spare);
+            std::mem::swap(x, spare);
+        }
+        unembed.forward(x, out);
+        if let Some(scale) = self.architecture.unembedding.and_then(|u| u.scale) {
+            elementwise::scale(out, scale);
+        }
+    }
+}
+
+/// Caps logits where the model does.
+pub(super) fn cap(spec: Unembedding, logits: &mut [f32]) {
+    if let Some(cap) = spec.softcap {
+        elementwise::softcap(logits, cap);
+    }
+}
+
+/// A norm whose denominator and normalised rows pass the two `hooks`. Where they are changed there, the output follows.
+#[expect(clippy::too_many_arguments, reason = "the buffers belong to different owners")]
+pub fn tapped_norm(
+    norm: &Norm,
+    d: usize,
+    x: &[f32],
+    out: &mut [f32],
+    spare: &mut Vec<f32>,
+    hooks: [Hook; 2],
+    set: RowSet,
+    taps: &mut Taps<'_>,
+) -> Result<(), ForwardError> {
+    if !hooks.iter().any(|hook| taps.wants(*hook)) {
+        norm.forward(x, d, out);
+        return Ok(());
+    }
+    let mut scale = vec![0.0; x.len() / d];
+    spare.resize(x.len(), 0.0);
+    norm.forward_tapped(x, d, out, &mut scale, spare);
+    let touched = taps.editor().map(|e| e.touched(&hooks, set)).unwrap_or_default();
+    let before: Vec<f32> = touched.iter().map(|row| scale[*row as usize]).collect();
+    taps.tap(hooks[0], &mut scale, set)?;
+    for (row, before) in touched.iter().zip(before) {
+        let factor = before / scale[*row as usize];
+        spare[*row as usize * d..][..d].iter_mut().for_each(|x| *x *= factor);
+    }
+    taps.tap(hooks[1], spare, set)?;
+    for row in touched {
+        let at = row as usize * d..(row as usize + 1) * d;
+        norm.apply_gain(&spare[at.clone()], &mut out[at]);
+    }
+    Ok(())
+}

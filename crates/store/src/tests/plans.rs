@@ -1,0 +1,210 @@
+//! The plans of the statements that routes run: none goes through a whole table.
+
+use std::{collections::BTreeSet, ffi::CStr, ptr};
+
+use jiff::Timestamp;
+use libsqlite3_sys::{SQLITE_STMTSTATUS_REPREPARE, sqlite3_next_stmt, sqlite3_sql, sqlite3_stmt_status};
+use serde_json::json;
+use sqlx::{Row, Sqlite, SqliteConnection};
+
+use super::{finding::tags, *};
+use crate::find::Search;
+
+/// The steps of a statement's plan, none of which goes through a whole table or index.
+async fn plan(f: &Fixture, query: &mut sqlx::QueryBuilder<Sqlite>) -> Vec<String> {
+    let (plan, long) = steps(f, query).await;
+    // what only adds a row, or touches no table, has nothing to look for
+    let plain = ["INSERT", "SELECT 1"].iter().any(|verb| query.sql().as_str().starts_with(verb));
+    assert!(!plan.is_empty() || plain, "{}", query.sql().as_str());
+    assert!(long.is_empty(), "{}\n{long:#?}", query.sql().as_str());
+    plan
+}
+
+/// The steps of a statement's plan, and those of them that go through a whole table or index.
+async fn steps(f: &Fixture, query: &mut sqlx::QueryBuilder<Sqlite>) -> (Vec<String>, Vec<String>) {
+    let sql = format!("EXPLAIN QUERY PLAN {}", query.sql().as_str());
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&mut *f.store.reader().await.unwrap()).await.unwrap();
+    let plan: Vec<String> = rows.iter().map(|r| r.get("detail")).collect();
+    let is_long = |line: &&String| {
+        // what is bound, what the index of words finds by words or by times, what waits in the queue, and intermediate results are short
+        let words = line.contains("cache_terms") && line.rsplit(':').next().is_some_and(|how| how.contains(['M', '=']));
+        let bound = line.starts_with("SCAN j") && line.contains("VIRTUAL TABLE");
+        let queue = line.contains("INDEX runs_unfinished") || line.contains("INDEX run_items_pending");
+        let inner = line.contains("(subquery-") || line.starts_with("SCAN CONSTANT") || line.starts_with("SCAN d");
+        let short = words
+            || bound
+            || queue
+            || inner
+            || ["SCAN sqlite_sequence", "SCAN tenants", "SCAN cache_blocks", "SCAN heads"].contains(&line.as_str());
+        !short && (line.contains("SCAN") || line.contains("AUTOMATIC"))
+    };
+    let long = plan.iter().filter(is_long).cloned().collect();
+    (plan, long)
+}
+
+/// Each condition alone and with any others, from a place to go on from.
+fn every_filter() -> Vec<CacheFilter> {
+    let time = Timestamp::now();
+    let filter = |bits: u32| {
+        let has = |bit: u32| bits & (1 << bit) != 0;
+        CacheFilter {
+            model: has(0).then(|| "m".to_owned()),
+            run: has(1).then(RunId::generate),
+            tags: if has(2) { tags(&["a", "b"]) } else { Vec::new() },
+            label: has(3).then(|| "l".to_owned()),
+            hooks: if has(4) { vec![RESID.parse().unwrap()] } else { Vec::new() },
+            created_from: has(5).then_some(time),
+            created_to: has(5).then_some(time),
+            text: has(6).then(|| TextQuery::parse("t u").unwrap()),
+            metadata: if has(7) { object(json!({"k": 1})) } else { Map::new() },
+            pinned: has(8).then_some(bits.is_multiple_of(3)),
+            expires_from: has(9).then_some(time),
+            expires_to: has(9).then_some(time),
+            fingerprint: has(8).then(|| "f".to_owned()),
+            bos: has(9).then_some(true),
+        }
+    };
+    (0..1 << 10).map(filter).collect()
+}
+
+fn every_run_filter() -> Vec<RunFilter> {
+    let filter = |bits: u32| RunFilter {
+        status: (bits & 1 != 0).then_some(RunStatus::Queued),
+        model: (bits & 2 != 0).then(|| "m".to_owned()),
+        tags: if bits & 4 != 0 { tags(&["a", "b"]) } else { Vec::new() },
+        created_from: (bits & 8 != 0).then(Timestamp::now),
+        created_to: (bits & 8 != 0).then(Timestamp::now),
+    };
+    (0..1 << 4).map(filter).collect()
+}
+
+#[tokio::test]
+async fn no_listing_scans_a_table() {
+    let f = Fixture::new().await;
+    f.stored(vec![simple(&[1]), item(&[3], capture(&[QUERY, RESID], Positions::Last, Dtype::Float32))]).await;
+    for filter in every_filter() {
+        let mut reader = f.store.reader().await.unwrap();
+        let mut conn = reader.snapshot().await.unwrap();
+        let chosen = Search::new(&mut conn, T, &filter, Some(1), 0).await.unwrap();
+        drop(conn);
+        // whichever condition is walked
+        for n in 0.. {
+            let Some(search) = chosen.walking(n) else { break };
+            for mut statement in search.statements() {
+                let plan = plan(&f, &mut statement).await;
+                let sorts = plan.iter().any(|l| l.contains("USE TEMP B-TREE"));
+                assert!(!sorts || search.sorts(), "only few caches may be sorted: {plan:#?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_other_route_scans_a_table() {
+    let f = Fixture::new().await;
+    let (run, ids) = f.stored(vec![simple(&[1])]).await;
+    plan(&f, &mut crate::caches::by_ids(T, &ids, 0)).await;
+    plan(&f, &mut crate::caches::by_ids(T, &[ids[0]; 2], 0)).await;
+    plan(&f, &mut crate::caches::of_run(T, run, 0, 10, 0)).await;
+    plan(&f, &mut crate::runs::by_id(T, run, 0)).await;
+    for constant in [crate::reuse::EQUAL, crate::import::EARLIER, crate::insert::ENDS] {
+        plan(&f, &mut sqlx::QueryBuilder::new(constant)).await;
+    }
+    for filter in every_run_filter() {
+        for before in [None, Some(RunId::generate())] {
+            let plan = plan(&f, &mut crate::runs::listing("", T, &filter, before, 10, 0)).await;
+            assert!(!plan.iter().any(|l| l.contains("USE TEMP B-TREE FOR ORDER BY")), "{plan:#?}");
+        }
+    }
+    // whatever else is in the sources of this module
+    let mut long = Vec::new();
+    for statement in statements() {
+        let found = steps(&f, &mut sqlx::QueryBuilder::new(statement.as_str())).await.1;
+        long.extend((!found.is_empty()).then_some((statement, found)));
+    }
+    assert!(long.is_empty(), "{long:#?}");
+}
+
+/// What listings run is planned once, and not again for every value that is bound, as SQLite does where a plan may depend on it:
+/// that takes longer than many a page. So what [`plan`] sees is what is run.
+#[tokio::test]
+async fn listings_are_planned_once() {
+    let f = Fixture::new().await;
+    let (run, ids) = f.stored(vec![simple(&[1]), simple(&[2])]).await;
+    let filters = every_filter();
+    let mut searches = Vec::new();
+    for filter in &filters {
+        let mut reader = f.store.reader().await.unwrap();
+        let mut conn = reader.snapshot().await.unwrap();
+        let chosen = Search::new(&mut conn, T, filter, None, 0).await.unwrap();
+        searches.extend((0..).map_while(|n| chosen.walking(n)));
+    }
+    let statements = || {
+        let mut all: Vec<_> = searches.iter().flat_map(Search::statements).collect();
+        all.push(crate::caches::by_ids(T, &ids, 0));
+        all.push(crate::caches::by_ids(T, &ids[..1], 0));
+        all.push(crate::caches::of_run(T, run, 0, 10, 0));
+        all.push(crate::runs::by_id(T, run, 0));
+        for before in [None, Some(run)] {
+            let listed = every_run_filter();
+            all.extend(listed.iter().map(|filter| crate::runs::listing("", T, filter, before, 10, 0)));
+        }
+        all.extend([None, Some(DirectionId::generate())].map(|id| crate::directions::listing("", T, id, 10)));
+        all
+    };
+    let mut reader = f.store.reader().await.unwrap();
+    let mut again = BTreeSet::new();
+    for (mut first, mut second) in statements().into_iter().zip(statements()) {
+        first.build().fetch_all(&mut *reader).await.unwrap();
+        second.build().fetch_all(&mut *reader).await.unwrap();
+        again.extend(planned_again(&mut reader).await);
+    }
+    assert!(again.is_empty(), "{again:#?}");
+}
+
+/// Of the statements that a connection remembers, those that SQLite planned more than once.
+async fn planned_again(conn: &mut SqliteConnection) -> Vec<String> {
+    let mut handle = conn.lock_handle().await.unwrap();
+    let db = handle.as_raw_handle().as_ptr();
+    let mut found = Vec::new();
+    // SAFETY: the connection is locked, so that it and its statements stay while they are looked at
+    unsafe {
+        let mut statement = sqlite3_next_stmt(db, ptr::null_mut());
+        while !statement.is_null() {
+            if sqlite3_stmt_status(statement, SQLITE_STMTSTATUS_REPREPARE, 0) > 0 {
+                found.push(CStr::from_ptr(sqlite3_sql(statement)).to_str().unwrap().to_owned());
+            }
+            statement = sqlite3_next_stmt(db, statement);
+        }
+    }
+    found
+}
+
+/// The statements written out in the sources of this module: whatever is handed to `sqlx::query` or `Tx::later` as a literal. Upkeep that no
+/// route does is left out.
+fn statements() -> Vec<String> {
+    const UPKEEP: [&str; 7] = ["verify.rs", "rebuild.rs", "repair.rs", "backup.rs", "keys.rs", "compact.rs", "gc.rs"];
+    let mut found = Vec::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for file in fs::read_dir(folder).unwrap().map(|f| f.unwrap().path()).filter(|f| f.is_file()) {
+        if UPKEEP.iter().any(|name| file.ends_with(name)) {
+            continue;
+        }
+        let source = fs::read_to_string(&file).unwrap();
+        let ends = ["async fn collect_rows", "struct EnterMissing", "#[cfg(test)]\nmod tests {"];
+        let source = ends.iter().fold(source.as_str(), |source, end| source.split(end).next().unwrap());
+        for call in ["sqlx::query(", "sqlx::query_scalar(", "tx.later("] {
+            for (at, _) in source.match_indices(call) {
+                let rest = source[at + call.len()..].trim_start();
+                let Some(literal) = rest.strip_prefix('"').and_then(|l| l.split('"').next()) else { continue };
+                let lines: Vec<&str> = literal.split("\\\n").map(str::trim_start).collect();
+                let sql = lines.concat();
+                if ["SELECT", "INSERT", "UPDATE", "DELETE"].iter().any(|verb| sql.starts_with(verb)) {
+                    found.push(sql);
+                }
+            }
+        }
+    }
+    assert!(found.len() > 30, "{}", found.len());
+    found
+}
