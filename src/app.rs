@@ -10,7 +10,7 @@ use crate::{
     connections::{self, ConnectionLimits},
     telemetry,
 };
-use residuum_engine::{Engine, Limits, ModelSource, SaeSource, Saes};
+use residuum_engine::{Engine, Limits, ModelSource, SaeSource, Saes, questions::Questions};
 use residuum_model::{LoadError, LoadOptions};
 use residuum_store::{Maintainer, Maintenance, Store, StoreError, StoreOptions};
 
@@ -112,8 +112,8 @@ impl App {
             .num_threads(config.threads)
             .thread_name(|i| format!("analysis-{i}"))
             .build()?;
-        let state =
-            ApiState::new(engine.clone(), Arc::clone(&saes), config.api.clone(), telemetry::metrics(), analysis);
+        let questions = Questions::new(engine.clone(), Arc::clone(&saes), analysis);
+        let state = ApiState::new(questions, config.api.clone(), telemetry::metrics());
         let keys = Arc::clone(&state.keys);
         Ok(Self { engine, keys, saes, router: api::router(state), maintainer })
     }

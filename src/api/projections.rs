@@ -10,19 +10,21 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    deleted::again,
-    directions_ref::{Direction, DirectionRef},
     dto::capture::{LayersSchema, PositionsSchema},
     error::ApiResult,
     extract::{JsonBody, Query, Tenant},
     problems::ProjectionProblems,
-    select::{CacheSelector, CacheSelectorSchema, read_rows},
     state::ApiState,
     tensor::Format,
+};
+use crate::api::dto::{
+    direction_ref::DirectionRef,
+    selector::{CacheSelector, CacheSelectorSchema},
 };
 use answer::{DirectionDto, ProjectionsDto, Values};
 use residuum_analysis::{Projection, Projector};
 use residuum_domain::{Code, Hook, Layers, Positions, Problem, Selection, TenantId};
+use residuum_engine::questions::{deleted_caches::again, direction::NamedVectors, row_reader::read_rows};
 use residuum_store::{Store, StoredCache};
 
 /// Caches in one request.
@@ -139,7 +141,7 @@ async fn projections(
 ) -> Result<(ProjectionsDto, Values), Problem> {
     let store = state.engine.store().clone();
     let n_directions = request.directions.len();
-    let chosen = request.caches.choose(&store, tenant, "/caches", MAX_CACHES).await?;
+    let chosen = request.caches.selector("/caches")?.choose(&store, tenant, "/caches", MAX_CACHES).await?;
     let hooks = chosen.hooks(&request.hook, &request.layers)?;
     let mut selected = Vec::new();
     let (mut width, mut n_rows) = (0, 0usize);
@@ -167,7 +169,8 @@ async fn projections(
     let mut directions = Vec::new();
     for (i, direction) in request.directions.iter().enumerate() {
         let place = format!("/directions/{i}");
-        directions.push(direction.resolve(state, tenant, &hooks, width, (i, &place)).await?);
+        directions
+            .push(direction.direction(&place)?.resolve(&state.questions, tenant, &hooks, width, (i, &place)).await?);
     }
     let name = hooks[0].site().name();
     let mut answer = ProjectionsDto {
@@ -179,7 +182,7 @@ async fn projections(
         values: None,
     };
     let job = Job { store, caches: chosen.caches, selected, directions, measures: measures.to_vec(), width };
-    let (described, values) = state.analyse(move || job.run()).await?;
+    let (described, values) = state.questions.analyse(move || job.run()).await?;
     answer.directions = described;
     let measures = measures.to_vec();
     let values = Values { measures, keep: request.positions.keeps_axis(), n_layers: hooks.len(), n_directions, values };
@@ -201,7 +204,7 @@ struct Job {
     caches: Vec<Arc<StoredCache>>,
     /// For each hook the rows of each cache.
     selected: Vec<Vec<Selection>>,
-    directions: Vec<Direction>,
+    directions: Vec<NamedVectors>,
     measures: Vec<Projection>,
     width: usize,
 }
@@ -217,7 +220,7 @@ impl Job {
             .collect();
         let values = (0..self.caches.len()).into_par_iter().map(|cache| self.of_cache(cache, &onto));
         let values = values.collect::<Result<_, Problem>>()?;
-        let describe = |(i, d): (usize, &Direction)| {
+        let describe = |(i, d): (usize, &NamedVectors)| {
             let norms = onto.iter().map(|layer| layer[i].norm()).collect();
             DirectionDto { name: d.name.clone(), norms }
         };

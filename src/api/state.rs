@@ -6,8 +6,7 @@ use axum::http::HeaderValue;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::{access::KeyRing, limits::Patience, memory::RequestMemory, system::Readiness};
-use residuum_domain::{Code, Problem};
-use residuum_engine::{Engine, Saes};
+use residuum_engine::{Engine, questions::Questions};
 
 /// Settings of the HTTP side.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,8 +55,8 @@ impl Default for ApiConfig {
 pub struct ApiState {
     /// Runs, models and, through it, the store.
     pub engine: Engine,
-    /// The sparse autoencoders beside the models.
-    pub saes: Arc<Saes>,
+    /// What is computed at once.
+    pub questions: Questions,
     /// Settings.
     pub config: Arc<ApiConfig>,
     /// Who may call.
@@ -68,39 +67,16 @@ pub struct ApiState {
     pub readiness: Arc<Readiness>,
     /// Renders the metrics.
     pub metrics: PrometheusHandle,
-    /// Threads for analysis, apart from the worker's, so that a comparison never slows a forward pass down to its own pace.
-    pub analysis: Arc<rayon::ThreadPool>,
 }
 
 impl ApiState {
     /// What the handlers of one server share.
     #[must_use]
-    pub fn new(
-        engine: Engine,
-        saes: Arc<Saes>,
-        config: ApiConfig,
-        metrics: PrometheusHandle,
-        analysis: rayon::ThreadPool,
-    ) -> Self {
+    pub fn new(questions: Questions, config: ApiConfig, metrics: PrometheusHandle) -> Self {
+        let engine = questions.engine().clone();
         let keys = Arc::new(KeyRing::new(engine.store().clone(), config.freshness));
         let memory = RequestMemory::new(config.max_request_memory);
         let readiness = Arc::new(Readiness::new(config.freshness));
-        Self { engine, saes, config: Arc::new(config), keys, memory, readiness, metrics, analysis: Arc::new(analysis) }
-    }
-
-    /// Runs heavy work on the threads for analysis. It may read the store.
-    ///
-    /// # Errors
-    /// Those of the work, and [`Code::Internal`] when it panicked.
-    pub async fn analyse<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
-    ) -> Result<T, Problem> {
-        let pool = Arc::clone(&self.analysis);
-        let done = tokio::task::spawn_blocking(move || pool.install(work)).await;
-        done.unwrap_or_else(|e| {
-            tracing::error!(error = %e, "an analysis panicked");
-            Err(Problem::new(Code::Internal, "the analysis could not be carried out"))
-        })
+        Self { engine, questions, config: Arc::new(config), keys, memory, readiness, metrics }
     }
 }

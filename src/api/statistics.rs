@@ -8,19 +8,19 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    deleted::again,
     dto::capture::{LayersSchema, PositionsSchema},
     error::ApiResult,
     extract::{JsonBody, NoQuery, Query, Tenant},
     problems::StatisticsProblems,
-    select::{CacheSelector, CacheSelectorSchema, read_rows},
     state::ApiState,
 };
+use crate::api::dto::selector::{CacheSelector, CacheSelectorSchema};
 use residuum_analysis::{
     Summary,
     summary::{Spread, largest, outliers},
 };
 use residuum_domain::{Code, Hook, Layers, Positions, Problem, Selection, TenantId};
+use residuum_engine::questions::{deleted_caches::again, row_reader::read_rows};
 use residuum_store::{Store, StoredCache};
 
 /// Caches in one request.
@@ -198,7 +198,7 @@ pub async fn summarise(
 
 async fn statistics(state: &ApiState, tenant: TenantId, request: &StatisticsRequest) -> Result<StatisticsDto, Problem> {
     let store = state.engine.store().clone();
-    let chosen = request.caches.choose(&store, tenant, "/caches", MAX_CACHES).await?;
+    let chosen = request.caches.selector("/caches")?.choose(&store, tenant, "/caches", MAX_CACHES).await?;
     let hooks = chosen.hooks(&request.hook, &request.layers)?;
     let rows = |hook: &Hook| chosen.selections(*hook, request.positions.as_ref());
     let selected: Vec<(Vec<Selection>, usize)> = hooks.iter().map(rows).collect::<Result<_, _>>()?;
@@ -208,7 +208,7 @@ async fn statistics(state: &ApiState, tenant: TenantId, request: &StatisticsRequ
         return Err(Problem::new(Code::ResultTooLarge, detail));
     }
     let job = Job { store, caches: chosen.caches, hooks, selected, top_k: request.top_k, sigma: request.sigma };
-    state.analyse(move || job.run()).await
+    state.questions.analyse(move || job.run()).await
 }
 
 /// A request, checked.

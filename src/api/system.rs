@@ -88,7 +88,7 @@ pub async fn readyz(State(state): State<ApiState>, Query(NoQuery {}): Query<NoQu
     if !state.engine.models().all_ready() {
         return Err(not_yet("models are still being loaded").into());
     }
-    if !state.saes.all_ready() {
+    if !state.questions.saes().all_ready() {
         return Err(not_yet("sparse autoencoders are still being loaded").into());
     }
     if !state.engine.is_alive() {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::{
     capture::{Capture, stored_shape},
     generation::TextCompletion,
-    hook::{Axis, Hook},
+    hook::{Axis, Hook, Site},
     ids::{CacheId, RunId, TenantId},
     import::{ImportOrigin, UNKNOWN_TOKEN},
     positions::Rows,
@@ -120,6 +120,12 @@ pub struct Cache {
 }
 
 impl Cache {
+    /// Layers that captured the site, ascending.
+    #[must_use]
+    pub fn layers_with(&self, site: Site) -> Vec<usize> {
+        self.capture.hooks.iter().filter(|h| h.site() == site).filter_map(Hook::layer).collect()
+    }
+
     /// What is unusual about it.
     #[must_use]
     pub fn warnings(&self) -> Vec<Warning> {

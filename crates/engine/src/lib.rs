@@ -14,6 +14,7 @@ mod observe;
 mod patching;
 mod positions;
 mod progress;
+pub mod questions;
 mod queue;
 mod registry;
 mod request;

@@ -1,27 +1,21 @@
 //! `POST /v1/caches/{id}/attribution`.
 
-use std::sync::Arc;
-
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{
-    parts::{Components, Part, Plan, Reader},
-    reading::{not_readable, readout},
-    tensors::stored,
-};
 use crate::api::{
-    dto::capture::PositionsSchema,
+    dto::{
+        capture::PositionsSchema,
+        token::{Token, TokenRef},
+    },
     error::ApiResult,
     extract::{JsonBody, NoQuery, PathId, Query, Tenant},
     problems::AttributionProblems,
-    serving::{Token, TokenRef, model_of},
     state::ApiState,
 };
-use residuum_domain::{CacheId, Code, Positions, Problem, Rows};
-use residuum_model::Model;
-use residuum_store::{Store, StoredCache};
+use residuum_domain::{CacheId, Positions};
+use residuum_engine::questions::{attribution, finite};
 
 /// Which logit to take apart.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -81,6 +75,54 @@ pub struct AttributionDto {
     logit_after_softcap: Option<f64>,
 }
 
+/// How finely a logit is taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = AttributionComponents)]
+#[serde(rename_all = "snake_case")]
+pub enum Components {
+    /// Every attention and every MLP; needs `attn_out` and `mlp_out`.
+    Sublayers,
+    /// Every head, the bias of attention, and every MLP; needs `attn.z` (or `attn.result`) and `mlp_out`.
+    Heads,
+}
+
+/// What a part is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = AttributionKind)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Token, position or type embedding, or the stream in front of the first block.
+    Embedding,
+    /// The whole output of attention.
+    Attention,
+    /// One head.
+    Head,
+    /// What attention adds without any head: the bias of its output projection and of the norm behind it.
+    AttentionBias,
+    /// The output of an MLP.
+    Mlp,
+    /// A bias at the end of the model.
+    Bias,
+}
+
+/// A part of a logit.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = AttributionPart)]
+pub struct Part {
+    /// The hook whose value adds it; a bias has TransformerLens's name of the weight.
+    name: String,
+    /// What it is.
+    kind: Kind,
+    /// The layer, inside the blocks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layer: Option<usize>,
+    /// The head.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    head: Option<usize>,
+    /// What it adds to the logit; null where it is not finite.
+    value: Option<f64>,
+}
+
 /// Take a logit apart
 ///
 /// Direct logit attribution: the residual stream in front of the final norm is the sum of the embeddings and of what every
@@ -101,88 +143,71 @@ pub async fn attribute(
     body: JsonBody<Attribution>,
 ) -> ApiResult<Json<AttributionDto>> {
     let request = body.value;
-    let cache = stored(&state, tenant, id).await?;
-    let model = model_of(state.engine.models(), &cache.cache)?;
-    let token = request.token.resolve(model.tokenizer(), "/token")?;
-    let against = request.against.map(|t| t.resolve(model.tokenizer(), "/against")).transpose()?;
-    let position = one_position(&cache, &request.position.unwrap_or_default())?;
-    readout(&model)?.linear().map_err(|why| not_readable(&model, why))?;
-    let plan = Plan::of(&cache.cache, model.info(), request.components)?;
-    let store = state.engine.store().clone();
-    let job = Job { store, cache, model, plan, position, token, against };
-    Ok(Json(state.analyse(move || job.run()).await?))
+    let question = attribution::AttributionQuestion {
+        cache: id,
+        token: request.token.into(),
+        against: request.against.map(Into::into),
+        position: request.position.unwrap_or_default(),
+        components: request.components.map(Into::into),
+    };
+    Ok(Json(state.questions.attribution(tenant, question).await?.into()))
 }
 
-fn one_position(cache: &StoredCache, wanted: &Positions) -> Result<u32, Problem> {
-    let at = |p: Problem| Problem::at(p.code, "/position", p.detail);
-    match wanted.resolve(cache.cache.token_ids.len()).map_err(at)? {
-        Rows::List(list) if list.len() == 1 && !wanted.keeps_axis() => Ok(list[0]),
-        _ => {
-            Err(Problem::at(Code::InvalidValue, "/position", "a logit stands at one position: an integer or \"last\""))
+impl From<Components> for attribution::Components {
+    fn from(components: Components) -> Self {
+        match components {
+            Components::Sublayers => Self::Sublayers,
+            Components::Heads => Self::Heads,
         }
     }
 }
 
-/// A request, checked.
-struct Job {
-    store: Store,
-    cache: Arc<StoredCache>,
-    model: Arc<Model>,
-    plan: Plan,
-    position: u32,
-    token: Token,
-    against: Option<Token>,
-}
-
-impl Job {
-    fn run(self) -> Result<AttributionDto, Problem> {
-        let readout = readout(&self.model)?;
-        let linear = readout.linear().map_err(|why| not_readable(&self.model, why))?;
-        let reader = Reader { store: &self.store, cache: &self.cache, position: self.position };
-        let row = reader.row(self.plan.end)?;
-        let difference = |of: &dyn Fn(u32) -> f64| of(self.token.id) - self.against.as_ref().map_or(0.0, |t| of(t.id));
-        let logits = readout.uncapped_logits(&row);
-        let logit = difference(&|id| f64::from(logits[id as usize]));
-        let capped = readout.softcap().map(|_| {
-            let capped = readout.logits(&row);
-            difference(&|id| f64::from(capped[id as usize]))
-        });
-
-        let (mut weights, mut bias) = linear.token(self.token.id);
-        if let Some(against) = &self.against {
-            let (minus, minus_bias) = linear.token(against.id);
-            weights.iter_mut().zip(minus).for_each(|(w, m)| *w -= m);
-            bias -= minus_bias;
+impl From<attribution::Components> for Components {
+    fn from(components: attribution::Components) -> Self {
+        match components {
+            attribution::Components::Sublayers => Self::Sublayers,
+            attribution::Components::Heads => Self::Heads,
         }
-        let norm = linear.final_norm(&row.iter().map(|x| f64::from(*x)).collect::<Vec<_>>());
-        let (weights, norm_bias) = norm.pull_back(&weights);
-        let mut parts = self.plan.parts(&reader, linear, &weights)?;
-        if norm.has_bias() {
-            parts.push(Part::bias("ln_final.b", norm_bias));
-        }
-        if linear.has_bias() {
-            parts.push(Part::bias("unembed.b_U", bias));
-        }
-        let sum: f64 = parts.iter().map(Part::value).sum();
-        Ok(AttributionDto {
-            cache: self.cache.cache.id.to_string(),
-            model: self.model.info().id.clone(),
-            position: self.position,
-            token: self.token,
-            against: self.against,
-            components: self.plan.components,
-            scale: finite(norm.scale),
-            parts,
-            sum: finite(sum),
-            logit: finite(logit),
-            error: finite(sum - logit),
-            softcap: readout.softcap(),
-            logit_after_softcap: capped.and_then(finite),
-        })
     }
 }
 
-/// JSON has no NaN and no infinities.
-pub fn finite(value: f64) -> Option<f64> {
-    value.is_finite().then_some(value)
+impl From<attribution::PartKind> for Kind {
+    fn from(kind: attribution::PartKind) -> Self {
+        use attribution::PartKind;
+        match kind {
+            PartKind::Embedding => Self::Embedding,
+            PartKind::Attention => Self::Attention,
+            PartKind::Head => Self::Head,
+            PartKind::AttentionBias => Self::AttentionBias,
+            PartKind::Mlp => Self::Mlp,
+            PartKind::Bias => Self::Bias,
+        }
+    }
+}
+
+impl From<attribution::LogitPart> for Part {
+    fn from(part: attribution::LogitPart) -> Self {
+        let attribution::LogitPart { name, kind, layer, head, value } = part;
+        Self { name, kind: kind.into(), layer, head, value: finite(value) }
+    }
+}
+
+impl From<attribution::AttributionAnswer> for AttributionDto {
+    fn from(answer: attribution::AttributionAnswer) -> Self {
+        Self {
+            cache: answer.cache.to_string(),
+            model: answer.model,
+            position: answer.position,
+            token: answer.token.into(),
+            against: answer.against.map(Into::into),
+            components: answer.components.into(),
+            scale: finite(answer.scale),
+            parts: answer.parts.into_iter().map(Into::into).collect(),
+            sum: finite(answer.sum),
+            logit: finite(answer.logit),
+            error: finite(answer.sum - answer.logit),
+            softcap: answer.softcap,
+            logit_after_softcap: answer.logit_after_softcap.and_then(finite),
+        }
+    }
 }

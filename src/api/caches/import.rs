@@ -18,13 +18,13 @@ use crate::api::{
     memory::Memory,
     problems::ImportProblems,
     state::ApiState,
-    tensor::blocking,
 };
 use residuum_domain::{
     Code, ImportOrigin, ImportPlan, ImportSpec, Problem, TenantId,
     import::Given,
     tensor_file::{FileHeader, header_len},
 };
+use residuum_engine::questions::blocking;
 use residuum_store::{Imported, NewImport, Spool, Store};
 
 /// The problem of a body that could not be read.

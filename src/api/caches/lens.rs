@@ -6,30 +6,25 @@ use axum::{
     http::HeaderMap,
     response::{IntoResponse, Response},
 };
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{
-    reading::{Final, MAX_TENSOR_BYTES, Reading},
-    tensors::stored,
-};
 use crate::api::{
-    dto::capture::{LayersSchema, PositionsSchema},
+    dto::{
+        capture::{LayersSchema, PositionsSchema},
+        token::{Token, TokenRef},
+    },
     error::ApiResult,
     extract::{JsonBody, PathId, Query, Tenant},
     problems::LensProblems,
-    serving::{Token, TokenRef, model_of},
     state::ApiState,
     tensor::{Format, Part, TensorAnswer, respond_to_post},
 };
-use residuum_analysis::Distribution as Softmax;
-use residuum_domain::{Axis, CacheId, Code, Dtype, Hook, Layers, Positions, Problem};
+use residuum_domain::{Axis, CacheId, Code, Dtype, Layers, Positions, Problem};
+use residuum_engine::questions::{self, lens};
 
-/// Most probable tokens of one distribution, and chosen tokens.
-const MAX_TOKENS: usize = 100;
-/// Numbers and token strings of one JSON answer.
-const MAX_CELLS: usize = 1_000_000;
+/// Most probable tokens that are named if the request does not say how many.
+const TOP_K: usize = 5;
 
 /// What to read as logits.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -174,163 +169,100 @@ pub async fn read_lens(
 ) -> ApiResult<Response> {
     let request = body.value;
     let format = Format::negotiate(query.format, &headers)?;
-    let cache = stored(&state, tenant, id).await?;
-    let model = model_of(state.engine.models(), &cache.cache)?;
-    let store = state.engine.store().clone();
-    let reading = Reading::new(store, cache, model, &request.hook, &request.layers, request.positions.as_ref())?;
+    let question =
+        lens::LensQuestion { cache: id, hook: request.hook, layers: request.layers, positions: request.positions };
+    let rows = state.questions.lens(tenant, &question).await?;
     if format != Format::Json {
-        return tensor(&state, reading, &request, query.values.unwrap_or(LensValues::LogProbs), format).await;
+        for (name, given) in [("top_k", request.top_k.is_some()), ("tokens", request.tokens.is_some())] {
+            if given {
+                let detail = format!("{name} has no meaning in this format: the answer has every token");
+                return Err(Problem::at(Code::InvalidBody, format!("/{name}"), detail).into());
+            }
+        }
+        let values = query.values.unwrap_or(LensValues::LogProbs);
+        let found = state.questions.lens_tensor(rows, values.into()).await?;
+        return respond_to_post(tensor(found, values), format, &state).await;
     }
     if query.values.is_some() {
         return Err(Problem::at(Code::InvalidQuery, "values", "values belongs to the binary formats").into());
     }
-    let wanted = Wanted::of(&request, &reading)?;
-    Ok(Json(state.analyse(move || describe(&reading, wanted)).await?).into_response())
+    let tokens = request.tokens.unwrap_or_default().into_iter().map(Into::into).collect();
+    let detail = lens::LensDetail { top_k: request.top_k.unwrap_or(TOP_K), tokens };
+    let answer = state.questions.lens_described(rows, &detail).await?;
+    Ok(Json(LensDto::from(answer)).into_response())
 }
 
-/// What is said of each distribution.
-struct Wanted {
-    top_k: usize,
-    tokens: Vec<Token>,
-}
-
-impl Wanted {
-    fn of(request: &Lens, reading: &Reading) -> Result<Self, Problem> {
-        let top_k = request.top_k.unwrap_or(5);
-        if top_k > MAX_TOKENS {
-            let detail = format!("at most {MAX_TOKENS} tokens are named; ask for format=npy to have all");
-            return Err(Problem::at(Code::InvalidValue, "/top_k", detail));
+impl From<LensValues> for lens::LensValues {
+    fn from(values: LensValues) -> Self {
+        match values {
+            LensValues::LogProbs => Self::LogProbs,
+            LensValues::Logits => Self::Logits,
         }
-        let named = request.tokens.as_deref().unwrap_or_default();
-        if named.len() > MAX_TOKENS {
-            let detail = format!("at most {MAX_TOKENS} tokens are followed; ask for format=npy to have all");
-            return Err(Problem::at(Code::InvalidValue, "/tokens", detail));
-        }
-        let tokenizer = reading.model.tokenizer();
-        let resolve = |(i, token): (usize, &TokenRef)| token.resolve(tokenizer, &format!("/tokens/{i}"));
-        let tokens: Vec<Token> = named.iter().enumerate().map(resolve).collect::<Result<_, _>>()?;
-        let cells = reading.n_rows().saturating_mul(top_k + tokens.len() + 1);
-        if cells > MAX_CELLS {
-            let detail = format!(
-                "the answer would hold {cells} entries; {MAX_CELLS} are allowed. Ask for fewer layers, positions or tokens"
-            );
-            return Err(Problem::new(Code::ResultTooLarge, detail));
-        }
-        Ok(Self { top_k, tokens })
     }
 }
 
-fn describe(reading: &Reading, wanted: Wanted) -> Result<LensDto, Problem> {
-    let mut values: Vec<Vec<Distribution>> = vec![Vec::new(); reading.hooks.len()];
-    let end = reading.end();
-    reading.for_each_block(end, |hook, logits, last| {
-        let rows = logits.par_chunks(reading.d_vocab());
-        let described = rows.enumerate().map(|(i, row)| {
-            let last = last.map(|last| &last[i * reading.d_vocab()..][..reading.d_vocab()]);
-            wanted.describe(reading, row, last)
-        });
-        values[hook].par_extend(described);
-        Ok(())
-    })?;
-    let cache = &reading.cache.cache;
-    let token_at = |p: &u32| cache.tokens.get(*p as usize).cloned().unwrap_or_default();
-    Ok(LensDto {
-        cache: cache.id.to_string(),
-        model: reading.model.info().id.clone(),
-        hook: reading.site().name().trim_start_matches("hook_").to_owned(),
-        layers: reading.hooks.iter().filter_map(Hook::layer).collect(),
-        position_tokens: reading.positions.iter().map(token_at).collect(),
-        positions: reading.positions.clone(),
-        tokens: wanted.tokens,
-        final_from: end.map(|Final(hook)| hook.to_string()),
-        values,
-    })
+impl From<lens::LensAnswer> for LensDto {
+    fn from(answer: lens::LensAnswer) -> Self {
+        let cache = &answer.cache.cache;
+        let token_at = |p: &u32| cache.tokens.get(*p as usize).cloned().unwrap_or_default();
+        Self {
+            cache: cache.id.to_string(),
+            model: answer.model,
+            hook: answer.site.name().trim_start_matches("hook_").to_owned(),
+            layers: answer.layers,
+            position_tokens: answer.positions.iter().map(token_at).collect(),
+            positions: answer.positions,
+            tokens: answer.tokens.into_iter().map(Into::into).collect(),
+            final_from: answer.final_from.map(|hook| hook.to_string()),
+            values: answer.values.into_iter().map(|layer| layer.into_iter().map(Into::into).collect()).collect(),
+        }
+    }
 }
 
-impl Wanted {
-    /// The distribution of `logits` `[d_vocab]`, and how far it is from that of `last`, the model's own.
-    fn describe(&self, reading: &Reading, logits: &[f32], last: Option<&[f32]>) -> Distribution {
-        let Some(p) = Softmax::of(logits) else {
-            return Distribution { entropy: None, kl: None, top: Vec::new(), tokens: Vec::new() };
+impl From<lens::LensDistribution> for Distribution {
+    fn from(found: lens::LensDistribution) -> Self {
+        let top = |lens::TopToken { token: questions::Token { id, token }, probability, logit }| TopToken {
+            id,
+            token,
+            probability,
+            logit,
         };
-        let top: Vec<u32> = p.top(self.top_k).into_iter().filter_map(|i| u32::try_from(i).ok()).collect();
-        let names = reading.model.tokenizer().token_strings(&top);
-        let named = |(id, token): (u32, String)| {
-            let i = id as usize;
-            TopToken { id, token, probability: p.probability(i), logit: p.logit(i) }
+        let followed = |lens::FollowedToken { id, rank, probability, log_probability, logit }| FollowedToken {
+            id,
+            rank,
+            probability,
+            log_probability,
+            logit,
         };
-        let follow = |token: &Token| {
-            let i = token.id as usize;
-            let (rank, probability, log_probability) = (p.rank(i), p.probability(i), p.log_probability(i));
-            FollowedToken { id: token.id, rank, probability, log_probability, logit: p.logit(i) }
-        };
-        Distribution {
-            entropy: Some(p.entropy()),
-            kl: last.and_then(Softmax::of).map(|last| last.kl(&p)),
-            top: top.into_iter().zip(names).map(named).collect(),
-            tokens: self.tokens.iter().map(follow).collect(),
+        Self {
+            entropy: found.entropy,
+            kl: found.kl,
+            top: found.top.into_iter().map(top).collect(),
+            tokens: found.tokens.into_iter().map(followed).collect(),
         }
     }
 }
 
-/// Whole distributions, `[layer, pos, d_vocab]`.
-async fn tensor(
-    state: &ApiState,
-    reading: Reading,
-    request: &Lens,
-    values: LensValues,
-    format: Format,
-) -> ApiResult<Response> {
-    for (name, given) in [("top_k", request.top_k.is_some()), ("tokens", request.tokens.is_some())] {
-        if given {
-            let detail = format!("{name} has no meaning in this format: the answer has every token");
-            return Err(Problem::at(Code::InvalidBody, format!("/{name}"), detail).into());
-        }
-    }
-    let n_bytes = reading.n_rows().saturating_mul(reading.d_vocab() * Dtype::Float32.size());
-    if n_bytes > MAX_TENSOR_BYTES {
-        let detail = format!(
-            "the tensor would have {n_bytes} bytes; {MAX_TENSOR_BYTES} are allowed. Ask for fewer layers or positions"
-        );
-        return Err(Problem::new(Code::ResultTooLarge, detail).into());
-    }
+fn tensor(found: lens::LensTensor, values: LensValues) -> TensorAnswer {
     let name = match values {
         LensValues::LogProbs => "lens.log_probs",
         LensValues::Logits => "lens.logits",
     };
-    let shape = vec![reading.hooks.len(), reading.positions.len(), reading.d_vocab()];
-    let layers = reading.hooks.iter().filter_map(Hook::layer).collect();
-    let parts = state.analyse(move || whole(&reading, values)).await?;
-    let answer = TensorAnswer {
+    let part = |values: Vec<f32>| {
+        let mut bytes = Vec::new();
+        Dtype::Float32.encode(&values, &mut bytes);
+        Part::Made(bytes.into())
+    };
+    TensorAnswer {
         hook: name.to_owned(),
         layer: None,
-        layers: Some(layers),
+        layers: Some(found.layers),
         caches: None,
         offsets: None,
-        shape,
+        shape: found.shape.to_vec(),
         axes: vec![Axis::Layer, Axis::Pos, Axis::DVocab],
         dtype: Dtype::Float32,
         widened: false,
-        parts,
-    };
-    respond_to_post(answer, format, state).await
-}
-
-/// The bytes of the tensor, layer by layer.
-fn whole(reading: &Reading, values: LensValues) -> Result<Vec<Part>, Problem> {
-    let mut layers: Vec<Vec<u8>> = vec![Vec::new(); reading.hooks.len()];
-    reading.for_each_block(None, |hook, logits, _| {
-        if values == LensValues::LogProbs {
-            logits.par_chunks_mut(reading.d_vocab()).for_each(|row| match Softmax::of(row) {
-                Some(p) => {
-                    let log_probs: Vec<f32> = p.log_probabilities().collect();
-                    row.copy_from_slice(&log_probs);
-                }
-                None => row.fill(f32::NAN),
-            });
-        }
-        Dtype::Float32.encode(logits, &mut layers[hook]);
-        Ok(())
-    })?;
-    Ok(layers.into_iter().map(|bytes| Part::Made(bytes.into())).collect())
+        parts: found.values.into_iter().map(part).collect(),
+    }
 }

@@ -4,6 +4,4 @@ pub mod attribution;
 pub mod import;
 pub mod lens;
 pub mod manage;
-mod parts;
-pub mod reading;
 pub mod tensors;

@@ -3,42 +3,28 @@
 use std::sync::Arc;
 
 use axum::{extract::State, http::HeaderMap, response::Response};
-use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::IntoParams;
 
 use crate::api::{
-    dto::cache::layers_with,
     error::ApiResult,
-    extract::{PathHook, PathId, PathLayer, Query, Tenant, not_found},
+    extract::{PathHook, PathId, PathLayer, Query, Tenant},
     problems::{CacheFileProblems, CacheTensorProblems},
     state::ApiState,
     tensor::{
-        Assembly, Format, HeaderEntry, Part, TensorAnswer, TensorDto, TensorQuery, binary, blocking, respond,
-        safetensors_header,
+        Assembly, Format, HeaderEntry, Part, TensorAnswer, TensorDto, TensorQuery, binary, respond, safetensors_header,
     },
 };
-use residuum_domain::{Axis, Cache, CacheId, Code, Dtype, Hook, Positions, Problem, Selection, Site, TenantId};
-use residuum_store::{Store, StoredCache};
-
-/// The cache of this id, whose bytes are what they were.
-///
-/// # Errors
-/// [`Code::CacheNotFound`], [`Code::BlobDamaged`] and the store's other ones.
-pub async fn stored(state: &ApiState, tenant: TenantId, id: CacheId) -> Result<Arc<StoredCache>, Problem> {
-    let store = state.engine.store();
-    let found = store.stored(tenant, &[id]).await?.into_iter().flatten().next();
-    let cache = found.ok_or_else(|| not_found::<CacheId>(id))?;
-    cache.check(store).await?;
-    Ok(Arc::new(cache))
-}
+use residuum_domain::{Axis, Cache, CacheId, Code, Dtype, Hook, Positions, Problem, Selection, Site};
+use residuum_engine::questions::mean::read_means;
+use residuum_store::StoredCache;
 
 /// The parts of a selection; a mean that was computed stands for its parts.
-pub fn part(cache: &Arc<StoredCache>, selection: &Selection, mean: Option<Bytes>, dtype: Dtype) -> Vec<Part> {
+pub fn part(cache: &Arc<StoredCache>, selection: &Selection, mean: Option<Vec<f32>>, dtype: Dtype) -> Vec<Part> {
     if let Some(mean) = mean {
         let mut bytes = Vec::new();
-        dtype.encode(&Dtype::Float32.decode(&mean), &mut bytes);
+        dtype.encode(&mean, &mut bytes);
         return vec![Part::Made(bytes.into())];
     }
     let stored = |elements: &std::ops::Range<usize>| Part::Stored {
@@ -49,47 +35,6 @@ pub fn part(cache: &Arc<StoredCache>, selection: &Selection, mean: Option<Bytes>
         sent: dtype,
     };
     selection.parts.iter().map(stored).collect()
-}
-
-/// Averages, as float32 bytes, for the selections that ask for one; accumulated in float64.
-pub async fn read_means(
-    store: &Store,
-    caches: &[Arc<StoredCache>],
-    selected: &[Selection],
-) -> Result<Vec<Option<Bytes>>, Problem> {
-    if selected.iter().all(|s| s.mean_of.is_none()) {
-        return Ok(vec![None; selected.len()]);
-    }
-    let (store, caches, selected) = (store.clone(), caches.to_vec(), selected.to_vec());
-    blocking(move || {
-        caches
-            .iter()
-            .zip(&selected)
-            .map(|(cache, s)| s.mean_of.map(|n| mean(&store, cache, s, n)).transpose())
-            .collect()
-    })
-    .await
-}
-
-/// The average that a selection asks for, over `n` rows, as float32 bytes; for threads that may block.
-///
-/// # Errors
-/// The store's own.
-pub fn mean(
-    store: &Store,
-    cache: &StoredCache,
-    selection: &Selection,
-    n: usize,
-) -> Result<Bytes, residuum_store::StoreError> {
-    let width = selection.n_served();
-    let mut sums = vec![0f64; width];
-    for bytes in cache.read_many_blocking(store, &selection.reads())? {
-        let values = cache.cache.capture.dtype.decode(&bytes);
-        values.iter().enumerate().for_each(|(i, v)| sums[i % width] += f64::from(*v));
-    }
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a mean of float32 values is one")]
-    let bytes: Vec<u8> = sums.iter().flat_map(|s| ((s / n as f64) as f32).to_le_bytes()).collect();
-    Ok(bytes.into())
 }
 
 /// One hook of one cache as an answer, without averaging.
@@ -103,7 +48,7 @@ pub fn answer(cache: &Arc<StoredCache>, selection: Selection, wanted: Option<Dty
 fn answer_with(
     cache: &Arc<StoredCache>,
     selection: Selection,
-    mean: Option<Bytes>,
+    mean: Option<Vec<f32>>,
     wanted: Option<Dtype>,
 ) -> Result<TensorAnswer, Problem> {
     let dtype = wanted.unwrap_or(cache.cache.capture.dtype);
@@ -158,7 +103,7 @@ pub async fn get_tensor(
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     no_hook_parameter(&query)?;
-    let cache = stored(&state, tenant, id).await?;
+    let cache = state.questions.stored(tenant, id).await?;
     let unknown = |e: residuum_domain::hook::UnknownHook| {
         Problem::new(Code::HookNotInCache, format!("{e}; the cache has {}", hook_names(&cache)))
     };
@@ -203,8 +148,8 @@ pub async fn get_layer(
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     let site = layer_site(&query)?;
-    let cache = stored(&state, tenant, id).await?;
-    let have = layers_with(&cache.cache, site);
+    let cache = state.questions.stored(tenant, id).await?;
+    let have = cache.cache.layers_with(site);
     let n_layers = i64::try_from(cache.cache.n_layers).unwrap_or(i64::MAX);
     let index = layer.parse::<i64>().ok().map(|l| if l < 0 { l.saturating_add(n_layers) } else { l });
     let Some(layer) = index.and_then(|l| usize::try_from(l).ok()).filter(|l| have.contains(l)) else {
@@ -247,8 +192,8 @@ pub async fn get_layers(
 ) -> ApiResult<Response> {
     let spec = query.spec()?;
     let site = layer_site(&query)?;
-    let cache = stored(&state, tenant, id).await?;
-    let layers = layers_with(&cache.cache, site);
+    let cache = state.questions.stored(tenant, id).await?;
+    let layers = cache.cache.layers_with(site);
     if layers.is_empty() {
         let detail = format!("the cache has no layer of {}; it has {}", site.name(), hook_names(&cache));
         return Err(Problem::new(Code::LayerNotInCache, detail).into());
@@ -314,7 +259,7 @@ pub async fn get_safetensors(
     Query(query): Query<FileQuery>,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
-    let stored = stored(&state, tenant, id).await?;
+    let stored = state.questions.stored(tenant, id).await?;
     let cache = &stored.cache;
     let dtype = cache.capture.dtype;
     let token_ids: Vec<u8> = cache.token_ids.iter().flat_map(|id| i64::from(*id).to_le_bytes()).collect();

@@ -15,11 +15,12 @@ use super::{
     request::{Center, Mode},
 };
 use crate::api::{
-    dto::position::{ComparedPosition, ComparedPositionSchema},
-    rows::RowsOf,
+    dto::position::ComparedPositionSchema,
     tensor::{Arrays, Format},
 };
+use residuum_domain::ComparedPosition;
 use residuum_domain::{Code, Problem};
+use residuum_engine::questions::row_reader::RowsOf;
 
 /// What was compared, with the values of each metric asked for.
 pub struct Outcome {

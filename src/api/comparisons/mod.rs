@@ -17,15 +17,15 @@ use self::{
     request::{Asked, Comparison, Metrics, Mode},
 };
 use super::{
-    deleted::again,
     error::ApiResult,
     extract::{JsonBody, Query, Tenant},
     problems::ComparisonProblems,
-    select::{CacheSelector, Chosen},
     state::ApiState,
-    tensor::{Format, blocking},
+    tensor::Format,
 };
+use crate::api::dto::selector::CacheSelector;
 use residuum_domain::{Code, Hook, Problem, TenantId};
+use residuum_engine::questions::{Chosen, blocking, deleted_caches::again};
 use residuum_store::{Store, StoreError};
 
 /// Numbers in one JSON answer.
@@ -113,7 +113,7 @@ impl Context<'_> {
         if matches!(selector, CacheSelector::Ids(ids) if ids.is_empty()) {
             return Err(missing());
         }
-        let mut chosen = selector.choose(self.store(), self.tenant, pointer, MAX_CACHES).await?;
+        let mut chosen = selector.selector(pointer)?.choose(self.store(), self.tenant, pointer, MAX_CACHES).await?;
         if matches!(selector, CacheSelector::Filter(_)) {
             // all bear one pointer, so only the caches move
             chosen.caches.sort_by_key(|c| (c.cache.run, c.cache.item_index, c.cache.id));
@@ -141,7 +141,7 @@ impl Context<'_> {
         &self,
         work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Problem> {
-        let pool = Arc::clone(&self.state.analysis);
+        let pool = Arc::clone(self.state.questions.threads());
         blocking(move || pool.install(work)).await
     }
 }

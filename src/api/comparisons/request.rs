@@ -6,16 +6,15 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::metric::{Kind, MetricName};
-use crate::api::{
-    dto::{
-        capture::LayersSchema,
-        position::{ComparedPosition, ComparedPositionSchema},
-    },
-    rows::RowsOf,
-    select::{CacheSelector, CacheSelectorSchema},
+use crate::api::dto::{
+    capture::LayersSchema,
+    position::ComparedPositionSchema,
+    selector::{CacheSelector, CacheSelectorSchema},
 };
 use residuum_analysis::{Preparation, SetMetric, VectorMetric};
+use residuum_domain::ComparedPosition;
 use residuum_domain::{Code, Layers, Problem};
+use residuum_engine::questions::row_reader::RowsOf;
 
 /// Groups in one comparison.
 const MAX_GROUPS: usize = 64;

@@ -5,9 +5,9 @@ use super::{
     answer::{Grid, GroupDto, Subject},
     holds, layers_of, site,
 };
-use crate::api::{rows::RowReader, select::Chosen};
 use residuum_analysis::{Prepared, RowSource, SetMetric, sets::bytes, sets::tables};
 use residuum_domain::{Code, Hook, Problem};
+use residuum_engine::questions::{Chosen, row_reader::RowReader};
 use residuum_store::StoreError;
 
 /// Each group with each, at each layer.

@@ -7,12 +7,12 @@ use super::{
     answer::{Grid, Subject},
     holds, layers_of, site,
 };
-use crate::api::{
-    rows::{RowReader, RowsOf},
-    select::Chosen,
-};
 use residuum_analysis::{MemoryRows, Prepared, RowSource, VectorMetric, pairwise::self_tables, rows::block_bytes};
 use residuum_domain::{Code, Hook, Problem};
+use residuum_engine::questions::{
+    Chosen,
+    row_reader::{RowReader, RowsOf},
+};
 use residuum_store::StoreError;
 
 /// Each of `a` with its counterpart in `b`.

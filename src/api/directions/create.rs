@@ -17,12 +17,10 @@ use super::{
     upload,
 };
 use crate::api::{
-    deleted::again,
     dto::direction::{DirectionDto, DirectionQuery},
     error::ApiResult,
     extract::{JsonBody, Query, Tenant},
     problems::CreateDirectionProblems,
-    select::Chosen,
     state::ApiState,
 };
 use residuum_analysis::probe::ProbeSettings;
@@ -30,6 +28,7 @@ use residuum_domain::{
     Code, Direction, DirectionId, DirectionInfo, DirectionMethod, DirectionVector, Layers, Positions, Problem, Site,
     TenantId,
 };
+use residuum_engine::questions::{Chosen, deleted_caches::again};
 
 /// Values that all vectors of one direction have together.
 pub const MAX_VALUES: usize = 4_000_000;
@@ -169,7 +168,7 @@ async fn by_pca(state: &ApiState, tenant: TenantId, r: PcaRequest, body: &Map<St
     if r.k == 0 {
         return Err(Problem::at(Code::InvalidValue, "/k", "k is 0; ask for at least one component"));
     }
-    let chosen = r.caches.choose(state.engine.store(), tenant, "/caches", MAX_CACHES).await?;
+    let chosen = r.caches.selector("/caches")?.choose(state.engine.store(), tenant, "/caches", MAX_CACHES).await?;
     examples::distinct(&chosen)?;
     let mut provenance = examples::provenance(&chosen, body);
     provenance.insert("parameters".to_owned(), json!({"k": r.k, "center": r.center}));

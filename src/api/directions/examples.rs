@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use serde_json::{Map, Value, json};
 
 use super::request::Target;
-use crate::api::select::{CacheSelector, Chosen};
+use crate::api::dto::selector::CacheSelector;
 use residuum_domain::{Cache, CacheId, Code, Problem, TenantId};
+use residuum_engine::questions::Chosen;
 use residuum_store::Store;
 
 /// Caches that one direction is fitted to.
@@ -35,14 +36,14 @@ impl TwoClasses<'_> {
     pub async fn choose(&self, store: &Store, tenant: TenantId) -> Result<(Chosen, Vec<bool>), Problem> {
         let (chosen, labels) = match (self.positive, self.negative, self.caches, self.target) {
             (Some(positive), Some(negative), None, None) => {
-                let positive = positive.choose(store, tenant, "/positive", MAX_CACHES).await?;
-                let negative = negative.choose(store, tenant, "/negative", MAX_CACHES).await?;
+                let positive = positive.selector("/positive")?.choose(store, tenant, "/positive", MAX_CACHES).await?;
+                let negative = negative.selector("/negative")?.choose(store, tenant, "/negative", MAX_CACHES).await?;
                 disjoint(&positive, &negative)?;
                 let labels = [vec![true; positive.caches.len()], vec![false; negative.caches.len()]].concat();
                 (join(positive, negative), labels)
             }
             (None, None, Some(caches), Some(target)) => {
-                let chosen = caches.choose(store, tenant, "/caches", MAX_CACHES).await?;
+                let chosen = caches.selector("/caches")?.choose(store, tenant, "/caches", MAX_CACHES).await?;
                 distinct(&chosen)?;
                 let labels = target.labels(&chosen)?;
                 (chosen, labels)

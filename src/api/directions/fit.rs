@@ -5,13 +5,14 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
-use crate::api::{select::Chosen, state::ApiState};
+use crate::api::state::ApiState;
 use residuum_analysis::{
     classes::{self, Separation, auroc},
     pca::pca,
     probe::{ProbeSettings, mean_and_deviation, probe},
 };
 use residuum_domain::{Code, DirectionVector, Hook, Positions, Problem};
+use residuum_engine::questions::Chosen;
 
 /// Numbers read before they are worked on; a layer more may be.
 const BATCH_VALUES: usize = 32 << 20;
@@ -141,7 +142,7 @@ async fn fit_batch(
     batch: Vec<(Hook, Vec<Vec<f32>>)>,
     fit: Arc<Fit>,
 ) -> Result<Vec<DirectionVector>, Problem> {
-    let pool = Arc::clone(&state.analysis);
+    let pool = Arc::clone(state.questions.threads());
     let one = move |(hook, vectors): &(Hook, Vec<Vec<f32>>)| {
         let described = fit.layer(vectors).map_err(|why| Problem::new(Code::InvalidValue, format!("{hook}: {why}")))?;
         let vector =

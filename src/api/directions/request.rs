@@ -8,10 +8,10 @@ use crate::api::{
     dto::{
         capture::{LayersSchema, PositionsSchema},
         run::check_annotations,
+        selector::{CacheSelector, CacheSelectorSchema},
     },
     extract::Body,
     json,
-    select::{CacheSelector, CacheSelectorSchema},
 };
 use residuum_domain::{Code, DirectionId, DirectionMethod, Layers, Positions, Problem};
 

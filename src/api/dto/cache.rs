@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Time, capture::PositionsSchema, generate::CompletionDto, import::OriginDto, warning::WarningDto};
-use crate::api::select::FilterDto;
+use crate::api::dto::selector::FilterDto;
 use residuum_domain::{
     BosDecision, Cache, CacheFilter, CachePatch, Code, Hook, Positions, Problem, Provenance, Site, Warning,
 };
@@ -355,9 +355,4 @@ impl CachePatchDto {
         let expires_at = expires_at.map(|time| time.map(|Time(time)| time));
         Ok(CachePatch { tags, metadata, label, expires_at, pinned })
     }
-}
-
-/// Layers of a cache that captured the site, ascending.
-pub fn layers_with(cache: &Cache, site: Site) -> Vec<usize> {
-    cache.capture.hooks.iter().filter(|h| h.site() == site).filter_map(Hook::layer).collect()
 }

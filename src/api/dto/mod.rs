@@ -4,12 +4,15 @@ pub mod cache;
 pub mod capture;
 pub mod chat;
 pub mod direction;
+pub mod direction_ref;
 pub mod generate;
 pub mod import;
 pub mod input;
 pub mod model;
 pub mod position;
 pub mod run;
+pub mod selector;
+pub mod token;
 pub mod warning;
 
 use std::fmt;

@@ -6,12 +6,12 @@ use utoipa::ToSchema;
 
 use super::request::{MetricName, PatchDirection, Plan};
 use crate::api::{
-    caches::attribution::finite,
-    serving::Token,
+    dto::token::Token,
     tensor::{Part, TensorAnswer},
 };
 use residuum_domain::{Axis, Dtype};
 use residuum_engine::Swept;
+use residuum_engine::questions::finite;
 
 /// The effect of each replacement.
 #[derive(Debug, Serialize, ToSchema)]
@@ -96,8 +96,8 @@ impl Described {
             hook: plan.hook.clone(),
             metric: plan.metric,
             direction: plan.direction,
-            answer: plan.answer.clone(),
-            against: plan.against.clone(),
+            answer: plan.answer.clone().into(),
+            against: plan.against.clone().map(Into::into),
             position: plan.sweep.position,
             clean_tokens: plan.clean.tokens.clone(),
             corrupt_tokens: plan.corrupt.tokens.clone(),

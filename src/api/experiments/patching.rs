@@ -53,7 +53,7 @@ pub async fn patch_activations(
     let streamed = query.format.is_none() && wants_events(&headers);
     let format = if streamed { Format::Json } else { Format::negotiate(query.format, &headers)? };
     let model = state.engine.models().get(&body.value.model)?;
-    let plan = state.analyse(move || body.value.plan(model)).await?;
+    let plan = state.questions.analyse(move || body.value.plan(model)).await?;
     let described = Described::of(&plan);
     if streamed {
         return Ok(Sse::new(events(state, plan.sweep, described)).keep_alive(KeepAlive::default()).into_response());

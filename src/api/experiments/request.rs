@@ -9,15 +9,15 @@ use crate::api::{
     dto::{
         capture::{LayersSchema, PositionsSchema},
         input::{Input, Many},
+        token::TokenRef,
     },
-    serving::{Token, TokenRef},
     tensor::Format,
 };
 use residuum_domain::{
     Axis, CaptureRequest, Code, Hook, HookName, Layers, Parts, Positions, Problem, Rows,
     forms::{Forms, WordOr},
 };
-use residuum_engine::{Metric, Sweep, SweepCell};
+use residuum_engine::{Metric, Sweep, SweepCell, questions};
 use residuum_model::{Encoded, Model};
 
 /// Cells of one sweep.
@@ -201,9 +201,9 @@ pub struct Plan {
     /// The two inputs.
     pub corrupt: Encoded,
     /// The measured token.
-    pub answer: Token,
+    pub answer: questions::Token,
     /// The other one.
-    pub against: Option<Token>,
+    pub against: Option<questions::Token>,
     /// The metric.
     pub metric: MetricName,
     /// Which run is changed.
@@ -232,8 +232,9 @@ impl PatchingRequest {
             );
             return Err(Problem::at(Code::ShapeMismatch, "/corrupt", detail));
         }
-        let answer = self.answer.resolve(model.tokenizer(), "/answer")?;
-        let against = self.against.as_ref().map(|t| t.resolve(model.tokenizer(), "/against")).transpose()?;
+        let answer = questions::TokenRef::from(self.answer).resolve(model.tokenizer(), "/answer")?;
+        let against =
+            self.against.map(|t| questions::TokenRef::from(t).resolve(model.tokenizer(), "/against")).transpose()?;
         let (metric, measured) = metric(self.metric, &answer, against.as_ref())?;
         let position = self.position.map_or(Positions::Last, Positions::One);
         let at = |p: Problem| Problem::at(p.code, "/position", p.detail);
@@ -251,7 +252,11 @@ impl PatchingRequest {
     }
 }
 
-fn metric(asked: Option<MetricName>, answer: &Token, against: Option<&Token>) -> Result<(MetricName, Metric), Problem> {
+fn metric(
+    asked: Option<MetricName>,
+    answer: &questions::Token,
+    against: Option<&questions::Token>,
+) -> Result<(MetricName, Metric), Problem> {
     let name = asked.unwrap_or(if against.is_some() { MetricName::LogitDiff } else { MetricName::Probability });
     let metric = match (name, against) {
         (MetricName::LogitDiff, Some(against)) => Metric::LogitDifference(answer.id, against.id),

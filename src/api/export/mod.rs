@@ -28,7 +28,6 @@ use self::{
     shard::Shard,
 };
 use super::{
-    deleted::again,
     error::ApiResult,
     extract::{PathId, Query, QueryWithMetadata, Tenant, not_found},
     problems::{ExportProblems, RunExportProblems},
@@ -36,6 +35,7 @@ use super::{
     tensor::{CONVERTED_FROM, DTYPE, Format, binary},
 };
 use residuum_domain::{Code, Dtype, Problem, RunId, TenantId};
+use residuum_engine::questions::deleted_caches::again;
 
 /// Export a run
 ///

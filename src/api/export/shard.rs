@@ -5,11 +5,9 @@ use std::{ops::Range, sync::Arc};
 use serde_json::{Value, json};
 
 use super::{pages::Pages, plan::Plan};
-use crate::api::{
-    caches::tensors::mean,
-    tensor::{Assembly, Part, convert},
-};
+use crate::api::tensor::{Assembly, Part, convert};
 use residuum_domain::{Cache, Dtype, Problem, Selection, StoredRows};
+use residuum_engine::questions::mean::mean;
 use residuum_store::StoredCache;
 
 /// Bounds of what a shard keeps in memory, whatever bytes it may have.
@@ -54,7 +52,8 @@ impl Picked {
         let tag = format!("mean {} {hook} {:?} {dtype} {sent}", cache.cache.content_hash, selection.parts);
         let make = move |store: &residuum_store::Store| {
             let mean = mean(store, &cache, &selection, n)?;
-            let rounded = convert(mean.to_vec(), Dtype::Float32, dtype);
+            let mut rounded = Vec::new();
+            dtype.encode(&mean, &mut rounded);
             Ok(convert(rounded, dtype, sent).into())
         };
         vec![Part::Computed { len: (width * sent.size()) as u64, tag, make: Arc::new(make) }]

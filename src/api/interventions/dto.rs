@@ -8,10 +8,10 @@ use serde::{
 };
 use utoipa::ToSchema;
 
-use crate::api::{
-    directions_ref::DirectionRef,
-    dto::capture::{LayersSchema, PositionsSchema},
-    select::{CacheSelector, CacheSelectorSchema},
+use crate::api::dto::{
+    capture::{LayersSchema, PositionsSchema},
+    direction_ref::DirectionRef,
+    selector::{CacheSelector, CacheSelectorSchema},
 };
 use residuum_domain::{Code, Layers, Positions, Problem, TokensRequest};
 

@@ -9,16 +9,15 @@ use super::{
     dto::{OpName, PatchSource, SetValue},
     parts::RowPart,
 };
-use crate::api::{
-    rows::RowsOf,
-    select::{CacheSelector, Chosen, read_id, read_rows},
-    state::ApiState,
-    tensor::blocking,
-};
+use crate::api::{dto::selector::CacheSelector, state::ApiState};
 use residuum_analysis::rows::{Preparation, Prepared};
 use residuum_domain::{
     CaptureRequest, Code, Edit, Edits, Hook, HookName, ModelInfo, Op, Parts, Positions, PositionsRequest, Problem,
     Selection, Site, TenantId, TokensRequest, hook::UnknownHook,
+};
+use residuum_engine::questions::{
+    Chosen, blocking, read_id,
+    row_reader::{RowsOf, read_rows},
 };
 use residuum_engine::{Asked, Interventions};
 
@@ -237,7 +236,11 @@ impl Reader<'_> {
             (None, Some(direction)) => {
                 let (mut found, mut refused) = (None, None);
                 for width in part.lengths() {
-                    match direction.resolve(self.state, self.tenant, hooks, width, (0, "/direction")).await {
+                    match direction
+                        .direction("/direction")?
+                        .resolve(&self.state.questions, self.tenant, hooks, width, (0, "/direction"))
+                        .await
+                    {
                         Ok(direction) => found = found.or(Some(direction.vectors)),
                         Err(p) if p.code == Code::ShapeMismatch => refused = refused.or(Some(p)),
                         Err(p) => return Err(p),
@@ -293,13 +296,16 @@ impl Reader<'_> {
             return Err(Problem::at(Code::InvalidBody, "/caches", "mean_ablate takes the mean of `caches`"));
         };
         let store = self.state.engine.store();
-        let chosen = selector.choose(store, self.tenant, "/caches", MAX_CACHES).await?;
+        let chosen = selector.selector("/caches")?.choose(store, self.tenant, "/caches", MAX_CACHES).await?;
         check_stored(&chosen, hooks)?;
         let mut means = Vec::with_capacity(hooks.len());
         for hook in hooks {
             let rows = chosen.rows(store, *hook, &RowsOf::Positions)?;
-            let mean =
-                self.state.analyse(move || Ok(Prepared::new(rows, Preparation::default())?.column_means()?)).await?;
+            let mean = self
+                .state
+                .questions
+                .analyse(move || Ok(Prepared::new(rows, Preparation::default())?.column_means()?))
+                .await?;
             check_width(mean.len(), self.info, *hook, "/caches")?;
             if mean.iter().any(|x| !x.is_finite()) {
                 return Err(Problem::at(
@@ -320,8 +326,8 @@ impl Reader<'_> {
             return Err(Problem::at(Code::InvalidBody, "/source", "patch takes its values from `source`"));
         };
         let store = self.state.engine.store();
-        let named = read_id(&source.cache, "/source/cache".to_owned())?;
-        let chosen = Chosen::of_ids(store, self.tenant, vec![named]).await?;
+        let named = read_id(&source.cache, "/source/cache")?;
+        let chosen = Chosen::of_ids(store, self.tenant, vec![(named, "/source/cache".to_owned())]).await?;
         let own = source_hooks(source, hooks)?;
         check_stored(&chosen, &own)?;
         let positions = self.source_positions(source)?;

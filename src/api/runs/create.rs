@@ -10,7 +10,6 @@ use axum::{
 };
 
 use crate::api::{
-    deleted::again,
     dto::{
         generate::CompletionDto,
         run::{CacheValues, CreateRun, CreateRunQuery, DryRun, DryRunHook, DryRunItem, Include, RunCompletion, RunDto},
@@ -23,6 +22,7 @@ use crate::api::{
     tensor::{Encoding, TensorDto},
 };
 use residuum_domain::{Cache, Code, NewItem, Problem, Run, Selection, TenantId};
+use residuum_engine::questions::deleted_caches::again;
 use residuum_engine::{Prepared, RunRequest, Submitted, item_shapes};
 
 /// Longest time a request may wait for its run.

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use axum::{extract::State, http::HeaderMap, response::Response};
 
 use crate::api::{
-    caches::tensors::{no_hook_parameter, part, read_means},
-    deleted::again,
+    caches::tensors::{no_hook_parameter, part},
     error::{ApiError, ApiResult},
     extract::{PathHook, PathId, Query, Tenant, not_found},
     problems::RunTensorProblems,
@@ -14,6 +13,7 @@ use crate::api::{
     tensor::{TensorAnswer, TensorDto, TensorQuery, TensorSpec, respond},
 };
 use residuum_domain::{Axis, CacheId, Code, Dtype, Hook, Positions, Problem, RunId, Selection, TenantId};
+use residuum_engine::questions::{deleted_caches::again, mean::read_means};
 use residuum_store::{Store, StoredCache};
 
 /// Caches read from the index at a time.
@@ -93,7 +93,7 @@ fn stack(
     hook: Hook,
     caches: &[Arc<StoredCache>],
     selected: &[Selection],
-    means: Vec<Option<bytes::Bytes>>,
+    means: Vec<Option<Vec<f32>>>,
     wanted: Option<Dtype>,
 ) -> Result<TensorAnswer, Problem> {
     let dtype = wanted.unwrap_or(caches[0].cache.capture.dtype);

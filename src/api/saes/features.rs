@@ -16,23 +16,19 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::matching;
 use crate::api::{
-    caches::{
-        reading::{self, MAX_TENSOR_BYTES},
-        tensors::stored,
-    },
-    directions_ref::check_feature,
     dto::capture::PositionsRequestSchema,
     error::ApiResult,
     extract::{JsonBody, PathId, Query, Tenant},
     problems::FeaturesProblems,
-    select::read_rows,
-    serving::model_of,
     state::ApiState,
     tensor::{Format, POSITIONS, Part, TensorAnswer, respond_to_post},
 };
 use answer::FeaturesDto;
 use positions::Wanted;
 use residuum_domain::{Axis, CacheId, Code, Dtype, PositionsRequest, Problem, Warning};
+use residuum_engine::questions::{
+    direction::check_feature, readout_rows::select, row_reader::read_rows, served::model_of,
+};
 use residuum_model::{Model, sae::Sae};
 use residuum_store::{Store, StoredCache};
 
@@ -41,6 +37,8 @@ const MAX_FEATURES: usize = 1000;
 /// Numbers of one JSON answer.
 const MAX_CELLS: usize = 1_000_000;
 /// Multiply-adds of one request: some ten seconds.
+/// Bytes of a tensor answer, which is held in memory.
+const MAX_TENSOR_BYTES: usize = 256 << 20;
 const MAX_WORK: usize = 2_000_000_000_000;
 /// Activations that are held at a time.
 const BLOCK_ACTIVATIONS: usize = 1 << 22;
@@ -101,7 +99,7 @@ pub async fn encode_features(
 ) -> ApiResult<Response> {
     let request = body.value;
     let format = Format::negotiate(query.format, &headers)?;
-    let cache = stored(&state, tenant, id).await?;
+    let cache = state.questions.stored(tenant, id).await?;
     let encoding = Encoded::new(&state, cache, request)?;
     if format != Format::Json {
         return tensor(&state, encoding, format).await;
@@ -113,7 +111,7 @@ pub async fn encode_features(
         );
         return Err(Problem::new(Code::ResultTooLarge, detail).into());
     }
-    Ok(Json(state.analyse(move || answer::describe(&encoding)).await?).into_response())
+    Ok(Json(state.questions.analyse(move || answer::describe(&encoding)).await?).into_response())
 }
 
 /// A request, checked.
@@ -133,7 +131,7 @@ impl Encoded {
             Code::UnknownSae => Problem::at(p.code, "/sae", p.detail),
             _ => p,
         };
-        let sae = state.saes.get(&request.sae, Code::UnknownSae).map_err(at_sae)?;
+        let sae = state.questions.saes().get(&request.sae, Code::UnknownSae).map_err(at_sae)?;
         let refuse = |pointer: &str, detail: String| Err(Problem::at(Code::InvalidValue, pointer, detail));
         if request.top_k.is_some_and(|k| k > MAX_FEATURES) {
             return refuse(
@@ -176,7 +174,7 @@ impl Encoded {
     }
 
     fn select(&self, positions: &[u32]) -> Result<residuum_domain::Selection, Problem> {
-        reading::select(&self.cache.cache, self.sae.hook(), positions, "/positions")
+        select(&self.cache.cache, self.sae.hook(), positions, "/positions")
     }
 
     /// Hands `take` the stored rows `[n, row_width]` in blocks of positions.
@@ -205,7 +203,7 @@ async fn tensor(state: &ApiState, encoding: Encoded, format: Format) -> ApiResul
     }
     let name = format!("{}.features", encoding.sae.id());
     let positions = if encoding.wanted.chosen_here { positions_header(encoding.positions()) } else { None };
-    let parts = state.analyse(move || whole(&encoding)).await?;
+    let parts = state.questions.analyse(move || whole(&encoding)).await?;
     let answer = TensorAnswer {
         hook: name,
         layer: None,

@@ -30,7 +30,7 @@ fn describe(id: String, state: &SaeState) -> SaeDto {
     responses((status = 200, description = "The autoencoders", body = SaesDto), QueryProblems)
 )]
 pub async fn list_saes(State(state): State<ApiState>, Query(NoQuery {}): Query<NoQuery>) -> Json<SaesDto> {
-    let items = state.saes.all().into_iter().map(|(id, sae)| describe(id, &sae)).collect();
+    let items = state.questions.saes().all().into_iter().map(|(id, sae)| describe(id, &sae)).collect();
     Json(SaesDto { items, next_cursor: None })
 }
 
@@ -48,7 +48,7 @@ pub async fn get_sae(
     Query(NoQuery {}): Query<NoQuery>,
 ) -> ApiResult<Json<SaeDto>> {
     let wanted = path.map(|Path(id)| id).unwrap_or_default();
-    let all = state.saes.all();
+    let all = state.questions.saes().all();
     let found = all.iter().find(|(id, _)| *id == wanted).map(|(id, sae)| describe(id.clone(), sae));
     let names = || all.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>().join(", ");
     let none = || Problem::new(Code::SaeNotFound, format!("there is no such autoencoder here; there is: {}", names()));

@@ -13,16 +13,16 @@ use utoipa::ToSchema;
 
 use super::left_out::{LeftOut, LeftOutDto};
 use crate::api::{
-    directions_ref::check_feature,
+    dto::selector::FilterDto,
     error::ApiResult,
     extract::{JsonBody, NoQuery, Query, Tenant},
     problems::FeatureTokensProblems,
     search::{Hit, MAX_CONTEXT, MAX_HITS, MAX_K},
-    select::FilterDto,
     state::ApiState,
 };
 use found::{Found, Skip};
 use residuum_domain::{CacheFilter, Code, Problem};
+use residuum_engine::questions::direction::check_feature;
 use residuum_model::sae::Sae;
 use residuum_store::{Take, TokenPlaces};
 
@@ -165,7 +165,7 @@ pub async fn find_feature_tokens(
     Query(NoQuery {}): Query<NoQuery>,
     body: JsonBody<FeatureTokens>,
 ) -> ApiResult<Json<FeatureTokensDto>> {
-    let sae = state.saes.get(&path.map(|Path(id)| id).unwrap_or_default(), Code::SaeNotFound)?;
+    let sae = state.questions.saes().get(&path.map(|Path(id)| id).unwrap_or_default(), Code::SaeNotFound)?;
     let request = body.value;
     check(&request, &sae)?;
     let chosen = request.filter.filter("/filter")?;

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::{directions_ref::FeatureSide, dto::capture::PositionsSchema, select::FilterDto};
+use super::super::dto::capture::PositionsSchema;
+use crate::api::dto::{direction_ref::FeatureSide, selector::FilterDto};
 use residuum_analysis::scan::Nearness;
 use residuum_domain::Positions;
 

@@ -3,20 +3,22 @@
 use std::time::Duration;
 
 use super::{
-    super::{
-        deleted::as_unknown,
-        directions_ref::{SaeDirection, StoredDirection},
-        select::{Chosen, read_id},
-        state::ApiState,
-    },
+    super::state::ApiState,
     QueryCache,
     dto::{Search, SourceDto},
     one_position,
 };
+use crate::api::dto::direction_ref::{SaeDirection, StoredDirection};
 use residuum_analysis::scan::Nearness;
 use residuum_domain::{
     CacheId, CaptureRequest, Code, Dtype, Hook, Layers, Positions, PositionsRequest, Priority, Problem, RunStatus,
     TenantId,
+};
+use residuum_engine::questions::{
+    Chosen,
+    deleted_caches::as_unknown,
+    direction::{of_feature, of_stored},
+    read_id,
 };
 use residuum_engine::{Content, InputSpec, RunRequest};
 
@@ -76,7 +78,9 @@ impl Source {
             return Ok(Self::Feature(SaeDirection { name: None, sae: sae.clone(), feature, side }));
         }
         Ok(match (cache, text, model, vector, vectors) {
-            (Some(cache), ..) => Self::Cache { cache: read_id(cache, "/query/cache".to_owned())?, position },
+            (Some(cache), ..) => {
+                Self::Cache { cache: (read_id(cache, "/query/cache")?, "/query/cache".to_owned()), position }
+            }
             (_, Some(text), Some(model), ..) => Self::Text { text: text.clone(), model: model.clone(), position },
             (.., Some(vector), _) => Self::Vectors { vectors: vec![vector.clone()], pointer: "/query/vector" },
             (.., vectors) => Self::Vectors { vectors: vectors.clone().unwrap_or_default(), pointer: "/query/vectors" },
@@ -144,8 +148,21 @@ impl Source {
     ) -> Result<Vec<Vec<f32>>, Problem> {
         match self {
             Self::Vectors { vectors, .. } => Ok(vectors.clone()),
-            Self::Direction(direction) => direction.vectors(state.engine.store(), tenant, &[hook], "/query").await,
-            Self::Feature(feature) => Ok(vec![feature.vector(&state.saes, "/query")?]),
+            Self::Direction(direction) => {
+                of_stored(
+                    state.engine.store(),
+                    tenant,
+                    (&direction.direction, direction.layer, direction.component),
+                    &[hook],
+                    "/query",
+                )
+                .await
+            }
+            Self::Feature(feature) => Ok(vec![of_feature(
+                state.questions.saes(),
+                (&feature.sae, feature.feature, feature.side.into()),
+                "/query",
+            )?]),
             Self::Cache { cache, position } => stored(state, tenant, cache.clone(), hook, position.as_ref()).await,
             Self::Text { text, model, position } => {
                 let request = run_request(tenant, text, model, hook, position.clone());

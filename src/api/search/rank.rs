@@ -8,11 +8,12 @@ use std::{
 use rayon::prelude::*;
 
 use super::{
-    super::{serving::SpecialTokens, state::ApiState},
+    super::state::ApiState,
     dto::{Hit, HitContext, Scanned, Search, SearchDto, SearchResult},
 };
 use residuum_analysis::scan::{Best, Scan};
 use residuum_domain::{Cache, CacheId, Code, Hook, Problem, TenantId};
+use residuum_engine::questions::served::SpecialTokens;
 use residuum_store::{RowKey, ScanPlan, Store};
 
 /// Hits that are looked up at once.
@@ -100,7 +101,7 @@ impl Ranked {
         request: &Search,
         excluded: Option<CacheId>,
     ) -> Result<Self, Problem> {
-        let (store, pool) = (state.engine.store().clone(), Arc::clone(&state.analysis));
+        let (store, pool) = (state.engine.store().clone(), Arc::clone(state.questions.threads()));
         let (metric, k) = (request.metric, request.k);
         let ranked = tokio::task::spawn_blocking(move || {
             pool.install(|| {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
 use residuum_domain::{Code, Dtype, Problem};
+use residuum_engine::questions::blocking;
 use residuum_store::{Store, StoreError, StoredCache};
 
 /// Bytes read and sent at a time: few enough to be sent while they are in the processor's caches.
@@ -237,19 +238,6 @@ fn group(pieces: Vec<Piece>) -> Vec<Vec<Piece>> {
         }
     }
     groups
-}
-
-/// Runs store reads off the async threads.
-pub async fn blocking<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, Problem> {
-    match tokio::task::spawn_blocking(read).await {
-        Ok(result) => result.map_err(Problem::from),
-        Err(e) => {
-            tracing::error!(error = %e, "reading a blob panicked");
-            Err(Problem::new(Code::Internal, "stored activations could not be read"))
-        }
-    }
 }
 
 #[cfg(test)]

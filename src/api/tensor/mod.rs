@@ -11,7 +11,7 @@ mod query;
 mod respond;
 
 pub use arrays::Arrays;
-pub use assembly::{Assembly, Part, blocking, broke_off, convert};
+pub use assembly::{Assembly, Part, broke_off, convert};
 pub use format::{Format, HeaderEntry, npy_header, npy_header_of, safetensors_header};
 
 pub use query::{DtypeParam, Encoding, TensorQuery, TensorSpec};

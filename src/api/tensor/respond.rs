@@ -14,7 +14,7 @@ use serde_json::{Map, Value, value::RawValue};
 use utoipa::ToSchema;
 
 use super::{
-    assembly::{Assembly, Part, blocking},
+    assembly::{Assembly, Part},
     format::{Format, HeaderEntry, npy_header, safetensors_header},
     json::{JsonValues, nested},
     query::{Encoding, TensorSpec},
@@ -24,6 +24,7 @@ use crate::api::{
     state::ApiState,
 };
 use residuum_domain::{Axis, Code, Dtype, Hook, Problem};
+use residuum_engine::questions::blocking;
 use residuum_store::Store;
 
 /// Elements that are spelled as JSON by the thread that answers; more are by one that may take its time.

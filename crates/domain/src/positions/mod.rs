@@ -4,6 +4,7 @@
 //! That is settled once, when the input is tokenised; from then on there are only [`Positions`], which the number of
 //! tokens resolves to [`Rows`].
 
+mod compared;
 mod read;
 mod request;
 mod tokens;
@@ -14,6 +15,7 @@ use std::{collections::HashMap, fmt, str::FromStr};
 use serde::Serialize;
 use serde_json::Value;
 
+pub use compared::ComparedPosition;
 pub use request::{PositionsRequest, Which};
 pub use tokens::{Spelled, TokenView};
 pub use unsettled::Unsettled;

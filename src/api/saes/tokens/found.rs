@@ -7,11 +7,11 @@ use rayon::prelude::*;
 use super::{FeatureDto, FeatureTokens, FeatureTokensDto, LeftOut, ScannedDto};
 use crate::api::{
     search::{caches_of, describe},
-    serving::SpecialTokens,
     state::ApiState,
 };
 use residuum_analysis::scan::Best;
 use residuum_domain::{CacheId, Code, Problem, TenantId};
+use residuum_engine::questions::served::SpecialTokens;
 use residuum_model::sae::{Chosen, Sae};
 use residuum_store::{RowKey, ScanPlan, Store, TokenPlaces};
 
@@ -95,6 +95,7 @@ impl Found {
         let features = request.features.clone();
         let (store, empty) = (state.engine.store().clone(), Self::new(request, &plan));
         state
+            .questions
             .analyse(move || {
                 let chosen = sae.choose(&features);
                 let work = plan.n_rows().saturating_mul((chosen.n_computed() * sae.d_in()) as u64);

@@ -2,12 +2,9 @@
 
 use std::{ops::Range, sync::Arc};
 
-use super::{
-    dto::position::ComparedPosition,
-    select::{Chosen, read_rows},
-};
+use super::{blocking, chosen::Chosen, mean::mean};
 use residuum_analysis::RowSource;
-use residuum_domain::{Code, Hook, Problem, Selection};
+use residuum_domain::{Code, ComparedPosition, Hook, Problem, Selection};
 use residuum_store::{Store, StoreError, StoredCache};
 
 /// What is a row.
@@ -52,6 +49,23 @@ impl Chosen {
         }
         let caches = self.caches.clone();
         Ok(RowReader { store: store.clone(), caches, selected, starts, width: width.unwrap_or(0) })
+    }
+
+    /// The vector of each cache at one hook and one position, in float32; all of one width.
+    ///
+    /// # Errors
+    /// [`Code::PositionOutOfRange`], [`Code::ShapeMismatch`] at the first cache whose vector has another width, and the
+    /// store's own.
+    pub async fn vectors(
+        &self,
+        store: &Store,
+        hook: Hook,
+        position: impl Into<ComparedPosition>,
+    ) -> Result<Vec<Vec<f32>>, Problem> {
+        let rows = self.rows(store, hook, &RowsOf::Caches(position.into()))?;
+        let one = move |i| rows.read(i..i + 1);
+        let n = self.caches.len();
+        blocking(move || (0..n).map(one).collect()).await
     }
 }
 
@@ -111,4 +125,19 @@ impl RowSource for RowReader {
         }
         Ok(values)
     }
+}
+
+/// The values of one selection, averaged where it asks for that, on a thread that may block.
+///
+/// # Errors
+/// The store's.
+pub fn read_rows(store: &Store, cache: &StoredCache, selection: &Selection) -> Result<Vec<f32>, StoreError> {
+    if let Some(n) = selection.mean_of {
+        return mean(store, cache, selection, n);
+    }
+    let mut values = Vec::with_capacity(selection.n_served());
+    for bytes in cache.read_many_blocking(store, &selection.reads())? {
+        values.extend(cache.cache.capture.dtype.decode(&bytes));
+    }
+    Ok(values)
 }

@@ -1,18 +1,12 @@
 //! The parts that a logit is the sum of, and which stored hooks they are read from.
 
-use serde::{Deserialize, Serialize, Serializer};
-use utoipa::ToSchema;
-
-use super::{attribution::finite, reading::select};
-use crate::api::select::read_rows;
+use crate::questions::{readout_rows::select, row_reader::read_rows};
 use residuum_domain::{Cache, Code, Hook, ModelInfo, Problem, Site};
 use residuum_model::LinearReading;
 use residuum_store::{Store, StoredCache};
 
 /// How finely a logit is taken apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[schema(as = AttributionComponents)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Components {
     /// Every attention and every MLP; needs `attn_out` and `mlp_out`.
     Sublayers,
@@ -21,10 +15,8 @@ pub enum Components {
 }
 
 /// What a part is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[schema(as = AttributionKind)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartKind {
     /// Token, position or type embedding, or the stream in front of the first block.
     Embedding,
     /// The whole output of attention.
@@ -40,48 +32,33 @@ pub enum Kind {
 }
 
 /// A part of a logit.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-#[schema(as = AttributionPart)]
-pub struct Part {
+#[derive(Debug, Clone)]
+pub struct LogitPart {
     /// The hook whose value adds it; a bias has TransformerLens's name of the weight.
-    name: String,
+    pub name: String,
     /// What it is.
-    kind: Kind,
+    pub kind: PartKind,
     /// The layer, inside the blocks.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    layer: Option<usize>,
+    pub layer: Option<usize>,
     /// The head.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    head: Option<usize>,
-    /// What it adds to the logit; null where it is not finite.
-    #[schema(value_type = Option<f64>)]
-    #[serde(serialize_with = "number")]
-    value: f64,
+    pub head: Option<usize>,
+    /// What it adds to the logit.
+    pub value: f64,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde wants")]
-fn number<S: Serializer>(value: &f64, s: S) -> Result<S::Ok, S::Error> {
-    finite(*value).serialize(s)
-}
-
-impl Part {
-    fn of(hook: Hook, kind: Kind, value: f64) -> Self {
+impl LogitPart {
+    fn of(hook: Hook, kind: PartKind, value: f64) -> Self {
         Self { name: hook.to_string(), kind, layer: hook.layer(), head: None, value }
     }
 
     /// A bias at the end of the model.
     pub fn bias(name: &str, value: f64) -> Self {
-        Self { name: name.to_owned(), kind: Kind::Bias, layer: None, head: None, value }
-    }
-
-    /// What it adds to the logit.
-    pub fn value(&self) -> f64 {
-        self.value
+        Self { name: name.to_owned(), kind: PartKind::Bias, layer: None, head: None, value }
     }
 }
 
 /// Rows of one cache at one position.
-pub struct Reader<'a> {
+pub struct PositionReader<'a> {
     /// Where.
     pub store: &'a Store,
     /// Whose.
@@ -90,7 +67,7 @@ pub struct Reader<'a> {
     pub position: u32,
 }
 
-impl Reader<'_> {
+impl PositionReader<'_> {
     /// The row of a hook.
     ///
     /// # Errors
@@ -102,7 +79,7 @@ impl Reader<'_> {
 }
 
 /// The stored hooks whose sum is the residual stream in front of the final norm.
-pub struct Plan {
+pub struct AttributionPlan {
     /// How finely.
     pub components: Components,
     /// That sum itself: the last block's output.
@@ -112,7 +89,7 @@ pub struct Plan {
     blocks: Vec<[Hook; 2]>,
 }
 
-impl Plan {
+impl AttributionPlan {
     /// Finds the hooks in a cache of `model`.
     ///
     /// # Errors
@@ -163,18 +140,23 @@ impl Plan {
     ///
     /// # Errors
     /// [`Code::PositionOutOfRange`] and the store's.
-    pub fn parts(&self, reader: &Reader<'_>, linear: LinearReading<'_>, weights: &[f64]) -> Result<Vec<Part>, Problem> {
+    pub fn parts(
+        &self,
+        reader: &PositionReader<'_>,
+        linear: LinearReading<'_>,
+        weights: &[f64],
+    ) -> Result<Vec<LogitPart>, Problem> {
         let mut parts = Vec::new();
-        let whole = |hook, kind| Ok::<_, Problem>(Part::of(hook, kind, dot(weights, &reader.row(hook)?)));
+        let whole = |hook, kind| Ok::<_, Problem>(LogitPart::of(hook, kind, dot(weights, &reader.row(hook)?)));
         for hook in &self.embeddings {
-            parts.push(whole(*hook, Kind::Embedding)?);
+            parts.push(whole(*hook, PartKind::Embedding)?);
         }
         for [attention, mlp] in &self.blocks {
             match attention.site() {
-                Site::AttnOut => parts.push(whole(*attention, Kind::Attention)?),
+                Site::AttnOut => parts.push(whole(*attention, PartKind::Attention)?),
                 _ => parts.extend(heads(*attention, reader, linear, weights)?),
             }
-            parts.push(whole(*mlp, Kind::Mlp)?);
+            parts.push(whole(*mlp, PartKind::Mlp)?);
         }
         Ok(parts)
     }
@@ -190,7 +172,12 @@ fn embeddings(model: &ModelInfo) -> Vec<Hook> {
 }
 
 /// The heads of one attention, and what it adds without them.
-fn heads(stored: Hook, reader: &Reader<'_>, linear: LinearReading<'_>, weights: &[f64]) -> Result<Vec<Part>, Problem> {
+fn heads(
+    stored: Hook,
+    reader: &PositionReader<'_>,
+    linear: LinearReading<'_>,
+    weights: &[f64],
+) -> Result<Vec<LogitPart>, Problem> {
     let layer = stored.layer().unwrap_or_default();
     let row = reader.row(stored)?;
     let results = if stored.site() == Site::Z { linear.head_results(layer, &row) } else { row };
@@ -203,13 +190,15 @@ fn heads(stored: Hook, reader: &Reader<'_>, linear: LinearReading<'_>, weights: 
     let behind = linear.after_attention(layer, &output);
     let (weights, mut constant) = behind.pull_back(weights);
     let hook = Hook::block(Site::AttnResult, layer);
-    let head =
-        |(h, result): (usize, &[f32])| Part { head: Some(h), ..Part::of(hook, Kind::Head, dot(&weights, result)) };
-    let mut parts: Vec<Part> = results.chunks_exact(weights.len()).enumerate().map(head).collect();
+    let head = |(h, result): (usize, &[f32])| LogitPart {
+        head: Some(h),
+        ..LogitPart::of(hook, PartKind::Head, dot(&weights, result))
+    };
+    let mut parts: Vec<LogitPart> = results.chunks_exact(weights.len()).enumerate().map(head).collect();
     if bias.is_some() || behind.has_bias() {
         constant += bias.map_or(0.0, |b| dot(&weights, b));
         let name = format!("blocks.{layer}.attn.b_O");
-        parts.push(Part { name, kind: Kind::AttentionBias, layer: Some(layer), head: None, value: constant });
+        parts.push(LogitPart { name, kind: PartKind::AttentionBias, layer: Some(layer), head: None, value: constant });
     }
     Ok(parts)
 }

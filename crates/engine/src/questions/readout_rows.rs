@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::api::select::{Chosen, read_rows};
+use super::{chosen::Chosen, row_reader::read_rows};
 use residuum_domain::{Cache, Code, Hook, Layers, Positions, Problem, Rows, Selection, Site};
 use residuum_model::{Model, Readout};
 use residuum_store::{Store, StoredCache};
@@ -11,11 +11,9 @@ use residuum_store::{Store, StoredCache};
 const BLOCK_LOGITS: usize = 1 << 22;
 /// Multiply-adds of one request: some ten seconds.
 const MAX_WORK: usize = 2_000_000_000_000;
-/// Bytes of a tensor answer, which is held in memory.
-pub const MAX_TENSOR_BYTES: usize = 256 << 20;
 
 /// What to read, checked: the hooks and positions are stored, and the model can read them.
-pub struct Reading {
+pub struct ReadoutRows {
     store: Store,
     /// Whose rows.
     pub cache: Arc<StoredCache>,
@@ -32,7 +30,7 @@ pub struct Reading {
 #[derive(Debug, Clone, Copy)]
 pub struct Final(pub Hook);
 
-impl Reading {
+impl ReadoutRows {
     /// Checks a request against the cache and its model.
     ///
     /// # Errors

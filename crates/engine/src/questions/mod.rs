@@ -1,0 +1,128 @@
+//! Questions about stored activations and served models: what is computed for a request that queues nothing.
+//!
+//! A question is a typed value that has been read from a request; its answer is another one. Nothing here knows of HTTP,
+//! of bodies or of status codes: whoever has the question need not be the one who was asked it over a socket. A
+//! [`Problem`] points at the part of a question that is at fault, by the JSON pointer that part has in a request.
+
+pub mod attribution;
+pub mod chosen;
+pub mod deleted_caches;
+pub mod direction;
+pub mod lens;
+pub mod mean;
+pub mod readout_rows;
+pub mod row_reader;
+pub mod served;
+pub mod token;
+
+use std::sync::Arc;
+
+use rayon::ThreadPool;
+
+pub use chosen::{Chosen, Selector, read_id};
+pub use token::{Token, TokenRef};
+
+use crate::{Engine, Registry, Saes};
+use residuum_domain::{CacheId, Code, Problem, TenantId};
+use residuum_store::{Store, StoreError, StoredCache};
+
+/// Answers questions; clones share everything.
+#[derive(Clone)]
+pub struct Questions {
+    engine: Engine,
+    saes: Arc<Saes>,
+    /// Threads for analysis, apart from the workers', so that a comparison never slows a forward pass down to its own pace.
+    threads: Arc<ThreadPool>,
+}
+
+impl Questions {
+    /// Answers from what the engine stores and serves, and from the autoencoders beside its models.
+    #[must_use]
+    pub fn new(engine: Engine, saes: Arc<Saes>, threads: ThreadPool) -> Self {
+        Self { engine, saes, threads: Arc::new(threads) }
+    }
+
+    /// The runs.
+    #[must_use]
+    pub const fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        self.engine.store()
+    }
+
+    /// The models that are served.
+    #[must_use]
+    pub fn models(&self) -> &Registry {
+        self.engine.models()
+    }
+
+    /// The autoencoders.
+    #[must_use]
+    pub fn saes(&self) -> &Saes {
+        &self.saes
+    }
+
+    /// Threads for analysis, apart from the workers'.
+    #[must_use]
+    pub const fn threads(&self) -> &Arc<ThreadPool> {
+        &self.threads
+    }
+
+    /// The cache of this id, whose bytes are what they were.
+    ///
+    /// # Errors
+    /// [`Code::CacheNotFound`], [`Code::BlobDamaged`] and the store's other ones.
+    pub async fn stored(&self, tenant: TenantId, id: CacheId) -> Result<Arc<StoredCache>, Problem> {
+        let found = self.store().stored(tenant, &[id]).await?.into_iter().flatten().next();
+        let cache = found.ok_or_else(|| {
+            Problem::new(
+                Code::CacheNotFound,
+                format!("`{id}` is not the id of anything here; it may have been deleted"),
+            )
+        })?;
+        cache.check(self.store()).await?;
+        Ok(Arc::new(cache))
+    }
+
+    /// Runs heavy work on the threads for analysis. It may read the store.
+    ///
+    /// # Errors
+    /// Those of the work, and [`Code::Internal`] when it panicked.
+    pub async fn analyse<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let threads = Arc::clone(&self.threads);
+        let done = tokio::task::spawn_blocking(move || threads.install(work)).await;
+        done.unwrap_or_else(|e| {
+            tracing::error!(error = %e, "an analysis panicked");
+            Err(Problem::new(Code::Internal, "the analysis could not be carried out"))
+        })
+    }
+}
+
+/// Runs store reads off the async threads.
+///
+/// # Errors
+/// Those of `read`, and [`Code::Internal`] when it panicked.
+pub async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Problem> {
+    match tokio::task::spawn_blocking(read).await {
+        Ok(result) => result.map_err(Problem::from),
+        Err(e) => {
+            tracing::error!(error = %e, "reading a blob panicked");
+            Err(Problem::new(Code::Internal, "stored activations could not be read"))
+        }
+    }
+}
+
+/// The finite numbers; JSON has no NaN and no infinities, and answers say `None` for them.
+#[must_use]
+pub fn finite(value: f64) -> Option<f64> {
+    value.is_finite().then_some(value)
+}
