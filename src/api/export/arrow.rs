@@ -11,13 +11,13 @@ use arrow_schema::{ArrowError, DataType, Field, Schema};
 use serde_json::json;
 
 use super::{
-    pages::Pages,
-    plan::{Array, Plan},
-    shard::Picked,
+    manifest::arrays,
+    shard::parts,
     sink::{Sink, Stop},
 };
 use crate::api::tensor::Assembly;
 use residuum_domain::{Code, Dtype, Problem};
+use residuum_engine::questions::export::{CachePages, ExportArray, ExportPlan, Picked};
 use residuum_store::Store;
 
 /// Bytes of a record batch, where one row does not have more.
@@ -45,13 +45,12 @@ struct Run {
 ///
 /// # Errors
 /// [`Stop`].
-pub async fn write(mut pages: Pages, plan: Plan, sink: &Sink, store: &Store) -> Result<(), Stop> {
+pub async fn write(mut pages: CachePages, plan: ExportPlan, sink: &Sink, store: &Store) -> Result<(), Stop> {
     let schema = Arc::new(schema(&plan)?);
     let mut writer = StreamWriter::try_new(Vec::new(), &schema).map_err(failed)?;
     let mut batch = Batch::default();
     while let Some(cache) = pages.next().await? {
-        let Some((hooks, rows)) = plan.pick(&cache) else { continue };
-        let picked = Arc::new(Picked { cache, hooks, rows });
+        let Some(picked) = plan.pick(&cache).map(Arc::new) else { continue };
         let row_bytes = plan.row_bytes(sent(plan.dtype)) + annotation_bytes(&picked);
         let (mut from, n_rows) = (0, picked.rows.n_served());
         while from < n_rows {
@@ -88,12 +87,12 @@ fn element(dtype: Dtype) -> Arc<Field> {
     Arc::new(Field::new("item", kind, false))
 }
 
-fn width(array: &Array) -> Result<i32, Problem> {
+fn width(array: &ExportArray) -> Result<i32, Problem> {
     let detail = || format!("a row of {} is too wide for an Arrow list", array.hook);
     i32::try_from(array.width()).map_err(|_| Problem::new(Code::ShapeMismatch, detail()))
 }
 
-fn schema(plan: &Plan) -> Result<Schema, Problem> {
+fn schema(plan: &ExportPlan) -> Result<Schema, Problem> {
     let mut fields = vec![
         Field::new("cache", DataType::Utf8, false),
         Field::new("position", DataType::Int32, true),
@@ -111,7 +110,7 @@ fn schema(plan: &Plan) -> Result<Schema, Problem> {
         ]);
         fields.push(Field::new(&array.name, kind, false).with_metadata(about));
     }
-    let manifest = plan.describe(sent(plan.dtype)).to_string();
+    let manifest = arrays(plan, sent(plan.dtype)).to_string();
     Ok(Schema::new(fields).with_metadata(HashMap::from([("manifest".to_owned(), manifest)])))
 }
 
@@ -145,13 +144,13 @@ impl Batch {
         self.runs.iter().flat_map(|run| run.rows.clone().map(|row| (run.picked.as_ref(), row)))
     }
 
-    async fn encode(self, plan: &Plan, schema: &Arc<Schema>, store: &Store) -> Result<RecordBatch, Stop> {
+    async fn encode(self, plan: &ExportPlan, schema: &Arc<Schema>, store: &Store) -> Result<RecordBatch, Stop> {
         let mut columns = self.tables();
         let sent = sent(plan.dtype);
         for (i, array) in plan.arrays.iter().enumerate() {
             let mut assembly = Assembly::default();
             for run in &self.runs {
-                run.picked.parts(i, run.rows.clone(), plan.dtype, sent).into_iter().for_each(|p| assembly.push(p));
+                parts(&run.picked, i, run.rows.clone(), plan.dtype, sent).into_iter().for_each(|p| assembly.push(p));
             }
             let bytes = assembly.read_all(store.clone()).await?;
             let values: ArrayRef = match sent {

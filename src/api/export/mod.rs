@@ -1,15 +1,15 @@
 //! Exports: the activations of many caches as matrices, with what is known of each row, ready to train on.
 //!
-//! Everything that can be wrong is found before the first byte ([`plan`]). Then pages of caches ([`pages`]) are gathered to shards
-//! ([`shard`]), each a file of its own ([`file`], [`zip`], [`tar`]), or to record batches ([`arrow`]), and written as fast as the client
-//! reads ([`sink`]). What is held in memory is bounded by a shard's tables, never by its activations.
+//! Everything that can be wrong is found before the first byte ([`residuum_engine::questions::export`]). Then pages of caches are
+//! gathered to shards ([`shard`]), each a file of its own ([`shard_file`], [`zip`], [`tar`]), or to record batches ([`arrow`]), and
+//! written as fast as the client reads ([`sink`]). What is held in memory is bounded by a shard's tables, never by its
+//! activations.
 
 mod arrow;
-mod file;
-mod pages;
-mod plan;
-mod query;
+mod export_query;
+mod manifest;
 mod shard;
+mod shard_file;
 mod sink;
 mod tar;
 mod zip;
@@ -21,11 +21,9 @@ use axum::{
 };
 
 use self::{
-    file::{Container, File},
-    pages::{Pages, Scope},
-    plan::Plan,
-    query::{ExportFormat, ExportQuery, ExportSpec, FilteredExportQuery},
+    export_query::{ExportFormat, ExportQuery, ExportSpec, FilteredExportQuery},
     shard::Shard,
+    shard_file::{Container, File},
 };
 use super::{
     error::ApiResult,
@@ -35,7 +33,10 @@ use super::{
     tensor::{CONVERTED_FROM, DTYPE, Format, binary},
 };
 use residuum_domain::{Code, Dtype, Problem, RunId, TenantId};
-use residuum_engine::questions::deleted_caches::again;
+use residuum_engine::questions::{
+    deleted_caches::again,
+    export::{ExportPlan, ExportScope},
+};
 
 /// Export a run
 ///
@@ -67,7 +68,7 @@ pub async fn export_run(
         return Err(Problem::new(Code::Conflict, detail).into());
     }
     let name = format!("run-{id}");
-    Ok(again(Code::Conflict, || export(&state, tenant, Scope::Run(id), spec.clone(), &name, &headers)).await?)
+    Ok(again(Code::Conflict, || export(&state, tenant, ExportScope::Run(id), spec.clone(), &name, &headers)).await?)
 }
 
 /// Export caches
@@ -87,23 +88,22 @@ pub async fn export_caches(
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     let (filter, spec) = query.parse(metadata)?;
-    let scope = || Scope::Filter(Box::new(filter.clone()));
+    let scope = || ExportScope::Filter(Box::new(filter.clone()));
     Ok(again(Code::Conflict, || export(&state, tenant, scope(), spec.clone(), "export", &headers)).await?)
 }
 
 async fn export(
     state: &ApiState,
     tenant: TenantId,
-    scope: Scope,
+    scope: ExportScope,
     spec: ExportSpec,
     name: &str,
     request: &HeaderMap,
 ) -> Result<Response, Problem> {
     let store = state.engine.store().clone();
-    let kinds = store.survey(tenant, &scope.filter()).await?;
-    let plan = Plan::new(spec, &kinds)?;
-    let mut pages = Pages::new(store.clone(), tenant, scope);
-    let container = match plan.spec.format {
+    let ExportSpec { format, question, shard_bytes } = spec;
+    let (plan, mut pages) = state.questions.export(tenant, scope, question).await?;
+    let container = match format {
         ExportFormat::Safetensors => Container::Safetensors,
         ExportFormat::Npz => Container::Npz,
         ExportFormat::Arrow => {
@@ -115,14 +115,15 @@ async fn export(
     };
     let sent = container.sent(plan.dtype);
     let gone = || Problem::new(Code::Conflict, "the caches were deleted while they were looked up");
-    let first = Shard::next(&mut pages, &plan, sent).await?.ok_or_else(gone)?;
+    let first = Shard::next(&mut pages, &plan, sent, shard_bytes).await?.ok_or_else(gone)?;
     if pages.has_more(&plan).await? {
         let headers = headers(&plan, sent, "application/x-tar", name, "tar")?;
+        let rest = (pages, plan);
         let body =
-            sink::body(move |sink| async move { tar::write(container, first, pages, plan, &sink, &store).await });
+            sink::body(move |sink| async move { tar::write(container, first, rest, shard_bytes, &sink, &store).await });
         return Ok((headers, body).into_response());
     }
-    match file::make(container, &first, &plan, sent) {
+    match shard_file::make(container, &first, &plan, sent) {
         File::Plain(assembly) => {
             let headers = dtype_headers(&plan, sent);
             let name = format!("{name}.{}", container.extension());
@@ -137,7 +138,7 @@ async fn export(
     }
 }
 
-fn dtype_headers(plan: &Plan, sent: Dtype) -> HeaderMap {
+fn dtype_headers(plan: &ExportPlan, sent: Dtype) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(DTYPE, HeaderValue::from_static(sent.name()));
     if sent != plan.dtype {
@@ -148,7 +149,7 @@ fn dtype_headers(plan: &Plan, sent: Dtype) -> HeaderMap {
 
 /// Headers of what streams.
 fn headers(
-    plan: &Plan,
+    plan: &ExportPlan,
     sent: Dtype,
     media_type: &'static str,
     name: &str,

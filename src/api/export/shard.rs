@@ -4,11 +4,13 @@ use std::{ops::Range, sync::Arc};
 
 use serde_json::{Value, json};
 
-use super::{pages::Pages, plan::Plan};
+use super::manifest::arrays;
 use crate::api::tensor::{Assembly, Part, convert};
-use residuum_domain::{Cache, Dtype, Problem, Selection, StoredRows};
-use residuum_engine::questions::mean::mean;
-use residuum_store::StoredCache;
+use residuum_domain::{Cache, Dtype, Problem, Selection};
+use residuum_engine::questions::{
+    export::{CachePages, ExportPlan, Picked},
+    mean::mean,
+};
 
 /// Bounds of what a shard keeps in memory, whatever bytes it may have.
 const MAX_CACHES: usize = 10_000;
@@ -16,65 +18,28 @@ const MAX_ROWS: usize = 4_000_000;
 const MAX_PIECES: usize = 1_000_000;
 const MAX_MANIFEST: usize = 24 << 20;
 
-/// A cache of an export.
-pub struct Picked {
-    /// It.
-    pub cache: Arc<StoredCache>,
-    /// For each array, the index of its hook in the cache.
-    pub hooks: Vec<usize>,
-    /// Which of its rows.
-    pub rows: StoredRows,
-}
-
-impl Picked {
-    /// The position of a served row, and the id of its token where it is known.
-    pub fn row(&self, row: usize) -> (Option<u32>, Option<u32>) {
-        let cache = &self.cache.cache;
-        let position = if self.rows.averaged { None } else { self.rows.positions.get(row).copied().flatten() };
-        let token = position.filter(|_| cache.knows_token_ids()).and_then(|p| cache.token_ids.get(p as usize).copied());
-        (position, token)
+/// Served rows `rows` of array `array`: rounded to `dtype` and sent as `sent`.
+pub fn parts(picked: &Picked, array: usize, rows: Range<usize>, dtype: Dtype, sent: Dtype) -> Vec<Part> {
+    let hook = picked.hooks[array];
+    let width: usize = picked.cache.cache.row_shapes[hook].iter().product();
+    let merged = picked.stored_ranges(rows);
+    let parts: Vec<Range<usize>> = merged.into_iter().map(|r| r.start * width..r.end * width).collect();
+    if !picked.rows.averaged {
+        let cache = &picked.cache;
+        let stored = |elements| Part::Stored { cache: Arc::clone(cache), hook, elements, dtype, sent };
+        return parts.into_iter().map(stored).collect();
     }
-
-    /// Served rows `rows` of array `array`: rounded to `dtype` and sent as `sent`.
-    pub fn parts(&self, array: usize, rows: Range<usize>, dtype: Dtype, sent: Dtype) -> Vec<Part> {
-        let hook = self.hooks[array];
-        let width: usize = self.cache.cache.row_shapes[hook].iter().product();
-        let merged = merge(&self.rows.indices, if self.rows.averaged { 0..self.rows.indices.len() } else { rows });
-        let parts: Vec<Range<usize>> = merged.into_iter().map(|r| r.start * width..r.end * width).collect();
-        if !self.rows.averaged {
-            let cache = &self.cache;
-            let stored = |elements| Part::Stored { cache: Arc::clone(cache), hook, elements, dtype, sent };
-            return parts.into_iter().map(stored).collect();
-        }
-        let n = self.rows.indices.len();
-        let selection = Selection { hook, parts, shape: vec![width], axes: Vec::new(), mean_of: Some(n) };
-        let cache = Arc::clone(&self.cache);
-        let tag = format!("mean {} {hook} {:?} {dtype} {sent}", cache.cache.content_hash, selection.parts);
-        let make = move |store: &residuum_store::Store| {
-            let mean = mean(store, &cache, &selection, n)?;
-            let mut rounded = Vec::new();
-            dtype.encode(&mean, &mut rounded);
-            Ok(convert(rounded, dtype, sent).into())
-        };
-        vec![Part::Computed { len: (width * sent.size()) as u64, tag, make: Arc::new(make) }]
-    }
-
-    /// Stretches of stored rows that are not side by side.
-    fn n_pieces(&self) -> usize {
-        if self.rows.averaged { 1 } else { merge(&self.rows.indices, 0..self.rows.indices.len()).len() }
-    }
-}
-
-/// The stored rows at `rows` of `indices`, merged where they lie side by side.
-fn merge(indices: &[usize], rows: Range<usize>) -> Vec<Range<usize>> {
-    let mut parts: Vec<Range<usize>> = Vec::new();
-    for index in &indices[rows] {
-        match parts.last_mut() {
-            Some(last) if last.end == *index => last.end += 1,
-            _ => parts.push(*index..index + 1),
-        }
-    }
-    parts
+    let n = picked.rows.indices.len();
+    let selection = Selection { hook, parts, shape: vec![width], axes: Vec::new(), mean_of: Some(n) };
+    let cache = Arc::clone(&picked.cache);
+    let tag = format!("mean {} {hook} {:?} {dtype} {sent}", cache.cache.content_hash, selection.parts);
+    let make = move |store: &residuum_store::Store| {
+        let mean = mean(store, &cache, &selection, n)?;
+        let mut rounded = Vec::new();
+        dtype.encode(&mean, &mut rounded);
+        Ok(convert(rounded, dtype, sent).into())
+    };
+    vec![Part::Computed { len: (width * sent.size()) as u64, tag, make: Arc::new(make) }]
 }
 
 /// What a manifest says of a cache.
@@ -98,22 +63,26 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Takes caches until the shard is full; `None` where there are no more. A cache that is larger than a shard makes one of its own.
+    /// Takes caches until the shard is full, of about `max_bytes` of activations; `None` where there are no more. A cache that is larger than a shard makes one of its own.
     ///
     /// # Errors
     /// The store's.
-    pub async fn next(pages: &mut Pages, plan: &Plan, sent: Dtype) -> Result<Option<Self>, Problem> {
+    pub async fn next(
+        pages: &mut CachePages,
+        plan: &ExportPlan,
+        sent: Dtype,
+        max_bytes: u64,
+    ) -> Result<Option<Self>, Problem> {
         let mut shard = Self::default();
         let (mut n_bytes, mut n_pieces, mut n_manifest) = (0u64, 0, 0);
         while let Some(cache) = pages.next().await? {
-            let Some((hooks, rows)) = plan.pick(&cache) else { continue };
-            let n_rows = rows.n_served();
-            let picked = Picked { cache, hooks, rows };
+            let Some(picked) = plan.pick(&cache) else { continue };
+            let n_rows = picked.rows.n_served();
             let entry = describe(&picked.cache.cache, shard.n_rows, n_rows).to_string();
             n_bytes += (n_rows * plan.row_bytes(sent)) as u64;
             n_pieces += picked.n_pieces() * plan.arrays.len();
             n_manifest += entry.len();
-            let full = n_bytes > plan.spec.shard_bytes
+            let full = n_bytes > max_bytes
                 || n_pieces > MAX_PIECES
                 || n_manifest > MAX_MANIFEST
                 || shard.n_rows + n_rows > MAX_ROWS
@@ -130,8 +99,8 @@ impl Shard {
     }
 
     /// What is said of this shard, as JSON.
-    pub fn manifest(&self, plan: &Plan, sent: Dtype) -> String {
-        let mut head = plan.describe(sent);
+    pub fn manifest(&self, plan: &ExportPlan, sent: Dtype) -> String {
+        let mut head = arrays(plan, sent);
         head["n_rows"] = self.n_rows.into();
         head["n_caches"] = self.caches.len().into();
         let mut text = head.to_string();
@@ -146,7 +115,7 @@ impl Shard {
     pub fn array(&self, array: usize, dtype: Dtype, sent: Dtype) -> Assembly {
         let mut assembly = Assembly::default();
         for picked in &self.caches {
-            picked.parts(array, 0..picked.rows.n_served(), dtype, sent).into_iter().for_each(|p| assembly.push(p));
+            parts(picked, array, 0..picked.rows.n_served(), dtype, sent).into_iter().for_each(|p| assembly.push(p));
         }
         assembly
     }

@@ -3,13 +3,13 @@
 use serde_json::{Value, json};
 
 use super::{
-    file::{self, Container},
-    pages::Pages,
-    plan::Plan,
+    manifest::arrays,
     shard::Shard,
+    shard_file::{self, Container},
     sink::{Sink, Stop},
 };
 use residuum_domain::Dtype;
+use residuum_engine::questions::export::{CachePages, ExportPlan, Picked};
 use residuum_store::Store;
 
 const BLOCK: usize = 512;
@@ -21,8 +21,8 @@ const BLOCK: usize = 512;
 pub async fn write(
     container: Container,
     first: Shard,
-    mut pages: Pages,
-    plan: Plan,
+    (mut pages, plan): (CachePages, ExportPlan),
+    max_bytes: u64,
     sink: &Sink,
     store: &Store,
 ) -> Result<(), Stop> {
@@ -30,9 +30,9 @@ pub async fn write(
     let (mut next, mut listed) = (Some(first), Vec::new());
     while let Some(shard) = next {
         let name = format!("shard-{:05}.{}", listed.len(), container.extension());
-        let file = file::make(container, &shard, &plan, sent);
+        let file = shard_file::make(container, &shard, &plan, sent);
         let n_bytes = file.len();
-        let id = |p: Option<&super::shard::Picked>| p.map(|p| p.cache.cache.id.to_string());
+        let id = |p: Option<&Picked>| p.map(|p| p.cache.cache.id.to_string());
         listed.push(json!({
             "file": name, "n_bytes": n_bytes, "n_rows": shard.n_rows, "n_caches": shard.caches.len(),
             "first_cache": id(shard.caches.first()), "last_cache": id(shard.caches.last()),
@@ -41,7 +41,7 @@ pub async fn write(
         sink.send(header(&name, n_bytes)).await?;
         file.write(sink, store).await?;
         sink.send(padding(n_bytes)).await?;
-        next = Shard::next(&mut pages, &plan, sent).await?;
+        next = Shard::next(&mut pages, &plan, sent, max_bytes).await?;
     }
     let manifest = manifest(&plan, sent, listed).to_string();
     let n_bytes = manifest.len() as u64;
@@ -51,10 +51,10 @@ pub async fn write(
     sink.send(vec![0; 2 * BLOCK]).await
 }
 
-fn manifest(plan: &Plan, sent: Dtype, shards: Vec<Value>) -> Value {
+fn manifest(plan: &ExportPlan, sent: Dtype, shards: Vec<Value>) -> Value {
     let sum = |key: &str| shards.iter().filter_map(|s| s[key].as_u64()).sum::<u64>();
     let (n_rows, n_caches) = (sum("n_rows"), sum("n_caches"));
-    let mut head = plan.describe(sent);
+    let mut head = arrays(plan, sent);
     head["n_rows"] = n_rows.into();
     head["n_caches"] = n_caches.into();
     head["shards"] = shards.into();

@@ -6,12 +6,12 @@
 use bytes::Bytes;
 
 use super::{
-    plan::Plan,
     shard::Shard,
     sink::{Sink, Stop},
 };
 use crate::api::tensor::{Assembly, Part, npy_header, npy_header_of};
 use residuum_domain::Dtype;
+use residuum_engine::questions::export::ExportPlan;
 use residuum_store::Store;
 
 /// Bytes of an entry's header beside its name, with the extra field of 20 bytes.
@@ -51,7 +51,7 @@ impl Entry {
 }
 
 /// The entries of a shard: the arrays, the tables of rows and caches, and the manifest.
-pub fn entries(shard: &Shard, plan: &Plan, sent: Dtype) -> Vec<Entry> {
+pub fn entries(shard: &Shard, plan: &ExportPlan, sent: Dtype) -> Vec<Entry> {
     let mut entries = Vec::new();
     for (i, array) in plan.arrays.iter().enumerate() {
         let shape = [&[shard.n_rows], array.row_shape.as_slice()].concat();

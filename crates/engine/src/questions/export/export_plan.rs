@@ -1,14 +1,27 @@
 //! What an export will hold, found out before the first byte is sent, so that what cannot be is still an error answer.
 
-use serde_json::{Value, json};
+use std::sync::Arc;
 
-use super::query::ExportSpec;
-use residuum_domain::{Code, Dtype, Hook, HookName, Layers, Problem, Site, StoredRows};
+use super::picked::Picked;
+use residuum_domain::{Code, Dtype, Hook, HookName, Layers, Positions, Problem, Site, StoredRows};
 use residuum_store::{Kind, StoredCache};
+
+/// What is exported of each cache.
+#[derive(Debug, Clone)]
+pub struct ExportQuestion {
+    /// Which hooks.
+    pub name: HookName,
+    /// Layers that a short name stands for.
+    pub layers: Layers,
+    /// Which rows; `None`: those that are stored.
+    pub positions: Option<Positions>,
+    /// The type asked for.
+    pub dtype: Option<Dtype>,
+}
 
 /// One array of an export: the rows of one hook of all caches.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Array {
+pub struct ExportArray {
     /// `X`, or `X.5` where there are several layers.
     pub name: String,
     /// Whose rows.
@@ -17,7 +30,7 @@ pub struct Array {
     pub row_shape: Vec<usize>,
 }
 
-impl Array {
+impl ExportArray {
     /// Elements of a row.
     pub fn width(&self) -> usize {
         self.row_shape.iter().product()
@@ -26,41 +39,41 @@ impl Array {
 
 /// What is exported of each cache.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct ExportPlan {
     /// The arrays, in execution order.
-    pub arrays: Vec<Array>,
+    pub arrays: Vec<ExportArray>,
     /// What was asked for.
-    pub spec: ExportSpec,
+    pub question: ExportQuestion,
     /// The type that values are rounded to.
     pub dtype: Dtype,
     /// Caches that captured none of it.
     pub n_left_out: u64,
 }
 
-impl Plan {
+impl ExportPlan {
     /// Holds what is asked for against what there is.
     ///
     /// # Errors
     /// [`Code::EmptyInput`] for no caches, [`Code::HookNotStored`], [`Code::LayerOutOfRange`], [`Code::PositionOutOfRange`],
     /// [`Code::ShapeMismatch`] for rows that differ in shape, [`Code::InvalidValue`] for a mean of indices.
-    pub fn new(spec: ExportSpec, kinds: &[Kind]) -> Result<Self, Problem> {
+    pub fn new(question: ExportQuestion, kinds: &[Kind]) -> Result<Self, Problem> {
         if kinds.is_empty() {
             return Err(Problem::new(Code::EmptyInput, "no cache is chosen"));
         }
-        let has = |kind: &&Kind| kind.hooks.iter().any(|hook| wanted(spec.name, *hook));
+        let has = |kind: &&Kind| kind.hooks.iter().any(|hook| wanted(question.name, *hook));
         let chosen: Vec<&Kind> = kinds.iter().filter(has).collect();
         let all: u64 = kinds.iter().map(|k| k.n_caches).sum();
         let n_left_out = all - chosen.iter().map(|k| k.n_caches).sum::<u64>();
         let Some(first) = chosen.first() else {
-            let detail = format!("none of the {all} caches captured {}", shown(spec.name));
+            let detail = format!("none of the {all} caches captured {}", shown(question.name));
             return Err(Problem::at(Code::HookNotStored, "hook", detail));
         };
-        let hooks = hooks(&spec, &chosen)?;
+        let hooks = hooks(&question, &chosen)?;
         if let Some(map) = hooks.iter().find(|h| h.site().is_attention_map()) {
             let detail = format!("the rows of {map} differ in width from input to input; fetch them cache by cache");
             return Err(Problem::at(Code::ShapeMismatch, "hook", detail));
         }
-        let arrays: Vec<Array> = hooks
+        let arrays: Vec<ExportArray> = hooks
             .iter()
             .map(|hook| {
                 let name = match hook.layer() {
@@ -68,7 +81,7 @@ impl Plan {
                     _ => "X".to_owned(),
                 };
                 let row_shape = row_shape(first, *hook).cloned().unwrap_or_default();
-                Array { name, hook: *hook, row_shape }
+                ExportArray { name, hook: *hook, row_shape }
             })
             .collect();
         for kind in &chosen {
@@ -76,51 +89,34 @@ impl Plan {
                 let detail = format!("the rows of {} have different shapes in these caches; choose fewer", other.hook);
                 return Err(Problem::at(Code::ShapeMismatch, "hook", detail));
             }
-            let rows = StoredRows::of(&kind.positions, kind.n_tokens, spec.positions.as_ref())?;
+            let rows = StoredRows::of(&kind.positions, kind.n_tokens, question.positions.as_ref())?;
             if rows.averaged && hooks.iter().any(|h| h.site().is_index()) {
                 let detail = "indices have no mean; ask for positions";
                 return Err(Problem::at(Code::InvalidValue, "position", detail));
             }
         }
         let same = chosen.iter().all(|k| k.dtype == first.dtype);
-        let dtype = spec.dtype.unwrap_or(if same { first.dtype } else { Dtype::Float32 });
-        Ok(Self { arrays, spec, dtype, n_left_out })
+        let dtype = question.dtype.unwrap_or(if same { first.dtype } else { Dtype::Float32 });
+        Ok(Self { arrays, question, dtype, n_left_out })
     }
 
     /// Bytes of one row of every array, in the type that is sent.
     pub fn row_bytes(&self, sent: Dtype) -> usize {
-        self.arrays.iter().map(Array::width).sum::<usize>() * sent.size()
+        self.arrays.iter().map(ExportArray::width).sum::<usize>() * sent.size()
     }
 
-    /// The hooks' indices in a cache, and its rows; `None` for a cache that does not fit: it came after the plan was made, or
+    /// What is exported of a cache; `None` for one that does not fit: it came after the plan was made, or
     /// captured none of it.
-    pub fn pick(&self, cache: &StoredCache) -> Option<(Vec<usize>, StoredRows)> {
-        let cache = &cache.cache;
-        let find = |a: &Array| {
+    pub fn pick(&self, stored: &Arc<StoredCache>) -> Option<Picked> {
+        let cache = &stored.cache;
+        let find = |a: &ExportArray| {
             let index = cache.hook_index(a.hook).ok()?;
             (cache.row_shapes[index] == a.row_shape).then_some(index)
         };
         let hooks = self.arrays.iter().map(find).collect::<Option<_>>()?;
         let rows =
-            StoredRows::of(&cache.capture.positions, cache.token_ids.len(), self.spec.positions.as_ref()).ok()?;
-        Some((hooks, rows))
-    }
-
-    /// What manifests say of the arrays.
-    pub fn describe(&self, sent: Dtype) -> Value {
-        let arrays: Vec<Value> = self
-            .arrays
-            .iter()
-            .map(|a| json!({"name": a.name, "hook": a.hook, "layer": a.hook.layer(), "row_shape": a.row_shape}))
-            .collect();
-        json!({
-            "format": "residuum-export-1",
-            "arrays": arrays,
-            "dtype": sent.name(),
-            "converted_from": (sent != self.dtype).then_some(self.dtype.name()),
-            "positions": self.spec.positions,
-            "n_left_out": self.n_left_out,
-        })
+            StoredRows::of(&cache.capture.positions, cache.token_ids.len(), self.question.positions.as_ref()).ok()?;
+        Some(Picked { cache: Arc::clone(stored), hooks, rows })
     }
 }
 
@@ -143,12 +139,12 @@ fn row_shape(kind: &Kind, hook: Hook) -> Option<&Vec<usize>> {
 }
 
 /// The hooks meant; each chosen cache has all of them.
-fn hooks(spec: &ExportSpec, chosen: &[&Kind]) -> Result<Vec<Hook>, Problem> {
-    let site = match spec.name {
+fn hooks(question: &ExportQuestion, chosen: &[&Kind]) -> Result<Vec<Hook>, Problem> {
+    let site = match question.name {
         HookName::Full(hook) => return Ok(vec![hook]),
         HookName::Short(site) => site,
     };
-    let hooks = match &spec.layers {
+    let hooks = match &question.layers {
         Layers::All => shared(site, chosen),
         layers => {
             let mut all: Option<Vec<Hook>> = None;

@@ -8,7 +8,8 @@ use crate::api::{
     dto::cache::CachesQuery,
     tensor::{DtypeParam, TensorQuery},
 };
-use residuum_domain::{CacheFilter, Code, Dtype, HookName, Layers, Positions, Problem, hook::UnknownHook};
+use residuum_domain::{CacheFilter, Code, Dtype, HookName, Layers, Problem, hook::UnknownHook};
+use residuum_engine::questions::export::ExportQuestion;
 
 /// Bytes of a shard when the client does not say.
 const DEFAULT_SHARD: u64 = 1 << 30;
@@ -110,14 +111,8 @@ pub struct FilteredExportQuery {
 pub struct ExportSpec {
     /// How it is written.
     pub format: ExportFormat,
-    /// Which hooks.
-    pub name: HookName,
-    /// Layers that a short name stands for.
-    pub layers: Layers,
-    /// Which rows; `None`: those that are stored.
-    pub positions: Option<Positions>,
-    /// The type asked for.
-    pub dtype: Option<Dtype>,
+    /// What is exported.
+    pub question: ExportQuestion,
     /// Bytes of activations in a shard.
     pub shard_bytes: u64,
 }
@@ -184,7 +179,8 @@ impl ExportQuery {
             .map_err(|()| wrong("layers", "layers is all, an integer, or integers with commas between them".into()))?;
         let (position, positions) = (self.position.clone(), self.positions.clone());
         let rows = TensorQuery { position, positions, dtype: None, format: None, encoding: None, hook: None }.spec()?;
-        Ok(ExportSpec { format, name, layers, positions: rows.positions, dtype: self.dtype, shard_bytes })
+        let question = ExportQuestion { name, layers, positions: rows.positions, dtype: self.dtype };
+        Ok(ExportSpec { format, question, shard_bytes })
     }
 }
 

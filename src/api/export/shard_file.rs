@@ -4,13 +4,13 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::{
-    plan::Plan,
     shard::Shard,
     sink::{Sink, Stop},
     zip,
 };
 use crate::api::tensor::{Assembly, HeaderEntry, Part, safetensors_header};
 use residuum_domain::Dtype;
+use residuum_engine::questions::export::ExportPlan;
 use residuum_store::Store;
 
 /// A kind of file.
@@ -67,7 +67,7 @@ impl File {
 }
 
 /// The file of a shard.
-pub fn make(container: Container, shard: &Shard, plan: &Plan, sent: Dtype) -> File {
+pub fn make(container: Container, shard: &Shard, plan: &ExportPlan, sent: Dtype) -> File {
     match container {
         Container::Safetensors => File::Plain(safetensors(shard, plan, sent)),
         Container::Npz => File::Zip(zip::entries(shard, plan, sent)),
@@ -75,7 +75,7 @@ pub fn make(container: Container, shard: &Shard, plan: &Plan, sent: Dtype) -> Fi
 }
 
 /// The tables of rows come first: eight-byte elements behind two-byte ones would lie unaligned.
-fn safetensors(shard: &Shard, plan: &Plan, sent: Dtype) -> Assembly {
+fn safetensors(shard: &Shard, plan: &ExportPlan, sent: Dtype) -> Assembly {
     let (mut entries, mut content) = (Vec::new(), Assembly::default());
     for (name, table) in shard.row_tables() {
         let n_bytes = table.len() as u64;

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::plan::Plan;
+use super::export_plan::ExportPlan;
 use residuum_domain::{CacheFilter, Problem, RunId, TenantId};
 use residuum_store::{Store, StoredCache};
 
@@ -13,14 +13,14 @@ const PAGE: u32 = 256;
 
 /// Which caches.
 #[derive(Debug, Clone)]
-pub enum Scope {
+pub enum ExportScope {
     /// Those of a run, in the order of its inputs.
     Run(RunId),
     /// Those that a filter finds, newest first.
     Filter(Box<CacheFilter>),
 }
 
-impl Scope {
+impl ExportScope {
     /// The condition that finds them.
     pub fn filter(&self) -> CacheFilter {
         match self {
@@ -31,10 +31,10 @@ impl Scope {
 }
 
 /// Reads caches in order. No transaction stays open between pages: what is deleted meanwhile is not there any more.
-pub struct Pages {
+pub struct CachePages {
     store: Store,
     tenant: TenantId,
-    scope: Scope,
+    scope: ExportScope,
     /// Behind the last page: the next input of a run, or the last cache of a filter.
     from_item: u32,
     before: Option<Timestamp>,
@@ -42,9 +42,9 @@ pub struct Pages {
     read: VecDeque<Arc<StoredCache>>,
 }
 
-impl Pages {
+impl CachePages {
     /// From the beginning.
-    pub fn new(store: Store, tenant: TenantId, scope: Scope) -> Self {
+    pub fn new(store: Store, tenant: TenantId, scope: ExportScope) -> Self {
         Self { store, tenant, scope, from_item: 0, before: None, ended: false, read: VecDeque::new() }
     }
 
@@ -55,8 +55,8 @@ impl Pages {
     pub async fn next(&mut self) -> Result<Option<Arc<StoredCache>>, Problem> {
         if self.read.is_empty() && !self.ended {
             let page = match &self.scope {
-                Scope::Run(run) => self.store.run_stored(self.tenant, *run, self.from_item, PAGE).await?,
-                Scope::Filter(filter) => self.store.choose_before(self.tenant, filter, self.before, PAGE).await?,
+                ExportScope::Run(run) => self.store.run_stored(self.tenant, *run, self.from_item, PAGE).await?,
+                ExportScope::Filter(filter) => self.store.choose_before(self.tenant, filter, self.before, PAGE).await?,
             };
             match page.last() {
                 Some(last) => {
@@ -74,7 +74,7 @@ impl Pages {
     ///
     /// # Errors
     /// The store's.
-    pub async fn has_more(&mut self, plan: &Plan) -> Result<bool, Problem> {
+    pub async fn has_more(&mut self, plan: &ExportPlan) -> Result<bool, Problem> {
         while let Some(cache) = self.next().await? {
             if plan.pick(&cache).is_some() {
                 self.give_back(cache);

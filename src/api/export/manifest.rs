@@ -1,0 +1,23 @@
+//! What an export says of itself.
+
+use serde_json::{Value, json};
+
+use residuum_domain::Dtype;
+use residuum_engine::questions::export::ExportPlan;
+
+/// What manifests say of the arrays.
+pub fn arrays(plan: &ExportPlan, sent: Dtype) -> Value {
+    let arrays: Vec<Value> = plan
+        .arrays
+        .iter()
+        .map(|a| json!({"name": a.name, "hook": a.hook, "layer": a.hook.layer(), "row_shape": a.row_shape}))
+        .collect();
+    json!({
+        "format": "residuum-export-1",
+        "arrays": arrays,
+        "dtype": sent.name(),
+        "converted_from": (sent != plan.dtype).then_some(plan.dtype.name()),
+        "positions": plan.question.positions,
+        "n_left_out": plan.n_left_out,
+    })
+}
