@@ -1,7 +1,5 @@
 //! `/v1/models` and `/v1/tokenize`.
 
-use std::ops::Range;
-
 use axum::{
     Json,
     extract::{Path, State},
@@ -12,23 +10,15 @@ use super::{
     dto::{
         chat::chat_end,
         input::TokenIds,
-        model::{MessageSpan, ModelDto, Models, Tokenize, Tokens},
+        model::{ModelDto, Models, Tokenize, Tokens},
     },
-    error::{ApiError, ApiResult},
+    error::ApiResult,
     extract::{JsonBody, NoQuery, Query},
     problems::{ModelProblems, QueryProblems, TokenizeProblems},
     state::ApiState,
 };
-use residuum_domain::{Code, Problem, positions::Spelled};
-use residuum_engine::ModelState;
-use residuum_model::{Encoded, GivenTemplate, TextTokenizer};
-
-fn describe(id: String, state: &ModelState, with_hooks: bool) -> ModelDto {
-    match state {
-        ModelState::Loading => ModelDto::loading(id),
-        ModelState::Ready(model) => ModelDto::ready(model, with_hooks),
-    }
-}
+use residuum_domain::{Code, Problem};
+use residuum_engine::{Content, GivenTemplate, questions::tokenize::TokenizeQuestion};
 
 /// List models
 ///
@@ -38,7 +28,7 @@ fn describe(id: String, state: &ModelState, with_hooks: bool) -> ModelDto {
     responses((status = 200, description = "The models", body = Models), QueryProblems)
 )]
 pub async fn list_models(State(state): State<ApiState>, Query(NoQuery {}): Query<NoQuery>) -> Json<Models> {
-    let items = state.engine.models().all().into_iter().map(|(id, model)| describe(id, &model, false)).collect();
+    let items = state.questions.served_models().into_iter().map(|model| ModelDto::of(model, false)).collect();
     Json(Models { items, next_cursor: None })
 }
 
@@ -54,19 +44,8 @@ pub async fn get_model(
     path: Result<Path<String>, axum::extract::rejection::PathRejection>,
     Query(NoQuery {}): Query<NoQuery>,
 ) -> ApiResult<Json<ModelDto>> {
-    let all = state.engine.models().all();
     let wanted = path.map(|Path(id)| id).unwrap_or_default();
-    match all.iter().find(|(id, _)| *id == wanted) {
-        Some((id, model)) => Ok(Json(describe(id.clone(), model, true))),
-        None => {
-            let names: Vec<&str> = all.iter().map(|(id, _)| id.as_str()).collect();
-            Err(Problem::new(
-                Code::ModelNotFound,
-                format!("there is no such model here; there is {}", names.join(", ")),
-            )
-            .into())
-        }
-    }
+    Ok(Json(ModelDto::of(state.questions.served_model(&wanted)?, true)))
 }
 
 /// Tokenise
@@ -82,61 +61,22 @@ pub async fn tokenize(
     Query(NoQuery {}): Query<NoQuery>,
     body: JsonBody<Tokenize>,
 ) -> ApiResult<Json<Tokens>> {
-    let request = body.value;
-    let model = state.engine.models().get(&request.model)?;
-    let work = tokio::task::spawn_blocking(move || tokens(request, model.tokenizer()));
-    let done = work.await.unwrap_or_else(|e| {
-        tracing::error!(error = %e, "tokenising panicked");
-        Err(Problem::new(Code::Internal, "the input could not be tokenised"))
-    });
-    done.map(Json).map_err(ApiError)
+    let (question, model) = question(body.value)?;
+    Ok(Json(Tokens::of(model, state.questions.tokenize(question).await?)))
 }
 
-fn tokens(request: Tokenize, tokenizer: &TextTokenizer) -> Result<Tokens, Problem> {
+fn question(request: Tokenize) -> Result<(TokenizeQuestion, String), Problem> {
     let Tokenize { model, text, token_ids, messages, prepend_bos, .. } = request;
-    let at = |pointer: &'static str| move |p: Problem| p.under(pointer);
-    let (encoded, chat) = match (text, token_ids, messages) {
-        (Some(text), None, None) => (tokenizer.encode(&text, prepend_bos).map_err(at("/text"))?, None),
-        (None, Some(TokenIds(ids)), None) => (tokenizer.from_ids(&ids, prepend_bos).map_err(at("/token_ids"))?, None),
-        (None, None, Some(messages)) => {
-            let end = chat_end(request.add_generation_prompt, request.continue_final_message)?;
-            let messages: Vec<Value> = messages.into_iter().map(Value::Object).collect();
-            let kwargs = request.template_kwargs.unwrap_or_default();
-            let given = request.chat_template.map(GivenTemplate::new);
-            let rendered = tokenizer.render_chat(&messages, end, &kwargs, given.as_ref())?;
-            let encoded = tokenizer.encode_chat(&rendered, prepend_bos).map_err(at("/messages"))?;
-            let spans = tokenizer.message_spans(&messages, end, &kwargs, given.as_ref(), &rendered);
-            let messages = message_spans(&messages, spans, &rendered, &encoded);
-            (encoded, Some((rendered, messages)))
-        }
+    let content = match (text, token_ids, messages) {
+        (Some(text), None, None) => Content::Text(text),
+        (None, Some(TokenIds(ids)), None) => Content::TokenIds(ids),
+        (None, None, Some(messages)) => Content::Messages {
+            messages: messages.into_iter().map(Value::Object).collect(),
+            end: chat_end(request.add_generation_prompt, request.continue_final_message)?,
+            template_kwargs: request.template_kwargs.unwrap_or_default(),
+            chat_template: request.chat_template.map(GivenTemplate::new),
+        },
         _ => return Err(Problem::at(Code::InvalidBody, "/text", "give exactly one of text, token_ids and messages")),
     };
-    let Encoded { ids, tokens, special, offsets, bos, .. } = encoded;
-    let offsets = offsets.map(|o| o.into_iter().map(|offset| offset.map(|(start, end)| [start, end])).collect());
-    let (rendered, messages) = chat.unzip();
-    let bos = bos.into();
-    Ok(Tokens { model, n_tokens: ids.len(), token_ids: ids, tokens, special, offsets, bos, rendered, messages })
-}
-
-/// The messages with their spans in tokens, from those in characters.
-fn message_spans(
-    messages: &[Value],
-    spans: Vec<Option<Range<usize>>>,
-    rendered: &str,
-    encoded: &Encoded,
-) -> Vec<MessageSpan> {
-    let offsets = encoded.offsets.as_deref().unwrap_or_default();
-    let spelled = Spelled { text: rendered.into(), offsets: offsets.into(), cut: 0..0 };
-    messages
-        .iter()
-        .zip(spans)
-        .map(|(message, span)| {
-            let tokens = span.and_then(|span| spelled.tokens(&span));
-            MessageSpan {
-                role: message.get("role").and_then(Value::as_str).map(str::to_owned),
-                start: tokens.as_ref().map(|t| t.start),
-                end: tokens.map(|t| t.end),
-            }
-        })
-        .collect()
+    Ok((TokenizeQuestion { model: model.clone(), content, prepend_bos }, model))
 }

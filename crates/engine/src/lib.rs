@@ -51,6 +51,7 @@ pub use interventions::{Asked, Interventions};
 pub use patching::{Metric, Sweep, SweepCell, Swept, sweeps};
 pub use registry::{ModelState, Registry};
 pub use request::{Content, InputSpec, Prepared, RunRequest, Truncate, item_shapes};
+pub use residuum_model::{ChatEnd, GivenTemplate};
 pub use saes::{SaeSource, SaeState, Saes};
 pub use submit::Submitted;
 

@@ -4,7 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use residuum_domain::{Code, Problem};
-use residuum_model::ChatEnd;
+use residuum_engine::ChatEnd;
 
 /// A message of a chat; the model's template may know further fields.
 #[derive(Serialize, ToSchema)]

@@ -5,7 +5,10 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::{cache::BosDto, chat::Message, input::TokenIds, warning::WarningDto};
-use residuum_model::Model;
+use residuum_engine::questions::{
+    served_models::{LoadedModel, ServedModel},
+    tokenize::{self, TokenizeAnswer},
+};
 
 /// A model this server runs.
 #[derive(Debug, Serialize, ToSchema)]
@@ -107,14 +110,12 @@ pub struct HookDto {
 }
 
 impl ModelDto {
-    /// A model that is still being read.
-    pub fn loading(id: String) -> Self {
-        Self { id, status: "loading", details: None }
-    }
-
-    /// A loaded model; the catalogue of hooks is long, so listings leave it out.
-    pub fn ready(model: &Model, with_hooks: bool) -> Self {
-        let (info, tokenizer) = (model.info(), model.tokenizer());
+    /// What is served under a name; the catalogue of hooks is long, so listings leave it out.
+    pub fn of(served: ServedModel, with_hooks: bool) -> Self {
+        let ServedModel { id, loaded } = served;
+        let Some(LoadedModel { info, adds_bos, bos, has_chat_template, warnings }) = loaded else {
+            return Self { id, status: "loading", details: None };
+        };
         let hooks = with_hooks.then(|| {
             info.catalogue()
                 .into_iter()
@@ -126,10 +127,9 @@ impl ModelDto {
                 })
                 .collect()
         });
-        let (adds_bos, bos) = (tokenizer.adds_bos(), tokenizer.bos_token());
         let details = ModelDetails {
-            architecture: info.architecture.clone(),
-            fingerprint: info.fingerprint.clone(),
+            architecture: info.architecture,
+            fingerprint: info.fingerprint,
             n_layers: info.n_layers,
             d_model: info.d_model,
             n_heads: info.n_heads,
@@ -142,20 +142,20 @@ impl ModelDto {
             top_k: info.top_k,
             bidirectional: info.bidirectional,
             n_params: info.n_params,
-            weights_dtype: info.weights_dtype.clone(),
-            compute_dtype: info.compute_dtype.clone(),
-            device: info.device.clone(),
+            weights_dtype: info.weights_dtype,
+            compute_dtype: info.compute_dtype,
+            device: info.device,
             bos: BosDefault {
                 adds_bos,
-                token_id: bos.map(|(id, _)| id),
-                token: bos.map(|(_, token)| token.to_owned()),
                 transformer_lens_adds_bos: (!adds_bos && bos.is_some() && !info.bidirectional).then_some(true),
+                token_id: bos.as_ref().map(|(id, _)| *id),
+                token: bos.map(|(_, token)| token),
             },
-            has_chat_template: tokenizer.has_chat_template(),
-            warnings: WarningDto::list(model.warnings()),
+            has_chat_template,
+            warnings: WarningDto::list(&warnings),
             hooks,
         };
-        Self { id: info.id.clone(), status: "ready", details: Some(details) }
+        Self { id, status: "ready", details: Some(details) }
     }
 }
 
@@ -236,6 +236,31 @@ pub struct Tokens {
     pub rendered: Option<String>,
     /// Where each message of the chat is; null for other inputs.
     pub messages: Option<Vec<MessageSpan>>,
+}
+
+impl Tokens {
+    /// The answer for a model by its name.
+    pub fn of(model: String, answer: TokenizeAnswer) -> Self {
+        let TokenizeAnswer { encoded, chat } = answer;
+        let offsets = encoded.offsets.map(|o| o.into_iter().map(|o| o.map(|(start, end)| [start, end])).collect());
+        let (rendered, messages) = chat.map(|chat| (chat.text, chat.messages)).unzip();
+        let span = |m: tokenize::MessageSpan| MessageSpan {
+            role: m.role,
+            start: m.tokens.as_ref().map(|t| t.start),
+            end: m.tokens.map(|t| t.end),
+        };
+        Self {
+            model,
+            n_tokens: encoded.ids.len(),
+            token_ids: encoded.ids,
+            tokens: encoded.tokens,
+            special: encoded.special,
+            offsets,
+            bos: encoded.bos.into(),
+            rendered,
+            messages: messages.map(|messages| messages.into_iter().map(span).collect()),
+        }
+    }
 }
 
 /// The tokens of what a message says, white space at its ends and what the template puts around it left out.

@@ -12,8 +12,7 @@ use super::{
 };
 use crate::api::{error::ProblemDto, interventions::InterventionDto, tensor::TensorDto};
 use residuum_domain::{Code, Positions, PositionsRequest, Priority, Problem, Run, RunStatus, TenantId};
-use residuum_engine::{Content, InputSpec, RunRequest, Truncate};
-use residuum_model::GivenTemplate;
+use residuum_engine::{Content, GivenTemplate, InputSpec, RunRequest, Truncate};
 
 /// A run to queue. Exactly one of `input`, `messages` and `items` holds the inputs.
 #[derive(Debug, Deserialize, ToSchema)]

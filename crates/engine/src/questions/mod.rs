@@ -14,7 +14,9 @@ pub mod mean;
 pub mod readout_rows;
 pub mod row_reader;
 pub mod served;
+pub mod served_models;
 pub mod token;
+pub mod tokenize;
 
 use std::sync::Arc;
 

@@ -1,0 +1,101 @@
+//! Tokens as a run of the same input would have them.
+
+use std::ops::Range;
+
+use serde_json::Value;
+
+use super::Questions;
+use crate::Content;
+use residuum_domain::{Code, Problem, positions::Spelled};
+use residuum_model::{Encoded, TextTokenizer};
+
+/// Something to tokenise.
+#[derive(Debug, Clone)]
+pub struct TokenizeQuestion {
+    /// Name of a served model.
+    pub model: String,
+    /// What is tokenised.
+    pub content: Content,
+    /// Whether to put a BOS token in front; `None` leaves it to the tokenizer.
+    pub prepend_bos: Option<bool>,
+}
+
+/// Its tokens.
+#[derive(Debug, Clone)]
+pub struct TokenizeAnswer {
+    /// Ids, texts, special tokens, characters and the BOS decision.
+    pub encoded: Encoded,
+    /// The chat as the template rendered it, with its messages.
+    pub chat: Option<RenderedChat>,
+}
+
+/// A chat that a template rendered.
+#[derive(Debug, Clone)]
+pub struct RenderedChat {
+    /// The text.
+    pub text: String,
+    /// Where each message is.
+    pub messages: Vec<MessageSpan>,
+}
+
+/// The tokens of what a message says, white space at its ends and what the template puts around it left out.
+#[derive(Debug, Clone)]
+pub struct MessageSpan {
+    /// `system`, `user`, `assistant`, …
+    pub role: Option<String>,
+    /// Its tokens; `None` where the rendered chat does not show the message as it is.
+    pub tokens: Option<Range<usize>>,
+}
+
+impl Questions {
+    /// Tokenises what a run of the same input would feed the model.
+    ///
+    /// # Errors
+    /// [`Code::UnknownModel`], [`Code::Unavailable`] while it loads, and those of tokenising and rendering, which point at
+    /// `/text`, `/token_ids` or `/messages`.
+    pub async fn tokenize(&self, question: TokenizeQuestion) -> Result<TokenizeAnswer, Problem> {
+        let TokenizeQuestion { model, content, prepend_bos } = question;
+        let model = self.models().get(&model)?;
+        let work = tokio::task::spawn_blocking(move || tokens(content, prepend_bos, model.tokenizer()));
+        work.await.unwrap_or_else(|e| {
+            tracing::error!(error = %e, "tokenising panicked");
+            Err(Problem::new(Code::Internal, "the input could not be tokenised"))
+        })
+    }
+}
+
+fn tokens(content: Content, prepend_bos: Option<bool>, tokenizer: &TextTokenizer) -> Result<TokenizeAnswer, Problem> {
+    let at = |pointer: &'static str| move |p: Problem| p.under(pointer);
+    let (encoded, chat) = match content {
+        Content::Text(text) => (tokenizer.encode(&text, prepend_bos).map_err(at("/text"))?, None),
+        Content::TokenIds(ids) => (tokenizer.from_ids(&ids, prepend_bos).map_err(at("/token_ids"))?, None),
+        Content::Messages { messages, end, template_kwargs, chat_template } => {
+            let given = chat_template.as_ref();
+            let text = tokenizer.render_chat(&messages, end, &template_kwargs, given)?;
+            let encoded = tokenizer.encode_chat(&text, prepend_bos).map_err(at("/messages"))?;
+            let spans = tokenizer.message_spans(&messages, end, &template_kwargs, given, &text);
+            let messages = message_spans(&messages, spans, &text, &encoded);
+            (encoded, Some(RenderedChat { text, messages }))
+        }
+    };
+    Ok(TokenizeAnswer { encoded, chat })
+}
+
+/// The messages with their spans in tokens, from those in characters.
+fn message_spans(
+    messages: &[Value],
+    spans: Vec<Option<Range<usize>>>,
+    rendered: &str,
+    encoded: &Encoded,
+) -> Vec<MessageSpan> {
+    let offsets = encoded.offsets.as_deref().unwrap_or_default();
+    let spelled = Spelled { text: rendered.into(), offsets: offsets.into(), cut: 0..0 };
+    messages
+        .iter()
+        .zip(spans)
+        .map(|(message, span)| {
+            let role = message.get("role").and_then(Value::as_str).map(str::to_owned);
+            MessageSpan { role, tokens: span.and_then(|span| spelled.tokens(&span)) }
+        })
+        .collect()
+}
