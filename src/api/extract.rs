@@ -10,7 +10,7 @@ use futures::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{access::Caller, error::ApiError, json, limits::TooSlow, memory::Memory, state::ApiState};
+use super::{error::ApiError, json, key_ring::Caller, memory::Memory, pace::TooSlow, state::ApiState};
 use residuum_domain::{CacheId, Code, Problem, RunId, TenantId};
 
 /// Whose request it is, as [`super::access::check`] found.

@@ -16,12 +16,15 @@ mod extract;
 mod hosts;
 mod interventions;
 mod json;
+mod key_ring;
 mod limits;
 mod memory;
 mod models;
 pub mod openapi;
+mod pace;
 mod problems;
 mod projections;
+mod readiness;
 mod runs;
 mod saes;
 mod search;
@@ -49,11 +52,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
 use self::error::ApiError;
-pub use access::{Caller, KeyRing};
-pub use limits::Patience;
+pub use key_ring::{Caller, KeyRing};
+pub use pace::Patience;
+pub use readiness::Readiness;
 use residuum_domain::{Code, Problem};
 pub use state::{ApiConfig, ApiState};
-pub use system::Readiness;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 

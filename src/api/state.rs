@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::http::HeaderValue;
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use super::{access::KeyRing, limits::Patience, memory::RequestMemory, system::Readiness};
+use super::{key_ring::KeyRing, memory::RequestMemory, pace::Patience, readiness::Readiness};
 use residuum_engine::{Engine, questions::Questions};
 
 /// Settings of the HTTP side.

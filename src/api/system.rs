@@ -1,7 +1,5 @@
 //! Liveness, readiness, metrics and the specification.
 
-use std::time::Duration;
-
 use axum::{
     Json,
     extract::State,
@@ -9,10 +7,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use tokio::{
-    sync::Mutex,
-    time::{Instant, timeout},
-};
 use utoipa::ToSchema;
 
 use super::{
@@ -24,10 +18,6 @@ use super::{
 };
 use crate::telemetry;
 use residuum_domain::{Code, Problem};
-use residuum_store::{Store, StoreError};
-
-/// How long the store may take to show that it can be written to.
-const PROBE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// All is well.
 #[derive(Debug, Serialize, ToSchema)]
@@ -105,48 +95,6 @@ pub async fn readyz(State(state): State<ApiState>, Query(NoQuery {}): Query<NoQu
 /// What to do about blobs that the index does not know.
 const UNKNOWN_BLOBS: &str = "the folder `unknown` has blobs that the index does not know: stop the server and run `residuum verify \
     --rebuild-index` to take their caches in, or `residuum gc --unknown` to remove them";
-
-/// Whether the store could be written to a moment ago: anyone may ask, and each answer costs the disk something.
-pub struct Readiness {
-    freshness: Duration,
-    /// When it was asked, and why it could not be written to.
-    last: Mutex<Option<(Instant, Option<&'static str>)>>,
-}
-
-impl Readiness {
-    /// Asks the store again when what is known is older than `freshness`.
-    pub fn new(freshness: Duration) -> Self {
-        Self { freshness, last: Mutex::default() }
-    }
-
-    /// Why the store cannot be written to; `None`: it can.
-    async fn unwritable(&self, store: &Store) -> Option<&'static str> {
-        let mut last = self.last.lock().await;
-        if let Some((_, why)) = last.filter(|(at, _)| at.elapsed() < self.freshness) {
-            return why;
-        }
-        let why = match timeout(PROBE_PATIENCE, store.probe()).await {
-            Ok(Ok(())) => None,
-            Ok(Err(error @ StoreError::Full)) => {
-                tracing::error!(%error, "the store cannot be written to");
-                Some(
-                    "the disk is full: what is stored can be read and deleted, new runs wait or are refused; make room on the \
-                     disk, or delete runs or caches",
-                )
-            }
-            Ok(Err(error)) => {
-                tracing::error!(%error, "the store cannot be written to");
-                Some("the store cannot be written to; the server's log says why")
-            }
-            Err(_) => {
-                tracing::error!("the store did not take a change in time");
-                Some("the store cannot be written to; the server's log says why")
-            }
-        };
-        *last = Some((Instant::now(), why));
-        why
-    }
-}
 
 /// Metrics
 ///

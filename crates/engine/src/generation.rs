@@ -16,8 +16,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{
     InFlight, Inner, batch_key,
+    claimed::{claim, complete},
     queue::{Budget, Unit},
-    scheduler::{BATCH_TIME, all_failed, claim, complete, put_back},
+    scheduler::{BATCH_TIME, all_failed, put_back},
     unit,
     worker::{GenerateJob, Job, Workers},
 };

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::{
+    input::{Content, check_list},
     positions::{Conversation, in_conversation, settle},
-    request::{Content, check_list},
 };
 use residuum_domain::{Applied, Code, Edits, Op, Problem, Tokens, TokensRequest, Which};
 use residuum_model::{Encoded, TextTokenizer};

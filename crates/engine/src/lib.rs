@@ -5,8 +5,10 @@
 
 mod admission;
 mod answers;
+mod claimed;
 mod errands;
 mod generation;
+mod input;
 mod interventions;
 mod keys;
 mod leaders;
@@ -47,10 +49,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use input::{Content, InputSpec};
 pub use interventions::{Asked, Interventions};
 pub use patching::{Metric, Sweep, SweepCell, Swept, sweeps};
 pub use registry::{ModelState, Registry};
-pub use request::{Content, InputSpec, Prepared, RunRequest, Truncate, item_shapes};
+pub use request::{Prepared, RunRequest, Truncate, item_shapes};
 pub use residuum_model::{ChatEnd, GivenTemplate};
 pub use saes::{SaeSource, SaeState, Saes};
 pub use submit::Submitted;

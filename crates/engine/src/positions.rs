@@ -1,6 +1,6 @@
 //! Settling the positions of one input: what depends on its tokens is looked up, once, when it is tokenised.
 
-use super::request::Content;
+use super::input::Content;
 use residuum_domain::{
     Code, Positions, PositionsRequest, Problem,
     positions::{Spelled, TokenView, Which},

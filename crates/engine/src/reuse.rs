@@ -10,9 +10,9 @@ use std::{
 
 use super::{
     Inner,
+    claimed::{complete, load, pack_header},
     keys::forward_key,
     queue::{Reuse, Unit, UnitId},
-    scheduler::{complete, load, pack_header},
 };
 use residuum_domain::{CacheId, Edits, NewItem, Rows, TenantId};
 use residuum_model::Model;

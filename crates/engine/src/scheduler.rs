@@ -1,27 +1,25 @@
 //! The scheduler: claims work, hands batches to the workers, and makes what comes back durable while the next ones run.
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{
     Inner,
-    keys::forward_key,
+    claimed::{Claimed, claim_ids, complete, load, pack_header},
     queue::{Budget, Unit, UnitId},
-    request::layout_of,
     reuse::{lead, reuse_stored},
     worker::{CaptureJob, Job, JobInput, JobOutcome, Workers},
 };
-use residuum_domain::{CacheId, Capture, Code, NewItem, PackId, Problem, Provenance, Rows, RunId};
+use residuum_domain::{Code, NewItem, Problem, RunId};
 use residuum_model::Model;
-use residuum_store::{Completion, PackHeader, PackedCache, StoreError};
+use residuum_store::{Completion, StoreError};
 
 /// Batches under way at once: one computing for each worker, one claimed and waiting for any of them.
 pub(super) fn pipeline(n_workers: usize) -> u32 {
@@ -127,20 +125,6 @@ pub(super) async fn run(engine: Arc<Inner>, workers: Workers, slots: Arc<Semapho
     let _all = slots.acquire_many(n_slots).await;
 }
 
-/// Loads the items of `units` from the store, in the order of `units`; those ended meanwhile are left out.
-pub(super) async fn load<'u>(engine: &Arc<Inner>, units: &'u [Unit]) -> Result<Vec<(&'u Unit, NewItem)>, StoreError> {
-    let mut by_run: HashMap<RunId, Vec<u32>> = HashMap::new();
-    for u in units {
-        by_run.entry(u.run).or_default().push(u.index);
-    }
-    let mut items: HashMap<(RunId, u32), NewItem> = HashMap::new();
-    for (run, indices) in by_run {
-        let loaded = engine.store.items(run, &indices).await?;
-        items.extend(loaded.into_iter().map(|(index, item)| ((run, index), item)));
-    }
-    Ok(units.iter().filter_map(|u| Some((u, items.remove(&(u.run, u.index))?))).collect())
-}
-
 /// Gives a batch to the workers and leaves a task behind that makes the outcome durable.
 async fn dispatch(engine: &Arc<Inner>, workers: &Workers, units: Vec<Unit>, permit: OwnedSemaphorePermit) {
     let (items, model) = match take_up(engine, units).await {
@@ -187,8 +171,6 @@ fn observe_batch(units: &[Unit]) {
     metrics::histogram!("residuum_batch_tokens").record(units.iter().map(|u| u.n_tokens).sum::<usize>() as f64);
 }
 
-pub(super) type Claimed = (Vec<(Unit, NewItem)>, Arc<Model>);
-
 /// Reads the items of a batch and claims those of them that nobody else answers; `None` when there are none.
 ///
 /// # Errors
@@ -215,67 +197,6 @@ async fn take_up(engine: &Arc<Inner>, units: Vec<Unit>) -> Result<Option<Claimed
         return Err((e.into(), leading.into_iter().map(|(unit, _)| unit).collect()));
     }
     Ok(Some((leading, model)))
-}
-
-/// Reads items and claims them; `None` when none is left.
-pub(super) async fn claim(engine: &Arc<Inner>, units: &[Unit]) -> Result<Option<Claimed>, Problem> {
-    let items: Vec<(Unit, NewItem)> =
-        load(engine, units).await?.into_iter().map(|(u, item)| (u.clone(), item)).collect();
-    let Some((first, _)) = items.first() else { return Ok(None) };
-    let model = engine.models.get(&first.key.model)?;
-    let ids: Vec<UnitId> = items.iter().map(|(u, _)| u.id()).collect();
-    claim_ids(engine, &ids).await?;
-    Ok(Some((items, model)))
-}
-
-async fn claim_ids(engine: &Inner, ids: &[UnitId]) -> Result<(), StoreError> {
-    engine.store.claim(ids).await?;
-    let mut runs: Vec<RunId> = ids.iter().map(|(run, _)| *run).collect();
-    runs.dedup();
-    runs.into_iter().for_each(|run| engine.progress.changed(run));
-    Ok(())
-}
-
-/// The header of a pack of these items, which share a batch key, and the rows of each.
-pub(super) fn pack_header(
-    units: &[Unit],
-    items: Vec<NewItem>,
-    model: &Model,
-    provenance: Provenance,
-) -> (PackHeader, Vec<Rows>) {
-    let key = Arc::clone(&units[0].key);
-    let rows = |item: &NewItem| {
-        let rows = item.capture.positions.resolve(item.token_ids.len());
-        rows.expect("positions were resolved when the run was accepted")
-    };
-    let rows: Vec<Rows> = items.iter().map(rows).collect();
-    let lengths: Vec<(usize, &Rows)> = items.iter().map(|i| i.token_ids.len()).zip(&rows).collect();
-    let capture =
-        Capture { hooks: Arc::clone(&key.hooks), positions: items[0].capture.positions.clone(), dtype: key.dtype };
-    let layout = layout_of(&capture, model, &lengths);
-    let caches = units
-        .iter()
-        .zip(items)
-        .map(|(unit, item)| PackedCache {
-            cache: CacheId::generate(),
-            run: unit.run,
-            item_index: unit.index,
-            forward_key: Some(forward_key(key.tenant, model, &item, unit.edits.as_deref())),
-            item,
-        })
-        .collect();
-    let header = PackHeader {
-        id: PackId::generate(),
-        tenant: key.tenant,
-        model: key.model.clone(),
-        n_layers: model.info().n_layers,
-        d_model: model.info().d_model,
-        provenance,
-        capture,
-        layout,
-        caches,
-    };
-    (header, rows)
 }
 
 fn build_job(items: Vec<(Unit, NewItem)>, model: Arc<Model>) -> (CaptureJob, oneshot::Receiver<JobOutcome>, Vec<Unit>) {
@@ -360,21 +281,6 @@ fn failed_alone(units: &[Unit], problem: &Problem) -> Completion {
 pub(super) fn all_failed(units: &[Unit], problem: &Problem) -> Completion {
     let failed = units.iter().map(|u| (u.run, u.index, problem.clone())).collect();
     Completion { failed, ..Completion::default() }
-}
-
-pub(super) async fn complete(
-    engine: &Arc<Inner>,
-    completion: Completion,
-    mut runs: Vec<RunId>,
-) -> Result<(), StoreError> {
-    let started = Instant::now();
-    engine.store.complete(completion).await?;
-    engine.note_room(true);
-    metrics::histogram!("residuum_commit_seconds").record(started.elapsed().as_secs_f64());
-    runs.sort_unstable();
-    runs.dedup();
-    runs.into_iter().for_each(|run| engine.progress.changed(run));
-    Ok(())
 }
 
 /// Returns items to where they wait after a rest: the store said no, and asking again at once would only heat it. Those

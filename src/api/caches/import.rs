@@ -11,11 +11,11 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 
 use crate::api::{
-    dto::{cache::CacheDto, import::ImportQuery, run::check_annotations},
+    dto::{annotations::check_annotations, cache::CacheDto, import::ImportQuery},
     error::ApiResult,
     extract::{Query, Tenant, idempotency_key},
-    limits::TooSlow,
     memory::Memory,
+    pace::TooSlow,
     problems::ImportProblems,
     state::ApiState,
 };

@@ -10,10 +10,11 @@ use bytes::Bytes;
 
 use crate::api::{
     dto::{
-        Page, PageQuery, cursor,
+        Page, PageQuery,
+        annotations::check_annotations,
+        cursor,
         direction::{DirectionDto, DirectionPatchDto, DirectionQuery, VectorQuery},
         page_limit,
-        run::check_annotations,
     },
     error::ApiResult,
     extract::{JsonBody, NoQuery, PathDirection, Query, Tenant},

@@ -6,8 +6,8 @@ use utoipa::ToSchema;
 
 use crate::api::{
     dto::{
+        annotations::check_annotations,
         capture::{LayersSchema, PositionsSchema},
-        run::check_annotations,
         selector::{CacheSelector, CacheSelectorSchema},
     },
     extract::Body,

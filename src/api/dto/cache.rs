@@ -4,7 +4,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Time, capture::PositionsSchema, generate::CompletionDto, import::OriginDto, warning::WarningDto};
+use super::{
+    Time, annotations::check_annotations, capture::PositionsSchema, generate::CompletionDto, import::OriginDto,
+    warning::WarningDto,
+};
 use crate::api::dto::selector::FilterDto;
 use residuum_domain::{
     BosDecision, Cache, CacheFilter, CachePatch, Code, Hook, Positions, Problem, Provenance, Site, Warning,
@@ -342,11 +345,7 @@ impl CachePatchDto {
     pub fn into_patch(self, now: jiff::Timestamp) -> Result<CachePatch, Problem> {
         let empty = Map::new();
         let label = self.label.as_ref().and_then(Option::as_deref);
-        super::run::check_annotations(
-            self.tags.as_deref().unwrap_or_default(),
-            label,
-            self.metadata.as_ref().unwrap_or(&empty),
-        )?;
+        check_annotations(self.tags.as_deref().unwrap_or_default(), label, self.metadata.as_ref().unwrap_or(&empty))?;
         if self.expires_at.flatten().is_some_and(|Time(time)| time <= now) {
             let detail = "the time to expire lies ahead; to be rid of a cache now, delete it";
             return Err(Problem::at(Code::InvalidValue, "/expires_at", detail));

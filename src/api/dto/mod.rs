@@ -1,5 +1,6 @@
 //! JSON bodies of the API. The domain's types stay free of HTTP; these translate.
 
+pub mod annotations;
 pub mod cache;
 pub mod capture;
 pub mod chat;

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
+    annotations::check_annotations,
     capture::{CaptureDto, PositionsRequestSchema, PositionsSchema},
     chat::{Message, chat_end},
     generate::{CompletionDto, GenerateDto},
@@ -140,50 +141,8 @@ pub enum PrioritySchema {
     Bulk,
 }
 
-/// Bounds on what a client may attach: it is all kept in the index.
-const MAX_TAGS: usize = 64;
-const MAX_TAG_CHARS: usize = 128;
-const MAX_LABEL_CHARS: usize = 512;
-const MAX_METADATA_BYTES: usize = 64 << 10;
 /// A hundred years: no time to go is beyond what a time can be.
 const MAX_TTL_SECONDS: u64 = 100 * 365 * 24 * 3600;
-
-/// Checks tags, label and metadata of a run, an item or a patch.
-///
-/// # Errors
-/// [`Code::InvalidValue`] with the pointer of what is too large.
-pub fn check_annotations(tags: &[String], label: Option<&str>, metadata: &Map<String, Value>) -> Result<(), Problem> {
-    if tags.len() > MAX_TAGS {
-        return Err(Problem::at(
-            Code::InvalidValue,
-            "/tags",
-            format!("{} tags are too many; {MAX_TAGS} are allowed", tags.len()),
-        ));
-    }
-    if let Some(i) = tags.iter().position(|t| t.is_empty() || t.chars().count() > MAX_TAG_CHARS) {
-        return Err(Problem::at(
-            Code::InvalidValue,
-            format!("/tags/{i}"),
-            format!("a tag has 1 to {MAX_TAG_CHARS} characters"),
-        ));
-    }
-    if label.is_some_and(|l| l.is_empty() || l.chars().count() > MAX_LABEL_CHARS) {
-        return Err(Problem::at(
-            Code::InvalidValue,
-            "/label",
-            format!("a label has 1 to {MAX_LABEL_CHARS} characters"),
-        ));
-    }
-    let bytes = serde_json::to_vec(metadata).map_or(usize::MAX, |v| v.len());
-    if bytes > MAX_METADATA_BYTES {
-        return Err(Problem::at(
-            Code::InvalidValue,
-            "/metadata",
-            format!("metadata takes {bytes} bytes; {MAX_METADATA_BYTES} are allowed"),
-        ));
-    }
-    Ok(())
-}
 
 impl CreateRun {
     /// The request in the engine's words.

@@ -9,9 +9,7 @@
 
 mod deserializer;
 mod error;
-mod fields;
 mod names;
-mod visit;
 
 use std::{
     cell::{Cell, RefCell},

@@ -17,6 +17,7 @@ use crate::api::{
     error::{ApiError, ApiResult},
     extract::{JsonBody, Query, Tenant, idempotency_key},
     interventions,
+    limits::MAX_WAIT,
     problems::CreateRunProblems,
     state::ApiState,
     tensor::{Encoding, TensorDto},
@@ -25,8 +26,6 @@ use residuum_domain::{Cache, Code, NewItem, Problem, Run, Selection, TenantId};
 use residuum_engine::questions::deleted_caches::again;
 use residuum_engine::{Prepared, RunRequest, Submitted, item_shapes};
 
-/// Longest time a request may wait for its run.
-pub const MAX_WAIT: f64 = 600.0;
 /// Inputs that a dry run shows one by one.
 const DRY_RUN_ITEMS: usize = 100;
 

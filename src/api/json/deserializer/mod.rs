@@ -1,5 +1,8 @@
 //! A part of a body on its way into a type.
 
+mod fields;
+mod visit;
+
 use serde::{
     Deserialize, Deserializer,
     de::{Error as _, IntoDeserializer, Unexpected, Visitor},
@@ -10,12 +13,12 @@ use serde_json::value::RawValue;
 use super::{
     FORMS, KEEPS_NULLS, Reading,
     error::{self, Error},
-    fields::Object,
-    visit::Counted,
 };
+use fields::Object;
+use visit::Counted;
 
 /// A part of a body; `D` is a deserializer of `serde_json` at its start.
-pub(super) struct Part<'r, D> {
+pub(in crate::api::json) struct Part<'r, D> {
     pub(super) inner: D,
     pub(super) reading: &'r Reading,
     /// A field that an object, if this is one, is read without.

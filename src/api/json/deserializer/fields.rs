@@ -5,15 +5,16 @@ use std::borrow::Cow;
 use serde::de::{DeserializeSeed, IntoDeserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Reading, deserializer::Part, error::Error, visit::Key};
+use super::{Part, visit::Key};
+use crate::api::json::{Reading, error::Error};
 
 /// A visitor of an object, between `serde_json` and the type.
-pub(super) struct Object<'r, V> {
-    pub(super) visitor: V,
-    pub(super) reading: &'r Reading,
+pub(in crate::api::json) struct Object<'r, V> {
+    pub(in crate::api::json) visitor: V,
+    pub(in crate::api::json) reading: &'r Reading,
     /// Fields that are as if they were not there where they are null.
-    pub(super) may_be_null: &'static [&'static str],
-    pub(super) without: Option<&'r str>,
+    pub(in crate::api::json) may_be_null: &'static [&'static str],
+    pub(in crate::api::json) without: Option<&'r str>,
 }
 
 impl<'de, V: Visitor<'de>> Visitor<'de> for Object<'_, V> {

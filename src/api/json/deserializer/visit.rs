@@ -7,7 +7,8 @@ use serde::{
     de::{DeserializeSeed, IntoDeserializer, MapAccess, SeqAccess, Visitor},
 };
 
-use super::{Reading, deserializer::Part, error::Error};
+use super::Part;
+use crate::api::json::{Reading, error::Error};
 
 /// Bytes that an entry of an object takes beside its key and value.
 const ENTRY: usize = 48;
@@ -15,9 +16,9 @@ const ENTRY: usize = 48;
 const FIRST: usize = 4;
 
 /// A visitor of what is read, between `serde_json` and the type.
-pub(super) struct Counted<'r, V> {
-    pub(super) visitor: V,
-    pub(super) reading: &'r Reading,
+pub(in crate::api::json) struct Counted<'r, V> {
+    pub(in crate::api::json) visitor: V,
+    pub(in crate::api::json) reading: &'r Reading,
 }
 
 macro_rules! passed_on {
@@ -127,7 +128,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Entries<'de, '_, A> {
 }
 
 /// The key of an entry, borrowed where it can be.
-pub(super) struct Key;
+pub(in crate::api::json) struct Key;
 
 impl<'de> DeserializeSeed<'de> for Key {
     type Value = Cow<'de, str>;

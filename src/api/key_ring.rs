@@ -1,0 +1,191 @@
+//! The API keys of the store, and whose a request is.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use axum::http::{HeaderMap, header};
+use jiff::Timestamp;
+
+use residuum_domain::{ApiKey, Code, KeyId, KeyRecord, KeyState, Problem, Scope, TenantId, key::KEY_PREFIX};
+use residuum_store::{Store, StoreError};
+
+/// How often the use of one key is noted.
+const TOUCH: Duration = Duration::from_secs(60);
+
+/// Who makes a request. Every request that reaches a handler of a route with a scope carries it among its extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// Whose things it sees.
+    pub tenant: TenantId,
+    /// The key it showed; `None` where none is asked for.
+    pub key: Option<KeyId>,
+}
+
+/// The keys of the store as they were a moment ago.
+pub struct KeyRing {
+    store: Store,
+    /// How old what is known may be.
+    freshness: Duration,
+    known: Mutex<Known>,
+    /// Held by whoever reads the keys, so that one request does it for all.
+    reading: tokio::sync::Mutex<()>,
+    touched: Mutex<HashMap<KeyId, Instant>>,
+}
+
+#[derive(Default)]
+struct Known {
+    keys: Arc<HashMap<KeyId, KeyRecord>>,
+    read_at: Option<Instant>,
+    /// Whether keys were ever seen: once asked for, they stay asked for.
+    closed: bool,
+}
+
+impl KeyRing {
+    /// The keys of `store`. A key that is made or revoked is noticed within `freshness`.
+    pub fn new(store: Store, freshness: Duration) -> Self {
+        Self {
+            store,
+            freshness,
+            known: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
+            touched: Mutex::default(),
+        }
+    }
+
+    /// Whether requests need a key.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn is_closed(&self) -> Result<bool, StoreError> {
+        Ok(self.known().await?.1)
+    }
+
+    /// Whose request it is, if it may do what needs `scope`.
+    ///
+    /// # Errors
+    /// [`Code::ApiKeyRequired`], [`Code::ApiKeyInvalid`], [`Code::ScopeMissing`], or the store's own: when it cannot be read,
+    /// nobody is let in.
+    pub async fn admit(&self, headers: &HeaderMap, scope: Scope) -> Result<Caller, Problem> {
+        let (keys, closed) = self.known().await?;
+        let shown = shown(headers)?;
+        if !closed && shown.is_none() {
+            return Ok(Caller { tenant: TenantId::DEFAULT, key: None });
+        }
+        let Some(shown) = shown else {
+            let detail = "this server asks for an API key: send `Authorization: Bearer rsd_…`; the command line makes one: \
+                residuum keys create";
+            return Err(Problem::new(Code::ApiKeyRequired, detail));
+        };
+        let invalid = |detail: &str| Problem::new(Code::ApiKeyInvalid, detail);
+        // blake3's hashes compare in constant time; the id that finds the record is no secret
+        let record = keys.get(&shown.id()).filter(|record| record.secret_hash == shown.secret_hash());
+        let record = record.ok_or_else(|| invalid("this server does not know the API key"))?;
+        match record.state(Timestamp::now()) {
+            KeyState::Active => {}
+            KeyState::Revoked => return Err(invalid("the API key has been revoked")),
+            KeyState::Expired => return Err(invalid("the API key has expired")),
+        }
+        if !record.allows(scope) {
+            let own: Vec<&str> = record.scopes.iter().map(|s| s.name()).collect();
+            let detail = format!("this needs the scope `{scope}`; the API key has {}", own.join(", "));
+            return Err(Problem::new(Code::ScopeMissing, detail));
+        }
+        self.touch(record.id);
+        Ok(Caller { tenant: record.tenant, key: Some(record.id) })
+    }
+
+    async fn known(&self) -> Result<(Arc<HashMap<KeyId, KeyRecord>>, bool), StoreError> {
+        if let Some(known) = self.fresh() {
+            return Ok(known);
+        }
+        let _reading = self.reading.lock().await;
+        // whoever held it may have read them
+        if let Some(known) = self.fresh() {
+            return Ok(known);
+        }
+        // before the query: the answer is at least as new as this
+        let read_at = Instant::now();
+        let keys: HashMap<KeyId, KeyRecord> = self.store.keys().await?.into_iter().map(|key| (key.id, key)).collect();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.closed && !keys.is_empty() {
+            tracing::info!("the store has API keys: requests need one from now on");
+        }
+        known.closed |= !keys.is_empty();
+        known.keys = Arc::new(keys);
+        known.read_at = Some(read_at);
+        Ok((Arc::clone(&known.keys), known.closed))
+    }
+
+    fn fresh(&self) -> Option<(Arc<HashMap<KeyId, KeyRecord>>, bool)> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = known.read_at.is_some_and(|at| at.elapsed() < self.freshness);
+        fresh.then(|| (Arc::clone(&known.keys), known.closed))
+    }
+
+    /// Notes that a key was used, once a minute, without keeping its request waiting.
+    fn touch(&self, id: KeyId) {
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if touched.get(&id).is_some_and(|at| now.duration_since(*at) < TOUCH) {
+            return;
+        }
+        touched.insert(id, now);
+        let store = self.store.clone();
+        tokio::spawn(async move {
+            if let Err(error) = store.touch_key(id, Timestamp::now()).await {
+                tracing::warn!(key = %id, %error, "the use of a key could not be noted");
+            }
+        });
+    }
+}
+
+/// The key that a request shows. Credentials of another kind are not ours: a proxy may have asked for them.
+///
+/// # Errors
+/// [`Code::ApiKeyInvalid`] for several, and for what looks like a key and is none.
+fn shown(headers: &HeaderMap) -> Result<Option<ApiKey>, Problem> {
+    let invalid = |detail: &str| Problem::new(Code::ApiKeyInvalid, detail);
+    let mut bearers = headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| {
+        let (scheme, token) = value.to_str().ok()?.trim().split_once(' ')?;
+        let token = token.trim();
+        (scheme.eq_ignore_ascii_case("bearer") && token.starts_with(KEY_PREFIX)).then_some(token)
+    });
+    let Some(token) = bearers.next() else { return Ok(None) };
+    if bearers.next().is_some() {
+        return Err(invalid("the request shows more than one API key"));
+    }
+    let key = ApiKey::parse(token);
+    key.map(Some).ok_or_else(|| invalid("the API key is not complete: show it as it was given out"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_found_in_their_header() {
+        let key = ApiKey::generate().unwrap();
+        let headers = |values: &[String]| {
+            let mut map = HeaderMap::new();
+            values.iter().for_each(|v| {
+                map.append(header::AUTHORIZATION, v.parse().unwrap());
+            });
+            map
+        };
+        let text = key.reveal();
+        for good in [format!("Bearer {text}"), format!("bearer {text}"), format!("BEARER   {text} ")] {
+            assert_eq!(shown(&headers(&[good])).unwrap(), Some(key.clone()));
+        }
+        let basic = "Basic dXNlcjpwYXNz".to_owned();
+        assert_eq!(shown(&headers(&[])).unwrap(), None);
+        let foreign = "Bearer eyJhbGciOi".to_owned();
+        assert_eq!(shown(&headers(&[basic.clone(), text.clone(), foreign])).unwrap(), None);
+        assert_eq!(shown(&headers(&[basic, format!("Bearer {text}")])).unwrap(), Some(key));
+        for bad in [vec![format!("Bearer {text}"); 2], vec![format!("Bearer {}", &text[..80])]] {
+            assert_eq!(shown(&headers(&bad)).unwrap_err().code, Code::ApiKeyInvalid, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The pace at which a body has to arrive, and when something of a request last moved.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::body::{Body, Bytes, HttpBody};
+use http_body::{Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+
+/// How slowly a body may arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// Time that is waited for bytes whatever comes.
+    pub grace: Duration,
+    /// Bytes that buy another second.
+    pub bytes_per_second: u64,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { grace: Duration::from_secs(30), bytes_per_second: 4096 }
+    }
+}
+
+/// When something of a request last moved, shared between its body and whoever waits for its answer.
+#[derive(Clone)]
+pub struct Activity {
+    started: Instant,
+    /// Milliseconds after `started`.
+    last: Arc<AtomicU64>,
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self { started: Instant::now(), last: Arc::default() }
+    }
+}
+
+impl Activity {
+    pub fn note(&self) {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(now, Ordering::Relaxed);
+    }
+
+    /// Resolves once nothing has moved for `limit`.
+    pub async fn rests_for(&self, limit: Duration) {
+        loop {
+            let end = self.started + Duration::from_millis(self.last.load(Ordering::Relaxed)) + limit;
+            if Instant::now() >= end {
+                return;
+            }
+            sleep_until(end).await;
+        }
+    }
+}
+
+/// The error of a body that came too slowly.
+#[derive(Debug, thiserror::Error)]
+#[error("the body arrived too slowly")]
+pub struct TooSlow;
+
+impl TooSlow {
+    /// Whether `error` or what caused it is this one.
+    pub fn caused(error: &(dyn std::error::Error + 'static)) -> bool {
+        std::iter::successors(Some(error), |e| e.source()).any(<dyn std::error::Error>::is::<Self>)
+    }
+}
+
+/// A body that fails when it is waited for longer than its bytes are worth. Only waiting counts: a handler may take its time.
+pub struct PacedBody {
+    inner: Body,
+    patience: Patience,
+    activity: Activity,
+    received: u64,
+    waited: Duration,
+    /// Since when bytes are waited for, and until when they will be.
+    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+impl PacedBody {
+    pub fn new(inner: Body, patience: Patience, activity: Activity) -> Self {
+        Self { inner, patience, activity, received: 0, waited: Duration::ZERO, waiting: None }
+    }
+
+    fn left(&self) -> Duration {
+        let earned = Duration::from_secs(self.received / self.patience.bytes_per_second.max(1));
+        (self.patience.grace + earned).saturating_sub(self.waited)
+    }
+}
+
+impl HttpBody for PacedBody {
+    type Data = Bytes;
+    type Error = axum::BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
+            self.activity.note();
+            if let Some((since, _)) = self.waiting.take() {
+                self.waited += since.elapsed();
+            }
+            if let Some(Ok(data)) = frame.as_ref().map(|f| f.as_ref().map(Frame::data_ref)) {
+                self.received += data.map_or(0, |bytes| bytes.len() as u64);
+            }
+            return Poll::Ready(frame.map(|f| f.map_err(Into::into)));
+        }
+        let left = self.left();
+        let (_, timer) = self.waiting.get_or_insert_with(|| (Instant::now(), Box::pin(sleep(left))));
+        timer.as_mut().poll(cx).map(|()| Some(Err(TooSlow.into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// A body whose chunks are sent by the test; `patience` in milliseconds.
+    fn paced(grace: u64, bytes_per_second: u64) -> (mpsc::UnboundedSender<Bytes>, PacedBody) {
+        let (sender, receiver) = mpsc::unbounded_channel::<Bytes>();
+        let chunks = futures::stream::unfold(receiver, |mut r| async move { Some((r.recv().await?, r)) });
+        let body = Body::from_stream(futures::StreamExt::map(chunks, Ok::<_, std::convert::Infallible>));
+        let patience = Patience { grace: Duration::from_millis(grace), bytes_per_second };
+        (sender, PacedBody::new(body, patience, Activity::default()))
+    }
+
+    #[tokio::test]
+    async fn a_body_that_comes_is_whole() {
+        let (sender, body) = paced(60_000, 1);
+        tokio::spawn(async move {
+            sender.send(vec![1; 300].into()).unwrap();
+            sleep(Duration::from_millis(5)).await;
+            sender.send(vec![2; 5].into()).unwrap();
+        });
+        assert_eq!(body.collect().await.unwrap().to_bytes().len(), 305);
+    }
+
+    #[tokio::test]
+    async fn a_trickle_is_given_up_on() {
+        let (sender, body) = paced(50, 1_000_000);
+        let trickle = tokio::spawn(async move {
+            while sender.send(Bytes::from_static(b"x")).is_ok() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        });
+        let error = body.collect().await.unwrap_err();
+        assert!(TooSlow::caused(&*error));
+        trickle.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_is_not_held_against_the_sender() {
+        let (sender, mut body) = paced(20, 1_000_000);
+        for _ in 0..5 {
+            sender.send(vec![0; 10].into()).unwrap();
+        }
+        drop(sender);
+        let mut n = 0;
+        while let Some(frame) = body.frame().await {
+            n += frame.unwrap().into_data().unwrap().len();
+            sleep(Duration::from_millis(30)).await;
+        }
+        assert_eq!(n, 50);
+    }
+
+    #[test]
+    fn bytes_buy_time_and_waiting_spends_it() {
+        let patience = Patience { grace: Duration::from_secs(3), bytes_per_second: 100 };
+        let mut body = PacedBody::new(Body::empty(), patience, Activity::default());
+        assert_eq!(body.left(), Duration::from_secs(3));
+        (body.received, body.waited) = (1000, Duration::from_secs(4));
+        assert_eq!(body.left(), Duration::from_secs(9));
+        body.waited = Duration::from_secs(40);
+        assert_eq!(body.left(), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn time_for_an_answer_begins_with_the_last_byte() {
+        let activity = Activity::default();
+        activity.rests_for(Duration::ZERO).await;
+        activity.last.store(3_600_000, Ordering::Relaxed);
+        let rested = tokio::time::timeout(Duration::from_millis(20), activity.rests_for(Duration::ZERO)).await;
+        assert!(rested.is_err());
+    }
+}
