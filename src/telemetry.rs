@@ -96,7 +96,7 @@ const METRICS: &[(Kind, &str, Labels, &str)] = {
         (Histogram, "residuum_batch_items", None, "Inputs of a batch."),
         (Histogram, "residuum_batch_tokens", None, "Tokens of a batch."),
         (Histogram, "residuum_batch_seconds", None, "Seconds a batch took on a worker, writing included."),
-        (Counter, "residuum_batches_split_total", None, "Batches that failed and were tried again in smaller company."),
+        (Counter, "residuum_batches_split_total", None, "Batches that failed and were tried again in smaller batches."),
         (Counter, "residuum_worker_panics_total", None, "Panics on worker threads, which go on after them."),
         (Counter, "residuum_tokens_total", None, "Tokens that went through the model to be captured."),
         (Gauge, "residuum_tokens_per_second", None, "Tokens a second of recent batches."),

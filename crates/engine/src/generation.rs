@@ -58,18 +58,18 @@ impl Place {
 
 /// The sequences on their way, all through one model.
 #[derive(Default)]
-struct Company {
+struct GeneratingBatch {
     model: Option<Arc<Model>>,
     active: Vec<Active>,
 }
 
 /// Runs until the engine drains.
 pub(super) async fn run(engine: Arc<Inner>, workers: Workers, slots: Arc<Semaphore>) {
-    let mut company = Company::default();
+    let mut batch = GeneratingBatch::default();
     while !engine.draining.is_cancelled() {
-        company.admit(&engine).await;
-        metrics::gauge!("residuum_generating_sequences").set(company.active.len() as f64);
-        let Some(model) = company.model.clone().filter(|_| !company.active.is_empty()) else {
+        batch.admit(&engine).await;
+        metrics::gauge!("residuum_generating_sequences").set(batch.active.len() as f64);
+        let Some(model) = batch.model.clone().filter(|_| !batch.active.is_empty()) else {
             tokio::select! {
                 () = engine.wake_generator.notified() => continue,
                 () = engine.draining.cancelled() => break,
@@ -79,13 +79,13 @@ pub(super) async fn run(engine: Arc<Inner>, workers: Workers, slots: Arc<Semapho
             permit = Arc::clone(&slots).acquire_owned() => permit.expect("the semaphore is never closed"),
             () = engine.draining.cancelled() => break,
         };
-        company.slice(&engine, &workers, &model, permit).await;
-        company.let_go(&engine, &model).await;
+        batch.slice(&engine, &workers, &model, permit).await;
+        batch.let_go(&engine, &model).await;
     }
-    company.active.iter().for_each(|a| engine.in_flight_remove(a.batch));
+    batch.active.iter().for_each(|a| engine.in_flight_remove(a.batch));
 }
 
-impl Company {
+impl GeneratingBatch {
     /// Takes in waiting sequences while there is room.
     async fn admit(&mut self, engine: &Arc<Inner>) {
         while let Some(units) = self.next(engine) {
@@ -120,14 +120,14 @@ impl Company {
         let mut queue = engine.to_continue();
         let (key, alone) = queue.next_key()?;
         let fits = match (self.active.first(), &self.model) {
-            (Some(first), Some(model)) => key.model == model.info().id && !alone && first.unit.company > 1,
+            (Some(first), Some(model)) => key.model == model.info().id && !alone && first.unit.max_batch_items > 1,
             _ => true,
         };
         let held: u64 = self.active.iter().map(|a| a.unit.n_tokens as u64).sum();
         let per_token = engine.models.get(&key.model).map_or(1, |m| m.generation_bytes_per_token()).max(1);
         let tokens = usize::try_from((HISTORY_BYTES / per_token).saturating_sub(held)).unwrap_or(usize::MAX);
         let items = SEQUENCES.saturating_sub(self.active.len());
-        // The queue gives its first item whatever the budget; with company it must be asked for nothing then.
+        // The queue gives its first item whatever the budget; with others in the batch it must be asked for nothing then.
         let room = self.active.is_empty() || (items > 0 && tokens > 0);
         if fits && room { queue.next_batch(Budget { tokens, bytes: u64::MAX, items }) } else { None }
     }
@@ -242,17 +242,17 @@ async fn hand_on(engine: &Arc<Inner>, model: &Arc<Model>, finished: Vec<(Unit, N
     let waiting = |(old, item): &(Unit, NewItem)| {
         let key = batch_key(old.key.tenant, &model.info().id, item);
         let edits = old.edits.clone();
-        let Unit { priority, reuse, company, .. } = *old;
-        Unit { edits, priority, reuse, company, ..unit(old.run, old.index, item, key, model) }
+        let Unit { priority, reuse, max_batch_items, .. } = *old;
+        Unit { edits, priority, reuse, max_batch_items, ..unit(old.run, old.index, item, key, model) }
     };
     engine.enqueue(ready.iter().map(waiting).collect());
 }
 
-/// What becomes of sequences whose step failed: one bad input must not fail its company, so each gets another try,
+/// What becomes of sequences whose step failed: one bad input must not fail the others of its batch, so each gets another try,
 /// alone.
 async fn failed(engine: &Arc<Inner>, units: Vec<Unit>, problem: Problem) {
     if units.len() > 1 {
-        engine.enqueue(units.into_iter().map(|u| Unit { company: 1, ..u }).collect());
+        engine.enqueue(units.into_iter().map(|u| Unit { max_batch_items: 1, ..u }).collect());
     } else {
         record_failure(engine, units, &problem).await;
     }

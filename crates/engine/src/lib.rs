@@ -4,14 +4,13 @@
 //! it survives the client and the server. [`Engine`] is a cheap handle; the scheduler behind it owns the work.
 
 mod admission;
-mod answers;
+mod background_jobs;
 mod claimed;
-mod errands;
+mod dedup;
 mod generation;
 mod input;
 mod interventions;
 mod keys;
-mod leaders;
 mod observe;
 mod patching;
 mod positions;
@@ -25,10 +24,11 @@ mod reuse;
 mod saes;
 mod scheduler;
 mod sink;
+mod submission_reuse;
 mod submit;
 #[cfg(test)]
 mod tests;
-mod texts;
+mod token_cache;
 mod warnings;
 mod worker;
 
@@ -58,18 +58,18 @@ pub use residuum_model::{ChatEnd, GivenTemplate};
 pub use saes::{SaeSource, SaeState, Saes};
 pub use submit::Submitted;
 
-use answers::Question;
-use errands::Errand;
-use leaders::Leaders;
+use background_jobs::BackgroundJob;
+use dedup::InFlightDedup;
 use progress::Progress;
-use queue::{ANY_COMPANY, BatchKey, Depth, Load, Loads, Queue, Reuse, Unit};
+use queue::{BatchKey, Depth, Load, Loads, Queue, Reuse, UNLIMITED, Unit};
 use request::item_bytes;
 use residuum_domain::{NewItem, Priority, Problem, Run, RunId, TenantId};
 use residuum_model::{LoadError, LoadOptions, Model};
 use residuum_store::{KeepDeleted, Quota, Store};
 use scheduler::{InFlight, Speed};
+use submission_reuse::Question;
 use submit::batch_key;
-use texts::Texts;
+use token_cache::TokenCache;
 use worker::Workers;
 
 /// What the engine accepts.
@@ -140,7 +140,7 @@ struct Tasks {
     scheduler: JoinHandle<()>,
     generator: JoinHandle<()>,
     answers: JoinHandle<()>,
-    errands: JoinHandle<()>,
+    background_jobs: JoinHandle<()>,
     retention: JoinHandle<()>,
     workers: Vec<std::thread::JoinHandle<()>>,
 }
@@ -149,12 +149,12 @@ struct Inner {
     store: Store,
     models: Registry,
     limits: Limits,
-    texts: Arc<Texts>,
+    token_cache: Arc<TokenCache>,
     queue: Mutex<Queue>,
     /// Inputs to continue before they come to `queue`.
     to_continue: Mutex<Queue>,
     /// Inputs that wait for what others leave behind.
-    leaders: Mutex<Leaders>,
+    dedup: Mutex<InFlightDedup>,
     /// What runs will add that are being made durable.
     admitted: Mutex<Loads>,
     in_flight: Mutex<HashMap<u64, InFlight>>,
@@ -166,7 +166,7 @@ struct Inner {
     /// When the store had no room last.
     no_room: Mutex<Option<Instant>>,
     draining: CancellationToken,
-    errands: mpsc::Sender<Errand>,
+    background_jobs: mpsc::Sender<BackgroundJob>,
     questions: mpsc::Sender<Question>,
     /// Places for experiments.
     experiments: Semaphore,
@@ -183,8 +183,8 @@ impl Inner {
         self.to_continue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn leaders(&self) -> MutexGuard<'_, Leaders> {
-        self.leaders.lock().unwrap_or_else(PoisonError::into_inner)
+    fn dedup(&self) -> MutexGuard<'_, InFlightDedup> {
+        self.dedup.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn admitted(&self) -> MutexGuard<'_, Loads> {
@@ -200,7 +200,7 @@ impl Inner {
         };
         add(self.queue().loads());
         add(self.to_continue().loads());
-        add(self.leaders().loads());
+        add(self.dedup().loads());
         (own, all)
     }
 
@@ -209,7 +209,7 @@ impl Inner {
         let mut depths = Default::default();
         self.queue().measure(&mut depths);
         self.to_continue().measure(&mut depths);
-        self.leaders().measure(&mut depths);
+        self.dedup().measure(&mut depths);
         depths
     }
 
@@ -249,16 +249,16 @@ impl Engine {
     /// When a worker thread cannot be started.
     pub fn start(store: Store, names: Vec<String>, limits: Limits, n_workers: usize) -> std::io::Result<Self> {
         let (workers, threads) = Workers::spawn(n_workers, &store)?;
-        let (errands, waiting) = mpsc::channel(1);
-        let (questions, to_answer) = mpsc::channel(answers::WAITING);
+        let (background_jobs, waiting) = mpsc::channel(1);
+        let (questions, to_answer) = mpsc::channel(submission_reuse::WAITING);
         let inner = Arc::new(Inner {
             store,
             models: Registry::new(names),
             limits,
-            texts: Arc::default(),
+            token_cache: Arc::default(),
             queue: Mutex::default(),
             to_continue: Mutex::default(),
-            leaders: Mutex::default(),
+            dedup: Mutex::default(),
             admitted: Mutex::default(),
             in_flight: Mutex::default(),
             next_batch: AtomicU64::new(0),
@@ -268,7 +268,7 @@ impl Engine {
             speed: Speed::new(n_workers),
             no_room: Mutex::default(),
             draining: CancellationToken::new(),
-            errands,
+            background_jobs,
             questions,
             experiments: Semaphore::new(patching::AT_ONCE),
             experiments_in_line: Semaphore::new(patching::AT_ONCE + patching::MAX_WAITING),
@@ -277,11 +277,17 @@ impl Engine {
         let slots = Arc::new(Semaphore::new(n_slots as usize));
         let scheduler = tokio::spawn(scheduler::run(Arc::clone(&inner), workers.clone(), Arc::clone(&slots), n_slots));
         let generator = tokio::spawn(generation::run(Arc::clone(&inner), workers.clone(), Arc::clone(&slots)));
-        let answers = tokio::spawn(answers::run(inner.store.clone(), inner.draining.clone(), to_answer));
-        let errands = tokio::spawn(errands::run(inner.draining.clone(), workers, slots, waiting));
+        let answers = tokio::spawn(submission_reuse::run(inner.store.clone(), inner.draining.clone(), to_answer));
+        let background_jobs = tokio::spawn(background_jobs::run(inner.draining.clone(), workers, slots, waiting));
         let retention = tokio::spawn(retention::run(Arc::clone(&inner)));
-        let tasks =
-            Arc::new(Mutex::new(Some(Tasks { scheduler, generator, answers, errands, retention, workers: threads })));
+        let tasks = Arc::new(Mutex::new(Some(Tasks {
+            scheduler,
+            generator,
+            answers,
+            background_jobs,
+            retention,
+            workers: threads,
+        })));
         Ok(Self { inner, tasks })
     }
 
@@ -344,12 +350,12 @@ impl Engine {
                 .iter()
                 .map(|(index, item)| {
                     let key = batch_key(run.tenant, &run.model, item);
-                    let company = if run.attempted.contains(index) { 1 } else { ANY_COMPANY };
+                    let max_batch_items = if run.attempted.contains(index) { 1 } else { UNLIMITED };
                     Unit {
                         edits: edits.clone(),
                         priority: run.priority,
                         reuse: Reuse::of(run.reuse),
-                        company,
+                        max_batch_items,
                         ..unit(run.id, *index, item, key, &model)
                     }
                 })
@@ -443,7 +449,7 @@ impl Engine {
     pub fn pace(&self, run: RunId) -> Pace {
         let queue_position = self.inner.queue().position(run);
         let queue_position = queue_position.or_else(|| self.inner.to_continue().position(run));
-        let queue_position = queue_position.or_else(|| self.inner.leaders().is_following(run).then_some(0));
+        let queue_position = queue_position.or_else(|| self.inner.dedup().is_following(run).then_some(0));
         Pace { queue_position, tokens_per_second: self.inner.speed.get() }
     }
 
@@ -476,7 +482,7 @@ impl Engine {
         self.inner.queue().remove(id);
         self.inner.to_continue().remove(id);
         // Those that waited for it must not go with it.
-        let followers = self.inner.leaders().remove(id);
+        let followers = self.inner.dedup().remove(id);
         self.inner.ask_again(followers);
         for batch in self.inner.in_flight().values_mut() {
             let before = batch.units.len();
@@ -491,8 +497,8 @@ impl Engine {
     pub async fn drain(&self) {
         self.inner.draining.cancel();
         let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Tasks { scheduler, generator, answers, errands, retention, workers }) = tasks else { return };
-        let ended = [scheduler.await, generator.await, answers.await, errands.await, retention.await];
+        let Some(Tasks { scheduler, generator, answers, background_jobs, retention, workers }) = tasks else { return };
+        let ended = [scheduler.await, generator.await, answers.await, background_jobs.await, retention.await];
         if ended.iter().any(Result::is_err) {
             tracing::error!("the scheduler had panicked");
         }
@@ -515,6 +521,6 @@ fn unit(run: RunId, index: u32, item: &NewItem, key: Arc<BatchKey>, model: &Mode
         edits: None,
         priority: Priority::Normal,
         reuse: Reuse::Unasked,
-        company: ANY_COMPANY,
+        max_batch_items: UNLIMITED,
     }
 }

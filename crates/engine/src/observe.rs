@@ -14,7 +14,7 @@ impl Engine {
             metrics::gauge!("residuum_queue_oldest_seconds", "priority" => priority.name()).set(age.as_secs_f64());
         }
         let (queue, to_continue) = (inner.queue().loads().total(), inner.to_continue().loads().total());
-        let followers = inner.leaders().loads().total();
+        let followers = inner.dedup().loads().total();
         metrics::gauge!("residuum_queue_bytes").set((queue.bytes + to_continue.bytes + followers.bytes) as f64);
         metrics::gauge!("residuum_queue_followers").set(followers.items as f64);
         let in_flight: usize = inner.in_flight().values().map(|batch| batch.units.len()).sum();

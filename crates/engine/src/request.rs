@@ -11,7 +11,7 @@ use super::{
     input::{Content, InputSpec, check_list},
     interventions::{Interventions, Subject},
     positions::{Conversation, in_conversation, settle},
-    texts::{Texts, Tokenising},
+    token_cache::{TokenCache, Tokenising},
 };
 use residuum_domain::{
     Capture, CaptureRequest, Code, Generation, Hook, NewItem, NewRun, PackLayout, Positions, PositionsRequest,
@@ -109,7 +109,12 @@ pub struct Prepared {
 ///
 /// # Errors
 /// The [`Problem`] of the first input or name at fault, with its pointer into the request body.
-pub fn prepare(request: RunRequest, model: Arc<Model>, limits: &Limits, texts: &Texts) -> Result<Prepared, Problem> {
+pub fn prepare(
+    request: RunRequest,
+    model: Arc<Model>,
+    limits: &Limits,
+    token_cache: &TokenCache,
+) -> Result<Prepared, Problem> {
     let hooks = request.capture.resolve(model.info()).map_err(|p| p.under("/capture"))?;
     refuse_mean_of_indices(&hooks, &request.capture.positions(model.info())).map_err(|p| p.under("/capture"))?;
     if let Some(generation) = &request.generation {
@@ -120,7 +125,7 @@ pub fn prepare(request: RunRequest, model: Arc<Model>, limits: &Limits, texts: &
     let (mut tokens, mut bytes) = (0usize, 0u64);
     let Limits { max_run_tokens, max_run_bytes, .. } = *limits;
     for input in &request.inputs {
-        let item = prepare_item(input, &request, &hooks, &model, texts)?;
+        let item = prepare_item(input, &request, &hooks, &model, token_cache)?;
         let size = item_bytes(&item, &model);
         tokens += item.max_tokens();
         bytes += size;
@@ -161,7 +166,7 @@ pub fn prepare(request: RunRequest, model: Arc<Model>, limits: &Limits, texts: &
 /// Whether [`prepare`] takes no longer than asking another thread for it: one short input, whose tokens are known, and no list
 /// that is long.
 #[must_use]
-pub fn is_quick(request: &RunRequest, model: &Model, texts: &Texts) -> bool {
+pub fn is_quick(request: &RunRequest, model: &Model, token_cache: &TokenCache) -> bool {
     let [input] = request.inputs.as_slice() else { return false };
     let how = Tokenising { prepend_bos: request.prepend_bos, chat: false };
     let positions = [request.capture.positions.as_ref(), input.positions.as_ref()];
@@ -173,7 +178,7 @@ pub fn is_quick(request: &RunRequest, model: &Model, texts: &Texts) -> bool {
         && layers.max(request.capture.hooks.len()).max(request.tags.len()).max(input.tags.len()) <= QUICK_NAMES
         && positions.into_iter().flatten().all(is_one_or_a_range)
         && match &input.content {
-            Content::Text(text) => text.len() <= QUICK_BYTES && texts.knows(request.tenant, model, text, how),
+            Content::Text(text) => text.len() <= QUICK_BYTES && token_cache.knows(request.tenant, model, text, how),
             Content::TokenIds(ids) => ids.len() <= QUICK_IDS,
             Content::Messages { .. } => false,
         }
@@ -228,9 +233,9 @@ fn prepare_item(
     request: &RunRequest,
     hooks: &Arc<[Hook]>,
     model: &Model,
-    texts: &Texts,
+    token_cache: &TokenCache,
 ) -> Result<NewItem, Problem> {
-    let tokenised = tokenise(input, request, model, texts).map_err(|p| in_input(p, input))?;
+    let tokenised = tokenise(input, request, model, token_cache).map_err(|p| in_input(p, input))?;
     let subject = Subject {
         content: &input.content,
         pointer: &input.pointer,
@@ -251,12 +256,17 @@ fn in_input(problem: Problem, input: &InputSpec) -> Problem {
     if problem.errors.iter().any(|e| outside(&e.pointer)) { problem } else { problem.under(&input.pointer) }
 }
 
-fn tokenise(input: &InputSpec, request: &RunRequest, model: &Model, texts: &Texts) -> Result<Tokenised, Problem> {
+fn tokenise(
+    input: &InputSpec,
+    request: &RunRequest,
+    model: &Model,
+    token_cache: &TokenCache,
+) -> Result<Tokenised, Problem> {
     let (tokenizer, prepend_bos) = (model.tokenizer(), request.prepend_bos);
     let n_new = request.generation.as_ref().map_or(0, |g| g.max_new_tokens);
     let encode = |text: &str, chat| {
         check_length(text, request.truncate, model, n_new)?;
-        texts.encode(request.tenant, model, text, Tokenising { prepend_bos, chat })
+        token_cache.encode(request.tenant, model, text, Tokenising { prepend_bos, chat })
     };
     let (encoded, text) = match &input.content {
         Content::Text(text) => (encode(text, false), Some(text.clone())),

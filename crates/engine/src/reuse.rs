@@ -1,7 +1,7 @@
 //! Answers items without a forward pass: by what is stored, or by what is being computed for another item.
 //!
 //! Items are looked for once, before they are planned; and whatever is put into a batch leads those in the queue that it
-//! will answer. [`Leaders`](super::leaders::Leaders) holds who waits for whom.
+//! will answer. [`InFlightDedup`](super::dedup::InFlightDedup) holds who waits for whom.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -90,8 +90,8 @@ async fn ask(engine: &Arc<Inner>, units: Vec<Unit>) -> Vec<Unit> {
             continue;
         };
         let wanted = wanted(unit.key.tenant, unit.edits.as_deref(), &item, &model);
-        // Leaders before the store: one that ends in between is found there.
-        if let Err(unit) = engine.leaders().follow(unit.clone(), &wanted, may_copy(unit, &item)) {
+        // InFlightDedup before the store: one that ends in between is found there.
+        if let Err(unit) = engine.dedup().follow(unit.clone(), &wanted, may_copy(unit, &item)) {
             by_tenant.entry(unit.key.tenant).or_default().push(Asking { unit: *unit, item, wanted });
         }
     }
@@ -119,7 +119,7 @@ async fn ask_store(engine: &Arc<Inner>, tenant: TenantId, asking: Vec<Asking>) -
             }
             Some(Reusable::Rows(rows)) if may_copy(&unit, &item) => copied.push(Copying { unit, item, rows }),
             _ => {
-                engine.leaders().queued(unit.id(), wanted);
+                engine.dedup().queued(unit.id(), wanted);
                 rest.push(unit);
             }
         }
@@ -239,7 +239,7 @@ pub(super) fn lead(engine: &Inner, items: Vec<(Unit, NewItem)>, model: &Model) -
     let mut leading = Vec::with_capacity(items.len());
     let mut answered: HashMap<UnitId, Wanted> = HashMap::new();
     {
-        let mut leaders = engine.leaders();
+        let mut leaders = engine.dedup();
         for (unit, item) in items {
             let wanted = wanted(unit.key.tenant, unit.edits.as_deref(), &item, model);
             let copy = may_copy(&unit, &item);
@@ -260,7 +260,7 @@ pub(super) fn lead(engine: &Inner, items: Vec<(Unit, NewItem)>, model: &Model) -
     for unit in taken {
         let Some(wanted) = answered.remove(&unit.id()) else { continue };
         // Its leader may have been cancelled in between.
-        if let Err(unit) = engine.leaders().follow(unit, &wanted, false) {
+        if let Err(unit) = engine.dedup().follow(unit, &wanted, false) {
             back.push(*unit);
         }
     }
@@ -272,7 +272,7 @@ impl Inner {
     /// Notes that items are no longer being computed: whoever follows them is looked for again.
     pub(super) fn end_leads(&self, ids: &[UnitId]) {
         let followers = {
-            let mut leaders = self.leaders();
+            let mut leaders = self.dedup();
             ids.iter().flat_map(|id| leaders.end(*id)).collect()
         };
         self.ask_again(followers);

@@ -111,7 +111,7 @@ pub(super) async fn run(engine: Arc<Inner>, workers: Workers, slots: Arc<Semapho
                 () = engine.draining.cancelled() => break,
             }
         };
-        if units.iter().any(|unit| unit.company <= 1) {
+        if units.iter().any(|unit| unit.max_batch_items <= 1) {
             // It may have ended the process before: nobody is to go with it.
             let others = Arc::clone(&slots).acquire_many_owned(n_slots - 1).await;
             permit.merge(others.expect("the semaphore is never closed"));
@@ -181,7 +181,7 @@ async fn take_up(engine: &Arc<Inner>, units: Vec<Unit>) -> Result<Option<Claimed
         Err(e) => return Err((e.into(), units)),
     };
     // Those that have ended meanwhile are no longer waiting either.
-    units.iter().for_each(|u| engine.leaders().unqueue(u.id()));
+    units.iter().for_each(|u| engine.dedup().unqueue(u.id()));
     let Some((first, _)) = items.first() else { return Ok(None) };
     let model = match engine.models.get(&first.key.model) {
         Ok(model) => model,
@@ -220,16 +220,16 @@ async fn finish(engine: &Arc<Inner>, units: Vec<Unit>, outcome: JobOutcome) {
     let completion = match outcome {
         JobOutcome::Cancelled => return,
         JobOutcome::Failed(problem) if waits(&problem) => return no_room(engine, units, &problem),
-        JobOutcome::Lost if units.len() == 1 && units[0].company > 1 => {
+        JobOutcome::Lost if units.len() == 1 && units[0].max_batch_items > 1 => {
             // Perhaps not for what it is: it gets one more try, with a device that is there.
-            return engine.queue().push(units.into_iter().map(|u| Unit { company: 1, ..u }).collect());
+            return engine.queue().push(units.into_iter().map(|u| Unit { max_batch_items: 1, ..u }).collect());
         }
         JobOutcome::Lost | JobOutcome::Failed(_) if units.len() > 1 => {
-            // One bad item must not fail its company, and half as many may fit: each gets another try in smaller company,
-            // at last alone.
+            // One bad item must not fail the others, and half as many may fit: each gets another try in a smaller batch, at
+            // last alone.
             metrics::counter!("residuum_batches_split_total").increment(1);
-            let company = units.len() / 2;
-            return engine.queue().push(units.into_iter().map(|u| Unit { company, ..u }).collect());
+            let max_batch_items = units.len() / 2;
+            return engine.queue().push(units.into_iter().map(|u| Unit { max_batch_items, ..u }).collect());
         }
         JobOutcome::Lost => failed_alone(&units, &Problem::new(Code::WorkerFailed, "the forward pass failed")),
         JobOutcome::Failed(problem) => failed_alone(&units, &problem),

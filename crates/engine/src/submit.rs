@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Engine,
-    queue::{ANY_COMPANY, BatchKey, Reuse, Unit},
+    queue::{BatchKey, Reuse, UNLIMITED, Unit},
     request::{self, Prepared, RunRequest},
 };
 use residuum_domain::{Code, NewItem, NewRun, Problem, Run, RunId, TenantId};
@@ -47,11 +47,11 @@ impl Engine {
             let detail = format!("the run has {n} items; a run may have {}", self.inner.limits.max_run_items);
             return Err(Problem::new(Code::TooManyItems, detail));
         }
-        if request::is_quick(&request, &model, &self.inner.texts) {
-            return request::prepare(request, model, &self.inner.limits, &self.inner.texts);
+        if request::is_quick(&request, &model, &self.inner.token_cache) {
+            return request::prepare(request, model, &self.inner.limits, &self.inner.token_cache);
         }
-        let (limits, texts) = (self.inner.limits.clone(), Arc::clone(&self.inner.texts));
-        let prepared = tokio::task::spawn_blocking(move || request::prepare(request, model, &limits, &texts));
+        let (limits, token_cache) = (self.inner.limits.clone(), Arc::clone(&self.inner.token_cache));
+        let prepared = tokio::task::spawn_blocking(move || request::prepare(request, model, &limits, &token_cache));
         prepared.await.unwrap_or_else(|e| {
             tracing::error!(error = %e, "preparing a run panicked");
             Err(Problem::new(Code::Internal, "the request could not be prepared"))
@@ -125,7 +125,7 @@ impl Engine {
                 edits: edits.clone(),
                 priority,
                 reuse,
-                company: ANY_COMPANY,
+                max_batch_items: UNLIMITED,
             })
             .collect();
         self.inner.enqueue(units);

@@ -4,7 +4,7 @@ use std::{path::Path, sync::atomic::AtomicBool};
 
 use super::{
     request::{QUICK_BYTES, QUICK_IDS, QUICK_NAMES, is_quick},
-    texts::Tokenising,
+    token_cache::Tokenising,
     worker::JobInput,
     *,
 };
@@ -80,7 +80,7 @@ async fn only_what_is_short_and_known_is_prepared_by_whoever_asks() {
     let folder = tempfile::tempdir().unwrap();
     let engine = engine(folder.path(), 1).await;
     let model = engine.inner.models.get(POISONED).unwrap();
-    let texts = Texts::default();
+    let texts = TokenCache::default();
     let ids = |n| Content::TokenIds(vec![1; n]);
     let of = |contents: Vec<Content>| {
         let inputs = contents.into_iter().map(|content| InputSpec::new(String::new(), content)).collect();

@@ -28,7 +28,7 @@ pub enum Job {
     /// Steps of a generation.
     Generate(GenerateJob),
     /// Anything else that is to have the device for a short while; it says by itself what came of it.
-    Errand(Box<dyn FnOnce() + Send>),
+    BackgroundJob(Box<dyn FnOnce() + Send>),
 }
 
 /// One batch to capture.
@@ -156,7 +156,7 @@ fn work(worker: usize, n_workers: usize, jobs: &Jobs, store: &Store) {
                 let _ = done.send(outcome.unwrap_or_else(Err));
             }
             // Whoever waits for it learns of a panic by what it never hears.
-            Job::Errand(work) => drop(guarded(work)),
+            Job::BackgroundJob(work) => drop(guarded(work)),
         }
     }
 }
@@ -267,13 +267,13 @@ mod tests {
         let mut ended = Vec::new();
         for i in 0..6 {
             let (barrier, (done, outcome)) = (Arc::clone(&barrier), oneshot::channel());
-            let errand = move || {
+            let job = move || {
                 barrier.wait();
                 // whoever panics goes on
                 assert!(i != 1, "a test asked for this panic");
                 done.send(()).unwrap();
             };
-            assert!(workers.submit(Job::Errand(Box::new(errand))).await.is_ok());
+            assert!(workers.submit(Job::BackgroundJob(Box::new(job))).await.is_ok());
             ended.push(outcome);
         }
         for (i, outcome) in ended.into_iter().enumerate() {

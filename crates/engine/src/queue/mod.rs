@@ -11,7 +11,7 @@ mod unit;
 
 use std::collections::{HashSet, VecDeque};
 
-pub use unit::{ANY_COMPANY, BatchKey, Budget, Depth, Load, Loads, Reuse, Unit, UnitId};
+pub use unit::{BatchKey, Budget, Depth, Load, Loads, Reuse, UNLIMITED, Unit, UnitId};
 
 use residuum_domain::{Priority, RunId, TenantId};
 
@@ -61,14 +61,14 @@ struct Filling {
     budget: Budget,
     tokens: usize,
     bytes: u64,
-    company: usize,
+    max_batch_items: usize,
     full: bool,
 }
 
 impl Filling {
     fn of(first: Unit, budget: Budget) -> Self {
-        let (tokens, bytes, company) = (first.n_tokens, first.n_bytes, first.company);
-        Self { full: company <= 1, units: vec![first], budget, tokens, bytes, company }
+        let (tokens, bytes, max_batch_items) = (first.n_tokens, first.n_bytes, first.max_batch_items);
+        Self { full: max_batch_items <= 1, units: vec![first], budget, tokens, bytes, max_batch_items }
     }
 
     /// Takes items of one tenant's runs in turn, as long as they fit.
@@ -78,19 +78,19 @@ impl Filling {
             for run in &mut client.runs {
                 let Some(next) = run.units.front() else { continue };
                 let n = self.units.len() + 1;
-                if *next.key != *self.units[0].key || next.company < n {
+                if *next.key != *self.units[0].key || next.max_batch_items < n {
                     continue;
                 }
                 let fits = self.tokens + next.n_tokens <= self.budget.tokens
                     && self.bytes + next.n_bytes <= self.budget.bytes
-                    && n <= self.budget.items.min(self.company);
+                    && n <= self.budget.items.min(self.max_batch_items);
                 if !fits {
                     self.full = true;
                     break;
                 }
                 self.tokens += next.n_tokens;
                 self.bytes += next.n_bytes;
-                self.company = self.company.min(next.company);
+                self.max_batch_items = self.max_batch_items.min(next.max_batch_items);
                 self.units.extend(run.units.pop_front());
             }
             if self.units.len() == before {
@@ -194,7 +194,7 @@ impl Queue {
     #[must_use]
     pub fn next_key(&self) -> Option<(&BatchKey, bool)> {
         let first = self.classes[self.turn()?].clients.front()?.runs.front()?.units.front()?;
-        Some((&first.key, first.company <= 1))
+        Some((&first.key, first.max_batch_items <= 1))
     }
 
     /// Runs whose turn comes before this one's, as far as that is known; `None` when it has nothing waiting.

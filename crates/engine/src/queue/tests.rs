@@ -29,7 +29,7 @@ fn units(run: RunId, n: u32, n_tokens: usize, key: &Arc<BatchKey>) -> Vec<Unit> 
         edits: None,
         priority: Priority::Normal,
         reuse: Reuse::Asked,
-        company: ANY_COMPANY,
+        max_batch_items: UNLIMITED,
     };
     (0..n).map(unit).collect()
 }
@@ -59,15 +59,15 @@ fn an_item_over_the_budget_goes_alone() {
 }
 
 #[test]
-fn suspects_run_alone_and_items_of_a_failed_batch_in_smaller_company() {
+fn suspects_run_alone_and_items_of_a_failed_batch_in_smaller_batches() {
     let mut all = units(RunId::generate(), 3, 1, &key(0));
-    all[1].company = 1;
+    all[1].max_batch_items = 1;
     let mut q = Queue::default();
     q.push(all);
     let sizes: Vec<_> = std::iter::from_fn(|| q.next_batch(BUDGET)).map(|b| b.len()).collect();
     assert_eq!(sizes, [1, 1, 1]);
     let mut all = units(RunId::generate(), 6, 1, &key(0));
-    all[1].company = 3;
+    all[1].max_batch_items = 3;
     q.push(all);
     let sizes: Vec<_> = std::iter::from_fn(|| q.next_batch(BUDGET)).map(|b| b.len()).collect();
     assert_eq!(sizes, [3, 3]);
@@ -189,7 +189,7 @@ enum Step {
         n_tokens: usize,
         layer: usize,
         priority: usize,
-        company: usize,
+        max_batch_items: usize,
         unasked: bool,
     },
     Batch,
@@ -201,13 +201,13 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let push = (1i64..4, 1u32..20, 1usize..150, 0usize..3, 0usize..3, 1usize..10, any::<bool>()).prop_map(
-        |(tenant, n, n_tokens, layer, priority, company, unasked)| Step::Push {
+        |(tenant, n, n_tokens, layer, priority, max_batch_items, unasked)| Step::Push {
             tenant,
             n,
             n_tokens,
             layer,
             priority,
-            company,
+            max_batch_items,
             unasked,
         },
     );
@@ -224,7 +224,7 @@ fn check_batch(batch: &[Unit]) -> Result<(), TestCaseError> {
     let tokens: usize = batch.iter().map(|u| u.n_tokens).sum();
     let bytes: u64 = batch.iter().map(|u| u.n_bytes).sum();
     prop_assert!(batch.len() == 1 || (tokens <= BUDGET.tokens && bytes <= BUDGET.bytes && batch.len() <= BUDGET.items));
-    prop_assert!(batch.iter().all(|u| u.key == batch[0].key && u.company >= batch.len()));
+    prop_assert!(batch.iter().all(|u| u.key == batch[0].key && u.max_batch_items >= batch.len()));
     prop_assert!(batch.iter().all(|u| u.priority as usize <= batch[0].priority as usize));
     prop_assert!(batch.iter().all(|u| u.reuse != Reuse::Unasked));
     Ok(())
@@ -238,11 +238,11 @@ proptest! {
         let (mut runs, mut last): (Vec<RunId>, Vec<Unit>) = (Vec::new(), Vec::new());
         for step in steps {
             match step {
-                Step::Push { tenant, n, n_tokens, layer, priority, company, unasked } => {
+                Step::Push { tenant, n, n_tokens, layer, priority, max_batch_items, unasked } => {
                     let run = RunId::generate();
                     runs.push(run);
                     let mut pushed = at(Priority::ALL[priority], units(run, n, n_tokens, &key_of(TenantId(tenant), layer)));
-                    pushed[0].company = company;
+                    pushed[0].max_batch_items = max_batch_items;
                     if unasked {
                         pushed.iter_mut().for_each(|u| u.reuse = Reuse::Unasked);
                     }

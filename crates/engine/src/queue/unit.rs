@@ -76,13 +76,13 @@ pub struct Unit {
     pub priority: Priority,
     /// Whether it must be computed.
     pub reuse: Reuse,
-    /// Items of a batch that it may be one of: half as many after each batch with it that failed, and 1 for an item that
-    /// was in flight when the server last died.
-    pub company: usize,
+    /// Items of the largest batch that it may be one of: half as many after each batch with it that failed, and 1 for an
+    /// item that was in flight when the server last died.
+    pub max_batch_items: usize,
 }
 
-/// Any company will do.
-pub const ANY_COMPANY: usize = usize::MAX;
+/// A batch of any size will do.
+pub const UNLIMITED: usize = usize::MAX;
 
 impl Unit {
     /// Which item it is.

@@ -1,4 +1,4 @@
-//! Texts that were tokenised lately: who posts a text again, mostly to reuse what is stored of it, does not wait for its
+//! TokenCache that were tokenised lately: who posts a text again, mostly to reuse what is stored of it, does not wait for its
 //! tokens again.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +25,7 @@ pub struct Tokenising {
 
 /// Tokens of texts, the least recently used forgotten first. A tenant meets only what is its own: from how long an answer
 /// takes, nobody learns what another posted.
-pub struct Texts {
+pub struct TokenCache {
     kept: Mutex<Kept>,
 }
 
@@ -35,13 +35,13 @@ struct Kept {
     max_bytes: usize,
 }
 
-impl Default for Texts {
+impl Default for TokenCache {
     fn default() -> Self {
         Self::holding(MAX_BYTES)
     }
 }
 
-impl Texts {
+impl TokenCache {
     fn holding(max_bytes: usize) -> Self {
         Self { kept: Mutex::new(Kept { texts: LruCache::new_unbounded(), n_bytes: 0, max_bytes }) }
     }
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn the_least_recently_used_are_forgotten_and_the_bytes_stay_bounded() {
         let size = n_bytes(&encoded(10));
-        let texts = Texts::holding(10 * size);
+        let texts = TokenCache::holding(10 * size);
         for i in 0..10u8 {
             texts.with(|kept| kept.keep([i; 32], encoded(10)));
         }

@@ -12,26 +12,26 @@ use super::{
 use residuum_domain::{Code, Problem};
 
 /// Work, to be called with its place on a worker, which it gives back at the end.
-pub(super) type Errand = Box<dyn FnOnce(OwnedSemaphorePermit) + Send>;
+pub(super) type BackgroundJob = Box<dyn FnOnce(OwnedSemaphorePermit) + Send>;
 
 /// Runs until the engine drains.
 pub(super) async fn run(
     draining: CancellationToken,
     workers: Workers,
     slots: Arc<Semaphore>,
-    mut waiting: mpsc::Receiver<Errand>,
+    mut waiting: mpsc::Receiver<BackgroundJob>,
 ) {
     loop {
-        let errand = tokio::select! {
-            errand = waiting.recv() => errand,
+        let job = tokio::select! {
+            job = waiting.recv() => job,
             () = draining.cancelled() => return,
         };
-        let Some(errand) = errand else { return };
+        let Some(job) = job else { return };
         let permit = tokio::select! {
             permit = Arc::clone(&slots).acquire_owned() => permit.expect("the semaphore is never closed"),
             () = draining.cancelled() => return,
         };
-        if workers.submit(Job::Errand(Box::new(move || errand(permit)))).await.is_err() {
+        if workers.submit(Job::BackgroundJob(Box::new(move || job(permit)))).await.is_err() {
             return tracing::error!("the worker threads are gone");
         }
     }
@@ -47,7 +47,7 @@ impl Engine {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Problem> {
         let (done, outcome) = oneshot::channel();
-        let errand: Errand = Box::new(move |permit| {
+        let job: BackgroundJob = Box::new(move |permit| {
             // Whoever asked may have gone.
             if !done.is_closed() {
                 let _ = done.send(work());
@@ -55,7 +55,7 @@ impl Engine {
             drop(permit);
         });
         let stopping = || Problem::new(Code::Unavailable, "the server is stopping").retry_after(5);
-        self.inner.errands.send(errand).await.map_err(|_| stopping())?;
+        self.inner.background_jobs.send(job).await.map_err(|_| stopping())?;
         outcome.await.map_err(|_| match self.inner.draining.is_cancelled() {
             true => stopping(),
             false => Problem::new(Code::WorkerFailed, "the forward pass panicked"),

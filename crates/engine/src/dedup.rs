@@ -19,9 +19,9 @@ struct Leading {
     followers: Vec<(Unit, Wanted)>,
 }
 
-/// Leaders, their followers, and items in the queue that could become either.
+/// InFlightDedup, their followers, and items in the queue that could become either.
 #[derive(Default)]
-pub struct Leaders {
+pub struct InFlightDedup {
     /// Items in the queue that were looked for in the store in vain.
     queued: HashMap<Key, Vec<(UnitId, Wanted)>>,
     /// The key each of them is under.
@@ -32,7 +32,7 @@ pub struct Leaders {
     loads: Loads,
 }
 
-impl Leaders {
+impl InFlightDedup {
     /// Makes an item wait for one that is being computed and will answer it; gives it back where none is.
     pub fn follow(&mut self, unit: Unit, wanted: &Wanted, may_copy: bool) -> Result<(), Box<Unit>> {
         let ids = self.leading_by_key.get(&wanted.forward_key).into_iter().flatten();
@@ -153,7 +153,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::queue::{ANY_COMPANY, BatchKey, Reuse};
+    use crate::queue::{BatchKey, Reuse, UNLIMITED};
     use residuum_domain::{Capture, Dtype, Hook, Positions, Site, TenantId};
 
     fn wanted(key: u8, layers: &[usize], positions: Positions) -> Wanted {
@@ -173,13 +173,13 @@ mod tests {
             edits: None,
             priority: Priority::Normal,
             reuse: Reuse::Asked,
-            company: ANY_COMPANY,
+            max_batch_items: UNLIMITED,
         }
     }
 
     #[test]
     fn an_item_follows_what_will_answer_it_and_nothing_else() {
-        let (run, mut leaders) = (RunId::generate(), Leaders::default());
+        let (run, mut leaders) = (RunId::generate(), InFlightDedup::default());
         assert!(leaders.lead((run, 0), wanted(1, &[0, 1], Positions::Last)).is_empty());
         for (other, copy, follows) in [
             (wanted(1, &[1], Positions::Last), false, true),
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn whoever_leads_first_takes_those_it_answers_out_of_the_queue() {
-        let (run, mut leaders) = (RunId::generate(), Leaders::default());
+        let (run, mut leaders) = (RunId::generate(), InFlightDedup::default());
         leaders.queued((run, 0), wanted(1, &[0], Positions::Last));
         leaders.queued((run, 1), wanted(1, &[0], Positions::Last));
         leaders.queued((run, 2), wanted(1, &[0, 1], Positions::Last));
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_run_that_goes_leaves_its_followers_to_themselves() {
-        let (gone, other, mut leaders) = (RunId::generate(), RunId::generate(), Leaders::default());
+        let (gone, other, mut leaders) = (RunId::generate(), RunId::generate(), InFlightDedup::default());
         let want = wanted(1, &[0], Positions::Last);
         leaders.lead((gone, 0), want.clone());
         leaders.lead((other, 0), wanted(2, &[0], Positions::Last));
@@ -234,7 +234,7 @@ mod tests {
         #[test]
         fn no_follower_is_lost(steps in proptest::collection::vec((0u8..5, 0usize..4, 0u32..6, 1u8..3), 1..80)) {
             let runs: Vec<RunId> = (0..4).map(|_| RunId::generate()).collect();
-            let mut leaders = Leaders::default();
+            let mut leaders = InFlightDedup::default();
             let mut following: HashSet<UnitId> = HashSet::new();
             let mut leading: HashSet<UnitId> = HashSet::new();
             for (what, run, index, key) in steps {
