@@ -1,4 +1,4 @@
-"""Writes src/model/families/reference.json: what transformers' configuration class of each family declares.
+"""Writes crates/model/src/families/reference.json: what transformers' configuration class of each family declares.
 
     .venv/bin/pip install -r scripts/requirements-goldens.txt
     .venv/bin/python scripts/make_config_reference.py
@@ -29,7 +29,7 @@ READ_BY_NAME = [
     "quantization_config",
     "sliding_window",
 ]
-TARGET = Path(__file__).resolve().parent.parent / "src" / "model" / "families" / "reference.json"
+TARGET = Path(__file__).resolve().parent.parent / "crates/model/src/families" / "reference.json"
 
 
 def defaults(cls):

@@ -2,7 +2,7 @@
 
     python scripts/make_direction_goldens.py
 
-Needs numpy and scikit-learn. The folds are Residuum's own, written down a second time here (src/analysis/folds.rs).
+Needs numpy and scikit-learn. The folds are Residuum's own, written down a second time here (crates/analysis/src/folds.rs).
 """
 
 import json
