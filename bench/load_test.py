@@ -66,7 +66,7 @@ async def one_client(connection, choices, rng, until, tally):
         if status in TOO_BUSY:
             tally.rejected += 1
             await asyncio.sleep(PAUSE)
-        # 202: the run is still queued when its time is over; counted as refused
+        # 202: the run is still queued when its time is over; counted as failed
         elif status in (200, 201):
             tally.latencies.append(took)
         else:
