@@ -154,7 +154,7 @@ def reference(model, tap):
 
 
 def read_back(folder, tap):
-    """The model that transformers reads from the file; None if it refuses it."""
+    """Reference activations of the file as transformers reads it; None if it refuses the file."""
     options = dict(gguf_file="model.gguf", dtype=torch.float32, attn_implementation="tapped")
     try:
         return reference(AutoModelForCausalLM.from_pretrained(folder, **options).eval(), tap)
