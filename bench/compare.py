@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Compares builds of the server with each other: whether a change bought anything.
+"""Compares builds of the server with each other, to see what a change is worth.
 
     bench/.venv/bin/python bench/compare.py before=/tmp/before/residuum after=target/release/residuum --what reuse,latency
 
-Each build has a server and a store of its own. In each round every build is asked once, the first one first and last in turn,
-so that a slow minute of the machine hits all of them. Prints every figure and the medians; needs no peers and no PyTorch.
+Each build has its own server and store. In each round every build is measured once, in alternating order, so that a slow minute
+of the machine hits all of them. Prints every figure and the medians. Needs no PyTorch and no other tools to compare with.
 """
 
 import argparse

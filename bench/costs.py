@@ -1,4 +1,4 @@
-"""What the server's own choices cost: depth, positions, reuse, streaming. Each figure is a ratio or a rate of one run."""
+"""What depth, positions, reuse and streaming cost. Each figure is a ratio, or a rate, of one run."""
 
 import http.client
 import os
@@ -18,15 +18,15 @@ STREAM_TOKENS = 350  # of logits: 65.6 MiB
 def capture_cost(ours, prompts, capture):
     """Seconds for all prompts as one bulk run with this capture.
 
-    It is deleted afterwards, so that each round finds as much memory for files as the one before: a virtual machine may take
-    several times as long for pages that it never used.
+    The run is deleted afterwards, so that every round has the same amount of free page cache: on a virtual machine, pages that
+    were never used before may take several times as long.
     """
     body = {"model": "bench", "input": prompts, "capture": capture, "reuse": False}
     return ours.post([ours.request("POST", "/v1/runs?wait=30", body)], 1, keep=False)
 
 
 def depth_contenders(ours, prompts, n_layers):
-    """One layer's last token, at several depths: the pass stops behind it."""
+    """One layer's last token, at several depths: the pass stops after that layer."""
     layers = sorted({0, n_layers // 4, n_layers // 2, 3 * n_layers // 4, n_layers - 1})
     capture = lambda layer: {"hooks": ["resid_post"], "layers": [layer], "positions": "last"}
     return {layer: lambda c=capture(layer): capture_cost(ours, prompts, c) for layer in layers}
@@ -42,7 +42,7 @@ def positions_contenders(ours, prompts, n_layers):
 
 
 def reused_per_second(ours, prompts, capture, connections):
-    """Captures a second of prompts that are stored already, each posted and waited for over HTTP."""
+    """Captures per second of prompts that are stored already, each posted and waited for over HTTP."""
     ours.client.run({"model": "bench", "input": prompts, "capture": capture})
     bodies = [{"model": "bench", "input": prompt, "capture": capture} for prompt in prompts]
     requests = [ours.request("POST", "/v1/runs?wait=30", body) for body in bodies]
@@ -53,7 +53,7 @@ def reused_per_second(ours, prompts, capture, connections):
 
 
 class Nginx:
-    """nginx serving one folder on a port of its own, as Debian configures it but for the folder."""
+    """nginx serving one folder on its own port; all other settings are those of Debian."""
 
     def __init__(self, folder, port=18999):
         self.folder, self.port = Path(folder), port

@@ -2,11 +2,11 @@
 """Measures a model of Llama 3.1 8B's shape on one NVIDIA GPU: the server and PyTorch, side by side.
 
     cargo build --release --locked --features cuda --bin residuum --example device
-    python3 bench/gpu.py            # wants torch, transformers and numpy; writes bench/gpu.json
+    python3 bench/gpu.py            # needs torch, transformers and numpy; writes bench/gpu.json
 
-The weights are random: what is measured does not depend on them. Both sides compute in bfloat16. Prefills are timed
+The weights are random, because speed does not depend on them. Both sides compute in bfloat16. Prefills are timed
 without HTTP (`examples/device.rs` against a forward of transformers with hooks that bring activations to the CPU), then over
-HTTP with everything on disk. Before that, both must give the same numbers: those of transformers in float32 decide.
+HTTP with everything on disk. Before that, both must agree with transformers in float32.
 """
 
 import argparse
@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from harness import Client, HarnessError, temporary_server  # noqa: E402
 from load import body_of, build, closed_loop  # noqa: E402
 
-# Of a row's size. Roundings to bfloat16 (8 bits) of what goes into products; a wrong computation is off by one or more.
+# Relative to a row's size. Factors of products are rounded to bfloat16 (8 bits); a wrong computation is off by one or more.
 AGREEMENT = 0.1
 ROUNDS = 15
 SHAPES = {
@@ -45,7 +45,7 @@ def tokens(n, vocabulary, seed):
 
 
 def make_model(folder, shape, device):
-    """A checkpoint with random weights, and a tokenizer that names some of its tokens."""
+    """A checkpoint with random weights, and a tokenizer with a small vocabulary."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -97,13 +97,13 @@ class Torch:
         return self.torch.stack([kept[i] for i in range(len(self.layers))]).float().cpu()
 
     def every(self, ids):
-        """As notebooks do it: to the CPU at every layer."""
+        """As in notebooks: copied to the CPU at every layer."""
         kept = {}
         self.forward(ids, lambda i, out: kept.__setitem__(i, self.hidden(out)[0].cpu()), range(len(self.layers)))
         return kept
 
     def every_pinned(self, ids):
-        """To pinned memory, without waiting in between."""
+        """Copied to pinned memory, without waiting between layers."""
 
         def keep(i, out):
             out = self.hidden(out)[0]
@@ -187,14 +187,14 @@ def measure_copies(device, report):
 
 
 def largest_deviation(expected, got):
-    """Of a row `[d_model]`, in units of its size."""
+    """Largest difference of rows `[d_model]`, relative to their size."""
     import numpy as np
 
     return float(np.max(np.linalg.norm(expected - got, axis=-1) / np.linalg.norm(expected, axis=-1)))
 
 
 def answer_deviation(log):
-    """What the server's own check at the start found."""
+    """The deviation that the server measured when it started."""
     found = re.search(r"deviation\W*=\W*([0-9.e-]+)", re.sub(r"\x1b\[[0-9;]*m", "", log))
     return float(found.group(1)) if found else None
 

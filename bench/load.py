@@ -1,7 +1,7 @@
 """A light HTTP/1.1 load generator: keep-alive connections on one event loop, requests built beforehand.
 
 The generator shares the machine with the server, so it does as little as it can: it finds the end of each answer by its
-Content-Length and looks at nothing else.
+Content-Length and reads nothing else.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ class Connection(asyncio.Protocol):
     def __init__(self):
         self.transport = None
         self._buffer = bytearray()
-        self._end = None  # of the answer in the buffer, once its head is there
+        self._end = None  # of the answer in the buffer, once its head has arrived
         self._waiter = None
 
     def connection_made(self, transport):
@@ -113,13 +113,13 @@ async def _closed_loop(host, port, requests, n_connections):
 
 
 def closed_loop(server, requests, n_connections):
-    """Sends all requests over `n_connections`, each sending its next one when its last was answered.
+    """Sends all requests over `n_connections`; each connection sends its next request when the last one is answered.
 
     Returns the answers and the latencies in seconds, both in the order of `requests`, and the seconds for all of them.
     An answer other than 2xx raises `ValueError`.
     """
     host, _, port = server.listen.rpartition(":")
-    # A collection would go through everything that PyTorch's side has in this process.
+    # A garbage collection would visit all objects of PyTorch in this process.
     gc.disable()
     try:
         answers, latencies, elapsed = asyncio.run(_closed_loop(host, int(port), requests, n_connections))
@@ -131,8 +131,8 @@ def closed_loop(server, requests, n_connections):
     return answers, latencies, elapsed
 
 
-# One of the requests of a file, each behind its length, at random; pauses of a random length before each, of the mean that
-# is given; and the figures as one line of JSON.
+# Sends requests of a file, in which each follows its length, at random. Pauses before each for a random time with the given
+# mean. Prints the figures as one line of JSON.
 WRK_SCRIPT = """
 local file = os.getenv("REQUESTS")
 if file ~= "" then

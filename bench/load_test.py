@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Asks more and more of a server at once: throughput, latency, refusals and memory, a line for each number of clients.
+"""Loads a server with more and more clients: throughput, latency, refusals and memory, one line per number of clients.
 
     scripts/fetch_demo_model.sh && cargo build --release --locked
     python3 bench/load_test.py                                   # starts a server of its own
-    python3 bench/load_test.py --url http://host:8080 --model my-model --key rsd_...    # or asks one that runs
+    python3 bench/load_test.py --url http://host:8080 --model my-model --key rsd_...    # or loads a running one
 
-Standard library only. Each client sends its next request when it has its answer; one that is told to come later (429, 503)
-does so after a fifth of a second. `--what` says what they ask for:
+Standard library only. Each client sends its next request when it has its answer, and after a 429 or 503 a fifth of a second
+later. `--what` chooses the requests:
 
     capture   a run of one prompt, computed every time, every layer at the last token
     reuse     the same runs, answered by what is stored
     fetch     one layer of a stored cache
 
-The generator runs on this machine, one thread; beside a server on the same machine it takes part of it.
+The generator is one thread of this machine; if the server runs on the same machine, they share its cores.
 """
 
 import argparse
@@ -39,7 +39,7 @@ PAUSE = 0.2
 
 
 class Tally:
-    """What came of the requests of one step."""
+    """Latencies, refusals and failures of one step."""
 
     def __init__(self):
         self.latencies, self.rejected, self.failed = [], 0, []
@@ -66,7 +66,7 @@ async def one_client(connection, choices, rng, until, tally):
         if status in TOO_BUSY:
             tally.rejected += 1
             await asyncio.sleep(PAUSE)
-        # a run that is still queued when its time is over (202) is no answer either
+        # 202: the run is still queued when its time is over; counted as failed
         elif status in (200, 201):
             tally.latencies.append(took)
         else:
@@ -88,7 +88,7 @@ async def step(args, server, choices, n_clients):
 
 
 def memory_mib(client, headers):
-    """Resident memory of the server, as it says itself; `None` where it does not."""
+    """Resident memory of the server by its own metrics; `None` if it has none."""
     answer = client.request("GET", "/metrics", headers=headers)
     found = re.search(rb"^process_resident_memory_bytes (\S+)", answer.body, re.MULTILINE)
     return float(found[1]) / 2**20 if found else None
@@ -96,7 +96,7 @@ def memory_mib(client, headers):
 
 @contextmanager
 def server_of(args):
-    """The server to be asked: the one at `--url`, or one that ends with the test."""
+    """The server under test: the one at `--url`, or one that is started for the test."""
     if args.url:
         parts = urlsplit(args.url)
         yield SimpleNamespace(url=args.url, hostname=parts.hostname, port=parts.port or 80, host=parts.netloc)

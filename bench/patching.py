@@ -4,7 +4,7 @@
     bench/.venv/bin/python bench/patching.py [--binary target/release/residuum] [--rounds 3]
 
 The sweep puts the residual stream before each block, at each position, of one prompt into another, and measures the difference of
-two logits: layers x positions passes. TransformerLens does it as its patching utilities do, one hooked forward pass a cell. Both sides
+two logits: layers x positions passes. TransformerLens does it as its patching utilities do, with one hooked forward pass per cell. Both sides
 read the same GGUF file in float32 with every core; the tables must agree before anything is timed. Prints a table.
 """
 

@@ -1,4 +1,4 @@
-"""The same work in TransformerLens and nnsight, over the very model that `reference.py` loaded.
+"""The same work in TransformerLens and nnsight, with the model that `reference.py` loaded.
 
 Both take one prompt at a time: padding several into a batch is left to their users.
 """
@@ -9,7 +9,7 @@ import torch
 from nnsight import LanguageModel
 from transformer_lens.model_bridge import TransformerBridge
 
-# TransformerLens reads what kind of model it wraps from a name; the weights are those it is given.
+# TransformerLens takes the kind of model from this name, and the weights from the model it is given.
 NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 

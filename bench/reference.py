@@ -37,7 +37,7 @@ class Reference:
     def batched(self, texts):
         """The same in batches of sixteen, sorted by length to keep padding small.
 
-        Padding stands on the right, where a causal model's last token cannot see it, so no mask is needed: the fastest
+        Padding is on the right, where a causal model's last token does not attend to it, so no mask is needed: the fastest
         way to do it by hand.
         """
         encoded = [self.tokens(text) for text in texts]
@@ -57,7 +57,7 @@ class Reference:
     def _states(self, ids, last=None):
         """Hidden states after every layer, `[n_layers, batch, 1 or pos, d_model]` at `last` positions if given.
 
-        The last one is after the final norm, which is what transformers hands out; the work is the same.
+        The last one is after the final norm, because transformers returns it so; the work is the same.
         """
         states = self.model(input_ids=ids, use_cache=False, output_hidden_states=True).hidden_states[1:]
         if last is None:

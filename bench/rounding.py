@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Measures what float32 rounds away, ours and transformers', against transformers in float64.
+"""Measures rounding errors of float32, in Residuum and in transformers, against transformers in float64.
 
     cargo build --release --locked --bin residuum
     python3 -m venv bench/.venv && bench/.venv/bin/pip install -r bench/requirements.txt
     bench/.venv/bin/python bench/rounding.py --gguf models/SmolLM2-135M-Instruct.Q4_1.gguf
 
-Seeded random tokens; `resid_post` of every layer. The error of a row is its largest difference from the exact one over its
-root mean square, the worst layer counts. First positions are prompts of one token each: SmolLM2 makes an attention sink of
-them. The other positions are those of longer prompts.
+Seeded random tokens; `resid_post` of every layer. The error of a row is its largest difference from float64, divided by
+its root mean square; the worst layer counts. First positions are prompts of one token each, which SmolLM2 uses as an attention
+sink. The other positions are those of longer prompts.
 """
 
 import argparse

@@ -3,7 +3,7 @@
 
     scripts/fetch_demo_model.sh && cargo build --release --locked
     python3 -m venv bench/.venv && bench/.venv/bin/pip install -r bench/requirements.txt
-    apt-get install nginx-light wrk    # the one streams the same bytes for comparison, the other asks for small ones
+    apt-get install nginx-light wrk    # nginx streams the same bytes for comparison; wrk sends the small requests
     bench/.venv/bin/python bench/run.py
 
 Both sides read the same GGUF file, compute in float32 and may use every core. In each round every contender runs once,
@@ -35,9 +35,9 @@ from workload import CAPTURE, MODEL, N_CLIENTS, N_PROMPTS, Ours, make_prompts  #
 
 LATENCY_TOKENS, LATENCY_REPEATS = (1, 2, 16, 64), 15
 FETCH_CONNECTIONS = (1, 64)
-# Requests a second over all connections, where each pauses between its requests.
+# Requests per second over all connections, if each pauses between its requests.
 PACE = 500
-# Of a layer's RMS. Summing in another order moves values by some 1e-5 of it; a wrong computation by far more than this.
+# Relative to a layer's RMS. Another order of summation changes values by about 1e-5 of it; a wrong computation by far more.
 AGREEMENT = 1e-3
 
 
@@ -60,7 +60,7 @@ def timed(function, *args):
 
 
 def measure_agreement(ours, reference, peers, prompts):
-    """Both sides' numbers must be the same before their speed is worth a word."""
+    """Checks that both sides give the same numbers, before their speed is measured."""
     difference = worst_difference(ours.values(prompts[:8]), reference.one_by_one(prompts[:8]))
     batched = worst_difference(reference.batched(prompts[:8]), reference.one_by_one(prompts[:8]))
     others = [(name, worst_difference(p.one_by_one(prompts[:8]), reference.one_by_one(prompts[:8]))) for name, p in peers.items()]
@@ -129,7 +129,7 @@ def measure_costs(ours, prompts, rounds):
             nginx.stop()
     return {
         "depth": interleave(rounds, costs.depth_contenders(ours, prompts, n_layers)),
-        # a small difference of two large figures
+        # the result is a small difference of two large figures
         "positions": interleave(2 * rounds + 1, costs.positions_contenders(ours, prompts, n_layers)),
         "reuse": interleave(rounds, rates),
         "stream": stream,
@@ -138,7 +138,7 @@ def measure_costs(ours, prompts, rounds):
 
 
 def capture_everything(ours, n_tokens=2048):
-    """Every hook at every position of one long input, attention maps among them: gigabytes, which are deleted again."""
+    """Every hook at every position of one long input, attention maps included: gigabytes, which are deleted afterwards."""
     hooks = [hook["hook"] for hook in ours.client.get(f"/v1/models/{MODEL}")["hooks"]]
     rng = random.Random(11)
     ids = [rng.randrange(1000, 40000) for _ in range(n_tokens)]
@@ -147,7 +147,7 @@ def capture_everything(ours, n_tokens=2048):
 
 
 def resident_mib(pid, what="VmRSS"):
-    """Resident memory of a process, or with `VmHWM` the most it ever had."""
+    """Resident memory of a process, or with `VmHWM` its peak."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(f"{what}:"):
             return int(line.split()[1]) / 1024
@@ -155,7 +155,7 @@ def resident_mib(pid, what="VmRSS"):
 
 
 def machine():
-    """What the figures were taken on."""
+    """The machine and the versions on which the figures were measured."""
     processor = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     commit = subprocess.run(
         ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
@@ -236,19 +236,19 @@ def render(results):
             "",
             "## Fetching one layer",
             "",
-            "The client is one thread of wrk on the same cores; `/healthz` shows what it and HTTP cost alone. Each connection sends its",
-            f"next request when it has its answer; in the last rows it pauses before, so that all of them send some {PACE} a second.",
+            "The client is one thread of wrk on the same cores; `/healthz` shows what the client and HTTP cost alone. Each connection sends its",
+            f"next request when it has its answer; in the last rows it pauses first, so that all connections together send about {PACE} a second.",
             "",
             table(["", "p50 ms", "p99 ms", "requests/s"], fetches),
             "",
             "## What a capture costs",
             "",
-            "The pass stops behind the last layer needed. One bulk run of the prompts, the last token of one layer:",
+            "The pass stops after the last layer needed. One bulk run of the prompts, the last token of one layer:",
             "",
             table(["layer", "of the time for the last layer", "of the layers"], depth),
             "",
             f"Every position of every layer takes {every:.3f} of the time for every position of one layer, files and index included "
-            f"(median of {len(cost['positions']['one layer'])} pairs). What a run captured is deleted before the next one.",
+            f"(median of {len(cost['positions']['one layer'])} pairs). Each run is deleted before the next one.",
             "",
             f"What is stored already is answered without a forward pass: {median(cost['reuse'][1]):.0f} captures/s over one connection, "
             f"{median(cost['reuse'][32]):.0f} over 32.",

@@ -5,8 +5,8 @@
     python3 -m venv bench/.venv && bench/.venv/bin/pip install numpy faiss-cpu
     bench/.venv/bin/python bench/search.py --rows 1000000 --model smollm2-135m=models/SmolLM2-135M-Instruct.Q4_1.gguf
 
-Seeded float32 vectors are put into a data folder by the store's own writer (examples/pack_vectors.rs), one cache a vector.
-Ours is timed over HTTP, JSON and all; faiss in this process, on as many threads as there are cores. The rounds alternate; a
+Seeded float32 vectors are written to a data folder by the store's own writer (examples/pack_vectors.rs), one cache per vector.
+Residuum is timed over HTTP, JSON included; faiss in this process, with as many threads as there are cores. The rounds alternate; a
 figure is the median. Both must find the same rows before anything is timed. The blobs are in the page cache.
 """
 
@@ -89,7 +89,7 @@ def timed(function):
 
 
 def agree(ours, scores, rows):
-    """Both found the same; rows whose scores are equal to rounding may change places."""
+    """Checks that both found the same rows; rows whose scores are equal up to rounding may change places."""
     for result, scores, rows in zip(ours["results"], scores, rows, strict=True):
         found = [hit["score"] for hit in result["hits"]]
         if not np.allclose(found, scores, rtol=1e-5, atol=1e-3):

@@ -1,4 +1,4 @@
-"""The benchmark's prompts, and the server that is asked to capture them."""
+"""The benchmark's prompts, and the server that captures them."""
 
 import random
 import time
@@ -41,7 +41,7 @@ class Ours:
         return self.request("POST", "/v1/runs?wait=30", body)
 
     def post(self, requests, n_connections, keep=True):
-        """Sends runs and sees each to its end; returns the seconds until the last was. What need not be kept is deleted then."""
+        """Sends runs and waits for each to end; returns the seconds until the last ended. Runs that are not needed are then deleted."""
         start = time.perf_counter()
         answers, _, _ = closed_loop(self.server, requests, n_connections)
         runs = [body_of(answer) for answer in answers]

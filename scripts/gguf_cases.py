@@ -1,7 +1,7 @@
-"""The tiny GGUF files: an architecture, its configuration, and what its files say in their own way.
+"""The tiny GGUF files: an architecture, its configuration, and the special keys of its files.
 
-`keys` are metadata beside the ordinary ones. `reads`: transformers' own GGUF reader gives the model that was written; where
-it does not, `why` says what it overlooks, and the reference is the model whose weights were written.
+`keys` are metadata beside the ordinary ones. `reads`: transformers' own GGUF reader gives the model that was written. If it
+does not, `why` says what it ignores, and the reference is the model whose weights were written.
 """
 
 import math

@@ -1,6 +1,6 @@
-"""The tokenizers of the tiny GGUF files: byte-level BPE and SentencePiece, and what they make of strings.
+"""The tokenizers of the tiny GGUF files: byte-level BPE and SentencePiece, and their tokens for strings.
 
-Both vocabularies are trained across the borders of words, so that a wrong rule for cutting text gives other tokens.
+Both vocabularies are trained across word boundaries, so that a wrong rule for splitting text gives other tokens.
 """
 
 import io
@@ -35,7 +35,7 @@ def corpus():
 
 @cache
 def byte_level():
-    """Vocabulary and merges that know no words."""
+    """Vocabulary and merges that do not respect word boundaries."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -85,7 +85,7 @@ def write(writer, pre):
     writer.add_bos_token_id(VOCAB - 3)
     writer.add_eos_token_id(VOCAB - 2)
     writer.add_chat_template(TEMPLATE)
-    if pre != "llama-bpe":  # which adds BOS where the file does not say
+    if pre != "llama-bpe":  # which adds BOS if the file does not say
         writer.add_add_bos_token(pre in ("tekken", "gpt-4o"))
 
 
@@ -113,7 +113,7 @@ def write_pieces(writer, model, gemma):
 
 
 def byte_level_reference(pre):
-    """The rule from transformers where it has it, else from the tokenizer.json of the model the name comes from."""
+    """The rule from transformers if it has one, else from the tokenizer.json of the model the name comes from."""
     vocab, merges = byte_level()
     whole = pre in ("llama-bpe", "dbrx", "tekken")
     tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(vocab)}, merges=merges, ignore_merges=whole))
@@ -127,7 +127,7 @@ def byte_level_reference(pre):
     else:
         assert pre in ("gpt-2", "olmo")
         tokenizer.pre_tokenizer = gpt2
-    if pre in ("qwen2", "olmo"):  # Qwen2Tokenizer and GPTNeoXTokenizer compose; transformers' GGUF reader forgets it
+    if pre in ("qwen2", "olmo"):  # Qwen2Tokenizer and GPTNeoXTokenizer normalise to NFC; transformers' GGUF reader does not
         tokenizer.normalizer = normalizers.NFC()
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
     bos = [VOCAB - 3] if pre in ("llama-bpe", "tekken", "gpt-4o") else []
@@ -151,7 +151,7 @@ def reference(path, pre):
         return [[s, theirs(s)] for s in strings()]
     model = pieces(True)
     cases = [[s, [1] + model.encode(s)] for s in strings()]
-    # transformers puts no space in front of one that is there, SentencePiece does.
+    # transformers puts no space in front of a text that starts with one; SentencePiece does.
     differ = [s for s, ids in cases if theirs(s) != ids]
     assert all(s.startswith(" ") for s in differ), differ
     print(f"transformers differs from SentencePiece on {len(differ)} of {len(cases)} strings, all with a space in front")

@@ -1,4 +1,4 @@
-"""The tiny checkpoints: each switches on what the others leave off."""
+"""The tiny checkpoints: each uses options that the others do not."""
 
 import torch
 from transformers import (
@@ -199,7 +199,7 @@ CASES = {
         "rope_dynamic": dict(
             config=llama(**rope("dynamic", factor=4.0), max_position_embeddings=8),
             tap=taps.tap_llama,
-            lengths=(8, 13, 5),  # transformers keeps the stretched frequencies for a later input of exactly 8
+            lengths=(8, 13, 5),  # transformers keeps the scaled frequencies for a later input of exactly 8
         ),
         "rope_yarn": dict(
             config=llama(**rope("yarn", factor=4.0, original_max_position_embeddings=16)), tap=taps.tap_llama

@@ -1,7 +1,7 @@
-"""Taps transformers models at the hook points Residuum names.
+"""Records activations of transformers models at the hook points that Residuum names.
 
-Attention is computed here, from the queries, keys and mask that transformers hands to its attention functions, so that
-scores and patterns can be seen; everything else comes from forward hooks on the model's modules.
+Attention is computed here, from the queries, keys and mask that transformers passes to its attention functions, so that
+scores and patterns can be recorded; everything else comes from forward hooks on the model's modules.
 """
 
 import torch
@@ -47,7 +47,7 @@ AttentionMaskInterface.register("tapped", eager_mask)
 
 
 def tapped_softmax(scores, *args, **kwargs):
-    """In an attention module, what the model hands to softmax are its scores."""
+    """In an attention module, the input of softmax is the scores."""
     pattern = SOFTMAX(scores, *args, **kwargs)
     if INSIDE:
         prefix, _ = INSIDE[-1]
@@ -123,7 +123,7 @@ def tap_norm(module, name):
 
 
 def tap_results(o_proj, block, n_heads):
-    """Each head's share of the output projection, without its bias: [pos, head, d_model]."""
+    """Each head's contribution to the output projection, without its bias: [pos, head, d_model]."""
 
     def hook(module, args):
         weight = module.weight if isinstance(module, torch.nn.Linear) else module.weight.T
@@ -145,8 +145,8 @@ def tap_parts(module, parts):
 
 
 def tap_sublayers(b, layer, attn, mlp, norms, multiplier=1.0, outputs=None):
-    """What every block has. norms: the modules by their names ln1, ln1_post, ln2, ln2_post, those there are. outputs: the
-    modules whose outputs are those of attention and MLP, where these modules do not give them themselves."""
+    """What every block has. norms: the modules by their names ln1, ln1_post, ln2, ln2_post, as far as they exist. outputs: the
+    modules whose outputs are those of attention and MLP, if these modules do not return them themselves."""
     attn_out, mlp_out = outputs or (attn, mlp)
     tap_input(layer, f"{b}.hook_resid_pre")
     for name, norm in norms.items():
@@ -170,7 +170,7 @@ def first(module, *names):
 
 
 def llama_norms(layer):
-    """The norms of a block of Llama, Gemma 2 and 3, or OLMo 2, told apart by which there are."""
+    """The norms of a block of Llama, Gemma 2 and 3, or OLMo 2, distinguished by which of them exist."""
     if hasattr(layer, "pre_feedforward_layernorm"):
         names = {"ln1": "input_layernorm", "ln1_post": "post_attention_layernorm"}
         names |= {"ln2": "pre_feedforward_layernorm", "ln2_post": "post_feedforward_layernorm"}
@@ -213,8 +213,8 @@ def tap_llama(model):
 
 
 def tap_experts(model, mlp, b):
-    """Routing. A near-tie would make the reference a matter of rounding: whoever computes the router's logits in another
-    order may choose the other expert, and everything behind it differs."""
+    """Routing. With a near-tie the reference would depend on rounding: a program that computes the router's logits in another
+    order may choose the other expert, and everything after it differs."""
     model.set_experts_implementation("eager")
 
     def hook(_, __, output):
@@ -400,8 +400,8 @@ def tap_opt(model):
 
 
 def tap_fused(attn, b, heads, kv, rotated):
-    """Query, key and value of a fused projection: for each key/value head its queries, the key, the value. Where nothing
-    else sees the rotated ones, there are no rotary positions, and they are the same."""
+    """Query, key and value of a fused projection: for each key/value head its queries, the key, the value. If nothing
+    else records rotated ones, there are no rotary positions, and both are the same."""
     group = heads // kv
     places = {"q": slice(0, group), "k": slice(group, group + 1), "v": slice(group + 1, None)}
     names = {f"hook_{n}": place for n, place in places.items()}
@@ -413,8 +413,8 @@ def tap_fused(attn, b, heads, kv, rotated):
 
 
 def tap_bloom(model):
-    """Bloom and Falcon. Bloom's attention and MLP modules add the residual stream to what they give back; the last
-    projection of each is what is added to it."""
+    """Bloom and Falcon. Bloom's attention and MLP modules add the residual stream to their result; what is added to it is the
+    output of the last projection of each."""
     base, config = model.transformer, model.config
     falcon = config.model_type == "falcon"
     heads = config.num_attention_heads

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Starts a Residuum server and talks to it: what the demo, the tests and the benchmark share (standard library only).
 
-As a program it runs a command against a server of its own and passes the command's exit status on:
+As a program it starts a server, runs a command against it, and exits with the command's status:
 
     scripts/harness.py --binary target/debug/residuum --model tiny=models/tiny -- curl -s {url}/v1/models
 
-Every `{url}` in the command becomes the server's address. Server and data folder are gone afterwards.
+Every `{url}` in the command is replaced by the server's address. Server and data folder are removed afterwards.
 """
 
 import argparse
@@ -57,7 +57,7 @@ class Response:
 
 
 class Client:
-    """Plain HTTP to one server, one connection a request."""
+    """Plain HTTP to one server, one connection per request."""
 
     def __init__(self, url, timeout=120.0, headers=None):
         self.url, self.headers = url.rstrip("/"), headers or {}
@@ -126,8 +126,8 @@ class Server:
         self.process = None
 
     def start(self, timeout=120.0, settings=None):
-        """Starts it, with these environment variables beside the usual ones, and returns once `/readyz` answers 200."""
-        # The caller's settings of a server must not leak into this one.
+        """Starts it, with these additional environment variables, and returns once `/readyz` answers 200."""
+        # Settings of a server in the caller's environment must not apply to this one.
         env = {k: v for k, v in os.environ.items() if not k.startswith("RESIDUUM_")} | (settings or {})
         with open(self.log, "ab") as log:
             try:
@@ -156,7 +156,7 @@ class Server:
             return False
 
     def stop(self, timeout=30.0):
-        """Asks it to end, then insists. Returns its exit status (negative: ended by that signal)."""
+        """Sends SIGTERM, and SIGKILL if that is not enough. Returns its exit status (negative: ended by that signal)."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -180,7 +180,7 @@ class Server:
 
 @contextmanager
 def temporary_server(binary, models, options=(), timeout=120.0):
-    """A server on a free port with a data folder of its own; both are gone afterwards. `timeout` seconds to be ready in."""
+    """A server on a free port with its own data folder; both are removed afterwards. It must be ready within `timeout` seconds."""
     with tempfile.TemporaryDirectory(prefix="residuum-") as folder:
         server = Server(binary, Path(folder, "data"), models, log=Path(folder, "server.log"), options=options)
         try:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes tests/goldens/chat_templates.json: what transformers' Jinja makes of the cases in `chat_template_cases.py`."""
+"""Writes tests/goldens/chat_templates.json: the cases of `chat_template_cases.py`, rendered by transformers' Jinja."""
 
 import json
 from pathlib import Path
@@ -13,14 +13,14 @@ OUT = Path(__file__).resolve().parent.parent / "tests" / "goldens" / "chat_templ
 
 
 def render(template, messages, context, prompt=True):
-    """What the reference renders; None where it raises."""
+    """What the reference renders; None if it raises an error."""
     # as apply_chat_template does before it renders
     messages = [{key: value for key, value in message.items() if value is not None} for message in messages]
     try:
         rendered, _ = render_jinja_template(
             [messages], chat_template=template, add_generation_prompt=prompt, bos_token="<s>", **context
         )
-    except Exception:  # any error of a template counts the same
+    except Exception:  # all errors of a template are equal here
         return None
     return rendered[0]
 

@@ -1,11 +1,11 @@
-"""Writes src/model/families/reference.json: what transformers' configuration class of each family declares.
+"""Writes crates/model/src/families/reference.json: what transformers' configuration class of each family declares.
 
     .venv/bin/pip install -r scripts/requirements-goldens.txt
     .venv/bin/python scripts/make_config_reference.py
 
 For each `model_type` that is served: the fields of its class with their defaults, and its aliases (`attribute_map`). For all
-of them: the fields of the base class, the parameters of text generation that the base class takes off a configuration before
-anything reads them, and the names that transformers reads although no class declares them. `null` as a default stands for None.
+of them: the fields of the base class, the generation parameters that the base class removes from a configuration before
+anything reads them, and the names that transformers reads although no class declares them. The default `null` means None.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from transformers import CONFIG_MAPPING, GenerationConfig, PreTrainedConfig
 
 FAMILIES = """bert bloom distilbert falcon gemma gemma2 gemma3 gemma3_text gpt2 gpt_neo gpt_neox gptj granite llama mistral
 mixtral modernbert olmo olmo2 olmoe opt phi phi3 qwen2 qwen2_moe qwen3 qwen3_moe roberta smollm3 stablelm starcoder2""".split()
-# Read with getattr wherever a configuration has them: by the attention functions and masks, the caches and the loader.
+# Read with getattr if a configuration has them: by the attention functions, the masks, the caches and the loader.
 READ_BY_NAME = [
     "attention_chunk_size",
     "head_dim",
@@ -29,11 +29,11 @@ READ_BY_NAME = [
     "quantization_config",
     "sliding_window",
 ]
-TARGET = Path(__file__).resolve().parent.parent / "src" / "model" / "families" / "reference.json"
+TARGET = Path(__file__).resolve().parent.parent / "crates/model/src/families" / "reference.json"
 
 
 def defaults(cls):
-    """Fields of a configuration class with their defaults, those of the base class left out where they are the same."""
+    """Fields of a configuration class with their defaults, except those that equal the base class's."""
     found = {}
     for field in dataclasses.fields(cls):
         value = field.default if field.default is not dataclasses.MISSING else field.default_factory()
@@ -42,7 +42,7 @@ def defaults(cls):
 
 
 def rope_keys(cls):
-    """Keys of config.json that the class takes rope parameters from: what its code takes off the keyword arguments."""
+    """Keys of config.json that the class takes rope parameters from: those that its code removes from the keyword arguments."""
     code = inspect.getsource(cls.convert_rope_params_to_dict)
     return sorted({"rope_parameters", *re.findall(r'kwargs\.(?:pop|get)\(\s*"(\w+)"', code)} - {"partial_rotary_factor"})
 

@@ -3,11 +3,11 @@
     .venv/bin/pip install -r scripts/requirements-goldens.txt
     .venv/bin/python scripts/make_config_sweep.py [FAMILY/CASE ...]
 
-Every key is left out, one at a time, and those that belong together are left out together; keys that may be null are; rope
-parameters are spelled as transformers 4 did; one checkpoint of each family gets keys that its file does not have. A row of the
+Every key is left out, one at a time, and keys that belong together are left out together; keys that may be null are set to
+null; rope parameters are spelled as in transformers 4; one checkpoint of each family gets keys that its file does not have. A row of the
 file is [keys left out, keys set, what transformers computes]: "same" (the numbers of the unchanged checkpoint), "refused" (it
 raises an error, or has to invent weights), or a few of the new numbers, at the last token: of the logits, or of the last hidden
-state where there is no LM head. tests/it/model_configs.rs reads it.
+state if there is no LM head. tests/it/model_configs.rs reads it.
 """
 
 import copy
@@ -160,7 +160,7 @@ def changes(config, with_added):
 
 
 def compute(folder, auto):
-    """The numbers that are compared, or None where transformers refuses or invents weights."""
+    """The numbers that are compared, or None if transformers refuses or invents weights."""
     try:
         config = AutoConfig.from_pretrained(folder)
         with torch.device("meta"):

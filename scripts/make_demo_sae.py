@@ -3,8 +3,8 @@
     python scripts/make_demo_sae.py --url http://127.0.0.1:8080 --out saes/smollm2-12
 
 captures the residual stream after layer 12 over paragraphs of this repository's own documents, BOS in front, and trains a TopK
-autoencoder of 1024 features, 16 of them active, in SAELens's form. A few thousand tokens make no interpretable features; they make
-an autoencoder that is right about its inputs. Needs torch and safetensors.
+autoencoder of 1024 features, 16 of them active, in SAELens's form. A few thousand tokens are too few for interpretable
+features, but enough for an autoencoder that reconstructs its inputs. Needs torch and safetensors.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def paragraphs():
 
 
 def capture(url):
-    """Rows `[tokens, d_model]` behind the BOS token of each text."""
+    """Rows `[tokens, d_model]` after the BOS token of each text."""
     run = json.loads(request(f"{url}/v1/runs?wait=600", {
         "model": MODEL, "input": paragraphs(), "prepend_bos": True, "tags": ["sae-training"],
         "capture": {"hooks": ["resid_post"], "layers": LAYER, "positions": {"start": 1}},

@@ -1,8 +1,8 @@
-"""Writes tests/goldens_analysis/directions.json: what numpy and scikit-learn make of small seeded data.
+"""Writes tests/goldens_analysis/directions.json: directions that numpy and scikit-learn fit to small seeded data.
 
     python scripts/make_direction_goldens.py
 
-Needs numpy and scikit-learn. The folds are Residuum's own, written down a second time here (src/analysis/folds.rs).
+Needs numpy and scikit-learn. The rule for folds is Residuum's own (crates/analysis/src/folds.rs), written here a second time.
 """
 
 import json
@@ -97,7 +97,7 @@ def components(x, k):
 
 def case(name, seed, n, d, signal, cs):
     random = np.random.default_rng(seed)
-    # correlated features of very different sizes and means, as a residual stream has them
+    # correlated features of very different sizes and means, as in a residual stream
     mixing = random.normal(size=(d, d)) / np.sqrt(d) * np.exp(random.normal(size=d))
     y = random.random(n) < 0.4
     x = (random.normal(size=(n, d)) @ mixing + 3 * random.normal(size=d) + signal * np.outer(y, random.normal(size=d)))

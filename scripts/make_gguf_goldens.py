@@ -36,7 +36,7 @@ def first(config, *names):
 
 
 def ordinary_keys(config):
-    """What the converter writes for every architecture, where the configuration has it."""
+    """Keys that the converter writes for every architecture, if the configuration has them."""
     rope = getattr(config, "rope_parameters", None) or {}
     return {
         "context_length": first(config, "max_position_embeddings", "n_positions"),
@@ -61,7 +61,7 @@ def write_keys(writer, arch, config, case):
 
 
 def permuted(weight, heads):
-    """Rows of interleaved rotary pairs, as files of llamas hold them."""
+    """Rows with interleaved rotary pairs, as in files of llama models."""
     return weight.reshape(heads, 2, -1, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
 
 
@@ -84,7 +84,7 @@ def stored(name, tensor, config, case):
 
 
 def rope_freqs(config):
-    """How much slower llama 3's scaling makes each pair turn."""
+    """The factor by which llama 3's scaling slows each rotary pair."""
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     plain = config.rope_parameters["rope_theta"] ** (torch.arange(0, 8, 2).float() / 8)
@@ -154,7 +154,7 @@ def reference(model, tap):
 
 
 def read_back(folder, tap):
-    """What transformers makes of the file, nothing where it refuses it."""
+    """Reference activations of the file as transformers reads it; None if it refuses the file."""
     options = dict(gguf_file="model.gguf", dtype=torch.float32, attn_implementation="tapped")
     try:
         return reference(AutoModelForCausalLM.from_pretrained(folder, **options).eval(), tap)
@@ -190,7 +190,7 @@ def make(name, case):
 
 
 def random_blocks(kind, rows, columns):
-    """Random bytes of a type that the package can read but not write, with scales that are numbers."""
+    """Random bytes of a type that the package can read but not write, with finite scales."""
     block, size = gguf.GGML_QUANT_SIZES[kind]
     data = np.random.default_rng(int(kind)).integers(0, 256, (rows * columns // block, size), dtype=np.uint8)
     halves = {"Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}[kind.name]

@@ -4,10 +4,10 @@
     .venv/bin/python scripts/make_goldens.py tiny [FAMILY ...]     tiny seeded random checkpoints
     .venv/bin/python scripts/make_goldens.py smollm2 MODEL.gguf    the demo model
     .venv/bin/python scripts/make_goldens.py tokens MODEL.gguf     its tokens for generated strings
-    .venv/bin/python scripts/make_goldens.py greedy MODEL.gguf     how the tiny checkpoints and the demo model go on
-    .venv/bin/python scripts/make_goldens.py warpers               what temperature, top-k and top-p leave
+    .venv/bin/python scripts/make_goldens.py greedy MODEL.gguf     greedy continuations of the tiny checkpoints and the demo model
+    .venv/bin/python scripts/make_goldens.py warpers               probabilities after temperature, top-k and top-p
     .venv/bin/python scripts/make_goldens.py minilm FOLDER         the demo encoder, and its tokens
-    .venv/bin/python scripts/make_goldens.py chats MODEL.gguf      where its tokens and messages are, and open chats
+    .venv/bin/python scripts/make_goldens.py chats MODEL.gguf      positions of its tokens and messages, and open chats
 
 Everything is seeded; a second run writes the same files.
 """
@@ -58,7 +58,7 @@ def tiny_tokenizer(folder):
 
 
 def wordpiece_tokenizer(folder):
-    """BERT's kind, with letters and a few pieces. Like BERT's own files it leaves the roles of the tokens unsaid."""
+    """Like BERT's, with letters and a few pieces. Like BERT's own files, it does not name the roles of the tokens."""
     vocab = WORDPIECES
     tokenizer = Tokenizer(models.WordPiece(vocab={t: i for i, t in enumerate(vocab)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -72,7 +72,7 @@ def wordpiece_tokenizer(folder):
 
 
 def vocab_tokenizer(folder):
-    """The same as a bare list of pieces, as the first BERT files have it."""
+    """The same as a plain list of pieces, as in the first BERT files."""
     (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in WORDPIECES))
     (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
 
@@ -81,19 +81,19 @@ TOKENIZERS = {"bytes": tiny_tokenizer, "wordpiece": wordpiece_tokenizer, "vocab"
 
 
 def randomise(model, seed):
-    """Weights that matter: projections keep the size of their input, norm gains and biases are far from 1 and 0."""
+    """Weights whose errors would show: projections keep the size of their input, norm gains and biases are far from 1 and 0."""
     generator = torch.Generator().manual_seed(seed)
     for name, p in model.named_parameters():
         noise = torch.randn(p.shape, generator=generator)
         if p.dim() == 1:
             gain = name.endswith("weight")
-            offset = 0 if "Gemma" in type(model).__name__ else 1  # Gemma stores its gains without the one
+            offset = 0 if "Gemma" in type(model).__name__ else 1  # Gemma stores its gains minus one
             p.data = (offset + 0.3 * noise) if gain else 0.2 * noise
         elif "embed" in name or "wte" in name or "wpe" in name or "word_emb" in name:
             p.data = noise
         else:
             fan_in = p.shape[0] if type(model).__name__.startswith("GPT2") else p.shape[-1]
-            size = 3.0 if name.endswith("mlp.gate.weight") else 1.2  # routers that prefer some experts clearly
+            size = 3.0 if name.endswith("mlp.gate.weight") else 1.2  # routers that clearly prefer some experts
             p.data = size * noise / fan_in**0.5
 
 
@@ -163,8 +163,8 @@ def open_gguf(path):
 def gguf_tokenizer(path):
     """transformers' tokenizer of the file, with the digit rule of SmolLM2's own tokenizer.json.
 
-    `tokenizer.ggml.pre` is "smollm": every digit is a word of its own, then GPT-2's rule. transformers' reader of GGUF
-    files does not know the name and leaves the digits out, which changes the tokens of spaces before digits.
+    `tokenizer.ggml.pre` is "smollm": every digit is split off, then GPT-2's rule applies. transformers' reader of GGUF
+    files does not know the name and does not split digits, which changes the tokens of spaces before digits.
     """
     path = Path(path).resolve()
     tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
@@ -230,7 +230,7 @@ def smollm2(path):
 
 
 def generated_strings():
-    """A few thousand strings that try every corner of the pre-tokeniser."""
+    """A few thousand strings for all rules of the pre-tokeniser."""
     r = random.Random(20240607)
     words = "the of and token residual stream Layer NORM don't it's we'll I'm they've x1 v2 café naïve über 東京 привет".split()
     words += "def return self.x == != -> foo_bar camelCase __init__ 12 345 6789 3.14 1,000 0x1F ½ ² ٣ Ⅷ 🙂 🚀 👨‍👩‍👧 e\u0301 ﷺ".split()
@@ -259,7 +259,7 @@ def tokens(path):
 
 def continue_greedily(model, ids, n, use_cache=True):
     with torch.no_grad():
-        # Without a mask of its own, generate() takes tokens that equal the padding token for padding.
+        # Without an explicit mask, generate() treats tokens that equal the padding token as padding.
         mask = torch.ones(1, len(ids), dtype=torch.long)
         out = model.generate(torch.tensor([ids]), attention_mask=mask, max_new_tokens=n, do_sample=False, pad_token_id=0, use_cache=use_cache)
     return out[0].tolist()
@@ -270,7 +270,7 @@ def greedy(path):
     generator = random.Random(11)
     for family, cases in CASES.items():
         for name, case in cases.items():
-            # No LM head, or a spelling that transformers 5 does not read any more.
+            # No LM head, or a spelling that transformers 5 no longer reads.
             if case.get("auto", AutoModelForCausalLM) is not AutoModelForCausalLM or "rewrite" in case:
                 continue
             attention = case.get("attention", "eager")

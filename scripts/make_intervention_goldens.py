@@ -24,7 +24,7 @@ N_NEW = 5
 
 
 class Pass:
-    """One forward pass: what is changed in it, and what was seen."""
+    """One forward pass: the changes, and the recorded tensors."""
 
     current = None
 
@@ -32,7 +32,7 @@ class Pass:
         self.edits, self.seen, self.n_prompt = edits, {}, n_prompt
 
     def __call__(self, name, value):
-        """`value` is [1, pos, ...]; gives what goes on."""
+        """`value` is [1, pos, ...]; returns the value that the pass continues with."""
         for edit in self.edits:
             if name in edit["names"]:
                 value = value.clone()
@@ -98,7 +98,7 @@ def given(module, name):
 
 
 def results(o_proj, block, heads, weight):
-    """Each head's contribution to the output projection; a change of one changes the output by as much."""
+    """Each head's contribution to the output projection; a change of one changes the output by the same amount."""
     keep = {}
     o_proj.register_forward_pre_hook(lambda _, args: keep.update(z=args[0].unflatten(-1, (heads, -1))))
 
@@ -111,7 +111,7 @@ def results(o_proj, block, heads, weight):
 
 
 def norm(module, name, gemma=False):
-    """A norm written out, its denominator and its normalised rows open to change."""
+    """A norm in steps, so that its denominator and its normalised rows can be changed."""
     layer = isinstance(module, torch.nn.LayerNorm)
     eps = next(getattr(module, k) for k in ("variance_epsilon", "eps") if hasattr(module, k))
 
@@ -127,7 +127,7 @@ def norm(module, name, gemma=False):
 
 
 def residual_mid(attn_out_of, block, pre):
-    """`resid_mid` is a sum inside the block: a change of it is carried out on what attention adds."""
+    """`resid_mid` is a sum inside the block: a change of it is applied to what attention adds."""
 
     def hook(_, __, out):
         first = out[0] if isinstance(out, tuple) else out
@@ -173,7 +173,7 @@ def wire_llama(model):
         else:
             output(mlp, f"{b}.hook_mlp_out")
         output(layer, f"{b}.hook_resid_post")
-    if not gemma:  # Gemma scales its embeddings behind the module.
+    if not gemma:  # Gemma scales its embeddings after the module.
         output(inner.embed_tokens, "hook_embed")
     output(inner.norm, "final_norm")
 
@@ -247,7 +247,7 @@ def full_name(hook):
 
 
 def compile_edits(interventions, n_layers, caches):
-    """Functions that change the tensors, one an intervention."""
+    """Functions that change the tensors, one per intervention."""
     edits = []
     for spec in interventions:
         op = spec["op"]
@@ -435,7 +435,7 @@ def within(spec, n_layers):
 
 
 def greedy(model, edits):
-    """The continuation with every token's own changes; None where a choice is a near-tie or ends the text."""
+    """The continuation, with the changes of each token; None if a choice is a near-tie or ends the text."""
     ids = list(IDS)
     for _ in range(N_NEW):
         logits = forward(model, ids, edits, len(IDS))["logits"][-1]
@@ -464,13 +464,13 @@ def write(family, checkpoint, wire):
         for hook in hooks + own:
             tensors[f"{name}/{hook}"] = seen[hook].float().contiguous()
         listed.append({"name": name, "interventions": interventions, "hooks": hooks + own})
-    # Greedy choices must be clear, and none the end of the text.
+    # Greedy choices must be clear, and none may end the text.
     for seed in range(1, 100):
         continued = [(name, spec, greedy(model, compile_edits(spec, n_layers, caches))) for name, spec in generations(model.config, seed)]
         if all(ids for *_, ids in continued):
             break
     else:
-        print(family, "no seed continues clearly")  # Gemma's softcap makes large logits alike.
+        print(family, "no seed continues clearly")  # Gemma's softcap brings large logits close to each other.
         continued = []
     for name, interventions, ids in continued:
         seen = forward(model, ids, compile_edits(interventions, n_layers, caches), len(IDS))

@@ -37,7 +37,7 @@ def load(checkpoint):
 
 
 def head(model, normed):
-    """Logits as the model's own forward makes them of what the final norm hands out: uncapped, and capped."""
+    """Logits that the model's own forward computes from the output of the final norm: uncapped, and capped."""
     logits = model.lm_head(normed) / getattr(model.config, "logits_scaling", 1.0)
     cap = getattr(model.config, "final_logit_softcapping", None)
     return logits, logits if cap is None else cap * torch.tanh(logits / cap)
@@ -62,9 +62,9 @@ def lens(model, norm, blocks):
 
 
 def attribution(model, norm, blocks, names):
-    """The parts of logit[TOKEN] - logit[AGAINST] at the last position, through norms of fixed denominators.
+    """The parts of logit[TOKEN] - logit[AGAINST] at the last position, through norms with fixed denominators.
 
-    Such a norm is affine: what a part adds is the function at the part less the function at zero.
+    Such a norm is affine: a part adds the function at the part minus the function at zero.
     """
     attention, projection, mlp, post_attention, post_mlp = names
     taken = {}

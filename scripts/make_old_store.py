@@ -27,7 +27,7 @@ CAPTURE = {"hooks": ["resid_post", "attn.hook_pattern"], "layers": [0, 12], "pos
 
 
 def fill(client, model):
-    """Runs of every sort that there were."""
+    """Runs of every kind that the first release had."""
     inputs = ["The Eiffel Tower is in the city of", "Ein Wort: Größe"]
     first = {"model": model, "input": inputs, "capture": CAPTURE, "tags": ["tour", "old"], "metadata": {"n": 1}}
     client.run(first)
@@ -48,7 +48,7 @@ def fill(client, model):
 
 
 def answers(client):
-    """What the server says of everything."""
+    """All descriptions that the server gives."""
     caches = []
     for listed in client.items("/v1/caches"):
         cache = client.get(f"/v1/caches/{listed['id']}")

@@ -1,9 +1,9 @@
-"""Small seeded sparse autoencoders in SAELens's form, and what they make of seeded rows by plain PyTorch in float64.
+"""Small seeded sparse autoencoders in SAELens's form, and their results for seeded rows, by plain PyTorch in float64.
 
     python scripts/make_sae_goldens.py [--sae-lens]
 
 writes tests/goldens_analysis/sae/<case>/{cfg.json, sae_weights.safetensors, reference.safetensors}, and with --sae-lens first loads
-every case with SAELens itself (6.54) in float64 and holds the formulas below against it. Needs torch and safetensors, and
+every case with SAELens itself (6.54) in float64 and compares the formulas below with it. Needs torch and safetensors, and
 sae-lens for the check.
 
 reference.safetensors: `rows` as a cache stores them (float32), and in float64 `targets` (what is reconstructed),
@@ -22,7 +22,7 @@ OUT = Path(__file__).resolve().parent.parent / "tests" / "goldens_analysis" / "s
 D_SAE, ROWS = 40, 12
 RESID = {"hook_name": "blocks.1.hook_resid_post", "model_name": "tiny"}
 
-# The tiny llama of the goldens: d_model 32, 4 heads of 8, BOS added to text. `centred` stands beside the tiny GPT-2.
+# The tiny llama of the goldens: d_model 32, 4 heads of 8, BOS added to text. `centred` belongs to the tiny GPT-2.
 OLD = {
     "d_sae": D_SAE, "dtype": "torch.float32", "device": "cpu", "finetuning_scaling_factor": False, "context_size": 64,
     "activation_fn_str": "relu", "activation_fn_kwargs": {}, "apply_b_dec_to_input": True, "normalize_activations": "none",
@@ -136,7 +136,7 @@ def make_weights(cfg, seed):
     if cfg.get("finetuning_scaling_factor") or cfg.get("finetuning_method"):
         w["scaling_factor"] = 1 + rand(D_SAE) * 0.2
     elif "hook_point" in cfg:
-        w["scaling_factor"] = torch.ones(D_SAE)  # before version 3 it was always there
+        w["scaling_factor"] = torch.ones(D_SAE)  # always present before version 3
     return {name: t.to(torch.bfloat16) if cfg["dtype"] == "bfloat16" else t for name, t in w.items()}
 
 
@@ -147,7 +147,7 @@ def targets(name, cfg, rows):
 
 
 def normalise(cfg, x):
-    """What is encoded, and how it is undone."""
+    """The rows that are encoded, and the inverse of their normalisation."""
     match cfg["normalize_activations"]:
         case "none" | False:
             return x, lambda y: y
@@ -162,7 +162,7 @@ def normalise(cfg, x):
 
 
 def encode(cfg, w, x):
-    """Activations and reconstruction, and how far each decision was from going the other way."""
+    """Activations and reconstruction, and the margin of each decision."""
     sae_in, undo = normalise(cfg, x)
     sae_in = sae_in - w["b_dec"] * cfg["apply_b_dec_to_input"]
     norms = torch.ones(D_SAE, dtype=torch.float64)
@@ -194,7 +194,7 @@ def encode(cfg, w, x):
 def check_with_sae_lens(name, cfg, rows, acts, out):
     from sae_lens import SAE
 
-    # SAELens 6 knows no finetuning factors any more; 3.18 and 2.1 multiplied the activations with them in `decode`.
+    # SAELens 6 no longer has finetuning factors; 3.18 and 2.1 multiplied the activations with them in `decode`.
     if name in ("finetuned", "saelens_2_finetuned"):
         return "not in SAELens 6"
     sae = SAE.load_from_disk(OUT / name, dtype="float64")

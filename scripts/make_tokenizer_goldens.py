@@ -1,9 +1,9 @@
-"""Writes tests/goldens/tokenizers: small folders of tokenizers and what AutoTokenizer makes of strings.
+"""Writes tests/goldens/tokenizers: small folders of tokenizers, and the tokens that AutoTokenizer makes of strings.
 
     python scripts/make_tokenizer_goldens.py        (what requirements-goldens.txt lists)
 
 `ids` are the tokens without special tokens; with them they are `prefix + ids + suffix`, which is checked here. `rebuilt` says that
-tokenizer.json alone gives other tokens; a warning is due then. `error` stands in the place of all this where AutoTokenizer raises.
+tokenizer.json alone gives other tokens, which needs a warning. If AutoTokenizer raises an error, there is `error` instead.
 The folders are in tokenizer_cases.py, vocabularies and strings in tokenizer_vocabularies.py.
 """
 
@@ -41,7 +41,7 @@ def content(value):
 
 
 def differs(path, tokenizer, ids):
-    """Whether the class cuts text otherwise than tokenizer.json alone, the added tokens apart."""
+    """Whether the class splits text differently from tokenizer.json alone, apart from added tokens."""
     if not path.is_file():
         return False
     alone = Tokenizer.from_file(str(path))
@@ -55,7 +55,7 @@ def reference(folder):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         ids = [tokenizer(s, add_special_tokens=False)["input_ids"] for s in STRINGS]
         whole = [tokenizer(s)["input_ids"] for s in STRINGS]
-    except Exception as e:  # whatever it is, that is its answer
+    except Exception as e:  # any exception is AutoTokenizer's answer
         return {"error": f"{type(e).__name__}: {e}".split("\n")[0][:160].replace(str(folder), "FOLDER")}
     at = next(i for i, s in enumerate(STRINGS) if s == "the cat sat")
     n = len(ids[at])
@@ -63,7 +63,7 @@ def reference(folder):
     prefix, suffix = whole[at][:start], whole[at][start + n :]
     assert all(w == prefix + i + suffix for w, i in zip(whole, ids))
     rebuilt = differs(pathlib.Path(folder) / "tokenizer.json", tokenizer, ids)
-    # Those that are added as special: pieces that a user defined for SentencePiece count as special in lists only.
+    # Those that are added as special: user-defined pieces of SentencePiece are special in lists only.
     added = tokenizer.added_tokens_decoder
     special = {s: i for s in tokenizer.all_special_tokens if added[i := tokenizer.convert_tokens_to_ids(s)].special}
     return {

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Every test: the Rust ones, then a running server under numpy, scipy and safetensors, openapi.yaml, a crash test and a full disk.
+# Every test: the Rust tests, then checks of a running server with numpy, scipy and safetensors, openapi.yaml, a crash test,
+# the memory of hostile bodies, and a full disk.
 #
 # usage: scripts/test.sh
 # needs: cargo, python3 (3.11 or newer) with venv and pip. The Python packages go into .venv here.
-# RESIDUUM_TEST_TORCH=1 also installs PyTorch (5 GB on Linux) and checks safetensors.torch; without it those checks run
-# only if PyTorch is already in .venv, and say so when they do not.
+# RESIDUUM_TEST_TORCH=1 also installs PyTorch (5 GB on Linux) and checks safetensors.torch; without it, those checks run
+# only if PyTorch is already in .venv, and otherwise say that they were skipped.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -18,7 +19,7 @@ step() {
   printf '\n== %s\n' "$*"
 }
 
-# Runs a Python check against a fresh server of its own, which is gone afterwards whatever happens.
+# Runs a Python check against a fresh server, which is stopped afterwards whatever happens.
 with_server() {
   $python scripts/harness.py --binary "$binary" --model "$model" -- $python "$@" --base-url '{url}'
 }
@@ -28,7 +29,7 @@ scripts/fetch_demo_model.sh smollm2 minilm
 
 step "cargo test"
 cargo test --locked
-# This built the program too, in the tests' own profile; `cargo build` would choose other features and compile it all again.
+# This built the program too. `cargo build` would choose other features and compile everything again.
 
 step "Python packages ($requirements)"
 [[ -x $python ]] || python3 -m venv .venv || {

@@ -10,7 +10,7 @@ from tokenizer_vocabularies import token
 
 
 def typed(content, **flags):
-    """A token as older versions wrote it in the place of a name."""
+    """A token as older versions wrote it instead of its name."""
     return {"__type": "AddedToken", **token(content, **flags)}
 
 
@@ -46,7 +46,7 @@ def cases():
 
 
 def of_classes():
-    """What each class makes of a tokenizer.json, and which class it is."""
+    """How each class reads a tokenizer.json, and which class is chosen."""
     made = {}
     named = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     bytes_in = (
@@ -171,7 +171,7 @@ def of_classes():
 
 
 def of_side_files():
-    """Tokens that only the side files declare."""
+    """Tokens that only files beside the vocabulary declare."""
     made = {}
     named = {"bos_token": "<s>", "eos_token": "</s>"}
     for name in ("PreTrainedTokenizerFast", "GPT2Tokenizer", "Qwen2Tokenizer", "GPTNeoXTokenizer"):

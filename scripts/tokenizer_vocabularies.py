@@ -1,4 +1,4 @@
-"""The small vocabularies of make_tokenizer_goldens.py, and the strings that are cut with them."""
+"""The small vocabularies of make_tokenizer_goldens.py, and the strings that are tokenised with them."""
 
 import io
 import json
@@ -60,7 +60,7 @@ NAMED = ["<|endoftext|>", "<s>", "</s>", "<unk>", "<pad>", "<mask>"]
 
 
 def byte_level():
-    """A tokenizer.json as GPT-2's: a byte-level vocabulary trained across the borders of words, the named tokens last."""
+    """A tokenizer.json as GPT-2's: a byte-level vocabulary trained across word boundaries, with the named tokens last."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -95,7 +95,7 @@ def sentence_pieces(kind, **options):
 
 
 def unigram():
-    """A unigram model with a short table of replacements: a ligature, and a sign that has two spellings."""
+    """A unigram model with a short table of replacements: a ligature, and a character with two spellings."""
     before = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)  # the model remembers the table's path
@@ -121,7 +121,7 @@ def llama_json(model):
 
 
 def word_pieces(lowercase):
-    """A tokenizer.json as BERT's. The pieces are listed, not trained: the trainer's order is another each time."""
+    """A tokenizer.json as BERT's. The pieces are listed, not trained: the trainer's order differs from run to run."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     both = sorted({c for text in CORPUS for c in text + text.lower() if not c.isspace()})
     words = ["the", "cat", "sat", "don", "we", "run", "caf\u00e9", "cafe", "naive", "na\u00efve", "HT", "html", "12", "ok", "\u2581the"]

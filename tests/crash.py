@@ -4,13 +4,18 @@
     python3 tests/crash.py --binary target/debug/residuum --model smollm2-135m=models/SmolLM2-135M-Instruct.Q4_1.gguf
     python3 tests/crash.py --binary ... --model ... --kills 100 --faults 60      (the long form)
 
-First an undisturbed server computes every prompt: the reference. Then clients post single and bulk runs to a second one,
+First an undisturbed server computes every prompt: the reference. Then clients post single and bulk runs to a second server,
 reuse what is stored, delete runs and caches, and read, while the server merges small blobs and collects what was deleted.
-It is ended with SIGKILL at random moments, and by itself between any two steps of writing, flushing, naming, committing and
-removing (a build with debug assertions does so for RESIDUUM_FAULT), and started again on the same data folder. At the end
-every run whose acceptance a client saw must have completed exactly once, with all its caches, unless a client deleted it;
-what was deleted must be gone; every listed cache must hold the reference's bytes and hash; the store must verify, also with
-an index made anew from its blobs, and no file may remain that nobody knows. The last line is `N passed, N failed`.
+The server is killed with SIGKILL at random moments. It also ends itself between any two steps of writing, flushing, renaming,
+committing and removing (RESIDUUM_FAULT, in a build with debug assertions). Each time it is started again on the same data
+folder. At the end:
+
+* every run whose acceptance a client saw has completed exactly once, with all its caches, unless a client deleted it;
+* what was deleted is gone;
+* every listed cache has the reference's bytes and hash;
+* the store verifies, also with an index rebuilt from its blobs, and has no unknown files.
+
+The last line is `N passed, N failed`.
 """
 
 import argparse
@@ -38,11 +43,11 @@ N_CLIENTS = 4
 # A client pauses while this many of its items are unfinished, so that a restart can catch up within seconds.
 MAX_OPEN_ITEMS = 24
 SETTLE_SECONDS = 300
-# How long a server may take to come to the point where it ends itself; merges wait for eight small blobs.
+# How long a server may take to reach the point where it ends itself; merges wait for eight small blobs.
 POINT_SECONDS = 8
 # Upkeep as often as it may be: small blobs are merged, and deleted ones collected, several times before each kill.
 OPTIONS = ["--upkeep-interval", "0.05"]
-# Where a server ends itself, and how often it may have come by before.
+# Where a server ends itself, and how often it may have passed that point before.
 POINTS = {
     **{f"merge.{step}": 1 for step in ("written", "synced", "named", "durable", "moved")},
     **{f"capture.{step}": 3 for step in ("written", "synced", "named", "durable")},
@@ -103,7 +108,7 @@ class Load:
                         unfinished.append(accepted)
         except (OSError, http.client.HTTPException):
             pass  # the server was killed
-        except Exception as error:  # reported at the end: a thread has nobody to raise to
+        except Exception as error:  # reported at the end: nothing catches what a thread raises
             self.unexpected.append(repr(error))
 
     def _post(self, client, rng):
@@ -257,7 +262,7 @@ class Disturbance:
         by_kind = [[p for p in POINTS if p.startswith(kind)] for kind in ("merge", "capture", "index")]
         for names in by_kind:
             self.rng.shuffle(names)
-        # a few are of every kind
+        # enough for every kind
         in_turn = [p for several in zip_longest(*by_kind) for p in several if p is not None]
         return [in_turn[i % len(in_turn)] for i in range(self.args.faults)]
 
@@ -324,7 +329,7 @@ def check_runs(client, acknowledged):
 
 
 def check_caches(client, caches, expected):
-    """Every listed cache reads back as the reference's bytes."""
+    """Every listed cache has the reference's bytes."""
     for cache in caches:
         shape, body, tag = read_back(client, cache["id"])
         values = array("f", body)
@@ -352,7 +357,7 @@ def superfluous_files(data_dir):
         parts = path.relative_to(data_dir).parts
         if path.is_file() and ("tmp" in path.name or ("blobs" in parts and path.suffix != ".safetensors")):
             yield str(path.relative_to(data_dir))
-        # a kill leaves litter, and nothing that would have to be kept
+        # a kill leaves only files that may be removed
         if parts[0] in ("damaged", "unknown"):
             yield str(path.relative_to(data_dir))
 
@@ -375,7 +380,7 @@ def check_offline(args, server, report):
 
 
 def check_rebuilt(args, server, report, caches, expected):
-    """An index made anew knows the same caches, those aside that only reused the rows of others."""
+    """A rebuilt index has the same caches, except those that only reused the rows of others."""
     report.check("an index made from the blobs verifies", verify(args, args.data_dir, "--rebuild-index"))
     server.start()
     client = Client(server.url)

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Lets a server run out of disk, and then out of permission, and checks that it loses nothing and goes on (standard library only).
+"""Lets a server run out of disk space, then of permissions, and checks that it loses nothing and continues (standard library only).
 
     python3 tests/full_disk.py --binary target/debug/residuum --model smollm2-135m=models/SmolLM2-135M-Instruct.Q4_1.gguf
 
-The data folder is a tmpfs of 40 MB. A filler leaves less and less room on it, so that one after the other the blob, the
-commit and the run itself find none: the server must refuse or wait, never fail what it accepted, serve what it has, and
-delete. With room again every accepted run must complete with the numbers of a server that was left alone, and the store must
-verify. A start on a full disk must use what was kept in reserve, serve, delete, and say what is wrong. Then the folder of blobs
-cannot be written for a while, and at last nothing at all when `residuum verify` and the server start. Without the
-permission to mount it says so and passes. The last line is `N passed, N failed`.
+The data folder is a tmpfs of 40 MB. A file leaves less and less space on it, so that at first the blob, then the commit, then
+the run itself does not fit. The server must refuse or wait, never fail what it accepted, serve what it has, and delete. Once
+there is space again, every accepted run must complete with the numbers of an undisturbed server, and the store must verify.
+A start on a full disk must use the reserve, serve, delete, and say what is wrong. Then the folder of blobs is not writable for
+a while; at last the whole folder is read-only when `residuum verify` and the server start. Without the permission to mount,
+the test says so and passes. The last line is `N passed, N failed`.
 """
 
 import argparse
@@ -28,15 +28,15 @@ from harness import FINAL, ApiError, Client, HarnessError, Server, interrupt_on_
 
 SIZE_MB = 40
 CAPTURE = {"hooks": ["resid_post"], "layers": "all", "positions": "all"}
-# KiB that the filler leaves, the most first: a capture takes about 1,100.
+# KiB that are left free, the most first: a capture takes about 1,100.
 ROOM = (3000, 1400, 300, 0)
-# The same for a server that was just started, whose log of the index is empty: a run takes some 40 there.
+# The same for a server that was just started, whose write-ahead log is empty: a run takes about 40 there.
 ROOM_FOR_ROWS = (0, 4, 16, 48, 96, 0)
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 
 
 class Disk:
-    """A tmpfs, and a file that takes up its room."""
+    """A tmpfs, and a file that fills it."""
 
     def __init__(self, folder):
         self.folder, self.filler = folder, folder / "filler"
@@ -54,7 +54,7 @@ class Disk:
         subprocess.run(["umount", "--lazy", str(self.folder)], capture_output=True, check=False)
 
     def leave(self, kib):
-        """Fills the disk but for `kib` KiB."""
+        """Fills the disk except for `kib` KiB."""
         self.free()
         room = shutil.disk_usage(self.folder).free - kib * 1024
         if room > 0:
@@ -100,7 +100,7 @@ def wrong_numbers(client, caches, expected):
 
 
 def unexpected(answers):
-    """What is neither an acceptance nor a refusal for want of room."""
+    """Answers that are neither an acceptance nor a refusal because the disk is full."""
     for answer in answers:
         refused = answer.status == 507 and answer.json()["code"] == "store_full"
         if answer.status != 202 and not refused:
@@ -108,7 +108,7 @@ def unexpected(answers):
 
 
 def full(disk, server, client, expected, report):
-    """Less and less room, then room again."""
+    """Less and less space, then space again."""
     accepted, answers, number = {}, [], 0
     for number in range(3):
         answers.append(post(client, number))
@@ -148,7 +148,7 @@ def full(disk, server, client, expected, report):
 
 
 def full_index(disk, server, client, expected, report):
-    """No room for rows: the log of the index is empty after a start, and has to grow for every change."""
+    """No space for rows: the write-ahead log is empty after a start, and has to grow for every change."""
     report.check("the server stops with status 0", [f"status {code}" for code in [server.stop()] if code != 0])
     server.start()
     before = list(client.items("/v1/caches"))
@@ -174,7 +174,7 @@ def full_index(disk, server, client, expected, report):
 
 
 def start_alive(server, client, seconds=60):
-    """Starts a server that may not become ready; gives its faults."""
+    """Starts a server that may not become ready; returns its faults."""
     with open(server.log, "ab") as log:
         server.process = subprocess.Popen(
             server.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -182,7 +182,7 @@ def start_alive(server, client, seconds=60):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and server.process.poll() is None:
         try:
-            # the model is read by then, so that only the disk is in the way
+            # the model is loaded by then, so only the disk can be the reason
             answer = client.request("GET", "/readyz")
             if answer.status == 200 or "disk is full" in answer.json()["detail"]:
                 return []
@@ -193,7 +193,7 @@ def start_alive(server, client, seconds=60):
 
 
 def full_start(disk, server, client, expected, report):
-    """A start on a full disk, and a second one after a kill, when the reserve has gone."""
+    """A start on a full disk, and a second one after a kill, when the reserve is gone."""
     reserve = disk.folder / "data/reserve"
     before = list(client.items("/v1/caches"))
     report.check("the server stops with status 0", [f"status {code}" for code in [server.stop()] if code != 0])
@@ -227,7 +227,7 @@ def full_start(disk, server, client, expected, report):
 
 
 def locked_out(disk, client, report):
-    """Nobody may make files among the blobs for a while."""
+    """The folder of blobs is not writable for a while."""
     folders = [disk.folder / "data/blobs", *(disk.folder / "data/blobs").iterdir()]
     for folder in folders:
         folder.chmod(0o555)
@@ -261,7 +261,7 @@ def references(args, folder, count):
 
 
 def run_as_nobody(server):
-    """Root may write everywhere; the server gives that up where it can."""
+    """Root may write everywhere; the server drops that privilege if it can."""
     if os.geteuid() == 0 and shutil.which(NOBODY[0]) is not None:
         server.command = [*NOBODY, *server.command]
     return os.geteuid() != 0 or shutil.which(NOBODY[0]) is not None

@@ -3,9 +3,9 @@
 
     python3 tests/memory.py --binary target/release/residuum --model tiny=tests/goldens/llama/gqa_tied --mb 30 --at-once 64
 
-Each body is sent alone first: the server may take 20 bytes for each byte of it, or what is the most for a small one. Then
-as many as `--at-once` are sent together, all kinds among each other: the process has to stay below the stated bound, answer
-each with one of the answers it documents, and serve a small request afterwards. The last line is `N passed, N failed`.
+Each body is sent alone first: the server may take 20 bytes of memory for each byte of the body, or a fixed amount for a small
+one. Then `--at-once` bodies of all kinds are sent together: the process must stay below the stated bound, give each one of its
+documented answers, and serve a small request afterwards. The last line is `N passed, N failed`.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from crash import Report  # noqa: E402  (the path is set above)
 from harness import Client, HarnessError, Server, interrupt_on_signals  # noqa: E402
 
 MIB = 1 << 20
-# Bytes of memory that a request may take for each byte of its body, or in all where that is more: docs/SECURITY.md.
+# Bytes of memory that a request may take for each byte of its body, or in total if that is more: docs/SECURITY.md.
 PER_BYTE = 20
 SMALL = 400 * MIB
 # The memory for bodies, for texts that are encoded, and what the program takes without any request.
@@ -77,7 +77,7 @@ def json_of(body):
 
 
 class Memory:
-    """What a process has in memory, from the system's own count."""
+    """Resident memory of a process, as the system counts it."""
 
     def __init__(self, pid):
         self.folder = Path("/proc", str(pid))
@@ -95,13 +95,13 @@ class Memory:
         return self.read("VmHWM")
 
     def begin(self):
-        """Counts the peak anew from here."""
+        """Resets the peak."""
         self.folder.joinpath("clear_refs").write_text("5")
         return self.now()
 
 
 def post(url, path, body):
-    """The status of the answer; None when the connection was cut before there was one."""
+    """The status of the answer; None if the connection was closed before there was one."""
     try:
         return Client(url, timeout=600).request("POST", path, body, {"Content-Type": "application/json"}).status
     except (OSError, http.client.HTTPException):
@@ -109,7 +109,7 @@ def post(url, path, body):
 
 
 def alone(start, report, size):
-    """Each kind of body by itself, to a server that has seen nothing else: what was freed is not counted twice."""
+    """Each kind of body by itself, to a fresh server, so that memory that was freed is not counted again."""
     for kind in range(len(list(bodies(1000, "")))):
         server, memory, cache = start(f"alone-{kind}")
         name, path, body = list(bodies(size, cache))[kind]

@@ -5,12 +5,12 @@
     python3 tests/soak.py --binary target/release/residuum --model smollm2-135m=models/SmolLM2-135M-Instruct.Q4_1.gguf
 
 Clients post single runs, bulk runs, continuations and interventions, read layers, lenses, features of the store, compare,
-search, export, import what they exported, delete, cancel, follow events, and hang up in the middle of all of these, for
+search, export, import what they exported, delete, cancel, follow events, and disconnect in the middle of all of these, for
 `--minutes`. The store has a quota and evicts its oldest caches, so that it soon stays the same size. Every ten seconds the
-anonymous resident memory (Linux), the open descriptors and the threads of the server are noted. At the end the load is taken away;
-the store must verify. It fails on an answer of 5xx other than 503 and 507, on an answer nobody expects, on a hang-up by
-the server, or if the medians of the last quarter are above those of the second by more than noise: 5 % and 24 MiB of memory, eight
-descriptors or threads. A leak slower than that needs more `--minutes`. The last line is `N passed, N failed`.
+anonymous resident memory (Linux), the open descriptors and the threads of the server are recorded. When the load has ended,
+the store must verify. The test fails on a 5xx answer other than 503 and 507, on an unexpected answer, if the server closes a
+connection, or if the medians of the last quarter exceed those of the second by more than noise: 5 % and 24 MiB of memory, eight
+descriptors or threads. A slower leak needs more `--minutes`. The last line is `N passed, N failed`.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from crash import WORDS, Report  # noqa: E402  (the path is set above)
 from harness import Client, HarnessError, Server, interrupt_on_signals  # noqa: E402
 
 SAMPLE_SECONDS = 10
-# What the last quarter may be above the second: an allocator's noise, not a leak that lasts.
+# How far the last quarter may exceed the second: noise of the allocator, not a lasting leak.
 SLACK_BYTES = 24 << 20
 SLACK_SHARE = 0.05
 SLACK_FDS = 8
@@ -44,7 +44,7 @@ BUSY = {404, 409, 410, 422, 429, 503, 507}
 
 
 class Worker(threading.Thread):
-    """One client that does one thing after the other until told to stop."""
+    """One client that makes one request after another until told to stop."""
 
     def __init__(self, soak, number):
         super().__init__(daemon=True)
@@ -69,7 +69,7 @@ class Worker(threading.Thread):
             except (OSError, http.client.HTTPException) as error:
                 self.soak.unexpected.append(f"{action.__name__}: {error!r}")
                 time.sleep(0.5)
-            except Exception as error:  # reported at the end: a thread has nobody to raise to
+            except Exception as error:  # reported at the end: nothing catches what a thread raises
                 self.soak.unexpected.append(f"{action.__name__}: {error!r}")
 
     def ask(self, method, path, body=None, headers=None):
@@ -160,7 +160,7 @@ class Worker(threading.Thread):
             self.ask("GET", f"/v1/runs/{run['id']}/events")
 
     def hang_up(self):
-        """A request whose client goes away: before its body is whole, before its answer, or in the middle of that."""
+        """A request whose client disconnects: before its body is complete, before its answer, or in the middle of the answer."""
         body = json.dumps({"model": self.soak.model, "input": self.text(), "reuse": False}).encode()
         head = f"POST /v1/runs?wait=20 HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         whole = head.encode() + body
@@ -181,7 +181,7 @@ class Worker(threading.Thread):
 
 
 class Soak:
-    """A server under load, and what was seen of it."""
+    """A server under load, and its samples."""
 
     def __init__(self, args, server):
         self.args, self.server = args, server

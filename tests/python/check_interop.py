@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Checks that numpy, safetensors, pyarrow and PyTorch read what a server serves, and its metrics against scipy's.
+"""Checks that numpy, safetensors, pyarrow and PyTorch read what a server sends, and compares its metrics with scipy's.
 
     python3 tests/python/check_interop.py --base-url http://127.0.0.1:8080
 
 Works with any model served; captures what it needs. The last line is `N passed, N failed`, and the exit status is 0
-only if nothing failed. Checks that need PyTorch are skipped, with a notice, where it cannot be imported.
+only if nothing failed. Checks that need PyTorch are skipped, with a notice, if it cannot be imported.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def check(function):
     return function
 
 
-# --- what the checks share
+# --- shared by the checks
 
 
 class Subject:
@@ -320,7 +320,7 @@ def reference(metric, a, b):
 
 
 def close(actual, metric, a, b, what):
-    """`actual` [i][j] is the metric of rows of `a` and `b` to a relative 1e-6 of what could be lost by cancellation."""
+    """`actual` [i][j] is the metric of rows of `a` and `b`, within 1e-6 of the magnitude of the terms that cancel."""
     lengths = np.outer(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1))
     scale = {"cosine": 1.0, "dot": lengths.max(), "euclidean": np.sqrt(lengths.max())}[metric]
     expected = reference(metric, a, b)
@@ -376,7 +376,7 @@ def a_matrix_agrees_with_scipy(s):
 
 
 def imported(s, body, **query):
-    """A safetensors file as a cache; its description."""
+    """Imports a safetensors file; returns the description of the cache."""
     headers = {"Content-Type": "application/vnd.safetensors"}
     answer = s.client.call("POST", f"/v1/caches?{urlencode(query)}", body, headers)
     assert answer.status == 201 and answer.headers["location"] == f"/v1/caches/{answer.json()['id']}"
