@@ -1,6 +1,10 @@
 //! Items of a batch: read, claimed, laid out in a pack, and made durable.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use super::{
     Inner,
@@ -15,13 +19,16 @@ use residuum_store::{Completion, PackHeader, PackedCache, StoreError};
 /// Claimed items and their model.
 pub(super) type Claimed = (Vec<(Unit, NewItem)>, Arc<Model>);
 
-/// Loads the items of `units` from the store, in the order of `units`; those ended meanwhile are left out.
+/// The items of `units`, in their order, from the store where they are not at hand; those ended meanwhile are left out.
 pub(super) async fn load<'u>(engine: &Arc<Inner>, units: &'u [Unit]) -> Result<Vec<(&'u Unit, NewItem)>, StoreError> {
+    let mut items: HashMap<UnitId, NewItem> = HashMap::new();
     let mut by_run: HashMap<RunId, Vec<u32>> = HashMap::new();
     for u in units {
-        by_run.entry(u.run).or_default().push(u.index);
+        match engine.recent_items.get(u.id()) {
+            Some(item) => drop(items.insert(u.id(), item)),
+            None => by_run.entry(u.run).or_default().push(u.index),
+        }
     }
-    let mut items: HashMap<(RunId, u32), NewItem> = HashMap::new();
     for (run, indices) in by_run {
         let loaded = engine.store.items(run, &indices).await?;
         items.extend(loaded.into_iter().map(|(index, item)| ((run, index), item)));
@@ -46,6 +53,7 @@ pub(super) async fn claim(engine: &Arc<Inner>, units: &[Unit]) -> Result<Option<
 /// The store's.
 pub(super) async fn claim_ids(engine: &Inner, ids: &[UnitId]) -> Result<(), StoreError> {
     engine.store.claim(ids).await?;
+    engine.recent_items.forget(ids);
     let mut runs: Vec<RunId> = ids.iter().map(|(run, _)| *run).collect();
     runs.dedup();
     runs.into_iter().for_each(|run| engine.progress.changed(run));
@@ -105,6 +113,8 @@ pub(super) async fn complete(
 ) -> Result<(), StoreError> {
     let started = Instant::now();
     engine.store.complete(completion).await?;
+    // before whoever follows these items is told to look again
+    engine.completions.fetch_add(1, Ordering::Release);
     engine.note_room(true);
     metrics::histogram!("residuum_commit_seconds").record(started.elapsed().as_secs_f64());
     runs.sort_unstable();

@@ -17,6 +17,7 @@ mod positions;
 mod progress;
 pub mod questions;
 mod queue;
+mod recent_items;
 mod registry;
 mod request;
 mod retention;
@@ -62,12 +63,13 @@ use background_jobs::BackgroundJob;
 use dedup::InFlightDedup;
 use progress::Progress;
 use queue::{BatchKey, Depth, Load, Loads, Queue, Reuse, UNLIMITED, Unit};
+use recent_items::RecentItems;
 use request::item_bytes;
 use residuum_domain::{NewItem, Priority, Problem, Run, RunId, TenantId};
 use residuum_model::{LoadError, LoadOptions, Model};
 use residuum_store::{KeepDeleted, Quota, Store};
 use scheduler::{InFlight, Speed};
-use submission_reuse::Question;
+use submission_reuse::Lookup;
 use submit::batch_key;
 use token_cache::TokenCache;
 use worker::Workers;
@@ -155,6 +157,11 @@ struct Inner {
     to_continue: Mutex<Queue>,
     /// Inputs that wait for what others leave behind.
     dedup: Mutex<InFlightDedup>,
+    /// Inputs that need not be read from the store.
+    recent_items: RecentItems,
+    /// How often computed or copied activations became durable: a lookup that found nothing is still right while this has not
+    /// changed.
+    completions: AtomicU64,
     /// What runs will add that are being made durable.
     admitted: Mutex<Loads>,
     in_flight: Mutex<HashMap<u64, InFlight>>,
@@ -167,7 +174,7 @@ struct Inner {
     no_room: Mutex<Option<Instant>>,
     draining: CancellationToken,
     background_jobs: mpsc::Sender<BackgroundJob>,
-    questions: mpsc::Sender<Question>,
+    lookups: mpsc::Sender<Lookup>,
     /// Places for experiments.
     experiments: Semaphore,
     /// Places for experiments and for those that wait for one.
@@ -250,12 +257,14 @@ impl Engine {
     pub fn start(store: Store, names: Vec<String>, limits: Limits, n_workers: usize) -> std::io::Result<Self> {
         let (workers, threads) = Workers::spawn(n_workers, &store)?;
         let (background_jobs, waiting) = mpsc::channel(1);
-        let (questions, to_answer) = mpsc::channel(submission_reuse::WAITING);
+        let (lookups, to_answer) = mpsc::channel(submission_reuse::WAITING);
         let inner = Arc::new(Inner {
             store,
             models: Registry::new(names),
             limits,
             token_cache: Arc::default(),
+            recent_items: RecentItems::default(),
+            completions: AtomicU64::new(0),
             queue: Mutex::default(),
             to_continue: Mutex::default(),
             dedup: Mutex::default(),
@@ -269,7 +278,7 @@ impl Engine {
             no_room: Mutex::default(),
             draining: CancellationToken::new(),
             background_jobs,
-            questions,
+            lookups,
             experiments: Semaphore::new(patching::AT_ONCE),
             experiments_in_line: Semaphore::new(patching::AT_ONCE + patching::MAX_WAITING),
         });
@@ -479,6 +488,7 @@ impl Engine {
     }
 
     fn forget(&self, id: RunId) {
+        self.inner.recent_items.forget_run(id);
         self.inner.queue().remove(id);
         self.inner.to_continue().remove(id);
         // Those that waited for it must not go with it.

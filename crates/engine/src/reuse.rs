@@ -5,7 +5,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use super::{
@@ -63,13 +63,21 @@ pub(super) fn wanted(tenant: TenantId, edits: Option<&Edits>, item: &NewItem, mo
     }
 }
 
+/// Items of a run that were looked for before it was queued, and not found.
+pub(super) struct Missed {
+    /// What each item needs; `None` for one that something was found for.
+    pub(super) wanted: Vec<Option<Wanted>>,
+    /// `Inner::completions` before they were looked for.
+    pub(super) at: u64,
+}
+
 /// Whether an item's activations may be copied together from others.
-fn may_copy(unit: &Unit, item: &NewItem) -> bool {
+fn may_copy(n_bytes: u64, item: &NewItem) -> bool {
     let rows = match item.capture.positions.resolve(item.token_ids.len()) {
         Ok(Rows::Mean(list)) => list.len() as u64,
         _ => 1,
     };
-    unit.n_bytes.saturating_mul(rows) <= COPY_BYTES
+    n_bytes.saturating_mul(rows) <= COPY_BYTES
 }
 
 /// Answers or leaves to others what can be; gives back what has to be computed.
@@ -91,7 +99,7 @@ async fn ask(engine: &Arc<Inner>, units: Vec<Unit>) -> Vec<Unit> {
         };
         let wanted = wanted(unit.key.tenant, unit.edits.as_deref(), &item, &model);
         // InFlightDedup before the store: one that ends in between is found there.
-        if let Err(unit) = engine.dedup().follow(unit.clone(), &wanted, may_copy(unit, &item)) {
+        if let Err(unit) = engine.dedup().follow(unit.clone(), &wanted, may_copy(unit.n_bytes, &item)) {
             by_tenant.entry(unit.key.tenant).or_default().push(Asking { unit: *unit, item, wanted });
         }
     }
@@ -117,7 +125,7 @@ async fn ask_store(engine: &Arc<Inner>, tenant: TenantId, asking: Vec<Asking>) -
                 let (run, item_index) = unit.id();
                 pointed.push((unit, ReusedCache { extent, cache: CacheId::generate(), run, item_index, item }));
             }
-            Some(Reusable::Rows(rows)) if may_copy(&unit, &item) => copied.push(Copying { unit, item, rows }),
+            Some(Reusable::Rows(rows)) if may_copy(unit.n_bytes, &item) => copied.push(Copying { unit, item, rows }),
             _ => {
                 engine.dedup().queued(unit.id(), wanted);
                 rest.push(unit);
@@ -154,6 +162,7 @@ async fn point(engine: &Arc<Inner>, pointed: Vec<(Unit, ReusedCache)>) -> Vec<Un
 /// Records items as reused.
 async fn record(engine: &Arc<Inner>, units: &[Unit], completion: Completion) -> Result<(), StoreError> {
     complete(engine, completion, units.iter().map(|u| u.run).collect()).await?;
+    engine.recent_items.forget(&units.iter().map(Unit::id).collect::<Vec<_>>());
     metrics::counter!("residuum_items_reused_total").increment(units.len() as u64);
     Ok(())
 }
@@ -242,7 +251,7 @@ pub(super) fn lead(engine: &Inner, items: Vec<(Unit, NewItem)>, model: &Model) -
         let mut leaders = engine.dedup();
         for (unit, item) in items {
             let wanted = wanted(unit.key.tenant, unit.edits.as_deref(), &item, model);
-            let copy = may_copy(&unit, &item);
+            let copy = may_copy(unit.n_bytes, &item);
             let unit = match unit.reuse {
                 Reuse::Never => unit,
                 _ => match leaders.follow(unit, &wanted, copy) {
@@ -269,6 +278,29 @@ pub(super) fn lead(engine: &Inner, items: Vec<(Unit, NewItem)>, model: &Model) -
 }
 
 impl Inner {
+    /// Marks the items of a run that need not be looked for again: nothing has become durable since they were not found.
+    /// Those that an item being computed will answer wait for it; the others are given back.
+    pub(super) fn after_miss(&self, units: Vec<Unit>, items: &[NewItem], missed: Missed) -> Vec<Unit> {
+        let mut rest = Vec::with_capacity(units.len());
+        let mut dedup = self.dedup();
+        for ((unit, item), wanted) in units.into_iter().zip(items).zip(missed.wanted) {
+            let Some(wanted) = wanted else {
+                rest.push(unit);
+                continue;
+            };
+            let copy = may_copy(unit.n_bytes, item);
+            let Err(unit) = dedup.follow(unit, &wanted, copy) else { continue };
+            // an item that stopped being computed in between has counted before
+            if self.completions.load(Ordering::Acquire) == missed.at {
+                dedup.queued(unit.id(), wanted);
+                rest.push(Unit { reuse: Reuse::Asked, ..*unit });
+            } else {
+                rest.push(*unit);
+            }
+        }
+        rest
+    }
+
     /// Notes that items are no longer being computed: whoever follows them is looked for again.
     pub(super) fn end_leads(&self, ids: &[UnitId]) {
         let followers = {

@@ -1,15 +1,23 @@
-//! Runs that what is stored answers whole: they are complete as they come in, and never wait in the queue.
+//! Reuse at submission: runs that stored activations answer whole are complete as they come in, and never wait in the queue.
 //!
 //! Two tasks, each of which takes what has gathered while it was busy: one looks for activations, the other makes the runs
 //! they answer. So many clients share one query and one transaction, and a run that has to be computed waits for neither
-//! transaction. Whatever goes wrong here, the run is queued instead, which says what is wrong.
+//! transaction. A run that is not answered is queued; which of its inputs were not found goes with it, so that they are not
+//! looked for a second time.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{Engine, reuse::wanted};
+use super::{
+    Engine,
+    reuse::{Missed, wanted},
+};
 use residuum_domain::{NewRun, Run, TenantId};
 use residuum_model::Model;
 use residuum_store::{AnsweredRun, Reusable, Store, Wanted};
@@ -22,32 +30,48 @@ const TOGETHER: usize = 64;
 const MOST_ITEMS: usize = 16;
 
 /// A run that is looked for.
-pub(super) struct Question {
+pub(super) struct Lookup {
     run: Arc<NewRun>,
     /// One for each input.
     wanted: Vec<Wanted>,
-    answer: oneshot::Sender<Run>,
+    outcome: oneshot::Sender<Outcome>,
+}
+
+/// What became of a lookup; nothing is said where it failed.
+enum Outcome {
+    /// The run is complete.
+    Complete(Box<Run>),
+    /// It has to be queued. For each input, whether nothing at all was found.
+    NotFound(Vec<bool>),
 }
 
 /// A run and what answers it.
 struct Found {
     run: AnsweredRun,
-    answer: oneshot::Sender<Run>,
+    outcome: oneshot::Sender<Outcome>,
+}
+
+/// A run that was looked for.
+pub(super) enum Looked {
+    /// It is complete.
+    Answered(Box<Run>),
+    /// It is to be queued, with what is known of its inputs.
+    Missed(NewRun, Option<Missed>),
 }
 
 /// Answers runs until the engine drains.
-pub(super) async fn run(store: Store, draining: CancellationToken, questions: mpsc::Receiver<Question>) {
+pub(super) async fn run(store: Store, draining: CancellationToken, lookups: mpsc::Receiver<Lookup>) {
     let (found, to_make) = mpsc::channel(WAITING);
-    tokio::join!(look(&store, &draining, questions, found), make(&store, to_make));
+    tokio::join!(look(&store, &draining, lookups, found), make(&store, to_make));
 }
 
 /// Takes what waits, up to [`TOGETHER`]; nothing once the engine drains.
-async fn gather(draining: &CancellationToken, questions: &mut mpsc::Receiver<Question>) -> Vec<Question> {
+async fn gather(draining: &CancellationToken, lookups: &mut mpsc::Receiver<Lookup>) -> Vec<Lookup> {
     let mut gathered = Vec::with_capacity(TOGETHER);
     tokio::select! {
         biased;
         () = draining.cancelled() => {}
-        _ = questions.recv_many(&mut gathered, TOGETHER) => {}
+        _ = lookups.recv_many(&mut gathered, TOGETHER) => {}
     }
     gathered
 }
@@ -56,21 +80,21 @@ async fn gather(draining: &CancellationToken, questions: &mut mpsc::Receiver<Que
 async fn look(
     store: &Store,
     draining: &CancellationToken,
-    mut questions: mpsc::Receiver<Question>,
+    mut lookups: mpsc::Receiver<Lookup>,
     found: mpsc::Sender<Found>,
 ) {
     loop {
-        let gathered = gather(draining, &mut questions).await;
+        let gathered = gather(draining, &mut lookups).await;
         if gathered.is_empty() {
             return;
         }
         // one query for each tenant: runs of one never see another's
-        let mut by_tenant: HashMap<TenantId, Vec<Question>> = HashMap::new();
-        for question in gathered {
-            by_tenant.entry(question.run.tenant).or_default().push(question);
+        let mut by_tenant: HashMap<TenantId, Vec<Lookup>> = HashMap::new();
+        for lookup in gathered {
+            by_tenant.entry(lookup.run.tenant).or_default().push(lookup);
         }
-        for (tenant, questions) in by_tenant {
-            let wanted: Vec<Wanted> = questions.iter().flat_map(|q| q.wanted.iter().cloned()).collect();
+        for (tenant, lookups) in by_tenant {
+            let wanted: Vec<Wanted> = lookups.iter().flat_map(|q| q.wanted.iter().cloned()).collect();
             let mut reusable = match store.find_reusable(tenant, &wanted).await {
                 Ok(reusable) => reusable.into_iter(),
                 Err(e) => {
@@ -78,20 +102,22 @@ async fn look(
                     continue;
                 }
             };
-            for Question { run, wanted, answer } in questions {
-                let extents = reusable.by_ref().take(wanted.len()).map(|r| match r {
+            for Lookup { run, wanted, outcome } in lookups {
+                // to the end, so that the next run finds its own
+                let own: Vec<Option<Reusable>> = reusable.by_ref().take(wanted.len()).collect();
+                let absent = own.iter().map(Option::is_none).collect();
+                let extents = own.into_iter().map(|r| match r {
                     Some(Reusable::Extent(extent)) => Some(extent),
                     _ => None,
                 });
-                // to the end, so that the next run finds its own
-                let extents: Vec<_> = extents.collect();
-                let Some(extents) = extents.into_iter().collect() else {
-                    // before the answer that never comes: whoever waits for it has the run alone then, and needs no copy
+                let Some(extents) = extents.collect() else {
+                    // first: whoever waits for the outcome has the run alone then, and needs no copy
                     drop(run);
+                    drop(outcome.send(Outcome::NotFound(absent)));
                     continue;
                 };
                 // fails where the other task is gone, and then the run is queued
-                drop(found.send(Found { run: AnsweredRun { run, extents }, answer }).await);
+                drop(found.send(Found { run: AnsweredRun { run, extents }, outcome }).await);
             }
         }
     }
@@ -101,7 +127,7 @@ async fn look(
 async fn make(store: &Store, mut found: mpsc::Receiver<Found>) {
     let mut gathered = Vec::with_capacity(TOGETHER);
     while found.recv_many(&mut gathered, TOGETHER).await > 0 {
-        let (runs, answers): (Vec<_>, Vec<_>) = gathered.drain(..).map(|f| (f.run, f.answer)).unzip();
+        let (runs, outcomes): (Vec<_>, Vec<_>) = gathered.drain(..).map(|f| (f.run, f.outcome)).unzip();
         let started = Instant::now();
         let made = match store.insert_answered(runs).await {
             Ok(made) => made,
@@ -111,29 +137,38 @@ async fn make(store: &Store, mut found: mpsc::Receiver<Found>) {
             }
         };
         metrics::histogram!("residuum_commit_seconds").record(started.elapsed().as_secs_f64());
-        for (run, answer) in made.into_iter().zip(answers) {
+        for (run, outcome) in made.into_iter().zip(outcomes) {
             if let Some(run) = run {
                 metrics::counter!("residuum_runs_total").increment(1);
                 metrics::counter!("residuum_items_reused_total").increment(run.n_reused);
                 // whoever asked may have gone; the run is there all the same
-                drop(answer.send(run));
+                drop(outcome.send(Outcome::Complete(Box::new(run))));
             }
         }
     }
 }
 
 impl Engine {
-    /// The run, completed by what is stored, where that answers every input of it; else the run to be queued.
-    pub(super) async fn answer(&self, run: NewRun, model: &Model) -> Result<Run, NewRun> {
+    /// Looks for what answers a run, where it is small and may reuse, and completes it where that answers all of it.
+    pub(super) async fn answer(&self, run: NewRun, model: &Model) -> Looked {
         let asks = run.reuse && run.idempotency.is_none() && run.items.len() <= MOST_ITEMS && !run.generates();
         if !asks {
-            return Err(run);
+            return Looked::Missed(run, None);
         }
-        let wanted = run.items.iter().map(|item| wanted(run.tenant, run.edits.as_deref(), item, model)).collect();
+        let wanted: Vec<Wanted> =
+            run.items.iter().map(|item| wanted(run.tenant, run.edits.as_deref(), item, model)).collect();
+        let at = self.inner.completions.load(Ordering::Acquire);
         let run = Arc::new(run);
-        let (answer, answered) = oneshot::channel();
+        let (outcome, told) = oneshot::channel();
         // fails where the engine drains
-        drop(self.inner.questions.send(Question { run: Arc::clone(&run), wanted, answer }).await);
-        answered.await.map_err(|_| Arc::unwrap_or_clone(run))
+        drop(self.inner.lookups.send(Lookup { run: Arc::clone(&run), wanted: wanted.clone(), outcome }).await);
+        match told.await {
+            Ok(Outcome::Complete(run)) => Looked::Answered(run),
+            Ok(Outcome::NotFound(absent)) => {
+                let wanted = wanted.into_iter().zip(absent).map(|(wanted, absent)| absent.then_some(wanted)).collect();
+                Looked::Missed(Arc::unwrap_or_clone(run), Some(Missed { wanted, at }))
+            }
+            Err(_) => Looked::Missed(Arc::unwrap_or_clone(run), None),
+        }
     }
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use super::{
     Engine,
     queue::{BatchKey, Reuse, UNLIMITED, Unit},
+    recent_items::may_keep,
     request::{self, Prepared, RunRequest},
+    reuse::Missed,
+    submission_reuse::Looked,
 };
 use residuum_domain::{Code, NewItem, NewRun, Problem, Run, RunId, TenantId};
 use residuum_store::Inserted;
@@ -69,9 +72,9 @@ impl Engine {
         self.inner.check_disk()?;
         // caches that point at what is stored take room in the index alone
         self.inner.make_room(0).await?;
-        let run = match self.answer(run, &model).await {
-            Ok(run) => return Ok(Submitted::Answered(Box::new(run))),
-            Err(run) => run,
+        let (run, missed) = match self.answer(run, &model).await {
+            Looked::Answered(run) => return Ok(Submitted::Answered(run)),
+            Looked::Missed(run, missed) => (run, missed),
         };
         let admission = self.admit(run.tenant, &item_bytes)?;
         let (_, waiting) = self.inner.waiting(run.tenant);
@@ -79,7 +82,7 @@ impl Engine {
         // A task of its own: dropping the request must not leave rows without a place in the queue.
         let engine = self.clone();
         let queued = tokio::spawn(async move {
-            let queued = engine.enqueue(run, &item_bytes).await;
+            let queued = engine.enqueue(run, &item_bytes, missed).await;
             drop(admission);
             queued
         });
@@ -89,7 +92,7 @@ impl Engine {
         })
     }
 
-    async fn enqueue(&self, run: NewRun, item_bytes: &[u64]) -> Result<Submitted, Problem> {
+    async fn enqueue(&self, run: NewRun, item_bytes: &[u64], missed: Option<Missed>) -> Result<Submitted, Problem> {
         let waiting: Vec<(Arc<BatchKey>, usize, u64)> = {
             let mut keys: Vec<Arc<BatchKey>> = Vec::new();
             run.items
@@ -106,6 +109,7 @@ impl Engine {
                 .collect()
         };
         let (reuse, priority, edits) = (Reuse::of(run.reuse), run.priority, run.edits.clone());
+        let recent = may_keep(&run.items).then(|| run.items.clone());
         let id = match self.inner.store.insert_run(run).await? {
             Inserted::Created(id) => id,
             Inserted::Replayed(id) => return Ok(Submitted::Replayed(id)),
@@ -114,7 +118,7 @@ impl Engine {
                 return Err(Problem::new(Code::IdempotencyKeyReused, detail));
             }
         };
-        let units = (0u32..)
+        let mut units: Vec<Unit> = (0u32..)
             .zip(waiting)
             .map(|(index, (key, n_tokens, n_bytes))| Unit {
                 run: id,
@@ -128,6 +132,12 @@ impl Engine {
                 max_batch_items: UNLIMITED,
             })
             .collect();
+        if let Some(items) = recent {
+            if let Some(missed) = missed {
+                units = self.inner.after_miss(units, &items, missed);
+            }
+            self.inner.recent_items.keep(id, items);
+        }
         self.inner.enqueue(units);
         metrics::counter!("residuum_runs_total").increment(1);
         Ok(Submitted::Created(id))
