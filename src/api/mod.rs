@@ -63,20 +63,24 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The route table.
 fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
-        .routes(routes!(runs::create::create_run, runs::manage::list_runs))
-        .routes(routes!(runs::manage::get_run, runs::manage::delete_run))
-        .routes(routes!(runs::manage::cancel_run))
+        .routes(routes!(runs::create_run::create_run, runs::manage_runs::list_runs))
+        .routes(routes!(runs::manage_runs::get_run, runs::manage_runs::delete_run))
+        .routes(routes!(runs::manage_runs::cancel_run))
         .routes(routes!(runs::events::follow_run))
-        .routes(routes!(runs::manage::list_run_caches))
-        .routes(routes!(runs::tensors::get_run_tensor))
+        .routes(routes!(runs::manage_runs::list_run_caches))
+        .routes(routes!(runs::run_tensors::get_run_tensor))
         .routes(routes!(export::export_run))
         .routes(routes!(export::export_caches))
-        .routes(routes!(caches::manage::list_caches, caches::import::import_cache))
-        .routes(routes!(caches::manage::get_cache, caches::manage::update_cache, caches::manage::delete_cache))
-        .routes(routes!(caches::tensors::get_layers))
-        .routes(routes!(caches::tensors::get_layer))
-        .routes(routes!(caches::tensors::get_tensor))
-        .routes(routes!(caches::tensors::get_safetensors))
+        .routes(routes!(caches::manage_caches::list_caches, caches::import_cache::import_cache))
+        .routes(routes!(
+            caches::manage_caches::get_cache,
+            caches::manage_caches::update_cache,
+            caches::manage_caches::delete_cache
+        ))
+        .routes(routes!(caches::cache_tensors::get_layers))
+        .routes(routes!(caches::cache_tensors::get_layer))
+        .routes(routes!(caches::cache_tensors::get_tensor))
+        .routes(routes!(caches::cache_tensors::get_safetensors))
         .routes(routes!(caches::lens::read_lens))
         .routes(routes!(caches::attribution::attribute))
         .routes(routes!(comparisons::compare))

@@ -1,7 +1,7 @@
 //! `/v1/caches`.
 
 pub mod attribution;
-pub mod import;
+pub mod cache_tensors;
+pub mod import_cache;
 pub mod lens;
-pub mod manage;
-pub mod tensors;
+pub mod manage_caches;

@@ -12,6 +12,7 @@ pub mod input;
 pub mod model;
 pub mod position;
 pub mod run;
+pub mod run_body;
 pub mod selector;
 pub mod token;
 pub mod warning;

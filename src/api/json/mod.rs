@@ -8,7 +8,7 @@
 //! * an error names the field by a JSON pointer and says what would be right.
 
 mod deserializer;
-mod error;
+mod json_error;
 mod names;
 
 use std::{
@@ -22,7 +22,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use self::{deserializer::Part, error::Error};
+use self::{deserializer::Part, json_error::Error};
 use residuum_domain::{Code, Problem};
 
 /// Bodies in which null is a value: it removes what is there.

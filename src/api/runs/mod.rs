@@ -1,6 +1,6 @@
 //! `/v1/runs`.
 
-pub mod create;
+pub mod create_run;
 pub mod events;
-pub mod manage;
-pub mod tensors;
+pub mod manage_runs;
+pub mod run_tensors;

@@ -10,7 +10,7 @@ use super::{
     error::ApiResult,
     extract::{JsonBody, Query, Tenant},
     problems::SearchProblems,
-    runs::create::wait_of,
+    runs::create_run::wait_of,
     state::ApiState,
 };
 pub use dto::Hit;

@@ -7,14 +7,14 @@ mod arrays;
 mod assembly;
 mod format;
 mod json;
-mod query;
 mod respond;
+mod tensor_query;
 
 pub use arrays::Arrays;
 pub use assembly::{Assembly, Part, broke_off, convert};
 pub use format::{Format, HeaderEntry, npy_header, npy_header_of, safetensors_header};
 
-pub use query::{DtypeParam, Encoding, TensorQuery, TensorSpec};
 pub use respond::{
     CONVERTED_FROM, DTYPE, EXPOSED, POSITIONS, TensorAnswer, TensorDto, binary, respond, respond_to_post,
 };
+pub use tensor_query::{DtypeParam, Encoding, TensorQuery, TensorSpec};

@@ -17,7 +17,7 @@ use super::{
     assembly::{Assembly, Part},
     format::{Format, HeaderEntry, npy_header, safetensors_header},
     json::{JsonValues, nested},
-    query::{Encoding, TensorSpec},
+    tensor_query::{Encoding, TensorSpec},
 };
 use crate::api::{
     error::{ApiError, ApiResult},

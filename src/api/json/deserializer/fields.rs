@@ -6,7 +6,7 @@ use serde::de::{DeserializeSeed, IntoDeserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{Part, visit::Key};
-use crate::api::json::{Reading, error::Error};
+use crate::api::json::{Reading, json_error::Error};
 
 /// A visitor of an object, between `serde_json` and the type.
 pub(in crate::api::json) struct Object<'r, V> {

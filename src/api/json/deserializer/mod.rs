@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::{
     FORMS, KEEPS_NULLS, Reading,
-    error::{self, Error},
+    json_error::{self, Error},
 };
 use fields::Object;
 use visit::Counted;
@@ -129,7 +129,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Word<V> {
     type Value = V::Value;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&error::one_of(self.variants))
+        f.write_str(&json_error::one_of(self.variants))
     }
 
     fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<V::Value, E> {

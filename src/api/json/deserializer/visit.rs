@@ -8,7 +8,7 @@ use serde::{
 };
 
 use super::Part;
-use crate::api::json::{Reading, error::Error};
+use crate::api::json::{Reading, json_error::Error};
 
 /// Bytes that an entry of an object takes beside its key and value.
 const ENTRY: usize = 48;

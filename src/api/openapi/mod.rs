@@ -15,10 +15,7 @@ use utoipa::openapi::{
 use super::{
     access,
     caches::lens::LensValues,
-    dto::{
-        direction::IncludeVectors,
-        run::{Include, RunSnapshot},
-    },
+    dto::{direction::IncludeVectors, run::RunSnapshot, run_body::Include},
     experiments::PatchingProgress,
     hosts, problems, routes,
     tensor::{DtypeParam, Encoding, Format},

@@ -4,7 +4,7 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::create::{completions, wait_of};
+use super::create_run::{completions, wait_of};
 use crate::api::{
     dto::{Page, PageQuery, cache::CacheDto, cursor, page_limit, query_time, run::RunDto},
     error::ApiResult,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{extract::State, http::HeaderMap, response::Response};
 
 use crate::api::{
-    caches::tensors::{no_hook_parameter, part},
+    caches::cache_tensors::{no_hook_parameter, part},
     error::{ApiError, ApiResult},
     extract::{PathHook, PathId, Query, Tenant, not_found},
     problems::RunTensorProblems,

@@ -1,101 +1,23 @@
-//! The command line. Every flag can also be given as `RESIDUUM_…`.
+//! `residuum serve`.
 
-mod keys;
-mod models;
-
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use axum::http::HeaderValue;
-use clap::{Args, Parser, Subcommand};
+use clap::Args;
 
+use super::{DataDir, runtime};
 use crate::{
-    api::{ApiConfig, openapi},
+    api::ApiConfig,
     app::{self, Config},
     connections::ConnectionLimits,
     telemetry::{self, LogFormat},
 };
 use residuum_engine::{Limits, ModelSource, SaeSource};
 use residuum_model::{ComputeDtype, LoadOptions, Placements};
-use residuum_store::{Compaction, Maintenance, Quota, Store, StoreError};
-
-/// An activation server for language models.
-#[derive(Debug, Parser)]
-#[command(name = "residuum", version, about, max_term_width = 100)]
-pub struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Serve models and the store over HTTP.
-    Serve(Box<Serve>),
-    /// Print the OpenAPI specification, or compare a file with it.
-    Openapi {
-        /// Compare this file with the specification instead of printing; exits with 1 if they differ.
-        #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "openapi.yaml")]
-        check: Option<PathBuf>,
-    },
-    /// Check every stored tensor against its hash and the index; exits with 1 on damage.
-    Verify(Verify),
-    /// Delete what nothing refers to, rewrite blobs that are mostly dead, and merge small ones. A server does so by itself.
-    Gc(Gc),
-    /// Make, list and revoke API keys, also while a server has the data folder.
-    #[command(subcommand)]
-    Keys(keys::Keys),
-    /// List the models of a running server, with what is unusual about each.
-    Models(models::Models),
-    /// Copy the data folder, also while a server has it, and verify the copy.
-    Backup(Backup),
-    /// Ask a running server whether it is ready; exits with 1 if not.
-    Healthcheck {
-        /// Address of the server.
-        #[arg(long, env = "RESIDUUM_LISTEN", default_value = "127.0.0.1:8080")]
-        listen: SocketAddr,
-    },
-}
+use residuum_store::{Compaction, Maintenance, Quota};
 
 #[derive(Debug, Args)]
-struct DataDir {
-    /// Folder of blobs and index.
-    #[arg(long, env = "RESIDUUM_DATA_DIR", default_value = "./data")]
-    data_dir: PathBuf,
-}
-
-#[derive(Debug, Args)]
-struct Verify {
-    #[command(flatten)]
-    data: DataDir,
-    /// Drop what is damaged, keep the rest, and move damaged files to the folder `damaged`. No server may be running.
-    #[arg(long)]
-    repair: bool,
-    /// Make a new index from the blobs alone, in place of one that is lost or broken. No server may be running.
-    #[arg(long, conflicts_with = "repair")]
-    rebuild_index: bool,
-}
-
-#[derive(Debug, Args)]
-struct Gc {
-    #[command(flatten)]
-    data: DataDir,
-    /// Also remove the blobs in the folder `unknown`, which the index did not know. They may be the only copies of activations.
-    #[arg(long)]
-    unknown: bool,
-}
-
-#[derive(Debug, Args)]
-struct Backup {
-    #[command(flatten)]
-    data: DataDir,
-    /// Copy the bytes of blobs even where a second name for the same file would do.
-    #[arg(long)]
-    copy: bool,
-    /// Folder for the copy; it must be empty, or not exist.
-    target: PathBuf,
-}
-
-#[derive(Debug, Args)]
-struct Serve {
+pub(super) struct Serve {
     /// Address to listen on.
     #[arg(long, env = "RESIDUUM_LISTEN", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
@@ -171,11 +93,11 @@ struct Serve {
     /// Listen beyond loopback also while the store has no API keys: whoever reaches the port may do everything.
     #[arg(long, env = "RESIDUUM_ALLOW_UNAUTHENTICATED")]
     allow_unauthenticated: bool,
-    /// Bytes a second that merging small blobs may copy; 0 leaves them and the index of words as they are, and deleted
+    /// Bytes a second that merging small blobs may copy; 0 leaves them and the segments of the text index as they are, and deleted
     /// activations on the disk.
     #[arg(long, env = "RESIDUUM_MERGE_RATE", default_value_t = 32 << 20)]
     merge_rate: u64,
-    /// Seconds between two looks for small blobs and pieces of the index of words to merge; every sixtieth also collects what
+    /// Seconds between two looks for small blobs and segments of the text index to merge; every sixtieth also collects what
     /// nothing refers to.
     #[arg(long, env = "RESIDUUM_UPKEEP_INTERVAL", default_value_t = 10.0, value_parser = seconds)]
     upkeep_interval: f64,
@@ -219,36 +141,9 @@ fn is_id(text: &str) -> bool {
     !text.is_empty() && text.len() <= 100 && text.chars().all(valid)
 }
 
-impl Cli {
-    /// Carries the command out.
-    #[must_use]
-    pub fn run(self) -> ExitCode {
-        let result = match self.command {
-            Command::Serve(serve) => serve.run(),
-            Command::Openapi { check: None } => {
-                print!("{}", openapi::yaml());
-                Ok(())
-            }
-            Command::Openapi { check: Some(file) } => check_openapi(&file),
-            Command::Verify(verify) => verify.run(),
-            Command::Gc(gc) => gc.run(),
-            Command::Keys(keys) => keys.run(),
-            Command::Models(models) => return models.run(),
-            Command::Backup(backup) => backup.run(),
-            Command::Healthcheck { listen } => healthcheck(listen),
-        };
-        match result {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(message) => {
-                eprintln!("residuum: {message}");
-                ExitCode::FAILURE
-            }
-        }
-    }
-}
-
 impl Serve {
-    fn run(self) -> Result<(), String> {
+    /// Serves until it is told to stop.
+    pub(super) fn run(self) -> Result<(), String> {
         telemetry::start_logging(self.log_format, &self.log).map_err(|e| format!("--log {}: {e}", self.log))?;
         if let Some(twice) =
             self.models.iter().enumerate().find(|(i, m)| self.models[..*i].iter().any(|o| o.id == m.id))
@@ -323,14 +218,6 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, String> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads.max(2))
-        .enable_all()
-        .build()
-        .map_err(|e| format!("the async runtime could not be started: {e}"))
-}
-
 /// Resolves at the first SIGINT or SIGTERM.
 async fn stop_signal() {
     use tokio::signal::unix::{SignalKind, signal};
@@ -345,116 +232,15 @@ async fn stop_signal() {
     }
 }
 
-fn check_openapi(file: &std::path::Path) -> Result<(), String> {
-    let found = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
-    if found == openapi::yaml() {
-        return Ok(());
-    }
-    Err(format!("{0} is not what the code says; write it anew with: residuum openapi > {0}", file.display()))
-}
-
-impl Verify {
-    fn run(self) -> Result<(), String> {
-        let dir = self.data.data_dir;
-        let report = runtime(1)?.block_on(async {
-            if self.rebuild_index {
-                println!("{}", Store::rebuild_index(&dir).await?);
-            }
-            if !self.repair {
-                return Store::open_read_only(&dir).await?.verify().await;
-            }
-            let store = Store::open(&dir).await?;
-            println!("{}", store.repair().await?);
-            let report = store.verify().await;
-            store.close().await;
-            report
-        });
-        let report = report.map_err(|e| e.to_string())?;
-        println!("{report}");
-        if report.is_clean() { Ok(()) } else { Err("the data folder is damaged".to_owned()) }
-    }
-}
-
-impl Backup {
-    fn run(self) -> Result<(), String> {
-        let report = runtime(1)?.block_on(async {
-            let store = Store::open_read_only(&self.data.data_dir).await?;
-            store.backup(&self.target, !self.copy).await
-        });
-        let report = report.map_err(|e| e.to_string())?;
-        println!("{report}");
-        if report.verified.is_clean() { Ok(()) } else { Err("the copy is damaged".to_owned()) }
-    }
-}
-
 /// A time to wait.
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
     if (0.05..=86400.0).contains(&seconds) { Ok(seconds) } else { Err("between 0.05 and 86400".to_owned()) }
 }
 
-impl Gc {
-    fn run(self) -> Result<(), String> {
-        let done = runtime(1)?.block_on(async {
-            let store = Store::open(&self.data.data_dir).await?;
-            let report = store.gc().await;
-            let removed = if self.unknown { store.remove_unknown_blobs().await } else { Ok((0, 0)) };
-            let left = store.n_unknown_blobs();
-            store.close().await;
-            Ok((report?, removed?, left))
-        });
-        match done {
-            Ok((report, (n, n_bytes), left)) => {
-                println!("{report}");
-                if n > 0 {
-                    println!("removed {n} blobs that the index did not know: {n_bytes} bytes");
-                }
-                if left > 0 {
-                    println!(
-                        "the folder `unknown` has {left} blobs that the index does not know (--unknown removes them)"
-                    );
-                }
-                Ok(())
-            }
-            Err(e @ StoreError::Locked) => Err(format!("{e}. A running server collects by itself")),
-            Err(e) => Err(e.to_string()),
-        }
-    }
-}
-
-/// One plain request: the binary is the only program in its container.
-fn healthcheck(listen: SocketAddr) -> Result<(), String> {
-    use std::{
-        io::{Read, Write},
-        net::{IpAddr, Ipv4Addr, TcpStream},
-    };
-    let ip = if listen.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { listen.ip() };
-    let address = SocketAddr::new(ip, listen.port());
-    let ask = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        stream.write_all(format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes())?;
-        let mut head = [0; 12];
-        stream.read_exact(&mut head)?;
-        Ok(String::from_utf8_lossy(&head).into_owned())
-    };
-    match ask() {
-        Ok(head) if head.ends_with(" 200") => Ok(()),
-        Ok(head) => Err(format!("{address} is not ready: {head}")),
-        Err(e) => Err(format!("{address} does not answer: {e}")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
 
     #[test]
     fn times_to_wait_are_finite() {

@@ -12,7 +12,8 @@ use axum::{
 use crate::api::{
     dto::{
         generate::CompletionDto,
-        run::{CacheValues, CreateRun, CreateRunQuery, DryRun, DryRunHook, DryRunItem, Include, RunCompletion, RunDto},
+        run::{CacheValues, DryRun, DryRunHook, DryRunItem, RunCompletion, RunDto},
+        run_body::{CreateRun, CreateRunQuery, Include},
     },
     error::{ApiError, ApiResult},
     extract::{JsonBody, Query, Tenant, idempotency_key},
@@ -151,7 +152,7 @@ async fn values(state: &ApiState, tenant: TenantId, run: &Run) -> Result<Vec<Cac
         for hook in 0..stored.cache.capture.hooks.len() {
             let selection = Selection::of(&stored.cache, hook, None)?;
             let n = selection.n_served();
-            let answer = super::super::caches::tensors::answer(&stored, selection, None)?;
+            let answer = super::super::caches::cache_tensors::answer(&stored, selection, None)?;
             tensors.push(answer.json(store.clone(), Encoding::Nested, room).await?);
             room -= n;
         }

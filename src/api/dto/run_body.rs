@@ -1,0 +1,282 @@
+//! The body that queues a run, and the parameters that go with it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    annotations::check_annotations,
+    capture::{CaptureDto, PositionsRequestSchema},
+    chat::{Message, chat_end},
+    generate::GenerateDto,
+    input::{Input, InputSchema, TokenIds},
+};
+use crate::api::interventions::InterventionDto;
+use residuum_domain::{Code, PositionsRequest, Priority, Problem, TenantId};
+use residuum_engine::{Content, GivenTemplate, InputSpec, RunRequest, Truncate};
+
+/// A run to queue. Exactly one of `input`, `messages` and `items` holds the inputs.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "model": "smollm2-135m", "input": "The Eiffel Tower is in the city of",
+    "capture": {"hooks": ["resid_post"], "layers": "all", "positions": "last", "dtype": "float32"},
+    "tags": ["demo"], "metadata": {"any": "json"}
+}))]
+pub struct CreateRun {
+    /// Name of a served model.
+    pub model: String,
+    /// A string, strings, token ids, or arrays of token ids.
+    #[schema(value_type = Option<InputSchema>)]
+    pub input: Option<Input>,
+    /// One chat, rendered with the model's template.
+    #[schema(value_type = Option<Vec<Message>>)]
+    pub messages: Option<Vec<Map<String, Value>>>,
+    /// Whether to open the assistant's turn; by default unless the last message is the assistant's.
+    pub add_generation_prompt: Option<bool>,
+    /// Whether to leave the last message open, for the model to continue: nothing the template puts behind it is there.
+    #[serde(default)]
+    #[schema(default = false)]
+    pub continue_final_message: bool,
+    /// Further variables for the chat template.
+    pub template_kwargs: Option<Map<String, Value>>,
+    /// A chat template instead of the model's own, as Jinja source; also the name of one of the model's, where it has
+    /// several. With `tools` in `template_kwargs` the one named `tool_use` is taken by itself.
+    pub chat_template: Option<String>,
+    /// Inputs with positions, metadata, tags and labels of their own.
+    #[schema(value_type = Option<Vec<ItemDto>>)]
+    pub items: Option<Vec<ItemDto>>,
+    /// Continue every input before it is captured.
+    #[schema(value_type = Option<GenerateDto>)]
+    pub generate: Option<GenerateDto>,
+    /// What to change on the way through the model, in order; also while it generates.
+    #[serde(default)]
+    #[schema(value_type = Vec<InterventionDto>)]
+    pub interventions: Vec<InterventionDto>,
+    /// What to capture; the residual stream after every block at the final position if left out.
+    #[serde(default)]
+    #[schema(value_type = CaptureDto)]
+    pub capture: CaptureDto,
+    /// Beginning-of-sequence token (of BERT `[CLS]`): null leaves it to the tokenizer, true makes sure there is one,
+    /// false leaves out all special tokens that the tokenizer would add to text.
+    pub prepend_bos: Option<bool>,
+    /// What to do with inputs longer than the context.
+    #[schema(value_type = Option<TruncateSchema>)]
+    #[serde(default)]
+    pub truncate: Truncate,
+    /// Whether activations that are stored already may answer; false forces the forward pass.
+    #[serde(default = "yes")]
+    #[schema(default = true)]
+    pub reuse: bool,
+    /// How urgent it is: `interactive` goes first and `bulk` last, and none of them waits for ever.
+    #[schema(value_type = Option<PrioritySchema>)]
+    #[serde(default)]
+    pub priority: Priority,
+    /// Tags for every cache of the run.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Metadata for the run and every cache of it.
+    #[serde(default)]
+    pub metadata: Map<String, Value>,
+    /// Seconds after which each cache of the run expires, counted from when it is stored; left out: never.
+    #[schema(minimum = 1, maximum = 3_153_600_000_u64)]
+    pub ttl_seconds: Option<u64>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// One input with what belongs to it alone. Exactly one of `text`, `token_ids` and `messages`.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Item)]
+pub struct ItemDto {
+    /// Text for the tokenizer.
+    pub text: Option<String>,
+    /// Token ids.
+    #[schema(value_type = Option<Vec<u32>>)]
+    pub token_ids: Option<TokenIds>,
+    /// A chat.
+    #[schema(value_type = Option<Vec<Message>>)]
+    pub messages: Option<Vec<Map<String, Value>>>,
+    /// Positions instead of the run's.
+    #[schema(value_type = Option<PositionsRequestSchema>)]
+    pub positions: Option<PositionsRequest>,
+    /// Metadata over the run's.
+    #[serde(default)]
+    pub metadata: Map<String, Value>,
+    /// Tags beside the run's.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Label of the cache.
+    pub label: Option<String>,
+}
+
+/// What to do with inputs longer than the context.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Truncate)]
+#[serde(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only describes Truncate for the specification")]
+pub enum TruncateSchema {
+    /// Refuse them.
+    Error,
+    /// Drop tokens from the start, keeping a BOS token there.
+    Left,
+    /// Drop tokens from the end, keeping those that the tokenizer's own rule puts there.
+    Right,
+}
+
+/// How urgent a run is.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Priority)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "only describes Priority for the specification")]
+pub enum PrioritySchema {
+    /// Somebody waits for it: of three runs that wait, one of each priority, 16 tokens of this are computed for every 4 of a normal one.
+    Interactive,
+    /// Neither: 4 tokens for every one of a bulk run.
+    Normal,
+    /// It may take as long as it takes.
+    Bulk,
+}
+
+/// A hundred years: no time to go is beyond what a time can be.
+const MAX_TTL_SECONDS: u64 = 100 * 365 * 24 * 3600;
+
+impl CreateRun {
+    /// The request in the engine's words.
+    ///
+    /// # Errors
+    /// [`Code::InvalidBody`] when the inputs are missing or given twice; [`Code::TooManyItems`] for more than
+    /// `max_items`; [`Code::EmptyInput`] for empty lists; [`Code::InvalidValue`] for oversized annotations.
+    pub fn into_request(self, tenant: TenantId, max_items: usize) -> Result<RunRequest, Problem> {
+        check_annotations(&self.tags, None, &self.metadata)?;
+        if self.ttl_seconds.is_some_and(|ttl| !(1..=MAX_TTL_SECONDS).contains(&ttl)) {
+            let detail =
+                format!("ttl_seconds must lie between 1 and {MAX_TTL_SECONDS}; leave it out to keep the caches");
+            return Err(Problem::at(Code::InvalidValue, "/ttl_seconds", detail));
+        }
+        let given = [self.input.is_some(), self.messages.is_some(), self.items.is_some()];
+        if given.iter().filter(|g| **g).count() != 1 {
+            return Err(Problem::at(Code::InvalidBody, "/input", "give exactly one of input, messages and items"));
+        }
+        if self.messages.is_none()
+            && self.items.is_none()
+            && (self.add_generation_prompt.is_some()
+                || self.continue_final_message
+                || self.template_kwargs.is_some()
+                || self.chat_template.is_some())
+        {
+            return Err(Problem::at(
+                Code::InvalidBody,
+                "/messages",
+                "add_generation_prompt, continue_final_message, template_kwargs and chat_template go with messages",
+            ));
+        }
+        let n = match (&self.input, &self.items) {
+            (Some(input), _) => input.len(),
+            (_, Some(items)) => items.len(),
+            _ => 1,
+        };
+        if n > max_items {
+            let detail = format!("the run has {n} items; a run may have {max_items}");
+            return Err(Problem::new(Code::TooManyItems, detail));
+        }
+        let end = chat_end(self.add_generation_prompt, self.continue_final_message)?;
+        // compiled once, however many inputs there are
+        let chat_template = self.chat_template.map(GivenTemplate::new);
+        let chat = |messages: Vec<Map<String, Value>>| Content::Messages {
+            messages: messages.into_iter().map(Value::Object).collect(),
+            end,
+            template_kwargs: self.template_kwargs.clone().unwrap_or_default(),
+            chat_template: chat_template.clone(),
+        };
+        let inputs = match (self.input, self.messages, self.items) {
+            (Some(input), _, _) => inputs_of(input),
+            (_, Some(messages), _) => vec![InputSpec::new(String::new(), chat(messages))],
+            (_, _, Some(items)) => items_of(items, chat)?,
+            _ => Vec::new(),
+        };
+        if inputs.is_empty() {
+            return Err(Problem::at(Code::EmptyInput, "/input", "there is no input"));
+        }
+        Ok(RunRequest {
+            tenant,
+            model: self.model,
+            inputs,
+            generation: self.generate.map(GenerateDto::into_generation).transpose()?,
+            interventions: None,
+            capture: self.capture.into(),
+            prepend_bos: self.prepend_bos,
+            truncate: self.truncate,
+            reuse: self.reuse,
+            priority: self.priority,
+            tags: self.tags,
+            metadata: self.metadata,
+            ttl_seconds: self.ttl_seconds,
+            idempotency: None,
+        })
+    }
+}
+
+fn inputs_of(input: Input) -> Vec<InputSpec> {
+    let one = |content| vec![InputSpec::new("/input".to_owned(), content)];
+    let each = |contents: &mut dyn Iterator<Item = Content>| {
+        contents.enumerate().map(|(i, content)| InputSpec::new(format!("/input/{i}"), content)).collect()
+    };
+    match input {
+        Input::Text(text) => one(Content::Text(text)),
+        Input::TokenIds(ids) if ids.is_empty() => Vec::new(),
+        Input::TokenIds(ids) => one(Content::TokenIds(ids)),
+        Input::Texts(texts) => each(&mut texts.into_iter().map(Content::Text)),
+        Input::TokenIdLists(lists) => each(&mut lists.into_iter().map(Content::TokenIds)),
+    }
+}
+
+fn items_of(items: Vec<ItemDto>, chat: impl Fn(Vec<Map<String, Value>>) -> Content) -> Result<Vec<InputSpec>, Problem> {
+    items
+        .into_iter()
+        .enumerate()
+        .map(|(i, item)| {
+            let pointer = format!("/items/{i}");
+            let ItemDto { text, token_ids, messages, positions, metadata, tags, label } = item;
+            check_annotations(&tags, label.as_deref(), &metadata).map_err(|p| p.under(&pointer))?;
+            let content = match (text, token_ids, messages) {
+                (Some(text), None, None) => Content::Text(text),
+                (None, Some(TokenIds(ids)), None) => Content::TokenIds(ids),
+                (None, None, Some(messages)) => chat(messages),
+                _ => {
+                    return Err(Problem::at(
+                        Code::InvalidBody,
+                        pointer,
+                        "an item has exactly one of text, token_ids and messages",
+                    ));
+                }
+            };
+            Ok(InputSpec { pointer, content, positions, tags, metadata, label })
+        })
+        .collect()
+}
+
+/// Parameters of a posted run.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct CreateRunQuery {
+    /// Seconds to wait for the run to end, at most 600: 201 if it has, 202 otherwise.
+    #[param(minimum = 0, maximum = 600, example = 30)]
+    pub wait: Option<f64>,
+    /// `values`: the tensors of an ended run in the answer too.
+    pub include: Option<Include>,
+    /// true: what the run would make, without queueing it.
+    pub dry_run: Option<bool>,
+}
+
+/// What else an answer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Include {
+    /// The captured tensors.
+    Values,
+}

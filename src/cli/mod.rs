@@ -1,0 +1,118 @@
+//! The command line. Every flag can also be given as `RESIDUUM_…`.
+
+mod healthcheck;
+mod keys;
+mod list_models;
+mod serve;
+mod upkeep;
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use self::{
+    healthcheck::healthcheck,
+    serve::Serve,
+    upkeep::{Backup, Gc, Verify},
+};
+use crate::api::openapi;
+
+/// An activation server for language models.
+#[derive(Debug, Parser)]
+#[command(name = "residuum", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve models and the store over HTTP.
+    Serve(Box<Serve>),
+    /// Print the OpenAPI specification, or compare a file with it.
+    Openapi {
+        /// Compare this file with the specification instead of printing; exits with 1 if they differ.
+        #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "openapi.yaml")]
+        check: Option<PathBuf>,
+    },
+    /// Check every stored tensor against its hash and the index; exits with 1 on damage.
+    Verify(Verify),
+    /// Delete what nothing refers to, rewrite blobs that are mostly dead, and merge small ones. A server does so by itself.
+    Gc(Gc),
+    /// Make, list and revoke API keys, also while a server has the data folder.
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    /// List the models of a running server, with what is unusual about each.
+    Models(list_models::Models),
+    /// Copy the data folder, also while a server has it, and verify the copy.
+    Backup(Backup),
+    /// Ask a running server whether it is ready; exits with 1 if not.
+    Healthcheck {
+        /// Address of the server.
+        #[arg(long, env = "RESIDUUM_LISTEN", default_value = "127.0.0.1:8080")]
+        listen: SocketAddr,
+    },
+}
+
+#[derive(Debug, Args)]
+struct DataDir {
+    /// Folder of blobs and index.
+    #[arg(long, env = "RESIDUUM_DATA_DIR", default_value = "./data")]
+    data_dir: PathBuf,
+}
+
+impl Cli {
+    /// Carries the command out.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let result = match self.command {
+            Command::Serve(serve) => serve.run(),
+            Command::Openapi { check: None } => {
+                print!("{}", openapi::yaml());
+                Ok(())
+            }
+            Command::Openapi { check: Some(file) } => check_openapi(&file),
+            Command::Verify(verify) => verify.run(),
+            Command::Gc(gc) => gc.run(),
+            Command::Keys(keys) => keys.run(),
+            Command::Models(models) => return models.run(),
+            Command::Backup(backup) => backup.run(),
+            Command::Healthcheck { listen } => healthcheck(listen),
+        };
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(message) => {
+                eprintln!("residuum: {message}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads.max(2))
+        .enable_all()
+        .build()
+        .map_err(|e| format!("the async runtime could not be started: {e}"))
+}
+
+fn check_openapi(file: &std::path::Path) -> Result<(), String> {
+    let found = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    if found == openapi::yaml() {
+        return Ok(());
+    }
+    Err(format!("{0} is not what the code says; write it anew with: residuum openapi > {0}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
