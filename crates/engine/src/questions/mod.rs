@@ -13,6 +13,7 @@ pub mod mean;
 pub mod readout_rows;
 pub mod row_reader;
 pub mod served;
+pub mod statistics;
 pub mod token;
 
 use std::sync::Arc;
