@@ -7,6 +7,7 @@
 pub mod answer_limit;
 pub mod attribution;
 pub mod chosen;
+pub mod comparisons;
 pub mod deleted_caches;
 pub mod direction;
 pub mod lens;
