@@ -1,9 +1,6 @@
 //! `POST /v1/statistics`.
 
-use std::sync::Arc;
-
 use axum::{Json, extract::State};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -15,20 +12,8 @@ use super::{
     state::ApiState,
 };
 use crate::api::dto::selector::{CacheSelector, CacheSelectorSchema};
-use residuum_analysis::{
-    Summary,
-    summary::{Spread, largest, outliers},
-};
-use residuum_domain::{Code, Hook, Layers, Positions, Problem, Selection, TenantId};
-use residuum_engine::questions::{deleted_caches::again, row_reader::read_rows};
-use residuum_store::{Store, StoredCache};
-
-/// Caches in one request.
-const MAX_CACHES: usize = 10_000;
-/// Dimensions named in each list.
-const MAX_TOP: usize = 1000;
-/// Numbers read by one request: some ten seconds.
-const MAX_READ: usize = 4_000_000_000;
+use residuum_domain::{Layers, Positions, Problem};
+use residuum_engine::questions::statistics::{self, Spread, StatisticsAnswer, StatisticsQuestion};
 
 /// What to describe.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -137,12 +122,6 @@ struct Range {
     max: f64,
 }
 
-impl From<Spread> for Range {
-    fn from(s: Spread) -> Self {
-        Self { mean: s.mean, std: s.std(), min: s.min, max: s.max }
-    }
-}
-
 /// A dimension of the vectors.
 #[derive(Debug, Serialize, ToSchema)]
 struct Dimension {
@@ -184,89 +163,72 @@ pub async fn summarise(
     Query(NoQuery {}): Query<NoQuery>,
     body: JsonBody<StatisticsRequest>,
 ) -> ApiResult<Json<StatisticsDto>> {
-    let request = body.value;
-    if request.top_k > MAX_TOP {
-        return Err(Problem::at(Code::InvalidValue, "/top_k", format!("at most {MAX_TOP} dimensions are named")).into());
-    }
-    if !(request.sigma.is_finite() && request.sigma > 0.0) {
-        return Err(
-            Problem::at(Code::InvalidValue, "/sigma", "sigma is a number of standard deviations above 0").into()
-        );
-    }
-    Ok(Json(again(Code::UnknownCache, || statistics(&state, tenant, &request)).await?))
+    let question = body.value.question()?;
+    Ok(Json(state.questions.statistics(tenant, &question).await?.into()))
 }
 
-async fn statistics(state: &ApiState, tenant: TenantId, request: &StatisticsRequest) -> Result<StatisticsDto, Problem> {
-    let store = state.engine.store().clone();
-    let chosen = request.caches.selector("/caches")?.choose(&store, tenant, "/caches", MAX_CACHES).await?;
-    let hooks = chosen.hooks(&request.hook, &request.layers)?;
-    let rows = |hook: &Hook| chosen.selections(*hook, request.positions.as_ref());
-    let selected: Vec<(Vec<Selection>, usize)> = hooks.iter().map(rows).collect::<Result<_, _>>()?;
-    let n_read = selected.iter().flat_map(|(s, _)| s).map(Selection::n_read).fold(0, usize::saturating_add);
-    if n_read > MAX_READ {
-        let detail = format!("{n_read} numbers would be read; {MAX_READ} are allowed. Choose fewer caches or layers");
-        return Err(Problem::new(Code::ResultTooLarge, detail));
-    }
-    let job = Job { store, caches: chosen.caches, hooks, selected, top_k: request.top_k, sigma: request.sigma };
-    state.questions.analyse(move || job.run()).await
-}
-
-/// A request, checked.
-struct Job {
-    store: Store,
-    caches: Vec<Arc<StoredCache>>,
-    hooks: Vec<Hook>,
-    /// For each hook the rows of each cache, and their width.
-    selected: Vec<(Vec<Selection>, usize)>,
-    top_k: usize,
-    sigma: f64,
-}
-
-impl Job {
-    fn run(self) -> Result<StatisticsDto, Problem> {
-        let layers = self.hooks.par_iter().zip(&self.selected);
-        let layers = layers.map(|(hook, (selections, width))| {
-            let mut summary = Summary::new(*width);
-            for (cache, selection) in self.caches.iter().zip(selections) {
-                summary.add(&read_rows(&self.store, cache, selection)?);
-            }
-            Ok(self.describe(*hook, &summary))
-        });
-        let name = self.hooks[0].site().name();
-        Ok(StatisticsDto {
-            hook: name.strip_prefix("hook_").unwrap_or(name).to_owned(),
-            n_caches: self.caches.len(),
-            layers: layers.collect::<Result<_, Problem>>()?,
+impl StatisticsRequest {
+    /// The question that the body asks.
+    ///
+    /// # Errors
+    /// Those of the selector, pointing into `/caches`.
+    fn question(self) -> Result<StatisticsQuestion, Problem> {
+        Ok(StatisticsQuestion {
+            caches: self.caches.selector("/caches")?,
+            hook: self.hook,
+            layers: self.layers,
+            positions: self.positions,
+            top_k: self.top_k,
+            sigma: self.sigma,
         })
     }
+}
 
-    fn describe(&self, hook: Hook, summary: &Summary) -> LayerStatistics {
-        let (mean, variance) = (summary.mean(), summary.variance());
-        let std: Vec<f64> = variance.iter().map(|v| v.sqrt()).collect();
-        let size: Vec<f64> = mean.iter().map(|m| m.abs()).collect();
-        let any = summary.n() > 0;
-        let named = |dimensions: Vec<usize>| {
-            let dimension = |i: usize| Dimension { dimension: i, mean: mean[i], std: std[i] };
-            if any { dimensions.into_iter().map(dimension).collect() } else { Vec::new() }
-        };
-        let (by_mean, by_std) = (outliers(mean, self.sigma), outliers(&std, self.sigma));
-        let outlier = |i: usize| {
-            let (by_mean, by_std) = (by_mean.binary_search(&i).is_ok(), by_std.binary_search(&i).is_ok());
-            (by_mean || by_std).then(|| Outlier { dimension: i, mean: mean[i], std: std[i], by_mean, by_std })
-        };
-        LayerStatistics {
-            layer: hook.layer(),
-            n: summary.n(),
-            n_non_finite: summary.n_non_finite(),
-            d: mean.len(),
-            norm: any.then(|| summary.norm().into()),
-            mean_norm: any.then(|| mean.iter().map(|m| m * m).sum::<f64>().sqrt()),
-            variance: any.then(|| Spread::of(variance.iter().copied()).into()),
-            total_variance: any.then(|| variance.iter().sum()),
-            zeros: any.then(|| summary.zeros()),
-            top_mean: named(largest(&size, self.top_k)),
-            top_variance: named(largest(&variance, self.top_k)),
-            outliers: (0..mean.len()).filter_map(outlier).take(MAX_TOP).collect(),
+impl From<StatisticsAnswer> for StatisticsDto {
+    fn from(StatisticsAnswer { site, n_caches, layers }: StatisticsAnswer) -> Self {
+        let name = site.name();
+        Self {
+            hook: name.strip_prefix("hook_").unwrap_or(name).to_owned(),
+            n_caches,
+            layers: layers.into_iter().map(Into::into).collect(),
         }
+    }
+}
+
+impl From<statistics::LayerStatistics> for LayerStatistics {
+    fn from(found: statistics::LayerStatistics) -> Self {
+        Self {
+            layer: found.layer,
+            n: found.n,
+            n_non_finite: found.n_non_finite,
+            d: found.d,
+            norm: found.norm.map(Into::into),
+            mean_norm: found.mean_norm,
+            variance: found.variance.map(Into::into),
+            total_variance: found.total_variance,
+            zeros: found.zeros,
+            top_mean: found.top_mean.into_iter().map(Into::into).collect(),
+            top_variance: found.top_variance.into_iter().map(Into::into).collect(),
+            outliers: found.outliers.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<Spread> for Range {
+    fn from(s: Spread) -> Self {
+        Self { mean: s.mean, std: s.std(), min: s.min, max: s.max }
+    }
+}
+
+impl From<statistics::Dimension> for Dimension {
+    fn from(statistics::Dimension { index, mean, std }: statistics::Dimension) -> Self {
+        Self { dimension: index, mean, std }
+    }
+}
+
+impl From<statistics::Outlier> for Outlier {
+    fn from(statistics::Outlier { dimension, by_mean, by_std }: statistics::Outlier) -> Self {
+        let statistics::Dimension { index, mean, std } = dimension;
+        Self { dimension: index, mean, std, by_mean, by_std }
     }
 }

@@ -4,17 +4,21 @@
 //! of bodies or of status codes: whoever has the question need not be the one who was asked it over a socket. A
 //! [`Problem`] points at the part of a question that is at fault, by the JSON pointer that part has in a request.
 
+pub mod answer_limit;
 pub mod attribution;
 pub mod chosen;
+pub mod comparisons;
 pub mod deleted_caches;
 pub mod direction;
 pub mod export;
 pub mod lens;
 pub mod mean;
+pub mod projections;
 pub mod readout_rows;
 pub mod row_reader;
 pub mod served;
 pub mod served_models;
+pub mod statistics;
 pub mod token;
 pub mod tokenize;
 

@@ -10,68 +10,23 @@ use serde::{Serialize, Serializer, ser::SerializeSeq};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{
-    Context,
-    request::{Center, Mode},
-};
+use super::comparison_body::{Center, Mode};
 use crate::api::{
     dto::position::ComparedPositionSchema,
     tensor::{Arrays, Format},
 };
-use residuum_domain::ComparedPosition;
-use residuum_domain::{Code, Problem};
-use residuum_engine::questions::row_reader::RowsOf;
-
-/// What was compared, with the values of each metric asked for.
-pub struct Outcome {
-    pub subject: Subject,
-    /// The hook, without its layer.
-    pub hook: String,
-    /// Layers, those of `a` in mode `layers`.
-    pub layers: Vec<usize>,
-    /// One a metric, in the order they were asked for.
-    pub grids: Vec<Grid>,
-}
-
-/// Whose values they are.
-pub enum Subject {
-    /// Ids of each pair.
-    Pairs(Vec<(String, String)>),
-    /// Ids of a matrix.
-    Caches(Vec<String>),
-    /// Ids of both sides, and the layers of `b`.
-    Layers { a: Vec<String>, b: Vec<String>, layers_b: Vec<usize> },
-    /// The groups of mode `sets`.
-    Groups(Vec<GroupDto>),
-}
-
-impl Subject {
-    const fn axes(&self) -> &'static str {
-        match self {
-            Self::Pairs(_) => "layer,pair",
-            Self::Caches(_) | Self::Groups(_) => "layer,i,j",
-            Self::Layers { .. } => "layer_a,layer_b",
-        }
-    }
-}
+use residuum_domain::{CacheId, Code, ComparedPosition, Hook, Problem};
+use residuum_engine::questions::{
+    comparisons::{ComparedCaches, ComparedGroup, ComparisonAnswer, ComparisonQuestion},
+    finite,
+    row_reader::RowsOf,
+};
 
 /// Values of one metric in a shape, row-major; NaN where undefined, which JSON says as null.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Grid {
+#[derive(Debug)]
+struct Grid {
     shape: Vec<usize>,
     values: Vec<f64>,
-}
-
-impl Grid {
-    /// Grids of a shape that have no values yet.
-    pub fn empty(n: usize, shape: Vec<usize>) -> Vec<Self> {
-        vec![Self { shape, values: Vec::new() }; n]
-    }
-
-    /// Appends to each of `grids` its stretch of values.
-    pub fn append(grids: &mut [Self], values: Vec<Vec<f64>>) {
-        grids.iter_mut().zip(values).for_each(|(grid, values)| grid.values.extend(values));
-    }
 }
 
 impl Serialize for Grid {
@@ -88,7 +43,7 @@ struct Nested<'a> {
 impl Serialize for Nested<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Some((n, inner)) = self.shape.split_first() else {
-            return self.values.first().filter(|v| v.is_finite()).serialize(serializer);
+            return self.values.first().copied().and_then(finite).serialize(serializer);
         };
         let stride: usize = inner.iter().product();
         let mut sequence = serializer.serialize_seq(Some(*n))?;
@@ -176,61 +131,66 @@ struct Pair {
 }
 
 /// A group of caches.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ComparisonGroup)]
-pub struct GroupDto {
+struct GroupDto {
     /// As named.
-    pub name: String,
+    name: String,
     /// Rows it gave.
-    pub n_rows: usize,
+    n_rows: usize,
     /// Its caches, in the order of their rows.
-    pub caches: Vec<String>,
+    caches: Vec<String>,
 }
 
 /// Writes the answer in the format asked for.
 ///
 /// # Errors
 /// [`Code::Internal`] when a header cannot be written.
-pub fn respond(context: &Context<'_>, outcome: Outcome) -> Result<Response, Problem> {
-    if context.format == Format::Json {
-        return Ok(Json(json(context, outcome)).into_response());
+pub fn respond(question: &ComparisonQuestion, answer: ComparisonAnswer, format: Format) -> Result<Response, Problem> {
+    let described = describe(question, &answer);
+    if format == Format::Json {
+        return Ok(Json(with_values(described, question, answer)).into_response());
     }
-    let shape = &outcome.grids.first().ok_or_else(unwritten)?.shape;
-    let mut described = serde_json::to_value(describe(context, &outcome)).map_err(|_| unwritten())?;
-    if let (Subject::Pairs(pairs), Some(described)) = (&outcome.subject, described.as_object_mut()) {
-        let pairs = Value::from_iter(pairs.iter().map(|(a, b)| vec![a.as_str(), b]));
+    let unwritten = |_| Problem::new(Code::Internal, "the comparison could not be written");
+    let mut described = serde_json::to_value(described).map_err(unwritten)?;
+    if let (ComparedCaches::Pairs(pairs), Some(described)) = (&answer.sides, described.as_object_mut()) {
+        let pairs = Value::from_iter(pairs.iter().map(|(a, b)| vec![a.to_string(), b.to_string()]));
         described.insert("pairs".to_owned(), pairs);
     }
-    let names = context.asked.names.iter().map(|name| name.name());
+    let names = question.metrics.iter().map(|metric| metric.name());
     let arrays = Arrays {
-        shape,
-        axes: outcome.subject.axes(),
-        arrays: names.zip(&outcome.grids).map(|(name, grid)| (name, grid.values.as_slice())).collect(),
+        shape: &answer.shape,
+        axes: axes(&answer.sides),
+        arrays: names.zip(answer.values.iter().map(Vec::as_slice)).collect(),
         offsets: None,
         file_name: "comparison",
     };
-    arrays.respond(context.format, &described)
+    arrays.respond(format, &described)
 }
 
-fn unwritten() -> Problem {
-    Problem::new(Code::Internal, "the comparison could not be written")
+const fn axes(sides: &ComparedCaches) -> &'static str {
+    match sides {
+        ComparedCaches::Pairs(_) => "layer,pair",
+        ComparedCaches::Matrix(_) | ComparedCaches::Sets(_) => "layer,i,j",
+        ComparedCaches::Layers { .. } => "layer_a,layer_b",
+    }
 }
 
 /// The answer without its values.
-fn describe(context: &Context<'_>, outcome: &Outcome) -> ComparisonDto {
-    let (request, asked) = (context.request, context.asked);
-    let position = match &asked.rows {
+fn describe(question: &ComparisonQuestion, answer: &ComparisonAnswer) -> ComparisonDto {
+    let name = answer.hooks[0].site().name();
+    let position = match &question.rows {
         RowsOf::Caches(position) => Some(position.clone()),
         RowsOf::Positions => None,
     };
     let mut dto = ComparisonDto {
-        mode: request.mode,
-        hook: outcome.hook.clone(),
+        mode: (&question.compared).into(),
+        hook: name.strip_prefix("hook_").unwrap_or(name).to_owned(),
         position,
-        center: request.center,
-        normalize: request.normalize,
-        k: asked.k,
-        layers: outcome.layers.clone(),
+        center: if question.center { Center::Mean } else { Center::None },
+        normalize: question.normalize,
+        k: answer.k,
+        layers: layers(&answer.hooks),
         layers_b: None,
         pairs: None,
         caches: None,
@@ -239,30 +199,49 @@ fn describe(context: &Context<'_>, outcome: &Outcome) -> ComparisonDto {
         groups: None,
         values: None,
     };
-    match &outcome.subject {
-        Subject::Pairs(_) => {}
-        Subject::Caches(ids) => dto.caches = Some(ids.clone()),
-        Subject::Layers { a, b, layers_b } => {
-            (dto.a, dto.b, dto.layers_b) = (Some(a.clone()), Some(b.clone()), Some(layers_b.clone()));
+    match &answer.sides {
+        ComparedCaches::Pairs(_) => {}
+        ComparedCaches::Matrix(caches) => dto.caches = Some(ids(caches)),
+        ComparedCaches::Layers { a, b, hooks_b } => {
+            (dto.a, dto.b, dto.layers_b) = (Some(ids(a)), Some(ids(b)), Some(layers(hooks_b)));
         }
-        Subject::Groups(groups) => dto.groups = Some(groups.clone()),
+        ComparedCaches::Sets(groups) => dto.groups = Some(groups.iter().map(Into::into).collect()),
     }
     dto
 }
 
-fn json(context: &Context<'_>, outcome: Outcome) -> ComparisonDto {
-    let mut dto = describe(context, &outcome);
-    let names = context.asked.names.iter().map(|name| name.name());
-    if let Subject::Pairs(pairs) = outcome.subject {
+/// The answer with its values, nested.
+fn with_values(mut dto: ComparisonDto, question: &ComparisonQuestion, answer: ComparisonAnswer) -> ComparisonDto {
+    let ComparisonAnswer { sides, shape, values, .. } = answer;
+    let names = question.metrics.iter().map(|metric| metric.name());
+    if let ComparedCaches::Pairs(pairs) = sides {
         let n = pairs.len();
-        let of_pair = |p: usize, grid: &Grid| -> Vec<Option<f64>> {
-            grid.values.iter().skip(p).step_by(n).map(|v| Some(*v).filter(|v| v.is_finite())).collect()
+        let of_pair = |p: usize, values: &[f64]| values.iter().skip(p).step_by(n).map(|v| finite(*v)).collect();
+        let of_metrics =
+            |p: usize| names.clone().zip(&values).map(|(name, values)| (name, of_pair(p, values))).collect();
+        let pair = |(p, (a, b)): (usize, (CacheId, CacheId))| Pair {
+            a: a.to_string(),
+            b: b.to_string(),
+            values: of_metrics(p),
         };
-        let values =
-            |p: usize| names.clone().zip(&outcome.grids).map(|(name, grid)| (name, of_pair(p, grid))).collect();
-        dto.pairs = Some(pairs.into_iter().enumerate().map(|(p, (a, b))| Pair { a, b, values: values(p) }).collect());
+        dto.pairs = Some(pairs.into_iter().enumerate().map(pair).collect());
     } else {
-        dto.values = Some(names.zip(outcome.grids).collect());
+        let grid = |values| Grid { shape: shape.clone(), values };
+        dto.values = Some(names.zip(values.into_iter().map(grid)).collect());
     }
     dto
+}
+
+impl From<&ComparedGroup> for GroupDto {
+    fn from(group: &ComparedGroup) -> Self {
+        Self { name: group.name.clone(), n_rows: group.n_rows, caches: ids(&group.caches) }
+    }
+}
+
+fn ids(caches: &[CacheId]) -> Vec<String> {
+    caches.iter().map(ToString::to_string).collect()
+}
+
+fn layers(hooks: &[Hook]) -> Vec<usize> {
+    hooks.iter().filter_map(Hook::layer).collect()
 }

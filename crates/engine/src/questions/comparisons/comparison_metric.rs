@@ -1,17 +1,12 @@
-//! Metrics as a request names them.
-
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+//! The metrics of comparisons.
 
 use residuum_analysis::{Metric, SetMetric, VectorMetric};
 
-/// A metric. Those of two vectors: cosine to jaccard, for the modes pairs, matrix and layers. Those of two sets of rows: cka to
-/// procrustes, for the modes sets and layers; mean_difference to effect_size, for the mode sets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = Metric)]
-pub enum MetricName {
-    /// Cosine of the angle; null with a zero vector.
+/// A metric. Those of two vectors: cosine to jaccard. Those of two sets of rows: cka to procrustes, for sets and layers;
+/// mean_difference to effect_size, for sets alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ComparisonMetric {
+    /// Cosine of the angle, in [-1, 1]; undefined with a zero vector.
     Cosine,
     /// Inner product.
     Dot,
@@ -19,9 +14,9 @@ pub enum MetricName {
     Euclidean,
     /// Mean absolute difference over the dimensions.
     Mae,
-    /// Pearson correlation over the dimensions; null with a constant vector.
+    /// Pearson correlation over the dimensions, in [-1, 1]; undefined with a constant vector.
     Pearson,
-    /// Jaccard index of the places of the `k` largest magnitudes; of equal magnitudes the earlier place is taken.
+    /// Jaccard index of the places of the `k` largest magnitudes, in [0, 1]; of equal magnitudes the earlier place is taken.
     Jaccard,
     /// Linear CKA (Kornblith et al. 2019), in [0, 1].
     Cka,
@@ -40,16 +35,16 @@ pub enum MetricName {
 }
 
 /// A metric as it is computed.
-pub enum Kind {
+pub(super) enum Kind {
     /// Of two vectors.
     Vector(VectorMetric),
     /// Of two sets of rows.
     Set(SetMetric),
 }
 
-impl MetricName {
-    /// What it computes; `k` is jaccard's.
-    pub const fn kind(self, k: usize) -> Kind {
+impl ComparisonMetric {
+    /// What it computes; `k` is how many places `jaccard` takes.
+    pub(super) const fn kind(self, k: usize) -> Kind {
         match self {
             Self::Cosine => Kind::Vector(VectorMetric::Plain(Metric::Cosine)),
             Self::Dot => Kind::Vector(VectorMetric::Plain(Metric::Dot)),
@@ -67,7 +62,8 @@ impl MetricName {
         }
     }
 
-    /// The spelling in requests and answers.
+    /// The name in the API.
+    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Cosine => "cosine",

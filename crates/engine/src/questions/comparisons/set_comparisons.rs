@@ -1,69 +1,72 @@
 //! Comparisons of sets of rows: groups of caches at each layer, or two groups layer by layer.
 
+use std::collections::BTreeMap;
+
 use super::{
-    Context, Outcome,
-    answer::{Grid, GroupDto, Subject},
-    holds, layers_of, site,
+    ComparedCaches, ComparedGroup, ComparisonAnswer,
+    comparing::{Comparing, append, holds, ids},
+    group_pointer,
 };
+use crate::questions::{Chosen, Selector, row_reader::RowReader};
 use residuum_analysis::{Prepared, RowSource, SetMetric, sets::bytes, sets::tables};
 use residuum_domain::{Code, Hook, Problem};
-use residuum_engine::questions::{Chosen, row_reader::RowReader};
 use residuum_store::StoreError;
 
 /// Each group with each, at each layer.
 ///
 /// # Errors
-/// Those of the route.
-pub async fn sets(context: &Context<'_>, metrics: &[SetMetric]) -> Result<Outcome, Problem> {
-    let groups = context.request.groups.as_ref();
-    let groups = groups.ok_or_else(|| {
-        Problem::at(Code::InvalidBody, "/groups", "this mode needs groups: names with the caches of each")
-    })?;
+/// Those of [`Questions::comparison`](crate::questions::Questions::comparison).
+pub async fn sets(
+    comparing: &Comparing<'_>,
+    metrics: &[SetMetric],
+    groups: &BTreeMap<String, Selector>,
+) -> Result<ComparisonAnswer, Problem> {
     let mut members = Vec::with_capacity(groups.len());
     for (name, selector) in groups {
-        let pointer = format!("/groups/{}", name.replace('~', "~0").replace('/', "~1"));
-        members.push(Group { chosen: context.choose(Some(selector), &pointer).await?, pointer, name: name.clone() });
+        members.push(Group::choose(comparing, selector, name.clone(), group_pointer(name)).await?);
     }
-    let hooks = shared_hooks(context, members.iter().map(|g| &g.chosen))?;
-    let n = members.len();
-    context.fits(&[hooks.len(), n, n])?;
-    let mut grids = Grid::empty(metrics.len(), vec![hooks.len(), n, n]);
+    let hooks = shared_hooks(comparing, members.iter().map(|g| &g.chosen))?;
+    let shape = vec![hooks.len(), members.len(), members.len()];
+    comparing.fits(&shape)?;
+    let mut values = vec![Vec::new(); metrics.len()];
     let mut n_rows = Vec::new();
     for hook in &hooks {
-        let sides: Vec<RowReader> = members.iter().map(|g| g.rows(context, *hook)).collect::<Result<_, _>>()?;
+        let sides: Vec<RowReader> = members.iter().map(|g| g.rows(comparing, *hook)).collect::<Result<_, _>>()?;
         check(&members, &sides, metrics)?;
         n_rows = sides.iter().map(RowSource::n_rows).collect();
-        let (metrics, preparation) = (metrics.to_vec(), context.asked.preparation);
+        let (metrics, preparation) = (metrics.to_vec(), comparing.checked.preparation);
         let work = move || {
             let ready: Vec<_> =
                 sides.into_iter().map(|rows| Prepared::new(rows, preparation)).collect::<Result<_, _>>()?;
             tables(&ready, None, &metrics)
         };
-        Grid::append(&mut grids, context.compute(work).await?);
+        append(&mut values, comparing.compute(work).await?);
     }
-    let groups = members.iter().zip(n_rows).map(|(group, n_rows)| group.dto(n_rows)).collect();
-    Ok(Outcome { subject: Subject::Groups(groups), hook: site(&hooks), layers: layers_of(&hooks), grids })
+    let groups = members.into_iter().zip(n_rows).map(|(group, n_rows)| group.compared(n_rows)).collect();
+    Ok(comparing.answer(ComparedCaches::Sets(groups), hooks, shape, values))
 }
 
 /// Each layer of one set of caches with each layer of another, or of itself.
 ///
 /// # Errors
-/// Those of the route.
-pub async fn layers(context: &Context<'_>, metrics: &[SetMetric]) -> Result<Outcome, Problem> {
-    let side = async |selector, pointer: &str| -> Result<Group, Problem> {
-        let chosen = context.choose(selector, pointer).await?;
-        Ok(Group { chosen, pointer: pointer.to_owned(), name: pointer.trim_start_matches('/').to_owned() })
-    };
-    let a = side(context.request.a.as_ref(), "/a").await?;
-    let b = match &context.request.b {
-        Some(b) => Some(side(Some(b), "/b").await?),
+/// Those of [`Questions::comparison`](crate::questions::Questions::comparison).
+pub async fn layers(
+    comparing: &Comparing<'_>,
+    metrics: &[SetMetric],
+    a: &Selector,
+    b: Option<&Selector>,
+) -> Result<ComparisonAnswer, Problem> {
+    let a = Group::choose(comparing, a, "a".to_owned(), "/a".to_owned()).await?;
+    let b = match b {
+        Some(b) => Some(Group::choose(comparing, b, "b".to_owned(), "/b".to_owned()).await?),
         None => None,
     };
-    let hooks_a = shared_hooks(context, [&a.chosen])?;
-    let hooks_b = b.as_ref().map_or_else(|| Ok(hooks_a.clone()), |b| shared_hooks(context, [&b.chosen]))?;
-    context.fits(&[hooks_a.len(), hooks_b.len()])?;
+    let hooks_a = shared_hooks(comparing, [&a.chosen])?;
+    let hooks_b = b.as_ref().map_or_else(|| Ok(hooks_a.clone()), |b| shared_hooks(comparing, [&b.chosen]))?;
+    let shape = vec![hooks_a.len(), hooks_b.len()];
+    comparing.fits(&shape)?;
     let rows = |group: &Group, hooks: &[Hook]| -> Result<Vec<RowReader>, Problem> {
-        hooks.iter().map(|hook| group.rows(context, *hook)).collect()
+        hooks.iter().map(|hook| group.rows(comparing, *hook)).collect()
     };
     let left = rows(&a, &hooks_a)?;
     let right = b.as_ref().map(|b| rows(b, &hooks_b)).transpose()?;
@@ -77,7 +80,7 @@ pub async fn layers(context: &Context<'_>, metrics: &[SetMetric]) -> Result<Outc
     }
     let shapes: Vec<_> = left.iter().chain(right.iter().flatten()).map(|r| (r.n_rows(), r.width())).collect();
     holds(bytes(&shapes, metrics))?;
-    let (work_metrics, preparation) = (metrics.to_vec(), context.asked.preparation);
+    let (work_metrics, preparation) = (metrics.to_vec(), comparing.checked.preparation);
     let work = move || {
         let ready = |side: Vec<RowReader>| -> Result<Vec<Prepared<RowReader>>, StoreError> {
             side.into_iter().map(|rows| Prepared::new(rows, preparation)).collect()
@@ -85,11 +88,11 @@ pub async fn layers(context: &Context<'_>, metrics: &[SetMetric]) -> Result<Outc
         let (left, right) = (ready(left)?, right.map(ready).transpose()?);
         tables(&left, right.as_deref(), &work_metrics)
     };
-    let mut grids = Grid::empty(metrics.len(), vec![hooks_a.len(), hooks_b.len()]);
-    Grid::append(&mut grids, context.compute(work).await?);
-    let ids_b = b.as_ref().map_or_else(|| a.ids(), Group::ids);
-    let subject = Subject::Layers { a: a.ids(), b: ids_b, layers_b: layers_of(&hooks_b) };
-    Ok(Outcome { subject, hook: site(&hooks_a), layers: layers_of(&hooks_a), grids })
+    let values = comparing.compute(work).await?;
+    let ids_a = ids(&a.chosen);
+    let ids_b = b.map_or_else(|| ids_a.clone(), |b| ids(&b.chosen));
+    let sides = ComparedCaches::Layers { a: ids_a, b: ids_b, hooks_b };
+    Ok(comparing.answer(sides, hooks_a, shape, values))
 }
 
 /// Caches whose rows make one set.
@@ -100,26 +103,35 @@ struct Group {
 }
 
 impl Group {
-    fn rows(&self, context: &Context<'_>, hook: Hook) -> Result<RowReader, Problem> {
-        self.chosen.rows(context.store(), hook, &context.asked.rows)
+    async fn choose(
+        comparing: &Comparing<'_>,
+        selector: &Selector,
+        name: String,
+        pointer: String,
+    ) -> Result<Self, Problem> {
+        Ok(Self { chosen: comparing.choose(selector, &pointer).await?, name, pointer })
     }
 
-    fn ids(&self) -> Vec<String> {
-        self.chosen.caches.iter().map(|c| c.cache.id.to_string()).collect()
+    fn rows(&self, comparing: &Comparing<'_>, hook: Hook) -> Result<RowReader, Problem> {
+        self.chosen.rows(comparing.store(), hook, &comparing.question.rows)
     }
 
-    fn dto(&self, n_rows: usize) -> GroupDto {
-        GroupDto { name: self.name.clone(), n_rows, caches: self.ids() }
+    fn compared(self, n_rows: usize) -> ComparedGroup {
+        ComparedGroup { caches: ids(&self.chosen), name: self.name, n_rows }
     }
 }
 
-fn shared_hooks<'a>(context: &Context<'_>, groups: impl IntoIterator<Item = &'a Chosen>) -> Result<Vec<Hook>, Problem> {
+/// The hooks that the question asks for, in the caches of all groups; refuses those that hold indices.
+fn shared_hooks<'a>(
+    comparing: &Comparing<'_>,
+    groups: impl IntoIterator<Item = &'a Chosen>,
+) -> Result<Vec<Hook>, Problem> {
     let mut all = Chosen { caches: Vec::new(), pointers: Vec::new() };
     for chosen in groups {
         all.caches.extend(chosen.caches.iter().cloned());
         all.pointers.extend(chosen.pointers.iter().cloned());
     }
-    let hooks = all.hooks(&context.request.hook, &context.request.layers)?;
+    let hooks = comparing.hooks(&all)?;
     match hooks.iter().find(|h| h.site().is_index()) {
         Some(hook) => {
             Err(Problem::at(Code::InvalidValue, "/hook", format!("{hook} holds indices, which have no geometry")))
@@ -128,7 +140,7 @@ fn shared_hooks<'a>(context: &Context<'_>, groups: impl IntoIterator<Item = &'a 
     }
 }
 
-/// Whether the sets at one layer can be compared by these metrics, and in the memory there is.
+/// Refuses sets at one layer that these metrics cannot compare, or not in the memory that a comparison may take.
 fn check(groups: &[Group], sides: &[RowReader], metrics: &[SetMetric]) -> Result<(), Problem> {
     let (Some(first), Some(side)) = (groups.first(), sides.first()) else { return Ok(()) };
     for (group, rows) in groups.iter().zip(sides) {
@@ -151,6 +163,7 @@ fn check(groups: &[Group], sides: &[RowReader], metrics: &[SetMetric]) -> Result
     holds(bytes(&shapes, metrics))
 }
 
+/// Refuses fewer rows than these metrics need.
 fn enough_rows(group: &Group, rows: &RowReader, metrics: &[SetMetric]) -> Result<(), Problem> {
     // a single row has no spread, but the other group may have one: effect_size is then defined
     let needed = metrics.iter().filter(|m| m.is_aligned()).map(|m| m.min_rows()).max().unwrap_or(1);
@@ -161,7 +174,8 @@ fn enough_rows(group: &Group, rows: &RowReader, metrics: &[SetMetric]) -> Result
     Err(Problem::at(Code::ShapeMismatch, &group.pointer, detail))
 }
 
-/// Row i of one set and row i of the other must be of the same thing; that much of it can be seen from here.
+/// Row i of one set and row i of the other must be of the same thing. Refuses sets whose numbers of rows show that they are
+/// not: in total, or cache by cache.
 fn same_rows(a: &Group, left: &RowReader, b: &Group, right: &RowReader) -> Result<(), Problem> {
     let why = if left.n_rows() != right.n_rows() {
         format!("{} has {} rows and {} {}", a.name, left.n_rows(), b.name, right.n_rows())

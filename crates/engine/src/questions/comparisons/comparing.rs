@@ -1,0 +1,109 @@
+//! What every kind of comparison shares: choosing its caches, its limits, and the threads it computes on.
+
+use std::sync::Arc;
+
+use super::{ComparedCaches, ComparisonAnswer, ComparisonQuestion, checked_comparison::Checked};
+use crate::questions::{Chosen, Questions, Selector, blocking};
+use residuum_domain::{CacheId, Code, Hook, Problem, TenantId};
+use residuum_store::{Store, StoreError};
+
+/// Caches in one list or group.
+const MAX_CACHES: usize = 10_000;
+/// Bytes that a comparison may hold at once, beside its answer.
+const MAX_BYTES: usize = 1 << 30;
+
+/// One comparison: what is asked, who asks, and what answers.
+pub struct Comparing<'a> {
+    /// What answers.
+    pub questions: &'a Questions,
+    /// Who asks.
+    pub tenant: TenantId,
+    /// What is asked.
+    pub question: &'a ComparisonQuestion,
+    /// The same, checked.
+    pub checked: &'a Checked,
+}
+
+impl Comparing<'_> {
+    /// The store.
+    pub fn store(&self) -> &Store {
+        self.questions.store()
+    }
+
+    /// The caches that the question names at `pointer`; what a filter finds is in the order of its runs and their items.
+    ///
+    /// # Errors
+    /// Those of [`Selector::choose`].
+    pub async fn choose(&self, selector: &Selector, pointer: &str) -> Result<Chosen, Problem> {
+        let mut chosen = selector.choose(self.store(), self.tenant, pointer, MAX_CACHES).await?;
+        if matches!(selector, Selector::Filter(_)) {
+            // all bear one pointer, so only the caches move
+            chosen.caches.sort_by_key(|c| (c.cache.run, c.cache.item_index, c.cache.id));
+        }
+        Ok(chosen)
+    }
+
+    /// The hooks that the question asks for, in these caches.
+    ///
+    /// # Errors
+    /// Those of [`Chosen::hooks`].
+    pub fn hooks(&self, chosen: &Chosen) -> Result<Vec<Hook>, Problem> {
+        chosen.hooks(&self.question.hook, &self.question.layers)
+    }
+
+    /// Refuses values of this shape, for each metric, if they are more numbers than the answer may hold.
+    ///
+    /// # Errors
+    /// [`Code::ResultTooLarge`].
+    pub fn fits(&self, shape: &[usize]) -> Result<(), Problem> {
+        let n_metrics = self.question.metrics.len();
+        self.question.limit.check(shape.iter().fold(n_metrics, |n, axis| n.saturating_mul(*axis)))
+    }
+
+    /// Computes on the threads for analysis, off the async ones.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let pool = Arc::clone(self.questions.threads());
+        blocking(move || pool.install(work)).await
+    }
+
+    /// The answer: for each metric the values in `shape`.
+    pub fn answer(
+        &self,
+        sides: ComparedCaches,
+        hooks: Vec<Hook>,
+        shape: Vec<usize>,
+        values: Vec<Vec<f64>>,
+    ) -> ComparisonAnswer {
+        ComparisonAnswer { sides, hooks, k: self.checked.k, shape, values }
+    }
+}
+
+/// Refuses work that would hold more bytes than a comparison may.
+///
+/// # Errors
+/// [`Code::ResultTooLarge`].
+pub fn holds(bytes: usize) -> Result<(), Problem> {
+    if bytes <= MAX_BYTES {
+        return Ok(());
+    }
+    let detail = format!(
+        "the comparison would hold {bytes} bytes at once; {MAX_BYTES} are allowed. Compare fewer or shorter rows, or fewer layers or groups at once"
+    );
+    Err(Problem::new(Code::ResultTooLarge, detail))
+}
+
+/// Appends to the values of each metric those of one more layer.
+pub fn append(values: &mut [Vec<f64>], of_layer: Vec<Vec<f64>>) {
+    values.iter_mut().zip(of_layer).for_each(|(values, more)| values.extend(more));
+}
+
+/// The ids of these caches.
+pub fn ids(chosen: &Chosen) -> Vec<CacheId> {
+    chosen.caches.iter().map(|c| c.cache.id).collect()
+}
