@@ -17,12 +17,12 @@ use crate::api::{
     error::ApiResult,
     extract::{JsonBody, NoQuery, Query, Tenant},
     problems::FeatureTokensProblems,
-    search::{Hit, MAX_CONTEXT, MAX_HITS, MAX_K},
+    search::Hit,
     state::ApiState,
 };
 use found::{Found, Skip};
 use residuum_domain::{CacheFilter, Code, Problem};
-use residuum_engine::questions::direction::check_feature;
+use residuum_engine::questions::{direction::check_feature, hits::HitLimits};
 use residuum_model::sae::Sae;
 use residuum_store::{Take, TokenPlaces};
 
@@ -211,16 +211,5 @@ fn check(request: &FeatureTokens, sae: &Sae) -> Result<(), Problem> {
     for (i, feature) in request.features.iter().enumerate() {
         check_feature(*feature, sae.d_sae(), &format!("/features/{i}"))?;
     }
-    if !(1..=MAX_K).contains(&request.k) {
-        return refuse("/k", format!("k is {}; it must lie between 1 and {MAX_K}", request.k));
-    }
-    if request.context > MAX_CONTEXT {
-        return refuse("/context", format!("context is {}; it may be {MAX_CONTEXT} at most", request.context));
-    }
-    if n * request.k > MAX_HITS {
-        let detail =
-            format!("{n} features with {} hits each are more than the {MAX_HITS} that one answer holds", request.k);
-        return Err(Problem::at(Code::ResultTooLarge, "/k", detail));
-    }
-    Ok(())
+    HitLimits { k: request.k, context: request.context }.check(n, "features")
 }

@@ -8,10 +8,12 @@ pub mod attribution;
 pub mod chosen;
 pub mod deleted_caches;
 pub mod direction;
+pub mod hits;
 pub mod lens;
 pub mod mean;
 pub mod readout_rows;
 pub mod row_reader;
+pub mod search;
 pub mod served;
 pub mod token;
 

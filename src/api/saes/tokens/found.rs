@@ -5,13 +5,10 @@ use std::{collections::BTreeSet, sync::Arc};
 use rayon::prelude::*;
 
 use super::{FeatureDto, FeatureTokens, FeatureTokensDto, LeftOut, ScannedDto};
-use crate::api::{
-    search::{caches_of, describe},
-    state::ApiState,
-};
+use crate::api::state::ApiState;
 use residuum_analysis::scan::Best;
 use residuum_domain::{CacheId, Code, Problem, TenantId};
-use residuum_engine::questions::served::SpecialTokens;
+use residuum_engine::questions::hits::HitCaches;
 use residuum_model::sae::{Chosen, Sae};
 use residuum_store::{RowKey, ScanPlan, Store, TokenPlaces};
 
@@ -180,18 +177,15 @@ impl Found {
         left_out: &LeftOut,
     ) -> Result<FeatureTokensDto, Problem> {
         let sorted: Vec<Vec<(f32, RowKey)>> = self.tallies.iter().map(|t| t.best.clone().into_sorted()).collect();
-        let caches = caches_of(state, tenant, sorted.iter().flatten(), &self.unread).await?;
-        let damaged = self.unread.iter().filter(|id| caches.contains_key(id)).count() as u64;
-        let special = SpecialTokens::of(state.engine.models());
-        let hit = |(activation, key): (f32, RowKey)| {
-            caches.get(&key.0).map(|c| describe(c, activation, key, request.context, &special))
-        };
+        let hits = sorted.iter().flatten();
+        let caches = HitCaches::of(&state.questions, tenant, hits, &self.unread, request.context).await?;
+        let damaged = caches.n_damaged(&self.unread);
         let of_feature = |((feature, tally), hits): ((&usize, &Tally), Vec<(f32, RowKey)>)| FeatureDto {
             feature: *feature,
             n_active: tally.n_active,
             density: (self.n_rows > 0).then(|| tally.n_active as f64 / self.n_rows as f64),
             mean: (tally.n_active > 0).then(|| tally.sum / tally.n_active as f64),
-            hits: hits.into_iter().filter_map(hit).collect(),
+            hits: hits.into_iter().filter_map(|hit| caches.hit(hit)).map(Into::into).collect(),
         };
         Ok(FeatureTokensDto {
             sae: sae.id().to_owned(),
