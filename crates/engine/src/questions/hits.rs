@@ -49,7 +49,7 @@ pub struct HitContext {
 
 /// How many hits a question wants, and how much of the text around them.
 #[derive(Debug, Clone, Copy)]
-pub struct HitLimits {
+pub(super) struct HitLimits {
     /// Hits for each query or feature.
     pub k: usize,
     /// Tokens on either side of a hit.
@@ -79,7 +79,7 @@ impl HitLimits {
 }
 
 /// The caches of hits, and of rows that could not be read, as far as they are still there.
-pub struct HitCaches {
+pub(super) struct HitCaches {
     caches: HashMap<CacheId, Arc<Cache>>,
     special: SpecialTokens,
     context: usize,

@@ -13,6 +13,7 @@ pub mod lens;
 pub mod mean;
 pub mod readout_rows;
 pub mod row_reader;
+pub mod sae;
 pub mod search;
 pub mod served;
 pub mod token;
