@@ -1,10 +1,5 @@
 //! `POST /v1/caches/{id}/features`.
 
-mod answer;
-mod positions;
-
-use std::sync::Arc;
-
 use axum::{
     Json,
     extract::State,
@@ -14,7 +9,7 @@ use axum::{
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::matching;
+use super::features_answer::FeaturesDto;
 use crate::api::{
     dto::capture::PositionsRequestSchema,
     error::ApiResult,
@@ -23,25 +18,11 @@ use crate::api::{
     state::ApiState,
     tensor::{Format, POSITIONS, Part, TensorAnswer, respond_to_post},
 };
-use answer::FeaturesDto;
-use positions::Wanted;
-use residuum_domain::{Axis, CacheId, Code, Dtype, PositionsRequest, Problem, Warning};
-use residuum_engine::questions::{
-    direction::check_feature, readout_rows::select, row_reader::read_rows, served::model_of,
-};
-use residuum_model::{Model, sae::Sae};
-use residuum_store::{Store, StoredCache};
+use residuum_domain::{Axis, CacheId, Code, Dtype, PositionsRequest, Problem};
+use residuum_engine::questions::sae::features::{FeaturesQuestion, FeaturesTensor};
 
-/// Strongest features of one position, and chosen features.
-const MAX_FEATURES: usize = 1000;
-/// Numbers of one JSON answer.
-const MAX_CELLS: usize = 1_000_000;
-/// Multiply-adds of one request: some ten seconds.
-/// Bytes of a tensor answer, which is held in memory.
-const MAX_TENSOR_BYTES: usize = 256 << 20;
-const MAX_WORK: usize = 2_000_000_000_000;
-/// Activations that are held at a time.
-const BLOCK_ACTIVATIONS: usize = 1 << 22;
+/// Strongest features that are named if the request does not say how many.
+const TOP_K: usize = 10;
 
 /// What to encode.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -99,126 +80,30 @@ pub async fn encode_features(
 ) -> ApiResult<Response> {
     let request = body.value;
     let format = Format::negotiate(query.format, &headers)?;
-    let cache = state.questions.stored(tenant, id).await?;
-    let encoding = Encoded::new(&state, cache, request)?;
-    if format != Format::Json {
-        return tensor(&state, encoding, format).await;
-    }
-    let cells = encoding.positions().len().saturating_mul(encoding.top_k() + encoding.chosen().len() + 1);
-    if cells > MAX_CELLS {
-        let detail = format!(
-            "the answer would hold {cells} entries; {MAX_CELLS} are allowed. Ask for fewer positions or features, or for format=npy"
-        );
-        return Err(Problem::new(Code::ResultTooLarge, detail).into());
-    }
-    Ok(Json(state.questions.analyse(move || answer::describe(&encoding)).await?).into_response())
-}
-
-/// A request, checked.
-struct Encoded {
-    store: Store,
-    cache: Arc<StoredCache>,
-    model: Arc<Model>,
-    sae: Arc<Sae>,
-    wanted: Wanted,
-    request: Features,
-    warnings: Vec<Warning>,
-}
-
-impl Encoded {
-    fn new(state: &ApiState, cache: Arc<StoredCache>, request: Features) -> Result<Self, Problem> {
-        let at_sae = |p: Problem| match p.code {
-            Code::UnknownSae => Problem::at(p.code, "/sae", p.detail),
-            _ => p,
-        };
-        let sae = state.questions.saes().get(&request.sae, Code::UnknownSae).map_err(at_sae)?;
-        let refuse = |pointer: &str, detail: String| Err(Problem::at(Code::InvalidValue, pointer, detail));
-        if request.top_k.is_some_and(|k| k > MAX_FEATURES) {
-            return refuse(
-                "/top_k",
-                format!("at most {MAX_FEATURES} features are named; ask for format=npy to have all"),
-            );
-        }
-        let chosen = request.features.as_deref().unwrap_or_default();
-        if chosen.len() > MAX_FEATURES || request.features.as_ref().is_some_and(Vec::is_empty) {
-            return refuse("/features", format!("name 1 to {MAX_FEATURES} features"));
-        }
-        for (i, feature) in chosen.iter().enumerate() {
-            check_feature(*feature, sae.d_sae(), &format!("/features/{i}"))?;
-        }
-        let warnings = matching::check(&sae, &cache.cache, request.allow_bos_mismatch)?;
-        let model = model_of(state.engine.models(), &cache.cache)?;
-        let wanted = positions::wanted(request.positions.as_ref(), &sae, &cache.cache, model.tokenizer())?;
-        let n_positions = wanted.positions.len();
-        let work = n_positions.saturating_mul(sae.d_in()).saturating_mul(sae.d_sae());
-        if work > MAX_WORK {
-            let detail = format!("{n_positions} positions are too many to encode at once; ask for fewer");
-            return Err(Problem::new(Code::ResultTooLarge, detail));
-        }
-        let this = Self { store: state.engine.store().clone(), cache, model, sae, wanted, request, warnings };
-        // Finds out now whether the rows are stored.
-        this.select(this.positions())?;
-        Ok(this)
-    }
-
-    fn positions(&self) -> &[u32] {
-        &self.wanted.positions
-    }
-
-    fn top_k(&self) -> usize {
-        self.request.top_k.unwrap_or(10)
-    }
-
-    fn chosen(&self) -> &[usize] {
-        self.request.features.as_deref().unwrap_or_default()
-    }
-
-    fn select(&self, positions: &[u32]) -> Result<residuum_domain::Selection, Problem> {
-        select(&self.cache.cache, self.sae.hook(), positions, "/positions")
-    }
-
-    /// Hands `take` the stored rows `[n, row_width]` in blocks of positions.
-    fn for_each_block(&self, mut take: impl FnMut(&[u32], &[f32])) -> Result<(), Problem> {
-        for positions in self.positions().chunks((BLOCK_ACTIVATIONS / self.sae.d_sae()).clamp(1, 256)) {
-            take(positions, &read_rows(&self.store, &self.cache, &self.select(positions)?)?);
-        }
-        Ok(())
-    }
-}
-
-/// The activations, `[pos, feature]`.
-async fn tensor(state: &ApiState, encoding: Encoded, format: Format) -> ApiResult<Response> {
-    if encoding.request.top_k.is_some() {
-        let detail = "top_k has no meaning in this format: the answer has every feature, or those chosen by features";
-        return Err(Problem::at(Code::InvalidBody, "/top_k", detail).into());
-    }
-    let n_features = encoding.request.features.as_ref().map_or(encoding.sae.d_sae(), Vec::len);
-    let shape = vec![encoding.positions().len(), n_features];
-    let n_bytes = shape.iter().product::<usize>().saturating_mul(Dtype::Float32.size());
-    if n_bytes > MAX_TENSOR_BYTES {
-        let detail = format!(
-            "the tensor would have {n_bytes} bytes; {MAX_TENSOR_BYTES} are allowed. Ask for fewer positions, or choose features"
-        );
-        return Err(Problem::new(Code::ResultTooLarge, detail).into());
-    }
-    let name = format!("{}.features", encoding.sae.id());
-    let positions = if encoding.wanted.chosen_here { positions_header(encoding.positions()) } else { None };
-    let parts = state.questions.analyse(move || whole(&encoding)).await?;
-    let answer = TensorAnswer {
-        hook: name,
-        layer: None,
-        layers: None,
-        caches: None,
-        offsets: None,
-        shape,
-        axes: vec![Axis::Pos, Axis::Feature],
-        dtype: Dtype::Float32,
-        widened: false,
-        parts,
+    let question = FeaturesQuestion {
+        cache: id,
+        sae: request.sae,
+        positions: request.positions,
+        features: request.features,
+        allow_bos_mismatch: request.allow_bos_mismatch,
     };
-    let mut response = respond_to_post(answer, format, state).await?;
-    response.headers_mut().extend(positions);
-    Ok(response)
+    let rows = state.questions.features(tenant, question).await?;
+    if format != Format::Json {
+        if request.top_k.is_some() {
+            let detail =
+                "top_k has no meaning in this format: the answer has every feature, or those chosen by features";
+            return Err(Problem::at(Code::InvalidBody, "/top_k", detail).into());
+        }
+        let found = state.questions.features_tensor(rows).await?;
+        let positions = if found.numbered { None } else { positions_header(&found.positions) };
+        // encoding them takes its time
+        let answer = state.questions.analyse(move || Ok(tensor(found))).await?;
+        let mut response = respond_to_post(answer, format, &state).await?;
+        response.headers_mut().extend(positions);
+        return Ok(response);
+    }
+    let answer = state.questions.features_described(rows, request.top_k.unwrap_or(TOP_K)).await?;
+    Ok(Json(FeaturesDto::from(answer)).into_response())
 }
 
 /// The header that names positions, runs of them as `first:end`.
@@ -233,16 +118,22 @@ fn positions_header(positions: &[u32]) -> Option<(HeaderName, HeaderValue)> {
     Some((POSITIONS, HeaderValue::from_str(&runs.join(",")).ok()?))
 }
 
-/// The bytes of the tensor.
-fn whole(encoding: &Encoded) -> Result<Vec<Part>, Problem> {
-    let (sae, mut bytes) = (&encoding.sae, Vec::new());
-    let chosen = encoding.request.features.as_deref().map(|features| sae.choose(features));
-    encoding.for_each_block(|_, rows| {
-        let activations = match &chosen {
-            Some(chosen) => chosen.encode_rows(rows),
-            None => sae.encode(&sae.targets(rows)),
-        };
-        Dtype::Float32.encode(&activations, &mut bytes);
-    })?;
-    Ok(vec![Part::Made(bytes.into())])
+/// The activations, `[pos, feature]`.
+fn tensor(found: FeaturesTensor) -> TensorAnswer {
+    let mut bytes = Vec::with_capacity(found.shape.iter().product::<usize>() * Dtype::Float32.size());
+    for block in found.blocks {
+        Dtype::Float32.encode(&block, &mut bytes);
+    }
+    TensorAnswer {
+        hook: format!("{}.features", found.sae),
+        layer: None,
+        layers: None,
+        caches: None,
+        offsets: None,
+        shape: found.shape.to_vec(),
+        axes: vec![Axis::Pos, Axis::Feature],
+        dtype: Dtype::Float32,
+        widened: false,
+        parts: vec![Part::Made(bytes.into())],
+    }
 }

@@ -5,22 +5,13 @@ use axum::{
     extract::{Path, State, rejection::PathRejection},
 };
 
-use super::dto::{SaeDto, SaesDto};
+use super::sae_description::{SaeDto, SaesDto};
 use crate::api::{
     error::ApiResult,
     extract::{NoQuery, Query},
     problems::{QueryProblems, SaeProblems},
     state::ApiState,
 };
-use residuum_domain::{Code, Problem};
-use residuum_engine::SaeState;
-
-fn describe(id: String, state: &SaeState) -> SaeDto {
-    match state {
-        SaeState::Loading { model, settings } => SaeDto::loading(id, model.clone(), settings),
-        SaeState::Ready(sae) => SaeDto::ready(sae),
-    }
-}
 
 /// List sparse autoencoders
 ///
@@ -30,7 +21,7 @@ fn describe(id: String, state: &SaeState) -> SaeDto {
     responses((status = 200, description = "The autoencoders", body = SaesDto), QueryProblems)
 )]
 pub async fn list_saes(State(state): State<ApiState>, Query(NoQuery {}): Query<NoQuery>) -> Json<SaesDto> {
-    let items = state.questions.saes().all().into_iter().map(|(id, sae)| describe(id, &sae)).collect();
+    let items = state.questions.sae_descriptions().into_iter().map(Into::into).collect();
     Json(SaesDto { items, next_cursor: None })
 }
 
@@ -47,10 +38,6 @@ pub async fn get_sae(
     path: Result<Path<String>, PathRejection>,
     Query(NoQuery {}): Query<NoQuery>,
 ) -> ApiResult<Json<SaeDto>> {
-    let wanted = path.map(|Path(id)| id).unwrap_or_default();
-    let all = state.questions.saes().all();
-    let found = all.iter().find(|(id, _)| *id == wanted).map(|(id, sae)| describe(id.clone(), sae));
-    let names = || all.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>().join(", ");
-    let none = || Problem::new(Code::SaeNotFound, format!("there is no such autoencoder here; there is: {}", names()));
-    Ok(Json(found.ok_or_else(none)?))
+    let name = path.map(|Path(id)| id).unwrap_or_default();
+    Ok(Json(state.questions.sae_description(&name)?.into()))
 }

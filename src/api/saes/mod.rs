@@ -1,8 +1,8 @@
 //! `/v1/saes`.
 
-mod dto;
 pub mod features;
-mod left_out;
+mod features_answer;
+mod left_out_answer;
 pub mod list;
-mod matching;
+mod sae_description;
 pub mod tokens;

@@ -1,9 +1,5 @@
 //! `POST /v1/saes/{id}/tokens`.
 
-mod found;
-
-use std::sync::Arc;
-
 use axum::{
     Json,
     extract::{Path, State, rejection::PathRejection},
@@ -11,23 +7,19 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::left_out::{LeftOut, LeftOutDto};
+use super::left_out_answer::LeftOutDto;
 use crate::api::{
     dto::selector::FilterDto,
     error::ApiResult,
     extract::{JsonBody, NoQuery, Query, Tenant},
     problems::FeatureTokensProblems,
-    search::{Hit, MAX_CONTEXT, MAX_HITS, MAX_K},
+    search::Hit,
     state::ApiState,
 };
-use found::{Found, Skip};
-use residuum_domain::{CacheFilter, Code, Problem};
-use residuum_engine::questions::direction::check_feature;
-use residuum_model::sae::Sae;
-use residuum_store::{Take, TokenPlaces};
-
-/// Features of one request.
-const MAX_FEATURES: usize = 64;
+use residuum_domain::Problem;
+use residuum_engine::questions::sae::feature_tokens::{
+    FeatureTokensAnswer, FeatureTokensQuestion, FeatureTokensScanned, StrongestTokens,
+};
 
 /// Which features, and where to look.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -165,62 +157,63 @@ pub async fn find_feature_tokens(
     Query(NoQuery {}): Query<NoQuery>,
     body: JsonBody<FeatureTokens>,
 ) -> ApiResult<Json<FeatureTokensDto>> {
-    let sae = state.questions.saes().get(&path.map(|Path(id)| id).unwrap_or_default(), Code::SaeNotFound)?;
+    let sae = path.map(|Path(id)| id).unwrap_or_default();
     let request = body.value;
-    check(&request, &sae)?;
-    let chosen = request.filter.filter("/filter")?;
-    let own = CacheFilter {
-        hooks: vec![sae.hook()],
-        fingerprint: Some(sae.model_fingerprint().to_owned()),
-        ..chosen.clone()
-    };
-    let alike = CacheFilter { bos: sae.settings().prepend_bos, ..own.clone() };
-    let matching = if request.allow_bos_mismatch { &own } else { &alike };
-    let store = state.engine.store();
-    let plan = store.scan_plan(tenant, matching, sae.hook(), &Take::Positions).await?;
-    if plan.widths().iter().any(|width| *width != sae.row_width()) {
-        let detail = format!("rows of {} are not of {} numbers in some of the caches", sae.hook(), sae.row_width());
-        return Err(Problem::new(Code::ShapeMismatch, detail).into());
-    }
-    let with_hook = CacheFilter { hooks: vec![sae.hook()], ..chosen };
-    let (all, of_model) =
-        (store.count_all_caches(tenant, &with_hook).await?, store.count_all_caches(tenant, &own).await?);
-    let left_out = LeftOut::of(&sae, request.special);
-    let places = if left_out.any() {
-        let model = state.engine.models().get(sae.model())?;
-        let is_out = |id| left_out.tokens.contains(id, model.tokenizer());
-        store.token_places(tenant, matching, is_out).await?
-    } else {
-        TokenPlaces::default()
-    };
-    let skip = Arc::new(Skip { first: request.skip_first, places });
-    let found = Found::of(&state, plan, Arc::clone(&sae), &request, Arc::clone(&skip)).await?;
-    let mut answer = found.answer(&state, tenant, &sae, &request, &left_out).await?;
-    answer.scanned.without_token_ids = skip.places.n_unknown();
-    answer.scanned.other_weights = all.saturating_sub(of_model);
-    answer.scanned.bos_mismatch = of_model.saturating_sub(store.count_all_caches(tenant, &alike).await?);
-    Ok(Json(answer))
+    let k = request.k;
+    let answer = state.questions.feature_tokens(tenant, request.question(sae)?).await?;
+    Ok(Json(FeatureTokensDto::new(answer, k)))
 }
 
-fn check(request: &FeatureTokens, sae: &Sae) -> Result<(), Problem> {
-    let refuse = |pointer: &str, detail: String| Err(Problem::at(Code::InvalidValue, pointer, detail));
-    let n = request.features.len();
-    if !(1..=MAX_FEATURES).contains(&n) {
-        return refuse("/features", format!("give 1 to {MAX_FEATURES} features, not {n}"));
+impl FeatureTokens {
+    /// The question that the body asks of the autoencoder `sae`.
+    fn question(self, sae: String) -> Result<FeatureTokensQuestion, Problem> {
+        Ok(FeatureTokensQuestion {
+            sae,
+            features: self.features,
+            k: self.k,
+            filter: self.filter.filter("/filter")?,
+            context: self.context,
+            skip_first: self.skip_first,
+            special: self.special,
+            allow_bos_mismatch: self.allow_bos_mismatch,
+        })
     }
-    for (i, feature) in request.features.iter().enumerate() {
-        check_feature(*feature, sae.d_sae(), &format!("/features/{i}"))?;
+}
+
+impl FeatureTokensDto {
+    fn new(answer: FeatureTokensAnswer, k: usize) -> Self {
+        Self {
+            sae: answer.sae,
+            model: answer.model,
+            hook: answer.hook.to_string(),
+            k,
+            features: answer.features.into_iter().map(Into::into).collect(),
+            left_out: answer.left_out.into(),
+            scanned: answer.scanned.into(),
+        }
     }
-    if !(1..=MAX_K).contains(&request.k) {
-        return refuse("/k", format!("k is {}; it must lie between 1 and {MAX_K}", request.k));
+}
+
+impl From<StrongestTokens> for FeatureDto {
+    fn from(found: StrongestTokens) -> Self {
+        let StrongestTokens { feature, n_active, density, mean, hits } = found;
+        Self { feature, n_active, density, mean, hits: hits.into_iter().map(Into::into).collect() }
     }
-    if request.context > MAX_CONTEXT {
-        return refuse("/context", format!("context is {}; it may be {MAX_CONTEXT} at most", request.context));
+}
+
+impl From<FeatureTokensScanned> for ScannedDto {
+    fn from(scanned: FeatureTokensScanned) -> Self {
+        Self {
+            caches: scanned.caches,
+            rows: scanned.rows,
+            undefined: scanned.undefined,
+            bytes: scanned.bytes,
+            damaged: scanned.damaged,
+            deleted: scanned.deleted,
+            without_positions: scanned.without_positions,
+            without_token_ids: scanned.without_token_ids,
+            bos_mismatch: scanned.bos_mismatch,
+            other_weights: scanned.other_weights,
+        }
     }
-    if n * request.k > MAX_HITS {
-        let detail =
-            format!("{n} features with {} hits each are more than the {MAX_HITS} that one answer holds", request.k);
-        return Err(Problem::at(Code::ResultTooLarge, "/k", detail));
-    }
-    Ok(())
 }

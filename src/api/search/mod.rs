@@ -1,8 +1,7 @@
 //! `POST /v1/search`.
 
-mod dto;
-mod query;
-mod rank;
+mod search_answer;
+mod search_body;
 
 use axum::{Json, extract::State};
 
@@ -13,22 +12,9 @@ use super::{
     runs::create_run::wait_of,
     state::ApiState,
 };
-pub use dto::Hit;
-use dto::{Over, Search, SearchDto, SearchQuery};
-use query::Source;
-use rank::Ranked;
-pub use rank::{caches_of, describe};
-use residuum_domain::{CacheId, Code, Hook, HookName, Positions, Problem, TenantId};
-use residuum_store::Take;
-
-/// Hits for one query.
-pub const MAX_K: usize = 1000;
-/// Queries of one request.
-const MAX_QUERIES: usize = 64;
-/// Hits of one answer.
-pub const MAX_HITS: usize = 10_000;
-/// Tokens on either side of a hit.
-pub const MAX_CONTEXT: usize = 64;
+pub use search_answer::Hit;
+use search_answer::SearchDto;
+use search_body::{DEFAULT_WAIT, Search, SearchQuery};
 
 /// Search stored activations
 ///
@@ -46,122 +32,9 @@ pub async fn search(
     Query(query): Query<SearchQuery>,
     body: JsonBody<Search>,
 ) -> ApiResult<Json<SearchDto>> {
-    let wait = wait_of(Some(query.wait.unwrap_or(dto::DEFAULT_WAIT)))?;
+    let wait = wait_of(Some(query.wait.unwrap_or(DEFAULT_WAIT)))?;
     let request = body.value;
-    let source = Source::of(&request)?;
-    check_sizes(&request, &source)?;
-    let filter = request.filter.filter("/filter")?;
-    let take = take(&request)?;
-    let hook = hook(&state, tenant, &request, &source).await?;
-    let vectors = source.vectors(&state, tenant, hook, wait).await?;
-    query::check_vectors(&vectors, request.metric, &source)?;
-    let plan = state.engine.store().scan_plan(tenant, &filter, hook, &take).await?;
-    let width = vectors[0].len();
-    if let Some(other) = plan.widths().into_iter().find(|w| *w != width) {
-        let detail = format!(
-            "the query has {width} values and {hook} has {other} in some of the caches; a filter by model leaves those of one width"
-        );
-        return Err(Problem::at(Code::ShapeMismatch, source.pointer(), detail).into());
-    }
-    let excluded = source.cache().filter(|_| request.exclude_self == Some(true));
-    let ranked = Ranked::of(&state, plan, vectors, &request, excluded).await?;
-    Ok(Json(ranked.answer(&state, tenant, hook, &request).await?))
+    let (metric, over, k) = (request.metric, request.over, request.k);
+    let answer = state.questions.search(tenant, &request.question(wait)?).await?;
+    Ok(Json(SearchDto::new(answer, metric, over, k)))
 }
-
-fn check_sizes(request: &Search, source: &Source) -> Result<(), Problem> {
-    let refuse = |pointer: &str, detail: String| Err(Problem::at(Code::InvalidValue, pointer, detail));
-    if !(1..=MAX_K).contains(&request.k) {
-        return refuse("/k", format!("k is {}; it must lie between 1 and {MAX_K}", request.k));
-    }
-    if request.context > MAX_CONTEXT {
-        return refuse("/context", format!("context is {}; it may be {MAX_CONTEXT} at most", request.context));
-    }
-    let n = source.n_queries();
-    if n > MAX_QUERIES {
-        return refuse("/query/vectors", format!("there are {n} vectors; at most {MAX_QUERIES} are taken at once"));
-    }
-    if n * request.k > MAX_HITS {
-        let detail =
-            format!("{n} queries with {} hits each are more than the {MAX_HITS} that one answer holds", request.k);
-        return Err(Problem::at(Code::ResultTooLarge, "/k", detail));
-    }
-    Ok(())
-}
-
-/// Which rows take part.
-fn take(request: &Search) -> Result<Take, Problem> {
-    match (request.over, &request.position) {
-        (Over::Caches, Some(position)) if position.keeps_axis() => Err(Problem::at(
-            Code::InvalidValue,
-            "/position",
-            "a cache is represented by one position: an integer, \"last\" or \"mean\"",
-        )),
-        (Over::Caches, position) => Ok(Take::One(position.clone())),
-        (Over::Positions, None) => Ok(Take::Positions),
-        (Over::Positions, Some(_)) => {
-            let detail = "position chooses the row of each cache; a search over positions goes through all of them";
-            Err(Problem::at(Code::InvalidBody, "/position", detail))
-        }
-    }
-}
-
-/// The hook whose rows are searched.
-async fn hook(state: &ApiState, tenant: TenantId, request: &Search, source: &Source) -> Result<Hook, Problem> {
-    let name: HookName = request
-        .hook
-        .parse()
-        .map_err(|e: residuum_domain::hook::UnknownHook| Problem::at(Code::UnknownHook, "/hook", e.to_string()))?;
-    let hook = match (name, request.layer) {
-        (HookName::Full(hook), None) => hook,
-        (HookName::Full(hook), Some(_)) => {
-            let detail = format!("{hook} is a full name, which leaves no layer to choose");
-            return Err(Problem::at(Code::InvalidBody, "/layer", detail));
-        }
-        (HookName::Short(_), None) => {
-            let detail = format!("name the layer of {}, or give the hook's full name", request.hook);
-            return Err(Problem::at(Code::InvalidBody, "/layer", detail));
-        }
-        (HookName::Short(site), Some(layer)) => {
-            let n_layers = source.n_layers(state, tenant, request.filter.model.as_deref()).await?;
-            Hook::block(site, resolve_layer(layer, n_layers)?)
-        }
-    };
-    if hook.site().is_attention_map() || hook.site().is_index() {
-        let detail = format!("{hook} does not hold vectors of one width for each position, which a search compares");
-        return Err(Problem::at(Code::InvalidValue, "/hook", detail));
-    }
-    Ok(hook)
-}
-
-fn resolve_layer(layer: i64, n_layers: Option<usize>) -> Result<usize, Problem> {
-    let found = match (usize::try_from(layer), n_layers) {
-        // without a model any layer may be meant that a model can have
-        (Ok(layer), None) => u32::try_from(layer).is_ok().then_some(layer),
-        (Err(_), None) => {
-            let detail = "a negative layer counts from the last of a model: name one in filter.model";
-            return Err(Problem::at(Code::InvalidValue, "/layer", detail));
-        }
-        (Ok(layer), Some(n)) => (layer < n).then_some(layer),
-        (Err(_), Some(n)) => usize::try_from(layer.unsigned_abs()).ok().and_then(|back| n.checked_sub(back)),
-    };
-    found.ok_or_else(|| {
-        let of_model = n_layers.map_or_else(|| "no model has it".to_owned(), |n| format!("the model has {n} layers"));
-        let detail = format!("layer {layer} does not exist: {of_model}");
-        Problem::at(Code::LayerOutOfRange, "/layer", detail)
-    })
-}
-
-/// A position of a query, where it is given: it must be one.
-fn one_position(position: Option<&Positions>) -> Result<(), Problem> {
-    match position {
-        Some(position) if position.keeps_axis() => Err(Problem::at(
-            Code::InvalidValue,
-            "/query/position",
-            "a query has one position: an integer, \"last\" or \"mean\"",
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// The cache that a query names.
-type QueryCache = (CacheId, String);

@@ -1,21 +1,17 @@
-//! Going through the rows of a plan, and describing where features are strongest.
+//! Encoding the rows of a plan, and describing where features are strongest.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use rayon::prelude::*;
 
-use super::{FeatureDto, FeatureTokens, FeatureTokensDto, LeftOut, ScannedDto};
-use crate::api::{
-    search::{caches_of, describe},
-    state::ApiState,
-};
+use super::{FeatureTokensAnswer, FeatureTokensScanned, StrongestTokens};
+use crate::questions::{Questions, hits::HitCaches, sae::left_out::LeftOut};
 use residuum_analysis::scan::Best;
 use residuum_domain::{CacheId, Code, Problem, TenantId};
-use residuum_engine::questions::served::SpecialTokens;
 use residuum_model::sae::{Chosen, Sae};
 use residuum_store::{RowKey, ScanPlan, Store, TokenPlaces};
 
-/// Multiply-adds of one request: a few minutes.
+/// Multiply-adds of one question: a few minutes.
 const MAX_WORK: u64 = 20_000_000_000_000;
 
 /// Which rows are left out.
@@ -56,9 +52,12 @@ struct Tally {
     sum: f64,
 }
 
-/// What has been gone through so far.
+/// What has been scanned so far.
 #[derive(Clone)]
-pub(super) struct Found {
+pub(super) struct Tallies {
+    /// The features.
+    features: Vec<usize>,
+    /// One a feature.
     tallies: Vec<Tally>,
     n_rows: u64,
     n_left_out: u64,
@@ -69,11 +68,12 @@ pub(super) struct Found {
     n_skipped: u64,
 }
 
-impl Found {
-    fn new(request: &FeatureTokens, plan: &ScanPlan) -> Self {
-        let empty = Tally { best: Best::new(request.k), n_active: 0, sum: 0.0 };
+impl Tallies {
+    fn new(features: Vec<usize>, k: usize, plan: &ScanPlan) -> Self {
+        let empty = Tally { best: Best::new(k), n_active: 0, sum: 0.0 };
         Self {
-            tallies: vec![empty; request.features.len()],
+            tallies: vec![empty; features.len()],
+            features,
             n_rows: 0,
             n_left_out: 0,
             n_undefined: 0,
@@ -84,34 +84,36 @@ impl Found {
         }
     }
 
-    /// Encodes the rows of a plan on the threads for analysis.
+    /// Encodes the rows of a plan on the threads for analysis, and keeps the `k` strongest of each feature.
+    ///
+    /// # Errors
+    /// [`Code::ResultTooLarge`] for more rows than can be encoded at once.
     pub(super) async fn of(
-        state: &ApiState,
+        questions: &Questions,
         plan: Arc<ScanPlan>,
         sae: Arc<Sae>,
-        request: &FeatureTokens,
-        skip: Arc<Skip>,
+        (features, k): (Vec<usize>, usize),
+        skip: Skip,
     ) -> Result<Self, Problem> {
-        let features = request.features.clone();
-        let (store, empty) = (state.engine.store().clone(), Self::new(request, &plan));
-        state
-            .questions
+        let store = questions.store().clone();
+        let empty = Self::new(features, k, &plan);
+        questions
             .analyse(move || {
-                let chosen = sae.choose(&features);
+                let chosen = sae.choose(&empty.features);
                 let work = plan.n_rows().saturating_mul((chosen.n_computed() * sae.d_in()) as u64);
                 if work > MAX_WORK {
                     let detail = format!("{} rows are too many to encode at once; filter them", plan.n_rows());
                     return Err(Problem::at(Code::ResultTooLarge, "/filter", detail));
                 }
                 let start = || empty.clone();
-                let parts = (0..plan.n_tasks()).into_par_iter();
-                let parts = parts.fold(start, |found, task| found.add(&store, &plan, task, &chosen, &skip));
-                Ok(parts.reduce(start, Self::merged))
+                let tasks = (0..plan.n_tasks()).into_par_iter();
+                let tasks = tasks.fold(start, |tallies, task| tallies.add(&store, &plan, task, &chosen, &skip));
+                Ok(tasks.reduce(start, Self::merged))
             })
             .await
     }
 
-    /// Encodes the rows of one part of the plan.
+    /// Encodes the rows of one task of the plan.
     fn add(mut self, store: &Store, plan: &ScanPlan, task: usize, chosen: &Chosen<'_>, skip: &Skip) -> Self {
         let report = plan.read_blocking(store, task, |rows, keys| {
             let width = rows.len() / keys.len().max(1);
@@ -169,38 +171,36 @@ impl Found {
         }
     }
 
-    /// The answer, with counts of caches left out still to be made. Hits whose caches have been deleted meanwhile are left
-    /// out, and such caches are not damaged.
+    /// The answer, with counts of caches left out still to be made and `context` tokens on either side of a hit. Hits whose
+    /// caches have been deleted meanwhile are left out, and such caches are not damaged.
+    ///
+    /// # Errors
+    /// The store's own.
     pub(super) async fn answer(
         self,
-        state: &ApiState,
+        questions: &Questions,
         tenant: TenantId,
         sae: &Sae,
-        request: &FeatureTokens,
+        context: usize,
         left_out: &LeftOut,
-    ) -> Result<FeatureTokensDto, Problem> {
+    ) -> Result<FeatureTokensAnswer, Problem> {
         let sorted: Vec<Vec<(f32, RowKey)>> = self.tallies.iter().map(|t| t.best.clone().into_sorted()).collect();
-        let caches = caches_of(state, tenant, sorted.iter().flatten(), &self.unread).await?;
-        let damaged = self.unread.iter().filter(|id| caches.contains_key(id)).count() as u64;
-        let special = SpecialTokens::of(state.engine.models());
-        let hit = |(activation, key): (f32, RowKey)| {
-            caches.get(&key.0).map(|c| describe(c, activation, key, request.context, &special))
-        };
-        let of_feature = |((feature, tally), hits): ((&usize, &Tally), Vec<(f32, RowKey)>)| FeatureDto {
+        let caches = HitCaches::of(questions, tenant, sorted.iter().flatten(), &self.unread, context).await?;
+        let damaged = caches.n_damaged(&self.unread);
+        let of_feature = |((feature, tally), hits): ((&usize, &Tally), Vec<(f32, RowKey)>)| StrongestTokens {
             feature: *feature,
             n_active: tally.n_active,
             density: (self.n_rows > 0).then(|| tally.n_active as f64 / self.n_rows as f64),
             mean: (tally.n_active > 0).then(|| tally.sum / tally.n_active as f64),
-            hits: hits.into_iter().filter_map(hit).collect(),
+            hits: hits.into_iter().filter_map(|hit| caches.hit(hit)).collect(),
         };
-        Ok(FeatureTokensDto {
+        Ok(FeatureTokensAnswer {
             sae: sae.id().to_owned(),
             model: sae.model().to_owned(),
-            hook: sae.hook().to_string(),
-            k: request.k,
-            features: request.features.iter().zip(&self.tallies).zip(sorted).map(of_feature).collect(),
-            left_out: left_out.describe(self.n_left_out),
-            scanned: ScannedDto {
+            hook: sae.hook(),
+            features: self.features.iter().zip(&self.tallies).zip(sorted).map(of_feature).collect(),
+            left_out: left_out.positions(self.n_left_out),
+            scanned: FeatureTokensScanned {
                 caches: self.n_caches,
                 rows: self.n_rows,
                 undefined: self.n_undefined,

@@ -8,7 +8,7 @@ use residuum_model::sae::Sae;
 ///
 /// # Errors
 /// [`Code::Conflict`] for other weights, [`Code::HookNotStored`], [`Code::BosMismatch`] unless that is allowed.
-pub fn check(sae: &Sae, cache: &Cache, allow_bos_mismatch: bool) -> Result<Vec<Warning>, Problem> {
+pub(super) fn check(sae: &Sae, cache: &Cache, allow_bos_mismatch: bool) -> Result<Vec<Warning>, Problem> {
     let short = |fingerprint: &str| fingerprint.chars().take(12).collect::<String>();
     let made_by = &cache.provenance.model_fingerprint;
     if made_by != sae.model_fingerprint() {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::api::dto::warning::WarningDto;
-use residuum_model::sae::{Kind, Normalization, Sae, Settings};
+use residuum_engine::questions::sae::catalogue::{Kind, Normalization, SaeDescription, Settings};
 
 fn example() -> Value {
     json!({
@@ -122,39 +122,28 @@ pub struct SaesDto {
     pub next_cursor: Option<String>,
 }
 
-impl SaeDto {
-    /// One whose weights are still being read.
-    pub fn loading(id: String, model: String, settings: &Settings) -> Self {
+impl From<SaeDescription> for SaeDto {
+    fn from(sae: SaeDescription) -> Self {
+        let SaeDescription { id, model, settings, loaded, warnings } = sae;
         Self {
             id,
             model,
-            status: "loading",
+            status: if loaded.is_some() { "ready" } else { "loading" },
             architecture: settings.kind.name(),
             hook: settings.hook.to_string(),
             layer: settings.hook.layer(),
             d_in: settings.d_in,
             d_sae: settings.d_sae,
-            fingerprint: None,
-            settings: SaeSettings::of(settings),
-            centred: None,
-            warnings: settings.warnings.iter().map(WarningDto::from).collect(),
-        }
-    }
-
-    /// A loaded one.
-    pub fn ready(sae: &Sae) -> Self {
-        Self {
-            status: "ready",
-            fingerprint: Some(sae.fingerprint().to_owned()),
-            centred: Some(sae.centres()),
-            warnings: sae.warnings().iter().map(WarningDto::from).collect(),
-            ..Self::loading(sae.id().to_owned(), sae.model().to_owned(), sae.settings())
+            centred: loaded.as_ref().map(|loaded| loaded.centred),
+            fingerprint: loaded.map(|loaded| loaded.fingerprint),
+            settings: settings.into(),
+            warnings: WarningDto::list(&warnings),
         }
     }
 }
 
-impl SaeSettings {
-    fn of(settings: &Settings) -> Self {
+impl From<Settings> for SaeSettings {
+    fn from(settings: Settings) -> Self {
         let by_rank = match settings.kind {
             Kind::TopK { k, rescale } => Some((k, rescale)),
             _ => None,
@@ -175,13 +164,13 @@ impl SaeSettings {
             fold_ln: processing.fold_ln,
             center_writing_weights: processing.center_writing_weights,
             fold_value_biases: processing.fold_value_biases,
-            model_name: settings.model_name.clone(),
+            model_name: settings.model_name,
             context_size: settings.context_size,
-            seqpos_slice: settings.seqpos_slice.clone(),
+            seqpos_slice: settings.seqpos_slice,
             exclude_special_tokens: settings.exclude_special_tokens.to_json(),
-            dtype: settings.dtype.clone(),
-            sae_lens_version: settings.sae_lens_version.clone(),
-            sae_lens_training_version: settings.sae_lens_training_version.clone(),
+            dtype: settings.dtype,
+            sae_lens_version: settings.sae_lens_version,
+            sae_lens_training_version: settings.sae_lens_training_version,
         }
     }
 }

@@ -1,46 +1,17 @@
 //! Scoring the rows of a plan, and describing the best.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use rayon::prelude::*;
 
-use super::{
-    super::state::ApiState,
-    dto::{Hit, HitContext, Scanned, Search, SearchDto, SearchResult},
-};
+use super::{Scanned, SearchAnswer, SearchQuestion};
+use crate::questions::{Questions, hits::HitCaches};
 use residuum_analysis::scan::{Best, Scan};
-use residuum_domain::{Cache, CacheId, Code, Hook, Problem, TenantId};
-use residuum_engine::questions::served::SpecialTokens;
+use residuum_domain::{CacheId, Code, Hook, Problem, TenantId};
 use residuum_store::{RowKey, ScanPlan, Store};
 
-/// Hits that are looked up at once.
-const LOOKED_UP: usize = 1000;
-
-/// The caches of hits, and of rows that could not be read, as far as they are still there.
-///
-/// # Errors
-/// The store's own.
-pub async fn caches_of(
-    state: &ApiState,
-    tenant: TenantId,
-    hits: impl Iterator<Item = &(f32, RowKey)>,
-    unread: &BTreeSet<CacheId>,
-) -> Result<HashMap<CacheId, Cache>, Problem> {
-    let ids: BTreeSet<CacheId> = hits.map(|(_, (cache, _))| *cache).chain(unread.iter().copied()).collect();
-    let ids: Vec<CacheId> = ids.into_iter().collect();
-    let mut caches = HashMap::new();
-    for ids in ids.chunks(LOOKED_UP) {
-        let found = state.engine.store().stored(tenant, ids).await?;
-        caches.extend(found.into_iter().flatten().map(|s| (s.cache.id, s.cache)));
-    }
-    Ok(caches)
-}
-
 /// The best rows for each query.
-pub struct Ranked {
+pub(super) struct Ranked {
     /// For each query score and row, best first.
     results: Vec<Vec<(f32, RowKey)>>,
     scanned: Scanned,
@@ -61,7 +32,7 @@ impl Progress {
         Self { rankings: scan.rankings(k), n_rows: 0, n_bytes: 0, unread: BTreeSet::new() }
     }
 
-    /// Scores the rows of one part of the plan.
+    /// Scores the rows of one task of the plan.
     fn add(mut self, store: &Store, plan: &ScanPlan, task: usize, scan: &Scan, excluded: Option<CacheId>) -> Self {
         let is_out = |key: &RowKey| Some(key.0) == excluded;
         let report = plan.read_blocking(store, task, |rows, keys| {
@@ -94,15 +65,14 @@ impl Ranked {
     ///
     /// # Errors
     /// [`Code::Internal`] when it panics.
-    pub async fn of(
-        state: &ApiState,
+    pub(super) async fn of(
+        questions: &Questions,
         plan: Arc<ScanPlan>,
         queries: Vec<Vec<f32>>,
-        request: &Search,
-        excluded: Option<CacheId>,
+        question: &SearchQuestion,
     ) -> Result<Self, Problem> {
-        let (store, pool) = (state.engine.store().clone(), Arc::clone(state.questions.threads()));
-        let (metric, k) = (request.metric, request.k);
+        let (store, pool) = (questions.store().clone(), Arc::clone(questions.threads()));
+        let (metric, k, excluded) = (question.metric, question.k, question.source.excluded());
         let ranked = tokio::task::spawn_blocking(move || {
             pool.install(|| {
                 let scan = Scan::new(metric, &queries);
@@ -134,55 +104,26 @@ impl Ranked {
         })
     }
 
-    /// The answer. Hits whose caches have been deleted meanwhile are left out, and such caches are not damaged.
+    /// The answer, with `context` tokens on either side of a hit. Hits whose caches have been deleted meanwhile are left out,
+    /// and such caches are not damaged.
     ///
     /// # Errors
     /// The store's own.
-    pub async fn answer(
+    pub(super) async fn answer(
         self,
-        state: &ApiState,
+        questions: &Questions,
         tenant: TenantId,
         hook: Hook,
-        request: &Search,
-    ) -> Result<SearchDto, Problem> {
-        let caches = caches_of(state, tenant, self.results.iter().flatten(), &self.unread).await?;
-        let special = SpecialTokens::of(state.engine.models());
-        let hit = |(score, key): (f32, RowKey)| {
-            caches.get(&key.0).map(|c| describe(c, score, key, request.context, &special))
-        };
-        let results =
-            self.results.into_iter().map(|hits| SearchResult { hits: hits.into_iter().filter_map(hit).collect() });
-        let damaged = self.unread.iter().filter(|id| caches.contains_key(id)).count() as u64;
-        Ok(SearchDto {
-            hook: hook.to_string(),
-            metric: request.metric,
-            over: request.over,
-            k: request.k,
-            results: results.collect(),
+        context: usize,
+    ) -> Result<SearchAnswer, Problem> {
+        let hits = self.results.iter().flatten();
+        let caches = HitCaches::of(questions, tenant, hits, &self.unread, context).await?;
+        let described = |hits: Vec<_>| hits.into_iter().filter_map(|hit| caches.hit(hit)).collect();
+        let damaged = caches.n_damaged(&self.unread);
+        Ok(SearchAnswer {
+            hook,
+            results: self.results.into_iter().map(described).collect(),
             scanned: Scanned { damaged, deleted: self.unread.len() as u64 - damaged, ..self.scanned },
         })
-    }
-}
-
-/// A row that was found, with `around` tokens on either side.
-pub fn describe(cache: &Cache, score: f32, (_, position): RowKey, around: usize, special: &SpecialTokens) -> Hit {
-    let token = position.map(|p| p as usize).filter(|p| *p < cache.tokens.len());
-    let context = token.map(|p| {
-        let start = p.saturating_sub(around);
-        let end = (p + around + 1).min(cache.tokens.len());
-        HitContext { start, tokens: cache.tokens[start..end].to_vec(), hit: p - start }
-    });
-    Hit {
-        cache: cache.id.to_string(),
-        run: cache.run.to_string(),
-        model: cache.model.clone(),
-        score,
-        position,
-        token: token.map(|p| cache.tokens[p].clone()),
-        special: token.and_then(|p| special.at(cache, p)),
-        context,
-        label: cache.label.clone(),
-        tags: cache.tags.clone(),
-        metadata: cache.metadata.clone(),
     }
 }

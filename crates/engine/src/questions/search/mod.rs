@@ -1,0 +1,184 @@
+//! Searching stored activations: the rows nearest to a vector, or to several, by scoring every row.
+
+mod ranking;
+mod search_source;
+
+pub use residuum_analysis::scan::Nearness;
+pub use search_source::SearchSource;
+
+use super::{
+    Questions,
+    hits::{Hit, HitLimits},
+};
+use ranking::Ranked;
+use residuum_domain::{CacheFilter, Code, Hook, HookName, Positions, Problem, TenantId, hook::UnknownHook};
+use residuum_store::{ScanPlan, Take};
+
+/// Queries of one request.
+const MAX_QUERIES: usize = 64;
+
+/// What to search for and where.
+#[derive(Debug, Clone)]
+pub struct SearchQuestion {
+    /// What to search for.
+    pub source: SearchSource,
+    /// Hook, short or full.
+    pub hook: String,
+    /// Layer, for short names. Negatives count from the last of the source's model or of that in the filter.
+    pub layer: Option<i64>,
+    /// What makes a row near.
+    pub metric: Nearness,
+    /// Hits for each query.
+    pub k: usize,
+    /// Only these caches.
+    pub filter: CacheFilter,
+    /// What is ranked.
+    pub over: Over,
+    /// Tokens of context on either side of a hit.
+    pub context: usize,
+}
+
+/// What is ranked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Over {
+    /// Caches, by one row each: the one at this position. Without a position, the only stored row where there is one, else the
+    /// last token's. Caches that did not store it are skipped and counted.
+    Caches(Option<Positions>),
+    /// Stored positions: every row of every cache, means left out.
+    Positions,
+}
+
+/// What was found.
+#[derive(Debug, Clone)]
+pub struct SearchAnswer {
+    /// The hook whose rows were scored.
+    pub hook: Hook,
+    /// The hits of each query, in the order of the queries, best first. Ties go by the cache's id, then by position. Hits whose
+    /// caches were deleted meanwhile are left out.
+    pub results: Vec<Vec<Hit>>,
+    /// What was scanned.
+    pub scanned: Scanned,
+}
+
+/// What was scanned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scanned {
+    /// Caches that the filter found and whose rows took part.
+    pub caches: u64,
+    /// Rows that were read.
+    pub rows: u64,
+    /// Bytes of these rows.
+    pub bytes: u64,
+    /// Caches that captured the hook, but not at the position that was to be compared.
+    pub skipped: u64,
+    /// Caches whose rows could not all be read, because their blob is missing or short. What could be read took part.
+    pub damaged: u64,
+    /// Caches that were deleted before all of their rows were read.
+    pub deleted: u64,
+}
+
+impl Questions {
+    /// Scores every stored row that the question leaves, in float32, and describes the best. A text is captured first, by a run
+    /// that waits its turn in the queue and is deleted once its vector has been read.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] and [`Code::ResultTooLarge`] for numbers out of their bounds, several positions where one is
+    /// meant, a hook without vectors of one width, and vectors near which nothing can lie; [`Code::InvalidBody`] for a layer
+    /// that is missing or left over; [`Code::UnknownHook`], [`Code::LayerOutOfRange`]; [`Code::ShapeMismatch`] where a vector
+    /// has not the width of the rows; whatever refuses the source: [`Code::UnknownCache`], [`Code::UnknownModel`],
+    /// [`Code::UnknownDirection`], [`Code::UnknownSae`], [`Code::HookNotStored`], [`Code::PositionOutOfRange`], and what
+    /// refuses or fails a run; [`Code::Unavailable`] when a text was not captured in time; the store's own.
+    pub async fn search(&self, tenant: TenantId, question: &SearchQuestion) -> Result<SearchAnswer, Problem> {
+        let source = &question.source;
+        question.check()?;
+        let take = question.over.take()?;
+        let hook = question.hook(self, tenant).await?;
+        let vectors = source.vectors(self, tenant, hook).await?;
+        source.check_vectors(&vectors, question.metric)?;
+        let plan = self.store().scan_plan(tenant, &question.filter, hook, &take).await?;
+        check_widths(&plan, vectors[0].len(), hook, source.pointer())?;
+        let ranked = Ranked::of(self, plan, vectors, question).await?;
+        ranked.answer(self, tenant, hook, question.context).await
+    }
+}
+
+/// Compares the width of the queries with that of the rows.
+fn check_widths(plan: &ScanPlan, width: usize, hook: Hook, pointer: &str) -> Result<(), Problem> {
+    let Some(other) = plan.widths().into_iter().find(|w| *w != width) else { return Ok(()) };
+    let detail = format!(
+        "the query has {width} values and {hook} has {other} in some of the caches; a filter by model leaves those of one width"
+    );
+    Err(Problem::at(Code::ShapeMismatch, pointer, detail))
+}
+
+impl SearchQuestion {
+    fn check(&self) -> Result<(), Problem> {
+        self.source.check_position()?;
+        let n = self.source.n_queries();
+        if n > MAX_QUERIES {
+            let detail = format!("there are {n} vectors; at most {MAX_QUERIES} are taken at once");
+            return Err(Problem::at(Code::InvalidValue, "/query/vectors", detail));
+        }
+        HitLimits { k: self.k, context: self.context }.check(n, "queries")
+    }
+
+    /// The hook whose rows are searched.
+    async fn hook(&self, questions: &Questions, tenant: TenantId) -> Result<Hook, Problem> {
+        let name: HookName =
+            self.hook.parse().map_err(|e: UnknownHook| Problem::at(Code::UnknownHook, "/hook", e.to_string()))?;
+        let hook = match (name, self.layer) {
+            (HookName::Full(hook), None) => hook,
+            (HookName::Full(hook), Some(_)) => {
+                let detail = format!("{hook} is a full name, which leaves no layer to choose");
+                return Err(Problem::at(Code::InvalidBody, "/layer", detail));
+            }
+            (HookName::Short(_), None) => {
+                let detail = format!("name the layer of {}, or give the hook's full name", self.hook);
+                return Err(Problem::at(Code::InvalidBody, "/layer", detail));
+            }
+            (HookName::Short(site), Some(layer)) => {
+                let n_layers = self.source.n_layers(questions, tenant, self.filter.model.as_deref()).await?;
+                Hook::block(site, resolve_layer(layer, n_layers)?)
+            }
+        };
+        if hook.site().is_attention_map() || hook.site().is_index() {
+            let detail =
+                format!("{hook} does not hold vectors of one width for each position, which a search compares");
+            return Err(Problem::at(Code::InvalidValue, "/hook", detail));
+        }
+        Ok(hook)
+    }
+}
+
+impl Over {
+    /// Which rows take part.
+    fn take(&self) -> Result<Take, Problem> {
+        match self {
+            Self::Caches(Some(position)) if position.keeps_axis() => Err(Problem::at(
+                Code::InvalidValue,
+                "/position",
+                "a cache is represented by one position: an integer, \"last\" or \"mean\"",
+            )),
+            Self::Caches(position) => Ok(Take::One(position.clone())),
+            Self::Positions => Ok(Take::Positions),
+        }
+    }
+}
+
+fn resolve_layer(layer: i64, n_layers: Option<usize>) -> Result<usize, Problem> {
+    let found = match (usize::try_from(layer), n_layers) {
+        // without a model any layer may be meant that a model can have
+        (Ok(layer), None) => u32::try_from(layer).is_ok().then_some(layer),
+        (Err(_), None) => {
+            let detail = "a negative layer counts from the last of a model: name one in filter.model";
+            return Err(Problem::at(Code::InvalidValue, "/layer", detail));
+        }
+        (Ok(layer), Some(n)) => (layer < n).then_some(layer),
+        (Err(_), Some(n)) => usize::try_from(layer.unsigned_abs()).ok().and_then(|back| n.checked_sub(back)),
+    };
+    found.ok_or_else(|| {
+        let of_model = n_layers.map_or_else(|| "no model has it".to_owned(), |n| format!("the model has {n} layers"));
+        let detail = format!("layer {layer} does not exist: {of_model}");
+        Problem::at(Code::LayerOutOfRange, "/layer", detail)
+    })
+}

@@ -1,0 +1,55 @@
+//! Positions left out because of their tokens, as JSON.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use residuum_engine::questions::sae::left_out::{self, LeftOutPositions, LeftOutTokens};
+
+/// Who decided which tokens are left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = LeftOutSaidBy)]
+#[serde(rename_all = "lowercase")]
+pub enum SaidBy {
+    /// The request.
+    Request,
+    /// `exclude_special_tokens` of the autoencoder's `cfg.json`.
+    Autoencoder,
+    /// Neither, so none are.
+    Default,
+}
+
+/// Positions left out because of their tokens.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = LeftOut, example = json!({"tokens": "special", "n_ids": null, "said_by": "autoencoder", "rows": 100}))]
+pub struct LeftOutDto {
+    /// `none`; `special`: those that the model's tokenizer marks as special; `listed`: the ids of the autoencoder's
+    /// `exclude_special_tokens`.
+    tokens: &'static str,
+    /// Of `listed`: how many ids.
+    n_ids: Option<usize>,
+    /// Who decided.
+    said_by: SaidBy,
+    /// Stored positions left out for it.
+    rows: u64,
+}
+
+impl From<LeftOutPositions> for LeftOutDto {
+    fn from(left_out: LeftOutPositions) -> Self {
+        let (tokens, n_ids) = match left_out.tokens {
+            LeftOutTokens::Nothing => ("none", None),
+            LeftOutTokens::Special => ("special", None),
+            LeftOutTokens::Listed(n) => ("listed", Some(n)),
+        };
+        Self { tokens, n_ids, said_by: left_out.said_by.into(), rows: left_out.rows }
+    }
+}
+
+impl From<left_out::SaidBy> for SaidBy {
+    fn from(said_by: left_out::SaidBy) -> Self {
+        match said_by {
+            left_out::SaidBy::Question => Self::Request,
+            left_out::SaidBy::Autoencoder => Self::Autoencoder,
+            left_out::SaidBy::Default => Self::Default,
+        }
+    }
+}
