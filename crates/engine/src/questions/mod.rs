@@ -8,6 +8,7 @@ pub mod attribution;
 pub mod chosen;
 pub mod deleted_caches;
 pub mod direction;
+pub mod directions;
 pub mod lens;
 pub mod mean;
 pub mod readout_rows;
