@@ -11,7 +11,6 @@ mod interventions;
 mod keys;
 mod leaders;
 mod observe;
-mod patching;
 mod positions;
 mod progress;
 pub mod questions;
@@ -48,7 +47,6 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use interventions::{Asked, Interventions};
-pub use patching::{Metric, Sweep, SweepCell, Swept, sweeps};
 pub use registry::{ModelState, Registry};
 pub use request::{Content, InputSpec, Prepared, RunRequest, Truncate, item_shapes};
 pub use saes::{SaeSource, SaeState, Saes};
@@ -58,6 +56,7 @@ use answers::Question;
 use errands::Errand;
 use leaders::Leaders;
 use progress::Progress;
+use questions::patching;
 use queue::{ANY_COMPANY, BatchKey, Depth, Load, Loads, Queue, Reuse, Unit};
 use request::item_bytes;
 use residuum_domain::{NewItem, Priority, Problem, Run, RunId, TenantId};

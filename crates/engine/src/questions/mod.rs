@@ -11,6 +11,7 @@ pub mod direction;
 pub mod directions;
 pub mod lens;
 pub mod mean;
+pub mod patching;
 pub mod readout_rows;
 pub mod row_reader;
 pub mod served;
