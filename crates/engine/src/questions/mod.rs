@@ -9,6 +9,7 @@ pub mod chosen;
 pub mod deleted_caches;
 pub mod direction;
 pub mod directions;
+pub mod interventions;
 pub mod lens;
 pub mod mean;
 pub mod patching;
