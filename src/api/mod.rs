@@ -84,13 +84,13 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(caches::lens::read_lens))
         .routes(routes!(caches::attribution::attribute))
         .routes(routes!(comparisons::compare))
-        .routes(routes!(directions::create::create_direction, directions::manage::list_directions))
+        .routes(routes!(directions::new_direction::create_direction, directions::stored_directions::list_directions))
         .routes(routes!(
-            directions::manage::get_direction,
-            directions::manage::update_direction,
-            directions::manage::delete_direction
+            directions::stored_directions::get_direction,
+            directions::stored_directions::update_direction,
+            directions::stored_directions::delete_direction
         ))
-        .routes(routes!(directions::manage::get_direction_vector))
+        .routes(routes!(directions::stored_directions::get_direction_vector))
         .routes(routes!(projections::project))
         .routes(routes!(statistics::summarise))
         .routes(routes!(search::search))

@@ -1,6 +1,6 @@
 //! What an operator sees of the engine: gauges, set when metrics are asked for. What is counted is counted where it happens.
 
-use super::{Engine, patching::AT_ONCE};
+use super::{Engine, questions::patching::AT_ONCE};
 use residuum_domain::Priority;
 
 impl Engine {

@@ -1,8 +1,6 @@
 //! `/v1/directions`: named vectors, posted or fitted to caches.
 
-pub mod create;
-mod examples;
-mod fit;
-pub mod manage;
-mod request;
-mod upload;
+pub mod new_direction;
+mod new_direction_body;
+mod new_direction_question;
+pub mod stored_directions;

@@ -1,7 +1,7 @@
 //! `/v1/experiments`: forward passes whose outcome is a few numbers, nothing of which is kept.
 
-mod answer;
 pub mod patching;
-mod request;
+mod patching_answer;
+mod patching_body;
 
-pub use answer::PatchingProgress;
+pub use patching_answer::PatchingProgress;

@@ -15,8 +15,8 @@ use futures::{FutureExt, Stream, future::BoxFuture, stream};
 use tokio::sync::watch;
 
 use super::{
-    answer::{Described, PatchingDto, PatchingProgress},
-    request::{PatchingQuery, PatchingRequest},
+    patching_answer::{PatchingDto, PatchingProgress, tensor},
+    patching_body::{PatchingQuery, PatchingRequest},
 };
 use crate::api::{
     dto::run::ServerSentEvent,
@@ -27,7 +27,7 @@ use crate::api::{
     tensor::{Format, respond_to_post},
 };
 use residuum_domain::Problem;
-use residuum_engine::{Sweep, Swept};
+use residuum_engine::questions::patching::{Patching, PatchingAnswer};
 
 /// Patch activations, cell by cell
 ///
@@ -52,17 +52,15 @@ pub async fn patch_activations(
 ) -> ApiResult<Response> {
     let streamed = query.format.is_none() && wants_events(&headers);
     let format = if streamed { Format::Json } else { Format::negotiate(query.format, &headers)? };
-    let model = state.engine.models().get(&body.value.model)?;
-    let plan = state.questions.analyse(move || body.value.plan(model)).await?;
-    let described = Described::of(&plan);
+    let sweep = state.questions.patching(body.value.into()).await?;
     if streamed {
-        return Ok(Sse::new(events(state, plan.sweep, described)).keep_alive(KeepAlive::default()).into_response());
+        return Ok(Sse::new(events(state, sweep)).keep_alive(KeepAlive::default()).into_response());
     }
-    let swept = state.engine.sweep(plan.sweep, &watch::Sender::new(0)).await?;
+    let answer = state.questions.patched(sweep, &watch::Sender::new(0)).await?;
     if format == Format::Json {
-        return Ok(Json(described.with(&swept)).into_response());
+        return Ok(Json(PatchingDto::from(answer)).into_response());
     }
-    respond_to_post(described.tensor(&swept), format, &state).await
+    respond_to_post(tensor(answer), format, &state).await
 }
 
 fn wants_events(headers: &HeaderMap) -> bool {
@@ -72,21 +70,20 @@ fn wants_events(headers: &HeaderMap) -> bool {
 
 /// A sweep on its way. Dropping it stops the sweep.
 struct Running {
-    sweep: BoxFuture<'static, Result<Swept, Problem>>,
+    sweep: BoxFuture<'static, Result<PatchingAnswer, Problem>>,
     progress: watch::Receiver<usize>,
     total: usize,
-    described: Described,
 }
 
 /// Progress, then the answer.
-fn events(state: ApiState, sweep: Sweep, described: Described) -> impl Stream<Item = Result<Event, Infallible>> {
+fn events(state: ApiState, sweep: Patching) -> impl Stream<Item = Result<Event, Infallible>> {
     let (sender, progress) = watch::channel(0);
-    let total = sweep.cells.len();
-    let sweep = async move { state.engine.sweep(sweep, &sender).await }.boxed();
-    stream::unfold(Some(Running { sweep, progress, total, described }), |running| async move {
-        let Running { mut sweep, mut progress, total, described } = running?;
+    let total = sweep.n_cells();
+    let sweep = async move { state.questions.patched(sweep, &sender).await }.boxed();
+    stream::unfold(Some(Running { sweep, progress, total }), |running| async move {
+        let Running { mut sweep, mut progress, total } = running?;
         let changed = async {
-            // The sender lives as long as the sweep: where it has gone, so has the sweep, and that is heard below.
+            // The sender lives as long as the sweep: where it has gone, so has the sweep, and its outcome comes below.
             if progress.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -100,9 +97,9 @@ fn events(state: ApiState, sweep: Sweep, described: Described) -> impl Stream<It
             None => {
                 let done = *progress.borrow_and_update();
                 let event = Event::default().event("progress").json_data(PatchingProgress { done, total });
-                (event, Some(Running { sweep, progress, total, described }))
+                (event, Some(Running { sweep, progress, total }))
             }
-            Some(Ok(swept)) => (Event::default().event("result").json_data(described.with(&swept)), None),
+            Some(Ok(answer)) => (Event::default().event("result").json_data(PatchingDto::from(answer)), None),
             Some(Err(problem)) => (Event::default().event("problem").json_data(ProblemDto::from(problem)), None),
         };
         Some((Ok(event.ok()?), next))

@@ -1,8 +1,7 @@
-//! Interventions of a run: read from the request, checked against the model, their numbers fetched from the store.
+//! Interventions of a run as a body writes them, and what is asked of the engine for them.
 
-mod dto;
-mod parts;
-mod resolve;
+mod intervention_body;
+mod intervention_question;
 
-pub use dto::InterventionDto;
-pub use resolve::resolve;
+pub use intervention_body::InterventionDto;
+pub use intervention_question::questions;

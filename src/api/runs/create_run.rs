@@ -57,9 +57,8 @@ pub async fn create_run(
     let interventions = std::mem::take(&mut create.interventions);
     let mut request = create.into_request(tenant, state.engine.limits().max_run_items)?;
     if !interventions.is_empty() {
-        let model = state.engine.models().get(&request.model)?;
-        let resolve = || interventions::resolve(&state, tenant, model.info(), interventions.clone());
-        request.interventions = Some(again(Code::UnknownCache, resolve).await?);
+        let asked = interventions::questions(interventions)?;
+        request.interventions = Some(state.questions.interventions(tenant, &request.model, &asked).await?);
     }
     if query.dry_run == Some(true) {
         return Ok(Json(dry_run(&state, request).await?).into_response());

@@ -1,4 +1,4 @@
-//! Interventions as a request writes them.
+//! Interventions as a body writes them.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::api::dto::{
     direction_ref::DirectionRef,
     selector::{CacheSelector, CacheSelectorSchema},
 };
-use residuum_domain::{Code, Layers, Positions, Problem, TokensRequest};
+use residuum_domain::{Layers, Positions, TokensRequest};
 
 /// One change to a forward pass. Those of a run are carried out in order; a hook that is captured shows the values after all
 /// changes at that hook. Which fields go with which `op`:
@@ -148,16 +148,6 @@ pub enum SetValue {
     Vector(Vec<f32>),
 }
 
-impl SetValue {
-    /// The number for all values.
-    pub fn number(&self) -> Option<f64> {
-        match self {
-            Self::Number(number) => Some(*number),
-            Self::Vector(_) => None,
-        }
-    }
-}
-
 impl<'de> Deserialize<'de> for SetValue {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         struct Read;
@@ -218,7 +208,7 @@ impl OpName {
     }
 
     /// Its own fields, beside where it is done.
-    fn fields(self) -> &'static [&'static str] {
+    pub fn fields(self) -> &'static [&'static str] {
         match self {
             Self::Add => &["direction", "vector", "strength"],
             Self::ProjectOut => &["direction", "vector"],
@@ -230,48 +220,4 @@ impl OpName {
             Self::Knockout => &["from", "to"],
         }
     }
-}
-
-impl InterventionDto {
-    /// The number that `value` is, if it is one.
-    pub fn number(&self) -> Option<f64> {
-        self.value.as_ref().and_then(SetValue::number)
-    }
-
-    /// Refuses fields that do not go with the operation. Pointers are relative to the intervention.
-    ///
-    /// # Errors
-    /// [`Code::InvalidBody`] at the field.
-    pub fn check_fields(&self, on_map: bool) -> Result<(), Problem> {
-        let own = self.op.fields();
-        let given = [
-            ("direction", self.direction.is_some()),
-            ("vector", self.vector.is_some()),
-            ("strength", self.strength.is_some()),
-            ("value", self.value.is_some()),
-            ("factor", self.factor.is_some()),
-            ("caches", self.caches.is_some()),
-            ("source", self.source.is_some()),
-        ];
-        let name = self.op.name();
-        if let Some((field, _)) = given.iter().find(|(field, given)| *given && !own.contains(field)) {
-            let detail = format!("`{field}` does not go with `{name}`, which takes {}", listed(own));
-            return Err(Problem::at(Code::InvalidBody, format!("/{field}"), detail));
-        }
-        for (field, given) in [("from", self.from.is_some()), ("to", self.to.is_some())] {
-            if given && !on_map {
-                let detail = format!("`{field}` selects edges of attention maps; other hooks take `positions`");
-                return Err(Problem::at(Code::InvalidBody, format!("/{field}"), detail));
-            }
-        }
-        if self.to.is_some() && self.positions.is_some() {
-            let detail = "`to` and `positions` both select queries: give one";
-            return Err(Problem::at(Code::InvalidBody, "/positions", detail));
-        }
-        Ok(())
-    }
-}
-
-fn listed(fields: &[&str]) -> String {
-    if fields.is_empty() { "nothing of its own".to_owned() } else { fields.join(", ") }
 }

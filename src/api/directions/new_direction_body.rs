@@ -99,7 +99,7 @@ pub struct MeansRequest {
     #[schema(value_type = Option<CacheSelectorSchema>)]
     pub caches: Option<CacheSelector>,
     /// Which of `caches` are positive.
-    pub target: Option<Target>,
+    pub target: Option<TargetDto>,
     /// Whether to scale each vector to length one.
     #[serde(default)]
     #[schema(default = false)]
@@ -174,7 +174,7 @@ pub struct ProbeRequest {
     #[schema(value_type = Option<CacheSelectorSchema>)]
     pub caches: Option<CacheSelector>,
     /// Which of `caches` are positive.
-    pub target: Option<Target>,
+    pub target: Option<TargetDto>,
     /// Inverse strength of the penalty, as scikit-learn's `C`; 1e-6 to 1e6.
     #[serde(default = "c")]
     #[schema(default = 1.0)]
@@ -197,7 +197,7 @@ pub struct ProbeRequest {
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = DirectionTarget, example = json!({"metadata": "toxic"}))]
-pub struct Target {
+pub struct TargetDto {
     /// A key at the top of every cache's metadata: positive where it is true or, with `value`, where it equals that.
     pub metadata: Option<String>,
     /// The value that makes a cache positive; without it the key must hold true or false.

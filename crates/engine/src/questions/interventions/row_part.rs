@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::InterventionDto;
 use residuum_domain::{Axis, Code, Parts, Problem, Site};
 
 /// The part of a flattened row that is changed.
@@ -17,23 +16,28 @@ pub struct RowPart {
 }
 
 impl RowPart {
-    /// What `dto` names of a row of `site`, whose axes behind the position have the sizes `row_shape`. Of an attention map
-    /// a head is one value of the row.
+    /// What `heads` or `neurons` name of a row of `site`, whose axes behind the position have the sizes `row_shape`. Of an
+    /// attention map a head is one value of the row.
     ///
     /// # Errors
     /// [`Code::InvalidValue`] for heads or neurons that are not there, or that the hook does not have.
-    pub fn of(dto: &InterventionDto, site: Site, row_shape: &[usize]) -> Result<Self, Problem> {
+    pub fn of(
+        heads: Option<&[i64]>,
+        neurons: Option<&[usize]>,
+        site: Site,
+        row_shape: &[usize],
+    ) -> Result<Self, Problem> {
         let width = row_shape.iter().product();
         let has = |axis: Axis| site.axes().contains(&axis);
-        let heads = (has(Axis::Head) || has(Axis::KvHead)).then(|| (row_shape[0], width / row_shape[0].max(1)));
-        let d_head = heads.map(|(_, d_head)| d_head);
+        let own_heads = (has(Axis::Head) || has(Axis::KvHead)).then(|| (row_shape[0], width / row_shape[0].max(1)));
+        let d_head = own_heads.map(|(_, d_head)| d_head);
         let lacks = |field: &str, what: &str| {
             Problem::at(Code::InvalidValue, format!("/{field}"), format!("`{}` has no {what}", site.name()))
         };
-        let ranges = match (&dto.heads, &dto.neurons) {
+        let ranges = match (heads, neurons) {
             (Some(_), Some(_)) => return Err(lacks("neurons", "heads and neurons both")),
             (Some(named), None) => {
-                let (n_heads, d_head) = heads.ok_or_else(|| lacks("heads", "heads"))?;
+                let (n_heads, d_head) = own_heads.ok_or_else(|| lacks("heads", "heads"))?;
                 let heads = indices(named, n_heads, "heads")?;
                 heads.into_iter().map(|h| h * d_head..(h + 1) * d_head).collect()
             }
@@ -129,43 +133,39 @@ fn indices(named: &[i64], n: usize, field: &str) -> Result<Vec<usize>, Problem> 
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-
     use super::*;
 
-    fn part(fields: Value, site: Site, row_shape: &[usize]) -> Result<RowPart, Problem> {
-        let mut dto = json!({"op": "zero"});
-        dto.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-        RowPart::of(&serde_json::from_value(dto).unwrap(), site, row_shape)
-    }
+    type Named<'a, T> = Option<&'a [T]>;
 
     #[test]
     fn a_vector_is_for_the_row_for_each_head_or_for_what_is_changed() {
-        let heads = part(json!({"heads": [-1, 0]}), Site::Z, &[3, 2]).unwrap();
+        let heads = RowPart::of(Some(&[-1, 0]), None, Site::Z, &[3, 2]).unwrap();
         let row = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0];
         assert_eq!(heads.fit(&row).unwrap(), (vec![vec![4..6, 0..2]], vec![4.0, 5.0, 0.0, 1.0]));
         assert_eq!(heads.fit(&[7.0, 8.0]).unwrap(), (vec![vec![4..6], vec![0..2]], vec![7.0, 8.0]));
         assert_eq!(heads.fit(&[1.0; 4]).unwrap(), (vec![vec![4..6, 0..2]], vec![1.0; 4]));
         assert_eq!(heads.fit(&[1.0; 3]).unwrap_err().code, Code::ShapeMismatch);
-        let all = part(json!({}), Site::Z, &[3, 2]).unwrap();
+        let all = RowPart::of(None, None, Site::Z, &[3, 2]).unwrap();
         assert_eq!(all.fit(&[7.0, 8.0]).unwrap().0, vec![vec![0..2], vec![2..4], vec![4..6]]);
-        let neurons = part(json!({"neurons": [5, 2]}), Site::MlpPost, &[8]).unwrap();
+        let neurons = RowPart::of(None, Some(&[5, 2]), Site::MlpPost, &[8]).unwrap();
         assert_eq!(neurons.fit(&[1.0, 2.0]).unwrap(), (vec![vec![5..6, 2..3]], vec![1.0, 2.0]));
     }
 
     #[test]
     fn what_a_hook_does_not_have_is_refused() {
-        for (fields, site, shape, pointer) in [
-            (json!({"heads": [3]}), Site::Z, vec![3, 2], "/heads/0"),
-            (json!({"heads": [0, -3]}), Site::Z, vec![3, 2], "/heads/1"),
-            (json!({"heads": []}), Site::Z, vec![3, 2], "/heads"),
-            (json!({"heads": [0]}), Site::ResidPost, vec![6], "/heads"),
-            (json!({"neurons": [0]}), Site::Z, vec![3, 2], "/neurons"),
-            (json!({"neurons": [8]}), Site::MlpPost, vec![8], "/neurons/0"),
-            (json!({"heads": [0], "neurons": [0]}), Site::MlpPost, vec![8], "/neurons"),
-        ] {
-            let problem = part(fields.clone(), site, &shape).unwrap_err();
-            assert_eq!((problem.code, problem.errors[0].pointer.as_str()), (Code::InvalidValue, pointer), "{fields}");
+        let cases: [(Named<i64>, Named<usize>, Site, &[usize], &str); 7] = [
+            (Some(&[3]), None, Site::Z, &[3, 2], "/heads/0"),
+            (Some(&[0, -3]), None, Site::Z, &[3, 2], "/heads/1"),
+            (Some(&[]), None, Site::Z, &[3, 2], "/heads"),
+            (Some(&[0]), None, Site::ResidPost, &[6], "/heads"),
+            (None, Some(&[0]), Site::Z, &[3, 2], "/neurons"),
+            (None, Some(&[8]), Site::MlpPost, &[8], "/neurons/0"),
+            (Some(&[0]), Some(&[0]), Site::MlpPost, &[8], "/neurons"),
+        ];
+        for (heads, neurons, site, shape, pointer) in cases {
+            let problem = RowPart::of(heads, neurons, site, shape).unwrap_err();
+            let found = (problem.code, problem.errors[0].pointer.as_str());
+            assert_eq!(found, (Code::InvalidValue, pointer), "{heads:?} {neurons:?} of {site:?}");
         }
     }
 }

@@ -2,55 +2,70 @@
 
 use std::collections::HashSet;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::request::Target;
-use crate::api::dto::selector::CacheSelector;
+use crate::questions::{Chosen, Selector};
 use residuum_domain::{Cache, CacheId, Code, Problem, TenantId};
-use residuum_engine::questions::Chosen;
 use residuum_store::Store;
 
 /// Caches that one direction is fitted to.
 pub const MAX_CACHES: usize = 10_000;
-/// Ids that a direction's provenance lists; more are counted.
-const MAX_LISTED: usize = 1000;
 
-/// The two ways of naming two classes.
-pub struct TwoClasses<'a> {
-    /// Positive caches.
-    pub positive: Option<&'a CacheSelector>,
-    /// Negative caches.
-    pub negative: Option<&'a CacheSelector>,
-    /// Caches of both classes.
-    pub caches: Option<&'a CacheSelector>,
-    /// Which of them are positive.
-    pub target: Option<&'a Target>,
+/// Caches of two classes.
+#[derive(Debug, Clone)]
+pub enum Classes {
+    /// Each class by itself.
+    Apart {
+        /// Positive caches.
+        positive: Selector,
+        /// Negative caches.
+        negative: Selector,
+    },
+    /// Both at once, told apart by a target.
+    Together {
+        /// Caches of both classes.
+        caches: Selector,
+        /// Which of them are positive.
+        target: Target,
+    },
 }
 
-impl TwoClasses<'_> {
+/// Which caches are positive.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// By a key at the top of every cache's metadata.
+    Metadata {
+        /// The key.
+        key: String,
+        /// The value that makes a cache positive; without it the key must hold true or false.
+        value: Option<Value>,
+    },
+    /// Those that bear this tag.
+    Tag(String),
+    /// Those with this label.
+    Label(String),
+}
+
+impl Classes {
     /// The caches and which of them are positive: those of `positive`, then those of `negative`; or `caches` in their order.
     ///
     /// # Errors
-    /// [`Code::InvalidBody`] for neither or both ways; [`Code::InvalidValue`] for a cache on both sides, an empty class
-    /// or a target that does not fit; those of [`CacheSelector::choose`].
-    pub async fn choose(&self, store: &Store, tenant: TenantId) -> Result<(Chosen, Vec<bool>), Problem> {
-        let (chosen, labels) = match (self.positive, self.negative, self.caches, self.target) {
-            (Some(positive), Some(negative), None, None) => {
-                let positive = positive.selector("/positive")?.choose(store, tenant, "/positive", MAX_CACHES).await?;
-                let negative = negative.selector("/negative")?.choose(store, tenant, "/negative", MAX_CACHES).await?;
+    /// [`Code::InvalidValue`] for a cache on both sides or named twice, an empty class or a target that does not fit;
+    /// [`Code::ResultTooLarge`]; those of [`Selector::choose`].
+    pub(super) async fn choose(&self, store: &Store, tenant: TenantId) -> Result<(Chosen, Vec<bool>), Problem> {
+        let (chosen, labels) = match self {
+            Self::Apart { positive, negative } => {
+                let positive = positive.choose(store, tenant, "/positive", MAX_CACHES).await?;
+                let negative = negative.choose(store, tenant, "/negative", MAX_CACHES).await?;
                 disjoint(&positive, &negative)?;
                 let labels = [vec![true; positive.caches.len()], vec![false; negative.caches.len()]].concat();
                 (join(positive, negative), labels)
             }
-            (None, None, Some(caches), Some(target)) => {
-                let chosen = caches.selector("/caches")?.choose(store, tenant, "/caches", MAX_CACHES).await?;
+            Self::Together { caches, target } => {
+                let chosen = caches.choose(store, tenant, "/caches", MAX_CACHES).await?;
                 distinct(&chosen)?;
                 let labels = target.labels(&chosen)?;
                 (chosen, labels)
-            }
-            _ => {
-                let detail = "give positive and negative, or caches and target";
-                return Err(Problem::new(Code::InvalidBody, detail));
             }
         };
         if chosen.caches.len() > MAX_CACHES {
@@ -97,27 +112,22 @@ pub fn distinct(chosen: &Chosen) -> Result<(), Problem> {
 
 impl Target {
     fn labels(&self, chosen: &Chosen) -> Result<Vec<bool>, Problem> {
-        if self.value.is_some() && self.metadata.is_none() {
-            return Err(Problem::at(Code::InvalidBody, "/target/value", "value goes with metadata"));
-        }
-        let of = |cache: &Cache| match (&self.metadata, &self.tag, &self.label) {
-            (Some(key), None, None) => self.by_metadata(key, cache),
-            (None, Some(tag), None) => Ok(cache.tags.contains(tag)),
-            (None, None, Some(label)) => Ok(cache.label.as_ref() == Some(label)),
-            _ => Err(Problem::at(Code::InvalidBody, "/target", "give exactly one of metadata, tag and label")),
+        let of = |cache: &Cache| match self {
+            Self::Metadata { key, value } => by_metadata(key, value.as_ref(), cache),
+            Self::Tag(tag) => Ok(cache.tags.contains(tag)),
+            Self::Label(label) => Ok(cache.label.as_ref() == Some(label)),
         };
         chosen.caches.iter().map(|c| of(&c.cache)).collect()
     }
+}
 
-    fn by_metadata(&self, key: &str, cache: &Cache) -> Result<bool, Problem> {
-        let refuse =
-            |why: &str| Problem::at(Code::InvalidValue, "/target/metadata", format!("cache {}: {why}", cache.id));
-        let found = cache.metadata.get(key).ok_or_else(|| refuse("its metadata lacks this key"))?;
-        match (&self.value, found) {
-            (Some(value), found) => Ok(value == found),
-            (None, Value::Bool(positive)) => Ok(*positive),
-            (None, _) => Err(refuse("the key holds neither true nor false; say in value which value is positive")),
-        }
+fn by_metadata(key: &str, value: Option<&Value>, cache: &Cache) -> Result<bool, Problem> {
+    let refuse = |why: &str| Problem::at(Code::InvalidValue, "/target/metadata", format!("cache {}: {why}", cache.id));
+    let found = cache.metadata.get(key).ok_or_else(|| refuse("its metadata lacks this key"))?;
+    match (value, found) {
+        (Some(value), found) => Ok(value == found),
+        (None, Value::Bool(positive)) => Ok(*positive),
+        (None, _) => Err(refuse("the key holds neither true nor false; say in value which value is positive")),
     }
 }
 
@@ -143,8 +153,8 @@ pub fn model(chosen: &Chosen) -> Result<(String, String), Problem> {
     Ok((first.cache.model.clone(), fingerprint.clone()))
 }
 
-/// What provenance says of the caches: how the body selected them, how many, and a hash of their ids.
-pub fn provenance(chosen: &Chosen, body: &Map<String, Value>) -> Map<String, Value> {
+/// What provenance says of the caches: how they were selected, how many there are, and a hash of their ids.
+pub fn provenance(chosen: &Chosen, selection: &Map<String, Value>) -> Map<String, Value> {
     let mut hasher = blake3::Hasher::new();
     chosen.caches.iter().for_each(|c| {
         hasher.update(c.cache.id.as_bytes());
@@ -152,11 +162,6 @@ pub fn provenance(chosen: &Chosen, body: &Map<String, Value>) -> Map<String, Val
     let mut out = Map::new();
     out.insert("n".to_owned(), chosen.caches.len().into());
     out.insert("caches_blake3".to_owned(), hasher.finalize().to_hex().as_str().into());
-    let selected = ["positive", "negative", "caches", "target"].into_iter().filter_map(|key| {
-        let value = body.get(key).filter(|v| !v.is_null())?;
-        let long = value.as_array().filter(|ids| ids.len() > MAX_LISTED);
-        Some((key.to_owned(), long.map_or_else(|| value.clone(), |ids| json!({"n_ids": ids.len()}))))
-    });
-    out.insert("selection".to_owned(), Value::Object(selected.collect()));
+    out.insert("selection".to_owned(), Value::Object(selection.clone()));
     out
 }

@@ -1,10 +1,10 @@
-//! Sweeps of activation patching: two inputs, one hook of one put in the place of the other's, cell by cell.
+//! Running a sweep: two inputs, one hook of one put in the place of the other's, cell by cell.
 
 use std::sync::Arc;
 
 use tokio::sync::{SemaphorePermit, watch};
 
-use super::Engine;
+use crate::Engine;
 use residuum_analysis::Distribution;
 use residuum_domain::{Applied, Code, Edit, Edits, Hook, Op, Problem, Site, Tokens};
 use residuum_model::{
@@ -12,10 +12,10 @@ use residuum_model::{
     patching::{Cell, Trace},
 };
 
-/// Sweeps that run at once; more are refused.
-pub(super) const AT_ONCE: usize = 2;
+/// Sweeps that run at once; others wait.
+pub(crate) const AT_ONCE: usize = 2;
 /// Sweeps that wait for one of these to end.
-pub(super) const MAX_WAITING: usize = 64;
+pub(crate) const MAX_WAITING: usize = 64;
 /// Bytes that what two inputs leave behind may take.
 const MAX_TRACE_BYTES: u64 = 128 << 20;
 /// Tokens of one batch of cells.
@@ -85,13 +85,13 @@ impl Metric {
 }
 
 impl Engine {
-    /// Runs a sweep, batch by batch between those of runs; `progress` hears how many cells are done. Dropping the future
+    /// Runs a sweep, batch by batch between those of runs; `progress` is told how many cells are done. Dropping the future
     /// stops it.
     ///
     /// # Errors
     /// [`Code::QueueFull`] while enough sweeps wait for their turn, [`Code::ResultTooLarge`] for inputs whose traces do not fit,
     /// [`Code::Unavailable`], [`Code::WorkerFailed`].
-    pub async fn sweep(&self, sweep: Sweep, progress: &watch::Sender<usize>) -> Result<Swept, Problem> {
+    pub(super) async fn sweep(&self, sweep: Sweep, progress: &watch::Sender<usize>) -> Result<Swept, Problem> {
         let _place = self.place_for_sweep().await?;
         metrics::counter!("residuum_experiments_total").increment(1);
         let Sweep { model, base, source, cells, position, metric } = sweep;

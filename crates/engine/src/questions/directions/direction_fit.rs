@@ -1,18 +1,18 @@
-//! Fitting a direction to the vectors of caches, layer by layer, on the threads of the analysis.
+//! Fitting a direction to the vectors of caches, layer by layer, on the threads for analysis.
 
 use std::sync::Arc;
 
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
-use crate::api::state::ApiState;
+use super::MAX_VALUES;
+use crate::questions::{Chosen, Questions};
 use residuum_analysis::{
     classes::{self, Separation, auroc},
     pca::pca,
     probe::{ProbeSettings, mean_and_deviation, probe},
 };
 use residuum_domain::{Code, DirectionVector, Hook, Positions, Problem};
-use residuum_engine::questions::Chosen;
 
 /// Numbers read before they are worked on; a layer more may be.
 const BATCH_VALUES: usize = 32 << 20;
@@ -56,6 +56,14 @@ impl Fit {
         }
     }
 
+    /// Which of the caches are positive, where there are classes.
+    pub fn labels(&self) -> Option<&[bool]> {
+        match self {
+            Self::Means { labels, .. } | Self::Probe { labels, .. } => Some(labels),
+            Self::Pca { .. } => None,
+        }
+    }
+
     /// Multiplications for one layer of `n` vectors of `d` values, roughly and rather too many.
     fn work(&self, n: usize, d: usize) -> f64 {
         let decomposition = 20.0 * n as f64 * d as f64 * n.min(d) as f64;
@@ -83,7 +91,7 @@ impl Fit {
 /// [`Code::ResultTooLarge`] for too much work; [`Code::ShapeMismatch`] for layers of different widths; those of
 /// [`Chosen::vectors`].
 pub async fn fit(
-    state: &ApiState,
+    questions: &Questions,
     chosen: &Chosen,
     hooks: &[Hook],
     position: &Positions,
@@ -92,7 +100,7 @@ pub async fn fit(
     let fit = Arc::new(fit);
     let (mut made, mut batch, mut in_batch, mut width) = (Vec::new(), Vec::new(), 0, None);
     for (i, hook) in hooks.iter().enumerate() {
-        let vectors = chosen.vectors(state.engine.store(), *hook, position).await?;
+        let vectors = chosen.vectors(questions.store(), *hook, position).await?;
         let (n, d) = (vectors.len(), vectors.first().map_or(0, Vec::len));
         check(chosen, *hook, &vectors)?;
         check_work(&fit, n, d, hooks.len())?;
@@ -103,7 +111,7 @@ pub async fn fit(
         in_batch += n * d;
         batch.push((*hook, vectors));
         if in_batch >= BATCH_VALUES || i + 1 == hooks.len() {
-            made.extend(fit_batch(state, std::mem::take(&mut batch), Arc::clone(&fit)).await?);
+            made.extend(fit_batch(questions, std::mem::take(&mut batch), Arc::clone(&fit)).await?);
             in_batch = 0;
         }
     }
@@ -122,8 +130,8 @@ fn check(chosen: &Chosen, hook: Hook, vectors: &[Vec<f32>]) -> Result<(), Proble
 }
 
 fn check_work(fit: &Fit, n: usize, d: usize, n_layers: usize) -> Result<(), Problem> {
-    if fit.n_components().saturating_mul(d).saturating_mul(n_layers) > super::create::MAX_VALUES {
-        let detail = format!("a direction has at most {} values; take fewer layers", super::create::MAX_VALUES);
+    if fit.n_components().saturating_mul(d).saturating_mul(n_layers) > MAX_VALUES {
+        let detail = format!("a direction has at most {MAX_VALUES} values; take fewer layers");
         return Err(Problem::at(Code::ResultTooLarge, "/layers", detail));
     }
     let work = fit.work(n, d) * n_layers as f64;
@@ -138,11 +146,11 @@ fn check_work(fit: &Fit, n: usize, d: usize, n_layers: usize) -> Result<(), Prob
 }
 
 async fn fit_batch(
-    state: &ApiState,
+    questions: &Questions,
     batch: Vec<(Hook, Vec<Vec<f32>>)>,
     fit: Arc<Fit>,
 ) -> Result<Vec<DirectionVector>, Problem> {
-    let pool = Arc::clone(state.questions.threads());
+    let pool = Arc::clone(questions.threads());
     let one = move |(hook, vectors): &(Hook, Vec<Vec<f32>>)| {
         let described = fit.layer(vectors).map_err(|why| Problem::new(Code::InvalidValue, format!("{hook}: {why}")))?;
         let vector =

@@ -1,0 +1,220 @@
+//! Reading one intervention: which edits of which hooks it stands for, and the numbers these take.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    Change, Intervention, Made, VectorSource,
+    row_part::RowPart,
+    stored_values::{StoredValues, Table},
+};
+use crate::{Asked, questions::Questions};
+use residuum_domain::{
+    CaptureRequest, Code, Edit, Hook, HookName, ModelInfo, Op, Parts, Problem, Site, TenantId, TokensRequest,
+};
+
+/// One intervention and what it is read against. Problems point into the intervention.
+pub struct Reader<'a> {
+    /// The store and the autoencoders.
+    pub questions: &'a Questions,
+    /// Whose caches and directions.
+    pub tenant: TenantId,
+    /// The model.
+    pub info: &'a ModelInfo,
+    /// The intervention.
+    pub intervention: &'a Intervention,
+}
+
+impl Reader<'_> {
+    /// Adds its edits, their numbers and its tokens to `made`; it is intervention `i` of the run, at `pointer`.
+    ///
+    /// # Errors
+    /// Those of [`Questions::interventions`].
+    pub async fn read(&self, i: usize, pointer: &str, made: &mut Made) -> Result<(), Problem> {
+        let hooks = self.hooks()?;
+        let site = hooks[0].site();
+        self.check_tokens(site.is_attention_map())?;
+        self.check_site(site)?;
+        let asked = self.intervention;
+        let part = RowPart::of(asked.heads.as_deref(), asked.neurons.as_deref(), site, &self.info.row_shape(site))?;
+        let first = made.numbers.len();
+        let mut described = self.described(&hooks);
+        let edits = self.edits(&hooks, &part, made, &mut described).await?;
+        let edit = |(hook, (parts, op))| Edit { hook, intervention: i, parts, op };
+        made.edits.extend(hooks.into_iter().zip(edits).map(edit));
+        if made.numbers.len() > first {
+            let bytes: &[u8] = bytemuck::cast_slice(&made.numbers[first..]);
+            described.insert("numbers_blake3".to_owned(), json!(blake3::hash(bytes).to_hex().to_string()));
+        }
+        let queries = if asked.to.is_some() { ("to", &asked.to) } else { ("positions", &asked.positions) };
+        made.asked.push(Asked {
+            tokens: queries.1.clone().unwrap_or(TokensRequest::All),
+            tokens_pointer: format!("{pointer}/{}", queries.0),
+            keys: asked.from.clone().unwrap_or(TokensRequest::All),
+            keys_pointer: format!("{pointer}/from"),
+            described,
+        });
+        Ok(())
+    }
+
+    /// What is done at each hook, and to which parts of its rows.
+    async fn edits(
+        &self,
+        hooks: &[Hook],
+        part: &RowPart,
+        made: &mut Made,
+        described: &mut Map<String, Value>,
+    ) -> Result<Vec<(Parts, Op)>, Problem> {
+        // of an attention map each head by itself
+        let parts = || if hooks[0].site().is_attention_map() { part.each() } else { part.whole() };
+        let stored = StoredValues { questions: self.questions, tenant: self.tenant, info: self.info, hooks };
+        Ok(match &self.intervention.change {
+            Change::Knockout => vec![(part.each(), Op::Mask); hooks.len()],
+            Change::Zero => vec![(parts(), Op::Fill { value: 0.0 }); hooks.len()],
+            Change::Fill(value) => vec![(parts(), Op::Fill { value: *value }); hooks.len()],
+            Change::Scale(factor) => vec![(parts(), Op::Scale { factor: *factor }); hooks.len()],
+            Change::Add { vector, .. } | Change::ProjectOut(vector) | Change::Set(vector) => {
+                let vectors = self.vectors(vector, hooks, part).await?;
+                vectors.iter().map(|vector| self.vector_op(part, vector, made)).collect::<Result<_, _>>()?
+            }
+            Change::MeanAblate(selector) => {
+                let (means, n_caches) = stored.means(selector).await?;
+                described.insert("n_caches".to_owned(), json!(n_caches));
+                let set = |mean: Vec<f32>| (part.whole(), Op::Set { vector: made.keep(&part.gather(&mean)) });
+                means.into_iter().map(set).collect()
+            }
+            Change::Patch(source) => {
+                let same = self.intervention.to.as_ref().or(self.intervention.positions.as_ref());
+                let tables = stored.tables(source, same, part).await?;
+                let replace = |Table { values, n_rows, n_keys }: Table| {
+                    let parts = if n_keys > 0 { part.each() } else { part.whole() };
+                    (parts, Op::Replace { table: made.keep(&values), n_rows, n_keys })
+                };
+                tables.into_iter().map(replace).collect()
+            }
+        })
+    }
+
+    /// The hooks, all of one site, ascending.
+    fn hooks(&self) -> Result<Vec<Hook>, Problem> {
+        let knockout = matches!(self.intervention.change, Change::Knockout);
+        let name = match &self.intervention.hook {
+            Some(name) => name.clone(),
+            None if knockout => Site::AttnScores.name().to_owned(),
+            None => Site::ResidPost.name().to_owned(),
+        };
+        let layers = self.intervention.layers.clone().unwrap_or_default();
+        let full = matches!(name.parse::<HookName>(), Ok(HookName::Full(_)));
+        if full && self.intervention.layers.is_some() {
+            let detail =
+                format!("`{}` names its layer itself; leave out layers or the layer in the name", shown(&name));
+            return Err(Problem::at(Code::InvalidBody, "/layers", detail));
+        }
+        let request = CaptureRequest { hooks: vec![name], layers, ..CaptureRequest::default() };
+        let at_hook = |mut p: Problem| {
+            p.errors.iter_mut().filter(|e| e.pointer == "/hooks/0").for_each(|e| e.pointer = "/hook".to_owned());
+            p
+        };
+        let hooks = request.resolve(self.info).map_err(at_hook)?;
+        if knockout && hooks[0].site() != Site::AttnScores {
+            let detail = "a knockout masks attention scores: leave out the hook, or name `attn.hook_attn_scores`";
+            return Err(Problem::at(Code::InvalidValue, "/hook", detail));
+        }
+        Ok(hooks.to_vec())
+    }
+
+    /// Refuses tokens that do not go with the hook.
+    fn check_tokens(&self, on_map: bool) -> Result<(), Problem> {
+        let asked = self.intervention;
+        for (field, given) in [("from", asked.from.is_some()), ("to", asked.to.is_some())] {
+            if given && !on_map {
+                let detail = format!("`{field}` selects edges of attention maps; other hooks take `positions`");
+                return Err(Problem::at(Code::InvalidBody, format!("/{field}"), detail));
+            }
+        }
+        if asked.to.is_some() && asked.positions.is_some() {
+            let detail = "`to` and `positions` both select queries: give one";
+            return Err(Problem::at(Code::InvalidBody, "/positions", detail));
+        }
+        Ok(())
+    }
+
+    /// Refuses what a site cannot have done to it.
+    fn check_site(&self, site: Site) -> Result<(), Problem> {
+        let refuse = |detail: String| Err(Problem::at(Code::InvalidValue, "/hook", detail));
+        if site.is_index() {
+            return refuse(format!("`{}` holds indices; change `mlp.hook_router_logits` instead", site.name()));
+        }
+        let change = &self.intervention.change;
+        if site.is_attention_map() && change.takes_vector() {
+            let detail = "attention maps take zero, scale, set with a number, patch and, before the softmax, knockout";
+            return refuse(format!("`{}` does not go with `{}`: {detail}", site.name(), change.name()));
+        }
+        Ok(())
+    }
+
+    /// One vector a hook, each of a length that the changed part takes.
+    async fn vectors(&self, source: &VectorSource, hooks: &[Hook], part: &RowPart) -> Result<Vec<Vec<f32>>, Problem> {
+        let vectors = match source {
+            VectorSource::Numbers { values, pointer } => {
+                part.fit(values).map_err(|p| Problem::at(p.code, *pointer, p.detail))?;
+                vec![values.clone(); hooks.len()]
+            }
+            VectorSource::Direction(direction) => {
+                let (mut found, mut refused) = (None, None);
+                for width in part.lengths() {
+                    match direction.resolve(self.questions, self.tenant, hooks, width, (0, "/direction")).await {
+                        Ok(direction) => found = found.or(Some(direction.vectors)),
+                        Err(p) if p.code == Code::ShapeMismatch => refused = refused.or(Some(p)),
+                        Err(p) => return Err(p),
+                    }
+                }
+                match (found, refused) {
+                    (Some(vectors), _) => vectors,
+                    (None, Some(refused)) => return Err(refused),
+                    (None, None) => Vec::new(),
+                }
+            }
+        };
+        if vectors.iter().flatten().any(|x| !x.is_finite()) {
+            return Err(Problem::at(Code::InvalidValue, "/direction", "the vector holds NaN or infinity"));
+        }
+        Ok(vectors)
+    }
+
+    /// What a vector does, with the parts it is for.
+    fn vector_op(&self, part: &RowPart, vector: &[f32], made: &mut Made) -> Result<(Parts, Op), Problem> {
+        let (parts, mut vector) = part.fit(vector)?;
+        let op = match &self.intervention.change {
+            Change::Add { strength, .. } => {
+                vector.iter_mut().for_each(|x| *x *= strength);
+                Op::Add { vector: made.keep(&vector) }
+            }
+            Change::ProjectOut(_) => {
+                let length = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
+                if length == 0.0 {
+                    let detail = "the direction is zero where it would be projected out";
+                    return Err(Problem::at(Code::InvalidValue, "/direction", detail));
+                }
+                #[expect(clippy::cast_possible_truncation, reason = "the activations are float32")]
+                vector.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
+                Op::ProjectOut { direction: made.keep(&vector) }
+            }
+            _ => Op::Set { vector: made.keep(&vector) },
+        };
+        Ok((parts, op))
+    }
+
+    /// What the intervention does, without the long numbers.
+    fn described(&self, hooks: &[Hook]) -> Map<String, Value> {
+        let mut fields = Map::new();
+        fields.insert("op".to_owned(), json!(self.intervention.change.name()));
+        let names: Vec<String> = hooks.iter().map(ToString::to_string).collect();
+        fields.insert("hooks".to_owned(), json!(names));
+        fields.extend(self.intervention.described.clone());
+        fields
+    }
+}
+
+fn shown(name: &str) -> String {
+    name.chars().take(100).collect()
+}

@@ -1,0 +1,188 @@
+//! From the interventions of a body to those that are read against a model.
+
+use serde_json::{Map, Value, json};
+
+use super::intervention_body::{InterventionDto, OpName, PatchSource, SetValue};
+use crate::api::dto::selector::CacheSelector;
+use residuum_domain::{Code, Problem};
+use residuum_engine::questions::{
+    interventions::{self, Change, Intervention, VectorSource},
+    read_id,
+};
+
+/// Ids of caches that provenance lists; of more it says nothing.
+const MAX_LISTED: usize = 100;
+
+/// The interventions meant. Problems point into `/interventions`.
+///
+/// # Errors
+/// [`Code::InvalidBody`] for fields that do not go with the operation or that it lacks, [`Code::InvalidValue`] for numbers
+/// that do not fit float32, those of reading selectors and directions.
+pub fn questions(asked: Vec<InterventionDto>) -> Result<Vec<Intervention>, Problem> {
+    let read = |(i, dto): (usize, InterventionDto)| dto.question().map_err(|p| p.under(&format!("/interventions/{i}")));
+    asked.into_iter().enumerate().map(read).collect()
+}
+
+impl InterventionDto {
+    /// The intervention meant. Problems point into it.
+    fn question(self) -> Result<Intervention, Problem> {
+        self.check_fields()?;
+        let change = self.change()?;
+        let described = self.described();
+        let Self { hook, layers, positions, heads, neurons, from, to, .. } = self;
+        Ok(Intervention { change, hook, layers, positions, heads, neurons, from, to, described })
+    }
+
+    /// Refuses fields that do not go with the operation.
+    fn check_fields(&self) -> Result<(), Problem> {
+        let own = self.op.fields();
+        let given = [
+            ("direction", self.direction.is_some()),
+            ("vector", self.vector.is_some()),
+            ("strength", self.strength.is_some()),
+            ("value", self.value.is_some()),
+            ("factor", self.factor.is_some()),
+            ("caches", self.caches.is_some()),
+            ("source", self.source.is_some()),
+        ];
+        let name = self.op.name();
+        if let Some((field, _)) = given.iter().find(|(field, given)| *given && !own.contains(field)) {
+            let detail = format!("`{field}` does not go with `{name}`, which takes {}", listed(own));
+            return Err(Problem::at(Code::InvalidBody, format!("/{field}"), detail));
+        }
+        Ok(())
+    }
+
+    fn change(&self) -> Result<Change, Problem> {
+        Ok(match self.op {
+            OpName::Add => {
+                let vector = self.vector(&["direction", "vector"])?;
+                Change::Add { vector, strength: finite(self.strength.or(Some(1.0)), "strength")? }
+            }
+            OpName::ProjectOut => Change::ProjectOut(self.vector(&["direction", "vector"])?),
+            OpName::Set => {
+                let fields = ["value", "direction", "vector"];
+                match self.number() {
+                    Some(number) => {
+                        self.one_of(&fields)?;
+                        Change::Fill(finite(Some(number), "value")?)
+                    }
+                    None => Change::Set(self.vector(&fields)?),
+                }
+            }
+            OpName::Scale => Change::Scale(finite(self.factor, "factor")?),
+            OpName::Zero => Change::Zero,
+            OpName::MeanAblate => match &self.caches {
+                Some(caches) => Change::MeanAblate(caches.selector("/caches")?),
+                None => {
+                    let detail = "mean_ablate takes the mean of `caches`";
+                    return Err(Problem::at(Code::InvalidBody, "/caches", detail));
+                }
+            },
+            OpName::Patch => match &self.source {
+                Some(source) => Change::Patch(source.question()?),
+                None => {
+                    let detail = "patch takes its values from `source`";
+                    return Err(Problem::at(Code::InvalidBody, "/source", detail));
+                }
+            },
+            OpName::Knockout => Change::Knockout,
+        })
+    }
+
+    /// The number that `value` is, if it is one.
+    fn number(&self) -> Option<f64> {
+        match self.value {
+            Some(SetValue::Number(number)) => Some(number),
+            Some(SetValue::Vector(_)) | None => None,
+        }
+    }
+
+    /// The vector that one of `fields` gives.
+    fn vector(&self, fields: &[&str]) -> Result<VectorSource, Problem> {
+        self.one_of(fields)?;
+        let numbers = |values: &[f32], pointer| VectorSource::Numbers { values: values.to_vec(), pointer };
+        match (&self.vector, &self.value, &self.direction) {
+            (Some(vector), ..) => Ok(numbers(vector, "/vector")),
+            (None, Some(SetValue::Vector(vector)), _) => Ok(numbers(vector, "/value")),
+            (None, _, Some(direction)) => Ok(VectorSource::Direction(direction.direction("/direction")?)),
+            (None, _, None) => Err(self.not_one_of(fields)),
+        }
+    }
+
+    /// Refuses all but one of these fields.
+    fn one_of(&self, fields: &[&str]) -> Result<(), Problem> {
+        let given = |field: &&&str| match **field {
+            "direction" => self.direction.is_some(),
+            "vector" => self.vector.is_some(),
+            _ => self.value.is_some(),
+        };
+        if fields.iter().filter(given).count() == 1 { Ok(()) } else { Err(self.not_one_of(fields)) }
+    }
+
+    fn not_one_of(&self, fields: &[&str]) -> Problem {
+        let detail = format!("`{}` takes exactly one of {}", self.op.name(), fields.join(", "));
+        Problem::at(Code::InvalidBody, format!("/{}", fields[0]), detail)
+    }
+
+    /// What provenance says of it beside its operation and its hooks, without the long numbers.
+    fn described(&self) -> Map<String, Value> {
+        let mut fields = Map::new();
+        let mut note = |name: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                fields.insert(name.to_owned(), value);
+            }
+        };
+        note("heads", self.heads.as_ref().map(|h| json!(h)));
+        note("neurons", self.neurons.as_ref().map(|n| json!(n)));
+        note("strength", (self.op == OpName::Add).then(|| json!(self.strength.unwrap_or(1.0))));
+        note("value", self.number().map(|n| json!(n)));
+        note("factor", self.factor.map(|f| json!(f)));
+        let direction = self.direction.as_ref().and_then(|d| serde_json::to_value(d).ok());
+        note("direction", direction.map(without_numbers));
+        note("source", self.source.as_ref().map(|s| json!(s)));
+        let caches = self.caches.as_ref().map(|caches| match caches {
+            CacheSelector::Ids(ids) if ids.len() <= MAX_LISTED => json!(ids),
+            CacheSelector::Ids(_) => Value::Null,
+            CacheSelector::Filter(filter) => json!(filter),
+        });
+        note("caches", caches);
+        fields
+    }
+}
+
+impl PatchSource {
+    fn question(&self) -> Result<interventions::PatchSource, Problem> {
+        let Self { cache, hook, layer, positions } = self;
+        let cache = read_id(cache, "/source/cache")?;
+        Ok(interventions::PatchSource { cache, hook: hook.clone(), layer: *layer, positions: positions.clone() })
+    }
+}
+
+/// A direction with the length of its vector instead of the vector.
+fn without_numbers(mut direction: Value) -> Value {
+    if let Some(fields) = direction.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
+        if let Some(vector) = fields.get_mut("vector") {
+            *vector = json!({"d": vector.as_array().map_or(0, Vec::len)});
+        }
+    }
+    direction
+}
+
+/// A number that is there and fits float32.
+#[expect(clippy::cast_possible_truncation, reason = "what overflows is refused")]
+fn finite(number: Option<f64>, field: &str) -> Result<f32, Problem> {
+    let Some(number) = number else {
+        return Err(Problem::at(Code::InvalidBody, format!("/{field}"), format!("`{field}` is missing")));
+    };
+    let narrow = number as f32;
+    if narrow.is_finite() {
+        return Ok(narrow);
+    }
+    Err(Problem::at(Code::InvalidValue, format!("/{field}"), format!("{number} does not fit float32")))
+}
+
+fn listed(fields: &[&str]) -> String {
+    if fields.is_empty() { "nothing of its own".to_owned() } else { fields.join(", ") }
+}
