@@ -3,7 +3,6 @@
 use super::{
     ForwardError,
     architecture::{Architecture, Layer, QkNorm, Residual},
-    block::Place,
     checkpoint::Checkpoint,
     editor::Editor,
     error::LoadError,
@@ -17,8 +16,8 @@ use super::{
     },
     packing::{Packing, RowSet},
     sources::{LayerSources, load_norm},
+    stream::{Place, Scratch, Stream, tapped_norm},
     taps::Taps,
-    transformer::{Scratch, Stream, tapped_norm},
 };
 use residuum_domain::Site;
 

@@ -10,10 +10,10 @@ use super::{
     ops::{elementwise, norm::Norm},
     packing::RowSet,
     sources::{LayerSources, load_norm},
+    stream::{Place, Scratch, Stream, tapped_norm},
     taps::Taps,
-    transformer::{Scratch, Stream, tapped_norm},
 };
-use residuum_domain::{Hook, Site};
+use residuum_domain::Site;
 
 /// The weights of one block.
 #[derive(Debug)]
@@ -22,23 +22,6 @@ pub struct Block {
     pub(super) mlp: Mlp,
     /// In post-norm blocks the norms of the residual stream after each sublayer has joined it.
     pub(super) joined: Option<[Norm; 2]>,
-}
-
-/// What a sublayer needs to know besides its input.
-pub struct Place<'a> {
-    /// What the model computes.
-    pub a: &'a Architecture,
-    /// Which block this is.
-    pub l: usize,
-    /// Rows of the residual stream after attention.
-    pub set: RowSet,
-}
-
-impl Place<'_> {
-    /// A hook of this block.
-    pub fn hook(&self, site: Site) -> Hook {
-        Hook::block(site, self.l)
-    }
 }
 
 impl Block {

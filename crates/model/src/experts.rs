@@ -7,14 +7,13 @@
 use super::{
     ForwardError,
     architecture::{Architecture, Experts},
-    block::Place,
     checkpoint::Checkpoint,
+    dense_mlp::Dense,
     error::LoadError,
-    mlp::Dense,
     ops::{Linear, attention::softmax_rows, elementwise},
     sources::{ExpertSource, ExpertSources},
+    stream::{Place, Scratch},
     taps::Taps,
-    transformer::Scratch,
 };
 use residuum_domain::Site;
 

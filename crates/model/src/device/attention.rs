@@ -18,10 +18,10 @@ use crate::{
     ForwardError,
     architecture::QkNorm,
     attention::{Attention, attention_map},
-    block::Place,
     map::MapPart,
     ops::attention::AttentionSpec,
     packing::RowSet,
+    stream::Place,
 };
 use residuum_domain::Site;
 

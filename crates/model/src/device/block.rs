@@ -10,10 +10,11 @@ use super::{
 use crate::{
     ForwardError,
     architecture::{Architecture, Residual},
-    block::{Block, Place},
+    block::Block,
     ops::attention::{AttentionSpec, KeyBiases},
     packing::{Packing, RowSet},
     rotary::Turn,
+    stream::Place,
 };
 use residuum_domain::Site;
 

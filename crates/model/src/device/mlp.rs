@@ -12,11 +12,12 @@ use super::{
 use crate::{
     ForwardError,
     architecture::{Experts, Residual},
-    block::Place,
+    dense_mlp::Dense,
     experts::{Choice, Route, Sparse},
-    mlp::{Dense, Kind, Mlp},
+    mlp::{Kind, Mlp},
     ops::activation::Activation,
     packing::{RowSet, index},
+    stream::Place,
 };
 use residuum_domain::Site;
 

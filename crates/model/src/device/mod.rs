@@ -30,9 +30,9 @@ pub use placement::{ComputeDtype, Placement, Placements};
 
 use super::{
     Batch, ForwardError,
-    block::Place,
     ops::activation::Activation,
     packing::{Packing, RowSet},
+    stream::Place,
     taps::Taps,
     transform::Transform,
     transformer::Transformer,

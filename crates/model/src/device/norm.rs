@@ -3,7 +3,7 @@
 use candle_core::{DType, Tensor};
 
 use super::{taps::DeviceTaps, weights::DeviceNorm};
-use crate::{ForwardError, block::Place, packing::RowSet};
+use crate::{ForwardError, packing::RowSet, stream::Place};
 use residuum_domain::{Hook, Site};
 
 /// Normalises `x` `[rows, d]`, whose denominators and normalised rows pass the two `hooks`. Where they are changed there, the
