@@ -1,5 +1,7 @@
 //! Positions as a client asks for them: by number, or by what the tokens are.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Positions, TokenView};
@@ -50,6 +52,19 @@ pub enum Which {
     Last,
     /// Every one; keeps the position axis.
     All,
+}
+
+impl Which {
+    /// These tokens of a span.
+    pub(super) fn of(self, span: Range<usize>) -> Positions {
+        #[expect(clippy::cast_possible_wrap, reason = "a context is shorter than 2^32")]
+        let (start, end) = (span.start as i64, span.end as i64);
+        match self {
+            Self::First => Positions::One(start),
+            Self::Last => Positions::One(end - 1),
+            Self::All => Positions::Range { start: Some(start), end: Some(end) },
+        }
+    }
 }
 
 impl PositionsRequest {

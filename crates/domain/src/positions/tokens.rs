@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, ops::Range};
 
-use super::{Positions, Which, index};
+use super::{Positions, index};
 use crate::problem::{Code, Problem};
 
 /// Characters of a text shown in an error.
@@ -127,19 +127,6 @@ impl TokenView<'_> {
             let detail = "the tokens of this model do not spell a text of their own; send the input as text";
             Problem::at(Code::InvalidValue, "/positions", detail)
         })
-    }
-}
-
-impl Which {
-    /// These tokens of a span.
-    pub(super) fn of(self, span: Range<usize>) -> Positions {
-        #[expect(clippy::cast_possible_wrap, reason = "a context is shorter than 2^32")]
-        let (start, end) = (span.start as i64, span.end as i64);
-        match self {
-            Self::First => Positions::One(start),
-            Self::Last => Positions::One(end - 1),
-            Self::All => Positions::Range { start: Some(start), end: Some(end) },
-        }
     }
 }
 
