@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use super::Settings;
-
 /// Added to the standard deviation that a row is divided by (`run_time_activation_ln_in` of SAELens).
 const LAYER_NORM_EPS: f64 = 1e-5;
 
@@ -72,13 +70,13 @@ pub(super) struct Input {
 
 impl Input {
     pub(super) fn new(
-        settings: &Settings,
+        normalization: Normalization,
+        subtract_b_dec: bool,
         columns: Range<usize>,
         row_width: usize,
         centre: bool,
         b_dec: Vec<f32>,
     ) -> Self {
-        let (normalization, subtract_b_dec) = (settings.normalization, settings.apply_b_dec_to_input);
         Self { columns, row_width, centre, normalization, b_dec, subtract_b_dec }
     }
 

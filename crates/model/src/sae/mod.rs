@@ -79,7 +79,8 @@ impl Sae {
             return Err(LoadError::file(&weights, reason));
         }
         let gains = gains(&encoder, finetuned);
-        let input = Input::new(&settings, fitted.columns, fitted.width, fitted.centre, b_dec);
+        let (normalization, subtract_b_dec) = (settings.normalization, settings.apply_b_dec_to_input);
+        let input = Input::new(normalization, subtract_b_dec, fitted.columns, fitted.width, fitted.centre, b_dec);
         Ok(Self {
             id: id.to_owned(),
             model: model.info().id.clone(),
