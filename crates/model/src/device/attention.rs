@@ -8,9 +8,10 @@ use candle_nn::{ops::softmax_last_dim, rotary_emb::rope_thd};
 #[cfg(feature = "cuda")]
 use super::nvidia;
 use super::{
-    block::Pass,
+    copies::whole,
     norm::{hand_out, tapped_norm},
-    taps::{DeviceTaps, whole},
+    pass::Pass,
+    taps::DeviceTaps,
     tiles::{Tile, hide},
     weights::{DeviceLinear, DeviceNorm, softcapped},
 };

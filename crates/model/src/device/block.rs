@@ -1,19 +1,15 @@
-//! One block on the device, and what a pass through the blocks holds.
-
-use std::sync::Arc;
+//! One block on the device.
 
 use candle_core::{DType, Device, Tensor};
 
 use super::{
-    attention::DeviceAttention, mlp::DeviceMlp, norm::tapped_norm, taps::DeviceTaps, tiles::Tiles, weights::DeviceNorm,
+    attention::DeviceAttention, mlp::DeviceMlp, norm::tapped_norm, pass::Pass, taps::DeviceTaps, weights::DeviceNorm,
 };
 use crate::{
     ForwardError,
     architecture::{Architecture, Residual},
     block::Block,
-    ops::attention::{AttentionSpec, KeyBiases},
-    packing::{Packing, RowSet},
-    rotary::Turn,
+    packing::RowSet,
     stream::Place,
 };
 use residuum_domain::Site;
@@ -24,74 +20,6 @@ pub struct DeviceBlock {
     attention: DeviceAttention,
     mlp: DeviceMlp,
     joined: Option<[DeviceNorm; 2]>,
-}
-
-/// A batch on its way through the blocks.
-pub struct Pass<'p> {
-    /// Where inputs and rows are.
-    pub packing: &'p Packing,
-    /// The rows that go on in the last block, among all tokens.
-    pub wanted_tokens: Tensor,
-    /// Position biases of the scores, and the same on the device, `[1, heads, 1, keys]`.
-    pub key_biases: Option<Arc<KeyBiases>>,
-    pub biases: Option<Tensor>,
-    device: Device,
-    turns: Vec<Turn>,
-    /// By rotary table and set, cosines and sines of every row.
-    angles: Vec<[Option<(Tensor, Tensor)>; 2]>,
-    tiles: [Option<Tiles>; 2],
-}
-
-impl<'p> Pass<'p> {
-    /// A pass of a batch on `device`.
-    pub fn new(
-        a: &Architecture,
-        packing: &'p Packing,
-        turns: Vec<Turn>,
-        key_biases: Option<KeyBiases>,
-        device: &Device,
-    ) -> candle_core::Result<Self> {
-        let wanted = &packing.wanted_tokens;
-        let biases = match &key_biases {
-            Some(biases) => {
-                let values: Vec<f32> = (0..a.n_heads).flat_map(|h| biases.of_head(h)).copied().collect();
-                Some(Tensor::from_vec(values, (1, a.n_heads, 1, ()), device)?)
-            }
-            None => None,
-        };
-        Ok(Self {
-            packing,
-            wanted_tokens: Tensor::from_slice(wanted, wanted.len(), device)?,
-            key_biases: key_biases.map(Arc::new),
-            biases,
-            device: device.clone(),
-            angles: turns.iter().map(|_| [None, None]).collect(),
-            turns,
-            tiles: [None, None],
-        })
-    }
-
-    /// Cosines and sines of the angles of every row of `set`, `[rows, pairs]`.
-    pub fn angles(&mut self, rope: usize, set: RowSet) -> candle_core::Result<(Tensor, Tensor)> {
-        let held = &mut self.angles[rope][set.index()];
-        if let Some(held) = held {
-            return Ok(held.clone());
-        }
-        let selection = self.packing.of(set);
-        let (cos, sin) = self.turns[rope].angles(selection);
-        let shape = (selection.positions.len(), ());
-        let angles = (Tensor::from_vec(cos, shape, &self.device)?, Tensor::from_vec(sin, shape, &self.device)?);
-        Ok(held.insert(angles).clone())
-    }
-
-    /// The tiles of attention for the queries of `set`.
-    pub fn tiles(&mut self, set: RowSet, spec: &AttentionSpec<'_>) -> candle_core::Result<&mut Tiles> {
-        let held = &mut self.tiles[set.index()];
-        if held.is_none() {
-            *held = Some(Tiles::new(self.packing, set, spec.causal, spec.n_heads, &self.device)?);
-        }
-        held.as_mut().ok_or_else(|| candle_core::Error::msg("no tiles"))
-    }
 }
 
 impl DeviceBlock {

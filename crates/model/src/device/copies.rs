@@ -1,11 +1,9 @@
 //! Copies from the device to the CPU. On NVIDIA GPUs they run beside the computation: on a stream of their own, to pinned memory.
 
-use candle_core::{Device, Result, Tensor};
-use rayon::prelude::*;
+use candle_core::{D, DType, Device, Result, Tensor};
 
 #[cfg(feature = "cuda")]
 use super::nvidia::copies::{CopyStream, PinnedCopy, PinnedValues};
-use super::taps::whole;
 
 /// Starts copies.
 #[derive(Debug)]
@@ -96,11 +94,7 @@ impl AsRef<[f32]> for Landed {
     }
 }
 
-/// Copies numbers, many of them on several cores: one alone reads memory more slowly than a GPU writes to it.
-pub fn copy(to: &mut [f32], from: &[f32]) {
-    const PART: usize = 1 << 18;
-    if to.len() <= PART {
-        return to.copy_from_slice(from);
-    }
-    to.par_chunks_mut(PART).zip(from.par_chunks(PART)).for_each(|(to, from)| to.copy_from_slice(from));
+/// All numbers of a tensor, on the CPU.
+pub fn whole(values: &Tensor) -> Result<Vec<f32>> {
+    values.to_dtype(DType::F32)?.flatten(0, D::Minus1)?.to_vec1()
 }

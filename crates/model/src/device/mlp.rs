@@ -4,9 +4,10 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::ops::{sigmoid, softmax_last_dim};
 
 use super::{
-    block::Pass,
+    copies::whole,
     norm::{hand_out, tapped_norm},
-    taps::{DeviceTaps, whole},
+    pass::Pass,
+    taps::DeviceTaps,
     weights::{DeviceLinear, DeviceNorm, activate, gated},
 };
 use crate::{

@@ -16,6 +16,7 @@ mod mlp;
 mod norm;
 #[cfg(feature = "cuda")]
 mod nvidia;
+mod pass;
 mod placement;
 pub mod selfcheck;
 mod taps;
@@ -37,9 +38,10 @@ use super::{
     transform::Transform,
     transformer::Transformer,
 };
-use block::{DeviceBlock, Pass};
+use block::DeviceBlock;
 use copies::Copies;
 use norm::tapped_norm;
+use pass::Pass;
 use residuum_domain::{Hook, Site};
 use taps::DeviceTaps;
 use weights::{DeviceLinear, DeviceNorm, activate, softcapped};

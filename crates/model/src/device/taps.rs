@@ -5,13 +5,14 @@
 
 use std::collections::VecDeque;
 
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
-use super::copies::{Copies, Landed, Pending, copy};
+use super::copies::{Copies, Landed, Pending, whole};
 use crate::{
     ForwardError,
     editor::Editor,
     map::MapPart,
+    ops::parallel::copy,
     packing::{Packing, Picked, RowSet, index},
     taps::Taps,
 };
@@ -302,9 +303,4 @@ fn feed(
         failure = Some(candle_core::Error::msg("too many rows"));
     }
     failure.map_or(Ok(()), |e: candle_core::Error| Err(e.into()))
-}
-
-/// All numbers of a tensor, on the CPU.
-pub fn whole(values: &Tensor) -> candle_core::Result<Vec<f32>> {
-    values.to_dtype(DType::F32)?.flatten(0, D::Minus1)?.to_vec1()
 }

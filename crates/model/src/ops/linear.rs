@@ -8,8 +8,8 @@ use super::outliers::Outlier;
 use super::parallel::{self, Shared, with_scratch};
 use super::rows::{PackedRows, ROW_BLOCK, tile_of, tiles_of};
 use super::simd::map::{load_partial, store_partial};
+use super::simd::tile::{Into, Rows, Tile, widest};
 use super::simd::{LANES, Level, Line, Op, Simd, as_floats_mut};
-use super::tile::{Into, Rows, Tile, widest};
 
 /// Terms that are summed on their own before they are added to the output: it bounds the rounding error of long sums
 /// and keeps a block of a panel in the first-level cache. Part of the numbers: changing it changes low bits.

@@ -23,7 +23,6 @@ mod outliers;
 pub mod parallel;
 mod rows;
 mod simd;
-mod tile;
 
 pub use linear::{Linear, forward_all};
 

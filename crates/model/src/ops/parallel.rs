@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 
+use rayon::prelude::*;
+
 use super::simd::Line;
 
 /// Nanoseconds of work below which waking another thread costs more than it saves.
@@ -17,6 +19,15 @@ pub fn tasks(nanoseconds: usize) -> usize {
 /// Rows of one task's share of `rows` rows, of about `nanoseconds` in all; at least one.
 pub fn rows_of_a_task(rows: usize, nanoseconds: usize) -> usize {
     rows.div_ceil(tasks(nanoseconds)).max(1)
+}
+
+/// Copies numbers, many of them on several cores: one alone reads memory more slowly than a GPU writes to it.
+pub fn copy(to: &mut [f32], from: &[f32]) {
+    const PART: usize = 1 << 18;
+    if to.len() <= PART {
+        return to.copy_from_slice(from);
+    }
+    to.par_chunks_mut(PART).zip(from.par_chunks(PART)).for_each(|(to, from)| to.copy_from_slice(from));
 }
 
 /// A pointer that tasks share to write disjoint parts of one buffer.

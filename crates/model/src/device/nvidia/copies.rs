@@ -17,7 +17,7 @@ use candle_core::{
 };
 
 use super::memory::{allocate, tensor};
-use crate::device::copies::copy;
+use crate::ops::parallel::copy;
 
 /// Numbers of the smallest buffer.
 const SMALLEST: usize = 1 << 16;

@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::super::elementwise::SoftCap;
 use super::super::parallel::Shared;
 use super::super::simd::map::{Unary, store_partial};
+use super::super::simd::tile::{Into, Rows, Tile, widest};
 use super::super::simd::{LANES, Op, Simd, math};
-use super::super::tile::{Into, Rows, Tile, widest};
 use super::AttentionSpec;
 use super::packed::PackedHead;
 

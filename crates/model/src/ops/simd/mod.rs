@@ -12,10 +12,11 @@ mod avx512;
 pub mod map;
 pub mod math;
 mod portable;
+pub mod tile;
 
 use std::sync::OnceLock;
 
-use super::tile::Tile;
+use tile::Tile;
 
 /// Lanes of a vector, the same for every instruction set.
 pub const LANES: usize = 16;
@@ -70,7 +71,7 @@ pub trait Simd: Copy {
     /// Runs one tile of a matrix product, compiled for this instruction set.
     ///
     /// # Safety
-    /// As for [`super::tile::run`].
+    /// As for [`tile::run`].
     unsafe fn tile(self, rows: usize, panels: usize, tile: &Tile);
 }
 

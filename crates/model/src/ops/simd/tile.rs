@@ -4,7 +4,7 @@
 //! depth in ascending order, in a lane of its own, so its value depends neither on how many rows and panels share a tile nor
 //! on the instruction set.
 
-use super::simd::{LANES, Simd};
+use super::{LANES, Simd};
 
 /// What a tile does with the numbers already in C.
 #[derive(Clone, Copy, PartialEq, Eq)]
