@@ -2,7 +2,7 @@
 //!
 //! What no key says follows llama.cpp (`conversion/*.py` writes the files, `src/llama-model.cpp` reads them).
 
-use super::keys::Draft;
+use super::draft::Draft;
 use crate::{
     checkpoint::{GgufFile, MetadataValue},
     error::LoadError,

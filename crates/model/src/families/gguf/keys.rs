@@ -1,9 +1,10 @@
 //! The metadata of a GGUF file, spelled as `config.json` would (`docs/gguf.md` in ggml-org/ggml).
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{
     super::{reference::FamilyReference, with_defaults},
+    draft::Draft,
     formats::Format,
 };
 use crate::{checkpoint::GgufFile, config::Config, error::LoadError};
@@ -28,30 +29,6 @@ const ROPE: &[(&str, &str)] = &[
     ("rope.scaling.yarn_beta_fast", "beta_fast"),
     ("rope.scaling.yarn_beta_slow", "beta_slow"),
 ];
-
-/// A configuration that is being put together.
-#[derive(Debug, Default)]
-pub struct Draft {
-    /// Its keys.
-    pub config: Map<String, Value>,
-    /// Those of its rope parameters.
-    pub rope: Map<String, Value>,
-}
-
-impl Draft {
-    /// A count that has been translated already, 0 if it is missing.
-    pub fn count(&self, key: &str) -> u64 {
-        self.config.get(key).and_then(Value::as_u64).unwrap_or_default()
-    }
-
-    /// Width of a head.
-    pub fn d_head(&self) -> u64 {
-        match self.count("head_dim") {
-            0 => self.count("hidden_size").checked_div(self.count("num_attention_heads")).unwrap_or_default(),
-            given => given,
-        }
-    }
-}
 
 /// Keys of the norms' epsilon; one of them must be there.
 const EPSILONS: [&str; 2] = ["attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"];

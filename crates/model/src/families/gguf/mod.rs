@@ -1,6 +1,7 @@
 //! GGUF files: their metadata as the Hugging Face configuration it was made from, read by the same code as a folder, and
 //! the names GGUF gives to weights.
 
+mod draft;
 mod formats;
 mod keys;
 mod names;
