@@ -12,6 +12,7 @@ use super::{
         Architecture, Embedding, Experts, Layer, LearnedPositions, NormKind, QkNorm, Residual, Unembedding,
     },
     ops::activation::Activation,
+    rope::{LongInputs, LongKind, Rope},
 };
 
 /// Raised when the form itself changes, which gives every model another fingerprint.
@@ -66,7 +67,7 @@ impl Architecture {
         embedding_lines(&mut lines, embedding);
         lines.put("norm", norm_value(*norm));
         lines.put("residual", residual_value(*residual));
-        ropes.iter().for_each(|rope| lines.put("rope", rope.describe()));
+        ropes.iter().for_each(|rope| lines.put("rope", rope_value(rope)));
         lines.flag("rope_interleaved", *rope_interleaved);
         lines.maybe("qk_norm", qk_norm.map(qk_norm_value));
         lines.maybe("qkv_clip", qkv_clip.map(bits));
@@ -111,7 +112,7 @@ impl Lines {
 }
 
 /// The bits of a number.
-pub fn bits(x: f32) -> String {
+fn bits(x: f32) -> String {
     format!("{:08x}", x.to_bits())
 }
 
@@ -163,6 +164,21 @@ fn residual_value(residual: Residual) -> &'static str {
     }
 }
 
+fn rope_value(rope: &Rope) -> String {
+    let list = |all: &[f32]| all.iter().map(|x| bits(*x)).collect::<Vec<_>>().join(",");
+    let Rope { inv_freq, attention_factor, long } = rope;
+    let mut text = format!("inv_freq:{} attention_factor:{}", list(inv_freq), bits(*attention_factor));
+    if let Some(LongInputs { from, kind }) = long {
+        text += &match kind {
+            LongKind::Dynamic { base, factor, dim } => {
+                format!(" from:{from} dynamic:{:016x},{:016x},{dim}", base.to_bits(), factor.to_bits())
+            }
+            LongKind::Fixed(inv_freq) => format!(" from:{from} fixed:{}", list(inv_freq)),
+        };
+    }
+    text
+}
+
 fn qk_norm_value(norm: QkNorm) -> &'static str {
     match norm {
         QkNorm::PerHead => "per_head",
@@ -196,7 +212,7 @@ fn experts_value(experts: Experts) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{architecture::Size, rope::Rope};
+    use crate::architecture::Size;
 
     fn small() -> Architecture {
         let size = Size {

@@ -7,7 +7,7 @@ use std::f64::consts::PI;
 
 use serde_json::Value;
 
-use super::{config::Config, description::bits, error::LoadError};
+use super::{config::Config, error::LoadError};
 use residuum_domain::WarningCode;
 
 /// A rotary embedding.
@@ -26,13 +26,22 @@ pub struct Rope {
 pub struct LongInputs {
     /// Longest input that still uses the ordinary frequencies.
     pub from: usize,
-    kind: LongKind,
+    /// What they are.
+    pub kind: LongKind,
 }
 
+/// How the frequencies of long inputs are made.
 #[derive(Debug, Clone, PartialEq)]
-enum LongKind {
+pub enum LongKind {
     /// The base grows with the length (NTK).
-    Dynamic { base: f64, factor: f64, dim: usize },
+    Dynamic {
+        /// The base of inputs that are not long.
+        base: f64,
+        /// How much longer than trained inputs may be.
+        factor: f64,
+        /// Rotated dimensions of a head.
+        dim: usize,
+    },
     /// A second, fixed set.
     Fixed(Vec<f32>),
 }
@@ -68,23 +77,6 @@ impl Rope {
             }
             _ => n_ctx,
         }
-    }
-
-    /// What it computes, for the fingerprint.
-    #[must_use]
-    pub fn describe(&self) -> String {
-        let list = |all: &[f32]| all.iter().map(|x| bits(*x)).collect::<Vec<_>>().join(",");
-        let Self { inv_freq, attention_factor, long } = self;
-        let mut text = format!("inv_freq:{} attention_factor:{}", list(inv_freq), bits(*attention_factor));
-        if let Some(LongInputs { from, kind }) = long {
-            text += &match kind {
-                LongKind::Dynamic { base, factor, dim } => {
-                    format!(" from:{from} dynamic:{:016x},{:016x},{dim}", base.to_bits(), factor.to_bits())
-                }
-                LongKind::Fixed(inv_freq) => format!(" from:{from} fixed:{}", list(inv_freq)),
-            };
-        }
-        text
     }
 
     /// Reads the rope parameters of a configuration, in the spelling of transformers 4 (`rope_theta` beside
