@@ -5,7 +5,7 @@ use tokenizers::{AddedToken, Tokenizer, processors::template::TemplateProcessing
 use super::{
     class::Class,
     growth,
-    rebuild::Given,
+    rebuild::{Given, template},
     side_files::{Declared, Mention},
 };
 use crate::error::LoadError;
@@ -89,22 +89,4 @@ pub fn bos_and_eos(
     let bos = if asked("add_bos_token", class == Class::CodeLlama)? { token("bos_token") } else { None };
     let eos = if asked("add_eos_token", false)? { token("eos_token") } else { None };
     template(&given, bos, eos)
-}
-
-/// A token before and one after the text.
-///
-/// # Errors
-/// When a token's text cannot stand in a template.
-pub fn template(
-    given: &Given<'_>,
-    before: Option<(String, u32)>,
-    after: Option<(String, u32)>,
-) -> Result<TemplateProcessing, LoadError> {
-    let text = |token: &Option<(String, u32)>| token.as_ref().map(|(content, _)| content.clone());
-    let pieces: Vec<String> = [text(&before), Some("$A".to_owned()), text(&after)].into_iter().flatten().collect();
-    let mut tokens: Vec<(String, u32)> = before.into_iter().chain(after).collect();
-    tokens.dedup();
-    let failed = |e: String| LoadError::file(given.path, format!("the special tokens make no template: {e}"));
-    let built = TemplateProcessing::builder().try_single(pieces).map_err(failed)?.special_tokens(tokens).build();
-    built.map_err(|e| failed(e.to_string()))
 }

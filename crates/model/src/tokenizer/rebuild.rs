@@ -15,6 +15,7 @@ use tokenizers::{
         sequence::Sequence,
         split::{Split, SplitPattern},
     },
+    processors::template::TemplateProcessing,
 };
 
 use super::{
@@ -214,7 +215,7 @@ pub fn own_ends(
     Ok(match class {
         Class::Bert => {
             let (cls, sep) = (token("cls_token")?, token("sep_token")?);
-            Some(super::added::template(&given, Some(cls), Some(sep))?.into())
+            Some(template(&given, Some(cls), Some(sep))?.into())
         }
         Class::Roberta => {
             let ends =
@@ -224,4 +225,22 @@ pub fn own_ends(
         }
         _ => None,
     })
+}
+
+/// A token before and one after the text.
+///
+/// # Errors
+/// When a token's text cannot stand in a template.
+pub fn template(
+    given: &Given<'_>,
+    before: Option<(String, u32)>,
+    after: Option<(String, u32)>,
+) -> Result<TemplateProcessing, LoadError> {
+    let text = |token: &Option<(String, u32)>| token.as_ref().map(|(content, _)| content.clone());
+    let pieces: Vec<String> = [text(&before), Some("$A".to_owned()), text(&after)].into_iter().flatten().collect();
+    let mut tokens: Vec<(String, u32)> = before.into_iter().chain(after).collect();
+    tokens.dedup();
+    let failed = |e: String| LoadError::file(given.path, format!("the special tokens make no template: {e}"));
+    let built = TemplateProcessing::builder().try_single(pieces).map_err(failed)?.special_tokens(tokens).build();
+    built.map_err(|e| failed(e.to_string()))
 }

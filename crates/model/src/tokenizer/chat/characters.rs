@@ -2,7 +2,26 @@
 
 use unicode_properties::{GeneralCategory as Category, UnicodeGeneralCategory};
 
-use super::python::{is_printable, is_space};
+/// Python's `str.isprintable` of one character.
+pub fn is_printable(c: char) -> bool {
+    c == ' '
+        || !matches!(
+            c.general_category(),
+            Category::Control
+                | Category::Format
+                | Category::Surrogate
+                | Category::PrivateUse
+                | Category::Unassigned
+                | Category::LineSeparator
+                | Category::ParagraphSeparator
+                | Category::SpaceSeparator
+        )
+}
+
+/// Python's `str.isspace` of one character.
+pub fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
+}
 
 /// Titlecase of one character: the digraphs have forms of their own, ligatures only their first letter in upper case.
 fn title_char(c: char, out: &mut String) {

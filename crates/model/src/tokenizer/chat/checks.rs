@@ -6,8 +6,8 @@ use minijinja::{
 };
 
 use super::{
-    collections::DictView,
     numbers::remainder,
+    objects::DictView,
     python::{is_callable, is_own_object},
 };
 

@@ -12,7 +12,7 @@ use minijinja::{
 };
 
 use super::{
-    globals::Range,
+    objects::Range,
     python::{error, is_own_object, type_of},
 };
 

@@ -1,10 +1,10 @@
 //! Jinja's filters, where minijinja has none or another.
 
-use std::{cmp::Ordering, collections::HashSet, sync::Arc};
+use std::{cmp::Ordering, collections::HashSet};
 
 use minijinja::{
     Environment, Error, State, Value,
-    value::{Enumerator, Object, ObjectRepr, Rest, Tuple, ValueKind, ValueOrKwargs},
+    value::{Rest, Tuple, ValueKind, ValueOrKwargs},
 };
 
 use super::{
@@ -12,6 +12,8 @@ use super::{
     compare::{check_key, equal, order},
     format::percent,
     numbers::Number,
+    objects::Group,
+    padding::pad,
     python::{MAX_ITEMS, bind, check_bytes, error, float, integer, repr, string, text, truth, written},
     strings, wrap,
 };
@@ -74,7 +76,7 @@ fn attribute(value: &Value, name: &str) -> Value {
 fn center(given: Args) -> Result<String, Error> {
     let [value, width] = args("center", given, ["<value>", "width"])?;
     let width = integer("center", width.as_ref())?.unwrap_or(80);
-    strings::pad(&text(&value.unwrap_or_default())?, "center", width, ' ')
+    pad(&text(&value.unwrap_or_default())?, "center", width, ' ')
 }
 
 /// What strings are compared by when case does not matter.
@@ -192,31 +194,6 @@ fn group_by(state: &State<'_, '_>, given: Args) -> Result<Value, Error> {
     Ok(groups.into_iter().map(|(_, group)| Value::from_object(group)).collect())
 }
 
-/// A group of `groupby`: a pair whose parts have names.
-#[derive(Debug)]
-pub struct Group {
-    grouper: Value,
-    list: Vec<Value>,
-}
-
-impl Object for Group {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Seq
-    }
-
-    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        match (key.as_str(), key.as_usize()) {
-            (Some("grouper"), _) | (_, Some(0)) => Some(self.grouper.clone()),
-            (Some("list"), _) | (_, Some(1)) => Some(Value::from(self.list.clone())),
-            _ => None,
-        }
-    }
-
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Seq(2)
-    }
-}
-
 fn sort(state: &State<'_, '_>, given: Args) -> Result<Value, Error> {
     let [value, reverse, case, attribute] = args("sort", given, ["<value>", "reverse", "case_sensitive", "attribute"])?;
     let items = keyed(state, &value.unwrap_or_default(), attribute.as_ref(), truth(case.as_ref(), false))?;
@@ -276,7 +253,7 @@ fn file_size(given: Args) -> Result<String, Error> {
 
 /// Text as Python reads a number from it: spaces around it, underscores between digits.
 fn digits(value: &Value) -> Option<String> {
-    let text = value.as_str()?.trim_matches(super::python::is_space);
+    let text = value.as_str()?.trim_matches(characters::is_space);
     let between = |i: usize, c: char| {
         c != '_'
             || (text[..i].ends_with(|c: char| c.is_ascii_alphanumeric())
@@ -391,7 +368,7 @@ fn title(text: &str) -> String {
 fn trim(given: Args) -> Result<String, Error> {
     let [value, set] = args("trim", given, ["<value>", "chars"])?;
     let set = set.filter(|s| !s.is_none()).map(|s| string("trim", Some(&s))).transpose()?;
-    let cut = |c: char| set.as_ref().map_or_else(|| super::python::is_space(c), |set| set.contains(c));
+    let cut = |c: char| set.as_ref().map_or_else(|| characters::is_space(c), |set| set.contains(c));
     Ok(text(&value.unwrap_or_default())?.trim_matches(cut).to_owned())
 }
 

@@ -9,8 +9,8 @@ use minijinja::{
 
 use super::{
     numbers::{Number, Spec},
+    padding::{middle, pad},
     python::{check_bytes, error, integer, quoted, repr, text, type_of},
-    strings::pad,
 };
 
 /// Fields in fields of a format.
@@ -282,11 +282,4 @@ fn formatted(value: &Value, spec: &str) -> Result<String, Error> {
         ValueKind::Number | ValueKind::Bool => spec.write(&Number::of(value)?),
         _ => Err(error(format!("{} takes no format", type_of(value)))),
     }
-}
-
-/// As `'{:^n}'` centres: the odd character goes right.
-pub fn middle(text: &str, width: i64, fill: char) -> Result<String, Error> {
-    let n = i64::try_from(text.chars().count()).unwrap_or(i64::MAX);
-    let missing = width.saturating_sub(n).max(0);
-    pad(&pad(text, "rjust", n.saturating_add(missing / 2), fill)?, "ljust", width, fill)
 }

@@ -2,7 +2,6 @@
 
 use std::{
     cell::RefCell,
-    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -11,11 +10,12 @@ use std::{
 
 use minijinja::{
     Environment, Error, ErrorKind, State, Value, functions,
-    value::{Enumerator, Kwargs, Object, ObjectRepr, Rest, ValueKind, ValueOrKwargs, from_args},
+    value::{Kwargs, Object, ObjectRepr, Rest, ValueKind, ValueOrKwargs, from_args},
 };
 
 use super::{
     compare::check_key,
+    objects::Range,
     python::{bind, error, integer},
 };
 
@@ -63,43 +63,6 @@ pub fn clear_namespaces() {
             // another name was given at its creation
             let _ = environment.render_str(&clear, Value::from_pairs([("namespace", namespace.clone())]));
         }
-    }
-}
-
-/// Python's `range`.
-#[derive(Debug)]
-pub struct Range {
-    start: i64,
-    stop: i64,
-    step: i64,
-    n: usize,
-}
-
-impl fmt::Display for Range {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.step {
-            1 => write!(f, "range({}, {})", self.start, self.stop),
-            step => write!(f, "range({}, {}, {step})", self.start, self.stop),
-        }
-    }
-}
-
-impl Object for Range {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Seq
-    }
-
-    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        let i = key.as_usize().filter(|i| *i < self.n)?;
-        Some(Value::from(self.start + i as i64 * self.step))
-    }
-
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Seq(self.n)
-    }
-
-    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
     }
 }
 

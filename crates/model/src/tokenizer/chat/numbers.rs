@@ -3,9 +3,8 @@
 use minijinja::{Error, Value, value::ValueKind};
 
 use super::{
-    format::middle,
+    padding::{middle, pad},
     python::{check_bytes, error, float, type_of},
-    strings::pad,
 };
 
 /// A number.

@@ -2,7 +2,13 @@
 
 use minijinja::machinery::{Span, ast};
 
-use super::{collections, compare::OPERATORS, python::error, source::Edit, strings, walk::Walk};
+use super::{
+    collections,
+    compare::OPERATORS,
+    python::error,
+    strings,
+    walk::{Edit, Walk},
+};
 
 impl Walk<'_> {
     /// Where the operator behind an operand is: only white space and closing parentheses come before it.

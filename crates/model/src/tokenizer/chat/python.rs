@@ -4,9 +4,11 @@ use minijinja::{
     Error, ErrorKind, State, Value,
     value::{Kwargs, ValueKind, from_args},
 };
-use unicode_properties::{GeneralCategory as Category, UnicodeGeneralCategory};
 
-use super::{collections::DictView, filters::Group, globals::Range};
+use super::{
+    characters::is_printable,
+    objects::{DictView, Group, Range},
+};
 
 /// Bytes of one string that a template may make.
 pub const MAX_BYTES: usize = 5_000_000;
@@ -69,6 +71,15 @@ pub fn integer(function: &str, value: Option<&Value>) -> Result<Option<i64>, Err
 /// Whether an argument is true; `default` where it is missing.
 pub fn truth(value: Option<&Value>, default: bool) -> bool {
     value.map_or(default, Value::is_true)
+}
+
+/// Python's slice `[start:stop]` of `n` items, as indices.
+pub fn span(n: usize, start: Option<i64>, stop: Option<i64>) -> (usize, usize) {
+    let index = |i: i64| {
+        let distance = usize::try_from(i.unsigned_abs()).unwrap_or(usize::MAX);
+        if i < 0 { n.saturating_sub(distance) } else { distance }
+    };
+    (start.map_or(0, index), stop.map_or(n, index).min(n))
 }
 
 /// The name of a value's type in Python.
@@ -242,25 +253,4 @@ pub fn quoted(text: &str, ascii: bool, out: &mut String) {
         }
     }
     out.push(quote);
-}
-
-/// Python's `str.isprintable` of one character.
-pub fn is_printable(c: char) -> bool {
-    c == ' '
-        || !matches!(
-            c.general_category(),
-            Category::Control
-                | Category::Format
-                | Category::Surrogate
-                | Category::PrivateUse
-                | Category::Unassigned
-                | Category::LineSeparator
-                | Category::ParagraphSeparator
-                | Category::SpaceSeparator
-        )
-}
-
-/// Python's `str.isspace` of one character.
-pub fn is_space(c: char) -> bool {
-    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }

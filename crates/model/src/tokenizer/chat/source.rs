@@ -13,18 +13,8 @@ use minijinja::{
 
 use super::{
     python::error,
-    walk::{Part, Walk},
+    walk::{Edit, Part, Walk},
 };
-
-/// A change of the source: what is taken out at an offset, and what is put there.
-pub struct Edit {
-    /// Where.
-    pub at: usize,
-    /// How many bytes are taken out.
-    pub taken: usize,
-    /// What is put there.
-    pub put: String,
-}
 
 /// The source as it is compiled.
 ///

@@ -3,10 +3,10 @@
 use minijinja::{Error, ErrorKind, Value, value::Tuple};
 
 use super::{
-    characters::{cased, is},
-    collections::span,
+    characters::{cased, is, is_space},
     format::str_format,
-    python::{MAX_ITEMS, bind, check_bytes, error, integer, is_space, string, truth, type_of},
+    padding::pad,
+    python::{MAX_ITEMS, bind, check_bytes, error, integer, span, string, truth, type_of},
 };
 
 /// The methods that there are.
@@ -121,21 +121,6 @@ fn listed<'a>(parts: impl Iterator<Item = &'a str>) -> Result<Value, Error> {
         return Err(error(format!("a list of the chat template is too large: at most {MAX_ITEMS} items")));
     }
     Ok(Value::from(parts))
-}
-
-/// `text` in the middle, or at an end, of `width` characters. Python's `center` puts the odd character left when the
-/// width is odd.
-pub fn pad(text: &str, how: &str, width: i64, fill: char) -> Result<String, Error> {
-    let n = text.chars().count();
-    let missing = usize::try_from(width).unwrap_or(0).saturating_sub(n);
-    check_bytes(missing.saturating_mul(fill.len_utf8()).saturating_add(text.len()))?;
-    let left = match how {
-        "ljust" => 0,
-        "rjust" => missing,
-        _ => missing / 2 + (missing & (n + missing) & 1),
-    };
-    let fill = |n| std::iter::repeat_n(fill, n);
-    Ok(fill(left).chain(text.chars()).chain(fill(missing - left)).collect())
 }
 
 fn padded(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {

@@ -6,8 +6,7 @@ use minijinja::{
 };
 
 use super::{
-    collections::DictView,
-    globals::Range,
+    objects::{DictView, Range},
     python::{bind, check_bytes, error, integer, is_callable, is_own_object, string, truth, type_of},
 };
 

@@ -5,7 +5,17 @@ use minijinja::{
     machinery::{Span, Token, ast},
 };
 
-use super::{python::error, source::Edit};
+use super::python::error;
+
+/// A change of the source: what is taken out at an offset, and what is put there.
+pub struct Edit {
+    /// Where.
+    pub at: usize,
+    /// How many bytes are taken out.
+    pub taken: usize,
+    /// What is put there.
+    pub put: String,
+}
 
 /// A token's place, and what it does to the brackets around it.
 pub struct Part {

@@ -6,7 +6,8 @@ use minijinja::{
 };
 
 use super::{
-    python::{bind, check_bytes, error, integer, is_space, text, truth},
+    characters::is_space,
+    python::{bind, check_bytes, error, integer, text, truth},
     strings::lines,
 };
 
