@@ -1,9 +1,8 @@
 //! BERT and RoBERTa: post-norm encoders with learned positions and token types.
 
 use super::{
-    Family,
-    encoder::{self, MaskedHead},
-    epsilon,
+    Family, epsilon,
+    masked_lm::{self, MaskedHead},
     size::SizeKeys,
     weight_prefix,
 };
@@ -35,7 +34,7 @@ pub fn bert(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadErro
     head.add_to(named(a, checkpoint, "bert"), config, checkpoint, activation)
 }
 
-/// RoBERTa: positions start behind the padding token's row, and padding tokens take none.
+/// RoBERTa: positions start after the row of the padding token, and padding tokens take no position.
 pub fn roberta(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
     let mut a = architecture(config)?;
     let padding = config.index_or("pad_token_id", 1)?;
@@ -57,12 +56,12 @@ pub fn roberta(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadE
 fn architecture(config: &Config) -> Result<Architecture, LoadError> {
     config.only("position_embedding_type", "absolute")?;
     let norm = NormKind::Layer { eps: epsilon(config, "layer_norm_eps", 1e-12)?, gain: true, bias: true };
-    let mut a = encoder::architecture(config, &SizeKeys::USUAL, "hidden_act", norm)?;
+    let mut a = masked_lm::architecture(config, &SizeKeys::USUAL, "hidden_act", norm)?;
     a.embedding.token_types = Some(config.count_opt("type_vocab_size")?.unwrap_or(2));
     Ok(a)
 }
 
-/// BERT's weight names, behind the name of the base model in checkpoints with a head.
+/// BERT's weight names; in checkpoints with a head, the name of the base model precedes them.
 fn named(architecture: Architecture, checkpoint: &Checkpoint, base: &str) -> Family {
     let prefix = weight_prefix(checkpoint, base, "embeddings.word_embeddings.weight");
     let embedding = |part: &str| format!("{prefix}embeddings.{part}");

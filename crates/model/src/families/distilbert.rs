@@ -1,8 +1,8 @@
-//! DistilBERT: BERT without token types, with names of its own. Sinusoidal positions are stored like learned ones.
+//! DistilBERT: BERT without token types and with other names. Sinusoidal positions are stored like learned ones.
 
 use super::{
     Family,
-    encoder::{self, MaskedHead},
+    masked_lm::{self, MaskedHead},
     size::SizeKeys,
     weight_prefix,
 };
@@ -23,7 +23,7 @@ const KEYS: SizeKeys = SizeKeys {
     ..SizeKeys::USUAL
 };
 
-/// The epsilon of every norm, which the configuration does not say.
+/// The epsilon of every norm; it is not part of the configuration.
 const EPS: f32 = 1e-12;
 
 /// DistilBERT.
@@ -32,7 +32,7 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
         config.value(key);
     }
     let norm = NormKind::Layer { eps: EPS, gain: true, bias: true };
-    let mut a = encoder::architecture(config, &KEYS, "activation", norm)?;
+    let mut a = masked_lm::architecture(config, &KEYS, "activation", norm)?;
     a.embedding.positions = Some(LearnedPositions { offset: 0, padding: None });
     let activation = a.activation;
     let prefix = weight_prefix(checkpoint, "distilbert", "embeddings.word_embeddings.weight");

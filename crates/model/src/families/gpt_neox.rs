@@ -3,11 +3,10 @@
 
 use super::{Family, SizeKeys, activation, layer_norm, unembedding, weight_prefix};
 use crate::{
-    architecture::{Architecture, Residual, Size},
+    architecture::{Architecture, Residual, Size, rope::Rope},
     checkpoint::Checkpoint,
     config::Config,
     error::LoadError,
-    rope::Rope,
     sources::{LayerSources, LinearSource, Sources},
 };
 
@@ -36,7 +35,7 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
     Ok(Family::new(architecture, sources))
 }
 
-/// The rope parameters, with this family's own names in the old spelling.
+/// The rope parameters; in the old spelling, this family has its own names.
 fn rope(config: &Config, d_head: usize) -> Result<Rope, LoadError> {
     let theta = config.number_or("rotary_emb_base", 10_000.0)?;
     let partial = config.number_or("rotary_pct", 0.25)?;

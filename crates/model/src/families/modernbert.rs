@@ -1,10 +1,10 @@
-//! ModernBERT: a pre-norm encoder with rotary positions, gated MLPs, and blocks that see a window on both sides between
-//! those that see the whole input. The first block has no norm before attention: the embedding ends with one.
+//! ModernBERT: a pre-norm encoder with rotary positions and gated MLPs. Most blocks see a window on both sides; some see the whole
+//! input. The first block has no norm before attention, since a norm follows the embedding.
 
 use super::{
-    Family, activation,
-    encoder::{self, MaskedHead},
-    epsilon, layer_windows, ropes_by_kind,
+    Family, activation, epsilon, layer_windows,
+    masked_lm::{self, MaskedHead},
+    ropes_by_kind,
     size::SizeKeys,
     weight_prefix,
 };
@@ -16,7 +16,7 @@ use crate::{
     sources::{LayerSources, LinearSource, RowOrder, Sources},
 };
 
-/// Keys of training and of other heads, and two that early releases carry without meaning.
+/// Keys about training and other heads, and two keys of early releases that have no effect.
 const WITHOUT_EFFECT: &[&str] = &[
     "classifier_pooling",
     "cls_token_id",
@@ -61,11 +61,11 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
 fn architecture(config: &Config) -> Result<Architecture, LoadError> {
     let bias = config.flag_or("norm_bias", false)?;
     let norm = NormKind::Layer { eps: epsilon(config, "norm_eps", 1e-5)?, gain: true, bias };
-    let mut a = encoder::architecture(config, &SizeKeys::USUAL, "hidden_activation", norm)?;
+    let mut a = masked_lm::architecture(config, &SizeKeys::USUAL, "hidden_activation", norm)?;
     (a.residual, a.gated, a.final_norm) = (Residual::Sequential, true, true);
     let scaling = config.rope_opt("rope_scaling")?;
     a.ropes = ropes_by_kind(config, a.d_head, ["global_rope_theta", "local_rope_theta"], [scaling.as_ref(); 2])?;
-    // The window counts both sides: half of it before a token and half behind.
+    // The window is on both sides: half of it before a token and half after it.
     let window = config.count_opt("local_attention")?.unwrap_or(128);
     let period = config.count_opt("global_attn_every_n_layers")?.unwrap_or(3);
     let windows = layer_windows(config, a.layers.len(), Some(window), |l| !l.is_multiple_of(period))?;

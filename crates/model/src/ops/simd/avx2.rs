@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::super::tile::{self, Tile};
+use super::tile::{self, Tile};
 use super::{LANES, Op, Simd};
 
 /// Proof that AVX2 and FMA exist on this machine.

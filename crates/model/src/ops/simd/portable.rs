@@ -1,6 +1,6 @@
 //! Plain Rust that the compiler vectorises for the target's baseline (SSE2 on x86-64, NEON on aarch64).
 
-use super::super::tile::{self, Tile};
+use super::tile::{self, Tile};
 use super::{LANES, Simd};
 
 /// Needs nothing of the machine.

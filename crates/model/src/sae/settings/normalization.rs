@@ -1,14 +1,14 @@
-//! What is done to a row before it is encoded, and the factor of a scale that was not folded into the weights.
+//! Reads `normalize_activations`, and the scaling factor if it was not folded into the weights.
 
 use serde_json::{Map, Value};
 
-use super::super::{
+use crate::sae::{
     SCALER,
+    cfg_keys::{Keys, Read, Refused},
     input::Normalization,
-    keys::{Keys, Read, Refused},
 };
 
-/// The factor of `activation_scaler.json`, which training checkpoints have.
+/// Reads the factor of `activation_scaler.json`, which training checkpoints have.
 pub(super) fn scaling_factor(scaler: &Map<String, Value>) -> Read<Option<f32>> {
     if scaler.get("has_whitening").and_then(Value::as_bool) == Some(true) {
         return Err(Refused::new("has_whitening", "is true, and whitened activations are not understood; fold it in"));
@@ -39,7 +39,7 @@ pub(super) fn normalization(keys: &mut Keys, scale: Option<f32>) -> Read<Normali
                 format!("is \"{name}\", and the factor is known neither from {SCALER} nor folded into the weights");
             return Err(Refused::new(
                 key,
-                format!("{why}; fold it (fold_activation_norm_scaling_factor) and save anew"),
+                format!("{why}; fold it (fold_activation_norm_scaling_factor) and save it again"),
             ));
         }
         ("none", _) => Normalization::None,

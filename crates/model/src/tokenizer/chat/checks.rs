@@ -1,4 +1,4 @@
-//! Jinja's tests, where minijinja's differ.
+//! Jinja's tests, where those of minijinja differ.
 
 use minijinja::{
     Environment, Value,
@@ -6,8 +6,8 @@ use minijinja::{
 };
 
 use super::{
-    collections::DictView,
     numbers::remainder,
+    objects::DictView,
     python::{is_callable, is_own_object},
 };
 

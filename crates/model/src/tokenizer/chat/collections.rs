@@ -1,15 +1,16 @@
-//! Dicts, lists and Jinja's helper objects with their Python methods.
+//! Python's methods of dicts, lists and tuples.
 
 use std::{fmt, sync::Arc};
 
 use minijinja::{
     Error, ErrorKind, State, Value,
-    value::{Enumerator, Object, ObjectRepr, Tuple, ValueKind},
+    value::{Object, ObjectRepr, ValueKind},
 };
 
 use super::{
     compare::{check_key, equal},
-    python::{bind, error, integer, is_own_object, type_of},
+    objects::{DictView, View},
+    python::{bind, error, integer, is_own_object, span, type_of},
 };
 
 /// Methods of dicts and lists.
@@ -42,7 +43,7 @@ const LIST_CHANGES: &[&str] = &["append", "clear", "extend", "insert", "pop", "r
 /// A method of a dict.
 ///
 /// # Errors
-/// For a method that there is not, or that would change the dict.
+/// For an unknown method, and for one that would change the dict.
 pub fn dict_method(value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     let view = |kind| Ok(Value::from_object(DictView { of: value.clone(), kind }));
     match name {
@@ -65,7 +66,7 @@ pub fn dict_method(value: &Value, name: &str, args: &[Value]) -> Result<Value, E
 /// A method of a list or a tuple.
 ///
 /// # Errors
-/// As [`dict_method`]; for an index of what is not in the list.
+/// As [`dict_method`]; also for `index` of a value that is not in the list.
 pub fn list_method(state: &State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     match name {
         "index" => {
@@ -99,16 +100,7 @@ fn changes(kind: &str, name: &str) -> Error {
     error(format!("`{name}` would change a {kind}, which Jinja's immutable sandbox does not let a chat template do"))
 }
 
-/// Python's slice `[start:stop]` of `n` items, as indices.
-pub fn span(n: usize, start: Option<i64>, stop: Option<i64>) -> (usize, usize) {
-    let index = |i: i64| {
-        let distance = usize::try_from(i.unsigned_abs()).unwrap_or(usize::MAX);
-        if i < 0 { n.saturating_sub(distance) } else { distance }
-    };
-    (start.map_or(0, index), stop.map_or(n, index).min(n))
-}
-
-/// Whether a value has a method of this name, which Jinja prefers to an entry.
+/// Whether a value has a method of this name. Jinja prefers methods to entries.
 pub fn has_method(value: &Value, name: &str) -> bool {
     match value.kind() {
         ValueKind::String => super::strings::METHODS.contains(&name),
@@ -121,10 +113,10 @@ pub fn has_method(value: &Value, name: &str) -> bool {
     }
 }
 
-/// A method that has not been called yet.
+/// A bound method that has not been called yet.
 #[derive(Debug)]
 pub struct Method {
-    /// What it is a method of.
+    /// The value it is a method of.
     pub of: Value,
     /// Its name.
     pub name: String,
@@ -147,74 +139,5 @@ impl Object for Method {
 
     fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum View {
-    Items,
-    Keys,
-    Values,
-}
-
-/// What `dict.items()`, `.keys()` and `.values()` give.
-#[derive(Debug)]
-pub struct DictView {
-    of: Value,
-    kind: View,
-}
-
-impl DictView {
-    /// How it is written, up to its items.
-    pub fn opens(&self) -> &'static str {
-        match self.kind {
-            View::Items => "dict_items(",
-            View::Keys => "dict_keys(",
-            View::Values => "dict_values(",
-        }
-    }
-}
-
-impl Object for DictView {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Iterable
-    }
-
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        let (of, kind) = (self.of.clone(), self.kind);
-        let Ok(keys) = self.of.try_iter() else { return Enumerator::Empty };
-        let n = self.of.len().unwrap_or(0);
-        let items = keys.map(move |key| match kind {
-            View::Keys => key,
-            View::Values => of.get_item(&key).unwrap_or_default(),
-            View::Items => {
-                let value = of.get_item(&key).unwrap_or_default();
-                Value::from(Tuple::from([key, value]))
-            }
-        });
-        Enumerator::Iter(Box::new(Sized { items, left: n }))
-    }
-
-    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
-        self.of.len()
-    }
-}
-
-/// An iterator that knows how many items it has.
-struct Sized<I> {
-    items: I,
-    left: usize,
-}
-
-impl<I: Iterator> Iterator for Sized<I> {
-    type Item = I::Item;
-
-    fn next(&mut self) -> Option<I::Item> {
-        self.left = self.left.saturating_sub(1);
-        self.items.next()
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left, Some(self.left))
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     cell::RefCell,
-    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -11,15 +10,16 @@ use std::{
 
 use minijinja::{
     Environment, Error, ErrorKind, State, Value, functions,
-    value::{Enumerator, Kwargs, Object, ObjectRepr, Rest, ValueKind, ValueOrKwargs, from_args},
+    value::{Kwargs, Object, ObjectRepr, Rest, ValueKind, ValueOrKwargs, from_args},
 };
 
 use super::{
     compare::check_key,
+    objects::Range,
     python::{bind, error, integer},
 };
 
-/// Longest range of Jinja's sandbox.
+/// Longest range that Jinja's sandbox allows.
 const MAX_RANGE: usize = 100_000;
 
 /// Adds `dict`, `namespace`, `range`, `joiner` and `cycler`.
@@ -48,58 +48,21 @@ pub fn add_to(environment: &mut Environment<'_>) {
 }
 
 thread_local! {
-    /// The namespaces that the template running on this thread has made.
+    /// The namespaces that the template on this thread has created.
     static NAMESPACES: RefCell<Vec<Value>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Empties the namespaces that a template has made on this thread. One that holds itself would stay for ever otherwise.
+/// Empties the namespaces that a template has created on this thread. Otherwise one that contains itself would never be freed.
 pub fn clear_namespaces() {
     let environment = Environment::new();
     for namespace in NAMESPACES.take() {
         let Ok(names) = namespace.try_iter() else { continue };
-        // Only what was assigned can be newer than the namespace itself, and is named by an identifier.
+        // A cycle needs an assignment after the namespace was created, and assigned names are identifiers.
         for name in names.filter(|name| !name.is_undefined()) {
             let clear = format!("{{% set namespace.{name} = none %}}");
-            // another name was given at its creation
+            // fails for other names, which were given when it was created
             let _ = environment.render_str(&clear, Value::from_pairs([("namespace", namespace.clone())]));
         }
-    }
-}
-
-/// Python's `range`.
-#[derive(Debug)]
-pub struct Range {
-    start: i64,
-    stop: i64,
-    step: i64,
-    n: usize,
-}
-
-impl fmt::Display for Range {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.step {
-            1 => write!(f, "range({}, {})", self.start, self.stop),
-            step => write!(f, "range({}, {}, {step})", self.start, self.stop),
-        }
-    }
-}
-
-impl Object for Range {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Seq
-    }
-
-    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        let i = key.as_usize().filter(|i| *i < self.n)?;
-        Some(Value::from(self.start + i as i64 * self.step))
-    }
-
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Seq(self.n)
-    }
-
-    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
     }
 }
 
@@ -150,7 +113,7 @@ fn dict(args: &[Value]) -> Result<Value, Error> {
     Ok(Value::from_pairs(pairs))
 }
 
-/// `dict`, which can be called and has `fromkeys`.
+/// The global `dict`: it can be called, and has `fromkeys`.
 #[derive(Debug)]
 struct DictType;
 
@@ -175,7 +138,7 @@ impl Object for DictType {
     }
 }
 
-/// Jinja's `joiner`: nothing at its first call, then its separator.
+/// Jinja's `joiner`: returns nothing at the first call, then its separator.
 #[derive(Debug)]
 struct Joiner {
     separator: String,

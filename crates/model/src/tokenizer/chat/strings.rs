@@ -3,13 +3,13 @@
 use minijinja::{Error, ErrorKind, Value, value::Tuple};
 
 use super::{
-    characters::{cased, is},
-    collections::span,
+    characters::{cased, is, is_space},
     format::str_format,
-    python::{MAX_ITEMS, bind, check_bytes, error, integer, is_space, string, truth, type_of},
+    padding::pad,
+    python::{MAX_ITEMS, bind, check_bytes, error, integer, span, string, truth, type_of},
 };
 
-/// The methods that there are.
+/// The names of the methods.
 pub const METHODS: &[&str] = &[
     "capitalize",
     "casefold",
@@ -60,7 +60,7 @@ pub const METHODS: &[&str] = &[
 /// Calls the method `name` of `text`.
 ///
 /// # Errors
-/// For a method that there is not, arguments that it does not take, and a result that is too large.
+/// For an unknown method, wrong arguments, and a result that is too large.
 pub fn method(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
     check_bytes(text.len())?;
     match name {
@@ -114,28 +114,13 @@ pub fn method(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
     }
 }
 
-/// A list of strings, unless there are too many.
+/// A list of strings; an error if there are too many.
 fn listed<'a>(parts: impl Iterator<Item = &'a str>) -> Result<Value, Error> {
     let parts: Vec<Value> = parts.take(MAX_ITEMS + 1).map(Value::from).collect();
     if parts.len() > MAX_ITEMS {
         return Err(error(format!("a list of the chat template is too large: at most {MAX_ITEMS} items")));
     }
     Ok(Value::from(parts))
-}
-
-/// `text` in the middle, or at an end, of `width` characters. Python's `center` puts the odd character left when the
-/// width is odd.
-pub fn pad(text: &str, how: &str, width: i64, fill: char) -> Result<String, Error> {
-    let n = text.chars().count();
-    let missing = usize::try_from(width).unwrap_or(0).saturating_sub(n);
-    check_bytes(missing.saturating_mul(fill.len_utf8()).saturating_add(text.len()))?;
-    let left = match how {
-        "ljust" => 0,
-        "rjust" => missing,
-        _ => missing / 2 + (missing & (n + missing) & 1),
-    };
-    let fill = |n| std::iter::repeat_n(fill, n);
-    Ok(fill(left).chain(text.chars()).chain(fill(missing - left)).collect())
 }
 
 fn padded(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
@@ -157,7 +142,7 @@ fn padded(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
     pad(text, name, width, fill).map(Value::from)
 }
 
-/// The bytes of `text` between two character positions, as Python's optional arguments say; and where it starts.
+/// The part of `text` between two character positions, which are Python's optional arguments; and the position where it starts.
 fn part<'t>(
     text: &'t str,
     name: &str,
@@ -308,8 +293,8 @@ fn split(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
     listed(split.into_iter())
 }
 
-/// Splits at white space, of which there is any amount between the words and none at the ends; what is left when there
-/// are enough parts keeps the white space at its far end.
+/// Splits at runs of white space, without empty words at the ends. When `parts` is reached, the remainder keeps the white space at
+/// its far end.
 fn words(text: &str, name: &str, parts: usize) -> Result<Value, Error> {
     let mut found = Vec::new();
     if name == "split" {
@@ -332,7 +317,7 @@ fn words(text: &str, name: &str, parts: usize) -> Result<Value, Error> {
     listed(found.into_iter())
 }
 
-/// Lines of a text as Python's `splitlines` finds them: where each is, and where it ends with its line end.
+/// The lines of a text as Python's `splitlines` finds them: the range of each, and where it ends including the line break.
 pub fn lines(text: &str) -> Vec<(std::ops::Range<usize>, usize)> {
     let (mut found, mut start) = (Vec::new(), 0);
     let mut chars = text.char_indices().peekable();
