@@ -4,45 +4,28 @@
 //! hands the tensors asked for to a [`CaptureSink`]; [`sae::Sae`] encodes rows of one hook to features. The module knows checkpoints, tokens and tensors; it knows
 //! nothing of HTTP, queues or the store.
 
-mod alibi;
 mod architecture;
-mod attention;
-mod block;
-mod catalogue;
+mod capture;
 mod checkpoint;
 mod config;
-mod dense_mlp;
-mod description;
+mod cpu;
 mod device;
-mod editor;
 mod end_tokens;
 pub mod error;
-mod experts;
 mod families;
 mod fingerprint;
 pub mod generate;
-mod history;
 mod hub;
-mod lanes;
 mod leftovers;
-mod map;
-mod mlp;
+mod model_info;
 pub mod ops;
-mod outlet;
 mod packing;
 pub mod patching;
 mod python_json;
 mod readout;
-mod recorder;
-mod rope;
-mod rotary;
 pub mod sae;
 mod sources;
-mod stream;
-mod taps;
 pub mod tokenizer;
-mod transform;
-mod transformer;
 
 use std::{
     ops::Range,
@@ -55,15 +38,15 @@ pub use error::{ForwardError, LoadError};
 pub use readout::{FrozenNorm, LinearReading, Readout};
 pub use tokenizer::{ChatEnd, Encoded, GivenTemplate, TextTokenizer};
 
+use capture::taps::Taps;
 use checkpoint::{Checkpoint, GgufFile};
 use config::Config;
+use cpu::{sub_batches, transformer::Transformer};
 use device::{DeviceTransformer, keeper::Keeper, selfcheck};
 use families::Family;
 use hub::Location;
 use packing::Packing;
 use residuum_domain::{Applied, Edits, ModelInfo, PackLayout, Rows, Warning, Warnings};
-use taps::Taps;
-use transformer::Transformer;
 
 /// Version of the numbers: raised whenever a change may alter a captured value, so that stored results of older
 /// versions are not taken for new ones.
@@ -230,7 +213,7 @@ impl Model {
         let fingerprint = fingerprint::fingerprint(&description, files)?;
         let transformer = Transformer::load(family.architecture, &family.sources, checkpoint)?;
         check_unused(&warnings)?;
-        let info = catalogue::model_info(id, fingerprint, transformer.architecture(), checkpoint.census());
+        let info = model_info::model_info(id, fingerprint, transformer.architecture(), checkpoint.census());
         let tokenizer = tokenizer.for_context(info.n_ctx);
         let warnings = warnings.list().into_iter().chain(tokenizer.warnings().iter().cloned()).collect();
         Ok(Self {
@@ -370,7 +353,7 @@ impl Model {
         }
         // Inside the pool from the start: from outside, every parallel kernel would pay a hand-over and a wake-up.
         rayon::scope(|_| {
-            lanes::run(batch, sink, cancelled, &|batch, sink, cancelled| {
+            sub_batches::run(batch, sink, cancelled, &|batch, sink, cancelled| {
                 let packing = Packing::new(batch, None, &self.info)?;
                 let mut taps = Taps::new(batch, &packing, sink);
                 self.transformer.forward(batch, &packing, None, &mut taps, cancelled)

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use super::{
     Batch, CaptureSink, ForwardError, Input, InputEdits, Model, Refusal,
-    history::KvCache,
+    capture::taps::Taps,
+    cpu::kv_cache::KvCache,
     packing::{Continued, Packing},
-    taps::Taps,
 };
 use residuum_domain::{Applied, Dtype, Edits, Hook, PackLayout, Rows, Site};
 

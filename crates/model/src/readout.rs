@@ -3,8 +3,8 @@
 
 use super::{
     architecture::{Residual, Unembedding},
+    cpu::transformer::{Transformer, cap},
     ops::{Linear, norm::Norm},
-    transformer::{Transformer, cap},
 };
 
 /// The end of a model, from a row of the residual stream to logits. Work runs on the current rayon pool.

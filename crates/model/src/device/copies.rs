@@ -3,7 +3,7 @@
 use candle_core::{D, DType, Device, Result, Tensor};
 
 #[cfg(feature = "cuda")]
-use super::nvidia::copies::{CopyStream, PinnedCopy, PinnedValues};
+use super::nvidia::pinned_copies::{CopyStream, PinnedCopy, PinnedValues};
 
 /// Starts copies.
 #[derive(Debug)]

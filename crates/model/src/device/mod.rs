@@ -8,18 +8,18 @@
 //! Unlike the CPU's, numbers of an input may differ in the last bits with the company it has: the device's libraries choose
 //! their kernels by the shape of a batch.
 
-mod attention;
-mod block;
 mod copies;
+mod device_attention;
+mod device_block;
+mod device_mlp;
+mod device_taps;
 pub mod keeper;
-mod mlp;
-mod norm;
 #[cfg(feature = "cuda")]
 mod nvidia;
 mod pass;
 mod placement;
 pub mod selfcheck;
-mod taps;
+mod tapped_norm;
 mod tiles;
 mod weights;
 
@@ -31,19 +31,17 @@ pub use placement::{ComputeDtype, Placement, Placements};
 
 use super::{
     Batch, ForwardError,
+    capture::taps::Taps,
+    cpu::{stream::Place, transform::Transform, transformer::Transformer},
     ops::activation::Activation,
     packing::{Packing, RowSet},
-    stream::Place,
-    taps::Taps,
-    transform::Transform,
-    transformer::Transformer,
 };
-use block::DeviceBlock;
 use copies::Copies;
-use norm::tapped_norm;
+use device_block::DeviceBlock;
+use device_taps::DeviceTaps;
 use pass::Pass;
 use residuum_domain::{Hook, Site};
-use taps::DeviceTaps;
+use tapped_norm::tapped_norm;
 use weights::{DeviceLinear, DeviceNorm, activate, softcapped};
 
 /// A transformer whose weights are on a device.

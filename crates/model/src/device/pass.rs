@@ -7,9 +7,9 @@ use candle_core::{Device, Tensor};
 use super::tiles::Tiles;
 use crate::{
     architecture::Architecture,
+    cpu::rotary::Turn,
     ops::attention::{AttentionSpec, KeyBiases},
     packing::{Packing, RowSet},
-    rotary::Turn,
 };
 
 /// A batch on its way through the blocks.

@@ -2,7 +2,10 @@
 //! numbers that merely look right.
 
 use super::{ComputeDtype, DeviceTransformer};
-use crate::{Batch, ForwardError, Input, packing::Packing, patching::InMemory, taps::Taps, transformer::Transformer};
+use crate::{
+    Batch, ForwardError, Input, capture::taps::Taps, cpu::transformer::Transformer, packing::Packing,
+    patching::InMemory,
+};
 use residuum_domain::{Dtype, Hook, ModelInfo, PackLayout, Rows, Site};
 
 /// Tokens of the inputs: of different lengths, so that one is padded.

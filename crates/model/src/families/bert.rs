@@ -1,9 +1,8 @@
 //! BERT and RoBERTa: post-norm encoders with learned positions and token types.
 
 use super::{
-    Family,
-    encoder::{self, MaskedHead},
-    epsilon,
+    Family, epsilon,
+    masked_lm::{self, MaskedHead},
     size::SizeKeys,
     weight_prefix,
 };
@@ -57,7 +56,7 @@ pub fn roberta(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadE
 fn architecture(config: &Config) -> Result<Architecture, LoadError> {
     config.only("position_embedding_type", "absolute")?;
     let norm = NormKind::Layer { eps: epsilon(config, "layer_norm_eps", 1e-12)?, gain: true, bias: true };
-    let mut a = encoder::architecture(config, &SizeKeys::USUAL, "hidden_act", norm)?;
+    let mut a = masked_lm::architecture(config, &SizeKeys::USUAL, "hidden_act", norm)?;
     a.embedding.token_types = Some(config.count_opt("type_vocab_size")?.unwrap_or(2));
     Ok(a)
 }

@@ -2,8 +2,7 @@
 
 use super::{Family, SizeKeys, layer_norm, transformer_sources, unembedding};
 use crate::{
-    alibi::Alibi,
-    architecture::{Architecture, Embedding},
+    architecture::{Architecture, Embedding, alibi::Alibi},
     checkpoint::Checkpoint,
     config::Config,
     error::LoadError,

@@ -2,7 +2,7 @@
 
 use super::{
     Family,
-    encoder::{self, MaskedHead},
+    masked_lm::{self, MaskedHead},
     size::SizeKeys,
     weight_prefix,
 };
@@ -32,7 +32,7 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
         config.value(key);
     }
     let norm = NormKind::Layer { eps: EPS, gain: true, bias: true };
-    let mut a = encoder::architecture(config, &KEYS, "activation", norm)?;
+    let mut a = masked_lm::architecture(config, &KEYS, "activation", norm)?;
     a.embedding.positions = Some(LearnedPositions { offset: 0, padding: None });
     let activation = a.activation;
     let prefix = weight_prefix(checkpoint, "distilbert", "embeddings.word_embeddings.weight");

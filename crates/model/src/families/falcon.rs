@@ -4,12 +4,10 @@
 
 use super::{Family, SizeKeys, activation, layer_norm, transformer_sources, unembedding};
 use crate::{
-    alibi::Alibi,
-    architecture::{Architecture, Residual, Size, head_scale},
+    architecture::{Architecture, Residual, Size, alibi::Alibi, head_scale, rope::Rope},
     checkpoint::Checkpoint,
     config::Config,
     error::LoadError,
-    rope::Rope,
     sources::{LayerSources, LinearSource},
 };
 

@@ -8,12 +8,11 @@ use super::{
     ropes_by_kind, unembedding,
 };
 use crate::{
-    architecture::{Architecture, NormKind, QkNorm},
+    architecture::{Architecture, NormKind, QkNorm, rope::Rope},
     checkpoint::Checkpoint,
     config::Config,
     error::LoadError,
     ops::activation::Activation,
-    rope::Rope,
     sources::{LayerSources, LinearSource},
 };
 use residuum_domain::WarningCode;

@@ -3,11 +3,10 @@
 
 use super::{Family, SizeKeys, activation, layer_norm, unembedding, weight_prefix};
 use crate::{
-    architecture::{Architecture, Residual, Size},
+    architecture::{Architecture, Residual, Size, rope::Rope},
     checkpoint::Checkpoint,
     config::Config,
     error::LoadError,
-    rope::Rope,
     sources::{LayerSources, LinearSource, Sources},
 };
 

@@ -3,11 +3,10 @@
 
 use super::{Family, SizeKeys, activation, layer_norm, transformer_sources, unembedding};
 use crate::{
-    architecture::{Architecture, Residual},
+    architecture::{Architecture, Residual, rope::Rope},
     checkpoint::Checkpoint,
     config::Config,
     error::LoadError,
-    rope::Rope,
     sources::{LayerSources, LinearSource},
 };
 

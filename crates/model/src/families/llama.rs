@@ -2,11 +2,10 @@
 
 use super::{Family, activation, epsilon, heads, unembedding, weight_prefix};
 use crate::{
-    architecture::{Architecture, NormKind, Size},
+    architecture::{Architecture, NormKind, Size, rope::Rope},
     checkpoint::Checkpoint,
     config::Config,
     error::LoadError,
-    rope::Rope,
     sources::{LayerSources, LinearSource, Sources},
 };
 

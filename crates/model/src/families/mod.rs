@@ -3,7 +3,6 @@
 mod bert;
 mod bloom;
 mod distilbert;
-mod encoder;
 mod experts;
 mod falcon;
 mod gemma;
@@ -14,6 +13,7 @@ mod gpt_neox;
 mod gptj;
 mod granite;
 mod llama;
+mod masked_lm;
 mod mistral;
 mod mixtral;
 mod modernbert;
@@ -31,12 +31,11 @@ mod stablelm;
 mod starcoder2;
 
 use super::{
-    architecture::{Architecture, NormKind, Unembedding},
+    architecture::{Architecture, NormKind, Unembedding, rope::Rope},
     checkpoint::Checkpoint,
     config::Config,
     error::LoadError,
     ops::activation::Activation,
-    rope::Rope,
     sources::{LayerSources, Sources},
 };
 use residuum_domain::Warnings;

@@ -2,9 +2,9 @@
 //! those that see the whole input. The first block has no norm before attention: the embedding ends with one.
 
 use super::{
-    Family, activation,
-    encoder::{self, MaskedHead},
-    epsilon, layer_windows, ropes_by_kind,
+    Family, activation, epsilon, layer_windows,
+    masked_lm::{self, MaskedHead},
+    ropes_by_kind,
     size::SizeKeys,
     weight_prefix,
 };
@@ -61,7 +61,7 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
 fn architecture(config: &Config) -> Result<Architecture, LoadError> {
     let bias = config.flag_or("norm_bias", false)?;
     let norm = NormKind::Layer { eps: epsilon(config, "norm_eps", 1e-5)?, gain: true, bias };
-    let mut a = encoder::architecture(config, &SizeKeys::USUAL, "hidden_activation", norm)?;
+    let mut a = masked_lm::architecture(config, &SizeKeys::USUAL, "hidden_activation", norm)?;
     (a.residual, a.gated, a.final_norm) = (Residual::Sequential, true, true);
     let scaling = config.rope_opt("rope_scaling")?;
     a.ropes = ropes_by_kind(config, a.d_head, ["global_rope_theta", "local_rope_theta"], [scaling.as_ref(); 2])?;

@@ -6,11 +6,10 @@ use super::{
     llama::{self, Defaults},
 };
 use crate::{
-    architecture::Residual,
+    architecture::{Residual, rope::Rope},
     checkpoint::Checkpoint,
     config::Config,
     error::LoadError,
-    rope::Rope,
     sources::{LayerSources, LinearSource},
 };
 

@@ -4,7 +4,12 @@ use super::{
     Family, layer_norm,
     llama::{self, Defaults},
 };
-use crate::{architecture::Residual, checkpoint::Checkpoint, config::Config, error::LoadError, rope::Rope};
+use crate::{
+    architecture::{Residual, rope::Rope},
+    checkpoint::Checkpoint,
+    config::Config,
+    error::LoadError,
+};
 
 /// StableLM.
 pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {

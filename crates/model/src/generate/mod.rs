@@ -11,9 +11,9 @@ use std::{ops::Range, sync::Arc};
 
 use super::{
     Batch, CaptureSink, ForwardError, Input, InputEdits, Model, Refusal,
-    history::{KvCache, bytes_per_token},
+    capture::taps::Taps,
+    cpu::kv_cache::{KvCache, bytes_per_token},
     packing::{Continued, Packing},
-    taps::Taps,
 };
 use residuum_domain::{
     Applied, Code, Dtype, Edits, FinishReason, Generation, Hook, PackLayout, Problem, Rows, Site, TextCompletion,

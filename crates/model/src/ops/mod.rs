@@ -17,7 +17,7 @@ pub mod attention;
 pub mod elementwise;
 pub mod linear;
 pub mod norm;
-pub mod rope;
+pub mod rope_table;
 
 mod outliers;
 pub mod parallel;

@@ -4,10 +4,10 @@
 //! [`Settings`] reads `cfg.json` and refuses by name what it cannot honour. [`Sae::load`] holds it against the
 //! model that it stands beside and reads the weights. It knows rows of one hook, not caches or requests.
 
+mod cfg_keys;
 mod encoder;
 mod fit;
 mod input;
-mod keys;
 mod settings;
 mod training_keys;
 

@@ -14,7 +14,7 @@ use super::{
     Settings, TextTokenizer, added,
     chat::{self, Sources},
     class::{Choice, Class},
-    differences, growth, mistral,
+    differences, growth, mistral_regex,
     rebuild::{self, Given},
     sentencepiece_model::{CONTROL, SentencePieceModel, USER_DEFINED},
     side_files::{Declared, Mention, SideFiles},
@@ -64,7 +64,7 @@ impl TextTokenizer {
         let warnings = Warnings::default();
         let (mut tokenizer, declared, path) = assemble(&files, &warnings)?;
         added::warn(Given { files: &files, declared: &declared, path: &path }, &tokenizer, d_vocab, &warnings);
-        mistral::check(&files, &mut tokenizer, &warnings)?;
+        mistral_regex::check(&files, &mut tokenizer, &warnings)?;
         // Lengths are the server's business: a truncated input would be a silently different one.
         tokenizer.with_truncation(None).map_err(|e| LoadError::file(&path, e))?;
         tokenizer.with_padding(None);

@@ -8,7 +8,7 @@ mod folder;
 mod gguf;
 mod growth;
 mod longest;
-mod mistral;
+mod mistral_regex;
 mod patterns;
 mod rebuild;
 mod room;

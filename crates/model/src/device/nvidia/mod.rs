@@ -1,10 +1,10 @@
 //! What is particular to NVIDIA GPUs.
 
-pub mod attention;
-pub mod copies;
 pub mod kernels;
 mod memory;
+pub mod pinned_copies;
 mod product;
+pub mod tile_attention;
 
 use candle_core::{
     CudaDevice, Device, Result,

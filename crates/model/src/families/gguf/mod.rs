@@ -3,7 +3,7 @@
 
 mod draft;
 mod formats;
-mod keys;
+mod gguf_config;
 mod names;
 
 use super::{Family, from_config};
@@ -21,7 +21,7 @@ pub fn from_gguf(file: &GgufFile) -> Result<Family, LoadError> {
         let reason = format!("{name:?} is not supported; supported are {}", names.join(", "));
         return Err(file.refuse("general.architecture", reason));
     };
-    let config = keys::configuration(file, format)?;
+    let config = gguf_config::configuration(file, format)?;
     let checkpoint = file.checkpoint();
     let Family { mut architecture, sources, warnings } = from_config(&config, checkpoint)?;
     // Gains are stored whole, also those of families that add one to them (Gemma).

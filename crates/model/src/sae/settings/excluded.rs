@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::super::keys::{Keys, Read, Refused};
 use crate::TextTokenizer;
+use crate::sae::cfg_keys::{Keys, Read, Refused};
 
 /// Tokens whose positions are left out, such as those that an autoencoder was not trained on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::keys::{Keys, Read, Refused};
+use crate::sae::cfg_keys::{Keys, Read, Refused};
 
 /// What turns pre-activations into activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

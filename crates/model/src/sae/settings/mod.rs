@@ -19,8 +19,8 @@ use serde_json::{Map, Value};
 
 use super::{
     SCALER, SETTINGS,
+    cfg_keys::{Keys, Read, Refused},
     input::Normalization,
-    keys::{Keys, Read, Refused},
 };
 use crate::error::LoadError;
 pub use excluded::ExcludedTokens;

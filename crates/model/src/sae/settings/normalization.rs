@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::super::{
+use crate::sae::{
     SCALER,
+    cfg_keys::{Keys, Read, Refused},
     input::Normalization,
-    keys::{Keys, Read, Refused},
 };
 
 /// The factor of `activation_scaler.json`, which training checkpoints have.

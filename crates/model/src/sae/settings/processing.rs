@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::keys::{Keys, Read, Refused};
+use crate::sae::cfg_keys::{Keys, Read, Refused};
 
 /// How the model's weights were processed before its activations were taken; `None` where `cfg.json` does not say, and
 /// then SAELens takes them as they are.

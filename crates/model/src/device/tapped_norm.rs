@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Tensor};
 
-use super::{taps::DeviceTaps, weights::DeviceNorm};
-use crate::{ForwardError, packing::RowSet, stream::Place};
+use super::{device_taps::DeviceTaps, weights::DeviceNorm};
+use crate::{ForwardError, cpu::stream::Place, packing::RowSet};
 use residuum_domain::{Hook, Site};
 
 /// Normalises `x` `[rows, d]`, whose denominators and normalised rows pass the two `hooks`. Where they are changed there, the

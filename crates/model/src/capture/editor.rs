@@ -4,9 +4,9 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use super::{
+use super::map_part::MapPart;
+use crate::{
     Batch,
-    map::MapPart,
     ops::attention::AttentionSpec,
     packing::{Packing, RowSet},
 };

@@ -1,11 +1,13 @@
 //! What happens at a hook point: interventions change the values, then the recorder takes them.
 
 use super::{
-    Batch, CaptureSink, ForwardError, Lent,
     editor::Editor,
-    map::MapPart,
-    packing::{Packing, RowSet},
+    map_part::MapPart,
     recorder::{Compute, ComputeMap, Recorder},
+};
+use crate::{
+    Batch, CaptureSink, ForwardError, Lent,
+    packing::{Packing, RowSet},
 };
 use residuum_domain::Hook;
 

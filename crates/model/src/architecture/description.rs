@@ -7,13 +7,11 @@
 use std::fmt::Write;
 
 use super::{
+    Architecture, Embedding, Experts, Layer, LearnedPositions, NormKind, QkNorm, Residual, Unembedding,
     alibi::Alibi,
-    architecture::{
-        Architecture, Embedding, Experts, Layer, LearnedPositions, NormKind, QkNorm, Residual, Unembedding,
-    },
-    ops::activation::Activation,
     rope::{LongInputs, LongKind, Rope},
 };
+use crate::ops::activation::Activation;
 
 /// Raised when the form itself changes, which gives every model another fingerprint.
 const FORM: u32 = 1;

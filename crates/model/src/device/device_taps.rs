@@ -10,11 +10,9 @@ use candle_core::{Device, Tensor};
 use super::copies::{Copies, Landed, Pending, whole};
 use crate::{
     ForwardError,
-    editor::Editor,
-    map::MapPart,
+    capture::{editor::Editor, map_part::MapPart, taps::Taps},
     ops::parallel::copy,
     packing::{Packing, Picked, RowSet, index},
-    taps::Taps,
 };
 use residuum_domain::Hook;
 

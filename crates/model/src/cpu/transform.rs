@@ -1,6 +1,6 @@
 //! What the head of a masked language model does before the unembedding: a projection, an activation and a norm.
 
-use super::{
+use crate::{
     architecture::Architecture,
     checkpoint::Checkpoint,
     error::LoadError,
@@ -11,9 +11,9 @@ use super::{
 /// The weights.
 #[derive(Debug)]
 pub struct Transform {
-    pub(super) dense: Linear,
-    pub(super) activation: Activation,
-    pub(super) norm: Norm,
+    pub(crate) dense: Linear,
+    pub(crate) activation: Activation,
+    pub(crate) norm: Norm,
 }
 
 impl Transform {

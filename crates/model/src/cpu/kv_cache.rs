@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{
+use crate::{
     ops::attention::{AttentionSpec, attention},
     packing::{Packing, RowSet},
 };

@@ -1,6 +1,6 @@
 //! The projections of a dense MLP and the activation between them. It knows nothing of norms, nor of where in the model it is.
 
-use super::{
+use crate::{
     ForwardError,
     checkpoint::Checkpoint,
     error::LoadError,
@@ -12,9 +12,9 @@ use residuum_domain::Site;
 /// The projections of a dense block's MLP, or of one expert.
 #[derive(Debug)]
 pub struct Dense {
-    pub(super) gate: Linear,
-    pub(super) up: Option<Linear>,
-    pub(super) down: Linear,
+    pub(crate) gate: Linear,
+    pub(crate) up: Option<Linear>,
+    pub(crate) down: Linear,
 }
 
 impl Dense {

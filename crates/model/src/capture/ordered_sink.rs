@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use super::{CaptureSink, ForwardError, Lent};
+use crate::{CaptureSink, ForwardError, Lent};
 
 /// The way to the sink. A tensor that comes before its turn waits here: in post-norm blocks, whose norms run after what
 /// the layout puts behind them, those of one block.

@@ -10,7 +10,7 @@ use std::{
 
 use rayon::prelude::*;
 
-use super::{Batch, CaptureSink, ForwardError, Input};
+use crate::{Batch, CaptureSink, ForwardError, Input};
 
 /// Tokens that a batch needs for each of its lanes: the weights are read from memory for every one of them.
 const LANE_TOKENS: usize = 128;

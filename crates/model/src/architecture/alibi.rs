@@ -1,6 +1,6 @@
 //! Linear position biases of attention scores (ALiBi; Press et al., 2022, arXiv 2108.12409).
 
-use super::ops::attention::KeyBiases;
+use crate::ops::attention::KeyBiases;
 
 /// Biases that grow with the position of the key: `slope · position`, with a slope for each head. The paper's distance
 /// between query and key differs from it by a constant of the row, which softmax takes out.

@@ -1,26 +1,28 @@
 //! The MLP sublayer with its norms and taps.
 
 use super::{
+    dense_mlp::Dense,
+    sparse_mlp::Sparse,
+    stream::{Place, Scratch, Stream, tapped_norm},
+};
+use crate::{
     ForwardError,
     architecture::{Architecture, Layer, Residual},
+    capture::taps::Taps,
     checkpoint::Checkpoint,
-    dense_mlp::Dense,
     error::LoadError,
-    experts::Sparse,
     ops::{elementwise, norm::Norm},
     packing::RowSet,
     sources::{LayerSources, load_norm},
-    stream::{Place, Scratch, Stream, tapped_norm},
-    taps::Taps,
 };
 use residuum_domain::Site;
 
 /// The weights of one MLP sublayer.
 #[derive(Debug)]
 pub struct Mlp {
-    pub(super) ln: Option<Norm>,
-    pub(super) kind: Kind,
-    pub(super) ln_post: Option<Norm>,
+    pub(crate) ln: Option<Norm>,
+    pub(crate) kind: Kind,
+    pub(crate) ln_post: Option<Norm>,
 }
 
 /// What stands between the norms.

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{ops::rope::RopeTable, packing::Selection, rope::Rope};
+use crate::{architecture::rope::Rope, ops::rope_table::RopeTable, packing::Selection};
 
 /// A rotary embedding with its table of sines and cosines.
 #[derive(Debug)]

@@ -3,14 +3,14 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::{
-    attention::DeviceAttention, mlp::DeviceMlp, norm::tapped_norm, pass::Pass, taps::DeviceTaps, weights::DeviceNorm,
+    device_attention::DeviceAttention, device_mlp::DeviceMlp, device_taps::DeviceTaps, pass::Pass,
+    tapped_norm::tapped_norm, weights::DeviceNorm,
 };
 use crate::{
     ForwardError,
     architecture::{Architecture, Residual},
-    block::Block,
+    cpu::{block::Block, stream::Place},
     packing::RowSet,
-    stream::Place,
 };
 use residuum_domain::Site;
 

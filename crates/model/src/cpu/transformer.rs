@@ -3,19 +3,21 @@
 use rayon::prelude::*;
 
 use super::{
+    block::Block,
+    kv_cache::KvCache,
+    rotary::{Rotary, Turn},
+    stream::{Scratch, Stream, tapped_norm},
+    transform::Transform,
+};
+use crate::{
     Batch, ForwardError,
     architecture::{Architecture, Unembedding},
-    block::Block,
+    capture::taps::Taps,
     checkpoint::Checkpoint,
     error::LoadError,
-    history::KvCache,
     ops::{Linear, attention::KeyBiases, elementwise, norm::Norm, parallel::rows_of_a_task},
     packing::{Packing, RowSet},
-    rotary::{Rotary, Turn},
     sources::{Sources, load_norm},
-    stream::{Scratch, Stream, tapped_norm},
-    taps::Taps,
-    transform::Transform,
 };
 use residuum_domain::{Hook, Site};
 
@@ -26,17 +28,17 @@ pub struct Transformer {
     /// `[d_vocab, d_model]`, or of the width it is projected from; absent when the unembedding is tied and holds it.
     embed: Option<Vec<f32>>,
     /// From the width of the embedding to `d_model`, and back.
-    pub(super) projections: Option<(Linear, Linear)>,
+    pub(crate) projections: Option<(Linear, Linear)>,
     /// `[n_ctx + offset, d_model]`.
     positions: Option<Vec<f32>>,
     /// `[d_model]`: the token type of every input.
     token_type: Option<Vec<f32>>,
     embed_norm: Option<Norm>,
-    pub(super) blocks: Vec<Block>,
+    pub(crate) blocks: Vec<Block>,
     rotaries: Vec<Rotary>,
-    pub(super) final_norm: Option<Norm>,
-    pub(super) transform: Option<Transform>,
-    pub(super) unembed: Option<Linear>,
+    pub(crate) final_norm: Option<Norm>,
+    pub(crate) transform: Option<Transform>,
+    pub(crate) unembed: Option<Linear>,
 }
 
 impl Transformer {
@@ -50,7 +52,7 @@ impl Transformer {
         let d_embed = a.embedding.projected.unwrap_or(d);
         let tied = a.unembedding.is_some_and(|u| u.tied);
         let (embed, unembed) = if tied {
-            let reader = super::sources::LinearSource { weight: sources.embed.clone(), ..sources.unembed.clone() };
+            let reader = crate::sources::LinearSource { weight: sources.embed.clone(), ..sources.unembed.clone() };
             (None, Some(reader.load(checkpoint, a.d_vocab, d_embed)?))
         } else {
             let table = checkpoint.whole(&sources.embed, &[a.d_vocab, d_embed])?;
@@ -164,12 +166,12 @@ impl Transformer {
     }
 
     /// The rotary tables of a batch.
-    pub(super) fn turns(&self, packing: &Packing) -> Vec<Turn> {
+    pub(crate) fn turns(&self, packing: &Packing) -> Vec<Turn> {
         self.rotaries.iter().map(|r| r.turn(&packing.lengths)).collect()
     }
 
     /// The biases of key positions up to the longest of these inputs.
-    pub(super) fn key_biases(&self, lengths: &[usize]) -> Option<KeyBiases> {
+    pub(crate) fn key_biases(&self, lengths: &[usize]) -> Option<KeyBiases> {
         let n_keys = lengths.iter().copied().max().unwrap_or(0);
         self.architecture.alibi.map(|alibi| alibi.biases(self.architecture.n_heads, n_keys))
     }
@@ -197,7 +199,7 @@ impl Transformer {
     }
 
     /// Token ids to the residual stream `[tokens, d_model]`, in a buffer that is at hand or another.
-    pub(super) fn embed(
+    pub(crate) fn embed(
         &self,
         batch: &Batch<'_>,
         packing: &Packing,
@@ -258,7 +260,7 @@ impl Transformer {
 
     /// The logits `[rows, d_vocab]` of the rows in `x` `[rows, d_model]`, which the final norm has seen: scaled, not yet
     /// capped. `x` and `spare` hold anything afterwards.
-    pub(super) fn read_out(&self, unembed: &Linear, x: &mut Vec<f32>, spare: &mut Vec<f32>, out: &mut [f32]) {
+    pub(crate) fn read_out(&self, unembed: &Linear, x: &mut Vec<f32>, spare: &mut Vec<f32>, out: &mut [f32]) {
         if let Some(transform) = &self.transform {
             transform.apply(x);
         }
@@ -275,7 +277,7 @@ impl Transformer {
 }
 
 /// Caps logits where the model does.
-pub(super) fn cap(spec: Unembedding, logits: &mut [f32]) {
+pub(crate) fn cap(spec: Unembedding, logits: &mut [f32]) {
     if let Some(cap) = spec.softcap {
         elementwise::softcap(logits, cap);
     }

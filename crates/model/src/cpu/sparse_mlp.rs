@@ -5,26 +5,28 @@
 //! its experts are added in the order of the experts, whoever shares them.
 
 use super::{
+    dense_mlp::Dense,
+    stream::{Place, Scratch},
+};
+use crate::{
     ForwardError,
     architecture::{Architecture, Experts},
+    capture::taps::Taps,
     checkpoint::Checkpoint,
-    dense_mlp::Dense,
     error::LoadError,
     ops::{Linear, attention::softmax_rows, elementwise},
     sources::{ExpertSource, ExpertSources},
-    stream::{Place, Scratch},
-    taps::Taps,
 };
 use residuum_domain::Site;
 
 /// The weights of one mixture.
 #[derive(Debug)]
 pub struct Sparse {
-    pub(super) spec: Experts,
-    pub(super) router: Linear,
-    pub(super) experts: Vec<Dense>,
+    pub(crate) spec: Experts,
+    pub(crate) router: Linear,
+    pub(crate) experts: Vec<Dense>,
     /// The expert that sees every token, and its gate `[1, d_model]`.
-    pub(super) shared: Option<(Dense, Linear)>,
+    pub(crate) shared: Option<(Dense, Linear)>,
 }
 
 impl Sparse {

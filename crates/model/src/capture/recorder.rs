@@ -3,9 +3,11 @@
 use std::{collections::HashMap, ops::Range};
 
 use super::{
+    map_part::{MapPart, map_pieces},
+    ordered_sink::Outlet,
+};
+use crate::{
     CaptureSink, ForwardError, Lent,
-    map::{MapPart, map_pieces},
-    outlet::Outlet,
     packing::{Packing, Picked, RowSet},
 };
 use residuum_domain::{Hook, PackLayout};

@@ -7,7 +7,7 @@ use std::f64::consts::PI;
 
 use serde_json::Value;
 
-use super::{config::Config, error::LoadError};
+use crate::{config::Config, error::LoadError};
 use residuum_domain::WarningCode;
 
 /// A rotary embedding.

@@ -9,20 +9,22 @@ use candle_nn::{ops::softmax_last_dim, rotary_emb::rope_thd};
 use super::nvidia;
 use super::{
     copies::whole,
-    norm::{hand_out, tapped_norm},
+    device_taps::DeviceTaps,
     pass::Pass,
-    taps::DeviceTaps,
+    tapped_norm::{hand_out, tapped_norm},
     tiles::{Tile, hide},
     weights::{DeviceLinear, DeviceNorm, softcapped},
 };
 use crate::{
     ForwardError,
     architecture::QkNorm,
-    attention::{Attention, attention_map},
-    map::MapPart,
+    capture::map_part::MapPart,
+    cpu::{
+        attention::{Attention, attention_map},
+        stream::Place,
+    },
     ops::attention::AttentionSpec,
     packing::RowSet,
-    stream::Place,
 };
 use residuum_domain::Site;
 
@@ -309,7 +311,7 @@ fn attend_tiles(
         #[cfg(feature = "cuda")]
         if q.device().is_cuda() {
             let seen = tile.seen(spec, packing, set, q.device())?;
-            parts.push(nvidia::attention::attend(spec, tile, [q, k, v], biases.as_ref(), &seen, tf32)?);
+            parts.push(nvidia::tile_attention::attend(spec, tile, [q, k, v], biases.as_ref(), &seen, tf32)?);
             continue;
         }
         let _ = tf32;

@@ -1,6 +1,12 @@
 //! What a transformer computes, as data: one description covers every family, and one forward pass executes it.
 
-use super::{alibi::Alibi, ops::activation::Activation, rope::Rope};
+pub mod alibi;
+mod description;
+pub mod rope;
+
+use crate::ops::activation::Activation;
+use alibi::Alibi;
+use rope::Rope;
 
 /// A decoder or encoder, completely described.
 #[derive(Debug, Clone)]

@@ -1,27 +1,29 @@
 //! One block: attention, MLP, and how they join the residual stream.
 
 use super::{
+    attention::Attention,
+    mlp::Mlp,
+    stream::{Place, Scratch, Stream, tapped_norm},
+};
+use crate::{
     ForwardError,
     architecture::{Architecture, Layer, Residual},
-    attention::Attention,
+    capture::taps::Taps,
     checkpoint::Checkpoint,
     error::LoadError,
-    mlp::Mlp,
     ops::{elementwise, norm::Norm},
     packing::RowSet,
     sources::{LayerSources, load_norm},
-    stream::{Place, Scratch, Stream, tapped_norm},
-    taps::Taps,
 };
 use residuum_domain::Site;
 
 /// The weights of one block.
 #[derive(Debug)]
 pub struct Block {
-    pub(super) attention: Attention,
-    pub(super) mlp: Mlp,
+    pub(crate) attention: Attention,
+    pub(crate) mlp: Mlp,
     /// In post-norm blocks the norms of the residual stream after each sublayer has joined it.
-    pub(super) joined: Option<[Norm; 2]>,
+    pub(crate) joined: Option<[Norm; 2]>,
 }
 
 impl Block {

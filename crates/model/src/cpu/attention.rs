@@ -1,13 +1,15 @@
 //! The attention sublayer with its norms and taps.
 
 use super::{
+    kv_cache,
+    stream::{Place, Scratch, Stream, tapped_norm},
+};
+use crate::{
     ForwardError,
     architecture::{Architecture, Layer, QkNorm, Residual},
+    capture::{editor::Editor, map_part::MapPart, taps::Taps},
     checkpoint::Checkpoint,
-    editor::Editor,
     error::LoadError,
-    history,
-    map::MapPart,
     ops::{
         Linear,
         attention::{AttentionSpec, KeyBiases, attention, attention_scores, softmax_rows, weighted_values},
@@ -16,8 +18,6 @@ use super::{
     },
     packing::{Packing, RowSet},
     sources::{LayerSources, load_norm},
-    stream::{Place, Scratch, Stream, tapped_norm},
-    taps::Taps,
 };
 use residuum_domain::Site;
 
@@ -27,14 +27,14 @@ const CHANGED_QUERIES: usize = 32;
 /// The weights of one attention sublayer.
 #[derive(Debug)]
 pub struct Attention {
-    pub(super) ln: Option<Norm>,
-    pub(super) q: Linear,
-    pub(super) k: Linear,
-    pub(super) v: Linear,
-    pub(super) o: Linear,
-    pub(super) qk_norm: Option<(Norm, Norm)>,
-    pub(super) ln_post: Option<Norm>,
-    pub(super) layer: Layer,
+    pub(crate) ln: Option<Norm>,
+    pub(crate) q: Linear,
+    pub(crate) k: Linear,
+    pub(crate) v: Linear,
+    pub(crate) o: Linear,
+    pub(crate) qk_norm: Option<(Norm, Norm)>,
+    pub(crate) ln_post: Option<Norm>,
+    pub(crate) layer: Layer,
 }
 
 impl Attention {
@@ -182,7 +182,7 @@ impl Attention {
         }
         z.resize(q.len(), 0.0);
         if let Some(history) = history {
-            history::attend(history, &spec, place.l, packing, place.set, [q, k, v], z);
+            kv_cache::attend(history, &spec, place.l, packing, place.set, [q, k, v], z);
         } else {
             let rows = (place.set == RowSet::Wanted).then_some(packing.wanted_positions.as_slice());
             attention(&spec, &packing.all.offsets, rows, q, k, v, z);

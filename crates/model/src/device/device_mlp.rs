@@ -5,20 +5,22 @@ use candle_nn::ops::{sigmoid, softmax_last_dim};
 
 use super::{
     copies::whole,
-    norm::{hand_out, tapped_norm},
+    device_taps::DeviceTaps,
     pass::Pass,
-    taps::DeviceTaps,
+    tapped_norm::{hand_out, tapped_norm},
     weights::{DeviceLinear, DeviceNorm, activate, gated},
 };
 use crate::{
     ForwardError,
     architecture::{Experts, Residual},
-    dense_mlp::Dense,
-    experts::{Choice, Route, Sparse},
-    mlp::{Kind, Mlp},
+    cpu::{
+        dense_mlp::Dense,
+        mlp::{Kind, Mlp},
+        sparse_mlp::{Choice, Route, Sparse},
+        stream::Place,
+    },
     ops::activation::Activation,
     packing::{RowSet, index},
-    stream::Place,
 };
 use residuum_domain::Site;
 

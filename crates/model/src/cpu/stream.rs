@@ -1,14 +1,13 @@
 //! What the parts of a forward pass on the CPU share: the batch on its way through the blocks, the buffers of a block, where in
 //! the model a sublayer is, and norms with hook points. It knows no weights but a norm's.
 
-use super::{
+use super::{kv_cache::KvCache, rotary::Turn};
+use crate::{
     ForwardError,
     architecture::Architecture,
-    history::KvCache,
+    capture::taps::Taps,
     ops::{attention::KeyBiases, norm::Norm},
     packing::{Packing, RowSet},
-    rotary::Turn,
-    taps::Taps,
 };
 use residuum_domain::{Hook, Site};
 
