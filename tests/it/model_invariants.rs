@@ -383,10 +383,10 @@ impl CaptureSink for Refusing {
         if self.refuses { Err("refused".into()) } else { Ok(()) }
     }
 
-    fn lanes(&mut self, lanes: &[Range<usize>]) -> Option<Vec<Box<dyn CaptureSink + '_>>> {
-        assert_eq!(lanes, [0..5, 5..10, 10..15]);
+    fn split(&mut self, sub_batches: &[Range<usize>]) -> Option<Vec<Box<dyn CaptureSink + '_>>> {
+        assert_eq!(sub_batches, [0..5, 5..10, 10..15]);
         let lane = |lane| Box::new(Self { refuses: lane == self.lane, ..*self }) as _;
-        Some((0..lanes.len()).map(lane).collect())
+        Some((0..sub_batches.len()).map(lane).collect())
     }
 }
 

@@ -123,12 +123,12 @@ impl CaptureSink for Collected {
         Ok(())
     }
 
-    fn lanes(&mut self, lanes: &[Range<usize>]) -> Option<Vec<Box<dyn CaptureSink + '_>>> {
+    fn split(&mut self, sub_batches: &[Range<usize>]) -> Option<Vec<Box<dyn CaptureSink + '_>>> {
         if !self.divides {
             return None;
         }
         self.lanes =
-            lanes.iter().map(|items| (items.start, Self::new(self.layout.part(items.clone()), false))).collect();
+            sub_batches.iter().map(|items| (items.start, Self::new(self.layout.part(items.clone()), false))).collect();
         Some(self.lanes.iter_mut().map(|(_, lane)| Box::new(Lane(lane)) as _).collect())
     }
 }

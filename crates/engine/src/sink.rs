@@ -102,9 +102,9 @@ impl CaptureSink for PackSink<'_, '_> {
         self.way()?.take(hook, items, values)
     }
 
-    fn lanes(&mut self, lanes: &[Range<usize>]) -> Option<Vec<Box<dyn CaptureSink + '_>>> {
+    fn split(&mut self, sub_batches: &[Range<usize>]) -> Option<Vec<Box<dyn CaptureSink + '_>>> {
         let (Way::Direct(pack) | Way::Undecided(pack)) = &mut self.way else { return None };
-        Some(pack.0.lanes(lanes).into_iter().map(|lane| Box::new(Lane(lane)) as _).collect())
+        Some(pack.0.lanes(sub_batches).into_iter().map(|lane| Box::new(Lane(lane)) as _).collect())
     }
 }
 
@@ -291,7 +291,7 @@ mod tests {
 
     /// As [`in_pieces`], in lanes: all of the last item, then the others.
     fn in_lanes(layout: &PackLayout, sink: &mut dyn CaptureSink) -> Result<(), ForwardError> {
-        let mut lanes = sink.lanes(&[0..1, 1..2]).unwrap();
+        let mut lanes = sink.split(&[0..1, 1..2]).unwrap();
         for (item, lane) in lanes.iter_mut().enumerate().rev() {
             for hook in 0..layout.hooks.len() {
                 let values = values(layout, hook, item);
@@ -420,7 +420,7 @@ mod tests {
         });
         assert!(matches!(cancelled, Err(ForwardError::Cancelled)));
         let refused = write(begin(), |sink| {
-            let mut lanes = sink.lanes(&[0..1, 1..2]).unwrap();
+            let mut lanes = sink.split(&[0..1, 1..2]).unwrap();
             lanes[1].write(1, 0..1, &mut vec![0.0; 8]).map_err(ForwardError::Sink)
         });
         let Err(ForwardError::Sink(e)) = refused else { panic!("a hook of a lane came out of order") };

@@ -1,8 +1,12 @@
 //! From a checkpoint to an instrumented transformer.
 //!
 //! [`Model::load`] opens a Hugging Face folder, a GGUF file or a hub name; [`Model::forward`] runs a packed batch and
-//! hands the tensors asked for to a [`CaptureSink`]; [`sae::Sae`] encodes rows of one hook to features. The module knows checkpoints, tokens and tensors; it knows
-//! nothing of HTTP, queues or the store.
+//! hands the tensors asked for to a [`CaptureSink`]; [`sae::Sae`] encodes rows of one hook to features. The crate owns
+//! checkpoints, tokenizers and forward passes; it must not know HTTP, queues or the store.
+//!
+//! The way of a checkpoint: `hub` finds it, `checkpoint` opens its tensors, `config` and `families` make an `architecture` of its
+//! configuration and say where its weights are (`sources`). The way of a batch: `packing` lays it out, `cpu` or `device` runs it,
+//! `capture` records tensors and carries out interventions. `ops` holds the kernels.
 
 mod architecture;
 mod capture;
@@ -48,14 +52,14 @@ use hub::Location;
 use packing::Packing;
 use residuum_domain::{Applied, Edits, ModelInfo, PackLayout, Rows, Warning, Warnings};
 
-/// Version of the numbers: raised whenever a change may alter a captured value, so that stored results of older
-/// versions are not taken for new ones.
+/// Version of the numbers that passes on the CPU compute. Raised whenever a change may alter a captured value, so that stored
+/// results of older versions are not reused.
 pub const NUMERICS_VERSION: u32 = 2;
 
-/// The same for passes on devices.
+/// As [`NUMERICS_VERSION`], for passes on devices.
 pub const DEVICE_NUMERICS_VERSION: u32 = 3;
 
-/// How checkpoints are found.
+/// How a checkpoint is found, and where it runs.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
     /// Never download; a hub name must then be in the local hub cache. `HF_HUB_OFFLINE=1` means the same.
@@ -64,7 +68,8 @@ pub struct LoadOptions {
     pub hub_cache: Option<PathBuf>,
     /// Where forward passes run.
     pub placements: Placements,
-    /// The type of products with weights there; that of the checkpoint's weights when nothing is said. On the CPU always float32.
+    /// The type in which devices compute products with weights. `None`: the type of the checkpoint's weights. The CPU always
+    /// computes in float32.
     pub compute_dtype: Option<ComputeDtype>,
 }
 
@@ -73,22 +78,22 @@ pub struct LoadOptions {
 pub struct Input<'a> {
     /// Its tokens, BOS included, at least one.
     pub token_ids: &'a [u32],
-    /// The rows to keep of every captured tensor.
+    /// The rows of every captured tensor that are kept.
     pub rows: &'a Rows,
-    /// What is changed on the way.
+    /// Interventions, if any.
     pub edits: Option<InputEdits<'a>>,
 }
 
-/// What is changed while one input goes through the model.
+/// The interventions on one input.
 #[derive(Debug, Clone, Copy)]
 pub struct InputEdits<'a> {
-    /// The changes.
+    /// The interventions.
     pub edits: &'a Edits,
-    /// Which of its tokens each intervention touches.
+    /// Which tokens of the input each intervention touches.
     pub applied: &'a [Applied],
 }
 
-/// Inputs that run together, and where their tensors go.
+/// Inputs that run in one pass, and what is captured.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch<'a> {
     /// The inputs; `layout.items[i]` belongs to `inputs[i]`.
@@ -97,37 +102,37 @@ pub struct Batch<'a> {
     pub layout: &'a PackLayout,
 }
 
-/// Values in a buffer that is someone else's, who has it back once this is dropped.
+/// Values in a buffer that belongs to someone else. Dropping this returns the buffer to its owner.
 pub type Lent = Box<dyn AsRef<[f32]> + Send>;
 
-/// Why a sink did not take what it was given.
+/// Why a sink refused values.
 pub type Refusal = Box<dyn std::error::Error + Send + Sync>;
 
-/// Takes the captured tensors.
+/// Receives the captured tensors of a forward pass.
 pub trait CaptureSink: Send {
-    /// The float32 values of hook `hook` (an index into `layout.hooks`) for the consecutive items `items`.
+    /// Receives the float32 values of hook `hook` (an index into `layout.hooks`) for the consecutive items `items`.
     ///
-    /// Hooks come in the order of `layout.hooks`, the items of a hook in ascending order, each item once. One with very many
-    /// values comes in pieces, in calls of its own that follow each other. Rows lie one after the other as [`PackLayout`] describes.
-    /// The sink may keep the buffer and leave another one, whatever it holds.
+    /// Hooks come in the order of `layout.hooks`, and the items of a hook in ascending order, each item once. An item with very
+    /// many values comes in chunks: consecutive calls for that item alone. Rows follow each other as [`PackLayout`] describes.
+    /// The sink may keep the buffer and leave another one in its place, whatever that holds.
     ///
     /// # Errors
-    /// Whatever keeps the values from being taken; it ends the forward pass.
+    /// Any reason why the sink cannot accept the values. It ends the forward pass.
     fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal>;
 
-    /// As [`Self::write`], of values that need not be copied: those of a device come in the buffer they were copied to.
+    /// As [`Self::write`], without a copy: values from a device come in the buffer that they were copied to.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Self::write`].
     fn take(&mut self, hook: usize, items: Range<usize>, values: Lent) -> Result<(), Refusal> {
         self.write(hook, items, &mut (*values).as_ref().to_vec())
     }
 
-    /// A way of its own for each of `lanes`, which follow each other and have all items: exactly one each, in their order. The
-    /// items of a lane, counted from 0 there, come in the order of [`Self::write`] while those of others come. `None`: there is
-    /// one way only.
-    fn lanes(&mut self, lanes: &[Range<usize>]) -> Option<Vec<Box<dyn CaptureSink + '_>>> {
-        let _ = lanes;
+    /// Splits the sink, so that the sub-batches of a batch can write at the same time: one sink for each sub-batch, in the order
+    /// of `sub_batches`, which are consecutive and cover all items. Each of these sinks receives the items of its sub-batch,
+    /// counted from 0, in the order that [`Self::write`] describes. `None`: the sink cannot be split, and the batch runs whole.
+    fn split(&mut self, sub_batches: &[Range<usize>]) -> Option<Vec<Box<dyn CaptureSink + '_>>> {
+        let _ = sub_batches;
         None
     }
 }
@@ -138,7 +143,7 @@ pub struct Model {
     info: ModelInfo,
     tokenizer: Arc<TextTokenizer>,
     transformer: Arc<Transformer>,
-    /// Its copies on the devices that forward passes run on; none where that is the CPU.
+    /// Copies of the weights on devices; empty where forward passes run on the CPU.
     on_devices: Vec<OnDevice>,
     /// Tokens that end a text.
     end_tokens: Vec<u32>,
@@ -162,7 +167,7 @@ impl Model {
     /// # Errors
     /// [`LoadError`] naming the file and what is wrong with it.
     pub fn load(id: &str, path_or_hub: &str, options: &LoadOptions) -> Result<Self, LoadError> {
-        // Before a checkpoint is read for nothing.
+        // Check devices first: reading a checkpoint takes long.
         for place in options.placements.all() {
             place.check(options.compute_dtype).map_err(|e| LoadError::new(id, e))?;
         }
@@ -192,7 +197,7 @@ impl Model {
         let family = families::from_gguf(&file)?;
         let tokenizer = TextTokenizer::from_gguf(&file, family.architecture.d_vocab)?;
         let end_tokens = end_tokens::of_gguf(&file);
-        // No key of such a file says what its tensors are for: one that is not read might change what the model computes.
+        // No key of a GGUF file says what its tensors are for, so a tensor that is not read might change what the model computes.
         Self::assemble(id, family, tokenizer, end_tokens, file.checkpoint(), &[], |_| file.finish())
     }
 
@@ -207,7 +212,7 @@ impl Model {
     ) -> Result<Self, LoadError> {
         let warnings = family.warnings.clone();
         leftovers::resolve_tied(&mut family, checkpoint, &warnings)?;
-        // The description is part of the fingerprint: the same files read in another way are another model.
+        // The description is part of the fingerprint: the same files, understood differently, are another model.
         let description = family.architecture.describe();
         let files = checkpoint.files().chain(other_files.iter().map(PathBuf::as_path));
         let fingerprint = fingerprint::fingerprint(&description, files)?;
@@ -226,7 +231,7 @@ impl Model {
         })
     }
 
-    /// Copies the weights to where forward passes are to run, and has them checked there.
+    /// Copies the weights to the devices that forward passes run on, and checks what the devices compute with them.
     fn place(&mut self, options: &LoadOptions) -> Result<(), LoadError> {
         let places = &options.placements;
         if *places == Placements::default() {
@@ -270,8 +275,8 @@ impl Model {
         &self.tokenizer
     }
 
-    /// Memory that one token of a batch takes between the layers, in bytes: what a block has at once. On a device that is not
-    /// the server's memory: only the rows of the embedding are, and the pinned memory that they travel in.
+    /// Working memory of one token of a batch, in bytes: the buffers that a block needs at once. Where passes run on a device,
+    /// this counts the server's own memory only: the rows of the embedding and the pinned buffer through which they are copied.
     #[must_use]
     pub fn working_bytes_per_token(&self) -> u64 {
         let a = self.transformer.architecture();
@@ -280,31 +285,31 @@ impl Model {
         }
         let mlp = a.experts.map_or(a.d_mlp, |e| e.d_expert * e.top_k + e.d_shared.unwrap_or(0));
         let heads = (a.n_heads + a.n_kv_heads) * a.d_head;
-        // The stream, what both sublayers receive and give, and a spare; gate and up; queries and z, keys and values.
+        // The residual stream, input and output of both sublayers and spare buffers; gate and up; queries and z, keys and values.
         ((8 * a.d_model + 2 * mlp + 2 * heads) * size_of::<f32>()) as u64
     }
 
     /// Reads rows of the residual stream as logits, without a forward pass.
     ///
     /// # Errors
-    /// Why this model's residual stream cannot be read.
+    /// The reason, when this model's residual stream cannot be read as logits.
     pub fn readout(&self) -> Result<Readout<'_>, &'static str> {
         Readout::of(&self.transformer)
     }
 
-    /// Version of the numbers that its passes give.
+    /// Version of the numbers that this model's passes compute.
     #[must_use]
     pub fn numerics_version(&self) -> u32 {
         if self.on_devices.is_empty() { NUMERICS_VERSION } else { DEVICE_NUMERICS_VERSION }
     }
 
-    /// Where the passes of [`Self::forward_on`] run for this worker.
+    /// The device on which [`Self::forward_on`] runs for this worker.
     #[must_use]
     pub fn device(&self, worker: usize) -> String {
         self.on_device(worker).map_or_else(|| self.info.device.clone(), |on| on.place.to_string())
     }
 
-    /// Whether this worker's device stopped working, and is not there again.
+    /// Whether this worker's device has stopped working and has not been reopened yet.
     #[must_use]
     pub fn is_lost(&self, worker: usize) -> bool {
         self.on_device(worker).is_some_and(|on| on.kept.is_lost())
@@ -314,10 +319,10 @@ impl Model {
         self.on_devices.get(worker % self.on_devices.len().max(1))
     }
 
-    /// [`Self::forward_on`] the first device.
+    /// [`Self::forward_on`] for worker 0.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Self::forward_on`].
     pub fn forward(
         &self,
         batch: &Batch<'_>,
@@ -327,12 +332,12 @@ impl Model {
         self.forward_on(0, batch, sink, cancelled)
     }
 
-    /// Runs the packed batch and hands every captured tensor to the sink, hook by hook in the order of
-    /// `layout.hooks`, or in several lanes. It stops after the last layer needed. `cancelled` is asked before every layer. Work runs on
-    /// the device of this worker, counted from 0, and on the current rayon pool.
+    /// Runs the packed batch and hands every captured tensor to the sink, hook by hook in the order of `layout.hooks`; on the CPU
+    /// a large batch may run as several sub-batches, if the sink can be split. The pass stops after the last layer needed, and
+    /// calls `cancelled` before every layer. It runs on the device of this worker (counted from 0) and on the current rayon pool.
     ///
-    /// On the CPU the numbers of an input depend on its tokens and interventions alone: not on its neighbours in the batch, on what
-    /// else is captured, nor on the number of threads. On a device they may differ in the last bits.
+    /// On the CPU the numbers of an input depend on its tokens and interventions alone, bit for bit: not on the other inputs of the
+    /// batch, what else is captured, or the number of threads. On a device they may differ in the last bits.
     ///
     /// # Errors
     /// [`ForwardError::Cancelled`], an error of the sink, or a batch that does not fit the model.
@@ -344,14 +349,14 @@ impl Model {
         cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), ForwardError> {
         if let Some(on) = self.on_device(worker) {
-            // On a thread of its own: one of the pool would be kept from the others while it waits for the device.
+            // On the caller's thread: a thread of the rayon pool that waits for a device could not do other work meanwhile.
             let packing = Packing::new(batch, None, &self.info)?;
             let mut taps = Taps::new(batch, &packing, sink);
             let pass =
                 |device: &DeviceTransformer| device.forward(&self.transformer, batch, &packing, &mut taps, cancelled);
             return on.kept.with(pass);
         }
-        // Inside the pool from the start: from outside, every parallel kernel would pay a hand-over and a wake-up.
+        // Enter the pool once: from outside, every parallel kernel would have to hand its work over and wake a thread.
         rayon::scope(|_| {
             sub_batches::run(batch, sink, cancelled, &|batch, sink, cancelled| {
                 let packing = Packing::new(batch, None, &self.info)?;
