@@ -1,8 +1,8 @@
-//! A checkpoint's `config.json`, read so that nothing in it is overlooked.
+//! A checkpoint's `config.json`, read so that no key in it is overlooked. This module knows keys and their types, not what they mean.
 //!
-//! Every key a family reads is noted, and a key that is absent has the default of the reference's class. [`Config::finish`] then
-//! decides about each key that nothing read: what the reference reads is refused, so that a new option of a new checkpoint is an
-//! error with its name and not a silently wrong tensor; what the reference does not read is accepted with a warning.
+//! Every key that a family reads is noted. An absent key has the default of the reference's configuration class. [`Config::finish`]
+//! then checks the keys that nothing has read: one that the reference reads is refused by name, so that an unknown option cannot
+//! lead to silently wrong tensors; one that the reference does not read is accepted with a warning.
 
 use std::{cell::RefCell, collections::BTreeSet, path::Path};
 
@@ -15,10 +15,10 @@ use super::{
 };
 use residuum_domain::{WarningCode, Warnings};
 
-/// Most blocks of a model.
+/// Largest number of blocks of a model.
 const MAX_LAYERS: usize = 10_000;
 
-/// The keys of one JSON object and which of them have been understood.
+/// The keys of one JSON object, and which of them have been read.
 #[derive(Debug)]
 pub struct Config {
     /// The file, for messages.
@@ -27,22 +27,22 @@ pub struct Config {
     prefix: String,
     map: Map<String, Value>,
     seen: RefCell<BTreeSet<String>>,
-    /// Keys that the reference does not read here, though it does so elsewhere.
+    /// Keys that the reference does not read in this family, though it reads them in others.
     unread: RefCell<BTreeSet<String>>,
     kind: Kind,
     warnings: Warnings,
 }
 
-/// What an object describes, which decides what a key in it means that nothing here reads.
+/// What an object describes. It decides what happens to its unread keys.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    /// Something else: such a key is refused.
+    /// Anything else: every unread key is refused.
     Other,
-    /// A model of a family: it depends on whether the reference reads it.
+    /// A model of a family: an unread key is refused if the reference reads it.
     Family(&'static FamilyReference),
-    /// Rope parameters: the reference reads what is read here.
+    /// Rope parameters: the reference reads no others than we do.
     Rope {
-        /// Whether they are those of one kind of layers.
+        /// Whether they belong to one kind of layers.
         of_some_layers: bool,
     },
 }
@@ -56,7 +56,7 @@ impl Config {
         Ok(Self::new(path.display().to_string(), python_json::read_object(path)?))
     }
 
-    /// A configuration that was put together from somewhere else; `place` is what messages name.
+    /// A configuration that was built from another source; `place` is what messages call it.
     pub fn new(place: impl Into<String>, map: Map<String, Value>) -> Self {
         Self {
             place: place.into(),
@@ -69,8 +69,8 @@ impl Config {
         }
     }
 
-    /// Takes it for the configuration of a family: keys that it leaves out have the defaults of the reference's class, and other
-    /// spellings of keys are brought to the one that is read.
+    /// Marks it as the configuration of a family: absent keys get the defaults of the reference's class, and other spellings of a key
+    /// are replaced by the one that the family reads.
     ///
     /// # Errors
     /// When two spellings of a key disagree.
@@ -89,7 +89,7 @@ impl Config {
         Ok(self)
     }
 
-    /// The reference's class, where it is the configuration of a family.
+    /// The reference's class, if this is the configuration of a family.
     pub fn reference(&self) -> Option<&'static FamilyReference> {
         match self.kind {
             Kind::Family(reference) => Some(reference),
@@ -97,7 +97,7 @@ impl Config {
         }
     }
 
-    /// What is unusual about it, to which readers add.
+    /// Warnings about the configuration; readers add to them.
     pub fn warnings(&self) -> &Warnings {
         &self.warnings
     }
@@ -112,7 +112,7 @@ impl Config {
         LoadError::new(self.place.clone(), reason)
     }
 
-    /// The value of `key`, or what the reference means by leaving it out. Null is no value.
+    /// The value of `key`, or the reference's default where it is absent. `None` for null.
     pub fn value(&self, key: &str) -> Option<&Value> {
         match self.given(key) {
             Some(value) => Some(value).filter(|v| !v.is_null()),
@@ -120,7 +120,7 @@ impl Config {
         }
     }
 
-    /// The value that the file gives `key`, be it null.
+    /// The value that the file has for `key`, including null.
     fn given(&self, key: &str) -> Option<&Value> {
         self.seen.borrow_mut().insert(key.to_owned());
         self.map.get(key)
@@ -136,13 +136,13 @@ impl Config {
         get(value).map(Some).ok_or_else(|| self.refuse(key, format!("is {}, not {expected}", shown(value))))
     }
 
-    /// A count, if the key is there. Counts are positive and small enough that products of a few do not overflow.
+    /// A count, if the key is present. Counts are positive, and small enough that products of a few of them do not overflow.
     pub fn count_opt(&self, key: &str) -> Result<Option<usize>, LoadError> {
         let get = |v: &Value| v.as_u64().filter(|n| (1..1 << 31).contains(n)).and_then(|n| usize::try_from(n).ok());
         self.typed(key, "a positive integer", get)
     }
 
-    /// A count that must be there.
+    /// A required count.
     pub fn count(&self, key: &str) -> Result<usize, LoadError> {
         self.count_opt(key)?.ok_or_else(|| self.refuse(key, "is missing"))
     }
@@ -153,8 +153,8 @@ impl Config {
         Ok(self.typed(key, "an index", get)?.unwrap_or(default))
     }
 
-    /// A count that is spelled in one of several ways, if it is there. Where several are, they must agree; where none is, a
-    /// spelling may have a default.
+    /// A count whose key has several spellings, if one is present. If several are present, they must agree; if none is, a spelling may
+    /// have a default.
     pub fn count_opt_of(&self, keys: &[&str]) -> Result<Option<usize>, LoadError> {
         let mut found: Option<(&str, usize)> = None;
         let given: Vec<&str> =
@@ -171,13 +171,13 @@ impl Config {
         Ok(found.map(|(_, n)| n))
     }
 
-    /// A count that must be there in one of several spellings; messages use the first.
+    /// A required count whose key has several spellings; messages use the first.
     pub fn count_of(&self, keys: &[&str]) -> Result<usize, LoadError> {
         self.count_opt_of(keys)?.ok_or_else(|| self.refuse(keys[0], "is missing"))
     }
 
-    /// The number of blocks, which must be there in one of several spellings. It is bounded: a description of each block
-    /// is made before the first weight is looked for.
+    /// The required number of blocks, whose key has several spellings. It is bounded, because every block is described before the
+    /// first weight is looked up.
     pub fn layers_of(&self, keys: &[&str]) -> Result<usize, LoadError> {
         let n = self.count_of(keys)?;
         if n > MAX_LAYERS {
@@ -186,7 +186,7 @@ impl Config {
         Ok(n)
     }
 
-    /// A finite number, if the key is there.
+    /// A finite number, if the key is present.
     pub fn number_opt(&self, key: &str) -> Result<Option<f64>, LoadError> {
         self.typed(key, "a number", |v| v.as_f64().filter(|n| n.is_finite()))
     }
@@ -196,18 +196,18 @@ impl Config {
         Ok(self.number_opt(key)?.unwrap_or(default))
     }
 
-    /// A number that must be there.
+    /// A required number.
     pub fn number(&self, key: &str) -> Result<f64, LoadError> {
         self.number_opt(key)?.ok_or_else(|| self.refuse(key, "is missing"))
     }
 
-    /// A list of numbers that must be there.
+    /// A required list of numbers.
     pub fn numbers(&self, key: &str) -> Result<Vec<f64>, LoadError> {
         let get = |v: &Value| v.as_array()?.iter().map(Value::as_f64).collect();
         self.typed(key, "a list of numbers", get)?.ok_or_else(|| self.refuse(key, "is missing"))
     }
 
-    /// A truth value, or `default` where the key is absent. Null is false, as in Python.
+    /// A boolean, or `default` where the key is absent. Null is false, as in Python.
     pub fn flag_or(&self, key: &str, default: bool) -> Result<bool, LoadError> {
         if self.given(key).is_some_and(Value::is_null) {
             return Ok(false);
@@ -215,7 +215,7 @@ impl Config {
         Ok(self.typed(key, "true or false", Value::as_bool)?.unwrap_or(default))
     }
 
-    /// A string, if the key is there.
+    /// A string, if the key is present.
     pub fn text_opt(&self, key: &str) -> Result<Option<String>, LoadError> {
         self.typed(key, "a string", |v| v.as_str().map(str::to_owned))
     }
@@ -225,33 +225,33 @@ impl Config {
         Ok(self.text_opt(key)?.unwrap_or_else(|| default.to_owned()))
     }
 
-    /// A list of strings, if the key is there.
+    /// A list of strings, if the key is present.
     pub fn texts_opt(&self, key: &str) -> Result<Option<Vec<String>>, LoadError> {
         let get = |v: &Value| v.as_array()?.iter().map(|s| s.as_str().map(str::to_owned)).collect();
         self.typed(key, "a list of strings", get)
     }
 
-    /// An object inside this one, if the key is there. Its own [`Config::finish`] must be called too.
+    /// An object inside this one, if the key is present. [`Config::finish`] must be called on it too.
     pub fn object_opt(&self, key: &str) -> Result<Option<Self>, LoadError> {
         let map = self.typed(key, "an object", |v| v.as_object().cloned())?;
         let prefix = format!("{}{key}.", self.prefix);
         Ok(map.map(|map| Self { prefix, warnings: self.warnings.clone(), ..Self::new(self.place.clone(), map) }))
     }
 
-    /// As [`Self::object_opt`], of rope parameters. An empty object counts as absent.
+    /// As [`Self::object_opt`], for rope parameters. An empty object counts as absent.
     pub fn rope_opt(&self, key: &str) -> Result<Option<Self>, LoadError> {
         let object = self.object_opt(key)?.filter(|rope| !rope.map.is_empty());
         let of_some_layers = self.prefix.ends_with("rope_parameters.");
         Ok(object.map(|rope| Self { kind: Kind::Rope { of_some_layers }, ..rope }))
     }
 
-    /// Rope parameters in which those of `over` stand in place of its own.
+    /// These rope parameters, overridden by those of `over`.
     pub fn overlaid(mut self, over: &Self) -> Self {
         self.map.extend(over.map.clone());
         self
     }
 
-    /// The rope parameters of some layers where nothing says them, in the place `key`.
+    /// Empty rope parameters of some layers, for a file that has none under `key`.
     pub fn default_rope(&self, key: &str) -> Self {
         let prefix = format!("{}{key}.", self.prefix);
         let map = Map::from_iter([("rope_type".to_owned(), "default".into())]);
@@ -259,23 +259,23 @@ impl Config {
         Self { prefix, kind, warnings: self.warnings.clone(), ..Self::new(self.place.clone(), map) }
     }
 
-    /// Whether these are the rope parameters of one kind of layers.
+    /// Whether these rope parameters belong to one kind of layers.
     pub fn is_of_some_layers(&self) -> bool {
         matches!(self.kind, Kind::Rope { of_some_layers: true })
     }
 
-    /// Notes keys that are known not to change what this family computes.
+    /// Notes keys that are known not to affect what this family computes.
     pub fn ignore(&self, keys: &[&str]) {
         self.seen.borrow_mut().extend(keys.iter().map(|key| (*key).to_owned()));
     }
 
-    /// Notes keys that the reference does not read in this family: they are accepted with a warning.
+    /// Notes keys that the reference does not read in this family, so that they are accepted with a warning.
     pub fn unread(&self, keys: &[&str]) {
         self.unread.borrow_mut().extend(keys.iter().map(|key| (*key).to_owned()));
     }
 
-    /// Accepts `key` only when absent or equal to `value`: an option whose other settings are not implemented. One that the
-    /// reference does not read is accepted all the same, with a warning.
+    /// Accepts `key` only if it is absent or equals `value`: other settings of this option are not implemented. A key that the
+    /// reference does not read is accepted with a warning, whatever its value.
     pub fn only(&self, key: &str, value: impl Into<Value>) -> Result<(), LoadError> {
         let value = value.into();
         match self.value(key) {
@@ -288,8 +288,7 @@ impl Config {
         }
     }
 
-    /// Decides about the keys that nothing has read: one that may change what the reference computes is refused, one that the
-    /// reference does not read either is accepted with a warning.
+    /// Checks the keys that nothing has read: one that the reference reads is refused, the others are accepted with a warning.
     ///
     /// # Errors
     /// Naming the first key that is refused.
@@ -330,7 +329,7 @@ impl Config {
     }
 }
 
-/// A value as messages show it: the beginning of a long one.
+/// A value as messages show it, a long one cut short.
 fn shown(value: &Value) -> String {
     python_json::special_float(value).map_or_else(|| value.to_string().chars().take(60).collect(), str::to_owned)
 }

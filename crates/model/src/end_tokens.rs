@@ -1,4 +1,4 @@
-//! The tokens that end a text, as a checkpoint names them.
+//! The tokens that end a text, read from the files of a checkpoint.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::{checkpoint::GgufFile, config::Config, error::LoadError};
 /// `eos_token_id` of `generation_config.json`, else of `config.json`: one id or several.
 ///
 /// # Errors
-/// When the file is no JSON or the ids are none.
+/// When the file is not JSON, or an id is not a token id.
 pub fn of_folder(folder: &Path, config: &Config) -> Result<Vec<u32>, LoadError> {
     const KEY: &str = "eos_token_id";
     let path = folder.join("generation_config.json");
@@ -25,7 +25,7 @@ pub fn of_folder(folder: &Path, config: &Config) -> Result<Vec<u32>, LoadError> 
 
 fn ids(value: &Value) -> Option<Vec<u32>> {
     let id = |v: &Value| {
-        // Some configurations write -1 for none.
+        // Some configurations write -1 for "no such token".
         v.as_i64().map(|id| u32::try_from(id).ok())
     };
     let ids: Option<Vec<Option<u32>>> = match value {
@@ -35,7 +35,7 @@ fn ids(value: &Value) -> Option<Vec<u32>> {
     ids.map(|ids| ids.into_iter().flatten().collect())
 }
 
-/// The ends of a text and of a turn that a GGUF file names.
+/// The end-of-text and end-of-turn tokens that a GGUF file names.
 pub fn of_gguf(file: &GgufFile) -> Vec<u32> {
     let keys = ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"];
     keys.iter().filter_map(|key| u32::try_from(file.integer(key)?).ok()).collect()

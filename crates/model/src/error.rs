@@ -13,7 +13,7 @@ impl LoadError {
     /// An error about `place`, usually a file.
     #[must_use]
     pub fn new(place: impl Into<String>, reason: impl fmt::Display) -> Self {
-        // A reason may come from another library with line breaks in it; the log wants one line.
+        // Reasons from other libraries may contain line breaks; the log takes one line.
         let reason = reason.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         Self { place: place.into(), reason }
     }
@@ -23,7 +23,7 @@ impl LoadError {
         Self::new(path.display().to_string(), reason)
     }
 
-    /// What is at fault.
+    /// The file or key at fault.
     #[must_use]
     pub fn place(&self) -> &str {
         &self.place
@@ -44,19 +44,19 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
-/// Why a forward pass ended before its last tensor.
+/// Why a forward pass ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
-    /// The caller's `cancelled` answered true.
+    /// The caller cancelled it.
     #[error("the forward pass was cancelled")]
     Cancelled,
     /// The sink refused a tensor.
     #[error("the captured values could not be taken: {0}")]
     Sink(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The device did not do what it was told to.
+    /// The device failed.
     #[error("the device failed: {0}")]
     Device(#[from] candle_core::Error),
-    /// The batch does not fit the model: a mistake of the caller, named.
+    /// The batch does not match the model: an error of the caller, described.
     #[error("{0}")]
     Failed(String),
 }

@@ -1,13 +1,13 @@
-//! A checkpoint's fingerprint: blake3 over what it computes and everything it was read from.
+//! A checkpoint's fingerprint: blake3 over the description of what it computes and the contents of all files it was read from.
 
 use std::{fs::File, io::Read, path::Path};
 
 use super::error::LoadError;
 
-/// Bytes hashed at a time; large enough to spread over threads.
+/// Bytes hashed at a time: enough to spread over threads.
 const CHUNK: usize = 8 << 20;
 
-/// Hashes a description and the contents of files, in this order. Names and places of the files do not matter.
+/// Hashes a description and the contents of files, in this order. The paths of the files are not part of it.
 ///
 /// # Errors
 /// When a file cannot be read.

@@ -1,4 +1,4 @@
-//! Finding a checkpoint: a folder, a GGUF file, or a hub name.
+//! Finds a checkpoint: a folder, a GGUF file, or a hub name, which is looked up in the local cache or downloaded. It opens no files.
 
 use std::{
     env,
@@ -21,10 +21,10 @@ pub enum Location {
     Gguf(PathBuf),
 }
 
-/// Files of vocabularies; a checkpoint needs one of them.
+/// Vocabulary files; a checkpoint needs at least one of them.
 const VOCABULARIES: &[&str] = &["tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model"];
 
-/// Files that count where they exist.
+/// Optional files.
 const OPTIONAL: &[&str] = &[
     "generation_config.json",
     "merges.txt",
@@ -35,7 +35,7 @@ const OPTIONAL: &[&str] = &[
     "chat_template.json",
 ];
 
-/// The folder of further chat templates.
+/// The folder of additional chat templates.
 const TEMPLATES: &str = "additional_chat_templates/";
 
 /// Finds `path_or_hub`, downloading it when it is a hub name that is not in the local cache.
@@ -71,7 +71,7 @@ pub fn locate(path_or_hub: &str, options: &LoadOptions) -> Result<Location, Load
     download(cache, path_or_hub).map(Location::Folder)
 }
 
-/// `org/name`, each part as the hub allows it.
+/// Whether this is `org/name`, with the characters that the hub allows.
 fn is_hub_name(name: &str) -> bool {
     let plain = |s: &str| {
         !s.is_empty()
@@ -97,7 +97,7 @@ fn cache_folder(options: &LoadOptions) -> Option<PathBuf> {
         .or_else(|| from("HOME").map(|p| p.join(".cache/huggingface/hub")))
 }
 
-/// The snapshot of a repository, when all it needs is there.
+/// The cached snapshot of a repository, if it is complete.
 fn cached(cache: &Cache, name: &str) -> Option<PathBuf> {
     let repo = cache.repo(Repo::model(name.to_owned()));
     let folder = repo.get("config.json")?.parent()?.to_owned();
@@ -108,7 +108,7 @@ fn cached(cache: &Cache, name: &str) -> Option<PathBuf> {
     complete.then_some(folder)
 }
 
-/// Names in the index of a sharded checkpoint.
+/// The file names in the index of a sharded checkpoint.
 fn shards(folder: &Path) -> Option<Vec<String>> {
     if folder.join("model.safetensors").exists() {
         return None;

@@ -1,11 +1,11 @@
-//! What a checkpoint holds beyond what the architecture reads: a stored unembedding beside a tied one, and tensors without a use.
+//! Tensors of a checkpoint that the architecture does not read: an unembedding that is stored though it is tied, and unused tensors.
 
 use std::collections::HashMap;
 
 use super::{checkpoint::Checkpoint, error::LoadError, families::Family};
 use residuum_domain::{WarningCode, Warnings};
 
-/// Ends of the names of buffers that transformers once stored with the weights and computes today.
+/// Ends of the names of buffers that old versions of transformers stored with the weights; today it computes them.
 const BUFFERS: &[&str] = &[
     ".attn.bias",
     ".attn.masked_bias",
@@ -15,15 +15,15 @@ const BUFFERS: &[&str] = &[
     "position_ids",
 ];
 
-/// Names that may stand in front of those of the base model, in any combination.
+/// Prefixes that names of the base model may have, in any combination.
 const PREFIXES: &[&str] =
     &["model", "language_model", "transformer", "gpt_neox", "bert", "roberta", "distilbert", "decoder"];
 
-/// Most names that a warning lists.
+/// Number of names that a warning lists.
 const SHOWN: usize = 12;
 
-/// Decides what a tied unembedding is (`tie_weights` of transformers' `modeling_utils.py`): the stored one where it is another
-/// than the embedding, and where the embedding itself is not stored, it is the unembedding.
+/// Resolves a tied unembedding as `tie_weights` of transformers' `modeling_utils.py` does: a stored unembedding that differs from
+/// the embedding is used, and if only the unembedding is stored, it is the embedding as well.
 ///
 /// # Errors
 /// When a tensor cannot be read.
@@ -48,10 +48,10 @@ pub fn resolve_tied(family: &mut Family, checkpoint: &Checkpoint, warnings: &War
     Ok(())
 }
 
-/// Warns of tensors that nothing has read, as transformers does.
+/// Warns about tensors that nothing has read, as transformers does.
 ///
 /// # Errors
-/// When one of them is a second copy of a tensor that was read, under another of its names: transformers would take either.
+/// When one of them is a second copy of a tensor that was read under another name: transformers might take either.
 pub fn report_unused(checkpoint: &Checkpoint, warnings: &Warnings) -> Result<(), LoadError> {
     let unused = checkpoint.unused();
     let unused: Vec<&str> = unused.into_iter().filter(|name| !BUFFERS.iter().any(|end| name.ends_with(end))).collect();
@@ -75,7 +75,7 @@ pub fn report_unused(checkpoint: &Checkpoint, warnings: &Warnings) -> Result<(),
     Ok(())
 }
 
-/// A name without what stands in front of the base model's names, in today's spelling, all experts of a mixture alike.
+/// A name without its prefixes, in today's spelling, and with the index of an expert left out.
 fn plain_name(name: &str) -> String {
     let mut rest = name;
     while let Some((_, behind)) = rest.split_once('.').filter(|(first, _)| PREFIXES.contains(first)) {

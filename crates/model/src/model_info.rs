@@ -1,9 +1,9 @@
-//! Which hook points a model has, and the rest of its description.
+//! The description of a loaded model that the API shows: its sizes, and which hook points exist in which layers.
 
 use super::architecture::{Architecture, Residual};
 use residuum_domain::{ModelInfo, Site, model::SiteLayers};
 
-/// Describes a model; `census` is the number of parameters and the types they are stored in.
+/// Describes a model. `census` is the number of parameters and the types they are stored in.
 pub fn model_info(id: &str, fingerprint: String, a: &Architecture, census: (u64, String)) -> ModelInfo {
     let experts = a.layers.iter().find_map(|layer| a.experts_of(*layer));
     ModelInfo {

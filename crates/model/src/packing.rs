@@ -1,4 +1,5 @@
-//! How the inputs of a batch lie in memory: one after the other, without padding.
+//! The layout of a batch in memory: the tokens of all inputs one after the other, without padding. It owns which rows each part of
+//! a pass computes and keeps; it knows no weights and no tensors.
 
 use super::{Batch, ForwardError, Input};
 use residuum_domain::{ModelInfo, Rows};
@@ -8,12 +9,12 @@ use residuum_domain::{ModelInfo, Rows};
 pub enum RowSet {
     /// Every token.
     All,
-    /// Only the tokens some captured row depends on: all that the last layer has to compute after attention.
+    /// Only the tokens that some captured row depends on: in the last layer, nothing else is computed after attention.
     Wanted,
 }
 
 impl RowSet {
-    /// 0 and 1, for what is kept of both.
+    /// 0 or 1, to index an array with an entry for each set.
     pub fn index(self) -> usize {
         match self {
             Self::All => 0,
@@ -22,18 +23,18 @@ impl RowSet {
     }
 }
 
-/// Some token rows of every input.
+/// A choice of token rows of every input, and where they are in a buffer that holds only those.
 #[derive(Debug)]
 pub struct Selection {
     /// Where the rows of each input begin in a buffer; one more entry than inputs.
     pub offsets: Vec<usize>,
     /// Position of each row in its input.
     pub positions: Vec<u32>,
-    /// Where the rows to keep of each input are in a buffer.
+    /// For each input, the rows of the buffer that are kept.
     pub picked: Vec<Picked>,
 }
 
-/// The rows of one input that are kept, as rows of a buffer.
+/// The rows of a buffer that are kept of one input.
 #[derive(Debug)]
 pub enum Picked {
     /// These rows.
@@ -43,7 +44,7 @@ pub enum Picked {
 }
 
 impl Picked {
-    /// `rows` of an input, `place` telling where in a buffer each position is.
+    /// `rows` of an input as rows of a buffer; `place` maps a position to its row there.
     fn of(rows: &Rows, place: impl Fn(u32) -> u32) -> Self {
         let places = rows.positions().iter().map(|p| place(*p)).collect();
         match rows {
@@ -53,23 +54,23 @@ impl Picked {
     }
 }
 
-/// Where an input goes on.
+/// How far an input has come that is continued from a KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Continued {
-    /// Tokens of it that have gone through the model: its first token in the batch has this position.
+    /// Tokens that are in the KV cache: the input's first token in the batch has this position.
     pub behind: usize,
-    /// Tokens of the whole text, which some rotary tables depend on.
+    /// Tokens of the whole text; some rotary tables depend on this number.
     pub length: usize,
 }
 
-/// A batch laid out.
+/// The layout of a batch.
 #[derive(Debug)]
 pub struct Packing {
     /// Every token.
     pub all: Selection,
-    /// Only those a captured row depends on.
+    /// Only the tokens that a captured row depends on.
     pub wanted: Selection,
-    /// For each input, the positions in `wanted`, ascending.
+    /// For each input, the positions of its rows in `wanted`, ascending.
     pub wanted_positions: Vec<Vec<u32>>,
     /// The rows of `wanted` among all tokens.
     pub wanted_tokens: Vec<u32>,
@@ -80,7 +81,8 @@ pub struct Packing {
 impl Packing {
     /// Lays out a batch and checks it against the model.
     ///
-    /// Where inputs are `continued`, one for each, their rows are counted from the first token in the batch.
+    /// `continued` has an entry for each input, where inputs are continued: then rows are counted from an input's first token in
+    /// the batch.
     ///
     /// # Errors
     /// [`ForwardError::Failed`] when the batch does not fit the model or its layout.
@@ -116,7 +118,7 @@ impl Packing {
         self.all.positions.len()
     }
 
-    /// The rows a set stands for.
+    /// The rows of a set.
     pub fn of(&self, set: RowSet) -> &Selection {
         match set {
             RowSet::All => &self.all,
@@ -125,7 +127,7 @@ impl Packing {
     }
 }
 
-/// A row, token or place among them as an index.
+/// A number of rows or tokens as an index.
 #[expect(clippy::cast_possible_truncation, reason = "a batch has fewer than 2^32 tokens, and as many for its experts")]
 pub fn index(n: usize) -> u32 {
     n as u32

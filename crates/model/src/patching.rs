@@ -1,8 +1,9 @@
-//! Activation patching: a forward pass again and again with one change each, and only what the change can reach computed anew.
+//! Activation patching: many forward passes over one input that each differ by one change. Each pass computes only what its change
+//! can reach.
 //!
-//! A change in block `l` at position `p` leaves the blocks before `l` alone, and in a causal model the tokens before `p` in
-//! every block. A [`Trace`] remembers what those gave, so a changed pass starts at its block with its tokens. Keys and values
-//! are summed in the same order whether they come alone or in a batch, so the logits are those of the whole pass, bit for bit.
+//! A change in block `l` at position `p` does not affect the blocks before `l`, nor, in a causal model, the tokens before `p` in
+//! any block. A [`Trace`] keeps the residual stream, keys and values of the unchanged pass, so a changed pass starts at block `l`
+//! and token `p`. Sums over keys have the same order in both, so the logits equal those of a whole pass, bit for bit.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +15,11 @@ use super::{
 };
 use residuum_domain::{Applied, Dtype, Edits, Hook, PackLayout, Rows, Site};
 
-/// What one input left behind on its way through the model.
+/// What is kept of the unchanged pass over one input.
 #[derive(Debug)]
 pub struct Trace {
     token_ids: Vec<u32>,
-    /// By hook, every token's row.
+    /// The rows of all tokens, by hook.
     rows: BTreeMap<Hook, Vec<f32>>,
     history: KvCache,
 }
@@ -28,20 +29,20 @@ pub struct Trace {
 pub struct Cell {
     /// The changes, all in one block.
     pub edits: Edits,
-    /// The tokens they touch.
+    /// The tokens that each intervention touches.
     pub applied: Vec<Applied>,
-    /// The first of these tokens.
+    /// The first token that is touched.
     pub first: usize,
 }
 
 impl Trace {
-    /// Its tokens.
+    /// The tokens of the input.
     #[must_use]
     pub fn token_ids(&self) -> &[u32] {
         &self.token_ids
     }
 
-    /// The rows `[tokens, width]` of a hook that was asked for.
+    /// The rows `[tokens, width]` of a hook that was asked for in [`Model::trace`].
     #[must_use]
     pub fn rows(&self, hook: Hook) -> Option<&[f32]> {
         self.rows.get(&hook).map(Vec::as_slice)
@@ -49,7 +50,7 @@ impl Trace {
 }
 
 impl Model {
-    /// Bytes that a trace of so many tokens with these hooks takes.
+    /// Size in bytes of a trace of this many tokens with these hooks.
     #[must_use]
     pub fn trace_bytes(&self, n_tokens: usize, hooks: &[Hook]) -> u64 {
         let hooked: usize = hooks.iter().map(|h| self.info.row_shape(h.site()).iter().product::<usize>()).sum();
@@ -57,7 +58,7 @@ impl Model {
         (n_tokens * width * size_of::<f32>()) as u64 + self.generation_bytes_per_token() * n_tokens as u64
     }
 
-    /// Takes an input through the model and remembers, beside what a changed pass starts from, the rows of `hooks`.
+    /// Runs the unchanged pass over an input. The trace also keeps the rows of `hooks`.
     ///
     /// # Errors
     /// As [`Model::forward`].
@@ -68,7 +69,7 @@ impl Model {
         cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<Trace, ForwardError> {
         let n = token_ids.len();
-        // The last block's output too, so that its keys and values are remembered.
+        // Capture the last block's output too, so that the pass reaches it and its keys and values are kept.
         let ends = [Hook::block(Site::ResidPost, self.info.n_layers - 1)];
         let starts = (0..self.info.n_layers).map(|l| Hook::block(Site::ResidPre, l));
         let mut all: Vec<Hook> = starts.chain(ends).chain(hooks.iter().copied()).collect();
@@ -84,8 +85,8 @@ impl Model {
         Ok(Trace { token_ids: token_ids.to_vec(), rows: all.into_iter().zip(values).collect(), history })
     }
 
-    /// The logits `[cells, d_vocab]` at `position` of passes that differ from the traced one by a change in block `layer`
-    /// each. Without cells, nothing is computed.
+    /// The logits `[cells, d_vocab]` at `position` of passes that each differ from the traced one by the changes of a cell, all of
+    /// them in block `layer`. Without cells, nothing is computed.
     ///
     /// # Errors
     /// As [`Model::forward`].
@@ -123,7 +124,7 @@ impl Model {
         Ok(values.into_iter().next().unwrap_or_default())
     }
 
-    /// A packed pass, from the start or from a block, of which all values stay in memory, hook by hook.
+    /// Runs a packed pass, from the start or from a block, and returns all captured values, hook by hook.
     fn run_from(
         &self,
         start: Option<(usize, Vec<f32>)>,
@@ -143,23 +144,25 @@ impl Model {
             let mut taps = Taps::new(&batch, &packing, &mut sink);
             match start {
                 None => self.transformer.forward(&batch, &packing, Some(histories), &mut taps, cancelled),
-                Some((layer, x)) => self.transformer.go_on(layer, x, &packing, Some(histories), &mut taps, cancelled),
+                Some((layer, x)) => {
+                    self.transformer.forward_from(layer, x, &packing, Some(histories), &mut taps, cancelled)
+                }
             }
         })?;
         Ok(sink.into_values())
     }
 }
 
-/// Every value, hook by hook.
+/// A sink that keeps every value in memory, hook by hook.
 pub(super) struct InMemory(Vec<Vec<f32>>);
 
 impl InMemory {
-    /// Room for the values of so many hooks.
+    /// A sink for this many hooks.
     pub(super) fn new(n_hooks: usize) -> Self {
         Self(vec![Vec::new(); n_hooks])
     }
 
-    /// What was written, hook by hook.
+    /// The values that were written, hook by hook.
     pub(super) fn into_values(self) -> Vec<Vec<f32>> {
         self.0
     }

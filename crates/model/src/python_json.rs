@@ -1,6 +1,6 @@
-//! JSON as Python's `json` module writes and reads it: with `NaN`, `Infinity` and `-Infinity`, and without a byte order mark.
+//! Reads JSON as Python's `json` module does: `NaN`, `Infinity` and `-Infinity` are allowed, a byte order mark is not.
 //!
-//! Such a number becomes `{"__float__": "NaN"}`, which is how transformers writes it into strict JSON.
+//! `NaN` becomes `{"__float__": "NaN"}`, which is how transformers writes it in strict JSON; the infinities likewise.
 
 use std::{borrow::Cow, fs::File, io::Read, path::Path};
 
@@ -46,7 +46,7 @@ fn parse_object(text: &[u8]) -> Result<Map<String, Value>, String> {
     }
 }
 
-/// The name of a number that JSON cannot hold (`NaN`, `Infinity`, `-Infinity`), if `value` stands for one.
+/// The name of the number that JSON cannot hold (`NaN`, `Infinity`, `-Infinity`), if `value` is the object that stands for it.
 pub fn special_float(value: &Value) -> Option<&str> {
     let object = value.as_object().filter(|o| o.len() == 1)?;
     object.get(FLOAT)?.as_str()

@@ -1,5 +1,5 @@
-//! Reading the residual stream as logits: the logit lens (nostalgebraist, 2020), and logits as linear functions of what
-//! was added to the stream (Elhage et al., 2021), both without a forward pass.
+//! Reads the residual stream as logits without a forward pass: the logit lens (nostalgebraist, 2020), and direct logit attribution,
+//! which splits a logit into what each part of the model adds to the stream (Elhage et al., 2021).
 
 use super::{
     architecture::{Residual, Unembedding},
@@ -7,7 +7,7 @@ use super::{
     ops::{Linear, norm::Norm},
 };
 
-/// The end of a model, from a row of the residual stream to logits. Work runs on the current rayon pool.
+/// The end of a model: from a row of the residual stream to logits. It runs on the current rayon pool.
 #[derive(Debug, Clone, Copy)]
 pub struct Readout<'m> {
     transformer: &'m Transformer,
@@ -19,7 +19,7 @@ impl<'m> Readout<'m> {
     /// The end of this model.
     ///
     /// # Errors
-    /// Why the residual stream cannot be read: there is no LM head, or it transforms the rows before it reads them.
+    /// The reason why the residual stream cannot be read: there is no LM head, or it has a layer of its own before the unembedding.
     pub(super) fn of(transformer: &'m Transformer) -> Result<Self, &'static str> {
         let unembedding = transformer.unembed.as_ref().zip(transformer.architecture().unembedding);
         let (unembed, spec) = unembedding.ok_or("its checkpoint has no LM head")?;
@@ -31,20 +31,20 @@ impl<'m> Readout<'m> {
         Ok(Self { transformer, unembed, spec })
     }
 
-    /// Rows of the vocabulary.
+    /// Number of tokens in the vocabulary.
     #[must_use]
     pub fn d_vocab(&self) -> usize {
         self.unembed.out_features()
     }
 
-    /// Logits are `cap · tanh(logit / cap)` where there is a cap.
+    /// The softcap, if any: logits become `cap · tanh(logit / cap)`.
     #[must_use]
     pub fn softcap(&self) -> Option<f32> {
         self.spec.softcap
     }
 
     /// The logits `[rows, d_vocab]` of `rows` `[rows, d_model]` as the model's head computes them: final norm,
-    /// unembedding, scale, softcap. Of the last block's output they are the model's own, bit for bit.
+    /// unembedding, scale, softcap. For the last block's output they equal the model's logits, bit for bit.
     #[must_use]
     pub fn logits(&self, rows: &[f32]) -> Vec<f32> {
         let mut out = self.uncapped_logits(rows);
@@ -52,7 +52,7 @@ impl<'m> Readout<'m> {
         out
     }
 
-    /// [`Self::logits`] before any softcap, which is where they are linear in what the final norm hands out.
+    /// [`Self::logits`] before the softcap, where they are linear in the output of the final norm.
     #[must_use]
     pub fn uncapped_logits(&self, rows: &[f32]) -> Vec<f32> {
         let d = self.transformer.architecture().d_model;
@@ -68,7 +68,7 @@ impl<'m> Readout<'m> {
     /// The parts of the logits that are linear in the residual stream.
     ///
     /// # Errors
-    /// Why there are none: the blocks normalise the stream itself, so that it is no sum of what was added to it.
+    /// The reason why there are none: post-norm blocks normalise the stream itself, so it is not the sum of what was added to it.
     pub fn linear(self) -> Result<LinearReading<'m>, &'static str> {
         if self.transformer.architecture().residual == Residual::PostNorm {
             return Err("its blocks normalise the residual stream itself, so it is no sum of their outputs");
@@ -77,19 +77,19 @@ impl<'m> Readout<'m> {
     }
 }
 
-/// A model whose residual stream is a sum: logits before the softcap are linear in it once the norms' denominators are
-/// fixed. In float64.
+/// A model whose residual stream is a sum of contributions. Logits before the softcap are linear in it once the denominators of the
+/// norms are fixed. Computes in float64.
 #[derive(Debug, Clone, Copy)]
 pub struct LinearReading<'m> {
     readout: Readout<'m>,
 }
 
 impl<'m> LinearReading<'m> {
-    /// The logit of token `id`, scaled and uncapped, as a function of what the final norm hands out: weights `[d_model]`
-    /// and the bias of the unembedding.
+    /// The logit of token `id`, scaled and before the softcap, as a linear function of the output of the final norm: its weights
+    /// `[d_model]`, and the bias of the unembedding.
     ///
     /// # Panics
-    /// When the vocabulary has no such token.
+    /// When the vocabulary does not have this token.
     #[must_use]
     pub fn token(&self, id: u32) -> (Vec<f64>, f64) {
         let Readout { transformer, unembed, spec } = self.readout;
@@ -115,14 +115,14 @@ impl<'m> LinearReading<'m> {
         self.readout.unembed.bias().is_some() || projection.is_some_and(|(_, out)| out.bias().is_some())
     }
 
-    /// The final norm with the denominator that it has for `row` `[d_model]`.
+    /// The final norm, with the denominator fixed to the one of `row` `[d_model]`.
     #[must_use]
     pub fn final_norm(&self, row: &[f64]) -> FrozenNorm<'m> {
         FrozenNorm::at(self.readout.transformer.final_norm.as_ref(), row)
     }
 
-    /// What each head adds to the output of attention in block `layer`, `[heads, d_model]`, from its `hook_z`
-    /// `[heads, d_head]`: the values of `attn.hook_result`.
+    /// What each head adds to the output of attention in block `layer`: `[heads, d_model]`, computed from `hook_z`
+    /// `[heads, d_head]`. These are the values of `attn.hook_result`.
     #[must_use]
     pub fn head_results(&self, layer: usize, z: &[f32]) -> Vec<f32> {
         let a = self.readout.transformer.architecture();
@@ -140,8 +140,8 @@ impl<'m> LinearReading<'m> {
         self.readout.transformer.blocks[layer].attention.o.bias()
     }
 
-    /// The norm that follows attention in block `layer`, with the denominator that it has for the output `row`
-    /// `[d_model]` of attention, and the residual multiplier behind it. Without either it changes nothing.
+    /// The norm after attention in block `layer`, with the denominator fixed to the one of attention's output `row` `[d_model]`,
+    /// followed by the residual multiplier. The identity where the block has neither.
     #[must_use]
     pub fn after_attention(&self, layer: usize, row: &[f64]) -> FrozenNorm<'m> {
         let norm = self.readout.transformer.blocks[layer].attention.ln_post.as_ref();
@@ -162,7 +162,7 @@ pub struct FrozenNorm<'m> {
 }
 
 impl<'m> FrozenNorm<'m> {
-    /// The norm as it is for `row`.
+    /// The norm with the denominator of `row`.
     #[expect(clippy::cast_precision_loss, reason = "a row has fewer than 2^52 numbers")]
     fn at(norm: Option<&'m Norm>, row: &[f64]) -> Self {
         let Some(norm) = norm else {
@@ -178,14 +178,14 @@ impl<'m> FrozenNorm<'m> {
         Self { scale: (variance + f64::from(eps)).sqrt(), centred, gain, bias, factor: 1.0 }
     }
 
-    /// Whether it adds a bias.
+    /// Whether the norm adds a bias.
     #[must_use]
     pub fn has_bias(&self) -> bool {
         self.bias.is_some()
     }
 
-    /// A linear function `weights` of what this hands out, as one of what it receives: its weights, and what the bias
-    /// adds.
+    /// Pulls a linear function back through the norm: given its `weights` on the norm's output, returns its weights on the norm's
+    /// input, and the constant that the norm's bias adds.
     #[expect(clippy::cast_precision_loss, reason = "a row has fewer than 2^52 numbers")]
     #[must_use]
     pub fn pull_back(&self, weights: &[f64]) -> (Vec<f64>, f64) {
@@ -205,7 +205,7 @@ fn dot(weights: &[f64], x: &[f32]) -> f64 {
     weights.iter().zip(x).map(|(w, x)| w * f64::from(*x)).sum()
 }
 
-/// The function `weights` of the outputs of a projection as one of its inputs: `Wᵀ weights`.
+/// Pulls a linear function back through a projection: `Wᵀ weights`.
 fn through(projection: &Linear, weights: &[f64]) -> Vec<f64> {
     let mut back = vec![0.0; projection.in_features()];
     let mut row = vec![0.0; projection.in_features()];

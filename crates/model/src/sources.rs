@@ -1,4 +1,5 @@
-//! Where in a checkpoint the weights of an architecture lie, and reading them from there.
+//! Where the weights of an architecture are in a checkpoint, and how to load them from there. Families fill these descriptions in;
+//! this module knows names and layouts of tensors, not what the model computes.
 
 use super::{
     architecture::{Experts, NormKind},
@@ -10,19 +11,19 @@ use super::{
     },
 };
 
-/// Which stored rows make up a projection.
+/// Which rows of a stored tensor make up a projection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowOrder {
-    /// Rows `first..` in order.
+    /// The rows from this one on, in order.
     From(usize),
-    /// Row r of block h is at `period·h + first + r`: query, key and value rows of each head, or of the heads that
-    /// share a key and a value, stored together.
+    /// Query, key and value rows of each head are stored together, or those of the heads that share a key and a value: row r of
+    /// block h is at `period · h + first + r`.
     PerHead {
         /// Rows of a block in the projection.
         d_head: usize,
         /// Rows of a block in the checkpoint.
         period: usize,
-        /// First of them that belongs here.
+        /// The first row of a block that belongs to the projection.
         first: usize,
     },
     /// Each head's rows are stored in the order of interleaved rotary pairs (0, half, 1, half + 1, …), as GGUF files
@@ -64,30 +65,30 @@ pub enum Storage {
     Transposed,
     /// As one of several in a tensor `[count, stored_rows, in]`.
     Stacked {
-        /// Which.
+        /// Index of this one.
         index: usize,
-        /// Of how many.
+        /// Number of them.
         count: usize,
     },
 }
 
-/// Where a projection's weight and bias are. The default names nothing: it stands for a projection that is not there.
+/// Where a projection's weight and bias are. The default, without a name, stands for a projection that the model does not have.
 #[derive(Debug, Clone, Default)]
 pub struct LinearSource {
     /// Name of the weight.
     pub weight: String,
     /// Name of the bias `[stored_rows]`.
     pub bias: Option<String>,
-    /// Rows of the stored tensor, where they are more than the projection has.
+    /// Number of rows of the stored tensor, if it has more than the projection.
     pub stored_rows: Option<usize>,
-    /// Which of them.
+    /// Which of them belong to the projection.
     pub order: RowOrder,
-    /// Its layout.
+    /// How the weight is stored.
     pub storage: Storage,
 }
 
 impl LinearSource {
-    /// `{name}.weight` and, with `bias`, `{name}.bias`, as they are.
+    /// The whole of `{name}.weight` and, with `bias`, `{name}.bias`.
     pub fn new(name: impl AsRef<str>, bias: bool) -> Self {
         let name = name.as_ref();
         Self { weight: format!("{name}.weight"), bias: bias.then(|| format!("{name}.bias")), ..Self::default() }
@@ -110,26 +111,26 @@ impl LinearSource {
         Self { weight: name, bias: None, stored_rows: None, order: RowOrder::From(0), storage }
     }
 
-    /// The same tensor's rows in another order.
+    /// The same tensor, with its rows in another order.
     pub fn order(mut self, order: RowOrder) -> Self {
         self.order = order;
         self
     }
 
-    /// A part of a tensor with `stored_rows` rows.
+    /// Some rows of a tensor that has `stored_rows`.
     pub fn part(mut self, stored_rows: usize, order: RowOrder) -> Self {
         self.stored_rows = Some(stored_rows);
         self.order = order;
         self
     }
 
-    /// Stored as `[in, out]`.
+    /// The same, stored as `[in, out]`.
     pub fn transposed(mut self) -> Self {
         self.storage = Storage::Transposed;
         self
     }
 
-    /// Reads it as a projection from `d_in` to `d_out`.
+    /// Loads the projection from `d_in` to `d_out` numbers.
     pub fn load(&self, checkpoint: &Checkpoint, d_out: usize, d_in: usize) -> Result<Linear, LoadError> {
         let stored_rows = self.stored_rows.unwrap_or(d_out);
         let linear = match self.storage {
@@ -151,7 +152,7 @@ impl LinearSource {
         Ok(linear.with_bias(Some(bias)))
     }
 
-    /// Packs rows of a tensor of this shape, the first of which are at row `first`.
+    /// Loads a projection from rows of a tensor of this shape; its rows are counted from row `first`.
     fn pack_rows(
         &self,
         checkpoint: &Checkpoint,
@@ -170,7 +171,7 @@ impl LinearSource {
     }
 }
 
-/// Reads the norm `{name}.weight` / `{name}.bias` over `d` numbers. Old BERT checkpoints call them gamma and beta.
+/// Loads the norm `{name}.weight` / `{name}.bias` over `d` numbers. Old BERT checkpoints call them gamma and beta.
 pub fn load_norm(checkpoint: &Checkpoint, kind: NormKind, name: &str, d: usize) -> Result<Norm, LoadError> {
     let read = |part: &str, old: &str| {
         let [part, old] = [part, old].map(|part| format!("{name}.{part}"));
@@ -190,31 +191,31 @@ pub fn load_norm(checkpoint: &Checkpoint, kind: NormKind, name: &str, d: usize) 
     })
 }
 
-/// Where the weights outside the blocks are, and how to find those of a block.
+/// Where the weights of a model are: those outside the blocks, and a function for those of a block.
 pub struct Sources {
-    /// Token embedding `[d_vocab, d_model]`, or of the width it is projected from.
+    /// Token embedding `[d_vocab, d_model]`, or of the width that is projected.
     pub embed: String,
-    /// From a token embedding of another width into the residual stream.
+    /// Projection from a token embedding of another width into the residual stream.
     pub project_in: LinearSource,
-    /// And back, before the unembedding.
+    /// Projection back, before the unembedding.
     pub project_out: LinearSource,
     /// Learned positions `[n_ctx + offset, d_model]`.
     pub positions: Option<String>,
     /// Token types `[token_types, d_model]`.
     pub token_types: Option<String>,
-    /// Norm after the embedding, without `.weight`.
+    /// Norm after the embedding; names of norms are without `.weight`.
     pub embed_norm: Option<String>,
     /// Norm after the last block.
     pub final_norm: String,
-    /// What comes between the last block and the unembedding of a masked language model.
+    /// The layer before the unembedding of a masked language model.
     pub transform: Option<TransformSources>,
-    /// The unembedding; of a tied one only the bias is looked up.
+    /// The unembedding; if it is tied, only its bias is looked up.
     pub unembed: LinearSource,
-    /// The weights of block l.
+    /// Where the weights of block l are.
     pub layer: Box<dyn Fn(usize) -> LayerSources>,
 }
 
-/// Where the transform before an unembedding is.
+/// Where the layer before the unembedding of a masked language model is.
 #[derive(Debug, Clone)]
 pub struct TransformSources {
     /// The projection `[d_model, d_model]`.
@@ -224,7 +225,8 @@ pub struct TransformSources {
 }
 
 impl Sources {
-    /// The token embedding, the final norm and the blocks; the unembedding is `lm_head`, and there is nothing else.
+    /// A model with a token embedding, blocks, a final norm, and an unembedding called `lm_head`, and nothing else outside the
+    /// blocks.
     pub fn new(embed: String, final_norm: String, layer: impl Fn(usize) -> LayerSources + 'static) -> Self {
         Self {
             embed,
@@ -241,8 +243,8 @@ impl Sources {
     }
 }
 
-/// Where the weights of one block are. Norms are named without `.weight`; those the architecture does not have are
-/// never looked up and may be left empty.
+/// Where the weights of one block are. Norms are named without `.weight`. Names of norms that the architecture does not have may be
+/// empty; they are not looked up.
 #[derive(Debug, Clone, Default)]
 pub struct LayerSources {
     /// Norm before attention.
@@ -269,13 +271,13 @@ pub struct LayerSources {
     pub up: Option<LinearSource>,
     /// Projection back.
     pub down: LinearSource,
-    /// The mixture of experts that a sparse block has instead of those three.
+    /// The mixture of experts that a sparse block has instead of these three.
     pub experts: Option<ExpertSources>,
     /// Norm after the MLP.
     pub ln2_post: String,
 }
 
-/// Where the projections of a gated MLP are that is a part of a mixture.
+/// Where the projections of one expert are.
 #[derive(Debug, Clone)]
 pub struct ExpertSource {
     /// Gate projection.
@@ -287,14 +289,14 @@ pub struct ExpertSource {
 }
 
 impl ExpertSource {
-    /// `{name}.{gate}`, `{name}.{up}` and `{name}.{down}`, a tensor each.
+    /// Three tensors, `{name}.{gate}`, `{name}.{up}` and `{name}.{down}`.
     pub fn separate(name: &str, [gate, up, down]: [&str; 3]) -> Self {
         let linear = |part: &str| LinearSource::new(format!("{name}.{part}"), false);
         Self { gate: linear(gate), up: linear(up), down: linear(down) }
     }
 
-    /// Part `index` of `{name}.gate_up_proj` `[count, 2 · d_expert, in]`, the gate's rows before those of the up
-    /// projection, and of `{name}.down_proj` `[count, in, d_expert]`.
+    /// Entry `index` of the tensors `{name}.gate_up_proj` `[count, 2 · d_expert, in]`, with the rows of the gate before those of the
+    /// up projection, and `{name}.down_proj` `[count, in, d_expert]`.
     fn stacked(name: &str, index: usize, count: usize, d_expert: usize) -> Self {
         let gate_up = |first| {
             let stack = LinearSource::stacked(format!("{name}.gate_up_proj"), index, count);
@@ -310,16 +312,16 @@ impl ExpertSource {
 pub struct ExpertSources {
     /// The router, from the residual stream to a logit for each expert.
     pub router: LinearSource,
-    /// What the routed experts' names begin with, without a dot.
+    /// The prefix of the routed experts' names, without a dot.
     pub experts: String,
-    /// How gate, up and down projection are named where each expert has tensors of its own.
+    /// Names of the gate, up and down projection, where each expert has its own tensors.
     pub projections: [&'static str; 3],
     /// The shared expert, and its gate.
     pub shared: Option<(ExpertSource, LinearSource)>,
 }
 
 impl ExpertSources {
-    /// Expert `e`: published checkpoints give each tensors of its own, transformers 5 can also write all in one.
+    /// Expert `e`. Published checkpoints have tensors for each expert; transformers 5 can also write all experts as one tensor.
     pub fn expert(&self, e: usize, of: Experts, checkpoint: &Checkpoint) -> ExpertSource {
         let Self { experts, projections, .. } = self;
         if checkpoint.has(&format!("{experts}.gate_up_proj")) {

@@ -1,6 +1,6 @@
-//! Carries interventions out: changes the values that pass a hook point, for the inputs and tokens that asked for it.
+//! Applies interventions: changes the values at a hook point for the inputs and tokens that an intervention names.
 //!
-//! An input without interventions takes exactly the path it takes alone, whoever it shares a batch with.
+//! The other inputs of the batch are not touched: their numbers are the same, bit for bit, with or without it.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -12,13 +12,13 @@ use crate::{
 };
 use residuum_domain::{Edit, Hook, Op, Site, Tokens};
 
-/// The interventions of a batch, by hook; those of a hook in the order they were asked for.
+/// The interventions of a batch, by hook; at each hook in the order of the request.
 pub struct Editor<'a> {
     packing: &'a Packing,
     by_hook: HashMap<Hook, Vec<Placed<'a>>>,
 }
 
-/// A change of one input of the batch.
+/// One change to one input of the batch.
 struct Placed<'a> {
     item: usize,
     edit: &'a Edit,
@@ -43,12 +43,12 @@ impl<'a> Editor<'a> {
         (!by_hook.is_empty()).then_some(Self { packing, by_hook })
     }
 
-    /// Whether anything is changed at `hook`.
+    /// Whether an intervention changes anything at `hook`.
     pub fn edits(&self, hook: Hook) -> bool {
         self.by_hook.contains_key(&hook)
     }
 
-    /// Changes a buffer whose rows are those of `set`.
+    /// Applies the interventions at `hook` to a buffer that holds the rows of `set`.
     pub fn rows(&self, hook: Hook, values: &mut [f32], set: RowSet) {
         let Some(placed) = self.by_hook.get(&hook) else { return };
         let selection = self.packing.of(set);
@@ -62,7 +62,7 @@ impl<'a> Editor<'a> {
         }
     }
 
-    /// Changes some rows of a buffer over `set`, by their indices there: `values` holds just those, one after the other.
+    /// As [`Self::rows`], for a buffer that holds only some rows of `set`: `rows` are their indices in `set`.
     pub fn some_rows(&self, hook: Hook, rows: &[u32], values: &mut [f32], set: RowSet) {
         let Some(placed) = self.by_hook.get(&hook).filter(|_| !rows.is_empty()) else { return };
         let selection = self.packing.of(set);
@@ -77,7 +77,7 @@ impl<'a> Editor<'a> {
         }
     }
 
-    /// The rows of a buffer over `set` that are changed at any of `hooks`, ascending.
+    /// The rows of `set` that are changed at any of `hooks`, ascending.
     pub fn touched(&self, hooks: &[Hook], set: RowSet) -> Vec<u32> {
         let selection = self.packing.of(set);
         let mut touched = Vec::new();
@@ -101,7 +101,7 @@ impl<'a> Editor<'a> {
         items
     }
 
-    /// Changes the cells of part of an attention map, `[heads, queries, n_keys]`. What the mask of `spec` hides stays hidden.
+    /// Applies the interventions at `hook` to part of an attention map, `[heads, queries, n_keys]`. Masked cells stay masked.
     pub fn map(&self, hook: Hook, spec: &AttentionSpec<'_>, part: &MapPart<'_>, cells: &mut [f32]) {
         let Some(placed) = self.by_hook.get(&hook) else { return };
         for one in placed.iter().filter(|one| one.item == part.input) {
@@ -111,7 +111,7 @@ impl<'a> Editor<'a> {
 }
 
 impl Placed<'_> {
-    /// Changes the row of the token at `position`, if it is one of those asked for.
+    /// Changes the row of the token at `position`, if the intervention names that token.
     fn change(&self, position: u32, row: &mut [f32]) {
         let Some(place) = self.tokens.place(position) else { return };
         for part in &self.edit.parts {
@@ -149,13 +149,13 @@ impl Placed<'_> {
                     *cell = self.numbers[table.start + (head * n_rows + row) * n_keys + key];
                 }
             }
-            // Refused for attention maps when the run is accepted.
+            // A run with these on attention maps is not accepted.
             Op::Add { .. } | Op::ProjectOut { .. } | Op::Set { .. } => {}
         }
     }
 }
 
-/// Changes one part of a row.
+/// Applies `op` to the columns `part` of a row. `place` counts the tokens that the intervention touches.
 fn apply(op: &Op, numbers: &[f32], place: usize, part: &[Range<usize>], row: &mut [f32]) {
     match op {
         Op::Add { vector } => pair(part, row, &numbers[vector.clone()], |x, v| *x += v),
@@ -184,7 +184,7 @@ fn each(part: &[Range<usize>], row: &mut [f32], mut change: impl FnMut(&mut f32)
     part.iter().for_each(|range| row[range.clone()].iter_mut().for_each(&mut change));
 }
 
-/// Walks a part of a row and a vector of the part's length together.
+/// Calls `change` with each number of the columns `part` of a row, and the number at the same place of a vector of their length.
 fn pair(part: &[Range<usize>], row: &mut [f32], vector: &[f32], mut change: impl FnMut(&mut f32, f32)) {
     let mut rest = vector.iter();
     for range in part {

@@ -1,30 +1,30 @@
-//! Attention maps in parts: those of a long input are too large to be held at once.
+//! Splits attention maps into parts: the map of a long input is too large to be in memory at once.
 
 use std::ops::Range;
 
-/// Part of an attention map: the cells of some heads and queries of one input.
+/// Part of an attention map: the cells of some heads and some queries of one input.
 #[derive(Debug)]
 pub struct MapPart<'p> {
-    /// The input.
+    /// Index of the input in the batch.
     pub input: usize,
     /// The heads.
     pub heads: Range<usize>,
     /// Positions of the queries.
     pub positions: &'p [u32],
-    /// Keys of each row.
+    /// Number of keys: the length of a row.
     pub n_keys: usize,
 }
 
 impl MapPart<'_> {
-    /// How many cells there are.
+    /// Number of cells.
     pub fn n_cells(&self) -> usize {
         self.heads.len() * self.positions.len() * self.n_keys
     }
 }
 
-/// Heads and rows of an attention map `[heads, rows, keys]`, at most `limit` cells together: whole heads, or rows of one where it
-/// has too many.
-pub fn map_pieces(heads: usize, rows: usize, keys: usize, limit: usize) -> Vec<(Range<usize>, Range<usize>)> {
+/// Splits an attention map `[heads, rows, keys]` into parts of at most `limit` cells: ranges of heads and of rows. A part has whole
+/// heads, or some rows of one head that alone exceeds the limit.
+pub fn split_map(heads: usize, rows: usize, keys: usize, limit: usize) -> Vec<(Range<usize>, Range<usize>)> {
     let chunks = |n: usize, at_once: usize| (0..n).step_by(at_once).map(move |i| i..n.min(i + at_once));
     let of_head = rows * keys;
     if of_head <= limit {
@@ -39,14 +39,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_large_map_goes_in_pieces_that_cover_it_in_order() {
+    fn the_parts_of_a_large_map_cover_it_in_order() {
         const LIMIT: usize = 8 << 20;
         for (heads, rows, keys) in
             [(9, 2048, 2048), (9, 7, 7), (2, 4000, 5000), (3, 2, LIMIT + 1), (4, 3, 1), (2, 0, 5)]
         {
             let mut at = 0;
-            for (of_heads, of_rows) in map_pieces(heads, rows, keys, LIMIT) {
-                assert_eq!((of_heads.start * rows + of_rows.start) * keys, at, "behind the piece before");
+            for (of_heads, of_rows) in split_map(heads, rows, keys, LIMIT) {
+                assert_eq!((of_heads.start * rows + of_rows.start) * keys, at, "the parts follow each other");
                 let n = of_heads.len() * of_rows.len() * keys;
                 assert!(n <= LIMIT || (of_heads.len(), of_rows.len()) == (1, 1), "{n} cells");
                 assert!(of_heads.len() == 1 || of_rows == (0..rows), "whole heads, or rows of one");
@@ -54,7 +54,7 @@ mod tests {
             }
             assert_eq!(at, heads * rows * keys);
         }
-        assert_eq!(map_pieces(9, 2048, 2048, LIMIT).len(), 5);
-        assert_eq!(map_pieces(9, 7, 7, LIMIT), [(0..9, 0..7)]);
+        assert_eq!(split_map(9, 2048, 2048, LIMIT).len(), 5);
+        assert_eq!(split_map(9, 7, 7, LIMIT), [(0..9, 0..7)]);
     }
 }

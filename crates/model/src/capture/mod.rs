@@ -1,6 +1,7 @@
-//! What happens at hook points: interventions change values, then the rows asked for go to the sink.
+//! What happens at hook points: interventions change the values, then the rows that are asked for go to the sink.
 //!
-//! The forward passes call [`taps`]. This module knows hooks, rows and sinks; it knows no weights and no architecture.
+//! Forward passes call [`taps`] at every hook point. This module owns the order and the chunks in which values reach the sink. It knows
+//! hooks, rows and sinks; it must not know weights or the architecture.
 
 pub mod editor;
 pub mod map_part;

@@ -1,10 +1,11 @@
-//! Takes the rows asked for at every tap and hands them to the sink; a tap nobody asked for costs a look-up.
+//! Gathers the rows that are asked for at each hook point and hands them to the sink, in chunks of bounded size. A hook that nobody
+//! asked for costs one look-up.
 
 use std::{collections::HashMap, ops::Range};
 
 use super::{
-    map_part::{MapPart, map_pieces},
-    ordered_sink::Outlet,
+    map_part::{MapPart, split_map},
+    ordered_sink::OrderedSink,
 };
 use crate::{
     CaptureSink, ForwardError, Lent,
@@ -12,37 +13,37 @@ use crate::{
 };
 use residuum_domain::{Hook, PackLayout};
 
-/// Values handed to the sink at once, unless one item alone has more.
+/// Number of values after which a chunk goes to the sink; a single item may have more.
 const BATCH_VALUES: usize = 1 << 20;
 
-/// Values of one item handed out at once: of a larger tensor (logits over a vocabulary, attention maps of a long input) an item
-/// goes in pieces, and as much is computed at a time.
-const PIECE_VALUES: usize = 8 << 20;
+/// Largest number of values of one item in a chunk. A larger item (logits over a vocabulary, attention maps of a long input) is
+/// computed and handed over in several chunks.
+const CHUNK_VALUES: usize = 8 << 20;
 
-/// Rows computed at a time when only their mean is kept.
+/// Number of rows computed at a time where only their mean is kept.
 const MEAN_ROWS: usize = 64;
 
-/// Connects taps with the sink.
+/// Records the hooks of one batch.
 pub struct Recorder<'a> {
     packing: &'a Packing,
     hooks: HashMap<Hook, usize>,
     last: Option<Hook>,
-    outlet: Outlet<'a>,
+    sink: OrderedSink<'a>,
     buffer: Vec<f32>,
 }
 
-/// Computes rows of a tensor: the rows (of the buffer it is computed from), and where to write them.
+/// Computes rows of a tensor. Arguments: the rows, as indices into the buffer they are computed from; and where to write them.
 pub type Compute<'f> = &'f mut dyn FnMut(&[u32], &mut [f32]);
 
-/// Computes part of an attention map, `[heads, rows, keys]`, for these rows of the query buffer.
+/// Computes part of an attention map, `[heads, rows, keys]`. Arguments: the part, its rows in the query buffer, and where to write.
 pub type ComputeMap<'f> = &'f mut dyn FnMut(&MapPart<'_>, &[u32], &mut [f32]);
 
 impl<'a> Recorder<'a> {
     /// A recorder of the hooks of `layout`.
     pub fn new(layout: &'a PackLayout, packing: &'a Packing, sink: &'a mut dyn CaptureSink) -> Self {
         let hooks = layout.hooks.iter().enumerate().map(|(i, h)| (*h, i)).collect();
-        let outlet = Outlet::new(sink, layout.items.len());
-        Self { packing, hooks, last: layout.hooks.last().copied(), outlet, buffer: Vec::new() }
+        let sink = OrderedSink::new(sink, layout.items.len());
+        Self { packing, hooks, last: layout.hooks.last().copied(), sink, buffer: Vec::new() }
     }
 
     /// Whether anyone asked for `hook`.
@@ -55,22 +56,22 @@ impl<'a> Recorder<'a> {
         self.n_taken() == self.n_hooks()
     }
 
-    /// Hooks to record.
+    /// Number of hooks to record.
     pub fn n_hooks(&self) -> usize {
         self.hooks.len()
     }
 
-    /// Hooks recorded, from the first on without a gap.
+    /// Number of hooks that are recorded completely; they are the first ones of the layout.
     pub fn n_taken(&self) -> usize {
-        self.outlet.handed_out()
+        self.sink.handed_out()
     }
 
-    /// Whether nothing behind the block that ends with `hook` was asked for.
+    /// Whether no hook after `hook`, the last one of a block, was asked for.
     pub fn done_after(&self, hook: Hook) -> bool {
         self.last.is_none_or(|last| last <= hook)
     }
 
-    /// Taps a buffer whose rows are those of `set`.
+    /// Records a hook from a buffer that holds the rows of `set`.
     pub fn tap(&mut self, hook: Hook, values: &[f32], set: RowSet) -> Result<(), ForwardError> {
         if !self.wants(hook) {
             return Ok(());
@@ -84,21 +85,21 @@ impl<'a> Recorder<'a> {
         })
     }
 
-    /// Records a tensor that is computed row by row, for the rows asked for only.
+    /// Records a tensor that is computed row by row, for the rows that are asked for only.
     pub fn compute(&mut self, hook: Hook, width: usize, set: RowSet, compute: Compute<'_>) -> Result<(), ForwardError> {
         let Some(index) = self.hooks.get(&hook).copied() else { return Ok(()) };
         let picked = &self.packing.of(set).picked;
-        // Items before `first` are handed out; the values of those behind are the `filled` first ones of the buffer.
+        // Items before `first` have gone to the sink. The first `filled` values of the buffer belong to the items from there on.
         let (mut first, mut filled) = (0, 0);
         for (item, rows) in picked.iter().enumerate() {
             match rows {
-                Picked::Rows(rows) if rows.len() * width > PIECE_VALUES => {
+                Picked::Rows(rows) if rows.len() * width > CHUNK_VALUES => {
                     if filled > 0 {
                         self.hand_out(index, first..item, filled)?;
                     }
-                    for piece in rows.chunks((PIECE_VALUES / width).max(1)) {
-                        compute(piece, self.space(0, piece.len() * width));
-                        self.hand_out(index, item..item + 1, piece.len() * width)?;
+                    for chunk in rows.chunks((CHUNK_VALUES / width).max(1)) {
+                        compute(chunk, self.space(0, chunk.len() * width));
+                        self.hand_out(index, item..item + 1, chunk.len() * width)?;
                     }
                     (first, filled) = (item + 1, 0);
                     continue;
@@ -118,23 +119,22 @@ impl<'a> Recorder<'a> {
                 (first, filled) = (item + 1, 0);
             }
         }
-        self.outlet.finish(index)
+        self.sink.finish(index)
     }
 
-    /// Whether what is kept of every input is rows of `set` themselves, not a mean of them.
+    /// Whether rows of `set` themselves are kept of every input, not their mean.
     pub fn keeps_rows(&self, set: RowSet) -> bool {
         self.packing.of(set).picked.iter().all(|picked| matches!(picked, Picked::Rows(_)))
     }
 
-    /// Takes the rows to keep of a hook as they are: those of every input, one after the other.
+    /// Records a hook whose kept rows, of all inputs in order, are in `values` already.
     pub fn take(&mut self, hook: Hook, values: Lent) -> Result<(), ForwardError> {
         let Some(index) = self.hooks.get(&hook).copied() else { return Ok(()) };
-        self.outlet.take(index, 0..self.packing.lengths.len(), values)?;
-        self.outlet.finish(index)
+        self.sink.take(index, 0..self.packing.lengths.len(), values)?;
+        self.sink.finish(index)
     }
 
-    /// Where the next `n` values go, behind the `filled` first ones of the buffer: it holds anything there, so that what is
-    /// overwritten anyway need not be cleared.
+    /// The next `n` values of the buffer, after the first `filled` ones. They are not cleared, since they are overwritten.
     fn space(&mut self, filled: usize, n: usize) -> &mut [f32] {
         if self.buffer.len() < filled + n {
             self.buffer.resize(filled + n, 0.0);
@@ -142,10 +142,10 @@ impl<'a> Recorder<'a> {
         &mut self.buffer[filled..filled + n]
     }
 
-    /// Hands out the `filled` first values of the buffer.
+    /// Hands the first `filled` values of the buffer to the sink.
     fn hand_out(&mut self, hook: usize, items: Range<usize>, filled: usize) -> Result<(), ForwardError> {
         self.buffer.truncate(filled);
-        self.outlet.write(hook, items, &mut self.buffer)
+        self.sink.write(hook, items, &mut self.buffer)
     }
 
     /// Records an attention map `[heads, rows, keys]`, input by input.
@@ -159,7 +159,7 @@ impl<'a> Recorder<'a> {
             match rows {
                 Picked::Rows(rows) => {
                     let positions: Vec<u32> = of(rows);
-                    for (heads, part) in map_pieces(heads, rows.len(), n_keys, PIECE_VALUES) {
+                    for (heads, part) in split_map(heads, rows.len(), n_keys, CHUNK_VALUES) {
                         let (rows, positions) = (&rows[part.clone()], &positions[part]);
                         let part = MapPart { input, heads, positions, n_keys };
                         compute(&part, rows, self.space(0, part.n_cells()));
@@ -179,11 +179,11 @@ impl<'a> Recorder<'a> {
                     }
                     self.buffer.clear();
                     finish_mean(&sums, rows.len(), &mut self.buffer);
-                    self.outlet.write(index, input..input + 1, &mut self.buffer)?;
+                    self.sink.write(index, input..input + 1, &mut self.buffer)?;
                 }
             }
         }
-        self.outlet.finish(index)
+        self.sink.finish(index)
     }
 }
 

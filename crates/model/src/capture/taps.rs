@@ -1,4 +1,4 @@
-//! What happens at a hook point: interventions change the values, then the recorder takes them.
+//! The hook points of a forward pass on the CPU: at each, interventions change the values, then the recorder takes them.
 
 use super::{
     editor::Editor,
@@ -11,10 +11,10 @@ use crate::{
 };
 use residuum_domain::Hook;
 
-/// As [`ComputeMap`], and gets the interventions to carry out itself.
+/// As [`ComputeMap`], and applies the interventions itself.
 type ComputeChangedMap<'f, 'a> = &'f mut dyn FnMut(Option<&Editor<'a>>, &MapPart<'_>, &[u32], &mut [f32]);
 
-/// The hook points of one batch. One that nobody asked for costs a look-up.
+/// The hook points of one batch. A hook that nobody asked for costs one look-up.
 pub struct Taps<'a> {
     editor: Option<Editor<'a>>,
     recorder: Recorder<'a>,
@@ -26,12 +26,12 @@ impl<'a> Taps<'a> {
         Self { editor: Editor::new(batch, packing), recorder: Recorder::new(batch.layout, packing, sink) }
     }
 
-    /// Whether anyone looks at `hook` or changes something there.
+    /// Whether `hook` is recorded or changed.
     pub fn wants(&self, hook: Hook) -> bool {
         self.recorder.wants(hook) || self.edits(hook)
     }
 
-    /// Whether something is changed at `hook`.
+    /// Whether an intervention changes something at `hook`.
     pub fn edits(&self, hook: Hook) -> bool {
         self.editor.as_ref().is_some_and(|e| e.edits(hook))
     }
@@ -46,7 +46,7 @@ impl<'a> Taps<'a> {
         self.recorder.done()
     }
 
-    /// Whether nothing behind the block that ends with `hook` was asked for.
+    /// Whether no hook after `hook`, the last one of a block, was asked for.
     pub fn done_after(&self, hook: Hook) -> bool {
         self.recorder.done_after(hook)
     }
@@ -56,17 +56,17 @@ impl<'a> Taps<'a> {
         self.recorder.wants(hook)
     }
 
-    /// Hooks to record.
+    /// Number of hooks to record.
     pub fn n_hooks(&self) -> usize {
         self.recorder.n_hooks()
     }
 
-    /// Hooks recorded.
+    /// Number of hooks recorded.
     pub fn n_taken(&self) -> usize {
         self.recorder.n_taken()
     }
 
-    /// A buffer whose rows are those of `set` passes `hook`.
+    /// The values at `hook`, with the rows of `set`: interventions change them in place, then they are recorded.
     pub fn tap(&mut self, hook: Hook, values: &mut [f32], set: RowSet) -> Result<(), ForwardError> {
         if let Some(editor) = &self.editor {
             editor.rows(hook, values, set);
@@ -74,12 +74,12 @@ impl<'a> Taps<'a> {
         self.recorder.tap(hook, values, set)
     }
 
-    /// Records a tensor that is computed row by row, for the rows asked for only, each changed first.
+    /// Records a tensor that is computed row by row, for the rows that are asked for only. Interventions change each row first.
     pub fn compute(&mut self, hook: Hook, width: usize, set: RowSet, compute: Compute<'_>) -> Result<(), ForwardError> {
         self.record(hook, width, set, true, compute)
     }
 
-    /// As [`Self::compute`]; the rows are changed only where they are `unedited`.
+    /// As [`Self::compute`], but applies interventions only if the rows are `unedited`.
     pub fn record(
         &mut self,
         hook: Hook,
@@ -98,12 +98,12 @@ impl<'a> Taps<'a> {
         })
     }
 
-    /// Whether what is kept of every input is rows of `set` themselves, not a mean of them.
+    /// Whether rows of `set` themselves are kept of every input, not their mean.
     pub fn keeps_rows(&self, set: RowSet) -> bool {
         self.recorder.keeps_rows(set)
     }
 
-    /// Records the rows to keep of a hook as they are: those of every input, one after the other, changed before.
+    /// Records a hook whose kept rows, of all inputs in order, are in `values` already, after interventions.
     pub fn take(&mut self, hook: Hook, values: Lent) -> Result<(), ForwardError> {
         self.recorder.take(hook, values)
     }

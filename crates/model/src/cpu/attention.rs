@@ -1,4 +1,4 @@
-//! The attention sublayer with its norms and taps.
+//! The attention sublayer on the CPU: norm, projections, rotary positions, attention, output projection, and their hook points.
 
 use super::{
     kv_cache,
@@ -21,7 +21,7 @@ use crate::{
 };
 use residuum_domain::Site;
 
-/// Queries whose attention maps are held at once where they are changed.
+/// Queries whose attention maps are in memory at once, for inputs whose maps are changed by interventions.
 const CHANGED_QUERIES: usize = 32;
 
 /// The weights of one attention sublayer.
@@ -64,10 +64,10 @@ impl Attention {
         })
     }
 
-    /// Leaves in `scratch.attn_out` what attention adds to the residual stream, for the rows of `place.set`, and in
-    /// `scratch.normed` what it received, for every token. Stops early when nothing behind was asked for.
+    /// Writes to `scratch.attn_out` what attention adds to the residual stream, for the rows of `place.set`, and to
+    /// `scratch.normed` the input of attention, for every token. Returns early once nothing further was asked for.
     pub fn forward(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
-        self.receive(place, stream, taps)?;
+        self.input(place, stream, taps)?;
         if taps.done() {
             return Ok(());
         }
@@ -80,11 +80,11 @@ impl Attention {
         if taps.done() {
             return Ok(());
         }
-        self.hand_out(place, stream, taps)
+        self.output(place, stream, taps)
     }
 
-    /// The norm before: `scratch.normed` `[tokens, d_model]`.
-    fn receive(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
+    /// The norm before attention: `scratch.normed` `[tokens, d_model]`.
+    fn input(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
         let Scratch { normed, received, spare, .. } = &mut stream.scratch;
         normed.resize(stream.x.len(), 0.0);
         match &self.ln {
@@ -95,12 +95,12 @@ impl Attention {
             None => normed.copy_from_slice(&stream.x),
         }
         let hook = place.hook(Site::AttnIn);
-        // What is changed here is attention's alone.
+        // Interventions here change the input of attention only, not that of a parallel MLP.
         *received = (place.a.residual == Residual::Parallel && taps.edits(hook)).then(|| normed.clone());
         taps.tap(hook, normed, RowSet::All)
     }
 
-    /// Queries of the rows that go on, keys and values of every token.
+    /// Computes queries of the rows of `place.set`, and keys and values of every token.
     fn project(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
         let d = place.a.d_model;
         let packing = stream.packing;
@@ -122,7 +122,7 @@ impl Attention {
         taps.tap(place.hook(Site::V), v, RowSet::All)
     }
 
-    /// QK-norm, clipping and rotary positions.
+    /// Applies QK-norm, clipping and rotary positions.
     fn rotate(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
         let a = place.a;
         let packing = stream.packing;
@@ -142,14 +142,14 @@ impl Attention {
             [&mut *q, &mut *k, &mut *v].into_iter().for_each(|values| elementwise::clamp(values, limit));
         }
         if let Some(rope) = self.layer.rope {
-            stream.turns[rope].apply(q, a.n_heads, a.d_head, packing.of(place.set));
-            stream.turns[rope].apply(k, a.n_kv_heads, a.d_head, &packing.all);
+            stream.rotary_tables[rope].apply(q, a.n_heads, a.d_head, packing.of(place.set));
+            stream.rotary_tables[rope].apply(k, a.n_kv_heads, a.d_head, &packing.all);
         }
         taps.tap(place.hook(Site::RotQ), q, place.set)?;
         taps.tap(place.hook(Site::RotK), k, RowSet::All)
     }
 
-    /// What it computes, beside the numbers.
+    /// The shape, mask and scale of this layer's attention.
     pub fn spec<'s>(&self, a: &Architecture, key_biases: Option<&'s KeyBiases>) -> AttentionSpec<'s> {
         AttentionSpec {
             n_heads: a.n_heads,
@@ -163,7 +163,7 @@ impl Attention {
         }
     }
 
-    /// Scores, patterns and `scratch.z` `[rows, heads, d_head]`.
+    /// Computes scores and patterns where they are asked for, and `scratch.z` `[rows, heads, d_head]`.
     fn attend(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
         let a = place.a;
         let packing = stream.packing;
@@ -200,7 +200,7 @@ impl Attention {
         self.results(place, z, taps)
     }
 
-    /// `z` of one input whose attention maps are changed: through the maps, some queries at a time.
+    /// Computes `z` of one input whose attention maps are changed: through the maps, some queries at a time.
     #[expect(clippy::too_many_arguments, reason = "the buffers belong to different owners")]
     pub fn attend_changed(
         &self,
@@ -227,7 +227,7 @@ impl Attention {
         }
     }
 
-    /// What each head contributes to the output: `[rows, heads, d_model]`.
+    /// Records what each head contributes to the output: `[rows, heads, d_model]`.
     fn results(&self, place: &Place<'_>, z: &[f32], taps: &mut Taps<'_>) -> Result<(), ForwardError> {
         let (n_heads, d) = (place.a.n_heads, place.a.d_model);
         let (mut of_head, mut result) = (Vec::new(), Vec::new());
@@ -236,7 +236,7 @@ impl Attention {
         })
     }
 
-    /// The contributions of some rows of `z`: `out` is `[rows, heads, d_model]`. Two buffers are kept by the caller.
+    /// The contributions of the heads in some rows of `z`: `out` is `[rows, heads, d_model]`. The caller keeps the two buffers.
     fn results_of(&self, rows: &[u32], n_heads: usize, z: &[f32], buffers: [&mut Vec<f32>; 2], out: &mut [f32]) {
         let (width, d) = (self.o.in_features(), self.o.out_features());
         let d_head = width / n_heads;
@@ -256,7 +256,7 @@ impl Attention {
         }
     }
 
-    /// Where the contribution of a head is changed, the output changes by as much.
+    /// Where an intervention changes the contribution of a head, adds the difference to the output.
     fn follow_results(&self, place: &Place<'_>, z: &[f32], attn_out: &mut [f32], taps: &Taps<'_>) {
         let hook = place.hook(Site::AttnResult);
         let Some(editor) = taps.editor().filter(|e| e.edits(hook)) else { return };
@@ -274,8 +274,8 @@ impl Attention {
         }
     }
 
-    /// Output projection, the norm after it, the residual multiplier: `scratch.attn_out` `[rows, d_model]`.
-    fn hand_out(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
+    /// The output projection, the norm after it, and the residual multiplier: `scratch.attn_out` `[rows, d_model]`.
+    fn output(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
         let (d, set) = (place.a.d_model, place.set);
         let Scratch { z, attn_out, gathered, spare, .. } = &mut stream.scratch;
         attn_out.resize(stream.packing.of(set).positions.len() * d, 0.0);
@@ -295,13 +295,13 @@ impl Attention {
     }
 }
 
-/// Keys or values of one input, of those of every token.
+/// The rows of one input among the keys or values of all tokens.
 fn of_input<'k>(packing: &Packing, all: &'k [f32], input: usize, width: usize) -> &'k [f32] {
     &all[packing.all.offsets[input] * width..packing.all.offsets[input + 1] * width]
 }
 
-/// Scores, or from them the pattern, of the queries `q` of a part, as interventions leave them: `[heads, queries, keys]`.
-/// `q` and `keys` have every head.
+/// Part of an attention map, after interventions: scores or the pattern, as `site` says, `[heads, queries, keys]`. `q` are the
+/// queries of the part; `q` and `keys` have every head.
 #[expect(clippy::too_many_arguments, reason = "the buffers belong to different owners")]
 pub fn attention_map(
     place: &Place<'_>,

@@ -1,4 +1,4 @@
-//! One block: attention, MLP, and how they join the residual stream.
+//! One block on the CPU: attention, MLP, and how their outputs are added to the residual stream.
 
 use super::{
     attention::Attention,
@@ -22,7 +22,7 @@ use residuum_domain::Site;
 pub struct Block {
     pub(crate) attention: Attention,
     pub(crate) mlp: Mlp,
-    /// In post-norm blocks the norms of the residual stream after each sublayer has joined it.
+    /// In post-norm blocks, the norms of the residual stream after each addition.
     pub(crate) joined: Option<[Norm; 2]>,
 }
 
@@ -44,8 +44,8 @@ impl Block {
         Ok(Self { attention, mlp, joined })
     }
 
-    /// Runs the block on the residual stream. In the last block needed only the wanted rows go on once attention has
-    /// seen all keys. Stops early when nothing behind was asked for.
+    /// Runs the block on the residual stream. In the `last` block that is needed, only the wanted rows are computed after
+    /// attention. Returns early once nothing further was asked for.
     pub fn forward(
         &self,
         a: &Architecture,
@@ -95,7 +95,7 @@ impl Block {
     }
 }
 
-/// Normalises the residual stream itself; `sites` are those of the norm.
+/// Normalises the residual stream itself; `sites` are those of the norm's hook points.
 fn normalise(
     norm: &Norm,
     place: &Place<'_>,

@@ -1,4 +1,5 @@
-//! The projections of a dense MLP and the activation between them. It knows nothing of norms, nor of where in the model it is.
+//! The projections of a dense MLP, or of one expert, and the activation between them. It knows no norms, and not where in the model
+//! it runs.
 
 use crate::{
     ForwardError,
@@ -9,7 +10,7 @@ use crate::{
 };
 use residuum_domain::Site;
 
-/// The projections of a dense block's MLP, or of one expert.
+/// The projections of a dense MLP or of one expert.
 #[derive(Debug)]
 pub struct Dense {
     pub(crate) gate: Linear,
@@ -33,8 +34,8 @@ impl Dense {
         })
     }
 
-    /// Computes `out` `[rows, d_model]` from `x` `[rows, d_model]`. `hidden` are two buffers; `tap` sees the
-    /// pre-activations and the neurons, `[rows, d_hidden]`.
+    /// Computes `out` `[rows, d_model]` from `x` `[rows, d_model]`. `hidden` are two buffers. `tap` is called with the
+    /// pre-activations and the neurons, `[rows, d_hidden]`, and may change them.
     pub fn forward(
         &self,
         activation: Activation,

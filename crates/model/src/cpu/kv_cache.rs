@@ -1,4 +1,5 @@
-//! Keys and values of the tokens a sequence has behind it, so that the next ones need no second pass over them.
+//! The KV cache: keys and values of the tokens that a sequence has already passed through the model, so that later tokens attend to
+//! them without another pass.
 
 use rayon::prelude::*;
 
@@ -7,32 +8,32 @@ use crate::{
     packing::{Packing, RowSet},
 };
 
-/// Keys, rotated, and values of one sequence.
+/// Rotated keys, and values, of one sequence.
 #[derive(Debug, Default)]
 pub struct KvCache {
-    /// One a block.
+    /// One for each block.
     layers: Vec<Layer>,
 }
 
-/// Those of one block, each `[tokens, kv_heads, d_head]`.
+/// Keys and values of one block, each `[tokens, kv_heads, d_head]`.
 #[derive(Debug, Default)]
 struct Layer {
     k: Vec<f32>,
     v: Vec<f32>,
 }
 
-/// Bytes that one token takes in a model with `n_layers` blocks and keys of `width` numbers.
+/// Size in bytes of one token in the cache of a model with `n_layers` blocks and `width` (`kv_heads · d_head`) numbers per key.
 pub fn bytes_per_token(n_layers: usize, width: usize) -> u64 {
     (n_layers * 2 * width * size_of::<f32>()) as u64
 }
 
 impl KvCache {
-    /// The keys and values of block `l` it has.
+    /// The cached keys and values of block `l`.
     pub fn of_layer(&self, l: usize) -> [&[f32]; 2] {
         self.layers.get(l).map_or([&[], &[]], |layer| [&layer.k, &layer.v])
     }
 
-    /// The first `n` numbers of the keys and of the values, from block `first` on.
+    /// A copy with the first `n` numbers of the keys and values of each block from `first` on; the blocks before are empty.
     pub fn before(&self, first: usize, n: usize) -> Self {
         let head = |all: &[f32]| all[..n.min(all.len())].to_vec();
         let layers = self.layers.iter().enumerate().map(|(l, layer)| match l < first {
@@ -42,8 +43,8 @@ impl KvCache {
         Self { layers: layers.collect() }
     }
 
-    /// The keys and values of block `l`, with those of new tokens behind the `before` ones it has. What a pass that was
-    /// broken off left behind is overwritten.
+    /// Appends keys and values of new tokens to block `l` after the first `before` numbers, and returns all of them. What a
+    /// cancelled pass may have appended there is overwritten.
     fn extend(&mut self, l: usize, before: usize, k: &[f32], v: &[f32]) -> (&[f32], &[f32]) {
         if self.layers.len() <= l {
             self.layers.resize_with(l + 1, Layer::default);
@@ -57,10 +58,10 @@ impl KvCache {
     }
 }
 
-/// Attention of new tokens to those before them and to each other: `z` of the rows of `set`, as
-/// [`attention`] gives it, bit for bit what one pass over all tokens gives.
+/// Attention of new tokens to the cached tokens and to each other: computes `z` of the rows of `set`, bit for bit as one pass over
+/// all tokens would.
 ///
-/// `qkv` are the queries of `set` and the keys and values of every new token.
+/// The slices are the queries of `set`, and the keys and values of every new token, which are added to the caches.
 pub fn attend(
     history: &mut [KvCache],
     spec: &AttentionSpec<'_>,

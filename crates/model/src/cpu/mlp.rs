@@ -1,4 +1,4 @@
-//! The MLP sublayer with its norms and taps.
+//! The MLP sublayer on the CPU: norm, a dense MLP or a mixture of experts, and their hook points.
 
 use super::{
     dense_mlp::Dense,
@@ -25,7 +25,7 @@ pub struct Mlp {
     pub(crate) ln_post: Option<Norm>,
 }
 
-/// What stands between the norms.
+/// The MLP itself.
 #[derive(Debug)]
 pub enum Kind {
     Dense(Dense),
@@ -53,9 +53,9 @@ impl Mlp {
         Ok(Self { ln, kind, ln_post: layer.ln2_post.then(|| norm(&sources.ln2_post)).transpose()? })
     }
 
-    /// Leaves in `scratch.mlp_out` what the MLP adds to the residual stream, for the rows of `place.set`.
+    /// Writes to `scratch.mlp_out` what the MLP adds to the residual stream, for the rows of `place.set`.
     pub fn forward(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
-        self.receive(place, stream, taps)?;
+        self.input(place, stream, taps)?;
         stream.scratch.mlp_out.resize(stream.x.len(), 0.0);
         match &self.kind {
             Kind::Sparse(sparse) => sparse.forward(place, &mut stream.scratch, taps)?,
@@ -66,12 +66,12 @@ impl Mlp {
                 })?;
             }
         }
-        self.hand_out(place, stream, taps)
+        self.output(place, stream, taps)
     }
 
-    /// What the MLP receives: `scratch.mlp_in` `[rows, d_model]`. A parallel MLP without a norm of its own receives
-    /// what attention received.
-    fn receive(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
+    /// The input of the MLP: `scratch.mlp_in` `[rows, d_model]`. A parallel MLP without a norm of its own has the same input as
+    /// attention.
+    fn input(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
         let (d, set) = (place.a.d_model, place.set);
         let Scratch { normed, received, mlp_in, spare, .. } = &mut stream.scratch;
         let normed: &[f32] = received.as_ref().unwrap_or(normed);
@@ -90,8 +90,8 @@ impl Mlp {
         taps.tap(place.hook(Site::MlpIn), mlp_in, set)
     }
 
-    /// The norm after the MLP and the residual multiplier, in `scratch.mlp_out`.
-    fn hand_out(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
+    /// Applies the norm after the MLP and the residual multiplier to `scratch.mlp_out`.
+    fn output(&self, place: &Place<'_>, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
         let set = place.set;
         let Scratch { mlp_out, gathered, spare, .. } = &mut stream.scratch;
         taps.tap(place.hook(Site::MlpRawOut), mlp_out, set)?;

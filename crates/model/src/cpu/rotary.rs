@@ -1,4 +1,5 @@
-//! Rotary tables at run time: grown as longer inputs arrive, and chosen per input where the length matters.
+//! The rotary tables of a loaded model: they grow as longer inputs arrive, and an input whose length changes its frequencies gets
+//! a table of its own.
 
 use std::{
     ops::Range,
@@ -13,25 +14,25 @@ pub struct Rotary {
     rope: Rope,
     n_ctx: usize,
     interleaved: bool,
-    /// The table and the number of positions it covers.
+    /// The number of positions that the table covers, and the table.
     table: Mutex<(usize, Arc<RopeTable>)>,
 }
 
-/// The tables of one batch: consecutive inputs that share one.
+/// The rotary tables of one batch.
 #[derive(Debug)]
-pub struct Turn {
+pub struct RotaryTables {
     runs: Vec<(Range<usize>, Arc<RopeTable>)>,
     interleaved: bool,
 }
 
 impl Rotary {
-    /// A rotary embedding of a model that takes at most `n_ctx` tokens.
+    /// The rotary embedding of a model that takes at most `n_ctx` tokens.
     pub fn new(rope: Rope, n_ctx: usize, interleaved: bool) -> Self {
         let table = Mutex::new((0, Arc::new(RopeTable::new(&rope.inv_freq, 0, rope.attention_factor))));
         Self { rope, n_ctx, interleaved, table }
     }
 
-    /// The table for positions below `n`. Entries do not depend on the size of the table.
+    /// A table for positions below `n`. Its entries do not depend on its size.
     fn table(&self, n: usize) -> Arc<RopeTable> {
         let mut held = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if held.0 < n {
@@ -41,13 +42,13 @@ impl Rotary {
         held.1.clone()
     }
 
-    /// Whether texts of these two lengths are rotated alike.
+    /// Whether texts of these two lengths have the same frequencies.
     pub fn is_alike(&self, length: usize, other: usize) -> bool {
         self.rope.long_inv_freq(length) == self.rope.long_inv_freq(other)
     }
 
     /// The tables for inputs of these lengths.
-    pub fn turn(&self, lengths: &[usize]) -> Turn {
+    pub fn tables(&self, lengths: &[usize]) -> RotaryTables {
         let mut runs: Vec<(Range<usize>, Arc<RopeTable>)> = Vec::new();
         let ordinary = self.table(lengths.iter().copied().max().unwrap_or(0));
         for (i, n) in lengths.iter().enumerate() {
@@ -61,12 +62,12 @@ impl Rotary {
                 runs.push((i..i + 1, ordinary.clone()));
             }
         }
-        Turn { runs, interleaved: self.interleaved }
+        RotaryTables { runs, interleaved: self.interleaved }
     }
 }
 
-impl Turn {
-    /// Cosine and sine of the angles of the rows of `selection`, `[rows, pairs]` each.
+impl RotaryTables {
+    /// Cosines and sines of the angles of the rows of `selection`, each `[rows, pairs]`.
     pub fn angles(&self, selection: &Selection) -> (Vec<f32>, Vec<f32>) {
         let (mut cos, mut sin) = (Vec::new(), Vec::new());
         for (inputs, table) in &self.runs {

@@ -1,8 +1,8 @@
-//! The mixture of experts that sparse blocks have in place of a dense MLP.
+//! The mixture of experts that sparse blocks have in place of a dense MLP (Shazeer et al., 2017).
 //!
-//! The rows of all inputs are grouped by expert, and each expert's projections run as one product over its rows. A
-//! row's numbers do not depend on the others: products give a row the same bits in any company, and the outputs of
-//! its experts are added in the order of the experts, whoever shares them.
+//! The rows of all inputs are grouped by expert, and each expert's projections run as one product over its rows. The numbers of a
+//! row do not depend on the other rows: a product gives a row the same bits whatever the batch, and the outputs of a row's experts
+//! are added in the order of the experts.
 
 use super::{
     dense_mlp::Dense,
@@ -25,7 +25,7 @@ pub struct Sparse {
     pub(crate) spec: Experts,
     pub(crate) router: Linear,
     pub(crate) experts: Vec<Dense>,
-    /// The expert that sees every token, and its gate `[1, d_model]`.
+    /// The expert that every token goes to, and its gate `[1, d_model]`.
     pub(crate) shared: Option<(Dense, Linear)>,
 }
 
@@ -41,7 +41,7 @@ impl Sparse {
         let load = |source: ExpertSource, d_hidden| {
             Dense::load(checkpoint, [d_hidden, d], &source.gate, Some(&source.up), &source.down)
         };
-        // The router comes first: its shape tells whether there are as many experts as the configuration says.
+        // Load the router first: its shape shows whether the configuration has the right number of experts.
         let router = sources.router.load(checkpoint, spec.n_experts, d)?;
         let experts = (0..spec.n_experts)
             .map(|e| load(sources.expert(e, spec, checkpoint), spec.d_expert))
@@ -55,7 +55,7 @@ impl Sparse {
         Ok(Self { spec, router, experts, shared })
     }
 
-    /// Leaves in `scratch.mlp_out` `[rows, d_model]` what the experts make of `scratch.mlp_in`.
+    /// Computes `scratch.mlp_out` `[rows, d_model]` from `scratch.mlp_in` `[rows, d_model]`.
     pub fn forward(&self, place: &Place<'_>, scratch: &mut Scratch, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
         let (a, d) = (place.a, place.a.d_model);
         let routes = self.route(place, &scratch.mlp_in, taps)?;
@@ -80,7 +80,7 @@ impl Sparse {
         Ok(())
     }
 
-    /// Which rows of `x` `[rows, d_model]` each expert sees.
+    /// Chooses the experts of each row of `x` `[rows, d_model]`, and returns the rows of each expert.
     fn route(&self, place: &Place<'_>, x: &[f32], taps: &mut Taps<'_>) -> Result<Vec<Route>, ForwardError> {
         let Experts { n_experts, top_k, renormalise, .. } = self.spec;
         let mut scores = vec![0.0; x.len() / place.a.d_model * n_experts];
@@ -99,14 +99,14 @@ impl Sparse {
     }
 }
 
-/// The experts that see one row, the most probable first.
+/// The experts of one row, the most probable first, and their weights.
 pub struct Choice {
     pub experts: Vec<usize>,
     pub weights: Vec<f32>,
 }
 
 impl Choice {
-    /// The `top_k` most probable experts; of equally probable ones those with the lower index.
+    /// The `top_k` most probable experts; among equally probable ones, those with lower indices.
     pub fn of(probabilities: &[f32], top_k: usize, renormalise: bool) -> Self {
         let mut experts: Vec<usize> = (0..probabilities.len()).collect();
         experts.sort_by(|a, b| probabilities[*b].total_cmp(&probabilities[*a]));
@@ -120,7 +120,7 @@ impl Choice {
     }
 }
 
-/// The rows that an expert sees, ascending, and what its outputs are multiplied with.
+/// The rows of one expert, ascending, and the weights of its outputs.
 #[derive(Debug, Clone, Default)]
 pub struct Route {
     pub rows: Vec<u32>,
@@ -128,7 +128,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// The rows of each of `n_experts` experts, from the choice of each row.
+    /// The rows of each of `n_experts` experts, given the choice of each row.
     pub fn of_choices(chosen: &[Choice], n_experts: usize) -> Vec<Self> {
         let mut routes = vec![Self::default(); n_experts];
         for (row, choice) in (0u32..).zip(chosen) {
@@ -140,7 +140,7 @@ impl Route {
         routes
     }
 
-    /// Every row of `x` `[rows, d]`, times the sigmoid of its gate.
+    /// Every row of `x` `[rows, d]`, weighted by the sigmoid of its gate.
     fn of_all(x: &[f32], d: usize, gate: &Linear) -> Self {
         let mut weights = vec![0.0; x.len() / d];
         gate.forward(x, &mut weights);

@@ -1,7 +1,7 @@
-//! What the parts of a forward pass on the CPU share: the batch on its way through the blocks, the buffers of a block, where in
-//! the model a sublayer is, and norms with hook points. It knows no weights but a norm's.
+//! The state that the parts of a forward pass share: the batch on its way through the blocks, the buffers of a block, which sublayer
+//! is running, and norms with hook points. It knows no weights except those of a norm.
 
-use super::{kv_cache::KvCache, rotary::Turn};
+use super::{kv_cache::KvCache, rotary::RotaryTables};
 use crate::{
     ForwardError,
     architecture::Architecture,
@@ -11,13 +11,13 @@ use crate::{
 };
 use residuum_domain::{Hook, Site};
 
-/// What a sublayer needs to know besides its input.
+/// Where in the model a sublayer runs, and on which rows.
 pub struct Place<'a> {
-    /// What the model computes.
+    /// The model.
     pub a: &'a Architecture,
-    /// Which block this is.
+    /// The index of the block.
     pub l: usize,
-    /// Rows of the residual stream after attention.
+    /// The rows of the residual stream after attention.
     pub set: RowSet,
 }
 
@@ -30,28 +30,28 @@ impl Place<'_> {
 
 /// A batch on its way through the blocks.
 pub struct Stream<'a> {
-    /// Where inputs and rows are.
+    /// The layout of the batch.
     pub packing: &'a Packing,
     /// The residual stream `[rows, d_model]`.
     pub x: Vec<f32>,
-    /// The rows `x` holds.
+    /// Which rows `x` holds.
     pub set: RowSet,
-    /// Rotary tables of this batch.
-    pub turns: Vec<Turn>,
-    /// Keys and values of the tokens before this batch, one for each input, where there are any.
+    /// The rotary tables of this batch, one for each of the architecture's.
+    pub rotary_tables: Vec<RotaryTables>,
+    /// Where inputs are continued, the KV cache of each input.
     pub history: Option<&'a mut [KvCache]>,
-    /// Position biases for the longest input of this batch.
+    /// ALiBi biases for the positions of the longest input of this batch.
     pub key_biases: Option<KeyBiases>,
-    /// Buffers that live from block to block.
+    /// Buffers that are reused from block to block.
     pub scratch: Scratch,
 }
 
-/// Buffers of one block, kept because fresh memory costs page faults.
+/// The buffers of a block. They are reused, because fresh memory costs page faults.
 #[derive(Debug, Default)]
 pub struct Scratch {
     /// What attention receives, `[tokens, d_model]`.
     pub normed: Vec<f32>,
-    /// What attention received before interventions, where a parallel MLP must not see them.
+    /// The input of attention before interventions, where a parallel MLP must not see those.
     pub received: Option<Vec<f32>>,
     /// Gathered rows, and the output of a norm that cannot work in place.
     pub gathered: Vec<f32>,
@@ -77,7 +77,8 @@ pub struct Scratch {
     pub spare: Vec<f32>,
 }
 
-/// A norm whose denominator and normalised rows pass the two `hooks`. Where they are changed there, the output follows.
+/// Normalises `x` `[rows, d]` into `out`; the denominators and the normalised rows pass the two `hooks`. If interventions change
+/// them there, the output is computed from the changed ones.
 #[expect(clippy::too_many_arguments, reason = "the buffers belong to different owners")]
 pub fn tapped_norm(
     norm: &Norm,

@@ -1,4 +1,4 @@
-//! What the head of a masked language model does before the unembedding: a projection, an activation and a norm.
+//! The layer before the unembedding in the head of a masked language model: a projection, an activation and a norm.
 
 use crate::{
     architecture::Architecture,
@@ -8,7 +8,7 @@ use crate::{
     sources::{TransformSources, load_norm},
 };
 
-/// The weights.
+/// The weights of this layer.
 #[derive(Debug)]
 pub struct Transform {
     pub(crate) dense: Linear,
@@ -29,7 +29,7 @@ impl Transform {
         Ok(Self { dense, activation, norm: load_norm(checkpoint, a.norm, &sources.norm, d)? })
     }
 
-    /// Replaces the rows of `x` `[rows, d_model]`.
+    /// Applies it to the rows of `x` `[rows, d_model]`, in place.
     pub fn apply(&self, x: &mut [f32]) {
         let mut projected = vec![0.0; x.len()];
         self.dense.forward(x, &mut projected);

@@ -1,11 +1,11 @@
-//! The one transformer that runs every [`Architecture`], with a tap at every hook point.
+//! The transformer that runs every [`Architecture`] on the CPU, from token ids to logits, with all hook points.
 
 use rayon::prelude::*;
 
 use super::{
     block::Block,
     kv_cache::KvCache,
-    rotary::{Rotary, Turn},
+    rotary::{Rotary, RotaryTables},
     stream::{Scratch, Stream, tapped_norm},
     transform::Transform,
 };
@@ -25,13 +25,13 @@ use residuum_domain::{Hook, Site};
 #[derive(Debug)]
 pub struct Transformer {
     architecture: Architecture,
-    /// `[d_vocab, d_model]`, or of the width it is projected from; absent when the unembedding is tied and holds it.
+    /// The token embedding `[d_vocab, d_model]`, or of the width that is projected; `None` when a tied unembedding holds it.
     embed: Option<Vec<f32>>,
-    /// From the width of the embedding to `d_model`, and back.
+    /// Projections from the width of the embedding to `d_model`, and back.
     pub(crate) projections: Option<(Linear, Linear)>,
-    /// `[n_ctx + offset, d_model]`.
+    /// Learned positions `[n_ctx + offset, d_model]`.
     positions: Option<Vec<f32>>,
-    /// `[d_model]`: the token type of every input.
+    /// The embedding `[d_model]` of token type 0, which every token has.
     token_type: Option<Vec<f32>>,
     embed_norm: Option<Norm>,
     pub(crate) blocks: Vec<Block>,
@@ -42,10 +42,10 @@ pub struct Transformer {
 }
 
 impl Transformer {
-    /// Reads the weights, tensor by tensor.
+    /// Reads the weights from the checkpoint.
     ///
     /// # Errors
-    /// When a tensor is missing, has another shape than the configuration says, or cannot be read.
+    /// When a tensor is missing, does not have the shape that the configuration says, or cannot be read.
     pub fn load(architecture: Architecture, sources: &Sources, checkpoint: &Checkpoint) -> Result<Self, LoadError> {
         let a = &architecture;
         let d = a.d_model;
@@ -103,18 +103,18 @@ impl Transformer {
         })
     }
 
-    /// What it computes.
+    /// The architecture.
     pub fn architecture(&self) -> &Architecture {
         &self.architecture
     }
 
-    /// Whether keys rotated for a text of one length serve one of another.
+    /// Whether keys that were rotated for a text of one length are right for a text of another.
     pub fn rotates_alike(&self, length: usize, other: usize) -> bool {
         self.rotaries.iter().all(|r| r.is_alike(length, other))
     }
 
-    /// Runs a batch up to the last hook asked for. With a `history`, the inputs go on where theirs end, and their keys and
-    /// values are added to it.
+    /// Runs a batch up to the last hook asked for. `history` holds the KV cache of each input, where inputs are continued: the
+    /// new keys and values are appended to it.
     pub fn forward<'a>(
         &self,
         batch: &Batch<'_>,
@@ -124,11 +124,11 @@ impl Transformer {
         cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), ForwardError> {
         let x = self.embed(batch, packing, taps, Vec::new())?;
-        self.go_on(0, x, packing, history, taps, cancelled)
+        self.forward_from(0, x, packing, history, taps, cancelled)
     }
 
-    /// As [`Self::forward`], from block `first` on, whose input is `x` `[tokens, d_model]`.
-    pub fn go_on<'a>(
+    /// As [`Self::forward`], but starts at block `first` with the residual stream `x` `[tokens, d_model]`.
+    pub fn forward_from<'a>(
         &self,
         first: usize,
         x: Vec<f32>,
@@ -141,7 +141,7 @@ impl Transformer {
             packing,
             x,
             set: RowSet::All,
-            turns: self.turns(packing),
+            rotary_tables: self.rotary_tables(packing),
             history,
             key_biases: self.key_biases(&packing.lengths),
             scratch: Scratch::default(),
@@ -166,17 +166,17 @@ impl Transformer {
     }
 
     /// The rotary tables of a batch.
-    pub(crate) fn turns(&self, packing: &Packing) -> Vec<Turn> {
-        self.rotaries.iter().map(|r| r.turn(&packing.lengths)).collect()
+    pub(crate) fn rotary_tables(&self, packing: &Packing) -> Vec<RotaryTables> {
+        self.rotaries.iter().map(|r| r.tables(&packing.lengths)).collect()
     }
 
-    /// The biases of key positions up to the longest of these inputs.
+    /// The ALiBi biases for the positions of the longest of these inputs.
     pub(crate) fn key_biases(&self, lengths: &[usize]) -> Option<KeyBiases> {
         let n_keys = lengths.iter().copied().max().unwrap_or(0);
         self.architecture.alibi.map(|alibi| alibi.biases(self.architecture.n_heads, n_keys))
     }
 
-    /// Token ids to the rows of the embedding, `[tokens, d_model]`: projected where they have another width.
+    /// The token embeddings `[tokens, d_model]`, projected where the embedding has another width. Reuses the buffer `rows`.
     fn embed_tokens(&self, batch: &Batch<'_>, packing: &Packing, mut rows: Vec<f32>) -> Result<Vec<f32>, ForwardError> {
         let d = self.architecture.d_model;
         let width = self.architecture.embedding.projected.unwrap_or(d);
@@ -187,7 +187,7 @@ impl Transformer {
             (None, Some(unembed)) => &|id, row| unembed.row(id, row),
             (None, None) => return Err(ForwardError::Failed("the model has no embedding".to_owned())),
         };
-        // A nanosecond for each number, which comes from all over a large table.
+        // About a nanosecond for each number: rows are scattered over a large table.
         let at_once = rows_of_a_task(ids.len(), rows.len());
         rows.par_chunks_mut(at_once * width).zip(ids.par_chunks(at_once)).for_each(|(rows, ids)| {
             rows.chunks_exact_mut(width).zip(ids).for_each(|(row, id)| embed(*id as usize, row));
@@ -198,7 +198,7 @@ impl Transformer {
         Ok(x)
     }
 
-    /// Token ids to the residual stream `[tokens, d_model]`, in a buffer that is at hand or another.
+    /// The residual stream `[tokens, d_model]` before the first block. Reuses `buffer` where it can.
     pub(crate) fn embed(
         &self,
         batch: &Batch<'_>,
@@ -237,7 +237,7 @@ impl Transformer {
         Ok(x)
     }
 
-    /// The final norm and, for the rows asked for, the logits.
+    /// The final norm, and the logits of the rows that are asked for.
     fn head(&self, stream: &mut Stream<'_>, taps: &mut Taps<'_>) -> Result<(), ForwardError> {
         let d = self.architecture.d_model;
         if let Some(norm) = &self.final_norm {
@@ -258,8 +258,8 @@ impl Transformer {
         })
     }
 
-    /// The logits `[rows, d_vocab]` of the rows in `x` `[rows, d_model]`, which the final norm has seen: scaled, not yet
-    /// capped. `x` and `spare` hold anything afterwards.
+    /// The logits `[rows, d_vocab]` of the rows in `x` `[rows, d_model]`, which are outputs of the final norm: scaled, before the
+    /// softcap. Overwrites `x` and `spare`.
     pub(crate) fn read_out(&self, unembed: &Linear, x: &mut Vec<f32>, spare: &mut Vec<f32>, out: &mut [f32]) {
         if let Some(transform) = &self.transform {
             transform.apply(x);
@@ -276,7 +276,7 @@ impl Transformer {
     }
 }
 
-/// Caps logits where the model does.
+/// Applies the model's softcap, if it has one.
 pub(crate) fn cap(spec: Unembedding, logits: &mut [f32]) {
     if let Some(cap) = spec.softcap {
         elementwise::softcap(logits, cap);

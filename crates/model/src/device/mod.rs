@@ -129,7 +129,8 @@ impl DeviceTransformer {
         }
         let (mut x, _on_its_way) = self.copies.upload(&embedded, (packing.n_tokens(), a.d_model), &self.device)?;
         *self.embedded.lock().unwrap_or_else(PoisonError::into_inner) = embedded;
-        let mut pass = Pass::new(a, packing, host.turns(packing), host.key_biases(&packing.lengths), &self.device)?;
+        let mut pass =
+            Pass::new(a, packing, host.rotary_tables(packing), host.key_biases(&packing.lengths), &self.device)?;
         let mut taps = DeviceTaps::new(taps, packing, &self.device, &self.copies);
         let fewer = packing.wanted_tokens.len() < packing.n_tokens();
         let mut set = RowSet::All;

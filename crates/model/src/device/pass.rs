@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use super::tiles::Tiles;
 use crate::{
     architecture::Architecture,
-    cpu::rotary::Turn,
+    cpu::rotary::RotaryTables,
     ops::attention::{AttentionSpec, KeyBiases},
     packing::{Packing, RowSet},
 };
@@ -22,7 +22,7 @@ pub struct Pass<'p> {
     pub key_biases: Option<Arc<KeyBiases>>,
     pub biases: Option<Tensor>,
     device: Device,
-    turns: Vec<Turn>,
+    rotary_tables: Vec<RotaryTables>,
     /// By rotary table and set, cosines and sines of every row.
     angles: Vec<[Option<(Tensor, Tensor)>; 2]>,
     tiles: [Option<Tiles>; 2],
@@ -33,7 +33,7 @@ impl<'p> Pass<'p> {
     pub fn new(
         a: &Architecture,
         packing: &'p Packing,
-        turns: Vec<Turn>,
+        rotary_tables: Vec<RotaryTables>,
         key_biases: Option<KeyBiases>,
         device: &Device,
     ) -> candle_core::Result<Self> {
@@ -51,8 +51,8 @@ impl<'p> Pass<'p> {
             key_biases: key_biases.map(Arc::new),
             biases,
             device: device.clone(),
-            angles: turns.iter().map(|_| [None, None]).collect(),
-            turns,
+            angles: rotary_tables.iter().map(|_| [None, None]).collect(),
+            rotary_tables,
             tiles: [None, None],
         })
     }
@@ -64,7 +64,7 @@ impl<'p> Pass<'p> {
             return Ok(held.clone());
         }
         let selection = self.packing.of(set);
-        let (cos, sin) = self.turns[rope].angles(selection);
+        let (cos, sin) = self.rotary_tables[rope].angles(selection);
         let shape = (selection.positions.len(), ());
         let angles = (Tensor::from_vec(cos, shape, &self.device)?, Tensor::from_vec(sin, shape, &self.device)?);
         Ok(held.insert(angles).clone())

@@ -1,9 +1,9 @@
-//! Continuing inputs token by token.
+//! Generation: continues inputs token by token.
 //!
-//! Every step is an ordinary packed forward pass that captures the logits of each sequence's last row, with keys and
-//! values of the tokens before it kept. Its numbers are those of one pass over the whole text, bit for bit, so the
-//! choices depend neither on the company nor on how a prompt was cut into steps. Nothing else is captured here: once a
-//! sequence is complete its tokens are an input like any other.
+//! Every step is a packed forward pass over the new tokens of each sequence, with a KV cache of the earlier ones, that captures the
+//! logits of each sequence's last row. The logits equal those of one pass over the whole text, bit for bit, so the tokens depend
+//! neither on the rest of the batch nor on how a prompt was divided into steps. Nothing else is captured here: once a sequence is
+//! complete, its tokens are an input like any other.
 
 mod sampler;
 
@@ -20,16 +20,16 @@ use residuum_domain::{
 };
 use sampler::Sampler;
 
-/// Tokens that go through the model in one step at most; long prompts take several.
+/// Largest number of tokens in one step; long prompts take several steps.
 const STEP_TOKENS: usize = 512;
 
-/// An input on its way to its last token.
+/// An input that is being continued.
 #[derive(Debug)]
 pub struct Sequence {
     generation: Generation,
     token_ids: Vec<u32>,
     n_prompt: usize,
-    /// Tokens that have gone through the model, as those of a text of `rotated_for` tokens.
+    /// Tokens in the KV cache; their keys were rotated for a text of `rotated_for` tokens.
     n_seen: usize,
     rotated_for: usize,
     history: KvCache,
@@ -45,19 +45,19 @@ struct Finished {
 }
 
 impl Sequence {
-    /// Carries interventions out at every step.
+    /// Applies interventions at every step.
     #[must_use]
     pub fn with_edits(self, edits: Arc<Edits>, applied: Vec<Applied>) -> Self {
         Self { edits: Some((edits, applied)), ..self }
     }
 
-    /// Whether nothing is to be added any more.
+    /// Whether generation has ended.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.finished.is_some()
     }
 
-    /// All its tokens, and what was generated; `None` while it is not finished.
+    /// All tokens, and what was generated; `None` if generation has not ended.
     #[must_use]
     pub fn finish(self) -> Option<(Vec<u32>, TextCompletion)> {
         let Finished { reason, text } = self.finished?;
@@ -66,7 +66,7 @@ impl Sequence {
         Some((self.token_ids, completion))
     }
 
-    /// Tokens that the next step takes, of `room`.
+    /// Number of its tokens in the next step, at most `room`.
     fn share(&self, room: usize) -> usize {
         if self.is_finished() { 0 } else { (self.token_ids.len() - self.n_seen).min(room) }
     }
@@ -86,13 +86,13 @@ impl Model {
         Err(Problem::new(Code::CannotGenerate, format!("{} cannot continue a text: {lacks}", self.info.id)))
     }
 
-    /// Bytes of memory that generating takes for each token.
+    /// Size in bytes of the KV cache of one token.
     #[must_use]
     pub fn generation_bytes_per_token(&self) -> u64 {
         bytes_per_token(self.info.n_layers, self.info.n_kv_heads * self.info.d_head)
     }
 
-    /// Starts continuing an input. `stream` tells apart the inputs of a run, which share a seed.
+    /// Starts to continue an input. The inputs of a run share a seed; `stream` gives each its own random numbers.
     #[must_use]
     pub fn sequence(&self, token_ids: Vec<u32>, generation: Generation, stream: u64) -> Sequence {
         Sequence {
@@ -108,11 +108,11 @@ impl Model {
         }
     }
 
-    /// One step: each unfinished sequence gets its next token, or comes nearer to the end of its prompt. Sequences of
-    /// which only one token is new go first.
+    /// One step: each unfinished sequence gets its next token, or the next tokens of its prompt are processed (prefill). Sequences
+    /// with one new token (decode) go first.
     ///
     /// # Errors
-    /// As [`Model::forward`]; the sequences are then as they were.
+    /// As [`Model::forward`]; the sequences are unchanged then.
     pub fn step(
         &self,
         sequences: &mut [&mut Sequence],
@@ -144,8 +144,8 @@ impl Model {
         Ok(())
     }
 
-    /// Some rotary tables depend on the length of the text. What was rotated for a shorter one is forgotten where it
-    /// would not do, so that every choice is that of one pass over the text so far.
+    /// Some rotary tables depend on the length of the text. If the cached keys were rotated for a length with other frequencies, the
+    /// cache is dropped, so that the logits stay those of one pass over the text so far.
     fn rotate_anew(&self, sequence: &mut Sequence) {
         let length = sequence.token_ids.len();
         if !self.transformer.rotates_alike(sequence.rotated_for, length) {
@@ -156,8 +156,7 @@ impl Model {
         }
     }
 
-    /// Takes the next tokens of each sequence through the model: the logits behind the last of them,
-    /// `[sequences, d_vocab]`.
+    /// Runs the next tokens of each sequence through the model. Returns the logits of the last one of each, `[sequences, d_vocab]`.
     fn last_logits(
         &self,
         moving: &mut [(&mut Sequence, usize)],
@@ -191,7 +190,7 @@ impl Model {
         outcome.map(|()| sink.0)
     }
 
-    /// Ends the sequence where its newest token does.
+    /// Ends the sequence if its newest token ends the text.
     fn look_for_the_end(&self, sequence: &mut Sequence, newest: u32) {
         let text = || self.tokenizer.continuation(&sequence.token_ids, sequence.n_prompt);
         let n_new = sequence.token_ids.len() - sequence.n_prompt;
@@ -214,7 +213,7 @@ impl Model {
     }
 }
 
-/// Keeps what it is given.
+/// A sink that keeps the values.
 struct Gathered(Vec<f32>);
 
 impl CaptureSink for Gathered {

@@ -1,4 +1,4 @@
-//! Choosing the next token from its logits.
+//! Sampling: chooses the next token from its logits. It knows logits and a seed, not the model.
 
 use rand_chacha::{
     ChaCha8Rng,
@@ -7,7 +7,7 @@ use rand_chacha::{
 
 use residuum_domain::Generation;
 
-/// Chooses tokens, one after the other.
+/// Chooses the tokens of one sequence.
 #[derive(Debug)]
 pub struct Sampler {
     greedy: bool,
@@ -18,7 +18,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// `stream` tells the inputs of a run apart, which share a seed.
+    /// The inputs of a run share a seed; `stream` gives each its own random numbers.
     pub fn new(generation: &Generation, stream: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(generation.seed);
         rng.set_stream(stream);
@@ -31,7 +31,7 @@ impl Sampler {
         }
     }
 
-    /// The next token, from the logits of all.
+    /// The next token, given the logits `[d_vocab]`.
     pub fn choose(&mut self, logits: &[f32]) -> u32 {
         if self.greedy {
             return argmax(logits);
@@ -45,30 +45,30 @@ impl Sampler {
                 return *token;
             }
         }
-        // Rounding may leave a little over; it belongs to the last. Without candidates every logit was NaN.
+        // Rounding may leave a remainder; it goes to the last candidate. There are no candidates if every logit is NaN.
         candidates.last().map_or(0, |(token, _)| *token)
     }
 
-    /// A number from [0, 1) with 53 random bits.
+    /// A random number in [0, 1), with 53 bits.
     #[expect(clippy::cast_precision_loss, reason = "53 bits are exact")]
     fn uniform(&mut self) -> f64 {
         (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
-/// The first of the largest logits.
+/// The token with the largest logit; of several, the first.
 fn argmax(logits: &[f32]) -> u32 {
     let best = |best: (u32, f32), (i, logit): (u32, &f32)| if *logit > best.1 { (i, *logit) } else { best };
     (0..).zip(logits).fold((0, f32::NEG_INFINITY), best).0
 }
 
-/// The tokens to choose from with their probabilities, which need not add up to one, most probable first.
+/// The candidate tokens with their probabilities, most probable first. The probabilities need not add up to one.
 ///
-/// As transformers does it (`logits_process.py`): the temperature, then the `top_k` largest with all that equal the
-/// least of them, then the fewest of these that reach `top_p`.
+/// As in transformers (`logits_process.py`): temperature, then the `top_k` largest logits with all ties of the smallest, then the
+/// fewest of these whose probabilities add up to `top_p`.
 fn candidates(logits: &[f32], temperature: f64, top_k: Option<usize>, top_p: Option<f64>) -> Vec<(u32, f64)> {
     let mut kept: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).filter(|(_, logit)| !logit.is_nan()).collect();
-    // Ties stand in the order of their ids, so that the order is one.
+    // Ties are ordered by id, so that the order is unique.
     kept.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     if let Some(least) = top_k.and_then(|k| kept.get(k.saturating_sub(1))).map(|(_, logit)| *logit) {
         kept.truncate(kept.partition_point(|(_, logit)| *logit >= least));
