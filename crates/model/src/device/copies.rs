@@ -1,27 +1,28 @@
-//! Copies from the device to the CPU. On NVIDIA GPUs they run beside the computation: on a stream of their own, to pinned memory.
+//! Copies between the device and the CPU. On NVIDIA GPUs, copies to the CPU run in parallel with kernels: on a second stream, to
+//! pinned memory. It knows tensors, and nothing of what they mean.
 
 use candle_core::{D, DType, Device, Result, Tensor};
 
 #[cfg(feature = "cuda")]
 use super::nvidia::pinned_copies::{CopyStream, PinnedCopy, PinnedValues};
 
-/// Starts copies.
+/// Starts copies to and from one device.
 #[derive(Debug)]
 pub struct Copies {
     #[cfg(feature = "cuda")]
     stream: Option<CopyStream>,
 }
 
-/// A copy on its way.
+/// A copy that was started.
 pub enum Pending {
-    /// Begins when someone waits for it.
+    /// It is carried out when someone waits for it.
     Later(Tensor),
-    /// Runs.
+    /// It is running, or has finished.
     #[cfg(feature = "cuda")]
     Pinned(PinnedCopy),
 }
 
-/// Numbers that have arrived.
+/// Copied values, on the CPU.
 pub enum Landed {
     Vec(Vec<f32>),
     #[cfg(feature = "cuda")]
@@ -29,7 +30,7 @@ pub enum Landed {
 }
 
 impl Copies {
-    /// Copies from `device`.
+    /// For copies to and from `device`.
     pub fn new(device: &Device) -> Result<Self> {
         #[cfg(feature = "cuda")]
         return Ok(Self { stream: CopyStream::new(device)? });
@@ -40,7 +41,7 @@ impl Copies {
         }
     }
 
-    /// Copies rows to the device. What is given with them is to be kept until the device has worked with them.
+    /// Copies rows to the device. The caller must keep the second value until the device has used the tensor.
     #[cfg_attr(not(feature = "cuda"), expect(clippy::unused_self, reason = "other devices have a stream"))]
     pub fn upload(&self, values: &[f32], shape: (usize, usize), device: &Device) -> Result<(Tensor, Option<Pending>)> {
         #[cfg(feature = "cuda")]
@@ -51,7 +52,7 @@ impl Copies {
         Ok((Tensor::from_slice(values, shape, device)?, None))
     }
 
-    /// Starts to copy a float32 tensor.
+    /// Starts to copy a float32 tensor to the CPU.
     #[cfg_attr(not(feature = "cuda"), expect(clippy::unused_self, reason = "other devices have a stream"))]
     pub fn start(&self, values: &Tensor) -> Result<Pending> {
         #[cfg(feature = "cuda")]
@@ -65,7 +66,7 @@ impl Copies {
 }
 
 impl Pending {
-    /// Whether waiting takes no time any more.
+    /// Whether the copy has finished.
     pub fn is_done(&self) -> bool {
         match self {
             Self::Later(_) => false,
@@ -74,7 +75,7 @@ impl Pending {
         }
     }
 
-    /// The numbers, once they are there.
+    /// Waits for the copy, and returns its values.
     pub fn wait(self) -> Result<Landed> {
         match self {
             Self::Later(values) => whole(&values).map(Landed::Vec),
@@ -94,7 +95,7 @@ impl AsRef<[f32]> for Landed {
     }
 }
 
-/// All numbers of a tensor, on the CPU.
+/// All values of a tensor, on the CPU.
 pub fn whole(values: &Tensor) -> Result<Vec<f32>> {
     values.to_dtype(DType::F32)?.flatten(0, D::Minus1)?.to_vec1()
 }

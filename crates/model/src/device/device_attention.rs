@@ -1,4 +1,4 @@
-//! The attention sublayer on the device.
+//! The attention sublayer on the device: norm, projections, rotary positions, attention, output projection, and their hook points.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use super::{
     copies::whole,
     device_taps::DeviceTaps,
     pass::Pass,
-    tapped_norm::{hand_out, tapped_norm},
+    tapped_norm::{sublayer_output, tapped_norm},
     tiles::{Tile, hide},
     weights::{DeviceLinear, DeviceNorm, softcapped},
 };
@@ -40,18 +40,18 @@ pub struct DeviceAttention {
     ln_post: Option<DeviceNorm>,
 }
 
-/// Queries of the rows that go on, keys and values of every token, each `[rows, heads · d_head]`.
+/// Queries of the rows of a set, and keys and values of every token, each `[rows, heads · d_head]`.
 struct Projected {
     q: Tensor,
     k: Tensor,
     v: Tensor,
 }
 
-/// What attention hands on.
+/// The output of the attention sublayer.
 pub struct Attended {
-    /// What it adds to the residual stream, `[rows, d_model]`, for the rows of the place's set.
+    /// What is added to the residual stream, `[rows, d_model]`, for the rows of the place's set.
     pub out: Tensor,
-    /// What it received, before interventions there, `[tokens, d_model]`.
+    /// The input of attention before interventions, `[tokens, d_model]`.
     pub received: Tensor,
 }
 
@@ -85,8 +85,8 @@ impl DeviceAttention {
         })
     }
 
-    /// What attention makes of the residual stream `x` `[tokens, d_model]`; `None` once nothing behind was asked for.
-    /// `host` are the weights on the CPU.
+    /// Runs the sublayer on the residual stream `x` `[tokens, d_model]`; `None` once nothing further was asked for. `host` has the
+    /// same weights on the CPU.
     pub fn forward(
         &self,
         host: &Attention,
@@ -98,7 +98,7 @@ impl DeviceAttention {
         let mut normed = match &self.ln {
             Some(norm) => {
                 let hooks = [place.hook(Site::Ln1Scale), place.hook(Site::Ln1Normalized)];
-                // Where nobody looks at it, in the type of the products that it goes into.
+                // If it is not captured, compute it in the type of the products that it goes into.
                 let seen = [Site::AttnIn, Site::MlpIn].into_iter().any(|site| taps.wants(place.hook(site)));
                 let dtype = if seen { DType::F32 } else { self.q.dtype() };
                 tapped_norm(norm, x, hooks, RowSet::All, dtype, taps)?
@@ -117,7 +117,7 @@ impl DeviceAttention {
         }
         let tf32 = self.q.dtype() != DType::F32;
         let Some(z) = attend(host, place, &projected, tf32, pass, taps)? else { return Ok(None) };
-        let out = self.hand_out(place, &z, taps)?;
+        let out = self.output(place, &z, taps)?;
         Ok(Some(Attended { out, received }))
     }
 
@@ -140,7 +140,7 @@ impl DeviceAttention {
         Ok(Projected { q, k, v })
     }
 
-    /// QK-norm, clipping and rotary positions.
+    /// Applies QK-norm, clipping and rotary positions.
     fn rotate(
         &self,
         host: &Attention,
@@ -167,13 +167,13 @@ impl DeviceAttention {
         taps.tap(place.hook(Site::RotK), k, RowSet::All)
     }
 
-    /// From the heads' outputs to what is added to the residual stream.
-    fn hand_out(&self, place: &Place<'_>, z: &Tensor, taps: &mut DeviceTaps<'_, '_>) -> Result<Tensor, ForwardError> {
+    /// Computes what is added to the residual stream from the heads' outputs `z`.
+    fn output(&self, place: &Place<'_>, z: &Tensor, taps: &mut DeviceTaps<'_, '_>) -> Result<Tensor, ForwardError> {
         let (n_heads, d, set) = (place.a.n_heads, place.a.d_model, place.set);
         let hook = place.hook(Site::AttnResult);
         let results = |rows: &Tensor| {
             let z = z.index_select(rows, 0)?;
-            self.o.forward_stretches(n_heads, &z)?.reshape(((), n_heads * d))
+            self.o.forward_ranges(n_heads, &z)?.reshape(((), n_heads * d))
         };
         taps.compute(hook, n_heads * d, set, &mut |rows| results(rows))?;
         let mut out = self.o.forward(z)?;
@@ -193,12 +193,12 @@ impl DeviceAttention {
             out = taps.replace(&out, &touched, changed)?;
         }
         let sites = [Site::AttnRawOut, Site::Ln1PostScale, Site::Ln1PostNormalized, Site::AttnOut];
-        hand_out(place, sites, self.ln_post.as_ref(), out, taps)
+        sublayer_output(place, sites, self.ln_post.as_ref(), out, taps)
     }
 }
 
-/// The heads' outputs `[rows, heads · d_head]`; `None` once nothing behind was asked for. With `tf32` a device may count the
-/// factors of attention's products with 11 bits.
+/// The heads' outputs `z`, `[rows, heads · d_head]`; `None` once nothing further was asked for. With `tf32` a device may round
+/// the factors of attention's products to 11 bits.
 fn attend(
     host: &Attention,
     place: &Place<'_>,
@@ -216,7 +216,7 @@ fn attend(
     }
     let mut z = attend_tiles(&spec, place.set, projected, tf32, pass)?;
     if let Some(editor) = taps.editor().filter(|_| !changed.is_empty()) {
-        // Inputs whose maps are changed go through them, on the CPU.
+        // Inputs whose attention maps are changed are recomputed through the maps, on the CPU.
         let Projected { q, k, v } = projected;
         let (queries, keys, values, mut on_cpu) = (whole(q)?, whole(k)?, whole(v)?, whole(&z)?);
         let width = host.k.out_features();
@@ -231,7 +231,7 @@ fn attend(
     Ok(Some(z))
 }
 
-/// Records scores and patterns where they are asked for. Those of the inputs in `changed` are computed on the CPU.
+/// Records scores and patterns where they are asked for. Maps of the inputs in `changed` are computed on the CPU.
 fn record_maps(
     spec: &AttentionSpec<'_>,
     place: &Place<'_>,
@@ -245,7 +245,7 @@ fn record_maps(
     for site in [Site::AttnScores, Site::Pattern] {
         taps.map(place.hook(site), spec.n_heads, place.set, &mut |editor, part, rows| {
             let (input, n_keys) = (part.input, part.n_keys);
-            // A copy of its own: what is around a part of a tensor would come to the CPU with it.
+            // Copy the rows first: a view would be copied to the CPU with the whole tensor around it.
             let keys = k.narrow(0, offsets[input], n_keys)?.force_contiguous()?;
             let queries = q.index_select(&Tensor::from_slice(rows, rows.len(), q.device())?, 0)?;
             if let Some(editor) = editor.filter(|_| changed.contains(&input)) {
@@ -267,7 +267,7 @@ fn record_maps(
     Ok(())
 }
 
-/// `heads` in parts that are whole groups of heads with the same keys, or lie in one.
+/// Splits `heads` into ranges that are whole groups of heads with shared keys, or lie within one group.
 fn of_whole_groups(spec: &AttentionSpec<'_>, heads: &Range<usize>) -> Vec<Range<usize>> {
     let group = spec.n_heads / spec.n_kv_heads;
     let (first, last) = (heads.start.next_multiple_of(group), heads.end / group * group);
@@ -277,7 +277,8 @@ fn of_whole_groups(spec: &AttentionSpec<'_>, heads: &Range<usize>) -> Vec<Range<
     [heads.start..first, first..last, last..heads.end].into_iter().filter(|part| !part.is_empty()).collect()
 }
 
-/// The scores `[1, heads, queries, keys]` of such heads, of queries and keys `[_, all heads · d_head]`.
+/// The scores `[1, heads, queries, keys]` of a range of heads from [`of_whole_groups`], given queries and keys of all heads,
+/// `[_, heads · d_head]`.
 fn scores_of_heads(
     spec: &AttentionSpec<'_>,
     heads: Range<usize>,
@@ -295,7 +296,7 @@ fn scores_of_heads(
     scores(&of_heads, (1, part.positions.len(), part.n_keys), &queries, &keys, biases.as_ref(), Some(mask))
 }
 
-/// Attention of every input to itself, tile by tile.
+/// Attention within each input, tile by tile: `z` `[rows, heads · d_head]`.
 fn attend_tiles(
     spec: &AttentionSpec<'_>,
     set: RowSet,
@@ -322,8 +323,8 @@ fn attend_tiles(
     if tiles.in_order { Ok(all) } else { all.index_select(&tiles.restore, 0) }
 }
 
-/// The scores `[parts, heads, queries, keys]` of padded parts, `shape` of them: `q` is `[parts · queries, heads · d_head]`,
-/// `k` `[parts · keys, kv_heads · d_head]`.
+/// The scores `[parts, heads, queries, keys]` of a tile of padded parts: `q` is `[parts · queries, heads · d_head]`, `k` is
+/// `[parts · keys, kv_heads · d_head]`.
 fn scores(
     spec: &AttentionSpec<'_>,
     (parts, n_queries, n_keys): (usize, usize, usize),
@@ -334,7 +335,7 @@ fn scores(
 ) -> candle_core::Result<Tensor> {
     let (kv, d_head) = (spec.n_kv_heads, spec.d_head);
     let group = spec.n_heads / kv;
-    // Scaled before the product: there are fewer queries than scores.
+    // Scale the queries rather than the scores: there are fewer of them.
     let q = (q * f64::from(spec.scale))?.reshape((parts, n_queries, kv, group, d_head))?;
     let q = q.permute((0, 2, 3, 1, 4))?.contiguous()?.reshape((parts, kv, group * n_queries, d_head))?;
     let k = k.reshape((parts, n_keys, kv, d_head))?.permute((0, 2, 3, 1))?.contiguous()?;
@@ -351,7 +352,7 @@ fn scores(
     }
 }
 
-/// The heads' outputs of a tile, `[parts · queries, heads · d_head]`.
+/// The heads' outputs `z` of a tile, `[parts · queries, heads · d_head]`.
 fn attend_tile(
     spec: &AttentionSpec<'_>,
     tile: &Tile,
@@ -374,8 +375,8 @@ fn attend_tile(
     z.permute((0, 3, 1, 2, 4))?.contiguous()?.reshape((parts * n_queries, spec.n_heads * d_head))
 }
 
-/// `x` `[rows, heads · d_head]` with the first dimensions of each head rotated by the angles whose cosines and sines are
-/// `[rows, pairs]`.
+/// Rotates the first `2 · pairs` dimensions of each head of `x` `[rows, heads · d_head]`, by the angles whose cosines and sines
+/// `[rows, pairs]` are given.
 fn rotated(x: &Tensor, heads: usize, (cos, sin): &(Tensor, Tensor), interleaved: bool) -> candle_core::Result<Tensor> {
     let (rows, width) = x.dims2()?;
     let (d_head, half) = (width / heads, cos.dim(1)?);
@@ -387,23 +388,23 @@ fn rotated(x: &Tensor, heads: usize, (cos, sin): &(Tensor, Tensor), interleaved:
         return rope_thd(&x, cos, sin)?.reshape((rows, width));
     }
     let x = x.reshape((rows, heads, d_head))?;
-    let turned = x.narrow(2, 0, 2 * half)?;
+    let rotated = x.narrow(2, 0, 2 * half)?;
     let (a, b) = if interleaved {
-        let pairs = turned.contiguous()?.reshape((rows, heads, half, 2))?;
+        let pairs = rotated.contiguous()?.reshape((rows, heads, half, 2))?;
         (pairs.narrow(3, 0, 1)?.squeeze(3)?, pairs.narrow(3, 1, 1)?.squeeze(3)?)
     } else {
-        (turned.narrow(2, 0, half)?, turned.narrow(2, half, half)?)
+        (rotated.narrow(2, 0, half)?, rotated.narrow(2, half, half)?)
     };
     let (cos, sin) = (cos.unsqueeze(1)?, sin.unsqueeze(1)?);
     let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
     let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
-    let turned = if interleaved {
+    let rotated = if interleaved {
         Tensor::stack(&[first, second], 3)?.reshape((rows, heads, 2 * half))?
     } else {
         Tensor::cat(&[first, second], 2)?
     };
     let rest = x.narrow(2, 2 * half, d_head - 2 * half)?;
-    Tensor::cat(&[turned, rest], 2)?.reshape((rows, width))
+    Tensor::cat(&[rotated, rest], 2)?.reshape((rows, width))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! One block on the device.
+//! One block on the device: attention, MLP, and how their outputs are added to the residual stream.
 
 use candle_core::{DType, Device, Tensor};
 
@@ -37,8 +37,8 @@ impl DeviceBlock {
         })
     }
 
-    /// What the block makes of the residual stream `x` `[tokens, d_model]`: `[rows, d_model]` for the rows of `place.set`. `None`
-    /// once nothing behind was asked for.
+    /// Computes the residual stream after the block, `[rows, d_model]` for the rows of `place.set`, from the one before it, `x`
+    /// `[tokens, d_model]`. `None` once nothing further was asked for.
     pub fn forward(
         &self,
         host: &Block,

@@ -1,4 +1,4 @@
-//! The MLP sublayer on the device, dense or a mixture of experts.
+//! The MLP sublayer on the device: norm, a dense MLP or a mixture of experts, and their hook points.
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::ops::{sigmoid, softmax_last_dim};
@@ -7,7 +7,7 @@ use super::{
     copies::whole,
     device_taps::DeviceTaps,
     pass::Pass,
-    tapped_norm::{hand_out, tapped_norm},
+    tapped_norm::{sublayer_output, tapped_norm},
     weights::{DeviceLinear, DeviceNorm, activate, gated},
 };
 use crate::{
@@ -39,11 +39,11 @@ enum DeviceKind {
 }
 
 impl DeviceKind {
-    /// The type of the products that rows of `d_model` go into first.
+    /// The compute type of the first products.
     fn dtype(&self) -> DType {
         match self {
             Self::Dense(dense) => dense.gate.dtype(),
-            // The router computes in float32.
+            // The router runs in float32.
             Self::Sparse(_) => DType::F32,
         }
     }
@@ -60,8 +60,8 @@ impl DeviceMlp {
         Ok(Self { ln: norm(&mlp.ln)?, kind, ln_post: norm(&mlp.ln_post)? })
     }
 
-    /// What the MLP adds to the residual stream `x`, for the rows of `place.set`, which `x` has. `received` is what attention
-    /// received, for every token.
+    /// What the MLP adds to the residual stream `x`, which has the rows of `place.set`. `received` is the input of attention, for
+    /// every token.
     pub fn forward(
         &self,
         place: &Place<'_>,
@@ -74,7 +74,7 @@ impl DeviceMlp {
         let mut mlp_in = match (&self.ln, place.a.residual, set) {
             (Some(norm), ..) => {
                 let hooks = [place.hook(Site::Ln2Scale), place.hook(Site::Ln2Normalized)];
-                // Where nobody looks at it, in the type of the products that it goes into.
+                // If it is not captured, compute it in the type of the products that it goes into.
                 let dtype = if taps.wants(place.hook(Site::MlpIn)) { DType::F32 } else { self.kind.dtype() };
                 tapped_norm(norm, x, hooks, set, dtype, taps)?
             }
@@ -93,11 +93,11 @@ impl DeviceMlp {
             }
         };
         let sites = [Site::MlpRawOut, Site::Ln2PostScale, Site::Ln2PostNormalized, Site::MlpOut];
-        hand_out(place, sites, self.ln_post.as_ref(), out, taps)
+        sublayer_output(place, sites, self.ln_post.as_ref(), out, taps)
     }
 }
 
-/// The projections of a dense block's MLP, or of one expert.
+/// The projections of a dense MLP or of one expert.
 #[derive(Debug)]
 struct DeviceDense {
     gate: DeviceLinear,
@@ -115,8 +115,8 @@ impl DeviceDense {
         })
     }
 
-    /// `[rows, d_model]` from `x` `[rows, d_model]`; `tap` sees the pre-activations and the neurons, `[rows, d_hidden]`, the
-    /// latter maybe rounded to `dtype`.
+    /// Computes `[rows, d_model]` from `x` `[rows, d_model]`. `tap` is called with the pre-activations and the neurons,
+    /// `[rows, d_hidden]`; the neurons may be rounded to `dtype`.
     fn forward(
         &self,
         activation: Activation,
@@ -140,7 +140,7 @@ impl DeviceDense {
     }
 }
 
-/// The weights of one mixture of experts. The router's logits come to the CPU, where experts are chosen.
+/// The weights of one mixture of experts. The router's probabilities are copied to the CPU, where the experts are chosen.
 #[derive(Debug)]
 struct DeviceSparse {
     spec: Experts,
@@ -157,7 +157,7 @@ impl DeviceSparse {
         };
         Ok(Self {
             spec: sparse.spec,
-            // which expert sees a token shall not hang on a rounding
+            // float32, so that rounding does not decide which expert a token goes to
             router: DeviceLinear::upload(&sparse.router, DType::F32, to.1)?,
             experts: sparse.experts.iter().map(|e| DeviceDense::upload(e, to)).collect::<candle_core::Result<_>>()?,
             shared,
@@ -168,7 +168,7 @@ impl DeviceSparse {
         let activation = place.a.activation;
         let routes = self.route(place, x, taps)?;
         let (n_rows, d) = x.dims2()?;
-        // What the experts give, one after the other; and where the parts of each row are among that, `top_k` of them.
+        // The outputs of all experts, concatenated; and for each row of `x`, the places of its `top_k` outputs among them.
         let (mut parts, mut weights, mut places) = (Vec::new(), Vec::new(), vec![Vec::new(); n_rows]);
         for (expert, route) in self.experts.iter().zip(&routes).filter(|(_, route)| !route.rows.is_empty()) {
             let rows = Tensor::from_slice(&route.rows, route.rows.len(), x.device())?;
@@ -188,7 +188,7 @@ impl DeviceSparse {
         Ok(out)
     }
 
-    /// Which rows of `x` `[rows, d_model]` each expert sees.
+    /// Chooses the experts of each row of `x` `[rows, d_model]`, and returns the rows of each expert.
     fn route(&self, place: &Place<'_>, x: &Tensor, taps: &mut DeviceTaps<'_, '_>) -> Result<Vec<Route>, ForwardError> {
         let Experts { n_experts, top_k, renormalise, .. } = self.spec;
         let mut logits = self.router.forward(x)?;

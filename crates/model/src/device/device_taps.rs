@@ -1,7 +1,7 @@
-//! Hook points whose tensors are on the device.
+//! The hook points of a forward pass on a device.
 //!
-//! The rows asked for are gathered there, all inputs in one launch, and copied while the next layers are computed. What waits
-//! to be handed out is bounded. Interventions run on the CPU, on the rows they touch and no others.
+//! The rows that are asked for are gathered on the device, for all inputs in one launch, and copied while the next layers run. The
+//! number of values that wait for a copy is bounded. Interventions run on the CPU, and only the rows they touch are copied for them.
 
 use std::collections::VecDeque;
 
@@ -16,14 +16,14 @@ use crate::{
 };
 use residuum_domain::Hook;
 
-/// Values copied at once: of a larger tensor the rows are computed and copied as many at a time.
-const PIECE_VALUES: usize = 16 << 20;
+/// Largest number of values in one copy. The rows of a larger tensor are computed and copied in chunks.
+const CHUNK_VALUES: usize = 16 << 20;
 
-/// Values that may wait on their way from the device.
+/// Largest number of values whose copies may be pending.
 const WAITING_VALUES: usize = 32 << 20;
 
-/// Computes part of an attention map, given the interventions and the rows of the queries in their buffer: `[heads, rows,
-/// keys]`.
+/// Computes part of an attention map, `[heads, rows, keys]`. Arguments: the interventions, the part, and the rows of its queries in
+/// the query buffer.
 pub type ComputeMap<'f, 'a> =
     &'f mut dyn FnMut(Option<&Editor<'a>>, &MapPart<'_>, &[u32]) -> candle_core::Result<Vec<f32>>;
 
@@ -33,20 +33,20 @@ pub struct DeviceTaps<'t, 'a> {
     packing: &'t Packing,
     device: Device,
     copies: &'t Copies,
-    /// For both sets, the rows to keep of every input, one after the other.
+    /// For each set, the rows that are kept, of all inputs in order.
     picked: [Option<Tensor>; 2],
     waiting: VecDeque<Waiting>,
     waiting_values: usize,
-    /// Hooks recorded or on their way.
+    /// Number of hooks that are recorded or pending.
     taken: usize,
 }
 
-/// Rows on their way to the recorder.
+/// Rows whose copy is pending.
 struct Waiting {
     hook: Hook,
     width: usize,
     set: RowSet,
-    /// Whether interventions are still to be carried out.
+    /// Whether interventions have yet to be applied.
     unedited: bool,
     copy: Pending,
 }
@@ -55,7 +55,7 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
     /// The hook points of `taps`, for tensors on `device`.
     pub fn new(taps: &'t mut Taps<'a>, packing: &'t Packing, device: &Device, copies: &'t Copies) -> Self {
         Self {
-            // What the embedding has recorded.
+            // Hooks of the embedding are recorded already.
             taken: taps.n_taken(),
             taps,
             packing,
@@ -67,12 +67,12 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
         }
     }
 
-    /// Whether anyone looks at `hook` or changes something there.
+    /// Whether `hook` is recorded or changed.
     pub fn wants(&self, hook: Hook) -> bool {
         self.taps.wants(hook)
     }
 
-    /// Whether something is changed at `hook`.
+    /// Whether an intervention changes something at `hook`.
     pub fn edits(&self, hook: Hook) -> bool {
         self.taps.edits(hook)
     }
@@ -82,17 +82,17 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
         self.taps.editor()
     }
 
-    /// Whether everything asked for has been recorded or is on its way.
+    /// Whether everything asked for is recorded or pending.
     pub fn done(&self) -> bool {
         self.taken == self.taps.n_hooks()
     }
 
-    /// Whether nothing behind the block that ends with `hook` was asked for.
+    /// Whether no hook after `hook`, the last one of a block, was asked for.
     pub fn done_after(&self, hook: Hook) -> bool {
         self.taps.done_after(hook)
     }
 
-    /// `values` `[rows, width]` or `[rows]`, whose rows are those of `set`, pass `hook`: interventions change them, then they are
+    /// The values at `hook`, `[rows, width]` or `[rows]`, with the rows of `set`: interventions change them, then they are
     /// recorded.
     pub fn tap(&mut self, hook: Hook, values: &mut Tensor, set: RowSet) -> Result<(), ForwardError> {
         if !self.wants(hook) {
@@ -100,7 +100,7 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
         }
         let width = values.elem_count() / values.dim(0)?.max(1);
         if let Some(editor) = self.editor().filter(|e| e.edits(hook)) {
-            // None, where what is changed is not among the rows that go on.
+            // This is empty if the rows that are changed are not in the set.
             let rows = editor.touched(&[hook], set);
             let mut changed = self.pull(values, &rows)?;
             editor.some_rows(hook, &rows, &mut changed, set);
@@ -113,8 +113,8 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
         })
     }
 
-    /// Records a tensor that is computed row by row, for the rows asked for only, each changed first. `compute` gives
-    /// `[rows, width]` for the indices of rows of the buffer it computes from.
+    /// Records a tensor that is computed row by row, for the rows that are asked for only. Interventions change each row first.
+    /// `compute` returns `[rows, width]` for given indices of rows in the buffer it computes from.
     pub fn compute(
         &mut self,
         hook: Hook,
@@ -139,30 +139,30 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
         self.taken += 1;
         let picked = self.pick(set)?;
         let n_rows = picked.dim(0)?;
-        if n_rows * width <= PIECE_VALUES {
+        if n_rows * width <= CHUNK_VALUES {
             let copy = self.copies.start(&compute(&picked)?)?;
             self.waiting.push_back(Waiting { hook, width, set, unedited, copy });
             self.waiting_values += n_rows * width;
-            // What has arrived is handed out while the device computes what it was told before.
+            // Pass on what has arrived, while the device works on what is queued.
             while self.waiting.front().is_some_and(|next| next.copy.is_done()) {
-                self.hand_out_next()?;
+                self.deliver_next()?;
             }
-            return self.hand_out(WAITING_VALUES);
+            return self.deliver(WAITING_VALUES);
         }
-        self.hand_out(0)?;
-        let step = (PIECE_VALUES / width).max(1);
-        let mut pieces = (0..n_rows).step_by(step).map(|first| (first, step.min(n_rows - first)));
+        self.deliver(0)?;
+        let step = (CHUNK_VALUES / width).max(1);
+        let mut chunks = (0..n_rows).step_by(step).map(|first| (first, step.min(n_rows - first)));
         let copies = self.copies;
         let mut start = || {
-            let piece = pieces.next().map(|(first, n)| copies.start(&compute(&picked.narrow(0, first, n)?)?));
-            piece.transpose()
+            let chunk = chunks.next().map(|(first, n)| copies.start(&compute(&picked.narrow(0, first, n)?)?));
+            chunk.transpose()
         };
-        // One piece is on its way while the one before it is handed out.
+        // The next chunk is copied while the one before it is passed on.
         let mut next = start()?;
         feed(self.taps, hook, width, set, unedited, &mut || {
-            let piece = next.take().map(Pending::wait).transpose()?;
+            let chunk = next.take().map(Pending::wait).transpose()?;
             next = start()?;
-            Ok(piece)
+            Ok(chunk)
         })
     }
 
@@ -177,11 +177,11 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
         if !self.taps.records(hook) {
             return Ok(());
         }
-        self.hand_out(0)?;
+        self.deliver(0)?;
         self.taken += 1;
         let mut failure = None;
         self.taps.map(hook, heads, set, &mut |editor, part, rows, out| {
-            // behind an error nothing is asked of the device any more
+            // after an error, the device is not called again
             if failure.is_none() {
                 match compute(editor, part, rows) {
                     Ok(values) => out.copy_from_slice(&values),
@@ -192,16 +192,16 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
         failure.map_or(Ok(()), |e| Err(e.into()))
     }
 
-    /// Hands out what waits, the oldest first, until at most `keep` values do.
-    fn hand_out(&mut self, keep: usize) -> Result<(), ForwardError> {
+    /// Waits for pending copies and passes them on, the oldest first, until at most `keep` values are pending.
+    fn deliver(&mut self, keep: usize) -> Result<(), ForwardError> {
         while !self.waiting.is_empty() && (keep == 0 || self.waiting_values > keep) {
-            self.hand_out_next()?;
+            self.deliver_next()?;
         }
         Ok(())
     }
 
-    /// Hands out what has waited longest.
-    fn hand_out_next(&mut self) -> Result<(), ForwardError> {
+    /// Waits for the oldest pending copy and passes it on.
+    fn deliver_next(&mut self) -> Result<(), ForwardError> {
         let Some(Waiting { hook, width, set, unedited, copy }) = self.waiting.pop_front() else { return Ok(()) };
         let landed = copy.wait()?;
         let n_values = landed.as_ref().len();
@@ -213,9 +213,9 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
         feed(self.taps, hook, width, set, unedited, &mut || Ok(landed.take()))
     }
 
-    /// Hands out everything.
+    /// Waits for all pending copies and passes them on.
     pub fn finish(mut self) -> Result<(), ForwardError> {
-        self.hand_out(0)
+        self.deliver(0)
     }
 
     /// Whether every row of `set` is kept, in order.
@@ -226,7 +226,7 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
         in_order && kept.next().is_none()
     }
 
-    /// The rows to keep, as one list.
+    /// The rows that are kept, of all inputs in order.
     fn pick(&mut self, set: RowSet) -> candle_core::Result<Tensor> {
         let held = &mut self.picked[set.index()];
         if let Some(held) = held {
@@ -236,7 +236,7 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
         Ok(held.insert(Tensor::from_slice(&rows, rows.len(), &self.device)?).clone())
     }
 
-    /// Some rows of `values`, on the CPU.
+    /// Copies some rows of `values` to the CPU.
     pub fn pull(&self, values: &Tensor, rows: &[u32]) -> Result<Vec<f32>, ForwardError> {
         if rows.is_empty() {
             return Ok(Vec::new());
@@ -245,7 +245,7 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
         Ok(whole(&values.index_select(&index, 0)?)?)
     }
 
-    /// `values` with other numbers in some rows.
+    /// `values`, with some rows replaced.
     pub fn replace(&self, values: &Tensor, rows: &[u32], with: Vec<f32>) -> Result<Tensor, ForwardError> {
         if rows.is_empty() {
             return Ok(values.clone());
@@ -261,14 +261,14 @@ impl<'t, 'a> DeviceTaps<'t, 'a> {
     }
 }
 
-/// The rows that are kept of an input, or whose mean is.
+/// The rows of an input that are kept, or whose mean is kept.
 fn rows_of(picked: &Picked) -> &[u32] {
     match picked {
         Picked::Rows(rows) | Picked::Mean(rows) => rows,
     }
 }
 
-/// Gives the recorder the rows of a hook as `more` brings them, in order, until it brings none.
+/// Passes the rows of a hook to the recorder, in order. `more` returns the next chunk of them, and `None` after the last.
 fn feed(
     taps: &mut Taps<'_>,
     hook: Hook,
@@ -277,14 +277,14 @@ fn feed(
     unedited: bool,
     more: &mut dyn FnMut() -> candle_core::Result<Option<Landed>>,
 ) -> Result<(), ForwardError> {
-    let (mut piece, mut at, mut failure) = (Landed::Vec(Vec::new()), 0, None);
+    let (mut chunk, mut at, mut failure) = (Landed::Vec(Vec::new()), 0, None);
     let mut fill = |mut out: &mut [f32]| {
         while !out.is_empty() {
-            if at == piece.as_ref().len() {
-                (piece, at) = (more()?.ok_or_else(|| candle_core::Error::msg("too few rows"))?, 0);
+            if at == chunk.as_ref().len() {
+                (chunk, at) = (more()?.ok_or_else(|| candle_core::Error::msg("too few rows"))?, 0);
                 continue;
             }
-            let values = &piece.as_ref()[at..];
+            let values = &chunk.as_ref()[at..];
             let n = out.len().min(values.len());
             let (head, rest) = out.split_at_mut(n);
             copy(head, &values[..n]);
@@ -297,7 +297,7 @@ fn feed(
             failure = fill(out).err();
         }
     })?;
-    if failure.is_none() && at != piece.as_ref().len() {
+    if failure.is_none() && at != chunk.as_ref().len() {
         failure = Some(candle_core::Error::msg("too many rows"));
     }
     failure.map_or(Ok(()), |e: candle_core::Error| Err(e.into()))

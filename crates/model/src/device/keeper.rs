@@ -1,13 +1,13 @@
-//! Keeps a device alive: one that no longer works is closed, and opened anew for the next batch.
+//! Replaces a lost device: one that no longer works is closed, and reopened for the next batch. It knows nothing of what runs on it.
 
 use std::sync::{Mutex, PoisonError};
 
 use crate::ForwardError;
 
-/// Something on a device, made again when it was lost.
+/// A value on a device, which is made again after the device was lost.
 pub struct Keeper<T> {
     make: Box<dyn Fn() -> Result<T, String> + Send + Sync>,
-    /// Whether it still does what it is told.
+    /// Whether it still works.
     works: fn(&T) -> bool,
     current: Mutex<Option<T>>,
 }
@@ -19,7 +19,7 @@ impl<T> std::fmt::Debug for Keeper<T> {
 }
 
 impl<T> Keeper<T> {
-    /// Makes it for the first time.
+    /// Makes the value for the first time.
     ///
     /// # Errors
     /// Those of `make`.
@@ -31,18 +31,18 @@ impl<T> Keeper<T> {
         Ok(Self { make: Box::new(make), works, current: Mutex::new(Some(first)) })
     }
 
-    /// Whether there is none at present.
+    /// Whether the device is lost and has not been reopened yet.
     pub fn is_lost(&self) -> bool {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
-    /// Uses it. After an error of the device it is tried; if it does not work any more, it is let go, and the next use makes it
-    /// again.
+    /// Calls `work` with the value, which is made first if the device was lost. After an error of the device, checks whether it
+    /// still works; if not, drops the value, and the next call makes it again.
     ///
     /// # Errors
-    /// Those of `work`, and [`ForwardError::Device`] while it cannot be made.
+    /// Those of `work`, and [`ForwardError::Device`] if the value cannot be made.
     pub fn with(&self, work: impl FnOnce(&T) -> Result<(), ForwardError>) -> Result<(), ForwardError> {
-        // Poisoned by a panic in `work`, which changes nothing.
+        // A panic in `work` poisons the lock, but leaves the value usable.
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let this = match current.take() {
             Some(this) => this,
@@ -80,7 +80,7 @@ mod tests {
         (Keeper::new(make, works).unwrap(), made)
     }
 
-    /// What there is.
+    /// The value that `with` passes to its closure.
     fn number(keeper: &Keeper<usize>) -> usize {
         let mut number = None;
         let seen = keeper.with(|n| {

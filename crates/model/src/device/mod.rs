@@ -1,12 +1,12 @@
-//! The forward pass on an accelerator, on candle's tensors.
+//! The forward pass on an accelerator, with candle's tensors.
 //!
-//! It computes what [`Transformer`] computes, from the same description and with the same hook points, and is compared with
-//! it in every family. Tokens become rows of the embedding on the CPU; everything behind is on the device. What leaves it are
-//! rows that are captured or changed, and the logits of routers. Products with weights are computed in a type of choice; the
-//! residual stream, norms, attention and activations in float32.
+//! It computes what [`Transformer`] computes, from the same architecture and with the same hook points; tests compare the two for
+//! every family. Token ids become embeddings on the CPU, and everything after that runs on the device. Only rows that are captured
+//! or changed, and the logits of routers, are copied back. Products with weights run in the compute type; the residual stream,
+//! norms, attention and activations are float32.
 //!
-//! Unlike the CPU's, numbers of an input may differ in the last bits with the company it has: the device's libraries choose
-//! their kernels by the shape of a batch.
+//! Unlike on the CPU, the numbers of an input may differ in the last bits from one batch to another, because the device's libraries
+//! choose their kernels by the shape of the batch. This module knows weights and tensors; it must not know checkpoints or requests.
 
 mod copies;
 mod device_attention;
@@ -49,7 +49,7 @@ use weights::{DeviceLinear, DeviceNorm, activate, softcapped};
 pub struct DeviceTransformer {
     device: Device,
     copies: Copies,
-    /// What the last batch's embedding was in.
+    /// The buffer of the last batch's embeddings, for reuse.
     embedded: Mutex<Vec<f32>>,
     blocks: Vec<DeviceBlock>,
     final_norm: Option<DeviceNorm>,
@@ -58,7 +58,7 @@ pub struct DeviceTransformer {
     unembed: Option<DeviceLinear>,
 }
 
-/// What stands before the unembedding in masked language models.
+/// The layer before the unembedding of masked language models.
 #[derive(Debug)]
 struct DeviceTransform {
     dense: DeviceLinear,
@@ -81,10 +81,10 @@ impl DeviceTransform {
 }
 
 impl DeviceTransformer {
-    /// Copies the weights to `device`, those of products in `dtype`.
+    /// Copies the weights to `device`: projections in `dtype`, norms in float32.
     ///
     /// # Errors
-    /// Those of the device: usually that its memory is too small.
+    /// Those of the device, usually that its memory is too small.
     pub fn upload(host: &Transformer, dtype: ComputeDtype, device: Device) -> candle_core::Result<Self> {
         let a = host.architecture();
         let to = (dtype.candle(), &device);
@@ -102,13 +102,13 @@ impl DeviceTransformer {
         })
     }
 
-    /// Whether the device still does what it is told: after some errors it does nothing any more.
+    /// Whether the device still works: after some errors, every further call fails.
     pub fn works(&self) -> bool {
         let sum = || Tensor::new(&[1f32, 2.0], &self.device)?.sum_all()?.to_scalar::<f32>();
         sum().is_ok_and(|sum| sum == 3.0)
     }
 
-    /// Runs a batch up to the last hook asked for, as [`Transformer::forward`] does. `host` is what this was made from.
+    /// Runs a batch up to the last hook asked for, as [`Transformer::forward`] does. `host` has the same weights on the CPU.
     ///
     /// # Errors
     /// Those of the sink and of the device, and [`ForwardError::Cancelled`].
@@ -121,7 +121,7 @@ impl DeviceTransformer {
         cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), ForwardError> {
         let a = host.architecture();
-        // Memory that was used before costs less than new memory, which the system clears.
+        // Reuse the buffer: new memory has to be cleared by the system first.
         let spent = std::mem::take(&mut *self.embedded.lock().unwrap_or_else(PoisonError::into_inner));
         let embedded = host.embed(batch, packing, taps, spent)?;
         if taps.done() {
@@ -155,7 +155,7 @@ impl DeviceTransformer {
         taps.finish()
     }
 
-    /// The final norm and, for the rows asked for, the logits.
+    /// The final norm, and the logits of the rows that are asked for.
     fn head(
         &self,
         host: &Transformer,

@@ -1,4 +1,4 @@
-//! What the blocks of a pass on the device share: the layout of the batch, and tensors made once for all layers.
+//! The state that the blocks of a pass on the device share: the layout of the batch, and tensors that all layers use.
 
 use std::sync::Arc;
 
@@ -14,22 +14,22 @@ use crate::{
 
 /// A batch on its way through the blocks.
 pub struct Pass<'p> {
-    /// Where inputs and rows are.
+    /// The layout of the batch.
     pub packing: &'p Packing,
-    /// The rows that go on in the last block, among all tokens.
+    /// The wanted rows among all tokens; the last block computes only these after attention.
     pub wanted_tokens: Tensor,
-    /// Position biases of the scores, and the same on the device, `[1, heads, 1, keys]`.
+    /// ALiBi biases of the scores, on the CPU and, `[1, heads, 1, keys]`, on the device.
     pub key_biases: Option<Arc<KeyBiases>>,
     pub biases: Option<Tensor>,
     device: Device,
     rotary_tables: Vec<RotaryTables>,
-    /// By rotary table and set, cosines and sines of every row.
+    /// Cosines and sines of every row, by rotary table and set.
     angles: Vec<[Option<(Tensor, Tensor)>; 2]>,
     tiles: [Option<Tiles>; 2],
 }
 
 impl<'p> Pass<'p> {
-    /// A pass of a batch on `device`.
+    /// A pass over a batch on `device`.
     pub fn new(
         a: &Architecture,
         packing: &'p Packing,
@@ -70,7 +70,7 @@ impl<'p> Pass<'p> {
         Ok(held.insert(angles).clone())
     }
 
-    /// The tiles of attention for the queries of `set`.
+    /// The attention tiles for the queries of `set`.
     pub fn tiles(&mut self, set: RowSet, spec: &AttentionSpec<'_>) -> candle_core::Result<&mut Tiles> {
         let held = &mut self.tiles[set.index()];
         if held.is_none() {

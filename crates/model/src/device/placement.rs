@@ -1,4 +1,4 @@
-//! Where forward passes run, and in what type.
+//! Where forward passes run, and in which type: parses the settings and opens devices. It knows no model.
 
 use std::{fmt, str::FromStr};
 
@@ -10,7 +10,7 @@ pub enum Placement {
     /// On the CPU, with kernels of our own, in float32.
     #[default]
     Cpu,
-    /// On the CPU through the code that drives accelerators: for checking that code, slow.
+    /// On the CPU, but through the code for accelerators. It is slow and meant for testing that code.
     CandleCpu,
     /// On an NVIDIA GPU, by its number.
     Cuda(usize),
@@ -19,10 +19,10 @@ pub enum Placement {
 }
 
 impl Placement {
-    /// Whether this build drives devices of this kind, and they compute in this type.
+    /// Checks that this build supports devices of this kind, and that they support this type.
     ///
     /// # Errors
-    /// What there is instead.
+    /// What is not supported, and what is instead.
     pub(crate) fn check(self, compute_dtype: Option<ComputeDtype>) -> Result<(), String> {
         let (driven, what, feature) = match self {
             Self::Cpu => {
@@ -36,10 +36,10 @@ impl Placement {
         if driven { Ok(()) } else { Err(format!("this build drives no {what}: build it with --features {feature}")) }
     }
 
-    /// The device.
+    /// Opens the device.
     ///
     /// # Errors
-    /// Why there is no such device.
+    /// Why it cannot be opened.
     pub(crate) fn open(self) -> Result<Device, String> {
         match self {
             Self::Cpu | Self::CandleCpu => Ok(Device::Cpu),
@@ -79,15 +79,15 @@ impl FromStr for Placement {
     }
 }
 
-/// One or more places of one kind; each takes batches of its own, for every model.
+/// One or more devices of one kind. Each runs batches on its own, and holds every model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placements(Vec<Placement>);
 
 impl Placements {
-    /// These places.
+    /// Checks and combines placements.
     ///
     /// # Errors
-    /// What is wrong with them: none, several kinds, or one of them twice.
+    /// When there are none, they are of several kinds, or one of them appears twice.
     pub fn new(places: Vec<Placement>) -> Result<Self, String> {
         let Some((first, others)) = places.split_first() else { return Err("name a device".to_owned()) };
         if others.iter().any(|p| std::mem::discriminant(p) != std::mem::discriminant(first)) {
@@ -95,14 +95,14 @@ impl Placements {
         }
         let twice = (1..places.len()).find(|i| places[..*i].contains(&places[*i]));
         match twice.map(|i| places[i]) {
-            // which is there to be checked
+            // `Reference` exists for testing only
             None | Some(Placement::CandleCpu) => Ok(Self(places)),
             Some(Placement::Cpu) => Err("the CPU is one place, with --threads".to_owned()),
             Some(place) => Err(format!("{place} is named twice")),
         }
     }
 
-    /// The places, at least one.
+    /// The placements; at least one.
     #[must_use]
     pub fn all(&self) -> &[Placement] {
         &self.0
@@ -138,21 +138,20 @@ impl FromStr for Placements {
     }
 }
 
-/// The type that products with weights are computed in on an accelerator. Everything between them (residual stream,
+/// The type in which an accelerator computes products with weights. Everything between them (residual stream,
 /// norms, attention, activations) is float32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ComputeDtype {
     /// IEEE single precision, without TF32.
     Float32,
-    /// 8 bits of exponent, 8 of precision.
+    /// bfloat16: 8 bits of exponent, 8 of precision.
     Bfloat16,
     /// IEEE half precision.
     Float16,
 }
 
 impl ComputeDtype {
-    /// The type a checkpoint holds its weights in, as [`residuum_domain::ModelInfo::weights_dtype`] says it; float32 where that is
-    /// none of these.
+    /// The type of a checkpoint's weights, as [`residuum_domain::ModelInfo::weights_dtype`] spells it; float32 for any other type.
     pub(crate) fn of_weights(weights_dtype: &str) -> Self {
         match weights_dtype.split('+').next() {
             Some("bfloat16") => Self::Bfloat16,

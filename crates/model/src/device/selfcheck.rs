@@ -1,5 +1,5 @@
-//! Before a device serves, it must compute what the CPU computes: a wrong driver or kernel shall not fill a store with
-//! numbers that merely look right.
+//! Checks a device before it is used: it must compute what the CPU computes. Otherwise a wrong driver or kernel could fill a store
+//! with plausible but wrong numbers.
 
 use super::{ComputeDtype, DeviceTransformer};
 use crate::{
@@ -8,11 +8,11 @@ use crate::{
 };
 use residuum_domain::{Dtype, Hook, ModelInfo, PackLayout, Rows, Site};
 
-/// Tokens of the inputs: of different lengths, so that one is padded.
+/// Lengths of the inputs. They differ, so that padding is checked too.
 const LENGTHS: [usize; 3] = [24, 9, 1];
 
-/// Largest deviation allowed: `‖device - cpu‖ / ‖cpu‖` of a row. Roundings of the type of products add up from block to block;
-/// what a broken device computes is off by one or more.
+/// Largest deviation allowed: `‖device - cpu‖ / ‖cpu‖` of a row. Rounding errors of the compute type add up from block to block;
+/// the deviation of a broken device is 1 or more.
 fn tolerance(dtype: ComputeDtype) -> f64 {
     match dtype {
         ComputeDtype::Float32 => 1e-3,
@@ -21,11 +21,11 @@ fn tolerance(dtype: ComputeDtype) -> f64 {
     }
 }
 
-/// Runs the same batches on both and compares the residual stream: behind every block at every position, and behind the last
-/// at the last position, of which fewer rows are computed. Gives the largest deviation.
+/// Runs the same batches on both and compares the residual stream: after every block at every position, and after the last block at
+/// the last position, where the last block computes fewer rows. Returns the largest deviation.
 ///
 /// # Errors
-/// What is wrong.
+/// What differs, or the error of a pass.
 pub fn run(
     info: &ModelInfo,
     host: &Transformer,
@@ -39,7 +39,7 @@ pub fn run(
         let [expected, got] = both(info, host, device, &hooks, rows).map_err(|e| e.to_string())?;
         for ((hook, expected), got) in hooks.iter().zip(&expected).zip(&got) {
             let deviation = largest_deviation(info.d_model, expected, got);
-            // Not a number is none of what is allowed.
+            // Written so that NaN is refused.
             if deviation.is_nan() || deviation > tolerance(dtype) {
                 return Err(format!(
                     "a row of {hook} differs from the CPU's by {deviation:.2e} of its size in {dtype}, where {} is allowed",
@@ -56,7 +56,7 @@ fn all(n: u32) -> Rows {
     Rows::List((0..n).collect())
 }
 
-/// The rows of some hooks as the CPU and as the device compute them.
+/// The rows of some hooks, as the CPU and as the device compute them.
 fn both(
     info: &ModelInfo,
     host: &Transformer,
@@ -90,13 +90,13 @@ fn both(
     Ok([expected, got])
 }
 
-/// Some tokens from all over the vocabulary.
+/// Tokens that are spread over the vocabulary.
 #[expect(clippy::cast_possible_truncation, reason = "a vocabulary has fewer than 2^32 tokens")]
 fn token_ids(n: usize, d_vocab: usize) -> Vec<u32> {
     (0..n).map(|i| ((i + 1) * 7919 % d_vocab) as u32).collect()
 }
 
-/// That of the row of `d` numbers that differs most; not a number where one has none.
+/// The largest deviation of a row of `d` numbers; NaN if the deviation of a row is NaN.
 fn largest_deviation(d: usize, expected: &[f32], got: &[f32]) -> f64 {
     if expected.len() != got.len() {
         return f64::INFINITY;

@@ -1,4 +1,4 @@
-//! Norms with their hook points on the device.
+//! Norms with hook points on the device.
 
 use candle_core::{DType, Tensor};
 
@@ -6,8 +6,8 @@ use super::{device_taps::DeviceTaps, weights::DeviceNorm};
 use crate::{ForwardError, cpu::stream::Place, packing::RowSet};
 use residuum_domain::{Hook, Site};
 
-/// Normalises `x` `[rows, d]`, whose denominators and normalised rows pass the two `hooks`. Where they are changed there, the
-/// output follows. It may come rounded to `dtype`.
+/// Normalises `x` `[rows, d]`; the denominators and the normalised rows pass the two `hooks`. If interventions change them there,
+/// the output is computed from the changed ones. The result may be rounded to `dtype`.
 pub fn tapped_norm(
     norm: &DeviceNorm,
     x: &Tensor,
@@ -49,9 +49,9 @@ pub fn tapped_norm(
     taps.replace(&out, &touched, changed)
 }
 
-/// From what a sublayer gives to what is added to the residual stream: through the norm behind it and the residual multiplier,
-/// where there are any. `sites` are those of what it gives, of the norm's two, and of what is added.
-pub fn hand_out(
+/// Computes what is added to the residual stream from the raw output of a sublayer: applies the norm after it and the residual
+/// multiplier, if the model has them. `sites` are the hook points of the raw output, the norm's two, and what is added.
+pub fn sublayer_output(
     place: &Place<'_>,
     sites: [Site; 4],
     norm: Option<&DeviceNorm>,

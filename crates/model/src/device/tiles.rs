@@ -1,7 +1,8 @@
-//! Attention of many inputs in few launches: inputs of similar length are padded to tiles.
+//! Lays out attention over many inputs in few kernel launches: inputs of similar length are padded to one tile. It knows lengths,
+//! positions and masks, and no weights.
 //!
-//! What is padded is never seen: no real query sees a key that is not its input's own, and what padded queries give is
-//! not gathered. A long input is cut into stretches of queries, so that no tile's scores exceed a budget.
+//! Padding does not affect results: no real query sees a key outside its input, and outputs of padded queries are dropped. A long
+//! input is divided into query ranges, so that the scores of a tile stay within a budget.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -12,20 +13,20 @@ use crate::{
     packing::{Packing, RowSet, index},
 };
 
-/// Scores that one tile may have, over all heads.
+/// Largest number of scores in one tile, over all heads.
 const MAX_SCORES: usize = 64 << 20;
 
-/// Queries of a stretch in a causal pass: scores of keys that none of them sees are not computed.
+/// Largest query range in a causal pass: the scores of keys after its last query are not computed.
 const CAUSAL_QUERIES: usize = 512;
 
-/// A tile may have this many times the scores that its inputs have, in quarters.
+/// Limit on padding: a tile may have this many quarters of the scores that its inputs have.
 const MAX_PADDING_QUARTERS: usize = 6;
 
-/// Some queries of one input, and the keys they may see.
+/// A query range of one input, and the number of keys that it may see.
 #[derive(Debug, Clone)]
 struct Part {
     input: usize,
-    /// Rows of the queries in a buffer over the set.
+    /// Rows of the queries in the set.
     rows: Range<usize>,
     n_keys: usize,
 }
@@ -36,32 +37,32 @@ impl Part {
     }
 }
 
-/// Parts that are computed together.
+/// Parts that are padded to one shape and computed together.
 #[derive(Debug)]
 pub struct Tile {
-    /// Parts, queries of each and keys of each, padding included.
+    /// Number of parts, and queries and keys of each, including padding.
     pub shape: (usize, usize, usize),
     parts: Vec<Part>,
-    /// Rows of the query buffer, `[parts · queries]`; the first of the part where there is none. `None` where they are the whole
-    /// buffer as it is.
+    /// For each query, its row in the query buffer, `[parts · queries]`; padding repeats the first row of its part. `None` if the
+    /// tile is the whole buffer.
     pub queries: Option<Tensor>,
-    /// Tokens of the keys, `[parts · keys]`, in the same way; the first of the input where there is none.
+    /// For each key, its row among all tokens, `[parts · keys]`; padding repeats the first token of the input. `None` as above.
     pub keys: Option<Tensor>,
-    /// By window, what is added to the scores, `[parts or 1, 1, queries, keys]`: -∞ where a query does not see a key. `None`
-    /// where every query sees every key.
+    /// Masks by window, which are added to the scores, `[parts or 1, 1, queries, keys]`: -∞ where a query does not see a key.
+    /// `None` where every query sees every key.
     masks: HashMap<Option<usize>, Option<Tensor>>,
-    /// By window, what [`Self::seen`] gives.
+    /// Results of [`Self::seen`] by window.
     #[cfg(feature = "cuda")]
     seen: HashMap<Option<usize>, Tensor>,
 }
 
-/// The attention of one batch for the rows of one set.
+/// The tiles of one batch, for the queries of one set.
 #[derive(Debug)]
 pub struct Tiles {
     pub tiles: Vec<Tile>,
-    /// Where each row of the set is in the results of all tiles, one after the other.
+    /// For each row of the set, its row in the concatenated results of all tiles.
     pub restore: Tensor,
-    /// Whether that is where it is in the set.
+    /// Whether the concatenated results are in the order of the set already.
     pub in_order: bool,
 }
 
@@ -71,7 +72,7 @@ impl Tiles {
         Self::within(MAX_SCORES / n_heads, packing, set, causal, device)
     }
 
-    /// As [`Self::new`], with at most `area` scores of one head in a tile, unless a single query has more.
+    /// As [`Self::new`], with at most `area` scores per head in a tile, unless a single query has more.
     fn within(area: usize, packing: &Packing, set: RowSet, causal: bool, device: &Device) -> Result<Self> {
         let groups = grouped(parts(area, packing, set, causal), area);
         let mut restore = vec![0; packing.of(set).positions.len()];
@@ -91,7 +92,7 @@ impl Tiles {
     }
 }
 
-/// The queries of every input, long ones in stretches.
+/// The queries of every input, divided into query ranges.
 fn parts(area: usize, packing: &Packing, set: RowSet, causal: bool) -> Vec<Part> {
     let selection = packing.of(set);
     let mut parts = Vec::new();
@@ -101,7 +102,7 @@ fn parts(area: usize, packing: &Packing, set: RowSet, causal: bool) -> Vec<Part>
         let step = (area / all_keys).clamp(1, most);
         for first in (bounds[0]..bounds[1]).step_by(step) {
             let rows = first..bounds[1].min(first + step);
-            // Positions ascend: the last query sees most.
+            // Positions ascend, so the last query sees the most keys.
             let last = selection.positions[rows.end - 1] as usize;
             let n_keys = if causal { last + 1 } else { all_keys };
             parts.push(Part { input, rows, n_keys });
@@ -110,7 +111,7 @@ fn parts(area: usize, packing: &Packing, set: RowSet, causal: bool) -> Vec<Part>
     parts
 }
 
-/// Parts of similar size together.
+/// Groups parts of similar size.
 fn grouped(mut parts: Vec<Part>, area: usize) -> Vec<Vec<Part>> {
     parts.sort_by_key(|part| (part.n_keys, part.rows.len()));
     let mut groups: Vec<Vec<Part>> = Vec::new();
@@ -118,7 +119,7 @@ fn grouped(mut parts: Vec<Part>, area: usize) -> Vec<Vec<Part>> {
     for part in parts {
         let wide = queries.max(part.rows.len());
         if let Some(group) = groups.last_mut() {
-            // The new part has the most keys.
+            // Parts are sorted, so the new one has the most keys.
             let padded = (group.len() + 1) * wide * part.n_keys;
             if padded <= area && padded * 4 <= (real + part.area()) * MAX_PADDING_QUARTERS {
                 (real, queries) = (real + part.area(), wide);
@@ -155,7 +156,7 @@ impl Tile {
         })
     }
 
-    /// What is added to the scores.
+    /// The mask that is added to the scores; `None` if every query sees every key.
     pub fn mask(
         &mut self,
         spec: &AttentionSpec<'_>,
@@ -176,7 +177,7 @@ impl Tile {
         Ok(mask)
     }
 
-    /// The first key that each query sees, and the end of them, `[parts or 1, queries, 2]`.
+    /// The range of keys that each query sees, as start and end, `[parts or 1, queries, 2]`.
     #[cfg(feature = "cuda")]
     pub fn seen(
         &mut self,
@@ -195,12 +196,12 @@ impl Tile {
         Ok(seen)
     }
 
-    /// The keys that each query sees, for every part, or for one where all are alike. Padded queries see some, too.
+    /// The range of keys that each query sees, for every part, or for one if all parts are alike. Padded queries see keys as well.
     fn visible(&self, spec: &AttentionSpec<'_>, packing: &Packing, set: RowSet) -> (usize, Vec<Range<usize>>) {
         let (n, n_queries, n_keys) = self.shape;
         let positions = |part: &Part| &packing.of(set).positions[part.rows.clone()];
         let from_start = |part: &Part| positions(part).iter().copied().eq(0..index(part.rows.len()));
-        // In a causal pass the keys of padding lie behind every query of the input's own: what hides them hides these.
+        // In a causal pass, padded keys come after all queries of the input, so the causal mask hides them.
         if spec.causal && self.parts.iter().all(from_start) {
             return (1, (0..n_queries).map(|position| spec.visible(position, n_keys)).collect());
         }
@@ -218,14 +219,14 @@ impl Tile {
     }
 }
 
-/// Writes -∞ where the queries at `positions`, in an input of `own` tokens, do not see a key, to `[queries, n_keys]`.
+/// Writes -∞ to `[queries, n_keys]` where the queries at `positions`, in an input of `own` tokens, do not see a key.
 pub fn hide(spec: &AttentionSpec<'_>, positions: &[u32], own: usize, n_keys: usize, values: &mut [f32]) {
     for (position, row) in positions.iter().zip(values.chunks_exact_mut(n_keys)) {
         hide_but(spec.visible(*position as usize, own), row);
     }
 }
 
-/// Writes -∞ to all keys of a row but these.
+/// Writes -∞ to all keys of a row outside this range.
 fn hide_but(seen: Range<usize>, row: &mut [f32]) {
     let n_keys = row.len();
     row[..seen.start.min(n_keys)].fill(f32::NEG_INFINITY);
@@ -308,7 +309,7 @@ mod tests {
         let mask = tile.mask(&spec, &packing, RowSet::All, &Device::Cpu).unwrap().unwrap();
         let seen: Vec<bool> = mask.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|v| *v == 0.0).collect();
         let (t, f) = (true, false);
-        // One mask for both inputs: the third query and key of the shorter one are padding.
+        // Both inputs share a mask; the third query and key of the shorter one are padding.
         assert_eq!(seen, [t, f, f, t, t, f, f, t, t]);
         let both_ways = AttentionSpec { causal: false, window: None, ..spec };
         let mut tiles = Tiles::within(100, &packing, RowSet::All, false, &Device::Cpu).unwrap();

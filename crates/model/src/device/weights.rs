@@ -1,4 +1,4 @@
-//! Weights on the device, made from those that are packed for the CPU.
+//! Linear layers, norms and activations on the device. Weights are copied from the layers that are packed for the CPU.
 
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::ops;
@@ -9,12 +9,12 @@ use rayon::prelude::*;
 use super::nvidia;
 use crate::ops::{Linear, activation::Activation, norm::Norm};
 
-/// `y = x Wᵀ + b`: the product in the compute type, the bias added in float32.
+/// A linear layer `y = x Wᵀ + b`: the product runs in the compute type, and the bias is added in float32.
 #[derive(Debug)]
 pub struct DeviceLinear {
-    /// `[in_features, out_features]`, a transposed view.
+    /// The weight `[in_features, out_features]`, a transposed view.
     weight: Tensor,
-    /// `[out_features]`, float32.
+    /// The bias `[out_features]`, float32.
     bias: Option<Tensor>,
 }
 
@@ -22,7 +22,7 @@ impl DeviceLinear {
     /// Copies a layer to the device.
     pub fn upload(linear: &Linear, dtype: DType, device: &Device) -> Result<Self> {
         let (n_out, n_in) = (linear.out_features(), linear.in_features());
-        // Rounded before it travels.
+        // Round before copying: there is less to copy.
         let weight = match dtype {
             DType::BF16 => Tensor::from_vec(rows(linear, bf16::from_f32), (n_out, n_in), device)?,
             DType::F16 => Tensor::from_vec(rows(linear, f16::from_f32), (n_out, n_in), device)?,
@@ -33,7 +33,7 @@ impl DeviceLinear {
         Ok(Self { weight, bias })
     }
 
-    /// `x` `[rows, in_features]`, of any type, gives float32 `[rows, out_features]`.
+    /// Computes float32 `[rows, out_features]` from `x` `[rows, in_features]` of any type.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let out = self.product(&self.round(x)?)?;
         match &self.bias {
@@ -42,7 +42,8 @@ impl DeviceLinear {
         }
     }
 
-    /// Summed in float32. On NVIDIA GPUs the results are float32 as well; elsewhere they are rounded to the type of the product.
+    /// The product alone. Sums are float32. On NVIDIA GPUs results are float32 as well; elsewhere they are rounded to the compute
+    /// type.
     fn product(&self, x: &Tensor) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if x.device().is_cuda() && x.dtype() != DType::F32 {
@@ -51,19 +52,19 @@ impl DeviceLinear {
         x.matmul(&self.weight)?.to_dtype(DType::F32)
     }
 
-    /// The type of the product.
+    /// The compute type.
     pub fn dtype(&self) -> DType {
         self.weight.dtype()
     }
 
-    /// `x` in the type of the product: layers that receive the same need it once.
+    /// `x` in the compute type. Layers that have the same input need this once.
     pub fn round(&self, x: &Tensor) -> Result<Tensor> {
         x.to_dtype(self.weight.dtype())
     }
 
-    /// What each of `n` equal stretches of input features contributes to the output, without the bias: `x`
-    /// `[rows, in_features]` gives float32 `[rows, n, out_features]`.
-    pub fn forward_stretches(&self, n: usize, x: &Tensor) -> Result<Tensor> {
+    /// What each of `n` equal ranges of input features (the heads) contributes to the output, without the bias: float32
+    /// `[rows, n, out_features]` from `x` `[rows, in_features]`.
+    pub fn forward_ranges(&self, n: usize, x: &Tensor) -> Result<Tensor> {
         let (n_in, n_out) = self.weight.dims2()?;
         let weight = self.weight.reshape((n, n_in / n, n_out))?;
         let x = self.round(x)?.reshape((x.dim(0)?, n, n_in / n))?.transpose(0, 1)?.contiguous()?;
@@ -71,7 +72,7 @@ impl DeviceLinear {
     }
 }
 
-/// The weight `[out_features, in_features]`, every number of it changed.
+/// The weight `[out_features, in_features]` of a layer, with `change` applied to every number.
 fn rows<T: Copy + Default + Send>(linear: &Linear, change: impl Fn(f32) -> T + Sync) -> Vec<T> {
     let n_in = linear.in_features();
     let mut rows = vec![T::default(); linear.out_features() * n_in];
@@ -88,12 +89,12 @@ fn rows<T: Copy + Default + Send>(linear: &Linear, change: impl Fn(f32) -> T + S
 /// A norm over rows, in float32.
 #[derive(Debug)]
 pub struct DeviceNorm {
-    /// What it is made from: it changes single rows on the CPU.
+    /// The same norm on the CPU, for rows that interventions change.
     pub host: Norm,
     d: usize,
-    /// `[d]`, ones where there is none.
+    /// The gain `[d]`; ones if the norm has none.
     gain: Tensor,
-    /// `[d]`, zeros where there is none.
+    /// The bias `[d]`; zeros if the norm has none.
     bias: Tensor,
 }
 
@@ -113,14 +114,14 @@ impl DeviceNorm {
         let rows = x.reshape(((), self.d))?.contiguous()?;
         let out = match &self.host {
             Norm::Rms(rms) => ops::rms_norm(&rows, &self.gain, rms.eps)?,
-            // Candle's kernel takes the variance as the difference of two squares, which loses digits where the mean is large:
-            // here it is not.
+            // Candle's kernel computes the variance as a difference of squares, which loses digits where the mean is large. So subtract
+            // the mean first.
             Norm::Layer(layer) => ops::layer_norm(&centred(&rows)?, &self.gain, &self.bias, layer.eps)?,
         };
         out.reshape(x.shape())
     }
 
-    /// As [`Self::forward`], of `x` `[rows, d]`; rounded to `dtype` where that spares a pass over memory.
+    /// As [`Self::forward`], for `x` `[rows, d]`. The result may be rounded to `dtype` where that saves a pass over memory.
     pub fn forward_rounded(&self, x: &Tensor, dtype: DType) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if let (Norm::Rms(rms), true, DType::BF16 | DType::F16) = (&self.host, x.device().is_cuda(), dtype) {
@@ -130,7 +131,7 @@ impl DeviceNorm {
         self.forward(x)
     }
 
-    /// The denominators `[rows]` and the rows before gain and bias, of `x` `[rows, d]`.
+    /// The denominators `[rows]`, and the rows before gain and bias, for `x` `[rows, d]`.
     pub fn parts(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
         let (x, eps) = match &self.host {
             Norm::Rms(rms) => (x.clone(), rms.eps),
@@ -142,7 +143,7 @@ impl DeviceNorm {
     }
 }
 
-/// `act(gate) · up`; rounded to `dtype` where that spares a pass over memory.
+/// `act(gate) · up`. The result may be rounded to `dtype` where that saves a pass over memory.
 pub fn gated(activation: Activation, gate: &Tensor, up: &Tensor, dtype: DType) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if gate.device().is_cuda() {
@@ -152,7 +153,7 @@ pub fn gated(activation: Activation, gate: &Tensor, up: &Tensor, dtype: DType) -
     activate(activation, gate)? * up
 }
 
-/// The rows of `x` less their means.
+/// The rows of `x` minus their means.
 fn centred(x: &Tensor) -> Result<Tensor> {
     x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)
 }

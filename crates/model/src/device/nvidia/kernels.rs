@@ -1,4 +1,4 @@
-//! Kernels of our own (`kernels.cu`), for what candle needs many passes over memory for.
+//! Our own kernels (`kernels.cu`), for operations that take candle several passes over memory.
 
 use candle_core::{
     DType, Error, Result, Tensor,
@@ -15,20 +15,20 @@ use crate::{
     packing::index,
 };
 
-/// What `build.rs` makes of `kernels.cu`.
+/// The PTX that `build.rs` compiles from `kernels.cu`.
 const PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.ptx"));
 
-/// What the GPU knows it by.
+/// The name of the module on the GPU.
 const MODULE: &str = "residuum";
 
-/// Threads of a block.
+/// Threads per block.
 const THREADS: u32 = 256;
-/// Rows that a block of the softmax has.
+/// Rows per block of the softmax.
 const ROWS: usize = THREADS as usize / 32;
 
-/// Attention patterns of scores `[parts, heads, queries, keys]`: scaled, capped and biased as `spec` says, then the softmax over
-/// the keys that a query sees; zero elsewhere. `seen` is `[parts or 1, queries, 2]`: the first of these keys, and the end.
-/// `biases` are `[1, heads, 1, at least keys]`.
+/// Attention patterns from raw scores `[parts, heads, queries, keys]`: applies scale, softcap and biases as `spec` says, then the
+/// softmax over the keys that a query sees; other cells are zero. `seen` is the range of these keys, as start and end,
+/// `[parts or 1, queries, 2]`. `biases` is `[1, heads, 1, at least keys]`.
 pub fn masked_softmax(
     spec: &AttentionSpec<'_>,
     scores: &Tensor,
@@ -60,7 +60,7 @@ pub fn masked_softmax(
     Ok(tensor(gpu, out, scores.shape()))
 }
 
-/// `activation(gate) · up` of float32 tensors of one shape, in `dtype`.
+/// `activation(gate) · up` for float32 tensors of one shape; the result is in `dtype`.
 pub fn gated(activation: Activation, gate: &Tensor, up: &Tensor, dtype: DType) -> Result<Tensor> {
     match dtype {
         DType::BF16 => gated_to::<bf16>("gated_bf16", activation, gate, up),
@@ -81,7 +81,7 @@ fn gated_to<T: CudaDType + DeviceRepr>(
     let (gpu, n) = (gpu(gate)?, gate.elem_count());
     let out = allocate::<T>(&gpu, n)?;
     let (gate_at, up_at, to) = (address::<f32>(gate)?, address::<f32>(up)?, address_of(&gpu, &out));
-    // As the kernel numbers them.
+    // The kernel's numbers for activations.
     let activation: u32 = match activation {
         Activation::Silu => 0,
         Activation::Gelu => 1,
@@ -99,7 +99,7 @@ fn gated_to<T: CudaDType + DeviceRepr>(
     Ok(tensor(gpu, out, gate.shape()))
 }
 
-/// `x / sqrt(mean(x²) + eps) · gain` of the rows of float32 `x` `[rows, d]`, in half precision.
+/// `x / sqrt(mean(x²) + eps) · gain` for the rows of float32 `x` `[rows, d]`; the result is in half precision.
 pub fn rms_norm(x: &Tensor, gain: &Tensor, eps: f32, dtype: DType) -> Result<Tensor> {
     match dtype {
         DType::BF16 => rms_norm_to::<bf16>("rms_norm_bf16", x, gain, eps),
@@ -123,7 +123,7 @@ fn rms_norm_to<T: CudaDType + DeviceRepr>(name: &str, x: &Tensor, gain: &Tensor,
     Ok(tensor(gpu, out, (rows, width)))
 }
 
-/// Rows `[_, heads · width]` of float32, or those `picked` of them, as `[parts, heads, rows of a part, width]`.
+/// Transposes float32 rows `[_, heads · width]`, or the `picked` ones of them, to `[parts, heads, rows of a part, width]`.
 pub fn heads_first(x: &Tensor, picked: Option<&Tensor>, (parts, n, heads): (usize, usize, usize)) -> Result<Tensor> {
     let (rows, width) = x.dims2()?;
     let n_picked = picked.map_or(Ok(rows), |picked| picked.dim(0))?;
@@ -143,7 +143,7 @@ pub fn heads_first(x: &Tensor, picked: Option<&Tensor>, (parts, n, heads): (usiz
     Ok(tensor(gpu, out, (parts, heads, n, width / heads)))
 }
 
-/// `[parts, heads, rows of a part, width]` as rows `[parts · rows, heads · width]`.
+/// Transposes `[parts, heads, rows of a part, width]` to rows `[parts · rows, heads · width]`.
 pub fn heads_last(x: &Tensor) -> Result<Tensor> {
     let (parts, heads, n, width) = x.dims4()?;
     let gpu = gpu(x)?;

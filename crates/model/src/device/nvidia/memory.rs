@@ -1,7 +1,7 @@
-//! Tensors as memory of the GPU.
+//! GPU memory of tensors: addresses for kernels, and tensors from raw memory.
 //!
-//! Everything on a GPU happens in the order of one stream ([`super::open`]): what a launch reads may be let go as soon as the
-//! launch is queued, since its memory is freed behind it.
+//! Everything on a GPU happens in the order of one stream ([`super::open`]), so a tensor may be dropped as soon as the launch that
+//! reads it is queued: its memory is freed after that launch.
 
 use candle_core::{
     CudaDevice, CudaStorage, Device, Error, Result, Shape, Storage, Tensor,
@@ -21,7 +21,7 @@ pub fn gpu(tensor: &Tensor) -> Result<CudaDevice> {
     }
 }
 
-/// Where the numbers of a contiguous tensor begin.
+/// The address of a contiguous tensor.
 pub fn address<T: CudaDType + DeviceRepr>(tensor: &Tensor) -> Result<u64> {
     let (storage, layout) = tensor.storage_and_layout();
     let Storage::Cuda(storage) = &*storage else { return Err(Error::msg("a tensor is not on a GPU")) };
@@ -31,18 +31,18 @@ pub fn address<T: CudaDType + DeviceRepr>(tensor: &Tensor) -> Result<u64> {
     Ok(numbers.device_ptr(&stream).0)
 }
 
-/// Memory for `n` numbers, which holds anything.
+/// Uninitialised memory for `n` numbers.
 pub fn allocate<T: DeviceRepr>(gpu: &CudaDevice, n: usize) -> Result<CudaSlice<T>> {
     // SAFETY: whoever asks for it writes all of it, and any bits are a number.
     unsafe { gpu.alloc::<T>(n) }
 }
 
-/// Where that memory begins.
+/// The address of that memory.
 pub fn address_of<T: DeviceRepr>(gpu: &CudaDevice, memory: &CudaSlice<T>) -> u64 {
     memory.device_ptr(&gpu.cuda_stream()).0
 }
 
-/// A tensor of such memory.
+/// A tensor in such memory.
 pub fn tensor<T: CudaDType>(gpu: CudaDevice, memory: CudaSlice<T>, shape: impl Into<Shape>) -> Tensor {
     Tensor::from_storage(Storage::Cuda(CudaStorage::wrap_cuda_slice(memory, gpu)), shape, BackpropOp::none(), false)
 }

@@ -1,4 +1,4 @@
-//! What is particular to NVIDIA GPUs.
+//! What is specific to NVIDIA GPUs: opening them, our kernels, products through cuBLAS, and copies to pinned memory.
 
 pub mod kernels;
 mod memory;
@@ -19,13 +19,13 @@ use candle_core::{
 
 pub use product::product;
 
-/// Opens the GPU of this number, with a stream that every thread shares: batches run on whichever thread takes them.
+/// Opens the GPU with this number. All threads share one stream, since a batch may run on any thread.
 pub fn open(ordinal: usize) -> Result<Device> {
     let device = Device::new_cuda_with_stream(ordinal)?;
     if let Device::Cuda(gpu) = &device {
-        // Else every launch waits for and records an event for each of its tensors.
+        // Otherwise every launch would wait for, and record, an event for each of its tensors.
         // SAFETY: all tensors are made, used and freed on this one stream, where everything happens in order. The only other
-        // stream is that of `copies`, which sees to the order itself.
+        // stream is that of `pinned_copies`, which takes care of the order itself.
         unsafe { gpu.disable_event_tracking() };
         if gpu.cuda_stream().context().has_async_alloc() {
             keep_memory(gpu)?;
@@ -34,8 +34,8 @@ pub fn open(ordinal: usize) -> Result<Device> {
     Ok(device)
 }
 
-/// Has freed memory stay with the process: otherwise the driver takes it back whenever a copy is waited for, and the next
-/// pass asks for it again.
+/// Keeps freed memory in the process: otherwise the driver takes it back whenever the host waits for a copy, and the next pass has
+/// to allocate it again.
 fn keep_memory(gpu: &CudaDevice) -> Result<()> {
     let mut threshold = u64::MAX;
     // SAFETY: the device is that of a living context, and this attribute is a number of 64 bits.

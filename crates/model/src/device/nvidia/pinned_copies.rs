@@ -1,7 +1,7 @@
-//! Copies to pinned memory on a second stream.
+//! Copies through pinned memory; those to the CPU run on a second stream.
 //!
-//! The streams are kept in order here: a copy waits for everything that the first stream had to do when it was started, and
-//! holds its tensor and its buffer until it is done.
+//! This file keeps the two streams in order: a copy to the CPU waits for everything that was queued on the first stream when it was
+//! started, and it holds its tensor and its buffer until it has finished.
 
 use std::{
     fmt,
@@ -19,12 +19,12 @@ use candle_core::{
 use super::memory::{allocate, tensor};
 use crate::ops::parallel::copy;
 
-/// Numbers of the smallest buffer.
+/// Size of the smallest buffer, in numbers.
 const SMALLEST: usize = 1 << 16;
-/// Sizes of large buffers are multiples of it.
+/// Sizes of large buffers are multiples of this.
 const STEP: usize = 1 << 20;
 
-/// Pinned buffers that wait to be used again.
+/// Pinned buffers that can be reused.
 type Pool = Arc<Mutex<Vec<PinnedHostSlice<f32>>>>;
 
 /// The stream that copies.
@@ -35,11 +35,11 @@ pub struct CopyStream {
     pool: Pool,
 }
 
-/// A copy that runs or has run, in either direction. Its buffer goes back to the pool.
+/// A copy in either direction that is running or has finished. Its buffer returns to the pool.
 pub struct PinnedCopy {
     n: usize,
     done: CudaEvent,
-    /// Given back to the device once the copy is done.
+    /// The source, which must live until the copy has finished.
     _source: Option<Tensor>,
     buffer: Option<PinnedHostSlice<f32>>,
     pool: Pool,
@@ -52,14 +52,14 @@ impl fmt::Debug for CopyStream {
 }
 
 impl CopyStream {
-    /// A stream beside that of `device`; `None` where it is no GPU of this kind.
+    /// A second stream of `device`; `None` if it is not an NVIDIA GPU.
     pub fn new(device: &Device) -> Result<Option<Self>> {
         let Device::Cuda(device) = device else { return Ok(None) };
         let computing = device.cuda_stream();
         Ok(Some(Self { stream: computing.fork().w()?, computing, pool: Pool::default() }))
     }
 
-    /// Starts to copy a float32 tensor; `None` where it is not one piece of memory.
+    /// Starts to copy a float32 tensor; `None` if its memory is not contiguous.
     pub fn start(&self, values: &Tensor) -> Result<Option<PinnedCopy>> {
         let (storage, layout) = values.storage_and_layout();
         let Storage::Cuda(storage) = &*storage else { return Ok(None) };
@@ -69,17 +69,17 @@ impl CopyStream {
         }
         let mut buffer = self.buffer(n)?;
         self.stream.join(&self.computing).w()?;
-        // As long as the numbers: the length of the target is what is copied.
+        // The length of the target says how much is copied.
         let copied = self.stream.memcpy_dtoh(slice, &mut buffer.as_mut_slice().w()?[..n]);
         let done = copied.and_then(|()| self.stream.record_event(None)).inspect_err(|_| {
-            // The copy may run; its buffer and its source must not go before.
+            // The copy may be running: its buffer and its source must outlive it.
             let _ = self.stream.synchronize();
         });
         let (done, pool) = (done.w()?, Arc::clone(&self.pool));
         Ok(Some(PinnedCopy { n, done, _source: Some(values.clone()), buffer: Some(buffer), pool }))
     }
 
-    /// Copies rows to `gpu`, which waits for them on the stream that computes.
+    /// Copies rows to `gpu`, on the stream that computes.
     pub fn upload(&self, values: &[f32], shape: (usize, usize), gpu: &CudaDevice) -> Result<(Tensor, PinnedCopy)> {
         let n = values.len();
         let mut out = allocate::<f32>(gpu, n)?;
@@ -95,14 +95,14 @@ impl CopyStream {
         Ok((tensor(gpu.clone(), out, shape), copy))
     }
 
-    /// A buffer for `n` numbers: the smallest that waits, or a new one.
+    /// A buffer for `n` numbers: the smallest one in the pool that is large enough, or a new one.
     fn buffer(&self, n: usize) -> Result<PinnedHostSlice<f32>> {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         let fitting = (0..pool.len()).filter(|i| pool[*i].len() >= n).min_by_key(|i| pool[*i].len());
         if let Some(i) = fitting {
             return Ok(pool.swap_remove(i));
         }
-        // Smaller ones would only take up memory that cannot be swapped out.
+        // Drop smaller ones: they would only occupy memory that cannot be swapped out.
         pool.retain(|buffer| buffer.len() >= n);
         drop(pool);
         let size = if n < STEP { n.next_power_of_two().max(SMALLEST) } else { n.next_multiple_of(STEP) };
@@ -113,16 +113,16 @@ impl CopyStream {
 }
 
 impl PinnedCopy {
-    /// Whether the numbers are there.
+    /// Whether the copy has finished.
     pub fn is_done(&self) -> bool {
         self.done.is_complete()
     }
 
-    /// Waits until the numbers are there.
+    /// Waits for the copy, and returns its values.
     pub fn wait(mut self) -> Result<PinnedValues> {
         self.done.synchronize().w()?;
         let buffer = self.buffer.take().ok_or_else(|| candle_core::Error::msg("a copy without a buffer"))?;
-        // Asked for now: it is an error where the device is lost, which numbers that are here need not care about.
+        // Get the address now: the call fails once the device is lost, but the values would still be valid.
         let at = buffer.as_ptr().w()?;
         Ok(PinnedValues { at, n: self.n, buffer: Some(buffer), pool: Arc::clone(&self.pool) })
     }
@@ -131,15 +131,15 @@ impl PinnedCopy {
 impl Drop for PinnedCopy {
     fn drop(&mut self) {
         let Some(buffer) = self.buffer.take() else { return };
-        // One that nobody waited for may still run. Where not even that can be told, the device is lost and copies no more; the
-        // buffer goes, since it would keep the device from being opened anew.
+        // If nobody waited for the copy, it may still be running. If this fails, the device is lost and no copy runs any more;
+        // then drop the buffer, since it would prevent the device from being reopened.
         if self.done.synchronize().is_ok() {
             self.pool.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
         }
     }
 }
 
-/// Numbers that have arrived. Their buffer goes back to the pool.
+/// Copied values. Their buffer returns to the pool.
 pub struct PinnedValues {
     at: *const f32,
     n: usize,

@@ -1,4 +1,4 @@
-//! Products that candle has not: of half-precision numbers with float32 results, and of float32 numbers in TF32.
+//! Matrix products that candle lacks: half-precision factors with float32 results, and float32 factors in TF32.
 
 use std::ffi::{c_int, c_longlong};
 
@@ -24,12 +24,12 @@ use half::{bf16, f16};
 
 use super::memory::{address, address_of, allocate, gpu, tensor};
 
-/// Factors that cuBLAS reads by their address.
+/// Scalars that cuBLAS reads by their address.
 static ONE: f32 = 1.0;
 static ZERO: f32 = 0.0;
 
-/// `x wᵀ`, `[rows, out_features]` in float32, of `x` `[rows, in_features]` and `weight` `[out_features, in_features]`, which are
-/// both bfloat16 or both float16. Summed in float32.
+/// `x weightᵀ`, `[rows, out_features]` in float32, for `x` `[rows, in_features]` and `weight` `[out_features, in_features]`, both
+/// bfloat16 or both float16. Sums are float32.
 pub fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     match (x.dtype(), weight.dtype()) {
         (DType::BF16, DType::BF16) => product_of::<bf16>(x, weight, CUDA_R_16BF),
@@ -47,7 +47,7 @@ fn product_of<T: CudaDType + DeviceRepr>(x: &Tensor, weight: &Tensor, kind: cuda
     let out = allocate::<f32>(&gpu, rows * n_out)?;
     let (m, n, k) = (size(n_out)?, size(rows)?, size(n_in)?);
     let (a, b, c) = (address::<T>(weight)?, address::<T>(&x)?, address_of(&gpu, &out));
-    // cuBLAS counts along columns: to it a matrix [a, b] of ours is one of b rows. What it computes is the transpose of the
+    // cuBLAS is column-major: it takes our matrix [a, b] for its transpose, with b rows. So it computes the transpose of the
     // product, weight xᵀ.
     // SAFETY: the tensors are contiguous and have the numbers that their shapes say.
     unsafe {
@@ -77,14 +77,14 @@ fn product_of<T: CudaDType + DeviceRepr>(x: &Tensor, weight: &Tensor, kind: cuda
     Ok(tensor(gpu, out, (rows, n_out)))
 }
 
-/// `x yᵀ` `[batch, rows, columns]` of float32 `x` `[batch, rows, depth]` and `y` `[batch, columns, depth]`. With `tf32` the factors
-/// count with 11 bits, as many as float16 has.
+/// `x yᵀ` `[batch, rows, columns]` for float32 `x` `[batch, rows, depth]` and `y` `[batch, columns, depth]`. With `tf32` the factors
+/// are rounded to 11 bits, as many as float16 has.
 pub fn batched_transposed(x: &Tensor, y: &Tensor, tf32: bool) -> Result<Tensor> {
     let ((batch, rows, depth), (_, columns, _)) = (x.dims3()?, y.dims3()?);
     batched(x, y, [batch, rows, columns, depth], y.dims() == [batch, columns, depth], true, tf32)
 }
 
-/// `x y` `[batch, rows, columns]` of float32 `x` `[batch, rows, depth]` and `y` `[batch, depth, columns]`, as
+/// `x y` `[batch, rows, columns]` for float32 `x` `[batch, rows, depth]` and `y` `[batch, depth, columns]`; `tf32` as in
 /// [`batched_transposed`].
 pub fn batched_product(x: &Tensor, y: &Tensor, tf32: bool) -> Result<Tensor> {
     let ((batch, rows, depth), (_, _, columns)) = (x.dims3()?, y.dims3()?);

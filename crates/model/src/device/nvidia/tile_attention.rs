@@ -1,4 +1,4 @@
-//! Attention of a tile.
+//! Attention of one tile on an NVIDIA GPU, with our own kernels around two batched products.
 
 use candle_core::{Result, Tensor};
 
@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{device::tiles::Tile, ops::attention::AttentionSpec};
 
-/// The heads' outputs of a tile, `[parts · queries, heads · d_head]`. `seen` are the keys that each query sees, as
-/// [`masked_softmax`] takes them. With `tf32` the two products count numbers with 11 bits.
+/// The heads' outputs `z` of a tile, `[parts · queries, heads · d_head]`. `seen` is the range of keys that each query sees, as
+/// [`masked_softmax`] takes it. With `tf32`, the factors of the two products are rounded to 11 bits.
 pub fn attend(
     spec: &AttentionSpec<'_>,
     tile: &Tile,
@@ -20,7 +20,7 @@ pub fn attend(
 ) -> Result<Tensor> {
     let (parts, n_queries, n_keys) = tile.shape;
     let (heads, kv, d) = (spec.n_heads, spec.n_kv_heads, spec.d_head);
-    // Heads that read the same keys are one matrix of queries.
+    // The queries of heads that share keys are one matrix.
     let (batch, rows) = (parts * kv, heads / kv * n_queries);
     let q = heads_first(q, tile.queries.as_ref(), (parts, n_queries, heads))?.reshape((batch, rows, d))?;
     let [k, v] = [k, v].map(|x| heads_first(x, tile.keys.as_ref(), (parts, n_keys, kv))?.reshape((batch, n_keys, d)));
