@@ -2,11 +2,11 @@
 
 use crate::ops::attention::KeyBiases;
 
-/// Biases that grow with the position of the key: `slope · position`, with a slope for each head. The paper's distance
-/// between query and key differs from it by a constant of the row, which softmax takes out.
+/// Biases that grow with the position of the key: `slope · position`, with a slope for each head. The paper uses the distance
+/// between query and key, which differs by a constant for each query, and softmax cancels that.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Alibi {
-    /// Factor of the biases. Falcon scales them as it scales the products of queries and keys.
+    /// Factor of the biases. Falcon scales them like the products of queries and keys.
     pub scale: f32,
     /// Whether slopes, positions and their products are rounded to bfloat16, as Falcon does in every precision.
     pub bfloat16: bool,

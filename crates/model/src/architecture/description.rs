@@ -1,8 +1,9 @@
-//! An architecture written down, for the fingerprint: a form of its own, which changes only where the model does.
+//! The description of an architecture that goes into the fingerprint. Its text must not change unless what the model computes does:
+//! every stored result is tied to the fingerprint.
 //!
-//! One line a property, `name=value`; numbers with a fraction as the hexadecimal bits they are computed with. What a model
-//! lacks has no line. So an architecture that learns a new property keeps the description, and the fingerprint, of every model
-//! that does without: write a line for it only where it is not what all earlier models have.
+//! It has one line for each property, `name=value`; fractional numbers are the hexadecimal bits they are computed with. A property
+//! that a model does not have has no line. So a new property does not change the description of models without it: write its line
+//! only where it differs from what all earlier models have.
 
 use std::fmt::Write;
 
@@ -13,13 +14,13 @@ use super::{
 };
 use crate::ops::activation::Activation;
 
-/// Raised when the form itself changes, which gives every model another fingerprint.
+/// Version of this format. Raising it gives every model another fingerprint.
 const FORM: u32 = 1;
 
 impl Architecture {
-    /// The description. Two architectures that compute the same numbers from the same weights have the same, and no others.
+    /// The description. It is equal for two architectures if, and only if, they compute the same numbers from the same weights.
     pub fn describe(&self) -> String {
-        // By name, so that a new property cannot be forgotten here.
+        // Destructure, so that a new property cannot be forgotten here.
         let Self {
             model_type,
             d_model,
@@ -234,7 +235,7 @@ mod tests {
         .with_ropes(vec![Rope { inv_freq: vec![1.0, 0.01], attention_factor: 1.0, long: None }])
     }
 
-    /// Whoever changes what this says gives every model another fingerprint, and nothing that is stored is reused again.
+    /// A change of this text gives every model another fingerprint, and no stored result is reused any more.
     #[test]
     fn the_description_of_a_model_stays_as_it_is() {
         let expected = "form=1\nmodel_type=llama\nd_model=8\nn_heads=2\nn_kv_heads=1\nd_head=4\nd_mlp=16\nd_vocab=10\nn_ctx=32\n\

@@ -1,4 +1,4 @@
-//! What a transformer computes, as data: one description covers every family, and one forward pass executes it.
+//! The architecture of a model as data: what a forward pass computes, whatever the family. It knows no weights and no files.
 
 pub mod alibi;
 mod description;
@@ -8,7 +8,7 @@ use crate::ops::activation::Activation;
 use alibi::Alibi;
 use rope::Rope;
 
-/// A decoder or encoder, completely described.
+/// The complete description of a decoder or encoder.
 #[derive(Debug, Clone)]
 pub struct Architecture {
     /// `model_type` of the checkpoint.
@@ -21,23 +21,23 @@ pub struct Architecture {
     pub n_kv_heads: usize,
     /// Width of a head.
     pub d_head: usize,
-    /// Neurons of a dense MLP; of one routed expert where no layer has a dense one.
+    /// Neurons of a dense MLP, or of one routed expert if no layer has a dense MLP.
     pub d_mlp: usize,
     /// Rows of the embedding.
     pub d_vocab: usize,
     /// Longest input.
     pub n_ctx: usize,
-    /// What stands before the first block.
+    /// The embedding.
     pub embedding: Embedding,
     /// Kind of every norm.
     pub norm: NormKind,
-    /// How sublayers join the residual stream.
+    /// How the outputs of sublayers are added to the residual stream.
     pub residual: Residual,
     /// The blocks in order.
     pub layers: Vec<Layer>,
-    /// Rotary tables the layers refer to.
+    /// Rotary embeddings, which layers refer to by index.
     pub ropes: Vec<Rope>,
-    /// Rotary pairs are (2i, 2i+1) instead of (i, i + half).
+    /// Whether rotary pairs are (2i, 2i+1) instead of (i, i + half).
     pub rope_interleaved: bool,
     /// Norms of queries and keys.
     pub qk_norm: Option<QkNorm>,
@@ -49,15 +49,15 @@ pub struct Architecture {
     pub score_softcap: Option<f32>,
     /// Linear position biases of the scores.
     pub alibi: Option<Alibi>,
-    /// Whether a token sees only itself and those before it.
+    /// Whether a token sees only itself and earlier tokens.
     pub causal: bool,
     /// Activation of the MLP.
     pub activation: Activation,
     /// Whether the MLP multiplies the activation with a second projection.
     pub gated: bool,
-    /// What sparse layers have in place of a dense MLP.
+    /// The mixture of experts that sparse layers have in place of a dense MLP.
     pub experts: Option<Experts>,
-    /// Factor of each sublayer's output before it joins the residual stream.
+    /// Factor of each sublayer's output before it is added to the residual stream.
     pub residual_multiplier: Option<f32>,
     /// Whether a norm follows the last block.
     pub final_norm: bool,
@@ -89,9 +89,9 @@ pub struct Size {
 }
 
 impl Architecture {
-    /// The plainest decoder of this size: sequential blocks with layer norms before both sublayers, scores times
-    /// `1/√d_head`, an MLP of two projections with GELU between them, a final norm. It has no positions and no
-    /// unembedding. A family says what it has besides or does otherwise.
+    /// A plain decoder of this size: sequential blocks with layer norms before both sublayers, scores scaled by `1/√d_head`, an
+    /// MLP of two projections with GELU between them, a final norm, no positions and no unembedding. A family overrides what
+    /// differs.
     pub fn plain(size: Size) -> Self {
         Self {
             model_type: size.model_type,
@@ -128,7 +128,7 @@ impl Architecture {
         self.experts.filter(|_| layer.sparse)
     }
 
-    /// The same with rotary positions: every layer uses the first table.
+    /// The same with rotary positions; every layer uses the first of `ropes`.
     pub fn with_ropes(mut self, ropes: Vec<Rope>) -> Self {
         self.layers.iter_mut().for_each(|layer| layer.rope = Some(0));
         self.ropes = ropes;
@@ -142,19 +142,19 @@ pub fn head_scale(d_head: usize) -> f32 {
     (d_head as f64).powf(-0.5) as f32
 }
 
-/// What stands before the first block.
+/// The embedding.
 #[derive(Debug, Clone, Default)]
 pub struct Embedding {
-    /// Width of the token embedding where it is not that of the residual stream (OPT-350m): tokens are projected into
-    /// the stream, and what the unembedding receives is projected back.
+    /// Width of the token embedding, if it differs from that of the residual stream (OPT-350m): embeddings are projected into
+    /// the stream, and the input of the unembedding is projected back.
     pub projected: Option<usize>,
     /// Factor of the token embedding.
     pub scale: Option<f32>,
     /// Learned positions.
     pub positions: Option<LearnedPositions>,
-    /// Rows of the table of token types; every input is of the first type.
+    /// Number of token types; every token has type 0.
     pub token_types: Option<usize>,
-    /// Whether a norm follows.
+    /// Whether a norm follows the embedding.
     pub norm: bool,
 }
 
@@ -163,13 +163,13 @@ pub struct Embedding {
 pub struct LearnedPositions {
     /// Row of position 0.
     pub offset: usize,
-    /// A token that takes no position: it reads the row before that of position 0, and the tokens behind it are counted
+    /// A padding token, which takes no position: it reads the row before that of position 0, and later tokens are counted
     /// without it (RoBERTa).
     pub padding: Option<u32>,
 }
 
 impl LearnedPositions {
-    /// The row that each token of an input reads, which `behind` tokens that take a position precede.
+    /// The row that each token of an input reads; `behind` earlier tokens have taken a position.
     pub fn rows(self, token_ids: &[u32], behind: usize) -> impl Iterator<Item = usize> {
         let mut next = self.offset + behind;
         token_ids.iter().map(move |id| {
@@ -203,7 +203,7 @@ pub enum NormKind {
     },
 }
 
-/// How the sublayers of a block join the residual stream.
+/// How the outputs of the sublayers of a block are added to the residual stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Residual {
     /// `x += attn(ln1(x)); x += mlp(ln2(x))`.
@@ -217,16 +217,16 @@ pub enum Residual {
 /// One block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layer {
-    /// Index of its rotary table; `None` for a layer without rotary positions.
+    /// Index of its rotary embedding; `None` for a layer without rotary positions.
     pub rope: Option<usize>,
     /// Sliding window: a query sees keys with `key > query - window`; where attention is not causal, those within
     /// `window / 2` on both sides.
     pub window: Option<usize>,
-    /// Norm before attention; after its sum with the residual stream in post-norm blocks, which have it always.
+    /// Norm before attention; in post-norm blocks, which always have it, after attention is added to the residual stream.
     pub ln1: bool,
     /// Norm of the output of attention.
     pub ln1_post: bool,
-    /// Norm before the MLP; after its sum with the residual stream in post-norm blocks, which have it always.
+    /// Norm before the MLP; in post-norm blocks, which always have it, after the MLP is added to the residual stream.
     pub ln2: bool,
     /// Norm of the output of the MLP.
     pub ln2_post: bool,
@@ -235,7 +235,7 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// Norms before (or in post-norm blocks after) both sublayers, full attention, the first rotary table, a dense MLP.
+    /// Norms before (in post-norm blocks after) both sublayers, full attention, the first rotary embedding, a dense MLP.
     pub const PRE_NORM: Self =
         Self { rope: Some(0), window: None, ln1: true, ln1_post: false, ln2: true, ln2_post: false, sparse: false };
 }
@@ -249,30 +249,30 @@ pub enum QkNorm {
     AllHeads,
 }
 
-/// A mixture of experts: each token goes to the few experts that a router prefers (Shazeer et al., 2017).
+/// A mixture of experts: a router sends each token to a few experts (Shazeer et al., 2017).
 ///
-/// The router's logits become probabilities by a softmax over all experts; the `top_k` most probable experts see the
-/// token, and their outputs are added, each times its probability.
+/// The router's logits become probabilities by a softmax over all experts. The token goes to the `top_k` most probable experts,
+/// and their outputs are added, weighted by these probabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Experts {
-    /// Routed experts.
+    /// Number of routed experts.
     pub n_experts: usize,
-    /// How many of them see a token, at most all.
+    /// Number of experts that each token goes to, at most all.
     pub top_k: usize,
     /// Neurons of one routed expert.
     pub d_expert: usize,
     /// Whether the probabilities of the chosen experts are divided by their sum.
     pub renormalise: bool,
-    /// Neurons of a further expert that sees every token and whose output is added times a sigmoid gate of its own.
+    /// Neurons of a shared expert, if any: every token goes to it, and its output is weighted by its own sigmoid gate.
     pub d_shared: Option<usize>,
 }
 
-/// From the residual stream to logits.
+/// The unembedding: from the residual stream to logits.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Unembedding {
-    /// Whether it is the token embedding.
+    /// Whether its weight is the token embedding.
     pub tied: bool,
-    /// A projection `[d_model, d_model]`, this activation and a norm come first (masked language models).
+    /// In masked language models, a projection `[d_model, d_model]`, this activation and a norm come first.
     pub transform: Option<Activation>,
     /// Factor of the logits.
     pub scale: Option<f32>,

@@ -1,7 +1,7 @@
 //! Rotary position embeddings: from the configuration's rope parameters to inverse frequencies.
 //!
-//! The formulas are those of transformers' `modeling_rope_utils.py`, computed in float32 where it does so. The
-//! kinds: default, linear, dynamic (NTK), YaRN (arXiv 2309.00071), LongRoPE (arXiv 2402.13753) and Llama 3's.
+//! The formulas are those of transformers' `modeling_rope_utils.py`, in float32 where it uses float32. The
+//! kinds are default, linear, dynamic (NTK), YaRN (arXiv 2309.00071), LongRoPE (arXiv 2402.13753) and Llama 3's.
 
 use std::f64::consts::PI;
 
@@ -17,7 +17,7 @@ pub struct Rope {
     pub inv_freq: Vec<f32>,
     /// Factor of sine and cosine.
     pub attention_factor: f32,
-    /// Other frequencies for long inputs, where there are any.
+    /// Other frequencies for long inputs, if the kind has them.
     pub long: Option<LongInputs>,
 }
 
@@ -47,7 +47,7 @@ pub enum LongKind {
 }
 
 impl Rope {
-    /// The frequencies an input of `n_tokens` uses, when they are not the ordinary ones.
+    /// The frequencies for an input of `n_tokens`, if they differ from the ordinary ones.
     #[must_use]
     pub fn long_inv_freq(&self, n_tokens: usize) -> Option<Vec<f32>> {
         let long = self.long.as_ref().filter(|l| n_tokens > l.from)?;
@@ -62,7 +62,7 @@ impl Rope {
         })
     }
 
-    /// Longest input of a model trained for `n_ctx` tokens: dynamic scaling stretches the context by its factor.
+    /// Longest input of a model that was trained for `n_ctx` tokens: dynamic scaling extends the context by its factor.
     #[must_use]
     #[expect(
         clippy::cast_precision_loss,
@@ -80,7 +80,7 @@ impl Rope {
     }
 
     /// Reads the rope parameters of a configuration, in the spelling of transformers 4 (`rope_theta` beside
-    /// `rope_scaling`) or 5 (`rope_parameters`). `partial` is the share of a head that is rotated where nothing says it.
+    /// `rope_scaling`) or 5 (`rope_parameters`). `partial` is the default for the fraction of a head that is rotated.
     ///
     /// # Errors
     /// When a parameter is missing or the kind is not understood.
@@ -137,7 +137,7 @@ impl Rope {
         Ok(rope)
     }
 
-    /// Whether it has numbers to rotate by: a division by zero, or the logarithm of what has none, leaves others.
+    /// Whether all frequencies are finite. Parameters can lead to a division by zero or to the logarithm of a negative number.
     fn is_finite(&self) -> bool {
         let long: &[f32] = match &self.long {
             Some(LongInputs { kind: LongKind::Fixed(inv_freq), .. }) => inv_freq,
@@ -164,7 +164,7 @@ impl Rope {
     }
 }
 
-/// Refuses a base without powers that can be divided by, under the name that the file has for it.
+/// Refuses a base whose powers are not positive float32 numbers, under the name that the file has for it.
 fn check_base(config: &Config, base: f64) -> Result<(), LoadError> {
     // its smallest power is about its reciprocal
     if base > f64::from(f32::MIN_POSITIVE) {
@@ -180,8 +180,8 @@ fn positive(p: &Config, key: &str) -> Result<f64, LoadError> {
     if v > 0.0 { Ok(v) } else { Err(p.refuse(key, format!("is {v}, not a positive number"))) }
 }
 
-/// The share of a head that is rotated. The code of many families rotates whole heads: there transformers ignores the share of an
-/// unscaled rope, and cannot compute with that of a scaled one.
+/// The fraction of a head that is rotated. The code of many families rotates whole heads: there, transformers ignores this fraction
+/// in unscaled rope, and fails on it in scaled rope.
 fn rotated_share(config: &Config, kind: &str, partial: f64) -> Result<f64, LoadError> {
     let whole_heads = config.reference().is_some_and(|reference| !reference.partial_rotary);
     if !whole_heads || partial == 1.0 {
@@ -231,7 +231,7 @@ fn inverse_frequencies(base: f64, dim: usize) -> Vec<f32> {
     periods(base, dim).map(|p| 1.0 / p).collect()
 }
 
-/// The length the frequencies were trained for: beside the rope parameters (Phi-3) or in them, else the context.
+/// The context length of training: next to the rope parameters (Phi-3) or among them, else the model's context.
 #[expect(clippy::cast_precision_loss, reason = "lengths are far below 2^52")]
 fn original_length(config: &Config, p: &Config) -> Result<f64, LoadError> {
     let inner = p.count_opt("original_max_position_embeddings")?;

@@ -1,6 +1,7 @@
-//! The tensors of a checkpoint on disk: found by name, read row by row as float32.
+//! The tensors of a checkpoint on disk: looked up by name, read row by row as float32. It owns which tensors have been read; it
+//! knows nothing of what they mean.
 //!
-//! Files are read with `pread`, never mapped: a file that shrinks while the server runs is an error, not a signal.
+//! Files are read with `pread`, not mapped: a file that shrinks while the server runs then causes an error, not a signal.
 
 mod gguf;
 mod safetensors;
@@ -87,12 +88,12 @@ struct Entry {
 }
 
 impl Entry {
-    /// Elements, unless their number overflows.
+    /// Number of elements; `None` if it overflows.
     fn elements(&self) -> Option<usize> {
         self.shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d))
     }
 
-    /// Bytes on disk, unless the last axis does not divide into blocks or their number overflows.
+    /// Number of bytes on disk; `None` if it overflows, or if the last axis is not a multiple of the block size.
     fn bytes(&self) -> Option<u64> {
         let (elements, bytes) = self.stored.block();
         if !self.shape.last().copied().unwrap_or(1).is_multiple_of(elements) {
@@ -107,13 +108,13 @@ impl Entry {
 pub struct Checkpoint {
     files: Vec<(PathBuf, File)>,
     entries: HashMap<String, Entry>,
-    /// Tensors whose type is not read, with the name of it.
+    /// Tensors of types that cannot be read, with the names of these types.
     unreadable: HashMap<String, String>,
     used: RefCell<HashSet<String>>,
 }
 
 impl Checkpoint {
-    /// Checks every entry against its file, so that later reads only fail if the file changes.
+    /// Checks every entry against its file, so that later reads fail only if the file changes.
     fn new(
         files: Vec<(PathBuf, File)>,
         entries: HashMap<String, Entry>,
@@ -145,7 +146,7 @@ impl Checkpoint {
         self.files.iter().map(|(path, _)| path.as_path())
     }
 
-    /// What messages about the checkpoint as a whole name.
+    /// The path that messages about the checkpoint as a whole name.
     pub fn place(&self) -> String {
         match self.files.as_slice() {
             [(path, _)] => path.display().to_string(),
@@ -164,7 +165,7 @@ impl Checkpoint {
         self.entries.contains_key(name)
     }
 
-    /// Whether the name of any tensor begins so.
+    /// Whether the name of any tensor has this prefix.
     pub fn has_below(&self, prefix: &str) -> bool {
         self.entries.keys().any(|name| name.starts_with(prefix))
     }
@@ -174,7 +175,7 @@ impl Checkpoint {
         self.entries.get(name).map(|e| e.shape.as_slice())
     }
 
-    /// The entry of a tensor; looking it up does not count as reading it.
+    /// The entry of a tensor. This does not count as reading it.
     fn entry(&self, name: &str) -> Result<&Entry, LoadError> {
         let missing = || {
             let reason = match self.unreadable.get(name) {
@@ -186,7 +187,7 @@ impl Checkpoint {
         self.entries.get(name).ok_or_else(missing)
     }
 
-    /// Counts a tensor as read.
+    /// Marks a tensor as read.
     pub fn mark_used(&self, name: &str) {
         self.used.borrow_mut().insert(name.to_owned());
     }
@@ -196,7 +197,7 @@ impl Checkpoint {
         self.used.borrow().clone()
     }
 
-    /// Whether two tensors of the same shape hold the same numbers. Does not count as reading them.
+    /// Whether two tensors have the same shape and the same numbers. Does not count as reading them.
     ///
     /// # Errors
     /// When one of them cannot be read.
@@ -217,7 +218,7 @@ impl Checkpoint {
         Ok(true)
     }
 
-    /// Opens a tensor for reading by rows: the last axis is a row, the axes before it are counted through.
+    /// Opens a tensor for reading by rows: the last axis is a row, the others are flattened.
     ///
     /// # Errors
     /// When there is no such tensor or its shape is not `shape`.
@@ -262,7 +263,7 @@ impl Checkpoint {
         Ok(out)
     }
 
-    /// Tensors that have not been read, in order of their names.
+    /// Tensors that have not been read, sorted by name.
     pub fn unused(&self) -> Vec<&str> {
         let used = self.used.borrow();
         let all = self.entries.keys().chain(self.unreadable.keys()).map(String::as_str);
@@ -271,7 +272,7 @@ impl Checkpoint {
         names
     }
 
-    /// Number of parameters read so far, and the types they are stored in, the most frequent first, joined by `+`.
+    /// Number of parameters read so far, and the types they are stored in, joined by `+`, the most frequent first.
     pub fn census(&self) -> (u64, String) {
         let used = self.used.borrow();
         let mut by_type: BTreeMap<String, u64> = BTreeMap::new();

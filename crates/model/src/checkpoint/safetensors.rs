@@ -1,4 +1,4 @@
-//! Hugging Face folders: `model.safetensors`, or shards named by `model.safetensors.index.json`.
+//! Weights of Hugging Face folders: `model.safetensors`, or the shards that `model.safetensors.index.json` names.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -25,7 +25,7 @@ impl Checkpoint {
         Self::open_files(weight_files(folder)?)
     }
 
-    /// Opens safetensors files, which make up one checkpoint.
+    /// Opens the safetensors files of one checkpoint.
     ///
     /// # Errors
     /// When a file is missing or damaged.
@@ -85,8 +85,8 @@ fn read_header(
     let metadata: Metadata =
         serde_json::from_slice(&header).map_err(|e| error(format!("has a damaged header: {e}")))?;
     for (name, info) in metadata.tensors() {
-        // Buffers of integers (attention masks of old GPT-2 files) are no weights, and quantised weights are not read: a family
-        // that asks for one is told its type.
+        // Integer buffers (attention masks of old GPT-2 files) are not weights, and quantised weights cannot be read. If a family
+        // asks for such a tensor, the error names its type.
         let Some(stored) = stored(info.dtype) else {
             unreadable.insert(name.clone(), dtype_name(info.dtype));
             continue;
@@ -100,7 +100,7 @@ fn read_header(
     Ok(())
 }
 
-/// The name of a type that is not read, as PyTorch spells it.
+/// The name of a type that cannot be read, as PyTorch spells it.
 fn dtype_name(dtype: Dtype) -> String {
     let name = match dtype {
         Dtype::BOOL => "bool",

@@ -58,7 +58,7 @@ impl Activation {
     }
 }
 
-/// Floats of a task's share, a multiple of the lanes so that only the last task has a ragged end.
+/// Number of floats in each task: a multiple of the SIMD lanes, so that only the last task has a partial vector.
 fn share(len: usize) -> usize {
     // About half a nanosecond for each element.
     len.div_ceil(parallel::tasks(len / 2)).next_multiple_of(LANES).max(LANES)

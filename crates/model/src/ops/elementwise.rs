@@ -27,7 +27,7 @@ pub fn scale(x: &mut [f32], s: f32) {
     });
 }
 
-/// `x[i]` is brought within `±limit`, a positive number. NaN stays NaN.
+/// Clamps `x[i]` to `±limit`, a positive number. NaN stays NaN.
 pub fn clamp(x: &mut [f32], limit: f32) {
     let share = share(x.len(), x.len() / 8);
     x.par_chunks_mut(share).for_each(|x| {
@@ -37,7 +37,7 @@ pub fn clamp(x: &mut [f32], limit: f32) {
     });
 }
 
-/// `x[i] = cap * tanh(x[i] / cap)`, which keeps every number within `±cap`.
+/// `x[i] = cap * tanh(x[i] / cap)`: softcaps every number to `±cap`.
 pub fn softcap(x: &mut [f32], cap: f32) {
     let share = share(x.len(), x.len() / 2);
     x.par_chunks_mut(share).for_each(|x| dispatch(Map { x, f: SoftCap(cap) }));
@@ -76,7 +76,7 @@ pub fn mean_rows(x: &[f32], d: usize, out: &mut [f32]) {
     }
 }
 
-/// Floats of a task's share of `len` that take about `nanoseconds` in all.
+/// Number of floats in each task, for work of about `nanoseconds` on `len` floats.
 fn share(len: usize, nanoseconds: usize) -> usize {
     len.div_ceil(parallel::tasks(nanoseconds)).next_multiple_of(LANES).max(LANES)
 }

@@ -1,4 +1,4 @@
-//! A linear layer over a weight that is packed once, and matrix products with it for any number of rows.
+//! Linear layers: a weight that is packed once, and matrix products with it for any number of rows.
 
 use std::ops::Range;
 
@@ -11,22 +11,22 @@ use super::simd::map::{load_partial, store_partial};
 use super::simd::tile::{Into, Rows, Tile, widest};
 use super::simd::{LANES, Level, Line, Op, Simd, as_floats_mut};
 
-/// Terms that are summed on their own before they are added to the output: it bounds the rounding error of long sums
-/// and keeps a block of a panel in the first-level cache. Part of the numbers: changing it changes low bits.
+/// Number of terms that are summed separately before the sum is added to the output. This bounds the rounding error of long
+/// sums and keeps a block of a panel in the first-level cache. Changing it changes the low bits of results.
 ///
-/// Shorter blocks round less and take longer, since the output is read and written once a block: 64 takes a tenth more
-/// time. Most of what they gain is in terms that dwarf the others of their sum, and those are added last
-/// ([`super::outliers`]).
+/// Shorter blocks have smaller rounding errors but take longer, since the output is read and written once per block: 64 takes
+/// a tenth more time. Most of their gain comes from terms that are far larger than the others of their sum, and those are
+/// added last anyway ([`super::outliers`]).
 const DEPTH_BLOCK: usize = 192;
 
-/// Rows that are packed together. The weights are read once for each so many rows, which is seldom enough, and what is packed
-/// stays small.
+/// Number of rows that are packed together. The weights are read from memory once for each such group. It is large enough to make
+/// that rare, and small enough to keep the packed rows small.
 const PACKED_ROWS: usize = 8 * ROW_BLOCK;
 
-/// Floats of the output that a task works on: they are read and written once for each block of the depth.
+/// Floats of the output in one task; they are read and written once per depth block.
 const OUTPUT_BLOCK: usize = 32 * 1024;
 
-/// Lines of the largest tile of any instruction set: rows times panels.
+/// Rows times panels of the largest tile of any instruction set.
 const MAX_TILE: usize = 24;
 
 /// Weight `[out_features, in_features]`, packed into panels of 16 output features, and an optional bias.
@@ -52,7 +52,7 @@ impl std::fmt::Debug for Linear {
 
 impl Linear {
     /// Packs a weight `[out_features, in_features]`. `fill(i, row)` writes row `i`; it is called once for each row, in
-    /// order, so that a caller can convert while reading and no second copy of the weight is ever held.
+    /// order, so a caller can convert rows while reading them, without a second copy of the weight.
     pub fn pack(out_features: usize, in_features: usize, mut fill: impl FnMut(usize, &mut [f32])) -> Self {
         assert!(out_features > 0 && in_features > 0, "an empty weight");
         let mut panels = Vec::with_capacity(out_features.div_ceil(LANES) * in_features);
@@ -68,9 +68,8 @@ impl Linear {
         Self { out_features, in_features, panels, bias: None }
     }
 
-    /// Packs a weight that is stored as `[in_features, out_features]`. `fill(k, column)` writes what input feature `k`
-    /// adds to each output, `[out_features]`; it is called once for each input feature, in order, so that a caller can
-    /// convert while reading and no second copy of the weight is ever held.
+    /// Packs a weight that is stored as `[in_features, out_features]`. `fill(k, column)` writes the weights of input feature
+    /// `k`, `[out_features]`; it is called once for each input feature, in order, as in [`Self::pack`].
     pub fn pack_transposed(out_features: usize, in_features: usize, mut fill: impl FnMut(usize, &mut [f32])) -> Self {
         assert!(out_features > 0 && in_features > 0, "an empty weight");
         let n_panels = out_features.div_ceil(LANES);
@@ -94,12 +93,12 @@ impl Linear {
         self
     }
 
-    /// Output features, the rows of the weight.
+    /// Number of output features: the rows of the weight.
     pub fn out_features(&self) -> usize {
         self.out_features
     }
 
-    /// Input features, the columns of the weight.
+    /// Number of input features: the columns of the weight.
     pub fn in_features(&self) -> usize {
         self.in_features
     }
@@ -124,7 +123,7 @@ impl Linear {
         }
     }
 
-    /// Reads row `i` of the weight back, exactly as it was given: `out` is `[in_features]`.
+    /// Reads row `i` of the weight back, exactly as it was packed: `out` is `[in_features]`.
     pub fn row(&self, i: usize, out: &mut [f32]) {
         assert!(i < self.out_features, "row {i} of a weight with {} rows", self.out_features);
         assert_eq!(out.len(), self.in_features);
@@ -142,7 +141,7 @@ impl Linear {
         let panels = self.out_features.div_ceil(LANES);
         let out = Shared::new(&mut out[..rows * self.out_features]);
 
-        // A line of a panel streams from memory in two nanoseconds or so, and each row multiplies it in a third of one.
+        // Reading a line of a panel from memory takes about two nanoseconds, and multiplying it with a row a third of one.
         let panel_ns = depth * (2 + rows / 3);
         let row_blocks = rows.div_ceil(ROW_BLOCK);
         let tasks = parallel::tasks(panels * panel_ns);
@@ -170,7 +169,7 @@ impl Linear {
     }
 }
 
-/// What [`Linear::forward`] computes, for several layers that receive the same rows.
+/// [`Linear::forward`] for several layers with the same input.
 pub fn forward_all<const N: usize>(x: &[f32], layers: [(&Linear, &mut [f32]); N]) {
     forward_all_at(Level::best(), x, layers);
 }
@@ -180,16 +179,16 @@ fn forward_all_at<const N: usize>(level: Level, x: &[f32], layers: [(&Linear, &m
     products(level, 0..depth, x, Terms::All, layers);
 }
 
-/// Which terms of its output's sums a product has.
+/// Which terms of the output's sums a product computes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Terms {
-    /// All of them and the bias: those that dwarf the others are added last.
+    /// All terms and the bias; outliers are added last.
     All,
-    /// Those of some columns.
+    /// The terms of some columns.
     Some,
 }
 
-/// The products of the same rows with the columns `cols` of several layers.
+/// The products of the same rows with the columns `cols` of several weights.
 fn products<const N: usize>(
     level: Level,
     cols: Range<usize>,
@@ -215,7 +214,7 @@ fn products<const N: usize>(
     }
 }
 
-/// One task of a product: some rows times some panels.
+/// A task of a product: some rows times some panels.
 struct Block<'a> {
     weight: &'a Linear,
     cols: Range<usize>,
@@ -240,7 +239,7 @@ impl Op for Block<'_> {
             let mut panel = self.panels.start;
             while panel < self.panels.end {
                 let n = fitting(widest, self.panels.end - panel);
-                // Each tile fetches its share of what comes after this panel.
+                // Each tile prefetches its share of the next panel.
                 let next =
                     if panel + n < self.panels.end { (panel + n, from) } else { (self.panels.start, from + block) };
                 let (ahead, share) = (self.weights(next.0, next.1), block * LANES / tiles);
@@ -258,13 +257,13 @@ impl Op for Block<'_> {
     }
 }
 
-/// The widest group of panels that a tile takes: 4, 2 or 1, at most `widest` and `left`.
+/// Number of panels of the next tile: 4, 2 or 1, at most `widest` and at most `left`.
 fn fitting(widest: usize, left: usize) -> usize {
     [4, 2].into_iter().find(|&n| n <= widest && n <= left).unwrap_or(1)
 }
 
 impl Block<'_> {
-    /// Adds an outlier's term to its row's part of the output.
+    /// Adds the term of an outlier to the output of its row.
     #[inline(always)]
     fn add<S: Simd>(&self, s: S, outlier: &Outlier) {
         let Linear { out_features, in_features, ref panels, .. } = *self.weight;
@@ -285,13 +284,13 @@ impl Block<'_> {
         }
     }
 
-    /// Where the weights of `panel` start for the `from`th column of this product.
+    /// The address of the weights of `panel` for the `from`th column of this product.
     #[inline(always)]
     fn weights(&self, panel: usize, from: usize) -> *const f32 {
         self.weight.panels.as_ptr().wrapping_add(panel * self.weight.in_features + self.cols.start + from).cast()
     }
 
-    /// Some rows times some panels, over the terms `terms`; `ahead` is what to fetch meanwhile, as in [`Tile`].
+    /// Multiplies some rows with some panels, over the range `terms`; `ahead` is what to prefetch, as in [`Tile`].
     #[inline(always)]
     fn tile<S: Simd>(
         &self,
@@ -323,7 +322,7 @@ impl Block<'_> {
             // SAFETY: A lies in x, B in the panels, C in the output.
             unsafe { s.tile(rows.len(), n, &tile) };
         } else {
-            // The last panel is wider than what is left of the output's row.
+            // The last panel is wider than the rest of the output's row, so compute into a padded buffer.
             let mut lines = [Line::ZERO; MAX_TILE];
             let padded = as_floats_mut(&mut lines);
             let stride = n * LANES;

@@ -9,7 +9,7 @@ use super::simd::{LANES, Level, Op, Simd, math};
 /// `x / sqrt(mean(x²) + eps) * gain` (Zhang and Sennrich, 2019).
 #[derive(Clone, Debug)]
 pub struct Rms {
-    /// `[d]`, with the 1 already added where a family (Gemma) stores the gain less one.
+    /// `[d]`. For families that store the gain minus one (Gemma), the one is already added.
     pub gain: Vec<f32>,
     pub eps: f32,
 }
@@ -39,8 +39,8 @@ impl Norm {
         self.forward_at(Level::best(), x, d, out);
     }
 
-    /// As [`Norm::forward`], and hands out the denominator `scale[rows]` (`sqrt(mean(x²) + eps)` or `sqrt(var(x) + eps)`)
-    /// and the rows before gain and bias, `normalized[rows, d]`. `out` has the same bits as without.
+    /// As [`Norm::forward`], and also writes the denominators `scale[rows]` (`sqrt(mean(x²) + eps)` or `sqrt(var(x) + eps)`)
+    /// and the rows before gain and bias, `normalized[rows, d]`. `out` is the same, bit for bit.
     pub fn forward_tapped(&self, x: &[f32], d: usize, out: &mut [f32], scale: &mut [f32], normalized: &mut [f32]) {
         let level = Level::best();
         self.check(x, d, out);
@@ -70,7 +70,7 @@ impl Norm {
         assert!(gain.is_none_or(|g| g.len() == d) && bias.is_none_or(|b| b.len() == d), "a norm of another width");
     }
 
-    /// Gain and bias on one normalised row, `[d]` to `[d]`: what [`Norm::forward`] makes of it, bit for bit.
+    /// Applies gain and bias to one normalised row, `[d]` to `[d]`: the output of [`Norm::forward`], bit for bit.
     pub fn apply_gain(&self, normalized: &[f32], out: &mut [f32]) {
         out.copy_from_slice(normalized);
         let (gain, bias) = self.gain_and_bias();
@@ -82,7 +82,7 @@ impl Norm {
         }
     }
 
-    /// What the normalised row is multiplied with, and what is added then.
+    /// The gain, and the bias that is added after it.
     pub fn gain_and_bias(&self) -> (Option<&[f32]>, Option<&[f32]>) {
         match self {
             Self::Rms(rms) => (Some(&rms.gain), None),
@@ -155,7 +155,7 @@ fn sum_of_squares<S: Simd>(s: S, x: &[f32], mean: f32) -> f32 {
     math::sum(s, s.fma(x, x, s.add(acc[0], acc[1])))
 }
 
-/// What is done to every number of a row: `(x - mean) * inverse * gain + bias`.
+/// The function that is applied to every number of a row: `(x - mean) * inverse * gain + bias`.
 #[derive(Clone, Copy)]
 struct Affine<'a> {
     mean: f32,
@@ -185,7 +185,7 @@ fn affine<S: Simd>(s: S, x: &[f32], f: Affine, out: &mut [f32]) {
     }
 }
 
-/// Sixteen floats, or fewer and zeros.
+/// Loads sixteen floats; if there are fewer, the other lanes are zero.
 #[inline(always)]
 fn load<S: Simd>(s: S, x: &[f32]) -> S::V {
     match x.try_into() {

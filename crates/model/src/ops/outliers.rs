@@ -1,19 +1,19 @@
-//! Entries of a row that dwarf its others, and what it takes to add their terms last.
+//! Outliers: entries of a row that are far larger than its others. Products add their terms last.
 //!
 //! A trained transformer has a few dimensions, and a few neurons at its attention sinks, that are hundreds of times as
-//! large as their neighbours (massive activations: Sun et al., 2024, arXiv 2402.17762). In a sum of products one such term
-//! rounds every term behind it to its own last place, and where a later block takes the dimension back, that error is what
-//! is left. So these terms are kept out of the sum and added to its result, each with one rounding. (Dettmers et al.,
-//! 2022, arXiv 2208.07339, set whole columns apart for another reason, quantisation.)
+//! large as their neighbours (massive activations: Sun et al., 2024, arXiv 2402.17762). In a sum of products, one such term makes
+//! every later addition round to the last place of that term; if a later block cancels the dimension, the rounding error is
+//! what remains. So these terms are left out of the sum and added to its result, with one rounding each. (Dettmers et al.,
+//! 2022, arXiv 2208.07339, separate whole columns for another reason, quantisation.)
 
 use super::simd::map::load_partial;
 use super::simd::{LANES, Simd};
 
-/// How many times the root mean square of its row an entry must exceed. So at most one in 256 does, and none of a row of
-/// up to 256. Part of the numbers.
+/// An outlier exceeds this many times the root mean square of its row. So at most one entry in 256 is an outlier, and a row of up
+/// to 256 entries has none. Changing it changes the low bits of results.
 const TIMES_RMS: f32 = 16.0;
 
-/// An entry of a matrix that dwarfs the others of its row.
+/// An outlier of a row of a matrix.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Outlier {
     pub row: usize,
@@ -21,12 +21,12 @@ pub struct Outlier {
     pub value: f32,
 }
 
-/// Adds the outliers of a row. One with a number that is not finite, or whose squares overflow, has none.
+/// Appends the outliers of a row. A row with a number that is not finite, or whose squares overflow, has none.
 #[inline(always)]
 pub fn find<S: Simd>(s: S, row: usize, values: &[f32], outliers: &mut Vec<Outlier>) {
     let (squares, largest) = squares_and_largest(s, values);
     let limit = TIMES_RMS * TIMES_RMS * (squares / values.len() as f32);
-    // Not so for NaN and infinity.
+    // false for NaN and infinity
     if largest * largest > limit {
         for (n, chunk) in values.chunks(LANES).enumerate() {
             if has_larger(chunk, limit) {
@@ -40,7 +40,7 @@ pub fn find<S: Simd>(s: S, row: usize, values: &[f32], outliers: &mut Vec<Outlie
     }
 }
 
-/// Whether a square exceeds the limit. Without an early way out, so that it is done many at a time.
+/// Whether a square exceeds the limit. It does not stop early, so that the compiler vectorises it.
 #[inline(always)]
 fn has_larger(chunk: &[f32], limit: f32) -> bool {
     let mut larger = false;

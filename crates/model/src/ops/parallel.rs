@@ -1,4 +1,4 @@
-//! When and how to spread work over the rayon pool, and scratch memory that outlives a call.
+//! Decides when and how to spread work over the rayon pool, and keeps scratch memory per thread.
 
 use std::cell::Cell;
 
@@ -9,19 +9,19 @@ use super::simd::Line;
 /// Nanoseconds of work below which waking another thread costs more than it saves.
 const WORTH_A_TASK: usize = 10_000;
 
-/// How many tasks to cut work of about `nanoseconds` into: one where it is small, else several for each thread, so that
-/// a thread that comes late takes fewer.
+/// Number of tasks for work of about `nanoseconds`: one if it is small, else several for each thread, so that a thread that
+/// starts late takes fewer.
 pub fn tasks(nanoseconds: usize) -> usize {
     let threads = rayon::current_num_threads();
     if threads == 1 { 1 } else { (nanoseconds / WORTH_A_TASK).clamp(1, 4 * threads) }
 }
 
-/// Rows of one task's share of `rows` rows, of about `nanoseconds` in all; at least one.
+/// Number of rows in each task, for work of about `nanoseconds` on `rows` rows; at least one.
 pub fn rows_of_a_task(rows: usize, nanoseconds: usize) -> usize {
     rows.div_ceil(tasks(nanoseconds)).max(1)
 }
 
-/// Copies numbers, many of them on several cores: one alone reads memory more slowly than a GPU writes to it.
+/// Copies numbers, on several cores if there are many: a single core reads memory more slowly than a GPU writes it.
 pub fn copy(to: &mut [f32], from: &[f32]) {
     const PART: usize = 1 << 18;
     if to.len() <= PART {
@@ -52,10 +52,10 @@ thread_local! {
     static SCRATCH: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
-/// Calls `f` with at least `floats` floats of scratch of undefined content, kept by the thread for the next call.
+/// Calls `f` with `floats` floats of scratch memory with arbitrary contents. The thread keeps the buffer for the next call.
 ///
-/// The buffer is taken out while in use: a thread that waits in rayon may run another task of the same kind, which
-/// then gets a buffer of its own.
+/// The buffer is taken out while it is in use: a thread that waits in rayon may run another task of the same kind, which
+/// then gets its own buffer.
 pub fn with_scratch<T>(floats: usize, f: impl FnOnce(&mut [f32]) -> T) -> T {
     let mut lines = SCRATCH.take();
     let needed = floats.div_ceil(super::simd::LANES);

@@ -1,4 +1,4 @@
-//! Rotary position embedding (Su et al., 2021).
+//! Tables of sines and cosines for rotary position embeddings (Su et al., 2021), and rotating rows with them.
 
 use rayon::prelude::*;
 
@@ -14,7 +14,7 @@ pub struct RopeTable {
 
 impl RopeTable {
     /// The table for angles `position * inv_freq[i]`, taken in single precision as transformers does; both functions are
-    /// multiplied by `attention_factor` (1 except for YaRN and its kin).
+    /// multiplied by `attention_factor` (1 except for YaRN and LongRoPE).
     pub fn new(inv_freq: &[f32], n_positions: usize, attention_factor: f32) -> Self {
         let mut cos = Vec::with_capacity(n_positions * inv_freq.len());
         let mut sin = Vec::with_capacity(n_positions * inv_freq.len());

@@ -1,4 +1,4 @@
-//! The left matrix of a product, as its kernel reads it.
+//! Packs the left matrix of a product in the order in which the kernel reads it, with outliers set apart.
 
 use std::ops::Range;
 
@@ -10,13 +10,13 @@ use super::{
     simd::{Level, Op, Simd},
 };
 
-/// Rows that a task of a product goes through before it comes to the next block of them: their block of columns stays in the
-/// second-level cache while the panels pass by. A multiple of the rows of every tile.
+/// Rows of a block: a task multiplies one block with all its panels before it goes on to the next, so that the block stays in the
+/// second-level cache. A multiple of the rows of every tile.
 pub const ROW_BLOCK: usize = 96;
 
-/// Rows in the order of the kernel: block by block, and in each tile by tile, a tile as `[depth][its rows]`. So a tile is read
-/// from front to back, wherever its rows lie. (Goto and van de Geijn, 2008, "Anatomy of high-performance matrix
-/// multiplication", pack both matrices so.)
+/// Packed rows: block by block, and within a block tile by tile, each tile as `[depth][its rows]`. So the kernel reads a tile
+/// sequentially. (Goto and van de Geijn, 2008, "Anatomy of high-performance matrix multiplication", pack both matrices like
+/// this.)
 pub struct PackedRows<'a> {
     floats: &'a [f32],
     rows: usize,
@@ -25,12 +25,12 @@ pub struct PackedRows<'a> {
 }
 
 impl<'a> PackedRows<'a> {
-    /// Packs `x`, `[rows, depth]`, into `floats`, which is as long. Where `apart` is set, outliers are kept apart, with zeros in
-    /// their place.
+    /// Packs `x`, `[rows, depth]`, into `floats`, which has the same length. If `apart` is set, outliers are replaced by zeros and
+    /// listed separately.
     pub fn pack(level: Level, x: &[f32], depth: usize, apart: bool, floats: &'a mut [f32]) -> Self {
         assert!(depth > 0 && x.len().is_multiple_of(depth), "x is not [rows, in_features]");
         assert_eq!(x.len(), floats.len());
-        // a float is looked at and moved in half a nanosecond, or more
+        // checking and moving a float takes at least half a nanosecond
         let share = parallel::rows_of_a_task(x.len() / depth, x.len() / 2).next_multiple_of(ROW_BLOCK) * depth;
         let outliers = if share >= x.len() {
             level.run(Pack { x, depth, first: 0, apart, floats: &mut *floats })
@@ -52,32 +52,33 @@ impl<'a> PackedRows<'a> {
         self.depth
     }
 
-    /// The `from`th column of the rows of one tile, and behind it the next ones.
+    /// The rows of one tile, from column `from` on.
     #[inline(always)]
     pub fn tile(&self, rows: &Range<usize>, from: usize) -> *const f32 {
         self.floats[rows.start * self.depth + from * rows.len()..].as_ptr()
     }
 
-    /// What was kept apart of some rows, by row and then by column.
+    /// The outliers of some rows, ordered by row and column.
     pub fn outliers(&self, rows: &Range<usize>) -> &[Outlier] {
         let before = |row| self.outliers.partition_point(|o| o.row < row);
         &self.outliers[before(rows.start)..before(rows.end)]
     }
 }
 
-/// How many tiles a block of so many rows has.
+/// Number of tiles of a block with this many rows.
 #[inline(always)]
 pub fn tiles_of<S: Simd>(rows: usize) -> usize {
     rows.div_ceil(S::TILE_ROWS)
 }
 
-/// The rows of one of the tiles of `block`. All are nearly as high: a last tile of one row would be as slow as a full one.
+/// The rows of one tile of `block`. Tiles have nearly the same number of rows: a last tile of one row would take as long as a full
+/// one.
 #[inline(always)]
 pub fn tile_of(block: &Range<usize>, tile: usize, tiles: usize) -> Range<usize> {
     block.start + tile * block.len() / tiles..block.start + (tile + 1) * block.len() / tiles
 }
 
-/// Packs some rows, counted from `first`, and returns what it kept apart.
+/// Packs some rows, which are numbered from `first`, and returns their outliers.
 struct Pack<'a> {
     x: &'a [f32],
     depth: usize,
@@ -117,7 +118,7 @@ impl Op for Pack<'_> {
     }
 }
 
-/// `[rows, depth]` as `[depth][rows]`.
+/// Transposes `[rows, depth]` to `[depth][rows]`.
 #[inline(always)]
 fn interleave(x: &[f32], depth: usize, packed: &mut [f32]) {
     macro_rules! by_rows {
@@ -147,7 +148,7 @@ mod tests {
     use super::super::testing::{assert_same_bits, numbers};
     use super::*;
 
-    /// What was packed, row by row again.
+    /// Unpacks the rows.
     fn unpacked<S: Simd>(packed: &PackedRows<'_>) -> Vec<f32> {
         let mut x = vec![f32::NAN; packed.rows() * packed.depth()];
         for start in (0..packed.rows()).step_by(ROW_BLOCK) {

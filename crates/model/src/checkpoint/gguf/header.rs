@@ -1,6 +1,6 @@
-//! The header of a GGUF file: its metadata, and where each tensor lies (`docs/gguf.md` in ggml-org/ggml).
+//! Parses the header of a GGUF file: its metadata, and where each tensor is (`docs/gguf.md` in ggml-org/ggml).
 //!
-//! Every length is compared with what is left of the file before anything of that length is allocated.
+//! Every length is checked against the rest of the file before anything of that length is allocated.
 
 use std::{
     collections::BTreeMap,
@@ -13,10 +13,10 @@ use serde_json::{Number, Value};
 
 use super::super::Stored;
 
-/// Longest string, in bytes. Chat templates have some ten thousand.
+/// Longest string, in bytes. Chat templates have about ten thousand.
 const MAX_TEXT: u64 = 1 << 26;
 
-/// Longest list. The largest vocabularies have some hundred thousand tokens and twice as many merges.
+/// Longest list. The largest vocabularies have a few hundred thousand tokens and twice as many merges.
 const MAX_ENTRIES: u64 = 1 << 24;
 
 /// Most axes of a tensor.
@@ -25,7 +25,7 @@ const MAX_AXES: u32 = 4;
 /// Where tensor data may start, unless the file says otherwise.
 const DEFAULT_ALIGNMENT: u64 = 32;
 
-/// Types of tensors that are not read, for messages.
+/// Names of tensor types that cannot be read, for messages.
 const OTHER_TYPES: &[(u32, &str)] = &[
     (9, "Q8_1"),
     (15, "Q8_K"),
@@ -48,23 +48,23 @@ const OTHER_TYPES: &[(u32, &str)] = &[
     (40, "NVFP4"),
 ];
 
-/// A value of the metadata. Integers of every width are one kind, floats too.
+/// A value of the metadata. All widths of integers are one variant, and so are all floats.
 #[derive(Debug, Clone, PartialEq)]
 pub enum MetadataValue {
     /// Any integer.
     Integer(i128),
     /// Any float.
     Float(f64),
-    /// A truth value.
+    /// A boolean.
     Flag(bool),
-    /// A string. Bytes that are no UTF-8 have become U+FFFD.
+    /// A string. Bytes that are not UTF-8 are replaced by U+FFFD.
     Text(String),
     /// A list of any of the above.
     List(Vec<MetadataValue>),
 }
 
 impl MetadataValue {
-    /// A finite number or a truth value as JSON. Float32 values keep their exact value.
+    /// A finite number or a boolean as JSON. Float32 values are converted exactly.
     pub fn number(&self) -> Option<Value> {
         match self {
             Self::Integer(v) => {
@@ -78,7 +78,7 @@ impl MetadataValue {
     }
 }
 
-/// Where a tensor lies, and how it is stored.
+/// Where a tensor is, and how it is stored.
 #[derive(Debug, PartialEq, Eq)]
 pub struct TensorInfo {
     /// Slowest axis first.
@@ -102,7 +102,7 @@ impl Header {
     /// Reads the header of a file of `length` bytes.
     ///
     /// # Errors
-    /// What is wrong with it: cut short, lengths that do not fit, a name given twice, a type that is not understood.
+    /// When it is truncated, has lengths that do not match, the same name twice, or a type that cannot be read.
     pub fn read(file: &File, length: u64) -> Result<Self, String> {
         let mut source = Source { reader: BufReader::new(file), at: 0, length };
         if source.array()? != *b"GGUF" {
@@ -170,7 +170,7 @@ fn stored(kind: u32) -> Result<Stored, String> {
     })
 }
 
-/// A file that is read from its start, and what is left of it.
+/// Reads a file sequentially, and keeps track of how much is left.
 struct Source<'f> {
     reader: BufReader<&'f File>,
     at: u64,
@@ -178,7 +178,7 @@ struct Source<'f> {
 }
 
 impl Source<'_> {
-    /// Refuses to go on when fewer than `n` bytes are left.
+    /// Fails if fewer than `n` bytes are left.
     fn need(&self, n: u64) -> Result<(), String> {
         let left = self.length.saturating_sub(self.at);
         if n > left { Err(format!("{n} bytes are needed at {}, {left} are left", self.at)) } else { Ok(()) }
@@ -254,7 +254,7 @@ impl Source<'_> {
         })
     }
 
-    /// A tensor, its offset counted from the start of the data.
+    /// A tensor entry; its offset is counted from the start of the data.
     fn tensor(&mut self) -> Result<TensorInfo, String> {
         let n_axes = self.u32()?;
         if n_axes > MAX_AXES {

@@ -1,4 +1,4 @@
-//! GGUF files: weights, configuration and tokenizer in one.
+//! GGUF files: weights, configuration and tokenizer in one file.
 
 mod header;
 #[cfg(test)]
@@ -63,7 +63,7 @@ impl GgufFile {
         LoadError::file(&self.path, format!("`{key}` {reason}"))
     }
 
-    /// Refuses a tensor that nobody has read: it might change what the model computes.
+    /// Refuses a file with tensors that nothing has read: they might change what the model computes.
     ///
     /// # Errors
     /// Naming the first of them.
@@ -77,7 +77,7 @@ impl GgufFile {
         }
     }
 
-    /// A string, if the key is there and is one.
+    /// A string, if the key is present and has this type.
     pub fn text(&self, key: &str) -> Option<&str> {
         match self.metadata.get(key) {
             Some(MetadataValue::Text(s)) => Some(s),
@@ -85,12 +85,12 @@ impl GgufFile {
         }
     }
 
-    /// A non-negative integer of any width, if the key is there and is one.
+    /// A non-negative integer of any width, if the key is present and has this type.
     pub fn integer(&self, key: &str) -> Option<u64> {
         self.metadata.get(key).and_then(integer)
     }
 
-    /// A truth value, if the key is there and is one.
+    /// A boolean, if the key is present and has this type.
     pub fn flag(&self, key: &str) -> Option<bool> {
         match self.metadata.get(key) {
             Some(MetadataValue::Flag(b)) => Some(*b),
@@ -98,7 +98,7 @@ impl GgufFile {
         }
     }
 
-    /// A list, if the key is there and is one.
+    /// A list, if the key is present and has this type.
     pub fn list(&self, key: &str) -> Option<&[MetadataValue]> {
         match self.metadata.get(key) {
             Some(MetadataValue::List(list)) => Some(list),

@@ -8,7 +8,7 @@ fn goldens() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/gguf/quants")
 }
 
-/// A file under construction: what it says it has, and what it has.
+/// Builds a file: what its header says it has, and what it really has.
 struct Draft {
     n_tensors: u64,
     n_keys: u64,

@@ -1,4 +1,4 @@
-//! The kernels of a block of queries of one head.
+//! Attention kernels for a block of queries of one head, query tile by query tile.
 
 use std::ops::Range;
 
@@ -13,28 +13,28 @@ use super::packed::PackedHead;
 /// Rows of the largest tile of any instruction set.
 const MAX_ROWS: usize = 12;
 
-/// Where the queries of a block stand in their sequence.
+/// The positions of the queries of a block.
 #[derive(Clone, Copy)]
 pub enum Positions<'a> {
     From(usize),
     Listed(&'a [u32]),
 }
 
-/// Some queries of one head, and the keys and values they look at.
+/// A block of queries of one head, and the keys and values of their sequence.
 #[derive(Clone, Copy)]
 pub struct Queries<'a> {
     pub spec: &'a AttentionSpec<'a>,
     pub head: usize,
-    /// From the first query's first number on; the next query is `n_heads * d_head` floats further.
+    /// Starts at the first query's first number; the next query is `n_heads * d_head` floats further.
     pub q: &'a [f32],
     pub positions: Positions<'a>,
     pub n: usize,
     pub kv: PackedHead<'a>,
 }
 
-/// The scores of a tile of queries, in scratch memory.
+/// The scores of a query tile, in scratch memory.
 struct Scored<'a> {
-    /// `[tile, stride]`; number j of a row belongs to key `base + j`.
+    /// `[tile, stride]`; entry j of a row belongs to key `base + j`.
     scores: &'a mut [f32],
     stride: usize,
     base: usize,
@@ -44,14 +44,14 @@ struct Scored<'a> {
 /// One query of a tile.
 #[derive(Clone, Default)]
 struct ScoredRow {
-    /// The keys it sees. Before them the scores mean nothing; after them they are -inf up to a whole vector.
+    /// The range of keys it sees. Scores before it are undefined; after it they are -inf up to a whole vector.
     visible: Range<usize>,
-    /// The largest score, -inf where there is none.
+    /// The largest score; -inf if it sees no key.
     most: f32,
 }
 
 impl<'a> Queries<'a> {
-    /// Floats of scratch memory for a tile: scores and sums of values.
+    /// Floats of scratch memory that a query tile needs: scores, and sums of values.
     pub fn scratch(&self) -> usize {
         MAX_ROWS * (self.kv.n_keys.next_multiple_of(LANES) + 2 * LANES + self.padded_head())
     }
@@ -72,7 +72,7 @@ impl<'a> Queries<'a> {
         self.spec.visible(position, self.kv.n_keys)
     }
 
-    /// The finished scores of the queries `tile`, each over the keys it sees.
+    /// Computes the scores of a query tile, each query over the keys it sees.
     #[inline(always)]
     fn score<'s, S: Simd>(&self, s: S, tile: Range<usize>, scratch: &'s mut [f32]) -> Scored<'s> {
         let mut rows: [ScoredRow; MAX_ROWS] = Default::default();
@@ -113,7 +113,7 @@ impl<'a> Queries<'a> {
         Scored { scores, stride, base, rows }
     }
 
-    /// From dot products to scores, from the first of `keys` on; returns the largest.
+    /// Turns dot products into scores, for the range `keys`; returns the largest score.
     #[inline(always)]
     fn finish<S: Simd>(&self, s: S, row: &mut [f32], keys: Range<usize>) -> f32 {
         const COUNT: [f32; LANES] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
@@ -125,7 +125,7 @@ impl<'a> Queries<'a> {
             let mut y = self.bend(s, s.mul(s.load(x), scale), key);
             let left = keys.end - key;
             if left < LANES {
-                // Negative where the count of the lane is `left` or more.
+                // negative in lanes whose index is `left` or more
                 let within = s.sub(s.splat(left as f32 - 0.5), s.load(&COUNT));
                 y = s.select_negative(within, masked, y);
             }
@@ -135,7 +135,7 @@ impl<'a> Queries<'a> {
         math::largest(s, most)
     }
 
-    /// The soft cap and the biases of the keys from `key` on.
+    /// Applies the softcap, and adds the biases of the keys from `key` on.
     #[inline(always)]
     fn bend<S: Simd>(&self, s: S, mut score: S::V, key: usize) -> S::V {
         if let Some(cap) = self.spec.softcap {
@@ -148,11 +148,11 @@ impl<'a> Queries<'a> {
     }
 }
 
-/// Attention of a block of queries into z.
+/// Computes attention of a block of queries into z.
 pub struct Attend<'a> {
     pub queries: Queries<'a>,
     pub z: Shared,
-    /// The first query's place in z.
+    /// The address of the first query's output in z.
     pub at: usize,
     pub scratch: &'a mut [f32],
 }
@@ -190,7 +190,7 @@ impl Op for Attend<'_> {
 }
 
 impl Scored<'_> {
-    /// Turns query i's scores into `e^(score - largest)`; returns their sum, which is 0 only where there are none.
+    /// Turns query i's scores into `e^(score - largest)`; returns their sum, which is 0 only if there are none.
     #[inline(always)]
     fn exponentials<S: Simd>(&mut self, s: S, i: usize) -> f32 {
         let ScoredRow { visible, most } = &self.rows[i];
@@ -206,7 +206,7 @@ impl Scored<'_> {
     }
 }
 
-/// The largest score as something to subtract: -inf less -inf would be NaN where everything is masked.
+/// The largest score, or 0 where everything is masked: -inf minus -inf would be NaN.
 fn finite(most: f32) -> f32 {
     most.max(f32::MIN)
 }
@@ -215,7 +215,7 @@ fn finite(most: f32) -> f32 {
 #[inline(always)]
 fn weighted_sums<S: Simd>(s: S, scored: &Scored, queries: Queries, n: usize, sums: &mut [f32]) {
     let rows = &scored.rows[..n];
-    // The keys that all see go through one tile; those before and after them, query by query.
+    // The range of keys that all queries see goes through one tile; keys before and after it, query by query.
     let mut all = 0..usize::MAX;
     for ScoredRow { visible, .. } in rows {
         all = all.start.max(visible.start)..all.end.min(visible.end);
@@ -271,7 +271,7 @@ fn add_values<S: Simd>(
     }
 }
 
-/// Scores of a block of queries, written out.
+/// Writes the scores of a block of queries to memory.
 pub struct Score<'a> {
     pub queries: Queries<'a>,
     /// `[n, n_keys]`
@@ -322,7 +322,7 @@ impl Op for SoftmaxRows<'_> {
     }
 }
 
-/// `x[i] = e^(x[i] - max x)` for a row of any length; returns the sum, which is 0 only where every score is -inf.
+/// `x[i] = e^(x[i] - max x)` for a row of any length; returns the sum, which is 0 only if every score is -inf.
 #[inline(always)]
 fn exponentials<S: Simd>(s: S, x: &mut [f32]) -> f32 {
     let (chunks, tail) = x.as_chunks_mut::<LANES>();

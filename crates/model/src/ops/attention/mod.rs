@@ -1,8 +1,8 @@
 //! Scaled dot-product attention over packed sequences, without the score matrix of a sequence.
 //!
-//! A task takes a block of queries of one head. For a tile of them (six, or twelve with AVX-512) it computes the scores
-//! of all keys that one of them sees, then each query's softmax over its own keys, then the weighted sum of the values.
-//! The arithmetic of a query is its own: sums run over its keys in ascending order, whichever queries share its tile.
+//! A task takes a block of queries of one head. For each query tile (six queries, or twelve with AVX-512) it computes the scores
+//! of all keys that any of them sees, then each query's softmax over its own keys, then the weighted sum of the values.
+//! Sums of a query run over its keys in ascending order, so its numbers do not depend on the other queries of its tile.
 
 mod kernel;
 mod packed;
@@ -16,36 +16,37 @@ use self::packed::PackedKv;
 use super::parallel::{self, Shared, with_scratch};
 use super::simd::{LANES, Level};
 
-/// What attention computes, beside the numbers.
+/// The shape, mask and scale of attention.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionSpec<'a> {
     pub n_heads: usize,
     /// Divides `n_heads`; query head h reads key and value head `h / (n_heads / n_kv_heads)`.
     pub n_kv_heads: usize,
     pub d_head: usize,
-    /// Multiplies the dot products, usually `1 / sqrt(d_head)`.
+    /// Factor of the dot products, usually `1 / sqrt(d_head)`.
     pub scale: f32,
-    /// A query sees no key after its own position.
+    /// Whether a query sees no key after its own position.
     pub causal: bool,
-    /// Causal: a query at q sees keys above `q - window`. Otherwise: keys within `window / 2` of q on either side.
+    /// Sliding window. In causal attention, a query at q sees keys above `q - window`; else keys within `window / 2` of q on
+    /// either side.
     pub window: Option<usize>,
-    /// `cap * tanh(score / cap)`, after the scale (Gemma 2).
+    /// Softcap, `cap * tanh(score / cap)`, after the scale (Gemma 2).
     pub softcap: Option<f32>,
-    /// Added to the scores, after the scale and the soft cap.
+    /// Biases that are added to the scores after the scale and the softcap.
     pub key_biases: Option<&'a KeyBiases>,
 }
 
-/// A number for each head and key position, added to the scores of every query.
+/// Biases of the scores, one for each head and key position, the same for every query.
 #[derive(Clone, Debug)]
 pub struct KeyBiases {
     n_keys: usize,
-    /// Floats of a head: the keys, and as many zeros as a vector that starts at the last of them may reach.
+    /// Floats per head: one for each key, and padding zeros for a vector that starts at the last key.
     stride: usize,
     values: Vec<f32>,
 }
 
 impl KeyBiases {
-    /// `bias(head, position)` for every head and the positions below `n_keys`.
+    /// Computes `bias(head, position)` for every head and the positions below `n_keys`.
     pub fn new(n_heads: usize, n_keys: usize, bias: impl Fn(usize, usize) -> f32) -> Self {
         let stride = n_keys + LANES;
         let mut values = vec![0.0; n_heads * stride];
@@ -68,7 +69,7 @@ impl KeyBiases {
 }
 
 impl AttentionSpec<'_> {
-    /// The keys that the query at position `q` sees, of `n_keys`.
+    /// The range of keys, of `n_keys`, that the query at position `q` sees.
     pub fn visible(&self, q: usize, n_keys: usize) -> Range<usize> {
         let (start, end) = match (self.causal, self.window) {
             (true, None) => (0, q + 1),
@@ -79,7 +80,7 @@ impl AttentionSpec<'_> {
         start.min(n_keys)..end.min(n_keys)
     }
 
-    /// Query heads that share a key and value head.
+    /// Number of query heads that share a key and value head.
     fn group(&self) -> usize {
         self.n_heads / self.n_kv_heads
     }
@@ -92,10 +93,10 @@ impl AttentionSpec<'_> {
     }
 }
 
-/// Queries of a task: enough tiles to outweigh its start, few enough to spread a sequence of a hundred tokens.
+/// Queries per task: enough to outweigh the cost of starting it, few enough to spread a sequence of a hundred tokens over threads.
 const QUERY_BLOCK: usize = 48;
 
-/// A task: `n` queries of a sequence, from its `first` on, for one head; `at` is the first one's row in q and z.
+/// A task: `n` queries of a sequence, from query `first` on, for one head; `at` is the row of the first one in q and z.
 struct Block {
     sequence: usize,
     head: usize,
@@ -104,12 +105,11 @@ struct Block {
     at: usize,
 }
 
-/// `z = softmax(mask(q kᵀ)) v` for each sequence of the call by itself.
+/// `z = softmax(mask(q kᵀ)) v`, within each sequence of the call.
 ///
 /// `offsets` is `[n_sequences + 1]`, the first token of each sequence and the end. `k` and `v` are `[tokens, n_kv_heads,
-/// d_head]`. Without `rows`, `q` and `z` are `[tokens, n_heads, d_head]`. With `rows`, for each sequence the local
-/// positions of the queries to compute, `q` and `z` hold just those, packed in that order. A query that sees no key
-/// gets zeros.
+/// d_head]`. Without `rows`, `q` and `z` are `[tokens, n_heads, d_head]`. `rows` are, for each sequence, the positions of the
+/// queries to compute: then `q` and `z` hold only those, in that order. The output of a query that sees no key is zero.
 pub fn attention(
     spec: &AttentionSpec,
     offsets: &[usize],
@@ -184,7 +184,7 @@ fn attention_at(
     });
 }
 
-/// Scores of some heads of one sequence, `[heads, n_q, n_k]`: scaled, soft-capped, biased, then -inf where masked.
+/// Scores of some heads of one sequence, `[heads, n_q, n_k]`: scaled, softcapped, biased, then -inf where masked.
 ///
 /// `q` is `[n_q, n_heads, d_head]`, the sequence's queries at local positions `q_pos`; `k` is `[n_k, n_kv_heads,
 /// d_head]`.
@@ -244,14 +244,14 @@ fn attention_scores_at(
     });
 }
 
-/// Softmax over the last axis, of length `n_k`, in place. A row that is -inf throughout becomes zeros.
+/// Softmax over the last axis, of length `n_k`, in place. A row that is all -inf becomes all zeros.
 pub fn softmax_rows(scores: &mut [f32], n_k: usize) {
     if scores.is_empty() {
         return;
     }
     assert!(n_k > 0 && scores.len().is_multiple_of(n_k), "scores are not rows of {n_k}");
     let level = Level::best();
-    // Three quarters of a nanosecond for each number.
+    // About three quarters of a nanosecond for each number.
     let rows = parallel::rows_of_a_task(scores.len() / n_k, scores.len() / 4 * 3);
     scores.par_chunks_mut(rows * n_k).for_each(|scores| level.run(SoftmaxRows { scores, n_k }));
 }
@@ -274,8 +274,8 @@ pub fn weighted_values(spec: &AttentionSpec, pattern: &[f32], v: &[f32], z: &mut
     }
 }
 
-/// About how long a thread takes: a third of a nanosecond for each vector of terms of the two products, half of which a
-/// causal mask spares, and something for the softmax.
+/// Estimated nanoseconds on one thread: a third of a nanosecond for each vector of terms of the two products, half of which a
+/// causal mask saves, plus the softmax.
 fn product_ns(spec: &AttentionSpec, n_queries: usize, n_keys: usize) -> usize {
     n_queries * n_keys * spec.n_heads * spec.d_head / 32
 }

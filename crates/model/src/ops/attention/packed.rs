@@ -1,4 +1,4 @@
-//! Keys and values of a call, rearranged for the tile kernel.
+//! Packs keys and values for the tile kernel.
 
 use rayon::prelude::*;
 
@@ -22,12 +22,12 @@ pub struct PackedHead<'a> {
     pub values: &'a [f32],
 }
 
-/// One head's part of a packed buffer, and where its numbers come from.
+/// One head's part of the packed buffer, and where its numbers come from.
 struct Part<'a> {
     buffer: &'a mut [f32],
     n_keys: usize,
     key_floats: usize,
-    /// The first key's place in k and v.
+    /// The row of the first key in k and v.
     from: usize,
 }
 

@@ -56,7 +56,7 @@ impl<F: Binary> Op for Zip<'_, F> {
     }
 }
 
-/// Fewer than sixteen floats, the other lanes zero.
+/// Loads fewer than sixteen floats; the other lanes are zero.
 #[inline(always)]
 pub fn load_partial<S: Simd>(s: S, from: &[f32]) -> S::V {
     let mut lanes = [0.0; LANES];
@@ -64,7 +64,7 @@ pub fn load_partial<S: Simd>(s: S, from: &[f32]) -> S::V {
     s.load(&lanes)
 }
 
-/// The first `to.len()` lanes.
+/// Stores the first `to.len()` lanes.
 #[inline(always)]
 pub fn store_partial<S: Simd>(s: S, v: S::V, to: &mut [f32]) {
     let mut lanes = [0.0; LANES];

@@ -1,4 +1,4 @@
-//! Elementary functions on sixteen lanes, each within 2 units in the last place unless said otherwise.
+//! Elementary functions on vectors, each within 2 units in the last place unless stated otherwise.
 
 use super::Simd;
 
@@ -97,7 +97,7 @@ pub fn sum<S: Simd>(s: S, v: S::V) -> f32 {
     a[0]
 }
 
-/// The largest lane, as a balanced tree; where lanes are NaN, NaN or the largest of some others.
+/// The largest lane, as a balanced tree. If some lanes are NaN, the result is NaN or the largest of some other lanes.
 #[inline(always)]
 pub fn largest<S: Simd>(s: S, v: S::V) -> f32 {
     let mut a = [0.0; super::LANES];

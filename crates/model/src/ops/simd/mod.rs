@@ -1,4 +1,4 @@
-//! Sixteen `f32` lanes on whatever the processor has, and the choice of instruction set.
+//! Vectors of sixteen `f32` lanes, implemented for each instruction set, and the choice of one at run time.
 //!
 //! A [`Simd`] value is a proof that its instructions exist on this machine: it is made only by [`Level`]'s dispatch,
 //! after detection. That is why its methods are safe. A kernel is an [`Op`], written once over any `Simd`, and
@@ -36,10 +36,10 @@ pub fn as_floats_mut(lines: &mut [Line]) -> &mut [f32] {
     unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * LANES) }
 }
 
-/// Arithmetic on sixteen lanes. All operations are IEEE single precision, rounded to nearest even.
+/// Arithmetic on vectors of sixteen lanes. All operations are IEEE single precision, rounded to nearest even.
 pub trait Simd: Copy {
     type V: Copy;
-    /// Vectors of sixteen lanes that a tile may accumulate in registers.
+    /// Number of vectors that a tile may accumulate in registers.
     const ACCUMULATORS: usize;
     /// Rows of a full tile.
     const TILE_ROWS: usize;
@@ -117,7 +117,7 @@ impl Level {
         *BEST.get_or_init(|| Self::available()[0])
     }
 
-    /// Whether multiply-adds are fused: then the numbers are those of every other such instruction set.
+    /// Whether multiply-adds are fused. All such instruction sets give the same numbers.
     #[cfg(test)]
     pub fn is_fused(self) -> bool {
         self.0 != Set::Portable || portable::FUSED

@@ -1,7 +1,7 @@
 //! The inner kernel of every matrix product: a few rows of A times a few panels of B.
 //!
-//! B comes as panels of 16 columns, each `[depth][16]`. An output element is one chain of fused multiply-adds over the
-//! depth in ascending order, in a lane of its own, so its value depends neither on how many rows and panels share a tile nor
+//! B is packed in panels of 16 columns, each `[depth][16]`. An output element is one chain of fused multiply-adds over the
+//! depth in ascending order, in its own SIMD lane, so its value depends neither on how many rows and panels share a tile nor
 //! on the instruction set.
 
 use super::{LANES, Simd};
@@ -11,16 +11,16 @@ use super::{LANES, Simd};
 pub enum Into {
     /// C = A·B
     Overwrite,
-    /// C = C + A·B, the product summed on its own first (blocked summation)
+    /// C = C + A·B, where the product is summed first (blocked summation)
     Add,
-    /// C = C + A·B, each term added to C in turn: one chain, however it is cut into calls
+    /// C = C + A·B, where each term is added to C in turn: one chain, however it is divided into calls
     Continue,
 }
 
-/// How the rows of A lie.
+/// The layout of the rows of A.
 #[derive(Clone, Copy)]
 pub enum Rows {
-    /// Each `depth` consecutive floats, so many apart.
+    /// Each row is `depth` consecutive floats; rows are this many floats apart.
     Apart(usize),
     /// `[depth][rows]`
     Packed,
@@ -40,13 +40,13 @@ pub struct Tile {
     pub c: *mut f32,
     pub c_stride: usize,
     pub into: Into,
-    /// What to bring into the cache meanwhile: for each step of the depth, `ahead_step` floats from here on, at most 16, in
-    /// each of the panels (`b_stride` apart). Only a hint; any address will do.
+    /// What to prefetch: for each step of the depth, the next `ahead_step` floats from here, at most 16, in each of the panels
+    /// (`b_stride` apart). Only a hint; any address is allowed.
     pub ahead: *const f32,
     pub ahead_step: usize,
 }
 
-/// How many panels the register file can take along with `rows` rows: 4, 2 or 1.
+/// How many panels fit the registers together with `rows` rows: 4, 2 or 1.
 pub const fn widest<S: Simd>(rows: usize) -> usize {
     if rows * 4 <= S::ACCUMULATORS {
         4
@@ -91,20 +91,20 @@ unsafe fn by_panels<S: Simd, const M: usize>(s: S, panels: usize, tile: &Tile) {
     }
 }
 
-/// Steps of the depth between two looks whether there are more.
+/// Steps of the depth between two checks for the end.
 const UNROLLED: usize = 4;
 
 /// Where a step of the depth reads.
 struct At {
     a: *const f32,
-    /// From a row of A to the next.
+    /// Distance from a row of A to the next.
     stride: usize,
     b: *const f32,
     b_stride: usize,
 }
 
 impl At {
-    /// Adds the products of one step of the depth, and goes on to the next.
+    /// Adds the products of one step of the depth, and moves on to the next.
     #[inline(always)]
     unsafe fn step<S: Simd, const M: usize, const P: usize, const PACKED: bool>(
         &mut self,
@@ -141,7 +141,7 @@ unsafe fn product<S: Simd, const M: usize, const P: usize, const PACKED: bool>(s
     }
     let mut at = At { a: t.a, stride, b: t.b, b_stride: t.b_stride };
     let mut ahead = t.ahead;
-    // A prefetch takes the place of a load: one for each line, not one for each step.
+    // A prefetch takes a load slot, so issue one for each cache line, not one for each step.
     let each = t.ahead_step * UNROLLED > LANES;
     for _ in 0..t.depth / UNROLLED {
         for u in 0..UNROLLED {
