@@ -34,7 +34,7 @@ pub fn bert(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadErro
     head.add_to(named(a, checkpoint, "bert"), config, checkpoint, activation)
 }
 
-/// RoBERTa: positions start behind the padding token's row, and padding tokens take none.
+/// RoBERTa: positions start after the row of the padding token, and padding tokens take no position.
 pub fn roberta(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
     let mut a = architecture(config)?;
     let padding = config.index_or("pad_token_id", 1)?;
@@ -61,7 +61,7 @@ fn architecture(config: &Config) -> Result<Architecture, LoadError> {
     Ok(a)
 }
 
-/// BERT's weight names, behind the name of the base model in checkpoints with a head.
+/// BERT's weight names; in checkpoints with a head, the name of the base model precedes them.
 fn named(architecture: Architecture, checkpoint: &Checkpoint, base: &str) -> Family {
     let prefix = weight_prefix(checkpoint, base, "embeddings.word_embeddings.weight");
     let embedding = |part: &str| format!("{prefix}embeddings.{part}");

@@ -1,4 +1,4 @@
-//! Bloom: linear position biases, a norm behind the embedding, queries, keys and values of each head stored together.
+//! Bloom: ALiBi, a norm after the embedding, and queries, keys and values of each head stored together.
 
 use super::{Family, SizeKeys, layer_norm, transformer_sources, unembedding};
 use crate::{
@@ -16,11 +16,11 @@ const KEYS: SizeKeys = SizeKeys {
     layers: &["n_layer", "num_hidden_layers"],
     neurons: &["n_inner"],
     context: &["seq_length"],
-    // What the published sizes were trained with. The biases themselves have no end.
+    // The context length of the published sizes. ALiBi itself has no limit.
     default_context: Some(2048),
 };
 
-/// How the training code computed; none of it changes the result.
+/// Keys about how the training code computed; none of them changes the result.
 const OF_TRAINING: &[&str] = &[
     "attention_softmax_in_fp32",
     "bias_dropout_fusion",

@@ -1,4 +1,4 @@
-//! DistilBERT: BERT without token types, with names of its own. Sinusoidal positions are stored like learned ones.
+//! DistilBERT: BERT without token types and with other names. Sinusoidal positions are stored like learned ones.
 
 use super::{
     Family,
@@ -23,7 +23,7 @@ const KEYS: SizeKeys = SizeKeys {
     ..SizeKeys::USUAL
 };
 
-/// The epsilon of every norm, which the configuration does not say.
+/// The epsilon of every norm; it is not part of the configuration.
 const EPS: f32 = 1e-12;
 
 /// DistilBERT.

@@ -1,4 +1,4 @@
-//! What the families with mixtures of experts share.
+//! What the families with mixtures of experts share: their keys and weight names.
 
 use crate::{
     architecture::{Architecture, Experts},
@@ -22,7 +22,7 @@ pub fn sizes(config: &Config, d_expert: &str) -> Result<Experts, LoadError> {
     Ok(Experts { n_experts, top_k, d_expert: config.count(d_expert)?, renormalise: false, d_shared: None })
 }
 
-/// Gives the layers that `is_sparse` names a mixture in place of their dense MLP.
+/// Gives the layers for which `is_sparse` is true a mixture in place of their dense MLP.
 pub fn install(a: &mut Architecture, experts: Experts, is_sparse: impl Fn(usize) -> bool) {
     a.experts = Some(experts);
     for (l, layer) in a.layers.iter_mut().enumerate() {
@@ -33,7 +33,7 @@ pub fn install(a: &mut Architecture, experts: Experts, is_sparse: impl Fn(usize)
     }
 }
 
-/// Weight names of a mixture without a shared expert; `mlp` is its name with a dot.
+/// Weight names of a mixture without a shared expert; `mlp` is its prefix, with a dot.
 pub fn sources(mlp: &str, projections: [&'static str; 3]) -> ExpertSources {
     ExpertSources {
         router: LinearSource::new(format!("{mlp}gate"), false),

@@ -1,6 +1,5 @@
-//! Falcon, in three kinds of blocks: side by side behind one norm with one key and value for all heads (7B), side by side
-//! behind one or two norms with grouped keys and values (40B, 11B), one after the other with linear position biases
-//! (RW).
+//! Falcon, with three kinds of blocks: parallel after one norm, with one key/value head (7B); parallel after one or two norms, with
+//! grouped keys and values (40B, 11B); and sequential with ALiBi (RW).
 
 use super::{Family, SizeKeys, activation, layer_norm, transformer_sources, unembedding};
 use crate::{
@@ -20,12 +19,12 @@ const KEYS: SizeKeys = SizeKeys {
     ..SizeKeys::USUAL
 };
 
-/// What tells the kinds of blocks apart.
+/// The options that decide the kind of block.
 #[derive(Clone, Copy)]
 struct Kind {
     n_kv_heads: usize,
     parallel: bool,
-    /// Attention and MLP side by side have a norm each.
+    /// Whether attention and MLP, in parallel, have a norm each.
     two_norms: bool,
 }
 
@@ -71,7 +70,7 @@ fn kind(config: &Config, n_heads: usize) -> Result<Kind, LoadError> {
     if !multi_query && n_kv_heads.is_some_and(|n| n != n_heads) {
         return Err(config.refuse("num_kv_heads", format!("is not {n_heads}, the number of heads")));
     }
-    // With `multi_query` the older blocks have one key and value, whatever `num_kv_heads` says.
+    // With `multi_query` the older blocks have one key/value head, whatever `num_kv_heads` says.
     let n_kv_heads = if multi_query { 1 } else { n_heads };
     Ok(Kind { n_kv_heads, parallel: config.flag_or("parallel_attn", true)?, two_norms: false })
 }

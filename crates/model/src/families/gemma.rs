@@ -1,5 +1,5 @@
-//! Gemma, Gemma 2 and Gemma 3: scaled embedding, norms whose stored gain lacks its one; from Gemma 2 on norms after
-//! the sublayers too, alternating windows and softcaps, in Gemma 3 norms of queries and keys and two rotary tables.
+//! Gemma, Gemma 2 and Gemma 3: scaled embedding, and norms whose gain is stored minus one. Gemma 2 and 3 also have norms after the
+//! sublayers and alternating windows; Gemma 2 has softcaps, Gemma 3 QK-norm and two rotary embeddings.
 
 use super::{
     Family, float_opt, layer_windows,
@@ -58,7 +58,7 @@ pub fn gemma3(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
     with_post_norms(config, a, checkpoint)
 }
 
-/// What a multimodal configuration says about images.
+/// Keys of a multimodal configuration that are about images.
 const OF_IMAGES: &[&str] = &[
     "boi_token_id",
     "boi_token_index",
@@ -94,7 +94,7 @@ pub fn gemma3_of_images(config: &Config, checkpoint: &Checkpoint) -> Result<Fami
     Ok(Family::new(architecture, sources))
 }
 
-/// The tables of full and of sliding layers.
+/// The rotary embeddings of full and of sliding layers.
 fn two_ropes(config: &Config, d_head: usize) -> Result<Vec<Rope>, LoadError> {
     let old = config.rope_opt("rope_scaling")?;
     ropes_by_kind(config, d_head, ["rope_theta", "rope_local_base_freq"], [old.as_ref(), None])
@@ -124,7 +124,7 @@ fn set_scale(config: &Config, a: &mut Architecture) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// A softcap, by which logits are divided.
+/// A softcap. It must not be 0, since logits are divided by it.
 fn softcap(config: &Config, key: &str) -> Result<Option<f32>, LoadError> {
     match float_opt(config, key)? {
         Some(0.0) => Err(config.refuse(key, "is 0; logits are divided by it")),

@@ -1,5 +1,5 @@
-//! GPT-Neo (TinyStories): GPT-2 with layers that see a window only, scores that are not scaled, and no biases on
-//! queries, keys and values.
+//! GPT-Neo (TinyStories): GPT-2 with sliding windows on some layers, scores that are not scaled, and no biases on queries, keys and
+//! values.
 
 use serde_json::Value;
 
@@ -59,8 +59,7 @@ fn windows(config: &Config, n_layers: usize) -> Result<Vec<Option<usize>>, LoadE
     kinds.iter().map(of).collect()
 }
 
-/// The kind of each layer: `attention_types` is a list of `[kinds, times]`. It stops past the last layer, whatever the
-/// file says.
+/// The kind of each layer, from `attention_types`, a list of `[kinds, times]`. Entries after the last layer are not expanded.
 fn kinds(config: &Config, n_layers: usize) -> Result<Vec<String>, LoadError> {
     let Some(value) = config.value("attention_types") else {
         return Ok(["global", "local"].map(str::to_owned).into_iter().cycle().take(24).collect());

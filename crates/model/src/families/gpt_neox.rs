@@ -35,7 +35,7 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
     Ok(Family::new(architecture, sources))
 }
 
-/// The rope parameters, with this family's own names in the old spelling.
+/// The rope parameters; in the old spelling, this family has its own names.
 fn rope(config: &Config, d_head: usize) -> Result<Rope, LoadError> {
     let theta = config.number_or("rotary_emb_base", 10_000.0)?;
     let partial = config.number_or("rotary_pct", 0.25)?;

@@ -1,5 +1,5 @@
-//! GPT-J: attention and MLP side by side behind one layer norm, interleaved rotary positions in a part of each head, and
-//! an unembedding with a bias.
+//! GPT-J: attention and MLP in parallel after one layer norm, interleaved rotary positions in a part of each head, and an
+//! unembedding with a bias.
 
 use super::{Family, SizeKeys, activation, layer_norm, transformer_sources, unembedding};
 use crate::{

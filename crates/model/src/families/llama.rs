@@ -18,12 +18,12 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
     with_biases(config, checkpoint, [attention_bias; 4], mlp_bias)
 }
 
-/// A relative without biases.
+/// A family like Llama, without biases.
 pub fn plain(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
     with_biases(config, checkpoint, [false; 4], false)
 }
 
-/// A relative with Llama's weight names; `biases` says which of query, key, value and output projection have one.
+/// A family with Llama's weight names; `biases` says which of query, key, value and output projection have one.
 pub fn with_biases(
     config: &Config,
     checkpoint: &Checkpoint,
@@ -34,7 +34,7 @@ pub fn with_biases(
     Ok(named(architecture, checkpoint, move |block| layer_sources(block, biases, mlp_bias)))
 }
 
-/// An architecture with the weights that `layer` names for the prefix of a block.
+/// A family from an architecture; `layer` gets the prefix of a block and names its weights.
 pub fn named(
     architecture: Architecture,
     checkpoint: &Checkpoint,
@@ -48,10 +48,10 @@ pub fn named(
     Family::new(architecture, sources)
 }
 
-/// What stands in front of the names of the base model; the longer ones where it is the text part of another model.
+/// Possible prefixes of the names of the base model; the longer ones occur if it is the text part of a multimodal model.
 const BASES: &[&str] = &["model", "model.language_model", "language_model.model", "language_model"];
 
-/// What a configuration means by leaving a key out, and the keys that differ.
+/// Defaults of keys, and keys that differ between families.
 pub struct Defaults {
     /// `rms_norm_eps`.
     pub eps: f64,
@@ -61,7 +61,7 @@ pub struct Defaults {
     pub activation_key: &'static str,
     /// The activation.
     pub activation: &'static str,
-    /// Reads the rotary tables of heads of this width.
+    /// Reads the rotary embeddings, given the width of a head.
     pub ropes: fn(&Config, usize) -> Result<Vec<Rope>, LoadError>,
 }
 
@@ -75,7 +75,7 @@ fn one_rope(config: &Config, d_head: usize) -> Result<Vec<Rope>, LoadError> {
     Ok(vec![Rope::from_config(config, d_head, 1.0)?])
 }
 
-/// What all relatives of Llama share. Options a relative changes are set on the result.
+/// The architecture that the families like Llama share. A family changes what differs in the result.
 pub fn architecture(config: &Config, checkpoint: &Checkpoint, defaults: &Defaults) -> Result<Architecture, LoadError> {
     let d_model = config.count("hidden_size")?;
     let (n_heads, n_kv_heads, d_head) = heads(config, d_model)?;

@@ -1,4 +1,4 @@
-//! What the encoders share: blocks that see the whole input, and the head that predicts masked tokens.
+//! What the families of masked language models share: bidirectional post-norm blocks, and the head that predicts masked tokens.
 
 use super::{Family, activation, size::SizeKeys};
 use crate::{
@@ -10,8 +10,8 @@ use crate::{
     sources::{LinearSource, TransformSources},
 };
 
-/// Post-norm blocks with a plain MLP behind an embedding with a norm, no norm at the end. Positions and token types
-/// are left to the family.
+/// An encoder with a norm after the embedding, post-norm blocks with a plain MLP, and no final norm. The family adds positions and
+/// token types.
 pub fn architecture(
     config: &Config,
     keys: &SizeKeys,
@@ -32,21 +32,20 @@ pub fn architecture(
     })
 }
 
-/// Where the head that predicts masked tokens keeps its weights.
+/// Where the weights of the head are.
 pub struct MaskedHead {
-    /// The projection in front.
+    /// The projection before the unembedding.
     pub dense: LinearSource,
-    /// The norm behind it.
+    /// The norm after that projection.
     pub norm: &'static str,
-    /// The unembedding, unless tied.
+    /// The unembedding, unless it is tied.
     pub decoder: &'static str,
-    /// Its bias: the name it has when tied, then the one it has when not. A checkpoint may hold either or both.
+    /// The bias of the unembedding: its name when tied, and its name when not. A checkpoint may have either or both.
     pub biases: Option<[&'static str; 2]>,
 }
 
 impl MaskedHead {
-    /// Adds the head to a family if the checkpoint has it: the weights of its own are there, or the configuration
-    /// names it.
+    /// Adds the head to a family if the checkpoint has one: its weights are stored, or the configuration names its class.
     pub fn add_to(
         self,
         mut family: Family,
@@ -57,7 +56,7 @@ impl MaskedHead {
         let tied = config.flag_or("tie_word_embeddings", true)?;
         let bias = match self.biases {
             None => None,
-            // The decoder's own, where it is stored; a tied one differs from the other only by mistake, and then it counts.
+            // If the decoder's bias is stored, it is used. The two should be equal; if they are not, it is used all the same.
             Some([when_tied, decoders]) if checkpoint.has(decoders) => {
                 if when_tied != decoders && checkpoint.equal(when_tied, decoders)? {
                     checkpoint.mark_used(when_tied);

@@ -13,7 +13,7 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
     a.layers.iter_mut().for_each(|l| l.window = window);
     let sizes = Experts { renormalise: true, ..experts::sizes(config, "intermediate_size")? };
     experts::install(&mut a, sizes, |_| true);
-    // Published checkpoints name the mixture as transformers 4 did; with stacked experts it has the new name.
+    // Published checkpoints have the name of transformers 4; those with stacked experts have the new one.
     let published = ["model.", ""].iter().any(|p| checkpoint.has(&format!("{p}layers.0.block_sparse_moe.gate.weight")));
     let name = if published { "block_sparse_moe" } else { "mlp" };
     Ok(llama::named(a, checkpoint, move |block| LayerSources {

@@ -1,4 +1,5 @@
-//! Families: from a checkpoint's configuration to an [`Architecture`] and the names of its weights.
+//! Families: each reads the configuration of one kind of model, and returns its [`Architecture`] and where its weights are. A family
+//! reads keys and names tensors; it must not compute anything.
 
 mod bert;
 mod bloom;
@@ -44,13 +45,13 @@ pub use gguf::from_gguf;
 use reference::FamilyReference;
 use size::SizeKeys;
 
-/// A checkpoint understood: what it computes, and where its weights are.
+/// What a family found out about a checkpoint.
 pub struct Family {
-    /// What it computes.
+    /// What the model computes.
     pub architecture: Architecture,
-    /// Where its weights are.
+    /// Where the model's weights are.
     pub sources: Sources,
-    /// What is unusual about it.
+    /// Warnings about the checkpoint.
     pub warnings: Warnings,
 }
 
@@ -61,10 +62,10 @@ impl Family {
     }
 }
 
-/// Understands the configuration of one family.
+/// Reads the configuration of one family.
 type Understand = fn(&Config, &Checkpoint) -> Result<Family, LoadError>;
 
-/// The `model_type`s that can be loaded from a Hugging Face folder, and who understands them.
+/// The `model_type`s that can be loaded from a Hugging Face folder, and the functions that read them.
 const FAMILIES: &[(&str, Understand)] = &[
     ("bert", bert::bert),
     ("bloom", bloom::family),
@@ -103,7 +104,7 @@ fn model_type(config: &Config) -> Result<String, LoadError> {
     config.text_opt("model_type")?.ok_or_else(|| config.refuse("model_type", "is missing"))
 }
 
-/// The configuration with the defaults that the reference's class for its `model_type` has.
+/// The configuration, with the defaults of the reference's class for its `model_type`.
 ///
 /// # Errors
 /// When it has no `model_type`, or two spellings of a key disagree.
@@ -114,13 +115,13 @@ pub fn with_defaults(config: Config) -> Result<Config, LoadError> {
     }
 }
 
-/// Understands a Hugging Face configuration [`with_defaults`].
+/// Reads a Hugging Face configuration that [`with_defaults`] returned.
 ///
 /// # Errors
-/// When the family or one of its options is not understood.
+/// When the family or one of its options is not supported.
 pub fn from_config(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
     let model_type = model_type(config)?;
-    // Quantised Hugging Face checkpoints keep their weights in formats of their own.
+    // The formats of quantised Hugging Face checkpoints cannot be read.
     config.only("quantization_config", serde_json::Value::Null)?;
     let Some((_, understand)) = FAMILIES.iter().find(|(name, _)| *name == model_type) else {
         let names: Vec<&str> = FAMILIES.iter().map(|(name, _)| *name).collect();
@@ -132,7 +133,7 @@ pub fn from_config(config: &Config, checkpoint: &Checkpoint) -> Result<Family, L
     Ok(Family { warnings: config.warnings().clone(), ..family })
 }
 
-/// Reads the activation under `key`, by transformers' name for it.
+/// Reads the activation under `key`, in transformers' spelling.
 fn activation(config: &Config, key: &str, default: &str) -> Result<Activation, LoadError> {
     let name = config.text_or(key, default)?;
     Ok(match name.as_str() {
@@ -146,7 +147,7 @@ fn activation(config: &Config, key: &str, default: &str) -> Result<Activation, L
     })
 }
 
-/// The prefix of the weight names: checkpoints saved with their LM head put the base model's name in front.
+/// The prefix of the weight names: in checkpoints that were saved with an LM head, it is the name of the base model.
 fn weight_prefix(checkpoint: &Checkpoint, base: &str, probe: &str) -> String {
     let prefixed = format!("{base}.");
     // A tied embedding may be stored as the unembedding alone.
@@ -154,8 +155,8 @@ fn weight_prefix(checkpoint: &Checkpoint, base: &str, probe: &str) -> String {
     if checkpoint.has(&format!("{prefixed}{probe}")) || neither() { prefixed } else { String::new() }
 }
 
-/// The names of models whose base is called `transformer`, from GPT-2 on: `embed` is the token embedding, `layer` names
-/// the weights behind the prefix of a block.
+/// Sources of models whose base model is called `transformer` (GPT-2 and others): `embed` is the name of the token embedding, and
+/// `layer` gets the prefix of a block and names its weights.
 fn transformer_sources(
     checkpoint: &Checkpoint,
     embed: &str,
@@ -184,7 +185,7 @@ fn heads(config: &Config, d_model: usize) -> Result<(usize, usize, usize), LoadE
     Ok((n_heads, n_kv_heads, d_head))
 }
 
-/// The sliding window that `use_sliding_window` switches on; where it is off its size says nothing, and may be 0.
+/// The sliding window, if `use_sliding_window` switches it on. If not, its size is ignored and may be 0.
 fn switched_window(config: &Config) -> Result<Option<usize>, LoadError> {
     if config.flag_or("use_sliding_window", false)? {
         config.count_opt("sliding_window")
@@ -194,7 +195,7 @@ fn switched_window(config: &Config) -> Result<Option<usize>, LoadError> {
     }
 }
 
-/// What queries, keys and values are clamped to.
+/// The limit that queries, keys and values are clamped to.
 fn clip(config: &Config) -> Result<Option<f32>, LoadError> {
     match float_opt(config, "clip_qkv")? {
         Some(limit) if limit <= 0.0 => Err(config.refuse("clip_qkv", format!("is {limit}, not a positive number"))),
@@ -202,8 +203,8 @@ fn clip(config: &Config) -> Result<Option<f32>, LoadError> {
     }
 }
 
-/// The rotary tables of full and of sliding layers. Their parameters are under their kinds in `rope_parameters`, each overlaid with
-/// its part of `scaling`: the `rope_scaling` of transformers 4. Bases that they do not say are under `theta_keys`.
+/// The rotary embeddings of full and of sliding layers. `rope_parameters` has their parameters by kind of layer, which `scaling` (the
+/// `rope_scaling` of transformers 4) overrides. If neither has a base, it is under `theta_keys`.
 fn ropes_by_kind(
     config: &Config,
     d_head: usize,
@@ -228,7 +229,7 @@ fn ropes_by_kind(
     Ok(ropes)
 }
 
-/// The sliding window of each layer: `layer_types` decides where it is given, else `slides`.
+/// The sliding window of each layer, as `layer_types` says; without that key, as `slides` says.
 fn layer_windows(
     config: &Config,
     n_layers: usize,
@@ -252,7 +253,7 @@ fn layer_windows(
     types.iter().map(of).collect()
 }
 
-/// The unembedding stored as `name`; none when the checkpoint is a base model without an LM head.
+/// The unembedding that is stored as `name`; `None` if the checkpoint is a base model without an LM head.
 fn unembedding(
     config: &Config,
     checkpoint: &Checkpoint,
@@ -263,7 +264,7 @@ fn unembedding(
     let heads = ["CausalLM", "LMHead", "ConditionalGeneration"];
     let with_head = |a: &String| heads.iter().any(|head| a.contains(head));
     let stored = !tied && checkpoint.has(&format!("{name}.weight"));
-    // Where nothing names a class, a head is there if its weights are.
+    // If no class is named, there is a head if its weights are stored.
     let base_only = if architectures.is_empty() { !tied && !stored } else { !architectures.iter().any(with_head) };
     Ok((!base_only || stored).then(|| Unembedding { tied, ..Unembedding::default() }))
 }
@@ -285,7 +286,7 @@ fn layer_norm(config: &Config, key: &str) -> Result<NormKind, LoadError> {
     Ok(NormKind::Layer { eps: epsilon(config, key, 1e-5)?, gain: true, bias: true })
 }
 
-/// An option that is a float32 where it is given.
+/// An optional float32.
 #[expect(clippy::cast_possible_truncation, reason = "the forward pass computes in float32")]
 fn float_opt(config: &Config, key: &str) -> Result<Option<f32>, LoadError> {
     Ok(config.number_opt(key)?.map(|v| v as f32))

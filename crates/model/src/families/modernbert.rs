@@ -1,5 +1,5 @@
-//! ModernBERT: a pre-norm encoder with rotary positions, gated MLPs, and blocks that see a window on both sides between
-//! those that see the whole input. The first block has no norm before attention: the embedding ends with one.
+//! ModernBERT: a pre-norm encoder with rotary positions and gated MLPs. Most blocks see a window on both sides; some see the whole
+//! input. The first block has no norm before attention, since a norm follows the embedding.
 
 use super::{
     Family, activation, epsilon, layer_windows,
@@ -16,7 +16,7 @@ use crate::{
     sources::{LayerSources, LinearSource, RowOrder, Sources},
 };
 
-/// Keys of training and of other heads, and two that early releases carry without meaning.
+/// Keys about training and other heads, and two keys of early releases that have no effect.
 const WITHOUT_EFFECT: &[&str] = &[
     "classifier_pooling",
     "cls_token_id",
@@ -65,7 +65,7 @@ fn architecture(config: &Config) -> Result<Architecture, LoadError> {
     (a.residual, a.gated, a.final_norm) = (Residual::Sequential, true, true);
     let scaling = config.rope_opt("rope_scaling")?;
     a.ropes = ropes_by_kind(config, a.d_head, ["global_rope_theta", "local_rope_theta"], [scaling.as_ref(); 2])?;
-    // The window counts both sides: half of it before a token and half behind.
+    // The window is on both sides: half of it before a token and half after it.
     let window = config.count_opt("local_attention")?.unwrap_or(128);
     let period = config.count_opt("global_attn_every_n_layers")?.unwrap_or(3);
     let windows = layer_windows(config, a.layers.len(), Some(window), |l| !l.is_multiple_of(period))?;

@@ -1,5 +1,4 @@
-//! OLMo (layer norms without gain and bias) and OLMo 2 (norms after the sublayers only, and norms over all heads of
-//! queries and keys).
+//! OLMo (layer norms without gain and bias) and OLMo 2 (norms only after the sublayers, and QK-norm over all heads).
 
 use super::{
     Family, clip,

@@ -1,5 +1,4 @@
-//! OLMoE: norms over all heads of queries and keys, as in OLMo 2, before each sublayer a norm, and a mixture of experts
-//! in every block.
+//! OLMoE: QK-norm over all heads as in OLMo 2, a norm before each sublayer, and a mixture of experts in every block.
 
 use super::{
     Family, clip, experts,

@@ -1,4 +1,4 @@
-//! OPT: learned positions that begin in the third row of their table, ReLU; in one size (350m) an embedding of another
+//! OPT: learned positions that start at the third row of their table, and ReLU. One size (350m) has an embedding with another
 //! width than the residual stream, and norms after the sublayers instead of before.
 
 use super::{Family, SizeKeys, activation, unembedding, weight_prefix};

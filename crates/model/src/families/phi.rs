@@ -1,5 +1,4 @@
-//! Phi 1 and 2: attention and a plain MLP side by side behind one layer norm, partial rotary positions, biases
-//! everywhere.
+//! Phi 1 and 2: attention and a plain MLP in parallel after one layer norm, partial rotary positions, biases everywhere.
 
 use super::{
     Family, layer_norm,

@@ -35,7 +35,7 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
     }))
 }
 
-/// Refuses other kinds of rope than the one this family has: transformers does so, and takes `yarn` for another name of it.
+/// Refuses kinds of rope other than this family's, as transformers does; it accepts `yarn` as another name.
 fn only_long_ropes(config: &Config) -> Result<(), LoadError> {
     for key in ["rope_scaling", "rope_parameters"] {
         let Some(rope) = config.rope_opt(key)? else { continue };

@@ -1,5 +1,4 @@
-//! The mixtures of experts of Qwen 2 (also Qwen 1.5; a shared expert beside the routed ones) and Qwen 3. Some layers
-//! may keep a dense MLP.
+//! The mixtures of experts of Qwen 1.5 and 2 (with a shared expert) and Qwen 3. Some layers may have a dense MLP.
 
 use super::{Family, experts, layer_windows, llama, qwen, switched_window};
 use crate::{
@@ -15,7 +14,7 @@ pub fn qwen2(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadErr
     let bias = config.flag_or("qkv_bias", true)?;
     let mut a = llama::architecture(config, checkpoint, &llama::Defaults::LLAMA)?;
     let (window, below) = (switched_window(config)?, qwen::max_window_layers(config));
-    // Not from `max_window_layers` on, as in the dense Qwen 2, but every other layer below it.
+    // Unlike in the dense Qwen 2, the window is not on the layers from `max_window_layers` on, but on every other layer below.
     let windows = layer_windows(config, a.layers.len(), window, |l| l % 2 == 0 && l < below)?;
     a.layers.iter_mut().zip(windows).for_each(|(layer, window)| layer.window = window);
     install(config, &mut a, Some(config.count("shared_expert_intermediate_size")?))?;
@@ -30,7 +29,7 @@ pub fn qwen3(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadErr
     let bias = config.flag_or("attention_bias", false)?;
     let mut a = llama::architecture(config, checkpoint, &llama::Defaults::LLAMA)?;
     a.qk_norm = Some(QkNorm::PerHead);
-    // The window is that of every layer, whatever this key says.
+    // Every layer has the window, whatever this key says.
     config.value("max_window_layers");
     let window = switched_window(config)?;
     a.layers.iter_mut().for_each(|layer| layer.window = window);

@@ -1,15 +1,15 @@
-//! What transformers' configuration classes declare, as data: `reference.json`, written by `scripts/make_config_reference.py`.
+//! The fields and defaults of transformers' configuration classes: `reference.json`, written by `scripts/make_config_reference.py`.
 //!
-//! A key that a configuration leaves out has the default of its family's class; a key that neither the class nor the code around
-//! it reads cannot change what the reference computes.
+//! A key that a configuration does not have gets the default of its family's class. A key that neither the class nor other code of
+//! transformers reads cannot change what the reference computes.
 
 use std::{collections::HashMap, sync::OnceLock};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// Fields of many classes that do not change what a forward pass computes (training, other heads, the form of outputs), and what
-/// tools note in `config.json`.
+/// Keys that do not change what a forward pass computes: fields of many classes about training, other heads or the form of outputs,
+/// and notes of other tools in `config.json`.
 const WITHOUT_EFFECT: &[&str] = &[
     "_attn_implementation",
     "_attn_implementation_autoset",
@@ -76,16 +76,16 @@ const WITHOUT_EFFECT: &[&str] = &[
     "use_flash_attn",
 ];
 
-/// The file.
+/// The content of the file.
 #[derive(Debug, Deserialize)]
 struct Reference {
     /// Version of transformers.
     transformers: String,
     /// Fields that every configuration class has.
     base: Vec<String>,
-    /// Parameters of text generation, which are taken off a configuration before anything reads it.
+    /// Parameters of text generation, which transformers removes from a configuration before anything reads it.
     generation: Vec<String>,
-    /// Names that are read although no class declares them.
+    /// Keys that transformers reads although no class declares them.
     read_by_name: Vec<String>,
     families: HashMap<String, FamilyReference>,
 }
@@ -95,12 +95,12 @@ struct Reference {
 pub struct FamilyReference {
     /// Its name.
     pub class: String,
-    /// Its fields with their defaults; null stands for none.
+    /// Its fields with their defaults; null means that there is no default.
     fields: Map<String, Value>,
     /// Other spellings of fields.
     #[serde(default)]
     aliases: HashMap<String, String>,
-    /// Base of the rotary frequencies where the configuration does not say it: a number, or one for each kind of layer.
+    /// Default base of the rotary frequencies: a number, or one for each kind of layer.
     #[serde(default)]
     default_theta: Value,
     /// Keys that rope parameters are taken from.
@@ -117,7 +117,7 @@ impl FamilyReference {
         reference().families.get(model_type)
     }
 
-    /// What the class means by leaving `key` out; `None` where it does not declare it or has no value.
+    /// The class's default for `key`; `None` if it does not declare the key or has no default.
     pub fn default_of(&self, key: &str) -> Option<&Value> {
         let declared = self.fields.get(key);
         // A default may be declared under the other spelling.
@@ -130,12 +130,12 @@ impl FamilyReference {
         self.fields.contains_key(key) || self.aliases.contains_key(key)
     }
 
-    /// Other spellings of keys, with the spelling that is read.
+    /// Other spellings of keys, with the spelling that families read.
     pub fn aliases(&self) -> impl Iterator<Item = (&str, &str)> {
         self.aliases.iter().map(|(alias, to)| (alias.as_str(), to.as_str()))
     }
 
-    /// Base of the rotary frequencies, of layers of this kind (`global`, `local`) where they differ.
+    /// Default base of the rotary frequencies, for this kind of layers (`global`, `local`) if they differ.
     pub fn theta(&self, kind: Option<&str>) -> Option<f64> {
         match kind {
             None => self.default_theta.as_f64(),
@@ -143,7 +143,7 @@ impl FamilyReference {
         }
     }
 
-    /// Whether a key that the class does not declare is read all the same.
+    /// Whether transformers reads a key although the class does not declare it.
     pub fn reads_by_name(&self, key: &str) -> bool {
         if key == "partial_rotary_factor" {
             return self.partial_rotary;
@@ -152,13 +152,13 @@ impl FamilyReference {
     }
 }
 
-/// Whether a configuration of any family may have `key`, without an effect on what a forward pass computes. Not worth a warning.
+/// Whether `key` has no effect on what a forward pass computes, in any family. It needs no warning.
 pub fn is_without_effect(key: &str) -> bool {
     let Reference { base, generation, .. } = reference();
     WITHOUT_EFFECT.contains(&key) || base.iter().chain(generation).any(|name| name == key)
 }
 
-/// The version of transformers that the file was made with.
+/// The version of transformers that the file was made from.
 pub fn version() -> &'static str {
     &reference().transformers
 }

@@ -1,9 +1,9 @@
-//! Where configurations keep the sizes of a model.
+//! The keys under which configurations have the sizes of a model.
 
 use crate::{architecture::Size, config::Config, error::LoadError};
 
-/// The keys of the sizes, each with its spellings, of a family whose heads divide the width and have a key and a value
-/// each. A family that shares keys and values changes `n_kv_heads` on the result.
+/// The keys of the sizes, each with its spellings, for a family with `d_head = d_model / n_heads` and a key/value head for each
+/// query head. A family with fewer key/value heads changes `n_kv_heads` in the result.
 pub struct SizeKeys {
     /// Width of the residual stream.
     pub width: &'static [&'static str],
@@ -11,11 +11,11 @@ pub struct SizeKeys {
     pub heads: &'static [&'static str],
     /// Blocks.
     pub layers: &'static [&'static str],
-    /// Neurons; left out, they are four times the width.
+    /// Neurons of the MLP; by default four times the width.
     pub neurons: &'static [&'static str],
     /// Longest input.
     pub context: &'static [&'static str],
-    /// Longest input where it is left out; without a default it must be there.
+    /// Default for the longest input; `None` if the key is required.
     pub default_context: Option<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! SmolLM 3: Llama with layers that have no rotary positions.
+//! SmolLM 3: Llama with some layers without rotary positions.
 
 use super::{
     Family, layer_windows,
@@ -12,7 +12,7 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
     let (attention, mlp) = (config.flag_or("attention_bias", false)?, config.flag_or("mlp_bias", false)?);
     let mut a = llama::architecture(config, checkpoint, &Defaults { tied: true, ..Defaults::LLAMA })?;
     let rotary = rotary_layers(config, a.layers.len())?;
-    // The switch decides about layers whose kind is not listed.
+    // This key decides if the kinds of layers are not listed.
     let switched = switched_window(config)?;
     let window = if config.value("layer_types").is_some() { config.count_opt("sliding_window")? } else { switched };
     let windows = layer_windows(config, a.layers.len(), window, |l| !rotary[l])?;

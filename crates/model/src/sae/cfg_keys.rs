@@ -1,4 +1,4 @@
-//! The keys of `cfg.json`, taken one by one until none is left over.
+//! The keys of `cfg.json`. A reader takes each key it understands; keys that are left over are refused or warned about.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 use super::training_keys::TRAINING;
 use residuum_domain::{Warning, WarningCode};
 
-/// Characters of a value in a message.
+/// Number of characters of a value that a message shows.
 const SHOWN: usize = 100;
 
-/// Why a setting cannot be honoured.
+/// Why a setting is refused.
 pub(super) struct Refused(String);
 
 impl Refused {
@@ -27,7 +27,7 @@ impl fmt::Display for Refused {
 
 pub(super) type Read<T> = Result<T, Refused>;
 
-/// The keys of `cfg.json` and of its `metadata`, taken one by one. Null is as good as absent.
+/// The keys of `cfg.json` and of its `metadata` that have not been taken yet. Null counts as absent.
 pub(super) struct Keys(Map<String, Value>);
 
 impl Keys {
@@ -56,7 +56,7 @@ impl Keys {
         self.0.shift_remove(key).filter(|value| !value.is_null())
     }
 
-    /// What stands under one of several names of one setting.
+    /// Takes the value of a setting that has several names, with the name it was found under.
     pub(super) fn take_of(&mut self, names: &[&str]) -> Read<Option<(String, Value)>> {
         let mut found: Option<(String, Value)> = None;
         for name in names {
@@ -98,8 +98,8 @@ impl Keys {
         }
     }
 
-    /// Warns of keys that nobody has read, those that tell of the training aside. SAELens passes over keys that it does not
-    /// read, so they change nothing; where its version is not `known` here they may, and are refused.
+    /// Warns about keys that nothing has taken, except those about training. SAELens ignores keys that it does not read, so they
+    /// change nothing. But if its version is not `known` here, it may read them, and they are refused.
     pub(super) fn finish(self, known: bool) -> Read<Vec<Warning>> {
         let tells_of_training = |key: &str| TRAINING.binary_search(&key).is_ok();
         let left = self.0.into_iter().filter(|(key, value)| !value.is_null() && !tells_of_training(key));

@@ -1,4 +1,4 @@
-//! From normalised inputs to feature activations.
+//! The encoder of an autoencoder: from normalised inputs to feature activations.
 
 use std::cmp::Ordering;
 
@@ -7,15 +7,15 @@ use rayon::prelude::*;
 use super::{Kind, Settings, input::Input};
 use crate::{checkpoint::Checkpoint, error::LoadError, ops::Linear};
 
-/// The product with `W_enc` and what is made of it. `pre` below is `x · W_enc + b_enc`, in gated autoencoders without
-/// the bias.
+/// The product with `W_enc`, and the activation function. `pre` below is `x · W_enc + b_enc`; gated autoencoders have no such
+/// bias.
 #[derive(Debug)]
 pub(super) struct Encoder {
     linear: Linear,
     rule: Rule,
 }
 
-/// From pre-activations to activations, feature by feature, and in one case by rank. Formulas of SAELens's `encode`.
+/// The activation function, as in SAELens's `encode`.
 #[derive(Debug)]
 enum Rule {
     /// `relu(pre)`.
@@ -24,8 +24,8 @@ enum Rule {
     JumpRelu { thresholds: Vec<f32> },
     /// `relu(pre · exp(r_mag) + b_mag)` where `pre + b_gate > 0`, else 0 (Rajamanoharan et al., 2024).
     Gated { b_gate: Vec<f32>, factors: Vec<f32>, b_mag: Vec<f32> },
-    /// `relu` of the `k` largest of a row, of `pre` times the length of the feature's decoder row where there are `norms`;
-    /// of equal ones the lower feature. The others are 0.
+    /// `relu` of the `k` largest pre-activations of a row; among equal ones, those of lower features. The others are 0. With
+    /// `norms`, each pre-activation is multiplied by the length of the feature's decoder row first.
     TopK { k: usize, norms: Option<Vec<f32>> },
 }
 
@@ -60,7 +60,7 @@ impl Encoder {
         Ok(Self { linear: linear.with_bias(bias), rule })
     }
 
-    /// Lengths of the decoder's rows, where activations are measured in them.
+    /// The lengths of the decoder's rows, if they scale the activations.
     pub(super) fn norms(&self) -> Option<&[f32]> {
         match &self.rule {
             Rule::TopK { norms, .. } => norms.as_deref(),
@@ -88,7 +88,7 @@ impl Encoder {
         out
     }
 
-    /// The encoder of some features alone; `None` where the others decide which of them are active.
+    /// An encoder of some features only; `None` if the other features affect them (TopK).
     fn only(&self, features: &[usize]) -> Option<Self> {
         let pick = |values: &[f32]| features.iter().map(|f| values[*f]).collect::<Vec<f32>>();
         let rule = match &self.rule {
@@ -106,7 +106,7 @@ impl Encoder {
 }
 
 impl Rule {
-    /// Pre-activations of one row to activations.
+    /// Turns the pre-activations of one row into activations.
     fn apply(&self, row: &mut [f32]) {
         match self {
             Self::Relu => row.iter_mut().for_each(|x| *x = x.max(0.0)),
@@ -128,7 +128,7 @@ impl Rule {
     }
 }
 
-/// Keeps the positive ones of the `k` largest, of equal ones the first, and zeroes the rest. `k` is at least 1.
+/// Keeps the `k` largest numbers that are positive, the first among equal ones, and sets the others to zero. `k` is at least 1.
 fn keep_largest(row: &mut [f32], k: usize) {
     if k < row.len() {
         let mut values = row.to_vec();
@@ -167,14 +167,14 @@ impl<'a> Chosen<'a> {
         Self { input, all, alone: all.only(features), features: features.to_vec() }
     }
 
-    /// Features that are computed for the sake of those chosen.
+    /// Number of features that have to be computed for the chosen ones.
     #[must_use]
     pub fn n_computed(&self) -> usize {
         self.alone.as_ref().unwrap_or(self.all).linear.out_features()
     }
 
-    /// Their activations `[n, chosen]` for the hook's rows `[n, row_width]`, in the order they were chosen in: those of
-    /// [`super::Sae::encode`], bit for bit.
+    /// The activations `[n, chosen]` of the hook's rows `[n, row_width]`, in the order in which features were chosen. They equal
+    /// those of [`super::Sae::encode`], bit for bit.
     #[must_use]
     pub fn encode_rows(&self, rows: &[f32]) -> Vec<f32> {
         let inputs = self.input.normalised(&self.input.targets(rows));

@@ -1,5 +1,5 @@
-//! An autoencoder's settings against the model it stands beside: an autoencoder on other activations than it was trained
-//! on is silently wrong.
+//! Checks an autoencoder's settings against the model: on activations other than those it was trained on, its features would be
+//! silently wrong.
 
 use std::ops::Range;
 
@@ -10,20 +10,22 @@ use crate::{
 };
 use residuum_domain::{Site, Warning, WarningCode, Warnings};
 
-/// How the hook's rows become what is encoded.
+/// How rows of the hook become the input of the autoencoder.
 pub(super) struct Fitted {
-    /// Numbers of a row.
+    /// Width of a row.
     pub width: usize,
-    /// Those that are encoded.
+    /// The columns that are encoded.
     pub columns: Range<usize>,
-    /// Whether their mean is subtracted first.
+    /// Whether the mean of a row is subtracted first.
     pub centre: bool,
-    /// What `cfg.json` leaves open, or says in vain.
+    /// Warnings: what `cfg.json` does not say, or says without effect.
     pub warnings: Vec<Warning>,
 }
 
+/// Checks the settings against the model.
+///
 /// # Errors
-/// The setting that this model cannot honour, and why.
+/// The setting that does not match this model, and why.
 pub(super) fn fit(settings: &Settings, model: &Model) -> Result<Fitted, String> {
     let (info, hook) = (model.info(), settings.hook);
     if !info.has(hook) {
@@ -54,7 +56,7 @@ pub(super) fn fit(settings: &Settings, model: &Model) -> Result<Fitted, String> 
     Ok(Fitted { width, columns, centre, warnings: warnings.list() })
 }
 
-/// Warns where processed weights are likely to have been meant, and were not said.
+/// Warns if the autoencoder was probably trained on processed weights, but `cfg.json` does not say so.
 fn warn_of_processing(settings: &Settings, model: &Model, site: Site, warnings: &Warnings) {
     const KEY: &str = "model_from_pretrained_kwargs";
     let centring = matches!(model.transformer.architecture().norm, NormKind::Layer { .. }) && is_stream(site);
@@ -87,7 +89,7 @@ fn columns(settings: &Settings, shape: &[usize]) -> Result<Range<usize>, String>
     }
 }
 
-/// Foldings that move numbers across the hook.
+/// Refuses folded weights that change the values at the hook.
 fn check_folding(settings: &Settings, site: Site) -> Result<(), String> {
     let said = settings.processing.unwrap_or_default();
     let normalised = matches!(
@@ -115,8 +117,8 @@ fn check_folding(settings: &Settings, site: Site) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether rows are to be centred: where writing weights were, all that is written to the residual stream has mean zero.
-/// TransformerLens centres them in models of layer norms, and leaves others alone.
+/// Whether rows are centred. With centred writing weights, everything that is written to the residual stream has mean zero.
+/// TransformerLens centres weights only in models with layer norms.
 fn centre(settings: &Settings, model: &Model, site: Site, warnings: &Warnings) -> Result<bool, String> {
     if settings.processing.unwrap_or_default().center_writing_weights != Some(true) {
         return Ok(false);
@@ -140,7 +142,7 @@ fn centre(settings: &Settings, model: &Model, site: Site, warnings: &Warnings) -
     }
 }
 
-/// Whether the rows are those of the residual stream or what is written to it.
+/// Whether the rows are of the residual stream, or are written to it.
 fn is_stream(site: Site) -> bool {
     matches!(
         site,

@@ -1,25 +1,25 @@
-//! What an autoencoder makes of a row before it encodes it, and of a sum before it is a reconstruction.
+//! Prepares rows for an encoder (selects columns, centres, normalises), and undoes the normalisation after decoding.
 
 use std::ops::Range;
 
 /// Added to the standard deviation that a row is divided by (`run_time_activation_ln_in` of SAELens).
 const LAYER_NORM_EPS: f64 = 1e-5;
 
-/// What is done to a row before encoding and undone after decoding (`_setup_activation_normalization` of SAELens).
+/// The normalisation of a row, which is undone after decoding (`_setup_activation_normalization` of SAELens).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Normalization {
     /// Nothing.
     None,
-    /// The row times this constant (`expected_average_only_in`, whose factor was not folded into the weights).
+    /// Multiplies the row by this constant (`expected_average_only_in`, if the factor was not folded into the weights).
     Scale(f32),
-    /// The row scaled to length `√d_in`.
+    /// Scales the row to length `√d_in`.
     ConstantNorm,
-    /// The row minus its mean, divided by its standard deviation (of d_in − 1 degrees of freedom).
+    /// Subtracts the row's mean and divides by its standard deviation (with d_in − 1 degrees of freedom).
     LayerNorm,
 }
 
 impl Normalization {
-    /// As `cfg.json` spells it.
+    /// The spelling in `cfg.json`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -30,8 +30,8 @@ impl Normalization {
         }
     }
 
-    /// What is subtracted from a row, and what it is divided by; and the factor that undoes the division, which is not
-    /// the same where an epsilon was added.
+    /// What is subtracted from a row, the divisor, and the factor that undoes the division. The last two differ where an epsilon
+    /// was added.
     fn of(self, row: &[f32]) -> (f64, f64, f64) {
         let n = row.len() as f64;
         match self {
@@ -55,7 +55,7 @@ fn mean(row: &[f32]) -> f64 {
     row.iter().map(|x| f64::from(*x)).sum::<f64>() / row.len() as f64
 }
 
-/// The way in and out.
+/// From rows of the hook to the input of the encoder, and from decoded sums to reconstructions.
 #[derive(Debug)]
 pub(super) struct Input {
     /// The columns of a row that are encoded.
@@ -92,7 +92,7 @@ impl Input {
         &self.b_dec
     }
 
-    /// The constant that rows are multiplied with.
+    /// The constant factor of rows.
     pub(super) fn scale(&self) -> f32 {
         match self.normalization {
             Normalization::Scale(factor) => factor,
@@ -100,7 +100,7 @@ impl Input {
         }
     }
 
-    /// `[n, d_in]` of rows `[n, row_width]`.
+    /// The targets `[n, d_in]` of rows `[n, row_width]`.
     pub(super) fn targets(&self, rows: &[f32]) -> Vec<f32> {
         let mut targets = Vec::with_capacity(rows.len() / self.row_width * self.columns.len());
         for row in rows.chunks_exact(self.row_width) {
@@ -112,8 +112,8 @@ impl Input {
         targets
     }
 
-    /// What the encoder's matrix is multiplied with, `[n, d_in]`, of targets `[n, d_in]`. A row that is not finite in any
-    /// place is NaN in all.
+    /// The input of the encoder's product, `[n, d_in]`, from targets `[n, d_in]`. A row with a number that is not finite becomes
+    /// NaN throughout.
     pub(super) fn normalised(&self, targets: &[f32]) -> Vec<f32> {
         let mut out = Vec::with_capacity(targets.len());
         for target in targets.chunks_exact(self.columns.len()) {
@@ -129,14 +129,14 @@ impl Input {
         out
     }
 
-    /// Undoes the normalisation of `target` in a decoded sum `[d_in]`.
+    /// Undoes the normalisation of `target` on a decoded sum `[d_in]`.
     pub(super) fn denormalise(&self, target: &[f32], sum: &[f64], out: &mut [f32]) {
         let (shift, _, factor) = self.normalization.of(target);
         #[expect(clippy::cast_possible_truncation, reason = "a reconstruction is float32 as its target is")]
         out.iter_mut().zip(sum).for_each(|(out, s)| *out = (s * factor + shift) as f32);
     }
 
-    /// A vector `[d_in]` among rows `[row_width]`.
+    /// A vector `[d_in]` as a row `[row_width]`, zero in the columns that are not encoded.
     pub(super) fn place(&self, vector: &[f32]) -> Vec<f32> {
         let mut row = vec![0.0; self.row_width];
         row[self.columns.clone()].copy_from_slice(vector);

@@ -1,8 +1,8 @@
-//! Sparse autoencoders beside a model: a folder in SAELens's form (`cfg.json`, `sae_weights.safetensors`), and rows of
-//! stored activations to features and back.
+//! Sparse autoencoders for a loaded model: reads a folder in SAELens's format (`cfg.json`, `sae_weights.safetensors`), encodes rows of
+//! activations to features, and decodes them.
 //!
-//! [`Settings`] reads `cfg.json` and refuses by name what it cannot honour. [`Sae::load`] holds it against the
-//! model that it stands beside and reads the weights. It knows rows of one hook, not caches or requests.
+//! [`Settings`] reads `cfg.json` and refuses by name what is not supported. [`Sae::load`] checks the settings against the model and
+//! reads the weights. This module knows rows of one hook; it must not know caches or requests.
 
 mod cfg_keys;
 mod encoder;
@@ -31,16 +31,16 @@ const WEIGHTS: &str = "sae_weights.safetensors";
 /// Name of the activation scale of a training checkpoint in the folder.
 const SCALER: &str = "activation_scaler.json";
 
-/// Which vector of a feature.
+/// Which of a feature's two vectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// What one unit of the feature adds to the reconstruction: its row of `W_dec`.
+    /// The decoder direction: what one unit of the feature adds to the reconstruction, its row of `W_dec`.
     Decoder,
-    /// What the feature is read off with: its column of `W_enc`.
+    /// The encoder direction: its column of `W_enc`.
     Encoder,
 }
 
-/// A sparse autoencoder, ready to encode rows of its hook. Work runs on the current rayon pool.
+/// A sparse autoencoder, ready to encode rows of its hook. It runs on the current rayon pool.
 #[derive(Debug)]
 pub struct Sae {
     id: String,
@@ -53,16 +53,16 @@ pub struct Sae {
     encoder: Encoder,
     /// `[d_sae, d_in]`, as stored.
     decoder: Vec<f32>,
-    /// What an activation of one counts in the decoder; empty where that is one for all.
+    /// The factor of each feature's activation in the decoder; empty if all are one.
     gains: Vec<f32>,
 }
 
 impl Sae {
-    /// Reads the weights of the autoencoder whose settings are those of `folder`.
+    /// Loads the autoencoder of `folder`, given its settings.
     ///
     /// # Errors
-    /// [`LoadError`] naming the file and the setting or tensor that does not fit the model, is missing, of another shape,
-    /// or not understood.
+    /// [`LoadError`] naming the file, and the setting or tensor that does not match the model, is missing, has another shape,
+    /// or is not supported.
     pub fn load(id: &str, settings: Settings, folder: &Path, model: &Model) -> Result<Self, LoadError> {
         let fitted = fit::fit(&settings, model).map_err(|why| LoadError::file(&folder.join(SETTINGS), why))?;
         let (weights, mut files) = (folder.join(WEIGHTS), vec![folder.join(SETTINGS), folder.join(WEIGHTS)]);
@@ -119,13 +119,13 @@ impl Sae {
         &self.fingerprint
     }
 
-    /// What its `cfg.json` says.
+    /// The settings of its `cfg.json`.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// What is unusual about it: what its `cfg.json` leaves open, and keys that were passed over.
+    /// Warnings: what its `cfg.json` does not say, and keys that were ignored.
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
@@ -137,45 +137,45 @@ impl Sae {
         self.settings.hook
     }
 
-    /// Numbers of a row of its hook, heads flattened.
+    /// Width of a row of its hook, with heads flattened.
     #[must_use]
     pub fn row_width(&self) -> usize {
         self.input.row_width()
     }
 
-    /// Numbers it encodes.
+    /// Width of its input.
     #[must_use]
     pub fn d_in(&self) -> usize {
         self.settings.d_in
     }
 
-    /// Features.
+    /// Number of features.
     #[must_use]
     pub fn d_sae(&self) -> usize {
         self.settings.d_sae
     }
 
-    /// Whether the mean of a row is subtracted first, as centred writing weights would.
+    /// Whether the mean of each row is subtracted first, which is what centred writing weights (TransformerLens) would do.
     #[must_use]
     pub fn centres(&self) -> bool {
         self.input.centres()
     }
 
-    /// What the autoencoder is to reconstruct, `[n, d_in]`, of the hook's rows `[n, row_width]`: one head where it was
-    /// trained on one, centred where it was trained on centred weights; not yet normalised.
+    /// The targets of reconstruction, `[n, d_in]`, from the hook's rows `[n, row_width]`: one head if it was trained on one,
+    /// centred if it was trained on centred weights, before normalisation.
     #[must_use]
     pub fn targets(&self, rows: &[f32]) -> Vec<f32> {
         self.input.targets(rows)
     }
 
-    /// The activations `[n, d_sae]` of targets `[n, d_in]`. Those of a target that is not finite, or whose norm is zero
-    /// where it is divided by, are NaN.
+    /// The feature activations `[n, d_sae]` of targets `[n, d_in]`. They are NaN for a target that is not finite, or that is
+    /// divided by its norm and has norm zero.
     #[must_use]
     pub fn encode(&self, targets: &[f32]) -> Vec<f32> {
         self.encoder.encode(self.input.normalised(targets))
     }
 
-    /// The reconstruction `[n, d_in]` of targets from their activations `[n, d_sae]`.
+    /// The reconstruction `[n, d_in]` of targets, from their activations `[n, d_sae]`.
     #[must_use]
     pub fn decode(&self, targets: &[f32], activations: &[f32]) -> Vec<f32> {
         let mut out = vec![0.0; targets.len()];
@@ -193,20 +193,20 @@ impl Sae {
         out
     }
 
-    /// An encoder for some features alone, where the others do not decide about them.
+    /// An encoder for some features only; it skips the others if they do not affect these.
     ///
     /// # Panics
-    /// When a feature does not exist: the caller has looked.
+    /// When a feature does not exist; the caller must check.
     #[must_use]
     pub fn choose(&self, features: &[usize]) -> Chosen<'_> {
         assert!(features.iter().all(|f| *f < self.d_sae()), "a feature that is not there");
         Chosen::new(&self.input, &self.encoder, features)
     }
 
-    /// A feature as a direction among the rows of the hook, `[row_width]`: zero outside the head where it encodes one.
+    /// A feature as a direction in the space of the hook's rows, `[row_width]`: zero outside the head if it encodes one head.
     ///
     /// # Panics
-    /// When the feature does not exist: the caller has looked.
+    /// When the feature does not exist; the caller must check.
     #[must_use]
     pub fn direction(&self, feature: usize, side: Side) -> Vec<f32> {
         let mut vector = vec![0.0; self.d_in()];
@@ -225,7 +225,7 @@ impl Sae {
     }
 }
 
-/// The factors that finetuning gave the activations, where they are not all one.
+/// The finetuned factors of the activations, unless all are one.
 fn finetuning(settings: &Settings, checkpoint: &Checkpoint) -> Result<Option<Vec<f32>>, LoadError> {
     let name = ["finetuning_scaling_factor", "scaling_factor"].into_iter().find(|name| checkpoint.has(name));
     let refuse =

@@ -1,6 +1,6 @@
-//! Keys of `cfg.json` that say how an autoencoder was trained and change nothing about how it encodes: files of SAELens
-//! before its version 3, and checkpoints up to its version 5, hold the whole configuration of the training run
-//! (`LanguageModelSAERunnerConfig`). `noise_scale` is among them: version 2 added noise while encoding too, later ones do not.
+//! Keys of `cfg.json` about how an autoencoder was trained, which do not affect how it encodes. Files of SAELens before version 3,
+//! and training checkpoints up to version 5, contain the whole configuration of the training run (`LanguageModelSAERunnerConfig`).
+//! `noise_scale` is one of them: version 2 added noise while encoding too, later versions do not.
 
 /// Sorted by name.
 pub(super) const TRAINING: &[&str] = &[

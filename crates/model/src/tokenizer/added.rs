@@ -1,4 +1,4 @@
-//! The tokens that side files add to a vocabulary, and the beginnings and ends that options ask for.
+//! Adds the tokens that side files declare, and the BOS and EOS tokens that options ask for.
 
 use tokenizers::{AddedToken, Tokenizer, processors::template::TemplateProcessing};
 
@@ -11,18 +11,18 @@ use super::{
 use crate::error::LoadError;
 use residuum_domain::{WarningCode, Warnings};
 
-/// Adds the declared tokens in transformers' order: those with ids, then roles, then the others. A token that is there
-/// already takes the flags of the later declaration.
+/// Adds the declared tokens in transformers' order: those with ids, then those with roles, then the others. A token that exists
+/// already gets the flags of the later declaration.
 ///
 /// # Errors
-/// When two added tokens become the same text after normalisation, or far too much text.
+/// When two added tokens become the same text after normalisation, or the normaliser expands them too much.
 pub fn add(class: Class, given: Given<'_>, tokenizer: &mut Tokenizer) -> Result<(), LoadError> {
     let failed = |e: tokenizers::Error| given.files.refuse("added_tokens_decoder", e);
     let Declared { roles, extra, added } = given.declared;
     let with_role = |content: &str| roles.iter().any(|(_, m)| m.content() == content);
     let known: Vec<String> = tokenizer.get_added_vocabulary().get_vocab().keys().cloned().collect();
     let known = |content: &str| known.iter().any(|k| k == content) || added.values().any(|t| t.content == content);
-    // One text can be mentioned with several sets of flags; the same mention counts once, where it is first.
+    // A text may be mentioned several times with different flags. Identical mentions count once, at the first place.
     let mut mentions: Vec<&Mention> = Vec::new();
     for mention in roles.iter().map(|(_, mention)| mention).chain(extra).filter(|m| !known(m.content())) {
         if !mentions.contains(&mention) {
@@ -46,7 +46,7 @@ pub fn add(class: Class, given: Given<'_>, tokenizer: &mut Tokenizer) -> Result<
     Ok(())
 }
 
-/// Says which declared tokens have another id than declared, and which are beyond the model's vocabulary.
+/// Warns about declared tokens that have another id than declared, or are beyond the model's vocabulary.
 pub fn warn(given: Given<'_>, tokenizer: &Tokenizer, d_vocab: usize, warnings: &Warnings) {
     let Declared { roles, extra, added } = given.declared;
     for (id, token) in added {
@@ -69,7 +69,7 @@ pub fn warn(given: Given<'_>, tokenizer: &Tokenizer, d_vocab: usize, warnings: &
     }
 }
 
-/// BOS and EOS as `add_bos_token` and `add_eos_token` ask for.
+/// A template with BOS and EOS, as `add_bos_token` and `add_eos_token` say.
 ///
 /// # Errors
 /// When an option has a wrong type.

@@ -1,16 +1,16 @@
-//! Which tokenizer class AutoTokenizer takes for a folder, and what each class decides by itself.
+//! Chooses the tokenizer class that AutoTokenizer would choose for a folder, and knows what each class decides by itself.
 //!
-//! Most classes of transformers 5 take vocabulary and merges from `tokenizer.json` and put together normaliser,
-//! pre-tokeniser and decoder themselves. `TokenizersBackend` takes the file as it is.
+//! Most classes of transformers 5 use only vocabulary and merges of `tokenizer.json`, and build normaliser, pre-tokeniser and decoder
+//! themselves. `TokenizersBackend` uses the file as it is.
 
 use serde_json::Value;
 
 use super::side_files::SideFiles;
 
-/// The classes that are known here.
+/// The supported classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// `TokenizersBackend`, once `PreTrainedTokenizerFast`: `tokenizer.json` as it is.
+    /// `TokenizersBackend`, formerly `PreTrainedTokenizerFast`: `tokenizer.json` as it is.
     Backend,
     /// `LlamaTokenizer`.
     Llama,
@@ -34,7 +34,7 @@ pub enum Class {
     Roberta,
 }
 
-/// The class of each model type. Those that are missing have none of their own.
+/// The class of each model type. Other model types have no class of their own.
 const REGISTERED: &[(&str, Class)] = &[
     ("bert", Class::Bert),
     ("distilbert", Class::Bert),
@@ -65,7 +65,7 @@ const REGISTERED: &[(&str, Class)] = &[
     ("starcoder2", Class::Gpt2),
 ];
 
-/// Model types whose folders name a wrong class so often that transformers does not listen.
+/// Model types for which transformers ignores the class that a folder names, because it is often wrong.
 const MISNAMED: &[&str] = &["modernbert", "phi3", "qwen2"];
 
 /// The names of each class, without the ending "Fast".
@@ -90,7 +90,7 @@ const NAMES: &[(&str, Class)] = &[
     ("MvpTokenizer", Class::Roberta),
 ];
 
-/// Classes with rules of their own in transformers that are not known here, without the ending "Tokenizer".
+/// Classes with their own rules in transformers that are not supported here, without the ending "Tokenizer".
 const FOREIGN: &[&str] = &[
     "Albert",
     "Barthez",
@@ -165,12 +165,12 @@ const FOREIGN: &[&str] = &[
     "XLNet",
 ];
 
-/// Whose rules a folder's tokenizer follows.
+/// The class whose rules a folder's tokenizer follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
     /// The class.
     pub class: Class,
-    /// A class that transformers would take and that is not known here.
+    /// A class that transformers would use and that is not supported here.
     pub foreign: Option<String>,
 }
 
@@ -179,7 +179,7 @@ impl Choice {
         Self { class, foreign: None }
     }
 
-    /// By the name of a class, with or without "Fast". A name that transformers does not know is its
+    /// The choice for the name of a class, with or without "Fast". For an unknown name, transformers uses
     /// `TokenizersBackend`.
     fn named(name: &str) -> Self {
         let name = name.strip_suffix("Fast").unwrap_or(name);
@@ -190,7 +190,7 @@ impl Choice {
         Self { class: Class::Backend, foreign: foreign.then(|| name.to_owned()) }
     }
 
-    /// The choice that AutoTokenizer makes. `byte_level`: `tokenizer.json` is byte-level.
+    /// The choice that AutoTokenizer makes. `byte_level`: whether `tokenizer.json` is byte-level.
     pub fn auto(files: &SideFiles, byte_level: bool) -> Self {
         let named = files.text("tokenizer_class");
         let in_model = files.model.get("tokenizer_class").and_then(Value::as_str).filter(|name| !name.is_empty());
@@ -202,7 +202,7 @@ impl Choice {
             files.options.get("auto_map").is_some_and(|map| map.is_array() || map.get("AutoTokenizer").is_some());
         if let Some(name) = named.or(in_model).filter(|_| !own_code) {
             let base = name.strip_suffix("Fast").unwrap_or(name);
-            // Llama 3's files say LlamaTokenizer and are byte-level.
+            // Llama 3's files name LlamaTokenizer, but are byte-level.
             if base == "LlamaTokenizer" && !misnamed && byte_level {
                 return Self::of(Class::Backend);
             }
@@ -222,7 +222,7 @@ impl Choice {
 }
 
 impl Class {
-    /// By its name without "Fast".
+    /// The class with this name, without "Fast".
     pub fn named(name: &str) -> Option<Self> {
         NAMES.iter().find(|(n, _)| *n == name).map(|(_, class)| *class)
     }
@@ -232,17 +232,17 @@ impl Class {
         NAMES.iter().find(|(_, class)| *class == self).map_or("TokenizersBackend", |(name, _)| *name)
     }
 
-    /// Whether it spells spaces as SentencePiece does, and bytes where there is no piece.
+    /// Whether it spells spaces as SentencePiece does, and falls back to bytes.
     pub fn pieces(self) -> bool {
         matches!(self, Self::Llama | Self::CodeLlama | Self::Gemma)
     }
 
-    /// Whether its vocabulary is a list of word pieces, not pairs to merge.
+    /// Whether its vocabulary is a list of word pieces, without merges.
     pub fn word_pieces(self) -> bool {
         self == Self::Bert
     }
 
-    /// Special tokens that it has where no file says otherwise.
+    /// Its default special tokens, if no file says otherwise.
     pub fn roles(self) -> Vec<(String, String)> {
         let end = "<|endoftext|>";
         let llama = [("unk_token", "<unk>"), ("bos_token", "<s>"), ("eos_token", "</s>")];

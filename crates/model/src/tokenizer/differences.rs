@@ -1,4 +1,4 @@
-//! How a rebuilt tokenizer differs from the file it was made of, in words.
+//! Describes how a rebuilt tokenizer differs from the file it was made from, for warnings.
 
 use serde_json::Value;
 use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, Tokenizer};
@@ -11,7 +11,7 @@ use super::{
     vocabulary::Serialized,
 };
 
-/// The parts of `tokenizer.json` that do not count any more.
+/// The parts of `tokenizer.json` that are not used.
 pub fn from_serialized(class: Class, given: Given<'_>, json: &Serialized, made: &Tokenizer) -> Vec<String> {
     let mut differences = model_options(class, given, json);
     if value(&json.normalizer) != value(&made.get_normalizer()) {
@@ -32,7 +32,7 @@ pub fn from_serialized(class: Class, given: Given<'_>, json: &Serialized, made: 
     differences
 }
 
-/// What SentencePiece itself would do otherwise.
+/// What SentencePiece itself would do differently.
 pub fn from_sentencepiece(class: Class, model: &SentencePieceModel, made: &Tokenizer) -> Vec<String> {
     let rule = model.normalizer();
     let cut = value(&made.get_pre_tokenizer()).to_string();
@@ -59,7 +59,7 @@ pub fn from_sentencepiece(class: Class, model: &SentencePieceModel, made: &Token
     differences
 }
 
-/// Options of BERT's first tokenizer that transformers 5 does not read any more.
+/// Options of the original BERT tokenizer that transformers 5 no longer reads.
 pub fn unread_options(class: Class, files: &SideFiles) -> Vec<String> {
     let said = |key: &str| files.option(key).filter(|value| !value.is_null());
     let mut unread = Vec::new();
@@ -72,7 +72,7 @@ pub fn unread_options(class: Class, files: &SideFiles) -> Vec<String> {
     unread
 }
 
-/// Options of the model that the class sets otherwise.
+/// Options of the model that the class sets differently.
 fn model_options(class: Class, given: Given<'_>, json: &Serialized) -> Vec<String> {
     let option = |key: &str| json.model.get(key).unwrap_or(&Value::Null);
     let kind = option("type").as_str();
@@ -99,7 +99,7 @@ fn model_options(class: Class, given: Given<'_>, json: &Serialized) -> Vec<Strin
     changed.iter().filter(|(_, changed)| *changed).map(|(key, _)| format!("model.{key}")).collect()
 }
 
-/// A part as JSON, without what does not touch tokens.
+/// A part as JSON, without what does not affect tokens.
 fn value(part: &impl serde::Serialize) -> Value {
     let mut value = serde_json::to_value(part).unwrap_or_default();
     drop_offsets(&mut value);
@@ -117,7 +117,7 @@ fn drop_offsets(value: &mut Value) {
     }
 }
 
-/// The ids that are put around a text.
+/// The ids that are added around a text.
 fn ends(processor: Option<&PostProcessorWrapper>) -> Vec<u32> {
     let made = processor.map(|p| p.process(Encoding::default(), None, true));
     made.and_then(Result::ok).map(|e| e.get_ids().to_vec()).unwrap_or_default()

@@ -1,5 +1,5 @@
-//! The tokenizer of a Hugging Face folder, as AutoTokenizer builds it: the vocabulary's file, the class, and what the side
-//! files add. `docs/TOKENIZERS.md` describes the rules.
+//! Builds the tokenizer of a Hugging Face folder as AutoTokenizer does: from the vocabulary, the class, and the side files.
+//! `docs/TOKENIZERS.md` describes the rules.
 
 use std::{
     collections::BTreeMap,
@@ -23,14 +23,14 @@ use super::{
 use crate::error::LoadError;
 use residuum_domain::{WarningCode, Warnings};
 
-/// Files that always count, in the order they are hashed.
+/// Files that are always part of the fingerprint, in the order in which they are hashed.
 const FILES: &[&str] =
     &["tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"];
 
-/// Files that count where there is no `tokenizer.json`.
+/// Files that are part of it if there is no `tokenizer.json`.
 const VOCABULARY_FILES: &[&str] = &["vocab.json", "merges.txt", "tokenizer.model"];
 
-/// The files of `folder` that decide its tokenizer, in the order they are hashed.
+/// The files of `folder` that its tokenizer depends on, in the order in which they are hashed.
 ///
 /// # Errors
 /// When `tokenizer_config.json` is damaged.
@@ -50,9 +50,9 @@ impl TextTokenizer {
     /// Reads the tokenizer of a folder. `d_vocab` is the number of rows of the model's embedding.
     ///
     /// # Errors
-    /// When no file holds a vocabulary, nothing says how to read it, or a file is damaged.
+    /// When there is no vocabulary, nothing says how to read it, or a file is malformed.
     pub fn from_folder(folder: &Path, d_vocab: usize) -> Result<Self, LoadError> {
-        // the library panics on some files that contradict themselves; what it had begun is dropped
+        // the library panics on some files that contradict themselves; whatever it had begun is dropped
         catch_unwind(|| Self::read_folder(folder, d_vocab)).unwrap_or_else(|_| {
             let reason = "the tokenizers library cannot work with tokenizer.json or a file beside it";
             Err(LoadError::file(folder, reason))
@@ -65,7 +65,7 @@ impl TextTokenizer {
         let (mut tokenizer, declared, path) = assemble(&files, &warnings)?;
         added::warn(Given { files: &files, declared: &declared, path: &path }, &tokenizer, d_vocab, &warnings);
         mistral_regex::check(&files, &mut tokenizer, &warnings)?;
-        // Lengths are the server's business: a truncated input would be a silently different one.
+        // The server checks lengths: if the tokenizer truncated an input, it would silently be another one.
         tokenizer.with_truncation(None).map_err(|e| LoadError::file(&path, e))?;
         tokenizer.with_padding(None);
         tokenizer.set_encode_special_tokens(files.flag("split_special_tokens")?.unwrap_or(false));
@@ -76,7 +76,7 @@ impl TextTokenizer {
     }
 }
 
-/// The tokenizer, the tokens that are declared, and the vocabulary's file.
+/// The tokenizer, the declared tokens, and the file of the vocabulary.
 fn assemble(files: &SideFiles, warnings: &Warnings) -> Result<(Tokenizer, Declared, PathBuf), LoadError> {
     let json = files.folder.join("tokenizer.json");
     let bytes = if json.is_file() { std::fs::read(&json).map_err(|e| LoadError::file(&json, e))? } else { Vec::new() };
@@ -112,8 +112,8 @@ fn assemble(files: &SideFiles, warnings: &Warnings) -> Result<(Tokenizer, Declar
     Ok((tokenizer, declared, path))
 }
 
-/// Whether a class of word pieces stands beside a `tokenizer.json` of another kind that has no token for unknown words:
-/// transformers then fails on most texts.
+/// Whether the class needs word pieces, but `tokenizer.json` is of another kind and has no unknown token: then transformers fails
+/// on most texts.
 fn unusable(class: Class, files: &SideFiles, vocabulary: &Vocabulary) -> Result<bool, LoadError> {
     let Vocabulary::Serialized(json) = vocabulary else { return Ok(false) };
     let kind = json.model.get("type").and_then(Value::as_str).unwrap_or("WordPiece");
@@ -125,7 +125,7 @@ fn unusable(class: Class, files: &SideFiles, vocabulary: &Vocabulary) -> Result<
     Ok(unknown.is_none_or(|(_, mention)| json.model.get("vocab").and_then(|v| v.get(mention.content())).is_none()))
 }
 
-/// The class to take, with a warning where it is not what transformers does or nothing says so.
+/// The class to use, with a warning if transformers would use another one or nothing names it.
 fn class_of(files: &SideFiles, choice: Choice, source: &Source, warnings: &Warnings) -> Result<Class, LoadError> {
     let serialized = matches!(source, Source::Serialized(_));
     if let Some(name) = choice.foreign {
@@ -156,7 +156,7 @@ fn class_of(files: &SideFiles, choice: Choice, source: &Source, warnings: &Warni
     Ok(class)
 }
 
-/// The tokenizer by the rules of its class.
+/// Builds the tokenizer by the rules of its class.
 fn rebuilt(
     class: Class,
     files: &SideFiles,
@@ -196,7 +196,7 @@ fn rebuilt(
     Ok((tokenizer, declared))
 }
 
-/// Says what the class does otherwise than the vocabulary's file and the options ask for.
+/// Warns where the class differs from the vocabulary's file and the options.
 fn say_rebuilt(class: Class, given: Given<'_>, vocabulary: &Vocabulary, tokenizer: &Tokenizer, warnings: &Warnings) {
     let of_file = match vocabulary {
         Vocabulary::Serialized(json) => differences::from_serialized(class, given, json, tokenizer),
@@ -217,7 +217,7 @@ fn say_rebuilt(class: Class, given: Given<'_>, vocabulary: &Vocabulary, tokenize
     }
 }
 
-/// The control and user-defined pieces: they are found whole.
+/// The control and user-defined pieces, which are matched as a whole.
 fn marked(model: &SentencePieceModel) -> Vec<Mention> {
     let marked = model.pieces.iter().filter(|p| matches!(p.kind(), CONTROL | USER_DEFINED));
     let token =
@@ -225,7 +225,7 @@ fn marked(model: &SentencePieceModel) -> Vec<Mention> {
     marked.map(|p| Mention::Token(token(p))).collect()
 }
 
-/// The roles that a SentencePiece model names itself.
+/// The roles of special tokens that a SentencePiece model names.
 fn model_roles(model: &SentencePieceModel) -> Vec<(String, String)> {
     let trainer = model.trainer();
     let roles = [

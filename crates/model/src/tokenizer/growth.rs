@@ -1,8 +1,8 @@
-//! How much a tokenizer can make of a text before it cuts it into tokens, found from what its parts say and not by trying:
-//! a `tokenizer.json` may replace a letter by a megabyte, or double a text forty times.
+//! Bounds how much a tokenizer can expand a text before it splits it into tokens. The bound follows from the tokenizer's parts, without
+//! running them: a malicious `tokenizer.json` may replace a letter by a megabyte, or double a text forty times.
 //!
-//! What a tokenizer cannot do to a short text is decided when it is loaded ([`check_file`], [`Growth::check`]); whether
-//! a text is short enough, before it is encoded ([`Growth::of_text`]).
+//! Loading refuses a tokenizer that can expand a short text too much ([`check_file`], [`Growth::check`]); before a text is encoded,
+//! [`Growth::of_text`] tells whether it is short enough.
 
 use std::path::Path;
 
@@ -18,37 +18,37 @@ use super::{
 };
 use crate::error::LoadError;
 
-/// Most bytes that a text may become before it is cut into tokens. Each takes some twenty bytes of memory.
+/// Largest number of bytes that a text may become. Each takes about twenty bytes of memory.
 pub const MAX_NORMALIZED_BYTES: f64 = (8 * MAX_TEXT_BYTES) as f64;
-/// A text that every tokenizer has to be able to encode, in bytes.
+/// Every tokenizer must be able to encode a text of this many bytes.
 const SHORT_TEXT: usize = 4096;
-/// Steps of a normaliser, a pre-tokeniser or a decoder.
+/// Largest number of steps of a normaliser, a pre-tokeniser or a decoder.
 const MAX_STEPS: usize = 64;
-/// Tokens that are put around a text.
+/// Largest number of tokens that are added around a text.
 const MAX_AROUND: usize = 64;
-/// Times that a decoder may make a text longer.
+/// Largest factor by which a decoder may expand a text.
 const MAX_DECODED: f64 = 64.0;
 
-/// What a step does to a text.
+/// The effect of a step on the length of a text.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Step {
-    /// Makes it so many times longer at most.
+    /// Multiplies the length by at most this.
     Times(f64),
-    /// Adds so many bytes to each piece of it.
+    /// Adds at most this many bytes to each part of it.
     PerPiece(f64),
-    /// Cuts it, perhaps into single bytes.
+    /// Splits it, possibly into single bytes.
     Cuts,
 }
 
-/// How long texts can become.
+/// Bounds on the length of texts.
 #[derive(Debug, Clone)]
 pub struct Growth {
     steps: Vec<Step>,
-    /// Bytes of the shortest added token: a text is cut where added tokens are, before anything is done to it.
+    /// Length of the shortest added token, in bytes: a text is split at added tokens first.
     shortest_added: usize,
 }
 
-/// The parts of a `tokenizer.json` that are at work while it is read; the vocabulary is not looked at.
+/// The parts of a `tokenizer.json` that the library applies while it reads it. The vocabulary is skipped.
 #[derive(Deserialize)]
 struct Parts {
     #[serde(default)]
@@ -60,9 +60,9 @@ struct Parts {
 /// Checks `tokenizer.json` before the tokenizers library reads it, which normalises the added tokens.
 ///
 /// # Errors
-/// When the normaliser makes too much of them, or of a short text.
+/// When the normaliser can expand them, or a short text, too much.
 pub fn check_file(bytes: &[u8], path: &Path) -> Result<(), LoadError> {
-    // where a key is there twice the last one counts; what is malformed is the library's to say
+    // of duplicate keys the last one counts; the library reports malformed files
     let twice = || serde_json::from_slice(bytes).and_then(serde_json::from_value::<Parts>);
     let Ok(Parts { normalizer, added_tokens }) = serde_json::from_slice(bytes).or_else(|_| twice()) else {
         return Ok(());
@@ -76,7 +76,7 @@ pub fn check_file(bytes: &[u8], path: &Path) -> Result<(), LoadError> {
 /// Checks tokens before they are added to `tokenizer`, which normalises them.
 ///
 /// # Errors
-/// When its normaliser makes too much of them.
+/// When its normaliser can expand them too much.
 pub fn check_added<'a>(
     tokenizer: &Tokenizer,
     contents: impl Iterator<Item = &'a str>,
@@ -103,7 +103,7 @@ fn steps_of(part: &Value, list: &str) -> Result<Vec<Step>, String> {
     Ok(steps.into_iter().flat_map(step).collect())
 }
 
-/// What a step of a normaliser or pre-tokeniser does. Kinds share no names where they do different things.
+/// The effect of a step of a normaliser or pre-tokeniser. Steps of the two kinds that have the same name have the same effect.
 fn step(step: &Value) -> Vec<Step> {
     let length = |value: &Value| value.as_str().map_or(0, str::len) as f64;
     match kind(step) {
@@ -126,12 +126,12 @@ fn step(step: &Value) -> Vec<Step> {
             let content = length(&step["content"]);
             match step["pattern"]["String"].as_str() {
                 Some(pattern) if !pattern.is_empty() => vec![Step::Times((content / pattern.len() as f64).max(1.0))],
-                // it may match nothing at all, between any two characters and at the end
+                // a regular expression may match the empty string, between any two characters and at the end
                 _ => vec![Step::Times(1.0 + content), Step::PerPiece(content)],
             }
         }
         "Prepend" => vec![Step::PerPiece(length(&step["prepend"]))],
-        // each byte is a character of one or two bytes; a space may be put in front
+        // each byte becomes a character of one or two bytes; a space may be prepended
         "ByteLevel" => {
             let space = if step["add_prefix_space"].as_bool().unwrap_or(true) { 1.0 } else { 0.0 };
             vec![Step::PerPiece(space), Step::Times(2.0), Step::Cuts]
@@ -142,14 +142,14 @@ fn step(step: &Value) -> Vec<Step> {
             vec![Step::Times(replacement), Step::PerPiece(prefix), Step::Cuts]
         }
         "Strip" | "Nmt" => Vec::new(),
-        // a part that was written without its kind
+        // a step that was serialized without its type
         _ if step["prepend"].is_string() => vec![Step::PerPiece(length(&step["prepend"]))],
         _ => vec![Step::Cuts],
     }
 }
 
-/// The longest text that a precompiled map puts in the place of another, which has a byte at least. The map is a trie
-/// behind its length in bytes, and behind it texts that end with a zero byte.
+/// The length of the longest replacement in a precompiled map; what it replaces has at least one byte. The map is the length of a
+/// trie in bytes, the trie, and then texts that end with a zero byte.
 fn longest_replacement(step: &Value) -> f64 {
     let map = step["precompiled_charsmap"].as_str().and_then(|text| BASE64_STANDARD.decode(text).ok());
     let map = map.unwrap_or_default();
@@ -160,11 +160,11 @@ fn longest_replacement(step: &Value) -> f64 {
 }
 
 impl Growth {
-    /// What `tokenizer` can make of a text.
+    /// The bounds of `tokenizer`.
     ///
     /// # Errors
-    /// When it can make too much of a short one, or has parts that nobody needs: too many steps, texts that are repeated,
-    /// many tokens around each text, tokens of thousands of bytes. `path` is what the error names.
+    /// When it can expand a short text too much, or is malicious in other ways: too many steps, a template that repeats the text,
+    /// many tokens around each text, tokens of thousands of bytes. The error names `path`.
     pub fn check(tokenizer: &Tokenizer, path: &Path) -> Result<Self, LoadError> {
         let json = |part: Option<serde_json::Result<Value>>| part.transpose().map_err(|e| LoadError::file(path, e));
         let normalizer = json(tokenizer.get_normalizer().map(serde_json::to_value))?.unwrap_or_default();
@@ -184,10 +184,10 @@ impl Growth {
         Ok(growth)
     }
 
-    /// Bytes that a text of `n_bytes` can have before it is cut into tokens, at most.
+    /// An upper bound on the bytes of a text of `n_bytes` before it is split into tokens.
     pub fn of_text(&self, n_bytes: usize) -> f64 {
         let mut bytes = n_bytes as f64;
-        // each has a byte at least, and an added token stands between two
+        // each part has at least one byte, and there is an added token between two parts
         let mut pieces = bytes / (1.0 + self.shortest_added as f64) + 1.0;
         for step in &self.steps {
             match step {
@@ -199,7 +199,7 @@ impl Growth {
         bytes
     }
 
-    /// The longest text whose [`Self::of_text`] is small enough, in bytes.
+    /// Length in bytes of the longest text whose [`Self::of_text`] is small enough.
     pub fn longest_text(&self) -> usize {
         let (mut fits, mut beyond) = (0, MAX_TEXT_BYTES + 1);
         while beyond - fits > 1 {
@@ -240,7 +240,7 @@ fn check_decoder(decoder: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// What is put around a text: a few tokens, and the text once.
+/// Checks the post-processor: it may add a few tokens around a text, and must contain the text once.
 fn check_around(tokenizer: &Tokenizer, path: &Path) -> Result<(), LoadError> {
     let Some(processor) = tokenizer.get_post_processor() else { return Ok(()) };
     let n = processor.added_tokens(false);
@@ -291,7 +291,7 @@ mod tests {
         ] {
             assert_eq!(growth(normalizer, cut).longest_text(), MAX_TEXT_BYTES, "{normalizer} {cut}");
         }
-        // every character may be a word with a space in front
+        // every character may be a word with a space before it
         assert!(growth(&json!({"type": "NFC"}), &cut(true)).longest_text() > MAX_TEXT_BYTES / 2);
     }
 

@@ -1,16 +1,16 @@
-//! How long a text can be that makes a given number of tokens: what one token stands for at most, where nothing that the
-//! tokenizer does lets a token stand for text of any length.
+//! Bounds how much text a single token can cover, and so how long a text with a given number of tokens can be. There is no bound if
+//! any part of the tokenizer can map a text of any length to one token, or to none.
 
 use serde_json::Value;
 use tokenizers::{
     ModelWrapper, NormalizedString, Normalizer, Tokenizer, models::bpe::BPE, pre_tokenizers::byte_level::ByteLevel,
 };
 
-/// Bytes of UTF-8 that a character has at most.
+/// Largest number of bytes of a character in UTF-8.
 const CHARACTER: usize = 4;
 
-/// The most bytes of a text that one token can stand for; `None` where there is no such number: white space is dropped or
-/// swallowed, a word of any length is one unknown token, or a normaliser can make text shorter by more than a factor.
+/// Largest number of bytes of a text that one token can cover. `None` if there is no bound: white space is dropped, a word of any
+/// length becomes one unknown token, or a normaliser can shorten text by more than a constant factor.
 pub fn bytes_per_token(tokenizer: &Tokenizer) -> Option<usize> {
     let shrinks = match tokenizer.get_normalizer() {
         Some(normalizer) => shrinks(&serde_json::to_value(normalizer).ok()?)?,
@@ -34,7 +34,7 @@ pub fn bytes_per_token(tokenizer: &Tokenizer) -> Option<usize> {
     let unknown = match tokenizer.get_model() {
         ModelWrapper::BPE(bpe) => unknown(bpe, tokenizer, byte_level)?,
         ModelWrapper::Unigram(model) if model.byte_fallback() && has_all_bytes(tokenizer) => 1,
-        // A word that is not known is one token, whatever its length.
+        // An unknown word is one token, whatever its length.
         ModelWrapper::Unigram(_) | ModelWrapper::WordPiece(_) | ModelWrapper::WordLevel(_) => return None,
     };
     // Each character of a byte-level token is one byte of the text.
@@ -55,8 +55,8 @@ pub fn bytes_per_token(tokenizer: &Tokenizer) -> Option<usize> {
     longest.max(added).checked_mul(shrinks)
 }
 
-/// How many times longer than its own text what a token stands for can be: one, where every byte has a token;
-/// [`CHARACTER`], where a character without one is an unknown token by itself.
+/// How many times longer the covered text can be than the token's own text: once if every byte has a token, [`CHARACTER`] times if
+/// each character without a token becomes an unknown token.
 fn unknown(bpe: &BPE, tokenizer: &Tokenizer, byte_level: bool) -> Option<usize> {
     let empty = |affix: &Option<String>| affix.as_ref().is_none_or(String::is_empty);
     if !empty(&bpe.continuing_subword_prefix) || !empty(&bpe.end_of_word_suffix) {
@@ -67,7 +67,7 @@ fn unknown(bpe: &BPE, tokenizer: &Tokenizer, byte_level: bool) -> Option<usize> 
     if (byte_level && alphabet()) || (bpe.byte_fallback && has_all_bytes(tokenizer)) {
         return Some(1);
     }
-    // Without an unknown token a character that has none is dropped; fused, any number of them is one token.
+    // Without an unknown token, characters without a token are dropped; if unknown tokens are fused, any number becomes one.
     (bpe.unk_token.as_deref().is_some_and(model) && !bpe.fuse_unk).then_some(CHARACTER)
 }
 
@@ -77,11 +77,11 @@ fn has_all_bytes(tokenizer: &Tokenizer) -> bool {
     (0..=u8::MAX).all(|byte| tokenizers::Model::token_to_id(model, &format!("<0x{byte:02X}>")).is_some())
 }
 
-/// By how much a normaliser can make a text shorter, in bytes, as a factor.
+/// The factor by which a normaliser can shorten a text, in bytes.
 fn shrinks(normalizer: &Value) -> Option<usize> {
     let factor = |step: &Value| match kind(step) {
         "Prepend" | "ByteLevel" => Some(1),
-        // At most 3.5 and 3, at U+0390 and K; in the compatibility forms 4, at digits.
+        // At most 3.5 and 3, at U+0390 and the Kelvin sign; in the compatibility forms 4, at digits.
         "NFC" | "NFD" => Some(4),
         "NFKC" | "NFKD" => Some(5),
         // The Kelvin sign.
@@ -98,7 +98,7 @@ fn shrinks(normalizer: &Value) -> Option<usize> {
     steps(normalizer, "normalizers").into_iter().try_fold(1_usize, |all, step| all.checked_mul(factor(step)?))
 }
 
-/// Whether a pre-tokeniser leaves every character of a text somewhere.
+/// Whether a pre-tokeniser keeps every character of a text.
 fn keeps(cut: &Value) -> bool {
     steps(cut, "pretokenizers").into_iter().all(|step| match kind(step) {
         "ByteLevel" | "Metaspace" | "Digits" | "UnicodeScripts" | "FixedLength" => true,
@@ -107,12 +107,12 @@ fn keeps(cut: &Value) -> bool {
     })
 }
 
-/// What a step of a tokenizer is.
+/// The type of a step of a tokenizer.
 pub fn kind(step: &Value) -> &str {
     step["type"].as_str().unwrap_or_default()
 }
 
-/// The steps of a part of a tokenizer, sequences taken apart; `list` is what a sequence calls its list.
+/// The steps of a part of a tokenizer, with sequences flattened; `list` is the key of a sequence's steps.
 pub fn steps<'v>(part: &'v Value, list: &str) -> Vec<&'v Value> {
     let (mut flat, mut rest) = (Vec::new(), vec![part]);
     while let Some(step) = rest.pop() {

@@ -1,5 +1,6 @@
-//! The pattern that was published by mistake in `tokenizer.json` files of Mistral AI's models, and transformers' rule for whom to
-//! tell. The file alone does not show whose mistake it is, so the rule goes by the model type and the version that wrote it.
+//! The wrong pre-tokeniser pattern that was published in `tokenizer.json` files of Mistral AI's models, and transformers' rule for
+//! warning about it. The file alone does not show whether its pattern is the wrong one, so the rule looks at the model type and the
+//! version that wrote the file.
 
 use serde_json::Value;
 use tokenizers::{
@@ -15,13 +16,13 @@ use super::{patterns::TEKKEN, side_files::SideFiles};
 use crate::error::LoadError;
 use residuum_domain::{WarningCode, Warnings};
 
-/// Model types that are told.
+/// Model types that are affected.
 const KINDS: &[&str] = &["mistral", "mistral3", "voxtral", "ministral", "pixtral"];
 
-/// Smaller vocabularies are older than the mistake.
+/// Smaller vocabularies are not affected.
 const MIN_TOKENS: usize = 100_000;
 
-/// Warns, or puts the right pattern in place where `fix_mistral_regex` asks for it.
+/// Warns, or replaces the pattern by the right one if `fix_mistral_regex` says so.
 ///
 /// # Errors
 /// When `fix_mistral_regex` is neither true nor false.

@@ -1,4 +1,5 @@
-//! Text to tokens and back, the BOS rule, and chat templates.
+//! Tokenizers: text to tokens and back, the BOS rule, and chat templates. This module knows text and token ids, not what a model
+//! computes.
 
 mod added;
 mod chat;
@@ -35,35 +36,35 @@ pub(super) use folder::files as folder_files;
 use residuum_domain::{BosDecision, Code, Problem, Warning, positions::Spelled};
 use spelling::Spelling;
 
-/// Longest text that is encoded, in bytes, unless the model's context is longer than most. The pre-tokenisers' regular
-/// expressions give up silently on huge inputs.
+/// Longest text that is encoded, in bytes, unless the model's context is unusually long. The regular expressions of pre-tokenisers
+/// stop silently on huge inputs.
 pub const MAX_TEXT_BYTES: usize = 1 << 20;
 
-/// Bytes of text that a token of the context is worth, where that is more than [`MAX_TEXT_BYTES`].
+/// Bytes of text per token of the context, for contexts so long that this exceeds [`MAX_TEXT_BYTES`].
 const BYTES_PER_TOKEN: usize = 8;
 
-/// An input as the model will see it.
+/// A tokenised input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded {
     /// Token ids.
     pub ids: Vec<u32>,
-    /// What each token stands for.
+    /// The text of each token.
     pub tokens: Vec<String>,
     /// Which tokens are special tokens.
     pub special: Vec<bool>,
-    /// Characters (Unicode scalar values) of the text that each token stands for, `[start, end)`, as the tokenizer has
-    /// them; `None` for a token that was added. `None` when there was no text.
+    /// Characters (Unicode scalar values) of the text that each token covers, `[start, end)`, as the tokenizer reports them;
+    /// `None` for a token that was added. `None` when there was no text.
     pub offsets: Option<Vec<Option<(usize, usize)>>>,
     /// How BOS was decided.
     pub bos: BosDecision,
-    /// Tokens at the end that are not of the text but of the tokenizer's own rule (BERT's `[SEP]`).
+    /// Number of tokens at the end that the tokenizer adds by its own rule (BERT's `[SEP]`).
     pub n_suffix: usize,
-    /// Characters of the text whose tokens were cut.
+    /// Characters of the text whose tokens were cut out.
     pub cut: Range<usize>,
 }
 
 impl Encoded {
-    /// Cuts tokens out. Once.
+    /// Cuts tokens out. May be called once.
     pub fn cut(&mut self, tokens: Range<usize>) {
         self.ids.drain(tokens.clone());
         self.tokens.drain(tokens.clone());
@@ -76,12 +77,12 @@ impl Encoded {
     }
 }
 
-/// What the tokenizers library makes of it, a panic included: it has some for files that contradict themselves.
+/// Calls the tokenizers library and turns a panic into an error: it panics on some files that contradict themselves.
 ///
 /// # Errors
 /// The library's, or that it panicked.
 fn unwound<T>(ask: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
-    // what it had begun is dropped
+    // whatever the library had begun is dropped
     catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|_| Err("the tokenizers library cannot work with it".into()))
 }
 
@@ -93,24 +94,24 @@ pub struct TextTokenizer {
     adds_bos: bool,
     special: HashSet<u32>,
     d_vocab: usize,
-    /// Bytes of the longest text that is encoded.
+    /// Length of the longest text that is encoded, in bytes.
     longest_text: usize,
-    /// Token ids that are taken at once.
+    /// Largest number of token ids that are accepted.
     max_ids: usize,
-    /// Bytes that a token stands for at most.
+    /// Largest number of bytes of text that a token covers, if there is a bound.
     bytes_per_token: Option<usize>,
     templates: Templates,
     warnings: Vec<Warning>,
 }
 
-/// What a checkpoint says about its tokenizer besides the vocabulary.
+/// Settings of a checkpoint's tokenizer, besides the vocabulary.
 #[derive(Debug, Default)]
 struct Settings {
     /// Special tokens by their role (`bos_token`, `eos_token`, …).
     roles: BTreeMap<String, String>,
     /// Sources of the chat templates.
     templates: Sources,
-    /// What is unusual about it.
+    /// Warnings about it.
     warnings: Vec<Warning>,
 }
 
@@ -126,10 +127,10 @@ impl std::fmt::Debug for TextTokenizer {
 }
 
 impl TextTokenizer {
-    /// `d_vocab` is the number of rows of the model's embedding; `path` is what errors name.
+    /// `d_vocab` is the number of rows of the model's embedding; errors name `path`.
     ///
     /// # Errors
-    /// When the tokenizer can make far too much of a short text, see [`growth`].
+    /// When the tokenizer can expand a short text far too much, see [`growth`].
     fn new(tokenizer: Tokenizer, settings: Settings, d_vocab: usize, path: &Path) -> Result<Self, LoadError> {
         let longest_text = growth::Growth::check(&tokenizer, path)?.longest_text();
         let added = tokenizer.get_added_tokens_decoder();
@@ -166,7 +167,7 @@ impl TextTokenizer {
         })
     }
 
-    /// The same, for a model of this context: eight bytes for each of its tokens are encoded at once, where that is more than
+    /// The same, for a model with this context length: texts of up to eight bytes per token are encoded, if that is more than
     /// [`MAX_TEXT_BYTES`].
     #[must_use]
     pub fn for_context(mut self, n_ctx: usize) -> Self {
@@ -176,13 +177,13 @@ impl TextTokenizer {
         self
     }
 
-    /// Encodes text. `prepend_bos`: `None` follows the tokenizer's own rule, true makes sure that there is exactly
-    /// one BOS, false leaves out whatever the tokenizer would add (transformers' `add_special_tokens=False`; of BERT
-    /// both `[CLS]` and `[SEP]`). Pointers are relative to the text.
+    /// Encodes text. `prepend_bos`: `None` follows the tokenizer's own rule; true makes sure that there is exactly one BOS;
+    /// false leaves out everything the tokenizer would add (transformers' `add_special_tokens=False`; for BERT, both `[CLS]`
+    /// and `[SEP]`). Pointers are relative to the text.
     ///
     /// # Errors
-    /// [`Code::NoBosToken`], [`Code::EmptyInput`]; [`Code::TooManyTokens`] for more bytes than [`Self::for_context`] says, or
-    /// for fewer where the tokenizer may make more than eight times as many of them before it cuts them into tokens.
+    /// [`Code::NoBosToken`], [`Code::EmptyInput`]; [`Code::TooManyTokens`] for a text with more bytes than
+    /// [`Self::for_context`] allows, or one that the tokenizer may expand to more than eight times that.
     pub fn encode(&self, text: &str, prepend_bos: Option<bool>) -> Result<Encoded, Problem> {
         self.encode_text(text, prepend_bos, true)
     }
@@ -209,7 +210,7 @@ impl TextTokenizer {
         let mut offsets: Vec<_> = in_text.map(|(offset, added)| (*added == 0).then_some(*offset)).collect();
         let bos = self.bos.as_ref().map(|(id, _)| *id);
         let n_suffix = encoding.get_special_tokens_mask().iter().rev().take_while(|own| **own == 1).count();
-        // A BOS of the tokenizer's own making is taken off and counted as not there; what is left was posted.
+        // A BOS that the tokenizer added is removed first and counts as absent: what remains is what was posted.
         if own_rule && self.adds_bos {
             ids.remove(0);
             offsets.remove(0);
@@ -228,11 +229,11 @@ impl TextTokenizer {
         Ok(Encoded { n_suffix: n_suffix.min(ids.len()), ..self.finish(ids, Some(offsets), decision)? })
     }
 
-    /// Takes token ids as they are; `prepend_bos` `None` adds nothing.
+    /// Accepts token ids; with `prepend_bos` `None`, nothing is added.
     ///
     /// # Errors
     /// [`Code::TokenOutOfVocabulary`] with pointer `/{index}`, [`Code::NoBosToken`], [`Code::EmptyInput`];
-    /// [`Code::TooManyTokens`] for more than bytes of text are encoded.
+    /// [`Code::TooManyTokens`] for more ids than a text may have bytes.
     pub fn from_ids(&self, ids: &[u32], prepend_bos: Option<bool>) -> Result<Encoded, Problem> {
         if ids.len() > self.max_ids {
             let detail = format!("the input has {} token ids; at most {} are taken", ids.len(), self.max_ids);
@@ -247,7 +248,7 @@ impl TextTokenizer {
         self.finish(ids, None, decision)
     }
 
-    /// Puts BOS in front if wanted and not yet there; says whether it did.
+    /// Prepends BOS if it is wanted and not there yet; returns whether it did.
     fn add_bos(&self, ids: &mut Vec<u32>, wanted: bool) -> Result<bool, Problem> {
         if !wanted {
             return Ok(false);
@@ -282,14 +283,14 @@ impl TextTokenizer {
         if ids.is_empty() {
             return Err(Problem::at(Code::EmptyInput, "", "the input has no tokens"));
         }
-        // A tokenizer may know more tokens than the model has embeddings for; the pointer of a text is the text.
+        // A tokenizer may have more tokens than the model has embeddings. For a text, the pointer is the text itself.
         self.check_ids(&ids).map_err(|p| if offsets.is_some() { Problem::at(p.code, "", p.detail) } else { p })?;
         let special = self.special_mask(&ids);
         Ok(Encoded { tokens: self.token_strings(&ids), special, offsets, bos, n_suffix: 0, ids, cut: 0..0 })
     }
 
-    /// Renders a chat with the template that a request brings or names, or the model's own. Pointers are relative to the
-    /// request's item.
+    /// Renders a chat with the template that the request contains or names, or with the model's own. Pointers are relative to
+    /// the request's item.
     ///
     /// # Errors
     /// [`Code::NoChatTemplate`], or [`Code::ChatTemplateFailed`] with the template's own message;
@@ -306,8 +307,8 @@ impl TextTokenizer {
         template.render(messages, end, kwargs)
     }
 
-    /// Where what each message says is in `rendered`, which [`Self::render_chat`] made of the same chat: characters
-    /// without white space at the ends; `None` where the rendering does not show it.
+    /// The range of characters of each message's text in `rendered`, which [`Self::render_chat`] made from the same chat,
+    /// without white space at the ends; `None` if the rendering does not show it.
     #[must_use]
     pub fn message_spans(
         &self,
@@ -326,8 +327,8 @@ impl TextTokenizer {
         }
     }
 
-    /// The text that tokens spell one after the other, and the characters of it that each stands for; `None` for a
-    /// vocabulary whose tokens leave out the spaces between words (WordPiece).
+    /// The text that tokens spell, and the characters of it that each token covers; `None` for a vocabulary whose tokens do
+    /// not include the spaces between words (WordPiece).
     #[must_use]
     pub fn spell(&self, ids: &[u32]) -> Option<Spelled<'static>> {
         if !self.spelling.joins() {
@@ -338,14 +339,14 @@ impl TextTokenizer {
         Some(Spelled { text: text.into(), offsets: offsets.into(), cut: 0..0 })
     }
 
-    /// Whether the checkpoint brings a chat template.
+    /// Whether the checkpoint has a chat template.
     #[must_use]
     pub fn has_chat_template(&self) -> bool {
         !self.templates.is_empty()
     }
 
-    /// The BOS token, id and spelling: the one the checkpoint names, else its CLS token, else the special token that
-    /// its tokenizer puts in front of text.
+    /// The BOS token, id and text: the one that the checkpoint names, else its CLS token, else the special token that its
+    /// tokenizer prepends to texts.
     #[must_use]
     pub fn bos_token(&self) -> Option<(u32, &str)> {
         self.bos.as_ref().map(|(id, s)| (*id, s.as_str()))
@@ -357,42 +358,42 @@ impl TextTokenizer {
         self.adds_bos
     }
 
-    /// What is unusual about the tokenizer, found while it was read.
+    /// Warnings about the tokenizer, found while it was read.
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
     }
 
-    /// Number of token ids: rows of the model's embedding.
+    /// Number of token ids: the rows of the model's embedding.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.d_vocab
     }
 
-    /// The most bytes that a text of `tokens` tokens can have: a longer text makes more tokens, whatever it says. `None`
-    /// where there is no such bound, as with tokenizers that drop white space or make one unknown token of any word. Says
-    /// nothing about texts whose tokens are cut to fit.
+    /// An upper bound on the bytes of a text with `tokens` tokens: every longer text has more tokens. `None` if there is no
+    /// bound, as for tokenizers that drop white space or encode any word as one unknown token. It does not apply to texts that are
+    /// truncated.
     #[must_use]
     pub fn longest_text_that_fits(&self, tokens: usize) -> Option<usize> {
         self.bytes_per_token?.checked_mul(tokens)
     }
 
-    /// Which of these are special tokens.
+    /// Which of these tokens are special tokens.
     #[must_use]
     pub fn special_mask(&self, ids: &[u32]) -> Vec<bool> {
         ids.iter().map(|id| self.is_special(*id)).collect()
     }
 
-    /// Whether this is a special token: one that the tokenizer marks as such, or that has a role such as BOS.
+    /// Whether this is a special token: the tokenizer marks it as one, or it has a role such as BOS.
     #[must_use]
     pub fn is_special(&self, id: u32) -> bool {
         self.special.contains(&id)
     }
 
-    /// The text of the tokens from `first` on, special tokens left out, as it follows the text of those before.
+    /// The text of the tokens from `first` on, without special tokens, as a continuation of the text before them.
     #[must_use]
     pub fn continuation(&self, ids: &[u32], first: usize) -> String {
-        // A decoder may treat the start of a text in its own way, so both are decoded from there.
+        // A decoder may treat the start of a text differently, so decode from the start with and without these tokens.
         let text = |ids: &[u32]| self.tokenizer.decode(ids, true).unwrap_or_default();
         let (before, whole) = (text(&ids[..first]), text(ids));
         match whole.strip_prefix(before.as_str()) {
@@ -401,15 +402,15 @@ impl TextTokenizer {
         }
     }
 
-    /// What each token stands for; bytes that are no UTF-8 on their own, and ids without a token, show as U+FFFD.
+    /// The text of each token. Bytes that are not UTF-8 by themselves, and ids without a token, become U+FFFD.
     #[must_use]
     pub fn token_strings(&self, ids: &[u32]) -> Vec<String> {
         ids.iter().map(|id| self.spelling.decode(&self.tokenizer, *id)).collect()
     }
 }
 
-/// Whether rendering a chat may take much memory: a template that a request brings may do anything, a model's own is taken
-/// at its word where the messages are short.
+/// Whether rendering a chat may take much memory. A template from a request may do anything; a model's own template is trusted if
+/// the messages are short.
 fn needs_room(messages: &[Value], given: Option<&GivenTemplate>) -> bool {
     fn weight(value: &Value) -> usize {
         size_of::<Value>()

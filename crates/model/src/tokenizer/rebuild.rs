@@ -1,5 +1,5 @@
-//! The rules that a class puts in the place of those in `tokenizer.json`: model, normaliser, pre-tokeniser, decoder, and
-//! what stands around the tokens. Special tokens are added afterwards, see `added`.
+//! Rebuilds a tokenizer as transformers' class does: many classes replace the model, normaliser, pre-tokeniser, decoder and template
+//! of `tokenizer.json` by their own. Special tokens are added afterwards, see `added`.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::error::LoadError;
 
-/// What the rules are made from.
+/// The inputs of rebuilding.
 #[derive(Debug, Clone, Copy)]
 pub struct Given<'a> {
     /// The side files.
@@ -48,7 +48,7 @@ impl Given<'_> {
         LoadError::file(self.path, e)
     }
 
-    /// The text of the token with a role.
+    /// The text of the token with this role.
     pub fn role(&self, role: &str) -> Option<String> {
         self.declared.roles.iter().find(|(r, _)| r == role).map(|(_, mention)| mention.content().to_owned())
     }
@@ -64,10 +64,10 @@ impl Given<'_> {
     }
 }
 
-/// Builds the tokenizer of a class.
+/// Builds the tokenizer as the class does.
 ///
 /// # Errors
-/// When the vocabulary is not of the class's kind, or an option has a wrong type.
+/// When the vocabulary is not of the kind that the class needs, or an option has a wrong type.
 pub fn build(class: Class, given: Given<'_>, vocabulary: &Vocabulary) -> Result<Tokenizer, LoadError> {
     let failed = |e: tokenizers::Error| given.failed(e);
     let tokenizer = match class {
@@ -154,7 +154,7 @@ fn bert(given: Given<'_>, vocabulary: &Vocabulary) -> Result<Tokenizer, LoadErro
     Ok(made)
 }
 
-/// A `tokenizer.model` without a class: the pieces' spelling of spaces, none put in front.
+/// The tokenizer of a `tokenizer.model` without a class: pieces spell spaces, and no space is prepended.
 fn of_sentencepiece(given: Given<'_>, vocabulary: &Vocabulary) -> Result<Tokenizer, LoadError> {
     let Vocabulary::Pieces(model) = vocabulary else {
         return Err(given.failed("nothing says which class of tokenizers the file is for"));
@@ -183,7 +183,7 @@ fn of_sentencepiece(given: Given<'_>, vocabulary: &Vocabulary) -> Result<Tokeniz
     Ok(made)
 }
 
-/// The pieces, renamed where `added_tokens_decoder` gives another name to an id: placeholders got their meaning later.
+/// The pieces, renamed as `added_tokens_decoder` says: placeholders that were given a meaning later.
 fn with_names(model: &SentencePieceModel, declared: &Declared) -> Vec<String> {
     let mut pieces = model.texts();
     for (id, token) in &declared.added {
@@ -195,7 +195,7 @@ fn with_names(model: &SentencePieceModel, declared: &Declared) -> Vec<String> {
     pieces
 }
 
-/// What a class puts around the tokens by itself, whatever `tokenizer.json` says.
+/// The tokens that a class adds around every text, whatever `tokenizer.json` says.
 ///
 /// # Errors
 /// When the tokens it needs are missing.
@@ -206,7 +206,7 @@ pub fn own_ends(
 ) -> Result<Option<PostProcessorWrapper>, LoadError> {
     let token = |role: &str| -> Result<(String, u32), LoadError> {
         let content = given.role(role).ok_or_else(|| given.files.refuse(role, "is null; the class needs it"))?;
-        // transformers gives one that is missing a free id, of which the model knows nothing.
+        // transformers gives a missing one a new id, for which the model has no embedding.
         let known = tokenizer.get_model().token_to_id(&content);
         let declared = || given.declared.added.values().any(|token| token.content == content);
         let id = known.or_else(|| tokenizer.token_to_id(&content).filter(|_| declared()));
@@ -227,10 +227,10 @@ pub fn own_ends(
     })
 }
 
-/// A token before and one after the text.
+/// A template with an optional token before the text and one after it.
 ///
 /// # Errors
-/// When a token's text cannot stand in a template.
+/// When a token's text cannot be used in a template.
 pub fn template(
     given: &Given<'_>,
     before: Option<(String, u32)>,

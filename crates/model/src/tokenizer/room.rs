@@ -1,20 +1,20 @@
-//! Memory for texts while they are rendered and encoded.
+//! Bounds the memory for rendering and encoding texts.
 //!
-//! A tokenizer takes some 300 bytes for each byte of a text, for as long as it works; a chat template may make some
-//! 320 MB of strings before its fuel ends. Both happen on blocking threads, which wait here for each other.
+//! A tokenizer takes up to 300 bytes for each byte of a text while it runs; a chat template may create about 320 MB of strings
+//! before its fuel runs out. Both run on blocking threads, which wait here until enough memory is free.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// Bytes that texts may take all together.
+/// Bytes of memory that all texts together may take.
 const ROOM: u64 = 1 << 30;
 
-/// Bytes that the tokenizer takes for each byte of a text, at most.
+/// Largest number of bytes that the tokenizer takes for each byte of a text.
 const BYTES_PER_BYTE: u64 = 320;
 
-/// Bytes that rendering a chat takes at most, however hostile its template.
+/// Largest number of bytes that rendering a chat takes, even with a hostile template.
 const RENDERING: u64 = 320 << 20;
 
-/// Bytes of a text, or of the messages of a chat, that need no room of their own.
+/// Texts and chats of up to this many bytes need not wait.
 pub(super) const SHORT: usize = 16 << 10;
 
 static ALL: Room = Room { left: Mutex::new(ROOM), freed: Condvar::new() };
@@ -24,7 +24,7 @@ struct Room {
     freed: Condvar,
 }
 
-/// Room that was taken; given back when dropped.
+/// Memory that was reserved; released on drop.
 pub(super) struct Taken(u64);
 
 impl Drop for Taken {
@@ -36,17 +36,17 @@ impl Drop for Taken {
     }
 }
 
-/// Waits for room to encode a text of so many bytes.
+/// Waits for memory to encode a text of this many bytes.
 pub(super) fn for_encoding(n_bytes: usize) -> Taken {
     take(if n_bytes <= SHORT { 0 } else { (n_bytes as u64).saturating_mul(BYTES_PER_BYTE) })
 }
 
-/// Waits for room to render a chat.
+/// Waits for memory to render a chat.
 pub(super) fn for_rendering() -> Taken {
     take(RENDERING)
 }
 
-/// Waits for `bytes`, or for everything where there will never be as many.
+/// Waits for `bytes`, or for all memory if there is not as much in total.
 fn take(bytes: u64) -> Taken {
     let bytes = bytes.min(ROOM);
     if bytes > 0 {

@@ -1,5 +1,4 @@
-//! What the readers of GGUF files and of `tokenizer.model` share: SentencePiece's BPE as a list of merges, and how its pieces spell
-//! spaces and bytes.
+//! SentencePiece BPE for GGUF files and `tokenizer.model`: turns scored pieces into a list of merges, and spells spaces and bytes.
 
 use tokenizers::{
     decoders::{DecoderWrapper, byte_fallback::ByteFallback, fuse::Fuse, sequence::Sequence as Decoders, strip::Strip},
@@ -10,21 +9,21 @@ use tokenizers::{
 /// How pieces spell a space.
 pub const SPACE: &str = "▁";
 
-/// Longest piece, in bytes. Every way to cut it is looked up.
+/// Longest piece, in bytes. Every way to split a piece in two is looked up.
 pub const MAX_PIECE: usize = 4096;
 
-/// A way to make a piece of two others.
+/// A piece and two others that it can be merged from.
 #[derive(Debug, Clone, Copy)]
 pub struct Merge<'p> {
-    /// Position of the piece that is made.
+    /// Index of the merged piece.
     pub piece: usize,
-    /// Characters of the first half.
+    /// Number of characters of the first half.
     pub first_chars: usize,
     /// The halves.
     pub halves: (&'p str, &'p str),
 }
 
-/// Every way to join two pieces into a third, in no useful order.
+/// Every pair of pieces that can be merged into a third, in arbitrary order.
 pub fn merges<'p>(pieces: &'p [String], vocab: &Vocab) -> Vec<Merge<'p>> {
     let mut found = Vec::new();
     for (i, piece) in pieces.iter().enumerate() {
@@ -38,15 +37,15 @@ pub fn merges<'p>(pieces: &'p [String], vocab: &Vocab) -> Vec<Merge<'p>> {
     found
 }
 
-/// The merges as the tokenizer wants them.
+/// The merges as the tokenizers library takes them.
 pub fn pairs(merges: Vec<Merge<'_>>) -> Vec<(String, String)> {
     merges.into_iter().map(|m| (m.halves.0.to_owned(), m.halves.1.to_owned())).collect()
 }
 
-/// Spaces and bytes back from the pieces; `strip_one` takes away the space that was put in front.
+/// A decoder that turns pieces back into spaces and bytes; `strip_one` removes the space that was prepended.
 ///
 /// # Errors
-/// None that depends on the input.
+/// Never for the inputs used here; the library's constructors are fallible.
 pub fn decoder(byte_fallback: bool, strip_one: bool) -> tokenizers::Result<Decoders> {
     let mut steps: Vec<DecoderWrapper> = vec![Replace::new(SPACE, " ")?.into()];
     if byte_fallback {

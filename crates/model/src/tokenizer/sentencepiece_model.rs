@@ -1,4 +1,4 @@
-//! SentencePiece's model file, `tokenizer.model`: the fields of its protocol buffer that decide tokens. Numbers and
+//! Reads SentencePiece's model file, `tokenizer.model`: the fields of its protocol buffer that affect tokens. Field numbers and
 //! defaults are those of `sentencepiece_model.proto` (github.com/google/sentencepiece).
 
 use std::path::Path;
@@ -7,7 +7,7 @@ use prost::Message;
 
 use crate::error::LoadError;
 
-/// Kinds of pieces: special tokens, and those that are matched whole.
+/// Types of pieces: special tokens, and user-defined tokens, which are matched as a whole.
 pub const CONTROL: i32 = 3;
 /// See [`CONTROL`].
 pub const USER_DEFINED: i32 = 4;
@@ -26,7 +26,7 @@ pub struct SentencePieceModel {
     /// How the model was trained.
     #[prost(message, optional, tag = "2")]
     pub trainer: Option<Trainer>,
-    /// What is done to text first.
+    /// The normalisation of text.
     #[prost(message, optional, tag = "3")]
     pub normalizer: Option<Normalizer>,
 }
@@ -37,10 +37,10 @@ pub struct Piece {
     /// The text, spaces as `▁`.
     #[prost(string, optional, tag = "1")]
     pub piece: Option<String>,
-    /// Logarithm of its probability, or minus its rank.
+    /// The logarithm of its probability, or minus its rank.
     #[prost(float, optional, tag = "2")]
     pub score: Option<f32>,
-    /// Its kind.
+    /// Its type.
     #[prost(int32, optional, tag = "3", default = "1")]
     pub kind: Option<i32>,
 }
@@ -51,19 +51,19 @@ pub struct Trainer {
     /// The algorithm.
     #[prost(int32, optional, tag = "3", default = "1")]
     pub model_type: Option<i32>,
-    /// Whether characters without a piece are spelled in bytes.
+    /// Whether characters without a piece are encoded as bytes.
     #[prost(bool, optional, tag = "35", default = "false")]
     pub byte_fallback: Option<bool>,
-    /// Id of what cannot be spelled.
+    /// Id of the unknown token.
     #[prost(int32, optional, tag = "40", default = "0")]
     pub unk_id: Option<i32>,
-    /// Id of BOS, -1 for none.
+    /// Id of BOS; -1 if there is none.
     #[prost(int32, optional, tag = "41", default = "1")]
     pub bos_id: Option<i32>,
-    /// Id of EOS, -1 for none.
+    /// Id of EOS; -1 if there is none.
     #[prost(int32, optional, tag = "42", default = "2")]
     pub eos_id: Option<i32>,
-    /// The piece of what cannot be spelled.
+    /// The piece of the unknown token.
     #[prost(string, optional, tag = "45", default = "<unk>")]
     pub unk_piece: Option<String>,
     /// The piece of BOS.
@@ -80,10 +80,10 @@ pub struct Normalizer {
     /// Replacements of characters.
     #[prost(bytes = "vec", optional, tag = "2")]
     pub precompiled_charsmap: Option<Vec<u8>>,
-    /// Whether a space is put in front of the text.
+    /// Whether a space is prepended to the text.
     #[prost(bool, optional, tag = "3", default = "true")]
     pub add_dummy_prefix: Option<bool>,
-    /// Whether runs of spaces become one.
+    /// Whether runs of spaces become one space.
     #[prost(bool, optional, tag = "4", default = "true")]
     pub remove_extra_whitespaces: Option<bool>,
 }
@@ -92,7 +92,7 @@ impl SentencePieceModel {
     /// Reads the file.
     ///
     /// # Errors
-    /// When it is no SentencePiece model, or one that is neither BPE nor unigram.
+    /// When it is not a SentencePiece model, or neither BPE nor unigram.
     pub fn read(path: &Path) -> Result<Self, LoadError> {
         let bytes = std::fs::read(path).map_err(|e| LoadError::file(path, e))?;
         let model = Self::decode(bytes.as_slice());
@@ -106,12 +106,12 @@ impl SentencePieceModel {
         }
     }
 
-    /// How it was trained; the defaults where the file does not say.
+    /// How the model was trained, with defaults for absent fields.
     pub fn trainer(&self) -> Trainer {
         self.trainer.clone().unwrap_or_default()
     }
 
-    /// What is done to text first; the defaults where the file does not say.
+    /// The normalisation of text, with defaults for absent fields.
     pub fn normalizer(&self) -> Normalizer {
         self.normalizer.clone().unwrap_or_default()
     }

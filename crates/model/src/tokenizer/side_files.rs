@@ -1,5 +1,5 @@
-//! The JSON files beside the vocabulary: `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`, and what
-//! `config.json` says about the tokenizer. Here they are merged into one description, as AutoTokenizer merges them.
+//! The JSON files next to the vocabulary: `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`, and what
+//! `config.json` says about the tokenizer. They are merged into one description, as AutoTokenizer merges them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,10 +11,10 @@ use tokenizers::AddedToken;
 
 use crate::{error::LoadError, python_json};
 
-/// Roles that a special token can have in every class, in transformers' order.
+/// Roles of special tokens that every class has, in transformers' order.
 const ROLES: &[&str] = &["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// The files as they are.
+/// The contents of the files.
 #[derive(Debug)]
 pub struct SideFiles {
     /// The folder.
@@ -27,7 +27,7 @@ pub struct SideFiles {
     added: Map<String, Value>,
 }
 
-/// A token where it is named: only its text, or with its flags.
+/// How a file names a token: by its text, or with flags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mention {
     /// The text alone.
@@ -49,7 +49,7 @@ impl Mention {
 /// The tokens that the side files declare.
 #[derive(Debug, Default)]
 pub struct Declared {
-    /// Special tokens by their role: the seven usual ones, then those of the model's own.
+    /// Special tokens by role: the seven usual roles, then those of this model.
     pub roles: Vec<(String, Mention)>,
     /// Special tokens without a role.
     pub extra: Vec<Mention>,
@@ -58,7 +58,7 @@ pub struct Declared {
 }
 
 impl SideFiles {
-    /// Reads the files of a folder. Those that are missing count as empty.
+    /// Reads the files of a folder. Missing files count as empty.
     pub fn read(folder: &Path) -> Result<Self, LoadError> {
         let read = |name: &str| object(&folder.join(name));
         Ok(Self {
@@ -75,21 +75,21 @@ impl SideFiles {
         self.options.get(key)?.as_str()
     }
 
-    /// Whether `tokenizer_config.json` lists the added tokens itself; the older files are not read then.
+    /// Whether `tokenizer_config.json` lists the added tokens; then the older files are not read.
     pub fn lists_added_tokens(&self) -> bool {
         self.options.get("added_tokens_decoder").is_some_and(Value::is_object)
     }
 
-    /// An option; `special_tokens_map.json` wins where it counts.
+    /// An option; where `special_tokens_map.json` is read, it takes precedence.
     pub fn option(&self, key: &str) -> Option<&Value> {
         let older = if self.lists_added_tokens() { None } else { self.special_map.get(key) };
         older.or_else(|| self.options.get(key))
     }
 
-    /// An option that is true or false; null counts as absent.
+    /// A boolean option; null counts as absent.
     ///
     /// # Errors
-    /// When it is something else.
+    /// When it is not a boolean.
     pub fn flag(&self, key: &str) -> Result<Option<bool>, LoadError> {
         match self.option(key) {
             None | Some(Value::Null) => Ok(None),
@@ -103,8 +103,8 @@ impl SideFiles {
         LoadError::file(&self.folder.join("tokenizer_config.json"), format!("`{key}` {reason}"))
     }
 
-    /// The tokens that are declared. `defaults` are the class's own roles, `serialized` the added tokens of
-    /// `tokenizer.json`, `pieces` the control and user-defined pieces of a SentencePiece model.
+    /// The declared tokens. `defaults` are the roles of the class, `serialized` the added tokens of `tokenizer.json`, `pieces`
+    /// the control and user-defined pieces of a SentencePiece model.
     ///
     /// # Errors
     /// When a token is neither a string nor an object with its `content`.
@@ -117,7 +117,7 @@ impl SideFiles {
         let extra = self.extra(pieces)?;
         let mut named = self.named()?;
         let mut added = BTreeMap::new();
-        // A token stays known by its text when a later one takes its id.
+        // A token remains known by its text if a later one takes its id.
         let mut by_content: HashMap<String, AddedToken> = HashMap::new();
         if self.lists_added_tokens() {
             for (id, value) in self.options["added_tokens_decoder"].as_object().into_iter().flatten() {
@@ -149,7 +149,7 @@ impl SideFiles {
         Ok(Declared { roles, extra, added })
     }
 
-    /// Tokens with a role, as the files name them; `None` is a role that is null.
+    /// Tokens with a role, as the files name them; `None` for a role that is null.
     fn named(&self) -> Result<Vec<(String, Option<Mention>)>, LoadError> {
         let mut keys: Vec<&String> = self.options.keys().collect();
         if !self.lists_added_tokens() {
@@ -201,8 +201,8 @@ impl SideFiles {
         Ok(extra.or(pieces).or(additional).unwrap_or_default())
     }
 
-    /// Texts of the tokens of `added_tokens.json` that are special. Of `tokenizer_config.json` only plain names count, and
-    /// `additional_special_tokens` of `special_tokens_map.json` does not.
+    /// Texts of the tokens of `added_tokens.json` that are special. In `tokenizer_config.json` only plain names count;
+    /// `additional_special_tokens` of `special_tokens_map.json` does not count.
     fn special_texts<'m>(&self, named: &'m [(String, Option<Mention>)], extra: &'m [Mention]) -> Vec<&'m str> {
         let of_map = |key: &str| self.special_map.contains_key(key);
         let counts = |mention: &Mention, key: &str| matches!(mention, Mention::Name(_)) || of_map(key);
@@ -215,7 +215,7 @@ impl SideFiles {
     }
 }
 
-/// The seven usual roles first; a role that no file mentions has the class's default.
+/// Orders the roles, the seven usual ones first. A role that no file mentions has the class's default.
 fn in_order(named: Vec<(String, Option<Mention>)>, defaults: &[(String, String)]) -> Vec<(String, Mention)> {
     let mentioned = |role: &str| named.iter().find(|(r, _)| r == role);
     let default = |role: &str| defaults.iter().find(|(r, _)| r == role).map(|(_, d)| Mention::Name(d.clone()));
@@ -230,7 +230,7 @@ fn in_order(named: Vec<(String, Option<Mention>)>, defaults: &[(String, String)]
     usual.chain(own_default).chain(own).collect()
 }
 
-/// A token with its flags. `special`: what it is whatever the object says.
+/// A token with its flags. `special` overrides what the object says.
 fn token(value: &Value, special: Option<bool>) -> Option<AddedToken> {
     let content = value.get("content")?.as_str()?;
     let flag = |key: &str| value.get(key).and_then(Value::as_bool);

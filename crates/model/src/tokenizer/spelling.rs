@@ -1,20 +1,20 @@
-//! How a vocabulary spells its tokens, and what a single token stands for.
+//! How a vocabulary spells bytes and spaces, and the text of a single token.
 
 use tokenizers::Tokenizer;
 
 /// The spelling of a vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spelling {
-    /// Each byte is one printable character (GPT-2): `Ġthe`.
+    /// Byte-level: each byte is one printable character (GPT-2), `Ġthe`.
     ByteLevel,
-    /// SentencePiece: `▁the`, lone bytes as `<0x0A>`.
+    /// SentencePiece: `▁the`, and single bytes as `<0x0A>`.
     Metaspace,
-    /// As it is (WordPiece: `##ing`).
+    /// Plain text (WordPiece: `##ing`).
     Plain,
 }
 
 impl Spelling {
-    /// Finds out from the tokenizer's decoder.
+    /// Finds the spelling from the tokenizer's decoder.
     pub fn of(tokenizer: &Tokenizer) -> Self {
         let decoder = tokenizer.get_decoder().and_then(|d| serde_json::to_string(d).ok()).unwrap_or_default();
         if decoder.contains("ByteLevel") {
@@ -26,19 +26,19 @@ impl Spelling {
         }
     }
 
-    /// What token `id` stands for; bytes that are no UTF-8 show as U+FFFD.
+    /// The text of token `id`; bytes that are not UTF-8 become U+FFFD.
     pub fn decode(self, tokenizer: &Tokenizer, id: u32) -> String {
         String::from_utf8_lossy(&self.bytes(tokenizer, id)).into_owned()
     }
 
-    /// Whether the tokens of a text, one after the other, are the text.
+    /// Whether the concatenated tokens of a text are the text.
     pub fn joins(self) -> bool {
         self != Self::Plain
     }
 
-    /// The bytes that token `id` stands for.
+    /// The bytes of token `id`.
     pub fn bytes(self, tokenizer: &Tokenizer, id: u32) -> Vec<u8> {
-        // As it was declared: the library gives the normalised spelling of an added token (`▁<pad>`).
+        // Use the declared text: the library returns the normalised spelling of an added token (`▁<pad>`).
         if let Some(added) = tokenizer.get_added_vocabulary().get_added_tokens_decoder().get(&id) {
             return added.content.clone().into();
         }
@@ -51,8 +51,8 @@ impl Spelling {
     }
 }
 
-/// The characters of `pieces` joined, with those `[start, end)` of each piece. A character whose bytes several pieces
-/// share belongs to each of them; bytes that are no UTF-8 show as U+FFFD.
+/// The text of concatenated `pieces`, and the characters `[start, end)` of each piece. A character whose bytes are in several
+/// pieces belongs to each of them; bytes that are not UTF-8 become U+FFFD.
 pub fn join(pieces: &[Vec<u8>]) -> (String, Vec<Option<(usize, usize)>>) {
     let bytes = pieces.concat();
     let mut text = String::with_capacity(bytes.len());
@@ -82,8 +82,8 @@ pub fn join(pieces: &[Vec<u8>]) -> (String, Vec<Option<(usize, usize)>>) {
     (text, offsets)
 }
 
-/// The byte a character of GPT-2's alphabet stands for: printable Latin-1 bytes are themselves, the others follow
-/// from U+0100 on in order.
+/// The byte of a character of GPT-2's alphabet: printable Latin-1 bytes are themselves, and the others follow in order from
+/// U+0100 on.
 fn byte_of(c: char) -> Option<u8> {
     let code = u32::from(c);
     let printable = |b: u32| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
@@ -94,7 +94,7 @@ fn byte_of(c: char) -> Option<u8> {
     (0u8..=255).filter(|b| !printable(u32::from(*b))).nth(nth)
 }
 
-/// `<0x0A>`.
+/// The byte of a token such as `<0x0A>`.
 fn lone_byte(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
     if digits.len() == 2 { u8::from_str_radix(digits, 16).ok() } else { None }

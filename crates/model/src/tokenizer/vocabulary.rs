@@ -1,5 +1,4 @@
-//! The file of a folder that holds the vocabulary: `tokenizer.json`, `vocab.json` with `merges.txt`, `vocab.txt`, or
-//! `tokenizer.model`.
+//! Reads the vocabulary of a folder: from `tokenizer.json`, `vocab.json` with `merges.txt`, `vocab.txt`, or `tokenizer.model`.
 
 use std::{
     collections::BTreeMap,
@@ -23,12 +22,12 @@ use super::{
 };
 use crate::error::LoadError;
 
-/// Where the vocabulary is.
+/// The file with the vocabulary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// `tokenizer.json`.
     Serialized(PathBuf),
-    /// `vocab.json`, beside which there is `merges.txt`.
+    /// `vocab.json`, with `merges.txt` next to it.
     Merges(PathBuf),
     /// `vocab.txt`.
     Words(PathBuf),
@@ -37,7 +36,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// The source in `folder` that transformers takes for `class`; `tokenizer.json` before all.
+    /// The file in `folder` that transformers uses for `class`; `tokenizer.json` takes precedence.
     pub fn find(folder: &Path, class: Class) -> Option<Self> {
         let file = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
         let words = || file("vocab.txt").map(Self::Words);
@@ -61,14 +60,14 @@ impl Source {
     }
 }
 
-/// `tokenizer.json`, taken apart.
+/// The parts of `tokenizer.json`.
 #[derive(Debug, Deserialize)]
 pub struct Serialized {
     /// The normaliser.
     pub normalizer: Option<NormalizerWrapper>,
     /// The pre-tokeniser.
     pub pre_tokenizer: Option<PreTokenizerWrapper>,
-    /// What is put around the tokens.
+    /// The post-processor, which adds tokens around a text.
     pub post_processor: Option<PostProcessorWrapper>,
     #[serde(default)]
     added_tokens: Vec<WithId>,
@@ -89,7 +88,7 @@ impl Serialized {
         self.added_tokens.iter().map(|t| (t.id, t.token.clone())).collect()
     }
 
-    /// Token to id. A list, as unigram models have, counts by position.
+    /// Ids by token. In a list, as unigram models have, the id is the position.
     fn vocab(&self) -> Option<Vocab> {
         let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
         match self.model.get("vocab")? {
@@ -102,7 +101,7 @@ impl Serialized {
         }
     }
 
-    /// The pairs to merge; none where the model has none.
+    /// The merges; empty if the model has none.
     fn merges(&self) -> Option<Merges> {
         let pair = |merge: &Value| match merge {
             Value::String(text) => text.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())),
@@ -123,9 +122,9 @@ impl Serialized {
 /// The vocabulary itself.
 #[derive(Debug)]
 pub enum Vocabulary {
-    /// Of `tokenizer.json`.
+    /// The model of `tokenizer.json`.
     Serialized(Box<Serialized>),
-    /// Tokens and pairs to merge.
+    /// Tokens and merges.
     Merges(Vocab, Merges),
     /// Word pieces.
     Words(Vocab),
@@ -134,7 +133,7 @@ pub enum Vocabulary {
 }
 
 impl Vocabulary {
-    /// Reads it; `serialized` is what `tokenizer.json` holds.
+    /// Reads the vocabulary; `serialized` is the content of `tokenizer.json`.
     ///
     /// # Errors
     /// When the file is damaged.
@@ -161,7 +160,7 @@ impl Vocabulary {
         })
     }
 
-    /// Tokens and pairs to merge.
+    /// Tokens and merges.
     ///
     /// # Errors
     /// When `path` does not hold them.
@@ -196,7 +195,7 @@ impl Vocabulary {
     }
 }
 
-/// As transformers reads a `tokenizer.model`: merges by the order of what they make, shorter first halves first.
+/// Merges of a `tokenizer.model` as transformers orders them: by the id of the merged piece, then by the length of the first half.
 pub fn bpe_of_pieces(pieces: &[String]) -> (Vocab, Merges) {
     let vocab: Vocab = pieces.iter().cloned().zip(0u32..).collect();
     let mut ways = merges(pieces, &vocab);
@@ -205,7 +204,7 @@ pub fn bpe_of_pieces(pieces: &[String]) -> (Vocab, Merges) {
     (vocab, merges)
 }
 
-/// A path as the tokenizers library takes it.
+/// A path as the tokenizers library accepts it.
 fn text(path: &Path) -> Result<&str, LoadError> {
     path.to_str().ok_or_else(|| LoadError::file(path, "has a name that is not UTF-8"))
 }

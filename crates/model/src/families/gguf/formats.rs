@@ -1,6 +1,6 @@
-//! The architectures of GGUF files: whose family reads each, and what its files say in their own way.
+//! The architectures of GGUF files: which family reads each, and where its keys or tensors differ from the others.
 //!
-//! What no key says follows llama.cpp (`conversion/*.py` writes the files, `src/llama-model.cpp` reads them).
+//! What no key says is as in llama.cpp (`conversion/*.py` writes the files, `src/llama-model.cpp` reads them).
 
 use super::draft::Draft;
 use crate::{
@@ -12,15 +12,15 @@ use crate::{
 pub struct Format {
     /// Its name, and the prefix of its keys.
     pub name: &'static str,
-    /// The family (`model_type`) it is.
+    /// The `model_type` of the family that reads it.
     pub model_type: &'static str,
-    /// Keys and their spelling in `config.json`, where they are not those of most architectures.
+    /// Keys with their spelling in `config.json`, where they differ from those of most architectures.
     pub keys: &'static [(&'static str, &'static str)],
-    /// Rows of W_Q and W_K are stored for interleaved rotary pairs.
+    /// Whether rows of W_Q and W_K are stored in the order of interleaved rotary pairs.
     pub interleaved: bool,
-    /// Adds what follows from tensors, from several keys, or from a rule.
+    /// Adds keys that follow from tensors, from several keys, or from a rule.
     pub implied: fn(&GgufFile, &mut Draft) -> Result<(), LoadError>,
-    /// Keys that `implied` reads, or knows better from the tensors.
+    /// Keys that `implied` reads, or ignores in favour of the tensors.
     pub implied_keys: &'static [&'static str],
 }
 
@@ -133,7 +133,7 @@ pub const FORMATS: &[Format] = &[
     },
 ];
 
-/// Blocks of Gemma 2 27B and of Gemma 3 27B, whose scores are scaled by the width of the residual stream per head.
+/// Number of blocks of Gemma 2 27B and of Gemma 3 27B, which scale scores by `d_model / n_heads` instead of `d_head`.
 const GEMMA2_27B_BLOCKS: u64 = 46;
 const GEMMA3_27B_BLOCKS: u64 = 62;
 
@@ -141,7 +141,7 @@ fn gemma2(_: &GgufFile, draft: &mut Draft) -> Result<(), LoadError> {
     query_scale(draft, GEMMA2_27B_BLOCKS)
 }
 
-/// The files do not hold `query_pre_attn_scalar`: it is the width of a head in all sizes but one.
+/// The files do not have `query_pre_attn_scalar`: it is the width of a head in all sizes but one.
 fn query_scale(draft: &mut Draft, blocks_of_27b: u64) -> Result<(), LoadError> {
     let scalar = if draft.count("num_hidden_layers") == blocks_of_27b {
         draft.count("hidden_size").checked_div(draft.count("num_attention_heads")).unwrap_or_default()
@@ -160,8 +160,8 @@ fn mistral(_: &GgufFile, draft: &mut Draft) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// StableLM's sizes differ in biases and in the second norm; its key for the parallel residual is true by mistake in
-/// files whose configuration left it out.
+/// The sizes of StableLM differ in biases and in the second norm, so look at the tensors. The key for the parallel residual cannot
+/// be used: it is true by mistake in files whose configuration did not have it.
 fn stablelm(file: &GgufFile, draft: &mut Draft) -> Result<(), LoadError> {
     let has = |name: &str| file.checkpoint().has(name);
     draft.config.insert("use_qkv_bias".to_owned(), has("blk.0.attn_q.bias").into());
@@ -178,7 +178,7 @@ fn olmo(file: &GgufFile, _: &mut Draft) -> Result<(), LoadError> {
     }
 }
 
-/// Phi-3's factors of long and short inputs are tensors.
+/// Phi-3's factors for long and short inputs are tensors.
 fn long_rope(file: &GgufFile, draft: &mut Draft) -> Result<(), LoadError> {
     let (checkpoint, key) = (file.checkpoint(), "phi3.rope.scaling.attn_factor");
     let factor = match file.metadata().get(key) {

@@ -1,4 +1,4 @@
-//! The metadata of a GGUF file, spelled as `config.json` would (`docs/gguf.md` in ggml-org/ggml).
+//! Translates the metadata of a GGUF file to the keys of `config.json` (`docs/gguf.md` in ggml-org/ggml).
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{checkpoint::GgufFile, config::Config, error::LoadError};
 
-/// Keys below the architecture's name, in the spelling of most families.
+/// Keys after the prefix of the architecture, and their spelling in most families.
 const COMMON: &[(&str, &str)] = &[
     ("context_length", "max_position_embeddings"),
     ("block_count", "num_hidden_layers"),
@@ -30,10 +30,10 @@ const ROPE: &[(&str, &str)] = &[
     ("rope.scaling.yarn_beta_slow", "beta_slow"),
 ];
 
-/// Keys of the norms' epsilon; one of them must be there.
+/// Keys of the norms' epsilon; one of them is required.
 const EPSILONS: [&str; 2] = ["attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"];
 
-/// Translates the metadata below the architecture's name; a key without a translation is refused.
+/// Translates the metadata under the architecture's prefix; a key without a translation is refused.
 pub fn configuration(file: &GgufFile, format: &Format) -> Result<Config, LoadError> {
     let mut draft = Draft::default();
     draft.config.insert("model_type".to_owned(), format.model_type.into());
@@ -53,17 +53,17 @@ pub fn configuration(file: &GgufFile, format: &Format) -> Result<Config, LoadErr
     if !EPSILONS.iter().any(|name| file.metadata().contains_key(&format!("{prefix}{name}"))) {
         return Err(file.refuse(&format!("{prefix}{}", EPSILONS[0]), "is missing"));
     }
-    // A count of blocks is also a length of lists; the file has several tensors for each.
+    // The number of blocks becomes the length of lists, so check it: the file has several tensors for each block.
     if let Some(n) = file.integer(&format!("{prefix}block_count")).filter(|n| *n > file.checkpoint().len() as u64) {
         return Err(file.refuse(&format!("{prefix}block_count"), format!("is {n}, but there are fewer tensors")));
     }
-    // A window of 0 is none. A file without the key has none either, as llama.cpp reads it; but the first files of Gemma 2, which
-    // lack it, have the window of their family.
+    // A window of 0 means no window, and so does an absent key, as in llama.cpp. But early Gemma 2 files lack the key and have
+    // the window of their family.
     let windowless = draft.config.get("sliding_window").is_none_or(|window| *window == 0);
     if windowless && (format.model_type != "gemma2" || draft.config.contains_key("sliding_window")) {
         draft.config.insert("sliding_window".to_owned(), Value::Null);
     }
-    // A size that the file does not say has no default: the one of the family's class is that of another model.
+    // Sizes have no defaults: those of the family's class are the sizes of some other model.
     for (name, common) in COMMON.iter().filter(|(name, _)| *name != "vocab_size") {
         let spelled = format.keys.iter().find(|(key, _)| key == name).map_or(*common, |(_, spelled)| *spelled);
         draft.config.entry(spelled).or_insert(Value::Null);
@@ -78,13 +78,13 @@ pub fn configuration(file: &GgufFile, format: &Format) -> Result<Config, LoadErr
         let rows = file.checkpoint().shape("token_embd.weight").and_then(|s| s.first().copied());
         config.insert("vocab_size".to_owned(), rows.into());
     }
-    // Whether it is tied or not, there is one.
+    // There is always an unembedding, tied or not.
     config.insert("architectures".to_owned(), vec!["ForCausalLM"].into());
     config.insert("tie_word_embeddings".to_owned(), (!file.checkpoint().has("output.weight")).into());
     with_defaults(Config::new(file.path().display().to_string(), config))
 }
 
-/// Whether a key has the one value that needs no translation, or is translated by what is `implied` or by [`rotary`].
+/// Whether a key has the only value that needs no translation, or is translated by `implied` or by [`rotary`].
 fn says_nothing_new(file: &GgufFile, format: &Format, key: &str, name: &str) -> bool {
     let of = |other: &str| file.integer(&format!("{}.{other}", format.name));
     match name {
@@ -99,7 +99,7 @@ fn says_nothing_new(file: &GgufFile, format: &Format, key: &str, name: &str) -> 
     }
 }
 
-/// Kind of the rotary embedding, and how much of a head it turns: all of it unless the file says otherwise.
+/// The kind of the rotary embedding, and the fraction of a head that is rotated: all of it unless the file says otherwise.
 fn rotary(file: &GgufFile, prefix: &str, model_type: &str, draft: &mut Draft) -> Result<(), LoadError> {
     let kind = match file.text(&format!("{prefix}rope.scaling.type")) {
         Some("none") => Some("default"),
@@ -118,7 +118,7 @@ fn rotary(file: &GgufFile, prefix: &str, model_type: &str, draft: &mut Draft) ->
     if rotated == 0 || rotated > d_head {
         return Err(file.refuse(&key, format!("is {rotated}, but a head has {d_head} dimensions")));
     }
-    // Half a dimension more, so that rounding cannot lose one: what is read is the whole part.
+    // The reader truncates to whole dimensions, so add half of one, lest rounding lose one.
     #[expect(clippy::cast_precision_loss, reason = "a head is small")]
     let partial = if rotated == d_head { 1.0 } else { (rotated as f64 + 0.5) / d_head as f64 };
     let whole_heads = FamilyReference::of(model_type).is_some_and(|reference| !reference.partial_rotary);

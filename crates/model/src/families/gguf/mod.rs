@@ -1,5 +1,5 @@
-//! GGUF files: their metadata as the Hugging Face configuration it was made from, read by the same code as a folder, and
-//! the names GGUF gives to weights.
+//! GGUF files: translates their metadata back to the Hugging Face configuration it was made from, which the families then read, and
+//! replaces the names of weights by GGUF's.
 
 mod draft;
 mod formats;
@@ -10,10 +10,10 @@ use super::{Family, from_config};
 use crate::{architecture::NormKind, checkpoint::GgufFile, error::LoadError};
 use formats::FORMATS;
 
-/// Understands a GGUF file.
+/// Reads the architecture of a GGUF file.
 ///
 /// # Errors
-/// When the architecture or one of its options is not understood.
+/// When the architecture or one of its options is not supported.
 pub fn from_gguf(file: &GgufFile) -> Result<Family, LoadError> {
     let name = file.text("general.architecture").unwrap_or_default();
     let Some(format) = FORMATS.iter().find(|f| f.name == name) else {
@@ -24,7 +24,7 @@ pub fn from_gguf(file: &GgufFile) -> Result<Family, LoadError> {
     let config = gguf_config::configuration(file, format)?;
     let checkpoint = file.checkpoint();
     let Family { mut architecture, sources, warnings } = from_config(&config, checkpoint)?;
-    // Gains are stored whole, also those of families that add one to them (Gemma).
+    // GGUF stores gains with the one already added, also for families that add it (Gemma).
     if let NormKind::Rms { gain_offset, .. } = &mut architecture.norm {
         *gain_offset = 0.0;
     }

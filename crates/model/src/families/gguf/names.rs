@@ -1,4 +1,5 @@
-//! The names GGUF gives to weights. They are the same for all architectures; some fuse what others keep apart.
+//! GGUF's names of weights. They are the same for all architectures; some architectures fuse projections that others store
+//! separately.
 
 use crate::{
     architecture::Architecture,
@@ -7,8 +8,8 @@ use crate::{
 };
 use residuum_domain::{WarningCode, Warnings};
 
-/// Where the weights are that `family` looks for in a Hugging Face folder. `interleaved`: rows of query and key
-/// projections are stored for interleaved rotary pairs.
+/// Replaces the Hugging Face names of `family` by GGUF's. `interleaved`: rows of query and key projections are stored in the order
+/// of interleaved rotary pairs.
 pub fn sources(
     a: &Architecture,
     family: &Sources,
@@ -26,7 +27,7 @@ pub fn sources(
     }
 }
 
-/// The projection `name`, with a bias where the family has one or the file does: no key says so, and llama.cpp adds it too.
+/// The projection `name`. It has a bias if the family or the file has one: no key says so, and llama.cpp adds it too.
 fn linear(checkpoint: &Checkpoint, name: &str, family: &LinearSource, warnings: &Warnings) -> LinearSource {
     let stored = checkpoint.has(&format!("{name}.bias"));
     if stored && family.bias.is_none() {
@@ -76,7 +77,7 @@ impl Names<'_> {
         }
     }
 
-    /// Three projections, or three parts of one.
+    /// Query, key and value projections: three tensors, or three parts of one.
     fn queries_keys_values(&self, family: &LayerSources) -> [LinearSource; 3] {
         let (q, kv) = (self.a.n_heads * self.a.d_head, self.a.n_kv_heads * self.a.d_head);
         if self.has("attn_qkv") {
@@ -91,7 +92,7 @@ impl Names<'_> {
         ]
     }
 
-    /// The projections into the MLP: the only one, gate and up, or both parts of one.
+    /// The projections into the MLP: a single one, gate and up, or both as parts of one tensor.
     fn mlp(&self, family: &LayerSources) -> (LinearSource, Option<LinearSource>) {
         let first = self.linear("ffn_up", &family.gate);
         let Some(up) = &family.up else { return (first, None) };

@@ -1,4 +1,4 @@
-//! Tokens whose positions are left out.
+//! Reads `exclude_special_tokens`: tokens that an autoencoder was not trained on.
 
 use std::collections::BTreeSet;
 
@@ -7,20 +7,20 @@ use serde_json::Value;
 use crate::TextTokenizer;
 use crate::sae::cfg_keys::{Keys, Read, Refused};
 
-/// Tokens whose positions are left out, such as those that an autoencoder was not trained on.
+/// Tokens that are excluded, such as those that an autoencoder was not trained on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum ExcludedTokens {
     /// None.
     #[default]
     Nothing,
-    /// Those that the model's tokenizer marks as special.
+    /// The tokens that the model's tokenizer marks as special.
     Special,
-    /// Those with these ids; at least one.
+    /// The tokens with these ids; at least one.
     Listed(BTreeSet<u32>),
 }
 
 impl ExcludedTokens {
-    /// Whether a token of this id is left out.
+    /// Whether a token with this id is excluded.
     #[must_use]
     pub fn contains(&self, id: u32, tokenizer: &TextTokenizer) -> bool {
         match self {
@@ -30,7 +30,7 @@ impl ExcludedTokens {
         }
     }
 
-    /// As `cfg.json` spells it; `None` where nothing is excluded.
+    /// The value in `cfg.json`; `None` if nothing is excluded.
     #[must_use]
     pub fn to_json(&self) -> Option<Value> {
         match self {

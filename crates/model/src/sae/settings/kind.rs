@@ -1,29 +1,29 @@
-//! What an autoencoder computes: `architecture`, and before SAELens 6 the activation function beside it.
+//! Reads `architecture`, and the activation function that SAELens before version 6 has next to it.
 
 use serde_json::Value;
 
 use crate::sae::cfg_keys::{Keys, Read, Refused};
 
-/// What turns pre-activations into activations.
+/// The activation function of an autoencoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// ReLU.
     Standard,
-    /// ReLU above a threshold a feature.
+    /// JumpReLU, with a threshold for each feature.
     JumpRelu,
-    /// The `k` largest.
+    /// TopK: the `k` largest.
     TopK {
-        /// How many.
+        /// Number of active features.
         k: usize,
-        /// Whether activations are measured in lengths of decoder rows.
+        /// Whether activations are scaled by the lengths of the decoder's rows.
         rescale: bool,
     },
-    /// A gate and a magnitude.
+    /// Gated, with a gate and a magnitude.
     Gated,
 }
 
 impl Kind {
-    /// As `cfg.json` spells it.
+    /// The spelling in `cfg.json`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -35,7 +35,7 @@ impl Kind {
     }
 }
 
-/// Reads the architecture; `old`: as SAELens before 6 wrote it.
+/// Reads the architecture. `old`: the file is from SAELens before version 6.
 pub(super) fn kind(keys: &mut Keys, old: bool) -> Read<Kind> {
     let named = keys.string("architecture")?;
     let activation = keys.take_of(&["activation_fn", "activation_fn_str"])?;

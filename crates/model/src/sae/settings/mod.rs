@@ -1,11 +1,12 @@
-//! `cfg.json` of an autoencoder, in the forms that SAELens has written it in, read so that nothing in it is overlooked.
+//! Reads `cfg.json` of an autoencoder, in all formats that SAELens has written, so that no key is overlooked. It does not know the
+//! model.
 //!
-//! Meanings and defaults are those of SAELens (`handle_pre_6_0_config`, `SAEConfig`). What it reads and this server cannot
-//! honour is refused by name. A key that it does not read either is passed over with a warning, unless the file is from a
-//! version newer than those known here, which may read it.
+//! Meanings and defaults are those of SAELens (`handle_pre_6_0_config`, `SAEConfig`). A key that SAELens reads and that is not
+//! supported here is refused by name. A key that SAELens does not read is ignored with a warning, unless the file is from a
+//! version newer than those known here, which might read it.
 //!
-//! Files come in three forms: the whole configuration of the training run (before version 3, and checkpoints up to 5), the
-//! settings of the autoencoder in one object (3 to 5), and the same with a `metadata` object (from 6 on).
+//! There are three formats: the whole configuration of the training run (before version 3, and training checkpoints up to 5), the
+//! settings of the autoencoder as one object (3 to 5), and the same with a `metadata` object (from 6 on).
 
 mod excluded;
 mod kind;
@@ -36,51 +37,51 @@ use version::Version;
 /// The settings of an autoencoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// What it computes.
+    /// The architecture.
     pub kind: Kind,
-    /// Numbers it encodes.
+    /// Width of its input.
     pub d_in: usize,
-    /// Features.
+    /// Number of features.
     pub d_sae: usize,
     /// The hook it was trained on.
     pub hook: Hook,
-    /// The head it was trained on; `None`: all of them side by side.
+    /// The head it was trained on; `None`: all heads, concatenated.
     pub head: Option<usize>,
-    /// What is done to a row first.
+    /// The normalisation of its input.
     pub normalization: Normalization,
     /// Whether the decoder's bias is subtracted from the input.
     pub apply_b_dec_to_input: bool,
-    /// Whether activations have factors of their own in the decoder.
+    /// Whether activations have finetuned factors in the decoder.
     pub finetuned: bool,
-    /// Whether texts began with a BOS token in training; `None`: not said.
+    /// Whether texts began with a BOS token in training; `None` if the file does not say.
     pub prepend_bos: Option<bool>,
-    /// How the model's weights were processed; `None`: not said.
+    /// How the model's weights were processed; `None` if the file does not say.
     pub processing: Option<Processing>,
-    /// Whether the SAELens that trained it took activations of processed weights unless told otherwise (before 3.19.2).
+    /// Whether the SAELens version that trained it used processed weights by default (before 3.19.2).
     pub trained_processed: bool,
-    /// The model it was trained on, as SAELens calls it.
+    /// SAELens's name of the model it was trained on.
     pub model_name: Option<String>,
-    /// Tokens of a text in training.
+    /// Context length in training, in tokens.
     pub context_size: Option<usize>,
-    /// The positions of a text that it was trained on, as the bounds and step of a Python slice; `None`: all.
+    /// The positions of a text that it was trained on, as a Python slice (start, stop, step); `None`: all.
     pub seqpos_slice: Option<Value>,
     /// Tokens that it was not trained on.
     pub exclude_special_tokens: ExcludedTokens,
     /// The type its weights were trained in.
     pub dtype: Option<String>,
-    /// The SAELens that wrote the file; before version 6 only some files say.
+    /// The SAELens version that wrote the file; before version 6 only some files have it.
     pub sae_lens_version: Option<String>,
-    /// The SAELens that trained it.
+    /// The SAELens version that trained it.
     pub sae_lens_training_version: Option<String>,
-    /// What is unusual about the file.
+    /// Warnings about the file.
     pub warnings: Vec<Warning>,
 }
 
 impl Settings {
-    /// Reads `cfg.json` of a folder, and the activation scale beside it where there is one.
+    /// Reads `cfg.json` of a folder, and the activation scale next to it, if there is one.
     ///
     /// # Errors
-    /// [`LoadError`] naming the file and the setting that is missing, damaged or not understood.
+    /// [`LoadError`] naming the file, and the setting that is missing, malformed or not supported.
     pub fn read(folder: &Path) -> Result<Self, LoadError> {
         let path = folder.join(SETTINGS);
         let scaler = folder.join(SCALER);
@@ -141,13 +142,13 @@ fn object(path: &Path) -> Result<Map<String, Value>, LoadError> {
     serde_json::from_slice(&text).map_err(|e| LoadError::file(path, e))
 }
 
-/// The SAELens that wrote the file, where it says.
+/// The SAELens version that wrote the file, if it says so.
 fn version(text: Option<&str>) -> Read<Option<Version>> {
     let refused = |text| Refused::new("sae_lens_version", format!("is \"{text}\", which is not a version"));
     text.map(|text| Version::parse(text).ok_or_else(|| refused(text))).transpose()
 }
 
-/// Whether activations have factors in the decoder. Before version 3 they always had, all one unless a method of finetuning is
+/// Whether activations have factors in the decoder. Before version 3 they always had, but all are one unless a finetuning method is
 /// named.
 fn finetuned(keys: &mut Keys, old: bool) -> Read<bool> {
     let method = keys.string("finetuning_method")?;
@@ -163,7 +164,7 @@ fn refuse_transcoders(keys: &mut Keys) -> Read<()> {
     Ok(())
 }
 
-/// The hook, and its name as it was written.
+/// The hook, and its name in the file.
 fn hook(keys: &mut Keys) -> Read<(Hook, String)> {
     let layer = keys.size_of(&["hook_layer", "hook_point_layer"])?;
     let Some((key, value)) = keys.take_of(&["hook_name", "hook_point"])? else {
@@ -188,7 +189,7 @@ fn hook(keys: &mut Keys) -> Read<(Hook, String)> {
     }
 }
 
-/// Heads are flattened wherever a row has them; what `reshape_activations` says must agree with that.
+/// Checks `reshape_activations`: rows with heads are always flattened here, so it must not say otherwise.
 fn reshaping(keys: &mut Keys, hook: &str, head: Option<usize>) -> Read<()> {
     let key = "reshape_activations";
     match keys.string(key)?.as_deref() {
@@ -213,7 +214,7 @@ fn dtype(keys: &mut Keys) -> Read<Option<String>> {
     Err(Refused::new("dtype", format!("is \"{name}\"; float32, float64, float16 and bfloat16 are understood")))
 }
 
-/// The classes whose hook points these are.
+/// Checks that the model class has TransformerLens's hook points.
 fn model_class(keys: &mut Keys) -> Read<()> {
     let key = "model_class_name";
     match keys.string(key)?.as_deref() {
@@ -224,7 +225,7 @@ fn model_class(keys: &mut Keys) -> Read<()> {
     }
 }
 
-/// Whether a slice leaves nothing out.
+/// Whether a slice selects everything.
 fn is_whole(slice: &Value) -> bool {
     slice.as_array().is_some_and(|bounds| bounds.iter().all(Value::is_null))
 }

@@ -1,4 +1,4 @@
-//! What is done to a row before it is encoded, and the factor of a scale that was not folded into the weights.
+//! Reads `normalize_activations`, and the scaling factor if it was not folded into the weights.
 
 use serde_json::{Map, Value};
 
@@ -8,7 +8,7 @@ use crate::sae::{
     input::Normalization,
 };
 
-/// The factor of `activation_scaler.json`, which training checkpoints have.
+/// Reads the factor of `activation_scaler.json`, which training checkpoints have.
 pub(super) fn scaling_factor(scaler: &Map<String, Value>) -> Read<Option<f32>> {
     if scaler.get("has_whitening").and_then(Value::as_bool) == Some(true) {
         return Err(Refused::new("has_whitening", "is true, and whitened activations are not understood; fold it in"));

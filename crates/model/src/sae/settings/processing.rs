@@ -1,20 +1,20 @@
-//! `model_from_pretrained_kwargs`: how TransformerLens changed the model's weights before activations were taken.
+//! Reads `model_from_pretrained_kwargs`: how TransformerLens processed the model's weights before activations were computed.
 
 use serde_json::Value;
 
 use crate::sae::cfg_keys::{Keys, Read, Refused};
 
-/// How the model's weights were processed before its activations were taken; `None` where `cfg.json` does not say, and
-/// then SAELens takes them as they are.
+/// How the model's weights were processed before activations were computed; `None` where `cfg.json` does not say, and
+/// then SAELens does not process them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Processing {
-    /// `fold_ln`: gains and biases of norms moved into the weights behind them.
+    /// `fold_ln`: gains and biases of norms are folded into the weights after them.
     pub fold_ln: Option<bool>,
-    /// `center_writing_weights`: what is written to the residual stream has mean zero.
+    /// `center_writing_weights`: everything that is written to the residual stream has mean zero.
     pub center_writing_weights: Option<bool>,
     /// `center_unembed`: logits have mean zero.
     pub center_unembed: Option<bool>,
-    /// `fold_value_biases`: biases of values moved behind the attention.
+    /// `fold_value_biases`: biases of values are folded into the output bias of attention.
     pub fold_value_biases: Option<bool>,
 }
 
@@ -43,7 +43,7 @@ pub(super) fn processing(keys: &mut Keys) -> Read<Option<Processing>> {
             "fold_value_biases" => processing.fold_value_biases = Some(flag()?),
             "refactor_factored_attn_matrices" | "move_to_device" | "trust_remote_code" | "local_files_only"
                 if !flag()? || key != "refactor_factored_attn_matrices" => {}
-            // where the weights lie and in what type they were computed with
+            // where the weights are, and the type they are computed in
             "device" | "n_devices" | "dtype" | "torch_dtype" | "default_padding_side" => {}
             "revision" if value == "main" => {}
             _ => return Err(Refused::new(&format!("{KEY}.{key}"), format!("is {value}, which cannot be honoured"))),

@@ -1,19 +1,19 @@
-//! Which SAELens wrote a file: what its keys mean and what it left unsaid depends on it.
+//! SAELens versions: the meaning and the defaults of keys depend on the version that wrote a file.
 
 /// A version of SAELens: major, minor, patch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Version(u32, u32, u32);
 
 impl Version {
-    /// From here on settings of the text stand in `metadata`, and older files are converted (`handle_pre_6_0_config`).
+    /// From this version on, settings of the text are in `metadata`; older files are converted (`handle_pre_6_0_config`).
     pub(super) const SIX: Self = Self(6, 0, 0);
-    /// From here on activations were taken of the model's weights as they are, unless told otherwise
-    /// (`from_pretrained_no_processing` in `load_model`); before, of weights that TransformerLens had processed.
+    /// From this version on, weights were not processed by default (`from_pretrained_no_processing` in `load_model`); before, they
+    /// were processed by TransformerLens.
     pub(super) const UNPROCESSED: Self = Self(3, 19, 2);
-    /// The newest whose keys are known here.
+    /// The newest version whose keys are known here.
     pub(super) const NEWEST: Self = Self(6, 54, u32::MAX);
 
-    /// Reads `6.54.12`, and also `6.0.0-rc.1`, as the version it leads to; `None` for other texts.
+    /// Reads `6.54.12`; a pre-release such as `6.0.0-rc.1` counts as its release. `None` for other texts.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('.');
         let major = parts.next()?.parse().ok()?;

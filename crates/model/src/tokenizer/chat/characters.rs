@@ -1,4 +1,4 @@
-//! Cases and kinds of characters, as Python's methods of `str` tell them apart.
+//! Upper and lower case, and categories of characters, as Python's `str` defines them.
 
 use unicode_properties::{GeneralCategory as Category, UnicodeGeneralCategory};
 
@@ -23,7 +23,7 @@ pub fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
-/// Titlecase of one character: the digraphs have forms of their own, ligatures only their first letter in upper case.
+/// Titlecase of one character: digraphs have their own titlecase forms; of ligatures, only the first letter is upper case.
 fn title_char(c: char, out: &mut String) {
     match c {
         'Ǆ'..='ǆ' => out.push('ǅ'),
@@ -42,7 +42,7 @@ fn is_cased(c: char) -> bool {
     c.is_lowercase() || c.is_uppercase() || c.general_category() == Category::TitlecaseLetter
 }
 
-/// A text in another case.
+/// Changes the case of a text as the method `how` does.
 pub fn cased(text: &str, how: &str) -> String {
     let mut out = String::with_capacity(text.len());
     match how {
@@ -82,7 +82,7 @@ pub fn cased(text: &str, how: &str) -> String {
     out
 }
 
-/// Whether a text is what the method `what` asks.
+/// The result of the method `what` (`isalpha`, …).
 pub fn is(text: &str, what: &str) -> bool {
     let all = |test: fn(char) -> bool| !text.is_empty() && text.chars().all(test);
     match what {

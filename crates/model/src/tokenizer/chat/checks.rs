@@ -1,4 +1,4 @@
-//! Jinja's tests, where minijinja's differ.
+//! Jinja's tests, where those of minijinja differ.
 
 use minijinja::{
     Environment, Value,

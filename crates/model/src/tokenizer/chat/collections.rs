@@ -1,4 +1,4 @@
-//! Dicts, lists and Jinja's helper objects with their Python methods.
+//! Python's methods of dicts, lists and tuples.
 
 use std::{fmt, sync::Arc};
 
@@ -43,7 +43,7 @@ const LIST_CHANGES: &[&str] = &["append", "clear", "extend", "insert", "pop", "r
 /// A method of a dict.
 ///
 /// # Errors
-/// For a method that there is not, or that would change the dict.
+/// For an unknown method, and for one that would change the dict.
 pub fn dict_method(value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     let view = |kind| Ok(Value::from_object(DictView { of: value.clone(), kind }));
     match name {
@@ -66,7 +66,7 @@ pub fn dict_method(value: &Value, name: &str, args: &[Value]) -> Result<Value, E
 /// A method of a list or a tuple.
 ///
 /// # Errors
-/// As [`dict_method`]; for an index of what is not in the list.
+/// As [`dict_method`]; also for `index` of a value that is not in the list.
 pub fn list_method(state: &State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     match name {
         "index" => {
@@ -100,7 +100,7 @@ fn changes(kind: &str, name: &str) -> Error {
     error(format!("`{name}` would change a {kind}, which Jinja's immutable sandbox does not let a chat template do"))
 }
 
-/// Whether a value has a method of this name, which Jinja prefers to an entry.
+/// Whether a value has a method of this name. Jinja prefers methods to entries.
 pub fn has_method(value: &Value, name: &str) -> bool {
     match value.kind() {
         ValueKind::String => super::strings::METHODS.contains(&name),
@@ -113,10 +113,10 @@ pub fn has_method(value: &Value, name: &str) -> bool {
     }
 }
 
-/// A method that has not been called yet.
+/// A bound method that has not been called yet.
 #[derive(Debug)]
 pub struct Method {
-    /// What it is a method of.
+    /// The value it is a method of.
     pub of: Value,
     /// Its name.
     pub name: String,

@@ -1,8 +1,7 @@
-//! Comparing values, as Python does and within limits.
+//! Compares values as Python does, with limits.
 //!
-//! Lists can share their parts, and namespaces can hold themselves: a few instructions build a value that takes for ever to
-//! compare. minijinja's own comparisons, and the look-up of a key in a dict, have no limit, so none of them is given such a
-//! value.
+//! Lists can share elements and namespaces can contain themselves, so a few instructions can build a value that takes forever to
+//! compare. minijinja's comparisons and look-ups of keys have no limit, so they must never get such a value.
 
 use std::cmp::Ordering;
 
@@ -16,14 +15,14 @@ use super::{
     python::{error, is_own_object, type_of},
 };
 
-/// Parts that one comparison looks at.
+/// Largest number of elements that one comparison visits.
 const MAX_PARTS: u64 = 1_000_000;
-/// Lists in lists that are compared.
+/// Largest depth of nested lists that are compared.
 const MAX_DEPTH: usize = 200;
-/// Parts of a key of a dict.
+/// Largest number of elements of a key of a dict.
 const MAX_KEY_PARTS: u64 = 1000;
 
-/// The names of the operators: how they are written, the functions they become, and the tests that do the same.
+/// The operators: how they are written, the functions they are rewritten to, and the equivalent tests.
 pub const OPERATORS: &[(&str, &str, &[&str])] = &[
     ("==", "__eq", &["==", "eq", "equalto"]),
     ("!=", "__ne", &["!=", "ne"]),
@@ -70,7 +69,7 @@ fn large() -> Error {
     error("values of the chat template are too large to be compared")
 }
 
-/// Carries out an operator.
+/// Applies an operator.
 ///
 /// # Errors
 /// For types that Python does not compare, and values that are too large.
@@ -141,7 +140,7 @@ fn equal_within(a: &Value, b: &Value, depth: usize, left: &mut u64) -> Result<bo
             *left = left.saturating_sub(a.as_str().map_or(0, |text| text.len() as u64 / 64));
             Ok(a == b && (a.is_undefined() == b.is_undefined()))
         }
-        // Objects are equal to themselves only.
+        // Objects are equal only to themselves.
         _ => Ok(false),
     }
 }
@@ -169,10 +168,10 @@ fn class(value: &Value) -> Class {
     }
 }
 
-/// Which of two values comes first; `None` where NaN is one of them.
+/// The order of two values; `None` if one of them is NaN.
 ///
 /// # Errors
-/// For types that Python does not put in order, and values that are too large.
+/// For types that Python does not order, and values that are too large.
 pub fn order(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Option<Ordering>, Error> {
     let mut left = MAX_PARTS;
     let order = order_within(a, b, 0, &mut left)?;
@@ -237,10 +236,10 @@ fn contains(state: &State<'_, '_>, container: &Value, item: &Value) -> Result<bo
     }
 }
 
-/// Refuses what cannot be a key of a dict: lists, dicts, and tuples of these.
+/// Refuses values that cannot be keys of a dict: lists, dicts, and tuples that contain these.
 ///
 /// # Errors
-/// Saying so.
+/// When the value cannot be a key.
 pub fn check_key(key: &Value) -> Result<(), Error> {
     match class(key) {
         Class::Scalar => Ok(()),
@@ -254,7 +253,7 @@ pub fn check_key(key: &Value) -> Result<(), Error> {
     }
 }
 
-/// Counts the parts of a value down from `left`.
+/// Visits all elements of a value, and counts them down from `left`.
 fn walk(value: &Value, depth: usize, left: &mut u64) -> Result<(), Error> {
     *left = left.checked_sub(1).filter(|_| depth <= MAX_DEPTH).ok_or_else(large)?;
     match class(value) {

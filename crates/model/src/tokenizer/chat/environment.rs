@@ -1,4 +1,4 @@
-//! The Jinja that a template is compiled for.
+//! The minijinja environment that templates are compiled for.
 
 use minijinja::{
     AutoEscape, Environment, Error, ErrorKind, State, UndefinedBehavior, Value, escape_formatter,
@@ -17,13 +17,13 @@ use super::{
     source, strings,
 };
 
-/// Instructions a template may run; each also pays for 64 bytes of what a template makes or writes.
+/// Number of instructions that a template may run; creating or writing 64 bytes costs as much as one.
 const FUEL: u64 = 5_000_000;
 
-/// Compiles a template under a name, which should have no extension: then nothing is escaped.
+/// Compiles a template under a name. The name should have no extension, so that nothing is escaped.
 ///
 /// # Errors
-/// When the source is no template.
+/// When the source is not a valid template.
 pub fn compile(name: &'static str, template: &str) -> Result<Environment<'static>, Error> {
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
     let source = source::prepare(template, &syntax)?;
@@ -51,7 +51,7 @@ pub fn compile(name: &'static str, template: &str) -> Result<Environment<'static
     Ok(environment)
 }
 
-/// What [`source`] writes operators as.
+/// Adds the functions that [`source`] rewrites operators to.
 fn add_operators(environment: &mut Environment<'_>) {
     environment.add_function("__percent", |state: &State<'_, '_>, left: &Value, right: &Value| match left.as_str() {
         Some(format) => {
@@ -85,7 +85,7 @@ fn add_operators(environment: &mut Environment<'_>) {
     });
 }
 
-/// `a ~ b ~ …`; if one is safe and HTML is escaped, the others are.
+/// `a ~ b ~ …`. If HTML is escaped and one of them is safe, the others are escaped.
 fn concat(state: &State<'_, '_>, parts: Rest<Value>) -> Result<Value, Error> {
     let escapes = !matches!(state.auto_escape(), AutoEscape::None) && parts.iter().any(Value::is_safe);
     let mut out = String::new();
@@ -103,7 +103,7 @@ fn concat(state: &State<'_, '_>, parts: Rest<Value>) -> Result<Value, Error> {
     Ok(if escapes { Value::from_safe_string(out) } else { Value::from(out) })
 }
 
-/// Charges for reading a string or the items of a list.
+/// Consumes fuel for reading a string or the items of a list.
 fn charge(state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
     let cost = match value.as_str() {
         Some(text) => text.len() / 64,

@@ -1,4 +1,4 @@
-//! Jinja's filters, where minijinja has none or another.
+//! Jinja's filters that minijinja lacks, or that differ from minijinja's.
 
 use std::{cmp::Ordering, collections::HashSet};
 
@@ -18,12 +18,12 @@ use super::{
     strings, wrap,
 };
 
-/// What a filter is given, its value first.
+/// The arguments of a filter; the first is its value.
 type Args = Rest<ValueOrKwargs>;
 
 /// Adds the filters.
 pub fn add_to(environment: &mut Environment<'_>) {
-    // Names that are minijinja's own: a template that uses them is refused by Jinja.
+    // Filters that only minijinja has: Jinja refuses a template that uses them.
     for name in ["lines", "split", "zip", "chain", "bool"] {
         environment.remove_filter(name);
     }
@@ -65,7 +65,7 @@ fn args<const N: usize>(name: &str, args: Args, names: [&str; N]) -> Result<[Opt
     bind(name, &args.into_values(), names)
 }
 
-/// Attributes of a dict are its methods, not its entries.
+/// The filter `attr`. Attributes of a dict are its methods, not its entries.
 fn attribute(value: &Value, name: &str) -> Value {
     match value.kind() {
         ValueKind::Map if !super::python::is_own_object(value, "Namespace") => Value::UNDEFINED,
@@ -79,7 +79,7 @@ fn center(given: Args) -> Result<String, Error> {
     pad(&text(&value.unwrap_or_default())?, "center", width, ' ')
 }
 
-/// What strings are compared by when case does not matter.
+/// The key that a value is compared by: strings in lower case, unless case matters.
 fn key(value: Value, case_sensitive: bool) -> Value {
     match value.as_str() {
         Some(text) if !case_sensitive => Value::from(text.to_lowercase()),
@@ -107,7 +107,7 @@ fn sorted_dict(state: &State<'_, '_>, given: Args) -> Result<Value, Error> {
     Ok(sorted.into_iter().map(|(_, (key, value))| Value::from(Tuple::from([key, value]))).collect())
 }
 
-/// Sorts by keys, which all have to be of one type as in Python.
+/// Sorts by keys, which must all have the same type, as in Python.
 fn in_order<T>(state: &State<'_, '_>, mut items: Vec<(Value, T)>, reverse: bool) -> Result<Vec<(Value, T)>, Error> {
     let mut failed = None;
     items.sort_by(|(a, _), (b, _)| {
@@ -127,7 +127,7 @@ fn in_order<T>(state: &State<'_, '_>, mut items: Vec<(Value, T)>, reverse: bool)
     failed.map_or(Ok(items), Err)
 }
 
-/// The value at a dotted path of attributes; undefined where there is none.
+/// The value at a dotted path of attributes; undefined if there is none.
 fn at_path(value: &Value, path: &str) -> Value {
     path.split('.').fold(value.clone(), |value, part| {
         let key = part.parse::<i64>().map_or_else(|_| Value::from(part), Value::from);
@@ -135,7 +135,7 @@ fn at_path(value: &Value, path: &str) -> Value {
     })
 }
 
-/// What an item is sorted or told apart by.
+/// The key by which an item is sorted or distinguished.
 fn key_of(item: &Value, attribute: Option<&Value>, case_sensitive: bool) -> Result<Value, Error> {
     let Some(attribute) = attribute.filter(|a| !a.is_none()) else { return Ok(key(item.clone(), case_sensitive)) };
     let paths = text(attribute)?;
@@ -154,7 +154,7 @@ fn keyed(
     items.map(|item| Ok((key_of(&item, attribute, case_sensitive)?, item))).collect()
 }
 
-/// The least or the greatest item.
+/// The filters `min` and `max`.
 fn extreme(name: &'static str, wanted: Ordering) -> impl Fn(&State<'_, '_>, Args) -> Result<Value, Error> {
     move |state, given| {
         let [value, case, attribute] = args(name, given, ["<value>", "case_sensitive", "attribute"])?;
@@ -251,7 +251,7 @@ fn file_size(given: Args) -> Result<String, Error> {
     Ok(format!("{:.1} {unit}", bytes / base.powi(i as i32 + 1)))
 }
 
-/// Text as Python reads a number from it: spaces around it, underscores between digits.
+/// The text of a number as Python parses it: without surrounding spaces and underscores between digits.
 fn digits(value: &Value) -> Option<String> {
     let text = value.as_str()?.trim_matches(characters::is_space);
     let between = |i: usize, c: char| {
@@ -295,7 +295,7 @@ fn to_int(given: Args) -> Result<Value, Error> {
     Ok(whole.or(default).unwrap_or_else(|| Value::from(0)))
 }
 
-/// An integer in a base, after its prefix; base 0 goes by the prefix alone.
+/// Parses an integer in a base, with an optional prefix; base 0 means that the prefix decides.
 fn based(text: &str, base: i64) -> Option<i128> {
     let (sign, size) = text.strip_prefix('-').map_or((1, text.strip_prefix('+').unwrap_or(text)), |size| (-1, size));
     let prefixed = [("0x", 16), ("0o", 8), ("0b", 2)].into_iter().find_map(|(prefix, of)| {
@@ -351,7 +351,7 @@ fn replace(given: Args) -> Result<Value, Error> {
     Ok(if value.is_safe() { Value::from_safe_string(replaced) } else { Value::from(replaced) })
 }
 
-/// Each word with a capital: a word follows white space, a hyphen or an opening bracket.
+/// The filter `title`: a capital at the start of each word, which is after white space, a hyphen or an opening bracket.
 fn title(text: &str) -> String {
     let (mut out, mut first) = (String::with_capacity(text.len()), true);
     for c in text.chars() {
@@ -372,7 +372,7 @@ fn trim(given: Args) -> Result<String, Error> {
     Ok(text(&value.unwrap_or_default())?.trim_matches(cut).to_owned())
 }
 
-/// Python's `pprint` of what fits one line, dicts in the order of their keys.
+/// Python's `pprint`, for values that fit on one line; dicts are sorted by key.
 fn pretty(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
     let shown = match value.kind() {
         ValueKind::Map => {

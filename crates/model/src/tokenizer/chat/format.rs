@@ -13,14 +13,13 @@ use super::{
     python::{check_bytes, error, integer, quoted, repr, text, type_of},
 };
 
-/// Fields in fields of a format.
+/// Largest depth of fields within the specification of a field.
 const MAX_NESTED: usize = 2;
 
-/// Python's `format % values`: a tuple holds the values in order, a mapping those with names, anything else is the one
-/// value.
+/// Python's `format % values`: a tuple has values in order, a mapping has values by name, and anything else is a single value.
 ///
 /// # Errors
-/// For a format that Python refuses, values that do not fit it, and a result that is too large.
+/// For a format that Python refuses, values that do not match it, and a result that is too large.
 pub fn percent(format: &str, values: &Value) -> Result<String, Error> {
     let listed: Vec<Value> = match values.is_tuple() {
         true => values.try_iter()?.collect(),
@@ -225,7 +224,7 @@ impl Fields<'_> {
         formatted(&value, &spec)
     }
 
-    /// `0`, `name`, or nothing for the next one, and `.attribute` or `[item]` behind it.
+    /// The value of a field: `0`, `name`, or nothing for the next one, followed by `.attribute` or `[item]`.
     fn lookup(&mut self, name: &str) -> Result<Value, Error> {
         let (first, mut path) = name.split_at(name.find(['.', '[']).unwrap_or(name.len()));
         let missing = || error(format!("the format names `{name}`, which there is not"));
@@ -249,7 +248,7 @@ impl Fields<'_> {
     }
 }
 
-/// Where the brace that is already open is closed.
+/// The position of the brace that closes an open one.
 fn closing(text: &str) -> Option<usize> {
     let mut open = 1;
     text.char_indices().find_map(|(at, c)| {

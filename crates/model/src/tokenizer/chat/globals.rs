@@ -19,7 +19,7 @@ use super::{
     python::{bind, error, integer},
 };
 
-/// Longest range of Jinja's sandbox.
+/// Longest range that Jinja's sandbox allows.
 const MAX_RANGE: usize = 100_000;
 
 /// Adds `dict`, `namespace`, `range`, `joiner` and `cycler`.
@@ -48,19 +48,19 @@ pub fn add_to(environment: &mut Environment<'_>) {
 }
 
 thread_local! {
-    /// The namespaces that the template running on this thread has made.
+    /// The namespaces that the template on this thread has created.
     static NAMESPACES: RefCell<Vec<Value>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Empties the namespaces that a template has made on this thread. One that holds itself would stay for ever otherwise.
+/// Empties the namespaces that a template has created on this thread. Otherwise one that contains itself would never be freed.
 pub fn clear_namespaces() {
     let environment = Environment::new();
     for namespace in NAMESPACES.take() {
         let Ok(names) = namespace.try_iter() else { continue };
-        // Only what was assigned can be newer than the namespace itself, and is named by an identifier.
+        // A cycle needs an assignment after the namespace was created, and assigned names are identifiers.
         for name in names.filter(|name| !name.is_undefined()) {
             let clear = format!("{{% set namespace.{name} = none %}}");
-            // another name was given at its creation
+            // fails for other names, which were given when it was created
             let _ = environment.render_str(&clear, Value::from_pairs([("namespace", namespace.clone())]));
         }
     }
@@ -113,7 +113,7 @@ fn dict(args: &[Value]) -> Result<Value, Error> {
     Ok(Value::from_pairs(pairs))
 }
 
-/// `dict`, which can be called and has `fromkeys`.
+/// The global `dict`: it can be called, and has `fromkeys`.
 #[derive(Debug)]
 struct DictType;
 
@@ -138,7 +138,7 @@ impl Object for DictType {
     }
 }
 
-/// Jinja's `joiner`: nothing at its first call, then its separator.
+/// Jinja's `joiner`: returns nothing at the first call, then its separator.
 #[derive(Debug)]
 struct Joiner {
     separator: String,

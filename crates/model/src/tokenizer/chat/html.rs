@@ -21,7 +21,7 @@ pub fn add_to(environment: &mut Environment<'_>) {
     environment.add_filter("xmlattr", xml_attributes);
 }
 
-/// A value with HTML's own characters as entities, as MarkupSafe writes them.
+/// Escapes a value for HTML as MarkupSafe does.
 ///
 /// # Errors
 /// When it is too large.
@@ -42,7 +42,7 @@ pub fn escape(value: &Value) -> Result<String, Error> {
     Ok(out)
 }
 
-/// Without comments and tags, each run of white space as one space, and the common entities as their characters.
+/// The filter `striptags`: removes comments and tags, collapses white space, and replaces common entities by their characters.
 fn strip_tags(text: &str) -> String {
     let without = |text: &str, open: &str, close: &str| {
         let (mut out, mut rest) = (String::with_capacity(text.len()), text);
@@ -91,7 +91,7 @@ fn entity(name: &str) -> Option<char> {
     }
 }
 
-/// Percent-encoding; of a query also slashes, and spaces as `+`.
+/// Percent-encodes a text; in a query, slashes too, and spaces become `+`.
 fn quote(value: &Value, query: bool, out: &mut String) -> Result<(), Error> {
     for byte in text(value)?.bytes() {
         match byte {

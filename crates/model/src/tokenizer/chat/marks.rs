@@ -1,20 +1,20 @@
-//! Where each message of a chat is in its rendering: marks go around what every message says, the template renders them
-//! along, and what is left without them has to be the same text.
+//! Finds each message of a chat in its rendering: renders the chat again with marks around the text of every message, and checks that
+//! the result without marks is the same text.
 //!
-//! A template that looks into a message, leaves it out, repeats or rewrites it moves or loses its marks. Then nothing
-//! is known about that message, or about any; what is known is right.
+//! A template that inspects, omits, repeats or rewrites a message moves or loses its marks. Then the position of that message, or of
+//! all, is unknown; a position that is returned is always right.
 
 use std::ops::Range;
 
 use serde_json::Value;
 
-/// Unicode noncharacters: no text has a use for them, and no template trims them. A mark is `MARK`, the index of the
-/// message, and `START` or `END`.
+/// Unicode noncharacters, which texts do not use and templates do not trim. A mark is `MARK`, the index of the message, and `START`
+/// or `END`.
 const MARK: char = '\u{fdd0}';
 const START: char = '\u{fdd1}';
 const END: char = '\u{fdd2}';
 
-/// What a message says: its content, or the text blocks of its content.
+/// The texts of a message: its content, or the text blocks of its content.
 pub fn texts(message: &mut Value) -> Vec<&mut String> {
     match message.get_mut("content") {
         Some(Value::String(text)) => vec![text],
@@ -29,7 +29,7 @@ pub fn texts(message: &mut Value) -> Vec<&mut String> {
     }
 }
 
-/// The messages with marks around what they say. White space at the ends stays outside, where a template may trim it.
+/// The messages with marks around their texts. White space at the ends stays outside the marks, where a template may trim it.
 pub fn marked(messages: &[Value]) -> Vec<Value> {
     let mut messages = messages.to_vec();
     for (i, message) in messages.iter_mut().enumerate() {
@@ -44,7 +44,7 @@ pub fn marked(messages: &[Value]) -> Vec<Value> {
     messages
 }
 
-/// Where each of `n` messages is in `rendered`, in characters, by the marks in `marked`, the same rendering with marks.
+/// The range of characters of each of `n` messages in `rendered`, found from the marks in `marked`, the same rendering with marks.
 pub fn spans(marked: &str, rendered: &str, n: usize) -> Vec<Option<Range<usize>>> {
     let mut found: Vec<(Vec<usize>, Vec<usize>)> = vec![(Vec::new(), Vec::new()); n];
     let mut text = String::with_capacity(rendered.len());
@@ -72,7 +72,7 @@ pub fn spans(marked: &str, rendered: &str, n: usize) -> Vec<Option<Range<usize>>
     found.into_iter().map(span).collect()
 }
 
-/// A mark at the beginning of `text`: the message, whether it starts there, and what comes behind the mark.
+/// Parses a mark at the start of `text`: the index of the message, whether the message starts there, and the rest after the mark.
 fn read_mark(text: &str) -> Option<(usize, bool, &str)> {
     let text = text.strip_prefix(MARK)?;
     let (end, kind) = text.char_indices().find(|(_, c)| !c.is_ascii_digit())?;

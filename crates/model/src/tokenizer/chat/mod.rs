@@ -1,9 +1,9 @@
-//! Chat templates: Jinja as transformers runs it (`utils/chat_template_utils.py`), without a loader and with a limit
-//! on the work a template may do.
+//! Chat templates: Jinja as transformers runs it (`utils/chat_template_utils.py`), without a loader and with limits on the work and
+//! the memory of a template.
 //!
-//! minijinja does most of it. Where Jinja and Python differ from it, [`source`] changes what is compiled, and the other
-//! modules hold the methods, filters and tests. `scripts/make_chat_goldens.py` records what the reference makes of well over a
-//! thousand cases, and `docs/CHAT_TEMPLATES.md` what differs.
+//! minijinja does most of it. Where it differs from Jinja and Python, [`source`] rewrites the template before it is compiled, and the
+//! other files add methods, filters and tests. `scripts/make_chat_goldens.py` records the reference's output for well over a
+//! thousand cases; `docs/CHAT_TEMPLATES.md` lists the remaining differences.
 
 mod characters;
 mod checks;
@@ -41,34 +41,34 @@ use serde_json::{Map, Value};
 pub use named::{GivenTemplate, Sources, Templates, other_files};
 use residuum_domain::{Code, Problem};
 
-/// Bytes of a template.
+/// Largest template, in bytes.
 const MAX_SOURCE: usize = 1 << 20;
 
-/// Bytes of a rendered chat.
+/// Largest rendered chat, in bytes.
 const MAX_RENDERED: usize = 16 << 20;
 
-/// Bytes of stack that a template runs on. What it may nest within its fuel is freed, and compared, by recursion; pages are
-/// taken only as they are touched.
+/// Stack size of a template, in bytes. Nested values are compared and dropped recursively, and fuel alone allows very deep ones. Pages
+/// of the stack are allocated only when they are used.
 const STACK: usize = 1 << 30;
 
-/// The name under which the template is compiled; without an extension nothing is escaped.
+/// The name under which the template is compiled; since it has no extension, nothing is escaped.
 const NAME: &str = "chat";
 
-/// Stands behind a last message that is left open. Its space tells whether the template trims messages.
+/// A tag after the last message, if it is to be continued. Its trailing space shows whether the template trims messages.
 const OPEN: &str = "\u{fdd3} ";
 
-/// Variables that are not the client's to set.
+/// Variables that clients cannot set.
 const RESERVED: &[&str] = &["messages", "add_generation_prompt", "continue_final_message"];
 
 /// How a rendered chat ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ChatEnd {
-    /// With the assistant's turn opened, unless the last message is the assistant's.
+    /// With the start of the assistant's turn, unless the last message is the assistant's.
     #[default]
     ByRole,
     /// With the last message.
     Closed,
-    /// With the assistant's turn opened.
+    /// With the start of the assistant's turn.
     Prompt,
     /// Within the last message, so that it can be continued.
     Open,
@@ -83,8 +83,8 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// Compiles a template; `roles` are the special tokens it may use by name (`bos_token`, …), `pointer` the field of the
-    /// request at fault when it fails.
+    /// Compiles a template. `roles` are the special tokens it may use by name (`bos_token`, …); `pointer` is the field of the
+    /// request that errors name.
     pub fn new(source: String, roles: BTreeMap<String, String>, pointer: &'static str) -> Self {
         let compiled = if source.len() > MAX_SOURCE {
             Err(format!("the chat template has {} bytes; at most {MAX_SOURCE} are read", source.len()))
@@ -97,8 +97,8 @@ impl ChatTemplate {
     /// Renders `messages`. Pointers are relative to the request.
     ///
     /// # Errors
-    /// [`Code::ChatTemplateFailed`] with what the template said; [`Code::InvalidValue`] for a last message without
-    /// text that is to be left open, and for a variable that is not the client's to set.
+    /// [`Code::ChatTemplateFailed`] with the template's error; [`Code::InvalidValue`] if the last message is to be continued
+    /// but has no text, and for a variable that clients cannot set.
     pub fn render(&self, messages: &[Value], end: ChatEnd, kwargs: &Map<String, Value>) -> Result<String, Problem> {
         let prompt = match end {
             ChatEnd::ByRole => messages.last().and_then(|m| m.get("role")).is_none_or(|role| role != "assistant"),
@@ -109,8 +109,8 @@ impl ChatTemplate {
         self.run(messages, prompt, kwargs)
     }
 
-    /// Where each of `messages` is in `rendered`, in characters: what it says, without white space at its ends. `None`
-    /// where the template does not show it.
+    /// The range of characters of each message's text in `rendered`, without white space at its ends; `None` if the template
+    /// does not show it.
     pub fn spans(
         &self,
         messages: &[Value],
@@ -124,7 +124,8 @@ impl ChatTemplate {
         }
     }
 
-    /// Leaves the last message open as transformers does: a tag behind its text, and the rendering up to the tag.
+    /// Renders a chat whose last message is to be continued, as transformers does: puts a tag after its text, and cuts the
+    /// rendering off at the tag.
     fn render_open(&self, messages: &[Value], kwargs: &Map<String, Value>) -> Result<String, Problem> {
         let mut messages = messages.to_vec();
         let nothing = || {
@@ -171,14 +172,14 @@ impl ChatTemplate {
             rendered?;
             String::from_utf8(out.0).map_err(|e| Error::new(ErrorKind::WriteFailure, e.to_string()))
         };
-        // an error may hold values of the template: it is read, and dropped, where they can be
+        // an error may contain deeply nested values, so read and drop it on the large stack too
         on_large_stack(|| render().map_err(|e| message(&e))).map_err(|reason| failed(&reason))
     }
 }
 
-/// Runs `work` where it may recurse deeply; on this thread if the system has no room for such a stack.
+/// Runs `work` on a thread with a large stack; on this thread if the system cannot provide one.
 fn on_large_stack<T: Send>(work: impl FnMut() -> T + Send) -> T {
-    // the closure is lost with a thread that cannot be started
+    // if the thread cannot be started, the closure passed to it is lost, so pass a reference
     let work = Mutex::new(work);
     let work = || (work.lock().unwrap_or_else(PoisonError::into_inner))();
     std::thread::scope(|scope| {
@@ -190,7 +191,7 @@ fn on_large_stack<T: Send>(work: impl FnMut() -> T + Send) -> T {
     })
 }
 
-/// Takes what a template writes, up to [`MAX_RENDERED`].
+/// Collects the output of a template, up to [`MAX_RENDERED`].
 #[derive(Default)]
 struct Bounded(Vec<u8>);
 
@@ -208,7 +209,7 @@ impl std::io::Write for Bounded {
     }
 }
 
-/// What a template error says, without its place in the source.
+/// The message of a template error, without the position in the source.
 fn message(error: &Error) -> String {
     match (error.kind(), error.detail()) {
         (ErrorKind::WriteFailure, _) => format!("the chat template writes more than {MAX_RENDERED} bytes"),
@@ -218,7 +219,7 @@ fn message(error: &Error) -> String {
     }
 }
 
-/// A null field of a message counts as missing, and its reasoning goes by several names, of which templates read one.
+/// A message as templates expect it: null fields are removed, and reasoning is available under all names that templates use.
 fn as_templates_read_it(message: &Value) -> Value {
     let Some(fields) = message.as_object() else { return message.clone() };
     let mut all = fields.clone();

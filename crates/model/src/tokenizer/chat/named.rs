@@ -1,4 +1,4 @@
-//! The chat templates of a checkpoint, which of them a request means, and a template that a request brings.
+//! The chat templates of a checkpoint, and the choice of one: the request may contain a template, or name one of the checkpoint's.
 
 use std::{
     collections::BTreeMap,
@@ -22,19 +22,19 @@ const PROCESSOR_FILE: &str = "chat_template.json";
 /// Sources of a checkpoint's chat templates.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Sources {
-    /// There is none.
+    /// No template.
     #[default]
     None,
-    /// One, which has no name.
+    /// A single template without a name.
     One(String),
-    /// Several by name; a single default one is [`Self::One`].
+    /// Several templates by name; if there is only a default one, it is [`Self::One`].
     Named(BTreeMap<String, String>),
 }
 
 impl Sources {
-    /// The templates of a folder, as transformers' tokenizers find them: those in files of their own, or else those of
-    /// `tokenizer_config.json`, which is `config`. Where a tokenizer has none, the one of `chat_template.json` counts, which
-    /// transformers gives a processor.
+    /// The templates of a folder, as transformers' tokenizers find them: separate files, or else those of
+    /// `tokenizer_config.json`, which is `config`. If there are none, the one of `chat_template.json`, which transformers uses
+    /// for processors.
     ///
     /// # Errors
     /// When a file cannot be read.
@@ -76,7 +76,7 @@ impl Sources {
         }
     }
 
-    /// Templates by name; `unnamed` lets a single default one lose its name.
+    /// Templates by name; with `unnamed`, a single default one loses its name.
     pub fn of_names(mut named: BTreeMap<String, String>, unnamed: bool) -> Self {
         match named.len() {
             0 => Self::None,
@@ -86,7 +86,7 @@ impl Sources {
     }
 }
 
-/// The files of a folder's templates that are there, beside `chat_template.jinja`, in the order they are hashed.
+/// The files of a folder's templates that exist, except `chat_template.jinja`, in the order in which they are hashed.
 pub fn other_files(folder: &Path) -> Vec<PathBuf> {
     let processor = folder.join(PROCESSOR_FILE);
     [processor].into_iter().filter(|p| p.is_file()).chain(others(folder)).collect()
@@ -105,7 +105,7 @@ fn read(path: &Path) -> Result<String, LoadError> {
     std::fs::read_to_string(path).map_err(|e| LoadError::file(path, e))
 }
 
-/// A chat template that a request brings, or the name of one of the model's. It is compiled once, for one model.
+/// The `chat_template` of a request: a template, or the name of one of the model's. A template is compiled once, for one model.
 #[derive(Clone)]
 pub struct GivenTemplate(Arc<Given>);
 
@@ -115,7 +115,7 @@ struct Given {
 }
 
 impl GivenTemplate {
-    /// What a request has as `chat_template`.
+    /// From the `chat_template` of a request.
     #[must_use]
     pub fn new(source: String) -> Self {
         Self(Arc::new(Given { source, compiled: OnceLock::new() }))
@@ -145,7 +145,7 @@ pub struct Templates {
 const WITH_TOOLS: &str = "tool_use";
 
 impl Templates {
-    /// Compiles them; `roles` are the special tokens they may use by name (`bos_token`, …).
+    /// Compiles the templates; `roles` are the special tokens they may use by name (`bos_token`, …).
     pub fn new(sources: Sources, roles: BTreeMap<String, String>) -> Self {
         let (sources, named) = match sources {
             Sources::None => (BTreeMap::new(), false),
@@ -157,16 +157,16 @@ impl Templates {
         Self { by_name, named, roles }
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.by_name.is_empty()
     }
 
-    /// The template that a request means, as transformers chooses it: the one it brings or names; with `tools` the one named
-    /// `tool_use`, where there is one; else the default one.
+    /// The template for a request, chosen as transformers does: the one it contains or names; with `tools`, the one named
+    /// `tool_use`, if there is one; else the default one.
     ///
     /// # Errors
-    /// [`Code::NoChatTemplate`] saying which there are.
+    /// [`Code::NoChatTemplate`] listing the templates there are.
     pub fn choose<'t>(
         &'t self,
         given: Option<&'t GivenTemplate>,
@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(sources(&[(DEFAULT_FILE, "f")], in_config.clone()), one("f"));
         let tool_use = ("additional_chat_templates/tool_use.jinja", "t");
         assert_eq!(sources(&[tool_use, (DEFAULT_FILE, "f")], json!({})), named([("default", "f"), ("tool_use", "t")]));
-        // files hide the configuration altogether
+        // if there are files, the configuration is not read
         assert_eq!(sources(&[tool_use], in_config.clone()), named([("tool_use", "t")]));
         let list = json!({"chat_template": [{"name": "default", "template": "d"}, {"name": "rag", "template": "r"}]});
         assert_eq!(sources(&[], list), named([("default", "d"), ("rag", "r")]));

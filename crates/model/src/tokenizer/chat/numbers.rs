@@ -1,4 +1,4 @@
-//! Numbers as Python formats them, and the remainder of a division.
+//! Formats numbers as Python does; also Python's `%` for numbers.
 
 use minijinja::{Error, Value, value::ValueKind};
 
@@ -20,7 +20,7 @@ impl Number {
     /// The number that a value is; `True` is 1.
     ///
     /// # Errors
-    /// For a value that is none, and an integer beyond 128 bits.
+    /// For a value that is not a number, and an integer beyond 128 bits.
     pub fn of(value: &Value) -> Result<Self, Error> {
         match value.kind() {
             ValueKind::Bool => Ok(Self::Whole(value.is_true().into())),
@@ -33,7 +33,7 @@ impl Number {
         }
     }
 
-    /// The integer that it is.
+    /// The integer, if it is one.
     pub fn whole(self) -> Option<i128> {
         if let Self::Whole(n) = self { Some(n) } else { None }
     }
@@ -45,7 +45,7 @@ impl Number {
         }
     }
 
-    /// Without what follows the point.
+    /// The number without its fraction.
     ///
     /// # Errors
     /// For infinities and NaN.
@@ -61,7 +61,7 @@ impl Number {
 /// Python's `a % b` of numbers.
 ///
 /// # Errors
-/// For a zero divisor and values that are no numbers.
+/// For a zero divisor, and values that are not numbers.
 pub fn remainder(a: &Value, b: &Value) -> Result<Value, Error> {
     let unsupported = |_| error(format!("`%` takes no {} and {}", type_of(a), type_of(b)));
     let zero = || error("division by zero");
@@ -87,7 +87,7 @@ pub fn remainder(a: &Value, b: &Value) -> Result<Value, Error> {
 /// Python's format specification: `[[fill]align][sign][#][0][width][grouping][.precision][type]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Spec {
-    /// What fills the width.
+    /// The fill character.
     pub fill: char,
     /// `<`, `>`, `^` or `=`.
     pub align: Option<char>,
@@ -95,17 +95,17 @@ pub struct Spec {
     pub sign: char,
     /// `#`.
     pub alternate: bool,
-    /// `0` in front of the width.
+    /// `0` before the width.
     pub zero: bool,
-    /// Least number of characters.
+    /// Minimum width.
     pub width: i64,
-    /// What stands between groups of digits.
+    /// The separator between groups of digits.
     pub grouping: Option<char>,
-    /// Digits behind the point.
+    /// Digits after the point.
     pub precision: Option<usize>,
-    /// The type, `\0` for none.
+    /// The type; `\0` if there is none.
     pub kind: char,
-    /// Whether it comes from `%`, where a precision of integers is their number of digits.
+    /// Whether it comes from `%`, where the precision of an integer is its number of digits.
     pub percent: bool,
 }
 
@@ -126,14 +126,14 @@ impl Default for Spec {
     }
 }
 
-/// Most digits behind the point.
+/// Largest number of digits after the point.
 const MAX_PRECISION: usize = 1000;
 
 impl Spec {
-    /// Reads a specification.
+    /// Parses a specification.
     ///
     /// # Errors
-    /// When it is none.
+    /// When it is malformed.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let mut spec = Self::default();
         let mut rest: Vec<char> = text.chars().collect();
@@ -173,10 +173,10 @@ impl Spec {
         Ok(spec)
     }
 
-    /// Writes a number.
+    /// Formats a number.
     ///
     /// # Errors
-    /// For a type that does not go with the number, and a result that is too large.
+    /// For a type that does not apply to the number, and a result that is too large.
     pub fn write(&self, number: &Number) -> Result<String, Error> {
         let (negative, digits) = self.digits(*number)?;
         let sign = match self.sign {
@@ -243,7 +243,7 @@ impl Spec {
         }
     }
 
-    /// A float that is not negative.
+    /// Formats a float that is not negative.
     fn float(&self, x: f64) -> String {
         if !x.is_finite() {
             return float(x) + if self.kind == '%' { "%" } else { "" };
@@ -270,7 +270,7 @@ impl Spec {
         }
     }
 
-    /// Puts the grouping between the digits in front of the point.
+    /// Inserts separators between the digits before the point.
     fn grouped(&self, digits: &str) -> String {
         let Some(mark) = self.grouping else { return digits.to_owned() };
         let size = if matches!(self.kind, 'x' | 'X' | 'o' | 'b') { 4 } else { 3 };
@@ -286,7 +286,7 @@ impl Spec {
     }
 }
 
-/// With one digit in front of the point and an exponent of at least two.
+/// Scientific notation, with one digit before the point and at least two in the exponent.
 fn scientific(x: f64, precision: usize) -> String {
     let shown = format!("{x:.precision$e}");
     let (digits, exponent) = shown.split_once('e').unwrap_or((&shown, "0"));
@@ -294,7 +294,7 @@ fn scientific(x: f64, precision: usize) -> String {
     format!("{digits}e{sign}{exponent:0>2}")
 }
 
-/// Without the zeros at the end of the digits behind the point.
+/// Removes trailing zeros after the point.
 fn without_zeros(shown: &str) -> String {
     let (digits, exponent) = shown.split_at(shown.find('e').unwrap_or(shown.len()));
     let digits = if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };

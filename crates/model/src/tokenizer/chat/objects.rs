@@ -1,5 +1,5 @@
-//! Python's objects that minijinja does not have: views of a dict, ranges, and the groups of `groupby`. They hold values and
-//! list their items; how they are made, compared and written is the business of other modules.
+//! Python's objects that minijinja does not have: views of a dict, ranges, and the groups of `groupby`. They hold values and list
+//! their items; other files create, compare and write them.
 
 use std::{fmt, sync::Arc};
 
@@ -52,7 +52,7 @@ impl Object for Range {
 /// A group of `groupby`: a pair whose parts have names.
 #[derive(Debug)]
 pub struct Group {
-    /// What its items have in common.
+    /// The value that its items share.
     pub grouper: Value,
     /// Its items.
     pub list: Vec<Value>,
@@ -87,7 +87,7 @@ pub enum View {
     Values,
 }
 
-/// What `dict.items()`, `.keys()` and `.values()` give.
+/// The result of `dict.items()`, `.keys()` and `.values()`.
 #[derive(Debug)]
 pub struct DictView {
     /// The dict.
@@ -97,7 +97,7 @@ pub struct DictView {
 }
 
 impl DictView {
-    /// How it is written, up to its items.
+    /// The start of its `repr`, up to its items.
     pub fn opens(&self) -> &'static str {
         match self.kind {
             View::Items => "dict_items(",

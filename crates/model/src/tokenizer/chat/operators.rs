@@ -1,4 +1,4 @@
-//! Operators, keys and methods that are written as calls of functions.
+//! Rewrites operators, keys and methods to calls of functions.
 
 use minijinja::machinery::{Span, ast};
 
@@ -11,7 +11,7 @@ use super::{
 };
 
 impl Walk<'_> {
-    /// Where the operator behind an operand is: only white space and closing parentheses come before it.
+    /// The position of the operator after an operand, which only white space and closing parentheses precede.
     pub fn operator(&self, left: &ast::Expr<'_>, operator: char) -> Option<usize> {
         let end = left.span().end_offset as usize;
         let behind = &self.source[end..];
@@ -19,7 +19,7 @@ impl Walk<'_> {
         behind[at..].starts_with(operator).then_some(end + at)
     }
 
-    /// `expression.name`, which may be a method that is not called.
+    /// Rewrites `expression.name`, which may be a method that is not called.
     pub fn attribute(&mut self, attribute: &ast::Spanned<ast::GetAttr<'_>>) {
         let (start, end) = (start(attribute.span(), &attribute.expr), attribute.span().end_offset as usize);
         if is_method(attribute.name)
@@ -31,7 +31,7 @@ impl Walk<'_> {
         self.expression(&attribute.expr);
     }
 
-    /// `expression[key]`
+    /// Rewrites `expression[key]`.
     pub fn item(&mut self, item: &ast::Spanned<ast::GetItem<'_>>) {
         self.expression(&item.expr);
         let constant = matches!(item.subscript_expr, ast::Expr::Const(_));
@@ -45,7 +45,7 @@ impl Walk<'_> {
         }
     }
 
-    /// `{key: value, …}`: a key is what stands between a comma, or the brace, and the colon.
+    /// Rewrites `{key: value, …}`: a key is between a comma, or the brace, and a colon.
     pub fn map(&mut self, map: &ast::Spanned<ast::Map<'_>>) {
         if map.keys.iter().any(|key| !matches!(key, ast::Expr::Const(_))) {
             let (start, end) = (map.span().start_offset as usize, map.span().end_offset as usize);
@@ -69,12 +69,12 @@ impl Walk<'_> {
         map.keys.iter().chain(&map.values).for_each(|e| self.expression(e));
     }
 
-    /// Whether `a in b` is the inside of `a not in b`.
+    /// Whether `a in b` is the inner expression of `a not in b`.
     pub fn is_not_in(&self, operation: &ast::Spanned<ast::BinOp<'_>>) -> bool {
         matches!(operation.op, ast::BinOpKind::In) && self.operator(&operation.left, 'n').is_some()
     }
 
-    /// The operator behind an operand: where it is, as it is written, how long that is.
+    /// The operator after an operand: its position, its name, and its length in the source.
     fn comparison(&self, left: &ast::Expr<'_>) -> Option<(usize, &'static str, &'static str, usize)> {
         let end = left.span().end_offset as usize;
         let at = end + self.source[end..].find(|c: char| !c.is_whitespace() && c != ')')?;
@@ -87,7 +87,7 @@ impl Walk<'_> {
         Some((at, operator, function, operator.len()))
     }
 
-    /// `expression[start:stop]`: what is undefined has no slices.
+    /// Rewrites `expression[start:stop]`: an undefined value cannot be sliced.
     pub fn sliced(&mut self, slice: &ast::Spanned<ast::Slice<'_>>) {
         match self.operator(&slice.expr, '[') {
             Some(open) => {
@@ -99,7 +99,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Writes comparisons as a call. The span of one begins with the token in front of it.
+    /// Rewrites comparisons to a call. The span of a comparison begins with the token before it.
     pub fn compare(&mut self, span: Span, operands: &[&ast::Expr<'_>]) {
         let before = self.tokens.partition_point(|token| token.start <= span.start_offset as usize);
         let places: Option<Vec<_>> = operands[..operands.len() - 1].iter().map(|e| self.comparison(e)).collect();
@@ -123,7 +123,7 @@ impl Walk<'_> {
         self.insert(span.end_offset as usize, ")");
     }
 
-    /// `left operator right`.
+    /// Rewrites `left operator right`.
     pub fn operation(&mut self, operation: &ast::Spanned<ast::BinOp<'_>>) {
         use ast::BinOpKind::{Add, Concat, Eq, Gt, Gte, In, Lt, Lte, Mul, Ne, Rem};
         match operation.op {
@@ -143,7 +143,7 @@ impl Walk<'_> {
         }
     }
 
-    /// The operands of `a + b + …`; the whole is bounded already.
+    /// Visits the operands of `a + b + …`, which as a whole is bounded already.
     fn chain(&mut self, operation: &ast::Spanned<ast::BinOp<'_>>) {
         use ast::BinOpKind::{Add, Mul, Sub};
         match &operation.left {
@@ -153,7 +153,7 @@ impl Walk<'_> {
         self.expression(&operation.right);
     }
 
-    /// Writes `a ~ b ~ …` as a call with all its operands, and `a % b` as one with two.
+    /// Rewrites `a ~ b ~ …` to a call with all operands, and `a % b` to one with two.
     fn as_call(&mut self, operation: &ast::Spanned<ast::BinOp<'_>>, function: &str, sign: char) {
         let start = operation.span().start_offset;
         let mut operands = vec![&operation.right];
@@ -180,8 +180,8 @@ impl Walk<'_> {
     }
 }
 
-/// Where `expression.name`, `expression[…]` or `expression(…)` begins. The span of the first of several such suffixes begins
-/// with the expression, that of each other one with the suffix itself.
+/// The position where `expression.name`, `expression[…]` or `expression(…)` begins. If there are several such suffixes, the span of
+/// the first one begins with the expression, and the span of each other one with the suffix itself.
 fn start(span: Span, expression: &ast::Expr<'_>) -> usize {
     use ast::Expr;
     let own = expression.span();

@@ -1,11 +1,11 @@
-//! Filling a text up to a width.
+//! Pads a text to a width, as Python does.
 
 use minijinja::Error;
 
 use super::python::check_bytes;
 
-/// `text` in the middle, or at an end, of `width` characters. Python's `center` puts the odd character left when the
-/// width is odd.
+/// Pads `text` to `width` characters as the method `how` does. When padding cannot be even, Python's `center` puts the extra character
+/// on the left if the width is odd.
 pub fn pad(text: &str, how: &str, width: i64, fill: char) -> Result<String, Error> {
     let n = text.chars().count();
     let missing = usize::try_from(width).unwrap_or(0).saturating_sub(n);
@@ -19,7 +19,7 @@ pub fn pad(text: &str, how: &str, width: i64, fill: char) -> Result<String, Erro
     Ok(fill(left).chain(text.chars()).chain(fill(missing - left)).collect())
 }
 
-/// As `'{:^n}'` centres: the odd character goes right.
+/// Centres a text as `'{:^n}'` does: an extra character goes to the right.
 pub fn middle(text: &str, width: i64, fill: char) -> Result<String, Error> {
     let n = i64::try_from(text.chars().count()).unwrap_or(i64::MAX);
     let missing = width.saturating_sub(n).max(0);

@@ -1,4 +1,4 @@
-//! Values as Python writes them, and arguments as Python passes them.
+//! Python's `str` and `repr` of values, and how Python binds arguments.
 
 use minijinja::{
     Error, ErrorKind, State, Value,
@@ -10,11 +10,11 @@ use super::{
     objects::{DictView, Group, Range},
 };
 
-/// Bytes of one string that a template may make.
+/// Largest string that a template may create, in bytes.
 pub const MAX_BYTES: usize = 5_000_000;
-/// Items of one list that a template may make by a method or a filter.
+/// Largest number of items of a list that a method or a filter may create.
 pub const MAX_ITEMS: usize = 1_000_000;
-/// Lists in lists of a value that may be written.
+/// Largest depth of nested lists of a value that is written.
 const MAX_DEPTH: usize = 200;
 
 /// The error of an operation.
@@ -30,10 +30,10 @@ pub fn check_bytes(bytes: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// What was passed for each of `names`, as Python binds arguments. A name in angle brackets is positional only.
+/// The arguments for `names`, bound as Python does. A name in angle brackets is positional only.
 ///
 /// # Errors
-/// For too many arguments, a name that there is not, or one given twice.
+/// For too many arguments, an unknown name, or one that is given twice.
 pub fn bind<const N: usize>(function: &str, args: &[Value], names: [&str; N]) -> Result<[Option<Value>; N], Error> {
     let (positional, keywords): (&[Value], Kwargs) = from_args(args)?;
     if positional.len() > N {
@@ -52,13 +52,13 @@ pub fn bind<const N: usize>(function: &str, args: &[Value], names: [&str; N]) ->
     Ok(bound)
 }
 
-/// The string that an argument has to be.
+/// A required string argument.
 pub fn string(function: &str, value: Option<&Value>) -> Result<String, Error> {
     let text = value.and_then(Value::as_str).map(str::to_owned);
     text.ok_or_else(|| error(format!("{function} takes a string, not {}", value.map_or("nothing", type_of))))
 }
 
-/// The integer that an argument is, `None` where it is missing or Python's `None`. Integers beyond `i64` are its ends.
+/// An integer argument; `None` if it is missing or Python's `None`. Integers beyond `i64` are clamped.
 pub fn integer(function: &str, value: Option<&Value>) -> Result<Option<i64>, Error> {
     let Some(value) = value.filter(|v| !v.is_none()) else { return Ok(None) };
     if !value.is_integer() && value.kind() != ValueKind::Bool {
@@ -68,12 +68,12 @@ pub fn integer(function: &str, value: Option<&Value>) -> Result<Option<i64>, Err
     Ok(Some(i64::try_from(wide).unwrap_or(if wide < 0 { i64::MIN } else { i64::MAX })))
 }
 
-/// Whether an argument is true; `default` where it is missing.
+/// A boolean argument; `default` if it is missing.
 pub fn truth(value: Option<&Value>, default: bool) -> bool {
     value.map_or(default, Value::is_true)
 }
 
-/// Python's slice `[start:stop]` of `n` items, as indices.
+/// The indices of Python's slice `[start:stop]` of `n` items.
 pub fn span(n: usize, start: Option<i64>, stop: Option<i64>) -> (usize, usize) {
     let index = |i: i64| {
         let distance = usize::try_from(i.unsigned_abs()).unwrap_or(usize::MAX);
@@ -98,7 +98,7 @@ pub fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// Which of minijinja's own objects a value is: they cannot be named, but their types can be compared by name.
+/// Whether a value is one of minijinja's own objects. Their types are private, but can be compared by name.
 pub fn is_own_object(value: &Value, name: &str) -> bool {
     value.as_object().is_some_and(|object| object.type_name().ends_with(name))
 }
@@ -124,10 +124,10 @@ pub fn text(value: &Value) -> Result<String, Error> {
     repr(value)
 }
 
-/// [`text`] of a value, paid for: to write lists costs more than to copy strings.
+/// [`text`] of a value; consumes fuel for collections, which cost more to write than strings.
 ///
 /// # Errors
-/// As [`text`], and when the template has run too long.
+/// As [`text`], and when the template runs out of fuel.
 pub fn written(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
     let text = text(value)?;
     if value.as_object().is_some() {
@@ -235,7 +235,7 @@ pub fn float(value: f64) -> String {
     format!("{digits}e{sign}{:02}", exponent.abs())
 }
 
-/// A string as Python's `repr` quotes it; `ascii` also escapes what is not ASCII.
+/// Quotes a string as Python's `repr` does; `ascii` also escapes characters that are not ASCII.
 pub fn quoted(text: &str, ascii: bool, out: &mut String) {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push(quote);

@@ -1,9 +1,9 @@
-//! What a template's source becomes before minijinja compiles it.
+//! Rewrites the source of a template before minijinja compiles it.
 //!
-//! minijinja's operators cannot be given other meanings, so the places where they differ from Python are found in its own
-//! syntax tree and written as calls of functions: `a % b` as `__percent(a, b)`, `a ~ b` as `__concat(a, b)`, a method
-//! that is not called (`x.items`) as `__method(x, 'items')`, what can grow (`+` and `*`) inside `__bounded(…)`, and comparisons and keys as calls
-//! of the functions of [`compare`](super::compare).
+//! minijinja's operators cannot be overridden, so those that differ from Python's are found in its syntax tree and rewritten to
+//! calls of functions: `a % b` to `__percent(a, b)`, `a ~ b` to `__concat(a, b)`, a method that is not called (`x.items`) to
+//! `__method(x, 'items')`, operators whose results can be large (`+` and `*`) to `__bounded(…)`, and comparisons and keys to the
+//! functions of [`compare`](super::compare).
 
 use minijinja::{
     Error,
@@ -16,10 +16,10 @@ use super::{
     walk::{Edit, Part, Walk},
 };
 
-/// The source as it is compiled.
+/// The rewritten source.
 ///
 /// # Errors
-/// When it is no template.
+/// When it is not a valid template.
 pub fn prepare(source: &str, syntax: &SyntaxConfig) -> Result<String, Error> {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let source = with_edits(&source, token_edits(&source, syntax)?);
@@ -35,7 +35,7 @@ pub fn prepare(source: &str, syntax: &SyntaxConfig) -> Result<String, Error> {
 }
 
 fn with_edits(source: &str, mut edits: Vec<Edit>) -> String {
-    // stable: of what is put in one place, what was found first comes first
+    // the sort is stable: of edits at the same position, the first one found comes first
     edits.sort_by_key(|edit| (edit.at, edit.taken));
     let mut out = String::with_capacity(source.len() + edits.len() * 16);
     let mut done = 0;
@@ -47,12 +47,12 @@ fn with_edits(source: &str, mut edits: Vec<Edit>) -> String {
     out + &source[done..]
 }
 
-/// `{% generation %}` marks what an assistant said and changes nothing in the text: it becomes a block with a scope.
-/// `+n` is `n`. `\U0001F600` in a string is a character of its own.
+/// Edits that need only tokens: `{% generation %}`, which marks the assistant's text and does not affect the output, becomes
+/// `{% with %}`; `+n` becomes `n`; `\U0001F600` in a string becomes the character.
 fn token_edits(source: &str, syntax: &SyntaxConfig) -> Result<Vec<Edit>, Error> {
     let mut edits = Vec::new();
     let (mut starts, mut ends_operand) = (false, false);
-    // What cannot be read is for the parser to report.
+    // The parser reports what cannot be tokenised.
     for (token, span) in tokenize(source, false, syntax.clone()).map_while(Result::ok) {
         let (at, end) = (span.start_offset as usize, span.end_offset as usize);
         let mut replace = |put: &str| edits.push(Edit { at, taken: end - at, put: put.to_owned() });

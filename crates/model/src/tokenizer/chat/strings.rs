@@ -9,7 +9,7 @@ use super::{
     python::{MAX_ITEMS, bind, check_bytes, error, integer, span, string, truth, type_of},
 };
 
-/// The methods that there are.
+/// The names of the methods.
 pub const METHODS: &[&str] = &[
     "capitalize",
     "casefold",
@@ -60,7 +60,7 @@ pub const METHODS: &[&str] = &[
 /// Calls the method `name` of `text`.
 ///
 /// # Errors
-/// For a method that there is not, arguments that it does not take, and a result that is too large.
+/// For an unknown method, wrong arguments, and a result that is too large.
 pub fn method(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
     check_bytes(text.len())?;
     match name {
@@ -114,7 +114,7 @@ pub fn method(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
     }
 }
 
-/// A list of strings, unless there are too many.
+/// A list of strings; an error if there are too many.
 fn listed<'a>(parts: impl Iterator<Item = &'a str>) -> Result<Value, Error> {
     let parts: Vec<Value> = parts.take(MAX_ITEMS + 1).map(Value::from).collect();
     if parts.len() > MAX_ITEMS {
@@ -142,7 +142,7 @@ fn padded(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
     pad(text, name, width, fill).map(Value::from)
 }
 
-/// The bytes of `text` between two character positions, as Python's optional arguments say; and where it starts.
+/// The part of `text` between two character positions, which are Python's optional arguments; and the position where it starts.
 fn part<'t>(
     text: &'t str,
     name: &str,
@@ -293,8 +293,8 @@ fn split(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
     listed(split.into_iter())
 }
 
-/// Splits at white space, of which there is any amount between the words and none at the ends; what is left when there
-/// are enough parts keeps the white space at its far end.
+/// Splits at runs of white space, without empty words at the ends. When `parts` is reached, the remainder keeps the white space at
+/// its far end.
 fn words(text: &str, name: &str, parts: usize) -> Result<Value, Error> {
     let mut found = Vec::new();
     if name == "split" {
@@ -317,7 +317,7 @@ fn words(text: &str, name: &str, parts: usize) -> Result<Value, Error> {
     listed(found.into_iter())
 }
 
-/// Lines of a text as Python's `splitlines` finds them: where each is, and where it ends with its line end.
+/// The lines of a text as Python's `splitlines` finds them: the range of each, and where it ends including the line break.
 pub fn lines(text: &str) -> Vec<(std::ops::Range<usize>, usize)> {
     let (mut found, mut start) = (Vec::new(), 0);
     let mut chars = text.char_indices().peekable();

@@ -1,4 +1,4 @@
-//! The filter `tojson`, which transformers makes Python's `json.dumps`.
+//! The filter `tojson`, which in transformers is Python's `json.dumps`.
 
 use minijinja::{
     Error, Value,
@@ -12,13 +12,13 @@ use super::{
 
 /// Widest indentation.
 const MAX_INDENT: usize = 16;
-/// Lists in lists of a value that may be written.
+/// Largest depth of nested lists of a value that is written.
 const MAX_DEPTH: usize = 200;
 
 /// Python's `json.dumps(value, ensure_ascii=False, indent, separators, sort_keys)`.
 ///
 /// # Errors
-/// For a value that JSON has no words for, and one that is too large.
+/// For a value that JSON cannot represent, and one that is too large.
 pub fn tojson(args: Rest<ValueOrKwargs>) -> Result<String, Error> {
     let names = ["<value>", "ensure_ascii", "indent", "separators", "sort_keys"];
     let [value, ascii, indent, separators, sorted] = bind("tojson", &args.into_values(), names)?;
@@ -38,7 +38,7 @@ pub fn tojson(args: Rest<ValueOrKwargs>) -> Result<String, Error> {
     Ok(out)
 }
 
-/// What each level is indented by: a number of spaces, or a string.
+/// The indentation of each level: a number of spaces, or a string.
 fn indentation(indent: &Value) -> Result<String, Error> {
     let indent = match indent.as_str() {
         Some(text) => text.to_owned(),
@@ -53,7 +53,7 @@ fn indentation(indent: &Value) -> Result<String, Error> {
     Ok(indent)
 }
 
-/// How `json.dumps` lays out its text.
+/// The layout options of `json.dumps`.
 struct Dumps {
     indent: Option<String>,
     item: String,

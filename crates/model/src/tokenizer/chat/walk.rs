@@ -1,4 +1,4 @@
-//! Finding, in the syntax tree of a template, what [`operators`](super::operators) writes otherwise.
+//! Walks the syntax tree of a template and collects edits of its source; [`operators`](super::operators) decides what is rewritten.
 
 use minijinja::{
     Error,
@@ -7,19 +7,19 @@ use minijinja::{
 
 use super::python::error;
 
-/// A change of the source: what is taken out at an offset, and what is put there.
+/// An edit of the source: removes bytes at an offset, and inserts text there.
 pub struct Edit {
-    /// Where.
+    /// The offset.
     pub at: usize,
-    /// How many bytes are taken out.
+    /// Number of bytes that are removed.
     pub taken: usize,
-    /// What is put there.
+    /// The text that is inserted.
     pub put: String,
 }
 
-/// A token's place, and what it does to the brackets around it.
+/// The position of a token, and whether it is a bracket or a separator.
 pub struct Part {
-    /// Where it begins.
+    /// The offset where it begins.
     pub start: usize,
     /// 1 for an opening bracket, -1 for a closing one.
     pub nests: i32,
@@ -30,7 +30,7 @@ pub struct Part {
 }
 
 impl Part {
-    /// The part that a token is.
+    /// From a token.
     pub fn of(token: &Token<'_>, span: Span) -> Self {
         let nests = match token {
             Token::ParenOpen | Token::BracketOpen | Token::BraceOpen => 1,
@@ -42,13 +42,13 @@ impl Part {
     }
 }
 
-/// The walk through a template, and what it found.
+/// The state of the walk, and what it has found.
 pub struct Walk<'s> {
     /// The source.
     pub source: &'s str,
     /// Its tokens.
     pub tokens: Vec<Part>,
-    /// What changes.
+    /// The edits so far.
     pub edits: Vec<Edit>,
     /// The variables that were read.
     pub read: Vec<String>,
@@ -57,7 +57,7 @@ pub struct Walk<'s> {
 }
 
 impl Walk<'_> {
-    /// Puts something in front of what is at an offset.
+    /// Inserts text at an offset.
     pub fn insert(&mut self, at: usize, put: &str) {
         self.edits.push(Edit { at, taken: 0, put: put.to_owned() });
     }
@@ -68,7 +68,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Looks through a statement.
+    /// Visits a statement.
     pub fn statement(&mut self, statement: &ast::Stmt<'_>) {
         use ast::Stmt;
         match statement {
@@ -126,8 +126,8 @@ impl Walk<'_> {
         self.statements(&declared.body);
     }
 
-    /// Jinja evaluates the values of `with` outside of it, and the defaults of a macro after the arguments before each;
-    /// minijinja does neither, so none may read another's name.
+    /// Jinja evaluates the values of `with` outside of its scope, and each default of a macro after the arguments before it.
+    /// minijinja does neither, so a value or default that reads a name from the same list is refused.
     fn independent<'e, 'a: 'e>(
         &mut self,
         names: impl Iterator<Item = &'e ast::Expr<'a>>,
@@ -169,7 +169,7 @@ impl Walk<'_> {
         self.arguments(&call.args);
     }
 
-    /// Looks through the arguments of a call.
+    /// Visits the arguments of a call.
     pub fn arguments(&mut self, args: &[ast::CallArg<'_>]) {
         use ast::CallArg;
         for arg in args {
@@ -181,7 +181,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Looks through an expression.
+    /// Visits an expression.
     pub fn expression(&mut self, expression: &ast::Expr<'_>) {
         use ast::Expr;
         match expression {

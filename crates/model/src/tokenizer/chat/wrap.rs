@@ -1,4 +1,4 @@
-//! Jinja's filters that lay out text: `indent`, `truncate`, `wordwrap`, `wordcount`.
+//! Jinja's filters for the layout of text: `indent`, `truncate`, `wordwrap`, `wordcount`.
 
 use minijinja::{
     Error, Value,
@@ -16,7 +16,7 @@ pub fn words(text: &str) -> usize {
     text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty()).count()
 }
 
-/// Indents all lines but the first, and but those that are blank.
+/// Indents all lines, except the first one and blank ones, unless told otherwise.
 ///
 /// # Errors
 /// When the result would be too large.
@@ -47,10 +47,10 @@ pub fn indent(args: Rest<ValueOrKwargs>) -> Result<String, Error> {
     Ok(out)
 }
 
-/// Cuts a text to a length, at a word unless told otherwise, and puts `...` behind it.
+/// Truncates a text to a length, between words unless told otherwise, and appends `...`.
 ///
 /// # Errors
-/// For a length shorter than what is put behind.
+/// For a length shorter than that of the appended text.
 pub fn truncate(args: Rest<ValueOrKwargs>) -> Result<String, Error> {
     let names = ["<value>", "length", "killwords", "end", "leeway"];
     let [value, length, kill, end, leeway] = bind("truncate", &args.into_values(), names)?;
@@ -75,7 +75,7 @@ pub fn truncate(args: Rest<ValueOrKwargs>) -> Result<String, Error> {
     Ok(cut + &end)
 }
 
-/// Breaks lines at words so that none is longer than a width.
+/// Breaks lines between words, so that no line is longer than a width.
 ///
 /// # Errors
 /// When the result would be too large, or the width is not positive.
@@ -100,7 +100,7 @@ pub fn word_wrap(args: Rest<ValueOrKwargs>) -> Result<String, Error> {
     Ok(out)
 }
 
-/// Words and the white space between them; a word may end after a hyphen between letters.
+/// Splits a line into words and the white space between them; a word may end after a hyphen between letters.
 fn chunks(line: &str, hyphens: bool) -> Vec<&str> {
     let (mut found, mut start) = (Vec::new(), 0);
     let chars: Vec<(usize, char)> = line.char_indices().collect();
@@ -124,8 +124,8 @@ fn chunks(line: &str, hyphens: bool) -> Vec<&str> {
     found
 }
 
-/// As Python's `textwrap` without expanding tabs: white space is kept but for what ends up at the end of a line, or at
-/// the beginning of any but the first.
+/// As Python's `textwrap` without expanding tabs: white space is kept, except at the end of a line, and at the start of every line
+/// but the first.
 fn wrap_line(line: &str, width: usize, long: bool, hyphens: bool) -> Vec<String> {
     let mut left: Vec<&str> = chunks(line, hyphens);
     left.reverse();

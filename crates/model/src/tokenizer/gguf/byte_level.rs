@@ -1,8 +1,7 @@
 //! Byte-level BPE (`tokenizer.ggml.model` gpt2).
 //!
-//! `tokenizer.ggml.pre` names the rule that cuts text into words before merging. The file does not hold the rule
-//! itself, so the names are a table here; a name that is not in it is refused, because a near miss gives other
-//! tokens without anyone noticing.
+//! `tokenizer.ggml.pre` names the rule that splits text into words before merging. The file does not contain the rule itself, so
+//! this file has a table of names. Other names are refused, because a slightly different rule would silently give other tokens.
 
 use tokenizers::{
     SplitDelimiterBehavior, Tokenizer,
@@ -23,26 +22,26 @@ use super::{
 };
 use crate::{checkpoint::GgufFile, error::LoadError};
 
-/// What a `tokenizer.ggml.pre` stands for.
+/// The rule that a `tokenizer.ggml.pre` names.
 #[derive(Debug, Clone, Copy)]
 pub struct Rule {
     words: Words,
-    /// Text is brought into Unicode's composed form first.
+    /// Whether text is normalised to NFC first.
     composed: bool,
-    /// Tokens that are in the vocabulary are not merged from parts.
+    /// Whether words that are in the vocabulary are taken as they are, without merging.
     whole_words: bool,
-    /// BOS is added where the file does not say.
+    /// Whether BOS is added by default.
     pub adds_bos: bool,
 }
 
-/// How text is cut into words.
+/// How text is split into words.
 #[derive(Debug, Clone, Copy)]
 enum Words {
     /// GPT-2's rule.
     Gpt2,
     /// Every digit on its own, then GPT-2's rule (StarCoder, SmolLM).
     Digits,
-    /// A regular expression of the model's own.
+    /// The model's own regular expression.
     Pattern(&'static str),
 }
 
@@ -70,8 +69,8 @@ fn rule(pre: &str) -> Option<Rule> {
     })
 }
 
-/// Why a `tokenizer.ggml.pre` is refused. Converters wrote "default", or nothing, for tokenizers they did not know, among
-/// them Llama 3's; llama.cpp then cuts by a rule that is no model's own.
+/// Why a `tokenizer.ggml.pre` is refused. Converters wrote "default", or nothing, for tokenizers they did not know, such as
+/// Llama 3's; llama.cpp then uses a rule that belongs to no model.
 fn unknown(pre: &str) -> String {
     let repair = "gguf-new-metadata (of Python's package gguf) --pre-tokenizer NAME writes a copy of the file with the \
                   name of the model's own rule: llama-bpe, qwen2, gpt-2, tekken, …";

@@ -1,4 +1,4 @@
-//! The tokenizer inside a GGUF file, from its vocabulary and merges or scores.
+//! Builds the tokenizer of a GGUF file, from its vocabulary and its merges or scores.
 
 mod byte_level;
 mod pieces;
@@ -21,8 +21,8 @@ const ROLES: &[(&str, &str)] = &[
     ("pad_token", "tokenizer.ggml.padding_token_id"),
 ];
 
-/// Kinds of tokens (`tokenizer.ggml.token_type`): what cannot be spelled, special tokens, and those that are matched whole
-/// but are not special.
+/// Types of tokens (`tokenizer.ggml.token_type`): the unknown token, special tokens, and user-defined tokens, which are matched as a
+/// whole but are not special.
 const UNKNOWN: i128 = 2;
 const CONTROL: i128 = 3;
 const USER_DEFINED: i128 = 4;
@@ -31,7 +31,7 @@ impl TextTokenizer {
     /// Builds the tokenizer of a GGUF file.
     ///
     /// # Errors
-    /// When the file holds another kind of tokenizer, or none, or one that contradicts itself.
+    /// When the file has no tokenizer, one of another kind, or one that contradicts itself.
     pub fn from_gguf(file: &GgufFile, d_vocab: usize) -> Result<Self, LoadError> {
         let tokens = strings(file, "tokenizer.ggml.tokens")?;
         let roles = roles(file, &tokens)?;
@@ -77,21 +77,21 @@ fn strings<'f>(file: &'f GgufFile, key: &str) -> Result<Vec<&'f str>, LoadError>
     list.ok_or_else(|| file.refuse(key, "is missing or not a list of strings"))
 }
 
-/// The pairs of `tokenizer.ggml.merges`.
+/// The merges of `tokenizer.ggml.merges`.
 fn merges(file: &GgufFile) -> Result<Vec<(String, String)>, LoadError> {
     let pair = |merge: &str| merge.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned()));
     let merges: Option<Vec<_>> = strings(file, "tokenizer.ggml.merges")?.into_iter().map(pair).collect();
     merges.ok_or_else(|| file.refuse("tokenizer.ggml.merges", "has an entry that is no pair"))
 }
 
-/// The tokens of some kinds.
+/// The tokens of some types.
 fn marked(file: &GgufFile, tokens: &[&str], wanted: &[i128]) -> Vec<String> {
     let kinds = file.list("tokenizer.ggml.token_type").unwrap_or_default();
     let of_kind = |t: &MetadataValue| matches!(t, MetadataValue::Integer(k) if wanted.contains(k));
     kinds.iter().zip(tokens).filter(|(t, _)| of_kind(t)).map(|(_, token)| (*token).to_owned()).collect()
 }
 
-/// Adds the tokens of the kinds `special` as special tokens, and those the user defined.
+/// Adds the tokens of the types `special` as special tokens, and the user-defined ones.
 fn add_marked_tokens(
     file: &GgufFile,
     tokenizer: &mut Tokenizer,
@@ -101,7 +101,7 @@ fn add_marked_tokens(
     let refuse = |e: tokenizers::Error| file.refuse("tokenizer.ggml.token_type", e);
     let special = marked(file, tokens, special).into_iter().map(|t| AddedToken::from(t, true));
     tokenizer.add_special_tokens(special.collect::<Vec<_>>()).map_err(refuse)?;
-    // A token the vocabulary spells otherwise (Gemma's runs of spaces) is found by merging.
+    // Skip a token that the vocabulary spells differently (Gemma's runs of spaces): merges produce it.
     let whole = marked(file, tokens, &[USER_DEFINED]).into_iter().filter(|t| tokenizer.token_to_id(t).is_some());
     let whole: Vec<AddedToken> = whole.map(|t| AddedToken::from(t, false).normalized(false)).collect();
     tokenizer.add_tokens(whole).map_err(refuse)?;
@@ -119,7 +119,7 @@ fn roles(file: &GgufFile, tokens: &[&str]) -> Result<BTreeMap<String, String>, L
     Ok(roles)
 }
 
-/// Adds BOS and EOS where the file says so; `adds_bos` is what it means by leaving BOS out.
+/// Adds BOS and EOS if the file says so; `adds_bos` is the default for BOS.
 fn processor(
     file: &GgufFile,
     roles: &BTreeMap<String, String>,

@@ -1,5 +1,5 @@
-//! SentencePiece BPE (`tokenizer.ggml.model` llama): pieces with scores, the best scored pair of neighbours that makes a
-//! piece is joined first; characters that are no piece fall back to bytes.
+//! SentencePiece BPE (`tokenizer.ggml.model` llama): pieces with scores. Of all neighbouring pairs that form a piece, the pair with
+//! the best score is merged first; characters without a piece fall back to bytes.
 
 use std::cmp::Ordering;
 
@@ -18,7 +18,7 @@ use crate::{
     error::LoadError,
 };
 
-/// Builds the tokenizer, without its special tokens. `unknown` is the token of what cannot be spelled.
+/// Builds the tokenizer, without its special tokens. `unknown` is the unknown token.
 pub fn tokenizer(file: &GgufFile, tokens: &[&str], unknown: Option<String>) -> Result<Tokenizer, LoadError> {
     for key in ["tokenizer.ggml.precompiled_charsmap", "tokenizer.ggml.remove_extra_whitespaces"] {
         if file.metadata().contains_key(key) && file.flag(key) != Some(false) {
@@ -57,7 +57,7 @@ pub fn tokenizer(file: &GgufFile, tokens: &[&str], unknown: Option<String>) -> R
     Ok(tokenizer)
 }
 
-/// Gemma's files spell runs of spaces as they are.
+/// Respells a run of spaces as SentencePiece does: Gemma's files have plain spaces.
 fn respelled(token: &str) -> String {
     if token.len() > 1 && token.bytes().all(|b| b == b' ') { SPACE.repeat(token.len()) } else { token.to_owned() }
 }
@@ -78,7 +78,7 @@ fn scores(file: &GgufFile, n: usize) -> Result<Vec<f64>, LoadError> {
     scores.filter(|s| s.len() == n).ok_or_else(|| file.refuse(key, format!("is missing or not {n} numbers")))
 }
 
-/// Every way to join two pieces into a third, the best scored first; among equals longer first halves go first, as in
+/// Every merge of two pieces into a third, the best scored first; among equal scores those with longer first halves, as in
 /// transformers.
 fn implied_merges(pieces: &[String], vocab: &Vocab, scores: &[f64]) -> Vec<(String, String)> {
     let mut found = merges(pieces, vocab);
