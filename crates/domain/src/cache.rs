@@ -1,4 +1,4 @@
-//! Caches: the activations of one input, with what produced them.
+//! Caches: the activations of one input, with their provenance.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -19,17 +19,17 @@ use super::{
 /// How the beginning-of-sequence token was decided for one input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BosDecision {
-    /// What the request said; `None` left it to the tokenizer.
+    /// The request's setting; `None`: as the tokenizer does.
     pub requested: Option<bool>,
-    /// Whether the tokens begin with the tokenizer's BOS token, whoever put it there.
+    /// Whether the tokens begin with the tokenizer's BOS token, whether it was posted or added.
     pub present: bool,
-    /// Whether it was added to what was posted.
+    /// Whether it was added to the input.
     pub added: bool,
-    /// The tokenizer's BOS token, where it has one.
+    /// The tokenizer's BOS token, if it has one.
     pub token_id: Option<u32>,
 }
 
-/// NaN and infinity counts of one cache, masked attention scores not counted.
+/// Counts of NaN and infinities in one cache. Masked attention scores do not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TensorStats {
     /// Elements that are not a number.
@@ -38,48 +38,48 @@ pub struct TensorStats {
     pub n_inf: u64,
 }
 
-/// The receipt of a cache: what produced its numbers. Immutable. Of an imported cache it is what the file says; a text is
-/// empty and the number 0 where it says nothing.
+/// The provenance of a cache: what produced its numbers. It never changes. For an imported cache it is what the file says; where
+/// the file says nothing, texts are empty and the number is 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
     /// blake3 of weights, config and tokenizer.
     pub model_fingerprint: String,
     /// `model_type` of the checkpoint.
     pub architecture: String,
-    /// Type the checkpoint holds its weights in.
+    /// Type of the weights in the checkpoint.
     pub weights_dtype: String,
-    /// Type the forward pass computed in.
+    /// Type in which the forward pass computed.
     pub compute_dtype: String,
-    /// Device that computed it.
+    /// Device that the forward pass ran on.
     pub device: String,
-    /// Version of the server that computed it.
+    /// Version of the server.
     pub residuum_version: String,
-    /// Changes whenever the numbers of a forward pass may change.
+    /// Version of the numbers: it is raised whenever the numbers of a forward pass may change.
     pub numerics_version: u32,
 }
 
-/// A stored cache. Tensors, tokens and provenance never change; tags, metadata and label do.
+/// A stored cache. Tensors, tokens and provenance never change; tags, metadata, label, expiry and pin may.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cache {
     /// Its id.
     pub id: CacheId,
-    /// Whose it is.
+    /// The tenant that owns it.
     pub tenant: TenantId,
-    /// The run that made it.
+    /// The run that created it.
     pub run: RunId,
-    /// Its place among the run's inputs.
+    /// Index of its input in the run.
     pub item_index: u64,
     /// Name of the model.
     pub model: String,
-    /// Number of blocks of the model; of an import that does not say, those it tells of.
+    /// Number of blocks of the model. For an import that does not say: as many as its hooks show.
     pub n_layers: usize,
     /// Width of the residual stream.
     pub d_model: usize,
-    /// The text, where one was posted or rendered.
+    /// The text, if one was posted or rendered.
     pub text: Option<String>,
-    /// Token ids the model saw.
+    /// The token ids of the forward pass.
     pub token_ids: Vec<u32>,
-    /// What each token stands for.
+    /// The text of each token.
     pub tokens: Vec<String>,
     /// What was captured.
     pub capture: Capture,
@@ -87,23 +87,23 @@ pub struct Cache {
     pub row_shapes: Vec<Vec<usize>>,
     /// How the beginning-of-sequence token was decided.
     pub bos: BosDecision,
-    /// Tokens cut from the input to fit the context.
+    /// Number of tokens that were truncated to fit the context.
     pub n_truncated: u64,
-    /// What was generated, where the input was continued.
+    /// What was generated, if the input was continued.
     pub completion: Option<TextCompletion>,
-    /// Where it came from, when it was not computed here.
+    /// The source, if it was imported.
     pub origin: Option<ImportOrigin>,
-    /// What was changed on the way, for people: names resolved, positions settled. Empty: nothing.
+    /// The interventions, in readable form: with names resolved and positions as numbers. Empty if there were none.
     pub interventions: Vec<Map<String, Value>>,
     /// NaN and infinity counts.
     pub stats: TensorStats,
-    /// What produced it.
+    /// Its provenance.
     pub provenance: Provenance,
-    /// Whether the numbers came from the store instead of a forward pass of this run.
+    /// Whether its numbers were reused from the store, without a forward pass.
     pub reused: bool,
     /// blake3 of the stored tensors, in hex.
     pub content_hash: String,
-    /// Bytes its tensors take in the store.
+    /// Size of its tensors in the store, in bytes.
     pub n_bytes: u64,
     /// Tags.
     pub tags: Vec<String>,
@@ -113,14 +113,14 @@ pub struct Cache {
     pub label: Option<String>,
     /// When it was stored. No two caches of a store have the same time.
     pub created_at: Timestamp,
-    /// When it goes, unless it is pinned.
+    /// When it expires, unless it is pinned.
     pub expires_at: Option<Timestamp>,
-    /// Whether it neither expires nor makes room for others.
+    /// Whether it is protected from expiry and eviction.
     pub pinned: bool,
 }
 
 impl Cache {
-    /// What is unusual about it.
+    /// Its warnings.
     #[must_use]
     pub fn warnings(&self) -> Vec<Warning> {
         let TensorStats { n_nan, n_inf } = self.stats;
@@ -137,16 +137,16 @@ impl Cache {
         all.map(|(code, detail)| Warning { code, detail }).collect()
     }
 
-    /// Whether the tokens are known by their ids; those of an import may not be.
+    /// Whether the token ids are known; those of an import may not be.
     #[must_use]
     pub fn knows_token_ids(&self) -> bool {
         self.token_ids.first() != Some(&UNKNOWN_TOKEN)
     }
 
-    /// Positions its rows were taken at.
+    /// The positions of its rows.
     ///
     /// # Errors
-    /// None for a cache this server made; the signature is that of [`super::Positions::resolve`].
+    /// As [`super::Positions::resolve`]; never for a stored cache.
     pub fn rows(&self) -> Result<Rows, Problem> {
         self.capture.positions.resolve(self.token_ids.len())
     }
@@ -154,7 +154,7 @@ impl Cache {
     /// Index of `hook` among the captured hooks.
     ///
     /// # Errors
-    /// [`Code::HookNotInCache`] listing what the cache has.
+    /// [`Code::HookNotInCache`] listing the hooks of the cache.
     pub fn hook_index(&self, hook: Hook) -> Result<usize, Problem> {
         self.capture.hooks.iter().position(|h| *h == hook).ok_or_else(|| {
             let have: Vec<String> = self.capture.hooks.iter().map(ToString::to_string).collect();
@@ -173,59 +173,59 @@ impl Cache {
     }
 }
 
-/// Which caches a listing shows; every condition that is given must hold.
+/// A filter of a listing; a cache must meet every condition that is given.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct CacheFilter {
     /// Name of the model.
     pub model: Option<String>,
-    /// Made by this run.
+    /// Created by this run.
     pub run: Option<RunId>,
-    /// Bears every one of these tags.
+    /// Has all of these tags.
     pub tags: Vec<String>,
     /// Has this label.
     pub label: Option<String>,
-    /// Captured every one of these hooks.
+    /// Has all of these hooks.
     pub hooks: Vec<Hook>,
     /// Stored at or after.
     pub created_from: Option<Timestamp>,
     /// Stored before.
     pub created_to: Option<Timestamp>,
-    /// The text, or what was generated behind it, has these words and phrases.
+    /// Its text, or the generated text, contains these words and phrases.
     pub text: Option<TextQuery>,
-    /// Has these keys with these values in its metadata; dots lead into objects.
+    /// Has these keys with these values in its metadata; dots separate the keys of nested objects.
     pub metadata: Map<String, Value>,
-    /// Is pinned, or is not.
+    /// Whether it is pinned.
     pub pinned: Option<bool>,
-    /// Has a time to go at or after this.
+    /// Expires at or after this time.
     pub expires_from: Option<Timestamp>,
-    /// Has a time to go before this.
+    /// Expires before this time.
     pub expires_to: Option<Timestamp>,
-    /// Made by the model of this fingerprint.
+    /// Computed by the model with this fingerprint.
     pub fingerprint: Option<String>,
-    /// Its tokens begin with the tokenizer's BOS token, or do not.
+    /// Whether its tokens begin with the tokenizer's BOS token.
     pub bos: Option<bool>,
 }
 
-/// How many caches there are.
+/// A count of caches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Count {
-    /// Caches that were counted.
+    /// Number of caches that were counted.
     pub total: u64,
-    /// Whether these are all.
+    /// Whether all caches were counted.
     pub is_exact: bool,
 }
 
-/// Changes to the editable parts of a cache. `None` leaves a part alone.
+/// Changes to the editable parts of a cache. `None` leaves a part unchanged.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct CachePatch {
     /// Replaces all tags.
     pub tags: Option<Vec<String>>,
-    /// Merged into the metadata as RFC 7396 has it: null removes a key.
+    /// Merged into the metadata as in RFC 7396: null removes a key.
     pub metadata: Option<Map<String, Value>>,
     /// Replaces the label; `Some(None)` removes it.
     pub label: Option<Option<String>>,
-    /// Replaces the time it goes; `Some(None)` removes it.
+    /// Replaces the time of expiry; `Some(None)` removes it.
     pub expires_at: Option<Option<Timestamp>>,
-    /// Pins it, or lets it go again.
+    /// Pins or unpins it.
     pub pinned: Option<bool>,
 }

@@ -1,4 +1,4 @@
-//! What a run should capture: as a client writes it ([`CaptureRequest`]), and resolved against a model ([`Capture`]).
+//! What a run captures: as a client writes it ([`CaptureRequest`]), and resolved against a model ([`Capture`]).
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
@@ -16,7 +16,7 @@ use super::{
     problem::{Code, Problem},
 };
 
-/// Which layers short hook names stand for.
+/// The layers that short hook names refer to.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(untagged)]
 pub enum Layers {
@@ -63,7 +63,7 @@ impl<'de> Deserialize<'de> for Layers {
             }
 
             fn visit_u64<E: de::Error>(self, layer: u64) -> Result<Layers, E> {
-                // past what is counted there is no layer either
+                // a number beyond `i64` is not a layer either
                 Ok(Layers::One(i64::try_from(layer).unwrap_or(i64::MAX)))
             }
 
@@ -77,7 +77,7 @@ impl<'de> Deserialize<'de> for Layers {
 }
 
 impl Layers {
-    /// The 0-based layers meant, in the order named, without repeats.
+    /// The 0-based layers, in the order given, without repeats.
     ///
     /// # Errors
     /// [`Code::LayerOutOfRange`] for a layer the model lacks and [`Code::InvalidValue`] for an empty list.
@@ -108,17 +108,17 @@ impl Layers {
     }
 }
 
-/// A capture specification as it arrives: names not yet checked against a model.
+/// A capture specification as it arrives; names are not checked against a model yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaptureRequest {
     /// Full or short hook names.
     #[serde(default = "default_hooks")]
     pub hooks: Vec<String>,
-    /// Layers the short names stand for.
+    /// Layers that the short names refer to.
     #[serde(default)]
     pub layers: Layers,
-    /// Positions to keep; `None` is the model's default: last, or mean for encoders.
+    /// Positions to keep; `None`: the model's default, which is last, or mean for encoders.
     #[serde(default)]
     pub positions: Option<PositionsRequest>,
     /// Type to store.
@@ -147,21 +147,21 @@ pub struct Capture {
     pub dtype: Dtype,
 }
 
-/// How what one capture stored answers another of the same forward pass.
+/// How a stored capture can serve another capture of the same forward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
-    /// Its rows are the rows wanted: hooks may be left out.
+    /// Its rows are the wanted rows; some of its hooks may not be wanted.
     AsStored,
-    /// Its rows hold those wanted, which have to be copied: picked, averaged or rounded, to the same bits that the
-    /// forward pass would have left.
+    /// The wanted rows can be computed from its rows: selected, averaged or rounded, with the same result, bit for bit, as from
+    /// the forward pass.
     Copied,
 }
 
 impl Capture {
-    /// How what was captured as `self` answers `wanted`, of an input of `n_tokens`; `None` if it does not.
+    /// How a capture `self` can serve `wanted`, for an input of `n_tokens`; `None` if it cannot.
     ///
-    /// A mean is taken of stored float32 rows only: of rounded ones it would be another. float32 is rounded to the other
-    /// types as it would have been at first.
+    /// A mean is computed only from float32 rows: the mean of rounded rows would differ. Rounding float32 rows gives the same
+    /// result as rounding at the time of capture.
     #[must_use]
     pub fn answer(&self, wanted: &Self, n_tokens: usize) -> Option<Answer> {
         let same_type = self.dtype == wanted.dtype;
@@ -182,13 +182,13 @@ impl Capture {
     }
 }
 
-/// Whether `all` has every one of `some`; both are in execution order.
+/// Whether `all` contains all of `some`; both are in execution order.
 fn contains(all: &[Hook], some: &[Hook]) -> bool {
     let mut all = all.iter();
     some.iter().all(|hook| all.by_ref().any(|h| h == hook))
 }
 
-/// Checks that no indices are averaged.
+/// Refuses the mean of indices.
 ///
 /// # Errors
 /// [`Code::InvalidValue`] at `/positions` when indices would be averaged.
@@ -203,11 +203,11 @@ pub fn refuse_mean_of_indices(hooks: &[Hook], positions: &PositionsRequest) -> R
 }
 
 impl CaptureRequest {
-    /// The hooks meant, in execution order, each once: every name is checked against the model.
+    /// The hooks, in execution order, each once. Every name is checked against the model.
     ///
     /// # Errors
-    /// [`Code::UnknownHook`] with the hooks there are, [`Code::LayerOutOfRange`], or [`Code::InvalidValue`] when
-    /// nothing would be captured; pointers are relative to the capture object.
+    /// [`Code::UnknownHook`] listing the hooks of the model, [`Code::LayerOutOfRange`], or [`Code::InvalidValue`] when
+    /// nothing would be captured. Pointers are relative to the capture object.
     pub fn resolve(&self, model: &ModelInfo) -> Result<Arc<[Hook]>, Problem> {
         if self.hooks.is_empty() {
             return Err(Problem::at(Code::InvalidValue, "/hooks", "hooks is empty: name at least one hook point"));
@@ -221,7 +221,7 @@ impl CaptureRequest {
         Ok(hooks.into_iter().collect())
     }
 
-    /// The positions of an input that has none of its own.
+    /// The positions of inputs that have no positions of their own.
     #[must_use]
     pub fn positions(&self, model: &ModelInfo) -> PositionsRequest {
         let default = if model.bidirectional { Positions::Mean } else { Positions::Last };
@@ -260,7 +260,7 @@ impl CaptureRequest {
 }
 
 impl Problem {
-    /// Points every field of this problem at `pointer`.
+    /// Sets the pointer of every field of this problem.
     fn under_pointer(mut self, pointer: &str) -> Self {
         for e in &mut self.errors {
             pointer.clone_into(&mut e.pointer);
@@ -271,7 +271,7 @@ impl Problem {
 
 /// Shape and axes of one input's stored tensor.
 ///
-/// `[head, q, k]` maps keep their key axis at the input's length; their positions select queries.
+/// Attention maps `[head, q, k]` keep all keys; positions select queries.
 #[must_use]
 pub fn stored_shape(
     site: Site,

@@ -1,4 +1,4 @@
-//! Directions: named vectors in the space of a hook, with what made them.
+//! Directions: named vectors in the space of a hook, with their provenance.
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -9,7 +9,7 @@ use super::{
     ids::{DirectionId, TenantId},
 };
 
-/// How a direction was made.
+/// How a direction was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DirectionMethod {
@@ -38,48 +38,48 @@ impl DirectionMethod {
         }
     }
 
-    /// Reads back what [`Self::name`] gave.
+    /// Parses the spelling of [`Self::name`].
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|m| m.name() == name)
     }
 }
 
-/// What a direction is, without its numbers.
+/// The description of a direction, without its vectors.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DirectionInfo {
     /// Its id.
     pub id: DirectionId,
-    /// Whose it is.
+    /// The tenant that owns it.
     pub tenant: TenantId,
     /// Its name, unique for the tenant.
     pub name: String,
-    /// How it was made.
+    /// How it was created.
     pub method: DirectionMethod,
-    /// The model whose activations it lives among, where that is known.
+    /// The model whose activations it applies to, if known.
     pub model: Option<String>,
-    /// The kind of hook whose rows it lives among.
+    /// The site whose rows it applies to.
     pub site: Site,
     /// Layers it has vectors for, ascending; empty for a site outside the blocks.
     pub layers: Vec<usize>,
-    /// Vectors a layer.
+    /// Number of vectors per layer.
     pub n_components: usize,
-    /// Values of each vector.
+    /// Length of each vector.
     pub d: usize,
     /// Metadata.
     pub metadata: Map<String, Value>,
-    /// What made it: parameters, weights' fingerprint, caches.
+    /// Its provenance: parameters, fingerprint of the weights, caches.
     pub provenance: Map<String, Value>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
 }
 
 /// A direction with its vectors.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Direction {
-    /// What it is.
+    /// Its description.
     pub info: DirectionInfo,
-    /// By layer, then by component.
+    /// The vectors, ordered by layer, then by component.
     pub vectors: Vec<DirectionVector>,
 }
 
@@ -88,11 +88,11 @@ pub struct Direction {
 pub struct DirectionVector {
     /// Its layer; `None` for a site outside the blocks.
     pub layer: Option<usize>,
-    /// Which of the layer's vectors; 0 unless there are several.
+    /// Index among the vectors of the layer; 0 unless there are several.
     pub component: usize,
-    /// The values `[d]`: a hook's row, its axes flattened.
+    /// The values `[d]`: a flattened row of the hook.
     pub values: Vec<f32>,
-    /// Numbers that describe it, by name; null where undefined.
+    /// Numbers that describe it, by name; null if undefined.
     pub metrics: Map<String, Value>,
 }
 

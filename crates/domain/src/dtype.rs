@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use half::slice::HalfFloatSliceExt;
 use serde::{Deserialize, Serialize};
 
-/// A float type that activations are stored or served in.
+/// The float types in which activations are stored and served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
@@ -14,7 +14,7 @@ pub enum Dtype {
     Float32,
     /// IEEE binary16: 11 significant bits, largest finite value 65,504.
     Float16,
-    /// The upper half of a binary32: 8 significant bits, the range of float32.
+    /// bfloat16, the upper half of a binary32: 8 significant bits, and the range of float32.
     BFloat16,
 }
 
@@ -60,7 +60,7 @@ impl Dtype {
                 let mut block = [half::f16::ZERO; BLOCK];
                 for values in values.chunks(BLOCK) {
                     let block = &mut block[..values.len()];
-                    // uses the conversion instructions where the processor has them
+                    // uses the processor's conversion instructions, if it has them
                     block.convert_from_f32_slice(values);
                     let words: &mut [u16] = block.reinterpret_cast_mut();
                     words.iter_mut().for_each(|w| *w = w.to_le());
@@ -71,7 +71,7 @@ impl Dtype {
         }
     }
 
-    /// `values` as [`Self::encode`] gives them, where that is how they lie in memory.
+    /// The bytes of `values`, if they are in memory as [`Self::encode`] would write them.
     #[must_use]
     pub fn as_encoded(self, values: &[f32]) -> Option<&[u8]> {
         (self == Self::Float32 && cfg!(target_endian = "little")).then(|| bytemuck::cast_slice(values))
@@ -88,7 +88,7 @@ impl Dtype {
     }
 }
 
-/// Values encoded at a time: few enough for the first-level cache, enough for vector instructions.
+/// Number of values that are encoded at a time: few enough for the first-level cache, enough for vector instructions.
 const BLOCK: usize = 1024;
 
 fn encode_blocks<W: bytemuck::Pod>(values: &[f32], out: &mut Vec<u8>, encode: impl Fn(f32, &mut W)) {
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn blocks_encode_as_single_values_do() {
-        // every sign, exponent and upper fraction, with lower halves around the ties
+        // every sign, exponent and upper part of the fraction, with lower halves around the ties
         let lower = [0u32, 1, 0x7fff, 0x8000, 0x8001, 0xffff];
         let values: Vec<f32> =
             (0..=0xffffu32).flat_map(|upper| lower.map(|l| f32::from_bits(upper << 16 | l))).collect();

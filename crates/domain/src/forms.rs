@@ -1,4 +1,4 @@
-//! Values that a client may write in several forms: how they are told apart, and how an error lists them.
+//! Deserialises values that a client may write in several forms (a word, a number, an object), and lists the forms in errors.
 
 use std::{fmt, marker::PhantomData};
 
@@ -10,12 +10,12 @@ use serde::{
     },
 };
 
-/// Numbers that a list may have: more than any context has tokens, few enough to be read at once.
+/// Largest number of elements of a list: more than any context has tokens, and few enough to keep in memory.
 pub const MAX_LIST: usize = 1 << 20;
 
 /// A type with several forms.
 pub trait Forms {
-    /// The forms, as an error lists them.
+    /// The forms, as errors list them.
     fn forms() -> Vec<String>;
 }
 
@@ -25,7 +25,7 @@ impl Forms for Vec<usize> {
     }
 }
 
-/// Forms as the end of a sentence: `a, b or c`.
+/// Joins forms for the end of a sentence: `a, b or c`.
 #[must_use]
 pub fn listed(forms: &[String]) -> String {
     match forms {
@@ -35,23 +35,23 @@ pub fn listed(forms: &[String]) -> String {
     }
 }
 
-/// A word as it is written in JSON.
+/// A word as JSON spells it.
 #[must_use]
 pub fn word(word: &str) -> String {
     format!("\"{word}\"")
 }
 
-/// An object as an error shows it, by its fields.
+/// An object as errors show it, by its fields.
 #[must_use]
 pub fn object(fields: &[&str]) -> String {
     let fields: Vec<String> = fields.iter().map(|field| format!("\"{field}\":")).collect();
     format!("{{{}}}", fields.join(", "))
 }
 
-/// Numbers of a list, at most [`MAX_LIST`].
+/// Reads a list of at most [`MAX_LIST`] integers.
 ///
 /// # Errors
-/// For an element that is no whole number, and for a list that is longer.
+/// For an element that is not an integer, and for a longer list.
 pub fn list<'de, A: SeqAccess<'de>>(mut elements: A) -> Result<Vec<i64>, A::Error> {
     let mut list = Vec::new();
     while let Some(number) = elements.next_element()? {
@@ -63,20 +63,20 @@ pub fn list<'de, A: SeqAccess<'de>>(mut elements: A) -> Result<Vec<i64>, A::Erro
     Ok(list)
 }
 
-/// One of some words, or what `T` reads.
+/// One of several words, or a `T`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WordOr<W, T> {
     /// One of the words.
     Word(W),
-    /// Anything else.
+    /// A `T`.
     Other(T),
 }
 
 impl<'de, W: Copy, T: Deserialize<'de> + Forms> WordOr<W, T> {
-    /// Reads one of `words`, or what `T` reads.
+    /// Reads one of `words`, or a `T`.
     ///
     /// # Errors
-    /// What is neither, listing the words and the forms of `T`.
+    /// For anything else, listing the words and the forms of `T`.
     pub fn read<D: Deserializer<'de>>(deserializer: D, words: &[(&'static str, W)]) -> Result<Self, D::Error> {
         deserializer.deserialize_any(Either { words, other: PhantomData })
     }

@@ -1,4 +1,4 @@
-//! Generating text: how to choose tokens, and what came of it.
+//! Generation: the settings for choosing tokens, and its result.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,29 +8,29 @@ use serde::{Deserialize, Serialize};
 /// then to the smallest set of them whose probabilities reach `top_p` (nucleus sampling, Holtzman et al., 2020).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Generation {
-    /// Tokens to add at most.
+    /// Largest number of tokens to add.
     pub max_new_tokens: usize,
-    /// 0 takes the most probable token every time.
+    /// The temperature; 0 always chooses the most probable token.
     pub temperature: f64,
-    /// Only the most probable tokens.
+    /// If set, only this many of the most probable tokens are candidates.
     pub top_k: Option<usize>,
-    /// Only as many of them as reach this probability.
+    /// If set, only the smallest set of them that reaches this probability.
     pub top_p: Option<f64>,
-    /// Decides every choice, together with the input's place in its run.
+    /// The seed. Together with the index of the input in its run, it determines every choice.
     pub seed: u64,
     /// Texts that end the continuation.
     pub stop: Vec<String>,
 }
 
 impl Generation {
-    /// Whether the most probable token is taken every time.
+    /// Whether the most probable token is always chosen.
     #[must_use]
     pub fn is_greedy(&self) -> bool {
         self.temperature == 0.0 || self.top_k == Some(1)
     }
 }
 
-/// Why a continuation ended.
+/// Why generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {

@@ -17,33 +17,33 @@ macro_rules! id {
         pub struct $name(Uuid);
 
         impl $name {
-            /// A new id, later in sort order than every id this process has made before.
+            /// A new id, which sorts after every id that this process has created before.
             #[must_use]
             pub fn generate() -> Self {
                 Self(Uuid::now_v7())
             }
 
-            /// Not later in sort order than any id made at this time or after it.
+            /// A lower bound: it sorts before, or equal to, every id that is created at this time or later.
             #[must_use]
             pub fn earliest(time: jiff::Timestamp) -> Self {
                 let millis = u64::try_from(time.as_millisecond()).unwrap_or(0) & 0xffff_ffff_ffff;
                 Self(Uuid::from_u128(u128::from(millis) << 80))
             }
 
-            /// When it was made, to the millisecond.
+            /// When it was created, to the millisecond.
             #[must_use]
             pub fn made_at(&self) -> SystemTime {
                 let (seconds, nanos) = self.0.get_timestamp().map_or((0, 0), |t| t.to_unix());
                 SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos)
             }
 
-            /// The sixteen bytes, as the index stores them.
+            /// The sixteen bytes that the index stores.
             #[must_use]
             pub fn as_bytes(&self) -> &[u8; 16] {
                 self.0.as_bytes()
             }
 
-            /// Reads back what [`Self::as_bytes`] gave; `None` unless there are sixteen bytes.
+            /// From the bytes of [`Self::as_bytes`]; `None` unless there are sixteen.
             #[must_use]
             pub fn from_slice(bytes: &[u8]) -> Option<Self> {
                 Uuid::from_slice(bytes).ok().map(Self)
@@ -59,7 +59,7 @@ macro_rules! id {
         impl FromStr for $name {
             type Err = uuid::Error;
 
-            /// Accepts the hyphenated form only, so that one id has one spelling.
+            /// Accepts only the hyphenated form, so that an id has a single spelling.
             fn from_str(s: &str) -> Result<Self, Self::Err> {
                 let id = Uuid::try_parse(s)?;
                 if s.len() == 36 { Ok(Self(id)) } else { Uuid::try_parse("").map(Self) }
@@ -77,7 +77,7 @@ id!(
     CacheId
 );
 id!(
-    /// A named vector, or one a layer.
+    /// A named vector, or one for each layer.
     DirectionId
 );
 id!(
@@ -85,13 +85,13 @@ id!(
     PackId
 );
 
-/// Who owns a run, a cache or a direction: the tenant of the API key that made it.
+/// The owner of a run, a cache or a direction: the tenant of the API key that created it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TenantId(pub i64);
 
 impl TenantId {
-    /// The tenant of every request while the store has no API keys.
+    /// The tenant of every request if the store has no API keys.
     pub const DEFAULT: Self = Self(1);
 }
 

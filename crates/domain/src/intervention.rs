@@ -1,8 +1,8 @@
-//! Interventions: what a forward pass changes at its hook points instead of only looking.
+//! Interventions: changes of values at hook points during a forward pass.
 //!
-//! A request's interventions become [`Edits`], the same for every input of a run: which hook, which part of a row, what
-//! to do with it, and the numbers that takes. Which tokens they touch depends on the input ([`Applied`]). Together they
-//! decide the numbers of a forward pass, so together they make up a part of its key ([`key`]).
+//! The interventions of a request become [`Edits`], which are the same for every input of a run: the hook, the part of a row, the
+//! operation, and its numbers. The tokens they touch depend on the input ([`Applied`]). Both affect the numbers of a forward pass, so
+//! both are part of its key ([`key`]).
 
 use std::{ops::Range, sync::Arc};
 
@@ -11,22 +11,22 @@ use serde_json::{Map, Value};
 
 use super::{forms::WordOr, hook::Hook, positions::PositionsRequest};
 
-/// Tokens of one input, those to come included.
+/// Tokens of one input, including those that will be generated.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tokens {
     /// Every token.
     All,
-    /// Those from this position on.
+    /// The tokens from this position on.
     From(u32),
-    /// Those before this position.
+    /// The tokens before this position.
     Before(u32),
-    /// These positions, ascending, each with its place among those that were named.
+    /// These positions, ascending, each with its index in the request's list.
     List(Vec<(u32, u32)>),
 }
 
 impl Tokens {
-    /// The tokens at these positions; `None` when one is named twice.
+    /// The tokens at these positions; `None` if a position appears twice.
     #[must_use]
     pub fn list(positions: &[u32]) -> Option<Self> {
         let mut list: Vec<(u32, u32)> = positions.iter().copied().zip(0..).collect();
@@ -34,7 +34,7 @@ impl Tokens {
         list.windows(2).all(|pair| pair[0].0 < pair[1].0).then_some(Self::List(list))
     }
 
-    /// The place of the token at `position` among these, if it is one of them.
+    /// The index of the token at `position` among these, if it is one of them.
     #[must_use]
     pub fn place(&self, position: u32) -> Option<usize> {
         match self {
@@ -48,7 +48,7 @@ impl Tokens {
         }
     }
 
-    /// How many of an input's `n` tokens these are.
+    /// How many of an input's `n` tokens are among these.
     #[must_use]
     pub fn count(&self, n: usize) -> usize {
         match self {
@@ -60,16 +60,16 @@ impl Tokens {
     }
 }
 
-/// Tokens as a request names them.
+/// Tokens as a request refers to them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokensRequest {
-    /// Every token, those to come too.
+    /// Every token, including generated ones.
     All,
-    /// Those of the input as posted.
+    /// The tokens of the posted input.
     Prompt,
-    /// Those that the run generates.
+    /// The generated tokens.
     Generated,
-    /// These, counted in the input as posted; never a mean.
+    /// These positions of the posted input; never a mean.
     At(PositionsRequest),
 }
 
@@ -94,16 +94,16 @@ impl<'de> Deserialize<'de> for TokensRequest {
     }
 }
 
-/// What is done to a part of a row. Spans are ranges of [`Edits::numbers`].
+/// An operation on a part of a row. Its numbers are ranges of [`Edits::numbers`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Op {
-    /// Adds a vector of the part's length.
+    /// Adds a vector with the length of the part.
     Add {
-        /// The vector, its strength multiplied in.
+        /// The vector, multiplied by its strength.
         vector: Range<usize>,
     },
-    /// Takes out what lies along a direction: `x - (x · u) u`, the product accumulated in float64.
+    /// Projects a direction out: `x - (x · u) u`, with the inner product in float64.
     ProjectOut {
         /// The direction `u`, of length one.
         direction: Range<usize>,
@@ -118,22 +118,22 @@ pub enum Op {
         /// The number.
         value: f32,
     },
-    /// Multiplies every number.
+    /// Multiplies every number by a factor.
     Scale {
-        /// With this.
+        /// The factor.
         factor: f32,
     },
-    /// Replaces the part by a row of a table: the i-th token's by the i-th, or everyone's by the only one. Of an attention
-    /// map the table is `[heads, rows, n_keys]`.
+    /// Replaces the part by a row of a table: row i for the i-th token, or its only row for all tokens. For an attention map, the
+    /// table is `[heads, rows, n_keys]`.
     Replace {
         /// The table.
         table: Range<usize>,
-        /// Its rows.
+        /// Number of its rows.
         n_rows: usize,
-        /// Keys of its rows, for an attention map; 0 elsewhere.
+        /// Number of keys of its rows, for an attention map; else 0.
         n_keys: usize,
     },
-    /// Minus infinity: an attention score that is masked.
+    /// Sets attention scores to minus infinity, which masks them.
     Mask,
 }
 
@@ -143,32 +143,32 @@ pub type Parts = Vec<Vec<Range<usize>>>;
 /// One change at one hook.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Edit {
-    /// Where.
+    /// The hook.
     pub hook: Hook,
-    /// Which of the request's interventions it belongs to: [`Applied`] has its tokens at the same place.
+    /// Index of the intervention it belongs to; its tokens are at this index of the [`Applied`] list.
     pub intervention: usize,
-    /// The parts of a row that are changed, each by itself, as ranges of the flattened row. Of an attention map: the query
+    /// The parts of a row that are changed, each separately, as ranges of the flattened row. For an attention map: the query
     /// heads, each as a range of length one.
     pub parts: Parts,
-    /// What is done.
+    /// The operation.
     pub op: Op,
 }
 
-/// Everything a run changes, in order. Equal when the digests are.
+/// All changes of a run, in order. Two are equal if their digests are.
 #[derive(Debug, Clone)]
 pub struct Edits {
     /// The changes.
     pub list: Vec<Edit>,
-    /// The numbers they take.
+    /// Their numbers.
     pub numbers: Arc<[f32]>,
     digest: [u8; 32],
 }
 
 impl Edits {
-    /// Changes and the numbers that their spans point into.
+    /// Checks changes against the numbers that they refer to.
     ///
     /// # Errors
-    /// When a span leaves the numbers or is not as long as the parts it is for.
+    /// When a range is outside the numbers, or does not have the length of its parts.
     pub fn new(list: Vec<Edit>, numbers: Vec<f32>) -> Result<Self, &'static str> {
         if !list.iter().all(|edit| edit.fits(numbers.len())) {
             return Err("an edit does not have the numbers it needs");
@@ -214,19 +214,19 @@ impl Edit {
     }
 }
 
-/// What one intervention means for one input.
+/// One intervention, resolved for one input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Applied {
-    /// The tokens it touches; of an attention map, the queries.
+    /// The tokens it touches; for an attention map, the queries.
     pub tokens: Tokens,
-    /// The keys it touches, of an attention map.
+    /// For an attention map, the keys it touches.
     pub keys: Tokens,
-    /// What it does, for people: names resolved, positions settled.
+    /// What it does, in readable form: with names resolved and positions as numbers.
     pub described: Map<String, Value>,
 }
 
 impl Applied {
-    /// One that is only told of: what it touched has been touched.
+    /// An intervention of a stored cache, which is only described and not applied again.
     #[must_use]
     pub fn told(described: Map<String, Value>) -> Self {
         let nothing = || Tokens::List(Vec::new());
@@ -234,7 +234,7 @@ impl Applied {
     }
 }
 
-/// What interventions contribute to the key of a forward pass: equal for equal changes of equal tokens.
+/// The part of the key of a forward pass that depends on interventions: equal for equal changes to equal tokens.
 #[must_use]
 pub fn key(edits: &Edits, applied: &[Applied]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();

@@ -1,7 +1,7 @@
-//! API keys: what they look like, what they allow, and whose they are.
+//! API keys: their format, their scopes, and the tenants they belong to.
 //!
-//! A key is `rsd_<id>_<secret>`: the id, 12 hexadecimal digits, finds its record; the secret, 64 of them, proves it. A record
-//! keeps the secret's hash. The secret is 32 bytes from the system's generator, so a fast hash is enough: there is nothing to guess.
+//! A key is `rsd_<id>_<secret>`. The id (12 hexadecimal digits) identifies its record; the secret (64 digits) authenticates it. The
+//! record has only a hash of the secret. The secret is 32 random bytes, so a fast hash is enough: it cannot be guessed.
 
 use std::{fmt, str::FromStr};
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::TenantId;
 
-/// What every key begins with, so that one is recognised wherever it turns up.
+/// The prefix of every key, so that a leaked key can be recognised.
 pub const KEY_PREFIX: &str = "rsd_";
 
 /// Longest name of a key.
@@ -18,17 +18,17 @@ const MAX_NAME_CHARS: usize = 100;
 /// Longest name of a tenant.
 const MAX_TENANT_CHARS: usize = 64;
 
-/// What a key may do. Each route needs one of these.
+/// What a key may do. Each route requires one of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// Read and analyse what the tenant has; store nothing.
+    /// Read and analyse the tenant's data; store nothing.
     Read,
-    /// Everything of the tenant's: `read`, and making, editing and deleting.
+    /// `read`, and create, edit and delete the tenant's data.
     Write,
-    /// The metrics, which count all tenants together.
+    /// Read the metrics, which cover all tenants.
     Metrics,
-    /// Every other scope.
+    /// Includes every other scope.
     Admin,
 }
 
@@ -47,7 +47,7 @@ impl Scope {
         }
     }
 
-    /// Whether a key with this scope may do what needs `other`.
+    /// Whether this scope includes `other`.
     #[must_use]
     pub const fn includes(self, other: Self) -> bool {
         match self {
@@ -94,7 +94,7 @@ impl FromStr for KeyId {
     }
 }
 
-/// A whole key. It exists where it is made and where a request shows it; `Debug` hides the secret.
+/// A complete key. It exists only while it is created, and while a request with it is checked; `Debug` hides the secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey {
     id: KeyId,
@@ -105,7 +105,7 @@ impl ApiKey {
     /// A new key from the system's random generator.
     ///
     /// # Errors
-    /// When the system has no randomness to give.
+    /// When the system's random generator fails.
     pub fn generate() -> std::io::Result<Self> {
         let (mut id, mut secret) = ([0; 6], [0; 32]);
         getrandom::fill(&mut id).map_err(std::io::Error::other)?;
@@ -113,7 +113,7 @@ impl ApiKey {
         Ok(Self { id: KeyId(id), secret })
     }
 
-    /// Reads a key as [`Self::reveal`] writes it; `None` for anything else.
+    /// Parses a key as [`Self::reveal`] writes it; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (id, secret) = text.strip_prefix(KEY_PREFIX)?.split_once('_')?;
@@ -126,13 +126,13 @@ impl ApiKey {
         self.id
     }
 
-    /// What a record keeps of the secret. Comparing two such hashes takes the same time whether they are equal or not.
+    /// The hash of the secret, which its record has. Two such hashes compare in constant time.
     #[must_use]
     pub fn secret_hash(&self) -> blake3::Hash {
         blake3::hash(&self.secret)
     }
 
-    /// The key in full, secret included.
+    /// The complete key, with its secret.
     #[must_use]
     pub fn reveal(&self) -> String {
         let secret: String = self.secret.iter().map(|b| format!("{b:02x}")).collect();
@@ -164,10 +164,10 @@ fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// The name of a key or a tenant that cannot be, and why.
+/// A name of a key or a tenant that is not allowed, and why.
 pub type NameError = String;
 
-/// A key's name: what people know it by.
+/// Checks the name of a key.
 ///
 /// # Errors
 /// Unless it has 1 to 100 characters, none of them a control character.
@@ -179,7 +179,7 @@ pub fn key_name(text: &str) -> Result<String, NameError> {
     Err(format!("a key's name has 1 to {MAX_NAME_CHARS} characters, none of them a control character"))
 }
 
-/// A tenant's name.
+/// Checks the name of a tenant.
 ///
 /// # Errors
 /// Unless it has 1 to 64 letters, digits, dots, dashes and underscores.
@@ -191,18 +191,18 @@ pub fn tenant_name(text: &str) -> Result<String, NameError> {
     Err(format!("a tenant's name has 1 to {MAX_TENANT_CHARS} letters, digits, dots, dashes and underscores"))
 }
 
-/// A key that is to be recorded.
+/// A new key to be stored.
 #[derive(Debug, Clone)]
 pub struct NewKey {
     /// The key.
     pub key: ApiKey,
-    /// What people know it by.
+    /// Its name.
     pub name: String,
-    /// Name of its tenant, which is made where there is none.
+    /// The name of its tenant, which is created if it does not exist.
     pub tenant: String,
     /// What it may do.
     pub scopes: Vec<Scope>,
-    /// When it ends; `None`: never.
+    /// When it expires; `None`: never.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -211,7 +211,7 @@ pub struct NewKey {
 pub struct KeyRecord {
     /// Its id.
     pub id: KeyId,
-    /// What people know it by.
+    /// Its name.
     pub name: String,
     /// Its tenant.
     pub tenant: TenantId,
@@ -221,29 +221,29 @@ pub struct KeyRecord {
     pub secret_hash: blake3::Hash,
     /// What it may do.
     pub scopes: Vec<Scope>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
-    /// When it was last seen, to the minute.
+    /// When it was last used, to the minute.
     pub last_used_at: Option<Timestamp>,
-    /// When it ends; `None`: never.
+    /// When it expires; `None`: never.
     pub expires_at: Option<Timestamp>,
     /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
 }
 
-/// Whether a key still opens anything.
+/// Whether a key is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyState {
-    /// It does.
+    /// It is valid.
     Active,
     /// It was revoked.
     Revoked,
-    /// Its time is over.
+    /// It has expired.
     Expired,
 }
 
 impl KeyRecord {
-    /// Whether it opens anything at the time `now`.
+    /// The state at the time `now`.
     #[must_use]
     pub fn state(&self, now: Timestamp) -> KeyState {
         if self.revoked_at.is_some() {
@@ -255,7 +255,7 @@ impl KeyRecord {
         }
     }
 
-    /// Whether it may do what needs `scope`.
+    /// Whether it includes `scope`.
     #[must_use]
     pub fn allows(&self, scope: Scope) -> bool {
         self.scopes.iter().any(|own| own.includes(scope))

@@ -1,4 +1,5 @@
-//! Where the numbers of a pack lie: computed before the forward pass, so that tensors go straight to their place.
+//! The layout of a pack: where each number goes. It is computed before the forward pass, so that tensors can be written to their
+//! place at once.
 //!
 //! A pack holds one tensor per hook. The rows of its items follow each other along the first axis, `[Σ rows, …]`;
 //! attention maps `[head, q, k]` differ in shape between items and follow each other flat. All items of a pack share hooks, row shapes and dtype,
@@ -19,7 +20,7 @@ pub struct ItemSpan {
     pub n_rows: usize,
     /// First row in the tensors `[Σ rows, …]`.
     pub row_start: usize,
-    /// First cell, of one head, in the flat attention maps: the cells before it number `map_start × heads`.
+    /// First cell of one head in the flat attention maps; `map_start × heads` cells precede the item.
     pub map_start: usize,
 }
 
@@ -31,7 +32,7 @@ impl ItemSpan {
     }
 }
 
-/// The tensors of a pack and the spans of its items.
+/// The tensors of a pack and the ranges of its items.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackLayout {
     /// One tensor each, in execution order.
@@ -63,7 +64,7 @@ impl PackLayout {
         Self { hooks, row_shapes, dtype, items }
     }
 
-    /// The layout of some of its items alone.
+    /// The layout of some of its items.
     #[must_use]
     pub fn part(&self, items: Range<usize>) -> Self {
         let mut items = self.items[items].to_vec();
@@ -75,19 +76,19 @@ impl PackLayout {
         Self { hooks: Arc::clone(&self.hooks), row_shapes: self.row_shapes.clone(), dtype: self.dtype, items }
     }
 
-    /// Rows of all items.
+    /// Number of rows of all items.
     #[must_use]
     pub fn n_rows(&self) -> usize {
         self.items.last().map_or(0, |s| s.row_start + s.n_rows)
     }
 
-    /// Attention-map cells of all items, of one head.
+    /// Number of attention-map cells of all items, for one head.
     #[must_use]
     pub fn n_map(&self) -> usize {
         self.items.last().map_or(0, |s| s.map_start + s.n_map())
     }
 
-    /// Elements of one row of hook `hook`; of one map cell over all heads for attention maps.
+    /// Number of elements of one row of hook `hook`; for attention maps, of one cell over all heads.
     fn row_len(&self, hook: usize) -> usize {
         self.row_shapes[hook].iter().product()
     }
@@ -103,25 +104,25 @@ impl PackLayout {
         shape
     }
 
-    /// Bytes of the whole tensor of hook `hook`.
+    /// Size in bytes of the whole tensor of hook `hook`.
     #[must_use]
     pub fn tensor_bytes(&self, hook: usize) -> u64 {
         self.tensor_shape(hook).iter().map(|n| *n as u64).product::<u64>() * self.dtype.size() as u64
     }
 
-    /// Byte offset of the tensor of hook `hook` from the end of the header. Tensors lie in hook order without gaps.
+    /// Byte offset of the tensor of hook `hook` after the header. Tensors follow each other in hook order, without gaps.
     #[must_use]
     pub fn tensor_offset(&self, hook: usize) -> u64 {
         (0..hook).map(|h| self.tensor_bytes(h)).sum()
     }
 
-    /// Bytes of all tensors.
+    /// Size in bytes of all tensors.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
         self.tensor_offset(self.hooks.len())
     }
 
-    /// Elements of hook `hook` that belong to the items in `items`, counted from the start of its tensor.
+    /// The range of elements of hook `hook` that belong to `items`, counted from the start of its tensor.
     #[must_use]
     pub fn elements(&self, hook: usize, items: Range<usize>) -> Range<usize> {
         let map = self.hooks[hook].site().is_attention_map();
@@ -135,7 +136,7 @@ impl PackLayout {
         at(items.start) * len..at(items.end) * len
     }
 
-    /// Bytes one item takes over all hooks.
+    /// Size in bytes of one item over all hooks.
     #[must_use]
     pub fn item_bytes(&self, item: usize) -> u64 {
         (0..self.hooks.len()).map(|h| (self.elements(h, item..item + 1).len() * self.dtype.size()) as u64).sum()

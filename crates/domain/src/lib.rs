@@ -1,8 +1,7 @@
 //! The vocabulary of Residuum: ids, hook points, capture specifications, runs, caches and errors.
 //!
-//! Everything here is plain data and pure functions. It knows nothing of HTTP, SQL or tensors, and every
-//! other module speaks in these types: once a request has been parsed, a [`Hook`] or a [`RunId`] cannot be
-//! malformed.
+//! Everything here is plain data and pure functions, which all other crates use: once a request has been parsed, a [`Hook`] or a
+//! [`RunId`] cannot be malformed. This crate must not know HTTP, SQL or tensors.
 
 pub mod cache;
 pub mod capture;

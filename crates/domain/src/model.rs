@@ -1,4 +1,4 @@
-//! What the rest of the server knows about a model without touching its weights.
+//! The description of a model: its sizes and its hook points. It has no weights.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,15 +7,15 @@ use super::hook::{Axis, Hook, Site};
 /// A hook point of a model, with the shape one input's tensor has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HookInfo {
-    /// Where.
+    /// The hook.
     pub hook: Hook,
-    /// Sizes of the axes; `None` where it depends on the input (positions).
+    /// Sizes of the axes; `None` if a size depends on the input (positions).
     pub shape: Vec<Option<usize>>,
-    /// What the axes are.
+    /// The axes.
     pub axes: &'static [Axis],
 }
 
-/// A served model: its sizes and the catalogue of its hook points.
+/// A served model: its sizes and its hook points.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelInfo {
     /// The name clients use.
@@ -34,7 +34,7 @@ pub struct ModelInfo {
     pub n_kv_heads: usize,
     /// Width of a head.
     pub d_head: usize,
-    /// Neurons of a dense MLP; of one expert where no block has a dense one.
+    /// Neurons of a dense MLP, or of one expert if no block has a dense MLP.
     pub d_mlp: usize,
     /// Size of the vocabulary (rows of the embedding).
     pub d_vocab: usize,
@@ -44,21 +44,21 @@ pub struct ModelInfo {
     pub n_experts: usize,
     /// Experts per token, 0 when the MLPs are dense.
     pub top_k: usize,
-    /// Type the checkpoint holds its weights in (`Q4_1`, `bfloat16`, …); mixed types are joined by `+`.
+    /// Type of the weights in the checkpoint (`Q4_1`, `bfloat16`, …); several types are joined by `+`.
     pub weights_dtype: String,
-    /// Type the forward pass computes in.
+    /// Type in which the forward pass computes.
     pub compute_dtype: String,
-    /// Where it runs: `cpu`, `cuda:0`, or several devices, `cuda:0,cuda:1`.
+    /// Devices it runs on: `cpu`, `cuda:0`, or several, `cuda:0,cuda:1`.
     pub device: String,
     /// Number of parameters.
     pub n_params: u64,
-    /// Whether each token sees those behind it too (encoders); the default position is then the mean.
+    /// Whether each token also sees later tokens (encoders); then the default position is the mean.
     pub bidirectional: bool,
     /// Sites in execution order, each with the layers that have it (`None` outside the blocks).
     pub sites: Vec<SiteLayers>,
 }
 
-/// A site a model has, and in which blocks.
+/// A site of a model, and the blocks that have it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteLayers {
     /// Name of the site.
@@ -90,7 +90,7 @@ impl ModelInfo {
         self.sites.iter().find(|s| s.site == site).map(|s| s.layers.as_slice())
     }
 
-    /// Whether the model has this very hook.
+    /// Whether the model has this hook.
     #[must_use]
     pub fn has(&self, hook: Hook) -> bool {
         self.layers_with(hook.site()).is_some_and(|layers| match hook.layer() {
@@ -116,7 +116,7 @@ impl ModelInfo {
         }
     }
 
-    /// Shape of one position's row of `site` (the axes behind the position); `[head, k]` maps have none.
+    /// Shape of one position's row of `site`: the axes after the position. Attention maps have no position axis.
     #[must_use]
     pub fn row_shape(&self, site: Site) -> Vec<usize> {
         site.axes().iter().filter_map(|a| self.axis_size(*a)).collect()
@@ -142,7 +142,7 @@ impl ModelInfo {
         hooks
     }
 
-    /// Names of the sites, for error messages: the full name where there is one hook, else with `{l}`.
+    /// Names of the sites for error messages: the full name if a site has one hook, else with `{l}`.
     #[must_use]
     pub fn site_names(&self) -> String {
         let names: Vec<String> =

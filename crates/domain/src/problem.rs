@@ -1,6 +1,6 @@
 //! Errors as clients see them: RFC 9457 problem details with a stable `code`.
 //!
-//! A [`Code`] is the one place where an error's spelling, status and title are decided. A failed run stores the same
+//! [`Code`] is the only place that defines the spelling, status and title of an error. A failed run stores the same
 //! [`Problem`] that the API would have answered.
 
 use std::fmt;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $status:literal $name:literal $title:literal;)*) => {
-        /// What went wrong, for programs. The names never change.
+        /// What went wrong, for programs. The names are stable.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum Code { $($(#[$doc])* #[serde(rename = $name)] $variant,)* }
 
@@ -23,7 +23,7 @@ macro_rules! codes {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// The HTTP status it is answered with.
+            /// The HTTP status of the answer.
             #[must_use]
             pub const fn status(self) -> u16 {
                 match self { $(Self::$variant => $status,)* }
@@ -189,7 +189,7 @@ pub struct Problem {
     pub code: Code,
     /// For people: what was wrong and what would be right.
     pub detail: String,
-    /// The fields at fault, where there are any.
+    /// The fields at fault, if any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
     /// Seconds after which a retry makes sense.
@@ -210,7 +210,7 @@ impl Problem {
         Self { code, detail, errors: vec![field], retry_after: None }
     }
 
-    /// The same problem seen from further outside: every pointer gets `prefix` in front.
+    /// Prepends `prefix` to every pointer, for a problem that was found in a part of the body.
     #[must_use]
     pub fn under(mut self, prefix: &str) -> Self {
         for e in &mut self.errors {
@@ -219,7 +219,7 @@ impl Problem {
         self
     }
 
-    /// Says when a retry makes sense.
+    /// Sets the seconds after which a retry makes sense.
     #[must_use]
     pub fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);

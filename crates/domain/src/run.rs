@@ -1,4 +1,4 @@
-//! Runs: one queued request, its items, and its status.
+//! Runs: a queued request, its items, and its status.
 
 use std::{fmt, sync::Arc};
 
@@ -17,13 +17,13 @@ use super::{
     problem::Problem,
 };
 
-/// Where a run is in its life. The last three are final.
+/// The status of a run. The last three are final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunStatus {
-    /// Accepted and durable; no item has been started.
+    /// Accepted and durable; no item has started.
     Queued,
-    /// At least one item has been started.
+    /// At least one item has started.
     Running,
     /// Every item has its cache.
     Completed,
@@ -37,7 +37,7 @@ impl RunStatus {
     /// Every status, in the order of a run's life.
     pub const ALL: [Self; 5] = [Self::Queued, Self::Running, Self::Completed, Self::Failed, Self::Cancelled];
 
-    /// Whether nothing will change any more.
+    /// Whether the status is final.
     #[must_use]
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
@@ -72,12 +72,12 @@ impl fmt::Display for RunStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Priority {
-    /// Somebody waits for it.
+    /// For requests that somebody waits for.
     Interactive,
-    /// Neither.
+    /// The default.
     #[default]
     Normal,
-    /// It may take as long as it takes.
+    /// For requests that may wait.
     Bulk,
 }
 
@@ -107,50 +107,50 @@ impl Priority {
 pub struct Run {
     /// Its id.
     pub id: RunId,
-    /// Whose it is.
+    /// The tenant that owns it.
     pub tenant: TenantId,
-    /// Where it is in its life.
+    /// Its status.
     pub status: RunStatus,
-    /// Name of the model it runs on.
+    /// Name of the model.
     pub model: String,
-    /// How urgent it is.
+    /// Its priority.
     pub priority: Priority,
-    /// Inputs.
+    /// Number of inputs.
     pub n_items: u64,
-    /// Items with a cache, reused ones among them.
+    /// Number of items with a cache, including reused ones.
     pub n_done: u64,
-    /// Items answered from the store without a forward pass.
+    /// Number of items that were reused from the store, without a forward pass.
     pub n_reused: u64,
-    /// Items that failed.
+    /// Number of items that failed.
     pub n_failed: u64,
-    /// Caches in input order, the first hundred that exist.
+    /// The first hundred caches, in input order.
     pub caches: Vec<CacheId>,
     /// Why it failed: the problem of its first failed item.
     pub error: Option<Problem>,
-    /// Tags every cache of it gets.
+    /// Tags of all its caches.
     pub tags: Vec<String>,
     /// Metadata of the run as posted.
     pub metadata: Map<String, Value>,
     /// Whether its inputs are continued before they are captured.
     pub generates: bool,
-    /// Whether it stands for an import: its one cache was made elsewhere.
+    /// Whether it is an import: its only cache was computed elsewhere.
     pub imported: bool,
     /// Seconds after which its caches expire.
     pub ttl_seconds: Option<u64>,
-    /// Accepted.
+    /// When it was accepted.
     pub created_at: Timestamp,
-    /// First item started.
+    /// When its first item started.
     pub started_at: Option<Timestamp>,
-    /// Reached its final status.
+    /// When it reached its final status.
     pub finished_at: Option<Timestamp>,
 }
 
-/// One input of a run, tokenised and checked: all that the worker and the index need.
+/// One input of a run, tokenised and checked: everything that the worker and the index need.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NewItem {
-    /// Token ids the model sees, never empty.
+    /// The token ids; never empty.
     pub token_ids: Vec<u32>,
-    /// What each token stands for.
+    /// The text of each token.
     pub tokens: Vec<String>,
     /// The text as posted or rendered from a chat; `None` when token ids were posted.
     pub text: Option<String>,
@@ -158,46 +158,46 @@ pub struct NewItem {
     pub capture: Capture,
     /// How the beginning-of-sequence token was decided.
     pub bos: BosDecision,
-    /// Tokens cut from the left or right to fit the context.
+    /// Number of tokens that were truncated on the left or right to fit the context.
     pub n_truncated: u64,
     /// Tags of its cache: the run's and its own.
     pub tags: Vec<String>,
-    /// Metadata of its cache: the run's overlaid with its own.
+    /// Metadata of its cache: the run's, overridden by its own.
     pub metadata: Map<String, Value>,
     /// Label of its cache.
     pub label: Option<String>,
-    /// How to continue the tokens before anything is captured; `None` when they are complete.
+    /// How to continue the tokens before the capture; `None` if they are complete.
     pub generation: Option<Generation>,
-    /// Positions that take all tokens to settle, until there are all; `capture` then has the most they can be.
+    /// Positions that depend on tokens that are not generated yet. Until they are, `capture` has an upper bound of them.
     pub unsettled: Option<Unsettled>,
-    /// What was generated, once it has been: the tokens then hold it.
+    /// What was generated, once it is; it is then part of the tokens.
     pub completion: Option<TextCompletion>,
-    /// Where its activations came from, when they are not computed here.
+    /// The source of its activations, if they are imported.
     pub origin: Option<ImportOrigin>,
-    /// What each of the run's interventions means for it.
+    /// The run's interventions, resolved for this input.
     pub interventions: Vec<Applied>,
 }
 
 impl NewItem {
-    /// Tokens of the input once it is continued, at most.
+    /// Largest number of tokens once it is continued.
     #[must_use]
     pub fn max_tokens(&self) -> usize {
         self.token_ids.len() + self.generation.as_ref().map_or(0, |g| g.max_new_tokens)
     }
 }
 
-/// A run ready to be queued: every name resolved, every input tokenised, nothing left that could be refused.
+/// A run that is ready to be queued: names are resolved, inputs are tokenised, and nothing can be refused any more.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewRun {
-    /// Whose it is.
+    /// The tenant that owns it.
     pub tenant: TenantId,
     /// Name of the model.
     pub model: String,
-    /// Whether stored activations may answer instead of a forward pass.
+    /// Whether stored activations may be reused instead of a forward pass.
     pub reuse: bool,
-    /// How urgent it is.
+    /// Its priority.
     pub priority: Priority,
-    /// Tags every cache of it gets.
+    /// Tags of all its caches.
     pub tags: Vec<String>,
     /// Metadata of the run.
     pub metadata: Map<String, Value>,
@@ -205,14 +205,14 @@ pub struct NewRun {
     pub ttl_seconds: Option<u64>,
     /// Inputs in order, never empty.
     pub items: Vec<NewItem>,
-    /// Idempotency key with the blake3 of the request it came with.
+    /// The idempotency key, with the blake3 of the request.
     pub idempotency: Option<(String, [u8; 32])>,
-    /// What is changed while its items go through the model.
+    /// Its interventions.
     pub edits: Option<Arc<Edits>>,
 }
 
 impl NewRun {
-    /// Whether inputs are continued before they are captured.
+    /// Whether inputs are continued before the capture.
     #[must_use]
     pub fn generates(&self) -> bool {
         self.items.iter().any(|item| item.generation.is_some())

@@ -1,4 +1,4 @@
-//! Which part of a stored tensor answers a query: positions asked for, against positions stored.
+//! Selects the part of a stored tensor that answers a query, given the positions that are wanted and those that are stored.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -9,35 +9,35 @@ use super::{
     problem::{Code, Problem},
 };
 
-/// A part of one cache's stored tensor, as element ranges in the order they are served.
+/// A part of one cache's stored tensor: ranges of elements, in the order in which they are served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
     /// Index of the hook in the cache's capture.
     pub hook: usize,
-    /// Ranges of elements of the stored tensor, merged where they touch.
+    /// Ranges of elements of the stored tensor; adjacent ranges are merged.
     pub parts: Vec<Range<usize>>,
     /// Shape of what is served.
     pub shape: Vec<usize>,
     /// Axes of what is served.
     pub axes: Vec<Axis>,
-    /// Average over this leading count of rows before serving: `Some(n)` means the parts hold `n` rows of `shape`.
+    /// `Some(n)`: the parts are `n` rows of `shape`, and their mean is served.
     pub mean_of: Option<usize>,
 }
 
 impl Selection {
-    /// Elements that the parts hold.
+    /// Number of elements of the parts.
     #[must_use]
     pub fn n_read(&self) -> usize {
         self.parts.iter().map(ExactSizeIterator::len).sum()
     }
 
-    /// The parts as the store reads them: hook index and elements.
+    /// The parts as the store reads them: index of the hook, and range of elements.
     #[must_use]
     pub fn reads(&self) -> Vec<(usize, Range<usize>)> {
         self.parts.iter().map(|part| (self.hook, part.clone())).collect()
     }
 
-    /// Elements that are served.
+    /// Number of elements that are served.
     #[must_use]
     pub fn n_served(&self) -> usize {
         self.shape.iter().product()
@@ -95,16 +95,16 @@ impl Selection {
 /// Which stored rows answer a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRows {
-    /// Their places among those that are stored, in the order they are served.
+    /// Their indices among the stored rows, in the order in which they are served.
     pub indices: Vec<usize>,
-    /// The position of each; `None` for a mean that is stored.
+    /// The position of each; `None` for a stored mean.
     pub positions: Vec<Option<u32>>,
-    /// Whether one row is served, the mean over these.
+    /// Whether the mean of these rows is served.
     pub averaged: bool,
 }
 
 impl StoredRows {
-    /// The rows at `wanted` of an input of `n_tokens` that was captured at `captured`; every one where nothing is wanted.
+    /// The rows at `wanted` of an input of `n_tokens` that was captured at `captured`; without `wanted`, all rows.
     ///
     /// # Errors
     /// [`Code::PositionOutOfRange`] when the input or the capture lacks a position, saying what is stored.
@@ -135,7 +135,7 @@ impl StoredRows {
         }
     }
 
-    /// Rows that are served.
+    /// Number of rows that are served.
     #[must_use]
     pub fn n_served(&self) -> usize {
         if self.averaged { 1 } else { self.indices.len() }

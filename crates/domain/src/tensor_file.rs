@@ -1,7 +1,8 @@
-//! The header of a safetensors file that was made elsewhere: read and checked, and nothing in it believed before.
+//! Parses and checks the header of an untrusted safetensors file.
 //!
 //! Format: <https://huggingface.co/docs/safetensors>. Eight bytes of length, little-endian; a JSON object of that length; the
-//! data of the tensors. Pure functions over bytes: what they allocate grows with what has arrived, never with what it claims.
+//! data of the tensors. Pure functions over bytes. Their memory is bounded by the bytes that have arrived, not by the sizes that the
+//! header claims.
 
 use std::{cmp::Ordering, collections::BTreeMap, fmt, ops::Range};
 
@@ -15,17 +16,17 @@ use super::{
     problem::{Code, Problem},
 };
 
-/// Longest header that is taken: room for two hundred thousand tensors.
+/// Longest header that is accepted: enough for two hundred thousand tensors.
 pub const MAX_HEADER_BYTES: usize = 16 << 20;
-/// Characters of a foreign name or message that an answer repeats.
+/// Number of characters of a name or message from the file that an answer repeats.
 const SHOWN: usize = 100;
 
-/// An element type that imports take.
+/// An element type that imports accept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FileDtype {
-    /// A type that is stored as it is.
+    /// A type that can be stored without conversion.
     Float(Dtype),
-    /// IEEE binary64, which is rounded to something narrower.
+    /// IEEE binary64, which is rounded to a narrower type.
     Float64,
     /// 64-bit integers: token ids.
     Int64,
@@ -64,8 +65,9 @@ impl FileDtype {
         }
     }
 
-    /// Little-endian elements as another type, each rounded once, to nearest. A trailing partial element is dropped.
-    /// Elements that have the type already keep every bit, NaN payloads too. Integers are no activations: they give nothing.
+    /// Converts little-endian elements to another type, each rounded once, to nearest. A trailing partial element is dropped.
+    /// Elements that have the type already keep every bit, including NaN payloads. Integers are not activations: the result
+    /// is empty.
     #[must_use]
     pub fn convert(self, bytes: Vec<u8>, to: Dtype) -> Vec<u8> {
         let mut out = Vec::new();
@@ -91,9 +93,9 @@ impl FileDtype {
     }
 }
 
-/// A double as a float32 that rounds to the same narrower value as the double itself: an inexact one takes the neighbour whose
-/// last bit is 1 (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd",
-/// 2008). `half::bf16::from_f64` looks at the upper 32 bits alone.
+/// Rounds a double to a float32 that rounds to the same narrower value as the double itself: an inexact result is the neighbour
+/// whose last bit is 1 (round to odd; Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms using
+/// rounding to odd", 2008). `half::bf16::from_f64` cannot be used: it looks at the upper 32 bits only.
 fn rounded_to_odd(value: f64) -> f32 {
     #[expect(clippy::cast_possible_truncation, reason = "rounding is what was asked for")]
     let nearest = value as f32;
@@ -120,21 +122,21 @@ pub struct FileTensor {
     pub data: Range<u64>,
 }
 
-/// A header that was found right.
+/// A valid header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileHeader {
     /// `__metadata__`.
     pub metadata: BTreeMap<String, String>,
-    /// The tensors in the order of their bytes, which follow each other without gaps from 0 on.
+    /// The tensors in the order of their data, which is contiguous from 0 on.
     pub tensors: Vec<FileTensor>,
-    /// Bytes behind the header.
+    /// Number of bytes after the header.
     pub data_len: u64,
 }
 
 /// Length of the header, from the first eight bytes of a file.
 ///
 /// # Errors
-/// [`Code::InvalidSafetensors`] for none, or for more than [`MAX_HEADER_BYTES`].
+/// [`Code::InvalidSafetensors`] for a length of 0, or of more than [`MAX_HEADER_BYTES`].
 pub fn header_len(first: [u8; 8]) -> Result<usize, Problem> {
     let claimed = u64::from_le_bytes(first);
     usize::try_from(claimed).ok().filter(|len| (2..=MAX_HEADER_BYTES).contains(len)).ok_or_else(|| {
@@ -148,19 +150,19 @@ fn malformed(detail: String) -> Problem {
     Problem::new(Code::InvalidSafetensors, detail)
 }
 
-/// A problem with one tensor; the pointer leads into the header.
+/// A problem with one tensor; its pointer is into the header.
 pub(super) fn at_tensor(code: Code, name: &str, detail: impl Into<String>) -> Problem {
     let key: String = name.chars().take(SHOWN).collect();
     Problem::at(code, format!("/{}", key.replace('~', "~0").replace('/', "~1")), detail)
 }
 
 impl FileHeader {
-    /// Reads a header from its JSON.
+    /// Parses a header from its JSON.
     ///
     /// # Errors
-    /// [`Code::InvalidSafetensors`] when it is no JSON of the documented form, when a name stands twice, when a tensor's bytes do
-    /// not fit its type and shape, or when they overlap or leave gaps; [`Code::InvalidValue`] for an element type that is not
-    /// taken, and for a tensor without elements.
+    /// [`Code::InvalidSafetensors`] when it is not JSON of the documented form, when a name appears twice, when the size of a
+    /// tensor's data does not match its type and shape, or when data overlap or leave gaps; [`Code::InvalidValue`] for an
+    /// element type that is not accepted, and for a tensor without elements.
     pub fn parse(json: &[u8]) -> Result<Self, Problem> {
         if json.first() != Some(&b'{') {
             return Err(malformed("the header does not begin with `{`".to_owned()));
@@ -189,7 +191,7 @@ impl FileHeader {
     }
 }
 
-/// A header as it is written, duplicates included: a map would hide them.
+/// The entries of a header, including duplicates, which a map would hide.
 #[derive(Default)]
 struct RawHeader {
     metadata: Option<BTreeMap<String, String>>,

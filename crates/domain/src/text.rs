@@ -1,24 +1,24 @@
-//! What a text is searched for: words, and phrases in quotation marks.
+//! Full-text queries: words, and phrases in quotation marks. It parses them; it does not search.
 
 use std::fmt;
 
 use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory};
 
-/// Most words and phrases of one query.
+/// Largest number of words and phrases in a query.
 const MAX_PHRASES: usize = 32;
-/// Most characters of one query.
+/// Largest number of characters in a query.
 const MAX_CHARS: usize = 1000;
 
-/// Words and phrases that must all occur. Nothing in it is an operator: it is data to whoever looks it up.
+/// Words and phrases that must all occur. It contains no operators: the index gets the words as data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextQuery(Vec<String>);
 
-/// Why a text cannot be searched for.
+/// Why a query is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextQueryError {
     /// A quotation mark has no partner.
     Unclosed,
-    /// There is no letter or digit in it.
+    /// It has no letter or digit.
     NoWord,
     /// It is too long.
     TooLong,
@@ -39,7 +39,7 @@ impl fmt::Display for TextQueryError {
 impl std::error::Error for TextQueryError {}
 
 impl TextQuery {
-    /// Reads a query: `tower "in the city"` is a word and a phrase. Marks that stand alone are no words, and are left out.
+    /// Parses a query: `tower "in the city"` is a word and a phrase. Punctuation that stands alone is ignored.
     ///
     /// # Errors
     /// [`TextQueryError`].
@@ -48,7 +48,7 @@ impl TextQuery {
             return Err(TextQueryError::TooLong);
         }
         let mut phrases = Vec::new();
-        // outside, inside, outside, ...
+        // alternately outside and inside of quotation marks
         let parts: Vec<&str> = text.split('"').collect();
         if parts.len().is_multiple_of(2) {
             return Err(TextQueryError::Unclosed);
@@ -68,26 +68,27 @@ impl TextQuery {
         }
     }
 
-    /// The words and phrases, none of which has a quotation mark or a control character.
+    /// The words and phrases, without quotation marks and control characters.
     #[must_use]
     pub fn phrases(&self) -> &[String] {
         &self.0
     }
 }
 
-/// What a phrase must have to be found, alone: parts that are divided for sure, most of them a word each.
+/// Parts of a phrase that must each occur wherever the phrase does. They are split at characters that are certain to separate words,
+/// so most are single words.
 pub fn words(phrase: &str) -> impl Iterator<Item = &str> {
     phrase.split(divides).filter(|part| part.chars().any(is_of_word))
 }
 
-/// Whether a character makes a word: what FTS5's `unicode61` takes for one, apart from characters younger than it. Letters with
-/// a circle around them do not.
+/// Whether a character is part of a word for FTS5's `unicode61`, except for characters that are newer than its tables. Circled
+/// letters are not.
 fn is_of_word(c: char) -> bool {
     matches!(c.general_category_group(), GeneralCategoryGroup::Letter | GeneralCategoryGroup::Number)
         || c.general_category() == GeneralCategory::PrivateUse
 }
 
-/// Whether a character divides words. Of some marks that is not sure.
+/// Whether a character is certain to separate words. For some marks this is not certain.
 fn divides(c: char) -> bool {
     !is_of_word(c) && c.general_category_group() != GeneralCategoryGroup::Mark
 }
@@ -121,7 +122,7 @@ mod tests {
         let divided = |phrase| words(phrase).collect::<Vec<_>>().join("|");
         assert_eq!(divided("the city's 2024-01-05 \u{2014} a.b"), "the|city|s|2024|01|05|a|b");
         assert_eq!(divided("vitamin \u{24b6} - x"), "vitamin|x");
-        // a mark may belong to the letter before it, and divides nothing
+        // a combining mark may belong to the letter before it, and separates nothing
         assert_eq!(divided("cafe\u{301}s \u{4f60}\u{597d}\u{3002}\u{4f60}"), "cafe\u{301}s|\u{4f60}\u{597d}|\u{4f60}");
         assert_eq!(divided("\u{e000}"), "\u{e000}");
         assert_eq!(divided(" - "), "");

@@ -1,7 +1,7 @@
-//! Warnings: what is unusual about a model, an autoencoder or a cache, and did not stop it.
+//! Warnings: anything unusual about a model, an autoencoder or a cache that is not an error.
 //!
-//! A [`WarningCode`] is the one place where a warning's spelling and meaning are decided. Warnings of a model or an autoencoder are
-//! found while it loads, logged once, counted in metrics and shown wherever it is described.
+//! [`WarningCode`] is the only place that defines the spelling and meaning of a warning. Warnings of a model or an autoencoder are
+//! found while it loads, logged once, counted in metrics and shown with its description.
 
 use std::{cell::RefCell, fmt, rc::Rc};
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 macro_rules! warning_codes {
     ($($(#[$doc:meta])+ $variant:ident = $name:literal;)*) => {
-        /// What is unusual, for programs. The names never change.
+        /// What is unusual, for programs. The names are stable.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum WarningCode { $($(#[$doc])+ #[serde(rename = $name)] $variant,)* }
 
@@ -89,12 +89,12 @@ impl fmt::Display for WarningCode {
     }
 }
 
-/// Something unusual that did not stop what was asked for.
+/// Something unusual that is not an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warning {
     /// What is unusual, for programs.
     pub code: WarningCode,
-    /// What is unusual, for people: names the key, tensor or file, and says what was done.
+    /// What is unusual, for people: names the key, tensor or file, and says how it was handled.
     pub detail: String,
 }
 
@@ -109,7 +109,7 @@ impl fmt::Display for Warning {
 pub struct Warnings(Rc<RefCell<Vec<Warning>>>);
 
 impl Warnings {
-    /// Adds a warning, unless the same one is there already.
+    /// Adds a warning, unless the list has the same one already.
     pub fn add(&self, code: WarningCode, detail: impl Into<String>) {
         let warning = Warning { code, detail: detail.into() };
         let mut list = self.0.borrow_mut();

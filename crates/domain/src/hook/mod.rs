@@ -1,8 +1,8 @@
 //! Hook points: the named places of a forward pass, spelled as TransformerLens spells them.
 //!
-//! A [`Site`] is a kind of place (`attn.hook_q`), a [`Hook`] is a site in one layer (`blocks.5.attn.hook_q`) or
-//! one outside the blocks (`logits`). Hooks order as the forward pass reaches them, which is also the order of the
-//! tensors in a blob. Post-norm blocks run `ln1` and `ln2` behind the sublayers; the order is the same for them.
+//! A [`Site`] is a kind of hook point (`attn.hook_q`); a [`Hook`] is a site in one layer (`blocks.5.attn.hook_q`), or a site
+//! outside the blocks (`logits`). Hooks are ordered as the forward pass reaches them, which is also the order of the tensors in a
+//! blob. Post-norm blocks run `ln1` and `ln2` after the sublayers, but the order of hooks is the same for them.
 
 use std::{fmt, str::FromStr};
 
@@ -24,25 +24,25 @@ impl Hook {
     /// A hook inside block `layer`.
     ///
     /// # Panics
-    /// When the site is not one inside the blocks: that is a mistake in the calling code.
+    /// When the site is outside the blocks: that is a bug of the caller.
     #[must_use]
     pub fn block(site: Site, layer: usize) -> Self {
         assert!(site.in_block(), "{} lies outside the blocks", site.name());
-        // a client may name any number; past `u32` there is no layer, whichever it is
+        // a client may name any number; no model has a layer beyond `u32`
         Self { site, layer: Some(u32::try_from(layer).unwrap_or(u32::MAX)) }
     }
 
     /// A hook outside the blocks.
     ///
     /// # Panics
-    /// When the site is one inside the blocks: that is a mistake in the calling code.
+    /// When the site is inside the blocks: that is a bug of the caller.
     #[must_use]
     pub fn global(site: Site) -> Self {
         assert!(!site.in_block(), "{} needs a layer", site.name());
         Self { site, layer: None }
     }
 
-    /// The kind of place.
+    /// The site.
     #[must_use]
     pub fn site(&self) -> Site {
         self.site
@@ -81,12 +81,12 @@ impl fmt::Display for Hook {
     }
 }
 
-/// A hook name as a client writes it: a full name, or a site whose layers are named elsewhere.
+/// A hook name as a client writes it: a full name, or a short name, whose layers are given elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HookName {
     /// One hook: `blocks.5.hook_resid_post`, `resid_post.5`, `logits`.
     Full(Hook),
-    /// A site of several layers: `resid_post`, `attn.pattern`.
+    /// A site in several layers: `resid_post`, `attn.pattern`.
     Short(Site),
 }
 
@@ -110,7 +110,7 @@ impl FromStr for HookName {
     }
 }
 
-/// Digits only: `+5`, `05` and `-1` are not layers of a hook's name.
+/// Parses a layer: digits only, so not `+5`, `05` or `-1`.
 fn parse_layer(digits: &str) -> Option<u32> {
     let plain = digits.bytes().all(|b| b.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
     if plain { digits.parse().ok() } else { None }
@@ -119,7 +119,7 @@ fn parse_layer(digits: &str) -> Option<u32> {
 impl FromStr for Hook {
     type Err = UnknownHook;
 
-    /// Reads the name of one hook; a short name that leaves the layer open is not one.
+    /// Parses the name of one hook; a short name without a layer is refused.
     fn from_str(name: &str) -> Result<Self, UnknownHook> {
         match name.parse()? {
             HookName::Full(hook) => Ok(hook),
@@ -140,7 +140,7 @@ impl<'de> Deserialize<'de> for Hook {
     }
 }
 
-/// A name that is no hook point of any model (its first hundred characters).
+/// A name that is not a hook point of any model; its first hundred characters.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no hook point named `{0}`")]
 pub struct UnknownHook(pub String);

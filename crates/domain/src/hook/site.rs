@@ -1,8 +1,8 @@
-//! The catalogue: every kind of hook point, its name and its axes, in the order of execution.
+//! All kinds of hook points, with their names and axes, in the order of execution.
 
 use serde::{Deserialize, Serialize};
 
-/// What one axis of a captured tensor runs over.
+/// An axis of a captured tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Axis {
@@ -65,7 +65,7 @@ impl Axis {
     }
 }
 
-/// Where in the model a site lies, in the order the forward pass gets there.
+/// The part of the model that a site belongs to, in the order of execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stage {
     Embedding,
@@ -83,7 +83,7 @@ macro_rules! sites {
             /// Every site, in order of execution.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The full name; for a site inside the blocks, the part behind `blocks.{l}.`.
+            /// The full name; for a site inside the blocks, the part after `blocks.{l}.`.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
@@ -109,7 +109,7 @@ sites! {
     PosEmbed = Embedding, "hook_pos_embed", [Pos, DModel];
     /// Token type (segment) embedding.
     TypeEmbed = Embedding, "hook_type_embed", [Pos, DModel];
-    /// After the norm that follows the embedding, where there is one.
+    /// Output of the norm after the embedding, if there is one.
     EmbedLnOut = Embedding, "embed_ln.hook_out", [Pos, DModel];
     /// Input of the block.
     ResidPre = Block, "hook_resid_pre", [Pos, DModel];
@@ -117,7 +117,7 @@ sites! {
     Ln1Scale = Block, "ln1.hook_scale", [Pos, One];
     /// Normalised before attention (post-norm: `hook_resid_mid`), without gain and bias.
     Ln1Normalized = Block, "ln1.hook_normalized", [Pos, DModel];
-    /// What attention receives.
+    /// Input of attention.
     AttnIn = Block, "attn.hook_in", [Pos, DModel];
     /// Query projection, before QK-norm and RoPE.
     Q = Block, "attn.hook_q", [Pos, Head, DHead];
@@ -151,7 +151,7 @@ sites! {
     Ln2Scale = Block, "ln2.hook_scale", [Pos, One];
     /// Normalised before the MLP (post-norm: `mlp.hook_in` + `hook_mlp_out`), without gain and bias.
     Ln2Normalized = Block, "ln2.hook_normalized", [Pos, DModel];
-    /// What the MLP receives.
+    /// Input of the MLP.
     MlpIn = Block, "mlp.hook_in", [Pos, DModel];
     /// Gate (or only) pre-activation.
     MlpPre = Block, "mlp.hook_pre", [Pos, DMlp];
@@ -161,11 +161,11 @@ sites! {
     MlpPost = Block, "mlp.hook_post", [Pos, DMlp];
     /// Router logits of a mixture of experts, one for each routed expert.
     RouterLogits = Block, "mlp.hook_router_logits", [Pos, Expert];
-    /// What the outputs of the chosen experts are multiplied with, best first: their probabilities, divided by their sum
-    /// where the model does that.
+    /// Weights of the outputs of the chosen experts, best first: their probabilities, divided by their sum if the model does
+    /// that.
     ExpertWeights = Block, "mlp.hook_expert_weights", [Pos, TopK];
-    /// Indices of the chosen experts, best first, as numbers; of equal ones the lower index. Exact in float16 up to 2048
-    /// and in bfloat16 up to 256: a model with more experts wants float32.
+    /// Indices of the chosen experts as numbers, best first; among equal ones, the lower index first. They are exact in float16
+    /// up to 2048 and in bfloat16 up to 256: for more experts, use float32.
     ExpertIndices = Block, "mlp.hook_expert_indices", [Pos, TopK];
     /// Raw output of the MLP, before any post-norm or multiplier.
     MlpRawOut = Block, "mlp.hook_out", [Pos, DModel];
@@ -181,14 +181,14 @@ sites! {
     LnFinalScale = Head, "ln_final.hook_scale", [Pos, One];
     /// Final norm, without gain and bias.
     LnFinalNormalized = Head, "ln_final.hook_normalized", [Pos, DModel];
-    /// What the unembedding receives.
+    /// Input of the unembedding.
     FinalNorm = Head, "final_norm", [Pos, DModel];
     /// Logits, after softcap or scale.
     Logits = Head, "logits", [Pos, DVocab];
 }
 
 impl Site {
-    /// Whether each block has one.
+    /// Whether it is inside the blocks.
     #[must_use]
     pub fn in_block(self) -> bool {
         self.stage() == Stage::Block
@@ -200,20 +200,21 @@ impl Site {
         matches!(self, Self::AttnScores | Self::Pattern)
     }
 
-    /// Whether the numbers are indices, of which a mean says nothing.
+    /// Whether the numbers are indices, whose mean has no meaning.
     #[must_use]
     pub fn is_index(self) -> bool {
         self == Self::ExpertIndices
     }
 
-    /// The full name without `hook_`: what a short name may leave out. Outside the blocks it is an alias too.
+    /// The short name: the full name without `hook_`. Outside the blocks it is an alias.
     pub(super) fn without_hook(self) -> String {
         self.name().replacen("hook_", "", 1)
     }
 
-    /// What TransformerLens calls the same place beside its canonical name (`hook_aliases` of its TransformerBridge's
-    /// blocks, and the outputs of its norm and position embedding). Near names are none: its `unembed.hook_out`
-    /// precedes a softcap, its `embed.hook_out` an embedding scale, its `ln2.hook_in` is no `hook_resid_mid` on every family.
+    /// TransformerLens's other names for the same hook point (`hook_aliases` of the blocks of its TransformerBridge, and the outputs
+    /// of its norm and position embedding). Similar names that are not the same hook point are left out: its `unembed.hook_out`
+    /// is before a softcap, its `embed.hook_out` before an embedding scale, and its `ln2.hook_in` is not `hook_resid_mid` in all
+    /// families.
     pub(super) const SYNONYMS: &'static [(&'static str, Self)] = &[
         ("hook_in", Self::ResidPre),
         ("hook_out", Self::ResidPost),
@@ -222,7 +223,7 @@ impl Site {
         ("ln_final.out", Self::FinalNorm),
     ];
 
-    /// Reads a site by its name without a layer, with or without `hook_`, or by a synonym.
+    /// Finds a site by its name without a layer, with or without `hook_`, or by another name.
     #[must_use]
     pub fn by_short_name(name: &str) -> Option<Self> {
         let synonym = || Self::SYNONYMS.iter().find(|(synonym, _)| *synonym == name).map(|(_, site)| *site);

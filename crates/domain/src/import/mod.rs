@@ -1,7 +1,7 @@
-//! Activations that were made elsewhere: what a file holds and says, checked and brought into the terms of a cache.
+//! Imports: turns the description of a safetensors file that was made elsewhere into that of a cache.
 //!
-//! A file is described twice: by its tensors ([`super::tensor_file`]) and by facts that stand in its `__metadata__` or were
-//! given beside it ([`ImportSpec`]). [`ImportPlan`] holds one against the other; nothing here reads the data itself.
+//! A file is described by its tensors ([`super::tensor_file`]), and by facts in its `__metadata__` or in the request
+//! ([`ImportSpec`]). [`ImportPlan`] checks one against the other. Nothing here reads the data of tensors.
 
 mod plan;
 mod spec;
@@ -14,21 +14,21 @@ use serde_json::{Map, Value};
 pub use plan::{ImportPlan, TensorSource};
 pub use spec::{Given, ImportSpec};
 
-/// Stands for a token of which nothing is known but that it is there. No vocabulary has it.
+/// Placeholder for a token whose id is unknown. No vocabulary has it.
 pub const UNKNOWN_TOKEN: u32 = u32::MAX;
 
-/// Most tokens of an imported input.
+/// Largest number of tokens of an imported input.
 pub const MAX_TOKENS: usize = 1 << 20;
 
-/// Where an imported cache came from.
+/// The source of an imported cache.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ImportOrigin {
     /// blake3 of the file, in hex.
     pub file_hash: String,
-    /// Bytes of the file.
+    /// Size of the file in bytes.
     pub file_bytes: u64,
-    /// Types of its activations, as safetensors spells them, each once.
+    /// Types of its activations in safetensors' spelling, each once.
     pub file_dtypes: Vec<String>,
-    /// What its `__metadata__` says beyond what the cache has a field for.
+    /// The keys of its `__metadata__` for which the cache has no field.
     pub metadata: Map<String, Value>,
 }

@@ -1,4 +1,4 @@
-//! A file's tensors held against what is said of them.
+//! Checks a file's tensors against what is said about them, and plans the cache they become.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -19,20 +19,20 @@ const TOKEN_IDS: &str = "token_ids";
 /// One hook of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorSource {
-    /// Where its values lie, in bytes behind the header.
+    /// Byte range of its values, after the header.
     pub data: Range<u64>,
-    /// Their type there.
+    /// Their type in the file.
     pub dtype: FileDtype,
-    /// Shape of one position's row; `[heads]` of an attention map.
+    /// Shape of one position's row; `[heads]` for an attention map.
     pub row_shape: Vec<usize>,
 }
 
-/// What a file becomes.
+/// The cache that a file becomes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImportPlan {
     /// Hooks, positions and type of the cache.
     pub capture: Capture,
-    /// One for each hook, in the same order.
+    /// The tensor of each hook, in the same order.
     pub sources: Vec<TensorSource>,
     /// Tokens of the input.
     pub n_tokens: usize,
@@ -40,28 +40,28 @@ pub struct ImportPlan {
     pub n_layers: usize,
     /// Width of the residual stream.
     pub d_model: usize,
-    /// Where the token ids lie, in bytes behind the header, and their type.
+    /// Byte range of the token ids, after the header, and their type.
     pub token_ids: Option<(Range<u64>, FileDtype)>,
 }
 
-/// One hook's tensor, its axes told apart.
+/// One hook's tensor, with its axes identified.
 struct Found<'a> {
     name: &'a str,
     source: TensorSource,
     site: Site,
-    /// Rows; `None` where there is no position axis.
+    /// Number of rows; `None` without a position axis.
     n_rows: Option<usize>,
     /// Length of the key axis of an attention map.
     n_keys: Option<usize>,
 }
 
 impl ImportPlan {
-    /// Finds the hooks in a file and checks that they make one cache.
+    /// Finds the hooks in a file and checks that they form one cache.
     ///
     /// # Errors
     /// [`Code::UnknownHook`], [`Code::ShapeMismatch`], [`Code::LayerOutOfRange`], [`Code::PositionOutOfRange`],
-    /// [`Code::EmptyInput`] for a file without activations, [`Code::InvalidValue`] for what else cannot be, at the tensor or the
-    /// fact at fault.
+    /// [`Code::EmptyInput`] for a file without activations, [`Code::InvalidValue`] for anything else, with a pointer to the
+    /// tensor or the fact at fault.
     pub fn new(header: &FileHeader, spec: &ImportSpec) -> Result<Self, Problem> {
         let mut found: BTreeMap<Hook, Found<'_>> = BTreeMap::new();
         let mut token_ids = None;
@@ -108,10 +108,10 @@ impl ImportPlan {
         dtypes.into_iter().map(|d| d.name().to_owned()).collect()
     }
 
-    /// The input of the cache. `token_ids` are the bytes that [`Self::token_ids`] names.
+    /// The token ids of the cache. `token_ids` are the bytes in the range [`Self::token_ids`].
     ///
     /// # Errors
-    /// [`Code::InvalidValue`] at an id that is none.
+    /// [`Code::InvalidValue`] for a number that is not a token id.
     pub fn item(&self, spec: &ImportSpec, token_ids: &[u8], origin: ImportOrigin) -> Result<NewItem, Problem> {
         let ids = match &self.token_ids {
             Some((_, dtype)) => read_ids(token_ids, *dtype)?,
@@ -136,7 +136,7 @@ impl ImportPlan {
     }
 }
 
-/// Where the token ids lie.
+/// The byte range of the token ids.
 fn ids(tensor: &FileTensor) -> Result<(Range<u64>, FileDtype), Problem> {
     let whole = matches!(tensor.dtype, FileDtype::Int64 | FileDtype::Int32);
     if tensor.shape.len() == 1 && whole {
@@ -160,7 +160,7 @@ fn read_ids(bytes: &[u8], dtype: FileDtype) -> Result<Vec<u32>, Problem> {
     ids.iter().enumerate().map(read).collect()
 }
 
-/// The hooks that a tensor holds: one, or one a layer of a stack.
+/// The hooks in a tensor: one, or one for each layer of a stack.
 fn hooks_of<'a>(tensor: &'a FileTensor, spec: &ImportSpec) -> Result<Vec<(Hook, Found<'a>)>, Problem> {
     if matches!(tensor.dtype, FileDtype::Int64 | FileDtype::Int32) {
         let detail = "whole numbers are no activations; only token_ids are stored as such";
@@ -203,7 +203,7 @@ fn hooks_of<'a>(tensor: &'a FileTensor, spec: &ImportSpec) -> Result<Vec<(Hook, 
     layers.iter().enumerate().map(slice).collect()
 }
 
-/// One hook's tensor: `shape` as the site has it, with or without the position axis.
+/// Identifies the axes of a hook's tensor: `shape` must be that of the site, with or without the position axis.
 fn one<'a>(tensor: &'a FileTensor, site: Site, shape: &[usize], data: Range<u64>) -> Result<Found<'a>, Problem> {
     let axes = site.axes();
     let wrong = |hint: &str| {
@@ -222,7 +222,7 @@ fn one<'a>(tensor: &'a FileTensor, site: Site, shape: &[usize], data: Range<u64>
     if other_axes.zip(&rest).any(|(axis, n)| axis == Axis::One && *n != 1) {
         return Err(wrong(""));
     }
-    // [heads, keys], of which the keys are as many as tokens
+    // [heads, keys], with a key for each token
     let (n_keys, row_shape) = if place == 1 { (Some(rest[1]), vec![rest[0]]) } else { (None, rest) };
     Ok(Found {
         name: &tensor.name,
@@ -233,7 +233,7 @@ fn one<'a>(tensor: &'a FileTensor, site: Site, shape: &[usize], data: Range<u64>
     })
 }
 
-/// Tokens of the input: whatever tells of them must agree.
+/// The number of tokens; everything that determines it must agree.
 fn n_tokens<'a, 'f: 'a>(
     spec: &ImportSpec,
     n_ids: Option<usize>,
@@ -261,7 +261,7 @@ fn n_tokens<'a, 'f: 'a>(
     }
     let n = match (known, &spec.positions, n_rows) {
         (Some((n, _)), ..) => n,
-        // as many as are needed for the positions there are
+        // as many as the positions need
         (None, None | Some(Positions::All), Some(rows)) => rows,
         (None, None | Some(Positions::Last), _) => 1,
         (None, Some(positions), _) => enough(positions).ok_or_else(|| {
@@ -276,7 +276,7 @@ fn n_tokens<'a, 'f: 'a>(
     Err(Problem::at(Code::InvalidValue, "n_tokens", detail))
 }
 
-/// The fewest tokens with which every position exists, where it says so by counting from the start.
+/// The smallest number of tokens with which all positions exist that count from the start.
 fn enough(positions: &Positions) -> Option<usize> {
     let behind = |p: &i64| usize::try_from(*p).ok().and_then(|p| p.checked_add(1));
     match positions {
@@ -288,7 +288,7 @@ fn enough(positions: &Positions) -> Option<usize> {
     }
 }
 
-/// The positions of the rows, in the form that keeps or drops the position axis as the tensors do.
+/// The positions of the rows, in a form that has a position axis if, and only if, the tensors have one.
 fn positions(said: Option<&Positions>, n_rows: Option<usize>, n_tokens: usize) -> Result<Positions, Problem> {
     let refuse = |code: Code, detail: String| Problem::at(code, "positions", detail);
     let positions = match (said.cloned(), n_rows) {
@@ -322,7 +322,7 @@ fn positions(said: Option<&Positions>, n_rows: Option<usize>, n_tokens: usize) -
     }
 }
 
-/// The type to store: the one asked for, the file's own, or float32, which holds the narrower ones exactly.
+/// The type to store: the requested one, the file's own, or float32, which represents all narrower ones exactly.
 fn dtype(found: &BTreeMap<Hook, Found<'_>>, wanted: Option<Dtype>) -> Result<Dtype, Problem> {
     if let Some(wanted) = wanted {
         return Ok(wanted);
@@ -339,7 +339,7 @@ fn dtype(found: &BTreeMap<Hook, Found<'_>>, wanted: Option<Dtype>) -> Result<Dty
     Ok(if dtypes.all(|d| d == first) { first } else { Dtype::Float32 })
 }
 
-/// Blocks of the model: as given, else as many as the hooks tell of.
+/// The number of blocks: as given, else as many as the hooks show.
 fn n_layers(spec: &ImportSpec, hooks: &[Hook]) -> Result<usize, Problem> {
     let told = hooks.iter().filter_map(Hook::layer).max().map_or(0, |last| last + 1);
     match spec.n_layers {
@@ -352,7 +352,7 @@ fn n_layers(spec: &ImportSpec, hooks: &[Hook]) -> Result<usize, Problem> {
     }
 }
 
-/// Width of the residual stream: every tensor that runs along it must agree.
+/// The width of the residual stream; all tensors with this axis must agree.
 fn d_model(spec: &ImportSpec, found: &BTreeMap<Hook, Found<'_>>) -> Result<usize, Problem> {
     let mut known = spec.d_model;
     for f in found.values() {

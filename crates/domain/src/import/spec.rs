@@ -1,4 +1,4 @@
-//! What is said of a file: by the request, and by the file's own `__metadata__`.
+//! What is said about an imported file: by the request, and by the file's `__metadata__`.
 
 use std::collections::BTreeMap;
 
@@ -14,34 +14,34 @@ use crate::{
     problem::{Code, Problem},
 };
 
-/// Blocks of any model.
+/// Largest number of blocks of a model.
 const MAX_LAYERS: usize = 10_000;
-/// Width of any residual stream.
+/// Largest width of a residual stream.
 const MAX_WIDTH: usize = 1 << 24;
-/// Characters of a name.
+/// Longest name, in characters.
 const MAX_NAME_CHARS: usize = 200;
-/// Bytes of what a file says beyond the keys that are understood: it is kept in the index.
+/// Largest size in bytes of the metadata that is not understood, which is kept in the index.
 const MAX_REST_BYTES: usize = 64 << 10;
 
-/// Facts given in a request, by the names of its parameters. They beat those of the file.
+/// Facts that the request gives, by the names of its parameters. They override those of the file.
 pub type Given = BTreeMap<&'static str, String>;
 
-/// Everything that is said of a file, read and in bounds, not yet held against its tensors.
+/// Everything that is said about a file: parsed and within bounds, but not checked against its tensors yet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImportSpec {
     /// Name of the model.
     pub model: String,
     /// The text.
     pub text: Option<String>,
-    /// What each token stands for.
+    /// The text of each token.
     pub tokens: Option<Vec<String>>,
     /// Tokens of the input.
     pub n_tokens: Option<usize>,
-    /// Positions that the rows belong to.
+    /// Positions of the rows.
     pub positions: Option<Positions>,
-    /// Layers that a stack holds.
+    /// Layers of a stacked tensor.
     pub layers: Option<Vec<usize>>,
-    /// Blocks of the model; 0 where none is known of.
+    /// Number of blocks of the model; 0 if unknown.
     pub n_layers: Option<usize>,
     /// Width of the residual stream.
     pub d_model: Option<usize>,
@@ -49,7 +49,7 @@ pub struct ImportSpec {
     pub dtype: Option<Dtype>,
     /// How the beginning-of-sequence token was decided.
     pub bos: BosDecision,
-    /// Tokens cut from the input.
+    /// Number of tokens that were truncated.
     pub n_truncated: u64,
     /// What was generated.
     pub completion: Option<TextCompletion>,
@@ -59,13 +59,13 @@ pub struct ImportSpec {
     pub metadata: Map<String, Value>,
     /// Label.
     pub label: Option<String>,
-    /// What produced the numbers, as far as it is said.
+    /// The provenance, as far as it is given.
     pub provenance: Provenance,
-    /// What else the file says.
+    /// The rest of the file's metadata.
     pub rest: Map<String, Value>,
 }
 
-/// Where a fact was found, for problems.
+/// Where a fact was found, for error pointers.
 enum Place {
     Query(&'static str),
     File(&'static str),
@@ -80,11 +80,11 @@ impl Place {
     }
 }
 
-/// The facts of both, taken out one by one.
+/// The facts of request and file. Readers take them one by one.
 struct Facts {
     given: Given,
     file: BTreeMap<String, String>,
-    /// What the file said and the request said otherwise.
+    /// Facts of the file that the request overrides.
     beaten: Map<String, Value>,
 }
 
@@ -132,10 +132,10 @@ impl Facts {
 }
 
 impl ImportSpec {
-    /// Reads what the request gives and, where it is silent, what the file says.
+    /// Reads the facts of the request, and those of the file that the request does not give.
     ///
     /// # Errors
-    /// [`Code::InvalidQuery`] and [`Code::InvalidValue`] at what is malformed or out of bounds.
+    /// [`Code::InvalidQuery`] and [`Code::InvalidValue`] for a fact that is malformed or out of bounds.
     pub fn read(given: Given, file: BTreeMap<String, String>) -> Result<Self, Problem> {
         let mut facts = Facts { given, file, beaten: Map::new() };
         let model = facts.name("model")?.ok_or_else(|| {
@@ -201,7 +201,7 @@ fn provenance(facts: &mut Facts) -> Result<Provenance, Problem> {
     })
 }
 
-/// The spelling of a query, or JSON where that cannot say it.
+/// Reads positions in the spelling of queries, or as JSON.
 fn read_positions(text: &str) -> Option<Positions> {
     text.parse().ok().or_else(|| serde_json::from_str(text).ok())
 }

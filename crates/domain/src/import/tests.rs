@@ -1,4 +1,4 @@
-//! Facts and tensors against each other.
+//! Checks of tensors against facts.
 
 use std::collections::BTreeMap;
 

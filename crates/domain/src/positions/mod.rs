@@ -1,8 +1,8 @@
 //! Positions: which tokens of an input are kept.
 //!
-//! A client may name them by what the tokens are ([`PositionsRequest`]: the token at a word, all but special tokens).
-//! That is settled once, when the input is tokenised; from then on there are only [`Positions`], which the number of
-//! tokens resolves to [`Rows`].
+//! A client may refer to the contents of tokens ([`PositionsRequest`]: the token at a word, all except special tokens). That is
+//! resolved when the input is tokenised. From then on there are only [`Positions`], which are resolved to [`Rows`] by the number of
+//! tokens alone.
 
 mod read;
 mod request;
@@ -38,11 +38,11 @@ pub enum Positions {
     Range {
         /// First position.
         start: Option<i64>,
-        /// First position no longer meant.
+        /// End of the range, which is not part of it.
         end: Option<i64>,
     },
-    /// The mean over the rows that other positions select, a repeated one counting twice; drops the position axis. Never
-    /// of a mean.
+    /// The mean over the rows that other positions select; repeated positions count repeatedly. Drops the position axis. The
+    /// other positions are never a mean.
     MeanOf(Box<Positions>),
 }
 
@@ -65,7 +65,7 @@ impl Rows {
         }
     }
 
-    /// The positions that the stored rows are made of.
+    /// The positions that the stored rows are computed from.
     #[must_use]
     pub fn positions(&self) -> &[u32] {
         match self {
@@ -73,7 +73,7 @@ impl Rows {
         }
     }
 
-    /// Where among these rows those are that `wanted` is made of; `None` where one is missing. A mean has no rows left.
+    /// The indices among these rows of the positions in `wanted`; `None` if one is missing. A stored mean can serve only itself.
     #[must_use]
     pub fn places(&self, wanted: &Self) -> Option<Vec<usize>> {
         let Self::List(have) = self else { return (self == wanted).then(|| vec![0]) };
@@ -95,7 +95,7 @@ impl Positions {
         matches!(self, Self::All | Self::List(_) | Self::Range { .. })
     }
 
-    /// How many positions are listed one by one.
+    /// Number of positions that are listed individually.
     #[must_use]
     pub fn n_listed(&self) -> usize {
         match self {
@@ -105,10 +105,10 @@ impl Positions {
         }
     }
 
-    /// The positions meant in an input of `n_tokens`.
+    /// The rows of an input of `n_tokens`.
     ///
     /// # Errors
-    /// [`Code::PositionOutOfRange`] naming the position; ranges must lie inside the input and hold something.
+    /// [`Code::PositionOutOfRange`] naming the position; ranges must be inside the input and not empty.
     pub fn resolve(&self, n_tokens: usize) -> Result<Rows, Problem> {
         let out_of_range = |what: String| {
             Problem::at(Code::PositionOutOfRange, "/positions", format!("{what}: the input has {n_tokens} tokens"))
@@ -147,7 +147,7 @@ impl Positions {
         }
     }
 
-    /// The mean over what `of` selects.
+    /// The mean over the rows that `of` selects.
     ///
     /// # Errors
     /// When `of` is a mean already.
@@ -219,7 +219,7 @@ fn every(n_tokens: usize) -> Vec<u32> {
     (0..u32::try_from(n_tokens).expect("a context is shorter than 2^32")).collect()
 }
 
-/// `i` as an index into `n` things, negatives from the end.
+/// `i` as an index below `n`; negatives count from the end.
 pub(super) fn index(i: i64, n: usize) -> Option<usize> {
     let n_signed = i64::try_from(n).ok()?;
     let i = if i < 0 { i.checked_add(n_signed)? } else { i };

@@ -1,4 +1,4 @@
-//! Positions as JSON writes them.
+//! Reads positions from JSON.
 
 use std::fmt;
 
@@ -10,13 +10,13 @@ use serde::{
 use super::{Positions, PositionsRequest, Which};
 use crate::forms::{Forms, list, listed, object, word};
 
-/// Positions by name.
+/// Positions that are words.
 const NAMED: [(&str, Positions); 3] = [("last", Positions::Last), ("mean", Positions::Mean), ("all", Positions::All)];
 
-/// Fields of a range, which needs none of them.
+/// Fields of a range, all optional.
 const RANGE: [&str; 2] = ["start", "end"];
 
-/// Positions by what the tokens are: the fields of each form, of which the first tells that it is meant.
+/// Forms that refer to the contents of tokens, with their fields. The first field identifies the form.
 const BY_TOKENS: [&[&str]; 3] = [&["text", "occurrence", "which"], &["message", "which"], &["special"]];
 
 /// The field of a mean over positions.
@@ -52,7 +52,7 @@ impl Fields {
         .filter_map(|(name, given)| given.then_some(name))
     }
 
-    /// Refuses fields that do not go with each other.
+    /// Refuses fields that do not belong to the same form.
     fn check(&self) -> Result<(), String> {
         let is_given = |field: &str| self.given().any(|given| given == field);
         let forms = BY_TOKENS.into_iter().chain([&MEAN[..]]);
@@ -95,7 +95,7 @@ impl Forms for PositionsRequest {
     }
 }
 
-/// Reads positions; `by_tokens` says whether those that depend on the tokens are among them.
+/// Reads positions. `by_tokens`: whether forms that refer to the contents of tokens are allowed.
 struct Read {
     by_tokens: bool,
 }
@@ -118,7 +118,7 @@ impl<'de> Visitor<'de> for Read {
     }
 
     fn visit_u64<E: Error>(self, position: u64) -> Result<PositionsRequest, E> {
-        // past what is counted there is no position either
+        // a number beyond `i64` is not a position either
         self.visit_i64(i64::try_from(position).unwrap_or(i64::MAX))
     }
 

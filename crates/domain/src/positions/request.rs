@@ -1,4 +1,4 @@
-//! Positions as a client asks for them: by number, or by what the tokens are.
+//! Positions as a client asks for them: by number, or by the contents of tokens.
 
 use std::ops::Range;
 
@@ -7,34 +7,34 @@ use serde::{Deserialize, Serialize};
 use super::{Positions, TokenView};
 use crate::problem::{Code, Problem};
 
-/// Positions that may depend on the tokens of the input. [`Self::resolve`] makes [`Positions`] of them.
+/// Positions that may depend on the tokens of the input. [`Self::resolve`] turns them into [`Positions`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum PositionsRequest {
-    /// Positions that need no more than the number of tokens.
+    /// Positions that depend only on the number of tokens.
     Known(Positions),
-    /// The tokens that stand for an occurrence of a text.
+    /// The tokens of an occurrence of a text.
     Text {
-        /// The text to find, as it stands in the input; never empty.
+        /// The text to find in the input; never empty.
         text: String,
         /// Which occurrence, from 0; negatives count from the last. Occurrences do not overlap.
         occurrence: i64,
         /// Which of its tokens.
         which: Which,
     },
-    /// The tokens of a message of a chat: of what it says, without what the template puts around it.
+    /// The tokens of the text of a chat message, without what the template adds around it.
     Message {
-        /// Index of the message; negatives count from the last, which is the reply where there is one.
+        /// Index of the message; negatives count from the last, which is the reply if there is one.
         message: i64,
         /// Which of its tokens.
         which: Which,
     },
-    /// Every special token, or every other one; keeps the position axis.
+    /// All special tokens, or all others; keeps the position axis.
     Special {
         /// Which of the two.
         special: bool,
     },
-    /// The mean over what other positions select; drops the position axis.
+    /// The mean over the rows that other positions select; drops the position axis.
     Mean {
         /// The positions; never a mean.
         mean: Box<PositionsRequest>,
@@ -55,7 +55,7 @@ pub enum Which {
 }
 
 impl Which {
-    /// These tokens of a span.
+    /// The positions of these tokens of a span.
     pub(super) fn of(self, span: Range<usize>) -> Positions {
         #[expect(clippy::cast_possible_wrap, reason = "a context is shorter than 2^32")]
         let (start, end) = (span.start as i64, span.end as i64);
@@ -68,7 +68,7 @@ impl Which {
 }
 
 impl PositionsRequest {
-    /// Whether a text is looked for: [`TokenView::spelled`] has to be there.
+    /// Whether it refers to text, so that [`TokenView::spelled`] is needed.
     #[must_use]
     pub fn names_text(&self) -> bool {
         match self {
@@ -78,7 +78,7 @@ impl PositionsRequest {
         }
     }
 
-    /// Whether a message is looked for: [`TokenView::messages`] has to be there.
+    /// Whether it refers to a message, so that [`TokenView::messages`] is needed.
     #[must_use]
     pub fn names_message(&self) -> bool {
         match self {
@@ -88,7 +88,7 @@ impl PositionsRequest {
         }
     }
 
-    /// How many positions are listed one by one.
+    /// Number of positions that are listed individually.
     #[must_use]
     pub fn n_listed(&self) -> usize {
         match self {
@@ -104,7 +104,7 @@ impl PositionsRequest {
         matches!(self, Self::Known(Positions::Mean | Positions::MeanOf(_)) | Self::Mean { .. })
     }
 
-    /// Whether every token of the input has to be known: of one that is continued, those that come too.
+    /// Whether it refers to kinds of tokens, so that all tokens must be known, including generated ones.
     #[must_use]
     pub fn names_kind(&self) -> bool {
         match self {
@@ -114,7 +114,7 @@ impl PositionsRequest {
         }
     }
 
-    /// The positions meant among `tokens`.
+    /// Resolves the positions among `tokens`.
     ///
     /// # Errors
     /// [`Code::TextNotFound`] saying how often the text occurs; [`Code::PositionOutOfRange`] for a position, message or

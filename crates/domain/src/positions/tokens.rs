@@ -1,41 +1,40 @@
-//! Finding positions among the tokens of one input.
+//! Finds the tokens of a text, a message or a kind among the tokens of one input.
 
 use std::{borrow::Cow, ops::Range};
 
 use super::{Positions, index};
 use crate::problem::{Code, Problem};
 
-/// Characters of a text shown in an error.
+/// Number of characters of a text that an error shows.
 const SHOWN: usize = 100;
 
-/// The tokens of one input, as far as positions can ask about them.
+/// What positions need to know about the tokens of one input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenView<'a> {
-    /// Which tokens are special tokens, one entry a token.
+    /// For each token, whether it is a special token.
     pub special: &'a [bool],
-    /// The text they stand for; `None` when they do not spell one.
+    /// The text that they spell; `None` if they do not spell one.
     pub spelled: Option<Spelled<'a>>,
-    /// Where in the text each message of a chat is, in characters, `None` where that is not known; `None` for other
-    /// inputs.
+    /// For a chat, the range of characters of each message in the text, `None` if it is unknown; `None` for other inputs.
     pub messages: Option<Vec<Option<Range<usize>>>>,
 }
 
-/// A text and what each token stands for in it.
+/// A text, and the characters that each token covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spelled<'a> {
     /// The text.
     pub text: Cow<'a, str>,
-    /// Characters `[start, end)` of the text that each token stands for; `None` for a token that was added to it.
+    /// For each token, the characters `[start, end)` that it covers; `None` for a token that was added.
     pub offsets: Cow<'a, [Option<(usize, usize)>]>,
-    /// Characters whose tokens were cut: only what is left around them is searched.
+    /// Characters whose tokens were truncated; they are not searched.
     pub cut: Range<usize>,
 }
 
 impl Spelled<'_> {
-    /// The tokens that stand for any of the characters in `span`; `None` when no token does.
+    /// The tokens that cover characters of `span`; `None` if there are none.
     #[must_use]
     pub fn tokens(&self, span: &Range<usize>) -> Option<Range<usize>> {
-        // Tokens follow the text in order; those that were added stand before and behind it.
+        // Tokens are in the order of the text; added tokens are before and after it.
         let first = self.offsets.iter().position(Option::is_some)?;
         let last = self.offsets.iter().rposition(Option::is_some)?;
         let within = &self.offsets[first..=last];
@@ -44,7 +43,7 @@ impl Spelled<'_> {
         (start < end).then(|| first + start..first + end)
     }
 
-    /// Every occurrence of `text` in what is left, in characters.
+    /// Every occurrence of `text` that is not truncated, in characters.
     fn occurrences(&self, text: &str) -> Vec<Range<usize>> {
         if self.cut.is_empty() {
             return occurrences(&self.text, text, 0);
@@ -56,7 +55,7 @@ impl Spelled<'_> {
     }
 }
 
-/// Every occurrence of `needle` in `text`, none overlapping another, in characters from `first` on.
+/// Every occurrence of `needle` in `text`, without overlaps, in characters, which are numbered from `first`.
 fn occurrences(text: &str, needle: &str, first: usize) -> Vec<Range<usize>> {
     let width = needle.chars().count();
     let (mut byte, mut at) = (0, first);
@@ -69,7 +68,7 @@ fn occurrences(text: &str, needle: &str, first: usize) -> Vec<Range<usize>> {
 }
 
 impl TokenView<'_> {
-    /// The tokens that stand for an occurrence of `text`.
+    /// The tokens of an occurrence of `text`.
     pub(super) fn of_text(&self, text: &str, occurrence: i64) -> Result<Range<usize>, Problem> {
         let not_found = |detail: String| Problem::at(Code::TextNotFound, "/positions", detail);
         let spelled = self.spelled()?;
@@ -88,7 +87,7 @@ impl TokenView<'_> {
         spelled.tokens(&found[nth]).ok_or_else(|| not_found(format!("no token stands for {shown:?} there")))
     }
 
-    /// The tokens of what a message says.
+    /// The tokens of the text of a message.
     pub(super) fn of_message(&self, message: i64) -> Result<Range<usize>, Problem> {
         let missing = |detail: String| Problem::at(Code::PositionOutOfRange, "/positions", detail);
         let Some(messages) = &self.messages else {

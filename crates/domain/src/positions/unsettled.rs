@@ -1,29 +1,29 @@
-//! Positions that can only be settled once an input that is continued has all its tokens.
+//! Positions that can be resolved only when generation has ended.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Positions, PositionsRequest, TokenView, Which};
 use crate::problem::{Code, Problem};
 
-/// Positions that take all tokens to settle.
+/// Positions that depend on tokens that are not generated yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Unsettled {
-    /// What the model replies to a chat, or the message that it continues.
+    /// Tokens of the model's reply to a chat, or of the message that it continues.
     Reply {
         /// Its first token.
         reply_from: u32,
         /// Which of its tokens.
         which: Which,
-        /// Whether the mean over them is meant.
+        /// Whether the mean over them is wanted.
         mean: bool,
     },
-    /// Positions as they were asked for.
+    /// Any other positions.
     Asked(PositionsRequest),
 }
 
 impl Unsettled {
-    /// The most that the positions can be: what the longest continuation could keep.
+    /// An upper bound of the positions: those of the longest possible continuation.
     #[must_use]
     pub fn most(&self) -> Positions {
         match self {
@@ -37,11 +37,11 @@ impl Unsettled {
         }
     }
 
-    /// The positions meant, `special` saying of every token whether it is a special one. The special tokens that end a
-    /// reply are not of what it says.
+    /// Resolves the positions. `special` has an entry for every token: whether it is a special token. Special tokens at the end
+    /// of a reply are not part of the reply.
     ///
     /// # Errors
-    /// As [`PositionsRequest::resolve`]; [`Code::PositionOutOfRange`] for a reply that says nothing.
+    /// As [`PositionsRequest::resolve`]; [`Code::PositionOutOfRange`] for an empty reply.
     pub fn resolve(&self, special: &[bool]) -> Result<Positions, Problem> {
         match self {
             Self::Asked(asked) => asked.resolve(&TokenView { special, spelled: None, messages: None }),
@@ -61,7 +61,7 @@ impl Unsettled {
 }
 
 impl PositionsRequest {
-    /// The same positions, `message` replaced by another where a message is named.
+    /// The same positions, with the index of the message replaced.
     #[must_use]
     pub fn of_message(&self, message: i64) -> Self {
         match self {
@@ -71,7 +71,7 @@ impl PositionsRequest {
         }
     }
 
-    /// The message that is named and which of its tokens.
+    /// The index of the message, and which of its tokens, if the positions refer to a message.
     #[must_use]
     pub fn message(&self) -> Option<(i64, Which)> {
         match self {
@@ -110,10 +110,10 @@ mod tests {
             let stored = serde_json::to_value(&unsettled).unwrap();
             assert_eq!(serde_json::from_value::<Unsettled>(stored).unwrap(), unsettled);
         }
-        // as it was stored before there were replies
+        // the format of versions before replies were introduced
         let before = serde_json::from_value::<Unsettled>(serde_json::to_value(&asked).unwrap()).unwrap();
         assert_eq!(before, Unsettled::Asked(asked));
-        // a client cannot ask for it
+        // not part of the API
         let stored = json!({"reply_from": 7, "which": "all", "mean": true});
         assert!(serde_json::from_value::<PositionsRequest>(stored).is_err());
     }
