@@ -9,14 +9,14 @@
 //! * the orthogonal Procrustes distance, 2 − 2 ‖XᵀY‖₊ / (‖X‖ ‖Y‖) with the nuclear norm: the smallest squared distance
 //!   between X / ‖X‖ and a rotated Y / ‖Y‖ (Ding et al. 2021, "Grounding Representation Similarity Through Statistical Testing").
 //!
-//! All three need of a pair only C = XᵀY. HSIC₁ is no exception: shifting the rows does not change it, and for centred rows
-//! K1 = 0, so that its sums over K and L without their diagonals are sums over squared row norms.
+//! For a pair, all three need only C = XᵀY. This holds for HSIC₁ too: it does not change when rows are shifted, and for centred rows
+//! K1 = 0, so its sums over K and L without their diagonals are sums over squared row norms.
 
 use faer::{Accum, Mat, MatRef, get_global_parallelism, linalg::matmul::matmul};
 
 use super::rows::{Prepared, RowSource, blocks, count, subtract};
 
-/// The metrics of one pair of sets; NaN where undefined: a set of equal rows, values that are not finite, too few rows.
+/// The metrics of a pair of sets. They are NaN where undefined: for a set of equal rows, values that are not finite, too few rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Alignment {
     /// Linear CKA, in [0, 1].
@@ -31,14 +31,14 @@ impl Alignment {
     const UNDEFINED: Self = Self { cka: f64::NAN, cka_debiased: f64::NAN, procrustes: f64::NAN };
 }
 
-/// A set of rows made ready for many pairs.
+/// A set of rows, prepared for many pairs.
 pub struct AlignedSet<'a, S> {
     rows: &'a Prepared<S>,
     means: Vec<f64>,
-    /// `[n, n]` coordinates of the centred rows in a basis of the space they span, held when that is smaller than the
-    /// rows. A rotation changes none of the metrics.
+    /// `[n, n]` coordinates of the centred rows in a basis of the space they span, kept if they are smaller than the rows. The
+    /// metrics do not change under rotation.
     scores: Option<Mat<f64>>,
-    /// Of each centred row.
+    /// The squared norm of each centred row.
     squared_norms: Vec<f64>,
     /// ‖XᵀX‖.
     self_norm: f64,
@@ -46,10 +46,10 @@ pub struct AlignedSet<'a, S> {
 }
 
 impl<'a, S: RowSource> AlignedSet<'a, S> {
-    /// Reads the rows for their mean, for their norms, and for XᵀX.
+    /// Reads the rows to compute their mean, their norms, and XᵀX.
     ///
     /// # Errors
-    /// The source's own.
+    /// Those of the source.
     pub fn new(rows: &'a Prepared<S>) -> Result<Self, S::Error> {
         let means = rows.column_means()?;
         let mut this =
@@ -118,10 +118,11 @@ fn block_of<'b, S: RowSource>(
     Ok(matrix(values, set.rows.width()))
 }
 
-/// Compares two sets of as many rows. `distance`: whether the Procrustes distance, which needs singular values, is wanted.
+/// Compares two sets with the same number of rows. `distance`: whether to compute the Procrustes distance, which needs singular
+/// values.
 ///
 /// # Errors
-/// The source's own.
+/// Those of the source.
 pub fn align<S: RowSource>(
     x: &AlignedSet<'_, S>,
     y: &AlignedSet<'_, S>,
@@ -159,8 +160,8 @@ fn hsic(norm: f64, p: &[f64], q: &[f64]) -> f64 {
     norm.powi(2) - diagonal + sums / ((n - 1.0) * (n - 2.0)) - 2.0 / (n - 2.0) * diagonal
 }
 
-/// Bytes that comparing these sets, each `(rows, width)`, takes beside the blocks that are read: what each set holds, and the
-/// largest C with room for its singular values.
+/// Memory in bytes for comparing these sets, each `(rows, width)`, without the blocks that are read: the data of each set, and the
+/// largest C with its singular values.
 #[must_use]
 pub fn bytes(sets: &[(usize, usize)]) -> usize {
     let held =

@@ -1,21 +1,21 @@
-//! Two classes of vectors: their means, and how well a score tells them apart.
+//! Two classes of vectors: their means, and how well a score separates them.
 
-/// Scores of the two classes, described.
+/// How well scores separate two classes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Separation {
     /// Mean score of the positive class.
     pub positive_mean: f64,
     /// Mean score of the negative class.
     pub negative_mean: f64,
-    /// Cohen's d: difference of the means in pooled standard deviations (n₁ + n₀ − 2 degrees of freedom). `None` where
-    /// the scores do not vary within the classes, or a class is empty.
+    /// Cohen's d: difference of the means in pooled standard deviations (n₁ + n₀ − 2 degrees of freedom). `None` if the scores
+    /// do not vary within the classes, or a class is empty.
     pub cohens_d: Option<f64>,
     /// Area under the ROC curve.
     pub auroc: Option<f64>,
 }
 
 impl Separation {
-    /// Describes `scores`, of which those with `labels` true belong to the positive class.
+    /// Computes these for `scores`; scores with a true label belong to the positive class.
     #[must_use]
     pub fn of(scores: &[f64], labels: &[bool]) -> Self {
         let (n1, m1, s1) = spread(scores, labels, true);
@@ -63,7 +63,7 @@ pub fn auroc(scores: &[f64], labels: &[bool]) -> Option<f64> {
     Some((doubled / 2.0 - n1 * (n1 + 1.0) / 2.0) / (n1 * n0))
 }
 
-/// Mean of the vectors with this label, in float64; zeros without any.
+/// Mean of the vectors with this label, in float64; zeros if there are none.
 #[must_use]
 pub fn mean(vectors: &[Vec<f32>], labels: &[bool], class: bool) -> Vec<f64> {
     let mut sum = vec![0.0; vectors.first().map_or(0, Vec::len)];

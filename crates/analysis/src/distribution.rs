@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-/// The softmax of logits: what normalises them, and what can be said about it. In float64.
+/// The softmax of logits, in float64.
 #[derive(Debug, Clone, Copy)]
 pub struct Distribution<'a> {
     logits: &'a [f32],
@@ -11,7 +11,7 @@ pub struct Distribution<'a> {
 }
 
 impl<'a> Distribution<'a> {
-    /// `None` where a logit is NaN or infinite, or there is none.
+    /// `None` if a logit is NaN or infinite, or there are no logits.
     ///
     /// ```
     /// use residuum_analysis::Distribution;
@@ -75,14 +75,14 @@ impl<'a> Distribution<'a> {
         self.logits.iter().zip(other.logits).map(term).sum::<f64>().max(0.0)
     }
 
-    /// How many entries stand before entry `i` when they are sorted by probability; of equal ones the lower index comes first.
+    /// The rank of entry `i`, from 0, when entries are sorted by probability; of equal ones, the lower index comes first.
     #[must_use]
     pub fn rank(&self, i: usize) -> usize {
         let own = self.logits[i];
         self.logits.iter().enumerate().filter(|(j, l)| **l > own || (**l == own && *j < i)).count()
     }
 
-    /// The `k` most probable entries, the most probable first; of equal ones the lower index.
+    /// The `k` most probable entries, the most probable first; of equal ones, the lower index first.
     #[must_use]
     pub fn top(&self, k: usize) -> Vec<usize> {
         let before = |a: &usize, b: &usize| {

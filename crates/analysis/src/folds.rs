@@ -1,7 +1,7 @@
 //! Reproducible shuffles and stratified folds.
 //!
-//! The rule is part of the API, so that a reader can repeat a cross-validation elsewhere: SplitMix64 (Steele, Lea and Flood
-//! 2014) seeded with the request's seed, Fisher–Yates from the last index down with `next() mod (i + 1)`.
+//! The algorithm is part of the API, so that a cross-validation can be repeated elsewhere: SplitMix64 (Steele, Lea and Flood
+//! 2014) seeded with the request's seed, and Fisher–Yates from the last index down with `next() mod (i + 1)`.
 
 /// SplitMix64.
 #[derive(Debug, Clone)]
@@ -32,8 +32,8 @@ impl SplitMix64 {
 }
 
 /// The fold, 0 to `k` − 1, of each sample. One generator shuffles the indices of the positive samples, then those of the negative
-/// ones; the two lists, one behind the other, are dealt out in turn. So folds differ by at most one sample in all and in
-/// each class.
+/// ones; the concatenated list is assigned to folds 0, 1, …, k − 1, 0, … in turn. So the sizes of folds differ by at most one, in
+/// total and in each class.
 #[must_use]
 pub fn stratified(labels: &[bool], k: usize, seed: u64) -> Vec<usize> {
     let mut random = SplitMix64::new(seed);

@@ -1,7 +1,7 @@
-//! Metrics over activation vectors: pure functions, accumulated in float64 whatever the storage dtype; the scans of a
-//! search alone in float32.
+//! Metrics over activation vectors: pure functions, accumulated in float64 whatever the storage dtype; only the scans of a
+//! search use float32.
 //!
-//! Knows nothing of HTTP, SQL or the model.
+//! This crate knows numbers; it must not know HTTP, SQL or models.
 
 pub mod aligned;
 pub mod classes;

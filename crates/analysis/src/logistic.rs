@@ -1,22 +1,22 @@
 //! Logistic regression with an L2 penalty, by Newton's method in float64.
 //!
-//! Minimises `½‖w‖² + c Σ log(1 + exp(−yᵢ(w·xᵢ + b)))`, y = ±1, with the intercept free: scikit-learn's `LogisticRegression(C=c)`. The
-//! function is strictly convex, so there is one answer, whatever the solver. Where there are more dimensions than samples the
-//! weights lie in the span of the samples; a QR decomposition rotates the problem into it.
+//! Minimises `½‖w‖² + c Σ log(1 + exp(−yᵢ(w·xᵢ + b)))`, y = ±1, without a penalty on the intercept, as scikit-learn's
+//! `LogisticRegression(C=c)`. The function is strictly convex, so the result does not depend on the solver. If there are more
+//! dimensions than samples, the weights are in the span of the samples, and a QR decomposition reduces the problem to that space.
 
 use faer::{Col, Mat, Side, linalg::solvers::Solve};
 
-/// Newton steps at most; a handful is usual.
+/// Largest number of Newton steps; usually a few are enough.
 const MAX_STEPS: usize = 200;
 
 /// A fitted regression: `log(p / (1 − p)) = weights · x + intercept`.
 #[derive(Debug, Clone)]
 pub struct Logistic {
-    /// One weight a dimension.
+    /// One weight for each dimension.
     pub weights: Vec<f64>,
     /// The intercept.
     pub intercept: f64,
-    /// Newton steps taken.
+    /// Number of Newton steps.
     pub n_steps: usize,
 }
 
@@ -25,7 +25,7 @@ pub struct Logistic {
 #[error("the logistic regression does not converge; use a smaller c")]
 pub struct Diverged;
 
-/// Fits `data` `[n, d]` with one label a row.
+/// Fits `data` `[n, d]` with a label for each row.
 ///
 /// # Errors
 /// [`Diverged`].
@@ -42,7 +42,7 @@ pub fn fit(data: &Mat<f64>, labels: &[bool], c: f64) -> Result<Logistic, Diverge
     Ok(Logistic { weights: weights.iter().copied().collect(), intercept: theta[n], n_steps })
 }
 
-/// The problem divided by c, over `theta` = weights and, behind them, the intercept.
+/// The problem divided by c, over `theta` = the weights followed by the intercept.
 struct Objective {
     /// The data with a column of ones `[n, p]`.
     rows: Mat<f64>,
@@ -80,8 +80,8 @@ impl Objective {
     }
 }
 
-/// Newton's method with step halving. Ends when a step changes no parameter in the first eleven digits of the largest, or
-/// when steps that ought to shrink quadratically do not shrink any more: what is left of them is rounding.
+/// Newton's method with step halving. It ends when a step is smaller than the first eleven digits of the largest parameter, or when
+/// steps, which should shrink quadratically, no longer shrink: then they are rounding errors.
 fn minimise(data: &Mat<f64>, labels: &[bool], c: f64) -> Result<(Col<f64>, usize), Diverged> {
     let objective = Objective::new(data, labels, c);
     let mut theta = Col::zeros(data.ncols() + 1);
@@ -95,7 +95,7 @@ fn minimise(data: &Mat<f64>, labels: &[bool], c: f64) -> Result<(Col<f64>, usize
             return Err(Diverged);
         }
         let mut scale = 1.0;
-        // below this the difference of two values is rounding, and the quadratic model exact
+        // below this, differences of the objective are rounding errors, and the quadratic model is exact
         let tiny = decrement <= 1e-10 * value.abs();
         loop {
             let next = Col::from_fn(theta.nrows(), |j| theta[j] - scale * step[j]);

@@ -1,4 +1,4 @@
-//! How far apart the means of groups of rows are, in themselves and against the spread within the groups.
+//! Distances between the means of groups of rows, absolute and relative to the spread within the groups.
 
 use super::{
     pairwise::Metric,
@@ -13,15 +13,15 @@ pub struct MeanDifferences {
     /// Cosine of μᵢ and μⱼ; undefined with a mean of zero.
     pub cosine: Vec<f64>,
     /// Cohen's d of the rows projected onto u = (μᵢ − μⱼ) / ‖μᵢ − μⱼ‖: ‖μᵢ − μⱼ‖ / s with the pooled variance
-    /// s² = ((nᵢ − 1) sᵢ² + (nⱼ − 1) sⱼ²) / (nᵢ + nⱼ − 2). Undefined where the means coincide, the rows do not spread, or there
-    /// is one row a group.
+    /// s² = ((nᵢ − 1) sᵢ² + (nⱼ − 1) sⱼ²) / (nᵢ + nⱼ − 2). Undefined if the means are equal, the rows do not vary, or each
+    /// group has one row.
     pub effect_size: Vec<f64>,
 }
 
-/// Compares the means of groups of one width.
+/// Compares the means of groups with the same width.
 ///
 /// # Errors
-/// The source's own.
+/// Those of the source.
 pub fn mean_differences<S: RowSource>(groups: &[Prepared<S>]) -> Result<MeanDifferences, S::Error> {
     let means: Vec<Vec<f64>> = groups.iter().map(Prepared::column_means).collect::<Result<_, _>>()?;
     let table = |metric: Metric| -> Vec<f64> {
@@ -43,7 +43,7 @@ pub fn mean_differences<S: RowSource>(groups: &[Prepared<S>]) -> Result<MeanDiff
     Ok(MeanDifferences { cosine: table(Metric::Cosine), difference, effect_size })
 }
 
-/// Sums of squared deviations of a group's rows along the directions to the other means; NaN where there is no direction.
+/// Sums of squared deviations of a group's rows along the directions to the other means; NaN if means are equal.
 fn spread_towards<S: RowSource>(
     group: &Prepared<S>,
     own: usize,

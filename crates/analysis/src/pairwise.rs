@@ -1,4 +1,4 @@
-//! Metrics of two vectors, and their tables over many.
+//! Metrics of two vectors, and tables of a metric over many vectors.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ pub enum Metric {
     Euclidean,
     /// Mean of |a − b| over the dimensions.
     Mae,
-    /// Cosine of the two after each lost its own mean, in [-1, 1]; undefined when either is constant.
+    /// Cosine after subtracting each vector's own mean, in [-1, 1]; undefined when either is constant.
     Pearson,
 }
 
@@ -37,8 +37,8 @@ impl Metric {
         }
     }
 
-    /// The value for `a` and `b`, which must have one length. `None` where it is undefined or not finite: a
-    /// cosine with a zero vector, anything with NaN or infinity in it.
+    /// The value for `a` and `b`, which must have the same length. `None` if it is undefined or not finite: a cosine with a
+    /// zero vector, or anything with NaN or infinity.
     ///
     /// ```
     /// use residuum_analysis::Metric;
@@ -67,12 +67,12 @@ fn dot<T: Copy + Into<f64>>(a: &[T], b: &[T]) -> f64 {
 }
 
 fn cosine<T: Copy + Into<f64>>(a: &[T], b: &[T]) -> Option<f64> {
-    // Two roots, not the root of the product: a product of squares overflows sooner.
+    // Two square roots rather than the root of the product, which overflows sooner.
     let norms = dot(a, a).sqrt() * dot(b, b).sqrt();
     (norms != 0.0).then(|| (dot(a, b) / norms).clamp(-1.0, 1.0))
 }
 
-/// A vector minus its mean; `None` for a constant one, whose deviations would be rounding.
+/// A vector minus its mean; `None` for a constant one, whose deviations would be rounding errors.
 pub(super) fn deviations<T: Copy + Into<f64>>(values: &[T]) -> Option<Vec<f64>> {
     let first: f64 = (*values.first()?).into();
     if values.iter().all(|v| (*v).into() == first) {
@@ -82,8 +82,8 @@ pub(super) fn deviations<T: Copy + Into<f64>>(values: &[T]) -> Option<Vec<f64>> 
     Some(values.iter().map(|v| (*v).into() - mean).collect())
 }
 
-/// Places of the `k` largest magnitudes, ascending; of equal magnitudes the earlier place is taken. All places when
-/// `k` is larger than the vector; `None` with NaN or infinity.
+/// Indices of the `k` largest magnitudes, ascending; of equal magnitudes, the lower index is chosen. All indices if `k` is larger than
+/// the vector; `None` with NaN or infinity.
 #[must_use]
 pub fn top_k(values: &[f64], k: usize) -> Option<Vec<usize>> {
     if !values.iter().all(|v| v.is_finite()) {
@@ -99,7 +99,7 @@ pub fn top_k(values: &[f64], k: usize) -> Option<Vec<usize>> {
     Some(places)
 }
 
-/// |A ∩ B| / |A ∪ B| of two ascending lists, at least one of which holds something.
+/// |A ∩ B| / |A ∪ B| of two ascending lists, which are not both empty.
 fn jaccard(a: &[usize], b: &[usize]) -> f64 {
     let shared = a.iter().filter(|place| b.binary_search(place).is_ok()).count();
     count(shared) / count(a.len() + b.len() - shared)
@@ -108,17 +108,17 @@ fn jaccard(a: &[usize], b: &[usize]) -> f64 {
 /// A metric of two vectors with its options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VectorMetric {
-    /// One without options.
+    /// A metric without options.
     Plain(Metric),
-    /// Jaccard index of the places of the `k` largest magnitudes (see [`top_k`]), in [0, 1].
+    /// Jaccard index of the indices of the `k` largest magnitudes (see [`top_k`]), in [0, 1].
     Jaccard {
-        /// How many places.
+        /// Number of indices.
         k: usize,
     },
 }
 
 impl VectorMetric {
-    /// The values of `left[i]` with `right[i]`; NaN where undefined.
+    /// The values for `left[i]` and `right[i]`; NaN where undefined.
     #[must_use]
     pub fn zip(self, left: &[&[f64]], right: &[&[f64]]) -> Vec<f64> {
         let one = |(a, b): (&&[f64], &&[f64])| match self {
@@ -128,14 +128,14 @@ impl VectorMetric {
         left.par_iter().zip(right).map(|(a, b)| one((a, b)).unwrap_or(f64::NAN)).collect()
     }
 
-    /// The values of every `left[i]` with every `right[j]`, `[left, right]` row by row, on the current rayon pool; NaN
+    /// The values for every `left[i]` and every `right[j]`, `[left, right]` row by row, on the current rayon pool; NaN
     /// where undefined.
     #[must_use]
     pub fn table(self, left: &[&[f64]], right: &[&[f64]]) -> Vec<f64> {
         self.tile(left, right, false)
     }
 
-    /// A table; of a symmetric one only what lies on and above the diagonal, the rest NaN.
+    /// A table. If it is symmetric, only the upper triangle is computed, and the rest is NaN.
     fn tile(self, left: &[&[f64]], right: &[&[f64]], symmetric: bool) -> Vec<f64> {
         let fill = |value: &(dyn Fn(usize, usize) -> Option<f64> + Sync)| -> Vec<f64> {
             let cell = |i, j| if symmetric && j < i { None } else { value(i, j) };
@@ -153,11 +153,11 @@ impl VectorMetric {
     }
 }
 
-/// For each metric the table of every row with every other, `[n, n]` row by row and symmetric; NaN where undefined. Holds
-/// the tables and two blocks of rows.
+/// For each metric, the symmetric table of every row with every other, `[n, n]` row by row; NaN where undefined. It keeps the tables
+/// and two blocks of rows in memory.
 ///
 /// # Errors
-/// The source's own.
+/// Those of the source.
 pub fn self_tables<S: RowSource>(rows: &Prepared<S>, metrics: &[VectorMetric]) -> Result<Vec<Vec<f64>>, S::Error> {
     let (n, width) = (rows.n_rows(), rows.width());
     let mut tables = vec![vec![f64::NAN; n * n]; metrics.len()];

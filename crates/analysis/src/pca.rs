@@ -2,14 +2,14 @@
 
 use faer::Mat;
 
-/// Components of a set of vectors, largest variance first.
+/// The principal components of a set of vectors, the largest variance first.
 #[derive(Debug, Clone)]
 pub struct Pca {
-    /// Unit vectors `[k][d]`; the entry of largest magnitude is positive, the first of several.
+    /// Unit vectors `[k][d]`. Their sign is chosen so that the entry of largest magnitude (the first of several) is positive.
     pub components: Vec<Vec<f64>>,
     /// Variance along each: with n − 1 degrees of freedom when centred, else the mean square.
     pub explained_variance: Vec<f64>,
-    /// Its share of the sum over all dimensions.
+    /// The fraction of the total variance.
     pub explained_variance_ratio: Vec<f64>,
 }
 
@@ -41,7 +41,7 @@ pub fn pca(vectors: &[Vec<f32>], k: usize, center: bool) -> Result<Pca, PcaError
     let largest = vectors.iter().flatten().fold(0.0f64, |m, v| m.max(f64::from(v.abs())));
     let svd = data.thin_svd().map_err(|_| PcaError::Decomposition)?;
     let singular: Vec<f64> = svd.S().column_vector().iter().copied().collect();
-    // what rounding the inputs to float32 can leave in a direction that they do not span
+    // an upper bound of singular values that come only from rounding the inputs to float32
     let noise = largest * f64::from(f32::EPSILON) * (n.max(d) as f64).sqrt();
     let rank = singular.iter().filter(|s| **s > noise).count();
     if rank < k {

@@ -17,7 +17,7 @@ pub struct ProbeSettings {
     pub folds: usize,
     /// Seed of the folds and the shuffles.
     pub seed: u64,
-    /// Baselines with shuffled labels.
+    /// Number of baselines with shuffled labels.
     pub shuffles: usize,
 }
 
@@ -28,11 +28,11 @@ pub struct Probe {
     pub weights: Vec<f64>,
     /// The intercept.
     pub intercept: f64,
-    /// Newton steps of the fit on all samples.
+    /// Number of Newton steps of the fit on all samples.
     pub n_steps: usize,
     /// Accuracy on each held-out fold.
     pub fold_accuracy: Vec<f64>,
-    /// AUROC on each held-out fold; NaN for one that lacks a class.
+    /// AUROC on each held-out fold; NaN for a fold without one of the classes.
     pub fold_auroc: Vec<f64>,
     /// Accuracy with shuffled labels, mean over folds and shuffles; NaN without shuffles.
     pub shuffled_accuracy: f64,
@@ -40,11 +40,11 @@ pub struct Probe {
     pub shuffled_auroc: f64,
 }
 
-/// Fits a probe to finite vectors `[n][d]` of one width; both classes need as many samples as there are folds.
+/// Fits a probe to finite vectors `[n][d]`; both classes need at least as many samples as there are folds.
 ///
-/// Features are standardised with the mean and the (population) standard deviation of the training samples, constant ones
-/// by 1; in cross-validation those of the training folds. The weights are given for vectors as they are: divided by the
-/// deviations, the means in the intercept.
+/// Features are standardised with the mean and the (population) standard deviation of the training samples; in cross-validation,
+/// those of the training folds. Constant features are divided by 1. The returned weights apply to vectors that are not standardised:
+/// the deviations are divided out, and the means are part of the intercept.
 ///
 /// # Errors
 /// [`Diverged`].
@@ -65,7 +65,7 @@ pub fn probe(vectors: &[Vec<f32>], labels: &[bool], settings: ProbeSettings) -> 
     Ok(Probe { weights, intercept, n_steps, fold_accuracy, fold_auroc, shuffled_accuracy, shuffled_auroc })
 }
 
-/// Mean and population standard deviation; NaN for nothing.
+/// Mean and population standard deviation; NaN for an empty list.
 #[must_use]
 pub fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
     let n = values.len() as f64;
@@ -94,7 +94,7 @@ fn cross_validate(
     Ok((0..settings.folds).map(one).collect::<Result<Vec<_>, _>>()?.into_iter().unzip())
 }
 
-/// Weights, intercept and steps of a fit to these samples, for vectors as they are.
+/// Weights, intercept and steps of a fit to these samples, for vectors that are not standardised.
 fn fit_raw(
     vectors: &[Vec<f32>],
     labels: &[bool],
@@ -110,7 +110,7 @@ fn fit_raw(
     Ok((weights, fitted.intercept - shift, fitted.n_steps))
 }
 
-/// Mean and standard deviation of each feature; 1 for the deviation of one that is constant up to rounding.
+/// Mean and standard deviation of each feature; the deviation of a feature that is constant up to rounding is 1.
 fn standardisation(vectors: &[Vec<f32>], samples: &[usize]) -> (Vec<f64>, Vec<f64>) {
     let (n, d) = (samples.len() as f64, vectors.first().map_or(0, Vec::len));
     let mut mean = vec![0.0; d];

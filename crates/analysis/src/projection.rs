@@ -1,8 +1,8 @@
-//! Vectors along directions.
+//! Projections of vectors onto directions.
 
 use serde::{Deserialize, Serialize};
 
-/// How far a vector x goes along a direction d.
+/// A measure of a vector x along a direction d.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Projection {
@@ -10,7 +10,7 @@ pub enum Projection {
     Dot,
     /// x·d / (‖x‖ ‖d‖), in [-1, 1]; undefined when either is zero.
     Cosine,
-    /// x·d / ‖d‖, the length of the shadow of x on d, negative where it points away; undefined when d is zero.
+    /// x·d / ‖d‖, the signed length of the projection of x onto d; undefined when d is zero.
     Scalar,
 }
 
@@ -29,7 +29,7 @@ impl Projection {
     }
 }
 
-/// A direction with its length. In float64.
+/// A direction and its length, in float64.
 #[derive(Debug, Clone, Copy)]
 pub struct Projector<'a> {
     direction: &'a [f32],
@@ -49,7 +49,7 @@ impl<'a> Projector<'a> {
         self.norm
     }
 
-    /// The measure of `x`, which must have the direction's length. `None` where it is undefined or not finite.
+    /// The measure of `x`, which must have as many numbers as the direction. `None` if it is undefined or not finite.
     ///
     /// ```
     /// use residuum_analysis::{Projection, Projector};
@@ -65,7 +65,7 @@ impl<'a> Projector<'a> {
         let value = match measure {
             Projection::Dot => along,
             Projection::Scalar => along / self.norm,
-            // 0/0 is NaN, which is none.
+            // 0/0 is NaN, which becomes `None`.
             Projection::Cosine => (along / (dot(x, x).sqrt() * self.norm)).clamp(-1.0, 1.0),
         };
         value.is_finite().then_some(value)

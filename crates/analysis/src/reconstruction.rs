@@ -1,8 +1,8 @@
-//! How well vectors are reconstructed.
+//! Reconstruction errors of vectors.
 
 use super::Summary;
 
-/// One vector beside its reconstruction. In float64; `None` where undefined or not finite.
+/// One vector and its reconstruction. In float64; `None` where undefined or not finite.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Reconstructed {
     /// ‖x‖.
@@ -18,7 +18,7 @@ pub struct Reconstructed {
 }
 
 impl Reconstructed {
-    /// `None` unless all of their numbers are finite.
+    /// Compares a vector with its reconstruction; `None` unless all numbers are finite.
     ///
     /// ```
     /// use residuum_analysis::Reconstructed;
@@ -48,7 +48,7 @@ impl Reconstructed {
     }
 }
 
-/// Many vectors beside their reconstructions. Sums in float64.
+/// Accumulates many vectors and their reconstructions, in float64.
 #[derive(Debug, Clone)]
 pub struct Reconstruction {
     vectors: Summary,
@@ -58,14 +58,13 @@ pub struct Reconstruction {
 }
 
 impl Reconstruction {
-    /// Of no vectors `[d]` yet.
+    /// Starts without vectors, of length `d`.
     #[must_use]
     pub fn new(d: usize) -> Self {
         Self { vectors: Summary::new(d), mse: 0.0, cosine: 0.0, n_cosine: 0 }
     }
 
-    /// Takes a vector in, with what [`Reconstructed::of`] made of it. Vectors for which that is `None` are for the caller to
-    /// count.
+    /// Adds a vector, with the result of [`Reconstructed::of`]. The caller counts the vectors for which that is `None`.
     pub fn add(&mut self, x: &[f32], one: &Reconstructed) {
         self.vectors.add(x);
         self.mse += one.mse;
@@ -75,13 +74,13 @@ impl Reconstruction {
         }
     }
 
-    /// Vectors taken in.
+    /// Number of vectors added.
     #[must_use]
     pub fn n(&self) -> u64 {
         self.vectors.n()
     }
 
-    /// Mean over vectors and dimensions of (xᵢ − x̂ᵢ)²; `None` of no vectors.
+    /// Mean over vectors and dimensions of (xᵢ − x̂ᵢ)²; `None` without vectors.
     #[must_use]
     pub fn mse(&self) -> Option<f64> {
         #[expect(clippy::cast_precision_loss, reason = "there are fewer than 2^52 vectors")]
@@ -97,8 +96,8 @@ impl Reconstruction {
         Some(mean).filter(|m| m.is_finite())
     }
 
-    /// The fraction of variance unexplained, Σ‖x − x̂‖² / Σ‖x − x̄‖², x̄ the mean of these vectors; `None` where they are all
-    /// equal or fewer than two. One minus it is the explained variance.
+    /// The fraction of variance unexplained, Σ‖x − x̂‖² / Σ‖x − x̄‖², where x̄ is the mean of these vectors; `None` if they are all
+    /// equal or fewer than two. One minus this is the explained variance.
     #[must_use]
     pub fn fvu(&self) -> Option<f64> {
         let variance = self.vectors.variance();

@@ -1,11 +1,11 @@
-//! Rows of activations, read block by block, and what is done to each before it is compared.
+//! Reads rows of activations block by block, and centres or normalises them before they are compared.
 
 use std::{convert::Infallible, ops::Range};
 
-/// Values in one block of rows: 8 MiB in float64.
+/// Number of values in one block of rows: 8 MiB in float64.
 const BLOCK: usize = 1 << 20;
 
-/// A matrix `[n_rows, width]` whose rows can be read again and again.
+/// A matrix `[n_rows, width]` whose rows can be read repeatedly.
 pub trait RowSource: Sync {
     /// Why a read may fail.
     type Error: Send;
@@ -13,17 +13,17 @@ pub trait RowSource: Sync {
     /// Number of rows.
     fn n_rows(&self) -> usize;
 
-    /// Values in a row.
+    /// Number of values in a row.
     fn width(&self) -> usize;
 
-    /// These rows, one after the other.
+    /// Reads these rows, concatenated.
     ///
     /// # Errors
-    /// The source's own.
+    /// Those of the source.
     fn read(&self, rows: Range<usize>) -> Result<Vec<f32>, Self::Error>;
 }
 
-/// Rows that lie in memory.
+/// Rows in memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MemoryRows {
     width: usize,
@@ -31,7 +31,7 @@ pub struct MemoryRows {
 }
 
 impl MemoryRows {
-    /// Rows of one width; of no width when there are none.
+    /// Rows that all have the same width; the width is 0 if there are no rows.
     #[must_use]
     pub fn new(rows: &[Vec<f32>]) -> Self {
         Self { width: rows.first().map_or(0, Vec::len), values: rows.concat() }
@@ -54,16 +54,16 @@ impl RowSource for MemoryRows {
     }
 }
 
-/// What is done to rows before they are compared.
+/// How rows are transformed before they are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Preparation {
     /// Subtract the mean over the rows.
     pub center: bool,
-    /// Then scale each row to unit length. A row of zeros stays one.
+    /// Then scale each row to unit length. A row of zeros stays zero.
     pub normalize: bool,
 }
 
-/// Rows as they are compared, in float64.
+/// Transformed rows, in float64.
 #[derive(Debug, Clone)]
 pub struct Prepared<S> {
     source: S,
@@ -72,10 +72,10 @@ pub struct Prepared<S> {
 }
 
 impl<S: RowSource> Prepared<S> {
-    /// Reads the rows once when they are to be centred.
+    /// Reads the rows once if they are to be centred.
     ///
     /// # Errors
-    /// The source's own.
+    /// Those of the source.
     pub fn new(source: S, preparation: Preparation) -> Result<Self, S::Error> {
         let mut this = Self { source, mean: None, normalize: false };
         if preparation.center {
@@ -90,15 +90,15 @@ impl<S: RowSource> Prepared<S> {
         self.source.n_rows()
     }
 
-    /// Values in a row.
+    /// Number of values in a row.
     pub fn width(&self) -> usize {
         self.source.width()
     }
 
-    /// These rows, one after the other.
+    /// Reads these rows, concatenated.
     ///
     /// # Errors
-    /// The source's own.
+    /// Those of the source.
     pub fn read(&self, rows: Range<usize>) -> Result<Vec<f64>, S::Error> {
         let mut values: Vec<f64> = self.source.read(rows)?.into_iter().map(f64::from).collect();
         for row in values.chunks_exact_mut(self.width().max(1)) {
@@ -112,10 +112,10 @@ impl<S: RowSource> Prepared<S> {
         Ok(values)
     }
 
-    /// Calls `f` with each block of rows and the index of its first.
+    /// Calls `f` with each block of rows and the index of its first row.
     ///
     /// # Errors
-    /// The source's own.
+    /// Those of the source.
     pub fn for_each_block(&self, mut f: impl FnMut(usize, &[f64])) -> Result<(), S::Error> {
         for block in blocks(self.n_rows(), self.width()) {
             f(block.start, &self.read(block.clone())?);
@@ -123,11 +123,11 @@ impl<S: RowSource> Prepared<S> {
         Ok(())
     }
 
-    /// The mean over the rows, `[width]`. Deviations from the first row are summed, so that the mean of equal rows is
-    /// exactly that row.
+    /// The mean over the rows, `[width]`. It sums deviations from the first row, so that the mean of equal rows is exactly
+    /// that row.
     ///
     /// # Errors
-    /// The source's own.
+    /// Those of the source.
     pub fn column_means(&self) -> Result<Vec<f64>, S::Error> {
         if self.n_rows() == 0 {
             return Ok(Vec::new());
@@ -144,13 +144,13 @@ impl<S: RowSource> Prepared<S> {
     }
 }
 
-/// Stretches of `n_rows` rows that hold about a block's values each, and one row at least.
+/// Divides `n_rows` rows into ranges of about a block's values each, with at least one row.
 pub fn blocks(n_rows: usize, width: usize) -> impl Iterator<Item = Range<usize>> {
     let step = (BLOCK / width.max(1)).max(1);
     (0..n_rows).step_by(step).map(move |start| start..(start + step).min(n_rows))
 }
 
-/// Bytes that reading by blocks of `width` takes: the float32 values and the same in float64.
+/// Memory in bytes for reading blocks of rows of this width: the float32 values, and the same in float64.
 #[must_use]
 pub fn block_bytes(width: usize) -> usize {
     BLOCK.max(width).saturating_mul(12)
@@ -168,7 +168,7 @@ fn scale_to_unit_length(row: &mut [f64]) {
     }
 }
 
-/// A count as a factor of a formula.
+/// A count as a float64.
 #[expect(clippy::cast_precision_loss, reason = "counts of rows and values are far below 2^53")]
 #[must_use]
 pub const fn count(n: usize) -> f64 {

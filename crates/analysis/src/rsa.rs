@@ -1,4 +1,4 @@
-//! Representational similarity analysis: whether two sets of rows see the same things as alike.
+//! Representational similarity analysis: whether the same pairs of rows are similar in two sets.
 //!
 //! The dissimilarity of two rows is 1 − their Pearson correlation over the dimensions. Two sets are compared by the Spearman
 //! correlation of the upper triangles of their dissimilarity matrices, ties taking the mean of their ranks (Kriegeskorte et al.
@@ -11,16 +11,17 @@ use super::{
     rows::{Prepared, RowSource, count},
 };
 
-/// The dissimilarities of a set as ranks, centred and of unit length: the product of two of them is their Spearman correlation.
+/// The ranks of the dissimilarities of a set, centred and scaled to unit length: the inner product of two profiles is their Spearman
+/// correlation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Profile(Vec<f64>);
 
 impl Profile {
-    /// `None` where it is undefined: a constant row, values that are not finite, all dissimilarities equal (always so
-    /// with two rows).
+    /// The profile of a set. `None` if it is undefined: for a constant row, values that are not finite, or if all dissimilarities
+    /// are equal (always the case for two rows).
     ///
     /// # Errors
-    /// The source's own.
+    /// Those of the source.
     pub fn new<S: RowSource>(rows: &Prepared<S>) -> Result<Option<Self>, S::Error> {
         let (n, width) = (rows.n_rows(), rows.width());
         let mut unit = Vec::with_capacity(n.saturating_mul(width));
@@ -43,15 +44,15 @@ impl Profile {
         Ok(deviations(&ranks(&distances)).and_then(unit_length).map(Self))
     }
 
-    /// Spearman correlation with the profile of another set of as many rows, in [-1, 1].
+    /// Spearman correlation with the profile of another set with the same number of rows, in [-1, 1].
     #[must_use]
     pub fn correlation(&self, other: &Self) -> f64 {
         dot(&self.0, &other.0).clamp(-1.0, 1.0)
     }
 }
 
-/// Bytes that comparing these sets, each `(rows, width)`, takes beside the blocks that are read: the ranks of all, and
-/// making them for one.
+/// Memory in bytes for comparing these sets, each `(rows, width)`, without the blocks that are read: the ranks of all sets, and what
+/// computing them for one set takes.
 #[must_use]
 pub fn bytes(sets: &[(usize, usize)]) -> usize {
     let pairs = |n: usize| n.saturating_mul(n) / 2;
@@ -72,7 +73,7 @@ fn unit_length(mut values: Vec<f64>) -> Option<Vec<f64>> {
     })
 }
 
-/// Ranks from 1; equal values share the mean of theirs.
+/// Ranks from 1; equal values get the mean of their ranks.
 fn ranks(values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.par_sort_unstable_by(|i, j| values[*i].total_cmp(&values[*j]));

@@ -1,4 +1,4 @@
-//! Metrics of sets of rows, each with each.
+//! Metrics of two sets of rows, for all pairs of sets.
 
 use rayon::prelude::*;
 
@@ -29,13 +29,13 @@ pub enum SetMetric {
 }
 
 impl SetMetric {
-    /// Whether the rows of both sets describe the same things in the same order; else only the widths must agree.
+    /// Whether the rows of both sets must describe the same things in the same order; if not, only the widths must agree.
     #[must_use]
     pub const fn is_aligned(self) -> bool {
         matches!(self, Self::Cka | Self::CkaDebiased | Self::Rsa | Self::Procrustes)
     }
 
-    /// Fewest rows of a set with which it can be defined.
+    /// Smallest number of rows for which it is defined.
     #[must_use]
     pub const fn min_rows(self) -> usize {
         match self {
@@ -47,13 +47,13 @@ impl SetMetric {
     }
 }
 
-/// For each metric a table `[left, right]`, row by row, NaN where undefined. Without `right` the sets on the left with each
-/// other.
+/// For each metric a table `[left, right]`, row by row, NaN where undefined. Without `right`, the sets on the left are compared with
+/// each other.
 ///
-/// The mean metrics take the sets on the left only, of one width; with a `right` they are NaN.
+/// The mean metrics are defined only without `right`, for sets of the same width; else they are NaN.
 ///
 /// # Errors
-/// The source's own.
+/// Those of the source.
 pub fn tables<S: RowSource>(
     left: &[Prepared<S>],
     right: Option<&[Prepared<S>]>,
@@ -87,7 +87,7 @@ pub fn tables<S: RowSource>(
     Ok(metrics.iter().map(table).collect())
 }
 
-/// Bytes that [`tables`] takes at most for these sets, each `(rows, width)`, the left ones before the right ones.
+/// Upper bound of the memory of [`tables`] in bytes, for sets `(rows, width)`, the left ones before the right ones.
 #[must_use]
 pub fn bytes(sets: &[(usize, usize)], metrics: &[SetMetric]) -> usize {
     let widest = sets.iter().map(|(_, width)| *width).max().unwrap_or(0);
@@ -127,7 +127,7 @@ fn rsa_table<S: RowSource>(left: &[Prepared<S>], right: Option<&[Prepared<S>]>) 
     Ok(left.par_iter().flat_map_iter(row).collect())
 }
 
-/// A symmetric table, each pair computed once.
+/// A symmetric table; each pair is computed once.
 fn symmetric<T: Copy, E>(n: usize, value: impl Fn(usize, usize) -> Result<T, E>) -> Result<Vec<T>, E> {
     let upper: Vec<Vec<T>> = (0..n).map(|i| (i..n).map(|j| value(i, j)).collect()).collect::<Result<_, E>>()?;
     Ok((0..n).flat_map(|i| (0..n).map(move |j| (i.min(j), i.abs_diff(j)))).map(|(i, j)| upper[i][j]).collect())

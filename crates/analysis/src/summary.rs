@@ -1,6 +1,6 @@
-//! Statistics of many vectors, dimension by dimension, from one pass over them.
+//! Statistics of many vectors for each dimension, in one pass.
 
-/// Mean and variance of every dimension and of the norms, of vectors that come one by one (Welford, 1962). In float64.
+/// Running mean and variance of every dimension and of the norms (Welford, 1962), in float64.
 #[derive(Debug, Clone)]
 pub struct Summary {
     n: u64,
@@ -26,7 +26,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of no numbers yet.
+    /// Without numbers.
     const EMPTY: Self = Self { n: 0, mean: 0.0, squares: 0.0, min: f64::INFINITY, max: f64::NEG_INFINITY };
 
     /// Of these numbers.
@@ -49,7 +49,7 @@ impl Spread {
         Self { n, mean, squares, min: self.min.min(x), max: self.max.max(x) }
     }
 
-    /// Their standard deviation, over all of them (no Bessel correction).
+    /// Their standard deviation (without Bessel's correction).
     #[expect(clippy::cast_precision_loss, reason = "there are fewer than 2^52 vectors")]
     #[must_use]
     pub fn std(&self) -> f64 {
@@ -58,13 +58,13 @@ impl Spread {
 }
 
 impl Summary {
-    /// Of no vectors `[d]` yet.
+    /// Starts without vectors, of length `d`.
     #[must_use]
     pub fn new(d: usize) -> Self {
         Self { n: 0, mean: vec![0.0; d], squares: vec![0.0; d], norm: Spread::EMPTY, n_zeros: 0, n_non_finite: 0 }
     }
 
-    /// Takes the vectors `[rows, d]` in. Those with a NaN or an infinity in them are counted and left out.
+    /// Adds the vectors `[rows, d]`. Those with NaN or infinity are skipped and counted.
     #[expect(clippy::cast_precision_loss, reason = "there are fewer than 2^52 vectors")]
     pub fn add(&mut self, rows: &[f32]) {
         for row in rows.chunks_exact(self.mean.len().max(1)) {
@@ -87,13 +87,13 @@ impl Summary {
         }
     }
 
-    /// Vectors taken in.
+    /// Number of vectors added.
     #[must_use]
     pub fn n(&self) -> u64 {
         self.n
     }
 
-    /// Vectors left out, because not all of their numbers are finite.
+    /// Number of vectors skipped, because not all of their numbers are finite.
     #[must_use]
     pub fn n_non_finite(&self) -> u64 {
         self.n_non_finite
@@ -111,14 +111,14 @@ impl Summary {
         &self.mean
     }
 
-    /// The variance of each dimension, over all vectors (no Bessel correction).
+    /// The variance of each dimension (without Bessel's correction).
     #[expect(clippy::cast_precision_loss, reason = "there are fewer than 2^52 vectors")]
     #[must_use]
     pub fn variance(&self) -> Vec<f64> {
         self.squares.iter().map(|s| s / self.n.max(1) as f64).collect()
     }
 
-    /// The share of exact zeros among all numbers.
+    /// The fraction of exact zeros among all numbers.
     #[expect(clippy::cast_precision_loss, reason = "there are fewer than 2^52 numbers")]
     #[must_use]
     pub fn zeros(&self) -> f64 {
@@ -126,7 +126,7 @@ impl Summary {
     }
 }
 
-/// Indices of the `k` largest values, the largest first; of equal ones the lower index.
+/// Indices of the `k` largest values, the largest first; of equal values, the lower index first.
 #[must_use]
 pub fn largest(values: &[f64], k: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..values.len()).collect();

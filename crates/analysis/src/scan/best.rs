@@ -1,8 +1,8 @@
-//! The k best of many, ties by key.
+//! Keeps the k best of many entries; the key breaks ties.
 
 use std::{cmp::Ordering, collections::BinaryHeap};
 
-/// The `k` entries of highest goodness offered so far; of equal ones those with the smaller keys.
+/// The `k` entries with the highest goodness so far; of equal ones, those with smaller keys.
 #[derive(Debug, Clone)]
 pub struct Best<K> {
     k: usize,
@@ -17,7 +17,7 @@ struct Entry<K> {
 }
 
 impl<K: Ord> Ord for Entry<K> {
-    /// The worse is the greater.
+    /// Worse entries are greater.
     fn cmp(&self, other: &Self) -> Ordering {
         other.goodness.total_cmp(&self.goodness).then_with(|| self.key.cmp(&other.key))
     }
@@ -38,20 +38,20 @@ impl<K: Ord> PartialEq for Entry<K> {
 impl<K: Ord> Eq for Entry<K> {}
 
 impl<K: Ord + Copy> Best<K> {
-    /// Nothing yet.
+    /// An empty ranking.
     #[must_use]
     pub fn new(k: usize) -> Self {
         Self { k, heap: BinaryHeap::new() }
     }
 
-    /// Takes an entry if it is among the best; NaN and infinities never are.
+    /// Adds an entry if it is among the best; NaN and infinities never are.
     #[inline]
     pub fn offer(&mut self, goodness: f32, key: K) {
         if self.heap.len() >= self.k && self.heap.peek().is_none_or(|worst| goodness < worst.goodness) {
             return;
         }
         if goodness.is_finite() {
-            // -0 and 0 are one score, and ties are the keys' to break
+            // -0 and 0 are equal, so that the keys break the tie
             self.insert(Entry { goodness: goodness + 0.0, key });
         }
     }
@@ -66,14 +66,14 @@ impl<K: Ord + Copy> Best<K> {
         }
     }
 
-    /// The best of both.
+    /// Merges two rankings.
     #[must_use]
     pub fn merged(mut self, other: Self) -> Self {
         other.heap.into_iter().for_each(|entry| self.insert(entry));
         self
     }
 
-    /// Goodness and key, best first.
+    /// The entries, best first, as goodness and key.
     #[must_use]
     pub fn into_sorted(self) -> Vec<(f32, K)> {
         self.heap.into_sorted_vec().into_iter().map(|e| (e.goodness, e.key)).collect()

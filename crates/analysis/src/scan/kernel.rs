@@ -1,15 +1,15 @@
-//! Tiles of rows times queries.
+//! Kernels that score tiles of rows times queries.
 //!
-//! Each sum is one chain of fused multiply-adds in sixteen lanes over the width, ascending, and the lanes are added in a
-//! fixed order at the end: the same for every shape of tile.
+//! Each sum is one chain of fused multiply-adds over the width, in ascending order, in sixteen SIMD lanes, which are added in a
+//! fixed order at the end. This is the same for every shape of tile.
 
 use super::lanes::{LANES, Lanes, Op};
 
-/// Queries, each padded with zeros to whole vectors.
+/// Queries, each padded with zeros to a multiple of the vector length.
 #[derive(Debug)]
 pub(super) struct Padded {
     width: usize,
-    /// Vectors of one query.
+    /// Number of vectors per query.
     depth: usize,
     vectors: Vec<[f32; LANES]>,
 }
@@ -52,7 +52,7 @@ fn padded(rest: &[f32]) -> [f32; LANES] {
 pub(super) struct Products<'a> {
     pub(super) rows: &'a [f32],
     pub(super) queries: &'a Padded,
-    /// Squared distances instead of products.
+    /// Whether to compute squared distances instead of products.
     pub(super) difference: bool,
     pub(super) out: &'a mut [f32],
 }
@@ -125,7 +125,7 @@ impl Products<'_> {
         }
         let mut sums = [[lanes.zero(); Q]; R];
         let whole = width / LANES;
-        // slices of the loop's own length need no checks inside it
+        // slices with the length of the loop need no bounds checks inside it
         let full = queries.map(|vectors| &vectors[..whole]);
         let heads = rows.map(|(vectors, _)| &vectors[..whole]);
         for d in 0..whole {
@@ -146,7 +146,7 @@ impl Products<'_> {
     }
 }
 
-/// One vector of each row with one of each query.
+/// Adds the products of one vector of each row with one vector of each query.
 #[inline(always)]
 fn step<L: Lanes, const R: usize, const Q: usize, const DIFFERENCE: bool>(
     lanes: L,

@@ -1,7 +1,7 @@
-//! Sixteen `f32` lanes, and the choice of instruction set at run time.
+//! Vectors of sixteen `f32` lanes, and the choice of instruction set at run time.
 //!
-//! A [`Lanes`] value is a proof that its instructions exist on this machine: [`Level`] makes one only after detection,
-//! which is why its methods are safe. A kernel is an [`Op`], written once; it is compiled for each set where everything it
+//! A [`Simd`] value is a proof that its instructions exist on this machine: [`Level`] makes one only after detection,
+//! which is why its methods are safe. A kernel is an [`Op`], written once; it is compiled for each instruction set, if everything it
 //! calls is `#[inline(always)]`.
 
 use std::sync::OnceLock;

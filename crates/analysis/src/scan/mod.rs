@@ -1,7 +1,7 @@
-//! Exact nearest neighbours by scanning: every row is scored against every query, and the best are kept.
+//! Exact nearest-neighbour search: every row is scored against every query, and the best rows are kept.
 //!
-//! Scores are sums of products in float32, sixteen lanes at a time. The score of a row depends on the row and the query
-//! alone, bit for bit: neither on the other rows and queries of a call nor on how work is split.
+//! Scores are sums of products in float32, computed with vectors of sixteen SIMD lanes. The score of a row depends on the row and the
+//! query alone, bit for bit: not on the other rows and queries of a call, nor on how work is split.
 
 mod best;
 mod kernel;
@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 pub use best::Best;
 use kernel::{Padded, Products};
 
-/// What makes a row near. `Cosine` and `Dot` rank the largest first, `Euclidean` the smallest.
+/// The metric. `Cosine` and `Dot` rank the largest values first, `Euclidean` the smallest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Nearness {
-    /// Cosine of the angle, in [-1, 1]; a row of zeros has none and never ranks.
+    /// Cosine of the angle, in [-1, 1]; it is undefined for a row of zeros, which is never a result.
     #[default]
     Cosine,
     /// Inner product.
@@ -25,24 +25,24 @@ pub enum Nearness {
     Euclidean,
 }
 
-/// Rows scored before they are ranked: their scores stay in the first-level cache.
+/// Number of rows that are scored before they are ranked: their scores fit the first-level cache.
 const BLOCK: usize = 32;
 
-/// Queries ready to be compared with rows of their width.
+/// Queries, prepared for comparison with rows of their width.
 #[derive(Debug)]
 pub struct Scan {
     nearness: Nearness,
     queries: Padded,
-    /// ‖q‖, one a query; used by the cosine.
+    /// ‖q‖ of each query, for the cosine.
     norms: Vec<f32>,
     level: lanes::Level,
 }
 
 impl Scan {
-    /// Takes queries of one width, at least one of them.
+    /// Prepares queries, which must all have the same width; at least one.
     ///
     /// # Panics
-    /// When the widths differ: the caller has compared them.
+    /// When the widths differ; the caller must check.
     #[must_use]
     pub fn new(nearness: Nearness, queries: &[Vec<f32>]) -> Self {
         Self::at(lanes::Level::best(), nearness, queries)
@@ -55,7 +55,7 @@ impl Scan {
         Self { nearness, queries: Padded::new(queries), norms, level }
     }
 
-    /// Length of every query and row.
+    /// Width of every query and row.
     #[must_use]
     pub fn width(&self) -> usize {
         self.queries.width()
@@ -67,11 +67,11 @@ impl Scan {
         (0..self.queries.len()).map(|_| Best::new(k)).collect()
     }
 
-    /// Scores `rows`, `[keys.len(), width]`, and offers each under its key to the ranking of every query. What is not
-    /// finite is not offered. Rankings hold goodness, of which more is better; [`Self::score`] gives the metric back.
+    /// Scores `rows`, `[keys.len(), width]`, and adds each under its key to the ranking of every query, unless its score is not
+    /// finite. Rankings contain goodness, where larger is better; [`Self::score`] converts it to the metric.
     ///
     /// # Panics
-    /// When the lengths do not fit each other.
+    /// When the lengths do not match.
     pub fn offer<K: Ord + Copy>(&self, rows: &[f32], keys: &[K], rankings: &mut [Best<K>]) {
         let width = self.width();
         assert_eq!(rows.len(), keys.len() * width, "rows are not [keys, width]");
@@ -99,7 +99,7 @@ impl Scan {
         }
     }
 
-    /// The metric's value for a goodness.
+    /// Converts a goodness to the value of the metric.
     #[must_use]
     pub fn score(&self, goodness: f32) -> f32 {
         match self.nearness {
