@@ -3,7 +3,7 @@
 //! Each sum is one chain of fused multiply-adds over the width, in ascending order, in sixteen SIMD lanes, which are added in a
 //! fixed order at the end. This is the same for every shape of tile.
 
-use super::lanes::{LANES, Lanes, Op};
+use super::simd::{LANES, Op, Simd};
 
 /// Queries, each padded with zeros to a multiple of the vector length.
 #[derive(Debug)]
@@ -59,9 +59,9 @@ pub(super) struct Products<'a> {
 
 impl Op for Products<'_> {
     #[inline(always)]
-    fn run<L: Lanes>(mut self, lanes: L) {
+    fn run<S: Simd>(mut self, simd: S) {
         let (n, queries) = (self.rows.len() / self.queries.width.max(1), self.queries.len());
-        let (tile_rows, tile_queries) = L::TILE;
+        let (tile_rows, tile_queries) = S::TILE;
         let mut q = 0;
         while q < queries {
             let wide = match queries - q {
@@ -73,16 +73,16 @@ impl Op for Products<'_> {
             while r < n {
                 let tall = if n - r >= tile_rows { tile_rows } else { 1 };
                 match (tall, wide) {
-                    (4, 6) => self.tile::<L, 4, 6>(lanes, r, q),
-                    (1, 6) => self.tile::<L, 1, 6>(lanes, r, q),
-                    (4, 2) => self.tile::<L, 4, 2>(lanes, r, q),
-                    (4, _) => self.tile::<L, 4, 1>(lanes, r, q),
-                    (2, 3) => self.tile::<L, 2, 3>(lanes, r, q),
-                    (1, 3) => self.tile::<L, 1, 3>(lanes, r, q),
-                    (2, 2) => self.tile::<L, 2, 2>(lanes, r, q),
-                    (1, 2) => self.tile::<L, 1, 2>(lanes, r, q),
-                    (2, _) => self.tile::<L, 2, 1>(lanes, r, q),
-                    _ => self.tile::<L, 1, 1>(lanes, r, q),
+                    (4, 6) => self.tile::<S, 4, 6>(simd, r, q),
+                    (1, 6) => self.tile::<S, 1, 6>(simd, r, q),
+                    (4, 2) => self.tile::<S, 4, 2>(simd, r, q),
+                    (4, _) => self.tile::<S, 4, 1>(simd, r, q),
+                    (2, 3) => self.tile::<S, 2, 3>(simd, r, q),
+                    (1, 3) => self.tile::<S, 1, 3>(simd, r, q),
+                    (2, 2) => self.tile::<S, 2, 2>(simd, r, q),
+                    (1, 2) => self.tile::<S, 1, 2>(simd, r, q),
+                    (2, _) => self.tile::<S, 2, 1>(simd, r, q),
+                    _ => self.tile::<S, 1, 1>(simd, r, q),
                 }
                 r += tall;
             }
@@ -93,27 +93,27 @@ impl Op for Products<'_> {
 
 impl Products<'_> {
     #[inline(always)]
-    fn tile<L: Lanes, const R: usize, const Q: usize>(&mut self, lanes: L, row: usize, query: usize) {
+    fn tile<S: Simd, const R: usize, const Q: usize>(&mut self, simd: S, row: usize, query: usize) {
         let sums = if self.difference {
-            self.sums::<L, R, Q, true>(lanes, row, query)
+            self.sums::<S, R, Q, true>(simd, row, query)
         } else {
-            self.sums::<L, R, Q, false>(lanes, row, query)
+            self.sums::<S, R, Q, false>(simd, row, query)
         };
         let stride = self.queries.len();
         for (r, sums) in sums.iter().enumerate() {
             for (q, sum) in sums.iter().enumerate() {
-                self.out[(row + r) * stride + query + q] = total(lanes.store(*sum));
+                self.out[(row + r) * stride + query + q] = total(simd.store(*sum));
             }
         }
     }
 
     #[inline(always)]
-    fn sums<L: Lanes, const R: usize, const Q: usize, const DIFFERENCE: bool>(
+    fn sums<S: Simd, const R: usize, const Q: usize, const DIFFERENCE: bool>(
         &self,
-        lanes: L,
+        simd: S,
         row: usize,
         query: usize,
-    ) -> [[L::V; Q]; R] {
+    ) -> [[S::V; Q]; R] {
         let width = self.queries.width;
         let mut rows: [(&[[f32; LANES]], &[f32]); R] = [(&[], &[]); R];
         let mut queries: [&[[f32; LANES]]; Q] = [&[]; Q];
@@ -123,24 +123,24 @@ impl Products<'_> {
         for (q, vectors) in queries.iter_mut().enumerate() {
             *vectors = self.queries.query(query + q);
         }
-        let mut sums = [[lanes.zero(); Q]; R];
+        let mut sums = [[simd.zero(); Q]; R];
         let whole = width / LANES;
         // slices with the length of the loop need no bounds checks inside it
         let full = queries.map(|vectors| &vectors[..whole]);
         let heads = rows.map(|(vectors, _)| &vectors[..whole]);
         for d in 0..whole {
-            let mut x = [lanes.zero(); R];
+            let mut x = [simd.zero(); R];
             for (x, head) in x.iter_mut().zip(&heads) {
-                *x = lanes.load(&head[d]);
+                *x = simd.load(&head[d]);
             }
-            step::<L, R, Q, DIFFERENCE>(lanes, &x, &full, d, &mut sums);
+            step::<S, R, Q, DIFFERENCE>(simd, &x, &full, d, &mut sums);
         }
         if !width.is_multiple_of(LANES) {
-            let mut x = [lanes.zero(); R];
+            let mut x = [simd.zero(); R];
             for (x, (_, rest)) in x.iter_mut().zip(&rows) {
-                *x = lanes.load(&padded(rest));
+                *x = simd.load(&padded(rest));
             }
-            step::<L, R, Q, DIFFERENCE>(lanes, &x, &queries, whole, &mut sums);
+            step::<S, R, Q, DIFFERENCE>(simd, &x, &queries, whole, &mut sums);
         }
         sums
     }
@@ -148,21 +148,21 @@ impl Products<'_> {
 
 /// Adds the products of one vector of each row with one vector of each query.
 #[inline(always)]
-fn step<L: Lanes, const R: usize, const Q: usize, const DIFFERENCE: bool>(
-    lanes: L,
-    x: &[L::V; R],
+fn step<S: Simd, const R: usize, const Q: usize, const DIFFERENCE: bool>(
+    simd: S,
+    x: &[S::V; R],
     queries: &[&[[f32; LANES]]; Q],
     d: usize,
-    sums: &mut [[L::V; Q]; R],
+    sums: &mut [[S::V; Q]; R],
 ) {
     for (q, query) in queries.iter().enumerate() {
-        let y = lanes.load(&query[d]);
+        let y = simd.load(&query[d]);
         for (x, sums) in x.iter().zip(sums.iter_mut()) {
             sums[q] = if DIFFERENCE {
-                let difference = lanes.sub(*x, y);
-                lanes.fma(difference, difference, sums[q])
+                let difference = simd.sub(*x, y);
+                simd.fma(difference, difference, sums[q])
             } else {
-                lanes.fma(*x, y, sums[q])
+                simd.fma(*x, y, sums[q])
             };
         }
     }
@@ -177,19 +177,19 @@ pub(super) struct Squares<'a> {
 
 impl Op for Squares<'_> {
     #[inline(always)]
-    fn run<L: Lanes>(self, lanes: L) {
+    fn run<S: Simd>(self, simd: S) {
         for (row, out) in self.rows.chunks_exact(self.width).zip(self.out) {
             let (whole, rest) = row.as_chunks();
-            let mut sum = lanes.zero();
+            let mut sum = simd.zero();
             for x in whole {
-                let x = lanes.load(x);
-                sum = lanes.fma(x, x, sum);
+                let x = simd.load(x);
+                sum = simd.fma(x, x, sum);
             }
             if !rest.is_empty() {
-                let x = lanes.load(&padded(rest));
-                sum = lanes.fma(x, x, sum);
+                let x = simd.load(&padded(rest));
+                sum = simd.fma(x, x, sum);
             }
-            *out = total(lanes.store(sum));
+            *out = total(simd.store(sum));
         }
     }
 }

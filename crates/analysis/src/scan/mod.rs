@@ -5,7 +5,7 @@
 
 mod best;
 mod kernel;
-mod lanes;
+mod simd;
 
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +35,7 @@ pub struct Scan {
     queries: Padded,
     /// ‖q‖ of each query, for the cosine.
     norms: Vec<f32>,
-    level: lanes::Level,
+    level: simd::Level,
 }
 
 impl Scan {
@@ -45,10 +45,10 @@ impl Scan {
     /// When the widths differ; the caller must check.
     #[must_use]
     pub fn new(nearness: Nearness, queries: &[Vec<f32>]) -> Self {
-        Self::at(lanes::Level::best(), nearness, queries)
+        Self::at(simd::Level::best(), nearness, queries)
     }
 
-    fn at(level: lanes::Level, nearness: Nearness, queries: &[Vec<f32>]) -> Self {
+    fn at(level: simd::Level, nearness: Nearness, queries: &[Vec<f32>]) -> Self {
         let norm = |q: &Vec<f32>| q.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
         #[expect(clippy::cast_possible_truncation, reason = "scores are float32")]
         let norms = queries.iter().map(|q| norm(q) as f32).collect();

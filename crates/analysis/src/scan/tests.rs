@@ -21,7 +21,7 @@ fn exact(nearness: Nearness, a: &[f32], b: &[f32]) -> f64 {
 
 #[test]
 fn every_ranking_is_that_of_brute_force_in_float64() {
-    for level in lanes::Level::available() {
+    for level in simd::Level::available() {
         for (width, n, n_queries) in [(1, 70, 1), (16, 33, 7), (31, 200, 8), (100, 37, 3), (576, 65, 14)] {
             let rows = noise(7, n * width);
             let queries: Vec<Vec<f32>> = (0..n_queries).map(|q| noise(q + 99, width)).collect();
@@ -57,7 +57,7 @@ fn a_score_depends_on_its_row_and_query_alone() {
     let rows = noise(3, n * width);
     let queries: Vec<Vec<f32>> = (0..11).map(|q| noise(q + 50, width)).collect();
     let keys: Vec<usize> = (0..n).collect();
-    for level in lanes::Level::available() {
+    for level in simd::Level::available() {
         for nearness in [Nearness::Cosine, Nearness::Dot, Nearness::Euclidean] {
             let scan = Scan::at(level, nearness, &queries);
             let mut together = scan.rankings(n);

@@ -6,11 +6,11 @@
 
 use std::sync::OnceLock;
 
-/// Lanes of a vector.
+/// Simd of a vector.
 pub(super) const LANES: usize = 16;
 
 /// The arithmetic that the kernels need.
-pub(super) trait Lanes: Copy {
+pub(super) trait Simd: Copy {
     type V: Copy;
     /// Rows and queries of the largest tile whose sums fit the registers.
     const TILE: (usize, usize);
@@ -25,7 +25,7 @@ pub(super) trait Lanes: Copy {
 
 /// A kernel.
 pub(super) trait Op {
-    fn run<L: Lanes>(self, lanes: L);
+    fn run<S: Simd>(self, simd: S);
 }
 
 /// An instruction set that this machine is known to have.
@@ -81,7 +81,7 @@ impl Level {
 #[derive(Clone, Copy)]
 struct Portable;
 
-impl Lanes for Portable {
+impl Simd for Portable {
     type V = [f32; LANES];
     const TILE: (usize, usize) = (1, 1);
 
@@ -117,7 +117,7 @@ impl Lanes for Portable {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{LANES, Lanes, Op};
+    use super::{LANES, Op, Simd};
 
     /// Proof that AVX-512F exists on this machine.
     #[derive(Clone, Copy)]
@@ -141,7 +141,7 @@ mod x86 {
         op.run(Avx2(()));
     }
 
-    impl Lanes for Avx512 {
+    impl Simd for Avx512 {
         type V = __m512;
         // 24 sums of the 32 registers
         const TILE: (usize, usize) = (4, 6);
@@ -175,7 +175,7 @@ mod x86 {
         }
     }
 
-    impl Lanes for Avx2 {
+    impl Simd for Avx2 {
         type V = [__m256; 2];
         // 12 of the 16 registers
         const TILE: (usize, usize) = (2, 3);
