@@ -146,7 +146,7 @@ fn what_autotokenizer_does_not_open_is_refused_or_said() {
     let model = load(&json!({"tokenizer.model": "@unigram.model", "tokenizer_config.json": foreign})).unwrap_err();
     assert!(model.contains("T5Tokenizer"), "{model}");
     let damaged = load(&json!({"tokenizer.model": "IQ== 0\n", "config.json": {"model_type": "llama"}})).unwrap_err();
-    assert!(damaged.contains("is no SentencePiece model"), "{damaged}");
+    assert!(damaged.contains("is not a SentencePiece model"), "{damaged}");
     let wrong = json!({"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": "yes"});
     let wrong = load(&json!({"tokenizer.json": "@byte_level.json", "tokenizer_config.json": wrong})).unwrap_err();
     assert!(wrong.contains("`add_prefix_space` is \"yes\", not true or false"), "{wrong}");

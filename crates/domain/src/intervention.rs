@@ -87,7 +87,7 @@ impl<'de> Deserialize<'de> for TokensRequest {
             WordOr::Word(Word::Prompt) => Ok(Self::Prompt),
             WordOr::Word(Word::Generated) => Ok(Self::Generated),
             WordOr::Other(named) if named.is_mean() => {
-                Err(de::Error::custom("tokens are changed one by one: a mean is no position"))
+                Err(de::Error::custom("tokens are changed one by one: a mean is not a position"))
             }
             WordOr::Other(named) => Ok(Self::At(named)),
         }

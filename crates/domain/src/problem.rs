@@ -137,7 +137,7 @@ codes! {
     ChatTemplateFailed = 422 "chat_template_failed" "The chat template refused the messages";
     /// The model cannot continue a text.
     CannotGenerate = 422 "cannot_generate" "The model cannot generate text";
-    /// The model's residual stream is no sum, or has no unembedding.
+    /// The model's residual stream is not the sum of what is added to it, or there is no unembedding.
     NotReadable = 422 "not_readable" "The model's residual stream cannot be read as logits";
     /// A field's value is understood and impossible.
     InvalidValue = 422 "invalid_value" "A value is understood but not possible";

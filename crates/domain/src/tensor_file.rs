@@ -228,7 +228,7 @@ impl<'de> Deserialize<'de> for RawHeader {
                     if name != "__metadata__" {
                         header.tensors.push(RawTensor { name, info: map.next_value()? });
                     } else if header.metadata.replace(map.next_value()?).is_some() {
-                        return Err(M::Error::custom("`__metadata__` stands twice"));
+                        return Err(M::Error::custom("`__metadata__` appears twice"));
                     }
                 }
                 Ok(header)

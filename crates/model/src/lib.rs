@@ -4,9 +4,9 @@
 //! hands the tensors asked for to a [`CaptureSink`]; [`sae::Sae`] encodes rows of one hook to features. The crate owns
 //! checkpoints, tokenizers and forward passes; it must not know HTTP, queues or the store.
 //!
-//! The way of a checkpoint: `hub` finds it, `checkpoint` opens its tensors, `config` and `families` make an `architecture` of its
-//! configuration and say where its weights are (`sources`). The way of a batch: `packing` lays it out, `cpu` or `device` runs it,
-//! `capture` records tensors and carries out interventions. `ops` holds the kernels.
+//! Loading a model: `hub` finds the checkpoint, `checkpoint` opens its tensors, `config` and `families` turn its configuration into an
+//! `architecture` and say where its weights are (`sources`). Running a batch: `packing` lays it out, `cpu` or `device` runs it, and
+//! `capture` records tensors and applies interventions. `ops` has the CPU kernels.
 
 mod architecture;
 mod capture;

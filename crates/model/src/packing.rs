@@ -58,7 +58,7 @@ impl Picked {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Continued {
     /// Tokens that are in the KV cache: the input's first token in the batch has this position.
-    pub behind: usize,
+    pub cached: usize,
     /// Tokens of the whole text; some rotary tables depend on this number.
     pub length: usize,
 }
@@ -87,24 +87,24 @@ impl Packing {
     /// # Errors
     /// [`ForwardError::Failed`] when the batch does not fit the model or its layout.
     pub fn new(batch: &Batch<'_>, continued: Option<&[Continued]>, info: &ModelInfo) -> Result<Self, ForwardError> {
-        let whole = |input: &Input<'_>| Continued { behind: 0, length: input.token_ids.len() };
+        let whole = |input: &Input<'_>| Continued { cached: 0, length: input.token_ids.len() };
         let places = continued.map_or_else(|| batch.inputs.iter().map(whole).collect(), <[Continued]>::to_vec);
         check(batch, &places, info)?;
         let mut all = Selection { offsets: vec![0], positions: Vec::new(), picked: Vec::new() };
         let mut wanted = Selection { offsets: vec![0], positions: Vec::new(), picked: Vec::new() };
         let (mut wanted_positions, mut wanted_tokens) = (Vec::new(), Vec::new());
         for (input, place) in batch.inputs.iter().zip(&places) {
-            let (n, behind) = (index(input.token_ids.len()), index(place.behind));
+            let (n, cached) = (index(input.token_ids.len()), index(place.cached));
             let (first, first_wanted) = (index(all.positions.len()), index(wanted.positions.len()));
             let mut mine = input.rows.positions().to_vec();
             mine.sort_unstable();
             mine.dedup();
             all.picked.push(Picked::of(input.rows, |p| first + p));
             wanted.picked.push(Picked::of(input.rows, |p| first_wanted + index(mine.partition_point(|q| *q < p))));
-            all.positions.extend(behind..behind + n);
+            all.positions.extend(cached..cached + n);
             all.offsets.push(all.positions.len());
             wanted_tokens.extend(mine.iter().map(|p| first + p));
-            let positions: Vec<u32> = mine.iter().map(|p| behind + p).collect();
+            let positions: Vec<u32> = mine.iter().map(|p| cached + p).collect();
             wanted.positions.extend_from_slice(&positions);
             wanted.offsets.push(wanted.positions.len());
             wanted_positions.push(positions);
@@ -155,7 +155,7 @@ fn check(batch: &Batch<'_>, places: &[Continued], info: &ModelInfo) -> Result<()
     }
     for (i, (input, span)) in batch.inputs.iter().zip(&layout.items).enumerate() {
         let n = input.token_ids.len();
-        let end = places[i].behind + n;
+        let end = places[i].cached + n;
         if n == 0 || end > info.n_ctx || end > places[i].length {
             return fail(format!("input {i} has {end} tokens; the model takes 1 to {}", info.n_ctx));
         }

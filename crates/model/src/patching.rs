@@ -80,7 +80,7 @@ impl Model {
         let input = Input { token_ids, rows: &rows, edits: None };
         let mut history = [KvCache::default()];
         let values =
-            self.run_from(None, &all, &[input], &[Continued { behind: 0, length: n }], &mut history, cancelled)?;
+            self.run_from(None, &all, &[input], &[Continued { cached: 0, length: n }], &mut history, cancelled)?;
         let [history] = history;
         Ok(Trace { token_ids: token_ids.to_vec(), rows: all.into_iter().zip(values).collect(), history })
     }
@@ -101,24 +101,24 @@ impl Model {
         let n = trace.token_ids.len();
         let from_start = |cell: &Cell| if self.info.bidirectional { 0 } else { cell.first.min(position) };
         let places: Vec<Continued> =
-            cells.iter().map(|cell| Continued { behind: from_start(cell), length: n }).collect();
+            cells.iter().map(|cell| Continued { cached: from_start(cell), length: n }).collect();
         #[expect(clippy::cast_possible_truncation, reason = "a context is shorter than 2^32")]
-        let rows: Vec<Rows> = places.iter().map(|p| Rows::List(vec![(position - p.behind) as u32])).collect();
+        let rows: Vec<Rows> = places.iter().map(|p| Rows::List(vec![(position - p.cached) as u32])).collect();
         let inputs: Vec<Input<'_>> = cells
             .iter()
             .zip(&places)
             .zip(&rows)
             .map(|((cell, place), rows)| Input {
-                token_ids: &trace.token_ids[place.behind..],
+                token_ids: &trace.token_ids[place.cached..],
                 rows,
                 edits: Some(InputEdits { edits: &cell.edits, applied: &cell.applied }),
             })
             .collect();
         let start = trace.rows(Hook::block(Site::ResidPre, layer)).unwrap_or_default();
-        let x: Vec<f32> = places.iter().flat_map(|p| &start[p.behind * self.info.d_model..]).copied().collect();
+        let x: Vec<f32> = places.iter().flat_map(|p| &start[p.cached * self.info.d_model..]).copied().collect();
         let width = self.info.n_kv_heads * self.info.d_head;
         let mut histories: Vec<KvCache> =
-            places.iter().map(|p| trace.history.before(layer, p.behind * width)).collect();
+            places.iter().map(|p| trace.history.before(layer, p.cached * width)).collect();
         let logits = [Hook::global(Site::Logits)];
         let values = self.run_from(Some((layer, x)), &logits, &inputs, &places, &mut histories, cancelled)?;
         Ok(values.into_iter().next().unwrap_or_default())

@@ -24,9 +24,7 @@ impl<'m> Readout<'m> {
         let unembedding = transformer.unembed.as_ref().zip(transformer.architecture().unembedding);
         let (unembed, spec) = unembedding.ok_or("its checkpoint has no LM head")?;
         if transformer.transform.is_some() {
-            return Err(
-                "its LM head has a layer of its own before the unembedding, so a middle layer is no input for it",
-            );
+            return Err("its LM head has a layer of its own before the unembedding, so it cannot read a middle layer");
         }
         Ok(Self { transformer, unembed, spec })
     }
@@ -71,7 +69,7 @@ impl<'m> Readout<'m> {
     /// The reason why there are none: post-norm blocks normalise the stream itself, so it is not the sum of what was added to it.
     pub fn linear(self) -> Result<LinearReading<'m>, &'static str> {
         if self.transformer.architecture().residual == Residual::PostNorm {
-            return Err("its blocks normalise the residual stream itself, so it is no sum of their outputs");
+            return Err("its blocks normalise the residual stream itself, so it is not the sum of their outputs");
         }
         Ok(LinearReading { readout: self })
     }

@@ -84,14 +84,14 @@ impl TokenView<'_> {
                 }
             }));
         };
-        spelled.tokens(&found[nth]).ok_or_else(|| not_found(format!("no token stands for {shown:?} there")))
+        spelled.tokens(&found[nth]).ok_or_else(|| not_found(format!("no token covers {shown:?} there")))
     }
 
     /// The tokens of the text of a message.
     pub(super) fn of_message(&self, message: i64) -> Result<Range<usize>, Problem> {
         let missing = |detail: String| Problem::at(Code::PositionOutOfRange, "/positions", detail);
         let Some(messages) = &self.messages else {
-            let detail = "positions by message need messages; this input is none";
+            let detail = "message positions need a chat as input";
             return Err(Problem::at(Code::InvalidValue, "/positions", detail));
         };
         let nth = index(message, messages.len()).ok_or_else(|| {
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(spelled.tokens(&(1..3)), None);
         let view = TokenView { special: &[false; 3], spelled: Some(spelled), messages: None };
         let problem = view.of_text("  ", 0).unwrap_err();
-        assert_eq!((problem.code, problem.detail.as_str()), (Code::TextNotFound, "no token stands for \"  \" there"));
+        assert_eq!((problem.code, problem.detail.as_str()), (Code::TextNotFound, "no token covers \"  \" there"));
     }
 
     #[test]

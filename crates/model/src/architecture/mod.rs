@@ -169,9 +169,9 @@ pub struct LearnedPositions {
 }
 
 impl LearnedPositions {
-    /// The row that each token of an input reads; `behind` earlier tokens have taken a position.
-    pub fn rows(self, token_ids: &[u32], behind: usize) -> impl Iterator<Item = usize> {
-        let mut next = self.offset + behind;
+    /// The row that each token of an input reads; `before` earlier tokens have taken a position.
+    pub fn rows(self, token_ids: &[u32], before: usize) -> impl Iterator<Item = usize> {
+        let mut next = self.offset + before;
         token_ids.iter().map(move |id| {
             if self.padding == Some(*id) {
                 return self.offset - 1;

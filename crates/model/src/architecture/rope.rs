@@ -56,8 +56,8 @@ impl Rope {
             LongKind::Dynamic { base, factor, dim } => {
                 #[expect(clippy::cast_precision_loss, reason = "lengths are far below 2^52")]
                 let (length, from, d) = (n_tokens as f64, long.from as f64, *dim as f64);
-                let stretch = factor * length / from - (factor - 1.0);
-                inverse_frequencies(base * stretch.powf(d / (d - 2.0)), *dim)
+                let growth = factor * length / from - (factor - 1.0);
+                inverse_frequencies(base * growth.powf(d / (d - 2.0)), *dim)
             }
         })
     }

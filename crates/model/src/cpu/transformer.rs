@@ -216,7 +216,7 @@ impl Transformer {
             let mut learned = vec![0.0; x.len()];
             let starts =
                 packing.all.offsets.iter().map(|first| packing.all.positions.get(*first).map_or(0, |p| *p as usize));
-            let rows = batch.inputs.iter().zip(starts).flat_map(|(i, behind)| spec.rows(i.token_ids, behind));
+            let rows = batch.inputs.iter().zip(starts).flat_map(|(i, before)| spec.rows(i.token_ids, before));
             for (at, row) in rows.zip(learned.chunks_exact_mut(d)) {
                 row.copy_from_slice(&table[at * d..(at + 1) * d]);
             }

@@ -50,7 +50,7 @@ impl<T> Keeper<T> {
         };
         let outcome = work(current.insert(this));
         if matches!(outcome, Err(ForwardError::Device(_))) && !current.as_ref().is_some_and(self.works) {
-            tracing::error!("the device does not work any more; it is opened anew for the next batch");
+            tracing::error!("the device does not work any more; it is reopened for the next batch");
             *current = None;
         }
         outcome

@@ -287,7 +287,10 @@ mod tests {
         let packing = packing(&[3; 20]);
         let tiles = Tiles::within(1000, &packing, RowSet::All, true, &Device::Cpu).unwrap();
         assert_eq!(tiles.tiles.iter().map(|t| t.shape).collect::<Vec<_>>(), [(20, 3, 3)]);
-        assert!(tiles.in_order && tiles.tiles[0].queries.is_none() && tiles.tiles[0].keys.is_none(), "as they lie");
+        assert!(
+            tiles.in_order && tiles.tiles[0].queries.is_none() && tiles.tiles[0].keys.is_none(),
+            "the buffer is used as it is"
+        );
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl Model {
     /// [`Code::CannotGenerate`] for encoders and checkpoints without an LM head.
     pub fn check_generates(&self) -> Result<(), Problem> {
         let lacks = match (self.info.bidirectional, self.info.has(Hook::global(Site::Logits))) {
-            (true, _) => "its attention looks both ways",
+            (true, _) => "its attention is bidirectional",
             (false, false) => "its checkpoint has no LM head",
             (false, true) => return Ok(()),
         };
@@ -164,7 +164,7 @@ impl Model {
     ) -> Result<Vec<f32>, ForwardError> {
         #[expect(clippy::cast_possible_truncation, reason = "a step has few tokens")]
         let rows: Vec<Rows> = moving.iter().map(|(_, share)| Rows::List(vec![*share as u32 - 1])).collect();
-        let place = |(s, _): &(&mut Sequence, usize)| Continued { behind: s.n_seen, length: s.token_ids.len() };
+        let place = |(s, _): &(&mut Sequence, usize)| Continued { cached: s.n_seen, length: s.token_ids.len() };
         let places: Vec<Continued> = moving.iter().map(place).collect();
         let spans: Vec<(usize, &Rows)> = moving.iter().zip(&rows).map(|((_, share), rows)| (*share, rows)).collect();
         let hooks = [Hook::global(Site::Logits)].into();

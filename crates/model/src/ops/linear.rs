@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_has_the_same_bits_in_any_company() {
+    fn a_row_has_the_same_bits_in_any_batch() {
         for level in Level::available() {
             for (out, inner) in [(576, 192), (100, 600), (17, 31)] {
                 let linear = packed(3, out, inner).1.with_bias(Some(numbers(4, out)));

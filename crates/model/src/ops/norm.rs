@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_has_the_same_bits_in_any_company() {
+    fn a_row_has_the_same_bits_in_any_batch() {
         for level in Level::available() {
             for d in [7, 64, 576] {
                 for norm in norms(d) {

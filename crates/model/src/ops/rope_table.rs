@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_has_the_same_bits_in_any_company() {
+    fn a_token_has_the_same_bits_in_any_batch() {
         let table = RopeTable::new(&frequencies(10), 2000, 1.0);
         let positions: Vec<u32> = (0..2000).collect();
         let x = numbers(2, 2000 * HEADS * D_HEAD);

@@ -202,7 +202,7 @@ mod tests {
         };
         assert_eq!(kept(2), [0.0, 3.0, 0.0, 3.0, 0.0, 0.0]);
         assert_eq!(kept(4), [1.0, 3.0, 0.0, 3.0, 3.0, 0.0]);
-        assert_eq!(kept(6), [1.0, 3.0, 0.0, 3.0, 3.0, 0.5], "a negative one is none");
+        assert_eq!(kept(6), [1.0, 3.0, 0.0, 3.0, 3.0, 0.5], "a negative number is not kept");
     }
 
     #[test]

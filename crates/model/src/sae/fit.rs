@@ -72,7 +72,7 @@ fn warn_of_processing(settings: &Settings, model: &Model, site: Site, warnings: 
         warnings.add(WarningCode::SaeTrainedProcessed, detail);
     } else if settings.processing.is_none() {
         let detail =
-            format!("cfg.json has no `{KEY}`: the model's weights are taken as they are, as SAELens takes them");
+            format!("cfg.json has no `{KEY}`: the model's weights are used without processing, as SAELens does");
         warnings.add(WarningCode::SaeProcessingNotSaid, detail);
     }
 }
@@ -104,7 +104,7 @@ fn check_folding(settings: &Settings, site: Site) -> Result<(), String> {
     let key = "model_from_pretrained_kwargs";
     if normalised && said.fold_ln != Some(true) {
         return Err(format!(
-            "`{key}.fold_ln` is not true: without it TransformerLens's {hook} comes behind the norm's gain, and this server's before it"
+            "`{key}.fold_ln` is not true: without it TransformerLens's {hook} comes after the norm's gain, and this server's before it"
         ));
     }
     let values = matches!(site, Site::V | Site::Z | Site::AttnResult);
@@ -127,12 +127,12 @@ fn centre(settings: &Settings, model: &Model, site: Site, warnings: &Warnings) -
     let architecture = model.transformer.architecture();
     match architecture.norm {
         NormKind::Rms { .. } => {
-            let detail = format!("{key} is true, which TransformerLens passes over in a model of RMS norms");
+            let detail = format!("{key} is true, which TransformerLens ignores in a model with RMS norms");
             warnings.add(WarningCode::SaeCentringWithoutEffect, detail);
             Ok(false)
         }
         NormKind::Layer { .. } if matches!(site, Site::AttnResult | Site::TypeEmbed | Site::EmbedLnOut) => {
-            Err(format!("{key} is true, which cannot be honoured at {}", settings.hook))
+            Err(format!("{key} is true, which is not supported at {}", settings.hook))
         }
         NormKind::Layer { .. } if !is_stream(site) => Ok(false),
         NormKind::Layer { .. } if architecture.residual == Residual::PostNorm || architecture.embedding.norm => {

@@ -75,7 +75,7 @@ impl Sae {
         let encoder = Encoder::load(&settings, &checkpoint, &decoder)?;
         let finetuned = finetuning(&settings, &checkpoint)?;
         if let Some(unknown) = checkpoint.unused().first() {
-            let reason = format!("tensor `{unknown}` is none of a {} autoencoder's", settings.kind.name());
+            let reason = format!("tensor `{unknown}` does not belong to a {} autoencoder", settings.kind.name());
             return Err(LoadError::file(&weights, reason));
         }
         let gains = gains(&encoder, finetuned);

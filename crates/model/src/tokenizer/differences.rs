@@ -27,7 +27,7 @@ pub fn from_serialized(class: Class, given: Given<'_>, json: &Serialized, made: 
     let lost = json.added_tokens().into_values().filter(|token| !added.contains_key(&token.content));
     let lost: Vec<String> = lost.map(|token| format!("{:?}", token.content)).take(8).collect();
     if !lost.is_empty() {
-        differences.push(format!("added_tokens ({} among others are none any more)", lost.join(", ")));
+        differences.push(format!("added_tokens ({} among others are no longer added tokens)", lost.join(", ")));
     }
     differences
 }
@@ -40,7 +40,7 @@ pub fn from_sentencepiece(class: Class, model: &SentencePieceModel, made: &Token
     let mut differences = Vec::new();
     if rule.add_dummy_prefix() != prefixed {
         differences.push(format!(
-            "add_dummy_prefix (it is {}, and a space is{} put in front)",
+            "add_dummy_prefix (it is {}, and a space is{} prepended)",
             !prefixed,
             if prefixed { "" } else { " not" }
         ));

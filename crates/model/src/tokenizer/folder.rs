@@ -54,7 +54,7 @@ impl TextTokenizer {
     pub fn from_folder(folder: &Path, d_vocab: usize) -> Result<Self, LoadError> {
         // the library panics on some files that contradict themselves; whatever it had begun is dropped
         catch_unwind(|| Self::read_folder(folder, d_vocab)).unwrap_or_else(|_| {
-            let reason = "the tokenizers library cannot work with tokenizer.json or a file beside it";
+            let reason = "the tokenizers library cannot work with tokenizer.json or a file next to it";
             Err(LoadError::file(folder, reason))
         })
     }

@@ -96,9 +96,9 @@ impl SentencePieceModel {
     pub fn read(path: &Path) -> Result<Self, LoadError> {
         let bytes = std::fs::read(path).map_err(|e| LoadError::file(path, e))?;
         let model = Self::decode(bytes.as_slice());
-        let model = model.map_err(|e| LoadError::file(path, format!("is no SentencePiece model: {e}")))?;
+        let model = model.map_err(|e| LoadError::file(path, format!("is not a SentencePiece model: {e}")))?;
         if model.pieces.is_empty() {
-            return Err(LoadError::file(path, "is no SentencePiece model: it has no pieces"));
+            return Err(LoadError::file(path, "is not a SentencePiece model: it has no pieces"));
         }
         match model.trainer().model_type() {
             UNIGRAM | BPE => Ok(model),

@@ -122,7 +122,10 @@ impl SideFiles {
         if self.lists_added_tokens() {
             for (id, value) in self.options["added_tokens_decoder"].as_object().into_iter().flatten() {
                 let bad = || {
-                    self.refuse("added_tokens_decoder", format!("has the entry {id:?}, which is no id with a token"))
+                    self.refuse(
+                        "added_tokens_decoder",
+                        format!("has the entry {id:?}, which is not an id with a token"),
+                    )
                 };
                 let token = token(value, None).ok_or_else(bad)?;
                 added.insert(id.parse().map_err(|_| bad())?, token);
@@ -177,7 +180,7 @@ impl SideFiles {
         let of_map = !self.lists_added_tokens() && self.special_map.get(key) == Some(value);
         let mention = value.as_str().map(|s| Mention::Name(s.to_owned()));
         let token = || token(value, of_map.then_some(true)).map(Mention::Token);
-        mention.or_else(token).ok_or_else(|| self.refuse(key, format!("is {value}, which is no token")))
+        mention.or_else(token).ok_or_else(|| self.refuse(key, format!("is {value}, which is not a token")))
     }
 
     /// Special tokens without a role. `additional_special_tokens` is the older name of `extra_special_tokens`.

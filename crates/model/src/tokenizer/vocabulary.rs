@@ -189,7 +189,7 @@ impl Vocabulary {
             }
             Self::Words(vocab) => Ok(vocab.clone()),
             Self::Merges(..) | Self::Pieces(_) => {
-                Err(LoadError::file(path, "is no list of word pieces, which the tokenizer's class needs"))
+                Err(LoadError::file(path, "is not a list of word pieces, which the tokenizer's class needs"))
             }
         }
     }
@@ -198,9 +198,9 @@ impl Vocabulary {
 /// Merges of a `tokenizer.model` as transformers orders them: by the id of the merged piece, then by the length of the first half.
 pub fn bpe_of_pieces(pieces: &[String]) -> (Vocab, Merges) {
     let vocab: Vocab = pieces.iter().cloned().zip(0u32..).collect();
-    let mut ways = merges(pieces, &vocab);
-    ways.sort_by_key(|m| (m.piece, m.first_chars));
-    let merges = pairs(ways);
+    let mut found = merges(pieces, &vocab);
+    found.sort_by_key(|m| (m.piece, m.first_chars));
+    let merges = pairs(found);
     (vocab, merges)
 }
 

@@ -121,7 +121,7 @@ fn attention_agrees_with_double_precision() {
 }
 
 #[test]
-fn a_query_has_the_same_bits_selected_or_not_and_in_any_company() {
+fn a_query_has_the_same_bits_selected_or_not_and_in_any_batch() {
     let lengths = [3, 70, 1, 131, 16];
     let all_offsets = offsets(&lengths);
     for level in Level::available() {

@@ -179,7 +179,7 @@ fn hook(keys: &mut Keys) -> Read<(Hook, String)> {
     let hook = match name.parse::<HookName>() {
         Ok(HookName::Full(hook)) => hook,
         Ok(HookName::Short(_)) => return Err(Refused::new(&key, format!("is \"{name}\", which names no layer"))),
-        Err(_) => return Err(Refused::new(&key, format!("is \"{name}\", which is no hook point that is known"))),
+        Err(_) => return Err(Refused::new(&key, format!("is \"{name}\", which is not a known hook point"))),
     };
     match (layer, hook.layer()) {
         (Some(said), Some(own)) if said != own => {

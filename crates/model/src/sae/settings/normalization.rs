@@ -39,7 +39,7 @@ pub(super) fn normalization(keys: &mut Keys, scale: Option<f32>) -> Read<Normali
                 format!("is \"{name}\", and the factor is known neither from {SCALER} nor folded into the weights");
             return Err(Refused::new(
                 key,
-                format!("{why}; fold it (fold_activation_norm_scaling_factor) and save anew"),
+                format!("{why}; fold it (fold_activation_norm_scaling_factor) and save it again"),
             ));
         }
         ("none", _) => Normalization::None,

@@ -46,7 +46,7 @@ pub(super) fn processing(keys: &mut Keys) -> Read<Option<Processing>> {
             // where the weights are, and the type they are computed in
             "device" | "n_devices" | "dtype" | "torch_dtype" | "default_padding_side" => {}
             "revision" if value == "main" => {}
-            _ => return Err(Refused::new(&format!("{KEY}.{key}"), format!("is {value}, which cannot be honoured"))),
+            _ => return Err(Refused::new(&format!("{KEY}.{key}"), format!("is {value}, which is not supported"))),
         }
     }
     Ok(Some(processing))

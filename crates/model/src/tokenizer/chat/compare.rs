@@ -203,7 +203,7 @@ fn order_within(a: &Value, b: &Value, depth: usize, left: &mut u64) -> Result<Op
                 }
             }
         }
-        _ => Err(error(format!("{} and {} cannot be put in order", type_of(a), type_of(b)))),
+        _ => Err(error(format!("{} and {} cannot be ordered", type_of(a), type_of(b)))),
     }
 }
 
@@ -248,8 +248,8 @@ pub fn check_key(key: &Value) -> Result<(), Error> {
             walk(key, 0, &mut left)?;
             key.try_iter()?.try_for_each(|part| check_key(&part))
         }
-        Class::List | Class::Dict => Err(error(format!("a {} is no key of a dict", type_of(key)))),
-        Class::Range | Class::Object => Err(error("an object is no key of a dict")),
+        Class::List | Class::Dict => Err(error(format!("a {} cannot be a key of a dict", type_of(key)))),
+        Class::Range | Class::Object => Err(error("an object cannot be a key of a dict")),
     }
 }
 

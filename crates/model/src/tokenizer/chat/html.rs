@@ -140,7 +140,7 @@ fn xml_attributes(_: &State<'_, '_>, args: Rest<ValueOrKwargs>) -> Result<Value,
         }
         let name = text(&key)?;
         if name.contains(|c: char| c.is_whitespace() || matches!(c, '/' | '>' | '=')) {
-            return Err(error(format!("`{name}` is no name of an attribute")));
+            return Err(error(format!("`{name}` is not the name of an attribute")));
         }
         attributes.push(format!("{}=\"{}\"", escape(&key)?, escape(&value)?));
     }

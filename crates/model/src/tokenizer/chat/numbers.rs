@@ -165,7 +165,7 @@ impl Spec {
         }
         spec.kind = rest.next().unwrap_or('\0');
         if rest.next().is_some() {
-            return Err(error(format!("`{text}` is no format")));
+            return Err(error(format!("`{text}` is not a format")));
         }
         if spec.zero && spec.align.is_none() {
             spec.fill = '0';
@@ -207,7 +207,7 @@ impl Spec {
         let precision = self.precision;
         if precision.is_some_and(|p| p > MAX_PRECISION) {
             return Err(error(format!(
-                "a format has at most {MAX_PRECISION} digits behind the point: this is too large"
+                "a format has at most {MAX_PRECISION} digits after the point: this is too large"
             )));
         }
         let other = || error(format!("a number has no format `{}`", self.kind));

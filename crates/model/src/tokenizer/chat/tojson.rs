@@ -111,7 +111,7 @@ impl Dumps {
                 ValueKind::None => self.text("null", out),
                 ValueKind::Bool => self.text(if key.is_true() { "true" } else { "false" }, out),
                 ValueKind::Number => self.text(&number(key), out),
-                _ => return Err(error(format!("{} is no key in JSON", type_of(key)))),
+                _ => return Err(error(format!("{} cannot be a key in JSON", type_of(key)))),
             }
             out.push_str(&self.key);
             self.write(&value.get_item(key)?, depth + 1, out)?;

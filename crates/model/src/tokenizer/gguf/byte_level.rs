@@ -77,7 +77,7 @@ fn unknown(pre: &str) -> String {
     match pre {
         "" => format!("is missing: nothing says how text is cut into words; {repair}"),
         "default" => format!("is \"default\", which does not say how the model cuts text into words; {repair}"),
-        _ => format!("{pre:?} is no pre-tokeniser known here"),
+        _ => format!("{pre:?} is not a known pre-tokeniser"),
     }
 }
 

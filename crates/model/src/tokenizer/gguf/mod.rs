@@ -81,7 +81,7 @@ fn strings<'f>(file: &'f GgufFile, key: &str) -> Result<Vec<&'f str>, LoadError>
 fn merges(file: &GgufFile) -> Result<Vec<(String, String)>, LoadError> {
     let pair = |merge: &str| merge.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned()));
     let merges: Option<Vec<_>> = strings(file, "tokenizer.ggml.merges")?.into_iter().map(pair).collect();
-    merges.ok_or_else(|| file.refuse("tokenizer.ggml.merges", "has an entry that is no pair"))
+    merges.ok_or_else(|| file.refuse("tokenizer.ggml.merges", "has an entry that is not a pair"))
 }
 
 /// The tokens of some types.
