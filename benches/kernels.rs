@@ -17,7 +17,7 @@ use residuum::model::ops::{
     activation::Activation,
     attention::{AttentionSpec, attention},
     norm::{Norm, Rms},
-    rope::RopeTable,
+    rope_table::RopeTable,
 };
 
 const D_MODEL: usize = 576;

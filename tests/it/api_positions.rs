@@ -175,7 +175,7 @@ async fn what_the_input_lacks_is_refused() {
             "/input",
             "no special",
         ),
-        (json!({"input": TEXT, "capture": {"positions": {"message": 0}}}), "invalid_value", "/input", "need messages"),
+        (json!({"input": TEXT, "capture": {"positions": {"message": 0}}}), "invalid_value", "/input", "need a chat"),
         (
             json!({"messages": chat, "capture": {"positions": {"message": 1}}}),
             "position_out_of_range",

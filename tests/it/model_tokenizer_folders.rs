@@ -132,12 +132,10 @@ fn what_autotokenizer_does_not_open_is_refused_or_said() {
     let named = load(&case("vocab.json, granite with GPT2Tokenizer")["files"]).unwrap();
     assert_eq!(codes(&named), [WarningCode::TokenizerClassAssumed]);
     let refused = load(&case("vocab.json, bloom")["files"]).unwrap_err();
-    assert!(refused.contains("`tokenizer_class` has to name the class of vocab.json"), "{refused}");
+    assert!(refused.contains("`tokenizer_class` must name the class of vocab.json"), "{refused}");
     let nothing = load(&json!({"config.json": {"model_type": "gpt2"}, "vocab.json": "@vocab.json"})).unwrap_err();
     assert!(
-        nothing.contains(
-            "is missing, and so is what could stand in its place: tokenizer.model, vocab.json with merges.txt"
-        ),
+        nothing.contains("is missing, and so are its alternatives: tokenizer.model, vocab.json with merges.txt"),
         "{nothing}"
     );
     let foreign = json!({"tokenizer_class": "T5Tokenizer"});

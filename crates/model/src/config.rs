@@ -207,7 +207,13 @@ impl Config {
         self.typed(key, "a list of numbers", get)?.ok_or_else(|| self.refuse(key, "is missing"))
     }
 
-    /// A boolean, or `default` where the key is absent. Null is false, as in Python.
+    /// A boolean. If the key is absent, it is the default of the reference's class, and false if that has none. Null is false, as in
+    /// Python.
+    pub fn flag(&self, key: &str) -> Result<bool, LoadError> {
+        self.flag_or(key, false)
+    }
+
+    /// A boolean, or `default` if the key is absent and the reference's class has no default. Null is false, as in Python.
     pub fn flag_or(&self, key: &str, default: bool) -> Result<bool, LoadError> {
         if self.given(key).is_some_and(Value::is_null) {
             return Ok(false);

@@ -8,6 +8,7 @@
 //! Unlike on the CPU, the numbers of an input may differ in the last bits from one batch to another, because the device's libraries
 //! choose their kernels by the shape of the batch. This module knows weights and tensors; it must not know checkpoints or requests.
 
+mod attention_scores;
 mod copies;
 mod device_attention;
 mod device_block;

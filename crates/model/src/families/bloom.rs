@@ -35,7 +35,7 @@ const OF_TRAINING: &[&str] = &[
 pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
     config.ignore(OF_TRAINING);
     config.only("apply_residual_connection_post_layernorm", false)?;
-    let tied = config.flag_or("tie_word_embeddings", true)?;
+    let tied = config.flag("tie_word_embeddings")?;
     let size = KEYS.read(config)?;
     let (n_heads, d_head) = (size.n_heads, size.d_head);
     let architecture = Architecture {

@@ -31,8 +31,8 @@ struct Kind {
 /// Falcon.
 pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
     config.only("apply_residual_connection_post_layernorm", false)?;
-    let bias = config.flag_or("bias", false)?;
-    let tied = config.flag_or("tie_word_embeddings", true)?;
+    let bias = config.flag("bias")?;
+    let tied = config.flag("tie_word_embeddings")?;
     let size = KEYS.read(config)?;
     config.only("ff_factor", size.d_mlp / size.d_model)?;
     let kind = kind(config, size.n_heads)?;
@@ -52,8 +52,8 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
 
 fn kind(config: &Config, n_heads: usize) -> Result<Kind, LoadError> {
     let n_kv_heads = config.count_opt_of(&["num_kv_heads", "n_head_kv"])?;
-    let multi_query = config.flag_or("multi_query", true)?;
-    if config.flag_or("new_decoder_architecture", false)? {
+    let multi_query = config.flag("multi_query")?;
+    if config.flag("new_decoder_architecture")? {
         config.only("parallel_attn", true)?;
         let n_kv_heads = n_kv_heads.unwrap_or(n_heads);
         if !n_heads.is_multiple_of(n_kv_heads) {
@@ -72,13 +72,13 @@ fn kind(config: &Config, n_heads: usize) -> Result<Kind, LoadError> {
     }
     // With `multi_query` the older blocks have one key/value head, whatever `num_kv_heads` says.
     let n_kv_heads = if multi_query { 1 } else { n_heads };
-    Ok(Kind { n_kv_heads, parallel: config.flag_or("parallel_attn", true)?, two_norms: false })
+    Ok(Kind { n_kv_heads, parallel: config.flag("parallel_attn")?, two_norms: false })
 }
 
 /// Rotary positions, or biases that are added before the scores are scaled.
 fn positions(config: &Config, size: Size) -> Result<Architecture, LoadError> {
     let rope = Rope::from_config(config, size.d_head, 1.0)?;
-    if config.flag_or("alibi", false)? {
+    if config.flag("alibi")? {
         let alibi = Alibi { scale: head_scale(size.d_head), bfloat16: true };
         return Ok(Architecture { alibi: Some(alibi), ..Architecture::plain(size) });
     }

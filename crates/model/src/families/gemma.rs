@@ -18,7 +18,7 @@ use crate::{
 use residuum_domain::WarningCode;
 
 const GEMMA: Defaults =
-    Defaults { tied: true, activation_key: "hidden_activation", activation: "gelu_pytorch_tanh", ..Defaults::LLAMA };
+    Defaults { activation_key: "hidden_activation", activation: "gelu_pytorch_tanh", ..Defaults::LLAMA };
 
 /// Gemma.
 pub fn gemma(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
@@ -27,7 +27,7 @@ pub fn gemma(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadErr
     if a.activation == Activation::Gelu {
         a.activation = Activation::GeluTanh;
     }
-    let bias = config.flag_or("attention_bias", false)?;
+    let bias = config.flag("attention_bias")?;
     Ok(llama::named(a, checkpoint, move |block| llama::layer_sources(block, [bias; 4], false)))
 }
 
@@ -79,7 +79,7 @@ pub fn gemma3_of_images(config: &Config, checkpoint: &Checkpoint) -> Result<Fami
         Some(reference) => text.of_family(reference)?,
         None => text,
     };
-    let tied = config.flag_or("tie_word_embeddings", true)?;
+    let tied = config.flag("tie_word_embeddings")?;
     let Family { mut architecture, mut sources, .. } = gemma3(&text, checkpoint)?;
     text.finish()?;
     let nested = "language_model.lm_head";
@@ -101,7 +101,7 @@ fn two_ropes(config: &Config, d_head: usize) -> Result<Vec<Rope>, LoadError> {
 }
 
 fn architecture(config: &Config, checkpoint: &Checkpoint, defaults: &Defaults) -> Result<Architecture, LoadError> {
-    if config.flag_or("use_bidirectional_attention", false)? {
+    if config.flag("use_bidirectional_attention")? {
         return Err(config.refuse("use_bidirectional_attention", "is true; only causal attention is understood"));
     }
     let mut a = llama::architecture(config, checkpoint, defaults)?;
@@ -153,7 +153,7 @@ fn set_windows(
 
 /// Norms before and after each sublayer.
 fn with_post_norms(config: &Config, mut a: Architecture, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
-    let bias = config.flag_or("attention_bias", false)?;
+    let bias = config.flag("attention_bias")?;
     for layer in &mut a.layers {
         (layer.ln1_post, layer.ln2_post) = (true, true);
     }

@@ -15,7 +15,7 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
     config.only("scale_attn_by_inverse_layer_idx", false)?;
     config.only("add_cross_attention", false)?;
     config.ignore(&["n_ctx"]);
-    let tied = config.flag_or("tie_word_embeddings", true)?;
+    let tied = config.flag("tie_word_embeddings")?;
     let size = SizeKeys::GPT2.read(config)?;
     let d_model = size.d_model;
     let architecture = Architecture {

@@ -20,7 +20,7 @@ const KEYS: SizeKeys = SizeKeys {
 
 /// GPT-Neo.
 pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
-    let tied = config.flag_or("tie_word_embeddings", true)?;
+    let tied = config.flag("tie_word_embeddings")?;
     let size = KEYS.read(config)?;
     let windows = windows(config, size.n_layers)?;
     let mut architecture = Architecture {

@@ -14,9 +14,9 @@ use crate::{
 pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
     let size = SizeKeys::USUAL.read(config)?;
     let (n_heads, d_head) = (size.n_heads, size.d_head);
-    let parallel = config.flag_or("use_parallel_residual", true)?;
-    let bias = config.flag_or("attention_bias", true)?;
-    let tied = config.flag_or("tie_word_embeddings", false)?;
+    let parallel = config.flag("use_parallel_residual")?;
+    let bias = config.flag("attention_bias")?;
+    let tied = config.flag("tie_word_embeddings")?;
     let rope = rope(config, d_head)?;
     let architecture = Architecture {
         norm: layer_norm(config, "layer_norm_eps")?,

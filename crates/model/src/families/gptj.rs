@@ -15,7 +15,7 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
     config.only("rotary", true)?;
     config.only("scale_attn_weights", true)?;
     config.ignore(&["n_ctx"]);
-    let tied = config.flag_or("tie_word_embeddings", false)?;
+    let tied = config.flag("tie_word_embeddings")?;
     let size = SizeKeys::GPT2.read(config)?;
     let rope = rope(config, size.d_head)?;
     let mut architecture = Architecture {

@@ -13,8 +13,8 @@ use crate::{
 pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
     config.ignore(&["is_llama_config"]);
     config.only("rope_interleaved", false)?;
-    let attention_bias = config.flag_or("attention_bias", false)?;
-    let mlp_bias = config.flag_or("mlp_bias", false)?;
+    let attention_bias = config.flag("attention_bias")?;
+    let mlp_bias = config.flag("mlp_bias")?;
     with_biases(config, checkpoint, [attention_bias; 4], mlp_bias)
 }
 
@@ -55,8 +55,6 @@ const BASES: &[&str] = &["model", "model.language_model", "language_model.model"
 pub struct Defaults {
     /// `rms_norm_eps`.
     pub eps: f64,
-    /// `tie_word_embeddings`.
-    pub tied: bool,
     /// The key of the activation.
     pub activation_key: &'static str,
     /// The activation.
@@ -67,8 +65,7 @@ pub struct Defaults {
 
 impl Defaults {
     /// Llama's.
-    pub const LLAMA: Self =
-        Self { eps: 1e-6, tied: false, activation_key: "hidden_act", activation: "silu", ropes: one_rope };
+    pub const LLAMA: Self = Self { eps: 1e-6, activation_key: "hidden_act", activation: "silu", ropes: one_rope };
 }
 
 fn one_rope(config: &Config, d_head: usize) -> Result<Vec<Rope>, LoadError> {
@@ -79,7 +76,7 @@ fn one_rope(config: &Config, d_head: usize) -> Result<Vec<Rope>, LoadError> {
 pub fn architecture(config: &Config, checkpoint: &Checkpoint, defaults: &Defaults) -> Result<Architecture, LoadError> {
     let d_model = config.count("hidden_size")?;
     let (n_heads, n_kv_heads, d_head) = heads(config, d_model)?;
-    let tied = config.flag_or("tie_word_embeddings", defaults.tied)?;
+    let tied = config.flag("tie_word_embeddings")?;
     let ropes = (defaults.ropes)(config, d_head)?;
     let n_ctx = config.count("max_position_embeddings")?;
     let size = Size {

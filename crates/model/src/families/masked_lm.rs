@@ -53,7 +53,7 @@ impl MaskedHead {
         checkpoint: &Checkpoint,
         activation: Activation,
     ) -> Result<Family, LoadError> {
-        let tied = config.flag_or("tie_word_embeddings", true)?;
+        let tied = config.flag("tie_word_embeddings")?;
         let bias = match self.biases {
             None => None,
             // If the decoder's bias is stored, it is used. The two should be equal; if they are not, it is used all the same.

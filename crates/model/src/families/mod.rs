@@ -187,7 +187,7 @@ fn heads(config: &Config, d_model: usize) -> Result<(usize, usize, usize), LoadE
 
 /// The sliding window, if `use_sliding_window` switches it on. If not, its size is ignored and may be 0.
 fn switched_window(config: &Config) -> Result<Option<usize>, LoadError> {
-    if config.flag_or("use_sliding_window", false)? {
+    if config.flag("use_sliding_window")? {
         config.count_opt("sliding_window")
     } else {
         config.value("sliding_window");

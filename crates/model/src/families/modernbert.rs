@@ -37,8 +37,7 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
         config.value(key);
     }
     let architecture = architecture(config)?;
-    let biases =
-        Biases { attention: config.flag_or("attention_bias", false)?, mlp: config.flag_or("mlp_bias", false)? };
+    let biases = Biases { attention: config.flag("attention_bias")?, mlp: config.flag("mlp_bias")? };
     let (d_model, d_mlp) = (architecture.d_model, architecture.d_mlp);
     let prefix = weight_prefix(checkpoint, "model", "embeddings.tok_embeddings.weight");
     let blocks = format!("{prefix}layers.");
@@ -49,17 +48,17 @@ pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadEr
         ..Sources::new(format!("{prefix}embeddings.tok_embeddings.weight"), format!("{prefix}final_norm"), layer)
     };
     let head = MaskedHead {
-        dense: LinearSource::new("head.dense", config.flag_or("classifier_bias", false)?),
+        dense: LinearSource::new("head.dense", config.flag("classifier_bias")?),
         norm: "head.norm",
         decoder: "decoder",
-        biases: config.flag_or("decoder_bias", true)?.then_some(["decoder.bias"; 2]),
+        biases: config.flag("decoder_bias")?.then_some(["decoder.bias"; 2]),
     };
     let activation = activation(config, "classifier_activation", "gelu")?;
     head.add_to(Family::new(architecture, sources), config, checkpoint, activation)
 }
 
 fn architecture(config: &Config) -> Result<Architecture, LoadError> {
-    let bias = config.flag_or("norm_bias", false)?;
+    let bias = config.flag("norm_bias")?;
     let norm = NormKind::Layer { eps: epsilon(config, "norm_eps", 1e-5)?, gain: true, bias };
     let mut a = masked_lm::architecture(config, &SizeKeys::USUAL, "hidden_activation", norm)?;
     (a.residual, a.gated, a.final_norm) = (Residual::Sequential, true, true);

@@ -13,7 +13,7 @@ use crate::{
 
 /// OLMo.
 pub fn olmo(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
-    let bias = config.flag_or("attention_bias", false)?;
+    let bias = config.flag("attention_bias")?;
     let mut family = llama::with_biases(config, checkpoint, [bias; 4], false)?;
     family.architecture.norm = NormKind::Layer { eps: 1e-5, gain: false, bias: false };
     family.architecture.qkv_clip = clip(config)?;
@@ -22,7 +22,7 @@ pub fn olmo(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadErro
 
 /// OLMo 2.
 pub fn olmo2(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
-    let bias = config.flag_or("attention_bias", false)?;
+    let bias = config.flag("attention_bias")?;
     let mut a = llama::architecture(config, checkpoint, &Defaults { eps: 1e-5, ..Defaults::LLAMA })?;
     a.qk_norm = Some(QkNorm::AllHeads);
     for layer in &mut a.layers {

@@ -14,11 +14,11 @@ use crate::{
 
 /// OLMoE.
 pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
-    let bias = config.flag_or("attention_bias", false)?;
+    let bias = config.flag("attention_bias")?;
     let mut a = llama::architecture(config, checkpoint, &Defaults { eps: 1e-5, ..Defaults::LLAMA })?;
     a.qk_norm = Some(QkNorm::AllHeads);
     a.qkv_clip = clip(config)?;
-    let renormalise = config.flag_or("norm_topk_prob", false)?;
+    let renormalise = config.flag("norm_topk_prob")?;
     let sizes = Experts { renormalise, ..experts::sizes(config, "intermediate_size")? };
     experts::install(&mut a, sizes, |_| true);
     Ok(llama::named(a, checkpoint, move |block| LayerSources {

@@ -14,13 +14,13 @@ const KEYS: SizeKeys = SizeKeys { neurons: &["ffn_dim"], ..SizeKeys::USUAL };
 
 /// OPT.
 pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
-    let norm_before = config.flag_or("do_layer_norm_before", true)?;
+    let norm_before = config.flag("do_layer_norm_before")?;
     config.only("learned_embeddings", true)?;
     config.only("scale_embeddings", false)?;
-    let without_final = config.flag_or("_remove_final_layer_norm", false)?;
-    let affine = config.flag_or("layer_norm_elementwise_affine", true)?;
-    let bias = config.flag_or("enable_bias", true)?;
-    let tied = config.flag_or("tie_word_embeddings", true)?;
+    let without_final = config.flag("_remove_final_layer_norm")?;
+    let affine = config.flag("layer_norm_elementwise_affine")?;
+    let bias = config.flag("enable_bias")?;
+    let tied = config.flag("tie_word_embeddings")?;
     let size = KEYS.read(config)?;
     let d_embed = config.count_opt("word_embed_proj_dim")?;
     let architecture = Architecture {

@@ -12,7 +12,7 @@ pub fn qwen2(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadErr
 
 /// Qwen 3, dense.
 pub fn qwen3(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
-    let bias = config.flag_or("attention_bias", false)?;
+    let bias = config.flag("attention_bias")?;
     let mut family = llama::with_biases(config, checkpoint, [bias; 4], false)?;
     family.architecture.qk_norm = Some(QkNorm::PerHead);
     set_windows(config, &mut family)?;

@@ -11,7 +11,7 @@ use crate::{
 
 /// Qwen 1.5 and 2 with experts.
 pub fn qwen2(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
-    let bias = config.flag_or("qkv_bias", true)?;
+    let bias = config.flag("qkv_bias")?;
     let mut a = llama::architecture(config, checkpoint, &llama::Defaults::LLAMA)?;
     let (window, below) = (switched_window(config)?, qwen::max_window_layers(config));
     // Unlike in the dense Qwen 2, the window is not on the layers from `max_window_layers` on, but on every other layer below.
@@ -26,7 +26,7 @@ pub fn qwen2(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadErr
 
 /// Qwen 3 with experts.
 pub fn qwen3(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
-    let bias = config.flag_or("attention_bias", false)?;
+    let bias = config.flag("attention_bias")?;
     let mut a = llama::architecture(config, checkpoint, &llama::Defaults::LLAMA)?;
     a.qk_norm = Some(QkNorm::PerHead);
     // Every layer has the window, whatever this key says.
@@ -42,7 +42,7 @@ pub fn qwen3(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadErr
 
 /// Makes every `decoder_sparse_step`th layer a mixture, except those that `mlp_only_layers` lists.
 fn install(config: &Config, a: &mut Architecture, d_shared: Option<usize>) -> Result<(), LoadError> {
-    let renormalise = config.flag_or("norm_topk_prob", false)?;
+    let renormalise = config.flag("norm_topk_prob")?;
     let sizes = Experts { renormalise, d_shared, ..experts::sizes(config, "moe_intermediate_size")? };
     let step = config.count_opt("decoder_sparse_step")?.unwrap_or(1);
     let dense = match config.value("mlp_only_layers") {

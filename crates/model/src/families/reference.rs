@@ -184,6 +184,35 @@ mod tests {
         assert_eq!(qwen.default_of("num_local_experts"), Some(&Value::from(128)));
     }
 
+    /// `Config::flag` is false where the class declares nothing, so a flag that is true by default has to be declared.
+    #[test]
+    fn flags_that_are_true_by_default_are_declared() {
+        for (model_type, keys) in [
+            ("bert", &["tie_word_embeddings"][..]),
+            ("bloom", &["tie_word_embeddings"]),
+            ("distilbert", &["tie_word_embeddings"]),
+            ("falcon", &["tie_word_embeddings", "multi_query", "parallel_attn"]),
+            ("gemma", &["tie_word_embeddings"]),
+            ("gemma2", &["tie_word_embeddings"]),
+            ("gemma3", &["tie_word_embeddings"]),
+            ("gemma3_text", &["tie_word_embeddings"]),
+            ("gpt2", &["tie_word_embeddings"]),
+            ("gpt_neo", &["tie_word_embeddings"]),
+            ("gpt_neox", &["use_parallel_residual", "attention_bias"]),
+            ("modernbert", &["tie_word_embeddings", "decoder_bias"]),
+            ("opt", &["tie_word_embeddings", "do_layer_norm_before", "layer_norm_elementwise_affine", "enable_bias"]),
+            ("qwen2_moe", &["qkv_bias"]),
+            ("roberta", &["tie_word_embeddings"]),
+            ("smollm3", &["tie_word_embeddings"]),
+            ("starcoder2", &["tie_word_embeddings", "use_bias"]),
+        ] {
+            let reference = FamilyReference::of(model_type).unwrap();
+            for key in keys {
+                assert_eq!(reference.default_of(key), Some(&Value::Bool(true)), "{model_type} {key}");
+            }
+        }
+    }
+
     #[test]
     fn names_read_without_a_declaration() {
         let [gpt2, llama, phi] = ["gpt2", "llama", "phi"].map(|name| FamilyReference::of(name).unwrap());

@@ -9,8 +9,8 @@ use crate::{checkpoint::Checkpoint, config::Config, error::LoadError};
 
 /// SmolLM 3.
 pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
-    let (attention, mlp) = (config.flag_or("attention_bias", false)?, config.flag_or("mlp_bias", false)?);
-    let mut a = llama::architecture(config, checkpoint, &Defaults { tied: true, ..Defaults::LLAMA })?;
+    let (attention, mlp) = (config.flag("attention_bias")?, config.flag("mlp_bias")?);
+    let mut a = llama::architecture(config, checkpoint, &Defaults::LLAMA)?;
     let rotary = rotary_layers(config, a.layers.len())?;
     // This key decides if the kinds of layers are not listed.
     let switched = switched_window(config)?;

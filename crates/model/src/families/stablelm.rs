@@ -14,10 +14,10 @@ use crate::{
 /// StableLM.
 pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
     config.only("qk_layernorm", false)?;
-    let bias = config.flag_or("use_qkv_bias", false)?;
+    let bias = config.flag("use_qkv_bias")?;
     let mut a = llama::architecture(config, checkpoint, &Defaults { ropes: quarter_rope, ..Defaults::LLAMA })?;
     a.norm = layer_norm(config, "layer_norm_eps")?;
-    if config.flag_or("use_parallel_residual", false)? {
+    if config.flag("use_parallel_residual")? {
         a.residual = Residual::Parallel;
         a.layers.iter_mut().for_each(|l| l.ln2 = false);
     }

@@ -15,9 +15,9 @@ use crate::{
 pub fn family(config: &Config, checkpoint: &Checkpoint) -> Result<Family, LoadError> {
     config.only("norm_type", "layer_norm")?;
     config.only("mlp_type", "default")?;
-    let bias = config.flag_or("use_bias", true)?;
+    let bias = config.flag("use_bias")?;
     let window = config.count_opt("sliding_window")?;
-    let defaults = Defaults { tied: true, activation: "gelu_pytorch_tanh", ..Defaults::LLAMA };
+    let defaults = Defaults { activation: "gelu_pytorch_tanh", ..Defaults::LLAMA };
     let mut a = llama::architecture(config, checkpoint, &defaults)?;
     a.norm = layer_norm(config, "norm_epsilon")?;
     a.gated = false;

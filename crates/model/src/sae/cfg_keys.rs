@@ -47,7 +47,7 @@ impl Keys {
                     }
                 }
             }
-            Some(other) => return Err(Refused::new("metadata", format!("is {other}; an object is meant"))),
+            Some(other) => return Err(Refused::new("metadata", format!("is {other}; expected an object"))),
         }
         Ok(Self(config))
     }
@@ -72,7 +72,7 @@ impl Keys {
     }
 
     pub(super) fn flag(&mut self, key: &str) -> Read<Option<bool>> {
-        let wrong = |value: Value| Refused::new(key, format!("is {value}; true or false is meant"));
+        let wrong = |value: Value| Refused::new(key, format!("is {value}; expected true or false"));
         self.take(key).map(|value| value.as_bool().ok_or_else(|| wrong(value))).transpose()
     }
 
@@ -80,14 +80,14 @@ impl Keys {
         match self.take(key) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
-            Some(other) => Err(Refused::new(key, format!("is {other}; a text is meant"))),
+            Some(other) => Err(Refused::new(key, format!("is {other}; expected a string"))),
         }
     }
 
     pub(super) fn size_of(&mut self, names: &[&str]) -> Read<Option<usize>> {
         let Some((name, value)) = self.take_of(names)? else { return Ok(None) };
         let size = value.as_u64().and_then(|n| usize::try_from(n).ok());
-        size.map(Some).ok_or_else(|| Refused::new(&name, format!("is {value}; a whole number is meant")))
+        size.map(Some).ok_or_else(|| Refused::new(&name, format!("is {value}; expected a whole number")))
     }
 
     pub(super) fn size(&mut self, key: &str) -> Read<usize> {

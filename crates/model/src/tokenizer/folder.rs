@@ -88,7 +88,7 @@ fn assemble(files: &SideFiles, warnings: &Warnings) -> Result<(Tokenizer, Declar
             Class::Llama | Class::CodeLlama | Class::Gemma | Class::Qwen35 => "tokenizer.model",
             _ => "tokenizer.model, vocab.json with merges.txt, or vocab.txt",
         };
-        let reason = format!("is missing, and so is what could stand in its place: {others}");
+        let reason = format!("is missing, and so are its alternatives: {others}");
         return Err(LoadError::file(&json, reason));
     };
     let class = class_of(files, choice, &source, warnings)?;
@@ -147,7 +147,7 @@ fn class_of(files: &SideFiles, choice: Choice, source: &Source, warnings: &Warni
         Some(class) if class.word_pieces() == words => class,
         None if words && in_config.is_none() => Class::Bert,
         _ => {
-            let reason = format!("has to name the class of {name}: nothing else says how to read it");
+            let reason = format!("must name the class of {name}: nothing else says how to read it");
             return Err(files.refuse("tokenizer_class", reason));
         }
     };

@@ -5,6 +5,7 @@ mod added;
 mod chat;
 mod class;
 mod differences;
+mod encoded;
 mod folder;
 mod gguf;
 mod growth;
@@ -32,6 +33,7 @@ use tokenizers::{Encoding, Tokenizer};
 use crate::error::LoadError;
 pub use chat::{ChatEnd, GivenTemplate};
 use chat::{Sources, Templates};
+pub use encoded::Encoded;
 pub(super) use folder::files as folder_files;
 use residuum_domain::{BosDecision, Code, Problem, Warning, positions::Spelled};
 use spelling::Spelling;
@@ -42,40 +44,6 @@ pub const MAX_TEXT_BYTES: usize = 1 << 20;
 
 /// Bytes of text per token of the context, for contexts so long that this exceeds [`MAX_TEXT_BYTES`].
 const BYTES_PER_TOKEN: usize = 8;
-
-/// A tokenised input.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encoded {
-    /// Token ids.
-    pub ids: Vec<u32>,
-    /// The text of each token.
-    pub tokens: Vec<String>,
-    /// Which tokens are special tokens.
-    pub special: Vec<bool>,
-    /// Characters (Unicode scalar values) of the text that each token covers, `[start, end)`, as the tokenizer reports them;
-    /// `None` for a token that was added. `None` when there was no text.
-    pub offsets: Option<Vec<Option<(usize, usize)>>>,
-    /// How BOS was decided.
-    pub bos: BosDecision,
-    /// Number of tokens at the end that the tokenizer adds by its own rule (BERT's `[SEP]`).
-    pub n_suffix: usize,
-    /// Characters of the text whose tokens were cut out.
-    pub cut: Range<usize>,
-}
-
-impl Encoded {
-    /// Cuts tokens out. May be called once.
-    pub fn cut(&mut self, tokens: Range<usize>) {
-        self.ids.drain(tokens.clone());
-        self.tokens.drain(tokens.clone());
-        self.special.drain(tokens.clone());
-        if let Some(offsets) = &mut self.offsets {
-            let gone: Vec<(usize, usize)> = offsets.drain(tokens).flatten().collect();
-            let start = gone.iter().map(|(start, _)| *start).min().unwrap_or(0);
-            self.cut = start..gone.iter().map(|(_, end)| *end).max().unwrap_or(start);
-        }
-    }
-}
 
 /// Calls the tokenizers library and turns a panic into an error: it panics on some files that contradict themselves.
 ///

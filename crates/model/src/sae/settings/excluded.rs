@@ -45,7 +45,7 @@ impl ExcludedTokens {
 pub(super) fn excluded_tokens(keys: &mut Keys) -> Read<ExcludedTokens> {
     const KEY: &str = "exclude_special_tokens";
     let wrong = |value: &dyn std::fmt::Display| {
-        Err(Refused::new(KEY, format!("is {value}; true, false or a list of token ids is meant")))
+        Err(Refused::new(KEY, format!("is {value}; expected true, false or a list of token ids")))
     };
     match keys.take(KEY) {
         None | Some(Value::Bool(false)) => Ok(ExcludedTokens::Nothing),

@@ -50,7 +50,7 @@ pub(super) fn kind(keys: &mut Keys, old: bool) -> Read<Kind> {
                 }
             }
         }
-        Some(other) => return Err(Refused::new("activation_fn_kwargs", format!("is {other}; an object is meant"))),
+        Some(other) => return Err(Refused::new("activation_fn_kwargs", format!("is {other}; expected an object"))),
     }
     let rescale = keys.flag("rescale_acts_by_decoder_norm")?.unwrap_or(false);
     let named = match named.as_deref() {

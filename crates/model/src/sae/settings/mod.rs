@@ -127,10 +127,7 @@ impl Settings {
         if let Kind::TopK { k, .. } = kind
             && !(1..=settings.d_sae).contains(&k)
         {
-            return Err(Refused::new(
-                "k",
-                format!("is {k}; it must lie between 1 and the {} features", settings.d_sae),
-            ));
+            return Err(Refused::new("k", format!("is {k}; it must be between 1 and the {} features", settings.d_sae)));
         }
         settings.warnings = keys.finish(written.is_none_or(|version| version <= Version::NEWEST))?;
         Ok(settings)
@@ -171,7 +168,7 @@ fn hook(keys: &mut Keys) -> Read<(Hook, String)> {
         return Err(Refused::new("hook_name", "is missing"));
     };
     let Value::String(mut name) = value else {
-        return Err(Refused::new(&key, format!("is {value}; a text is meant")));
+        return Err(Refused::new(&key, format!("is {value}; expected a string")));
     };
     if let Some(layer) = layer {
         name = name.replace("{layer}", &layer.to_string());

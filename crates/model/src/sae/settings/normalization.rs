@@ -18,7 +18,7 @@ pub(super) fn scaling_factor(scaler: &Map<String, Value>) -> Read<Option<f32>> {
         #[expect(clippy::cast_possible_truncation, reason = "the encoder computes in float32")]
         Some(factor) => match factor.as_f64().map(|f| f as f32).filter(|f| f.is_finite() && *f > 0.0) {
             Some(factor) => Ok(Some(factor)),
-            None => Err(Refused::new("scaling_factor", format!("is {factor}; a positive number is meant"))),
+            None => Err(Refused::new("scaling_factor", format!("is {factor}; expected a positive number"))),
         },
     }
 }
@@ -30,7 +30,7 @@ pub(super) fn normalization(keys: &mut Keys, scale: Option<f32>) -> Read<Normali
         None | Some(Value::Bool(false)) => "none".to_owned(),
         Some(Value::Bool(true)) => "expected_average_only_in".to_owned(),
         Some(Value::String(name)) => name,
-        Some(other) => return Err(Refused::new(key, format!("is {other}; a text is meant"))),
+        Some(other) => return Err(Refused::new(key, format!("is {other}; expected a string"))),
     };
     let found = match (name.as_str(), scale) {
         ("expected_average_only_in", Some(factor)) => return Ok(Normalization::Scale(factor)),

@@ -27,12 +27,12 @@ pub(super) fn processing(keys: &mut Keys) -> Read<Option<Processing>> {
     let kwargs = match keys.take(KEY) {
         None => return Ok(None),
         Some(Value::Object(kwargs)) => kwargs,
-        Some(other) => return Err(Refused::new(KEY, format!("is {other}; an object is meant"))),
+        Some(other) => return Err(Refused::new(KEY, format!("is {other}; expected an object"))),
     };
     let mut processing = Processing::default();
     for (key, value) in kwargs {
         let flag = || {
-            let wrong = || Refused::new(&format!("{KEY}.{key}"), format!("is {value}; true or false is meant"));
+            let wrong = || Refused::new(&format!("{KEY}.{key}"), format!("is {value}; expected true or false"));
             value.as_bool().ok_or_else(wrong)
         };
         match key.as_str() {

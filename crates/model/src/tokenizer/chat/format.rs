@@ -69,7 +69,7 @@ impl Percent<'_> {
             }
             self.named = true;
             let value = self.values.get_item(&Value::from(&*name)).ok().filter(|v| !v.is_undefined());
-            named = Some(value.ok_or_else(|| error(format!("the format names `{name}`, which there is not")))?);
+            named = Some(value.ok_or_else(|| error(format!("the format names `{name}`, which does not exist")))?);
         }
         let flags: String = std::iter::from_fn(|| rest.next_if(|c| "-+ #0".contains(*c))).collect();
         let has = |flag| flags.contains(flag);
@@ -199,7 +199,7 @@ impl Fields<'_> {
                 continue;
             }
             let end = closing(behind).filter(|_| brace == "{" && depth < MAX_NESTED);
-            let end = end.ok_or_else(|| error("a brace of the format is not closed, or stands alone"))?;
+            let end = end.ok_or_else(|| error("a brace of the format is not closed, or has no partner"))?;
             out.push_str(&self.field(&behind[..end], depth)?);
             check_bytes(out.len())?;
             rest = &behind[end + 1..];
@@ -227,7 +227,7 @@ impl Fields<'_> {
     /// The value of a field: `0`, `name`, or nothing for the next one, followed by `.attribute` or `[item]`.
     fn lookup(&mut self, name: &str) -> Result<Value, Error> {
         let (first, mut path) = name.split_at(name.find(['.', '[']).unwrap_or(name.len()));
-        let missing = || error(format!("the format names `{name}`, which there is not"));
+        let missing = || error(format!("the format names `{name}`, which does not exist"));
         let mut value = if first.is_empty() || first.bytes().all(|b| b.is_ascii_digit()) {
             let i = first.parse().unwrap_or(self.next);
             self.next += usize::from(first.is_empty());
