@@ -3,13 +3,16 @@
 use serde_json::{Map, Value};
 use sqlx::{QueryBuilder, Sqlite, sqlite::SqliteRow};
 
-use super::{
-    Store, checksum,
-    edit::merge,
+use crate::{
+    Store,
     error::StoreError,
-    rows::{Fields, int, push_limit, to_json},
-    tx::Tx,
-    writer::Write,
+    find::edit::merge,
+    index::{
+        checksum,
+        rows::{Fields, int, push_limit, to_json},
+        tx::Tx,
+        writer::Write,
+    },
 };
 use residuum_domain::{Direction, DirectionId, DirectionInfo, DirectionMethod, DirectionVector, Dtype, Site, TenantId};
 
@@ -99,7 +102,7 @@ impl Store {
 }
 
 /// The statement for one direction, with `prefix` before it. A name never has the form of an id.
-pub(super) fn one(prefix: &str, tenant: TenantId, id_or_name: &str) -> QueryBuilder<Sqlite> {
+pub(crate) fn one(prefix: &str, tenant: TenantId, id_or_name: &str) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new(prefix);
     query.push("SELECT ").push(COLUMNS).push(" FROM directions WHERE ");
     match id_or_name.parse::<DirectionId>() {
@@ -110,7 +113,7 @@ pub(super) fn one(prefix: &str, tenant: TenantId, id_or_name: &str) -> QueryBuil
 }
 
 /// The statement for a direction's vectors, with `prefix` before it.
-pub(super) fn vectors(prefix: &str, id: DirectionId) -> QueryBuilder<Sqlite> {
+pub(crate) fn vectors(prefix: &str, id: DirectionId) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new(prefix);
     query.push("SELECT layer, component, vector, metrics FROM direction_vectors WHERE direction_id = ");
     query.push_bind(id.as_bytes().to_vec()).push(" ORDER BY layer, component");
@@ -118,7 +121,7 @@ pub(super) fn vectors(prefix: &str, id: DirectionId) -> QueryBuilder<Sqlite> {
 }
 
 /// The statement of a listing, with `prefix` before it.
-pub(super) fn listing(prefix: &str, tenant: TenantId, before: Option<DirectionId>, limit: u32) -> QueryBuilder<Sqlite> {
+pub(crate) fn listing(prefix: &str, tenant: TenantId, before: Option<DirectionId>, limit: u32) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new(prefix);
     query.push("SELECT ").push(COLUMNS).push(" FROM directions WHERE tenant_id = ").push_bind(tenant.0);
     if let Some(before) = before {

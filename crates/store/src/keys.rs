@@ -8,16 +8,17 @@ use sqlx::{
     sqlite::{SqliteRow, SqliteSynchronous},
 };
 
-use super::{
+use crate::{
     Store,
     blobs::Blobs,
     connect_options,
     error::StoreError,
-    newest_migration,
-    rows::{Fields, now, to_json},
-    tx::Tx,
-    version,
-    writer::Write,
+    index::{
+        rows::{Fields, now, to_json},
+        tx::Tx,
+        writer::Write,
+    },
+    newest_migration, version,
 };
 use residuum_domain::{KeyId, KeyRecord, KeyState, NewKey, TenantId};
 

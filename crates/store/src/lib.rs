@@ -1,64 +1,30 @@
 //! The store: an SQLite index of runs, items and caches, and a folder of blobs that holds their numbers.
 //!
 //! It owns every SQL statement and every file below the data folder, and knows nothing of HTTP or of models. One task
-//! writes (`writer`), a pool of read-only connections reads. What a method acknowledges is durable, except claims,
+//! writes (`index::writer`), a pool of read-only connections reads. What a method acknowledges is durable, except claims,
 //! which survive the end of the process only.
 //!
 //! A cache is stored in two steps: a [`PackWriter`] makes a blob durable under its final name, then one transaction
 //! ([`Store::complete`]) makes the index know it. A crash in between leaves a file nobody refers to, which the next
-//! start removes if its inputs still wait (`unknown`); only the holder of the folder's lock removes files. Rows may move to other blobs ([`Store::merge`]) while
-//! they are read: what a reader was told of stays until it has read it (`epoch`).
+//! start removes if its inputs still wait (`upkeep::orphans`); only the holder of the folder's lock removes files. Rows may move to other blobs ([`Store::merge`]) while
+//! they are read: what a reader was told of stays until it has read it (`blobs::epoch`).
 
-mod answered;
-mod backup;
 mod blobs;
-mod caches;
-mod checkpoint;
-mod checksum;
-mod compact;
-mod complete;
+mod checks;
 mod directions;
-mod edit;
-mod epoch;
 mod error;
 mod fault;
 mod find;
-mod forward_keys;
-mod gc;
-mod header;
-mod import;
-mod insert;
-mod intern;
-mod interventions;
-mod item;
+mod index;
 mod keys;
-mod lane;
-mod maintain;
-mod pack;
-mod queue;
-mod readers;
-mod rebuild;
-mod relocate;
-mod repair;
-mod retention;
-mod reuse;
-mod rewrite;
-mod rows;
+mod packs;
 mod runs;
 mod scan;
-mod superfluous;
-mod survey;
-mod tensors;
-mod terms;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
 mod tests;
-mod tx;
-mod unknown;
-mod verify;
-mod wal;
-mod writer;
+mod upkeep;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -69,37 +35,46 @@ use sqlx::{
     sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous},
 };
 
-pub use self::{
-    answered::AnsweredRun,
-    backup::BackupReport,
-    caches::CachePage,
-    compact::{CompactReport, Compaction},
-    complete::{Completion, ReusedCache},
-    epoch::KeepDeleted,
-    error::StoreError,
-    gc::{GcReport, StoreStats},
-    import::{Imported, NewImport, Spool},
-    keys::KeyStore,
-    lane::PackLane,
-    maintain::{Maintainer, Maintenance},
-    pack::{FinishedPack, PackHeader, PackWriter, PackedCache},
-    queue::PendingRun,
-    rebuild::RebuildReport,
-    repair::RepairReport,
-    retention::{Clock, Quota, StoreOptions},
-    reuse::{ExtentId, Reusable, StoredRows, Wanted},
-    runs::{Inserted, RunFilter},
-    scan::{RowKey, ScanPlan, ScanReport, Take, TokenPlaces},
-    survey::Kind,
-    tensors::StoredCache,
-    verify::{Issue, VerifyReport},
-};
 use self::{
     blobs::Blobs,
-    checkpoint::Checkpoints,
-    intern::Memo,
-    readers::{Reader, Readers},
-    writer::{Probe, Write, Writer},
+    index::{
+        checkpoint::Checkpoints,
+        intern::Memo,
+        readers::{Reader, Readers},
+        writer::{Probe, Write, Writer},
+    },
+};
+pub use self::{
+    blobs::epoch::KeepDeleted,
+    checks::{
+        backup::BackupReport,
+        rebuild::RebuildReport,
+        repair::RepairReport,
+        verify::{Issue, VerifyReport},
+    },
+    error::StoreError,
+    find::{caches::CachePage, survey::Kind},
+    keys::KeyStore,
+    packs::{
+        lane::PackLane,
+        pack_writer::{FinishedPack, PackHeader, PackWriter, PackedCache},
+        tensors::StoredCache,
+    },
+    runs::{
+        answered::AnsweredRun,
+        complete::{Completion, ReusedCache},
+        import::{Imported, NewImport, Spool},
+        listing::{Inserted, RunFilter},
+        queue::PendingRun,
+        reuse::{ExtentId, Reusable, StoredRows, Wanted},
+    },
+    scan::{RowKey, ScanPlan, ScanReport, Take, TokenPlaces},
+    upkeep::{
+        collect::{GcReport, StoreStats},
+        compaction::{CompactReport, Compaction},
+        maintain::{Maintainer, Maintenance},
+        retention::{Clock, Quota, StoreOptions},
+    },
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/sqlite");
@@ -118,8 +93,8 @@ struct Inner {
     memo: Memo,
     plans: scan::Plans,
     options: StoreOptions,
-    checked: tensors::Checked,
-    compacting: compact::Compacting,
+    checked: packs::tensors::Checked,
+    compacting: upkeep::compaction::Compacting,
 }
 
 impl Inner {
@@ -131,8 +106,8 @@ impl Inner {
             memo: Memo::default(),
             plans: scan::Plans::default(),
             options,
-            checked: tensors::Checked::default(),
-            compacting: compact::Compacting::default(),
+            checked: packs::tensors::Checked::default(),
+            compacting: upkeep::compaction::Compacting::default(),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use rustix::fs::{Access, access};
 
 use super::{Blobs, EXTENSION, TEMP_PREFIX, pack_of, sync_folder};
-use crate::{epoch::KeepDeleted, error::StoreError, wal};
+use crate::{blobs::epoch::KeepDeleted, error::StoreError, index::wal};
 use residuum_domain::PackId;
 
 /// Whether a path is that of a blob that was being written.

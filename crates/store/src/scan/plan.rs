@@ -7,12 +7,13 @@ use sqlx::QueryBuilder;
 use super::{PackRows, Piece, ScanPlan, Take, Window};
 use crate::{
     Store,
-    caches::{JOINED, pack_id},
     error::StoreError,
-    find::Search,
-    intern::Layout,
-    rows::Fields,
-    tensors::PackDims,
+    find::{
+        caches::{JOINED, pack_id},
+        search::Search,
+    },
+    index::{intern::Layout, rows::Fields},
+    packs::tensors::PackDims,
 };
 use residuum_domain::{CacheFilter, CacheId, Dtype, Hook, ItemSpan, Positions, Rows, TenantId};
 

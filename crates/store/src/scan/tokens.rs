@@ -3,7 +3,7 @@
 use futures::TryStreamExt as _;
 use sqlx::QueryBuilder;
 
-use crate::{Store, error::StoreError, find::Search, rows::Fields};
+use crate::{Store, error::StoreError, find::search::Search, index::rows::Fields};
 use residuum_domain::{CacheFilter, CacheId, TenantId, import::UNKNOWN_TOKEN};
 
 /// Positions of some tokens in caches.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::upkeep::compaction::{Brake, rewrite::Rewritten};
 
 const KEEP: KeepDeleted = KeepDeleted { time: Duration::from_secs(10), max_bytes: 1 << 30 };
 
@@ -109,7 +110,7 @@ async fn a_pack_that_is_deleted_while_it_is_merged_is_not_damaged() {
         f.files().iter().map(|file| file.file_stem().unwrap().to_str().unwrap().parse().unwrap()).collect();
     let rewrite = f.store.rewrite(&packs, &[]).await.unwrap().unwrap();
     f.store.delete_cache(T, ids[1]).await.unwrap();
-    let brake = super::super::compact::Brake::new(None, Arc::default());
-    assert!(matches!(f.store.write_anew(rewrite, brake).await, Ok(rewrite::Rewritten::Deleted)));
+    let brake = Brake::new(None, Arc::default());
+    assert!(matches!(f.store.write_anew(rewrite, brake).await, Ok(Rewritten::Deleted)));
     f.assert_clean().await;
 }

@@ -7,7 +7,10 @@ use serde_json::json;
 use sqlx::Connection;
 
 use super::*;
-use crate::{find::Search, terms::MergeTerms, tx::Tx, writer::Write};
+use crate::{
+    find::search::Search,
+    index::{terms::MergeTerms, tx::Tx, writer::Write},
+};
 
 async fn list(f: &Fixture, filter: CacheFilter) -> Vec<CacheId> {
     f.store.caches(T, &filter, None, 1000).await.unwrap().iter().map(|c| c.id).collect()

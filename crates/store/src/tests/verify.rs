@@ -1,7 +1,7 @@
 //! Finding damage, and collecting garbage.
 
 use super::{waiting::Probing, *};
-use crate::readers::READERS;
+use crate::index::readers::READERS;
 
 async fn issues(store: &Store) -> Vec<String> {
     let report = store.verify().await.unwrap();

@@ -1,0 +1,139 @@
+//! A consistent copy of the data folder, made beside a running server.
+//!
+//! Blobs never change, so a name for one is a copy that is right for ever; the index is copied by SQLite as it is at one
+//! moment. Blobs may be deleted and moved meanwhile, so the order is this:
+//!
+//! 1. Every blob that is there gets its copy.
+//! 2. The index is copied.
+//! 3. Blobs that this index knows and that have no copy yet, being younger than step 1, get one. Should one be gone already,
+//!    merged with others or deleted since step 2, the index is older than the folder: on with step 2. Each time round there is
+//!    only what was made since to be copied, so it takes moments.
+//! 4. Copies that the index does not know are removed, and the index gets its name: a copy that was broken off has none, and
+//!    cannot be mistaken for a whole one.
+
+use std::{collections::HashSet, fmt, path::Path, sync::Arc};
+
+use serde::Serialize;
+use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
+
+use crate::{
+    Store, VerifyReport,
+    blobs::{self, Blobs},
+    blocking,
+    error::StoreError,
+    fault,
+    find::caches::pack_id,
+    index::rows::Fields,
+};
+use residuum_domain::PackId;
+
+/// Name of the index's copy until everything it knows is there.
+const UNFINISHED: &str = "index.sqlite.unfinished";
+
+/// How often the index is copied. A round takes moments, in which few blobs are merged: an index that never fits the folder is
+/// damaged.
+const MAX_ROUNDS: u32 = 100;
+
+/// What [`Store::backup`] copied.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct BackupReport {
+    /// Blobs in the copy.
+    pub n_packs: u64,
+    /// How often the index was copied.
+    pub n_rounds: u32,
+    /// What [`Store::verify`] says of the copy.
+    pub verified: VerifyReport,
+}
+
+impl fmt::Display for BackupReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { n_packs, n_rounds, verified } = self;
+        writeln!(f, "{verified}")?;
+        write!(f, "copied {n_packs} blobs and the index (in {n_rounds} rounds)")
+    }
+}
+
+impl Store {
+    /// Copies the store to the folder `target`, which must be empty or not exist, and verifies the copy. Works beside a server
+    /// on a store that was opened to read only. Blobs get a second name where `link` and the file system allow; else their bytes
+    /// are copied.
+    ///
+    /// # Errors
+    /// [`StoreError::NotEmpty`], [`StoreError::Damaged`] when a blob is missing, [`StoreError::Io`], [`StoreError::Full`],
+    /// [`StoreError::Database`]. What else is wrong with the copy is in the report.
+    pub async fn backup(&self, target: &Path, link: bool) -> Result<BackupReport, StoreError> {
+        let dir = target.to_owned();
+        let copy = blocking(move || blobs::open_new(&dir)).await?;
+        let blobs = Arc::clone(self.blobs());
+        let here = blocking(move || Ok(blobs.list()?.into_iter().map(|(pack, _)| pack).collect::<Vec<_>>())).await?;
+        let mut copied = HashSet::new();
+        self.copy_blobs(&copy, here, link, &mut copied).await?;
+        self.blobs().faults.hit(fault::COPIED)?;
+        let (mut n_rounds, mut gone) = (0, Vec::new());
+        let known = loop {
+            n_rounds += 1;
+            let known = self.copy_index(&copy).await?;
+            // what was gone before this copy of the index was made, and is in it, was not merged or deleted
+            if let Some(pack) = gone.iter().find(|pack| known.contains(*pack)) {
+                let what = format!("the index knows pack {pack}, whose file is missing; see residuum verify");
+                return Err(StoreError::damaged(what));
+            }
+            self.blobs().faults.hit(fault::INDEXED)?;
+            let missing: Vec<PackId> = known.difference(&copied).copied().collect();
+            gone = self.copy_blobs(&copy, missing, link, &mut copied).await?;
+            if gone.is_empty() {
+                break known;
+            }
+            if n_rounds >= MAX_ROUNDS {
+                let what = format!("after {n_rounds} copies of the index {} of its blobs are missing", gone.len());
+                return Err(StoreError::damaged(what));
+            }
+        };
+        let superfluous: Vec<PackId> = copied.difference(&known).copied().collect();
+        let own = Arc::clone(&copy);
+        blocking(move || {
+            superfluous.into_iter().try_for_each(|pack| own.delete(pack))?;
+            own.sync_names()?;
+            own.rename(UNFINISHED, "index.sqlite")
+        })
+        .await?;
+        drop(copy);
+        let store = Self::open_read_only(target).await?;
+        let verified = store.verify().await?;
+        store.close().await;
+        Ok(BackupReport { n_packs: known.len() as u64, n_rounds, verified })
+    }
+
+    /// Copies blobs, and gives those that are not there.
+    async fn copy_blobs(
+        &self,
+        copy: &Arc<Blobs>,
+        packs: Vec<PackId>,
+        link: bool,
+        copied: &mut HashSet<PackId>,
+    ) -> Result<Vec<PackId>, StoreError> {
+        let (from, to) = (Arc::clone(self.blobs()), Arc::clone(copy));
+        let (done, gone) = blocking(move || {
+            let (mut done, mut gone) = (Vec::new(), Vec::new());
+            for pack in packs {
+                if from.copy_to(&to, pack, link)? { done.push(pack) } else { gone.push(pack) }
+            }
+            Ok((done, gone))
+        })
+        .await?;
+        copied.extend(done);
+        Ok(gone)
+    }
+
+    /// Copies the index as it is now, and gives the packs it knows.
+    async fn copy_index(&self, copy: &Arc<Blobs>) -> Result<HashSet<PackId>, StoreError> {
+        let own = Arc::clone(copy);
+        let path = blocking(move || own.scratch(UNFINISHED)).await?;
+        let name = path.to_str().ok_or_else(|| StoreError::Misuse("the folder's name is no text".to_owned()))?;
+        sqlx::query("VACUUM INTO ?").bind(name).persistent(false).execute(&mut *self.reader().await?).await?;
+        let mut conn = SqliteConnectOptions::new().filename(&path).read_only(true).connect().await?;
+        let rows = sqlx::query("SELECT id FROM packs").fetch_all(&mut conn).await?;
+        conn.close().await?;
+        rows.iter().map(|row| pack_id(&Fields::of("packs", row), "id")).collect()
+    }
+}

@@ -1,0 +1,377 @@
+//! Caches: finding and describing them.
+
+use std::{collections::HashMap, sync::Arc};
+
+use jiff::Timestamp;
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
+
+use crate::{
+    Store,
+    blobs::epoch::Session,
+    error::StoreError,
+    find::search::{Found, Search},
+    index::{
+        intern::{Layout, Origin},
+        rows::{Fields, hex_list, push_limit},
+    },
+    packs::tensors::{Location, StoredCache},
+};
+use residuum_domain::{Cache, CacheFilter, CacheId, Capture, Count, Hook, PackId, RunId, TenantId, TensorStats};
+
+pub(crate) const COLUMNS: &str = "c.id, c.tenant_id, c.run_id, c.item_index, c.model, c.text, c.token_ids, c.tokens, c.bos, \
+    c.n_truncated, c.completion, c.interventions, c.origin, c.reused, c.metadata, c.label, c.created_at, c.expires_at, c.pinned, \
+    c.hook_set_id, c.positions, c.tags, \
+    e.provenance_id, e.pack_id, e.n_tokens, e.n_rows, e.row_start, e.map_start, e.content_hash, e.stats, \
+    p.layout_id, p.dtype, p.data_start, p.n_rows AS pack_rows, p.n_map AS pack_map";
+
+/// Behind a table that gives `c`, whatever else there is to choose from.
+pub(crate) const JOINED: &str = " CROSS JOIN extents e ON e.id = c.extent_id CROSS JOIN packs p ON p.id = e.pack_id";
+
+/// A page of a listing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CachePage {
+    /// Caches, newest first. They may be fewer than were asked for, or none, though there are more.
+    pub caches: Vec<Cache>,
+    /// The next page has caches older than this; `None`: there is none.
+    pub next: Option<Timestamp>,
+}
+
+/// How much is wanted of what a filter finds.
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    /// Up to so many, in a bounded time.
+    Page(u32),
+    /// So many, if there are.
+    List(u32),
+}
+
+impl Store {
+    /// One cache of a tenant.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Damaged`].
+    pub async fn cache(&self, tenant: TenantId, id: CacheId) -> Result<Option<Cache>, StoreError> {
+        Ok(self.stored(tenant, &[id]).await?.pop().flatten().map(|s| s.cache))
+    }
+
+    /// A page of the caches of a tenant that were stored before `before`, where it is given. It takes a bounded time
+    /// whatever the filter: a page may be short, and the next one goes on behind what this one looked at.
+    ///
+    /// # Errors
+    /// As [`Self::cache`].
+    pub async fn find_caches(
+        &self,
+        tenant: TenantId,
+        filter: &CacheFilter,
+        before: Option<Timestamp>,
+        limit: u32,
+    ) -> Result<CachePage, StoreError> {
+        let (stored, next) = self.find(tenant, filter, before, Wanted::Page(limit)).await?;
+        if next.zip(before).is_some_and(|(next, before)| next >= before.as_microsecond()) {
+            // whoever asks for page after page would never come to the end
+            return Err(StoreError::IndexDamaged("its caches are out of order".to_owned()));
+        }
+        let time = |micros| Timestamp::from_microsecond(micros).map_err(|e| StoreError::damaged(e.to_string()));
+        Ok(CachePage { caches: stored.into_iter().map(|s| s.cache).collect(), next: next.map(time).transpose()? })
+    }
+
+    /// Counts the caches of a tenant in a bounded time: exactly where they are not more than five thousand and that can be
+    /// said soon, and otherwise how many there are at least.
+    ///
+    /// # Errors
+    /// As [`Self::cache`].
+    pub async fn count_caches(&self, tenant: TenantId, filter: &CacheFilter) -> Result<Count, StoreError> {
+        let mut reader = self.reader().await?;
+        let mut snapshot = reader.snapshot().await?;
+        let count = Search::new(&mut snapshot, tenant, filter, None, self.now()).await?.count(&mut snapshot).await?;
+        drop(snapshot);
+        reader.done();
+        Ok(count)
+    }
+
+    /// Caches of a tenant, newest first, those stored before `before` where it is given. However long it takes, the list is
+    /// only shorter than `limit` where there are no more.
+    ///
+    /// # Errors
+    /// As [`Self::cache`].
+    pub async fn caches(
+        &self,
+        tenant: TenantId,
+        filter: &CacheFilter,
+        before: Option<Timestamp>,
+        limit: u32,
+    ) -> Result<Vec<Cache>, StoreError> {
+        let stored = self.find(tenant, filter, before, Wanted::List(limit)).await?.0;
+        Ok(stored.into_iter().map(|s| s.cache).collect())
+    }
+
+    /// Caches of a tenant that can be read, newest first.
+    ///
+    /// # Errors
+    /// As [`Self::cache`].
+    pub async fn choose(
+        &self,
+        tenant: TenantId,
+        filter: &CacheFilter,
+        limit: u32,
+    ) -> Result<Vec<StoredCache>, StoreError> {
+        Ok(self.find(tenant, filter, None, Wanted::List(limit)).await?.0)
+    }
+
+    /// [`Self::choose`] among those stored before `before`, where it is given.
+    ///
+    /// # Errors
+    /// As [`Self::cache`].
+    pub async fn choose_before(
+        &self,
+        tenant: TenantId,
+        filter: &CacheFilter,
+        before: Option<Timestamp>,
+        limit: u32,
+    ) -> Result<Vec<StoredCache>, StoreError> {
+        Ok(self.find(tenant, filter, before, Wanted::List(limit)).await?.0)
+    }
+
+    /// What a filter finds, newest first, and where a next page begins.
+    async fn find(
+        &self,
+        tenant: TenantId,
+        filter: &CacheFilter,
+        before: Option<Timestamp>,
+        wanted: Wanted,
+    ) -> Result<(Vec<StoredCache>, Option<i64>), StoreError> {
+        // before the index is asked, so that the blobs it names stay
+        let session = self.blobs().enter();
+        let mut reader = self.reader().await?;
+        let remembered = |row| self.decode_remembered(&row, &session);
+        if let Some(found) = self.found(&mut reader, tenant, filter, before, wanted, remembered).await? {
+            reader.done();
+            return Ok((found.items, found.next));
+        }
+        // one snapshot, so that what rows refer to is there
+        let mut snapshot = reader.snapshot().await?;
+        let rows = self.found(&mut snapshot, tenant, filter, before, wanted, |row| Ok(Some(row))).await?;
+        let Some(Found { items: rows, next }) = rows else { return Ok((Vec::new(), None)) };
+        let stored = self.decode_all(&mut snapshot, &rows, &session).await?;
+        drop(snapshot);
+        reader.done();
+        Ok((stored, next))
+    }
+
+    async fn found<T>(
+        &self,
+        conn: &mut SqliteConnection,
+        tenant: TenantId,
+        filter: &CacheFilter,
+        before: Option<Timestamp>,
+        wanted: Wanted,
+        make: impl FnMut(SqliteRow) -> Result<Option<T>, StoreError>,
+    ) -> Result<Option<Found<T>>, StoreError> {
+        let before = before.map(Timestamp::as_microsecond);
+        let search = Search::new(conn, tenant, filter, before, self.now()).await?;
+        match wanted {
+            Wanted::Page(limit) => search.page(conn, limit, make).await,
+            Wanted::List(limit) => search.list(conn, limit, make).await,
+        }
+    }
+
+    /// How many caches a filter finds, all of them counted: it takes as long as that takes.
+    ///
+    /// # Errors
+    /// As [`Self::cache`].
+    pub async fn count_all_caches(&self, tenant: TenantId, filter: &CacheFilter) -> Result<u64, StoreError> {
+        let mut reader = self.reader().await?;
+        let mut snapshot = reader.snapshot().await?;
+        Search::new(&mut snapshot, tenant, filter, None, self.now()).await?.count_all(&mut snapshot).await
+    }
+
+    /// Caches of a run in the order of its inputs, from input `from_item` on.
+    ///
+    /// # Errors
+    /// As [`Self::cache`].
+    pub async fn run_caches(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+        from_item: u32,
+        limit: u32,
+    ) -> Result<Vec<Cache>, StoreError> {
+        let stored = self.run_stored(tenant, run, from_item, limit).await?;
+        Ok(stored.into_iter().map(|s| s.cache).collect())
+    }
+
+    /// [`Self::run_caches`], to be read.
+    ///
+    /// # Errors
+    /// As [`Self::cache`].
+    pub async fn run_stored(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+        from_item: u32,
+        limit: u32,
+    ) -> Result<Vec<StoredCache>, StoreError> {
+        self.load(|| of_run(tenant, run, from_item, limit, self.now())).await
+    }
+
+    /// Caches with the place of their tensors, in the order asked; `None` for those that the tenant does not have.
+    ///
+    /// # Errors
+    /// As [`Self::cache`].
+    pub async fn stored(&self, tenant: TenantId, caches: &[CacheId]) -> Result<Vec<Option<StoredCache>>, StoreError> {
+        let stored = self.load(|| by_ids(tenant, caches, self.now())).await?;
+        let by_id: HashMap<CacheId, StoredCache> = stored.into_iter().map(|s| (s.cache.id, s)).collect();
+        Ok(caches.iter().map(|id| by_id.get(id).cloned()).collect())
+    }
+
+    /// Runs a query for [`COLUMNS`] whose text is always the same.
+    async fn load(&self, query: impl Fn() -> QueryBuilder<Sqlite>) -> Result<Vec<StoredCache>, StoreError> {
+        // before the index is asked, so that the blobs it names stay
+        let session = self.blobs().enter();
+        let rows = self.rows(query().build()).await?;
+        let known: Option<Vec<StoredCache>> =
+            rows.iter().map(|row| self.decode_remembered(row, &session)).collect::<Result<_, _>>()?;
+        if let Some(caches) = known {
+            return Ok(caches);
+        }
+        // one snapshot, so that what rows refer to is there
+        let mut reader = self.reader().await?;
+        let mut snapshot = reader.snapshot().await?;
+        let rows = query().build().fetch_all(&mut *snapshot).await?;
+        let stored = self.decode_all(&mut snapshot, &rows, &session).await?;
+        drop(snapshot);
+        reader.done();
+        Ok(stored)
+    }
+
+    /// The cache, where all that its row refers to is remembered.
+    fn decode_remembered(&self, row: &SqliteRow, session: &Arc<Session>) -> Result<Option<StoredCache>, StoreError> {
+        let f = Fields::of("caches", row);
+        let memo = self.memo();
+        let known = memo.known(f.get("provenance_id")?, f.get("layout_id")?, f.get("hook_set_id")?);
+        known.map(|(origin, layout, hooks)| decode(row, &origin, &layout, hooks, session)).transpose()
+    }
+
+    async fn decode_all(
+        &self,
+        conn: &mut SqliteConnection,
+        rows: &[SqliteRow],
+        session: &Arc<Session>,
+    ) -> Result<Vec<StoredCache>, StoreError> {
+        let mut caches = Vec::with_capacity(rows.len());
+        for row in rows {
+            caches.push(self.decode(conn, row, session).await?);
+        }
+        Ok(caches)
+    }
+
+    pub(crate) async fn decode(
+        &self,
+        conn: &mut SqliteConnection,
+        row: &SqliteRow,
+        session: &Arc<Session>,
+    ) -> Result<StoredCache, StoreError> {
+        let f = Fields::of("caches", row);
+        let origin = self.memo().origin(conn, f.get("provenance_id")?).await?;
+        let layout = self.memo().layout(conn, f.get("layout_id")?).await?;
+        let hooks = self.memo().hooks(conn, f.get("hook_set_id")?).await?;
+        decode(row, &origin, &layout, hooks, session)
+    }
+}
+
+/// A row of [`COLUMNS`], with what it refers to.
+fn decode(
+    row: &SqliteRow,
+    origin: &Origin,
+    layout: &Layout,
+    hooks: Arc<[Hook]>,
+    session: &Arc<Session>,
+) -> Result<StoredCache, StoreError> {
+    let f = Fields::of("caches", row);
+    let extent = Fields::of("extents", row);
+    let pack = Fields::of("packs", row);
+    let dtype = pack.read("dtype", |d: &str| d.parse().ok())?;
+    let (location, indices) = Location::new(&extent, &pack, layout, dtype, &hooks)?;
+    let token_ids: &[u8] = f.get("token_ids")?;
+    let stats: Option<Vec<TensorStats>> = extent.opt_json("stats")?;
+    let hash = extent.read("content_hash", |h: &[u8]| blake3::Hash::from_slice(h).ok())?;
+    let cache = Cache {
+        id: f.read("id", CacheId::from_slice)?,
+        tenant: TenantId(f.get("tenant_id")?),
+        run: f.read("run_id", RunId::from_slice)?,
+        item_index: f.uint("item_index")?,
+        model: f.get("model")?,
+        n_layers: origin.n_layers,
+        d_model: origin.d_model,
+        text: f.get("text")?,
+        token_ids: token_ids.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect(),
+        tokens: f.json("tokens")?,
+        capture: Capture { hooks, positions: f.json("positions")?, dtype },
+        row_shapes: indices.iter().map(|i| layout.row_shapes[*i].clone()).collect(),
+        bos: f.json("bos")?,
+        n_truncated: f.uint("n_truncated")?,
+        completion: f.opt_json("completion")?,
+        origin: f.opt_json("origin")?,
+        interventions: f.opt_json("interventions")?.unwrap_or_default(),
+        stats: sum_stats(stats.as_deref(), &indices),
+        provenance: origin.provenance.clone(),
+        reused: f.get("reused")?,
+        content_hash: hash.to_hex().to_string(),
+        n_bytes: location.n_bytes(),
+        tags: f.json("tags")?,
+        metadata: f.json("metadata")?,
+        label: f.get("label")?,
+        created_at: f.time("created_at")?,
+        expires_at: f.opt_time("expires_at")?,
+        pinned: f.get("pinned")?,
+    };
+    Ok(StoredCache::new(cache, location, session))
+}
+
+/// The counts of those of an extent's hooks that a cache has.
+fn sum_stats(stats: Option<&[TensorStats]>, indices: &[usize]) -> TensorStats {
+    let of = |i: &usize| stats.and_then(|s| s.get(*i)).copied().unwrap_or_default();
+    indices.iter().map(of).fold(TensorStats::default(), |sum, one| TensorStats {
+        n_nan: sum.n_nan + one.n_nan,
+        n_inf: sum.n_inf + one.n_inf,
+    })
+}
+
+/// The statement for caches by their ids, in no order.
+pub(crate) fn by_ids(tenant: TenantId, caches: &[CacheId], now: i64) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new("SELECT ");
+    query.push(COLUMNS).push(" FROM caches c").push(JOINED).push(" WHERE ");
+    if let [id] = caches {
+        query.push("c.id = ").push_bind(id.as_bytes().as_slice());
+    } else {
+        query.push("c.id IN (SELECT unhex(j.value) FROM json_each(");
+        query.push_bind(hex_list(caches.iter().map(|id| id.as_bytes().as_slice()))).push(") j)");
+    }
+    query.push(" AND +c.tenant_id = ").push_bind(tenant.0);
+    push_living(&mut query, now);
+    query
+}
+
+/// The statement for the caches of a run, in the order of its inputs.
+pub(crate) fn of_run(tenant: TenantId, run: RunId, from_item: u32, limit: u32, now: i64) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new("SELECT ");
+    query.push(COLUMNS).push(" FROM caches c").push(JOINED);
+    query.push(" WHERE c.run_id = ").push_bind(run.as_bytes().as_slice());
+    query.push(" AND c.item_index >= ").push_bind(from_item);
+    // the plus keeps the tenant's index out of it: the run's gives the order
+    query.push(" AND +c.tenant_id = ").push_bind(tenant.0);
+    push_living(&mut query, now);
+    query.push(" ORDER BY c.item_index");
+    push_limit(&mut query, i64::from(limit));
+    query
+}
+
+/// Leaves out what has expired.
+fn push_living(query: &mut QueryBuilder<Sqlite>, now: i64) {
+    query.push(" AND (c.ends_at IS NULL OR c.ends_at > ").push_bind(now).push(")");
+}
+
+/// Reads the id of a pack.
+pub(crate) fn pack_id(fields: &Fields<'_>, column: &str) -> Result<PackId, StoreError> {
+    fields.read(column, PackId::from_slice)
+}

@@ -1,0 +1,163 @@
+//! Editing and deleting caches.
+
+use std::collections::HashSet;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use crate::{
+    Store,
+    error::StoreError,
+    index::{
+        checksum,
+        rows::{Fields, to_json},
+        terms,
+        tx::Tx,
+        writer::Write,
+    },
+    upkeep::collect,
+};
+use residuum_domain::{Cache, CacheId, CachePatch, TenantId};
+
+impl Store {
+    /// Changes tags, metadata or label of a cache, and gives it as it is then. `None`: no such cache.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`], [`StoreError::Closed`], [`StoreError::Database`], [`StoreError::Damaged`].
+    pub async fn patch_cache(
+        &self,
+        tenant: TenantId,
+        id: CacheId,
+        patch: CachePatch,
+    ) -> Result<Option<Cache>, StoreError> {
+        self.write(PatchCache { tenant, id, patch, now: self.now() }).await?;
+        self.cache(tenant, id).await
+    }
+
+    /// Deletes a cache, and its numbers where nothing else uses them. Says whether there was one. Its run keeps its
+    /// counts.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`], [`StoreError::Database`].
+    pub async fn delete_cache(&self, tenant: TenantId, id: CacheId) -> Result<bool, StoreError> {
+        self.write(DeleteCache { tenant, id, now: self.now() }).await
+    }
+}
+
+struct PatchCache {
+    tenant: TenantId,
+    id: CacheId,
+    patch: CachePatch,
+    /// What has expired by now is not there.
+    now: i64,
+}
+
+impl Write for PatchCache {
+    type Output = ();
+
+    async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let row = sqlx::query(
+            "SELECT metadata, label, tags, created_at, expires_at, pinned FROM caches \
+             WHERE id = ? AND tenant_id = ? AND (ends_at IS NULL OR ends_at > ?)",
+        )
+        .bind(self.id.as_bytes().as_slice())
+        .bind(self.tenant.0)
+        .bind(self.now)
+        .fetch_optional(tx.conn().await?)
+        .await?;
+        let Some(row) = row else { return Ok(()) };
+        let f = Fields::of("caches", &row);
+        let mut metadata: Map<String, Value> = f.json("metadata")?;
+        if let Some(patch) = &self.patch.metadata {
+            merge(&mut metadata, patch);
+        }
+        let expires_at = match &self.patch.expires_at {
+            Some(time) => time.map(Timestamp::as_microsecond),
+            None => f.get("expires_at")?,
+        };
+        let pinned = match self.patch.pinned {
+            Some(pinned) => pinned,
+            None => f.get("pinned")?,
+        };
+        let label = match &self.patch.label {
+            Some(label) => label.clone(),
+            None => f.get("label")?,
+        };
+        let tags = match &self.patch.tags {
+            Some(tags) => tags_json(tags)?,
+            None => f.get("tags")?,
+        };
+        tx.later("UPDATE caches SET metadata = ?, label = ?, tags = ?, expires_at = ?, pinned = ? WHERE id = ?")
+            .bind(to_json(&metadata)?)
+            .bind(label)
+            .bind(tags)
+            .bind(expires_at)
+            .bind(pinned)
+            .bind(self.id.as_bytes().as_slice());
+        if self.patch.metadata.is_some() || self.patch.label.is_some() || self.patch.tags.is_some() {
+            terms::replace(tx, &[f.get("created_at")?]).await?;
+        }
+        checksum::renew_cache(tx.conn().await?, self.id.as_bytes()).await
+    }
+}
+
+/// Tags in the order posted, each once.
+pub(crate) fn distinct(tags: &[String]) -> Vec<&str> {
+    let mut seen = HashSet::new();
+    tags.iter().map(String::as_str).filter(|tag| seen.insert(*tag)).collect()
+}
+
+/// Tags as the row of a cache has them.
+///
+/// # Errors
+/// [`StoreError::Misuse`].
+pub(crate) fn tags_json(tags: &[String]) -> Result<String, StoreError> {
+    to_json(&distinct(tags))
+}
+
+/// JSON merge patch (RFC 7396) of an object by an object.
+pub(crate) fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
+    for (key, value) in patch {
+        match value {
+            Value::Null => {
+                target.shift_remove(key);
+            }
+            Value::Object(patch) => {
+                let inner = target.entry(key.clone()).or_insert(Value::Null);
+                if !inner.is_object() {
+                    *inner = Value::Object(Map::new());
+                }
+                if let Value::Object(inner) = inner {
+                    merge(inner, patch);
+                }
+            }
+            other => {
+                target.insert(key.clone(), other.clone());
+            }
+        }
+    }
+}
+
+struct DeleteCache {
+    tenant: TenantId,
+    id: CacheId,
+    now: i64,
+}
+
+impl Write for DeleteCache {
+    type Output = bool;
+    const FREES: bool = true;
+
+    async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<bool, StoreError> {
+        let extent: Option<i64> = sqlx::query_scalar(
+            "DELETE FROM caches WHERE id = ? AND tenant_id = ? AND (ends_at IS NULL OR ends_at > ?) RETURNING extent_id",
+        )
+        .bind(self.id.as_bytes().as_slice())
+        .bind(self.tenant.0)
+        .bind(self.now)
+        .fetch_optional(tx.conn().await?)
+        .await?;
+        collect::drop_unused(tx, extent.as_slice()).await?;
+        Ok(extent.is_some())
+    }
+}

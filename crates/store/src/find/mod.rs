@@ -1,0 +1,6 @@
+//! Finding, describing and editing caches.
+
+pub(crate) mod caches;
+pub(crate) mod edit;
+pub(crate) mod search;
+pub(crate) mod survey;

@@ -1,0 +1,129 @@
+//! Looking at a search part by part, the newest caches first, each part in a bounded time.
+//!
+//! An intersection of words knows no range of times: it goes on until something is in all of its lists, or one of them ends. So
+//! it is made in one stretch of time after the other: in the newest first, and then where none of the words has ended. A word
+//! that is rare by then ends the intersection soon enough.
+
+use sqlx::SqliteConnection;
+
+use super::{RARE, Search, Walk, quoted};
+use crate::{error::StoreError, index::terms::Term};
+
+/// Stretches of time that are looked at after the newest, which most pages are full with.
+const STRETCHES: i64 = 1;
+
+/// The parts of a search.
+pub(super) struct Parts<'f> {
+    /// What has not been looked at; `None`: nothing.
+    rest: Option<Search<'f>>,
+    /// What is looked at next, where words are intersected.
+    ahead: Ahead,
+    counts: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ahead {
+    /// The newest stretches of time.
+    Newest,
+    /// Those where none of the words has ended.
+    Others,
+    /// All that there is, if that is little.
+    Rest,
+    Nothing,
+}
+
+impl<'f> Parts<'f> {
+    /// The parts of a page.
+    pub(super) fn of_page(search: Search<'f>) -> Self {
+        Self { rest: Some(search), ahead: Ahead::Newest, counts: false }
+    }
+
+    /// The parts of a count: those of a page, and what is left where that is little, so that it is exact more often.
+    pub(super) fn of_count(search: Search<'f>) -> Self {
+        Self { rest: Some(search), ahead: Ahead::Newest, counts: true }
+    }
+
+    /// What to look at next: all that it finds. `None`: there is nothing more, or no more may be looked at.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub(super) async fn next(&mut self, conn: &mut SqliteConnection) -> Result<Option<Search<'f>>, StoreError> {
+        let Some(mut rest) = self.rest.take() else { return Ok(None) };
+        if rest.walk != Walk::Terms || rest.words.len() < 2 {
+            return Ok(Some(rest));
+        }
+        let stretches = match self.ahead {
+            Ahead::Newest => {
+                self.ahead = Ahead::Others;
+                std::mem::take(&mut rest.newest)
+            }
+            Ahead::Others | Ahead::Rest => {
+                let stretches = match heads(&rest, conn).await? {
+                    Heads::None => return Ok(None),
+                    Heads::Rare => return Ok(Some(rest)),
+                    Heads::At { newest, stretches } => {
+                        rest.to = newest + 1;
+                        stretches
+                    }
+                };
+                if self.ahead == Ahead::Rest {
+                    self.rest = Some(rest);
+                    return Ok(None);
+                }
+                self.ahead = if self.counts { Ahead::Rest } else { Ahead::Nothing };
+                stretches
+            }
+            Ahead::Nothing => {
+                self.rest = Some(rest);
+                return Ok(None);
+            }
+        };
+        let blocks = stretches.iter().map(|at| quoted(&Term::Block(*at).word(rest.tenant))).collect();
+        // before the first stretch there is nothing
+        let from = stretches.last().copied().unwrap_or(0).max(rest.from);
+        let part = Search { from, blocks, ..rest.clone() };
+        if from > rest.from {
+            self.rest = Some(Search { to: from, ..rest });
+        }
+        Ok(Some(part))
+    }
+
+    /// Where the parts so far end: before this time there may be more. `None`: they were all.
+    pub(super) fn end(&self) -> Option<i64> {
+        self.rest.as_ref().map(|rest| rest.to)
+    }
+}
+
+/// Where the words of a search begin.
+enum Heads {
+    /// One of them has no more caches.
+    None,
+    /// One of them has few more, so that an intersection ends soon.
+    Rare,
+    /// All of them have many more.
+    At {
+        /// None of them has any after this time in common with the others.
+        newest: i64,
+        /// The stretches of time from there on, newest first, by where they begin.
+        stretches: Vec<i64>,
+    },
+}
+
+async fn heads(search: &Search<'_>, conn: &mut SqliteConnection) -> Result<Heads, StoreError> {
+    let rows = search.heads(RARE, STRETCHES).build_query_as::<(i64, Option<i64>)>().fetch_all(conn).await?;
+    let (heads, stretches) = rows.split_at(search.probes.len().min(rows.len()));
+    let (mut fewest, mut oldest) = (RARE, i64::MAX);
+    for ((n, newest), probe) in heads.iter().zip(&search.probes) {
+        fewest = fewest.min(*n);
+        match newest {
+            Some(newest) => oldest = oldest.min(*newest),
+            None if probe.is_sure => return Ok(Heads::None),
+            None => {}
+        }
+    }
+    Ok(match oldest {
+        oldest if oldest < search.from => Heads::None,
+        _ if fewest < RARE => Heads::Rare,
+        newest => Heads::At { newest, stretches: stretches.iter().filter_map(|(_, first_at)| *first_at).collect() },
+    })
+}

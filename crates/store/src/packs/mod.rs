@@ -1,0 +1,8 @@
+//! Packs: the files that hold activations, and the rows that say where in them the activations of a cache lie.
+
+pub(crate) mod header;
+pub(crate) mod insert;
+pub(crate) mod item;
+pub(crate) mod lane;
+pub(crate) mod pack_writer;
+pub(crate) mod tensors;

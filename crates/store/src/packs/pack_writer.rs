@@ -1,0 +1,252 @@
+//! Writing a pack: one safetensors file, in which each tensor has its place before the forward pass runs.
+
+use std::{ops::Range, sync::Arc};
+
+use crate::{
+    Store,
+    blobs::{InFlight, TempBlob},
+    error::StoreError,
+    fault::Purpose,
+    packs::{
+        header,
+        lane::{ItemProgress, PackLane},
+    },
+};
+use residuum_domain::{CacheId, Capture, Hook, NewItem, PackId, PackLayout, Provenance, RunId, TenantId, TensorStats};
+
+/// What a pack will hold.
+#[derive(Debug, Clone)]
+pub struct PackHeader {
+    /// Its id.
+    pub id: PackId,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Name of the model.
+    pub model: String,
+    /// Number of blocks of the model.
+    pub n_layers: usize,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// What computes the numbers.
+    pub provenance: Provenance,
+    /// What the items have in common: hooks and dtype are those of `layout`; positions are each item's own.
+    pub capture: Capture,
+    /// Where the numbers go.
+    pub layout: PackLayout,
+    /// One for each item of `layout`, in order. An item may ask for fewer hooks than the pack holds.
+    pub caches: Vec<PackedCache>,
+}
+
+/// One item of a pack, and the cache it becomes.
+#[derive(Debug, Clone)]
+pub struct PackedCache {
+    /// Id of the cache.
+    pub cache: CacheId,
+    /// The run that asked for it.
+    pub run: RunId,
+    /// Its place among the run's inputs.
+    pub item_index: u32,
+    /// The input.
+    pub item: NewItem,
+    /// Identifies the forward pass: equal keys mean equal numbers. `None` for numbers made elsewhere, which answer nothing else.
+    pub forward_key: Option<[u8; 32]>,
+}
+
+impl PackHeader {
+    /// Whether items and layout fit each other.
+    fn check(&self) -> Result<(), StoreError> {
+        let layout = &self.layout;
+        if layout.items.len() != self.caches.len() || layout.items.is_empty() {
+            return Err(StoreError::misuse("a pack needs as many caches as items, and one at least"));
+        }
+        if layout.hooks.is_empty() || layout.hooks.len() != layout.row_shapes.len() || !layout.hooks.is_sorted() {
+            return Err(StoreError::misuse("a pack needs hooks in execution order, with a row shape each"));
+        }
+        if self.capture.hooks != layout.hooks || self.capture.dtype != layout.dtype {
+            return Err(StoreError::misuse("the capture of a pack names other hooks or another dtype than its layout"));
+        }
+        for (cache, span) in self.caches.iter().zip(&layout.items) {
+            let capture = &cache.item.capture;
+            let rows =
+                capture.positions.resolve(cache.item.token_ids.len()).map_err(|p| StoreError::misuse(&p.detail))?;
+            let held = capture.hooks.iter().all(|h| layout.hooks.binary_search(h).is_ok());
+            let same = capture.dtype == layout.dtype
+                && cache.item.token_ids.len() == span.n_tokens
+                && rows.len() == span.n_rows
+                && !capture.hooks.is_empty();
+            if !held || !same {
+                return Err(StoreError::misuse("an item of a pack asks for something else than its layout holds"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes the tensors of a pack, of each item in order. Dropped unfinished, it leaves nothing behind.
+#[derive(Debug)]
+pub struct PackWriter {
+    header: PackHeader,
+    blob: TempBlob,
+    /// Byte of the file where the tensor of each hook begins.
+    starts: Vec<u64>,
+    /// Byte of the file where the first tensor begins.
+    data_start: u64,
+    /// What of each item has been written.
+    items: Vec<ItemProgress>,
+    /// Encoded values on their way, where they are not what is in memory.
+    buffer: Vec<u8>,
+}
+
+/// A pack whose file is in its place and durable, and which the index does not have yet.
+///
+/// Dropped instead of completed, it leaves a file that [`Store::gc`] or the next start removes.
+#[derive(Debug)]
+pub struct FinishedPack {
+    pub(crate) header: PackHeader,
+    pub(crate) data_start: u64,
+    pub(crate) n_bytes: u64,
+    /// blake3 of each item's bytes, hook after hook.
+    pub(crate) hashes: Vec<blake3::Hash>,
+    /// `[item][hook]`
+    pub(crate) stats: Vec<Vec<TensorStats>>,
+    pub(crate) _in_flight: InFlight,
+}
+
+impl Store {
+    /// Starts a pack's file. For threads that may block, as everything of [`PackWriter`].
+    ///
+    /// # Errors
+    /// [`StoreError::Misuse`] when header and layout contradict each other; [`StoreError::Full`], [`StoreError::Io`].
+    pub fn begin_pack(&self, header: PackHeader) -> Result<PackWriter, StoreError> {
+        header.check()?;
+        let (n_items, n_hooks) = (header.caches.len(), header.layout.hooks.len());
+        // the hashes are filled in once they are known
+        let front = header::encode(&header, &vec![blake3::Hash::from_bytes([0; 32]); n_items])?;
+        let n_bytes = front.len() as u64 + header.layout.total_bytes();
+        self.check_room(n_bytes)?;
+        let mut blob = self.blobs().create(header.id, Purpose::Capture)?;
+        blob.allocate(n_bytes)?;
+        blob.write_at(&front, 0)?;
+        let data_start = front.len() as u64;
+        let starts = (0..n_hooks).scan(data_start, |next, hook| {
+            let start = *next;
+            *next += header.layout.tensor_bytes(hook);
+            Some(start)
+        });
+        let starts = starts.collect();
+        Ok(PackWriter {
+            header,
+            blob,
+            starts,
+            data_start,
+            items: vec![ItemProgress::nothing(n_hooks); n_items],
+            buffer: Vec::new(),
+        })
+    }
+}
+
+impl PackWriter {
+    /// Where the numbers go.
+    #[must_use]
+    pub fn layout(&self) -> &PackLayout {
+        &self.header.layout
+    }
+
+    /// Divides items among writers that may be on threads of their own: one for each of `lanes`, which are in order and do not
+    /// overlap. Together they may write whatever [`Self::write`] would.
+    ///
+    /// # Panics
+    /// Where they overlap, or go beyond the items.
+    #[must_use]
+    pub fn lanes(&mut self, lanes: &[Range<usize>]) -> Vec<PackLane<'_>> {
+        let (layout, blob, starts) = (&self.header.layout, &self.blob, self.starts.as_slice());
+        let (mut rest, mut behind) = (self.items.as_mut_slice(), 0);
+        let divide = |lane: &Range<usize>| {
+            let (items, others) = std::mem::take(&mut rest)[lane.start - behind..].split_at_mut(lane.len());
+            (rest, behind) = (others, lane.end);
+            PackLane { layout, blob, starts, first_item: lane.start, items, buffer: Vec::new() }
+        };
+        lanes.iter().map(divide).collect()
+    }
+
+    /// Writes through a lane of all items.
+    fn whole<T>(&mut self, write: impl FnOnce(&mut PackLane<'_>) -> T) -> T {
+        let mut lane = PackLane {
+            layout: &self.header.layout,
+            blob: &self.blob,
+            starts: &self.starts,
+            first_item: 0,
+            items: &mut self.items,
+            buffer: std::mem::take(&mut self.buffer),
+        };
+        let outcome = write(&mut lane);
+        self.buffer = lane.buffer;
+        outcome
+    }
+
+    /// As [`PackLane::write`], of any of the items.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write(&mut self, hook: usize, items: Range<usize>, values: &[f32]) -> Result<(), StoreError> {
+        self.whole(|lane| lane.write(hook, items, values))
+    }
+
+    /// Writes the whole tensor of hook `hook` of a pack with one item, as bytes of the pack's type that come in chunks of whole
+    /// elements. Hooks come in order.
+    ///
+    /// # Errors
+    /// [`StoreError::Misuse`] for anything out of order or of another length, [`StoreError::Full`], [`StoreError::Io`], and those
+    /// of the chunks.
+    pub fn write_encoded(
+        &mut self,
+        hook: usize,
+        chunks: impl Iterator<Item = Result<Vec<u8>, StoreError>>,
+    ) -> Result<(), StoreError> {
+        self.whole(|lane| lane.write_encoded(hook, chunks))
+    }
+
+    /// Makes the file durable under its name. The index learns of it by [`Store::complete`].
+    ///
+    /// # Errors
+    /// [`StoreError::Misuse`] when something has not been written, [`StoreError::Full`], [`StoreError::Io`].
+    pub fn finish(self) -> Result<FinishedPack, StoreError> {
+        let n_hooks = self.header.layout.hooks.len();
+        if let Some(unfinished) = self.items.iter().map(ItemProgress::next_hook).find(|hook| *hook != n_hooks) {
+            return Err(StoreError::Misuse(format!("an item of a pack ends at hook {unfinished} of {n_hooks}")));
+        }
+        let hashes: Vec<blake3::Hash> = self.items.iter().map(|item| item.hasher.finalize()).collect();
+        let front = header::encode(&self.header, &hashes)?;
+        if front.len() as u64 != self.data_start {
+            return Err(StoreError::misuse("the header of a pack has changed its length"));
+        }
+        self.blob.write_at(&front, 0)?;
+        Ok(FinishedPack {
+            _in_flight: self.blob.publish()?,
+            n_bytes: self.data_start + self.header.layout.total_bytes(),
+            header: self.header,
+            data_start: self.data_start,
+            hashes,
+            stats: self.items.into_iter().map(|item| item.stats).collect(),
+        })
+    }
+}
+
+impl FinishedPack {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> PackId {
+        self.header.id
+    }
+
+    /// Bytes of its file.
+    #[must_use]
+    pub fn n_bytes(&self) -> u64 {
+        self.n_bytes
+    }
+
+    /// The hooks it holds.
+    pub(crate) fn hooks(&self) -> &Arc<[Hook]> {
+        &self.header.layout.hooks
+    }
+}

@@ -1,0 +1,358 @@
+//! Upkeep: what the store holds, and removing what nobody refers to.
+
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use serde::Serialize;
+use sqlx::{Row, SqliteConnection};
+
+use crate::{
+    Store, blocking,
+    error::StoreError,
+    find::caches::pack_id,
+    index::{
+        rows::{Fields, hex_list, to_json},
+        tx::Tx,
+        writer::Write,
+    },
+    upkeep::compaction::{CompactReport, Compaction},
+};
+use residuum_domain::PackId;
+
+/// Files looked up at a time.
+const LISTED: usize = 10_000;
+
+/// What the store holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct StoreStats {
+    /// Runs, ended ones among them.
+    pub n_runs: u64,
+    /// Items still to do.
+    pub n_pending_items: u64,
+    /// Caches.
+    pub n_caches: u64,
+    /// Distinct inputs' activations; fewer than caches where some were reused.
+    pub n_extents: u64,
+    /// Blob files.
+    pub n_packs: u64,
+    /// Bytes of the blob files.
+    pub blob_bytes: u64,
+}
+
+/// What [`Store::gc`] removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct GcReport {
+    /// Activations that no cache used.
+    pub n_extents: u64,
+    /// Packs that held none.
+    pub n_packs: u64,
+    /// Files that the index does not know and that are needed by nobody.
+    pub n_orphans: u64,
+    /// Files that the index does not know and that were moved to another folder: whole ones to `unknown`, others to `damaged`.
+    pub n_set_aside: u64,
+    /// Bytes of the packs and files that were removed.
+    pub freed_bytes: u64,
+    /// What became of packs of which little was alive, and of small ones where they were merged.
+    pub rewritten: CompactReport,
+}
+
+impl GcReport {
+    /// Whether there was nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for GcReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { n_extents, n_packs, n_orphans, n_set_aside, freed_bytes, rewritten } = self;
+        if *n_set_aside > 0 {
+            writeln!(
+                f,
+                "moved {n_set_aside} files that the index does not know to the folders `unknown` and `damaged`"
+            )?;
+        }
+        write!(
+            f,
+            "removed {n_extents} unused extents, {n_packs} packs and {n_orphans} orphan files: {freed_bytes} bytes; \
+             {rewritten}"
+        )
+    }
+}
+
+impl Store {
+    /// Counts what the store holds.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Damaged`].
+    pub async fn stats(&self) -> Result<StoreStats, StoreError> {
+        let query = sqlx::query(
+            "SELECT (SELECT count(*) FROM run_items WHERE status = 'pending') AS n_pending_items, \
+                 (SELECT n FROM counts WHERE what = 'runs') AS n_runs, \
+                 (SELECT n FROM counts WHERE what = 'caches') AS n_caches, \
+                 (SELECT n FROM counts WHERE what = 'extents') AS n_extents, \
+                 (SELECT n FROM counts WHERE what = 'packs') AS n_packs, \
+                 (SELECT n FROM counts WHERE what = 'blob_bytes') AS blob_bytes",
+        );
+        let row = self.row(query).await?.ok_or_else(|| StoreError::damaged("the index does not count"))?;
+        let f = Fields::of("packs", &row);
+        Ok(StoreStats {
+            n_runs: f.uint("n_runs")?,
+            n_pending_items: f.uint("n_pending_items")?,
+            n_caches: f.uint("n_caches")?,
+            n_extents: f.uint("n_extents")?,
+            n_packs: f.uint("n_packs")?,
+            blob_bytes: f.uint("blob_bytes")?,
+        })
+    }
+
+    /// Removes activations without caches, packs without activations, and files that the index does not know; rewrites packs
+    /// of which less than half is alive, and small ones as one; and merges what commits left of the index of words, if there
+    /// is room for that. Packs being written are left alone, and readers are not disturbed.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`], [`StoreError::Database`], [`StoreError::Io`], [`StoreError::Full`].
+    pub async fn gc(&self) -> Result<GcReport, StoreError> {
+        let (when, never) = (Compaction::thorough(), Arc::default());
+        let mut report = self.collect_and_shrink(&when, &never).await?;
+        let merged = self.merge_until(&when, &never).await?;
+        match self.merge_terms().await {
+            Err(StoreError::Full) => tracing::warn!("there is no room to merge the index of words"),
+            done => done?,
+        }
+        let shrunk = report.rewritten;
+        report.rewritten = CompactReport {
+            n_old: shrunk.n_old + merged.n_old,
+            n_new: shrunk.n_new + merged.n_new,
+            n_extents: shrunk.n_extents + merged.n_extents,
+            freed_bytes: shrunk.freed_bytes + merged.freed_bytes,
+            n_damaged: shrunk.n_damaged + merged.n_damaged,
+        };
+        Ok(report)
+    }
+
+    /// [`Self::gc`] without merging what is small.
+    pub(crate) async fn collect_and_shrink(
+        &self,
+        when: &Compaction,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<GcReport, StoreError> {
+        let collected = {
+            let _turn = self.inner.compacting.turn().await;
+            self.collect(true).await?
+        };
+        Ok(GcReport { rewritten: self.shrink(when, stop).await?, ..collected })
+    }
+
+    /// Removes what a kill left: unfinished files, and finished ones that nobody needs. What else the index does not know is
+    /// moved to the folder `unknown`. Where the log of the index was `torn`, an input that waits may have been done.
+    pub(crate) async fn sweep(&self, torn: bool) -> Result<(), StoreError> {
+        let blobs = Arc::clone(self.blobs());
+        let unfinished = blocking(move || blobs.sweep_temp()).await?;
+        self.take_known_in().await?;
+        if torn {
+            tracing::error!(
+                "the log of the index was damaged: its last changes may be lost. Blobs that the index does not know are moved \
+                 to the folder `unknown`, from where `residuum verify --rebuild-index` takes their caches in"
+            );
+        }
+        let report = self.collect_for(Collecting { torn, work: true, rows: false }).await?;
+        let n_unknown = self.n_unknown_blobs();
+        if n_unknown > report.n_set_aside {
+            tracing::warn!(
+                blobs = n_unknown,
+                "the folder `unknown` has blobs that an index did not know; see docs/STORE.md"
+            );
+        }
+        if unfinished + usize::try_from(report.n_orphans).unwrap_or(usize::MAX) > 0 {
+            tracing::info!(
+                unfinished,
+                orphans = report.n_orphans,
+                "removed unfinished work that an earlier stop left behind"
+            );
+        }
+        Ok(())
+    }
+
+    /// Files that the index does not know, with their lengths: nobody is writing them.
+    pub(crate) async fn unknown_files(&self) -> Result<Vec<(PackId, u64)>, StoreError> {
+        let blobs = Arc::clone(self.blobs());
+        // before the index is asked: what it learns of meanwhile is not listed
+        let files = blocking(move || blobs.list()).await?;
+        let mut unknown = Vec::new();
+        for page in files.chunks(LISTED) {
+            let known = known(&mut *self.reader().await?, page).await?;
+            unknown.extend(page.iter().zip(known).filter(|(_, known)| !known).map(|(file, _)| *file));
+        }
+        Ok(unknown)
+    }
+
+    /// Removes what nobody needs; where `rows`, those of the index too.
+    pub(crate) async fn collect(&self, rows: bool) -> Result<GcReport, StoreError> {
+        self.collect_for(Collecting { rows, ..Collecting::default() }).await
+    }
+
+    /// Looks for candidates beside the writer, which then decides, since all may be different by its turn.
+    async fn collect_for(&self, what: Collecting) -> Result<GcReport, StoreError> {
+        // before the files are listed: what is given up meanwhile is the next collection's
+        let own = self.blobs().own_and_done();
+        let files = self.unknown_files().await?;
+        let mut unknown = self.sort_unknown(&files, what.torn).await?;
+        if !unknown.data.is_empty() && !what.torn {
+            // the index has lost changes, or is an older one: what it says of inputs that wait may be out of date too
+            unknown = self.sort_unknown(&files, true).await?;
+        }
+        let n_set_aside = self.keep_unknown(&unknown).await?;
+        let mut candidates =
+            Collect { files: unknown.litter, tombstones: self.done_tombstones().await?, what, ..Collect::default() };
+        if what.rows {
+            candidates.extents = sqlx::query_scalar(
+                "SELECT id FROM extents e WHERE NOT EXISTS (SELECT 1 FROM caches c WHERE c.extent_id = e.id)",
+            )
+            .fetch_all(&mut *self.reader().await?)
+            .await?;
+            let empty = "SELECT id FROM packs p WHERE NOT EXISTS (SELECT 1 FROM extents e WHERE e.pack_id = p.id)";
+            let empty = self.rows(sqlx::query(empty)).await?;
+            let ids = empty.iter().map(|r| pack_id(&Fields::of("packs", r), "id"));
+            candidates.packs = ids.collect::<Result<Vec<_>, _>>()?;
+        }
+        let report = self.write(candidates).await?;
+        self.blobs().forget_own(&own);
+        Ok(GcReport { n_set_aside, ..report })
+    }
+}
+
+/// What is collected.
+#[derive(Debug, Clone, Copy, Default)]
+struct Collecting {
+    /// Rows too.
+    rows: bool,
+    /// What matters only while packs are in work: none is.
+    work: bool,
+    /// The index may have lost changes.
+    torn: bool,
+}
+
+/// Removes the extents among `extents` that no cache uses, then packs without extents, whose files go after the commit.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub(crate) async fn drop_unused(tx: &mut Tx<'_>, extents: &[i64]) -> Result<GcReport, StoreError> {
+    if extents.is_empty() {
+        return Ok(GcReport::default());
+    }
+    let rows = sqlx::query(
+        "DELETE FROM extents WHERE id IN (SELECT value FROM json_each(?)) \
+           AND NOT EXISTS (SELECT 1 FROM caches c WHERE c.extent_id = extents.id) RETURNING pack_id",
+    )
+    .bind(to_json(extents)?)
+    .fetch_all(tx.conn().await?)
+    .await?;
+    let mut packs =
+        rows.iter().map(|r| pack_id(&Fields::of("extents", r), "pack_id")).collect::<Result<Vec<_>, _>>()?;
+    packs.sort_unstable();
+    packs.dedup();
+    let mut report = drop_empty_packs(tx, &packs).await?;
+    report.n_extents = rows.len() as u64;
+    Ok(report)
+}
+
+async fn drop_empty_packs(tx: &mut Tx<'_>, packs: &[PackId]) -> Result<GcReport, StoreError> {
+    let rows = sqlx::query(
+        "DELETE FROM packs WHERE id IN (SELECT unhex(value) FROM json_each(?)) \
+           AND NOT EXISTS (SELECT 1 FROM extents e WHERE e.pack_id = packs.id) RETURNING id, n_bytes",
+    )
+    .bind(hex_list(packs.iter().map(|p| p.as_bytes().as_slice())))
+    .fetch_all(tx.conn().await?)
+    .await?;
+    let mut report = GcReport { n_packs: rows.len() as u64, ..GcReport::default() };
+    for row in &rows {
+        let f = Fields::of("packs", row);
+        tx.unlink.push(pack_id(&f, "id")?);
+        report.freed_bytes += f.uint::<u64>("n_bytes")?;
+    }
+    Ok(report)
+}
+
+#[derive(Default)]
+struct Collect {
+    /// Files that the index did not know and nobody needs, with their lengths.
+    files: Vec<(PackId, u64)>,
+    /// Deleted packs whose files have gone.
+    tombstones: Vec<PackId>,
+    what: Collecting,
+    /// Extents that no cache used.
+    extents: Vec<i64>,
+    /// Packs that had no extents.
+    packs: Vec<PackId>,
+}
+
+impl Write for Collect {
+    type Output = GcReport;
+    const FREES: bool = true;
+
+    async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<GcReport, StoreError> {
+        // first: a pack that goes below is known here, and would be counted twice
+        let known = known(tx.conn().await?, &self.files).await?;
+        let orphans = self.files.iter().zip(known).filter(|(_, known)| !known).map(|(file, _)| *file);
+        let orphans: Vec<(PackId, u64)> = orphans.collect();
+        if !self.tombstones.is_empty() {
+            tx.later("DELETE FROM tombstones WHERE id IN (SELECT unhex(value) FROM json_each(?))")
+                .bind(hex_list(self.tombstones.iter().map(|pack| pack.as_bytes().as_slice())));
+        }
+        if self.what.work {
+            tx.later("DELETE FROM tombstones WHERE kind <> 'pack'");
+        }
+        let mut report = if self.what.rows { self.collect_rows(tx).await? } else { GcReport::default() };
+        for (pack, n_bytes) in orphans {
+            tx.unlink.push(pack);
+            report.n_orphans += 1;
+            report.freed_bytes += n_bytes;
+        }
+        Ok(report)
+    }
+}
+
+/// Which of the files belong to packs of the index.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub(crate) async fn known(conn: &mut SqliteConnection, files: &[(PackId, u64)]) -> Result<Vec<bool>, StoreError> {
+    let rows = sqlx::query("SELECT j.key FROM json_each(?) j CROSS JOIN packs p ON p.id = unhex(j.value)")
+        .bind(hex_list(files.iter().map(|(p, _)| p.as_bytes().as_slice())))
+        .fetch_all(conn)
+        .await?;
+    let mut known = vec![false; files.len()];
+    for row in &rows {
+        let index: i64 = row.try_get(0)?;
+        if let Some(flag) = usize::try_from(index).ok().and_then(|i| known.get_mut(i)) {
+            *flag = true;
+        }
+    }
+    Ok(known)
+}
+
+impl Collect {
+    async fn collect_rows(&self, tx: &mut Tx<'_>) -> Result<GcReport, StoreError> {
+        let report = drop_unused(tx, &self.extents).await?;
+        let empty = drop_empty_packs(tx, &self.packs).await?;
+        for statement in [
+            "DELETE FROM provenances WHERE NOT EXISTS (SELECT 1 FROM extents e WHERE e.provenance_id = provenances.id)",
+            "DELETE FROM layouts WHERE NOT EXISTS (SELECT 1 FROM packs p WHERE p.layout_id = layouts.id)",
+            "DELETE FROM hook_sets WHERE NOT EXISTS (SELECT 1 FROM layouts l WHERE l.hook_set_id = hook_sets.id) \
+                 AND NOT EXISTS (SELECT 1 FROM caches c WHERE c.hook_set_id = hook_sets.id) \
+                 AND NOT EXISTS (SELECT 1 FROM run_items i WHERE i.hook_set_id = hook_sets.id)",
+        ] {
+            tx.later(statement);
+        }
+        tx.ids.forget();
+        Ok(GcReport {
+            n_packs: report.n_packs + empty.n_packs,
+            freed_bytes: report.freed_bytes + empty.freed_bytes,
+            ..report
+        })
+    }
+}

@@ -1,0 +1,312 @@
+//! Choosing packs that are better off as one: small ones of a kind, and mostly dead ones.
+//!
+//! Small packs are merged with others of about their size, so that rows are copied a few times in all and not again with
+//! every capture.
+
+pub(crate) mod rewrite;
+pub(crate) mod switch;
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+
+use crate::{
+    Store,
+    error::StoreError,
+    find::caches::pack_id,
+    index::rows::{Fields, int},
+    upkeep::compaction::{rewrite::Rewritten, switch::Moved},
+};
+use residuum_domain::PackId;
+
+/// Packs looked at for one merge.
+const LOOKED_AT: i64 = 4096;
+/// Bytes of blobs that were merged and wait for readers, beyond which nothing more is merged.
+const MAX_RETIRED: u64 = 4 << 30;
+/// Bytes between two looks at the clock.
+const STRIDE: u64 = 256 << 10;
+
+/// When packs are rewritten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compaction {
+    /// What a merged pack should come to, in bytes. Packs of half of it and more are left alone.
+    pub target_bytes: u64,
+    /// Packs of one size class that are worth a merge.
+    pub fan_in: usize,
+    /// Whether sizes matter: packs are merged with those up to eight times their size.
+    pub by_size: bool,
+    /// Bytes copied in a second.
+    pub bytes_per_second: Option<u64>,
+}
+
+impl Compaction {
+    /// Everything at once, as fast as it goes: for a store that serves nobody.
+    #[must_use]
+    pub fn thorough() -> Self {
+        Self { fan_in: 2, by_size: false, bytes_per_second: None, ..Self::default() }
+    }
+}
+
+impl Default for Compaction {
+    fn default() -> Self {
+        Self { target_bytes: 64 << 20, fan_in: 8, by_size: true, bytes_per_second: Some(32 << 20) }
+    }
+}
+
+/// What rewriting packs came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct CompactReport {
+    /// Packs that were there before.
+    pub n_old: u64,
+    /// Packs in their place.
+    pub n_new: u64,
+    /// Activations that moved.
+    pub n_extents: u64,
+    /// Bytes of the old packs beyond those of the new ones.
+    pub freed_bytes: u64,
+    /// Packs that are damaged and were left as they are.
+    pub n_damaged: u64,
+}
+
+impl CompactReport {
+    fn add(&mut self, moved: Moved) {
+        self.n_old += moved.n_old;
+        self.n_new += moved.n_new;
+        self.n_extents += moved.n_extents;
+        self.freed_bytes += moved.old_bytes.saturating_sub(moved.new_bytes);
+    }
+}
+
+impl fmt::Display for CompactReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { n_old, n_new, n_extents, freed_bytes, n_damaged } = self;
+        write!(f, "rewrote {n_old} packs as {n_new}, with {n_extents} extents: {freed_bytes} bytes less")?;
+        if *n_damaged > 0 {
+            write!(f, "; {n_damaged} damaged packs left as they are (residuum verify says more)")?;
+        }
+        Ok(())
+    }
+}
+
+/// Holds copying to a pace, and stops it.
+pub(crate) struct Brake {
+    bytes_per_second: Option<u64>,
+    started: Instant,
+    spent: u64,
+    unchecked: u64,
+    stop: Arc<AtomicBool>,
+}
+
+impl Brake {
+    pub(crate) fn new(bytes_per_second: Option<u64>, stop: Arc<AtomicBool>) -> Self {
+        Self { bytes_per_second, started: Instant::now(), spent: 0, unchecked: 0, stop }
+    }
+
+    /// Counts bytes that were copied, and waits where they were too many for the time.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] when it is time to stop.
+    pub(crate) fn spend(&mut self, bytes: usize) -> Result<(), StoreError> {
+        self.unchecked += bytes as u64;
+        if self.unchecked < STRIDE {
+            return Ok(());
+        }
+        self.spent += std::mem::take(&mut self.unchecked);
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(StoreError::Closed);
+        }
+        if let Some(pace) = self.bytes_per_second {
+            #[expect(clippy::cast_precision_loss, reason = "a time to wait need not be exact")]
+            let due = Duration::from_secs_f64(self.spent as f64 / pace.max(1) as f64);
+            std::thread::sleep(due.saturating_sub(self.started.elapsed()).min(Duration::from_secs(1)));
+        }
+        Ok(())
+    }
+}
+
+/// What the rewriting of packs remembers.
+#[derive(Default)]
+pub(crate) struct Compacting {
+    /// One at a time, and none while rows are collected.
+    turn: tokio::sync::Mutex<()>,
+    /// Packs that turned out to be damaged, or cannot be made one.
+    left_alone: Mutex<HashSet<PackId>>,
+}
+
+impl Compacting {
+    pub(crate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
+    fn left_alone(&self) -> MutexGuard<'_, HashSet<PackId>> {
+        self.left_alone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store {
+    /// Merges small packs, until none are left that would gain by it.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`], [`StoreError::Full`], [`StoreError::Database`], [`StoreError::Io`]. What was merged before
+    /// stays merged.
+    pub async fn merge(&self, when: &Compaction) -> Result<CompactReport, StoreError> {
+        self.merge_until(when, &Arc::default()).await
+    }
+
+    /// [`Self::merge`], stopping soon once `stop` is set.
+    pub(crate) async fn merge_until(
+        &self,
+        when: &Compaction,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<CompactReport, StoreError> {
+        let mut report = CompactReport::default();
+        while self.blobs().epochs().retired_bytes() < MAX_RETIRED {
+            let turn = self.inner.compacting.turn().await;
+            let Some(packs) = self.small_packs(when).await? else { break };
+            self.rewrite_packs(&packs, when, stop, &mut report).await?;
+            drop(turn);
+        }
+        Ok(report)
+    }
+
+    /// Rewrites packs of which less than half is alive.
+    ///
+    /// # Errors
+    /// As [`Self::merge`].
+    pub(crate) async fn shrink(&self, when: &Compaction, stop: &Arc<AtomicBool>) -> Result<CompactReport, StoreError> {
+        let mut report = CompactReport::default();
+        for pack in self.mostly_dead().await? {
+            let _turn = self.inner.compacting.turn().await;
+            self.rewrite_packs(&[pack], when, stop, &mut report).await?;
+        }
+        Ok(report)
+    }
+
+    async fn rewrite_packs(
+        &self,
+        packs: &[PackId],
+        when: &Compaction,
+        stop: &Arc<AtomicBool>,
+        report: &mut CompactReport,
+    ) -> Result<(), StoreError> {
+        let Some(rewrite) = self.rewrite(packs, &[]).await? else {
+            // they went meanwhile; if the index contradicts itself, they would be chosen for ever
+            self.inner.compacting.left_alone().extend(packs);
+            return Ok(());
+        };
+        let brake = Brake::new(when.bytes_per_second, Arc::clone(stop));
+        match self.write_anew(rewrite, brake).await {
+            Ok(Rewritten::Pack(change) | Rewritten::Nothing(change)) => report.add(self.turn_to(*change).await?),
+            Ok(Rewritten::Damaged(pack, what)) => {
+                tracing::error!(%pack, %what, "a damaged pack is not merged with others");
+                self.inner.compacting.left_alone().insert(pack);
+                report.n_damaged += 1;
+            }
+            Ok(Rewritten::Deleted) => tracing::debug!(?packs, "a pack was deleted while it was to be merged"),
+            // so many caches share their rows that no header could name them
+            Err(StoreError::Misuse(why)) => {
+                tracing::warn!(why, "packs are left as they are");
+                self.inner.compacting.left_alone().extend(packs);
+            }
+            Err(other) => return Err(other),
+        }
+        Ok(())
+    }
+
+    /// Packs that are worth a merge, if any are.
+    async fn small_packs(&self, when: &Compaction) -> Result<Option<Vec<PackId>>, StoreError> {
+        let small = int(when.target_bytes / 2)?;
+        let mut reader = self.reader().await?;
+        let mut snapshot = reader.snapshot().await?;
+        let kinds = sqlx::query(
+            "SELECT tenant_id, layout_id, dtype FROM packs WHERE n_bytes < ? GROUP BY tenant_id, layout_id, dtype \
+             HAVING count(*) >= ? ORDER BY count(*) DESC",
+        )
+        .bind(small)
+        .bind(int(when.fan_in)?)
+        .fetch_all(&mut *snapshot)
+        .await?;
+        for kind in &kinds {
+            let f = Fields::of("packs", kind);
+            let rows = sqlx::query(
+                "SELECT id, n_bytes, (SELECT provenance_id FROM extents e WHERE e.pack_id = p.id LIMIT 1) AS provenance_id \
+                 FROM packs p WHERE tenant_id = ? AND layout_id = ? AND dtype = ? AND n_bytes < ? \
+                 ORDER BY n_bytes LIMIT +?",
+            )
+            .bind(f.get::<i64>("tenant_id")?)
+            .bind(f.get::<i64>("layout_id")?)
+            .bind(f.get::<&str>("dtype")?)
+            .bind(small)
+            .bind(LOOKED_AT)
+            .fetch_all(&mut *snapshot)
+            .await?;
+            let mut packs = Vec::with_capacity(rows.len());
+            for row in &rows {
+                let f = Fields::of("packs", row);
+                packs.push(Candidate {
+                    id: pack_id(&f, "id")?,
+                    n_bytes: f.uint("n_bytes")?,
+                    provenance: f.get("provenance_id")?,
+                });
+            }
+            let left_alone = self.inner.compacting.left_alone();
+            packs.retain(|p| !left_alone.contains(&p.id));
+            drop(left_alone);
+            if let Some(chosen) = choose(&packs, when) {
+                return Ok(Some(chosen));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn mostly_dead(&self) -> Result<Vec<PackId>, StoreError> {
+        let query = sqlx::query(
+            "SELECT p.id FROM packs p CROSS JOIN (SELECT pack_id, sum(n_rows) AS n_rows, sum(n_rows * n_tokens) AS n_map \
+                 FROM extents GROUP BY pack_id) e ON e.pack_id = p.id \
+             WHERE e.n_rows * 2 <= p.n_rows OR e.n_map * 2 <= p.n_map",
+        );
+        let rows = self.rows(query).await?;
+        let left_alone = self.inner.compacting.left_alone();
+        let packs = rows.iter().map(|row| pack_id(&Fields::of("packs", row), "id"));
+        packs.filter(|p| p.as_ref().map_or(true, |p| !left_alone.contains(p))).collect()
+    }
+}
+
+/// A small pack.
+struct Candidate {
+    id: PackId,
+    n_bytes: u64,
+    /// `None`: nothing lies in it.
+    provenance: Option<i64>,
+}
+
+/// The first class with enough packs: the smallest of it, as many as fit one.
+fn choose(packs: &[Candidate], when: &Compaction) -> Option<Vec<PackId>> {
+    let mut classes: HashMap<(i64, u32), (u64, Vec<PackId>)> = HashMap::new();
+    let mut order = Vec::new();
+    for pack in packs {
+        // three bits: a factor of eight
+        let size = if when.by_size { pack.n_bytes.max(1).ilog2() / 3 } else { 0 };
+        let Some(provenance) = pack.provenance else { continue };
+        let key = (provenance, size);
+        let (n_bytes, chosen) = classes.entry(key).or_insert_with(|| {
+            order.push(key);
+            (0, Vec::new())
+        });
+        if *n_bytes + pack.n_bytes <= when.target_bytes {
+            *n_bytes += pack.n_bytes;
+            chosen.push(pack.id);
+        }
+    }
+    let enough = |key: &(i64, u32)| classes.get(key).is_some_and(|(_, packs)| packs.len() >= when.fan_in.max(2));
+    let key = order.into_iter().find(enough)?;
+    classes.remove(&key).map(|(_, packs)| packs)
+}

@@ -1,0 +1,237 @@
+//! Files of packs that the index does not know. Which of them are litter, as every kill leaves some, is told by what is known of
+//! their inputs; any other may be the last copy of something, as when an older index was put back, and is kept.
+
+use std::sync::Arc;
+
+use sqlx::{AssertSqlSafe, Row};
+
+use crate::{
+    Store,
+    blobs::Blobs,
+    blocking,
+    error::StoreError,
+    find::caches::pack_id,
+    index::rows::{Fields, hex, hex_list, to_json},
+    packs::header::{self, BlobHeader},
+    upkeep::collect,
+};
+use residuum_domain::PackId;
+
+/// Packs that are named one by one in a log line.
+const NAMED: usize = 10;
+/// Packs looked up at a time.
+const LOOKED_UP: usize = 10_000;
+
+/// What a file is that the index does not know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Nothing is lost with it: it was deleted, its inputs are computed again, or what it holds lies elsewhere too.
+    Litter,
+    /// A whole pack, of which the index lacks something.
+    Data,
+    /// No whole pack, for this reason.
+    Broken(String),
+}
+
+/// Files that the index does not know, by what they are.
+#[derive(Debug, Default)]
+pub(crate) struct Unknown {
+    /// With their lengths.
+    pub(crate) litter: Vec<(PackId, u64)>,
+    pub(crate) data: Vec<PackId>,
+    /// With what is wrong with them.
+    pub(crate) broken: Vec<(PackId, String)>,
+}
+
+/// For each cache of a header, in `j`: what the index says of its input, whether its run was deleted, and where the rows of the
+/// cache lie that this input has.
+const INPUTS: &str = "SELECT j.key AS entry, i.status, t.id IS NOT NULL AS deleted, e.content_hash, e.pack_id, p.n_bytes \
+    FROM json_each(?) j \
+    LEFT JOIN run_items i ON i.run_id = unhex(j.value ->> 0) AND i.item_index = j.value ->> 1 \
+    LEFT JOIN tombstones t ON t.id = unhex(j.value ->> 0) \
+    LEFT JOIN caches c ON c.run_id = unhex(j.value ->> 0) AND c.item_index = j.value ->> 1 \
+    LEFT JOIN extents e ON e.id = c.extent_id LEFT JOIN packs p ON p.id = e.pack_id";
+
+impl Store {
+    /// Sorts the files that the index does not know and nobody is writing. Where `torn`, the index may have lost changes that it
+    /// had taken: then that an input waits says nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Io`].
+    pub(crate) async fn sort_unknown(&self, files: &[(PackId, u64)], torn: bool) -> Result<Unknown, StoreError> {
+        let mut sorted = Unknown::default();
+        for page in files.chunks(LOOKED_UP) {
+            let deleted = self.tombstones_among(page, "pack").await?;
+            let copies = self.tombstones_among(page, "copy").await?;
+            for (pack, n_bytes) in page.iter().copied() {
+                let fate = if deleted.contains(&pack) || self.blobs().is_own(pack) {
+                    Fate::Litter
+                } else {
+                    self.fate(pack, n_bytes, copies.contains(&pack), torn).await?
+                };
+                match fate {
+                    Fate::Litter => sorted.litter.push((pack, n_bytes)),
+                    Fate::Data => sorted.data.push(pack),
+                    Fate::Broken(why) => sorted.broken.push((pack, why)),
+                }
+            }
+        }
+        Ok(sorted)
+    }
+
+    /// What a file is that is neither deleted nor this process's own. Of a `copy`, the index had everything when it was begun.
+    async fn fate(&self, pack: PackId, n_bytes: u64, copy: bool, torn: bool) -> Result<Fate, StoreError> {
+        let blobs = Arc::clone(self.blobs());
+        let header = match blocking(move || read_whole(&blobs, pack, n_bytes)).await {
+            Ok(header) => header,
+            Err(StoreError::Damaged { what }) => return Ok(Fate::Broken(what)),
+            Err(other) => return Err(other),
+        };
+        let inputs: Vec<(String, u32)> =
+            header.caches.iter().map(|entry| (hex(entry.run.as_bytes()), entry.item_index)).collect();
+        let rows = self.rows(sqlx::query(INPUTS).bind(to_json(&inputs)?)).await?;
+        let mut superfluous = 0;
+        for row in &rows {
+            let f = Fields::of("run_items", row);
+            let entry = header.caches.get(f.uint::<usize>("entry")?);
+            let status: Option<&str> = f.get("status")?;
+            let stored: Option<&[u8]> = f.get("content_hash")?;
+            let elsewhere = match stored.zip(entry.and_then(|entry| entry.content_hash.as_ref())) {
+                Some((known, own)) => {
+                    hex(known) == *own && self.blobs().has(pack_id(&f, "pack_id")?, f.uint("n_bytes")?)
+                }
+                None => false,
+            };
+            // an input that was cancelled or failed never had a cache, and never gets one
+            let to_come = stored.is_none() && matches!(status, Some("pending" | "cancelled" | "failed")) && !torn;
+            let deleted = copy && stored.is_none() || f.get("deleted")?;
+            superfluous += usize::from(elsewhere || to_come || deleted);
+        }
+        Ok(if superfluous == header.caches.len() { Fate::Litter } else { Fate::Data })
+    }
+
+    /// Those of the files whose packs have a tombstone of a kind.
+    async fn tombstones_among(&self, files: &[(PackId, u64)], kind: &str) -> Result<Vec<PackId>, StoreError> {
+        let ids = hex_list(files.iter().map(|(pack, _)| pack.as_bytes().as_slice()));
+        let query = sqlx::query(
+            "SELECT t.id FROM json_each(?) j CROSS JOIN tombstones t ON t.id = unhex(j.value) WHERE t.kind = ?",
+        );
+        let rows = self.rows(query.bind(ids).bind(kind)).await?;
+        rows.iter().map(|row| pack_id(&Fields::of("tombstones", row), "id")).collect()
+    }
+
+    /// Moves what is no litter out of the folder of blobs, and says so. Gives the number of files.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Full`].
+    pub(crate) async fn keep_unknown(&self, unknown: &Unknown) -> Result<u64, StoreError> {
+        let (data, broken) = (unknown.data.clone(), unknown.broken.clone());
+        if data.is_empty() && broken.is_empty() {
+            return Ok(0);
+        }
+        let blobs = Arc::clone(self.blobs());
+        let moved = blocking(move || {
+            let (mut n_data, mut n_broken) = (0u64, 0u64);
+            for pack in &data {
+                n_data += u64::from(blobs.set_unknown_aside(*pack)?.is_some());
+            }
+            for (pack, why) in &broken {
+                if let Some(path) = blobs.set_pack_aside(*pack)? {
+                    n_broken += 1;
+                    tracing::warn!(%pack, why, path = %path.display(), "a file among the blobs is no whole blob: moved");
+                }
+            }
+            Ok((n_data, n_broken))
+        });
+        let (n_data, n_broken) = moved.await?;
+        if n_data > 0 {
+            let packs: Vec<String> = unknown.data.iter().take(NAMED).map(ToString::to_string).collect();
+            tracing::warn!(
+                blobs = n_data,
+                first = packs.join(" "),
+                "the index does not know these blobs, which are whole: it may be an older one, or have lost its log. They were \
+                 moved to the folder `unknown`, and nothing of them is lost: stop the server and run `residuum verify \
+                 --rebuild-index` to take their caches in, or `residuum gc --unknown` to remove them"
+            );
+        }
+        Ok(n_data + n_broken)
+    }
+
+    /// Moves those of the unknown blobs back that the index does know, as where the right index was put back.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Io`], [`StoreError::Full`].
+    pub(crate) async fn take_known_in(&self) -> Result<(), StoreError> {
+        let blobs = Arc::clone(self.blobs());
+        let files = blocking(move || blobs.list_unknown()).await?;
+        let mut n = 0;
+        for page in files.chunks(LOOKED_UP) {
+            let known = collect::known(&mut *self.reader().await?, page).await?;
+            let known: Vec<PackId> =
+                page.iter().zip(known).filter(|(_, known)| *known).map(|(file, _)| file.0).collect();
+            let blobs = Arc::clone(self.blobs());
+            n += blocking(move || blobs.take_in(&known)).await?;
+        }
+        if n > 0 {
+            tracing::warn!(
+                blobs = n,
+                "the index knows these blobs, which lay in the folder `unknown`: they were moved back"
+            );
+        }
+        Ok(())
+    }
+
+    /// How many blobs lie in the folder `unknown`: the index did not know them.
+    #[must_use]
+    pub fn n_unknown_blobs(&self) -> u64 {
+        self.blobs().n_unknown()
+    }
+
+    /// Removes the blobs in the folder `unknown`, and gives their number and bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] for a store that only reads, [`StoreError::Io`].
+    pub async fn remove_unknown_blobs(&self) -> Result<(u64, u64), StoreError> {
+        let blobs = Arc::clone(self.blobs());
+        blocking(move || blobs.remove_unknown()).await
+    }
+
+    /// Packs that were deleted and whose files have gone, which need no tombstone any more.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Io`].
+    pub(crate) async fn done_tombstones(&self) -> Result<Vec<PackId>, StoreError> {
+        // as many as one statement takes well; the next collection has the others
+        let sql = format!("SELECT id FROM tombstones WHERE kind = 'pack' LIMIT {LOOKED_UP}");
+        let rows = self.rows(sqlx::query(AssertSqlSafe(sql))).await?;
+        let packs = rows.iter().map(|row| row.try_get::<Vec<u8>, _>("id").map(|id| PackId::from_slice(&id)));
+        let packs: Vec<Option<PackId>> = packs.collect::<Result<_, _>>()?;
+        let blobs = Arc::clone(self.blobs());
+        blocking(move || {
+            let gone: Vec<PackId> = packs.into_iter().flatten().filter(|pack| blobs.is_gone(*pack)).collect();
+            if !gone.is_empty() {
+                // or a power failure could bring them back
+                blobs.sync_names()?;
+            }
+            Ok(gone)
+        })
+        .await
+    }
+}
+
+/// Reads the header of a pack whose file has the bytes that it speaks of.
+fn read_whole(blobs: &Blobs, pack: PackId, n_bytes: u64) -> Result<BlobHeader, StoreError> {
+    let damaged = |what: String| Err(StoreError::damaged(format!("the file of pack {pack} {what}")));
+    let header = header::read(&blobs.file(pack)?, pack)?;
+    let end = header.data_start + header.tensors.iter().map(|(_, info)| info.data_offsets.1).max().unwrap_or(0);
+    if header.front.pack != pack {
+        return damaged(format!("has the header of pack {}", header.front.pack));
+    }
+    if end != n_bytes {
+        return damaged(format!("has {n_bytes} bytes and should have {end}"));
+    }
+    if header.caches.is_empty() {
+        return damaged("names no caches".to_owned());
+    }
+    Ok(header)
+}

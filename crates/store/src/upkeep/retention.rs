@@ -1,0 +1,172 @@
+//! How long caches are kept: what has expired goes, and where the store has a quota the oldest may make room.
+
+use std::{fmt, sync::Arc};
+
+use jiff::Timestamp;
+
+use crate::{
+    Store,
+    blobs::{epoch::KeepDeleted, superfluous::remove_deleted},
+    error::StoreError,
+    index::{tx::Tx, writer::Write},
+    upkeep::collect,
+};
+
+/// Caches removed in one transaction, so that others get their turn.
+const CACHES_A_CHANGE: i64 = 500;
+
+/// What tells the store the time.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl Clock {
+    /// A clock of one's own.
+    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    /// The time, in microseconds.
+    pub(crate) fn now(&self) -> i64 {
+        (self.0)().as_microsecond()
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new(Timestamp::now)
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+/// How much a store may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// Bytes of blobs and index on the disk.
+    pub max_bytes: u64,
+    /// Whether the oldest caches that are not pinned make room for new ones; else nothing new is taken.
+    pub evict_oldest: bool,
+}
+
+/// Settings of a store.
+#[derive(Debug, Clone, Default)]
+pub struct StoreOptions {
+    /// What tells the time.
+    pub clock: Clock,
+    /// How much it may take; `None`: what the disk holds.
+    pub quota: Option<Quota>,
+    /// How long files of deleted caches stay for those who are reading them.
+    pub keep_deleted: KeepDeleted,
+}
+
+impl Store {
+    /// Bytes that blobs and index take on the disk, packs being written among them.
+    #[must_use]
+    pub fn bytes_on_disk(&self) -> u64 {
+        self.blobs().bytes() + self.blobs().index_bytes()
+    }
+
+    /// How much the store may take.
+    #[must_use]
+    pub fn quota(&self) -> Option<Quota> {
+        self.inner.options.quota
+    }
+
+    /// Makes sure that the quota leaves room for `n_bytes`: what has expired goes first, then, where the quota says so, the
+    /// oldest caches that are not pinned. Gives the number of caches that had to go.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] when there is no room even so; [`StoreError::Closed`], [`StoreError::Database`].
+    pub async fn make_room(&self, n_bytes: u64) -> Result<u64, StoreError> {
+        let Some(quota) = self.quota() else { return Ok(0) };
+        if self.check_room(n_bytes).is_ok() {
+            return Ok(0);
+        }
+        let mut n_gone = self.expire().await?;
+        // nor does what was deleted wait for its readers
+        remove_deleted(self.blobs()).await;
+        // removing caches does not make the index smaller
+        let possible = self.blobs().index_bytes().saturating_add(n_bytes) <= quota.max_bytes;
+        while self.check_room(n_bytes).is_err() {
+            let n = if quota.evict_oldest && possible { self.write(Remove::Oldest).await? } else { 0 };
+            if n == 0 {
+                return Err(StoreError::Full);
+            }
+            n_gone += n;
+        }
+        Ok(n_gone)
+    }
+
+    /// Whether the quota leaves room for `n_bytes`.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`].
+    pub(crate) fn check_room(&self, n_bytes: u64) -> Result<(), StoreError> {
+        match self.quota() {
+            Some(quota) if self.bytes_on_disk().saturating_add(n_bytes) > quota.max_bytes => Err(StoreError::Full),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the caches that have expired, in small transactions, and the numbers that only they used. Gives their number.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`], [`StoreError::Database`], [`StoreError::Full`].
+    pub async fn expire(&self) -> Result<u64, StoreError> {
+        let now = self.now();
+        let mut n_gone = 0;
+        while self.has_expired(now).await? {
+            let n = self.write(Remove::Expired(now)).await?;
+            if n == 0 {
+                // an index that contradicts itself; or others removed them in between, and the next look finds the rest
+                break;
+            }
+            n_gone += n;
+        }
+        Ok(n_gone)
+    }
+
+    /// Whether a cache has expired and is still there.
+    async fn has_expired(&self, now: i64) -> Result<bool, StoreError> {
+        let query = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM caches WHERE ends_at <= ?)").bind(now);
+        Ok(query.fetch_one(&mut *self.reader().await?).await?)
+    }
+}
+
+/// Removes some caches.
+enum Remove {
+    /// Those that expired by this time.
+    Expired(i64),
+    /// The oldest that are not pinned.
+    Oldest,
+}
+
+impl Write for Remove {
+    type Output = u64;
+    const FREES: bool = true;
+
+    fn at_once(&self) -> bool {
+        matches!(self, Self::Oldest)
+    }
+
+    async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<u64, StoreError> {
+        let query = match self {
+            Self::Expired(now) => sqlx::query_scalar(
+                "DELETE FROM caches WHERE id IN (SELECT id FROM caches WHERE ends_at <= ? ORDER BY ends_at LIMIT +?) \
+                 RETURNING extent_id",
+            )
+            .bind(*now),
+            Self::Oldest => sqlx::query_scalar(
+                "DELETE FROM caches WHERE id IN (SELECT id FROM caches INDEXED BY caches_by_time \
+                     WHERE created_at > 0 AND pinned = 0 ORDER BY created_at LIMIT +?) RETURNING extent_id",
+            ),
+        };
+        let extents: Vec<i64> = query.bind(CACHES_A_CHANGE).fetch_all(tx.conn().await?).await?;
+        collect::drop_unused(tx, &extents).await?;
+        Ok(extents.len() as u64)
+    }
+}
