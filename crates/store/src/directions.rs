@@ -6,12 +6,12 @@ use sqlx::{QueryBuilder, Sqlite, sqlite::SqliteRow};
 use crate::{
     Store,
     error::StoreError,
-    find::edit::merge,
     index::{
         checksum,
+        json::merge,
         rows::{Fields, int, push_limit, to_json},
         tx::Tx,
-        writer::Write,
+        write::Write,
     },
 };
 use residuum_domain::{Direction, DirectionId, DirectionInfo, DirectionMethod, DirectionVector, Dtype, Site, TenantId};

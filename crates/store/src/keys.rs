@@ -16,7 +16,7 @@ use crate::{
     index::{
         rows::{Fields, now, to_json},
         tx::Tx,
-        writer::Write,
+        write::Write,
     },
     newest_migration, version,
 };

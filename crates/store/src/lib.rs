@@ -11,12 +11,14 @@
 
 mod blobs;
 mod checks;
+mod clock;
 mod directions;
 mod error;
 mod fault;
 mod find;
 mod index;
 mod keys;
+mod options;
 mod packs;
 mod runs;
 mod scan;
@@ -41,24 +43,29 @@ use self::{
         checkpoint::Checkpoints,
         intern::Memo,
         readers::{Reader, Readers},
-        writer::{Probe, Write, Writer},
+        write::{Probe, Write},
+        writer::Writer,
     },
 };
 pub use self::{
-    blobs::epoch::KeepDeleted,
+    blobs::{epoch::KeepDeleted, quota::Quota},
     checks::{
         backup::BackupReport,
         rebuild::RebuildReport,
         repair::RepairReport,
         verify::{Issue, VerifyReport},
     },
+    clock::Clock,
     error::StoreError,
     find::{caches::CachePage, survey::Kind},
     keys::KeyStore,
+    options::StoreOptions,
     packs::{
+        contents::{PackHeader, PackedCache},
         lane::PackLane,
-        pack_writer::{FinishedPack, PackHeader, PackWriter, PackedCache},
-        tensors::StoredCache,
+        location::ExtentId,
+        pack_writer::{FinishedPack, PackWriter},
+        stored_cache::StoredCache,
     },
     runs::{
         answered::AnsweredRun,
@@ -66,14 +73,13 @@ pub use self::{
         import::{Imported, NewImport, Spool},
         listing::{Inserted, RunFilter},
         queue::PendingRun,
-        reuse::{ExtentId, Reusable, StoredRows, Wanted},
+        reuse::{Reusable, StoredRows, Wanted},
     },
     scan::{RowKey, ScanPlan, ScanReport, Take, TokenPlaces},
     upkeep::{
         collect::{GcReport, StoreStats},
         compaction::{CompactReport, Compaction},
         maintain::{Maintainer, Maintenance},
-        retention::{Clock, Quota, StoreOptions},
     },
 };
 
@@ -93,7 +99,7 @@ struct Inner {
     memo: Memo,
     plans: scan::Plans,
     options: StoreOptions,
-    checked: packs::tensors::Checked,
+    checked: packs::stored_cache::Checked,
     compacting: upkeep::compaction::Compacting,
 }
 
@@ -106,7 +112,7 @@ impl Inner {
             memo: Memo::default(),
             plans: scan::Plans::default(),
             options,
-            checked: packs::tensors::Checked::default(),
+            checked: packs::stored_cache::Checked::default(),
             compacting: upkeep::compaction::Compacting::default(),
         }
     }

@@ -28,6 +28,7 @@ use residuum_domain::PackId;
 mod care;
 pub(crate) mod epoch;
 mod lock;
+pub(crate) mod quota;
 mod reserve;
 pub(crate) mod superfluous;
 mod unknown;

@@ -22,8 +22,7 @@ use crate::{
     blocking,
     error::StoreError,
     fault,
-    find::caches::pack_id,
-    index::rows::Fields,
+    index::rows::{Fields, pack_id},
 };
 use residuum_domain::PackId;
 

@@ -11,12 +11,10 @@ use crate::{
     index::{
         rows::{hex_list, to_json},
         tx::Tx,
-        writer::Write,
+        write::Write,
     },
-    upkeep::{
-        collect,
-        compaction::{Brake, rewrite::Rewritten},
-    },
+    packs::unused::drop_unused,
+    upkeep::compaction::{brake::Brake, rewrite::Rewritten},
 };
 use residuum_domain::{CacheId, PackId};
 
@@ -256,7 +254,7 @@ impl Write for DropCaches {
         .bind(hex_list(self.0.iter().map(|id| id.as_bytes().as_slice())))
         .fetch_all(tx.conn().await?)
         .await?;
-        collect::drop_unused(tx, &extents).await?;
+        drop_unused(tx, &extents).await?;
         Ok(extents.len() as u64)
     }
 }
@@ -273,7 +271,7 @@ impl Write for DropExtents {
             .bind(to_json(&self.0)?)
             .execute(tx.conn().await?)
             .await?;
-        let dropped = collect::drop_unused(tx, &self.0).await?;
+        let dropped = drop_unused(tx, &self.0).await?;
         Ok((caches.rows_affected(), dropped.n_extents))
     }
 }

@@ -1,7 +1,5 @@
 //! Editing and deleting caches.
 
-use std::collections::HashSet;
-
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
@@ -10,12 +8,13 @@ use crate::{
     error::StoreError,
     index::{
         checksum,
+        json::{merge, tags_json},
         rows::{Fields, to_json},
         terms,
         tx::Tx,
-        writer::Write,
+        write::Write,
     },
-    upkeep::collect,
+    packs::unused::drop_unused,
 };
 use residuum_domain::{Cache, CacheId, CachePatch, TenantId};
 
@@ -101,43 +100,6 @@ impl Write for PatchCache {
     }
 }
 
-/// Tags in the order posted, each once.
-pub(crate) fn distinct(tags: &[String]) -> Vec<&str> {
-    let mut seen = HashSet::new();
-    tags.iter().map(String::as_str).filter(|tag| seen.insert(*tag)).collect()
-}
-
-/// Tags as the row of a cache has them.
-///
-/// # Errors
-/// [`StoreError::Misuse`].
-pub(crate) fn tags_json(tags: &[String]) -> Result<String, StoreError> {
-    to_json(&distinct(tags))
-}
-
-/// JSON merge patch (RFC 7396) of an object by an object.
-pub(crate) fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
-    for (key, value) in patch {
-        match value {
-            Value::Null => {
-                target.shift_remove(key);
-            }
-            Value::Object(patch) => {
-                let inner = target.entry(key.clone()).or_insert(Value::Null);
-                if !inner.is_object() {
-                    *inner = Value::Object(Map::new());
-                }
-                if let Value::Object(inner) = inner {
-                    merge(inner, patch);
-                }
-            }
-            other => {
-                target.insert(key.clone(), other.clone());
-            }
-        }
-    }
-}
-
 struct DeleteCache {
     tenant: TenantId,
     id: CacheId,
@@ -157,7 +119,7 @@ impl Write for DeleteCache {
         .bind(self.now)
         .fetch_optional(tx.conn().await?)
         .await?;
-        collect::drop_unused(tx, extent.as_slice()).await?;
+        drop_unused(tx, extent.as_slice()).await?;
         Ok(extent.is_some())
     }
 }

@@ -7,7 +7,7 @@ use sqlx::QueryBuilder;
 use crate::{
     Store,
     error::StoreError,
-    find::{caches::JOINED, search::Search},
+    find::{described::JOINED, search::Search},
     index::rows::Fields,
 };
 use residuum_domain::{CacheFilter, Dtype, Hook, Positions, TenantId};

@@ -8,7 +8,7 @@ use sqlx::{Row, SqliteConnection, SqliteExecutor, TypeInfo as _, ValueRef as _, 
 use crate::{
     Store,
     error::StoreError,
-    index::{tx::Tx, writer::Write},
+    index::{tx::Tx, write::Write},
 };
 use residuum_domain::DirectionId;
 

@@ -13,6 +13,7 @@ use sqlx::{SqliteConnection, sqlite::SqliteRow};
 use crate::{
     error::StoreError,
     index::{
+        ids::Table,
         rows::{Fields, int, to_json},
         tx::Tx,
     },
@@ -143,26 +144,6 @@ fn found(table: &str, id: i64, row: Option<SqliteRow>) -> Result<SqliteRow, Stor
     row.ok_or_else(|| StoreError::damaged(format!("table {table}: row {id} is missing")))
 }
 
-/// Tables of values that are found by a digest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Table {
-    HookSets,
-    Layouts,
-    Provenances,
-}
-
-/// Ids that the writer found or made, by table and digest. They hold until such rows are removed, or the transaction in which
-/// they were made is undone: nobody else changes the index.
-#[derive(Default)]
-pub(crate) struct Ids(HashMap<(Table, blake3::Hash), i64>);
-
-impl Ids {
-    /// Forgets all of them.
-    pub(crate) fn forget(&mut self) {
-        self.0.clear();
-    }
-}
-
 /// The id of a value, if it has one: `query` asks for it by its digest.
 async fn known(
     tx: &mut Tx<'_>,
@@ -170,21 +151,14 @@ async fn known(
     query: &'static str,
     digest: &blake3::Hash,
 ) -> Result<Option<i64>, StoreError> {
-    if let Some(id) = tx.ids.0.get(&(table, *digest)) {
-        return Ok(Some(*id));
+    if let Some(id) = tx.ids.get(table, digest) {
+        return Ok(Some(id));
     }
     let id = sqlx::query_scalar(query).bind(digest.as_bytes().as_slice()).fetch_optional(tx.conn().await?).await?;
     if let Some(id) = id {
-        remember(tx, table, digest, id);
+        tx.ids.put(table, digest, id);
     }
     Ok(id)
-}
-
-fn remember(tx: &mut Tx<'_>, table: Table, digest: &blake3::Hash, id: i64) {
-    if tx.ids.0.len() >= REMEMBERED {
-        tx.ids.forget();
-    }
-    tx.ids.0.insert((table, *digest), id);
 }
 
 /// Hook sets of one change, by value.
@@ -228,7 +202,7 @@ async fn add_hook_set(tx: &mut Tx<'_>, json: &str, digest: &blake3::Hash) -> Res
         .fetch_one(tx.conn().await?)
         .await?;
     tx.later("INSERT INTO hook_set_hooks (hook_set_id, hook) SELECT ?, value FROM json_each(?)").bind(id).bind(json);
-    remember(tx, Table::HookSets, digest, id);
+    tx.ids.put(Table::HookSets, digest, id);
     Ok(id)
 }
 
@@ -248,7 +222,7 @@ pub(crate) async fn layout_id(tx: &mut Tx<'_>, hook_set_id: i64, row_shapes: &[V
         .bind(json)
         .fetch_one(tx.conn().await?)
         .await?;
-    remember(tx, Table::Layouts, &digest, id);
+    tx.ids.put(Table::Layouts, &digest, id);
     Ok(id)
 }
 
@@ -275,6 +249,6 @@ pub(crate) async fn provenance_id(
         .bind(int(d_model)?)
         .fetch_one(tx.conn().await?)
         .await?;
-    remember(tx, Table::Provenances, &digest, id);
+    tx.ids.put(Table::Provenances, &digest, id);
     Ok(id)
 }

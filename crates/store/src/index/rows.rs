@@ -7,6 +7,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{Decode, QueryBuilder, Row, Sqlite, Type, sqlite::SqliteRow};
 
 use crate::error::StoreError;
+use residuum_domain::PackId;
 
 /// The columns of one row.
 pub(crate) struct Fields<'r> {
@@ -63,6 +64,11 @@ impl<'r> Fields<'r> {
         let micros: Option<i64> = self.get(column)?;
         micros.map(Timestamp::from_microsecond).transpose().map_err(|e| self.damaged(column, e))
     }
+}
+
+/// Reads the id of a pack.
+pub(crate) fn pack_id(fields: &Fields<'_>, column: &str) -> Result<PackId, StoreError> {
+    fields.read(column, PackId::from_slice)
 }
 
 /// `value` as JSON text.

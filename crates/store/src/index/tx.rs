@@ -13,7 +13,7 @@ use sqlx::{
 use crate::{
     error::StoreError,
     fault::Faults,
-    index::{intern::Ids, rows::hex_list},
+    index::{ids::Ids, rows::hex_list},
 };
 use residuum_domain::PackId;
 

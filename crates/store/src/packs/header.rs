@@ -13,7 +13,7 @@ use crate::{
     blobs::read_at,
     error::StoreError,
     index::rows::{hex, to_json},
-    packs::{item::ItemRecord, pack_writer::PackHeader},
+    packs::{contents::PackHeader, item::ItemRecord},
 };
 use residuum_domain::{CacheId, Capture, Hook, ItemSpan, PackId, PackLayout, Problem, Provenance, RunId, TenantId};
 

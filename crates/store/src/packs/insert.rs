@@ -6,17 +6,16 @@ use sqlx::sqlite::SqliteRow;
 
 use crate::{
     error::StoreError,
-    find::edit::tags_json,
     index::{
         checksum::Checksum,
         forward_keys,
         intern::{self, HookSets},
+        json::tags_json,
         rows::{Fields, int, now, to_json},
         terms::{self, Blocks, Described},
         tx::{Script, Tx},
     },
-    packs::pack_writer::FinishedPack,
-    runs::reuse::ExtentId,
+    packs::{location::ExtentId, pack_writer::FinishedPack},
 };
 use residuum_domain::{CacheId, NewItem, RunId, TenantId, TensorStats};
 

@@ -7,17 +7,19 @@ use jiff::Timestamp;
 use crate::{
     Store,
     error::StoreError,
-    find::edit::distinct,
     index::{
+        json::distinct,
         rows::{int, now, to_json},
         tx::Tx,
-        writer::Write,
+        write::Write,
     },
-    packs::insert::{CacheRow, ENDS, Ends, Unit, insert_caches, push_extent_tenants, read_extent_tenants},
+    packs::{
+        insert::{CacheRow, ENDS, Ends, Unit, insert_caches, push_extent_tenants, read_extent_tenants},
+        location::ExtentId,
+    },
     runs::{
         interventions,
         listing::{LISTED_CACHES, insert_tags},
-        reuse::ExtentId,
     },
 };
 use residuum_domain::{CacheId, NewRun, Run, RunId, RunStatus};

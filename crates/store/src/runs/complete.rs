@@ -8,13 +8,13 @@ use crate::{
     index::{
         rows::{Fields, hex, hex_list, now, to_json},
         tx::Tx,
-        writer::Write,
+        write::Write,
     },
     packs::{
         insert::{CacheRow, Ends, Unit, add_pack, insert_caches, push_extent_tenants, read_extent_tenants},
+        location::ExtentId,
         pack_writer::FinishedPack,
     },
-    runs::reuse::ExtentId,
 };
 use residuum_domain::{CacheId, NewItem, Problem, RunId, TenantId};
 

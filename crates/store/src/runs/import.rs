@@ -8,11 +8,12 @@ use crate::{
     index::{
         rows::{Fields, now, to_json},
         tx::Tx,
-        writer::Write,
+        write::Write,
     },
     packs::{
+        contents::{PackHeader, PackedCache},
         insert::{Ends, Unit, add_pack, insert_caches},
-        pack_writer::{FinishedPack, PackHeader, PackedCache},
+        pack_writer::FinishedPack,
     },
 };
 use residuum_domain::{CacheId, Dtype, NewItem, PackId, PackLayout, Provenance, RunId, TenantId, import::TensorSource};

@@ -14,11 +14,10 @@ use crate::{
         intern::HookSets,
         rows::{Fields, int, now, push_limit, to_json},
         tx::Tx,
-        writer::Write,
+        write::Write,
     },
-    packs::item::ItemRecord,
+    packs::{item::ItemRecord, unused::drop_unused},
     runs::interventions,
-    upkeep::collect,
 };
 use residuum_domain::{CacheId, Edits, Hook, NewRun, Priority, Run, RunId, RunStatus, TenantId};
 
@@ -428,7 +427,7 @@ impl Write for DeleteRun {
             .bind(self.tenant.0)
             .execute(tx.conn().await?)
             .await?;
-        collect::drop_unused(tx, &extents).await?;
+        drop_unused(tx, &extents).await?;
         Ok(deleted.rows_affected() > 0)
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     index::{
         rows::{Fields, hex, to_json},
         tx::Tx,
-        writer::Write,
+        write::Write,
     },
     packs::item::ItemRecord,
     runs::complete::{Tally, fail_items, finish_runs, tally},

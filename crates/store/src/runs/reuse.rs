@@ -12,7 +12,7 @@ use crate::{
         intern::{self, Layout, Origin},
         rows::{Fields, hex, hex_list, to_json},
     },
-    packs::tensors::Location,
+    packs::location::{ExtentId, Location},
 };
 use residuum_domain::{Capture, Dtype, Hook, Provenance, Rows, TenantId, capture::Answer};
 
@@ -42,10 +42,6 @@ pub(crate) const EQUAL: &str = concat!(
     newest!("forward_keys"),
     ")"
 );
-
-/// An extent: the immutable rows of a pack that hold one input's activations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ExtentId(pub(crate) i64);
 
 /// What an input needs.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,12 +8,12 @@ use super::{PackRows, Piece, ScanPlan, Take, Window};
 use crate::{
     Store,
     error::StoreError,
-    find::{
-        caches::{JOINED, pack_id},
-        search::Search,
+    find::{described::JOINED, search::Search},
+    index::{
+        intern::Layout,
+        rows::{Fields, pack_id},
     },
-    index::{intern::Layout, rows::Fields},
-    packs::tensors::PackDims,
+    packs::location::PackDims,
 };
 use residuum_domain::{CacheFilter, CacheId, Dtype, Hook, ItemSpan, Positions, Rows, TenantId};
 

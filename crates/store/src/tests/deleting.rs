@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::upkeep::compaction::{Brake, rewrite::Rewritten};
+use crate::upkeep::compaction::{brake::Brake, rewrite::Rewritten};
 
 const KEEP: KeepDeleted = KeepDeleted { time: Duration::from_secs(10), max_bytes: 1 << 30 };
 

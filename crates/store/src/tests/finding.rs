@@ -9,7 +9,7 @@ use sqlx::Connection;
 use super::*;
 use crate::{
     find::search::Search,
-    index::{terms::MergeTerms, tx::Tx, writer::Write},
+    index::{terms::MergeTerms, tx::Tx, write::Write},
 };
 
 async fn list(f: &Fixture, filter: CacheFilter) -> Vec<CacheId> {

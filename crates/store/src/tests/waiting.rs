@@ -5,7 +5,7 @@ use sqlx::Row as _;
 use super::*;
 use crate::{
     error::code_of,
-    index::{tx::Tx, writer::Write},
+    index::{tx::Tx, write::Write},
 };
 
 /// Counts a probe, in a statement that waits, and then adds another with `statement`.

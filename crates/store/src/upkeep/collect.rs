@@ -6,23 +6,22 @@ use std::{
 };
 
 use serde::Serialize;
-use sqlx::{Row, SqliteConnection};
 
 use crate::{
     Store, blocking,
     error::StoreError,
-    find::caches::pack_id,
     index::{
-        rows::{Fields, hex_list, to_json},
+        rows::{Fields, hex_list, pack_id},
         tx::Tx,
-        writer::Write,
+        write::Write,
     },
-    upkeep::compaction::{CompactReport, Compaction},
+    packs::unused::{Dropped, drop_empty_packs, drop_unused},
+    upkeep::{
+        compaction::{CompactReport, Compaction},
+        orphans::known,
+    },
 };
 use residuum_domain::PackId;
-
-/// Files looked up at a time.
-const LISTED: usize = 10_000;
 
 /// What the store holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -177,19 +176,6 @@ impl Store {
         Ok(())
     }
 
-    /// Files that the index does not know, with their lengths: nobody is writing them.
-    pub(crate) async fn unknown_files(&self) -> Result<Vec<(PackId, u64)>, StoreError> {
-        let blobs = Arc::clone(self.blobs());
-        // before the index is asked: what it learns of meanwhile is not listed
-        let files = blocking(move || blobs.list()).await?;
-        let mut unknown = Vec::new();
-        for page in files.chunks(LISTED) {
-            let known = known(&mut *self.reader().await?, page).await?;
-            unknown.extend(page.iter().zip(known).filter(|(_, known)| !known).map(|(file, _)| *file));
-        }
-        Ok(unknown)
-    }
-
     /// Removes what nobody needs; where `rows`, those of the index too.
     pub(crate) async fn collect(&self, rows: bool) -> Result<GcReport, StoreError> {
         self.collect_for(Collecting { rows, ..Collecting::default() }).await
@@ -236,47 +222,6 @@ struct Collecting {
     torn: bool,
 }
 
-/// Removes the extents among `extents` that no cache uses, then packs without extents, whose files go after the commit.
-///
-/// # Errors
-/// [`StoreError::Database`].
-pub(crate) async fn drop_unused(tx: &mut Tx<'_>, extents: &[i64]) -> Result<GcReport, StoreError> {
-    if extents.is_empty() {
-        return Ok(GcReport::default());
-    }
-    let rows = sqlx::query(
-        "DELETE FROM extents WHERE id IN (SELECT value FROM json_each(?)) \
-           AND NOT EXISTS (SELECT 1 FROM caches c WHERE c.extent_id = extents.id) RETURNING pack_id",
-    )
-    .bind(to_json(extents)?)
-    .fetch_all(tx.conn().await?)
-    .await?;
-    let mut packs =
-        rows.iter().map(|r| pack_id(&Fields::of("extents", r), "pack_id")).collect::<Result<Vec<_>, _>>()?;
-    packs.sort_unstable();
-    packs.dedup();
-    let mut report = drop_empty_packs(tx, &packs).await?;
-    report.n_extents = rows.len() as u64;
-    Ok(report)
-}
-
-async fn drop_empty_packs(tx: &mut Tx<'_>, packs: &[PackId]) -> Result<GcReport, StoreError> {
-    let rows = sqlx::query(
-        "DELETE FROM packs WHERE id IN (SELECT unhex(value) FROM json_each(?)) \
-           AND NOT EXISTS (SELECT 1 FROM extents e WHERE e.pack_id = packs.id) RETURNING id, n_bytes",
-    )
-    .bind(hex_list(packs.iter().map(|p| p.as_bytes().as_slice())))
-    .fetch_all(tx.conn().await?)
-    .await?;
-    let mut report = GcReport { n_packs: rows.len() as u64, ..GcReport::default() };
-    for row in &rows {
-        let f = Fields::of("packs", row);
-        tx.unlink.push(pack_id(&f, "id")?);
-        report.freed_bytes += f.uint::<u64>("n_bytes")?;
-    }
-    Ok(report)
-}
-
 #[derive(Default)]
 struct Collect {
     /// Files that the index did not know and nobody needs, with their lengths.
@@ -306,7 +251,9 @@ impl Write for Collect {
         if self.what.work {
             tx.later("DELETE FROM tombstones WHERE kind <> 'pack'");
         }
-        let mut report = if self.what.rows { self.collect_rows(tx).await? } else { GcReport::default() };
+        let dropped = if self.what.rows { self.collect_rows(tx).await? } else { Dropped::default() };
+        let Dropped { n_extents, n_packs, freed_bytes } = dropped;
+        let mut report = GcReport { n_extents, n_packs, freed_bytes, ..GcReport::default() };
         for (pack, n_bytes) in orphans {
             tx.unlink.push(pack);
             report.n_orphans += 1;
@@ -316,28 +263,9 @@ impl Write for Collect {
     }
 }
 
-/// Which of the files belong to packs of the index.
-///
-/// # Errors
-/// [`StoreError::Database`].
-pub(crate) async fn known(conn: &mut SqliteConnection, files: &[(PackId, u64)]) -> Result<Vec<bool>, StoreError> {
-    let rows = sqlx::query("SELECT j.key FROM json_each(?) j CROSS JOIN packs p ON p.id = unhex(j.value)")
-        .bind(hex_list(files.iter().map(|(p, _)| p.as_bytes().as_slice())))
-        .fetch_all(conn)
-        .await?;
-    let mut known = vec![false; files.len()];
-    for row in &rows {
-        let index: i64 = row.try_get(0)?;
-        if let Some(flag) = usize::try_from(index).ok().and_then(|i| known.get_mut(i)) {
-            *flag = true;
-        }
-    }
-    Ok(known)
-}
-
 impl Collect {
-    async fn collect_rows(&self, tx: &mut Tx<'_>) -> Result<GcReport, StoreError> {
-        let report = drop_unused(tx, &self.extents).await?;
+    async fn collect_rows(&self, tx: &mut Tx<'_>) -> Result<Dropped, StoreError> {
+        let dropped = drop_unused(tx, &self.extents).await?;
         let empty = drop_empty_packs(tx, &self.packs).await?;
         for statement in [
             "DELETE FROM provenances WHERE NOT EXISTS (SELECT 1 FROM extents e WHERE e.provenance_id = provenances.id)",
@@ -349,10 +277,10 @@ impl Collect {
             tx.later(statement);
         }
         tx.ids.forget();
-        Ok(GcReport {
-            n_packs: report.n_packs + empty.n_packs,
-            freed_bytes: report.freed_bytes + empty.freed_bytes,
-            ..report
+        Ok(Dropped {
+            n_packs: dropped.n_packs + empty.n_packs,
+            freed_bytes: dropped.freed_bytes + empty.freed_bytes,
+            ..dropped
         })
     }
 }

@@ -3,17 +3,15 @@
 
 use std::sync::Arc;
 
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
 use crate::{
     Store,
     blobs::Blobs,
     blocking,
     error::StoreError,
-    find::caches::pack_id,
-    index::rows::{Fields, hex, hex_list, to_json},
+    index::rows::{Fields, hex, hex_list, pack_id, to_json},
     packs::header::{self, BlobHeader},
-    upkeep::collect,
 };
 use residuum_domain::PackId;
 
@@ -52,7 +50,39 @@ const INPUTS: &str = "SELECT j.key AS entry, i.status, t.id IS NOT NULL AS delet
     LEFT JOIN caches c ON c.run_id = unhex(j.value ->> 0) AND c.item_index = j.value ->> 1 \
     LEFT JOIN extents e ON e.id = c.extent_id LEFT JOIN packs p ON p.id = e.pack_id";
 
+/// Which of the files belong to packs of the index.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub(crate) async fn known(conn: &mut SqliteConnection, files: &[(PackId, u64)]) -> Result<Vec<bool>, StoreError> {
+    let rows = sqlx::query("SELECT j.key FROM json_each(?) j CROSS JOIN packs p ON p.id = unhex(j.value)")
+        .bind(hex_list(files.iter().map(|(p, _)| p.as_bytes().as_slice())))
+        .fetch_all(conn)
+        .await?;
+    let mut known = vec![false; files.len()];
+    for row in &rows {
+        let index: i64 = row.try_get(0)?;
+        if let Some(flag) = usize::try_from(index).ok().and_then(|i| known.get_mut(i)) {
+            *flag = true;
+        }
+    }
+    Ok(known)
+}
+
 impl Store {
+    /// Files that the index does not know, with their lengths: nobody is writing them.
+    pub(crate) async fn unknown_files(&self) -> Result<Vec<(PackId, u64)>, StoreError> {
+        let blobs = Arc::clone(self.blobs());
+        // before the index is asked: what it learns of meanwhile is not listed
+        let files = blocking(move || blobs.list()).await?;
+        let mut unknown = Vec::new();
+        for page in files.chunks(LOOKED_UP) {
+            let known = known(&mut *self.reader().await?, page).await?;
+            unknown.extend(page.iter().zip(known).filter(|(_, known)| !known).map(|(file, _)| *file));
+        }
+        Ok(unknown)
+    }
+
     /// Sorts the files that the index does not know and nobody is writing. Where `torn`, the index may have lost changes that it
     /// had taken: then that an input waits says nothing.
     ///
@@ -166,7 +196,7 @@ impl Store {
         let files = blocking(move || blobs.list_unknown()).await?;
         let mut n = 0;
         for page in files.chunks(LOOKED_UP) {
-            let known = collect::known(&mut *self.reader().await?, page).await?;
+            let known = known(&mut *self.reader().await?, page).await?;
             let known: Vec<PackId> =
                 page.iter().zip(known).filter(|(_, known)| *known).map(|(file, _)| file.0).collect();
             let blobs = Arc::clone(self.blobs());

@@ -1,73 +1,21 @@
 //! How long caches are kept: what has expired goes, and where the store has a quota the oldest may make room.
 
-use std::{fmt, sync::Arc};
-
-use jiff::Timestamp;
-
 use crate::{
     Store,
-    blobs::{epoch::KeepDeleted, superfluous::remove_deleted},
+    blobs::{quota::Quota, superfluous::remove_deleted},
     error::StoreError,
-    index::{tx::Tx, writer::Write},
-    upkeep::collect,
+    index::{tx::Tx, write::Write},
+    packs::unused::drop_unused,
 };
 
 /// Caches removed in one transaction, so that others get their turn.
 const CACHES_A_CHANGE: i64 = 500;
 
-/// What tells the store the time.
-#[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
-
-impl Clock {
-    /// A clock of one's own.
-    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now))
-    }
-
-    /// The time, in microseconds.
-    pub(crate) fn now(&self) -> i64 {
-        (self.0)().as_microsecond()
-    }
-}
-
-impl Default for Clock {
-    fn default() -> Self {
-        Self::new(Timestamp::now)
-    }
-}
-
-impl fmt::Debug for Clock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Clock")
-    }
-}
-
-/// How much a store may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Quota {
-    /// Bytes of blobs and index on the disk.
-    pub max_bytes: u64,
-    /// Whether the oldest caches that are not pinned make room for new ones; else nothing new is taken.
-    pub evict_oldest: bool,
-}
-
-/// Settings of a store.
-#[derive(Debug, Clone, Default)]
-pub struct StoreOptions {
-    /// What tells the time.
-    pub clock: Clock,
-    /// How much it may take; `None`: what the disk holds.
-    pub quota: Option<Quota>,
-    /// How long files of deleted caches stay for those who are reading them.
-    pub keep_deleted: KeepDeleted,
-}
-
 impl Store {
     /// Bytes that blobs and index take on the disk, packs being written among them.
     #[must_use]
     pub fn bytes_on_disk(&self) -> u64 {
-        self.blobs().bytes() + self.blobs().index_bytes()
+        self.blobs().bytes_on_disk()
     }
 
     /// How much the store may take.
@@ -106,10 +54,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Full`].
     pub(crate) fn check_room(&self, n_bytes: u64) -> Result<(), StoreError> {
-        match self.quota() {
-            Some(quota) if self.bytes_on_disk().saturating_add(n_bytes) > quota.max_bytes => Err(StoreError::Full),
-            _ => Ok(()),
-        }
+        self.blobs().check_room(self.quota(), n_bytes)
     }
 
     /// Removes the caches that have expired, in small transactions, and the numbers that only they used. Gives their number.
@@ -166,7 +111,7 @@ impl Write for Remove {
             ),
         };
         let extents: Vec<i64> = query.bind(CACHES_A_CHANGE).fetch_all(tx.conn().await?).await?;
-        collect::drop_unused(tx, &extents).await?;
+        drop_unused(tx, &extents).await?;
         Ok(extents.len() as u64)
     }
 }

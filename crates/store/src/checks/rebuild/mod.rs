@@ -24,16 +24,17 @@ use crate::{
     blocking,
     error::StoreError,
     index::{
-        intern::Ids,
+        ids::Ids,
         rows::{hex, now, to_json},
         terms::Blocks,
         tx::Tx,
     },
     migrate,
     packs::{
+        contents::{PackHeader, PackedCache},
         header::{BlobHeader, CacheEntry},
         insert::{CacheRow, Unit, insert_caches_at, insert_extents, insert_pack},
-        pack_writer::{FinishedPack, PackHeader, PackedCache},
+        pack_writer::FinishedPack,
     },
 };
 use residuum_domain::{CacheId, Hook, NewItem, PackId, RunId, TenantId};

@@ -9,7 +9,7 @@ use crate::{
     packs::{
         header::{self, BlobHeader},
         lane::count_special,
-        tensors::{PackDims, hash},
+        location::{PackDims, hash},
     },
 };
 use residuum_domain::{ItemSpan, PackId, PackLayout, TensorStats};

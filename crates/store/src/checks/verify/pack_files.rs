@@ -7,15 +7,14 @@ use crate::{
     Store,
     blobs::Blobs,
     error::StoreError,
-    find::caches::pack_id,
     index::{
         intern::{Layout, Origin},
-        rows::{Fields, hex},
+        rows::{Fields, hex, pack_id},
     },
     packs::{
         header::{self, BlobHeader},
         lane::count_special,
-        tensors::{PackDims, hash},
+        location::{PackDims, hash},
     },
 };
 use residuum_domain::{CacheId, Dtype, Hook, ItemSpan, PackId, Positions, Provenance, RunId, TenantId, TensorStats};

@@ -13,7 +13,7 @@ use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 use self::parts::Parts;
 use crate::{
     error::StoreError,
-    find::caches::{COLUMNS, JOINED},
+    find::described::{COLUMNS, JOINED},
     index::{
         rows::{Fields, push_limit},
         terms::{self, BLOCK, Term},

@@ -9,7 +9,7 @@ use sqlx::Row;
 
 use crate::{
     Store, StoreError,
-    index::{tx::Tx, writer::Write},
+    index::{tx::Tx, write::Write},
 };
 
 /// Pages of 4 KiB that one change writes, about: others wait for some milliseconds. The list of one word is written as a whole,

@@ -15,7 +15,7 @@ use crate::{
     index::{
         rows::{Fields, to_json},
         tx::Tx,
-        writer::Write,
+        write::Write,
     },
 };
 #[cfg(test)]

@@ -3,17 +3,14 @@
 //! Small packs are merged with others of about their size, so that rows are copied a few times in all and not again with
 //! every capture.
 
+pub(crate) mod brake;
 pub(crate) mod rewrite;
 pub(crate) mod switch;
 
 use std::{
     collections::{HashMap, HashSet},
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
 };
 
 use serde::Serialize;
@@ -21,9 +18,8 @@ use serde::Serialize;
 use crate::{
     Store,
     error::StoreError,
-    find::caches::pack_id,
-    index::rows::{Fields, int},
-    upkeep::compaction::{rewrite::Rewritten, switch::Moved},
+    index::rows::{Fields, int, pack_id},
+    upkeep::compaction::{brake::Brake, rewrite::Rewritten, switch::Moved},
 };
 use residuum_domain::PackId;
 
@@ -31,8 +27,6 @@ use residuum_domain::PackId;
 const LOOKED_AT: i64 = 4096;
 /// Bytes of blobs that were merged and wait for readers, beyond which nothing more is merged.
 const MAX_RETIRED: u64 = 4 << 30;
-/// Bytes between two looks at the clock.
-const STRIDE: u64 = 256 << 10;
 
 /// When packs are rewritten.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,42 +85,6 @@ impl fmt::Display for CompactReport {
         write!(f, "rewrote {n_old} packs as {n_new}, with {n_extents} extents: {freed_bytes} bytes less")?;
         if *n_damaged > 0 {
             write!(f, "; {n_damaged} damaged packs left as they are (residuum verify says more)")?;
-        }
-        Ok(())
-    }
-}
-
-/// Holds copying to a pace, and stops it.
-pub(crate) struct Brake {
-    bytes_per_second: Option<u64>,
-    started: Instant,
-    spent: u64,
-    unchecked: u64,
-    stop: Arc<AtomicBool>,
-}
-
-impl Brake {
-    pub(crate) fn new(bytes_per_second: Option<u64>, stop: Arc<AtomicBool>) -> Self {
-        Self { bytes_per_second, started: Instant::now(), spent: 0, unchecked: 0, stop }
-    }
-
-    /// Counts bytes that were copied, and waits where they were too many for the time.
-    ///
-    /// # Errors
-    /// [`StoreError::Closed`] when it is time to stop.
-    pub(crate) fn spend(&mut self, bytes: usize) -> Result<(), StoreError> {
-        self.unchecked += bytes as u64;
-        if self.unchecked < STRIDE {
-            return Ok(());
-        }
-        self.spent += std::mem::take(&mut self.unchecked);
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(StoreError::Closed);
-        }
-        if let Some(pace) = self.bytes_per_second {
-            #[expect(clippy::cast_precision_loss, reason = "a time to wait need not be exact")]
-            let due = Duration::from_secs_f64(self.spent as f64 / pace.max(1) as f64);
-            std::thread::sleep(due.saturating_sub(self.started.elapsed()).min(Duration::from_secs(1)));
         }
         Ok(())
     }

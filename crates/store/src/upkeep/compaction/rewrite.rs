@@ -15,18 +15,18 @@ use crate::{
     blocking,
     error::StoreError,
     fault::Purpose,
-    find::caches::{COLUMNS, pack_id},
+    find::described::COLUMNS,
     index::{
         intern::{Layout, Origin},
-        rows::{Fields, hex, hex_list},
+        rows::{Fields, hex, hex_list, pack_id},
     },
     packs::{
         header::{self, CacheEntry, Front},
         item::ItemRecord,
-        tensors::PackDims,
+        location::PackDims,
     },
     upkeep::compaction::{
-        Brake,
+        brake::Brake,
         switch::{Copying, Move, Moved, NewPack},
     },
 };

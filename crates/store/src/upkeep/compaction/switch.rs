@@ -4,13 +4,12 @@ use crate::{
     blobs::InFlight,
     error::StoreError,
     fault,
-    find::caches::pack_id,
     index::{
-        rows::{Fields, hex, hex_list, int, now, to_json},
+        rows::{Fields, hex, hex_list, int, now, pack_id, to_json},
         tx::Tx,
-        writer::Write,
+        write::Write,
     },
-    packs::tensors::PackDims,
+    packs::location::PackDims,
 };
 use residuum_domain::{Dtype, PackId, TenantId};
 
