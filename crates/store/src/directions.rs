@@ -4,10 +4,9 @@ use serde_json::{Map, Value};
 use sqlx::{QueryBuilder, Sqlite, sqlite::SqliteRow};
 
 use crate::{
-    Store,
     error::StoreError,
     index::{
-        checksum,
+        SqliteIndex, checksum,
         json::merge,
         rows::{Fields, int, push_limit, to_json},
         tx::Tx,
@@ -22,20 +21,14 @@ const ROWS_A_STATEMENT: usize = 1000;
 const COLUMNS: &str =
     "id, tenant_id, name, method, model, hook, layers, n_components, d, metadata, provenance, created_at";
 
-impl Store {
+impl SqliteIndex {
     /// Keeps a direction, durably. Says whether its name was free; if not, nothing changes.
-    ///
-    /// # Errors
-    /// [`StoreError::Full`], [`StoreError::Closed`], [`StoreError::Database`].
-    pub async fn insert_direction(&self, direction: Direction) -> Result<bool, StoreError> {
+    pub(crate) async fn insert_direction(&self, direction: Direction) -> Result<bool, StoreError> {
         self.write(InsertDirection(direction)).await
     }
 
     /// One direction of a tenant with its vectors, by id or name.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`], [`StoreError::Damaged`].
-    pub async fn direction(&self, tenant: TenantId, id_or_name: &str) -> Result<Option<Direction>, StoreError> {
+    pub(crate) async fn direction(&self, tenant: TenantId, id_or_name: &str) -> Result<Option<Direction>, StoreError> {
         // one snapshot, so that a direction is never seen without its vectors
         let mut reader = self.reader().await?;
         let mut snapshot = reader.snapshot().await?;
@@ -55,10 +48,7 @@ impl Store {
     }
 
     /// What a direction of a tenant is, by id or name.
-    ///
-    /// # Errors
-    /// As [`Self::direction`].
-    pub async fn direction_info(
+    pub(crate) async fn direction_info(
         &self,
         tenant: TenantId,
         id_or_name: &str,
@@ -67,10 +57,7 @@ impl Store {
     }
 
     /// Directions of a tenant, newest first, those older than `before` where it is given.
-    ///
-    /// # Errors
-    /// As [`Self::direction`].
-    pub async fn directions(
+    pub(crate) async fn directions(
         &self,
         tenant: TenantId,
         before: Option<DirectionId>,
@@ -80,10 +67,7 @@ impl Store {
     }
 
     /// Merges `metadata` into a direction's as RFC 7396 has it, and says whether there is such a direction.
-    ///
-    /// # Errors
-    /// [`StoreError::Full`], [`StoreError::Closed`], [`StoreError::Database`], [`StoreError::Damaged`].
-    pub async fn patch_direction(
+    pub(crate) async fn patch_direction(
         &self,
         tenant: TenantId,
         id: DirectionId,
@@ -93,10 +77,7 @@ impl Store {
     }
 
     /// Deletes a direction. Says whether there was one.
-    ///
-    /// # Errors
-    /// [`StoreError::Closed`], [`StoreError::Database`].
-    pub async fn delete_direction(&self, tenant: TenantId, id: DirectionId) -> Result<bool, StoreError> {
+    pub(crate) async fn delete_direction(&self, tenant: TenantId, id: DirectionId) -> Result<bool, StoreError> {
         self.write(DeleteDirection { tenant, id }).await
     }
 }

@@ -10,8 +10,8 @@ use std::{
 
 use rustix::fs::{Access, access};
 
-use super::{Blobs, EXTENSION, TEMP_PREFIX, pack_of, sync_folder};
-use crate::{blobs::epoch::KeepDeleted, error::StoreError, index::wal};
+use super::{EXTENSION, LocalBlobs, TEMP_PREFIX, pack_of, sync_folder};
+use crate::{blobs::epoch::KeepDeleted, error::StoreError};
 use residuum_domain::PackId;
 
 /// Whether a path is that of a blob that was being written.
@@ -22,7 +22,7 @@ pub(crate) fn is_unfinished(path: &Path) -> bool {
 /// Where files are put that are damaged, or whose place is unknown.
 const DAMAGED: &str = "damaged";
 
-impl Blobs {
+impl LocalBlobs {
     /// Lets go of blobs, each with its bytes, whose rows lie elsewhere now. Files go when their last reader does.
     pub(crate) fn retire(&self, packs: &[(PackId, u64)]) {
         self.remove_retired(self.epochs.retire(packs));
@@ -92,18 +92,10 @@ impl Blobs {
         Ok(!self.list()?.is_empty() || !self.list_unknown()?.is_empty())
     }
 
-    /// Whether something lies in the log of the index that SQLite will not take.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`].
-    pub(crate) fn log_is_torn(&self) -> Result<bool, StoreError> {
-        wal::is_torn(&self.root.join("index.sqlite-wal")).map_err(StoreError::io("reading the log of the index"))
-    }
-
     /// Whether nobody can change the index, and no log belongs to it: SQLite, which cannot make its files beside it then, need not
     /// look for changes.
     pub(crate) fn is_immutable(&self) -> bool {
-        let log = fs::metadata(self.index().with_extension("sqlite-wal")).map_or(0, |m| m.len());
+        let log = fs::metadata(self.index_log()).map_or(0, |m| m.len());
         log == 0 && access(&self.root, Access::WRITE_OK).is_err() && !self.has_writer()
     }
 
@@ -260,7 +252,7 @@ fn link_or_copy(from: &Path, to: &Path, copy: bool) -> io::Result<()> {
 ///
 /// # Errors
 /// [`StoreError::NotEmpty`]; [`StoreError::Io`].
-pub(crate) fn open_new(root: &Path) -> Result<Arc<Blobs>, StoreError> {
+pub(crate) fn open_new(root: &Path) -> Result<Arc<LocalBlobs>, StoreError> {
     match fs::read_dir(root).map(|mut entries| entries.next().is_some()) {
         Ok(true) => return Err(StoreError::NotEmpty),
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -268,5 +260,5 @@ pub(crate) fn open_new(root: &Path) -> Result<Arc<Blobs>, StoreError> {
         }
         _ => {}
     }
-    Ok(Arc::new(Blobs::open(root)?))
+    Ok(Arc::new(LocalBlobs::open(root)?))
 }

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::blobs::Blobs;
+use crate::blobs::LocalBlobs;
 use residuum_domain::PackId;
 
 /// Deleted packs that are remembered while readers are here who may look for them.
@@ -77,7 +77,7 @@ struct Retired {
 pub(crate) struct Session {
     epoch: u64,
     /// Not the lock of the folder: a forgotten reader does not keep it.
-    blobs: Weak<Blobs>,
+    blobs: Weak<LocalBlobs>,
 }
 
 impl Drop for Session {
@@ -94,7 +94,7 @@ impl Epochs {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn enter(&self, blobs: &Arc<Blobs>) -> Arc<Session> {
+    pub(crate) fn enter(&self, blobs: &Arc<LocalBlobs>) -> Arc<Session> {
         let mut state = self.state();
         let epoch = state.now;
         *state.present.entry(epoch).or_default() += 1;

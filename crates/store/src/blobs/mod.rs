@@ -45,7 +45,7 @@ const MAX_OWN: usize = 100_000;
 
 /// The data folder.
 #[derive(Debug)]
-pub(crate) struct Blobs {
+pub(crate) struct LocalBlobs {
     root: PathBuf,
     /// Held as long as anyone may write here; `None` for a store that only reads.
     lock: Option<Lock>,
@@ -66,7 +66,7 @@ pub(crate) struct Blobs {
 #[derive(Debug)]
 pub(crate) struct InFlight {
     pub(crate) pack: PackId,
-    blobs: Arc<Blobs>,
+    blobs: Arc<LocalBlobs>,
 }
 
 impl Drop for InFlight {
@@ -90,7 +90,7 @@ pub(crate) struct TempBlob {
 #[derive(Debug)]
 struct Counted {
     n_bytes: u64,
-    blobs: Arc<Blobs>,
+    blobs: Arc<LocalBlobs>,
 }
 
 impl Counted {
@@ -106,7 +106,7 @@ impl Drop for Counted {
     }
 }
 
-impl Blobs {
+impl LocalBlobs {
     /// Opens the folder for writing, making it where needed, and takes its lock.
     ///
     /// # Errors
@@ -150,9 +150,7 @@ impl Blobs {
 
     /// Bytes that the index takes, with its log.
     pub(crate) fn index_bytes(&self) -> u64 {
-        let index = self.index();
-        let log = index.with_extension("sqlite-wal");
-        [index, log].iter().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
+        [self.index(), self.index_log()].iter().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
     }
 
     /// Whether a store has the folder for writing: this one, or that of another process.
@@ -163,6 +161,11 @@ impl Blobs {
     /// The index's file.
     pub(crate) fn index(&self) -> PathBuf {
         self.root.join("index.sqlite")
+    }
+
+    /// The log of the index, which SQLite keeps beside it.
+    pub(crate) fn index_log(&self) -> PathBuf {
+        self.root.join("index.sqlite-wal")
     }
 
     fn in_flight(&self) -> MutexGuard<'_, HashSet<PackId>> {

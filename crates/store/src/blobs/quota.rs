@@ -1,6 +1,6 @@
 //! How much room a store may take, and how much it takes.
 
-use super::Blobs;
+use super::LocalBlobs;
 use crate::error::StoreError;
 
 /// How much a store may take.
@@ -12,7 +12,7 @@ pub struct Quota {
     pub evict_oldest: bool,
 }
 
-impl Blobs {
+impl LocalBlobs {
     /// Bytes that blobs and index take on the disk, packs being written among them.
     pub(crate) fn bytes_on_disk(&self) -> u64 {
         self.bytes() + self.index_bytes()

@@ -7,7 +7,7 @@ use std::{
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
-use super::Blobs;
+use super::LocalBlobs;
 use crate::error::{StoreError, code_of};
 
 /// Bytes kept free.
@@ -26,7 +26,7 @@ pub(super) struct Reserve {
     is_missing: AtomicBool,
 }
 
-impl Blobs {
+impl LocalBlobs {
     /// Gives the reserve up; whether there was one.
     pub(crate) fn use_reserve(&self) -> bool {
         self.reserve.is_there.swap(false, Ordering::AcqRel) && self.give_up_reserve()

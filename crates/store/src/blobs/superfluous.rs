@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    blobs::{Blobs, epoch::KeepDeleted},
+    blobs::{LocalBlobs, epoch::KeepDeleted},
     fault,
 };
 use residuum_domain::PackId;
@@ -19,7 +19,7 @@ pub(crate) struct Superfluous {
 
 impl Superfluous {
     /// Removes them, once those have read them who may be at it; for what was deleted `keep` bounds that.
-    pub(crate) async fn remove(self, blobs: &Arc<Blobs>, keep: KeepDeleted) {
+    pub(crate) async fn remove(self, blobs: &Arc<LocalBlobs>, keep: KeepDeleted) {
         if self.unlink.is_empty() && self.retire.is_empty() {
             return;
         }
@@ -45,7 +45,7 @@ impl Superfluous {
 }
 
 /// Removes the files of deleted packs that are kept for their readers; says whether there were any.
-pub(crate) async fn remove_deleted(blobs: &Arc<Blobs>) -> bool {
+pub(crate) async fn remove_deleted(blobs: &Arc<LocalBlobs>) -> bool {
     let blobs = Arc::clone(blobs);
     // fails only where the runtime is shutting down
     tokio::task::spawn_blocking(move || blobs.remove_deleted()).await.unwrap_or(false)

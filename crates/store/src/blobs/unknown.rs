@@ -7,14 +7,14 @@ use std::{
     sync::atomic::Ordering,
 };
 
-use super::{Blobs, EXTENSION, pack_of, sync_folder};
+use super::{EXTENSION, LocalBlobs, pack_of, sync_folder};
 use crate::error::StoreError;
 use residuum_domain::PackId;
 
 /// Where they lie.
 const UNKNOWN: &str = "unknown";
 
-impl Blobs {
+impl LocalBlobs {
     fn unknown_path(&self, pack: PackId) -> PathBuf {
         self.root.join(UNKNOWN).join(format!("{pack}.{EXTENSION}"))
     }

@@ -17,12 +17,16 @@ use serde::Serialize;
 use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
 
 use crate::{
-    Store, VerifyReport,
-    blobs::{self, Blobs},
-    blocking,
+    VerifyReport,
+    blobs::{self, LocalBlobs},
+    blocking::blocking,
+    checks::verify::Verifier,
     error::StoreError,
     fault,
-    index::rows::{Fields, pack_id},
+    index::{
+        SqliteIndex,
+        rows::{Fields, pack_id},
+    },
 };
 use residuum_domain::PackId;
 
@@ -52,87 +56,87 @@ impl fmt::Display for BackupReport {
     }
 }
 
-impl Store {
-    /// Copies the store to the folder `target`, which must be empty or not exist, and verifies the copy. Works beside a server
-    /// on a store that was opened to read only. Blobs get a second name where `link` and the file system allow; else their bytes
-    /// are copied.
-    ///
-    /// # Errors
-    /// [`StoreError::NotEmpty`], [`StoreError::Damaged`] when a blob is missing, [`StoreError::Io`], [`StoreError::Full`],
-    /// [`StoreError::Database`]. What else is wrong with the copy is in the report.
-    pub async fn backup(&self, target: &Path, link: bool) -> Result<BackupReport, StoreError> {
-        let dir = target.to_owned();
-        let copy = blocking(move || blobs::open_new(&dir)).await?;
-        let blobs = Arc::clone(self.blobs());
-        let here = blocking(move || Ok(blobs.list()?.into_iter().map(|(pack, _)| pack).collect::<Vec<_>>())).await?;
-        let mut copied = HashSet::new();
-        self.copy_blobs(&copy, here, link, &mut copied).await?;
-        self.blobs().faults.hit(fault::COPIED)?;
-        let (mut n_rounds, mut gone) = (0, Vec::new());
-        let known = loop {
-            n_rounds += 1;
-            let known = self.copy_index(&copy).await?;
-            // what was gone before this copy of the index was made, and is in it, was not merged or deleted
-            if let Some(pack) = gone.iter().find(|pack| known.contains(*pack)) {
-                let what = format!("the index knows pack {pack}, whose file is missing; see residuum verify");
-                return Err(StoreError::damaged(what));
-            }
-            self.blobs().faults.hit(fault::INDEXED)?;
-            let missing: Vec<PackId> = known.difference(&copied).copied().collect();
-            gone = self.copy_blobs(&copy, missing, link, &mut copied).await?;
-            if gone.is_empty() {
-                break known;
-            }
-            if n_rounds >= MAX_ROUNDS {
-                let what = format!("after {n_rounds} copies of the index {} of its blobs are missing", gone.len());
-                return Err(StoreError::damaged(what));
-            }
-        };
-        let superfluous: Vec<PackId> = copied.difference(&known).copied().collect();
-        let own = Arc::clone(&copy);
-        blocking(move || {
-            superfluous.into_iter().try_for_each(|pack| own.delete(pack))?;
-            own.sync_names()?;
-            own.rename(UNFINISHED, "index.sqlite")
-        })
-        .await?;
-        drop(copy);
-        let store = Self::open_read_only(target).await?;
-        let verified = store.verify().await?;
-        store.close().await;
-        Ok(BackupReport { n_packs: known.len() as u64, n_rounds, verified })
-    }
+/// Copies the store to the folder `target`, which must be empty or not exist, and verifies the copy. Works beside a server
+/// on a store that was opened to read only. Blobs get a second name where `link` and the file system allow; else their bytes
+/// are copied.
+pub(crate) async fn backup(
+    index: &SqliteIndex,
+    blobs: &Arc<LocalBlobs>,
+    target: &Path,
+    link: bool,
+) -> Result<BackupReport, StoreError> {
+    let dir = target.to_owned();
+    let copy = blocking(move || blobs::open_new(&dir)).await?;
+    let own = Arc::clone(blobs);
+    let here = blocking(move || Ok(own.list()?.into_iter().map(|(pack, _)| pack).collect::<Vec<_>>())).await?;
+    let mut copied = HashSet::new();
+    copy_blobs(blobs, &copy, here, link, &mut copied).await?;
+    blobs.faults.hit(fault::COPIED)?;
+    let (mut n_rounds, mut gone) = (0, Vec::new());
+    let known = loop {
+        n_rounds += 1;
+        let known = copy_index(index, &copy).await?;
+        // what was gone before this copy of the index was made, and is in it, was not merged or deleted
+        if let Some(pack) = gone.iter().find(|pack| known.contains(*pack)) {
+            let what = format!("the index knows pack {pack}, whose file is missing; see residuum verify");
+            return Err(StoreError::damaged(what));
+        }
+        blobs.faults.hit(fault::INDEXED)?;
+        let missing: Vec<PackId> = known.difference(&copied).copied().collect();
+        gone = copy_blobs(blobs, &copy, missing, link, &mut copied).await?;
+        if gone.is_empty() {
+            break known;
+        }
+        if n_rounds >= MAX_ROUNDS {
+            let what = format!("after {n_rounds} copies of the index {} of its blobs are missing", gone.len());
+            return Err(StoreError::damaged(what));
+        }
+    };
+    let superfluous: Vec<PackId> = copied.difference(&known).copied().collect();
+    let own = Arc::clone(&copy);
+    blocking(move || {
+        superfluous.into_iter().try_for_each(|pack| own.delete(pack))?;
+        own.sync_names()?;
+        own.rename(UNFINISHED, "index.sqlite")
+    })
+    .await?;
+    drop(copy);
+    let blobs = Arc::new(LocalBlobs::open_read_only(target));
+    let index = SqliteIndex::open_read_only(&blobs).await?;
+    let verified = Verifier { index: &index, blobs: &blobs }.verify().await?;
+    index.close().await;
+    Ok(BackupReport { n_packs: known.len() as u64, n_rounds, verified })
+}
 
-    /// Copies blobs, and gives those that are not there.
-    async fn copy_blobs(
-        &self,
-        copy: &Arc<Blobs>,
-        packs: Vec<PackId>,
-        link: bool,
-        copied: &mut HashSet<PackId>,
-    ) -> Result<Vec<PackId>, StoreError> {
-        let (from, to) = (Arc::clone(self.blobs()), Arc::clone(copy));
-        let (done, gone) = blocking(move || {
-            let (mut done, mut gone) = (Vec::new(), Vec::new());
-            for pack in packs {
-                if from.copy_to(&to, pack, link)? { done.push(pack) } else { gone.push(pack) }
-            }
-            Ok((done, gone))
-        })
-        .await?;
-        copied.extend(done);
-        Ok(gone)
-    }
+/// Copies blobs, and gives those that are not there.
+async fn copy_blobs(
+    from: &Arc<LocalBlobs>,
+    copy: &Arc<LocalBlobs>,
+    packs: Vec<PackId>,
+    link: bool,
+    copied: &mut HashSet<PackId>,
+) -> Result<Vec<PackId>, StoreError> {
+    let (from, to) = (Arc::clone(from), Arc::clone(copy));
+    let (done, gone) = blocking(move || {
+        let (mut done, mut gone) = (Vec::new(), Vec::new());
+        for pack in packs {
+            if from.copy_to(&to, pack, link)? { done.push(pack) } else { gone.push(pack) }
+        }
+        Ok((done, gone))
+    })
+    .await?;
+    copied.extend(done);
+    Ok(gone)
+}
 
-    /// Copies the index as it is now, and gives the packs it knows.
-    async fn copy_index(&self, copy: &Arc<Blobs>) -> Result<HashSet<PackId>, StoreError> {
-        let own = Arc::clone(copy);
-        let path = blocking(move || own.scratch(UNFINISHED)).await?;
-        let name = path.to_str().ok_or_else(|| StoreError::Misuse("the folder's name is no text".to_owned()))?;
-        sqlx::query("VACUUM INTO ?").bind(name).persistent(false).execute(&mut *self.reader().await?).await?;
-        let mut conn = SqliteConnectOptions::new().filename(&path).read_only(true).connect().await?;
-        let rows = sqlx::query("SELECT id FROM packs").fetch_all(&mut conn).await?;
-        conn.close().await?;
-        rows.iter().map(|row| pack_id(&Fields::of("packs", row), "id")).collect()
-    }
+/// Copies the index as it is now, and gives the packs it knows.
+async fn copy_index(index: &SqliteIndex, copy: &Arc<LocalBlobs>) -> Result<HashSet<PackId>, StoreError> {
+    let own = Arc::clone(copy);
+    let path = blocking(move || own.scratch(UNFINISHED)).await?;
+    let name = path.to_str().ok_or_else(|| StoreError::Misuse("the folder's name is no text".to_owned()))?;
+    sqlx::query("VACUUM INTO ?").bind(name).persistent(false).execute(&mut *index.reader().await?).await?;
+    let mut conn = SqliteConnectOptions::new().filename(&path).read_only(true).connect().await?;
+    let rows = sqlx::query("SELECT id FROM packs").fetch_all(&mut conn).await?;
+    conn.close().await?;
+    rows.iter().map(|row| pack_id(&Fields::of("packs", row), "id")).collect()
 }

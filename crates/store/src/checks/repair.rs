@@ -5,16 +5,21 @@ use std::{collections::BTreeSet, fmt, sync::Arc};
 use serde::Serialize;
 
 use crate::{
-    Store, blocking,
-    checks::verify::{PackFaults, integrity_check},
+    blobs::LocalBlobs,
+    blocking::blocking,
+    checks::verify::{PackFaults, Verifier, integrity_check},
     error::StoreError,
     index::{
+        SqliteIndex,
         rows::{hex_list, to_json},
         tx::Tx,
         write::Write,
     },
     packs::unused::drop_unused,
-    upkeep::compaction::{brake::Brake, rewrite::Rewritten},
+    upkeep::{
+        Upkeep,
+        compaction::{brake::Brake, rewrite::Rewritten},
+    },
 };
 use residuum_domain::{CacheId, PackId};
 
@@ -129,33 +134,48 @@ const UNFOUNDED: [(&str, &str); 15] = [
     ),
 ];
 
-impl Store {
+/// Repairs a store.
+#[derive(Clone, Copy)]
+pub(crate) struct Repair<'a> {
+    verifier: Verifier<'a>,
+    upkeep: Upkeep<'a>,
+}
+
+impl<'a> Repair<'a> {
+    pub(crate) fn new(verifier: Verifier<'a>, upkeep: Upkeep<'a>) -> Self {
+        Self { verifier, upkeep }
+    }
+
+    fn index(&self) -> &'a SqliteIndex {
+        self.verifier.index
+    }
+
+    fn blobs(&self) -> &'a Arc<LocalBlobs> {
+        self.verifier.blobs
+    }
+
     /// Drops rows that refer to nothing, caches that make no sense, and activations whose bytes are not what they were, with
     /// their caches. Packs of which something is sound are written anew. The files of damaged packs, and files that are no
     /// packs, are moved to the folder `damaged`. For a store that serves nobody.
-    ///
-    /// # Errors
-    /// [`StoreError::IndexDamaged`] when SQLite's own check finds the index damaged: then it has to be rebuilt. Else
-    /// [`StoreError::Closed`], [`StoreError::Full`], [`StoreError::Database`], [`StoreError::Io`].
-    pub async fn repair(&self) -> Result<RepairReport, StoreError> {
-        let wrong = integrity_check(&mut *self.reader().await?.snapshot().await?).await?;
+    pub(crate) async fn run(&self) -> Result<RepairReport, StoreError> {
+        let wrong = integrity_check(&mut *self.index().reader().await?.snapshot().await?).await?;
         if let Some(line) = wrong.into_iter().next() {
             return Err(StoreError::IndexDamaged(line));
         }
         let mut report = RepairReport::default();
-        for (what, n) in self.write(DropUnfounded).await? {
+        for (what, n) in self.index().write(DropUnfounded).await? {
             report.actions.push(format!("removed {n} rows: {what}"));
         }
         self.drop_unreadable(&mut report).await?;
-        self.enter_missing_terms().await?;
+        self.index().enter_missing_terms().await?;
         let mut last = None;
         loop {
-            let page = self.packs_after(last).await?;
+            let page = self.index().packs_after(last).await?;
             let Some(end) = page.last() else { break };
             last = Some(end.id);
             for pack in page {
                 let id = pack.id;
-                let faults = self.pack_faults(pack).await?;
+                let faults = self.verifier.pack_faults(pack).await?;
                 if !faults.is_empty() {
                     self.mend_pack(id, &faults, &mut report).await?;
                 }
@@ -169,16 +189,16 @@ impl Store {
             }
         }
         // files of packs whose rows are gone by now
-        self.collect(true).await?;
+        self.upkeep.collector.collect(true).await?;
         Ok(report)
     }
 
     /// Drops caches whose rows cannot be read.
     async fn drop_unreadable(&self, report: &mut RepairReport) -> Result<(), StoreError> {
-        let unreadable = self.unreadable_caches(&mut 0).await?;
+        let unreadable = self.verifier.unreadable_caches(&mut 0).await?;
         let ids: BTreeSet<CacheId> = unreadable.iter().map(|(id, _)| *id).collect();
         report.actions.extend(unreadable.iter().map(|(id, why)| format!("dropped cache {id}: {why}")));
-        report.n_caches += self.write(DropCaches(ids.into_iter().collect())).await?;
+        report.n_caches += self.index().write(DropCaches(ids.into_iter().collect())).await?;
         Ok(())
     }
 
@@ -187,11 +207,13 @@ impl Store {
         let blobs = Arc::clone(self.blobs());
         // a second name: the first goes with the pack's row
         let aside = blocking(move || blobs.keep_aside(id)).await?;
-        let (n_caches, n_extents) = self.write(DropExtents(faults.lost.clone())).await?;
+        let (n_caches, n_extents) = self.index().write(DropExtents(faults.lost.clone())).await?;
         report.n_caches += n_caches;
-        let rewritten = match self.rewrite(&[id], &faults.lost).await? {
-            Some(rewrite) => match self.write_anew(rewrite, Brake::new(None, Arc::default())).await? {
-                Rewritten::Pack(change) | Rewritten::Nothing(change) => self.turn_to(*change).await?.n_new > 0,
+        let rewritten = match self.upkeep.compactor.rewrite(&[id], &faults.lost).await? {
+            Some(rewrite) => match self.upkeep.compactor.write_anew(rewrite, Brake::new(None, Arc::default())).await? {
+                Rewritten::Pack(change) | Rewritten::Nothing(change) => {
+                    self.upkeep.compactor.turn_to(*change).await?.n_new > 0
+                }
                 Rewritten::Damaged(_, what) => return Err(StoreError::damaged(what)),
                 Rewritten::Deleted => return Err(StoreError::Gone),
             },

@@ -6,14 +6,16 @@ use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use crate::{
-    Store,
     blobs::epoch::Session,
     error::StoreError,
     find::{
         described::{COLUMNS, JOINED, decode},
         search::{Found, Search},
     },
-    index::rows::{Fields, hex_list, push_limit},
+    index::{
+        SqliteIndex,
+        rows::{Fields, hex_list, push_limit},
+    },
     packs::stored_cache::StoredCache,
 };
 use residuum_domain::{Cache, CacheFilter, CacheId, Count, RunId, TenantId};
@@ -36,28 +38,28 @@ enum Wanted {
     List(u32),
 }
 
-impl Store {
+impl SqliteIndex {
     /// One cache of a tenant.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`], [`StoreError::Damaged`].
-    pub async fn cache(&self, tenant: TenantId, id: CacheId) -> Result<Option<Cache>, StoreError> {
-        Ok(self.stored(tenant, &[id]).await?.pop().flatten().map(|s| s.cache))
+    pub(crate) async fn cache(
+        &self,
+        session: &Arc<Session>,
+        tenant: TenantId,
+        id: CacheId,
+    ) -> Result<Option<Cache>, StoreError> {
+        Ok(self.stored(session, tenant, &[id]).await?.pop().flatten().map(|s| s.cache))
     }
 
     /// A page of the caches of a tenant that were stored before `before`, where it is given. It takes a bounded time
     /// whatever the filter: a page may be short, and the next one goes on behind what this one looked at.
-    ///
-    /// # Errors
-    /// As [`Self::cache`].
-    pub async fn find_caches(
+    pub(crate) async fn find_caches(
         &self,
+        session: &Arc<Session>,
         tenant: TenantId,
         filter: &CacheFilter,
         before: Option<Timestamp>,
         limit: u32,
     ) -> Result<CachePage, StoreError> {
-        let (stored, next) = self.find(tenant, filter, before, Wanted::Page(limit)).await?;
+        let (stored, next) = self.find(session, tenant, filter, before, Wanted::Page(limit)).await?;
         if next.zip(before).is_some_and(|(next, before)| next >= before.as_microsecond()) {
             // whoever asks for page after page would never come to the end
             return Err(StoreError::IndexDamaged("its caches are out of order".to_owned()));
@@ -68,10 +70,7 @@ impl Store {
 
     /// Counts the caches of a tenant in a bounded time: exactly where they are not more than five thousand and that can be
     /// said soon, and otherwise how many there are at least.
-    ///
-    /// # Errors
-    /// As [`Self::cache`].
-    pub async fn count_caches(&self, tenant: TenantId, filter: &CacheFilter) -> Result<Count, StoreError> {
+    pub(crate) async fn count_caches(&self, tenant: TenantId, filter: &CacheFilter) -> Result<Count, StoreError> {
         let mut reader = self.reader().await?;
         let mut snapshot = reader.snapshot().await?;
         let count = Search::new(&mut snapshot, tenant, filter, None, self.now()).await?.count(&mut snapshot).await?;
@@ -82,59 +81,41 @@ impl Store {
 
     /// Caches of a tenant, newest first, those stored before `before` where it is given. However long it takes, the list is
     /// only shorter than `limit` where there are no more.
-    ///
-    /// # Errors
-    /// As [`Self::cache`].
-    pub async fn caches(
+    pub(crate) async fn caches(
         &self,
+        session: &Arc<Session>,
         tenant: TenantId,
         filter: &CacheFilter,
         before: Option<Timestamp>,
         limit: u32,
     ) -> Result<Vec<Cache>, StoreError> {
-        let stored = self.find(tenant, filter, before, Wanted::List(limit)).await?.0;
+        let stored = self.find(session, tenant, filter, before, Wanted::List(limit)).await?.0;
         Ok(stored.into_iter().map(|s| s.cache).collect())
     }
 
-    /// Caches of a tenant that can be read, newest first.
-    ///
-    /// # Errors
-    /// As [`Self::cache`].
-    pub async fn choose(
+    /// Caches of a tenant that can be read, newest first, among those stored before `before` where it is given.
+    pub(crate) async fn choose(
         &self,
-        tenant: TenantId,
-        filter: &CacheFilter,
-        limit: u32,
-    ) -> Result<Vec<StoredCache>, StoreError> {
-        Ok(self.find(tenant, filter, None, Wanted::List(limit)).await?.0)
-    }
-
-    /// [`Self::choose`] among those stored before `before`, where it is given.
-    ///
-    /// # Errors
-    /// As [`Self::cache`].
-    pub async fn choose_before(
-        &self,
+        session: &Arc<Session>,
         tenant: TenantId,
         filter: &CacheFilter,
         before: Option<Timestamp>,
         limit: u32,
     ) -> Result<Vec<StoredCache>, StoreError> {
-        Ok(self.find(tenant, filter, before, Wanted::List(limit)).await?.0)
+        Ok(self.find(session, tenant, filter, before, Wanted::List(limit)).await?.0)
     }
 
     /// What a filter finds, newest first, and where a next page begins.
     async fn find(
         &self,
+        session: &Arc<Session>,
         tenant: TenantId,
         filter: &CacheFilter,
         before: Option<Timestamp>,
         wanted: Wanted,
     ) -> Result<(Vec<StoredCache>, Option<i64>), StoreError> {
-        // before the index is asked, so that the blobs it names stay
-        let session = self.blobs().enter();
         let mut reader = self.reader().await?;
-        let remembered = |row| self.decode_remembered(&row, &session);
+        let remembered = |row| self.decode_remembered(&row, session);
         if let Some(found) = self.found(&mut reader, tenant, filter, before, wanted, remembered).await? {
             reader.done();
             return Ok((found.items, found.next));
@@ -143,7 +124,7 @@ impl Store {
         let mut snapshot = reader.snapshot().await?;
         let rows = self.found(&mut snapshot, tenant, filter, before, wanted, |row| Ok(Some(row))).await?;
         let Some(Found { items: rows, next }) = rows else { return Ok((Vec::new(), None)) };
-        let stored = self.decode_all(&mut snapshot, &rows, &session).await?;
+        let stored = self.decode_all(&mut snapshot, &rows, session).await?;
         drop(snapshot);
         reader.done();
         Ok((stored, next))
@@ -167,61 +148,58 @@ impl Store {
     }
 
     /// How many caches a filter finds, all of them counted: it takes as long as that takes.
-    ///
-    /// # Errors
-    /// As [`Self::cache`].
-    pub async fn count_all_caches(&self, tenant: TenantId, filter: &CacheFilter) -> Result<u64, StoreError> {
+    pub(crate) async fn count_all_caches(&self, tenant: TenantId, filter: &CacheFilter) -> Result<u64, StoreError> {
         let mut reader = self.reader().await?;
         let mut snapshot = reader.snapshot().await?;
         Search::new(&mut snapshot, tenant, filter, None, self.now()).await?.count_all(&mut snapshot).await
     }
 
     /// Caches of a run in the order of its inputs, from input `from_item` on.
-    ///
-    /// # Errors
-    /// As [`Self::cache`].
-    pub async fn run_caches(
+    pub(crate) async fn run_caches(
         &self,
+        session: &Arc<Session>,
         tenant: TenantId,
         run: RunId,
         from_item: u32,
         limit: u32,
     ) -> Result<Vec<Cache>, StoreError> {
-        let stored = self.run_stored(tenant, run, from_item, limit).await?;
+        let stored = self.run_stored(session, tenant, run, from_item, limit).await?;
         Ok(stored.into_iter().map(|s| s.cache).collect())
     }
 
     /// [`Self::run_caches`], to be read.
-    ///
-    /// # Errors
-    /// As [`Self::cache`].
-    pub async fn run_stored(
+    pub(crate) async fn run_stored(
         &self,
+        session: &Arc<Session>,
         tenant: TenantId,
         run: RunId,
         from_item: u32,
         limit: u32,
     ) -> Result<Vec<StoredCache>, StoreError> {
-        self.load(|| of_run(tenant, run, from_item, limit, self.now())).await
+        self.load(session, || of_run(tenant, run, from_item, limit, self.now())).await
     }
 
     /// Caches with the place of their tensors, in the order asked; `None` for those that the tenant does not have.
-    ///
-    /// # Errors
-    /// As [`Self::cache`].
-    pub async fn stored(&self, tenant: TenantId, caches: &[CacheId]) -> Result<Vec<Option<StoredCache>>, StoreError> {
-        let stored = self.load(|| by_ids(tenant, caches, self.now())).await?;
+    pub(crate) async fn stored(
+        &self,
+        session: &Arc<Session>,
+        tenant: TenantId,
+        caches: &[CacheId],
+    ) -> Result<Vec<Option<StoredCache>>, StoreError> {
+        let stored = self.load(session, || by_ids(tenant, caches, self.now())).await?;
         let by_id: HashMap<CacheId, StoredCache> = stored.into_iter().map(|s| (s.cache.id, s)).collect();
         Ok(caches.iter().map(|id| by_id.get(id).cloned()).collect())
     }
 
     /// Runs a query for [`COLUMNS`] whose text is always the same.
-    async fn load(&self, query: impl Fn() -> QueryBuilder<Sqlite>) -> Result<Vec<StoredCache>, StoreError> {
-        // before the index is asked, so that the blobs it names stay
-        let session = self.blobs().enter();
+    async fn load(
+        &self,
+        session: &Arc<Session>,
+        query: impl Fn() -> QueryBuilder<Sqlite>,
+    ) -> Result<Vec<StoredCache>, StoreError> {
         let rows = self.rows(query().build()).await?;
         let known: Option<Vec<StoredCache>> =
-            rows.iter().map(|row| self.decode_remembered(row, &session)).collect::<Result<_, _>>()?;
+            rows.iter().map(|row| self.decode_remembered(row, session)).collect::<Result<_, _>>()?;
         if let Some(caches) = known {
             return Ok(caches);
         }
@@ -229,7 +207,7 @@ impl Store {
         let mut reader = self.reader().await?;
         let mut snapshot = reader.snapshot().await?;
         let rows = query().build().fetch_all(&mut *snapshot).await?;
-        let stored = self.decode_all(&mut snapshot, &rows, &session).await?;
+        let stored = self.decode_all(&mut snapshot, &rows, session).await?;
         drop(snapshot);
         reader.done();
         Ok(stored)

@@ -4,10 +4,9 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::{
-    Store,
     error::StoreError,
     index::{
-        checksum,
+        SqliteIndex, checksum,
         json::{merge, tags_json},
         rows::{Fields, to_json},
         terms,
@@ -16,29 +15,17 @@ use crate::{
     },
     packs::unused::drop_unused,
 };
-use residuum_domain::{Cache, CacheId, CachePatch, TenantId};
+use residuum_domain::{CacheId, CachePatch, TenantId};
 
-impl Store {
-    /// Changes tags, metadata or label of a cache, and gives it as it is then. `None`: no such cache.
-    ///
-    /// # Errors
-    /// [`StoreError::Full`], [`StoreError::Closed`], [`StoreError::Database`], [`StoreError::Damaged`].
-    pub async fn patch_cache(
-        &self,
-        tenant: TenantId,
-        id: CacheId,
-        patch: CachePatch,
-    ) -> Result<Option<Cache>, StoreError> {
-        self.write(PatchCache { tenant, id, patch, now: self.now() }).await?;
-        self.cache(tenant, id).await
+impl SqliteIndex {
+    /// Changes tags, metadata or label of a cache, if there is one.
+    pub(crate) async fn patch_cache(&self, tenant: TenantId, id: CacheId, patch: CachePatch) -> Result<(), StoreError> {
+        self.write(PatchCache { tenant, id, patch, now: self.now() }).await
     }
 
     /// Deletes a cache, and its numbers where nothing else uses them. Says whether there was one. Its run keeps its
     /// counts.
-    ///
-    /// # Errors
-    /// [`StoreError::Closed`], [`StoreError::Database`].
-    pub async fn delete_cache(&self, tenant: TenantId, id: CacheId) -> Result<bool, StoreError> {
+    pub(crate) async fn delete_cache(&self, tenant: TenantId, id: CacheId) -> Result<bool, StoreError> {
         self.write(DeleteCache { tenant, id, now: self.now() }).await
     }
 }

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use sqlx::QueryBuilder;
 
 use crate::{
-    Store,
     error::StoreError,
     find::{described::JOINED, search::Search},
-    index::rows::Fields,
+    index::{SqliteIndex, rows::Fields},
 };
 use residuum_domain::{CacheFilter, Dtype, Hook, Positions, TenantId};
 
@@ -31,12 +30,9 @@ pub struct Kind {
     pub n_caches: u64,
 }
 
-impl Store {
+impl SqliteIndex {
     /// The kinds of caches of a tenant that a filter finds.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`], [`StoreError::Damaged`] when the index contradicts itself.
-    pub async fn survey(&self, tenant: TenantId, filter: &CacheFilter) -> Result<Vec<Kind>, StoreError> {
+    pub(crate) async fn survey(&self, tenant: TenantId, filter: &CacheFilter) -> Result<Vec<Kind>, StoreError> {
         let mut query = QueryBuilder::new(
             "SELECT c.hook_set_id, p.layout_id, p.dtype, e.provenance_id, c.positions, e.n_tokens, count(*) AS n_caches",
         );

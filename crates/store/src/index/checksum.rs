@@ -6,9 +6,8 @@
 use sqlx::{Row, SqliteConnection, SqliteExecutor, TypeInfo as _, ValueRef as _, sqlite::SqliteRow};
 
 use crate::{
-    Store,
     error::StoreError,
-    index::{tx::Tx, write::Write},
+    index::{SqliteIndex, backfill::Backfill, tx::Tx, write::Write},
 };
 use residuum_domain::DirectionId;
 
@@ -20,10 +19,6 @@ pub(crate) const CACHE: &str = "id, tenant_id, run_id, item_index, extent_id, ho
 /// Columns of a direction that have one.
 const DIRECTION: &str =
     "id, tenant_id, name, method, model, hook, layers, n_components, d, metadata, provenance, created_at";
-/// Directions of an earlier version that get theirs in one transaction.
-const DIRECTIONS_A_CHANGE: i64 = 100;
-/// How many there are: asked once at a start.
-const N_MISSING: &str = "SELECT count(*) FROM directions WHERE checksum IS NULL";
 
 /// A sum over values, in order.
 #[derive(Debug, Clone, Default)]
@@ -144,31 +139,32 @@ pub(crate) async fn renew_direction(tx: &mut Tx<'_>, id: &DirectionId) -> Result
     Ok(())
 }
 
-impl Store {
+impl SqliteIndex {
     /// Gives directions of an earlier version their checksums.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Full`].
     pub(crate) async fn enter_missing_checksums(&self) -> Result<(), StoreError> {
-        let missing: i64 = sqlx::query_scalar(N_MISSING).fetch_one(&mut *self.reader().await?).await?;
-        // each change does some, or an index that is out of order would keep it busy for ever
-        for _ in 0..(missing + DIRECTIONS_A_CHANGE - 1) / DIRECTIONS_A_CHANGE {
-            self.write(EnterMissing).await?;
-        }
-        Ok(())
+        self.backfill(EnterMissingChecksums).await
     }
 }
 
-struct EnterMissing;
+#[derive(Clone, Copy)]
+struct EnterMissingChecksums;
 
-impl Write for EnterMissing {
+impl Backfill for EnterMissingChecksums {
+    const N_MISSING: &str = "SELECT count(*) FROM directions WHERE checksum IS NULL";
+    const ROWS_A_CHANGE: i64 = 100;
+}
+
+impl Write for EnterMissingChecksums {
     type Output = ();
     // no start without it
     const FREES: bool = true;
 
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         let ids: Vec<Vec<u8>> = sqlx::query_scalar("SELECT id FROM directions WHERE checksum IS NULL LIMIT +?")
-            .bind(DIRECTIONS_A_CHANGE)
+            .bind(Self::ROWS_A_CHANGE)
             .fetch_all(tx.conn().await?)
             .await?;
         for id in ids.iter().filter_map(|id| DirectionId::from_slice(id)) {

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     blobs::{
-        Blobs,
+        LocalBlobs,
         epoch::KeepDeleted,
         superfluous::{Superfluous, remove_deleted},
     },
@@ -26,7 +26,6 @@ use crate::{
     error::StoreError,
     fault,
     index::{checkpoint::Checkpoints, ids::Ids, tx::Tx, write::Write},
-    options::StoreOptions,
 };
 
 /// Changes that may wait before senders do.
@@ -132,14 +131,14 @@ impl Writer {
     pub(crate) fn start(
         conn: SqliteConnection,
         checkpoints: Checkpoints,
-        blobs: Arc<Blobs>,
-        options: &StoreOptions,
+        blobs: Arc<LocalBlobs>,
+        clock: Clock,
+        keep: KeepDeleted,
     ) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let commits = Arc::<AtomicU64>::default();
         let commits_of_task = Arc::clone(&commits);
         let (ids, full_sync) = (Ids::default(), true);
-        let (clock, keep) = (options.clock.clone(), options.keep_deleted);
         let task = Task { conn, ids, checkpoints, blobs, clock, keep, full_sync, commits: commits_of_task };
         tokio::spawn(task.run(receiver));
         Self { sender, commits }
@@ -176,7 +175,7 @@ struct Task {
     conn: SqliteConnection,
     ids: Ids,
     checkpoints: Checkpoints,
-    blobs: Arc<Blobs>,
+    blobs: Arc<LocalBlobs>,
     clock: Clock,
     /// How long the files of deleted packs stay for those who read them.
     keep: KeepDeleted,

@@ -3,8 +3,8 @@
 use std::{fs::File, ops::Range, sync::Arc};
 
 use crate::{
-    blobs::{Blobs, read_at},
-    blocking,
+    blobs::{LocalBlobs, read_at},
+    blocking::blocking,
     error::StoreError,
     index::{
         intern::Layout,
@@ -97,7 +97,7 @@ impl Location {
     ///
     /// # Errors
     /// [`StoreError::Damaged`] when the file is missing or too short, [`StoreError::Gone`], [`StoreError::Io`].
-    pub(crate) fn hash(&self, blobs: &Blobs) -> Result<blake3::Hash, StoreError> {
+    pub(crate) fn hash(&self, blobs: &LocalBlobs) -> Result<blake3::Hash, StoreError> {
         let file = blobs.file(self.pack)?;
         hash(&file, self.pack, self.dtype, self.whole(), |_, _| Ok(()))
     }
@@ -114,12 +114,24 @@ impl Location {
     /// elements that are not there, [`StoreError::Io`].
     pub(crate) async fn read(
         &self,
-        blobs: &Arc<Blobs>,
+        blobs: &Arc<LocalBlobs>,
         parts: &[(usize, Range<usize>)],
     ) -> Result<Vec<Vec<u8>>, StoreError> {
         let bytes = self.bytes(parts)?;
         let (blobs, pack) = (Arc::clone(blobs), self.pack);
         blocking(move || blobs.read(pack, &bytes)).await
+    }
+
+    /// [`Self::read`] for threads that may block.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn read_blocking(
+        &self,
+        blobs: &LocalBlobs,
+        parts: &[(usize, Range<usize>)],
+    ) -> Result<Vec<Vec<u8>>, StoreError> {
+        blobs.read(self.pack, &self.bytes(parts)?)
     }
 
     /// The pack they lie in.

@@ -3,8 +3,7 @@
 use std::{ops::Range, sync::Arc};
 
 use crate::{
-    Store,
-    blobs::{InFlight, TempBlob},
+    blobs::{InFlight, LocalBlobs, TempBlob, quota::Quota},
     error::StoreError,
     fault::Purpose,
     packs::{
@@ -45,19 +44,19 @@ pub struct FinishedPack {
     pub(crate) _in_flight: InFlight,
 }
 
-impl Store {
-    /// Starts a pack's file. For threads that may block, as everything of [`PackWriter`].
+impl PackWriter {
+    /// Starts a pack's file, if the quota leaves room for it.
     ///
     /// # Errors
     /// [`StoreError::Misuse`] when header and layout contradict each other; [`StoreError::Full`], [`StoreError::Io`].
-    pub fn begin_pack(&self, header: PackHeader) -> Result<PackWriter, StoreError> {
+    pub(crate) fn begin(blobs: &Arc<LocalBlobs>, quota: Option<Quota>, header: PackHeader) -> Result<Self, StoreError> {
         header.check()?;
         let (n_items, n_hooks) = (header.caches.len(), header.layout.hooks.len());
         // the hashes are filled in once they are known
         let front = header::encode(&header, &vec![blake3::Hash::from_bytes([0; 32]); n_items])?;
         let n_bytes = front.len() as u64 + header.layout.total_bytes();
-        self.check_room(n_bytes)?;
-        let mut blob = self.blobs().create(header.id, Purpose::Capture)?;
+        blobs.check_room(quota, n_bytes)?;
+        let mut blob = blobs.create(header.id, Purpose::Capture)?;
         blob.allocate(n_bytes)?;
         blob.write_at(&front, 0)?;
         let data_start = front.len() as u64;
@@ -67,7 +66,7 @@ impl Store {
             Some(start)
         });
         let starts = starts.collect();
-        Ok(PackWriter {
+        Ok(Self {
             header,
             blob,
             starts,
@@ -76,9 +75,7 @@ impl Store {
             buffer: Vec::new(),
         })
     }
-}
 
-impl PackWriter {
     /// Where the numbers go.
     #[must_use]
     pub fn layout(&self) -> &PackLayout {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::{
-    Store,
     error::StoreError,
     index::{
+        SqliteIndex,
         json::distinct,
         rows::{int, now, to_json},
         tx::Tx,
@@ -36,14 +36,10 @@ pub struct AnsweredRun {
     pub extents: Vec<ExtentId>,
 }
 
-impl Store {
+impl SqliteIndex {
     /// Makes completed runs with the caches of their inputs, in one transaction, durable on return. `None` in the place of
     /// a run of which an extent was deleted since it was found: there is no such run then.
-    ///
-    /// # Errors
-    /// No run is made then: [`StoreError::Full`], [`StoreError::Closed`], [`StoreError::Database`], and
-    /// [`StoreError::Misuse`] for a run with an idempotency key, without inputs, or with another number of extents.
-    pub async fn insert_answered(&self, runs: Vec<AnsweredRun>) -> Result<Vec<Option<Run>>, StoreError> {
+    pub(crate) async fn insert_answered(&self, runs: Vec<AnsweredRun>) -> Result<Vec<Option<Run>>, StoreError> {
         let fits = |r: &AnsweredRun| {
             r.run.idempotency.is_none() && !r.extents.is_empty() && r.extents.len() == r.run.items.len()
         };

@@ -3,9 +3,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    Store,
     error::StoreError,
     index::{
+        SqliteIndex,
         rows::{Fields, hex, hex_list, now, to_json},
         tx::Tx,
         write::Write,
@@ -46,17 +46,13 @@ pub struct ReusedCache {
     pub item: NewItem,
 }
 
-impl Store {
+impl SqliteIndex {
     /// Makes caches of what was computed or reused, marks what failed, and ends the runs that have nothing pending:
     /// `failed` where an item failed, else `completed`. One transaction, durable on return; gives the runs it ended.
     ///
     /// Items that are no longer pending, because their run was cancelled or deleted meanwhile, are passed over; a pack
     /// of which nothing is used is removed.
-    ///
-    /// # Errors
-    /// Nothing is changed then: [`StoreError::Gone`] where a reused extent was deleted after it was found, [`StoreError::Full`], [`StoreError::Closed`], [`StoreError::Database`], and
-    /// [`StoreError::Misuse`] when the pack's tenant is not that of its runs.
-    pub async fn complete(&self, done: Completion) -> Result<Vec<RunId>, StoreError> {
+    pub(crate) async fn complete(&self, done: Completion) -> Result<Vec<RunId>, StoreError> {
         self.write(Complete(done)).await
     }
 }

@@ -3,9 +3,11 @@
 use std::{collections::HashMap, fs::File, ops::Range, os::unix::fs::FileExt, sync::Arc};
 
 use crate::{
-    Store, blocking,
+    blobs::{LocalBlobs, quota::Quota},
+    blocking::blocking,
     error::StoreError,
     index::{
+        SqliteIndex,
         rows::{Fields, now, to_json},
         tx::Tx,
         write::Write,
@@ -13,7 +15,7 @@ use crate::{
     packs::{
         contents::{PackHeader, PackedCache},
         insert::{Ends, Unit, add_pack, insert_caches},
-        pack_writer::FinishedPack,
+        pack_writer::{FinishedPack, PackWriter},
     },
 };
 use residuum_domain::{CacheId, Dtype, NewItem, PackId, PackLayout, Provenance, RunId, TenantId, import::TensorSource};
@@ -97,33 +99,34 @@ pub enum Imported {
     KeyConflict,
 }
 
-impl Store {
+/// Receives activations made elsewhere, and makes caches of them.
+#[derive(Clone, Copy)]
+pub(crate) struct Importer<'a> {
+    pub(crate) index: &'a SqliteIndex,
+    pub(crate) blobs: &'a Arc<LocalBlobs>,
+    pub(crate) quota: Option<Quota>,
+}
+
+impl Importer<'_> {
     /// A place to receive an import into.
-    ///
-    /// # Errors
-    /// [`StoreError::Closed`], [`StoreError::Full`], [`StoreError::Io`].
-    pub async fn spool(&self) -> Result<Spool, StoreError> {
-        let blobs = Arc::clone(self.blobs());
+    pub(crate) async fn spool(&self) -> Result<Spool, StoreError> {
+        let blobs = Arc::clone(self.blobs);
         blocking(move || Ok(Spool { file: blobs.nameless()?, len: 0 })).await
     }
 
     /// Makes a cache, in a completed run of its own, of what was received; durable on return. It never answers another
     /// input: it has no forward key. The same idempotency key with the same request gives the cache it made before.
-    ///
-    /// # Errors
-    /// Nothing of it stays then: [`StoreError::Misuse`] when the item and its sources contradict each other,
-    /// [`StoreError::Full`], [`StoreError::Closed`], [`StoreError::Database`], [`StoreError::Io`].
-    pub async fn import(&self, import: NewImport, spool: Spool) -> Result<Imported, StoreError> {
+    pub(crate) async fn import(&self, import: NewImport, spool: Spool) -> Result<Imported, StoreError> {
         if let Some((key, hash)) = &import.idempotency
             && let Some(earlier) = self.earlier_import(import.tenant, key, hash).await?
         {
             return Ok(earlier);
         }
-        let store = self.clone();
+        let (blobs, quota) = (Arc::clone(self.blobs), self.quota);
         let idempotency = import.idempotency.clone();
-        let pack = blocking(move || write_pack(&store, import, &spool)).await?;
+        let pack = blocking(move || write_pack(&blobs, quota, import, &spool)).await?;
         let id = pack.id();
-        let outcome = self.write(InsertImport { pack, idempotency }).await;
+        let outcome = self.index.write(InsertImport { pack, idempotency }).await;
         if outcome.is_err() {
             self.discard(id).await;
         }
@@ -136,15 +139,15 @@ impl Store {
         key: &str,
         hash: &[u8; 32],
     ) -> Result<Option<Imported>, StoreError> {
-        let row = self.row(sqlx::query(EARLIER).bind(tenant.0).bind(key)).await?;
+        let row = self.index.row(sqlx::query(EARLIER).bind(tenant.0).bind(key)).await?;
         row.map(|row| read_earlier(&Fields::of("runs", &row), hash)).transpose()
     }
 
     /// Removes the file of a pack that could not be made known, unless the index has it after all.
     async fn discard(&self, pack: PackId) {
         let known = sqlx::query("SELECT 1 FROM packs WHERE id = ?").bind(pack.as_bytes().as_slice());
-        let Ok(None) = self.row(known).await else { return };
-        let blobs = Arc::clone(self.blobs());
+        let Ok(None) = self.index.row(known).await else { return };
+        let blobs = Arc::clone(self.blobs);
         if let Err(error) = blocking(move || blobs.delete(pack)).await {
             // the next sweep takes it
             tracing::warn!(%pack, %error, "a blob nobody uses could not be removed");
@@ -164,7 +167,12 @@ fn read_earlier(fields: &Fields<'_>, hash: &[u8; 32]) -> Result<Imported, StoreE
     Ok(cache.and_then(CacheId::from_slice).map_or(Imported::Gone, Imported::Replayed))
 }
 
-fn write_pack(store: &Store, import: NewImport, spool: &Spool) -> Result<FinishedPack, StoreError> {
+fn write_pack(
+    blobs: &Arc<LocalBlobs>,
+    quota: Option<Quota>,
+    import: NewImport,
+    spool: &Spool,
+) -> Result<FinishedPack, StoreError> {
     let NewImport { tenant, model, n_layers, d_model, provenance, item, sources, .. } = import;
     let capture = item.capture.clone();
     let n_tokens = item.token_ids.len();
@@ -179,7 +187,7 @@ fn write_pack(store: &Store, import: NewImport, spool: &Spool) -> Result<Finishe
     let (id, caches) = (PackId::generate(), vec![cache]);
     let header = PackHeader { id, tenant, model, n_layers, d_model, provenance, capture, layout, caches };
     let dtype = header.layout.dtype;
-    let mut writer = store.begin_pack(header)?;
+    let mut writer = PackWriter::begin(blobs, quota, header)?;
     for (hook, source) in sources.iter().enumerate() {
         writer.write_encoded(hook, chunks(spool, source, dtype))?;
     }

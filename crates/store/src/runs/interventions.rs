@@ -3,21 +3,18 @@
 use std::sync::Arc;
 
 use crate::{
-    Store,
     error::StoreError,
     index::{
+        SqliteIndex,
         rows::{Fields, to_json},
         tx::Tx,
     },
 };
 use residuum_domain::{Dtype, Edits, RunId};
 
-impl Store {
+impl SqliteIndex {
     /// What a run changes; `None` when it changes nothing.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`], [`StoreError::Damaged`].
-    pub async fn edits(&self, run: RunId) -> Result<Option<Arc<Edits>>, StoreError> {
+    pub(crate) async fn edits(&self, run: RunId) -> Result<Option<Arc<Edits>>, StoreError> {
         let query = sqlx::query("SELECT edits, numbers FROM run_interventions WHERE run_id = ?");
         let Some(row) = self.row(query.bind(run.as_bytes().as_slice())).await? else { return Ok(None) };
         let f = Fields::of("run_interventions", &row);

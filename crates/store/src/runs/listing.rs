@@ -7,10 +7,11 @@ use sqlx::{QueryBuilder, Sqlite, sqlite::SqliteRow};
 use uuid::Uuid;
 
 use crate::{
-    Store, blocking,
+    blocking::blocking,
     error::StoreError,
     find::search::micros_up,
     index::{
+        SqliteIndex,
         intern::HookSets,
         rows::{Fields, int, now, push_limit, to_json},
         tx::Tx,
@@ -87,13 +88,9 @@ const COLUMNS: &str = "r.id, r.tenant_id, r.status, r.model, r.priority, r.n_ite
     iif(r.n_failed > 0, (SELECT problem FROM run_items WHERE run_id = r.id AND status = 'failed' \
         ORDER BY item_index LIMIT 1), NULL) AS error";
 
-impl Store {
+impl SqliteIndex {
     /// Queues a run, durably. The same idempotency key with the same request gives the run it made before.
-    ///
-    /// # Errors
-    /// [`StoreError::Full`], [`StoreError::Closed`], [`StoreError::Database`], and [`StoreError::Misuse`] for a run
-    /// without inputs.
-    pub async fn insert_run(&self, run: NewRun) -> Result<Inserted, StoreError> {
+    pub(crate) async fn insert_run(&self, run: NewRun) -> Result<Inserted, StoreError> {
         if run.items.is_empty() {
             return Err(StoreError::Misuse("a run needs an input".to_owned()));
         }
@@ -103,18 +100,12 @@ impl Store {
     }
 
     /// One run of a tenant.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`], [`StoreError::Damaged`].
-    pub async fn run(&self, tenant: TenantId, id: RunId) -> Result<Option<Run>, StoreError> {
+    pub(crate) async fn run(&self, tenant: TenantId, id: RunId) -> Result<Option<Run>, StoreError> {
         self.row(by_id(tenant, id, self.now()).build()).await?.as_ref().map(decode).transpose()
     }
 
     /// Runs of a tenant, newest first, those older than `before` where it is given.
-    ///
-    /// # Errors
-    /// As [`Self::run`].
-    pub async fn runs(
+    pub(crate) async fn runs(
         &self,
         tenant: TenantId,
         filter: RunFilter,
@@ -126,19 +117,13 @@ impl Store {
     }
 
     /// Cancels what of a run is still pending; a run that has ended stays as it is. `None`: no such run.
-    ///
-    /// # Errors
-    /// [`StoreError::Closed`], [`StoreError::Database`], [`StoreError::Damaged`].
-    pub async fn cancel_run(&self, tenant: TenantId, id: RunId) -> Result<Option<Run>, StoreError> {
+    pub(crate) async fn cancel_run(&self, tenant: TenantId, id: RunId) -> Result<Option<Run>, StoreError> {
         self.write(CancelRun { tenant, id }).await?;
         self.run(tenant, id).await
     }
 
     /// Deletes a run with its caches, and the numbers that only they used. Says whether there was one.
-    ///
-    /// # Errors
-    /// [`StoreError::Closed`], [`StoreError::Database`].
-    pub async fn delete_run(&self, tenant: TenantId, id: RunId) -> Result<bool, StoreError> {
+    pub(crate) async fn delete_run(&self, tenant: TenantId, id: RunId) -> Result<bool, StoreError> {
         self.write(DeleteRun { tenant, id }).await
     }
 }

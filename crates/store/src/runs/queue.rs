@@ -3,9 +3,9 @@
 use sqlx::Row;
 
 use crate::{
-    Store,
     error::StoreError,
     index::{
+        SqliteIndex,
         rows::{Fields, hex, to_json},
         tx::Tx,
         write::Write,
@@ -37,13 +37,10 @@ pub struct PendingRun {
     pub attempted: Vec<u32>,
 }
 
-impl Store {
+impl SqliteIndex {
     /// What an earlier process left to do, oldest run first. Items that were in work at three crashes are failed
     /// first ([`Code::WorkerFailed`]). Call it once, at the start.
-    ///
-    /// # Errors
-    /// [`StoreError::Closed`], [`StoreError::Database`], [`StoreError::Damaged`].
-    pub async fn pending(&self) -> Result<Vec<PendingRun>, StoreError> {
+    pub(crate) async fn pending(&self) -> Result<Vec<PendingRun>, StoreError> {
         self.write(FailExhausted).await?;
         let query = sqlx::query(
             "SELECT r.id, r.tenant_id, r.model, r.reuse, r.priority, \
@@ -71,10 +68,7 @@ impl Store {
     }
 
     /// The inputs of those of `indices` that are still pending, by index.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`], [`StoreError::Damaged`].
-    pub async fn items(&self, run: RunId, indices: &[u32]) -> Result<Vec<(u32, NewItem)>, StoreError> {
+    pub(crate) async fn items(&self, run: RunId, indices: &[u32]) -> Result<Vec<(u32, NewItem)>, StoreError> {
         let mut reader = self.reader().await?;
         let mut snapshot = reader.snapshot().await?;
         let rows = sqlx::query(
@@ -100,10 +94,7 @@ impl Store {
 
     /// Replaces pending items by what they became when they were continued, durably: from now on they wait to be
     /// captured, and count as not yet taken up. Items that are no longer pending are passed over.
-    ///
-    /// # Errors
-    /// [`StoreError::Full`], [`StoreError::Closed`], [`StoreError::Database`].
-    pub async fn continued(&self, items: &[(RunId, u32, NewItem)]) -> Result<(), StoreError> {
+    pub(crate) async fn continued(&self, items: &[(RunId, u32, NewItem)]) -> Result<(), StoreError> {
         let encode = |(run, index, item): &(RunId, u32, NewItem)| Ok((*run, *index, to_json(&ItemRecord::from(item))?));
         let items = items.iter().map(encode).collect::<Result<_, StoreError>>()?;
         self.write(Continued { items }).await
@@ -111,18 +102,12 @@ impl Store {
 
     /// Notes that a worker takes these items up: their attempts are counted, and their runs are running. It survives
     /// the end of the process, and need not survive a power failure.
-    ///
-    /// # Errors
-    /// [`StoreError::Closed`], [`StoreError::Database`].
-    pub async fn claim(&self, units: &[(RunId, u32)]) -> Result<(), StoreError> {
+    pub(crate) async fn claim(&self, units: &[(RunId, u32)]) -> Result<(), StoreError> {
         self.write(Claim { units: units_json(units) }).await
     }
 
     /// Takes a claim back: a worker gave these items up for no fault of theirs, and they wait as if it had never had them.
-    ///
-    /// # Errors
-    /// [`StoreError::Full`], [`StoreError::Closed`], [`StoreError::Database`].
-    pub async fn release(&self, units: &[(RunId, u32)]) -> Result<(), StoreError> {
+    pub(crate) async fn release(&self, units: &[(RunId, u32)]) -> Result<(), StoreError> {
         self.write(Release { units: units_json(units) }).await
     }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use crate::{
-    Store,
-    blobs::epoch::Session,
+    blobs::{LocalBlobs, epoch::Session},
     error::StoreError,
     index::{
+        SqliteIndex,
         intern::{self, Layout, Origin},
         rows::{Fields, hex, hex_list, to_json},
     },
@@ -88,11 +88,7 @@ impl StoredRows {
 
     /// Makes `wanted`, which [`Capture::answer`] said these rows hold, of the hook at `hook` among those wanted: its values
     /// as the forward pass would have handed them out. For threads that may block.
-    ///
-    /// # Errors
-    /// [`StoreError::Gone`] when the rows were deleted meanwhile, [`StoreError::Damaged`] when the blob is missing or short,
-    /// [`StoreError::Misuse`] for rows that are not here, [`StoreError::Io`].
-    pub fn read_blocking(&self, store: &Store, hook: usize, wanted: &Rows) -> Result<Vec<f32>, StoreError> {
+    pub(crate) fn read(&self, blobs: &LocalBlobs, hook: usize, wanted: &Rows) -> Result<Vec<f32>, StoreError> {
         let lacking = || StoreError::Misuse("rows are copied that are not stored".to_owned());
         let places = self.rows.places(wanted).ok_or_else(lacking)?;
         let (site, shape) = match (self.hooks.get(hook), self.row_shapes.get(hook)) {
@@ -105,7 +101,7 @@ impl StoredRows {
         let row = |o: usize, place: usize| (o * self.rows.len() + place) * inner;
         let runs = (0..outer).flat_map(|o| runs(&places).map(move |(first, n)| (row(o, first), n * inner)));
         let parts: Vec<_> = runs.map(|(start, len)| (hook, start..start + len)).collect();
-        let bytes = store.blobs().read(self.location.pack(), &self.location.bytes(&parts)?)?;
+        let bytes = blobs.read(self.location.pack(), &self.location.bytes(&parts)?)?;
         let values = self.dtype.decode(&bytes.concat());
         match (&self.rows, wanted) {
             (Rows::List(_), Rows::Mean(_)) => Ok(means(&values, outer, inner)),
@@ -133,22 +129,20 @@ fn means(values: &[f32], outer: usize, inner: usize) -> Vec<f32> {
     values.chunks_exact((n_rows * inner).max(1)).flat_map(mean).collect()
 }
 
-impl Store {
+impl SqliteIndex {
     /// For each of `wanted` what of the tenant's answers it, with the same forward key: the newest extent of an equal capture,
     /// else the newest with its rows, else the newest rows that hold its own.
     ///
-    /// # Errors
-    /// [`StoreError::Database`], [`StoreError::Damaged`].
-    pub async fn find_reusable(
+    /// `session` was entered before the index is asked, so that the blobs it names stay.
+    pub(crate) async fn find_reusable(
         &self,
+        session: &Arc<Session>,
         tenant: TenantId,
         wanted: &[Wanted],
     ) -> Result<Vec<Option<Reusable>>, StoreError> {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
-        // before the index is asked, so that the blobs it names stay
-        let session = self.blobs().enter();
         let mut found: Vec<Option<Reusable>> = vec![None; wanted.len()];
         for (index, extent) in self.equal(tenant, wanted).await? {
             if let Some(found) = found.get_mut(index) {
@@ -161,7 +155,7 @@ impl Store {
             // one snapshot, so that what rows refer to is there
             let mut reader = self.reader().await?;
             let mut snapshot = reader.snapshot().await?;
-            let answers = self.covering(&mut snapshot, &session, tenant, &rest).await?;
+            let answers = self.covering(&mut snapshot, session, tenant, &rest).await?;
             drop(snapshot);
             reader.done();
             others.into_iter().zip(answers).for_each(|(index, answer)| found[index] = answer);

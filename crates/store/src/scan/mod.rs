@@ -10,9 +10,9 @@ mod tokens;
 
 use std::sync::Arc;
 
-use crate::{Store, blobs::epoch::Session, error::StoreError};
+use crate::blobs::epoch::Session;
 pub(crate) use plans::Plans;
-use residuum_domain::{CacheFilter, CacheId, Dtype, Hook, PackId, Positions, TenantId};
+use residuum_domain::{CacheId, Dtype, PackId, Positions};
 pub use tokens::TokenPlaces;
 
 /// Which of a cache's stored rows take part.
@@ -118,36 +118,5 @@ impl ScanPlan {
     pub fn widths(&self) -> Vec<usize> {
         let widths: std::collections::BTreeSet<usize> = self.packs.iter().map(|p| p.width).collect();
         widths.into_iter().collect()
-    }
-}
-
-impl Store {
-    /// Where the rows of `hook` lie in the caches of a tenant that `filter` finds. Kept until the index changes, so that
-    /// the next scan of the same rows costs no query.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`], [`StoreError::Damaged`] when the index contradicts itself.
-    pub async fn scan_plan(
-        &self,
-        tenant: TenantId,
-        filter: &CacheFilter,
-        hook: Hook,
-        take: &Take,
-    ) -> Result<Arc<ScanPlan>, StoreError> {
-        let mut filter = filter.clone();
-        if !filter.hooks.contains(&hook) {
-            filter.hooks.push(hook);
-        }
-        // The count is read before the index is: a change in between makes the plan look older than it is.
-        let commits = self.inner.writer.as_ref().map(crate::index::writer::Writer::commits);
-        let key = (tenant, filter, take.clone());
-        if let Some(plan) = commits.and_then(|n| self.inner.plans.get(&key, n, self.now())) {
-            return Ok(plan);
-        }
-        let plan = Arc::new(plan::build(self, tenant, &key.1, hook, take).await?);
-        if let Some(n) = commits {
-            self.inner.plans.put(key, n, &plan);
-        }
-        Ok(plan)
     }
 }

@@ -9,7 +9,7 @@ use sqlx::Connection;
 use super::*;
 use crate::{
     find::search::Search,
-    index::{terms::MergeTerms, tx::Tx, write::Write},
+    index::{connect::MIGRATIONS, terms::MergeTerms, tx::Tx, write::Write},
 };
 
 async fn list(f: &Fixture, filter: CacheFilter) -> Vec<CacheId> {
@@ -419,10 +419,10 @@ async fn merging_the_index_of_words_changes_no_answer() {
     all.reverse();
     let before = pieces(&f).await;
     assert!(before > 4, "{before}");
-    f.store.merge_terms_until(&true.into(), Duration::MAX).await.unwrap();
-    f.store.merge_terms_until(&false.into(), Duration::ZERO).await.unwrap();
+    f.store.index().merge_terms_until(&true.into(), Duration::MAX).await.unwrap();
+    f.store.index().merge_terms_until(&false.into(), Duration::ZERO).await.unwrap();
     assert_eq!(pieces(&f).await, before, "it was to stop, or had no time");
-    f.store.merge_terms_until(&false.into(), Duration::MAX).await.unwrap();
+    f.store.index().merge_terms_until(&false.into(), Duration::MAX).await.unwrap();
     let after = pieces(&f).await;
     assert!(after <= 3, "{before} pieces became {after}");
     assert_eq!(list(&f, text("stone")).await, all);

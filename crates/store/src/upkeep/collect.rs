@@ -1,44 +1,26 @@
 //! Upkeep: what the store holds, and removing what nobody refers to.
 
-use std::{
-    fmt,
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::{fmt, sync::Arc};
 
 use serde::Serialize;
 
 use crate::{
-    Store, blocking,
+    blobs::LocalBlobs,
+    blocking::blocking,
     error::StoreError,
     index::{
+        SqliteIndex,
         rows::{Fields, hex_list, pack_id},
         tx::Tx,
         write::Write,
     },
     packs::unused::{Dropped, drop_empty_packs, drop_unused},
     upkeep::{
-        compaction::{CompactReport, Compaction},
-        orphans::known,
+        compaction::CompactReport,
+        orphans::{Orphans, known},
     },
 };
 use residuum_domain::PackId;
-
-/// What the store holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct StoreStats {
-    /// Runs, ended ones among them.
-    pub n_runs: u64,
-    /// Items still to do.
-    pub n_pending_items: u64,
-    /// Caches.
-    pub n_caches: u64,
-    /// Distinct inputs' activations; fewer than caches where some were reused.
-    pub n_extents: u64,
-    /// Blob files.
-    pub n_packs: u64,
-    /// Bytes of the blob files.
-    pub blob_bytes: u64,
-}
 
 /// What [`Store::gc`] removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -82,76 +64,25 @@ impl fmt::Display for GcReport {
     }
 }
 
-impl Store {
-    /// Counts what the store holds.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`], [`StoreError::Damaged`].
-    pub async fn stats(&self) -> Result<StoreStats, StoreError> {
-        let query = sqlx::query(
-            "SELECT (SELECT count(*) FROM run_items WHERE status = 'pending') AS n_pending_items, \
-                 (SELECT n FROM counts WHERE what = 'runs') AS n_runs, \
-                 (SELECT n FROM counts WHERE what = 'caches') AS n_caches, \
-                 (SELECT n FROM counts WHERE what = 'extents') AS n_extents, \
-                 (SELECT n FROM counts WHERE what = 'packs') AS n_packs, \
-                 (SELECT n FROM counts WHERE what = 'blob_bytes') AS blob_bytes",
-        );
-        let row = self.row(query).await?.ok_or_else(|| StoreError::damaged("the index does not count"))?;
-        let f = Fields::of("packs", &row);
-        Ok(StoreStats {
-            n_runs: f.uint("n_runs")?,
-            n_pending_items: f.uint("n_pending_items")?,
-            n_caches: f.uint("n_caches")?,
-            n_extents: f.uint("n_extents")?,
-            n_packs: f.uint("n_packs")?,
-            blob_bytes: f.uint("blob_bytes")?,
-        })
-    }
+/// Removes what nobody refers to.
+#[derive(Clone, Copy)]
+pub(crate) struct Collector<'a> {
+    index: &'a SqliteIndex,
+    blobs: &'a Arc<LocalBlobs>,
+    orphans: Orphans<'a>,
+}
 
-    /// Removes activations without caches, packs without activations, and files that the index does not know; rewrites packs
-    /// of which less than half is alive, and small ones as one; and merges what commits left of the index of words, if there
-    /// is room for that. Packs being written are left alone, and readers are not disturbed.
-    ///
-    /// # Errors
-    /// [`StoreError::Closed`], [`StoreError::Database`], [`StoreError::Io`], [`StoreError::Full`].
-    pub async fn gc(&self) -> Result<GcReport, StoreError> {
-        let (when, never) = (Compaction::thorough(), Arc::default());
-        let mut report = self.collect_and_shrink(&when, &never).await?;
-        let merged = self.merge_until(&when, &never).await?;
-        match self.merge_terms().await {
-            Err(StoreError::Full) => tracing::warn!("there is no room to merge the index of words"),
-            done => done?,
-        }
-        let shrunk = report.rewritten;
-        report.rewritten = CompactReport {
-            n_old: shrunk.n_old + merged.n_old,
-            n_new: shrunk.n_new + merged.n_new,
-            n_extents: shrunk.n_extents + merged.n_extents,
-            freed_bytes: shrunk.freed_bytes + merged.freed_bytes,
-            n_damaged: shrunk.n_damaged + merged.n_damaged,
-        };
-        Ok(report)
-    }
-
-    /// [`Self::gc`] without merging what is small.
-    pub(crate) async fn collect_and_shrink(
-        &self,
-        when: &Compaction,
-        stop: &Arc<AtomicBool>,
-    ) -> Result<GcReport, StoreError> {
-        let collected = {
-            let _turn = self.inner.compacting.turn().await;
-            self.collect(true).await?
-        };
-        Ok(GcReport { rewritten: self.shrink(when, stop).await?, ..collected })
+impl<'a> Collector<'a> {
+    pub(crate) fn new(index: &'a SqliteIndex, blobs: &'a Arc<LocalBlobs>) -> Self {
+        Self { index, blobs, orphans: Orphans { index, blobs } }
     }
 
     /// Removes what a kill left: unfinished files, and finished ones that nobody needs. What else the index does not know is
     /// moved to the folder `unknown`. Where the log of the index was `torn`, an input that waits may have been done.
     pub(crate) async fn sweep(&self, torn: bool) -> Result<(), StoreError> {
-        let blobs = Arc::clone(self.blobs());
+        let blobs = Arc::clone(self.blobs);
         let unfinished = blocking(move || blobs.sweep_temp()).await?;
-        self.take_known_in().await?;
+        self.orphans.take_known_in().await?;
         if torn {
             tracing::error!(
                 "the log of the index was damaged: its last changes may be lost. Blobs that the index does not know are moved \
@@ -159,7 +90,7 @@ impl Store {
             );
         }
         let report = self.collect_for(Collecting { torn, work: true, rows: false }).await?;
-        let n_unknown = self.n_unknown_blobs();
+        let n_unknown = self.blobs.n_unknown();
         if n_unknown > report.n_set_aside {
             tracing::warn!(
                 blobs = n_unknown,
@@ -184,29 +115,33 @@ impl Store {
     /// Looks for candidates beside the writer, which then decides, since all may be different by its turn.
     async fn collect_for(&self, what: Collecting) -> Result<GcReport, StoreError> {
         // before the files are listed: what is given up meanwhile is the next collection's
-        let own = self.blobs().own_and_done();
-        let files = self.unknown_files().await?;
-        let mut unknown = self.sort_unknown(&files, what.torn).await?;
+        let own = self.blobs.own_and_done();
+        let files = self.orphans.unknown_files().await?;
+        let mut unknown = self.orphans.sort_unknown(&files, what.torn).await?;
         if !unknown.data.is_empty() && !what.torn {
             // the index has lost changes, or is an older one: what it says of inputs that wait may be out of date too
-            unknown = self.sort_unknown(&files, true).await?;
+            unknown = self.orphans.sort_unknown(&files, true).await?;
         }
-        let n_set_aside = self.keep_unknown(&unknown).await?;
-        let mut candidates =
-            Collect { files: unknown.litter, tombstones: self.done_tombstones().await?, what, ..Collect::default() };
+        let n_set_aside = self.orphans.keep_unknown(&unknown).await?;
+        let mut candidates = Collect {
+            files: unknown.litter,
+            tombstones: self.orphans.done_tombstones().await?,
+            what,
+            ..Collect::default()
+        };
         if what.rows {
             candidates.extents = sqlx::query_scalar(
                 "SELECT id FROM extents e WHERE NOT EXISTS (SELECT 1 FROM caches c WHERE c.extent_id = e.id)",
             )
-            .fetch_all(&mut *self.reader().await?)
+            .fetch_all(&mut *self.index.reader().await?)
             .await?;
             let empty = "SELECT id FROM packs p WHERE NOT EXISTS (SELECT 1 FROM extents e WHERE e.pack_id = p.id)";
-            let empty = self.rows(sqlx::query(empty)).await?;
+            let empty = self.index.rows(sqlx::query(empty)).await?;
             let ids = empty.iter().map(|r| pack_id(&Fields::of("packs", r), "id"));
             candidates.packs = ids.collect::<Result<Vec<_>, _>>()?;
         }
-        let report = self.write(candidates).await?;
-        self.blobs().forget_own(&own);
+        let report = self.index.write(candidates).await?;
+        self.blobs.forget_own(&own);
         Ok(GcReport { n_set_aside, ..report })
     }
 }

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
 use crate::{
-    Store,
-    blobs::Blobs,
-    blocking,
+    blobs::LocalBlobs,
+    blocking::blocking,
     error::StoreError,
-    index::rows::{Fields, hex, hex_list, pack_id, to_json},
+    index::{
+        SqliteIndex,
+        rows::{Fields, hex, hex_list, pack_id, to_json},
+    },
     packs::header::{self, BlobHeader},
 };
 use residuum_domain::PackId;
@@ -69,15 +71,22 @@ pub(crate) async fn known(conn: &mut SqliteConnection, files: &[(PackId, u64)]) 
     Ok(known)
 }
 
-impl Store {
+/// Looks for files that the index does not know, and tells which of them are needed.
+#[derive(Clone, Copy)]
+pub(crate) struct Orphans<'a> {
+    pub(crate) index: &'a SqliteIndex,
+    pub(crate) blobs: &'a Arc<LocalBlobs>,
+}
+
+impl Orphans<'_> {
     /// Files that the index does not know, with their lengths: nobody is writing them.
     pub(crate) async fn unknown_files(&self) -> Result<Vec<(PackId, u64)>, StoreError> {
-        let blobs = Arc::clone(self.blobs());
+        let blobs = Arc::clone(self.blobs);
         // before the index is asked: what it learns of meanwhile is not listed
         let files = blocking(move || blobs.list()).await?;
         let mut unknown = Vec::new();
         for page in files.chunks(LOOKED_UP) {
-            let known = known(&mut *self.reader().await?, page).await?;
+            let known = known(&mut *self.index.reader().await?, page).await?;
             unknown.extend(page.iter().zip(known).filter(|(_, known)| !known).map(|(file, _)| *file));
         }
         Ok(unknown)
@@ -94,7 +103,7 @@ impl Store {
             let deleted = self.tombstones_among(page, "pack").await?;
             let copies = self.tombstones_among(page, "copy").await?;
             for (pack, n_bytes) in page.iter().copied() {
-                let fate = if deleted.contains(&pack) || self.blobs().is_own(pack) {
+                let fate = if deleted.contains(&pack) || self.blobs.is_own(pack) {
                     Fate::Litter
                 } else {
                     self.fate(pack, n_bytes, copies.contains(&pack), torn).await?
@@ -111,7 +120,7 @@ impl Store {
 
     /// What a file is that is neither deleted nor this process's own. Of a `copy`, the index had everything when it was begun.
     async fn fate(&self, pack: PackId, n_bytes: u64, copy: bool, torn: bool) -> Result<Fate, StoreError> {
-        let blobs = Arc::clone(self.blobs());
+        let blobs = Arc::clone(self.blobs);
         let header = match blocking(move || read_whole(&blobs, pack, n_bytes)).await {
             Ok(header) => header,
             Err(StoreError::Damaged { what }) => return Ok(Fate::Broken(what)),
@@ -119,7 +128,7 @@ impl Store {
         };
         let inputs: Vec<(String, u32)> =
             header.caches.iter().map(|entry| (hex(entry.run.as_bytes()), entry.item_index)).collect();
-        let rows = self.rows(sqlx::query(INPUTS).bind(to_json(&inputs)?)).await?;
+        let rows = self.index.rows(sqlx::query(INPUTS).bind(to_json(&inputs)?)).await?;
         let mut superfluous = 0;
         for row in &rows {
             let f = Fields::of("run_items", row);
@@ -127,9 +136,7 @@ impl Store {
             let status: Option<&str> = f.get("status")?;
             let stored: Option<&[u8]> = f.get("content_hash")?;
             let elsewhere = match stored.zip(entry.and_then(|entry| entry.content_hash.as_ref())) {
-                Some((known, own)) => {
-                    hex(known) == *own && self.blobs().has(pack_id(&f, "pack_id")?, f.uint("n_bytes")?)
-                }
+                Some((known, own)) => hex(known) == *own && self.blobs.has(pack_id(&f, "pack_id")?, f.uint("n_bytes")?),
                 None => false,
             };
             // an input that was cancelled or failed never had a cache, and never gets one
@@ -146,7 +153,7 @@ impl Store {
         let query = sqlx::query(
             "SELECT t.id FROM json_each(?) j CROSS JOIN tombstones t ON t.id = unhex(j.value) WHERE t.kind = ?",
         );
-        let rows = self.rows(query.bind(ids).bind(kind)).await?;
+        let rows = self.index.rows(query.bind(ids).bind(kind)).await?;
         rows.iter().map(|row| pack_id(&Fields::of("tombstones", row), "id")).collect()
     }
 
@@ -159,7 +166,7 @@ impl Store {
         if data.is_empty() && broken.is_empty() {
             return Ok(0);
         }
-        let blobs = Arc::clone(self.blobs());
+        let blobs = Arc::clone(self.blobs);
         let moved = blocking(move || {
             let (mut n_data, mut n_broken) = (0u64, 0u64);
             for pack in &data {
@@ -192,14 +199,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Io`], [`StoreError::Full`].
     pub(crate) async fn take_known_in(&self) -> Result<(), StoreError> {
-        let blobs = Arc::clone(self.blobs());
+        let blobs = Arc::clone(self.blobs);
         let files = blocking(move || blobs.list_unknown()).await?;
         let mut n = 0;
         for page in files.chunks(LOOKED_UP) {
-            let known = known(&mut *self.reader().await?, page).await?;
+            let known = known(&mut *self.index.reader().await?, page).await?;
             let known: Vec<PackId> =
                 page.iter().zip(known).filter(|(_, known)| *known).map(|(file, _)| file.0).collect();
-            let blobs = Arc::clone(self.blobs());
+            let blobs = Arc::clone(self.blobs);
             n += blocking(move || blobs.take_in(&known)).await?;
         }
         if n > 0 {
@@ -211,21 +218,6 @@ impl Store {
         Ok(())
     }
 
-    /// How many blobs lie in the folder `unknown`: the index did not know them.
-    #[must_use]
-    pub fn n_unknown_blobs(&self) -> u64 {
-        self.blobs().n_unknown()
-    }
-
-    /// Removes the blobs in the folder `unknown`, and gives their number and bytes.
-    ///
-    /// # Errors
-    /// [`StoreError::Closed`] for a store that only reads, [`StoreError::Io`].
-    pub async fn remove_unknown_blobs(&self) -> Result<(u64, u64), StoreError> {
-        let blobs = Arc::clone(self.blobs());
-        blocking(move || blobs.remove_unknown()).await
-    }
-
     /// Packs that were deleted and whose files have gone, which need no tombstone any more.
     ///
     /// # Errors
@@ -233,10 +225,10 @@ impl Store {
     pub(crate) async fn done_tombstones(&self) -> Result<Vec<PackId>, StoreError> {
         // as many as one statement takes well; the next collection has the others
         let sql = format!("SELECT id FROM tombstones WHERE kind = 'pack' LIMIT {LOOKED_UP}");
-        let rows = self.rows(sqlx::query(AssertSqlSafe(sql))).await?;
+        let rows = self.index.rows(sqlx::query(AssertSqlSafe(sql))).await?;
         let packs = rows.iter().map(|row| row.try_get::<Vec<u8>, _>("id").map(|id| PackId::from_slice(&id)));
         let packs: Vec<Option<PackId>> = packs.collect::<Result<_, _>>()?;
-        let blobs = Arc::clone(self.blobs());
+        let blobs = Arc::clone(self.blobs);
         blocking(move || {
             let gone: Vec<PackId> = packs.into_iter().flatten().filter(|pack| blobs.is_gone(*pack)).collect();
             if !gone.is_empty() {
@@ -250,7 +242,7 @@ impl Store {
 }
 
 /// Reads the header of a pack whose file has the bytes that it speaks of.
-fn read_whole(blobs: &Blobs, pack: PackId, n_bytes: u64) -> Result<BlobHeader, StoreError> {
+fn read_whole(blobs: &LocalBlobs, pack: PackId, n_bytes: u64) -> Result<BlobHeader, StoreError> {
     let damaged = |what: String| Err(StoreError::damaged(format!("the file of pack {pack} {what}")));
     let header = header::read(&blobs.file(pack)?, pack)?;
     let end = header.data_start + header.tensors.iter().map(|(_, info)| info.data_offsets.1).max().unwrap_or(0);

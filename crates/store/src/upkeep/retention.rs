@@ -1,46 +1,40 @@
 //! How long caches are kept: what has expired goes, and where the store has a quota the oldest may make room.
 
+use std::sync::Arc;
+
 use crate::{
-    Store,
-    blobs::{quota::Quota, superfluous::remove_deleted},
+    blobs::{LocalBlobs, quota::Quota, superfluous::remove_deleted},
     error::StoreError,
-    index::{tx::Tx, write::Write},
+    index::{SqliteIndex, tx::Tx, write::Write},
     packs::unused::drop_unused,
 };
 
 /// Caches removed in one transaction, so that others get their turn.
 const CACHES_A_CHANGE: i64 = 500;
 
-impl Store {
-    /// Bytes that blobs and index take on the disk, packs being written among them.
-    #[must_use]
-    pub fn bytes_on_disk(&self) -> u64 {
-        self.blobs().bytes_on_disk()
-    }
+/// Removes caches whose time is over, or that have to make room.
+#[derive(Clone, Copy)]
+pub(crate) struct Retention<'a> {
+    pub(crate) index: &'a SqliteIndex,
+    pub(crate) blobs: &'a Arc<LocalBlobs>,
+    pub(crate) quota: Option<Quota>,
+}
 
-    /// How much the store may take.
-    #[must_use]
-    pub fn quota(&self) -> Option<Quota> {
-        self.inner.options.quota
-    }
-
+impl Retention<'_> {
     /// Makes sure that the quota leaves room for `n_bytes`: what has expired goes first, then, where the quota says so, the
     /// oldest caches that are not pinned. Gives the number of caches that had to go.
-    ///
-    /// # Errors
-    /// [`StoreError::Full`] when there is no room even so; [`StoreError::Closed`], [`StoreError::Database`].
-    pub async fn make_room(&self, n_bytes: u64) -> Result<u64, StoreError> {
-        let Some(quota) = self.quota() else { return Ok(0) };
-        if self.check_room(n_bytes).is_ok() {
+    pub(crate) async fn make_room(&self, n_bytes: u64) -> Result<u64, StoreError> {
+        let Some(quota) = self.quota else { return Ok(0) };
+        if self.blobs.check_room(self.quota, n_bytes).is_ok() {
             return Ok(0);
         }
         let mut n_gone = self.expire().await?;
         // nor does what was deleted wait for its readers
-        remove_deleted(self.blobs()).await;
+        remove_deleted(self.blobs).await;
         // removing caches does not make the index smaller
-        let possible = self.blobs().index_bytes().saturating_add(n_bytes) <= quota.max_bytes;
-        while self.check_room(n_bytes).is_err() {
-            let n = if quota.evict_oldest && possible { self.write(Remove::Oldest).await? } else { 0 };
+        let possible = self.blobs.index_bytes().saturating_add(n_bytes) <= quota.max_bytes;
+        while self.blobs.check_room(self.quota, n_bytes).is_err() {
+            let n = if quota.evict_oldest && possible { self.index.write(Remove::Oldest).await? } else { 0 };
             if n == 0 {
                 return Err(StoreError::Full);
             }
@@ -49,23 +43,12 @@ impl Store {
         Ok(n_gone)
     }
 
-    /// Whether the quota leaves room for `n_bytes`.
-    ///
-    /// # Errors
-    /// [`StoreError::Full`].
-    pub(crate) fn check_room(&self, n_bytes: u64) -> Result<(), StoreError> {
-        self.blobs().check_room(self.quota(), n_bytes)
-    }
-
     /// Removes the caches that have expired, in small transactions, and the numbers that only they used. Gives their number.
-    ///
-    /// # Errors
-    /// [`StoreError::Closed`], [`StoreError::Database`], [`StoreError::Full`].
-    pub async fn expire(&self) -> Result<u64, StoreError> {
-        let now = self.now();
+    pub(crate) async fn expire(&self) -> Result<u64, StoreError> {
+        let now = self.index.now();
         let mut n_gone = 0;
         while self.has_expired(now).await? {
-            let n = self.write(Remove::Expired(now)).await?;
+            let n = self.index.write(Remove::Expired(now)).await?;
             if n == 0 {
                 // an index that contradicts itself; or others removed them in between, and the next look finds the rest
                 break;
@@ -78,7 +61,7 @@ impl Store {
     /// Whether a cache has expired and is still there.
     async fn has_expired(&self, now: i64) -> Result<bool, StoreError> {
         let query = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM caches WHERE ends_at <= ?)").bind(now);
-        Ok(query.fetch_one(&mut *self.reader().await?).await?)
+        Ok(query.fetch_one(&mut *self.index.reader().await?).await?)
     }
 }
 

@@ -19,17 +19,16 @@ use serde::Serialize;
 use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use crate::{
-    Store,
-    blobs::{Blobs, InFlight},
-    blocking,
+    blobs::{InFlight, LocalBlobs},
+    blocking::blocking,
     error::StoreError,
     index::{
+        connect::migrate,
         ids::Ids,
         rows::{hex, now, to_json},
         terms::Blocks,
         tx::Tx,
     },
-    migrate,
     packs::{
         contents::{PackHeader, PackedCache},
         header::{BlobHeader, CacheEntry},
@@ -86,71 +85,66 @@ impl fmt::Display for RebuildReport {
     }
 }
 
-impl Store {
-    /// Makes a new index for the data folder `dir` from its blobs, and sets the old one aside. Damaged blobs are set aside,
-    /// damaged activations left out. The old index, where it can be read, gives its API keys, tenants, pins and expiry.
-    ///
-    /// # Errors
-    /// [`StoreError::Locked`] when someone has the folder, [`StoreError::Io`], [`StoreError::Full`],
-    /// [`StoreError::Database`]. The old index is in its place then, unless the last step had begun.
-    pub async fn rebuild_index(dir: &Path) -> Result<RebuildReport, StoreError> {
-        let dir = dir.to_owned();
-        let blobs = Arc::new(blocking(move || Blobs::open(&dir)).await?);
-        let own = Arc::clone(&blobs);
-        let listed = blocking(move || {
-            let unknown: Vec<PackId> = own.list_unknown()?.into_iter().map(|(pack, _)| pack).collect();
-            Ok((own.take_in(&unknown)?, own.list()?, own.scratch(UNFINISHED)?))
-        });
-        let (n_unknown, mut packs, path) = listed.await?;
-        let options = SqliteConnectOptions::new().filename(path).create_if_missing(true).foreign_keys(true);
-        let mut conn = options.disable_statement_logging().connect().await?;
-        migrate(&mut conn).await?;
-        let kept = kept::Kept::read(&blobs.index()).await;
-        // A newer pack may hold what an older one did: rows that moved, and inputs that were computed again.
-        packs.sort_unstable_by(|a, b| b.cmp(a));
-        let mut rebuild = Rebuild {
-            blobs: Arc::clone(&blobs),
-            ids: Ids::default(),
-            known: Known::default(),
-            report: RebuildReport::default(),
-        };
-        let notes = &mut rebuild.report.notes;
-        if n_unknown > 0 {
-            notes.push(format!("{n_unknown} blobs that an index did not know were taken from the folder `unknown`"));
-        }
-        match &kept {
-            Some(kept) => kept.enter_keys(&mut conn, notes).await?,
-            None => notes
-                .push("there is no old index to take API keys from: make some before you serve this folder".to_owned()),
-        }
-        if let Some(kept) = &kept {
-            rebuild.known.deleted = kept.enter_tombstones(&mut conn).await?;
-        }
-        for (pack, n_bytes) in packs {
-            if rebuild.known.deleted.contains(pack.as_bytes()) {
-                rebuild.report.notes.push(format!("pack {pack} was deleted; the next start removes it"));
-            } else {
-                rebuild.add(&mut conn, pack, n_bytes).await?;
-            }
-        }
-        rebuild.finish_runs(&mut conn).await?;
-        if let Some(kept) = &kept {
-            kept.enter_lifetimes(&mut conn, &mut rebuild.report.notes).await?;
-        }
-        conn.close().await?;
-        let mut report = rebuild.report;
-        blocking(move || {
-            for name in ["index.sqlite-wal", "index.sqlite-shm", "index.sqlite"] {
-                if let Some(path) = blobs.set_aside(Path::new(name))? {
-                    report.n_set_aside += 1;
-                    report.notes.push(format!("the old {name} is {}", path.display()));
-                }
-            }
-            blobs.rename(UNFINISHED, "index.sqlite")?;
-            Ok(report)
-        })
-        .await
+/// Makes a new index for the data folder `dir` from its blobs, and sets the old one aside. Damaged blobs are set aside,
+/// damaged activations left out. The old index, where it can be read, gives its API keys, tenants, pins and expiry.
+pub(crate) async fn rebuild_index(dir: &Path) -> Result<RebuildReport, StoreError> {
+    let dir = dir.to_owned();
+    let blobs = Arc::new(blocking(move || LocalBlobs::open(&dir)).await?);
+    let own = Arc::clone(&blobs);
+    let listed = blocking(move || {
+        let unknown: Vec<PackId> = own.list_unknown()?.into_iter().map(|(pack, _)| pack).collect();
+        Ok((own.take_in(&unknown)?, own.list()?, own.scratch(UNFINISHED)?))
+    });
+    let (n_unknown, mut packs, path) = listed.await?;
+    let options = SqliteConnectOptions::new().filename(path).create_if_missing(true).foreign_keys(true);
+    let mut conn = options.disable_statement_logging().connect().await?;
+    migrate(&mut conn).await?;
+    let kept = kept::Kept::read(&blobs.index()).await;
+    // A newer pack may hold what an older one did: rows that moved, and inputs that were computed again.
+    packs.sort_unstable_by(|a, b| b.cmp(a));
+    let mut rebuild = Rebuild {
+        blobs: Arc::clone(&blobs),
+        ids: Ids::default(),
+        known: Known::default(),
+        report: RebuildReport::default(),
+    };
+    let notes = &mut rebuild.report.notes;
+    if n_unknown > 0 {
+        notes.push(format!("{n_unknown} blobs that an index did not know were taken from the folder `unknown`"));
     }
+    match &kept {
+        Some(kept) => kept.enter_keys(&mut conn, notes).await?,
+        None => {
+            notes.push("there is no old index to take API keys from: make some before you serve this folder".to_owned())
+        }
+    }
+    if let Some(kept) = &kept {
+        rebuild.known.deleted = kept.enter_tombstones(&mut conn).await?;
+    }
+    for (pack, n_bytes) in packs {
+        if rebuild.known.deleted.contains(pack.as_bytes()) {
+            rebuild.report.notes.push(format!("pack {pack} was deleted; the next start removes it"));
+        } else {
+            rebuild.add(&mut conn, pack, n_bytes).await?;
+        }
+    }
+    rebuild.finish_runs(&mut conn).await?;
+    if let Some(kept) = &kept {
+        kept.enter_lifetimes(&mut conn, &mut rebuild.report.notes).await?;
+    }
+    conn.close().await?;
+    let mut report = rebuild.report;
+    blocking(move || {
+        for name in ["index.sqlite-wal", "index.sqlite-shm", "index.sqlite"] {
+            if let Some(path) = blobs.set_aside(Path::new(name))? {
+                report.n_set_aside += 1;
+                report.notes.push(format!("the old {name} is {}", path.display()));
+            }
+        }
+        blobs.rename(UNFINISHED, "index.sqlite")?;
+        Ok(report)
+    })
+    .await
 }
 
 /// What is in the new index already.
@@ -177,7 +171,7 @@ impl Known {
 }
 
 struct Rebuild {
-    blobs: Arc<Blobs>,
+    blobs: Arc<LocalBlobs>,
     ids: Ids,
     known: Known,
     report: RebuildReport,

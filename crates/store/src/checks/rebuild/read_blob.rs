@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    blobs::Blobs,
+    blobs::LocalBlobs,
     error::StoreError,
     index::intern::Layout,
     packs::{
@@ -28,7 +28,7 @@ pub(super) struct ReadBlob {
 ///
 /// # Errors
 /// [`StoreError::Damaged`] when its header is not one, or not its own; [`StoreError::Io`].
-pub(super) fn read(blobs: &Blobs, pack: PackId, n_bytes: u64) -> Result<ReadBlob, StoreError> {
+pub(super) fn read(blobs: &LocalBlobs, pack: PackId, n_bytes: u64) -> Result<ReadBlob, StoreError> {
     let damaged = |why: &str| StoreError::damaged(format!("pack {pack} {why}"));
     let file = blobs.file(pack)?;
     let header = header::read(&file, pack)?;

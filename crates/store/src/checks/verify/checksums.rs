@@ -4,15 +4,18 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::contradictions::advance;
 use crate::{
-    Store, StoreError,
-    index::checksum::{self, CACHE, Checksum},
+    StoreError,
+    index::{
+        SqliteIndex,
+        checksum::{self, CACHE, Checksum},
+    },
 };
 use residuum_domain::{CacheId, DirectionId};
 
 /// Rows looked at at a time.
 const PAGE: i64 = 512;
 
-impl Store {
+impl SqliteIndex {
     /// What is not what it was when it was written.
     ///
     /// # Errors

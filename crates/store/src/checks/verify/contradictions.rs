@@ -6,8 +6,12 @@ use sqlx::{Row, SqliteConnection};
 
 use super::Unreadable;
 use crate::{
-    Store, StoreError,
-    index::rows::{Fields, hex_list},
+    StoreError,
+    checks::verify::Verifier,
+    index::{
+        SqliteIndex,
+        rows::{Fields, hex_list},
+    },
 };
 use residuum_domain::{Cache, CacheId, TenantId};
 
@@ -121,7 +125,7 @@ pub(crate) fn is_structural(line: &str) -> bool {
     !line.to_ascii_lowercase().contains("fts5") && !line.starts_with("a row of ")
 }
 
-impl Store {
+impl SqliteIndex {
     /// What SQLite itself finds wrong, and references to rows that are not there.
     ///
     /// # Errors
@@ -157,7 +161,9 @@ impl Store {
         }
         Ok(found)
     }
+}
 
+impl Verifier<'_> {
     /// Caches whose rows do not make sense; `n_caches` counts all.
     ///
     /// # Errors
@@ -167,7 +173,7 @@ impl Store {
         let mut last: Vec<u8> = Vec::new();
         loop {
             let page = sqlx::query("SELECT id, tenant_id FROM caches WHERE id > ? ORDER BY id LIMIT +?");
-            let rows = self.rows(page.bind(&last).bind(PAGE)).await?;
+            let rows = self.index.rows(page.bind(&last).bind(PAGE)).await?;
             let Some(end) = rows.last() else { return Ok(unreadable) };
             last = advance(last, end.try_get("id")?)?;
             let mut ids = Vec::with_capacity(rows.len());
@@ -188,7 +194,7 @@ impl Store {
         let tenants: HashSet<TenantId> = ids.iter().map(|(tenant, _)| *tenant).collect();
         for tenant in tenants {
             let own: Vec<CacheId> = ids.iter().filter(|(t, _)| *t == tenant).map(|(_, id)| *id).collect();
-            match self.stored(tenant, &own).await {
+            match self.index.stored(&self.blobs.enter(), tenant, &own).await {
                 Ok(found) => {
                     let found = found.into_iter().flatten();
                     unreadable.extend(found.filter_map(|s| Some((s.cache.id, misfit(&s.cache)?))));
@@ -196,7 +202,7 @@ impl Store {
                 // one by one, to find out which
                 Err(StoreError::Damaged { .. }) => {
                     for id in own {
-                        match self.stored(tenant, &[id]).await {
+                        match self.index.stored(&self.blobs.enter(), tenant, &[id]).await {
                             Ok(found) => {
                                 let found = found.into_iter().flatten();
                                 unreadable.extend(found.filter_map(|s| Some((id, misfit(&s.cache)?))));
@@ -222,7 +228,7 @@ impl Store {
             "SELECT c.id, c.positions, length(c.token_ids) / 4 AS n_tokens, e.n_tokens AS extent_tokens, e.n_rows \
              FROM json_each(?) j CROSS JOIN caches c ON c.id = unhex(j.value) CROSS JOIN extents e ON e.id = c.extent_id",
         );
-        let rows = self.rows(query.bind(hex_list(ids.iter().map(|(_, id)| id.as_bytes().as_slice())))).await?;
+        let rows = self.index.rows(query.bind(hex_list(ids.iter().map(|(_, id)| id.as_bytes().as_slice())))).await?;
         for row in &rows {
             let f = Fields::of("caches", row);
             let id = f.read("id", CacheId::from_slice)?;

@@ -9,7 +9,13 @@ use std::{collections::HashSet, fmt, sync::Arc};
 
 use serde::Serialize;
 
-use crate::{Store, blobs::is_unfinished, blocking, error::StoreError};
+use crate::{
+    blobs::{LocalBlobs, is_unfinished},
+    blocking::blocking,
+    error::StoreError,
+    index::SqliteIndex,
+    upkeep::orphans::Orphans,
+};
 pub(crate) use contradictions::{integrity_check, is_structural};
 pub(crate) use pack_files::PackFaults;
 use residuum_domain::{CacheId, PackId};
@@ -75,17 +81,20 @@ impl fmt::Display for VerifyReport {
     }
 }
 
-impl Store {
+/// Checks a store.
+#[derive(Clone, Copy)]
+pub(crate) struct Verifier<'a> {
+    pub(crate) index: &'a SqliteIndex,
+    pub(crate) blobs: &'a Arc<LocalBlobs>,
+}
+
+impl Verifier<'_> {
     /// Checks the index and what its rows say of each other, every pack's file, size and header, the hash of every extent,
     /// every cache against header and extent, and that no file is unknown.
     ///
     /// Works beside a running server; what is written, moved or deleted meanwhile is not reported, and unknown files only by
     /// the server itself or when there is none.
-    ///
-    /// # Errors
-    /// Only when the check itself cannot go on: [`StoreError::Database`], [`StoreError::Io`]. What is wrong with blobs and rows
-    /// is in the report.
-    pub async fn verify(&self) -> Result<VerifyReport, StoreError> {
+    pub(crate) async fn verify(&self) -> Result<VerifyReport, StoreError> {
         let mut report = VerifyReport::default();
         match self.check(&mut report).await {
             Ok(()) => {}
@@ -105,11 +114,11 @@ impl Store {
             report.notes.push(UNCHECKED.to_owned());
             return Ok(());
         }
-        let alone = self.inner.writer.is_some() || !self.blobs().has_writer();
-        let files = if alone { self.unknown_files().await? } else { Vec::new() };
+        let alone = self.index.is_writable() || !self.blobs.has_writer();
+        let files = if alone { self.orphans().unknown_files().await? } else { Vec::new() };
         let mut last: Option<PackId> = None;
         loop {
-            let page = self.packs_after(last).await?;
+            let page = self.index.packs_after(last).await?;
             let Some(end) = page.last() else { break };
             last = Some(end.id);
             for pack in page {
@@ -124,7 +133,7 @@ impl Store {
 
     /// Checks what the index says; whether it can be read any further.
     async fn verify_index(&self, report: &mut VerifyReport) -> Result<bool, StoreError> {
-        let found = self.integrity().await?;
+        let found = self.index.integrity().await?;
         let broken = found.iter().any(|line| is_structural(line));
         for line in found {
             report.report(None, line);
@@ -132,10 +141,10 @@ impl Store {
         if broken {
             return Ok(false);
         }
-        for (what, n) in self.contradictions().await? {
+        for (what, n) in self.index.contradictions().await? {
             report.report(None, format!("{what} ({n} rows)"));
         }
-        for wrong in self.wrong_checksums().await? {
+        for wrong in self.index.wrong_checksums().await? {
             report.report(None, wrong);
         }
         for (cache, why) in self.unreadable_caches(&mut report.n_caches).await? {
@@ -165,26 +174,30 @@ impl Store {
     /// # Errors
     /// Failures to read; damage is a finding.
     pub(crate) async fn pack_faults(&self, pack: pack_files::PackRow) -> Result<PackFaults, StoreError> {
-        let blobs = Arc::clone(self.blobs());
+        let blobs = Arc::clone(self.blobs);
         blocking(move || pack.check(&blobs)).await
+    }
+
+    fn orphans(&self) -> Orphans<'_> {
+        Orphans { index: self.index, blobs: self.blobs }
     }
 
     async fn has_pack(&self, id: PackId) -> Result<bool, StoreError> {
         let query = sqlx::query("SELECT 1 FROM packs WHERE id = ?").bind(id.as_bytes().as_slice());
-        Ok(self.row(query).await?.is_some())
+        Ok(self.index.row(query).await?.is_some())
     }
 
     /// Reports those of the unknown files that are still there and still unknown, and files that are no packs. What a kill
     /// leaves is noted, and no issue.
     async fn verify_files(&self, files: &[(PackId, u64)], report: &mut VerifyReport) -> Result<(), StoreError> {
-        let retired: HashSet<PackId> = self.blobs().epochs().retired().into_iter().collect();
+        let retired: HashSet<PackId> = self.blobs.epochs().retired().into_iter().collect();
         let mut left = Vec::new();
         for (pack, n_bytes) in files {
-            if self.blobs().file(*pack).is_ok() && !retired.contains(pack) && !self.has_pack(*pack).await? {
+            if self.blobs.file(*pack).is_ok() && !retired.contains(pack) && !self.has_pack(*pack).await? {
                 left.push((*pack, *n_bytes));
             }
         }
-        let unknown = self.sort_unknown(&left, false).await?;
+        let unknown = self.orphans().sort_unknown(&left, false).await?;
         for (pack, _) in unknown.litter {
             report
                 .notes
@@ -197,7 +210,7 @@ impl Store {
         for (pack, why) in unknown.broken {
             report.report(Some(pack), format!("the index does not know this file, and it is no whole blob: {why}"));
         }
-        let blobs = Arc::clone(self.blobs());
+        let blobs = Arc::clone(self.blobs);
         let (strays, aside) = blocking(move || Ok((blobs.strays()?, blobs.list_unknown()?))).await?;
         for path in strays {
             if is_unfinished(&path) {

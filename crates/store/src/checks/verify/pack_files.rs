@@ -4,10 +4,10 @@ use std::{collections::HashMap, fs::File, sync::Arc};
 
 use super::contradictions::advance;
 use crate::{
-    Store,
-    blobs::Blobs,
+    blobs::LocalBlobs,
     error::StoreError,
     index::{
+        SqliteIndex,
         intern::{Layout, Origin},
         rows::{Fields, hex, pack_id},
     },
@@ -78,7 +78,7 @@ impl PackFaults {
     }
 }
 
-impl Store {
+impl SqliteIndex {
     /// The packs behind `last`, in the order of their ids.
     ///
     /// # Errors
@@ -181,7 +181,7 @@ impl ExtentRow {
 
 impl PackRow {
     /// What is wrong with the pack. Damage is a finding; only failures to read are errors.
-    pub(super) fn check(&self, blobs: &Blobs) -> Result<PackFaults, StoreError> {
+    pub(super) fn check(&self, blobs: &LocalBlobs) -> Result<PackFaults, StoreError> {
         let mut faults = PackFaults::default();
         let file = match blobs.file(self.id) {
             Ok(file) => file,

@@ -8,8 +8,8 @@ use std::{
 use sqlx::Row;
 
 use crate::{
-    Store, StoreError,
-    index::{tx::Tx, write::Write},
+    StoreError,
+    index::{SqliteIndex, tx::Tx, write::Write},
 };
 
 /// Pages of 4 KiB that one change writes, about: others wait for some milliseconds. The list of one word is written as a whole,
@@ -21,13 +21,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// no end to it.
 const MOST: Duration = Duration::from_secs(60);
 
-impl Store {
+impl SqliteIndex {
     /// Merges what commits left of the index of words, until no two pieces of about the same size are left or a minute is
     /// over. Others write in between.
-    ///
-    /// # Errors
-    /// [`StoreError::Closed`], [`StoreError::Full`], [`StoreError::Database`]. What was merged before stays merged.
-    pub async fn merge_terms(&self) -> Result<(), StoreError> {
+    pub(crate) async fn merge_terms(&self) -> Result<(), StoreError> {
         self.merge_terms_for(MOST, Duration::ZERO, &AtomicBool::new(false)).await
     }
 

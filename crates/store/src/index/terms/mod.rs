@@ -10,9 +10,10 @@ use std::fmt::Write as _;
 use serde_json::{Map, Number, Value};
 
 use crate::{
-    Store,
     error::StoreError,
     index::{
+        SqliteIndex,
+        backfill::Backfill,
         rows::{Fields, to_json},
         tx::Tx,
         write::Write,
@@ -24,10 +25,6 @@ use residuum_domain::{RunId, TenantId, TextCompletion};
 
 /// Rows inserted by one statement, four binds each. The index of words writes out what it has before every statement.
 const ROWS_A_STATEMENT: usize = 8000;
-/// Caches of an older index that are entered in one transaction.
-const CACHES_A_CHANGE: i64 = 2000;
-/// How many there are: asked once at a start, and none when the index is up to date.
-const N_MISSING: &str = "SELECT count(*) FROM cache_terms_missing";
 /// Caches of one stretch of time.
 pub(crate) const BLOCK: i64 = if cfg!(test) { 1024 } else { 8192 };
 /// Letters of a term, five bits each: two that mean different things are never the same.
@@ -330,21 +327,25 @@ pub(crate) async fn replace(tx: &mut Tx<'_>, times: &[i64]) -> Result<(), StoreE
     insert(tx, &entered).await
 }
 
-impl Store {
+impl SqliteIndex {
     /// Enters what an older index did not have.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Full`], [`StoreError::Damaged`].
     pub(crate) async fn enter_missing_terms(&self) -> Result<(), StoreError> {
-        let missing: i64 = sqlx::query_scalar(N_MISSING).fetch_one(&mut *self.reader().await?).await?;
-        // each change does some, or a table that is damaged would keep it busy for ever
-        for _ in 0..(missing + CACHES_A_CHANGE - 1) / CACHES_A_CHANGE {
-            self.write(EnterMissing).await?;
-        }
-        Ok(())
+        self.backfill(EnterMissingTerms).await
     }
 }
 
-struct EnterMissing;
+#[derive(Clone, Copy)]
+struct EnterMissingTerms;
 
-impl Write for EnterMissing {
+impl Backfill for EnterMissingTerms {
+    const N_MISSING: &str = "SELECT count(*) FROM cache_terms_missing";
+    const ROWS_A_CHANGE: i64 = 2000;
+}
+
+impl Write for EnterMissingTerms {
     type Output = ();
     // no start without it
     const FREES: bool = true;
@@ -354,7 +355,7 @@ impl Write for EnterMissing {
             "DELETE FROM cache_terms_missing WHERE created_at IN \
                  (SELECT created_at FROM cache_terms_missing ORDER BY created_at LIMIT +?) RETURNING created_at",
         )
-        .bind(CACHES_A_CHANGE)
+        .bind(Self::ROWS_A_CHANGE)
         .fetch_all(tx.conn().await?)
         .await?;
         replace(tx, &times).await

@@ -16,9 +16,12 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    Store,
+    blobs::LocalBlobs,
     error::StoreError,
-    index::rows::{Fields, int, pack_id},
+    index::{
+        SqliteIndex,
+        rows::{Fields, int, pack_id},
+    },
     upkeep::compaction::{brake::Brake, rewrite::Rewritten, switch::Moved},
 };
 use residuum_domain::PackId;
@@ -109,13 +112,17 @@ impl Compacting {
     }
 }
 
-impl Store {
+/// Rewrites packs.
+#[derive(Clone, Copy)]
+pub(crate) struct Compactor<'a> {
+    pub(crate) index: &'a SqliteIndex,
+    pub(crate) blobs: &'a Arc<LocalBlobs>,
+    pub(crate) compacting: &'a Compacting,
+}
+
+impl Compactor<'_> {
     /// Merges small packs, until none are left that would gain by it.
-    ///
-    /// # Errors
-    /// [`StoreError::Closed`], [`StoreError::Full`], [`StoreError::Database`], [`StoreError::Io`]. What was merged before
-    /// stays merged.
-    pub async fn merge(&self, when: &Compaction) -> Result<CompactReport, StoreError> {
+    pub(crate) async fn merge(&self, when: &Compaction) -> Result<CompactReport, StoreError> {
         self.merge_until(when, &Arc::default()).await
     }
 
@@ -126,8 +133,8 @@ impl Store {
         stop: &Arc<AtomicBool>,
     ) -> Result<CompactReport, StoreError> {
         let mut report = CompactReport::default();
-        while self.blobs().epochs().retired_bytes() < MAX_RETIRED {
-            let turn = self.inner.compacting.turn().await;
+        while self.blobs.epochs().retired_bytes() < MAX_RETIRED {
+            let turn = self.compacting.turn().await;
             let Some(packs) = self.small_packs(when).await? else { break };
             self.rewrite_packs(&packs, when, stop, &mut report).await?;
             drop(turn);
@@ -142,7 +149,7 @@ impl Store {
     pub(crate) async fn shrink(&self, when: &Compaction, stop: &Arc<AtomicBool>) -> Result<CompactReport, StoreError> {
         let mut report = CompactReport::default();
         for pack in self.mostly_dead().await? {
-            let _turn = self.inner.compacting.turn().await;
+            let _turn = self.compacting.turn().await;
             self.rewrite_packs(&[pack], when, stop, &mut report).await?;
         }
         Ok(report)
@@ -157,7 +164,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let Some(rewrite) = self.rewrite(packs, &[]).await? else {
             // they went meanwhile; if the index contradicts itself, they would be chosen for ever
-            self.inner.compacting.left_alone().extend(packs);
+            self.compacting.left_alone().extend(packs);
             return Ok(());
         };
         let brake = Brake::new(when.bytes_per_second, Arc::clone(stop));
@@ -165,14 +172,14 @@ impl Store {
             Ok(Rewritten::Pack(change) | Rewritten::Nothing(change)) => report.add(self.turn_to(*change).await?),
             Ok(Rewritten::Damaged(pack, what)) => {
                 tracing::error!(%pack, %what, "a damaged pack is not merged with others");
-                self.inner.compacting.left_alone().insert(pack);
+                self.compacting.left_alone().insert(pack);
                 report.n_damaged += 1;
             }
             Ok(Rewritten::Deleted) => tracing::debug!(?packs, "a pack was deleted while it was to be merged"),
             // so many caches share their rows that no header could name them
             Err(StoreError::Misuse(why)) => {
                 tracing::warn!(why, "packs are left as they are");
-                self.inner.compacting.left_alone().extend(packs);
+                self.compacting.left_alone().extend(packs);
             }
             Err(other) => return Err(other),
         }
@@ -182,7 +189,7 @@ impl Store {
     /// Packs that are worth a merge, if any are.
     async fn small_packs(&self, when: &Compaction) -> Result<Option<Vec<PackId>>, StoreError> {
         let small = int(when.target_bytes / 2)?;
-        let mut reader = self.reader().await?;
+        let mut reader = self.index.reader().await?;
         let mut snapshot = reader.snapshot().await?;
         let kinds = sqlx::query(
             "SELECT tenant_id, layout_id, dtype FROM packs WHERE n_bytes < ? GROUP BY tenant_id, layout_id, dtype \
@@ -215,7 +222,7 @@ impl Store {
                     provenance: f.get("provenance_id")?,
                 });
             }
-            let left_alone = self.inner.compacting.left_alone();
+            let left_alone = self.compacting.left_alone();
             packs.retain(|p| !left_alone.contains(&p.id));
             drop(left_alone);
             if let Some(chosen) = choose(&packs, when) {
@@ -231,8 +238,8 @@ impl Store {
                  FROM extents GROUP BY pack_id) e ON e.pack_id = p.id \
              WHERE e.n_rows * 2 <= p.n_rows OR e.n_map * 2 <= p.n_map",
         );
-        let rows = self.rows(query).await?;
-        let left_alone = self.inner.compacting.left_alone();
+        let rows = self.index.rows(query).await?;
+        let left_alone = self.compacting.left_alone();
         let packs = rows.iter().map(|row| pack_id(&Fields::of("packs", row), "id"));
         packs.filter(|p| p.as_ref().map_or(true, |p| !left_alone.contains(p))).collect()
     }

@@ -10,9 +10,8 @@ use std::{collections::HashMap, fs::File, sync::Arc};
 use sqlx::{AssertSqlSafe, Row};
 
 use crate::{
-    Store,
-    blobs::{TempBlob, epoch::Session, read_at},
-    blocking,
+    blobs::{LocalBlobs, TempBlob, epoch::Session, read_at},
+    blocking::blocking,
     error::StoreError,
     fault::Purpose,
     find::described::COLUMNS,
@@ -26,6 +25,7 @@ use crate::{
         location::PackDims,
     },
     upkeep::compaction::{
+        Compactor,
         brake::Brake,
         switch::{Copying, Move, Moved, NewPack},
     },
@@ -77,16 +77,16 @@ pub(crate) enum Rewritten {
     Deleted,
 }
 
-impl Store {
+impl Compactor<'_> {
     /// What is alive in `packs`, which share tenant, layout, dtype and provenance; extents in `without` are left out. `None`:
     /// none of the packs is there any more.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Damaged`].
     pub(crate) async fn rewrite(&self, packs: &[PackId], without: &[i64]) -> Result<Option<Rewrite>, StoreError> {
-        let session = self.blobs().enter();
+        let session = self.blobs.enter();
         let wanted = hex_list(packs.iter().map(|p| p.as_bytes().as_slice()));
-        let mut reader = self.reader().await?;
+        let mut reader = self.index.reader().await?;
         let mut snapshot = reader.snapshot().await?;
         let rows = sqlx::query(
             "SELECT e.id, e.pack_id, e.provenance_id, e.positions, e.n_tokens, e.n_rows, e.row_start, e.map_start, \
@@ -100,9 +100,9 @@ impl Store {
         let Some(first) = rows.first() else { return Ok(None) };
         let f = Fields::of("packs", first);
         let (tenant, layout_id) = (TenantId(f.get("tenant_id")?), f.get("layout_id")?);
-        let layout = self.memo().layout(&mut snapshot, layout_id).await?;
+        let layout = self.index.memo().layout(&mut snapshot, layout_id).await?;
         let dtype: Dtype = f.read("dtype", |d: &str| d.parse().ok())?;
-        let origin = self.memo().origin(&mut snapshot, f.get("provenance_id")?).await?;
+        let origin = self.index.memo().origin(&mut snapshot, f.get("provenance_id")?).await?;
         let mut extents = Vec::with_capacity(rows.len());
         for row in &rows {
             extents.push(Extent::decode(row, &layout, dtype)?);
@@ -115,7 +115,7 @@ impl Store {
         let rows = sqlx::query(AssertSqlSafe(sql)).bind(&wanted).fetch_all(&mut *snapshot).await?;
         let mut caches: HashMap<i64, Vec<Cache>> = HashMap::new();
         for row in &rows {
-            let cache = self.decode(&mut snapshot, row, &session).await?.cache;
+            let cache = self.index.decode(&mut snapshot, row, &session).await?.cache;
             caches.entry(row.try_get("extent_id")?).or_default().push(cache);
         }
         for extent in &mut extents {
@@ -133,10 +133,10 @@ impl Store {
     /// As [`Rewrite::write`]; [`StoreError::Database`].
     pub(crate) async fn write_anew(&self, rewrite: Rewrite, mut brake: Brake) -> Result<Rewritten, StoreError> {
         if !rewrite.extents.is_empty() {
-            self.write(Copying(rewrite.id)).await?;
+            self.index.write(Copying(rewrite.id)).await?;
         }
-        let store = self.clone();
-        blocking(move || rewrite.write(&store, &mut brake)).await
+        let blobs = Arc::clone(self.blobs);
+        blocking(move || rewrite.write(&blobs, &mut brake)).await
     }
 
     /// Carries out what a rewrite came to.
@@ -144,10 +144,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Closed`], [`StoreError::Full`], [`StoreError::Database`].
     pub(crate) async fn turn_to(&self, change: Move) -> Result<Moved, StoreError> {
-        let moved = self.write(change).await?;
-        if let Some(writer) = &self.inner.writer {
-            self.inner.plans.forget_older(writer.commits());
-        }
+        let moved = self.index.write(change).await?;
+        self.index.tell_freed();
         Ok(moved)
     }
 }
@@ -229,17 +227,17 @@ impl Rewrite {
     ///
     /// # Errors
     /// [`StoreError::Full`], [`StoreError::Io`], [`StoreError::Closed`] when the brake says stop.
-    fn write(self, store: &Store, brake: &mut Brake) -> Result<Rewritten, StoreError> {
+    fn write(self, blobs: &Arc<LocalBlobs>, brake: &mut Brake) -> Result<Rewritten, StoreError> {
         if self.extents.is_empty() {
             return Ok(Rewritten::Nothing(Box::new(Move { new: None, old: self.old, moves: Vec::new() })));
         }
         let layout = self.new_layout();
         let id = self.id;
         let front = self.front(id, &layout)?;
-        let blob = store.blobs().create(id, Purpose::Merge)?;
+        let blob = blobs.create(id, Purpose::Merge)?;
         blob.write_at(&front, 0)?;
         let data_start = front.len() as u64;
-        let n_bytes = match self.copy(store, &blob, data_start, brake) {
+        let n_bytes = match self.copy(blobs, &blob, data_start, brake) {
             Ok(Ok(n_bytes)) => n_bytes,
             Ok(Err((pack, what))) => return Ok(Rewritten::Damaged(pack, what)),
             Err(StoreError::Gone) => return Ok(Rewritten::Deleted),
@@ -305,7 +303,7 @@ impl Rewrite {
     /// Copies the tensors behind the header, and gives the length of the file; or the pack that is damaged, and how.
     fn copy(
         &self,
-        store: &Store,
+        blobs: &LocalBlobs,
         blob: &TempBlob,
         data_start: u64,
         brake: &mut Brake,
@@ -317,7 +315,7 @@ impl Rewrite {
             for (extent, hasher) in self.extents.iter().zip(&mut hashers) {
                 let file = match files.entry(extent.pack) {
                     std::collections::hash_map::Entry::Occupied(open) => open.into_mut(),
-                    std::collections::hash_map::Entry::Vacant(free) => match store.blobs().file(extent.pack) {
+                    std::collections::hash_map::Entry::Vacant(free) => match blobs.file(extent.pack) {
                         Ok(file) => free.insert(file),
                         Err(StoreError::Damaged { what }) => return Ok(Err((extent.pack, what))),
                         Err(other) => return Err(other),

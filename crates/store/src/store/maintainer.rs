@@ -83,8 +83,10 @@ async fn run(
             () = stop.cancelled() => return,
         }
         round += 1;
-        let commits = store.commits();
-        store.inner.plans.forget_older(commits);
+        let commits = store.index().commits();
+        if let Some(commits) = commits {
+            store.plans().forget_older(commits);
+        }
         if seen != Some(commits) {
             let mut all_done = true;
             let mut failed = |what: &str, error: &StoreError| {
@@ -95,22 +97,22 @@ async fn run(
             };
             if round >= ROUNDS {
                 round = 0;
-                match store.collect_and_shrink(&compaction, &stopping).await {
+                match store.upkeep().collect_and_shrink(&compaction, &stopping).await {
                     Ok(report) if report.is_empty() => {}
                     Ok(report) => tracing::info!("{report}"),
                     Err(error) => failed("what nobody uses could not be collected", &error),
                 }
             }
-            match store.merge_until(&compaction, &stopping).await {
+            match store.compactor().merge_until(&compaction, &stopping).await {
                 Ok(report) if report.n_old == 0 => {}
                 Ok(report) => tracing::info!("{report}"),
                 Err(error) => failed("small blobs could not be merged", &error),
             }
-            if let Err(error) = store.merge_terms_until(&stopping, interval / MERGING).await {
+            if let Err(error) = store.index().merge_terms_until(&stopping, interval / MERGING).await {
                 failed("the index of words could not be merged", &error);
             }
             // its own changes are no reason to look again
-            seen = all_done.then(|| store.commits());
+            seen = all_done.then(|| store.index().commits());
         }
     }
 }
