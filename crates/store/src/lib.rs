@@ -51,10 +51,11 @@ pub use self::{
         stored_cache::StoredCache,
     },
     runs::{
+        accept::Inserted,
         answered::AnsweredRun,
         complete::{Completion, ReusedCache},
         import::{Imported, NewImport, Spool},
-        listing::{Inserted, RunFilter},
+        listing::RunFilter,
         queue::PendingRun,
         reuse::{Reusable, StoredRows, Wanted},
     },

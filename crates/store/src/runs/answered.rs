@@ -17,10 +17,7 @@ use crate::{
         insert::{CacheRow, ENDS, Ends, Unit, insert_caches, push_extent_tenants, read_extent_tenants},
         location::ExtentId,
     },
-    runs::{
-        interventions,
-        listing::{LISTED_CACHES, insert_tags},
-    },
+    runs::{accept::insert_tags, interventions, listing::LISTED_CACHES},
 };
 use residuum_domain::{CacheId, NewRun, Run, RunId, RunStatus};
 

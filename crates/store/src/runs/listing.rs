@@ -1,29 +1,19 @@
-//! Runs: accepting, listing, cancelling and deleting them.
-
-use std::sync::Arc;
+//! Listing runs.
 
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite, sqlite::SqliteRow};
 use uuid::Uuid;
 
 use crate::{
-    blocking::blocking,
     error::StoreError,
     find::search::micros_up,
     index::{
         SqliteIndex,
-        intern::HookSets,
-        rows::{Fields, int, now, push_limit, to_json},
-        tx::Tx,
-        write::Write,
+        rows::{Fields, push_limit},
     },
-    packs::{item::ItemRecord, unused::drop_unused},
-    runs::interventions,
 };
-use residuum_domain::{CacheId, Edits, Hook, NewRun, Priority, Run, RunId, RunStatus, TenantId};
+use residuum_domain::{CacheId, Priority, Run, RunId, RunStatus, TenantId};
 
-/// Rows inserted by one statement: four binds each.
-const ROWS_A_STATEMENT: usize = 1000;
 /// Caches that a run names.
 pub(crate) const LISTED_CACHES: usize = 100;
 /// Items of a run whose caches are in the index of those that it names.
@@ -32,17 +22,6 @@ const INDEXED_ITEMS: i64 = 128;
 const HEX_ID: usize = 32;
 /// How far the time in a run's id may be from the time it was accepted: a clock that was set back leaves a difference.
 const CLOCK_STEP: std::time::Duration = std::time::Duration::from_secs(3600);
-
-/// What became of a new run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Inserted {
-    /// It is queued, durably.
-    Created(RunId),
-    /// The same request came before with this idempotency key, and made this run.
-    Replayed(RunId),
-    /// Another request came before with this idempotency key.
-    KeyConflict,
-}
 
 /// Which runs a listing shows; every condition that is given must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -89,16 +68,6 @@ const COLUMNS: &str = "r.id, r.tenant_id, r.status, r.model, r.priority, r.n_ite
         ORDER BY item_index LIMIT 1), NULL) AS error";
 
 impl SqliteIndex {
-    /// Queues a run, durably. The same idempotency key with the same request gives the run it made before.
-    pub(crate) async fn insert_run(&self, run: NewRun) -> Result<Inserted, StoreError> {
-        if run.items.is_empty() {
-            return Err(StoreError::Misuse("a run needs an input".to_owned()));
-        }
-        // long inputs take a while to encode
-        let change = blocking(move || InsertRun::new(&run)).await?;
-        self.write(change).await
-    }
-
     /// One run of a tenant.
     pub(crate) async fn run(&self, tenant: TenantId, id: RunId) -> Result<Option<Run>, StoreError> {
         self.row(by_id(tenant, id, self.now()).build()).await?.as_ref().map(decode).transpose()
@@ -114,17 +83,6 @@ impl SqliteIndex {
     ) -> Result<Vec<Run>, StoreError> {
         let rows = self.rows(listing("", tenant, &filter, before, limit, self.now()).build()).await?;
         rows.iter().map(decode).collect()
-    }
-
-    /// Cancels what of a run is still pending; a run that has ended stays as it is. `None`: no such run.
-    pub(crate) async fn cancel_run(&self, tenant: TenantId, id: RunId) -> Result<Option<Run>, StoreError> {
-        self.write(CancelRun { tenant, id }).await?;
-        self.run(tenant, id).await
-    }
-
-    /// Deletes a run with its caches, and the numbers that only they used. Says whether there was one.
-    pub(crate) async fn delete_run(&self, tenant: TenantId, id: RunId) -> Result<bool, StoreError> {
-        self.write(DeleteRun { tenant, id }).await
     }
 }
 
@@ -213,206 +171,4 @@ fn decode(row: &SqliteRow) -> Result<Run, StoreError> {
 
 fn cache_of_hex(digits: &[u8]) -> Option<CacheId> {
     CacheId::from_slice(Uuid::try_parse_ascii(digits).ok()?.as_bytes())
-}
-
-/// Adds the tags of a run; one that it has already counts once.
-pub(crate) async fn insert_tags(
-    tx: &mut Tx<'_>,
-    tenant: TenantId,
-    id: RunId,
-    tags: &[String],
-) -> Result<(), StoreError> {
-    let mut position = 0i64;
-    tx.insert(
-        "INSERT OR IGNORE INTO run_tags (tenant_id, run_id, position, tag)",
-        tags,
-        ROWS_A_STATEMENT,
-        |script, tag| {
-            script.bind(tenant.0).bind(id.as_bytes().as_slice()).bind(position).bind(tag.as_str());
-            position += 1;
-            Ok(())
-        },
-    )
-    .await
-}
-
-struct InsertRun {
-    tenant: TenantId,
-    model: String,
-    reuse: bool,
-    priority: Priority,
-    generates: bool,
-    tags: Vec<String>,
-    /// JSON
-    metadata: String,
-    ttl_seconds: Option<i64>,
-    idempotency: Option<(String, [u8; 32])>,
-    edits: Option<Arc<Edits>>,
-    /// Distinct sets of hooks.
-    hook_sets: Vec<Arc<[Hook]>>,
-    /// Each item's set of hooks, and its record in JSON.
-    items: Vec<(usize, String)>,
-}
-
-impl InsertRun {
-    fn new(run: &NewRun) -> Result<Self, StoreError> {
-        let mut hook_sets: Vec<Arc<[Hook]>> = Vec::new();
-        let mut items = Vec::with_capacity(run.items.len());
-        for item in &run.items {
-            let hooks = &item.capture.hooks;
-            let known = hook_sets.iter().position(|known| Arc::ptr_eq(known, hooks) || known == hooks);
-            let set = known.unwrap_or_else(|| {
-                hook_sets.push(Arc::clone(hooks));
-                hook_sets.len() - 1
-            });
-            items.push((set, to_json(&ItemRecord::from(item))?));
-        }
-        Ok(Self {
-            tenant: run.tenant,
-            model: run.model.clone(),
-            reuse: run.reuse,
-            priority: run.priority,
-            generates: run.generates(),
-            tags: run.tags.clone(),
-            metadata: to_json(&run.metadata)?,
-            ttl_seconds: run.ttl_seconds.map(int).transpose()?,
-            idempotency: run.idempotency.clone(),
-            edits: run.edits.clone(),
-            hook_sets,
-            items,
-        })
-    }
-
-    /// Inserts the run's row.
-    fn insert(&self, tx: &mut Tx<'_>, id: RunId) -> Result<(), StoreError> {
-        let (key, hash) = self.idempotency.as_ref().map(|(k, h)| (k.as_str(), h.as_slice())).unzip();
-        tx.later(
-            "INSERT INTO runs (id, tenant_id, status, model, reuse, n_items, metadata, idempotency_key, request_hash, \
-                 created_at, generates, ttl_seconds, priority) \
-             VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(id.as_bytes().as_slice())
-        .bind(self.tenant.0)
-        .bind(&self.model)
-        .bind(self.reuse)
-        .bind(int(self.items.len())?)
-        .bind(&self.metadata)
-        .bind(key)
-        .bind(hash)
-        .bind(now())
-        .bind(self.generates)
-        .bind(self.ttl_seconds)
-        .bind(self.priority.name());
-        Ok(())
-    }
-
-    /// What became of it, where its idempotency key made a run before.
-    async fn earlier(&self, tx: &mut Tx<'_>) -> Result<Option<Inserted>, StoreError> {
-        let Some((key, hash)) = &self.idempotency else { return Ok(None) };
-        tx.later("SELECT id, request_hash FROM runs WHERE tenant_id = ? AND idempotency_key = ?")
-            .bind(self.tenant.0)
-            .bind(key);
-        let rows = tx.rows().await?;
-        let Some(row) = rows.first() else { return Ok(None) };
-        let fields = Fields::of("runs", row);
-        let same = fields.get::<&[u8]>("request_hash")? == hash.as_slice();
-        Ok(Some(if same { Inserted::Replayed(fields.read("id", RunId::from_slice)?) } else { Inserted::KeyConflict }))
-    }
-}
-
-impl Write for InsertRun {
-    type Output = Inserted;
-
-    async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<Inserted, StoreError> {
-        // made here, not before the wait, so that ids sort as the commits do and pages of a listing stay whole
-        let id = RunId::generate();
-        if let Some(earlier) = self.earlier(tx).await? {
-            return Ok(earlier);
-        }
-        self.insert(tx, id)?;
-        insert_tags(tx, self.tenant, id, &self.tags).await?;
-        if let Some(edits) = &self.edits {
-            interventions::insert(tx, id, edits)?;
-        }
-        let mut known = HookSets::default();
-        let mut sets = Vec::with_capacity(self.hook_sets.len());
-        for hooks in &self.hook_sets {
-            sets.push(known.id(tx, hooks).await?);
-        }
-        let mut index = 0;
-        let insert = "INSERT INTO run_items (run_id, item_index, hook_set_id, payload)";
-        tx.insert(insert, &self.items, ROWS_A_STATEMENT, |script, (set, payload)| {
-            script.bind(id.as_bytes().as_slice()).bind(index).bind(sets[*set]).bind(payload.as_str());
-            index += 1;
-            Ok(())
-        })
-        .await?;
-        Ok(Inserted::Created(id))
-    }
-}
-
-struct CancelRun {
-    tenant: TenantId,
-    id: RunId,
-}
-
-impl Write for CancelRun {
-    type Output = ();
-    const FREES: bool = true;
-
-    async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        let cancelled = sqlx::query(
-            "UPDATE runs SET status = 'cancelled', finished_at = ? \
-             WHERE id = ? AND tenant_id = ? AND finished_at IS NULL",
-        )
-        .bind(now())
-        .bind(self.id.as_bytes().as_slice())
-        .bind(self.tenant.0)
-        .execute(tx.conn().await?)
-        .await?;
-        if cancelled.rows_affected() > 0 {
-            sqlx::query(
-                "UPDATE run_items SET status = 'cancelled', payload = NULL, hook_set_id = NULL \
-                 WHERE run_id = ? AND status = 'pending'",
-            )
-            .bind(self.id.as_bytes().as_slice())
-            .execute(tx.conn().await?)
-            .await?;
-        }
-        Ok(())
-    }
-}
-
-struct DeleteRun {
-    tenant: TenantId,
-    id: RunId,
-}
-
-impl Write for DeleteRun {
-    type Output = bool;
-    const FREES: bool = true;
-
-    async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<bool, StoreError> {
-        let extents: Vec<i64> =
-            sqlx::query_scalar("SELECT DISTINCT extent_id FROM caches WHERE run_id = ? AND tenant_id = ?")
-                .bind(self.id.as_bytes().as_slice())
-                .bind(self.tenant.0)
-                .fetch_all(tx.conn().await?)
-                .await?;
-        // a pack of theirs may be in work, which would be kept after a kill
-        tx.later(
-            "INSERT OR IGNORE INTO tombstones (id, kind) \
-             SELECT id, 'run' FROM runs WHERE id = ? AND tenant_id = ? AND n_done < n_items",
-        )
-        .bind(self.id.as_bytes().as_slice())
-        .bind(self.tenant.0);
-        // items, tags and caches go with it
-        let deleted = sqlx::query("DELETE FROM runs WHERE id = ? AND tenant_id = ?")
-            .bind(self.id.as_bytes().as_slice())
-            .bind(self.tenant.0)
-            .execute(tx.conn().await?)
-            .await?;
-        drop_unused(tx, &extents).await?;
-        Ok(deleted.rows_affected() > 0)
-    }
 }

@@ -7,10 +7,11 @@ use crate::{
     error::StoreError,
     packs::{contents::PackHeader, pack_writer::PackWriter},
     runs::{
+        accept::Inserted,
         answered::AnsweredRun,
         complete::Completion,
         import::{Imported, NewImport, Spool},
-        listing::{Inserted, RunFilter},
+        listing::RunFilter,
         queue::PendingRun,
         reuse::{Reusable, Wanted},
     },
