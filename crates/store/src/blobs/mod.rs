@@ -12,6 +12,8 @@ use std::{
     },
 };
 
+use rustix::fs::{Access, access};
+
 use crate::{
     blobs::epoch::{Epochs, Session},
     error::StoreError,
@@ -19,11 +21,13 @@ use crate::{
 };
 use residuum_domain::PackId;
 
-mod care;
+mod aside;
+mod copying;
 pub(crate) mod epoch;
 mod lock;
 pub(crate) mod quota;
 mod reserve;
+mod retired;
 pub(crate) mod superfluous;
 mod temp_blob;
 mod unknown;
@@ -31,7 +35,7 @@ mod unknown;
 use lock::Lock;
 use reserve::Reserve;
 
-pub(crate) use care::{is_unfinished, open_new};
+pub(crate) use copying::open_new;
 pub(crate) use temp_blob::TempBlob;
 
 const EXTENSION: &str = "safetensors";
@@ -131,6 +135,30 @@ impl LocalBlobs {
     /// The log of the index, which SQLite keeps beside it.
     pub(crate) fn index_log(&self) -> PathBuf {
         self.root.join("index.sqlite-wal")
+    }
+
+    /// Whether there are blobs, and no index that knows them.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(crate) fn is_without_index(&self) -> Result<bool, StoreError> {
+        let index = fs::metadata(self.index()).map_or(0, |m| m.len());
+        Ok(index == 0 && self.has_packs()?)
+    }
+
+    /// Whether there are blobs, those that an index did not know among them.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(crate) fn has_packs(&self) -> Result<bool, StoreError> {
+        Ok(!self.list()?.is_empty() || !self.list_unknown()?.is_empty())
+    }
+
+    /// Whether nobody can change the index, and no log belongs to it: SQLite, which cannot make its files beside it then, need not
+    /// look for changes.
+    pub(crate) fn is_immutable(&self) -> bool {
+        let log = fs::metadata(self.index_log()).map_or(0, |m| m.len());
+        log == 0 && access(&self.root, Access::WRITE_OK).is_err() && !self.has_writer()
     }
 
     fn in_flight(&self) -> MutexGuard<'_, HashSet<PackId>> {
@@ -309,6 +337,11 @@ pub(crate) fn read_at(file: &File, pack: PackId, offset: u64, len: usize) -> Res
         _ => StoreError::io(format_args!("reading pack {pack}"))(e),
     })?;
     Ok(bytes)
+}
+
+/// Whether a path is that of a blob that was being written.
+pub(crate) fn is_unfinished(path: &Path) -> bool {
+    path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(TEMP_PREFIX))
 }
 
 fn pack_of(path: &Path) -> Option<PackId> {
