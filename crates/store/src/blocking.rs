@@ -1,4 +1,4 @@
-//! File operations, which block, beside tasks that must not.
+//! Running file operations, which block, on threads made for that.
 
 use crate::error::StoreError;
 

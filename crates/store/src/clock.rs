@@ -1,4 +1,4 @@
-//! The time, as the store is told it: a test has a clock of its own.
+//! The time. It is passed in, so that a test can set it.
 
 use std::{fmt, sync::Arc};
 

@@ -1,4 +1,5 @@
-//! Directions: keeping, finding, renaming and deleting them. Their vectors are small and live in the index.
+//! Directions: storing, finding, renaming and deleting them. Their vectors are small and live in the index, not in
+//! blobs.
 
 use serde_json::{Map, Value};
 use sqlx::{QueryBuilder, Sqlite, sqlite::SqliteRow};

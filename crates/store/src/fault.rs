@@ -1,7 +1,7 @@
-//! Points at which a test stops the store: between any two steps that a crash could separate.
+//! Fault injection: points between any two steps that a crash could separate.
 //!
-//! Only builds with debug assertions have them. `RESIDUUM_FAULT=POINT[:N[:error]]` ends the process the Nth time (the
-//! first, if left out) that it comes to the point, as a kill would, or makes that step fail.
+//! Only builds with debug assertions have them. `RESIDUUM_FAULT=POINT[:N[:error]]` ends the process the Nth time
+//! (default 1) that it reaches the point, as a kill would, or makes that step fail.
 
 use crate::error::StoreError;
 

@@ -1,4 +1,4 @@
-//! API keys and tenants: recording, listing and revoking them, also while a server has the folder.
+//! API keys and tenants: creating, listing and revoking them, also while a server holds the folder.
 
 use std::path::Path;
 

@@ -1,13 +1,26 @@
-//! The store: an SQLite index of runs, items and caches, and a folder of blobs that holds their numbers.
+//! The store: an SQLite index of runs, items and caches, and a folder of blobs that holds their activations.
 //!
-//! It owns every SQL statement and every file below the data folder, and knows nothing of HTTP or of models. One task
-//! writes (`index::writer`), a pool of read-only connections reads. What a method acknowledges is durable, except claims,
-//! which survive the end of the process only.
+//! It owns every SQL statement and every file below the data folder. It knows nothing of HTTP or of models. The map:
+//!
+//! - `blobs`: the data folder. `LocalBlobs` owns names, locks, reading and removing files; no other room knows a path
+//!   in it.
+//! - `index`: the database. `SqliteIndex` owns the writer task (group commit), the pool of readers and the terms of
+//!   the full-text index.
+//! - `packs`: the format of a blob, writing one, and the rows that say which part of it belongs to which cache.
+//! - `runs`: accepting, queueing, completing and importing runs, and reusing what is stored.
+//! - `find`: searching, describing, editing and reading caches.
+//! - `scan`: reading one hook of many caches in the order of their bytes.
+//! - `upkeep`: garbage collection, expiry and compaction.
+//! - `checks`: verifying, repairing, rebuilding and copying a whole store.
+//! - `store`: the handle, [`Store`], which hands over to the rooms. No room knows it.
+//!
+//! What a method acknowledges is durable, except claims, which survive the end of the process but not a power failure.
 //!
 //! A cache is stored in two steps: a [`PackWriter`] makes a blob durable under its final name, then one transaction
-//! ([`Store::complete`]) makes the index know it. A crash in between leaves a file nobody refers to, which the next
-//! start removes if its inputs still wait (`upkeep::orphans`); only the holder of the folder's lock removes files. Rows may move to other blobs ([`Store::merge`]) while
-//! they are read: what a reader was told of stays until it has read it (`blobs::epoch`).
+//! ([`Store::complete`]) enters it in the index. A crash in between leaves a file that nobody refers to, which the
+//! next start removes if its inputs are still pending (`upkeep::orphans`). Only the holder of the folder's lock
+//! removes files. Compaction ([`Store::merge`]) moves rows to other blobs while they are read: a file stays until
+//! everyone who may still read it has finished (`blobs::epoch`).
 
 mod blobs;
 mod blocking;

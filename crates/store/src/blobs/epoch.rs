@@ -1,15 +1,16 @@
-//! Who may still read a blob whose rows have moved to another, or whose caches were deleted.
+//! Epoch-based reclamation: who may still read a blob whose rows have moved to another, or whose caches were deleted.
 //!
-//! A reader asks the index where rows lie, and reads them later: a download may take an hour. Moving rows must not take
-//! the file away from under it. So a reader enters before it asks the index, and what it got keeps the [`Session`]; a
-//! blob that a merge made superfluous is retired, and its file removed once everybody has left who entered before that.
+//! A reader asks the index where rows are, and reads them later: a download may take an hour. Moving rows must not
+//! remove the file under it. So a reader enters the current epoch before it asks the index, and what it gets keeps the
+//! [`Session`]. A blob that compaction replaced is retired; its file is removed once everyone who entered before that
+//! has left.
 //!
-//! The file of a deleted pack is kept in the same way, but only so long and so many bytes ([`KeepDeleted`]): deleting
-//! has to make room. Who comes later than that finds no file, and learns from [`Epochs::was_deleted`] that this is no
-//! damage.
+//! The file of a deleted pack is kept in the same way, but only for a bounded time and up to a bounded number of bytes
+//! ([`KeepDeleted`]), because deleting has to free space. A reader that comes later finds no file, and learns from
+//! [`Epochs::was_deleted`] that this is no damage.
 //!
-//! Whoever enters after the move was committed is told the new place; whoever entered before it counts, whatever they
-//! were told. Readers in other processes do not count: they ask the index again when a file is gone.
+//! A reader that enters after the move was committed is told the new place. One that entered before counts, whatever
+//! it was told. Readers in other processes do not count: they ask the index again when a file is gone.
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},

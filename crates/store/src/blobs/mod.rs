@@ -1,4 +1,5 @@
-//! The folder of blobs: names, locking, reading, removing and listing. Nothing else in the crate knows a path in it.
+//! The data folder: names, locking, reading, removing and listing of blobs. Nothing else in the crate knows a path in
+//! it, and it knows nothing of what is in a blob or in the index.
 
 use std::{
     collections::HashSet,

@@ -1,4 +1,4 @@
-//! How much room a store may take, and how much it takes.
+//! How much space a store may take, and how much it takes.
 
 use super::LocalBlobs;
 use crate::error::StoreError;

@@ -1,4 +1,5 @@
-//! Room that is kept for a full disk: removing things writes to the index first, and so does a start.
+//! A reserve of disk space: deleting writes to the index first, and so does a start, so a full disk must leave room
+//! for that.
 
 use std::{
     fs::{self, File},

@@ -1,4 +1,4 @@
-//! A blob being written: a temporary file, which has its name once all of it is durable.
+//! A blob being written: a temporary file that gets its name once all of it is durable.
 
 use std::{
     fs::{self, File},

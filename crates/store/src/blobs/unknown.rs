@@ -1,5 +1,5 @@
-//! Blobs that the index does not know and that are data all the same: they lie in a folder of their own, beside the blobs,
-//! until `residuum verify --rebuild-index` takes them in or `residuum gc --unknown` removes them.
+//! The folder `unknown`: whole blobs that the index does not know. They stay there until `residuum verify --rebuild-
+//! index` takes their caches in or `residuum gc --unknown` removes them.
 
 use std::{
     fs, io,

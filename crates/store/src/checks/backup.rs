@@ -1,15 +1,15 @@
 //! A consistent copy of the data folder, made beside a running server.
 //!
-//! Blobs never change, so a name for one is a copy that is right for ever; the index is copied by SQLite as it is at one
-//! moment. Blobs may be deleted and moved meanwhile, so the order is this:
+//! Blobs never change, so a hard link to one is a copy that stays right; SQLite copies the index as it is at one
+//! moment. Blobs may be deleted and merged meanwhile, so the order is this:
 //!
-//! 1. Every blob that is there gets its copy.
+//! 1. Every blob that is there is copied.
 //! 2. The index is copied.
-//! 3. Blobs that this index knows and that have no copy yet, being younger than step 1, get one. Should one be gone already,
-//!    merged with others or deleted since step 2, the index is older than the folder: on with step 2. Each time round there is
-//!    only what was made since to be copied, so it takes moments.
-//! 4. Copies that the index does not know are removed, and the index gets its name: a copy that was broken off has none, and
-//!    cannot be mistaken for a whole one.
+//! 3. Blobs that this index knows and that have no copy yet, because they are younger than step 1, are copied. If one
+//!    is gone already, merged with others or deleted since step 2, the index is older than the folder: continue with
+//!    step 2. Each round copies only what was made since the one before, so it takes moments.
+//! 4. Copies that the index does not know are removed, and the index gets its name. An interrupted copy has no index,
+//!    and cannot be mistaken for a complete one.
 
 use std::{collections::HashSet, fmt, path::Path, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! Checks of a whole store: verification, repair, a new index from the blobs, and copies.
+//! Checks of a whole store: verifying, repairing, rebuilding the index from the blobs, and copying.
 
 pub(crate) mod backup;
 pub(crate) mod rebuild;

@@ -1,4 +1,4 @@
-//! Dropping what cannot be right and keeping the rest. Damaged files are set aside, not removed.
+//! Repair: dropping what cannot be right and keeping the rest. Damaged files are moved aside, never removed.
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! Caches: finding and describing them.
+//! Describing caches: by id, by run, or by a filter.
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! From a row of the index to the description of a cache: the columns that are asked for, and what is made of them.
+//! From a row of the index to the description of a cache: the columns that are selected, and decoding them.
 
 use std::sync::Arc;
 

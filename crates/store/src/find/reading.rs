@@ -1,4 +1,5 @@
-//! Reading what was found, whatever became of it since: rows may have moved, and caches may have been deleted.
+//! Reading the tensors of a cache that was found some time ago: its rows may have moved since, or it may have been
+//! deleted.
 
 use std::{ops::Range, sync::Arc};
 

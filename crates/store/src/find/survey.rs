@@ -1,4 +1,4 @@
-//! What the caches of a filter have in common, counted without reading them one by one.
+//! What the caches that a filter finds have in common, counted in the index without reading them one by one.
 
 use std::sync::Arc;
 

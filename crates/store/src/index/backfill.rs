@@ -1,4 +1,4 @@
-//! What rows of an earlier version lack, entered at a start in changes of a bounded size.
+//! Backfill: what rows of an earlier version lack is entered at a start, in transactions of a bounded size.
 
 use super::{SqliteIndex, write::Write};
 use crate::error::StoreError;

@@ -1,7 +1,9 @@
-//! The log's way into the index, beside the writer: a commit that had to move the log as well would wait for the disk twice.
+//! Checkpoints of the write-ahead log on a connection of their own: a commit that also had to checkpoint would wait
+//! for the disk twice.
 //!
-//! SQLite lets one connection move what is committed while another writes. It begins the log anew only where all of it has been
-//! moved by the time of a commit, which the writer's own `wal_autocheckpoint` sees to: little is left for it to move then.
+//! SQLite lets one connection checkpoint what is committed while another writes. It restarts the log only where all of
+//! it was checkpointed by the time of a commit. The writer's own `wal_autocheckpoint` sees to that; little is left for
+//! it to do then.
 
 use std::time::Duration;
 

@@ -1,7 +1,8 @@
-//! Checksums of rows that nothing else contradicts: of a cache and of a direction, as `verify` and clients see them.
+//! Checksums of rows that nothing else would contradict: of a cache and of a direction, as `verify` and clients see
+//! them.
 //!
-//! A checksum is the first 16 bytes of blake3 over the columns of a row, each with its type and length. What changes the row
-//! writes it anew in the same transaction. Rows of earlier versions have none until they change.
+//! A checksum is the first 16 bytes of blake3 over the columns of a row, each with its type and length. Whatever
+//! changes the row writes it again in the same transaction. Rows of earlier versions have none until they change.
 
 use sqlx::{Row, SqliteConnection, SqliteExecutor, TypeInfo as _, ValueRef as _, sqlite::SqliteRow};
 

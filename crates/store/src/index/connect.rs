@@ -1,4 +1,4 @@
-//! Opening the database: its settings, its version and its migrations.
+//! Opening the database: settings, version and migrations.
 
 use std::{cmp::Ordering, sync::Arc, time::Duration};
 

@@ -1,4 +1,5 @@
-//! The index of forward keys, in two tables: new keys are entered in a small one and moved on to the large one.
+//! The index of forward keys, in two tables: new keys go to a small staging table, which is merged into the large one
+//! in the background, one key range after another.
 
 use crate::index::tx::Tx;
 

@@ -1,7 +1,7 @@
-//! Values that many rows share, each kept once: hook sets, layouts and provenances.
+//! Interned values, which many rows share and which are stored once each: hook sets, layouts and provenances.
 //!
-//! The writer looks them up by digest or adds them, and remembers their ids until such rows are removed. Readers remember them by
-//! id: rows never change, and their ids are never given out twice.
+//! The writer looks them up by digest or adds them, and remembers their ids until such rows are removed. Readers
+//! remember them by id: the rows never change, and an id is never given out twice.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! Values that are kept as JSON: tags, and metadata with its edits.
+//! Values that are stored as JSON: tags, and metadata with its edits.
 
 use std::collections::HashSet;
 

@@ -1,8 +1,8 @@
-//! The index: an SQLite database, the one task that writes it and the connections that read it.
+//! The index: an SQLite database, the task that writes it and the connections that read it.
 //!
-//! It owns every connection to the database and what is remembered of its rows. What is asked, and what is changed, the
-//! statements in the other rooms say: each a query, or a [`Write`] that the writer applies. It knows the blobs only as files
-//! to remove once a transaction that forgot them is committed.
+//! This room owns every connection to the database and what is remembered of its rows. The other rooms hold the
+//! statements: each is a query on a reader, or a [`Write`] that the writer applies. The index knows the blobs only as
+//! files to remove once the transaction that forgot them is committed.
 
 mod backfill;
 mod checkpoint;

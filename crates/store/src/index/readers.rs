@@ -1,9 +1,10 @@
-//! Connections that read the index, each used by one at a time.
+//! The pool of connections that read the index, each used by one task at a time.
 //!
-//! A general pool asks a connection how it is whenever it comes back. SQLite has a thread of its own, so that takes as long as
-//! the small queries this server makes: here whoever has got all answers says so ([`Reader::done`]), and the connection is the
-//! next one's at once. Of any other, nobody knows what it is in the middle of: that is stopped, and it comes back when it
-//! answers, so that a client that hung up takes up no connection but its own, and that not for long.
+//! A general pool pings a connection whenever it comes back. SQLite runs on a thread of its own, so a ping costs a
+//! round trip, as much as the small queries this server makes. Here a reader that has received all its answers says so
+//! ([`Reader::done`]), and the connection is free at once. Any other may be in the middle of a statement: that is
+//! interrupted, and the connection comes back once it answers. So a client that hung up blocks one connection at most,
+//! and not for long.
 
 use std::{
     ops::{Deref, DerefMut},

@@ -1,4 +1,4 @@
-//! From rows to domain types. A value that cannot be is [`StoreError::Damaged`], naming its table and column.
+//! From rows to domain types. A value that cannot be right is [`StoreError::Damaged`], naming its table and column.
 
 use std::fmt;
 

@@ -1,7 +1,8 @@
-//! The transaction that changes run in.
+//! The transaction in which changes are applied.
 //!
-//! SQLite has a thread of its own, and to ask it and wait for it takes longer than most statements do. So a statement whose
-//! rows nobody wants waits in a script, which goes there together with the next one whose rows somebody does.
+//! SQLite runs on a thread of its own, and a round trip to it costs more than most statements. So statements are
+//! batched: one whose rows nobody needs waits in a script, which is sent together with the next one whose rows
+//! somebody does need.
 
 use sqlx::{
     Arguments as _, AssertSqlSafe, Encode, Sqlite, SqliteConnection, Type,

@@ -1,9 +1,9 @@
-//! The log of the index, looked at before SQLite recovers it.
+//! Looking at the write-ahead log of the index before SQLite recovers it.
 //!
-//! SQLite takes the frames up to the first whose checksum is wrong, and forgets the rest. A process that is killed leaves no
-//! rest. Where there is one, what it said may have been acknowledged, and files that the index does not know may be no
-//! litter. (A power failure can leave a rest too, of what was not acknowledged; nothing tells the two apart. Nor does
-//! anything tell a damaged last frame from one that was being written.)
+//! SQLite takes the frames up to the first whose checksum is wrong, and drops the rest. A process that is killed
+//! leaves nothing behind that frame. If there is something, it may have been acknowledged, and files that the index
+//! does not know may hold data. (A power failure can leave frames too that were never acknowledged; nothing tells the
+//! two apart. Nor does anything tell a damaged last frame from one that was being written.)
 //!
 //! Format: <https://www.sqlite.org/fileformat2.html#the_write_ahead_log>.
 

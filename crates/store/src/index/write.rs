@@ -1,4 +1,4 @@
-//! What a change of the index is.
+//! What a change of the index is, and what the writer has to know of it.
 
 use crate::{error::StoreError, index::tx::Tx};
 

@@ -1,8 +1,9 @@
-//! The one writer: a task that owns the only connection which changes the index.
+//! The one writer: a task that owns the only connection that changes the index, with group commit.
 //!
-//! Changes wait in a bounded channel. The task takes what is waiting, applies it, commits it as one transaction, and only then
-//! answers: an answer means durable. A change that fails takes nobody along: the others are applied again, each in a savepoint
-//! of its own. Not at once, since savepoints cost every page a copy and the index of words a flush.
+//! Changes wait in a bounded channel. The task takes what is waiting, applies it, commits it as one transaction, and
+//! only then answers: an answer means durable. If a change fails, the transaction is rolled back and all are applied
+//! again, each in a savepoint, so that only the failing one is lost. Not at the first try: savepoints cost a copy of
+//! every page and a flush of the full-text index.
 
 use std::{
     sync::{

@@ -1,4 +1,4 @@
-//! The rows of packs, extents and caches: whatever makes caches inserts them here.
+//! Inserting the rows of packs, extents and caches. Everything that makes caches does it through here.
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! An input as it is kept: in the queue while it waits, and in the header of the blob that holds its activations.
+//! An input as it is stored: in the queue while it waits, and in the header of the blob that holds its activations.
 //!
 //! Both leave out the list of hooks, which many items share and which can be longer than the rest.
 

@@ -1,4 +1,4 @@
-//! A part of a pack on its way to the file: encoded, hashed and written.
+//! Writing a sub-batch of a pack: encoding, hashing and writing the values of consecutive items.
 
 use std::ops::{BitAnd, BitOr, Not, Range};
 

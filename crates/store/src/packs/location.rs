@@ -1,4 +1,4 @@
-//! Where a cache's numbers lie, and reading them.
+//! Where an extent lies in its pack: the byte range of each tensor, and reading them.
 
 use std::{fs::File, ops::Range, sync::Arc};
 

@@ -1,4 +1,8 @@
-//! Packs: the files that hold activations, and the rows that say where in them the activations of a cache lie.
+//! Packs: the format of the files that hold activations, writing them, and the rows that say which part of a pack
+//! belongs to which cache.
+//!
+//! A pack is one safetensors file with the tensors of one or more caches. An extent is the part of a pack that holds
+//! one input; several caches may share it.
 
 pub(crate) mod contents;
 pub(crate) mod header;

@@ -1,4 +1,4 @@
-//! Writing a pack: one safetensors file, in which each tensor has its place before the forward pass runs.
+//! The pack writer: one safetensors file, in which the place of every tensor is known before the forward pass runs.
 
 use std::{ops::Range, sync::Arc};
 

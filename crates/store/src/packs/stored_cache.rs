@@ -1,4 +1,4 @@
-//! A cache whose tensors can be read.
+//! A cache together with the place of its tensors.
 
 use std::{
     collections::HashSet,

@@ -1,4 +1,4 @@
-//! Removing activations that no cache uses, and the packs that hold nothing any more.
+//! Removing extents that no cache uses, and packs that hold no extents.
 
 use crate::{
     error::StoreError,

@@ -1,4 +1,4 @@
-//! Accepting runs: a run and its inputs are queued in one transaction.
+//! Accepting a run: the run and its inputs are queued in one transaction.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Runs that stored extents answer whole: complete from the start, without a place in the queue.
+//! Runs that stored extents answer completely. They are complete from the start and never queued.
 
 use std::sync::Arc;
 

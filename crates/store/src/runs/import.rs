@@ -1,4 +1,4 @@
-//! Imports: activations made elsewhere, received into a nameless file and written as a pack like any other.
+//! Imports: activations made elsewhere, received into an unnamed file and written as a pack like any other.
 
 use std::{collections::HashMap, fs::File, ops::Range, os::unix::fs::FileExt, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! What runs change on the way through the model, kept as long as the run.
+//! The interventions of a run, stored as long as the run is.
 
 use std::sync::Arc;
 

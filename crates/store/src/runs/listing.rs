@@ -1,4 +1,4 @@
-//! Listing runs.
+//! Reading runs: one, or a page of a listing.
 
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite, sqlite::SqliteRow};

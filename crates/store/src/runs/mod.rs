@@ -1,4 +1,5 @@
-//! Runs: from the queue to completed caches.
+//! Runs: accepting, queueing and completing them, and reusing what is stored. All of it is statements on the index;
+//! only imports write a blob.
 
 pub(crate) mod accept;
 pub(crate) mod answered;

@@ -1,4 +1,4 @@
-//! The queue: what is pending, what it needs, and who has taken it up.
+//! The queue: which items are pending, their inputs, and claiming them.
 
 use sqlx::Row;
 

@@ -1,4 +1,4 @@
-//! Finding stored activations that answer an input, so that nothing is computed twice.
+//! Reuse: finding stored activations that answer an input, so that nothing is computed twice.
 
 use std::sync::Arc;
 

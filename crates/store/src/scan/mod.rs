@@ -1,7 +1,7 @@
-//! Reading one hook of many caches, in the order the rows lie in their packs and without making a cache of each.
+//! Scans: reading one hook of many caches, in the order of their bytes in the packs and without describing each cache.
 //!
-//! A [`ScanPlan`] knows for every row where it lies and whose it is. Rows that lie side by side are read together, so the
-//! number of reads grows with the bytes and not with the caches.
+//! A [`ScanPlan`] knows the place and the cache of every row. Adjacent rows are read together, so the number of reads
+//! grows with the bytes and not with the caches.
 
 mod plan;
 mod plans;

@@ -1,4 +1,4 @@
-//! From the index to a plan: one row of SQL a pack, whatever the number of caches.
+//! Making a plan from the index: one row of SQL for each pack, however many caches it holds.
 
 use std::{collections::HashSet, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! Plans that are still true.
+//! Plans that are remembered while the index does not change.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

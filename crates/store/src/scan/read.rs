@@ -1,4 +1,4 @@
-//! Carrying a plan out.
+//! Reading the rows of a plan.
 
 use std::{fs::File, os::unix::fs::FileExt};
 

@@ -1,4 +1,4 @@
-//! Where some tokens stand in the caches that a filter finds: rows of a scan carry positions, and not what the tokens are.
+//! The positions of some tokens in the caches that a filter finds. Rows of a scan carry positions, but not tokens.
 
 use futures::TryStreamExt as _;
 use sqlx::QueryBuilder;

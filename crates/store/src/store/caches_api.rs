@@ -1,4 +1,4 @@
-//! What is asked about caches, and done to them.
+//! The methods of the handle for caches.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What is asked about directions and API keys, and done to them.
+//! The methods of the handle for directions and API keys.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};

@@ -1,5 +1,5 @@
-//! Upkeep beside a server: merging small packs and what commits left of the index of words, and now and then collecting what
-//! nobody uses.
+//! The background task that maintains a store beside a server: it merges small packs and FTS5 segments, and collects
+//! garbage now and then.
 
 use std::{
     sync::{

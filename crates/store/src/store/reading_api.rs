@@ -1,4 +1,4 @@
-//! Reading what the index said where to find. The types are those of the rooms; the store that they are read from is a handle.
+//! Reading through the handle: the types of the rooms that are read from a [`Store`].
 
 use std::ops::Range;
 

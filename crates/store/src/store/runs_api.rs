@@ -1,4 +1,4 @@
-//! What is asked about runs and the queue, and done to them.
+//! The methods of the handle for runs and the queue.
 
 use std::sync::Arc;
 

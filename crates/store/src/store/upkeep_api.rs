@@ -1,4 +1,4 @@
-//! Room, upkeep and checks.
+//! The methods of the handle for space, upkeep and checks.
 
 use std::{path::Path, sync::Arc};
 

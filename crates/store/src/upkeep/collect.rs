@@ -1,4 +1,4 @@
-//! Upkeep: what the store holds, and removing what nobody refers to.
+//! Garbage collection: removing rows and files that nothing refers to.
 
 use std::{fmt, sync::Arc};
 

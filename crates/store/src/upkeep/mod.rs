@@ -1,4 +1,7 @@
-//! Upkeep: removing what nobody needs, what has expired and what has to make room, and compaction.
+//! Upkeep: garbage collection, expiry and quota, and compaction.
+//!
+//! These decide what goes. Rows go in one transaction; files go after its commit, and only when no reader needs them
+//! any more.
 
 pub(crate) mod collect;
 pub(crate) mod compaction;

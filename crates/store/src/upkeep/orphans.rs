@@ -1,5 +1,6 @@
-//! Files of packs that the index does not know. Which of them are litter, as every kill leaves some, is told by what is known of
-//! their inputs; any other may be the last copy of something, as when an older index was put back, and is kept.
+//! Orphans: files of packs that the index does not know. Every kill leaves some. What the index knows of their inputs
+//! tells which can be removed; any other may be the last copy of something (for example after an older index was put
+//! back) and is kept.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! How long caches are kept: what has expired goes, and where the store has a quota the oldest may make room.
+//! Expiry and quota: caches whose time is over are removed, and where the quota says so the oldest make room for new
+//! ones.
 
 use std::sync::Arc;
 

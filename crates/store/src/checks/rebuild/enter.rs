@@ -1,4 +1,4 @@
-//! Entering a blob in the new index, by the statements of a completion.
+//! Entering one blob in the new index, by the statements of a completion.
 
 use std::{
     collections::{HashMap, HashSet},

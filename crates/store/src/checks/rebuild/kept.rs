@@ -1,4 +1,5 @@
-//! What of the old index goes into the new one, as far as it can still be read: who may ask, and what is to be kept or to go.
+//! What is taken from the old index, as far as it can still be read: API keys and tenants, pins and expiry, and
+//! tombstones.
 
 use std::{
     collections::HashSet,

@@ -1,9 +1,9 @@
-//! Making a new index from the headers of the blobs.
+//! Rebuilding the index from the headers of the blobs.
 //!
-//! A header says of each cache in it all that a completion said, so the same statements put it back. Keys, tenants, pins and
-//! expiry are taken from the old index where it can still be read. What else only the index knew is lost: inputs that waited,
-//! counts and tags of runs, directions, caches that were answered by stored rows since their pack was written, and edits since
-//! then.
+//! A header says of each cache all that its completion said, so the same statements enter it again. Keys, tenants,
+//! pins and expiry are taken from the old index where it can still be read. What else only the index knew is lost:
+//! pending inputs, counts and tags of runs, directions, caches that were answered by stored rows after their pack was
+//! written, and edits since then.
 
 mod enter;
 mod kept;

@@ -1,4 +1,4 @@
-//! Reading a blob to its end.
+//! Reading a whole blob: its header, and the hash and the non-finite values of every extent.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! Rows held against their checksums, and values against the digests that they are found by.
+//! Comparing rows with their checksums, and interned values with the digests by which they are found.
 
 use sqlx::{AssertSqlSafe, Row};
 

@@ -1,4 +1,4 @@
-//! What the rows of the index say of each other.
+//! Rows of the index that contradict each other, and caches whose rows cannot be decoded.
 
 use std::collections::HashSet;
 

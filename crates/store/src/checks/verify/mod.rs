@@ -1,5 +1,7 @@
-//! Holding blobs against the index: every byte is read and hashed again, every row is held against what it belongs to. The words
-//! of a cache cannot be read back: of their index it is known whether it is whole, and has each cache.
+//! Verification: every byte is read and hashed again, and every row is compared with what it refers to.
+//!
+//! The terms of a cache cannot be read back from the full-text index: only its structure is checked, and that it has
+//! every cache.
 
 mod checksums;
 mod contradictions;

@@ -1,4 +1,4 @@
-//! Packs as the index has them, held against their files.
+//! Comparing packs as the index describes them with their files.
 
 use std::{collections::HashMap, fs::File, sync::Arc};
 

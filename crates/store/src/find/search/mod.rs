@@ -1,9 +1,10 @@
 //! Finding caches: from the conditions of a filter to a walk along one index.
 //!
-//! Nearly every condition is a word of the index of terms ([`crate::index::terms`]), or several, so that most filters are one
-//! intersection of sorted lists of times, and time is the order of listings. What is no word (expiry, pins, what only the
-//! row says) is asked about each cache that the walk meets. A page looks at a bounded number of caches, whatever the filter
-//! ([`parts`]); where that was too few for a full page, the next one goes on from there.
+//! Nearly every condition is one term of the full-text index ([`crate::index::terms`]), or several, so most filters
+//! are one intersection of posting lists. These are sorted by time, which is the order of listings. What is not a term
+//! (expiry, pins, what only the row says) is checked for each cache that the walk meets. A page looks at a bounded
+//! number of caches, whatever the filter ([`parts`]); if that was too few for a full page, the next one continues from
+//! there.
 
 mod parts;
 mod statements;

@@ -1,8 +1,9 @@
-//! Looking at a search part by part, the newest caches first, each part in a bounded time.
+//! Dividing a search into parts, newest caches first, each of which takes a bounded time.
 //!
-//! An intersection of words knows no range of times: it goes on until something is in all of its lists, or one of them ends. So
-//! it is made in one stretch of time after the other: in the newest first, and then where none of the words has ended. A word
-//! that is rare by then ends the intersection soon enough.
+//! FTS5 cannot restrict an intersection of posting lists to a range of times: it goes on until something is in all of
+//! the lists, or one of them ends. So the lists are intersected one time partition at a time: first in the newest,
+//! then in those where every list still has entries. If a term is rare by then, the intersection ends soon enough by
+//! itself.
 
 use sqlx::SqliteConnection;
 

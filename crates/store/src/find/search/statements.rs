@@ -1,4 +1,4 @@
-//! The statements of a search.
+//! The SQL of a search.
 
 use sqlx::{QueryBuilder, Sqlite};
 

@@ -1,4 +1,4 @@
-//! Entering caches in the index of words, new ones and those whose rows have changed.
+//! Entering caches in the full-text index: new ones, and those whose rows have changed.
 
 use serde_json::{Map, Value};
 

@@ -1,4 +1,4 @@
-//! Merging the pieces that commits leave of the index of words: each word of a query is looked for in all of them.
+//! Merging the FTS5 segments that commits leave: a query looks up each of its tokens in all of them.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},

@@ -1,7 +1,8 @@
-//! The terms of a cache: whatever a filter can ask for, each as one word of an index of words.
+//! The terms of a cache: whatever a filter can ask for, each as one token of an FTS5 table without content, the full-
+//! text index.
 //!
-//! A term is a hash of what it says and whose it is, so a term finds caches of its tenant only. Metadata has a term for every
-//! key of every object, and one spelling for equal values.
+//! A term is a hash of what it says and of its tenant, so a term finds caches of its tenant only. Metadata has a term
+//! for every key of every object, and equal values have one spelling.
 
 mod entered;
 mod merge;

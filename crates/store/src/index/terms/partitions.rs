@@ -1,4 +1,5 @@
-//! Stretches of time, each with about as many caches as the others: what a search that walks along its terms is narrowed to.
+//! Time partitions, each with about the same number of caches. A search intersects posting lists one partition at a
+//! time.
 
 use crate::{error::StoreError, index::tx::Tx};
 

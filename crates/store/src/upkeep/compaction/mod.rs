@@ -1,7 +1,7 @@
-//! Choosing packs that are better off as one: small ones of a kind, and mostly dead ones.
+//! Compaction: merging small packs of one kind, and rewriting packs of which little is alive.
 //!
-//! Small packs are merged with others of about their size, so that rows are copied a few times in all and not again with
-//! every capture.
+//! Small packs are merged with others of about their size, so that rows are copied a few times in all and not again
+//! with every capture.
 
 pub(crate) mod brake;
 mod choose;

@@ -1,9 +1,9 @@
-//! Copying what is alive in some packs into a new one: how small packs are merged, and mostly dead ones made smaller.
+//! Copying what is alive in some packs into a new one.
 //!
-//! The header of the new pack says what the index says now, so that it can rebuild the index as it is now. The copy is
-//! hashed on its way: what is damaged is found, and never moved. The new blob is durable before one transaction turns to
-//! it; the old ones are retired after that. A crash in between leaves the one state or the other, and files that the next
-//! start removes.
+//! The header of the new pack describes what the index holds now, so that it can rebuild the index as it is now. The
+//! copy is hashed as it is made: damage is found, and never copied. The new blob is durable before one transaction
+//! points the index at it; the old ones are retired after that. A crash in between leaves either state, and files that
+//! the next start removes.
 
 use std::{collections::HashMap, fs::File, sync::Arc};
 

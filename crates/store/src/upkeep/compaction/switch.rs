@@ -1,4 +1,4 @@
-//! The transaction that turns the index to a new pack.
+//! The transaction that points the index at a new pack.
 
 use crate::{
     blobs::InFlight,
