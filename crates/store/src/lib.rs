@@ -58,10 +58,10 @@ pub use self::{
     options::StoreOptions,
     packs::{
         contents::{PackHeader, PackedCache},
-        lane::PackLane,
         location::ExtentId,
         pack_writer::{FinishedPack, PackWriter},
         stored_cache::StoredCache,
+        sub_batch::PackLane,
     },
     runs::{
         accept::Inserted,

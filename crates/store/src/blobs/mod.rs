@@ -26,10 +26,10 @@ mod aside;
 mod copying;
 pub(crate) mod epoch;
 mod lock;
+pub(crate) mod obsolete;
 pub(crate) mod quota;
 mod reserve;
 mod retired;
-pub(crate) mod superfluous;
 mod temp_blob;
 mod unknown;
 

@@ -18,7 +18,7 @@ use crate::{
     packs::unused::drop_unused,
     upkeep::{
         Upkeep,
-        compaction::{brake::Brake, rewrite::Rewritten},
+        compaction::{rewrite::Rewritten, throttle::Throttle},
     },
 };
 use residuum_domain::{CacheId, PackId};
@@ -210,13 +210,15 @@ impl<'a> Repair<'a> {
         let (n_caches, n_extents) = self.index().write(DropExtents(faults.lost.clone())).await?;
         report.n_caches += n_caches;
         let rewritten = match self.upkeep.compactor.rewrite(&[id], &faults.lost).await? {
-            Some(rewrite) => match self.upkeep.compactor.write_anew(rewrite, Brake::new(None, Arc::default())).await? {
-                Rewritten::Pack(change) | Rewritten::Nothing(change) => {
-                    self.upkeep.compactor.turn_to(*change).await?.n_new > 0
+            Some(rewrite) => {
+                match self.upkeep.compactor.write_anew(rewrite, Throttle::new(None, Arc::default())).await? {
+                    Rewritten::Pack(change) | Rewritten::Nothing(change) => {
+                        self.upkeep.compactor.switch_to(*change).await?.n_new > 0
+                    }
+                    Rewritten::Damaged(_, what) => return Err(StoreError::damaged(what)),
+                    Rewritten::Deleted => return Err(StoreError::Gone),
                 }
-                Rewritten::Damaged(_, what) => return Err(StoreError::damaged(what)),
-                Rewritten::Deleted => return Err(StoreError::Gone),
-            },
+            }
             None => false,
         };
         let fate = if rewritten { "the rest was written anew" } else { "nothing of it is left" };

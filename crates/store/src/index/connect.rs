@@ -22,7 +22,7 @@ pub(crate) fn connect_options(blobs: &LocalBlobs) -> SqliteConnectOptions {
         // in KiB: of a large index, the upper levels of its trees stay in memory
         .pragma("cache_size", "-32768")
         .pragma("mmap_size", "0")
-        // so many rows that a page's never wait for whoever reads them: to wake SQLite's thread takes longer than a row
+        // enough for the rows of a page: waking SQLite's thread costs more than a row
         .row_buffer_size(256)
         .disable_statement_logging()
 }

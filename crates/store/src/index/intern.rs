@@ -109,7 +109,9 @@ impl Memo {
         let row_shapes: Vec<Vec<usize>> = fields.json("row_shapes")?;
         let hooks = self.hooks(conn, fields.get("hook_set_id")?).await?;
         if hooks.len() != row_shapes.len() {
-            return Err(StoreError::damaged(format!("table layouts, column row_shapes: row {id} fits not its hooks")));
+            return Err(StoreError::damaged(format!(
+                "table layouts, column row_shapes: row {id} does not match its hooks"
+            )));
         }
         let layout = Arc::new(Layout { hooks, row_shapes });
         self.layouts.put(id, &layout);

@@ -19,24 +19,25 @@ use crate::{
 use residuum_domain::PackId;
 
 /// Rows that wait in a script; more have statements of their own.
-const FEW: usize = 64;
-/// Statements of a script, and bytes of it, that go there before more are added: SQLite copies what is left of a script for each
-/// statement of it.
-const MUCH: (usize, usize) = (64, 32 << 10);
+const MAX_WAITING_ROWS: usize = 64;
+/// A script with as many statements is sent before more are added: SQLite copies what is left of a script for each of them.
+const MAX_STATEMENTS: usize = 64;
+/// A script with as many bytes is sent before more are added.
+const MAX_BYTES: usize = 32 << 10;
 
 /// A transaction.
 pub(crate) struct Tx<'c> {
     conn: &'c mut SqliteConnection,
     waiting: Script,
-    /// Whether it has one change only: what several ask together is hardly ever the same again, and is not worth remembering.
+    /// Whether it has one change only. A script of several is hardly ever the same again, and not worth a prepared statement.
     alone: bool,
-    /// What the index calls values that many rows share.
+    /// Ids of interned values.
     pub(crate) ids: &'c mut Ids,
     /// The time, in microseconds.
     pub(crate) now: i64,
     /// Blobs to remove once the transaction is committed.
     pub(crate) unlink: Vec<PackId>,
-    /// Blobs whose rows lie elsewhere then, with their bytes: to remove once nobody reads them any more.
+    /// Blobs whose rows have moved, with their bytes: to remove once nobody reads them any more.
     pub(crate) retire: Vec<(PackId, u64)>,
     pub(crate) faults: &'c Faults,
 }
@@ -55,8 +56,8 @@ impl<'c> Tx<'c> {
         Self { conn, waiting, alone, ids, now, unlink: Vec::new(), retire: Vec::new(), faults }
     }
 
-    /// Adds a statement that gives no rows, whose binds follow, or a query for [`Self::rows`]. An error of it is that of
-    /// whatever it waits for.
+    /// Adds a statement that gives no rows, whose binds follow, or a query for [`Self::rows`]. Its error comes from
+    /// whatever flushes it.
     pub(crate) fn later(&mut self, sql: &str) -> &mut Script {
         self.waiting.add(sql)
     }
@@ -76,7 +77,7 @@ impl<'c> Tx<'c> {
         if rows.is_empty() {
             return Ok(());
         }
-        if rows.len() <= FEW {
+        if rows.len() <= MAX_WAITING_ROWS {
             return self.waiting.add(sql).values(rows, bind);
         }
         self.flush().await?;
@@ -101,12 +102,12 @@ impl<'c> Tx<'c> {
         Ok(())
     }
 
-    /// Runs what waits where that is much: for whoever adds statements in a loop.
+    /// Runs what waits if that is much: for callers that add statements in a loop.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Full`].
-    pub(crate) async fn ease(&mut self) -> Result<(), StoreError> {
-        if self.waiting.n_statements >= MUCH.0 || self.waiting.sql.len() >= MUCH.1 {
+    pub(crate) async fn flush_if_large(&mut self) -> Result<(), StoreError> {
+        if self.waiting.n_statements >= MAX_STATEMENTS || self.waiting.sql.len() >= MAX_BYTES {
             self.flush().await?;
         }
         Ok(())
@@ -142,7 +143,7 @@ impl<'c> Tx<'c> {
 
     /// Enters tombstones for the blobs that are to be removed: if the process ends before they are, the next start knows that
     /// they were deleted.
-    pub(crate) fn bury(&mut self) {
+    pub(crate) fn enter_tombstones(&mut self) {
         let packs: Vec<PackId> = self.unlink.iter().copied().chain(self.retire.iter().map(|(pack, _)| *pack)).collect();
         if !packs.is_empty() {
             self.later(

@@ -21,7 +21,7 @@ use crate::{
     blobs::{
         LocalBlobs,
         epoch::KeepDeleted,
-        superfluous::{Superfluous, remove_deleted},
+        obsolete::{Obsolete, remove_deleted},
     },
     clock::Clock,
     error::StoreError,
@@ -29,24 +29,24 @@ use crate::{
     index::{checkpoint::Checkpoints, ids::Ids, tx::Tx, write::Write},
 };
 
-/// Changes that may wait before senders do.
+/// Changes that may wait in the channel; then senders wait (backpressure).
 const QUEUE: usize = 1024;
-/// Most changes committed together.
+/// Most changes of one group commit.
 const GROUP: usize = 256;
 
-/// How changes of a group are kept apart.
+/// How the changes of a group are isolated from each other.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Apart {
+enum Isolation {
     /// Not at all: the error of one undoes all of them.
-    No,
+    None,
     /// Each has a savepoint.
     Savepoints,
 }
 
 /// What became of a transaction.
 enum Committed {
-    Yes(Superfluous),
-    /// Nothing is, since a change failed that was not kept apart.
+    Yes(Obsolete),
+    /// It was rolled back, since a change failed that had no savepoint.
     Undone(StoreError),
 }
 
@@ -63,8 +63,8 @@ trait AnyJob: Send {
     fn frees(&self) -> bool;
     fn is_optional(&self) -> bool;
     fn at_once(&self) -> bool;
-    /// Applies the change; an error says that it does not hold. Kept apart, it leaves nothing to wait for others.
-    fn apply<'a>(&'a mut self, tx: &'a mut Tx<'_>, apart: Apart) -> BoxFuture<'a, Result<(), StoreError>>;
+    /// Applies the change; an error says that it does not hold. With a savepoint of its own, it leaves no statement waiting.
+    fn apply<'a>(&'a mut self, tx: &'a mut Tx<'_>, isolation: Isolation) -> BoxFuture<'a, Result<(), StoreError>>;
     /// Answers, with `failure` instead of the outcome where the group failed.
     fn answer(self: Box<Self>, failure: Option<&StoreError>);
 }
@@ -90,15 +90,15 @@ impl<W: Write> AnyJob for Job<W> {
         self.change.at_once()
     }
 
-    fn apply<'a>(&'a mut self, tx: &'a mut Tx<'_>, apart: Apart) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn apply<'a>(&'a mut self, tx: &'a mut Tx<'_>, isolation: Isolation) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             let outcome = match self.change.apply(tx).await {
-                Ok(outcome) if apart == Apart::Savepoints => tx.flush().await.map(|()| outcome),
+                Ok(outcome) if isolation == Isolation::Savepoints => tx.flush().await.map(|()| outcome),
                 outcome => outcome,
             };
             let holds = outcome.as_ref().map(|_| ()).map_err(Clone::clone);
             // an error may be that of another's statement, which waited
-            self.outcome = (outcome.is_ok() || apart == Apart::Savepoints).then_some(outcome);
+            self.outcome = (outcome.is_ok() || isolation == Isolation::Savepoints).then_some(outcome);
             holds
         })
     }
@@ -280,20 +280,24 @@ impl Task {
     }
 
     /// Commits the changes; those that fail by themselves have their own errors then.
-    async fn try_commit(&mut self, jobs: &mut [Box<dyn AnyJob>]) -> Result<Superfluous, StoreError> {
-        match self.transaction(jobs, Apart::No).await? {
+    async fn try_commit(&mut self, jobs: &mut [Box<dyn AnyJob>]) -> Result<Obsolete, StoreError> {
+        match self.transaction(jobs, Isolation::None).await? {
             Committed::Yes(files) => Ok(files),
             // there is nobody to be kept from it
             Committed::Undone(own) if jobs.len() == 1 => Err(own),
-            Committed::Undone(_) => match self.transaction(jobs, Apart::Savepoints).await? {
+            Committed::Undone(_) => match self.transaction(jobs, Isolation::Savepoints).await? {
                 Committed::Yes(files) => Ok(files),
                 Committed::Undone(error) => Err(error),
             },
         }
     }
 
-    async fn transaction(&mut self, jobs: &mut [Box<dyn AnyJob>], apart: Apart) -> Result<Committed, StoreError> {
-        let done = self.commit(jobs, apart).await;
+    async fn transaction(
+        &mut self,
+        jobs: &mut [Box<dyn AnyJob>],
+        isolation: Isolation,
+    ) -> Result<Committed, StoreError> {
+        let done = self.commit(jobs, isolation).await;
         if !matches!(done, Ok(Committed::Yes(_))) {
             self.ids.forget();
             // SQLite may have rolled back by itself; then this fails, and nothing is left to do
@@ -302,7 +306,7 @@ impl Task {
         done
     }
 
-    async fn commit(&mut self, jobs: &mut [Box<dyn AnyJob>], apart: Apart) -> Result<Committed, StoreError> {
+    async fn commit(&mut self, jobs: &mut [Box<dyn AnyJob>], isolation: Isolation) -> Result<Committed, StoreError> {
         let full = jobs.iter().any(|j| j.durable());
         self.set_sync(full).await?;
         let now = self.clock.now();
@@ -310,22 +314,22 @@ impl Task {
         let mut tx = Tx::begin(&mut self.conn, &mut self.ids, now, faults, jobs.len() == 1);
         faults.hit(fault::BEGUN)?;
         for job in &mut *jobs {
-            if apart == Apart::Savepoints {
+            if isolation == Isolation::Savepoints {
                 tx.later("SAVEPOINT change");
                 tx.flush().await?;
             }
             let files = (tx.unlink.len(), tx.retire.len());
-            match (job.apply(&mut tx, apart).await, apart) {
-                (Ok(()), Apart::Savepoints) => {}
-                (Ok(()), Apart::No) => match tx.ease().await {
+            match (job.apply(&mut tx, isolation).await, isolation) {
+                (Ok(()), Isolation::Savepoints) => {}
+                (Ok(()), Isolation::None) => match tx.flush_if_large().await {
                     Ok(()) => {}
                     Err(error) if error.is_of_one_change() => return Ok(Committed::Undone(error)),
                     Err(error) => return Err(error),
                 },
                 // nobody's change holds then, and SQLite may have rolled all of them back
                 (Err(error), _) if !error.is_of_one_change() => return Err(error),
-                (Err(error), Apart::No) => return Ok(Committed::Undone(error)),
-                (Err(_), Apart::Savepoints) => {
+                (Err(error), Isolation::None) => return Ok(Committed::Undone(error)),
+                (Err(_), Isolation::Savepoints) => {
                     tx.forget_waiting();
                     tx.ids.forget();
                     tx.unlink.truncate(files.0);
@@ -333,17 +337,19 @@ impl Task {
                     tx.later("ROLLBACK TO change");
                 }
             }
-            if apart == Apart::Savepoints {
+            if isolation == Isolation::Savepoints {
                 tx.later("RELEASE change");
             }
         }
         match end(&mut tx).await {
             Ok(()) => {}
             // it may be that of one change, of which a statement waited
-            Err(error) if apart == Apart::No && error.is_of_one_change() => return Ok(Committed::Undone(error)),
+            Err(error) if isolation == Isolation::None && error.is_of_one_change() => {
+                return Ok(Committed::Undone(error));
+            }
             Err(error) => return Err(error),
         }
-        let files = Superfluous { unlink: tx.unlink, retire: tx.retire };
+        let files = Obsolete { unlink: tx.unlink, retire: tx.retire };
         if jobs.iter().any(|j| j.changes()) {
             self.commits.fetch_add(1, Ordering::AcqRel);
         }
@@ -369,7 +375,7 @@ async fn end(tx: &mut Tx<'_>) -> Result<(), StoreError> {
         tx.flush().await?;
     }
     tx.faults.hit(fault::APPLIED)?;
-    tx.bury();
+    tx.enter_tombstones();
     tx.later("COMMIT");
     tx.flush().await
 }

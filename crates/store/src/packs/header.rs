@@ -191,7 +191,7 @@ pub(crate) fn read(file: &File, pack: PackId) -> Result<BlobHeader, StoreError> 
     if field("format")? != FORMAT {
         return Err(damaged("names another format".to_owned()));
     }
-    let wrong = |key: &str| damaged(format!("has a `{key}` that is none"));
+    let wrong = |key: &str| damaged(format!("has a malformed `{key}`"));
     let front = Front {
         pack: field("pack")?.parse().map_err(|_| wrong("pack"))?,
         tenant: TenantId(field("tenant")?.parse().map_err(|_| wrong("tenant"))?),

@@ -12,7 +12,7 @@ use crate::{
         intern::{self, HookSets},
         json::tags_json,
         rows::{Fields, int, now, to_json},
-        terms::{self, Blocks, Described},
+        terms::{self, Described, Partitions},
         tx::{Script, Tx},
     },
     packs::{location::ExtentId, pack_writer::FinishedPack},
@@ -54,7 +54,7 @@ pub(crate) struct Ends {
     extent: i64,
     /// A time later than that of every cache, in microseconds: now, unless the clock stood still or went back.
     time: i64,
-    blocks: Blocks,
+    partitions: Partitions,
 }
 
 /// The statement for [`Ends`]: one row.
@@ -76,7 +76,7 @@ impl Ends {
         Ok(Self {
             extent: f.get::<Option<i64>>("extent")?.unwrap_or(0),
             time: last.map_or(tx.now, |last| tx.now.max(last + 1)),
-            blocks: Blocks { first_at: f.get("first_at")?, last_at: f.get("last_at")?, n: f.get("n")? },
+            partitions: Partitions { first_at: f.get("first_at")?, last_at: f.get("last_at")?, n: f.get("n")? },
         })
     }
 }
@@ -194,21 +194,21 @@ pub(crate) async fn insert_caches(tx: &mut Tx<'_>, ends: Ends, caches: &[CacheRo
     }
     // a microsecond apart: the time of a cache is its place in listings
     let times: Vec<i64> = (ends.time..).take(caches.len()).collect();
-    insert_caches_at(tx, ends.blocks, caches, &times).await
+    insert_caches_at(tx, ends.partitions, caches, &times).await
 }
 
 /// Inserts caches, each with its own time; no other cache has one of these.
 pub(crate) async fn insert_caches_at(
     tx: &mut Tx<'_>,
-    blocks: Blocks,
+    partitions: Partitions,
     caches: &[CacheRow<'_>],
     times: &[i64],
 ) -> Result<(), StoreError> {
     let mut sets = HookSets::default();
-    let blocks = blocks.enter(tx, times).await?;
+    let partitions = partitions.enter(tx, times).await?;
     let mut placed = Vec::with_capacity(caches.len());
-    for ((cache, at), block) in caches.iter().zip(times.iter().copied()).zip(blocks) {
-        placed.push(Placed { cache, at, block, hook_set: sets.id(tx, &cache.item.capture.hooks).await? });
+    for ((cache, at), partition) in caches.iter().zip(times.iter().copied()).zip(partitions) {
+        placed.push(Placed { cache, at, partition, hook_set: sets.id(tx, &cache.item.capture.hooks).await? });
     }
     let mut entered = Vec::with_capacity(caches.len());
     let insert = "INSERT INTO caches (id, tenant_id, run_id, item_index, extent_id, hook_set_id, positions, model, text, \
@@ -216,7 +216,7 @@ pub(crate) async fn insert_caches_at(
         expires_at, checksum)";
     let now = tx.now;
     tx.insert(insert, &placed, ROWS_A_STATEMENT, |script, placed| {
-        entered.push(placed.described().entered(placed.block));
+        entered.push(placed.described().entered(placed.partition));
         placed.bind(script, now)
     })
     .await?;
@@ -229,8 +229,8 @@ struct Placed<'a, 'c> {
     cache: &'a CacheRow<'c>,
     /// Its time.
     at: i64,
-    /// The stretch of time it belongs to.
-    block: i64,
+    /// The time partition it belongs to.
+    partition: i64,
     hook_set: i64,
 }
 

@@ -9,7 +9,7 @@ use crate::{
     packs::{
         contents::PackHeader,
         header,
-        lane::{ItemProgress, PackLane},
+        sub_batch::{ItemProgress, PackLane},
     },
 };
 use residuum_domain::{Hook, PackId, PackLayout, TensorStats};
@@ -82,7 +82,7 @@ impl PackWriter {
         &self.header.layout
     }
 
-    /// Divides items among writers that may be on threads of their own: one for each of `lanes`, which are in order and do not
+    /// Divides items among writers that may be on threads of their own, one for each sub-batch in `lanes`; these are in order and do not
     /// overlap. Together they may write whatever [`Self::write`] would.
     ///
     /// # Panics
@@ -99,7 +99,7 @@ impl PackWriter {
         lanes.iter().map(divide).collect()
     }
 
-    /// Writes through a lane of all items.
+    /// Writes through a sub-batch of all items.
     fn whole<T>(&mut self, write: impl FnOnce(&mut PackLane<'_>) -> T) -> T {
         let mut lane = PackLane {
             layout: &self.header.layout,

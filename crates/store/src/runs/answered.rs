@@ -65,7 +65,7 @@ impl Write for InsertAnswered {
         push_extent_tenants(tx, self.runs.iter().flat_map(|r| r.extents.iter().copied()))?;
         tx.later(ENDS);
         let mut rows = tx.rows().await?;
-        let ends = rows.pop().ok_or_else(|| StoreError::damaged("the index has no stretch of time"))?;
+        let ends = rows.pop().ok_or_else(|| StoreError::damaged("the index has no time partition"))?;
         let ends = Ends::read(tx, &ends)?;
         let tenants = read_extent_tenants(&rows)?;
         let at = now();
@@ -155,7 +155,7 @@ async fn insert_runs(tx: &mut Tx<'_>, made: &[Made<'_>], at: i64) -> Result<(), 
         if let Some(edits) = &answered.run.edits {
             interventions::insert(tx, *id, edits)?;
         }
-        tx.ease().await?;
+        tx.flush_if_large().await?;
     }
     Ok(())
 }

@@ -176,7 +176,7 @@ impl Write for Continued {
             .bind(record)
             .bind(run.as_bytes().as_slice())
             .bind(*index);
-            tx.ease().await?;
+            tx.flush_if_large().await?;
         }
         Ok(())
     }

@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Compaction, Store, StoreError};
 
-/// Looks for small packs between two collections.
+/// Rounds of compaction between two garbage collections.
 const ROUNDS: u32 = 60;
-/// Looks before the first one.
+/// Rounds before the first one.
 const FIRST: u32 = 6;
-/// Of the time between two looks, what merging the index of words may take: beside many commits it has no end.
+/// The part of the time between two looks that merging FTS5 segments may take: beside many commits it has no end.
 const MERGING: u32 = 4;
 
 /// What is done beside serving.
@@ -26,7 +26,7 @@ const MERGING: u32 = 4;
 pub struct Maintenance {
     /// Between two looks for what is to be merged; sixty times as long between two collections.
     pub interval: Duration,
-    /// When packs are merged; `None`: they and the index of words are left as they are, and nothing is collected.
+    /// When packs are merged; `None`: they and the FTS5 segments are left as they are, and nothing is collected.
     pub compaction: Option<Compaction>,
 }
 
@@ -109,7 +109,7 @@ async fn run(
                 Err(error) => failed("small blobs could not be merged", &error),
             }
             if let Err(error) = store.index().merge_terms_until(&stopping, interval / MERGING).await {
-                failed("the index of words could not be merged", &error);
+                failed("the segments of the full-text index could not be merged", &error);
             }
             // its own changes are no reason to look again
             seen = all_done.then(|| store.index().commits());

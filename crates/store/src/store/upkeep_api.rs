@@ -21,8 +21,7 @@ use crate::{
 };
 
 impl Store {
-    /// Merges what commits left of the index of words, until no two pieces of about the same size are left or a minute is
-    /// over. Others write in between.
+    /// Merges FTS5 segments until no two of about the same size are left or a minute is over. Others write in between.
     ///
     /// # Errors
     /// [`StoreError::Closed`], [`StoreError::Full`], [`StoreError::Database`]. What was merged before stays merged.
@@ -82,9 +81,9 @@ impl Store {
         self.index().stats().await
     }
 
-    /// Removes activations without caches, packs without activations, and files that the index does not know; rewrites packs
-    /// of which less than half is alive, and small ones as one; and merges what commits left of the index of words, if there
-    /// is room for that. Packs being written are left alone, and readers are not disturbed.
+    /// Removes extents without caches, packs without extents, and files that the index does not know; rewrites packs of which
+    /// less than half is alive, and merges small ones; and merges FTS5 segments, if there is room for that. Packs being
+    /// written are left alone, and readers are not disturbed.
     ///
     /// # Errors
     /// [`StoreError::Closed`], [`StoreError::Database`], [`StoreError::Io`], [`StoreError::Full`].

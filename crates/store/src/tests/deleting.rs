@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::upkeep::compaction::{brake::Brake, rewrite::Rewritten};
+use crate::upkeep::compaction::{rewrite::Rewritten, throttle::Throttle};
 
 const KEEP: KeepDeleted = KeepDeleted { time: Duration::from_secs(10), max_bytes: 1 << 30 };
 
@@ -22,7 +22,7 @@ async fn files_of_deleted_caches_stay_while_they_are_read() {
     }
     let report = plan.read_blocking(&f.store, 0, |_, _| {});
     assert_eq!((report.n_rows, report.unread.len(), report.deleted.len()), (2, 0, 0));
-    // they are neither litter nor unknown
+    // they are neither garbage nor unknown
     assert_eq!(f.files().len(), 2);
     assert_eq!(f.store.gc().await.unwrap().n_orphans, 0);
     assert!(f.store.verify().await.unwrap().is_clean());
@@ -110,7 +110,7 @@ async fn a_pack_that_is_deleted_while_it_is_merged_is_not_damaged() {
         f.files().iter().map(|file| file.file_stem().unwrap().to_str().unwrap().parse().unwrap()).collect();
     let rewrite = f.store.compactor().rewrite(&packs, &[]).await.unwrap().unwrap();
     f.store.delete_cache(T, ids[1]).await.unwrap();
-    let brake = Brake::new(None, Arc::default());
-    assert!(matches!(f.store.compactor().write_anew(rewrite, brake).await, Ok(Rewritten::Deleted)));
+    let throttle = Throttle::new(None, Arc::default());
+    assert!(matches!(f.store.compactor().write_anew(rewrite, throttle).await, Ok(Rewritten::Deleted)));
     f.assert_clean().await;
 }

@@ -503,12 +503,12 @@ async fn a_search_within_a_range_of_times_does_not_run_on_behind_it() {
     let to = f.cache(caches[4_000]).await.created_at;
     let mut reader = f.store.reader().await.unwrap();
     let search = Search::new(&mut reader, T, &filter, Some(to.as_microsecond()), 0).await.unwrap();
-    let parts = search.parts_within_stretches(&mut reader).await.unwrap();
+    let parts = search.parts_within_partitions(&mut reader).await.unwrap();
     assert_eq!(parts, [true; 2]);
     // rare is what there is little of at all
     let filter = CacheFilter { created_from: Some(from), tags: tags(&["even"]), ..text("nothing") };
     let search = Search::new(&mut reader, T, &filter, None, 0).await.unwrap();
-    assert_eq!(search.parts_within_stretches(&mut reader).await.unwrap(), [true]);
+    assert_eq!(search.parts_within_partitions(&mut reader).await.unwrap(), [true]);
 }
 
 #[tokio::test]

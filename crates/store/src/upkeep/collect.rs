@@ -124,7 +124,7 @@ impl<'a> Collector<'a> {
         }
         let n_set_aside = self.orphans.keep_unknown(&unknown).await?;
         let mut candidates = Collect {
-            files: unknown.litter,
+            files: unknown.garbage,
             tombstones: self.orphans.done_tombstones().await?,
             what,
             ..Collect::default()

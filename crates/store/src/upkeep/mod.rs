@@ -25,15 +25,13 @@ pub(crate) struct Upkeep<'a> {
 }
 
 impl Upkeep<'_> {
-    /// Removes activations without caches, packs without activations, and files that the index does not know; rewrites packs
-    /// of which less than half is alive, and small ones as one; and merges what commits left of the index of words, if there
-    /// is room for that. Packs being written are left alone, and readers are not disturbed.
+    /// Collects garbage, compacts thoroughly, and merges FTS5 segments if there is room for that.
     pub(crate) async fn gc(&self) -> Result<GcReport, StoreError> {
         let (when, never) = (Compaction::thorough(), Arc::default());
         let mut report = self.collect_and_shrink(&when, &never).await?;
         let merged = self.compactor.merge_until(&when, &never).await?;
         match self.compactor.index.merge_terms().await {
-            Err(StoreError::Full) => tracing::warn!("there is no room to merge the index of words"),
+            Err(StoreError::Full) => tracing::warn!("there is no room to merge the segments of the full-text index"),
             done => done?,
         }
         let shrunk = report.rewritten;

@@ -27,7 +27,7 @@ const LOOKED_UP: usize = 10_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// Nothing is lost with it: it was deleted, its inputs are computed again, or what it holds lies elsewhere too.
-    Litter,
+    Garbage,
     /// A whole pack, of which the index lacks something.
     Data,
     /// No whole pack, for this reason.
@@ -38,7 +38,7 @@ pub(crate) enum Fate {
 #[derive(Debug, Default)]
 pub(crate) struct Unknown {
     /// With their lengths.
-    pub(crate) litter: Vec<(PackId, u64)>,
+    pub(crate) garbage: Vec<(PackId, u64)>,
     pub(crate) data: Vec<PackId>,
     /// With what is wrong with them.
     pub(crate) broken: Vec<(PackId, String)>,
@@ -105,12 +105,12 @@ impl Orphans<'_> {
             let copies = self.tombstones_among(page, "copy").await?;
             for (pack, n_bytes) in page.iter().copied() {
                 let fate = if deleted.contains(&pack) || self.blobs.is_own(pack) {
-                    Fate::Litter
+                    Fate::Garbage
                 } else {
                     self.fate(pack, n_bytes, copies.contains(&pack), torn).await?
                 };
                 match fate {
-                    Fate::Litter => sorted.litter.push((pack, n_bytes)),
+                    Fate::Garbage => sorted.garbage.push((pack, n_bytes)),
                     Fate::Data => sorted.data.push(pack),
                     Fate::Broken(why) => sorted.broken.push((pack, why)),
                 }
@@ -145,7 +145,7 @@ impl Orphans<'_> {
             let deleted = copy && stored.is_none() || f.get("deleted")?;
             superfluous += usize::from(elsewhere || to_come || deleted);
         }
-        Ok(if superfluous == header.caches.len() { Fate::Litter } else { Fate::Data })
+        Ok(if superfluous == header.caches.len() { Fate::Garbage } else { Fate::Data })
     }
 
     /// Those of the files whose packs have a tombstone of a kind.
@@ -158,7 +158,7 @@ impl Orphans<'_> {
         rows.iter().map(|row| pack_id(&Fields::of("tombstones", row), "id")).collect()
     }
 
-    /// Moves what is no litter out of the folder of blobs, and says so. Gives the number of files.
+    /// Moves what is not garbage out of the folder of blobs, and logs it. Gives the number of files.
     ///
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::Full`].

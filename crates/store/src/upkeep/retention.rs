@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::{
-    blobs::{LocalBlobs, quota::Quota, superfluous::remove_deleted},
+    blobs::{LocalBlobs, obsolete::remove_deleted, quota::Quota},
     error::StoreError,
     index::{SqliteIndex, tx::Tx, write::Write},
     packs::unused::drop_unused,

@@ -11,7 +11,7 @@ use crate::{
     error::StoreError,
     index::{
         rows::{hex, to_json},
-        terms::Blocks,
+        terms::Partitions,
         tx::Tx,
     },
     packs::{
@@ -151,7 +151,7 @@ async fn choose(
             known.items.insert((entry.run, entry.item_index), hash);
             if known.runs.insert(entry.run, front.tenant).is_none() {
                 insert_run(tx, front.tenant, &entry);
-                tx.ease().await?;
+                tx.flush_if_large().await?;
             }
             chosen.inputs[i].get_or_insert_with(|| entry.item.clone());
             chosen.entries.push(entry);
@@ -196,8 +196,8 @@ async fn insert_entries(
         })
         .collect();
     let times: Vec<i64> = entries.iter().map(|e| e.created_at).collect();
-    let blocks = Blocks::find(tx).await?;
-    insert_caches_at(tx, blocks, &caches, &times).await?;
+    let partitions = Partitions::find(tx).await?;
+    insert_caches_at(tx, partitions, &caches, &times).await?;
     let items: Vec<(String, u32)> = entries.iter().map(|e| (hex(e.run.as_bytes()), e.item_index)).collect();
     tx.later(
         "INSERT INTO run_items (run_id, item_index, status) \

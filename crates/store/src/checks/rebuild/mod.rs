@@ -6,7 +6,7 @@
 //! written, and edits since then.
 
 mod enter;
-mod kept;
+mod old_index;
 mod read_blob;
 
 use std::{fmt, path::Path, sync::Arc};
@@ -84,7 +84,7 @@ pub(crate) async fn rebuild_index(dir: &Path) -> Result<RebuildReport, StoreErro
     let options = SqliteConnectOptions::new().filename(path).create_if_missing(true).foreign_keys(true);
     let mut conn = options.disable_statement_logging().connect().await?;
     migrate(&mut conn).await?;
-    let kept = kept::Kept::read(&blobs.index()).await;
+    let kept = old_index::OldIndex::read(&blobs.index()).await;
     // A newer pack may hold what an older one did: rows that moved, and inputs that were computed again.
     packs.sort_unstable_by(|a, b| b.cmp(a));
     let mut rebuild = Rebuild {

@@ -8,8 +8,8 @@ use crate::{
     index::intern::Layout,
     packs::{
         header::{self, BlobHeader},
-        lane::count_special,
         location::{PackDims, hash},
+        sub_batch::count_special,
     },
 };
 use residuum_domain::{ItemSpan, PackId, PackLayout, TensorStats};

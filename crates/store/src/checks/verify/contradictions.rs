@@ -111,15 +111,15 @@ const CONTRADICTIONS: [(&str, &str); 18] = [
 /// # Errors
 /// [`StoreError::Database`], [`StoreError::IndexDamaged`] where it finds nothing at all.
 pub(crate) async fn integrity_check(snapshot: &mut SqliteConnection) -> Result<Vec<String>, StoreError> {
-    // The check of an index of words goes by what the connection remembers of it, however old that is. Asked a question, the
-    // index looks whether it is still so. Where it cannot answer, the check says why, and whatever else is wrong.
+    // The check of an FTS5 table uses what the connection has cached of it, however old that is. A query has FTS5 look whether
+    // that still holds. If the query fails, the check says why, and whatever else is wrong.
     drop(sqlx::query("SELECT rowid FROM cache_terms WHERE rowid = 0").fetch_all(&mut *snapshot).await);
     let mut lines: Vec<String> = sqlx::query_scalar("PRAGMA integrity_check").fetch_all(snapshot).await?;
     lines.retain(|line| line != "ok");
     Ok(lines)
 }
 
-/// Whether a line of SQLite's check is about the tables themselves. The index of words is checked apart: where it alone is
+/// Whether a line of SQLite's check is about the tables themselves. The full-text index is checked apart: if it alone is
 /// damaged, everything else can be read.
 pub(crate) fn is_structural(line: &str) -> bool {
     !line.to_ascii_lowercase().contains("fts5") && !line.starts_with("a row of ")

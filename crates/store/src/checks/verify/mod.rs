@@ -200,7 +200,7 @@ impl Verifier<'_> {
             }
         }
         let unknown = self.orphans().sort_unknown(&left, false).await?;
-        for (pack, _) in unknown.litter {
+        for (pack, _) in unknown.garbage {
             report
                 .notes
                 .push(format!("pack {pack} is unfinished or superfluous work, which the next start or gc removes"));

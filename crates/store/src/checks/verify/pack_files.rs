@@ -13,8 +13,8 @@ use crate::{
     },
     packs::{
         header::{self, BlobHeader},
-        lane::count_special,
         location::{PackDims, hash},
+        sub_batch::count_special,
     },
 };
 use residuum_domain::{CacheId, Dtype, Hook, ItemSpan, PackId, Positions, Provenance, RunId, TenantId, TensorStats};

@@ -17,7 +17,7 @@ use crate::{
     error::StoreError,
     index::{
         rows::Fields,
-        terms::{self, BLOCK, Term},
+        terms::{self, PARTITION_CACHES, Term},
     },
 };
 use residuum_domain::{CacheFilter, Count, Hook, TenantId, text};
@@ -28,19 +28,19 @@ const MAX_STEPS: i64 = 1000;
 const MAX_COUNT: i64 = if cfg!(test) { 2000 } else { 5000 };
 /// How far other indexes are counted to find the shortest: first all of them so far, then further.
 const LEVELS: [i64; 2] = [256, 4096];
-/// Caches of another index that are rather walked than the words: each of them is looked up among the words.
+/// Another index with fewer caches than this is walked instead of the terms: each cache is looked up among the terms.
 const FEW: i64 = 64;
-/// Hooks with more sets than this are no words: their caches are looked at.
+/// A hook in more hook sets than this is not searched by terms: caches are checked one by one.
 const MAX_HOOK_SETS: usize = 32;
-/// A word with fewer caches is rare: all of them are looked for among those of the other words.
+/// A term with fewer caches is rare: all of them are looked up in the other posting lists.
 const RARE: i64 = 256;
-/// Looking one cache up among the words costs as much as this many steps along another index.
+/// Looking one cache up among the terms costs as much as this many steps along another index.
 const TERM_COST: i64 = 32;
 
 /// What can be walked, the newest caches first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Walk {
-    /// The caches that have all the words.
+    /// The caches that have all the terms.
     Terms,
     /// Those whose time to go is in the filter's range, to be sorted.
     Expiry,
@@ -62,12 +62,12 @@ enum Rows {
     Older,
 }
 
-/// What all caches of an intersection have, alone.
+/// One posting list of an intersection.
 #[derive(Debug, Clone)]
 struct Probe {
-    /// In FTS5's language.
+    /// In FTS5's query language.
     word: String,
-    /// Whether it is sure to be a word to FTS5 too: where no cache has it, nothing is found then.
+    /// Whether FTS5 is sure to take it for one token: then nothing is found if no cache has it.
     is_sure: bool,
 }
 
@@ -83,21 +83,21 @@ pub(crate) struct Found<T> {
 pub(crate) struct Search<'f> {
     tenant: TenantId,
     filter: &'f CacheFilter,
-    /// What all must be true, in FTS5's language.
+    /// What must hold, in FTS5's query language.
     words: Vec<String>,
-    /// What has to be true for `words` to be, and can be walked: `words` with each phrase divided into its words.
+    /// The posting lists that an intersection walks: `words`, with each phrase divided into its tokens.
     probes: Vec<Probe>,
-    /// Words for the stretches of time that the search is narrowed to; empty: it is not.
-    blocks: Vec<String>,
-    /// The newest stretches of time, by where they begin, which have caches enough for a page.
+    /// Terms of the time partitions that the search is restricted to; empty: it is not restricted.
+    partitions: Vec<String>,
+    /// The newest time partitions, by their starts, which together hold enough caches for a page.
     newest: Vec<i64>,
-    /// Hooks whose sets are too many.
+    /// Hooks in too many hook sets.
     looked_at: Vec<Hook>,
     /// Times at or after this, in microseconds.
     from: i64,
     /// Times before this.
     to: i64,
-    /// What has expired must be left out: the time it is now, where anything has.
+    /// The present time, if anything has expired and must be left out.
     expired: Option<i64>,
     walk: Walk,
 }
@@ -116,7 +116,7 @@ impl<'f> Search<'f> {
     ) -> Result<Self, StoreError> {
         let from = filter.created_from.map_or(0, micros_up);
         let to = filter.created_to.map_or(i64::MAX, micros_up).min(before.unwrap_or(i64::MAX));
-        // in one statement: to ask takes longer than the answer
+        // in one statement: a round trip costs more than the answer
         let known: Vec<(i64, i64)> = sqlx::query_as(
             "SELECT EXISTS (SELECT 1 FROM caches WHERE ends_at <= ?), 0 UNION ALL SELECT * FROM \
                  (SELECT first_at, n FROM cache_blocks WHERE first_at < ? ORDER BY first_at DESC LIMIT 2)",
@@ -126,9 +126,9 @@ impl<'f> Search<'f> {
         .fetch_all(&mut *conn)
         .await?;
         let (ended, newest) = match known.as_slice() {
-            [(ended, _), (first, n), (second, _)] if *n < BLOCK / 2 => (*ended, vec![*first, *second]),
+            [(ended, _), (first, n), (second, _)] if *n < PARTITION_CACHES / 2 => (*ended, vec![*first, *second]),
             [(ended, _), (first, _), ..] => (*ended, vec![*first]),
-            // before the first stretch there is nothing
+            // before the first partition there is nothing
             _ => (1, Vec::new()),
         };
         let mut search = Self {
@@ -136,7 +136,7 @@ impl<'f> Search<'f> {
             filter,
             words: Vec::new(),
             probes: Vec::new(),
-            blocks: Vec::new(),
+            partitions: Vec::new(),
             looked_at: Vec::new(),
             newest,
             from,
@@ -193,12 +193,12 @@ impl<'f> Search<'f> {
         Some(Self { walk, ..self.clone() })
     }
 
-    /// Of each part of a page, whether it ends with its stretches of time.
+    /// Of each part of a page, whether it ends with its time partitions.
     #[cfg(test)]
-    pub(crate) async fn parts_within_stretches(self, conn: &mut SqliteConnection) -> Result<Vec<bool>, StoreError> {
+    pub(crate) async fn parts_within_partitions(self, conn: &mut SqliteConnection) -> Result<Vec<bool>, StoreError> {
         let (mut parts, mut within) = (Parts::of_page(self), Vec::new());
         while let Some(part) = parts.next(conn).await? {
-            within.push(!part.blocks.is_empty());
+            within.push(!part.partitions.is_empty());
         }
         Ok(within)
     }
@@ -346,7 +346,7 @@ async fn sets_with(conn: &mut SqliteConnection, hook: Hook) -> Result<Option<Vec
     Ok((sets.len() <= MAX_HOOK_SETS).then_some(sets))
 }
 
-/// A string of FTS5's language, in which it is always data.
+/// A string of FTS5's query language, in which it is always data.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
 }

@@ -11,22 +11,22 @@ use super::{RARE, Search, Walk, quoted};
 use crate::{error::StoreError, index::terms::Term};
 
 /// Stretches of time that are looked at after the newest, which most pages are full with.
-const STRETCHES: i64 = 1;
+const PARTITIONS_AHEAD: i64 = 1;
 
 /// The parts of a search.
 pub(super) struct Parts<'f> {
     /// What has not been looked at; `None`: nothing.
     rest: Option<Search<'f>>,
-    /// What is looked at next, where words are intersected.
+    /// What is searched next, where posting lists are intersected.
     ahead: Ahead,
     counts: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ahead {
-    /// The newest stretches of time.
+    /// The newest time partitions.
     Newest,
-    /// Those where none of the words has ended.
+    /// Those where no posting list has ended.
     Others,
     /// All that there is, if that is little.
     Rest,
@@ -53,18 +53,18 @@ impl<'f> Parts<'f> {
         if rest.walk != Walk::Terms || rest.words.len() < 2 {
             return Ok(Some(rest));
         }
-        let stretches = match self.ahead {
+        let starts = match self.ahead {
             Ahead::Newest => {
                 self.ahead = Ahead::Others;
                 std::mem::take(&mut rest.newest)
             }
             Ahead::Others | Ahead::Rest => {
-                let stretches = match heads(&rest, conn).await? {
+                let starts = match heads(&rest, conn).await? {
                     Heads::None => return Ok(None),
                     Heads::Rare => return Ok(Some(rest)),
-                    Heads::At { newest, stretches } => {
+                    Heads::At { newest, starts } => {
                         rest.to = newest + 1;
-                        stretches
+                        starts
                     }
                 };
                 if self.ahead == Ahead::Rest {
@@ -72,17 +72,17 @@ impl<'f> Parts<'f> {
                     return Ok(None);
                 }
                 self.ahead = if self.counts { Ahead::Rest } else { Ahead::Nothing };
-                stretches
+                starts
             }
             Ahead::Nothing => {
                 self.rest = Some(rest);
                 return Ok(None);
             }
         };
-        let blocks = stretches.iter().map(|at| quoted(&Term::Block(*at).word(rest.tenant))).collect();
-        // before the first stretch there is nothing
-        let from = stretches.last().copied().unwrap_or(0).max(rest.from);
-        let part = Search { from, blocks, ..rest.clone() };
+        let partitions = starts.iter().map(|at| quoted(&Term::Partition(*at).word(rest.tenant))).collect();
+        // before the first partition there is nothing
+        let from = starts.last().copied().unwrap_or(0).max(rest.from);
+        let part = Search { from, partitions, ..rest.clone() };
         if from > rest.from {
             self.rest = Some(Search { to: from, ..rest });
         }
@@ -95,9 +95,9 @@ impl<'f> Parts<'f> {
     }
 }
 
-/// Where the words of a search begin.
+/// Where the posting lists of a search begin.
 enum Heads {
-    /// One of them has no more caches.
+    /// One of them has no more entries.
     None,
     /// One of them has few more, so that an intersection ends soon.
     Rare,
@@ -105,14 +105,14 @@ enum Heads {
     At {
         /// None of them has any after this time in common with the others.
         newest: i64,
-        /// The stretches of time from there on, newest first, by where they begin.
-        stretches: Vec<i64>,
+        /// The time partitions from there on, newest first, by their starts.
+        starts: Vec<i64>,
     },
 }
 
 async fn heads(search: &Search<'_>, conn: &mut SqliteConnection) -> Result<Heads, StoreError> {
-    let rows = search.heads(RARE, STRETCHES).build_query_as::<(i64, Option<i64>)>().fetch_all(conn).await?;
-    let (heads, stretches) = rows.split_at(search.probes.len().min(rows.len()));
+    let rows = search.heads(RARE, PARTITIONS_AHEAD).build_query_as::<(i64, Option<i64>)>().fetch_all(conn).await?;
+    let (heads, starts) = rows.split_at(search.probes.len().min(rows.len()));
     let (mut fewest, mut oldest) = (RARE, i64::MAX);
     for ((n, newest), probe) in heads.iter().zip(&search.probes) {
         fewest = fewest.min(*n);
@@ -125,6 +125,6 @@ async fn heads(search: &Search<'_>, conn: &mut SqliteConnection) -> Result<Heads
     Ok(match oldest {
         oldest if oldest < search.from => Heads::None,
         _ if fewest < RARE => Heads::Rare,
-        newest => Heads::At { newest, stretches: stretches.iter().filter_map(|(_, first_at)| *first_at).collect() },
+        newest => Heads::At { newest, starts: starts.iter().filter_map(|(_, first_at)| *first_at).collect() },
     })
 }

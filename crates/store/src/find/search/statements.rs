@@ -31,8 +31,8 @@ impl Search<'_> {
     }
 
     /// The statement for how many caches before the end each of the probes has, up to `level`, and the time of the newest of
-    /// them; and behind these `stretches` of time, from that of the oldest of the newest.
-    pub(super) fn heads(&self, level: i64, stretches: i64) -> QueryBuilder<Sqlite> {
+    /// them; and behind these as many as `partitions` time partitions, from that of the oldest of these times on.
+    pub(super) fn heads(&self, level: i64, partitions: i64) -> QueryBuilder<Sqlite> {
         let mut query = QueryBuilder::new("WITH heads (n, at) AS MATERIALIZED (");
         for (i, probe) in self.probes.iter().enumerate() {
             query.push(if i == 0 { "" } else { " UNION ALL " }).push("SELECT count(*), max(at) FROM (");
@@ -43,7 +43,7 @@ impl Search<'_> {
         }
         query.push(") SELECT n, at FROM heads UNION ALL SELECT * FROM (SELECT 0, first_at FROM cache_blocks");
         query.push(" WHERE first_at <= (SELECT min(at) FROM heads) ORDER BY first_at DESC");
-        push_limit(&mut query, stretches);
+        push_limit(&mut query, partitions);
         query.push(")");
         query
     }
@@ -171,7 +171,8 @@ impl Search<'_> {
         match condition {
             Walk::Terms => {
                 query.push("SELECT rowid AS at FROM cache_terms WHERE cache_terms MATCH ");
-                let within = (!self.blocks.is_empty()).then(|| format!(" AND terms : ({})", self.blocks.join(" OR ")));
+                let within =
+                    (!self.partitions.is_empty()).then(|| format!(" AND terms : ({})", self.partitions.join(" OR ")));
                 query.push_bind(self.words.join(" AND ") + within.as_deref().unwrap_or_default());
                 return self.push_bounds(query, "rowid", rows);
             }

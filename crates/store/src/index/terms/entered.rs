@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Blocks, Term, entries};
+use super::{Partitions, Term, entries};
 use crate::{
     error::StoreError,
     index::{
@@ -15,10 +15,10 @@ use crate::{
 };
 use residuum_domain::{RunId, TenantId, TextCompletion};
 
-/// Rows inserted by one statement, four binds each. The index of words writes out what it has before every statement.
+/// Rows inserted by one statement, four binds each. FTS5 writes out its pending tokens before every statement.
 const ROWS_A_STATEMENT: usize = 8000;
 
-/// A cache as its terms are made of it.
+/// What the terms of a cache are made of.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Described<'a> {
     pub(crate) tenant: TenantId,
@@ -35,27 +35,32 @@ pub(crate) struct Described<'a> {
 }
 
 impl<'a> Described<'a> {
-    /// Its row in the index of words, in the stretch of time that begins at `block`.
-    pub(crate) fn entered(&self, block: i64) -> Entered<'a> {
-        Entered { at: self.at, terms: self.terms(block), text: self.text, completion: self.completion }
+    /// Its row in the full-text index, in the time partition that begins at `partition`.
+    pub(crate) fn entered(&self, partition: i64) -> Entered<'a> {
+        Entered { at: self.at, terms: self.terms(partition), text: self.text, completion: self.completion }
     }
 
     /// Its terms, one after the other.
-    fn terms(&self, block: i64) -> String {
-        let mut terms: Vec<String> =
-            [Term::Any, Term::Block(block), Term::Run(self.run), Term::Model(self.model), Term::HookSet(self.hook_set)]
-                .into_iter()
-                .chain(self.label.map(Term::Label))
-                .chain(self.tags.iter().map(|tag| Term::Tag(tag)))
-                .map(|term| term.word(self.tenant))
-                .collect();
+    fn terms(&self, partition: i64) -> String {
+        let mut terms: Vec<String> = [
+            Term::Any,
+            Term::Partition(partition),
+            Term::Run(self.run),
+            Term::Model(self.model),
+            Term::HookSet(self.hook_set),
+        ]
+        .into_iter()
+        .chain(self.label.map(Term::Label))
+        .chain(self.tags.iter().map(|tag| Term::Tag(tag)))
+        .map(|term| term.word(self.tenant))
+        .collect();
         let entries = entries(self.metadata);
         terms.extend(entries.iter().map(|(key, value)| Term::Metadata(key, value).word(self.tenant)));
         terms.join(" ")
     }
 }
 
-/// A row of the index of words.
+/// A row of the full-text index.
 pub(crate) struct Entered<'a> {
     at: i64,
     terms: String,
@@ -107,7 +112,7 @@ impl Recorded {
     }
 }
 
-/// Enters caches that the index of words has, or may have, as their rows are now.
+/// Enters caches again, as their rows are now.
 ///
 /// # Errors
 /// [`StoreError::Database`], [`StoreError::Damaged`].
@@ -138,9 +143,9 @@ pub(crate) async fn replace(tx: &mut Tx<'_>, times: &[i64]) -> Result<(), StoreE
         });
     }
     let times: Vec<i64> = recorded.iter().map(|r| r.at).collect();
-    let blocks = Blocks::find(tx).await?.enter(tx, &times).await?;
+    let partitions = Partitions::find(tx).await?.enter(tx, &times).await?;
     let entered: Vec<Entered<'_>> =
-        recorded.iter().zip(blocks).map(|(r, block)| r.described().entered(block)).collect();
+        recorded.iter().zip(partitions).map(|(r, partition)| r.described().entered(partition)).collect();
     insert(tx, &entered).await
 }
 

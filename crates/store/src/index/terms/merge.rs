@@ -12,23 +12,22 @@ use crate::{
     index::{SqliteIndex, tx::Tx, write::Write},
 };
 
-/// Pages of 4 KiB that one change writes, about: others wait for some milliseconds. The list of one word is written as a whole,
+/// Pages of 4 KiB that one change writes, about: others wait for some milliseconds. A posting list is written as a whole,
 /// however long it is.
 const PAGES_A_CHANGE: i64 = 64;
 /// Between two such changes beside serving.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How long it goes on at most where it is what was asked for. Each commit leaves another piece, so that beside many there is
-/// no end to it.
+/// How long it goes on at most where somebody asked for it. Each commit leaves another segment, so beside many commits there
+/// is no end to it.
 const MOST: Duration = Duration::from_secs(60);
 
 impl SqliteIndex {
-    /// Merges what commits left of the index of words, until no two pieces of about the same size are left or a minute is
-    /// over. Others write in between.
+    /// Merges FTS5 segments until no two of about the same size are left or a minute is over. Others write in between.
     pub(crate) async fn merge_terms(&self) -> Result<(), StoreError> {
         self.merge_terms_for(MOST, Duration::ZERO, &AtomicBool::new(false)).await
     }
 
-    /// [`Self::merge_terms`] without haste, until `stop` and no longer than `most`.
+    /// [`Self::merge_terms`] with pauses, until `stop` and no longer than `most`.
     ///
     /// # Errors
     /// As there.
@@ -45,7 +44,7 @@ impl SqliteIndex {
     }
 }
 
-/// A piece of the work; whether there was any.
+/// One step of merging; says whether there was anything to merge.
 pub(crate) struct MergeTerms;
 
 impl Write for MergeTerms {
@@ -57,7 +56,7 @@ impl Write for MergeTerms {
     const OPTIONAL: bool = true;
 
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<bool, StoreError> {
-        // the words that others in the same transaction entered are written down first, which would be taken for merging
+        // tokens that others entered in the same transaction are written out first, or that would be taken for merging
         tx.later("INSERT INTO cache_terms (cache_terms, rank) VALUES ('merge', 0)");
         tx.later("SELECT total_changes()");
         tx.later("INSERT INTO cache_terms (cache_terms, rank) VALUES ('merge', ?)").bind(PAGES_A_CHANGE);

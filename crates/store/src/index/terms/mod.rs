@@ -12,7 +12,7 @@ mod spelling;
 pub(crate) use entered::{Described, insert, replace};
 #[cfg(test)]
 pub(crate) use merge::MergeTerms;
-pub(crate) use partitions::{BLOCK, Blocks};
+pub(crate) use partitions::{PARTITION_CACHES, Partitions};
 use residuum_domain::{RunId, TenantId};
 pub(crate) use spelling::{Entry, entries, entry};
 
@@ -24,8 +24,8 @@ const LETTERS: usize = 20;
 pub(crate) enum Term<'a> {
     /// Belongs to the tenant.
     Any,
-    /// Was stored in the stretch of time that begins then.
-    Block(i64),
+    /// Was stored in the time partition that begins then.
+    Partition(i64),
     Run(RunId),
     Model(&'a str),
     HookSet(i64),
@@ -36,13 +36,13 @@ pub(crate) enum Term<'a> {
 }
 
 impl Term<'_> {
-    /// The term as a word that no tokeniser divides.
+    /// The term as a token that no tokeniser divides.
     pub(crate) fn word(self, tenant: TenantId) -> String {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&tenant.0.to_le_bytes());
         match self {
             Self::Any => hasher.update(b"any"),
-            Self::Block(first_at) => hasher.update(b"block ").update(&first_at.to_le_bytes()),
+            Self::Partition(first_at) => hasher.update(b"block ").update(&first_at.to_le_bytes()),
             Self::Run(run) => hasher.update(b"run ").update(run.as_bytes()),
             Self::Model(model) => hasher.update(b"model ").update(model.as_bytes()),
             Self::HookSet(set) => hasher.update(b"hooks ").update(&set.to_le_bytes()),
@@ -73,7 +73,7 @@ mod tests {
     fn terms_that_mean_something_else_are_another_word() {
         let terms = [
             Term::Any,
-            Term::Block(1),
+            Term::Partition(1),
             Term::Model("a"),
             Term::Label("a"),
             Term::Tag("a"),

@@ -3,11 +3,11 @@
 
 use crate::{error::StoreError, index::tx::Tx};
 
-/// Caches of one stretch of time.
-pub(crate) const BLOCK: i64 = if cfg!(test) { 1024 } else { 8192 };
+/// Caches of one time partition.
+pub(crate) const PARTITION_CACHES: i64 = if cfg!(test) { 1024 } else { 8192 };
 
-/// The last stretch of time.
-pub(crate) struct Blocks {
+/// The last time partition.
+pub(crate) struct Partitions {
     pub(crate) first_at: i64,
     /// Time of its last cache.
     pub(crate) last_at: i64,
@@ -15,7 +15,7 @@ pub(crate) struct Blocks {
     pub(crate) n: i64,
 }
 
-impl Blocks {
+impl Partitions {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Full`] of what waits.
     pub(crate) async fn find(tx: &mut Tx<'_>) -> Result<Self, StoreError> {
@@ -26,33 +26,33 @@ impl Blocks {
         Ok(Self { first_at, last_at, n })
     }
 
-    /// Where each of the caches stored at these times begins its stretch of time: a new one is begun where the last is full,
-    /// behind everything that is there.
+    /// The time partition of each of the caches stored at these times, by its start. A new one is begun when the last is full;
+    /// it starts after everything that is there.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub(crate) async fn enter(mut self, tx: &mut Tx<'_>, times: &[i64]) -> Result<Vec<i64>, StoreError> {
-        let mut blocks = Vec::with_capacity(times.len());
+        let mut partitions = Vec::with_capacity(times.len());
         for at in times.iter().copied() {
             if at < self.first_at {
                 let older = sqlx::query_scalar(
                     "SELECT first_at FROM cache_blocks WHERE first_at <= ? ORDER BY first_at DESC LIMIT 1",
                 );
-                blocks.push(older.bind(at).fetch_one(tx.conn().await?).await?);
+                partitions.push(older.bind(at).fetch_one(tx.conn().await?).await?);
                 continue;
             }
-            // one that was edited is entered again, and counts once
+            // a cache that was edited is entered again, but counted once
             if at > self.last_at {
-                if self.n >= BLOCK {
+                if self.n >= PARTITION_CACHES {
                     self.save(tx);
                     (self.first_at, self.n) = (at, 0);
                 }
                 (self.last_at, self.n) = (at, self.n + 1);
             }
-            blocks.push(self.first_at);
+            partitions.push(self.first_at);
         }
         self.save(tx);
-        Ok(blocks)
+        Ok(partitions)
     }
 
     fn save(&self, tx: &mut Tx<'_>) {

@@ -3,10 +3,10 @@
 //! Small packs are merged with others of about their size, so that rows are copied a few times in all and not again
 //! with every capture.
 
-pub(crate) mod brake;
 mod choose;
 pub(crate) mod rewrite;
 pub(crate) mod switch;
+pub(crate) mod throttle;
 
 use std::{
     collections::HashSet,
@@ -20,7 +20,7 @@ use crate::{
     blobs::LocalBlobs,
     error::StoreError,
     index::SqliteIndex,
-    upkeep::compaction::{brake::Brake, rewrite::Rewritten, switch::Moved},
+    upkeep::compaction::{rewrite::Rewritten, switch::Moved, throttle::Throttle},
 };
 use residuum_domain::PackId;
 
@@ -163,9 +163,9 @@ impl Compactor<'_> {
             self.compacting.left_alone().extend(packs);
             return Ok(());
         };
-        let brake = Brake::new(when.bytes_per_second, Arc::clone(stop));
-        match self.write_anew(rewrite, brake).await {
-            Ok(Rewritten::Pack(change) | Rewritten::Nothing(change)) => report.add(self.turn_to(*change).await?),
+        let throttle = Throttle::new(when.bytes_per_second, Arc::clone(stop));
+        match self.write_anew(rewrite, throttle).await {
+            Ok(Rewritten::Pack(change) | Rewritten::Nothing(change)) => report.add(self.switch_to(*change).await?),
             Ok(Rewritten::Damaged(pack, what)) => {
                 tracing::error!(%pack, %what, "a damaged pack is not merged with others");
                 self.compacting.left_alone().insert(pack);

@@ -26,8 +26,8 @@ use crate::{
     },
     upkeep::compaction::{
         Compactor,
-        brake::Brake,
         switch::{Copying, Move, Moved, NewPack},
+        throttle::Throttle,
     },
 };
 use residuum_domain::{Applied, Cache, Capture, Dtype, ItemSpan, NewItem, PackId, PackLayout, Positions, TenantId};
@@ -67,7 +67,7 @@ struct Extent {
 
 /// What became of a rewrite.
 pub(crate) enum Rewritten {
-    /// A new pack, which the index is to turn to.
+    /// A new pack, at which the index is to be pointed.
     Pack(Box<Move>),
     /// Nothing is alive in the old ones, which the index is to forget.
     Nothing(Box<Move>),
@@ -126,24 +126,24 @@ impl Compactor<'_> {
         Ok(Some(Rewrite { id, tenant, layout_id, layout, dtype, origin, old, extents, _session: session }))
     }
 
-    /// Writes the new pack of a rewrite. The index is told before: should the process end, the next start knows the file for a
-    /// copy, and what is missing from the index for deleted.
+    /// Writes the new pack of a rewrite. The index is told first: if the process ends, the next start knows that the file is a
+    /// copy, and that what the index lacks of it was deleted.
     ///
     /// # Errors
     /// As [`Rewrite::write`]; [`StoreError::Database`].
-    pub(crate) async fn write_anew(&self, rewrite: Rewrite, mut brake: Brake) -> Result<Rewritten, StoreError> {
+    pub(crate) async fn write_anew(&self, rewrite: Rewrite, mut throttle: Throttle) -> Result<Rewritten, StoreError> {
         if !rewrite.extents.is_empty() {
             self.index.write(Copying(rewrite.id)).await?;
         }
         let blobs = Arc::clone(self.blobs);
-        blocking(move || rewrite.write(&blobs, &mut brake)).await
+        blocking(move || rewrite.write(&blobs, &mut throttle)).await
     }
 
-    /// Carries out what a rewrite came to.
+    /// Commits what a rewrite came to.
     ///
     /// # Errors
     /// [`StoreError::Closed`], [`StoreError::Full`], [`StoreError::Database`].
-    pub(crate) async fn turn_to(&self, change: Move) -> Result<Moved, StoreError> {
+    pub(crate) async fn switch_to(&self, change: Move) -> Result<Moved, StoreError> {
         let moved = self.index.write(change).await?;
         self.index.tell_freed();
         Ok(moved)
@@ -223,11 +223,11 @@ fn item_of(cache: &Cache) -> NewItem {
 }
 
 impl Rewrite {
-    /// Writes the new pack, at the pace that the brake allows. It blocks.
+    /// Writes the new pack, at the rate that the throttle allows. It blocks.
     ///
     /// # Errors
-    /// [`StoreError::Full`], [`StoreError::Io`], [`StoreError::Closed`] when the brake says stop.
-    fn write(self, blobs: &Arc<LocalBlobs>, brake: &mut Brake) -> Result<Rewritten, StoreError> {
+    /// [`StoreError::Full`], [`StoreError::Io`], [`StoreError::Closed`] when the throttle was told to stop.
+    fn write(self, blobs: &Arc<LocalBlobs>, throttle: &mut Throttle) -> Result<Rewritten, StoreError> {
         if self.extents.is_empty() {
             return Ok(Rewritten::Nothing(Box::new(Move { new: None, old: self.old, moves: Vec::new() })));
         }
@@ -237,7 +237,7 @@ impl Rewrite {
         let blob = blobs.create(id, Purpose::Merge)?;
         blob.write_at(&front, 0)?;
         let data_start = front.len() as u64;
-        let n_bytes = match self.copy(blobs, &blob, data_start, brake) {
+        let n_bytes = match self.copy(blobs, &blob, data_start, throttle) {
             Ok(Ok(n_bytes)) => n_bytes,
             Ok(Err((pack, what))) => return Ok(Rewritten::Damaged(pack, what)),
             Err(StoreError::Gone) => return Ok(Rewritten::Deleted),
@@ -306,7 +306,7 @@ impl Rewrite {
         blobs: &LocalBlobs,
         blob: &TempBlob,
         data_start: u64,
-        brake: &mut Brake,
+        throttle: &mut Throttle,
     ) -> Result<Result<u64, (PackId, String)>, StoreError> {
         let mut files: HashMap<PackId, File> = HashMap::new();
         let mut hashers = vec![blake3::Hasher::new(); self.extents.len()];
@@ -332,7 +332,7 @@ impl Rewrite {
                     };
                     hasher.update(&bytes);
                     out.write(&bytes)?;
-                    brake.spend(bytes.len())?;
+                    throttle.spend(bytes.len())?;
                     at += len as u64;
                 }
             }

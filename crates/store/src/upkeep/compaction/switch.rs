@@ -13,7 +13,7 @@ use crate::{
 };
 use residuum_domain::{Dtype, PackId, TenantId};
 
-/// Turns the index to a new pack.
+/// Points the index at a new pack.
 pub(crate) struct Move {
     /// `None`: nothing is alive in the old ones.
     pub(crate) new: Option<NewPack>,

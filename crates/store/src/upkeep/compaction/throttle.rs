@@ -1,4 +1,4 @@
-//! Holding a copy to a pace, and stopping it.
+//! Limiting the rate of a copy, and stopping it.
 
 use std::{
     sync::{
@@ -13,8 +13,8 @@ use crate::error::StoreError;
 /// Bytes between two looks at the clock.
 const STRIDE: u64 = 256 << 10;
 
-/// Holds copying to a pace, and stops it.
-pub(crate) struct Brake {
+/// Limits the rate of copying, and stops it.
+pub(crate) struct Throttle {
     bytes_per_second: Option<u64>,
     started: Instant,
     spent: u64,
@@ -22,15 +22,15 @@ pub(crate) struct Brake {
     stop: Arc<AtomicBool>,
 }
 
-impl Brake {
+impl Throttle {
     pub(crate) fn new(bytes_per_second: Option<u64>, stop: Arc<AtomicBool>) -> Self {
         Self { bytes_per_second, started: Instant::now(), spent: 0, unchecked: 0, stop }
     }
 
-    /// Counts bytes that were copied, and waits where they were too many for the time.
+    /// Counts bytes that were copied, and waits if they came faster than the rate allows.
     ///
     /// # Errors
-    /// [`StoreError::Closed`] when it is time to stop.
+    /// [`StoreError::Closed`] when it was told to stop.
     pub(crate) fn spend(&mut self, bytes: usize) -> Result<(), StoreError> {
         self.unchecked += bytes as u64;
         if self.unchecked < STRIDE {

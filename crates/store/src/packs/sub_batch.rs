@@ -53,7 +53,7 @@ impl ItemProgress {
 }
 
 impl PackLane<'_> {
-    /// Writes the values of hook `hook` for the items in `items`, counted from the lane's first, which follow each other in its
+    /// Writes the values of hook `hook` for the items in `items`, counted from the first of the sub-batch, which follow each other in its
     /// tensor: exactly as many as [`PackLayout::elements`] has of them. The hooks of an item come in order, whatever comes of
     /// others in between. The values of an item alone may come in pieces.
     ///
@@ -61,12 +61,15 @@ impl PackLane<'_> {
     /// [`StoreError::Misuse`] for anything out of order, [`StoreError::Full`], [`StoreError::Io`].
     pub fn write(&mut self, hook: usize, items: Range<usize>, values: &[f32]) -> Result<(), StoreError> {
         let [first, others @ ..] = self.items.get(items.clone()).unwrap_or_default() else {
-            return Err(StoreError::Misuse(format!("items {items:?} of a lane written that has {}", self.items.len())));
+            return Err(StoreError::Misuse(format!(
+                "items {items:?} written of a sub-batch that has {}",
+                self.items.len()
+            )));
         };
         let (begun, next) = (first.progress.begun, Progress { hook, begun: 0 });
         if hook >= self.layout.hooks.len() || first.progress.hook != hook || others.iter().any(|o| o.progress != next) {
             return Err(StoreError::Misuse(format!(
-                "hook {hook} of a lane's items {items:?} written, of which the first is at {:?}",
+                "hook {hook} of items {items:?} of a sub-batch written, of which the first is at {:?}",
                 first.progress
             )));
         }

@@ -1,4 +1,4 @@
-//! Files that nobody needs any more once a transaction is committed, and those that are kept for readers.
+//! Files that a committed transaction made obsolete.
 
 use std::sync::Arc;
 
@@ -8,17 +8,17 @@ use crate::{
 };
 use residuum_domain::PackId;
 
-/// Files that a transaction made superfluous.
+/// Files that a transaction made obsolete.
 #[derive(Default)]
-pub(crate) struct Superfluous {
+pub(crate) struct Obsolete {
     /// Of packs that the index has forgotten.
     pub(crate) unlink: Vec<PackId>,
-    /// Of packs whose rows lie elsewhere now, with their bytes.
+    /// Of packs whose rows have moved, with their bytes.
     pub(crate) retire: Vec<(PackId, u64)>,
 }
 
-impl Superfluous {
-    /// Removes them, once those have read them who may be at it; for what was deleted `keep` bounds that.
+impl Obsolete {
+    /// Removes them once their readers have finished; those of deleted packs stay no longer than `keep` allows.
     pub(crate) async fn remove(self, blobs: &Arc<LocalBlobs>, keep: KeepDeleted) {
         if self.unlink.is_empty() && self.retire.is_empty() {
             return;

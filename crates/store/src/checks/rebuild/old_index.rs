@@ -15,18 +15,18 @@ type Key = (String, i64, String, Vec<u8>, String, i64, Option<i64>, Option<i64>,
 type Lifetime = (Vec<u8>, bool, Option<i64>);
 
 /// Rows of an index that is about to be set aside. What cannot be read is why.
-pub(super) struct Kept {
+pub(super) struct OldIndex {
     keys: Result<(Vec<Tenant>, Vec<Key>), String>,
     lifetimes: Result<Vec<Lifetime>, String>,
     /// What was deleted, and of what kind it is. Empty where an index has none, or cannot say.
     tombstones: Vec<(Vec<u8>, String)>,
 }
 
-impl Kept {
+impl OldIndex {
     /// Reads the index at `path`; `None` where there is none.
     pub(super) async fn read(path: &Path) -> Option<Self> {
         path.exists().then_some(())?;
-        // a reader leaves its log behind; one that was there says something, one that was not is litter
+        // a reader leaves its log behind; one that was there says something, one that was not is garbage
         let logs = ["-wal", "-shm"].map(|end| PathBuf::from(format!("{}{end}", path.display())));
         let new: Vec<&PathBuf> = logs.iter().filter(|log| !log.exists()).collect();
         let kept = Self::read_index(path).await;
