@@ -13,8 +13,8 @@ use residuum_domain::PackId;
 const DAMAGED: &str = "damaged";
 
 impl LocalBlobs {
-    /// Files below the folder of blobs that are none, by their path in the data folder: unfinished ones, strangers, and
-    /// blobs in another's place.
+    /// Files below the folder of blobs that are no blobs, by their path in the data folder: unfinished ones, foreign files, and
+    /// blobs in the place of another.
     ///
     /// # Errors
     /// [`StoreError::Io`].

@@ -21,10 +21,10 @@ use std::{
 use crate::blobs::LocalBlobs;
 use residuum_domain::PackId;
 
-/// Deleted packs that are remembered while readers are here who may look for them.
+/// Deleted packs that are remembered while readers are present that may look for them.
 const REMEMBERED: usize = 1 << 20;
 
-/// How long the files of deleted caches stay while readers who were told of them are at work.
+/// How long the files of deleted caches stay for readers that were told of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeepDeleted {
     /// Time that a file stays at most.
@@ -34,7 +34,7 @@ pub struct KeepDeleted {
 }
 
 impl KeepDeleted {
-    /// Not at all: room is needed now.
+    /// Not at all: space is needed now.
     pub(crate) const NOTHING: Self = Self { time: Duration::ZERO, max_bytes: 0 };
 }
 
@@ -44,7 +44,7 @@ impl Default for KeepDeleted {
     }
 }
 
-/// Readers that are here, and blobs that wait for them to leave.
+/// Readers that are present, and blobs that wait for them to leave.
 #[derive(Debug, Default)]
 pub(crate) struct Epochs(Mutex<State>);
 
@@ -62,7 +62,7 @@ struct State {
     forgotten: VecDeque<(u64, PackId)>,
     /// The same packs.
     are_forgotten: HashSet<PackId>,
-    /// Whether somebody sees to it that deleted blobs do not stay too long.
+    /// Whether a task watches that deleted blobs do not stay too long.
     watched: bool,
 }
 
@@ -73,7 +73,7 @@ struct Retired {
     n_bytes: u64,
 }
 
-/// A reader's stay. Where it is dropped, blobs may be removed.
+/// A reader in an epoch. When it is dropped, blobs may be removed.
 #[derive(Debug)]
 pub(crate) struct Session {
     epoch: u64,
@@ -102,7 +102,7 @@ impl Epochs {
         Arc::new(Session { epoch, blobs: Arc::downgrade(blobs) })
     }
 
-    /// Gives the blobs that nobody waits for any more.
+    /// Gives the blobs that no present reader can need.
     #[must_use]
     fn leave(&self, epoch: u64) -> Vec<PackId> {
         let mut state = self.state();

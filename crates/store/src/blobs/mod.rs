@@ -41,7 +41,7 @@ pub(crate) use temp_blob::TempBlob;
 
 const EXTENSION: &str = "safetensors";
 const TEMP_PREFIX: &str = ".tmp-";
-/// Packs that this process wrote and remembers; beyond that it begins anew.
+/// Packs that this process remembers to have written; at that number the memory is cleared.
 const MAX_OWN: usize = 100_000;
 
 /// The data folder.
@@ -147,7 +147,7 @@ impl LocalBlobs {
         Ok(index == 0 && self.has_packs()?)
     }
 
-    /// Whether there are blobs, those that an index did not know among them.
+    /// Whether there are blobs, including those that an index did not know.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -155,7 +155,7 @@ impl LocalBlobs {
         Ok(!self.list()?.is_empty() || !self.list_unknown()?.is_empty())
     }
 
-    /// Whether nobody can change the index, and no log belongs to it: SQLite, which cannot make its files beside it then, need not
+    /// Whether nobody can change the index, and it has no log: then SQLite, which could not make its files beside it, need not
     /// look for changes.
     pub(crate) fn is_immutable(&self) -> bool {
         let log = fs::metadata(self.index_log()).map_or(0, |m| m.len());
@@ -163,7 +163,7 @@ impl LocalBlobs {
     }
 
     fn in_flight(&self) -> MutexGuard<'_, HashSet<PackId>> {
-        // a set of ids is whole whatever panicked while holding it
+        // a set of ids is consistent, whatever panicked while holding it
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -176,7 +176,7 @@ impl LocalBlobs {
         &self.epochs
     }
 
-    /// Begins a reader's stay: before it asks the index, and until it has read what it was told of.
+    /// Enters the current epoch for a reader: before it asks the index, until it has read what it was told of.
     pub(crate) fn enter(self: &Arc<Self>) -> Arc<Session> {
         self.epochs.enter(self)
     }
@@ -198,13 +198,13 @@ impl LocalBlobs {
         own.insert(pack);
     }
 
-    /// Takes a file that lies there for one that the index is about to know.
+    /// Marks a file that is there as one that the index is about to know.
     pub(crate) fn adopt(self: &Arc<Self>, pack: PackId) -> InFlight {
         self.in_flight().insert(pack);
         InFlight { pack, blobs: Arc::clone(self) }
     }
 
-    /// A file without a name: it is gone when it is closed, whatever happens.
+    /// An unnamed file: it is gone when it is closed, whatever happens.
     ///
     /// # Errors
     /// As [`Self::create`].
@@ -259,8 +259,7 @@ impl LocalBlobs {
     }
 
     /// Every published pack in the folder with its length, except those in flight and those that wait for their readers to
-    /// leave. Ask the index afterwards which of them it has: a pack
-    /// is in flight until it does.
+    /// leave. Ask the index afterwards which of them it has: a pack is in flight until it does.
     ///
     /// # Errors
     /// [`StoreError::Io`].

@@ -29,7 +29,7 @@ impl Obsolete {
             packs.retain(|pack| match own.faults.hit(fault::UNLINKING) {
                 Ok(()) => true,
                 Err(error) => {
-                    // the next sweep takes it
+                    // the next sweep removes it
                     tracing::warn!(%pack, %error, "a blob nobody uses could not be removed");
                     false
                 }

@@ -6,7 +6,7 @@ use super::{LocalBlobs, epoch::KeepDeleted};
 use residuum_domain::PackId;
 
 impl LocalBlobs {
-    /// Lets go of blobs, each with its bytes, whose rows lie elsewhere now. Files go when their last reader does.
+    /// Retires blobs, each with its bytes, whose rows have moved. The files go when their last reader does.
     pub(crate) fn retire(&self, packs: &[(PackId, u64)]) {
         self.remove_retired(self.epochs.retire(packs));
     }
@@ -14,13 +14,13 @@ impl LocalBlobs {
     pub(crate) fn remove_retired(&self, packs: Vec<PackId>) {
         for pack in packs {
             if let Err(error) = self.delete(pack) {
-                // the next sweep takes it
+                // the next sweep removes it
                 tracing::warn!(%pack, %error, "a blob nobody uses could not be removed");
             }
         }
     }
 
-    /// Removes the files of packs that the index has forgotten: those that readers may be at as soon as they have left, or
+    /// Removes the files of packs that the index has forgotten. Files that readers may need stay until these have left, or
     /// `keep` is over.
     pub(crate) fn forget(&self, packs: &[PackId], keep: KeepDeleted) {
         let n_bytes = |pack: &PackId| self.path(*pack).metadata().map_or(0, |file| file.len());
@@ -41,12 +41,12 @@ impl LocalBlobs {
         any
     }
 
-    /// Sees to it that files of deleted packs go when their time is over.
+    /// Starts a task that removes the files of deleted packs when their time is over.
     pub(crate) fn watch_deleted(self: &Arc<Self>) {
         if !self.epochs.watch() {
             return;
         }
-        // not the lock of the folder: who waits does not keep it
+        // weak: the waiting task does not keep the lock of the folder
         let blobs = Arc::downgrade(self);
         tokio::spawn(async move {
             while let Some(due) = blobs.upgrade().and_then(|blobs| blobs.epochs.next_due()) {

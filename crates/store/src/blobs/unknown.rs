@@ -11,7 +11,7 @@ use super::{EXTENSION, LocalBlobs, pack_of, sync_folder};
 use crate::error::StoreError;
 use residuum_domain::PackId;
 
-/// Where they lie.
+/// Name of the folder.
 const UNKNOWN: &str = "unknown";
 
 impl LocalBlobs {
@@ -36,7 +36,7 @@ impl LocalBlobs {
         Ok(moved)
     }
 
-    /// Moves these packs among the blobs again. One whose name is taken there stays. Gives their number.
+    /// Moves these packs back among the blobs. One whose name is taken there stays. Gives their number.
     ///
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::Full`].

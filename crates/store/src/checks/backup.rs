@@ -37,14 +37,14 @@ const UNFINISHED: &str = "index.sqlite.unfinished";
 /// damaged.
 const MAX_ROUNDS: u32 = 100;
 
-/// What [`Store::backup`] copied.
+/// What [`crate::Store::backup`] copied.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct BackupReport {
     /// Blobs in the copy.
     pub n_packs: u64,
     /// How often the index was copied.
     pub n_rounds: u32,
-    /// What [`Store::verify`] says of the copy.
+    /// What [`crate::Store::verify`] says of the copy.
     pub verified: VerifyReport,
 }
 

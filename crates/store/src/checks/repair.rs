@@ -23,7 +23,7 @@ use crate::{
 };
 use residuum_domain::{CacheId, PackId};
 
-/// What [`Store::repair`] did.
+/// What [`crate::Store::repair`] did.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct RepairReport {
     /// Caches that were dropped.

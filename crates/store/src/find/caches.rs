@@ -50,7 +50,7 @@ impl SqliteIndex {
     }
 
     /// A page of the caches of a tenant that were stored before `before`, where it is given. It takes a bounded time
-    /// whatever the filter: a page may be short, and the next one goes on behind what this one looked at.
+    /// whatever the filter: a page may be short, and the next one continues after what this one looked at.
     pub(crate) async fn find_caches(
         &self,
         session: &Arc<Session>,
@@ -61,15 +61,14 @@ impl SqliteIndex {
     ) -> Result<CachePage, StoreError> {
         let (stored, next) = self.find(session, tenant, filter, before, Wanted::Page(limit)).await?;
         if next.zip(before).is_some_and(|(next, before)| next >= before.as_microsecond()) {
-            // whoever asks for page after page would never come to the end
+            // whoever asks for page after page would never reach the end
             return Err(StoreError::IndexDamaged("its caches are out of order".to_owned()));
         }
         let time = |micros| Timestamp::from_microsecond(micros).map_err(|e| StoreError::damaged(e.to_string()));
         Ok(CachePage { caches: stored.into_iter().map(|s| s.cache).collect(), next: next.map(time).transpose()? })
     }
 
-    /// Counts the caches of a tenant in a bounded time: exactly where they are not more than five thousand and that can be
-    /// said soon, and otherwise how many there are at least.
+    /// Counts the caches of a tenant in a bounded time, exactly if there are few.
     pub(crate) async fn count_caches(&self, tenant: TenantId, filter: &CacheFilter) -> Result<Count, StoreError> {
         let mut reader = self.reader().await?;
         let mut snapshot = reader.snapshot().await?;

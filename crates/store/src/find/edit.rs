@@ -23,7 +23,7 @@ impl SqliteIndex {
         self.write(PatchCache { tenant, id, patch, now: self.now() }).await
     }
 
-    /// Deletes a cache, and its numbers where nothing else uses them. Says whether there was one. Its run keeps its
+    /// Deletes a cache, and its activations if nothing else uses them. Says whether there was one. Its run keeps its
     /// counts.
     pub(crate) async fn delete_cache(&self, tenant: TenantId, id: CacheId) -> Result<bool, StoreError> {
         self.write(DeleteCache { tenant, id, now: self.now() }).await

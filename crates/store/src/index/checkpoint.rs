@@ -10,20 +10,21 @@ use std::time::Duration;
 use sqlx::{Connection, SqliteConnection};
 use tokio::task::JoinHandle;
 
-/// Time spent writing before the log is moved: what is written again and again is moved once. Unit tests look into the log.
+/// Time spent writing between two checkpoints: a page that is written again and again is copied once. Unit tests look into
+/// the log.
 const PERIOD: Duration = if cfg!(test) { Duration::from_secs(3600) } else { Duration::from_millis(250) };
 
-/// Moves the log on a connection of its own.
+/// Checkpoints on a connection of their own.
 pub(crate) struct Checkpoints {
     connection: Connected,
-    /// Time that was spent writing since the log was last moved.
+    /// Time that was spent writing since the last checkpoint.
     writing: Duration,
 }
 
 enum Connected {
     Idle(SqliteConnection),
     Moving(JoinHandle<SqliteConnection>),
-    /// Lost with the task that had it: the writer moves everything.
+    /// Lost with the task that had it: the writer does all checkpoints.
     Not,
 }
 
@@ -33,14 +34,14 @@ impl Checkpoints {
         Self { connection: Connected::Idle(connection), writing: Duration::ZERO }
     }
 
-    /// Takes note of a commit that took so long, and begins to move the log where it is time to. Does not wait for that.
+    /// Records how long a commit took, and starts a checkpoint if one is due. Does not wait for it.
     pub(crate) async fn wrote(&mut self, took: Duration) {
         self.writing = self.writing.saturating_add(took);
         let busy = matches!(&self.connection, Connected::Moving(moving) if !moving.is_finished());
         if self.writing < PERIOD || busy {
             return;
         }
-        // at once: what was being moved is
+        // returns at once: the last checkpoint has finished
         self.rest().await;
         self.connection = match std::mem::replace(&mut self.connection, Connected::Not) {
             Connected::Idle(connection) => {
@@ -51,7 +52,7 @@ impl Checkpoints {
         };
     }
 
-    /// Waits for what is being moved.
+    /// Waits for a running checkpoint.
     pub(crate) async fn rest(&mut self) {
         if let Connected::Moving(moving) = &mut self.connection {
             self.connection = match moving.await {
@@ -64,7 +65,7 @@ impl Checkpoints {
         }
     }
 
-    /// Waits for what is being moved and closes the connection.
+    /// Waits for a running checkpoint and closes the connection.
     pub(crate) async fn close(mut self) {
         self.rest().await;
         if let Connected::Idle(connection) = self.connection
@@ -76,7 +77,7 @@ impl Checkpoints {
 }
 
 async fn move_log(mut connection: SqliteConnection) -> SqliteConnection {
-    // what the writer leaves to it fails as quietly there: the log keeps what was not moved
+    // nothing is lost: the log keeps what was not copied, and the writer's own checkpoints try again
     if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&mut connection).await {
         tracing::debug!(%error, "the log of the index could not be moved into it");
     }

@@ -23,23 +23,23 @@ use tokio::{
 
 use crate::error::StoreError;
 
-/// Connections.
+/// Connections in the pool.
 pub(crate) const READERS: u32 = 4;
 /// How long a connection that answered is trusted to do so again.
 const TRUST: Duration = Duration::from_secs(1);
 /// A connection is replaced after this long, with what it remembers of statements and pages.
 const AGE: Duration = Duration::from_secs(30 * 60);
-/// Steps of SQLite's machine between two looks whether a statement is still wanted.
+/// Steps of SQLite's virtual machine between two checks whether a statement is still wanted.
 const STEPS: i32 = 1000;
 
-/// The connections.
+/// The pool.
 pub(crate) struct Readers {
     options: SqliteConnectOptions,
     idle: Arc<Idle>,
     free: Arc<Semaphore>,
 }
 
-/// Those that nobody uses.
+/// Connections that nobody uses.
 #[derive(Default)]
 struct Idle(Mutex<Vec<Open>>);
 
@@ -53,12 +53,12 @@ struct Open {
     conn: SqliteConnection,
     opened: Instant,
     answered: Instant,
-    /// Whether nobody waits any more for what it does: then it ends.
+    /// Whether nobody waits for its statement any more: then that is interrupted.
     abandoned: Arc<AtomicBool>,
 }
 
 impl Open {
-    /// Asks it whether it is there and in the middle of nothing; it is closed otherwise.
+    /// Pings it, and checks that it is not in a transaction; otherwise it is closed.
     async fn ask(mut self) -> Option<Self> {
         let answer = self.conn.ping().await;
         self.abandoned.store(false, Ordering::Relaxed);
@@ -129,7 +129,7 @@ impl Readers {
     }
 }
 
-/// A connection, for as long as it is needed.
+/// A connection that is in use.
 pub(crate) struct Reader {
     /// Until it is given back.
     open: Option<Open>,
@@ -139,7 +139,7 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// A transaction in which all queries see the same.
+    /// A read transaction: all queries in it see the same state.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -147,7 +147,8 @@ impl Reader {
         Ok(self.begin().await?)
     }
 
-    /// Gives the connection back at once: all that it was asked was answered, without an error, or it is to end a snapshot.
+    /// Gives the connection back at once. All its queries must have been answered without an error; it may still have to end a
+    /// snapshot.
     pub(crate) fn done(mut self) {
         self.idle.lock().extend(self.open.take());
     }

@@ -10,23 +10,23 @@ pub(crate) trait Write: Send + 'static {
     /// Whether the commit must survive a power failure; one that need not still survives the end of the process.
     const DURABLE: bool = true;
 
-    /// Whether anything is different afterwards.
+    /// Whether the change can alter what queries find.
     const CHANGES: bool = true;
-    /// Whether the change makes room, or the start needs it: on a full disk it may use what is kept in reserve for that.
+    /// Whether the change frees space, or the start needs it: on a full disk it may use the reserve.
     const FREES: bool = false;
-    /// Whether it may as well be done another time: on a full disk it is, so that others have what room is left.
+    /// Whether the change can be put off: on a full disk it is refused, so that others get what space is left.
     const OPTIONAL: bool = false;
 
-    /// Whether the room that it makes is needed now: the files of what it deletes do not wait for readers.
+    /// Whether the space that it frees is needed now: then the files of what it deletes do not wait for readers.
     fn at_once(&self) -> bool {
         false
     }
 
-    /// Applies the change. An error undoes all of it. It may be applied again, where another's error undid it.
+    /// Applies the change. An error rolls all of it back. It may be applied again, if the error of another change rolled it back.
     fn apply(&mut self, tx: &mut Tx<'_>) -> impl Future<Output = Result<Self::Output, StoreError>> + Send;
 }
 
-/// Counts itself: whether the index can be written to.
+/// Counts itself, to find out whether the index can be written.
 pub(crate) struct Probe;
 
 impl Write for Probe {

@@ -56,14 +56,14 @@ struct Job<W: Write> {
     reply: oneshot::Sender<Result<W::Output, StoreError>>,
 }
 
-/// A [`Job`] whose types do not matter to the writer.
+/// A [`Job`] with its types erased.
 trait AnyJob: Send {
     fn durable(&self) -> bool;
     fn changes(&self) -> bool;
     fn frees(&self) -> bool;
     fn is_optional(&self) -> bool;
     fn at_once(&self) -> bool;
-    /// Applies the change; an error says that it does not hold. With a savepoint of its own, it leaves no statement waiting.
+    /// Applies the change; an error means that it has no effect. With a savepoint of its own, it leaves no statement waiting.
     fn apply<'a>(&'a mut self, tx: &'a mut Tx<'_>, isolation: Isolation) -> BoxFuture<'a, Result<(), StoreError>>;
     /// Answers, with `failure` instead of the outcome where the group failed.
     fn answer(self: Box<Self>, failure: Option<&StoreError>);
@@ -97,7 +97,7 @@ impl<W: Write> AnyJob for Job<W> {
                 outcome => outcome,
             };
             let holds = outcome.as_ref().map(|_| ()).map_err(Clone::clone);
-            // an error may be that of another's statement, which waited
+            // the error may come from a statement of another change, which waited
             self.outcome = (outcome.is_ok() || isolation == Isolation::Savepoints).then_some(outcome);
             holds
         })
@@ -111,7 +111,7 @@ impl<W: Write> AnyJob for Job<W> {
             (None, Some(done)) => done,
             (None, None) => Err(StoreError::Closed),
         };
-        // the caller may have gone: the change stands all the same
+        // the caller may have gone; the change is applied all the same
         drop(self.reply.send(outcome));
     }
 }
@@ -156,8 +156,8 @@ impl Writer {
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Transactions committed since the start that changed something: while the number stays, the index does. It has grown by the time a change
-    /// is answered.
+    /// Transactions committed since the start that changed something: while the number is the same, so is the index. It has
+    /// grown by the time a change is answered.
     pub(crate) fn commits(&self) -> u64 {
         self.commits.load(Ordering::Acquire)
     }
@@ -216,7 +216,7 @@ impl Task {
     }
 
     async fn shut(self) {
-        // who still reads them is told that they are gone
+        // readers that are still there are told that they are gone
         remove_deleted(&self.blobs).await;
         let Self { mut conn, checkpoints, blobs, .. } = self;
         checkpoints.close().await;
@@ -257,7 +257,7 @@ impl Task {
             }
         }
         if matches!(done, Err(StoreError::Full)) && jobs.iter().any(|j| j.frees()) {
-            // which would take the reserve for itself
+            // a checkpoint would take the reserve for itself
             self.checkpoints.rest().await;
             if self.blobs.use_reserve() {
                 done = self.try_commit(&mut jobs).await;
@@ -283,7 +283,7 @@ impl Task {
     async fn try_commit(&mut self, jobs: &mut [Box<dyn AnyJob>]) -> Result<Obsolete, StoreError> {
         match self.transaction(jobs, Isolation::None).await? {
             Committed::Yes(files) => Ok(files),
-            // there is nobody to be kept from it
+            // there is no other change to save
             Committed::Undone(own) if jobs.len() == 1 => Err(own),
             Committed::Undone(_) => match self.transaction(jobs, Isolation::Savepoints).await? {
                 Committed::Yes(files) => Ok(files),
@@ -326,7 +326,7 @@ impl Task {
                     Err(error) if error.is_of_one_change() => return Ok(Committed::Undone(error)),
                     Err(error) => return Err(error),
                 },
-                // nobody's change holds then, and SQLite may have rolled all of them back
+                // then no change has an effect, and SQLite may have rolled all of them back
                 (Err(error), _) if !error.is_of_one_change() => return Err(error),
                 (Err(error), Isolation::None) => return Ok(Committed::Undone(error)),
                 (Err(_), Isolation::Savepoints) => {
@@ -343,7 +343,7 @@ impl Task {
         }
         match end(&mut tx).await {
             Ok(()) => {}
-            // it may be that of one change, of which a statement waited
+            // it may come from one change, a statement of which waited
             Err(error) if isolation == Isolation::None && error.is_of_one_change() => {
                 return Ok(Committed::Undone(error));
             }
@@ -353,7 +353,7 @@ impl Task {
         if jobs.iter().any(|j| j.changes()) {
             self.commits.fetch_add(1, Ordering::AcqRel);
         }
-        // what is committed does not fail any more
+        // what is committed cannot fail any more
         drop(self.blobs.faults.hit(fault::COMMITTED));
         Ok(Committed::Yes(files))
     }

@@ -30,10 +30,10 @@ pub(crate) struct CacheEntry<'a> {
     /// Name of its model, where that is another than the pack's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) model: Option<String>,
-    /// When it was stored, in microseconds; left out while its id is the only witness.
+    /// When it was stored, in microseconds; left out where its id says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) created_at: Option<i64>,
-    /// Whether what is stored answered it.
+    /// Whether it was answered by what is stored.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) reused: bool,
     /// Hexadecimal; `None`: made elsewhere, never reused.
@@ -103,7 +103,7 @@ pub(crate) fn tensors(layout: &PackLayout) -> Vec<(String, TensorInfo)> {
         .collect()
 }
 
-/// The bytes of a blob up to its first tensor. Their number depends on everything but `hashes`, of which there is one an item:
+/// The bytes of a blob up to its first tensor. Their number depends on everything but `hashes`, of which there is one for each item:
 /// blake3 of its rows.
 ///
 /// # Errors

@@ -23,8 +23,8 @@ use residuum_domain::{CacheId, NewItem, RunId, TenantId, TensorStats};
 /// that it can be undone.
 const ROWS_A_STATEMENT: usize = 1400;
 
-/// Microseconds that the time of a cache may be ahead of the clock for its time to live to begin there: those of one commit are a
-/// microsecond apart.
+/// Microseconds by which the time of a cache may be ahead of the clock when its time to live is counted from there: the
+/// caches of one commit are a microsecond apart.
 const MOST_AHEAD: i64 = 1_000_000;
 
 /// A pending item.
@@ -48,7 +48,7 @@ pub(crate) struct CacheRow<'a> {
     pub(crate) unit: Unit,
 }
 
-/// Behind which new rows come.
+/// The ends of the tables: new rows come after them.
 pub(crate) struct Ends {
     /// Largest id that an extent ever had.
     extent: i64,
@@ -81,7 +81,7 @@ impl Ends {
     }
 }
 
-/// Adds a pack with the extents of those items that are pending, or has its file removed where none is.
+/// Inserts a pack with the extents of those items that are pending, or has its file removed if none is.
 pub(crate) async fn add_pack<'a>(
     tx: &mut Tx<'_>,
     ends: &mut Ends,
@@ -224,7 +224,7 @@ pub(crate) async fn insert_caches_at(
     count(tx, "caches", caches.len())
 }
 
-/// A cache to be inserted, and where it comes to be.
+/// A cache to be inserted, and its place.
 struct Placed<'a, 'c> {
     cache: &'a CacheRow<'c>,
     /// Its time.
@@ -293,7 +293,7 @@ impl Placed<'_, '_> {
     }
 }
 
-/// Adds new rows to what the index says there is: SQLite would have to go through them.
+/// Adds to the counts of rows, which SQLite would have to scan for.
 ///
 /// # Errors
 /// [`StoreError::Misuse`].

@@ -35,7 +35,7 @@ impl Location {
     /// Finds the tensors of `hooks` in an extent of a pack; also gives the index of each in the pack's layout.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] when the pack lacks a hook or the extent leaves the pack.
+    /// [`StoreError::Damaged`] when the pack lacks a hook or the extent reaches beyond the pack.
     pub(crate) fn new(
         extent: &Fields<'_>,
         pack: &Fields<'_>,
@@ -68,7 +68,7 @@ impl Location {
         Ok((Self { pack: id, dtype, tensors, whole }, indices))
     }
 
-    /// What tells the extent from all others: its pack, and its first byte there.
+    /// Identifies the extent: its pack, and its first byte there.
     pub(crate) fn key(&self) -> (PackId, u64) {
         (self.pack, self.whole().first().map_or(0, |(offset, _)| *offset))
     }
@@ -183,7 +183,7 @@ pub(crate) fn hash(
     Ok(hasher.finalize())
 }
 
-/// Lengths of a pack's tensors.
+/// Lengths of the tensors of a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PackDims {
     pub(crate) n_rows: usize,
@@ -212,7 +212,7 @@ impl PackDims {
             .collect()
     }
 
-    /// A layout with tensors of these lengths, which knows no items.
+    /// A layout with tensors of these lengths, without items.
     pub(crate) fn whole(&self, layout: &Layout, dtype: Dtype) -> PackLayout {
         let span = ItemSpan { n_tokens: 0, n_rows: self.n_rows, row_start: 0, map_start: self.n_map };
         PackLayout { hooks: Arc::clone(&layout.hooks), row_shapes: layout.row_shapes.clone(), dtype, items: vec![span] }

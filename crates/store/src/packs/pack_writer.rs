@@ -23,15 +23,15 @@ pub struct PackWriter {
     starts: Vec<u64>,
     /// Byte of the file where the first tensor begins.
     data_start: u64,
-    /// What of each item has been written.
+    /// How much of each item has been written.
     items: Vec<ItemProgress>,
-    /// Encoded values on their way, where they are not what is in memory.
+    /// Encoded values, if the encoding differs from what is in memory.
     buffer: Vec<u8>,
 }
 
-/// A pack whose file is in its place and durable, and which the index does not have yet.
+/// A pack whose file is durable under its name, and which the index does not know yet.
 ///
-/// Dropped instead of completed, it leaves a file that [`Store::gc`] or the next start removes.
+/// Dropped instead of completed, it leaves a file that [`crate::Store::gc`] or the next start removes.
 #[derive(Debug)]
 pub struct FinishedPack {
     pub(crate) header: PackHeader,
@@ -136,7 +136,7 @@ impl PackWriter {
         self.whole(|lane| lane.write_encoded(hook, chunks))
     }
 
-    /// Makes the file durable under its name. The index learns of it by [`Store::complete`].
+    /// Makes the file durable under its name. The index learns of it by [`crate::Store::complete`].
     ///
     /// # Errors
     /// [`StoreError::Misuse`] when something has not been written, [`StoreError::Full`], [`StoreError::Io`].

@@ -8,7 +8,7 @@ use std::{
 use crate::{blobs::epoch::Session, packs::location::Location};
 use residuum_domain::{Cache, PackId};
 
-/// Extents that are remembered to be as they were.
+/// Extents that are remembered to be intact.
 const REMEMBERED: usize = 1 << 17;
 
 /// A cache whose tensors can be read.
@@ -17,11 +17,11 @@ pub struct StoredCache {
     /// What it is.
     pub cache: Cache,
     location: Arc<Location>,
-    /// Keeps the file there while rows move.
+    /// Keeps the file while rows move.
     _session: Arc<Session>,
 }
 
-/// Extents whose bytes were hashed by this process and were right.
+/// Extents whose bytes this process has hashed and found intact.
 #[derive(Debug, Default)]
 pub(crate) struct Checked(Mutex<HashSet<(PackId, u64)>>);
 

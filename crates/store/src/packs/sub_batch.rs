@@ -18,11 +18,11 @@ pub struct PackLane<'p> {
     /// The first of its items, as the pack counts them.
     pub(crate) first_item: usize,
     pub(crate) items: &'p mut [ItemProgress],
-    /// Encoded values on their way, where they are not what is in memory.
+    /// Encoded values, if the encoding differs from what is in memory.
     pub(crate) buffer: Vec<u8>,
 }
 
-/// What of an item has been written.
+/// How much of an item has been written.
 #[derive(Debug, Clone)]
 pub(crate) struct ItemProgress {
     progress: Progress,
@@ -31,7 +31,7 @@ pub(crate) struct ItemProgress {
     pub(crate) stats: Vec<TensorStats>,
 }
 
-/// Where an item goes on.
+/// Where the next values of an item belong.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Progress {
     /// The hook that comes next.
@@ -53,9 +53,9 @@ impl ItemProgress {
 }
 
 impl PackLane<'_> {
-    /// Writes the values of hook `hook` for the items in `items`, counted from the first of the sub-batch, which follow each other in its
-    /// tensor: exactly as many as [`PackLayout::elements`] has of them. The hooks of an item come in order, whatever comes of
-    /// others in between. The values of an item alone may come in pieces.
+    /// Writes the values of hook `hook` for consecutive items, counted from the first of the sub-batch: exactly as many as
+    /// [`PackLayout::elements`] has of them. The hooks of an item come in order; those of other items may come in between. The
+    /// values of a single item may come in pieces.
     ///
     /// # Errors
     /// [`StoreError::Misuse`] for anything out of order, [`StoreError::Full`], [`StoreError::Io`].

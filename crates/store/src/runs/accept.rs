@@ -43,7 +43,7 @@ impl SqliteIndex {
     }
 }
 
-/// Adds the tags of a run; one that it has already counts once.
+/// Inserts the tags of a run; a repeated one counts once.
 pub(crate) async fn insert_tags(
     tx: &mut Tx<'_>,
     tenant: TenantId,
@@ -134,7 +134,7 @@ impl InsertRun {
         Ok(())
     }
 
-    /// What became of it, where its idempotency key made a run before.
+    /// What became of it, if its idempotency key made a run before.
     async fn earlier(&self, tx: &mut Tx<'_>) -> Result<Option<Inserted>, StoreError> {
         let Some((key, hash)) = &self.idempotency else { return Ok(None) };
         tx.later("SELECT id, request_hash FROM runs WHERE tenant_id = ? AND idempotency_key = ?")
@@ -152,7 +152,7 @@ impl Write for InsertRun {
     type Output = Inserted;
 
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<Inserted, StoreError> {
-        // made here, not before the wait, so that ids sort as the commits do and pages of a listing stay whole
+        // made here, not before the wait, so that ids sort in the order of commits and no page of a listing misses a run
         let id = RunId::generate();
         if let Some(earlier) = self.earlier(tx).await? {
             return Ok(earlier);

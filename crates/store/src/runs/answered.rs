@@ -29,7 +29,7 @@ const ROWS_A_STATEMENT: usize = 1000;
 pub struct AnsweredRun {
     /// The run, without an idempotency key.
     pub run: Arc<NewRun>,
-    /// One for each input, as [`Store::find_reusable`] gave it for the input's forward key and capture.
+    /// One for each input, as [`crate::Store::find_reusable`] gave it for the input's forward key and capture.
     pub extents: Vec<ExtentId>,
 }
 
@@ -74,7 +74,7 @@ impl Write for InsertAnswered {
         for answered in &self.runs {
             let there = answered.extents.iter().all(|e| tenants.get(&e.0) == Some(&answered.run.tenant));
             if there {
-                // made here, not before the wait, so that ids sort as the commits do
+                // made here, not before the wait, so that ids sort in the order of commits
                 let id = RunId::generate();
                 let caches: Vec<CacheId> = answered.extents.iter().map(|_| CacheId::generate()).collect();
                 answers.push(Some(completed(id, &answered.run, &caches, at)?));

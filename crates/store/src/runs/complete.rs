@@ -18,12 +18,12 @@ use crate::{
 };
 use residuum_domain::{CacheId, NewItem, Problem, RunId, TenantId};
 
-/// What became of a group of items.
+/// What became of some items.
 #[derive(Debug, Default)]
 pub struct Completion {
     /// Newly stored items.
     pub pack: Option<FinishedPack>,
-    /// Whether the pack's numbers were copied from stored ones instead of computed: its items count as reused.
+    /// Whether the activations of the pack were copied from stored ones instead of computed: its items count as reused.
     pub copied: bool,
     /// Items answered by what is stored.
     pub reused: Vec<ReusedCache>,
@@ -34,7 +34,7 @@ pub struct Completion {
 /// An item that a stored extent answers.
 #[derive(Debug, Clone)]
 pub struct ReusedCache {
-    /// What answers it, as [`Store::find_reusable`] gave it for this item's forward key and capture.
+    /// What answers it, as [`crate::Store::find_reusable`] gave it for this item's forward key and capture.
     pub extent: ExtentId,
     /// Id of the new cache.
     pub cache: CacheId,
@@ -117,7 +117,7 @@ impl Complete {
         }
         let asked: Vec<(String, Vec<u32>)> =
             asked.into_iter().map(|(run, items)| (hex(run.as_bytes()), items)).collect();
-        // a row a run: a row an item would take longer than finding it
+        // one row for each run: a row for each item would cost more than finding it
         tx.later(
             "SELECT r.id, r.tenant_id, r.model, r.ttl_seconds * 1000000 AS ttl, \
                  (SELECT json_group_array(json_array(i.item_index, i.rowid)) FROM json_each(j.value -> 1) j2 \
@@ -177,7 +177,7 @@ pub(crate) fn fail_items(tx: &mut Tx<'_>, failed: &[(i64, &Problem)]) -> Result<
     Ok(())
 }
 
-/// Counts ended items for their runs, which are given back, and marks those as running that nobody had claimed.
+/// Counts ended items for their runs, and marks runs as running that nobody had claimed. Gives the runs.
 ///
 /// # Errors
 /// As [`to_json`].
@@ -202,7 +202,7 @@ pub(crate) fn tally(
     Ok(runs.into_keys().collect())
 }
 
-/// Ends those of the runs that have nothing pending, and gives them back.
+/// Ends those of the runs that have nothing pending, and gives these.
 ///
 /// # Errors
 /// [`StoreError::Database`].

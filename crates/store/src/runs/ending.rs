@@ -14,7 +14,7 @@ impl SqliteIndex {
         self.run(tenant, id).await
     }
 
-    /// Deletes a run with its caches, and the numbers that only they used. Says whether there was one.
+    /// Deletes a run with its caches, and the activations that only they used. Says whether there was one.
     pub(crate) async fn delete_run(&self, tenant: TenantId, id: RunId) -> Result<bool, StoreError> {
         self.write(DeleteRun { tenant, id }).await
     }
@@ -68,7 +68,7 @@ impl Write for DeleteRun {
                 .bind(self.tenant.0)
                 .fetch_all(tx.conn().await?)
                 .await?;
-        // a pack of theirs may be in work, which would be kept after a kill
+        // a pack of theirs may be being written; after a kill it would be kept
         tx.later(
             "INSERT OR IGNORE INTO tombstones (id, kind) \
              SELECT id, 'run' FROM runs WHERE id = ? AND tenant_id = ? AND n_done < n_items",

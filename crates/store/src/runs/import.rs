@@ -149,7 +149,7 @@ impl Importer<'_> {
         let Ok(None) = self.index.row(known).await else { return };
         let blobs = Arc::clone(self.blobs);
         if let Err(error) = blocking(move || blobs.delete(pack)).await {
-            // the next sweep takes it
+            // the next sweep removes it
             tracing::warn!(%pack, %error, "a blob nobody uses could not be removed");
         }
     }

@@ -75,7 +75,7 @@ pub struct StoredRows {
     /// The rows there are.
     rows: Rows,
     n_tokens: usize,
-    /// Keeps the file there while rows move.
+    /// Keeps the file while rows move.
     _session: Arc<Session>,
 }
 
@@ -133,7 +133,7 @@ impl SqliteIndex {
     /// For each of `wanted` what of the tenant's answers it, with the same forward key: the newest extent of an equal capture,
     /// else the newest with its rows, else the newest rows that hold its own.
     ///
-    /// `session` was entered before the index is asked, so that the blobs it names stay.
+    /// `session` was entered before the index is asked, so that the blobs that it names are kept.
     pub(crate) async fn find_reusable(
         &self,
         session: &Arc<Session>,

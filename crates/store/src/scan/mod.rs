@@ -21,7 +21,7 @@ pub enum Take {
     /// One of each cache: at this position, or the stored mean. `None` is the only row where there is one, else the last
     /// token's.
     One(Option<Positions>),
-    /// Every stored position; a stored mean is none.
+    /// Every stored position; a stored mean is not a position.
     Positions,
 }
 
@@ -54,7 +54,7 @@ pub struct ScanPlan {
     n_skipped: u64,
     /// When the first cache of the store expires after the plan was made, in microseconds: the plan may be wrong then.
     until: Option<i64>,
-    /// Keeps the files there while rows move.
+    /// Keeps the files while rows move.
     _session: Arc<Session>,
 }
 

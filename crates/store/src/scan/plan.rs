@@ -18,9 +18,9 @@ use crate::{
 };
 use residuum_domain::{CacheFilter, CacheId, Dtype, Hook, ItemSpan, Positions, Rows, TenantId};
 
-/// Bytes read at once: enough to hide the cost of a read, few enough for the second-level cache.
+/// Bytes read at once: enough to hide the cost of a read, few enough for the L2 cache.
 const WINDOW: usize = 256 << 10;
-/// Bytes between two pieces that are cheaper read along than left out by another read.
+/// A gap of so many bytes between two pieces is read along, since that is cheaper than another read.
 const GAP: u64 = 16 << 10;
 
 /// Asks the index.

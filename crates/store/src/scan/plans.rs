@@ -8,7 +8,7 @@ use residuum_domain::{CacheFilter, Hook, TenantId};
 
 /// Plans remembered at once.
 const REMEMBERED: usize = 4;
-/// Pieces of a plan that is worth its memory, some 40 bytes each.
+/// Pieces of the largest plan that is remembered, some 40 bytes each.
 const MAX_PIECES: usize = 8 << 20;
 
 /// What a plan was asked for.
@@ -49,7 +49,7 @@ impl Plans {
         if let Some(plan) = commits.and_then(|n| self.get(&key, n, index.now())) {
             return Ok(plan);
         }
-        // before the index is asked, so that the blobs it names stay
+        // before the index is asked, so that the blobs that it names are kept
         let plan = Arc::new(plan::build(index, blobs.enter(), tenant, &key.1, hook, take).await?);
         if let Some(n) = commits {
             self.put(key, n, &plan);

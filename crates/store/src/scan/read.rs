@@ -10,7 +10,7 @@ use residuum_domain::{Dtype, PackId};
 const TASK: usize = 32;
 
 impl ScanPlan {
-    /// Parts that can be read side by side.
+    /// Parts that can be read in parallel.
     #[must_use]
     pub fn n_tasks(&self) -> usize {
         self.windows.len().div_ceil(TASK)

@@ -28,7 +28,7 @@ impl Store {
         self.cache(tenant, id).await
     }
 
-    /// Deletes a cache, and its numbers where nothing else uses them. Says whether there was one. Its run keeps its
+    /// Deletes a cache, and its activations if nothing else uses them. Says whether there was one. Its run keeps its
     /// counts.
     ///
     /// # Errors
@@ -68,7 +68,7 @@ impl Store {
     }
 
     /// A page of the caches of a tenant that were stored before `before`, where it is given. It takes a bounded time
-    /// whatever the filter: a page may be short, and the next one goes on behind what this one looked at.
+    /// whatever the filter: a page may be short, and the next one continues after what this one looked at.
     ///
     /// # Errors
     /// As [`Self::cache`].
@@ -82,8 +82,8 @@ impl Store {
         self.index().find_caches(&self.blobs().enter(), tenant, filter, before, limit).await
     }
 
-    /// Counts the caches of a tenant in a bounded time: exactly where they are not more than five thousand and that can be
-    /// said soon, and otherwise how many there are at least.
+    /// Counts the caches of a tenant in a bounded time: exactly if there are at most five thousand and they are counted soon,
+    /// otherwise how many there are at least.
     ///
     /// # Errors
     /// As [`Self::cache`].

@@ -58,7 +58,7 @@ impl Store {
         self.index().cancel_run(tenant, id).await
     }
 
-    /// Deletes a run with its caches, and the numbers that only they used. Says whether there was one.
+    /// Deletes a run with its caches, and the activations that only they used. Says whether there was one.
     ///
     /// # Errors
     /// [`StoreError::Closed`], [`StoreError::Database`].
@@ -66,8 +66,8 @@ impl Store {
         self.index().delete_run(tenant, id).await
     }
 
-    /// What an earlier process left to do, oldest run first. Items that were in work at three crashes are failed
-    /// first ([`Code::WorkerFailed`]). Call it once, at the start.
+    /// The runs that an earlier process left unfinished, oldest first. Items that were claimed at three crashes are failed
+    /// first ([`residuum_domain::Code::WorkerFailed`]). Call it once, at the start.
     ///
     /// # Errors
     /// [`StoreError::Closed`], [`StoreError::Database`], [`StoreError::Damaged`].
@@ -84,7 +84,7 @@ impl Store {
     }
 
     /// Replaces pending items by what they became when they were continued, durably: from now on they wait to be
-    /// captured, and count as not yet taken up. Items that are no longer pending are passed over.
+    /// captured, and count as never claimed. Items that are no longer pending are passed over.
     ///
     /// # Errors
     /// [`StoreError::Full`], [`StoreError::Closed`], [`StoreError::Database`].
@@ -92,8 +92,8 @@ impl Store {
         self.index().continued(items).await
     }
 
-    /// Notes that a worker takes these items up: their attempts are counted, and their runs are running. It survives
-    /// the end of the process, and need not survive a power failure.
+    /// Claims items for a worker: their attempts are counted, and their runs are running. A claim survives the end of the
+    /// process, but maybe not a power failure.
     ///
     /// # Errors
     /// [`StoreError::Closed`], [`StoreError::Database`].
@@ -101,7 +101,7 @@ impl Store {
         self.index().claim(units).await
     }
 
-    /// Takes a claim back: a worker gave these items up for no fault of theirs, and they wait as if it had never had them.
+    /// Releases claims: a worker gave these items up for a reason that is not theirs, and they are pending as if never claimed.
     ///
     /// # Errors
     /// [`StoreError::Full`], [`StoreError::Closed`], [`StoreError::Database`].
@@ -116,8 +116,9 @@ impl Store {
     /// of which nothing is used is removed.
     ///
     /// # Errors
-    /// Nothing is changed then: [`StoreError::Gone`] where a reused extent was deleted after it was found, [`StoreError::Full`], [`StoreError::Closed`], [`StoreError::Database`], and
-    /// [`StoreError::Misuse`] when the pack's tenant is not that of its runs.
+    /// Nothing is changed then: [`StoreError::Gone`] if a reused extent was deleted after it was found,
+    /// [`StoreError::Full`], [`StoreError::Closed`], [`StoreError::Database`], and [`StoreError::Misuse`] when the pack's
+    /// tenant is not that of its runs.
     pub async fn complete(&self, done: Completion) -> Result<Vec<RunId>, StoreError> {
         self.index().complete(done).await
     }

@@ -50,7 +50,7 @@ impl Store {
         self.retention().make_room(n_bytes).await
     }
 
-    /// Removes the caches that have expired, in small transactions, and the numbers that only they used. Gives their number.
+    /// Removes the caches that have expired, in small transactions, and the activations that only they used. Gives their number.
     ///
     /// # Errors
     /// [`StoreError::Closed`], [`StoreError::Database`], [`StoreError::Full`].
@@ -91,7 +91,7 @@ impl Store {
         self.upkeep().gc().await
     }
 
-    /// Merges small packs, until none are left that would gain by it.
+    /// Merges small packs until none are left that are worth it.
     ///
     /// # Errors
     /// [`StoreError::Closed`], [`StoreError::Full`], [`StoreError::Database`], [`StoreError::Io`]. What was merged before

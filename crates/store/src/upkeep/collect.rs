@@ -22,7 +22,7 @@ use crate::{
 };
 use residuum_domain::PackId;
 
-/// What [`Store::gc`] removed.
+/// What [`crate::Store::gc`] removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct GcReport {
     /// Activations that no cache used.
@@ -112,7 +112,7 @@ impl<'a> Collector<'a> {
         self.collect_for(Collecting { rows, ..Collecting::default() }).await
     }
 
-    /// Looks for candidates beside the writer, which then decides, since all may be different by its turn.
+    /// Looks for candidates beside the writer, which decides when it has its turn: all may have changed by then.
     async fn collect_for(&self, what: Collecting) -> Result<GcReport, StoreError> {
         // before the files are listed: what is given up meanwhile is the next collection's
         let own = self.blobs.own_and_done();
@@ -151,7 +151,7 @@ impl<'a> Collector<'a> {
 struct Collecting {
     /// Rows too.
     rows: bool,
-    /// What matters only while packs are in work: none is.
+    /// Also what matters only while packs are being written: none is, at a start.
     work: bool,
     /// The index may have lost changes.
     torn: bool,

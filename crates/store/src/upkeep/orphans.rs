@@ -23,14 +23,14 @@ const NAMED: usize = 10;
 /// Packs looked up at a time.
 const LOOKED_UP: usize = 10_000;
 
-/// What a file is that the index does not know.
+/// What becomes of a file that the index does not know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// Nothing is lost with it: it was deleted, its inputs are computed again, or what it holds lies elsewhere too.
+    /// Nothing is lost with it: it was deleted, its inputs will be computed again, or what it holds is stored elsewhere too.
     Garbage,
     /// A whole pack, of which the index lacks something.
     Data,
-    /// No whole pack, for this reason.
+    /// Not a whole pack, for this reason.
     Broken(String),
 }
 
@@ -94,7 +94,7 @@ impl Orphans<'_> {
     }
 
     /// Sorts the files that the index does not know and nobody is writing. Where `torn`, the index may have lost changes that it
-    /// had taken: then that an input waits says nothing.
+    /// had acknowledged: then that an input is pending says nothing.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Io`].

@@ -30,7 +30,7 @@ impl Retention<'_> {
             return Ok(0);
         }
         let mut n_gone = self.expire().await?;
-        // nor does what was deleted wait for its readers
+        // files that were deleted do not wait for their readers then
         remove_deleted(self.blobs).await;
         // removing caches does not make the index smaller
         let possible = self.blobs.index_bytes().saturating_add(n_bytes) <= quota.max_bytes;
@@ -44,7 +44,7 @@ impl Retention<'_> {
         Ok(n_gone)
     }
 
-    /// Removes the caches that have expired, in small transactions, and the numbers that only they used. Gives their number.
+    /// Removes the caches that have expired, in small transactions, and the activations that only they used. Gives their number.
     pub(crate) async fn expire(&self) -> Result<u64, StoreError> {
         let now = self.index.now();
         let mut n_gone = 0;

@@ -26,7 +26,7 @@ use residuum_domain::PackId;
 /// Name of the index while it is made.
 const UNFINISHED: &str = "rebuild.sqlite";
 
-/// What [`Store::rebuild_index`] came to.
+/// What [`crate::Store::rebuild_index`] came to.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct RebuildReport {
     /// Packs that the new index knows.

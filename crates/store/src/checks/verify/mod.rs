@@ -25,7 +25,7 @@ use residuum_domain::{CacheId, PackId};
 /// Said where a damaged index ends the check.
 const UNCHECKED: &str = "the index is damaged: the rest was not checked (--rebuild-index makes a new one)";
 
-/// What [`Store::verify`] found.
+/// What [`crate::Store::verify`] found.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct VerifyReport {
     /// Packs read.

@@ -27,7 +27,7 @@ use residuum_domain::PackId;
 /// Bytes of blobs that were merged and wait for readers, beyond which nothing more is merged.
 const MAX_RETIRED: u64 = 4 << 30;
 
-/// When packs are rewritten.
+/// When packs are merged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compaction {
     /// What a merged pack should come to, in bytes. Packs of half of it and more are left alone.
@@ -54,7 +54,7 @@ impl Default for Compaction {
     }
 }
 
-/// What rewriting packs came to.
+/// What compaction did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct CompactReport {
     /// Packs that were there before.
@@ -89,7 +89,7 @@ impl fmt::Display for CompactReport {
     }
 }
 
-/// What the rewriting of packs remembers.
+/// What compaction remembers.
 #[derive(Default)]
 pub(crate) struct Compacting {
     /// One at a time, and none while rows are collected.
@@ -117,7 +117,7 @@ pub(crate) struct Compactor<'a> {
 }
 
 impl Compactor<'_> {
-    /// Merges small packs, until none are left that would gain by it.
+    /// Merges small packs until none are left that are worth it.
     pub(crate) async fn merge(&self, when: &Compaction) -> Result<CompactReport, StoreError> {
         self.merge_until(when, &Arc::default()).await
     }
@@ -159,7 +159,7 @@ impl Compactor<'_> {
         report: &mut CompactReport,
     ) -> Result<(), StoreError> {
         let Some(rewrite) = self.rewrite(packs, &[]).await? else {
-            // they went meanwhile; if the index contradicts itself, they would be chosen for ever
+            // they were removed meanwhile; if the index contradicts itself, they would be chosen for ever
             self.compacting.left_alone().extend(packs);
             return Ok(());
         };
