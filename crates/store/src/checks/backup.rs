@@ -134,9 +134,17 @@ async fn copy_index(index: &SqliteIndex, copy: &Arc<LocalBlobs>) -> Result<HashS
     let own = Arc::clone(copy);
     let path = blocking(move || own.scratch(UNFINISHED)).await?;
     let name = path.to_str().ok_or_else(|| StoreError::Misuse("the folder's name is no text".to_owned()))?;
-    sqlx::query("VACUUM INTO ?").bind(name).persistent(false).execute(&mut *index.reader().await?).await?;
+    index.copy_to(name).await?;
     let mut conn = SqliteConnectOptions::new().filename(&path).read_only(true).connect().await?;
     let rows = sqlx::query("SELECT id FROM packs").fetch_all(&mut conn).await?;
     conn.close().await?;
     rows.iter().map(|row| pack_id(&Fields::of("packs", row), "id")).collect()
+}
+
+impl SqliteIndex {
+    /// Copies the index as it is now to a file that does not exist.
+    async fn copy_to(&self, path: &str) -> Result<(), StoreError> {
+        sqlx::query("VACUUM INTO ?").bind(path).persistent(false).execute(&mut *self.reader().await?).await?;
+        Ok(())
+    }
 }

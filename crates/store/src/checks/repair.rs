@@ -209,7 +209,7 @@ impl<'a> Repair<'a> {
         let aside = blocking(move || blobs.keep_aside(id)).await?;
         let (n_caches, n_extents) = self.index().write(DropExtents(faults.lost.clone())).await?;
         report.n_caches += n_caches;
-        let rewritten = match self.upkeep.compactor.rewrite(&[id], &faults.lost).await? {
+        let rewritten = match self.index().rewrite(self.blobs().enter(), &[id], &faults.lost).await? {
             Some(rewrite) => {
                 match self.upkeep.compactor.write_anew(rewrite, Throttle::new(None, Arc::default())).await? {
                     Rewritten::Pack(change) | Rewritten::Nothing(change) => {

@@ -7,6 +7,7 @@ use sqlx::sqlite::SqliteRow;
 use crate::{
     error::StoreError,
     index::{
+        SqliteIndex,
         checksum::Checksum,
         forward_keys,
         intern::{self, HookSets},
@@ -17,7 +18,7 @@ use crate::{
     },
     packs::{location::ExtentId, pack_writer::FinishedPack},
 };
-use residuum_domain::{CacheId, NewItem, RunId, TenantId, TensorStats};
+use residuum_domain::{CacheId, NewItem, PackId, RunId, TenantId, TensorStats};
 
 /// Rows inserted by one statement: 23 binds a row stay below SQLite's 32,766. Every statement copies the pages that it changes, so
 /// that it can be undone.
@@ -26,6 +27,17 @@ const ROWS_A_STATEMENT: usize = 1400;
 /// Microseconds by which the time of a cache may be ahead of the clock when its time to live is counted from there: the
 /// caches of one commit are a microsecond apart.
 const MOST_AHEAD: i64 = 1_000_000;
+
+impl SqliteIndex {
+    /// Whether the index knows a pack.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub(crate) async fn has_pack(&self, id: PackId) -> Result<bool, StoreError> {
+        let query = sqlx::query("SELECT 1 FROM packs WHERE id = ?").bind(id.as_bytes().as_slice());
+        Ok(self.row(query).await?.is_some())
+    }
+}
 
 /// A pending item.
 pub(crate) struct Unit {

@@ -118,7 +118,7 @@ impl Importer<'_> {
     /// input: it has no forward key. The same idempotency key with the same request gives the cache it made before.
     pub(crate) async fn import(&self, import: NewImport, spool: Spool) -> Result<Imported, StoreError> {
         if let Some((key, hash)) = &import.idempotency
-            && let Some(earlier) = self.earlier_import(import.tenant, key, hash).await?
+            && let Some(earlier) = self.index.earlier_import(import.tenant, key, hash).await?
         {
             return Ok(earlier);
         }
@@ -133,25 +133,27 @@ impl Importer<'_> {
         outcome
     }
 
+    /// Removes the file of a pack that could not be made known, unless the index has it after all.
+    async fn discard(&self, pack: PackId) {
+        let Ok(false) = self.index.has_pack(pack).await else { return };
+        let blobs = Arc::clone(self.blobs);
+        if let Err(error) = blocking(move || blobs.delete(pack)).await {
+            // the next sweep removes it
+            tracing::warn!(%pack, %error, "a blob nobody uses could not be removed");
+        }
+    }
+}
+
+impl SqliteIndex {
+    /// What an idempotency key made before.
     async fn earlier_import(
         &self,
         tenant: TenantId,
         key: &str,
         hash: &[u8; 32],
     ) -> Result<Option<Imported>, StoreError> {
-        let row = self.index.row(sqlx::query(EARLIER).bind(tenant.0).bind(key)).await?;
+        let row = self.row(sqlx::query(EARLIER).bind(tenant.0).bind(key)).await?;
         row.map(|row| read_earlier(&Fields::of("runs", &row), hash)).transpose()
-    }
-
-    /// Removes the file of a pack that could not be made known, unless the index has it after all.
-    async fn discard(&self, pack: PackId) {
-        let known = sqlx::query("SELECT 1 FROM packs WHERE id = ?").bind(pack.as_bytes().as_slice());
-        let Ok(None) = self.index.row(known).await else { return };
-        let blobs = Arc::clone(self.blobs);
-        if let Err(error) = blocking(move || blobs.delete(pack)).await {
-            // the next sweep removes it
-            tracing::warn!(%pack, %error, "a blob nobody uses could not be removed");
-        }
     }
 }
 

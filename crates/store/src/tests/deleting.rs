@@ -108,7 +108,7 @@ async fn a_pack_that_is_deleted_while_it_is_merged_is_not_damaged() {
     let (_, ids) = f.stored((0..3).map(|t| simple(&[t])).collect()).await;
     let packs: Vec<PackId> =
         f.files().iter().map(|file| file.file_stem().unwrap().to_str().unwrap().parse().unwrap()).collect();
-    let rewrite = f.store.compactor().rewrite(&packs, &[]).await.unwrap().unwrap();
+    let rewrite = f.store.index().rewrite(f.store.blobs().enter(), &packs, &[]).await.unwrap().unwrap();
     f.store.delete_cache(T, ids[1]).await.unwrap();
     let throttle = Throttle::new(None, Arc::default());
     assert!(matches!(f.store.compactor().write_anew(rewrite, throttle).await, Ok(Rewritten::Deleted)));

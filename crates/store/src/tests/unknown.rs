@@ -258,7 +258,7 @@ async fn what_is_deleted_while_it_is_merged_stays_deleted() {
     let (run, ids) = f.stored(variety(Dtype::Float16)).await;
     let packs: Vec<PackId> =
         f.files().iter().map(|path| path.file_stem().unwrap().to_str().unwrap().parse().unwrap()).collect();
-    let rewrite = f.store.compactor().rewrite(&packs, &[]).await.unwrap().unwrap();
+    let rewrite = f.store.index().rewrite(f.store.blobs().enter(), &packs, &[]).await.unwrap().unwrap();
     let throttle = crate::upkeep::compaction::throttle::Throttle::new(None, Arc::default());
     let copied = f.store.compactor().write_anew(rewrite, throttle).await.unwrap();
     assert_eq!(f.files().len(), packs.len() + 1);

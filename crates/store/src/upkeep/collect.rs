@@ -130,19 +130,26 @@ impl<'a> Collector<'a> {
             ..Collect::default()
         };
         if what.rows {
-            candidates.extents = sqlx::query_scalar(
-                "SELECT id FROM extents e WHERE NOT EXISTS (SELECT 1 FROM caches c WHERE c.extent_id = e.id)",
-            )
-            .fetch_all(&mut *self.index.reader().await?)
-            .await?;
-            let empty = "SELECT id FROM packs p WHERE NOT EXISTS (SELECT 1 FROM extents e WHERE e.pack_id = p.id)";
-            let empty = self.index.rows(sqlx::query(empty)).await?;
-            let ids = empty.iter().map(|r| pack_id(&Fields::of("packs", r), "id"));
-            candidates.packs = ids.collect::<Result<Vec<_>, _>>()?;
+            (candidates.extents, candidates.packs) = self.index.unused().await?;
         }
         let report = self.index.write(candidates).await?;
         self.blobs.forget_own(&own);
         Ok(GcReport { n_set_aside, ..report })
+    }
+}
+
+impl SqliteIndex {
+    /// Extents without caches, and packs without extents.
+    async fn unused(&self) -> Result<(Vec<i64>, Vec<PackId>), StoreError> {
+        let extents = sqlx::query_scalar(
+            "SELECT id FROM extents e WHERE NOT EXISTS (SELECT 1 FROM caches c WHERE c.extent_id = e.id)",
+        )
+        .fetch_all(&mut *self.reader().await?)
+        .await?;
+        let packs = "SELECT id FROM packs p WHERE NOT EXISTS (SELECT 1 FROM extents e WHERE e.pack_id = p.id)";
+        let packs = self.rows(sqlx::query(packs)).await?;
+        let packs = packs.iter().map(|row| pack_id(&Fields::of("packs", row), "id"));
+        Ok((extents, packs.collect::<Result<_, _>>()?))
     }
 }
 

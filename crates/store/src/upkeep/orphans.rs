@@ -79,6 +79,27 @@ pub(crate) struct Orphans<'a> {
     pub(crate) blobs: &'a Arc<LocalBlobs>,
 }
 
+impl SqliteIndex {
+    /// Those of the files whose packs have a tombstone of a kind.
+    async fn tombstones_among(&self, files: &[(PackId, u64)], kind: &str) -> Result<Vec<PackId>, StoreError> {
+        let ids = hex_list(files.iter().map(|(pack, _)| pack.as_bytes().as_slice()));
+        let query = sqlx::query(
+            "SELECT t.id FROM json_each(?) j CROSS JOIN tombstones t ON t.id = unhex(j.value) WHERE t.kind = ?",
+        );
+        let rows = self.rows(query.bind(ids).bind(kind)).await?;
+        rows.iter().map(|row| pack_id(&Fields::of("tombstones", row), "id")).collect()
+    }
+
+    /// Packs with a tombstone: as many as one statement takes well, the next collection has the others.
+    async fn deleted_packs(&self) -> Result<Vec<PackId>, StoreError> {
+        let sql = format!("SELECT id FROM tombstones WHERE kind = 'pack' LIMIT {LOOKED_UP}");
+        let rows = self.rows(sqlx::query(AssertSqlSafe(sql))).await?;
+        let packs = rows.iter().map(|row| row.try_get::<Vec<u8>, _>("id").map(|id| PackId::from_slice(&id)));
+        let packs: Vec<Option<PackId>> = packs.collect::<Result<_, _>>()?;
+        Ok(packs.into_iter().flatten().collect())
+    }
+}
+
 impl Orphans<'_> {
     /// Files that the index does not know, with their lengths: nobody is writing them.
     pub(crate) async fn unknown_files(&self) -> Result<Vec<(PackId, u64)>, StoreError> {
@@ -101,8 +122,8 @@ impl Orphans<'_> {
     pub(crate) async fn sort_unknown(&self, files: &[(PackId, u64)], torn: bool) -> Result<Unknown, StoreError> {
         let mut sorted = Unknown::default();
         for page in files.chunks(LOOKED_UP) {
-            let deleted = self.tombstones_among(page, "pack").await?;
-            let copies = self.tombstones_among(page, "copy").await?;
+            let deleted = self.index.tombstones_among(page, "pack").await?;
+            let copies = self.index.tombstones_among(page, "copy").await?;
             for (pack, n_bytes) in page.iter().copied() {
                 let fate = if deleted.contains(&pack) || self.blobs.is_own(pack) {
                     Fate::Garbage
@@ -146,16 +167,6 @@ impl Orphans<'_> {
             superfluous += usize::from(elsewhere || to_come || deleted);
         }
         Ok(if superfluous == header.caches.len() { Fate::Garbage } else { Fate::Data })
-    }
-
-    /// Those of the files whose packs have a tombstone of a kind.
-    async fn tombstones_among(&self, files: &[(PackId, u64)], kind: &str) -> Result<Vec<PackId>, StoreError> {
-        let ids = hex_list(files.iter().map(|(pack, _)| pack.as_bytes().as_slice()));
-        let query = sqlx::query(
-            "SELECT t.id FROM json_each(?) j CROSS JOIN tombstones t ON t.id = unhex(j.value) WHERE t.kind = ?",
-        );
-        let rows = self.index.rows(query.bind(ids).bind(kind)).await?;
-        rows.iter().map(|row| pack_id(&Fields::of("tombstones", row), "id")).collect()
     }
 
     /// Moves what is not garbage out of the folder of blobs, and logs it. Gives the number of files.
@@ -224,14 +235,10 @@ impl Orphans<'_> {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Io`].
     pub(crate) async fn done_tombstones(&self) -> Result<Vec<PackId>, StoreError> {
-        // as many as one statement takes well; the next collection has the others
-        let sql = format!("SELECT id FROM tombstones WHERE kind = 'pack' LIMIT {LOOKED_UP}");
-        let rows = self.index.rows(sqlx::query(AssertSqlSafe(sql))).await?;
-        let packs = rows.iter().map(|row| row.try_get::<Vec<u8>, _>("id").map(|id| PackId::from_slice(&id)));
-        let packs: Vec<Option<PackId>> = packs.collect::<Result<_, _>>()?;
+        let packs = self.index.deleted_packs().await?;
         let blobs = Arc::clone(self.blobs);
         blocking(move || {
-            let gone: Vec<PackId> = packs.into_iter().flatten().filter(|pack| blobs.is_gone(*pack)).collect();
+            let gone: Vec<PackId> = packs.into_iter().filter(|pack| blobs.is_gone(*pack)).collect();
             if !gone.is_empty() {
                 // or a power failure could bring them back
                 blobs.sync_names()?;

@@ -48,7 +48,7 @@ impl Retention<'_> {
     pub(crate) async fn expire(&self) -> Result<u64, StoreError> {
         let now = self.index.now();
         let mut n_gone = 0;
-        while self.has_expired(now).await? {
+        while self.index.has_expired(now).await? {
             let n = self.index.write(Remove::Expired(now)).await?;
             if n == 0 {
                 // an index that contradicts itself; or others removed them in between, and the next look finds the rest
@@ -58,11 +58,13 @@ impl Retention<'_> {
         }
         Ok(n_gone)
     }
+}
 
+impl SqliteIndex {
     /// Whether a cache has expired and is still there.
     async fn has_expired(&self, now: i64) -> Result<bool, StoreError> {
         let query = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM caches WHERE ends_at <= ?)").bind(now);
-        Ok(query.fetch_one(&mut *self.index.reader().await?).await?)
+        Ok(query.fetch_one(&mut *self.reader().await?).await?)
     }
 }
 

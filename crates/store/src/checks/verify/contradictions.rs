@@ -161,6 +161,33 @@ impl SqliteIndex {
         }
         Ok(found)
     }
+
+    /// Caches with other tokens or rows than their extents.
+    async fn rows_that_differ(
+        &self,
+        ids: &[(TenantId, CacheId)],
+        unreadable: &mut Vec<Unreadable>,
+    ) -> Result<(), StoreError> {
+        let query = sqlx::query(
+            "SELECT c.id, c.positions, length(c.token_ids) / 4 AS n_tokens, e.n_tokens AS extent_tokens, e.n_rows \
+             FROM json_each(?) j CROSS JOIN caches c ON c.id = unhex(j.value) CROSS JOIN extents e ON e.id = c.extent_id",
+        );
+        let rows = self.rows(query.bind(hex_list(ids.iter().map(|(_, id)| id.as_bytes().as_slice())))).await?;
+        for row in &rows {
+            let f = Fields::of("caches", row);
+            let id = f.read("id", CacheId::from_slice)?;
+            if unreadable.iter().any(|(known, _)| *known == id) {
+                continue;
+            }
+            let positions: Result<residuum_domain::Positions, _> = f.json("positions");
+            let n_tokens: usize = f.uint("n_tokens")?;
+            let n_rows = positions.ok().and_then(|p| p.resolve(n_tokens).ok()).map(|rows| rows.len());
+            if n_tokens != f.uint::<usize>("extent_tokens")? || n_rows != Some(f.uint("n_rows")?) {
+                unreadable.push((id, "it has other tokens or positions than its activations".to_owned()));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Verifier<'_> {
@@ -215,34 +242,7 @@ impl Verifier<'_> {
                 Err(other) => return Err(other),
             }
         }
-        self.rows_that_differ(ids, unreadable).await
-    }
-
-    /// Caches with other tokens or rows than their extents.
-    async fn rows_that_differ(
-        &self,
-        ids: &[(TenantId, CacheId)],
-        unreadable: &mut Vec<Unreadable>,
-    ) -> Result<(), StoreError> {
-        let query = sqlx::query(
-            "SELECT c.id, c.positions, length(c.token_ids) / 4 AS n_tokens, e.n_tokens AS extent_tokens, e.n_rows \
-             FROM json_each(?) j CROSS JOIN caches c ON c.id = unhex(j.value) CROSS JOIN extents e ON e.id = c.extent_id",
-        );
-        let rows = self.index.rows(query.bind(hex_list(ids.iter().map(|(_, id)| id.as_bytes().as_slice())))).await?;
-        for row in &rows {
-            let f = Fields::of("caches", row);
-            let id = f.read("id", CacheId::from_slice)?;
-            if unreadable.iter().any(|(known, _)| *known == id) {
-                continue;
-            }
-            let positions: Result<residuum_domain::Positions, _> = f.json("positions");
-            let n_tokens: usize = f.uint("n_tokens")?;
-            let n_rows = positions.ok().and_then(|p| p.resolve(n_tokens).ok()).map(|rows| rows.len());
-            if n_tokens != f.uint::<usize>("extent_tokens")? || n_rows != Some(f.uint("n_rows")?) {
-                unreadable.push((id, "it has other tokens or positions than its activations".to_owned()));
-            }
-        }
-        Ok(())
+        self.index.rows_that_differ(ids, unreadable).await
     }
 }
 

@@ -159,7 +159,7 @@ impl Verifier<'_> {
         let (id, n_extents, n_bytes) = (pack.id, pack.extents.len() as u64, pack.n_bytes);
         let faults = self.pack_faults(pack).await?;
         // what was deleted or moved since the rows were read is no issue
-        if !faults.is_empty() && !self.has_pack(id).await? {
+        if !faults.is_empty() && !self.index.has_pack(id).await? {
             return Ok(());
         }
         report.n_packs += 1;
@@ -184,18 +184,13 @@ impl Verifier<'_> {
         Orphans { index: self.index, blobs: self.blobs }
     }
 
-    async fn has_pack(&self, id: PackId) -> Result<bool, StoreError> {
-        let query = sqlx::query("SELECT 1 FROM packs WHERE id = ?").bind(id.as_bytes().as_slice());
-        Ok(self.index.row(query).await?.is_some())
-    }
-
     /// Reports those of the unknown files that are still there and still unknown, and files that are no packs. What a kill
     /// leaves is noted, and no issue.
     async fn verify_files(&self, files: &[(PackId, u64)], report: &mut VerifyReport) -> Result<(), StoreError> {
         let retired: HashSet<PackId> = self.blobs.epochs().retired().into_iter().collect();
         let mut left = Vec::new();
         for (pack, n_bytes) in files {
-            if self.blobs.file(*pack).is_ok() && !retired.contains(pack) && !self.has_pack(*pack).await? {
+            if self.blobs.file(*pack).is_ok() && !retired.contains(pack) && !self.index.has_pack(*pack).await? {
                 left.push((*pack, *n_bytes));
             }
         }

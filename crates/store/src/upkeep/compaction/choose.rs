@@ -2,21 +2,28 @@
 
 use std::collections::HashMap;
 
-use super::{Compaction, Compactor};
+use super::Compaction;
 use crate::{
     error::StoreError,
-    index::rows::{Fields, int, pack_id},
+    index::{
+        SqliteIndex,
+        rows::{Fields, int, pack_id},
+    },
 };
 use residuum_domain::PackId;
 
 /// Packs looked at for one merge.
 const LOOKED_AT: i64 = 4096;
 
-impl Compactor<'_> {
-    /// Packs that are worth a merge, if any are.
-    pub(super) async fn small_packs(&self, when: &Compaction) -> Result<Option<Vec<PackId>>, StoreError> {
+impl SqliteIndex {
+    /// Packs that are worth a merge, if any are; none that is `left_alone`.
+    pub(super) async fn small_packs(
+        &self,
+        when: &Compaction,
+        left_alone: impl Fn(&PackId) -> bool,
+    ) -> Result<Option<Vec<PackId>>, StoreError> {
         let small = int(when.target_bytes / 2)?;
-        let mut reader = self.index.reader().await?;
+        let mut reader = self.reader().await?;
         let mut snapshot = reader.snapshot().await?;
         let kinds = sqlx::query(
             "SELECT tenant_id, layout_id, dtype FROM packs WHERE n_bytes < ? GROUP BY tenant_id, layout_id, dtype \
@@ -49,9 +56,7 @@ impl Compactor<'_> {
                     provenance: f.get("provenance_id")?,
                 });
             }
-            let left_alone = self.compacting.left_alone();
-            packs.retain(|p| !left_alone.contains(&p.id));
-            drop(left_alone);
+            packs.retain(|p| !left_alone(&p.id));
             if let Some(chosen) = choose(&packs, when) {
                 return Ok(Some(chosen));
             }
@@ -66,10 +71,8 @@ impl Compactor<'_> {
                  FROM extents GROUP BY pack_id) e ON e.pack_id = p.id \
              WHERE e.n_rows * 2 <= p.n_rows OR e.n_map * 2 <= p.n_map",
         );
-        let rows = self.index.rows(query).await?;
-        let left_alone = self.compacting.left_alone();
-        let packs = rows.iter().map(|row| pack_id(&Fields::of("packs", row), "id"));
-        packs.filter(|p| p.as_ref().map_or(true, |p| !left_alone.contains(p))).collect()
+        let rows = self.rows(query).await?;
+        rows.iter().map(|row| pack_id(&Fields::of("packs", row), "id")).collect()
     }
 }
 

@@ -103,6 +103,10 @@ impl Compacting {
         self.turn.lock().await
     }
 
+    fn is_left_alone(&self, pack: &PackId) -> bool {
+        self.left_alone().contains(pack)
+    }
+
     fn left_alone(&self) -> MutexGuard<'_, HashSet<PackId>> {
         self.left_alone.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -131,7 +135,9 @@ impl Compactor<'_> {
         let mut report = CompactReport::default();
         while self.blobs.epochs().retired_bytes() < MAX_RETIRED {
             let turn = self.compacting.turn().await;
-            let Some(packs) = self.small_packs(when).await? else { break };
+            let Some(packs) = self.index.small_packs(when, |pack| self.compacting.is_left_alone(pack)).await? else {
+                break;
+            };
             self.rewrite_packs(&packs, when, stop, &mut report).await?;
             drop(turn);
         }
@@ -144,7 +150,10 @@ impl Compactor<'_> {
     /// As [`Self::merge`].
     pub(crate) async fn shrink(&self, when: &Compaction, stop: &Arc<AtomicBool>) -> Result<CompactReport, StoreError> {
         let mut report = CompactReport::default();
-        for pack in self.mostly_dead().await? {
+        for pack in self.index.mostly_dead().await? {
+            if self.compacting.is_left_alone(&pack) {
+                continue;
+            }
             let _turn = self.compacting.turn().await;
             self.rewrite_packs(&[pack], when, stop, &mut report).await?;
         }
@@ -158,7 +167,7 @@ impl Compactor<'_> {
         stop: &Arc<AtomicBool>,
         report: &mut CompactReport,
     ) -> Result<(), StoreError> {
-        let Some(rewrite) = self.rewrite(packs, &[]).await? else {
+        let Some(rewrite) = self.index.rewrite(self.blobs.enter(), packs, &[]).await? else {
             // they were removed meanwhile; if the index contradicts itself, they would be chosen for ever
             self.compacting.left_alone().extend(packs);
             return Ok(());

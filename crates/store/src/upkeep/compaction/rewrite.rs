@@ -16,6 +16,7 @@ use crate::{
     fault::Purpose,
     find::described::COLUMNS,
     index::{
+        SqliteIndex,
         intern::{Layout, Origin},
         rows::{Fields, hex, hex_list, pack_id},
     },
@@ -77,16 +78,20 @@ pub(crate) enum Rewritten {
     Deleted,
 }
 
-impl Compactor<'_> {
+impl SqliteIndex {
     /// What is alive in `packs`, which share tenant, layout, dtype and provenance; extents in `without` are left out. `None`:
-    /// none of the packs is there any more.
+    /// none of the packs is there any more. `session` was entered before, so that their files are kept.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Damaged`].
-    pub(crate) async fn rewrite(&self, packs: &[PackId], without: &[i64]) -> Result<Option<Rewrite>, StoreError> {
-        let session = self.blobs.enter();
+    pub(crate) async fn rewrite(
+        &self,
+        session: Arc<Session>,
+        packs: &[PackId],
+        without: &[i64],
+    ) -> Result<Option<Rewrite>, StoreError> {
         let wanted = hex_list(packs.iter().map(|p| p.as_bytes().as_slice()));
-        let mut reader = self.index.reader().await?;
+        let mut reader = self.reader().await?;
         let mut snapshot = reader.snapshot().await?;
         let rows = sqlx::query(
             "SELECT e.id, e.pack_id, e.provenance_id, e.positions, e.n_tokens, e.n_rows, e.row_start, e.map_start, \
@@ -100,9 +105,9 @@ impl Compactor<'_> {
         let Some(first) = rows.first() else { return Ok(None) };
         let f = Fields::of("packs", first);
         let (tenant, layout_id) = (TenantId(f.get("tenant_id")?), f.get("layout_id")?);
-        let layout = self.index.memo().layout(&mut snapshot, layout_id).await?;
+        let layout = self.memo().layout(&mut snapshot, layout_id).await?;
         let dtype: Dtype = f.read("dtype", |d: &str| d.parse().ok())?;
-        let origin = self.index.memo().origin(&mut snapshot, f.get("provenance_id")?).await?;
+        let origin = self.memo().origin(&mut snapshot, f.get("provenance_id")?).await?;
         let mut extents = Vec::with_capacity(rows.len());
         for row in &rows {
             extents.push(Extent::decode(row, &layout, dtype)?);
@@ -115,7 +120,7 @@ impl Compactor<'_> {
         let rows = sqlx::query(AssertSqlSafe(sql)).bind(&wanted).fetch_all(&mut *snapshot).await?;
         let mut caches: HashMap<i64, Vec<Cache>> = HashMap::new();
         for row in &rows {
-            let cache = self.index.decode(&mut snapshot, row, &session).await?.cache;
+            let cache = self.decode(&mut snapshot, row, &session).await?.cache;
             caches.entry(row.try_get("extent_id")?).or_default().push(cache);
         }
         for extent in &mut extents {
@@ -125,7 +130,9 @@ impl Compactor<'_> {
         let (id, old) = (PackId::generate(), packs.to_vec());
         Ok(Some(Rewrite { id, tenant, layout_id, layout, dtype, origin, old, extents, _session: session }))
     }
+}
 
+impl Compactor<'_> {
     /// Writes the new pack of a rewrite. The index is told first: if the process ends, the next start knows that the file is a
     /// copy, and that what the index lacks of it was deleted.
     ///
