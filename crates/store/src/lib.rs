@@ -61,7 +61,7 @@ pub use self::{
         location::ExtentId,
         pack_writer::{FinishedPack, PackWriter},
         stored_cache::StoredCache,
-        sub_batch::PackLane,
+        sub_batch::SubBatchWriter,
     },
     runs::{
         accept::Inserted,

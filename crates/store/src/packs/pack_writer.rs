@@ -9,7 +9,7 @@ use crate::{
     packs::{
         contents::PackHeader,
         header,
-        sub_batch::{ItemProgress, PackLane},
+        sub_batch::{ItemProgress, SubBatchWriter},
     },
 };
 use residuum_domain::{Hook, PackId, PackLayout, TensorStats};
@@ -82,26 +82,26 @@ impl PackWriter {
         &self.header.layout
     }
 
-    /// Divides items among writers that may be on threads of their own, one for each sub-batch in `lanes`; these are in order and do not
+    /// Divides items among writers that may be on threads of their own, one for each of `ranges`, which are in order and do not
     /// overlap. Together they may write whatever [`Self::write`] would.
     ///
     /// # Panics
     /// Where they overlap, or go beyond the items.
     #[must_use]
-    pub fn lanes(&mut self, lanes: &[Range<usize>]) -> Vec<PackLane<'_>> {
+    pub fn sub_batches(&mut self, ranges: &[Range<usize>]) -> Vec<SubBatchWriter<'_>> {
         let (layout, blob, starts) = (&self.header.layout, &self.blob, self.starts.as_slice());
         let (mut rest, mut behind) = (self.items.as_mut_slice(), 0);
-        let divide = |lane: &Range<usize>| {
-            let (items, others) = std::mem::take(&mut rest)[lane.start - behind..].split_at_mut(lane.len());
-            (rest, behind) = (others, lane.end);
-            PackLane { layout, blob, starts, first_item: lane.start, items, buffer: Vec::new() }
+        let divide = |range: &Range<usize>| {
+            let (items, others) = std::mem::take(&mut rest)[range.start - behind..].split_at_mut(range.len());
+            (rest, behind) = (others, range.end);
+            SubBatchWriter { layout, blob, starts, first_item: range.start, items, buffer: Vec::new() }
         };
-        lanes.iter().map(divide).collect()
+        ranges.iter().map(divide).collect()
     }
 
     /// Writes through a sub-batch of all items.
-    fn whole<T>(&mut self, write: impl FnOnce(&mut PackLane<'_>) -> T) -> T {
-        let mut lane = PackLane {
+    fn whole<T>(&mut self, write: impl FnOnce(&mut SubBatchWriter<'_>) -> T) -> T {
+        let mut sub_batch = SubBatchWriter {
             layout: &self.header.layout,
             blob: &self.blob,
             starts: &self.starts,
@@ -109,17 +109,17 @@ impl PackWriter {
             items: &mut self.items,
             buffer: std::mem::take(&mut self.buffer),
         };
-        let outcome = write(&mut lane);
-        self.buffer = lane.buffer;
+        let outcome = write(&mut sub_batch);
+        self.buffer = sub_batch.buffer;
         outcome
     }
 
-    /// As [`PackLane::write`], of any of the items.
+    /// As [`SubBatchWriter::write`], of any of the items.
     ///
     /// # Errors
     /// As there.
     pub fn write(&mut self, hook: usize, items: Range<usize>, values: &[f32]) -> Result<(), StoreError> {
-        self.whole(|lane| lane.write(hook, items, values))
+        self.whole(|sub_batch| sub_batch.write(hook, items, values))
     }
 
     /// Writes the whole tensor of hook `hook` of a pack with one item, as bytes of the pack's type that come in chunks of whole
@@ -133,7 +133,7 @@ impl PackWriter {
         hook: usize,
         chunks: impl Iterator<Item = Result<Vec<u8>, StoreError>>,
     ) -> Result<(), StoreError> {
-        self.whole(|lane| lane.write_encoded(hook, chunks))
+        self.whole(|sub_batch| sub_batch.write_encoded(hook, chunks))
     }
 
     /// Makes the file durable under its name. The index learns of it by [`crate::Store::complete`].

@@ -10,7 +10,7 @@ const CHUNK: usize = 1 << 18;
 
 /// Writes consecutive items of a pack while others write others.
 #[derive(Debug)]
-pub struct PackLane<'p> {
+pub struct SubBatchWriter<'p> {
     pub(crate) layout: &'p PackLayout,
     pub(crate) blob: &'p TempBlob,
     /// Byte of the file where the tensor of each hook begins.
@@ -52,7 +52,7 @@ impl ItemProgress {
     }
 }
 
-impl PackLane<'_> {
+impl SubBatchWriter<'_> {
     /// Writes the values of hook `hook` for consecutive items, counted from the first of the sub-batch: exactly as many as
     /// [`PackLayout::elements`] has of them. The hooks of an item come in order; those of other items may come in between. The
     /// values of a single item may come in pieces.
