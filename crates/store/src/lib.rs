@@ -2,8 +2,8 @@
 //!
 //! It owns every SQL statement and every file below the data folder. It knows nothing of HTTP or of models. The map:
 //!
-//! - `blobs`: the data folder. `LocalBlobs` owns names, locks, reading and removing files; no other room knows a path
-//!   in it.
+//! - `blobs`: the data folder. `LocalBlobs` owns names, locks, reading and removing files; no other module knows a
+//!   path in it.
 //! - `index`: the database. `SqliteIndex` owns the writer task (group commit), the pool of readers and the terms of
 //!   the full-text index.
 //! - `packs`: the format of a blob, writing one, and the rows that say which part of it belongs to which cache.
@@ -12,7 +12,7 @@
 //! - `scan`: reading one hook of many caches in the order of their bytes.
 //! - `upkeep`: garbage collection, expiry and compaction.
 //! - `checks`: verifying, repairing, rebuilding and copying a whole store.
-//! - `store`: the handle, [`Store`], which hands over to the rooms. No room knows it.
+//! - `store`: the handle, [`Store`], which delegates to the other modules. None of them knows it.
 //!
 //! What a method acknowledges is durable, except claims, which survive the end of the process but not a power failure.
 //!

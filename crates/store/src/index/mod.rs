@@ -1,6 +1,6 @@
 //! The index: an SQLite database, the task that writes it and the connections that read it.
 //!
-//! This room owns every connection to the database and what is remembered of its rows. The other rooms hold the
+//! This module owns every connection to the database and what is remembered of its rows. The other modules hold the
 //! statements: each is a query on a reader, or a [`Write`] that the writer applies. The index knows the blobs only as
 //! files to remove once the transaction that forgot them is committed.
 

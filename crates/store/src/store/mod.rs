@@ -1,7 +1,7 @@
 //! The handle that everyone outside holds: the index, the blobs, and what is remembered of both.
 //!
-//! Its methods hand over to the rooms, which take the parts that they use and do not know the handle. The methods
-//! document what is durable and how each call can fail.
+//! Its methods delegate to the other modules, which take the parts that they use and do not know the handle. The
+//! methods document what is durable and how each call can fail.
 
 mod caches_api;
 mod directions_api;

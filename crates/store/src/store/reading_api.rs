@@ -1,4 +1,4 @@
-//! Reading through the handle: the types of the rooms that are read from a [`Store`].
+//! Reading through the handle: the methods of other modules' types that take a [`Store`].
 
 use std::ops::Range;
 
@@ -71,7 +71,7 @@ fn only(mut parts: Vec<Vec<u8>>) -> Result<Vec<u8>, StoreError> {
 }
 
 impl StoredRows {
-    /// Makes `wanted`, which [`Capture::answer`] said these rows hold, of the hook at `hook` among those wanted: its values
+    /// Makes `wanted`, which [`residuum_domain::Capture::answer`] said these rows hold, of the hook at `hook` among those wanted: its values
     /// as the forward pass would have handed them out. For threads that may block.
     ///
     /// # Errors

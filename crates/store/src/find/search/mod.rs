@@ -71,7 +71,7 @@ struct Probe {
     is_sure: bool,
 }
 
-/// What is made of rows of [`COLUMNS`], newest first.
+/// What is made of rows of [`COLUMNS`](crate::find::described::COLUMNS), newest first.
 pub(crate) struct Found<T> {
     pub(crate) items: Vec<T>,
     /// Where the next page begins: before this time. `None`: there are no more.
