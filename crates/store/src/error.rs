@@ -84,8 +84,8 @@ impl StoreError {
         Self::Damaged { what: what.into() }
     }
 
-    /// Whether one change alone may be the cause, so that others of its group may hold without it. Else it is the disk or the
-    /// whole index.
+    /// Whether one change alone may be the cause, so that the others of its group can be committed without it. Otherwise it is
+    /// the disk or the whole index.
     pub(crate) fn is_of_one_change(&self) -> bool {
         match self {
             Self::Full | Self::ReadOnly { .. } | Self::IndexDamaged(_) | Self::Io { .. } | Self::Closed => false,

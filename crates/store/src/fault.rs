@@ -10,7 +10,7 @@ use crate::error::StoreError;
 pub(crate) enum Purpose {
     /// Holding what was just computed.
     Capture,
-    /// Holding what lay in other blobs.
+    /// Holding what was in other blobs.
     Merge,
 }
 
@@ -49,9 +49,9 @@ pub(crate) type Point = &'static str;
 pub(crate) const BEGUN: Point = "index.begun";
 /// Its changes are applied and not committed.
 pub(crate) const APPLIED: Point = "index.applied";
-/// It is committed, and the files it makes superfluous are still there.
+/// It is committed, and the files that it made obsolete are still there.
 pub(crate) const COMMITTED: Point = "index.committed";
-/// A file that is superfluous is about to be removed.
+/// An obsolete file is about to be removed.
 pub(crate) const UNLINKING: Point = "index.unlinking";
 /// Every such file is gone, and nobody has been answered.
 pub(crate) const UNLINKED: Point = "index.unlinked";

@@ -33,8 +33,8 @@ use residuum_domain::PackId;
 /// Name of the index's copy until everything it knows is there.
 const UNFINISHED: &str = "index.sqlite.unfinished";
 
-/// How often the index is copied. A round takes moments, in which few blobs are merged: an index that never fits the folder is
-/// damaged.
+/// How often the index is copied. A round takes moments, in which few blobs are merged: if the copy never matches the folder,
+/// the index is damaged.
 const MAX_ROUNDS: u32 = 100;
 
 /// What [`crate::Store::backup`] copied.
@@ -92,10 +92,10 @@ pub(crate) async fn backup(
             return Err(StoreError::damaged(what));
         }
     };
-    let superfluous: Vec<PackId> = copied.difference(&known).copied().collect();
+    let unneeded: Vec<PackId> = copied.difference(&known).copied().collect();
     let own = Arc::clone(&copy);
     blocking(move || {
-        superfluous.into_iter().try_for_each(|pack| own.delete(pack))?;
+        unneeded.into_iter().try_for_each(|pack| own.delete(pack))?;
         own.sync_names()?;
         own.rename(UNFINISHED, "index.sqlite")
     })

@@ -23,7 +23,7 @@ use residuum_domain::{Cache, CacheFilter, CacheId, Count, RunId, TenantId};
 /// A page of a listing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CachePage {
-    /// Caches, newest first. They may be fewer than were asked for, or none, though there are more.
+    /// Caches, newest first. They may be fewer than were asked for, or none, even if there are more.
     pub caches: Vec<Cache>,
     /// The next page has caches older than this; `None`: there is none.
     pub next: Option<Timestamp>,
@@ -146,7 +146,7 @@ impl SqliteIndex {
         }
     }
 
-    /// How many caches a filter finds, all of them counted: it takes as long as that takes.
+    /// How many caches a filter finds, however long counting takes.
     pub(crate) async fn count_all_caches(&self, tenant: TenantId, filter: &CacheFilter) -> Result<u64, StoreError> {
         let mut reader = self.reader().await?;
         let mut snapshot = reader.snapshot().await?;

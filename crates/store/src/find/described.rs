@@ -22,7 +22,7 @@ pub(crate) const COLUMNS: &str = "c.id, c.tenant_id, c.run_id, c.item_index, c.m
     e.provenance_id, e.pack_id, e.n_tokens, e.n_rows, e.row_start, e.map_start, e.content_hash, e.stats, \
     p.layout_id, p.dtype, p.data_start, p.n_rows AS pack_rows, p.n_map AS pack_map";
 
-/// Behind a table that gives `c`, whatever else there is to choose from.
+/// The joins for [`COLUMNS`], to be put after a table that gives `c`.
 pub(crate) const JOINED: &str = " CROSS JOIN extents e ON e.id = c.extent_id CROSS JOIN packs p ON p.id = e.pack_id";
 
 /// A row of [`COLUMNS`], with what it refers to.
@@ -74,7 +74,7 @@ pub(crate) fn decode(
     Ok(StoredCache::new(cache, location, session))
 }
 
-/// The counts of those of an extent's hooks that a cache has.
+/// The sums over those of an extent's hooks that a cache has.
 fn sum_stats(stats: Option<&[TensorStats]>, indices: &[usize]) -> TensorStats {
     let of = |i: &usize| stats.and_then(|s| s.get(*i)).copied().unwrap_or_default();
     indices.iter().map(of).fold(TensorStats::default(), |sum, one| TensorStats {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-/// Ids remembered before the memory starts anew.
+/// Ids that are remembered; at that number the memory is cleared.
 const REMEMBERED: usize = 4096;
 
 /// Tables of values that are found by a digest.

@@ -20,18 +20,18 @@ use crate::{
 };
 use residuum_domain::{Hook, Provenance};
 
-/// Entries of one kind remembered before the memory starts anew.
+/// Entries of one kind that are remembered; at that number the memory is cleared.
 const REMEMBERED: usize = 4096;
 
 /// What the tensors of a pack look like, their lengths aside.
 #[derive(Debug)]
 pub(crate) struct Layout {
     pub(crate) hooks: Arc<[Hook]>,
-    /// One a hook: the shape of one row.
+    /// For each hook, the shape of one row.
     pub(crate) row_shapes: Vec<Vec<usize>>,
 }
 
-/// What produced numbers.
+/// What produced the activations.
 #[derive(Debug)]
 pub(crate) struct Origin {
     pub(crate) provenance: Provenance,
@@ -39,7 +39,7 @@ pub(crate) struct Origin {
     pub(crate) d_model: usize,
 }
 
-/// What the row of a cache refers to: what produced its numbers, the layout of its pack, its hooks.
+/// What the row of a cache refers to: what produced its activations, the layout of its pack, its hooks.
 pub(crate) type Referred = (Arc<Origin>, Arc<Layout>, Arc<[Hook]>);
 
 /// What readers remember.
@@ -118,7 +118,7 @@ impl Memo {
         Ok(layout)
     }
 
-    /// What produced numbers.
+    /// What produced the activations.
     ///
     /// # Errors
     /// As [`Self::hooks`].
@@ -168,7 +168,7 @@ async fn known(
 pub(crate) struct HookSets(Vec<(Arc<[Hook]>, i64)>);
 
 impl HookSets {
-    /// Id of a set of hooks, which is added where it is new.
+    /// Id of a set of hooks, which is added if it is new.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -208,7 +208,7 @@ async fn add_hook_set(tx: &mut Tx<'_>, json: &str, digest: &blake3::Hash) -> Res
     Ok(id)
 }
 
-/// Id of a layout, which is added where it is new.
+/// Id of a layout, which is added if it is new.
 ///
 /// # Errors
 /// [`StoreError::Database`].
@@ -228,7 +228,7 @@ pub(crate) async fn layout_id(tx: &mut Tx<'_>, hook_set_id: i64, row_shapes: &[V
     Ok(id)
 }
 
-/// Id of what produced numbers, which is added where it is new.
+/// Id of what produced activations, which is added if it is new.
 ///
 /// # Errors
 /// [`StoreError::Database`].

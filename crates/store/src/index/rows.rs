@@ -95,8 +95,8 @@ pub(crate) fn hex_list<'a>(ids: impl IntoIterator<Item = &'a [u8]>) -> String {
     format!("[{}]", quoted.join(","))
 }
 
-/// Adds ` LIMIT …`. For a bound value alone, SQLite would plan the statement again whenever it is run; what an expression comes
-/// to, it does not ask.
+/// Adds ` LIMIT …`. For a bound value alone, SQLite would plan the statement again whenever it is run; for an expression it
+/// does not.
 pub(crate) fn push_limit(query: &mut QueryBuilder<Sqlite>, n: i64) {
     query.push(" LIMIT +").push_bind(n);
 }

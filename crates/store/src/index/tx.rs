@@ -159,7 +159,7 @@ impl<'c> Tx<'c> {
     }
 }
 
-/// Statements that wait, and their binds in order.
+/// Statements that wait, with their binds in order.
 pub(crate) struct Script {
     sql: String,
     arguments: SqliteArguments,
@@ -225,7 +225,7 @@ impl Script {
         }
         // SQLite would take what is missing for NULL, and a value too many for the next statement's
         debug_assert_eq!(self.sql.matches('?').count(), self.arguments.len(), "{}", self.sql);
-        // made of this module's literals; what comes from elsewhere is bound
+        // made of this crate's literals; everything else is bound
         Ok(sqlx::query_with(AssertSqlSafe(self.sql), self.arguments).persistent(remember && self.repeats))
     }
 }

@@ -1,4 +1,4 @@
-//! Runs that stored extents answer completely. They are complete from the start and never queued.
+//! Reuse at submission: runs that stored extents answer completely. They are complete from the start and never queued.
 
 use std::sync::Arc;
 

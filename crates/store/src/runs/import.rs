@@ -23,7 +23,7 @@ use residuum_domain::{CacheId, Dtype, NewItem, PackId, PackLayout, Provenance, R
 /// Elements read, converted and written at a time.
 const CHUNK: usize = 1 << 18;
 
-/// Bytes on their way in. Nothing of them stays when it is dropped.
+/// Bytes that are being received. Nothing of them is left when it is dropped.
 #[derive(Debug)]
 pub struct Spool {
     file: File,

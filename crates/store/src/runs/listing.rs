@@ -16,11 +16,11 @@ use residuum_domain::{CacheId, Priority, Run, RunId, RunStatus, TenantId};
 
 /// Caches that a run names.
 pub(crate) const LISTED_CACHES: usize = 100;
-/// Items of a run whose caches are in the index of those that it names.
+/// Items of a run whose caches are in the partial index for these.
 const INDEXED_ITEMS: i64 = 128;
 /// Digits of an id as the list of runs reads it.
 const HEX_ID: usize = 32;
-/// How far the time in a run's id may be from the time it was accepted: a clock that was set back leaves a difference.
+/// How far the time in the id of a run may be from the time it was accepted, for example after the clock was set back.
 const CLOCK_STEP: std::time::Duration = std::time::Duration::from_secs(3600);
 
 /// Which runs a listing shows; every condition that is given must hold.
@@ -30,7 +30,7 @@ pub struct RunFilter {
     pub status: Option<RunStatus>,
     /// Runs on this model.
     pub model: Option<String>,
-    /// Bears every one of these tags.
+    /// Has every one of these tags.
     pub tags: Vec<String>,
     /// Accepted at or after.
     pub created_from: Option<Timestamp>,

@@ -15,7 +15,7 @@ use crate::{
 };
 use residuum_domain::{Code, NewItem, Priority, Problem, RunId, TenantId};
 
-/// How often an item is taken up before it is taken to be what stops the server.
+/// How often an item is claimed before it is assumed to be what crashes the server.
 const MAX_ATTEMPTS: i64 = 3;
 
 /// A run with items still to do.
@@ -33,12 +33,12 @@ pub struct PendingRun {
     pub priority: Priority,
     /// Indices of the items that have not ended, ascending.
     pub items: Vec<u32>,
-    /// Those of them that were in work when an earlier process ended.
+    /// Those of them that were claimed when an earlier process ended.
     pub attempted: Vec<u32>,
 }
 
 impl SqliteIndex {
-    /// What an earlier process left to do, oldest run first. Items that were in work at three crashes are failed
+    /// The runs that an earlier process left unfinished, oldest first. Items that were claimed at three crashes are failed
     /// first ([`Code::WorkerFailed`]). Call it once, at the start.
     pub(crate) async fn pending(&self) -> Result<Vec<PendingRun>, StoreError> {
         self.write(FailExhausted).await?;
@@ -93,20 +93,19 @@ impl SqliteIndex {
     }
 
     /// Replaces pending items by what they became when they were continued, durably: from now on they wait to be
-    /// captured, and count as not yet taken up. Items that are no longer pending are passed over.
+    /// captured, and count as never claimed. Items that are no longer pending are passed over.
     pub(crate) async fn continued(&self, items: &[(RunId, u32, NewItem)]) -> Result<(), StoreError> {
         let encode = |(run, index, item): &(RunId, u32, NewItem)| Ok((*run, *index, to_json(&ItemRecord::from(item))?));
         let items = items.iter().map(encode).collect::<Result<_, StoreError>>()?;
         self.write(Continued { items }).await
     }
 
-    /// Notes that a worker takes these items up: their attempts are counted, and their runs are running. It survives
-    /// the end of the process, and need not survive a power failure.
+    /// Claims items for a worker: their attempts are counted, and their runs are running.
     pub(crate) async fn claim(&self, units: &[(RunId, u32)]) -> Result<(), StoreError> {
         self.write(Claim { units: units_json(units) }).await
     }
 
-    /// Takes a claim back: a worker gave these items up for no fault of theirs, and they wait as if it had never had them.
+    /// Releases claims: the items are pending as if never claimed.
     pub(crate) async fn release(&self, units: &[(RunId, u32)]) -> Result<(), StoreError> {
         self.write(Release { units: units_json(units) }).await
     }

@@ -16,7 +16,7 @@ use crate::{
 };
 use residuum_domain::{Capture, Dtype, Hook, Provenance, Rows, TenantId, capture::Answer};
 
-/// The newest of the extents that a table of keys has of a capture.
+/// The newest extent of a capture in one of the tables of forward keys.
 macro_rules! newest {
     ($keys:literal) => {
         concat!(
@@ -110,7 +110,7 @@ impl StoredRows {
     }
 }
 
-/// Places that follow one another, each as the first and how many.
+/// Runs of consecutive places, each as the first and their number.
 fn runs(places: &[usize]) -> impl Iterator<Item = (usize, usize)> {
     places.chunk_by(|a, b| a + 1 == *b).map(|run| (run[0], run.len()))
 }
@@ -163,8 +163,8 @@ impl SqliteIndex {
         Ok(found)
     }
 
-    /// The newest extents of captures equal to those wanted, each with the index of the one it answers. What has been
-    /// captured many times is found as fast as what was captured once.
+    /// The newest extents of captures equal to those wanted, each with the index of the one it answers. It takes as long
+    /// for what was captured many times as for what was captured once.
     async fn equal(&self, tenant: TenantId, wanted: &[Wanted]) -> Result<Vec<(usize, ExtentId)>, StoreError> {
         let mut digests: Vec<(&Arc<[Hook]>, String)> = Vec::new();
         let mut kinds = Vec::with_capacity(wanted.len());
@@ -184,7 +184,7 @@ impl SqliteIndex {
         fields.map(|f| Ok((f.uint("wanted")?, ExtentId(f.get("id")?)))).collect()
     }
 
-    /// For each of `wanted` what answers it of captures of any kind.
+    /// For each of `wanted`, what answers it among captures of any kind.
     async fn covering(
         &self,
         snapshot: &mut SqliteConnection,
@@ -222,7 +222,7 @@ impl SqliteIndex {
             }
             let Some(answer) = have.answer(&want.capture, want.n_tokens) else { continue };
             let id: i64 = f.get("id")?;
-            // The query names the newest of each kind; between kinds what needs no copy wins.
+            // The query gives the newest of each kind; among kinds, one that needs no copy wins.
             let better = match (&found[index], answer) {
                 (None, _) | (Some((_, Reusable::Rows(_))), Answer::AsStored) => true,
                 (Some((_, Reusable::Extent(_))), Answer::Copied) => false,

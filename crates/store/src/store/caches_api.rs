@@ -133,7 +133,7 @@ impl Store {
         self.index().choose(&self.blobs().enter(), tenant, filter, before, limit).await
     }
 
-    /// How many caches a filter finds, all of them counted: it takes as long as that takes.
+    /// How many caches a filter finds, however long counting takes.
     ///
     /// # Errors
     /// As [`Self::cache`].

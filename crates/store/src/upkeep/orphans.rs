@@ -151,7 +151,7 @@ impl Orphans<'_> {
         let inputs: Vec<(String, u32)> =
             header.caches.iter().map(|entry| (hex(entry.run.as_bytes()), entry.item_index)).collect();
         let rows = self.index.rows(sqlx::query(INPUTS).bind(to_json(&inputs)?)).await?;
-        let mut superfluous = 0;
+        let mut unneeded = 0;
         for row in &rows {
             let f = Fields::of("run_items", row);
             let entry = header.caches.get(f.uint::<usize>("entry")?);
@@ -164,9 +164,9 @@ impl Orphans<'_> {
             // an input that was cancelled or failed never had a cache, and never gets one
             let to_come = stored.is_none() && matches!(status, Some("pending" | "cancelled" | "failed")) && !torn;
             let deleted = copy && stored.is_none() || f.get("deleted")?;
-            superfluous += usize::from(elsewhere || to_come || deleted);
+            unneeded += usize::from(elsewhere || to_come || deleted);
         }
-        Ok(if superfluous == header.caches.len() { Fate::Garbage } else { Fate::Data })
+        Ok(if unneeded == header.caches.len() { Fate::Garbage } else { Fate::Data })
     }
 
     /// Moves what is not garbage out of the folder of blobs, and logs it. Gives the number of files.

@@ -37,7 +37,7 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Whether a cache is new and may be what it says.
+    /// Whether a cache is new and contradicts nothing.
     fn takes(&self, tenant: TenantId, entry: &CacheEntry<'_>) -> bool {
         !self.caches.contains(&entry.id)
             && !self.items.contains_key(&(entry.run, entry.item_index))
@@ -46,7 +46,7 @@ impl Known {
     }
 }
 
-/// What of a blob came into the index.
+/// How much of a blob was entered in the index.
 #[derive(Default)]
 pub(super) struct Added {
     pub(super) extents: u64,
@@ -68,7 +68,7 @@ struct Entry {
     item: NewItem,
 }
 
-/// What of a blob the new index is to have.
+/// The part of a blob that is to be entered.
 struct Chosen {
     entries: Vec<Entry>,
     /// One for each item of the layout.
@@ -79,7 +79,7 @@ struct Chosen {
     differs: bool,
 }
 
-/// Adds what of a blob the new index does not have.
+/// Enters what the new index does not have of a blob.
 ///
 /// # Errors
 /// [`StoreError::Database`], [`StoreError::Full`].
@@ -98,7 +98,7 @@ pub(super) async fn add_blob(
     let mut used: Vec<usize> = entries.iter().map(|e| e.rows).collect();
     used.sort_unstable();
     used.dedup();
-    // the statements of a completion want a pack as a completion has it
+    // the statements of a completion take a pack as a completion has it
     let zero = blake3::Hash::from_bytes([0; 32]);
     let (hashes, stats) = found.into_iter().map(|f| f.unwrap_or((zero, Vec::new()))).unzip();
     let packed = inputs.into_iter().zip(&keys).enumerate().filter_map(|(i, (item, key))| {

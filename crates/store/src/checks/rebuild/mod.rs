@@ -26,7 +26,7 @@ use residuum_domain::PackId;
 /// Name of the index while it is made.
 const UNFINISHED: &str = "rebuild.sqlite";
 
-/// What [`crate::Store::rebuild_index`] came to.
+/// What [`crate::Store::rebuild_index`] did.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct RebuildReport {
     /// Packs that the new index knows.
@@ -43,7 +43,7 @@ pub struct RebuildReport {
     pub n_damaged: u64,
     /// Files that were moved to the folder `damaged`, the old index among them.
     pub n_set_aside: u64,
-    /// What there is to say, in order.
+    /// Notes, in order.
     pub notes: Vec<String>,
 }
 
@@ -170,7 +170,8 @@ impl Rebuild {
         Ok(())
     }
 
-    /// A pack of which nothing is needed. What is elsewhere too, the next start removes; what differs is kept.
+    /// Leaves out a pack of which nothing is needed. If all of it is elsewhere too, the next start removes it; what differs is
+    /// kept.
     async fn leave_out(
         &mut self,
         conn: &mut SqliteConnection,

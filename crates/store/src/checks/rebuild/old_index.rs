@@ -14,7 +14,7 @@ type Tenant = (i64, String, i64);
 type Key = (String, i64, String, Vec<u8>, String, i64, Option<i64>, Option<i64>, Option<i64>);
 type Lifetime = (Vec<u8>, bool, Option<i64>);
 
-/// Rows of an index that is about to be set aside. What cannot be read is why.
+/// Rows of an index that is about to be moved aside. An `Err` says why they cannot be read.
 pub(super) struct OldIndex {
     keys: Result<(Vec<Tenant>, Vec<Key>), String>,
     lifetimes: Result<Vec<Lifetime>, String>,
@@ -26,7 +26,7 @@ impl OldIndex {
     /// Reads the index at `path`; `None` where there is none.
     pub(super) async fn read(path: &Path) -> Option<Self> {
         path.exists().then_some(())?;
-        // a reader leaves its log behind; one that was there says something, one that was not is garbage
+        // a reader leaves a log behind: one that was there before may hold changes, a new one is garbage
         let logs = ["-wal", "-shm"].map(|end| PathBuf::from(format!("{}{end}", path.display())));
         let new: Vec<&PathBuf> = logs.iter().filter(|log| !log.exists()).collect();
         let kept = Self::read_index(path).await;
@@ -72,7 +72,7 @@ impl OldIndex {
         let entered = match &self.keys {
             Ok((tenants, keys)) => match insert_keys(conn, tenants, keys).await {
                 Ok(()) => Ok((tenants.len(), keys.len())),
-                // a flipped bit can leave a row that reads well and is none
+                // a flipped bit can leave a row that can be read and violates a constraint
                 Err(sqlx::Error::Database(error)) if error.kind() != ErrorKind::Other => Err(error.to_string()),
                 Err(other) => return Err(other.into()),
             },
@@ -96,7 +96,7 @@ impl OldIndex {
         let mut tx = conn.begin().await?;
         let mut deleted = HashSet::new();
         for (id, kind) in &self.tombstones {
-            // a flipped bit can leave a row that is none
+            // a flipped bit can leave a malformed row
             let Ok(known) = <[u8; 16]>::try_from(id.as_slice()) else { continue };
             if kind == "pack" || kind == "run" {
                 let insert = sqlx::query("INSERT OR IGNORE INTO tombstones (id, kind) VALUES (?, ?)");

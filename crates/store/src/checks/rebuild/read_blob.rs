@@ -19,12 +19,12 @@ pub(super) struct ReadBlob {
     pub(super) header: BlobHeader,
     pub(super) layout: PackLayout,
     pub(super) n_bytes: u64,
-    /// One an item of the layout; `None` where its bytes are not what they were.
+    /// One for each item of the layout; `None` if its bytes have changed.
     pub(super) found: Vec<Option<(blake3::Hash, Vec<TensorStats>)>>,
     pub(super) n_unhashed: u64,
 }
 
-/// Reads a blob, hashes what is in it, and holds it against its header.
+/// Reads a blob, hashes what is in it, and compares it with its header.
 ///
 /// # Errors
 /// [`StoreError::Damaged`] when its header is not one, or not its own; [`StoreError::Io`].

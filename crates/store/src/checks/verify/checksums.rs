@@ -16,7 +16,7 @@ use residuum_domain::{CacheId, DirectionId};
 const PAGE: i64 = 512;
 
 impl SqliteIndex {
-    /// What is not what it was when it was written.
+    /// Rows and interned values that have changed since they were written.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::IndexDamaged`] where rows are out of order.

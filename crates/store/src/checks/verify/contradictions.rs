@@ -18,7 +18,7 @@ use residuum_domain::{Cache, CacheId, TenantId};
 /// Caches looked at at a time.
 const PAGE: i64 = 512;
 
-/// What must not be, and a query that counts it.
+/// Contradictions, each with a query that counts them.
 const CONTRADICTIONS: [(&str, &str); 18] = [
     (
         "caches belong to another tenant than their runs",
@@ -144,7 +144,7 @@ impl SqliteIndex {
         Ok(wrong)
     }
 
-    /// What contradicts itself, with the number of rows that do.
+    /// The contradictions that there are, with their numbers of rows.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -246,7 +246,7 @@ impl Verifier<'_> {
     }
 }
 
-/// The place that a walk goes on from: behind the one before, or the index is out of order and the walk would have no end.
+/// The place where a walk continues. It must be after the one before: in an index that is out of order the walk would not end.
 ///
 /// # Errors
 /// [`StoreError::IndexDamaged`].

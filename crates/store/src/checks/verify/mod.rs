@@ -22,7 +22,7 @@ pub(crate) use contradictions::{integrity_check, is_structural};
 pub(crate) use pack_files::PackFaults;
 use residuum_domain::{CacheId, PackId};
 
-/// Said where a damaged index ends the check.
+/// Noted when a damaged index ends the check.
 const UNCHECKED: &str = "the index is damaged: the rest was not checked (--rebuild-index makes a new one)";
 
 /// What [`crate::Store::verify`] found.
@@ -32,7 +32,7 @@ pub struct VerifyReport {
     pub n_packs: u64,
     /// Extents hashed.
     pub n_extents: u64,
-    /// Caches held against them.
+    /// Caches compared with them.
     pub n_caches: u64,
     /// Bytes of the packs.
     pub n_bytes: u64,
@@ -112,7 +112,7 @@ impl Verifier<'_> {
 
     async fn check(&self, report: &mut VerifyReport) -> Result<(), StoreError> {
         if !self.verify_index(report).await? {
-            // what such an index answers may have no end
+            // a query on such an index may not end
             report.notes.push(UNCHECKED.to_owned());
             return Ok(());
         }

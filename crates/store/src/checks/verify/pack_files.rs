@@ -43,7 +43,7 @@ pub(crate) struct ExtentRow {
     /// Hexadecimal.
     forward_key: Option<String>,
     content_hash: blake3::Hash,
-    /// One a hook; `None`: all is finite.
+    /// One for each hook; `None`: all values are finite.
     stats: Option<Vec<TensorStats>>,
     caches: Vec<CacheRow>,
 }
@@ -83,7 +83,7 @@ impl SqliteIndex {
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Damaged`] for rows that make no sense, [`StoreError::IndexDamaged`] where they are
-    /// out of order: whoever walks over all packs comes to an end.
+    /// out of order: so a walk over all packs ends.
     pub(crate) async fn packs_after(&self, last: Option<PackId>) -> Result<Vec<PackRow>, StoreError> {
         let mut reader = self.reader().await?;
         let mut snapshot = reader.snapshot().await?;

@@ -22,11 +22,11 @@ use crate::{
 };
 use residuum_domain::{CacheFilter, Count, Hook, TenantId, text};
 
-/// Caches that one page looks at in each part, where something has to be asked about each.
+/// Caches that one page looks at in each part, if each has to be checked.
 const MAX_STEPS: i64 = 1000;
 /// Caches that are counted before a count is no longer exact.
 const MAX_COUNT: i64 = if cfg!(test) { 2000 } else { 5000 };
-/// How far other indexes are counted to find the shortest: first all of them so far, then further.
+/// How far other indexes are counted to find the shortest: all of them up to the first number, then up to the second.
 const LEVELS: [i64; 2] = [256, 4096];
 /// Another index with fewer caches than this is walked instead of the terms: each cache is looked up among the terms.
 const FEW: i64 = 64;
@@ -42,10 +42,10 @@ const TERM_COST: i64 = 32;
 enum Walk {
     /// The caches that have all the terms.
     Terms,
-    /// Those whose time to go is in the filter's range, to be sorted.
+    /// Those whose expiry is in the filter's range, to be sorted.
     Expiry,
     Pinned,
-    /// Those with a time to go, whenever that is: the order of listings, which the index of [`Self::Expiry`] lacks.
+    /// Those that expire at any time: in the order of listings, which the index of [`Self::Expiry`] lacks.
     Expiring,
     /// Those of the tenant.
     Any,
@@ -71,7 +71,7 @@ struct Probe {
     is_sure: bool,
 }
 
-/// What is made of rows of [`COLUMNS`](crate::find::described::COLUMNS), newest first.
+/// Decoded rows of [`COLUMNS`](crate::find::described::COLUMNS), newest first.
 pub(crate) struct Found<T> {
     pub(crate) items: Vec<T>,
     /// Where the next page begins: before this time. `None`: there are no more.
@@ -161,7 +161,7 @@ impl<'f> Search<'f> {
         for hook in &f.hooks {
             match sets_with(conn, *hook).await? {
                 Some(sets) => {
-                    // no set at all is one that does not exist
+                    // a hook without sets: an id that does not exist
                     let sets = if sets.is_empty() { vec![-1] } else { sets };
                     let words: Vec<String> =
                         sets.iter().map(|set| quoted(&Term::HookSet(*set).word(self.tenant))).collect();
@@ -186,7 +186,7 @@ impl<'f> Search<'f> {
         Ok(())
     }
 
-    /// The search of a listing, which nothing is known about: for looking at its statements.
+    /// The search with the `n`th walk that is possible: for looking at its statements.
     #[cfg(test)]
     pub(crate) fn walking(&self, n: usize) -> Option<Self> {
         let walk = *self.walkable().get(n)?;
@@ -219,7 +219,7 @@ impl<'f> Search<'f> {
         able
     }
 
-    /// What has the fewest caches to walk.
+    /// The walk with the fewest caches.
     async fn shortest(&self, conn: &mut SqliteConnection) -> Result<Walk, StoreError> {
         let able = self.walkable();
         if let [only] = able.as_slice() {
@@ -245,8 +245,7 @@ impl<'f> Search<'f> {
         Ok(if by_terms { Walk::Terms } else { unsorted })
     }
 
-    /// The page that begins the search, each row made into what is wanted while SQLite looks for the next. `None`: a row could
-    /// not be made.
+    /// The first page. `make` decodes each row while SQLite looks for the next. `None`: a row could not be decoded.
     ///
     /// # Errors
     /// Those of `make`, [`StoreError::Database`].
@@ -282,7 +281,7 @@ impl<'f> Search<'f> {
         Ok(Some(Found { items, next: parts.end() }))
     }
 
-    /// The newest caches that are found, however long it takes, each row made into what is wanted. `None`: a row could not be.
+    /// The newest caches that are found, however long it takes. `None`: a row could not be decoded.
     ///
     /// # Errors
     /// As [`Self::page`].
@@ -302,7 +301,7 @@ impl<'f> Search<'f> {
         Ok(Some(Found { items, next: None }))
     }
 
-    /// How many there are, as far as that can be said in a bounded time.
+    /// How many there are, counted for a bounded time.
     ///
     /// # Errors
     /// [`StoreError::Database`].

@@ -10,12 +10,12 @@ use sqlx::SqliteConnection;
 use super::{RARE, Search, Walk, quoted};
 use crate::{error::StoreError, index::terms::Term};
 
-/// Stretches of time that are looked at after the newest, which most pages are full with.
+/// Time partitions that are searched after the newest, which fill most pages.
 const PARTITIONS_AHEAD: i64 = 1;
 
 /// The parts of a search.
 pub(super) struct Parts<'f> {
-    /// What has not been looked at; `None`: nothing.
+    /// What has not been searched; `None`: nothing.
     rest: Option<Search<'f>>,
     /// What is searched next, where posting lists are intersected.
     ahead: Ahead,
@@ -28,7 +28,7 @@ enum Ahead {
     Newest,
     /// Those where no posting list has ended.
     Others,
-    /// All that there is, if that is little.
+    /// All the rest, if it is little.
     Rest,
     Nothing,
 }
@@ -39,12 +39,12 @@ impl<'f> Parts<'f> {
         Self { rest: Some(search), ahead: Ahead::Newest, counts: false }
     }
 
-    /// The parts of a count: those of a page, and what is left where that is little, so that it is exact more often.
+    /// The parts of a count: those of a page, and the rest if it is little, so that the count is exact more often.
     pub(super) fn of_count(search: Search<'f>) -> Self {
         Self { rest: Some(search), ahead: Ahead::Newest, counts: true }
     }
 
-    /// What to look at next: all that it finds. `None`: there is nothing more, or no more may be looked at.
+    /// The next part, to be searched completely. `None`: there is nothing more, or no more may be searched.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -103,7 +103,7 @@ enum Heads {
     Rare,
     /// All of them have many more.
     At {
-        /// None of them has any after this time in common with the others.
+        /// They have nothing in common after this time.
         newest: i64,
         /// The time partitions from there on, newest first, by their starts.
         starts: Vec<i64>,

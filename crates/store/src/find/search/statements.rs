@@ -30,8 +30,8 @@ impl Search<'_> {
         query
     }
 
-    /// The statement for how many caches before the end each of the probes has, up to `level`, and the time of the newest of
-    /// them; and behind these as many as `partitions` time partitions, from that of the oldest of these times on.
+    /// The statement for the heads of the posting lists: how many entries before the end each has, up to `level`, and the time
+    /// of the newest. After these rows, up to `partitions` time partitions, from that of the oldest of these times on.
     pub(super) fn heads(&self, level: i64, partitions: i64) -> QueryBuilder<Sqlite> {
         let mut query = QueryBuilder::new("WITH heads (n, at) AS MATERIALIZED (");
         for (i, probe) in self.probes.iter().enumerate() {
@@ -56,14 +56,14 @@ impl Search<'_> {
         query
     }
 
-    /// How many caches of the walk are looked at where `most` could be looked at along an index; `None`: all that there are.
+    /// How many caches of the walk are looked at, if `most` could be looked at along an index; `None`: all of them.
     pub(super) fn steps(&self, most: i64) -> Option<i64> {
         let looked_up = self.walk != Walk::Terms && !self.words.is_empty();
         let steps = if looked_up { most / TERM_COST } else { most };
         (self.looks() && self.walk != Walk::Expiry).then_some(steps)
     }
 
-    /// Whether something is asked about each cache that the walk meets.
+    /// Whether each cache that the walk meets has to be checked.
     fn looks(&self) -> bool {
         let f = self.filter;
         f.fingerprint.is_some()
@@ -87,7 +87,7 @@ impl Search<'_> {
                 self.push_found(&mut query, &joined);
                 query.push(" ORDER BY d.at DESC");
             }
-            // numbered as the walk meets them, which is the order they come in: to sort them would be to look at all of them
+            // numbered in the order of the walk: sorting would look at all of them
             Some(steps) => {
                 query.push(", d.n > ").push_bind(steps).push(" AS beyond");
                 query.push(" FROM (SELECT at, row_number() OVER () AS n FROM (");
@@ -115,7 +115,7 @@ impl Search<'_> {
     /// Adds what has to be true of `d.at` besides being met by the walk, each behind an AND.
     fn push_conditions(&self, query: &mut QueryBuilder<Sqlite>) {
         if self.walk != Walk::Terms {
-            // one by one: their intersection would go on behind the cache
+            // one by one: their intersection would continue after the cache
             for word in &self.words {
                 query.push(" AND EXISTS (");
                 self.push_word(query, word, Rows::This);
@@ -143,7 +143,7 @@ impl Search<'_> {
         query.push(")");
     }
 
-    /// Adds the conditions without an index of their own: each cache is looked at.
+    /// Adds the conditions that have no index: each cache is looked at.
     fn push_looks(&self, query: &mut QueryBuilder<Sqlite>) {
         const LOOK: &str = " AND EXISTS (SELECT 1 FROM caches o INDEXED BY caches_by_time";
         for hook in &self.looked_at {
@@ -199,7 +199,7 @@ impl Search<'_> {
         self.push_bounds(query, "created_at", rows);
     }
 
-    /// Adds a SELECT of the times of the caches with one word.
+    /// Adds a SELECT of the times in one posting list.
     fn push_word(&self, query: &mut QueryBuilder<Sqlite>, word: &str, rows: Rows) {
         query.push("SELECT rowid AS at FROM cache_terms WHERE cache_terms MATCH ").push_bind(word.to_owned());
         self.push_bounds(query, "rowid", rows);
