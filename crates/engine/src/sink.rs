@@ -10,7 +10,7 @@ use std::{
 };
 
 use residuum_model::{CaptureSink, ForwardError, Lent, Refusal};
-use residuum_store::{PackLane, PackWriter, StoreError};
+use residuum_store::{PackWriter, StoreError, SubBatchWriter};
 
 /// Bytes of a pack from which on a thread pays.
 const MANY_BYTES: u64 = 1 << 20;
@@ -104,7 +104,7 @@ impl CaptureSink for PackSink<'_, '_> {
 
     fn split(&mut self, sub_batches: &[Range<usize>]) -> Option<Vec<Box<dyn CaptureSink + '_>>> {
         let (Way::Direct(pack) | Way::Undecided(pack)) = &mut self.way else { return None };
-        Some(pack.0.lanes(sub_batches).into_iter().map(|lane| Box::new(Lane(lane)) as _).collect())
+        Some(pack.0.sub_batches(sub_batches).into_iter().map(|part| Box::new(SubBatch(part)) as _).collect())
     }
 }
 
@@ -121,10 +121,10 @@ impl CaptureSink for Whole {
     }
 }
 
-/// What a lane writes of a pack.
-struct Lane<'p>(PackLane<'p>);
+/// What a sub-batch writes of a pack.
+struct SubBatch<'p>(SubBatchWriter<'p>);
 
-impl CaptureSink for Lane<'_> {
+impl CaptureSink for SubBatch<'_> {
     fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
         Ok(self.0.write(hook, items, values)?)
     }
@@ -353,7 +353,7 @@ mod tests {
         let store = Store::open(folder.path()).await.unwrap();
         let header = pack_header(3, Positions::All, Dtype::Float32, &HOOKS);
         let mut pack = store.begin_pack(header.clone()).unwrap();
-        let [mut first, mut second] = <[PackLane<'_>; 2]>::try_from(pack.lanes(&[0..1, 1..2])).unwrap();
+        let [mut first, mut second] = <[SubBatchWriter<'_>; 2]>::try_from(pack.sub_batches(&[0..1, 1..2])).unwrap();
         let refused = |outcome| assert!(matches!(outcome, Err(StoreError::Misuse(_))), "{outcome:?}");
         refused(first.write(0, 1..2, &values(&header.layout, 0, 1)));
         refused(first.write(1, 0..1, &values(&header.layout, 1, 0)));

@@ -1,15 +1,18 @@
-//! Directions: keeping, finding, renaming and deleting them. Their vectors are small and live in the index.
+//! Directions: storing, finding, renaming and deleting them. Their vectors are small and live in the index, not in
+//! blobs.
 
 use serde_json::{Map, Value};
 use sqlx::{QueryBuilder, Sqlite, sqlite::SqliteRow};
 
-use super::{
-    Store, checksum,
-    edit::merge,
+use crate::{
     error::StoreError,
-    rows::{Fields, int, push_limit, to_json},
-    tx::Tx,
-    writer::Write,
+    index::{
+        SqliteIndex, checksum,
+        json::merge,
+        rows::{Fields, int, push_limit, to_json},
+        tx::Tx,
+        write::Write,
+    },
 };
 use residuum_domain::{Direction, DirectionId, DirectionInfo, DirectionMethod, DirectionVector, Dtype, Site, TenantId};
 
@@ -19,20 +22,14 @@ const ROWS_A_STATEMENT: usize = 1000;
 const COLUMNS: &str =
     "id, tenant_id, name, method, model, hook, layers, n_components, d, metadata, provenance, created_at";
 
-impl Store {
+impl SqliteIndex {
     /// Keeps a direction, durably. Says whether its name was free; if not, nothing changes.
-    ///
-    /// # Errors
-    /// [`StoreError::Full`], [`StoreError::Closed`], [`StoreError::Database`].
-    pub async fn insert_direction(&self, direction: Direction) -> Result<bool, StoreError> {
+    pub(crate) async fn insert_direction(&self, direction: Direction) -> Result<bool, StoreError> {
         self.write(InsertDirection(direction)).await
     }
 
     /// One direction of a tenant with its vectors, by id or name.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`], [`StoreError::Damaged`].
-    pub async fn direction(&self, tenant: TenantId, id_or_name: &str) -> Result<Option<Direction>, StoreError> {
+    pub(crate) async fn direction(&self, tenant: TenantId, id_or_name: &str) -> Result<Option<Direction>, StoreError> {
         // one snapshot, so that a direction is never seen without its vectors
         let mut reader = self.reader().await?;
         let mut snapshot = reader.snapshot().await?;
@@ -52,10 +49,7 @@ impl Store {
     }
 
     /// What a direction of a tenant is, by id or name.
-    ///
-    /// # Errors
-    /// As [`Self::direction`].
-    pub async fn direction_info(
+    pub(crate) async fn direction_info(
         &self,
         tenant: TenantId,
         id_or_name: &str,
@@ -64,10 +58,7 @@ impl Store {
     }
 
     /// Directions of a tenant, newest first, those older than `before` where it is given.
-    ///
-    /// # Errors
-    /// As [`Self::direction`].
-    pub async fn directions(
+    pub(crate) async fn directions(
         &self,
         tenant: TenantId,
         before: Option<DirectionId>,
@@ -77,10 +68,7 @@ impl Store {
     }
 
     /// Merges `metadata` into a direction's as RFC 7396 has it, and says whether there is such a direction.
-    ///
-    /// # Errors
-    /// [`StoreError::Full`], [`StoreError::Closed`], [`StoreError::Database`], [`StoreError::Damaged`].
-    pub async fn patch_direction(
+    pub(crate) async fn patch_direction(
         &self,
         tenant: TenantId,
         id: DirectionId,
@@ -90,16 +78,13 @@ impl Store {
     }
 
     /// Deletes a direction. Says whether there was one.
-    ///
-    /// # Errors
-    /// [`StoreError::Closed`], [`StoreError::Database`].
-    pub async fn delete_direction(&self, tenant: TenantId, id: DirectionId) -> Result<bool, StoreError> {
+    pub(crate) async fn delete_direction(&self, tenant: TenantId, id: DirectionId) -> Result<bool, StoreError> {
         self.write(DeleteDirection { tenant, id }).await
     }
 }
 
 /// The statement for one direction, with `prefix` before it. A name never has the form of an id.
-pub(super) fn one(prefix: &str, tenant: TenantId, id_or_name: &str) -> QueryBuilder<Sqlite> {
+pub(crate) fn one(prefix: &str, tenant: TenantId, id_or_name: &str) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new(prefix);
     query.push("SELECT ").push(COLUMNS).push(" FROM directions WHERE ");
     match id_or_name.parse::<DirectionId>() {
@@ -110,7 +95,7 @@ pub(super) fn one(prefix: &str, tenant: TenantId, id_or_name: &str) -> QueryBuil
 }
 
 /// The statement for a direction's vectors, with `prefix` before it.
-pub(super) fn vectors(prefix: &str, id: DirectionId) -> QueryBuilder<Sqlite> {
+pub(crate) fn vectors(prefix: &str, id: DirectionId) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new(prefix);
     query.push("SELECT layer, component, vector, metrics FROM direction_vectors WHERE direction_id = ");
     query.push_bind(id.as_bytes().to_vec()).push(" ORDER BY layer, component");
@@ -118,7 +103,7 @@ pub(super) fn vectors(prefix: &str, id: DirectionId) -> QueryBuilder<Sqlite> {
 }
 
 /// The statement of a listing, with `prefix` before it.
-pub(super) fn listing(prefix: &str, tenant: TenantId, before: Option<DirectionId>, limit: u32) -> QueryBuilder<Sqlite> {
+pub(crate) fn listing(prefix: &str, tenant: TenantId, before: Option<DirectionId>, limit: u32) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new(prefix);
     query.push("SELECT ").push(COLUMNS).push(" FROM directions WHERE tenant_id = ").push_bind(tenant.0);
     if let Some(before) = before {

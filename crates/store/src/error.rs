@@ -80,13 +80,13 @@ pub enum StoreError {
 
 impl StoreError {
     /// Something stored is not what it should be.
-    pub(super) fn damaged(what: impl Into<String>) -> Self {
+    pub(crate) fn damaged(what: impl Into<String>) -> Self {
         Self::Damaged { what: what.into() }
     }
 
-    /// Whether one change alone may be the cause, so that others of its group may hold without it. Else it is the disk or the
-    /// whole index.
-    pub(super) fn is_of_one_change(&self) -> bool {
+    /// Whether one change alone may be the cause, so that the others of its group can be committed without it. Otherwise it is
+    /// the disk or the whole index.
+    pub(crate) fn is_of_one_change(&self) -> bool {
         match self {
             Self::Full | Self::ReadOnly { .. } | Self::IndexDamaged(_) | Self::Io { .. } | Self::Closed => false,
             Self::Database(error) => code_of(error).is_none_or(|code| !SQLITE_OF_ALL.contains(&(code & 0xff))),
@@ -95,12 +95,12 @@ impl StoreError {
     }
 
     /// Says what its caller did wrong.
-    pub(super) fn misuse(why: &str) -> Self {
+    pub(crate) fn misuse(why: &str) -> Self {
         Self::Misuse(why.to_owned())
     }
 
     /// Says which file operation failed; a full disk or quota becomes [`Self::Full`].
-    pub(super) fn io(what: impl fmt::Display) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(what: impl fmt::Display) -> impl FnOnce(io::Error) -> Self {
         move |source| match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
             io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
@@ -125,7 +125,7 @@ const SQLITE_NOTADB: i32 = 26;
 const SQLITE_OF_ALL: [i32; 5] = [5, 7, 10, 14, 15];
 
 /// SQLite's result code, the extended one.
-pub(super) fn code_of(error: &sqlx::Error) -> Option<i32> {
+pub(crate) fn code_of(error: &sqlx::Error) -> Option<i32> {
     error.as_database_error()?.code()?.parse().ok()
 }
 

@@ -1,22 +1,22 @@
-//! Points at which a test stops the store: between any two steps that a crash could separate.
+//! Fault injection: points between any two steps that a crash could separate.
 //!
-//! Only builds with debug assertions have them. `RESIDUUM_FAULT=POINT[:N[:error]]` ends the process the Nth time (the
-//! first, if left out) that it comes to the point, as a kill would, or makes that step fail.
+//! Only builds with debug assertions have them. `RESIDUUM_FAULT=POINT[:N[:error]]` ends the process the Nth time
+//! (default 1) that it reaches the point, as a kill would, or makes that step fail.
 
-use super::error::StoreError;
+use crate::error::StoreError;
 
 /// What a blob is written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(crate) enum Purpose {
     /// Holding what was just computed.
     Capture,
-    /// Holding what lay in other blobs.
+    /// Holding what was in other blobs.
     Merge,
 }
 
 /// A step of making a blob durable that has been taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// Its bytes are written, and flushed by nobody.
     Written,
     /// Its bytes are on the disk, under a temporary name.
@@ -29,7 +29,7 @@ pub(super) enum Step {
 
 impl Purpose {
     /// The point behind a step of a blob of this purpose.
-    pub(super) fn after(self, step: Step) -> Point {
+    pub(crate) fn after(self, step: Step) -> Point {
         match (self, step) {
             (Self::Capture, Step::Written) => "capture.written",
             (Self::Capture, Step::Synced) => "capture.synced",
@@ -44,28 +44,28 @@ impl Purpose {
 }
 
 /// The name of a point.
-pub(super) type Point = &'static str;
+pub(crate) type Point = &'static str;
 /// A transaction begins.
-pub(super) const BEGUN: Point = "index.begun";
+pub(crate) const BEGUN: Point = "index.begun";
 /// Its changes are applied and not committed.
-pub(super) const APPLIED: Point = "index.applied";
-/// It is committed, and the files it makes superfluous are still there.
-pub(super) const COMMITTED: Point = "index.committed";
-/// A file that is superfluous is about to be removed.
-pub(super) const UNLINKING: Point = "index.unlinking";
+pub(crate) const APPLIED: Point = "index.applied";
+/// It is committed, and the files that it made obsolete are still there.
+pub(crate) const COMMITTED: Point = "index.committed";
+/// An obsolete file is about to be removed.
+pub(crate) const UNLINKING: Point = "index.unlinking";
 /// Every such file is gone, and nobody has been answered.
-pub(super) const UNLINKED: Point = "index.unlinked";
+pub(crate) const UNLINKED: Point = "index.unlinked";
 /// Extents have been moved to another blob, in a transaction that is not committed.
-pub(super) const MOVED: Point = "merge.moved";
+pub(crate) const MOVED: Point = "merge.moved";
 /// A copy of the folder has every blob that was there; its index is still to come.
-pub(super) const COPIED: Point = "backup.copied";
+pub(crate) const COPIED: Point = "backup.copied";
 /// A copy of the folder has an index; blobs that are younger are still to come.
-pub(super) const INDEXED: Point = "backup.indexed";
+pub(crate) const INDEXED: Point = "backup.indexed";
 
 #[cfg(any(test, debug_assertions))]
-pub(super) use armed::Faults;
+pub(crate) use armed::Faults;
 #[cfg(not(any(test, debug_assertions)))]
-pub(super) use disarmed::Faults;
+pub(crate) use disarmed::Faults;
 
 /// The message of an injected error.
 #[cfg(any(test, debug_assertions))]
@@ -212,4 +212,4 @@ mod disarmed {
 }
 
 #[cfg(test)]
-pub(super) use armed::Action;
+pub(crate) use armed::Action;

@@ -1,4 +1,4 @@
-//! API keys and tenants: recording, listing and revoking them, also while a server has the folder.
+//! API keys and tenants: creating, listing and revoking them, also while a server holds the folder.
 
 use std::path::Path;
 
@@ -8,42 +8,33 @@ use sqlx::{
     sqlite::{SqliteRow, SqliteSynchronous},
 };
 
-use super::{
-    Store,
-    blobs::Blobs,
-    connect_options,
+use crate::{
+    blobs::LocalBlobs,
     error::StoreError,
-    newest_migration,
-    rows::{Fields, now, to_json},
-    tx::Tx,
-    version,
-    writer::Write,
+    index::{
+        SqliteIndex,
+        connect::{check_exists, check_version, connect_options},
+        rows::{Fields, now, to_json},
+        tx::Tx,
+        write::Write,
+    },
 };
 use residuum_domain::{KeyId, KeyRecord, KeyState, NewKey, TenantId};
 
-impl Store {
+impl SqliteIndex {
     /// Every key that was ever made here, revoked ones among them, oldest first. It sees at once what another process
     /// has committed.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`], [`StoreError::Damaged`].
-    pub async fn keys(&self) -> Result<Vec<KeyRecord>, StoreError> {
+    pub(crate) async fn keys(&self) -> Result<Vec<KeyRecord>, StoreError> {
         self.rows(listing().build()).await?.iter().map(decode).collect()
     }
 
     /// Notes that a key was used. It may be lost in a power failure.
-    ///
-    /// # Errors
-    /// [`StoreError::Full`], [`StoreError::Closed`], [`StoreError::Database`].
-    pub async fn touch_key(&self, id: KeyId, at: Timestamp) -> Result<(), StoreError> {
+    pub(crate) async fn touch_key(&self, id: KeyId, at: Timestamp) -> Result<(), StoreError> {
         self.write(TouchKey { id, at }).await
     }
 
     /// The tenant of this name.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub async fn tenant(&self, name: &str) -> Result<Option<TenantId>, StoreError> {
+    pub(crate) async fn tenant(&self, name: &str) -> Result<Option<TenantId>, StoreError> {
         let row = self.row(sqlx::query("SELECT id FROM tenants WHERE name = ?").bind(name)).await?;
         row.map(|row| Fields::of("tenants", &row).get("id").map(TenantId)).transpose()
     }
@@ -62,37 +53,11 @@ impl KeyStore {
     /// [`StoreError::Newer`] or [`StoreError::Older`] when another version wrote it, [`StoreError::Io`] when there is
     /// none, [`StoreError::Database`].
     pub async fn open(dir: &Path) -> Result<Self, StoreError> {
-        let blobs = Blobs::open_read_only(dir);
-        // SQLite's own word for a missing file names neither the folder nor the reason.
-        let index = blobs.index();
-        tokio::fs::metadata(&index).await.map_err(StoreError::io(index.display()))?;
+        let blobs = LocalBlobs::open_read_only(dir);
+        check_exists(&blobs).await?;
         let mut conn = connect_options(&blobs).synchronous(SqliteSynchronous::Full).connect().await?;
-        let (found, known) = (version(&mut conn).await?, newest_migration());
-        match found.cmp(&known) {
-            std::cmp::Ordering::Less => Err(StoreError::Older { found, known }),
-            std::cmp::Ordering::Greater => Err(StoreError::Newer { found, known }),
-            std::cmp::Ordering::Equal => Ok(Self { conn }),
-        }
-    }
-
-    /// Opens the index in `dir`. Where there is none, or an older one, it is made or brought up to date, for which the
-    /// folder must be free.
-    ///
-    /// # Errors
-    /// As [`Self::open`], and those of [`Store::open`] where the index has to be made.
-    pub async fn open_or_make(dir: &Path) -> Result<Self, StoreError> {
-        match Self::open(dir).await {
-            Err(reason @ (StoreError::Older { .. } | StoreError::Io { .. })) => match Store::open(dir).await {
-                Ok(store) => {
-                    store.close().await;
-                    Self::open(dir).await
-                }
-                // an older server has it
-                Err(StoreError::Locked) => Err(reason),
-                Err(other) => Err(other),
-            },
-            opened => opened,
-        }
+        check_version(&mut conn).await?;
+        Ok(Self { conn })
     }
 
     /// Every key that was ever made here, oldest first.

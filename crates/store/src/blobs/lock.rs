@@ -1,8 +1,8 @@
-//! The lock of a data folder. Two files bear it: the folder itself, which cannot be removed while it is in use, and the file
-//! `lock` in it, by which earlier versions know that the folder is in use.
+//! The lock of a data folder. It consists of two `flock`s: one on the folder itself, which cannot be removed while it
+//! is in use, and one on the file `lock` in it, which earlier versions check.
 //!
-//! Both are `flock`ed: such a lock belongs to an open file, so that closing another one of the same file does not let go of it.
-//! (Locks of SQLite, by `fcntl`, are lost when the process closes any descriptor of the file: nothing here may open
+//! A `flock` belongs to an open file, so closing another descriptor of the same file does not release it. (SQLite's
+//! locks, by `fcntl`, are lost when the process closes any descriptor of the file: nothing here may open
 //! `index.sqlite` while SQLite has it.)
 
 use std::{

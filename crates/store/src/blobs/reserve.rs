@@ -1,4 +1,5 @@
-//! Room that is kept for a full disk: removing things writes to the index first, and so does a start.
+//! A reserve of disk space: deleting writes to the index first, and so does a start, so a full disk must leave room
+//! for that.
 
 use std::{
     fs::{self, File},
@@ -7,32 +8,32 @@ use std::{
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
-use super::Blobs;
+use super::LocalBlobs;
 use crate::error::{StoreError, code_of};
 
 /// Bytes kept free.
 const RESERVE: u64 = 4 << 20;
-/// Bytes without which SQLite cannot begin to write: it may say no more of it than that a file could not be opened.
+/// Bytes without which SQLite cannot begin to write; it may only say that a file could not be opened.
 const LEAST: u64 = 128 << 10;
 /// Primary result codes of SQLite: an operation on a file failed, a file cannot be opened.
 const SQLITE_OF_FILES: [i32; 2] = [10, 14];
 
-/// What is known of the reserve.
+/// The state of the reserve.
 #[derive(Debug, Default)]
 pub(super) struct Reserve {
     /// Whether it is there.
     is_there: AtomicBool,
-    /// Whether it was given up and could not be made again: until then the room is for removing things.
+    /// Whether it was given up and could not be made again: until then what space is left is for deleting.
     is_missing: AtomicBool,
 }
 
-impl Blobs {
+impl LocalBlobs {
     /// Gives the reserve up; whether there was one.
     pub(crate) fn use_reserve(&self) -> bool {
         self.reserve.is_there.swap(false, Ordering::AcqRel) && self.give_up_reserve()
     }
 
-    /// The same before it is known whether there is one.
+    /// [`Self::use_reserve`], before it is known whether there is a reserve.
     pub(crate) fn give_up_reserve(&self) -> bool {
         let given = self.lock.is_some() && fs::remove_file(self.root.join("reserve")).is_ok();
         if given {
@@ -41,7 +42,7 @@ impl Blobs {
         given
     }
 
-    /// Whether the reserve was given up and there is no room for another: what room there is is for removing things.
+    /// Whether the reserve was given up and there is no space for another: what space is left is for deleting.
     pub(crate) fn is_tight(&self) -> bool {
         if self.reserve.is_missing.load(Ordering::Acquire) {
             self.keep_reserve();
@@ -59,7 +60,7 @@ impl Blobs {
         if there {
             self.reserve.is_missing.store(false, Ordering::Release);
         } else if self.room().is_some_and(|bytes| bytes < 2 * RESERVE) {
-            // an earlier process may have given it up: then this is what it left for removing things
+            // an earlier process may have given it up: then this is what it left for deleting
             self.reserve.is_missing.store(true, Ordering::Release);
         }
     }
@@ -79,7 +80,7 @@ impl Blobs {
             file.set_len(RESERVE)
         });
         if made.is_err() {
-            // what is missing from the disk is not kept from others by half a reserve; a folder without one works too
+            // half a reserve would only take space from others; a folder without one works too
             drop(fs::remove_file(path));
         }
         made.is_ok()

@@ -1,5 +1,5 @@
-//! Blobs that the index does not know and that are data all the same: they lie in a folder of their own, beside the blobs,
-//! until `residuum verify --rebuild-index` takes them in or `residuum gc --unknown` removes them.
+//! The folder `unknown`: whole blobs that the index does not know. They stay there until `residuum verify --rebuild-
+//! index` takes their caches in or `residuum gc --unknown` removes them.
 
 use std::{
     fs, io,
@@ -7,14 +7,14 @@ use std::{
     sync::atomic::Ordering,
 };
 
-use super::{Blobs, EXTENSION, pack_of, sync_folder};
+use super::{EXTENSION, LocalBlobs, pack_of, sync_folder};
 use crate::error::StoreError;
 use residuum_domain::PackId;
 
-/// Where they lie.
+/// Name of the folder.
 const UNKNOWN: &str = "unknown";
 
-impl Blobs {
+impl LocalBlobs {
     fn unknown_path(&self, pack: PackId) -> PathBuf {
         self.root.join(UNKNOWN).join(format!("{pack}.{EXTENSION}"))
     }
@@ -36,7 +36,7 @@ impl Blobs {
         Ok(moved)
     }
 
-    /// Moves these packs among the blobs again. One whose name is taken there stays. Gives their number.
+    /// Moves these packs back among the blobs. One whose name is taken there stays. Gives their number.
     ///
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::Full`].

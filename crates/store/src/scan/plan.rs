@@ -1,24 +1,26 @@
-//! From the index to a plan: one row of SQL a pack, whatever the number of caches.
+//! Making a plan from the index: one row of SQL for each pack, however many caches it holds.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use sqlx::QueryBuilder;
 
 use super::{PackRows, Piece, ScanPlan, Take, Window};
 use crate::{
-    Store,
-    caches::{JOINED, pack_id},
+    blobs::epoch::Session,
     error::StoreError,
-    find::Search,
-    intern::Layout,
-    rows::Fields,
-    tensors::PackDims,
+    find::{described::JOINED, search::Search},
+    index::{
+        SqliteIndex,
+        intern::Layout,
+        rows::{Fields, pack_id},
+    },
+    packs::location::PackDims,
 };
 use residuum_domain::{CacheFilter, CacheId, Dtype, Hook, ItemSpan, Positions, Rows, TenantId};
 
-/// Bytes read at once: enough to hide the cost of a read, few enough for the second-level cache.
+/// Bytes read at once: enough to hide the cost of a read, few enough for the L2 cache.
 const WINDOW: usize = 256 << 10;
-/// Bytes between two pieces that are cheaper read along than left out by another read.
+/// A gap of so many bytes between two pieces is read along, since that is cheaper than another read.
 const GAP: u64 = 16 << 10;
 
 /// Asks the index.
@@ -26,7 +28,8 @@ const GAP: u64 = 16 << 10;
 /// # Errors
 /// [`StoreError::Database`], [`StoreError::Damaged`].
 pub(super) async fn build(
-    store: &Store,
+    index: &SqliteIndex,
+    session: Arc<Session>,
     tenant: TenantId,
     filter: &CacheFilter,
     hook: Hook,
@@ -37,11 +40,9 @@ pub(super) async fn build(
              group_concat(hex(c.id) || ' ' || e.row_start || ' ' || e.n_rows || ' ' || e.n_tokens || ' ' || c.positions, \
                  char(10)) AS lines",
     );
-    // before the index is asked, so that the blobs it names stay
-    let session = store.blobs().enter();
-    let mut reader = store.reader().await?;
+    let mut reader = index.reader().await?;
     let mut snapshot = reader.snapshot().await?;
-    let now = store.now();
+    let now = index.now();
     let search = Search::new(&mut snapshot, tenant, filter, None, now).await?;
     search.push_found(&mut query, &format!(" CROSS JOIN caches c ON c.created_at = d.at{JOINED}"));
     query.push(" GROUP BY e.pack_id");
@@ -61,7 +62,7 @@ pub(super) async fn build(
     };
     for row in &rows {
         let f = Fields::of("packs", row);
-        let layout = store.memo().layout(&mut snapshot, f.get("layout_id")?).await?;
+        let layout = index.memo().layout(&mut snapshot, f.get("layout_id")?).await?;
         add_pack(&mut plan, &f, &layout, hook, take)?;
     }
     Ok(plan)
@@ -70,12 +71,12 @@ pub(super) async fn build(
 fn add_pack(plan: &mut ScanPlan, f: &Fields<'_>, layout: &Layout, hook: Hook, take: &Take) -> Result<(), StoreError> {
     let id = pack_id(f, "pack_id")?;
     let damaged = |why: &str| StoreError::damaged(format!("an extent of pack {id} {why}"));
-    let index = layout.hooks.binary_search(&hook).map_err(|_| damaged("lacks a hook of a cache"))?;
+    let place = layout.hooks.binary_search(&hook).map_err(|_| damaged("lacks a hook of a cache"))?;
     let dtype: Dtype = f.read("dtype", |d: &str| d.parse().ok())?;
-    let pack = PackRows { id, dtype, width: layout.row_shapes[index].iter().product() };
+    let pack = PackRows { id, dtype, width: layout.row_shapes[place].iter().product() };
     let dims = PackDims { n_rows: f.uint("pack_rows")?, n_map: f.uint("pack_map")? };
     let front = ItemSpan { n_tokens: 0, n_rows: 0, row_start: 0, map_start: 0 };
-    let begin = f.uint::<u64>("data_start")? + dims.tensors(layout, dtype, &front)[index].0;
+    let begin = f.uint::<u64>("data_start")? + dims.tensors(layout, dtype, &front)[place].0;
     let first_piece = plan.pieces.len();
     for line in f.get::<&str>("lines")?.lines() {
         let line = Line::parse(line).ok_or_else(|| damaged("has a cache whose row cannot be read"))?;

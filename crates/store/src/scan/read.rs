@@ -1,16 +1,16 @@
-//! Carrying a plan out.
+//! Reading the rows of a plan.
 
 use std::{fs::File, os::unix::fs::FileExt};
 
 use super::{PackRows, Piece, RowKey, ScanPlan, ScanReport};
-use crate::{Store, error::StoreError};
+use crate::{blobs::LocalBlobs, error::StoreError};
 use residuum_domain::{Dtype, PackId};
 
 /// Windows of one task: a file is opened once for all of them.
 const TASK: usize = 32;
 
 impl ScanPlan {
-    /// Parts that can be read side by side.
+    /// Parts that can be read in parallel.
     #[must_use]
     pub fn n_tasks(&self) -> usize {
         self.windows.len().div_ceil(TASK)
@@ -18,9 +18,9 @@ impl ScanPlan {
 
     /// Reads one part on this thread: `visit` gets rows that lie side by side, `[keys, width]` in float32, with their
     /// keys. A row that cannot be read costs its cache and nothing else.
-    pub fn read_blocking(&self, store: &Store, task: usize, mut visit: impl FnMut(&[f32], &[RowKey])) -> ScanReport {
+    pub(crate) fn read(&self, blobs: &LocalBlobs, task: usize, mut visit: impl FnMut(&[f32], &[RowKey])) -> ScanReport {
         let mut report = ScanReport::default();
-        let mut reader = Reader { store, file: None, buffer: Vec::new(), keys: Vec::new() };
+        let mut reader = Reader { blobs, file: None, buffer: Vec::new(), keys: Vec::new() };
         let begin = (task * TASK).min(self.windows.len());
         for window in &self.windows[begin..(begin + TASK).min(self.windows.len())] {
             let (pack, pieces) = (&self.packs[window.pack], &self.pieces[window.pieces.clone()]);
@@ -47,7 +47,7 @@ impl ScanPlan {
 }
 
 struct Reader<'a> {
-    store: &'a Store,
+    blobs: &'a LocalBlobs,
     file: Option<(PackId, File)>,
     /// Floats, so that float32 rows are read in place: every row of a blob begins at a multiple of its element's size.
     buffer: Vec<f32>,
@@ -89,7 +89,7 @@ impl Reader<'_> {
 
     fn fill(&mut self, pack: PackId, start: u64, len: usize) -> Result<(), StoreError> {
         if self.file.as_ref().is_none_or(|(open, _)| *open != pack) {
-            self.file = Some((pack, self.store.blobs().file(pack)?));
+            self.file = Some((pack, self.blobs.file(pack)?));
         }
         let floats = len.div_ceil(size_of::<f32>());
         if self.buffer.len() < floats {

@@ -1,9 +1,13 @@
-//! Where some tokens stand in the caches that a filter finds: rows of a scan carry positions, and not what the tokens are.
+//! The positions of some tokens in the caches that a filter finds. Rows of a scan carry positions, but not tokens.
 
 use futures::TryStreamExt as _;
 use sqlx::QueryBuilder;
 
-use crate::{Store, error::StoreError, find::Search, rows::Fields};
+use crate::{
+    error::StoreError,
+    find::search::Search,
+    index::{SqliteIndex, rows::Fields},
+};
 use residuum_domain::{CacheFilter, CacheId, TenantId, import::UNKNOWN_TOKEN};
 
 /// Positions of some tokens in caches.
@@ -28,13 +32,10 @@ impl TokenPlaces {
     }
 }
 
-impl Store {
+impl SqliteIndex {
     /// Where the tokens that are `wanted` stand in the caches of a tenant that `filter` finds. Takes 24 bytes for each such
     /// position, whatever the number of tokens.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`], [`StoreError::Damaged`] when the index contradicts itself.
-    pub async fn token_places(
+    pub(crate) async fn token_places(
         &self,
         tenant: TenantId,
         filter: &CacheFilter,

@@ -91,7 +91,7 @@ async fn readers_keep_what_they_were_told_of() {
     let now = everything(&f.store, T).await;
     assert_eq!(f.store.merge(&thorough()).await.unwrap().n_old, 3);
     assert_eq!(f.files().len(), 4, "the old ones are still read");
-    // and are neither litter nor unknown
+    // and are neither garbage nor unknown
     assert!(f.store.verify().await.unwrap().is_clean());
     assert_eq!(f.store.gc().await.unwrap().n_orphans, 0);
     for stored in held.iter().flatten() {

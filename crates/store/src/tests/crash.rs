@@ -1,6 +1,7 @@
 //! Stopping at the worst moments, locking, versions.
 
 use super::*;
+use crate::blobs::LocalBlobs;
 
 #[tokio::test]
 async fn a_crash_leaves_nothing_or_a_whole_cache() {
@@ -97,7 +98,7 @@ async fn the_folder_stays_locked_without_its_lock_file() {
         let second = Store::open(f.dir.path()).await.map(drop);
         assert!(matches!(second, Err(StoreError::Locked)), "{second:?}");
     }
-    assert!(Blobs::open_read_only(f.dir.path()).has_writer());
+    assert!(LocalBlobs::open_read_only(f.dir.path()).has_writer());
     // an earlier version knows the file only
     f.store.clone().close().await;
     let Fixture { dir, store } = f;

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::upkeep::compaction::{rewrite::Rewritten, throttle::Throttle};
 
 const KEEP: KeepDeleted = KeepDeleted { time: Duration::from_secs(10), max_bytes: 1 << 30 };
 
@@ -21,7 +22,7 @@ async fn files_of_deleted_caches_stay_while_they_are_read() {
     }
     let report = plan.read_blocking(&f.store, 0, |_, _| {});
     assert_eq!((report.n_rows, report.unread.len(), report.deleted.len()), (2, 0, 0));
-    // they are neither litter nor unknown
+    // they are neither garbage nor unknown
     assert_eq!(f.files().len(), 2);
     assert_eq!(f.store.gc().await.unwrap().n_orphans, 0);
     assert!(f.store.verify().await.unwrap().is_clean());
@@ -58,7 +59,7 @@ async fn readers_that_come_too_late_hear_that_it_is_gone() {
 #[tokio::test]
 async fn files_of_deleted_caches_stay_only_so_long_and_so_many() {
     let dir = tempfile::tempdir().unwrap();
-    let blobs = Arc::new(blobs::Blobs::open(dir.path()).unwrap());
+    let blobs = Arc::new(blobs::LocalBlobs::open(dir.path()).unwrap());
     let pack = |n_bytes: u64| {
         let pack = PackId::generate();
         let blob = blobs.create(pack, fault::Purpose::Capture).unwrap();
@@ -107,9 +108,9 @@ async fn a_pack_that_is_deleted_while_it_is_merged_is_not_damaged() {
     let (_, ids) = f.stored((0..3).map(|t| simple(&[t])).collect()).await;
     let packs: Vec<PackId> =
         f.files().iter().map(|file| file.file_stem().unwrap().to_str().unwrap().parse().unwrap()).collect();
-    let rewrite = f.store.rewrite(&packs, &[]).await.unwrap().unwrap();
+    let rewrite = f.store.index().rewrite(f.store.blobs().enter(), &packs, &[]).await.unwrap().unwrap();
     f.store.delete_cache(T, ids[1]).await.unwrap();
-    let brake = super::super::compact::Brake::new(None, Arc::default());
-    assert!(matches!(f.store.write_anew(rewrite, brake).await, Ok(rewrite::Rewritten::Deleted)));
+    let throttle = Throttle::new(None, Arc::default());
+    assert!(matches!(f.store.compactor().write_anew(rewrite, throttle).await, Ok(Rewritten::Deleted)));
     f.assert_clean().await;
 }

@@ -131,7 +131,7 @@ async fn a_direction_that_changed_by_itself_is_found_and_older_ones_get_a_checks
         // as an earlier version left it; what it is now is what counts
         sqlx::query("UPDATE directions SET checksum = NULL").execute(&mut conn).await.unwrap();
         assert!(f.store.verify().await.unwrap().is_clean());
-        f.store.enter_missing_checksums().await.unwrap();
+        f.store.index().enter_missing_checksums().await.unwrap();
         assert!(f.store.verify().await.unwrap().is_clean());
         let none = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM directions WHERE checksum IS NULL");
         assert_eq!(none.fetch_one(&mut conn).await.unwrap(), 0);

@@ -7,7 +7,10 @@ use serde_json::json;
 use sqlx::Connection;
 
 use super::*;
-use crate::{find::Search, terms::MergeTerms, tx::Tx, writer::Write};
+use crate::{
+    find::search::Search,
+    index::{connect::MIGRATIONS, terms::MergeTerms, tx::Tx, write::Write},
+};
 
 async fn list(f: &Fixture, filter: CacheFilter) -> Vec<CacheId> {
     f.store.caches(T, &filter, None, 1000).await.unwrap().iter().map(|c| c.id).collect()
@@ -416,10 +419,10 @@ async fn merging_the_index_of_words_changes_no_answer() {
     all.reverse();
     let before = pieces(&f).await;
     assert!(before > 4, "{before}");
-    f.store.merge_terms_until(&true.into(), Duration::MAX).await.unwrap();
-    f.store.merge_terms_until(&false.into(), Duration::ZERO).await.unwrap();
+    f.store.index().merge_terms_until(&true.into(), Duration::MAX).await.unwrap();
+    f.store.index().merge_terms_until(&false.into(), Duration::ZERO).await.unwrap();
     assert_eq!(pieces(&f).await, before, "it was to stop, or had no time");
-    f.store.merge_terms_until(&false.into(), Duration::MAX).await.unwrap();
+    f.store.index().merge_terms_until(&false.into(), Duration::MAX).await.unwrap();
     let after = pieces(&f).await;
     assert!(after <= 3, "{before} pieces became {after}");
     assert_eq!(list(&f, text("stone")).await, all);
@@ -500,12 +503,12 @@ async fn a_search_within_a_range_of_times_does_not_run_on_behind_it() {
     let to = f.cache(caches[4_000]).await.created_at;
     let mut reader = f.store.reader().await.unwrap();
     let search = Search::new(&mut reader, T, &filter, Some(to.as_microsecond()), 0).await.unwrap();
-    let parts = search.parts_within_stretches(&mut reader).await.unwrap();
+    let parts = search.parts_within_partitions(&mut reader).await.unwrap();
     assert_eq!(parts, [true; 2]);
     // rare is what there is little of at all
     let filter = CacheFilter { created_from: Some(from), tags: tags(&["even"]), ..text("nothing") };
     let search = Search::new(&mut reader, T, &filter, None, 0).await.unwrap();
-    assert_eq!(search.parts_within_stretches(&mut reader).await.unwrap(), [true]);
+    assert_eq!(search.parts_within_partitions(&mut reader).await.unwrap(), [true]);
 }
 
 #[tokio::test]

@@ -95,7 +95,7 @@ async fn a_walk_over_rows_out_of_order_ends() {
         let found = tokio::time::timeout(SOON, store.verify()).await.expect("it ends");
         assert!(found.is_err() || !found.unwrap().is_clean());
         // each walk by itself, as where SQLite's own check does not see it
-        let walk = tokio::time::timeout(SOON, store.unreadable_caches(&mut 0)).await.expect("it ends");
+        let walk = tokio::time::timeout(SOON, store.verifier().unreadable_caches(&mut 0)).await.expect("it ends");
         out_of_order += u32::from(matches!(walk, Err(StoreError::IndexDamaged(_))));
         let copies = tempfile::tempdir().unwrap();
         let copied =

@@ -1,7 +1,7 @@
 //! No room left in the index. A disk that is really full is the business of tests/full_disk.py.
 
 use super::*;
-use crate::{terms::MergeTerms, tx::Tx, writer::Write};
+use crate::index::{terms::MergeTerms, tx::Tx, write::Write};
 
 /// Lets the index grow by so many pages and no more; `None`: as it likes.
 struct Room(Option<i64>);

@@ -1,9 +1,13 @@
 //! Keys: recorded beside an open store and seen by it at once, durable, and never in the clear.
 
 use jiff::Timestamp;
-use sqlx::Connection;
+use sqlx::{Connection, migrate::Migrator};
 
 use super::*;
+use crate::{
+    blobs::LocalBlobs,
+    index::connect::{MIGRATIONS, connect_options},
+};
 
 fn new(tenant: &str, scopes: &[Scope]) -> NewKey {
     let key = ApiKey::generate().unwrap();
@@ -56,7 +60,7 @@ async fn keys_are_forgotten_only_when_none_opens_anything() {
 #[tokio::test]
 async fn an_older_index_is_brought_up_to_date_only_where_the_folder_is_free() {
     let dir = tempfile::tempdir().unwrap();
-    let blobs = Blobs::open(dir.path()).unwrap();
+    let blobs = LocalBlobs::open(dir.path()).unwrap();
     let mut conn = connect_options(&blobs).create_if_missing(true).connect().await.unwrap();
     let older: Vec<_> = MIGRATIONS.iter().filter(|m| m.version < 5).cloned().collect();
     Migrator { migrations: older.into(), ..Migrator::DEFAULT }.run(&mut conn).await.unwrap();
@@ -72,9 +76,9 @@ async fn an_older_index_is_brought_up_to_date_only_where_the_folder_is_free() {
 #[tokio::test]
 async fn a_probe_changes_nothing_and_notices_a_folder_that_takes_no_files() {
     let f = Fixture::new().await;
-    let commits = f.store.inner.writer.as_ref().unwrap().commits();
+    let commits = f.store.commits();
     f.store.probe().await.unwrap();
-    assert_eq!(f.store.inner.writer.as_ref().unwrap().commits(), commits);
+    assert_eq!(f.store.commits(), commits);
     fs::remove_dir_all(f.dir.path().join("blobs")).unwrap();
     assert!(matches!(f.store.probe().await, Err(StoreError::Io { .. })));
 }

@@ -31,13 +31,16 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use serde_json::{Map, Value};
+use sqlx::{ConnectOptions, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 
 use super::*;
+use crate::index::{readers::Reader, write::Write};
 pub(super) use crate::testing::{capture, files, header, item, key, object, provenance, value};
 use residuum_domain::*;
 
@@ -45,6 +48,20 @@ pub(super) const T: TenantId = TenantId::DEFAULT;
 pub(super) const RESID: &str = "blocks.0.hook_resid_post";
 pub(super) const PATTERN: &str = "blocks.0.attn.hook_pattern";
 pub(super) const QUERY: &str = "blocks.0.attn.hook_q";
+
+impl Store {
+    pub(super) async fn reader(&self) -> Result<Reader, StoreError> {
+        self.index().reader().await
+    }
+
+    pub(super) async fn write<W: Write>(&self, change: W) -> Result<W::Output, StoreError> {
+        self.index().write(change).await
+    }
+
+    pub(super) fn commits(&self) -> u64 {
+        self.index().commits().unwrap_or(0)
+    }
+}
 
 /// A store in a folder of its own.
 pub(super) struct Fixture {

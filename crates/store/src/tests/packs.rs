@@ -129,7 +129,7 @@ async fn writes_larger_than_a_chunk_reach_their_items() {
 }
 
 #[tokio::test]
-async fn lanes_write_what_the_whole_would_side_by_side() {
+async fn sub_batches_write_what_the_whole_would_side_by_side() {
     let f = Fixture::new().await;
     for dtype in Dtype::ALL {
         let cap = |positions| capture(&[PATTERN, QUERY, RESID], positions, dtype);
@@ -150,7 +150,7 @@ async fn lanes_write_what_the_whole_would_side_by_side() {
             items.flat_map(|i| at(i).map(move |e| special(i, e).unwrap_or(value(hook, e)))).collect::<Vec<f32>>()
         };
         let mut writer = f.store.begin_pack(header).unwrap();
-        let [mut first, mut second] = <[PackLane<'_>; 2]>::try_from(writer.lanes(&[0..2, 2..5])).unwrap();
+        let [mut first, mut second] = <[SubBatchWriter<'_>; 2]>::try_from(writer.sub_batches(&[0..2, 2..5])).unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for hook in 0..3 {

@@ -1,5 +1,7 @@
 //! Repair drops what cannot be right, keeps the rest, and throws no file away.
 
+use sqlx::SqliteConnection;
+
 use super::*;
 
 fn damaged_files(f: &Fixture) -> Vec<String> {

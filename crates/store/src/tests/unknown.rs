@@ -1,4 +1,4 @@
-//! Blobs that the index does not know: litter goes, data stays, whatever became of the index.
+//! Blobs that the index does not know: garbage goes, data stays, whatever became of the index.
 
 use super::*;
 
@@ -258,9 +258,9 @@ async fn what_is_deleted_while_it_is_merged_stays_deleted() {
     let (run, ids) = f.stored(variety(Dtype::Float16)).await;
     let packs: Vec<PackId> =
         f.files().iter().map(|path| path.file_stem().unwrap().to_str().unwrap().parse().unwrap()).collect();
-    let rewrite = f.store.rewrite(&packs, &[]).await.unwrap().unwrap();
-    let brake = crate::compact::Brake::new(None, Arc::default());
-    let copied = f.store.write_anew(rewrite, brake).await.unwrap();
+    let rewrite = f.store.index().rewrite(f.store.blobs().enter(), &packs, &[]).await.unwrap().unwrap();
+    let throttle = crate::upkeep::compaction::throttle::Throttle::new(None, Arc::default());
+    let copied = f.store.compactor().write_anew(rewrite, throttle).await.unwrap();
     assert_eq!(f.files().len(), packs.len() + 1);
     // with all that is in one pack, one of several, and one that only shares rows
     assert!(f.store.delete_run(T, run).await.unwrap());

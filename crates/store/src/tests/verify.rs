@@ -1,7 +1,7 @@
 //! Finding damage, and collecting garbage.
 
 use super::{waiting::Probing, *};
-use crate::readers::READERS;
+use crate::index::readers::READERS;
 
 async fn issues(store: &Store) -> Vec<String> {
     let report = store.verify().await.unwrap();
@@ -134,7 +134,7 @@ async fn what_a_connection_remembers_of_the_index_of_words_is_no_damage() {
     let f = Fixture::new().await;
     // on every connection there is
     let check = async || {
-        for wrong in futures::future::join_all((0..READERS).map(|_| f.store.integrity())).await {
+        for wrong in futures::future::join_all((0..READERS).map(|_| f.store.index().integrity())).await {
             assert_eq!(wrong.unwrap(), Vec::<String>::new());
         }
     };

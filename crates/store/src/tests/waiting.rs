@@ -3,7 +3,10 @@
 use sqlx::Row as _;
 
 use super::*;
-use crate::{error::code_of, tx::Tx, writer::Write};
+use crate::{
+    error::code_of,
+    index::{tx::Tx, write::Write},
+};
 
 /// Counts a probe, in a statement that waits, and then adds another with `statement`.
 pub(super) struct Probing(pub(super) &'static str);
@@ -82,7 +85,7 @@ impl Write for AddSet {
     type Output = i64;
 
     async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<i64, StoreError> {
-        let mut sets = crate::intern::HookSets::default();
+        let mut sets = crate::index::intern::HookSets::default();
         let id = sets.id(tx, &with_hook(self.0).capture.hooks).await?;
         if self.1 { Err(StoreError::Gone) } else { Ok(id) }
     }
