@@ -1,4 +1,4 @@
-//! What an operator sees of the engine: gauges, set when metrics are asked for. What is counted is counted where it happens.
+//! Sets the engine's gauges when metrics are requested. Counters are incremented where things happen.
 
 use super::{Engine, questions::patching::AT_ONCE};
 use residuum_domain::Priority;

@@ -1,4 +1,4 @@
-//! Examples, and a state machine against a plain list of what should be in the queue.
+//! Examples, and a property test against a plain map of the items that should be in the queue.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -39,7 +39,7 @@ fn at(priority: Priority, units: Vec<Unit>) -> Vec<Unit> {
 }
 
 #[test]
-fn an_interactive_run_waits_for_one_batch_not_for_the_bulk() {
+fn an_interactive_run_waits_for_one_batch_not_for_the_bulk_run() {
     let (bulk, quick) = (RunId::generate(), RunId::generate());
     let mut q = Queue::default();
     q.push(units(bulk, 1000, 30, &key(0)));
@@ -59,7 +59,7 @@ fn an_item_over_the_budget_goes_alone() {
 }
 
 #[test]
-fn suspects_run_alone_and_items_of_a_failed_batch_in_smaller_batches() {
+fn possible_crashers_run_alone_and_items_of_a_failed_batch_in_smaller_batches() {
     let mut all = units(RunId::generate(), 3, 1, &key(0));
     all[1].max_batch_items = 1;
     let mut q = Queue::default();
@@ -84,7 +84,7 @@ fn removing_a_run_leaves_the_others() {
 }
 
 #[test]
-fn unasked_items_are_taken_up_to_the_limit_and_not_computed_before() {
+fn items_to_look_up_are_taken_up_to_the_limit_and_not_computed_before() {
     let run = RunId::generate();
     let mut all = units(run, 5, 1, &key(0));
     [0, 2, 4].into_iter().for_each(|i| all[i].reuse = Reuse::Unasked);
@@ -98,7 +98,7 @@ fn unasked_items_are_taken_up_to_the_limit_and_not_computed_before() {
 }
 
 #[test]
-fn items_to_be_continued_are_never_asked_for() {
+fn items_to_be_continued_are_never_looked_up() {
     let continuing = Arc::new(BatchKey::generating("m".into(), T));
     let mut q = Queue::default();
     q.push(
@@ -117,8 +117,8 @@ fn a_higher_priority_goes_first_and_a_lower_one_never_joins_its_batch() {
     q.push(at(Priority::Interactive, units(quick, 1, 30, &key(0))));
     assert_eq!((q.position(quick), q.position(bulk)), (Some(0), Some(1)));
     let batch = q.next_batch(BUDGET).unwrap();
-    assert_eq!((batch.len(), batch[0].run), (1, quick), "the bulk would only make it wait");
-    // But what is more urgent joins a batch that is filled anyhow.
+    assert_eq!((batch.len(), batch[0].run), (1, quick), "bulk items would only make it wait");
+    // But a more urgent item joins a batch that goes anyway.
     q.push(at(Priority::Interactive, units(quick, 1, 30, &key(1))));
     assert_eq!(q.next_batch(BUDGET).unwrap()[0].run, quick);
 }
@@ -134,7 +134,8 @@ fn every_priority_gets_its_share_and_idle_time_is_not_saved_up() {
         *served.entry(q.next_batch(BUDGET).unwrap()[0].priority as usize).or_insert(0) += 1;
     }
     assert_eq!(served.into_values().collect::<Vec<_>>(), [160, 40, 10]);
-    // Alone for a long while, the bulk has no debt to those who come later; and they have no credit beyond their share.
+    // A bulk run that was alone for a long time owes nothing to later ones, and these have no credit beyond their
+    // share.
     let mut q = Queue::default();
     q.push(at(Priority::Bulk, units(RunId::generate(), 400, 25, &key(0))));
     (0..50).for_each(|_| drop(q.next_batch(BUDGET)));
@@ -155,7 +156,7 @@ fn tenants_take_turns_however_many_runs_they_have() {
 }
 
 #[test]
-fn items_are_taken_out_by_name() {
+fn items_are_taken_by_id() {
     let run = RunId::generate();
     let mut q = Queue::default();
     q.push(units(run, 5, 1, &key(0)));
@@ -180,7 +181,7 @@ fn depths_say_how_much_waits_and_since_when() {
     assert_eq!(depths, [Depth::default(), Depth::default(), Depth { items: 5, oldest: Some(first) }]);
 }
 
-/// What is done to a queue.
+/// One operation on a queue.
 #[derive(Debug, Clone)]
 enum Step {
     Push {
@@ -194,7 +195,7 @@ enum Step {
     },
     Batch,
     Ask(usize),
-    /// Back into the queue goes what was taken last.
+    /// Pushes again what was taken last.
     PutBack,
     Remove(usize),
 }
@@ -232,7 +233,7 @@ fn check_batch(batch: &[Unit]) -> Result<(), TestCaseError> {
 
 proptest! {
     #[test]
-    fn whatever_is_done_to_it_the_queue_holds_what_it_should(steps in proptest::collection::vec(step(), 1..60)) {
+    fn the_queue_holds_what_it_should_after_any_operations(steps in proptest::collection::vec(step(), 1..60)) {
         let mut q = Queue::default();
         let mut waiting: BTreeMap<UnitId, Unit> = BTreeMap::new();
         let (mut runs, mut last): (Vec<RunId>, Vec<Unit>) = (Vec::new(), Vec::new());
