@@ -179,8 +179,8 @@ mod tests {
 
     #[test]
     fn an_item_follows_a_leader_that_will_answer_it_and_no_other() {
-        let (run, mut leaders) = (RunId::generate(), InFlightDedup::default());
-        assert!(leaders.lead((run, 0), wanted(1, &[0, 1], Positions::Last)).is_empty());
+        let (run, mut dedup) = (RunId::generate(), InFlightDedup::default());
+        assert!(dedup.lead((run, 0), wanted(1, &[0, 1], Positions::Last)).is_empty());
         for (other, copy, follows) in [
             (wanted(1, &[1], Positions::Last), false, true),
             (wanted(1, &[0, 1], Positions::One(4)), false, true),
@@ -188,53 +188,51 @@ mod tests {
             (wanted(1, &[0], Positions::All), true, false),
             (wanted(2, &[0], Positions::Last), true, false),
         ] {
-            assert_eq!(leaders.follow(unit(run, 9), &other, copy).is_ok(), follows, "{other:?}");
+            assert_eq!(dedup.follow(unit(run, 9), &other, copy).is_ok(), follows, "{other:?}");
         }
-        assert_eq!((leaders.loads().total().items, leaders.is_following(run)), (2, true));
-        assert_eq!(leaders.end((run, 0)).len(), 2);
-        assert_eq!((leaders.loads().total().items, leaders.is_following(run)), (0, false));
+        assert_eq!((dedup.loads().total().items, dedup.is_following(run)), (2, true));
+        assert_eq!(dedup.end((run, 0)).len(), 2);
+        assert_eq!((dedup.loads().total().items, dedup.is_following(run)), (0, false));
         assert!(
-            leaders.follow(unit(run, 9), &wanted(1, &[1], Positions::Last), true).is_err(),
+            dedup.follow(unit(run, 9), &wanted(1, &[1], Positions::Last), true).is_err(),
             "there is no leader any more"
         );
-        assert!(leaders.lead((run, 1), wanted(1, &[0], Positions::All)).is_empty());
+        assert!(dedup.lead((run, 1), wanted(1, &[0], Positions::All)).is_empty());
         let last = wanted(1, &[0], Positions::Last);
-        assert!(
-            leaders.follow(unit(run, 9), &last, false).is_err() && leaders.follow(unit(run, 9), &last, true).is_ok()
-        );
+        assert!(dedup.follow(unit(run, 9), &last, false).is_err() && dedup.follow(unit(run, 9), &last, true).is_ok());
     }
 
     #[test]
     fn the_first_leader_takes_the_items_it_answers_out_of_the_queue() {
-        let (run, mut leaders) = (RunId::generate(), InFlightDedup::default());
-        leaders.queued((run, 0), wanted(1, &[0], Positions::Last));
-        leaders.queued((run, 1), wanted(1, &[0], Positions::Last));
-        leaders.queued((run, 2), wanted(1, &[0, 1], Positions::Last));
-        leaders.queued((run, 3), wanted(2, &[0], Positions::Last));
-        let answered = leaders.lead((run, 1), wanted(1, &[0], Positions::Last));
+        let (run, mut dedup) = (RunId::generate(), InFlightDedup::default());
+        dedup.queued((run, 0), wanted(1, &[0], Positions::Last));
+        dedup.queued((run, 1), wanted(1, &[0], Positions::Last));
+        dedup.queued((run, 2), wanted(1, &[0, 1], Positions::Last));
+        dedup.queued((run, 3), wanted(2, &[0], Positions::Last));
+        let answered = dedup.lead((run, 1), wanted(1, &[0], Positions::Last));
         assert_eq!(answered.iter().map(|(id, _)| id.1).collect::<Vec<_>>(), [0]);
-        assert!(leaders.lead((run, 2), wanted(1, &[0, 1], Positions::Last)).is_empty(), "taken out once");
+        assert!(dedup.lead((run, 2), wanted(1, &[0, 1], Positions::Last)).is_empty(), "taken out once");
     }
 
     #[test]
     fn removing_a_run_releases_the_followers_of_other_runs() {
-        let (gone, other, mut leaders) = (RunId::generate(), RunId::generate(), InFlightDedup::default());
+        let (gone, other, mut dedup) = (RunId::generate(), RunId::generate(), InFlightDedup::default());
         let want = wanted(1, &[0], Positions::Last);
-        leaders.lead((gone, 0), want.clone());
-        leaders.lead((other, 0), wanted(2, &[0], Positions::Last));
+        dedup.lead((gone, 0), want.clone());
+        dedup.lead((other, 0), wanted(2, &[0], Positions::Last));
         for (run, index, want) in [(gone, 1, &want), (other, 1, &want), (gone, 2, &wanted(2, &[0], Positions::Last))] {
-            leaders.follow(unit(run, index), want, false).unwrap();
+            dedup.follow(unit(run, index), want, false).unwrap();
         }
-        assert_eq!(leaders.remove(gone).iter().map(Unit::id).collect::<Vec<_>>(), [(other, 1)]);
-        assert!(leaders.end((other, 0)).is_empty(), "followers of the removed run are removed too");
-        assert_eq!(leaders.loads().total().items, 0);
+        assert_eq!(dedup.remove(gone).iter().map(Unit::id).collect::<Vec<_>>(), [(other, 1)]);
+        assert!(dedup.end((other, 0)).is_empty(), "followers of the removed run are removed too");
+        assert_eq!(dedup.loads().total().items, 0);
     }
 
     proptest! {
         #[test]
         fn no_follower_is_lost(steps in proptest::collection::vec((0u8..5, 0usize..4, 0u32..6, 1u8..3), 1..80)) {
             let runs: Vec<RunId> = (0..4).map(|_| RunId::generate()).collect();
-            let mut leaders = InFlightDedup::default();
+            let mut dedup = InFlightDedup::default();
             let mut following: HashSet<UnitId> = HashSet::new();
             let mut leading: HashSet<UnitId> = HashSet::new();
             for (what, run, index, key) in steps {
@@ -242,29 +240,29 @@ mod tests {
                 let want = wanted(key, &[0], Positions::Last);
                 match what {
                     0 if !following.contains(&id) && leading.insert(id) => {
-                        let answered = leaders.lead(id, want);
+                        let answered = dedup.lead(id, want);
                         prop_assert!(answered.iter().all(|(other, _)| *other != id));
                     }
                     1 if !following.contains(&id) && !leading.contains(&id) => {
-                        following.extend(leaders.follow(unit(id.0, id.1), &want, true).is_ok().then_some(id));
+                        following.extend(dedup.follow(unit(id.0, id.1), &want, true).is_ok().then_some(id));
                     }
-                    2 if !following.contains(&id) && !leading.contains(&id) => leaders.queued(id, want),
+                    2 if !following.contains(&id) && !leading.contains(&id) => dedup.queued(id, want),
                     3 => {
                         leading.remove(&id);
-                        leaders.end(id).iter().for_each(|u| assert!(following.remove(&u.id())));
+                        dedup.end(id).iter().for_each(|u| assert!(following.remove(&u.id())));
                     }
                     4 => {
-                        let released = leaders.remove(runs[run]);
+                        let released = dedup.remove(runs[run]);
                         prop_assert!(released.iter().all(|u| u.run != runs[run] && following.remove(&u.id())));
                         following.retain(|(r, _)| *r != runs[run]);
                         leading.retain(|(r, _)| *r != runs[run]);
                     }
                     _ => {}
                 }
-                prop_assert_eq!(leaders.loads().total().items, following.len());
+                prop_assert_eq!(dedup.loads().total().items, following.len());
             }
             for id in leading {
-                leaders.end(id).iter().for_each(|u| assert!(following.remove(&u.id())));
+                dedup.end(id).iter().for_each(|u| assert!(following.remove(&u.id())));
             }
             prop_assert!(following.is_empty());
         }

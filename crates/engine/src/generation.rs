@@ -27,9 +27,9 @@ use residuum_domain::{Code, NewItem, Problem, RunId};
 use residuum_model::{Model, generate::Sequence};
 
 /// Sequences that are decoded together.
-const SEQUENCES: usize = 32;
+const MAX_SEQUENCES: usize = 32;
 /// Memory for the KV caches of all sequences, in bytes. A single sequence may take more.
-const HISTORY_BYTES: u64 = 192 << 20;
+const KV_CACHE_BYTES: u64 = 192 << 20;
 
 /// A sequence being generated.
 struct Active {
@@ -81,7 +81,7 @@ pub(super) async fn run(engine: Arc<Inner>, workers: Workers, slots: Arc<Semapho
             () = engine.draining.cancelled() => break,
         };
         batch.slice(&engine, &workers, &model, permit).await;
-        batch.let_go(&engine, &model).await;
+        batch.remove_ended(&engine, &model).await;
     }
     batch.active.iter().for_each(|a| engine.in_flight_remove(a.batch));
 }
@@ -99,7 +99,7 @@ impl GeneratingBatch {
                     if item.generation.is_some()
                         && let Some(place) = places.remove(&(unit.run, unit.index))
                     {
-                        self.take_in(model, unit.clone(), item.clone(), place);
+                        self.add(model, unit.clone(), item.clone(), place);
                     }
                 }
                 self.model = Some(Arc::clone(model));
@@ -126,14 +126,14 @@ impl GeneratingBatch {
         };
         let held: u64 = self.active.iter().map(|a| a.unit.n_tokens as u64).sum();
         let per_token = engine.models.get(&key.model).map_or(1, |m| m.generation_bytes_per_token()).max(1);
-        let tokens = usize::try_from((HISTORY_BYTES / per_token).saturating_sub(held)).unwrap_or(usize::MAX);
-        let items = SEQUENCES.saturating_sub(self.active.len());
+        let tokens = usize::try_from((KV_CACHE_BYTES / per_token).saturating_sub(held)).unwrap_or(usize::MAX);
+        let items = MAX_SEQUENCES.saturating_sub(self.active.len());
         // The queue returns its first item even if it is over the budget, so a batch without room must not ask for one.
         let room = self.active.is_empty() || (items > 0 && tokens > 0);
         if fits && room { queue.next_batch(Budget { tokens, bytes: u64::MAX, items }) } else { None }
     }
 
-    fn take_in(&mut self, model: &Model, unit: Unit, item: NewItem, Place { alive, batch }: Place) {
+    fn add(&mut self, model: &Model, unit: Unit, item: NewItem, Place { alive, batch }: Place) {
         let Some(generation) = item.generation.clone() else { return };
         let mut sequence = model.sequence(item.token_ids.clone(), generation, u64::from(unit.index));
         if let Some(edits) = &unit.edits {
@@ -188,7 +188,7 @@ impl GeneratingBatch {
     }
 
     /// Removes sequences that are finished or cancelled.
-    async fn let_go(&mut self, engine: &Arc<Inner>, model: &Arc<Model>) {
+    async fn remove_ended(&mut self, engine: &Arc<Inner>, model: &Arc<Model>) {
         let (gone, staying): (Vec<Active>, Vec<Active>) = std::mem::take(&mut self.active)
             .into_iter()
             .partition(|a| a.sequence.is_finished() || a.alive.load(Ordering::Relaxed) == 0);
@@ -203,7 +203,7 @@ impl GeneratingBatch {
             }
         }
         if !finished.is_empty() {
-            hand_on(engine, model, finished).await;
+            queue_for_capture(engine, model, finished).await;
         }
     }
 }
@@ -227,7 +227,7 @@ fn settle_continued(item: &mut NewItem, model: &Model) -> Result<(), Problem> {
 
 /// Makes continued items durable and queues them to be captured. An item that ended before a position that its capture
 /// names fails.
-async fn hand_on(engine: &Arc<Inner>, model: &Arc<Model>, finished: Vec<(Unit, NewItem)>) {
+async fn queue_for_capture(engine: &Arc<Inner>, model: &Arc<Model>, finished: Vec<(Unit, NewItem)>) {
     let mut ready = Vec::new();
     for (old, mut item) in finished {
         match settle_continued(&mut item, model) {

@@ -141,7 +141,7 @@ pub struct Engine {
 struct Tasks {
     scheduler: JoinHandle<()>,
     generator: JoinHandle<()>,
-    answers: JoinHandle<()>,
+    submission_reuse: JoinHandle<()>,
     background_jobs: JoinHandle<()>,
     retention: JoinHandle<()>,
     workers: Vec<std::thread::JoinHandle<()>>,
@@ -178,7 +178,7 @@ struct Inner {
     /// Permits for running experiments.
     experiments: Semaphore,
     /// Permits for experiments that run or wait to run.
-    experiments_in_line: Semaphore,
+    experiments_admitted: Semaphore,
 }
 
 impl Inner {
@@ -257,7 +257,7 @@ impl Engine {
     pub fn start(store: Store, names: Vec<String>, limits: Limits, n_workers: usize) -> std::io::Result<Self> {
         let (workers, threads) = Workers::spawn(n_workers, &store)?;
         let (background_jobs, waiting) = mpsc::channel(1);
-        let (lookups, to_answer) = mpsc::channel(submission_reuse::WAITING);
+        let (lookups, to_look_up) = mpsc::channel(submission_reuse::MAX_WAITING);
         let inner = Arc::new(Inner {
             store,
             models: Registry::new(names),
@@ -279,20 +279,21 @@ impl Engine {
             draining: CancellationToken::new(),
             background_jobs,
             lookups,
-            experiments: Semaphore::new(patching::AT_ONCE),
-            experiments_in_line: Semaphore::new(patching::AT_ONCE + patching::MAX_WAITING),
+            experiments: Semaphore::new(patching::MAX_RUNNING),
+            experiments_admitted: Semaphore::new(patching::MAX_RUNNING + patching::MAX_WAITING),
         });
         let n_slots = scheduler::pipeline(n_workers);
         let slots = Arc::new(Semaphore::new(n_slots as usize));
         let scheduler = tokio::spawn(scheduler::run(Arc::clone(&inner), workers.clone(), Arc::clone(&slots), n_slots));
         let generator = tokio::spawn(generation::run(Arc::clone(&inner), workers.clone(), Arc::clone(&slots)));
-        let answers = tokio::spawn(submission_reuse::run(inner.store.clone(), inner.draining.clone(), to_answer));
+        let submission_reuse =
+            tokio::spawn(submission_reuse::run(inner.store.clone(), inner.draining.clone(), to_look_up));
         let background_jobs = tokio::spawn(background_jobs::run(inner.draining.clone(), workers, slots, waiting));
         let retention = tokio::spawn(retention::run(Arc::clone(&inner)));
         let tasks = Arc::new(Mutex::new(Some(Tasks {
             scheduler,
             generator,
-            answers,
+            submission_reuse,
             background_jobs,
             retention,
             workers: threads,
@@ -494,7 +495,7 @@ impl Engine {
         self.inner.to_continue().remove(id);
         // Items of other runs that waited for it must not go with it.
         let followers = self.inner.dedup().remove(id);
-        self.inner.ask_again(followers);
+        self.inner.look_up_again(followers);
         for batch in self.inner.in_flight().values_mut() {
             let before = batch.units.len();
             batch.units.retain(|(run, _)| *run != id);
@@ -508,8 +509,10 @@ impl Engine {
     pub async fn drain(&self) {
         self.inner.draining.cancel();
         let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Tasks { scheduler, generator, answers, background_jobs, retention, workers }) = tasks else { return };
-        let ended = [scheduler.await, generator.await, answers.await, background_jobs.await, retention.await];
+        let Some(Tasks { scheduler, generator, submission_reuse, background_jobs, retention, workers }) = tasks else {
+            return;
+        };
+        let ended = [scheduler.await, generator.await, submission_reuse.await, background_jobs.await, retention.await];
         if ended.iter().any(Result::is_err) {
             tracing::error!("a background task of the engine had panicked");
         }
@@ -531,7 +534,7 @@ fn unit(run: RunId, index: u32, item: &NewItem, key: Arc<BatchKey>, model: &Mode
         key,
         edits: None,
         priority: Priority::Normal,
-        reuse: Reuse::Unasked,
+        reuse: Reuse::ToLookUp,
         max_batch_items: UNLIMITED,
     }
 }

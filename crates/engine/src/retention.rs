@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{Inner, scheduler::STORE_REST};
+use super::{Inner, scheduler::STORE_PAUSE};
 use residuum_domain::{Code, Problem};
 use residuum_store::StoreError;
 
@@ -78,8 +78,8 @@ impl Inner {
     /// [`Code::StoreFull`].
     pub(super) fn check_disk(&self) -> Result<(), Problem> {
         let full = *self.no_room.lock().unwrap_or_else(PoisonError::into_inner);
-        // waiting work is tried again every `STORE_REST`: after three of them without a failure, nothing waits any more
-        if full.is_some_and(|since| since.elapsed() < 3 * STORE_REST) {
+        // waiting work is tried again every `STORE_PAUSE`: after three of them without a failure, nothing waits any more
+        if full.is_some_and(|since| since.elapsed() < 3 * STORE_PAUSE) {
             let detail = "the disk is full: runs that were accepted wait for room; delete runs or caches first";
             return Err(Problem::new(Code::StoreFull, detail));
         }

@@ -21,7 +21,7 @@ use residuum_store::{
 };
 
 /// Items looked up in one query.
-const ASK_ITEMS: usize = 512;
+const LOOKUP_ITEMS: usize = 512;
 /// Bytes that may be copied instead of computed, for one item and in one pack. Reading and writing more would delay the
 /// next batch.
 const COPY_BYTES: u64 = 64 << 20;
@@ -29,7 +29,7 @@ const COPY_BYTES: u64 = 64 << 20;
 const COPY_ITEMS: usize = 256;
 
 /// An item to be looked up.
-struct Asking {
+struct Candidate {
     unit: Unit,
     item: NewItem,
     wanted: Wanted,
@@ -45,12 +45,12 @@ struct Copying {
 /// Answers waiting items with activations that are stored or being computed. The other items wait to be computed.
 pub(super) async fn reuse_stored(engine: &Arc<Inner>) {
     loop {
-        let units = engine.queue().take_unasked(ASK_ITEMS);
+        let units = engine.queue().take_to_look_up(LOOKUP_ITEMS);
         if units.is_empty() {
             return;
         }
-        let rest = ask(engine, units).await;
-        engine.queue().push(rest.into_iter().map(|u| Unit { reuse: Reuse::Asked, ..u }).collect());
+        let rest = look_up(engine, units).await;
+        engine.queue().push(rest.into_iter().map(|u| Unit { reuse: Reuse::NotFound, ..u }).collect());
     }
 }
 
@@ -81,7 +81,7 @@ fn may_copy(n_bytes: u64, item: &NewItem) -> bool {
 }
 
 /// Answers items, or lets them follow leaders. Returns those that have to be computed.
-async fn ask(engine: &Arc<Inner>, units: Vec<Unit>) -> Vec<Unit> {
+async fn look_up(engine: &Arc<Inner>, units: Vec<Unit>) -> Vec<Unit> {
     let items = match load(engine, &units).await {
         Ok(items) => items,
         Err(e) => {
@@ -91,7 +91,7 @@ async fn ask(engine: &Arc<Inner>, units: Vec<Unit>) -> Vec<Unit> {
     };
     let mut rest = Vec::new();
     // One query for each tenant: an item is never answered with another tenant's activations.
-    let mut by_tenant: HashMap<TenantId, Vec<Asking>> = HashMap::new();
+    let mut by_tenant: HashMap<TenantId, Vec<Candidate>> = HashMap::new();
     for (unit, item) in items {
         let Ok(model) = engine.models.get(&unit.key.model) else {
             rest.push(unit.clone());
@@ -100,30 +100,30 @@ async fn ask(engine: &Arc<Inner>, units: Vec<Unit>) -> Vec<Unit> {
         let wanted = wanted(unit.key.tenant, unit.edits.as_deref(), &item, &model);
         // First the leaders, then the store: an item that ends in between is found in the store.
         if let Err(unit) = engine.dedup().follow(unit.clone(), &wanted, may_copy(unit.n_bytes, &item)) {
-            by_tenant.entry(unit.key.tenant).or_default().push(Asking { unit: *unit, item, wanted });
+            by_tenant.entry(unit.key.tenant).or_default().push(Candidate { unit: *unit, item, wanted });
         }
     }
-    for (tenant, asking) in by_tenant {
-        rest.extend(ask_store(engine, tenant, asking).await);
+    for (tenant, candidates) in by_tenant {
+        rest.extend(look_up_stored(engine, tenant, candidates).await);
     }
     rest
 }
 
-async fn ask_store(engine: &Arc<Inner>, tenant: TenantId, asking: Vec<Asking>) -> Vec<Unit> {
-    let wanted: Vec<Wanted> = asking.iter().map(|a| a.wanted.clone()).collect();
+async fn look_up_stored(engine: &Arc<Inner>, tenant: TenantId, candidates: Vec<Candidate>) -> Vec<Unit> {
+    let wanted: Vec<Wanted> = candidates.iter().map(|a| a.wanted.clone()).collect();
     let found = match engine.store.find_reusable(tenant, &wanted).await {
         Ok(found) => found,
         Err(e) => {
             tracing::error!(error = %e, "the store could not be asked for activations to reuse");
-            return asking.into_iter().map(|a| a.unit).collect();
+            return candidates.into_iter().map(|a| a.unit).collect();
         }
     };
-    let (mut pointed, mut copied, mut rest) = (Vec::new(), Vec::new(), Vec::new());
-    for (Asking { unit, item, wanted }, found) in asking.into_iter().zip(found) {
+    let (mut shared, mut copied, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+    for (Candidate { unit, item, wanted }, found) in candidates.into_iter().zip(found) {
         match found {
             Some(Reusable::Extent(extent)) => {
                 let (run, item_index) = unit.id();
-                pointed.push((unit, ReusedCache { extent, cache: CacheId::generate(), run, item_index, item }));
+                shared.push((unit, ReusedCache { extent, cache: CacheId::generate(), run, item_index, item }));
             }
             Some(Reusable::Rows(rows)) if may_copy(unit.n_bytes, &item) => copied.push(Copying { unit, item, rows }),
             _ => {
@@ -132,7 +132,7 @@ async fn ask_store(engine: &Arc<Inner>, tenant: TenantId, asking: Vec<Asking>) -
             }
         }
     }
-    rest.extend(point(engine, pointed).await);
+    rest.extend(share_extents(engine, shared).await);
     for group in groups(copied) {
         rest.extend(copy(engine, group).await);
     }
@@ -140,16 +140,16 @@ async fn ask_store(engine: &Arc<Inner>, tenant: TenantId, asking: Vec<Asking>) -
 }
 
 /// Makes caches that share stored extents. Returns the items for which that failed.
-async fn point(engine: &Arc<Inner>, pointed: Vec<(Unit, ReusedCache)>) -> Vec<Unit> {
-    if pointed.is_empty() {
+async fn share_extents(engine: &Arc<Inner>, shared: Vec<(Unit, ReusedCache)>) -> Vec<Unit> {
+    if shared.is_empty() {
         return Vec::new();
     }
-    let (units, reused): (Vec<Unit>, Vec<ReusedCache>) = pointed.into_iter().unzip();
+    let (units, reused): (Vec<Unit>, Vec<ReusedCache>) = shared.into_iter().unzip();
     match record(engine, &units, Completion { reused, ..Completion::default() }).await {
         Ok(()) => Vec::new(),
         Err(StoreError::Gone) => {
             // the extent was deleted after it was found, and a second lookup will not find it
-            engine.queue().push(units.into_iter().map(|u| Unit { reuse: Reuse::Unasked, ..u }).collect());
+            engine.queue().push(units.into_iter().map(|u| Unit { reuse: Reuse::ToLookUp, ..u }).collect());
             Vec::new()
         }
         Err(e) => {
@@ -249,18 +249,18 @@ pub(super) fn lead(engine: &Inner, items: Vec<(Unit, NewItem)>, model: &Model) -
     let mut leading = Vec::with_capacity(items.len());
     let mut answered: HashMap<UnitId, Wanted> = HashMap::new();
     {
-        let mut leaders = engine.dedup();
+        let mut dedup = engine.dedup();
         for (unit, item) in items {
             let wanted = wanted(unit.key.tenant, unit.edits.as_deref(), &item, model);
             let copy = may_copy(unit.n_bytes, &item);
             let unit = match unit.reuse {
                 Reuse::Never => unit,
-                _ => match leaders.follow(unit, &wanted, copy) {
+                _ => match dedup.follow(unit, &wanted, copy) {
                     Ok(()) => continue,
                     Err(unit) => *unit,
                 },
             };
-            answered.extend(leaders.lead(unit.id(), wanted));
+            answered.extend(dedup.lead(unit.id(), wanted));
             leading.push((unit, item));
         }
     }
@@ -294,7 +294,7 @@ impl Inner {
             // an item that stopped being computed in between has increased `completions` before
             if self.completions.load(Ordering::Acquire) == missed.at {
                 dedup.queued(unit.id(), wanted);
-                rest.push(Unit { reuse: Reuse::Asked, ..*unit });
+                rest.push(Unit { reuse: Reuse::NotFound, ..*unit });
             } else {
                 rest.push(*unit);
             }
@@ -305,16 +305,16 @@ impl Inner {
     /// Ends leaders, and queues their followers to be looked up again.
     pub(super) fn end_leads(&self, ids: &[UnitId]) {
         let followers = {
-            let mut leaders = self.dedup();
-            ids.iter().flat_map(|id| leaders.end(*id)).collect()
+            let mut dedup = self.dedup();
+            ids.iter().flat_map(|id| dedup.end(*id)).collect()
         };
-        self.ask_again(followers);
+        self.look_up_again(followers);
     }
 
     /// Queues followers whose leader has ended, to be looked up again.
-    pub(super) fn ask_again(&self, followers: Vec<Unit>) {
+    pub(super) fn look_up_again(&self, followers: Vec<Unit>) {
         if !followers.is_empty() {
-            self.enqueue(followers.into_iter().map(|u| Unit { reuse: Reuse::Unasked, ..u }).collect());
+            self.enqueue(followers.into_iter().map(|u| Unit { reuse: Reuse::ToLookUp, ..u }).collect());
         }
     }
 }

@@ -38,7 +38,7 @@ const BATCH_ITEMS: usize = 256;
 /// is bounded before it is tried. A single input may take more.
 const BATCH_MEMORY: u64 = 128 << 20;
 /// Pause after the store has refused work, before the same work is tried again.
-pub(super) const STORE_REST: Duration = Duration::from_secs(2);
+pub(super) const STORE_PAUSE: Duration = Duration::from_secs(2);
 
 /// Tokens per second of recent batches, as a moving average.
 pub(super) struct Speed {
@@ -128,7 +128,7 @@ pub(super) async fn run(engine: Arc<Inner>, workers: Workers, slots: Arc<Semapho
 
 /// Hands a batch to the workers, and spawns a task that commits the outcome.
 async fn dispatch(engine: &Arc<Inner>, workers: &Workers, units: Vec<Unit>, permit: OwnedSemaphorePermit) {
-    let (items, model) = match take_up(engine, units).await {
+    let (items, model) = match claim_batch(engine, units).await {
         Ok(Some(taken)) => taken,
         Ok(None) => return,
         Err((problem, units)) => {
@@ -176,7 +176,7 @@ fn observe_batch(units: &[Unit]) {
 ///
 /// # Errors
 /// The problem, and the items that go back to the queue.
-async fn take_up(engine: &Arc<Inner>, units: Vec<Unit>) -> Result<Option<Claimed>, (Problem, Vec<Unit>)> {
+async fn claim_batch(engine: &Arc<Inner>, units: Vec<Unit>) -> Result<Option<Claimed>, (Problem, Vec<Unit>)> {
     let items: Vec<(Unit, NewItem)> = match load(engine, &units).await {
         Ok(items) => items.into_iter().map(|(u, item)| (u.clone(), item)).collect(),
         Err(e) => return Err((e.into(), units)),
@@ -220,7 +220,7 @@ async fn finish(engine: &Arc<Inner>, units: Vec<Unit>, outcome: JobOutcome) {
     let tokens: usize = units.iter().map(|u| u.n_tokens).sum();
     let completion = match outcome {
         JobOutcome::Cancelled => return,
-        JobOutcome::Failed(problem) if waits(&problem) => return no_room(engine, units, &problem),
+        JobOutcome::Failed(problem) if may_succeed_later(&problem) => return no_room(engine, units, &problem),
         JobOutcome::Lost if units.len() == 1 && units[0].max_batch_items > 1 => {
             // The item may not be the cause: it gets one more try, on a device that works.
             return engine.queue().push(units.into_iter().map(|u| Unit { max_batch_items: 1, ..u }).collect());
@@ -243,7 +243,7 @@ async fn finish(engine: &Arc<Inner>, units: Vec<Unit>, outcome: JobOutcome) {
                 Ok(Ok(pack)) => Completion { pack: Some(pack), ..Completion::default() },
                 Ok(Err(e)) => {
                     let problem = e.into();
-                    if waits(&problem) {
+                    if may_succeed_later(&problem) {
                         return no_room(engine, units, &problem);
                     }
                     all_failed(&units, &problem)
@@ -262,7 +262,7 @@ async fn finish(engine: &Arc<Inner>, units: Vec<Unit>, outcome: JobOutcome) {
 }
 
 /// Whether the store may accept the same work later. Accepted items wait for room; they do not fail for lack of it.
-fn waits(problem: &Problem) -> bool {
+fn may_succeed_later(problem: &Problem) -> bool {
     matches!(problem.code, Code::StoreFull | Code::Unavailable)
 }
 
@@ -291,7 +291,7 @@ pub(super) fn put_back(engine: &Arc<Inner>, units: Vec<Unit>, claimed: bool) {
     tokio::spawn(async move {
         let ids: Vec<(RunId, u32)> = units.iter().map(|u| (u.run, u.index)).collect();
         loop {
-            tokio::time::sleep(STORE_REST).await;
+            tokio::time::sleep(STORE_PAUSE).await;
             match if claimed { engine.store.release(&ids).await } else { Ok(()) } {
                 Ok(()) => break,
                 // the next start queues them again

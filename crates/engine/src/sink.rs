@@ -32,7 +32,8 @@ pub fn write(
     thread::scope(|scope| {
         let is_large = pack.layout().total_bytes() >= MANY_BYTES;
         let pack = Whole(Box::new(pack));
-        let mut sink = PackSink { scope, way: if is_large { Way::Undecided(pack) } else { Way::Direct(pack) } };
+        let mut sink =
+            PackSink { scope, mode: if is_large { WriteMode::Undecided(pack) } else { WriteMode::Direct(pack) } };
         let outcome = forward(&mut sink);
         sink.finish(outcome)
     })
@@ -41,11 +42,11 @@ pub fn write(
 /// The sink of a whole pack.
 struct PackSink<'s, 'e> {
     scope: &'s Scope<'s, 'e>,
-    way: Way<'s>,
+    mode: WriteMode<'s>,
 }
 
 /// How values are written into the pack.
-enum Way<'s> {
+enum WriteMode<'s> {
     /// On the calling thread.
     Direct(Whole),
     /// On a separate thread, unless the batch is divided first.
@@ -60,29 +61,29 @@ type Writer<'s> = ScopedJoinHandle<'s, Result<PackWriter, StoreError>>;
 
 impl<'s> PackSink<'s, '_> {
     /// Where to write the next values. Starts the thread if that has not been decided yet.
-    fn way(&mut self) -> Result<&mut dyn CaptureSink, Refusal> {
-        self.way = match std::mem::replace(&mut self.way, Way::Lost) {
-            Way::Undecided(pack) => {
+    fn sink(&mut self) -> Result<&mut dyn CaptureSink, Refusal> {
+        self.mode = match std::mem::replace(&mut self.mode, WriteMode::Lost) {
+            WriteMode::Undecided(pack) => {
                 let (pieces, to_write) = sync_channel(1);
                 let recorder = thread::Builder::new().name("recorder".to_owned());
                 let writer = recorder.spawn_scoped(self.scope, move || drain(*pack.0, &to_write))?;
-                Way::Piped(Piped::new(pieces), writer)
+                WriteMode::Piped(Piped::new(pieces), writer)
             }
             decided => decided,
         };
-        match &mut self.way {
-            Way::Direct(pack) => Ok(pack),
-            Way::Piped(piped, _) => Ok(piped),
-            Way::Undecided(_) | Way::Lost => Err(REFUSED.into()),
+        match &mut self.mode {
+            WriteMode::Direct(pack) => Ok(pack),
+            WriteMode::Piped(piped, _) => Ok(piped),
+            WriteMode::Undecided(_) | WriteMode::Lost => Err(REFUSED.into()),
         }
     }
 
     /// The pack with everything that was handed over.
     fn finish(self, outcome: Result<(), ForwardError>) -> Result<PackWriter, ForwardError> {
-        match self.way {
-            Way::Direct(pack) | Way::Undecided(pack) => outcome.map(|()| *pack.0),
-            Way::Lost => outcome.and(Err(ForwardError::Sink(REFUSED.into()))),
-            Way::Piped(pieces, writer) => {
+        match self.mode {
+            WriteMode::Direct(pack) | WriteMode::Undecided(pack) => outcome.map(|()| *pack.0),
+            WriteMode::Lost => outcome.and(Err(ForwardError::Sink(REFUSED.into()))),
+            WriteMode::Piped(pieces, writer) => {
                 drop(pieces);
                 let pack = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                 // If the pack refused values, the pass only knows that its sink failed; the pack knows why.
@@ -97,15 +98,15 @@ impl<'s> PackSink<'s, '_> {
 
 impl CaptureSink for PackSink<'_, '_> {
     fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
-        self.way()?.write(hook, items, values)
+        self.sink()?.write(hook, items, values)
     }
 
     fn take(&mut self, hook: usize, items: Range<usize>, values: Lent) -> Result<(), Refusal> {
-        self.way()?.take(hook, items, values)
+        self.sink()?.take(hook, items, values)
     }
 
     fn split(&mut self, sub_batches: &[Range<usize>]) -> Option<Vec<Box<dyn CaptureSink + '_>>> {
-        let (Way::Direct(pack) | Way::Undecided(pack)) = &mut self.way else { return None };
+        let (WriteMode::Direct(pack) | WriteMode::Undecided(pack)) = &mut self.mode else { return None };
         Some(pack.0.lanes(sub_batches).into_iter().map(|lane| Box::new(Lane(lane)) as _).collect())
     }
 }
@@ -326,11 +327,11 @@ mod tests {
             let layout = &header.layout;
             assert_eq!(layout.total_bytes() >= MANY_BYTES, is_large);
             let mut written = Vec::new();
-            for way in 0..3 {
+            for mode in 0..3 {
                 let folder = tempfile::tempdir().unwrap();
                 let store = Store::open(folder.path()).await.unwrap();
                 let mut pack = store.begin_pack(header.clone()).unwrap();
-                pack = match way {
+                pack = match mode {
                     0 => {
                         for (hook, item) in (0..hooks.len()).flat_map(|hook| [(hook, 0), (hook, 1)]) {
                             pack.write(hook, item..item + 1, &values(layout, hook, item)).unwrap();

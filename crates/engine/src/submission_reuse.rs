@@ -23,11 +23,11 @@ use residuum_model::Model;
 use residuum_store::{AnsweredRun, Reusable, Store, Wanted};
 
 /// Runs that may wait for each task; while there are more, those who post them wait.
-pub(super) const WAITING: usize = 256;
+pub(super) const MAX_WAITING: usize = 256;
 /// Most runs that are looked up or committed together.
-const TOGETHER: usize = 64;
+const MAX_GATHERED: usize = 64;
 /// Most inputs of a run that is looked up here. The items of larger runs are looked up when they are queued.
-const MOST_ITEMS: usize = 16;
+const MAX_ITEMS: usize = 16;
 
 /// A run to be looked up.
 pub(super) struct Lookup {
@@ -61,17 +61,17 @@ pub(super) enum Looked {
 
 /// Answers runs until the engine drains.
 pub(super) async fn run(store: Store, draining: CancellationToken, lookups: mpsc::Receiver<Lookup>) {
-    let (found, to_make) = mpsc::channel(WAITING);
+    let (found, to_make) = mpsc::channel(MAX_WAITING);
     tokio::join!(look(&store, &draining, lookups, found), make(&store, to_make));
 }
 
-/// Takes up to [`TOGETHER`] waiting lookups; none once the engine drains.
+/// Takes up to [`MAX_GATHERED`] waiting lookups; none once the engine drains.
 async fn gather(draining: &CancellationToken, lookups: &mut mpsc::Receiver<Lookup>) -> Vec<Lookup> {
-    let mut gathered = Vec::with_capacity(TOGETHER);
+    let mut gathered = Vec::with_capacity(MAX_GATHERED);
     tokio::select! {
         biased;
         () = draining.cancelled() => {}
-        _ = lookups.recv_many(&mut gathered, TOGETHER) => {}
+        _ = lookups.recv_many(&mut gathered, MAX_GATHERED) => {}
     }
     gathered
 }
@@ -125,8 +125,8 @@ async fn look(
 
 /// Commits answered runs until the lookup task ends.
 async fn make(store: &Store, mut found: mpsc::Receiver<Found>) {
-    let mut gathered = Vec::with_capacity(TOGETHER);
-    while found.recv_many(&mut gathered, TOGETHER).await > 0 {
+    let mut gathered = Vec::with_capacity(MAX_GATHERED);
+    while found.recv_many(&mut gathered, MAX_GATHERED).await > 0 {
         let (runs, outcomes): (Vec<_>, Vec<_>) = gathered.drain(..).map(|f| (f.run, f.outcome)).unzip();
         let started = Instant::now();
         let made = match store.insert_answered(runs).await {
@@ -151,18 +151,18 @@ async fn make(store: &Store, mut found: mpsc::Receiver<Found>) {
 impl Engine {
     /// Looks up a run if it is small and may reuse activations, and completes it if they answer all of it.
     pub(super) async fn answer(&self, run: NewRun, model: &Model) -> Looked {
-        let asks = run.reuse && run.idempotency.is_none() && run.items.len() <= MOST_ITEMS && !run.generates();
-        if !asks {
+        let is_eligible = run.reuse && run.idempotency.is_none() && run.items.len() <= MAX_ITEMS && !run.generates();
+        if !is_eligible {
             return Looked::Missed(run, None);
         }
         let wanted: Vec<Wanted> =
             run.items.iter().map(|item| wanted(run.tenant, run.edits.as_deref(), item, model)).collect();
         let at = self.inner.completions.load(Ordering::Acquire);
         let run = Arc::new(run);
-        let (outcome, told) = oneshot::channel();
+        let (outcome, received) = oneshot::channel();
         // fails if the engine drains
         drop(self.inner.lookups.send(Lookup { run: Arc::clone(&run), wanted: wanted.clone(), outcome }).await);
-        match told.await {
+        match received.await {
             Ok(Outcome::Complete(run)) => Looked::Answered(run),
             Ok(Outcome::NotFound(absent)) => {
                 let wanted = wanted.into_iter().zip(absent).map(|(wanted, absent)| absent.then_some(wanted)).collect();

@@ -18,7 +18,7 @@ const EVERY_LOSS: u32 = 178;
 static LOST: AtomicBool = AtomicBool::new(false);
 
 /// Called by a worker before each forward pass. Returns whether its device is lost.
-pub(super) fn fail_where_told_to(model: &Model, inputs: &[JobInput]) -> bool {
+pub(super) fn inject_fault(model: &Model, inputs: &[JobInput]) -> bool {
     let has = |token| model.info().id == POISONED && inputs.iter().any(|input| input.token_ids.contains(&token));
     assert!(!has(POISON), "a test asked for this panic");
     has(EVERY_LOSS) || (has(LOSS) && !LOST.swap(true, Ordering::Relaxed))

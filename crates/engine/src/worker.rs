@@ -90,7 +90,7 @@ pub enum JobOutcome {
 }
 
 /// How long a worker whose device is lost leaves the work to the others: at first, and at most.
-const LOST_REST: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+const LOST_PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
 /// Sends jobs to the workers; any free worker takes the next job. When the last clone is dropped, the threads end.
 #[derive(Clone)]
@@ -128,7 +128,7 @@ impl Workers {
 fn work(worker: usize, n_workers: usize, jobs: &Jobs, store: &Store) {
     // the other workers wait for the lock, which is like waiting for a job
     let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
-    let mut rest = LOST_REST[0];
+    let mut rest = LOST_PAUSE[0];
     while let Some(job) = next() {
         // If the receiver is gone, nobody needs the outcome; an unfinished pack deletes its file.
         match job {
@@ -146,9 +146,9 @@ fn work(worker: usize, n_workers: usize, jobs: &Jobs, store: &Store) {
                         "a device is lost; the others do its work meanwhile"
                     );
                     leave_to_others(rest, jobs);
-                    rest = (2 * rest).min(LOST_REST[1]);
+                    rest = (2 * rest).min(LOST_PAUSE[1]);
                 } else if !lost {
-                    rest = LOST_REST[0];
+                    rest = LOST_PAUSE[0];
                 }
             }
             Job::Generate(GenerateJob { model, sequences, slice, cancelled, done }) => {
@@ -219,7 +219,7 @@ fn run(
     let views: Vec<Input<'_>> = inputs.iter().map(JobInput::view).collect();
     let batch = Batch { inputs: &views, layout: &layout };
     #[cfg(test)]
-    if super::tests::fail_where_told_to(model, inputs) {
+    if super::tests::inject_fault(model, inputs) {
         return JobOutcome::Lost;
     }
     let cancelled = || alive.load(Ordering::Relaxed) == 0;

@@ -106,7 +106,7 @@ pub struct Queue {
     /// By priority, the highest first.
     classes: [Class; Priority::ALL.len()],
     /// Items that have not been looked up in the store yet.
-    unasked: VecDeque<Unit>,
+    to_look_up: VecDeque<Unit>,
     loads: Loads,
     /// `served` of the class that had the last turn, at the start of that turn.
     clock: u64,
@@ -117,8 +117,8 @@ impl Queue {
     pub fn push(&mut self, units: Vec<Unit>) {
         for unit in units {
             self.loads.add(unit.key.tenant, unit.load());
-            if unit.is_unasked() {
-                self.unasked.push_back(unit);
+            if unit.needs_lookup() {
+                self.to_look_up.push_back(unit);
                 continue;
             }
             let class = &mut self.classes[unit.priority as usize];
@@ -156,7 +156,7 @@ impl Queue {
     fn take_where(&mut self, mut wanted: impl FnMut(&Unit) -> bool) -> Vec<Unit> {
         let mut taken = Vec::new();
         let lists = self.classes.iter_mut().flat_map(|c| &mut c.clients).flat_map(|c| &mut c.runs);
-        for list in lists.map(|r| &mut r.units).chain([&mut self.unasked]) {
+        for list in lists.map(|r| &mut r.units).chain([&mut self.to_look_up]) {
             if !list.iter().any(&mut wanted) {
                 continue;
             }
@@ -187,7 +187,7 @@ impl Queue {
             let runs = class.clients.iter().flat_map(|c| &c.runs);
             runs.for_each(|r| depth.add(r.id, r.units.len()));
         }
-        self.unasked.iter().for_each(|u| depths[u.priority as usize].add(u.run, 1));
+        self.to_look_up.iter().for_each(|u| depths[u.priority as usize].add(u.run, 1));
     }
 
     /// The batch key of the next batch, and whether its first item must run alone; `None` if nothing waits.
@@ -210,12 +210,12 @@ impl Queue {
             }
             before += class.clients.iter().map(|c| c.runs.len()).sum::<usize>();
         }
-        self.unasked.iter().any(|u| u.run == run).then_some(before)
+        self.to_look_up.iter().any(|u| u.run == run).then_some(before)
     }
 
     /// Removes and returns up to `limit` items that have not been looked up in the store yet.
-    pub fn take_unasked(&mut self, limit: usize) -> Vec<Unit> {
-        let taken: Vec<Unit> = self.unasked.drain(..limit.min(self.unasked.len())).collect();
+    pub fn take_to_look_up(&mut self, limit: usize) -> Vec<Unit> {
+        let taken: Vec<Unit> = self.to_look_up.drain(..limit.min(self.to_look_up.len())).collect();
         self.count_out(&taken);
         taken
     }

@@ -28,7 +28,7 @@ fn units(run: RunId, n: u32, n_tokens: usize, key: &Arc<BatchKey>) -> Vec<Unit> 
         key: Arc::clone(key),
         edits: None,
         priority: Priority::Normal,
-        reuse: Reuse::Asked,
+        reuse: Reuse::NotFound,
         max_batch_items: UNLIMITED,
     };
     (0..n).map(unit).collect()
@@ -87,13 +87,13 @@ fn removing_a_run_leaves_the_others() {
 fn items_to_look_up_are_taken_up_to_the_limit_and_not_computed_before() {
     let run = RunId::generate();
     let mut all = units(run, 5, 1, &key(0));
-    [0, 2, 4].into_iter().for_each(|i| all[i].reuse = Reuse::Unasked);
+    [0, 2, 4].into_iter().for_each(|i| all[i].reuse = Reuse::ToLookUp);
     let mut q = Queue::default();
     q.push(all);
-    assert_eq!(q.take_unasked(2).iter().map(|u| u.index).collect::<Vec<_>>(), [0, 2]);
+    assert_eq!(q.take_to_look_up(2).iter().map(|u| u.index).collect::<Vec<_>>(), [0, 2]);
     assert_eq!(q.next_batch(BUDGET).unwrap().iter().map(|u| u.index).collect::<Vec<_>>(), [1, 3]);
     assert_eq!((q.position(run), q.next_batch(BUDGET)), (Some(0), None));
-    assert_eq!(q.take_unasked(9).iter().map(|u| u.index).collect::<Vec<_>>(), [4]);
+    assert_eq!(q.take_to_look_up(9).iter().map(|u| u.index).collect::<Vec<_>>(), [4]);
     assert_eq!(q.loads().total(), Load::default());
 }
 
@@ -102,9 +102,9 @@ fn items_to_be_continued_are_never_looked_up() {
     let continuing = Arc::new(BatchKey::generating("m".into(), T));
     let mut q = Queue::default();
     q.push(
-        units(RunId::generate(), 2, 1, &continuing).into_iter().map(|u| Unit { reuse: Reuse::Unasked, ..u }).collect(),
+        units(RunId::generate(), 2, 1, &continuing).into_iter().map(|u| Unit { reuse: Reuse::ToLookUp, ..u }).collect(),
     );
-    assert!(q.take_unasked(9).is_empty());
+    assert!(q.take_to_look_up(9).is_empty());
     assert_eq!(q.next_batch(BUDGET).unwrap().len(), 2);
 }
 
@@ -173,7 +173,7 @@ fn depths_say_how_much_waits_and_since_when() {
     q.push(
         at(Priority::Bulk, units(first, 2, 1, &key(0)))
             .into_iter()
-            .map(|u| Unit { reuse: Reuse::Unasked, ..u })
+            .map(|u| Unit { reuse: Reuse::ToLookUp, ..u })
             .collect(),
     );
     let mut depths = [Depth::default(); 3];
@@ -191,10 +191,10 @@ enum Step {
         layer: usize,
         priority: usize,
         max_batch_items: usize,
-        unasked: bool,
+        to_look_up: bool,
     },
     Batch,
-    Ask(usize),
+    LookUp(usize),
     /// Pushes again what was taken last.
     PutBack,
     Remove(usize),
@@ -202,20 +202,20 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let push = (1i64..4, 1u32..20, 1usize..150, 0usize..3, 0usize..3, 1usize..10, any::<bool>()).prop_map(
-        |(tenant, n, n_tokens, layer, priority, max_batch_items, unasked)| Step::Push {
+        |(tenant, n, n_tokens, layer, priority, max_batch_items, to_look_up)| Step::Push {
             tenant,
             n,
             n_tokens,
             layer,
             priority,
             max_batch_items,
-            unasked,
+            to_look_up,
         },
     );
     prop_oneof![
         3 => push,
         4 => Just(Step::Batch),
-        2 => (1usize..40).prop_map(Step::Ask),
+        2 => (1usize..40).prop_map(Step::LookUp),
         1 => Just(Step::PutBack),
         1 => (0usize..20).prop_map(Step::Remove),
     ]
@@ -227,7 +227,7 @@ fn check_batch(batch: &[Unit]) -> Result<(), TestCaseError> {
     prop_assert!(batch.len() == 1 || (tokens <= BUDGET.tokens && bytes <= BUDGET.bytes && batch.len() <= BUDGET.items));
     prop_assert!(batch.iter().all(|u| u.key == batch[0].key && u.max_batch_items >= batch.len()));
     prop_assert!(batch.iter().all(|u| u.priority as usize <= batch[0].priority as usize));
-    prop_assert!(batch.iter().all(|u| u.reuse != Reuse::Unasked));
+    prop_assert!(batch.iter().all(|u| u.reuse != Reuse::ToLookUp));
     Ok(())
 }
 
@@ -239,19 +239,19 @@ proptest! {
         let (mut runs, mut last): (Vec<RunId>, Vec<Unit>) = (Vec::new(), Vec::new());
         for step in steps {
             match step {
-                Step::Push { tenant, n, n_tokens, layer, priority, max_batch_items, unasked } => {
+                Step::Push { tenant, n, n_tokens, layer, priority, max_batch_items, to_look_up } => {
                     let run = RunId::generate();
                     runs.push(run);
                     let mut pushed = at(Priority::ALL[priority], units(run, n, n_tokens, &key_of(TenantId(tenant), layer)));
                     pushed[0].max_batch_items = max_batch_items;
-                    if unasked {
-                        pushed.iter_mut().for_each(|u| u.reuse = Reuse::Unasked);
+                    if to_look_up {
+                        pushed.iter_mut().for_each(|u| u.reuse = Reuse::ToLookUp);
                     }
                     waiting.extend(pushed.iter().map(|u| (u.id(), u.clone())));
                     q.push(pushed);
                 }
                 Step::Batch => {
-                    let could = waiting.values().any(|u| u.reuse != Reuse::Unasked);
+                    let could = waiting.values().any(|u| u.reuse != Reuse::ToLookUp);
                     let batch = q.next_batch(BUDGET).unwrap_or_default();
                     prop_assert_eq!(could, !batch.is_empty(), "a batch whenever something waits for one");
                     check_batch(&batch)?;
@@ -261,12 +261,12 @@ proptest! {
                     }
                     last = batch;
                 }
-                Step::Ask(limit) => {
-                    let asked = q.take_unasked(limit);
-                    let could = waiting.values().filter(|u| u.reuse == Reuse::Unasked).count();
-                    prop_assert_eq!(asked.len(), limit.min(could));
-                    asked.iter().for_each(|u| drop(waiting.remove(&u.id())));
-                    last = asked.into_iter().map(|u| Unit { reuse: Reuse::Asked, ..u }).collect();
+                Step::LookUp(limit) => {
+                    let taken = q.take_to_look_up(limit);
+                    let could = waiting.values().filter(|u| u.reuse == Reuse::ToLookUp).count();
+                    prop_assert_eq!(taken.len(), limit.min(could));
+                    taken.iter().for_each(|u| drop(waiting.remove(&u.id())));
+                    last = taken.into_iter().map(|u| Unit { reuse: Reuse::NotFound, ..u }).collect();
                 }
                 Step::PutBack => {
                     waiting.extend(last.iter().map(|u| (u.id(), u.clone())));
@@ -294,7 +294,7 @@ proptest! {
             check_batch(&batch)?;
             batch.iter().for_each(|u| drop(waiting.remove(&u.id())));
         }
-        q.take_unasked(usize::MAX).iter().for_each(|u| drop(waiting.remove(&u.id())));
+        q.take_to_look_up(usize::MAX).iter().for_each(|u| drop(waiting.remove(&u.id())));
         prop_assert!(waiting.is_empty() && q.loads().total() == Load::default());
     }
 }

@@ -41,16 +41,16 @@ pub enum Reuse {
     /// They must not be used: the request forces the forward pass.
     Never,
     /// They may be used, and have not been looked up yet.
-    Unasked,
+    ToLookUp,
     /// They may be used, but the lookup found none.
-    Asked,
+    NotFound,
 }
 
 impl Reuse {
     /// For a new item of a run.
     #[must_use]
     pub fn of(allowed: bool) -> Self {
-        if allowed { Self::Unasked } else { Self::Never }
+        if allowed { Self::ToLookUp } else { Self::Never }
     }
 }
 
@@ -98,8 +98,8 @@ impl Unit {
     }
 
     /// Whether it waits to be looked up in the store, not to be computed.
-    pub(super) fn is_unasked(&self) -> bool {
-        self.reuse == Reuse::Unasked && !self.key.generates()
+    pub(super) fn needs_lookup(&self) -> bool {
+        self.reuse == Reuse::ToLookUp && !self.key.generates()
     }
 }
 

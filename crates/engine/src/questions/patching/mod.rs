@@ -6,7 +6,7 @@ mod sweep_plan;
 
 use tokio::sync::watch;
 
-pub(crate) use sweep::{AT_ONCE, MAX_WAITING};
+pub(crate) use sweep::{MAX_RUNNING, MAX_WAITING};
 pub use sweep_plan::{Patching, SweptHook, SweptOver};
 
 use super::{

@@ -13,7 +13,7 @@ use residuum_model::{
 };
 
 /// Sweeps that run at once; others wait.
-pub(crate) const AT_ONCE: usize = 2;
+pub(crate) const MAX_RUNNING: usize = 2;
 /// Sweeps that wait for one of these to end.
 pub(crate) const MAX_WAITING: usize = 64;
 /// Bytes that what two inputs leave behind may take.
@@ -131,8 +131,8 @@ impl Engine {
     /// [`Code::QueueFull`] when too many wait already.
     async fn place_for_sweep(&self) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'_>), Problem> {
         let inner = &self.inner;
-        let Ok(in_line) = inner.experiments_in_line.try_acquire() else {
-            let detail = format!("{AT_ONCE} experiments are running and {MAX_WAITING} wait; try again later");
+        let Ok(admitted) = inner.experiments_admitted.try_acquire() else {
+            let detail = format!("{MAX_RUNNING} experiments are running and {MAX_WAITING} wait; try again later");
             return Err(Problem::new(Code::QueueFull, detail).retry_after(5));
         };
         let stopping = || Problem::new(Code::Unavailable, "the server is stopping").retry_after(5);
@@ -140,7 +140,7 @@ impl Engine {
             place = inner.experiments.acquire() => place.map_err(|_| stopping())?,
             () = inner.draining.cancelled() => return Err(stopping()),
         };
-        Ok((in_line, place))
+        Ok((admitted, place))
     }
 
     async fn traced(&self, model: &Arc<Model>, token_ids: Vec<u32>, hooks: Vec<Hook>) -> Result<Arc<Trace>, Problem> {
