@@ -93,7 +93,10 @@ impl Questions {
     pub async fn stored(&self, tenant: TenantId, id: CacheId) -> Result<Arc<StoredCache>, Problem> {
         let found = self.store().stored(tenant, &[id]).await?.into_iter().flatten().next();
         let cache = found.ok_or_else(|| {
-            Problem::new(Code::CacheNotFound, format!("`{id}` is not the id of anything here; it may have been deleted"))
+            Problem::new(
+                Code::CacheNotFound,
+                format!("`{id}` is not the id of anything here; it may have been deleted"),
+            )
         })?;
         cache.check(self.store()).await?;
         Ok(Arc::new(cache))
