@@ -393,7 +393,7 @@ impl Engine {
     /// oldest caches are deleted for it.
     ///
     /// # Errors
-    /// [`Code::StoreFull`], and those of the store.
+    /// `Code::StoreFull`, and those of the store.
     pub async fn make_room(&self, n_bytes: u64) -> Result<(), Problem> {
         self.inner.make_room(n_bytes).await
     }

@@ -130,10 +130,10 @@ impl Questions {
     /// Plans a sweep: checks the question against the model.
     ///
     /// # Errors
-    /// [`Code::UnknownModel`], [`Code::Unavailable`] while the model loads, [`Code::ShapeMismatch`] for inputs of
-    /// different length, [`Code::NotReadable`] for a model without logits, [`Code::UnknownHook`],
-    /// [`Code::LayerOutOfRange`], [`Code::PositionOutOfRange`], [`Code::InvalidValue`], [`Code::InvalidBody`],
-    /// [`Code::ResultTooLarge`], and those of tokenising.
+    /// `Code::UnknownModel`, `Code::Unavailable` while the model loads, `Code::ShapeMismatch` for inputs of
+    /// different length, `Code::NotReadable` for a model without logits, `Code::UnknownHook`,
+    /// `Code::LayerOutOfRange`, `Code::PositionOutOfRange`, `Code::InvalidValue`, `Code::InvalidBody`,
+    /// `Code::ResultTooLarge`, and those of tokenising.
     pub async fn patching(&self, question: PatchingQuestion) -> Result<Patching, Problem> {
         let model = self.models().get(&question.model)?;
         self.analyse(move || question.plan(model)).await
@@ -142,8 +142,8 @@ impl Questions {
     /// Runs a sweep and sends the number of finished cells to `progress`. Dropping the future stops the sweep.
     ///
     /// # Errors
-    /// [`Code::QueueFull`] while too many sweeps wait, [`Code::ResultTooLarge`] for inputs whose traces are too large,
-    /// [`Code::Unavailable`], [`Code::WorkerFailed`].
+    /// `Code::QueueFull` while too many sweeps wait, `Code::ResultTooLarge` for inputs whose traces are too large,
+    /// `Code::Unavailable`, `Code::WorkerFailed`.
     pub async fn patched(
         &self,
         patching: Patching,
