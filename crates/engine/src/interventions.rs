@@ -136,13 +136,13 @@ impl Subject<'_> {
     fn check_table(&self, n_rows: usize, n_keys: usize, tokens: &Tokens) -> Result<(), String> {
         let n = self.encoded.ids.len();
         if n_keys > 0 && n_keys != n {
-            return Err(format!("the patched attention map has {n_keys} keys and the input {n} tokens"));
+            return Err(format!("the patched attention map has {n_keys} keys and the input has {n} tokens"));
         }
         match tokens {
             _ if n_rows == 1 => Ok(()),
             Tokens::From(_) => Err(format!("{n_rows} positions cannot be patched into generated tokens; give one")),
             tokens if tokens.count(n) == n_rows => Ok(()),
-            tokens => Err(format!("{n_rows} positions are patched into {} of the input's {n}", tokens.count(n))),
+            tokens => Err(format!("{n_rows} positions cannot be patched into {} of the input's {n}", tokens.count(n))),
         }
     }
 }

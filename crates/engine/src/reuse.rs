@@ -114,7 +114,7 @@ async fn look_up_stored(engine: &Arc<Inner>, tenant: TenantId, candidates: Vec<C
     let found = match engine.store.find_reusable(tenant, &wanted).await {
         Ok(found) => found,
         Err(e) => {
-            tracing::error!(error = %e, "the store could not be asked for activations to reuse");
+            tracing::error!(error = %e, "the lookup of activations to reuse failed");
             return candidates.into_iter().map(|a| a.unit).collect();
         }
     };

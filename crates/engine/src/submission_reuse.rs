@@ -98,7 +98,7 @@ async fn look(
             let mut reusable = match store.find_reusable(tenant, &wanted).await {
                 Ok(reusable) => reusable.into_iter(),
                 Err(e) => {
-                    tracing::error!(error = %e, "the store could not be asked for activations to reuse");
+                    tracing::error!(error = %e, "the lookup of activations to reuse failed");
                     continue;
                 }
             };
@@ -132,7 +132,7 @@ async fn make(store: &Store, mut found: mpsc::Receiver<Found>) {
         let made = match store.insert_answered(runs).await {
             Ok(made) => made,
             Err(e) => {
-                tracing::warn!(error = %e, "answered runs could not be made; they are queued");
+                tracing::warn!(error = %e, "answered runs could not be stored; they are queued");
                 continue;
             }
         };

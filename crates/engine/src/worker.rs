@@ -143,7 +143,7 @@ fn work(worker: usize, n_workers: usize, jobs: &Jobs, store: &Store) {
                     tracing::error!(
                         worker,
                         seconds = rest.as_secs(),
-                        "a device is lost; the others do its work meanwhile"
+                        "a device is lost; the other workers do its work meanwhile"
                     );
                     leave_to_others(rest, jobs);
                     rest = (2 * rest).min(LOST_PAUSE[1]);

@@ -22,13 +22,13 @@ where
     for _ in 1..ATTEMPTS {
         match answer().await {
             Err(problem) if problem.code == Code::CacheNotFound => {
-                tracing::debug!(%problem, "a cache was deleted while it was read; the index is asked again");
+                tracing::debug!(%problem, "a cache was deleted while it was read; the index is queried again");
             }
             done => return done,
         }
     }
     answer().await.map_err(|problem| match problem.code {
-        Code::CacheNotFound => Problem::new(code, "caches were deleted while they were read; ask again"),
+        Code::CacheNotFound => Problem::new(code, "caches were deleted while they were read; try again"),
         _ => problem,
     })
 }

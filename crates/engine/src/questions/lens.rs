@@ -176,12 +176,12 @@ impl Wanted {
     fn of(detail: &LensDetail, rows: &ReadoutRows) -> Result<Self, Problem> {
         let top_k = detail.top_k;
         if top_k > MAX_TOKENS {
-            let detail = format!("at most {MAX_TOKENS} tokens are named; ask for format=npy to have all");
+            let detail = format!("at most {MAX_TOKENS} tokens are listed; request format=npy for all");
             return Err(Problem::at(Code::InvalidValue, "/top_k", detail));
         }
         let named = &detail.tokens;
         if named.len() > MAX_TOKENS {
-            let detail = format!("at most {MAX_TOKENS} tokens are followed; ask for format=npy to have all");
+            let detail = format!("at most {MAX_TOKENS} tokens are followed; request format=npy for all");
             return Err(Problem::at(Code::InvalidValue, "/tokens", detail));
         }
         let tokenizer = rows.model.tokenizer();

@@ -57,7 +57,7 @@ impl ReadoutRows {
         let work = this.n_rows().saturating_mul(this.model.info().d_model).saturating_mul(d_vocab);
         if work > MAX_WORK {
             let detail = format!(
-                "{} layers at {} positions are too much to read at once; ask for fewer",
+                "{} layers at {} positions are too much to read at once; request fewer",
                 this.hooks.len(),
                 this.positions.len()
             );

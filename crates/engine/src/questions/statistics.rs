@@ -113,10 +113,10 @@ impl Questions {
         question: &StatisticsQuestion,
     ) -> Result<StatisticsAnswer, Problem> {
         if question.top_k > MAX_TOP {
-            return Err(Problem::at(Code::InvalidValue, "/top_k", format!("at most {MAX_TOP} dimensions are named")));
+            return Err(Problem::at(Code::InvalidValue, "/top_k", format!("top_k may be {MAX_TOP} at most")));
         }
         if !(question.sigma.is_finite() && question.sigma > 0.0) {
-            let detail = "sigma is a number of standard deviations above 0";
+            let detail = "sigma must be above 0";
             return Err(Problem::at(Code::InvalidValue, "/sigma", detail));
         }
         again(Code::UnknownCache, || self.summarised(tenant, question)).await

@@ -94,9 +94,11 @@ fn one_position(cache: &StoredCache, wanted: &Positions) -> Result<u32, Problem>
     let at = |p: Problem| Problem::at(p.code, "/position", p.detail);
     match wanted.resolve(cache.cache.token_ids.len()).map_err(at)? {
         Rows::List(list) if list.len() == 1 && !wanted.keeps_axis() => Ok(list[0]),
-        _ => {
-            Err(Problem::at(Code::InvalidValue, "/position", "a logit stands at one position: an integer or \"last\""))
-        }
+        _ => Err(Problem::at(
+            Code::InvalidValue,
+            "/position",
+            "an attribution is for one position: an integer or \"last\"",
+        )),
     }
 }
 

@@ -90,7 +90,7 @@ fn metrics(question: &ComparisonQuestion, k: usize) -> Result<Metrics, Problem> 
                 "compares sets of rows; this mode takes cosine, dot, euclidean, mae, pearson or jaccard"
             }
             (Kind::Set(metric), Compared::Layers { .. }) if !metric.is_aligned() => {
-                "compares groups at one layer; ask for it in mode sets"
+                "compares groups at one layer; use mode sets"
             }
             (Kind::Vector(metric), _) => {
                 vector.push(metric);

@@ -134,7 +134,7 @@ fn shared_hooks<'a>(
     let hooks = comparing.hooks(&all)?;
     match hooks.iter().find(|h| h.site().is_index()) {
         Some(hook) => {
-            Err(Problem::at(Code::InvalidValue, "/hook", format!("{hook} holds indices, which have no geometry")))
+            Err(Problem::at(Code::InvalidValue, "/hook", format!("{hook} holds indices, which cannot be compared")))
         }
         None => Ok(hooks),
     }
@@ -150,7 +150,7 @@ fn check(groups: &[Group], sides: &[RowReader], metrics: &[SetMetric]) -> Result
         }
         if metrics.iter().any(|m| !m.is_aligned()) && rows.width() != side.width() {
             let detail = format!(
-                "the rows of {} have {} values and those of {} {}: means of one width are compared",
+                "the rows of {} have {} values and those of {} {}: means must have the same width",
                 group.name,
                 rows.width(),
                 first.name,

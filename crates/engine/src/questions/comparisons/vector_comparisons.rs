@@ -111,7 +111,7 @@ pub async fn layers(
     let width = left.first().map_or(0, RowSource::width);
     if let Some(other) = right.iter().chain(&left).find(|row| row.width() != width) {
         let detail = format!(
-            "a has {width} values a layer and b {}: these metrics compare vectors of one width; between models of different widths ask for cka, rsa or procrustes over sets of caches",
+            "a has {width} values per layer and b has {}: these metrics compare vectors of one width; for models of different widths use cka, rsa or procrustes over sets of caches",
             other.width()
         );
         return Err(Problem::at(Code::ShapeMismatch, "/b", detail));
@@ -154,7 +154,7 @@ fn only(chosen: Chosen, pointer: &str) -> Result<Chosen, Problem> {
         return Ok(chosen);
     }
     let detail = format!(
-        "these metrics compare the layers of one cache with those of one; {} are chosen. For sets of caches ask for cka, cka_debiased, rsa or procrustes",
+        "these metrics compare the layers of one cache with those of one; {} are selected. For sets of caches use cka, cka_debiased, rsa or procrustes",
         chosen.caches.len()
     );
     Err(Problem::at(Code::InvalidValue, pointer, detail))

@@ -212,7 +212,7 @@ fn means(vectors: &[Vec<f32>], labels: &[bool], normalize: bool) -> Result<Descr
 }
 
 fn components(vectors: &[Vec<f32>], k: usize, center: bool) -> Result<Vec<Described>, String> {
-    let found = pca(vectors, k, center).map_err(|e| format!("{k} components were asked for: {e}"))?;
+    let found = pca(vectors, k, center).map_err(|e| format!("{k} components were requested: {e}"))?;
     let all_mean = classes::mean(vectors, &vec![true; vectors.len()], true);
     let one = |(c, component): (usize, &Vec<f64>)| {
         let (values, wide) = rounded(component)?;

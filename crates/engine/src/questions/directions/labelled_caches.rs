@@ -93,7 +93,9 @@ fn disjoint(positive: &Chosen, negative: &Chosen) -> Result<(), Problem> {
     distinct(negative)?;
     let ids: HashSet<CacheId> = positive.caches.iter().map(|c| c.cache.id).collect();
     match negative.caches.iter().position(|c| ids.contains(&c.cache.id)) {
-        Some(i) => Err(Problem::at(Code::InvalidValue, &negative.pointers[i], "a cache is positive and negative")),
+        Some(i) => {
+            Err(Problem::at(Code::InvalidValue, &negative.pointers[i], "this cache is both positive and negative"))
+        }
         None => Ok(()),
     }
 }

@@ -154,7 +154,8 @@ fn hooks(question: &ExportQuestion, chosen: &[&Kind]) -> Result<Vec<Hook>, Probl
                 let mut hooks: Vec<Hook> = layers.into_iter().map(|l| Hook::block(site, l)).collect();
                 hooks.sort();
                 if all.get_or_insert_with(|| hooks.clone()) != &hooks {
-                    let detail = "the caches are of models with different numbers of layers; name layers from 0 on";
+                    let detail =
+                        "the caches are of models with different numbers of layers, so layers must be counted from 0";
                     return Err(Problem::at(Code::LayerOutOfRange, "layers", detail));
                 }
             }

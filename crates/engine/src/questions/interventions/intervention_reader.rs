@@ -147,8 +147,9 @@ impl Reader<'_> {
         }
         let change = &self.intervention.change;
         if site.is_attention_map() && change.takes_vector() {
-            let detail = "attention maps take zero, scale, set with a number, patch and, before the softmax, knockout";
-            return refuse(format!("`{}` does not go with `{}`: {detail}", site.name(), change.name()));
+            let detail =
+                "attention maps support zero, scale, set with a number, patch and, before the softmax, knockout";
+            return refuse(format!("`{}` does not support `{}`: {detail}", site.name(), change.name()));
         }
         Ok(())
     }
@@ -193,7 +194,7 @@ impl Reader<'_> {
             Change::ProjectOut(_) => {
                 let length = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
                 if length == 0.0 {
-                    let detail = "the direction is zero where it would be projected out";
+                    let detail = "the direction is zero in the changed part, so it cannot be projected out";
                     return Err(Problem::at(Code::InvalidValue, "/direction", detail));
                 }
                 #[expect(clippy::cast_possible_truncation, reason = "the activations are float32")]

@@ -172,6 +172,6 @@ fn check_width(found: usize, info: &ModelInfo, hook: Hook, pointer: &str) -> Res
     if found == width {
         return Ok(());
     }
-    let detail = format!("these activations have {found} values a position and {hook} of {} has {width}", info.id);
+    let detail = format!("these activations have {found} values per position and {hook} of {} has {width}", info.id);
     Err(Problem::at(Code::ShapeMismatch, pointer, detail))
 }

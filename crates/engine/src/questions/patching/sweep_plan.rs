@@ -115,7 +115,7 @@ fn metric(
             return Err(Problem::at(Code::InvalidBody, "/against", detail));
         }
         (_, Some(_)) => {
-            let detail = "`against` goes with logit_diff only";
+            let detail = "`against` is for logit_diff only";
             return Err(Problem::at(Code::InvalidBody, "/against", detail));
         }
         (PatchingMetric::Logit, None) => Metric::Logit(answer.id),
@@ -221,7 +221,7 @@ impl SweptHook {
         }
         if !sweeps(site) {
             let detail =
-                format!("`{}` cannot be swept: name a hook inside the blocks that has a row a token", site.name());
+                format!("`{}` cannot be swept: name a hook inside the blocks with one row per token", site.name());
             return Err(Problem::at(Code::InvalidValue, "/hook", detail));
         }
         Ok(hooks)

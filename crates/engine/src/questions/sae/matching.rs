@@ -27,7 +27,7 @@ pub(super) fn check(sae: &Sae, cache: &Cache, allow_bos_mismatch: bool) -> Resul
     let mut warnings = Vec::new();
     if let Some(mismatch) = bos_mismatch(sae, cache) {
         if !allow_bos_mismatch {
-            let detail = format!("{mismatch}; capture it with prepend_bos, or ask with allow_bos_mismatch");
+            let detail = format!("{mismatch}; capture it with prepend_bos, or set allow_bos_mismatch");
             return Err(Problem::at(Code::BosMismatch, "/allow_bos_mismatch", detail));
         }
         warnings.push(Warning { code: WarningCode::SaeBosMismatch, detail: mismatch });

@@ -109,7 +109,7 @@ impl Questions {
 fn check_widths(plan: &ScanPlan, width: usize, hook: Hook, pointer: &str) -> Result<(), Problem> {
     let Some(other) = plan.widths().into_iter().find(|w| *w != width) else { return Ok(()) };
     let detail = format!(
-        "the query has {width} values and {hook} has {other} in some of the caches; a filter by model leaves those of one width"
+        "the query has {width} values and {hook} has {other} in some of the caches; filter by model to search rows of one width"
     );
     Err(Problem::at(Code::ShapeMismatch, pointer, detail))
 }
@@ -119,7 +119,7 @@ impl SearchQuestion {
         self.source.check_position()?;
         let n = self.source.n_queries();
         if n > MAX_QUERIES {
-            let detail = format!("there are {n} vectors; at most {MAX_QUERIES} are taken at once");
+            let detail = format!("there are {n} vectors; at most {MAX_QUERIES} are allowed");
             return Err(Problem::at(Code::InvalidValue, "/query/vectors", detail));
         }
         HitLimits { k: self.k, context: self.context }.check(n, "queries")
@@ -145,8 +145,7 @@ impl SearchQuestion {
             }
         };
         if hook.site().is_attention_map() || hook.site().is_index() {
-            let detail =
-                format!("{hook} does not hold vectors of one width for each position, which a search compares");
+            let detail = format!("{hook} cannot be searched: it does not have a vector of one width for each position");
             return Err(Problem::at(Code::InvalidValue, "/hook", detail));
         }
         Ok(hook)
@@ -173,7 +172,7 @@ fn resolve_layer(layer: i64, n_layers: Option<usize>) -> Result<usize, Problem> 
         // without a model, any layer that some model could have is valid
         (Ok(layer), None) => u32::try_from(layer).is_ok().then_some(layer),
         (Err(_), None) => {
-            let detail = "a negative layer counts from the last of a model: name one in filter.model";
+            let detail = "a negative layer counts from the last layer of a model: name the model in filter.model";
             return Err(Problem::at(Code::InvalidValue, "/layer", detail));
         }
         (Ok(layer), Some(n)) => (layer < n).then_some(layer),

@@ -179,7 +179,7 @@ fn check_widths(plan: &ScanPlan, sae: &Sae) -> Result<(), Problem> {
     if plan.widths().iter().all(|width| *width == sae.row_width()) {
         return Ok(());
     }
-    let detail = format!("rows of {} are not of {} numbers in some of the caches", sae.hook(), sae.row_width());
+    let detail = format!("rows of {} do not have {} numbers in some of the caches", sae.hook(), sae.row_width());
     Err(Problem::new(Code::ShapeMismatch, detail))
 }
 

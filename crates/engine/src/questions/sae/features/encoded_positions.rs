@@ -52,12 +52,14 @@ impl EncodedPositions {
             }
             Some(PositionsRequest::Special { special: false }) => {
                 let left_out = LeftOut::by_question(ExcludedTokens::Special);
-                without(left_out, cache, tokenizer, "the cache stored positions of special tokens alone")
+                without(left_out, cache, tokenizer, "the cache only stored positions of special tokens")
             }
             Some(PositionsRequest::Known(positions)) => resolved(positions, cache, true),
             Some(positions) => {
                 if positions.names_message() {
-                    return refuse("a cache does not keep where the messages of its chat are; name their text instead");
+                    return refuse(
+                        "a cache does not record where the messages of its chat are; name their text instead",
+                    );
                 }
                 let spelled = tokenizer.spell(&cache.token_ids);
                 if spelled.is_none() {

@@ -121,7 +121,7 @@ impl Questions {
         let n_positions = encoded.positions.len();
         let work = n_positions.saturating_mul(sae.d_in()).saturating_mul(sae.d_sae());
         if work > MAX_WORK {
-            let detail = format!("{n_positions} positions are too many to encode at once; ask for fewer");
+            let detail = format!("{n_positions} positions are too many to encode at once; request fewer");
             return Err(Problem::new(Code::ResultTooLarge, detail));
         }
         let (store, features) = (self.store().clone(), question.features);
@@ -137,7 +137,7 @@ impl Questions {
     /// [`Code::InvalidValue`], [`Code::ResultTooLarge`], and those of the store.
     pub async fn features_described(&self, rows: FeatureRows, top_k: usize) -> Result<FeaturesAnswer, Problem> {
         if top_k > MAX_FEATURES {
-            let detail = format!("at most {MAX_FEATURES} features are named; ask for format=npy to have all");
+            let detail = format!("at most {MAX_FEATURES} features are listed; request format=npy for all");
             return Err(Problem::at(Code::InvalidValue, "/top_k", detail));
         }
         let cells = rows.positions().len().saturating_mul(top_k + rows.chosen().len() + 1);

@@ -218,7 +218,7 @@ fn outside_training(rows: &FeatureRows) -> Vec<Warning> {
         warn(WarningCode::SaeExcludedTokens, detail);
     }
     if let Some(slice) = &settings.seqpos_slice {
-        let detail = format!("it was trained on the positions {slice} of a text alone, as a Python slice");
+        let detail = format!("it was only trained on the positions {slice} of a text, given as a Python slice");
         warn(WarningCode::SaePositionsSlice, detail);
     }
     warnings
