@@ -72,7 +72,7 @@ async fn every_route_asks_for_the_scope_it_documents() {
 }
 
 #[test]
-fn reading_scopes_reach_nothing_that_changes_something() {
+fn reading_scopes_cannot_change_anything() {
     let questions: BTreeSet<&str> = operations()
         .filter(|(method, _, operation)| *method != Method::GET && scope_of(operation) == Some(Scope::Read))
         .map(|(_, _, operation)| operation["operationId"].as_str().unwrap())
@@ -99,7 +99,7 @@ fn reading_scopes_reach_nothing_that_changes_something() {
 }
 
 #[tokio::test]
-async fn only_the_whole_key_opens() {
+async fn only_the_whole_key_is_accepted() {
     let app = TestApp::attentive().await;
     let (record, good) = app.key("default", &[Scope::Read]).await;
     let get = async |key: &str| app.get_with("/v1/runs", &[("authorization", key)]).await;

@@ -210,7 +210,7 @@ fn replace(pattern: &str, content: &str) -> Value {
 }
 
 #[test]
-fn tokenizers_that_blow_texts_up_are_refused() {
+fn tokenizers_that_lengthen_texts_excessively_are_refused() {
     let megabyte = "b".repeat(1 << 20);
     let doubling = vec![replace("a", "aa"); 40];
     let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
