@@ -1,6 +1,7 @@
-//! The kernels of the forward pass beside candle's own operations, at the sizes of SmolLM2-135M.
+//! The kernels of the forward pass against candle's operations, at the sizes of SmolLM2-135M.
 //!
-//! Each side is measured as it is used: ours writes to a buffer that lives from block to block, candle's makes a new tensor.
+//! Each side is measured as it is used: our kernels write to a buffer that all blocks share, candle's make a new
+//! tensor.
 //!
 //! ```sh
 //! cargo bench --bench kernels                      # all
@@ -25,10 +26,10 @@ const D_MLP: usize = 1536;
 const D_HEAD: usize = 64;
 const N_HEADS: usize = 9;
 const N_KV_HEADS: usize = 3;
-/// Tokens of a batch: one, a short prompt, what a batch usually has, a long text.
+/// Tokens of a batch: one token, a short prompt, a usual batch, a long text.
 const ROWS: [usize; 4] = [1, 16, 256, 1024];
 
-/// Numbers like those of a residual stream: the same ones each time, around zero.
+/// Values like those of a residual stream: around zero, and the same in each run.
 fn numbers(n: usize) -> Vec<f32> {
     let mut state = 1u32;
     let mut next = || {
@@ -53,7 +54,7 @@ fn products(c: &mut Criterion) {
         let transposed = tensor(&weight, &[n_out, n_in]).t().expect("a transposed weight");
         for rows in ROWS {
             let x = numbers(rows * n_in);
-            // An element is a multiplication and an addition.
+            // Two operations per weight: a multiplication and an addition.
             group.throughput(Throughput::Elements((2 * rows * n_out * n_in) as u64));
             let mut out = vec![0.0; rows * n_out];
             group.bench_with_input(BenchmarkId::new("residuum", rows), &rows, |b, _| {
@@ -94,7 +95,7 @@ fn gates(c: &mut Criterion) {
         group.throughput(Throughput::Elements(gate.len() as u64));
         let mut out = gate.clone();
         group.bench_with_input(BenchmarkId::new("residuum", rows), &rows, |b, _| {
-            // In place; the copy is measured too.
+            // In place, so the copy is measured too.
             b.iter(|| {
                 out.copy_from_slice(black_box(&gate));
                 Activation::Silu.gate(&mut out, &up);
@@ -157,7 +158,7 @@ fn attentions(c: &mut Criterion) {
             let x = tensor(values, &[n, heads, D_HEAD]).transpose(0, 1).and_then(|x| x.contiguous());
             x.expect("heads")
         };
-        // Every query head has its own copy of keys and values: what candle's models do as well.
+        // Every query head has its own copy of keys and values, as in candle's models.
         let repeated = |x: Tensor| {
             let group = N_HEADS / N_KV_HEADS;
             let x = x.unsqueeze(1).and_then(|x| x.expand((N_KV_HEADS, group, n, D_HEAD)));

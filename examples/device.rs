@@ -1,8 +1,8 @@
-//! What forward passes cost where a model runs, without HTTP and without a disk: the plain pass, the last token of every layer,
-//! every token of every layer.
+//! Measures forward passes on a device, without HTTP and without a disk: a pass that captures nothing, the last token
+//! of every layer, every token of every layer.
 //!
-//! `device MODEL [DEVICE [COMPUTE_DTYPE [TOKENS...]]]` loads a checkpoint and prints medians in milliseconds, as JSON. Values
-//! count as captured once they lie in the server's memory.
+//! `device MODEL [DEVICE [COMPUTE_DTYPE [TOKENS...]]]` loads a checkpoint and prints medians in milliseconds, as JSON.
+//! A value counts as captured once it is in the server's memory.
 
 use std::{env, error::Error, ops::Range, time::Instant};
 
@@ -13,16 +13,16 @@ use residuum::{
 use serde_json::{Map, Value, json};
 use tikv_jemallocator::Jemalloc;
 
-/// The server's own.
+/// The allocator of the server.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
-/// Passes of each kind that count, behind one that does not.
+/// Measured passes of each kind, after one that is not measured.
 const ROUNDS: usize = 15;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// Counts values and gives the buffers back.
+/// A sink that counts values and reuses the buffers.
 #[derive(Default)]
 struct Counted(usize);
 

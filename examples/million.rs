@@ -1,8 +1,8 @@
-//! A store with many caches, and what it costs to find one: the figures behind "a million caches".
+//! Measures what it costs to find a cache in a store of a million caches.
 //!
-//! `million DATA_DIR [CACHES]` fills a new data folder through the store's own writer, with tiny activations in shared packs,
-//! then asks a server's routes for pages, single caches and counts, and prints one table. The folder stays; a folder that was
-//! filled before is only asked again.
+//! `million DATA_DIR [CACHES]` fills a new data folder through the store's own writer, with tiny activations in shared
+//! packs. Then it requests pages, single caches and counts from a server's routes, and prints one table. The folder is
+//! kept; a folder that was filled before is only queried.
 
 use std::{
     env,
@@ -34,7 +34,7 @@ use serde_json::{Map, Value, json};
 use tikv_jemallocator::Jemalloc;
 use tower::ServiceExt;
 
-/// The server's own.
+/// The allocator of the server.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
@@ -42,7 +42,7 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 const RUN: usize = 10_000;
 const WIDTH: usize = 4;
 const TOKENS: usize = 12;
-/// Requests of each kind in one round. All kinds take their turn in each, so that what else the machine does meets them all.
+/// Requests of each kind in one round. Each round has all kinds, so that other load on the machine affects all of them.
 const REQUESTS: usize = 200;
 const ROUNDS: usize = 5;
 const WORDS: [&str; 24] = [
@@ -81,7 +81,7 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Fills the folder, and another with caches that nothing is said of.
+/// Fills the folder; and, for comparison, another one with caches without tags, text and metadata.
 async fn fill_both(folder: &Path, n: usize) -> Result<(), Failure> {
     let other = tempfile::tempdir_in(folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
     let plain = fill(other.path(), n.min(10 * RUN), plain_item).await?;
@@ -100,13 +100,13 @@ async fn fill_both(folder: &Path, n: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a filling came to, in caches a second.
+/// The speed of filling, in caches per second.
 struct Filled {
     queued: f64,
     inserted: f64,
     /// From the request to the durable cache.
     whole: f64,
-    /// Merging the index of words, which a server does beside serving.
+    /// Merging the FTS5 segments, which a server does in the background.
     merging: Duration,
 }
 
@@ -142,13 +142,14 @@ async fn fill(folder: &Path, n: usize, item: fn(usize) -> NewItem) -> Result<Fil
     })
 }
 
-/// A number that looks like chance and is the same every time.
+/// A number that looks random and is the same in each run.
 fn scatter(i: usize, salt: u64) -> usize {
     let x = (i as u64 ^ salt.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     ((x ^ (x >> 29)).wrapping_mul(0x94d0_49bb_1331_11eb) >> 40) as usize
 }
 
-/// Most filters let some caches through: tags from one in two to one in a hundred thousand, labels of one in fifty.
+/// An input with tags, label, words and metadata. Tags match from one in two to one in a hundred thousand caches,
+/// labels one in fifty.
 fn item(i: usize) -> NewItem {
     let words: Vec<&str> = (0..8).map(|w| WORDS[scatter(i, w) % WORDS.len()]).collect();
     let mut tags = vec![if i.is_multiple_of(2) { "even" } else { "odd" }.to_owned()];
@@ -178,12 +179,12 @@ fn item(i: usize) -> NewItem {
     }
 }
 
-/// An input that nothing is said of.
+/// An input without tags, text, label and metadata.
 fn plain_item(i: usize) -> NewItem {
     NewItem { text: None, tags: Vec::new(), metadata: Map::new(), label: None, ..item(i) }
 }
 
-/// One of six layers, another for every run.
+/// One of six layers; it changes from run to run.
 fn hook(i: usize) -> Hook {
     Hook::block(Site::ResidPost, i / RUN % 6)
 }
@@ -328,7 +329,7 @@ async fn ask(router: &Router, n: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What the requests of one kind took, a number for every round.
+/// The latencies of one kind of request, with one number for every round.
 #[derive(Default)]
 struct Asked {
     p50: Vec<f64>,
@@ -337,7 +338,7 @@ struct Asked {
     items: usize,
 }
 
-/// What `share` of the numbers are not above.
+/// The quantile `share` of the numbers.
 fn at(numbers: &mut [f64], share: f64) -> f64 {
     numbers.sort_by(f64::total_cmp);
     numbers[((numbers.len() - 1) as f64 * share) as usize]

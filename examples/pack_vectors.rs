@@ -1,8 +1,8 @@
-//! Puts vectors into a new data folder through the store's own writer, as caches of one row each: what
-//! `bench/search.py` searches.
+//! Stores vectors in a new data folder through the store's own writer, as caches of one row each, for
+//! `bench/search.py`.
 //!
-//! `pack_vectors DATA_DIR VECTORS WIDTH`: the file holds little-endian float32 rows. The caches have the hook
-//! `blocks.0.hook_resid_post`, and their metadata says which row each is.
+//! `pack_vectors DATA_DIR VECTORS WIDTH`: the file VECTORS holds little-endian float32 rows. The caches have the hook
+//! `blocks.0.hook_resid_post`, and their metadata has the index of the row.
 
 use std::{env, error::Error, fs::File, io::Read, path::Path, sync::Arc};
 

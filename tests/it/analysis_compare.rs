@@ -1,4 +1,4 @@
-//! Comparisons against numpy and scipy (scripts/make_compare_goldens.py), and what must hold of them whatever the numbers.
+//! Comparisons against numpy and scipy (scripts/make_compare_goldens.py), and invariants that hold for any numbers.
 
 use std::convert::Infallible;
 
@@ -10,7 +10,7 @@ use residuum::analysis::{
 };
 use serde_json::Value;
 
-/// Relative, against float64 sums over float32 inputs in another order.
+/// Relative tolerance: the reference uses float64 sums over float32 inputs in another order.
 const TOLERANCE: f64 = 1e-9;
 
 fn golden() -> Value {
@@ -100,7 +100,7 @@ fn normal(n: usize, width: usize, seed: u64) -> Vec<Vec<f32>> {
     (0..n).map(|_| (0..width).map(|_| one() as f32).collect()).collect()
 }
 
-/// The rows turned in the plane of the first two and of the last two dimensions, enlarged and shifted.
+/// The rows rotated in the planes of the first two and of the last two dimensions, then scaled and shifted.
 fn moved(rows: &[Vec<f32>]) -> Vec<Vec<f32>> {
     let turn = |row: &Vec<f32>| {
         let mut out = row.clone();
@@ -115,7 +115,7 @@ fn moved(rows: &[Vec<f32>]) -> Vec<Vec<f32>> {
 
 #[test]
 fn rotation_scale_and_shift_change_nothing() {
-    // more rows than columns, and fewer: the two ways of computing it
+    // more rows than columns, and fewer: the formulas are computed in two ways
     for (n, width) in [(40, 6), (6, 40)] {
         let x = normal(n, width, 1);
         let found = alignment(&plain(&x), &plain(&moved(&x)));
@@ -129,7 +129,7 @@ fn rotation_scale_and_shift_change_nothing() {
 fn independent_noise_is_not_similar() {
     let found = alignment(&plain(&normal(400, 60, 2)), &plain(&normal(400, 50, 3)));
     assert!(found.cka_debiased.abs() < 0.05, "{found:?}");
-    assert!(found.cka > 0.1, "the biased estimate does not see it: {found:?}");
+    assert!(found.cka > 0.1, "the biased estimate is far from zero: {found:?}");
     assert!(rsa(&plain(&normal(80, 30, 4)), &plain(&normal(80, 30, 5))).unwrap().abs() < 0.1);
 }
 
@@ -143,7 +143,7 @@ fn the_effect_size_of_shifted_gaussians_is_the_shift() {
 }
 
 #[test]
-fn what_is_undefined_is_not_a_number() {
+fn undefined_metrics_are_nan() {
     let noise = plain(&normal(6, 4, 8));
     let same = plain(&vec![vec![0.1f32, 0.2, 0.3, 0.4]; 6]);
     let mut broken = normal(6, 4, 9);

@@ -1,4 +1,5 @@
-//! Differences of means, principal components and probes against numpy and scikit-learn (scripts/make_direction_goldens.py).
+//! Differences of means, principal components and probes against numpy and scikit-learn
+//! (scripts/make_direction_goldens.py).
 
 use residuum::analysis::{
     classes::{self, Separation},
@@ -57,7 +58,7 @@ fn cases() -> Vec<Case> {
     serde_json::from_str::<Goldens>(text).unwrap().cases
 }
 
-/// Largest difference relative to the length of what is expected.
+/// Largest difference, relative to the norm of the expected values.
 fn error(found: &[f64], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let worst = found.iter().zip(expected).fold(0.0f64, |m, (a, b)| m.max((a - b).abs()));
@@ -119,7 +120,7 @@ fn probes_agree_with_scikit_learn() {
 }
 
 #[test]
-fn noise_is_told_apart_by_chance_only() {
+fn probes_of_noise_are_right_by_chance_only() {
     let noise = cases().into_iter().find(|c| c.name == "noise").unwrap();
     let settings = ProbeSettings { c: 1.0, folds: 5, seed: 0, shuffles: 10 };
     let found = probe(&noise.vectors, &noise.labels, settings).unwrap();

@@ -1,4 +1,4 @@
-//! Keys and scopes: who is let in, to which route, and how the rest is told.
+//! API keys and scopes: which key may use which route, and how others are refused.
 
 use std::{collections::BTreeSet, future::ready, time::Duration};
 
@@ -17,20 +17,20 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, TestApp, config, operations, request, with_model};
 
-/// The one scope that an operation lists; `None` for those open to all.
+/// The one scope that an operation requires; `None` if it needs no key.
 fn scope_of(operation: &Value) -> Option<Scope> {
     let security = operation["security"].as_array().expect("every operation says what it needs");
     let needed = security.first()?;
     Some(needed["bearer"][0].as_str().unwrap().parse().unwrap())
 }
 
-/// A path with nothing behind its parameters.
+/// The path with ids of things that do not exist.
 fn nowhere(path: &str) -> String {
     let path = path.replace("{id}", "0198c7a0-0000-7000-8000-000000000000").replace("{layer}", "0");
     path.replace("{hook}", "logits").replace("{direction}", "nothing")
 }
 
-async fn knock(app: &TestApp, method: &Method, path: &str, key: Option<&str>) -> Answer {
+async fn request_nothing(app: &TestApp, method: &Method, path: &str, key: Option<&str>) -> Answer {
     let mut headers = vec![("content-type", "application/json")];
     headers.extend(key.map(|key| ("authorization", key)));
     app.send(request(method.clone(), &nowhere(path), &headers, Body::from("{}"))).await
@@ -48,14 +48,14 @@ async fn every_route_asks_for_the_scope_it_documents() {
         let id = operation["operationId"].as_str().unwrap();
         let Some(needed) = scope_of(operation) else {
             open.insert(id);
-            assert!(knock(&app, &method, path, None).await.status.is_success(), "{id}");
+            assert!(request_nothing(&app, &method, path, None).await.status.is_success(), "{id}");
             continue;
         };
-        let refused = knock(&app, &method, path, None).await;
+        let refused = request_nothing(&app, &method, path, None).await;
         refused.problem(401, "api_key_required");
         assert_eq!(refused.header("www-authenticate"), "Bearer realm=\"residuum\"", "{id}");
         for (scope, key) in &keys {
-            let answer = knock(&app, &method, path, Some(key)).await;
+            let answer = request_nothing(&app, &method, path, Some(key)).await;
             if scope.includes(needed) {
                 assert!(![401, 403].contains(&answer.status.as_u16()), "{id} refused {scope}");
             } else {
@@ -72,7 +72,7 @@ async fn every_route_asks_for_the_scope_it_documents() {
 }
 
 #[test]
-fn reading_scopes_reach_nothing_that_changes_something() {
+fn reading_scopes_cannot_change_anything() {
     let questions: BTreeSet<&str> = operations()
         .filter(|(method, _, operation)| *method != Method::GET && scope_of(operation) == Some(Scope::Read))
         .map(|(_, _, operation)| operation["operationId"].as_str().unwrap())
@@ -88,7 +88,7 @@ fn reading_scopes_reach_nothing_that_changes_something() {
         "search",
         "tokenize",
     ];
-    assert_eq!(questions, BTreeSet::from(known), "a new one must change nothing of the tenant's");
+    assert_eq!(questions, BTreeSet::from(known), "a new one must not change anything of the tenant");
     for (method, path, operation) in operations() {
         if path == "/metrics" {
             assert_eq!(scope_of(operation), Some(Scope::Metrics));
@@ -99,7 +99,7 @@ fn reading_scopes_reach_nothing_that_changes_something() {
 }
 
 #[tokio::test]
-async fn only_the_whole_key_opens() {
+async fn only_the_whole_key_is_accepted() {
     let app = TestApp::attentive().await;
     let (record, good) = app.key("default", &[Scope::Read]).await;
     let get = async |key: &str| app.get_with("/v1/runs", &[("authorization", key)]).await;
@@ -109,7 +109,7 @@ async fn only_the_whole_key_opens() {
     let last = if good.ends_with('0') { "1" } else { "0" };
     let wrong = [
         format!("Bearer {stranger}"),
-        // the id of one key, the secret of another
+        // the id of one key with the secret of another
         format!("Bearer rsd_{}{}", record.id, &stranger[16..]),
         format!("{}{last}", &good[..good.len() - 1]),
         good[..good.len() - 1].to_owned(),
@@ -128,7 +128,7 @@ async fn only_the_whole_key_opens() {
 }
 
 #[tokio::test]
-async fn keys_end() {
+async fn keys_expire_and_can_be_revoked() {
     let app = TestApp::attentive().await;
     let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(3600);
     let over = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(1);
@@ -147,7 +147,7 @@ async fn keys_end() {
 
 #[tokio::test]
 async fn a_key_that_is_made_or_revoked_is_noticed_within_a_second() {
-    // the server's own pace, not that of the other tests
+    // the server's default interval, not the shorter one of the other tests
     let app = TestApp::new().await;
     let status = async |key: &str| app.get_with("/v1/runs", &[("authorization", key)]).await.status;
     assert_eq!(status("").await, 200);
@@ -160,11 +160,11 @@ async fn a_key_that_is_made_or_revoked_is_noticed_within_a_second() {
 }
 
 #[tokio::test]
-async fn a_store_that_had_keys_never_opens_by_itself() {
+async fn a_store_that_had_keys_always_requires_one() {
     let mut app = TestApp::attentive().await;
     let early = app.capture("before any key", json!({})).await;
     let uri = format!("/v1/caches/{early}");
-    // an unknown key is no reason to let its holder believe that it was checked
+    // an unknown key is refused even if no key is required, so that its holder does not believe it was checked
     let stray = format!("Bearer {}", ApiKey::generate().unwrap().reveal());
     app.get_with(&uri, &[("authorization", &stray)]).await.problem(401, "api_key_invalid");
     assert_eq!(app.get_with(&uri, &[("authorization", "Basic cHJveHk6")]).await.status, 200);
@@ -188,7 +188,7 @@ async fn a_store_that_had_keys_never_opens_by_itself() {
 }
 
 #[tokio::test]
-async fn beyond_loopback_a_key_is_needed_first() {
+async fn listening_beyond_loopback_requires_a_key() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config("llama/gqa_tied", &folder, &Limits::default(), &ApiConfig::default(), &[]);
     config.listen = "0.0.0.0:0".parse().unwrap();
@@ -214,7 +214,7 @@ async fn beyond_loopback_a_key_is_needed_first() {
 }
 
 #[tokio::test]
-async fn the_use_of_a_key_is_noted() {
+async fn the_last_use_of_a_key_is_recorded() {
     let app = TestApp::attentive().await;
     let (record, key) = app.key("default", &[Scope::Read]).await;
     assert_eq!(record.last_used_at, None);
@@ -230,7 +230,7 @@ async fn the_use_of_a_key_is_noted() {
 }
 
 #[tokio::test]
-async fn pages_of_other_origins_may_show_a_key_and_see_what_became_of_it() {
+async fn pages_of_other_origins_may_send_a_key_and_read_the_answer() {
     let cors_origins = vec!["https://lab.example".parse().unwrap()];
     let api = ApiConfig { cors_origins, freshness: Duration::ZERO, ..ApiConfig::default() };
     let app = TestApp::with(Limits::default(), api).await;

@@ -11,7 +11,7 @@ use crate::{
 /// Largest error of a sum, in units of the root mean square of the position's logits.
 const TOLERANCE: f64 = 1e-4;
 
-/// Every hook of a decomposition that the model has.
+/// Captures every hook that a decomposition of the model's logits needs.
 async fn decomposition(app: &TestApp) -> Value {
     let model = app.get("/v1/models/tiny").await.json();
     let wanted = [
@@ -79,7 +79,7 @@ async fn the_parts_sum_to_the_logit_in_every_decoder() {
     assert!(n_summed > 40, "{n_summed} checkpoints were summed");
 }
 
-/// The part of an answer that a golden names.
+/// The part of an answer with the name that a golden uses.
 fn part<'a>(answer: &'a Value, name: &str) -> &'a Value {
     let is = |p: &&Value| {
         let layer = p["layer"].as_u64().map(|l| l.to_string()).unwrap_or_default();
@@ -95,7 +95,7 @@ fn part<'a>(answer: &'a Value, name: &str) -> &'a Value {
     };
     let mut found = answer["parts"].as_array().unwrap().iter().filter(is);
     let part = found.next().unwrap_or_else(|| panic!("no part {name} in {answer:#}"));
-    assert!(found.next().is_none(), "{name} is there twice");
+    assert!(found.next().is_none(), "{name} occurs twice");
     part
 }
 
@@ -108,11 +108,11 @@ async fn each_part_agrees_with_transformers() {
         let parts = case["parts"].as_object().unwrap();
         let scale = (parts.values().map(|v| v.as_f64().unwrap().powi(2)).sum::<f64>() / parts.len() as f64).sqrt();
         for (attention, components) in [("attn.z", "heads"), ("attn.result", "heads"), ("attn_out", "sublayers")] {
-            // the stream in front of the first block stands for the embeddings
+            // the stream before the first block is the sum of the embeddings
             let cache = capture_ids(&app, &ids, &json!(["resid_pre", attention, "mlp_out", "resid_post"])).await;
             let body = json!({"token": golden["token"], "against": golden["against"]});
             let answer = app.post(&format!("/v1/caches/{cache}/attribution"), &body).await.json();
-            assert_eq!(answer["components"], components, "the finest that is stored: {answer:#}");
+            assert_eq!(answer["components"], components, "as fine as the stored hooks allow: {answer:#}");
             assert_eq!(answer["position"], json!(ids.len() - 1));
             let other = |name: &str| match components {
                 "heads" => name.ends_with(".attn"),
@@ -122,7 +122,7 @@ async fn each_part_agrees_with_transformers() {
                 parts.iter().filter(|(name, _)| !other(name)).map(|(n, v)| (n, v.as_f64().unwrap())).collect();
             let mut compared = 0;
             for (name, expected) in expected {
-                // a norm without a bias has no such part
+                // a norm without a bias does not have this part
                 if name == "ln_final.b" && expected == 0.0 {
                     continue;
                 }
@@ -138,7 +138,7 @@ async fn each_part_agrees_with_transformers() {
 }
 
 #[tokio::test]
-async fn a_difference_is_the_difference_of_its_tokens() {
+async fn a_difference_equals_the_difference_of_both_logits() {
     let app = TestApp::of("gpt2/plain").await;
     let hooks = decomposition(&app).await;
     let cache = capture_ids(&app, &[1, 17, 203], &hooks).await;
@@ -155,7 +155,7 @@ async fn a_difference_is_the_difference_of_its_tokens() {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_listed() {
+async fn missing_hooks_are_listed() {
     let app = TestApp::new().await;
     let cache = app.capture("the cat", json!({"hooks": ["resid_post", "attn_out", "mlp_out"]})).await;
     let path = format!("/v1/caches/{cache}/attribution");

@@ -51,7 +51,7 @@ async fn every_filter_filters() {
     ] {
         let mut expected: Vec<String> = expected.into_iter().cloned().collect();
         let mut found = ids(&app.get(&format!("/v1/caches{query}")).await.json());
-        // Caches of one batch are made at once: their order among each other is not promised.
+        // Caches of one batch are created at the same time, so their order among each other is not defined.
         expected.sort_unstable();
         found.sort_unstable();
         assert_eq!(found, expected, "{query}");
@@ -140,7 +140,7 @@ async fn annotations_can_be_edited_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_deleted_cache_is_gone_and_its_file_with_the_last_one() {
+async fn deleting_the_last_cache_of_a_pack_deletes_its_file() {
     let app = TestApp::new().await;
     let run = app.run(json!({"input": [[1], [2]]})).await;
     let uris: Vec<String> =
@@ -148,7 +148,7 @@ async fn a_deleted_cache_is_gone_and_its_file_with_the_last_one() {
     assert_eq!(app.delete(&uris[0]).await.status, 204);
     app.get(&uris[0]).await.problem(404, "cache_not_found");
     app.delete(&uris[0]).await.problem(404, "cache_not_found");
-    assert_eq!(app.get(&format!("{}/layers/0", uris[1])).await.status, 200, "its neighbour in the pack stays");
+    assert_eq!(app.get(&format!("{}/layers/0", uris[1])).await.status, 200, "the other cache of the pack stays");
     let listed = app.get(&format!("/v1/runs/{}", run["id"].as_str().unwrap())).await.json();
     assert_eq!((&listed["n_done"], listed["caches"].as_array().unwrap().len()), (&json!(2), 1));
     assert_eq!(app.delete(&uris[1]).await.status, 204);

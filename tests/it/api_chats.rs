@@ -1,4 +1,4 @@
-//! Chats with a template that the request brings, and replies as messages of the conversation.
+//! Chats with a template from the request, and replies as messages of the conversation.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ async fn tokens(app: &TestApp, body: Value) -> Value {
     app.post("/v1/tokenize", &with_model(body)).await.json()
 }
 
-/// What a cache says of itself, and the special tokens of its own.
+/// The description of a cache, and which of its tokens are special.
 async fn cache(app: &TestApp, body: Value) -> (Value, Vec<bool>) {
     let run = app.run(body).await;
     let cache = app.get(&format!("/v1/caches/{}", run["caches"][0].as_str().unwrap())).await.json();
@@ -21,14 +21,14 @@ async fn cache(app: &TestApp, body: Value) -> (Value, Vec<bool>) {
 }
 
 #[tokio::test]
-async fn a_request_brings_its_template() {
+async fn a_request_may_bring_its_template() {
     let app = TestApp::new().await;
     let template = "{% for m in messages %}[{{ '%s' % m.content }}]{% endfor %}{{ extra }}";
     let body = json!({"messages": chat(), "chat_template": template, "template_kwargs": {"extra": "!"}});
     let told = tokens(&app, body.clone()).await;
     assert_eq!(told["rendered"], "[the den][in]!");
     assert!(told["messages"][1]["start"].is_u64(), "{told:#}");
-    // Runs see the same chat, whichever way the messages come.
+    // Runs render the same chat, however the messages are posted.
     for inputs in [json!({"messages": chat()}), json!({"items": [{"messages": chat()}, {"messages": chat()}]})] {
         let mut run = body.clone();
         run.as_object_mut().unwrap().remove("messages");
@@ -42,7 +42,7 @@ async fn a_request_brings_its_template() {
 }
 
 #[tokio::test]
-async fn a_template_at_fault_is_pointed_at() {
+async fn a_bad_template_is_refused_with_its_pointer() {
     let app = TestApp::new().await;
     for (template, says) in
         [("{% if %}", "unexpected"), ("{{ raise_exception('never') }}", "never"), ("{{ 'a'.zfill(10 ** 9) }}", "large")]
@@ -89,7 +89,7 @@ async fn the_reply_is_the_last_message() {
 }
 
 #[tokio::test]
-async fn a_message_that_is_continued_goes_on_in_the_reply() {
+async fn a_continued_message_includes_the_reply() {
     let app = TestApp::new().await;
     let body = |positions: Value| json!({"messages": chat(), "continue_final_message": true, "generate": {"max_new_tokens": 5}, "capture": {"positions": positions}});
     let (whole, special) = cache(&app, body(json!("all"))).await;

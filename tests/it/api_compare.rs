@@ -94,14 +94,14 @@ async fn positions_and_layers_can_be_chosen() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_compared_is_refused() {
+async fn impossible_comparisons_are_refused() {
     let app = TestApp::new().await;
     let all = app.capture("the cat", json!({})).await;
     let logits = app.capture("the cat", json!({"hooks": ["logits"]})).await;
     let last = app.capture("the cat", json!({"layers": [2]})).await;
     let pairs = |a: Value, b: Value| json!({"mode": "pairs", "a": a, "b": b});
     let shared = app.post("/v1/comparisons", &pairs(json!([all]), json!([last]))).await.json();
-    assert_eq!(shared["layers"], json!([2]), "all layers are those both have");
+    assert_eq!(shared["layers"], json!([2]), "all means the layers that both have");
     for (body, status, code, pointer) in [
         (pairs(json!([all]), json!([logits])), 422, "hook_not_stored", "/hook"),
         (pairs(json!([all, all]), json!([all, all, all])), 422, "invalid_value", "/b"),

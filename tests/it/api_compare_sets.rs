@@ -1,5 +1,5 @@
-//! `POST /v1/comparisons`: layer with layer, sets, options and binary answers. The formulas are proved in analysis_compare; here
-//! against values computed through the library from fetched rows.
+//! `POST /v1/comparisons`: layer with layer, sets, options and binary answers. The formulas are tested in
+//! analysis_compare; here answers are compared with values that the library computes from fetched rows.
 
 use residuum::analysis::{
     MemoryRows, Preparation, Prepared, SetMetric, VectorMetric, pairwise::self_tables, sets::tables,
@@ -16,7 +16,7 @@ async fn capture_all(app: &TestApp, texts: &[&str], tag: &str) -> Vec<String> {
     run["caches"].as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect()
 }
 
-/// Rows of the residual stream after `layer`: of each cache its last position, or all.
+/// Rows of the residual stream after `layer`: the last position of each cache, or all.
 async fn rows(app: &TestApp, caches: &[String], layer: usize, all: bool) -> Prepared<MemoryRows> {
     let mut rows = Vec::new();
     for cache in caches {
@@ -63,7 +63,7 @@ async fn sets_are_compared_layer_by_layer() {
         SetMetric::MeanCosine,
         SetMetric::EffectSize,
     ];
-    // by conditions the rows come in the order of the inputs, as they do by ids
+    // caches found by a filter come in the order of the inputs, as they do by ids
     let body = json!({"mode": "sets", "groups": {"y": {"tags": ["two"]}, "x": a}, "metrics": names});
     let found = compare(&app, &body).await;
     assert_eq!(found["groups"][1], json!({"name": "y", "n_rows": 5, "caches": b}));
@@ -101,7 +101,7 @@ async fn every_position_can_be_a_row() {
 }
 
 #[tokio::test]
-async fn layers_meet_layers() {
+async fn layers_are_compared_with_layers() {
     let app = TestApp::new().await;
     let (a, b) = (capture_all(&app, &TEXTS, "one").await, capture_all(&app, &TWINS, "two").await);
     let body =
@@ -169,7 +169,7 @@ async fn binary(app: &TestApp, query: &str, body: &Value) -> Answer {
 }
 
 #[tokio::test]
-async fn big_tables_come_as_arrays() {
+async fn large_tables_come_as_arrays() {
     let app = TestApp::new().await;
     let a = capture_all(&app, &TEXTS, "one").await;
     let matrix = json!({"mode": "matrix", "caches": a, "metrics": ["cosine", "pearson"]});
@@ -202,7 +202,7 @@ async fn big_tables_come_as_arrays() {
 }
 
 #[tokio::test]
-async fn what_does_not_go_together_is_refused() {
+async fn contradictory_fields_are_refused() {
     let app = TestApp::new().await;
     let a = capture_all(&app, &TEXTS, "one").await;
     let sets = |groups: Value, metrics: Value| json!({"mode": "sets", "groups": groups, "metrics": metrics});
@@ -253,7 +253,10 @@ async fn what_does_not_go_together_is_refused() {
         assert_eq!(app.post("/v1/comparisons", &body).await.problem(status, code), [pointer], "{body}");
     }
     let unequal = compare(&app, &sets(two, json!(["mean_difference"]))).await;
-    assert!(unequal["values"]["mean_difference"][0][0][1].as_f64().unwrap() > 0.0, "means need no equal rows");
+    assert!(
+        unequal["values"]["mean_difference"][0][0][1].as_f64().unwrap() > 0.0,
+        "means do not need equally many rows"
+    );
     let one = compare(&app, &sets(json!({"x": a[..1], "y": a[1..2]}), json!(["effect_size"]))).await;
     assert_eq!(one["values"]["effect_size"][0], json!([[null, null], [null, null]]));
 }

@@ -1,5 +1,5 @@
-//! Deleting while others read, over every route that reads rows: what is deleted is gone or left out, and never a fault of
-//! the store.
+//! Deleting caches while others read them, over every route that reads rows: a deleted cache is not found or left out;
+//! it is never reported as damaged.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,7 @@ const RESID: &str = "blocks.1.hook_resid_post";
 const TEXTS: [&str; 8] =
     ["the cat sat", "a dog", "in the end", "of all the days", "a cat", "the tower", "what it was", "the dog sat"];
 
-/// A server that keeps no file of a deleted cache for anybody.
+/// A server that keeps no files of deleted caches for readers.
 async fn app() -> TestApp {
     let keep_deleted = KeepDeleted { time: Duration::ZERO, max_bytes: 0 };
     let limits = Limits { keep_deleted, ..Limits::default() };
@@ -31,7 +31,7 @@ async fn app() -> TestApp {
     app
 }
 
-/// Runs of two caches each, and their ids.
+/// Captures runs of two caches each. Returns their ids.
 async fn runs(app: &TestApp) -> Vec<(String, Vec<String>)> {
     let mut made = Vec::new();
     for pair in TEXTS.chunks(2) {
@@ -47,7 +47,7 @@ async fn runs(app: &TestApp) -> Vec<(String, Vec<String>)> {
     made
 }
 
-/// Everything that reads rows of a run's first cache, of the run, or of what a filter finds.
+/// All requests that read rows of a run's first cache, of the run, or of what a filter finds.
 fn questions(run: &str, cache: &str) -> Vec<(Method, String, Value)> {
     let some = json!({"tags": ["some"]});
     let get = |uri: String| (Method::GET, uri, Value::Null);
@@ -87,7 +87,8 @@ fn questions(run: &str, cache: &str) -> Vec<(Method, String, Value)> {
     ]
 }
 
-/// Asks everything of the runs until told to stop; counts statuses by what was asked, and bodies that broke off.
+/// Sends all requests about the runs until told to stop. Counts the statuses of each request, and bodies that broke
+/// off.
 async fn read(app: &TestApp, runs: &[(String, Vec<String>)], stop: &AtomicBool) -> BTreeMap<(String, u16), usize> {
     let mut seen = BTreeMap::new();
     let mut turn = 0;
@@ -99,7 +100,7 @@ async fn read(app: &TestApp, runs: &[(String, Vec<String>)], stop: &AtomicBool) 
             let what = format!("{method} {}", uri.replace(run.as_str(), "RUN").replace(caches[0].as_str(), "CACHE"));
             let response = app.router().oneshot(request(method.clone(), &uri, &json, body)).await.unwrap();
             let (parts, body) = response.into_parts();
-            // one that breaks off was promised before its caches went
+            // a body breaks off if its caches were deleted after its head was sent
             let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
             let answer = Answer { status: parts.status, headers: parts.headers, body };
             let status = answer.status.as_u16();
@@ -114,7 +115,7 @@ async fn read(app: &TestApp, runs: &[(String, Vec<String>)], stop: &AtomicBool) 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn deleting_under_readers_is_no_fault_of_the_store() {
+async fn caches_deleted_while_they_are_read_are_not_reported_as_damaged() {
     let app = Arc::new(app().await);
     let mut seen: BTreeMap<(String, u16), usize> = BTreeMap::new();
     for _ in 0..6 {
@@ -148,11 +149,11 @@ async fn deleting_under_readers_is_no_fault_of_the_store() {
 }
 
 #[tokio::test]
-async fn what_is_deleted_after_it_was_chosen_is_as_if_it_had_never_been() {
+async fn caches_deleted_after_selection_count_as_unknown() {
     let app = app().await;
     let runs = runs(&app).await;
     let (run, caches) = &runs[0];
-    // a plan that was made before
+    // a plan from before the deletion
     let search = json!({"query": {"vector": vec![1.0; 32]}, "hook": RESID, "over": "positions", "k": 100});
     let all = app.post("/v1/search", &search).await.json();
     assert_eq!((&all["scanned"]["deleted"], &all["scanned"]["damaged"]), (&json!(0), &json!(0)));

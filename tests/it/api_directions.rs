@@ -1,4 +1,5 @@
-//! `/v1/directions`. The arithmetic is checked in analysis_directions.rs; here what is fitted to what, kept and refused.
+//! `/v1/directions`: which vectors are fitted, what is stored, and what is refused. analysis_directions.rs tests the
+//! arithmetic.
 
 use serde_json::{Value, json};
 
@@ -7,7 +8,7 @@ use crate::support::{D_MODEL, N_LAYERS, TestApp, flat, floats};
 const POSITIVE: [&str; 6] = ["a cat", "the cat", "my cat", "one cat", "a big cat", "no cat"];
 const NEGATIVE: [&str; 6] = ["a dog ran", "the dog ran", "my dog ran", "one dog ran", "a big dog ran", "no dog ran"];
 
-/// Captures both classes in one run, and gives the ids of their caches.
+/// Captures both classes in one run. Returns the ids of their caches.
 async fn captured(app: &TestApp) -> (Vec<String>, Vec<String>) {
     let item = |text: &&str, positive: bool| {
         let label = if positive { "cat" } else { "dog" };
@@ -79,7 +80,7 @@ async fn a_difference_of_means_is_that_of_the_fetched_vectors() {
 }
 
 #[tokio::test]
-async fn a_probe_tells_the_classes_apart_and_repeats_itself() {
+async fn a_probe_separates_the_classes_and_is_reproducible() {
     let app = TestApp::new().await;
     captured(&app).await;
     let body = |name: &str, target: Value| {
@@ -99,7 +100,7 @@ async fn a_probe_tells_the_classes_apart_and_repeats_itself() {
     assert!(metrics["accuracy"].as_f64().unwrap() > 0.6 && metrics["intercept"].is_number(), "{metrics}");
     assert_eq!(metrics["fold_auroc"].as_array().unwrap().len(), 3);
     assert!(metrics["shuffled_accuracy"].as_f64().unwrap() < metrics["accuracy"].as_f64().unwrap(), "{metrics}");
-    // vector · x + intercept is positive for cats and for nothing else
+    // vector · x + intercept is positive exactly for the cats
     let fetched = app.get("/v1/directions/by-metadata/vector?layer=2").await.json();
     let weights = flat(&fetched["values"]);
     for cache in app.get("/v1/caches").await.json()["items"].as_array().unwrap() {
@@ -140,7 +141,7 @@ async fn components_are_orthonormal_and_fetched_one_by_one() {
 }
 
 #[tokio::test]
-async fn an_upload_comes_back_in_every_format_also_after_a_restart() {
+async fn an_upload_is_returned_in_every_format_even_after_a_restart() {
     let mut app = TestApp::new().await;
     let body = json!({"method": "upload", "name": "mine", "metadata": {"from": "paper"}, "vectors": [
         {"layer": 5, "values": [0.1, -2.5]}, {"layer": 3, "values": [1.0, 0.0]}]});
@@ -202,7 +203,7 @@ async fn directions_are_listed_edited_and_deleted() {
 }
 
 #[tokio::test]
-async fn what_makes_no_direction_is_refused() {
+async fn impossible_directions_are_refused() {
     let app = TestApp::new().await;
     let (positive, negative) = captured(&app).await;
     let upload = |more: Value| {
@@ -256,7 +257,7 @@ async fn what_makes_no_direction_is_refused() {
     }
     let neither = json!({"method": "difference_of_means", "name": "x", "positive": positive});
     assert_eq!(app.post("/v1/directions", &neither).await.problem(400, "invalid_body"), Vec::<String>::new());
-    assert_eq!(app.get("/v1/directions").await.json()["items"], json!([]), "nothing is kept of what was refused");
+    assert_eq!(app.get("/v1/directions").await.json()["items"], json!([]), "refused directions are not stored");
 }
 
 #[tokio::test]
@@ -268,7 +269,7 @@ async fn a_stored_direction_serves_in_projections_and_search() {
     let vectors: Vec<Value> = values.iter().enumerate().map(|(l, v)| json!({"layer": l, "values": v})).collect();
     let direction = made(&app, json!({"method": "upload", "name": "mine", "vectors": vectors})).await;
 
-    // Each layer has its own vector; a raw one is asked for layer by layer.
+    // Each layer has its own vector; the raw format has one layer per request.
     let body = |layers: Value, direction: Value| json!({"caches": cats, "layers": layers, "directions": [direction]});
     let stored = app.post("/v1/projections", &body(json!("all"), json!({"direction": "mine"}))).await.json();
     let by_id = json!({"name": "mine", "direction": direction["id"]});

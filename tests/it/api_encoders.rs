@@ -26,7 +26,7 @@ async fn positions_default_to_the_mean() {
 }
 
 #[tokio::test]
-async fn hooks_that_an_encoder_lacks_are_refused_with_those_it_has() {
+async fn hooks_that_an_encoder_lacks_are_refused_with_a_list_of_its_hooks() {
     let app = TestApp::serving(BASE_MODEL).await;
     for hook in ["logits", "final_norm", "ln_final.hook_scale", "mlp.pre_linear"] {
         let answer = app.post("/v1/runs", &with_model(json!({"input": "a", "capture": {"hooks": [hook]}}))).await;
@@ -55,7 +55,7 @@ async fn a_truncated_text_keeps_both_ends() {
     let app = TestApp::serving(BASE_MODEL).await;
     let long = "the tower ".repeat(N_CTX);
     for (side, first) in [("right", "the"), ("left", "tower")] {
-        // An odd number of tokens goes, so that the first that is left tells the side.
+        // An odd number of tokens is removed, so the first remaining token tells from which side.
         let text = format!("{long}the");
         let run = app.run(json!({"input": text, "truncate": side})).await;
         let cache = app.get(&format!("/v1/caches/{}", run["caches"][0].as_str().unwrap())).await.json();

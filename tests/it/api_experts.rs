@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::{MODEL, TestApp, flat, with_model};
 
-/// Block 0 has six experts, of which a token sees three; block 1 is dense.
+/// Block 0 has six experts, of which each token uses three; block 1 is dense.
 const MIXED: &str = "qwen3_moe/mixed";
 
 #[tokio::test]
@@ -31,7 +31,7 @@ async fn the_catalogue_tells_sparse_blocks_from_dense_ones() {
 }
 
 #[tokio::test]
-async fn routing_is_captured_where_there_is_some() {
+async fn routing_is_captured_in_sparse_blocks() {
     let app = TestApp::of(MIXED).await;
     let cache = app.capture("routes", json!({"hooks": ["mlp.expert_indices"], "positions": "all"})).await;
     let uri = format!("/v1/caches/{cache}/tensors/blocks.0.mlp.hook_expert_indices");

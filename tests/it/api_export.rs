@@ -1,4 +1,4 @@
-//! Exports: what is in them, against the tensors of the same caches.
+//! Exports: their content against the tensors of the same caches.
 
 use std::collections::BTreeMap;
 
@@ -192,7 +192,7 @@ async fn a_filter_exports_newest_first_and_leaves_out_what_lacks_the_hook() {
     app.get("/v1/export?label=none").await.problem(422, "empty_input");
     app.get("/v1/export?run=x").await.problem(400, "invalid_query");
 
-    // different types and an import beside them; then one of another width
+    // caches of other types, and an import; then one of another width
     let other = file(&[("resid_post", "F16", &[1, D_MODEL], vec![0; 2 * D_MODEL])], &json!({"model": "other"}));
     import(&app, "?layers=1", other).await;
     let (tensors, _) = open(&app.get("/v1/export?layers=1").await.body);
@@ -205,7 +205,7 @@ async fn a_filter_exports_newest_first_and_leaves_out_what_lacks_the_hook() {
 }
 
 #[tokio::test]
-async fn beyond_a_shard_it_is_a_tar_of_whole_files() {
+async fn an_export_larger_than_a_shard_is_a_tar_of_whole_files() {
     let app = TestApp::new().await;
     let rows = 200;
     let n = 5;
@@ -243,7 +243,7 @@ async fn beyond_a_shard_it_is_a_tar_of_whole_files() {
 }
 
 #[tokio::test]
-async fn npz_has_the_length_it_promises_and_arrow_says_what_it_is() {
+async fn npz_has_the_announced_length_and_arrow_describes_itself() {
     let app = TestApp::new().await;
     let run = three(&app, json!({"layers": [0], "dtype": "bfloat16"})).await;
     let uri = format!("/v1/runs/{}/export", run["id"].as_str().unwrap());

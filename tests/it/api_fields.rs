@@ -1,5 +1,5 @@
-//! Every field of every body and every parameter, as the specification has them: null is the default, a wrong type is said to be
-//! one, and no number or text, however extreme, is a mistake of the server's.
+//! Every field of every body and every parameter of the specification: null means the default, a wrong type is reported
+//! as such, and no extreme number or text causes a server error.
 
 use axum::{body::Body, http::Method};
 use serde_json::{Map, Value, json};
@@ -8,16 +8,16 @@ use crate::support::{Answer, D_MODEL, MODEL, TestApp, operations, request, speci
 
 type Schema = &'static Value;
 
-/// A value somewhere in a body.
+/// A field somewhere in a body.
 struct Place {
     pointer: String,
     schema: Schema,
     required: bool,
-    /// Puts a value there, or leaves the field out.
+    /// The body with this value in the field, or without the field.
     body: Box<dyn Fn(Option<Value>) -> Value>,
 }
 
-/// What a value stands in.
+/// Wraps a value into the body that contains it.
 type Around = std::rc::Rc<dyn Fn(Value) -> Value>;
 
 fn resolved(schema: Schema) -> Schema {
@@ -27,7 +27,7 @@ fn resolved(schema: Schema) -> Schema {
     }
 }
 
-/// The forms of a value: the parts of `oneOf`, theirs among them.
+/// The forms of a value, with the parts of `oneOf` resolved recursively.
 fn forms(schema: Schema) -> Vec<Schema> {
     let schema = resolved(schema);
     match schema["oneOf"].as_array() {
@@ -36,7 +36,7 @@ fn forms(schema: Schema) -> Vec<Schema> {
     }
 }
 
-/// The properties of a form, and which of them are required; those of all parts of `allOf`.
+/// The properties of a form and which of them are required, with all parts of `allOf` merged.
 fn properties(form: Schema) -> (Vec<(&'static str, Schema)>, Vec<&'static str>) {
     let parts: Vec<Schema> = form["allOf"].as_array().map_or(vec![form], |parts| parts.iter().map(resolved).collect());
     let of = |part: &Schema| {
@@ -47,7 +47,7 @@ fn properties(form: Schema) -> (Vec<(&'static str, Schema)>, Vec<&'static str>) 
     (parts.iter().flat_map(of).collect(), required.filter_map(Value::as_str).collect())
 }
 
-/// Kinds of JSON, each with a value that no word or range of the specification allows.
+/// The kinds of JSON values, each with a value that no enum or range of the specification allows.
 fn kinds() -> [(&'static str, Value); 6] {
     [
         ("boolean", json!(true)),
@@ -62,7 +62,7 @@ fn kinds() -> [(&'static str, Value); 6] {
 fn allows(schema: Schema, kind: &str) -> bool {
     forms(schema).into_iter().any(|form| match &form["type"] {
         _ if form["allOf"].is_array() => kind == "object",
-        // a choice of words is for those words only
+        // an enum allows its own words only
         Value::String(own) if own == "string" && form["enum"].is_array() => false,
         Value::String(own) => own == kind || (own == "number" && kind == "integer"),
         Value::Array(own) => own.iter().any(|own| own == kind || (own == "number" && kind == "integer")),
@@ -70,7 +70,8 @@ fn allows(schema: Schema, kind: &str) -> bool {
     })
 }
 
-/// Values that name what is there, so that what is extreme beside them gets far.
+/// Ids of things that exist. They are used for all other fields, so that a request with one extreme value is not
+/// refused early.
 struct Known {
     cache: String,
     run: String,
@@ -101,20 +102,20 @@ impl Known {
         }
     }
 
-    /// An object with the fields it has to have.
+    /// An object with its required fields.
     fn object(&self, form: Schema) -> Value {
         let (fields, required) = properties(form);
         let needed = fields.into_iter().filter(|(name, _)| required.contains(name));
         Value::Object(needed.map(|(name, schema)| (name.to_owned(), self.sample(name, schema))).collect())
     }
 
-    /// Every place in a body of this schema.
+    /// All fields in a body of this schema.
     fn places(&self, schema: Schema, pointer: &str, around: &Around, all: &mut Vec<Place>) {
-        // messages are the template's, and what is of free form has no fields; positions nest without end
+        // messages belong to the template, and free-form objects have no fields; positions nest without end
         if pointer.ends_with("/messages/0") || pointer.ends_with("/mean/mean") {
             return;
         }
-        // of several forms none has to be meant: without its field another is
+        // with several forms, a field is not required: the value may have another form without it
         let n_objects = forms(schema).into_iter().filter(|form| !properties(form).0.is_empty()).count();
         for form in forms(schema) {
             if form["items"].is_object() {
@@ -160,7 +161,7 @@ async fn server() -> (TestApp, Known) {
     (app, known)
 }
 
-/// The operations that take JSON, with a path that names what is there.
+/// The operations that take JSON, with paths of things that exist.
 fn operations_with_bodies(known: &Known) -> Vec<(Method, String, Schema)> {
     let body = |(method, path, operation): (Method, &'static str, Schema)| {
         let schema = operation.pointer("/requestBody/content/application~1json/schema")?;
@@ -183,20 +184,20 @@ fn with_ids(path: &str, known: &Known) -> String {
 
 async fn send(app: &TestApp, method: &Method, uri: &str, body: &Value) -> Answer {
     if *method == Method::POST && uri == "/v1/directions" {
-        // a name is taken once
+        // a name can be used once
         app.delete("/v1/directions/a").await;
     }
     let json = [("content-type", "application/json")];
     app.send(request(method.clone(), uri, &json, Body::from(body.to_string()))).await
 }
 
-/// The parts of an answer that say how it went.
+/// The parts of an answer that tell the outcome.
 fn outcome(answer: &Answer) -> (u16, Value) {
     let code = if answer.status.is_success() { Value::Null } else { answer.json()["code"].clone() };
     (answer.status.as_u16(), code)
 }
 
-/// Words of the parser that mean nothing to a client.
+/// Messages of the JSON parser that mean nothing to a client.
 const PARSERS: [&str; 9] = [
     "untagged",
     "expected value",
@@ -210,9 +211,9 @@ const PARSERS: [&str; 9] = [
 ];
 
 #[tokio::test]
-async fn null_is_the_default_and_a_wrong_type_is_said_to_be_one() {
+async fn null_is_the_default_and_a_wrong_type_is_reported() {
     let (app, known) = server().await;
-    // all of them at once: there are many fields, and their faults have few causes
+    // collects all faults: there are many fields, and faults have few causes
     let (mut n_places, mut faults) = (0, Vec::new());
     let mut check = |right: bool, fault: String| {
         if !right {
@@ -240,7 +241,7 @@ async fn null_is_the_default_and_a_wrong_type_is_said_to_be_one() {
                 let json = answer.json();
                 let place = json["errors"][0]["pointer"].as_str();
                 let as_it_is = (answer.status.as_u16(), json["code"].as_str(), place);
-                // an object in place of one of another form is read as that: what is wrong may be a field of it
+                // an object of the wrong form may be read as another form, and then one of its fields is wrong
                 let own = kind == "object" && place.is_some_and(|place| place.starts_with(&pointer));
                 let right = as_it_is == (400, Some("invalid_field"), Some(&pointer)) || (own && answer.status == 400);
                 check(right, format!("{}: {as_it_is:?}", what(&body)));
@@ -250,10 +251,10 @@ async fn null_is_the_default_and_a_wrong_type_is_said_to_be_one() {
         }
     }
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
-    assert!(n_places > 250, "{n_places} fields are not all there are");
+    assert!(n_places > 250, "{n_places} fields are too few");
 }
 
-/// Numbers and texts at the ends of what can be written.
+/// Extreme numbers and texts.
 fn extremes() -> Vec<Value> {
     let text = |text: &str| json!(text);
     vec![
@@ -285,7 +286,7 @@ fn extremes() -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn no_extreme_value_of_a_body_is_a_mistake_of_the_servers() {
+async fn no_extreme_value_of_a_body_causes_a_server_error() {
     let (app, known) = server().await;
     for (method, uri, schema) in operations_with_bodies(&known) {
         let mut places = Vec::new();
@@ -301,7 +302,7 @@ async fn no_extreme_value_of_a_body_is_a_mistake_of_the_servers() {
 }
 
 #[tokio::test]
-async fn no_extreme_value_of_a_parameter_is_a_mistake_of_the_servers() {
+async fn no_extreme_value_of_a_parameter_causes_a_server_error() {
     let (app, known) = server().await;
     for (method, path, operation) in operations() {
         let parameters = operation["parameters"].as_array().into_iter().flatten();
@@ -316,7 +317,7 @@ async fn no_extreme_value_of_a_parameter_is_a_mistake_of_the_servers() {
                     let path = with_ids(path, &known);
                     format!("{path}{}{name}={written}", if path.contains('?') { '&' } else { '?' })
                 };
-                // deleting what the others need would make theirs a matter of order
+                // deleting what other requests need would make the result depend on their order
                 if method == Method::DELETE && parameter["in"] != "path" {
                     continue;
                 }

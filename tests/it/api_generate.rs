@@ -38,7 +38,7 @@ async fn a_continued_input_is_captured_whole() {
     let (_, header) = safetensors::SafeTensors::read_metadata(&file).unwrap();
     let told: Value = serde_json::from_str(&header.metadata().as_ref().unwrap()["completion"]).unwrap();
     assert_eq!((&told["first"], &told["finish_reason"]), (&json!(3), &run["completions"][0]["finish_reason"]));
-    // The numbers are those of the whole text posted as it is, and of the same request again.
+    // The numbers equal those of the whole text posted as it is, and those of the same request again.
     let first = cache(&app, &run, 0).await;
     let whole = json!({"input": first["token_ids"], "capture": capture, "reuse": false});
     let posted = app.run(whole.clone()).await;
@@ -48,7 +48,7 @@ async fn a_continued_input_is_captured_whole() {
     assert_eq!(posted["completions"], Value::Null);
     let again = app.run(body).await;
     assert_eq!(again["completions"][1]["token_ids"], run["completions"][1]["token_ids"]);
-    assert_eq!(again["n_reused"], 2, "the same tokens came out and were stored already");
+    assert_eq!(again["n_reused"], 2, "the same tokens were generated and already stored");
 }
 
 #[tokio::test]
@@ -64,13 +64,14 @@ async fn positions_count_over_prompt_and_new_tokens() {
         let got = raw(&app, &run, "blocks.1.hook_resid_post").await;
         assert_eq!(got, rows[row * width..(row + 1) * width]);
     }
-    // Possible, had the continuation been longer: the item fails, with the problem a request would have got.
+    // The position is possible if the continuation is long enough. It is not, so the item fails with the problem that a
+    // request would get.
     let run = json!({"input": [4, 5, 6], "generate": {"max_new_tokens": 30, "stop": run_text(&app).await}, "capture": {"positions": 25}});
     let failed = app.post("/v1/runs?wait=60", &with_model(run)).await.json();
     assert_eq!((&failed["status"], &failed["error"]["code"]), (&json!("failed"), &json!("position_out_of_range")));
 }
 
-/// Something that the continuation of `[4, 5, 6]` begins with.
+/// A text that the continuation of `[4, 5, 6]` begins with.
 async fn run_text(app: &TestApp) -> Value {
     let run = app.run(json!({"input": [4, 5, 6], "generate": {"max_new_tokens": 8}})).await;
     let text = run["completions"][0]["text"].as_str().unwrap().to_owned();
@@ -80,7 +81,7 @@ async fn run_text(app: &TestApp) -> Value {
 }
 
 #[tokio::test]
-async fn kinds_of_tokens_are_told_apart_among_new_ones_too() {
+async fn kinds_of_tokens_are_distinguished_among_new_tokens_too() {
     let app = TestApp::new().await;
     let generate = json!({"max_new_tokens": 6, "temperature": 3.0, "seed": 11});
     let run = app.run(json!({"input": "the cat", "generate": generate, "capture": {"positions": "all"}})).await;
@@ -99,7 +100,7 @@ async fn kinds_of_tokens_are_told_apart_among_new_ones_too() {
 }
 
 #[tokio::test]
-async fn a_seed_is_told_and_repeats() {
+async fn the_seed_is_reported_and_reproduces_the_continuation() {
     let app = TestApp::new().await;
     let body =
         |seed: Value| json!({"input": "the cat", "generate": {"max_new_tokens": 12, "temperature": 1.0, "seed": seed}});
@@ -111,7 +112,7 @@ async fn a_seed_is_told_and_repeats() {
 }
 
 #[tokio::test]
-async fn a_dry_run_tells_the_most_it_could_take() {
+async fn a_dry_run_reports_the_largest_possible_size() {
     let app = TestApp::new().await;
     let body = with_model(
         json!({"input": [1, 2, 3], "generate": {"max_new_tokens": 7}, "capture": {"hooks": ["resid_post.0"], "positions": "all"}}),
@@ -122,7 +123,7 @@ async fn a_dry_run_tells_the_most_it_could_take() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_generated_is_refused() {
+async fn impossible_generations_are_refused() {
     let app = TestApp::new().await;
     let refused = async |generate: Value, status: u16, code: &str, pointer: &str| {
         let body = with_model(json!({"input": [1, 2, 3], "generate": generate}));
@@ -140,7 +141,7 @@ async fn what_cannot_be_generated_is_refused() {
     refused(json!({"max_new_tokens": 1, "stop": 3}), 400, "invalid_field", "/generate/stop").await;
     refused(json!({"max_new_tokens": 1, "best_of": 3}), 400, "invalid_body", "/generate/best_of").await;
     refused(json!({"temperature": 1}), 400, "invalid_body", "/generate/max_new_tokens").await;
-    // An input that only fits without what is to be added is cut when that is asked for.
+    // An input that is too long together with its continuation is truncated if requested.
     let ids: Vec<u32> = (0..N_CTX as u32).collect();
     let run = app.run(json!({"input": ids, "truncate": "left", "generate": {"max_new_tokens": 4}})).await;
     let cache = cache(&app, &run, 0).await;
@@ -157,7 +158,7 @@ async fn a_cancelled_continuation_stops() {
     let id = run["id"].as_str().unwrap();
     let cancelled = app.post(&format!("/v1/runs/{id}/cancel"), &Value::Null).await.json();
     assert_eq!(cancelled["status"], "cancelled");
-    // The server goes on with others.
+    // The server continues with other runs.
     app.run(json!({"input": "the cat", "generate": {"max_new_tokens": 2}})).await;
     assert_eq!(app.get(&format!("/v1/runs/{id}")).await.json()["status"], "cancelled");
 }

@@ -1,4 +1,4 @@
-//! Hostile text wherever a request may put some: it names nothing, breaks nothing, and is answered with a documented error.
+//! Hostile text in every place of a request: it finds nothing, breaks nothing, and is answered with a documented error.
 
 use axum::{body::Body, http::Method};
 use proptest::{
@@ -16,7 +16,7 @@ struct Target {
     app: TestApp,
     cache: String,
     run: String,
-    /// The bytes of one layer as they are.
+    /// The raw bytes of one layer.
     layer: Vec<u8>,
 }
 
@@ -45,13 +45,13 @@ impl Target {
     }
 }
 
-/// Every byte that might mean something is encoded.
+/// The text with every character percent-encoded that could have a meaning.
 fn encoded(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
-/// Text that means something to a path, to SQL, to a template, to a header; and any other.
+/// Text with a meaning in paths, SQL, templates or headers; and any other text.
 fn hostile() -> impl Strategy<Value = String> {
     let known = [
         "../../etc/passwd",
@@ -92,7 +92,7 @@ fn run<S: Strategy>(strategy: &S, cases: u32, check: impl Fn(S::Value)) {
     result.unwrap_or_else(|e| panic!("{e}"));
 }
 
-/// A refusal that says nothing about the inside, or no refusal.
+/// Checks that an answer is a success or a refusal without internal details.
 fn check(answer: &Answer, what: &str) {
     assert!(answer.status.as_u16() < 500, "{what}: {:?}", answer.body);
     assert!(!answer.headers.contains_key("x-injected"), "{what}");
@@ -114,7 +114,7 @@ fn paths_take_any_text() {
     run(&(hostile(), proptest::sample::select(routes)), 600, |(text, (method, path))| {
         let own = if path.starts_with("/v1/runs/") { &target.run } else { &target.cache };
         let body = if method == Method::GET { Value::Null } else { json!({}) };
-        // each parameter in turn, the others as they should be; a run or cache is not touched by its own id
+        // one hostile parameter at a time; a route that deletes a run or cache never gets a valid id
         for parameter in ["{id}", "{layer}", "{hook}", "{direction}"] {
             if !path.contains(parameter) || (method != Method::GET && parameter != "{id}" && parameter != "{direction}")
             {
@@ -161,7 +161,7 @@ fn queries_take_any_text() {
         let path = path.replace("RUN", &format!("/v1/runs/{}", target.run));
         let answer = target.get(&format!("{path}?{parameter}={}", encoded(&text)));
         check(&answer, &text);
-        // filters find what they name, and no SQL or pattern widens them
+        // filters find only what they name, and neither SQL nor patterns widen them
         let filters = ["model", "tag", "label", "hook", "run"];
         if answer.status == 200 && filters.contains(&parameter) && answer.json()["items"].is_array() {
             assert_eq!(answer.json()["items"], json!([]), "{parameter}={text:?}");
@@ -177,7 +177,7 @@ fn queries_take_any_text() {
         }
     });
     let percent = target.get("/v1/caches?text=%25");
-    assert!(percent.status.is_client_error(), "% is no word, and no pattern: {:?}", percent.body);
+    assert!(percent.status.is_client_error(), "% is neither a word nor a pattern: {:?}", percent.body);
 }
 
 #[test]
@@ -236,7 +236,7 @@ fn names_in_bodies_take_any_text() {
         for (uri, body) in questions {
             check(&target.ask(Method::POST, uri, &[], &body), &text);
         }
-        // what is kept comes back as it was, and finds itself
+        // stored text is returned unchanged, and can be searched for
         let kept = with_model(json!({"input": "a", "tags": [text], "metadata": {"m": text}}));
         let answer = target.ask(Method::POST, "/v1/runs?wait=60", &[], &kept);
         check(&answer, &text);
@@ -255,7 +255,7 @@ fn keys_in_headers_take_any_text() {
     let target = Target::new();
     run(&"[ -~]{0,60}", 200, |text| {
         let answer = target.ask(Method::GET, "/v1/runs", &[("authorization", &text)], &Value::Null);
-        // a server without keys refuses only what passes for one
+        // a server without keys only refuses texts that look like a key
         assert!(answer.status == 200 || (answer.status == 401 && text.contains("rsd_")), "{text}");
         let headers = [("idempotency-key", text.as_str())];
         check(&target.ask(Method::POST, "/v1/runs", &headers, &with_model(json!({"input": "a"}))), &text);

@@ -1,4 +1,5 @@
-//! A server without keys answers to names of this machine and to pages of its own; one with keys to whoever has one.
+//! A server without keys answers requests to names of this machine and from its own pages; a server with keys answers
+//! whoever has a key.
 
 use axum::{body::Body, http::Method};
 use residuum::{api::ApiConfig, domain::Scope, engine::Limits};
@@ -15,7 +16,7 @@ async fn ask(app: &TestApp, method: &Method, path: &str, headers: &[(&str, &str)
 }
 
 #[tokio::test]
-async fn without_keys_every_route_but_probes_refuses_foreign_hosts_and_pages() {
+async fn without_keys_every_route_except_probes_refuses_foreign_hosts_and_pages() {
     let app = TestApp::new().await;
     for (method, path, _) in operations() {
         let foreign_host = ask(&app, &method, path, &[("host", "rebound.example:8080")]).await;
@@ -34,7 +35,7 @@ async fn without_keys_every_route_but_probes_refuses_foreign_hosts_and_pages() {
         parts.headers.remove("host");
         app.send(axum::http::Request::from_parts(parts, body)).await.problem(400, "invalid_header");
     }
-    // what is not a route is nobody's
+    // unknown paths refuse foreign hosts too
     app.get_with("/nothing", &[("host", "rebound.example")]).await.problem(421, "host_not_allowed");
 }
 
@@ -55,13 +56,13 @@ async fn pages_of_the_server_and_of_allowed_origins_may_call() {
     ] {
         assert_eq!(app.post_with("/v1/tokenize", &headers, &body).await.status, 200, "{headers:?}");
     }
-    // a page of another port of this machine is another's
+    // a page of another port of this machine is of another origin
     let other = [("host", "localhost:8080"), ("origin", "http://localhost:3000")];
     app.post_with("/v1/tokenize", &other, &body).await.problem(403, "origin_not_allowed");
 }
 
 #[tokio::test]
-async fn with_keys_any_name_will_do() {
+async fn with_keys_any_host_name_is_accepted() {
     let app = TestApp::attentive().await;
     let (_, key) = app.key("default", &[Scope::Read]).await;
     let headers = [("host", "residuum.example"), ("origin", "http://page.example"), ("authorization", key.as_str())];

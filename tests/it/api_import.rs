@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, D_MODEL, MODEL, N_LAYERS, TestApp, flat, floats, request};
 
-/// A safetensors file of tensors, each a name, a type, a shape and its bytes.
+/// A safetensors file of these tensors, given by name, type, shape and bytes.
 pub fn file(tensors: &[(&str, &str, &[usize], Vec<u8>)], metadata: &Value) -> Vec<u8> {
     let mut root = serde_json::Map::new();
     if !metadata.is_null() {
@@ -46,7 +46,7 @@ async fn import_with(app: &TestApp, query: &str, headers: &[(&str, &str)], body:
     app.send(request(Method::POST, &format!("/v1/caches{query}"), &headers, body)).await
 }
 
-/// Blob files, unfinished ones among them.
+/// Number of blob files, including unfinished ones.
 fn blobs(app: &TestApp) -> usize {
     let Ok(folders) = std::fs::read_dir(app.data_dir().join("blobs")) else { return 0 };
     folders.map(|f| f.unwrap().path()).filter(|p| p.is_dir()).map(|p| std::fs::read_dir(p).unwrap().count()).sum()
@@ -110,7 +110,7 @@ async fn a_stack_is_read_back_layer_by_layer() {
     assert_eq!(blobs(&app), 0);
 }
 
-/// What must survive the way out and in again; the rest is the cache's own.
+/// The parts of a cache's description that must survive an export and an import.
 fn essence(cache: &Value) -> Value {
     let mut kept = cache.clone();
     for key in ["id", "run", "item_index", "created_at", "imported", "reused"] {
@@ -120,7 +120,7 @@ fn essence(cache: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn what_the_server_writes_it_takes_back_whole() {
+async fn exported_files_can_be_imported_without_loss() {
     let app = TestApp::new().await;
     for (body, capture) in [
         (
@@ -159,7 +159,7 @@ async fn what_the_server_writes_it_takes_back_whole() {
             let path = |id: &str| format!("/v1/caches/{id}/tensors/{}?format=raw", hook["hook"].as_str().unwrap());
             assert_eq!(app.get(&path(copy)).await.body, app.get(&path(id)).await.body, "{hook}");
         }
-        // and once more: now with the file it came from
+        // and a second time, now with the file of the imported cache
         let out = app.get(&format!("/v1/caches/{copy}/safetensors?annotations=true")).await;
         let third = import(&app, "", out.body.to_vec()).await.json();
         assert_eq!(essence(&third), essence(&cache));
@@ -180,7 +180,7 @@ async fn an_import_never_answers_a_run() {
 }
 
 #[tokio::test]
-async fn what_works_on_caches_works_on_imports() {
+async fn every_question_works_on_imports() {
     let app = TestApp::new().await;
     let captured = app.capture("the cat sat on", json!({"positions": "all"})).await;
     let out = app.get(&format!("/v1/caches/{captured}/safetensors")).await;
@@ -205,7 +205,7 @@ async fn what_works_on_caches_works_on_imports() {
     let mixed = json!({"name": "e", "method": "difference_of_means", "hook": "resid_post", "positive": [foreign], "negative": [captured]});
     app.post("/v1/directions", &mixed).await.problem(422, "invalid_value");
 
-    // the copy names weights that are served; the foreign one none
+    // the copy names weights that are served; the foreign import names none
     let lens = json!({"layers": [1], "positions": [-1], "top_k": 2});
     let expected = app.post(&format!("/v1/caches/{captured}/lens"), &lens).await.json();
     let answer = app.post(&format!("/v1/caches/{copy}/lens"), &lens).await.json();
@@ -236,7 +236,7 @@ async fn an_input_without_ids_and_a_rounded_double() {
     assert_eq!(values[0], 1.0);
     let again = app.get(&format!("/v1/caches/{id}/safetensors")).await.body.to_vec();
     assert!(!again.windows(10).any(|w| w == b"\"token_ids"));
-    // the file does not say how many tokens there were otherwise
+    // the file alone does not tell the number of tokens
     let again = import(&app, "", again).await.json();
     assert_eq!(essence(&again), essence(&cache));
 }
@@ -268,7 +268,7 @@ async fn wrong_files_are_refused_and_leave_nothing() {
     ] {
         import(&app, query, body).await.problem(status, code);
     }
-    // the same without a Content-Length: counted as it comes
+    // the same without Content-Length: bytes are counted as they arrive
     let pieces = huge.chunks(100).map(|c| Ok::<_, std::io::Error>(Bytes::copy_from_slice(c))).collect::<Vec<_>>();
     let body = Body::from_stream(futures::stream::iter(pieces));
     import_with(&app, "", &[], body).await.problem(413, "body_too_large");

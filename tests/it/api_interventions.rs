@@ -1,4 +1,4 @@
-//! Interventions over HTTP: against the same changes in PyTorch, and identities that must hold whatever the weights.
+//! Interventions over HTTP: against the same changes in PyTorch, and identities that hold for any weights.
 
 use residuum::model::Placement;
 use serde_json::{Value, json};
@@ -8,8 +8,8 @@ use crate::{
     support::{TestApp, flat, golden},
 };
 
-/// Largest error against float64 PyTorch, in units of each tensor's root mean square. float32 rounding at these depths is a few
-/// 1e-6; strong steering makes numbers that nearly cancel.
+/// Largest error against float64 PyTorch, in units of each tensor's root mean square. At these depths float32 rounding
+/// is a few 1e-6; strong steering adds numbers that nearly cancel.
 const TOLERANCE: f64 = 1e-5;
 
 const IDS: [u32; 8] = [1, 17, 203, 99, 5, 64, 250, 17];
@@ -22,7 +22,7 @@ fn about(family: &str) -> (Value, std::path::PathBuf) {
     (serde_json::from_str(&about).unwrap(), path)
 }
 
-/// Captures every hook at every position and gives the cache.
+/// Captures every hook at every position. Returns the id of the cache.
 async fn whole(app: &TestApp, ids: &Value) -> String {
     let hooks: Vec<Value> = app.get("/v1/models/tiny").await.json()["hooks"]
         .as_array()
@@ -40,7 +40,7 @@ async fn tensor(app: &TestApp, cache: &str, hook: &str) -> Vec<f32> {
     flat(&answer.json()["values"])
 }
 
-/// On the CPU, and through the code that drives accelerators.
+/// Compares the cases on the CPU, and with the code that drives accelerators.
 async fn golden_cases(family: &str, checkpoint: &'static str) {
     golden_cases_on(family, checkpoint, Placement::Cpu).await;
     golden_cases_on(family, checkpoint, accelerator()).await;
@@ -138,7 +138,7 @@ async fn patching_a_cache_into_itself_changes_nothing() {
             }
             let patched = logits(&app, json!([{"op": "patch", "hook": name, "source": {"cache": own}}])).await;
             if name.ends_with("hook_pattern") || name.ends_with("hook_attn_scores") {
-                // Through the map the sums run in another order.
+                // Patching an attention map sums in another order.
                 assert_close(&patched, &plain, 1e-5);
             } else {
                 assert_eq!(patched, plain, "{checkpoint} {name}: bit for bit");
@@ -148,7 +148,7 @@ async fn patching_a_cache_into_itself_changes_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_added_and_subtracted_again_is_gone() {
+async fn adding_and_subtracting_a_vector_changes_nothing() {
     let app = TestApp::new().await;
     let plain = logits(&app, json!([])).await;
     let vector: Vec<f32> = (0..32).map(|i| (i as f32 * 0.7).sin()).collect();
@@ -157,11 +157,11 @@ async fn what_is_added_and_subtracted_again_is_gone() {
     assert_close(&there_and_back, &plain, 1e-5);
     let there = logits(&app, json!([add(4.0)])).await;
     let far = there.iter().zip(&plain).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(far > 0.01, "the addition alone is seen: {far}");
+    assert!(far > 0.01, "the addition alone has an effect: {far}");
 }
 
 #[tokio::test]
-async fn without_heads_attention_is_its_bias_and_the_sum_of_results_follows_their_changes() {
+async fn without_heads_attention_is_its_bias_and_changed_results_change_their_sum() {
     let app = TestApp::serving("gpt2/plain").await;
     let body = |interventions: Value| {
         json!({"input": IDS, "interventions": interventions,
@@ -183,7 +183,7 @@ async fn without_heads_attention_is_its_bias_and_the_sum_of_results_follows_thei
 #[tokio::test]
 async fn a_knockout_is_a_mask() {
     let app = TestApp::new().await;
-    // The last query sees itself alone: its z is its own value.
+    // The last query only sees itself, so its z is its own value.
     let body = json!({
         "input": IDS,
         "interventions": [{"op": "knockout", "layers": [0], "from": {"start": 0, "end": -1}, "to": "last"}],
@@ -206,7 +206,7 @@ async fn a_knockout_is_a_mask() {
 }
 
 #[tokio::test]
-async fn a_change_shows_downstream_and_not_upstream() {
+async fn a_change_affects_later_hooks_and_not_earlier_ones() {
     let app = TestApp::new().await;
     let capture = json!({"hooks": ["resid_pre", "resid_post"], "positions": "all"});
     let vector = vec![1.0; 32];
@@ -224,7 +224,7 @@ async fn a_change_shows_downstream_and_not_upstream() {
 }
 
 #[tokio::test]
-async fn company_changes_nothing_and_every_input_has_its_own_positions() {
+async fn the_batch_changes_nothing_and_every_input_has_its_own_positions() {
     let app = TestApp::new().await;
     let plain = logits(&app, json!([])).await;
     let steer = json!([{"op": "knockout", "layers": [1], "to": "last", "from": [0]},
@@ -252,16 +252,16 @@ async fn equal_interventions_are_reused_and_others_are_not() {
     };
     let reused = |run: Value| run["n_reused"].as_u64().unwrap();
     app.run(json!({"input": IDS})).await;
-    assert_eq!(reused(run(1.0, json!("all")).await), 0, "the plain pass does not answer");
+    assert_eq!(reused(run(1.0, json!("all")).await), 0, "the pass without interventions does not answer");
     assert_eq!(reused(run(1.0, json!("all")).await), 1);
     assert_eq!(reused(run(2.0, json!("all")).await), 0);
     assert_eq!(reused(run(1.0, json!("last")).await), 0);
-    assert_eq!(reused(run(1.0, json!(-1)).await), 1, "the same position by another name");
-    assert_eq!(reused(app.run(json!({"input": IDS})).await), 1, "and the plain pass is as it was");
+    assert_eq!(reused(run(1.0, json!(-1)).await), 1, "the same position, counted from the end");
+    assert_eq!(reused(app.run(json!({"input": IDS})).await), 1, "the pass without interventions is unchanged");
 }
 
 #[tokio::test]
-async fn stored_directions_steer_and_the_receipt_names_them() {
+async fn stored_directions_can_be_added_and_the_receipt_names_them() {
     let app = TestApp::new().await;
     let values: Vec<f32> = (0..32).map(|i| (i as f32).cos()).collect();
     let made = app
@@ -285,7 +285,7 @@ async fn stored_directions_steer_and_the_receipt_names_them() {
 }
 
 #[tokio::test]
-async fn a_run_is_carried_out_as_accepted_though_its_direction_is_gone_and_the_server_restarts() {
+async fn an_accepted_run_keeps_its_direction_after_deletion_and_restart() {
     let mut app = TestApp::new().await;
     let values = vec![0.25; 32];
     let upload =
@@ -294,7 +294,7 @@ async fn a_run_is_carried_out_as_accepted_though_its_direction_is_gone_and_the_s
     let expected = logits(&app, json!([{"op": "add", "layers": [0], "vector": values}])).await;
     app.stop().await;
     app.start_again().await;
-    // The model is not loaded: what is posted waits. It cannot be checked against a model that is not there, so queue it first.
+    // Fifty inputs, so that the run is not finished when the server stops.
     app.load().await;
     let body = json!({
         "model": "tiny", "input": vec![IDS; 50], "reuse": false,
@@ -321,7 +321,7 @@ async fn a_run_is_carried_out_as_accepted_though_its_direction_is_gone_and_the_s
 }
 
 #[tokio::test]
-async fn a_router_is_steered() {
+async fn a_router_can_be_changed() {
     let app = TestApp::serving("mixtral/window").await;
     let model = app.get("/v1/models/tiny").await.json();
     let hooks = model["hooks"].as_array().unwrap();
@@ -340,7 +340,7 @@ async fn a_router_is_steered() {
 }
 
 #[tokio::test]
-async fn a_dry_run_tells_what_would_be_changed() {
+async fn a_dry_run_reports_what_would_be_changed() {
     let app = TestApp::new().await;
     let body = json!({
         "model": "tiny", "input": IDS, "interventions": [{"op": "zero", "hook": "attn.z", "layers": [-1], "heads": [1], "positions": [0, -1]}]
@@ -352,7 +352,7 @@ async fn a_dry_run_tells_what_would_be_changed() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_changed_is_refused_before_anything_runs() {
+async fn impossible_interventions_are_refused_before_anything_runs() {
     let app = TestApp::new().await;
     let last_only = app.capture("abc", json!({"hooks": ["resid_post"]})).await;
     let maps = app.run(json!({"input": [1, 2, 3], "capture": {"hooks": ["attn.pattern"], "positions": "all"}})).await;

@@ -17,7 +17,7 @@ pub fn analysis_golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens_analysis").join(name)
 }
 
-/// Captures ids at all positions; gives the cache.
+/// Captures token ids at all positions. Returns the id of the cache.
 pub async fn capture_ids(app: &TestApp, ids: &[u32], hooks: &Value) -> String {
     let capture = json!({"hooks": hooks, "positions": "all"});
     let run = app.run(json!({"input": ids, "capture": capture})).await;
@@ -94,7 +94,7 @@ async fn at_the_last_layer_the_lens_is_the_models_own_logits_bit_for_bit() {
 }
 
 #[tokio::test]
-async fn the_answer_says_what_was_read() {
+async fn the_answer_describes_what_was_read() {
     let app = TestApp::new().await;
     let cache = app.capture("the cat", json!({"hooks": ["resid_pre", "resid_post"], "positions": [0, -1]})).await;
     let described = app.get(&format!("/v1/caches/{cache}")).await.json();
@@ -124,7 +124,7 @@ async fn the_answer_says_what_was_read() {
 }
 
 #[tokio::test]
-async fn a_text_names_one_token() {
+async fn a_token_can_be_given_as_text() {
     let app = TestApp::new().await;
     let cache = app.capture("the cat", json!({})).await;
     let path = format!("/v1/caches/{cache}/lens");
@@ -163,14 +163,14 @@ async fn formats_hold_the_same_numbers() {
         let sum: f64 = row.iter().map(|l| f64::from(*l).exp()).sum();
         assert!((sum - 1.0).abs() < 1e-5, "{sum}");
     }
-    // a range belongs to GET
+    // ranges are for GET only
     let whole =
         app.post_with(&format!("{path}?format=raw"), &[("range", "bytes=0-3")], &json!({"positions": [0, 1]})).await;
     assert_eq!((whole.status.as_u16(), whole.body.len()), (200, raw.body.len()));
 }
 
 #[tokio::test]
-async fn what_a_lens_cannot_read_is_refused() {
+async fn questions_that_a_lens_cannot_answer_are_refused() {
     let app = TestApp::new().await;
     let cache = app.capture("the cat", json!({"hooks": ["resid_post", "attn_out"], "positions": [0]})).await;
     let path = format!("/v1/caches/{cache}/lens");
@@ -201,7 +201,7 @@ async fn what_a_lens_cannot_read_is_refused() {
 }
 
 #[tokio::test]
-async fn other_weights_are_not_taken_for_the_caches_own() {
+async fn a_lens_needs_the_weights_that_made_the_cache() {
     let mut app = TestApp::new().await;
     let cache = app.capture("the cat", json!({})).await;
     app.stop().await;
@@ -213,7 +213,7 @@ async fn other_weights_are_not_taken_for_the_caches_own() {
 }
 
 #[tokio::test]
-async fn narrow_types_are_read_as_stored() {
+async fn half_precision_types_are_read_as_stored() {
     let app = TestApp::new().await;
     let read = async |dtype: &str| {
         let cache = app.capture("the cat", json!({"dtype": dtype})).await;

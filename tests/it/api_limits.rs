@@ -1,4 +1,4 @@
-//! What a request is held to: headers, coding, pace, time and tokens; and readiness.
+//! Limits of a request: headers, content encoding, speed, time and tokens; and readiness.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -27,7 +27,7 @@ async fn too_many_or_too_large_headers_are_refused() {
 }
 
 #[tokio::test]
-async fn coded_bodies_are_not_taken() {
+async fn encoded_bodies_are_refused() {
     let app = TestApp::new().await;
     let body = with_model(json!({"input": "a"}));
     for coding in ["gzip", "zstd", "identity, gzip", "deflate"] {
@@ -39,7 +39,7 @@ async fn coded_bodies_are_not_taken() {
 }
 
 #[tokio::test]
-async fn a_body_that_trickles_is_given_up_on() {
+async fn a_body_that_arrives_too_slowly_times_out() {
     let patience = Patience { grace: Duration::from_millis(100), bytes_per_second: 1_000_000 };
     let app = TestApp::with(Limits::default(), ApiConfig { patience, ..ApiConfig::default() }).await;
     let trickle = stream::repeat(Bytes::from_static(b" ")).then(|byte| async {
@@ -54,20 +54,20 @@ async fn a_body_that_trickles_is_given_up_on() {
 }
 
 #[tokio::test]
-async fn an_answer_that_takes_too_long_is_given_up_on() {
+async fn an_answer_that_takes_too_long_times_out() {
     let api = ApiConfig { request_timeout: Duration::ZERO, ..ApiConfig::default() };
     let app = TestApp::with(Limits::default(), api).await;
-    // a handler that waits for its body has no answer however fast the machine is
+    // a handler that waits for its body cannot answer, however fast the machine is
     let silent = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
     let headers = [("content-type", "application/json")];
     app.send(request(Method::POST, "/v1/runs", &headers, silent)).await.problem(503, "timed_out");
-    // what a client waits for comes on top
+    // the time that a client asks to wait is added to the limit
     let waited = app.post("/v1/runs?wait=60", &with_model(json!({"input": "a"}))).await;
     assert_eq!(waited.status, 201);
 }
 
 #[tokio::test]
-async fn a_run_has_so_many_tokens() {
+async fn the_tokens_of_a_run_are_limited() {
     let limits = Limits { max_run_tokens: 10, ..Limits::default() };
     let app = TestApp::with(limits, ApiConfig::default()).await;
     let post = async |body| app.post("/v1/runs", &with_model(body)).await;
@@ -79,7 +79,7 @@ async fn a_run_has_so_many_tokens() {
 }
 
 #[tokio::test]
-async fn readiness_tells_whether_the_store_takes_changes() {
+async fn readiness_tells_whether_the_store_can_write() {
     let app = TestApp::attentive().await;
     assert_eq!(app.get("/readyz").await.status, 200);
     let (blobs, away) = (app.data_dir().join("blobs"), app.data_dir().join("away"));
@@ -87,10 +87,10 @@ async fn readiness_tells_whether_the_store_takes_changes() {
     let answer = app.get("/readyz").await;
     answer.problem(503, "unavailable");
     assert!(answer.json()["detail"].as_str().unwrap().contains("store"));
-    assert_eq!(app.get("/healthz").await.status, 200, "it is alive all the same");
+    assert_eq!(app.get("/healthz").await.status, 200, "it is still alive");
     std::fs::rename(&away, &blobs).unwrap();
     assert_eq!(app.get("/readyz").await.status, 200);
-    assert_eq!(std::fs::read_dir(&blobs).unwrap().count(), 0, "nothing is left of the attempts");
+    assert_eq!(std::fs::read_dir(&blobs).unwrap().count(), 0, "failed attempts leave no files");
 }
 
 #[tokio::test]

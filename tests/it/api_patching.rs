@@ -1,4 +1,4 @@
-//! Patching sweeps: the same numbers as runs with a patch each, whatever was left out of the computation.
+//! Patching sweeps: the same numbers as one run with a patch per cell, although the sweep computes less.
 
 use serde_json::{Value, json};
 
@@ -76,7 +76,7 @@ async fn heads_are_swept_one_by_one_or_together() {
 }
 
 #[tokio::test]
-async fn the_ends_of_the_scale_are_the_two_runs() {
+async fn normalized_values_are_0_and_1_for_the_two_inputs() {
     let app = TestApp::new().await;
     let found = sweep(&app, json!({"sweep": {"hook": "resid_pre", "layers": [0]}})).await;
     assert_eq!(found["values"][0], found["clean"], "the whole input of the first block is the clean run");
@@ -107,7 +107,7 @@ async fn metrics_agree_with_each_other() {
     }
     let by_default = json!({"model": "tiny", "clean": CLEAN, "corrupt": CORRUPT, "answer": 42, "sweep": {"hook": "attn_out", "positions": "each"}});
     assert_eq!(app.post("/v1/experiments/patching", &by_default).await.json()["values"], p["values"]);
-    // An encoder sees both ways: nothing may be left out before the patched token.
+    // An encoder attends to both sides, so the tokens before the patched one must be computed again.
     let encoder = TestApp::serving("bert/masked_lm").await;
     let body = json!({"model": "tiny", "clean": CLEAN, "corrupt": CORRUPT, "answer": 42, "against": 7, "position": 2,
         "sweep": {"hook": "resid_pre", "positions": "each"}});
@@ -161,7 +161,7 @@ async fn experiments_wait_for_their_turn() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_swept_is_refused() {
+async fn impossible_sweeps_are_refused() {
     let app = TestApp::new().await;
     let plain = json!({"model": "tiny", "clean": CLEAN, "corrupt": CORRUPT, "answer": 42, "sweep": {}});
     for (fields, status, code, pointer) in [

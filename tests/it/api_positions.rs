@@ -1,13 +1,14 @@
-//! Positions by what the tokens are, chats with their spans, and what a cache of such positions tells and serves.
+//! Positions that depend on the tokens, chats with their spans, and what a cache of such positions describes and
+//! serves.
 
 use serde_json::{Value, json};
 
 use crate::support::{D_MODEL, N_CTX, TestApp, flat, with_model};
 
-/// A text of the tiny tokenizer: `<s>`, `th`, `e`… it merges "the", " the", "in" and " a"; all else is bytes.
+/// A text of the tiny tokenizer: `<s>`, `th`, `e`… It merges "the", " the", "in" and " a"; everything else is bytes.
 const TEXT: &str = "in the den the é";
 
-/// What a dry run says about the positions of the first input.
+/// What a dry run reports about the positions of the first input.
 async fn resolved(app: &TestApp, body: Value) -> Value {
     let answer = app.post("/v1/runs?dry_run=true", &with_model(body.clone())).await;
     assert_eq!(answer.status, 200, "{body}: {:#}", answer.json());
@@ -49,7 +50,7 @@ async fn positions_are_found_by_text_kind_and_message() {
         assert_eq!(resolved(&app, body).await, found, "{positions}");
         let body = json!({"items": [{"text": TEXT, "positions": positions}], "capture": {"positions": "all"}});
         assert_eq!(resolved(&app, body).await, found, "{positions} of an item");
-        // Token ids spell the same text; BOS is a text too where the ids bring it.
+        // Token ids spell the same text; if they include BOS, BOS has a text too.
         let body = json!({"input": tokens["token_ids"], "capture": {"positions": positions}});
         assert_eq!(resolved(&app, body).await, found, "{positions} of token ids");
     }
@@ -85,7 +86,7 @@ async fn a_cache_holds_the_rows_its_description_names() {
 }
 
 #[tokio::test]
-async fn means_leave_out_what_they_are_asked_to() {
+async fn means_leave_out_the_requested_kinds_of_tokens() {
     let app = TestApp::new().await;
     let capture = |positions: Value| json!({"input": TEXT, "capture": {"hooks": ["resid_post", "attn.pattern"], "positions": positions}});
     let run = app.run(capture(json!({"mean": {"special": false}}))).await;
@@ -102,18 +103,18 @@ async fn means_leave_out_what_they_are_asked_to() {
         .collect();
     assert_eq!(values(&app, &mean, "").await, expected);
     assert_ne!(values(&app, &all, "?position=mean").await, expected, "BOS counts in the plain mean");
-    // It is not the mean over all tokens, and holds no single one.
+    // The cache holds neither the mean over all tokens nor a single position.
     for query in ["?position=mean", "?position=1", "?positions=all"] {
         let uri = format!("/v1/caches/{}/tensors/blocks.1.hook_resid_post{query}", mean.as_str().unwrap());
         app.get(&uri).await.problem(422, "position_out_of_range");
     }
-    // The same rows, asked for otherwise, are not computed again, nor are means of rows that are stored.
+    // Other requests for the same rows are not computed again, nor are means of stored rows.
     for (positions, n_reused) in
         [(json!({"mean": {"start": 1}}), 1), (json!({"mean": {"start": 2}}), 1), (json!("mean"), 1)]
     {
         assert_eq!(app.run(capture(positions.clone())).await["n_reused"], n_reused, "{positions}");
     }
-    // Rust readers find the same row.
+    // The library finds the same row.
     let (folder, id) = (app.data_dir().to_owned(), mean.as_str().unwrap().parse().unwrap());
     let read = move || {
         let archive = residuum::Archive::open(folder).unwrap();
@@ -141,7 +142,7 @@ async fn comparisons_take_the_row_that_each_cache_holds() {
 }
 
 #[tokio::test]
-async fn what_the_input_lacks_is_refused() {
+async fn positions_that_the_input_lacks_are_refused() {
     let app = TestApp::new().await;
     let chat = json!([{"role": "user", "content": "the"}]);
     for (body, code, pointer, says) in [
@@ -234,9 +235,9 @@ async fn what_the_input_lacks_is_refused() {
 }
 
 #[tokio::test]
-async fn positions_of_a_cut_input_are_those_of_what_is_left() {
+async fn positions_of_a_truncated_input_count_the_remaining_tokens() {
     let app = TestApp::new().await;
-    // One token a letter, and BOS: two letters too many.
+    // One token per letter, and BOS: two letters too many.
     let text = format!("x{}xyx", "-".repeat(N_CTX - 3));
     for (side, positions, found) in [
         ("right", json!({"text": "x", "occurrence": -1}), json!(N_CTX - 1)),
@@ -253,7 +254,7 @@ async fn positions_of_a_cut_input_are_those_of_what_is_left() {
 }
 
 #[tokio::test]
-async fn a_chat_tells_where_its_messages_are() {
+async fn a_chat_reports_where_its_messages_are() {
     let app = TestApp::new().await;
     let messages = json!([{"role": "user", "content": " the\n"}, {"role": "assistant", "content": ""}, {"role": "user", "content": "in"}]);
     let tokens = app.post("/v1/tokenize", &with_model(json!({"messages": messages}))).await.json();
@@ -276,7 +277,7 @@ async fn a_chat_tells_where_its_messages_are() {
 }
 
 #[tokio::test]
-async fn attention_maps_are_head_by_query_by_key_of_their_own_prompt() {
+async fn attention_maps_have_the_axes_head_query_and_key_of_their_input() {
     let app = TestApp::new().await;
     let capture = json!({"hooks": ["attn.pattern", "attn.attn_scores"], "layers": 0, "positions": "all"});
     let run = app.run(json!({"input": [[1, 2, 3, 4, 5, 6, 7], [8, 9]], "capture": capture})).await;

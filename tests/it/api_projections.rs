@@ -1,5 +1,5 @@
-//! `POST /v1/projections` and `POST /v1/statistics`: the functions against numpy, the routes against float64 sums of the
-//! fetched values.
+//! `POST /v1/projections` and `POST /v1/statistics`: the functions against numpy, the routes against float64 sums over
+//! the fetched values.
 
 use residuum::analysis::{
     Projection, Projector, Summary,
@@ -120,11 +120,11 @@ async fn caches_are_projected_layer_by_layer() {
         every["values"][0]["dot"][1].as_array().unwrap().iter().map(|p| p[0].as_f64().unwrap()).collect();
     let expected = dots.iter().sum::<f64>() / dots.len() as f64;
     assert!((mean["values"][0]["dot"][1][0].as_f64().unwrap() - expected).abs() < 1e-5);
-    assert_eq!(mean["values"][0].as_object().unwrap().len(), 1, "only the measures asked for");
+    assert_eq!(mean["values"][0].as_object().unwrap().len(), 1, "only the requested measures");
 }
 
 #[tokio::test]
-async fn heads_and_conditions_are_projected_too() {
+async fn heads_and_filtered_caches_are_projected_too() {
     let app = TestApp::new().await;
     let run = app
         .run(json!({"input": ["the cat", "a dog"], "tags": ["pets"], "capture": {"hooks": ["attn.z", "final_norm"]}}))
@@ -157,7 +157,7 @@ async fn projections_come_as_arrays_too() {
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         body
     };
-    // One position of each cache, and all of them, whose numbers differ.
+    // One position of each cache; then all positions, whose number differs between caches.
     let last = app.post("/v1/projections", &body(json!({}))).await.json();
     let every = app.post("/v1/projections", &body(json!({"positions": "all"}))).await.json();
     for measure in ["dot", "cosine", "scalar"] {
@@ -253,7 +253,7 @@ async fn statistics_are_those_of_all_rows() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_projected_or_described_is_refused() {
+async fn impossible_projections_and_statistics_are_refused() {
     let app = TestApp::new().await;
     let cache = app.capture("the cat", json!({"hooks": ["resid_post", "attn.pattern"]})).await;
     let vector = json!({"vector": vec![1.0; D_MODEL]});

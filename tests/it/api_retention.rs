@@ -1,4 +1,4 @@
-//! Caches that expire, that are pinned, and that make room.
+//! Caches that expire, that are pinned, and that are evicted.
 
 use residuum::{api::ApiConfig, engine::Limits, store::Quota};
 use serde_json::json;
@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_run_says_how_long_its_caches_live_and_each_can_be_told_otherwise() {
+async fn a_run_sets_when_its_caches_expire_and_each_can_be_changed() {
     let app = TestApp::new().await;
     let run = app.run(json!({"input": ["the cat", "a dog"], "ttl_seconds": 3600})).await;
     assert_eq!(run["ttl_seconds"], 3600);
@@ -22,7 +22,7 @@ async fn a_run_says_how_long_its_caches_live_and_each_can_be_told_otherwise() {
     assert_eq!(kept["ttl_seconds"], json!(null));
     assert_eq!(kept["n_reused"], 1);
     let kept = app.get(&format!("/v1/caches/{}", kept["caches"][0].as_str().unwrap())).await.json();
-    assert_eq!(kept["expires_at"], json!(null), "it lives as its own run says");
+    assert_eq!(kept["expires_at"], json!(null), "its own run decides");
 
     let far = "2100-01-01T00:00:00Z";
     let changed = app.patch(&uri, &json!({"expires_at": far, "pinned": true})).await.json();
@@ -48,14 +48,14 @@ async fn a_run_says_how_long_its_caches_live_and_each_can_be_told_otherwise() {
     }
 }
 
-/// Room for the index and for `blobs` bytes beside it.
+/// Limits with room for the index and for `blobs` more bytes.
 fn limits(app: &TestApp, blobs: u64, evict_oldest: bool) -> Limits {
     let index = ["index.sqlite", "index.sqlite-wal"].map(|f| app.data_dir().join(f).metadata().map_or(0, |m| m.len()));
     let max_bytes = index.iter().sum::<u64>() + blobs;
     Limits { quota: Some(Quota { max_bytes, evict_oldest }), ..Limits::default() }
 }
 
-/// Takes 3 hooks × 60 tokens × 32 numbers of four bytes, and with its header some 40 kB.
+/// An input that takes 3 hooks × 60 tokens × 32 values of four bytes; some 40 kB with the header.
 fn long(token: u32) -> serde_json::Value {
     with_model(
         json!({"input": vec![token; 60], "capture": {"hooks": ["resid_post", "mlp.post", "attn.q"], "positions": "all"}}),
@@ -75,8 +75,8 @@ async fn beyond_the_quota_new_runs_are_refused_until_there_is_room() {
     refused.problem(507, "store_full");
     let detail = refused.json()["detail"].as_str().unwrap().to_owned();
     assert!(detail.contains("bytes are lacking"), "{detail}");
-    assert_eq!(app.get("/v1/runs").await.json()["items"].as_array().unwrap().len(), 1, "nothing of it is kept");
-    // what fits is taken, and what is stored is served
+    assert_eq!(app.get("/v1/runs").await.json()["items"].as_array().unwrap().len(), 1, "the refused run is not stored");
+    // an input that fits is accepted, and stored caches are served
     let second = app.run(long(2)).await;
     assert_eq!(app.get(&format!("/v1/caches/{}/layers", first["caches"][0].as_str().unwrap())).await.status, 200);
     let metrics = String::from_utf8(app.get("/metrics").await.body.to_vec()).unwrap();
@@ -85,7 +85,7 @@ async fn beyond_the_quota_new_runs_are_refused_until_there_is_room() {
 }
 
 #[tokio::test]
-async fn runs_that_only_reuse_are_held_to_the_quota_too() {
+async fn the_quota_also_applies_to_runs_that_only_reuse() {
     let empty = TestApp::new().await;
     let app = TestApp::with(limits(&empty, 3 << 20, false), ApiConfig::default()).await;
     app.run(long(1)).await;
@@ -97,16 +97,16 @@ async fn runs_that_only_reuse_are_held_to_the_quota_too() {
         }
         assert_eq!(answer.json()["n_reused"], 1);
         taken += 1;
-        assert!(taken < 5000, "the quota is not looked at");
+        assert!(taken < 5000, "the quota is not applied");
     };
     refused.problem(507, "store_full");
     assert!(taken > 0);
 }
 
 #[tokio::test]
-async fn where_told_so_the_oldest_caches_make_room() {
+async fn with_eviction_the_oldest_caches_make_room() {
     let empty = TestApp::new().await;
-    // the log of the index grows meanwhile
+    // the write-ahead log of the index grows meanwhile
     let limits = limits(&empty, 12 << 20, true);
     let app = TestApp::with(limits, ApiConfig::default()).await;
     let pinned = app.run(long(250)).await["caches"][0].as_str().unwrap().to_owned();
@@ -125,7 +125,7 @@ async fn where_told_so_the_oldest_caches_make_room() {
 }
 
 #[tokio::test]
-async fn imports_are_held_to_the_quota_too() {
+async fn the_quota_also_applies_to_imports() {
     let body = |marker: f32| {
         let mut values = ramp(60 * 32 * 8);
         values[0] = marker;
@@ -141,7 +141,7 @@ async fn imports_are_held_to_the_quota_too() {
             break answer;
         }
         taken += 1;
-        assert!(taken * n_bytes < 6 << 20, "the quota is not looked at");
+        assert!(taken * n_bytes < 6 << 20, "the quota is not applied");
     };
     refused.problem(507, "store_full");
     assert!(taken > 5, "{taken}");

@@ -32,7 +32,7 @@ async fn every_form_of_input_becomes_caches_in_order() {
 }
 
 #[tokio::test]
-async fn a_cache_tells_what_the_model_saw() {
+async fn a_cache_describes_what_the_model_read() {
     let app = TestApp::new().await;
     let run = app.run(json!({"input": "the cat", "tags": ["demo"], "metadata": {"split": "train"}})).await;
     let cache = app.get(&format!("/v1/caches/{}", run["caches"][0].as_str().unwrap())).await.json();
@@ -53,7 +53,7 @@ async fn a_cache_tells_what_the_model_saw() {
 }
 
 #[tokio::test]
-async fn captures_have_the_shapes_they_promise() {
+async fn captures_have_the_documented_shapes() {
     let app = TestApp::new().await;
     let hooks = ["hook_embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "final_norm", "logits"];
     for (positions, rows) in [
@@ -99,7 +99,7 @@ async fn values_can_come_with_the_run() {
 }
 
 #[tokio::test]
-async fn numbers_do_not_depend_on_company() {
+async fn numbers_do_not_depend_on_the_other_inputs_of_the_batch() {
     let app = TestApp::new().await;
     let capture = json!({"hooks": ["resid_post", "attn_out", "logits"], "positions": "all"});
     let alone = |ids: Vec<u32>| json!({"input": [ids], "capture": capture, "reuse": false});
@@ -112,7 +112,7 @@ async fn numbers_do_not_depend_on_company() {
                 format!("/v1/caches/{}/tensors/{hook}?format=raw", run["caches"][i].as_str().unwrap())
             };
             let (a, b) = (app.get(&of(&together, i)).await, app.get(&of(&single, 0)).await);
-            assert_eq!(a.body, b.body, "{hook} of input {i} differs in company");
+            assert_eq!(a.body, b.body, "{hook} of input {i} depends on the batch");
         }
     }
 }
@@ -124,7 +124,7 @@ async fn what_is_stored_is_not_computed_again() {
     let first = app.run(json!({"input": "the cat", "capture": all})).await;
     assert_eq!(first["n_reused"], 0);
     let again = app.run(json!({"input": "the cat", "capture": {"hooks": ["resid_mid.1"]}})).await;
-    assert_eq!(again["n_reused"], 1, "a part of what is stored answers");
+    assert_eq!(again["n_reused"], 1, "a part of the stored rows answers");
     let cache = app.get(&format!("/v1/caches/{}", again["caches"][0].as_str().unwrap())).await.json();
     assert_eq!((&cache["reused"], cache["hooks"].as_array().unwrap().len()), (&json!(true), 1));
     let fetch = |run: &Value| {
@@ -173,7 +173,7 @@ async fn truncation_cuts_the_named_side_and_keeps_bos() {
 }
 
 #[tokio::test]
-async fn bos_is_decided_echoed_and_never_doubled() {
+async fn bos_is_decided_reported_and_never_doubled() {
     let app = TestApp::new().await;
     let cases = [
         (json!({"input": "th"}), true, true, 2),
@@ -183,7 +183,7 @@ async fn bos_is_decided_echoed_and_never_doubled() {
         (json!({"input": [4], "prepend_bos": true}), true, true, 2),
         (json!({"input": [261, 4], "prepend_bos": true}), true, false, 2),
     ];
-    // The second time the tokens of a text are remembered.
+    // The second time the tokens come from the token cache.
     for (body, present, added, n) in cases.iter().chain(&cases) {
         let answer = app.post("/v1/runs?dry_run=true", &with_model(body.clone())).await.json();
         let item = &answer["items"][0];
@@ -254,7 +254,7 @@ async fn bad_input_is_refused_with_its_pointer() {
 }
 
 #[tokio::test]
-async fn bad_requests_are_refused_in_the_documented_shape() {
+async fn bad_requests_are_refused_in_the_documented_form() {
     let app = TestApp::with(Limits::default(), ApiConfig { max_body_bytes: 1 << 20, ..ApiConfig::default() }).await;
     let json_type = [("content-type", "application/json")];
     let post = |headers: &'static [(&'static str, &'static str)], body: Vec<u8>| {
@@ -325,7 +325,7 @@ async fn listing_pages_through_runs_newest_first() {
 }
 
 #[tokio::test]
-async fn a_cancelled_run_ends_and_keeps_what_it_has() {
+async fn a_cancelled_run_ends_and_keeps_its_finished_caches() {
     let app = TestApp::new().await;
     let inputs: Vec<Vec<u32>> = (0..3000).map(|i| vec![i % 250; 60]).collect();
     let answer = app.post("/v1/runs", &with_model(json!({"input": inputs, "reuse": false}))).await;
@@ -333,7 +333,7 @@ async fn a_cancelled_run_ends_and_keeps_what_it_has() {
     let id = answer.json()["id"].as_str().unwrap().to_owned();
     let cancelled = app.post(&format!("/v1/runs/{id}/cancel"), &json!({})).await;
     assert_eq!((cancelled.status.as_u16(), &cancelled.json()["status"]), (200, &json!("cancelled")));
-    // The worker is free again: another run is answered, and the cancelled one does not change any more.
+    // The worker is free again: another run is completed, and the cancelled one does not change any more.
     app.run(json!({"input": "the cat"})).await;
     let later = app.get(&format!("/v1/runs/{id}")).await.json();
     assert_eq!(later["status"], "cancelled");
@@ -346,7 +346,7 @@ async fn a_cancelled_run_ends_and_keeps_what_it_has() {
 }
 
 #[tokio::test]
-async fn events_tell_a_run_from_start_to_end() {
+async fn events_report_a_run_from_start_to_end() {
     let app = TestApp::new().await;
     let run = app.run(json!({"input": ["a", "b"]})).await;
     let events = app.get(&format!("/v1/runs/{}/events", run["id"].as_str().unwrap())).await;
@@ -359,7 +359,7 @@ async fn events_tell_a_run_from_start_to_end() {
 }
 
 #[tokio::test]
-async fn a_run_is_waited_for_and_says_that_it_is_one() {
+async fn waiting_for_a_run_returns_it_with_its_object_type() {
     let app = TestApp::new().await;
     let posted = app.post("/v1/runs", &with_model(json!({"input": ["a", "b"], "reuse": false}))).await.json();
     assert_eq!(posted["object"], "run");
@@ -373,7 +373,7 @@ async fn a_run_is_waited_for_and_says_that_it_is_one() {
 }
 
 #[tokio::test]
-async fn a_full_queue_says_when_to_come_back() {
+async fn a_full_queue_says_when_to_try_again() {
     let limits = Limits { max_queued_items: 4, ..Limits::default() };
     let app = TestApp::with(limits, ApiConfig::default()).await;
     let bulk: Vec<Vec<u32>> = (0..2000).map(|i| vec![i % 250; 60]).collect();
@@ -392,7 +392,7 @@ async fn a_run_that_can_never_fit_is_refused() {
 }
 
 #[tokio::test]
-async fn an_item_has_positions_tags_metadata_and_label_of_its_own() {
+async fn an_item_may_set_positions_tags_metadata_and_label() {
     let app = TestApp::new().await;
     let run = app.run(json!({
         "items": [{"token_ids": [1, 2, 3], "positions": 0, "label": "x", "tags": ["own"], "metadata": {"a": 2}}, {"token_ids": [1, 2, 3]}],

@@ -88,7 +88,7 @@ async fn a_server_is_ready_when_its_autoencoders_are() {
 }
 
 #[tokio::test]
-async fn what_is_not_understood_ends_the_start() {
+async fn settings_that_are_not_understood_stop_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sae");
     std::fs::create_dir(&path).unwrap();
@@ -103,7 +103,7 @@ async fn what_is_not_understood_ends_the_start() {
 }
 
 #[tokio::test]
-async fn features_are_those_of_brute_force() {
+async fn features_equal_brute_force() {
     let app = TestApp::with_saes(LLAMA, &["standard"]).await;
     let reference = Standard::read();
     for dtype in ["float32", "bfloat16"] {
@@ -183,7 +183,7 @@ async fn features_come_as_tensors_too() {
     let file = safetensors::SafeTensors::deserialize(&file.body).unwrap();
     assert_eq!(file.tensor("standard.features").unwrap().data(), &some.body[..]);
 
-    // Of the k largest, with or without the others computed for their sake.
+    // The k largest features, with and without computing all others for them.
     let of = async |more: Value| {
         let mut body = json!({"sae": "topk"});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -196,7 +196,7 @@ async fn features_come_as_tensors_too() {
 }
 
 #[tokio::test]
-async fn another_bos_decision_is_refused_or_warned_of() {
+async fn a_bos_mismatch_is_refused_or_warned_of() {
     let app = TestApp::with_saes(LLAMA, &["standard", "no_b_dec"]).await;
     let run = app.run(json!({"input": "the cat", "prepend_bos": false, "capture": all()})).await;
     let (without, with) = (run["caches"][0].as_str().unwrap().to_owned(), app.capture("the cat", all()).await);
@@ -226,7 +226,7 @@ async fn another_bos_decision_is_refused_or_warned_of() {
 }
 
 #[tokio::test]
-async fn tokens_of_features_are_those_of_brute_force() {
+async fn tokens_of_features_equal_brute_force() {
     let app = TestApp::with_saes(LLAMA, &["standard", "topk"]).await;
     let texts = ["the cat sat", "a dog", "in the end it was", "of all the days", "a cat"];
     let run = app.run(json!({"input": texts, "capture": all(), "tags": ["corpus"]})).await;
@@ -269,7 +269,7 @@ async fn tokens_of_features_are_those_of_brute_force() {
     }
     let everything = app.post("/v1/saes/topk/tokens", &json!({"features": [0]})).await.json();
     assert_eq!((&everything["scanned"]["caches"], &everything["scanned"]["without_positions"]), (&json!(6), &json!(1)));
-    // Features by rank agree with those of the caches one by one.
+    // The features at the found tokens agree with those that each cache reports.
     let mut strongest = 0.0f32;
     for cache in run["caches"].as_array().unwrap() {
         let uri = format!("/v1/caches/{}/features?format=raw", cache.as_str().unwrap());
@@ -287,7 +287,7 @@ async fn activations_of_other_weights_are_never_encoded() {
     let mut app = TestApp::with_saes(LLAMA, &["standard"]).await;
     let old = app.capture("the cat", all()).await;
     app.stop().await;
-    // The same shapes, but other weights under the same name: hooks of layer 1 with 32 numbers.
+    // Other weights of the same shapes under the same name: hooks of layer 1 with 32 numbers.
     app.start_again_with("mistral/window").await;
     let new = app.capture("the cat", all()).await;
     let body = json!({"sae": "standard"});
@@ -298,7 +298,7 @@ async fn activations_of_other_weights_are_never_encoded() {
 }
 
 #[tokio::test]
-async fn a_feature_is_a_direction() {
+async fn a_feature_can_be_used_as_a_direction() {
     let app = TestApp::with_saes(LLAMA, &["standard", "one_head"]).await;
     let cache = app.capture("in the end it was", json!({"hooks": ["resid_post", "attn.z"], "positions": "all"})).await;
     let reference = Standard::read();
@@ -321,7 +321,7 @@ async fn a_feature_is_a_direction() {
     let by_encoder = search(json!({"sae": "standard", "feature": 5, "side": "encoder"})).await;
     assert_eq!(by_encoder, search(json!({"vector": column})).await);
 
-    // One head among all: only its numbers count.
+    // An autoencoder of one head: only the numbers of that head count.
     let body = json!({"caches": [cache], "hook": "attn.z", "layers": 1, "measures": ["dot"], "directions": [{"sae": "one_head", "feature": 0}]});
     let z = flat(
         &app.get(&format!("/v1/caches/{cache}/tensors/blocks.1.attn.hook_z?position=last")).await.json()["values"],
@@ -349,7 +349,7 @@ async fn a_feature_is_a_direction() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_encoded_is_refused() {
+async fn impossible_encodings_are_refused() {
     let app = TestApp::with_saes(LLAMA, &["standard"]).await;
     let cache = app.capture("the cat", all()).await;
     let last = app.capture("the cat", json!({"positions": "last"})).await;

@@ -1,4 +1,5 @@
-//! Special tokens and autoencoders: what is left out of `/v1/saes/{id}/tokens` and `/v1/caches/{id}/features`, and who says so.
+//! Special tokens and autoencoders: what `/v1/saes/{id}/tokens` and `/v1/caches/{id}/features` leave out, and who
+//! decided so.
 
 use residuum::{
     api::ApiConfig,
@@ -50,7 +51,7 @@ fn everything() -> Value {
     json!({"hooks": ["resid_post"], "positions": "all"})
 }
 
-/// Every hit of every feature, and the answer.
+/// All hits of all features, and the answer.
 async fn hits(app: &TestApp, sae: &str, more: Value) -> (Vec<Value>, Value) {
     let mut body = json!({"features": (0..D_SAE).collect::<Vec<_>>(), "k": 100});
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -112,7 +113,7 @@ async fn a_hit_says_whether_its_token_is_special_and_special_tokens_are_left_out
 }
 
 #[tokio::test]
-async fn features_of_a_cache_are_those_of_ordinary_tokens_where_that_is_asked_or_said() {
+async fn features_leave_out_special_tokens_if_the_request_or_the_autoencoder_says_so() {
     let app = app().await;
     let cache = app.capture(TEXT, everything()).await;
     let n = app.get(&format!("/v1/caches/{cache}")).await.json()["n_tokens"].as_u64().unwrap();
@@ -153,7 +154,7 @@ async fn features_of_a_cache_are_those_of_ordinary_tokens_where_that_is_asked_or
 }
 
 #[tokio::test]
-async fn positions_that_the_request_did_not_number_are_named_in_other_formats() {
+async fn binary_formats_name_positions_that_the_request_did_not_number() {
     let app = app().await;
     let cache = app.capture(TEXT, everything()).await;
     let n = app.get(&format!("/v1/caches/{cache}")).await.json()["n_tokens"].as_u64().unwrap();
@@ -166,7 +167,7 @@ async fn positions_that_the_request_did_not_number_are_named_in_other_formats() 
 }
 
 #[tokio::test]
-async fn positions_that_are_not_there_to_encode_are_refused() {
+async fn positions_that_cannot_be_encoded_are_refused() {
     let app = app().await;
     let cache = app.capture(TEXT, everything()).await;
     let some = app.capture(TEXT, json!({"hooks": ["resid_post"], "positions": [5, 4, 1, 0]})).await;
@@ -210,7 +211,7 @@ async fn nothing_is_left_out_of_imports_without_token_ids() {
 }
 
 #[tokio::test]
-async fn what_is_unusual_about_an_autoencoder_is_shown_and_counted() {
+async fn warnings_of_an_autoencoder_are_shown_and_counted() {
     let app = app().await;
     let list = app.get("/v1/saes").await.json();
     let of = |name: &str| list["items"].as_array().unwrap().iter().find(|sae| sae["id"] == name).unwrap().clone();

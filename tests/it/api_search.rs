@@ -1,4 +1,4 @@
-//! `POST /v1/search`, against brute force in float64 over the fetched values.
+//! `POST /v1/search` against brute force in float64 over the fetched values.
 
 use std::fs;
 
@@ -38,7 +38,7 @@ fn score(metric: &str, a: &[f64], b: &[f64]) -> f64 {
     }
 }
 
-/// Asserts that hits are the best of `rows`, in order, with the right scores.
+/// Asserts that the hits are the best of `rows`, in order and with the right scores.
 #[track_caller]
 fn assert_best(result: &Value, metric: &str, query: &[f64], rows: &[Row], k: usize) {
     let hits = result["hits"].as_array().unwrap();
@@ -53,7 +53,7 @@ fn assert_best(result: &Value, metric: &str, query: &[f64], rows: &[Row], k: usi
         let at = |r: &&Row| hit["cache"] == r.0.as_str() && hit["position"] == r.1;
         let own = score(metric, &rows.iter().find(at).expect("a hit is a row").2, query);
         let found = hit["score"].as_f64().unwrap();
-        // float32 sums, and the root of one where rows coincide
+        // tolerance for float32 sums, and for the square root of one if rows coincide
         let close = |x: f64| {
             (found - x).abs() <= 2e-6 * scale || (metric == "euclidean" && x < 1e-3 * scale && found < 1e-3 * scale)
         };
@@ -69,7 +69,7 @@ async fn all_positions(app: &TestApp, dtype: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn hits_are_those_of_brute_force() {
+async fn hits_equal_brute_force() {
     let app = TestApp::new().await;
     for dtype in ["float32", "float16", "bfloat16"] {
         let caches = all_positions(&app, dtype).await;
@@ -96,7 +96,7 @@ async fn hits_are_those_of_brute_force() {
 }
 
 #[tokio::test]
-async fn a_cache_and_its_text_find_it_first() {
+async fn a_cache_and_its_text_find_that_cache_first() {
     let app = TestApp::new().await;
     let caches = all_positions(&app, "float32").await;
     let near = |query: Value| json!({"query": query, "layer": -1, "k": 2});
@@ -107,8 +107,12 @@ async fn a_cache_and_its_text_find_it_first() {
     assert_eq!(own["scanned"]["rows"], 5, "one row of each cache");
 
     let text = app.post("/v1/search", &near(json!({"text": TEXTS[2], "model": "tiny"}))).await.json();
-    assert_eq!(text["results"], own["results"], "a text is what its cache is");
-    assert_eq!(app.get("/v1/caches").await.json()["items"].as_array().unwrap().len(), 5, "the capture is gone");
+    assert_eq!(text["results"], own["results"], "a text finds the same as its cache");
+    assert_eq!(
+        app.get("/v1/caches").await.json()["items"].as_array().unwrap().len(),
+        5,
+        "the capture of the text is deleted"
+    );
     assert_eq!(app.get("/v1/runs").await.json()["items"].as_array().unwrap().len(), 1);
 
     let others = app.post("/v1/search", &with(near(json!({"cache": caches[2]})), &json!({"exclude_self": true}))).await;
@@ -160,12 +164,12 @@ async fn filters_ties_and_skipped_caches() {
     assert_eq!(found(json!({"filter": {"metadata": {"i": 2}}})).await.0, [twins[2]]);
     assert_eq!(found(json!({"filter": {"model": "another"}})).await.0.len(), 0);
     assert_eq!(found(json!({})).await.0.len(), 5);
-    // the mean is no position, and the others have no mean
+    // a mean is not a position, and the other caches have no mean
     let (ids, scanned) = found(json!({"over": "positions"})).await;
     assert_eq!((ids.len(), &scanned["skipped"]), (4, &json!(1)));
     let (ids, scanned) = found(json!({"position": "mean"})).await;
     assert_eq!((ids, &scanned["skipped"]), (vec![mean], &json!(4)));
-    // what is found follows what is stored
+    // hits change with the stored caches
     app.patch(&format!("/v1/caches/{}", twins[3]), &json!({"label": "odd"})).await;
     assert_eq!(found(json!({"filter": {"label": "twin"}})).await.0.len(), 3);
     app.delete(&format!("/v1/caches/{}", twins[1])).await;
@@ -173,7 +177,7 @@ async fn filters_ties_and_skipped_caches() {
 }
 
 #[tokio::test]
-async fn a_short_blob_costs_its_caches_alone() {
+async fn a_short_blob_only_affects_its_own_caches() {
     let app = TestApp::new().await;
     let whole = app.capture("the cat", json!({"positions": "all"})).await;
     let blobs = |app: &TestApp| -> Vec<std::path::PathBuf> {
@@ -205,7 +209,7 @@ async fn a_short_blob_costs_its_caches_alone() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_searched_is_refused() {
+async fn impossible_searches_are_refused() {
     let app = TestApp::new().await;
     let cache = app.capture("the cat", json!({"hooks": ["resid_post", "attn.pattern"]})).await;
     let vector = json!({"vector": vec![1.0; D_MODEL]});
@@ -264,5 +268,5 @@ async fn what_cannot_be_searched_is_refused() {
     if answer.status != 200 {
         answer.problem(503, "unavailable");
     }
-    assert_eq!(app.get("/v1/runs").await.json()["items"].as_array().unwrap().len(), 1, "no capture is left");
+    assert_eq!(app.get("/v1/runs").await.json()["items"].as_array().unwrap().len(), 1, "no capture of a text is left");
 }

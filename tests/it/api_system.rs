@@ -40,7 +40,7 @@ async fn a_model_describes_itself() {
         (&resid["layer"], &resid["shape"], &resid["axes"]),
         (&json!(1), &json!([null, D_MODEL]), &json!(["pos", "d_model"]))
     );
-    // Every hook that is listed can be captured, all at once.
+    // All listed hooks can be captured at once.
     let names: Vec<&Value> = hooks.iter().map(|h| &h["hook"]).collect();
     let run = app.run(json!({"input": [1, 2, 3], "capture": {"hooks": names, "positions": "all"}})).await;
     let cache = app.get(&format!("/v1/caches/{}", run["caches"][0].as_str().unwrap())).await.json();
@@ -50,7 +50,7 @@ async fn a_model_describes_itself() {
 }
 
 #[tokio::test]
-async fn tokens_are_those_a_run_would_see() {
+async fn tokens_are_those_of_a_run() {
     let app = TestApp::new().await;
     let text = app.post("/v1/tokenize", &with_model(json!({"text": "the cät"}))).await.json();
     let run = app.post("/v1/runs?dry_run=true", &with_model(json!({"input": "the cät"}))).await.json();
@@ -74,7 +74,7 @@ async fn tokens_are_those_a_run_would_see() {
 }
 
 #[tokio::test]
-async fn metrics_count_what_happened() {
+async fn metrics_count_requests_and_runs() {
     let app = TestApp::new().await;
     app.run(json!({"input": "the cat"})).await;
     app.get("/v1/nothing").await.problem(404, "route_not_found");
@@ -109,7 +109,7 @@ async fn the_specification_is_the_committed_file() {
 }
 
 #[tokio::test]
-async fn the_reference_page_needs_no_other_host() {
+async fn the_reference_page_loads_nothing_from_other_hosts() {
     let app = TestApp::new().await;
     let page = app.get("/docs/").await;
     assert_eq!(page.status, 200);

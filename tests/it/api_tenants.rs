@@ -1,4 +1,4 @@
-//! Tenants: what belongs to one is not there for another, on any route, in any listing, by any name.
+//! Tenants: nothing of one tenant exists for another, on any route, in any listing, by any name.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, D_MODEL, TestApp, operations, with_model};
 
-/// A server of two tenants, and what the first of them has.
+/// A server with two tenants, Alice and Bob, and ids of what Alice has.
 struct Neighbours {
     app: TestApp,
     alice: String,
@@ -40,7 +40,7 @@ impl Neighbours {
         self.app.send_as(key, method, uri, body).await
     }
 
-    /// The path with hers in the place of its parameters; `None` for a path that names nothing of a tenant's.
+    /// The path with Alice's ids as parameters; `None` for a path without ids of a tenant.
     fn path(&self, template: &str, direction: &str) -> Option<String> {
         let id = if template.starts_with("/v1/runs/") { &self.run } else { &self.caches[0] };
         let ours = ["/v1/runs/{id}", "/v1/caches/{id}", "/v1/directions/{direction}"];
@@ -49,7 +49,7 @@ impl Neighbours {
         }
         let path = template.replace("{id}", id).replace("{layer}", "1").replace("{direction}", direction);
         let path = path.replace("{hook}", "blocks.1.hook_resid_post");
-        assert!(!path.contains('{'), "say here what stands for the parameters of {template}");
+        assert!(!path.contains('{'), "this test needs values for the parameters of {template}");
         Some(path)
     }
 }
@@ -58,7 +58,7 @@ fn upload(name: &str, value: f32) -> Value {
     json!({"method": "upload", "name": name, "model": "tiny", "vectors": [{"layer": 1, "values": vec![value; D_MODEL]}]})
 }
 
-/// A body that the operation takes, for those with one.
+/// A body that the operation accepts; null for operations without a body.
 fn body_of(id: &str) -> Value {
     match id {
         "updateCache" | "updateDirection" => json!({"metadata": {"seen": true}}),
@@ -70,10 +70,10 @@ fn body_of(id: &str) -> Value {
 }
 
 #[tokio::test]
-async fn ids_of_another_tenant_name_nothing_on_any_route() {
+async fn ids_of_another_tenant_are_not_found_on_any_route() {
     let n = Neighbours::new().await;
     let mut walked = BTreeSet::new();
-    // what she may read she can read: a refusal of his is not one of the request
+    // Alice's requests succeed, so Bob's are not refused because they are malformed
     for (method, template, operation) in operations().filter(|(method, ..)| *method == Method::GET) {
         let id = operation["operationId"].as_str().unwrap();
         for direction in &n.direction {
@@ -97,7 +97,7 @@ async fn ids_of_another_tenant_name_nothing_on_any_route() {
                     assert!(code.ends_with("_not_found"), "{id} answers {code}");
                 }
             }
-            // and says of hers what it says of nothing
+            // Bob gets the same answer for ids that do not exist
             let nothing = "0198c7a0-0000-7000-8000-000000000000";
             let stranger =
                 path.replace(&n.run, nothing).replace(&n.caches[0], nothing).replace(direction, "nothing-at-all");
@@ -106,7 +106,7 @@ async fn ids_of_another_tenant_name_nothing_on_any_route() {
         }
     }
     assert!(walked.len() >= 16 && walked.contains("followRun") && walked.contains("getDirectionVector"), "{walked:?}");
-    // none of it did anything
+    // none of Bob's requests changed anything
     for uri in [format!("/v1/runs/{}", n.run), format!("/v1/caches/{}", n.caches[0]), "/v1/directions/hers".to_owned()]
     {
         let mine = n.ask(&n.alice, Method::GET, &uri, &Value::Null).await.json();
@@ -114,7 +114,7 @@ async fn ids_of_another_tenant_name_nothing_on_any_route() {
     }
 }
 
-/// Requests that name things in their bodies: the operation, the body, the code of the refusal.
+/// Requests with ids in their bodies: the operation, the body, the code of the refusal.
 fn questions(n: &Neighbours) -> Vec<(&'static str, &'static str, Value, &'static str)> {
     let (caches, one) = (&n.caches, &n.caches[0]);
     let vector = vec![1.0; D_MODEL];
@@ -153,27 +153,27 @@ fn questions(n: &Neighbours) -> Vec<(&'static str, &'static str, Value, &'static
     ]
 }
 
-/// Operations whose bodies name nothing of a tenant's.
+/// Operations whose bodies have no ids of a tenant.
 const NAMELESS: [&str; 3] = ["importCache", "patchActivations", "tokenize"];
 
 #[tokio::test]
-async fn bodies_cannot_name_what_is_another_tenants() {
+async fn bodies_cannot_name_what_belongs_to_another_tenant() {
     let n = Neighbours::new().await;
     let questions = questions(&n);
     let asked: BTreeSet<&str> = questions.iter().map(|(id, ..)| *id).collect();
     for (method, template, operation) in operations().filter(|(method, ..)| *method == Method::POST) {
         let id = operation["operationId"].as_str().unwrap();
-        // no autoencoder is served here; its tokens are looked for among the tenant's caches, as a search is
+        // no autoencoder is served here; a search covers the lookup among the tenant's caches
         let nothing_here = template.starts_with("/v1/saes/");
         let covered =
             asked.contains(id) || NAMELESS.contains(&id) || n.path(template, "hers").is_some() || nothing_here;
-        assert!(covered, "say in this test how {method} {template} refuses what is another tenant's");
+        assert!(covered, "this test must say how {method} {template} refuses ids of another tenant");
     }
     for (id, uri, body, code) in &questions {
         let answer = n.ask(&n.bob, Method::POST, uri, body).await;
         assert_eq!((answer.status.as_u16(), answer.json()["code"].as_str()), (422, Some(*code)), "{id} {body}");
         let hers = n.ask(&n.alice, Method::POST, uri, body).await;
-        assert_ne!(hers.json()["code"].as_str(), Some(*code), "{id} {body}: she has them");
+        assert_ne!(hers.json()["code"].as_str(), Some(*code), "{id} {body}: Alice has them");
     }
     let bobs = json!({"input": "a dog", "capture": {"positions": "all"}});
     let run = n.ask(&n.bob, Method::POST, "/v1/runs?wait=60", &with_model(bobs)).await.json();
@@ -187,7 +187,7 @@ async fn bodies_cannot_name_what_is_another_tenants() {
 }
 
 #[tokio::test]
-async fn listings_and_searches_are_a_tenants_own() {
+async fn listings_and_searches_find_only_what_the_tenant_has() {
     let n = Neighbours::new().await;
     let body = with_model(json!({"input": "his own", "tags": ["hers"], "capture": {"positions": "all"}}));
     let run = n.ask(&n.bob, Method::POST, "/v1/runs?wait=60", &body).await.json();
@@ -204,11 +204,11 @@ async fn listings_and_searches_are_a_tenants_own() {
     assert_eq!(ids(&n.alice, "/v1/runs").await, [n.run.as_str()]);
     assert_eq!(ids(&n.bob, &format!("/v1/caches?run={}", n.run)).await, [""; 0]);
     assert_eq!(ids(&n.bob, "/v1/directions").await, [""; 0]);
-    // a cursor of hers leads him nowhere else
+    // a cursor of Alice's does not lead Bob to her caches
     let page = n.ask(&n.alice, Method::GET, "/v1/caches?limit=1", &Value::Null).await.json();
     let cursor = page["next_cursor"].as_str().unwrap();
     assert_eq!(ids(&n.bob, &format!("/v1/caches?cursor={cursor}")).await, [""; 0]);
-    // the plan of a search is kept: hers first, the same question from him after
+    // the plan of a search is kept: Alice searches first, then Bob asks the same question
     let question = json!({"query": {"vectors": [vec![1.0; D_MODEL]]}, "layer": 1, "k": 100, "over": "positions"});
     for (key, caches) in [(&n.alice, 2), (&n.bob, 1), (&n.alice, 2)] {
         let found = n.ask(key, Method::POST, "/v1/search", &question).await.json();
@@ -227,15 +227,15 @@ async fn nothing_is_reused_across_tenants() {
         (run["n_reused"].as_u64().unwrap(), run["caches"][0].as_str().unwrap().to_owned())
     };
     let (count, his) = reused(&n.bob).await;
-    assert_eq!(count, 0, "his first is computed, though she has it");
+    assert_eq!(count, 0, "Bob's first run is computed although Alice has the same");
     assert_eq!(reused(&n.bob).await.0, 2);
     assert_eq!(reused(&n.alice).await.0, 2);
-    // the same numbers all the same
+    // the numbers are the same
     let values = async |key: &str, cache: &str| {
         n.ask(key, Method::GET, &format!("/v1/caches/{cache}/layers/1?format=raw"), &Value::Null).await.body
     };
     assert_eq!(values(&n.bob, &his).await, values(&n.alice, &n.caches[0]).await);
-    // and deleting hers leaves his alone
+    // deleting Alice's caches leaves Bob's
     let gone = n.ask(&n.alice, Method::DELETE, &format!("/v1/caches/{}", n.caches[0]), &Value::Null).await;
     assert_eq!(gone.status, 204);
     assert_eq!(n.ask(&n.bob, Method::GET, &format!("/v1/caches/{his}/layers/1"), &Value::Null).await.status, 200);
@@ -250,7 +250,7 @@ async fn names_and_idempotency_keys_are_free_for_each_tenant() {
     };
     let hers = post(&n.alice, "one").await.json();
     let his = post(&n.bob, "two").await;
-    assert_eq!(his.status, 201, "her key is not his");
+    assert_eq!(his.status, 201, "Alice's idempotency key is not Bob's");
     assert_ne!(his.json()["id"], hers["id"]);
     assert_eq!(post(&n.alice, "one").await.json()["id"], hers["id"]);
     post(&n.bob, "one").await.problem(422, "idempotency_key_reused");

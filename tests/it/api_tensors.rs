@@ -16,7 +16,7 @@ async fn all_positions(app: &TestApp, dtype: &str) -> String {
     format!("/v1/caches/{}", run["caches"][0].as_str().unwrap())
 }
 
-/// Data of a NumPy file and its header's dict.
+/// The data of a NumPy file, and the dict of its header.
 fn npy(answer: &Answer) -> (String, Vec<u8>) {
     let body = &answer.body;
     assert_eq!(&body[..8], b"\x93NUMPY\x01\x00");
@@ -26,7 +26,7 @@ fn npy(answer: &Answer) -> (String, Vec<u8>) {
 }
 
 #[tokio::test]
-async fn all_formats_say_the_same() {
+async fn all_formats_hold_the_same_numbers() {
     let app = TestApp::new().await;
     let cache = all_positions(&app, "float32").await;
     for path in [
@@ -74,7 +74,7 @@ async fn all_formats_say_the_same() {
 }
 
 #[tokio::test]
-async fn positions_select_rows_of_what_is_stored() {
+async fn positions_select_stored_rows() {
     let app = TestApp::new().await;
     let cache = all_positions(&app, "float32").await;
     let whole = app.get(&format!("{cache}/layers/2")).await.json();
@@ -94,7 +94,7 @@ async fn positions_select_rows_of_what_is_stored() {
     let mean = flat(&fetch("position=mean").await["values"]);
     let captured = app.run(json!({"input": IDS, "capture": {"positions": "mean"}})).await;
     let stored = app.get(&format!("/v1/caches/{}/layers/2", captured["caches"][0].as_str().unwrap())).await.json();
-    assert_eq!(mean, flat(&stored["values"]), "the mean when fetching is the mean when capturing");
+    assert_eq!(mean, flat(&stored["values"]), "a mean computed when fetching equals a mean computed when capturing");
     let stack = app.get(&format!("{cache}/layers?position=last")).await.json();
     assert_eq!(
         (&stack["shape"], &stack["layers"], &stack["axes"]),
@@ -104,7 +104,7 @@ async fn positions_select_rows_of_what_is_stored() {
 }
 
 #[tokio::test]
-async fn narrow_types_are_the_rounded_wide_ones() {
+async fn half_precision_types_are_the_rounded_float32_values() {
     let app = TestApp::new().await;
     let wide = flat(&app.get(&format!("{}/layers/1", all_positions(&app, "float32").await)).await.json()["values"]);
     let half: Vec<f32> = wide.iter().map(|v| f16::from_f32(*v).to_f32()).collect();
@@ -119,7 +119,7 @@ async fn narrow_types_are_the_rounded_wide_ones() {
         assert!(dict.contains(short), "{dict}");
         let asked =
             app.get(&format!("{}/layers/1?format=npy&dtype={dtype}", all_positions(&app, "float32").await)).await;
-        assert_eq!(npy(&asked).1, data, "asking for {dtype} rounds as storing in it does");
+        assert_eq!(npy(&asked).1, data, "fetching as {dtype} rounds like storing as {dtype}");
         if dtype == "bfloat16" {
             let npy = app.get(&format!("{cache}/layers/1?format=npy")).await;
             assert_eq!((npy.header("residuum-dtype"), npy.header("residuum-converted-from")), ("float32", "bfloat16"));
@@ -253,7 +253,7 @@ async fn a_run_is_one_tensor() {
 }
 
 #[tokio::test]
-async fn what_a_cache_lacks_is_not_found_and_listed() {
+async fn missing_hooks_are_not_found_and_stored_ones_listed() {
     let app = TestApp::new().await;
     let cache = format!("/v1/caches/{}", app.capture("the cat", json!({"layers": [0, 2]})).await);
     for path in ["/layers/1", "/layers/3", "/layers/-2", "/layers/x", "/layers/0?hook=attn_out", "/layers?hook=mlp_out"]
@@ -286,7 +286,7 @@ async fn what_a_cache_lacks_is_not_found_and_listed() {
 }
 
 #[tokio::test]
-async fn json_that_is_too_large_points_to_npy() {
+async fn json_answers_that_are_too_large_are_refused_in_favour_of_npy() {
     let api = residuum::api::ApiConfig { max_json_elements: 100, ..Default::default() };
     let app = TestApp::with(Default::default(), api).await;
     let cache = format!("/v1/caches/{}", app.capture("the cat sat", json!({"positions": "all"})).await);
@@ -297,7 +297,7 @@ async fn json_that_is_too_large_points_to_npy() {
 }
 
 #[tokio::test]
-async fn a_damaged_blob_costs_its_caches_only() {
+async fn a_damaged_blob_only_affects_its_own_caches() {
     let app = TestApp::new().await;
     let victim = format!("/v1/caches/{}/layers/0", app.capture("the cat", json!({})).await);
     let damaged = std::fs::read_dir(app.data_dir().join("blobs"))

@@ -1,4 +1,4 @@
-//! `residuum keys`, the real program, also while a server has the data folder.
+//! `residuum keys`: the real program, also while a server uses the data folder.
 
 use std::{path::Path, process::Command};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::TestApp;
 
-/// Runs the program: whether it succeeded, its standard output, its standard error.
+/// Runs the program. Returns whether it succeeded, its standard output and its standard error.
 fn keys(data_dir: &Path, arguments: &[&str]) -> (bool, String, String) {
     let (command, rest) = arguments.split_first().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_residuum"))
@@ -53,7 +53,7 @@ async fn keys_are_made_listed_and_revoked_while_the_server_runs() {
         text.contains("Ann's laptop") && !text.contains(&secret(&key)) && !text.contains(&secret(&other)),
         "{text}"
     );
-    // nor does the index have it
+    // the index does not contain the secret either
     for file in ["index.sqlite", "index.sqlite-wal"] {
         let bytes = std::fs::read(dir.join(file)).unwrap();
         let hex = secret(&key);
@@ -78,12 +78,12 @@ async fn keys_are_made_listed_and_revoked_while_the_server_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_key_may_come_before_the_first_start() {
+async fn the_first_key_can_be_made_before_the_first_start() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("new");
     for command in [&["list"][..], &["revoke", "000000000000"], &["reopen"]] {
         assert!(!keys(&dir, command).0, "{command:?}");
-        assert!(!dir.exists(), "only create makes a data folder");
+        assert!(!dir.exists(), "only `create` makes a data folder");
     }
     let (ok, key, err) = keys(&dir, &["create", "--name", "first", "--scope", "admin"]);
     assert!(ok && key.starts_with("rsd_"), "{err}");

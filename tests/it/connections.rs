@@ -1,4 +1,5 @@
-//! Real connections: who dawdles is cut off, who is too many waits, and a stop lets requests finish.
+//! Real connections: slow clients are disconnected, surplus connections wait, and a server that stops lets requests
+//! finish.
 
 use std::{
     net::SocketAddr,
@@ -54,16 +55,16 @@ impl Listening {
     }
 }
 
-/// Everything until the server closes, which it must.
+/// Reads until the server closes the connection, which it must.
 async fn to_end(mut stream: TcpStream) -> String {
     let mut text = String::new();
     let read = timeout(Duration::from_secs(20), stream.read_to_string(&mut text)).await.expect("the server closes");
-    // a reset is an end too
+    // a reset also counts as closing
     drop(read);
     text
 }
 
-/// The head of an answer, on a connection that stays.
+/// Reads the head of an answer; the connection stays open.
 async fn head(stream: &mut TcpStream) -> String {
     let mut text = Vec::new();
     while !text.ends_with(b"\r\n\r\n") {
@@ -75,7 +76,7 @@ async fn head(stream: &mut TcpStream) -> String {
 const HEALTH: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n";
 
 #[tokio::test]
-async fn who_never_ends_the_headers_is_cut_off() {
+async fn a_client_that_never_ends_its_headers_is_disconnected() {
     let header_timeout = Duration::from_millis(200);
     let listening = Listening::with(ConnectionLimits { header_timeout, ..ConnectionLimits::default() }).await;
     let silent = listening.connect("").await;
@@ -91,18 +92,18 @@ async fn who_never_ends_the_headers_is_cut_off() {
     for stream in [silent, slow] {
         assert!(!to_end(stream).await.starts_with("HTTP/1.1 200"));
     }
-    timeout(Duration::from_secs(20), trickling).await.expect("bytes alone buy no time").unwrap();
+    timeout(Duration::from_secs(20), trickling).await.expect("single bytes do not extend the time limit").unwrap();
 }
 
-/// A server of routes that take as long as a test wants, beside those for health.
+/// A server with the routes for health, and routes that take as long as a test wants.
 struct Slow {
     address: SocketAddr,
-    /// Handlers at work.
+    /// Number of running handlers.
     at_work: Arc<AtomicUsize>,
     stop: CancellationToken,
 }
 
-/// Counts itself.
+/// Counts a running handler until it is dropped.
 struct AtWork(Arc<AtomicUsize>);
 
 impl AtWork {
@@ -163,7 +164,7 @@ impl Slow {
         stream
     }
 
-    /// Waits until so many handlers are at work.
+    /// Waits until `n` handlers are running.
     async fn until_at_work(&self, n: usize) {
         timeout(Duration::from_secs(20), async {
             while self.at_work.load(Ordering::Acquire) != n {
@@ -171,7 +172,7 @@ impl Slow {
             }
         })
         .await
-        .expect("so many are at work in time");
+        .expect("the handlers start in time");
     }
 }
 
@@ -186,28 +187,28 @@ fn post_of(path: &str, body: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_client_that_sends_no_more_is_answered() {
+async fn a_client_that_half_closes_after_its_request_is_answered() {
     let slow = Slow::with(ConnectionLimits::default()).await;
     let mut stream = slow.connect(&post_of("/soon", "hello")).await;
     stream.shutdown().await.unwrap();
     let answer = to_end(stream).await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"), "{answer}");
-    // two at once
+    // two requests at once
     let mut stream = slow.connect(&(post_of("/soon", "first") + &post_of("/soon", "second"))).await;
     stream.shutdown().await.unwrap();
     let answer = to_end(stream).await;
     assert!(answer.contains("first") && answer.ends_with("second"), "{answer}");
-    // a body that was to be longer is no request
+    // a body shorter than announced is not a request
     let mut stream = slow.connect("POST /soon HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhello").await;
     stream.shutdown().await.unwrap();
     assert!(!to_end(stream).await.starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test]
-async fn nothing_is_computed_for_long_for_a_client_that_has_gone() {
+async fn the_handler_of_a_disconnected_client_is_soon_dropped() {
     let half_closed_wait = Duration::from_millis(700);
     let slow = Slow::with(ConnectionLimits { half_closed_wait, ..ConnectionLimits::default() }).await;
-    // half or all of the connection: the two look the same
+    // the client closes half of the connection or all of it: to the server the two look the same
     let whole = slow.connect(&post_of("/never", "")).await;
     let mut half = slow.connect(&post_of("/never", "")).await;
     let patient = slow.connect(&post_of("/never", "")).await;
@@ -215,14 +216,14 @@ async fn nothing_is_computed_for_long_for_a_client_that_has_gone() {
     half.shutdown().await.unwrap();
     drop(whole);
     slow.until_at_work(1).await;
-    assert_eq!(to_end(half).await, "", "it is not answered");
-    // a reset is seen at once
+    assert_eq!(to_end(half).await, "", "the half-closed connection is not answered");
+    // a reset is noticed at once
     let reset = slow.connect(&post_of("/never", "")).await;
     slow.until_at_work(2).await;
     reset.set_zero_linger().unwrap();
     drop(reset);
     slow.until_at_work(1).await;
-    // a stream ends when what it sends is refused
+    // a stream ends when the client refuses its bytes
     let mut streaming = slow.connect("GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert!(head(&mut streaming).await.starts_with("HTTP/1.1 200"));
     slow.until_at_work(2).await;
@@ -233,7 +234,7 @@ async fn nothing_is_computed_for_long_for_a_client_that_has_gone() {
 }
 
 #[tokio::test]
-async fn the_longest_idle_connection_makes_room() {
+async fn the_connection_that_is_idle_longest_is_closed_for_a_new_one() {
     let slow = Slow::with(ConnectionLimits { max_connections: 4, ..ConnectionLimits::default() }).await;
     let mut idle = Vec::new();
     for _ in 0..3 {
@@ -250,8 +251,8 @@ async fn the_longest_idle_connection_makes_room() {
         to_end(slow.connect(&(post_of("/soon", "new").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"))).await)
             .await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("new"), "{answer}");
-    assert!(begun.elapsed() < Duration::from_secs(5), "far from the time that idle connections have");
-    // the first is closed, and the others are as they were
+    assert!(begun.elapsed() < Duration::from_secs(5), "long before the time limit of idle connections");
+    // the first is closed, and the others stay open
     assert!(!to_end(idle.remove(0)).await.contains("HTTP/1.1 5"));
     for stream in &mut idle {
         stream.write_all(format!("{HEALTH}\r\n").as_bytes()).await.unwrap();
@@ -263,7 +264,7 @@ async fn the_longest_idle_connection_makes_room() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_busy_still_says_that_it_is_alive() {
+async fn a_busy_server_still_answers_health_checks() {
     let limits = ConnectionLimits { max_connections: 2, spare_connections: 2, ..ConnectionLimits::default() };
     let slow = Slow::with(limits).await;
     let busy = [slow.connect(&post_of("/never", "")).await, slow.connect(&post_of("/never", "")).await];
@@ -277,7 +278,7 @@ async fn a_server_that_is_busy_still_says_that_it_is_alive() {
     assert!(answer.starts_with("http/1.1 503") && answer.contains("\"code\":\"unavailable\""), "{answer}");
     assert!(answer.contains("retry-after: 1\r\n") && answer.contains("connection: close"), "{answer}");
     drop(busy);
-    // what is free is given to the next
+    // a free place goes to the next request
     tokio::time::sleep(Duration::from_millis(20)).await;
     let mut next = slow.connect(&post_of("/soon", "new")).await;
     next.set_nodelay(true).unwrap();
@@ -285,7 +286,7 @@ async fn a_server_that_is_busy_still_says_that_it_is_alive() {
 }
 
 #[tokio::test]
-async fn without_spare_connections_too_many_wait_for_their_turn() {
+async fn without_spare_connections_surplus_connections_wait() {
     let half_closed_wait = Duration::ZERO;
     let limits =
         ConnectionLimits { max_connections: 1, spare_connections: 0, half_closed_wait, ..ConnectionLimits::default() };
@@ -293,13 +294,16 @@ async fn without_spare_connections_too_many_wait_for_their_turn() {
     let first = slow.connect(&post_of("/never", "")).await;
     slow.until_at_work(1).await;
     let mut second = slow.connect(&format!("{HEALTH}\r\n")).await;
-    assert!(timeout(Duration::from_millis(200), second.read_u8()).await.is_err(), "the first still has the place");
+    assert!(
+        timeout(Duration::from_millis(200), second.read_u8()).await.is_err(),
+        "the first connection still has the place"
+    );
     drop(first);
     assert!(head(&mut second).await.starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test]
-async fn heads_that_are_far_too_large_are_cut_off() {
+async fn connections_with_far_too_large_headers_are_closed() {
     let listening = Listening::with(ConnectionLimits::default()).await;
     let polite = format!("{HEALTH}X-Large: {}\r\nConnection: close\r\n\r\n", "x".repeat(40_000));
     let answer = to_end(listening.connect(&polite).await).await;
@@ -325,14 +329,14 @@ async fn a_stop_lets_requests_finish_and_closes_the_rest() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     listening.stop.cancel();
-    assert!(!to_end(idle).await.contains("HTTP/1.1 5"), "an idle connection is closed without a word");
+    assert!(!to_end(idle).await.contains("HTTP/1.1 5"), "an idle connection is closed without an answer");
     let answer = to_end(waiting).await;
     assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
     timeout(Duration::from_secs(20), listening.server).await.expect("it ends").unwrap();
     assert!(TcpStream::connect(listening.address).await.is_err(), "nobody listens any more");
 }
 
-/// A cache of `[n_rows, 1024]` that nothing computed.
+/// An imported cache of shape `[n_rows, 1024]`.
 async fn imported(app: &TestApp, n_rows: usize) -> String {
     let values = f32s((0..n_rows * 1024).map(|i| i as f32 * 0.125 - 9.0));
     let body = file(&[("blocks.3.hook_resid_post", "F32", &[n_rows, 1024], values)], &json!({"model": "m"}));
@@ -348,7 +352,7 @@ fn content_length(head: &str) -> usize {
 }
 
 #[tokio::test]
-async fn large_tensors_come_over_a_connection_as_they_are() {
+async fn large_tensors_arrive_unchanged_over_a_connection() {
     let listening = Listening::with(ConnectionLimits::default()).await;
     let app = &listening.app;
     let cache = imported(app, 700).await;
@@ -362,7 +366,7 @@ async fn large_tensors_come_over_a_connection_as_they_are() {
         (format!("{tensor}?format=raw&positions=3:690:2"), None),
         ("/healthz".to_owned(), None),
     ];
-    // all at once: each answer is behind the one before, on one connection
+    // pipelined: all requests are sent at once on one connection, and answered one after another
     let mut requests = String::new();
     for (uri, range) in &asked {
         let range = range.map(|r| format!("Range: {r}\r\n")).unwrap_or_default();
@@ -374,15 +378,15 @@ async fn large_tensors_come_over_a_connection_as_they_are() {
         let head = head(&mut stream).await;
         assert!(head.starts_with(&format!("HTTP/1.1 {}", expected.status.as_u16())), "{head}");
         let mut body = vec![0; content_length(&head)];
-        timeout(Duration::from_secs(20), stream.read_exact(&mut body)).await.expect("all of it").unwrap();
+        timeout(Duration::from_secs(20), stream.read_exact(&mut body)).await.expect("the whole body arrives").unwrap();
         assert!(body == expected.body, "{uri} {range:?}");
     }
 }
 
 #[tokio::test]
-async fn a_blob_cut_short_under_a_download_breaks_it_off() {
+async fn truncating_a_blob_during_a_download_breaks_it_off() {
     let listening = Listening::with(ConnectionLimits::default()).await;
-    // more than a connection holds on its way
+    // more than a connection buffers
     let cache = imported(&listening.app, 12_000).await;
     let get = format!(
         "GET /v1/caches/{cache}/tensors/blocks.3.hook_resid_post?format=raw HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -395,12 +399,12 @@ async fn a_blob_cut_short_under_a_download_breaks_it_off() {
         std::fs::File::options().write(true).open(blob).unwrap().set_len(promised as u64 - 5_000_000).unwrap();
     }
     let mut body = Vec::new();
-    // a reset is an end too
+    // a reset also counts as closing
     drop(timeout(Duration::from_secs(20), stream.read_to_end(&mut body)).await.expect("the server closes"));
     assert!(body.len() < promised, "{} of {promised}", body.len());
     let numbers: Vec<u8> = f32s((0..body.len() / 4).map(|i| i as f32 * 0.125 - 9.0));
-    assert!(body[..numbers.len()] == numbers, "what came is right");
-    // and others are served
+    assert!(body[..numbers.len()] == numbers, "the bytes that arrived are right");
+    // other requests are still served
     let mut other = listening.connect(&format!("{HEALTH}\r\n")).await;
     assert!(head(&mut other).await.starts_with("HTTP/1.1 200"));
 }

@@ -1,4 +1,4 @@
-//! `docs/HOOKS.md`: which family has which hook points, from the models themselves.
+//! Generates `docs/HOOKS.md` from the models: which family has which hook points.
 
 use std::{collections::BTreeMap, fmt::Write as _, path::Path};
 
@@ -6,7 +6,7 @@ use residuum::domain::Site;
 
 use crate::model_support::{goldens, load_golden};
 
-/// How much of a family has a site.
+/// In how much of a family a site exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Share {
     All,
@@ -14,7 +14,7 @@ enum Share {
     None,
 }
 
-/// For each family, what its tiny checkpoints have: every checkpoint in every layer, or some.
+/// For each family, the sites of its tiny checkpoints: in every layer of every checkpoint, or in some.
 fn shares() -> BTreeMap<String, BTreeMap<Site, Share>> {
     let folders = |path: &Path| std::fs::read_dir(path).unwrap().map(|f| f.unwrap().path()).filter(|f| f.is_dir());
     let mut families = BTreeMap::new();
@@ -37,12 +37,12 @@ fn shares() -> BTreeMap<String, BTreeMap<Site, Share>> {
     families
 }
 
-/// The name as documents write it.
+/// The name as the documents write it.
 fn spelled(site: Site) -> String {
     if site.in_block() { format!("`blocks.{{l}}.{}`", site.name()) } else { format!("`{}`", site.name()) }
 }
 
-/// `ln1.hook_scale` and `ln1.hook_normalized` go together; one column shows both.
+/// The column of a site. `ln1.hook_scale` and `ln1.hook_normalized` always exist together and share one.
 fn column(site: Site) -> Option<String> {
     match site.name().strip_suffix("hook_normalized") {
         Some(_) => None,

@@ -1,4 +1,4 @@
-//! Everything that needs more than one module, in one binary.
+//! Tests that need more than one module, in one binary.
 
 mod analysis_compare;
 mod analysis_directions;

@@ -1,4 +1,4 @@
-//! Where tokens and messages are, and chats left open, against transformers on the demo model's tokenizer.
+//! Token offsets, spans of messages and chats left open, against transformers with the demo model's tokenizer.
 
 use residuum::{
     domain::positions::{Spelled, TokenView},
@@ -27,7 +27,7 @@ fn offsets_are_those_of_transformers() {
     for (text, expected) in cases(&golden(), "offsets") {
         let encoded = tokenizer().encode(text.as_str().unwrap(), None).unwrap();
         assert_eq!(json!(encoded.offsets.unwrap()), expected, "{text}");
-        // The ids alone spell the same text, and the same characters of it.
+        // Token ids alone spell the same text, with the same offsets.
         let spelled = tokenizer().spell(&encoded.ids).unwrap();
         assert_eq!((json!(spelled.text), json!(spelled.offsets)), (text, expected));
     }
@@ -39,7 +39,7 @@ fn special_tokens_are_those_of_transformers() {
     let ids: Vec<u32> = (0..u32::try_from(tokenizer().vocab_size()).unwrap()).collect();
     let encoded = tokenizer().from_ids(&ids, None).unwrap();
     for (id, is_special) in ids.iter().zip(&encoded.special) {
-        // A file of tokens marks further ones as control tokens.
+        // A GGUF file marks more tokens as control tokens.
         assert!(*is_special || !special.contains(id), "{id}");
     }
 }

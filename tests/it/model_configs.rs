@@ -1,4 +1,5 @@
-//! What a configuration means by a key that it leaves out, spells otherwise or adds: transformers' numbers, or a refusal.
+//! Configurations with keys left out, spelled differently or added: Residuum computes transformers' numbers, or
+//! refuses.
 
 use std::{fs, path::Path};
 
@@ -11,10 +12,10 @@ use serde_json::{Map, Value};
 
 use crate::model_support::{all_rows, capture, goldens};
 
-/// Allowed deviation, in root mean squares of the shown numbers of the unchanged checkpoint.
+/// Allowed deviation, in units of the root mean square of the unchanged checkpoint's numbers.
 const TOLERANCE: f32 = 1e-4;
 
-/// Options that transformers has and Residuum refuses by name.
+/// Options that transformers supports and Residuum refuses by name.
 const REFUSED: &[&str] = &[
     "is_causal",
     "attention_chunk_size",
@@ -31,22 +32,22 @@ const REFUSED: &[&str] = &[
     "use_sliding_window",
 ];
 
-/// Why transformers refuses what is computed here: an error of its own that has nothing to do with the numbers.
+/// Whether transformers refuses a configuration for a reason that has nothing to do with its numbers.
 fn is_refused_for_another_reason(case: &str, row: &Value) -> bool {
     let family = case.split('/').next().unwrap_or_default();
     let drops = |key: &str| row[0].as_array().unwrap().iter().any(|k| k == key);
     let sets = |key: &str| row[1].as_object().unwrap().contains_key(key);
-    // The default lies outside of the tiny vocabulary.
+    // The default token id is outside the tiny vocabulary.
     drops("pad_token_id")
-        // Rope parameters of a model without ropes are checked, though nothing reads them.
+        // Rope parameters are validated even in a model without rope.
         || (sets("rope_scaling") && row.get(3).is_none() && ROPELESS.contains(&family))
-        // The default has a vision tower of full size.
+        // The default includes a full-size vision tower.
         || drops("vision_config")
-        // Scaled ropes meet a width of heads that is None.
+        // Scaled rope is computed with a head dimension of None.
         || (sets("rope_scaling") && family == "mixtral")
 }
 
-/// Families without rotary positions; a multimodal Gemma 3 has them in its text part.
+/// Families without rotary positions. A multimodal Gemma 3 has them in its text part.
 const ROPELESS: &[&str] = &["bert", "bloom", "distilbert", "gemma3", "gpt2", "gpt_neo", "gptj", "opt", "roberta"];
 
 struct Sweep {
@@ -54,7 +55,7 @@ struct Sweep {
     shown: Vec<usize>,
 }
 
-/// The numbers of a checkpoint at its last token: logits, or the last hidden state.
+/// The checkpoint's numbers at the last token: logits, or the last hidden state.
 fn last_row(folder: &Path, ids: &[u32]) -> Result<Vec<f32>, String> {
     let options = LoadOptions { offline: true, ..LoadOptions::default() };
     let model = Model::load("x", folder.to_str().unwrap(), &options).map_err(|e| e.to_string())?;
@@ -67,7 +68,7 @@ fn last_row(folder: &Path, ids: &[u32]) -> Result<Vec<f32>, String> {
     Ok(rows[rows.len() - rows.len() / ids.len()..].to_vec())
 }
 
-/// Writes the changed configuration beside links to the other files of the checkpoint.
+/// A folder with the changed configuration and links to the other files of the checkpoint.
 fn changed(case: &str, row: &Value) -> tempfile::TempDir {
     let (from, to) = (goldens().join(case), tempfile::tempdir().unwrap());
     for file in fs::read_dir(&from).unwrap() {
@@ -87,7 +88,7 @@ fn changed(case: &str, row: &Value) -> tempfile::TempDir {
     to
 }
 
-/// What is wrong with our reading of one changed configuration, if anything.
+/// What is wrong with our reading of one changed configuration; `None` if nothing is.
 fn fault(case: &str, row: &Value, sweep: &Sweep, base: &[f32]) -> Option<String> {
     let folder = changed(case, row);
     let expected = &row[2];
@@ -121,7 +122,7 @@ fn fault(case: &str, row: &Value, sweep: &Sweep, base: &[f32]) -> Option<String>
 }
 
 #[test]
-fn every_key_means_what_the_reference_means_by_it() {
+fn every_key_has_the_meaning_of_the_reference() {
     let file: Value = serde_json::from_slice(&fs::read(goldens().join("config_sweep.json")).unwrap()).unwrap();
     let numbers = |key: &str| file[key].as_array().unwrap().iter().map(|v| v.as_u64().unwrap()).collect::<Vec<u64>>();
     let sweep = Sweep {

@@ -1,5 +1,5 @@
-//! The code that drives accelerators, on candle's CPU device, against the kernels of the CPU: packed batches of every
-//! checkpoint. Against transformers it is compared in `model_goldens`, with interventions in `api_interventions`.
+//! The code that drives accelerators, on candle's CPU device, against the CPU kernels: packed batches of every
+//! checkpoint. `model_goldens` compares it with transformers, `api_interventions` with interventions in PyTorch.
 
 use residuum::{
     domain::{Hook, Rows, Site},
@@ -15,7 +15,7 @@ use crate::{
     support::{TestApp, flat, floats},
 };
 
-/// Largest difference between the two, in units of the root mean square: both compute in float32, in other orders.
+/// Largest difference between the two, in units of the root mean square. Both compute in float32, in different orders.
 const TOLERANCE: f64 = 5e-5;
 
 /// The largest difference over some hooks and all items.
@@ -64,9 +64,9 @@ fn packed_batches_of_every_checkpoint_agree_with_the_cpu() {
     println!("worst {:.1e} at {}", worst.0, worst.1);
 }
 
-/// Of one hook alone the pass stops there, and the last block computes the rows asked for only.
+/// If only one hook is captured, the pass stops there, and the last block only computes the requested rows.
 #[test]
-fn each_hook_alone_is_what_it_is_among_all() {
+fn each_hook_alone_equals_that_hook_among_all() {
     for name in ["llama/gqa_tied", "phi/parallel", "bert/masked_lm", "olmoe/clipped", "bloom/six_heads"] {
         let folder = goldens().join(name);
         let (cpu, device) = (load_golden(&folder), load_golden_on(&folder, accelerator()));
@@ -81,7 +81,7 @@ fn each_hook_alone_is_what_it_is_among_all() {
 }
 
 #[test]
-fn products_in_half_precision_stay_near_those_in_single() {
+fn products_in_half_precision_stay_near_single_precision() {
     let folder = goldens().join("llama/gqa_tied");
     let cpu = load_golden(&folder);
     let inputs = inputs();
@@ -104,7 +104,7 @@ fn products_in_half_precision_stay_near_those_in_single() {
 }
 
 #[test]
-fn what_a_place_cannot_do_is_refused_when_the_model_is_loaded() {
+fn unsupported_placements_are_refused_when_the_model_is_loaded() {
     let folder = goldens().join("llama/gqa_tied");
     let load = |placement: Placement, compute_dtype| {
         let options =
@@ -125,7 +125,7 @@ fn what_a_place_cannot_do_is_refused_when_the_model_is_loaded() {
 
 /// The rows that an intervention changes need not be among those that the last block computes.
 #[tokio::test]
-async fn interventions_outside_the_rows_that_go_on_change_what_the_cpu_changes() {
+async fn interventions_on_rows_that_are_not_captured_agree_with_the_cpu() {
     let sites = [
         "attn.hook_in",
         "attn.hook_z",
@@ -163,9 +163,9 @@ async fn interventions_outside_the_rows_that_go_on_change_what_the_cpu_changes()
     }
 }
 
-/// What was computed where stands in the receipt, and numbers of one device are not taken for another's.
+/// The receipt states the device, and numbers of one device class are never reused for another.
 #[tokio::test]
-async fn runs_on_a_device_say_so() {
+async fn receipts_state_the_device() {
     let app = TestApp::serving_on("llama/gqa_tied", accelerator()).await;
     let model = app.get("/v1/models/tiny").await.json();
     assert_eq!((&model["device"], &model["compute_dtype"]), (&json!(accelerator().to_string()), &json!("float32")));
@@ -176,7 +176,7 @@ async fn runs_on_a_device_say_so() {
     assert_eq!(again["n_reused"], 1, "{again:#}");
 }
 
-/// Each of several devices has a worker, which computes what one computes, and they work at the same time.
+/// Each device has a worker; all compute the same numbers, at the same time.
 #[tokio::test]
 async fn several_devices_share_the_batches() {
     let inputs: Vec<Vec<u32>> = (0..900u32).map(|i| (0..40).map(|j| 1 + (i * 7 + j * 13) % 250).collect()).collect();
@@ -197,7 +197,7 @@ async fn several_devices_share_the_batches() {
     let expected: Vec<f64> = rows[0].iter().map(|v| f64::from(*v)).collect();
     let error = relative_error("resid_post", &rows[1], &expected);
     assert!(error < TOLERANCE, "{error:.1e}");
-    // of the same kind: what one computed answers for the other, and for a server that has only one
+    // devices of one kind: what one computed answers for the other, and for a server that has only one
     let cache = two.get("/v1/caches?limit=1").await.json()["items"][0].clone();
     assert_eq!(cache["provenance"]["device"], "candle-cpu");
     let again = two.run(json!({"input": [inputs[5]], "capture": {"hooks": ["resid_post"], "positions": "last"}})).await;

@@ -12,7 +12,7 @@ fn generation(max_new_tokens: usize) -> Generation {
     Generation { max_new_tokens, temperature: 0.0, top_k: None, top_p: None, seed: 1, stop: Vec::new() }
 }
 
-/// Continues inputs together, to their ends.
+/// Continues several inputs together until all are finished.
 fn run(model: &Model, inputs: &[(&[u32], Generation)]) -> Vec<(Vec<u32>, TextCompletion)> {
     let sequence = |(i, (ids, generation)): (usize, &(&[u32], Generation))| {
         model.sequence(ids.to_vec(), generation.clone(), i as u64)
@@ -51,7 +51,7 @@ fn the_most_probable_tokens_are_those_of_transformers() {
 }
 
 #[test]
-fn the_demo_model_goes_on_as_in_transformers() {
+fn the_demo_model_continues_as_in_transformers() {
     for case in golden()["smollm2"].as_array().unwrap() {
         let (prompt, whole) = (ids(&case["ids"]), ids(&case["whole"]));
         let (got, completion) = run(smollm2(), &[(&prompt, generation(24))]).remove(0);
@@ -70,7 +70,7 @@ fn logits(model: &Model, ids: &[u32]) -> Vec<Vec<f32>> {
 
 #[test]
 fn every_choice_is_that_of_one_pass_over_the_whole_text() {
-    // Windows, soft caps, learned positions, ALiBi and rotary tables all have to know where a step begins.
+    // Attention windows, softcaps, learned positions, ALiBi and rotary tables all depend on the position of a step.
     let names = ["llama/gqa_tied", "mistral/window", "gemma3_text/two_ropes", "gpt2/plain", "gpt_neox/parallel"];
     for name in names {
         let model = load_golden(&goldens().join(name));
@@ -96,13 +96,13 @@ fn rotary_tables_that_depend_on_the_length_follow_it() {
 }
 
 #[test]
-fn samples_repeat_alone_and_in_company() {
+fn samples_are_the_same_alone_and_in_a_batch() {
     let model = load_golden(&goldens().join("qwen3/qk_norm"));
     let sampled = |seed| Generation { temperature: 1.5, top_k: Some(50), top_p: Some(0.95), seed, ..generation(20) };
     let prompts: [&[u32]; 4] = [&[1], &[9, 8, 7], &[5; 30], &[200]];
-    let company: Vec<(&[u32], Generation)> = prompts.iter().map(|p| (*p, sampled(4))).collect();
-    let together = run(&model, &company);
-    for (i, (prompt, generation)) in company.iter().enumerate() {
+    let batch: Vec<(&[u32], Generation)> = prompts.iter().map(|p| (*p, sampled(4))).collect();
+    let together = run(&model, &batch);
+    for (i, (prompt, generation)) in batch.iter().enumerate() {
         let mut alone = model.sequence(prompt.to_vec(), generation.clone(), i as u64);
         while !alone.is_finished() {
             model.step(&mut [&mut alone], &|| false).unwrap();
@@ -111,14 +111,14 @@ fn samples_repeat_alone_and_in_company() {
     }
     let other = run(&model, &[(prompts[0], sampled(5))]);
     assert_ne!(other[0].0, together[0].0, "another seed");
-    // The same prompt twice in a run: each has choices of its own.
+    // The same prompt twice in a run: each samples separately.
     let twice = run(&model, &[(prompts[0], sampled(4)), (prompts[0], sampled(4))]);
     assert_eq!(twice[0], together[0]);
     assert_ne!(twice[0].0, twice[1].0);
 }
 
 #[test]
-fn a_stop_ends_the_text_before_it_and_keeps_its_tokens() {
+fn a_stop_string_ends_the_text_before_it_and_its_tokens_are_kept() {
     let model = smollm2();
     let case = &golden()["smollm2"][0];
     let (prompt, whole) = (ids(&case["ids"]), ids(&case["whole"]));
@@ -131,7 +131,7 @@ fn a_stop_ends_the_text_before_it_and_keeps_its_tokens() {
 }
 
 #[test]
-fn a_long_prompt_takes_several_steps_to_the_same_end() {
+fn a_long_prompt_in_several_steps_gives_the_same_continuation() {
     let model = smollm2();
     let prompt: Vec<u32> = (0..1100u32).map(|i| 1000 + i * 7 % 900).collect();
     let (whole, completion) = run(model, &[(&prompt, generation(3)), (&prompt[..5], generation(3))]).remove(0);
@@ -150,12 +150,12 @@ fn logits_of_the_last(model: &Model, ids: &[u32], n: usize) -> Vec<Vec<f32>> {
 }
 
 #[test]
-fn a_step_that_was_broken_off_can_be_taken_again() {
+fn an_interrupted_step_can_be_repeated() {
     let model = load_golden(&goldens().join("llama/gqa_tied"));
     let mut sequence = model.sequence(vec![7, 3, 3, 250], generation(6), 0);
     let mut asked = 0;
     while !sequence.is_finished() {
-        // Every first try ends behind a layer whose keys are kept already.
+        // The first try of every step fails after a layer that has already added to the KV cache.
         asked += 1;
         let layers = std::sync::atomic::AtomicUsize::new(0);
         let cancel = || asked % 2 == 1 && layers.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 2;

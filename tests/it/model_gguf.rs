@@ -1,4 +1,4 @@
-//! GGUF files of every architecture against transformers: activations, tokens, and what is refused.
+//! GGUF files of every architecture against transformers: activations, tokens, and refusals.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -29,7 +29,7 @@ fn refusal(path: &Path) -> String {
     }
 }
 
-/// What is wrong with a tiny file after each `from` has become `to`, which is as long.
+/// The refusal of a tiny file after replacing each `from` by `to`, which has the same length.
 fn refusal_of(name: &str, changes: &[(&[u8], &[u8])]) -> String {
     let mut bytes = fs::read(goldens().join("gguf").join(name).join("model.gguf")).unwrap();
     for (from, to) in changes {
@@ -46,7 +46,7 @@ fn refusal_of(name: &str, changes: &[(&[u8], &[u8])]) -> String {
 }
 
 #[test]
-fn every_file_computes_what_transformers_does() {
+fn every_file_gives_the_activations_of_transformers() {
     let mut failures = Vec::new();
     for name in names() {
         let (error, place) = compare(&load(&name), &goldens().join("gguf").join(&name));
@@ -84,13 +84,13 @@ fn strings_have_the_tokens_of_the_models_own_tokenizer() {
 }
 
 #[test]
-fn sentencepiece_tokens_show_what_they_stand_for() {
+fn sentencepiece_tokens_show_their_text() {
     let llama = load("llama");
     let t = llama.tokenizer();
     assert!(t.adds_bos());
     assert_eq!(t.bos_token(), Some((1, "<s>")));
     let tokens = t.encode("the 日", Some(false)).unwrap();
-    // A space is put in front, and what is no piece falls apart into bytes.
+    // A space is put in front, and text without a piece is split into bytes.
     assert_eq!(tokens.tokens.concat(), " the \u{fffd}\u{fffd}\u{fffd}");
     assert_eq!(tokens.offsets.unwrap().last(), Some(&Some((4, 5))));
     assert_eq!(t.encode("</s>a", Some(false)).unwrap().special[..2], [true, false]);
@@ -101,7 +101,7 @@ fn sentencepiece_tokens_show_what_they_stand_for() {
 }
 
 #[test]
-fn bos_follows_the_file_and_what_the_rule_means_by_silence() {
+fn bos_follows_the_file_and_the_defaults_of_its_tokenizer() {
     for (name, adds) in [("gpt2", false), ("mistral", true), ("llama_biases_llama3", true), ("gemma2", true)] {
         assert_eq!(load(name).tokenizer().adds_bos(), adds, "{name}");
     }
@@ -125,14 +125,14 @@ fn a_model_is_described_by_its_family() {
 }
 
 #[test]
-fn what_is_not_understood_is_refused_by_name() {
+fn keys_and_tensors_that_are_not_understood_are_refused_by_name() {
     for (name, changes, expected) in [
         (
             "qwen2",
             &[(&b"qwen2.rope.freq_base"[..], &b"qwen2.rope.freq_bass"[..])][..],
             "`qwen2.rope.freq_bass` is not understood",
         ),
-        // A tensor that nothing reads, and one that is missing.
+        // A tensor that nothing reads, and a missing one.
         ("qwen3", &[(b"blk.0.attn_q_norm", b"blk.0.attn_Q_norm")], "tensor `blk.0.attn_q_norm.weight` is missing"),
         (
             "llama_biases_llama3",
@@ -146,7 +146,7 @@ fn what_is_not_understood_is_refused_by_name() {
             &[(b"rope_factors_long", b"rope_factors_lung")],
             "`phi3.rope.scaling.attn_factor` is not understood without `rope_factors_long.weight`",
         ),
-        // Counts that do not fit: blocks, rotated dimensions, heads.
+        // Numbers that contradict each other: blocks, rotated dimensions, heads.
         (
             "qwen2",
             &[(b"block_count\x04\0\0\0\x02\0\0\0", b"block_count\x04\0\0\0\xff\xff\xff\x7f")],
@@ -167,7 +167,7 @@ fn what_is_not_understood_is_refused_by_name() {
             &[(b"head_count\x04\0\0\0\x04\0\0\0", b"head_count\x04\0\0\0\0\0\0\0")],
             "`num_attention_heads` is 0",
         ),
-        // Rotary embeddings of a kind, and an epsilon, that are none.
+        // An unknown kind of rotary embedding, and an epsilon that is not a number.
         (
             "llama_yarn",
             &[(b"\x04\0\0\0\0\0\0\0yarn", b"\x04\0\0\0\0\0\0\0corn")],
@@ -206,7 +206,7 @@ fn what_is_not_understood_is_refused_by_name() {
     }
 }
 
-/// A panic, or an allocation that a number in the file asks for, would end the test.
+/// A panic, or an allocation of a size that the file states, would end the test.
 #[test]
 fn a_file_with_one_byte_changed_loads_or_is_refused() {
     let dir = tempfile::tempdir().unwrap();

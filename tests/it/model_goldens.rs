@@ -1,4 +1,4 @@
-//! Every tiny checkpoint against transformers: each hook the reference has, at every position.
+//! Every tiny checkpoint against transformers: each hook of the reference, at every position.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -14,7 +14,7 @@ use crate::model_support::{
 /// Largest difference allowed, in units of the reference's root mean square.
 pub const TOLERANCE: f64 = 1e-4;
 
-/// Compares a checkpoint with the reference in `folder`; gives the worst relative error and where it is.
+/// Compares a checkpoint with the reference in `folder`. Returns the worst relative error and where it occurs.
 pub fn compare(model: &Model, folder: &Path) -> (f64, String) {
     let reference = read_tensors(&folder.join("reference.safetensors"));
     let mut worst = (0.0, String::new());
@@ -61,13 +61,13 @@ fn compare_family(family: &str) {
     assert!(folders.iter().any(|f| covers_catalogue(f)), "no {family} checkpoint checks every hook");
 }
 
-/// Whether the reference of a checkpoint has every hook of the model.
+/// Whether the reference of a checkpoint has all hooks of the model.
 fn covers_catalogue(folder: &Path) -> bool {
     let reference = read_tensors(&folder.join("reference.safetensors"));
     every_hook(&load_golden(folder)).iter().all(|hook| reference.contains_key(&format!("0/{hook}")))
 }
 
-/// A test for each family, and one that no golden is left out.
+/// Makes one test for each family, and one that checks that no golden is left out.
 macro_rules! families {
     ($($family:ident)*) => {
         $(

@@ -1,5 +1,5 @@
-//! Folders with settings that nobody meant: each loads or is refused by name. A panic, or an allocation that a number in a
-//! file asks for, would end the test.
+//! Folders with nonsensical settings: each loads, or is refused by name. A panic, or an allocation of a size that a
+//! file states, would end the test.
 
 use std::{fs, path::Path};
 
@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::model_support::{change_config, copy as copied, goldens, refusal};
 
-/// Checkpoints that have little in common.
+/// Checkpoints that differ as much as possible.
 const FOLDERS: [&str; 9] = [
     "gpt2/plain",
     "llama/rope_yarn",
@@ -25,7 +25,7 @@ const FOLDERS: [&str; 9] = [
     "falcon/grouped",
 ];
 
-/// What a setting may be changed to.
+/// A new value of a setting.
 fn value() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(Value::Null),
@@ -42,7 +42,7 @@ fn value() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// Which of a file's settings is changed, to what; or dropped.
+/// Which setting of a file is changed to what, or removed.
 type Change = (prop::sample::Index, Option<Value>);
 
 fn changes() -> impl Strategy<Value = (usize, Vec<Change>)> {
@@ -62,7 +62,7 @@ fn changed(settings: &Map<String, Value>, changes: &[Change]) -> Value {
     settings.into()
 }
 
-/// Copies a checkpoint; what is read is small.
+/// Copies a checkpoint; the files that are read are small.
 fn copy(from: &Path, to: &Path) {
     for file in fs::read_dir(from).unwrap().map(Result::unwrap) {
         if file.path().is_file() {
@@ -71,7 +71,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Loads what changes of `file` make of the checkpoints; gives how many loaded and how many were refused.
+/// Loads the checkpoints with changes to `file`. Returns how many loaded and how many were refused.
 fn load_changed(file: &str, cases: u32) -> (usize, usize) {
     let folders: Vec<_> = FOLDERS
         .iter()
@@ -114,7 +114,7 @@ fn any_settings_of_a_tokenizer_load_or_are_refused() {
     assert!(loaded > 20, "{loaded} loaded, {refused} refused");
 }
 
-/// Changes a setting of a golden checkpoint, and gives why it is refused.
+/// Changes a setting of a golden checkpoint, and returns why it is refused.
 fn refusal_of(checkpoint: &str, pointer: &str, value: &Value) -> String {
     let folder = copied(checkpoint);
     change_config(folder.path(), |config| {
@@ -122,7 +122,7 @@ fn refusal_of(checkpoint: &str, pointer: &str, value: &Value) -> String {
         let parent = config.pointer_mut(parent).unwrap_or_else(|| panic!("{checkpoint} has no {parent}"));
         parent[key] = value.clone();
     });
-    // NaN and infinity have no spelling in JSON, and Python's in these files
+    // JSON cannot spell NaN and infinity; these files spell them like Python
     let path = folder.path().join("config.json");
     let text = fs::read_to_string(&path).unwrap().replace("\"NaN!\"", "NaN").replace("\"-inf!\"", "-Infinity");
     fs::write(&path, text).unwrap();
@@ -130,7 +130,7 @@ fn refusal_of(checkpoint: &str, pointer: &str, value: &Value) -> String {
 }
 
 #[test]
-fn numbers_that_make_nothing_of_a_model_are_refused_by_name() {
+fn numbers_that_make_a_model_meaningless_are_refused_by_name() {
     let (zero, minus, nan, inf) = (json!(0), json!(-1.0), json!("NaN!"), json!("-inf!"));
     let theta = "/rope_parameters/rope_theta";
     let cases: Vec<(&str, &str, Vec<&Value>)> = vec![
@@ -195,7 +195,7 @@ fn numbers_that_make_nothing_of_a_model_are_refused_by_name() {
     }
 }
 
-/// A checkpoint whose `tokenizer.json` is changed.
+/// A checkpoint with a changed `tokenizer.json`.
 fn with_tokenizer(change: impl FnOnce(&mut Value)) -> tempfile::TempDir {
     let folder = copied("llama/gqa_tied");
     let path = folder.path().join("tokenizer.json");
@@ -210,7 +210,7 @@ fn replace(pattern: &str, content: &str) -> Value {
 }
 
 #[test]
-fn tokenizers_that_blow_texts_up_are_refused() {
+fn tokenizers_that_lengthen_texts_excessively_are_refused() {
     let megabyte = "b".repeat(1 << 20);
     let doubling = vec![replace("a", "aa"); 40];
     let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
@@ -252,7 +252,7 @@ fn tokenizers_that_blow_texts_up_are_refused() {
         let error = refusal(folder.path());
         assert!(error.contains("tokenizer.json") && error.contains(said), "{key} {said}: {error}");
     }
-    // doubling an added token, which is normalised while the file is read
+    // the normaliser lengthens an added token while the file is read
     let folder = with_tokenizer(|json| {
         json["normalizer"] = json!({"type": "Sequence", "normalizers": vec![replace("a", "aa"); 11]});
         json["added_tokens"] = json!([token("a".repeat(4000)), token("ab".repeat(2000)), token("a".repeat(3000))]);
@@ -276,7 +276,7 @@ fn a_tokenizer_that_may_grow_a_text_takes_shorter_ones() {
 #[test]
 fn parts_that_the_library_panics_on_are_refused() {
     let map = |bytes: &str| json!({"type": "Precompiled", "precompiled_charsmap": bytes});
-    // no base64; a map without a trie; a trie that leads out of itself
+    // not base64; a map without a trie; a trie that leads out of its bounds
     for bytes in ["!!!", "", "AAAAAA=="] {
         let folder = with_tokenizer(|json| json["normalizer"] = map(bytes));
         let options = LoadOptions { offline: true, ..LoadOptions::default() };
@@ -288,13 +288,13 @@ fn parts_that_the_library_panics_on_are_refused() {
 }
 
 #[test]
-fn a_pattern_that_backtracks_for_ever_ends() {
+fn a_pattern_that_backtracks_without_bound_ends() {
     let split =
         json!({"type": "Split", "pattern": {"Regex": "(?:(a+)+)\\1b|(?=x)y"}, "behavior": "Isolated", "invert": false});
     let folder = with_tokenizer(|json| json["pre_tokenizer"] = split);
     let options = LoadOptions { offline: true, ..LoadOptions::default() };
     let model = Model::load("x", folder.path().to_str().unwrap(), &options).unwrap();
-    // what the pattern gives up on is one piece
+    // text on which the pattern gives up is one piece
     let encoded = model.tokenizer().encode(&"a".repeat(200), Some(false)).unwrap();
     assert!(!encoded.ids.is_empty());
 }

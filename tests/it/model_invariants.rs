@@ -1,4 +1,4 @@
-//! What must hold bit for bit, and what the hooks of one pass must say about each other.
+//! What must hold bit for bit, and the equations between the hooks of one pass.
 
 use std::{
     collections::BTreeMap,
@@ -53,7 +53,7 @@ pub fn checkpoints() -> Vec<String> {
     all
 }
 
-/// Post-norm checkpoints, with the names of a block's two norms and their epsilon.
+/// Post-norm checkpoints, with the names and the epsilon of the two norms of a block.
 const POST_NORM: &[(&str, [&str; 2], f64)] = &[
     ("bert/masked_lm", BERT_NORMS, 1e-12),
     ("distilbert/masked_lm", ["transformer.layer.{l}.sa_layer_norm", "transformer.layer.{l}.output_layer_norm"], 1e-12),
@@ -68,7 +68,7 @@ fn is_post_norm(name: &str) -> bool {
 }
 
 #[test]
-fn an_input_has_the_same_bits_alone_and_in_any_company() {
+fn an_input_has_the_same_bits_alone_and_in_any_batch() {
     for name in &checkpoints() {
         let model = tiny(name);
         let hooks = every_hook(&model);
@@ -110,7 +110,7 @@ fn chosen_rows_are_the_rows_of_the_full_tensor() {
         let chosen = |n: usize| vec![n as u32 - 1, 0, (n / 2) as u32, 0];
         let picks: Vec<(&[u32], Rows)> =
             inputs.iter().map(|ids| (ids.as_slice(), Rows::List(chosen(ids.len())))).collect();
-        // Alone each hook stops the pass as early as it can; together all of them share it.
+        // A hook captured alone stops the pass as early as possible; all hooks together share one pass.
         let together = capture(&model, &hooks, &picks).unwrap();
         for hook in &hooks {
             let only = capture(&model, &[*hook], &picks).unwrap();
@@ -123,7 +123,7 @@ fn chosen_rows_are_the_rows_of_the_full_tensor() {
     }
 }
 
-/// Rows of an input's tensor; for attention maps `[head, q, k]` rows are queries.
+/// Rows of an input's tensor. The rows of an attention map `[head, q, k]` are its queries.
 fn rows_of(model: &Model, hook: Hook, full: &[f32], n: usize, rows: &[u32]) -> Vec<f32> {
     let map = hook.site().is_attention_map();
     let width = if map { n } else { model.info().row_shape(hook.site()).iter().product() };
@@ -138,7 +138,7 @@ fn rows_of(model: &Model, hook: Hook, full: &[f32], n: usize, rows: &[u32]) -> V
 fn a_mean_is_the_mean_of_its_rows() {
     let model = tiny("llama/gqa_tied");
     let hooks = every_hook(&model);
-    // Longer than the blocks in which means are computed, beside a short input.
+    // Longer than the blocks in which means are computed; with a short input beside it.
     let inputs = vec![(0..64u32).map(|p| p * 3 % 272).collect::<Vec<_>>(), vec![1, 2, 3]];
     let full = capture(&model, &hooks, &every_row(&inputs)).unwrap();
     let long: Vec<u32> = (1..64).chain([5, 0, 5]).collect();
@@ -155,7 +155,7 @@ fn a_mean_is_the_mean_of_its_rows() {
     }
 }
 
-/// The mean of some rows of a full tensor, accumulated in float64 in their order.
+/// The mean of some rows of a full tensor, accumulated in float64 in the order of the rows.
 fn mean_over(model: &Model, hook: Hook, full: &[f32], n: usize, rows: &[u32]) -> Vec<f32> {
     let width = if hook.site().is_attention_map() { n } else { model.info().row_shape(hook.site()).iter().product() };
     rows_of(model, hook, full, n, rows)
@@ -170,7 +170,7 @@ fn mean_over(model: &Model, hook: Hook, full: &[f32], n: usize, rows: &[u32]) ->
 }
 
 #[test]
-fn the_number_of_threads_does_not_show() {
+fn the_number_of_threads_changes_nothing() {
     let model = tiny("llama/gqa_tied");
     let hooks = every_hook(&model);
     let inputs = inputs();
@@ -197,7 +197,7 @@ fn sum(a: &[f32], b: &[f32]) -> Vec<f32> {
 }
 
 #[test]
-fn hooks_of_a_block_add_up() {
+fn the_hooks_of_a_block_add_up() {
     for name in &checkpoints() {
         let model = tiny(name);
         let (info, inputs) = (model.info().clone(), inputs());
@@ -211,7 +211,7 @@ fn hooks_of_a_block_add_up() {
                         assert_eq!(bits(&sum(at(Site::ResidMid), at(Site::MlpOut))), bits(at(Site::ResidPost)));
                     }
                 }
-                // Each head's contribution; the rest is the output projection's bias, the same for every position.
+                // The sum of all heads; the rest is the bias of the output projection, the same at every position.
                 let heads = at(Site::AttnResult).chunks(info.n_heads * info.d_model);
                 let rest: Vec<Vec<f32>> = heads
                     .zip(at(Site::AttnRawOut).chunks(info.d_model))
@@ -235,7 +235,7 @@ fn hooks_of_a_block_add_up() {
     }
 }
 
-/// A layer norm in float64, from the hooks and the stored gain and bias alone.
+/// A layer norm in float64, computed from the hooks and the stored gain and bias.
 fn layer_norm(x: &[f32], eps: f64, weights: &BTreeMap<String, Vec<f64>>, name: &str) -> Vec<f32> {
     let stored = |part: &str| {
         let full = format!("{name}.{part}");
@@ -265,7 +265,7 @@ fn post_norm_blocks_normalise_the_sums() {
                 let after_attention = norm(&sum(at(Site::ResidPre), at(Site::AttnOut)), ln1);
                 close("mlp.hook_in", at(Site::MlpIn), &after_attention);
                 close("resid_post", at(Site::ResidPost), &norm(&sum(&after_attention, at(Site::MlpOut)), ln2));
-                assert_eq!(bits(at(Site::AttnIn)), bits(at(Site::ResidPre)), "attention receives the stream itself");
+                assert_eq!(bits(at(Site::AttnIn)), bits(at(Site::ResidPre)), "attention receives the residual stream");
                 assert_eq!(bits(at(Site::AttnRawOut)), bits(at(Site::AttnOut)));
             }
         }
@@ -293,7 +293,7 @@ fn a_cancelled_pass_stops_before_the_next_layer() {
     let mut sink = Count(0);
     let result = model.forward(&batch, &mut sink, &stop_at_third);
     assert!(matches!(result, Err(ForwardError::Cancelled)));
-    assert_eq!(sink.0, 2, "two layers had been handed out");
+    assert_eq!(sink.0, 2, "two layers were handed to the sink");
 }
 
 #[test]
@@ -312,7 +312,7 @@ fn a_batch_that_does_not_fit_is_refused() {
     failed(run(&[Hook::block(Site::ResidPost, 3)], &[1], all_rows(1)), "no hook blocks.3");
 }
 
-/// Inputs that three threads take five of each, with the rows to keep of them.
+/// Inputs that are divided into three sub-batches of five, with the rows to keep.
 fn fifteen_inputs() -> Vec<(Vec<u32>, Rows)> {
     (0..15u32)
         .map(|i| {
@@ -327,13 +327,13 @@ fn fifteen_inputs() -> Vec<(Vec<u32>, Rows)> {
         .collect()
 }
 
-/// As many threads as the lanes of [`fifteen_inputs`], whatever the machine has.
+/// As many threads as [`fifteen_inputs`] has sub-batches, whatever the machine has.
 fn three_threads() -> rayon::ThreadPool {
     rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap()
 }
 
 #[test]
-fn lanes_give_the_numbers_of_the_whole() {
+fn sub_batches_give_the_numbers_of_the_whole_batch() {
     let pool = three_threads();
     let part = |site, n| Edit {
         hook: Hook::block(site, 0),
@@ -359,10 +359,10 @@ fn lanes_give_the_numbers_of_the_whole() {
             })
             .collect();
         let whole = collect(&model, &hooks, &inputs, false).unwrap();
-        let lanes = pool.install(|| collect(&model, &hooks, &inputs, true)).unwrap();
-        assert_eq!((whole.lanes(), lanes.lanes()), (vec![], vec![0, 5, 10]), "{name}");
+        let divided = pool.install(|| collect(&model, &hooks, &inputs, true)).unwrap();
+        assert_eq!((whole.sub_batches(), divided.sub_batches()), (vec![], vec![0, 5, 10]), "{name}");
         for i in 0..15 {
-            assert_same(&hooks, (&whole, i), (&lanes, i), name);
+            assert_same(&hooks, (&whole, i), (&divided, i), name);
         }
         let unchanged: Vec<Input<'_>> = inputs.iter().map(|input| Input { edits: None, ..*input }).collect();
         let unchanged = pool.install(|| collect(&model, &hooks, &unchanged, true)).unwrap();
@@ -371,10 +371,10 @@ fn lanes_give_the_numbers_of_the_whole() {
     }
 }
 
-/// Lanes of which one refuses.
+/// A sink of which one sub-batch refuses its values.
 struct Refusing {
-    /// The lane that does.
-    lane: usize,
+    /// The sub-batch that refuses.
+    sub_batch: usize,
     refuses: bool,
 }
 
@@ -385,13 +385,13 @@ impl CaptureSink for Refusing {
 
     fn split(&mut self, sub_batches: &[Range<usize>]) -> Option<Vec<Box<dyn CaptureSink + '_>>> {
         assert_eq!(sub_batches, [0..5, 5..10, 10..15]);
-        let lane = |lane| Box::new(Self { refuses: lane == self.lane, ..*self }) as _;
-        Some((0..sub_batches.len()).map(lane).collect())
+        let part = |n| Box::new(Self { refuses: n == self.sub_batch, ..*self }) as _;
+        Some((0..sub_batches.len()).map(part).collect())
     }
 }
 
 #[test]
-fn a_lane_that_fails_ends_the_others_and_says_why() {
+fn a_sub_batch_that_fails_ends_the_others_and_returns_its_error() {
     let model = tiny("llama/gqa_tied");
     let fifteen = fifteen_inputs();
     let inputs: Vec<Input<'_>> =
@@ -401,12 +401,12 @@ fn a_lane_that_fails_ends_the_others_and_says_why() {
     let layout = PackLayout::new(hooks.into(), vec![vec![32]; 3], Dtype::Float32, &items);
     let batch = Batch { inputs: &inputs, layout: &layout };
     let pool = three_threads();
-    let run = |lane, cancelled: bool| {
-        let mut sink = Refusing { lane, refuses: false };
+    let run = |sub_batch, cancelled: bool| {
+        let mut sink = Refusing { sub_batch, refuses: false };
         pool.install(|| model.forward(&batch, &mut sink, &|| cancelled))
     };
-    for lane in 0..3 {
-        assert!(matches!(run(lane, false), Err(ForwardError::Sink(e)) if e.to_string() == "refused"));
+    for sub_batch in 0..3 {
+        assert!(matches!(run(sub_batch, false), Err(ForwardError::Sink(e)) if e.to_string() == "refused"));
     }
     assert!(matches!(run(3, true), Err(ForwardError::Cancelled)));
     assert!(run(3, false).is_ok());

@@ -1,4 +1,4 @@
-//! Broken and foreign checkpoints are refused with the file and the reason; none of them panics.
+//! Broken and unsupported checkpoints are refused, naming the file and the reason; none of them panics.
 
 use std::{fs, path::Path};
 
@@ -39,7 +39,7 @@ fn options_that_are_not_understood_are_named() {
 }
 
 #[test]
-fn gemma2_means_what_all_its_sizes_share_by_a_key_it_leaves_out() {
+fn keys_that_gemma2_leaves_out_have_the_values_of_all_its_sizes() {
     let logits = |change: &dyn Fn(&mut serde_json::Map<String, Value>)| {
         let dir = copy("gemma2/softcaps");
         change_config(dir.path(), |c| change(c.as_object_mut().unwrap()));
@@ -55,7 +55,7 @@ fn gemma2_means_what_all_its_sizes_share_by_a_key_it_leaves_out() {
         assert_eq!(left_out, with(json!(default)), "{key}");
         assert_ne!(left_out, with(json!(3)), "{key}");
         if key != "sliding_window" {
-            assert_ne!(left_out, with(Value::Null), "{key}: null switches it off");
+            assert_ne!(left_out, with(Value::Null), "{key}: null turns it off");
         }
     }
 }
@@ -65,7 +65,8 @@ fn mixtures_that_are_not_understood_are_named() {
     let cases: &[(&str, &str, Value, &str)] = &[
         ("mixtral/window", "num_experts_per_tok", json!(6), "`num_experts_per_tok` is 6; there are 5 experts"),
         ("mixtral/window", "num_local_experts", Value::Null, "`num_experts` is missing, and so is `num_local_experts`"),
-        // As many experts as fit a configuration: the router's shape tells before anything is made of the number.
+        // More experts than the tensors have: the shape of the router is checked before anything is allocated for that
+        // number.
         (
             "mixtral/window",
             "num_local_experts",
@@ -108,20 +109,20 @@ fn mixtures_that_are_not_understood_are_named() {
 }
 
 #[test]
-fn the_number_of_experts_has_two_spellings() {
+fn the_number_of_experts_has_two_keys() {
     let dir = copy("qwen3_moe/mixed");
     change_config(dir.path(), |c| c["num_experts"] = c["num_local_experts"].take());
     let model = load_golden(dir.path());
     let info = model.info();
     assert_eq!((info.n_experts, info.top_k, info.d_mlp), (6, 3, 48));
-    // No block of this one has a dense MLP.
+    // No block of this model has a dense MLP.
     let sparse = load_golden(&goldens().join("qwen2_moe/shared_expert"));
     assert_eq!(sparse.info().d_mlp, 20);
     assert!(sparse.info().layers_with(residuum::domain::Site::MlpPost).is_none());
 }
 
 #[test]
-fn encoders_that_are_something_else_are_refused() {
+fn encoders_with_unsupported_options_are_refused() {
     let cases: &[(&str, &str, Value, &str)] = &[
         ("bert/masked_lm", "is_decoder", json!(true), "`is_decoder` is true; only false is understood"),
         ("bert/masked_lm", "add_cross_attention", json!(true), "`add_cross_attention` is true"),
@@ -142,7 +143,7 @@ fn encoders_that_are_something_else_are_refused() {
 }
 
 #[test]
-fn a_head_that_is_named_must_be_there() {
+fn a_head_that_the_configuration_names_must_exist() {
     let dir = copy("bert/base_model_old_names");
     assert!(load_golden(dir.path()).info().layers_with(Site::Logits).is_none());
     change_config(dir.path(), |c| c["architectures"] = json!(["BertForMaskedLM"]));
@@ -150,7 +151,7 @@ fn a_head_that_is_named_must_be_there() {
 }
 
 #[test]
-fn a_list_of_pieces_is_read_as_berts_or_not_at_all() {
+fn a_vocabulary_file_is_read_as_berts_or_refused() {
     let write = |dir: &Path, file: &str, text: &str| fs::write(dir.join(file), text).unwrap();
     for (file, text, expected) in [
         ("tokenizer_config.json", r#"{"tokenizer_class": "BertJapaneseTokenizer"}"#, "`tokenizer_class` is \"BertJap"),
@@ -198,7 +199,7 @@ fn options_of_a_family_that_it_does_not_understand_are_named() {
 }
 
 #[test]
-fn weights_that_do_not_fit_are_named() {
+fn weights_of_the_wrong_shape_are_named() {
     let dir = copy("llama/gqa_tied");
     change_config(dir.path(), |c| c["num_hidden_layers"] = json!(4));
     assert!(refusal(dir.path()).contains("tensor `model.layers.3.input_layernorm.weight` is missing"));
@@ -287,7 +288,7 @@ fn a_gguf_header_with_alignment_zero_is_refused() {
 }
 
 #[test]
-fn the_fingerprint_knows_every_file_and_not_its_place() {
+fn the_fingerprint_depends_on_every_file_and_not_on_the_folder() {
     let print = |dir: &Path| load_golden(dir).info().fingerprint.clone();
     let original = print(&goldens().join("llama/gqa_tied"));
     assert_eq!(original.len(), 64);
@@ -308,12 +309,12 @@ fn the_fingerprint_knows_every_file_and_not_its_place() {
 }
 
 #[test]
-fn the_description_of_a_model_is_that_of_its_checkpoint() {
+fn a_model_is_described_by_its_checkpoint() {
     let model = load_golden(&goldens().join("llama/bfloat16_sharded"));
     let info = model.info();
     assert_eq!((info.architecture.as_str(), info.weights_dtype.as_str()), ("llama", "bfloat16"));
     assert_eq!((info.n_layers, info.d_model, info.n_heads, info.n_kv_heads, info.d_head), (3, 32, 4, 2, 8));
-    // Embedding and unembedding, per block four attention and three MLP projections and two norms, the final norm.
+    // Embedding and unembedding; per block four attention and three MLP projections and two norms; the final norm.
     assert_eq!(info.n_params, 2 * 272 * 32 + 3 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48 + 2 * 32) + 32);
     let base = load_golden(&goldens().join("llama/base_model"));
     assert!(base.info().layers_with(Site::Logits).is_none());

@@ -40,7 +40,7 @@ fn sentence_embeddings_agree_with_transformers() {
 }
 
 #[test]
-fn its_tokens_are_those_transformers_gives_with_or_without_a_fast_tokenizer() {
+fn its_tokens_are_those_of_transformers_with_and_without_a_fast_tokenizer() {
     let folder = minilm_path();
     let fast = TextTokenizer::from_folder(&folder, 30_522).unwrap();
     let bare = tempfile::tempdir().unwrap();
@@ -54,7 +54,7 @@ fn its_tokens_are_those_transformers_gives_with_or_without_a_fast_tokenizer() {
     for (text, own_rule, bare) in &cases {
         for tokenizer in [&fast, &from_pieces] {
             let encoded = tokenizer.encode(text, None).unwrap();
-            // BOS is never doubled, where transformers puts a second one before the text's own.
+            // We never double BOS; transformers puts a second one before the text's own.
             let expected = if own_rule[1] == own_rule[0] { &own_rule[1..] } else { own_rule };
             assert_eq!(encoded.ids, expected, "{text:?}");
             let without = tokenizer.encode(text, Some(false)).map(|e| e.ids).unwrap_or_default();
@@ -64,7 +64,7 @@ fn its_tokens_are_those_transformers_gives_with_or_without_a_fast_tokenizer() {
 }
 
 #[test]
-fn it_is_described_as_an_encoder() {
+fn the_model_is_described_as_an_encoder() {
     let model = load_golden(&minilm_path());
     let info = model.info();
     assert_eq!((info.n_layers, info.d_model, info.n_heads, info.d_head), (6, 384, 12, 32));

@@ -13,8 +13,8 @@ use crate::model_support::{capture, goldens, ids, read_tensors, relative_error, 
 /// Largest difference allowed at a layer, in units of that layer's root mean square.
 const TOLERANCE: f64 = 1e-4;
 
-/// The same for a position behind the first, in units of its own root mean square. At the first position the model
-/// takes one dimension from 700 back to 50, and float32 is good to some 1e-4 of the rest.
+/// The same for a position after the first, in units of its own root mean square. At the first position the model
+/// reduces one dimension from 700 to 50, and float32 keeps some 1e-4 of the others.
 const ROW_TOLERANCE: f64 = 3e-5;
 
 fn metadata() -> HashMap<String, Value> {
@@ -65,12 +65,13 @@ fn every_layer_and_the_top_tokens_agree_with_transformers() {
 }
 
 #[test]
-fn logits_that_go_in_pieces_have_the_bits_they_have_whole() {
+fn logits_written_in_pieces_have_the_same_bits_as_in_one() {
     let model = smollm2();
     let (hook, width) = (Hook::global(Site::Logits), model.info().d_vocab);
     let tokens: Vec<u32> = (0..180).map(|i| 300 + i * 37).collect();
     let rows = |range: std::ops::Range<u32>| Rows::List(range.collect());
-    // 180 rows over this vocabulary are more values than go at once, 60 are fewer; an input before it and one behind.
+    // 180 rows over this vocabulary are more values than are handed over at once, 60 are fewer; with an input before
+    // and one after.
     let few: [(&[u32], Rows); 3] = [(&tokens[..2], rows(0..2)), (&tokens, rows(100..160)), (&tokens[..3], rows(2..3))];
     let whole = capture(model, &[hook], &few.clone()).unwrap();
     let [first, _, last] = few;
@@ -92,7 +93,7 @@ fn the_top_token_after_the_eiffel_tower_is_paris() {
 }
 
 #[test]
-fn thousands_of_strings_have_the_tokens_transformers_gives_them() {
+fn thousands_of_strings_have_the_tokens_of_transformers() {
     let tokenizer = smollm2().tokenizer();
     let golden = token_goldens();
     let strings = golden["strings"].as_array().unwrap();
@@ -128,7 +129,7 @@ fn a_chat_is_rendered_as_transformers_renders_it() {
 }
 
 #[test]
-fn the_file_is_described_as_it_is() {
+fn the_model_is_described_by_its_file() {
     let info = smollm2().info();
     assert_eq!((info.n_layers, info.d_model, info.n_heads, info.n_kv_heads, info.d_head), (30, 576, 9, 3, 64));
     assert_eq!((info.d_mlp, info.d_vocab, info.n_ctx), (1536, 49_152, 8192));
@@ -141,7 +142,7 @@ fn the_file_is_described_as_it_is() {
 }
 
 #[test]
-fn tokens_carry_offsets_and_what_they_stand_for() {
+fn tokens_have_offsets_and_their_text() {
     let tokenizer = smollm2().tokenizer();
     let encoded = tokenizer.encode("é the 🙂", Some(true)).unwrap();
     assert_eq!(encoded.tokens[0], "<|im_start|>");

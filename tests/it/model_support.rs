@@ -1,4 +1,4 @@
-//! Running a model and reading goldens, for the tests of the model.
+//! Helpers for the tests of the model: running it and reading goldens.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ pub fn load_golden(folder: &Path) -> Model {
     load_golden_on(folder, Placement::Cpu)
 }
 
-/// A copy of a golden checkpoint that may be damaged.
+/// A copy of a golden checkpoint, which tests may damage.
 pub fn copy(name: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for file in fs::read_dir(goldens().join(name)).unwrap() {
@@ -35,7 +35,7 @@ pub fn copy(name: &str) -> tempfile::TempDir {
     dir
 }
 
-/// Why a checkpoint is refused, which has to be one line.
+/// Why a checkpoint is refused. The reason must be one line.
 pub fn refusal(path: &Path) -> String {
     let options = LoadOptions { offline: true, ..LoadOptions::default() };
     let error = Model::load("x", path.to_str().unwrap(), &options).expect_err("it should be refused").to_string();
@@ -58,7 +58,8 @@ pub fn load_golden_on(folder: &Path, placement: Placement) -> Model {
     Model::load("golden", folder.to_str().unwrap(), &options).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// Where the code that drives accelerators is checked: on candle's CPU device, or on what `RESIDUUM_TEST_DEVICE` names.
+/// The placement on which the code for accelerators is tested: candle's CPU device, or the one that
+/// `RESIDUUM_TEST_DEVICE` names.
 pub fn accelerator() -> Placement {
     static PLACE: OnceLock<Placement> = OnceLock::new();
     *PLACE.get_or_init(|| {
@@ -97,16 +98,16 @@ pub fn minilm_path() -> PathBuf {
     path
 }
 
-/// Collects what a forward pass hands out, and checks the order it is promised in.
+/// A sink that collects the values of a forward pass, and checks their order.
 pub struct Collected {
     layout: PackLayout,
     values: Vec<Vec<f32>>,
-    /// The hook and item that must come next.
+    /// The hook and the item that must come next.
     next: (usize, usize),
-    /// Whether it takes lanes.
+    /// Whether it accepts sub-batches.
     divides: bool,
-    /// What came in lanes, each with its first item.
-    lanes: Vec<(usize, Self)>,
+    /// The values of each sub-batch, with the index of its first item.
+    sub_batches: Vec<(usize, Self)>,
 }
 
 impl CaptureSink for Collected {
@@ -115,7 +116,7 @@ impl CaptureSink for Collected {
         self.values[hook].extend_from_slice(values);
         let (have, full) = (self.values[hook].len(), self.layout.elements(hook, items.clone()).end);
         if items.len() == 1 && have < full {
-            // A piece of an item.
+            // Part of an item; the rest follows.
             return Ok(());
         }
         assert_eq!(have, full, "{}", self.layout.hooks[hook]);
@@ -127,16 +128,16 @@ impl CaptureSink for Collected {
         if !self.divides {
             return None;
         }
-        self.lanes =
+        self.sub_batches =
             sub_batches.iter().map(|items| (items.start, Self::new(self.layout.part(items.clone()), false))).collect();
-        Some(self.lanes.iter_mut().map(|(_, lane)| Box::new(Lane(lane)) as _).collect())
+        Some(self.sub_batches.iter_mut().map(|(_, part)| Box::new(Part(part)) as _).collect())
     }
 }
 
-/// One of the lanes that collect.
-struct Lane<'c>(&'c mut Collected);
+/// The sink of one sub-batch.
+struct Part<'c>(&'c mut Collected);
 
-impl CaptureSink for Lane<'_> {
+impl CaptureSink for Part<'_> {
     fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
         self.0.write(hook, items, values)
     }
@@ -145,28 +146,28 @@ impl CaptureSink for Lane<'_> {
 impl Collected {
     fn new(layout: PackLayout, divides: bool) -> Self {
         let values = vec![Vec::new(); layout.hooks.len()];
-        Self { layout, values, next: (0, 0), divides, lanes: Vec::new() }
+        Self { layout, values, next: (0, 0), divides, sub_batches: Vec::new() }
     }
 
     /// The values of one item of a hook.
     pub fn item(&self, hook: Hook, item: usize) -> &[f32] {
-        if let Some((first, lane)) = self.lanes.iter().rfind(|(first, _)| *first <= item) {
-            return lane.item(hook, item - first);
+        if let Some((first, part)) = self.sub_batches.iter().rfind(|(first, _)| *first <= item) {
+            return part.item(hook, item - first);
         }
         let index = self.layout.hooks.iter().position(|h| *h == hook).unwrap();
         &self.values[index][self.layout.elements(index, item..item + 1)]
     }
 
-    /// The first item of each lane.
-    pub fn lanes(&self) -> Vec<usize> {
-        self.lanes.iter().map(|(first, _)| *first).collect()
+    /// The first item of each sub-batch.
+    pub fn sub_batches(&self) -> Vec<usize> {
+        self.sub_batches.iter().map(|(first, _)| *first).collect()
     }
 
-    /// Whether every hook of every item came.
+    /// Whether every hook of every item has arrived.
     fn is_complete(&self) -> bool {
-        match self.lanes.as_slice() {
+        match self.sub_batches.as_slice() {
             [] => self.next == (self.layout.hooks.len(), 0),
-            lanes => self.next == (0, 0) && lanes.iter().all(|(_, lane)| lane.is_complete()),
+            parts => self.next == (0, 0) && parts.iter().all(|(_, part)| part.is_complete()),
         }
     }
 }
@@ -182,7 +183,7 @@ pub fn capture(model: &Model, hooks: &[Hook], inputs: &[(&[u32], Rows)]) -> Resu
     collect(model, hooks, &inputs, false)
 }
 
-/// Runs inputs through a model and collects `hooks`, in lanes where the model divides the batch and `divides` says so.
+/// Runs inputs through a model and collects `hooks`. With `divides`, the model may divide the batch into sub-batches.
 pub fn collect(model: &Model, hooks: &[Hook], inputs: &[Input<'_>], divides: bool) -> Result<Collected, ForwardError> {
     let mut hooks = hooks.to_vec();
     hooks.sort();
@@ -191,7 +192,7 @@ pub fn collect(model: &Model, hooks: &[Hook], inputs: &[Input<'_>], divides: boo
     let layout = PackLayout::new(hooks.into(), shapes, Dtype::Float32, &items);
     let mut sink = Collected::new(layout.clone(), divides);
     model.forward(&Batch { inputs, layout: &layout }, &mut sink, &|| false)?;
-    assert!(sink.is_complete(), "every hook was handed out");
+    assert!(sink.is_complete(), "every hook arrived");
     Ok(sink)
 }
 
@@ -215,7 +216,7 @@ pub fn read_tensors(path: &Path) -> BTreeMap<String, Vec<f64>> {
     file.tensors().into_iter().map(|(name, view)| (name, decode(view))).collect()
 }
 
-/// Token ids out of a golden tensor.
+/// Token ids from a golden tensor.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "token ids are small")]
 pub fn ids(values: &[f64]) -> Vec<u32> {
     values.iter().map(|v| *v as u32).collect()

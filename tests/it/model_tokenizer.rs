@@ -1,4 +1,4 @@
-//! The BOS rule, token ids, and chats, with a small tokenizer that adds `<s>` by its own rule.
+//! The BOS rule, token ids and chats, with a small tokenizer that adds `<s>` by default.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ fn bos_is_added_as_asked_and_never_twice() {
     assert_eq!(with.special.iter().filter(|s| **s).count(), 1);
     assert_eq!(with.offsets.as_ref().unwrap()[..2], [None, Some((0, 3))]);
     assert_eq!(t.encode("the cat", Some(true)).unwrap().ids, with.ids);
-    // The text brings its own.
+    // The text begins with BOS itself.
     for prepend in [None, Some(true), Some(false)] {
         let own = t.encode("<s>the cat", prepend).unwrap();
         assert_eq!(own.ids, with.ids);
@@ -54,7 +54,7 @@ fn ids_are_taken_as_they_are() {
     let problem = t.from_ids(&[1, 2, 272], None).unwrap_err();
     assert_eq!((problem.code, problem.errors[0].pointer.as_str()), (Code::TokenOutOfVocabulary, "/2"));
     assert_eq!(t.from_ids(&[], None).unwrap_err().code, Code::EmptyInput);
-    // Rows of the embedding beyond the tokenizer's last token exist, but stand for nothing.
+    // The embedding has rows after the tokenizer's last token; they have no text.
     assert_eq!(t.from_ids(&[271], None).unwrap().tokens, ["\u{fffd}"]);
 }
 
@@ -81,8 +81,8 @@ fn a_chat_uses_the_models_template_and_gets_no_second_bos() {
 }
 
 #[test]
-fn berts_tokens_stand_between_cls_and_sep() {
-    // A tokenizer.json, and a bare list of pieces; neither says which token is which.
+fn berts_tokens_are_between_cls_and_sep() {
+    // A tokenizer.json, and a bare vocabulary file; neither says which tokens are CLS and SEP.
     for checkpoint in ["bert/masked_lm", "bert/base_model_old_names"] {
         let model = load_golden(&goldens().join(checkpoint));
         let t = model.tokenizer();
@@ -102,7 +102,7 @@ fn berts_tokens_stand_between_cls_and_sep() {
         let bare = t.encode("Running, the towers! 北京", Some(false)).unwrap();
         assert_eq!((bare.ids.as_slice(), decision(&bare)), (&own.ids[1..10], (Some(false), false, false)));
         assert_eq!(bare.n_suffix, 0);
-        // The text brings its own.
+        // The text begins with CLS itself.
         let brought = t.encode("[CLS] the [MASK]", None).unwrap();
         assert_eq!(brought.tokens, ["[CLS]", "the", "[MASK]", "[SEP]"]);
         assert_eq!(decision(&brought), (None, true, false));
@@ -111,7 +111,7 @@ fn berts_tokens_stand_between_cls_and_sep() {
 }
 
 #[test]
-fn partial_characters_show_as_replacements() {
+fn partial_characters_are_shown_as_replacement_characters() {
     let t = tokenizer();
     let encoded = t.encode("é", Some(false)).unwrap();
     assert_eq!(encoded.tokens, ["\u{fffd}", "\u{fffd}"]);

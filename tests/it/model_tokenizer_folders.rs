@@ -1,4 +1,4 @@
-//! Folders of tokenizers against AutoTokenizer (`scripts/make_tokenizer_goldens.py`).
+//! Tokenizer folders against AutoTokenizer (`scripts/make_tokenizer_goldens.py`).
 
 use std::{fmt::Write as _, path::Path};
 
@@ -15,10 +15,10 @@ use tempfile::TempDir;
 
 use crate::model_support::goldens;
 
-/// More than any vocabulary here has.
+/// More than the size of any vocabulary here.
 const D_VOCAB: usize = 2000;
 
-/// What a file of a case holds: another file, a patched copy of one, a text, or JSON.
+/// The content of a file of a case: another file, a patched copy of one, a text, or JSON.
 fn content(value: &Value) -> Vec<u8> {
     let beside = |name: &str| std::fs::read(goldens().join("tokenizers").join(name)).unwrap();
     if let Some(name) = value.as_str().and_then(|s| s.strip_prefix('@')) {
@@ -74,7 +74,7 @@ fn encode(tokenizer: &TextTokenizer, text: &str, prepend_bos: Option<bool>) -> V
     }
 }
 
-/// Where a case differs from AutoTokenizer.
+/// How a case differs from AutoTokenizer.
 fn differences(case: &Value, strings: &[String]) -> String {
     let mut found = String::new();
     let tokenizer = match load(&case["files"]) {
@@ -88,7 +88,7 @@ fn differences(case: &Value, strings: &[String]) -> String {
         if bare != expected {
             writeln!(found, "{text:?}\n     ours {bare:?}\n   theirs {expected:?}").unwrap();
         }
-        // AutoTokenizer doubles a BOS that the text brings.
+        // AutoTokenizer adds BOS even if the text begins with one.
         let brought = tokenizer.bos_token().is_some_and(|(bos, _)| prefix == [bos] && expected.first() == Some(&bos));
         let whole = [if brought { &[][..] } else { &prefix[..] }, &expected, &suffix].concat();
         let own = encode(&tokenizer, text, None);
@@ -113,7 +113,7 @@ fn differences(case: &Value, strings: &[String]) -> String {
 }
 
 #[test]
-fn folders_give_autotokenizers_tokens() {
+fn folders_give_the_tokens_of_autotokenizer() {
     let strings = std::fs::read(goldens().join("tokenizers/strings.json")).unwrap();
     let strings: Vec<String> = serde_json::from_slice(&strings).unwrap();
     let mut wrong = String::new();
@@ -127,8 +127,9 @@ fn folders_give_autotokenizers_tokens() {
 }
 
 #[test]
-fn what_autotokenizer_does_not_open_is_refused_or_said() {
-    // transformers takes the model's class, which reads no vocab.json, although the folder names one that does.
+fn folders_that_autotokenizer_does_not_open_are_refused_or_warned_of() {
+    // transformers uses the tokenizer class of the model, which does not read vocab.json; the folder names a class that
+    // does.
     let named = load(&case("vocab.json, granite with GPT2Tokenizer")["files"]).unwrap();
     assert_eq!(codes(&named), [WarningCode::TokenizerClassAssumed]);
     let refused = load(&case("vocab.json, bloom")["files"]).unwrap_err();
@@ -151,7 +152,7 @@ fn what_autotokenizer_does_not_open_is_refused_or_said() {
 }
 
 #[test]
-fn unusual_tokens_are_said() {
+fn unusual_tokens_are_warned_of() {
     let moved = load(&case("another id than declared")["files"]).unwrap();
     assert_eq!(codes(&moved), [WarningCode::AddedTokenMoved]);
     assert!(moved.warnings()[0].detail.contains("declared as token 900; it is token 426"), "{:?}", moved.warnings());
@@ -179,7 +180,7 @@ fn a_tokenizer_that_its_class_does_not_change_has_no_warnings() {
     }
 }
 
-/// A vocabulary as large as those that came with the wrong pattern.
+/// A vocabulary as large as those that were published with the wrong pattern.
 fn large(folder: &Path, model: &Value, config: &Value) -> TextTokenizer {
     let mut vocab: Vec<(String, usize)> = (0..100_001).map(|i| (format!("t{i}"), i)).collect();
     vocab.extend([("th".to_owned(), 100_001), ("e".to_owned(), 100_002)]);
@@ -199,7 +200,7 @@ fn large(folder: &Path, model: &Value, config: &Value) -> TextTokenizer {
 }
 
 #[test]
-fn the_wrong_pattern_of_mistral_is_said_and_put_right_where_asked() {
+fn the_wrong_pattern_of_mistral_is_warned_of_and_corrected_on_request() {
     let folder = tempfile::tempdir().unwrap();
     let old = json!({"model_type": "mistral", "transformers_version": "4.50.0"});
     assert_eq!(codes(&large(folder.path(), &old, &json!({}))), [WarningCode::MistralRegex]);
@@ -214,7 +215,7 @@ fn the_wrong_pattern_of_mistral_is_said_and_put_right_where_asked() {
     assert_eq!(codes(&fixed), []);
 }
 
-/// Texts that are short on tokens: long tokens of the vocabulary, characters that normalise to shorter ones, spaces.
+/// Texts with few tokens per byte: long tokens, characters that normalise to shorter ones, spaces.
 fn dense_texts() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         prop::sample::select(vec![
@@ -269,7 +270,7 @@ fn a_text_longer_than_what_fits_never_fits() {
             .unwrap_or_else(|e| panic!("{e}"));
         bounded.push(case["name"].as_str().unwrap().to_owned());
     }
-    // Those of words have none; byte-level ones and those with a token for every byte have.
+    // Tokenizers of words have no bound; byte-level ones and those with a token for every byte have one.
     assert!(bounded.len() > 10, "{bounded:?}");
     for kind in ["llama", "gpt2", "gemma"] {
         assert!(bounded.iter().any(|name| name.to_lowercase().contains(kind)), "{kind}: {bounded:?}");
@@ -277,7 +278,7 @@ fn a_text_longer_than_what_fits_never_fits() {
 }
 
 #[test]
-fn word_pieces_and_the_demo_model_have_the_bound_that_they_should() {
+fn word_pieces_and_the_demo_model_have_the_expected_bound() {
     let bert = crate::model_support::load_golden(&goldens().join("bert/masked_lm"));
     assert_eq!(bert.tokenizer().longest_text_that_fits(8), None);
     let bytes = load(&json!({"tokenizer.json": "@byte_level.json"})).unwrap().longest_text_that_fits(1).unwrap();

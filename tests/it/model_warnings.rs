@@ -1,4 +1,4 @@
-//! What is unusual about a checkpoint and does not stop it: warned of by name; and what is refused beside it.
+//! Unusual properties of a checkpoint that do not stop it from loading, and the warning of each; and related refusals.
 
 use std::{fs, path::Path};
 
@@ -39,7 +39,7 @@ fn keys_that_the_reference_does_not_read_are_warned_of() {
     for (golden, key, value, expected) in cases {
         let dir = copy(golden);
         change_config(dir.path(), |c| {
-            // Index with the names on the way.
+            // Descends along the dotted key.
             *key.split('.').fold(c, |part, name| &mut part[name]) = value.clone();
         });
         let said = warnings(dir.path());
@@ -50,12 +50,12 @@ fn keys_that_the_reference_does_not_read_are_warned_of() {
 }
 
 #[test]
-fn json_is_read_as_python_writes_it() {
+fn json_is_read_in_pythons_dialect() {
     let dir = copy("llama/gqa_tied");
     let path = dir.path().join("config.json");
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replacen('{', "{\"unread\": [NaN, -Infinity],", 1)).unwrap();
-    assert_eq!(warnings(dir.path()).len(), 1, "what nothing reads may be any number");
+    assert_eq!(warnings(dir.path()).len(), 1, "a key that nothing reads may have any value");
     fs::write(&path, text.replacen('{', "{\"rms_norm_eps\": NaN,", 1).replace("\"rms_norm_eps\": 1e-06,", "")).unwrap();
     assert!(refusal(dir.path()).contains("`rms_norm_eps` is NaN, not a number"));
     fs::write(&path, format!("\u{feff}{text}")).unwrap();
@@ -80,7 +80,7 @@ fn json_is_read_as_python_writes_it() {
     }
 }
 
-/// Adds tensors to the weights of a checkpoint; each is a name, a type and its bytes.
+/// Adds tensors to the weights of a checkpoint, given by name, type, shape and bytes.
 fn add_tensors(dir: &Path, added: &[(&str, Dtype, Vec<usize>, Vec<u8>)]) {
     let path = dir.join("model.safetensors");
     let bytes = fs::read(&path).unwrap();
@@ -99,7 +99,7 @@ fn floats(n: usize, value: f32) -> Vec<u8> {
 }
 
 #[test]
-fn tensors_without_a_use_are_named_and_types_that_are_not_read_too() {
+fn unused_tensors_and_unsupported_types_are_named() {
     let dir = copy("llama/gqa_tied");
     let gain = vec![8];
     add_tensors(
@@ -118,7 +118,7 @@ fn tensors_without_a_use_are_named_and_types_that_are_not_read_too() {
         unused.contains("`model.layers.0.self_attn.q_norm.weight`") && unused.contains("weight_scale`"),
         "{unused}"
     );
-    // The same weight under another of its names.
+    // The same weight under a second name.
     let dir = copy("llama/gqa_tied");
     add_tensors(dir.path(), &[("norm.weight", Dtype::F32, vec![32], floats(32, 1.0))]);
     assert!(refusal(dir.path()).contains("tensor `norm.weight` is there as `model.norm.weight` too"));
@@ -133,7 +133,7 @@ fn tensors_without_a_use_are_named_and_types_that_are_not_read_too() {
 }
 
 #[test]
-fn a_stored_head_beside_a_tied_embedding_is_what_transformers_makes_of_it() {
+fn a_stored_head_beside_a_tied_embedding_is_used_as_by_transformers() {
     let logits = |dir: &Path| {
         let hook = Hook::global(Site::Logits);
         let model = load_golden(dir);
@@ -145,11 +145,11 @@ fn a_stored_head_beside_a_tied_embedding_is_what_transformers_makes_of_it() {
     let embedding = file.tensor("model.embed_tokens.weight").unwrap();
     let (shape, data) = (embedding.shape().to_vec(), embedding.data().to_vec());
     let (tied, _) = logits(&original);
-    // A copy of the embedding is no other head.
+    // A head that equals the embedding changes nothing.
     let dir = copy("llama/gqa_tied");
     add_tensors(dir.path(), &[("lm_head.weight", Dtype::F32, shape.clone(), data.clone())]);
     assert_eq!(logits(dir.path()), (tied.clone(), Vec::new()));
-    // Another one is used; with twice the numbers it gives twice the logits.
+    // A different head is used: with doubled weights, the logits double.
     let twice: Vec<u8> =
         data.chunks_exact(4).flat_map(|b| (2.0 * f32::from_le_bytes(b.try_into().unwrap())).to_le_bytes()).collect();
     let dir = copy("llama/gqa_tied");
@@ -157,13 +157,13 @@ fn a_stored_head_beside_a_tied_embedding_is_what_transformers_makes_of_it() {
     let (untied, said) = logits(dir.path());
     assert_eq!(untied, tied.iter().map(|x| 2.0 * x).collect::<Vec<f32>>());
     assert!(matches!(said.as_slice(), [one] if one.starts_with("untied_head: ")), "{said:?}");
-    // The head alone is the embedding too.
+    // If only the head is stored, it is also the embedding.
     let dir = copy("llama/gqa_tied");
     let path = dir.path().join("model.safetensors");
     let mut renamed = bytes.clone();
     let name = b"model.embed_tokens.weight";
     let at = renamed.windows(name.len()).position(|w| w == name).unwrap();
-    // The name becomes shorter: the space goes behind it, outside of the quotes.
+    // The name in the file becomes shorter; spaces after its closing quote keep the length.
     renamed[at..=at + name.len()].copy_from_slice(b"lm_head.weight\"           ");
     fs::write(&path, renamed).unwrap();
     assert_eq!(logits(dir.path()), (tied, Vec::new()));

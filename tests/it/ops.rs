@@ -1,4 +1,4 @@
-//! What operators are given: metrics are those of their list, and dashboards and alerts ask for metrics there are.
+//! Metrics match the list in the documentation, and dashboards and alerts only use metrics that exist.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,11 +13,11 @@ fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Kind and help of every metric of a server.
+/// Kind and help of every metric that a server exposes.
 async fn served() -> BTreeMap<String, (String, String)> {
     let app = TestApp::new().await;
     app.run(json!({"input": "the cat"})).await;
-    // Requests are counted once they are answered.
+    // A request is counted after it is answered.
     let text = String::from_utf8(app.get("/metrics").await.body.to_vec()).unwrap();
     let mut metrics: BTreeMap<String, (String, String)> = BTreeMap::new();
     for line in text.lines() {
@@ -30,7 +30,7 @@ async fn served() -> BTreeMap<String, (String, String)> {
     metrics
 }
 
-/// The list in `docs/METRICS.md`.
+/// The metrics listed in `docs/METRICS.md`.
 fn listed() -> BTreeMap<String, (String, String)> {
     let text = std::fs::read_to_string(repository("docs/METRICS.md")).unwrap();
     let row = |line: &str| {
@@ -41,7 +41,7 @@ fn listed() -> BTreeMap<String, (String, String)> {
     text.lines().filter_map(row).collect()
 }
 
-/// The metrics that queries name, histograms without the endings of their series.
+/// The metrics that queries use; histograms without the suffixes of their series.
 fn named(text: &str, known: &BTreeMap<String, (String, String)>) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let ours = words.filter(|w| w.starts_with("residuum_") || w.starts_with("process_"));
@@ -54,14 +54,14 @@ fn named(text: &str, known: &BTreeMap<String, (String, String)>) -> BTreeSet<Str
 }
 
 #[tokio::test]
-async fn every_metric_is_listed_and_every_listed_one_is_there() {
+async fn every_metric_is_listed_and_every_listed_one_exists() {
     let (served, listed) = (served().await, listed());
     assert!(listed.len() > 30);
     assert_eq!(served, listed);
 }
 
 #[tokio::test]
-async fn dashboard_and_alerts_ask_for_metrics_there_are() {
+async fn dashboard_and_alerts_use_metrics_that_exist() {
     let known = listed();
     let dashboard: Value =
         serde_json::from_slice(&std::fs::read(repository("ops/grafana-dashboard.json")).unwrap()).unwrap();
@@ -75,12 +75,12 @@ async fn dashboard_and_alerts_ask_for_metrics_there_are() {
             asked.extend(names);
         }
     }
-    // Every metric has its place on the dashboard.
+    // Every metric is on the dashboard.
     assert_eq!(asked, known.keys().cloned().collect::<BTreeSet<_>>());
     let rules = std::fs::read_to_string(repository("ops/prometheus/residuum.rules.yml")).unwrap();
     let expressions: Vec<&str> = rules.lines().filter_map(|l| l.trim().strip_prefix("expr: ")).collect();
     assert_eq!(expressions.len(), rules.matches("- alert: ").count());
     for name in named(&expressions.join("\n"), &known) {
-        assert!(known.contains_key(&name), "an alert asks for {name}");
+        assert!(known.contains_key(&name), "an alert uses {name}");
     }
 }

@@ -1,4 +1,4 @@
-//! The queue and what spares the model work: reuse between runs, priorities, bounds, and clients that go away.
+//! The queue, reuse between runs, priorities, bounds, and clients that disconnect.
 
 use std::{future::Future, pin::pin, task::Poll};
 
@@ -14,7 +14,7 @@ use tower::ServiceExt;
 
 use crate::support::{MODEL, TestApp, request, with_model};
 
-/// Everything the tiny model has, attention maps among it.
+/// Every hook of the tiny model, including attention maps.
 async fn every_hook(app: &TestApp) -> Vec<Value> {
     let model = app.get("/v1/models/tiny").await.json();
     model["hooks"].as_array().unwrap().iter().map(|h| h["hook"].clone()).collect()
@@ -33,7 +33,7 @@ async fn tensors(app: &TestApp, run: &Value, i: usize, hooks: &[Value]) -> Vec<b
 }
 
 #[tokio::test]
-async fn what_a_larger_capture_holds_is_copied_bit_for_bit() {
+async fn rows_of_a_larger_capture_are_copied_bit_for_bit() {
     let app = TestApp::new().await;
     let hooks = every_hook(&app).await;
     let capture = |positions: &Value, dtype: &str| json!({"hooks": hooks, "positions": positions, "dtype": dtype});
@@ -63,7 +63,7 @@ async fn what_a_larger_capture_holds_is_copied_bit_for_bit() {
 }
 
 #[tokio::test]
-async fn a_mean_is_not_taken_of_rounded_rows() {
+async fn a_mean_is_not_computed_from_rounded_rows() {
     let app = TestApp::new().await;
     let capture = |positions: &str, dtype: &str| json!({"positions": positions, "dtype": dtype});
     let run = |capture: Value| json!({"input": [1, 2, 3, 4], "capture": capture});
@@ -93,7 +93,7 @@ fn many(n: u32, first: u32) -> Vec<Vec<u32>> {
 }
 
 #[tokio::test]
-async fn runs_at_once_share_their_work() {
+async fn concurrent_runs_share_their_work() {
     let app = TestApp::new().await;
     let hooks = every_hook(&app).await;
     let body = with_model(json!({"input": many(40, 1), "capture": {"hooks": hooks, "positions": "all"}}));
@@ -101,11 +101,11 @@ async fn runs_at_once_share_their_work() {
     let runs: Vec<Value> = futures::future::join_all(posts).await.iter().map(|a| a.json()).collect();
     assert!(runs.iter().all(|r| r["status"] == "completed"), "{runs:#?}");
     let reused: u64 = runs.iter().map(|r| r["n_reused"].as_u64().unwrap()).sum();
-    assert_eq!(reused, 3 * 40, "each input went through the model once");
+    assert_eq!(reused, 3 * 40, "each input is computed once");
 }
 
 #[tokio::test]
-async fn a_leader_that_goes_away_leaves_its_followers_to_themselves() {
+async fn followers_of_a_cancelled_leader_are_computed() {
     let app = TestApp::new().await;
     let hooks = every_hook(&app).await;
     for (round, delete) in [false, true, false].into_iter().enumerate() {
@@ -139,7 +139,7 @@ async fn submit(app: &TestApp, request: RunRequest) -> RunId {
 }
 
 #[tokio::test]
-async fn tenants_never_share_what_they_computed() {
+async fn tenants_never_share_activations() {
     let app = TestApp::new().await;
     let mut ids = Vec::new();
     for tenant in [1, 2, 3] {
@@ -160,14 +160,14 @@ async fn numbers_of_another_checkpoint_are_not_reused() {
     app.stop().await;
     app.start_again().await;
     app.load().await;
-    assert_eq!(app.run(body.clone()).await["n_reused"], 1, "the same one answers after a restart");
+    assert_eq!(app.run(body.clone()).await["n_reused"], 1, "the same checkpoint answers after a restart");
     app.stop().await;
     app.start_again_with("llama/rope_llama3").await;
     assert_eq!(app.run(body).await["n_reused"], 0);
 }
 
 #[tokio::test]
-async fn each_client_has_a_bound_of_its_own() {
+async fn each_client_has_a_separate_bound() {
     let limits = Limits { max_client_items: 10, max_queued_items: 3010, ..Limits::default() };
     let app = TestApp::with(limits, ApiConfig::default()).await;
     let refused = async |tenant, n| app.engine().submit(run_of(tenant, many(n, 0), false)).await.unwrap_err();
@@ -182,7 +182,7 @@ async fn each_client_has_a_bound_of_its_own() {
 }
 
 #[tokio::test]
-async fn what_is_stored_is_answered_however_long_the_queue_is() {
+async fn stored_runs_are_answered_however_long_the_queue_is() {
     let limits = Limits { max_client_items: 10, ..Limits::default() };
     let app = TestApp::with(limits, ApiConfig::default()).await;
     let known = with_model(json!({"input": ["the cat", "the dog"], "tags": ["again"], "metadata": {"n": 1}}));
@@ -192,14 +192,14 @@ async fn what_is_stored_is_answered_however_long_the_queue_is() {
     let mut key = known.clone();
     key["input"] = json!(["the cat", "a"]);
     app.post("/v1/runs", &key).await.problem(429, "client_queue_full");
-    // without ?wait, and done all the same
+    // without ?wait, and completed all the same
     let answer = app.post("/v1/runs", &known).await;
     assert_eq!(answer.status, 202);
     let again = answer.json();
     assert_eq!((&again["status"], &again["n_reused"]), (&json!("completed"), &json!(2)));
     let id = again["id"].as_str().unwrap();
     assert_eq!(answer.headers["location"], format!("/v1/runs/{id}"));
-    assert_eq!(app.get(&format!("/v1/runs/{id}")).await.json(), again, "as it was answered");
+    assert_eq!(app.get(&format!("/v1/runs/{id}")).await.json(), again, "equal to the first answer");
     for (old, new) in first["caches"].as_array().unwrap().iter().zip(again["caches"].as_array().unwrap()) {
         let cache = async |id: &Value| app.get(&format!("/v1/caches/{}", id.as_str().unwrap())).await.json();
         let (old, new) = (cache(old).await, cache(new).await);
@@ -211,19 +211,20 @@ async fn what_is_stored_is_answered_however_long_the_queue_is() {
 }
 
 #[tokio::test]
-async fn runs_at_once_do_not_both_get_the_last_place() {
+async fn concurrent_runs_do_not_both_get_the_last_place() {
     let limits = Limits { max_client_items: 100, ..Limits::default() };
     let app = TestApp::with(limits, ApiConfig::default()).await;
     submit(&app, run_of(1, many(99, 0), false)).await;
     let engine = app.engine();
     let posts = (0..20).map(|i| engine.submit(run_of(1, many(60, i), false)));
     let taken = futures::future::join_all(posts).await.iter().filter(|r| r.is_ok()).count();
-    // Those that wait when one is taken are at most 100, so of 20 at once most are refused however fast the worker is.
-    assert!(taken < 15, "{taken} were taken");
+    // A run is accepted only if at most 100 items wait, so of 20 concurrent runs most are refused, however fast the
+    // worker is.
+    assert!(taken < 15, "{taken} were accepted");
 }
 
 #[tokio::test]
-async fn an_urgent_run_passes_the_bulk_and_keeps_its_priority() {
+async fn an_urgent_run_overtakes_bulk_runs_and_keeps_its_priority() {
     let mut app = TestApp::new().await;
     let bulk = json!({"input": many(3000, 0), "reuse": false, "priority": "bulk"});
     let bulk = app.post("/v1/runs", &with_model(bulk)).await.json();
@@ -242,7 +243,7 @@ async fn an_urgent_run_passes_the_bulk_and_keeps_its_priority() {
     assert_eq!(app.delete(&uri).await.status, 204);
 }
 
-/// Polls `future` at most `polls` times, then drops it; whether it came to its end.
+/// Polls `future` at most `polls` times, then drops it. Returns whether it completed.
 async fn hang_up_after<F: Future>(polls: usize, future: F) -> bool {
     let mut left = polls;
     let mut future = pin!(future);
@@ -270,7 +271,7 @@ async fn a_client_may_hang_up_at_any_moment() {
         let headers = [("content-type", "application/json"), ("idempotency-key", key.as_str())];
         let post = || request(Method::POST, "/v1/runs?wait=60", &headers, Body::from(body.clone()));
         finished += usize::from(hang_up_after(polls, app.router().oneshot(post())).await);
-        // What is there is whole, and asking again with the key finds it or makes it: once.
+        // Whatever is stored is complete; a request with the same key finds the run or creates it, once.
         let again = app.send(post()).await;
         let run = again.json();
         assert_eq!((again.status.as_u16(), &run["status"]), (201, &json!("completed")), "{polls} polls: {run:#}");
@@ -285,7 +286,7 @@ async fn a_client_may_hang_up_at_any_moment() {
 }
 
 #[tokio::test]
-async fn an_input_that_stops_the_server_three_times_is_failed() {
+async fn an_input_that_stops_the_server_three_times_fails() {
     let mut app = TestApp::new().await;
     let body = with_model(json!({"input": many(3000, 0), "reuse": false}));
     let run = app.post("/v1/runs", &body).await.json();

@@ -1,12 +1,11 @@
-//! What a server leaves behind when it stops, and what the next one makes of it. Killing the process for real is the
-//! business of tests/crash.py.
+//! What a server leaves behind when it stops, and how the next one continues. tests/crash.py kills real processes.
 
 use serde_json::json;
 
 use crate::support::{TestApp, with_model};
 
 #[tokio::test]
-async fn an_accepted_run_outlives_the_server() {
+async fn an_accepted_run_survives_a_restart() {
     let mut app = TestApp::new().await;
     let done = app.capture("the cat", json!({})).await;
     let inputs: Vec<Vec<u32>> = (0..1500).map(|i| vec![i % 250, i % 7, 3]).collect();
@@ -39,7 +38,7 @@ async fn waiting_requests_are_released_when_the_server_stops() {
 }
 
 #[tokio::test]
-async fn a_run_that_generates_comes_to_the_same_end_after_a_restart() {
+async fn generation_gives_the_same_tokens_after_a_restart() {
     let mut app = TestApp::new().await;
     let inputs: Vec<Vec<u32>> = (0..60).map(|i| vec![i, 7, 3]).collect();
     let body = json!({"input": inputs, "generate": {"max_new_tokens": 40, "temperature": 2.0, "seed": 5}});

@@ -1,4 +1,5 @@
-//! Sparse autoencoders against plain PyTorch formulas in float64, which `scripts/make_sae_goldens.py` held against SAELens.
+//! Sparse autoencoders against plain PyTorch formulas in float64, which `scripts/make_sae_goldens.py` compared with
+//! SAELens.
 
 use std::{fs, path::Path};
 
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::support::{golden, sae_golden};
 
-/// Every case: float32 sums of 32 terms against float64, in units of the largest reference value.
+/// Tolerance of all cases, in units of the largest reference value: float32 sums of 32 terms against float64.
 const TOLERANCE: f64 = 2e-6;
 
 const CASES: [&str; 19] = [
@@ -70,7 +71,10 @@ fn assert_close(case: &str, what: &str, found: &[f32], expected: &[f64]) {
     for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
         let far = (f64::from(*found) - expected).abs() / scale;
         assert!(far <= TOLERANCE, "{case}: {what} {i} is {found}, not {expected}: {far:.1e} of the largest");
-        assert!(what != "activations" || (*found == 0.0) == (*expected == 0.0), "{case}: feature {i} is not as active");
+        assert!(
+            what != "activations" || (*found == 0.0) == (*expected == 0.0),
+            "{case}: feature {i} is active in one and not in the other"
+        );
     }
 }
 
@@ -88,7 +92,7 @@ fn features_and_reconstructions_agree_with_pytorch() {
         let out = sae.decode(&targets, &activations);
         assert_close(case, "reconstruction", &out, &reference("reconstruction"));
 
-        // Chosen features alone are the same numbers.
+        // Chosen features have the same numbers as among all.
         let features = [3, 0, 39, 17, 3];
         let chosen = sae.choose(&features).encode_rows(&rows);
         for (all, some) in activations.chunks(sae.d_sae()).zip(chosen.chunks(features.len())) {
@@ -98,9 +102,10 @@ fn features_and_reconstructions_agree_with_pytorch() {
     }
 }
 
-/// A unit more of a feature moves the reconstruction by the feature's direction; a unit along the encoder's moves the input.
+/// Adding one to a feature moves the reconstruction by its decoder direction; adding its encoder direction to the input
+/// raises the feature.
 #[test]
-fn directions_are_what_a_feature_adds_and_reads() {
+fn directions_are_the_decoder_and_encoder_vectors_of_a_feature() {
     for case in ["standard", "topk", "scaled", "finetuned", "one_head", "all_heads"] {
         let folder = sae_golden(case);
         let sae = load(&folder, &model(case)).unwrap();
@@ -117,7 +122,7 @@ fn directions_are_what_a_feature_adds_and_reads() {
             assert!((after[i] - before[i] - direction[place + i]).abs() < 1e-5, "{case}");
         }
         let outside = direction.len() - sae.d_in();
-        assert_eq!(direction.iter().filter(|v| **v == 0.0).count(), outside, "{case}: zero outside the head alone");
+        assert_eq!(direction.iter().filter(|v| **v == 0.0).count(), outside, "{case}: zero exactly outside the head");
 
         let encoder = sae.direction(7, Side::Encoder);
         let w_enc = tensor(&folder.join("sae_weights.safetensors"), "W_enc");
@@ -135,7 +140,7 @@ fn a_row_that_is_not_finite_has_no_features() {
     rows[..32].fill(0.0);
     rows[32 + 5] = f32::INFINITY;
     let activations = sae.encode(&sae.targets(&rows));
-    assert!(activations[..80].iter().all(|a| a.is_nan()), "zeros have no norm to be scaled by");
+    assert!(activations[..80].iter().all(|a| a.is_nan()), "a zero row cannot be divided by its norm");
     assert!(activations[80..].iter().all(|a| a.is_finite()));
     let chosen = sae.choose(&[4]).encode_rows(&rows);
     assert!(chosen[0].is_nan() && chosen[1].is_nan() && chosen[2].is_finite());
@@ -157,7 +162,7 @@ fn changed(case: &str, settings: &Value, weights: impl FnOnce(&Path)) -> tempfil
 }
 
 #[test]
-fn what_does_not_fit_the_model_is_refused_by_name() {
+fn settings_that_do_not_match_the_model_are_refused_by_name() {
     let kwargs = |k: Value| json!({"model_from_pretrained_kwargs": k});
     for (case, more, name) in [
         ("standard", json!({"hook_name": "blocks.3.hook_resid_post", "hook_layer": 3}), "hook_name"),
@@ -193,7 +198,7 @@ fn codes(sae: &Sae) -> Vec<&'static str> {
     sae.warnings().iter().map(|warning| warning.code.name()).collect()
 }
 
-/// Every key that a version wrote is understood, or tells of the training: nothing is passed over.
+/// Every key of a file by an older version is understood, or only describes the training; none causes a warning.
 #[test]
 fn files_of_older_versions_load_without_a_warning() {
     for case in CASES.into_iter().filter(|case| case.starts_with("saelens_")) {
@@ -207,9 +212,9 @@ fn files_of_older_versions_load_without_a_warning() {
     }
 }
 
-/// SAELens before 3.19.2 trained on processed weights: in a model of layer norms, on centred ones.
+/// SAELens before 3.19.2 trained on processed weights; for models with layer norms, on centred ones.
 #[test]
-fn processed_weights_that_are_not_said_are_warned_of() {
+fn unstated_weight_processing_is_warned_of() {
     let gpt2 = model("centred");
     let of = |more: Value| {
         let sae = load(changed("saelens_2", &more, |_| {}).path(), &gpt2).unwrap();
@@ -223,18 +228,18 @@ fn processed_weights_that_are_not_said_are_warned_of() {
 }
 
 #[test]
-fn processing_that_changes_nothing_here_is_no_hindrance() {
+fn processing_without_effect_is_accepted() {
     let normalised = json!({
         "hook_name": "blocks.1.ln2.hook_normalized", "model_from_pretrained_kwargs": {"fold_ln": true, "center_writing_weights": true}
     });
     let sae = load(changed("standard", &normalised, |_| {}).path(), &model("standard")).unwrap();
-    assert!(!sae.centres(), "TransformerLens leaves models of RMS norms alone");
+    assert!(!sae.centres(), "TransformerLens does not centre models with RMS norms");
     assert_eq!(codes(&sae), ["sae_centring_without_effect"]);
     assert!(load(&sae_golden("centred"), &model("centred")).unwrap().centres());
 }
 
 #[test]
-fn weights_that_are_not_those_of_the_settings_are_refused() {
+fn weights_that_do_not_match_the_settings_are_refused() {
     for (case, more, name) in [
         ("standard", json!({"architecture": "jumprelu"}), "threshold"),
         ("jumprelu", json!({"architecture": "standard"}), "threshold"),
@@ -255,7 +260,7 @@ fn weights_that_are_not_those_of_the_settings_are_refused() {
 }
 
 #[test]
-fn a_fingerprint_is_of_weights_and_settings() {
+fn a_fingerprint_depends_on_weights_and_settings() {
     let tiny = model("standard");
     let of = |folder: &Path| load(folder, &tiny).unwrap().fingerprint().to_owned();
     let first = of(&sae_golden("standard"));

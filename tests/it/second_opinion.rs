@@ -1,5 +1,5 @@
-//! A second opinion on the demo model, from a forward pass that shares nothing with ours: candle-transformers' own
-//! quantised llama, with its own RoPE, its own products and its own reading of the file.
+//! The demo model against an independent forward pass: candle-transformers' quantised llama, with its own RoPE,
+//! products and reader of the file.
 
 use candle_core::{Device, Tensor, quantized::gguf_file};
 use candle_transformers::models::quantized_llama::ModelWeights;
@@ -7,7 +7,8 @@ use residuum::domain::{Hook, Rows, Site};
 
 use crate::model_support::{capture, smollm2, smollm2_path};
 
-/// It rounds activations to eight bits before each product, so the logits agree in direction, not to the last digit.
+/// candle-transformers rounds activations to eight bits before each product, so only the direction of the logits
+/// agrees.
 const COSINE: f64 = 0.99;
 
 #[test]

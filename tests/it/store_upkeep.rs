@@ -1,4 +1,4 @@
-//! What clients notice of merging, damage, repair, rebuilding and backup: as little as there is to notice.
+//! What clients notice of merging, damage, repair, rebuilding and backup: as little as possible.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ fn blobs(data_dir: &Path) -> Vec<PathBuf> {
     folders.flat_map(|f| fs::read_dir(f.unwrap().path()).unwrap()).map(|f| f.unwrap().path()).collect()
 }
 
-/// Every cache as it is described and as a file, with the tag of the file.
+/// Every cache's description and file, and the entity tag of the file.
 async fn everything(app: &TestApp) -> BTreeMap<String, (Value, Bytes, String)> {
     let mut all = BTreeMap::new();
     let listed = app.get("/v1/caches?limit=100").await.json();
@@ -34,7 +34,7 @@ async fn everything(app: &TestApp) -> BTreeMap<String, (Value, Bytes, String)> {
     all
 }
 
-/// Runs of all sorts, each twice, so that there is something to merge.
+/// Runs of all kinds, each twice, so that there is something to merge.
 async fn captures(app: &TestApp) {
     let hooks = json!(["resid_post", "attn.pattern", "attn.attn_scores", "attn.q", "attn.k", "mlp.post", "logits"]);
     for _ in 0..2 {
@@ -81,7 +81,7 @@ async fn nothing_that_a_client_sees_is_changed_by_a_merge_or_a_new_index() {
     assert!(app.store().verify().await.unwrap().is_clean());
 }
 
-/// Runs of 64 inputs whose logits together take several chunks of a body; gives the address of the first one's.
+/// Two runs of 64 inputs whose logits take several chunks of a body. Returns the address of the first run's logits.
 async fn large(app: &TestApp) -> String {
     let inputs: Vec<Vec<u32>> = (0..64).map(|i| (0..60).map(|j| (i * 7 + j) % 250).collect()).collect();
     let mut uris = Vec::new();
@@ -95,7 +95,7 @@ async fn large(app: &TestApp) -> String {
 }
 
 #[tokio::test]
-async fn a_download_goes_on_while_its_rows_move() {
+async fn a_download_continues_while_its_rows_move() {
     let app = TestApp::new().await;
     let uri = large(&app).await;
     let whole = app.get(&uri).await;
@@ -105,14 +105,14 @@ async fn a_download_goes_on_while_its_rows_move() {
     let old = blobs(app.data_dir());
     let merged = app.store().merge(&Compaction { target_bytes: 1 << 30, ..Compaction::thorough() }).await.unwrap();
     assert_eq!((merged.n_old, merged.n_new), (old.len() as u64, 1));
-    assert_eq!(blobs(app.data_dir()).len(), old.len() + 1, "they are being read");
+    assert_eq!(blobs(app.data_dir()).len(), old.len() + 1, "the old files are still being read");
     while let Some(frame) = body.frame().await {
         read.extend_from_slice(&frame.unwrap().into_data().unwrap());
     }
     assert!(read == whole.body);
     drop(body);
     assert_eq!(blobs(app.data_dir()).len(), 1);
-    // the tag is the same, and a download can go on where one ended
+    // the entity tag is unchanged, so an interrupted download can be resumed
     let again = app.get_with(&uri, &[("range", "bytes=1000-"), ("if-range", whole.header("etag"))]).await;
     assert_eq!(again.status, 206);
     assert!(again.body == whole.body.slice(1000..));
@@ -139,8 +139,8 @@ async fn a_download_of_a_blob_that_is_cut_off_ends_short_with_an_error() {
         }
     }
     assert!(failed && read.len() < promised, "{} of {promised}", read.len());
-    assert!(whole.body[..read.len()] == read, "what came was right");
-    // the server lives on
+    assert!(whole.body[..read.len()] == read, "the bytes that arrived are right");
+    // the server keeps running
     app.get(&uri).await.problem(500, "blob_damaged");
     let other = app.capture("a dog", json!({})).await;
     assert_eq!(app.get(&format!("/v1/caches/{other}/layers/0")).await.status, 200);
@@ -156,7 +156,7 @@ async fn bytes_that_have_changed_are_not_served() {
     let mut bytes = fs::read(&blob).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&blob, bytes).unwrap();
-    // a process looks at bytes once
+    // a process checks a blob once
     app.stop().await;
     app.start_again().await;
     app.load().await;
@@ -166,7 +166,7 @@ async fn bytes_that_have_changed_are_not_served() {
             assert_eq!(app.get(&format!("/v1/caches/{other}{path}")).await.status, 200);
         }
     }
-    assert_eq!(app.get(&format!("/v1/caches/{victim}")).await.status, 200, "what it is, is known");
+    assert_eq!(app.get(&format!("/v1/caches/{victim}")).await.status, 200, "its description comes from the index");
     assert_eq!(app.store().verify().await.unwrap().issues.len(), 1);
 }
 
@@ -218,7 +218,7 @@ async fn commands_know_whether_a_server_has_the_folder() {
     let (ok, text) = outcome(&residuum(&["verify", "--rebuild-index", "--data-dir", &dir]).await);
     assert!(ok && text.contains("rebuilt the index: 1 runs, 1 caches"), "{text}");
 
-    // the copy is what there was when it was made
+    // the copy has what was stored when it was made
     fs::remove_dir_all(&dir).unwrap();
     fs::rename(&copy, &dir).unwrap();
     app.start_again().await;

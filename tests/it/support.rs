@@ -1,4 +1,4 @@
-//! A whole server on a temporary folder, driven through its real router; every answer is checked against the
+//! A whole server on a temporary folder, driven through its real router. Every answer is checked against the
 //! specification.
 
 use std::{collections::BTreeSet, path::PathBuf, sync::OnceLock, time::Duration};
@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
 
-/// The tiny seeded llama of the goldens: 3 layers, d_model 32, vocabulary 272, context 64, BOS added to text.
+/// The tiny seeded llama of the goldens: 3 layers, d_model 32, vocabulary 272, context 64; BOS is added to text.
 pub const MODEL: &str = "tiny";
 pub const N_LAYERS: usize = 3;
 pub const D_MODEL: usize = 32;
@@ -44,7 +44,7 @@ pub struct TestApp {
     saes: Vec<SaeSource>,
 }
 
-/// An answer, read to its end.
+/// An answer with its whole body.
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
@@ -60,7 +60,7 @@ impl Answer {
         self.headers.get(name).unwrap_or_else(|| panic!("no header {name}")).to_str().unwrap()
     }
 
-    /// Checks a problem object and gives its code's pointers.
+    /// Checks a problem object. Returns the JSON pointers of its errors.
     #[track_caller]
     pub fn problem(&self, status: u16, code: &str) -> Vec<String> {
         let json = self.json();
@@ -122,7 +122,7 @@ impl TestApp {
         Self::started("llama/gqa_tied", limits, api).await
     }
 
-    /// A server with sparse autoencoders of the goldens beside its model.
+    /// A server whose model has these sparse autoencoders of the goldens.
     pub async fn with_saes(checkpoint: &'static str, names: &[&str]) -> Self {
         let saes = names.iter().map(|name| sae(name)).collect();
         let mut this = Self::started_with(checkpoint, Limits::default(), ApiConfig::default(), saes).await;
@@ -145,7 +145,7 @@ impl TestApp {
         app.load(sources(self.checkpoint), LoadOptions::default()).await.unwrap();
     }
 
-    /// A server that notices a new or revoked key with the next request.
+    /// A server that notices new and revoked keys at the next request.
     pub async fn attentive() -> Self {
         Self::with(Limits::default(), ApiConfig { freshness: Duration::ZERO, ..ApiConfig::default() }).await
     }
@@ -158,7 +158,8 @@ impl TestApp {
         self.router.clone()
     }
 
-    /// Makes a key beside the running server, as the command line does, and gives its record and `Authorization`.
+    /// Makes a key in the index while the server runs, as the command line does. Returns its record and the header
+    /// `Authorization`.
     pub async fn key(&self, tenant: &str, scopes: &[Scope]) -> (KeyRecord, String) {
         self.key_until(tenant, scopes, None).await
     }
@@ -181,7 +182,7 @@ impl TestApp {
         KeyStore::open(self.data_dir()).await.unwrap()
     }
 
-    /// Sends a request with a JSON body, unless that is null, as the holder of a key.
+    /// Sends a request with a key, and with a JSON body unless `body` is null.
     pub async fn send_as(&self, key: &str, method: Method, uri: &str, body: &Value) -> Answer {
         let headers = [("authorization", key), ("content-type", "application/json")];
         let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
@@ -197,7 +198,7 @@ impl TestApp {
         self.app.as_ref().unwrap().engine().store().clone()
     }
 
-    /// Sends a request and leaves the body to be read.
+    /// Sends a request and returns the response with an unread body.
     pub async fn open(&self, uri: &str) -> Response<Body> {
         self.router.clone().oneshot(request(Method::GET, uri, &[], Body::empty())).await.unwrap()
     }
@@ -262,7 +263,7 @@ impl TestApp {
         self.send(request(Method::DELETE, uri, &[], Body::empty())).await
     }
 
-    /// Posts a run, waits for it, and gives the run.
+    /// Posts a run and waits for it. Returns the run.
     pub async fn run(&self, body: Value) -> Value {
         let answer = self.post("/v1/runs?wait=60", &with_model(body)).await;
         let run = answer.json();
@@ -270,7 +271,7 @@ impl TestApp {
         run
     }
 
-    /// Captures one text and gives the id of its cache.
+    /// Captures one text. Returns the id of its cache.
     pub async fn capture(&self, text: &str, capture: Value) -> String {
         let run = self.run(json!({"input": text, "capture": capture})).await;
         run["caches"][0].as_str().unwrap().to_owned()
@@ -293,13 +294,13 @@ fn sources(checkpoint: &str) -> Vec<ModelSource> {
     vec![ModelSource { id: MODEL.to_owned(), path: golden(checkpoint) }]
 }
 
-/// The specification as it is served.
+/// The specification that the server serves.
 pub fn specification() -> &'static Value {
     static SPEC: OnceLock<Value> = OnceLock::new();
     SPEC.get_or_init(|| serde_json::from_str(openapi::json()).unwrap())
 }
 
-/// Every operation of the specification: its method, its path with parameters, and itself.
+/// Every operation of the specification: method, path template and operation object.
 pub fn operations() -> impl Iterator<Item = (Method, &'static str, &'static Value)> {
     let paths = specification()["paths"].as_object().unwrap();
     paths.iter().flat_map(|(path, item)| {
@@ -311,12 +312,12 @@ pub fn operations() -> impl Iterator<Item = (Method, &'static str, &'static Valu
     })
 }
 
-/// The folder of an autoencoder of the goldens.
+/// The folder of a golden autoencoder.
 pub fn sae_golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens_analysis/sae").join(name)
 }
 
-/// An autoencoder of the goldens beside the tiny model, under its own name.
+/// A golden autoencoder for the tiny model, under its own name.
 pub fn sae(name: &str) -> SaeSource {
     SaeSource { id: name.to_owned(), model: MODEL.to_owned(), path: sae_golden(name) }
 }
@@ -350,7 +351,7 @@ pub fn check_listed(method: &Method, path: &str, answer: &Answer) {
         return;
     };
     if operation.is_null() {
-        // a key is asked for first, whatever the method
+        // the key is checked before the method
         assert!([401, 403, 405].contains(&answer.status.as_u16()), "{method} {path} answered {}", answer.status);
         return;
     }

@@ -1,11 +1,11 @@
-//! Whether the queue has room for a run: bounds by items and by bytes, of each client and of all.
+//! Decides whether the queue has room for a run: bounds on items and bytes, for each client and in total.
 
 use std::sync::Arc;
 
 use super::{Engine, Inner, queue::Load};
 use residuum_domain::{Code, Problem, TenantId};
 
-/// Room in the queue, kept until the run is in it.
+/// Reserved room in the queue, released once the run is queued.
 pub(super) struct Admission {
     inner: Arc<Inner>,
     tenant: TenantId,
@@ -19,11 +19,11 @@ impl Drop for Admission {
 }
 
 impl Engine {
-    /// Keeps room in the queue for a run.
+    /// Reserves room in the queue for a run.
     pub(super) fn admit(&self, tenant: TenantId, item_bytes: &[u64]) -> Result<Admission, Problem> {
         let limits = &self.inner.limits;
         let load = Load { items: item_bytes.len(), bytes: item_bytes.iter().sum() };
-        // Held until the room is taken: two runs at once must not both get the last of it.
+        // The lock is held until the room is reserved: two concurrent runs must not both get the last place.
         let mut admitted = self.inner.admitted();
         let (mut own, mut all) = self.inner.waiting(tenant);
         own += admitted.of(tenant);
@@ -49,7 +49,7 @@ impl Engine {
         Ok(Admission { inner: Arc::clone(&self.inner), tenant, load })
     }
 
-    /// A guess at when half of the queue will be done.
+    /// Estimates the seconds until half of the queue is done.
     fn seconds_to_room(&self, items_waiting: usize) -> u32 {
         #[expect(
             clippy::cast_precision_loss,

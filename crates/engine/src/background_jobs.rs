@@ -1,4 +1,4 @@
-//! Short work on the device that is no run: it takes turns with the batches of runs, and nothing of it is kept.
+//! Background jobs: short work on the device that belongs to no run. It takes turns with batches, and is not stored.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::{
 };
 use residuum_domain::{Code, Problem};
 
-/// Work, to be called with its place on a worker, which it gives back at the end.
+/// A job, called with the permit for its place on a worker. It drops the permit at the end.
 pub(super) type BackgroundJob = Box<dyn FnOnce(OwnedSemaphorePermit) + Send>;
 
 /// Runs until the engine drains.
@@ -41,14 +41,14 @@ impl Engine {
     /// Runs `work` on a worker when its turn comes. It should take no longer than a batch does.
     ///
     /// # Errors
-    /// [`Code::Unavailable`] when the server stops, [`Code::WorkerFailed`] when it panicked.
+    /// [`Code::Unavailable`] if the server is stopping, [`Code::WorkerFailed`] if `work` panicked.
     pub(super) async fn on_worker<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Problem> {
         let (done, outcome) = oneshot::channel();
         let job: BackgroundJob = Box::new(move |permit| {
-            // Whoever asked may have gone.
+            // The caller may be gone.
             if !done.is_closed() {
                 let _ = done.send(work());
             }

@@ -1,4 +1,4 @@
-//! Items of a batch: read, claimed, laid out in a pack, and made durable.
+//! The steps of a batch around its computation: read its items, claim them, lay out their pack, commit the outcome.
 
 use std::{
     collections::HashMap,
@@ -19,7 +19,8 @@ use residuum_store::{Completion, PackHeader, PackedCache, StoreError};
 /// Claimed items and their model.
 pub(super) type Claimed = (Vec<(Unit, NewItem)>, Arc<Model>);
 
-/// The items of `units`, in their order, from the store where they are not at hand; those ended meanwhile are left out.
+/// The items of `units`, in the same order. Reads from the store what is not in `recent_items`; leaves out items that
+/// have ended meanwhile.
 pub(super) async fn load<'u>(engine: &Arc<Inner>, units: &'u [Unit]) -> Result<Vec<(&'u Unit, NewItem)>, StoreError> {
     let mut items: HashMap<UnitId, NewItem> = HashMap::new();
     let mut by_run: HashMap<RunId, Vec<u32>> = HashMap::new();
@@ -36,7 +37,7 @@ pub(super) async fn load<'u>(engine: &Arc<Inner>, units: &'u [Unit]) -> Result<V
     Ok(units.iter().filter_map(|u| Some((u, items.remove(&(u.run, u.index))?))).collect())
 }
 
-/// Reads items and claims them; `None` when none is left.
+/// Reads items and claims them; `None` if none is left.
 pub(super) async fn claim(engine: &Arc<Inner>, units: &[Unit]) -> Result<Option<Claimed>, Problem> {
     let items: Vec<(Unit, NewItem)> =
         load(engine, units).await?.into_iter().map(|(u, item)| (u.clone(), item)).collect();
@@ -47,10 +48,10 @@ pub(super) async fn claim(engine: &Arc<Inner>, units: &[Unit]) -> Result<Option<
     Ok(Some((items, model)))
 }
 
-/// Claims items and tells those who follow their runs.
+/// Claims items and notifies the subscribers of their runs.
 ///
 /// # Errors
-/// The store's.
+/// Those of the store.
 pub(super) async fn claim_ids(engine: &Inner, ids: &[UnitId]) -> Result<(), StoreError> {
     engine.store.claim(ids).await?;
     engine.recent_items.forget(ids);
@@ -60,7 +61,7 @@ pub(super) async fn claim_ids(engine: &Inner, ids: &[UnitId]) -> Result<(), Stor
     Ok(())
 }
 
-/// The header of a pack of these items, which share a batch key, and the rows of each.
+/// The header of a pack for items that share a batch key, and the rows of each item.
 pub(super) fn pack_header(
     units: &[Unit],
     items: Vec<NewItem>,
@@ -102,10 +103,10 @@ pub(super) fn pack_header(
     (header, rows)
 }
 
-/// Makes the outcome of a batch durable and tells those who follow its runs.
+/// Commits the outcome of a batch and notifies the subscribers of its runs.
 ///
 /// # Errors
-/// The store's.
+/// Those of the store.
 pub(super) async fn complete(
     engine: &Arc<Inner>,
     completion: Completion,
@@ -113,7 +114,7 @@ pub(super) async fn complete(
 ) -> Result<(), StoreError> {
     let started = Instant::now();
     engine.store.complete(completion).await?;
-    // before whoever follows these items is told to look again
+    // counted before the followers of these items are looked up again
     engine.completions.fetch_add(1, Ordering::Release);
     engine.note_room(true);
     metrics::histogram!("residuum_commit_seconds").record(started.elapsed().as_secs_f64());

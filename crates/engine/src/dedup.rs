@@ -1,10 +1,10 @@
-//! Which items are being computed, and who waits for what they will leave in the store.
+//! In-flight deduplication: of several items that need the same forward pass, one is computed and the others wait.
 //!
-//! A pure data structure. Leading begins when a batch is put together: of items in the queue that one answer serves, the
-//! one whose turn comes first computes it, and the others leave the queue and follow. Whatever becomes of a leader, its
-//! followers are looked for in the store again: they find what it left, or the first of them leads. Only items that may
-//! be answered by stored activations follow; those that force the forward pass may lead. A forward key has its tenant in it,
-//! so nobody follows an item of another tenant.
+//! A pure data structure. The item that is computed is the leader, those that wait for it are its followers. When a
+//! batch is put together, each of its items becomes a leader, and the queued items that its activations will answer
+//! leave the queue and follow it. However a leader ends, its followers are looked up in the store again: they find what
+//! it stored, or the first of them becomes a leader. Items that may not reuse activations can lead, but never follow. A
+//! forward key includes the tenant, so no item follows one of another tenant.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,21 +19,21 @@ struct Leading {
     followers: Vec<(Unit, Wanted)>,
 }
 
-/// InFlightDedup, their followers, and items in the queue that could become either.
+/// Leaders, their followers, and queued items that may become either.
 #[derive(Default)]
 pub struct InFlightDedup {
-    /// Items in the queue that were looked for in the store in vain.
+    /// Queued items that were looked up in the store and not found.
     queued: HashMap<Key, Vec<(UnitId, Wanted)>>,
-    /// The key each of them is under.
+    /// The forward key of each queued item.
     queued_keys: HashMap<UnitId, Key>,
-    /// Items being computed.
+    /// The leaders: items being computed.
     leading: HashMap<UnitId, Leading>,
     leading_by_key: HashMap<Key, Vec<UnitId>>,
     loads: Loads,
 }
 
 impl InFlightDedup {
-    /// Makes an item wait for one that is being computed and will answer it; gives it back where none is.
+    /// Makes an item follow a leader whose activations will answer it; returns the item if there is none.
     pub fn follow(&mut self, unit: Unit, wanted: &Wanted, may_copy: bool) -> Result<(), Box<Unit>> {
         let ids = self.leading_by_key.get(&wanted.forward_key).into_iter().flatten();
         let leader = ids.copied().find(|id| self.leading.get(id).is_some_and(|l| answers(&l.wanted, wanted, may_copy)));
@@ -51,16 +51,16 @@ impl InFlightDedup {
     pub fn queued(&mut self, id: UnitId, wanted: Wanted) {
         self.unqueue(id);
         self.queued_keys.insert(id, wanted.forward_key);
-        // Most keys have one item, and there may be very many.
+        // Most keys have one item, and there may be very many keys.
         self.queued.entry(wanted.forward_key).or_insert_with(|| Vec::with_capacity(1)).push((id, wanted));
     }
 
-    /// Notes that an item is being computed; which items in the queue it will answer.
+    /// Notes that an item is being computed. Returns the queued items that it will answer.
     pub fn lead(&mut self, id: UnitId, wanted: Wanted) -> Vec<(UnitId, Wanted)> {
         self.unqueue(id);
         let key = wanted.forward_key;
         let waiting = self.queued.remove(&key).unwrap_or_default();
-        // What would take copying can wait until it is there: its own turn may come first.
+        // An item that would need rows copied stays in the queue: its own turn may come before the copy could be made.
         let (answered, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(_, w)| answers(&wanted, w, false));
         for (id, _) in &answered {
             self.queued_keys.remove(id);
@@ -84,7 +84,7 @@ impl InFlightDedup {
         }
     }
 
-    /// Notes that an item is no longer being computed; its followers, to be looked for in the store again.
+    /// Notes that an item is no longer being computed. Returns its followers, to be looked up in the store again.
     #[must_use]
     pub fn end(&mut self, id: UnitId) -> Vec<Unit> {
         let Some(Leading { wanted, followers }) = self.leading.remove(&id) else { return Vec::new() };
@@ -99,7 +99,7 @@ impl InFlightDedup {
         followers
     }
 
-    /// Forgets the items of a run; the followers of those that led, items of other runs.
+    /// Forgets all items of a run. Returns the followers of its leaders that belong to other runs.
     #[must_use]
     pub fn remove(&mut self, run: RunId) -> Vec<Unit> {
         let queued: Vec<UnitId> = self.queued_keys.keys().filter(|(r, _)| *r == run).copied().collect();
@@ -117,26 +117,26 @@ impl InFlightDedup {
         leaders.into_iter().flat_map(|id| self.end(id)).collect()
     }
 
-    /// Whether an item of the run follows.
+    /// Whether an item of the run follows a leader.
     #[must_use]
     pub fn is_following(&self, run: RunId) -> bool {
         self.leading.values().any(|l| l.followers.iter().any(|(u, _)| u.run == run))
     }
 
-    /// What followers take while they wait, by tenant.
+    /// Items and bytes of the followers, by tenant.
     #[must_use]
     pub fn loads(&self) -> &Loads {
         &self.loads
     }
 
-    /// Followers, by priority, added to `depths`.
+    /// Adds the followers to `depths`, by priority.
     pub fn measure(&self, depths: &mut [Depth; Priority::ALL.len()]) {
         let followers = self.leading.values().flat_map(|l| &l.followers);
         followers.for_each(|(u, _)| depths[u.priority as usize].add(u.run, 1));
     }
 }
 
-/// Whether what is stored for `leader` will answer `wanted`, as it is or by copying rows.
+/// Whether the stored activations of `leader` will answer `wanted`, as they are or by copying rows.
 fn answers(leader: &Wanted, wanted: &Wanted, may_copy: bool) -> bool {
     use residuum_domain::capture::Answer;
     match leader.capture.answer(&wanted.capture, wanted.n_tokens) {
@@ -178,9 +178,9 @@ mod tests {
     }
 
     #[test]
-    fn an_item_follows_what_will_answer_it_and_nothing_else() {
-        let (run, mut leaders) = (RunId::generate(), InFlightDedup::default());
-        assert!(leaders.lead((run, 0), wanted(1, &[0, 1], Positions::Last)).is_empty());
+    fn an_item_follows_a_leader_that_will_answer_it_and_no_other() {
+        let (run, mut dedup) = (RunId::generate(), InFlightDedup::default());
+        assert!(dedup.lead((run, 0), wanted(1, &[0, 1], Positions::Last)).is_empty());
         for (other, copy, follows) in [
             (wanted(1, &[1], Positions::Last), false, true),
             (wanted(1, &[0, 1], Positions::One(4)), false, true),
@@ -188,53 +188,51 @@ mod tests {
             (wanted(1, &[0], Positions::All), true, false),
             (wanted(2, &[0], Positions::Last), true, false),
         ] {
-            assert_eq!(leaders.follow(unit(run, 9), &other, copy).is_ok(), follows, "{other:?}");
+            assert_eq!(dedup.follow(unit(run, 9), &other, copy).is_ok(), follows, "{other:?}");
         }
-        assert_eq!((leaders.loads().total().items, leaders.is_following(run)), (2, true));
-        assert_eq!(leaders.end((run, 0)).len(), 2);
-        assert_eq!((leaders.loads().total().items, leaders.is_following(run)), (0, false));
+        assert_eq!((dedup.loads().total().items, dedup.is_following(run)), (2, true));
+        assert_eq!(dedup.end((run, 0)).len(), 2);
+        assert_eq!((dedup.loads().total().items, dedup.is_following(run)), (0, false));
         assert!(
-            leaders.follow(unit(run, 9), &wanted(1, &[1], Positions::Last), true).is_err(),
-            "nobody leads any more"
+            dedup.follow(unit(run, 9), &wanted(1, &[1], Positions::Last), true).is_err(),
+            "there is no leader any more"
         );
-        assert!(leaders.lead((run, 1), wanted(1, &[0], Positions::All)).is_empty());
+        assert!(dedup.lead((run, 1), wanted(1, &[0], Positions::All)).is_empty());
         let last = wanted(1, &[0], Positions::Last);
-        assert!(
-            leaders.follow(unit(run, 9), &last, false).is_err() && leaders.follow(unit(run, 9), &last, true).is_ok()
-        );
+        assert!(dedup.follow(unit(run, 9), &last, false).is_err() && dedup.follow(unit(run, 9), &last, true).is_ok());
     }
 
     #[test]
-    fn whoever_leads_first_takes_those_it_answers_out_of_the_queue() {
-        let (run, mut leaders) = (RunId::generate(), InFlightDedup::default());
-        leaders.queued((run, 0), wanted(1, &[0], Positions::Last));
-        leaders.queued((run, 1), wanted(1, &[0], Positions::Last));
-        leaders.queued((run, 2), wanted(1, &[0, 1], Positions::Last));
-        leaders.queued((run, 3), wanted(2, &[0], Positions::Last));
-        let answered = leaders.lead((run, 1), wanted(1, &[0], Positions::Last));
+    fn the_first_leader_takes_the_items_it_answers_out_of_the_queue() {
+        let (run, mut dedup) = (RunId::generate(), InFlightDedup::default());
+        dedup.queued((run, 0), wanted(1, &[0], Positions::Last));
+        dedup.queued((run, 1), wanted(1, &[0], Positions::Last));
+        dedup.queued((run, 2), wanted(1, &[0, 1], Positions::Last));
+        dedup.queued((run, 3), wanted(2, &[0], Positions::Last));
+        let answered = dedup.lead((run, 1), wanted(1, &[0], Positions::Last));
         assert_eq!(answered.iter().map(|(id, _)| id.1).collect::<Vec<_>>(), [0]);
-        assert!(leaders.lead((run, 2), wanted(1, &[0, 1], Positions::Last)).is_empty(), "taken out once");
+        assert!(dedup.lead((run, 2), wanted(1, &[0, 1], Positions::Last)).is_empty(), "taken out once");
     }
 
     #[test]
-    fn a_run_that_goes_leaves_its_followers_to_themselves() {
-        let (gone, other, mut leaders) = (RunId::generate(), RunId::generate(), InFlightDedup::default());
+    fn removing_a_run_releases_the_followers_of_other_runs() {
+        let (gone, other, mut dedup) = (RunId::generate(), RunId::generate(), InFlightDedup::default());
         let want = wanted(1, &[0], Positions::Last);
-        leaders.lead((gone, 0), want.clone());
-        leaders.lead((other, 0), wanted(2, &[0], Positions::Last));
+        dedup.lead((gone, 0), want.clone());
+        dedup.lead((other, 0), wanted(2, &[0], Positions::Last));
         for (run, index, want) in [(gone, 1, &want), (other, 1, &want), (gone, 2, &wanted(2, &[0], Positions::Last))] {
-            leaders.follow(unit(run, index), want, false).unwrap();
+            dedup.follow(unit(run, index), want, false).unwrap();
         }
-        assert_eq!(leaders.remove(gone).iter().map(Unit::id).collect::<Vec<_>>(), [(other, 1)]);
-        assert!(leaders.end((other, 0)).is_empty(), "the follower that was of the run went with it");
-        assert_eq!(leaders.loads().total().items, 0);
+        assert_eq!(dedup.remove(gone).iter().map(Unit::id).collect::<Vec<_>>(), [(other, 1)]);
+        assert!(dedup.end((other, 0)).is_empty(), "followers of the removed run are removed too");
+        assert_eq!(dedup.loads().total().items, 0);
     }
 
     proptest! {
         #[test]
         fn no_follower_is_lost(steps in proptest::collection::vec((0u8..5, 0usize..4, 0u32..6, 1u8..3), 1..80)) {
             let runs: Vec<RunId> = (0..4).map(|_| RunId::generate()).collect();
-            let mut leaders = InFlightDedup::default();
+            let mut dedup = InFlightDedup::default();
             let mut following: HashSet<UnitId> = HashSet::new();
             let mut leading: HashSet<UnitId> = HashSet::new();
             for (what, run, index, key) in steps {
@@ -242,29 +240,29 @@ mod tests {
                 let want = wanted(key, &[0], Positions::Last);
                 match what {
                     0 if !following.contains(&id) && leading.insert(id) => {
-                        let answered = leaders.lead(id, want);
+                        let answered = dedup.lead(id, want);
                         prop_assert!(answered.iter().all(|(other, _)| *other != id));
                     }
                     1 if !following.contains(&id) && !leading.contains(&id) => {
-                        following.extend(leaders.follow(unit(id.0, id.1), &want, true).is_ok().then_some(id));
+                        following.extend(dedup.follow(unit(id.0, id.1), &want, true).is_ok().then_some(id));
                     }
-                    2 if !following.contains(&id) && !leading.contains(&id) => leaders.queued(id, want),
+                    2 if !following.contains(&id) && !leading.contains(&id) => dedup.queued(id, want),
                     3 => {
                         leading.remove(&id);
-                        leaders.end(id).iter().for_each(|u| assert!(following.remove(&u.id())));
+                        dedup.end(id).iter().for_each(|u| assert!(following.remove(&u.id())));
                     }
                     4 => {
-                        let released = leaders.remove(runs[run]);
+                        let released = dedup.remove(runs[run]);
                         prop_assert!(released.iter().all(|u| u.run != runs[run] && following.remove(&u.id())));
                         following.retain(|(r, _)| *r != runs[run]);
                         leading.retain(|(r, _)| *r != runs[run]);
                     }
                     _ => {}
                 }
-                prop_assert_eq!(leaders.loads().total().items, following.len());
+                prop_assert_eq!(dedup.loads().total().items, following.len());
             }
             for id in leading {
-                leaders.end(id).iter().for_each(|u| assert!(following.remove(&u.id())));
+                dedup.end(id).iter().for_each(|u| assert!(following.remove(&u.id())));
             }
             prop_assert!(following.is_empty());
         }

@@ -1,8 +1,9 @@
-//! Continues inputs before they are captured.
+//! Continues inputs with generated tokens before they are captured.
 //!
-//! Sequences of many runs take their steps together, in slices of time between which other batches get their turn. New
-//! ones join between slices. A finished one replaces its item in the store, durably, and from then on waits to be captured
-//! like any other input: a crash before that starts it anew, to the same end.
+//! Sequences of many runs are decoded together, one token each per step, in time slices; other batches run between the
+//! slices, and new sequences join there. A finished sequence replaces its item in the store, durably, and is then
+//! queued to be captured like any other input. After a crash before that, generation starts again and gives the same
+//! tokens.
 
 use std::{
     collections::HashMap,
@@ -25,23 +26,23 @@ use super::{
 use residuum_domain::{Code, NewItem, Problem, RunId};
 use residuum_model::{Model, generate::Sequence};
 
-/// Sequences that take their steps together.
-const SEQUENCES: usize = 32;
-/// Memory for keys and values of all of them, in bytes. A sequence alone may take more.
-const HISTORY_BYTES: u64 = 192 << 20;
+/// Sequences that are decoded together.
+const MAX_SEQUENCES: usize = 32;
+/// Memory for the KV caches of all sequences, in bytes. A single sequence may take more.
+const KV_CACHE_BYTES: u64 = 192 << 20;
 
-/// A sequence on its way.
+/// A sequence being generated.
 struct Active {
     unit: Unit,
     item: NewItem,
     sequence: Sequence,
-    /// 0 once its run is cancelled or deleted.
+    /// 0 once the run is cancelled or deleted.
     alive: Arc<AtomicUsize>,
-    /// Its entry among what is in flight.
+    /// Key of its entry in `Inner::in_flight`.
     batch: u64,
 }
 
-/// A sequence's place among what is in flight.
+/// A sequence's entry in `Inner::in_flight`.
 struct Place {
     alive: Arc<AtomicUsize>,
     batch: u64,
@@ -56,7 +57,7 @@ impl Place {
     }
 }
 
-/// The sequences on their way, all through one model.
+/// The sequences being generated, all by one model.
 #[derive(Default)]
 struct GeneratingBatch {
     model: Option<Arc<Model>>,
@@ -80,16 +81,16 @@ pub(super) async fn run(engine: Arc<Inner>, workers: Workers, slots: Arc<Semapho
             () = engine.draining.cancelled() => break,
         };
         batch.slice(&engine, &workers, &model, permit).await;
-        batch.let_go(&engine, &model).await;
+        batch.remove_ended(&engine, &model).await;
     }
     batch.active.iter().for_each(|a| engine.in_flight_remove(a.batch));
 }
 
 impl GeneratingBatch {
-    /// Takes in waiting sequences while there is room.
+    /// Adds waiting sequences while there is room.
     async fn admit(&mut self, engine: &Arc<Inner>) {
         while let Some(units) = self.next(engine) {
-            // In flight before they are read: whoever cancels a run in between finds them here.
+            // Entered as in flight before they are read, so that a run cancelled in between is found there.
             let mut places: HashMap<(RunId, u32), Place> =
                 units.iter().map(|u| ((u.run, u.index), Place::take(engine, u))).collect();
             let claimed = claim(engine, &units).await;
@@ -98,7 +99,7 @@ impl GeneratingBatch {
                     if item.generation.is_some()
                         && let Some(place) = places.remove(&(unit.run, unit.index))
                     {
-                        self.take_in(model, unit.clone(), item.clone(), place);
+                        self.add(model, unit.clone(), item.clone(), place);
                     }
                 }
                 self.model = Some(Arc::clone(model));
@@ -115,7 +116,7 @@ impl GeneratingBatch {
         }
     }
 
-    /// What may join now.
+    /// The units that may join now.
     fn next(&self, engine: &Arc<Inner>) -> Option<Vec<Unit>> {
         let mut queue = engine.to_continue();
         let (key, alone) = queue.next_key()?;
@@ -125,14 +126,14 @@ impl GeneratingBatch {
         };
         let held: u64 = self.active.iter().map(|a| a.unit.n_tokens as u64).sum();
         let per_token = engine.models.get(&key.model).map_or(1, |m| m.generation_bytes_per_token()).max(1);
-        let tokens = usize::try_from((HISTORY_BYTES / per_token).saturating_sub(held)).unwrap_or(usize::MAX);
-        let items = SEQUENCES.saturating_sub(self.active.len());
-        // The queue gives its first item whatever the budget; with others in the batch it must be asked for nothing then.
+        let tokens = usize::try_from((KV_CACHE_BYTES / per_token).saturating_sub(held)).unwrap_or(usize::MAX);
+        let items = MAX_SEQUENCES.saturating_sub(self.active.len());
+        // The queue returns its first item even if it is over the budget, so a batch without room must not ask for one.
         let room = self.active.is_empty() || (items > 0 && tokens > 0);
         if fits && room { queue.next_batch(Budget { tokens, bytes: u64::MAX, items }) } else { None }
     }
 
-    fn take_in(&mut self, model: &Model, unit: Unit, item: NewItem, Place { alive, batch }: Place) {
+    fn add(&mut self, model: &Model, unit: Unit, item: NewItem, Place { alive, batch }: Place) {
         let Some(generation) = item.generation.clone() else { return };
         let mut sequence = model.sequence(item.token_ids.clone(), generation, u64::from(unit.index));
         if let Some(edits) = &unit.edits {
@@ -141,7 +142,7 @@ impl GeneratingBatch {
         self.active.push(Active { unit, item, sequence, alive, batch });
     }
 
-    /// Some steps of every sequence.
+    /// Runs a time slice of decoding steps for every sequence.
     async fn slice(
         &mut self,
         engine: &Arc<Inner>,
@@ -186,8 +187,8 @@ impl GeneratingBatch {
         }
     }
 
-    /// Lets go of sequences that are finished or cancelled.
-    async fn let_go(&mut self, engine: &Arc<Inner>, model: &Arc<Model>) {
+    /// Removes sequences that are finished or cancelled.
+    async fn remove_ended(&mut self, engine: &Arc<Inner>, model: &Arc<Model>) {
         let (gone, staying): (Vec<Active>, Vec<Active>) = std::mem::take(&mut self.active)
             .into_iter()
             .partition(|a| a.sequence.is_finished() || a.alive.load(Ordering::Relaxed) == 0);
@@ -202,12 +203,12 @@ impl GeneratingBatch {
             }
         }
         if !finished.is_empty() {
-            hand_on(engine, model, finished).await;
+            queue_for_capture(engine, model, finished).await;
         }
     }
 }
 
-/// The item with what was generated.
+/// The item with the generated tokens.
 fn continued(item: NewItem, sequence: Sequence, model: &Model) -> Option<NewItem> {
     let (token_ids, completion) = sequence.finish()?;
     metrics::counter!("residuum_tokens_generated_total").increment((token_ids.len() - completion.first) as u64);
@@ -215,7 +216,7 @@ fn continued(item: NewItem, sequence: Sequence, model: &Model) -> Option<NewItem
     Some(NewItem { token_ids, tokens, generation: None, completion: Some(completion), ..item })
 }
 
-/// Settles the positions of an item that has all its tokens.
+/// Resolves the positions of an item whose tokens are all known now.
 fn settle_continued(item: &mut NewItem, model: &Model) -> Result<(), Problem> {
     if let Some(asked) = item.unsettled.take() {
         let special = model.tokenizer().special_mask(&item.token_ids);
@@ -224,9 +225,9 @@ fn settle_continued(item: &mut NewItem, model: &Model) -> Result<(), Problem> {
     item.capture.positions.resolve(item.token_ids.len()).map(drop)
 }
 
-/// Makes continued items durable and queues them to be captured. One that ended before a position it was to be captured
-/// at fails.
-async fn hand_on(engine: &Arc<Inner>, model: &Arc<Model>, finished: Vec<(Unit, NewItem)>) {
+/// Makes continued items durable and queues them to be captured. An item that ended before a position that its capture
+/// names fails.
+async fn queue_for_capture(engine: &Arc<Inner>, model: &Arc<Model>, finished: Vec<(Unit, NewItem)>) {
     let mut ready = Vec::new();
     for (old, mut item) in finished {
         match settle_continued(&mut item, model) {
@@ -248,8 +249,7 @@ async fn hand_on(engine: &Arc<Inner>, model: &Arc<Model>, finished: Vec<(Unit, N
     engine.enqueue(ready.iter().map(waiting).collect());
 }
 
-/// What becomes of sequences whose step failed: one bad input must not fail the others of its batch, so each gets another try,
-/// alone.
+/// Handles sequences whose step failed: each is tried again alone, so that one bad input does not fail the others.
 async fn failed(engine: &Arc<Inner>, units: Vec<Unit>, problem: Problem) {
     if units.len() > 1 {
         engine.enqueue(units.into_iter().map(|u| Unit { max_batch_items: 1, ..u }).collect());

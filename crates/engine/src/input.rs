@@ -18,15 +18,15 @@ pub enum Content {
         messages: Vec<Value>,
         /// How the rendered chat ends.
         end: ChatEnd,
-        /// Further variables of the template.
+        /// Further variables for the template.
         template_kwargs: Map<String, Value>,
-        /// A template instead of the model's own, or the name of one of those.
+        /// A template to use instead of the model's own, or the name of one of the model's templates.
         chat_template: Option<GivenTemplate>,
     },
 }
 
 impl Content {
-    /// The field of the input that holds it, as a JSON pointer; empty where the input has no fields.
+    /// The field that holds the content, as a JSON pointer within the input; empty if the input has no fields.
     pub(super) fn pointer(&self) -> &'static str {
         match self {
             Self::Text(_) | Self::TokenIds(_) => "",
@@ -35,32 +35,32 @@ impl Content {
     }
 }
 
-/// One input with what belongs to it alone.
+/// One input with the settings that apply to it alone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InputSpec {
     /// Where it stands in the request body, as a JSON pointer.
     pub pointer: String,
     /// The input.
     pub content: Content,
-    /// Positions for this input instead of the run's.
+    /// Positions to use for this input instead of the run's.
     pub positions: Option<PositionsRequest>,
-    /// Tags of its cache beside the run's.
+    /// Tags of its cache, added to the run's.
     pub tags: Vec<String>,
-    /// Metadata of its cache over the run's.
+    /// Metadata of its cache. Its keys override the run's.
     pub metadata: Map<String, Value>,
     /// Label of its cache.
     pub label: Option<String>,
 }
 
 impl InputSpec {
-    /// An input with nothing of its own.
+    /// An input without settings of its own.
     #[must_use]
     pub fn new(pointer: String, content: Content) -> Self {
         Self { pointer, content, positions: None, tags: Vec::new(), metadata: Map::new(), label: None }
     }
 }
 
-/// Positions that a list may name for each token of the context: repeats are allowed, and each is stored.
+/// Entries a list of positions may have per token of the context. Repeats are allowed, and each is stored.
 const LISTED_PER_TOKEN: usize = 4;
 
 /// Refuses a list of positions that is much longer than the context.

@@ -1,4 +1,4 @@
-//! Settling a run's interventions on one input: which of its tokens each of them touches.
+//! Resolves a run's interventions for one input: which of its tokens each intervention changes.
 
 use std::sync::Arc;
 
@@ -11,52 +11,53 @@ use super::{
 use residuum_domain::{Applied, Code, Edits, Op, Problem, Tokens, TokensRequest, Which};
 use residuum_model::{Encoded, TextTokenizer};
 
-/// The interventions of a run, their numbers at hand.
+/// The interventions of a run, with their values read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Interventions {
-    /// What is changed.
+    /// The changes to make.
     pub edits: Arc<Edits>,
-    /// How it was asked for, one intervention after the other.
+    /// The interventions as requested, in order.
     pub asked: Vec<Asked>,
 }
 
-/// One intervention as a request names it.
+/// One intervention as requested, before it is resolved for an input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Asked {
-    /// Its tokens; of an attention map, the queries.
+    /// The tokens it changes; for an attention map, the queries.
     pub tokens: TokensRequest,
-    /// Where these stand in the body, as a JSON pointer.
+    /// Where the tokens stand in the request body, as a JSON pointer.
     pub tokens_pointer: String,
-    /// Its keys, of an attention map.
+    /// The keys it changes, for an attention map.
     pub keys: TokensRequest,
-    /// Where these stand in the body.
+    /// Where the keys stand in the request body, as a JSON pointer.
     pub keys_pointer: String,
-    /// What it does, for people.
+    /// Readable description for the receipt.
     pub described: Map<String, Value>,
 }
 
-/// One input, as far as its tokens can be asked about.
+/// One input: what is needed to look up its tokens.
 pub(super) struct Subject<'a> {
-    /// As posted.
+    /// The input as posted.
     pub content: &'a Content,
-    /// Where it stands in the body.
+    /// Where it stands in the request body, as a JSON pointer.
     pub pointer: &'a str,
     /// Its tokens.
     pub encoded: &'a Encoded,
-    /// Its text as posted or rendered.
+    /// Its text, as posted or rendered.
     pub text: Option<&'a str>,
-    /// What made tokens of it.
+    /// The tokenizer that encoded it.
     pub tokenizer: &'a TextTokenizer,
-    /// Whether it is continued.
+    /// Whether generation continues it.
     pub generates: bool,
 }
 
 impl Interventions {
-    /// What each intervention means for one input.
+    /// The tokens that each intervention changes in one input.
     ///
     /// # Errors
-    /// [`Code::PositionOutOfRange`] and the like, [`Code::InvalidValue`] for `generated` without generating, and
-    /// [`Code::ShapeMismatch`] for a patch that does not have a row for each token, pointing into the intervention.
+    /// [`Code::PositionOutOfRange`] and the other codes of positions, [`Code::InvalidValue`] for `generated` in a run
+    /// that generates nothing, and [`Code::ShapeMismatch`] for a patch without one row per token; each points at the
+    /// intervention.
     pub(super) fn settle(&self, subject: &Subject<'_>) -> Result<Vec<Applied>, Problem> {
         self.asked.iter().enumerate().map(|(i, asked)| self.settle_one(i, asked, subject)).collect()
     }
@@ -84,7 +85,7 @@ impl Interventions {
     }
 }
 
-/// Tokens of an input at least, as far as the length of a list of positions goes.
+/// Lower bound for the number of tokens that limits the length of a list of positions.
 const MIN_LISTED: usize = 1024;
 
 impl Subject<'_> {
@@ -104,7 +105,7 @@ impl Subject<'_> {
             TokensRequest::At(named) => named,
         };
         let at = |p: Problem| Problem::at(p.code, pointer, format!("{}: {}", self.pointer, p.detail));
-        // each input settles the list anew, and repeats mean nothing here
+        // each input resolves the list again, and repeats have no effect here
         check_list(named, n.max(MIN_LISTED)).map_err(at)?;
         let posted;
         let named = if self.generates {
@@ -112,7 +113,7 @@ impl Subject<'_> {
             match found.map_err(at)? {
                 Conversation::Reply(first, Which::All) => return Ok(Tokens::From(first)),
                 Conversation::Reply(..) => {
-                    let detail = "of the reply, which is still to come, only all tokens can be changed: say which: all";
+                    let detail = "the reply is not generated yet: only all of its tokens can be changed (which: all)";
                     return Err(Problem::at(Code::InvalidValue, pointer, detail));
                 }
                 Conversation::Posted(named) => posted = named,
@@ -131,17 +132,17 @@ impl Subject<'_> {
             .ok_or_else(|| Problem::at(Code::InvalidValue, pointer, "a position that is patched is named twice"))
     }
 
-    /// Whether a patch has what the tokens take.
+    /// Checks that a patch has one row per token, or one for all, and one key per token.
     fn check_table(&self, n_rows: usize, n_keys: usize, tokens: &Tokens) -> Result<(), String> {
         let n = self.encoded.ids.len();
         if n_keys > 0 && n_keys != n {
-            return Err(format!("the patched attention map has {n_keys} keys and the input {n} tokens"));
+            return Err(format!("the patched attention map has {n_keys} keys and the input has {n} tokens"));
         }
         match tokens {
             _ if n_rows == 1 => Ok(()),
-            Tokens::From(_) => Err(format!("{n_rows} positions cannot be patched into tokens yet to come; give one")),
+            Tokens::From(_) => Err(format!("{n_rows} positions cannot be patched into generated tokens; give one")),
             tokens if tokens.count(n) == n_rows => Ok(()),
-            tokens => Err(format!("{n_rows} positions are patched into {} of the input's {n}", tokens.count(n))),
+            tokens => Err(format!("{n_rows} positions cannot be patched into {} of the input's {n}", tokens.count(n))),
         }
     }
 }
@@ -149,7 +150,7 @@ impl Subject<'_> {
 fn described_tokens(tokens: &Tokens, subject: &Subject<'_>) -> Value {
     match tokens {
         Tokens::All => json!("all"),
-        // a message that is continued begins before what is generated
+        // a continued message begins before the generated tokens
         Tokens::From(first) if (*first as usize) < subject.encoded.ids.len() => json!({"start": first}),
         Tokens::From(_) => json!("generated"),
         Tokens::Before(_) => json!("prompt"),

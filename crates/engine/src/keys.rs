@@ -1,10 +1,11 @@
-//! What decides a forward pass's numbers, as a hash; and the receipt that says it in words.
+//! The forward key: a hash of everything that decides the numbers of a forward pass; and the receipt, which states it
+//! readably.
 
 use residuum_domain::{Edits, NewItem, Provenance, TenantId, intervention};
 use residuum_model::Model;
 
-/// The key under which activations may be reused: equal keys mean equal numbers, on the CPU bit for bit. The tenant is
-/// part of it, so tenants never share.
+/// The key under which activations may be reused. Equal keys mean equal numbers; on the CPU, bit for bit. The tenant is
+/// part of the key, so tenants never share activations.
 #[must_use]
 pub fn forward_key(tenant: TenantId, model: &Model, item: &NewItem, edits: Option<&Edits>) -> [u8; 32] {
     let info = model.info();
@@ -17,7 +18,7 @@ pub fn forward_key(tenant: TenantId, model: &Model, item: &NewItem, edits: Optio
     origin.key(tenant, item, edits)
 }
 
-/// What computes: all of a model that decides its numbers.
+/// The properties of a model and its device that decide its numbers.
 #[derive(Clone, Copy)]
 struct Origin<'a> {
     fingerprint: &'a str,
@@ -45,7 +46,7 @@ impl Origin<'_> {
     }
 }
 
-/// The receipt of what this model computes now.
+/// The receipt of activations that this model computes now.
 #[must_use]
 pub fn provenance(model: &Model) -> Provenance {
     let info = model.info();
@@ -60,7 +61,7 @@ pub fn provenance(model: &Model) -> Provenance {
     }
 }
 
-/// `cuda:1` computes what `cuda:0` does.
+/// The device without its number: `cuda:1` computes the same as `cuda:0`.
 fn device_class(device: &str) -> &str {
     device.split([':', ',']).next().unwrap_or(device)
 }
@@ -91,9 +92,9 @@ mod tests {
         }
     }
 
-    /// Numbers of another version, model, type, device or tenant are never taken for these.
+    /// Activations of another version, model, type, device or tenant have another key.
     #[test]
-    fn whatever_decides_the_numbers_or_whose_they_are_is_in_the_key() {
+    fn the_key_covers_everything_that_decides_the_numbers_and_the_tenant() {
         let base = Origin { fingerprint: "f", compute_dtype: "float32", device_class: "cpu", numerics: 1 };
         let (own, ids) = (TenantId(1), [1, 2, 3]);
         let keys = [
@@ -108,7 +109,7 @@ mod tests {
         ];
         assert_eq!(keys.iter().collect::<HashSet<_>>().len(), keys.len());
         let tagged = NewItem { label: Some("l".to_owned()), text: Some("t".to_owned()), ..item(&ids) };
-        assert_eq!(base.key(own, &tagged, None), keys[0], "what is only attached does not count");
+        assert_eq!(base.key(own, &tagged, None), keys[0], "tags and metadata are not part of the key");
         assert_eq!(device_class("cuda:1"), device_class("cuda:0"));
         assert_eq!(device_class("cuda:0,cuda:1"), "cuda");
         assert_eq!(device_class("candle-cpu,candle-cpu"), "candle-cpu");

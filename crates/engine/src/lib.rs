@@ -1,7 +1,8 @@
-//! From an accepted request to durable activations: queue → planner → worker thread → store.
+//! The engine takes a run from an accepted request to durable activations: queue → planner → worker thread → store.
 //!
-//! The only place that knows both the model and the store. A run is accepted when its rows are durable; from then on
-//! it survives the client and the server. [`Engine`] is a cheap handle; the scheduler behind it owns the work.
+//! The only crate that knows both the model and the store. It must not know HTTP. A run is accepted when its rows are
+//! durable; from then on it survives a client that disconnects and a server that is killed. [`Engine`] is a cheap
+//! handle; background tasks do the work.
 
 mod admission;
 mod background_jobs;
@@ -73,24 +74,24 @@ use submit::batch_key;
 use token_cache::TokenCache;
 use worker::Workers;
 
-/// What the engine accepts.
+/// Bounds on what the engine accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Inputs of one run.
     pub max_run_items: usize,
-    /// Tokens of one run, those to be generated among them.
+    /// Tokens of one run, including those to be generated.
     pub max_run_tokens: usize,
-    /// Bytes one run may store.
+    /// Bytes that one run may store.
     pub max_run_bytes: u64,
-    /// Inputs waiting over all runs.
+    /// Inputs that may wait, over all runs.
     pub max_queued_items: usize,
-    /// Bytes that the waiting captures may take.
+    /// Bytes that all waiting captures may take.
     pub max_queued_bytes: u64,
-    /// How much the store may take; `None`: what the disk holds.
+    /// How much the store may take; `None`: as much as the disk holds.
     pub quota: Option<Quota>,
-    /// How long the files of deleted caches stay for requests that read them.
+    /// How long the files of deleted caches are kept for requests that still read them.
     pub keep_deleted: KeepDeleted,
-    /// Inputs of one client among those waiting.
+    /// Inputs of one client that may wait.
     pub max_client_items: usize,
     /// Bytes that the waiting captures of one client may take.
     pub max_client_bytes: u64,
@@ -121,12 +122,12 @@ pub struct ModelSource {
     pub path: PathBuf,
 }
 
-/// What a server-sent event adds to the run itself.
+/// Progress of a run, which server-sent events carry beside the run itself.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pace {
-    /// Runs whose turn comes first; `None` when nothing of the run waits.
+    /// Number of runs whose turn comes before this one's; `None` if nothing of this run waits.
     pub queue_position: Option<usize>,
-    /// Tokens per second of recent batches; 0 before the first.
+    /// Tokens per second of recent batches; 0 before the first batch.
     pub tokens_per_second: f64,
 }
 
@@ -140,7 +141,7 @@ pub struct Engine {
 struct Tasks {
     scheduler: JoinHandle<()>,
     generator: JoinHandle<()>,
-    answers: JoinHandle<()>,
+    submission_reuse: JoinHandle<()>,
     background_jobs: JoinHandle<()>,
     retention: JoinHandle<()>,
     workers: Vec<std::thread::JoinHandle<()>>,
@@ -152,16 +153,16 @@ struct Inner {
     limits: Limits,
     token_cache: Arc<TokenCache>,
     queue: Mutex<Queue>,
-    /// Inputs to continue before they come to `queue`.
+    /// Inputs to be continued before they are put into `queue`.
     to_continue: Mutex<Queue>,
-    /// Inputs that wait for what others leave behind.
+    /// Items that wait for activations that are being computed for another item.
     dedup: Mutex<InFlightDedup>,
-    /// Inputs that need not be read from the store.
+    /// Inputs of small new runs, kept in memory so that they need not be read from the store.
     recent_items: RecentItems,
-    /// How often computed or copied activations became durable: a lookup that found nothing is still right while this has not
-    /// changed.
+    /// Number of commits of computed or copied activations. While it is unchanged, a lookup that found nothing is still
+    /// right.
     completions: AtomicU64,
-    /// What runs will add that are being made durable.
+    /// Load of runs that are being inserted into the store and are not queued yet.
     admitted: Mutex<Loads>,
     in_flight: Mutex<HashMap<u64, InFlight>>,
     next_batch: AtomicU64,
@@ -169,15 +170,15 @@ struct Inner {
     wake_generator: Notify,
     progress: Progress,
     speed: Speed,
-    /// When the store had no room last.
+    /// When the store last had no room.
     no_room: Mutex<Option<Instant>>,
     draining: CancellationToken,
     background_jobs: mpsc::Sender<BackgroundJob>,
     lookups: mpsc::Sender<Lookup>,
-    /// Places for experiments.
+    /// Permits for running experiments.
     experiments: Semaphore,
-    /// Places for experiments and for those that wait for one.
-    experiments_in_line: Semaphore,
+    /// Permits for experiments that run or wait to run.
+    experiments_admitted: Semaphore,
 }
 
 impl Inner {
@@ -197,7 +198,7 @@ impl Inner {
         self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What waits of a tenant, and of all.
+    /// What waits: of one tenant, and in total.
     fn waiting(&self, tenant: TenantId) -> (Load, Load) {
         let (mut own, mut all) = (Load::default(), Load::default());
         let mut add = |loads: &Loads| {
@@ -219,7 +220,7 @@ impl Inner {
         depths
     }
 
-    /// Queues items where they belong, and says so.
+    /// Puts each item into its queue, and wakes the task that serves that queue.
     fn enqueue(&self, units: Vec<Unit>) {
         let (incomplete, complete): (Vec<Unit>, Vec<Unit>) = units.into_iter().partition(|u| u.key.generates());
         if !incomplete.is_empty() {
@@ -248,15 +249,15 @@ impl Inner {
 }
 
 impl Engine {
-    /// Starts the scheduler and `n_workers` workers: one for each device that models are loaded to. Models are loaded by
-    /// [`Self::load`]; runs of an earlier life that have not ended are queued again by it.
+    /// Starts the background tasks and `n_workers` workers, one for each device that models are loaded to.
+    /// [`Self::load`] loads the models, and queues runs again that had not ended when the server last stopped.
     ///
     /// # Errors
-    /// When a worker thread cannot be started.
+    /// If a worker thread cannot be started.
     pub fn start(store: Store, names: Vec<String>, limits: Limits, n_workers: usize) -> std::io::Result<Self> {
         let (workers, threads) = Workers::spawn(n_workers, &store)?;
         let (background_jobs, waiting) = mpsc::channel(1);
-        let (lookups, to_answer) = mpsc::channel(submission_reuse::WAITING);
+        let (lookups, to_look_up) = mpsc::channel(submission_reuse::MAX_WAITING);
         let inner = Arc::new(Inner {
             store,
             models: Registry::new(names),
@@ -278,20 +279,21 @@ impl Engine {
             draining: CancellationToken::new(),
             background_jobs,
             lookups,
-            experiments: Semaphore::new(patching::AT_ONCE),
-            experiments_in_line: Semaphore::new(patching::AT_ONCE + patching::MAX_WAITING),
+            experiments: Semaphore::new(patching::MAX_RUNNING),
+            experiments_admitted: Semaphore::new(patching::MAX_RUNNING + patching::MAX_WAITING),
         });
         let n_slots = scheduler::pipeline(n_workers);
         let slots = Arc::new(Semaphore::new(n_slots as usize));
         let scheduler = tokio::spawn(scheduler::run(Arc::clone(&inner), workers.clone(), Arc::clone(&slots), n_slots));
         let generator = tokio::spawn(generation::run(Arc::clone(&inner), workers.clone(), Arc::clone(&slots)));
-        let answers = tokio::spawn(submission_reuse::run(inner.store.clone(), inner.draining.clone(), to_answer));
+        let submission_reuse =
+            tokio::spawn(submission_reuse::run(inner.store.clone(), inner.draining.clone(), to_look_up));
         let background_jobs = tokio::spawn(background_jobs::run(inner.draining.clone(), workers, slots, waiting));
         let retention = tokio::spawn(retention::run(Arc::clone(&inner)));
         let tasks = Arc::new(Mutex::new(Some(Tasks {
             scheduler,
             generator,
-            answers,
+            submission_reuse,
             background_jobs,
             retention,
             workers: threads,
@@ -299,7 +301,7 @@ impl Engine {
         Ok(Self { inner, tasks })
     }
 
-    /// Reads the models, one after the other, and then queues what an earlier life left behind.
+    /// Loads the models, one after another, and then queues the unfinished runs of the server's last life.
     ///
     /// # Errors
     /// [`LoadError`] of the first checkpoint that cannot be served, naming file and reason.
@@ -328,7 +330,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Queues the unfinished runs of an earlier life. Items that were in flight when it ended run alone from now on.
+    /// Queues the unfinished runs of the server's last life. Items that were in flight when it ended run alone from now
+    /// on.
     async fn recover(&self) {
         let pending = match self.inner.store.pending().await {
             Ok(pending) => pending,
@@ -380,34 +383,34 @@ impl Engine {
         &self.inner.models
     }
 
-    /// The store behind it.
+    /// The store.
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.inner.store
     }
 
-    /// Makes sure that the quota of the store leaves room for `n_bytes`, as is done for every run; the oldest caches go for
-    /// it where they may.
+    /// Makes sure that the store's quota leaves room for `n_bytes`, as for every run. If the quota allows eviction, the
+    /// oldest caches are deleted for it.
     ///
     /// # Errors
-    /// [`Code::StoreFull`], and the store's own.
+    /// `Code::StoreFull`, and those of the store.
     pub async fn make_room(&self, n_bytes: u64) -> Result<(), Problem> {
         self.inner.make_room(n_bytes).await
     }
 
-    /// What is accepted.
+    /// The bounds on what is accepted.
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.inner.limits
     }
 
-    /// Whether new runs are taken: every model is loaded and the server is not stopping.
+    /// Whether new runs are accepted: every model is loaded and the server is not stopping.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         !self.inner.draining.is_cancelled() && self.inner.models.all_ready()
     }
 
-    /// Whether everything that carries runs out is there: nothing of it has ended before its time.
+    /// Whether the tasks and threads that carry out runs are still running.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -416,22 +419,22 @@ impl Engine {
         })
     }
 
-    /// Cancelled once the server drains: whoever waits for a run gives up then.
+    /// Cancelled when the server starts to drain. Whoever waits for a run should stop waiting then.
     #[must_use]
     pub fn draining(&self) -> CancellationToken {
         self.inner.draining.clone()
     }
 
-    /// Notified whenever the run changes. Subscribe first, then read the run.
+    /// A receiver that is notified whenever the run changes. Subscribe first, then read the run.
     #[must_use]
     pub fn subscribe(&self, run: RunId) -> watch::Receiver<u64> {
         self.inner.progress.subscribe(run)
     }
 
-    /// The run, once it has ended or when `wait` is over or the server drains; `None` when there is no such run.
+    /// The run, as soon as it has ended, `wait` is over or the server drains; `None` if there is no such run.
     ///
     /// # Errors
-    /// The store's own.
+    /// Those of the store.
     pub async fn wait(&self, tenant: TenantId, id: RunId, wait: Duration) -> Result<Option<Run>, Problem> {
         let deadline = Instant::now() + wait;
         let mut changes = self.subscribe(id);
@@ -452,7 +455,7 @@ impl Engine {
         }
     }
 
-    /// Where a run stands in the queue, and how fast it goes.
+    /// The run's place in the queue, and the speed of recent batches.
     #[must_use]
     pub fn pace(&self, run: RunId) -> Pace {
         let queue_position = self.inner.queue().position(run);
@@ -461,11 +464,11 @@ impl Engine {
         Pace { queue_position, tokens_per_second: self.inner.speed.get() }
     }
 
-    /// Stops a run: nothing more of it is started, and a batch of which every item is cancelled stops before its next
-    /// layer. Returns the run as it is afterwards; an ended run unchanged.
+    /// Cancels a run: no more of it is started, and a batch whose items are all cancelled stops before its next layer.
+    /// Returns the run as it is afterwards. A run that has ended is unchanged.
     ///
     /// # Errors
-    /// The store's own.
+    /// Those of the store.
     pub async fn cancel(&self, tenant: TenantId, id: RunId) -> Result<Option<Run>, Problem> {
         let run = self.inner.store.cancel_run(tenant, id).await?;
         if run.is_some() {
@@ -474,10 +477,10 @@ impl Engine {
         Ok(run)
     }
 
-    /// Deletes a run with its caches, cancelling it first if need be; whether there was one.
+    /// Deletes a run and its caches, cancelling it first if it has not ended. Returns whether there was such a run.
     ///
     /// # Errors
-    /// The store's own.
+    /// Those of the store.
     pub async fn delete(&self, tenant: TenantId, id: RunId) -> Result<bool, Problem> {
         let existed = self.inner.store.delete_run(tenant, id).await?;
         if existed {
@@ -490,9 +493,9 @@ impl Engine {
         self.inner.recent_items.forget_run(id);
         self.inner.queue().remove(id);
         self.inner.to_continue().remove(id);
-        // Those that waited for it must not go with it.
+        // Items of other runs that waited for it must not go with it.
         let followers = self.inner.dedup().remove(id);
-        self.inner.ask_again(followers);
+        self.inner.look_up_again(followers);
         for batch in self.inner.in_flight().values_mut() {
             let before = batch.units.len();
             batch.units.retain(|(run, _)| *run != id);
@@ -501,20 +504,22 @@ impl Engine {
         self.inner.progress.changed(id);
     }
 
-    /// Stops accepting, finishes the batches under way, makes them durable and ends the threads. Runs that are not
-    /// finished continue at the next start.
+    /// Stops accepting runs, finishes the batches in flight, commits them and ends the threads. Unfinished runs
+    /// continue at the next start.
     pub async fn drain(&self) {
         self.inner.draining.cancel();
         let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Tasks { scheduler, generator, answers, background_jobs, retention, workers }) = tasks else { return };
-        let ended = [scheduler.await, generator.await, answers.await, background_jobs.await, retention.await];
+        let Some(Tasks { scheduler, generator, submission_reuse, background_jobs, retention, workers }) = tasks else {
+            return;
+        };
+        let ended = [scheduler.await, generator.await, submission_reuse.await, background_jobs.await, retention.await];
         if ended.iter().any(Result::is_err) {
-            tracing::error!("the scheduler had panicked");
+            tracing::error!("a background task of the engine had panicked");
         }
         while !self.inner.in_flight().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        // The tasks held the last handles to the workers, so their threads end by themselves.
+        // The tasks held the last handles to the workers, so the worker threads end by themselves.
         let joined = tokio::task::spawn_blocking(move || workers.into_iter().for_each(|worker| drop(worker.join())));
         let _ = joined.await;
     }
@@ -529,7 +534,7 @@ fn unit(run: RunId, index: u32, item: &NewItem, key: Arc<BatchKey>, model: &Mode
         key,
         edits: None,
         priority: Priority::Normal,
-        reuse: Reuse::Unasked,
+        reuse: Reuse::ToLookUp,
         max_batch_items: UNLIMITED,
     }
 }

@@ -1,4 +1,4 @@
-//! Settling the positions of one input: what depends on its tokens is looked up, once, when it is tokenised.
+//! Resolves the positions of one input: names that depend on its tokens are looked up once, when it is tokenised.
 
 use super::input::Content;
 use residuum_domain::{
@@ -7,8 +7,8 @@ use residuum_domain::{
 };
 use residuum_model::{ChatEnd, Encoded, TextTokenizer};
 
-/// The positions that `asked` means in an input. `encoded` is what is left of it, `text` the whole text as posted or
-/// rendered.
+/// The positions that `asked` names in an input. `encoded` is the input after truncation, `text` its whole text as
+/// posted or rendered.
 ///
 /// # Errors
 /// As [`PositionsRequest::resolve`].
@@ -31,19 +31,20 @@ pub fn settle(
     asked.resolve(&TokenView { special: &encoded.special, spelled, messages })
 }
 
-/// The messages of a chat that is continued, as its positions count them: those that were posted, and the reply.
+/// What positions mean in a chat that is continued: the posted part of it, or the reply.
 pub enum Conversation {
-    /// It has nothing to do with the reply: these positions, of what was posted.
+    /// They do not concern the reply: these positions, within what was posted.
     Posted(PositionsRequest),
-    /// The reply, which begins at this token; of a last message that was left open, that message with what continues it.
+    /// Tokens of the reply, which begins at this token. If the last message was left open, that message and its
+    /// continuation.
     Reply(u32, Which),
 }
 
-/// What positions mean in an input that is continued. Negative indices of messages count from the end of the conversation,
-/// and the reply is its last message, unless it continues the last one that was posted.
+/// What positions mean in an input that is continued. Negative indices of messages count from the end of the
+/// conversation; the reply is its last message, unless the reply continues the last posted message.
 ///
 /// # Errors
-/// As [`settle`], where the beginning of a message that was left open is not known.
+/// Those of [`settle`], if the beginning of a message that was left open is not known.
 pub fn in_conversation(
     asked: &PositionsRequest,
     content: &Content,

@@ -1,4 +1,4 @@
-//! Who waits for which run. The state itself lies in the store; this only says that it changed.
+//! Notifies those who wait for a run that it changed. The state of the run is in the store, not here.
 
 use std::{
     collections::HashMap,
@@ -9,25 +9,26 @@ use tokio::sync::watch;
 
 use residuum_domain::RunId;
 
-/// Wakes those who wait for a run.
+/// One watch channel for each run that someone waits for.
 #[derive(Default)]
 pub struct Progress {
     waiting: Mutex<HashMap<RunId, watch::Sender<u64>>>,
 }
 
 impl Progress {
-    /// Subscribe first, then read the run from the store: no change in between is missed.
+    /// Subscribe first, then read the run from the store; then no change in between is missed.
     #[must_use]
     pub fn subscribe(&self, run: RunId) -> watch::Receiver<u64> {
         let mut waiting = self.lock();
-        // A run that had ended before anyone asked never changes again; such entries go before the map would grow.
+        // Subscribing to a run that has ended leaves an entry for ever; such entries are dropped before the map would
+        // grow.
         if waiting.len() == waiting.capacity() {
             waiting.retain(|_, sender| sender.receiver_count() > 0);
         }
         waiting.entry(run).or_insert_with(|| watch::channel(0).0).subscribe()
     }
 
-    /// Says that a run changed. Forgets the run when nobody listens any more.
+    /// Notifies the subscribers of a run. Forgets the run if there are none.
     pub fn changed(&self, run: RunId) {
         let mut waiting = self.lock();
         if let Some(sender) = waiting.get(&run)
@@ -49,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_that_nobody_listens_to_do_not_pile_up() {
+    fn entries_of_runs_without_subscribers_do_not_accumulate() {
         let progress = Progress::default();
         for _ in 0..10_000 {
             drop(progress.subscribe(RunId::generate()));

@@ -1,7 +1,7 @@
-//! Inputs of small runs, kept parsed from the moment they are durable until they are computed.
+//! A cache of parsed inputs: those of small runs, from their commit until they are computed.
 //!
-//! Whoever needs an input reads it from the store where it is not here; so entries may be missing, and never may be stale:
-//! what is here is exactly what was made durable, and a run that is cancelled or deleted is forgotten.
+//! An input that is not here is read from the store, so entries may be missing; they may never be stale. An entry is
+//! exactly what was committed, and a run that is cancelled or deleted is removed.
 
 use std::{
     collections::HashMap,
@@ -11,16 +11,16 @@ use std::{
 use super::queue::UnitId;
 use residuum_domain::{NewItem, RunId};
 
-/// Bytes of inputs that are kept, about.
+/// Approximate bytes of all kept inputs.
 const MAX_BYTES: usize = 32 << 20;
-/// Inputs of a run that is kept.
+/// Inputs of the largest run that is kept.
 const MAX_ITEMS: usize = 16;
-/// Bytes that a token takes, about: its id, its text in an allocation of its own.
+/// Approximate bytes of a token: its id, and its text in a separate allocation.
 const TOKEN_BYTES: usize = 64;
-/// Bytes that an input takes beside tokens, text and metadata, about.
+/// Approximate bytes of an input beside tokens, text and metadata.
 const ITEM_BYTES: usize = 1024;
 
-/// Inputs by run and index. Where there is no room for a run, it is not kept.
+/// Inputs by run and index. A run that finds no room is not kept.
 #[derive(Default)]
 pub(super) struct RecentItems {
     kept: Mutex<Kept>,
@@ -32,7 +32,7 @@ struct Kept {
     n_bytes: usize,
 }
 
-/// Whether the inputs of a run are worth keeping: few, and final as they are.
+/// Whether the inputs of a run are worth keeping: they are few, and none of them is to be continued.
 pub(super) fn may_keep(items: &[NewItem]) -> bool {
     items.len() <= MAX_ITEMS && items.iter().all(|item| item.generation.is_none())
 }
@@ -48,7 +48,7 @@ impl RecentItems {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps the inputs of a run that is durable now, in their order, as far as there is room.
+    /// Keeps the inputs of a newly committed run, in order, if there is room.
     pub(super) fn keep(&self, run: RunId, items: Vec<NewItem>) {
         let size: usize = items.iter().map(n_bytes).sum();
         let mut kept = self.kept();
@@ -58,12 +58,12 @@ impl RecentItems {
         }
     }
 
-    /// An input, where it is kept.
+    /// An input, if it is kept.
     pub(super) fn get(&self, (run, index): UnitId) -> Option<NewItem> {
         self.kept().runs.get(&run)?.get(&index).cloned()
     }
 
-    /// Forgets inputs that are being computed, or that were answered.
+    /// Removes inputs that are now computed or answered.
     pub(super) fn forget(&self, ids: &[UnitId]) {
         let mut kept = self.kept();
         for (run, index) in ids {
@@ -77,7 +77,7 @@ impl RecentItems {
         }
     }
 
-    /// Forgets all inputs of a run.
+    /// Removes all inputs of a run.
     pub(super) fn forget_run(&self, run: RunId) {
         let mut kept = self.kept();
         if let Some(items) = kept.runs.remove(&run) {
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_finds_no_room_is_not_kept() {
+    fn inputs_that_find_no_room_are_not_kept() {
         let recent = RecentItems::default();
         let large = input(u32::try_from(MAX_BYTES / TOKEN_BYTES / 2).unwrap());
         let (first, second) = (RunId::generate(), RunId::generate());
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn only_few_inputs_that_are_final_are_kept() {
+    fn only_runs_of_few_inputs_without_generation_are_kept() {
         assert!(may_keep(&vec![input(1); MAX_ITEMS]) && !may_keep(&vec![input(1); MAX_ITEMS + 1]));
         let generation =
             Generation { max_new_tokens: 1, temperature: 0.0, top_k: None, top_p: None, seed: 0, stop: Vec::new() };

@@ -1,4 +1,4 @@
-//! The models this server runs, and how far they are loaded.
+//! The models of this server and their loading states.
 
 use std::{
     collections::BTreeMap,
@@ -8,27 +8,27 @@ use std::{
 use residuum_domain::{Code, Problem};
 use residuum_model::Model;
 
-/// Where a model is in its life.
+/// Loading state of a model.
 #[derive(Clone)]
 pub enum ModelState {
-    /// Being read.
+    /// Being loaded.
     Loading,
     /// Serving.
     Ready(Arc<Model>),
 }
 
-/// Models by the name clients use. All names are known from the start; the models follow as they are read.
+/// Models by the name that clients use. All names are known from the start; the models are added as they are loaded.
 pub struct Registry {
     models: RwLock<BTreeMap<String, ModelState>>,
 }
 
 impl Registry {
-    /// A registry in which every name is still loading.
+    /// A registry in which every model is still being loaded.
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
         Self { models: RwLock::new(names.into_iter().map(|n| (n, ModelState::Loading)).collect()) }
     }
 
-    /// Puts a loaded model in its place.
+    /// Adds a loaded model under its name.
     pub fn ready(&self, model: Arc<Model>) {
         let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
         models.insert(model.info().id.clone(), ModelState::Ready(model));
@@ -41,16 +41,16 @@ impl Registry {
         models.iter().map(|(n, s)| (n.clone(), s.clone())).collect()
     }
 
-    /// Whether every model serves.
+    /// Whether every model is serving.
     #[must_use]
     pub fn all_ready(&self) -> bool {
         self.all().iter().all(|(_, s)| matches!(s, ModelState::Ready(_)))
     }
 
-    /// The model of this name, for a request body.
+    /// The model of this name, which comes from a request body.
     ///
     /// # Errors
-    /// [`Code::UnknownModel`] listing the models there are, or [`Code::Unavailable`] while it loads.
+    /// [`Code::UnknownModel`], listing the models that are served, or [`Code::Unavailable`] while the model loads.
     pub fn get(&self, name: &str) -> Result<Arc<Model>, Problem> {
         let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
         match models.get(name) {

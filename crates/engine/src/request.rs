@@ -1,6 +1,7 @@
-//! A run as a client asks for it, and its preparation: tokenising, truncating and resolving every name.
+//! A run as a client requests it, and its preparation: tokenising, truncating and resolving every name.
 //!
-//! Whatever can be refused is refused here, before anything is queued; the first bad item refuses the whole request.
+//! Everything that can be refused is refused here, before anything is queued. The first bad item refuses the whole
+//! request.
 
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use residuum_domain::{
 };
 use residuum_model::{Encoded, Model};
 
-/// Bytes of a known text, token ids, and entries of each other list that are prepared sooner than another thread is asked to.
+/// Limits for [`is_quick`]: bytes of a text in the token cache, token ids, and entries of each other list.
 pub(super) const QUICK_BYTES: usize = 4096;
 pub(super) const QUICK_IDS: usize = 512;
 pub(super) const QUICK_NAMES: usize = 64;
@@ -42,25 +43,25 @@ pub enum Truncate {
 /// A run as posted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunRequest {
-    /// Who asks.
+    /// The tenant of the request.
     pub tenant: TenantId,
     /// Name of the model.
     pub model: String,
     /// Inputs in order.
     pub inputs: Vec<InputSpec>,
-    /// How to continue every input before it is captured.
+    /// How to continue every input before it is captured; `None`: not at all.
     pub generation: Option<Generation>,
-    /// What to change on the way through the model.
+    /// Changes to make during the forward pass.
     pub interventions: Option<Interventions>,
     /// What to capture.
     pub capture: CaptureRequest,
-    /// Beginning-of-sequence token: the tokenizer's own rule, always, or never.
+    /// Beginning-of-sequence token: `None` for the tokenizer's own rule, else always or never.
     pub prepend_bos: Option<bool>,
-    /// What to do with inputs over the context.
+    /// What to do with inputs longer than the context.
     pub truncate: Truncate,
-    /// Whether stored activations may answer.
+    /// Whether stored activations may answer it.
     pub reuse: bool,
-    /// How urgent it is.
+    /// How urgent the run is.
     pub priority: Priority,
     /// Tags of every cache.
     pub tags: Vec<String>,
@@ -68,12 +69,12 @@ pub struct RunRequest {
     pub metadata: Map<String, Value>,
     /// Seconds after which the caches expire.
     pub ttl_seconds: Option<u64>,
-    /// Idempotency key with the hash of the request.
+    /// Idempotency key, and the hash of the request.
     pub idempotency: Option<(String, [u8; 32])>,
 }
 
 impl RunRequest {
-    /// A run of these inputs that asks for nothing else: what a body has that leaves everything out.
+    /// A run with these inputs and the defaults of every other field.
     #[must_use]
     pub fn new(tenant: TenantId, model: &str, inputs: Vec<InputSpec>) -> Self {
         Self {
@@ -95,20 +96,20 @@ impl RunRequest {
     }
 }
 
-/// A run that can be queued.
+/// A run that is ready to be queued.
 pub struct Prepared {
     /// The run.
     pub run: NewRun,
-    /// Bytes that each item's capture takes in the store, in input order.
+    /// Bytes that each item's capture takes in the store, in the order of the inputs.
     pub item_bytes: Vec<u64>,
-    /// The model it runs on.
+    /// The model that the run uses.
     pub model: Arc<Model>,
 }
 
 /// Tokenises and checks every input.
 ///
 /// # Errors
-/// The [`Problem`] of the first input or name at fault, with its pointer into the request body.
+/// The [`Problem`] of the first bad input or name, with its pointer into the request body.
 pub fn prepare(
     request: RunRequest,
     model: Arc<Model>,
@@ -163,8 +164,8 @@ pub fn prepare(
     Ok(Prepared { run, item_bytes: sizes, model })
 }
 
-/// Whether [`prepare`] takes no longer than asking another thread for it: one short input, whose tokens are known, and no list
-/// that is long.
+/// Whether [`prepare`] takes less time than handing it to another thread: one short input whose tokens are known, and
+/// no long list.
 #[must_use]
 pub fn is_quick(request: &RunRequest, model: &Model, token_cache: &TokenCache) -> bool {
     let [input] = request.inputs.as_slice() else { return false };
@@ -184,12 +185,12 @@ pub fn is_quick(request: &RunRequest, model: &Model, token_cache: &TokenCache) -
         }
 }
 
-/// Whether a place is said without a list and without looking at the text.
+/// Whether positions can be resolved without going through a list or the text.
 fn is_one_or_a_range(positions: &PositionsRequest) -> bool {
     matches!(positions, PositionsRequest::Known(known) if !matches!(known, Positions::List(_) | Positions::MeanOf(_)))
 }
 
-/// Whether the model can continue inputs, by so many tokens.
+/// Checks that the model can continue inputs, by as many tokens as requested.
 fn check_generation(generation: &Generation, model: &Model) -> Result<(), Problem> {
     model.check_generates()?;
     let n_ctx = model.info().n_ctx;
@@ -200,7 +201,7 @@ fn check_generation(generation: &Generation, model: &Model) -> Result<(), Proble
     Ok(())
 }
 
-/// Bytes that one item's capture takes in the store, at most where it is continued first.
+/// Bytes that one item's capture takes in the store; an upper bound if the item is continued first.
 #[must_use]
 pub fn item_bytes(item: &NewItem, model: &Model) -> u64 {
     let n_tokens = item.max_tokens();
@@ -215,7 +216,8 @@ pub fn layout_of(capture: &Capture, model: &Model, items: &[(usize, &residuum_do
     PackLayout::new(capture.hooks.clone(), row_shapes, capture.dtype, items)
 }
 
-/// Shape of what an item stores for each hook, for dry runs; that of the longest continuation where there is one.
+/// Shape of what an item stores for each hook, for dry runs. For an item to be continued, the shape of its longest
+/// continuation.
 #[must_use]
 pub fn item_shapes(item: &NewItem, model: &Model) -> Vec<(String, Vec<usize>)> {
     let n_tokens = item.max_tokens();
@@ -225,7 +227,7 @@ pub fn item_shapes(item: &NewItem, model: &Model) -> Vec<(String, Vec<usize>)> {
     item.capture.hooks.iter().map(|h| (h.to_string(), shape(h))).collect()
 }
 
-/// An input's tokens, how many were cut to fit, and its text as posted or rendered.
+/// An input's tokens, how many of them were cut off, and its text as posted or rendered.
 type Tokenised = (Encoded, u64, Option<String>);
 
 fn prepare_item(
@@ -249,7 +251,7 @@ fn prepare_item(
     Ok(NewItem { interventions, ..item })
 }
 
-/// A problem with an input, pointing into the request. How chats are rendered is said once for all inputs.
+/// Lets a problem with an input point into the request. How chats are rendered is set once for all inputs.
 fn in_input(problem: Problem, input: &InputSpec) -> Problem {
     let of_all = ["/chat_template", "/template_kwargs", "/continue_final_message"];
     let outside = |pointer: &str| of_all.iter().any(|field| pointer.starts_with(field));
@@ -282,13 +284,13 @@ fn tokenise(
     Ok((encoded, n_truncated, text))
 }
 
-/// Refuses a text that is so long that it cannot fit, before it is encoded.
+/// Refuses a text that is certainly too long, before it is encoded.
 fn check_length(text: &str, how: Truncate, model: &Model, n_new: usize) -> Result<(), Problem> {
     let room = model.info().n_ctx - n_new;
     match model.tokenizer().longest_text_that_fits(room) {
         Some(most) if how == Truncate::Error && text.len() > most => {
             let detail = format!(
-                "the text has {} bytes, and {room} tokens, which the model's context has room for, stand for {most} at most; \
+                "the text has {} bytes, and the {room} tokens that fit the model's context stand for at most {most}; \
                  shorten it or set truncate to left or right",
                 text.len()
             );
@@ -338,8 +340,8 @@ fn item(
     })
 }
 
-/// The positions meant in an input that `n_new` tokens may follow, and how to settle them once all are there, where that
-/// takes all of them: then the positions are the most that they can be.
+/// The positions of an input that `n_new` tokens may follow. If they can only be resolved once all tokens are there,
+/// the positions are the most that are possible, and the second value says how to resolve them then.
 fn positions_of(
     asked: PositionsRequest,
     input: &InputSpec,
@@ -370,7 +372,7 @@ fn positions_of(
     }
 }
 
-/// Cuts an input down to the context, less the room that `n_new` tokens need; how many tokens went.
+/// Cuts an input down to the context, less the room for `n_new` tokens. Returns how many tokens were cut off.
 fn truncate(mut encoded: Encoded, how: Truncate, n_ctx: usize, n_new: usize) -> Result<(Encoded, u64), Problem> {
     let n = encoded.ids.len();
     let room = n_ctx - n_new;
@@ -391,7 +393,7 @@ fn truncate(mut encoded: Encoded, how: Truncate, n_ctx: usize, n_new: usize) -> 
             encoded.cut(end - excess..end);
         }
         Truncate::Left => {
-            // A BOS token at the start stays there: the model expects it.
+            // A BOS token at the start is kept: the model expects it.
             let from = usize::from(encoded.bos.present);
             encoded.cut(from..from + excess);
         }

@@ -1,4 +1,4 @@
-//! Removes what has expired, and keeps an eye on the room that is left.
+//! Removes expired caches, and checks that the quota and the disk leave room.
 
 use std::{
     sync::{Arc, PoisonError},
@@ -7,11 +7,11 @@ use std::{
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{Inner, scheduler::STORE_REST};
+use super::{Inner, scheduler::STORE_PAUSE};
 use residuum_domain::{Code, Problem};
 use residuum_store::StoreError;
 
-/// Time between two looks. What has expired is not served meanwhile; only its bytes are still there.
+/// Time between two rounds. An expired cache is not served meanwhile; only its bytes are still there.
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// Runs until the engine drains.
@@ -42,7 +42,7 @@ impl Inner {
     /// Makes sure that the quota leaves room for `n_bytes`.
     ///
     /// # Errors
-    /// [`Code::StoreFull`], and the store's own.
+    /// [`Code::StoreFull`], and those of the store.
     pub(super) async fn make_room(&self, n_bytes: u64) -> Result<(), Problem> {
         let n_gone = match self.store.make_room(n_bytes).await {
             Err(StoreError::Full) => return Err(self.over_quota(n_bytes)),
@@ -55,7 +55,7 @@ impl Inner {
         Ok(())
     }
 
-    /// That the quota has no room for `n_bytes`, and how much is lacking.
+    /// The problem that the quota has no room for `n_bytes`, saying how much is lacking.
     fn over_quota(&self, n_bytes: u64) -> Problem {
         let max_bytes = self.store.quota().map_or(u64::MAX, |quota| quota.max_bytes);
         let used = self.store.bytes_on_disk();
@@ -67,19 +67,19 @@ impl Inner {
         Problem::new(Code::StoreFull, detail)
     }
 
-    /// Remembers whether the store took what it was given.
+    /// Records whether the store had room for the last write.
     pub(super) fn note_room(&self, there_was: bool) {
         *self.no_room.lock().unwrap_or_else(PoisonError::into_inner) = (!there_was).then(Instant::now);
     }
 
-    /// Refuses new runs while those that were accepted wait for room on the disk.
+    /// Refuses new runs while accepted ones wait for room on the disk.
     ///
     /// # Errors
     /// [`Code::StoreFull`].
     pub(super) fn check_disk(&self) -> Result<(), Problem> {
         let full = *self.no_room.lock().unwrap_or_else(PoisonError::into_inner);
-        // they are tried again after each rest: when nothing was heard for some, nothing waits any more
-        if full.is_some_and(|since| since.elapsed() < 3 * STORE_REST) {
+        // waiting work is tried again every `STORE_PAUSE`: after three of them without a failure, nothing waits any more
+        if full.is_some_and(|since| since.elapsed() < 3 * STORE_PAUSE) {
             let detail = "the disk is full: runs that were accepted wait for room; delete runs or caches first";
             return Err(Problem::new(Code::StoreFull, detail));
         }

@@ -1,7 +1,7 @@
-//! Answers items without a forward pass: by what is stored, or by what is being computed for another item.
+//! Answers items without a forward pass: with stored activations, or with those being computed for another item.
 //!
-//! Items are looked for once, before they are planned; and whatever is put into a batch leads those in the queue that it
-//! will answer. [`InFlightDedup`](super::dedup::InFlightDedup) holds who waits for whom.
+//! Each item is looked up once, before it is planned. When a batch is put together, its items become leaders of the
+//! queued items that they will answer; [`InFlightDedup`](super::dedup::InFlightDedup) knows who follows whom.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,41 +20,41 @@ use residuum_store::{
     Completion, FinishedPack, PackHeader, Reusable, ReusedCache, Store, StoreError, StoredRows, Wanted,
 };
 
-/// Items looked for in one query.
-const ASK_ITEMS: usize = 512;
-/// Bytes that are copied instead of computed, for one item and in one pack: reading and writing more would keep the next
-/// batch waiting.
+/// Items looked up in one query.
+const LOOKUP_ITEMS: usize = 512;
+/// Bytes that may be copied instead of computed, for one item and in one pack. Reading and writing more would delay the
+/// next batch.
 const COPY_BYTES: u64 = 64 << 20;
-/// Items copied into one pack.
+/// Most items copied into one pack.
 const COPY_ITEMS: usize = 256;
 
-/// An item that is looked for.
-struct Asking {
+/// An item to be looked up.
+struct Candidate {
     unit: Unit,
     item: NewItem,
     wanted: Wanted,
 }
 
-/// An item that stored rows answer.
+/// An item whose rows are stored, and have to be copied.
 struct Copying {
     unit: Unit,
     item: NewItem,
     rows: StoredRows,
 }
 
-/// Answers waiting items by what is stored or on its way there; the others wait to be computed.
+/// Answers waiting items with activations that are stored or being computed. The other items wait to be computed.
 pub(super) async fn reuse_stored(engine: &Arc<Inner>) {
     loop {
-        let units = engine.queue().take_unasked(ASK_ITEMS);
+        let units = engine.queue().take_to_look_up(LOOKUP_ITEMS);
         if units.is_empty() {
             return;
         }
-        let rest = ask(engine, units).await;
-        engine.queue().push(rest.into_iter().map(|u| Unit { reuse: Reuse::Asked, ..u }).collect());
+        let rest = look_up(engine, units).await;
+        engine.queue().push(rest.into_iter().map(|u| Unit { reuse: Reuse::NotFound, ..u }).collect());
     }
 }
 
-/// What an item needs.
+/// The activations that an item needs.
 pub(super) fn wanted(tenant: TenantId, edits: Option<&Edits>, item: &NewItem, model: &Model) -> Wanted {
     Wanted {
         forward_key: forward_key(tenant, model, item, edits),
@@ -63,15 +63,15 @@ pub(super) fn wanted(tenant: TenantId, edits: Option<&Edits>, item: &NewItem, mo
     }
 }
 
-/// Items of a run that were looked for before it was queued, and not found.
+/// The lookup of a run's items before it was queued.
 pub(super) struct Missed {
-    /// What each item needs; `None` for one that something was found for.
+    /// What each item that was not found needs; `None` for an item for which something was found.
     pub(super) wanted: Vec<Option<Wanted>>,
-    /// `Inner::completions` before they were looked for.
+    /// The value of `Inner::completions` before the lookup.
     pub(super) at: u64,
 }
 
-/// Whether an item's activations may be copied together from others.
+/// Whether the rows that an item needs are few enough to be copied from stored ones.
 fn may_copy(n_bytes: u64, item: &NewItem) -> bool {
     let rows = match item.capture.positions.resolve(item.token_ids.len()) {
         Ok(Rows::Mean(list)) => list.len() as u64,
@@ -80,8 +80,8 @@ fn may_copy(n_bytes: u64, item: &NewItem) -> bool {
     n_bytes.saturating_mul(rows) <= COPY_BYTES
 }
 
-/// Answers or leaves to others what can be; gives back what has to be computed.
-async fn ask(engine: &Arc<Inner>, units: Vec<Unit>) -> Vec<Unit> {
+/// Answers items, or lets them follow leaders. Returns those that have to be computed.
+async fn look_up(engine: &Arc<Inner>, units: Vec<Unit>) -> Vec<Unit> {
     let items = match load(engine, &units).await {
         Ok(items) => items,
         Err(e) => {
@@ -90,40 +90,40 @@ async fn ask(engine: &Arc<Inner>, units: Vec<Unit>) -> Vec<Unit> {
         }
     };
     let mut rest = Vec::new();
-    // One query for each tenant: items of one never see another's.
-    let mut by_tenant: HashMap<TenantId, Vec<Asking>> = HashMap::new();
+    // One query for each tenant: an item is never answered with another tenant's activations.
+    let mut by_tenant: HashMap<TenantId, Vec<Candidate>> = HashMap::new();
     for (unit, item) in items {
         let Ok(model) = engine.models.get(&unit.key.model) else {
             rest.push(unit.clone());
             continue;
         };
         let wanted = wanted(unit.key.tenant, unit.edits.as_deref(), &item, &model);
-        // InFlightDedup before the store: one that ends in between is found there.
+        // First the leaders, then the store: an item that ends in between is found in the store.
         if let Err(unit) = engine.dedup().follow(unit.clone(), &wanted, may_copy(unit.n_bytes, &item)) {
-            by_tenant.entry(unit.key.tenant).or_default().push(Asking { unit: *unit, item, wanted });
+            by_tenant.entry(unit.key.tenant).or_default().push(Candidate { unit: *unit, item, wanted });
         }
     }
-    for (tenant, asking) in by_tenant {
-        rest.extend(ask_store(engine, tenant, asking).await);
+    for (tenant, candidates) in by_tenant {
+        rest.extend(look_up_stored(engine, tenant, candidates).await);
     }
     rest
 }
 
-async fn ask_store(engine: &Arc<Inner>, tenant: TenantId, asking: Vec<Asking>) -> Vec<Unit> {
-    let wanted: Vec<Wanted> = asking.iter().map(|a| a.wanted.clone()).collect();
+async fn look_up_stored(engine: &Arc<Inner>, tenant: TenantId, candidates: Vec<Candidate>) -> Vec<Unit> {
+    let wanted: Vec<Wanted> = candidates.iter().map(|a| a.wanted.clone()).collect();
     let found = match engine.store.find_reusable(tenant, &wanted).await {
         Ok(found) => found,
         Err(e) => {
-            tracing::error!(error = %e, "the store could not be asked for activations to reuse");
-            return asking.into_iter().map(|a| a.unit).collect();
+            tracing::error!(error = %e, "the lookup of activations to reuse failed");
+            return candidates.into_iter().map(|a| a.unit).collect();
         }
     };
-    let (mut pointed, mut copied, mut rest) = (Vec::new(), Vec::new(), Vec::new());
-    for (Asking { unit, item, wanted }, found) in asking.into_iter().zip(found) {
+    let (mut shared, mut copied, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+    for (Candidate { unit, item, wanted }, found) in candidates.into_iter().zip(found) {
         match found {
             Some(Reusable::Extent(extent)) => {
                 let (run, item_index) = unit.id();
-                pointed.push((unit, ReusedCache { extent, cache: CacheId::generate(), run, item_index, item }));
+                shared.push((unit, ReusedCache { extent, cache: CacheId::generate(), run, item_index, item }));
             }
             Some(Reusable::Rows(rows)) if may_copy(unit.n_bytes, &item) => copied.push(Copying { unit, item, rows }),
             _ => {
@@ -132,24 +132,24 @@ async fn ask_store(engine: &Arc<Inner>, tenant: TenantId, asking: Vec<Asking>) -
             }
         }
     }
-    rest.extend(point(engine, pointed).await);
+    rest.extend(share_extents(engine, shared).await);
     for group in groups(copied) {
         rest.extend(copy(engine, group).await);
     }
     rest
 }
 
-/// Makes caches that point at stored extents; the items where that failed.
-async fn point(engine: &Arc<Inner>, pointed: Vec<(Unit, ReusedCache)>) -> Vec<Unit> {
-    if pointed.is_empty() {
+/// Makes caches that share stored extents. Returns the items for which that failed.
+async fn share_extents(engine: &Arc<Inner>, shared: Vec<(Unit, ReusedCache)>) -> Vec<Unit> {
+    if shared.is_empty() {
         return Vec::new();
     }
-    let (units, reused): (Vec<Unit>, Vec<ReusedCache>) = pointed.into_iter().unzip();
+    let (units, reused): (Vec<Unit>, Vec<ReusedCache>) = shared.into_iter().unzip();
     match record(engine, &units, Completion { reused, ..Completion::default() }).await {
         Ok(()) => Vec::new(),
         Err(StoreError::Gone) => {
-            // what was found and is deleted now is not found again
-            engine.queue().push(units.into_iter().map(|u| Unit { reuse: Reuse::Unasked, ..u }).collect());
+            // the extent was deleted after it was found, and a second lookup will not find it
+            engine.queue().push(units.into_iter().map(|u| Unit { reuse: Reuse::ToLookUp, ..u }).collect());
             Vec::new()
         }
         Err(e) => {
@@ -159,7 +159,7 @@ async fn point(engine: &Arc<Inner>, pointed: Vec<(Unit, ReusedCache)>) -> Vec<Un
     }
 }
 
-/// Records items as reused.
+/// Commits items as reused.
 async fn record(engine: &Arc<Inner>, units: &[Unit], completion: Completion) -> Result<(), StoreError> {
     complete(engine, completion, units.iter().map(|u| u.run).collect()).await?;
     engine.recent_items.forget(&units.iter().map(Unit::id).collect::<Vec<_>>());
@@ -167,7 +167,7 @@ async fn record(engine: &Arc<Inner>, units: &[Unit], completion: Completion) -> 
     Ok(())
 }
 
-/// Items that can share a pack: what is captured, and what computed it.
+/// Groups items that can share a pack: same batch key, same provenance.
 fn groups(copied: Vec<Copying>) -> Vec<Vec<Copying>> {
     let mut groups: Vec<Vec<Copying>> = Vec::new();
     for one in copied {
@@ -186,7 +186,7 @@ fn groups(copied: Vec<Copying>) -> Vec<Vec<Copying>> {
     groups
 }
 
-/// Writes a pack of rows that are stored elsewhere; the items where that failed.
+/// Copies stored rows into a new pack. Returns the items for which that failed.
 async fn copy(engine: &Arc<Inner>, group: Vec<Copying>) -> Vec<Unit> {
     let provenance = group[0].rows.provenance().clone();
     let mut sources = Vec::with_capacity(group.len());
@@ -243,23 +243,24 @@ fn write_copies(
     writer.finish()
 }
 
-/// Lets the items of a batch lead: those that another of them answers follow it, as do those in the queue.
+/// Makes the items of a batch leaders. Items of the batch or the queue that one of them will answer follow it. Returns
+/// the leaders.
 pub(super) fn lead(engine: &Inner, items: Vec<(Unit, NewItem)>, model: &Model) -> Vec<(Unit, NewItem)> {
     let mut leading = Vec::with_capacity(items.len());
     let mut answered: HashMap<UnitId, Wanted> = HashMap::new();
     {
-        let mut leaders = engine.dedup();
+        let mut dedup = engine.dedup();
         for (unit, item) in items {
             let wanted = wanted(unit.key.tenant, unit.edits.as_deref(), &item, model);
             let copy = may_copy(unit.n_bytes, &item);
             let unit = match unit.reuse {
                 Reuse::Never => unit,
-                _ => match leaders.follow(unit, &wanted, copy) {
+                _ => match dedup.follow(unit, &wanted, copy) {
                     Ok(()) => continue,
                     Err(unit) => *unit,
                 },
             };
-            answered.extend(leaders.lead(unit.id(), wanted));
+            answered.extend(dedup.lead(unit.id(), wanted));
             leading.push((unit, item));
         }
     }
@@ -268,7 +269,7 @@ pub(super) fn lead(engine: &Inner, items: Vec<(Unit, NewItem)>, model: &Model) -
     let mut back = Vec::new();
     for unit in taken {
         let Some(wanted) = answered.remove(&unit.id()) else { continue };
-        // Its leader may have been cancelled in between.
+        // The leader may have been cancelled in between.
         if let Err(unit) = engine.dedup().follow(unit, &wanted, false) {
             back.push(*unit);
         }
@@ -278,8 +279,8 @@ pub(super) fn lead(engine: &Inner, items: Vec<(Unit, NewItem)>, model: &Model) -
 }
 
 impl Inner {
-    /// Marks the items of a run that need not be looked for again: nothing has become durable since they were not found.
-    /// Those that an item being computed will answer wait for it; the others are given back.
+    /// Marks the items of a run that need no second lookup, because no activations were committed since the first.
+    /// Items that a leader will answer follow it; the others are returned.
     pub(super) fn after_miss(&self, units: Vec<Unit>, items: &[NewItem], missed: Missed) -> Vec<Unit> {
         let mut rest = Vec::with_capacity(units.len());
         let mut dedup = self.dedup();
@@ -290,10 +291,10 @@ impl Inner {
             };
             let copy = may_copy(unit.n_bytes, item);
             let Err(unit) = dedup.follow(unit, &wanted, copy) else { continue };
-            // an item that stopped being computed in between has counted before
+            // an item that stopped being computed in between has increased `completions` before
             if self.completions.load(Ordering::Acquire) == missed.at {
                 dedup.queued(unit.id(), wanted);
-                rest.push(Unit { reuse: Reuse::Asked, ..*unit });
+                rest.push(Unit { reuse: Reuse::NotFound, ..*unit });
             } else {
                 rest.push(*unit);
             }
@@ -301,19 +302,19 @@ impl Inner {
         rest
     }
 
-    /// Notes that items are no longer being computed: whoever follows them is looked for again.
+    /// Ends leaders, and queues their followers to be looked up again.
     pub(super) fn end_leads(&self, ids: &[UnitId]) {
         let followers = {
-            let mut leaders = self.dedup();
-            ids.iter().flat_map(|id| leaders.end(*id)).collect()
+            let mut dedup = self.dedup();
+            ids.iter().flat_map(|id| dedup.end(*id)).collect()
         };
-        self.ask_again(followers);
+        self.look_up_again(followers);
     }
 
-    /// Queues followers whose leader is gone.
-    pub(super) fn ask_again(&self, followers: Vec<Unit>) {
+    /// Queues followers whose leader has ended, to be looked up again.
+    pub(super) fn look_up_again(&self, followers: Vec<Unit>) {
         if !followers.is_empty() {
-            self.enqueue(followers.into_iter().map(|u| Unit { reuse: Reuse::Unasked, ..u }).collect());
+            self.enqueue(followers.into_iter().map(|u| Unit { reuse: Reuse::ToLookUp, ..u }).collect());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The sparse autoencoders that stand beside the models, and how far they are loaded.
+//! The sparse autoencoders that belong to the models, and their loading states.
 
 use std::{
     collections::BTreeMap,
@@ -14,32 +14,33 @@ use residuum_model::{
     sae::{Sae, Settings},
 };
 
-/// A sparse autoencoder to load: the name for clients, the model it stands beside, and its folder.
+/// A sparse autoencoder to load.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SaeSource {
     /// The name clients use.
     pub id: String,
-    /// Name of a served model.
+    /// Name of the served model whose activations it encodes.
     pub model: String,
-    /// A folder in SAELens's form.
+    /// A folder in the format of SAELens.
     pub path: PathBuf,
 }
 
-/// Where an autoencoder is in its life.
+/// Loading state of an autoencoder.
 #[derive(Clone)]
 pub enum SaeState {
-    /// Its settings are understood, its weights are not read yet.
+    /// Its settings are read and understood; its weights are not read yet.
     Loading {
-        /// The model it stands beside.
+        /// Name of its model.
         model: String,
-        /// What its `cfg.json` says.
+        /// The content of its `cfg.json`.
         settings: Arc<Settings>,
     },
     /// Serving.
     Ready(Arc<Sae>),
 }
 
-/// Autoencoders by the name clients use. All names are known from the start; the weights follow the models'.
+/// Autoencoders by the name that clients use. All names are known from the start; the weights are loaded after the
+/// models.
 #[derive(Default)]
 pub struct Saes {
     states: RwLock<BTreeMap<String, SaeState>>,
@@ -50,7 +51,7 @@ impl Saes {
     /// Reads the settings of every source.
     ///
     /// # Errors
-    /// [`LoadError`] of the first that is not understood, naming file and setting.
+    /// [`LoadError`] of the first setting that is not understood, naming file and setting.
     pub fn open(sources: Vec<SaeSource>) -> Result<Self, LoadError> {
         let mut states = BTreeMap::new();
         for source in &sources {
@@ -60,10 +61,10 @@ impl Saes {
         Ok(Self { states: RwLock::new(states), sources })
     }
 
-    /// Holds every autoencoder against its model, which must be loaded, and reads its weights.
+    /// Compares every autoencoder with its model, which must be loaded, and reads its weights.
     ///
     /// # Errors
-    /// [`LoadError`] of the first that does not fit its model or cannot be read, naming file and setting or tensor.
+    /// [`LoadError`] of the first that does not match its model or cannot be read, naming file and setting or tensor.
     pub async fn load(&self, models: &Registry) -> Result<(), LoadError> {
         for source in self.sources.clone() {
             let model = models
@@ -98,16 +99,16 @@ impl Saes {
         states.iter().map(|(name, state)| (name.clone(), state.clone())).collect()
     }
 
-    /// Whether every autoencoder serves.
+    /// Whether every autoencoder is loaded.
     #[must_use]
     pub fn all_ready(&self) -> bool {
         self.all().iter().all(|(_, state)| matches!(state, SaeState::Ready(_)))
     }
 
-    /// The autoencoder of this name. Problems have `code`, for a name that is unknown.
+    /// The autoencoder of this name. `code` is that of the problem if the name is unknown.
     ///
     /// # Errors
-    /// `code` listing what there is, or [`Code::Unavailable`] while it loads.
+    /// `code`, listing the autoencoders there are, or [`Code::Unavailable`] while it loads.
     pub fn get(&self, name: &str, code: Code) -> Result<Arc<Sae>, Problem> {
         let states = self.states.read().unwrap_or_else(PoisonError::into_inner);
         match states.get(name) {

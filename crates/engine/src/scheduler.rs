@@ -1,4 +1,5 @@
-//! The scheduler: claims work, hands batches to the workers, and makes what comes back durable while the next ones run.
+//! The scheduler claims items, hands batches to the workers, and commits their outcomes while the next batches are
+//! computed.
 
 use std::{
     sync::{
@@ -21,23 +22,23 @@ use residuum_domain::{Code, NewItem, Problem, RunId};
 use residuum_model::Model;
 use residuum_store::{Completion, StoreError};
 
-/// Batches under way at once: one computing for each worker, one claimed and waiting for any of them.
+/// Batches in progress at once: one on each worker, and one that is claimed and waits for a free worker.
 pub(super) fn pipeline(n_workers: usize) -> u32 {
     u32::try_from(n_workers + 1).expect("a machine has few devices")
 }
 
-/// What a batch should take, so that a request never waits long for the one before it.
+/// Target time of a batch, so that a request never waits long for the batch before it.
 pub(super) const BATCH_TIME: Duration = Duration::from_millis(250);
-/// Bounds of a batch whatever the measured speed. The weights are read from memory for each batch and each of its lanes: below
-/// the lower bound that takes a tenth of the time.
+/// Bounds of a batch, whatever the measured speed. Each batch and each of its sub-batches reads the weights from
+/// memory; at the lower bound that takes a tenth of the time.
 const BATCH_TOKENS: std::ops::RangeInclusive<usize> = 384..=16_384;
 const BATCH_BYTES: u64 = 512 << 20;
 const BATCH_ITEMS: usize = 256;
-/// Memory for what one batch has between its layers, in bytes. An input alone may take more: running out of memory ends the
-/// process, so a batch is bounded before it is tried.
+/// Memory for the values of one batch between its layers, in bytes. Running out of memory ends the process, so a batch
+/// is bounded before it is tried. A single input may take more.
 const BATCH_MEMORY: u64 = 128 << 20;
-/// Rest after the store refused, before the same work is tried again.
-pub(super) const STORE_REST: Duration = Duration::from_secs(2);
+/// Pause after the store has refused work, before the same work is tried again.
+pub(super) const STORE_PAUSE: Duration = Duration::from_secs(2);
 
 /// Tokens per second of recent batches, as a moving average.
 pub(super) struct Speed {
@@ -77,7 +78,7 @@ impl Speed {
     }
 }
 
-/// What the next batch may hold: no more than a worker does in its time, nor than fits its memory.
+/// The budget of the next batch: what a worker can do in [`BATCH_TIME`] and what fits [`BATCH_MEMORY`].
 fn budget(engine: &Inner) -> Budget {
     let budget = engine.speed.budget();
     let model = engine.queue().next_key().map(|(key, _)| key.model.clone());
@@ -86,7 +87,7 @@ fn budget(engine: &Inner) -> Budget {
     Budget { tokens: budget.tokens.min(fitting).max(1), ..budget }
 }
 
-/// A batch on its way through a worker, for cancelling and for counting.
+/// A batch that is being computed or committed. Kept for cancelling and counting.
 pub(super) struct InFlight {
     pub(super) units: Vec<UnitId>,
     pub(super) alive: Arc<AtomicUsize>,
@@ -100,7 +101,7 @@ pub(super) async fn run(engine: Arc<Inner>, workers: Workers, slots: Arc<Semapho
             permit = Arc::clone(&slots).acquire_owned() => permit.expect("the semaphore is never closed"),
             () = engine.draining.cancelled() => break,
         };
-        // Items that came while this waited for a slot join the batch.
+        // Items that came while this task waited for a slot join the batch.
         reuse_stored(&engine).await;
         let budget = budget(&engine);
         let units = engine.queue().next_batch(budget);
@@ -112,7 +113,7 @@ pub(super) async fn run(engine: Arc<Inner>, workers: Workers, slots: Arc<Semapho
             }
         };
         if units.iter().any(|unit| unit.max_batch_items <= 1) {
-            // It may have ended the process before: nobody is to go with it.
+            // This item may have ended the process before, so no other batch runs beside it.
             let others = Arc::clone(&slots).acquire_many_owned(n_slots - 1).await;
             permit.merge(others.expect("the semaphore is never closed"));
         }
@@ -121,13 +122,13 @@ pub(super) async fn run(engine: Arc<Inner>, workers: Workers, slots: Arc<Semapho
         }
         dispatch(&engine, &workers, units, permit).await;
     }
-    // Every permit back: nothing is under way any more.
+    // With every permit back, no batch is in progress.
     let _all = slots.acquire_many(n_slots).await;
 }
 
-/// Gives a batch to the workers and leaves a task behind that makes the outcome durable.
+/// Hands a batch to the workers, and spawns a task that commits the outcome.
 async fn dispatch(engine: &Arc<Inner>, workers: &Workers, units: Vec<Unit>, permit: OwnedSemaphorePermit) {
-    let (items, model) = match take_up(engine, units).await {
+    let (items, model) = match claim_batch(engine, units).await {
         Ok(Some(taken)) => taken,
         Ok(None) => return,
         Err((problem, units)) => {
@@ -137,7 +138,7 @@ async fn dispatch(engine: &Arc<Inner>, workers: &Workers, units: Vec<Unit>, perm
     };
     let (job, outcome, units) = build_job(items, model);
     let ids: Vec<UnitId> = units.iter().map(Unit::id).collect();
-    // before anything is computed that could not be kept
+    // before computing something that could not be stored
     if let Err(problem) = engine.make_room(job.header.layout.total_bytes()).await {
         tracing::error!(%problem, "there is no room for a batch; it waits");
         engine.end_leads(&ids);
@@ -156,7 +157,7 @@ async fn dispatch(engine: &Arc<Inner>, workers: &Workers, units: Vec<Unit>, perm
         let outcome = outcome.await.unwrap_or_else(|_| {
             JobOutcome::Failed(Problem::new(Code::WorkerFailed, "the worker ended while computing this"))
         });
-        // The worker is free for the next batch while this one is made durable.
+        // The worker is free for the next batch while this one is committed.
         drop(permit);
         finish(&engine, units, outcome).await;
         engine.end_leads(&ids);
@@ -171,16 +172,16 @@ fn observe_batch(units: &[Unit]) {
     metrics::histogram!("residuum_batch_tokens").record(units.iter().map(|u| u.n_tokens).sum::<usize>() as f64);
 }
 
-/// Reads the items of a batch and claims those of them that nobody else answers; `None` when there are none.
+/// Reads the items of a batch and claims those that no other item answers; `None` if none are left.
 ///
 /// # Errors
-/// Why that failed, and what goes back to the queue.
-async fn take_up(engine: &Arc<Inner>, units: Vec<Unit>) -> Result<Option<Claimed>, (Problem, Vec<Unit>)> {
+/// The problem, and the items that go back to the queue.
+async fn claim_batch(engine: &Arc<Inner>, units: Vec<Unit>) -> Result<Option<Claimed>, (Problem, Vec<Unit>)> {
     let items: Vec<(Unit, NewItem)> = match load(engine, &units).await {
         Ok(items) => items.into_iter().map(|(u, item)| (u.clone(), item)).collect(),
         Err(e) => return Err((e.into(), units)),
     };
-    // Those that have ended meanwhile are no longer waiting either.
+    // Items that have ended meanwhile do not wait any more either.
     units.iter().for_each(|u| engine.dedup().unqueue(u.id()));
     let Some((first, _)) = items.first() else { return Ok(None) };
     let model = match engine.models.get(&first.key.model) {
@@ -214,19 +215,19 @@ fn build_job(items: Vec<(Unit, NewItem)>, model: Arc<Model>) -> (CaptureJob, one
     (CaptureJob { model, inputs, header, alive, done }, outcome, units)
 }
 
-/// Makes the outcome of a batch durable and tells those who wait.
+/// Commits the outcome of a batch, or queues its items again.
 async fn finish(engine: &Arc<Inner>, units: Vec<Unit>, outcome: JobOutcome) {
     let tokens: usize = units.iter().map(|u| u.n_tokens).sum();
     let completion = match outcome {
         JobOutcome::Cancelled => return,
-        JobOutcome::Failed(problem) if waits(&problem) => return no_room(engine, units, &problem),
+        JobOutcome::Failed(problem) if may_succeed_later(&problem) => return no_room(engine, units, &problem),
         JobOutcome::Lost if units.len() == 1 && units[0].max_batch_items > 1 => {
-            // Perhaps not for what it is: it gets one more try, with a device that is there.
+            // The item may not be the cause: it gets one more try, on a device that works.
             return engine.queue().push(units.into_iter().map(|u| Unit { max_batch_items: 1, ..u }).collect());
         }
         JobOutcome::Lost | JobOutcome::Failed(_) if units.len() > 1 => {
-            // One bad item must not fail the others, and half as many may fit: each gets another try in a smaller batch, at
-            // last alone.
+            // One bad item must not fail the others, and half as many may fit in memory: each item is tried again in a
+            // smaller batch, in the end alone.
             metrics::counter!("residuum_batches_split_total").increment(1);
             let max_batch_items = units.len() / 2;
             return engine.queue().push(units.into_iter().map(|u| Unit { max_batch_items, ..u }).collect());
@@ -242,7 +243,7 @@ async fn finish(engine: &Arc<Inner>, units: Vec<Unit>, outcome: JobOutcome) {
                 Ok(Ok(pack)) => Completion { pack: Some(pack), ..Completion::default() },
                 Ok(Err(e)) => {
                     let problem = e.into();
-                    if waits(&problem) {
+                    if may_succeed_later(&problem) {
                         return no_room(engine, units, &problem);
                     }
                     all_failed(&units, &problem)
@@ -260,19 +261,19 @@ async fn finish(engine: &Arc<Inner>, units: Vec<Unit>, outcome: JobOutcome) {
     }
 }
 
-/// Whether the store will take the same work later: what was accepted waits for room, and does not fail for want of it.
-fn waits(problem: &Problem) -> bool {
+/// Whether the store may accept the same work later. Accepted items wait for room; they do not fail for lack of it.
+fn may_succeed_later(problem: &Problem) -> bool {
     matches!(problem.code, Code::StoreFull | Code::Unavailable)
 }
 
-/// Returns items to the queue because the store could not take what was computed for them.
+/// Returns items to the queue because the store could not accept what was computed for them.
 fn no_room(engine: &Arc<Inner>, units: Vec<Unit>, problem: &Problem) {
     tracing::error!(%problem, items = units.len(), "a batch could not be stored; its items go back to the queue");
     engine.note_room(problem.code != Code::StoreFull);
     put_back(engine, units, true);
 }
 
-/// The one item of a batch failed.
+/// The outcome of a batch whose only item failed.
 fn failed_alone(units: &[Unit], problem: &Problem) -> Completion {
     metrics::counter!("residuum_items_failed_total").increment(1);
     all_failed(units, problem)
@@ -283,17 +284,17 @@ pub(super) fn all_failed(units: &[Unit], problem: &Problem) -> Completion {
     Completion { failed, ..Completion::default() }
 }
 
-/// Returns items to where they wait after a rest: the store said no, and asking again at once would only heat it. Those
-/// that were claimed wait until the store has taken the claim back, or each such rest would count as a crash.
+/// Returns items to their queue after a pause, because the store refused them and would refuse them again at once.
+/// Claimed items wait until the store has released the claim; otherwise the next start would count each as a crash.
 pub(super) fn put_back(engine: &Arc<Inner>, units: Vec<Unit>, claimed: bool) {
     let engine = Arc::clone(engine);
     tokio::spawn(async move {
         let ids: Vec<(RunId, u32)> = units.iter().map(|u| (u.run, u.index)).collect();
         loop {
-            tokio::time::sleep(STORE_REST).await;
+            tokio::time::sleep(STORE_PAUSE).await;
             match if claimed { engine.store.release(&ids).await } else { Ok(()) } {
                 Ok(()) => break,
-                // the next start takes them up
+                // the next start queues them again
                 Err(StoreError::Closed) => return,
                 Err(error) => tracing::warn!(%error, "items cannot go back to the queue yet"),
             }

@@ -1,7 +1,8 @@
-//! The store's pack as the recorder sees it.
+//! Writes captured values from the recorder into a pack of the store.
 //!
-//! Encoding, hashing and writing many values take a while in which the cores could compute. Lanes write what is theirs, while
-//! others compute. For a pass in one lane a thread of its own does, unless the pack is small.
+//! Encoding, hashing and writing many values takes time in which the cores could compute. If a batch is divided, each
+//! sub-batch has a pack writer, which writes while other sub-batches compute. If it is not divided, a separate thread
+//! writes, unless the pack is small.
 
 use std::{
     ops::Range,
@@ -12,17 +13,18 @@ use std::{
 use residuum_model::{CaptureSink, ForwardError, Lent, Refusal};
 use residuum_store::{PackWriter, StoreError, SubBatchWriter};
 
-/// Bytes of a pack from which on a thread pays.
+/// Bytes of a pack from which on a thread for writing pays off.
 const MANY_BYTES: u64 = 1 << 20;
 
-/// Values that may wait to be written while the pass goes on. An attention map of a long input has many more: the pass waits
-/// for it, since two of them at once would be most of the memory that a server needs beside its weights.
+/// Values that may wait to be written while the forward pass continues. The attention map of a long input has many
+/// more, and the pass waits until it is written: two of them in memory would be most of what a server needs beside its
+/// weights.
 const MAX_WAITING: usize = 8 << 20;
 
-/// Writes what `forward` hands to its sink, and gives the pack back.
+/// Runs `forward`, writes the values that it hands to its sink, and returns the pack.
 ///
 /// # Errors
-/// Those of `forward`; of the pack as [`ForwardError::Sink`], with a [`StoreError`] in it.
+/// Those of `forward`; those of the pack as [`ForwardError::Sink`] around a [`StoreError`].
 pub fn write(
     pack: PackWriter,
     forward: impl FnOnce(&mut dyn CaptureSink) -> Result<(), ForwardError>,
@@ -30,60 +32,61 @@ pub fn write(
     thread::scope(|scope| {
         let is_large = pack.layout().total_bytes() >= MANY_BYTES;
         let pack = Whole(Box::new(pack));
-        let mut sink = PackSink { scope, way: if is_large { Way::Undecided(pack) } else { Way::Direct(pack) } };
+        let mut sink =
+            PackSink { scope, mode: if is_large { WriteMode::Undecided(pack) } else { WriteMode::Direct(pack) } };
         let outcome = forward(&mut sink);
         sink.finish(outcome)
     })
 }
 
-/// Takes all values of a pack.
+/// The sink of a whole pack.
 struct PackSink<'s, 'e> {
     scope: &'s Scope<'s, 'e>,
-    way: Way<'s>,
+    mode: WriteMode<'s>,
 }
 
-/// How values get into the pack.
-enum Way<'s> {
-    /// On the thread that hands them out.
+/// How values are written into the pack.
+enum WriteMode<'s> {
+    /// On the calling thread.
     Direct(Whole),
-    /// Through a thread, unless lanes come first.
+    /// On a separate thread, unless the batch is divided first.
     Undecided(Whole),
     Piped(Piped, Writer<'s>),
-    /// There was no thread for it.
+    /// The thread could not be started, and the pack is lost.
     Lost,
 }
 
-/// The thread that has the pack.
+/// The thread that owns the pack.
 type Writer<'s> = ScopedJoinHandle<'s, Result<PackWriter, StoreError>>;
 
 impl<'s> PackSink<'s, '_> {
-    /// The way of the next values.
-    fn way(&mut self) -> Result<&mut dyn CaptureSink, Refusal> {
-        self.way = match std::mem::replace(&mut self.way, Way::Lost) {
-            Way::Undecided(pack) => {
+    /// Where to write the next values. Starts the thread if that has not been decided yet.
+    fn sink(&mut self) -> Result<&mut dyn CaptureSink, Refusal> {
+        self.mode = match std::mem::replace(&mut self.mode, WriteMode::Lost) {
+            WriteMode::Undecided(pack) => {
                 let (pieces, to_write) = sync_channel(1);
                 let recorder = thread::Builder::new().name("recorder".to_owned());
                 let writer = recorder.spawn_scoped(self.scope, move || drain(*pack.0, &to_write))?;
-                Way::Piped(Piped::new(pieces), writer)
+                WriteMode::Piped(Piped::new(pieces), writer)
             }
             decided => decided,
         };
-        match &mut self.way {
-            Way::Direct(pack) => Ok(pack),
-            Way::Piped(piped, _) => Ok(piped),
-            Way::Undecided(_) | Way::Lost => Err(REFUSED.into()),
+        match &mut self.mode {
+            WriteMode::Direct(pack) => Ok(pack),
+            WriteMode::Piped(piped, _) => Ok(piped),
+            WriteMode::Undecided(_) | WriteMode::Lost => Err(REFUSED.into()),
         }
     }
 
-    /// The pack with all that was handed over.
+    /// The pack with everything that was handed over.
     fn finish(self, outcome: Result<(), ForwardError>) -> Result<PackWriter, ForwardError> {
-        match self.way {
-            Way::Direct(pack) | Way::Undecided(pack) => outcome.map(|()| *pack.0),
-            Way::Lost => outcome.and(Err(ForwardError::Sink(REFUSED.into()))),
-            Way::Piped(pieces, writer) => {
+        match self.mode {
+            WriteMode::Direct(pack) | WriteMode::Undecided(pack) => outcome.map(|()| *pack.0),
+            WriteMode::Lost => outcome.and(Err(ForwardError::Sink(REFUSED.into()))),
+            WriteMode::Piped(pieces, writer) => {
                 drop(pieces);
                 let pack = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                // Of a pack that was refused, the pass only knows that nobody took more.
+                // If the pack refused values, the pass only knows that its sink failed; the pack knows why.
                 match (pack, outcome) {
                     (Err(e), Ok(()) | Err(ForwardError::Sink(_))) => Err(ForwardError::Sink(Box::new(e))),
                     (pack, outcome) => outcome.and(pack.map_err(|e| ForwardError::Sink(Box::new(e)))),
@@ -95,20 +98,20 @@ impl<'s> PackSink<'s, '_> {
 
 impl CaptureSink for PackSink<'_, '_> {
     fn write(&mut self, hook: usize, items: Range<usize>, values: &mut Vec<f32>) -> Result<(), Refusal> {
-        self.way()?.write(hook, items, values)
+        self.sink()?.write(hook, items, values)
     }
 
     fn take(&mut self, hook: usize, items: Range<usize>, values: Lent) -> Result<(), Refusal> {
-        self.way()?.take(hook, items, values)
+        self.sink()?.take(hook, items, values)
     }
 
     fn split(&mut self, sub_batches: &[Range<usize>]) -> Option<Vec<Box<dyn CaptureSink + '_>>> {
-        let (Way::Direct(pack) | Way::Undecided(pack)) = &mut self.way else { return None };
+        let (WriteMode::Direct(pack) | WriteMode::Undecided(pack)) = &mut self.mode else { return None };
         Some(pack.0.sub_batches(sub_batches).into_iter().map(|part| Box::new(SubBatch(part)) as _).collect())
     }
 }
 
-/// All of a pack.
+/// The whole pack, written on the calling thread.
 struct Whole(Box<PackWriter>);
 
 impl CaptureSink for Whole {
@@ -121,7 +124,7 @@ impl CaptureSink for Whole {
     }
 }
 
-/// What a sub-batch writes of a pack.
+/// The pack writer of one sub-batch.
 struct SubBatch<'p>(SubBatchWriter<'p>);
 
 impl CaptureSink for SubBatch<'_> {
@@ -142,12 +145,12 @@ struct Piece {
     answer: Answer,
 }
 
-/// Tells what became of a piece; one that was dropped was refused, or its writer is gone.
+/// Reports what became of a piece. If it is dropped unused, the piece was refused or the writing thread is gone.
 struct Answer(Option<Sender<Option<Written>>>);
 
 impl Answer {
     fn written(mut self, written: Written) {
-        // The last ones find nobody who waits for them.
+        // After the last pieces nobody receives this.
         let _ = self.0.take().map(|done| done.send(Some(written)));
     }
 }
@@ -158,7 +161,7 @@ impl Drop for Answer {
     }
 }
 
-/// Where values are that wait to be written.
+/// Values that wait to be written.
 enum Values {
     Own(Vec<f32>),
     Lent(Lent),
@@ -173,19 +176,19 @@ impl Values {
     }
 }
 
-/// Values that have been written: how many, and the buffer that can be used again.
+/// Values that have been written: their number, and a buffer to use again.
 struct Written(usize, Option<Vec<f32>>);
 
-/// What the pass is told where nobody takes more.
+/// What the pass is told if the pack accepts no more values.
 const REFUSED: &str = "the pack was refused";
 
-/// Hands the values over, with the buffer they are in.
+/// Hands values and their buffer to the writing thread.
 struct Piped {
     pieces: SyncSender<Piece>,
-    /// Values that have not been written.
+    /// Number of values that are not written yet.
     waiting: usize,
     done: Sender<Option<Written>>,
-    /// What has been written; `None`: nobody takes more.
+    /// What has been written; `None`: the pack accepts no more values.
     written: Receiver<Option<Written>>,
 }
 
@@ -195,7 +198,7 @@ impl Piped {
         Self { pieces, waiting: 0, done, written }
     }
 
-    /// Hands values over, waits while too much is not written, and gives a buffer that is free, or an empty one.
+    /// Hands values over and waits while too many are unwritten. Returns a buffer to use again, or an empty one.
     fn hand_over(&mut self, hook: usize, items: Range<usize>, values: Values) -> Result<Vec<f32>, Refusal> {
         self.waiting += values.as_slice().len();
         let answer = Answer(Some(self.done.clone()));
@@ -228,7 +231,7 @@ impl CaptureSink for Piped {
     }
 }
 
-/// Writes pieces until there are no more, or one is refused.
+/// Writes pieces until there are no more or one is refused.
 fn drain(mut pack: PackWriter, pieces: &Receiver<Piece>) -> Result<PackWriter, StoreError> {
     for Piece { hook, items, values, answer } in pieces {
         let n = values.as_slice().len();
@@ -255,26 +258,26 @@ mod tests {
 
     const HOOKS: [&str; 2] = ["blocks.0.hook_resid_post", "blocks.1.hook_resid_post"];
 
-    /// Some hooks of an input and a short one.
+    /// Two inputs, a long one and a short one, with these hooks.
     fn pack_header(n_tokens: u32, positions: Positions, dtype: Dtype, hooks: &[&str]) -> PackHeader {
         let asked = capture(hooks, positions, dtype);
         let ids: Vec<u32> = (0..n_tokens).collect();
         header(RunId::generate(), vec![(0, item(&ids, asked.clone())), (1, item(&[1, 2], asked))])
     }
 
-    /// A pack that is handed over to a thread.
+    /// A pack that is large enough for a writing thread.
     fn large() -> PackHeader {
         let header = pack_header(70_000, Positions::All, Dtype::Float32, &HOOKS);
         assert!(header.layout.total_bytes() > MANY_BYTES);
         header
     }
 
-    /// The values of an item of a hook.
+    /// The values of an item for a hook.
     fn values(layout: &PackLayout, hook: usize, item: usize) -> Vec<f32> {
         layout.elements(hook, item..item + 1).map(|e| value(hook, e)).collect()
     }
 
-    /// Hands out every value of a pack, the first item of a hook in pieces of different sizes.
+    /// Writes every value of a pack, the first item of each hook in pieces of different sizes.
     fn in_pieces(layout: &PackLayout, sink: &mut dyn CaptureSink) -> Result<(), ForwardError> {
         for hook in 0..layout.hooks.len() {
             let first = values(layout, hook, 0);
@@ -289,15 +292,15 @@ mod tests {
         Ok(())
     }
 
-    /// As [`in_pieces`], in lanes: all of the last item, then the others.
-    fn in_lanes(layout: &PackLayout, sink: &mut dyn CaptureSink) -> Result<(), ForwardError> {
-        let mut lanes = sink.split(&[0..1, 1..2]).unwrap();
-        for (item, lane) in lanes.iter_mut().enumerate().rev() {
+    /// As [`in_pieces`], through pack writers: the last item whole, then the others.
+    fn in_sub_batches(layout: &PackLayout, sink: &mut dyn CaptureSink) -> Result<(), ForwardError> {
+        let mut sub_batches = sink.split(&[0..1, 1..2]).unwrap();
+        for (item, sub_batch) in sub_batches.iter_mut().enumerate().rev() {
             for hook in 0..layout.hooks.len() {
                 let values = values(layout, hook, item);
                 match item {
-                    0 => lane.write(hook, 0..1, &mut values.clone()),
-                    _ => lane.take(hook, 0..1, Box::new(values)),
+                    0 => sub_batch.write(hook, 0..1, &mut values.clone()),
+                    _ => sub_batch.take(hook, 0..1, Box::new(values)),
                 }
                 .map_err(ForwardError::Sink)?;
             }
@@ -311,7 +314,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_thread_and_lanes_write_what_the_pack_is_given() {
+    async fn a_thread_and_pack_writers_write_the_same_file_as_the_pack() {
         let with_maps = ["blocks.0.attn.hook_pattern", HOOKS[0], HOOKS[1]];
         for (n_tokens, positions, dtype, hooks, is_large) in [
             (70_000, Positions::All, Dtype::Float32, &HOOKS[..], true),
@@ -324,11 +327,11 @@ mod tests {
             let layout = &header.layout;
             assert_eq!(layout.total_bytes() >= MANY_BYTES, is_large);
             let mut written = Vec::new();
-            for way in 0..3 {
+            for mode in 0..3 {
                 let folder = tempfile::tempdir().unwrap();
                 let store = Store::open(folder.path()).await.unwrap();
                 let mut pack = store.begin_pack(header.clone()).unwrap();
-                pack = match way {
+                pack = match mode {
                     0 => {
                         for (hook, item) in (0..hooks.len()).flat_map(|hook| [(hook, 0), (hook, 1)]) {
                             pack.write(hook, item..item + 1, &values(layout, hook, item)).unwrap();
@@ -336,7 +339,7 @@ mod tests {
                         pack
                     }
                     1 => write(pack, |sink| in_pieces(layout, sink)).unwrap(),
-                    _ => write(pack, |sink| in_lanes(layout, sink)).unwrap(),
+                    _ => write(pack, |sink| in_sub_batches(layout, sink)).unwrap(),
                 };
                 let finished = pack.finish().unwrap();
                 written.push(blobs(folder.path()));
@@ -348,7 +351,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lanes_refuse_what_is_not_theirs_and_what_comes_out_of_order() {
+    async fn pack_writers_refuse_other_items_and_wrong_order() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).await.unwrap();
         let header = pack_header(3, Positions::All, Dtype::Float32, &HOOKS);
@@ -363,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pass_that_is_ahead_waits_for_what_is_large() {
+    fn the_pass_waits_while_too_many_values_are_unwritten() {
         let (pieces, to_write) = sync_channel::<Piece>(1);
         let writer = thread::spawn(move || {
             for piece in to_write {
@@ -381,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_a_writer_that_is_gone_is_told() {
+    fn waiting_for_a_writer_that_is_gone_fails() {
         let (pieces, to_write) = sync_channel::<Piece>(1);
         let (began, begun) = channel();
         let writer = thread::spawn(move || {
@@ -393,18 +396,18 @@ mod tests {
         let mut piped = Piped::new(pieces);
         piped.take(0, 0..1, Box::new(vec![0.0])).unwrap();
         began.send(()).unwrap();
-        // waits for both to be written
+        // waits until both are written
         let refused = piped.take(0, 1..2, Box::new(vec![0.0; MAX_WAITING + 1]));
         assert_eq!(refused.unwrap_err().to_string(), REFUSED);
         assert!(writer.join().is_err());
     }
 
     #[tokio::test]
-    async fn what_the_pack_refuses_is_told_and_what_the_pass_says_is_passed_on() {
+    async fn errors_of_the_pack_and_of_the_pass_are_returned() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).await.unwrap();
         let begin = || store.begin_pack(large()).unwrap();
-        // The mistake is in the second piece; the pass goes on until it notices.
+        // The mistake is in the second piece; the pass continues until it notices.
         let refused = write(begin(), |sink| {
             for _ in 0..1000 {
                 sink.write(0, 0..1, &mut vec![0.0; 8]).map_err(ForwardError::Sink)?;
@@ -420,12 +423,12 @@ mod tests {
         });
         assert!(matches!(cancelled, Err(ForwardError::Cancelled)));
         let refused = write(begin(), |sink| {
-            let mut lanes = sink.split(&[0..1, 1..2]).unwrap();
-            lanes[1].write(1, 0..1, &mut vec![0.0; 8]).map_err(ForwardError::Sink)
+            let mut sub_batches = sink.split(&[0..1, 1..2]).unwrap();
+            sub_batches[1].write(1, 0..1, &mut vec![0.0; 8]).map_err(ForwardError::Sink)
         });
-        let Err(ForwardError::Sink(e)) = refused else { panic!("a hook of a lane came out of order") };
+        let Err(ForwardError::Sink(e)) = refused else { panic!("a hook of a pack writer came out of order") };
         assert!(matches!(e.downcast_ref(), Some(StoreError::Misuse(_))), "{e}");
-        assert!(blobs(folder.path()).is_empty(), "what is not finished leaves nothing");
+        assert!(blobs(folder.path()).is_empty(), "an unfinished pack leaves nothing");
     }
 
     #[tokio::test]

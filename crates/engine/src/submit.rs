@@ -1,4 +1,4 @@
-//! Accepting runs: from a request to a run that is complete or in the queue, durably.
+//! Accepts runs: from a request to a durable run that is complete or queued.
 
 use std::sync::Arc;
 
@@ -16,11 +16,11 @@ use residuum_store::Inserted;
 /// The outcome of submitting a run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Submitted {
-    /// What is stored answered the whole run: it is complete.
+    /// Stored activations answered the whole run: it is complete.
     Answered(Box<Run>),
     /// A new run was queued.
     Created(RunId),
-    /// The idempotency key named a run posted before.
+    /// The idempotency key is that of a run posted before.
     Replayed(RunId),
 }
 
@@ -36,10 +36,10 @@ impl Submitted {
 }
 
 impl Engine {
-    /// Tokenises and checks a request without queueing it. What may take a while happens on a blocking thread.
+    /// Tokenises and checks a request without queueing it. Slow requests are prepared on a blocking thread.
     ///
     /// # Errors
-    /// The [`Problem`] of whatever is wrong with it.
+    /// The [`Problem`] of the first thing that is wrong with it.
     pub async fn prepare(&self, request: RunRequest) -> Result<Prepared, Problem> {
         if self.inner.draining.is_cancelled() {
             return Err(Problem::new(Code::Unavailable, "the server is stopping").retry_after(5));
@@ -61,16 +61,16 @@ impl Engine {
         })
     }
 
-    /// Answers a small run by what is stored, or queues it; durable when this returns, and carried out even if the caller
-    /// hangs up while it does.
+    /// Answers a small run with stored activations, or queues it. The run is durable when this returns. It is submitted
+    /// even if the caller is dropped meanwhile.
     ///
     /// # Errors
-    /// What [`Self::prepare`] refuses, [`Code::ClientQueueFull`], [`Code::QueueFull`], [`Code::StoreFull`],
-    /// [`Code::IdempotencyKeyReused`], or the store's own.
+    /// Those of [`Self::prepare`], [`Code::ClientQueueFull`], [`Code::QueueFull`], [`Code::StoreFull`],
+    /// [`Code::IdempotencyKeyReused`], and those of the store.
     pub async fn submit(&self, request: RunRequest) -> Result<Submitted, Problem> {
         let Prepared { run, item_bytes, model } = self.prepare(request).await?;
         self.inner.check_disk()?;
-        // caches that point at what is stored take room in the index alone
+        // caches that share stored extents only take room in the index
         self.inner.make_room(0).await?;
         let (run, missed) = match self.answer(run, &model).await {
             Looked::Answered(run) => return Ok(Submitted::Answered(run)),
@@ -79,7 +79,7 @@ impl Engine {
         let admission = self.admit(run.tenant, &item_bytes)?;
         let (_, waiting) = self.inner.waiting(run.tenant);
         self.inner.make_room(waiting.bytes + item_bytes.iter().sum::<u64>()).await?;
-        // A task of its own: dropping the request must not leave rows without a place in the queue.
+        // In a separate task: dropping the request must not leave rows in the store that are not queued.
         let engine = self.clone();
         let queued = tokio::spawn(async move {
             let queued = engine.enqueue(run, &item_bytes, missed).await;

@@ -1,4 +1,4 @@
-//! Tests of the engine as a whole that need a fault in it.
+//! Tests of the whole engine that need an injected fault.
 
 use std::{path::Path, sync::atomic::AtomicBool};
 
@@ -10,15 +10,15 @@ use super::{
 };
 use residuum_domain::{Code, Layers, Positions, PositionsRequest, RunStatus};
 
-/// Models of this name panic at [`POISON`], and lose their device at the others, at [`LOSS`] once.
+/// A model of this name panics at the token [`POISON`]. It loses its device at [`EVERY_LOSS`] always, at [`LOSS`] once.
 const POISONED: &str = "poisoned";
 const POISON: u32 = 77;
 const LOSS: u32 = 177;
 const EVERY_LOSS: u32 = 178;
 static LOST: AtomicBool = AtomicBool::new(false);
 
-/// Called by a worker before each pass; whether its device is lost.
-pub(super) fn fail_where_told_to(model: &Model, inputs: &[JobInput]) -> bool {
+/// Called by a worker before each forward pass. Returns whether its device is lost.
+pub(super) fn inject_fault(model: &Model, inputs: &[JobInput]) -> bool {
     let has = |token| model.info().id == POISONED && inputs.iter().any(|input| input.token_ids.contains(&token));
     assert!(!has(POISON), "a test asked for this panic");
     has(EVERY_LOSS) || (has(LOSS) && !LOST.swap(true, Ordering::Relaxed))
@@ -60,7 +60,7 @@ async fn an_input_that_panics_fails_alone_and_the_worker_goes_on() {
 }
 
 #[tokio::test]
-async fn what_failed_with_a_device_gets_one_more_try() {
+async fn an_item_that_failed_with_its_device_gets_one_more_try() {
     let folder = tempfile::tempdir().unwrap();
     let engine = engine(folder.path(), 2).await;
     let done = run(&engine, request(170..178)).await;
@@ -76,7 +76,7 @@ async fn what_failed_with_a_device_gets_one_more_try() {
 }
 
 #[tokio::test]
-async fn only_what_is_short_and_known_is_prepared_by_whoever_asks() {
+async fn only_short_known_inputs_are_prepared_without_another_thread() {
     let folder = tempfile::tempdir().unwrap();
     let engine = engine(folder.path(), 1).await;
     let model = engine.inner.models.get(POISONED).unwrap();
@@ -113,7 +113,7 @@ async fn only_what_is_short_and_known_is_prepared_by_whoever_asks() {
     ] {
         assert_eq!(is_quick(&request, &model, &texts), quick, "{request:?}");
     }
-    // a text once it is known, to whom and as what it is
+    // a text is quick once its tokens are kept: for its tenant, and tokenised in the same way
     let long = "word ".repeat(QUICK_BYTES / 5 + 1);
     let plain = Tokenising { prepend_bos: None, chat: false };
     for text in [&short, &long] {

@@ -1,5 +1,5 @@
-//! TokenCache that were tokenised lately: who posts a text again, mostly to reuse what is stored of it, does not wait for its
-//! tokens again.
+//! The token cache: tokens of recently tokenised texts. Clients often post a text again, mostly to reuse its stored
+//! activations; it is then not tokenised again.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,10 +8,10 @@ use hashlink::LruCache;
 use residuum_domain::{Problem, TenantId};
 use residuum_model::{Encoded, Model};
 
-/// Bytes of tokens that are kept.
+/// Most bytes of tokens that are kept.
 const MAX_BYTES: usize = 16 << 20;
 
-/// Bytes that a token takes, about: its id, its text in an allocation of its own, its offsets.
+/// Approximate bytes of a token: its id, its text in a separate allocation, its offsets.
 const TOKEN_BYTES: usize = 96;
 
 /// How a text is tokenised.
@@ -23,8 +23,8 @@ pub struct Tokenising {
     pub chat: bool,
 }
 
-/// Tokens of texts, the least recently used forgotten first. A tenant meets only what is its own: from how long an answer
-/// takes, nobody learns what another posted.
+/// Tokens by text and tenant; the least recently used are dropped first. Each tenant only meets its own entries, so
+/// response times do not tell what another tenant posted.
 pub struct TokenCache {
     kept: Mutex<Kept>,
 }
@@ -46,10 +46,10 @@ impl TokenCache {
         Self { kept: Mutex::new(Kept { texts: LruCache::new_unbounded(), n_bytes: 0, max_bytes }) }
     }
 
-    /// The tokens of a text, as the model's tokenizer has them.
+    /// The tokens of a text, from the cache or from the model's tokenizer.
     ///
     /// # Errors
-    /// Those of the tokenizer; they are not kept.
+    /// Those of the tokenizer; errors are not kept.
     pub fn encode(&self, tenant: TenantId, model: &Model, text: &str, how: Tokenising) -> Result<Encoded, Problem> {
         let key = key(tenant, &model.info().fingerprint, text, how);
         let known = self.with(|kept| kept.texts.get(&key).map(Arc::clone));
@@ -66,7 +66,7 @@ impl TokenCache {
         Ok(encoded)
     }
 
-    /// Whether the tokens of a text are kept.
+    /// Whether the tokens of a text are in the cache.
     pub fn knows(&self, tenant: TenantId, model: &Model, text: &str, how: Tokenising) -> bool {
         let key = key(tenant, &model.info().fingerprint, text, how);
         self.with(|kept| kept.texts.contains_key(&key))
@@ -78,7 +78,7 @@ impl TokenCache {
 }
 
 impl Kept {
-    /// Keeps a text, unless it would drive out most of the others.
+    /// Keeps the tokens of a text, unless they would displace most of the others.
     fn keep(&mut self, key: [u8; 32], encoded: Arc<Encoded>) {
         let size = n_bytes(&encoded);
         if size > self.max_bytes / 8 {
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_changes_the_tokens_or_the_owner_is_another_key() {
+    fn everything_that_changes_the_tokens_or_the_tenant_changes_the_key() {
         let one = key(TenantId(1), "m", "text", PLAIN);
         assert_eq!(key(TenantId(1), "m", "text", PLAIN), one);
         for other in [
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_recently_used_are_forgotten_and_the_bytes_stay_bounded() {
+    fn the_least_recently_used_are_dropped_and_the_bytes_stay_bounded() {
         let size = n_bytes(&encoded(10));
         let texts = TokenCache::holding(10 * size);
         for i in 0..10u8 {

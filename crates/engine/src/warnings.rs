@@ -1,8 +1,8 @@
-//! Warnings of what was loaded: logged and counted, once each.
+//! Logs and counts the warnings of loaded models and autoencoders, once each.
 
 use residuum_domain::Warning;
 
-/// Logs and counts the warnings of a model or an autoencoder, `kind` being `model` or `sae`, when it has been loaded.
+/// Logs and counts the warnings of a model or an autoencoder that has been loaded. `kind` is `model` or `sae`.
 pub fn report(kind: &'static str, id: &str, warnings: &[Warning]) {
     for Warning { code, detail } in warnings {
         let code = code.name();

@@ -1,7 +1,7 @@
-//! The workers: for each device one named OS thread that owns it and runs one batch after the other.
+//! The workers: one named OS thread per device, which owns the device and runs one job after another.
 //!
-//! They know nothing of the queue. A batch comes with a place to write to and goes back, written, through a oneshot;
-//! making it durable is done elsewhere while the next batch is computed.
+//! They must not know the queue. A worker writes the captured values of a batch into a pack and returns the pack
+//! through a oneshot channel; the pack is committed elsewhere while the next batch is computed.
 
 use std::{
     any::Any,
@@ -23,11 +23,11 @@ use residuum_store::{PackHeader, PackWriter, Store, StoreError};
 
 /// Work for a worker.
 pub enum Job {
-    /// A forward pass that captures.
+    /// A forward pass that captures activations.
     Capture(Box<CaptureJob>),
-    /// Steps of a generation.
+    /// Decoding steps of a generation.
     Generate(GenerateJob),
-    /// Anything else that is to have the device for a short while; it says by itself what came of it.
+    /// A background job, which reports its outcome by itself.
     BackgroundJob(Box<dyn FnOnce() + Send>),
 }
 
@@ -39,9 +39,9 @@ pub struct CaptureJob {
     pub inputs: Vec<JobInput>,
     /// The pack to write.
     pub header: PackHeader,
-    /// Items not cancelled: the forward pass stops when none is left.
+    /// Number of items that are not cancelled. The forward pass stops when it is 0.
     pub alive: Arc<AtomicUsize>,
-    /// Where the outcome goes.
+    /// Receives the outcome.
     pub done: oneshot::Sender<JobOutcome>,
 }
 
@@ -51,59 +51,59 @@ pub struct JobInput {
     pub token_ids: Vec<u32>,
     /// The rows to keep.
     pub rows: Rows,
-    /// What is changed on the way.
+    /// Changes to make during the forward pass.
     pub edits: Option<(Arc<Edits>, Vec<Applied>)>,
 }
 
 impl JobInput {
-    /// As the model takes it.
+    /// The input in the model's form.
     pub fn view(&self) -> Input<'_> {
         let edits = self.edits.as_ref().map(|(edits, applied)| InputEdits { edits, applied });
         Input { token_ids: &self.token_ids, rows: &self.rows, edits }
     }
 }
 
-/// Sequences to continue for a while.
+/// Sequences to continue for one time slice.
 pub struct GenerateJob {
     /// The model to run.
     pub model: Arc<Model>,
     /// The sequences.
     pub sequences: Vec<Sequence>,
-    /// No step is begun after this time.
+    /// No step begins after this time.
     pub slice: Duration,
-    /// Whether none of the sequences is wanted any more.
+    /// Whether all of the sequences are cancelled.
     pub cancelled: Box<dyn Fn() -> bool + Send + Sync>,
-    /// Where the sequences go, further on than before.
+    /// Receives the sequences with their new tokens.
     pub done: oneshot::Sender<Result<Vec<Sequence>, Problem>>,
 }
 
-/// What became of a batch.
+/// The outcome of a batch.
 pub enum JobOutcome {
-    /// Every tensor is written, not yet durable.
+    /// Every tensor is written, but not durable yet. With the time that the forward pass took.
     Captured(Box<PackWriter>, Duration),
-    /// Every item of it was cancelled.
+    /// Every item was cancelled.
     Cancelled,
-    /// It could not be computed or written.
+    /// The batch could not be computed or written.
     Failed(Problem),
-    /// The device was lost, or is not there again yet.
+    /// The device was lost, or is not back yet.
     Lost,
 }
 
-/// How long a worker whose device is lost leaves the work to the others, at first and at most.
-const LOST_REST: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+/// How long a worker whose device is lost leaves the work to the others: at first, and at most.
+const LOST_PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
-/// Sends jobs to whichever worker is free; when every clone is dropped the threads end.
+/// Sends jobs to the workers; any free worker takes the next job. When the last clone is dropped, the threads end.
 #[derive(Clone)]
 pub struct Workers(mpsc::Sender<Job>);
 
-/// Where the workers take jobs from.
+/// The channel from which all workers take jobs.
 type Jobs = Arc<Mutex<mpsc::Receiver<Job>>>;
 
 impl Workers {
-    /// Starts `n` threads. Each runs captures on the device of its number, of whatever model.
+    /// Starts `n` threads. Each runs captures of all models on the device with its number.
     ///
     /// # Errors
-    /// When the system has no thread to give.
+    /// If the system cannot start a thread.
     pub fn spawn(n: usize, store: &Store) -> std::io::Result<(Self, Vec<thread::JoinHandle<()>>)> {
         let (sender, jobs) = mpsc::channel::<Job>(1);
         let jobs: Jobs = Arc::new(Mutex::new(jobs));
@@ -115,10 +115,10 @@ impl Workers {
         Ok((Self(sender), threads.collect::<Result<_, _>>()?))
     }
 
-    /// Hands a batch over, waiting for its turn.
+    /// Hands a job over, waiting until a worker can take it.
     ///
     /// # Errors
-    /// When the worker threads have ended: the job comes back.
+    /// If the worker threads have ended: the job comes back.
     pub async fn submit(&self, job: Job) -> Result<(), Box<Job>> {
         self.0.send(job).await.map_err(|e| Box::new(e.0))
     }
@@ -126,11 +126,11 @@ impl Workers {
 
 /// Runs one job after the other.
 fn work(worker: usize, n_workers: usize, jobs: &Jobs, store: &Store) {
-    // the others wait for the lock as they would for a job
+    // the other workers wait for the lock, which is like waiting for a job
     let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
-    let mut rest = LOST_REST[0];
+    let mut rest = LOST_PAUSE[0];
     while let Some(job) = next() {
-        // A receiver that is gone has no use for the outcome; an unfinished pack removes itself.
+        // If the receiver is gone, nobody needs the outcome; an unfinished pack deletes its file.
         match job {
             Job::Capture(job) => {
                 let CaptureJob { model, inputs, mut header, alive, done } = *job;
@@ -139,32 +139,32 @@ fn work(worker: usize, n_workers: usize, jobs: &Jobs, store: &Store) {
                 let lost = matches!(outcome, Ok(JobOutcome::Lost));
                 let _ = done.send(outcome.unwrap_or_else(JobOutcome::Failed));
                 if lost && n_workers > 1 {
-                    // failing fast, it would take more of the work than those that do it
+                    // a worker that fails fast would take more jobs than those that succeed
                     tracing::error!(
                         worker,
                         seconds = rest.as_secs(),
-                        "a device is lost; the others do its work meanwhile"
+                        "a device is lost; the other workers do its work meanwhile"
                     );
                     leave_to_others(rest, jobs);
-                    rest = (2 * rest).min(LOST_REST[1]);
+                    rest = (2 * rest).min(LOST_PAUSE[1]);
                 } else if !lost {
-                    rest = LOST_REST[0];
+                    rest = LOST_PAUSE[0];
                 }
             }
             Job::Generate(GenerateJob { model, sequences, slice, cancelled, done }) => {
                 let outcome = guarded(|| generate(&model, sequences, slice, &*cancelled));
                 let _ = done.send(outcome.unwrap_or_else(Err));
             }
-            // Whoever waits for it learns of a panic by what it never hears.
+            // After a panic the job's channel closes without a result, and so its caller learns of it.
             Job::BackgroundJob(work) => drop(guarded(work)),
         }
     }
 }
 
-/// Rests, unless everything ends meanwhile.
+/// Pauses, unless the engine ends meanwhile.
 fn leave_to_others(rest: Duration, jobs: &Jobs) {
     let until = Instant::now() + rest;
-    // who waits for a job has the lock
+    // a worker that waits for a job holds the lock
     let ended = || jobs.try_lock().is_ok_and(|jobs| jobs.sender_strong_count() == 0);
     while Instant::now() < until && !ended() {
         thread::sleep(Duration::from_millis(50).min(rest));
@@ -180,7 +180,7 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Problem> {
     })
 }
 
-/// Steps until the time is over, every sequence is finished, or none is wanted any more.
+/// Runs steps until the time is over, every sequence is finished, or all are cancelled.
 fn generate(
     model: &Model,
     mut sequences: Vec<Sequence>,
@@ -219,7 +219,7 @@ fn run(
     let views: Vec<Input<'_>> = inputs.iter().map(JobInput::view).collect();
     let batch = Batch { inputs: &views, layout: &layout };
     #[cfg(test)]
-    if super::tests::fail_where_told_to(model, inputs) {
+    if super::tests::inject_fault(model, inputs) {
         return JobOutcome::Lost;
     }
     let cancelled = || alive.load(Ordering::Relaxed) == 0;
@@ -262,14 +262,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).await.unwrap();
         let (workers, threads) = Workers::spawn(3, &store).unwrap();
-        // met only by three that run at the same time
+        // only three threads that run at the same time pass it
         let barrier = Arc::new(Barrier::new(3));
         let mut ended = Vec::new();
         for i in 0..6 {
             let (barrier, (done, outcome)) = (Arc::clone(&barrier), oneshot::channel());
             let job = move || {
                 barrier.wait();
-                // whoever panics goes on
+                // a worker that panics goes on
                 assert!(i != 1, "a test asked for this panic");
                 done.send(()).unwrap();
             };

@@ -1,18 +1,18 @@
-//! How many numbers an answer may hold.
+//! Limits the size of answers.
 
 use residuum_domain::{Code, Problem};
 
-/// How many numbers an answer may hold, which depends on the form that it is wanted in.
+/// The largest allowed answer. It depends on the format that the client requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnswerLimit {
-    /// The most numbers.
+    /// Most numbers that the answer may hold.
     pub n_numbers: usize,
-    /// A sentence that says what to ask for instead of more.
+    /// A sentence for the client: what to request instead of a larger answer.
     pub instead: &'static str,
 }
 
 impl AnswerLimit {
-    /// Refuses an answer of more numbers.
+    /// Refuses an answer with more numbers.
     ///
     /// # Errors
     /// [`Code::ResultTooLarge`].

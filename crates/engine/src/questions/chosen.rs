@@ -1,4 +1,4 @@
-//! The caches that a question is about.
+//! Selecting the caches of a question, and their hooks and rows.
 
 use std::sync::Arc;
 
@@ -8,24 +8,24 @@ use residuum_domain::{
 };
 use residuum_store::{Store, StoredCache};
 
-/// Which caches: these, by their ids, or those that a filter finds.
+/// Which caches: listed by id, or found by a filter.
 #[derive(Debug, Clone)]
 pub enum Selector {
-    /// These, in this order.
+    /// These caches, in this order.
     Ids(Vec<CacheId>),
-    /// What the filter finds, newest first.
+    /// The caches that the filter finds, newest first.
     Filter(Box<CacheFilter>),
 }
 
 impl Selector {
-    /// The caches, at most `max`. Problems point at `pointer`, the place of the selector in the question.
+    /// The selected caches, at most `max`. Problems point at `pointer`, the place of the selector in the question.
     ///
     /// # Errors
-    /// [`Code::UnknownCache`], [`Code::EmptyInput`] for none at all, [`Code::ResultTooLarge`] for more than `max`; the
-    /// store's own.
+    /// [`Code::UnknownCache`], [`Code::EmptyInput`] if no cache is selected, [`Code::ResultTooLarge`] for more than
+    /// `max`, and those of the store.
     pub async fn choose(&self, store: &Store, tenant: TenantId, pointer: &str, max: usize) -> Result<Chosen, Problem> {
         let too_many = || {
-            let detail = format!("more than {max} caches are chosen; at most {max} are taken at once");
+            let detail = format!("more than {max} caches are selected; at most {max} are allowed");
             Problem::at(Code::ResultTooLarge, pointer, detail)
         };
         let chosen = match self {
@@ -45,16 +45,16 @@ impl Selector {
             }
         };
         if chosen.caches.is_empty() {
-            return Err(Problem::at(Code::EmptyInput, pointer, "no cache is chosen"));
+            return Err(Problem::at(Code::EmptyInput, pointer, "no cache is selected"));
         }
         Ok(chosen)
     }
 }
 
-/// An id of a cache as a client writes it at `pointer`.
+/// Parses the id of a cache that a client gives at `pointer`.
 ///
 /// # Errors
-/// [`Code::UnknownCache`]: what is no id names no cache.
+/// [`Code::UnknownCache`]: a malformed id is the id of no cache.
 pub fn read_id(text: &str, pointer: &str) -> Result<CacheId, Problem> {
     text.parse().map_err(|_| unknown_cache(pointer))
 }
@@ -63,12 +63,12 @@ fn unknown_cache(pointer: &str) -> Problem {
     Problem::at(Code::UnknownCache, pointer, "this is not the id of a cache here; it may have been deleted")
 }
 
-/// Caches that can be read, each with the place in the body that names it.
+/// Caches whose rows can be read, each with its place in the request body.
 #[derive(Debug, Clone)]
 pub struct Chosen {
     /// The caches.
     pub caches: Vec<Arc<StoredCache>>,
-    /// JSON pointers, one a cache.
+    /// One JSON pointer for each cache.
     pub pointers: Vec<String>,
 }
 
@@ -76,7 +76,7 @@ impl Chosen {
     /// The caches with these ids.
     ///
     /// # Errors
-    /// [`Code::UnknownCache`] at the first that the tenant does not have.
+    /// [`Code::UnknownCache`] at the first id for which the tenant has no cache.
     pub async fn of_ids(store: &Store, tenant: TenantId, named: Vec<(CacheId, String)>) -> Result<Self, Problem> {
         let (ids, pointers): (Vec<CacheId>, Vec<String>) = named.into_iter().unzip();
         let found = store.stored(tenant, &ids).await?;
@@ -88,11 +88,11 @@ impl Chosen {
         Ok(Self { caches, pointers })
     }
 
-    /// The hooks that `hook`, a full or short name in the body's field `/hook`, stands for: one for each of `layers`, by
-    /// default those that every cache has.
+    /// The hooks that `hook`, a full or short name in the body's field `/hook`, means: one for each of `layers`, by
+    /// default one for each layer that all caches have.
     ///
     /// # Errors
-    /// [`Code::UnknownHook`], [`Code::LayerOutOfRange`], [`Code::HookNotStored`] at the first cache that lacks one.
+    /// [`Code::UnknownHook`], [`Code::LayerOutOfRange`], [`Code::HookNotStored`] at the first cache that lacks a hook.
     pub fn hooks(&self, hook: &str, layers: &Layers) -> Result<Vec<Hook>, Problem> {
         let name: HookName =
             hook.parse().map_err(|e: UnknownHook| Problem::at(Code::UnknownHook, "/hook", e.to_string()))?;
@@ -126,12 +126,13 @@ impl Chosen {
         layers
     }
 
-    /// The rows of each cache at one hook: those at `positions`, or all that are stored. Each selection has a position axis of
-    /// its own length, or none, and behind it rows of one width, which comes with them.
+    /// The rows of each cache at one hook: those at `positions`, or all stored rows. Also returns the width of the
+    /// rows, which is the same for all caches. Each selection has a position axis of its own length, or none.
     ///
     /// # Errors
-    /// [`Code::PositionOutOfRange`], [`Code::ShapeMismatch`] at the first cache whose rows have another width, and for
-    /// attention maps, which have none; [`Code::HookNotInCache`] for a hook that [`Self::hooks`] has not checked.
+    /// [`Code::PositionOutOfRange`]; [`Code::ShapeMismatch`] at the first cache whose rows have another width, and for
+    /// attention maps, whose rows have no common width; [`Code::HookNotInCache`] for a hook that [`Self::hooks`] has
+    /// not checked.
     pub fn selections(&self, hook: Hook, positions: Option<&Positions>) -> Result<(Vec<Selection>, usize), Problem> {
         if hook.site().is_attention_map() {
             let detail = format!("the rows of {hook} differ in width from input to input");

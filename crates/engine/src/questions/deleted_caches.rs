@@ -1,20 +1,20 @@
-//! Requests whose caches are deleted while their rows are read.
+//! Handles requests whose caches are deleted while their rows are read.
 //!
-//! The index is asked first and rows are read afterwards, so a cache can go in between: its file stays a while for those
-//! who were told of it ([`residuum_store::KeepDeleted`]), but not for ever. Then the rows are gone, not damaged, and the
-//! index is asked anew: what a filter found is found again without the cache, and what the request names is refused as
-//! it would have been, had the request come a moment later.
+//! A request first queries the index and then reads rows, so a cache can be deleted in between. Its file is kept for a
+//! while ([`residuum_store::KeepDeleted`]), but not for ever. If the rows are gone then, they are not damaged: the
+//! index is queried again. A filter then no longer finds the cache, and a request that names it is refused, as if the
+//! request had come a moment later.
 
 use residuum_domain::{Code, Problem};
 
-/// Times that a request is answered before it is refused.
+/// How often a request is tried before it is refused.
 const ATTEMPTS: usize = 4;
 
-/// Answers a request, anew where a cache was deleted while its rows were read. A request that this happens to again and
-/// again is refused with `code`, which its route has for caches that are not there.
+/// Answers a request, and tries again if a cache was deleted while its rows were read. A request that meets this every
+/// time is refused with `code`, which is what its route returns for caches that do not exist.
 ///
 /// # Errors
-/// Those of `answer`; `code`.
+/// Those of `answer`, and `code`.
 pub async fn again<T, F>(code: Code, mut answer: impl FnMut() -> F) -> Result<T, Problem>
 where
     F: Future<Output = Result<T, Problem>>,
@@ -22,18 +22,18 @@ where
     for _ in 1..ATTEMPTS {
         match answer().await {
             Err(problem) if problem.code == Code::CacheNotFound => {
-                tracing::debug!(%problem, "a cache was deleted while it was read; the index is asked again");
+                tracing::debug!(%problem, "a cache was deleted while it was read; the index is queried again");
             }
             done => return done,
         }
     }
     answer().await.map_err(|problem| match problem.code {
-        Code::CacheNotFound => Problem::new(code, "caches were deleted while they were read; ask again"),
+        Code::CacheNotFound => Problem::new(code, "caches were deleted while they were read; try again"),
         _ => problem,
     })
 }
 
-/// A cache that a request names at `pointer`, deleted while it was read, is one that is not there.
+/// Lets a cache that a request names at `pointer`, and that was deleted while it was read, count as unknown.
 pub fn as_unknown(problem: Problem, pointer: &str) -> Problem {
     match problem.code {
         Code::CacheNotFound => Problem::at(Code::UnknownCache, pointer, problem.detail),
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_gone_is_looked_for_again_a_few_times() {
+    async fn a_request_that_meets_deleted_caches_is_tried_again_a_few_times() {
         let mut calls = 0;
         let found = again(Code::UnknownCache, || {
             calls += 1;

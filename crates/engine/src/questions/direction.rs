@@ -1,4 +1,4 @@
-//! Directions that a question names, one vector for each hook it works on.
+//! Directions that a question names: one vector for each hook of the question.
 
 pub use residuum_model::sae::Side;
 
@@ -10,39 +10,39 @@ use residuum_store::Store;
 /// A direction as a question names it.
 #[derive(Debug, Clone)]
 pub struct Direction {
-    /// Its name in the answer; by default the name that a stored one or a feature has, else its index in the question.
+    /// Its name in the answer; by default the name of the stored direction or feature, else its index in the question.
     pub name: Option<String>,
-    /// What it is.
+    /// Where its vectors come from.
     pub source: Source,
 }
 
-/// What a direction is.
+/// Where the vectors of a direction come from.
 #[derive(Debug, Clone)]
 pub enum Source {
     /// The same vector at every layer.
     Vector(Vec<f32>),
-    /// A stored direction, at each layer that layer's vector, or everywhere that of one layer.
+    /// A stored direction: at each layer the vector of that layer, or at every layer the vector of one layer.
     Stored {
         /// Its id or name.
         direction: String,
-        /// One layer for all; by default each layer has its own.
+        /// One layer for all; by default each hook uses the vector of its own layer.
         layer: Option<usize>,
-        /// Which component, of principal components.
+        /// Which component, for principal components.
         component: usize,
     },
-    /// A vector of a cache, at each layer that layer's, or everywhere that of one layer.
+    /// A vector of a cache: at each layer the vector of that layer, or at every layer the vector of one layer.
     Cache {
         /// The cache.
         cache: CacheId,
-        /// The hook, by default the one the question is about.
+        /// The hook; by default the hook of the question.
         hook: Option<String>,
-        /// One layer for all; by default each layer has its own.
+        /// One layer for all; by default each hook uses the vector of its own layer.
         layer: Option<i64>,
         /// One position, or the mean over all.
         position: Positions,
     },
-    /// A feature of a sparse autoencoder, the same vector at every layer: in the coordinates of its hook, zero outside its
-    /// head where it encodes one.
+    /// A feature of a sparse autoencoder, the same vector at every layer, in the coordinates of its hook. If the
+    /// autoencoder encodes one head, the vector is zero outside that head.
     Sae {
         /// The autoencoder.
         sae: String,
@@ -53,18 +53,18 @@ pub enum Source {
     },
 }
 
-/// A direction ready to be used.
+/// A direction with its vectors.
 #[derive(Debug, Clone)]
 pub struct NamedVectors {
     /// Its name.
     pub name: String,
-    /// One vector for each hook that the request works on.
+    /// One vector for each hook of the request.
     pub vectors: Vec<Vec<f32>>,
 }
 
 impl Direction {
     /// The vectors of this direction at `hooks`, all of one site, each of `width` numbers. Problems point at `pointer`;
-    /// `index` names what has no name.
+    /// `index` becomes the name of a direction that has none.
     ///
     /// # Errors
     /// [`Code::ShapeMismatch`] for another width; [`Code::UnknownCache`], [`Code::UnknownDirection`], [`Code::UnknownSae`],
@@ -89,7 +89,7 @@ impl Direction {
 }
 
 impl Source {
-    /// The name of what has one of its own.
+    /// The name of a stored direction or a feature.
     fn name(&self) -> Option<String> {
         match self {
             Self::Stored { direction, .. } => Some(direction.clone()),
@@ -122,11 +122,11 @@ impl Source {
     }
 }
 
-/// The vectors of a stored direction (its id or name, layer and component) at each of `hooks`. Problems point into
-/// `pointer`.
+/// The vectors of a stored direction, given by its id or name, layer and component, at each of `hooks`. Problems point
+/// into `pointer`.
 ///
 /// # Errors
-/// [`Code::UnknownDirection`] when there is none, or none at a layer.
+/// [`Code::UnknownDirection`] if there is no such direction, or if it has no vector at a layer.
 pub async fn of_stored(
     store: &Store,
     tenant: TenantId,
@@ -153,7 +153,7 @@ pub async fn of_stored(
 /// The vector of a feature of an autoencoder. Problems point into `pointer`.
 ///
 /// # Errors
-/// [`Code::UnknownSae`] when there is no such autoencoder or feature; [`Code::Unavailable`] while it loads.
+/// [`Code::UnknownSae`] if there is no such autoencoder or feature; [`Code::Unavailable`] while it loads.
 pub fn of_feature(saes: &Saes, (sae, feature, side): (&str, usize, Side), pointer: &str) -> Result<Vec<f32>, Problem> {
     let at = |p: Problem| match p.code {
         Code::UnknownSae => Problem::at(p.code, format!("{pointer}/sae"), p.detail),
@@ -164,7 +164,7 @@ pub fn of_feature(saes: &Saes, (sae, feature, side): (&str, usize, Side), pointe
     Ok(sae.direction(feature, side))
 }
 
-/// Whether an autoencoder of `d_sae` features has this one, which the question names at `pointer`.
+/// Checks that an autoencoder of `d_sae` features has this feature, which the question names at `pointer`.
 ///
 /// # Errors
 /// [`Code::UnknownSae`].

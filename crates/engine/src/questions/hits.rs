@@ -1,4 +1,4 @@
-//! Stored rows that a scan found, described: of which cache they are, at which token, and among which others.
+//! Describes stored rows that a scan found: the cache of each, its token, and the tokens around it.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -9,13 +9,13 @@ use super::{Questions, served::SpecialTokens};
 use residuum_domain::{Cache, CacheId, Code, Problem, TenantId};
 use residuum_store::RowKey;
 
-/// Hits that are looked up at once.
+/// Hits looked up in one query.
 const LOOKED_UP: usize = 1000;
-/// Hits for one query or feature.
+/// Most hits for one query or feature.
 const MAX_K: usize = 1000;
-/// Hits of one answer.
+/// Most hits in one answer.
 const MAX_HITS: usize = 10_000;
-/// Tokens on either side of a hit.
+/// Most tokens on either side of a hit.
 const MAX_CONTEXT: usize = 64;
 
 /// A row that was found.
@@ -23,20 +23,20 @@ const MAX_CONTEXT: usize = 64;
 pub struct Hit {
     /// Its cache.
     pub cache: Arc<Cache>,
-    /// What it is ranked by, in float32: the metric of a search, the activation of a feature.
+    /// What it is ranked by, in float32: the metric of a search, or the activation of a feature.
     pub score: f32,
     /// Its position in the input; `None` for a mean.
     pub position: Option<u32>,
-    /// The token there.
+    /// The token at this position.
     pub token: Option<String>,
-    /// Whether that is a special token; `None` for a mean, and where its id is not known or the model that made the cache is
-    /// not served.
+    /// Whether it is a special token; `None` for a mean, if the token's id is not known, or if the model that made the
+    /// cache is not served.
     pub special: Option<bool>,
-    /// The token among its neighbours.
+    /// The token with its neighbours.
     pub context: Option<HitContext>,
 }
 
-/// A token among its neighbours.
+/// A token with its neighbours.
 #[derive(Debug, Clone)]
 pub struct HitContext {
     /// Position of the first of `tokens`.
@@ -47,7 +47,7 @@ pub struct HitContext {
     pub hit: usize,
 }
 
-/// How many hits a question wants, and how much of the text around them.
+/// How many hits a question wants, and how many tokens around each.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HitLimits {
     /// Hits for each query or feature.
@@ -57,7 +57,7 @@ pub(super) struct HitLimits {
 }
 
 impl HitLimits {
-    /// Checks both numbers, for `n` queries or features; `of_what` is what the question calls these.
+    /// Checks both numbers for `n` queries or features; `of_what` is what the question calls them.
     ///
     /// # Errors
     /// [`Code::InvalidValue`] at `/k` or `/context`; [`Code::ResultTooLarge`] at `/k` for more hits than one answer holds.
@@ -78,7 +78,7 @@ impl HitLimits {
     }
 }
 
-/// The caches of hits, and of rows that could not be read, as far as they are still there.
+/// The caches of hits and of unread rows, as far as they still exist.
 pub(super) struct HitCaches {
     caches: HashMap<CacheId, Arc<Cache>>,
     special: SpecialTokens,
@@ -86,10 +86,10 @@ pub(super) struct HitCaches {
 }
 
 impl HitCaches {
-    /// Looks the caches up. Hits are described with `context` tokens on either side.
+    /// Looks up the caches. Hits are described with `context` tokens on either side.
     ///
     /// # Errors
-    /// The store's own.
+    /// Those of the store.
     pub async fn of(
         questions: &Questions,
         tenant: TenantId,
@@ -107,12 +107,12 @@ impl HitCaches {
         Ok(Self { caches, special: SpecialTokens::of(questions.models()), context })
     }
 
-    /// How many of `unread` are still there, and are therefore damaged; the others were deleted while they were read.
+    /// How many of `unread` still exist and are therefore damaged; the others were deleted while they were read.
     pub fn n_damaged(&self, unread: &BTreeSet<CacheId>) -> u64 {
         unread.iter().filter(|id| self.caches.contains_key(id)).count() as u64
     }
 
-    /// Describes a row that was found, `None` where its cache was deleted meanwhile.
+    /// Describes a row that was found; `None` if its cache was deleted meanwhile.
     pub fn hit(&self, (score, (cache, position)): (f32, RowKey)) -> Option<Hit> {
         let cache = self.caches.get(&cache)?;
         let token = position.map(|p| p as usize).filter(|p| *p < cache.tokens.len());

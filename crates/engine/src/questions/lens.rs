@@ -14,104 +14,104 @@ use residuum_analysis::Distribution as Softmax;
 use residuum_domain::{CacheId, Code, Hook, Layers, Positions, Problem, Site, TenantId};
 use residuum_store::StoredCache;
 
-/// Most probable tokens of one distribution, and chosen tokens.
+/// Most probable tokens, or tokens to follow, per distribution.
 const MAX_TOKENS: usize = 100;
-/// Numbers and token strings of one description.
+/// Most numbers and token strings of one description.
 const MAX_CELLS: usize = 1_000_000;
-/// Bytes of whole distributions, which are held in memory.
+/// Most bytes of whole distributions, which are held in memory.
 const MAX_TENSOR_BYTES: usize = 256 << 20;
 
-/// What to read as logits.
+/// The rows to read as logits.
 #[derive(Debug, Clone)]
 pub struct LensQuestion {
     /// The cache.
     pub cache: CacheId,
-    /// Place in the residual stream, with or without its layer.
+    /// A hook of the residual stream, with or without its layer.
     pub hook: String,
     /// Layers.
     pub layers: Layers,
-    /// Positions; all that the cache has if left out.
+    /// Positions; all stored ones if left out.
     pub positions: Option<Positions>,
 }
 
-/// What to say of each distribution.
+/// What to describe of each distribution.
 #[derive(Debug, Clone)]
 pub struct LensDetail {
-    /// Most probable tokens to name.
+    /// Number of most probable tokens.
     pub top_k: usize,
     /// Tokens to follow through the layers.
     pub tokens: Vec<TokenRef>,
 }
 
-/// What whole distributions hold.
+/// The values of a whole distribution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LensValues {
     /// Log-probabilities, in nats.
     LogProbs,
-    /// Logits, scaled and capped as the model's own.
+    /// Logits, scaled and capped like the model's own.
     Logits,
 }
 
-/// Rows of a cache that its model's head can read.
+/// Rows of a cache that the head of its model can read.
 pub struct Lens(ReadoutRows);
 
-/// Distributions over the next token, described.
+/// Descriptions of distributions over the next token.
 #[derive(Debug, Clone)]
 pub struct LensAnswer {
     /// The cache.
     pub cache: Arc<StoredCache>,
-    /// The name that its model is served under now.
+    /// The name under which its model is served now.
     pub model: String,
-    /// The place read.
+    /// The site that was read.
     pub site: Site,
     /// Layers, in the order of `values`.
     pub layers: Vec<usize>,
     /// Positions, in the order of each layer's values.
     pub positions: Vec<u32>,
-    /// The tokens to follow, in the order asked for.
+    /// The followed tokens, in the order of the question.
     pub tokens: Vec<Token>,
-    /// The stored hook that the final distribution was taken from, where one is stored.
+    /// The stored hook from which the model's final distribution was computed, if one is stored.
     pub final_from: Option<Hook>,
     /// `[layer][position]`.
     pub values: Vec<Vec<LensDistribution>>,
 }
 
-/// One distribution over the next token. Empty where a logit is not finite.
+/// One distribution over the next token. Its fields are empty if a logit is not finite.
 #[derive(Debug, Clone, Default)]
 pub struct LensDistribution {
     /// Entropy, in nats.
     pub entropy: Option<f64>,
     /// KL divergence of the model's final distribution from this one, `KL(final ‖ this)`, in nats.
     pub kl: Option<f64>,
-    /// The most probable tokens, the most probable first; of equal ones the lower id.
+    /// The most probable tokens, the most probable first; of equally probable ones the lower id first.
     pub top: Vec<TopToken>,
-    /// The tokens to follow.
+    /// The followed tokens.
     pub tokens: Vec<FollowedToken>,
 }
 
 /// One of the most probable tokens.
 #[derive(Debug, Clone)]
 pub struct TopToken {
-    /// Which.
+    /// The token.
     pub token: Token,
     /// Its probability.
     pub probability: f64,
-    /// Its logit, scaled and capped as the model's own.
+    /// Its logit, scaled and capped like the model's own.
     pub logit: f32,
 }
 
-/// A token that was asked for.
+/// A followed token.
 #[derive(Debug, Clone)]
 pub struct FollowedToken {
     /// Its id.
     pub id: u32,
-    /// How many tokens are more probable.
+    /// Number of tokens that are more probable.
     pub rank: usize,
     /// Its probability.
     pub probability: f64,
     /// Its log-probability, in nats.
     pub log_probability: f64,
-    /// Its logit, scaled and capped as the model's own.
+    /// Its logit, scaled and capped like the model's own.
     pub logit: f32,
 }
 
@@ -127,10 +127,10 @@ pub struct LensTensor {
 }
 
 impl Questions {
-    /// The rows that a lens reads, checked against the cache and its model.
+    /// The rows that a lens reads, after checking them against the cache and its model.
     ///
     /// # Errors
-    /// [`Code::CacheNotFound`], [`Code::Conflict`] where the model that made the cache is not served, and those of
+    /// [`Code::CacheNotFound`], [`Code::Conflict`] if the model that made the cache is not served, and those of
     /// [`ReadoutRows::new`].
     pub async fn lens(&self, tenant: TenantId, question: &LensQuestion) -> Result<Lens, Problem> {
         let cache = self.stored(tenant, question.cache).await?;
@@ -143,16 +143,16 @@ impl Questions {
     /// Describes each distribution.
     ///
     /// # Errors
-    /// [`Code::InvalidValue`], [`Code::ResultTooLarge`], those of resolving tokens, and the store's.
+    /// [`Code::InvalidValue`], [`Code::ResultTooLarge`], those of resolving tokens, and those of the store.
     pub async fn lens_described(&self, lens: Lens, detail: &LensDetail) -> Result<LensAnswer, Problem> {
         let wanted = Wanted::of(detail, &lens.0)?;
         self.analyse(move || describe(&lens.0, wanted)).await
     }
 
-    /// The distributions themselves.
+    /// The whole distributions.
     ///
     /// # Errors
-    /// [`Code::ResultTooLarge`], and the store's.
+    /// [`Code::ResultTooLarge`], and those of the store.
     pub async fn lens_tensor(&self, lens: Lens, values: LensValues) -> Result<LensTensor, Problem> {
         let Lens(rows) = lens;
         let n_bytes = rows.n_rows().saturating_mul(rows.d_vocab() * size_of::<f32>());
@@ -166,7 +166,7 @@ impl Questions {
     }
 }
 
-/// What is said of each distribution.
+/// What to describe of each distribution, with its tokens resolved.
 struct Wanted {
     top_k: usize,
     tokens: Vec<Token>,
@@ -176,12 +176,12 @@ impl Wanted {
     fn of(detail: &LensDetail, rows: &ReadoutRows) -> Result<Self, Problem> {
         let top_k = detail.top_k;
         if top_k > MAX_TOKENS {
-            let detail = format!("at most {MAX_TOKENS} tokens are named; ask for format=npy to have all");
+            let detail = format!("at most {MAX_TOKENS} tokens are listed; request format=npy for all");
             return Err(Problem::at(Code::InvalidValue, "/top_k", detail));
         }
         let named = &detail.tokens;
         if named.len() > MAX_TOKENS {
-            let detail = format!("at most {MAX_TOKENS} tokens are followed; ask for format=npy to have all");
+            let detail = format!("at most {MAX_TOKENS} tokens are followed; request format=npy for all");
             return Err(Problem::at(Code::InvalidValue, "/tokens", detail));
         }
         let tokenizer = rows.model.tokenizer();
@@ -222,7 +222,8 @@ fn describe(rows: &ReadoutRows, wanted: Wanted) -> Result<LensAnswer, Problem> {
 }
 
 impl Wanted {
-    /// The distribution of `logits` `[d_vocab]`, and how far it is from that of `last`, the model's own.
+    /// Describes the distribution of `logits` `[d_vocab]`, and how far it is from that of `last`, the model's own
+    /// logits.
     fn describe(&self, rows: &ReadoutRows, logits: &[f32], last: Option<&[f32]>) -> LensDistribution {
         let Some(p) = Softmax::of(logits) else {
             return LensDistribution::default();

@@ -6,10 +6,10 @@ use super::blocking;
 use residuum_domain::{Problem, Selection};
 use residuum_store::{Store, StoreError, StoredCache};
 
-/// Averages for the selections that ask for one, accumulated in float64.
+/// The means that selections ask for, accumulated in float64. Reads on a blocking thread.
 ///
 /// # Errors
-/// The store's.
+/// Those of the store.
 pub async fn read_means(
     store: &Store,
     caches: &[Arc<StoredCache>],
@@ -29,10 +29,10 @@ pub async fn read_means(
     .await
 }
 
-/// The average that a selection asks for, over `n` rows; for threads that may block.
+/// The mean over `n` rows that a selection asks for, accumulated in float64. Blocks.
 ///
 /// # Errors
-/// The store's own.
+/// Those of the store.
 pub fn mean(store: &Store, cache: &StoredCache, selection: &Selection, n: usize) -> Result<Vec<f32>, StoreError> {
     let width = selection.n_served();
     let mut sums = vec![0f64; width];

@@ -1,8 +1,8 @@
-//! Questions about stored activations and served models: what is computed for a request that queues nothing.
+//! Questions about stored activations and served models: requests that are answered without queueing a run.
 //!
-//! A question is a typed value that has been read from a request; its answer is another one. Nothing here knows of HTTP,
-//! of bodies or of status codes: whoever has the question need not be the one who was asked it over a socket. A
-//! [`Problem`] points at the part of a question that is at fault, by the JSON pointer that part has in a request.
+//! A question is a typed value that was read from a request, and so is its answer. Nothing here may know HTTP, bodies
+//! or status codes. A [`Problem`] points at the faulty part of a question with the JSON pointer of that part in the
+//! request.
 
 pub mod answer_limit;
 pub mod attribution;
@@ -44,18 +44,19 @@ use residuum_store::{Store, StoreError, StoredCache};
 pub struct Questions {
     engine: Engine,
     saes: Arc<Saes>,
-    /// Threads for analysis, apart from the workers', so that a comparison never slows a forward pass down to its own pace.
+    /// Threads for analysis. They are separate from the workers', so that a comparison does not slow down a forward
+    /// pass.
     threads: Arc<ThreadPool>,
 }
 
 impl Questions {
-    /// Answers from what the engine stores and serves, and from the autoencoders beside its models.
+    /// Answers questions about what the engine stores and serves, and about the autoencoders of its models.
     #[must_use]
     pub fn new(engine: Engine, saes: Arc<Saes>, threads: ThreadPool) -> Self {
         Self { engine, saes, threads: Arc::new(threads) }
     }
 
-    /// The runs.
+    /// The engine.
     #[must_use]
     pub const fn engine(&self) -> &Engine {
         &self.engine
@@ -79,16 +80,16 @@ impl Questions {
         &self.saes
     }
 
-    /// Threads for analysis, apart from the workers'.
+    /// The threads for analysis, separate from the workers'.
     #[must_use]
     pub const fn threads(&self) -> &Arc<ThreadPool> {
         &self.threads
     }
 
-    /// The cache of this id, whose bytes are what they were.
+    /// The cache with this id. Its blob is checked for damage.
     ///
     /// # Errors
-    /// [`Code::CacheNotFound`], [`Code::BlobDamaged`] and the store's other ones.
+    /// [`Code::CacheNotFound`], [`Code::BlobDamaged`], and the other ones of the store.
     pub async fn stored(&self, tenant: TenantId, id: CacheId) -> Result<Arc<StoredCache>, Problem> {
         let found = self.store().stored(tenant, &[id]).await?.into_iter().flatten().next();
         let cache = found.ok_or_else(|| {
@@ -101,10 +102,10 @@ impl Questions {
         Ok(Arc::new(cache))
     }
 
-    /// Runs heavy work on the threads for analysis. It may read the store.
+    /// Runs heavy work on the threads for analysis. The work may read the store.
     ///
     /// # Errors
-    /// Those of the work, and [`Code::Internal`] when it panicked.
+    /// Those of the work, and [`Code::Internal`] if it panicked.
     pub async fn analyse<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
@@ -118,10 +119,10 @@ impl Questions {
     }
 }
 
-/// Runs store reads off the async threads.
+/// Reads the store on a blocking thread.
 ///
 /// # Errors
-/// Those of `read`, and [`Code::Internal`] when it panicked.
+/// Those of `read`, and [`Code::Internal`] if it panicked.
 pub async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Problem> {
@@ -134,7 +135,7 @@ pub async fn blocking<T: Send + 'static>(
     }
 }
 
-/// The finite numbers; JSON has no NaN and no infinities, and answers say `None` for them.
+/// The number if it is finite. JSON has no NaN and no infinities; answers have `None` instead.
 #[must_use]
 pub fn finite(value: f64) -> Option<f64> {
     value.is_finite().then_some(value)

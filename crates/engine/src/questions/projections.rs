@@ -1,4 +1,4 @@
-//! Projections: stored vectors along directions.
+//! Projections of stored vectors onto directions.
 
 use std::sync::Arc;
 
@@ -16,14 +16,14 @@ use residuum_analysis::Projector;
 use residuum_domain::{CacheId, Code, Hook, Layers, Positions, Problem, Selection, TenantId};
 use residuum_store::{Store, StoredCache};
 
-/// Caches in one question.
+/// Most caches in one question.
 const MAX_CACHES: usize = 10_000;
-/// Directions in one question.
+/// Most directions in one question.
 const MAX_DIRECTIONS: usize = 1000;
-/// Numbers of all directions at all layers, which are held in memory.
+/// Most numbers of all directions at all layers, which are held in memory.
 const MAX_DIRECTION_NUMBERS: usize = 1 << 26;
 
-/// What to project, and onto what.
+/// What to project onto what.
 #[derive(Debug, Clone)]
 pub struct ProjectionQuestion {
     /// The caches.
@@ -42,7 +42,7 @@ pub struct ProjectionQuestion {
     pub limit: AnswerLimit,
 }
 
-/// Activations along directions.
+/// The projections of activations onto directions.
 #[derive(Debug, Clone)]
 pub struct ProjectionAnswer {
     /// The hooks, all of one site, in the order of the values.
@@ -51,12 +51,12 @@ pub struct ProjectionAnswer {
     pub caches: Vec<CacheId>,
     /// The directions, in the order of the values.
     pub directions: Vec<ProjectedDirection>,
-    /// For each cache and each measure asked for the values `[row, hook, direction]`, NaN where undefined. A cache has a row
-    /// for each of its positions, or one where the positions keep no axis.
+    /// For each cache and each requested measure the values `[row, hook, direction]`, NaN if undefined. A cache has a
+    /// row for each of its positions, or one row if the positions have no axis.
     pub values: Vec<Vec<Vec<f64>>>,
 }
 
-/// A direction that was projected onto.
+/// A direction onto which vectors were projected.
 #[derive(Debug, Clone)]
 pub struct ProjectedDirection {
     /// Its name, or its index in the question.
@@ -66,13 +66,13 @@ pub struct ProjectedDirection {
 }
 
 impl Questions {
-    /// Projects the chosen vectors onto directions; sums are accumulated in float64. A hook with several axes behind the
-    /// position (heads) is one long vector.
+    /// Projects the selected vectors onto directions; sums are accumulated in float64. If a hook has several axes after
+    /// the position (heads), they count as one long vector.
     ///
     /// # Errors
-    /// [`Code::InvalidValue`] for no measure, no direction or more than 1000 of them; [`Code::ResultTooLarge`] for more
-    /// numbers than the limit, or directions that would take too much memory; those of choosing caches, hooks and positions,
-    /// of [`Direction::resolve`], and the store's.
+    /// [`Code::InvalidValue`] for no measure, no direction or more than 1000 of them; [`Code::ResultTooLarge`] for an
+    /// answer above the limit, or for directions that would take too much memory; those of selecting caches, hooks and
+    /// positions, of [`Direction::resolve`], and those of the store.
     pub async fn projections(
         &self,
         tenant: TenantId,
@@ -90,7 +90,7 @@ impl Questions {
         again(Code::UnknownCache, || self.projected(tenant, question)).await
     }
 
-    /// The projections of the caches that are there now.
+    /// The projections of the caches as they are now.
     async fn projected(&self, tenant: TenantId, question: &ProjectionQuestion) -> Result<ProjectionAnswer, Problem> {
         let store = self.store().clone();
         let chosen = question.caches.choose(&store, tenant, "/caches", MAX_CACHES).await?;
@@ -124,22 +124,22 @@ impl Questions {
     }
 }
 
-/// A question, checked.
+/// A checked question with everything needed to answer it.
 struct Job {
     store: Store,
     caches: Vec<Arc<StoredCache>>,
-    /// For each hook the rows of each cache.
+    /// For each hook, the rows of each cache.
     selected: Vec<Vec<Selection>>,
     directions: Vec<NamedVectors>,
     measures: Vec<Projection>,
     width: usize,
 }
 
-/// For each measure the values `[row, hook, direction]` of one cache.
+/// For each measure, the values `[row, hook, direction]` of one cache.
 type CacheValues = Vec<Vec<f64>>;
 
 impl Job {
-    /// The directions, and for each cache and measure the values `[row, hook, direction]`, NaN where undefined.
+    /// The directions, and for each cache and measure the values `[row, hook, direction]`, NaN if undefined.
     fn run(self) -> Result<(Vec<ProjectedDirection>, Vec<CacheValues>), Problem> {
         let onto: Vec<Vec<Projector<'_>>> = (0..self.selected.len())
             .map(|hook| self.directions.iter().map(|d| Projector::onto(&d.vectors[hook])).collect())

@@ -1,4 +1,4 @@
-//! Stored rows of the residual stream on their way through a model's head.
+//! Reads stored rows of the residual stream through the model's final norm and unembedding.
 
 use std::sync::Arc;
 
@@ -7,31 +7,31 @@ use residuum_domain::{Cache, Code, Hook, Layers, Positions, Problem, Rows, Selec
 use residuum_model::{Model, Readout};
 use residuum_store::{Store, StoredCache};
 
-/// Logits that are held at a time, for each of the two distributions that are compared.
+/// Most logits held at a time, for each of the two distributions that are compared.
 const BLOCK_LOGITS: usize = 1 << 22;
-/// Multiply-adds of one request: some ten seconds.
+/// Most multiply-adds of one request; they take some ten seconds.
 const MAX_WORK: usize = 2_000_000_000_000;
 
-/// What to read, checked: the hooks and positions are stored, and the model can read them.
+/// The rows to read. It is checked that the hooks and positions are stored, and that the model can read them.
 pub struct ReadoutRows {
     store: Store,
-    /// Whose rows.
+    /// The cache of the rows.
     pub cache: Arc<StoredCache>,
-    /// Whose head.
+    /// The model whose head reads them.
     pub model: Arc<Model>,
-    /// One site of the residual stream, in one or more layers.
+    /// One site of the residual stream, at one or more layers.
     pub hooks: Vec<Hook>,
-    /// Which rows.
+    /// The positions of the rows.
     pub positions: Vec<u32>,
     d_vocab: usize,
 }
 
-/// Where the model's own distribution comes from.
+/// The hook from which the model's own distribution is computed.
 #[derive(Debug, Clone, Copy)]
 pub struct Final(pub Hook);
 
 impl ReadoutRows {
-    /// Checks a request against the cache and its model.
+    /// Checks a question against the cache and its model.
     ///
     /// # Errors
     /// [`Code::NotReadable`], [`Code::UnknownHook`], [`Code::LayerOutOfRange`], [`Code::HookNotStored`],
@@ -57,44 +57,44 @@ impl ReadoutRows {
         let work = this.n_rows().saturating_mul(this.model.info().d_model).saturating_mul(d_vocab);
         if work > MAX_WORK {
             let detail = format!(
-                "{} layers at {} positions are too much to read at once; ask for fewer",
+                "{} layers at {} positions are too much to read at once; request fewer",
                 this.hooks.len(),
                 this.positions.len()
             );
             return Err(Problem::new(Code::ResultTooLarge, detail));
         }
-        // Finds out now whether the rows are stored.
+        // Checks now whether the rows are stored.
         this.select(this.hooks[0], &this.positions)?;
         Ok(this)
     }
 
-    /// Rows read: layers times positions.
+    /// Number of rows: layers times positions.
     pub fn n_rows(&self) -> usize {
         self.hooks.len() * self.positions.len()
     }
 
-    /// The vocabulary.
+    /// Size of the vocabulary.
     pub fn d_vocab(&self) -> usize {
         self.d_vocab
     }
 
-    /// The place in the residual stream.
+    /// The site of the residual stream.
     pub fn site(&self) -> Site {
         self.hooks[0].site()
     }
 
-    /// The stored hook that the model's own distribution can be had from: the last block's output, or the logits.
+    /// The stored hook from which the model's own distribution can be computed: the last block's output, or the logits.
     pub fn end(&self) -> Option<Final> {
         let last = Hook::block(Site::ResidPost, self.model.info().n_layers - 1);
         let stored = |hook: &Hook| self.cache.cache.hook_index(*hook).is_ok();
         [last, Hook::global(Site::Logits)].into_iter().find(stored).map(Final)
     }
 
-    /// Hands `take` the logits `[rows, d_vocab]` of every hook, with its index, in blocks of positions; beside them the
-    /// model's own of the same positions, if `end` says where they are.
+    /// Passes the logits `[rows, d_vocab]` of every hook to `take`, with the index of the hook, in blocks of positions.
+    /// If `end` is given, also passes the model's own logits at the same positions.
     ///
     /// # Errors
-    /// The store's and those of `take`.
+    /// Those of the store and those of `take`.
     pub fn for_each_block(
         &self,
         end: Option<Final>,
@@ -120,7 +120,7 @@ impl ReadoutRows {
     }
 }
 
-/// The rows of a stored hook at `positions`, which the body names at `pointer`.
+/// The rows of a stored hook at `positions`, which stand at `pointer` in the request body.
 ///
 /// # Errors
 /// [`Code::PositionOutOfRange`], [`Code::HookNotInCache`].
@@ -130,15 +130,15 @@ pub fn select(cache: &Cache, hook: Hook, positions: &[u32], pointer: &str) -> Re
     selected.map_err(|p| Problem::at(p.code, pointer, p.detail))
 }
 
-/// The end of a model that turns rows into logits.
+/// The final norm and unembedding of a model, which turn rows into logits.
 ///
 /// # Errors
-/// [`Code::NotReadable`] with the reason.
+/// [`Code::NotReadable`], with the reason.
 pub fn readout(model: &Model) -> Result<Readout<'_>, Problem> {
     model.readout().map_err(|why| not_readable(model, why))
 }
 
-/// The problem of a model whose residual stream cannot be read.
+/// The problem that a model's residual stream cannot be read as logits.
 pub fn not_readable(model: &Model, why: &str) -> Problem {
     Problem::new(
         Code::NotReadable,
@@ -146,7 +146,7 @@ pub fn not_readable(model: &Model, why: &str) -> Problem {
     )
 }
 
-/// The positions asked for, or all that are stored.
+/// The requested positions, or all that are stored.
 fn single_positions(cache: &StoredCache, wanted: Option<&Positions>) -> Result<Vec<u32>, Problem> {
     let rows = match wanted {
         Some(positions) => positions.resolve(cache.cache.token_ids.len())?,
@@ -155,7 +155,7 @@ fn single_positions(cache: &StoredCache, wanted: Option<&Positions>) -> Result<V
     match rows {
         Rows::List(list) => Ok(list),
         Rows::Mean(_) => {
-            let detail = "a lens reads single positions, and a mean over positions is none";
+            let detail = "a lens reads single positions, not a mean over positions";
             Err(Problem::at(Code::InvalidValue, "/positions", detail))
         }
     }

@@ -1,4 +1,4 @@
-//! Rows of stored activations at one hook of many caches, read block by block.
+//! Reads rows of stored activations at one hook of many caches, block by block.
 
 use std::{ops::Range, sync::Arc};
 
@@ -7,22 +7,22 @@ use residuum_analysis::RowSource;
 use residuum_domain::{Code, ComparedPosition, Hook, Problem, Selection};
 use residuum_store::{Store, StoreError, StoredCache};
 
-/// What is a row.
+/// What counts as a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RowsOf {
-    /// Each cache gives one: its values at this position, which drops the position axis.
+    /// Each cache has one row: its values at this position, without the position axis.
     Caches(ComparedPosition),
-    /// Each stored position of each cache gives one.
+    /// Each stored position of each cache is a row.
     Positions,
 }
 
-/// A matrix `[rows, width]` in the store: the rows of the caches one after the other.
+/// A matrix `[rows, width]` in the store: the rows of all caches, one cache after another.
 #[derive(Clone)]
 pub struct RowReader {
     store: Store,
     caches: Vec<Arc<StoredCache>>,
     selected: Vec<Selection>,
-    /// Where each cache's rows begin, and the total.
+    /// The index of each cache's first row, and the total.
     starts: Vec<usize>,
     width: usize,
 }
@@ -31,8 +31,8 @@ impl Chosen {
     /// The rows at one hook, in the order of the caches.
     ///
     /// # Errors
-    /// [`Code::PositionOutOfRange`], [`Code::InvalidValue`] for positions of an attention map, [`Code::ShapeMismatch`] at the
-    /// first cache whose rows have another width.
+    /// [`Code::PositionOutOfRange`], [`Code::InvalidValue`] for positions of an attention map, [`Code::ShapeMismatch`]
+    /// at the first cache whose rows have another width.
     pub fn rows(&self, store: &Store, hook: Hook, rows: &RowsOf) -> Result<RowReader, Problem> {
         let (mut selected, mut starts) = (Vec::with_capacity(self.caches.len()), vec![0]);
         let mut width = None;
@@ -54,8 +54,8 @@ impl Chosen {
     /// The vector of each cache at one hook and one position, in float32; all of one width.
     ///
     /// # Errors
-    /// [`Code::PositionOutOfRange`], [`Code::ShapeMismatch`] at the first cache whose vector has another width, and the
-    /// store's own.
+    /// [`Code::PositionOutOfRange`], [`Code::ShapeMismatch`] at the first cache whose vector has another width, and
+    /// those of the store.
     pub async fn vectors(
         &self,
         store: &Store,
@@ -82,7 +82,7 @@ fn select(cache: &StoredCache, hook: Hook, rows: &RowsOf) -> Result<(Selection, 
 }
 
 impl RowReader {
-    /// Rows of each cache.
+    /// Number of rows of each cache.
     pub fn counts(&self) -> impl Iterator<Item = usize> {
         self.starts.windows(2).map(|pair| pair[1] - pair[0])
     }
@@ -127,10 +127,10 @@ impl RowSource for RowReader {
     }
 }
 
-/// The values of one selection, averaged where it asks for that, on a thread that may block.
+/// The values of one selection, or their mean if it asks for one. Blocks.
 ///
 /// # Errors
-/// The store's.
+/// Those of the store.
 pub fn read_rows(store: &Store, cache: &StoredCache, selection: &Selection) -> Result<Vec<f32>, StoreError> {
     if let Some(n) = selection.mean_of {
         return mean(store, cache, selection, n);

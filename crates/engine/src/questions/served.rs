@@ -1,4 +1,4 @@
-//! The served model that made a cache, and which of the cache's tokens are special.
+//! Finds the served model that made a cache, and which of the cache's tokens are special.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use crate::{ModelState, Registry};
 use residuum_domain::{Cache, Code, ModelInfo, Problem};
 use residuum_model::Model;
 
-/// The model whose weights made this cache, under whatever name it is served now.
+/// The model whose weights made this cache, whatever its name is now.
 ///
 /// # Errors
-/// [`Code::Conflict`] when these weights are not served, saying what is; [`Code::Unavailable`] while they may be loading.
+/// [`Code::Conflict`] if these weights are not served, saying what is; [`Code::Unavailable`] while they may be loading.
 pub fn model_of(models: &Registry, cache: &Cache) -> Result<Arc<Model>, Problem> {
     let wanted = &cache.provenance.model_fingerprint;
     let all = models.all();
@@ -43,11 +43,11 @@ pub fn model_of(models: &Registry, cache: &Cache) -> Result<Arc<Model>, Problem>
     Err(Problem::new(Code::Conflict, detail))
 }
 
-/// Which tokens of caches are special, as far as the models that made them are served.
+/// Tells which tokens of caches are special, if the models that made them are served.
 pub struct SpecialTokens(Vec<Arc<Model>>);
 
 impl SpecialTokens {
-    /// Of the models that are loaded now.
+    /// With the models that are loaded now.
     pub fn of(models: &Registry) -> Self {
         let ready = |(_, state)| match state {
             ModelState::Ready(model) => Some(model),
@@ -56,7 +56,8 @@ impl SpecialTokens {
         Self(models.all().into_iter().filter_map(ready).collect())
     }
 
-    /// Whether the token at a position of the cache is special; `None` where its id is not known, or the model is not served.
+    /// Whether the token at a position of the cache is special; `None` if its id is not known or its model is not
+    /// served.
     pub fn at(&self, cache: &Cache, position: usize) -> Option<bool> {
         let id = cache.token_ids.get(position).filter(|_| cache.knows_token_ids())?;
         let made_by = &cache.provenance.model_fingerprint;
@@ -65,7 +66,7 @@ impl SpecialTokens {
     }
 }
 
-/// An import may name weights that cannot have made its tensors.
+/// Checks that a model can have made the tensors of a cache: an import may name the wrong weights.
 ///
 /// # Errors
 /// [`Code::Conflict`] at the first hook that the model lacks or has in another shape.

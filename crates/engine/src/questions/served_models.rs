@@ -1,11 +1,11 @@
-//! What is served: the models and what is known of each.
+//! Lists the served models and what is known about each.
 
 use super::Questions;
 use crate::ModelState;
 use residuum_domain::{Code, ModelInfo, Problem, Warning};
 use residuum_model::Model;
 
-/// A model that this server runs.
+/// A model of this server.
 #[derive(Debug, Clone)]
 pub struct ServedModel {
     /// The name to use in requests.
@@ -19,13 +19,13 @@ pub struct ServedModel {
 pub struct LoadedModel {
     /// Its sizes and hooks.
     pub info: ModelInfo,
-    /// Whether the tokenizer adds a BOS token to text by itself.
+    /// Whether the tokenizer adds a BOS token to texts by default.
     pub adds_bos: bool,
-    /// The BOS token: its id and what it stands for.
+    /// The BOS token: its id and its text.
     pub bos: Option<(u32, String)>,
     /// Whether chats can be rendered.
     pub has_chat_template: bool,
-    /// What is unusual about the checkpoint and did not stop it from loading.
+    /// What is unusual about the checkpoint, but did not stop it from loading.
     pub warnings: Vec<Warning>,
 }
 
@@ -59,7 +59,7 @@ impl Questions {
     /// The model of this name.
     ///
     /// # Errors
-    /// [`Code::ModelNotFound`] listing the models there are.
+    /// [`Code::ModelNotFound`], listing the models that are served.
     pub fn served_model(&self, name: &str) -> Result<ServedModel, Problem> {
         let mut all = self.served_models();
         match all.iter().position(|model| model.id == name) {

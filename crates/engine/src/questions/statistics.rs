@@ -1,4 +1,4 @@
-//! Statistics of stored vectors, hook by hook: lengths, means, variances, and the dimensions unlike the others.
+//! Statistics of stored vectors, hook by hook: lengths, means, variances, and outlier dimensions.
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ use residuum_analysis::{
 use residuum_domain::{Code, Hook, Layers, Positions, Problem, Selection, Site, TenantId};
 use residuum_store::{Store, StoredCache};
 
-/// Caches in one question.
+/// Most caches in one question.
 const MAX_CACHES: usize = 10_000;
-/// Dimensions named in each list.
+/// Most dimensions in each list.
 const MAX_TOP: usize = 1000;
-/// Numbers read for one question: some ten seconds.
+/// Most numbers read for one question; they take some ten seconds.
 const MAX_READ: usize = 4_000_000_000;
 
 /// What to describe.
@@ -29,18 +29,18 @@ pub struct StatisticsQuestion {
     pub hook: String,
     /// Layers, for short names.
     pub layers: Layers,
-    /// Positions; all that each cache has if left out. Every position is a vector of its own.
+    /// Positions; all stored ones if left out. Each position is a separate vector.
     pub positions: Option<Positions>,
-    /// Dimensions to name in each list.
+    /// Number of dimensions in each list.
     pub top_k: usize,
-    /// How many standard deviations from the others make a dimension an outlier, more than 0.
+    /// How many standard deviations from the average make a dimension an outlier; more than 0.
     pub sigma: f64,
 }
 
 /// Statistics of stored activations, layer by layer.
 #[derive(Debug, Clone)]
 pub struct StatisticsAnswer {
-    /// The site of every hook.
+    /// The site of all hooks.
     pub site: Site,
     /// How many caches were read.
     pub n_caches: usize,
@@ -48,27 +48,27 @@ pub struct StatisticsAnswer {
     pub layers: Vec<LayerStatistics>,
 }
 
-/// Statistics of the vectors of one hook. Variances and standard deviations divide by n. `None` and empty where there is no
-/// finite vector.
+/// Statistics of the vectors of one hook. Variances and standard deviations divide by n. `None` or empty if no vector
+/// is finite.
 #[derive(Debug, Clone)]
 pub struct LayerStatistics {
     /// The layer; `None` for a hook outside the blocks.
     pub layer: Option<usize>,
-    /// Vectors taken in: positions of caches.
+    /// Number of finite vectors: positions of caches.
     pub n: u64,
-    /// Vectors left out because a number of theirs is NaN or infinite.
+    /// Vectors left out because they hold NaN or infinity.
     pub n_non_finite: u64,
-    /// Numbers of a vector.
+    /// Length of a vector: its number of values.
     pub d: usize,
-    /// Lengths of the vectors.
+    /// Norms of the vectors.
     pub norm: Option<Spread>,
-    /// Length of the mean vector.
+    /// Norm of the mean vector.
     pub mean_norm: Option<f64>,
     /// Variances of the dimensions; their sum is `total_variance`.
     pub variance: Option<Spread>,
     /// Sum of the variances of all dimensions: the mean squared distance from the mean vector.
     pub total_variance: Option<f64>,
-    /// Share of exact zeros among all numbers, in [0, 1].
+    /// Share of exact zeros among all values, in [0, 1].
     pub zeros: Option<f64>,
     /// Dimensions with the largest |mean|, the largest first.
     pub top_mean: Vec<Dimension>,
@@ -90,39 +90,39 @@ pub struct Dimension {
     pub std: f64,
 }
 
-/// A dimension unlike the others.
+/// A dimension that differs from the others.
 #[derive(Debug, Clone, Copy)]
 pub struct Outlier {
-    /// Which.
+    /// The dimension.
     pub dimension: Dimension,
-    /// Whether its mean stands out.
+    /// Whether its mean is an outlier.
     pub by_mean: bool,
-    /// Whether its standard deviation stands out.
+    /// Whether its standard deviation is an outlier.
     pub by_std: bool,
 }
 
 impl Questions {
-    /// Describes the chosen vectors in one pass, accumulated in float64.
+    /// Describes the selected vectors in one pass; sums are accumulated in float64.
     ///
     /// # Errors
-    /// [`Code::InvalidValue`] for a `top_k` above 1000 or a `sigma` that is not above 0, [`Code::ResultTooLarge`] for too
-    /// much to read; those of choosing caches, hooks and positions, and the store's.
+    /// [`Code::InvalidValue`] for a `top_k` above 1000 or a `sigma` that is not above 0, [`Code::ResultTooLarge`] for
+    /// too much to read; those of selecting caches, hooks and positions, and those of the store.
     pub async fn statistics(
         &self,
         tenant: TenantId,
         question: &StatisticsQuestion,
     ) -> Result<StatisticsAnswer, Problem> {
         if question.top_k > MAX_TOP {
-            return Err(Problem::at(Code::InvalidValue, "/top_k", format!("at most {MAX_TOP} dimensions are named")));
+            return Err(Problem::at(Code::InvalidValue, "/top_k", format!("top_k may be {MAX_TOP} at most")));
         }
         if !(question.sigma.is_finite() && question.sigma > 0.0) {
-            let detail = "sigma is a number of standard deviations above 0";
+            let detail = "sigma must be above 0";
             return Err(Problem::at(Code::InvalidValue, "/sigma", detail));
         }
         again(Code::UnknownCache, || self.summarised(tenant, question)).await
     }
 
-    /// The statistics of the caches that are there now.
+    /// The statistics of the caches as they are now.
     async fn summarised(&self, tenant: TenantId, question: &StatisticsQuestion) -> Result<StatisticsAnswer, Problem> {
         let store = self.store().clone();
         let chosen = question.caches.choose(&store, tenant, "/caches", MAX_CACHES).await?;
@@ -140,12 +140,12 @@ impl Questions {
     }
 }
 
-/// A question, checked.
+/// A checked question with everything needed to answer it.
 struct Job {
     store: Store,
     caches: Vec<Arc<StoredCache>>,
     hooks: Vec<Hook>,
-    /// For each hook the rows of each cache, and their width.
+    /// For each hook, the rows of each cache and their width.
     selected: Vec<(Vec<Selection>, usize)>,
     top_k: usize,
     sigma: f64,

@@ -1,9 +1,9 @@
-//! Tokens of a vocabulary as questions name them.
+//! Tokens of a vocabulary, as questions name them.
 
 use residuum_domain::{Code, Problem};
 use residuum_model::TextTokenizer;
 
-/// Bytes of a text that may be a token: no vocabulary has longer ones.
+/// Most bytes of a text that may be a token: no vocabulary has longer ones.
 const MAX_TOKEN_BYTES: usize = 1024;
 
 /// A token of the vocabulary: its id, or a text that is exactly one token.
@@ -15,12 +15,12 @@ pub enum TokenRef {
     Text(String),
 }
 
-/// A token with what it stands for.
+/// A token with its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
     /// Its id.
     pub id: u32,
-    /// What it stands for.
+    /// Its text.
     pub token: String,
 }
 
@@ -32,7 +32,7 @@ impl Token {
 }
 
 impl TokenRef {
-    /// The token meant. Problems point at `pointer`.
+    /// The token that is meant. Problems point at `pointer`.
     ///
     /// # Errors
     /// [`Code::TokenOutOfVocabulary`]; [`Code::InvalidValue`] for a text of several tokens, naming them, or of none.
@@ -41,7 +41,7 @@ impl TokenRef {
         let id = match self {
             Self::Id(id) => tokenizer.from_ids(&[*id], None).map(|_| *id).map_err(at)?,
             Self::Text(text) if text.len() > MAX_TOKEN_BYTES => {
-                let detail = format!("a token is wanted, and this text has {} bytes", text.len());
+                let detail = format!("this must be one token, and the text has {} bytes", text.len());
                 return Err(Problem::at(Code::InvalidValue, pointer, detail));
             }
             Self::Text(text) => {
@@ -52,7 +52,7 @@ impl TokenRef {
                         let shown: Vec<String> =
                             ids.iter().zip(&encoded.tokens).take(8).map(|(id, t)| format!("{id} {t:?}")).collect();
                         let detail = format!(
-                            "a token is wanted, and this text is {} of them ({}{}); name one by its id, or a text that is one",
+                            "this must be one token, but it is {} tokens ({}{}); give an id, or a text that is one token",
                             ids.len(),
                             shown.join(", "),
                             if ids.len() > shown.len() { ", …" } else { "" }

@@ -1,4 +1,4 @@
-//! Tokens as a run of the same input would have them.
+//! Tokenises an input in the same way as a run.
 
 use std::ops::Range;
 
@@ -9,14 +9,14 @@ use crate::Content;
 use residuum_domain::{Code, Problem, positions::Spelled};
 use residuum_model::{Encoded, TextTokenizer};
 
-/// Something to tokenise.
+/// An input to tokenise.
 #[derive(Debug, Clone)]
 pub struct TokenizeQuestion {
     /// Name of a served model.
     pub model: String,
-    /// What is tokenised.
+    /// The content to tokenise.
     pub content: Content,
-    /// Whether to put a BOS token in front; `None` leaves it to the tokenizer.
+    /// Whether to put a BOS token in front; `None` leaves the decision to the tokenizer.
     pub prepend_bos: Option<bool>,
 }
 
@@ -25,7 +25,7 @@ pub struct TokenizeQuestion {
 pub struct TokenizeAnswer {
     /// Ids, texts, special tokens, characters and the BOS decision.
     pub encoded: Encoded,
-    /// The chat as the template rendered it, with its messages.
+    /// The chat as rendered by the template, with its messages.
     pub chat: Option<RenderedChat>,
 }
 
@@ -38,17 +38,17 @@ pub struct RenderedChat {
     pub messages: Vec<MessageSpan>,
 }
 
-/// The tokens of what a message says, white space at its ends and what the template puts around it left out.
+/// The tokens of a message's content, without white space at its ends and without what the template adds around it.
 #[derive(Debug, Clone)]
 pub struct MessageSpan {
     /// `system`, `user`, `assistant`, …
     pub role: Option<String>,
-    /// Its tokens; `None` where the rendered chat does not show the message as it is.
+    /// Its tokens; `None` if the rendered chat does not contain the message unchanged.
     pub tokens: Option<Range<usize>>,
 }
 
 impl Questions {
-    /// Tokenises what a run of the same input would feed the model.
+    /// Tokenises an input exactly as a run would.
     ///
     /// # Errors
     /// [`Code::UnknownModel`], [`Code::Unavailable`] while it loads, and those of tokenising and rendering, which point at
@@ -81,7 +81,7 @@ fn tokens(content: Content, prepend_bos: Option<bool>, tokenizer: &TextTokenizer
     Ok(TokenizeAnswer { encoded, chat })
 }
 
-/// The messages with their spans in tokens, from those in characters.
+/// The messages with their spans in tokens, computed from their spans in characters.
 fn message_spans(
     messages: &[Value],
     spans: Vec<Option<Range<usize>>>,

@@ -1,11 +1,11 @@
 //! The queue in memory and the planner: which items go through the model together next.
 //!
-//! A pure data structure: what is durable lies in the store, and this is rebuilt from it at start-up. It has no clock: what
-//! waits is served in shares, so nothing waits for ever.
+//! A pure data structure without a clock. The durable queue is in the store; this one is rebuilt from it at start-up.
 //!
-//! Priorities share the workers by tokens ([`share`]): one that waits gets its share however busy those above it are, and
-//! one that was idle is not given what it did not use. Within a priority tenants take turns, a batch each; within a tenant
-//! runs take turns item by item, so an interactive request waits for one batch, never for a bulk run ahead of it.
+//! Priorities share the workers by tokens ([`share`]). A priority with waiting items gets its share however busy the
+//! higher ones are, so nothing waits for ever; a share that was not used is not saved up. Within a priority tenants
+//! take turns, one batch each; within a tenant runs take turns item by item. So an interactive request waits for one
+//! batch, never for a bulk run ahead of it.
 
 mod unit;
 
@@ -15,7 +15,7 @@ pub use unit::{BatchKey, Budget, Depth, Load, Loads, Reuse, UNLIMITED, Unit, Uni
 
 use residuum_domain::{Priority, RunId, TenantId};
 
-/// Tokens of each priority that are served for one of [`Priority::Bulk`] while all of them wait.
+/// Tokens of each priority that are served for one token of [`Priority::Bulk`] while all priorities wait.
 const fn share(priority: Priority) -> u64 {
     match priority {
         Priority::Interactive => 16,
@@ -39,7 +39,7 @@ struct Client {
 #[derive(Default)]
 struct Class {
     clients: VecDeque<Client>,
-    /// Tokens served, each weighted by what it takes from the others: the class with the least has its turn.
+    /// Tokens served, weighted by the inverse of the class's share. The class with the least has the next turn.
     served: u64,
 }
 
@@ -48,7 +48,7 @@ impl Class {
         self.clients.iter_mut().find(|c| c.tenant == tenant)
     }
 
-    /// Takes out empty runs and tenants.
+    /// Removes empty runs and tenants.
     fn tidy(&mut self) {
         self.clients.iter_mut().for_each(|c| c.runs.retain(|r| !r.units.is_empty()));
         self.clients.retain(|c| !c.runs.is_empty());
@@ -103,27 +103,27 @@ impl Filling {
 /// Items waiting.
 #[derive(Default)]
 pub struct Queue {
-    /// By priority, the first first.
+    /// By priority, the highest first.
     classes: [Class; Priority::ALL.len()],
-    /// Items nobody has looked for in the store.
-    unasked: VecDeque<Unit>,
+    /// Items that have not been looked up in the store yet.
+    to_look_up: VecDeque<Unit>,
     loads: Loads,
-    /// `served` of the class whose turn was last, when it began.
+    /// `served` of the class that had the last turn, at the start of that turn.
     clock: u64,
 }
 
 impl Queue {
-    /// Appends items, behind those of the same run or as the last run in turn.
+    /// Appends items: each to its run if the run is queued, else as a new run behind the others.
     pub fn push(&mut self, units: Vec<Unit>) {
         for unit in units {
             self.loads.add(unit.key.tenant, unit.load());
-            if unit.is_unasked() {
-                self.unasked.push_back(unit);
+            if unit.needs_lookup() {
+                self.to_look_up.push_back(unit);
                 continue;
             }
             let class = &mut self.classes[unit.priority as usize];
             if class.clients.is_empty() {
-                // Time it was idle is not saved up.
+                // A class does not save up the share of its idle time.
                 class.served = class.served.max(self.clock);
             }
             let tenant = unit.key.tenant;
@@ -131,7 +131,7 @@ impl Queue {
                 class.clients.push_back(Client { tenant, runs: VecDeque::new() });
             }
             let Some(client) = class.client(tenant) else { continue };
-            // Items come run by run, and a run that is pushed again was taken recently: it is near the back.
+            // Items come run by run, and a run that is pushed again was taken recently, so it is near the back.
             match client.runs.iter_mut().rev().find(|r| r.id == unit.run) {
                 Some(run) => run.units.push_back(unit),
                 None => client.runs.push_back(QueuedRun { id: unit.run, units: VecDeque::from([unit]) }),
@@ -139,12 +139,12 @@ impl Queue {
         }
     }
 
-    /// Takes every item of a run out; how many there were.
+    /// Removes every item of a run. Returns how many there were.
     pub fn remove(&mut self, run: RunId) -> usize {
         self.take_where(|u| u.run == run).len()
     }
 
-    /// Takes these items out, as far as they wait.
+    /// Removes those of these items that wait here, and returns them.
     pub fn take(&mut self, ids: &HashSet<UnitId>) -> Vec<Unit> {
         if ids.is_empty() {
             return Vec::new();
@@ -156,7 +156,7 @@ impl Queue {
     fn take_where(&mut self, mut wanted: impl FnMut(&Unit) -> bool) -> Vec<Unit> {
         let mut taken = Vec::new();
         let lists = self.classes.iter_mut().flat_map(|c| &mut c.clients).flat_map(|c| &mut c.runs);
-        for list in lists.map(|r| &mut r.units).chain([&mut self.unasked]) {
+        for list in lists.map(|r| &mut r.units).chain([&mut self.to_look_up]) {
             if !list.iter().any(&mut wanted) {
                 continue;
             }
@@ -181,23 +181,23 @@ impl Queue {
         &self.loads
     }
 
-    /// What waits, by priority, added to `depths`.
+    /// Adds what waits to `depths`, by priority.
     pub fn measure(&self, depths: &mut [Depth; Priority::ALL.len()]) {
         for (class, depth) in self.classes.iter().zip(&mut *depths) {
             let runs = class.clients.iter().flat_map(|c| &c.runs);
             runs.for_each(|r| depth.add(r.id, r.units.len()));
         }
-        self.unasked.iter().for_each(|u| depths[u.priority as usize].add(u.run, 1));
+        self.to_look_up.iter().for_each(|u| depths[u.priority as usize].add(u.run, 1));
     }
 
-    /// What the next batch shares, and whether its first item must run alone; `None` when nothing waits.
+    /// The batch key of the next batch, and whether its first item must run alone; `None` if nothing waits.
     #[must_use]
     pub fn next_key(&self) -> Option<(&BatchKey, bool)> {
         let first = self.classes[self.turn()?].clients.front()?.runs.front()?.units.front()?;
         Some((&first.key, first.max_batch_items <= 1))
     }
 
-    /// Runs whose turn comes before this one's, as far as that is known; `None` when it has nothing waiting.
+    /// Number of runs whose turn comes before this one's, as far as it is known; `None` if nothing of this run waits.
     #[must_use]
     pub fn position(&self, run: RunId) -> Option<usize> {
         let mut before = 0;
@@ -210,19 +210,19 @@ impl Queue {
             }
             before += class.clients.iter().map(|c| c.runs.len()).sum::<usize>();
         }
-        self.unasked.iter().any(|u| u.run == run).then_some(before)
+        self.to_look_up.iter().any(|u| u.run == run).then_some(before)
     }
 
-    /// Up to `limit` items that nobody has looked for yet. They leave the queue.
-    pub fn take_unasked(&mut self, limit: usize) -> Vec<Unit> {
-        let taken: Vec<Unit> = self.unasked.drain(..limit.min(self.unasked.len())).collect();
+    /// Removes and returns up to `limit` items that have not been looked up in the store yet.
+    pub fn take_to_look_up(&mut self, limit: usize) -> Vec<Unit> {
+        let taken: Vec<Unit> = self.to_look_up.drain(..limit.min(self.to_look_up.len())).collect();
         self.count_out(&taken);
         taken
     }
 
-    /// The next batch: the run whose turn it is decides the key, then runs of its tenant give one matching item each in
-    /// turn until the budget is used; those of a lower priority give none, so that nobody waits for them. `None` when
-    /// nothing waits.
+    /// The next batch. The run whose turn it is decides the key; then runs of its tenant add one matching item each in
+    /// turn until the budget is used. Runs of a lower priority add none, so that no item waits for less urgent ones.
+    /// `None` if nothing waits.
     pub fn next_batch(&mut self, budget: Budget) -> Option<Vec<Unit>> {
         let lead = self.turn()?;
         let first = self.classes[lead].clients.front_mut()?.runs.front_mut()?.units.pop_front()?;
@@ -242,13 +242,13 @@ impl Queue {
         Some(units)
     }
 
-    /// The class whose turn it is.
+    /// The class that has the next turn.
     fn turn(&self) -> Option<usize> {
         let waiting = self.classes.iter().enumerate().filter(|(_, c)| !c.clients.is_empty());
         waiting.min_by_key(|(_, c)| c.served).map(|(i, _)| i)
     }
 
-    /// The tenant goes behind the others, and its runs that gave an item behind those that gave none.
+    /// Moves the tenant behind the others, and its runs that gave an item behind those that gave none.
     fn end_turn(&mut self, lead: usize, tenant: TenantId, batch: &[Unit]) {
         let gave: HashSet<RunId> = batch.iter().map(|u| u.run).collect();
         for class in &mut self.classes[..=lead] {

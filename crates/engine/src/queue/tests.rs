@@ -1,4 +1,4 @@
-//! Examples, and a state machine against a plain list of what should be in the queue.
+//! Examples, and a property test against a plain map of the items that should be in the queue.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -28,7 +28,7 @@ fn units(run: RunId, n: u32, n_tokens: usize, key: &Arc<BatchKey>) -> Vec<Unit> 
         key: Arc::clone(key),
         edits: None,
         priority: Priority::Normal,
-        reuse: Reuse::Asked,
+        reuse: Reuse::NotFound,
         max_batch_items: UNLIMITED,
     };
     (0..n).map(unit).collect()
@@ -39,7 +39,7 @@ fn at(priority: Priority, units: Vec<Unit>) -> Vec<Unit> {
 }
 
 #[test]
-fn an_interactive_run_waits_for_one_batch_not_for_the_bulk() {
+fn an_interactive_run_waits_for_one_batch_not_for_the_bulk_run() {
     let (bulk, quick) = (RunId::generate(), RunId::generate());
     let mut q = Queue::default();
     q.push(units(bulk, 1000, 30, &key(0)));
@@ -59,7 +59,7 @@ fn an_item_over_the_budget_goes_alone() {
 }
 
 #[test]
-fn suspects_run_alone_and_items_of_a_failed_batch_in_smaller_batches() {
+fn possible_crashers_run_alone_and_items_of_a_failed_batch_in_smaller_batches() {
     let mut all = units(RunId::generate(), 3, 1, &key(0));
     all[1].max_batch_items = 1;
     let mut q = Queue::default();
@@ -84,27 +84,27 @@ fn removing_a_run_leaves_the_others() {
 }
 
 #[test]
-fn unasked_items_are_taken_up_to_the_limit_and_not_computed_before() {
+fn items_to_look_up_are_taken_up_to_the_limit_and_not_computed_before() {
     let run = RunId::generate();
     let mut all = units(run, 5, 1, &key(0));
-    [0, 2, 4].into_iter().for_each(|i| all[i].reuse = Reuse::Unasked);
+    [0, 2, 4].into_iter().for_each(|i| all[i].reuse = Reuse::ToLookUp);
     let mut q = Queue::default();
     q.push(all);
-    assert_eq!(q.take_unasked(2).iter().map(|u| u.index).collect::<Vec<_>>(), [0, 2]);
+    assert_eq!(q.take_to_look_up(2).iter().map(|u| u.index).collect::<Vec<_>>(), [0, 2]);
     assert_eq!(q.next_batch(BUDGET).unwrap().iter().map(|u| u.index).collect::<Vec<_>>(), [1, 3]);
     assert_eq!((q.position(run), q.next_batch(BUDGET)), (Some(0), None));
-    assert_eq!(q.take_unasked(9).iter().map(|u| u.index).collect::<Vec<_>>(), [4]);
+    assert_eq!(q.take_to_look_up(9).iter().map(|u| u.index).collect::<Vec<_>>(), [4]);
     assert_eq!(q.loads().total(), Load::default());
 }
 
 #[test]
-fn items_to_be_continued_are_never_asked_for() {
+fn items_to_be_continued_are_never_looked_up() {
     let continuing = Arc::new(BatchKey::generating("m".into(), T));
     let mut q = Queue::default();
     q.push(
-        units(RunId::generate(), 2, 1, &continuing).into_iter().map(|u| Unit { reuse: Reuse::Unasked, ..u }).collect(),
+        units(RunId::generate(), 2, 1, &continuing).into_iter().map(|u| Unit { reuse: Reuse::ToLookUp, ..u }).collect(),
     );
-    assert!(q.take_unasked(9).is_empty());
+    assert!(q.take_to_look_up(9).is_empty());
     assert_eq!(q.next_batch(BUDGET).unwrap().len(), 2);
 }
 
@@ -117,8 +117,8 @@ fn a_higher_priority_goes_first_and_a_lower_one_never_joins_its_batch() {
     q.push(at(Priority::Interactive, units(quick, 1, 30, &key(0))));
     assert_eq!((q.position(quick), q.position(bulk)), (Some(0), Some(1)));
     let batch = q.next_batch(BUDGET).unwrap();
-    assert_eq!((batch.len(), batch[0].run), (1, quick), "the bulk would only make it wait");
-    // But what is more urgent joins a batch that is filled anyhow.
+    assert_eq!((batch.len(), batch[0].run), (1, quick), "bulk items would only make it wait");
+    // But a more urgent item joins a batch that goes anyway.
     q.push(at(Priority::Interactive, units(quick, 1, 30, &key(1))));
     assert_eq!(q.next_batch(BUDGET).unwrap()[0].run, quick);
 }
@@ -134,7 +134,8 @@ fn every_priority_gets_its_share_and_idle_time_is_not_saved_up() {
         *served.entry(q.next_batch(BUDGET).unwrap()[0].priority as usize).or_insert(0) += 1;
     }
     assert_eq!(served.into_values().collect::<Vec<_>>(), [160, 40, 10]);
-    // Alone for a long while, the bulk has no debt to those who come later; and they have no credit beyond their share.
+    // A bulk run that was alone for a long time owes nothing to later ones, and these have no credit beyond their
+    // share.
     let mut q = Queue::default();
     q.push(at(Priority::Bulk, units(RunId::generate(), 400, 25, &key(0))));
     (0..50).for_each(|_| drop(q.next_batch(BUDGET)));
@@ -155,7 +156,7 @@ fn tenants_take_turns_however_many_runs_they_have() {
 }
 
 #[test]
-fn items_are_taken_out_by_name() {
+fn items_are_taken_by_id() {
     let run = RunId::generate();
     let mut q = Queue::default();
     q.push(units(run, 5, 1, &key(0)));
@@ -172,7 +173,7 @@ fn depths_say_how_much_waits_and_since_when() {
     q.push(
         at(Priority::Bulk, units(first, 2, 1, &key(0)))
             .into_iter()
-            .map(|u| Unit { reuse: Reuse::Unasked, ..u })
+            .map(|u| Unit { reuse: Reuse::ToLookUp, ..u })
             .collect(),
     );
     let mut depths = [Depth::default(); 3];
@@ -180,7 +181,7 @@ fn depths_say_how_much_waits_and_since_when() {
     assert_eq!(depths, [Depth::default(), Depth::default(), Depth { items: 5, oldest: Some(first) }]);
 }
 
-/// What is done to a queue.
+/// One operation on a queue.
 #[derive(Debug, Clone)]
 enum Step {
     Push {
@@ -190,31 +191,31 @@ enum Step {
         layer: usize,
         priority: usize,
         max_batch_items: usize,
-        unasked: bool,
+        to_look_up: bool,
     },
     Batch,
-    Ask(usize),
-    /// Back into the queue goes what was taken last.
+    LookUp(usize),
+    /// Pushes again what was taken last.
     PutBack,
     Remove(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let push = (1i64..4, 1u32..20, 1usize..150, 0usize..3, 0usize..3, 1usize..10, any::<bool>()).prop_map(
-        |(tenant, n, n_tokens, layer, priority, max_batch_items, unasked)| Step::Push {
+        |(tenant, n, n_tokens, layer, priority, max_batch_items, to_look_up)| Step::Push {
             tenant,
             n,
             n_tokens,
             layer,
             priority,
             max_batch_items,
-            unasked,
+            to_look_up,
         },
     );
     prop_oneof![
         3 => push,
         4 => Just(Step::Batch),
-        2 => (1usize..40).prop_map(Step::Ask),
+        2 => (1usize..40).prop_map(Step::LookUp),
         1 => Just(Step::PutBack),
         1 => (0usize..20).prop_map(Step::Remove),
     ]
@@ -226,31 +227,31 @@ fn check_batch(batch: &[Unit]) -> Result<(), TestCaseError> {
     prop_assert!(batch.len() == 1 || (tokens <= BUDGET.tokens && bytes <= BUDGET.bytes && batch.len() <= BUDGET.items));
     prop_assert!(batch.iter().all(|u| u.key == batch[0].key && u.max_batch_items >= batch.len()));
     prop_assert!(batch.iter().all(|u| u.priority as usize <= batch[0].priority as usize));
-    prop_assert!(batch.iter().all(|u| u.reuse != Reuse::Unasked));
+    prop_assert!(batch.iter().all(|u| u.reuse != Reuse::ToLookUp));
     Ok(())
 }
 
 proptest! {
     #[test]
-    fn whatever_is_done_to_it_the_queue_holds_what_it_should(steps in proptest::collection::vec(step(), 1..60)) {
+    fn the_queue_holds_what_it_should_after_any_operations(steps in proptest::collection::vec(step(), 1..60)) {
         let mut q = Queue::default();
         let mut waiting: BTreeMap<UnitId, Unit> = BTreeMap::new();
         let (mut runs, mut last): (Vec<RunId>, Vec<Unit>) = (Vec::new(), Vec::new());
         for step in steps {
             match step {
-                Step::Push { tenant, n, n_tokens, layer, priority, max_batch_items, unasked } => {
+                Step::Push { tenant, n, n_tokens, layer, priority, max_batch_items, to_look_up } => {
                     let run = RunId::generate();
                     runs.push(run);
                     let mut pushed = at(Priority::ALL[priority], units(run, n, n_tokens, &key_of(TenantId(tenant), layer)));
                     pushed[0].max_batch_items = max_batch_items;
-                    if unasked {
-                        pushed.iter_mut().for_each(|u| u.reuse = Reuse::Unasked);
+                    if to_look_up {
+                        pushed.iter_mut().for_each(|u| u.reuse = Reuse::ToLookUp);
                     }
                     waiting.extend(pushed.iter().map(|u| (u.id(), u.clone())));
                     q.push(pushed);
                 }
                 Step::Batch => {
-                    let could = waiting.values().any(|u| u.reuse != Reuse::Unasked);
+                    let could = waiting.values().any(|u| u.reuse != Reuse::ToLookUp);
                     let batch = q.next_batch(BUDGET).unwrap_or_default();
                     prop_assert_eq!(could, !batch.is_empty(), "a batch whenever something waits for one");
                     check_batch(&batch)?;
@@ -260,12 +261,12 @@ proptest! {
                     }
                     last = batch;
                 }
-                Step::Ask(limit) => {
-                    let asked = q.take_unasked(limit);
-                    let could = waiting.values().filter(|u| u.reuse == Reuse::Unasked).count();
-                    prop_assert_eq!(asked.len(), limit.min(could));
-                    asked.iter().for_each(|u| drop(waiting.remove(&u.id())));
-                    last = asked.into_iter().map(|u| Unit { reuse: Reuse::Asked, ..u }).collect();
+                Step::LookUp(limit) => {
+                    let taken = q.take_to_look_up(limit);
+                    let could = waiting.values().filter(|u| u.reuse == Reuse::ToLookUp).count();
+                    prop_assert_eq!(taken.len(), limit.min(could));
+                    taken.iter().for_each(|u| drop(waiting.remove(&u.id())));
+                    last = taken.into_iter().map(|u| Unit { reuse: Reuse::NotFound, ..u }).collect();
                 }
                 Step::PutBack => {
                     waiting.extend(last.iter().map(|u| (u.id(), u.clone())));
@@ -293,7 +294,7 @@ proptest! {
             check_batch(&batch)?;
             batch.iter().for_each(|u| drop(waiting.remove(&u.id())));
         }
-        q.take_unasked(usize::MAX).iter().for_each(|u| drop(waiting.remove(&u.id())));
+        q.take_to_look_up(usize::MAX).iter().for_each(|u| drop(waiting.remove(&u.id())));
         prop_assert!(waiting.is_empty() && q.loads().total() == Load::default());
     }
 }

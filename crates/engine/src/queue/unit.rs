@@ -1,4 +1,4 @@
-//! What waits: items, what they can share a batch with, and what they take.
+//! Queued items: the key that items of a batch share, and the load that items put on the queue.
 
 use std::{
     collections::HashMap,
@@ -13,51 +13,51 @@ use residuum_domain::{Dtype, Edits, Hook, Priority, RunId, TenantId};
 pub struct BatchKey {
     /// Name of the model.
     pub model: String,
-    /// Whose items: packs never mix tenants.
+    /// Tenant of the items: packs never mix tenants.
     pub tenant: TenantId,
-    /// What is captured.
+    /// Hooks to capture.
     pub hooks: Arc<[Hook]>,
-    /// In which type.
+    /// Type of the captured values.
     pub dtype: Dtype,
 }
 
 impl BatchKey {
-    /// The key of items that are to be continued: nothing is captured while they are.
+    /// The key of items that are to be continued. Nothing is captured meanwhile.
     #[must_use]
     pub fn generating(model: String, tenant: TenantId) -> Self {
         Self { model, tenant, hooks: Arc::new([]), dtype: Dtype::Float32 }
     }
 
-    /// Whether it is the key of items to be continued.
+    /// Whether this is the key of items to be continued.
     #[must_use]
     pub fn generates(&self) -> bool {
         self.hooks.is_empty()
     }
 }
 
-/// Whether activations of another item may answer one.
+/// Whether an item may be answered with stored activations, and whether they have been looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reuse {
-    /// The forward pass was asked for.
+    /// They must not be used: the request forces the forward pass.
     Never,
-    /// They may, and nobody has looked yet.
-    Unasked,
-    /// They may, and there were none.
-    Asked,
+    /// They may be used, and have not been looked up yet.
+    ToLookUp,
+    /// They may be used, but the lookup found none.
+    NotFound,
 }
 
 impl Reuse {
-    /// Of a new item of a run.
+    /// For a new item of a run.
     #[must_use]
     pub fn of(allowed: bool) -> Self {
-        if allowed { Self::Unasked } else { Self::Never }
+        if allowed { Self::ToLookUp } else { Self::Never }
     }
 }
 
-/// An item of a run.
+/// Identifies an item: its run, and its index there.
 pub type UnitId = (RunId, u32);
 
-/// One item waiting.
+/// One item that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
     /// Its run.
@@ -68,42 +68,42 @@ pub struct Unit {
     pub n_tokens: usize,
     /// Bytes its capture takes in the store.
     pub n_bytes: u64,
-    /// What it can share a batch with.
+    /// What it must share with the other items of a batch.
     pub key: Arc<BatchKey>,
-    /// What is changed while it goes through the model.
+    /// Interventions during its forward pass.
     pub edits: Option<Arc<Edits>>,
     /// The run's priority.
     pub priority: Priority,
-    /// Whether it must be computed.
+    /// Whether stored activations may answer it.
     pub reuse: Reuse,
-    /// Items of the largest batch that it may be one of: half as many after each batch with it that failed, and 1 for an
-    /// item that was in flight when the server last died.
+    /// Size of the largest batch that it may be part of: halved after each batch with it that failed, and 1 for an item
+    /// that was in flight when the server last died.
     pub max_batch_items: usize,
 }
 
-/// A batch of any size will do.
+/// `max_batch_items` of an item that may be part of a batch of any size.
 pub const UNLIMITED: usize = usize::MAX;
 
 impl Unit {
-    /// Which item it is.
+    /// Its id.
     #[must_use]
     pub fn id(&self) -> UnitId {
         (self.run, self.index)
     }
 
-    /// What it takes while it waits.
+    /// The load it puts on the queue while it waits.
     #[must_use]
     pub fn load(&self) -> Load {
         Load { items: 1, bytes: self.n_bytes }
     }
 
-    /// Whether it waits to be looked for in the store, not to be computed.
-    pub(super) fn is_unasked(&self) -> bool {
-        self.reuse == Reuse::Unasked && !self.key.generates()
+    /// Whether it waits to be looked up in the store, not to be computed.
+    pub(super) fn needs_lookup(&self) -> bool {
+        self.reuse == Reuse::ToLookUp && !self.key.generates()
     }
 }
 
-/// Items, and the bytes that their captures will take.
+/// Number of items, and the bytes that their captures will take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Load {
     /// Items.
@@ -126,18 +126,18 @@ impl SubAssign for Load {
     }
 }
 
-/// What each tenant has waiting.
+/// The load of each tenant.
 #[derive(Debug, Default)]
 pub struct Loads(HashMap<TenantId, Load>);
 
 impl Loads {
-    /// That of one tenant.
+    /// The load of one tenant.
     #[must_use]
     pub fn of(&self, tenant: TenantId) -> Load {
         self.0.get(&tenant).copied().unwrap_or_default()
     }
 
-    /// That of all.
+    /// The load of all tenants.
     #[must_use]
     pub fn total(&self) -> Load {
         self.0.values().fold(Load::default(), |mut sum, one| {
@@ -146,12 +146,12 @@ impl Loads {
         })
     }
 
-    /// Counts in.
+    /// Adds to the load of a tenant.
     pub fn add(&mut self, tenant: TenantId, load: Load) {
         *self.0.entry(tenant).or_default() += load;
     }
 
-    /// Counts out what was counted in.
+    /// Subtracts from the load of a tenant what was added before.
     pub fn sub(&mut self, tenant: TenantId, load: Load) {
         if let Some(left) = self.0.get_mut(&tenant) {
             *left -= load;
@@ -162,7 +162,7 @@ impl Loads {
     }
 }
 
-/// How much one batch may hold. The first item is taken whatever its size.
+/// How much one batch may hold. The first item is taken even if it is larger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// Tokens of all inputs.
@@ -173,17 +173,17 @@ pub struct Budget {
     pub items: usize,
 }
 
-/// What of one priority waits.
+/// Items of one priority that wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Depth {
-    /// Items.
+    /// Number of items.
     pub items: usize,
-    /// The run that was accepted first.
+    /// Of their runs, the one that was accepted first.
     pub oldest: Option<RunId>,
 }
 
 impl Depth {
-    /// Counts further items of a run.
+    /// Adds items of a run.
     pub fn add(&mut self, run: RunId, items: usize) {
         self.items += items;
         self.oldest = Some(self.oldest.map_or(run, |oldest| oldest.min(run)));

@@ -1,11 +1,11 @@
-//! The parts that a logit is the sum of, and which stored hooks they are read from.
+//! The terms whose sum is a logit, and the stored hooks they are read from.
 
 use crate::questions::{readout_rows::select, row_reader::read_rows};
 use residuum_domain::{Cache, Code, Hook, ModelInfo, Problem, Site};
 use residuum_model::LinearReading;
 use residuum_store::{Store, StoredCache};
 
-/// How finely a logit is taken apart.
+/// How finely a logit is divided into parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Components {
     /// Every attention and every MLP; needs `attn_out` and `mlp_out`.
@@ -14,16 +14,16 @@ pub enum Components {
     Heads,
 }
 
-/// What a part is.
+/// The kind of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartKind {
-    /// Token, position or type embedding, or the stream in front of the first block.
+    /// Token, position or type embedding, or the residual stream before the first block.
     Embedding,
     /// The whole output of attention.
     Attention,
     /// One head.
     Head,
-    /// What attention adds without any head: the bias of its output projection and of the norm behind it.
+    /// What attention adds independently of its heads: the bias of its output projection and of the norm after it.
     AttentionBias,
     /// The output of an MLP.
     Mlp,
@@ -31,18 +31,18 @@ pub enum PartKind {
     Bias,
 }
 
-/// A part of a logit.
+/// One term of a logit.
 #[derive(Debug, Clone)]
 pub struct LogitPart {
-    /// The hook whose value adds it; a bias has TransformerLens's name of the weight.
+    /// The hook that holds the value; for a bias, TransformerLens's name of the weight.
     pub name: String,
-    /// What it is.
+    /// Its kind.
     pub kind: PartKind,
-    /// The layer, inside the blocks.
+    /// The layer, if it is inside the blocks.
     pub layer: Option<usize>,
     /// The head.
     pub head: Option<usize>,
-    /// What it adds to the logit.
+    /// Its contribution to the logit.
     pub value: f64,
 }
 
@@ -57,13 +57,13 @@ impl LogitPart {
     }
 }
 
-/// Rows of one cache at one position.
+/// Reads rows of one cache at one position.
 pub struct PositionReader<'a> {
-    /// Where.
+    /// The store.
     pub store: &'a Store,
-    /// Whose.
+    /// The cache.
     pub cache: &'a StoredCache,
-    /// Which.
+    /// The position.
     pub position: u32,
 }
 
@@ -71,21 +71,21 @@ impl PositionReader<'_> {
     /// The row of a hook.
     ///
     /// # Errors
-    /// [`Code::PositionOutOfRange`] and the store's.
+    /// [`Code::PositionOutOfRange`], and those of the store.
     pub fn row(&self, hook: Hook) -> Result<Vec<f32>, Problem> {
         let selection = select(&self.cache.cache, hook, &[self.position], "/position")?;
         Ok(read_rows(self.store, self.cache, &selection)?)
     }
 }
 
-/// The stored hooks whose sum is the residual stream in front of the final norm.
+/// The stored hooks whose sum is the residual stream before the final norm.
 pub struct AttributionPlan {
-    /// How finely.
+    /// How finely the logit is divided.
     pub components: Components,
-    /// That sum itself: the last block's output.
+    /// The sum itself: the output of the last block.
     pub end: Hook,
     embeddings: Vec<Hook>,
-    /// For each block attention (its output, its heads' results or their `z`) and MLP.
+    /// For each block, the hooks of attention (its output, its heads' results or their `z`) and of the MLP.
     blocks: Vec<[Hook; 2]>,
 }
 
@@ -93,7 +93,7 @@ impl AttributionPlan {
     /// Finds the hooks in a cache of `model`.
     ///
     /// # Errors
-    /// [`Code::HookNotStored`] listing what to capture.
+    /// [`Code::HookNotStored`], listing what to capture.
     pub fn of(cache: &Cache, model: &ModelInfo, components: Option<Components>) -> Result<Self, Problem> {
         let stored = |hook: &Hook| cache.hook_index(*hook).is_ok();
         let attention = |l: usize, components: Components| match components {
@@ -136,10 +136,10 @@ impl AttributionPlan {
         Err(Problem::at(Code::HookNotStored, "/components", detail))
     }
 
-    /// What each hook adds to the linear function `weights` of the stream.
+    /// The contribution of each hook to the linear function `weights` of the residual stream.
     ///
     /// # Errors
-    /// [`Code::PositionOutOfRange`] and the store's.
+    /// [`Code::PositionOutOfRange`], and those of the store.
     pub fn parts(
         &self,
         reader: &PositionReader<'_>,
@@ -162,7 +162,8 @@ impl AttributionPlan {
     }
 }
 
-/// The hooks whose sum enters the first block; the norm behind an embedding is not linear, so its output stands for all.
+/// The hooks whose sum enters the first block. A norm after the embedding is not linear, so its output is the only
+/// part.
 fn embeddings(model: &ModelInfo) -> Vec<Hook> {
     let sites: &[Site] = match model.layers_with(Site::EmbedLnOut) {
         Some(_) => &[Site::EmbedLnOut],
@@ -171,7 +172,7 @@ fn embeddings(model: &ModelInfo) -> Vec<Hook> {
     sites.iter().filter(|s| model.layers_with(**s).is_some()).map(|s| Hook::global(*s)).collect()
 }
 
-/// The heads of one attention, and what it adds without them.
+/// The contributions of the heads of one attention, and what it adds independently of them.
 fn heads(
     stored: Hook,
     reader: &PositionReader<'_>,

@@ -1,4 +1,4 @@
-//! Direct logit attribution: a logit as the sum of what was added to the residual stream.
+//! Direct logit attribution: a logit as the sum of the contributions to the residual stream.
 
 mod logit_parts;
 
@@ -17,18 +17,18 @@ use residuum_domain::{CacheId, Code, Positions, Problem, Rows, TenantId};
 use residuum_model::Model;
 use residuum_store::{Store, StoredCache};
 
-/// Which logit to take apart.
+/// The logit to divide into parts.
 #[derive(Debug, Clone)]
 pub struct AttributionQuestion {
     /// The cache.
     pub cache: CacheId,
     /// The token.
     pub token: TokenRef,
-    /// A second token: then the difference of the two logits is taken apart.
+    /// A second token. If given, the difference of the two logits is divided.
     pub against: Option<TokenRef>,
-    /// One position. The logit there is that of the token behind it.
+    /// One position. Its logits predict the token after it.
     pub position: Positions,
-    /// How finely; as finely as the cache has it if left out.
+    /// How finely to divide; by default as finely as the stored hooks allow.
     pub components: Option<Components>,
 }
 
@@ -37,7 +37,7 @@ pub struct AttributionQuestion {
 pub struct AttributionAnswer {
     /// The cache.
     pub cache: CacheId,
-    /// The name that its model is served under now.
+    /// The name under which its model is served now.
     pub model: String,
     /// The position.
     pub position: u32,
@@ -45,31 +45,33 @@ pub struct AttributionAnswer {
     pub token: Token,
     /// The token whose logit is subtracted.
     pub against: Option<Token>,
-    /// How finely the logit is taken apart.
+    /// How finely the logit is divided.
     pub components: Components,
-    /// The denominator of the final norm at this position, at which it is held; 1 where there is no such norm.
+    /// The denominator of the final norm at this position, which is treated as constant; 1 if the model has no such
+    /// norm.
     pub scale: f64,
-    /// What each part adds to the logit, in the order of the forward pass.
+    /// The contribution of each part to the logit, in the order of the forward pass.
     pub parts: Vec<LogitPart>,
     /// The sum of the parts.
     pub sum: f64,
-    /// The logit that the model's own head computes from the stored output of the last block: after the model's scale of
-    /// logits, before any softcap. With `against` the difference of two.
+    /// The logit that the model's own head computes from the stored output of the last block: after the model's scale
+    /// of logits, before any softcap. With `against`, the difference of two logits.
     pub logit: f64,
-    /// The softcap of the model's logits, which is not linear and therefore no part.
+    /// The softcap of the model's logits. It is not linear, so it is not a part.
     pub softcap: Option<f32>,
-    /// The logit (or the difference of two) behind the softcap, where there is one.
+    /// The logit (or the difference of two) after the softcap, if the model has one.
     pub logit_after_softcap: Option<f64>,
 }
 
 impl Questions {
-    /// Takes a logit apart. The residual stream in front of the final norm is the sum of the embeddings and of what every
-    /// attention and MLP added to it, so with the norm's denominator held at its value the logit is a sum over these parts.
+    /// Divides a logit into parts. The residual stream before the final norm is the sum of the embeddings and the
+    /// outputs of all attentions and MLPs. With the denominator of the norm treated as constant, the logit is a sum
+    /// over these terms.
     ///
     /// # Errors
-    /// [`Code::CacheNotFound`], [`Code::Conflict`] where the model that made the cache is not served,
+    /// [`Code::CacheNotFound`], [`Code::Conflict`] if the model that made the cache is not served,
     /// [`Code::NotReadable`], [`Code::HookNotStored`], [`Code::PositionOutOfRange`], [`Code::InvalidValue`] for several
-    /// positions, those of resolving tokens, and the store's.
+    /// positions, those of resolving tokens, and those of the store.
     pub async fn attribution(
         &self,
         tenant: TenantId,
@@ -92,13 +94,15 @@ fn one_position(cache: &StoredCache, wanted: &Positions) -> Result<u32, Problem>
     let at = |p: Problem| Problem::at(p.code, "/position", p.detail);
     match wanted.resolve(cache.cache.token_ids.len()).map_err(at)? {
         Rows::List(list) if list.len() == 1 && !wanted.keeps_axis() => Ok(list[0]),
-        _ => {
-            Err(Problem::at(Code::InvalidValue, "/position", "a logit stands at one position: an integer or \"last\""))
-        }
+        _ => Err(Problem::at(
+            Code::InvalidValue,
+            "/position",
+            "an attribution is for one position: an integer or \"last\"",
+        )),
     }
 }
 
-/// A request, checked.
+/// A checked question with everything needed to answer it.
 struct Job {
     store: Store,
     cache: Arc<StoredCache>,

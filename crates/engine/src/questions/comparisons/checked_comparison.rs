@@ -1,4 +1,4 @@
-//! What of a comparison can be refused without looking at a cache.
+//! The checks of a comparison that need no cache.
 
 use super::{
     Compared, ComparisonQuestion,
@@ -8,9 +8,9 @@ use crate::questions::row_reader::RowsOf;
 use residuum_analysis::{Preparation, SetMetric, VectorMetric};
 use residuum_domain::{Code, Problem};
 
-/// Groups in one comparison.
+/// Most groups in one comparison.
 const MAX_GROUPS: usize = 64;
-/// Places that `jaccard` takes unless told.
+/// Default `k` of `jaccard`.
 const DEFAULT_K: usize = 10;
 
 /// The metrics of a question, all of one kind.
@@ -22,14 +22,14 @@ pub enum Metrics {
     Set(Vec<SetMetric>),
 }
 
-/// What is computed for a question whose fields agree with each other.
+/// A comparison whose fields agree with each other.
 #[derive(Debug)]
 pub struct Checked {
-    /// The metrics as they are computed, in the order of the question.
+    /// The metrics, in the order of the question.
     pub metrics: Metrics,
-    /// What is done to rows first.
+    /// Applied to the rows first.
     pub preparation: Preparation,
-    /// Places that `jaccard` takes, where it is asked for.
+    /// `k` of `jaccard`, if that metric is requested.
     pub k: Option<usize>,
 }
 
@@ -37,7 +37,7 @@ impl Checked {
     /// Checks a question.
     ///
     /// # Errors
-    /// [`Code::InvalidValue`] for values that do not go together.
+    /// [`Code::InvalidValue`] for values that contradict each other.
     pub fn of(question: &ComparisonQuestion) -> Result<Self, Problem> {
         if let Compared::Sets { groups } = &question.compared
             && (groups.is_empty() || groups.len() > MAX_GROUPS)
@@ -67,18 +67,18 @@ impl Checked {
     }
 }
 
-/// How many places `jaccard` takes, where it is asked for.
+/// `k` of `jaccard`, if that metric is requested.
 fn k_of(question: &ComparisonQuestion) -> Result<Option<usize>, Problem> {
     let refuse = |why: &str| Err(Problem::at(Code::InvalidValue, "/k", why));
     match (question.k, question.metrics.contains(&ComparisonMetric::Jaccard)) {
-        (Some(_), false) => refuse("k belongs to the metric jaccard, which is not asked for"),
+        (Some(_), false) => refuse("k is for the metric jaccard, which is not requested"),
         (Some(0), true) => refuse("k is at least 1"),
         (k, true) => Ok(Some(k.unwrap_or(DEFAULT_K))),
         (None, false) => Ok(None),
     }
 }
 
-/// The metrics as they are computed; refuses those that do not belong to what is compared, or to one another.
+/// The metrics to compute. Refuses metrics that do not suit what is compared, or each other.
 fn metrics(question: &ComparisonQuestion, k: usize) -> Result<Metrics, Problem> {
     let (mut vector, mut set) = (Vec::new(), Vec::new());
     for name in &question.metrics {
@@ -90,7 +90,7 @@ fn metrics(question: &ComparisonQuestion, k: usize) -> Result<Metrics, Problem> 
                 "compares sets of rows; this mode takes cosine, dot, euclidean, mae, pearson or jaccard"
             }
             (Kind::Set(metric), Compared::Layers { .. }) if !metric.is_aligned() => {
-                "compares groups at one layer; ask for it in mode sets"
+                "compares groups at one layer; use mode sets"
             }
             (Kind::Vector(metric), _) => {
                 vector.push(metric);
@@ -107,8 +107,7 @@ fn metrics(question: &ComparisonQuestion, k: usize) -> Result<Metrics, Problem> 
         (false, true) => Ok(Metrics::Vector(vector)),
         (true, _) => Ok(Metrics::Set(set)),
         (false, false) => {
-            let detail =
-                "metrics of vectors compare one cache with one, metrics of sets many with many; ask for them apart";
+            let detail = "metrics of vectors compare one cache with one, metrics of sets many with many; request them separately";
             Err(Problem::at(Code::InvalidValue, "/metrics", detail))
         }
     }

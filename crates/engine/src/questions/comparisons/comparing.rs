@@ -1,4 +1,4 @@
-//! What every kind of comparison shares: choosing its caches, its limits, and the threads it computes on.
+//! What all kinds of comparisons share: selecting caches, limits, and computing on the analysis threads.
 
 use std::sync::Arc;
 
@@ -7,20 +7,20 @@ use crate::questions::{Chosen, Questions, Selector, blocking};
 use residuum_domain::{CacheId, Code, Hook, Problem, TenantId};
 use residuum_store::{Store, StoreError};
 
-/// Caches in one list or group.
+/// Most caches in one list or group.
 const MAX_CACHES: usize = 10_000;
-/// Bytes that a comparison may hold at once, beside its answer.
+/// Most bytes that a comparison may hold at once, not counting its answer.
 const MAX_BYTES: usize = 1 << 30;
 
-/// One comparison: what is asked, who asks, and what answers.
+/// One comparison with its context.
 pub struct Comparing<'a> {
-    /// What answers.
+    /// The store and the analysis threads.
     pub questions: &'a Questions,
-    /// Who asks.
+    /// The tenant of the request.
     pub tenant: TenantId,
-    /// What is asked.
+    /// The question.
     pub question: &'a ComparisonQuestion,
-    /// The same, checked.
+    /// The result of checking the question.
     pub checked: &'a Checked,
 }
 
@@ -30,20 +30,20 @@ impl Comparing<'_> {
         self.questions.store()
     }
 
-    /// The caches that the question names at `pointer`; what a filter finds is in the order of its runs and their items.
+    /// The caches that the question selects at `pointer`. Those of a filter are ordered by run and item.
     ///
     /// # Errors
     /// Those of [`Selector::choose`].
     pub async fn choose(&self, selector: &Selector, pointer: &str) -> Result<Chosen, Problem> {
         let mut chosen = selector.choose(self.store(), self.tenant, pointer, MAX_CACHES).await?;
         if matches!(selector, Selector::Filter(_)) {
-            // all bear one pointer, so only the caches move
+            // all have the same pointer, so only the caches need sorting
             chosen.caches.sort_by_key(|c| (c.cache.run, c.cache.item_index, c.cache.id));
         }
         Ok(chosen)
     }
 
-    /// The hooks that the question asks for, in these caches.
+    /// The hooks of the question, in these caches.
     ///
     /// # Errors
     /// Those of [`Chosen::hooks`].
@@ -51,7 +51,7 @@ impl Comparing<'_> {
         chosen.hooks(&self.question.hook, &self.question.layers)
     }
 
-    /// Refuses values of this shape, for each metric, if they are more numbers than the answer may hold.
+    /// Refuses an answer that would exceed its limit, with values of this shape for each metric.
     ///
     /// # Errors
     /// [`Code::ResultTooLarge`].
@@ -60,7 +60,7 @@ impl Comparing<'_> {
         self.question.limit.check(shape.iter().fold(n_metrics, |n, axis| n.saturating_mul(*axis)))
     }
 
-    /// Computes on the threads for analysis, off the async ones.
+    /// Computes on the analysis threads, not on the async ones.
     ///
     /// # Errors
     /// Those of `work`.
@@ -72,7 +72,7 @@ impl Comparing<'_> {
         blocking(move || pool.install(work)).await
     }
 
-    /// The answer: for each metric the values in `shape`.
+    /// The answer, with values of `shape` for each metric.
     pub fn answer(
         &self,
         sides: ComparedCaches,
@@ -84,7 +84,7 @@ impl Comparing<'_> {
     }
 }
 
-/// Refuses work that would hold more bytes than a comparison may.
+/// Refuses work that would hold more bytes than a comparison may hold.
 ///
 /// # Errors
 /// [`Code::ResultTooLarge`].
@@ -98,7 +98,7 @@ pub fn holds(bytes: usize) -> Result<(), Problem> {
     Err(Problem::new(Code::ResultTooLarge, detail))
 }
 
-/// Appends to the values of each metric those of one more layer.
+/// Appends the values of one more layer to the values of each metric.
 pub fn append(values: &mut [Vec<f64>], of_layer: Vec<Vec<f64>>) {
     values.iter_mut().zip(of_layer).for_each(|(values, more)| values.extend(more));
 }

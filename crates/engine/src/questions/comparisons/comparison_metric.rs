@@ -2,8 +2,8 @@
 
 use residuum_analysis::{Metric, SetMetric, VectorMetric};
 
-/// A metric. Those of two vectors: cosine to jaccard. Those of two sets of rows: cka to procrustes, for sets and layers;
-/// mean_difference to effect_size, for sets alone.
+/// A metric. `Cosine` to `Jaccard` compare two vectors. `Cka` to `Procrustes` compare two sets of rows, in the modes
+/// sets and layers; `MeanDifference` to `EffectSize` also do, but only in mode sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ComparisonMetric {
     /// Cosine of the angle, in [-1, 1]; undefined with a zero vector.
@@ -16,7 +16,8 @@ pub enum ComparisonMetric {
     Mae,
     /// Pearson correlation over the dimensions, in [-1, 1]; undefined with a constant vector.
     Pearson,
-    /// Jaccard index of the places of the `k` largest magnitudes, in [0, 1]; of equal magnitudes the earlier place is taken.
+    /// Jaccard index of the indices of the `k` largest magnitudes, in [0, 1]; of equal magnitudes the lower index is
+    /// taken.
     Jaccard,
     /// Linear CKA (Kornblith et al. 2019), in [0, 1].
     Cka,
@@ -34,7 +35,7 @@ pub enum ComparisonMetric {
     EffectSize,
 }
 
-/// A metric as it is computed.
+/// A metric, by what it compares.
 pub(super) enum Kind {
     /// Of two vectors.
     Vector(VectorMetric),
@@ -43,7 +44,7 @@ pub(super) enum Kind {
 }
 
 impl ComparisonMetric {
-    /// What it computes; `k` is how many places `jaccard` takes.
+    /// What it compares. `k` is used by `jaccard`.
     pub(super) const fn kind(self, k: usize) -> Kind {
         match self {
             Self::Cosine => Kind::Vector(VectorMetric::Plain(Metric::Cosine)),

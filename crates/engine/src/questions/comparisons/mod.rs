@@ -1,4 +1,4 @@
-//! Comparisons of stored activations: of vectors pair by pair, each with each, or layer with layer; and of sets of rows.
+//! Comparisons of stored activations: of vectors in pairs, each with each, or layer with layer; and of sets of rows.
 
 mod checked_comparison;
 mod comparing;
@@ -20,31 +20,32 @@ use residuum_domain::{CacheId, Code, Hook, Layers, Problem, TenantId};
 /// What to compare.
 #[derive(Debug, Clone)]
 pub struct ComparisonQuestion {
-    /// Whose rows, and how they are matched up.
+    /// The caches to compare, and how they are paired.
     pub compared: Compared,
     /// Hook, short or full.
     pub hook: String,
     /// Layers, for short names.
     pub layers: Layers,
-    /// What a row is; one a cache for metrics of vectors.
+    /// What counts as a row. Metrics of vectors take one row from each cache.
     pub rows: RowsOf,
-    /// Metrics, all of one kind and each once, in the order of the answer's values.
+    /// Metrics, all of one kind and without repeats, in the order of the answer's values.
     pub metrics: Vec<ComparisonMetric>,
-    /// How many places `jaccard` takes; 10 if left out.
+    /// How many of the largest magnitudes `jaccard` compares; 10 if left out.
     pub k: Option<usize>,
-    /// Whether a mean is subtracted first, layer by layer: the mean over all caches of the question, each counted once; of a
-    /// set, the mean over its rows.
+    /// Whether to subtract a mean first, layer by layer: for vectors, the mean over all caches of the question, each
+    /// counted once; for sets, the mean over the rows of each set.
     pub center: bool,
-    /// Whether vectors are then scaled to unit length. A zero vector stays one.
+    /// Whether vectors are then scaled to unit length. A zero vector stays zero.
     pub normalize: bool,
     /// How many numbers the answer may hold.
     pub limit: AnswerLimit,
 }
 
-/// Whose rows are compared, and how they are matched up.
+/// The caches to compare, and how they are paired.
 #[derive(Debug, Clone)]
 pub enum Compared {
-    /// Each of `a` with its counterpart in `b`; one against many is broadcast.
+    /// Each of `a` with its counterpart in `b`. If one side has only one cache, it is compared with each of the other
+    /// side.
     Pairs {
         /// Left sides.
         a: Selector,
@@ -63,35 +64,35 @@ pub enum Compared {
         /// Right side; the left one itself if left out.
         b: Option<Selector>,
     },
-    /// Each group with each, layer by layer.
+    /// Each group with each, at each layer.
     Sets {
-        /// The groups by their names, 64 at most.
+        /// The groups by name, at most 64.
         groups: BTreeMap<String, Selector>,
     },
 }
 
-/// The values of each metric asked for, and what was compared.
+/// The values of each requested metric, and what was compared.
 #[derive(Debug, Clone)]
 pub struct ComparisonAnswer {
-    /// Whose values they are.
+    /// The caches that the values belong to.
     pub sides: ComparedCaches,
-    /// The hooks, all of one site, in the order of the values: those of `a` where layers are compared.
+    /// The hooks, all of one site, in the order of the values. If layers are compared, the hooks of `a`.
     pub hooks: Vec<Hook>,
-    /// Places that `jaccard` took, where it is asked for.
+    /// The `k` that `jaccard` used, if that metric is requested.
     pub k: Option<usize>,
     /// Extent of each axis, the same for every metric: `[layer, pair]`, `[layer, i, j]` of a matrix or of sets, or
     /// `[layer_a, layer_b]`.
     pub shape: Vec<usize>,
-    /// For each metric of the question the values in that shape, row-major; NaN where undefined.
+    /// For each metric of the question, the values in that shape, row-major; NaN if undefined.
     pub values: Vec<Vec<f64>>,
 }
 
 /// The caches that were compared, in the order of the values.
 #[derive(Debug, Clone)]
 pub enum ComparedCaches {
-    /// Each pair.
+    /// The two caches of each pair.
     Pairs(Vec<(CacheId, CacheId)>),
-    /// Those of a matrix.
+    /// The caches of a matrix.
     Matrix(Vec<CacheId>),
     /// Both sides, in the order of their rows.
     Layers {
@@ -106,12 +107,12 @@ pub enum ComparedCaches {
     Sets(Vec<ComparedGroup>),
 }
 
-/// A group of caches whose rows made one set.
+/// A group of caches whose rows form one set.
 #[derive(Debug, Clone)]
 pub struct ComparedGroup {
     /// Its name.
     pub name: String,
-    /// Rows that it gave.
+    /// Number of its rows.
     pub n_rows: usize,
     /// Its caches, in the order of their rows.
     pub caches: Vec<CacheId>,
@@ -126,11 +127,10 @@ pub fn group_pointer(name: &str) -> String {
 impl Questions {
     /// Compares caches; sums are accumulated in float64.
     ///
-    /// # Errors
-    /// [`Code::InvalidValue`] for fields that do not go together, for lists of different lengths and for a hook that holds
-    /// indices; [`Code::ShapeMismatch`] for rows of different widths, for too few of them, and for sets whose rows do not
-    /// correspond; [`Code::ResultTooLarge`] for more numbers than the limit, or more memory than a comparison may take; those
-    /// of choosing caches, hooks and positions, and the store's.
+    /// [`Code::InvalidValue`] for fields that contradict each other, for lists of different lengths and for a hook that
+    /// holds indices; [`Code::ShapeMismatch`] for rows of different widths, for too few rows, and for sets whose rows
+    /// do not correspond; [`Code::ResultTooLarge`] for an answer above the limit, or for more memory than a comparison
+    /// may take; those of selecting caches, hooks and positions, and those of the store.
     pub async fn comparison(
         &self,
         tenant: TenantId,
@@ -142,7 +142,7 @@ impl Questions {
     }
 }
 
-/// The comparison of the caches that are there now.
+/// The comparison of the caches as they are now.
 async fn compare(comparing: &Comparing<'_>) -> Result<ComparisonAnswer, Problem> {
     match (&comparing.question.compared, &comparing.checked.metrics) {
         (Compared::Pairs { a, b }, Metrics::Vector(metrics)) => {
@@ -160,7 +160,7 @@ async fn compare(comparing: &Comparing<'_>) -> Result<ComparisonAnswer, Problem>
         (Compared::Sets { groups }, Metrics::Set(metrics)) => set_comparisons::sets(comparing, metrics, groups).await,
         (Compared::Pairs { .. } | Compared::Matrix { .. }, Metrics::Set(_))
         | (Compared::Sets { .. }, Metrics::Vector(_)) => {
-            Err(Problem::new(Code::Internal, "metrics of one kind came to a comparison of the other"))
+            Err(Problem::new(Code::Internal, "metrics of one kind in a comparison of the other"))
         }
     }
 }

@@ -95,7 +95,7 @@ pub async fn layers(
     Ok(comparing.answer(sides, hooks_a, shape, values))
 }
 
-/// Caches whose rows make one set.
+/// Caches whose rows form one set.
 struct Group {
     name: String,
     pointer: String,
@@ -121,7 +121,7 @@ impl Group {
     }
 }
 
-/// The hooks that the question asks for, in the caches of all groups; refuses those that hold indices.
+/// The hooks of the question, in the caches of all groups. Refuses hooks that hold indices.
 fn shared_hooks<'a>(
     comparing: &Comparing<'_>,
     groups: impl IntoIterator<Item = &'a Chosen>,
@@ -134,13 +134,13 @@ fn shared_hooks<'a>(
     let hooks = comparing.hooks(&all)?;
     match hooks.iter().find(|h| h.site().is_index()) {
         Some(hook) => {
-            Err(Problem::at(Code::InvalidValue, "/hook", format!("{hook} holds indices, which have no geometry")))
+            Err(Problem::at(Code::InvalidValue, "/hook", format!("{hook} holds indices, which cannot be compared")))
         }
         None => Ok(hooks),
     }
 }
 
-/// Refuses sets at one layer that these metrics cannot compare, or not in the memory that a comparison may take.
+/// Refuses sets at one layer that these metrics cannot compare, or that would take more memory than a comparison may.
 fn check(groups: &[Group], sides: &[RowReader], metrics: &[SetMetric]) -> Result<(), Problem> {
     let (Some(first), Some(side)) = (groups.first(), sides.first()) else { return Ok(()) };
     for (group, rows) in groups.iter().zip(sides) {
@@ -150,7 +150,7 @@ fn check(groups: &[Group], sides: &[RowReader], metrics: &[SetMetric]) -> Result
         }
         if metrics.iter().any(|m| !m.is_aligned()) && rows.width() != side.width() {
             let detail = format!(
-                "the rows of {} have {} values and those of {} {}: means of one width are compared",
+                "the rows of {} have {} values and those of {} {}: means must have the same width",
                 group.name,
                 rows.width(),
                 first.name,
@@ -165,7 +165,7 @@ fn check(groups: &[Group], sides: &[RowReader], metrics: &[SetMetric]) -> Result
 
 /// Refuses fewer rows than these metrics need.
 fn enough_rows(group: &Group, rows: &RowReader, metrics: &[SetMetric]) -> Result<(), Problem> {
-    // a single row has no spread, but the other group may have one: effect_size is then defined
+    // a single row has no spread, but the other group may have one; effect_size is then defined
     let needed = metrics.iter().filter(|m| m.is_aligned()).map(|m| m.min_rows()).max().unwrap_or(1);
     if rows.n_rows() >= needed {
         return Ok(());
@@ -174,8 +174,8 @@ fn enough_rows(group: &Group, rows: &RowReader, metrics: &[SetMetric]) -> Result
     Err(Problem::at(Code::ShapeMismatch, &group.pointer, detail))
 }
 
-/// Row i of one set and row i of the other must be of the same thing. Refuses sets whose numbers of rows show that they are
-/// not: in total, or cache by cache.
+/// Row i of one set must correspond to row i of the other. Refuses sets if the numbers of rows show that they do not,
+/// in total or cache by cache.
 fn same_rows(a: &Group, left: &RowReader, b: &Group, right: &RowReader) -> Result<(), Problem> {
     let why = if left.n_rows() != right.n_rows() {
         format!("{} has {} rows and {} {}", a.name, left.n_rows(), b.name, right.n_rows())

@@ -1,4 +1,4 @@
-//! Comparisons of one vector with one: pairs, each with each, layer with layer.
+//! Comparisons of two vectors: in pairs, each with each, layer with layer.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -36,7 +36,7 @@ pub async fn pairs(
     let RowsOf::Caches(position) = &comparing.question.rows else { return Err(one_vector_a_cache()) };
     for hook in &hooks {
         let width = reader(comparing, &once, *hook)?.width();
-        // the vectors as stored, together, and in float64
+        // the vectors are held twice: as stored, and in float64
         holds(once.caches.len().saturating_mul(width).saturating_mul(16))?;
         let vectors = once.vectors(comparing.store(), *hook, position).await?;
         let (metrics, a, b, preparation) = (metrics.to_vec(), a.clone(), b.clone(), comparing.checked.preparation);
@@ -111,7 +111,7 @@ pub async fn layers(
     let width = left.first().map_or(0, RowSource::width);
     if let Some(other) = right.iter().chain(&left).find(|row| row.width() != width) {
         let detail = format!(
-            "a has {width} values a layer and b {}: these metrics compare vectors of one width; between models of different widths ask for cka, rsa or procrustes over sets of caches",
+            "a has {width} values per layer and b has {}: these metrics compare vectors of one width; for models of different widths use cka, rsa or procrustes over sets of caches",
             other.width()
         );
         return Err(Problem::at(Code::ShapeMismatch, "/b", detail));
@@ -154,13 +154,13 @@ fn only(chosen: Chosen, pointer: &str) -> Result<Chosen, Problem> {
         return Ok(chosen);
     }
     let detail = format!(
-        "these metrics compare the layers of one cache with those of one; {} are chosen. For sets of caches ask for cka, cka_debiased, rsa or procrustes",
+        "these metrics compare the layers of one cache with those of one; {} are selected. For sets of caches use cka, cka_debiased, rsa or procrustes",
         chosen.caches.len()
     );
     Err(Problem::at(Code::InvalidValue, pointer, detail))
 }
 
-/// The caches of all lists, each once, and for each list the indices of its caches among them.
+/// The caches of all lists without repeats, and for each list the indices of its caches among them.
 fn each_once(lists: &[&Chosen]) -> (Chosen, Vec<Vec<usize>>) {
     let mut once = Chosen { caches: Vec::new(), pointers: Vec::new() };
     let mut known = HashMap::new();
@@ -175,7 +175,7 @@ fn each_once(lists: &[&Chosen]) -> (Chosen, Vec<Vec<usize>>) {
     (once, places)
 }
 
-/// The rows and columns at `places` of a table `[n, n]`: `[places, places]`, row-major.
+/// The rows and columns with the indices `places` of a table `[n, n]`: `[places, places]`, row-major.
 fn spread(table: Vec<f64>, n: usize, places: &[usize]) -> Vec<f64> {
     if places.len() == n {
         return table;
@@ -183,7 +183,7 @@ fn spread(table: Vec<f64>, n: usize, places: &[usize]) -> Vec<f64> {
     places.iter().flat_map(|i| places.iter().map(|j| table[i * n + j]).collect::<Vec<_>>()).collect()
 }
 
-/// Repeats the one cache of one side for each of the other.
+/// If one side has one cache, repeats it for each cache of the other side.
 fn broadcast(mut a: Vec<usize>, mut b: Vec<usize>) -> Result<(Vec<usize>, Vec<usize>), Problem> {
     match (a.len(), b.len()) {
         (n, m) if n == m => {}

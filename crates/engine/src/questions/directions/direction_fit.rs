@@ -1,4 +1,4 @@
-//! Fitting a direction to the vectors of caches, layer by layer, on the threads for analysis.
+//! Fits a direction to the vectors of caches, layer by layer, on the analysis threads.
 
 use std::sync::Arc;
 
@@ -14,16 +14,16 @@ use residuum_analysis::{
 };
 use residuum_domain::{Code, DirectionVector, Hook, Positions, Problem};
 
-/// Numbers read before they are worked on; a layer more may be.
+/// Numbers that are read before they are fitted; the last layer read may exceed this.
 const BATCH_VALUES: usize = 32 << 20;
-/// Multiplications of one request, by a rough upper estimate: an hour or so on a few cores.
+/// Most multiplications of one request, by a rough upper estimate. They take about an hour on a few cores.
 const MAX_WORK: f64 = 1e14;
 
 /// What to fit.
 pub enum Fit {
     /// Mean of the caches with a true label minus mean of the others.
     Means {
-        /// One a cache.
+        /// One label for each cache.
         labels: Vec<bool>,
         /// Whether to scale to length one.
         normalize: bool,
@@ -37,18 +37,18 @@ pub enum Fit {
     },
     /// A logistic regression.
     Probe {
-        /// One a cache.
+        /// One label for each cache.
         labels: Vec<bool>,
-        /// How.
+        /// How to fit and validate.
         settings: ProbeSettings,
     },
 }
 
-/// A vector and what describes it.
+/// A vector and its metrics.
 type Described = (Vec<f32>, Map<String, Value>);
 
 impl Fit {
-    /// Vectors a layer.
+    /// Vectors per layer.
     pub fn n_components(&self) -> usize {
         match self {
             Self::Pca { k, .. } => *k,
@@ -56,7 +56,7 @@ impl Fit {
         }
     }
 
-    /// Which of the caches are positive, where there are classes.
+    /// Which of the caches are positive, if the fit has classes.
     pub fn labels(&self) -> Option<&[bool]> {
         match self {
             Self::Means { labels, .. } | Self::Probe { labels, .. } => Some(labels),
@@ -64,7 +64,7 @@ impl Fit {
         }
     }
 
-    /// Multiplications for one layer of `n` vectors of `d` values, roughly and rather too many.
+    /// A rough upper estimate of the multiplications for one layer of `n` vectors of `d` values.
     fn work(&self, n: usize, d: usize) -> f64 {
         let decomposition = 20.0 * n as f64 * d as f64 * n.min(d) as f64;
         match self {
@@ -74,7 +74,7 @@ impl Fit {
         }
     }
 
-    /// The vectors of one layer, component by component; or why there are none.
+    /// The vectors of one layer, one per component, or the reason why it cannot be fitted.
     fn layer(&self, vectors: &[Vec<f32>]) -> Result<Vec<Described>, String> {
         match self {
             Self::Means { labels, normalize } => Ok(vec![means(vectors, labels, *normalize)?]),
@@ -84,10 +84,11 @@ impl Fit {
     }
 }
 
-/// Fits every hook's layer. The caches' vectors are read in batches, and a batch's layers are fitted in parallel.
+/// Fits the layer of every hook. Vectors are read in batches of layers, and the layers of a batch are fitted in
+/// parallel.
 ///
 /// # Errors
-/// [`Code::InvalidValue`] naming the layer where a fit is impossible, or the cache whose numbers are not finite;
+/// [`Code::InvalidValue`], naming the layer that cannot be fitted, or the cache whose numbers are not finite;
 /// [`Code::ResultTooLarge`] for too much work; [`Code::ShapeMismatch`] for layers of different widths; those of
 /// [`Chosen::vectors`].
 pub async fn fit(
@@ -118,7 +119,7 @@ pub async fn fit(
     Ok(made)
 }
 
-/// Refuses what is not finite: a fit to it means nothing.
+/// Refuses values that are not finite, since a fit to them has no meaning.
 fn check(chosen: &Chosen, hook: Hook, vectors: &[Vec<f32>]) -> Result<(), Problem> {
     match vectors.iter().position(|v| v.iter().any(|x| !x.is_finite())) {
         Some(i) => {
@@ -165,7 +166,7 @@ async fn fit_batch(
     Ok(fitted?.into_iter().flatten().collect())
 }
 
-/// The length of a vector, as every vector's metrics have it.
+/// The length of a vector, as a metric that every fitted vector has.
 pub fn norm_metric(values: &[f32]) -> Map<String, Value> {
     let wide: Vec<f64> = values.iter().map(|v| f64::from(*v)).collect();
     described([("norm", json!(classes::norm(&wide)))])
@@ -175,11 +176,11 @@ fn described<const N: usize>(metrics: [(&str, Value); N]) -> Map<String, Value> 
     metrics.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// The vector as it is kept, and the same in float64: what describes it is measured on what is kept.
+/// The vector rounded to float32, as stored, and the rounded values in float64. Metrics describe the stored vector.
 fn rounded(vector: &[f64]) -> Result<(Vec<f32>, Vec<f64>), String> {
     let kept: Vec<f32> = vector.iter().map(|v| *v as f32).collect();
     if kept.iter().any(|v| !v.is_finite()) {
-        return Err("the direction does not fit float32".to_owned());
+        return Err("the values of the direction exceed the range of float32".to_owned());
     }
     let wide = kept.iter().map(|v| f64::from(*v)).collect();
     Ok((kept, wide))
@@ -211,7 +212,7 @@ fn means(vectors: &[Vec<f32>], labels: &[bool], normalize: bool) -> Result<Descr
 }
 
 fn components(vectors: &[Vec<f32>], k: usize, center: bool) -> Result<Vec<Described>, String> {
-    let found = pca(vectors, k, center).map_err(|e| format!("{k} components were asked for: {e}"))?;
+    let found = pca(vectors, k, center).map_err(|e| format!("{k} components were requested: {e}"))?;
     let all_mean = classes::mean(vectors, &vec![true; vectors.len()], true);
     let one = |(c, component): (usize, &Vec<f64>)| {
         let (values, wide) = rounded(component)?;

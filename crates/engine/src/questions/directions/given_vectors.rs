@@ -1,4 +1,4 @@
-//! Directions whose vectors are given.
+//! Directions whose vectors the client gives.
 
 use std::collections::BTreeSet;
 
@@ -7,17 +7,17 @@ use serde_json::Map;
 use super::{MAX_VALUES, Made, direction_fit::norm_metric};
 use residuum_domain::{Code, DirectionVector, HookName, Problem, Site, hook::UnknownHook};
 
-/// Blocks of any model.
+/// Most layers of any model.
 const MAX_LAYERS: usize = 10_000;
 
-/// Vectors of a direction.
+/// The vectors of a direction.
 #[derive(Debug, Clone)]
 pub struct GivenVectors {
-    /// The model whose activations it lives among. Taken as said.
+    /// The model whose activations the direction belongs to. Not checked.
     pub model: Option<String>,
     /// Hook, short or full.
     pub hook: String,
-    /// The vectors, all of one width `d`; each layer with the same components.
+    /// The vectors, all of one width `d`. Each layer has the same components.
     pub vectors: Vec<GivenVector>,
 }
 
@@ -26,18 +26,18 @@ pub struct GivenVectors {
 pub struct GivenVector {
     /// Its layer, for a short hook name inside the blocks.
     pub layer: Option<usize>,
-    /// Which of the layer's vectors, counted from 0.
+    /// Its index among the vectors of its layer, from 0.
     pub component: usize,
-    /// Finite values `[d]`: a row of the hook, its axes flattened.
+    /// Finite values `[d]`: a row of the hook with its axes flattened.
     pub values: Vec<f32>,
 }
 
 impl GivenVectors {
-    /// The direction, its vectors checked against each other and against the hook.
+    /// The direction, after checking its vectors against each other and against the hook.
     ///
     /// # Errors
     /// [`Code::UnknownHook`], [`Code::InvalidValue`], [`Code::ShapeMismatch`], [`Code::LayerOutOfRange`],
-    /// [`Code::EmptyInput`], [`Code::ResultTooLarge`], with the place in the question.
+    /// [`Code::EmptyInput`], [`Code::ResultTooLarge`], each with its place in the question.
     pub(super) fn made(self) -> Result<Made, Problem> {
         let name: HookName =
             self.hook.parse().map_err(|e: UnknownHook| Problem::at(Code::UnknownHook, "/hook", e.to_string()))?;
@@ -92,7 +92,7 @@ fn wrong_layer(at: &str, site: Site, why: &str) -> Problem {
     Problem::at(Code::InvalidValue, format!("{at}/layer"), format!("layer of {}: {why}", site.name()))
 }
 
-/// How many components each layer has: the same for all, counted from 0, none twice.
+/// The number of components per layer: the same for all layers, counted from 0, without repeats.
 fn components(vectors: &[DirectionVector]) -> Result<usize, Problem> {
     let places: BTreeSet<(Option<usize>, usize)> = vectors.iter().map(|v| (v.layer, v.component)).collect();
     let layers: BTreeSet<Option<usize>> = vectors.iter().map(|v| v.layer).collect();

@@ -1,4 +1,4 @@
-//! The caches that a direction is fitted to, and to which class each belongs.
+//! Selects the caches that a direction is fitted to, and the class of each.
 
 use std::collections::HashSet;
 
@@ -8,20 +8,20 @@ use crate::questions::{Chosen, Selector};
 use residuum_domain::{Cache, CacheId, Code, Problem, TenantId};
 use residuum_store::Store;
 
-/// Caches that one direction is fitted to.
+/// Most caches that one direction is fitted to.
 pub const MAX_CACHES: usize = 10_000;
 
 /// Caches of two classes.
 #[derive(Debug, Clone)]
 pub enum Classes {
-    /// Each class by itself.
+    /// Each class has its own selector.
     Apart {
         /// Positive caches.
         positive: Selector,
         /// Negative caches.
         negative: Selector,
     },
-    /// Both at once, told apart by a target.
+    /// One selector for both classes; a target decides the class.
     Together {
         /// Caches of both classes.
         caches: Selector,
@@ -33,25 +33,25 @@ pub enum Classes {
 /// Which caches are positive.
 #[derive(Debug, Clone)]
 pub enum Target {
-    /// By a key at the top of every cache's metadata.
+    /// By a key at the top level of each cache's metadata.
     Metadata {
         /// The key.
         key: String,
-        /// The value that makes a cache positive; without it the key must hold true or false.
+        /// The value that makes a cache positive. If left out, the key must hold true or false.
         value: Option<Value>,
     },
-    /// Those that bear this tag.
+    /// Caches with this tag are positive.
     Tag(String),
-    /// Those with this label.
+    /// Caches with this label are positive.
     Label(String),
 }
 
 impl Classes {
-    /// The caches and which of them are positive: those of `positive`, then those of `negative`; or `caches` in their order.
+    /// The caches, and which of them are positive. The order is `positive`, then `negative`; or that of `caches`.
     ///
     /// # Errors
-    /// [`Code::InvalidValue`] for a cache on both sides or named twice, an empty class or a target that does not fit;
-    /// [`Code::ResultTooLarge`]; those of [`Selector::choose`].
+    /// [`Code::InvalidValue`] for a cache in both classes or named twice, an empty class or a target that does not
+    /// match; [`Code::ResultTooLarge`]; those of [`Selector::choose`].
     pub(super) async fn choose(&self, store: &Store, tenant: TenantId) -> Result<(Chosen, Vec<bool>), Problem> {
         let (chosen, labels) = match self {
             Self::Apart { positive, negative } => {
@@ -69,7 +69,7 @@ impl Classes {
             }
         };
         if chosen.caches.len() > MAX_CACHES {
-            let detail = format!("{} caches are chosen; at most {MAX_CACHES} are taken at once", chosen.caches.len());
+            let detail = format!("{} caches are selected; at most {MAX_CACHES} are allowed", chosen.caches.len());
             return Err(Problem::new(Code::ResultTooLarge, detail));
         }
         let n_positive = labels.iter().filter(|l| **l).count();
@@ -93,15 +93,17 @@ fn disjoint(positive: &Chosen, negative: &Chosen) -> Result<(), Problem> {
     distinct(negative)?;
     let ids: HashSet<CacheId> = positive.caches.iter().map(|c| c.cache.id).collect();
     match negative.caches.iter().position(|c| ids.contains(&c.cache.id)) {
-        Some(i) => Err(Problem::at(Code::InvalidValue, &negative.pointers[i], "a cache is positive and negative")),
+        Some(i) => {
+            Err(Problem::at(Code::InvalidValue, &negative.pointers[i], "this cache is both positive and negative"))
+        }
         None => Ok(()),
     }
 }
 
-/// Refuses a cache that is named twice: it would count twice, and stand on both sides of a cross-validation.
+/// Refuses a cache that is named twice: it would count twice, and could be in both parts of a cross-validation.
 ///
 /// # Errors
-/// [`Code::InvalidValue`] at the second.
+/// [`Code::InvalidValue`] at the second occurrence.
 pub fn distinct(chosen: &Chosen) -> Result<(), Problem> {
     let mut seen = HashSet::new();
     match chosen.caches.iter().position(|c| !seen.insert(c.cache.id)) {
@@ -131,16 +133,16 @@ fn by_metadata(key: &str, value: Option<&Value>, cache: &Cache) -> Result<bool, 
     }
 }
 
-/// Model and fingerprint of its weights, which all caches must share.
+/// The model and the fingerprint of its weights, which must be the same for all caches.
 ///
 /// # Errors
-/// [`Code::InvalidValue`] at the first cache of other weights.
+/// [`Code::InvalidValue`] at the first cache that other weights made.
 pub fn model(chosen: &Chosen) -> Result<(String, String), Problem> {
     let Some(first) = chosen.caches.first() else {
-        return Err(Problem::new(Code::EmptyInput, "no cache is chosen"));
+        return Err(Problem::new(Code::EmptyInput, "no cache is selected"));
     };
     let fingerprint = &first.cache.provenance.model_fingerprint;
-    // Imports may not say which weights: then the name of the model has to do.
+    // An import may lack the fingerprint; then the model's name must match.
     let same = |cache: &Cache| {
         cache.provenance.model_fingerprint == *fingerprint
             && (!fingerprint.is_empty() || cache.model == first.cache.model)
@@ -153,7 +155,7 @@ pub fn model(chosen: &Chosen) -> Result<(String, String), Problem> {
     Ok((first.cache.model.clone(), fingerprint.clone()))
 }
 
-/// What provenance says of the caches: how they were selected, how many there are, and a hash of their ids.
+/// What provenance says about the caches: how they were selected, how many there are, and a hash of their ids.
 pub fn provenance(chosen: &Chosen, selection: &Map<String, Value>) -> Map<String, Value> {
     let mut hasher = blake3::Hasher::new();
     chosen.caches.iter().for_each(|c| {

@@ -1,4 +1,4 @@
-//! New directions: vectors that are given, or fitted to the vectors of stored caches.
+//! Creates directions from given vectors, or by fitting vectors to stored caches.
 
 mod direction_fit;
 mod given_vectors;
@@ -20,21 +20,21 @@ use residuum_domain::{
     TenantId,
 };
 
-/// Values that all vectors of one direction have together.
+/// Most values of all vectors of one direction.
 const MAX_VALUES: usize = 4_000_000;
 
-/// A direction to make.
+/// A direction to create.
 #[derive(Debug, Clone)]
 pub struct DirectionQuestion {
-    /// A name that is free.
+    /// A name that no other direction has.
     pub name: String,
     /// Metadata.
     pub metadata: Map<String, Value>,
-    /// What it is made of.
+    /// Where its vectors come from.
     pub made_of: MadeOf,
 }
 
-/// What a direction is made of.
+/// Where the vectors of a direction come from.
 #[derive(Debug, Clone)]
 pub enum MadeOf {
     /// Vectors that are given.
@@ -54,7 +54,7 @@ pub struct FitQuestion {
     pub position: Positions,
     /// What to fit, and to which caches.
     pub method: FitMethod,
-    /// What the direction's provenance says of how the caches were selected.
+    /// What the direction's provenance says about how the caches were selected.
     pub selection: Map<String, Value>,
 }
 
@@ -72,12 +72,13 @@ pub enum FitMethod {
     Pca {
         /// The caches.
         caches: Selector,
-        /// Components a layer, largest variance first. The value of largest magnitude of each is positive.
+        /// Number of components per layer, largest variance first. The sign of each is chosen so that its value of
+        /// largest magnitude is positive.
         k: usize,
         /// Whether to subtract the mean first.
         center: bool,
     },
-    /// Weights of a logistic regression that tells positive from negative caches.
+    /// Weights of a logistic regression that separates positive from negative caches.
     Probe {
         /// The caches.
         classes: Classes,
@@ -88,27 +89,27 @@ pub enum FitMethod {
 
 /// A direction without its name.
 struct Made {
-    /// The model, where it is known.
+    /// The model, if it is known.
     model: Option<String>,
     /// The hook without its layer.
     site: Site,
-    /// Vectors a layer.
+    /// Vectors per layer.
     n_components: usize,
-    /// By layer and component, each `[d]`.
+    /// Sorted by layer and component, each `[d]`.
     vectors: Vec<DirectionVector>,
     /// What made it.
     provenance: Map<String, Value>,
 }
 
 impl Questions {
-    /// Makes a direction and stores it.
+    /// Creates a direction and stores it.
     ///
     /// # Errors
-    /// [`Code::Conflict`] where the name is taken. Of given vectors [`Code::UnknownHook`], [`Code::InvalidValue`],
-    /// [`Code::ShapeMismatch`], [`Code::LayerOutOfRange`], [`Code::EmptyInput`] and [`Code::ResultTooLarge`]. Of a fit
-    /// those of choosing caches and their hooks; [`Code::InvalidValue`] for a setting out of range, several positions,
-    /// caches of several models, of one class or named twice, for values that are not finite and where a fit is
-    /// impossible; [`Code::ResultTooLarge`] for too many caches or too much work.
+    /// [`Code::Conflict`] if the name is taken. For given vectors: [`Code::UnknownHook`], [`Code::InvalidValue`],
+    /// [`Code::ShapeMismatch`], [`Code::LayerOutOfRange`], [`Code::EmptyInput`] and [`Code::ResultTooLarge`]. For a
+    /// fit: those of selecting caches and their hooks; [`Code::InvalidValue`] for a setting out of range, several
+    /// positions, caches of several models, of one class or named twice, for values that are not finite, and if a fit
+    /// is impossible; [`Code::ResultTooLarge`] for too many caches or too much work.
     pub async fn make_direction(&self, tenant: TenantId, question: DirectionQuestion) -> Result<Direction, Problem> {
         let DirectionQuestion { name, metadata, made_of } = question;
         if self.store().direction_info(tenant, &name).await?.is_some() {
@@ -128,7 +129,7 @@ impl Questions {
 }
 
 fn taken(name: &str) -> Problem {
-    Problem::at(Code::Conflict, "/name", format!("there is a direction named {name}; delete it or take another name"))
+    Problem::at(Code::Conflict, "/name", format!("there is a direction named {name}; delete it or choose another name"))
 }
 
 impl MadeOf {
@@ -168,7 +169,7 @@ fn named(
         d: made.vectors.first().map_or(0, |v| v.values.len()),
         metadata,
         provenance,
-        // the index keeps microseconds
+        // the index stores microseconds
         created_at: jiff::Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now),
     };
     Direction { info, vectors: made.vectors }
@@ -184,7 +185,7 @@ impl FitQuestion {
             }
             FitMethod::Pca { caches, k, center } => {
                 if *k == 0 {
-                    return Err(Problem::at(Code::InvalidValue, "/k", "k is 0; ask for at least one component"));
+                    return Err(Problem::at(Code::InvalidValue, "/k", "k is 0; it must be at least 1"));
                 }
                 let chosen = caches.choose(store, tenant, "/caches", MAX_CACHES).await?;
                 labelled_caches::distinct(&chosen)?;
@@ -241,7 +242,7 @@ fn check_settings(settings: &ProbeSettings) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Each fold of a cross-validation needs a cache of each class.
+/// Checks that each fold of a cross-validation gets a cache of each class.
 fn check_folds(folds: usize, labels: &[bool]) -> Result<(), Problem> {
     let n_positive = n_positive(labels);
     let smaller = n_positive.min(labels.len() - n_positive);

@@ -1,4 +1,4 @@
-//! The caches of an export, page after page.
+//! Reads the caches of an export from the index, page by page.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -8,20 +8,20 @@ use super::export_plan::ExportPlan;
 use residuum_domain::{CacheFilter, Problem, RunId, TenantId};
 use residuum_store::{Store, StoredCache};
 
-/// Caches read from the index at a time.
+/// Caches per page.
 const PAGE: u32 = 256;
 
-/// Which caches.
+/// Which caches to export.
 #[derive(Debug, Clone)]
 pub enum ExportScope {
-    /// Those of a run, in the order of its inputs.
+    /// The caches of a run, in the order of its inputs.
     Run(RunId),
-    /// Those that a filter finds, newest first.
+    /// The caches that a filter finds, newest first.
     Filter(Box<CacheFilter>),
 }
 
 impl ExportScope {
-    /// The condition that finds them.
+    /// The filter that finds them.
     pub fn filter(&self) -> CacheFilter {
         match self {
             Self::Run(run) => CacheFilter { run: Some(*run), ..CacheFilter::default() },
@@ -30,12 +30,12 @@ impl ExportScope {
     }
 }
 
-/// Reads caches in order. No transaction stays open between pages: what is deleted meanwhile is not there any more.
+/// Reads caches in order. No transaction stays open between pages, so caches that are deleted meanwhile are left out.
 pub struct CachePages {
     store: Store,
     tenant: TenantId,
     scope: ExportScope,
-    /// Behind the last page: the next input of a run, or the last cache of a filter.
+    /// Where the next page begins: the next input of a run, or after the last cache that the filter found.
     from_item: u32,
     before: Option<Timestamp>,
     ended: bool,
@@ -43,7 +43,7 @@ pub struct CachePages {
 }
 
 impl CachePages {
-    /// From the beginning.
+    /// Starts at the first cache.
     pub fn new(store: Store, tenant: TenantId, scope: ExportScope) -> Self {
         Self { store, tenant, scope, from_item: 0, before: None, ended: false, read: VecDeque::new() }
     }
@@ -51,7 +51,7 @@ impl CachePages {
     /// The next cache.
     ///
     /// # Errors
-    /// The store's.
+    /// Those of the store.
     pub async fn next(&mut self) -> Result<Option<Arc<StoredCache>>, Problem> {
         if self.read.is_empty() && !self.ended {
             let page = match &self.scope {
@@ -70,10 +70,10 @@ impl CachePages {
         Ok(self.read.pop_front())
     }
 
-    /// Whether a cache follows that fits the plan.
+    /// Whether another cache that fits the plan follows.
     ///
     /// # Errors
-    /// The store's.
+    /// Those of the store.
     pub async fn has_more(&mut self, plan: &ExportPlan) -> Result<bool, Problem> {
         while let Some(cache) = self.next().await? {
             if plan.pick(&cache).is_some() {
@@ -84,7 +84,7 @@ impl CachePages {
         Ok(false)
     }
 
-    /// Gives a cache back: it comes next.
+    /// Puts a cache back, to be returned next.
     pub fn give_back(&mut self, cache: Arc<StoredCache>) {
         self.read.push_front(cache);
     }

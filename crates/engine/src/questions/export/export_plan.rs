@@ -1,4 +1,4 @@
-//! What an export will hold, found out before the first byte is sent, so that what cannot be is still an error answer.
+//! Plans an export before its first byte is sent, so that an impossible export is still answered with an error.
 
 use std::sync::Arc;
 
@@ -6,59 +6,60 @@ use super::picked::Picked;
 use residuum_domain::{Code, Dtype, Hook, HookName, Layers, Positions, Problem, Site, StoredRows};
 use residuum_store::{Kind, StoredCache};
 
-/// What is exported of each cache.
+/// What to export of each cache.
 #[derive(Debug, Clone)]
 pub struct ExportQuestion {
     /// Which hooks.
     pub name: HookName,
-    /// Layers that a short name stands for.
+    /// Layers, for a short name.
     pub layers: Layers,
-    /// Which rows; `None`: those that are stored.
+    /// Which rows; `None` for all stored rows.
     pub positions: Option<Positions>,
-    /// The type asked for.
+    /// The requested type.
     pub dtype: Option<Dtype>,
 }
 
-/// One array of an export: the rows of one hook of all caches.
+/// One array of an export: the rows of all caches at one hook.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExportArray {
-    /// `X`, or `X.5` where there are several layers.
+    /// `X`, or `X.5` if there are several layers.
     pub name: String,
-    /// Whose rows.
+    /// The hook of its rows.
     pub hook: Hook,
     /// Shape of a row.
     pub row_shape: Vec<usize>,
 }
 
 impl ExportArray {
-    /// Elements of a row.
+    /// Values per row.
     pub fn width(&self) -> usize {
         self.row_shape.iter().product()
     }
 }
 
-/// What is exported of each cache.
+/// An export whose arrays and type are decided.
 #[derive(Debug, Clone)]
 pub struct ExportPlan {
     /// The arrays, in execution order.
     pub arrays: Vec<ExportArray>,
-    /// What was asked for.
+    /// The question.
     pub question: ExportQuestion,
     /// The type that values are rounded to.
     pub dtype: Dtype,
-    /// Caches that captured none of it.
+    /// Number of caches that captured none of the hooks.
     pub n_left_out: u64,
 }
 
 impl ExportPlan {
-    /// Holds what is asked for against what there is.
+    /// Plans an export: compares the question with what the caches captured.
     ///
     /// # Errors
-    /// [`Code::EmptyInput`] for no caches, [`Code::HookNotStored`], [`Code::LayerOutOfRange`], [`Code::PositionOutOfRange`],
-    /// [`Code::ShapeMismatch`] for rows that differ in shape, [`Code::InvalidValue`] for a mean of indices.
+    /// [`Code::EmptyInput`] for no caches, [`Code::HookNotStored`], [`Code::LayerOutOfRange`],
+    /// [`Code::PositionOutOfRange`], [`Code::ShapeMismatch`] for rows of different shapes, [`Code::InvalidValue`] for a
+    /// mean of indices.
     pub fn new(question: ExportQuestion, kinds: &[Kind]) -> Result<Self, Problem> {
         if kinds.is_empty() {
-            return Err(Problem::new(Code::EmptyInput, "no cache is chosen"));
+            return Err(Problem::new(Code::EmptyInput, "no cache is selected"));
         }
         let has = |kind: &&Kind| kind.hooks.iter().any(|hook| wanted(question.name, *hook));
         let chosen: Vec<&Kind> = kinds.iter().filter(has).collect();
@@ -100,13 +101,13 @@ impl ExportPlan {
         Ok(Self { arrays, question, dtype, n_left_out })
     }
 
-    /// Bytes of one row of every array, in the type that is sent.
+    /// Bytes of one row of every array, in the type in which it is sent.
     pub fn row_bytes(&self, sent: Dtype) -> usize {
         self.arrays.iter().map(ExportArray::width).sum::<usize>() * sent.size()
     }
 
-    /// What is exported of a cache; `None` for one that does not fit: it came after the plan was made, or
-    /// captured none of it.
+    /// What is exported of a cache; `None` if the cache does not fit the plan, because it was stored later or captured
+    /// none of the hooks.
     pub fn pick(&self, stored: &Arc<StoredCache>) -> Option<Picked> {
         let cache = &stored.cache;
         let find = |a: &ExportArray| {
@@ -138,7 +139,7 @@ fn row_shape(kind: &Kind, hook: Hook) -> Option<&Vec<usize>> {
     kind.row_shapes.get(kind.hooks.binary_search(&hook).ok()?)
 }
 
-/// The hooks meant; each chosen cache has all of them.
+/// The hooks of the question. Each of the chosen caches has all of them.
 fn hooks(question: &ExportQuestion, chosen: &[&Kind]) -> Result<Vec<Hook>, Problem> {
     let site = match question.name {
         HookName::Full(hook) => return Ok(vec![hook]),
@@ -153,7 +154,8 @@ fn hooks(question: &ExportQuestion, chosen: &[&Kind]) -> Result<Vec<Hook>, Probl
                 let mut hooks: Vec<Hook> = layers.into_iter().map(|l| Hook::block(site, l)).collect();
                 hooks.sort();
                 if all.get_or_insert_with(|| hooks.clone()) != &hooks {
-                    let detail = "the caches are of models with different numbers of layers; name layers from 0 on";
+                    let detail =
+                        "the caches are of models with different numbers of layers, so layers must be counted from 0";
                     return Err(Problem::at(Code::LayerOutOfRange, "layers", detail));
                 }
             }
@@ -177,7 +179,7 @@ fn hooks(question: &ExportQuestion, chosen: &[&Kind]) -> Result<Vec<Hook>, Probl
     Ok(hooks)
 }
 
-/// The hooks of a site that every kind has.
+/// The hooks of a site that all kinds have.
 fn shared(site: Site, chosen: &[&Kind]) -> Vec<Hook> {
     let mut hooks: Vec<Hook> =
         chosen.first().map(|k| k.hooks.iter().copied().filter(|h| h.site() == site).collect()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Exports: which rows of which caches make the arrays asked for, found out before the first byte is sent.
+//! Exports: decides before the first byte is sent which rows of which caches go into which arrays.
 
 mod cache_pages;
 mod export_plan;
@@ -12,10 +12,10 @@ use super::Questions;
 use residuum_domain::{Problem, TenantId};
 
 impl Questions {
-    /// Holds what is asked for against what there is, and begins to read the caches.
+    /// Plans an export and starts reading its caches.
     ///
     /// # Errors
-    /// Those of [`ExportPlan::new`], and the store's.
+    /// Those of [`ExportPlan::new`], and those of the store.
     pub async fn export(
         &self,
         tenant: TenantId,

@@ -1,23 +1,23 @@
-//! What an export takes of one cache.
+//! The hooks and rows that an export takes from one cache.
 
 use std::{ops::Range, sync::Arc};
 
 use residuum_domain::StoredRows;
 use residuum_store::StoredCache;
 
-/// A cache of an export.
+/// One cache of an export.
 #[derive(Debug, Clone)]
 pub struct Picked {
-    /// It.
+    /// The cache.
     pub cache: Arc<StoredCache>,
     /// For each array, the index of its hook in the cache.
     pub hooks: Vec<usize>,
-    /// Which of its rows.
+    /// The rows to export.
     pub rows: StoredRows,
 }
 
 impl Picked {
-    /// The position of a served row, and the id of its token where it is known.
+    /// The position of an exported row, and the id of its token if it is known.
     #[must_use]
     pub fn row(&self, row: usize) -> (Option<u32>, Option<u32>) {
         let cache = &self.cache.cache;
@@ -26,20 +26,20 @@ impl Picked {
         (position, token)
     }
 
-    /// The stored rows that served rows `rows` are made of, as ranges; all of them where they are averaged.
+    /// The ranges of stored rows from which the exported rows `rows` are made; all of them if they are averaged.
     #[must_use]
     pub fn stored_ranges(&self, rows: Range<usize>) -> Vec<Range<usize>> {
         merge(&self.rows.indices, if self.rows.averaged { 0..self.rows.indices.len() } else { rows })
     }
 
-    /// Ranges of stored rows that are not side by side.
+    /// Number of contiguous ranges of stored rows.
     #[must_use]
     pub fn n_pieces(&self) -> usize {
         if self.rows.averaged { 1 } else { self.stored_ranges(0..self.rows.indices.len()).len() }
     }
 }
 
-/// The stored rows at `rows` of `indices`, merged where they lie side by side.
+/// The stored rows `indices[rows]`, with adjacent rows merged into ranges.
 fn merge(indices: &[usize], rows: Range<usize>) -> Vec<Range<usize>> {
     let mut parts: Vec<Range<usize>> = Vec::new();
     for index in &indices[rows] {

@@ -1,4 +1,4 @@
-//! Reading one intervention: which edits of which hooks it stands for, and the numbers these take.
+//! Reads one intervention: which edits of which hooks it means, and their numbers.
 
 use serde_json::{Map, Value, json};
 
@@ -12,11 +12,11 @@ use residuum_domain::{
     CaptureRequest, Code, Edit, Hook, HookName, ModelInfo, Op, Parts, Problem, Site, TenantId, TokensRequest,
 };
 
-/// One intervention and what it is read against. Problems point into the intervention.
+/// Reads one intervention. Problems point into the intervention.
 pub struct Reader<'a> {
     /// The store and the autoencoders.
     pub questions: &'a Questions,
-    /// Whose caches and directions.
+    /// The tenant whose caches and directions may be used.
     pub tenant: TenantId,
     /// The model.
     pub info: &'a ModelInfo,
@@ -25,7 +25,8 @@ pub struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Adds its edits, their numbers and its tokens to `made`; it is intervention `i` of the run, at `pointer`.
+    /// Reads the edits of intervention `i` of the run, which stands at `pointer`, and adds them to `made` with their
+    /// numbers and tokens.
     ///
     /// # Errors
     /// Those of [`Questions::interventions`].
@@ -56,7 +57,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// What is done at each hook, and to which parts of its rows.
+    /// The edits at each hook, and the parts of its rows that they change.
     async fn edits(
         &self,
         hooks: &[Hook],
@@ -64,7 +65,7 @@ impl Reader<'_> {
         made: &mut Made,
         described: &mut Map<String, Value>,
     ) -> Result<Vec<(Parts, Op)>, Problem> {
-        // of an attention map each head by itself
+        // heads of an attention map are changed one by one
         let parts = || if hooks[0].site().is_attention_map() { part.each() } else { part.whole() };
         let stored = StoredValues { questions: self.questions, tenant: self.tenant, info: self.info, hooks };
         Ok(match &self.intervention.change {
@@ -94,7 +95,7 @@ impl Reader<'_> {
         })
     }
 
-    /// The hooks, all of one site, ascending.
+    /// The hooks, all of one site, in ascending order.
     fn hooks(&self) -> Result<Vec<Hook>, Problem> {
         let knockout = matches!(self.intervention.change, Change::Knockout);
         let name = match &self.intervention.hook {
@@ -122,7 +123,7 @@ impl Reader<'_> {
         Ok(hooks.to_vec())
     }
 
-    /// Refuses tokens that do not go with the hook.
+    /// Refuses fields that select tokens but do not suit the hook.
     fn check_tokens(&self, on_map: bool) -> Result<(), Problem> {
         let asked = self.intervention;
         for (field, given) in [("from", asked.from.is_some()), ("to", asked.to.is_some())] {
@@ -138,7 +139,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Refuses what a site cannot have done to it.
+    /// Refuses an operation that is not possible at a site.
     fn check_site(&self, site: Site) -> Result<(), Problem> {
         let refuse = |detail: String| Err(Problem::at(Code::InvalidValue, "/hook", detail));
         if site.is_index() {
@@ -146,13 +147,14 @@ impl Reader<'_> {
         }
         let change = &self.intervention.change;
         if site.is_attention_map() && change.takes_vector() {
-            let detail = "attention maps take zero, scale, set with a number, patch and, before the softmax, knockout";
-            return refuse(format!("`{}` does not go with `{}`: {detail}", site.name(), change.name()));
+            let detail =
+                "attention maps support zero, scale, set with a number, patch and, before the softmax, knockout";
+            return refuse(format!("`{}` does not support `{}`: {detail}", site.name(), change.name()));
         }
         Ok(())
     }
 
-    /// One vector a hook, each of a length that the changed part takes.
+    /// One vector for each hook, of a length that suits the changed part.
     async fn vectors(&self, source: &VectorSource, hooks: &[Hook], part: &RowPart) -> Result<Vec<Vec<f32>>, Problem> {
         let vectors = match source {
             VectorSource::Numbers { values, pointer } => {
@@ -181,7 +183,7 @@ impl Reader<'_> {
         Ok(vectors)
     }
 
-    /// What a vector does, with the parts it is for.
+    /// The operation of a vector, and the parts of the row that it changes.
     fn vector_op(&self, part: &RowPart, vector: &[f32], made: &mut Made) -> Result<(Parts, Op), Problem> {
         let (parts, mut vector) = part.fit(vector)?;
         let op = match &self.intervention.change {
@@ -192,7 +194,7 @@ impl Reader<'_> {
             Change::ProjectOut(_) => {
                 let length = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
                 if length == 0.0 {
-                    let detail = "the direction is zero where it would be projected out";
+                    let detail = "the direction is zero in the changed part, so it cannot be projected out";
                     return Err(Problem::at(Code::InvalidValue, "/direction", detail));
                 }
                 #[expect(clippy::cast_possible_truncation, reason = "the activations are float32")]
@@ -204,7 +206,7 @@ impl Reader<'_> {
         Ok((parts, op))
     }
 
-    /// What the intervention does, without the long numbers.
+    /// Description for the receipt, without long lists of numbers.
     fn described(&self, hooks: &[Hook]) -> Map<String, Value> {
         let mut fields = Map::new();
         fields.insert("op".to_owned(), json!(self.intervention.change.name()));

@@ -1,4 +1,4 @@
-//! Interventions of a run: checked against a model, their numbers fetched from the store.
+//! Reads the interventions of a run: checks them against the model and fetches their numbers from the store.
 
 mod intervention_reader;
 mod row_part;
@@ -13,57 +13,58 @@ use crate::{Asked, Interventions};
 use intervention_reader::Reader;
 use residuum_domain::{CacheId, Code, Edit, Edits, Layers, ModelInfo, Positions, Problem, TenantId, TokensRequest};
 
-/// Interventions of one run.
+/// Most interventions of one run.
 const MAX_INTERVENTIONS: usize = 256;
-/// Numbers that all of them take together: 128 MiB, kept with the run.
+/// Most numbers of all interventions of a run: 128 MiB, which are stored with the run.
 const MAX_NUMBERS: usize = 32 << 20;
 
-/// One change to a forward pass, as a run asks for it.
+/// One change to a forward pass, as a run requests it.
 #[derive(Debug, Clone)]
 pub struct Intervention {
-    /// What is done.
+    /// The operation.
     pub change: Change,
-    /// Where: a full or short hook name; `resid_post` if left out, and of a knockout always `attn.hook_attn_scores`.
+    /// A full or short hook name; `resid_post` if left out. A knockout always uses `attn.hook_attn_scores`.
     pub hook: Option<String>,
-    /// Layers that a short name stands for; all if left out.
+    /// Layers, for a short name; all if left out.
     pub layers: Option<Layers>,
-    /// Which tokens; all if left out, those to come included.
+    /// Which tokens; if left out all, including generated ones.
     pub positions: Option<TokensRequest>,
-    /// Of a hook with a head axis, only these heads; negatives count from the last. Attention maps have query heads.
+    /// If given, only these heads of a hook with a head axis; negatives count from the last. Attention maps have query
+    /// heads.
     pub heads: Option<Vec<i64>>,
-    /// Of a hook on the neurons of an MLP, only these.
+    /// If given, only these neurons of a hook on the neurons of an MLP.
     pub neurons: Option<Vec<usize>>,
-    /// Of an attention map: the keys; all if left out.
+    /// For an attention map: the keys; all if left out.
     pub from: Option<TokensRequest>,
-    /// Of an attention map: the queries; all if left out.
+    /// For an attention map: the queries; all if left out.
     pub to: Option<TokensRequest>,
-    /// What the provenance of caches says of it beside its operation, its hooks and its numbers.
+    /// Fields for the provenance of caches, in addition to the operation, its hooks and its numbers.
     pub described: Map<String, Value>,
 }
 
-/// What an intervention does.
+/// The operation of an intervention.
 #[derive(Debug, Clone)]
 pub enum Change {
     /// Adds a vector.
     Add {
         /// The vector.
         vector: VectorSource,
-        /// What it is multiplied with.
+        /// The factor of the vector.
         strength: f32,
     },
-    /// Removes what lies along a direction, which is scaled to length one.
+    /// Removes the component along a direction, which is first scaled to length one.
     ProjectOut(VectorSource),
-    /// Replaces the values by a vector.
+    /// Replaces the values with a vector.
     Set(VectorSource),
-    /// Replaces the values by a number.
+    /// Replaces the values with a number.
     Fill(f32),
-    /// Multiplies the values.
+    /// Multiplies the values by a number.
     Scale(f32),
-    /// Replaces the values by 0.
+    /// Replaces the values with 0.
     Zero,
-    /// Replaces the values by one mean over everything that the caches stored at the hook.
+    /// Replaces the values with the mean over all rows that the caches stored at the hook.
     MeanAblate(Selector),
-    /// Replaces the values by those of a stored cache.
+    /// Replaces the values with those of a stored cache.
     Patch(PatchSource),
     /// Masks attention edges before the softmax.
     Knockout,
@@ -72,7 +73,7 @@ pub enum Change {
 /// Where the vectors of an intervention come from.
 #[derive(Debug, Clone)]
 pub enum VectorSource {
-    /// The same numbers at every layer: as many as the hook has, or as one head or what is changed has.
+    /// The same numbers at every layer: as many as a row of the hook, one head or the changed part has.
     Numbers {
         /// The numbers.
         values: Vec<f32>,
@@ -88,17 +89,17 @@ pub enum VectorSource {
 pub struct PatchSource {
     /// The cache.
     pub cache: CacheId,
-    /// The hook there; the one that is patched if left out.
+    /// The hook of the source; by default the patched hook.
     pub hook: Option<String>,
-    /// One layer for all; each layer its own if left out.
+    /// One layer of the source for all patched layers; by default each is patched from the same layer.
     pub layer: Option<usize>,
-    /// The position whose values each patched token gets, in the same order, or one for all. If left out, the same
+    /// The source positions: one for each patched token, in the same order, or one for all of them. By default the same
     /// positions as those that are patched.
     pub positions: Option<Positions>,
 }
 
 impl Change {
-    /// The name of the operation. A number and a vector are set by the same one.
+    /// The name of the operation. Setting to a number and setting to a vector have the same name.
     fn name(&self) -> &'static str {
         match self {
             Self::Add { .. } => "add",
@@ -118,7 +119,7 @@ impl Change {
     }
 }
 
-/// What has been read so far.
+/// The interventions that have been read so far.
 struct Made {
     edits: Vec<Edit>,
     numbers: Vec<f32>,
@@ -134,13 +135,13 @@ impl Made {
 }
 
 impl Questions {
-    /// Reads interventions against a served model, fetching directions, means and patches from the store. Problems point
-    /// into `/interventions`.
+    /// Reads interventions for a served model, and fetches their directions, means and patches from the store. Problems
+    /// point into `/interventions`.
     ///
     /// # Errors
     /// [`Code::UnknownModel`], [`Code::UnknownHook`], [`Code::LayerOutOfRange`], [`Code::ShapeMismatch`],
     /// [`Code::InvalidBody`], [`Code::InvalidValue`], [`Code::UnknownDirection`], [`Code::UnknownCache`],
-    /// [`Code::HookNotStored`], [`Code::PositionOutOfRange`], [`Code::ResultTooLarge`]; the store's own.
+    /// [`Code::HookNotStored`], [`Code::PositionOutOfRange`], [`Code::ResultTooLarge`], and those of the store.
     pub async fn interventions(
         &self,
         tenant: TenantId,
@@ -173,7 +174,7 @@ impl Questions {
             }
         }
         let edits = Edits::new(made.edits, made.numbers).map_err(|why| {
-            tracing::error!(why, "interventions were read wrongly");
+            tracing::error!(why, "the edits built from interventions are inconsistent");
             Problem::new(Code::Internal, "the interventions could not be read")
         })?;
         Ok(Interventions { edits: Arc::new(edits), asked: made.asked })

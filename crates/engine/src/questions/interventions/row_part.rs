@@ -1,4 +1,4 @@
-//! Which parts of a hook's row an intervention changes: all of it, some heads, some neurons.
+//! The part of a hook's row that an intervention changes: the whole row, some heads or some neurons.
 
 use std::ops::Range;
 
@@ -7,20 +7,20 @@ use residuum_domain::{Axis, Code, Parts, Problem, Site};
 /// The part of a flattened row that is changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowPart {
-    /// Values of the whole row.
+    /// Length of the whole row.
     width: usize,
-    /// What is changed, ascending and apart from each other unless heads were named in another order.
+    /// The changed ranges, which do not overlap. In ascending order, unless heads were named in another order.
     ranges: Vec<Range<usize>>,
-    /// Values of one head, where the row has heads.
+    /// Length of one head, if the row has heads.
     d_head: Option<usize>,
 }
 
 impl RowPart {
-    /// What `heads` or `neurons` name of a row of `site`, whose axes behind the position have the sizes `row_shape`. Of an
-    /// attention map a head is one value of the row.
+    /// The part that `heads` or `neurons` name in a row of `site`. `row_shape` has the sizes of the axes after the
+    /// position. In an attention map a head is one value of the row.
     ///
     /// # Errors
-    /// [`Code::InvalidValue`] for heads or neurons that are not there, or that the hook does not have.
+    /// [`Code::InvalidValue`] for heads or neurons that do not exist or that the hook does not have.
     pub fn of(
         heads: Option<&[i64]>,
         neurons: Option<&[usize]>,
@@ -54,22 +54,22 @@ impl RowPart {
         Ok(Self { width, ranges, d_head })
     }
 
-    /// Heads of an attention map that are changed.
+    /// The changed heads of an attention map.
     pub fn heads(&self) -> Vec<usize> {
         self.ranges.iter().map(|range| range.start).collect()
     }
 
-    /// All of it as one.
+    /// The whole part as one.
     pub fn whole(&self) -> Parts {
         vec![self.ranges.clone()]
     }
 
-    /// Each head of an attention map by itself.
+    /// Each head of an attention map separately.
     pub fn each(&self) -> Parts {
         self.ranges.iter().map(|range| vec![range.clone()]).collect()
     }
 
-    /// Lengths that a vector may have.
+    /// The lengths that a vector may have.
     pub fn lengths(&self) -> Vec<usize> {
         let chosen = self.ranges.iter().map(ExactSizeIterator::len).sum();
         let mut lengths = vec![self.width];
@@ -79,9 +79,9 @@ impl RowPart {
         lengths
     }
 
-    /// A vector fitted to what is changed: the parts it is for, and the values each of them takes. A vector as long as the row
-    /// gives the values at the same places, one as long as a head is for every head by itself, one as long as what is changed
-    /// is for that.
+    /// The parts that a vector changes, and its values for each of them. If the vector is as long as the row, its
+    /// values at the changed indices are used; if it is as long as a head, it is used for each head; if it is as long
+    /// as the changed part, it is used for the whole part.
     ///
     /// # Errors
     /// [`Code::ShapeMismatch`] for any other length.
@@ -104,13 +104,13 @@ impl RowPart {
         Err(Problem::at(Code::ShapeMismatch, "", detail))
     }
 
-    /// The values of a row at the places that are changed.
+    /// The values of a row at the changed indices.
     pub fn gather(&self, row: &[f32]) -> Vec<f32> {
         self.ranges.iter().flat_map(|range| row[range.clone()].iter().copied()).collect()
     }
 }
 
-/// Indices below `n`, negatives from the end, each once.
+/// Indices below `n`, negatives counting from the end, without repeats.
 fn indices(named: &[i64], n: usize, field: &str) -> Result<Vec<usize>, Problem> {
     let refuse = |i: usize, detail: String| Problem::at(Code::InvalidValue, format!("/{field}/{i}"), detail);
     if named.is_empty() {
@@ -138,7 +138,7 @@ mod tests {
     type Named<'a, T> = Option<&'a [T]>;
 
     #[test]
-    fn a_vector_is_for_the_row_for_each_head_or_for_what_is_changed() {
+    fn a_vector_is_for_the_row_for_each_head_or_for_the_changed_part() {
         let heads = RowPart::of(Some(&[-1, 0]), None, Site::Z, &[3, 2]).unwrap();
         let row = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0];
         assert_eq!(heads.fit(&row).unwrap(), (vec![vec![4..6, 0..2]], vec![4.0, 5.0, 0.0, 1.0]));
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_hook_does_not_have_is_refused() {
+    fn heads_and_neurons_that_a_hook_does_not_have_are_refused() {
         let cases: [(Named<i64>, Named<usize>, Site, &[usize], &str); 7] = [
             (Some(&[3]), None, Site::Z, &[3, 2], "/heads/0"),
             (Some(&[0, -3]), None, Site::Z, &[3, 2], "/heads/1"),

@@ -1,4 +1,4 @@
-//! What interventions take from stored caches: means, and values to patch in.
+//! Values that interventions take from stored caches: means, and values to patch in.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use residuum_domain::{
     hook::UnknownHook,
 };
 
-/// Caches of one mean.
+/// Most caches of one mean.
 const MAX_CACHES: usize = 100_000;
 
 /// Values for the hooks that an intervention changes. Problems point into the intervention.
 pub struct StoredValues<'a> {
     /// The store.
     pub questions: &'a Questions,
-    /// Whose caches.
+    /// The tenant whose caches may be used.
     pub tenant: TenantId,
     /// The model that is changed.
     pub info: &'a ModelInfo,
@@ -32,18 +32,18 @@ pub struct StoredValues<'a> {
 pub struct Table {
     /// `[rows, changed part]`; of an attention map `[heads, rows, keys]`.
     pub values: Vec<f32>,
-    /// Positions.
+    /// Number of positions.
     pub n_rows: usize,
-    /// Keys of an attention map, 0 of anything else.
+    /// Number of keys of an attention map; 0 for other hooks.
     pub n_keys: usize,
 }
 
 impl StoredValues<'_> {
-    /// The mean over everything that the caches stored at each hook, a row `[d]` each, and how many caches there are.
+    /// The mean over all rows that the caches stored at each hook, one row `[d]` per hook, and the number of caches.
     ///
     /// # Errors
     /// [`Code::HookNotStored`], [`Code::ShapeMismatch`] for rows of another width than the model's,
-    /// [`Code::InvalidValue`] for a mean that is not finite, those of [`Selector::choose`] and the store's.
+    /// [`Code::InvalidValue`] for a mean that is not finite, those of [`Selector::choose`], and those of the store.
     pub async fn means(&self, selector: &Selector) -> Result<(Vec<Vec<f32>>, usize), Problem> {
         let store = self.questions.store();
         let chosen = selector.choose(store, self.tenant, "/caches", MAX_CACHES).await?;
@@ -64,13 +64,13 @@ impl StoredValues<'_> {
         Ok((means, chosen.caches.len()))
     }
 
-    /// The values to patch in at each hook: those of `part`, at the source's positions or, where it names none, at the
-    /// same ones as are patched.
+    /// The values of `part` to patch in at each hook, at the positions of the source. If it names none, at the
+    /// positions that are patched.
     ///
     /// # Errors
     /// [`Code::UnknownCache`], [`Code::UnknownHook`], [`Code::HookNotStored`], [`Code::PositionOutOfRange`],
-    /// [`Code::ShapeMismatch`] for values of another width than the model's, [`Code::InvalidBody`] for a source whose
-    /// layer or positions are not said or said twice, and the store's.
+    /// [`Code::ShapeMismatch`] for values of another width than the model's, [`Code::InvalidBody`] for a source without
+    /// layer or positions, or with two of them, and those of the store.
     pub async fn tables(
         &self,
         source: &PatchSource,
@@ -107,7 +107,7 @@ impl StoredValues<'_> {
     }
 }
 
-/// Positions of the source: as named, or the same as those that are patched.
+/// The positions of the source: its own, or those that are patched.
 fn source_positions(source: &PatchSource, same: Option<&TokensRequest>) -> Result<Positions, Problem> {
     if let Some(positions) = &source.positions {
         return Ok(positions.clone());
@@ -116,13 +116,13 @@ fn source_positions(source: &PatchSource, same: Option<&TokensRequest>) -> Resul
         None | Some(TokensRequest::All | TokensRequest::Prompt) => Ok(Positions::All),
         Some(TokensRequest::At(PositionsRequest::Known(same))) => Ok(same.clone()),
         Some(_) => {
-            let detail = "say which positions of the source are patched in: those here are not named by number";
+            let detail = "name the positions of the source: the patched positions are not given by number";
             Err(Problem::at(Code::InvalidBody, "/source/positions", detail))
         }
     }
 }
 
-/// The hooks of the source, one for each that is patched.
+/// The hooks of the source, one for each patched hook.
 fn source_hooks(source: &PatchSource, hooks: &[Hook]) -> Result<Vec<Hook>, Problem> {
     let unknown = |e: UnknownHook| Problem::at(Code::UnknownHook, "/source/hook", e.to_string());
     let site = match source.hook.as_deref().map(str::parse).transpose().map_err(unknown)? {
@@ -172,6 +172,6 @@ fn check_width(found: usize, info: &ModelInfo, hook: Hook, pointer: &str) -> Res
     if found == width {
         return Ok(());
     }
-    let detail = format!("these activations have {found} values a position and {hook} of {} has {width}", info.id);
+    let detail = format!("these activations have {found} values per position and {hook} of {} has {width}", info.id);
     Err(Problem::at(Code::ShapeMismatch, pointer, detail))
 }

@@ -1,12 +1,12 @@
-//! Activation patching: the activations of one input put into the forward pass of another, piece by piece, and what that
-//! does to the logits at one position.
+//! Activation patching: puts activations of one input into the forward pass of another, cell by cell, and measures the
+//! effect on the logits at one position.
 
 mod sweep;
 mod sweep_plan;
 
 use tokio::sync::watch;
 
-pub(crate) use sweep::{AT_ONCE, MAX_WAITING};
+pub(crate) use sweep::{MAX_RUNNING, MAX_WAITING};
 pub use sweep_plan::{Patching, SweptHook, SweptOver};
 
 use super::{
@@ -16,32 +16,32 @@ use super::{
 use residuum_domain::{Problem, Site};
 use sweep::Swept;
 
-/// Two inputs of equally many tokens, what is put from one into the other, and how the effect is measured.
+/// Two inputs with equally many tokens, what to patch from one into the other, and how to measure the effect.
 #[derive(Debug, Clone)]
 pub struct PatchingQuestion {
     /// Name of a served model.
     pub model: String,
     /// The input that leads to the answer.
     pub clean: PatchingInput,
-    /// The input that leads elsewhere, of equally many tokens.
+    /// The input that leads to another answer, with as many tokens.
     pub corrupt: PatchingInput,
-    /// The token that is measured.
+    /// The token to measure.
     pub answer: TokenRef,
-    /// A token whose logit is subtracted; [`PatchingMetric::LogitDiff`] needs it, the other metrics do not take it.
+    /// A token whose logit is subtracted. [`PatchingMetric::LogitDiff`] needs it; the other metrics do not accept it.
     pub against: Option<TokenRef>,
-    /// The logit difference with `against`, otherwise the probability, if left out.
+    /// If left out, the logit difference if there is `against`, else the probability.
     pub metric: Option<PatchingMetric>,
-    /// What is replaced.
+    /// What to patch.
     pub sweep: SweptHook,
-    /// Which run is changed.
+    /// Which input's forward pass is patched.
     pub direction: PatchDirection,
-    /// Where the logits are read, negatives from the end; the last token if left out.
+    /// The position of the logits; negatives count from the end. The last token if left out.
     pub position: Option<i64>,
-    /// Whether a beginning-of-sequence token is added; as the model's tokenizer has it if left out.
+    /// Whether to add a beginning-of-sequence token. If left out, the model's tokenizer decides.
     pub prepend_bos: Option<bool>,
 }
 
-/// What the model reads.
+/// The content of an input.
 #[derive(Debug, Clone)]
 pub enum PatchingInput {
     /// A text.
@@ -50,10 +50,10 @@ pub enum PatchingInput {
     TokenIds(Vec<u32>),
 }
 
-/// What the logits are reduced to.
+/// The number that is computed from the logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PatchingMetric {
-    /// The logit of the answer less that of `against`.
+    /// The logit of the answer minus that of `against`.
     LogitDiff,
     /// The logit of the answer.
     Logit,
@@ -63,31 +63,31 @@ pub enum PatchingMetric {
     LogProbability,
 }
 
-/// Which run is changed.
+/// Which input's forward pass is patched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PatchDirection {
-    /// The corrupt run gets values of the clean one.
+    /// The corrupt input gets values of the clean one.
     Denoise,
-    /// The clean run gets values of the corrupt one.
+    /// The clean input gets values of the corrupt one.
     Noise,
 }
 
-/// What a sweep goes over and what it measures.
+/// What a sweep covers and what it measures.
 #[derive(Debug, Clone)]
 pub struct SweepInfo {
     /// Name of the model.
     pub model: String,
-    /// The kind of hook whose values are replaced.
+    /// The site whose values are patched.
     pub site: Site,
     /// The metric.
     pub metric: PatchingMetric,
-    /// Which run is changed.
+    /// Which input's forward pass is patched.
     pub direction: PatchDirection,
     /// The measured token.
     pub answer: Token,
     /// The token whose logit is subtracted.
     pub against: Option<Token>,
-    /// Where the logits are read.
+    /// The position of the logits.
     pub position: usize,
     /// Tokens of the clean input.
     pub clean_tokens: Vec<String>,
@@ -95,29 +95,30 @@ pub struct SweepInfo {
     pub corrupt_tokens: Vec<String>,
     /// Layers, in the order of the first axis.
     pub layers: Vec<usize>,
-    /// Positions, where they are an axis.
+    /// Positions, if they are an axis.
     pub positions: Option<Vec<u32>>,
-    /// Heads, where they are an axis.
+    /// Heads, if they are an axis.
     pub heads: Option<Vec<usize>>,
 }
 
-/// The effect of each replacement.
+/// The effect of each patch.
 #[derive(Debug, Clone)]
 pub struct PatchingAnswer {
-    /// What was swept, and what was measured.
+    /// What was swept and measured.
     pub info: SweepInfo,
-    /// The metric of the clean run.
+    /// The metric of the clean input.
     pub clean: f64,
-    /// The metric of the corrupt run.
+    /// The metric of the corrupt input.
     pub corrupt: f64,
-    /// The metric of each changed run, of shape [`SweepInfo::shape`].
+    /// The metric of each patched pass, of shape [`SweepInfo::shape`].
     pub values: Vec<f64>,
-    /// The same, 0 where nothing changed and 1 where the changed run does as the other; `None` where the two do alike.
+    /// The same, scaled to 0 for the unpatched input and 1 for the other input; `None` if both inputs have the same
+    /// metric.
     pub normalized: Option<Vec<f64>>,
 }
 
 impl SweepInfo {
-    /// Extent of each axis: layers, then positions and heads where each of these is swept.
+    /// Length of each axis: layers, then positions and heads if each of these is swept.
     #[must_use]
     pub fn shape(&self) -> Vec<usize> {
         let swept = [self.positions.as_ref().map(Vec::len), self.heads.as_ref().map(Vec::len)];
@@ -126,23 +127,23 @@ impl SweepInfo {
 }
 
 impl Questions {
-    /// A sweep that can be run: everything is checked against the model.
+    /// Plans a sweep: checks the question against the model.
     ///
     /// # Errors
-    /// `Code::UnknownModel`, `Code::Unavailable` while the model loads, `Code::ShapeMismatch` for inputs of different
-    /// length, `Code::NotReadable` for a model without logits, `Code::UnknownHook`, `Code::LayerOutOfRange`,
-    /// `Code::PositionOutOfRange`, `Code::InvalidValue`, `Code::InvalidBody`, `Code::ResultTooLarge`, and those of
-    /// tokenising.
+    /// `Code::UnknownModel`, `Code::Unavailable` while the model loads, `Code::ShapeMismatch` for inputs of
+    /// different length, `Code::NotReadable` for a model without logits, `Code::UnknownHook`,
+    /// `Code::LayerOutOfRange`, `Code::PositionOutOfRange`, `Code::InvalidValue`, `Code::InvalidBody`,
+    /// `Code::ResultTooLarge`, and those of tokenising.
     pub async fn patching(&self, question: PatchingQuestion) -> Result<Patching, Problem> {
         let model = self.models().get(&question.model)?;
         self.analyse(move || question.plan(model)).await
     }
 
-    /// Runs a sweep; `progress` is told how many cells are done. Dropping the future stops it.
+    /// Runs a sweep and sends the number of finished cells to `progress`. Dropping the future stops the sweep.
     ///
     /// # Errors
-    /// `Code::QueueFull` while enough sweeps wait for their turn, `Code::ResultTooLarge` for inputs whose traces do
-    /// not fit, `Code::Unavailable`, `Code::WorkerFailed`.
+    /// `Code::QueueFull` while too many sweeps wait, `Code::ResultTooLarge` for inputs whose traces are too large,
+    /// `Code::Unavailable`, `Code::WorkerFailed`.
     pub async fn patched(
         &self,
         patching: Patching,

@@ -1,4 +1,4 @@
-//! Running a sweep: two inputs, one hook of one put in the place of the other's, cell by cell.
+//! Runs a sweep: patches values of one input at a hook into the forward pass of another, cell by cell.
 
 use std::sync::Arc;
 
@@ -13,20 +13,20 @@ use residuum_model::{
 };
 
 /// Sweeps that run at once; others wait.
-pub(crate) const AT_ONCE: usize = 2;
-/// Sweeps that wait for one of these to end.
+pub(crate) const MAX_RUNNING: usize = 2;
+/// Sweeps that may wait.
 pub(crate) const MAX_WAITING: usize = 64;
-/// Bytes that what two inputs leave behind may take.
+/// Most bytes of the traces of both inputs.
 const MAX_TRACE_BYTES: u64 = 128 << 20;
-/// Tokens of one batch of cells.
+/// Most tokens in one batch of cells.
 const BATCH_TOKENS: usize = 512;
 
-/// What the logits at one position are reduced to.
+/// The number that is computed from the logits at one position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metric {
     /// The logit of a token.
     Logit(u32),
-    /// The logit of a token less that of another.
+    /// The logit of one token minus that of another.
     LogitDifference(u32, u32),
     /// The probability of a token.
     Probability(u32),
@@ -34,14 +34,14 @@ pub enum Metric {
     LogProbability(u32),
 }
 
-/// What one cell replaces.
+/// What one cell patches.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SweepCell {
     /// The hook, inside a block.
     pub hook: Hook,
-    /// The tokens, ascending.
+    /// The positions, in ascending order.
     pub positions: Vec<u32>,
-    /// The values of a row, as ranges of it.
+    /// The patched values of a row, as ranges.
     pub part: Vec<std::ops::Range<usize>>,
 }
 
@@ -49,26 +49,26 @@ pub struct SweepCell {
 pub struct Sweep {
     /// The model.
     pub model: Arc<Model>,
-    /// The input that is changed.
+    /// The input whose forward pass is patched.
     pub base: Vec<u32>,
-    /// The input whose values are put in; as long as the other.
+    /// The input whose values are patched in; it has as many tokens.
     pub source: Vec<u32>,
     /// The cells.
     pub cells: Vec<SweepCell>,
-    /// Where the logits are read.
+    /// The position of the logits.
     pub position: usize,
-    /// What they are reduced to.
+    /// The number computed from them.
     pub metric: Metric,
 }
 
-/// What a sweep found.
+/// The result of a sweep.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Swept {
-    /// The metric of the unchanged input.
+    /// The metric of the unpatched input.
     pub base: f64,
-    /// That of the other input.
+    /// The metric of the other input.
     pub source: f64,
-    /// That of each cell, in order.
+    /// The metric of each cell, in order.
     pub values: Vec<f64>,
 }
 
@@ -85,11 +85,11 @@ impl Metric {
 }
 
 impl Engine {
-    /// Runs a sweep, batch by batch between those of runs; `progress` is told how many cells are done. Dropping the future
-    /// stops it.
+    /// Runs a sweep in batches, between the batches of runs, and sends the number of finished cells to `progress`.
+    /// Dropping the future stops the sweep.
     ///
     /// # Errors
-    /// [`Code::QueueFull`] while enough sweeps wait for their turn, [`Code::ResultTooLarge`] for inputs whose traces do not fit,
+    /// [`Code::QueueFull`] while too many sweeps wait, [`Code::ResultTooLarge`] for inputs whose traces are too large,
     /// [`Code::Unavailable`], [`Code::WorkerFailed`].
     pub(super) async fn sweep(&self, sweep: Sweep, progress: &watch::Sender<usize>) -> Result<Swept, Problem> {
         let _place = self.place_for_sweep().await?;
@@ -100,7 +100,8 @@ impl Engine {
         hooks.dedup();
         let bytes = model.trace_bytes(base.len(), &[]) + model.trace_bytes(source.len(), &hooks);
         if bytes > MAX_TRACE_BYTES {
-            let detail = format!("the two inputs would leave {bytes} bytes behind; {MAX_TRACE_BYTES} are allowed");
+            let detail =
+                format!("the traces of the two inputs would have {bytes} bytes; {MAX_TRACE_BYTES} are allowed");
             return Err(Problem::new(Code::ResultTooLarge, detail));
         }
         let base = self.traced(&model, base, Vec::new()).await?;
@@ -125,14 +126,14 @@ impl Engine {
         Ok(Swept { base: base_value, source: source_value, values })
     }
 
-    /// Waits for a place, first come, first served; the future that is dropped gives its own to the next.
+    /// Waits for a place; first come, first served. Dropping the future gives up the place in the line.
     ///
     /// # Errors
-    /// [`Code::QueueFull`] when too many wait already.
+    /// [`Code::QueueFull`] if too many wait already.
     async fn place_for_sweep(&self) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'_>), Problem> {
         let inner = &self.inner;
-        let Ok(in_line) = inner.experiments_in_line.try_acquire() else {
-            let detail = format!("{AT_ONCE} experiments are running and {MAX_WAITING} wait; try again later");
+        let Ok(admitted) = inner.experiments_admitted.try_acquire() else {
+            let detail = format!("{MAX_RUNNING} experiments are running and {MAX_WAITING} wait; try again later");
             return Err(Problem::new(Code::QueueFull, detail).retry_after(5));
         };
         let stopping = || Problem::new(Code::Unavailable, "the server is stopping").retry_after(5);
@@ -140,7 +141,7 @@ impl Engine {
             place = inner.experiments.acquire() => place.map_err(|_| stopping())?,
             () = inner.draining.cancelled() => return Err(stopping()),
         };
-        Ok((in_line, place))
+        Ok((admitted, place))
     }
 
     async fn traced(&self, model: &Arc<Model>, token_ids: Vec<u32>, hooks: Vec<Hook>) -> Result<Arc<Trace>, Problem> {
@@ -149,7 +150,7 @@ impl Engine {
         trace.map(Arc::new).map_err(failed)
     }
 
-    /// The metric of a traced input as it is.
+    /// The metric of a traced input without a patch.
     async fn unchanged(
         &self,
         model: &Arc<Model>,
@@ -166,7 +167,7 @@ impl Engine {
     }
 }
 
-/// Cells of one layer that go through the model together, as indices.
+/// Groups cells of one layer into batches, as indices.
 fn batches(cells: &[SweepCell], n_tokens: usize) -> Vec<Vec<usize>> {
     let mut batches: Vec<Vec<usize>> = Vec::new();
     let mut room = 0;
@@ -190,9 +191,9 @@ fn batches(cells: &[SweepCell], n_tokens: usize) -> Vec<Vec<usize>> {
     batches
 }
 
-/// A pass in which a cell's values are those of the source.
+/// A forward pass with the cell's values taken from the source.
 fn cell(cell: &SweepCell, source: &Trace) -> Result<Cell, &'static str> {
-    let rows = source.rows(cell.hook).ok_or("the source was not traced at a hook")?;
+    let rows = source.rows(cell.hook).ok_or("the source has no trace at the hook")?;
     let width = rows.len() / source.token_ids().len();
     let mut numbers = Vec::new();
     for position in &cell.positions {
@@ -207,7 +208,7 @@ fn cell(cell: &SweepCell, source: &Trace) -> Result<Cell, &'static str> {
     Ok(Cell { edits: Edits::new(vec![edit], numbers)?, applied: vec![applied], first })
 }
 
-/// Whether a site can be swept: rows that belong to a position, and to the computation.
+/// Whether a site can be swept: it is inside the blocks, with one row per position, and does not hold indices.
 #[must_use]
 pub fn sweeps(site: Site) -> bool {
     site.in_block() && !site.is_attention_map() && !site.is_index()
@@ -219,7 +220,7 @@ fn failed(e: ForwardError) -> Problem {
 }
 
 fn broken(why: &str) -> Problem {
-    tracing::error!(why, "a sweep was put together wrongly");
+    tracing::error!(why, "the cells of a sweep are inconsistent");
     Problem::new(Code::Internal, "the sweep could not be carried out")
 }
 

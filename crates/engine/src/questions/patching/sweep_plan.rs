@@ -1,4 +1,4 @@
-//! Planning a sweep: what a question means for a model, cell by cell.
+//! Plans a sweep: what a question means for a model, cell by cell.
 
 use std::sync::Arc;
 
@@ -10,41 +10,41 @@ use crate::questions::Token;
 use residuum_domain::{Axis, CaptureRequest, Code, Hook, HookName, Layers, Parts, Positions, Problem, Rows, Site};
 use residuum_model::{Encoded, Model};
 
-/// Cells of one sweep.
+/// Most cells of one sweep.
 const MAX_CELLS: usize = 100_000;
 
-/// One hook, cell by cell: an axis of layers, one of positions where each is swept, one of heads where each is.
+/// The hook to patch, cell by cell. The axes are layers, positions if each is swept, and heads if each is swept.
 #[derive(Debug, Clone)]
 pub struct SweptHook {
     /// A hook inside the blocks, short or full: `resid_pre` if left out.
     pub hook: Option<String>,
     /// Layers; all that have the hook if left out.
     pub layers: Layers,
-    /// Positions; all together if left out.
+    /// Positions; all in one cell if left out.
     pub positions: Option<SweptOver<Positions>>,
-    /// Heads; all together if left out.
+    /// Heads; all in one cell if left out.
     pub heads: Option<SweptOver<Vec<usize>>>,
 }
 
-/// An axis of a sweep, or what is replaced together.
+/// Whether positions or heads are an axis of a sweep, or patched together.
 #[derive(Debug, Clone)]
 pub enum SweptOver<T> {
-    /// Every one by itself.
+    /// Each in a separate cell: an axis.
     Each,
-    /// These together.
+    /// These together in every cell: no axis.
     Together(T),
 }
 
-/// A sweep that can be run.
+/// A planned sweep.
 pub struct Patching {
     /// The sweep.
     pub(super) sweep: Sweep,
-    /// What it goes over.
+    /// What it covers.
     pub(super) info: SweepInfo,
 }
 
 impl Patching {
-    /// Changed runs: the product of the axes.
+    /// Number of cells: the product of the axes.
     #[must_use]
     pub fn n_cells(&self) -> usize {
         self.sweep.cells.len()
@@ -52,7 +52,7 @@ impl Patching {
 }
 
 impl PatchingQuestion {
-    /// Checks everything against the model.
+    /// Checks the question against the model and plans the sweep.
     ///
     /// # Errors
     /// Those of [`crate::questions::Questions::patching`].
@@ -115,7 +115,7 @@ fn metric(
             return Err(Problem::at(Code::InvalidBody, "/against", detail));
         }
         (_, Some(_)) => {
-            let detail = "`against` goes with logit_diff only";
+            let detail = "`against` is for logit_diff only";
             return Err(Problem::at(Code::InvalidBody, "/against", detail));
         }
         (PatchingMetric::Logit, None) => Metric::Logit(answer.id),
@@ -140,7 +140,7 @@ impl PatchingInput {
     }
 }
 
-/// What an axis of a sweep runs over; `None` where it is none.
+/// What an axis of a sweep runs over; `None` if it is not an axis.
 type SweptAxis<T> = Option<Vec<T>>;
 
 /// The cells of a sweep and their axes.
@@ -221,13 +221,13 @@ impl SweptHook {
         }
         if !sweeps(site) {
             let detail =
-                format!("`{}` cannot be swept: name a hook inside the blocks that has a row a token", site.name());
+                format!("`{}` cannot be swept: name a hook inside the blocks with one row per token", site.name());
             return Err(Problem::at(Code::InvalidValue, "/hook", detail));
         }
         Ok(hooks)
     }
 
-    /// Positions of each cell, and the axis they make.
+    /// The positions of each cell, and their axis.
     fn positions(&self, n_tokens: usize) -> Result<(Vec<Vec<u32>>, SweptAxis<u32>), Problem> {
         let all = || (0..u32::try_from(n_tokens).unwrap_or(u32::MAX)).collect::<Vec<u32>>();
         match &self.positions {
@@ -235,7 +235,7 @@ impl SweptHook {
             Some(SweptOver::Each) => Ok((all().into_iter().map(|p| vec![p]).collect(), Some(all()))),
             Some(SweptOver::Together(positions)) => match positions.resolve(n_tokens)? {
                 Rows::Mean(_) => {
-                    Err(Problem::at(Code::InvalidValue, "/positions", "tokens are replaced one by one: a mean is none"))
+                    Err(Problem::at(Code::InvalidValue, "/positions", "a mean cannot be patched; name positions"))
                 }
                 Rows::List(mut list) => {
                     list.sort_unstable();

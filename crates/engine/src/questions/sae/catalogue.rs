@@ -1,31 +1,31 @@
-//! Which sparse autoencoders there are, and what is known of each.
+//! Lists the sparse autoencoders and what is known about each.
 
 pub use residuum_model::sae::{Kind, Normalization, Settings};
 
 use crate::{SaeState, questions::Questions};
 use residuum_domain::{Code, Problem, Warning};
 
-/// A sparse autoencoder beside a model.
+/// A sparse autoencoder of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SaeDescription {
     /// The name that clients use.
     pub id: String,
-    /// The model it stands beside.
+    /// The name of its model.
     pub model: String,
-    /// What its `cfg.json` says.
+    /// The content of its `cfg.json`.
     pub settings: Settings,
-    /// What is known once its weights are read.
+    /// What is known once its weights are loaded.
     pub loaded: Option<LoadedSae>,
-    /// What is unusual: what `cfg.json` leaves open, and keys that were passed over.
+    /// Warnings: what `cfg.json` leaves open, and keys that were ignored.
     pub warnings: Vec<Warning>,
 }
 
-/// What is known of an autoencoder whose weights are read.
+/// What is known about an autoencoder whose weights are loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadedSae {
     /// blake3 of weights and settings, in hexadecimal.
     pub fingerprint: String,
-    /// Whether the mean of each row is subtracted first, as centred writing weights would.
+    /// Whether the mean of each row is subtracted before encoding, as if the model's writing weights were centred.
     pub centred: bool,
 }
 
@@ -57,10 +57,10 @@ impl Questions {
         self.saes().all().into_iter().map(|(id, state)| SaeDescription::of(id, &state)).collect()
     }
 
-    /// The autoencoder of this name, whether or not its weights are read.
+    /// The autoencoder of this name, whether or not its weights are loaded.
     ///
     /// # Errors
-    /// [`Code::SaeNotFound`], naming those that there are.
+    /// [`Code::SaeNotFound`], listing the autoencoders there are.
     pub fn sae_description(&self, name: &str) -> Result<SaeDescription, Problem> {
         let all = self.saes().all();
         match all.iter().find(|(id, _)| id == name) {

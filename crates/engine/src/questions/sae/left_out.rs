@@ -1,26 +1,26 @@
-//! Which tokens an autoencoder does not get to see, and who decided so.
+//! Decides which tokens are not encoded, and records who decided.
 
 use residuum_model::sae::{ExcludedTokens, Sae};
 
 /// Positions left out because of their tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeftOutPositions {
-    /// Which tokens.
+    /// The tokens.
     pub tokens: LeftOutTokens,
     /// Who decided.
     pub said_by: SaidBy,
-    /// Stored positions left out for it.
+    /// Number of stored positions left out for this reason.
     pub rows: u64,
 }
 
-/// Tokens that are left out.
+/// Kind of tokens that are left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeftOutTokens {
     /// None.
     Nothing,
     /// Those that the model's tokenizer marks as special.
     Special,
-    /// So many ids, which the autoencoder's `exclude_special_tokens` lists.
+    /// This many token ids, listed in the autoencoder's `exclude_special_tokens`.
     Listed(usize),
 }
 
@@ -31,11 +31,11 @@ pub enum SaidBy {
     Question,
     /// `exclude_special_tokens` of the autoencoder's `cfg.json`.
     Autoencoder,
-    /// Neither, so none are.
+    /// Neither; no tokens are left out.
     Default,
 }
 
-/// Which tokens are left out.
+/// The decision which tokens are left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LeftOut {
     /// The tokens.
@@ -45,7 +45,7 @@ pub(super) struct LeftOut {
 }
 
 impl LeftOut {
-    /// What a question decides with `special`, and the autoencoder where it does not.
+    /// The decision of the question's `special`, or of the autoencoder if the question has none.
     pub fn of(sae: &Sae, special: Option<bool>) -> Self {
         match (special, &sae.settings().exclude_special_tokens) {
             (Some(true), _) => Self::by_question(ExcludedTokens::Nothing),
@@ -55,7 +55,7 @@ impl LeftOut {
         }
     }
 
-    /// What a question says by itself.
+    /// A decision by the question.
     pub fn by_question(tokens: ExcludedTokens) -> Self {
         Self { tokens, said_by: SaidBy::Question }
     }
@@ -65,7 +65,7 @@ impl LeftOut {
         self.tokens != ExcludedTokens::Nothing
     }
 
-    /// For the answer; `rows` were left out.
+    /// The decision as part of an answer, with the number of positions left out.
     pub fn positions(&self, rows: u64) -> LeftOutPositions {
         let tokens = match &self.tokens {
             ExcludedTokens::Nothing => LeftOutTokens::Nothing,

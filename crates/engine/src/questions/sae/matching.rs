@@ -1,19 +1,19 @@
-//! Whether stored activations are those that an autoencoder was trained on.
+//! Checks that stored activations are of the kind that an autoencoder was trained on.
 
 use residuum_domain::{Cache, Code, Problem, Warning, WarningCode};
 use residuum_model::sae::Sae;
 
-/// Refuses a cache that another model made, or whose rows the autoencoder does not know. What is allowed all the same comes
-/// back as warnings.
+/// Refuses a cache that another model made, or that does not have the rows that the autoencoder encodes. Returns
+/// warnings for mismatches that are allowed.
 ///
 /// # Errors
-/// [`Code::Conflict`] for other weights, [`Code::HookNotStored`], [`Code::BosMismatch`] unless that is allowed.
+/// [`Code::Conflict`] for other weights, [`Code::HookNotStored`], [`Code::BosMismatch`] unless a mismatch is allowed.
 pub(super) fn check(sae: &Sae, cache: &Cache, allow_bos_mismatch: bool) -> Result<Vec<Warning>, Problem> {
     let short = |fingerprint: &str| fingerprint.chars().take(12).collect::<String>();
     let made_by = &cache.provenance.model_fingerprint;
     if made_by != sae.model_fingerprint() {
         let detail = format!(
-            "`{}` stands beside the model of fingerprint {}…, and the cache was made by {}…",
+            "`{}` belongs to the model with the fingerprint {}…, and the cache was made by {}…",
             sae.id(),
             short(sae.model_fingerprint()),
             short(made_by)
@@ -27,7 +27,7 @@ pub(super) fn check(sae: &Sae, cache: &Cache, allow_bos_mismatch: bool) -> Resul
     let mut warnings = Vec::new();
     if let Some(mismatch) = bos_mismatch(sae, cache) {
         if !allow_bos_mismatch {
-            let detail = format!("{mismatch}; capture it with prepend_bos, or ask with allow_bos_mismatch");
+            let detail = format!("{mismatch}; capture it with prepend_bos, or set allow_bos_mismatch");
             return Err(Problem::at(Code::BosMismatch, "/allow_bos_mismatch", detail));
         }
         warnings.push(Warning { code: WarningCode::SaeBosMismatch, detail: mismatch });

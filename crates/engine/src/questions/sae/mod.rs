@@ -1,4 +1,4 @@
-//! Sparse autoencoders: what they are, the features of stored rows, and the rows where a feature is strongest.
+//! Sparse autoencoders: their catalogue, the features of stored rows, and the rows at which a feature is strongest.
 
 pub mod catalogue;
 pub mod feature_tokens;

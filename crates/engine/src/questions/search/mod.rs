@@ -1,4 +1,4 @@
-//! Searching stored activations: the rows nearest to a vector, or to several, by scoring every row.
+//! Searches stored activations for the rows nearest to one or several vectors, by scoring every row.
 
 mod ranking;
 mod search_source;
@@ -14,7 +14,7 @@ use ranking::Ranked;
 use residuum_domain::{CacheFilter, Code, Hook, HookName, Positions, Problem, TenantId, hook::UnknownHook};
 use residuum_store::{ScanPlan, Take};
 
-/// Queries of one request.
+/// Most queries of one request.
 const MAX_QUERIES: usize = 64;
 
 /// What to search for and where.
@@ -24,37 +24,38 @@ pub struct SearchQuestion {
     pub source: SearchSource,
     /// Hook, short or full.
     pub hook: String,
-    /// Layer, for short names. Negatives count from the last of the source's model or of that in the filter.
+    /// Layer, for short names. Negatives count from the last layer of the source's model, or of the model in the
+    /// filter.
     pub layer: Option<i64>,
-    /// What makes a row near.
+    /// How nearness is measured.
     pub metric: Nearness,
     /// Hits for each query.
     pub k: usize,
-    /// Only these caches.
+    /// The caches to search.
     pub filter: CacheFilter,
-    /// What is ranked.
+    /// Whether caches or positions are ranked.
     pub over: Over,
     /// Tokens of context on either side of a hit.
     pub context: usize,
 }
 
-/// What is ranked.
+/// Whether caches or positions are ranked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Over {
-    /// Caches, by one row each: the one at this position. Without a position, the only stored row where there is one, else the
-    /// last token's. Caches that did not store it are skipped and counted.
+    /// Caches, each represented by one row: the row at this position; without a position, the only stored row if there
+    /// is just one, else the row of the last token. Caches that did not store the row are skipped and counted.
     Caches(Option<Positions>),
-    /// Stored positions: every row of every cache, means left out.
+    /// Positions: every stored row of every cache, except means.
     Positions,
 }
 
-/// What was found.
+/// The result of a search.
 #[derive(Debug, Clone)]
 pub struct SearchAnswer {
     /// The hook whose rows were scored.
     pub hook: Hook,
-    /// The hits of each query, in the order of the queries, best first. Ties go by the cache's id, then by position. Hits whose
-    /// caches were deleted meanwhile are left out.
+    /// The hits of each query, in the order of the queries, best first. Ties are ordered by the cache's id, then by
+    /// position. Hits whose caches were deleted meanwhile are left out.
     pub results: Vec<Vec<Hit>>,
     /// What was scanned.
     pub scanned: Scanned,
@@ -63,31 +64,33 @@ pub struct SearchAnswer {
 /// What was scanned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scanned {
-    /// Caches that the filter found and whose rows took part.
+    /// Caches that the filter found and whose rows were included.
     pub caches: u64,
     /// Rows that were read.
     pub rows: u64,
     /// Bytes of these rows.
     pub bytes: u64,
-    /// Caches that captured the hook, but not at the position that was to be compared.
+    /// Caches that captured the hook, but not at the requested position.
     pub skipped: u64,
-    /// Caches whose rows could not all be read, because their blob is missing or short. What could be read took part.
+    /// Caches whose rows could not all be read, because their blob is missing or short. The rows that could be read are
+    /// included.
     pub damaged: u64,
     /// Caches that were deleted before all of their rows were read.
     pub deleted: u64,
 }
 
 impl Questions {
-    /// Scores every stored row that the question leaves, in float32, and describes the best. A text is captured first, by a run
-    /// that waits its turn in the queue and is deleted once its vector has been read.
+    /// Scores every stored row that the question includes, in float32, and describes the best. If the source is a text,
+    /// it is captured first, by a run that waits in the queue and is deleted after its vector has been read.
     ///
     /// # Errors
-    /// [`Code::InvalidValue`] and [`Code::ResultTooLarge`] for numbers out of their bounds, several positions where one is
-    /// meant, a hook without vectors of one width, and vectors near which nothing can lie; [`Code::InvalidBody`] for a layer
-    /// that is missing or left over; [`Code::UnknownHook`], [`Code::LayerOutOfRange`]; [`Code::ShapeMismatch`] where a vector
-    /// has not the width of the rows; whatever refuses the source: [`Code::UnknownCache`], [`Code::UnknownModel`],
-    /// [`Code::UnknownDirection`], [`Code::UnknownSae`], [`Code::HookNotStored`], [`Code::PositionOutOfRange`], and what
-    /// refuses or fails a run; [`Code::Unavailable`] when a text was not captured in time; the store's own.
+    /// [`Code::InvalidValue`] and [`Code::ResultTooLarge`] for numbers out of their bounds, several positions where one
+    /// is needed, a hook whose rows are not vectors of one width, and vectors that are not finite, or zero with cosine;
+    /// [`Code::InvalidBody`] for a layer that is missing or not needed; [`Code::UnknownHook`],
+    /// [`Code::LayerOutOfRange`]; [`Code::ShapeMismatch`] for a vector that does not have the width of the rows; for
+    /// the source: [`Code::UnknownCache`], [`Code::UnknownModel`], [`Code::UnknownDirection`], [`Code::UnknownSae`],
+    /// [`Code::HookNotStored`], [`Code::PositionOutOfRange`], and those of submitting a run; [`Code::Unavailable`] if a
+    /// text was not captured in time; those of the store.
     pub async fn search(&self, tenant: TenantId, question: &SearchQuestion) -> Result<SearchAnswer, Problem> {
         let source = &question.source;
         question.check()?;
@@ -102,11 +105,11 @@ impl Questions {
     }
 }
 
-/// Compares the width of the queries with that of the rows.
+/// Checks that the rows have the width of the queries.
 fn check_widths(plan: &ScanPlan, width: usize, hook: Hook, pointer: &str) -> Result<(), Problem> {
     let Some(other) = plan.widths().into_iter().find(|w| *w != width) else { return Ok(()) };
     let detail = format!(
-        "the query has {width} values and {hook} has {other} in some of the caches; a filter by model leaves those of one width"
+        "the query has {width} values and {hook} has {other} in some of the caches; filter by model to search rows of one width"
     );
     Err(Problem::at(Code::ShapeMismatch, pointer, detail))
 }
@@ -116,7 +119,7 @@ impl SearchQuestion {
         self.source.check_position()?;
         let n = self.source.n_queries();
         if n > MAX_QUERIES {
-            let detail = format!("there are {n} vectors; at most {MAX_QUERIES} are taken at once");
+            let detail = format!("there are {n} vectors; at most {MAX_QUERIES} are allowed");
             return Err(Problem::at(Code::InvalidValue, "/query/vectors", detail));
         }
         HitLimits { k: self.k, context: self.context }.check(n, "queries")
@@ -129,7 +132,7 @@ impl SearchQuestion {
         let hook = match (name, self.layer) {
             (HookName::Full(hook), None) => hook,
             (HookName::Full(hook), Some(_)) => {
-                let detail = format!("{hook} is a full name, which leaves no layer to choose");
+                let detail = format!("{hook} is a full name, which includes the layer; leave out layer");
                 return Err(Problem::at(Code::InvalidBody, "/layer", detail));
             }
             (HookName::Short(_), None) => {
@@ -142,8 +145,7 @@ impl SearchQuestion {
             }
         };
         if hook.site().is_attention_map() || hook.site().is_index() {
-            let detail =
-                format!("{hook} does not hold vectors of one width for each position, which a search compares");
+            let detail = format!("{hook} cannot be searched: it does not have a vector of one width for each position");
             return Err(Problem::at(Code::InvalidValue, "/hook", detail));
         }
         Ok(hook)
@@ -151,7 +153,7 @@ impl SearchQuestion {
 }
 
 impl Over {
-    /// Which rows take part.
+    /// The rows to score.
     fn take(&self) -> Result<Take, Problem> {
         match self {
             Self::Caches(Some(position)) if position.keeps_axis() => Err(Problem::at(
@@ -167,17 +169,18 @@ impl Over {
 
 fn resolve_layer(layer: i64, n_layers: Option<usize>) -> Result<usize, Problem> {
     let found = match (usize::try_from(layer), n_layers) {
-        // without a model any layer may be meant that a model can have
+        // without a model, any layer that some model could have is valid
         (Ok(layer), None) => u32::try_from(layer).is_ok().then_some(layer),
         (Err(_), None) => {
-            let detail = "a negative layer counts from the last of a model: name one in filter.model";
+            let detail = "a negative layer counts from the last layer of a model: name the model in filter.model";
             return Err(Problem::at(Code::InvalidValue, "/layer", detail));
         }
         (Ok(layer), Some(n)) => (layer < n).then_some(layer),
         (Err(_), Some(n)) => usize::try_from(layer.unsigned_abs()).ok().and_then(|back| n.checked_sub(back)),
     };
     found.ok_or_else(|| {
-        let of_model = n_layers.map_or_else(|| "no model has it".to_owned(), |n| format!("the model has {n} layers"));
+        let of_model =
+            n_layers.map_or_else(|| "no model has so many layers".to_owned(), |n| format!("the model has {n} layers"));
         let detail = format!("layer {layer} does not exist: {of_model}");
         Problem::at(Code::LayerOutOfRange, "/layer", detail)
     })

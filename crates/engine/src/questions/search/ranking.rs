@@ -1,4 +1,4 @@
-//! Scoring the rows of a plan, and describing the best.
+//! Scores the rows of a scan plan, and describes the best.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -12,14 +12,14 @@ use residuum_store::{RowKey, ScanPlan, Store};
 
 /// The best rows for each query.
 pub(super) struct Ranked {
-    /// For each query score and row, best first.
+    /// For each query, score and row of the hits, best first.
     results: Vec<Vec<(f32, RowKey)>>,
     scanned: Scanned,
     /// Caches whose rows could not all be read, whether they are damaged or were deleted.
     unread: BTreeSet<CacheId>,
 }
 
-/// What has been gone through so far.
+/// The best rows so far.
 struct Progress {
     rankings: Vec<Best<RowKey>>,
     n_rows: u64,
@@ -61,10 +61,10 @@ impl Progress {
 }
 
 impl Ranked {
-    /// Scans a plan whose rows have the queries' width, on the threads for analysis.
+    /// Scores the rows of a plan on the analysis threads. The rows must have the width of the queries.
     ///
     /// # Errors
-    /// [`Code::Internal`] when it panics.
+    /// [`Code::Internal`] if the search panicked.
     pub(super) async fn of(
         questions: &Questions,
         plan: Arc<ScanPlan>,
@@ -104,11 +104,11 @@ impl Ranked {
         })
     }
 
-    /// The answer, with `context` tokens on either side of a hit. Hits whose caches have been deleted meanwhile are left out,
-    /// and such caches are not damaged.
+    /// The answer, with `context` tokens on either side of a hit. Hits whose caches were deleted meanwhile are left
+    /// out, and such caches are not counted as damaged.
     ///
     /// # Errors
-    /// The store's own.
+    /// Those of the store.
     pub(super) async fn answer(
         self,
         questions: &Questions,

@@ -1,4 +1,4 @@
-//! What is searched for, and its vectors at the hook that is searched.
+//! What is searched for, and its vectors at the searched hook.
 
 use std::time::Duration;
 
@@ -19,31 +19,32 @@ use residuum_domain::{
 /// What to search for.
 #[derive(Debug, Clone)]
 pub enum SearchSource {
-    /// A stored cache, at the hook that is searched.
+    /// A stored cache, at the searched hook.
     Cache {
-        /// Which.
+        /// The cache.
         cache: CacheId,
-        /// One position, or the mean. If left out: the only stored row where there is one, else the last token's.
+        /// One position, or the mean. If left out: the only stored row if there is just one, else the row of the last
+        /// token.
         position: Option<Positions>,
-        /// Whether that cache is left out of the search, all of its positions.
+        /// Whether to leave all rows of this cache out of the search.
         exclude_self: bool,
     },
-    /// A text, captured now at the hook that is searched.
+    /// A text, captured now at the searched hook.
     Text {
         /// The text.
         text: String,
-        /// The model that reads it.
+        /// The model that computes its activations.
         model: String,
         /// One position, or the mean; the model's default if left out.
         position: Option<Positions>,
-        /// How long the capture may take, the time in the queue included.
+        /// How long the capture may take, including its time in the queue.
         wait: Duration,
     },
-    /// A stored direction: its vector at the layer that is searched.
+    /// A stored direction: its vector at the searched layer.
     Direction {
         /// Its id or name.
         direction: String,
-        /// Which component, of principal components.
+        /// Which component, for principal components.
         component: usize,
     },
     /// A feature of a sparse autoencoder.
@@ -57,12 +58,12 @@ pub enum SearchSource {
     },
     /// A vector.
     Vector(Vec<f32>),
-    /// Several vectors of one width, each a query of its own.
+    /// Several vectors of one width, each a separate query.
     Vectors(Vec<Vec<f32>>),
 }
 
 impl SearchSource {
-    /// Its place in the question.
+    /// The JSON pointer of the source in the question.
     pub(super) fn pointer(&self) -> &'static str {
         match self {
             Self::Cache { .. } => "/query/cache",
@@ -74,7 +75,7 @@ impl SearchSource {
         }
     }
 
-    /// The cache that the search leaves out.
+    /// The cache that is left out of the search.
     pub(super) fn excluded(&self) -> Option<CacheId> {
         match self {
             Self::Cache { cache, exclude_self: true, .. } => Some(*cache),
@@ -82,7 +83,7 @@ impl SearchSource {
         }
     }
 
-    /// How many vectors it gives.
+    /// Number of query vectors.
     pub(super) fn n_queries(&self) -> usize {
         match self {
             Self::Vectors(vectors) => vectors.len(),
@@ -90,7 +91,7 @@ impl SearchSource {
         }
     }
 
-    /// Checks that a position, where one is given, is a single one.
+    /// Checks that the position, if there is one, is a single one.
     ///
     /// # Errors
     /// [`Code::InvalidValue`].
@@ -106,10 +107,11 @@ impl SearchSource {
         }
     }
 
-    /// Layers of the model that is searched, where the question says which model: the source's own, else that of the filter.
+    /// Number of layers of the searched model, if the question names one: that of the source, else that of the filter.
     ///
     /// # Errors
-    /// [`Code::UnknownCache`], [`Code::UnknownModel`] for that of a text, [`Code::Unavailable`] while it loads; the store's own.
+    /// [`Code::UnknownCache`], [`Code::UnknownModel`] for the model of a text, [`Code::Unavailable`] while it loads,
+    /// and those of the store.
     pub(super) async fn n_layers(
         &self,
         questions: &Questions,
@@ -124,19 +126,19 @@ impl SearchSource {
                 Ok(chosen.caches.first().map(|c| c.cache.n_layers))
             }
             Self::Text { model, .. } => served(model).map(Some).map_err(|p| point(p, "/query/model")),
-            // a filter may name a model that was served once
+            // a filter may name a model that is not served any more
             Self::Vector(_) | Self::Vectors(_) | Self::Direction { .. } | Self::Feature { .. } => {
                 Ok(filtered.and_then(|name| served(name).ok()))
             }
         }
     }
 
-    /// The vectors at `hook`, `[queries, width]` in float32; a text is captured first.
+    /// The query vectors at `hook`, `[queries, width]` in float32. A text is captured first.
     ///
     /// # Errors
     /// [`Code::UnknownCache`], [`Code::UnknownDirection`], [`Code::UnknownSae`], [`Code::HookNotStored`],
-    /// [`Code::PositionOutOfRange`]; whatever refuses a run; [`Code::Unavailable`] when a text was not captured in time; the
-    /// store's own.
+    /// [`Code::PositionOutOfRange`]; those of submitting a run; [`Code::Unavailable`] if a text was not captured in
+    /// time; those of the store.
     pub(super) async fn vectors(
         &self,
         questions: &Questions,
@@ -158,7 +160,7 @@ impl SearchSource {
             Self::Text { text, model, position, wait } => {
                 let request = run_request(tenant, text, model, hook, position.clone());
                 let (questions, wait) = (questions.clone(), *wait);
-                // A task of its own: the run is deleted also when the future that waits for it is dropped.
+                // In a separate task, so that the run is deleted even if the future that waits for it is dropped.
                 let captured = tokio::spawn(async move { capture(&questions, tenant, request, hook, wait).await });
                 captured.await.unwrap_or_else(|e| {
                     tracing::error!(error = %e, "capturing a query panicked");
@@ -168,10 +170,10 @@ impl SearchSource {
         }
     }
 
-    /// Checks that there are vectors, that they have one width and that the metric is defined for them.
+    /// Checks that there are vectors, that they have one width, and that the metric is defined for them.
     ///
     /// # Errors
-    /// [`Code::ShapeMismatch`], [`Code::InvalidValue`] at the first vector at fault.
+    /// [`Code::ShapeMismatch`], [`Code::InvalidValue`] at the first bad vector.
     pub(super) fn check_vectors(&self, vectors: &[Vec<f32>], metric: Nearness) -> Result<(), Problem> {
         let pointer = |i: usize| match self {
             Self::Vectors(_) => format!("{}/{i}", self.pointer()),
@@ -187,7 +189,7 @@ impl SearchSource {
                 return Err(Problem::at(Code::ShapeMismatch, pointer(i), detail));
             }
             if vector.iter().any(|v| !v.is_finite()) {
-                let detail = "the vector holds NaN or values beyond float32, near which nothing lies";
+                let detail = "the vector holds NaN or values beyond the range of float32";
                 return Err(Problem::at(Code::InvalidValue, pointer(i), detail));
             }
             if metric == Nearness::Cosine && vector.iter().all(|v| *v == 0.0) {
@@ -199,7 +201,7 @@ impl SearchSource {
     }
 }
 
-/// The vector of a stored cache, which the question names at `pointer`.
+/// The vector of a stored cache, which stands at `pointer` in the question.
 async fn stored(
     questions: &Questions,
     tenant: TenantId,
@@ -225,13 +227,13 @@ fn run_request(tenant: TenantId, text: &str, model: &str, hook: Hook, position: 
     RunRequest {
         capture: CaptureRequest { hooks, layers: Layers::All, positions: None, dtype: Dtype::Float32 },
         priority: Priority::Interactive,
-        // it is deleted at the end; where the server dies first, it is not kept for ever
+        // it is deleted at the end; this bounds its life if the server dies first
         ttl_seconds: Some(3600),
         ..RunRequest::new(tenant, model, vec![input])
     }
 }
 
-/// Runs the capture of one text, reads its vector and deletes the run.
+/// Captures one text by a run, reads its vector and deletes the run.
 async fn capture(
     questions: &Questions,
     tenant: TenantId,
@@ -254,7 +256,7 @@ async fn capture(
                 Err(run.error.unwrap_or_else(unknown))
             }
             _ => {
-                let detail = "the text was not captured in time: the server is busy or stopping. Wait longer, or capture it by a run";
+                let detail = "the text was not captured in time: the server is busy or stopping. Allow more time, or capture it by a run";
                 Err(Problem::new(Code::Unavailable, detail).retry_after(5))
             }
         }
@@ -264,7 +266,7 @@ async fn capture(
     outcome
 }
 
-/// A problem of the run, with pointers into the question.
+/// Lets a problem of the run point into the question.
 fn as_query(mut problem: Problem) -> Problem {
     for error in &mut problem.errors {
         let pointer = match error.pointer.as_str() {

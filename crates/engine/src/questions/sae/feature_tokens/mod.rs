@@ -1,4 +1,4 @@
-//! Where features of a sparse autoencoder are strongest: every stored position of its hook is encoded.
+//! Finds the tokens at which features of a sparse autoencoder are strongest, by encoding every stored row of its hook.
 
 mod tally;
 
@@ -15,31 +15,32 @@ use residuum_model::sae::Sae;
 use residuum_store::{ScanPlan, Take, TokenPlaces};
 use tally::{Skip, Tallies};
 
-/// Features of one question.
+/// Most features of one question.
 const MAX_FEATURES: usize = 64;
 
-/// Which features, and where to look.
+/// Which features to find, and where to look.
 #[derive(Debug, Clone)]
 pub struct FeatureTokensQuestion {
     /// The autoencoder.
     pub sae: String,
     /// The features.
     pub features: Vec<usize>,
-    /// Positions for each of them.
+    /// Number of positions for each feature.
     pub k: usize,
-    /// Only these caches.
+    /// The caches to look at.
     pub filter: CacheFilter,
     /// Tokens of context on either side of a hit.
     pub context: usize,
-    /// Leaves out so many positions at the beginning of each input.
+    /// How many positions to leave out at the beginning of each input.
     pub skip_first: u32,
-    /// Whether special tokens take part; the autoencoder's `exclude_special_tokens` decides if left out.
+    /// Whether to include special tokens. If left out, the autoencoder's `exclude_special_tokens` decides.
     pub special: Option<bool>,
-    /// Whether caches take part that begin with a BOS token where the autoencoder was trained without, or the other way round.
+    /// Whether to include caches that begin with a BOS token although the autoencoder was trained without one, or vice
+    /// versa.
     pub allow_bos_mismatch: bool,
 }
 
-/// Where features are strongest.
+/// The tokens at which features are strongest.
 #[derive(Debug, Clone)]
 pub struct FeatureTokensAnswer {
     /// The autoencoder.
@@ -48,63 +49,65 @@ pub struct FeatureTokensAnswer {
     pub model: String,
     /// The hook whose rows were encoded.
     pub hook: Hook,
-    /// The features, in the order asked for.
+    /// The features, in the order of the question.
     pub features: Vec<StrongestTokens>,
-    /// Positions left out because of their tokens; those that `skip_first` leaves out anyway are not counted.
+    /// Positions left out because of their tokens, not counting those that `skip_first` leaves out.
     pub left_out: LeftOutPositions,
     /// What was scanned.
     pub scanned: FeatureTokensScanned,
 }
 
-/// Where one feature is strongest.
+/// The tokens at which one feature is strongest.
 #[derive(Debug, Clone)]
 pub struct StrongestTokens {
     /// The feature.
     pub feature: usize,
-    /// Positions where it is active.
+    /// Number of positions at which it is active.
     pub n_active: u64,
-    /// Their share of all positions scanned; `None` of none.
+    /// Share of these among all scanned positions; `None` if none was scanned.
     pub density: Option<f64>,
-    /// Mean activation where it is active; `None` if it never is.
+    /// Mean activation over the positions at which it is active; `None` if there are none.
     pub mean: Option<f64>,
-    /// The positions where it is strongest, the strongest first; the score is the activation. Ties go by the cache's id, then by
-    /// position. None where it is not active. Hits whose caches were deleted meanwhile are left out.
+    /// The positions at which it is strongest, the strongest first; the score is the activation. Ties are ordered by
+    /// the cache's id, then by position. Positions at which it is not active, and hits whose caches were deleted
+    /// meanwhile, are left out.
     pub hits: Vec<Hit>,
 }
 
 /// What was scanned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FeatureTokensScanned {
-    /// Caches whose rows took part.
+    /// Caches whose rows were included.
     pub caches: u64,
     /// Rows that were encoded.
     pub rows: u64,
-    /// Rows that have no features, because they are not finite, or zero where they are divided by their norm.
+    /// Rows without features, because they are not finite, or because they are zero and would be divided by their norm.
     pub undefined: u64,
-    /// Bytes that were read.
+    /// Bytes read.
     pub bytes: u64,
     /// Caches whose rows could not all be read, because their blob is missing or short.
     pub damaged: u64,
     /// Caches that were deleted before all of their rows were read.
     pub deleted: u64,
-    /// Caches that stored a mean over positions and none of them.
+    /// Caches that only stored a mean over positions.
     pub without_positions: u64,
-    /// Caches that were imported without token ids: no tokens of theirs could be left out. Not counted where none are to be.
+    /// Caches that were imported without token ids, so that none of their tokens could be left out. 0 if no tokens are
+    /// left out.
     pub without_token_ids: u64,
-    /// Caches that begin with a BOS token where the autoencoder was trained without, or the other way round: left out, unless
-    /// the question takes them in.
+    /// Caches left out because they begin with a BOS token although the autoencoder was trained without one, or vice
+    /// versa. With `allow_bos_mismatch` they are included, and counted all the same.
     pub bos_mismatch: u64,
     /// Caches left out because other weights made them.
     pub other_weights: u64,
 }
 
-/// Caches that captured the hook, from the most to the fewest.
+/// Filters for the caches that captured the hook; each is narrower than the one before.
 struct Filters {
-    /// All that the question leaves.
+    /// All caches that the question's filter finds.
     with_hook: CacheFilter,
-    /// Of these, what the autoencoder's own model made.
+    /// Of these, caches that the autoencoder's own model made.
     own: CacheFilter,
-    /// Of these, what begins with a BOS token as the autoencoder's training texts did.
+    /// Of these, caches that begin with a BOS token if and only if the training texts did.
     alike: CacheFilter,
 }
 
@@ -118,12 +121,14 @@ impl Filters {
 }
 
 impl Questions {
-    /// Encodes every stored position of the autoencoder's hook that the question leaves, and describes where each feature has its
-    /// largest activations. It works through the rows task by task, so the memory it takes does not grow with the store.
+    /// Encodes every stored position of the autoencoder's hook that the question includes, and describes where each
+    /// feature has its largest activations. Rows are encoded task by task, so the memory needed does not grow with the
+    /// store.
     ///
     /// # Errors
-    /// [`Code::SaeNotFound`]; [`Code::UnknownSae`] for a feature that does not exist; [`Code::Unavailable`] while the autoencoder
-    /// or its model is loaded; [`Code::InvalidValue`], [`Code::ShapeMismatch`], [`Code::ResultTooLarge`]; the store's own.
+    /// [`Code::SaeNotFound`]; [`Code::UnknownSae`] for a feature that does not exist; [`Code::Unavailable`] while the
+    /// autoencoder or its model loads; [`Code::InvalidValue`], [`Code::ShapeMismatch`], [`Code::ResultTooLarge`], and
+    /// those of the store.
     pub async fn feature_tokens(
         &self,
         tenant: TenantId,
@@ -152,7 +157,7 @@ impl Questions {
         Ok(answer)
     }
 
-    /// Where the tokens stand that are left out.
+    /// The positions of tokens that are left out.
     async fn places_left_out(
         &self,
         tenant: TenantId,
@@ -169,12 +174,12 @@ impl Questions {
     }
 }
 
-/// Compares the width of the stored rows with what the autoencoder encodes.
+/// Checks that the stored rows have the width that the autoencoder encodes.
 fn check_widths(plan: &ScanPlan, sae: &Sae) -> Result<(), Problem> {
     if plan.widths().iter().all(|width| *width == sae.row_width()) {
         return Ok(());
     }
-    let detail = format!("rows of {} are not of {} numbers in some of the caches", sae.hook(), sae.row_width());
+    let detail = format!("rows of {} do not have {} numbers in some of the caches", sae.hook(), sae.row_width());
     Err(Problem::new(Code::ShapeMismatch, detail))
 }
 

@@ -1,4 +1,4 @@
-//! Encoding the rows of a plan, and describing where features are strongest.
+//! Encodes the rows of a scan plan, and keeps the positions at which each feature is strongest.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -11,23 +11,23 @@ use residuum_domain::{CacheId, Code, Problem, TenantId};
 use residuum_model::sae::{Chosen, Sae};
 use residuum_store::{RowKey, ScanPlan, Store, TokenPlaces};
 
-/// Multiply-adds of one question: a few minutes.
+/// Most multiply-adds of one question; they take a few minutes.
 const MAX_WORK: u64 = 20_000_000_000_000;
 
-/// Which rows are left out.
+/// Which rows to leave out.
 #[derive(Debug)]
 pub(super) struct Skip {
-    /// So many positions at the beginning of each input.
+    /// How many positions at the beginning of each input.
     pub first: u32,
-    /// Positions of tokens that are left out.
+    /// Positions of tokens to leave out.
     pub places: TokenPlaces,
 }
 
-/// What becomes of a row.
+/// What happens to a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Encoded,
-    /// Left out by its position, or because it has none.
+    /// Left out because of its position, or because it has none.
     Skipped,
     /// Left out because of its token.
     LeftOut,
@@ -44,7 +44,7 @@ impl Skip {
     }
 }
 
-/// What one feature came to.
+/// The result for one feature.
 #[derive(Clone)]
 struct Tally {
     best: Best<RowKey>,
@@ -52,12 +52,12 @@ struct Tally {
     sum: f64,
 }
 
-/// What has been scanned so far.
+/// The results for the rows scanned so far.
 #[derive(Clone)]
 pub(super) struct Tallies {
     /// The features.
     features: Vec<usize>,
-    /// One a feature.
+    /// One for each feature.
     tallies: Vec<Tally>,
     n_rows: u64,
     n_left_out: u64,
@@ -84,7 +84,7 @@ impl Tallies {
         }
     }
 
-    /// Encodes the rows of a plan on the threads for analysis, and keeps the `k` strongest of each feature.
+    /// Encodes the rows of a plan on the analysis threads, and keeps the `k` strongest positions of each feature.
     ///
     /// # Errors
     /// [`Code::ResultTooLarge`] for more rows than can be encoded at once.
@@ -136,7 +136,7 @@ impl Tallies {
         self
     }
 
-    /// Takes in activations `[keys, features]`.
+    /// Adds activations `[keys, features]`.
     fn take(&mut self, activations: &[f32], keys: &[RowKey]) {
         for (row, key) in activations.chunks_exact(self.tallies.len()).zip(keys) {
             if row[0].is_nan() {
@@ -171,11 +171,11 @@ impl Tallies {
         }
     }
 
-    /// The answer, with counts of caches left out still to be made and `context` tokens on either side of a hit. Hits whose
-    /// caches have been deleted meanwhile are left out, and such caches are not damaged.
+    /// The answer, with `context` tokens on either side of a hit. The caller fills in the counts of caches left out.
+    /// Hits whose caches were deleted meanwhile are left out, and such caches are not counted as damaged.
     ///
     /// # Errors
-    /// The store's own.
+    /// Those of the store.
     pub(super) async fn answer(
         self,
         questions: &Questions,

@@ -1,4 +1,4 @@
-//! Which stored positions of a cache are encoded.
+//! Decides which stored positions of a cache are encoded.
 
 use crate::questions::sae::left_out::{LeftOut, LeftOutPositions};
 use residuum_domain::{Cache, Code, Positions, PositionsRequest, Problem, Rows, positions::TokenView};
@@ -7,27 +7,27 @@ use residuum_model::{
     sae::{ExcludedTokens, Sae},
 };
 
-/// Why a mean is refused.
-const MEAN: &str = "single positions are encoded, and a mean over positions is none";
+/// The reason for refusing a mean.
+const MEAN: &str = "single positions are encoded, not a mean over positions";
 
-/// The positions to encode, and what was left out among those stored.
+/// The positions to encode, and the stored ones that were left out.
 #[derive(Debug)]
 pub(super) struct EncodedPositions {
     /// The positions.
     pub positions: Vec<u32>,
-    /// Whether the question names them by number.
+    /// Whether the question gives them as numbers.
     pub numbered: bool,
     /// Stored positions left out because of their tokens.
     pub left_out: LeftOutPositions,
 }
 
 impl EncodedPositions {
-    /// Looks up what a question means in a cache; without positions, those stored, tokens that the autoencoder was not trained
-    /// on left out.
+    /// Resolves the positions of a question for a cache. Without positions, these are all stored ones, except tokens
+    /// that the autoencoder was not trained on.
     ///
     /// # Errors
-    /// As [`PositionsRequest::resolve`], at `/positions`; [`Code::InvalidValue`] for means, and for what the cache does not know
-    /// of its tokens; [`Code::PositionOutOfRange`] when nothing is left.
+    /// Those of [`PositionsRequest::resolve`], at `/positions`; [`Code::InvalidValue`] for means, and if the cache does
+    /// not keep what the positions depend on; [`Code::PositionOutOfRange`] if no position is left.
     pub fn of(
         question: Option<&PositionsRequest>,
         sae: &Sae,
@@ -52,12 +52,14 @@ impl EncodedPositions {
             }
             Some(PositionsRequest::Special { special: false }) => {
                 let left_out = LeftOut::by_question(ExcludedTokens::Special);
-                without(left_out, cache, tokenizer, "the cache stored positions of special tokens alone")
+                without(left_out, cache, tokenizer, "the cache only stored positions of special tokens")
             }
             Some(PositionsRequest::Known(positions)) => resolved(positions, cache, true),
             Some(positions) => {
                 if positions.names_message() {
-                    return refuse("a cache does not keep where the messages of its chat are; name their text instead");
+                    return refuse(
+                        "a cache does not record where the messages of its chat are; name their text instead",
+                    );
                 }
                 let spelled = tokenizer.spell(&cache.token_ids);
                 if spelled.is_none() {
@@ -70,15 +72,15 @@ impl EncodedPositions {
             }
             None => {
                 let left_out = if known { LeftOut::of(sae, None) } else { LeftOut::of(sae, Some(true)) };
-                let why = "the cache stored positions alone whose tokens the autoencoder was not trained on \
-                           (exclude_special_tokens); name positions to encode them all the same";
+                let why = "the cache only stored positions of tokens that the autoencoder was not trained on \
+                           (exclude_special_tokens); name positions to encode them anyway";
                 without(left_out, cache, tokenizer, why)
             }
         }
     }
 }
 
-/// Positions whose numbers are known, whether or not the question names them.
+/// Positions that are known as numbers, whether or not the question gives them so.
 fn resolved(positions: &Positions, cache: &Cache, numbered: bool) -> Result<EncodedPositions, Problem> {
     let Rows::List(positions) = positions.resolve(cache.token_ids.len()).map_err(here)? else {
         return Err(Problem::at(Code::InvalidValue, "/positions", MEAN));
@@ -90,7 +92,7 @@ fn nothing_left_out() -> LeftOutPositions {
     LeftOut::by_question(ExcludedTokens::Nothing).positions(0)
 }
 
-/// The stored positions without those of some tokens.
+/// The stored positions except those of some tokens.
 fn without(
     left_out: LeftOut,
     cache: &Cache,

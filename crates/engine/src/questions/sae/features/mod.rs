@@ -1,4 +1,4 @@
-//! The features of a sparse autoencoder at stored positions of one cache, without a forward pass.
+//! Encodes stored positions of one cache with a sparse autoencoder, without a forward pass.
 
 mod encoded_positions;
 mod position_features;
@@ -16,15 +16,15 @@ use residuum_domain::{CacheId, Code, Hook, PositionsRequest, Problem, Selection,
 use residuum_model::{Model, sae::Sae};
 use residuum_store::{Store, StoredCache};
 
-/// Strongest features of one position, and chosen features.
+/// Most features to describe per position, strongest and chosen ones.
 const MAX_FEATURES: usize = 1000;
-/// Numbers of one description.
+/// Most numbers of one description.
 const MAX_CELLS: usize = 1_000_000;
-/// Bytes of a tensor, which is held in memory.
+/// Most bytes of a tensor, which is held in memory.
 const MAX_TENSOR_BYTES: usize = 256 << 20;
-/// Multiply-adds of one question: some ten seconds.
+/// Most multiply-adds of one question; they take some ten seconds.
 const MAX_WORK: usize = 2_000_000_000_000;
-/// Activations that are held at a time.
+/// Most activations held at a time.
 const BLOCK_ACTIVATIONS: usize = 1 << 22;
 
 /// What to encode.
@@ -34,16 +34,16 @@ pub struct FeaturesQuestion {
     pub cache: CacheId,
     /// The autoencoder.
     pub sae: String,
-    /// Positions. If left out: all that the cache has, but for tokens that the autoencoder was not trained on.
+    /// Positions. If left out, all stored ones, except tokens that the autoencoder was not trained on.
     pub positions: Option<PositionsRequest>,
-    /// Features to give the activations of at each position.
+    /// Features whose activations to return at each position.
     pub features: Option<Vec<usize>>,
-    /// Whether to encode although the cache begins with a BOS token and the autoencoder was trained without, or the other way
-    /// round; the answer then warns.
+    /// Whether to encode although the cache begins with a BOS token and the autoencoder was trained without one, or
+    /// vice versa. The answer then has a warning.
     pub allow_bos_mismatch: bool,
 }
 
-/// Rows of a cache that an autoencoder can encode: the hook and the positions are stored, and its model is served.
+/// Rows of a cache that an autoencoder can encode: its hook and the positions are stored, and its model is served.
 pub struct FeatureRows {
     store: Store,
     cache: Arc<StoredCache>,
@@ -54,14 +54,14 @@ pub struct FeatureRows {
     warnings: Vec<Warning>,
 }
 
-/// The features that are active at each position, and how well they reconstruct what was stored.
+/// The active features of each position, and how well they reconstruct the stored row.
 #[derive(Debug, Clone)]
 pub struct FeaturesAnswer {
     /// The cache.
     pub cache: CacheId,
     /// The autoencoder.
     pub sae: String,
-    /// The name that its model is served under.
+    /// The name under which its model is served.
     pub model: String,
     /// The hook that was encoded.
     pub hook: Hook,
@@ -69,11 +69,11 @@ pub struct FeaturesAnswer {
     pub d_sae: usize,
     /// The chosen features, in the order of each position's `chosen`.
     pub features: Vec<usize>,
-    /// The positions, in the order asked for.
+    /// The positions, in the order of the question.
     pub positions: Vec<PositionFeatures>,
-    /// Over all positions.
+    /// Summary of all positions.
     pub all: FeatureSummary,
-    /// Over those whose tokens are not known to be special.
+    /// Summary of the positions whose tokens are not known to be special.
     pub ordinary: FeatureSummary,
     /// Stored positions left out because of their tokens.
     pub left_out: LeftOutPositions,
@@ -81,30 +81,30 @@ pub struct FeaturesAnswer {
     pub warnings: Vec<Warning>,
 }
 
-/// Activations, float32 `[pos, feature]`: of the chosen features, else of all.
+/// Activations, float32 `[pos, feature]`: of the chosen features, or of all if none are chosen.
 #[derive(Debug, Clone)]
 pub struct FeaturesTensor {
     /// The autoencoder.
     pub sae: String,
     /// The positions, in the order of the first axis.
     pub positions: Vec<u32>,
-    /// Whether the question names the positions by number, so that whoever asked knows which they are.
+    /// Whether the question gives the positions as numbers, so that the client already knows them.
     pub numbered: bool,
     /// Extent of each axis.
     pub shape: [usize; 2],
-    /// The activations in blocks of positions, `[positions of the block, feature]` each. NaN in rows that have no features,
-    /// because they are not finite, or zero where they are divided by their norm.
+    /// The activations in blocks of positions, each `[positions of the block, feature]`. NaN for rows without features,
+    /// because they are not finite, or because they are zero and would be divided by their norm.
     pub blocks: Vec<Vec<f32>>,
 }
 
 impl Questions {
-    /// The rows to encode, checked against the cache, the autoencoder and its model.
+    /// The rows to encode, after checking them against the cache, the autoencoder and its model.
     ///
     /// # Errors
     /// [`Code::CacheNotFound`]; [`Code::UnknownSae`] for an autoencoder or a feature that does not exist;
-    /// [`Code::Unavailable`] while either is loaded; [`Code::Conflict`] for a cache that other weights made;
+    /// [`Code::Unavailable`] while either loads; [`Code::Conflict`] for a cache that other weights made;
     /// [`Code::HookNotStored`]; [`Code::BosMismatch`]; [`Code::InvalidValue`], [`Code::TextNotFound`] and
-    /// [`Code::PositionOutOfRange`] for positions; [`Code::ResultTooLarge`]; the store's own.
+    /// [`Code::PositionOutOfRange`] for positions; [`Code::ResultTooLarge`]; those of the store.
     pub async fn features(&self, tenant: TenantId, question: FeaturesQuestion) -> Result<FeatureRows, Problem> {
         let cache = self.stored(tenant, question.cache).await?;
         let at_sae = |p: Problem| match p.code {
@@ -121,23 +121,23 @@ impl Questions {
         let n_positions = encoded.positions.len();
         let work = n_positions.saturating_mul(sae.d_in()).saturating_mul(sae.d_sae());
         if work > MAX_WORK {
-            let detail = format!("{n_positions} positions are too many to encode at once; ask for fewer");
+            let detail = format!("{n_positions} positions are too many to encode at once; request fewer");
             return Err(Problem::new(Code::ResultTooLarge, detail));
         }
         let (store, features) = (self.store().clone(), question.features);
         let rows = FeatureRows { store, cache, model, sae, encoded, features, warnings };
-        // Finds out now whether the rows are stored.
+        // Checks now whether the rows are stored.
         rows.select(rows.positions())?;
         Ok(rows)
     }
 
-    /// Encodes and decodes every position, and names the `top_k` strongest features of each.
+    /// Encodes and decodes every position, and returns the `top_k` strongest features of each.
     ///
     /// # Errors
-    /// [`Code::InvalidValue`], [`Code::ResultTooLarge`], and the store's.
+    /// [`Code::InvalidValue`], [`Code::ResultTooLarge`], and those of the store.
     pub async fn features_described(&self, rows: FeatureRows, top_k: usize) -> Result<FeaturesAnswer, Problem> {
         if top_k > MAX_FEATURES {
-            let detail = format!("at most {MAX_FEATURES} features are named; ask for format=npy to have all");
+            let detail = format!("at most {MAX_FEATURES} features are listed; request format=npy for all");
             return Err(Problem::at(Code::InvalidValue, "/top_k", detail));
         }
         let cells = rows.positions().len().saturating_mul(top_k + rows.chosen().len() + 1);
@@ -150,10 +150,10 @@ impl Questions {
         self.analyse(move || position_features::describe(&rows, top_k)).await
     }
 
-    /// The activations themselves.
+    /// The activations as a tensor.
     ///
     /// # Errors
-    /// [`Code::ResultTooLarge`], and the store's.
+    /// [`Code::ResultTooLarge`], and those of the store.
     pub async fn features_tensor(&self, rows: FeatureRows) -> Result<FeaturesTensor, Problem> {
         let n_features = rows.features.as_ref().map_or(rows.sae.d_sae(), Vec::len);
         let shape = [rows.positions().len(), n_features];
@@ -195,7 +195,7 @@ impl FeatureRows {
         select(&self.cache.cache, self.sae.hook(), positions, "/positions")
     }
 
-    /// Hands `take` the stored rows `[n, row_width]` in blocks of positions.
+    /// Passes the stored rows `[n, row_width]` to `take`, in blocks of positions.
     fn for_each_block(&self, mut take: impl FnMut(&[u32], &[f32])) -> Result<(), Problem> {
         for positions in self.positions().chunks((BLOCK_ACTIVATIONS / self.sae.d_sae()).clamp(1, 256)) {
             take(positions, &read_rows(&self.store, &self.cache, &self.select(positions)?)?);

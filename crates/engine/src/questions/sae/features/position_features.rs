@@ -1,4 +1,4 @@
-//! The features of each position, described, and how well they reconstruct it.
+//! Describes the features of each position and how well they reconstruct the stored row.
 
 use rayon::prelude::*;
 
@@ -14,14 +14,14 @@ pub struct PositionFeatures {
     pub position: u32,
     /// The token there.
     pub token: String,
-    /// Whether it is a special token; `None` where the cache does not know its token ids.
+    /// Whether it is a special token; `None` if the cache has no token ids.
     pub special: Option<bool>,
-    /// The strongest features, the strongest first; of equal ones the lower feature.
+    /// The strongest features, the strongest first; of equally strong ones the lower index first.
     pub top: Vec<ActiveFeature>,
-    /// Activations of the chosen features; not finite where they are undefined.
+    /// Activations of the chosen features; not finite if they are undefined.
     pub chosen: Vec<f32>,
-    /// How well the features reconstruct the row. `None` where that is undefined: the stored row is not finite, or of zeros
-    /// where it is divided by its norm.
+    /// How well the features reconstruct the row. `None` if that is undefined: the stored row is not finite, or it is
+    /// zero and would be divided by its norm.
     pub fit: Option<PositionFit>,
 }
 
@@ -37,9 +37,9 @@ pub struct ActiveFeature {
 /// How well the features of one position reconstruct its row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PositionFit {
-    /// Features that are active, the L0.
+    /// Number of active features (L0).
     pub n_active: usize,
-    /// Length of what is reconstructed, before any normalisation.
+    /// Length of the vector to reconstruct, before any normalisation.
     pub norm: f64,
     /// Length of the reconstruction.
     pub norm_out: f64,
@@ -47,20 +47,20 @@ pub struct PositionFit {
     pub mse: f64,
     /// ‖x − x̂‖² / ‖x‖²; `None` for a row of zeros.
     pub relative_error: Option<f64>,
-    /// Cosine of what is reconstructed with the reconstruction; `None` when either is zero.
+    /// Cosine of the vector and its reconstruction; `None` if either is zero.
     pub cosine: Option<f64>,
 }
 
-/// Reconstruction over positions; `None` where undefined.
+/// Quality of the reconstruction over several positions; `None` if undefined.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FeatureSummary {
-    /// Positions that take part.
+    /// Number of positions included.
     pub n: u64,
-    /// Positions left out because theirs is undefined.
+    /// Number of positions left out because their features are undefined.
     pub n_undefined: u64,
-    /// Mean number of active features, the L0.
+    /// Mean number of active features (L0).
     pub n_active: Option<f64>,
-    /// Mean length of what is reconstructed.
+    /// Mean length of the vectors to reconstruct.
     pub norm: Option<f64>,
     /// Mean squared error, over positions and dimensions.
     pub mse: Option<f64>,
@@ -72,7 +72,7 @@ pub struct FeatureSummary {
     pub cosine: Option<f64>,
 }
 
-/// What a summary is made of.
+/// Running sums of a summary.
 struct Totals {
     fit: Reconstruction,
     n_active: u64,
@@ -109,7 +109,7 @@ impl Totals {
     }
 }
 
-/// One position.
+/// The features of one position, before its token is known.
 struct One {
     fit: Option<Reconstructed>,
     n_active: usize,
@@ -118,7 +118,7 @@ struct One {
 }
 
 impl One {
-    /// Of a `target` `[d_in]`, its `activations` `[d_sae]` and its reconstruction `out` `[d_in]`.
+    /// From a `target` `[d_in]`, its `activations` `[d_sae]` and its reconstruction `out` `[d_in]`.
     fn of(target: &[f32], activations: &[f32], out: &[f32], top_k: usize, chosen: &[usize]) -> Self {
         let mut active: Vec<usize> = (0..activations.len()).filter(|i| activations[*i] > 0.0).collect();
         let stronger = |a: &usize, b: &usize| activations[*b].total_cmp(&activations[*a]).then(a.cmp(b));
@@ -152,7 +152,7 @@ impl One {
 /// Encodes and decodes every position.
 ///
 /// # Errors
-/// The store's own.
+/// Those of the store.
 pub(super) fn describe(rows: &FeatureRows, top_k: usize) -> Result<FeaturesAnswer, Problem> {
     let (sae, cache, chosen) = (&rows.sae, &rows.cache.cache, rows.chosen());
     let (d_in, d_sae) = (sae.d_in(), sae.d_sae());
@@ -194,7 +194,7 @@ pub(super) fn describe(rows: &FeatureRows, top_k: usize) -> Result<FeaturesAnswe
     })
 }
 
-/// Positions such as the autoencoder never saw in training.
+/// Warnings about positions of a kind that the autoencoder was not trained on.
 fn outside_training(rows: &FeatureRows) -> Vec<Warning> {
     let (settings, cache) = (rows.sae.settings(), &rows.cache.cache);
     let (tokenizer, excluded) = (rows.model.tokenizer(), &settings.exclude_special_tokens);
@@ -218,7 +218,7 @@ fn outside_training(rows: &FeatureRows) -> Vec<Warning> {
         warn(WarningCode::SaeExcludedTokens, detail);
     }
     if let Some(slice) = &settings.seqpos_slice {
-        let detail = format!("it was trained on the positions {slice} of a text alone, as a Python slice");
+        let detail = format!("it was only trained on the positions {slice} of a text, given as a Python slice");
         warn(WarningCode::SaePositionsSlice, detail);
     }
     warnings
