@@ -1,4 +1,4 @@
-//! Logs and metrics of the process.
+//! Logs and metrics of the process. The table `METRICS` declares every metric; other modules only set the values.
 
 use std::{io::IsTerminal, sync::OnceLock};
 
@@ -22,7 +22,7 @@ pub enum LogFormat {
 /// Starts logging to standard error. `filter` is a tracing filter such as `info` or `residuum=debug`.
 ///
 /// # Errors
-/// When the filter cannot be understood.
+/// If the filter is malformed.
 pub fn start_logging(format: LogFormat, filter: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
     let filter = EnvFilter::try_new(filter)?;
     let layer = match format {
@@ -32,20 +32,20 @@ pub fn start_logging(format: LogFormat, filter: &str) -> Result<(), tracing_subs
         }
         LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed(),
     };
-    // A second start in one process (tests) keeps the first.
+    // Tests start it several times in one process; the first start wins.
     let _ = tracing_subscriber::registry().with(filter).with(layer).try_init();
     Ok(())
 }
 
-/// Seconds at which the histograms of durations change buckets: from an answer out of the index to a run that is waited for.
+/// Bucket bounds of durations, in seconds: from a query of the index to a request that waits for its run.
 const SECONDS: [f64; 17] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
-/// Items at which the batch histogram changes buckets.
+/// Bucket bounds of items of a batch.
 const ITEMS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
-/// Tokens at which the batch histogram changes buckets.
+/// Bucket bounds of tokens of a batch.
 const TOKENS: [f64; 10] = [8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0];
 
-/// What kind of metric one is.
+/// Type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Counter,
@@ -53,7 +53,7 @@ enum Kind {
     Histogram,
 }
 
-/// Every metric of this server, with its kind, the label whose values are known from the start, and what it says.
+/// Every metric of this server: its type, its name, the series that exist from the start, and its help text.
 /// `docs/METRICS.md` has the same list.
 const METRICS: &[(Kind, &str, Labels, &str)] = {
     use Kind::{Counter, Gauge, Histogram};
@@ -140,22 +140,23 @@ const METRICS: &[(Kind, &str, Labels, &str)] = {
     ]
 };
 
-/// Which series of a metric are there from the start, at zero: a series that begins with its first event has no increase.
+/// Which series of a metric exist from the start, with the value 0. If a series began with its first event, Prometheus
+/// would not see that event as an increase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Labels {
-    /// Without labels.
+    /// The only series, without labels.
     None,
-    /// Whatever comes.
+    /// None: label values become known with the first event.
     Later,
-    /// One a priority.
+    /// One per priority.
     Priorities,
-    /// One a code of a problem.
+    /// One per problem code.
     Codes,
-    /// One a bound of the queue.
+    /// One per bound of the queue.
     Bounds,
-    /// One, with the version.
+    /// One, with the version of the server.
     Version,
-    /// One a kind of what is loaded and a code of a warning.
+    /// One per kind (model, sae) and warning code.
     Warnings,
 }
 
@@ -182,10 +183,10 @@ impl Labels {
     }
 }
 
-/// The metrics of this process: installed once, the same handle for every caller.
+/// The metrics of this process. The first call installs the recorder; all calls return the same handle.
 ///
 /// # Panics
-/// When something else in the process has installed a recorder.
+/// If something else in the process has installed a recorder.
 pub fn metrics() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     let install = || {
@@ -218,7 +219,7 @@ fn register((kind, name, labels, help): &(Kind, &'static str, Labels, &'static s
     }
 }
 
-/// Sets the gauges of the process, on systems that have `/proc`.
+/// Updates memory and file descriptor gauges, on systems that have `/proc`.
 #[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
 pub fn observe_process() {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
