@@ -143,12 +143,7 @@ fn revoke(data_dir: &Path, id: KeyId) -> Result<(), String> {
 fn reopen(data_dir: &Path) -> Result<(), String> {
     let active = with_keys(data_dir, async |keys| keys.forget_all().await)?;
     if let Some(key) = active.first() {
-        return Err(format!(
-            "{} keys are active, such as {} `{}`: revoke them first",
-            active.len(),
-            key.id,
-            key.name
-        ));
+        return Err(format!("{} keys are active, such as {} `{}`: revoke them first", active.len(), key.id, key.name));
     }
     println!("all keys are deleted; a running server requires keys until it is restarted");
     Ok(())

@@ -68,7 +68,7 @@ pub async fn import_cache(
     let key = idempotency_key(&headers)?;
     let store = state.engine.store();
     let mut receiver =
-        Receiver::new(store.spool().await?, query.given(), state.config.max_import_bytes, state.memory.guest());
+        Receiver::new(store.spool().await?, query.given(), state.config.max_import_bytes, state.memory.for_request());
     if let Some(n_bytes) = content_length(&headers) {
         receiver.expect(n_bytes)?;
     }
@@ -190,9 +190,9 @@ impl Receiver {
         self.expect(self.n_bytes)?;
         self.buffer.extend_from_slice(&bytes);
         if self.header.is_none() {
-            self.memory.hold(bytes.len())?;
+            self.memory.reserve_received(bytes.len())?;
             if let Some(end) = self.header_end()? {
-                self.memory.work(end as u64 * HEADER_BYTES_PER_BYTE).await?;
+                self.memory.reserve_parsing(end as u64 * HEADER_BYTES_PER_BYTE).await?;
                 self.read_header(end)?;
             }
         }
