@@ -78,7 +78,7 @@ impl JsonText {
         if let Some(busy) = refused {
             return Err(busy);
         }
-        memory.reserve_parsing(json::reading_takes(bytes.len())).await?;
+        memory.reserve_parsing(json::max_parsing_memory(bytes.len())).await?;
         Ok(Self { bytes, memory })
     }
 

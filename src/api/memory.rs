@@ -1,9 +1,9 @@
 //! Bounds the memory that the bodies of all requests take together.
 //!
 //! Memory is reserved for a body twice: for its bytes as they arrive, and before it is parsed for what parsing can take
-//! ([`super::json::reading_takes`]). If there is none for arriving bytes, the request is refused and not made to wait,
-//! because it would keep the bytes it has sent so far. If there is none for parsing, the request waits. This cannot
-//! deadlock: a request that is being parsed reserves nothing more.
+//! ([`super::json::max_parsing_memory`]). If there is none for arriving bytes, the request is refused and not made to
+//! wait, because it would keep the bytes it has sent so far. If there is none for parsing, the request waits. This
+//! cannot deadlock: a request that is being parsed reserves nothing more.
 
 use std::{sync::Arc, time::Duration};
 
