@@ -27,7 +27,7 @@ pub struct StatisticsRequest {
     #[serde(default = "resid_post")]
     #[schema(default = "resid_post")]
     hook: String,
-    /// Layers, for short names.
+    /// Layers, if the hook is a short name.
     #[schema(value_type = Option<LayersSchema>)]
     #[serde(default)]
     layers: Layers,

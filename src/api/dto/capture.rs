@@ -67,7 +67,7 @@ pub enum AllLiteral {
 pub enum PositionsSchema {
     /// By name.
     Named(NamedPositions),
-    /// One; negatives count from the end.
+    /// One; negative numbers count from the end.
     One(i64),
     /// Several.
     List(Vec<i64>),
@@ -87,7 +87,7 @@ pub enum PositionsSchema {
 pub enum PositionsRequestSchema {
     /// By name.
     Named(NamedPositions),
-    /// One; negatives count from the end.
+    /// One; negative numbers count from the end.
     One(i64),
     /// Several.
     List(Vec<i64>),
