@@ -131,7 +131,7 @@ fn revoke(data_dir: &Path, id: KeyId) -> Result<(), String> {
     })?;
     match before {
         None => return Err(format!("there is no key {id}; `residuum keys list` shows them")),
-        Some(KeyRecord { revoked_at: Some(at), .. }) => println!("key {id} was revoked before, {at:.0}"),
+        Some(KeyRecord { revoked_at: Some(at), .. }) => println!("key {id} was already revoked, {at:.0}"),
         Some(_) => println!("key {id} is revoked; a running server refuses it within a second"),
     }
     if left == 0 {

@@ -1,4 +1,4 @@
-//! A TCP stream shared by the connection and the task that watches it ([`super::watch`]).
+//! A TCP stream shared by the connection and the task that watches it.
 
 use std::{
     io::{self, ErrorKind, IoSlice},
