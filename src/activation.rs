@@ -1,11 +1,11 @@
-//! Activations as tensors: what the library hands out for a stored cache.
+//! Activations as tensors: what [`crate::Archive`] returns for a stored cache. Knows no store and no model.
 
 use candle_core::{DType, Device, Tensor};
 
-/// Why a set of tensors is not a cache.
+/// Why tensors cannot be the layers of a cache.
 #[derive(Debug, thiserror::Error)]
 pub enum ActivationError {
-    /// A tensor has another shape than the layers before it.
+    /// A layer has another shape than the layers before it.
     #[error("layer {layer} has shape {found:?}, the layers before it {expected:?}")]
     Shape {
         /// The layer at fault.
@@ -15,19 +15,19 @@ pub enum ActivationError {
         /// The shape of layer 0.
         expected: Vec<usize>,
     },
-    /// A tensor has the wrong number of axes.
+    /// A layer has the wrong number of axes.
     #[error("layer {layer} has {found} axes; a {kind} has {expected}")]
     Rank {
         /// The layer at fault.
         layer: usize,
-        /// How many it has.
+        /// Its number of axes.
         found: usize,
-        /// How many it should have.
+        /// The number of axes it should have.
         expected: usize,
-        /// What the cache holds.
+        /// What a layer of this cache is, for the message.
         kind: &'static str,
     },
-    /// The tensor is not of a float type.
+    /// A layer is not of a float type.
     #[error("layer {layer} holds {dtype}, not floats")]
     NotFloat {
         /// The layer at fault.
@@ -84,8 +84,8 @@ fn to_f32(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
     tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
 }
 
-/// The residual stream at the final position, one `[d_model]` tensor per layer: layer `l` is what block `l` leaves
-/// (`blocks.l.hook_resid_post`).
+/// The residual stream at the final position, one `[d_model]` tensor per layer. Layer `l` is the residual stream after
+/// block `l` (`blocks.l.hook_resid_post`).
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -99,7 +99,7 @@ fn to_f32(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
 /// assert!(cache.get_layer(2).is_none());
 /// assert_eq!(cache.to_f32_vecs()?[0], [1.0, 2.0, 3.0]);
 ///
-/// // A layer of another width is refused where it is pushed, and leaves the cache as it was.
+/// // Pushing a layer of another width fails and does not change the cache.
 /// assert!(cache.push(Tensor::new(&[1f32], &Device::Cpu)?).is_err());
 /// assert_eq!(cache.n_layers(), 2);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -129,7 +129,7 @@ impl ActivationCache {
     /// Appends the next layer, `[d_model]`.
     ///
     /// # Errors
-    /// [`ActivationError`] when it is not a float tensor of the shape of the layers before; the cache stays as it was.
+    /// [`ActivationError`] if it is not a float tensor of the shape of the layers before; the cache is not changed.
     pub fn push(&mut self, activation: Tensor) -> Result<(), ActivationError> {
         self.layers.push(activation)
     }
@@ -149,7 +149,7 @@ impl ActivationCache {
     /// Every layer as float32 values, whatever float type the tensors have.
     ///
     /// # Errors
-    /// When a tensor cannot be copied from its device.
+    /// If a tensor cannot be copied from its device.
     pub fn to_f32_vecs(&self) -> Result<Vec<Vec<f32>>, ActivationError> {
         Ok(self.layers.tensors.iter().map(to_f32).collect::<Result<_, _>>()?)
     }
@@ -201,10 +201,10 @@ impl PositionCache {
         self.layers.tensors.get(layer)
     }
 
-    /// One row of one layer, `[d_model]`; `None` when there is no such layer or row.
+    /// One row of one layer, `[d_model]`; `None` if there is no such layer or row.
     ///
     /// # Errors
-    /// When the tensor cannot be indexed.
+    /// If the tensor cannot be indexed.
     pub fn get_position(&self, layer: usize, row: usize) -> Result<Option<Tensor>, ActivationError> {
         match self.get_layer(layer) {
             Some(tensor) if row < self.seq_len() => Ok(Some(tensor.get(row)?)),
@@ -260,10 +260,10 @@ impl AttentionCache {
         self.layers.tensors.get(layer)
     }
 
-    /// One head of one layer, `[q, k]`; `None` when there is no such layer or head.
+    /// One head of one layer, `[q, k]`; `None` if there is no such layer or head.
     ///
     /// # Errors
-    /// When the tensor cannot be indexed.
+    /// If the tensor cannot be indexed.
     pub fn get_head(&self, layer: usize, head: usize) -> Result<Option<Tensor>, ActivationError> {
         match self.get_layer(layer) {
             Some(tensor) if head < tensor.dims()[0] => Ok(Some(tensor.get(head)?)),
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_shapes_and_types_are_refused_at_once() {
+    fn wrong_shapes_and_types_are_refused() {
         let t = |n: usize| Tensor::zeros(n, DType::F32, &Device::Cpu).unwrap();
         let wrong = ActivationCache::new(vec![t(3), t(4)]).unwrap_err().to_string();
         assert_eq!(wrong, "layer 1 has shape [4], the layers before it [3]");

@@ -1,4 +1,4 @@
-//! Puts the parts together and runs them: the only module that knows everyone.
+//! Starts the parts of the server, connects them and stops them in order. The only module that knows all parts.
 
 use std::{future::Future, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -14,28 +14,28 @@ use residuum_engine::{Engine, Limits, ModelSource, SaeSource, Saes, questions::Q
 use residuum_model::{LoadError, LoadOptions};
 use residuum_store::{Maintainer, Maintenance, Store, StoreError, StoreOptions};
 
-/// Everything a server needs to know.
+/// All settings of a server.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where to listen.
+    /// Address to listen on.
     pub listen: SocketAddr,
-    /// Where blobs and index lie.
+    /// Folder of blobs and index.
     pub data_dir: PathBuf,
-    /// What to serve.
+    /// Models to serve.
     pub models: Vec<ModelSource>,
-    /// Sparse autoencoders beside them.
+    /// Sparse autoencoders of these models.
     pub saes: Vec<SaeSource>,
-    /// How to read checkpoints.
+    /// How to load checkpoints.
     pub load: LoadOptions,
-    /// What the engine accepts.
+    /// Bounds of runs, of the queue and of the store.
     pub limits: Limits,
-    /// The HTTP side.
+    /// Settings of the HTTP API.
     pub api: ApiConfig,
-    /// How connections are held to their pace.
+    /// Limits on connections.
     pub connections: ConnectionLimits,
-    /// Listen beyond loopback also while the store has no API keys.
+    /// Listen on other addresses than loopback even if the store has no API keys.
     pub allow_unauthenticated: bool,
-    /// What is done to the store beside serving.
+    /// Background upkeep of the store.
     pub maintenance: Maintenance,
     /// Threads for forward passes, and as many again for analysis.
     pub threads: usize,
@@ -44,13 +44,13 @@ pub struct Config {
 /// Why the server could not start or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// The data folder cannot be used.
+    /// The data folder is unusable.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A checkpoint cannot be served.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The address cannot be listened on.
+    /// The server cannot listen on the address.
     #[error("cannot listen on {address}: {source}")]
     Listen {
         /// The address.
@@ -58,17 +58,17 @@ pub enum AppError {
         /// Why.
         source: std::io::Error,
     },
-    /// The server would be open to everyone.
+    /// Other machines could use the server without a key.
     #[error(
-        "refusing to listen on {address}, beyond this machine, while the store has no API keys: whoever reaches it could read \
-         and delete everything. Make a key first (residuum keys create --data-dir {} --name NAME --scope write), or listen on \
-         127.0.0.1, or pass --allow-unauthenticated if something else guards this port",
+        "refusing to listen on {address}, which other machines can reach, while the store has no API keys: anyone could \
+         read and delete everything. Make a key first (residuum keys create --data-dir {} --name NAME --scope write), or \
+         listen on 127.0.0.1, or pass --allow-unauthenticated if something else guards this port",
         data_dir.display()
     )]
     Open {
-        /// Where it was to listen.
+        /// The address.
         address: SocketAddr,
-        /// Where the keys would be.
+        /// The data folder, which has no keys.
         data_dir: PathBuf,
     },
     /// The system refused a thread or a socket.
@@ -79,7 +79,7 @@ pub enum AppError {
     Threads(#[from] rayon::ThreadPoolBuildError),
 }
 
-/// How long connections may finish once the server stops.
+/// Time that connections have to finish once the server stops.
 const CONNECTION_GRACE: Duration = Duration::from_secs(10);
 
 /// The parts of a running server.
@@ -92,8 +92,8 @@ pub struct App {
 }
 
 impl App {
-    /// Reads the settings of the autoencoders, opens the store and starts the engine; nothing listens yet and no weights
-    /// are loaded.
+    /// Reads the settings of the autoencoders, opens the store and starts the engine. Does not listen yet, and does not
+    /// load weights.
     ///
     /// # Errors
     /// [`AppError`].
@@ -118,7 +118,7 @@ impl App {
         Ok(Self { engine, keys, saes, router: api::router(state), maintainer })
     }
 
-    /// Reads the models, and then the autoencoders beside them.
+    /// Loads the models, then the autoencoders.
     ///
     /// # Errors
     /// [`LoadError`] of the first that cannot be served.
@@ -140,30 +140,30 @@ impl App {
         &self.engine
     }
 
-    /// The service, for tests that need no socket.
+    /// The HTTP service without a socket, for tests.
     pub fn router(&self) -> Router {
         self.router.clone()
     }
 
-    /// Refuses to listen beyond this machine while requests need no key, unless that is allowed.
+    /// Refuses an address that other machines can reach while requests need no key, unless the settings allow it.
     ///
     /// # Errors
-    /// [`AppError::Open`], or the store's own.
+    /// [`AppError::Open`], or an error of the store.
     async fn check_exposure(&self, address: SocketAddr, config: &Config) -> Result<(), AppError> {
         if self.keys.is_closed().await? {
             return Ok(());
         }
         if address.ip().is_loopback() {
-            tracing::info!("the store has no API keys: whoever reaches this port may do everything");
+            tracing::info!("the store has no API keys: anyone who can reach this port can do everything");
         } else if config.allow_unauthenticated {
-            tracing::warn!(%address, "the store has no API keys: whoever reaches this port, from anywhere, may do everything");
+            tracing::warn!(%address, "the store has no API keys: anyone who can reach this address can do everything");
         } else {
             return Err(AppError::Open { address, data_dir: config.data_dir.clone() });
         }
         Ok(())
     }
 
-    /// Finishes what is under way and closes the store.
+    /// Finishes the work in progress and closes the store.
     pub async fn stop(self) {
         let Self { engine, keys, saes: _, router, maintainer } = self;
         engine.drain().await;
@@ -176,14 +176,15 @@ impl App {
     }
 }
 
-/// Serves until `stop` resolves, then finishes what is under way.
+/// Serves until `stop` resolves, then finishes the work in progress.
+///
+/// The server listens before it loads checkpoints, and answers 503 meanwhile, so that probes see it start.
 ///
 /// # Errors
-/// [`AppError`]: a store, address or checkpoint that cannot be used. Checkpoints are read while the server listens
-/// already, answering 503, so that probes see it coming up.
+/// [`AppError`]: a store, address or checkpoint is unusable.
 pub async fn serve(config: Config, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), AppError> {
     let listen = |source| AppError::Listen { address: config.listen, source };
-    // The socket first: a second server on one port should fail before it touches anything.
+    // First the socket: if another server has the port, this one fails before it touches the store.
     let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
     let address = listener.local_addr()?;
     let app = App::start(&config).await?;
@@ -203,7 +204,7 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()> + Send + 'stat
         () = &mut stop => None,
     };
     if loaded.is_none() {
-        // what it has of the engine goes with it, so that the folder is free when this returns
+        // its handle of the engine is dropped with it, so that the folder is unlocked when this returns
         load.abort();
         drop(load.await);
     }
@@ -211,10 +212,10 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()> + Send + 'stat
         tracing::info!(%address, "ready");
         stop.await;
     }
-    tracing::info!("stopping: finishing what is under way");
+    tracing::info!("stopping: finishing the work in progress");
     draining.cancel();
     if tokio::time::timeout(CONNECTION_GRACE, server).await.is_err() {
-        tracing::warn!("connections were still open and are cut");
+        tracing::warn!("some connections did not finish in time and are closed");
     }
     drop(engine);
     app.stop().await;

@@ -1,4 +1,4 @@
-//! Reading a data folder from Rust, without a server and beside a running one.
+//! Reads a data folder from Rust, without a server or while one is running.
 
 use std::path::Path;
 
@@ -9,16 +9,16 @@ use crate::activation::{ActivationCache, ActivationError, AttentionCache, Positi
 use residuum_domain::{Cache, CacheFilter, CacheId, Dtype, Hook, Problem, Selection, Site, TenantId};
 use residuum_store::{Store, StoreError, StoredCache};
 
-/// Why an archive could not answer.
+/// Why reading from an archive failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// The data folder cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The cache does not hold what was asked for.
+    /// The cache lacks the hook or the positions.
     #[error(transparent)]
     Problem(#[from] Problem),
-    /// The tensors do not make a cache.
+    /// The tensors have wrong shapes or types.
     #[error(transparent)]
     Activation(#[from] ActivationError),
     /// There is no such cache.
@@ -27,7 +27,7 @@ pub enum ArchiveError {
     /// There is no such tenant.
     #[error("there is no tenant {0}")]
     NoTenant(String),
-    /// No thread or timer to work with.
+    /// The async runtime could not be started.
     #[error("the runtime could not be started: {0}")]
     Runtime(#[from] std::io::Error),
 }
@@ -49,11 +49,11 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Opens the data folder of a server, running or not, to read what the tenant `default` has: what is made without API
-    /// keys. Nothing in it is changed.
+    /// Opens the data folder of a server, running or not, to read what the tenant `default` has. Whatever was made
+    /// without API keys belongs to that tenant. Nothing in the folder is changed.
     ///
     /// # Errors
-    /// [`ArchiveError::Store`] when there is no index, or it is of a newer version.
+    /// [`ArchiveError::Store`] if there is no index, or a newer version wrote it.
     pub fn open(data_dir: impl AsRef<Path>) -> Result<Self, ArchiveError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let store = runtime.block_on(Store::open_read_only(data_dir.as_ref()))?;
@@ -89,7 +89,7 @@ impl Archive {
     /// One captured hook as a tensor in its stored shape and type.
     ///
     /// # Errors
-    /// [`ArchiveError::NotFound`], [`ArchiveError::Problem`] when the cache lacks the hook, [`ArchiveError::Store`].
+    /// [`ArchiveError::NotFound`], [`ArchiveError::Problem`] if the cache lacks the hook, [`ArchiveError::Store`].
     pub fn tensor(&self, id: CacheId, hook: Hook) -> Result<Tensor, ArchiveError> {
         self.read(&self.stored(id)?, hook, None)
     }
@@ -97,7 +97,7 @@ impl Archive {
     /// The residual stream after every captured block at the final position, `[d_model]` each.
     ///
     /// # Errors
-    /// As [`Self::tensor`]; also when the final position was not captured.
+    /// As [`Self::tensor`]; also if the final position was not captured.
     pub fn activation_cache(&self, id: CacheId) -> Result<ActivationCache, ArchiveError> {
         let last = residuum_domain::Positions::Last;
         Ok(ActivationCache::new(self.layers(id, Site::ResidPost, Some(&last))?)?)
@@ -106,7 +106,7 @@ impl Archive {
     /// The residual stream after every captured block at all captured positions, `[seq, d_model]` each.
     ///
     /// # Errors
-    /// As [`Self::tensor`]; also for a cache that kept a single position, whose tensors have no position axis.
+    /// As [`Self::tensor`]; also if the cache has a single position: its tensors have no position axis.
     pub fn position_cache(&self, id: CacheId) -> Result<PositionCache, ArchiveError> {
         Ok(PositionCache::new(self.layers(id, Site::ResidPost, None)?)?)
     }
@@ -142,7 +142,7 @@ impl Archive {
         positions: Option<&residuum_domain::Positions>,
     ) -> Result<Tensor, ArchiveError> {
         let selection = Selection::of(&stored.cache, stored.cache.hook_index(hook)?, positions)?;
-        // not the blocking one: a server may move the rows meanwhile
+        // not the blocking variant: a server may move the rows to another pack meanwhile
         let bytes = self.runtime.block_on(stored.read_many(&self.store, &selection.reads()))?.concat();
         let dtype = match stored.cache.capture.dtype {
             Dtype::Float32 => DType::F32,

@@ -1,24 +1,24 @@
 //! Residuum: an activation server for language models.
 //!
-//! A client posts text for a model; a forward pass is queued on a worker that owns a device; the activations it asked
-//! for are stored as safetensors blobs indexed in SQLite; from then on anyone can fetch, compare and reuse them over HTTP
-//! without running the model again.
+//! A client posts text for a model and names the activations it wants. The server queues a forward pass for a worker,
+//! which owns a device, and stores the activations as safetensors blobs with an index in SQLite. From then on clients
+//! can fetch, compare and reuse them over HTTP without running the model again.
 //!
-//! The map, in the direction of the data:
+//! The modules, in the order in which data passes through them:
 //!
 //! | module | owns | must not know |
 //! |---|---|---|
 //! | [`domain`] | ids, hook names, capture specifications, runs, caches, errors | axum, sqlx, candle |
 //! | [`model`] | checkpoint → instrumented transformer, tokenizers, sparse autoencoders | sqlx, axum |
-//! | [`store`] | SQLite index, blob files, verify, gc | axum, candle |
+//! | [`store`] | SQLite index, blob files, verification, garbage collection | axum, candle |
 //! | [`analysis`] | metrics over vectors, pure functions | axum, sqlx |
 //! | [`engine`] | queue → planner → worker thread → store | axum |
 //! | [`api`] | routes, bodies, extractors, the error table | SQL, tensor types |
-//! | [`connections`] | accepting connections, bounded in number and patience | what they carry |
+//! | [`connections`] | accepting connections, with limits on their number and on time | what they carry |
 //! | [`app`], [`cli`] | put it all together | |
 //!
-//! As a library: [`Archive`] reads a data folder without a server and hands out [`ActivationCache`],
-//! [`PositionCache`] and [`AttentionCache`].
+//! As a library: [`Archive`] reads a data folder without a server and returns [`ActivationCache`], [`PositionCache`]
+//! and [`AttentionCache`].
 
 pub mod activation;
 pub mod api;

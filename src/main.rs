@@ -3,8 +3,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use tikv_jemallocator::Jemalloc;
 
-/// Also SQLite's, where the linker lets it be. The system's keeps what many threads have freed in a heap for each of them, so
-/// that a server grows for hours, and is slower beside that.
+/// If the linker permits it, SQLite uses this allocator too. glibc's keeps freed memory in one arena per thread, so the
+/// memory of a server with many threads grows for hours; it is also slower.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 

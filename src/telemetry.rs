@@ -1,4 +1,4 @@
-//! Logs and metrics of the process.
+//! Logs and metrics of the process. The table `METRICS` declares every metric; other modules only set the values.
 
 use std::{io::IsTerminal, sync::OnceLock};
 
@@ -22,7 +22,7 @@ pub enum LogFormat {
 /// Starts logging to standard error. `filter` is a tracing filter such as `info` or `residuum=debug`.
 ///
 /// # Errors
-/// When the filter cannot be understood.
+/// If the filter is malformed.
 pub fn start_logging(format: LogFormat, filter: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
     let filter = EnvFilter::try_new(filter)?;
     let layer = match format {
@@ -32,20 +32,20 @@ pub fn start_logging(format: LogFormat, filter: &str) -> Result<(), tracing_subs
         }
         LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed(),
     };
-    // A second start in one process (tests) keeps the first.
+    // Tests start it several times in one process; the first start wins.
     let _ = tracing_subscriber::registry().with(filter).with(layer).try_init();
     Ok(())
 }
 
-/// Seconds at which the histograms of durations change buckets: from an answer out of the index to a run that is waited for.
+/// Bucket bounds of durations, in seconds: from a query of the index to a request that waits for its run.
 const SECONDS: [f64; 17] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
-/// Items at which the batch histogram changes buckets.
+/// Bucket bounds of items of a batch.
 const ITEMS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
-/// Tokens at which the batch histogram changes buckets.
+/// Bucket bounds of tokens of a batch.
 const TOKENS: [f64; 10] = [8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0];
 
-/// What kind of metric one is.
+/// Type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Counter,
@@ -53,7 +53,7 @@ enum Kind {
     Histogram,
 }
 
-/// Every metric of this server, with its kind, the label whose values are known from the start, and what it says.
+/// Every metric of this server: its type, its name, the series that exist from the start, and its help text.
 /// `docs/METRICS.md` has the same list.
 const METRICS: &[(Kind, &str, Labels, &str)] = {
     use Kind::{Counter, Gauge, Histogram};
@@ -64,14 +64,14 @@ const METRICS: &[(Kind, &str, Labels, &str)] = {
             Gauge,
             "residuum_ready",
             None,
-            "1 while new runs are taken: every model is loaded and the server is not stopping.",
+            "1 while the server accepts new runs: every model is loaded and the server is not stopping.",
         ),
         (Counter, "residuum_http_requests_total", Later, "Requests answered, by route, method and status."),
         (
             Histogram,
             "residuum_http_seconds",
             Later,
-            "Seconds until a request was answered, its body aside, by route and method.",
+            "Seconds until the response to a request started, by route and method.",
         ),
         (Gauge, "residuum_http_in_flight", None, "Requests being answered."),
         (Counter, "residuum_errors_total", Codes, "Problems answered, by code."),
@@ -79,83 +79,89 @@ const METRICS: &[(Kind, &str, Labels, &str)] = {
             Counter,
             "residuum_warnings_total",
             Warnings,
-            "What was unusual about models and autoencoders when they were loaded, by kind and code.",
+            "Warnings about models and autoencoders when they were loaded, by kind and code.",
         ),
         (Counter, "residuum_runs_total", None, "Runs accepted."),
-        (Gauge, "residuum_queue_items", Priorities, "Inputs waiting, by priority."),
+        (Gauge, "residuum_queue_items", Priorities, "Inputs waiting in the queue, by priority."),
         (Gauge, "residuum_queue_oldest_seconds", Priorities, "Age of the oldest run with inputs waiting, by priority."),
-        (Gauge, "residuum_queue_bytes", None, "Bytes that the waiting captures will take in the store, at most."),
-        (Gauge, "residuum_queue_followers", None, "Inputs waiting for what is being computed for another input."),
+        (
+            Gauge,
+            "residuum_queue_bytes",
+            None,
+            "Maximum bytes that the captures of waiting inputs will take in the store.",
+        ),
+        (
+            Gauge,
+            "residuum_queue_followers",
+            None,
+            "Inputs waiting for another input whose forward pass gives their activations too.",
+        ),
         (
             Counter,
             "residuum_queue_refused_total",
             Bounds,
             "Runs refused because the queue was full, by the bound that was reached.",
         ),
-        (Gauge, "residuum_in_flight_items", None, "Inputs that are computed, continued or made durable now."),
+        (Gauge, "residuum_in_flight_items", None, "Inputs being computed, continued or stored now."),
         (Histogram, "residuum_batch_items", None, "Inputs of a batch."),
         (Histogram, "residuum_batch_tokens", None, "Tokens of a batch."),
-        (Histogram, "residuum_batch_seconds", None, "Seconds a batch took on a worker, writing included."),
+        (Histogram, "residuum_batch_seconds", None, "Seconds that a batch took on a worker, including writing."),
         (Counter, "residuum_batches_split_total", None, "Batches that failed and were tried again in smaller batches."),
-        (Counter, "residuum_worker_panics_total", None, "Panics on worker threads, which go on after them."),
-        (Counter, "residuum_tokens_total", None, "Tokens that went through the model to be captured."),
-        (Gauge, "residuum_tokens_per_second", None, "Tokens a second of recent batches."),
+        (Counter, "residuum_worker_panics_total", None, "Panics on worker threads. The threads continue afterwards."),
+        (Counter, "residuum_tokens_total", None, "Tokens of inputs that were captured by a forward pass."),
+        (Gauge, "residuum_tokens_per_second", None, "Tokens per second of recent batches."),
         (Counter, "residuum_tokens_generated_total", None, "Tokens generated."),
         (Gauge, "residuum_generating_sequences", None, "Inputs being continued now."),
         (Counter, "residuum_items_captured_total", None, "Inputs captured by a forward pass."),
         (Counter, "residuum_items_reused_total", None, "Inputs answered from the store without a forward pass."),
         (Counter, "residuum_items_copied_total", None, "Reused inputs whose rows were copied out of a larger capture."),
         (Counter, "residuum_items_failed_total", None, "Inputs that failed."),
-        (Counter, "residuum_caches_expired_total", None, "Caches removed because their time had come."),
-        (Counter, "residuum_caches_evicted_total", None, "Caches removed to keep the store within its bound."),
+        (Counter, "residuum_caches_expired_total", None, "Caches deleted because they expired."),
+        (Counter, "residuum_caches_evicted_total", None, "Caches deleted to keep the store within --max-store-bytes."),
         (Counter, "residuum_experiments_total", None, "Experiments started."),
         (Gauge, "residuum_experiments_running", None, "Experiments running now."),
         (
             Histogram,
             "residuum_commit_seconds",
             None,
-            "Seconds until a batch of ended inputs was durable in the index, waiting for its turn included.",
+            "Seconds until a batch of ended inputs was durable in the index, including time in the writer's queue.",
         ),
-        (Gauge, "residuum_store_runs", None, "Runs in the index, ended ones among them."),
+        (Gauge, "residuum_store_runs", None, "Runs in the index, including ended ones."),
         (Gauge, "residuum_store_pending_items", None, "Inputs in the index that have not ended."),
         (Gauge, "residuum_store_caches", None, "Caches in the index."),
         (
             Gauge,
             "residuum_store_extents",
             None,
-            "Distinct activations in the index; fewer than caches where some were reused.",
+            "Extents in the index; fewer than caches if some activations were reused.",
         ),
         (Gauge, "residuum_store_packs", None, "Blob files."),
         (Gauge, "residuum_store_blob_bytes", None, "Bytes of the blob files."),
-        (
-            Gauge,
-            "residuum_store_unknown_blobs",
-            None,
-            "Blobs that the index does not know, set aside in the folder `unknown`.",
-        ),
-        (Gauge, "residuum_store_disk_bytes", None, "Bytes that blobs, those being written among them, and index take."),
-        (Gauge, "residuum_store_max_bytes", None, "What --max-store-bytes allows; +Inf without it."),
+        (Gauge, "residuum_store_unknown_blobs", None, "Blobs in the folder `unknown`, which are not in the index."),
+        (Gauge, "residuum_store_disk_bytes", None, "Bytes of blobs, including those being written, and of the index."),
+        (Gauge, "residuum_store_max_bytes", None, "Value of --max-store-bytes; +Inf without it."),
         (Gauge, "process_resident_memory_bytes", None, "Memory of the process that is in RAM. Linux only."),
         (Gauge, "process_open_fds", None, "Open file descriptors. Linux only."),
     ]
 };
 
-/// Which series of a metric are there from the start, at zero: a series that begins with its first event has no increase.
+/// Which series of a metric exist from the start, with the value 0. If a series began with its first event, Prometheus
+/// would not see that event as an increase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Labels {
-    /// Without labels.
+    /// The only series, without labels.
     None,
-    /// Whatever comes.
+    /// None: label values become known with the first event.
     Later,
-    /// One a priority.
+    /// One per priority.
     Priorities,
-    /// One a code of a problem.
+    /// One per problem code.
     Codes,
-    /// One a bound of the queue.
+    /// One per bound of the queue.
     Bounds,
-    /// One, with the version.
+    /// One, with the version of the server.
     Version,
-    /// One a kind of what is loaded and a code of a warning.
+    /// One per kind (model, sae) and warning code.
     Warnings,
 }
 
@@ -182,10 +188,10 @@ impl Labels {
     }
 }
 
-/// The metrics of this process: installed once, the same handle for every caller.
+/// The metrics of this process. The first call installs the recorder; all calls return the same handle.
 ///
 /// # Panics
-/// When something else in the process has installed a recorder.
+/// If something else in the process has installed a recorder.
 pub fn metrics() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     let install = || {
@@ -218,7 +224,7 @@ fn register((kind, name, labels, help): &(Kind, &'static str, Labels, &'static s
     }
 }
 
-/// Sets the gauges of the process, on systems that have `/proc`.
+/// Updates memory and file descriptor gauges, on systems that have `/proc`.
 #[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
 pub fn observe_process() {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

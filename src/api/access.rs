@@ -1,8 +1,8 @@
-//! Who may call: the scope that each route needs, and the check that every request passes.
+//! Authorisation: the scope that each route needs, and the middleware that checks every request.
 //!
-//! A store that has never had a key is open: whoever reaches the server is the default tenant. From the first key on, every
-//! route but those of [`is_open`] needs one, also once the last is revoked: rows of revoked keys stay, and a server that has
-//! asked for keys goes on asking until it ends.
+//! A store that has never had a key is open: every request belongs to the default tenant. Once there is a key, every
+//! route needs one, except those of [`is_open`]. This stays so when the last key is revoked: the rows of revoked keys
+//! are kept, and a server that has required keys requires them until it ends.
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -14,7 +14,7 @@ use axum::{
 use super::{error::ApiError, state::ApiState};
 use residuum_domain::{Code, Problem, Scope};
 
-/// Requests whose body asks a question of what is stored: the only ones with a `POST` that change nothing of the tenant's.
+/// `POST` routes that only compute from stored activations and change nothing, so that the scope `read` suffices.
 const QUESTIONS: [&str; 9] = [
     "/v1/comparisons",
     "/v1/search",
@@ -27,13 +27,13 @@ const QUESTIONS: [&str; 9] = [
     "/v1/saes/{id}/tokens",
 ];
 
-/// Routes that ask for no key: what probes, and readers of the documentation, need.
+/// Routes that need no key: for probes and for readers of the documentation.
 fn is_open(route: &str) -> bool {
     ["/healthz", "/readyz", "/openapi.json", "/openapi.yaml", "/docs"].contains(&route) || route.starts_with("/docs/")
 }
 
-/// The scope that a route needs; `None` for those without a key. A route that is not named here needs `read` to be read and
-/// `write` for anything else.
+/// The scope that a request needs; `None` if its route needs no key. By default that is `read` for `GET`, `HEAD` and
+/// `OPTIONS`, and `write` for other methods.
 pub fn required(method: &Method, route: &str) -> Option<Scope> {
     if is_open(route) {
         return None;
@@ -46,10 +46,11 @@ pub fn required(method: &Method, route: &str) -> Option<Scope> {
     })
 }
 
-/// Lets a request through to its route, knowing whose it is, or refuses it.
+/// Middleware: finds the [`Caller`](super::key_ring::Caller) of a request and adds it to the extensions, or refuses the
+/// request.
 pub async fn check(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    // where there is no route there is nothing to guard: the answer is that
+    // without a route there is nothing to guard: the answer is 404
     let Some(scope) = route.and_then(|route| required(request.method(), &route)) else {
         return next.run(request).await;
     };
@@ -67,7 +68,7 @@ pub async fn check(State(state): State<ApiState>, mut request: Request, next: Ne
     }
 }
 
-/// The refusal, with what RFC 6750 has clients read from a header.
+/// The problem as a response, with the `WWW-Authenticate` header of RFC 6750.
 fn refusal(problem: Problem, scope: Scope) -> Response {
     let challenge = match problem.code {
         Code::ApiKeyRequired => Some("Bearer realm=\"residuum\"".to_owned()),
@@ -89,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_named_is_guarded() {
+    fn routes_that_are_not_listed_need_a_scope() {
         assert_eq!(required(&Method::GET, "/v1/something/new"), Some(Scope::Read));
         assert_eq!(required(&Method::POST, "/v1/something/new"), Some(Scope::Write));
         assert_eq!(required(&Method::PUT, "/something"), Some(Scope::Write));

@@ -1,4 +1,4 @@
-//! Problems as HTTP answers: one shape for every error, whoever found it.
+//! Problems as HTTP responses: all errors have one shape, whichever part of the server found them.
 
 use axum::{
     Json,
@@ -30,7 +30,7 @@ pub struct ProblemDto {
     detail: String,
     /// Stable code for programs.
     code: &'static str,
-    /// The fields at fault, where there are any.
+    /// The fields at fault, if any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldErrorDto>,
 }
@@ -62,7 +62,7 @@ impl From<Problem> for ProblemDto {
     }
 }
 
-/// What handlers return on the sad path.
+/// The error type of handlers.
 #[derive(Debug)]
 pub struct ApiError(pub Problem);
 
@@ -96,7 +96,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// No such route.
+/// The answer if no route matches the path.
 pub async fn route_not_found() -> ApiError {
     Problem::new(
         Code::RouteNotFound,
@@ -105,16 +105,16 @@ pub async fn route_not_found() -> ApiError {
     .into()
 }
 
-/// The route exists with other methods, which the `Allow` header lists.
+/// The answer if the path has routes only for other methods, which the `Allow` header lists.
 pub async fn method_not_allowed() -> ApiError {
     Problem::new(Code::MethodNotAllowed, "this path does not take this method; the Allow header lists those it takes")
         .into()
 }
 
-/// A handler panicked: the client learns nothing but that, the log has the rest.
+/// The answer if a handler panicked. Details go to the log only.
 #[expect(clippy::needless_pass_by_value, reason = "the signature that CatchPanicLayer wants")]
 pub fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     tracing::error!(panic = text, "a handler panicked");
-    ApiError(Problem::new(Code::Internal, "the server made a mistake; its log says more")).into_response()
+    ApiError(Problem::new(Code::Internal, "an internal error; the log of the server has the details")).into_response()
 }

@@ -1,4 +1,5 @@
-//! Extractors whose refusals are problem objects like every other error.
+//! Extractors of bodies, queries, path parameters and headers. If they refuse a request, the answer is a problem
+//! object.
 
 use std::str::FromStr;
 
@@ -13,30 +14,30 @@ use serde_json::{Map, Value};
 use super::{error::ApiError, json, key_ring::Caller, memory::Memory, pace::TooSlow, state::ApiState};
 use residuum_domain::{CacheId, Code, Problem, RunId, TenantId};
 
-/// Whose request it is, as [`super::access::check`] found.
+/// The tenant of the request, as [`super::access::check`] found it.
 pub struct Tenant(pub TenantId);
 
 impl<S: Send + Sync> FromRequestParts<S> for Tenant {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        // a route that was let through without a caller has no tenant to guess
+        // never guess a tenant: without a caller, the access check did not run for this route
         let unchecked = || Problem::new(Code::Internal, "the server does not know whose request this is");
         parts.extensions.get::<Caller>().map(|caller| Self(caller.tenant)).ok_or_else(|| unchecked().into())
     }
 }
 
-/// A JSON text as posted, with the memory it was let in with.
+/// A JSON body as posted, with the memory reserved for it.
 pub struct JsonText {
     bytes: Vec<u8>,
     memory: Memory,
 }
 
-/// Bytes of a body that is read sooner than another thread is asked to.
-const QUICK_BYTES: usize = 64 << 10;
+/// Bodies of at most this many bytes are parsed in place: handing them to another thread would take longer.
+const INLINE_BYTES: usize = 64 << 10;
 
 impl JsonText {
-    /// Receives a body. Its bytes are counted as they arrive, and what reading it may take before that begins.
+    /// Receives a body. Reserves memory for its bytes as they arrive, and then, before it is parsed, for parsing it.
     async fn receive(request: Request, state: &ApiState) -> Result<Self, Problem> {
         require_json(request.headers())?;
         let most = state.config.max_body_bytes;
@@ -49,7 +50,7 @@ impl JsonText {
         if said.is_some_and(|n| n > most) {
             return Err(too_large());
         }
-        let mut memory = state.memory.guest();
+        let mut memory = state.memory.for_request();
         let mut bytes = Vec::with_capacity(said.unwrap_or(0));
         let mut chunks = request.into_body().into_data_stream();
         let (mut refused, mut n_bytes) = (None, 0);
@@ -65,34 +66,34 @@ impl JsonText {
             if refused.is_some() {
                 continue;
             }
-            match memory.hold(chunk.len()) {
+            match memory.reserve_received(chunk.len()) {
                 Ok(()) => bytes.extend_from_slice(&chunk),
-                // who is still sending would not hear it: the rest is received and thrown away
+                // a client that is still sending does not read the answer: receive and discard the rest first
                 Err(busy) => {
                     refused = Some(busy);
-                    (bytes, memory) = (Vec::new(), state.memory.guest());
+                    (bytes, memory) = (Vec::new(), state.memory.for_request());
                 }
             }
         }
         if let Some(busy) = refused {
             return Err(busy);
         }
-        memory.work(json::reading_takes(bytes.len())).await?;
+        memory.reserve_parsing(json::max_parsing_memory(bytes.len())).await?;
         Ok(Self { bytes, memory })
     }
 
-    /// What is read from the text, by what may take a while on another thread.
+    /// Parses the text, on another thread if it is large.
     async fn read<T: Send + 'static>(
         self,
         read: impl FnOnce(json::Text<'_>) -> Result<T, Problem> + Send + 'static,
     ) -> Result<JsonBody<T>, Problem> {
         let Self { bytes, memory } = self;
-        let is_quick = bytes.len() <= QUICK_BYTES;
+        let is_small = bytes.len() <= INLINE_BYTES;
         let work = move || {
             let value = read(json::Text::new(&bytes)?)?;
             Ok(JsonBody { value, hash: blake3::hash(&bytes), memory })
         };
-        if is_quick {
+        if is_small {
             return work();
         }
         tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
@@ -102,22 +103,22 @@ impl JsonText {
     }
 }
 
-/// A JSON body. Keeps the hash of its bytes for idempotency.
+/// A parsed JSON body, with the hash of its bytes for idempotency.
 pub struct JsonBody<T> {
     /// The parsed body.
     pub value: T,
     /// blake3 of the bytes as posted.
     pub hash: blake3::Hash,
-    /// What it takes of the memory for requests, until this is dropped.
+    /// The memory reserved for it, released when this is dropped.
     pub memory: Memory,
 }
 
-/// A type that a body is read as in a way of its own.
+/// A type that can be parsed from a JSON body: any type with `Deserialize`, or one with its own rules.
 pub trait Body: Sized + Send + 'static {
-    /// Reads it.
+    /// Parses the body.
     ///
     /// # Errors
-    /// The [`Problem`] of what is wrong with it.
+    /// The [`Problem`] that says what is wrong with it.
     fn read(text: json::Text<'_>) -> Result<Self, Problem>;
 }
 
@@ -145,7 +146,7 @@ fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(Code::UnsupportedMediaType, "the body must be sent with Content-Type: application/json"))
 }
 
-/// Longest idempotency key.
+/// Maximum length of an idempotency key.
 const MAX_KEY_CHARS: usize = 255;
 
 /// The idempotency key of a request.
@@ -189,7 +190,7 @@ fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
     })
 }
 
-/// What is wrong with a parameter, in words that do not presume Rust.
+/// Rewrites an error of serde for clients: no names of Rust types.
 fn plain(error: &str) -> String {
     match error {
         "invalid digit found in string" | "cannot parse integer from empty string" => {
@@ -207,8 +208,8 @@ fn plain(error: &str) -> String {
     }
 }
 
-/// Query parameters of which those named `metadata.KEY` come apart, with their values as JSON where they are some, else as
-/// text.
+/// Query parameters, with those named `metadata.KEY` collected separately. Their values are parsed as JSON if they are
+/// valid JSON, else taken as text.
 pub struct QueryWithMetadata<T>(pub T, pub Map<String, Value>);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryWithMetadata<T> {
@@ -237,12 +238,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryWithMetad
 #[serde(deny_unknown_fields)]
 pub struct NoQuery {}
 
-/// An id in the path: what cannot be an id names nothing.
+/// An id in the path. A text that cannot be an id gives the same 404 as an id that does not exist.
 pub struct PathId<T>(pub T);
 
 /// Ids that appear in paths.
 pub trait ResourceId: FromStr + Send {
-    /// The problem of an id that names nothing.
+    /// Code of the problem if there is nothing with this id.
     const NOT_FOUND: Code;
 }
 
@@ -254,7 +255,7 @@ impl ResourceId for CacheId {
     const NOT_FOUND: Code = Code::CacheNotFound;
 }
 
-/// The problem of an id that names nothing of this tenant's.
+/// The problem if this tenant has nothing with this id.
 pub fn not_found<T: ResourceId>(id: impl std::fmt::Display) -> Problem {
     let id: String = id.to_string().chars().take(64).collect();
     Problem::new(T::NOT_FOUND, format!("`{id}` is not the id of anything here; it may have been deleted"))

@@ -1,9 +1,10 @@
-//! Which hosts a request may be addressed to, and which pages it may come from.
+//! Checks `Host` and `Origin`, to keep web pages from using a server without keys.
 //!
-//! A store without keys obeys whoever reaches it, and a browser on the same machine reaches it on behalf of any page. A page
-//! whose name is made to point at this machine (DNS rebinding) is of one origin with the server then, and a `GET` of its carries
-//! no `Origin`; but the name stands in `Host`. So while there are no keys `Host` has to be a name or address of this
-//! machine, or one that the operator allows, and what another origin's page sends is refused. With keys no page has one.
+//! Without keys, the server obeys every request it receives, and a browser on the same machine sends it requests for
+//! any web page. An attacker can also make the name of a page resolve to this machine (DNS rebinding). Page and server
+//! then have the same origin, and a `GET` of the page carries no `Origin`; but the attacker's name is in `Host`. So
+//! while there are no keys, `Host` must be a name or address of this machine or one that the operator allows, and
+//! requests from pages of other origins are refused. With keys this is not needed, since a page has no key.
 
 use std::net::IpAddr;
 
@@ -20,15 +21,16 @@ use super::{
 };
 use residuum_domain::{Code, Problem};
 
-/// Routes that answer whoever asks: probes name the server in ways of their own.
-const OPEN: [&str; 2] = ["/healthz", "/readyz"];
+/// Routes that are not checked: probes may put any name into `Host`.
+const PROBES: [&str; 2] = ["/healthz", "/readyz"];
 
-/// Whether a route answers whoever asks.
+/// Whether a route is for probes.
 pub fn is_probe(route: &str) -> bool {
-    OPEN.contains(&route)
+    PROBES.contains(&route)
 }
 
-/// Refuses a request without a host and, while the store has no keys, one to another host or of another origin's page.
+/// Middleware: refuses a request without a host. While the store has no keys, it also refuses requests to other hosts
+/// and from pages of other origins.
 pub async fn check(State(state): State<ApiState>, request: Request, next: Next) -> Response {
     let probes = request.extensions().get::<MatchedPath>().is_some_and(|route| is_probe(route.as_str()));
     let is_open = match state.keys.is_closed().await {
@@ -51,10 +53,10 @@ fn admit(request: &Request, is_open: bool, config: &ApiConfig) -> Result<(), Pro
     check_origin(request.method(), request.headers(), host.as_ref(), config)
 }
 
-/// The host that a request is addressed to; `None` only of HTTP/1.0, which may leave it out.
+/// The host that a request is addressed to; `None` only for HTTP/1.0, where it is optional.
 ///
 /// # Errors
-/// [`Code::InvalidHeader`] for none, several, and for what is no host (RFC 9110, section 7.2).
+/// [`Code::InvalidHeader`] if the host is missing, given several times, or malformed (RFC 9110, section 7.2).
 fn host(request: &Request) -> Result<Option<Authority>, Problem> {
     let refused = |detail: &str| Problem::at(Code::InvalidHeader, "Host", detail);
     let mut given = request.headers().get_all(header::HOST).iter();
@@ -62,7 +64,7 @@ fn host(request: &Request) -> Result<Option<Authority>, Problem> {
     if second.is_some() {
         return Err(refused("the request has more than one Host header"));
     }
-    // an absolute URI goes before the header, which has to be there all the same
+    // an absolute URI takes precedence over the header, which is required nevertheless
     if first.is_none() && request.version() >= Version::HTTP_11 {
         return Err(refused("the request has no Host header"));
     }
@@ -73,9 +75,9 @@ fn host(request: &Request) -> Result<Option<Authority>, Problem> {
     first.map(|value| parse(value).ok_or_else(|| refused("the Host header is not the name of a host"))).transpose()
 }
 
-/// Whether an open server may be asked by this name.
+/// Refuses a host name that a server without keys does not accept.
 fn check_host(host: Option<&Authority>, config: &ApiConfig) -> Result<(), Problem> {
-    // who speaks HTTP/1.0 is no browser
+    // browsers do not use HTTP/1.0
     let Some(host) = host else { return Ok(()) };
     let name = name_of(host);
     let is_allowed = match name.parse::<IpAddr>() {
@@ -88,19 +90,19 @@ fn check_host(host: Option<&Authority>, config: &ApiConfig) -> Result<(), Proble
         return Ok(());
     }
     let detail = format!(
-        "this server has no API keys and does not go by the name `{}`; allow it with --allowed-hosts, or make a key",
+        "this server has no API keys and does not accept the name `{}`; allow it with --allowed-hosts, or make a key",
         name.chars().take(80).collect::<String>()
     );
     Err(Problem::at(Code::HostNotAllowed, "Host", detail))
 }
 
-/// The name or address of a host, in lower case and without its port and brackets.
+/// The name or address of a host, in lower case, without port and brackets.
 fn name_of(host: &Authority) -> String {
     let name = host.host().trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
     name.to_ascii_lowercase()
 }
 
-/// Whether a request comes from no page, from a page of this server or from one of those that the operator allows.
+/// Refuses a request from a web page, unless the page is this server's or of an origin that the operator allows.
 fn check_origin(
     method: &Method,
     headers: &HeaderMap,
@@ -108,7 +110,7 @@ fn check_origin(
     config: &ApiConfig,
 ) -> Result<(), Problem> {
     let refused = |name: &str| {
-        let detail = "this server has no API keys and does not take requests from pages of other origins; allow one with \
+        let detail = "this server has no API keys and refuses requests from pages of other origins; allow one with \
             --cors-origins, or make a key";
         Err(Problem::at(Code::OriginNotAllowed, name, detail))
     };
@@ -122,7 +124,7 @@ fn check_origin(
     if origins.peek().is_some() {
         return if origins.all(|origin| is_allowed(origin) || is_own(origin)) { Ok(()) } else { refused("Origin") };
     }
-    // a browser that leaves out the origin still says that it is another's page
+    // a browser that leaves out `Origin` still tells that the page is of another site
     let site = headers.get("sec-fetch-site");
     if !method.is_safe() && site.is_some_and(|site| site != "same-origin" && site != "none") {
         return refused("Sec-Fetch-Site");
@@ -143,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn only_names_of_this_machine_are_answered_to() {
+    fn only_names_of_this_machine_are_accepted() {
         let default = config(&[], &[], false);
         let allows = |host: &str, config: &ApiConfig| check_host(Some(&host.parse().unwrap()), config).is_ok();
         for own in [
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_names_one_host() {
+    fn a_request_has_exactly_one_host() {
         let host = |version: Version, uri: &str, hosts: &[&str]| {
             let builder = hosts.iter().fold(Request::builder().version(version).uri(uri), |b, h| b.header("host", *h));
             host(&builder.body(Body::empty()).unwrap()).map(|host| host.map(|h| h.to_string())).map_err(|p| p.code)

@@ -1,4 +1,4 @@
-//! The API keys of the store, and whose a request is.
+//! The API keys of the store, cached for a short time, and the check that finds the tenant of a request.
 
 use std::{
     collections::HashMap,
@@ -12,25 +12,25 @@ use jiff::Timestamp;
 use residuum_domain::{ApiKey, Code, KeyId, KeyRecord, KeyState, Problem, Scope, TenantId, key::KEY_PREFIX};
 use residuum_store::{Store, StoreError};
 
-/// How often the use of one key is noted.
+/// Minimum time between two updates of `last_used_at` of one key.
 const TOUCH: Duration = Duration::from_secs(60);
 
-/// Who makes a request. Every request that reaches a handler of a route with a scope carries it among its extensions.
+/// The tenant and key of a request. If a route needs a scope, the extensions of its requests hold this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
-    /// Whose things it sees.
+    /// Tenant whose data the request may see.
     pub tenant: TenantId,
-    /// The key it showed; `None` where none is asked for.
+    /// The key of the request; `None` if the store requires none.
     pub key: Option<KeyId>,
 }
 
-/// The keys of the store as they were a moment ago.
+/// A cache of the keys of the store.
 pub struct KeyRing {
     store: Store,
-    /// How old what is known may be.
+    /// Maximum age of the cached keys.
     freshness: Duration,
     known: Mutex<Known>,
-    /// Held by whoever reads the keys, so that one request does it for all.
+    /// Locked while the keys are read, so that concurrent requests read them once.
     reading: tokio::sync::Mutex<()>,
     touched: Mutex<HashMap<KeyId, Instant>>,
 }
@@ -39,12 +39,12 @@ pub struct KeyRing {
 struct Known {
     keys: Arc<HashMap<KeyId, KeyRecord>>,
     read_at: Option<Instant>,
-    /// Whether keys were ever seen: once asked for, they stay asked for.
+    /// Whether the store had keys at any time since the start; from then on requests need one.
     closed: bool,
 }
 
 impl KeyRing {
-    /// The keys of `store`. A key that is made or revoked is noticed within `freshness`.
+    /// The keys of `store`. A new or revoked key takes effect within `freshness`.
     pub fn new(store: Store, freshness: Duration) -> Self {
         Self {
             store,
@@ -58,16 +58,16 @@ impl KeyRing {
     /// Whether requests need a key.
     ///
     /// # Errors
-    /// The store's own.
+    /// An error of the store.
     pub async fn is_closed(&self) -> Result<bool, StoreError> {
         Ok(self.known().await?.1)
     }
 
-    /// Whose request it is, if it may do what needs `scope`.
+    /// The caller of a request, if its key has `scope`.
     ///
     /// # Errors
-    /// [`Code::ApiKeyRequired`], [`Code::ApiKeyInvalid`], [`Code::ScopeMissing`], or the store's own: when it cannot be read,
-    /// nobody is let in.
+    /// [`Code::ApiKeyRequired`], [`Code::ApiKeyInvalid`], [`Code::ScopeMissing`], or an error of the store: if the keys
+    /// cannot be read, every request is refused.
     pub async fn admit(&self, headers: &HeaderMap, scope: Scope) -> Result<Caller, Problem> {
         let (keys, closed) = self.known().await?;
         let shown = shown(headers)?;
@@ -75,12 +75,12 @@ impl KeyRing {
             return Ok(Caller { tenant: TenantId::DEFAULT, key: None });
         }
         let Some(shown) = shown else {
-            let detail = "this server asks for an API key: send `Authorization: Bearer rsd_…`; the command line makes one: \
-                residuum keys create";
+            let detail = "this server requires an API key: send `Authorization: Bearer rsd_…`; make a key with \
+                `residuum keys create`";
             return Err(Problem::new(Code::ApiKeyRequired, detail));
         };
         let invalid = |detail: &str| Problem::new(Code::ApiKeyInvalid, detail);
-        // blake3's hashes compare in constant time; the id that finds the record is no secret
+        // blake3::Hash compares in constant time; the id in front of the secret may be known
         let record = keys.get(&shown.id()).filter(|record| record.secret_hash == shown.secret_hash());
         let record = record.ok_or_else(|| invalid("this server does not know the API key"))?;
         match record.state(Timestamp::now()) {
@@ -102,11 +102,11 @@ impl KeyRing {
             return Ok(known);
         }
         let _reading = self.reading.lock().await;
-        // whoever held it may have read them
+        // another request may have read them while this one waited
         if let Some(known) = self.fresh() {
             return Ok(known);
         }
-        // before the query: the answer is at least as new as this
+        // taken before the query, so that the keys are at least as new as this time
         let read_at = Instant::now();
         let keys: HashMap<KeyId, KeyRecord> = self.store.keys().await?.into_iter().map(|key| (key.id, key)).collect();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -125,7 +125,7 @@ impl KeyRing {
         fresh.then(|| (Arc::clone(&known.keys), known.closed))
     }
 
-    /// Notes that a key was used, once a minute, without keeping its request waiting.
+    /// Stores that a key was used, at most once a minute; the request does not wait for it.
     fn touch(&self, id: KeyId) {
         let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -136,16 +136,16 @@ impl KeyRing {
         let store = self.store.clone();
         tokio::spawn(async move {
             if let Err(error) = store.touch_key(id, Timestamp::now()).await {
-                tracing::warn!(key = %id, %error, "the use of a key could not be noted");
+                tracing::warn!(key = %id, %error, "the last use of a key could not be stored");
             }
         });
     }
 }
 
-/// The key that a request shows. Credentials of another kind are not ours: a proxy may have asked for them.
+/// The key in the `Authorization` header. Other credentials are ignored: they may be for a proxy.
 ///
 /// # Errors
-/// [`Code::ApiKeyInvalid`] for several, and for what looks like a key and is none.
+/// [`Code::ApiKeyInvalid`] if there are several keys, or the key is malformed.
 fn shown(headers: &HeaderMap) -> Result<Option<ApiKey>, Problem> {
     let invalid = |detail: &str| Problem::new(Code::ApiKeyInvalid, detail);
     let mut bearers = headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| {
@@ -155,10 +155,11 @@ fn shown(headers: &HeaderMap) -> Result<Option<ApiKey>, Problem> {
     });
     let Some(token) = bearers.next() else { return Ok(None) };
     if bearers.next().is_some() {
-        return Err(invalid("the request shows more than one API key"));
+        return Err(invalid("the request has more than one API key"));
     }
     let key = ApiKey::parse(token);
-    key.map(Some).ok_or_else(|| invalid("the API key is not complete: show it as it was given out"))
+    key.map(Some)
+        .ok_or_else(|| invalid("the API key is malformed: send it exactly as `residuum keys create` printed it"))
 }
 
 #[cfg(test)]

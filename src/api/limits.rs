@@ -1,5 +1,5 @@
-//! What every request is held to before a handler sees it: its headers, the coding of its body, the pace at which that
-//! arrives, and the time until there is an answer.
+//! Limits that apply to every request: size of headers, encoding of the body, the rate at which the body arrives, and
+//! the time until the response starts.
 
 use std::time::Duration;
 
@@ -18,20 +18,21 @@ use super::{
 };
 use residuum_domain::{Code, Problem};
 
-/// Longest time, in seconds, that a request may wait for its run.
+/// Maximum of `?wait=`, in seconds.
 pub const MAX_WAIT: f64 = 600.0;
-/// Headers of one request. The server reads some more before it hangs up, so that it can say so.
+/// Maximum number of headers. It is lower than the limit at which hyper closes the connection, so that clients get a
+/// problem.
 const MAX_HEADERS: usize = 100;
-/// Bytes of the path, the query and all headers.
+/// Maximum bytes of path, query and all headers.
 const MAX_HEAD_BYTES: usize = 32 << 10;
 
-/// Refuses what is too large or coded, and gives up on what takes too long.
+/// Middleware: refuses requests with too large headers or an encoded body, and cancels those that take too long.
 pub async fn enforce(State(state): State<ApiState>, request: Request, next: Next) -> Response {
     if let Err(problem) = check_head(&request) {
         return ApiError(problem).into_response();
     }
-    if is_coded(request.headers()) {
-        let detail = "the body must be sent as it is, without a Content-Encoding";
+    if is_encoded(request.headers()) {
+        let detail = "the body must be sent without Content-Encoding";
         let mut response = ApiError(Problem::new(Code::UnsupportedMediaType, detail)).into_response();
         response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         return response;
@@ -41,8 +42,8 @@ pub async fn enforce(State(state): State<ApiState>, request: Request, next: Next
     let request = request.map(|body| Body::new(PacedBody::new(body, state.config.patience, activity.clone())));
     tokio::select! {
         response = next.run(request) => response,
-        () = activity.rests_for(limit) => {
-            let detail = "the answer took longer than this server allows; ask for less at once";
+        () = activity.idle_for(limit) => {
+            let detail = "the answer took longer than this server allows; request less at once";
             ApiError(Problem::new(Code::TimedOut, detail)).into_response()
         }
     }
@@ -54,7 +55,7 @@ fn check_head(request: &Request) -> Result<(), Problem> {
         + headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
     if headers.len() > MAX_HEADERS || bytes > MAX_HEAD_BYTES {
         let detail = format!(
-            "the request has {} headers, {bytes} bytes with its path; it may have {MAX_HEADERS} and {MAX_HEAD_BYTES} bytes",
+            "the request has {} headers, {bytes} bytes with its path; at most {MAX_HEADERS} and {MAX_HEAD_BYTES} are allowed",
             headers.len()
         );
         return Err(Problem::new(Code::HeadersTooLarge, detail));
@@ -62,11 +63,12 @@ fn check_head(request: &Request) -> Result<(), Problem> {
     Ok(())
 }
 
-fn is_coded(headers: &HeaderMap) -> bool {
+fn is_encoded(headers: &HeaderMap) -> bool {
     headers.get_all(header::CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
-/// The seconds of `?wait=`, which come on top of what an answer may take. One that is not valid is refused by its handler.
+/// The time of `?wait=`, which is added to the time limit of the answer. An invalid value counts as 0; the handler
+/// refuses it.
 fn wait_of(query: Option<&str>) -> Duration {
     let wait = form_urlencoded::parse(query.unwrap_or("").as_bytes()).find(|(key, _)| key == "wait");
     let seconds = wait.and_then(|(_, value)| value.parse().ok()).filter(|s| (0.0..=MAX_WAIT).contains(s));
@@ -88,10 +90,10 @@ mod tests {
     }
 
     #[test]
-    fn only_plain_bodies_are_taken() {
+    fn encoded_bodies_are_recognised() {
         let headers =
             |value: &'static str| HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static(value))]);
-        assert!(!is_coded(&HeaderMap::new()) && !is_coded(&headers("Identity")));
-        assert!(is_coded(&headers("gzip")) && is_coded(&headers("identity, gzip")));
+        assert!(!is_encoded(&HeaderMap::new()) && !is_encoded(&headers("Identity")));
+        assert!(is_encoded(&headers("gzip")) && is_encoded(&headers("identity, gzip")));
     }
 }

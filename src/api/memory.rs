@@ -1,8 +1,9 @@
-//! The memory that requests under way may take, all together.
+//! Bounds the memory that the bodies of all requests take together.
 //!
-//! A body is counted twice: its bytes as they arrive, and before it is read what reading it can become
-//! ([`super::json::reading_takes`]). Arriving bytes for which there is no room are refused, since whoever sends them holds what
-//! it has sent so far; what is about to be read waits its turn. Waiting ends: those who are being read wait for nobody here.
+//! Memory is reserved for a body twice: for its bytes as they arrive, and before it is parsed for what parsing can take
+//! ([`super::json::max_parsing_memory`]). If there is none for arriving bytes, the request is refused and not made to
+//! wait, because it would keep the bytes it has sent so far. If there is none for parsing, the request waits. This
+//! cannot deadlock: a request that is being parsed reserves nothing more.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,86 +16,87 @@ use residuum_domain::{Code, Problem};
 
 /// Bytes of one permit.
 const UNIT: u64 = 1024;
-/// Of the whole, the part for bytes of bodies: a fourth.
-const ARRIVING: u64 = 4;
-/// How long a body that has arrived waits to be read.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Seconds after which a request that found no room may try again.
+/// One part in so many is for bytes of bodies, the rest for parsing.
+const RECEIVED_PART: u64 = 4;
+/// Maximum time that a received body waits to be parsed.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+/// `Retry-After` of a refused request, in seconds.
 const RETRY_AFTER: u32 = 2;
 
-/// The memory for requests.
+/// The memory for bodies of all requests.
 #[derive(Debug, Clone)]
 pub struct RequestMemory {
-    arriving: Arc<Semaphore>,
-    working: Arc<Semaphore>,
-    most_working: u32,
-    patience: Duration,
+    received: Arc<Semaphore>,
+    parsing: Arc<Semaphore>,
+    max_parsing: u32,
+    max_wait: Duration,
 }
 
 impl RequestMemory {
     /// `bytes` for all requests together.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
-        let arriving = units(bytes / ARRIVING).max(1);
-        let working = units(bytes - bytes / ARRIVING).max(1);
+        let received = units(bytes / RECEIVED_PART).max(1);
+        let parsing = units(bytes - bytes / RECEIVED_PART).max(1);
         let semaphore = |units: u32| Arc::new(Semaphore::new(units as usize));
-        Self { arriving: semaphore(arriving), working: semaphore(working), most_working: working, patience: PATIENCE }
+        Self { received: semaphore(received), parsing: semaphore(parsing), max_parsing: parsing, max_wait: MAX_WAIT }
     }
 
-    /// A request that holds nothing yet.
+    /// The reservation of one request, empty at first.
     #[must_use]
-    pub fn guest(&self) -> Memory {
-        Memory { all: self.clone(), arrived: None, n_arrived: 0, working: None }
+    pub fn for_request(&self) -> Memory {
+        Memory { all: self.clone(), received: None, n_received: 0, parsing: None }
     }
 }
 
-/// Units that hold so many bytes.
+/// Number of permits for so many bytes.
 fn units(bytes: u64) -> u32 {
     let most = u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX);
     u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(most)
 }
 
-/// What one request takes of the memory, until it is dropped.
+/// Memory reserved for one request, released when this is dropped.
 #[derive(Debug)]
 pub struct Memory {
     all: RequestMemory,
-    arrived: Option<OwnedSemaphorePermit>,
-    n_arrived: u64,
-    working: Option<OwnedSemaphorePermit>,
+    received: Option<OwnedSemaphorePermit>,
+    n_received: u64,
+    parsing: Option<OwnedSemaphorePermit>,
 }
 
 impl Memory {
-    /// Takes room for bytes that have arrived.
+    /// Reserves memory for bytes that have arrived.
     ///
     /// # Errors
-    /// [`Code::ServerBusy`] when there is none.
-    pub fn hold(&mut self, bytes: usize) -> Result<(), Problem> {
-        let before = units(self.n_arrived);
-        self.n_arrived += bytes as u64;
-        let more = units(self.n_arrived) - before;
-        let permit = Arc::clone(&self.all.arriving).try_acquire_many_owned(more).map_err(|_| busy())?;
-        match &mut self.arrived {
-            Some(arrived) => arrived.merge(permit),
-            None => self.arrived = Some(permit),
+    /// [`Code::ServerBusy`] if there is none.
+    pub fn reserve_received(&mut self, bytes: usize) -> Result<(), Problem> {
+        let before = units(self.n_received);
+        self.n_received += bytes as u64;
+        let more = units(self.n_received) - before;
+        let permit = Arc::clone(&self.all.received).try_acquire_many_owned(more).map_err(|_| busy())?;
+        match &mut self.received {
+            Some(received) => received.merge(permit),
+            None => self.received = Some(permit),
         }
         Ok(())
     }
 
-    /// Waits for room to work in, in place of what it had before; everything, for more than there is.
+    /// Waits for memory to parse in, which replaces what was reserved for parsing before. More than the server has
+    /// counts as all that it has.
     ///
     /// # Errors
-    /// [`Code::ServerBusy`] when there was none for a minute.
-    pub async fn work(&mut self, bytes: u64) -> Result<(), Problem> {
-        self.working = None;
-        let wanted = units(bytes).min(self.all.most_working);
-        let permit = timeout(self.all.patience, Arc::clone(&self.all.working).acquire_many_owned(wanted)).await;
-        self.working = Some(permit.ok().and_then(Result::ok).ok_or_else(busy)?);
+    /// [`Code::ServerBusy`] after a wait of a minute.
+    pub async fn reserve_parsing(&mut self, bytes: u64) -> Result<(), Problem> {
+        self.parsing = None;
+        let wanted = units(bytes).min(self.all.max_parsing);
+        let permit = timeout(self.all.max_wait, Arc::clone(&self.all.parsing).acquire_many_owned(wanted)).await;
+        self.parsing = Some(permit.ok().and_then(Result::ok).ok_or_else(busy)?);
         Ok(())
     }
 }
 
 fn busy() -> Problem {
-    let detail = "other requests take all the memory that this server has for requests; try again";
+    let detail = "other requests use all the memory that this server has for request bodies; try again";
     Problem::new(Code::ServerBusy, detail).retry_after(RETRY_AFTER)
 }
 
@@ -103,29 +105,29 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn bytes_that_find_no_room_are_refused_and_room_comes_back() {
+    async fn bytes_beyond_the_bound_are_refused_and_dropping_a_request_releases_memory() {
         let memory = RequestMemory::new(64 << 10);
-        let (mut first, mut second) = (memory.guest(), memory.guest());
-        first.hold(10_000).unwrap();
-        first.hold(200).unwrap();
-        let problem = second.hold(10_000).unwrap_err();
+        let (mut first, mut second) = (memory.for_request(), memory.for_request());
+        first.reserve_received(10_000).unwrap();
+        first.reserve_received(200).unwrap();
+        let problem = second.reserve_received(10_000).unwrap_err();
         assert_eq!((problem.code, problem.retry_after), (Code::ServerBusy, Some(RETRY_AFTER)));
         drop(first);
-        memory.guest().hold(16_000).unwrap();
+        memory.for_request().reserve_received(16_000).unwrap();
     }
 
     #[tokio::test]
-    async fn work_waits_its_turn_and_not_for_ever() {
-        let memory = RequestMemory { patience: Duration::from_millis(100), ..RequestMemory::new(64 << 10) };
-        let (mut first, mut second) = (memory.guest(), memory.guest());
-        first.work(u64::MAX).await.unwrap();
-        let waiting = tokio::spawn(async move { second.work(1).await });
+    async fn parsing_waits_for_memory_but_not_for_ever() {
+        let memory = RequestMemory { max_wait: Duration::from_millis(100), ..RequestMemory::new(64 << 10) };
+        let (mut first, mut second) = (memory.for_request(), memory.for_request());
+        first.reserve_parsing(u64::MAX).await.unwrap();
+        let waiting = tokio::spawn(async move { second.reserve_parsing(1).await });
         tokio::time::sleep(Duration::from_millis(20)).await;
         assert!(!waiting.is_finished());
         drop(first);
         waiting.await.unwrap().unwrap();
-        let (mut third, mut fourth) = (memory.guest(), memory.guest());
-        third.work(u64::MAX).await.unwrap();
-        assert_eq!(fourth.work(1).await.unwrap_err().code, Code::ServerBusy);
+        let (mut third, mut fourth) = (memory.for_request(), memory.for_request());
+        third.reserve_parsing(u64::MAX).await.unwrap();
+        assert_eq!(fourth.reserve_parsing(1).await.unwrap_err().code, Code::ServerBusy);
     }
 }

@@ -1,8 +1,8 @@
-//! The HTTP side: routes, bodies, extractors and the error table.
+//! The HTTP API: routes, bodies, extractors and the error table.
 //!
-//! Handlers read extractors, make one call into the engine or the store, and answer. Nothing here knows SQL or tensors' types:
-//! bytes come from the store, models from the engine. [`routes`] is the route table; only what is listed there is served, and
-//! whatever is listed there is in the specification.
+//! A handler takes what the extractors have parsed, makes one call to the engine or the store, and answers. Nothing
+//! here knows SQL or types of tensors: bytes come from the store, models from the engine. [`routes`] is the route
+//! table; only what is listed there is served, and all of it is in the OpenAPI specification.
 
 mod access;
 mod caches;
@@ -109,7 +109,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(system::openapi_yaml))
 }
 
-/// The whole service: the route table, the reference page, and what every request passes through.
+/// The whole service: the routes, the documentation page at `/docs`, and the middleware of every request.
 pub fn router(state: ApiState) -> Router {
     let (router, _) = routes().split_for_parts();
     let config = state.config.clone();
@@ -130,13 +130,13 @@ pub fn router(state: ApiState) -> Router {
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
 }
 
-/// What a request hears for which there is no connection left.
+/// The answer to a request on a spare connection.
 pub fn too_many_connections() -> Response {
-    let problem = Problem::new(Code::Unavailable, "the server has as many connections as it may; try again shortly");
+    let problem = Problem::new(Code::Unavailable, "the maximum number of connections is reached; try again shortly");
     ApiError(problem.retry_after(1)).into_response()
 }
 
-/// Which pages may call, and which headers of ours their scripts may read.
+/// CORS: pages of which origins may call the server, and which response headers their scripts may read.
 fn cors(origins: &[HeaderValue]) -> CorsLayer {
     let exposed = [
         header::ETAG,
@@ -184,7 +184,7 @@ fn log_response(response: &Response, latency: Duration, _: &tracing::Span) {
     );
 }
 
-/// A request being answered; dropped also when its client hangs up.
+/// Counts a request in a gauge until it is dropped, which also happens if the client disconnects.
 struct InFlight(metrics::Gauge);
 
 impl InFlight {
@@ -201,7 +201,7 @@ impl Drop for InFlight {
     }
 }
 
-/// Counts and times requests by route, not by path: ids would make a series each.
+/// Middleware: counts and times requests by route. Not by path: every id would make a new series.
 async fn measure(request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |p| p.as_str().to_owned());
     let method = request.method().to_string();

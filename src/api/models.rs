@@ -1,4 +1,4 @@
-//! `/v1/models` and `/v1/tokenize`.
+//! `/v1/models` and `/v1/tokenize`: the loaded models and their tokenizers.
 
 use axum::{
     Json,
@@ -22,7 +22,7 @@ use residuum_engine::{Content, GivenTemplate, questions::tokenize::TokenizeQuest
 
 /// List models
 ///
-/// What this server runs, without the hook catalogues.
+/// The models of this server, without their hooks.
 #[utoipa::path(
     get, path = "/v1/models", operation_id = "listModels", tag = "models",
     responses((status = 200, description = "The models", body = Models), QueryProblems)
@@ -34,7 +34,7 @@ pub async fn list_models(State(state): State<ApiState>, Query(NoQuery {}): Query
 
 /// Describe a model
 ///
-/// Its sizes and every hook point with shape and axes.
+/// Its dimensions, and every hook point with shape and axes.
 #[utoipa::path(
     get, path = "/v1/models/{id}", operation_id = "getModel", tag = "models", params(("id" = String, Path, description = "Name of the model")),
     responses((status = 200, description = "The model", body = ModelDto), ModelProblems)
@@ -50,8 +50,8 @@ pub async fn get_model(
 
 /// Tokenise
 ///
-/// What a run of the same input would feed the model: ids, strings, special tokens, character offsets, the BOS decision
-/// and the rendered chat.
+/// The tokens that a run with the same input would give the model: ids, strings, special tokens, character offsets,
+/// whether there is a BOS token, and the rendered chat.
 #[utoipa::path(
     post, path = "/v1/tokenize", operation_id = "tokenize", tag = "models", request_body = Tokenize,
     responses((status = 200, description = "The tokens", body = Tokens), TokenizeProblems)

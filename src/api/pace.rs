@@ -1,4 +1,4 @@
-//! The pace at which a body has to arrive, and when something of a request last moved.
+//! The minimum rate at which a body must arrive, and the time of the last activity of a request.
 
 use std::{
     pin::Pin,
@@ -14,12 +14,13 @@ use axum::body::{Body, Bytes, HttpBody};
 use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-/// How slowly a body may arrive.
+/// How slowly a body may arrive: the server waits for bytes for at most `grace` plus a second for every
+/// `bytes_per_second` bytes received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// Time that is waited for bytes whatever comes.
+    /// Waiting time that every body has.
     pub grace: Duration,
-    /// Bytes that buy another second.
+    /// Received bytes that add another second.
     pub bytes_per_second: u64,
 }
 
@@ -29,7 +30,8 @@ impl Default for Patience {
     }
 }
 
-/// When something of a request last moved, shared between its body and whoever waits for its answer.
+/// Time of the last activity of a request. Clones share it: the body sets it, and the middleware with the time limit
+/// reads it.
 #[derive(Clone)]
 pub struct Activity {
     started: Instant,
@@ -49,8 +51,8 @@ impl Activity {
         self.last.store(now, Ordering::Relaxed);
     }
 
-    /// Resolves once nothing has moved for `limit`.
-    pub async fn rests_for(&self, limit: Duration) {
+    /// Resolves once there was no activity for `limit`.
+    pub async fn idle_for(&self, limit: Duration) {
         loop {
             let end = self.started + Duration::from_millis(self.last.load(Ordering::Relaxed)) + limit;
             if Instant::now() >= end {
@@ -61,26 +63,27 @@ impl Activity {
     }
 }
 
-/// The error of a body that came too slowly.
+/// The error of a body that arrived too slowly.
 #[derive(Debug, thiserror::Error)]
 #[error("the body arrived too slowly")]
 pub struct TooSlow;
 
 impl TooSlow {
-    /// Whether `error` or what caused it is this one.
+    /// Whether `error`, or one of its sources, is this error.
     pub fn caused(error: &(dyn std::error::Error + 'static)) -> bool {
         std::iter::successors(Some(error), |e| e.source()).any(<dyn std::error::Error>::is::<Self>)
     }
 }
 
-/// A body that fails when it is waited for longer than its bytes are worth. Only waiting counts: a handler may take its time.
+/// A body that fails with [`TooSlow`] if the server has waited for its bytes longer than [`Patience`] allows. Time in
+/// which the handler does not read does not count.
 pub struct PacedBody {
     inner: Body,
     patience: Patience,
     activity: Activity,
     received: u64,
     waited: Duration,
-    /// Since when bytes are waited for, and until when they will be.
+    /// Start of the current wait for bytes, and the timer that ends it.
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
@@ -89,7 +92,7 @@ impl PacedBody {
         Self { inner, patience, activity, received: 0, waited: Duration::ZERO, waiting: None }
     }
 
-    fn left(&self) -> Duration {
+    fn time_left(&self) -> Duration {
         let earned = Duration::from_secs(self.received / self.patience.bytes_per_second.max(1));
         (self.patience.grace + earned).saturating_sub(self.waited)
     }
@@ -113,7 +116,7 @@ impl HttpBody for PacedBody {
             }
             return Poll::Ready(frame.map(|f| f.map_err(Into::into)));
         }
-        let left = self.left();
+        let left = self.time_left();
         let (_, timer) = self.waiting.get_or_insert_with(|| (Instant::now(), Box::pin(sleep(left))));
         timer.as_mut().poll(cx).map(|()| Some(Err(TooSlow.into())))
     }
@@ -134,7 +137,7 @@ mod tests {
 
     use super::*;
 
-    /// A body whose chunks are sent by the test; `patience` in milliseconds.
+    /// A body whose chunks the test sends; `grace` is in milliseconds.
     fn paced(grace: u64, bytes_per_second: u64) -> (mpsc::UnboundedSender<Bytes>, PacedBody) {
         let (sender, receiver) = mpsc::unbounded_channel::<Bytes>();
         let chunks = futures::stream::unfold(receiver, |mut r| async move { Some((r.recv().await?, r)) });
@@ -144,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_comes_is_whole() {
+    async fn all_chunks_are_passed_on() {
         let (sender, body) = paced(60_000, 1);
         tokio::spawn(async move {
             sender.send(vec![1; 300].into()).unwrap();
@@ -155,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_trickle_is_given_up_on() {
+    async fn a_body_below_the_rate_fails() {
         let (sender, body) = paced(50, 1_000_000);
         let trickle = tokio::spawn(async move {
             while sender.send(Bytes::from_static(b"x")).is_ok() {
@@ -168,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slow_reader_is_not_held_against_the_sender() {
+    async fn a_slow_reader_does_not_use_up_the_time_of_the_sender() {
         let (sender, mut body) = paced(20, 1_000_000);
         for _ in 0..5 {
             sender.send(vec![0; 10].into()).unwrap();
@@ -183,22 +186,22 @@ mod tests {
     }
 
     #[test]
-    fn bytes_buy_time_and_waiting_spends_it() {
+    fn bytes_add_time_and_waiting_uses_it_up() {
         let patience = Patience { grace: Duration::from_secs(3), bytes_per_second: 100 };
         let mut body = PacedBody::new(Body::empty(), patience, Activity::default());
-        assert_eq!(body.left(), Duration::from_secs(3));
+        assert_eq!(body.time_left(), Duration::from_secs(3));
         (body.received, body.waited) = (1000, Duration::from_secs(4));
-        assert_eq!(body.left(), Duration::from_secs(9));
+        assert_eq!(body.time_left(), Duration::from_secs(9));
         body.waited = Duration::from_secs(40);
-        assert_eq!(body.left(), Duration::ZERO);
+        assert_eq!(body.time_left(), Duration::ZERO);
     }
 
     #[tokio::test]
-    async fn time_for_an_answer_begins_with_the_last_byte() {
+    async fn the_time_limit_starts_at_the_last_activity() {
         let activity = Activity::default();
-        activity.rests_for(Duration::ZERO).await;
+        activity.idle_for(Duration::ZERO).await;
         activity.last.store(3_600_000, Ordering::Relaxed);
-        let rested = tokio::time::timeout(Duration::from_millis(20), activity.rests_for(Duration::ZERO)).await;
-        assert!(rested.is_err());
+        let idle = tokio::time::timeout(Duration::from_millis(20), activity.idle_for(Duration::ZERO)).await;
+        assert!(idle.is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Which problems each kind of operation can answer with, for the specification.
+//! The problems that each operation can answer with, for the specification.
 
 use std::collections::BTreeMap;
 
@@ -121,7 +121,7 @@ problems! {
         UnsupportedMediaType, UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, NotReadable, EmptyInput,
         TokenOutOfVocabulary, TooManyTokens, InvalidValue, Internal, BlobDamaged, Unavailable,
     ];
-    /// Taking a logit apart.
+    /// Attributing a logit.
     AttributionProblems = [
         InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, CacheNotFound, Conflict, BodyTooLarge, UnsupportedMediaType, HookNotStored,
         PositionOutOfRange, NotReadable, EmptyInput, TokenOutOfVocabulary, TooManyTokens, InvalidValue, Internal,
@@ -157,14 +157,14 @@ problems! {
         UnsupportedMediaType, UnknownSae, BosMismatch, HookNotStored, PositionOutOfRange, TextNotFound, InvalidValue, Internal,
         BlobDamaged, Unavailable,
     ];
-    /// Looking for the tokens of features.
+    /// Finding the tokens on which features are most active.
     FeatureTokensProblems = [
         InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, SaeNotFound, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownSae,
         ShapeMismatch, InvalidValue, Internal, BlobDamaged, Unavailable,
     ];
     /// Reading a model.
     ModelProblems = [InvalidQuery, ModelNotFound];
-    /// Anything with nothing but a query to refuse.
+    /// Operations that can only refuse their query.
     QueryProblems = [InvalidQuery];
     /// Whether the server is ready.
     ReadyProblems = [InvalidQuery, Unavailable];
@@ -195,7 +195,7 @@ fn lines(codes: &[Code]) -> String {
     lines.join("; ")
 }
 
-/// What any operation may answer because of what stands before its handler, each kind with its name in the components.
+/// Problems that middleware may answer with instead of the handler, each with its name in the components.
 const COMMON: [(&str, &[Code]); 9] = [
     ("HostMissing", &[InvalidHeader]),
     ("Unauthorized", &[ApiKeyRequired, ApiKeyInvalid]),
@@ -208,13 +208,13 @@ const COMMON: [(&str, &[Code]); 9] = [
     ("TimedOut", &[TimedOut]),
 ];
 
-/// The answers that operations have in common, for the components.
+/// The responses that operations have in common, for the components.
 pub fn common() -> impl Iterator<Item = (String, RefOr<Response>)> {
     COMMON.into_iter().map(|(name, codes)| {
         let mut response = response(codes);
         if matches!(name, "Unauthorized" | "Forbidden") {
             let challenge = HeaderBuilder::new()
-                .description(Some("The challenge of RFC 6750, naming the scope where one is missing"))
+                .description(Some("The challenge of RFC 6750, with the scope if the key lacks it"))
                 .build();
             response.headers.insert("WWW-Authenticate".to_owned(), challenge.into());
         }
@@ -222,8 +222,8 @@ pub fn common() -> impl Iterator<Item = (String, RefOr<Response>)> {
     })
 }
 
-/// Adds to an operation what it may answer before its handler is asked: where it needs a key, and where it takes a body
-/// (`posts`).
+/// Adds the common responses that can occur for an operation: some only if it needs a key, some only if it takes a JSON
+/// body (`posts`).
 pub fn add_common(operation: &mut Operation, needs_key: bool, is_probe: bool, posts: bool) {
     let takes_body = operation.request_body.is_some();
     for (name, codes) in COMMON {
@@ -253,7 +253,7 @@ pub fn add_common(operation: &mut Operation, needs_key: bool, is_probe: bool, po
     }
 }
 
-/// The schema that every problem answer refers to, for the components.
+/// The schema of problems, for the components.
 pub fn schema() -> (String, utoipa::openapi::RefOr<utoipa::openapi::Schema>) {
     (ProblemDto::name().into_owned(), ProblemDto::schema())
 }

@@ -1,4 +1,4 @@
-//! Whether the store can be written to, asked of it at most so often.
+//! Whether the store can be written to, as `/readyz` reports it; cached for a short time.
 
 use std::time::Duration;
 
@@ -9,29 +9,30 @@ use tokio::{
 
 use residuum_store::{Store, StoreError};
 
-/// How long the store may take to show that it can be written to.
-const PROBE_PATIENCE: Duration = Duration::from_secs(3);
+/// Time limit of a test write.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Whether the store could be written to a moment ago: anyone may ask, and each answer costs the disk something.
+/// Tests whether the store can be written to, and caches the result: every test writes to the disk, and anyone may
+/// request it.
 pub struct Readiness {
     freshness: Duration,
-    /// When it was asked, and why it could not be written to.
+    /// When it was last tested, and why writing failed, if it did.
     last: Mutex<Option<(Instant, Option<&'static str>)>>,
 }
 
 impl Readiness {
-    /// Asks the store again when what is known is older than `freshness`.
+    /// `freshness` is the maximum age of a cached result.
     pub fn new(freshness: Duration) -> Self {
         Self { freshness, last: Mutex::default() }
     }
 
-    /// Why the store cannot be written to; `None`: it can.
+    /// Why the store cannot be written to; `None` if it can.
     pub async fn unwritable(&self, store: &Store) -> Option<&'static str> {
         let mut last = self.last.lock().await;
         if let Some((_, why)) = last.filter(|(at, _)| at.elapsed() < self.freshness) {
             return why;
         }
-        let why = match timeout(PROBE_PATIENCE, store.probe()).await {
+        let why = match timeout(PROBE_TIMEOUT, store.probe()).await {
             Ok(Ok(())) => None,
             Ok(Err(error @ StoreError::Full)) => {
                 tracing::error!(%error, "the store cannot be written to");
@@ -45,7 +46,7 @@ impl Readiness {
                 Some("the store cannot be written to; the server's log says why")
             }
             Err(_) => {
-                tracing::error!("the store did not take a change in time");
+                tracing::error!("a test write to the store took too long");
                 Some("the store cannot be written to; the server's log says why")
             }
         };

@@ -1,4 +1,4 @@
-//! What handlers share.
+//! Settings of the HTTP API, and what all handlers share.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,28 +8,28 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use super::{key_ring::KeyRing, memory::RequestMemory, pace::Patience, readiness::Readiness};
 use residuum_engine::{Engine, questions::Questions};
 
-/// Settings of the HTTP side.
+/// Settings of the HTTP API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiConfig {
-    /// Bytes of a request body.
+    /// Maximum bytes of a request body.
     pub max_body_bytes: usize,
-    /// Bytes of an imported file.
+    /// Maximum bytes of an imported file.
     pub max_import_bytes: u64,
-    /// Bytes of memory that reading the bodies of all requests under way may take.
+    /// Bytes of memory for receiving and parsing the bodies of all requests.
     pub max_request_memory: u64,
-    /// Elements of a tensor answered as JSON.
+    /// Maximum elements of a tensor in a JSON response.
     pub max_json_elements: usize,
     /// Origins whose pages may call this server; empty: none, `*`: any.
     pub cors_origins: Vec<HeaderValue>,
-    /// Names, with or without a port, by which a server without keys may be asked, beside those of this machine.
+    /// Names, with or without a port, that a server without keys accepts in `Host`, besides those of this machine.
     pub allowed_hosts: Vec<String>,
-    /// Whether a server without keys may be asked by any address, and not by those of loopback alone.
+    /// Whether a server without keys accepts any IP address in `Host`, not only loopback addresses.
     pub any_address: bool,
-    /// Time until an answer begins, counted from the last byte of the request; `?wait=` comes on top.
+    /// Maximum time between the last byte of a request and the start of its response; `?wait=` is added.
     pub request_timeout: Duration,
     /// How slowly a body may arrive.
     pub patience: Patience,
-    /// How old that may be which is known of keys, and of whether the store can be written to.
+    /// Maximum age of cached API keys and of the cached result of a test write.
     pub freshness: Duration,
 }
 
@@ -53,15 +53,15 @@ impl Default for ApiConfig {
 /// What handlers share; clones are cheap.
 #[derive(Clone)]
 pub struct ApiState {
-    /// Runs, models and, through it, the store.
+    /// Runs, models and the store.
     pub engine: Engine,
-    /// What is computed at once.
+    /// Computes from stored activations.
     pub questions: Questions,
     /// Settings.
     pub config: Arc<ApiConfig>,
-    /// Who may call.
+    /// API keys.
     pub keys: Arc<KeyRing>,
-    /// What requests may take of memory.
+    /// Memory for request bodies.
     pub memory: RequestMemory,
     /// Whether the store can be written to.
     pub readiness: Arc<Readiness>,
@@ -70,7 +70,7 @@ pub struct ApiState {
 }
 
 impl ApiState {
-    /// What the handlers of one server share.
+    /// The state of one server.
     #[must_use]
     pub fn new(questions: Questions, config: ApiConfig, metrics: PrometheusHandle) -> Self {
         let engine = questions.engine().clone();

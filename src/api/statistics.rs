@@ -1,4 +1,4 @@
-//! `POST /v1/statistics`.
+//! `POST /v1/statistics`: body, answer and handler.
 
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use crate::api::dto::selector::{CacheSelector, CacheSelectorSchema};
 use residuum_domain::{Layers, Positions, Problem};
 use residuum_engine::questions::statistics::{self, Spread, StatisticsAnswer, StatisticsQuestion};
 
-/// What to describe.
+/// Which activations to describe.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = StatisticsRequest, example = json!({"caches": {"tags": ["demo"]}, "hook": "resid_post", "layers": "all", "top_k": 3}))]
@@ -27,18 +27,18 @@ pub struct StatisticsRequest {
     #[serde(default = "resid_post")]
     #[schema(default = "resid_post")]
     hook: String,
-    /// Layers, for short names.
+    /// Layers, if the hook is a short name.
     #[schema(value_type = Option<LayersSchema>)]
     #[serde(default)]
     layers: Layers,
-    /// Positions; all that each cache has if left out. Every position is a vector of its own.
+    /// Positions; all that each cache has if left out. Every position is one vector.
     #[schema(value_type = Option<PositionsSchema>)]
     positions: Option<Positions>,
-    /// Dimensions to name in each list, at most 1000.
+    /// Length of the lists of dimensions, at most 1000.
     #[serde(default = "ten")]
     #[schema(default = 10)]
     top_k: usize,
-    /// How many standard deviations from the others make a dimension an outlier, more than 0.
+    /// A dimension is an outlier if it is more than this many standard deviations from the average dimension; above 0.
     #[serde(default = "three")]
     #[schema(default = 3.0)]
     sigma: f64,
@@ -77,19 +77,19 @@ pub struct StatisticsDto {
     layers: Vec<LayerStatistics>,
 }
 
-/// Statistics of the vectors of one hook. Variances and standard deviations divide by n. Null where there is no finite
+/// Statistics of the vectors of one hook. Variances and standard deviations divide by n. Null if there is no finite
 /// vector.
 #[derive(Debug, Serialize, ToSchema)]
 struct LayerStatistics {
     /// The layer; null for a hook outside the blocks.
     layer: Option<usize>,
-    /// Vectors taken in: positions of caches.
+    /// Number of vectors: positions of caches.
     n: u64,
-    /// Vectors left out because a number of theirs is NaN or infinite.
+    /// Number of vectors left out because they contain NaN or infinity.
     n_non_finite: u64,
-    /// Numbers of a vector.
+    /// Dimensions of a vector.
     d: usize,
-    /// Lengths of the vectors.
+    /// Lengths (L2 norms) of the vectors.
     norm: Option<Range>,
     /// Length of the mean vector.
     mean_norm: Option<f64>,
@@ -97,7 +97,7 @@ struct LayerStatistics {
     variance: Option<Range>,
     /// Sum of the variances of all dimensions: the mean squared distance from the mean vector.
     total_variance: Option<f64>,
-    /// Share of exact zeros among all numbers.
+    /// Fraction of values that are exactly 0.
     zeros: Option<f64>,
     /// Dimensions with the largest |mean|, the largest first.
     top_mean: Vec<Dimension>,
@@ -133,7 +133,7 @@ struct Dimension {
     std: f64,
 }
 
-/// A dimension unlike the others.
+/// A dimension that is an outlier.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = OutlierDimension)]
 struct Outlier {
@@ -143,16 +143,16 @@ struct Outlier {
     mean: f64,
     /// Standard deviation over the vectors.
     std: f64,
-    /// Whether its mean stands out.
+    /// Whether it is an outlier by its mean.
     by_mean: bool,
-    /// Whether its standard deviation stands out.
+    /// Whether it is an outlier by its standard deviation.
     by_std: bool,
 }
 
 /// Describe activations
 ///
-/// One pass over the chosen vectors, accumulated in float64: lengths, mean, variances, the dimensions that carry most, and
-/// those unlike the others.
+/// Statistics of the chosen vectors, layer by layer: lengths, mean, variances, the dimensions with the largest mean and
+/// variance, and outliers. They are accumulated in float64, in one pass.
 #[utoipa::path(
     post, path = "/v1/statistics", operation_id = "describeActivations", tag = "analysis", request_body = StatisticsRequest,
     responses((status = 200, description = "The statistics", body = StatisticsDto), StatisticsProblems)

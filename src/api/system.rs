@@ -19,7 +19,7 @@ use super::{
 use crate::telemetry;
 use residuum_domain::{Code, Problem};
 
-/// All is well.
+/// The server is alive.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({"status": "ok", "version": "0.1.0"}))]
 pub struct Health {
@@ -31,7 +31,7 @@ pub struct Health {
     version: &'static str,
 }
 
-/// Runs are taken and carried out.
+/// The server accepts and computes runs.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({"status": "ok", "version": "0.1.0", "n_unknown_blobs": 0, "notes": []}))]
 pub struct Ready {
@@ -41,10 +41,10 @@ pub struct Ready {
     /// Version of the server.
     #[schema(example = "0.1.0")]
     version: &'static str,
-    /// Blobs that the index of the store does not know. They are kept in a folder of their own.
+    /// Number of blobs that are not in the index of the store. They are kept in the folder `unknown`.
     #[schema(example = 0)]
     n_unknown_blobs: u64,
-    /// What somebody should look at, though the server works.
+    /// What the operator should look at, although the server works.
     #[schema(example = json!([]))]
     notes: Vec<String>,
 }
@@ -53,7 +53,7 @@ const OK: Health = Health { status: "ok", version: env!("CARGO_PKG_VERSION") };
 
 /// Is the process alive
 ///
-/// 200 whenever it can answer at all.
+/// Always 200, if the server can answer at all.
 #[utoipa::path(
     get, path = "/healthz", operation_id = "getHealth", tag = "system",
     responses((status = 200, description = "It is", body = Health), QueryProblems)
@@ -64,8 +64,8 @@ pub async fn healthz(Query(NoQuery {}): Query<NoQuery>) -> Json<Health> {
 
 /// Is the server ready
 ///
-/// 200 while runs are taken and carried out: every model and sparse autoencoder is loaded, every worker is there, and the store
-/// can be written to. 503 with the reason otherwise, also while the server stops.
+/// 200 while the server accepts and computes runs: all models and sparse autoencoders are loaded, all workers are
+/// running, and the store can be written to. Otherwise 503 with the reason, also while the server stops.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "getReadiness", tag = "system",
     responses((status = 200, description = "It is", body = Ready), ReadyProblems)
@@ -92,13 +92,13 @@ pub async fn readyz(State(state): State<ApiState>, Query(NoQuery {}): Query<NoQu
     Ok(Json(Ready { status: OK.status, version: OK.version, n_unknown_blobs: n_unknown, notes }))
 }
 
-/// What to do about blobs that the index does not know.
+/// Note on blobs that are not in the index.
 const UNKNOWN_BLOBS: &str = "the folder `unknown` has blobs that the index does not know: stop the server and run `residuum verify \
     --rebuild-index` to take their caches in, or `residuum gc --unknown` to remove them";
 
 /// Metrics
 ///
-/// In Prometheus's text format; `docs/METRICS.md` lists them. They count all tenants together, and need a scope of their own:
+/// In Prometheus's text format; `docs/METRICS.md` lists them. They are totals over all tenants, so they need the scope
 /// `metrics`.
 #[utoipa::path(
     get, path = "/metrics", operation_id = "getMetrics", tag = "system",

@@ -1,8 +1,8 @@
-//! `residuum healthcheck`.
+//! `residuum healthcheck`: asks a running server whether it is ready.
 
 use std::{net::SocketAddr, time::Duration};
 
-/// One plain request: the binary is the only program in its container.
+/// Sends one request, so that a container image without curl can have a health check.
 pub(super) fn healthcheck(listen: SocketAddr) -> Result<(), String> {
     use std::{
         io::{Read, Write},

@@ -15,24 +15,24 @@ use residuum_store::{KeyStore, StoreError};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Keys {
-    /// Make a key and print it: the only time it is shown. From the first one on, the server asks for keys.
+    /// Make a key and print it; it is not shown again. Once a store has a key, the server requires keys.
     Create(Create),
-    /// List keys, revoked ones among them.
+    /// List keys, including revoked ones.
     List {
         #[command(flatten)]
         data: DataDir,
-        /// One JSON object a line.
+        /// Print one JSON object per line.
         #[arg(long)]
         json: bool,
     },
-    /// Revoke a key, for good. The server goes on asking for keys when none is left.
+    /// Revoke a key permanently. The server still requires keys when no active one is left.
     Revoke {
         #[command(flatten)]
         data: DataDir,
-        /// Id of the key, the 12 digits behind `rsd_`.
+        /// Id of the key: the 12 digits after `rsd_`.
         id: KeyId,
     },
-    /// Forget all keys, if every one is revoked or expired: the server asks for none from its next start.
+    /// Delete all keys, if each is revoked or expired. From its next start the server requires none.
     Reopen(DataDir),
 }
 
@@ -40,16 +40,18 @@ pub(super) enum Keys {
 pub(super) struct Create {
     #[command(flatten)]
     data: DataDir,
-    /// What people know the key by.
+    /// Name of the key, for people.
     #[arg(long, value_parser = key_name)]
     name: String,
-    /// What it may do: read, write (which includes read), metrics, admin (which includes all); may be repeated.
+    /// What the key permits: read, write (includes read), metrics, admin (includes all); may be repeated.
     #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ',', required = true)]
     scopes: Vec<Scope>,
-    /// Whose things it sees; a new name makes a new tenant. What was made without keys is the tenant default's.
+    /// Tenant whose data the key gives access to; a new name makes a new tenant. What was made without keys belongs to
+    /// the tenant default.
     #[arg(long, value_parser = tenant_name, default_value = "default")]
     tenant: String,
-    /// When it ends: a span such as `90d` or `12h`, a date, or a time such as 2027-01-31T12:00:00Z. By default never.
+    /// When the key expires: after a span such as `90d` or `12h`, or at a date or a time such as 2027-01-31T12:00:00Z.
+    /// By default never.
     #[arg(long, value_name = "WHEN", value_parser = expiry)]
     expires: Option<Timestamp>,
 }
@@ -65,7 +67,7 @@ impl Keys {
     }
 }
 
-/// Does `work` on the keys of a data folder that has some index.
+/// Opens the keys of a data folder, which must have an index, and passes them to `work`.
 fn with_keys<T>(data_dir: &Path, work: impl AsyncFnOnce(&mut KeyStore) -> Result<T, StoreError>) -> Result<T, String> {
     let done = runtime(1)?.block_on(async {
         let mut keys = KeyStore::open(data_dir).await?;
@@ -90,7 +92,7 @@ impl Create {
             record
         });
         let record = record.map_err(|e| e.to_string())?;
-        // The key alone on standard output, for scripts.
+        // Only the key goes to standard output, for scripts.
         eprintln!("key {} `{}`: {}", record.id, record.name, description(&record));
         eprintln!("This is the only time it is shown:");
         println!("{}", new.key.reveal());
@@ -116,7 +118,7 @@ fn list(data_dir: &Path, as_json: bool) -> Result<(), String> {
         }
     }
     if keys.is_empty() && !as_json {
-        println!("no keys: the server is open to whoever reaches it");
+        println!("no keys: anyone who can reach the server can do everything");
     }
     Ok(())
 }
@@ -129,11 +131,11 @@ fn revoke(data_dir: &Path, id: KeyId) -> Result<(), String> {
     })?;
     match before {
         None => return Err(format!("there is no key {id}; `residuum keys list` shows them")),
-        Some(KeyRecord { revoked_at: Some(at), .. }) => println!("key {id} was revoked already, {at:.0}"),
+        Some(KeyRecord { revoked_at: Some(at), .. }) => println!("key {id} was already revoked, {at:.0}"),
         Some(_) => println!("key {id} is revoked; a running server refuses it within a second"),
     }
     if left == 0 {
-        println!("No key is active: the server refuses everyone until one is made.");
+        println!("No key is active: the server refuses all requests until you make one.");
     }
     Ok(())
 }
@@ -141,14 +143,9 @@ fn revoke(data_dir: &Path, id: KeyId) -> Result<(), String> {
 fn reopen(data_dir: &Path) -> Result<(), String> {
     let active = with_keys(data_dir, async |keys| keys.forget_all().await)?;
     if let Some(key) = active.first() {
-        return Err(format!(
-            "{} keys are active, {} `{}` among them: revoke them first",
-            active.len(),
-            key.id,
-            key.name
-        ));
+        return Err(format!("{} keys are active, such as {} `{}`: revoke them first", active.len(), key.id, key.name));
     }
-    println!("all keys are forgotten; a running server still asks for one, and none does from its next start");
+    println!("all keys are deleted; a running server requires keys until it is restarted");
     Ok(())
 }
 
@@ -174,7 +171,7 @@ fn to_json(key: &KeyRecord) -> serde_json::Value {
     })
 }
 
-/// A time, a date (its first moment, UTC) or a span from now.
+/// Parses a time, a date (00:00 UTC of that day) or a span from now.
 fn expiry(text: &str) -> Result<Timestamp, String> {
     expiry_after(text, Timestamp::now())
 }
@@ -184,7 +181,7 @@ fn expiry_after(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     let span = || now.to_zoned(TimeZone::UTC).checked_add(text.parse::<Span>().ok()?).ok().map(|at| at.timestamp());
     let end = text.parse::<Timestamp>().ok().or_else(date).or_else(span);
     let end = end.ok_or("write a span such as 90d or 12h, a date, or a time such as 2027-01-31T12:00:00Z")?;
-    if end > now { Ok(end) } else { Err(format!("{end:.0} is over already")) }
+    if end > now { Ok(end) } else { Err(format!("{end:.0} is in the past")) }
 }
 
 #[cfg(test)]
@@ -192,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ends_are_spans_dates_or_times() {
+    fn expiry_is_a_span_a_date_or_a_time() {
         let now: Timestamp = "2026-11-24T10:00:00Z".parse().unwrap();
         let end = |text: &str| expiry_after(text, now).map(|at| at.to_string());
         assert_eq!(end("90d").as_deref(), Ok("2027-02-22T10:00:00Z"));

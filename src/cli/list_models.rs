@@ -1,15 +1,16 @@
-//! `residuum models`: what a running server serves, and what is unusual about it.
+//! `residuum models`: lists the models of a running server, with their warnings.
 
 use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 use serde_json::Value;
 
-/// Exit codes: the server refused, and it could not be reached.
+/// Exit code if the server answered with a problem.
 const REFUSED: u8 = 4;
+/// Exit code if the server could not be reached.
 const UNREACHABLE: u8 = 5;
 
-/// Longest answer that is read, in bytes.
+/// Most bytes of a response.
 const MAX_ANSWER: u64 = 64 << 20;
 
 #[derive(Debug, Args)]
@@ -17,10 +18,10 @@ pub(super) struct Models {
     /// Address of the server.
     #[arg(long, env = "RESIDUUM_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
-    /// Key for a server that asks for one.
+    /// API key, if the server requires one.
     #[arg(long, env = "RESIDUUM_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
-    /// One JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     json: bool,
 }
@@ -41,7 +42,7 @@ impl Models {
         }
     }
 
-    /// The models of the server, as it describes them.
+    /// Fetches the models, as the server describes them; an error comes with its exit code.
     fn ask(&self) -> Result<Vec<Value>, (u8, String)> {
         let url = format!("{}/v1/models", self.url.trim_end_matches('/'));
         let unreachable = |e: &dyn std::fmt::Display| (UNREACHABLE, format!("{url} does not answer: {e}"));
@@ -64,7 +65,7 @@ impl Models {
     }
 }
 
-/// A model for people: a line, and one below it for each warning.
+/// Formats a model for people: one line, then one for each warning.
 fn shown(model: &Value) -> String {
     let text = |key: &str| model.get(key).and_then(Value::as_str).unwrap_or_default();
     let count = |key: &str| model.get(key).and_then(Value::as_u64);

@@ -1,4 +1,4 @@
-//! The command line. Every flag can also be given as `RESIDUUM_…`.
+//! The command line: one module per command. Most flags can also be set as environment variables `RESIDUUM_…`.
 
 mod healthcheck;
 mod keys;
@@ -35,16 +35,17 @@ enum Command {
         #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "openapi.yaml")]
         check: Option<PathBuf>,
     },
-    /// Check every stored tensor against its hash and the index; exits with 1 on damage.
+    /// Check every stored tensor against its hash and the index; exits with 1 if anything is damaged.
     Verify(Verify),
-    /// Delete what nothing refers to, rewrite blobs that are mostly dead, and merge small ones. A server does so by itself.
+    /// Delete what nothing refers to, rewrite blobs that are mostly dead, and merge small ones. A running server does
+    /// this itself.
     Gc(Gc),
-    /// Make, list and revoke API keys, also while a server has the data folder.
+    /// Make, list and revoke API keys, also while a server uses the data folder.
     #[command(subcommand)]
     Keys(keys::Keys),
-    /// List the models of a running server, with what is unusual about each.
+    /// List the models of a running server, with their warnings.
     Models(list_models::Models),
-    /// Copy the data folder, also while a server has it, and verify the copy.
+    /// Copy the data folder, also while a server uses it, and verify the copy.
     Backup(Backup),
     /// Ask a running server whether it is ready; exits with 1 if not.
     Healthcheck {
@@ -62,7 +63,7 @@ struct DataDir {
 }
 
 impl Cli {
-    /// Carries the command out.
+    /// Runs the command.
     #[must_use]
     pub fn run(self) -> ExitCode {
         let result = match self.command {
@@ -102,7 +103,7 @@ fn check_openapi(file: &std::path::Path) -> Result<(), String> {
     if found == openapi::yaml() {
         return Ok(());
     }
-    Err(format!("{0} is not what the code says; write it anew with: residuum openapi > {0}", file.display()))
+    Err(format!("{0} differs from the code's specification; update it with: residuum openapi > {0}", file.display()))
 }
 
 #[cfg(test)]

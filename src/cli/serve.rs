@@ -1,4 +1,4 @@
-//! `residuum serve`.
+//! `residuum serve`: the server's flags, and how they become a [`Config`].
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -26,89 +26,92 @@ pub(super) struct Serve {
     /// A model to serve, as ID=PATH; may be repeated. PATH is a Hugging Face folder, a .gguf file or a hub name org/name.
     #[arg(long = "model", env = "RESIDUUM_MODEL", value_name = "ID=PATH", value_parser = model_source, value_delimiter = ',', required = true)]
     models: Vec<ModelSource>,
-    /// A sparse autoencoder beside a model, as ID=MODEL:PATH; may be repeated. PATH is a folder in SAELens's form: cfg.json and
-    /// sae_weights.safetensors.
+    /// A sparse autoencoder of a model, as ID=MODEL:PATH; may be repeated. PATH is a folder in SAELens format: cfg.json
+    /// and sae_weights.safetensors.
     #[arg(long = "sae", env = "RESIDUUM_SAE", value_name = "ID=MODEL:PATH", value_parser = sae_source, value_delimiter = ',')]
     saes: Vec<SaeSource>,
-    /// Use only what is in the local hub cache.
+    /// Do not download from the hub: use only its local cache.
     #[arg(long, env = "RESIDUUM_OFFLINE")]
     offline: bool,
-    /// Where forward passes run: cpu, cuda, cuda:1 (an NVIDIA GPU by its number; builds with --features cuda), metal (builds with
-    /// --features metal), or candle-cpu, which runs the code for GPUs on the CPU, to check it. Several GPUs with commas:
-    /// cuda:0,cuda:1; each has every model, and they share the batches.
+    /// Device for forward passes: cpu; cuda or cuda:1, an NVIDIA GPU by its number (builds with --features cuda); metal
+    /// (builds with --features metal); or candle-cpu, which runs the GPU code on the CPU, to check it. Separate several
+    /// GPUs with commas: cuda:0,cuda:1. Each then holds every model and takes batches from the same queue.
     #[arg(long, env = "RESIDUUM_DEVICE", value_name = "DEVICE", default_value_t)]
     device: Placements,
-    /// Type of the products with weights on a GPU: float32, bfloat16 or float16; by default what the checkpoint holds, or float32. The
-    /// CPU computes in float32.
+    /// Type of matrix products with weights on a GPU: float32, bfloat16 or float16; by default that of the checkpoint,
+    /// or float32. The CPU always computes in float32.
     #[arg(long, env = "RESIDUUM_COMPUTE_DTYPE", value_name = "DTYPE")]
     compute_dtype: Option<ComputeDtype>,
-    /// Threads for forward passes; by default the cores this process may use.
+    /// Threads for forward passes; by default the number of cores this process may use.
     #[arg(long, env = "RESIDUUM_THREADS", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
-    /// Inputs one run may have.
+    /// Maximum number of inputs of one run.
     #[arg(long, env = "RESIDUUM_MAX_RUN_ITEMS", default_value_t = Limits::default().max_run_items)]
     max_run_items: usize,
-    /// Tokens one run may have, those to be generated among them.
+    /// Maximum number of tokens of one run, including those to be generated.
     #[arg(long, env = "RESIDUUM_MAX_RUN_TOKENS", default_value_t = Limits::default().max_run_tokens)]
     max_run_tokens: usize,
-    /// Bytes one run may store.
+    /// Maximum number of bytes that one run may store.
     #[arg(long, env = "RESIDUUM_MAX_RUN_BYTES", default_value_t = Limits::default().max_run_bytes)]
     max_run_bytes: u64,
-    /// Inputs that may wait, over all runs.
+    /// Maximum number of inputs waiting in the queue, over all runs.
     #[arg(long, env = "RESIDUUM_MAX_QUEUED_ITEMS", default_value_t = Limits::default().max_queued_items)]
     max_queued_items: usize,
-    /// Bytes that waiting captures may take, over all runs.
+    /// Maximum number of bytes that the captures of all waiting runs will store.
     #[arg(long, env = "RESIDUUM_MAX_QUEUED_BYTES", default_value_t = Limits::default().max_queued_bytes)]
     max_queued_bytes: u64,
-    /// Bytes that blobs and index may take on the disk; by default what it holds.
+    /// Maximum number of bytes that blobs and index may take on the disk; by default the whole disk.
     #[arg(long, env = "RESIDUUM_MAX_STORE_BYTES")]
     max_store_bytes: Option<u64>,
-    /// Beyond --max-store-bytes, delete the oldest caches that are not pinned instead of refusing new runs.
+    /// When --max-store-bytes is reached, delete the oldest caches that are not pinned instead of refusing new runs.
     #[arg(long, env = "RESIDUUM_EVICT_OLDEST", requires = "max_store_bytes")]
     evict_oldest: bool,
-    /// Inputs of one client that may wait.
+    /// Maximum number of inputs of one client waiting in the queue.
     #[arg(long, env = "RESIDUUM_MAX_CLIENT_ITEMS", default_value_t = Limits::default().max_client_items)]
     max_client_items: usize,
-    /// Bytes that the waiting captures of one client may take.
+    /// Maximum number of bytes that the captures of one client's waiting runs will store.
     #[arg(long, env = "RESIDUUM_MAX_CLIENT_BYTES", default_value_t = Limits::default().max_client_bytes)]
     max_client_bytes: u64,
-    /// Bytes of a request body.
+    /// Maximum size of a request body, in bytes.
     #[arg(long, env = "RESIDUUM_MAX_BODY_BYTES", default_value_t = ApiConfig::default().max_body_bytes)]
     max_body_bytes: usize,
-    /// Bytes of memory that reading the bodies of all requests under way may take; further ones wait, or are answered 503.
+    /// Bytes of memory for receiving and parsing request bodies, over all requests; when it is used up, requests wait
+    /// or get 503.
     #[arg(long, env = "RESIDUUM_MAX_REQUEST_MEMORY", default_value_t = ApiConfig::default().max_request_memory)]
     max_request_memory: u64,
-    /// Bytes of an imported file, which is not held in memory.
+    /// Maximum size of an imported file, in bytes. It is not held in memory.
     #[arg(long, env = "RESIDUUM_MAX_IMPORT_BYTES", default_value_t = ApiConfig::default().max_import_bytes)]
     max_import_bytes: u64,
-    /// Elements of a tensor answered as JSON.
+    /// Maximum number of elements of a tensor in a JSON response.
     #[arg(long, env = "RESIDUUM_MAX_JSON_ELEMENTS", default_value_t = ApiConfig::default().max_json_elements)]
     max_json_elements: usize,
-    /// Seconds until an answer must begin, counted from the last byte of its request; `?wait=` comes on top.
+    /// Maximum time between the last byte of a request and the start of its response, in seconds; the seconds of
+    /// `?wait=` are added.
     #[arg(long, env = "RESIDUUM_REQUEST_TIMEOUT", value_name = "SECONDS", default_value_t = ApiConfig::default().request_timeout.as_secs(), value_parser = clap::value_parser!(u64).range(1..))]
     request_timeout: u64,
-    /// Connections at one time; further ones wait. Each takes a file descriptor.
+    /// Maximum number of connections at one time; further ones wait. Each takes a file descriptor.
     #[arg(long, env = "RESIDUUM_MAX_CONNECTIONS", default_value_t = ConnectionLimits::default().max_connections)]
     max_connections: usize,
-    /// Listen beyond loopback also while the store has no API keys: whoever reaches the port may do everything.
+    /// Listen on other addresses than loopback even if the store has no API keys: anyone who can reach the port can do
+    /// everything.
     #[arg(long, env = "RESIDUUM_ALLOW_UNAUTHENTICATED")]
     allow_unauthenticated: bool,
-    /// Bytes a second that merging small blobs may copy; 0 leaves them and the segments of the text index as they are, and deleted
-    /// activations on the disk.
+    /// Maximum rate at which merging of small blobs may copy, in bytes per second. 0 turns off merging of blobs and of
+    /// FTS5 segments, and deleted activations stay on the disk.
     #[arg(long, env = "RESIDUUM_MERGE_RATE", default_value_t = 32 << 20)]
     merge_rate: u64,
-    /// Seconds between two looks for small blobs and segments of the text index to merge; every sixtieth also collects what
-    /// nothing refers to.
+    /// Seconds between two rounds of upkeep, each of which merges small blobs and FTS5 segments; every sixtieth round
+    /// also deletes what nothing refers to.
     #[arg(long, env = "RESIDUUM_UPKEEP_INTERVAL", default_value_t = 10.0, value_parser = seconds)]
     upkeep_interval: f64,
-    /// A name, with or without a port, by which a server without API keys may be asked, beside those of this machine; may be
-    /// repeated.
+    /// A host name, with or without a port, that a server without API keys accepts in the Host header, besides those of
+    /// this machine; may be repeated.
     #[arg(long, env = "RESIDUUM_ALLOWED_HOSTS", value_name = "HOST", value_delimiter = ',')]
     allowed_hosts: Vec<String>,
-    /// An origin whose pages may call this server; may be repeated, `*` for any.
+    /// An origin whose web pages may call this server; may be repeated, `*` for any.
     #[arg(long = "cors-origin", env = "RESIDUUM_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     cors_origins: Vec<HeaderValue>,
-    /// How log lines are written.
+    /// Format of log lines.
     #[arg(long, env = "RESIDUUM_LOG_FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
     /// What is logged: a level, or a filter such as `residuum=debug,warn`.
@@ -152,7 +155,8 @@ impl Serve {
         }
         check_saes(&self.saes, &self.models)?;
         let threads = self.threads.map_or_else(cores, usize::from);
-        // First of all: left alone, rayon asks the machine and not what this process may use.
+        // Before anything uses rayon: by default it starts a thread for each core of the machine, even if this process
+        // may use fewer.
         let pool =
             rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("compute-{i}")).build_global();
         pool.map_err(|e| format!("the compute threads could not be started: {e}"))?;
@@ -232,7 +236,7 @@ async fn stop_signal() {
     }
 }
 
-/// A time to wait.
+/// Parses a time between two rounds of upkeep.
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
     if (0.05..=86400.0).contains(&seconds) { Ok(seconds) } else { Err("between 0.05 and 86400".to_owned()) }
@@ -243,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_to_wait_are_finite() {
+    fn the_upkeep_interval_is_bounded() {
         assert_eq!(seconds("0.5"), Ok(0.5));
         for bad in ["0", "-1", "NaN", "inf", "x", "1e9"] {
             assert!(seconds(bad).is_err(), "{bad}");
@@ -251,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn models_are_named_id_and_path() {
+    fn a_model_is_given_as_id_and_path() {
         let source = model_source("smollm2-135m=models/a=b.gguf").unwrap();
         assert_eq!((source.id.as_str(), source.path.to_str()), ("smollm2-135m", Some("models/a=b.gguf")));
         for bad in ["x", "=p", "a b=p", "x=", "a/b=p"] {
@@ -260,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn autoencoders_name_their_model() {
+    fn an_autoencoder_is_given_with_its_model() {
         let source = sae_source("res-12=smollm2-135m:saes/a:b=c").unwrap();
         let found = (source.id.as_str(), source.model.as_str(), source.path.to_str());
         assert_eq!(found, ("res-12", "smollm2-135m", Some("saes/a:b=c")));

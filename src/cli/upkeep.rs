@@ -1,4 +1,4 @@
-//! `residuum verify`, `residuum gc` and `residuum backup`: upkeep of a data folder.
+//! `residuum verify`, `residuum gc` and `residuum backup`: upkeep of a data folder without a server.
 
 use std::path::PathBuf;
 
@@ -11,10 +11,11 @@ use residuum_store::{Store, StoreError};
 pub(super) struct Verify {
     #[command(flatten)]
     data: DataDir,
-    /// Drop what is damaged, keep the rest, and move damaged files to the folder `damaged`. No server may be running.
+    /// Remove what is damaged from the index, keep the rest, and move damaged files to the folder `damaged`. No server
+    /// may be running.
     #[arg(long)]
     repair: bool,
-    /// Make a new index from the blobs alone, in place of one that is lost or broken. No server may be running.
+    /// Replace a lost or broken index by a new one, made from the blobs alone. No server may be running.
     #[arg(long, conflicts_with = "repair")]
     rebuild_index: bool,
 }
@@ -23,7 +24,8 @@ pub(super) struct Verify {
 pub(super) struct Gc {
     #[command(flatten)]
     data: DataDir,
-    /// Also remove the blobs in the folder `unknown`, which the index did not know. They may be the only copies of activations.
+    /// Also delete the blobs in the folder `unknown`, which are not in the index. They may be the only copies of
+    /// activations.
     #[arg(long)]
     unknown: bool,
 }
@@ -32,7 +34,7 @@ pub(super) struct Gc {
 pub(super) struct Backup {
     #[command(flatten)]
     data: DataDir,
-    /// Copy the bytes of blobs even where a second name for the same file would do.
+    /// Copy the bytes of blobs even if the file system allows hard links.
     #[arg(long)]
     copy: bool,
     /// Folder for the copy; it must be empty, or not exist.
@@ -96,7 +98,7 @@ impl Gc {
                 }
                 Ok(())
             }
-            Err(e @ StoreError::Locked) => Err(format!("{e}. A running server collects by itself")),
+            Err(e @ StoreError::Locked) => Err(format!("{e}. A running server collects garbage itself")),
             Err(e) => Err(e.to_string()),
         }
     }

@@ -1,4 +1,5 @@
-//! Accepts connections and serves them: bounded in number, and none may dawdle over its headers.
+//! Accepts connections and serves HTTP on them, with limits on their number and on the time for headers. Knows the
+//! router only as a service: what requests ask for is the business of [`crate::api`].
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
@@ -27,17 +28,18 @@ use watch::{Connections, Request};
 
 use crate::api;
 
-/// How connections are held to their pace.
+/// Limits on connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Connections at one time.
+    /// Most connections at one time.
     pub max_connections: usize,
-    /// Connections beyond those, which are told whether the server is alive and ready, and are refused anything else; who
-    /// comes after them waits.
+    /// Further connections, which may only ask for `/healthz` and `/readyz`; other requests on them are refused.
+    /// Clients beyond these wait in the backlog of the system.
     pub spare_connections: usize,
-    /// Time for the headers of a request, and for the next request on a connection that is kept.
+    /// Time for the headers of a request, and for the next request on a kept-alive connection.
     pub header_timeout: Duration,
-    /// Time that a client which sends no more waits for the beginning of its answer: it may have gone.
+    /// If a client has closed its sending side, time for the start of its response; then the connection is cut, since
+    /// the client has probably disconnected.
     pub half_closed_wait: Duration,
 }
 
@@ -52,54 +54,55 @@ impl Default for ConnectionLimits {
     }
 }
 
-/// Headers of one request at which the connection is cut; far fewer are answered with what is wrong.
+/// Number of headers at which hyper cuts the connection. The lower limit of `api/limits.rs` gets a problem as its
+/// answer.
 const MAX_HEADERS: usize = 256;
-/// Bytes of the request line and all headers at which the connection is cut, likewise.
+/// Bytes of the request line and all headers at which hyper cuts the connection, likewise.
 const MAX_HEAD_BYTES: usize = 64 << 10;
-/// Bytes that a connection keeps in its buffer.
+/// Most bytes in the buffer of a connection.
 const MAX_BUFFER_BYTES: usize = 256 << 10;
 /// Time for the headers on a spare connection.
 const SPARE_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time that a spare connection waits for a place among the others.
+/// Time that a spare connection waits to become a normal one.
 const PLACE_WAIT: Duration = Duration::from_millis(500);
 /// Time between two attempts to close an idle connection for one that waits.
 const PLACE_RETRY: Duration = Duration::from_millis(50);
-/// Time between two looks for clients that have gone.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// The paths that spare connections are for.
+/// Time between two checks for clients that have disconnected.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// The paths that spare connections may ask for.
 const SPARE_PATHS: [&str; 2] = ["/healthz", "/readyz"];
 
-/// What connections have in common.
+/// What all connections share.
 struct Server {
     router: Router,
-    /// For connections with a place.
+    /// For normal connections.
     http: http1::Builder,
-    /// For spare ones: one request each.
+    /// For spare connections: one request each.
     spare_http: http1::Builder,
     connections: Arc<Connections>,
     places: Arc<Semaphore>,
     spares: Arc<Semaphore>,
 }
 
-/// What a connection takes.
+/// The place of a connection, free again once it is dropped.
 enum Place {
-    /// One of the connections that are served.
-    Own(OwnedSemaphorePermit),
-    /// One of those beyond them.
+    /// One of `max_connections`.
+    Normal(OwnedSemaphorePermit),
+    /// One of `spare_connections`.
     Spare(OwnedSemaphorePermit),
 }
 
-/// Serves until `stop` is cancelled, and then finishes the requests under way; connections without one are closed at once.
+/// Serves until `stop` is cancelled; then finishes the requests in progress and closes connections without one at once.
 ///
-/// Where all connections are taken, the one that has been idle longest makes room for the next; where none is idle, further
-/// ones are told whether the server is alive and ready, and are refused anything else with 503.
+/// If all normal places are taken, a new connection makes the server close the one that has been idle longest. If none
+/// is idle, the new one is a spare connection: its requests get 503, except those for `/healthz` and `/readyz`.
 pub async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimits, stop: CancellationToken) {
     let server = Arc::new(Server::new(router, limits));
     let watch = tokio::spawn(watch(Arc::clone(&server.connections), limits.half_closed_wait));
-    // closes once nobody has a sender any more
+    // closes once all senders are dropped: when all connections have ended
     let (alive, mut ended) = mpsc::channel::<Infallible>(1);
     loop {
-        // A place first: who finds none is left in the system's queue.
+        // First a place: while there is none, clients wait in the backlog of the system.
         let next = async {
             let place = server.place().await?;
             Some((place, accept(&listener).await))
@@ -122,11 +125,11 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimi
     watch.abort();
 }
 
-/// Cuts the connections of clients that have gone, for ever.
-async fn watch(connections: Arc<Connections>, patience: Duration) {
+/// Cuts the connections of clients that have disconnected, in a loop without end.
+async fn watch(connections: Arc<Connections>, half_closed_wait: Duration) {
     loop {
-        sleep(LOOK_INTERVAL).await;
-        connections.look(patience);
+        sleep(CHECK_INTERVAL).await;
+        connections.cut_disconnected(half_closed_wait);
     }
 }
 
@@ -138,7 +141,7 @@ impl Server {
             .max_headers(MAX_HEADERS)
             .max_header_size(MAX_HEAD_BYTES)
             .max_buf_size(MAX_BUFFER_BYTES)
-            // elsewhere nobody would see that a client has gone
+            // only on Linux `watch` can tell that a client has disconnected
             .half_close(cfg!(target_os = "linux"));
         let mut spare_http = http.clone();
         spare_http.keep_alive(false).header_read_timeout(limits.header_timeout.min(SPARE_HEADER_TIMEOUT));
@@ -153,25 +156,25 @@ impl Server {
         }
     }
 
-    /// The next free place.
+    /// Waits for a free place, if possible a normal one.
     async fn place(&self) -> Option<Place> {
         tokio::select! {
             biased;
-            own = Arc::clone(&self.places).acquire_owned() => own.ok().map(Place::Own),
+            normal = Arc::clone(&self.places).acquire_owned() => normal.ok().map(Place::Normal),
             spare = Arc::clone(&self.spares).acquire_owned() => spare.ok().map(Place::Spare),
         }
     }
 
-    /// A place among the connections that are served, for one that has none: an idle one makes room.
-    async fn own_place(&self) -> Option<OwnedSemaphorePermit> {
+    /// A normal place for a spare connection: closes idle connections until one is free; `None` after [`PLACE_WAIT`].
+    async fn normal_place(&self) -> Option<OwnedSemaphorePermit> {
         let end = Instant::now() + PLACE_WAIT;
-        if let Ok(own) = Arc::clone(&self.places).try_acquire_owned() {
-            return Some(own);
+        if let Ok(normal) = Arc::clone(&self.places).try_acquire_owned() {
+            return Some(normal);
         }
         while Instant::now() < end {
             self.connections.close_longest_idle();
-            if let Ok(own) = timeout(PLACE_RETRY, Arc::clone(&self.places).acquire_owned()).await {
-                return own.ok();
+            if let Ok(normal) = timeout(PLACE_RETRY, Arc::clone(&self.places).acquire_owned()).await {
+                return normal.ok();
             }
         }
         None
@@ -179,8 +182,8 @@ impl Server {
 
     async fn connection(&self, place: Place, stream: TcpStream, close: CancellationToken) {
         let place = match place {
-            Place::Own(own) => Place::Own(own),
-            Place::Spare(spare) => self.own_place().await.map_or(Place::Spare(spare), Place::Own),
+            Place::Normal(normal) => Place::Normal(normal),
+            Place::Spare(spare) => self.normal_place().await.map_or(Place::Spare(spare), Place::Normal),
         };
         let is_spare = matches!(place, Place::Spare(_));
         let stream = Arc::new(stream);
@@ -188,7 +191,7 @@ impl Server {
         let watched = Arc::clone(&entry.watched);
         let routes = TowerToHyperService::new(self.router.clone());
         let service = service_fn(move |request: http::Request<Incoming>| {
-            let under_way = Request::begin(&watched);
+            let in_progress = Request::begin(&watched);
             let refused = is_spare && !SPARE_PATHS.contains(&request.uri().path());
             let answer = (!refused).then(|| routes.call(request));
             async move {
@@ -196,7 +199,7 @@ impl Server {
                     Some(answer) => answer.await?,
                     None => api::too_many_connections(),
                 };
-                Ok::<_, Infallible>(response.map(|body| under_way.answer(body)))
+                Ok::<_, Infallible>(response.map(|body| in_progress.answer(body)))
             }
         });
         let http = if is_spare { &self.spare_http } else { &self.http };
@@ -220,19 +223,19 @@ impl Server {
     }
 }
 
-/// The next connection. Errors are those of a connection that is gone, or of a machine out of file descriptors: neither
-/// ends the server.
+/// Waits for the next connection. Errors do not end the server: either the client has disconnected again, or the
+/// machine is out of file descriptors.
 async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                // answers are written whole: waiting for more to fill a packet only costs time
+                // responses are written whole, so Nagle's algorithm would only delay them
                 if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "a connection keeps its delay");
+                    tracing::debug!(%error, "TCP_NODELAY could not be set");
                 }
                 return stream;
             }
-            Err(error) if is_of_the_connection(&error) => {}
+            Err(error) if has_disconnected(&error) => {}
             Err(error) => {
                 tracing::error!(%error, "connections cannot be accepted; trying again in a second");
                 sleep(Duration::from_secs(1)).await;
@@ -241,7 +244,7 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
-fn is_of_the_connection(error: &io::Error) -> bool {
+fn has_disconnected(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionRefused | ConnectionAborted | ConnectionReset)
 }

@@ -1,4 +1,4 @@
-//! A TCP stream that the connection and whoever watches it share.
+//! A TCP stream shared by the connection and the task that watches it.
 
 use std::{
     io::{self, ErrorKind, IoSlice},
@@ -12,7 +12,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Reads and writes a stream that others hold too, who only ask the system about it.
+/// Reads and writes a stream. Other holders only poll its state.
 #[derive(Debug)]
 pub(super) struct SharedStream(pub(super) Arc<TcpStream>);
 
@@ -62,7 +62,7 @@ impl AsyncWrite for SharedStream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // written bytes are the system's
+        // nothing is buffered here: written bytes are in the system's buffer
         Poll::Ready(Ok(()))
     }
 

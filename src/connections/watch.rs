@@ -1,5 +1,5 @@
-//! Who is connected and what each connection is at, so that the one that has been idle longest can make room, and so that
-//! nothing is computed for a client that has gone.
+//! A table of open connections and their phases. With it the server can close the connection that has been idle
+//! longest, and cancel requests of clients that have disconnected.
 
 use std::{
     collections::HashMap,
@@ -14,17 +14,17 @@ use http_body::{Frame, SizeHint};
 use tokio::{net::TcpStream, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// A connection that has been idle for less than this is left alone: its request may be on the way.
-const YOUNG: Duration = Duration::from_millis(250);
+/// A connection that has been idle for less than this is not closed: its request may be on the way.
+const MIN_IDLE: Duration = Duration::from_millis(250);
 
-/// What a connection is at.
+/// Phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Between requests, or before the first.
     Idle,
-    /// A request came and has no answer yet.
+    /// A request has arrived, and its response has not begun.
     Waiting,
-    /// An answer is being sent.
+    /// A response is being sent.
     Answering,
 }
 
@@ -33,18 +33,18 @@ struct State {
     phase: Phase,
     /// When the phase began.
     since: Instant,
-    /// When the client was first seen to send no more, in this phase.
+    /// When the client was first seen to have closed its sending side, in this phase.
     half_closed: Option<Instant>,
 }
 
-/// A connection under watch.
+/// An open connection.
 #[derive(Debug)]
 pub(super) struct Watched {
     tcp: Arc<TcpStream>,
     state: Mutex<State>,
-    /// Cancelled: it ends after the request under way, if there is one.
+    /// If cancelled, the connection ends after the request in progress, or at once if there is none.
     pub(super) close: CancellationToken,
-    /// Cancelled: it ends at once.
+    /// If cancelled, the connection ends at once.
     pub(super) cut: CancellationToken,
 }
 
@@ -57,18 +57,19 @@ impl Watched {
         *self.state() = State { phase, since: Instant::now(), half_closed: None };
     }
 
-    /// Cuts the connection whose client has gone, or has sent no more for `patience` while it waits for an answer.
-    fn look(&self, patience: Duration) {
+    /// Cuts the connection if its client has disconnected, or has closed its sending side and then waited
+    /// `half_closed_wait` for a response.
+    fn cut_if_disconnected(&self, half_closed_wait: Duration) {
         let mut state = self.state();
         if state.phase == Phase::Idle {
             return;
         }
         match peer(&self.tcp) {
-            Peer::There => {}
-            Peer::Gone => self.cut.cancel(),
-            Peer::SendsNoMore => {
+            Peer::Open => {}
+            Peer::Reset => self.cut.cancel(),
+            Peer::HalfClosed => {
                 let since = *state.half_closed.get_or_insert_with(Instant::now);
-                if state.phase == Phase::Waiting && since.elapsed() >= patience {
+                if state.phase == Phase::Waiting && since.elapsed() >= half_closed_wait {
                     self.cut.cancel();
                 }
             }
@@ -76,13 +77,13 @@ impl Watched {
     }
 }
 
-/// What the system knows of the other end.
+/// What the system knows of the client's side of a connection.
 enum Peer {
-    There,
-    /// It has closed its side of the connection, or all of it: the two look the same until something is sent.
-    SendsNoMore,
-    /// It has refused what was sent, or closed without reading what it was sent.
-    Gone,
+    Open,
+    /// The client has closed its sending side, or the whole connection: the two look the same until something is sent.
+    HalfClosed,
+    /// The client has reset the connection.
+    Reset,
 }
 
 #[cfg(target_os = "linux")]
@@ -90,22 +91,22 @@ fn peer(tcp: &TcpStream) -> Peer {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut asked = [PollFd::new(tcp, PollFlags::RDHUP)];
     if poll(&mut asked, Some(&Timespec::default())).is_err() {
-        return Peer::There;
+        return Peer::Open;
     }
     match asked[0].revents() {
-        found if found.intersects(PollFlags::ERR | PollFlags::HUP) => Peer::Gone,
-        found if found.contains(PollFlags::RDHUP) => Peer::SendsNoMore,
-        _ => Peer::There,
+        found if found.intersects(PollFlags::ERR | PollFlags::HUP) => Peer::Reset,
+        found if found.contains(PollFlags::RDHUP) => Peer::HalfClosed,
+        _ => Peer::Open,
     }
 }
 
-/// Elsewhere a connection ends when its client sends no more.
+/// On other systems hyper ends a connection when its client closes its sending side.
 #[cfg(not(target_os = "linux"))]
 fn peer(_: &TcpStream) -> Peer {
-    Peer::There
+    Peer::Open
 }
 
-/// All connections.
+/// All open connections.
 #[derive(Debug, Default)]
 pub(super) struct Connections(Mutex<Table>);
 
@@ -115,7 +116,7 @@ struct Table {
     next: u64,
 }
 
-/// A place among the connections, given up when it is dropped.
+/// A connection's entry in the table, removed when this is dropped.
 pub(super) struct Entry {
     id: u64,
     connections: Arc<Connections>,
@@ -133,7 +134,7 @@ impl Connections {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a connection; `close` ends it after the request under way.
+    /// Adds a connection; cancelling `close` ends it after the request in progress.
     pub(super) fn add(self: &Arc<Self>, tcp: &Arc<TcpStream>, close: CancellationToken) -> Entry {
         let state = State { phase: Phase::Idle, since: Instant::now(), half_closed: None };
         let (tcp, cut) = (Arc::clone(tcp), CancellationToken::new());
@@ -145,27 +146,27 @@ impl Connections {
         Entry { id, connections: Arc::clone(self), watched }
     }
 
-    /// Closes the connection that has been idle longest, unless all are busy or have hardly come.
+    /// Closes the connection that has been idle longest, if one has been idle for [`MIN_IDLE`].
     pub(super) fn close_longest_idle(&self) {
         let table = self.table();
         let open = table.watched.values().filter(|watched| !watched.close.is_cancelled());
         let idle = open.filter_map(|watched| {
             let state = watched.state();
-            (state.phase == Phase::Idle && state.since.elapsed() >= YOUNG).then_some((state.since, watched))
+            (state.phase == Phase::Idle && state.since.elapsed() >= MIN_IDLE).then_some((state.since, watched))
         });
         if let Some((_, watched)) = idle.min_by_key(|(since, _)| *since) {
             watched.close.cancel();
         }
     }
 
-    /// Cuts the connections of clients that have gone, see [`Watched::look`].
-    pub(super) fn look(&self, patience: Duration) {
+    /// Cuts the connections of clients that have disconnected, see [`Watched::cut_if_disconnected`].
+    pub(super) fn cut_disconnected(&self, half_closed_wait: Duration) {
         let all: Vec<Arc<Watched>> = self.table().watched.values().cloned().collect();
-        all.iter().for_each(|watched| watched.look(patience));
+        all.iter().for_each(|watched| watched.cut_if_disconnected(half_closed_wait));
     }
 }
 
-/// A request under way. Dropping it says that the connection is idle again.
+/// A request in progress. When it is dropped, its connection is idle again.
 pub(super) struct Request(Arc<Watched>);
 
 impl Request {
@@ -174,7 +175,7 @@ impl Request {
         Self(Arc::clone(watched))
     }
 
-    /// The body of its answer.
+    /// Marks the response as begun and wraps its body, which then holds the request until it is sent.
     pub(super) fn answer(self, body: Body) -> Answer {
         self.0.enter(Phase::Answering);
         Answer { body, _request: self }
@@ -187,7 +188,7 @@ impl Drop for Request {
     }
 }
 
-/// The body of an answer, as it is.
+/// The body of a response, unchanged, with the request that it answers.
 pub(super) struct Answer {
     body: Body,
     _request: Request,

@@ -1,4 +1,4 @@
-//! `POST /v1/caches/{id}/attribution`.
+//! `POST /v1/caches/{id}/attribution`: direct logit attribution.
 
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
@@ -17,23 +17,23 @@ use crate::api::{
 use residuum_domain::{CacheId, Positions};
 use residuum_engine::questions::{attribution, finite};
 
-/// Which logit to take apart.
+/// Which logit to attribute.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = AttributionRequest, example = json!({"token": " Paris", "against": " London", "position": "last"}))]
 pub struct Attribution {
     /// The token: an id, or a text that is exactly one token.
     token: TokenRef,
-    /// A second token: then the difference of the two logits is taken apart.
+    /// A second token; if given, the difference of the two logits is attributed.
     against: Option<TokenRef>,
-    /// One position; the last if left out. The logit there is that of the token behind it.
+    /// One position; the last if left out. Its logit is for the token that comes next.
     #[schema(value_type = Option<PositionsSchema>)]
     position: Option<Positions>,
-    /// How finely; as finely as the cache has it if left out.
+    /// Which parts to distinguish; if left out, the finest that the captured hooks allow.
     components: Option<Components>,
 }
 
-/// A logit as the sum of what was added to the residual stream.
+/// A logit as the sum of contributions to the residual stream.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Attribution, example = json!({
     "cache": "0198c5a0-5b3f-7d51-8a3e-0242ac120002", "model": "smollm2-135m", "position": 9, "token": {"id": 7042, "token": " Paris"},
@@ -47,7 +47,7 @@ pub struct Attribution {
 pub struct AttributionDto {
     /// The cache.
     cache: String,
-    /// The name that its model is served under now.
+    /// Name of its model on this server.
     model: String,
     /// The position.
     position: u32,
@@ -55,49 +55,50 @@ pub struct AttributionDto {
     token: Token,
     /// The token whose logit is subtracted.
     against: Option<Token>,
-    /// How finely the logit is taken apart.
+    /// Which parts are distinguished.
     components: Components,
-    /// The denominator of the final norm at this position, at which it is held; 1 where there is no such norm.
+    /// The denominator of the final norm at this position, treated as a constant; 1 if the model has no final norm.
     scale: Option<f64>,
-    /// What each part adds to the logit, in the order of the forward pass.
+    /// The contribution of each part to the logit, in the order of the forward pass.
     parts: Vec<Part>,
     /// The sum of the parts.
     sum: Option<f64>,
-    /// The logit that the model's own head computes from the stored output of the last block: after the model's scale of
-    /// logits, before any softcap. With `against` the difference of two.
+    /// The logit that the model's head computes from the stored output of the last block: after the model's scale of
+    /// logits, before any softcap. With `against` the difference of two logits.
     logit: Option<f64>,
-    /// `sum − logit`: what rounding of the stored activations leaves. Where a run changed the residual stream itself, what that
-    /// added is here too: it is nobody's part.
+    /// `sum − logit`: the error from rounding of the stored activations. If interventions changed the residual stream
+    /// itself, their contribution is included, since it belongs to no part.
     error: Option<f64>,
-    /// The softcap of the model's logits, which is not linear and therefore no part.
+    /// The softcap of the model's logits. It is not linear, so it cannot be a part.
     softcap: Option<f32>,
-    /// The logit (or the difference of two) behind the softcap, where there is one.
+    /// The logit (or the difference of two) after the softcap, if the model has one.
     logit_after_softcap: Option<f64>,
 }
 
-/// How finely a logit is taken apart.
+/// Which parts of a logit are distinguished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = AttributionComponents)]
 #[serde(rename_all = "snake_case")]
 pub enum Components {
-    /// Every attention and every MLP; needs `attn_out` and `mlp_out`.
+    /// The attention and the MLP of every block; needs `attn_out` and `mlp_out`.
     Sublayers,
     /// Every head, the bias of attention, and every MLP; needs `attn.z` (or `attn.result`) and `mlp_out`.
     Heads,
 }
 
-/// What a part is.
+/// Kind of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = AttributionKind)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// Token, position or type embedding, or the stream in front of the first block.
+    /// Token, position or type embedding, or the residual stream before the first block.
     Embedding,
     /// The whole output of attention.
     Attention,
     /// One head.
     Head,
-    /// What attention adds without any head: the bias of its output projection and of the norm behind it.
+    /// The contribution of attention that belongs to no head: the bias of its output projection and of the norm after
+    /// it.
     AttentionBias,
     /// The output of an MLP.
     Mlp,
@@ -109,27 +110,27 @@ pub enum Kind {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = AttributionPart)]
 pub struct Part {
-    /// The hook whose value adds it; a bias has TransformerLens's name of the weight.
+    /// The hook whose value it is; for a bias, TransformerLens's name of the weight.
     name: String,
-    /// What it is.
+    /// Kind of the part.
     kind: Kind,
-    /// The layer, inside the blocks.
+    /// The layer, if it is inside the blocks.
     #[serde(skip_serializing_if = "Option::is_none")]
     layer: Option<usize>,
     /// The head.
     #[serde(skip_serializing_if = "Option::is_none")]
     head: Option<usize>,
-    /// What it adds to the logit; null where it is not finite.
+    /// Its contribution to the logit; null if that is not finite.
     value: Option<f64>,
 }
 
-/// Take a logit apart
+/// Attribute a logit
 ///
-/// Direct logit attribution: the residual stream in front of the final norm is the sum of the embeddings and of what every
-/// attention and MLP added to it, so with the norm's denominator held at its value the logit is a sum over these parts. The
-/// bias of the final norm and of the unembedding are parts of their own; with `components: heads` so are each head and the
-/// bias of each output projection. Post-norms behind attention are held at their value likewise. No forward pass is run; the
-/// model that made the cache must be served.
+/// Direct logit attribution. The residual stream before the final norm is the sum of the embeddings and the outputs of
+/// every attention and MLP. If the denominator of the norm is treated as a constant, the logit is a sum over these
+/// parts. The biases of the final norm and of the unembedding are separate parts; with `components: heads` so are each
+/// head and the bias of each output projection. Denominators of post-norms after attention are treated as constants
+/// too. No forward pass is run; the server must have the model that made the cache.
 #[utoipa::path(
     post, path = "/v1/caches/{id}/attribution", operation_id = "attributeLogit", tag = "analysis", request_body = Attribution,
     params(("id" = String, Path, description = "Id of the cache")),

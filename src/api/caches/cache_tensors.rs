@@ -1,4 +1,4 @@
-//! The tensors of one cache: a stack of layers, one layer, any hook, and the whole cache as a file.
+//! Routes for the tensors of one cache: all layers stacked, one layer, any hook, and the whole cache as a file.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use residuum_domain::{Axis, Cache, CacheId, Code, Dtype, Hook, Positions, Proble
 use residuum_engine::questions::mean::read_means;
 use residuum_store::StoredCache;
 
-/// The parts of a selection; a mean that was computed stands for its parts.
+/// The parts of a selection. If `mean` was computed from them, it replaces them.
 pub fn part(cache: &Arc<StoredCache>, selection: &Selection, mean: Option<Vec<f32>>, dtype: Dtype) -> Vec<Part> {
     if let Some(mean) = mean {
         let mut bytes = Vec::new();
@@ -37,10 +37,10 @@ pub fn part(cache: &Arc<StoredCache>, selection: &Selection, mean: Option<Vec<f3
     selection.parts.iter().map(stored).collect()
 }
 
-/// One hook of one cache as an answer, without averaging.
+/// The answer with one hook of one cache, without averaging.
 ///
 /// # Errors
-/// None; the signature is that of its siblings.
+/// Never; the signature is that of the similar functions.
 pub fn answer(cache: &Arc<StoredCache>, selection: Selection, wanted: Option<Dtype>) -> Result<TensorAnswer, Problem> {
     answer_with(cache, selection, None, wanted)
 }
@@ -57,10 +57,10 @@ fn answer_with(
     Ok(TensorAnswer::of_hook(hook, selection.shape, selection.axes, dtype, parts))
 }
 
-/// `?hook=` belongs to the layer routes only.
+/// Refuses `?hook=`, which only the layer routes take.
 ///
 /// # Errors
-/// [`Code::InvalidQuery`] when it is given.
+/// [`Code::InvalidQuery`] if it is given.
 pub fn no_hook_parameter(query: &TensorQuery) -> Result<(), Problem> {
     match query.hook {
         Some(_) => Err(Problem::at(Code::InvalidQuery, "hook", "this path names the hook already")),
@@ -85,7 +85,7 @@ async fn one_hook(
 
 /// Fetch any captured hook
 ///
-/// By its full name, in the format asked for by `?format=` or `Accept`.
+/// By its full name, in the format of `?format=` or `Accept`.
 #[utoipa::path(
     get, path = "/v1/caches/{id}/tensors/{hook}", operation_id = "getCacheTensor", tag = "caches",
     params(("id" = String, Path, description = "Id of the cache"),
@@ -116,25 +116,25 @@ fn hook_names(cache: &StoredCache) -> String {
     names.join(", ")
 }
 
-/// The site that `?hook=` names; the residual stream after the block if left out.
+/// The site of `?hook=`; the residual stream after the block if left out.
 fn layer_site(query: &TensorQuery) -> Result<Site, Problem> {
     let Some(name) = &query.hook else { return Ok(Site::ResidPost) };
     Site::by_short_name(name).filter(|s| s.in_block()).ok_or_else(|| {
         Problem::at(
             Code::InvalidQuery,
             "hook",
-            "hook names a place inside the blocks without its layer, for example resid_post or attn_out",
+            "hook is a name inside the blocks without its layer, for example resid_post or attn_out",
         )
     })
 }
 
 /// Fetch one layer
 ///
-/// The residual stream after the block, or another hook by `?hook=`. Negative layers count from the last.
+/// The residual stream after the block, or the hook of `?hook=`. Negative layers count from the last.
 #[utoipa::path(
     get, path = "/v1/caches/{id}/layers/{layer}", operation_id = "getCacheLayer", tag = "caches",
     params(("id" = String, Path, description = "Id of the cache"),
-        ("layer" = i64, Path, description = "Block index from 0; negatives count from the last", example = 12), TensorQuery),
+        ("layer" = i64, Path, description = "Block index from 0; negative numbers count from the last", example = 12), TensorQuery),
     responses((status = 200, description = "The tensor", content((TensorDto = "application/json"), (Vec<u8> = "application/x-npy"),
         (Vec<u8> = "application/vnd.safetensors"), (Vec<u8> = "application/octet-stream"))),
         (status = 206, description = "A byte range of a binary format"), (status = 304, description = "Not modified"), CacheTensorProblems)
@@ -174,8 +174,8 @@ fn listed(layers: &[usize]) -> String {
 
 /// Fetch all layers
 ///
-/// The residual stream after every captured block, stacked `[n_layers, …]` in ascending order; `layers` says which. Another
-/// hook by `?hook=`.
+/// The residual stream after every captured block, or the hook of `?hook=`, stacked `[n_layers, …]` in ascending order;
+/// `layers` lists the layers.
 #[utoipa::path(
     get, path = "/v1/caches/{id}/layers", operation_id = "getCacheLayers", tag = "caches",
     params(("id" = String, Path, description = "Id of the cache"), TensorQuery),
@@ -231,21 +231,21 @@ pub async fn get_layers(
     respond(make, &spec, &headers, store, state.config.max_json_elements).await
 }
 
-/// Parameters of a cache's file.
+/// Query parameters of a cache's file.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct FileQuery {
-    /// true: tags, label and metadata in `__metadata__` too.
+    /// true: `__metadata__` includes tags, label and metadata.
     #[param(default = false)]
     pub annotations: Option<bool>,
 }
 
 /// Fetch a whole cache
 ///
-/// One safetensors file: the keys are hook names, plus `token_ids` (int64) where they are known; the provenance is in
-/// `__metadata__`. `POST /v1/caches` takes it back with nothing lost; tags, label and metadata are in it on request, since they can
-/// be edited and the file's entity tag would change with them.
+/// One safetensors file. Its keys are hook names, plus `token_ids` (int64) if they are known; the provenance is in
+/// `__metadata__`. `POST /v1/caches` imports the file without loss. Tags, label and metadata are included only on
+/// request, because they can be edited, which would change the entity tag of the file.
 #[utoipa::path(
     get, path = "/v1/caches/{id}/safetensors", operation_id = "getCacheSafetensors", tag = "caches",
     params(("id" = String, Path, description = "Id of the cache"), FileQuery),
@@ -263,7 +263,7 @@ pub async fn get_safetensors(
     let cache = &stored.cache;
     let dtype = cache.capture.dtype;
     let token_ids: Vec<u8> = cache.token_ids.iter().flat_map(|id| i64::from(*id).to_le_bytes()).collect();
-    // token_ids first: eight-byte elements behind two-byte ones would lie unaligned.
+    // token_ids first: after two-byte elements, its eight-byte elements would be unaligned
     let (mut entries, mut parts) = (Vec::new(), Vec::new());
     if cache.knows_token_ids() {
         entries.push(HeaderEntry {
@@ -290,8 +290,8 @@ pub async fn get_safetensors(
     Ok(binary(assembly, media_type, &name, HeaderMap::new(), &headers, state.engine.store()).await?)
 }
 
-/// The receipt of a cache as the strings that safetensors metadata takes: all that an import needs to make the same cache again.
-/// Without `annotations` nothing in it can be edited, so the file and its entity tag stay the same under PATCH.
+/// The provenance of a cache as strings of safetensors metadata: all that an import needs to make the same cache.
+/// Without `annotations` nothing in it can be edited, so PATCH changes neither the file nor its entity tag.
 fn file_metadata(cache: &Cache, annotations: bool) -> Map<String, Value> {
     let p = &cache.provenance;
     let facts = json!({
@@ -317,7 +317,7 @@ fn file_metadata(cache: &Cache, annotations: bool) -> Map<String, Value> {
             facts.insert(key.to_owned(), value.into());
         }
     };
-    // an imported cache does not know all of these
+    // an imported cache may lack some of these
     for (key, name) in [
         ("model_fingerprint", &p.model_fingerprint),
         ("architecture", &p.architecture),
@@ -342,7 +342,7 @@ fn file_metadata(cache: &Cache, annotations: bool) -> Map<String, Value> {
     facts
 }
 
-/// Positions as a query spells them, or as JSON where that would mean something else.
+/// Positions in the form of a query parameter, or as JSON if that form would mean something else.
 fn positions_text(positions: &Positions) -> String {
     let text = positions.to_string();
     if text.parse().as_ref() == Ok(positions) { text } else { json!(positions).to_string() }

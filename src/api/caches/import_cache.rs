@@ -1,4 +1,4 @@
-//! `POST /v1/caches`: a safetensors file of activations made elsewhere becomes a cache.
+//! `POST /v1/caches`: imports a safetensors file of activations that were computed elsewhere.
 
 use axum::{
     Json,
@@ -36,20 +36,20 @@ fn unread(error: &(dyn std::error::Error + 'static)) -> Problem {
     }
 }
 
-/// Bytes gathered before they are written.
+/// Number of bytes buffered before they are written to disk.
 const CHUNK: usize = 1 << 20;
 
 /// Import a cache
 ///
-/// The body is a safetensors file of activations of one input, made elsewhere: with PyTorch, numpy, or by this server's
-/// `/safetensors`. Tensors are named by their hooks: `blocks.5.hook_resid_post` is one layer, `[pos, …]` or, for a single position,
-/// `[…]`; `resid_post` is a stack of layers, `[layer, pos, …]`; attention maps are `[head, q, k]`. `token_ids` (`[tokens]`, int64 or
-/// int32) may stand beside them. What tensors do not say (model, text, tokens, positions, layers, annotations, what computed them) is
-/// given as parameters or in the file's `__metadata__`. The file is streamed to disk and checked whole before anything is stored. An
-/// imported cache never answers a run.
+/// The body is a safetensors file with activations of one input, from PyTorch, numpy, or this server's `/safetensors`.
+/// Each tensor has the name of its hook: `blocks.5.hook_resid_post` is one layer, `[pos, …]` or, for a single position,
+/// `[…]`; `resid_post` is a stack of layers, `[layer, pos, …]`; attention maps are `[head, q, k]`. The file may also
+/// have `token_ids` (`[tokens]`, int64 or int32). Other facts (model, text, tokens, positions, layers, annotations,
+/// what computed the activations) are given as parameters or in the file's `__metadata__`. The file is streamed to disk
+/// and checked completely before anything is stored. Runs never reuse an imported cache.
 #[utoipa::path(
     post, path = "/v1/caches", operation_id = "importCache", tag = "caches", params(ImportQuery,
-        ("Idempotency-Key" = Option<String>, Header, description = "A key of the client's choice: the same key with the same file and parameters answers the cache it made first, anything else 422", example = "import-2026-11-23-a")),
+        ("Idempotency-Key" = Option<String>, Header, description = "A key that the client chooses. The same key with the same file and parameters gives the cache that was made first; anything else 422", example = "import-2026-11-23-a")),
     request_body(description = "A safetensors file", content((Vec<u8> = "application/vnd.safetensors"), (Vec<u8> = "application/octet-stream"))),
     responses(
         (status = 201, description = "The cache", body = CacheDto, headers(("Location" = String, description = "Path of the cache"))),
@@ -68,22 +68,22 @@ pub async fn import_cache(
     let key = idempotency_key(&headers)?;
     let store = state.engine.store();
     let mut receiver =
-        Receiver::new(store.spool().await?, query.given(), state.config.max_import_bytes, state.memory.guest());
+        Receiver::new(store.spool().await?, query.given(), state.config.max_import_bytes, state.memory.for_request());
     if let Some(n_bytes) = content_length(&headers) {
         receiver.expect(n_bytes)?;
     }
     let mut body = body.into_data_stream();
     while let Some(bytes) = body.next().await {
-        // The client hung up or sends no body: what has arrived goes with the receiver.
+        // if the client disconnects or sends too slowly, dropping the receiver deletes what has arrived
         let bytes = bytes.map_err(|e| unread(&e))?;
         receiver = receiver.take(bytes).await?;
     }
     let received = receiver.finish().await?;
-    // not before: what a client only says it will send must not push out what is stored
+    // only now: a client that merely announces a large file must not cause eviction
     state.engine.make_room(received.spool.len()).await?;
     let request = request_hash(raw_query.as_deref().unwrap_or(""), &received.origin.file_hash);
     let idempotency = key.map(|key| (key, request));
-    // A task of its own: a client that hangs up now has sent all of it, and gets its cache.
+    // in its own task, so that the cache is stored even if the client disconnects now
     let store = store.clone();
     let imported = tokio::spawn(async move { store_cache(&store, tenant, received, idempotency).await });
     let imported = imported.await.unwrap_or_else(|e| {
@@ -99,7 +99,7 @@ async fn answer(state: &ApiState, tenant: TenantId, imported: Imported) -> ApiRe
         Imported::Created(id) | Imported::Replayed(id) => id,
         Imported::Gone => return Err(gone().into()),
         Imported::KeyConflict => {
-            let detail = "the key came before with another request; use a new key for a new request";
+            let detail = "the key was used before with another request; use a new key for a new request";
             return Err(Problem::at(Code::IdempotencyKeyReused, "Idempotency-Key", detail).into());
         }
     };
@@ -128,32 +128,34 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// What an idempotency key stands for.
+/// Hash of an import request, to compare with later ones that have the same idempotency key.
 fn request_hash(query: &str, file_hash: &str) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"import\0").update(query.as_bytes()).update(b"\0").update(file_hash.as_bytes());
     *hasher.finalize().as_bytes()
 }
 
-/// A file on its way in. The header is checked as soon as it is there, so that a wrong file is refused before its data comes.
+/// A file that is being received. Its header is checked as soon as it is complete, so that a bad file is refused before
+/// its data arrives.
 struct Receiver {
     spool: Spool,
     hasher: blake3::Hasher,
     /// Bytes that have arrived.
     n_bytes: u64,
     max_bytes: u64,
-    /// Of the header until there is one, then of the data until there is a chunk.
+    /// Bytes not processed yet: of the header until it is complete, then of the data until they fill a chunk.
     buffer: BytesMut,
     given: Given,
     header: Option<Header>,
-    /// What the header takes of the memory for requests; the data goes to the disk.
+    /// Memory reserved for the header; the data goes to the disk.
     memory: Memory,
 }
 
-/// Bytes of memory that reading a header takes for each of its bytes, at most: tensors that are named by a letter.
+/// Maximum bytes of memory that parsing a header takes for each of its bytes; the worst case is tensors with names of
+/// one letter.
 const HEADER_BYTES_PER_BYTE: u64 = 16;
 
-/// What the header came to.
+/// What the header of the file says.
 struct Header {
     spec: ImportSpec,
     plan: ImportPlan,
@@ -161,7 +163,7 @@ struct Header {
     data_len: u64,
 }
 
-/// A whole file, found right.
+/// A complete file that passed all checks.
 struct Received {
     spool: Spool,
     spec: ImportSpec,
@@ -175,30 +177,30 @@ impl Receiver {
         Self { spool, hasher, n_bytes: 0, max_bytes, buffer, given, header: None, memory }
     }
 
-    /// Refuses a body that is to have more bytes than are taken.
+    /// Refuses a body whose `Content-Length` exceeds the limit.
     fn expect(&self, n_bytes: u64) -> Result<(), Problem> {
         if n_bytes > self.max_bytes {
-            let detail = format!("the file has {n_bytes} bytes; an import takes {}", self.max_bytes);
+            let detail = format!("the file has {n_bytes} bytes; an import may have {}", self.max_bytes);
             return Err(Problem::new(Code::BodyTooLarge, detail));
         }
         Ok(())
     }
 
-    /// Takes what has arrived.
+    /// Processes bytes that have arrived.
     async fn take(mut self, bytes: Bytes) -> Result<Self, Problem> {
         self.n_bytes += bytes.len() as u64;
         self.expect(self.n_bytes)?;
         self.buffer.extend_from_slice(&bytes);
         if self.header.is_none() {
-            self.memory.hold(bytes.len())?;
+            self.memory.reserve_received(bytes.len())?;
             if let Some(end) = self.header_end()? {
-                self.memory.work(end as u64 * HEADER_BYTES_PER_BYTE).await?;
+                self.memory.reserve_parsing(end as u64 * HEADER_BYTES_PER_BYTE).await?;
                 self.read_header(end)?;
             }
         }
         match &self.header {
             Some(header) if self.spool.len() + self.buffer.len() as u64 > header.data_len => {
-                let detail = format!("there are bytes behind the {} that the tensors take", header.data_len);
+                let detail = format!("there are bytes after the {} that the tensors take", header.data_len);
                 Err(Problem::new(Code::InvalidSafetensors, detail))
             }
             Some(_) if self.buffer.len() >= CHUNK => self.write().await,
@@ -206,7 +208,7 @@ impl Receiver {
         }
     }
 
-    /// Where the header ends, once all of it has arrived.
+    /// The end of the header, if all of it has arrived.
     fn header_end(&self) -> Result<Option<usize>, Problem> {
         let Some(first) = self.buffer.first_chunk::<8>() else { return Ok(None) };
         let end = 8 + header_len(*first)?;
@@ -236,7 +238,7 @@ impl Receiver {
         .await
     }
 
-    /// The file, once the body has ended.
+    /// Completes the file after the end of the body.
     async fn finish(self) -> Result<Received, Problem> {
         let short = |why: String| Problem::new(Code::InvalidSafetensors, why);
         if self.header.is_none() {
@@ -248,7 +250,7 @@ impl Receiver {
         let Header { spec, plan, data_len } = header;
         if spool.len() < data_len {
             return Err(short(format!(
-                "the tensors take {data_len} bytes, and the file ends after {} of them",
+                "the tensors take {data_len} bytes, but the file ends after {} of them",
                 spool.len()
             )));
         }
@@ -262,7 +264,7 @@ impl Receiver {
     }
 }
 
-/// Makes the cache.
+/// Stores the file as a cache.
 async fn store_cache(
     store: &Store,
     tenant: TenantId,

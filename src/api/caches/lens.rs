@@ -1,4 +1,4 @@
-//! `POST /v1/caches/{id}/lens`.
+//! `POST /v1/caches/{id}/lens`: the logit lens.
 
 use axum::{
     Json,
@@ -23,15 +23,15 @@ use crate::api::{
 use residuum_domain::{Axis, CacheId, Code, Dtype, Layers, Positions, Problem};
 use residuum_engine::questions::{self, lens};
 
-/// Most probable tokens that are named if the request does not say how many.
+/// Default number of most probable tokens in the response.
 const TOP_K: usize = 5;
 
-/// What to read as logits.
+/// Which rows of the residual stream to convert to logits.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = LensRequest, example = json!({"layers": [20, 25, 29], "positions": "last", "top_k": 3, "tokens": [" Paris"]}))]
 pub struct Lens {
-    /// Place in the residual stream: `resid_pre`, `resid_mid` or `resid_post`; or one layer's full name.
+    /// Hook on the residual stream: `resid_pre`, `resid_mid` or `resid_post`; or the full name of one.
     #[serde(default = "resid_post")]
     #[schema(default = "resid_post")]
     hook: String,
@@ -42,7 +42,7 @@ pub struct Lens {
     /// Positions; all that the cache has if left out.
     #[schema(value_type = Option<PositionsSchema>)]
     positions: Option<Positions>,
-    /// Most probable tokens to name at each layer and position, at most 100; 5 if left out.
+    /// Number of most probable tokens to list at each layer and position, at most 100; 5 if left out.
     top_k: Option<usize>,
     /// Tokens to follow through the layers, at most 100: ids, or texts that are exactly one token.
     tokens: Option<Vec<TokenRef>>,
@@ -52,29 +52,29 @@ fn resid_post() -> String {
     "resid_post".to_owned()
 }
 
-/// How a lens answers.
+/// Query parameters of a lens.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct LensQuery {
     /// `json` describes each distribution; `npy`, `safetensors` and `raw` are whole distributions, float32
-    /// `[layer, pos, d_vocab]`. Beats the `Accept` header.
+    /// `[layer, pos, d_vocab]`. Takes precedence over the `Accept` header.
     format: Option<Format>,
-    /// What a binary answer holds; log-probabilities in nats if left out.
+    /// Values of a binary response; log-probabilities in nats if left out.
     values: Option<LensValues>,
 }
 
-/// What a binary answer holds.
+/// Values of a binary response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LensValues {
     /// Log-probabilities, in nats.
     LogProbs,
-    /// Logits, scaled and capped as the model's own.
+    /// Logits, with the model's scale and softcap applied.
     Logits,
 }
 
-/// The distributions over the next token that the residual stream stands for.
+/// The distributions over the next token, computed from the residual stream.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Lens, example = json!({
     "cache": "0198c5a0-5b3f-7d51-8a3e-0242ac120002", "model": "smollm2-135m", "hook": "resid_post", "layers": [29], "positions": [9],
@@ -87,26 +87,26 @@ pub enum LensValues {
 pub struct LensDto {
     /// The cache.
     cache: String,
-    /// The name that its model is served under now.
+    /// Name of its model on this server.
     model: String,
-    /// The place read, without its layer.
+    /// The hook, without its layer.
     hook: String,
     /// Layers, in the order of `values`.
     layers: Vec<usize>,
     /// Positions, in the order of each layer's values.
     positions: Vec<u32>,
-    /// The tokens at these positions; the distributions are over the tokens behind them.
+    /// The tokens at these positions; each distribution is over the token that comes next.
     position_tokens: Vec<String>,
-    /// The tokens to follow, in the order asked for.
+    /// The tokens to follow, in the order of the request.
     tokens: Vec<Token>,
-    /// The stored hook that the final distribution was taken from; null, and `kl` too, where neither the last block's output
-    /// nor `logits` is stored.
+    /// The stored hook from which the final distribution was computed. If neither the last block's output nor `logits`
+    /// is stored, it is null, and so is `kl`.
     final_from: Option<String>,
     /// `[layer][position]`.
     values: Vec<Vec<Distribution>>,
 }
 
-/// One distribution over the next token. Null and empty where a logit is not finite.
+/// One distribution over the next token. Null and empty if a logit is not finite.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = LensDistribution)]
 pub struct Distribution {
@@ -114,7 +114,7 @@ pub struct Distribution {
     entropy: Option<f64>,
     /// KL divergence of the model's final distribution from this one, `KL(final ‖ this)`, in nats.
     kl: Option<f64>,
-    /// The most probable tokens, the most probable first; of equal ones the lower id.
+    /// The most probable tokens, the most probable first; among equals the lower id first.
     top: Vec<TopToken>,
     /// The tokens to follow.
     tokens: Vec<FollowedToken>,
@@ -125,7 +125,7 @@ pub struct Distribution {
 struct TopToken {
     /// Its id.
     id: u32,
-    /// What it stands for.
+    /// Its text.
     token: String,
     /// Its probability.
     probability: f64,
@@ -133,7 +133,7 @@ struct TopToken {
     logit: f32,
 }
 
-/// A token that was asked for.
+/// One of the tokens to follow.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 struct FollowedToken {
     /// Its id.
@@ -148,11 +148,11 @@ struct FollowedToken {
     logit: f32,
 }
 
-/// Read the residual stream as logits
+/// Apply the logit lens
 ///
-/// The logit lens: the final norm and the unembedding of the served model, applied to the residual stream as it was stored,
-/// at every layer and position. No forward pass is run. At the last block's output the logits are the model's own, bit for bit
-/// where the cache holds float32. The model that made the cache must be served.
+/// Applies the final norm and the unembedding of the model to the stored residual stream, at every layer and position.
+/// No forward pass is run. For the last block's output the results are the model's own logits, bit for bit if the cache
+/// holds float32. The server must have the model that made the cache.
 #[utoipa::path(
     post, path = "/v1/caches/{id}/lens", operation_id = "readLens", tag = "analysis", request_body = Lens,
     params(("id" = String, Path, description = "Id of the cache"), LensQuery),
@@ -175,7 +175,7 @@ pub async fn read_lens(
     if format != Format::Json {
         for (name, given) in [("top_k", request.top_k.is_some()), ("tokens", request.tokens.is_some())] {
             if given {
-                let detail = format!("{name} has no meaning in this format: the answer has every token");
+                let detail = format!("{name} cannot be used with this format: the answer has every token");
                 return Err(Problem::at(Code::InvalidBody, format!("/{name}"), detail).into());
             }
         }
@@ -184,7 +184,7 @@ pub async fn read_lens(
         return respond_to_post(tensor(found, values), format, &state).await;
     }
     if query.values.is_some() {
-        return Err(Problem::at(Code::InvalidQuery, "values", "values belongs to the binary formats").into());
+        return Err(Problem::at(Code::InvalidQuery, "values", "values can only be used with binary formats").into());
     }
     let tokens = request.tokens.unwrap_or_default().into_iter().map(Into::into).collect();
     let detail = lens::LensDetail { top_k: request.top_k.unwrap_or(TOP_K), tokens };

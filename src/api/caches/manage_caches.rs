@@ -1,4 +1,4 @@
-//! Listing, describing, editing and deleting caches.
+//! Routes that list, describe, edit and delete caches.
 
 use axum::{Json, extract::State, http::StatusCode};
 use jiff::Timestamp;
@@ -18,11 +18,12 @@ use residuum_domain::CacheId;
 
 /// List caches
 ///
-/// Newest first; every filter that is given must hold. A page looks at a bounded number of caches: where filters that each
-/// let many through have few in common, it may hold fewer items than `limit`, or none, though `next_cursor` leads on.
+/// Newest first; a cache must match all filters. The server examines a bounded number of caches for a page. If each
+/// filter alone matches many caches but few match all, a page may have fewer items than `limit`, or none, although
+/// `next_cursor` is not null.
 #[utoipa::path(
     get, path = "/v1/caches", operation_id = "listCaches", tag = "caches",
-    params(CachesQuery, ("metadata.key" = Option<String>, Query, description = "Has this value at this key of its metadata: put the key in the place of `key`, with dots to lead into objects (`metadata.source.page=12`). The value is read as JSON where it is some (`12`, `true`, `null`, `\"12\"`), else as text. May be given for several keys, then every one", example = "train")),
+    params(CachesQuery, ("metadata.key" = Option<String>, Query, description = "Has this value at this key of its metadata. Write the key instead of `key`; a dot leads to a field of an object (`metadata.source.page=12`). The value is parsed as JSON if it is valid JSON (`12`, `true`, `null`, `\"12\"`), else taken as text. May be given for several keys: all must match", example = "train")),
     responses((status = 200, description = "A page of caches", body = Page<CacheDto>), ListProblems)
 )]
 pub async fn list_caches(
@@ -35,7 +36,7 @@ pub async fn list_caches(
     let count = query.count == Some(true);
     let filter = query.filter(metadata)?;
     let store = state.engine.store();
-    // side by side, each in a snapshot of its own
+    // concurrently, each in its own read transaction
     let counted = async {
         match count {
             true => store.count_caches(tenant, &filter).await.map(Some),
@@ -53,7 +54,7 @@ pub async fn list_caches(
 
 /// Describe a cache
 ///
-/// Model, text, tokens, the hooks it holds with their shapes, and the receipt of what produced it.
+/// Model, text, tokens, captured hooks with their shapes, and the provenance of the numbers.
 #[utoipa::path(
     get, path = "/v1/caches/{id}", operation_id = "getCache", tag = "caches", params(("id" = String, Path, description = "Id of the cache")),
     responses((status = 200, description = "The cache", body = CacheDto), CacheProblems)
@@ -70,7 +71,8 @@ pub async fn get_cache(
 
 /// Edit a cache
 ///
-/// Its tags, label and metadata, when it expires and whether it is pinned; tensors, tokens and provenance never change.
+/// Changes its tags, label and metadata, when it expires and whether it is pinned. Tensors, tokens and provenance
+/// cannot be changed.
 #[utoipa::path(
     patch, path = "/v1/caches/{id}", operation_id = "updateCache", tag = "caches", params(("id" = String, Path, description = "Id of the cache")),
     request_body = CachePatchDto,
@@ -90,10 +92,10 @@ pub async fn update_cache(
 
 /// Delete a cache
 ///
-/// Its run keeps its counts and no longer lists it.
+/// Its run no longer lists it, but keeps its counts.
 #[utoipa::path(
     delete, path = "/v1/caches/{id}", operation_id = "deleteCache", tag = "caches", params(("id" = String, Path, description = "Id of the cache")),
-    responses((status = 204, description = "It is gone"), CacheDeleteProblems)
+    responses((status = 204, description = "Deleted"), CacheDeleteProblems)
 )]
 pub async fn delete_cache(
     State(state): State<ApiState>,

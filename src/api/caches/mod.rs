@@ -1,4 +1,4 @@
-//! `/v1/caches`.
+//! `/v1/caches`: managing and importing caches, their tensors, and analyses of one cache.
 
 pub mod attribution;
 pub mod cache_tensors;

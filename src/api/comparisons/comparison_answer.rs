@@ -22,7 +22,7 @@ use residuum_engine::questions::{
     row_reader::RowsOf,
 };
 
-/// Values of one metric in a shape, row-major; NaN where undefined, which JSON says as null.
+/// Values of one metric in a shape, row-major; NaN if undefined, which becomes null in JSON.
 #[derive(Debug)]
 struct Grid {
     shape: Vec<usize>,
@@ -54,8 +54,8 @@ impl Serialize for Nested<'_> {
     }
 }
 
-/// The answer to a comparison. `pairs` in that mode; `caches` and `values` in mode `matrix`; `a`, `b`, `layers_b` and `values`
-/// in mode `layers`; `groups` and `values` in mode `sets`.
+/// The answer to a comparison. It has `pairs` in mode `pairs`; `caches` and `values` in mode `matrix`; `a`, `b`,
+/// `layers_b` and `values` in mode `layers`; `groups` and `values` in mode `sets`.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Comparison, example = json!({
     "mode": "pairs", "hook": "resid_post", "position": "last", "center": "none", "normalize": false, "layers": [0, 1],
@@ -65,24 +65,24 @@ impl Serialize for Nested<'_> {
     }]
 }))]
 pub struct ComparisonDto {
-    /// As asked.
+    /// As requested.
     mode: Mode,
     /// The hook, without its layer.
     hook: String,
-    /// As asked; left out where every stored position is a row.
+    /// As requested; left out if every stored position is a row.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<ComparedPositionSchema>)]
     position: Option<ComparedPosition>,
-    /// What was subtracted first.
+    /// What was subtracted from the vectors first.
     center: Center,
     /// Whether vectors were then scaled to unit length.
     normalize: bool,
-    /// Places that `jaccard` took.
+    /// Number of dimensions in each set of `jaccard`.
     #[serde(skip_serializing_if = "Option::is_none")]
     k: Option<usize>,
-    /// Layers compared, in the order of the values; empty for a hook outside the blocks. In mode `layers` those of `a`.
+    /// Layers, in the order of the values; empty for a hook outside the blocks. In mode `layers` the layers of `a`.
     layers: Vec<usize>,
-    /// In mode `layers`, those of `b`.
+    /// In mode `layers`, the layers of `b`.
     #[serde(skip_serializing_if = "Option::is_none")]
     layers_b: Option<Vec<usize>>,
     /// The pairs, in order.
@@ -100,8 +100,8 @@ pub struct ComparisonDto {
     /// The groups, in the order of the values.
     #[serde(skip_serializing_if = "Option::is_none")]
     groups: Option<Vec<GroupDto>>,
-    /// For each metric a matrix per layer, `[layer][i][j]`, or in mode `layers` one matrix `[layer of a][layer of b]`; null
-    /// where undefined.
+    /// For each metric one matrix per layer, `[layer][i][j]`, or in mode `layers` one matrix `[layer of a][layer of
+    /// b]`; null if undefined.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<BTreeMap<String, ValuesSchema>>)]
     values: Option<BTreeMap<&'static str, Grid>>,
@@ -126,7 +126,7 @@ struct Pair {
     a: String,
     /// Right.
     b: String,
-    /// For each metric one value per layer; null where undefined (a zero vector, NaN).
+    /// For each metric one value per layer; null if undefined (a zero vector, NaN).
     values: BTreeMap<&'static str, Vec<Option<f64>>>,
 }
 
@@ -134,18 +134,18 @@ struct Pair {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ComparisonGroup)]
 struct GroupDto {
-    /// As named.
+    /// Name of the group.
     name: String,
-    /// Rows it gave.
+    /// Number of its rows.
     n_rows: usize,
     /// Its caches, in the order of their rows.
     caches: Vec<String>,
 }
 
-/// Writes the answer in the format asked for.
+/// Writes the answer in the requested format.
 ///
 /// # Errors
-/// [`Code::Internal`] when a header cannot be written.
+/// [`Code::Internal`] if a header cannot be written.
 pub fn respond(question: &ComparisonQuestion, answer: ComparisonAnswer, format: Format) -> Result<Response, Problem> {
     let described = describe(question, &answer);
     if format == Format::Json {

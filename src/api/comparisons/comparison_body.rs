@@ -1,4 +1,4 @@
-//! The body of a comparison, and the question that it asks.
+//! The body of a comparison, and its conversion to a question of the engine.
 
 use std::collections::BTreeMap;
 
@@ -19,8 +19,8 @@ use residuum_engine::questions::{
     row_reader::RowsOf,
 };
 
-/// What to compare. `pairs` takes `a` and `b`, `matrix` takes `caches`, `layers` takes `a` and perhaps `b`, `sets` takes
-/// `groups`. Caches are named by an array of ids, or by conditions.
+/// What to compare. Mode `pairs` takes `a` and `b`, `matrix` takes `caches`, `layers` takes `a` and optionally `b`,
+/// `sets` takes `groups`. Caches are selected by an array of ids, or by conditions.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ComparisonRequest, example = json!({
@@ -28,41 +28,41 @@ use residuum_engine::questions::{
     "hook": "resid_post", "layers": "all", "position": "last", "metrics": ["cosine"]
 }))]
 pub struct Comparison {
-    /// How caches are matched up.
+    /// Which caches are compared with which.
     mode: Mode,
-    /// Left sides; in mode `pairs` one against many is broadcast.
+    /// Caches on the left. In mode `pairs`, if one side has one cache, it is compared with each cache of the other.
     #[schema(value_type = Option<CacheSelectorSchema>)]
     a: Option<CacheSelector>,
-    /// Right sides. In mode `layers` the left side is compared with itself when this is left out.
+    /// Caches on the right. In mode `layers`, if left out, the left side is compared with itself.
     #[schema(value_type = Option<CacheSelectorSchema>)]
     b: Option<CacheSelector>,
     /// Caches of a matrix.
     #[schema(value_type = Option<CacheSelectorSchema>)]
     caches: Option<CacheSelector>,
-    /// Groups of mode `sets`, 64 at most; answered in the order of their names.
+    /// Groups of mode `sets`, at most 64; the response has them in the order of their names.
     #[schema(value_type = Option<BTreeMap<String, CacheSelectorSchema>>)]
     groups: Option<BTreeMap<String, CacheSelector>>,
     /// Hook, short or full.
     #[serde(default = "resid_post")]
     #[schema(default = "resid_post")]
     hook: String,
-    /// Layers, for short names.
+    /// Layers, if the hook is a short name.
     #[schema(value_type = Option<LayersSchema>)]
     #[serde(default)]
     layers: Layers,
     /// One position, or the mean over all.
     #[schema(value_type = Option<ComparedPositionSchema>)]
     position: Option<ComparedPosition>,
-    /// What a row of a set is.
+    /// Which rows a set has.
     rows: Option<RowsDto>,
-    /// Metrics, each once. By default `cosine`, in mode `sets` `cka`.
+    /// Metrics, each once. By default `cosine`, or `cka` in mode `sets`.
     metrics: Option<Vec<MetricName>>,
-    /// How many places `jaccard` takes; 10 if left out.
+    /// Number of dimensions in each set of `jaccard`; 10 if left out.
     k: Option<usize>,
-    /// What is subtracted first.
+    /// What is subtracted from the vectors first.
     #[serde(default)]
     center: Center,
-    /// Whether vectors are then scaled to unit length. A zero vector stays one.
+    /// Whether vectors are then scaled to unit length. A zero vector is not changed.
     #[serde(default)]
     normalize: bool,
 }
@@ -71,13 +71,13 @@ fn resid_post() -> String {
     "resid_post".to_owned()
 }
 
-/// How caches are matched up.
+/// Which caches are compared with which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Each of `a` with its counterpart in `b`.
     Pairs,
-    /// Each with each.
+    /// Each cache with each.
     Matrix,
     /// Each layer of `a` with each layer of `b`.
     Layers,
@@ -85,34 +85,34 @@ pub enum Mode {
     Sets,
 }
 
-/// What a row of a set is.
+/// Which rows a set has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RowsDto {
-    /// One row a cache, at `position`.
+    /// One row per cache, at `position`.
     #[default]
     Caches,
-    /// Each stored position of each cache.
+    /// All stored positions of each cache.
     Positions,
 }
 
-/// What is subtracted before anything else, layer by layer.
+/// What is subtracted from the vectors first, layer by layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Center {
     /// Nothing.
     #[default]
     None,
-    /// The mean over the caches of the request, each counted once; of a set, the mean over its rows.
+    /// The mean over all caches of the request, each counted once; for sets, the mean over the rows of the set.
     Mean,
 }
 
 impl Comparison {
-    /// The question that the body asks; its metrics are each named once, in the order of the documentation.
+    /// Converts the body to a question, with each metric once, in the order of [`MetricName`].
     ///
     /// # Errors
-    /// [`Code::InvalidBody`] for a field that has no meaning in the mode, and for one that it lacks; [`Code::InvalidValue`]
-    /// for a position where every stored one is a row; those of the selectors.
+    /// [`Code::InvalidBody`] for a field that the mode does not take, and for one that it lacks; [`Code::InvalidValue`]
+    /// for `position` together with `rows: positions`; errors of the selectors.
     pub fn question(self, limit: AnswerLimit) -> Result<ComparisonQuestion, Problem> {
         self.only_fields_of_the_mode()?;
         let compared = self.compared()?;
@@ -120,7 +120,7 @@ impl Comparison {
             (RowsDto::Caches, position) => RowsOf::Caches(position.unwrap_or_default()),
             (RowsDto::Positions, None) => RowsOf::Positions,
             (RowsDto::Positions, Some(_)) => {
-                let detail = "every stored position is a row already; leave position out";
+                let detail = "with rows=positions every stored position is a row; leave position out";
                 return Err(Problem::at(Code::InvalidValue, "/position", detail));
             }
         };
@@ -150,7 +150,7 @@ impl Comparison {
             ("rows", self.rows.is_some(), matches!(self.mode, Mode::Sets | Mode::Layers)),
         ];
         if let Some((name, ..)) = given.iter().find(|(_, given, meant)| *given && !meant) {
-            let detail = format!("{name} has no meaning in this mode");
+            let detail = format!("{name} cannot be used in this mode");
             return Err(Problem::at(Code::InvalidBody, format!("/{name}"), detail));
         }
         Ok(())
@@ -166,7 +166,7 @@ impl Comparison {
             },
             Mode::Sets => {
                 let groups = self.groups.as_ref().ok_or_else(|| {
-                    let detail = "this mode needs groups: names with the caches of each";
+                    let detail = "this mode needs groups: an object of names, each with its caches";
                     Problem::at(Code::InvalidBody, "/groups", detail)
                 })?;
                 let read = |(name, caches): (&String, &CacheSelector)| -> Result<(String, Selector), Problem> {
@@ -178,7 +178,7 @@ impl Comparison {
     }
 }
 
-/// The caches of a field that the mode needs.
+/// The caches of a field that the mode requires.
 fn needed(caches: Option<&CacheSelector>, pointer: &str) -> Result<Selector, Problem> {
     match caches {
         None => Err(missing(pointer)),

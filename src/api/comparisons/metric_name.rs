@@ -1,12 +1,13 @@
-//! Metrics as a request names them.
+//! Names of the metrics of comparisons.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use residuum_engine::questions::comparisons::ComparisonMetric;
 
-/// A metric. Those of two vectors: cosine to jaccard, for the modes pairs, matrix and layers. Those of two sets of rows: cka to
-/// procrustes, for the modes sets and layers; mean_difference to effect_size, for the mode sets.
+/// A metric. From cosine to jaccard: metrics of two vectors, for the modes pairs, matrix and layers. From cka to
+/// procrustes: metrics of two sets of rows, for the modes sets and layers. From mean_difference to effect_size: metrics
+/// of two sets of rows, for the mode sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = Metric)]
@@ -21,19 +22,20 @@ pub enum MetricName {
     Mae,
     /// Pearson correlation over the dimensions; null with a constant vector.
     Pearson,
-    /// Jaccard index of the places of the `k` largest magnitudes; of equal magnitudes the earlier place is taken.
+    /// Jaccard index of the sets of the `k` dimensions with the largest magnitudes; of equal magnitudes the earlier
+    /// dimension is taken.
     Jaccard,
     /// Linear CKA (Kornblith et al. 2019), in [0, 1].
     Cka,
     /// Linear CKA with the unbiased HSIC estimator (Song et al. 2012, Nguyen et al. 2020), about 0 for independent sets.
     CkaDebiased,
-    /// Spearman correlation of the representational dissimilarities, 1 − the Pearson correlation of each two rows.
+    /// Spearman correlation of the representational dissimilarities, which are 1 − the Pearson correlation of two rows.
     Rsa,
     /// Orthogonal Procrustes distance of the centred sets, each scaled to Frobenius norm 1 (Ding et al. 2021), in [0, 2].
     Procrustes,
-    /// Distance of the means.
+    /// Euclidean distance between the means.
     MeanDifference,
-    /// Cosine of the means.
+    /// Cosine of the angle between the means.
     MeanCosine,
     /// Cohen's d of the rows projected onto the difference of the means, with the pooled standard deviation.
     EffectSize,

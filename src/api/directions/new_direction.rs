@@ -1,4 +1,4 @@
-//! `POST /v1/directions`.
+//! `POST /v1/directions`: makes a direction.
 
 use axum::{
     Json,
@@ -19,9 +19,9 @@ use residuum_domain::{Code, Problem};
 
 /// Make a direction
 ///
-/// From values that are posted, or fitted to the vectors of stored caches at one position, all layers in one call: the difference
-/// of two classes' means, principal components, or a logistic-regression probe. Caches must be of one model. The answer has what
-/// describes each vector; the values are at `/vector`.
+/// Stores posted values, or fits a direction to vectors of stored caches at one position, for all layers in one call:
+/// the difference of the means of two classes, principal components, or a logistic-regression probe. All caches must be
+/// of one model. The response has the metrics of each vector; the values are at `/vector`.
 #[utoipa::path(
     post, path = "/v1/directions", operation_id = "createDirection", tag = "directions", params(DirectionQuery),
     request_body = NewDirection,

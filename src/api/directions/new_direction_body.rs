@@ -15,7 +15,7 @@ use crate::api::{
 };
 use residuum_domain::{Code, DirectionId, DirectionMethod, Layers, Positions, Problem};
 
-/// What to make a direction of; `method` says which of the forms the body has.
+/// A direction to make; `method` decides which fields the body has.
 #[derive(Clone, Deserialize, ToSchema)]
 #[serde(tag = "method", rename_all = "snake_case")]
 #[schema(as = DirectionRequest, example = json!({
@@ -23,47 +23,47 @@ use residuum_domain::{Code, DirectionId, DirectionMethod, Layers, Positions, Pro
     "positive": {"label": "positive"}, "negative": {"label": "negative"}
 }))]
 pub enum NewDirection {
-    /// Values that are posted.
+    /// Posted values.
     Upload(Upload),
     /// Mean of the positive caches minus mean of the negative ones.
     DifferenceOfMeans(MeansRequest),
     /// Principal components of caches.
     Pca(PcaRequest),
-    /// Weights of a logistic regression that tells positive from negative caches.
+    /// Weights of a logistic regression that separates positive from negative caches.
     Probe(ProbeRequest),
 }
 
-/// Values that are posted.
+/// Posted values.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = DirectionUpload)]
 pub struct Upload {
-    /// A name that is free: letters, digits, `.`, `_` and `-`, at most 128.
+    /// A name that is not in use: letters, digits, `.`, `_` and `-`, at most 128.
     pub name: String,
     /// Metadata.
     #[serde(default)]
     pub metadata: Map<String, Value>,
-    /// The model whose activations it lives among. Taken as said.
+    /// The model to whose activations it belongs. This is not checked.
     pub model: Option<String>,
     /// Hook, short or full.
     #[serde(default = "resid_post")]
     #[schema(default = "resid_post")]
     pub hook: String,
-    /// Its vectors, all of one width; each layer with the same components.
+    /// Its vectors, all of one width; every layer must have the same components.
     pub vectors: Vec<UploadedVector>,
 }
 
-/// One vector that is posted.
+/// One posted vector.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UploadedVector {
-    /// Its layer, for a short hook name inside the blocks.
+    /// Its layer, if the hook is a short name inside the blocks.
     pub layer: Option<usize>,
-    /// Which of the layer's vectors, counted from 0.
+    /// Index among the vectors of the layer, from 0.
     #[serde(default)]
     #[schema(default = 0)]
     pub component: usize,
-    /// Finite values; a row of the hook, its axes flattened.
+    /// Finite values, of a row of the hook with its axes flattened.
     pub values: Vec<f32>,
 }
 
@@ -72,7 +72,7 @@ pub struct UploadedVector {
 #[serde(deny_unknown_fields)]
 #[schema(as = DirectionOfMeans)]
 pub struct MeansRequest {
-    /// A name that is free: letters, digits, `.`, `_` and `-`, at most 128.
+    /// A name that is not in use: letters, digits, `.`, `_` and `-`, at most 128.
     pub name: String,
     /// Metadata.
     #[serde(default)]
@@ -81,7 +81,7 @@ pub struct MeansRequest {
     #[serde(default = "resid_post")]
     #[schema(default = "resid_post")]
     pub hook: String,
-    /// Layers, for short names; by default those that all caches have.
+    /// Layers, if the hook is a short name; by default those that all caches have.
     #[schema(value_type = Option<LayersSchema>)]
     #[serde(default)]
     pub layers: Layers,
@@ -89,13 +89,13 @@ pub struct MeansRequest {
     #[schema(value_type = Option<PositionsSchema>)]
     #[serde(default)]
     pub position: Positions,
-    /// Positive caches; with `negative`, instead of `caches` and `target`.
+    /// Positive caches. Give `positive` and `negative`, or `caches` and `target`.
     #[schema(value_type = Option<CacheSelectorSchema>)]
     pub positive: Option<CacheSelector>,
     /// Negative caches.
     #[schema(value_type = Option<CacheSelectorSchema>)]
     pub negative: Option<CacheSelector>,
-    /// Caches of both classes, told apart by `target`.
+    /// Caches of both classes; `target` says which are positive.
     #[schema(value_type = Option<CacheSelectorSchema>)]
     pub caches: Option<CacheSelector>,
     /// Which of `caches` are positive.
@@ -111,7 +111,7 @@ pub struct MeansRequest {
 #[serde(deny_unknown_fields)]
 #[schema(as = DirectionOfVariance)]
 pub struct PcaRequest {
-    /// A name that is free: letters, digits, `.`, `_` and `-`, at most 128.
+    /// A name that is not in use: letters, digits, `.`, `_` and `-`, at most 128.
     pub name: String,
     /// Metadata.
     #[serde(default)]
@@ -120,7 +120,7 @@ pub struct PcaRequest {
     #[serde(default = "resid_post")]
     #[schema(default = "resid_post")]
     pub hook: String,
-    /// Layers, for short names; by default those that all caches have.
+    /// Layers, if the hook is a short name; by default those that all caches have.
     #[schema(value_type = Option<LayersSchema>)]
     #[serde(default)]
     pub layers: Layers,
@@ -131,7 +131,8 @@ pub struct PcaRequest {
     /// The caches.
     #[schema(value_type = CacheSelectorSchema)]
     pub caches: CacheSelector,
-    /// Components a layer, largest variance first. The value of largest magnitude of each is positive.
+    /// Number of components per layer, the largest variance first. Signs are chosen so that the value of largest
+    /// magnitude of each component is positive.
     #[serde(default = "one")]
     #[schema(default = 1, minimum = 1)]
     pub k: usize,
@@ -141,13 +142,13 @@ pub struct PcaRequest {
     pub center: bool,
 }
 
-/// A logistic regression with an L2 penalty on standardised features, layer by layer. The vector is given for activations as
-/// they are: `log(p / (1 - p)) = vector · x + intercept`.
+/// A logistic regression with an L2 penalty on standardised features, layer by layer. The vector is converted so that
+/// it applies to activations that are not standardised: `log(p / (1 - p)) = vector · x + intercept`.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = DirectionOfProbe)]
 pub struct ProbeRequest {
-    /// A name that is free: letters, digits, `.`, `_` and `-`, at most 128.
+    /// A name that is not in use: letters, digits, `.`, `_` and `-`, at most 128.
     pub name: String,
     /// Metadata.
     #[serde(default)]
@@ -156,7 +157,7 @@ pub struct ProbeRequest {
     #[serde(default = "resid_post")]
     #[schema(default = "resid_post")]
     pub hook: String,
-    /// Layers, for short names; by default those that all caches have.
+    /// Layers, if the hook is a short name; by default those that all caches have.
     #[schema(value_type = Option<LayersSchema>)]
     #[serde(default)]
     pub layers: Layers,
@@ -164,22 +165,22 @@ pub struct ProbeRequest {
     #[schema(value_type = Option<PositionsSchema>)]
     #[serde(default)]
     pub position: Positions,
-    /// Positive caches; with `negative`, instead of `caches` and `target`.
+    /// Positive caches. Give `positive` and `negative`, or `caches` and `target`.
     #[schema(value_type = Option<CacheSelectorSchema>)]
     pub positive: Option<CacheSelector>,
     /// Negative caches.
     #[schema(value_type = Option<CacheSelectorSchema>)]
     pub negative: Option<CacheSelector>,
-    /// Caches of both classes, told apart by `target`.
+    /// Caches of both classes; `target` says which are positive.
     #[schema(value_type = Option<CacheSelectorSchema>)]
     pub caches: Option<CacheSelector>,
     /// Which of `caches` are positive.
     pub target: Option<TargetDto>,
-    /// Inverse strength of the penalty, as scikit-learn's `C`; 1e-6 to 1e6.
+    /// Inverse strength of the penalty, like `C` in scikit-learn; 1e-6 to 1e6.
     #[serde(default = "c")]
     #[schema(default = 1.0)]
     pub c: f64,
-    /// Folds of the cross-validation, 2 to 20; each class needs as many caches.
+    /// Number of folds of the cross-validation, 2 to 20; each class needs at least as many caches.
     #[serde(default = "five")]
     #[schema(default = 5, minimum = 2, maximum = 20)]
     pub folds: usize,
@@ -187,7 +188,7 @@ pub struct ProbeRequest {
     #[serde(default)]
     #[schema(default = 0)]
     pub seed: u64,
-    /// Cross-validations with shuffled labels that the baseline averages, 1 to 20.
+    /// Number of cross-validations with shuffled labels that are averaged for the baseline, 1 to 20.
     #[serde(default = "one")]
     #[schema(default = 1, minimum = 1, maximum = 20)]
     pub shuffles: usize,
@@ -198,13 +199,14 @@ pub struct ProbeRequest {
 #[serde(deny_unknown_fields)]
 #[schema(as = DirectionTarget, example = json!({"metadata": "toxic"}))]
 pub struct TargetDto {
-    /// A key at the top of every cache's metadata: positive where it is true or, with `value`, where it equals that.
+    /// A top-level key that the metadata of every cache must have. A cache is positive if its value is true or, with
+    /// `value`, if it is equal to that.
     pub metadata: Option<String>,
-    /// The value that makes a cache positive; without it the key must hold true or false.
+    /// The value that makes a cache positive; without it the key must be true or false.
     pub value: Option<Value>,
-    /// Positive are those that bear this tag.
+    /// Caches with this tag are positive.
     pub tag: Option<String>,
-    /// Positive are those with this label.
+    /// Caches with this label are positive.
     pub label: Option<String>,
 }
 
@@ -228,21 +230,21 @@ fn yes() -> bool {
     true
 }
 
-/// Longest name.
+/// Maximum length of a name.
 const MAX_NAME: usize = 128;
 
-/// The field that says which of the forms a body has.
+/// The field that decides the form of the body.
 #[derive(Deserialize)]
 struct Method {
     method: DirectionMethod,
 }
 
 impl NewDirection {
-    /// Reads a body by its `method`, so that problems point at fields, which a tagged enum's own reading cannot.
+    /// Parses a body by its `method`. The derived `Deserialize` of a tagged enum would lose the pointers of problems.
     ///
     /// # Errors
-    /// [`Code::InvalidField`] or [`Code::InvalidBody`] at the field; [`Code::InvalidValue`] for a name or metadata that cannot
-    /// be.
+    /// [`Code::InvalidField`] or [`Code::InvalidBody`] at the field; [`Code::InvalidValue`] for an invalid name or
+    /// metadata.
     fn read(text: json::Text<'_>) -> Result<Self, Problem> {
         let Method { method } = text.read()?;
         let rest = Some("method");
@@ -269,11 +271,11 @@ impl NewDirection {
     }
 }
 
-/// What to make a direction of, as posted.
+/// The posted body.
 pub struct Posted {
     /// The request.
     pub request: NewDirection,
-    /// Its fields as they were written, to say later which caches were chosen; none of an upload, whose fields are numbers.
+    /// Its fields as posted, for provenance; empty for an upload, whose fields are numbers.
     pub written: Map<String, Value>,
 }
 
@@ -285,7 +287,8 @@ impl Body for Posted {
     }
 }
 
-/// A name stands in paths and beside ids: it is plain, and no id.
+/// Checks a name. Names are used in paths and instead of ids, so they have few kinds of characters and cannot look like
+/// an id.
 fn check_name(name: &str) -> Result<(), Problem> {
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     let dots = name.bytes().all(|b| b == b'.');

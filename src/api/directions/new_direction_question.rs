@@ -1,4 +1,4 @@
-//! From the body of a new direction to the question of what it is made of.
+//! Converts the body of a new direction to a question of the engine.
 
 use serde_json::{Map, Value, json};
 
@@ -9,15 +9,15 @@ use residuum_engine::questions::directions::{
     Classes, DirectionQuestion, FitMethod, FitQuestion, GivenVector, GivenVectors, MadeOf, ProbeSettings, Target,
 };
 
-/// Ids that a direction's provenance lists; more are counted.
+/// Maximum number of cache ids that provenance lists; of longer lists it has only the length.
 const MAX_LISTED: usize = 1000;
 
 impl Posted {
-    /// The direction to make.
+    /// Converts the body to a question.
     ///
     /// # Errors
-    /// [`Code::InvalidBody`] for neither or both ways of naming two classes and for a target that names not exactly one
-    /// thing; those of reading selectors.
+    /// [`Code::InvalidBody`] unless the two classes are given in exactly one of the two forms, and `target` has exactly
+    /// one criterion; errors of the selectors.
     pub fn question(self) -> Result<DirectionQuestion, Problem> {
         let selection = selection(&self.written);
         let fitted = |hook, layers, position, method| {
@@ -46,7 +46,7 @@ impl Posted {
     }
 }
 
-/// How the caches were selected, as it was written; of a long list of ids only how many there are.
+/// How the request selected caches, for provenance; of a long list of ids only the length.
 fn selection(written: &Map<String, Value>) -> Map<String, Value> {
     let selected = ["positive", "negative", "caches", "target"].into_iter().filter_map(|key| {
         let value = written.get(key).filter(|v| !v.is_null())?;
@@ -66,7 +66,7 @@ impl From<Upload> for GivenVectors {
     }
 }
 
-/// The two classes, named in one of the two ways.
+/// The two classes, given in one of the two forms.
 fn classes(
     positive: Option<CacheSelector>,
     negative: Option<CacheSelector>,
@@ -87,7 +87,7 @@ fn classes(
 impl TargetDto {
     fn target(self) -> Result<Target, Problem> {
         if self.value.is_some() && self.metadata.is_none() {
-            return Err(Problem::at(Code::InvalidBody, "/target/value", "value goes with metadata"));
+            return Err(Problem::at(Code::InvalidBody, "/target/value", "value can only be used with metadata"));
         }
         match (self.metadata, self.tag, self.label) {
             (Some(key), None, None) => Ok(Target::Metadata { key, value: self.value }),

@@ -1,4 +1,4 @@
-//! Listing, describing, editing and deleting directions, and their tensors.
+//! Routes that list, describe, edit and delete directions, and serve their vectors.
 
 use axum::{
     Json,
@@ -46,7 +46,7 @@ pub async fn list_directions(
 
 /// Describe a direction
 ///
-/// What made it, and the metrics of each of its vectors.
+/// How it was made, and the metrics of each of its vectors.
 #[utoipa::path(
     get, path = "/v1/directions/{direction}", operation_id = "getDirection", tag = "directions",
     params(("direction" = String, Path, description = "Id or name of the direction"), DirectionQuery),
@@ -63,7 +63,7 @@ pub async fn get_direction(
 
 /// Edit a direction
 ///
-/// Its metadata; name, vectors and provenance never change.
+/// Changes its metadata. Name, vectors and provenance cannot be changed.
 #[utoipa::path(
     patch, path = "/v1/directions/{direction}", operation_id = "updateDirection", tag = "directions",
     params(("direction" = String, Path, description = "Id or name of the direction")), request_body = DirectionPatchDto,
@@ -85,11 +85,11 @@ pub async fn update_direction(
 
 /// Delete a direction
 ///
-/// Its name is free again.
+/// Afterwards its name can be used again.
 #[utoipa::path(
     delete, path = "/v1/directions/{direction}", operation_id = "deleteDirection", tag = "directions",
     params(("direction" = String, Path, description = "Id or name of the direction")),
-    responses((status = 204, description = "It is gone"), DirectionChangeProblems)
+    responses((status = 204, description = "Deleted"), DirectionChangeProblems)
 )]
 pub async fn delete_direction(
     State(state): State<ApiState>,
@@ -107,7 +107,8 @@ pub async fn delete_direction(
 
 /// Fetch a direction's vectors
 ///
-/// One layer `[d]`, or without `layer` all of them stacked `[n_layers, d]`; a hook outside the blocks has just `[d]`. Of float32.
+/// In float32: one layer `[d]`, or without `layer` all layers stacked, `[n_layers, d]`; `[d]` for a hook outside the
+/// blocks.
 #[utoipa::path(
     get, path = "/v1/directions/{direction}/vector", operation_id = "getDirectionVector", tag = "directions",
     params(("direction" = String, Path, description = "Id or name of the direction"), VectorQuery),
@@ -148,10 +149,10 @@ async fn find_id(state: &ApiState, tenant: TenantId, key: &str) -> Result<Direct
 
 fn not_found(key: &str) -> Problem {
     let key: String = key.chars().take(128).collect();
-    Problem::new(Code::DirectionNotFound, format!("`{key}` is neither the id nor the name of a direction here"))
+    Problem::new(Code::DirectionNotFound, format!("`{key}` is neither the id nor the name of a direction"))
 }
 
-/// The vectors asked for, as a tensor.
+/// The requested vectors as a tensor.
 fn answer(direction: &Direction, layer: Option<usize>, component: usize) -> Result<TensorAnswer, Problem> {
     let info = &direction.info;
     let missing = || {
@@ -192,7 +193,7 @@ fn part(values: &[f32]) -> Part {
     Part::Made(Bytes::from(bytes))
 }
 
-/// The axis of a row, where it is one axis.
+/// The axis of a row, for hooks whose rows have one axis.
 fn feature_axis(site: Site) -> Axis {
     match site.axes() {
         [Axis::Pos, one] => *one,

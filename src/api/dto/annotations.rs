@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use residuum_domain::{Code, Problem};
 
-/// Bounds on what a client may attach: it is all kept in the index.
+// Bounds on annotations, because the index stores all of them.
 const MAX_TAGS: usize = 64;
 const MAX_TAG_CHARS: usize = 128;
 const MAX_LABEL_CHARS: usize = 512;
@@ -13,7 +13,7 @@ const MAX_METADATA_BYTES: usize = 64 << 10;
 /// Checks tags, label and metadata of a run, an item or a patch.
 ///
 /// # Errors
-/// [`Code::InvalidValue`] with the pointer of what is too large.
+/// [`Code::InvalidValue`] with a pointer to the field that is too large.
 pub fn check_annotations(tags: &[String], label: Option<&str>, metadata: &Map<String, Value>) -> Result<(), Problem> {
     if tags.len() > MAX_TAGS {
         return Err(Problem::at(

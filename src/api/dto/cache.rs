@@ -1,4 +1,4 @@
-//! Caches in requests and answers.
+//! Caches in requests and responses.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
@@ -32,11 +32,11 @@ use residuum_domain::{
     "created_at": "2026-11-23T12:00:00.05Z", "expires_at": null, "pinned": false
 }))]
 pub struct CacheDto {
-    /// Its id.
+    /// Id of the cache.
     pub id: String,
     /// The run that made it.
     pub run: String,
-    /// Its place among the run's inputs.
+    /// Index of its input in the run.
     pub item_index: u64,
     /// Name of the model.
     pub model: String,
@@ -48,36 +48,36 @@ pub struct CacheDto {
     pub metadata: Map<String, Value>,
     /// The text as posted, or as rendered from a chat; null when token ids were posted.
     pub text: Option<String>,
-    /// Token ids the model saw; empty for an import that does not say.
+    /// Token ids of the input; empty for an import without them.
     pub token_ids: Vec<u32>,
-    /// What each token stands for; empty strings for an import that does not say.
+    /// The text of each token; empty strings for an import without them.
     pub tokens: Vec<String>,
-    /// Tokens.
+    /// Number of tokens.
     pub n_tokens: usize,
-    /// How the beginning-of-sequence token was decided.
+    /// Whether there is a beginning-of-sequence token, and why.
     pub bos: BosDto,
-    /// Tokens cut from the input to fit the context.
+    /// Number of tokens cut from the input to fit the context.
     pub n_truncated: u64,
-    /// What was generated, where the input was continued; null elsewhere.
+    /// What was generated, if the run continued the input; else null.
     pub completion: Option<CompletionDto>,
-    /// The file it came from, where it was made elsewhere; null elsewhere.
+    /// The file it came from, if it was imported; else null.
     pub imported: Option<OriginDto>,
-    /// Blocks of the model.
+    /// Number of blocks of the model.
     pub n_layers: usize,
     /// Width of the residual stream.
     pub d_model: usize,
     /// Positions that were captured.
     #[schema(value_type = PositionsSchema)]
     pub positions: Positions,
-    /// What was captured.
+    /// The hooks that were captured.
     pub hooks: Vec<CacheHook>,
-    /// What produced it.
+    /// What computed the numbers.
     pub provenance: ProvenanceDto,
     /// Whether the numbers came from the store instead of a forward pass of this run.
     pub reused: bool,
-    /// NaN as stored.
+    /// Number of stored values that are NaN.
     pub n_nan: u64,
-    /// Infinities as stored.
+    /// Number of stored values that are infinite.
     pub n_inf: u64,
     /// blake3 of the stored tensors.
     pub content_hash: String,
@@ -86,10 +86,10 @@ pub struct CacheDto {
     /// When it was stored; no two caches have the same time.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: jiff::Timestamp,
-    /// When it expires, unless it is pinned; null: never.
+    /// When it expires, unless it is pinned; null if never.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<jiff::Timestamp>,
-    /// Whether it neither expires nor makes room for new caches.
+    /// Whether it is protected from expiry and eviction.
     pub pinned: bool,
 }
 
@@ -100,26 +100,26 @@ pub struct CacheHook {
     pub hook: String,
     /// Shape of its tensor.
     pub shape: Vec<usize>,
-    /// What the axes are.
+    /// Names of the axes.
     pub axes: Vec<&'static str>,
     /// Stored type.
     pub dtype: &'static str,
-    /// For `hook_resid_post`: the index in transformers' `hidden_states` that is sure to equal it, if any. The last
-    /// one there is after the final norm in models that have one; for the last block's output none is given.
+    /// For `hook_resid_post`: the index in transformers' `hidden_states` that equals it. Null for the last block: in
+    /// models with a final norm, the last entry of `hidden_states` is computed after that norm.
     pub hf_hidden_states_index: Option<usize>,
 }
 
-/// How the beginning-of-sequence token was decided.
+/// Whether there is a beginning-of-sequence token, and why.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Bos)]
 pub struct BosDto {
-    /// What the request said; null left it to the tokenizer.
+    /// `prepend_bos` of the request; null leaves the decision to the tokenizer.
     pub requested: Option<bool>,
     /// Whether the tokens begin with the BOS token.
     pub present: bool,
-    /// Whether it was added to what was posted.
+    /// Whether it was added to the posted input.
     pub added: bool,
-    /// The tokenizer's BOS token, where it has one.
+    /// The tokenizer's BOS token, if it has one.
     pub token_id: Option<u32>,
 }
 
@@ -130,7 +130,7 @@ impl From<BosDecision> for BosDto {
     }
 }
 
-/// What produced a cache's numbers; null where an import does not say.
+/// What computed the numbers of a cache. Fields that an import does not give are null.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Provenance)]
 pub struct ProvenanceDto {
@@ -140,17 +140,17 @@ pub struct ProvenanceDto {
     pub architecture: Option<String>,
     /// Type of the checkpoint's weights.
     pub weights_dtype: Option<String>,
-    /// Type the forward pass computed in.
+    /// Type in which the forward pass computed.
     pub compute_dtype: Option<String>,
-    /// Device that computed it.
+    /// Device of the forward pass.
     pub device: Option<String>,
     /// Version of the server.
     pub residuum_version: Option<String>,
-    /// Changes whenever the numbers of a forward pass may change.
+    /// Rises whenever the same forward pass may give other numbers.
     pub numerics_version: Option<u32>,
-    /// What was changed on the way, in order; names resolved, positions settled.
+    /// Changes made during the forward pass, in order, with full hook names and numeric positions.
     pub interventions: Vec<Map<String, Value>>,
-    /// What is unusual about the cache: tokens that were cut, numbers that are not finite, weights that an import does not name.
+    /// What is unusual about the cache: truncated tokens, values that are not finite, an import without a fingerprint.
     pub warnings: Vec<WarningDto>,
 }
 
@@ -180,12 +180,12 @@ impl ProvenanceDto {
     }
 }
 
-/// Index in transformers' `hidden_states` that equals this hook, where one does.
+/// The index in transformers' `hidden_states` that equals this hook, if there is one.
 pub fn hf_hidden_states_index(hook: Hook, n_layers: usize) -> Option<usize> {
     match (hook.site(), hook.layer()) {
         (Site::ResidPost, Some(l)) if l + 1 < n_layers => Some(l + 1),
         (Site::ResidPre, Some(l)) => Some(l),
-        // of an import without layers nothing is known
+        // for an import without layers the index is not known
         (Site::FinalNorm, None) if n_layers > 0 => Some(n_layers),
         _ => None,
     }
@@ -195,7 +195,7 @@ impl CacheDto {
     /// The description of a cache.
     ///
     /// # Errors
-    /// None for a cache this server made.
+    /// Never for a cache that this server made.
     pub fn new(cache: Cache) -> Result<Self, Problem> {
         let hooks = (0..cache.capture.hooks.len())
             .map(|i| {
@@ -244,7 +244,7 @@ impl CacheDto {
     }
 }
 
-/// Filters of a listing of caches; all given ones must hold.
+/// Filters of a listing of caches. A cache must match all of them.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -253,38 +253,38 @@ pub struct CachesQuery {
     pub model: Option<String>,
     /// Made by this run.
     pub run: Option<String>,
-    /// Bears this tag; may be repeated, then every one.
+    /// Has this tag; may be repeated: has all of them.
     #[serde(default)]
     pub tag: Vec<String>,
     /// Has this label.
     pub label: Option<String>,
-    /// Captured this hook (full name); may be repeated, then every one.
+    /// Captured this hook (full name); may be repeated: captured all of them.
     #[serde(default)]
     pub hook: Vec<String>,
     /// Stored at or after this time (RFC 3339).
     pub created_from: Option<String>,
     /// Stored before this time (RFC 3339).
     pub created_to: Option<String>,
-    /// The text, or what was generated behind it, has these words and `"quoted phrases"`, in whatever case and with or
-    /// without accents. Every one must occur; a word is a whole word.
+    /// The text, or what was generated after it, contains all of these words and `"quoted phrases"`. Only whole words
+    /// match; case and accents are ignored.
     pub text: Option<String>,
-    /// Is pinned, or is not.
+    /// true: is pinned; false: is not.
     pub pinned: Option<bool>,
-    /// Has a time to expire at or after this one (RFC 3339).
+    /// Expires at or after this time (RFC 3339).
     pub expires_from: Option<String>,
-    /// Has a time to expire before this one (RFC 3339).
+    /// Expires before this time (RFC 3339).
     pub expires_to: Option<String>,
-    /// true: `total` in the answer.
+    /// true: count the caches, for `total` in the response.
     pub count: Option<bool>,
     /// Items on a page, 1 to 200.
     #[param(minimum = 1, maximum = 200, default = 50)]
     pub limit: Option<u32>,
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the previous page.
     pub cursor: Option<String>,
 }
 
 impl CachesQuery {
-    /// The filter in the store's words, with conditions on `metadata`.
+    /// Converts the query and the conditions on `metadata` to a filter of the store.
     ///
     /// # Errors
     /// [`Code::InvalidQuery`] naming the parameter.
@@ -303,7 +303,7 @@ impl CachesQuery {
             expires_from: self.expires_from,
             expires_to: self.expires_to,
         };
-        // the parameter of several values is in the singular
+        // the query parameter is named in the singular
         conditions.read(|field, detail| {
             let name = if field.starts_with("hooks") { "hook" } else { field };
             Problem::at(Code::InvalidQuery, name, detail)
@@ -311,7 +311,7 @@ impl CachesQuery {
     }
 }
 
-/// Changes to a cache; what is left out stays.
+/// Changes to a cache. Fields that are left out are not changed.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = CachePatch, example = json!({"tags": ["demo", "paris"], "label": "capital", "metadata": {"split": "train", "old": null}}))]
@@ -324,30 +324,30 @@ pub struct CachePatchDto {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>)]
     pub label: Option<Option<String>>,
-    /// Replaces the time it expires, which lies ahead; null: never.
+    /// Replaces the time at which it expires, which must be in the future; null: never.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<Option<Time>>,
-    /// true: it neither expires nor makes room for new caches.
+    /// true protects it from expiry and eviction.
     pub pinned: Option<bool>,
 }
 
-/// Tells null from absent.
+/// Tells null (`Some(None)`) from absent (`None`).
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(d).map(Some)
 }
 
 impl CachePatchDto {
-    /// The patch in the store's words.
+    /// Converts the body to a patch of the store.
     ///
     /// # Errors
-    /// [`Code::InvalidValue`] for oversized annotations, and for a time that is over at `now`.
+    /// [`Code::InvalidValue`] for oversized annotations, and for a time before `now`.
     pub fn into_patch(self, now: jiff::Timestamp) -> Result<CachePatch, Problem> {
         let empty = Map::new();
         let label = self.label.as_ref().and_then(Option::as_deref);
         check_annotations(self.tags.as_deref().unwrap_or_default(), label, self.metadata.as_ref().unwrap_or(&empty))?;
         if self.expires_at.flatten().is_some_and(|Time(time)| time <= now) {
-            let detail = "the time to expire lies ahead; to be rid of a cache now, delete it";
+            let detail = "expires_at must be in the future; to remove a cache now, delete it";
             return Err(Problem::at(Code::InvalidValue, "/expires_at", detail));
         }
         let Self { tags, metadata, label, expires_at, pinned } = self;

@@ -1,4 +1,5 @@
-//! Capture specifications in request bodies: the domain parses them, this describes them for the specification.
+//! Captures in request bodies. The domain parses most of them; the schemas here only describe them for the
+//! specification.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -13,14 +14,14 @@ pub struct CaptureDto {
     /// Full names (`blocks.5.hook_resid_post`) or short ones (`resid_post`, `attn.out`, `logits`).
     #[schema(example = json!(["resid_post"]))]
     pub hooks: Option<Vec<String>>,
-    /// Layers that short names stand for.
+    /// Layers of the hooks with short names.
     #[schema(value_type = Option<LayersSchema>)]
     #[serde(default)]
     pub layers: Layers,
     /// Positions to keep.
     #[schema(value_type = Option<PositionsRequestSchema>)]
     pub positions: Option<PositionsRequest>,
-    /// Type to store.
+    /// Type in which to store the values.
     #[schema(value_type = Option<super::super::tensor::DtypeParam>)]
     #[serde(default)]
     pub dtype: Dtype,
@@ -34,7 +35,7 @@ impl From<CaptureDto> for CaptureRequest {
     }
 }
 
-/// "all", one layer, or several; negatives count from the last.
+/// "all", one layer, or several; negative numbers count from the last.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Layers, example = "all")]
 #[serde(untagged)]
@@ -66,18 +67,19 @@ pub enum AllLiteral {
 pub enum PositionsSchema {
     /// By name.
     Named(NamedPositions),
-    /// One; negatives count from the end.
+    /// One; negative numbers count from the end.
     One(i64),
     /// Several.
     List(Vec<i64>),
-    /// From `start` up to but not including `end`.
+    /// From `start` to before `end`.
     Range(PositionRange),
     /// The mean over positions.
     Mean(MeanOfPositions),
 }
 
-/// Positions of an input, by number or by what its tokens are. What depends on the tokens is looked up when the input is
-/// accepted; dry runs and caches name the positions found. Of a truncated input only what is left counts.
+/// Positions of an input, by number or by its tokens. Positions by text, message or kind are found in the tokens when
+/// the run is accepted; dry runs and caches show the numbers. In a truncated input, only the tokens that are left
+/// count.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PositionsRequest, example = json!({"text": "Tower", "occurrence": -1}))]
 #[serde(untagged)]
@@ -85,17 +87,17 @@ pub enum PositionsSchema {
 pub enum PositionsRequestSchema {
     /// By name.
     Named(NamedPositions),
-    /// One; negatives count from the end.
+    /// One; negative numbers count from the end.
     One(i64),
     /// Several.
     List(Vec<i64>),
-    /// From `start` up to but not including `end`.
+    /// From `start` to before `end`.
     Range(PositionRange),
-    /// The tokens at a text.
+    /// The tokens of a text.
     Text(PositionsByText),
     /// The tokens of a message.
     Message(PositionsByMessage),
-    /// Special tokens, or all but these.
+    /// All special tokens, or all others.
     Kind(PositionsByKind),
     /// The mean over positions.
     Mean(MeanOfPositionsRequest),
@@ -120,7 +122,7 @@ pub enum NamedPositions {
 pub struct PositionRange {
     /// First position; 0 if left out.
     pub start: Option<i64>,
-    /// First position no longer meant; the length if left out.
+    /// Position after the last; the length if left out.
     pub end: Option<i64>,
 }
 
@@ -144,30 +146,30 @@ pub struct MeanOfPositionsRequest {
     pub mean: Box<PositionsRequestSchema>,
 }
 
-/// The tokens that overlap an occurrence of a text. What is searched is the text as posted, the chat as rendered, or what
-/// token ids spell one after the other.
+/// The tokens that overlap an occurrence of a text. It is searched for in the posted text, in the rendered chat, or in
+/// the joined texts of posted token ids.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({"text": "Tower", "occurrence": -1, "which": "last"}))]
 #[serde(deny_unknown_fields)]
 pub struct PositionsByText {
-    /// The text to find, letter by letter.
+    /// The text to find; it must match exactly.
     #[schema(min_length = 1)]
     pub text: String,
-    /// Which occurrence, from 0; negatives count from the last. Occurrences do not overlap.
+    /// Which occurrence, from 0; negative numbers count from the last. Occurrences do not overlap.
     #[schema(default = 0)]
     pub occurrence: Option<i64>,
     /// Which of its tokens.
     pub which: Option<WhichSchema>,
 }
 
-/// The tokens that overlap what a message of a chat says, without what the template puts around it. Where the run generates, the
-/// reply is the last message of the conversation, without the special tokens that end it.
+/// The tokens that overlap the content of a message of a chat, without what the template puts around it. If the run
+/// generates, the reply is the last message of the chat, without the special tokens that end it.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({"message": -1, "which": "all"}))]
 #[serde(deny_unknown_fields)]
 pub struct PositionsByMessage {
-    /// Index of the message; negatives count from the last: with `generate` -1 is the reply, and with
-    /// `continue_final_message` too the last message with what continues it.
+    /// Index of the message; negative numbers count from the last. With `generate`, -1 is the reply; with
+    /// `continue_final_message` as well, -1 is the last message together with its continuation.
     pub message: i64,
     /// Which of its tokens.
     pub which: Option<WhichSchema>,
@@ -181,13 +183,13 @@ pub struct PositionsByMessage {
 pub enum WhichSchema {
     /// The first one; drops the position axis.
     First,
-    /// The last one, which has seen the whole span; drops the position axis.
+    /// The last one, which in a decoder attends to the whole span; drops the position axis.
     Last,
     /// Every one; keeps the position axis.
     All,
 }
 
-/// Every special token (BOS among them), or every other token; keeps the position axis.
+/// All special tokens, including BOS, or all other tokens; keeps the position axis.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({"special": false}))]
 #[serde(deny_unknown_fields)]

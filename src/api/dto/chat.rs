@@ -1,4 +1,4 @@
-//! What requests with chats have in common.
+//! Fields that all requests with chats have.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -17,16 +17,16 @@ pub struct Message {
     pub content: String,
 }
 
-/// How a chat ends, by the two fields that say so.
+/// How a rendered chat ends, from the two fields that decide it.
 ///
 /// # Errors
-/// [`Code::InvalidValue`] when both are true.
+/// [`Code::InvalidValue`] if both are true.
 pub fn chat_end(add_generation_prompt: Option<bool>, continue_final_message: bool) -> Result<ChatEnd, Problem> {
     match (add_generation_prompt, continue_final_message) {
         (Some(true), true) => Err(Problem::at(
             Code::InvalidValue,
             "/continue_final_message",
-            "a chat either continues its last message or opens the assistant's turn: add_generation_prompt is true too",
+            "continue_final_message and add_generation_prompt cannot both be true",
         )),
         (_, true) => Ok(ChatEnd::Open),
         (Some(true), false) => Ok(ChatEnd::Prompt),

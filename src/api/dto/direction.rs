@@ -1,4 +1,4 @@
-//! Directions as JSON.
+//! Directions in requests and responses.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::api::tensor::{Encoding, Format};
 use residuum_domain::{Direction, DirectionInfo, DirectionVector};
 
-/// What to add to the description of a direction.
+/// What a response includes besides the description of a direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum IncludeVectors {
@@ -16,16 +16,16 @@ pub enum IncludeVectors {
     Vectors,
 }
 
-/// Parameters of the routes that describe a direction.
+/// Query parameters of the routes that describe a direction.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct DirectionQuery {
-    /// `vectors`: the values too.
+    /// `vectors`: include the values.
     pub include: Option<IncludeVectors>,
 }
 
-/// Parameters of a direction's tensor.
+/// Query parameters of a direction's tensor.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -36,13 +36,13 @@ pub struct VectorQuery {
     /// Which of a layer's vectors; 0 if left out.
     #[param(default = 0)]
     pub component: Option<usize>,
-    /// `json`, `npy`, `safetensors` or `raw`; beats the `Accept` header.
+    /// `json`, `npy`, `safetensors` or `raw`; takes precedence over the `Accept` header.
     pub format: Option<Format>,
-    /// How a JSON answer writes its values.
+    /// How a JSON response writes the values.
     pub encoding: Option<Encoding>,
 }
 
-/// Changes to a direction; its vectors, name and provenance never change.
+/// Changes to a direction. Its vectors, name and provenance cannot be changed.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = DirectionPatch, example = json!({"metadata": {"paper": "arXiv:2306.03341", "draft": null}}))]
@@ -51,7 +51,7 @@ pub struct DirectionPatchDto {
     pub metadata: Map<String, Value>,
 }
 
-/// A direction: one vector, or one a layer and component, in the space of a hook.
+/// A direction: one vector in the space of a hook, or one for each layer and component.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Direction, example = json!({
     "id": "0198c5a0-5b3f-7d51-8a3e-0242ac120002", "name": "sentiment", "method": "difference_of_means",
@@ -71,20 +71,20 @@ pub struct DirectionDto {
     pub name: String,
     /// `upload`, `difference_of_means`, `pca` or `probe`.
     pub method: &'static str,
-    /// The model whose activations it lives among; null if an upload does not say.
+    /// The model to whose activations it belongs; null if an upload does not name one.
     pub model: Option<String>,
     /// The hook, without its layer.
     pub hook: &'static str,
-    /// Layers it has vectors for, ascending; empty for a hook outside the blocks.
+    /// Layers for which it has vectors, ascending; empty for a hook outside the blocks.
     pub layers: Vec<usize>,
-    /// Vectors a layer.
+    /// Number of vectors for each layer.
     pub n_components: usize,
-    /// Values of each vector: a row of the hook, its axes flattened.
+    /// Dimensions of each vector: a row of the hook, flattened.
     pub d: usize,
     /// Metadata.
     pub metadata: Map<String, Value>,
-    /// What made it: version, fingerprint of the weights, position, parameters, how the caches were selected, how many, and the
-    /// blake3 of their ids (16 bytes each, in order).
+    /// How it was made: version of the server, fingerprint of the model, position, parameters, how the caches were
+    /// selected, their number, and the blake3 of their ids (16 bytes each, in order).
     pub provenance: Map<String, Value>,
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
@@ -102,11 +102,12 @@ pub struct DirectionVectorDto {
     pub layer: Option<usize>,
     /// Which of the layer's vectors.
     pub component: usize,
-    /// Numbers that describe it, null where undefined. All: `norm`. `difference_of_means`: `norm_positive`, `norm_negative`
-    /// (of the means), `cohens_d`, `auroc`, `positive_mean`, `negative_mean` of the projections, on the caches it was made of.
-    /// `pca`: `explained_variance`, `explained_variance_ratio`, `mean` of the projections. `probe`: `intercept`; held-out
-    /// `accuracy`, `accuracy_std`, `auroc`, `auroc_std` over the folds, with `fold_accuracy` and `fold_auroc`; the baselines
-    /// `shuffled_accuracy` and `shuffled_auroc`; `train_accuracy` and `train_auroc` on all caches; `n_steps` of the solver.
+    /// Numbers that describe the vector, null if undefined. All methods: `norm`. `difference_of_means`: `norm_positive`
+    /// and `norm_negative` of the means; `cohens_d`, `auroc`, `positive_mean` and `negative_mean` of the projections of
+    /// the caches it was made from. `pca`: `explained_variance`, `explained_variance_ratio`, `mean` of the projections.
+    /// `probe`: `intercept`; held-out `accuracy`, `accuracy_std`, `auroc`, `auroc_std` over the folds, with
+    /// `fold_accuracy` and `fold_auroc`; the baselines `shuffled_accuracy` and `shuffled_auroc`; `train_accuracy` and
+    /// `train_auroc` on all caches; `n_steps` of the solver.
     pub metrics: Map<String, Value>,
     /// The values, with `include=vectors`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -132,7 +133,7 @@ impl DirectionDto {
         }
     }
 
-    /// The direction with its metrics, and the values of its vectors where they are wanted.
+    /// The direction with its metrics, and with the values of its vectors if `include` asks for them.
     pub fn new(direction: Direction, include: Option<IncludeVectors>) -> Self {
         let vector = |v: DirectionVector| DirectionVectorDto {
             layer: v.layer,

@@ -1,4 +1,4 @@
-//! How a request names a direction.
+//! References to directions in request bodies.
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 use utoipa::ToSchema;
@@ -10,7 +10,8 @@ use residuum_engine::questions::{
     read_id,
 };
 
-/// A direction: the numbers themselves, one that is stored, a vector of a stored cache, or a feature of a sparse autoencoder.
+/// A direction: the vector itself, a stored direction, a vector of a stored cache, or a feature of a sparse
+/// autoencoder.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum DirectionRef {
@@ -24,7 +25,7 @@ pub enum DirectionRef {
     Sae(SaeDirection),
 }
 
-/// Every field that a direction may have.
+/// All fields of all forms of a direction.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields {
@@ -41,7 +42,7 @@ struct Fields {
     side: Option<FeatureSide>,
 }
 
-/// The fields of each form beside `name`, of which the first tells that it is meant.
+/// The fields of each form, besides `name`; the first one identifies the form.
 const FORMS: [&[&str]; 4] = [
     &["vector"],
     &["direction", "layer", "component"],
@@ -67,7 +68,7 @@ impl Fields {
         .filter_map(|(name, given)| given.then_some(name))
     }
 
-    /// The direction meant, by its distinguishing field.
+    /// Decides the form by its identifying field.
     fn direction(self) -> Result<DirectionRef, String> {
         let is_given = |field: &str| self.given().any(|given| given == field);
         let mut meant = FORMS.into_iter().filter(|form| is_given(form[0]));
@@ -76,7 +77,11 @@ impl Fields {
             return Err(format!("a direction has exactly one of {}", listed(&kinds).replace(" or ", " and ")));
         };
         if let Some(field) = self.given().find(|field| !form.contains(field)) {
-            return Err(format!("`{field}` does not go with `{}`, beside which are {}", form[0], form[1..].join(", ")));
+            return Err(format!(
+                "`{field}` cannot be combined with `{}`; allowed are {}",
+                form[0],
+                form[1..].join(", ")
+            ));
         }
         let Self { name, vector, direction, cache, sae, layer, component, hook, position, feature, side } = self;
         Ok(match (vector, direction, cache, sae) {
@@ -108,54 +113,54 @@ impl<'de> Deserialize<'de> for DirectionRef {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VectorDirection {
-    /// Its name in the answer.
+    /// Its name in the response.
     pub name: Option<String>,
-    /// Its numbers.
+    /// The values.
     pub vector: Vec<f32>,
 }
 
-/// A stored direction, at each layer that layer's vector, or everywhere that of one layer.
+/// A stored direction: at each layer the vector of that layer, or at all layers the vector of one.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StoredDirection {
-    /// Its name in the answer; by default the one it has.
+    /// Its name in the response; by default its stored name.
     pub name: Option<String>,
     /// Its id or name.
     pub direction: String,
-    /// One layer for all; by default each layer has its own.
+    /// The layer whose vector to use at all layers; by default each layer uses its own.
     pub layer: Option<usize>,
-    /// Which component, of principal components; the first if left out.
+    /// Which component, if the direction has several; the first if left out.
     #[serde(default)]
     pub component: usize,
 }
 
-/// A vector of a cache, at each layer that layer's, or everywhere that of one layer.
+/// A vector of a cache: at each layer the vector of that layer, or at all layers the vector of one.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CacheDirection {
-    /// Its name in the answer.
+    /// Its name in the response.
     pub name: Option<String>,
-    /// The cache.
+    /// Id of the cache.
     pub cache: String,
-    /// The hook, by default the one the request works on.
+    /// The hook; by default the hook of the request.
     pub hook: Option<String>,
-    /// One layer for all; by default each layer has its own.
+    /// The layer whose vector to use at all layers; by default each layer uses its own.
     pub layer: Option<i64>,
     /// One position, or the mean over all; the last if left out.
     #[schema(value_type = Option<PositionsSchema>)]
     pub position: Option<Positions>,
 }
 
-/// A feature of a sparse autoencoder, the same vector at every layer: in the coordinates of its hook, zero outside its head
-/// where it encodes one.
+/// A feature of a sparse autoencoder, the same vector at every layer, in the space of the autoencoder's hook. If the
+/// autoencoder encodes one head, the vector is zero outside that head.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SaeDirection {
-    /// Its name in the answer; by default autoencoder and feature.
+    /// Its name in the response; by default autoencoder and feature.
     pub name: Option<String>,
-    /// The autoencoder.
+    /// Id of the autoencoder.
     pub sae: String,
-    /// The feature.
+    /// Index of the feature.
     pub feature: usize,
     /// Which of its vectors.
     #[serde(default)]
@@ -166,10 +171,11 @@ pub struct SaeDirection {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FeatureSide {
-    /// Its row of `W_dec`: what one unit of the feature adds to the reconstruction, before a normalisation is undone.
+    /// Its row of `W_dec`: what one unit of the feature adds to the reconstruction, before the normalisation of the
+    /// input is undone.
     #[default]
     Decoder,
-    /// Its column of `W_enc`: what the feature is read off with.
+    /// Its column of `W_enc`: the input is multiplied with it to compute the feature.
     Encoder,
 }
 
@@ -183,10 +189,10 @@ impl From<FeatureSide> for Side {
 }
 
 impl DirectionRef {
-    /// The direction meant, still to be looked for. Problems point into `pointer`, its place in the body.
+    /// Converts it to a direction that the engine looks up. Problems point into `pointer`, its place in the body.
     ///
     /// # Errors
-    /// [`Code::UnknownCache`] for what is no id of a cache.
+    /// [`Code::UnknownCache`] if the id of a cache is malformed.
     pub fn direction(&self, pointer: &str) -> Result<Direction, Problem> {
         let (name, source) = match self.clone() {
             Self::Vector(VectorDirection { name, vector }) => (name, Source::Vector(vector)),

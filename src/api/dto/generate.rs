@@ -1,4 +1,4 @@
-//! Generating, in requests and answers.
+//! Generation, in requests and responses.
 
 use std::fmt;
 
@@ -10,34 +10,34 @@ use utoipa::ToSchema;
 
 use residuum_domain::{Code, FinishReason, Generation, Problem, TextCompletion};
 
-/// Bounds on the texts that stop a continuation.
+// Bounds on the texts that stop a continuation.
 const MAX_STOPS: usize = 16;
 const MAX_STOP_CHARS: usize = 256;
-/// Seeds that every JSON reader keeps exactly.
+/// Maximum seed: larger integers are not exact in JSON readers that use float64.
 const MAX_SEED: u64 = (1 << 53) - 1;
 
-/// How to continue an input. What is captured is then the whole text, in one forward pass over it.
+/// How to continue an input. Afterwards the whole text is captured, in one forward pass.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Generate, example = json!({"max_new_tokens": 16, "temperature": 0.8, "top_p": 0.95, "seed": 7, "stop": ["\n"]}))]
 pub struct GenerateDto {
-    /// Tokens to add at most.
+    /// Maximum number of tokens to add.
     #[schema(minimum = 1)]
     pub max_new_tokens: usize,
-    /// 0, the default, takes the most probable token every time.
+    /// 0, the default, always takes the most probable token.
     #[serde(default)]
     #[schema(minimum = 0, maximum = 100, default = 0.0)]
     pub temperature: f64,
-    /// Chooses among this many of the most probable tokens.
+    /// Samples from this many of the most probable tokens.
     #[schema(minimum = 1)]
     pub top_k: Option<usize>,
-    /// Chooses among the fewest tokens whose probabilities reach this.
+    /// Samples from the smallest set of most probable tokens whose probabilities add up to at least this.
     #[schema(exclusive_minimum = 0, maximum = 1)]
     pub top_p: Option<f64>,
-    /// Makes sampling repeatable; without it the server takes one and tells it.
+    /// Seed of sampling, to repeat it. If left out, the server chooses one and reports it.
     #[schema(minimum = 0, maximum = 9_007_199_254_740_991_u64)]
     pub seed: Option<u64>,
-    /// A text, or several, that end the continuation.
+    /// One text or several; the continuation ends when one of them appears.
     #[serde(default)]
     #[schema(value_type = Option<StopSchema>)]
     pub stop: Stop,
@@ -84,10 +84,10 @@ pub enum StopSchema {
 }
 
 impl GenerateDto {
-    /// The request in the engine's words.
+    /// Checks the fields and converts them to a request of the engine.
     ///
     /// # Errors
-    /// [`Code::InvalidValue`] naming the field.
+    /// [`Code::InvalidValue`] with a pointer to the field.
     pub fn into_generation(self) -> Result<Generation, Problem> {
         let Self { max_new_tokens, temperature, top_k, top_p, seed, stop: Stop(stop) } = self;
         let check = |right: bool, field: &str, detail: String| {
@@ -104,13 +104,13 @@ impl GenerateDto {
             let right = !text.is_empty() && text.chars().count() <= MAX_STOP_CHARS;
             check(right, &format!("stop/{i}"), format!("a stop has 1 to {MAX_STOP_CHARS} characters"))?;
         }
-        // The lower half of a fresh id is random.
+        // the lower half of a UUIDv7 is random
         let seed = seed.unwrap_or_else(|| uuid::Uuid::now_v7().as_u64_pair().1 & MAX_SEED);
         Ok(Generation { max_new_tokens, temperature, top_k, top_p, seed, stop })
     }
 }
 
-/// What was generated behind an input.
+/// What was generated after an input.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Completion, example = json!({
     "text": " Paris.", "token_ids": [7042, 30], "first_position": 9, "finish_reason": "length", "max_new_tokens": 2,
@@ -119,24 +119,24 @@ impl GenerateDto {
 pub struct CompletionDto {
     /// The generated text, without special tokens and without the text that stopped it.
     pub text: String,
-    /// The generated tokens.
+    /// Ids of the generated tokens.
     pub token_ids: Vec<u32>,
-    /// Position of the first of them.
+    /// Position of the first generated token.
     pub first_position: usize,
-    /// Why it ended: `length`, `end_of_sequence` (that token is the last one) or `stop`.
+    /// Why generation ended: `length`, `end_of_sequence` (then the last token is that token) or `stop`.
     #[schema(value_type = FinishReasonSchema)]
     pub finish_reason: FinishReason,
-    /// As asked for.
+    /// As requested.
     pub max_new_tokens: usize,
-    /// As asked for.
+    /// As requested.
     pub temperature: f64,
-    /// As asked for.
+    /// As requested.
     pub top_k: Option<usize>,
-    /// As asked for.
+    /// As requested.
     pub top_p: Option<f64>,
-    /// The seed, whoever chose it.
+    /// The seed that was used.
     pub seed: u64,
-    /// As asked for.
+    /// As requested.
     pub stop: Vec<String>,
 }
 
@@ -148,7 +148,7 @@ pub struct CompletionDto {
 pub enum FinishReasonSchema {
     /// `max_new_tokens` were added.
     Length,
-    /// The model ended its text.
+    /// The model generated an end-of-sequence token.
     EndOfSequence,
     /// One of the `stop` texts appeared.
     Stop,

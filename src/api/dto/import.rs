@@ -1,4 +1,4 @@
-//! What a request says of a file that it imports, and what a cache tells of its file.
+//! Query parameters of an import, and the origin of an imported cache.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -7,37 +7,40 @@ use utoipa::{IntoParams, ToSchema};
 use crate::api::tensor::DtypeParam;
 use residuum_domain::{ImportOrigin, import::Given};
 
-/// Facts about an imported file. Each beats the key of the same name in the file's `__metadata__` (there `tags` is a JSON array of
-/// strings; `dtype` is read here only).
+/// Facts about an imported file. Each takes precedence over the key of the same name in the file's `__metadata__`
+/// (where `tags` is a JSON array of strings, and `dtype` is not read).
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ImportQuery {
-    /// Name of the model that made the activations; it need not be served here. Needed unless the file says it.
+    /// Name of the model that computed the activations; this server need not have it. Required unless the file contains
+    /// it.
     #[param(example = "google/gemma-2-2b")]
     pub model: Option<String>,
     /// The text of the input.
     pub text: Option<String>,
-    /// What each token stands for: a JSON array of strings.
+    /// The text of each token: a JSON array of strings.
     #[param(example = "[\"The\", \" E\", \"iffel\"]")]
     pub tokens: Option<String>,
-    /// Tokens of the input, where neither `token_ids` nor `tokens` nor an attention map tells.
+    /// Number of tokens of the input, if it does not follow from `token_ids`, `tokens` or an attention map.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 1_048_576)]
     pub n_tokens: Option<String>,
-    /// Positions of the input that the rows belong to: `all`, `last`, `mean`, `3`, `0,2,-1`, `2:5`, or the JSON form of a capture.
-    /// Left out: all where there are as many rows as tokens, the last where the tensors have no position axis.
+    /// Positions of the input that the rows belong to: `all`, `last`, `mean`, `3`, `0,2,-1`, `2:5`, or the JSON form of
+    /// a capture. By default all if there are as many rows as tokens, and the last if the tensors have no position
+    /// axis.
     #[param(example = "all")]
     pub positions: Option<String>,
-    /// Layers that a stack holds, in the order of its first axis; all of them, from 0 on, if left out.
+    /// Layers of a stack, in the order of its first axis; by default 0, 1, 2 and so on.
     #[param(example = "0,5,11")]
     pub layers: Option<String>,
-    /// Blocks of the model; one more than the last layer in the file if left out.
+    /// Number of blocks of the model; by default one more than the last layer in the file.
     #[param(value_type = Option<u32>, minimum = 0, maximum = 10_000)]
     pub n_layers: Option<String>,
-    /// Width of the residual stream; needed where no tensor of the file has it.
+    /// Width of the residual stream; required if no tensor of the file has it.
     #[param(value_type = Option<u32>, minimum = 1)]
     pub d_model: Option<String>,
-    /// Type to store. Left out: the file's own, and float32 where it mixes them; F64 has to be rounded, so it needs one.
+    /// Type in which to store the values; by default the file's, or float32 if the file has several. Required for F64,
+    /// which must be rounded.
     #[param(value_type = Option<DtypeParam>)]
     pub dtype: Option<String>,
     /// Label of the cache.
@@ -51,7 +54,7 @@ pub struct ImportQuery {
 }
 
 impl ImportQuery {
-    /// The facts by their keys.
+    /// Converts the parameters to a map of facts by key.
     pub fn given(self) -> Given {
         let tags = (!self.tag.is_empty()).then(|| Value::from(self.tag).to_string());
         let facts = [
@@ -80,10 +83,10 @@ pub struct OriginDto {
     pub file_hash: String,
     /// Bytes of the file.
     pub file_bytes: u64,
-    /// Types of its activations as safetensors spells them, each once; another than the cache's was converted.
+    /// Types of its activations, as named in safetensors, each once. Types other than the cache's were converted.
     pub file_dtypes: Vec<String>,
-    /// What its `__metadata__` says beyond the fields of the cache: of a file of this server the ids of cache and run, and when it
-    /// was made.
+    /// Entries of its `__metadata__` that have no field in the cache. For files of this server: ids of cache and run,
+    /// and the time when the cache was made.
     pub metadata: Map<String, Value>,
 }
 

@@ -1,4 +1,4 @@
-//! Inputs without anything of their own: texts or token ids, one or several.
+//! The field `input` of a request: texts or token ids, one or several.
 
 use std::fmt;
 
@@ -8,10 +8,10 @@ use serde::{
 };
 use utoipa::ToSchema;
 
-/// Inputs that a request may name, whatever the server's own limit: reading ends there.
+/// Maximum number of inputs of any request; parsing stops there. The server's own limit is checked later.
 const MAX_INPUTS: usize = 1_000_000;
 
-/// What the model reads.
+/// One or several inputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     /// One text.
@@ -43,10 +43,10 @@ impl Input {
         }
     }
 
-    /// Reads one input or, where they may be `many`, several.
+    /// Deserializes one input or, if `many` allows it, several.
     ///
     /// # Errors
-    /// What is neither text nor token ids, nor an array of one of them.
+    /// If it is not text, token ids, or an array of one of these.
     pub fn read<'de, D: Deserializer<'de>>(deserializer: D, many: Many) -> Result<Self, D::Error> {
         deserializer.deserialize_any(Read { many })
     }
@@ -77,7 +77,7 @@ impl<'de> Visitor<'de> for Read {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Input, A::Error> {
-        // the first element says what the others have to be
+        // the type of the first element decides that of the others
         match (elements.next_element()?, self.many) {
             (None, _) => Ok(Input::TokenIds(Vec::new())),
             (Some(First::Id(id)), _) => rest(id, elements, usize::MAX).map(|ids| Input::TokenIds(only_ids(ids))),
@@ -87,7 +87,7 @@ impl<'de> Visitor<'de> for Read {
                 Ok(Input::TokenIdLists(lists.into_iter().map(|TokenIds(ids)| ids).collect()))
             }
             (Some(First::Text(_) | First::Ids(_)), Many::No) => {
-                Err(de::Error::custom("there is one input here, not several"))
+                Err(de::Error::custom("must be one input, not several"))
             }
         }
     }
@@ -112,7 +112,7 @@ fn only_ids(ids: Vec<TokenId>) -> Vec<u32> {
     ids.into_iter().map(|TokenId(id)| id).collect()
 }
 
-/// The id of a token. One past `u32` is a number all the same, and outside any vocabulary: it is [`u32::MAX`] here.
+/// The id of a token. Larger numbers than a `u32` become [`u32::MAX`], which is outside any vocabulary too.
 #[derive(Debug, Clone, Copy)]
 struct TokenId(u32);
 
@@ -138,7 +138,7 @@ impl<'de> Deserialize<'de> for TokenIds {
     }
 }
 
-/// The first of several things.
+/// The first element of an array.
 enum First {
     Text(String),
     Id(TokenId),
@@ -183,7 +183,7 @@ impl<'de> Deserialize<'de> for First {
     }
 }
 
-/// Inputs without anything of their own.
+/// One or several inputs, as texts or token ids.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Input, example = "The Eiffel Tower is in the city of")]
 #[serde(untagged)]

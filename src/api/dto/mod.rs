@@ -1,4 +1,5 @@
-//! JSON bodies of the API. The domain's types stay free of HTTP; these translate.
+//! JSON bodies of requests and responses, and their conversion to and from types of the domain, which know nothing of
+//! HTTP.
 
 pub mod annotations;
 pub mod cache;
@@ -32,17 +33,17 @@ use residuum_domain::{Code, Problem};
 pub struct Page<T> {
     /// The items of this page.
     pub items: Vec<T>,
-    /// Pass it as `cursor` for the next page; null on the last.
+    /// Pass it as `cursor` to get the next page; null on the last page.
     pub next_cursor: Option<String>,
-    /// With `count`: how many there are over all pages, or how many there are at least.
+    /// With `count`: the number of items on all pages, or a lower bound of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
-    /// With `count`: whether `total` is exact. Counting ends at five thousand, and sooner where that would take long.
+    /// With `count`: whether `total` is exact. Counting stops at 5,000, or earlier if it would take long.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_is_exact: Option<bool>,
 }
 
-/// Paging of a listing.
+/// Query parameters of a listing.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -50,16 +51,16 @@ pub struct PageQuery {
     /// Items on a page, 1 to 200.
     #[param(minimum = 1, maximum = 200, default = 50)]
     pub limit: Option<u32>,
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the previous page.
     pub cursor: Option<String>,
 }
 
-/// Items on a page when the client does not say.
+/// Default number of items on a page.
 const DEFAULT_LIMIT: u32 = 50;
-/// Most items on a page.
+/// Maximum number of items on a page.
 const MAX_LIMIT: u32 = 200;
 
-/// The page size asked for.
+/// The page size that the client requests.
 ///
 /// # Errors
 /// [`Code::InvalidQuery`] outside 1 to 200.
@@ -74,7 +75,7 @@ pub fn page_limit(limit: Option<u32>) -> Result<u32, Problem> {
     }
 }
 
-/// A time as a query parameter writes it.
+/// Parses a time in a query parameter.
 ///
 /// # Errors
 /// [`Code::InvalidQuery`] naming the parameter.
@@ -82,7 +83,7 @@ pub fn query_time(name: &str, value: Option<&str>) -> Result<Option<jiff::Timest
     read_time(value).map_err(|detail| Problem::at(Code::InvalidQuery, name, detail))
 }
 
-/// A time as clients write it, or what is wrong with it.
+/// Parses a time, or says how it must be written.
 pub fn read_time(value: Option<&str>) -> Result<Option<jiff::Timestamp>, &'static str> {
     const DETAIL: &str = "a time is written as RFC 3339, for example 2026-11-23T12:00:00Z";
     value.map(str::parse).transpose().map_err(|_| DETAIL)
@@ -112,15 +113,15 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
-/// The cursor that stands for this.
+/// The cursor that encodes a place in a listing.
 pub fn cursor_of(place: impl std::fmt::Display) -> String {
     format!("c_{place}")
 }
 
-/// The cursor as whatever it stands for.
+/// Decodes a cursor.
 ///
 /// # Errors
-/// [`Code::InvalidCursor`] for anything this server did not give out.
+/// [`Code::InvalidCursor`] if it is malformed.
 pub fn cursor<T: std::str::FromStr>(cursor: Option<&str>) -> Result<Option<T>, Problem> {
     cursor
         .map(|c| {
@@ -137,7 +138,7 @@ impl<T> Page<T> {
         Self { items, next_cursor, total: None, total_is_exact: None }
     }
 
-    /// A page of `limit` from `limit + 1` that were read: one more tells that there is a next page.
+    /// A page of `limit` items from at most `limit + 1` that were read: if there is one more, there is a next page.
     pub fn cut<S, K: std::fmt::Display>(
         mut rows: Vec<S>,
         limit: u32,

@@ -1,4 +1,4 @@
-//! Models and tokenisation in requests and answers.
+//! Models and tokenisation in requests and responses.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -10,7 +10,7 @@ use residuum_engine::questions::{
     tokenize::{self, TokenizeAnswer},
 };
 
-/// A model this server runs.
+/// A model of this server.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Model, example = json!({
     "id": "smollm2-135m", "status": "ready", "architecture": "llama",
@@ -26,9 +26,9 @@ use residuum_engine::questions::{
 pub struct ModelDto {
     /// The name to use in requests.
     pub id: String,
-    /// `ready`, or `loading` with nothing else known yet.
+    /// `ready`, or `loading`: then only id and status are known.
     pub status: &'static str,
-    /// What is known once it is loaded.
+    /// Properties of a loaded model.
     #[serde(flatten)]
     pub details: Option<ModelDetails>,
 }
@@ -40,42 +40,42 @@ pub struct ModelDetails {
     pub architecture: String,
     /// blake3 of weights, config and tokenizer.
     pub fingerprint: String,
-    /// Blocks.
+    /// Number of blocks.
     pub n_layers: usize,
     /// Width of the residual stream.
     pub d_model: usize,
-    /// Query heads.
+    /// Number of query heads.
     pub n_heads: usize,
-    /// Key/value heads.
+    /// Number of key/value heads.
     pub n_kv_heads: usize,
     /// Width of a head.
     pub d_head: usize,
-    /// Neurons of an MLP.
+    /// Hidden width of an MLP.
     pub d_mlp: usize,
-    /// Entries of the vocabulary.
+    /// Size of the vocabulary.
     pub d_vocab: usize,
     /// Longest input in tokens.
     pub n_ctx: usize,
-    /// Routed experts of a sparse block; 0 where every MLP is dense.
+    /// Number of routed experts of a mixture-of-experts block; 0 if every MLP is dense.
     pub n_experts: usize,
-    /// Experts that each token is sent to; 0 where every MLP is dense.
+    /// Number of experts that compute each token; 0 if every MLP is dense.
     pub top_k: usize,
-    /// Whether each token sees those behind it too, as in encoders; `positions` then default to the mean.
+    /// Whether each token also attends to later tokens, as in encoders; `positions` then default to the mean.
     pub bidirectional: bool,
-    /// Parameters.
+    /// Number of parameters.
     pub n_params: u64,
     /// Type of the checkpoint's weights.
     pub weights_dtype: String,
-    /// Type the forward pass computes in.
+    /// Type in which the forward pass computes.
     pub compute_dtype: String,
-    /// Where it runs: `cpu`, `cuda:0`, or several devices, `cuda:0,cuda:1`, each of which takes batches of its own. The
+    /// Where it runs: `cpu`, `cuda:0`, or several devices, `cuda:0,cuda:1`, which compute different batches. The
     /// provenance of a cache names the one that computed it.
     pub device: String,
     /// What the tokenizer does at the beginning of a text.
     pub bos: BosDefault,
     /// Whether `messages` can be posted.
     pub has_chat_template: bool,
-    /// What is unusual about the checkpoint and did not stop it from loading.
+    /// What is unusual about the checkpoint, although it could be loaded.
     pub warnings: Vec<WarningDto>,
     /// Every hook point, in execution order.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,7 +91,8 @@ pub struct BosDefault {
     pub token_id: Option<u32>,
     /// The token.
     pub token: Option<String>,
-    /// What TransformerLens does by default where it differs: it prepends BOS to every text of a model that has one.
+    /// Whether TransformerLens adds BOS by default, if that differs: it prepends BOS to every text of a model that has
+    /// one.
     pub transformer_lens_adds_bos: Option<bool>,
 }
 
@@ -101,16 +102,16 @@ pub struct BosDefault {
 pub struct HookDto {
     /// Full name.
     pub hook: String,
-    /// The block, for hooks inside one.
+    /// The block; null for a hook outside the blocks.
     pub layer: Option<usize>,
-    /// Shape of one input's tensor with all positions; null where the input decides.
+    /// Shape of the tensor of one input at all positions; null for an axis whose length depends on the input.
     pub shape: Vec<Option<usize>>,
-    /// What the axes are.
+    /// Names of the axes.
     pub axes: Vec<&'static str>,
 }
 
 impl ModelDto {
-    /// What is served under a name; the catalogue of hooks is long, so listings leave it out.
+    /// The description of a model. Listings leave out the hooks, because they are many.
     pub fn of(served: ServedModel, with_hooks: bool) -> Self {
         let ServedModel { id, loaded } = served;
         let Some(LoadedModel { info, adds_bos, bos, has_chat_template, warnings }) = loaded else {
@@ -173,7 +174,7 @@ impl ModelDto {
 pub struct Models {
     /// The models, by name.
     pub items: Vec<ModelDto>,
-    /// Always null: there are few.
+    /// Always null: all models fit on one page.
     pub next_cursor: Option<String>,
 }
 
@@ -186,25 +187,27 @@ pub struct Tokenize {
     pub model: String,
     /// Text.
     pub text: Option<String>,
-    /// Token ids, to see what they stand for.
+    /// Token ids, to see their tokens.
     #[schema(value_type = Option<Vec<u32>>)]
     pub token_ids: Option<TokenIds>,
     /// A chat.
     #[schema(value_type = Option<Vec<Message>>)]
     pub messages: Option<Vec<Map<String, Value>>>,
-    /// Whether to open the assistant's turn; by default unless the last message is the assistant's.
+    /// Whether to add the tokens that start the assistant's turn; by default true unless the last message is the
+    /// assistant's.
     pub add_generation_prompt: Option<bool>,
-    /// Whether to leave the last message open, for the model to continue: nothing the template puts behind it is there.
+    /// Whether to leave the last message open, so that the model continues it: what the template puts after it is left
+    /// out.
     #[serde(default)]
     #[schema(default = false)]
     pub continue_final_message: bool,
     /// Further variables for the chat template.
     pub template_kwargs: Option<Map<String, Value>>,
-    /// A chat template instead of the model's own, as Jinja source; also the name of one of the model's, where it has
-    /// several. With `tools` in `template_kwargs` the one named `tool_use` is taken by itself.
+    /// A chat template to use instead of the model's own, as Jinja source. If the model has several templates: also the
+    /// name of one of them; by default `tool_use` if `template_kwargs` has `tools`.
     pub chat_template: Option<String>,
-    /// Beginning-of-sequence token (of BERT `[CLS]`): null leaves it to the tokenizer, true makes sure there is one,
-    /// false leaves out all special tokens that the tokenizer would add to text.
+    /// Beginning-of-sequence token (`[CLS]` for BERT): null leaves the decision to the tokenizer, true makes sure the
+    /// input begins with one, false leaves out all special tokens that the tokenizer would add to text.
     pub prepend_bos: Option<bool>,
 }
 
@@ -220,26 +223,26 @@ pub struct Tokens {
     pub model: String,
     /// Token ids.
     pub token_ids: Vec<u32>,
-    /// What each token stands for.
+    /// The text of each token.
     pub tokens: Vec<String>,
     /// Which tokens are special.
     pub special: Vec<bool>,
-    /// Characters (Unicode scalar values) of the text or rendered chat that each token covers, `[start, end)`: each piece
-    /// of a character that several tokens share covers the whole of it, and the space in front of a word belongs to its
-    /// token where the tokenizer has it so. Null for a token that was added, BOS for one; null for posted ids.
+    /// Range of characters (Unicode scalar values) of the text or rendered chat that each token covers, `[start, end)`.
+    /// If several tokens share a character, each of them covers all of it; whether a token includes the space before
+    /// its word depends on the tokenizer. Null for a token that was added, such as BOS; null for posted ids.
     pub offsets: Option<Vec<Option<[usize; 2]>>>,
-    /// Tokens.
+    /// Number of tokens.
     pub n_tokens: usize,
-    /// How the beginning-of-sequence token was decided.
+    /// Whether there is a beginning-of-sequence token, and why.
     pub bos: BosDto,
     /// The chat as the template rendered it.
     pub rendered: Option<String>,
-    /// Where each message of the chat is; null for other inputs.
+    /// The tokens of each message of the chat; null for other inputs.
     pub messages: Option<Vec<MessageSpan>>,
 }
 
 impl Tokens {
-    /// The answer for a model by its name.
+    /// The response for the model `model`.
     pub fn of(model: String, answer: TokenizeAnswer) -> Self {
         let TokenizeAnswer { encoded, chat } = answer;
         let offsets = encoded.offsets.map(|o| o.into_iter().map(|o| o.map(|(start, end)| [start, end])).collect());
@@ -263,14 +266,14 @@ impl Tokens {
     }
 }
 
-/// The tokens of what a message says, white space at its ends and what the template puts around it left out.
+/// The tokens of a message's content, without white space at its ends and without what the template puts around it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({"role": "user", "start": 3, "end": 9}))]
 pub struct MessageSpan {
     /// `system`, `user`, `assistant`, …
     pub role: Option<String>,
-    /// Position of the first token; null where the rendered chat does not show the message as it is.
+    /// Position of the first token; null if the rendered chat does not contain the message unchanged.
     pub start: Option<usize>,
-    /// Position behind the last token.
+    /// Position after the last token.
     pub end: Option<usize>,
 }

@@ -1,18 +1,18 @@
-//! How a body says which vector of a cache is compared.
+//! Schemas of the position whose vector represents a cache, as in comparisons.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::capture::PositionsSchema;
 
-/// One position: an integer, "last", "mean" or the mean over positions; or "stored", the one row that each cache holds
-/// (of a capture at a word, say), whichever it is.
+/// One position: an integer, "last", "mean" or the mean over positions; or "stored", the only row of each cache, for
+/// caches that were captured at one position, such as that of a word.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ComparedPosition, example = "last")]
 #[serde(untagged)]
 #[expect(dead_code, reason = "only describes ComparedPosition for the specification")]
 pub enum ComparedPositionSchema {
-    /// The same of every cache.
+    /// The same position in every cache.
     At(PositionsSchema),
     /// `"stored"`.
     Stored(StoredLiteral),
@@ -23,6 +23,6 @@ pub enum ComparedPositionSchema {
 #[serde(rename_all = "lowercase")]
 #[expect(dead_code, reason = "only describes ComparedPosition for the specification")]
 pub enum StoredLiteral {
-    /// The one row that each cache holds.
+    /// The only row of each cache.
     Stored,
 }

@@ -1,4 +1,4 @@
-//! Runs in answers.
+//! Runs in responses.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -17,10 +17,11 @@ use residuum_domain::{Positions, Priority, Run, RunStatus};
     "started_at": "2026-11-23T12:00:00.002Z", "finished_at": "2026-11-23T12:00:00.05Z", "queue_position": null
 }))]
 pub struct RunDto {
-    /// Always `run`. A problem has none, and a `status` of its own, which is a number: look here before the status is polled.
+    /// Always `run`. A problem has no `object`, and its `status` is a number: check this field before you poll
+    /// `status`.
     #[schema(value_type = RunObject)]
     pub object: &'static str,
-    /// Its id.
+    /// Id of the run.
     pub id: String,
     /// `queued`, `running`, `completed`, `failed` or `cancelled`.
     #[schema(value_type = RunStatusSchema)]
@@ -30,15 +31,15 @@ pub struct RunDto {
     /// `interactive`, `normal` or `bulk`.
     #[schema(value_type = PrioritySchema)]
     pub priority: Priority,
-    /// Inputs.
+    /// Number of inputs.
     pub n_items: u64,
-    /// Inputs with a cache.
+    /// Number of inputs that have a cache.
     pub n_done: u64,
-    /// Of these, answered from the store without a forward pass.
+    /// Number of those that were answered from the store without a forward pass.
     pub n_reused: u64,
-    /// Inputs that failed.
+    /// Number of inputs that failed.
     pub n_failed: u64,
-    /// Caches in input order, the first hundred; the rest are at `/v1/runs/{id}/caches`.
+    /// The first hundred caches, in the order of the inputs; `/v1/runs/{id}/caches` lists all.
     pub caches: Vec<String>,
     /// Why it failed.
     pub error: Option<ProblemDto>,
@@ -46,7 +47,7 @@ pub struct RunDto {
     pub tags: Vec<String>,
     /// Metadata as posted.
     pub metadata: Map<String, Value>,
-    /// Whether it stands for an import: its one cache was made elsewhere.
+    /// Whether the run is an import: its only cache was computed elsewhere.
     pub imported: bool,
     /// Seconds after which its caches expire.
     pub ttl_seconds: Option<u64>,
@@ -59,9 +60,9 @@ pub struct RunDto {
     /// When it ended.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub finished_at: Option<jiff::Timestamp>,
-    /// Runs whose turn comes first, while something of it waits.
+    /// Number of runs ahead of it in the queue; null if none of its inputs waits.
     pub queue_position: Option<usize>,
-    /// What was generated, where the run continues its inputs: one for each cache of `caches`, once the run has ended.
+    /// What was generated, if the run continues its inputs and has ended: one entry for each cache of `caches`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completions: Option<Vec<RunCompletion>>,
     /// With `include=values`: the tensors of each cache.
@@ -78,7 +79,7 @@ pub enum RunObject {
     Run,
 }
 
-/// What was generated behind one input.
+/// What was generated after one input.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RunCompletion {
     /// The cache.
@@ -97,7 +98,7 @@ pub struct CacheValues {
     pub tensors: Vec<TensorDto>,
 }
 
-/// Where a run is in its life.
+/// Status of a run.
 #[derive(Serialize, ToSchema)]
 #[schema(as = RunStatus)]
 #[serde(rename_all = "snake_case")]
@@ -116,7 +117,7 @@ pub enum RunStatusSchema {
 }
 
 impl RunDto {
-    /// A run with its place in the queue.
+    /// A run with its position in the queue.
     pub fn new(run: Run, queue_position: Option<usize>) -> Self {
         Self {
             object: "run",
@@ -144,7 +145,7 @@ impl RunDto {
     }
 }
 
-/// A run while it goes on: the data of an event named `run`.
+/// Progress of a run: the data of an event named `run`.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RunSnapshot {
     /// The run.
@@ -152,7 +153,7 @@ pub struct RunSnapshot {
     pub run: RunDto,
     /// Tokens per second of recent batches of this server.
     pub tokens_per_second: f64,
-    /// Seconds until the run ends, if it goes on as it went; null before anything is done.
+    /// Estimated seconds until the run ends, from its speed so far; null before any input is done.
     pub eta_seconds: Option<f64>,
 }
 
@@ -161,13 +162,13 @@ pub struct RunSnapshot {
 #[schema(example = json!({"event": "progress", "data": "{\"done\":12,\"total\":420}"}))]
 #[expect(dead_code, reason = "describes the text of a stream, which axum writes")]
 pub struct ServerSentEvent {
-    /// What the data is.
+    /// Name of the event; says what the data is.
     pub event: String,
     /// JSON, on one line.
     pub data: String,
 }
 
-/// What a run would make.
+/// What a run would store.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
     "n_items": 1, "n_tokens": 3, "n_bytes": 2304, "items": [{
@@ -177,32 +178,32 @@ pub struct ServerSentEvent {
     }]
 }))]
 pub struct DryRun {
-    /// Inputs.
+    /// Number of inputs.
     pub n_items: usize,
-    /// Tokens of all inputs.
+    /// Number of tokens of all inputs.
     pub n_tokens: usize,
-    /// Bytes the captures would take.
+    /// Bytes that the captures would take.
     pub n_bytes: u64,
-    /// The inputs in order, the first hundred.
+    /// The first hundred inputs, in order.
     pub items: Vec<DryRunItem>,
 }
 
-/// What one input of a run would make.
+/// What a run would store for one input.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct DryRunItem {
-    /// Token ids the model would see.
+    /// Token ids that the model would get.
     pub token_ids: Vec<u32>,
-    /// What each token stands for.
+    /// The text of each token.
     pub tokens: Vec<String>,
-    /// Whether a BOS token was added.
+    /// Whether there is a beginning-of-sequence token, and why.
     pub bos: super::cache::BosDto,
-    /// Tokens that were cut.
+    /// Number of tokens that would be cut.
     pub n_truncated: u64,
-    /// Bytes its capture would take.
+    /// Bytes that its capture would take.
     pub n_bytes: u64,
-    /// What would be changed, as the cache's provenance would say it.
+    /// Changes during the forward pass, as the provenance of the cache would show them.
     pub interventions: Vec<Map<String, Value>>,
-    /// Positions it would keep, as the cache would name them.
+    /// Positions that would be kept, as the cache would show them.
     #[schema(value_type = PositionsSchema)]
     pub positions: Positions,
     /// Shape of each hook.

@@ -1,4 +1,4 @@
-//! The body that queues a run, and the parameters that go with it.
+//! Body and query parameters of `POST /v1/runs`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -32,24 +32,26 @@ pub struct CreateRun {
     /// One chat, rendered with the model's template.
     #[schema(value_type = Option<Vec<Message>>)]
     pub messages: Option<Vec<Map<String, Value>>>,
-    /// Whether to open the assistant's turn; by default unless the last message is the assistant's.
+    /// Whether to add the tokens that start the assistant's turn; by default true unless the last message is the
+    /// assistant's.
     pub add_generation_prompt: Option<bool>,
-    /// Whether to leave the last message open, for the model to continue: nothing the template puts behind it is there.
+    /// Whether to leave the last message open, so that the model continues it: what the template puts after it is left
+    /// out.
     #[serde(default)]
     #[schema(default = false)]
     pub continue_final_message: bool,
     /// Further variables for the chat template.
     pub template_kwargs: Option<Map<String, Value>>,
-    /// A chat template instead of the model's own, as Jinja source; also the name of one of the model's, where it has
-    /// several. With `tools` in `template_kwargs` the one named `tool_use` is taken by itself.
+    /// A chat template to use instead of the model's own, as Jinja source. If the model has several templates: also the
+    /// name of one of them; by default `tool_use` if `template_kwargs` has `tools`.
     pub chat_template: Option<String>,
-    /// Inputs with positions, metadata, tags and labels of their own.
+    /// Inputs, each with its own positions, metadata, tags and label.
     #[schema(value_type = Option<Vec<ItemDto>>)]
     pub items: Option<Vec<ItemDto>>,
     /// Continue every input before it is captured.
     #[schema(value_type = Option<GenerateDto>)]
     pub generate: Option<GenerateDto>,
-    /// What to change on the way through the model, in order; also while it generates.
+    /// Changes to activations during the forward pass, in order; also while the model generates.
     #[serde(default)]
     #[schema(value_type = Vec<InterventionDto>)]
     pub interventions: Vec<InterventionDto>,
@@ -57,28 +59,29 @@ pub struct CreateRun {
     #[serde(default)]
     #[schema(value_type = CaptureDto)]
     pub capture: CaptureDto,
-    /// Beginning-of-sequence token (of BERT `[CLS]`): null leaves it to the tokenizer, true makes sure there is one,
-    /// false leaves out all special tokens that the tokenizer would add to text.
+    /// Beginning-of-sequence token (`[CLS]` for BERT): null leaves the decision to the tokenizer, true makes sure the
+    /// input begins with one, false leaves out all special tokens that the tokenizer would add to text.
     pub prepend_bos: Option<bool>,
     /// What to do with inputs longer than the context.
     #[schema(value_type = Option<TruncateSchema>)]
     #[serde(default)]
     pub truncate: Truncate,
-    /// Whether activations that are stored already may answer; false forces the forward pass.
+    /// Whether stored activations may be used instead of a forward pass; false forces the forward pass.
     #[serde(default = "yes")]
     #[schema(default = true)]
     pub reuse: bool,
-    /// How urgent it is: `interactive` goes first and `bulk` last, and none of them waits for ever.
+    /// How urgent the run is. `interactive` runs get most of the workers' time and `bulk` runs least, but every run
+    /// gets some.
     #[schema(value_type = Option<PrioritySchema>)]
     #[serde(default)]
     pub priority: Priority,
     /// Tags for every cache of the run.
     #[serde(default)]
     pub tags: Vec<String>,
-    /// Metadata for the run and every cache of it.
+    /// Metadata for the run and each of its caches.
     #[serde(default)]
     pub metadata: Map<String, Value>,
-    /// Seconds after which each cache of the run expires, counted from when it is stored; left out: never.
+    /// Seconds after which each cache of the run expires, counted from when it is stored; never if left out.
     #[schema(minimum = 1, maximum = 3_153_600_000_u64)]
     pub ttl_seconds: Option<u64>,
 }
@@ -87,7 +90,7 @@ fn yes() -> bool {
     true
 }
 
-/// One input with what belongs to it alone. Exactly one of `text`, `token_ids` and `messages`.
+/// One input with its own settings. Exactly one of `text`, `token_ids` and `messages`.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Item)]
@@ -100,13 +103,13 @@ pub struct ItemDto {
     /// A chat.
     #[schema(value_type = Option<Vec<Message>>)]
     pub messages: Option<Vec<Map<String, Value>>>,
-    /// Positions instead of the run's.
+    /// Positions to keep, instead of the run's.
     #[schema(value_type = Option<PositionsRequestSchema>)]
     pub positions: Option<PositionsRequest>,
-    /// Metadata over the run's.
+    /// Metadata, added to the run's; for equal keys this one applies.
     #[serde(default)]
     pub metadata: Map<String, Value>,
-    /// Tags beside the run's.
+    /// Tags, added to the run's.
     #[serde(default)]
     pub tags: Vec<String>,
     /// Label of the cache.
@@ -123,7 +126,7 @@ pub enum TruncateSchema {
     Error,
     /// Drop tokens from the start, keeping a BOS token there.
     Left,
-    /// Drop tokens from the end, keeping those that the tokenizer's own rule puts there.
+    /// Drop tokens from the end, keeping the special tokens that the tokenizer adds there.
     Right,
 }
 
@@ -133,22 +136,23 @@ pub enum TruncateSchema {
 #[serde(rename_all = "snake_case")]
 #[expect(dead_code, reason = "only describes Priority for the specification")]
 pub enum PrioritySchema {
-    /// Somebody waits for it: of three runs that wait, one of each priority, 16 tokens of this are computed for every 4 of a normal one.
+    /// Someone waits for the result. While runs of all priorities wait, 16 tokens of interactive runs are computed for
+    /// 4 tokens of normal runs and 1 token of bulk runs.
     Interactive,
-    /// Neither: 4 tokens for every one of a bulk run.
+    /// Between the two.
     Normal,
-    /// It may take as long as it takes.
+    /// The result is not urgent.
     Bulk,
 }
 
-/// A hundred years: no time to go is beyond what a time can be.
+/// A hundred years, so that adding it to the current time cannot overflow.
 const MAX_TTL_SECONDS: u64 = 100 * 365 * 24 * 3600;
 
 impl CreateRun {
-    /// The request in the engine's words.
+    /// Converts the body to a request of the engine.
     ///
     /// # Errors
-    /// [`Code::InvalidBody`] when the inputs are missing or given twice; [`Code::TooManyItems`] for more than
+    /// [`Code::InvalidBody`] if the inputs are missing or given twice; [`Code::TooManyItems`] for more than
     /// `max_items`; [`Code::EmptyInput`] for empty lists; [`Code::InvalidValue`] for oversized annotations.
     pub fn into_request(self, tenant: TenantId, max_items: usize) -> Result<RunRequest, Problem> {
         check_annotations(&self.tags, None, &self.metadata)?;
@@ -184,7 +188,7 @@ impl CreateRun {
             return Err(Problem::new(Code::TooManyItems, detail));
         }
         let end = chat_end(self.add_generation_prompt, self.continue_final_message)?;
-        // compiled once, however many inputs there are
+        // compiled once for all inputs
         let chat_template = self.chat_template.map(GivenTemplate::new);
         let chat = |messages: Vec<Map<String, Value>>| Content::Messages {
             messages: messages.into_iter().map(Value::Object).collect(),
@@ -259,21 +263,21 @@ fn items_of(items: Vec<ItemDto>, chat: impl Fn(Vec<Map<String, Value>>) -> Conte
         .collect()
 }
 
-/// Parameters of a posted run.
+/// Query parameters of a posted run.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct CreateRunQuery {
-    /// Seconds to wait for the run to end, at most 600: 201 if it has, 202 otherwise.
+    /// Seconds to wait for the run to end, at most 600: the status is 201 if it has ended, 202 otherwise.
     #[param(minimum = 0, maximum = 600, example = 30)]
     pub wait: Option<f64>,
-    /// `values`: the tensors of an ended run in the answer too.
+    /// `values`: if the run has ended, the response includes its tensors.
     pub include: Option<Include>,
-    /// true: what the run would make, without queueing it.
+    /// true: answer what the run would store, and do not queue it.
     pub dry_run: Option<bool>,
 }
 
-/// What else an answer holds.
+/// What a response includes besides the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Include {

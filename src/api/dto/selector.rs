@@ -1,4 +1,4 @@
-//! How a request names caches: one by one, or by what they have in common.
+//! Selection of caches in request bodies: by ids, or by conditions.
 
 use std::fmt;
 
@@ -17,16 +17,16 @@ use crate::api::json;
 use residuum_domain::{CacheFilter, Code, Problem, TextQuery, hook::UnknownHook};
 use residuum_engine::questions::{Selector, read_id};
 
-/// Which caches: these, by their ids, or those that a filter finds.
+/// Which caches a request is about.
 #[derive(Debug, Clone)]
 pub enum CacheSelector {
-    /// These, in this order.
+    /// Caches with these ids, in this order.
     Ids(Vec<String>),
-    /// What the filter finds, newest first.
+    /// Caches that match the filter, newest first.
     Filter(Box<FilterDto>),
 }
 
-/// Conditions on caches; all that are given must hold.
+/// Conditions on caches. A cache must meet all of them.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = CacheConditions, example = json!({"model": "smollm2-135m", "tags": ["demo"], "metadata": {"split": "train"}}))]
@@ -35,28 +35,28 @@ pub struct FilterDto {
     pub model: Option<String>,
     /// Made by this run.
     pub run: Option<String>,
-    /// Bears every one of these tags.
+    /// Has all of these tags.
     #[serde(default)]
     pub tags: Vec<String>,
     /// Has this label.
     pub label: Option<String>,
-    /// Captured every one of these hooks (full names).
+    /// Captured all of these hooks (full names).
     #[serde(default)]
     pub hooks: Vec<String>,
     /// Stored at or after this time (RFC 3339).
     pub created_from: Option<String>,
     /// Stored before this time (RFC 3339).
     pub created_to: Option<String>,
-    /// The text, or what was generated behind it, has these words and `"quoted phrases"`.
+    /// The text, or what was generated after it, contains all of these words and `"quoted phrases"`.
     pub text: Option<String>,
-    /// Has these keys with these values in its metadata; dots in a key lead into objects.
+    /// Has these keys with these values in its metadata; a dot in a key leads to a field of an object.
     #[serde(default)]
     pub metadata: Map<String, Value>,
-    /// Is pinned, or is not.
+    /// true: is pinned; false: is not.
     pub pinned: Option<bool>,
-    /// Has a time to expire at or after this one (RFC 3339).
+    /// Expires at or after this time (RFC 3339).
     pub expires_from: Option<String>,
-    /// Has a time to expire before this one (RFC 3339).
+    /// Expires before this time (RFC 3339).
     pub expires_to: Option<String>,
 }
 
@@ -98,10 +98,11 @@ impl<'de> Deserialize<'de> for CacheSelector {
 }
 
 impl CacheSelector {
-    /// The caches meant, still to be looked for. Problems point at `pointer`, the place of the selector in the body.
+    /// Converts it to a selector that the engine resolves. Problems point at `pointer`, the place of the selector in
+    /// the body.
     ///
     /// # Errors
-    /// [`Code::UnknownCache`] for what is no id, [`Code::InvalidValue`] for a condition that no cache can meet.
+    /// [`Code::UnknownCache`] for a malformed id, [`Code::InvalidValue`] for a condition that no cache can meet.
     pub fn selector(&self, pointer: &str) -> Result<Selector, Problem> {
         Ok(match self {
             Self::Ids(ids) => {
@@ -114,18 +115,18 @@ impl CacheSelector {
 }
 
 impl FilterDto {
-    /// The conditions in the domain's words. Problems point into `pointer`, their place in the body.
+    /// Converts the conditions to a filter of the domain. Problems point into `pointer`, their place in the body.
     ///
     /// # Errors
-    /// [`Code::InvalidValue`] for what no cache can have: a run that is no id, an unknown hook, a time or text that is none.
+    /// [`Code::InvalidValue`] for a malformed id of a run, time or text, and for an unknown hook.
     pub fn filter(&self, pointer: &str) -> Result<CacheFilter, Problem> {
         self.read(|field, detail| Problem::at(Code::InvalidValue, format!("{pointer}/{field}"), detail))
     }
 
-    /// The conditions in the domain's words; `wrong` makes the problem of a field.
+    /// Converts the conditions to a filter of the domain; `wrong` makes the problem of a field.
     ///
     /// # Errors
-    /// That of the first field that cannot be read.
+    /// The problem of the first malformed field.
     pub fn read(&self, wrong: impl Fn(&str, String) -> Problem) -> Result<CacheFilter, Problem> {
         let time = |field: &str, value: &Option<String>| {
             read_time(value.as_deref()).map_err(|detail| wrong(field, detail.to_owned()))

@@ -1,4 +1,4 @@
-//! Tokens of a vocabulary as bodies name them.
+//! Tokens of the vocabulary in request and response bodies.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ use residuum_engine::questions;
 pub enum TokenRef {
     /// Its id.
     Id(u32),
-    /// Its text. A space in front belongs to the token in most vocabularies.
+    /// Its text. In most vocabularies the space before a word is part of its token.
     Text(String),
 }
 
@@ -33,7 +33,7 @@ impl<'de> Deserialize<'de> for TokenRef {
             }
 
             fn visit_u64<E: de::Error>(self, id: u64) -> Result<TokenRef, E> {
-                // past u32 it is outside any vocabulary
+                // an id beyond u32 is outside any vocabulary
                 Ok(TokenRef::Id(u32::try_from(id).unwrap_or(u32::MAX)))
             }
 
@@ -55,12 +55,12 @@ impl From<TokenRef> for questions::TokenRef {
     }
 }
 
-/// A token with what it stands for.
+/// A token of the vocabulary.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Token {
     /// Its id.
     pub id: u32,
-    /// What it stands for.
+    /// Its text.
     pub token: String,
 }
 

@@ -1,4 +1,4 @@
-//! `/v1/experiments`: forward passes whose outcome is a few numbers, nothing of which is kept.
+//! `/v1/experiments`: forward passes whose result is a few numbers. Nothing is stored.
 
 pub mod patching;
 mod patching_answer;

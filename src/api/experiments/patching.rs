@@ -1,4 +1,4 @@
-//! `POST /v1/experiments/patching`.
+//! `POST /v1/experiments/patching`: runs a patching sweep and answers its result, or events while it runs.
 
 use std::convert::Infallible;
 
@@ -31,11 +31,12 @@ use residuum_engine::questions::patching::{Patching, PatchingAnswer};
 
 /// Patch activations, cell by cell
 ///
-/// Activation patching (Vig et al., 2020; Meng et al., 2022): the model reads the corrupt input again and again, each time with
-/// one piece of the clean run in its place, and a metric says how much of the answer comes back. A sweep goes over layers and, as
-/// asked, positions or heads. Only what a replacement can reach is computed anew; the numbers are those of whole passes, bit for
-/// bit. Nothing is stored. With `Accept: text/event-stream` the answer is events named `progress` (their data is a
-/// `PatchingProgress`), then one named `result` (the JSON answer) or `problem` (a `Problem`). Hanging up stops the sweep.
+/// Activation patching (Vig et al., 2020; Meng et al., 2022). The model computes the corrupt input once for each cell,
+/// each time with one part of its activations replaced by those of the clean run, and a metric measures how far that
+/// restores the clean answer. A sweep has cells for layers and, on request, positions or heads. Only what depends on
+/// the replacement is computed again; the numbers are those of whole forward passes, bit for bit. Nothing is stored.
+/// With `Accept: text/event-stream` the response is events named `progress` (their data is a `PatchingProgress`), then
+/// one named `result` (the JSON answer) or `problem` (a `Problem`). If the client disconnects, the sweep stops.
 #[utoipa::path(
     post, path = "/v1/experiments/patching", operation_id = "patchActivations", tag = "analysis", request_body = PatchingRequest,
     params(PatchingQuery),
@@ -68,14 +69,14 @@ fn wants_events(headers: &HeaderMap) -> bool {
     accepted.flat_map(|v| v.split(',')).any(|one| one.split(';').next().map(str::trim) == Some("text/event-stream"))
 }
 
-/// A sweep on its way. Dropping it stops the sweep.
+/// A running sweep, stopped when this is dropped.
 struct Running {
     sweep: BoxFuture<'static, Result<PatchingAnswer, Problem>>,
     progress: watch::Receiver<usize>,
     total: usize,
 }
 
-/// Progress, then the answer.
+/// Events of the progress, then one of the answer.
 fn events(state: ApiState, sweep: Patching) -> impl Stream<Item = Result<Event, Infallible>> {
     let (sender, progress) = watch::channel(0);
     let total = sweep.n_cells();
@@ -83,7 +84,7 @@ fn events(state: ApiState, sweep: Patching) -> impl Stream<Item = Result<Event, 
     stream::unfold(Some(Running { sweep, progress, total }), |running| async move {
         let Running { mut sweep, mut progress, total } = running?;
         let changed = async {
-            // The sender lives as long as the sweep: where it has gone, so has the sweep, and its outcome comes below.
+            // the sweep drops the sender when it ends; its result is read below
             if progress.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }

@@ -1,4 +1,4 @@
-//! What a sweep answers.
+//! The answer to a patching sweep, as JSON or as a tensor.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -37,40 +37,41 @@ pub struct PatchingDto {
     answer: Token,
     /// The token whose logit is subtracted.
     against: Option<Token>,
-    /// Where the logits were read.
+    /// Position of the logits.
     position: usize,
     /// Tokens of the clean input.
     clean_tokens: Vec<String>,
     /// Tokens of the corrupt input.
     corrupt_tokens: Vec<String>,
-    /// Axes of `values`: `layer`, then `pos` and `head` where each of these is swept.
+    /// Axes of `values`: `layer`, then `pos` and `head` if they are swept.
     axes: Vec<&'static str>,
     /// Layers, in the order of the axis.
     layers: Vec<usize>,
-    /// Positions, where they are an axis.
+    /// Positions, if they are an axis.
     positions: Option<Vec<u32>>,
-    /// Heads, where they are an axis.
+    /// Heads, if they are an axis.
     heads: Option<Vec<usize>>,
     /// The metric of the clean run.
     clean: Option<f64>,
     /// The metric of the corrupt run.
     corrupt: Option<f64>,
-    /// The metric of each changed run, nested as `axes`.
+    /// The metric of each patched run, nested as `axes`.
     #[schema(value_type = Vec<Value>)]
     values: Value,
-    /// The same, 0 where nothing changed and 1 where the changed run does as the other; null where the two do alike.
+    /// The same values scaled: 0 if the patch had no effect, 1 if the metric reached that of the other run. Null if the
+    /// two runs have the same metric.
     #[schema(value_type = Option<Vec<Value>>)]
     normalized: Option<Value>,
-    /// Changed runs.
+    /// Number of patched runs.
     n_cells: usize,
 }
 
-/// How far a sweep is.
+/// Progress of a sweep.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub struct PatchingProgress {
-    /// Cells that are done.
+    /// Number of cells that are done.
     pub done: usize,
-    /// All cells.
+    /// Number of all cells.
     pub total: usize,
 }
 
@@ -127,7 +128,7 @@ fn axes(info: &SweepInfo) -> Vec<(&'static str, Axis)> {
     [Some(("layer", Axis::Layer)), positions, heads].into_iter().flatten().collect()
 }
 
-/// Values of this shape as nested arrays, null for what is not finite.
+/// Values of this shape as nested arrays; null if not finite.
 fn nested(values: &[f64], shape: &[usize]) -> Value {
     match shape {
         [] | [_] => values.iter().map(|v| Value::from(finite(*v))).collect(),

@@ -1,4 +1,4 @@
-//! A patching sweep as a body writes it.
+//! The body of a patching sweep, and its conversion to a question of the engine.
 
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -19,7 +19,8 @@ use residuum_engine::questions::patching::{
     self, PatchingInput, PatchingMetric, PatchingQuestion, SweptHook, SweptOver,
 };
 
-/// Two inputs of equally many tokens, what is put from one into the other, and how the effect is measured.
+/// Two inputs with the same number of tokens, which activations of one are put into the other, and how the effect is
+/// measured.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = PatchingRequest, example = json!({
@@ -32,22 +33,22 @@ pub struct PatchingRequest {
     /// The input that leads to the answer: a text or token ids.
     #[schema(value_type = ExperimentInput)]
     pub clean: ExperimentInput,
-    /// The input that leads elsewhere, of equally many tokens.
+    /// The input that leads to another answer, with the same number of tokens.
     #[schema(value_type = ExperimentInput)]
     pub corrupt: ExperimentInput,
-    /// The token that is measured: its id, or a text that is exactly one token.
+    /// The token to measure: its id, or a text that is exactly one token.
     pub answer: TokenRef,
-    /// A token whose logit is subtracted; `logit_diff` needs it, the other metrics do not take it.
+    /// A token whose logit is subtracted. Required for `logit_diff`, not allowed for other metrics.
     pub against: Option<TokenRef>,
-    /// `logit_diff` with `against`, otherwise `probability`, if left out.
+    /// By default `logit_diff` if `against` is given, otherwise `probability`.
     pub metric: Option<MetricName>,
     /// What is replaced.
     #[schema(value_type = SweepRequest)]
     pub sweep: SweepRequest,
-    /// `denoise`, the default, puts values of the clean run into the corrupt one; `noise` the other way round.
+    /// `denoise`, the default, puts values of the clean run into the corrupt one; `noise` does the opposite.
     #[serde(default)]
     pub direction: PatchDirection,
-    /// Where the logits are read; the last token if left out.
+    /// Position of the logits; the last token if left out.
     pub position: Option<i64>,
     /// Beginning-of-sequence token, as in a run.
     pub prepend_bos: Option<bool>,
@@ -69,12 +70,13 @@ impl<'de> Deserialize<'de> for ExperimentInput {
         match Input::read(d, Many::No)? {
             Input::TokenIds(ids) => Ok(Self::TokenIds(ids)),
             Input::Text(text) => Ok(Self::Text(text)),
-            Input::Texts(_) | Input::TokenIdLists(_) => Err(serde::de::Error::custom("there is one input here")),
+            Input::Texts(_) | Input::TokenIdLists(_) => Err(serde::de::Error::custom("must be one input, not several")),
         }
     }
 }
 
-/// One hook, cell by cell: an axis of layers, one of positions where `positions` is `each`, one of heads where `heads` is.
+/// The cells of a sweep over one hook: an axis of layers, one of positions if `positions` is `each`, one of heads if
+/// `heads` is.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"hook": "attn.z", "heads": "each"}))]
@@ -85,10 +87,10 @@ pub struct SweepRequest {
     #[serde(default)]
     #[schema(value_type = Option<LayersSchema>)]
     pub layers: Layers,
-    /// `each`: every position by itself. Otherwise the positions that are replaced together; all if left out.
+    /// `each`: one cell per position. Otherwise the positions that are replaced together; all if left out.
     #[schema(value_type = Option<SweptPositionsSchema>)]
     pub positions: Option<Swept<Positions>>,
-    /// `each`: every head by itself. Otherwise the heads that are replaced together; all if left out.
+    /// `each`: one cell per head. Otherwise the heads that are replaced together; all if left out.
     #[schema(value_type = Option<SweptHeadsSchema>)]
     pub heads: Option<Swept<Vec<usize>>>,
 }
@@ -96,9 +98,9 @@ pub struct SweepRequest {
 /// An axis of a sweep, or what is replaced together.
 #[derive(Debug, Clone)]
 pub enum Swept<T> {
-    /// Every one by itself.
+    /// An axis: one cell for each.
     Each,
-    /// These together.
+    /// These are replaced together.
     Together(T),
 }
 
@@ -117,9 +119,9 @@ impl<'de, T: Deserialize<'de> + Forms> Deserialize<'de> for Swept<T> {
 #[serde(untagged)]
 #[expect(dead_code, reason = "only describes Swept for the specification")]
 pub enum SweptPositionsSchema {
-    /// Every position by itself.
+    /// One cell per position.
     Each(EachLiteral),
-    /// These together.
+    /// These positions are replaced together.
     Together(PositionsSchema),
 }
 
@@ -129,27 +131,27 @@ pub enum SweptPositionsSchema {
 #[serde(untagged)]
 #[expect(dead_code, reason = "only describes Swept for the specification")]
 pub enum SweptHeadsSchema {
-    /// Every head by itself.
+    /// One cell per head.
     Each(EachLiteral),
-    /// These together.
+    /// These heads are replaced together.
     Together(Vec<usize>),
 }
 
-/// Every one by itself.
+/// The word `each`.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(dead_code, reason = "only describes Swept for the specification")]
 pub enum EachLiteral {
-    /// Every one by itself.
+    /// One cell for each.
     Each,
 }
 
-/// What the logits are reduced to.
+/// How the effect of a patch is measured from the logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = PatchingMetric)]
 pub enum MetricName {
-    /// The logit of the answer less that of `against`.
+    /// The logit of the answer minus that of `against`.
     LogitDiff,
     /// The logit of the answer.
     Logit,
@@ -159,7 +161,7 @@ pub enum MetricName {
     LogProbability,
 }
 
-/// Which run is changed.
+/// Which run is patched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PatchDirection {
@@ -170,13 +172,13 @@ pub enum PatchDirection {
     Noise,
 }
 
-/// Parameters of a sweep.
+/// Query parameters of a sweep.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct PatchingQuery {
-    /// `json`, or the values alone as `npy`, `safetensors` or `raw` (float32). Beats the `Accept` header, which may also ask for
-    /// `text/event-stream`: progress, then the JSON answer.
+    /// `json`, or the values alone as `npy`, `safetensors` or `raw` (float32). Takes precedence over the `Accept`
+    /// header, which may also ask for `text/event-stream`: progress, then the JSON answer.
     pub format: Option<Format>,
 }
 

@@ -1,4 +1,4 @@
-//! An Arrow IPC stream: one row of the table for each row of activations, a record batch at a time.
+//! Writes an Arrow IPC stream, one record batch at a time. Each row of activations is a row of the table.
 
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
@@ -20,12 +20,12 @@ use residuum_domain::{Code, Dtype, Problem};
 use residuum_engine::questions::export::{CachePages, ExportArray, ExportPlan, Picked};
 use residuum_store::Store;
 
-/// Bytes of a record batch, where one row does not have more.
+/// Maximum bytes of a record batch, unless a single row has more.
 const BATCH: usize = 8 << 20;
-/// Rows of a record batch.
+/// Maximum rows of a record batch.
 const MAX_ROWS: usize = 1 << 16;
 
-/// The type that values of `dtype` have in Arrow, which has no bfloat16.
+/// The type in which values of `dtype` are sent. Arrow has no bfloat16.
 pub fn sent(dtype: Dtype) -> Dtype {
     if dtype == Dtype::BFloat16 { Dtype::Float32 } else { dtype }
 }
@@ -71,7 +71,7 @@ pub async fn write(mut pages: CachePages, plan: ExportPlan, sink: &Sink, store: 
     sink.send(std::mem::take(writer.get_mut())).await
 }
 
-/// Bytes that a row takes beside its activations, about.
+/// Approximate bytes that a row takes besides its activations.
 fn annotation_bytes(picked: &Picked) -> usize {
     let cache = &picked.cache.cache;
     let metadata = serde_json::to_vec(&cache.metadata).map_or(0, |json| json.len());
@@ -114,7 +114,7 @@ fn schema(plan: &ExportPlan) -> Result<Schema, Problem> {
     Ok(Schema::new(fields).with_metadata(HashMap::from([("manifest".to_owned(), manifest)])))
 }
 
-/// Rows that are gathered.
+/// Rows gathered for the next record batch.
 #[derive(Default)]
 struct Batch {
     runs: Vec<Run>,
@@ -123,7 +123,7 @@ struct Batch {
 }
 
 impl Batch {
-    /// Rows of this many bytes that are still to come, at least one.
+    /// How many more rows of this size the batch has room for, at least one.
     fn room(&self, row_bytes: usize) -> usize {
         let by_bytes = BATCH.saturating_sub(self.n_bytes) / row_bytes.max(1);
         by_bytes.min(MAX_ROWS - self.n_rows).max(1)
@@ -139,7 +139,7 @@ impl Batch {
         self.runs.push(run);
     }
 
-    /// Each row with its cache.
+    /// All rows, each with its cache.
     fn rows(&self) -> impl Iterator<Item = (&Picked, usize)> {
         self.runs.iter().flat_map(|run| run.rows.clone().map(|row| (run.picked.as_ref(), row)))
     }
@@ -166,7 +166,7 @@ impl Batch {
         RecordBatch::try_new(Arc::clone(schema), columns).map_err(failed)
     }
 
-    /// The columns beside the activations.
+    /// The columns other than the activations.
     fn tables(&self) -> Vec<ArrayRef> {
         let ids: Vec<String> = self.runs.iter().map(|run| run.picked.cache.cache.id.to_string()).collect();
         let metadata: Vec<String> =

@@ -1,4 +1,4 @@
-//! Parameters of the export routes.
+//! Query parameters of the export routes.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -11,25 +11,25 @@ use crate::api::{
 use residuum_domain::{CacheFilter, Code, Dtype, HookName, Layers, Problem, hook::UnknownHook};
 use residuum_engine::questions::export::ExportQuestion;
 
-/// Bytes of a shard when the client does not say.
+/// Default of `shard_bytes`.
 const DEFAULT_SHARD: u64 = 1 << 30;
-/// Bounds of what it may say.
+/// Bounds of `shard_bytes`.
 const SHARD_BYTES: std::ops::RangeInclusive<u64> = 1 << 16..=1 << 36;
 
 /// How an export is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ExportFormat {
-    /// A safetensors file with the manifest in its metadata; beyond a shard a tar of them.
+    /// A safetensors file with the manifest in its metadata; for several shards a tar of such files.
     #[default]
     Safetensors,
-    /// A NumPy archive with `manifest.json` inside; beyond a shard a tar of them.
+    /// A NumPy archive that contains `manifest.json`; for several shards a tar of such files.
     Npz,
     /// An Arrow IPC stream, a record batch at a time.
     Arrow,
 }
 
-/// What of each cache is exported, and how.
+/// What to export of each cache, and in which format.
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -43,21 +43,22 @@ pub struct ExportQuery {
     /// Layers of a hook inside the blocks: `all` (those that every cache has), `12` or `0,6,-1`.
     #[param(example = "0,6,-1")]
     pub layers: Option<String>,
-    /// One row of each cache: an integer (negatives count from the end), `last` or `mean`.
+    /// One row of each cache: an integer (negative numbers count from the end), `last` or `mean`.
     #[param(example = "last")]
     pub position: Option<String>,
-    /// Several rows of each cache: `all`, `0,2,4` or `start:end`. Every stored row if neither is given.
+    /// Several rows of each cache: `all`, `0,2,4` or `start:end`. All stored rows if neither `position` nor `positions`
+    /// is given.
     #[param(example = "0,2,4")]
     pub positions: Option<String>,
-    /// Type to send. Left out: the stored one, and float32 where the caches differ.
+    /// Type of the values in the export; by default the stored type, or float32 if the caches have several.
     #[param(value_type = Option<DtypeParam>)]
     pub dtype: Option<Dtype>,
-    /// Bytes of activations beyond which safetensors and npz are cut into shards.
+    /// Maximum bytes of activations in one safetensors or npz file; larger exports are split into shards.
     #[param(value_type = Option<u64>, minimum = 65_536, maximum = 68_719_476_736u64, default = 1_073_741_824)]
     pub shard_bytes: Option<u64>,
 }
 
-/// The same with the conditions of a listing; all that are given must hold.
+/// What to export, in which format, and which caches: those that meet all conditions.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -66,7 +67,7 @@ pub struct FilteredExportQuery {
     pub model: Option<String>,
     /// Made by this run.
     pub run: Option<String>,
-    /// Bears this tag; may be repeated, then every one.
+    /// Has this tag; may be repeated: has all of them.
     #[serde(default)]
     pub tag: Vec<String>,
     /// Has this label.
@@ -75,33 +76,35 @@ pub struct FilteredExportQuery {
     pub created_from: Option<String>,
     /// Stored before this time (RFC 3339).
     pub created_to: Option<String>,
-    /// The text, or what was generated behind it, has these words and `"phrases in quotes"`.
+    /// The text, or what was generated after it, contains all of these words and `"quoted phrases"`.
     pub text: Option<String>,
-    /// Is pinned, or is not.
+    /// true: is pinned; false: is not.
     pub pinned: Option<bool>,
-    /// Has a time to expire at or after this one (RFC 3339).
+    /// Expires at or after this time (RFC 3339).
     pub expires_from: Option<String>,
-    /// Has a time to expire before this one (RFC 3339).
+    /// Expires before this time (RFC 3339).
     pub expires_to: Option<String>,
     /// `safetensors`, `npz` or `arrow`.
     #[param(inline)]
     pub format: Option<ExportFormat>,
-    /// The hook: a full name, or a name without its layer. `resid_post` if left out. Caches that captured none of it are left out.
+    /// The hook: a full name, or a name without its layer. `resid_post` if left out. Caches that did not capture it are
+    /// left out.
     #[param(example = "resid_post")]
     pub hook: Option<String>,
     /// Layers of a hook inside the blocks: `all` (those that every cache has), `12` or `0,6,-1`.
     #[param(example = "0,6,-1")]
     pub layers: Option<String>,
-    /// One row of each cache: an integer (negatives count from the end), `last` or `mean`.
+    /// One row of each cache: an integer (negative numbers count from the end), `last` or `mean`.
     #[param(example = "last")]
     pub position: Option<String>,
-    /// Several rows of each cache: `all`, `0,2,4` or `start:end`. Every stored row if neither is given.
+    /// Several rows of each cache: `all`, `0,2,4` or `start:end`. All stored rows if neither `position` nor `positions`
+    /// is given.
     #[param(example = "0,2,4")]
     pub positions: Option<String>,
-    /// Type to send. Left out: the stored one, and float32 where the caches differ.
+    /// Type of the values in the export; by default the stored type, or float32 if the caches have several.
     #[param(value_type = Option<DtypeParam>)]
     pub dtype: Option<Dtype>,
-    /// Bytes of activations beyond which safetensors and npz are cut into shards.
+    /// Maximum bytes of activations in one safetensors or npz file; larger exports are split into shards.
     #[param(value_type = Option<u64>, minimum = 65_536, maximum = 68_719_476_736u64, default = 1_073_741_824)]
     pub shard_bytes: Option<u64>,
 }
@@ -109,16 +112,16 @@ pub struct FilteredExportQuery {
 /// The parameters, parsed.
 #[derive(Debug, Clone)]
 pub struct ExportSpec {
-    /// How it is written.
+    /// Format of the export.
     pub format: ExportFormat,
     /// What is exported.
     pub question: ExportQuestion,
-    /// Bytes of activations in a shard.
+    /// Maximum bytes of activations in a shard.
     pub shard_bytes: u64,
 }
 
 impl FilteredExportQuery {
-    /// The conditions, and what is exported of the caches that meet them.
+    /// Parses the conditions, and what to export.
     ///
     /// # Errors
     /// [`Code::InvalidQuery`] naming the parameter.
@@ -148,25 +151,21 @@ impl FilteredExportQuery {
 }
 
 impl ExportQuery {
-    /// Checks the parameters against each other.
+    /// Parses the parameters and checks that they fit together.
     ///
     /// # Errors
     /// [`Code::InvalidQuery`] naming the parameter.
     pub fn spec(&self) -> Result<ExportSpec, Problem> {
         let wrong = |name: &str, detail: String| Problem::at(Code::InvalidQuery, name, detail);
         let format = self.format.unwrap_or_default();
-        let name: HookName =
-            self.hook.as_deref().unwrap_or("resid_post").parse().map_err(|e: UnknownHook| {
-                wrong("hook", format!("{e}; resid_post or blocks.5.hook_resid_post is one"))
-            })?;
+        let name: HookName = self.hook.as_deref().unwrap_or("resid_post").parse().map_err(|e: UnknownHook| {
+            wrong("hook", format!("{e}; valid names are resid_post and blocks.5.hook_resid_post"))
+        })?;
         if matches!(name, HookName::Full(_)) && self.layers.is_some() {
-            return Err(wrong(
-                "layers",
-                "the hook's name says which layer; layers goes with a name without one".into(),
-            ));
+            return Err(wrong("layers", "layers can only be used with a hook name without a layer".into()));
         }
         if format == ExportFormat::Arrow && self.shard_bytes.is_some() {
-            let detail = "an Arrow stream comes in record batches and has no shards; leave shard_bytes out";
+            let detail = "an Arrow stream has no shards; leave shard_bytes out";
             return Err(wrong("shard_bytes", detail.into()));
         }
         let shard_bytes = self.shard_bytes.unwrap_or(DEFAULT_SHARD);

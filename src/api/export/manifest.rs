@@ -1,11 +1,11 @@
-//! What an export says of itself.
+//! The fields of a manifest that describe the export.
 
 use serde_json::{Value, json};
 
 use residuum_domain::Dtype;
 use residuum_engine::questions::export::ExportPlan;
 
-/// What manifests say of the arrays.
+/// The description of the arrays in a manifest.
 pub fn arrays(plan: &ExportPlan, sent: Dtype) -> Value {
     let arrays: Vec<Value> = plan
         .arrays

@@ -1,9 +1,9 @@
-//! Exports: the activations of many caches as matrices, with what is known of each row, ready to train on.
+//! Exports: activations of many caches as matrices for training, with a description of each row.
 //!
-//! Everything that can be wrong is found before the first byte ([`residuum_engine::questions::export`]). Then pages of caches are
-//! gathered to shards ([`shard`]), each a file of its own ([`shard_file`], [`zip`], [`tar`]), or to record batches ([`arrow`]), and
-//! written as fast as the client reads ([`sink`]). What is held in memory is bounded by a shard's tables, never by its
-//! activations.
+//! All checks happen before the first byte is sent ([`residuum_engine::questions::export`]). Then pages of caches are
+//! gathered into shards ([`shard`]), each written as one file ([`shard_file`], [`zip`], [`tar`]), or into record
+//! batches ([`arrow`]), and sent as fast as the client reads ([`sink`]). Memory holds the tables of one shard, but
+//! never all its activations.
 
 mod arrow;
 mod export_query;
@@ -40,13 +40,14 @@ use residuum_engine::questions::{
 
 /// Export a run
 ///
-/// One hook of every cache of a run as matrices: `X` `[n_rows, …]`, or `X.0`, `X.1`, … one for each layer, the rows of the caches one
-/// after the other in input order. Beside them `row_cache` (the place of the row's cache in the manifest), `row_position` and
-/// `row_token_id` (-1 where there is none, as for a mean); the manifest has id, label, tags, metadata and text of each cache. As
-/// safetensors (manifest in `__metadata__`), npz (also `cache_id`, `cache_label`; bfloat16 becomes float32), each a tar of shards with
-/// `manifest.json` at its end where one file would have more than `shard_bytes`, ten thousand caches or four million rows; or as an
-/// Arrow stream with all of it as columns. Exports stream; only a single safetensors file has an entity tag and takes ranges. NaN and
-/// infinities are sent as they are. The run must have ended.
+/// One hook of every cache of a run as matrices: `X` `[n_rows, …]`, or `X.0`, `X.1`, … for several layers. The rows of
+/// the caches are concatenated in the order of the inputs. Further arrays are `row_cache` (index of the row's cache in
+/// the manifest), `row_position` and `row_token_id` (-1 if there is none, as for a mean). The manifest has id, label,
+/// tags, metadata and text of each cache. The format is safetensors (manifest in `__metadata__`), npz (with `cache_id`
+/// and `cache_label`; bfloat16 becomes float32), or an Arrow stream with everything as columns. If one safetensors or
+/// npz file would have more than `shard_bytes`, ten thousand caches or four million rows, the export is a tar of
+/// several, with `manifest.json` at its end. Exports are streamed; only a single safetensors file has an entity tag and
+/// supports ranges. NaN and infinities are not changed. The run must have ended.
 #[utoipa::path(
     get, path = "/v1/runs/{id}/export", operation_id = "exportRun", tag = "export",
     params(("id" = String, Path, description = "Id of the run"), ExportQuery),
@@ -73,8 +74,8 @@ pub async fn export_run(
 
 /// Export caches
 ///
-/// As `/v1/runs/{id}/export`, of every cache that the conditions find, newest first. Caches that captured none of the hook are left
-/// out; the manifest counts them as `n_left_out`.
+/// As `/v1/runs/{id}/export`, for all caches that meet the conditions, newest first. Caches that did not capture the
+/// hook are left out; `n_left_out` of the manifest counts them.
 #[utoipa::path(
     get, path = "/v1/export", operation_id = "exportCaches", tag = "export", params(FilteredExportQuery),
     responses((status = 200, description = "The export", content((Vec<u8> = "application/vnd.safetensors"), (Vec<u8> = "application/zip"),
@@ -147,7 +148,7 @@ fn dtype_headers(plan: &ExportPlan, sent: Dtype) -> HeaderMap {
     headers
 }
 
-/// Headers of what streams.
+/// Headers of a streamed response.
 fn headers(
     plan: &ExportPlan,
     sent: Dtype,

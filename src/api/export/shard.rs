@@ -1,4 +1,4 @@
-//! Part of an export that is written as one file: caches, their rows, and what is said of both.
+//! A shard: the part of an export that is written as one file, with caches, their rows and a manifest.
 
 use std::{ops::Range, sync::Arc};
 
@@ -12,13 +12,13 @@ use residuum_engine::questions::{
     mean::mean,
 };
 
-/// Bounds of what a shard keeps in memory, whatever bytes it may have.
+// Bounds on a shard's tables, which are in memory, whatever `shard_bytes` is.
 const MAX_CACHES: usize = 10_000;
 const MAX_ROWS: usize = 4_000_000;
 const MAX_PIECES: usize = 1_000_000;
 const MAX_MANIFEST: usize = 24 << 20;
 
-/// Served rows `rows` of array `array`: rounded to `dtype` and sent as `sent`.
+/// The parts for rows `rows` of array `array`: rounded to `dtype` and sent as `sent`.
 pub fn parts(picked: &Picked, array: usize, rows: Range<usize>, dtype: Dtype, sent: Dtype) -> Vec<Part> {
     let hook = picked.hooks[array];
     let width: usize = picked.cache.cache.row_shapes[hook].iter().product();
@@ -42,7 +42,7 @@ pub fn parts(picked: &Picked, array: usize, rows: Range<usize>, dtype: Dtype, se
     vec![Part::Computed { len: (width * sent.size()) as u64, tag, make: Arc::new(make) }]
 }
 
-/// What a manifest says of a cache.
+/// The entry of a cache in the manifest.
 fn describe(cache: &Cache, row_start: usize, n_rows: usize) -> Value {
     json!({
         "cache": cache.id.to_string(), "run": cache.run.to_string(), "item_index": cache.item_index, "model": cache.model,
@@ -56,17 +56,18 @@ fn describe(cache: &Cache, row_start: usize, n_rows: usize) -> Value {
 pub struct Shard {
     /// Its caches.
     pub caches: Vec<Picked>,
-    /// One JSON object a cache.
+    /// Their entries in the manifest, as JSON.
     entries: Vec<String>,
-    /// Rows of all caches.
+    /// Number of rows of all caches.
     pub n_rows: usize,
 }
 
 impl Shard {
-    /// Takes caches until the shard is full, of about `max_bytes` of activations; `None` where there are no more. A cache that is larger than a shard makes one of its own.
+    /// Gathers caches until the shard has about `max_bytes` of activations; `None` if there are no more. A cache that
+    /// is larger becomes a shard by itself.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn next(
         pages: &mut CachePages,
         plan: &ExportPlan,
@@ -98,7 +99,7 @@ impl Shard {
         Ok((!shard.caches.is_empty()).then_some(shard))
     }
 
-    /// What is said of this shard, as JSON.
+    /// The manifest of this shard, as JSON.
     pub fn manifest(&self, plan: &ExportPlan, sent: Dtype) -> String {
         let mut head = arrays(plan, sent);
         head["n_rows"] = self.n_rows.into();
@@ -120,7 +121,8 @@ impl Shard {
         assembly
     }
 
-    /// For each row its cache's place in the manifest, its position and the id of its token, as int64; -1 where there is none.
+    /// For each row the index of its cache in the manifest, its position and its token id, as int64; -1 if there is
+    /// none.
     pub fn row_tables(&self) -> [(&'static str, Vec<u8>); 3] {
         let mut tables = [Vec::new(), Vec::new(), Vec::new()];
         tables.iter_mut().for_each(|t| t.reserve_exact(self.n_rows * 8));

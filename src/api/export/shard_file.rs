@@ -1,4 +1,4 @@
-//! A shard as one file.
+//! Writes a shard as one file.
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -13,7 +13,7 @@ use residuum_domain::Dtype;
 use residuum_engine::questions::export::ExportPlan;
 use residuum_store::Store;
 
-/// A kind of file.
+/// Format of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Container {
     /// A safetensors file.
@@ -23,7 +23,7 @@ pub enum Container {
 }
 
 impl Container {
-    /// Ending of its name.
+    /// File extension.
     pub const fn extension(self) -> &'static str {
         match self {
             Self::Safetensors => "safetensors",
@@ -31,7 +31,7 @@ impl Container {
         }
     }
 
-    /// The type that values of `dtype` have in it. NumPy has no bfloat16.
+    /// The type in which values of `dtype` are written. NumPy has no bfloat16.
     pub fn sent(self, dtype: Dtype) -> Dtype {
         if self == Self::Npz && dtype == Dtype::BFloat16 { Dtype::Float32 } else { dtype }
     }
@@ -39,14 +39,14 @@ impl Container {
 
 /// A file of known length.
 pub enum File {
-    /// Bytes in a row.
+    /// A safetensors file.
     Plain(Assembly),
-    /// An archive.
+    /// A NumPy archive.
     Zip(Vec<zip::Entry>),
 }
 
 impl File {
-    /// Its bytes.
+    /// Number of bytes.
     pub fn len(&self) -> u64 {
         match self {
             Self::Plain(assembly) => assembly.len(),
@@ -54,7 +54,7 @@ impl File {
         }
     }
 
-    /// Writes it.
+    /// Writes the file.
     ///
     /// # Errors
     /// [`Stop`].
@@ -66,7 +66,7 @@ impl File {
     }
 }
 
-/// The file of a shard.
+/// Makes the file of a shard.
 pub fn make(container: Container, shard: &Shard, plan: &ExportPlan, sent: Dtype) -> File {
     match container {
         Container::Safetensors => File::Plain(safetensors(shard, plan, sent)),
@@ -74,7 +74,7 @@ pub fn make(container: Container, shard: &Shard, plan: &ExportPlan, sent: Dtype)
     }
 }
 
-/// The tables of rows come first: eight-byte elements behind two-byte ones would lie unaligned.
+/// The tables of rows come first: after two-byte elements, their eight-byte elements would be unaligned.
 fn safetensors(shard: &Shard, plan: &ExportPlan, sent: Dtype) -> Assembly {
     let (mut entries, mut content) = (Vec::new(), Assembly::default());
     for (name, table) in shard.row_tables() {

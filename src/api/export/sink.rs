@@ -1,23 +1,23 @@
-//! A body that is written piece by piece and as fast as the client reads.
+//! A body that is written piece by piece, with backpressure: writing waits for the client to read.
 
 use axum::body::Body;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, pin_mut, stream};
 use tokio::sync::mpsc;
 
-use crate::api::tensor::{Assembly, broke_off};
+use crate::api::tensor::{Assembly, log_early_end};
 use residuum_domain::{Code, Problem};
 use residuum_store::Store;
 
-/// Pieces that may wait for the client.
+/// Maximum number of pieces that wait for the client.
 const WAITING: usize = 2;
 
 /// Why writing ended early.
 #[derive(Debug)]
 pub enum Stop {
-    /// Nobody reads any more.
-    HungUp,
-    /// Something could not be read.
+    /// The client has disconnected.
+    Disconnected,
+    /// Reading or encoding failed.
     Failed(Problem),
 }
 
@@ -33,19 +33,19 @@ enum Message {
     Failed(Problem),
 }
 
-/// Where the pieces go.
+/// Sends pieces to the body.
 pub struct Sink(mpsc::Sender<Message>);
 
 impl Sink {
-    /// Sends a piece; waits while the client is behind.
+    /// Sends a piece; waits while the channel is full.
     ///
     /// # Errors
-    /// [`Stop::HungUp`].
+    /// [`Stop::Disconnected`].
     pub async fn send(&self, bytes: impl Into<Bytes>) -> Result<(), Stop> {
-        self.0.send(Message::Bytes(bytes.into())).await.map_err(|_| Stop::HungUp)
+        self.0.send(Message::Bytes(bytes.into())).await.map_err(|_| Stop::Disconnected)
     }
 
-    /// Reads and sends all of an assembly, showing each piece to `see` before.
+    /// Reads and sends all of an assembly; passes each piece to `see` first.
     ///
     /// # Errors
     /// [`Stop`].
@@ -61,7 +61,8 @@ impl Sink {
     }
 }
 
-/// A body that `write` fills, from the moment somebody reads it. If it fails or panics, the body breaks off without its proper end.
+/// A body that `write` fills, started when the body is first read. If `write` fails or panics, the body ends with an
+/// error.
 pub fn body<F>(write: impl FnOnce(Sink) -> F + Send + 'static) -> Body
 where
     F: Future<Output = Result<(), Stop>> + Send + 'static,
@@ -72,10 +73,10 @@ where
         tokio::spawn(async move {
             let last = match write(sink).await {
                 Ok(()) => Message::End,
-                Err(Stop::HungUp) => return,
+                Err(Stop::Disconnected) => return,
                 Err(Stop::Failed(problem)) => Message::Failed(problem),
             };
-            // nobody may be there to hear it
+            // fails if the client has disconnected, which does not matter
             drop(sender.send(last).await);
         });
         stream::unfold(Some(receiver), |receiver| async {
@@ -88,5 +89,7 @@ where
             }
         })
     };
-    Body::from_stream(stream::once(start).flatten().inspect_err(|problem: &Problem| broke_off("an export", problem)))
+    Body::from_stream(
+        stream::once(start).flatten().inspect_err(|problem: &Problem| log_early_end("an export", problem)),
+    )
 }

@@ -1,4 +1,4 @@
-//! Shards one behind the other: a tar file (POSIX ustar), with `manifest.json` at its end.
+//! Several shards as one tar file (POSIX ustar), with `manifest.json` at its end.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ use residuum_store::Store;
 
 const BLOCK: usize = 512;
 
-/// Writes `first` and what follows it.
+/// Writes `first` and all further shards.
 ///
 /// # Errors
 /// [`Stop`].
@@ -66,7 +66,8 @@ fn padding(n_bytes: u64) -> Vec<u8> {
     vec![0; if behind == 0 { 0 } else { BLOCK - usize::try_from(behind).unwrap_or(0) }]
 }
 
-/// The block in front of a file. A size beyond eight octal gigabytes is written in base 256, as GNU tar does.
+/// The header block of a file. Sizes from 8 GiB on do not fit the octal field and are written in base 256, as GNU tar
+/// does.
 fn header(name: &str, size: u64) -> Vec<u8> {
     let mut block = vec![0; BLOCK];
     let mut put = |at: usize, text: &[u8]| block[at..at + text.len()].copy_from_slice(text);
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_octal_and_beyond_that_binary() {
+    fn sizes_are_octal_or_binary_if_they_are_large() {
         let small = header("a", 0o1234);
         assert_eq!(&small[124..136], b"00000001234\0");
         let large = header("a", 1 << 40);

@@ -1,7 +1,8 @@
-//! A NumPy archive: a zip file whose entries are stored as they are, written in one pass.
+//! Writes a NumPy archive: a zip file with uncompressed entries, in one pass.
 //!
-//! Format: PKWARE's APPNOTE 6.3.10. Every entry has the zip64 fields, so that no size needs another form; its checksum follows the
-//! data (bit 3 of the flags), since it is known only then. The length of the archive is known before.
+//! Format: PKWARE's APPNOTE 6.3.10. Every entry has the zip64 fields, so that all sizes have the same form. Its
+//! checksum follows the data (bit 3 of the flags), since it is known only then. The length of the archive is known
+//! before anything is written.
 
 use bytes::Bytes;
 
@@ -14,19 +15,19 @@ use residuum_domain::Dtype;
 use residuum_engine::questions::export::ExportPlan;
 use residuum_store::Store;
 
-/// Bytes of an entry's header beside its name, with the extra field of 20 bytes.
+/// Bytes of an entry's header without its name, with the extra field of 20 bytes.
 const LOCAL: usize = 30 + 20;
 const DESCRIPTOR: usize = 24;
-/// Bytes of an entry in the directory beside its name, with the extra field of 28 bytes.
+/// Bytes of an entry in the directory without its name, with the extra field of 28 bytes.
 const CENTRAL: usize = 46 + 28;
-/// The zip64 end record, its locator and the old end record.
+/// Bytes of the zip64 end record, its locator and the old end record.
 const END: usize = 56 + 20 + 22;
 
 /// Version 4.5: zip64.
 const VERSION: u16 = 45;
 /// The checksum follows the data; names are UTF-8.
 const FLAGS: u16 = 0x0808;
-/// 1 January 1980: the same export is the same file.
+/// 1 January 1980, always, so that the same export gives the same bytes.
 const DATE: u16 = 0x0021;
 
 /// One file of an archive.
@@ -50,7 +51,7 @@ impl Entry {
     }
 }
 
-/// The entries of a shard: the arrays, the tables of rows and caches, and the manifest.
+/// The entries of a shard: arrays, tables of rows and caches, and the manifest.
 pub fn entries(shard: &Shard, plan: &ExportPlan, sent: Dtype) -> Vec<Entry> {
     let mut entries = Vec::new();
     for (i, array) in plan.arrays.iter().enumerate() {
@@ -70,7 +71,7 @@ pub fn entries(shard: &Shard, plan: &ExportPlan, sent: Dtype) -> Vec<Entry> {
     entries
 }
 
-/// Strings as numpy has them: UTF-32, all of one length, zeros behind.
+/// Strings in numpy's form: UTF-32, padded with zeros to one length.
 fn strings(name: &str, values: &[&str]) -> Entry {
     let width = values.iter().map(|v| v.chars().count()).max().unwrap_or(0).max(1);
     let mut data = Vec::with_capacity(values.len() * width * 4);
@@ -111,7 +112,7 @@ pub async fn write(entries: Vec<Entry>, sink: &Sink, store: &Store) -> Result<()
     sink.send(directory).await
 }
 
-/// Little-endian fields one after the other.
+/// A sequence of little-endian fields.
 #[derive(Default)]
 struct Record(Vec<u8>);
 
@@ -171,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_have_the_lengths_that_are_counted_on() {
+    fn records_have_the_lengths_of_the_constants() {
         assert_eq!(local("ab", 5).len(), LOCAL + 2);
         assert_eq!(descriptor(1, 5).len(), DESCRIPTOR);
         assert_eq!(central("ab", 1, 5, 0).len(), CENTRAL + 2);

@@ -1,4 +1,4 @@
-//! Interventions as a body writes them.
+//! The form of an intervention in a body.
 
 use std::fmt;
 
@@ -15,58 +15,59 @@ use crate::api::dto::{
 };
 use residuum_domain::{Layers, Positions, TokensRequest};
 
-/// One change to a forward pass. Those of a run are carried out in order; a hook that is captured shows the values after all
-/// changes at that hook. Which fields go with which `op`:
+/// One change to a forward pass. The interventions of a run are applied in order. If a hook is captured, the values
+/// after all changes at it are stored. Each `op` takes these fields:
 ///
-/// | `op` | does | takes |
+/// | `op` | effect | fields |
 /// |---|---|---|
 /// | `add` | adds the vector × `strength` | `direction` or `vector`, `strength` |
-/// | `project_out` | removes the part along the direction, which is scaled to length one | `direction` or `vector` |
+/// | `project_out` | removes the projection onto the direction, scaled to length one | `direction` or `vector` |
 /// | `set` | replaces the values | `value`, `direction` or `vector` |
 /// | `scale` | multiplies the values | `factor` |
 /// | `zero` | replaces the values by 0 | |
-/// | `mean_ablate` | replaces the values by one mean over everything the caches stored at the hook | `caches` |
+/// | `mean_ablate` | replaces the values by the mean of all rows that the caches stored at the hook | `caches` |
 /// | `patch` | replaces the values by those of a stored cache | `source` |
 /// | `knockout` | masks attention edges before the softmax | `heads`, `from`, `to` |
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Intervention, example = json!({"op": "add", "hook": "resid_post", "layers": 12, "direction": {"direction": "sentiment"}, "strength": 4.0}))]
 pub struct InterventionDto {
-    /// What is done.
+    /// The operation.
     pub op: OpName,
-    /// Where: a full or short hook name; `resid_post` if left out. A knockout is always at `attn.hook_attn_scores`.
+    /// A full or short hook name; `resid_post` if left out. A knockout is always at `attn.hook_attn_scores`.
     pub hook: Option<String>,
-    /// Layers that a short name stands for; all if left out.
+    /// Layers, if the hook is a short name; all if left out.
     #[schema(value_type = Option<LayersSchema>)]
     pub layers: Option<Layers>,
-    /// Which tokens; all if left out, those to come included.
+    /// Which tokens to change; all if left out, including generated ones.
     #[schema(value_type = Option<TokensSchema>)]
     pub positions: Option<TokensRequest>,
-    /// Of a hook with a head axis, only these heads; negatives count from the last. Attention maps have query heads.
+    /// Change only these heads, if the hook has a head axis; negative numbers count from the last. Attention maps have
+    /// query heads.
     pub heads: Option<Vec<i64>>,
-    /// Of a hook on the neurons of an MLP, only these.
+    /// Change only these neurons, if the hook is on the neurons of an MLP.
     pub neurons: Option<Vec<usize>>,
     /// A stored direction, a vector of a stored cache, or numbers.
     #[schema(value_type = Option<DirectionRef>)]
     pub direction: Option<DirectionRef>,
-    /// The same numbers at every layer: as many as the hook has, or as one head or the chosen neurons have.
+    /// The values, the same at every layer: as many as a row of the hook has, or one head, or the chosen neurons.
     pub vector: Option<Vec<f32>>,
     /// Factor of the vector that is added; 1 if left out.
     pub strength: Option<f64>,
     /// A number for all values, or a vector.
     #[schema(value_type = Option<SetValueSchema>)]
     pub value: Option<SetValue>,
-    /// What the values are multiplied with.
+    /// Factor by which the values are multiplied.
     pub factor: Option<f64>,
-    /// Caches whose mean is taken.
+    /// Caches to average.
     #[schema(value_type = Option<CacheSelectorSchema>)]
     pub caches: Option<CacheSelector>,
-    /// Where the values that are patched in come from.
+    /// Source of the values of a patch.
     pub source: Option<PatchSource>,
-    /// Of an attention map: the keys; all if left out.
+    /// Change only these keys, if the hook is an attention map; all if left out.
     #[schema(value_type = Option<TokensSchema>)]
     pub from: Option<TokensRequest>,
-    /// Of an attention map: the queries; all if left out.
+    /// Change only these queries, if the hook is an attention map; all if left out.
     #[schema(value_type = Option<TokensSchema>)]
     pub to: Option<TokensRequest>,
 }
@@ -78,12 +79,12 @@ pub struct InterventionDto {
 pub struct PatchSource {
     /// The cache.
     pub cache: String,
-    /// The hook there; the one that is patched if left out.
+    /// Its hook; the patched hook if left out.
     pub hook: Option<String>,
-    /// One layer for all; each layer its own if left out.
+    /// The layer whose values to use at all layers; by default each layer uses its own.
     pub layer: Option<usize>,
-    /// The position whose values each patched token gets, in the same order, or one for all. If left out, the same positions
-    /// as those that are patched.
+    /// Positions whose values the patched tokens get, in the same order, or one position for all. If left out, the
+    /// positions of the patched tokens.
     #[schema(value_type = Option<PositionsSchema>)]
     pub positions: Option<Positions>,
 }
@@ -95,7 +96,7 @@ pub struct PatchSource {
 pub enum OpName {
     /// Adds a vector.
     Add,
-    /// Removes what lies along a direction.
+    /// Removes the projection onto a direction.
     ProjectOut,
     /// Replaces the values by a number or a vector.
     Set,
@@ -103,7 +104,7 @@ pub enum OpName {
     Scale,
     /// Replaces the values by 0.
     Zero,
-    /// Replaces the values by a mean over stored activations.
+    /// Replaces the values by the mean of stored activations.
     MeanAblate,
     /// Replaces the values by those of a stored cache.
     Patch,
@@ -111,9 +112,9 @@ pub enum OpName {
     Knockout,
 }
 
-/// Tokens that are changed: all, those of the input as posted, those that the run generates, or positions of the input as
-/// posted (`"last"` is its last token). Positions by text, message or kind are taken as in `capture.positions`; of a reply that is
-/// still to come only all tokens can be named.
+/// Tokens to change: all, those of the posted input, those that the run generates, or positions of the posted input
+/// (`"last"` is its last token). Positions by text, message or kind work as in `capture.positions`. Positions within
+/// generated text cannot be chosen, only all of it.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ChangedTokens, example = "last")]
 #[serde(untagged)]
@@ -121,21 +122,21 @@ pub enum OpName {
 pub enum TokensSchema {
     /// `all`, `prompt` or `generated`.
     Named(NamedTokens),
-    /// Positions of the input as posted.
+    /// Positions of the posted input.
     #[schema(value_type = crate::api::dto::capture::PositionsRequestSchema)]
     At(serde_json::Value),
 }
 
-/// Tokens by how they came.
+/// Tokens by origin.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(dead_code, reason = "only describes TokensRequest for the specification")]
 pub enum NamedTokens {
     /// Every token.
     All,
-    /// Those of the input as posted.
+    /// Tokens of the posted input.
     Prompt,
-    /// Those that the run generates.
+    /// Tokens that the run generates.
     Generated,
 }
 
@@ -193,7 +194,7 @@ pub enum SetValueSchema {
 }
 
 impl OpName {
-    /// The spelling.
+    /// The name in a body.
     pub fn name(self) -> &'static str {
         match self {
             Self::Add => "add",
@@ -207,7 +208,7 @@ impl OpName {
         }
     }
 
-    /// Its own fields, beside where it is done.
+    /// The fields that this operation takes, besides those that select where it applies.
     pub fn fields(self) -> &'static [&'static str] {
         match self {
             Self::Add => &["direction", "vector", "strength"],

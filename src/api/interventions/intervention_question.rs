@@ -1,4 +1,4 @@
-//! From the interventions of a body to those that are read against a model.
+//! Converts the interventions of a body to those that the engine resolves against a model.
 
 use serde_json::{Map, Value, json};
 
@@ -10,21 +10,21 @@ use residuum_engine::questions::{
     read_id,
 };
 
-/// Ids of caches that provenance lists; of more it says nothing.
+/// Maximum number of cache ids that provenance lists; longer lists are left out.
 const MAX_LISTED: usize = 100;
 
-/// The interventions meant. Problems point into `/interventions`.
+/// Converts all interventions. Problems point into `/interventions`.
 ///
 /// # Errors
-/// [`Code::InvalidBody`] for fields that do not go with the operation or that it lacks, [`Code::InvalidValue`] for numbers
-/// that do not fit float32, those of reading selectors and directions.
+/// [`Code::InvalidBody`] for fields that the operation does not take or that it lacks, [`Code::InvalidValue`] for
+/// numbers that do not fit float32, and errors of selectors and directions.
 pub fn questions(asked: Vec<InterventionDto>) -> Result<Vec<Intervention>, Problem> {
     let read = |(i, dto): (usize, InterventionDto)| dto.question().map_err(|p| p.under(&format!("/interventions/{i}")));
     asked.into_iter().enumerate().map(read).collect()
 }
 
 impl InterventionDto {
-    /// The intervention meant. Problems point into it.
+    /// Converts one intervention. Problems point into it.
     fn question(self) -> Result<Intervention, Problem> {
         self.check_fields()?;
         let change = self.change()?;
@@ -33,7 +33,7 @@ impl InterventionDto {
         Ok(Intervention { change, hook, layers, positions, heads, neurons, from, to, described })
     }
 
-    /// Refuses fields that do not go with the operation.
+    /// Refuses fields that the operation does not take.
     fn check_fields(&self) -> Result<(), Problem> {
         let own = self.op.fields();
         let given = [
@@ -47,7 +47,7 @@ impl InterventionDto {
         ];
         let name = self.op.name();
         if let Some((field, _)) = given.iter().find(|(field, given)| *given && !own.contains(field)) {
-            let detail = format!("`{field}` does not go with `{name}`, which takes {}", listed(own));
+            let detail = format!("`{field}` cannot be used with `{name}`, which takes {}", listed(own));
             return Err(Problem::at(Code::InvalidBody, format!("/{field}"), detail));
         }
         Ok(())
@@ -75,14 +75,14 @@ impl InterventionDto {
             OpName::MeanAblate => match &self.caches {
                 Some(caches) => Change::MeanAblate(caches.selector("/caches")?),
                 None => {
-                    let detail = "mean_ablate takes the mean of `caches`";
+                    let detail = "mean_ablate needs `caches`, whose mean it takes";
                     return Err(Problem::at(Code::InvalidBody, "/caches", detail));
                 }
             },
             OpName::Patch => match &self.source {
                 Some(source) => Change::Patch(source.question()?),
                 None => {
-                    let detail = "patch takes its values from `source`";
+                    let detail = "patch needs `source`, whose values it takes";
                     return Err(Problem::at(Code::InvalidBody, "/source", detail));
                 }
             },
@@ -90,7 +90,7 @@ impl InterventionDto {
         })
     }
 
-    /// The number that `value` is, if it is one.
+    /// `value`, if it is a number.
     fn number(&self) -> Option<f64> {
         match self.value {
             Some(SetValue::Number(number)) => Some(number),
@@ -98,7 +98,7 @@ impl InterventionDto {
         }
     }
 
-    /// The vector that one of `fields` gives.
+    /// The vector in one of `fields`.
     fn vector(&self, fields: &[&str]) -> Result<VectorSource, Problem> {
         self.one_of(fields)?;
         let numbers = |values: &[f32], pointer| VectorSource::Numbers { values: values.to_vec(), pointer };
@@ -110,7 +110,7 @@ impl InterventionDto {
         }
     }
 
-    /// Refuses all but one of these fields.
+    /// Requires exactly one of these fields.
     fn one_of(&self, fields: &[&str]) -> Result<(), Problem> {
         let given = |field: &&&str| match **field {
             "direction" => self.direction.is_some(),
@@ -125,7 +125,7 @@ impl InterventionDto {
         Problem::at(Code::InvalidBody, format!("/{}", fields[0]), detail)
     }
 
-    /// What provenance says of it beside its operation and its hooks, without the long numbers.
+    /// What provenance stores besides the operation and the hooks; vectors are replaced by their length.
     fn described(&self) -> Map<String, Value> {
         let mut fields = Map::new();
         let mut note = |name: &str, value: Option<Value>| {
@@ -159,7 +159,7 @@ impl PatchSource {
     }
 }
 
-/// A direction with the length of its vector instead of the vector.
+/// A direction whose vector is replaced by its length.
 fn without_numbers(mut direction: Value) -> Value {
     if let Some(fields) = direction.as_object_mut() {
         fields.retain(|_, value| !value.is_null());
@@ -170,7 +170,7 @@ fn without_numbers(mut direction: Value) -> Value {
     direction
 }
 
-/// A number that is there and fits float32.
+/// Requires a number that fits float32.
 #[expect(clippy::cast_possible_truncation, reason = "what overflows is refused")]
 fn finite(number: Option<f64>, field: &str) -> Result<f32, Problem> {
     let Some(number) = number else {
@@ -184,5 +184,5 @@ fn finite(number: Option<f64>, field: &str) -> Result<f32, Problem> {
 }
 
 fn listed(fields: &[&str]) -> String {
-    if fields.is_empty() { "nothing of its own".to_owned() } else { fields.join(", ") }
+    if fields.is_empty() { "no fields of its own".to_owned() } else { fields.join(", ") }
 }

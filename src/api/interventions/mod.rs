@@ -1,4 +1,4 @@
-//! Interventions of a run as a body writes them, and what is asked of the engine for them.
+//! Interventions in a body, and their conversion to interventions of the engine.
 
 mod intervention_body;
 mod intervention_question;

@@ -1,4 +1,4 @@
-//! What is wrong with a body.
+//! Errors of parsing a body: serde's errors, rewritten for clients, with a JSON pointer.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use serde::de::{Expected, Unexpected};
 
 use residuum_domain::{Code, Problem};
 
-/// Characters of a string that an error quotes.
+/// Maximum number of characters of a string that an error quotes.
 const QUOTED: usize = 40;
 
-/// What is wrong, and where.
+/// What is wrong with a body, and where.
 #[derive(Debug)]
 pub struct Error {
     code: Code,
@@ -27,7 +27,7 @@ impl Error {
         Self { code: Code::InvalidBody, path, detail }
     }
 
-    /// The body would become more than `most` bytes of memory.
+    /// The parsed body would take more than `most` bytes of memory.
     pub(super) fn too_large(most: u64) -> Self {
         let detail = format!(
             "the body has so many small parts that it would take more than {} MiB of memory; send less of it at once",
@@ -36,7 +36,7 @@ impl Error {
         Self { code: Code::BodyTooLarge, path: Vec::new(), detail }
     }
 
-    /// An error of the parser about a value whose syntax is right.
+    /// An error of `serde_json` about a value with valid syntax.
     pub(super) fn found(text: &str) -> Self {
         let text = text.rsplit_once(" at line ").map_or(text, |(text, _)| text);
         Self::field(match text {
@@ -46,10 +46,10 @@ impl Error {
         })
     }
 
-    /// The same error seen from the object or array around it.
+    /// The same error with the pointer extended by one step, the field or index in the enclosing object or array.
     #[must_use]
     pub(super) fn under(mut self, step: impl ToString) -> Self {
-        // what is too large is the whole body
+        // this one is about the whole body, so it has no pointer
         if self.code != Code::BodyTooLarge {
             self.path.push(step.to_string());
         }
@@ -112,11 +112,11 @@ impl serde::de::Error for Error {
     }
 
     fn duplicate_field(field: &'static str) -> Self {
-        Self::body(vec![field.to_owned()], format!("the field `{field}` is there twice"))
+        Self::body(vec![field.to_owned()], format!("the field `{field}` is given twice"))
     }
 }
 
-/// A choice between words.
+/// Formats the words of a choice: `"a", "b" or "c"`.
 pub(super) fn one_of(words: &[&str]) -> String {
     let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
     match quoted.as_slice() {
@@ -126,7 +126,7 @@ pub(super) fn one_of(words: &[&str]) -> String {
     }
 }
 
-/// What serde expects, in words that do not presume Rust.
+/// What serde expects, without names of Rust types.
 fn plain(expected: &dyn Expected) -> String {
     let text = expected.to_string();
     match text.as_str() {

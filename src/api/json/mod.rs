@@ -1,10 +1,10 @@
-//! JSON bodies, read strictly, within bounds, and with errors that people understand.
+//! Parses JSON bodies strictly, in bounded memory, and with errors that clients understand.
 //!
-//! [`Text::read`] is serde over `serde_json` with four rules of its own:
-//! * an object is read from an object only, never from an array of its fields;
-//! * a field that is null is a field that was left out, so it has its default (changes, where null removes, are named in
-//!   [`KEEPS_NULLS`]); objects of free form, such as metadata, keep theirs;
-//! * what a body becomes in memory is counted while it is read, and reading stops at the bound;
+//! [`Text::read`] deserializes with serde and `serde_json`, with four additional rules:
+//! * a struct is read from an object only, never from an array of its fields;
+//! * a field that is null counts as left out, so it has its default. Exceptions: types in [`KEEPS_NULLS`], where null
+//!   removes a value, and objects with any keys, such as metadata;
+//! * the memory of the parsed value is counted meanwhile, and parsing stops at the bound;
 //! * an error names the field by a JSON pointer and says what would be right.
 
 mod deserializer;
@@ -25,37 +25,39 @@ use serde_json::value::RawValue;
 use self::{deserializer::Part, json_error::Error};
 use residuum_domain::{Code, Problem};
 
-/// Bodies in which null is a value: it removes what is there.
+/// Types of bodies in which null is a value: it removes what is stored.
 const KEEPS_NULLS: [&str; 1] = ["CachePatchDto"];
 
-/// Marks a value of several forms for [`Part`], which takes it for an object's only if it is one.
+/// Name by which [`one_of`] marks a value of several forms for [`Part`].
 const FORMS: &str = "residuum::api::json::forms";
 
-/// Bytes of memory that a body may become, for each of its bytes. Numbers, the densest that a body usefully has, take
-/// eight bytes for two. What is counted is what is used: a list that grows has as much again, and half of that while it moves.
+/// Bytes of memory that a parsed body may take, for each of its bytes. The densest useful bodies are lists of numbers:
+/// two bytes of text become a number of eight. Only used memory is counted, see [`GROWTH`].
 const BYTES_PER_BYTE: u64 = 5;
 
-/// Times what is used that a list takes while it grows: as much again that is free, and what it moves from.
+/// A growing list takes up to this many times its used memory: it has unused capacity, and the old list while it is
+/// moved.
 const GROWTH: u64 = 3;
 
-/// Bytes of memory that a small body may become.
+/// Bytes of memory that any parsed body may take, however small the body is.
 const SMALL: u64 = 32 << 20;
 
-/// Most bytes of memory that one byte of a body can become: nested arrays, of which each has room for four values.
-const WORST_BYTES_PER_BYTE: u64 = 128;
+/// Maximum bytes of memory that one byte of a body can become. The worst case is nested arrays, each with a capacity of
+/// four values.
+const MAX_BYTES_PER_BYTE: u64 = 128;
 
-/// Bytes of memory that reading `n_bytes` of JSON takes at most, with what lists hold while they grow.
-pub fn reading_takes(n_bytes: usize) -> u64 {
-    most_memory(n_bytes).saturating_mul(GROWTH)
+/// Maximum bytes of memory that parsing `n_bytes` of JSON takes, including unused capacity of lists.
+pub fn max_parsing_memory(n_bytes: usize) -> u64 {
+    max_used_memory(n_bytes).saturating_mul(GROWTH)
 }
 
-/// Bytes of memory that `n_bytes` of JSON may become.
-fn most_memory(n_bytes: usize) -> u64 {
+/// Maximum bytes of used memory of a value parsed from `n_bytes` of JSON.
+fn max_used_memory(n_bytes: usize) -> u64 {
     let n_bytes = n_bytes as u64;
-    (n_bytes * WORST_BYTES_PER_BYTE).min(SMALL.max(n_bytes * BYTES_PER_BYTE))
+    (n_bytes * MAX_BYTES_PER_BYTE).min(SMALL.max(n_bytes * BYTES_PER_BYTE))
 }
 
-/// A JSON text whose syntax is right.
+/// A JSON text with valid syntax.
 #[derive(Debug, Clone, Copy)]
 pub struct Text<'a> {
     raw: &'a RawValue,
@@ -70,19 +72,19 @@ impl<'a> Text<'a> {
     pub fn new(bytes: &'a [u8]) -> Result<Self, Problem> {
         let raw = serde_json::from_slice(bytes)
             .map_err(|e| Problem::new(Code::InvalidJson, format!("the body is not valid JSON: {e}")))?;
-        Ok(Self { raw, most: most_memory(bytes.len()) })
+        Ok(Self { raw, most: max_used_memory(bytes.len()) })
     }
 
-    /// The value.
+    /// Deserializes the value.
     ///
     /// # Errors
-    /// [`Code::InvalidField`] and [`Code::InvalidBody`] with a pointer; [`Code::BodyTooLarge`] for what would take too much
-    /// memory.
+    /// [`Code::InvalidField`] and [`Code::InvalidBody`] with a pointer; [`Code::BodyTooLarge`] if the value would take
+    /// too much memory.
     pub fn read<T: DeserializeOwned>(self) -> Result<T, Problem> {
         self.read_without(None)
     }
 
-    /// The value, as if one field of the outermost object were not there.
+    /// Deserializes the value without one field of the outermost object.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -93,18 +95,18 @@ impl<'a> Text<'a> {
     }
 }
 
-/// What the parts of one reading share.
+/// What the parts of one body share while it is parsed.
 struct Reading {
-    /// Bytes of memory that are left to it.
+    /// Bytes of memory that the value may still take.
     left: Cell<u64>,
     most: u64,
-    /// The error on its way out, while `serde_json` passes on one of its own.
+    /// The first error, kept here because `serde_json` can only pass on errors of its own type.
     failure: RefCell<Option<Error>>,
 }
 
 impl Reading {
-    /// Counts memory that is about to be taken.
-    fn pay(&self, bytes: usize) -> Result<(), Error> {
+    /// Counts memory that is about to be allocated.
+    fn count_memory(&self, bytes: usize) -> Result<(), Error> {
         match self.left.get().checked_sub(bytes as u64) {
             Some(left) => {
                 self.left.set(left);
@@ -114,20 +116,20 @@ impl Reading {
         }
     }
 
-    /// Keeps an error, and makes one for `serde_json` to pass on.
-    fn put<E: serde::de::Error>(&self, error: Error) -> E {
+    /// Keeps an error, and returns a placeholder for `serde_json` to pass on.
+    fn keep_error<E: serde::de::Error>(&self, error: Error) -> E {
         *self.failure.borrow_mut() = Some(error);
         E::custom("an error that is kept")
     }
 
-    /// The error that was kept, or else the one that `serde_json` found.
-    fn take(&self, found: impl fmt::Display) -> Error {
+    /// The error that was kept, or if there is none, the one that `serde_json` found.
+    fn take_error(&self, found: impl fmt::Display) -> Error {
         self.failure.borrow_mut().take().unwrap_or_else(|| Error::found(&found.to_string()))
     }
 }
 
-/// Reads a value that has several forms, which `visitor` tells apart. One that is an object has the fields of `T`, which may be
-/// null.
+/// Deserializes a value that has several forms, which `visitor` tells apart. If the value is an object, it has the
+/// fields of `T`, and null fields count as left out.
 ///
 /// # Errors
 /// Those of the visitor.

@@ -1,11 +1,11 @@
-//! The names of a type's fields, as its own `Deserialize` has them.
+//! Finds the names of a struct's fields, by calling its `Deserialize` with a deserializer that only notes them.
 
 use serde::{Deserialize, Deserializer, de::Visitor, forward_to_deserialize_any};
 
-/// The fields of the struct `T`; none for a type that is no struct.
+/// The names of the fields of `T`; none if `T` is not a struct.
 pub(super) fn fields_of<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
     let mut fields: &'static [&'static str] = &[];
-    // it ends with an error once the names are known
+    // it always fails: there is no value
     drop(T::deserialize(Names { fields: &mut fields }));
     fields
 }

@@ -82,7 +82,7 @@ fn errors_name_the_field_and_say_what_would_be_right() {
 }
 
 #[test]
-fn depth_is_bounded_where_anything_may_stand() {
+fn depth_of_metadata_is_bounded() {
     let deep = format!(r#"{{"name": "a", "free": {{"x": {}{}}}}}"#, "[".repeat(100_000), "]".repeat(100_000));
     let (code, pointer, detail) = refused(&deep);
     assert_eq!(code, Code::InvalidField);
@@ -90,7 +90,7 @@ fn depth_is_bounded_where_anything_may_stand() {
 }
 
 #[test]
-fn what_takes_too_much_memory_is_refused_while_it_is_read() {
+fn a_body_that_takes_too_much_memory_is_refused_while_it_is_parsed() {
     let nested = format!(r#"{{"name": "a", "free": {{"x": [{}0]}}}}"#, "[0],".repeat(200_000));
     let (code, _, detail) = refused(&nested);
     assert_eq!(code, Code::BodyTooLarge, "{detail}");
@@ -100,8 +100,8 @@ fn what_takes_too_much_memory_is_refused_while_it_is_read() {
 }
 
 #[test]
-fn the_bound_holds_for_the_densest_body() {
+fn the_worst_body_stays_within_max_bytes_per_byte() {
     // a `Value` and room for four of them, for every four bytes
     let densest = (size_of::<Value>() * 5) as u64 / 4;
-    assert!(densest <= WORST_BYTES_PER_BYTE, "{densest}");
+    assert!(densest <= MAX_BYTES_PER_BYTE, "{densest}");
 }

@@ -1,4 +1,4 @@
-//! The specification, generated from the route table.
+//! The OpenAPI specification, generated from the route table.
 
 mod nulls;
 
@@ -30,24 +30,24 @@ use super::{
             reused without running the model again. Errors are RFC 9457 problem objects with a stable `code`. A server \
             whose store has API keys asks for one: `Authorization: Bearer rsd_…`; what belongs to another tenant is not there.",
     ),
-    // Types of query parameters: collected from bodies only, so named here.
+    // utoipa collects schemas from bodies only, so types of query parameters are listed here
     components(schemas(Format, Encoding, DtypeParam, Include, IncludeVectors, LensValues, RunSnapshot, PatchingProgress)),
     tags(
         (name = "runs", description = "Queue forward passes and follow them"),
         (name = "caches", description = "The activations of one input: describe, edit, fetch"),
-        (name = "export", description = "Take activations of many caches away, ready to train on"),
+        (name = "export", description = "Download activations of many caches as files for training"),
         (name = "comparisons", description = "Compare stored activations"),
         (name = "directions", description = "Named vectors: posted, or fitted to stored activations"),
-        (name = "analysis", description = "Ask stored activations: lenses, attribution, projections, statistics"),
-        (name = "search", description = "Find stored activations near to others"),
+        (name = "analysis", description = "Analyse stored activations: lenses, attribution, projections, statistics"),
+        (name = "search", description = "Find stored activations similar to a query"),
         (name = "saes", description = "Sparse autoencoders: the features of stored activations"),
-        (name = "models", description = "What is served, and how it tokenises"),
+        (name = "models", description = "The loaded models and their tokenizers"),
         (name = "system", description = "Health, metrics and this specification"),
     )
 )]
 struct Base;
 
-/// The specification of every mounted route.
+/// The specification of all routes.
 pub fn document() -> OpenApi {
     let mut document = <Base as utoipa::OpenApi>::openapi();
     document.merge(routes().into_openapi());
@@ -79,7 +79,7 @@ fn bearer() -> Http {
         .build()
 }
 
-/// Says of every operation which scope it needs, and what it answers without.
+/// Adds to every operation the scope it needs, and the responses of middleware.
 fn guard(path: &str, item: &mut PathItem) {
     let operations = [
         (Method::GET, &mut item.get),
@@ -99,7 +99,8 @@ fn guard(path: &str, item: &mut PathItem) {
     }
 }
 
-/// The forms of a new direction refuse fields they do not know, and `method` stands among theirs.
+/// Adds the tag `method` to the forms of a new direction, because their schemas allow no other fields than those they
+/// list.
 fn give_forms_their_method(schemas: &mut BTreeMap<String, RefOr<Schema>>) {
     let forms = [
         ("DirectionUpload", "upload"),
@@ -112,13 +113,13 @@ fn give_forms_their_method(schemas: &mut BTreeMap<String, RefOr<Schema>>) {
             let property = ObjectBuilder::new()
                 .schema_type(Type::String)
                 .enum_values(Some([method]))
-                .description(Some("Which form the body has."));
+                .description(Some("How the direction is made; decides the form of the body."));
             form.properties.insert("method".to_owned(), property.into());
         }
     }
 }
 
-/// A page's example is one item's, on a page.
+/// Makes the example of every page from the example of its items.
 fn give_pages_examples(schemas: &mut BTreeMap<String, RefOr<Schema>>) {
     let example = |schema: Option<&RefOr<Schema>>| match schema {
         Some(RefOr::T(Schema::Object(object))) => object.example.clone(),
@@ -135,13 +136,13 @@ fn give_pages_examples(schemas: &mut BTreeMap<String, RefOr<Schema>>) {
     }
 }
 
-/// As YAML: the content of `openapi.yaml`.
+/// The specification as YAML: the content of `openapi.yaml`.
 pub fn yaml() -> &'static str {
     static YAML: OnceLock<String> = OnceLock::new();
     YAML.get_or_init(|| document().to_yaml().expect("the specification is made of strings and numbers"))
 }
 
-/// As JSON.
+/// The specification as JSON.
 pub fn json() -> &'static str {
     static JSON: OnceLock<String> = OnceLock::new();
     JSON.get_or_init(|| document().to_pretty_json().expect("the specification is made of strings and numbers"))

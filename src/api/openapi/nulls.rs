@@ -1,4 +1,4 @@
-//! A field of a request that need not be there may be null, and then has its default: the specification says so too.
+//! Optional fields of requests may be null, and then have their defaults. This adds null to their schemas.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use utoipa::openapi::{
     schema::{SchemaType, Type},
 };
 
-/// Lets every field of a body that is not required be null. Schemas that answers have too stay as they are.
+/// Allows null for every optional field of request bodies. Schemas that are also used in responses are not changed.
 pub fn allow_nulls(document: &mut OpenApi) {
     let whole = serde_json::to_value(&*document).unwrap_or_default();
     let (mut asked, mut answered) = (BTreeSet::new(), BTreeSet::new());

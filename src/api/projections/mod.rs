@@ -1,4 +1,4 @@
-//! `POST /v1/projections`.
+//! `POST /v1/projections`: projects stored activations onto directions.
 
 mod projection_answer;
 
@@ -25,9 +25,9 @@ use residuum_engine::questions::{
     projections::{Projection, ProjectionQuestion},
 };
 
-/// Numbers in one JSON answer.
+/// Maximum number of values in a JSON response.
 const MAX_VALUES: usize = 2_000_000;
-/// Numbers in one binary answer: 256 MiB.
+/// Maximum number of values in a binary response: 256 MiB.
 const MAX_BINARY: usize = 32 << 20;
 
 /// What to project, and onto what.
@@ -45,7 +45,7 @@ pub struct Projections {
     #[serde(default = "resid_post")]
     #[schema(default = "resid_post")]
     hook: String,
-    /// Layers, for short names.
+    /// Layers, if the hook is a short name.
     #[schema(value_type = Option<LayersSchema>)]
     #[serde(default)]
     layers: Layers,
@@ -63,7 +63,7 @@ fn resid_post() -> String {
     "resid_post".to_owned()
 }
 
-/// How far a vector goes along a direction.
+/// A measure of a vector along a direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, ToSchema)]
 #[schema(as = ProjectionMeasure)]
 #[serde(rename_all = "lowercase")]
@@ -72,26 +72,28 @@ pub enum Measure {
     Dot,
     /// Cosine of the angle; null with a zero vector.
     Cosine,
-    /// Inner product by the length of the direction; null for a direction of zeros.
+    /// Inner product divided by the length of the direction; null for a direction of zeros.
     Scalar,
 }
 
-/// Parameters of a projection.
+/// Query parameters of a projection.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ProjectionQuery {
-    /// `json`, `npy`, `safetensors` or `raw`; beats the `Accept` header. `npy` and `raw` hold one measure.
+    /// `json`, `npy`, `safetensors` or `raw`; takes precedence over the `Accept` header. `npy` and `raw` can hold only
+    /// one measure.
     pub format: Option<Format>,
 }
 
 /// Project caches onto directions
 ///
-/// Dot product, cosine and scalar projection of stored activations with directions: given as numbers, stored, taken from
-/// stored caches, or features of a sparse autoencoder. Sums are accumulated in float64. A hook with several axes behind the
-/// position (heads) is one long vector. In the binary formats the values are float64, NaN where undefined: `[cache, layer,
-/// direction]`, or `[row, layer, direction]` where the positions keep their axis, the rows of the caches one after the other;
-/// safetensors holds a tensor a measure, with `offsets` into the rows, and the rest of the answer in its metadata.
+/// Dot product, cosine and scalar projection of stored activations and directions. A direction is given as numbers,
+/// stored, a vector of a stored cache, or a feature of a sparse autoencoder. Sums are accumulated in float64. If a hook
+/// has several axes after the position (heads), they are flattened to one vector. In binary formats the values are
+/// float64, NaN if undefined: `[cache, layer, direction]`, or `[row, layer, direction]` with the rows of the caches
+/// concatenated if the positions keep their axis. safetensors has one tensor per measure, `offsets` of the caches'
+/// rows, and the rest of the answer in its metadata.
 #[utoipa::path(
     post, path = "/v1/projections", operation_id = "projectCaches", tag = "analysis", request_body = Projections,
     params(ProjectionQuery),
@@ -109,14 +111,14 @@ pub async fn project(
     let format = Format::negotiate(query.format, &headers)?;
     let question = request.question(limit(format))?;
     if matches!(format, Format::Npy | Format::Raw) && question.measures.len() > 1 {
-        let detail = "npy and raw hold one array; name one measure, or ask for format=safetensors";
+        let detail = "npy and raw can hold only one array; request one measure, or format=safetensors";
         return Err(Problem::at(Code::InvalidValue, "/measures", detail).into());
     }
     let answer = state.questions.projections(tenant, &question).await?;
     Ok(projection_answer::respond(&question, answer, format)?)
 }
 
-/// How many numbers an answer in this format may hold.
+/// Maximum number of values of a response in this format.
 fn limit(format: Format) -> AnswerLimit {
     let (n_numbers, instead) = match format {
         Format::Json => (MAX_VALUES, "Ask for format=npy or safetensors, or project fewer caches, layers or positions"),
@@ -126,10 +128,10 @@ fn limit(format: Format) -> AnswerLimit {
 }
 
 impl Projections {
-    /// The question that the body asks; its measures are each named once, in the order of the documentation.
+    /// Converts the body to a question, with each measure once, in the order of [`Measure`].
     ///
     /// # Errors
-    /// Those of the selector, pointing into `/caches`, and of the directions, pointing into `/directions`.
+    /// Errors of the selector, pointing into `/caches`, and of the directions, pointing into `/directions`.
     fn question(self, limit: AnswerLimit) -> Result<ProjectionQuestion, Problem> {
         let mut measures = self.measures.unwrap_or_else(|| vec![Measure::Dot, Measure::Cosine, Measure::Scalar]);
         measures.sort_unstable();

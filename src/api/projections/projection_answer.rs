@@ -20,7 +20,7 @@ use residuum_engine::questions::{
     projections::{ProjectedDirection, Projection, ProjectionAnswer, ProjectionQuestion},
 };
 
-/// Activations along directions.
+/// Projections of activations onto directions.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Projections, example = json!({
     "hook": "resid_post", "layers": [20], "positions": "last", "caches": ["0198c5a0-5b3f-7d51-8a3e-0242ac120002"],
@@ -32,25 +32,25 @@ pub struct ProjectionsDto {
     hook: String,
     /// Layers, in the order of the values; empty for a hook outside the blocks.
     layers: Vec<usize>,
-    /// As asked.
+    /// As requested.
     #[schema(value_type = PositionsSchema)]
     positions: Positions,
     /// The caches, in the order of the values.
     caches: Vec<String>,
     /// The directions, in the order of the values.
     directions: Vec<DirectionDto>,
-    /// For each cache and measure `[layer][direction]`, or `[layer][position][direction]` where the positions keep their
-    /// axis; null where undefined.
+    /// For each cache and measure `[layer][direction]`, or `[layer][position][direction]` if the positions keep their
+    /// axis; null if undefined.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Vec<BTreeMap<String, Value>>, required)]
     values: Option<Vec<BTreeMap<&'static str, Vec<LayerValues>>>>,
 }
 
-/// A direction that was projected onto.
+/// A direction of the request.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ProjectionDirection)]
 struct DirectionDto {
-    /// Its name, or its place in the request.
+    /// Its name, or its index in the request.
     name: String,
     /// Its length at each layer.
     norms: Vec<f64>,
@@ -66,10 +66,10 @@ enum LayerValues {
     Many(Vec<Vec<Option<f64>>>),
 }
 
-/// Writes the answer in the format asked for.
+/// Writes the answer in the requested format.
 ///
 /// # Errors
-/// [`Code::Internal`] when a header cannot be written.
+/// [`Code::Internal`] if a header cannot be written.
 pub fn respond(question: &ProjectionQuestion, answer: ProjectionAnswer, format: Format) -> Result<Response, Problem> {
     let values = Values {
         measures: &question.measures,
@@ -100,7 +100,7 @@ impl From<ProjectedDirection> for DirectionDto {
     }
 }
 
-/// The values of every cache, still to be nested or joined.
+/// The values of all caches, before they are nested for JSON or concatenated for a binary format.
 struct Values<'a> {
     /// The measures, in the order of the values.
     measures: &'a [Projection],
@@ -108,12 +108,12 @@ struct Values<'a> {
     keep: bool,
     n_layers: usize,
     n_directions: usize,
-    /// For each cache and measure `[row, layer, direction]`, NaN where undefined.
+    /// For each cache and measure `[row, layer, direction]`, NaN if undefined.
     values: Vec<Vec<Vec<f64>>>,
 }
 
 impl Values<'_> {
-    /// The values as arrays, with the rest of the answer beside them.
+    /// The response in a binary format; safetensors also has the rest of the answer.
     fn arrays(&self, answer: &ProjectionsDto, format: Format) -> Result<Response, Problem> {
         let unwritten = |_| Problem::new(Code::Internal, "the answer could not be described");
         let mut described = serde_json::to_value(answer).map_err(unwritten)?;
@@ -133,7 +133,7 @@ impl Values<'_> {
         arrays.respond(format, &described)
     }
 
-    /// Where the rows of each cache begin, and how many there are.
+    /// Index of the first row of each cache, and at the end the number of rows.
     fn offsets(&self) -> Vec<usize> {
         let row = (self.n_layers * self.n_directions).max(1);
         let mut offsets = vec![0];
@@ -144,12 +144,12 @@ impl Values<'_> {
         offsets
     }
 
-    /// The values of one measure, of all caches.
+    /// The values of one measure for all caches, concatenated.
     fn of_measure(&self, measure: usize) -> Vec<f64> {
         self.values.iter().flat_map(|cache| cache[measure].iter().copied()).collect()
     }
 
-    /// As JSON nests them.
+    /// The values nested for JSON.
     fn nested(&self) -> Vec<BTreeMap<&'static str, Vec<LayerValues>>> {
         let of_layer = |values: &[f64], layer: usize| -> LayerValues {
             let rows = values.chunks_exact(self.n_directions).skip(layer).step_by(self.n_layers);

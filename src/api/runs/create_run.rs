@@ -1,4 +1,4 @@
-//! `POST /v1/runs`.
+//! `POST /v1/runs`: queues a run and, if the client asks for it, waits for its end.
 
 use std::time::Duration;
 
@@ -27,21 +27,22 @@ use residuum_domain::{Cache, Code, NewItem, Problem, Run, Selection, TenantId};
 use residuum_engine::questions::deleted_caches::again;
 use residuum_engine::{Prepared, RunRequest, Submitted, item_shapes};
 
-/// Inputs that a dry run shows one by one.
+/// Maximum number of inputs that a dry run describes.
 const DRY_RUN_ITEMS: usize = 100;
 
 /// Queue a run
 ///
-/// Checks and tokenises every input, stores the run and answers 202 with its `Location`; with `?wait=SECONDS` 201 once it
-/// has ended, whatever its status. One bad input refuses the whole request and names the input.
+/// Checks and tokenises every input, stores the run and answers 202 with its `Location`. With `?wait=SECONDS` the
+/// server answers 201 once the run has ended, with whatever status. If one input is bad, the whole request is refused,
+/// and the problem points to that input.
 #[utoipa::path(
     post, path = "/v1/runs", operation_id = "createRun", tag = "runs", params(CreateRunQuery,
-        ("Idempotency-Key" = Option<String>, Header, description = "A key of the client's choice: the same key with the same body answers the run it made first, with another body 422", example = "capture-2026-11-23-a")),
+        ("Idempotency-Key" = Option<String>, Header, description = "A key that the client chooses. The same key with the same body gives the run that was made first; with another body 422", example = "capture-2026-11-23-a")),
     request_body = CreateRun,
     responses(
-        (status = 200, description = "With `dry_run`: what the run would make", body = DryRun),
+        (status = 200, description = "With `dry_run`: what the run would store", body = DryRun),
         (status = 201, description = "The run has ended", body = RunDto, headers(("Location" = String, description = "Path of the run"))),
-        (status = 202, description = "The run is queued, or complete already where the store answers all of it", body = RunDto, headers(("Location" = String, description = "Path of the run"))),
+        (status = 202, description = "The run is queued, or already complete if all its activations were stored", body = RunDto, headers(("Location" = String, description = "Path of the run"))),
         CreateRunProblems
     )
 )]
@@ -65,7 +66,7 @@ pub async fn create_run(
     }
     request.idempotency = idempotency_key(&headers)?.map(|key| (key, *hash.as_bytes()));
     let submitted = state.engine.submit(request).await?;
-    // what follows may wait long, and holds nothing of the body
+    // the rest may wait long and no longer needs the body
     drop(memory);
     let id = submitted.id();
     let gone = || Problem::new(Code::Conflict, "the run was deleted before it could be answered");
@@ -89,7 +90,7 @@ pub async fn create_run(
     Ok((status, [(header::LOCATION, location)], Json(dto)).into_response())
 }
 
-/// How long a request may be kept waiting.
+/// Checks and converts `?wait=`; 0 if it is left out.
 ///
 /// # Errors
 /// [`Code::InvalidQuery`] outside 0 to 600 seconds.
@@ -123,7 +124,7 @@ async fn dry_run(state: &ApiState, request: RunRequest) -> Result<DryRun, Proble
     })
 }
 
-/// What was generated for the run's listed caches; `None` unless the run generates and has ended.
+/// What was generated for the caches that the run lists; `None` unless the run generates and has ended.
 pub(super) async fn completions(
     state: &ApiState,
     tenant: TenantId,
@@ -140,7 +141,7 @@ pub(super) async fn completions(
     Ok(Some(caches.into_iter().flatten().filter_map(|stored| completion(stored.cache)).collect()))
 }
 
-/// Every tensor of the run's listed caches, within the bounds of a JSON answer.
+/// All tensors of the caches that the run lists, within the limits of a JSON response.
 async fn values(state: &ApiState, tenant: TenantId, run: &Run) -> Result<Vec<CacheValues>, Problem> {
     let store = state.engine.store();
     let caches = store.stored(tenant, &run.caches).await?;

@@ -1,4 +1,4 @@
-//! `GET /v1/runs/{id}/events`.
+//! `GET /v1/runs/{id}/events`: progress of a run as server-sent events.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -21,13 +21,13 @@ use crate::api::{
 use residuum_domain::{Run, RunId};
 use residuum_engine::Pace;
 
-/// Time between two signs of life where nothing changes: a client that has gone is seen when one is sent to it.
+/// Time between two keep-alive comments: only sending something shows that a client has disconnected.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// Follow a run
 ///
-/// Server-sent events named `run`, whose data is a `RunSnapshot` of the whole run: the first at once, one after every change, the last
-/// with its final status. A client that reconnects misses nothing.
+/// Server-sent events named `run`, whose data is a `RunSnapshot`: one at once, one after every change, and the last
+/// with the final status. Every event describes the whole run, so a client that reconnects misses nothing.
 #[utoipa::path(
     get, path = "/v1/runs/{id}/events", operation_id = "followRun", tag = "runs", params(("id" = String, Path, description = "Id of the run")),
     responses((status = 200, description = "Snapshots as `text/event-stream`", content_type = "text/event-stream", body = ServerSentEvent), RunProblems)
@@ -38,7 +38,7 @@ pub async fn follow_run(
     PathId(id): PathId<RunId>,
     Query(NoQuery {}): Query<NoQuery>,
 ) -> ApiResult<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
-    // Subscribed before the first read: a change in between is not missed.
+    // subscribe before the first read, so that a change in between is not missed
     let changes = state.engine.subscribe(id);
     let first = state.engine.store().run(tenant, id).await?.ok_or_else(|| not_found::<RunId>(id))?;
     let draining = state.engine.draining();
@@ -55,7 +55,7 @@ pub async fn follow_run(
                     changed = changes.changed() => changed.ok()?,
                     () = draining.cancelled() => return None,
                 }
-                // Deleted meanwhile, or unreadable: the stream ends, and reading the run says which.
+                // if the run was deleted or cannot be read, the stream ends; reading the run then gives the reason
                 state.engine.store().run(tenant, id).await.ok()??
             };
             let ended = run.status.is_final();

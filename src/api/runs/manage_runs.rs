@@ -1,4 +1,4 @@
-//! Listing, reading, cancelling and deleting runs.
+//! Routes that list, read, cancel and delete runs.
 
 use axum::{Json, extract::State, http::StatusCode};
 use serde::Deserialize;
@@ -15,16 +15,16 @@ use crate::api::{
 use residuum_domain::{Code, Problem, RunId, RunStatus};
 use residuum_store::RunFilter;
 
-/// Filters of a listing of runs; all given ones must hold.
+/// Filters of a listing of runs. A run must match all of them.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct RunsQuery {
     /// Has this status.
     pub status: Option<String>,
-    /// Runs on this model.
+    /// Name of the model.
     pub model: Option<String>,
-    /// Bears this tag; may be repeated, then every one.
+    /// Has this tag; may be repeated: has all of them.
     #[serde(default)]
     pub tag: Vec<String>,
     /// Accepted at or after this time (RFC 3339).
@@ -34,7 +34,7 @@ pub struct RunsQuery {
     /// Items on a page, 1 to 200.
     #[param(minimum = 1, maximum = 200, default = 50)]
     pub limit: Option<u32>,
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the previous page.
     pub cursor: Option<String>,
 }
 
@@ -80,14 +80,15 @@ pub async fn list_runs(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct RunQuery {
-    /// Seconds to wait for the run to end, at most 600; the answer is the run as it is then.
+    /// Seconds to wait for the run to end, at most 600. The response shows the run after that wait.
     #[param(minimum = 0, maximum = 600, example = 30)]
     pub wait: Option<f64>,
 }
 
 /// Read a run
 ///
-/// Its status, its counts and its first hundred caches; with `?wait=SECONDS` once it has ended, or when the time is over.
+/// Its status, its counts and its first hundred caches. With `?wait=SECONDS` the server answers once the run has ended,
+/// or when the time is over.
 #[utoipa::path(
     get, path = "/v1/runs/{id}", operation_id = "getRun", tag = "runs",
     params(RunQuery, ("id" = String, Path, description = "Id of the run")),
@@ -107,8 +108,8 @@ pub async fn get_run(
 
 /// Cancel a run
 ///
-/// Nothing more of it is started, and what is being computed for it alone stops. Caches that exist stay. A run that has
-/// ended is answered unchanged.
+/// No more of its inputs are started, and batches that compute only this run stop. Existing caches are kept. A run that
+/// has ended is not changed.
 #[utoipa::path(
     post, path = "/v1/runs/{id}/cancel", operation_id = "cancelRun", tag = "runs", params(("id" = String, Path, description = "Id of the run")),
     responses((status = 200, description = "The run as it is now", body = RunDto), RunChangeProblems)
@@ -125,10 +126,10 @@ pub async fn cancel_run(
 
 /// Delete a run
 ///
-/// With all its caches. A run that has not ended is cancelled first.
+/// Deletes the run and all its caches. A run that has not ended is cancelled first.
 #[utoipa::path(
     delete, path = "/v1/runs/{id}", operation_id = "deleteRun", tag = "runs", params(("id" = String, Path, description = "Id of the run")),
-    responses((status = 204, description = "It is gone"), RunChangeProblems)
+    responses((status = 204, description = "Deleted"), RunChangeProblems)
 )]
 pub async fn delete_run(
     State(state): State<ApiState>,
@@ -141,7 +142,7 @@ pub async fn delete_run(
 
 /// List a run's caches
 ///
-/// In input order.
+/// In the order of the inputs.
 #[utoipa::path(
     get, path = "/v1/runs/{id}/caches", operation_id = "listRunCaches", tag = "runs",
     params(("id" = String, Path, description = "Id of the run"), PageQuery),

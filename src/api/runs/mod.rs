@@ -1,4 +1,4 @@
-//! `/v1/runs`.
+//! `/v1/runs`: queueing, following and managing runs, and their tensors.
 
 pub mod create_run;
 pub mod events;

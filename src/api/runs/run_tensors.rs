@@ -16,13 +16,13 @@ use residuum_domain::{Axis, CacheId, Code, Dtype, Hook, Positions, Problem, RunI
 use residuum_engine::questions::{deleted_caches::again, mean::read_means};
 use residuum_store::{Store, StoredCache};
 
-/// Caches read from the index at a time.
+/// Number of caches read from the index at a time.
 const PAGE: u32 = 1000;
 
 /// Fetch one hook of a whole run
 ///
-/// `[n, …]` in input order when every cache has the same shape; otherwise the rows one after the other along the first
-/// axis, with `offsets` telling where each cache begins. The run must have ended.
+/// `[n, …]` in the order of the inputs if all caches have the same shape. Otherwise their rows are concatenated along
+/// the first axis, and `offsets` gives the first row of each cache. The run must have ended.
 #[utoipa::path(
     get, path = "/v1/runs/{id}/tensors/{hook}", operation_id = "getRunTensor", tag = "runs",
     params(("id" = String, Path, description = "Id of the run"),
@@ -122,7 +122,8 @@ fn concatenated(selected: &[Selection]) -> Result<Concatenated, Problem> {
     let first = &selected[0];
     let ragged = selected.iter().any(|s| s.axes.first() != Some(&Axis::Pos) || s.shape[1..] != first.shape[1..]);
     if ragged {
-        let detail = "the caches differ in more than their number of rows, so they do not make one tensor; fetch them one by one";
+        let detail =
+            "the caches differ in more than the number of rows, so they do not fit one tensor; fetch each by itself";
         return Err(Problem::new(Code::ShapeMismatch, detail));
     }
     let mut offsets = vec![0];

@@ -1,4 +1,4 @@
-//! `POST /v1/caches/{id}/features`.
+//! `POST /v1/caches/{id}/features`: encodes stored activations with a sparse autoencoder.
 
 use axum::{
     Json,
@@ -21,49 +21,50 @@ use crate::api::{
 use residuum_domain::{Axis, CacheId, Code, Dtype, PositionsRequest, Problem};
 use residuum_engine::questions::sae::features::{FeaturesQuestion, FeaturesTensor};
 
-/// Strongest features that are named if the request does not say how many.
+/// Default number of most active features in the response.
 const TOP_K: usize = 10;
 
-/// What to encode.
+/// Which positions to encode, and with which autoencoder.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = FeaturesRequest, example = json!({"sae": "res-12", "positions": "all", "top_k": 5, "features": [123]}))]
 pub struct Features {
     /// The autoencoder.
     sae: String,
-    /// Positions, by number, by text or by kind: `{"special": false}` are those stored whose tokens are not special. Not those
-    /// of a message. If left out: all that the cache has, but for tokens that the autoencoder was not trained on
-    /// (`exclude_special_tokens` of its settings); `left_out` in the answer says so.
+    /// Stored positions, by number, text or kind, but not by message; `{"special": false}` selects those whose tokens
+    /// are not special. If left out: all that the cache has, except tokens on which the autoencoder was not trained
+    /// (`exclude_special_tokens` of its settings); `left_out` in the response describes these.
     #[schema(value_type = Option<PositionsRequestSchema>)]
     positions: Option<PositionsRequest>,
-    /// Strongest features to name at each position, at most 1000; 10 if left out.
+    /// Number of most active features to list at each position, at most 1000; 10 if left out.
     top_k: Option<usize>,
-    /// Features to give the activations of at each position, at most 1000.
+    /// Features whose activations to return at each position, at most 1000.
     features: Option<Vec<usize>>,
-    /// Encode although the cache begins with a BOS token and the autoencoder was trained without, or the other way round;
-    /// the answer then warns. Refused if left out.
+    /// true: encode even if the cache begins with a BOS token and the autoencoder was trained without one, or vice
+    /// versa, and add a warning. By default such a request is refused.
     #[serde(default)]
     #[schema(default = false)]
     allow_bos_mismatch: bool,
 }
 
-/// How the features are answered.
+/// Query parameters of the features of a cache.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct FeaturesQuery {
-    /// `json` describes each position; `npy`, `safetensors` and `raw` are the activations, float32 `[pos, feature]`: of the
-    /// chosen `features`, else of all; where the request names no positions by number, the header `Residuum-Positions` says which
-    /// they are (`1:4,6` are 1, 2, 3 and 6). Beats the `Accept` header.
+    /// `json` describes each position. `npy`, `safetensors` and `raw` are the activations of the chosen `features`, or
+    /// of all if none are chosen, in float32, `[pos, feature]`. If the request does not give positions by number, the
+    /// header `Residuum-Positions` lists them (`1:4,6` means 1, 2, 3 and 6). Takes precedence over the `Accept` header.
     format: Option<Format>,
 }
 
 /// Encode stored activations to features
 ///
-/// The features of a sparse autoencoder that are active at each position of a cache, and how well they reconstruct what was
-/// stored. No forward pass is run. The cache must have been made by the model that the autoencoder stands beside, and must have
-/// captured its hook. Special tokens are marked: BOS and other attention sinks usually have an enormous norm, features of their
-/// own and a reconstruction that says nothing of the others, so `summary` is given with and without them.
+/// The features of a sparse autoencoder that are active at each position of a cache, and how well they reconstruct the
+/// stored rows. No forward pass is run. The cache must be made by the autoencoder's model and have captured its hook.
+/// Special tokens are marked: BOS and other attention sinks usually have a very large norm and their own features, and
+/// how well they are reconstructed says nothing about other tokens. Therefore `summary` is given with and without
+/// special tokens.
 #[utoipa::path(
     post, path = "/v1/caches/{id}/features", operation_id = "encodeFeatures", tag = "saes", request_body = Features,
     params(("id" = String, Path, description = "Id of the cache"), FeaturesQuery),
@@ -91,12 +92,12 @@ pub async fn encode_features(
     if format != Format::Json {
         if request.top_k.is_some() {
             let detail =
-                "top_k has no meaning in this format: the answer has every feature, or those chosen by features";
+                "top_k cannot be used with this format: the answer has all features, or those chosen by features";
             return Err(Problem::at(Code::InvalidBody, "/top_k", detail).into());
         }
         let found = state.questions.features_tensor(rows).await?;
         let positions = if found.numbered { None } else { positions_header(&found.positions) };
-        // encoding them takes its time
+        // encoding takes long, so it runs on the threads for analysis
         let answer = state.questions.analyse(move || Ok(tensor(found))).await?;
         let mut response = respond_to_post(answer, format, &state).await?;
         response.headers_mut().extend(positions);
@@ -106,7 +107,7 @@ pub async fn encode_features(
     Ok(Json(FeaturesDto::from(answer)).into_response())
 }
 
-/// The header that names positions, runs of them as `first:end`.
+/// The header that lists positions; consecutive ones are written as `first:end`.
 fn positions_header(positions: &[u32]) -> Option<(HeaderName, HeaderValue)> {
     let runs: Vec<String> = positions
         .chunk_by(|a, b| a.checked_add(1) == Some(*b))

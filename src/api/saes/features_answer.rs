@@ -1,4 +1,4 @@
-//! The features of each position, as JSON.
+//! The response with the features of each position.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -7,7 +7,7 @@ use super::left_out_answer::LeftOutDto;
 use crate::api::dto::warning::WarningDto;
 use residuum_engine::questions::sae::features::{self, FeatureSummary, FeaturesAnswer};
 
-/// The features that are active at each position, and how well they reconstruct what was stored.
+/// The features that are active at each position, and how well they reconstruct the stored rows.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Features, example = json!({
     "cache": "0198c5a0-5b3f-7d51-8a3e-0242ac120002", "sae": "res-12", "model": "smollm2-135m", "hook": "blocks.12.hook_resid_post",
@@ -27,17 +27,17 @@ pub struct FeaturesDto {
     cache: String,
     /// The autoencoder.
     sae: String,
-    /// The name that its model is served under.
+    /// Name of its model on this server.
     model: String,
     /// The hook that was encoded.
     hook: String,
-    /// Features of the autoencoder.
+    /// Number of features of the autoencoder.
     d_sae: usize,
     /// The chosen features, in the order of `chosen`.
     features: Vec<usize>,
-    /// The positions, in the order asked for.
+    /// The positions, in the order of the request.
     positions: Vec<PositionFeatures>,
-    /// Over the positions.
+    /// Summary over the positions.
     summary: Summaries,
     /// Stored positions left out because of their tokens.
     left_out: LeftOutDto,
@@ -45,31 +45,31 @@ pub struct FeaturesDto {
     warnings: Vec<WarningDto>,
 }
 
-/// The features of one position. What is null is undefined: the stored row is not finite, or of zeros where it is divided by
-/// its norm.
+/// The features of one position. Values are null if undefined: the stored row is not finite, or it is zero and would be
+/// divided by its norm.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct PositionFeatures {
     /// The position.
     position: u32,
-    /// The token there.
+    /// The token at that position.
     token: String,
-    /// Whether it is a special token, such as BOS; null where the cache does not know its token ids.
+    /// Whether it is a special token, such as BOS; null if the cache has no token ids.
     special: Option<bool>,
-    /// Features that are active, the L0.
+    /// Number of active features (L0).
     n_active: Option<usize>,
-    /// The strongest of them, the strongest first; of equal ones the lower feature.
+    /// The most active features, the most active first; among equals the lower feature first.
     top: Vec<ActiveFeature>,
     /// Activations of the chosen features.
     chosen: Vec<Option<f32>>,
-    /// Length of what is reconstructed, before any normalisation.
+    /// Length of the vector to reconstruct, before any normalisation.
     norm: Option<f64>,
     /// Length of the reconstruction.
     norm_out: Option<f64>,
-    /// Mean over the dimensions of the squared error.
+    /// Squared error, averaged over the dimensions.
     mse: Option<f64>,
     /// ‖x − x̂‖² / ‖x‖².
     relative_error: Option<f64>,
-    /// Cosine of what is reconstructed with the reconstruction.
+    /// Cosine between the vector and its reconstruction.
     cosine: Option<f64>,
 }
 
@@ -82,27 +82,27 @@ struct ActiveFeature {
     activation: f32,
 }
 
-/// Reconstruction over positions.
+/// Summaries of the reconstruction over positions.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = FeatureSummaries)]
 struct Summaries {
-    /// Every position.
+    /// All positions.
     all: SummaryDto,
-    /// Those of special tokens left out.
+    /// Positions whose token is not special.
     ordinary: SummaryDto,
 }
 
-/// Reconstruction over positions; null where undefined.
+/// Summary of the reconstruction over positions. Values are null if undefined.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = FeatureSummary)]
 struct SummaryDto {
-    /// Positions that take part.
+    /// Number of positions.
     n: u64,
-    /// Positions left out because theirs is undefined.
+    /// Number of positions left out because their values are undefined.
     n_undefined: u64,
-    /// Mean number of active features, the L0.
+    /// Mean number of active features (L0).
     n_active: Option<f64>,
-    /// Mean length of what is reconstructed.
+    /// Mean length of the vectors to reconstruct.
     norm: Option<f64>,
     /// Mean squared error, over positions and dimensions.
     mse: Option<f64>,

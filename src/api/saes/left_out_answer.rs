@@ -1,11 +1,11 @@
-//! Positions left out because of their tokens, as JSON.
+//! The part of a response that describes positions left out because of their tokens.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use residuum_engine::questions::sae::left_out::{self, LeftOutPositions, LeftOutTokens};
 
-/// Who decided which tokens are left out.
+/// What decided which tokens are left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = LeftOutSaidBy)]
 #[serde(rename_all = "lowercase")]
@@ -14,7 +14,7 @@ pub enum SaidBy {
     Request,
     /// `exclude_special_tokens` of the autoencoder's `cfg.json`.
     Autoencoder,
-    /// Neither, so none are.
+    /// Neither, so none are left out.
     Default,
 }
 
@@ -22,14 +22,14 @@ pub enum SaidBy {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = LeftOut, example = json!({"tokens": "special", "n_ids": null, "said_by": "autoencoder", "rows": 100}))]
 pub struct LeftOutDto {
-    /// `none`; `special`: those that the model's tokenizer marks as special; `listed`: the ids of the autoencoder's
+    /// `none`; `special`: tokens that the model's tokenizer marks as special; `listed`: the ids in the autoencoder's
     /// `exclude_special_tokens`.
     tokens: &'static str,
-    /// Of `listed`: how many ids.
+    /// For `listed`: number of ids.
     n_ids: Option<usize>,
-    /// Who decided.
+    /// What decided this.
     said_by: SaidBy,
-    /// Stored positions left out for it.
+    /// Number of stored positions left out because of this.
     rows: u64,
 }
 

@@ -1,4 +1,4 @@
-//! `GET /v1/saes` and `GET /v1/saes/{id}`.
+//! `GET /v1/saes` and `GET /v1/saes/{id}`: the loaded sparse autoencoders.
 
 use axum::{
     Json,
@@ -15,7 +15,7 @@ use crate::api::{
 
 /// List sparse autoencoders
 ///
-/// Those that stand beside the models of this server.
+/// The sparse autoencoders of the models of this server.
 #[utoipa::path(
     get, path = "/v1/saes", operation_id = "listSaes", tag = "saes",
     responses((status = 200, description = "The autoencoders", body = SaesDto), QueryProblems)
@@ -27,7 +27,7 @@ pub async fn list_saes(State(state): State<ApiState>, Query(NoQuery {}): Query<N
 
 /// Describe a sparse autoencoder
 ///
-/// Its hook and sizes, and what its `cfg.json` says.
+/// Its hook, its dimensions, and the settings in its `cfg.json`.
 #[utoipa::path(
     get, path = "/v1/saes/{id}", operation_id = "getSae", tag = "saes",
     params(("id" = String, Path, description = "Name of the autoencoder")),

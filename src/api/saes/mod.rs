@@ -1,4 +1,4 @@
-//! `/v1/saes`.
+//! `/v1/saes`: sparse autoencoders and their features.
 
 pub mod features;
 mod features_answer;

@@ -1,4 +1,4 @@
-//! Sparse autoencoders as JSON.
+//! Sparse autoencoders in responses.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -26,13 +26,13 @@ fn example_of_several() -> Value {
     json!({"items": [example()], "next_cursor": null})
 }
 
-/// A sparse autoencoder beside a model.
+/// A sparse autoencoder of a model.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Sae, example = example)]
 pub struct SaeDto {
     /// The name that clients use.
     id: String,
-    /// The model it stands beside.
+    /// The model that it belongs to.
     model: String,
     /// `loading` or `ready`.
     status: &'static str,
@@ -40,67 +40,68 @@ pub struct SaeDto {
     architecture: &'static str,
     /// The hook whose rows it encodes.
     hook: String,
-    /// Its layer.
+    /// Layer of the hook.
     layer: Option<usize>,
-    /// Numbers it encodes.
+    /// Width of its input.
     d_in: usize,
-    /// Features.
+    /// Number of features.
     d_sae: usize,
     /// blake3 of weights and settings; null while it loads.
     fingerprint: Option<String>,
-    /// What its `cfg.json` says.
+    /// Settings in its `cfg.json`.
     settings: SaeSettings,
-    /// Whether the mean of each row is subtracted first, as centred writing weights would; null while it loads.
+    /// Whether the mean of each row is subtracted first, which has the effect of centred writing weights; null while it
+    /// loads.
     centred: Option<bool>,
-    /// What is unusual: what `cfg.json` leaves open, and keys that were passed over.
+    /// What is unusual: missing settings in `cfg.json`, and keys that were ignored.
     warnings: Vec<WarningDto>,
 }
 
-/// What `cfg.json` says, in its own words; null where it does not say.
+/// Settings with their names and values in `cfg.json`; null if it does not have them.
 #[derive(Debug, Serialize, ToSchema)]
 struct SaeSettings {
-    /// Of `topk`: how many features are active at most.
+    /// For `topk`: maximum number of active features.
     k: Option<usize>,
-    /// Of `topk`: whether activations are measured in lengths of decoder rows.
+    /// For `topk`: whether activations are multiplied by the lengths of the decoder rows.
     rescale_acts_by_decoder_norm: Option<bool>,
-    /// The head it was trained on; null: all heads side by side, or a hook without heads.
+    /// The head it was trained on; null for all heads concatenated, or a hook without heads.
     hook_head_index: Option<usize>,
-    /// What is done to a row first and undone in the reconstruction.
+    /// Normalisation of a row before encoding, undone in the reconstruction.
     normalize_activations: &'static str,
-    /// The factor of `expected_average_only_in`, where it is not folded into the weights.
+    /// The factor of `expected_average_only_in`, if it is not folded into the weights.
     scaling_factor: Option<f32>,
     /// Whether the decoder's bias is subtracted from the input.
     apply_b_dec_to_input: bool,
-    /// Whether activations have factors of their own in the decoder.
+    /// Whether each activation has its own factor in the decoder.
     finetuning_scaling_factor: bool,
     /// Whether texts began with a BOS token in training.
     prepend_bos: Option<bool>,
-    /// Whether norms were folded into the weights behind them.
+    /// Whether the parameters of norms were folded into the weights after them.
     fold_ln: Option<bool>,
-    /// Whether what is written to the residual stream was given mean zero.
+    /// Whether weights that write to the residual stream were centred, so that what they write has mean zero.
     center_writing_weights: Option<bool>,
-    /// Whether biases of values were moved behind the attention.
+    /// Whether the biases of values were folded into the output bias of attention.
     fold_value_biases: Option<bool>,
     /// The model it was trained on.
     model_name: Option<String>,
-    /// Tokens of a text in training.
+    /// Number of tokens of a text in training.
     context_size: Option<usize>,
-    /// Positions of a text in training, as bounds and step of a Python slice; null: all.
+    /// Positions of a text used in training, as start, stop and step of a Python slice; null for all.
     #[schema(value_type = Option<Vec<i64>>)]
     seqpos_slice: Option<Value>,
-    /// Tokens it was not trained on: true for special tokens, or ids; null: trained on all. They are left out where a request
-    /// does not say otherwise.
+    /// Tokens it was not trained on: true for special tokens, or a list of ids; null if it was trained on all. By
+    /// default requests leave these tokens out.
     #[schema(value_type = Option<ExcludedTokensSchema>)]
     exclude_special_tokens: Option<Value>,
-    /// Type its weights were trained in; it computes in float32.
+    /// Type of its weights in training; the server computes in float32.
     dtype: Option<String>,
-    /// The SAELens that wrote the file; before version 6 only some files say.
+    /// Version of SAELens that wrote the file; before version 6 only some files have it.
     sae_lens_version: Option<String>,
-    /// The SAELens that trained it.
+    /// Version of SAELens that trained it.
     sae_lens_training_version: Option<String>,
 }
 
-/// True for the special tokens of the model's tokenizer, or the ids of some tokens.
+/// True for the special tokens of the model's tokenizer, or a list of token ids.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ExcludedTokens, example = true)]
 #[serde(untagged)]
@@ -108,7 +109,7 @@ struct SaeSettings {
 enum ExcludedTokensSchema {
     /// Special tokens.
     Special(bool),
-    /// These.
+    /// Token ids.
     Listed(Vec<u32>),
 }
 
@@ -118,7 +119,7 @@ enum ExcludedTokensSchema {
 pub struct SaesDto {
     /// The autoencoders, by name.
     pub items: Vec<SaeDto>,
-    /// Always null: there are few.
+    /// Always null: all fit on one page.
     pub next_cursor: Option<String>,
 }
 

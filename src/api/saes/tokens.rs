@@ -1,4 +1,4 @@
-//! `POST /v1/saes/{id}/tokens`.
+//! `POST /v1/saes/{id}/tokens`: finds the tokens at which features are most active.
 
 use axum::{
     Json,
@@ -21,7 +21,7 @@ use residuum_engine::questions::sae::feature_tokens::{
     FeatureTokensAnswer, FeatureTokensQuestion, FeatureTokensScanned, StrongestTokens,
 };
 
-/// Which features, and where to look.
+/// Which features, and which positions to search.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = FeatureTokensRequest, example = json!({
@@ -30,29 +30,29 @@ use residuum_engine::questions::sae::feature_tokens::{
 pub struct FeatureTokens {
     /// The features, 1 to 64.
     features: Vec<usize>,
-    /// Positions for each of them.
+    /// Number of positions for each feature.
     #[serde(default = "ten")]
     #[schema(minimum = 1, maximum = 1000, default = 10)]
     k: usize,
-    /// Only these caches; all that the autoencoder can encode if left out.
+    /// Search only caches that meet these conditions; if left out, all that the autoencoder can encode.
     #[serde(default)]
     #[schema(value_type = FilterDto)]
     filter: FilterDto,
-    /// Tokens of context on either side of a hit.
+    /// Number of tokens of context before and after a hit.
     #[serde(default = "five")]
     #[schema(maximum = 64, default = 5)]
     context: usize,
-    /// Leaves out so many positions at the beginning of each input: BOS and attention sinks stand there, and their activations
-    /// are often the largest of all.
+    /// Number of positions to leave out at the beginning of each input: BOS and attention sinks are there, and their
+    /// activations are often the largest of all.
     #[serde(default)]
     #[schema(default = 0)]
     skip_first: u32,
-    /// Whether special tokens take part: false leaves them out wherever in an input they stand. If left out, the autoencoder's
-    /// `exclude_special_tokens` decides: true leaves special tokens out, a list those ids, else all take part. `left_out` in the
-    /// answer says what was decided.
+    /// Whether to include special tokens; false leaves them out at every position. By default the autoencoder's
+    /// `exclude_special_tokens` decides: if it is true, special tokens are left out; if it is a list, these ids; else
+    /// none. `left_out` in the response says what was left out.
     special: Option<bool>,
-    /// Takes caches in that begin with a BOS token where the autoencoder was trained without, or the other way round. They are
-    /// left out and counted otherwise.
+    /// true: include caches that begin with a BOS token if the autoencoder was trained without one, or vice versa. By
+    /// default they are left out and counted.
     #[serde(default)]
     #[schema(default = false)]
     allow_bos_mismatch: bool,
@@ -66,7 +66,7 @@ fn five() -> usize {
     5
 }
 
-/// Where features are strongest.
+/// The tokens at which features are most active.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = FeatureTokens, example = json!({
     "sae": "res-12", "model": "smollm2-135m", "hook": "blocks.12.hook_resid_post", "k": 1,
@@ -86,13 +86,13 @@ pub struct FeatureTokensDto {
     model: String,
     /// The hook whose rows were encoded.
     hook: String,
-    /// As asked.
+    /// As requested.
     k: usize,
-    /// The features, in the order asked for.
+    /// The features, in the order of the request.
     features: Vec<FeatureDto>,
-    /// Positions left out because of their tokens; those that `skip_first` leaves out anyway are not counted.
+    /// Positions left out because of their tokens, not counting those that `skip_first` leaves out.
     left_out: LeftOutDto,
-    /// What was gone through.
+    /// What was scanned.
     scanned: ScannedDto,
 }
 
@@ -102,49 +102,51 @@ pub struct FeatureTokensDto {
 struct FeatureDto {
     /// The feature.
     feature: usize,
-    /// Positions where it is active.
+    /// Number of positions at which it is active.
     n_active: u64,
-    /// Their share of all positions gone through; null of none.
+    /// Fraction of all scanned positions at which it is active; null if none were scanned.
     density: Option<f64>,
-    /// Mean activation where it is active; null if it never is.
+    /// Mean activation over the positions at which it is active; null if there are none.
     mean: Option<f64>,
-    /// The positions where it is strongest, the strongest first; `score` is the activation. None where it is not active.
+    /// The positions at which it is most active, the most active first; `score` is the activation. Only positions at
+    /// which it is active.
     hits: Vec<Hit>,
 }
 
-/// What was gone through.
+/// What was scanned.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = FeatureTokensScanned)]
 struct ScannedDto {
-    /// Caches whose rows took part.
+    /// Number of caches whose rows were encoded.
     caches: u64,
-    /// Rows that were encoded.
+    /// Number of rows that were encoded.
     rows: u64,
-    /// Rows that have no features, because they are not finite, or zero where they are divided by their norm.
+    /// Number of rows without features, because they are not finite, or zero and would be divided by their norm.
     undefined: u64,
-    /// Bytes that were read.
+    /// Number of bytes that were read.
     bytes: u64,
-    /// Caches whose rows could not all be read, because their blob is missing or short.
+    /// Number of caches with rows that could not be read, because their blob is missing or too short.
     damaged: u64,
-    /// Caches that were deleted before all of their rows were read.
+    /// Number of caches that were deleted before all of their rows were read.
     deleted: u64,
-    /// Caches that stored a mean over positions and none of them.
+    /// Number of caches that stored only a mean over positions.
     without_positions: u64,
-    /// Caches that were imported without token ids: no tokens of theirs could be left out. Not counted where none are to be.
+    /// Number of caches that were imported without token ids, so that none of their tokens could be left out. 0 if no
+    /// tokens are to be left out.
     without_token_ids: u64,
-    /// Caches that begin with a BOS token where the autoencoder was trained without, or the other way round: left out, unless
-    /// `allow_bos_mismatch` takes them in.
+    /// Number of caches that begin with a BOS token although the autoencoder was trained without one, or vice versa.
+    /// They are left out unless `allow_bos_mismatch` is true.
     bos_mismatch: u64,
-    /// Caches left out because other weights made them.
+    /// Number of caches left out because they were made by a model with other weights.
     other_weights: u64,
 }
 
-/// Where features are strongest
+/// Find tokens at which features are most active
 ///
-/// The positions of stored caches at which each of some features of a sparse autoencoder has its largest activations. Every
-/// stored position of the autoencoder's hook that the filter leaves is encoded, in parts of the packs, so the memory it takes
-/// does not grow with the store; only rows that the autoencoder's own model made take part. Ties go by the cache's id, then by
-/// position.
+/// The positions of stored caches at which features of a sparse autoencoder have their largest activations. Every
+/// stored position of the autoencoder's hook that matches the filter is encoded, if the autoencoder's model made it.
+/// Packs are read in parts, so the memory needed does not grow with the store. Ties are ordered by the id of the cache,
+/// then by position.
 #[utoipa::path(
     post, path = "/v1/saes/{id}/tokens", operation_id = "findFeatureTokens", tag = "saes", request_body = FeatureTokens,
     params(("id" = String, Path, description = "Name of the autoencoder")),
@@ -165,7 +167,7 @@ pub async fn find_feature_tokens(
 }
 
 impl FeatureTokens {
-    /// The question that the body asks of the autoencoder `sae`.
+    /// Converts the body to a question about the autoencoder `sae`.
     fn question(self, sae: String) -> Result<FeatureTokensQuestion, Problem> {
         Ok(FeatureTokensQuestion {
             sae,

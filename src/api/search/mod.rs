@@ -1,4 +1,4 @@
-//! `POST /v1/search`.
+//! `POST /v1/search`: finds stored rows similar to a vector.
 
 mod search_answer;
 mod search_body;
@@ -18,10 +18,11 @@ use search_body::{DEFAULT_WAIT, Search, SearchQuery};
 
 /// Search stored activations
 ///
-/// The nearest caches, or token positions, to a cache, a text, a vector or several. Every stored row that the filter leaves
-/// is scored, in float32; nothing is approximate. A text is captured first, by a run that waits its turn in the queue and
-/// is deleted once its vector has been read. Rows that could not be read are counted and cost nothing else; rows with NaN
-/// or infinities, and for the cosine rows of zeros, never rank. Ties go by the cache's id, then by position.
+/// Finds the caches, or token positions, that are most similar to a cache, a text, a direction, or one or several
+/// vectors. The search is exact: every stored row that matches the filter is scored, in float32. A text is captured
+/// first, by a run that waits in the queue and is deleted once its vector has been read. Rows that cannot be read are
+/// only counted. Rows with NaN or infinities are never hits, nor are rows of zeros for the cosine. Ties are ordered by
+/// the id of the cache, then by position.
 #[utoipa::path(
     post, path = "/v1/search", operation_id = "search", tag = "search", params(SearchQuery), request_body = Search,
     responses((status = 200, description = "The hits, best first", body = SearchDto), SearchProblems)

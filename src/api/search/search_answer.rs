@@ -1,4 +1,4 @@
-//! What a search found, as JSON; its hits are those of other scans too.
+//! The answer to a search, as JSON. [`Hit`] is also used by the search for tokens of features.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -10,7 +10,7 @@ use residuum_engine::questions::{
     search::{self, SearchAnswer},
 };
 
-/// What was found.
+/// The results of a search.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SearchAnswer, example = json!({
     "hook": "blocks.20.hook_resid_post", "metric": "cosine", "over": "caches", "k": 1,
@@ -24,19 +24,19 @@ use residuum_engine::questions::{
 pub struct SearchDto {
     /// The hook, by its full name.
     pub hook: String,
-    /// As asked.
+    /// As requested.
     pub metric: Nearness,
-    /// As asked.
+    /// As requested.
     pub over: Over,
-    /// As asked.
+    /// As requested.
     pub k: usize,
-    /// One for each query, in order.
+    /// One result for each query, in order.
     pub results: Vec<SearchResult>,
-    /// What was gone through.
+    /// What was scanned.
     pub scanned: Scanned,
 }
 
-/// What one query found.
+/// The result of one query.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SearchResult {
     /// Best first.
@@ -57,12 +57,12 @@ pub struct Hit {
     pub score: f32,
     /// Position of the row in the input; null for a mean.
     pub position: Option<u32>,
-    /// The token there.
+    /// The token at that position.
     pub token: Option<String>,
-    /// Whether it is a special token, such as BOS; null for a mean, and where its id is not known or the model that made the
-    /// cache is not served.
+    /// Whether it is a special token, such as BOS. Null for a mean, if its id is not known, or if the server does not
+    /// have the model that made the cache.
     pub special: Option<bool>,
-    /// That token among its neighbours.
+    /// The token with its context.
     pub context: Option<HitContext>,
     /// Label of the cache.
     pub label: Option<String>,
@@ -72,7 +72,7 @@ pub struct Hit {
     pub metadata: Map<String, Value>,
 }
 
-/// A token among its neighbours.
+/// A token with those before and after it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct HitContext {
     /// Position of the first of `tokens`.
@@ -83,25 +83,26 @@ pub struct HitContext {
     pub hit: usize,
 }
 
-/// What was gone through.
+/// What was scanned.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Scanned {
-    /// Caches that the filter found and whose rows took part.
+    /// Number of caches that matched the filter and whose rows were compared.
     pub caches: u64,
-    /// Rows that were read.
+    /// Number of rows that were read.
     pub rows: u64,
     /// Bytes of these rows.
     pub bytes: u64,
-    /// Caches that captured the hook, but not at the position that was to be compared.
+    /// Number of caches that captured the hook, but not at the position to compare.
     pub skipped: u64,
-    /// Caches whose rows could not all be read, because their blob is missing or short. What could be read took part.
+    /// Number of caches with rows that could not be read, because their blob is missing or too short. Their other rows
+    /// were compared.
     pub damaged: u64,
-    /// Caches that were deleted before all of their rows were read.
+    /// Number of caches that were deleted before all of their rows were read.
     pub deleted: u64,
 }
 
 impl SearchDto {
-    /// What was found, with what was asked for.
+    /// The results, with the parameters of the request.
     pub fn new(answer: SearchAnswer, metric: Nearness, over: Over, k: usize) -> Self {
         let result = |hits: Vec<hits::Hit>| SearchResult { hits: hits.into_iter().map(Into::into).collect() };
         Self {

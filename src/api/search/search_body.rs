@@ -1,4 +1,4 @@
-//! What a search asks for, as a body.
+//! The body of a search, and its conversion to a question of the engine.
 
 use std::time::Duration;
 
@@ -12,15 +12,16 @@ use residuum_engine::questions::{
     search::{self, SearchQuestion, SearchSource},
 };
 
-/// Seconds that the capture of a text may take when the client does not say.
+/// Default time limit for capturing the text of a query, in seconds.
 pub const DEFAULT_WAIT: f64 = 30.0;
 
-/// How to search.
+/// Query parameters of a search.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct SearchQuery {
-    /// Seconds that the capture of a text may take, queue included, 0 to 600. Longer is a 503, and the capture is given up.
+    /// Maximum seconds for capturing the text of the query, including time in the queue, 0 to 600. After that the
+    /// answer is 503, and the capture is cancelled.
     #[param(minimum = 0, maximum = 600, default = 30)]
     pub wait: Option<f64>,
 }
@@ -40,30 +41,31 @@ pub struct Search {
     #[serde(default = "resid_post")]
     #[schema(default = "resid_post")]
     pub hook: String,
-    /// Layer, for short names. Negatives count from the last of the query's model or of that in the filter.
+    /// Layer, if the hook is a short name. Negative numbers count from the last layer of the query's model or of the
+    /// filter's.
     pub layer: Option<i64>,
-    /// What makes a row near.
+    /// How similarity is measured.
     #[serde(default)]
     #[schema(default = "cosine")]
     pub metric: Nearness,
-    /// Hits for each query.
+    /// Number of hits for each query.
     #[serde(default = "ten")]
     #[schema(minimum = 1, maximum = 1000, default = 10)]
     pub k: usize,
-    /// Only these caches; all if left out.
+    /// Search only caches that meet these conditions; all if left out.
     #[serde(default)]
     #[schema(value_type = FilterDto)]
     pub filter: FilterDto,
     /// What is ranked.
     #[serde(default)]
     pub over: Over,
-    /// Over caches: the position that represents each of them. If left out: the only stored row where there is one, else
-    /// the last token. Caches that did not store it are skipped and counted.
+    /// With `over: caches`: the position that represents each cache. If left out: its only row if it has one row, else
+    /// the last token. Caches that did not store that position are skipped and counted.
     #[schema(value_type = Option<PositionsSchema>)]
     pub position: Option<Positions>,
-    /// With `query.cache`: leave out that cache, all of its positions. False if left out.
+    /// With `query.cache`: leave out that cache with all its positions. False if left out.
     pub exclude_self: Option<bool>,
-    /// Tokens of context on either side of a hit.
+    /// Number of tokens of context before and after a hit.
     #[serde(default = "five")]
     #[schema(maximum = 64, default = 5)]
     pub context: usize,
@@ -86,29 +88,29 @@ fn five() -> usize {
 #[serde(deny_unknown_fields)]
 #[schema(as = SearchSource, example = json!({"text": "The Eiffel Tower is in the city of", "model": "smollm2-135m"}))]
 pub struct SourceDto {
-    /// A stored cache, at the hook that is searched.
+    /// A stored cache: its vector at the hook of the search.
     pub cache: Option<String>,
-    /// A text, captured now at the hook that is searched.
+    /// A text, which is captured now at the hook of the search.
     pub text: Option<String>,
-    /// With `text`: the model that reads it.
+    /// With `text`: the model to use.
     pub model: Option<String>,
-    /// With `cache` or `text`: one position, or the mean. If left out: with a cache the only stored row, else the last
-    /// token's; with a text the model's default.
+    /// With `cache` or `text`: one position, or the mean. By default, for a cache its only row or else the last token,
+    /// and for a text the model's default.
     #[schema(value_type = Option<PositionsSchema>)]
     pub position: Option<Positions>,
-    /// A stored direction, by id or name: its vector at the layer that is searched.
+    /// A stored direction, by id or name: its vector at the layer of the search.
     pub direction: Option<String>,
     /// With `direction`: which component; the first if left out.
     pub component: Option<usize>,
-    /// A sparse autoencoder, one of whose features is the direction.
+    /// A sparse autoencoder: the vector of one of its features.
     pub sae: Option<String>,
-    /// With `sae`: which feature.
+    /// With `sae`: index of the feature.
     pub feature: Option<usize>,
     /// With `sae`: which of the feature's vectors; `decoder` if left out.
     pub side: Option<FeatureSide>,
     /// A vector.
     pub vector: Option<Vec<f32>>,
-    /// Several vectors of one width, each a query of its own; 64 at most.
+    /// Several vectors of one width, each a separate query; at most 64.
     pub vectors: Option<Vec<Vec<f32>>>,
 }
 
@@ -117,14 +119,14 @@ pub struct SourceDto {
 #[schema(as = SearchOver)]
 #[serde(rename_all = "lowercase")]
 pub enum Over {
-    /// Caches, by one row each.
+    /// Caches, each represented by one row.
     #[default]
     Caches,
-    /// Stored positions: every row of every cache, means left out.
+    /// Stored positions: every row of every cache, except means.
     Positions,
 }
 
-/// What makes a row near.
+/// How similarity is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[schema(as = SearchMetric)]
 #[serde(rename_all = "lowercase")]
@@ -149,21 +151,23 @@ impl From<Nearness> for search::Nearness {
 }
 
 impl Search {
-    /// The question that the body asks; a text may take `wait` to be captured.
+    /// Converts the body to a question; `wait` is the time limit for capturing a text.
     ///
     /// # Errors
-    /// [`Code::InvalidBody`] unless there is one source with what goes with it, and for a position that nothing is chosen by;
-    /// [`Code::UnknownCache`] for what is no id; [`Code::InvalidValue`] for a condition that no cache can meet.
+    /// [`Code::InvalidBody`] unless there is exactly one source with its own fields, and for a position in a search
+    /// over positions; [`Code::UnknownCache`] for a malformed id; [`Code::InvalidValue`] for a condition that no cache
+    /// can meet.
     pub fn question(self, wait: Duration) -> Result<SearchQuestion, Problem> {
         if self.exclude_self.is_some() && self.query.cache.is_none() {
-            let detail = "exclude_self goes with query.cache";
+            let detail = "exclude_self can only be used with query.cache";
             return Err(Problem::at(Code::InvalidBody, "/exclude_self", detail));
         }
         let over = match (self.over, self.position) {
             (Over::Caches, position) => search::Over::Caches(position),
             (Over::Positions, None) => search::Over::Positions,
             (Over::Positions, Some(_)) => {
-                let detail = "position chooses the row of each cache; a search over positions goes through all of them";
+                let detail =
+                    "position cannot be used in a search over positions, which compares every row of each cache";
                 return Err(Problem::at(Code::InvalidBody, "/position", detail));
             }
         };
@@ -181,7 +185,7 @@ impl Search {
 }
 
 impl SourceDto {
-    /// What is searched for.
+    /// Converts it to the source of a question.
     fn source(self, exclude_self: bool, wait: Duration) -> Result<SearchSource, Problem> {
         self.check()?;
         let Self { cache, text, model, position, direction, component, sae, feature, side, vector, vectors } = self;
@@ -201,7 +205,7 @@ impl SourceDto {
         })
     }
 
-    /// Checks that there is one source, with what goes with it.
+    /// Checks that there is exactly one source, and no field of another.
     fn check(&self) -> Result<(), Problem> {
         let Self { cache, text, model, position, direction, component, sae, feature, side, vector, vectors } = self;
         let refuse = |pointer: &str, detail: &str| Err(Problem::at(Code::InvalidBody, pointer, detail));
@@ -211,19 +215,19 @@ impl SourceDto {
             return refuse("/query", "give exactly one of cache, text, direction, sae, vector and vectors");
         }
         if feature.is_some() != sae.is_some() {
-            return refuse("/query/feature", "a sparse autoencoder needs the feature, and nothing else takes one");
+            return refuse("/query/feature", "feature is required with sae, and can only be used with it");
         }
         if side.is_some() && sae.is_none() {
-            return refuse("/query/side", "side goes with a feature of a sparse autoencoder");
+            return refuse("/query/side", "side can only be used with sae");
         }
         if component.is_some() && direction.is_none() {
-            return refuse("/query/component", "component goes with a direction");
+            return refuse("/query/component", "component can only be used with direction");
         }
         if text.is_some() != model.is_some() {
-            return refuse("/query/model", "a text needs the model that reads it, and nothing else takes one");
+            return refuse("/query/model", "model is required with text, and can only be used with it");
         }
         if position.is_some() && cache.is_none() && text.is_none() {
-            return refuse("/query/position", "position goes with a cache or a text");
+            return refuse("/query/position", "position can only be used with cache or text");
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Computed float64 arrays of one shape as a file: what an analysis answers in a binary format.
+//! Computed float64 arrays of one shape as a file: the answer of an analysis in a binary format.
 
 use axum::{
     body::Body,
@@ -14,26 +14,27 @@ use super::{
 };
 use residuum_domain::{Code, Problem};
 
-/// Named arrays; NaN where a value is undefined.
+/// Named arrays; undefined values are NaN.
 pub struct Arrays<'a> {
     /// Sizes of the axes, the same for all.
     pub shape: &'a [usize],
-    /// What the axes are, separated by commas.
+    /// Names of the axes, separated by commas.
     pub axes: &'static str,
-    /// Name and values, row-major. `npy` and `raw` hold the first alone: the caller has refused more.
+    /// Name and values, row-major. `npy` and `raw` hold only the first; the caller has refused more.
     pub arrays: Vec<(&'a str, &'a [f64])>,
-    /// Where the rows of each part of the first axis begin, and the total, where they are of different lengths.
+    /// If the first axis is a concatenation of parts of different lengths: index of the first row of each part, and the
+    /// total.
     pub offsets: Option<&'a [usize]>,
-    /// Name of the file, without an ending.
+    /// Name of the file, without extension.
     pub file_name: &'static str,
 }
 
 impl Arrays<'_> {
-    /// The file in a binary format. `described` is an object that says what the arrays are: in safetensors its fields are the
-    /// metadata, each a string.
+    /// The response with the file in a binary format. `described` is an object that describes the arrays; in
+    /// safetensors its fields become metadata, each as a string.
     ///
     /// # Errors
-    /// [`Code::Internal`] when a header cannot be written.
+    /// [`Code::Internal`] if a header cannot be written.
     pub fn respond(&self, format: Format, described: &Value) -> Result<Response, Problem> {
         let internal = |_| Problem::new(Code::Internal, "the answer could not be written");
         let mut body = match format {
@@ -56,7 +57,7 @@ impl Arrays<'_> {
         Ok((headers, Body::from(Bytes::from(body))).into_response())
     }
 
-    /// The header of a safetensors file, and the offsets behind it.
+    /// The header of a safetensors file, followed by the offsets.
     fn safetensors(&self, described: &Value) -> Vec<u8> {
         let mut metadata = Map::new();
         for (key, value) in described.as_object().into_iter().flatten() {

@@ -1,4 +1,4 @@
-//! The bytes of an answer as a header and parts of blobs, read only as far as they are sent.
+//! The bytes of a response as a list of parts of blobs, which are read only when they are sent.
 
 use std::{ops::Range, sync::Arc};
 
@@ -10,37 +10,37 @@ use residuum_domain::{Code, Dtype, Problem};
 use residuum_engine::questions::blocking;
 use residuum_store::{Store, StoreError, StoredCache};
 
-/// Bytes read and sent at a time: few enough to be sent while they are in the processor's caches.
+/// Bytes read and sent at a time: few enough to be still in the processor's caches when they are sent.
 const CHUNK: u64 = 256 << 10;
 
-/// Makes bytes when they are wanted.
+/// Computes bytes when they are sent.
 type MakeBytes = dyn Fn(&Store) -> Result<Bytes, StoreError> + Send + Sync;
 
-/// A byte range of an answer.
+/// A part of a response.
 #[derive(Clone)]
 pub enum Part {
-    /// Bytes made for this answer.
+    /// Bytes in memory.
     Made(Bytes),
     /// Elements of a stored tensor.
     Stored {
-        /// Whose.
+        /// The cache.
         cache: Arc<StoredCache>,
         /// Index of the hook in the cache's capture.
         hook: usize,
-        /// Which.
+        /// Range of its elements.
         elements: Range<usize>,
         /// The type they are rounded to.
         dtype: Dtype,
-        /// The type they are sent in: wider where the format lacks the other.
+        /// The type they are sent in: wider if the format does not have `dtype`.
         sent: Dtype,
     },
-    /// Bytes that are made when they are sent.
+    /// Bytes that are computed when they are sent.
     Computed {
-        /// How many.
+        /// Number of bytes.
         len: u64,
-        /// Decides them: equal tags mean equal bytes.
+        /// Identifies the bytes: equal tags mean equal bytes.
         tag: String,
-        /// Makes all of them, on a thread that may block.
+        /// Computes all of them, on a blocking thread.
         make: Arc<MakeBytes>,
     },
 }
@@ -54,7 +54,7 @@ impl Part {
         }
     }
 
-    /// The bytes `range` of this part.
+    /// Reads the bytes `range` of this part.
     fn read(&self, store: &Store, range: Range<u64>) -> Result<Bytes, StoreError> {
         #[expect(
             clippy::cast_possible_truncation,
@@ -80,7 +80,7 @@ impl Part {
 /// A byte range of a part, by the index of the part.
 type Piece = (usize, Range<u64>);
 
-/// Little-endian elements in another type. Through float32, which holds both narrow types exactly.
+/// Converts little-endian elements to another type, through float32, which represents both 16-bit types exactly.
 pub fn convert(bytes: Vec<u8>, from: Dtype, to: Dtype) -> Vec<u8> {
     if from == to {
         return bytes;
@@ -90,7 +90,7 @@ pub fn convert(bytes: Vec<u8>, from: Dtype, to: Dtype) -> Vec<u8> {
     out
 }
 
-/// An answer of known length.
+/// The bytes of a response, of known length.
 #[derive(Clone, Default)]
 pub struct Assembly {
     parts: Vec<Part>,
@@ -104,18 +104,18 @@ impl Assembly {
         self.parts.push(part);
     }
 
-    /// Appends the parts of another.
+    /// Appends the parts of another assembly.
     pub fn append(&mut self, other: Self) {
         self.len += other.len;
         self.parts.extend(other.parts);
     }
 
-    /// Bytes of the whole.
+    /// Total number of bytes.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Feeds whatever decides the bytes, without reading them.
+    /// Hashes what decides the bytes, without reading them.
     pub fn identify(&self, hasher: &mut blake3::Hasher) {
         for part in &self.parts {
             match part {
@@ -135,7 +135,7 @@ impl Assembly {
         }
     }
 
-    /// The byte ranges of parts that make up `range`, none longer than a chunk.
+    /// Splits `range` into byte ranges of parts, none longer than a chunk.
     fn pieces(&self, range: Range<u64>) -> Vec<Piece> {
         let mut pieces = Vec::new();
         let mut start = 0;
@@ -152,16 +152,16 @@ impl Assembly {
         pieces
     }
 
-    /// Everything, at once.
+    /// Reads all bytes into memory.
     ///
     /// # Errors
-    /// [`Code::BlobDamaged`] and the store's other errors.
+    /// [`Code::BlobDamaged`] and other errors of the store.
     pub async fn read_all(self, store: Store) -> Result<Bytes, Problem> {
         let all = self.pieces(0..self.len);
         Self::read_group(Arc::new(self), store, all).await
     }
 
-    /// A chunk, by one trip to a blocking thread.
+    /// Reads one group of pieces, with one call to a blocking thread.
     async fn read_group(this: Arc<Self>, store: Store, group: Vec<Piece>) -> Result<Bytes, Problem> {
         blocking(move || {
             let mut pieces = group.into_iter().map(|(part, range)| this.parts[part].read(&store, range));
@@ -177,13 +177,13 @@ impl Assembly {
         .await
     }
 
-    /// Everything, about a chunk at a time, read one chunk ahead.
+    /// Streams all bytes in chunks; reads one chunk ahead.
     pub fn stream(self, store: Store) -> impl Stream<Item = Result<Bytes, Problem>> + Send {
         let len = self.len;
         Arc::new(self).chunks(store, 0..len)
     }
 
-    /// The bytes `range`, about a chunk at a time, read one chunk ahead.
+    /// Streams the bytes `range` in chunks; reads one chunk ahead.
     fn chunks(
         self: Arc<Self>,
         store: Store,
@@ -194,11 +194,11 @@ impl Assembly {
         stream::iter(groups).map(read).buffered(2)
     }
 
-    /// A body of the bytes `range`. Its first chunk is read before the status is sent, so that damage found there is an error
-    /// answer; damage found later ends the connection short of the promised length.
+    /// A body of the bytes `range`. Its first chunk is read before the status is sent, so that damage in it becomes an
+    /// error response. If damage is found later, the connection ends before `Content-Length` bytes are sent.
     ///
     /// # Errors
-    /// The store's, when the first chunk cannot be read.
+    /// An error of the store if the first chunk cannot be read.
     pub async fn body(self, store: Store, range: Range<u64>) -> Result<Body, Problem> {
         let (first, rest) = (range.start..range.end.min(range.start + CHUNK), range.start + CHUNK..range.end);
         let this = Arc::new(self);
@@ -207,20 +207,20 @@ impl Assembly {
             return Ok(Body::from(first));
         }
         let all = stream::once(async { Ok(first) }).chain(this.chunks(store, rest));
-        Ok(Body::from_stream(all.inspect_err(|problem| broke_off("a download", problem))))
+        Ok(Body::from_stream(all.inspect_err(|problem| log_early_end("a download", problem))))
     }
 }
 
-/// Says that a body ended short of what was promised: deleting a cache that is being read is no fault of the store.
-pub fn broke_off(what: &str, problem: &Problem) {
+/// Logs that a body ended early. If the reason is a deleted cache, that is not an error of the store.
+pub fn log_early_end(what: &str, problem: &Problem) {
     if problem.code == Code::CacheNotFound {
-        tracing::info!(%problem, "{what} broke off");
+        tracing::info!(%problem, "{what} ended early");
     } else {
-        tracing::error!(%problem, "{what} broke off");
+        tracing::error!(%problem, "{what} ended early");
     }
 }
 
-/// Groups small neighbouring pieces, so that one trip to a blocking thread reads up to a chunk.
+/// Groups small adjacent pieces, so that one call to a blocking thread reads up to a chunk.
 fn group(pieces: Vec<Piece>) -> Vec<Vec<Piece>> {
     let mut groups: Vec<Vec<Piece>> = Vec::new();
     let mut size = 0;

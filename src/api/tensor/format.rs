@@ -1,4 +1,4 @@
-//! Formats of a tensor answer, and which one a request wants.
+//! Formats of tensors, their headers, and content negotiation.
 
 use axum::http::{HeaderMap, header};
 use serde::{Deserialize, Serialize};
@@ -17,14 +17,14 @@ pub enum Format {
     Npy,
     /// A safetensors file.
     Safetensors,
-    /// Little-endian elements alone; headers have the rest.
+    /// Only the elements, little-endian; HTTP headers have the rest.
     Raw,
 }
 
 impl Format {
     const ALL: [Self; 4] = [Self::Json, Self::Npy, Self::Safetensors, Self::Raw];
 
-    /// Its media type.
+    /// Media type of the format.
     pub const fn media_type(self) -> &'static str {
         match self {
             Self::Json => "application/json",
@@ -34,7 +34,7 @@ impl Format {
         }
     }
 
-    /// File ending for downloads; JSON is shown, not saved.
+    /// File extension for downloads; `None` for JSON, which browsers show instead of saving.
     pub const fn extension(self) -> Option<&'static str> {
         match self {
             Self::Json => None,
@@ -44,10 +44,10 @@ impl Format {
         }
     }
 
-    /// The format a request wants: `?format=` if given, else by `Accept`, else JSON.
+    /// The requested format: `?format=` if given, else by `Accept`, else JSON.
     ///
     /// # Errors
-    /// [`Code::NotAcceptable`] when `Accept` names nothing that can be made.
+    /// [`Code::NotAcceptable`] if `Accept` allows none of the formats.
     pub fn negotiate(wanted: Option<Self>, headers: &HeaderMap) -> Result<Self, Problem> {
         if let Some(format) = wanted {
             return Ok(format);
@@ -64,7 +64,7 @@ impl Format {
         };
         ranges.into_iter().find_map(|(_, range)| matching(range)).ok_or_else(|| {
             let offered: Vec<&str> = Self::ALL.iter().map(|f| f.media_type()).collect();
-            Problem::new(Code::NotAcceptable, format!("this can be had as {}", offered.join(", ")))
+            Problem::new(Code::NotAcceptable, format!("available media types are {}", offered.join(", ")))
         })
     }
 }
@@ -113,7 +113,7 @@ pub struct HeaderEntry {
     pub n_bytes: u64,
 }
 
-/// The length and JSON header of a safetensors file whose tensors follow in this order without gaps.
+/// Length and JSON header of a safetensors file whose tensors follow in this order without gaps.
 pub fn safetensors_header(entries: &[HeaderEntry], metadata: &Map<String, Value>) -> Vec<u8> {
     let mut header = Map::new();
     header.insert("__metadata__".to_owned(), Value::Object(metadata.clone()));
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn accept_is_honoured_by_weight_and_format_beats_it() {
+    fn accept_is_ordered_by_weight_and_format_takes_precedence() {
         assert_eq!(negotiate("*/*").unwrap(), Format::Json);
         assert_eq!(negotiate("text/html, application/x-npy;q=0.5, application/json;q=0.1").unwrap(), Format::Npy);
         assert_eq!(negotiate("application/octet-stream").unwrap(), Format::Raw);

@@ -1,19 +1,19 @@
-//! Tensors as nested JSON arrays, written straight to text: a generic value tree would take twenty times the memory.
+//! Writes tensors as nested JSON arrays, directly as text: a `serde_json::Value` would take twenty times the memory.
 
 use std::io::Write;
 
-/// Values as JSON text, with what JSON could not say.
+/// Values as JSON text, with counts of those that JSON cannot represent.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct JsonValues {
     /// Nested arrays in the shape of the tensor; NaN and infinities are null.
     pub text: String,
-    /// NaN among them.
+    /// Number of NaN values.
     pub n_nan: u64,
-    /// Infinities among them.
+    /// Number of infinite values.
     pub n_inf: u64,
 }
 
-/// `values` nested as numpy's `tolist` nests an array of `shape`. Numbers are the shortest that read back as the
+/// Nests `values` like numpy's `tolist` for an array of `shape`. Each number has the fewest digits that parse to the
 /// same float32.
 pub fn nested(values: &[f32], shape: &[usize]) -> JsonValues {
     let mut out = Vec::with_capacity(values.len() * 12 + 16);
@@ -39,7 +39,7 @@ fn write_axis(values: &[f32], shape: &[usize], out: &mut Vec<u8>, counts: &mut J
 
 fn write_number(v: f32, out: &mut Vec<u8>, counts: &mut JsonValues) {
     if v.is_finite() {
-        // Debug prints the shortest digits that read back exactly, and 1e-20 rather than twenty zeros.
+        // Debug prints the fewest digits that parse to the same value, and 1e-20 instead of twenty zeros
         let _ = write!(out, "{v:?}");
     } else {
         counts.n_nan += u64::from(v.is_nan());
@@ -60,13 +60,13 @@ mod tests {
     }
 
     #[test]
-    fn what_json_cannot_say_is_null_and_counted() {
+    fn values_that_are_not_finite_are_null_and_counted() {
         let j = nested(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1.0], &[4]);
         assert_eq!((j.text.as_str(), j.n_nan, j.n_inf), ("[null,null,null,1.0]", 1, 2));
     }
 
     #[test]
-    fn numbers_read_back_bit_for_bit() {
+    fn numbers_parse_to_the_same_bits() {
         for bits in (0..u32::MAX).step_by(65_537) {
             let v = f32::from_bits(bits);
             if v.is_finite() {

@@ -1,7 +1,7 @@
-//! Serving tensors: which part of which blobs, in which format, and as a stream.
+//! Sends tensors over HTTP: parameters, formats, byte ranges and streaming.
 //!
-//! An [`Assembly`] is a header and a list of stored parts, of known length before anything is read; the same bytes serve
-//! a full answer, a range of it, or only its headers.
+//! An [`Assembly`] is a header and a list of parts of blobs. Its length is known before anything is read, so the same
+//! code sends a full response, a byte range of it, or only its headers.
 
 mod arrays;
 mod assembly;
@@ -11,7 +11,7 @@ mod respond;
 mod tensor_query;
 
 pub use arrays::Arrays;
-pub use assembly::{Assembly, Part, broke_off, convert};
+pub use assembly::{Assembly, Part, convert, log_early_end};
 pub use format::{Format, HeaderEntry, npy_header, npy_header_of, safetensors_header};
 
 pub use respond::{

@@ -1,4 +1,4 @@
-//! A tensor as an HTTP answer: formats, entity tags, ranges.
+//! Sends a tensor as an HTTP response: formats, entity tags, conditions and byte ranges.
 
 use std::ops::Range;
 
@@ -27,24 +27,24 @@ use residuum_domain::{Axis, Code, Dtype, Hook, Problem};
 use residuum_engine::questions::blocking;
 use residuum_store::Store;
 
-/// Elements that are spelled as JSON by the thread that answers; more are by one that may take its time.
-const SPELLED_AT_ONCE: usize = 1 << 14;
+/// Tensors of at most this many elements are written as JSON on the async thread, larger ones on a blocking thread.
+const INLINE_ELEMENTS: usize = 1 << 14;
 
-/// Shape of an answer, e.g. `30,576`.
+/// Header with the shape of the tensor, e.g. `30,576`.
 pub const SHAPE: HeaderName = HeaderName::from_static("residuum-shape");
-/// Element type of an answer.
+/// Header with the element type.
 pub const DTYPE: HeaderName = HeaderName::from_static("residuum-dtype");
-/// Axes of an answer, e.g. `layer,d_model`.
+/// Header with the axes, e.g. `layer,d_model`.
 pub const AXES: HeaderName = HeaderName::from_static("residuum-axes");
-/// Hook of an answer.
+/// Header with the hook.
 const HOOK: HeaderName = HeaderName::from_static("residuum-hook");
-/// The type asked for, where the format forced another.
+/// Header with the requested type, if the format does not have it and another is sent.
 pub const CONVERTED_FROM: HeaderName = HeaderName::from_static("residuum-converted-from");
 
-/// Positions of an answer that the request did not number, e.g. `1:4,6`.
+/// Header with the positions, if the request did not give them by number, e.g. `1:4,6`.
 pub const POSITIONS: HeaderName = HeaderName::from_static("residuum-positions");
 
-/// Headers of ours that browsers may show to scripts.
+/// Our headers that scripts in browsers may read (CORS).
 pub const EXPOSED: [HeaderName; 6] = [SHAPE, DTYPE, AXES, HOOK, CONVERTED_FROM, POSITIONS];
 
 /// A tensor as JSON.
@@ -56,52 +56,53 @@ pub const EXPOSED: [HeaderName; 6] = [SHAPE, DTYPE, AXES, HOOK, CONVERTED_FROM, 
 pub struct TensorDto {
     /// Full hook name; the name without the layer for a stack of layers.
     pub hook: String,
-    /// The layer, for one hook inside the blocks.
+    /// The layer, for a single hook inside the blocks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer: Option<usize>,
-    /// The layers stacked along the first axis.
+    /// The layers that are stacked along the first axis.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layers: Option<Vec<usize>>,
-    /// Caches stacked or concatenated along the first axis, in input order.
+    /// The caches that are stacked or concatenated along the first axis, in the order of the inputs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub caches: Option<Vec<String>>,
-    /// Where each cache's rows begin, and the total at the end, when lengths differ and rows are concatenated.
+    /// If rows are concatenated because their numbers differ: index of the first row of each cache, and at the end the
+    /// total.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offsets: Option<Vec<usize>>,
     /// Sizes of the axes.
     pub shape: Vec<usize>,
     /// Element type: `float32`, `float16` or `bfloat16`.
     pub dtype: &'static str,
-    /// What the axes are.
+    /// Names of the axes.
     pub axes: Vec<&'static str>,
-    /// `base64` when `values` is a base64 string.
+    /// `base64` if `values` is a base64 string.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoding: Option<&'static str>,
-    /// Nested arrays as numpy's `tolist`, NaN and infinities as null; or base64 of the little-endian elements.
+    /// Nested arrays like numpy's `tolist`, with null for NaN and infinities; or base64 of the little-endian elements.
     #[schema(value_type = Value)]
     pub values: Box<RawValue>,
-    /// NaN among the values.
+    /// Number of values that are NaN.
     pub n_nan: u64,
-    /// Infinities among the values.
+    /// Number of values that are infinite.
     pub n_inf: u64,
 }
 
-/// A tensor ready to be served: where its elements lie and what they mean.
+/// A tensor to send: where its elements are stored, and what they mean.
 #[derive(Clone)]
 pub struct TensorAnswer {
-    /// Name in the answer.
+    /// Name of the hook in the response.
     pub hook: String,
     /// The layer of a single block hook.
     pub layer: Option<usize>,
     /// Layers of a stack.
     pub layers: Option<Vec<usize>>,
-    /// Caches of a run's tensor.
+    /// Caches in the tensor of a run.
     pub caches: Option<Vec<String>>,
-    /// Row offsets of a run's tensor.
+    /// Row offsets of the caches in the tensor of a run.
     pub offsets: Option<Vec<usize>>,
     /// Sizes of the axes.
     pub shape: Vec<usize>,
-    /// What the axes are.
+    /// Names of the axes.
     pub axes: Vec<Axis>,
     /// Element type of the parts.
     pub dtype: Dtype,
@@ -112,7 +113,7 @@ pub struct TensorAnswer {
 }
 
 impl TensorAnswer {
-    /// Names a single hook.
+    /// The answer with one hook.
     pub fn of_hook(hook: Hook, shape: Vec<usize>, axes: Vec<Axis>, dtype: Dtype, parts: Vec<Part>) -> Self {
         let (name, layer) = (hook.to_string(), hook.layer());
         Self { hook: name, layer, layers: None, caches: None, offsets: None, shape, axes, dtype, widened: false, parts }
@@ -129,15 +130,15 @@ impl TensorAnswer {
         assembly
     }
 
-    /// The JSON object.
+    /// The tensor as a JSON object.
     ///
     /// # Errors
-    /// [`Code::ResultTooLarge`] over `max_elements`, pointing to npy; the store's own.
+    /// [`Code::ResultTooLarge`] for more than `max_elements`; errors of the store.
     pub async fn json(self, store: Store, encoding: Encoding, max_elements: usize) -> Result<TensorDto, Problem> {
         let n = self.n_elements();
         if n > max_elements {
             let detail = format!(
-                "{n} elements are too many for JSON (at most {max_elements}); ask for format=npy, safetensors or raw"
+                "{n} elements are too many for JSON (at most {max_elements}); request format=npy, safetensors or raw"
             );
             return Err(Problem::new(Code::ResultTooLarge, detail));
         }
@@ -145,7 +146,7 @@ impl TensorAnswer {
         let (dtype, shape) = (self.dtype, self.shape.clone());
         let spell = move || spelled(&bytes, dtype, &shape, encoding);
         let JsonValues { text, n_nan, n_inf } =
-            if n > SPELLED_AT_ONCE { blocking(move || Ok(spell())).await? } else { spell() };
+            if n > INLINE_ELEMENTS { blocking(move || Ok(spell())).await? } else { spell() };
         let values = RawValue::from_string(text)
             .map_err(|_| Problem::new(Code::Internal, "a tensor could not be written as JSON"))?;
         Ok(TensorDto {
@@ -180,7 +181,7 @@ impl TensorAnswer {
     fn safetensors_prefix(&self) -> (Vec<u8>, Option<Vec<u8>>) {
         let n_bytes = (self.n_elements() * self.dtype.size()) as u64;
         let mut entries = Vec::new();
-        // Offsets come first: eight-byte elements behind two-byte ones would lie unaligned.
+        // offsets first: after two-byte elements, their eight-byte elements would be unaligned
         let offsets: Option<Vec<u8>> =
             self.offsets.as_ref().map(|o| o.iter().flat_map(|v| (*v as u64).to_le_bytes()).collect());
         if let Some(bytes) = &offsets {
@@ -203,7 +204,7 @@ impl TensorAnswer {
     }
 }
 
-/// The elements as the text of a JSON value.
+/// Writes the elements as a JSON value.
 fn spelled(bytes: &[u8], dtype: Dtype, shape: &[usize], encoding: Encoding) -> JsonValues {
     let floats = dtype.decode(bytes);
     match encoding {
@@ -220,10 +221,10 @@ fn unprintable() -> Problem {
     Problem::new(Code::Internal, "a header could not be written")
 }
 
-/// Answers a tensor in the format the request wants.
+/// Sends a tensor in the requested format.
 ///
 /// # Errors
-/// [`Code::NotAcceptable`], [`Code::ResultTooLarge`], [`Code::RangeNotSatisfiable`] and the store's own.
+/// [`Code::NotAcceptable`], [`Code::ResultTooLarge`], [`Code::RangeNotSatisfiable`] and errors of the store.
 pub async fn respond(
     make: impl FnOnce(Option<Dtype>) -> Result<TensorAnswer, Problem>,
     spec: &TensorSpec,
@@ -258,7 +259,8 @@ pub async fn respond(
     Ok(binary(assembly, format.media_type(), &name, headers, request, store).await?)
 }
 
-/// Answers a POST with a tensor in a binary format. Ranges and conditions belong to GET: of a request's headers none counts.
+/// Sends a tensor in a binary format as the answer to a POST. Headers of the request are ignored, since ranges and
+/// conditions are only for GET.
 ///
 /// # Errors
 /// As [`respond`].
@@ -277,7 +279,7 @@ fn widen(mut answer: TensorAnswer) -> TensorAnswer {
     for part in &mut answer.parts {
         match part {
             Part::Stored { sent, .. } => *sent = Dtype::Float32,
-            // made by exports only, which widen for themselves
+            // only exports make these, and they widen them themselves
             Part::Computed { .. } => {}
             Part::Made(bytes) => {
                 *bytes = Bytes::from(super::assembly::convert(bytes.to_vec(), Dtype::BFloat16, Dtype::Float32));
@@ -287,10 +289,10 @@ fn widen(mut answer: TensorAnswer) -> TensorAnswer {
     answer
 }
 
-/// Answers bytes with a strong entity tag, honouring `If-Match`, `If-None-Match`, `Range` and `If-Range`.
+/// Sends bytes with a strong entity tag; applies `If-Match`, `If-None-Match`, `Range` and `If-Range`.
 ///
 /// # Errors
-/// [`Code::PreconditionFailed`], [`Code::RangeNotSatisfiable`] and the store's own.
+/// [`Code::PreconditionFailed`], [`Code::RangeNotSatisfiable`] and errors of the store.
 pub async fn binary(
     assembly: Assembly,
     media_type: &'static str,
@@ -326,7 +328,7 @@ pub async fn binary(
     Ok((status, headers, body).into_response())
 }
 
-/// A tag of everything that decides the bytes: content, hook, positions, dtype (through the parts) and format.
+/// The entity tag: a hash of all that decides the bytes: content, hook, positions, dtype (all in the parts) and format.
 fn etag(assembly: &Assembly, format: u8) -> HeaderValue {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&[format]);
@@ -335,15 +337,15 @@ fn etag(assembly: &Assembly, format: u8) -> HeaderValue {
     HeaderValue::from_str(&tag).expect("hex digits between quotes")
 }
 
-/// What the conditions of a request make of an answer with these headers, in the order of RFC 9110, section 13.2.2: a refusal, 304,
-/// or the answer itself.
+/// Evaluates the conditions of a request in the order of RFC 9110, section 13.2.2: an error for 412, a response for
+/// 304, or `None` to send the full response.
 fn conditions(request: &HeaderMap, headers: &HeaderMap) -> Result<Option<Response>, Problem> {
     let tag = headers.get(header::ETAG).and_then(|tag| tag.to_str().ok()).unwrap_or_default();
     if let Some(given) = request.get(header::IF_MATCH) {
-        // Compared strongly: a weak tag matches nothing.
+        // strong comparison: a weak tag never matches
         let listed = given.to_str().unwrap_or_default().split(',').map(str::trim);
         if !listed.clone().any(|t| t == tag || t == "*") {
-            let detail = format!("the representation has the entity tag {tag}, and If-Match asks for another");
+            let detail = format!("the representation has the entity tag {tag}, but If-Match requires another");
             return Err(Problem::new(Code::PreconditionFailed, detail));
         }
     }
@@ -362,7 +364,7 @@ fn if_none_match(request: &HeaderMap, headers: &HeaderMap) -> Option<Response> {
     })
 }
 
-/// The one byte range asked for; `None` for the whole, also where several are asked for.
+/// The requested byte range; `None` for the whole, also if several ranges are requested.
 fn wanted_range(request: &HeaderMap, headers: &HeaderMap, total: u64) -> Result<Option<Range<u64>>, Problem> {
     let Some(value) = request.get(header::RANGE) else { return Ok(None) };
     if request.get(header::IF_RANGE).is_some_and(|v| Some(v) != headers.get(header::ETAG)) {
@@ -370,10 +372,10 @@ fn wanted_range(request: &HeaderMap, headers: &HeaderMap, total: u64) -> Result<
     }
     let refuse = || {
         let detail =
-            format!("ask for bytes=FIRST-LAST, FIRST- or -COUNT within the {total} bytes of this representation");
+            format!("request bytes=FIRST-LAST, FIRST- or -COUNT within the {total} bytes of this representation");
         Problem::new(Code::RangeNotSatisfiable, detail)
     };
-    // A unit that is not known is ignored (RFC 9110, section 14.2), and the names of units have no case.
+    // unknown units are ignored (RFC 9110, section 14.2); names of units are not case-sensitive
     let Some((unit, spec)) = value.to_str().ok().and_then(|v| v.split_once('=')) else { return Ok(None) };
     if !unit.trim().eq_ignore_ascii_case("bytes") {
         return Ok(None);
@@ -384,7 +386,7 @@ fn wanted_range(request: &HeaderMap, headers: &HeaderMap, total: u64) -> Result<
     parse_range(spec, total).map(Some).ok_or_else(refuse)
 }
 
-/// RFC 9110 wants the length of the representation beside the refusal.
+/// The 416 response. RFC 9110 requires a header with the length of the representation.
 fn not_satisfiable(problem: Problem, total: u64) -> Response {
     let mut response = ApiError(problem).into_response();
     if let Ok(value) = HeaderValue::from_str(&format!("bytes */{total}")) {

@@ -6,7 +6,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::format::Format;
 use residuum_domain::{Code, Dtype, Positions, Problem};
 
-/// How `values` is written in a JSON answer.
+/// How `values` is written in a JSON response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
@@ -17,30 +17,30 @@ pub enum Encoding {
     Base64,
 }
 
-/// Parameters of the routes that answer a tensor.
+/// Query parameters of the tensor routes.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct TensorQuery {
-    /// One position; drops the position axis: an integer (negatives count from the end), `last` or `mean`.
+    /// One position; drops the position axis: an integer (negative numbers count from the end), `last` or `mean`.
     #[param(example = "last")]
     pub position: Option<String>,
     /// Several positions; keeps the position axis: `all`, `0,2,4` or `start:end`.
     #[param(example = "0,2,4")]
     pub positions: Option<String>,
-    /// Type to send; the stored type if left out.
+    /// Type of the values in the response; the stored type if left out.
     #[param(value_type = Option<DtypeParam>)]
     pub dtype: Option<Dtype>,
-    /// `json`, `npy`, `safetensors` or `raw`; beats the `Accept` header.
+    /// `json`, `npy`, `safetensors` or `raw`; takes precedence over the `Accept` header.
     pub format: Option<Format>,
-    /// How a JSON answer writes its values.
+    /// How a JSON response writes the values.
     pub encoding: Option<Encoding>,
-    /// For the layer routes: the hook, by its name without the layer.
+    /// Only for the layer routes: name of the hook, without the layer.
     #[param(example = "resid_post")]
     pub hook: Option<String>,
 }
 
-/// A type to send.
+/// Type of the values in a response.
 #[derive(ToSchema)]
 #[schema(as = Dtype)]
 #[expect(dead_code, reason = "only describes Dtype for the specification")]
@@ -59,18 +59,18 @@ pub enum DtypeParam {
 /// The parameters, parsed.
 #[derive(Debug, Clone)]
 pub struct TensorSpec {
-    /// Positions asked for; `None`: as stored.
+    /// Requested positions; `None` for all that are stored.
     pub positions: Option<Positions>,
-    /// Type asked for.
+    /// Requested type.
     pub dtype: Option<Dtype>,
-    /// Format asked for by parameter.
+    /// Format in the query.
     pub format: Option<Format>,
-    /// How JSON writes values.
+    /// How JSON writes the values.
     pub encoding: Encoding,
 }
 
 impl TensorQuery {
-    /// Checks the parameters against each other.
+    /// Parses the parameters and checks that they fit together.
     ///
     /// # Errors
     /// [`Code::InvalidQuery`] naming the parameter.
@@ -101,7 +101,7 @@ fn many_positions(text: &str) -> Result<Positions, Problem> {
     match text.parse().map_err(wrong)? {
         Positions::Last => Ok(Positions::List(vec![-1])),
         Positions::One(p) => Ok(Positions::List(vec![p])),
-        Positions::Mean => Err(wrong("the mean is one row; ask for it with position=mean")),
+        Positions::Mean => Err(wrong("the mean is one row; request it with position=mean")),
         p => Ok(p),
     }
 }

@@ -1,4 +1,4 @@
-//! Objects whose fields are known: a field that is null counts as left out.
+//! Objects that become structs: a field that is null counts as left out.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use crate::api::json::{Reading, json_error::Error};
 pub(in crate::api::json) struct Object<'r, V> {
     pub(in crate::api::json) visitor: V,
     pub(in crate::api::json) reading: &'r Reading,
-    /// Fields that are as if they were not there where they are null.
+    /// Fields that count as left out if they are null.
     pub(in crate::api::json) may_be_null: &'static [&'static str],
     pub(in crate::api::json) without: Option<&'r str>,
 }
@@ -27,7 +27,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Object<'_, V> {
     fn visit_map<A: MapAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
         let Self { visitor, reading, may_be_null, without } = self;
         let fields = Fields { inner, reading, may_be_null, without, next: None };
-        visitor.visit_map(fields).map_err(|e| reading.put(e))
+        visitor.visit_map(fields).map_err(|e| reading.keep_error(e))
     }
 }
 
@@ -36,7 +36,7 @@ struct Fields<'de, 'r, A> {
     reading: &'r Reading,
     may_be_null: &'static [&'static str],
     without: Option<&'r str>,
-    /// The field whose key was read last, with its value.
+    /// Key and value of the field whose value is read next.
     next: Option<(Cow<'de, str>, &'de RawValue)>,
 }
 
@@ -51,8 +51,10 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Fields<'de, '_, A> {
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
         loop {
-            let Some(key) = self.inner.next_key_seed(Key).map_err(|e| self.reading.take(e))? else { return Ok(None) };
-            let value: &'de RawValue = self.inner.next_value().map_err(|e| self.reading.take(e))?;
+            let Some(key) = self.inner.next_key_seed(Key).map_err(|e| self.reading.take_error(e))? else {
+                return Ok(None);
+            };
+            let value: &'de RawValue = self.inner.next_value().map_err(|e| self.reading.take_error(e))?;
             if self.is_left_out(&key, value) {
                 continue;
             }

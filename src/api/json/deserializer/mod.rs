@@ -1,4 +1,4 @@
-//! A part of a body on its way into a type.
+//! The deserializer between `serde_json` and the type of a body. Implements the rules of [`super`].
 
 mod fields;
 mod visit;
@@ -17,11 +17,11 @@ use super::{
 use fields::Object;
 use visit::Counted;
 
-/// A part of a body; `D` is a deserializer of `serde_json` at its start.
+/// A part of a body; `D` is a deserializer of `serde_json` positioned at its start.
 pub(in crate::api::json) struct Part<'r, D> {
     pub(super) inner: D,
     pub(super) reading: &'r Reading,
-    /// A field that an object, if this is one, is read without.
+    /// Name of a field to leave out, if this is an object.
     pub(super) without: Option<&'r str>,
 }
 
@@ -36,20 +36,20 @@ impl<'r, D> Part<'r, D> {
 }
 
 impl<'de, D: Deserializer<'de>> Part<'_, D> {
-    /// The fields of an object, or `None` with the text of anything else.
+    /// Deserializes an object; if this is not an object, gives back the visitor and the text.
     fn object<V: Visitor<'de>>(
         self,
         visitor: V,
         may_be_null: &'static [&'static str],
     ) -> Result<Result<V::Value, (V, &'de RawValue)>, Error> {
         let Self { inner, reading, without } = self;
-        let raw = <&'de RawValue>::deserialize(inner).map_err(|e| reading.take(e))?;
+        let raw = <&'de RawValue>::deserialize(inner).map_err(|e| reading.take_error(e))?;
         if !raw.get().starts_with('{') {
             return Ok(Err((visitor, raw)));
         }
         let mut inner = serde_json::Deserializer::from_str(raw.get());
         let object = Object { visitor, reading, may_be_null, without };
-        inner.deserialize_map(object).map(Ok).map_err(|e| reading.take(e))
+        inner.deserialize_map(object).map(Ok).map_err(|e| reading.take_error(e))
     }
 }
 
@@ -58,17 +58,17 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Part<'_, D> {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         let counted = self.counted(visitor);
-        self.inner.deserialize_any(counted).map_err(|e| self.reading.take(e))
+        self.inner.deserialize_any(counted).map_err(|e| self.reading.take_error(e))
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         let counted = self.counted(visitor);
-        self.inner.deserialize_option(counted).map_err(|e| self.reading.take(e))
+        self.inner.deserialize_option(counted).map_err(|e| self.reading.take_error(e))
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         let counted = self.counted(visitor);
-        self.inner.deserialize_ignored_any(counted).map_err(|e| self.reading.take(e))
+        self.inner.deserialize_ignored_any(counted).map_err(|e| self.reading.take_error(e))
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Error> {
@@ -107,7 +107,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Part<'_, D> {
     }
 }
 
-/// What a value is, for an error.
+/// Describes a value, for an error.
 fn kind(raw: &RawValue) -> Unexpected<'_> {
     match raw.get().as_bytes().first() {
         Some(b'n') => Unexpected::Unit,
@@ -119,7 +119,7 @@ fn kind(raw: &RawValue) -> Unexpected<'_> {
     }
 }
 
-/// One of some words, as an enum without data.
+/// Visits a string that names a variant of an enum without data.
 struct Word<V> {
     visitor: V,
     variants: &'static [&'static str],

@@ -1,4 +1,4 @@
-//! Values as `serde_json` finds them, counted and passed on to the type that is read.
+//! The visitor that counts the memory of values and passes them on from `serde_json` to the type of the body.
 
 use std::borrow::Cow;
 
@@ -10,12 +10,12 @@ use serde::{
 use super::Part;
 use crate::api::json::{Reading, json_error::Error};
 
-/// Bytes that an entry of an object takes beside its key and value.
+/// Bytes that a map takes per entry, besides key and value.
 const ENTRY: usize = 48;
-/// Elements that the first one of an array makes room for.
+/// Capacity of a `Vec` after its first element.
 const FIRST: usize = 4;
 
-/// A visitor of what is read, between `serde_json` and the type.
+/// A visitor between `serde_json` and the visitor of the type; counts memory.
 pub(in crate::api::json) struct Counted<'r, V> {
     pub(in crate::api::json) visitor: V,
     pub(in crate::api::json) reading: &'r Reading,
@@ -24,14 +24,14 @@ pub(in crate::api::json) struct Counted<'r, V> {
 macro_rules! passed_on {
     ($($method:ident($type:ty);)*) => {
         $(fn $method<E: serde::de::Error>(self, value: $type) -> Result<V::Value, E> {
-            self.visitor.$method::<Error>(value).map_err(|e| self.reading.put(e))
+            self.visitor.$method::<Error>(value).map_err(|e| self.reading.keep_error(e))
         })*
     };
 }
 
 impl<V> Counted<'_, V> {
-    fn pay<E: serde::de::Error>(&self, bytes: usize) -> Result<(), E> {
-        self.reading.pay(bytes).map_err(|e| self.reading.put(e))
+    fn count_memory<E: serde::de::Error>(&self, bytes: usize) -> Result<(), E> {
+        self.reading.count_memory(bytes).map_err(|e| self.reading.keep_error(e))
     }
 }
 
@@ -50,35 +50,35 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Counted<'_, V> {
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<V::Value, E> {
-        self.pay(text.len())?;
-        self.visitor.visit_str::<Error>(text).map_err(|e| self.reading.put(e))
+        self.count_memory(text.len())?;
+        self.visitor.visit_str::<Error>(text).map_err(|e| self.reading.keep_error(e))
     }
 
     fn visit_borrowed_str<E: serde::de::Error>(self, text: &'de str) -> Result<V::Value, E> {
-        self.pay(text.len())?;
-        self.visitor.visit_borrowed_str::<Error>(text).map_err(|e| self.reading.put(e))
+        self.count_memory(text.len())?;
+        self.visitor.visit_borrowed_str::<Error>(text).map_err(|e| self.reading.keep_error(e))
     }
 
     fn visit_none<E: serde::de::Error>(self) -> Result<V::Value, E> {
-        self.visitor.visit_none::<Error>().map_err(|e| self.reading.put(e))
+        self.visitor.visit_none::<Error>().map_err(|e| self.reading.keep_error(e))
     }
 
     fn visit_unit<E: serde::de::Error>(self) -> Result<V::Value, E> {
-        self.visitor.visit_unit::<Error>().map_err(|e| self.reading.put(e))
+        self.visitor.visit_unit::<Error>().map_err(|e| self.reading.keep_error(e))
     }
 
     fn visit_some<D: Deserializer<'de>>(self, inner: D) -> Result<V::Value, D::Error> {
-        self.visitor.visit_some(Part::new(inner, self.reading)).map_err(|e| self.reading.put(e))
+        self.visitor.visit_some(Part::new(inner, self.reading)).map_err(|e| self.reading.keep_error(e))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
         let elements = Elements { inner, reading: self.reading, index: 0 };
-        self.visitor.visit_seq(elements).map_err(|e| self.reading.put(e))
+        self.visitor.visit_seq(elements).map_err(|e| self.reading.keep_error(e))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
         let entries = Entries { inner, reading: self.reading, key: Cow::Borrowed("") };
-        self.visitor.visit_map(entries).map_err(|e| self.reading.put(e))
+        self.visitor.visit_map(entries).map_err(|e| self.reading.keep_error(e))
     }
 }
 
@@ -96,13 +96,13 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Elements<'_, A> {
         let room = if self.index == 0 { FIRST } else { 1 };
         let seed = Counting { seed, reading: self.reading, bytes: room * size_of::<T::Value>() };
         let element = self.inner.next_element_seed(seed);
-        let element = element.map_err(|e| self.reading.take(e).under(self.index))?;
+        let element = element.map_err(|e| self.reading.take_error(e).under(self.index))?;
         self.index += 1;
         Ok(element)
     }
 }
 
-/// The entries of an object of free form.
+/// The entries of an object with any keys.
 struct Entries<'de, 'r, A> {
     inner: A,
     reading: &'r Reading,
@@ -113,8 +113,8 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Entries<'de, '_, A> {
     type Error = Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
-        let Some(key) = self.inner.next_key_seed(Key).map_err(|e| self.reading.take(e))? else { return Ok(None) };
-        self.reading.pay(key.len() + size_of::<K::Value>() + ENTRY)?;
+        let Some(key) = self.inner.next_key_seed(Key).map_err(|e| self.reading.take_error(e))? else { return Ok(None) };
+        self.reading.count_memory(key.len() + size_of::<K::Value>() + ENTRY)?;
         let read = seed.deserialize(IntoDeserializer::<Error>::into_deserializer(&*key));
         let read = read.map(Some);
         self.key = key;
@@ -123,11 +123,11 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Entries<'de, '_, A> {
 
     fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Error> {
         let seed = Counting { seed, reading: self.reading, bytes: size_of::<T::Value>() };
-        self.inner.next_value_seed(seed).map_err(|e| self.reading.take(e).under(&self.key))
+        self.inner.next_value_seed(seed).map_err(|e| self.reading.take_error(e).under(&self.key))
     }
 }
 
-/// The key of an entry, borrowed where it can be.
+/// Deserializes a key, borrowed if possible.
 pub(in crate::api::json) struct Key;
 
 impl<'de> DeserializeSeed<'de> for Key {
@@ -154,7 +154,7 @@ impl<'de> Visitor<'de> for Key {
     }
 }
 
-/// A value, counted once it is known to be there.
+/// Deserializes a value and counts its memory once `serde_json` has found it.
 struct Counting<'r, T> {
     seed: T,
     reading: &'r Reading,
@@ -166,7 +166,7 @@ impl<'de, T: DeserializeSeed<'de>> DeserializeSeed<'de> for Counting<'_, T> {
 
     fn deserialize<D: Deserializer<'de>>(self, inner: D) -> Result<T::Value, D::Error> {
         let Self { seed, reading, bytes } = self;
-        let value = reading.pay(bytes).and_then(|()| seed.deserialize(Part::new(inner, reading)));
-        value.map_err(|e| reading.put(e))
+        let value = reading.count_memory(bytes).and_then(|()| seed.deserialize(Part::new(inner, reading)));
+        value.map_err(|e| reading.keep_error(e))
     }
 }
