@@ -172,7 +172,7 @@ mod tests {
             key: Arc::new(key),
             edits: None,
             priority: Priority::Normal,
-            reuse: Reuse::Asked,
+            reuse: Reuse::NotFound,
             max_batch_items: UNLIMITED,
         }
     }
