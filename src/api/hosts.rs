@@ -72,7 +72,7 @@ fn host(request: &Request) -> Result<Option<Authority>, Problem> {
         return Ok(Some(authority.clone()));
     }
     let parse = |value: &HeaderValue| value.to_str().ok()?.parse().ok();
-    first.map(|value| parse(value).ok_or_else(|| refused("the Host header is not the name of a host"))).transpose()
+    first.map(|value| parse(value).ok_or_else(|| refused("the Host header is malformed"))).transpose()
 }
 
 /// Refuses a host name that a server without keys does not accept.
@@ -111,7 +111,7 @@ fn check_origin(
 ) -> Result<(), Problem> {
     let refused = |name: &str| {
         let detail = "this server has no API keys and refuses requests from pages of other origins; allow one with \
-            --cors-origins, or make a key";
+            --cors-origin, or make a key";
         Err(Problem::at(Code::OriginNotAllowed, name, detail))
     };
     let is_allowed =

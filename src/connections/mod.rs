@@ -1,5 +1,5 @@
-//! Accepts connections and serves HTTP on them, with limits on their number and on the time for headers. Knows the
-//! router only as a service: what requests ask for is the business of [`crate::api`].
+//! Accepts connections and serves HTTP on them, with limits on their number and on the time for headers. Does not
+//! know what requests ask for: that is in [`crate::api`].
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
