@@ -10,7 +10,7 @@ const REFUSED: u8 = 4;
 /// Exit code if the server could not be reached.
 const UNREACHABLE: u8 = 5;
 
-/// Most bytes of a response.
+/// Maximum bytes of a response.
 const MAX_ANSWER: u64 = 64 << 20;
 
 #[derive(Debug, Args)]
