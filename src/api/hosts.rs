@@ -33,8 +33,8 @@ pub fn is_probe(route: &str) -> bool {
 /// and from pages of other origins.
 pub async fn check(State(state): State<ApiState>, request: Request, next: Next) -> Response {
     let probes = request.extensions().get::<MatchedPath>().is_some_and(|route| is_probe(route.as_str()));
-    let is_open = match state.keys.is_closed().await {
-        Ok(is_closed) => !is_closed && !probes,
+    let is_open = match state.keys.requires_keys().await {
+        Ok(requires_keys) => !requires_keys && !probes,
         Err(_) if probes => false,
         Err(error) => return ApiError::from(error).into_response(),
     };
