@@ -150,7 +150,7 @@ impl App {
     /// # Errors
     /// [`AppError::Open`], or an error of the store.
     async fn check_exposure(&self, address: SocketAddr, config: &Config) -> Result<(), AppError> {
-        if self.keys.is_closed().await? {
+        if self.keys.requires_keys().await? {
             return Ok(());
         }
         if address.ip().is_loopback() {

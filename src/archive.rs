@@ -1,4 +1,4 @@
-//! Reads a data folder from Rust, without a server or while one is running.
+//! Reads a data folder from Rust, without a server or while one is running. Never writes.
 
 use std::path::Path;
 

@@ -226,7 +226,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryWithMetad
             };
             let value = serde_json::from_str(&value).unwrap_or_else(|_| Value::from(value.as_ref()));
             if metadata.insert(key.to_owned(), value).is_some() {
-                return Err(Problem::at(Code::InvalidQuery, name.as_ref(), "a key has one value").into());
+                return Err(Problem::at(Code::InvalidQuery, name.as_ref(), "a key may be given only once").into());
             }
         }
         Ok(Self(read_query(&rest.finish())?, metadata))

@@ -33,8 +33,8 @@ pub fn is_probe(route: &str) -> bool {
 /// and from pages of other origins.
 pub async fn check(State(state): State<ApiState>, request: Request, next: Next) -> Response {
     let probes = request.extensions().get::<MatchedPath>().is_some_and(|route| is_probe(route.as_str()));
-    let is_open = match state.keys.is_closed().await {
-        Ok(is_closed) => !is_closed && !probes,
+    let is_open = match state.keys.requires_keys().await {
+        Ok(requires_keys) => !requires_keys && !probes,
         Err(_) if probes => false,
         Err(error) => return ApiError::from(error).into_response(),
     };
@@ -72,7 +72,7 @@ fn host(request: &Request) -> Result<Option<Authority>, Problem> {
         return Ok(Some(authority.clone()));
     }
     let parse = |value: &HeaderValue| value.to_str().ok()?.parse().ok();
-    first.map(|value| parse(value).ok_or_else(|| refused("the Host header is not the name of a host"))).transpose()
+    first.map(|value| parse(value).ok_or_else(|| refused("the Host header is malformed"))).transpose()
 }
 
 /// Refuses a host name that a server without keys does not accept.
@@ -111,7 +111,7 @@ fn check_origin(
 ) -> Result<(), Problem> {
     let refused = |name: &str| {
         let detail = "this server has no API keys and refuses requests from pages of other origins; allow one with \
-            --cors-origins, or make a key";
+            --cors-origin, or make a key";
         Err(Problem::at(Code::OriginNotAllowed, name, detail))
     };
     let is_allowed =

@@ -40,7 +40,7 @@ struct Known {
     keys: Arc<HashMap<KeyId, KeyRecord>>,
     read_at: Option<Instant>,
     /// Whether the store had keys at any time since the start; from then on requests need one.
-    closed: bool,
+    required: bool,
 }
 
 impl KeyRing {
@@ -59,7 +59,7 @@ impl KeyRing {
     ///
     /// # Errors
     /// An error of the store.
-    pub async fn is_closed(&self) -> Result<bool, StoreError> {
+    pub async fn requires_keys(&self) -> Result<bool, StoreError> {
         Ok(self.known().await?.1)
     }
 
@@ -69,19 +69,19 @@ impl KeyRing {
     /// [`Code::ApiKeyRequired`], [`Code::ApiKeyInvalid`], [`Code::ScopeMissing`], or an error of the store: if the keys
     /// cannot be read, every request is refused.
     pub async fn admit(&self, headers: &HeaderMap, scope: Scope) -> Result<Caller, Problem> {
-        let (keys, closed) = self.known().await?;
-        let shown = shown(headers)?;
-        if !closed && shown.is_none() {
+        let (keys, required) = self.known().await?;
+        let presented = presented_key(headers)?;
+        if !required && presented.is_none() {
             return Ok(Caller { tenant: TenantId::DEFAULT, key: None });
         }
-        let Some(shown) = shown else {
+        let Some(presented) = presented else {
             let detail = "this server requires an API key: send `Authorization: Bearer rsd_…`; make a key with \
                 `residuum keys create`";
             return Err(Problem::new(Code::ApiKeyRequired, detail));
         };
         let invalid = |detail: &str| Problem::new(Code::ApiKeyInvalid, detail);
         // blake3::Hash compares in constant time; the id in front of the secret may be known
-        let record = keys.get(&shown.id()).filter(|record| record.secret_hash == shown.secret_hash());
+        let record = keys.get(&presented.id()).filter(|record| record.secret_hash == presented.secret_hash());
         let record = record.ok_or_else(|| invalid("this server does not know the API key"))?;
         match record.state(Timestamp::now()) {
             KeyState::Active => {}
@@ -110,19 +110,19 @@ impl KeyRing {
         let read_at = Instant::now();
         let keys: HashMap<KeyId, KeyRecord> = self.store.keys().await?.into_iter().map(|key| (key.id, key)).collect();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if !known.closed && !keys.is_empty() {
+        if !known.required && !keys.is_empty() {
             tracing::info!("the store has API keys: requests need one from now on");
         }
-        known.closed |= !keys.is_empty();
+        known.required |= !keys.is_empty();
         known.keys = Arc::new(keys);
         known.read_at = Some(read_at);
-        Ok((Arc::clone(&known.keys), known.closed))
+        Ok((Arc::clone(&known.keys), known.required))
     }
 
     fn fresh(&self) -> Option<(Arc<HashMap<KeyId, KeyRecord>>, bool)> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = known.read_at.is_some_and(|at| at.elapsed() < self.freshness);
-        fresh.then(|| (Arc::clone(&known.keys), known.closed))
+        fresh.then(|| (Arc::clone(&known.keys), known.required))
     }
 
     /// Stores that a key was used, at most once a minute; the request does not wait for it.
@@ -146,7 +146,7 @@ impl KeyRing {
 ///
 /// # Errors
 /// [`Code::ApiKeyInvalid`] if there are several keys, or the key is malformed.
-fn shown(headers: &HeaderMap) -> Result<Option<ApiKey>, Problem> {
+fn presented_key(headers: &HeaderMap) -> Result<Option<ApiKey>, Problem> {
     let invalid = |detail: &str| Problem::new(Code::ApiKeyInvalid, detail);
     let mut bearers = headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| {
         let (scheme, token) = value.to_str().ok()?.trim().split_once(' ')?;
@@ -178,15 +178,15 @@ mod tests {
         };
         let text = key.reveal();
         for good in [format!("Bearer {text}"), format!("bearer {text}"), format!("BEARER   {text} ")] {
-            assert_eq!(shown(&headers(&[good])).unwrap(), Some(key.clone()));
+            assert_eq!(presented_key(&headers(&[good])).unwrap(), Some(key.clone()));
         }
         let basic = "Basic dXNlcjpwYXNz".to_owned();
-        assert_eq!(shown(&headers(&[])).unwrap(), None);
+        assert_eq!(presented_key(&headers(&[])).unwrap(), None);
         let foreign = "Bearer eyJhbGciOi".to_owned();
-        assert_eq!(shown(&headers(&[basic.clone(), text.clone(), foreign])).unwrap(), None);
-        assert_eq!(shown(&headers(&[basic, format!("Bearer {text}")])).unwrap(), Some(key));
+        assert_eq!(presented_key(&headers(&[basic.clone(), text.clone(), foreign])).unwrap(), None);
+        assert_eq!(presented_key(&headers(&[basic, format!("Bearer {text}")])).unwrap(), Some(key));
         for bad in [vec![format!("Bearer {text}"); 2], vec![format!("Bearer {}", &text[..80])]] {
-            assert_eq!(shown(&headers(&bad)).unwrap_err().code, Code::ApiKeyInvalid, "{bad:?}");
+            assert_eq!(presented_key(&headers(&bad)).unwrap_err().code, Code::ApiKeyInvalid, "{bad:?}");
         }
     }
 }

@@ -56,7 +56,7 @@ const OK: Health = Health { status: "ok", version: env!("CARGO_PKG_VERSION") };
 /// Always 200, if the server can answer at all.
 #[utoipa::path(
     get, path = "/healthz", operation_id = "getHealth", tag = "system",
-    responses((status = 200, description = "It is", body = Health), QueryProblems)
+    responses((status = 200, description = "The process is alive", body = Health), QueryProblems)
 )]
 pub async fn healthz(Query(NoQuery {}): Query<NoQuery>) -> Json<Health> {
     Json(OK)
@@ -68,7 +68,7 @@ pub async fn healthz(Query(NoQuery {}): Query<NoQuery>) -> Json<Health> {
 /// running, and the store can be written to. Otherwise 503 with the reason, also while the server stops.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "getReadiness", tag = "system",
-    responses((status = 200, description = "It is", body = Ready), ReadyProblems)
+    responses((status = 200, description = "The server is ready", body = Ready), ReadyProblems)
 )]
 pub async fn readyz(State(state): State<ApiState>, Query(NoQuery {}): Query<NoQuery>) -> ApiResult<Json<Ready>> {
     let not_yet = |detail: &str| Problem::new(Code::Unavailable, detail).retry_after(1);
@@ -93,8 +93,8 @@ pub async fn readyz(State(state): State<ApiState>, Query(NoQuery {}): Query<NoQu
 }
 
 /// Note on blobs that are not in the index.
-const UNKNOWN_BLOBS: &str = "the folder `unknown` has blobs that the index does not know: stop the server and run `residuum verify \
-    --rebuild-index` to take their caches in, or `residuum gc --unknown` to remove them";
+const UNKNOWN_BLOBS: &str = "the folder `unknown` has blobs that are not in the index: stop the server and run \
+    `residuum verify --rebuild-index` to add their caches to the index, or `residuum gc --unknown` to delete them";
 
 /// Metrics
 ///

@@ -83,7 +83,7 @@ impl Create {
         let Self { data, name, mut scopes, tenant, expires } = self;
         scopes.sort_unstable();
         scopes.dedup();
-        let key = ApiKey::generate().map_err(|e| format!("the system gives no random numbers: {e}"))?;
+        let key = ApiKey::generate().map_err(|e| format!("the system has no random numbers: {e}"))?;
         let new = NewKey { key, name, tenant, scopes, expires_at: expires };
         let record = runtime(1)?.block_on(async {
             let mut keys = KeyStore::open_or_make(&data.data_dir).await?;

@@ -10,7 +10,7 @@ const REFUSED: u8 = 4;
 /// Exit code if the server could not be reached.
 const UNREACHABLE: u8 = 5;
 
-/// Most bytes of a response.
+/// Maximum bytes of a response.
 const MAX_ANSWER: u64 = 64 << 20;
 
 #[derive(Debug, Args)]
@@ -32,7 +32,7 @@ impl Models {
             Ok(models) => {
                 models
                     .iter()
-                    .for_each(|model| print!("{}", if self.json { format!("{model}\n") } else { shown(model) }));
+                    .for_each(|model| print!("{}", if self.json { format!("{model}\n") } else { formatted(model) }));
                 ExitCode::SUCCESS
             }
             Err((code, message)) => {
@@ -66,7 +66,7 @@ impl Models {
 }
 
 /// Formats a model for people: one line, then one for each warning.
-fn shown(model: &Value) -> String {
+fn formatted(model: &Value) -> String {
     let text = |key: &str| model.get(key).and_then(Value::as_str).unwrap_or_default();
     let count = |key: &str| model.get(key).and_then(Value::as_u64);
     let mut out = format!("{}  {}", text("id"), text("status"));
@@ -99,12 +99,12 @@ mod tests {
 
     #[test]
     fn a_model_is_a_line_and_so_is_each_warning() {
-        assert_eq!(shown(&json!({"id": "m", "status": "loading"})), "m  loading\n");
+        assert_eq!(formatted(&json!({"id": "m", "status": "loading"})), "m  loading\n");
         let model = json!({
             "id": "m", "status": "ready", "architecture": "llama", "n_params": 134_515_008, "n_layers": 30,
             "weights_dtype": "Q4_1", "device": "cpu", "warnings": [{"code": "unused_tensors", "detail": "2 tensors"}]
         });
         let lines = "m  ready  llama  135 M parameters  30 layers  Q4_1  on cpu\n  warning unused_tensors: 2 tensors\n";
-        assert_eq!(shown(&model), lines);
+        assert_eq!(formatted(&model), lines);
     }
 }

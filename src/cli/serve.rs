@@ -212,7 +212,7 @@ fn check_saes(saes: &[SaeSource], models: &[ModelSource]) -> Result<(), String> 
             return Err(format!("--sae {} is given twice", sae.id));
         }
         if !models.iter().any(|model| model.id == sae.model) {
-            return Err(format!("--sae {} names the model {}, and no --model is called that", sae.id, sae.model));
+            return Err(format!("--sae {} names the model {}, but no --model has this id", sae.id, sae.model));
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! `residuum verify`, `residuum gc` and `residuum backup`: upkeep of a data folder without a server.
+//! `residuum verify`, `residuum gc` and `residuum backup`: commands that work on a data folder directly.
 
 use std::path::PathBuf;
 
@@ -89,11 +89,11 @@ impl Gc {
             Ok((report, (n, n_bytes), left)) => {
                 println!("{report}");
                 if n > 0 {
-                    println!("removed {n} blobs that the index did not know: {n_bytes} bytes");
+                    println!("removed {n} blobs that were not in the index: {n_bytes} bytes");
                 }
                 if left > 0 {
                     println!(
-                        "the folder `unknown` has {left} blobs that the index does not know (--unknown removes them)"
+                        "the folder `unknown` has {left} blobs that are not in the index (--unknown removes them)"
                     );
                 }
                 Ok(())

@@ -1,5 +1,5 @@
-//! Accepts connections and serves HTTP on them, with limits on their number and on the time for headers. Knows the
-//! router only as a service: what requests ask for is the business of [`crate::api`].
+//! Accepts connections and serves HTTP on them, with limits on their number and on the time for headers. Does not
+//! know what requests ask for: that is in [`crate::api`].
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
@@ -31,7 +31,7 @@ use crate::api;
 /// Limits on connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Most connections at one time.
+    /// Maximum number of connections at one time.
     pub max_connections: usize,
     /// Further connections, which may only ask for `/healthz` and `/readyz`; other requests on them are refused.
     /// Clients beyond these wait in the backlog of the system.
@@ -54,12 +54,12 @@ impl Default for ConnectionLimits {
     }
 }
 
-/// Number of headers at which hyper cuts the connection. The lower limit of `api/limits.rs` gets a problem as its
-/// answer.
+/// Number of headers at which hyper cuts the connection. Requests between this and the lower limit of `api/limits.rs`
+/// get a problem as their answer.
 const MAX_HEADERS: usize = 256;
 /// Bytes of the request line and all headers at which hyper cuts the connection, likewise.
 const MAX_HEAD_BYTES: usize = 64 << 10;
-/// Most bytes in the buffer of a connection.
+/// Maximum bytes in the buffer of a connection.
 const MAX_BUFFER_BYTES: usize = 256 << 10;
 /// Time for the headers on a spare connection.
 const SPARE_HEADER_TIMEOUT: Duration = Duration::from_secs(5);

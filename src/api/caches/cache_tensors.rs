@@ -63,7 +63,7 @@ fn answer_with(
 /// [`Code::InvalidQuery`] if it is given.
 pub fn no_hook_parameter(query: &TensorQuery) -> Result<(), Problem> {
     match query.hook {
-        Some(_) => Err(Problem::at(Code::InvalidQuery, "hook", "this path names the hook already")),
+        Some(_) => Err(Problem::at(Code::InvalidQuery, "hook", "the path already names the hook")),
         None => Ok(()),
     }
 }
@@ -250,7 +250,7 @@ pub struct FileQuery {
     get, path = "/v1/caches/{id}/safetensors", operation_id = "getCacheSafetensors", tag = "caches",
     params(("id" = String, Path, description = "Id of the cache"), FileQuery),
     responses((status = 200, description = "The file", content_type = "application/vnd.safetensors", body = Vec<u8>),
-        (status = 206, description = "A byte range of it"), (status = 304, description = "Not modified"), CacheFileProblems)
+        (status = 206, description = "A byte range of the file"), (status = 304, description = "Not modified"), CacheFileProblems)
 )]
 pub async fn get_safetensors(
     State(state): State<ApiState>,

@@ -28,7 +28,7 @@ use residuum_engine::questions::blocking;
 use residuum_store::{Imported, NewImport, Spool, Store};
 
 /// The problem of a body that could not be read.
-fn unread(error: &(dyn std::error::Error + 'static)) -> Problem {
+fn body_error(error: &(dyn std::error::Error + 'static)) -> Problem {
     if TooSlow::caused(error) {
         Problem::new(Code::RequestTimeout, "the body arrived too slowly; send it again")
     } else {
@@ -75,7 +75,7 @@ pub async fn import_cache(
     let mut body = body.into_data_stream();
     while let Some(bytes) = body.next().await {
         // if the client disconnects or sends too slowly, dropping the receiver deletes what has arrived
-        let bytes = bytes.map_err(|e| unread(&e))?;
+        let bytes = bytes.map_err(|e| body_error(&e))?;
         receiver = receiver.take(bytes).await?;
     }
     let received = receiver.finish().await?;

@@ -76,7 +76,7 @@ pub async fn get_cache(
 #[utoipa::path(
     patch, path = "/v1/caches/{id}", operation_id = "updateCache", tag = "caches", params(("id" = String, Path, description = "Id of the cache")),
     request_body = CachePatchDto,
-    responses((status = 200, description = "The cache as it is now", body = CacheDto), CachePatchProblems)
+    responses((status = 200, description = "The changed cache", body = CacheDto), CachePatchProblems)
 )]
 pub async fn update_cache(
     State(state): State<ApiState>,

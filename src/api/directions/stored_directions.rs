@@ -67,7 +67,7 @@ pub async fn get_direction(
 #[utoipa::path(
     patch, path = "/v1/directions/{direction}", operation_id = "updateDirection", tag = "directions",
     params(("direction" = String, Path, description = "Id or name of the direction")), request_body = DirectionPatchDto,
-    responses((status = 200, description = "The direction as it is now", body = DirectionDto), DirectionPatchProblems)
+    responses((status = 200, description = "The changed direction", body = DirectionDto), DirectionPatchProblems)
 )]
 pub async fn update_direction(
     State(state): State<ApiState>,

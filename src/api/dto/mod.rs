@@ -126,7 +126,7 @@ pub fn cursor<T: std::str::FromStr>(cursor: Option<&str>) -> Result<Option<T>, P
     cursor
         .map(|c| {
             c.strip_prefix("c_").and_then(|c| c.parse().ok()).ok_or_else(|| {
-                Problem::at(Code::InvalidCursor, "cursor", "use the next_cursor of the page before, unchanged")
+                Problem::at(Code::InvalidCursor, "cursor", "use the next_cursor of the previous page, unchanged")
             })
         })
         .transpose()

@@ -175,7 +175,7 @@ impl CreateRun {
             return Err(Problem::at(
                 Code::InvalidBody,
                 "/messages",
-                "add_generation_prompt, continue_final_message, template_kwargs and chat_template go with messages",
+                "add_generation_prompt, continue_final_message, template_kwargs and chat_template need messages",
             ));
         }
         let n = match (&self.input, &self.items) {

@@ -47,7 +47,7 @@ pub struct InterventionDto {
     pub heads: Option<Vec<i64>>,
     /// Change only these neurons, if the hook is on the neurons of an MLP.
     pub neurons: Option<Vec<usize>>,
-    /// A stored direction, a vector of a stored cache, or numbers.
+    /// A stored direction, a vector of a stored cache, a feature of an autoencoder, or numbers.
     #[schema(value_type = Option<DirectionRef>)]
     pub direction: Option<DirectionRef>,
     /// The values, the same at every layer: as many as a row of the hook has, or one head, or the chosen neurons.

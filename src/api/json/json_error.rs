@@ -101,7 +101,7 @@ impl serde::de::Error for Error {
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
         let known = match expected {
-            [] => "there are none here".to_owned(),
+            [] => "no fields are allowed here".to_owned(),
             known => format!("known are {}", known.iter().map(|f| format!("`{f}`")).collect::<Vec<_>>().join(", ")),
         };
         Self::body(vec![field.to_owned()], format!("unknown field `{}`: {known}", shortened(field)))

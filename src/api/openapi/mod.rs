@@ -25,10 +25,11 @@ use super::{
 #[openapi(
     info(
         title = "Residuum",
-        description = "An activation server for language models. Post text, tokens or a chat; a forward pass captures the \
-            activations you ask for; they are kept as safetensors blobs indexed in SQLite, and can be fetched, compared and \
-            reused without running the model again. Errors are RFC 9457 problem objects with a stable `code`. A server \
-            whose store has API keys asks for one: `Authorization: Bearer rsd_…`; what belongs to another tenant is not there.",
+        description = "An activation server for language models. Post text, tokens or a chat, and name the activations \
+            you want. A forward pass captures them, and they are stored as safetensors blobs with an index in SQLite. \
+            They can then be fetched, compared and reused without running the model again. Errors are RFC 9457 problem \
+            objects with a stable `code`. If the store has API keys, requests need one, `Authorization: Bearer rsd_…`, and \
+            see only what belongs to the tenant of the key.",
     ),
     // utoipa collects schemas from bodies only, so types of query parameters are listed here
     components(schemas(Format, Encoding, DtypeParam, Include, IncludeVectors, LensValues, RunSnapshot, PatchingProgress)),
@@ -74,7 +75,7 @@ fn bearer() -> Http {
         .bearer_format("rsd_…")
         .description(Some(
             "An API key, made by `residuum keys create`. Each operation lists the scope it needs: `read`; `write`, which \
-             includes it; `metrics`; `admin`, which includes all. A server whose store never had a key asks for none.",
+             includes it; `metrics`; `admin`, which includes all. A server whose store never had a key requires none.",
         ))
         .build()
 }

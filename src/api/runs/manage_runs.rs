@@ -112,7 +112,7 @@ pub async fn get_run(
 /// has ended is not changed.
 #[utoipa::path(
     post, path = "/v1/runs/{id}/cancel", operation_id = "cancelRun", tag = "runs", params(("id" = String, Path, description = "Id of the run")),
-    responses((status = 200, description = "The run as it is now", body = RunDto), RunChangeProblems)
+    responses((status = 200, description = "The run after the request", body = RunDto), RunChangeProblems)
 )]
 pub async fn cancel_run(
     State(state): State<ApiState>,

@@ -1,4 +1,4 @@
-//! `POST /v1/search`: finds stored rows similar to a vector.
+//! `POST /v1/search`: finds stored rows similar to a query.
 
 mod search_answer;
 mod search_body;

@@ -144,9 +144,9 @@ impl TensorAnswer {
         }
         let bytes = self.assembly(None).read_all(store).await?;
         let (dtype, shape) = (self.dtype, self.shape.clone());
-        let spell = move || spelled(&bytes, dtype, &shape, encoding);
+        let write = move || json_values(&bytes, dtype, &shape, encoding);
         let JsonValues { text, n_nan, n_inf } =
-            if n > INLINE_ELEMENTS { blocking(move || Ok(spell())).await? } else { spell() };
+            if n > INLINE_ELEMENTS { blocking(move || Ok(write())).await? } else { write() };
         let values = RawValue::from_string(text)
             .map_err(|_| Problem::new(Code::Internal, "a tensor could not be written as JSON"))?;
         Ok(TensorDto {
@@ -167,11 +167,11 @@ impl TensorAnswer {
 
     fn headers(&self) -> Result<HeaderMap, Problem> {
         let mut headers = HeaderMap::new();
-        let join = |items: Vec<String>| HeaderValue::from_str(&items.join(",")).map_err(|_| unprintable());
+        let join = |items: Vec<String>| HeaderValue::from_str(&items.join(",")).map_err(|_| header_error());
         headers.insert(SHAPE, join(self.shape.iter().map(ToString::to_string).collect())?);
         headers.insert(AXES, join(self.axes.iter().map(|a| a.name().to_owned()).collect())?);
         headers.insert(DTYPE, HeaderValue::from_static(self.dtype.name()));
-        headers.insert(HOOK, HeaderValue::from_str(&self.hook).map_err(|_| unprintable())?);
+        headers.insert(HOOK, HeaderValue::from_str(&self.hook).map_err(|_| header_error())?);
         if self.widened {
             headers.insert(CONVERTED_FROM, HeaderValue::from_static(Dtype::BFloat16.name()));
         }
@@ -205,7 +205,7 @@ impl TensorAnswer {
 }
 
 /// Writes the elements as a JSON value.
-fn spelled(bytes: &[u8], dtype: Dtype, shape: &[usize], encoding: Encoding) -> JsonValues {
+fn json_values(bytes: &[u8], dtype: Dtype, shape: &[usize], encoding: Encoding) -> JsonValues {
     let floats = dtype.decode(bytes);
     match encoding {
         Encoding::Nested => nested(&floats, shape),
@@ -217,7 +217,7 @@ fn spelled(bytes: &[u8], dtype: Dtype, shape: &[usize], encoding: Encoding) -> J
     }
 }
 
-fn unprintable() -> Problem {
+fn header_error() -> Problem {
     Problem::new(Code::Internal, "a header could not be written")
 }
 
@@ -306,7 +306,7 @@ pub async fn binary(
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     let disposition = format!("attachment; filename=\"{file_name}\"");
-    headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_str(&disposition).map_err(|_| unprintable())?);
+    headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_str(&disposition).map_err(|_| header_error())?);
     if let Some(not_modified) = conditions(request, &headers)? {
         return Ok(not_modified);
     }
@@ -318,7 +318,7 @@ pub async fn binary(
     let (status, range) = match range {
         Some(range) => {
             let content_range = format!("bytes {}-{}/{total}", range.start, range.end - 1);
-            headers.insert(header::CONTENT_RANGE, HeaderValue::from_str(&content_range).map_err(|_| unprintable())?);
+            headers.insert(header::CONTENT_RANGE, HeaderValue::from_str(&content_range).map_err(|_| header_error())?);
             (StatusCode::PARTIAL_CONTENT, range)
         }
         None => (StatusCode::OK, 0..total),
