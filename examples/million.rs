@@ -96,7 +96,7 @@ async fn fill_both(folder: &Path, n: usize) -> Result<(), Failure> {
         plain.inserted
     );
     println!("| caches a second, from the request to the durable cache | {:.0} |", filled.whole);
-    println!("| merging the index of words, as upkeep does | {:.1} s |", filled.merging.as_secs_f64());
+    println!("| merging FTS5 segments, as upkeep does | {:.1} s |", filled.merging.as_secs_f64());
     Ok(())
 }
 

@@ -4,7 +4,8 @@
 //! which owns a device, and stores the activations as safetensors blobs with an index in SQLite. From then on clients
 //! can fetch, compare and reuse them over HTTP without running the model again.
 //!
-//! The modules, in the order in which data passes through them:
+//! The map. `domain`, `model`, `store`, `analysis` and `engine` are crates of this workspace (`crates/`) under the names
+//! that a library user sees; the rest is in `src/`:
 //!
 //! | module | owns | must not know |
 //! |---|---|---|

@@ -39,7 +39,7 @@ pub async fn enforce(State(state): State<ApiState>, request: Request, next: Next
     }
     let limit = state.config.request_timeout + wait_of(request.uri().query());
     let activity = Activity::default();
-    let request = request.map(|body| Body::new(PacedBody::new(body, state.config.patience, activity.clone())));
+    let request = request.map(|body| Body::new(PacedBody::new(body, state.config.body_rate, activity.clone())));
     tokio::select! {
         response = next.run(request) => response,
         () = activity.idle_for(limit) => {

@@ -53,7 +53,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use self::error::ApiError;
 pub use key_ring::{Caller, KeyRing};
-pub use pace::Patience;
+pub use pace::BodyRate;
 pub use readiness::Readiness;
 use residuum_domain::{Code, Problem};
 pub use state::{ApiConfig, ApiState};

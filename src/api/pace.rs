@@ -17,14 +17,14 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 /// How slowly a body may arrive: the server waits for bytes for at most `grace` plus a second for every
 /// `bytes_per_second` bytes received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
+pub struct BodyRate {
     /// Waiting time that every body has.
     pub grace: Duration,
     /// Received bytes that add another second.
     pub bytes_per_second: u64,
 }
 
-impl Default for Patience {
+impl Default for BodyRate {
     fn default() -> Self {
         Self { grace: Duration::from_secs(30), bytes_per_second: 4096 }
     }
@@ -75,11 +75,11 @@ impl TooSlow {
     }
 }
 
-/// A body that fails with [`TooSlow`] if the server has waited for its bytes longer than [`Patience`] allows. Time in
+/// A body that fails with [`TooSlow`] if the server has waited for its bytes longer than [`BodyRate`] allows. Time in
 /// which the handler does not read does not count.
 pub struct PacedBody {
     inner: Body,
-    patience: Patience,
+    rate: BodyRate,
     activity: Activity,
     received: u64,
     waited: Duration,
@@ -88,13 +88,13 @@ pub struct PacedBody {
 }
 
 impl PacedBody {
-    pub fn new(inner: Body, patience: Patience, activity: Activity) -> Self {
-        Self { inner, patience, activity, received: 0, waited: Duration::ZERO, waiting: None }
+    pub fn new(inner: Body, rate: BodyRate, activity: Activity) -> Self {
+        Self { inner, rate, activity, received: 0, waited: Duration::ZERO, waiting: None }
     }
 
     fn time_left(&self) -> Duration {
-        let earned = Duration::from_secs(self.received / self.patience.bytes_per_second.max(1));
-        (self.patience.grace + earned).saturating_sub(self.waited)
+        let earned = Duration::from_secs(self.received / self.rate.bytes_per_second.max(1));
+        (self.rate.grace + earned).saturating_sub(self.waited)
     }
 }
 
@@ -142,8 +142,8 @@ mod tests {
         let (sender, receiver) = mpsc::unbounded_channel::<Bytes>();
         let chunks = futures::stream::unfold(receiver, |mut r| async move { Some((r.recv().await?, r)) });
         let body = Body::from_stream(futures::StreamExt::map(chunks, Ok::<_, std::convert::Infallible>));
-        let patience = Patience { grace: Duration::from_millis(grace), bytes_per_second };
-        (sender, PacedBody::new(body, patience, Activity::default()))
+        let rate = BodyRate { grace: Duration::from_millis(grace), bytes_per_second };
+        (sender, PacedBody::new(body, rate, Activity::default()))
     }
 
     #[tokio::test]
@@ -187,8 +187,8 @@ mod tests {
 
     #[test]
     fn bytes_add_time_and_waiting_uses_it_up() {
-        let patience = Patience { grace: Duration::from_secs(3), bytes_per_second: 100 };
-        let mut body = PacedBody::new(Body::empty(), patience, Activity::default());
+        let rate = BodyRate { grace: Duration::from_secs(3), bytes_per_second: 100 };
+        let mut body = PacedBody::new(Body::empty(), rate, Activity::default());
         assert_eq!(body.time_left(), Duration::from_secs(3));
         (body.received, body.waited) = (1000, Duration::from_secs(4));
         assert_eq!(body.time_left(), Duration::from_secs(9));

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::http::HeaderValue;
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use super::{key_ring::KeyRing, memory::RequestMemory, pace::Patience, readiness::Readiness};
+use super::{key_ring::KeyRing, memory::RequestMemory, pace::BodyRate, readiness::Readiness};
 use residuum_engine::{Engine, questions::Questions};
 
 /// Settings of the HTTP API.
@@ -28,7 +28,7 @@ pub struct ApiConfig {
     /// Maximum time between the last byte of a request and the start of its response; `?wait=` is added.
     pub request_timeout: Duration,
     /// How slowly a body may arrive.
-    pub patience: Patience,
+    pub body_rate: BodyRate,
     /// Maximum age of cached API keys and of the cached result of a test write.
     pub freshness: Duration,
 }
@@ -44,7 +44,7 @@ impl Default for ApiConfig {
             allowed_hosts: Vec::new(),
             any_address: false,
             request_timeout: Duration::from_secs(600),
-            patience: Patience::default(),
+            body_rate: BodyRate::default(),
             freshness: Duration::from_millis(500),
         }
     }

@@ -6,7 +6,7 @@ use axum::{body::Body, http::Method};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use residuum::{
-    api::{ApiConfig, Patience},
+    api::{ApiConfig, BodyRate},
     engine::Limits,
 };
 use serde_json::json;
@@ -40,8 +40,8 @@ async fn encoded_bodies_are_refused() {
 
 #[tokio::test]
 async fn a_body_that_arrives_too_slowly_times_out() {
-    let patience = Patience { grace: Duration::from_millis(100), bytes_per_second: 1_000_000 };
-    let app = TestApp::with(Limits::default(), ApiConfig { patience, ..ApiConfig::default() }).await;
+    let body_rate = BodyRate { grace: Duration::from_millis(100), bytes_per_second: 1_000_000 };
+    let app = TestApp::with(Limits::default(), ApiConfig { body_rate, ..ApiConfig::default() }).await;
     let trickle = stream::repeat(Bytes::from_static(b" ")).then(|byte| async {
         tokio::time::sleep(Duration::from_millis(10)).await;
         Ok::<_, Infallible>(byte)

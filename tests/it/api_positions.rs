@@ -193,7 +193,7 @@ async fn positions_that_the_input_lacks_are_refused() {
             json!({"messages": chat, "add_generation_prompt": true, "continue_final_message": true}),
             "invalid_value",
             "/continue_final_message",
-            "either",
+            "cannot both be true",
         ),
         (
             json!({"messages": [{"role": "user"}], "continue_final_message": true}),

@@ -269,6 +269,11 @@ async fn tokens_of_features_equal_brute_force() {
     }
     let everything = app.post("/v1/saes/topk/tokens", &json!({"features": [0]})).await.json();
     assert_eq!((&everything["scanned"]["caches"], &everything["scanned"]["without_positions"]), (&json!(6), &json!(1)));
+    // A filter's own hooks count beside that of the autoencoder.
+    app.capture("two hooks", json!({"hooks": ["resid_post", "mlp_out"], "positions": "all"})).await;
+    let both = json!({"features": [0], "filter": {"hooks": ["blocks.0.hook_mlp_out"]}});
+    let both = app.post("/v1/saes/topk/tokens", &both).await.json();
+    assert_eq!((&both["scanned"]["caches"], &both["scanned"]["without_positions"]), (&json!(1), &json!(0)), "{both}");
     // The features at the found tokens agree with those that each cache reports.
     let mut strongest = 0.0f32;
     for cache in run["caches"].as_array().unwrap() {

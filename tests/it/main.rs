@@ -1,5 +1,7 @@
 //! Tests that need more than one module, in one binary.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 mod analysis_compare;
 mod analysis_directions;
 mod api_access;

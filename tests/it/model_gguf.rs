@@ -187,7 +187,7 @@ fn keys_and_tensors_that_are_not_understood_are_refused_by_name() {
         (
             "qwen2",
             &[(b"ggml.pre\x08\0\0\0\x05\0\0\0\0\0\0\0qwen2", b"ggml.pre\x08\0\0\0\x05\0\0\0\0\0\0\0qwen9")],
-            "`tokenizer.ggml.pre` \"qwen9\" is no pre-tokeniser",
+            "`tokenizer.ggml.pre` \"qwen9\" is not a known pre-tokeniser",
         ),
         (
             "qwen2",

@@ -31,7 +31,7 @@ pub(super) async fn run(
             permit = Arc::clone(&slots).acquire_owned() => permit.expect("the semaphore is never closed"),
             () = draining.cancelled() => return,
         };
-        if workers.submit(Job::BackgroundJob(Box::new(move || job(permit)))).await.is_err() {
+        if workers.submit(Job::Background(Box::new(move || job(permit)))).await.is_err() {
             return tracing::error!("the worker threads are gone");
         }
     }

@@ -109,7 +109,8 @@ mod tests {
         recent.forget_run(run);
         recent.forget(&[(other, 0)]);
         assert_eq!((recent.get((run, 0)), recent.get((other, 0))), (None, None));
-        assert_eq!((recent.kept().n_bytes, recent.kept().runs.len()), (0, 0));
+        let kept = recent.kept();
+        assert_eq!((kept.n_bytes, kept.runs.len()), (0, 0));
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub(super) enum Looked {
     /// The run is complete.
     Answered(Box<Run>),
     /// The run has to be queued, with what is known about its inputs.
-    Missed(NewRun, Option<Missed>),
+    Missed(Box<NewRun>, Option<Missed>),
 }
 
 /// Answers runs until the engine drains.
@@ -153,7 +153,7 @@ impl Engine {
     pub(super) async fn answer(&self, run: NewRun, model: &Model) -> Looked {
         let is_eligible = run.reuse && run.idempotency.is_none() && run.items.len() <= MAX_ITEMS && !run.generates();
         if !is_eligible {
-            return Looked::Missed(run, None);
+            return Looked::Missed(Box::new(run), None);
         }
         let wanted: Vec<Wanted> =
             run.items.iter().map(|item| wanted(run.tenant, run.edits.as_deref(), item, model)).collect();
@@ -166,9 +166,9 @@ impl Engine {
             Ok(Outcome::Complete(run)) => Looked::Answered(run),
             Ok(Outcome::NotFound(absent)) => {
                 let wanted = wanted.into_iter().zip(absent).map(|(wanted, absent)| absent.then_some(wanted)).collect();
-                Looked::Missed(Arc::unwrap_or_clone(run), Some(Missed { wanted, at }))
+                Looked::Missed(Box::new(Arc::unwrap_or_clone(run)), Some(Missed { wanted, at }))
             }
-            Err(_) => Looked::Missed(Arc::unwrap_or_clone(run), None),
+            Err(_) => Looked::Missed(Box::new(Arc::unwrap_or_clone(run)), None),
         }
     }
 }

@@ -82,7 +82,7 @@ impl Engine {
         // In a separate task: dropping the request must not leave rows in the store that are not queued.
         let engine = self.clone();
         let queued = tokio::spawn(async move {
-            let queued = engine.enqueue(run, &item_bytes, missed).await;
+            let queued = engine.enqueue(*run, &item_bytes, missed).await;
             drop(admission);
             queued
         });

@@ -28,7 +28,7 @@ pub enum Job {
     /// Decoding steps of a generation.
     Generate(GenerateJob),
     /// A background job, which reports its outcome by itself.
-    BackgroundJob(Box<dyn FnOnce() + Send>),
+    Background(Box<dyn FnOnce() + Send>),
 }
 
 /// One batch to capture.
@@ -156,7 +156,7 @@ fn work(worker: usize, n_workers: usize, jobs: &Jobs, store: &Store) {
                 let _ = done.send(outcome.unwrap_or_else(Err));
             }
             // After a panic the job's channel closes without a result, and so its caller learns of it.
-            Job::BackgroundJob(work) => drop(guarded(work)),
+            Job::Background(work) => drop(guarded(work)),
         }
     }
 }
@@ -273,7 +273,7 @@ mod tests {
                 assert!(i != 1, "a test asked for this panic");
                 done.send(()).unwrap();
             };
-            assert!(workers.submit(Job::BackgroundJob(Box::new(job))).await.is_ok());
+            assert!(workers.submit(Job::Background(Box::new(job))).await.is_ok());
             ended.push(outcome);
         }
         for (i, outcome) in ended.into_iter().enumerate() {

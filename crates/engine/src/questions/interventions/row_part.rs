@@ -135,7 +135,8 @@ fn indices(named: &[i64], n: usize, field: &str) -> Result<Vec<usize>, Problem> 
 mod tests {
     use super::*;
 
-    type Named<'a, T> = Option<&'a [T]>;
+    /// Heads and neurons that are named, of a site with rows of a shape; what the refusal points at.
+    type Case<'a> = (Option<&'a [i64]>, Option<&'a [usize]>, Site, &'a [usize], &'a str);
 
     #[test]
     fn a_vector_is_for_the_row_for_each_head_or_for_the_changed_part() {
@@ -153,7 +154,7 @@ mod tests {
 
     #[test]
     fn heads_and_neurons_that_a_hook_does_not_have_are_refused() {
-        let cases: [(Named<i64>, Named<usize>, Site, &[usize], &str); 7] = [
+        let cases: [Case<'_>; 7] = [
             (Some(&[3]), None, Site::Z, &[3, 2], "/heads/0"),
             (Some(&[0, -3]), None, Site::Z, &[3, 2], "/heads/1"),
             (Some(&[]), None, Site::Z, &[3, 2], "/heads"),

@@ -113,7 +113,8 @@ struct Filters {
 
 impl Filters {
     fn of(chosen: CacheFilter, sae: &Sae) -> Self {
-        let with_hook = CacheFilter { hooks: vec![sae.hook()], ..chosen };
+        let mut with_hook = chosen;
+        with_hook.hooks.push(sae.hook());
         let own = CacheFilter { fingerprint: Some(sae.model_fingerprint().to_owned()), ..with_hook.clone() };
         let alike = CacheFilter { bos: sae.settings().prepend_bos, ..own.clone() };
         Self { with_hook, own, alike }
