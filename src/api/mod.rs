@@ -80,7 +80,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(caches::cache_tensors::get_layers))
         .routes(routes!(caches::cache_tensors::get_layer))
         .routes(routes!(caches::cache_tensors::get_tensor))
-        .routes(routes!(caches::cache_tensors::get_safetensors))
+        .routes(routes!(caches::cache_file::get_safetensors))
         .routes(routes!(caches::lens::read_lens))
         .routes(routes!(caches::attribution::attribute))
         .routes(routes!(comparisons::compare))

@@ -7,25 +7,20 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 
+use super::import_receiver::{Received, Receiver};
 use crate::api::{
-    dto::{annotations::check_annotations, cache::CacheDto, import::ImportQuery},
+    dto::{cache::CacheDto, import::ImportQuery},
     error::ApiResult,
     extract::{Query, Tenant, idempotency_key},
-    memory::Memory,
     pace::TooSlow,
     problems::ImportProblems,
     state::ApiState,
 };
-use residuum_domain::{
-    Code, ImportOrigin, ImportPlan, ImportSpec, Problem, TenantId,
-    import::Given,
-    tensor_file::{FileHeader, header_len},
-};
+use residuum_domain::{Code, ImportPlan, ImportSpec, Problem, TenantId};
 use residuum_engine::questions::blocking;
-use residuum_store::{Imported, NewImport, Spool, Store};
+use residuum_store::{Imported, NewImport, Store};
 
 /// The problem of a body that could not be read.
 fn body_error(error: &(dyn std::error::Error + 'static)) -> Problem {
@@ -35,9 +30,6 @@ fn body_error(error: &(dyn std::error::Error + 'static)) -> Problem {
         Problem::new(Code::InvalidBody, "the body could not be read to its end")
     }
 }
-
-/// Number of bytes buffered before they are written to disk.
-const CHUNK: usize = 1 << 20;
 
 /// Import a cache
 ///
@@ -133,135 +125,6 @@ fn request_hash(query: &str, file_hash: &str) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"import\0").update(query.as_bytes()).update(b"\0").update(file_hash.as_bytes());
     *hasher.finalize().as_bytes()
-}
-
-/// A file that is being received. Its header is checked as soon as it is complete, so that a bad file is refused before
-/// its data arrives.
-struct Receiver {
-    spool: Spool,
-    hasher: blake3::Hasher,
-    /// Bytes that have arrived.
-    n_bytes: u64,
-    max_bytes: u64,
-    /// Bytes not processed yet: of the header until it is complete, then of the data until they fill a chunk.
-    buffer: BytesMut,
-    given: Given,
-    header: Option<Header>,
-    /// Memory reserved for the header; the data goes to the disk.
-    memory: Memory,
-}
-
-/// Maximum bytes of memory that parsing a header takes for each of its bytes; the worst case is tensors with names of
-/// one letter.
-const HEADER_BYTES_PER_BYTE: u64 = 16;
-
-/// What the header of the file says.
-struct Header {
-    spec: ImportSpec,
-    plan: ImportPlan,
-    /// Bytes of the data.
-    data_len: u64,
-}
-
-/// A complete file that passed all checks.
-struct Received {
-    spool: Spool,
-    spec: ImportSpec,
-    plan: ImportPlan,
-    origin: ImportOrigin,
-}
-
-impl Receiver {
-    fn new(spool: Spool, given: Given, max_bytes: u64, memory: Memory) -> Self {
-        let (hasher, buffer) = (blake3::Hasher::new(), BytesMut::new());
-        Self { spool, hasher, n_bytes: 0, max_bytes, buffer, given, header: None, memory }
-    }
-
-    /// Refuses a body whose `Content-Length` exceeds the limit.
-    fn expect(&self, n_bytes: u64) -> Result<(), Problem> {
-        if n_bytes > self.max_bytes {
-            let detail = format!("the file has {n_bytes} bytes; an import may have {}", self.max_bytes);
-            return Err(Problem::new(Code::BodyTooLarge, detail));
-        }
-        Ok(())
-    }
-
-    /// Processes bytes that have arrived.
-    async fn take(mut self, bytes: Bytes) -> Result<Self, Problem> {
-        self.n_bytes += bytes.len() as u64;
-        self.expect(self.n_bytes)?;
-        self.buffer.extend_from_slice(&bytes);
-        if self.header.is_none() {
-            self.memory.reserve_received(bytes.len())?;
-            if let Some(end) = self.header_end()? {
-                self.memory.reserve_parsing(end as u64 * HEADER_BYTES_PER_BYTE).await?;
-                self.read_header(end)?;
-            }
-        }
-        match &self.header {
-            Some(header) if self.spool.len() + self.buffer.len() as u64 > header.data_len => {
-                let detail = format!("there are bytes after the {} that the tensors take", header.data_len);
-                Err(Problem::new(Code::InvalidSafetensors, detail))
-            }
-            Some(_) if self.buffer.len() >= CHUNK => self.write().await,
-            _ => Ok(self),
-        }
-    }
-
-    /// The end of the header, if all of it has arrived.
-    fn header_end(&self) -> Result<Option<usize>, Problem> {
-        let Some(first) = self.buffer.first_chunk::<8>() else { return Ok(None) };
-        let end = 8 + header_len(*first)?;
-        Ok((self.buffer.len() >= end).then_some(end))
-    }
-
-    fn read_header(&mut self, end: usize) -> Result<(), Problem> {
-        let front = self.buffer.split_to(end);
-        let file = FileHeader::parse(&front[8..])?;
-        let spec = ImportSpec::read(std::mem::take(&mut self.given), file.metadata.clone())?;
-        check_annotations(&spec.tags, spec.label.as_deref(), &spec.metadata)?;
-        let plan = ImportPlan::new(&file, &spec)?;
-        self.expect(file.data_len.saturating_add(end as u64))?;
-        self.hasher.update(&front);
-        self.header = Some(Header { spec, plan, data_len: file.data_len });
-        Ok(())
-    }
-
-    /// Writes the data in the buffer.
-    async fn write(mut self) -> Result<Self, Problem> {
-        blocking(move || {
-            self.hasher.update(&self.buffer);
-            self.spool.append(&self.buffer)?;
-            self.buffer.clear();
-            Ok(self)
-        })
-        .await
-    }
-
-    /// Completes the file after the end of the body.
-    async fn finish(self) -> Result<Received, Problem> {
-        let short = |why: String| Problem::new(Code::InvalidSafetensors, why);
-        if self.header.is_none() {
-            return Err(short(format!("the file ends after {} bytes, inside its header", self.n_bytes)));
-        }
-        let Self { spool, hasher, n_bytes, header: Some(header), .. } = self.write().await? else {
-            return Err(Problem::new(Code::Internal, "a header was lost"));
-        };
-        let Header { spec, plan, data_len } = header;
-        if spool.len() < data_len {
-            return Err(short(format!(
-                "the tensors take {data_len} bytes, but the file ends after {} of them",
-                spool.len()
-            )));
-        }
-        let origin = ImportOrigin {
-            file_hash: hasher.finalize().to_hex().to_string(),
-            file_bytes: n_bytes,
-            file_dtypes: plan.file_dtypes(),
-            metadata: spec.rest.clone(),
-        };
-        Ok(Received { spool, spec, plan, origin })
-    }
 }
 
 /// Stores the file as a cache.

@@ -1,7 +1,10 @@
-//! `/v1/caches`: managing and importing caches, their tensors, and analyses of one cache.
+//! `/v1/caches`.
 
 pub mod attribution;
+pub mod cache_file;
 pub mod cache_tensors;
 pub mod import_cache;
+mod import_receiver;
 pub mod lens;
+mod lens_answer;
 pub mod manage_caches;
