@@ -75,3 +75,20 @@ async fn version(conn: &mut SqliteConnection) -> Result<i64, StoreError> {
 fn newest_migration() -> i64 {
     MIGRATIONS.iter().map(|m| m.version).max().unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Connection;
+
+    use super::*;
+
+    /// Up to 3.51.2, a commit could be lost if one connection checkpoints the log while another restarts it
+    /// (<https://www.sqlite.org/wal.html#walresetbug>). The server and `residuum keys` may do so.
+    #[tokio::test]
+    async fn sqlite_is_new_enough_for_checkpoints_of_two_connections() {
+        let mut conn = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&mut conn).await.unwrap();
+        let numbers: Vec<u32> = version.split('.').map(|n| n.parse().unwrap()).collect();
+        assert!(numbers >= vec![3, 51, 3], "{version}");
+    }
+}

@@ -5,7 +5,6 @@
 //! files to remove once the transaction that forgot them is committed.
 
 mod backfill;
-mod checkpoint;
 pub(crate) mod checksum;
 pub(crate) mod connect;
 pub(crate) mod forward_keys;
@@ -29,7 +28,6 @@ use sqlx::{
 };
 
 use self::{
-    checkpoint::Checkpoints,
     connect::{check_exists, check_version, connect_options, is_new, migrate},
     intern::Memo,
     readers::{Reader, Readers},
@@ -74,8 +72,6 @@ impl SqliteIndex {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            // in pages of 4 KiB: until then the log is moved into the index beside the writer
-            .pragma("wal_autocheckpoint", "16384")
             // the log shrinks back after a large transaction
             .pragma("journal_size_limit", "134217728");
         let mut conn = connect.clone().connect().await?;
@@ -86,8 +82,7 @@ impl SqliteIndex {
         }
         migrate(&mut conn).await?;
         let readers = Readers::open(connect_options(blobs).read_only(true)).await?;
-        let checkpoints = Checkpoints::new(connect.connect().await?);
-        let writer = Some(Writer::start(conn, checkpoints, Arc::clone(blobs), clock.clone(), keep));
+        let writer = Some(Writer::start(conn, Arc::clone(blobs), clock.clone(), keep));
         Ok(Self { readers, writer, memo: Memo::default(), clock, freed })
     }
 

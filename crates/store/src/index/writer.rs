@@ -5,12 +5,9 @@
 //! again, each in a savepoint, so that only the failing one is lost. Not at the first try: savepoints cost a copy of
 //! every page and a flush of the full-text index.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use futures::future::BoxFuture;
@@ -26,7 +23,7 @@ use crate::{
     clock::Clock,
     error::StoreError,
     fault,
-    index::{checkpoint::Checkpoints, ids::Ids, tx::Tx, write::Write},
+    index::{ids::Ids, tx::Tx, write::Write},
 };
 
 /// Changes that may wait in the channel; then senders wait (backpressure).
@@ -129,18 +126,12 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// Starts the task. It ends when it is told to close or when every handle is gone.
-    pub(crate) fn start(
-        conn: SqliteConnection,
-        checkpoints: Checkpoints,
-        blobs: Arc<LocalBlobs>,
-        clock: Clock,
-        keep: KeepDeleted,
-    ) -> Self {
+    pub(crate) fn start(conn: SqliteConnection, blobs: Arc<LocalBlobs>, clock: Clock, keep: KeepDeleted) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let commits = Arc::<AtomicU64>::default();
         let commits_of_task = Arc::clone(&commits);
         let (ids, full_sync) = (Ids::default(), true);
-        let task = Task { conn, ids, checkpoints, blobs, clock, keep, full_sync, commits: commits_of_task };
+        let task = Task { conn, ids, blobs, clock, keep, full_sync, commits: commits_of_task };
         tokio::spawn(task.run(receiver));
         Self { sender, commits }
     }
@@ -175,7 +166,6 @@ impl Writer {
 struct Task {
     conn: SqliteConnection,
     ids: Ids,
-    checkpoints: Checkpoints,
     blobs: Arc<LocalBlobs>,
     clock: Clock,
     /// How long the files of deleted packs stay for those who read them.
@@ -218,8 +208,7 @@ impl Task {
     async fn shut(self) {
         // readers that are still there are told that they are gone
         remove_deleted(&self.blobs).await;
-        let Self { mut conn, checkpoints, blobs, .. } = self;
-        checkpoints.close().await;
+        let Self { mut conn, blobs, .. } = self;
         if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut conn).await {
             tracing::warn!(%error, "the log of the index could not be moved into it; the next start does it");
         }
@@ -234,7 +223,6 @@ impl Task {
         if jobs.is_empty() {
             return;
         }
-        let started = Instant::now();
         if self.blobs.is_tight() {
             let (frees, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.frees());
             others.into_iter().for_each(|job| job.answer(Some(&StoreError::Full)));
@@ -256,15 +244,8 @@ impl Task {
                 done = self.try_commit(&mut jobs).await;
             }
         }
-        if matches!(done, Err(StoreError::Full)) && jobs.iter().any(|j| j.frees()) {
-            // a checkpoint would take the reserve for itself
-            self.checkpoints.rest().await;
-            if self.blobs.use_reserve() {
-                done = self.try_commit(&mut jobs).await;
-            }
-        }
-        if !matches!(done, Err(StoreError::Full)) {
-            self.checkpoints.wrote(started.elapsed()).await;
+        if matches!(done, Err(StoreError::Full)) && jobs.iter().any(|j| j.frees()) && self.blobs.use_reserve() {
+            done = self.try_commit(&mut jobs).await;
         }
         let failure = match done {
             Ok(files) => {
