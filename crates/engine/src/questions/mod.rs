@@ -80,12 +80,6 @@ impl Questions {
         &self.saes
     }
 
-    /// The threads for analysis, separate from the workers'.
-    #[must_use]
-    pub const fn threads(&self) -> &Arc<ThreadPool> {
-        &self.threads
-    }
-
     /// The cache with this id. Its blob is checked for damage.
     ///
     /// # Errors

@@ -1,9 +1,7 @@
 //! What all kinds of comparisons share: selecting caches, limits, and computing on the analysis threads.
 
-use std::sync::Arc;
-
 use super::{ComparedCaches, ComparisonAnswer, ComparisonQuestion, checked_comparison::Checked};
-use crate::questions::{Chosen, Questions, Selector, blocking};
+use crate::questions::{Chosen, Questions, Selector};
 use residuum_domain::{CacheId, Code, Hook, Problem, TenantId};
 use residuum_store::{Store, StoreError};
 
@@ -68,8 +66,7 @@ impl Comparing<'_> {
         &self,
         work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Problem> {
-        let pool = Arc::clone(self.questions.threads());
-        blocking(move || pool.install(work)).await
+        self.questions.analyse(move || work().map_err(Problem::from)).await
     }
 
     /// The answer, with values of `shape` for each metric.

@@ -151,19 +151,14 @@ async fn fit_batch(
     batch: Vec<(Hook, Vec<Vec<f32>>)>,
     fit: Arc<Fit>,
 ) -> Result<Vec<DirectionVector>, Problem> {
-    let pool = Arc::clone(questions.threads());
     let one = move |(hook, vectors): &(Hook, Vec<Vec<f32>>)| {
         let described = fit.layer(vectors).map_err(|why| Problem::new(Code::InvalidValue, format!("{hook}: {why}")))?;
         let vector =
             |(component, (values, metrics))| DirectionVector { layer: hook.layer(), component, values, metrics };
         Ok(described.into_iter().enumerate().map(vector).collect::<Vec<_>>())
     };
-    let fitted = tokio::task::spawn_blocking(move || {
-        pool.install(|| batch.par_iter().map(one).collect::<Result<Vec<_>, Problem>>())
-    })
-    .await;
-    let fitted = fitted.map_err(|_| Problem::new(Code::Internal, "the direction could not be computed"))?;
-    Ok(fitted?.into_iter().flatten().collect())
+    let fitted = questions.analyse(move || batch.par_iter().map(one).collect::<Result<Vec<_>, Problem>>()).await?;
+    Ok(fitted.into_iter().flatten().collect())
 }
 
 /// The length of a vector, as a metric that every fitted vector has.

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::{Scanned, SearchAnswer, SearchQuestion};
 use crate::questions::{Questions, hits::HitCaches};
 use residuum_analysis::scan::{Best, Scan};
-use residuum_domain::{CacheId, Code, Hook, Problem, TenantId};
+use residuum_domain::{CacheId, Hook, Problem, TenantId};
 use residuum_store::{RowKey, ScanPlan, Store};
 
 /// The best rows for each query.
@@ -64,17 +64,17 @@ impl Ranked {
     /// Scores the rows of a plan on the analysis threads. The rows must have the width of the queries.
     ///
     /// # Errors
-    /// [`Code::Internal`] if the search panicked.
+    /// `Code::Internal` if the search panicked.
     pub(super) async fn of(
         questions: &Questions,
         plan: Arc<ScanPlan>,
         queries: Vec<Vec<f32>>,
         question: &SearchQuestion,
     ) -> Result<Self, Problem> {
-        let (store, pool) = (questions.store().clone(), Arc::clone(questions.threads()));
+        let store = questions.store().clone();
         let (metric, k, excluded) = (question.metric, question.k, question.source.excluded());
-        let ranked = tokio::task::spawn_blocking(move || {
-            pool.install(|| {
+        questions
+            .analyse(move || {
                 let scan = Scan::new(metric, &queries);
                 let start = || Progress::new(&scan, k);
                 let done = (0..plan.n_tasks())
@@ -84,7 +84,7 @@ impl Ranked {
                 let scored = |best: Best<RowKey>| {
                     best.into_sorted().into_iter().map(|(goodness, key)| (scan.score(goodness), key)).collect()
                 };
-                Self {
+                Ok(Self {
                     results: done.rankings.into_iter().map(scored).collect(),
                     scanned: Scanned {
                         caches: plan.n_caches(),
@@ -95,13 +95,9 @@ impl Ranked {
                         deleted: 0,
                     },
                     unread: done.unread,
-                }
+                })
             })
-        });
-        ranked.await.map_err(|e| {
-            tracing::error!(error = %e, "a search panicked");
-            Problem::new(Code::Internal, "the search could not be carried out")
-        })
+            .await
     }
 
     /// The answer, with `context` tokens on either side of a hit. Hits whose caches were deleted meanwhile are left
