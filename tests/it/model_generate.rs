@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::model_support::{all_rows, capture, goldens, load_golden, smollm2};
 
 fn generation(max_new_tokens: usize) -> Generation {
-    Generation { max_new_tokens, temperature: 0.0, top_k: None, top_p: None, seed: 1, stop: Vec::new() }
+    Generation { max_new_tokens, temperature: 0.0, top_k: None, top_p: None, seed: 1, stop: Vec::new(), sample: 0 }
 }
 
 /// Continues several inputs together until all are finished.

@@ -20,6 +20,9 @@ pub struct Generation {
     pub seed: u64,
     /// Texts that end the continuation.
     pub stop: Vec<String>,
+    /// Which of the samples of its input this is, from 0.
+    #[serde(default)]
+    pub sample: u32,
 }
 
 impl Generation {
@@ -40,6 +43,29 @@ pub enum FinishReason {
     EndOfSequence,
     /// One of the `stop` texts appeared.
     Stop,
+    /// The run was cancelled: what had been written by then.
+    Cancelled,
+}
+
+/// Which log-probabilities are computed beside those of the generated tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Scoring {
+    /// Whether the tokens of the prompt are scored too.
+    pub prompt: bool,
+    /// For each scored token, how many of the most probable tokens are listed beside it.
+    pub top: usize,
+}
+
+/// The log-probability of a token, given the tokens before it: natural logarithms of the softmax of the logits, before
+/// any temperature.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenScore {
+    /// The token.
+    pub token_id: u32,
+    /// Its log-probability; `None` for the first token of a prompt.
+    pub logprob: Option<f32>,
+    /// The most probable tokens with theirs, most probable first; of equal ones, the lower id first.
+    pub top: Vec<(u32, f32)>,
 }
 
 /// A continuation. Its tokens are the cache's from `first` on.
@@ -53,4 +79,7 @@ pub struct TextCompletion {
     pub finish_reason: FinishReason,
     /// How tokens were chosen.
     pub generation: Generation,
+    /// The log-probability of each generated token, before temperature; empty in caches of older versions.
+    #[serde(default)]
+    pub logprobs: Vec<f32>,
 }

@@ -28,7 +28,7 @@ pub use cache::{BosDecision, Cache, CacheFilter, CachePatch, Count, Provenance, 
 pub use capture::{Capture, CaptureRequest, Layers};
 pub use direction::{Direction, DirectionInfo, DirectionMethod, DirectionVector};
 pub use dtype::Dtype;
-pub use generation::{FinishReason, Generation, TextCompletion};
+pub use generation::{FinishReason, Generation, Scoring, TextCompletion, TokenScore};
 pub use hook::{Axis, Hook, HookName, Site};
 pub use ids::{CacheId, DirectionId, PackId, RunId, TenantId};
 pub use import::{ImportOrigin, ImportPlan, ImportSpec};

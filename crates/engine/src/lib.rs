@@ -50,6 +50,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use generation::{
+    Change, Completing, CompletionRequest, GenerationEvent, PromptTokens, SpelledToken, TokenFeed, WrittenToken,
+};
 pub use input::{Content, InputSpec};
 pub use interventions::{Asked, Interventions};
 pub use registry::{ModelState, Registry};

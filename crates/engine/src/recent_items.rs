@@ -128,8 +128,10 @@ mod tests {
     #[test]
     fn only_runs_of_few_inputs_without_generation_are_kept() {
         assert!(may_keep(&vec![input(1); MAX_ITEMS]) && !may_keep(&vec![input(1); MAX_ITEMS + 1]));
-        let generation =
-            Generation { max_new_tokens: 1, temperature: 0.0, top_k: None, top_p: None, seed: 0, stop: Vec::new() };
+        let generation: Generation = serde_json::from_value(serde_json::json!({
+            "max_new_tokens": 1, "temperature": 0.0, "top_k": null, "top_p": null, "seed": 0, "stop": []
+        }))
+        .unwrap();
         assert!(!may_keep(&[NewItem { generation: Some(generation), ..input(1) }]));
     }
 }

@@ -51,6 +51,9 @@ pub struct RunRequest {
     pub inputs: Vec<InputSpec>,
     /// How to continue every input before it is captured; `None`: not at all.
     pub generation: Option<Generation>,
+    /// How often each input is continued, each time with other random numbers; 1 if it is not continued. The items of an
+    /// input follow each other.
+    pub samples: u32,
     /// Changes to make during the forward pass.
     pub interventions: Option<Interventions>,
     /// What to capture.
@@ -82,6 +85,7 @@ impl RunRequest {
             model: model.to_owned(),
             inputs,
             generation: None,
+            samples: 1,
             interventions: None,
             capture: CaptureRequest::default(),
             prepend_bos: None,

@@ -106,14 +106,15 @@ impl GenerateDto {
         }
         // the lower half of a UUIDv7 is random
         let seed = seed.unwrap_or_else(|| uuid::Uuid::now_v7().as_u64_pair().1 & MAX_SEED);
-        Ok(Generation { max_new_tokens, temperature, top_k, top_p, seed, stop })
+        Ok(Generation { max_new_tokens, temperature, top_k, top_p, seed, stop, sample: 0 })
     }
 }
 
 /// What was generated after an input.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Completion, example = json!({
-    "text": " Paris.", "token_ids": [7042, 30], "first_position": 9, "finish_reason": "length", "max_new_tokens": 2,
+    "text": " Paris.", "token_ids": [7042, 30], "first_position": 9, "finish_reason": "length", "logprobs": [-0.52, -1.9],
+    "sample": 0, "max_new_tokens": 2,
     "temperature": 0.0, "top_k": null, "top_p": null, "seed": 7, "stop": []
 }))]
 pub struct CompletionDto {
@@ -123,9 +124,14 @@ pub struct CompletionDto {
     pub token_ids: Vec<u32>,
     /// Position of the first generated token.
     pub first_position: usize,
-    /// Why generation ended: `length`, `end_of_sequence` (then the last token is that token) or `stop`.
+    /// Why generation ended: `length`, `end_of_sequence` (then the last token is that token), `stop` or `cancelled`.
     #[schema(value_type = FinishReasonSchema)]
     pub finish_reason: FinishReason,
+    /// Log-probability of each generated token: the natural logarithm of its softmax, before temperature. Null in caches
+    /// of older versions.
+    pub logprobs: Option<Vec<f32>>,
+    /// Which of the `n` samples of its input this is, from 0.
+    pub sample: u32,
     /// As requested.
     pub max_new_tokens: usize,
     /// As requested.
@@ -152,18 +158,22 @@ pub enum FinishReasonSchema {
     EndOfSequence,
     /// One of the `stop` texts appeared.
     Stop,
+    /// The run was cancelled; this was written by then.
+    Cancelled,
 }
 
 impl CompletionDto {
     /// `token_ids` are all tokens of the cache.
     pub fn new(completion: TextCompletion, token_ids: &[u32]) -> Self {
-        let TextCompletion { first, text, finish_reason, generation } = completion;
-        let Generation { max_new_tokens, temperature, top_k, top_p, seed, stop } = generation;
+        let TextCompletion { first, text, finish_reason, generation, logprobs } = completion;
+        let Generation { max_new_tokens, temperature, top_k, top_p, seed, stop, sample } = generation;
         Self {
             text,
             token_ids: token_ids.get(first..).unwrap_or_default().to_vec(),
             first_position: first,
             finish_reason,
+            logprobs: (!logprobs.is_empty()).then_some(logprobs),
+            sample,
             max_new_tokens,
             temperature,
             top_k,

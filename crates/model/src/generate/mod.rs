@@ -61,8 +61,13 @@ impl Sequence {
     #[must_use]
     pub fn finish(self) -> Option<(Vec<u32>, TextCompletion)> {
         let Finished { reason, text } = self.finished?;
-        let completion =
-            TextCompletion { first: self.n_prompt, text, finish_reason: reason, generation: self.generation };
+        let completion = TextCompletion {
+            first: self.n_prompt,
+            text,
+            finish_reason: reason,
+            generation: self.generation,
+            logprobs: Vec::new(),
+        };
         Some((self.token_ids, completion))
     }
 

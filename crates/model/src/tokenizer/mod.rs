@@ -370,6 +370,12 @@ impl TextTokenizer {
         }
     }
 
+    /// The bytes of a token; those of U+FFFD for an id without a token.
+    #[must_use]
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        self.spelling.bytes(&self.tokenizer, id)
+    }
+
     /// The text of each token. Bytes that are not UTF-8 by themselves, and ids without a token, become U+FFFD.
     #[must_use]
     pub fn token_strings(&self, ids: &[u32]) -> Vec<String> {

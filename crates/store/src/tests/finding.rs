@@ -117,7 +117,16 @@ async fn texts_are_found_by_words_and_phrases_and_nothing_is_an_operator() {
         first: 1,
         text: "generated tower".to_owned(),
         finish_reason: FinishReason::Length,
-        generation: Generation { max_new_tokens: 1, temperature: 0.0, top_k: None, top_p: None, stop: vec![], seed: 0 },
+        generation: Generation {
+            max_new_tokens: 1,
+            temperature: 0.0,
+            top_k: None,
+            top_p: None,
+            stop: vec![],
+            seed: 0,
+            sample: 0,
+        },
+        logprobs: vec![-0.5],
     });
     items[3].text = Some("t1 tenant".to_owned());
     let (_, ids) = f.stored(items).await;

@@ -189,7 +189,9 @@ pub(super) fn variety(dtype: Dtype) -> Vec<NewItem> {
 "
                 .to_owned(),
             ],
+            sample: 2,
         },
+        logprobs: vec![-0.25, -7.5],
     });
     items
 }

@@ -5,6 +5,9 @@
 //! queued to be captured like any other input. After a crash before that, generation starts again and gives the same
 //! tokens.
 
+mod completing;
+mod token_log;
+
 use std::{
     collections::HashMap,
     sync::{
@@ -15,7 +18,7 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::{
+use crate::{
     InFlight, Inner, batch_key,
     claimed::{claim, complete},
     queue::{Budget, Unit},
@@ -23,6 +26,9 @@ use super::{
     unit,
     worker::{GenerateJob, Job, Workers},
 };
+pub use completing::{Completing, CompletionRequest, PromptTokens, SpelledToken};
+pub use token_log::{Change, GenerationEvent, TokenFeed, TokenLog, WrittenToken};
+
 use residuum_domain::{Code, NewItem, Problem, RunId};
 use residuum_model::{Model, generate::Sequence};
 
