@@ -373,6 +373,7 @@ fn positions_of(
     n_new: usize,
     model: &Model,
 ) -> Result<(Positions, Option<Unsettled>), Problem> {
+    let asked = asked.with_parts(encoded.ids.len(), n_new > 0)?;
     let later = |unsettled: Unsettled| Ok((unsettled.most(), Some(unsettled)));
     if n_new > 0 && asked.names_kind() {
         return later(Unsettled::Asked(asked));

@@ -13,7 +13,10 @@ mod writing;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -164,7 +167,9 @@ impl Generator {
     }
 
     fn add(&mut self, engine: &Inner, model: &Arc<Model>, unit: Unit, item: NewItem, Place { alive, batch }: Place) {
-        let Some(generation) = item.generation.clone() else { return };
+        let Some(generation) = item.generation.clone().filter(|_| alive.load(Ordering::Relaxed) > 0) else {
+            return engine.in_flight_remove(batch);
+        };
         let (log, scoring) = engine.followed.log(unit.run);
         log.set_samples(generation.n);
         let mut sequence =
