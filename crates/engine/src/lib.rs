@@ -51,7 +51,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use input::{Content, InputSpec};
-pub use interventions::{Asked, Interventions};
+pub use interventions::{Asked, Interventions, Variants};
 pub use registry::{ModelState, Registry};
 pub use request::{Prepared, RunRequest, Truncate, item_shapes};
 pub use residuum_model::{ChatEnd, GivenTemplate};

@@ -203,7 +203,7 @@ fn cell(cell: &SweepCell, source: &Trace) -> Result<Cell, &'static str> {
     let op = Op::Replace { table: 0..numbers.len(), n_rows: cell.positions.len(), n_keys: 0 };
     let edit = Edit { hook: cell.hook, intervention: 0, parts: vec![cell.part.clone()], op };
     let tokens = Tokens::list(&cell.positions).ok_or("a position is named twice")?;
-    let applied = Applied { tokens, keys: Tokens::All, described: serde_json::Map::new() };
+    let applied = Applied { intervention: None, tokens, keys: Tokens::All, described: serde_json::Map::new() };
     let first = cell.positions.first().map_or(0, |p| *p as usize);
     Ok(Cell { edits: Edits::new(vec![edit], numbers)?, applied: vec![applied], first })
 }
