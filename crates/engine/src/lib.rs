@@ -61,7 +61,7 @@ pub use submit::Submitted;
 use background_jobs::BackgroundJob;
 use dedup::InFlightDedup;
 use progress::Progress;
-use questions::patching;
+use questions::patching::ExperimentQueue;
 use queue::{BatchKey, Depth, Load, Loads, Queue, Reuse, UNLIMITED, Unit};
 use recent_items::RecentItems;
 use request::item_bytes;
@@ -175,10 +175,7 @@ struct Inner {
     draining: CancellationToken,
     background_jobs: mpsc::Sender<BackgroundJob>,
     lookups: mpsc::Sender<Lookup>,
-    /// Permits for running experiments.
-    experiments: Semaphore,
-    /// Permits for experiments that run or wait to run.
-    experiments_admitted: Semaphore,
+    experiments: Arc<ExperimentQueue>,
 }
 
 impl Inner {
@@ -279,8 +276,7 @@ impl Engine {
             draining: CancellationToken::new(),
             background_jobs,
             lookups,
-            experiments: Semaphore::new(patching::MAX_RUNNING),
-            experiments_admitted: Semaphore::new(patching::MAX_RUNNING + patching::MAX_WAITING),
+            experiments: Arc::default(),
         });
         let n_slots = scheduler::pipeline(n_workers);
         let slots = Arc::new(Semaphore::new(n_slots as usize));
