@@ -19,7 +19,7 @@ impl Engine {
         metrics::gauge!("residuum_queue_followers").set(followers.items as f64);
         let in_flight: usize = inner.in_flight().values().map(|batch| batch.units.len()).sum();
         metrics::gauge!("residuum_in_flight_items").set(in_flight as f64);
-        let (running, waiting) = inner.experiments.counts();
+        let [running, waiting] = self.experiments();
         metrics::gauge!("residuum_experiments_running").set(running as f64);
         metrics::gauge!("residuum_experiments_waiting").set(waiting as f64);
         metrics::gauge!("residuum_tokens_per_second").set(inner.speed.get());

@@ -11,8 +11,9 @@ use axum::{
         sse::{Event, KeepAlive},
     },
 };
-use futures::{FutureExt, Stream, future::BoxFuture, stream};
+use futures::{Stream, stream};
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     patching_answer::{PatchingDto, PatchingProgress, tensor},
@@ -99,9 +100,10 @@ fn wants_events(headers: &HeaderMap) -> bool {
     accepted.flat_map(|v| v.split(',')).any(|one| one.split(';').next().map(str::trim) == Some("text/event-stream"))
 }
 
-/// A sweep that waits or runs, stopped when this is dropped.
+/// A sweep that waits or runs, stopped when this is dropped. It is a task of its own, so that a client that does not read
+/// its events keeps no place in the queue.
 struct Running {
-    sweep: BoxFuture<'static, Result<PatchingAnswer, Problem>>,
+    sweep: AbortOnDropHandle<Result<PatchingAnswer, Problem>>,
     progress: watch::Receiver<SweepProgress>,
     total: usize,
 }
@@ -114,7 +116,7 @@ fn events(state: ApiState, tenant: TenantId, sweep: Patching) -> impl Stream<Ite
         let place = state.questions.experiment_turn(tenant, &sender).await?;
         state.questions.patched(tenant, sweep, place, &sender).await
     };
-    let sweep = sweep.boxed();
+    let sweep = AbortOnDropHandle::new(tokio::spawn(sweep));
     stream::unfold(Some(Running { sweep, progress, total }), |running| async move {
         let Running { mut sweep, mut progress, total } = running?;
         let changed = async {
@@ -125,7 +127,10 @@ fn events(state: ApiState, tenant: TenantId, sweep: Patching) -> impl Stream<Ite
         };
         let outcome = tokio::select! {
             biased;
-            outcome = &mut sweep => Some(outcome),
+            outcome = &mut sweep => Some(outcome.unwrap_or_else(|e| {
+                tracing::error!(error = %e, "a sweep panicked");
+                Err(Problem::new(Code::Internal, "the sweep could not be carried out"))
+            })),
             () = changed => None,
         };
         let (event, next) = match outcome {

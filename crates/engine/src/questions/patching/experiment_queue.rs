@@ -58,9 +58,9 @@ impl ExperimentQueue {
     }
 
     /// Numbers of experiments that run and that wait.
-    pub(crate) fn counts(&self) -> (usize, usize) {
+    fn counts(&self) -> [usize; 2] {
         let state = self.state();
-        (state.running.len(), state.n_waiting())
+        [state.running.len(), state.n_waiting()]
     }
 
     /// Waits until an experiment may run. `moved` is called with the number of experiments before it, whenever this may
@@ -162,6 +162,12 @@ impl State {
 }
 
 impl Engine {
+    /// Numbers of experiments that run and that wait.
+    #[must_use]
+    pub fn experiments(&self) -> [usize; 2] {
+        self.inner.experiments.counts()
+    }
+
     /// Waits for the turn of an experiment. `moved` is called with the number of experiments before it, whenever this may
     /// have changed. Dropping the future gives up the place in the queue.
     ///
@@ -255,13 +261,13 @@ mod tests {
         for waiting in [&mut gone, &mut third, &mut fourth] {
             assert!(!is_ready(waiting).await);
         }
-        assert_eq!(queue.counts(), (2, 3));
+        assert_eq!(queue.counts(), [2, 3]);
         drop(gone);
-        assert_eq!(queue.counts(), (2, 2));
+        assert_eq!(queue.counts(), [2, 2]);
         drop(first);
         let _third = third.await.unwrap();
         draining.cancel();
         assert_eq!(fourth.await.err().map(|p| p.code), Some(Code::Unavailable));
-        assert_eq!((queue.counts(), turn().await.err().map(|p| p.code)), ((2, 0), Some(Code::Unavailable)));
+        assert_eq!((queue.counts(), turn().await.err().map(|p| p.code)), ([2, 0], Some(Code::Unavailable)));
     }
 }
