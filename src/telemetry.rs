@@ -120,6 +120,7 @@ const METRICS: &[(Kind, &str, Labels, &str)] = {
         (Counter, "residuum_caches_evicted_total", None, "Caches deleted to keep the store within --max-store-bytes."),
         (Counter, "residuum_experiments_total", None, "Experiments started."),
         (Gauge, "residuum_experiments_running", None, "Experiments running now."),
+        (Gauge, "residuum_experiments_waiting", None, "Experiments waiting for their turn."),
         (
             Histogram,
             "residuum_commit_seconds",

@@ -143,11 +143,12 @@ problems! {
         InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, UnknownDirection, UnknownModel,
         UnknownSae, UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, EmptyInput, TooManyTokens, ShapeMismatch, InvalidValue, QueueFull, Internal, BlobDamaged, WorkerFailed, Unavailable, StoreFull, ClientQueueFull,
     ];
-    /// Patching activations.
+    /// Patching or ablating activations.
     PatchingProblems = [
         InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, NotAcceptable, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownModel,
         UnknownHook, LayerOutOfRange, PositionOutOfRange, NotReadable, EmptyInput, TokenOutOfVocabulary, TooManyTokens, NoBosToken,
-        ShapeMismatch, InvalidValue, QueueFull, Internal, WorkerFailed, Unavailable,
+        ShapeMismatch, InvalidValue, UnknownCache, HookNotStored, QueueFull, ClientQueueFull, Internal, BlobDamaged, WorkerFailed,
+        Unavailable,
     ];
     /// Reading a sparse autoencoder.
     SaeProblems = [InvalidQuery, SaeNotFound];

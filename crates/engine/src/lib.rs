@@ -55,7 +55,7 @@ pub use generation::{
     Change, Completing, CompletionRequest, GenerationEvent, PromptTokens, SpelledToken, TokenFeed, WrittenToken,
 };
 pub use input::{Content, InputSpec};
-pub use interventions::{Asked, Interventions};
+pub use interventions::{Asked, Interventions, Variants};
 pub use registry::{ModelState, Registry};
 pub use request::{Prepared, RunRequest, Truncate, item_shapes};
 pub use residuum_model::{ChatEnd, GivenTemplate};
@@ -66,7 +66,7 @@ use background_jobs::BackgroundJob;
 use dedup::InFlightDedup;
 use generation::{Controls, FollowedRuns};
 use progress::Progress;
-use questions::patching;
+use questions::patching::ExperimentQueue;
 use queue::{BatchKey, Depth, Load, Loads, Queue, Reuse, UNLIMITED, Unit};
 use recent_items::RecentItems;
 use request::item_bytes;
@@ -184,10 +184,7 @@ struct Inner {
     draining: CancellationToken,
     background_jobs: mpsc::Sender<BackgroundJob>,
     lookups: mpsc::Sender<Lookup>,
-    /// Permits for running experiments.
-    experiments: Semaphore,
-    /// Permits for experiments that run or wait to run.
-    experiments_admitted: Semaphore,
+    experiments: Arc<ExperimentQueue>,
 }
 
 impl Inner {
@@ -290,8 +287,7 @@ impl Engine {
             draining: CancellationToken::new(),
             background_jobs,
             lookups,
-            experiments: Semaphore::new(patching::MAX_RUNNING),
-            experiments_admitted: Semaphore::new(patching::MAX_RUNNING + patching::MAX_WAITING),
+            experiments: Arc::default(),
         });
         let n_slots = scheduler::pipeline(n_workers);
         let slots = Arc::new(Semaphore::new(n_slots as usize));
