@@ -12,6 +12,7 @@ use crate::{
     connections::ConnectionLimits,
     telemetry::{self, LogFormat},
 };
+use residuum_domain::ids::{ID_RULE, is_id};
 use residuum_engine::{Limits, ModelSource, SaeSource};
 use residuum_model::{ComputeDtype, LoadOptions, Placements};
 use residuum_store::{Compaction, Maintenance, Quota};
@@ -122,7 +123,7 @@ pub(super) struct Serve {
 fn model_source(text: &str) -> Result<ModelSource, String> {
     let (id, path) = text.split_once('=').ok_or("write it as ID=PATH, for example smollm2-135m=models/SmolLM2.gguf")?;
     if !is_id(id) || path.is_empty() {
-        return Err("an id has letters, digits, dots, dashes and underscores, and a path follows it".to_owned());
+        return Err(format!("{ID_RULE}, and a path follows it"));
     }
     Ok(ModelSource { id: id.to_owned(), path: path.into() })
 }
@@ -132,16 +133,9 @@ fn sae_source(text: &str) -> Result<SaeSource, String> {
     let (id, (model, path)) =
         parts.ok_or("write it as ID=MODEL:PATH, for example res-12=smollm2-135m:saes/layer_12")?;
     if !is_id(id) || !is_id(model) || path.is_empty() {
-        return Err(
-            "an id has letters, digits, dots, dashes and underscores, and a model and a path follow it".to_owned()
-        );
+        return Err(format!("{ID_RULE}, and a model and a path follow it"));
     }
     Ok(SaeSource { id: id.to_owned(), model: model.to_owned(), path: path.into() })
-}
-
-fn is_id(text: &str) -> bool {
-    let valid = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    !text.is_empty() && text.len() <= 100 && text.chars().all(valid)
 }
 
 impl Serve {
