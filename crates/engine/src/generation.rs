@@ -70,6 +70,10 @@ pub(super) async fn run(engine: Arc<Inner>, workers: Workers, slots: Arc<Semapho
     while !engine.draining.is_cancelled() {
         batch.admit(&engine).await;
         metrics::gauge!("residuum_generating_sequences").set(batch.active.len() as f64);
+        if batch.active.is_empty() {
+            // it may be the last to hold a model that is being unloaded
+            batch.model = None;
+        }
         let Some(model) = batch.model.clone().filter(|_| !batch.active.is_empty()) else {
             tokio::select! {
                 () = engine.wake_generator.notified() => continue,
@@ -125,7 +129,7 @@ impl GeneratingBatch {
             _ => true,
         };
         let held: u64 = self.active.iter().map(|a| a.unit.n_tokens as u64).sum();
-        let per_token = engine.models.get(&key.model).map_or(1, |m| m.generation_bytes_per_token()).max(1);
+        let per_token = engine.models.accepted(&key.model).map_or(1, |m| m.generation_bytes_per_token()).max(1);
         let tokens = usize::try_from((KV_CACHE_BYTES / per_token).saturating_sub(held)).unwrap_or(usize::MAX);
         let items = MAX_SEQUENCES.saturating_sub(self.active.len());
         // The queue returns its first item even if it is over the budget, so a batch without room must not ask for one.

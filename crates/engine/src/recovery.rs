@@ -11,7 +11,7 @@ use super::{
     unit, warnings,
 };
 use residuum_domain::Problem;
-use residuum_model::{LoadError, LoadOptions, LoadProgress, Model};
+use residuum_model::{LoadError, LoadOptions, LoadProgress, Location, Model, memory_needed};
 use residuum_store::PendingRun;
 
 impl Engine {
@@ -25,10 +25,14 @@ impl Engine {
             let options = LoadOptions { progress, ..options.clone() };
             let started = Instant::now();
             let loaded = tokio::task::spawn_blocking(move || {
-                Model::load(&source.id, &source.path.to_string_lossy(), &options).map(Arc::new)
+                let needed = Location::at(&source.path).ok().flatten().and_then(|place| memory_needed(&place).ok());
+                Model::load(&source.id, &source.path.to_string_lossy(), &options).map(|model| (Arc::new(model), needed))
             });
-            let model = loaded.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))?;
-            log_loaded(&model, started);
+            let (model, needed) = loaded.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))?;
+            log_loaded(&model, needed, started);
+            if let Some(needed) = needed {
+                self.inner.models.shelf.estimate(&model.info().id, needed);
+            }
             self.inner.models.ready(model);
         }
         self.recover().await;
@@ -106,7 +110,7 @@ impl Engine {
 }
 
 /// Logs that a model is loaded, with its warnings.
-pub(crate) fn log_loaded(model: &Model, started: Instant) {
+pub(crate) fn log_loaded(model: &Model, bytes: Option<u64>, started: Instant) {
     let info = model.info();
     tracing::info!(
         model = info.id,
@@ -114,6 +118,7 @@ pub(crate) fn log_loaded(model: &Model, started: Instant) {
         layers = info.n_layers,
         parameters = info.n_params,
         fingerprint = info.fingerprint,
+        bytes,
         seconds = started.elapsed().as_secs_f64(),
         "model loaded"
     );
