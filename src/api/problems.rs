@@ -14,12 +14,12 @@ use residuum_domain::{
         ApiKeyInvalid, ApiKeyRequired, BlobDamaged, BodyTooLarge, BosMismatch, CacheNotFound, CannotGenerate,
         ChatTemplateFailed, ClientQueueFull, Conflict, DirectionNotFound, EmptyInput, HeadersTooLarge, HookNotInCache,
         HookNotStored, HostNotAllowed, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor, InvalidField,
-        InvalidHeader, InvalidJson, InvalidQuery, InvalidSafetensors, InvalidValue, LayerNotInCache, LayerOutOfRange,
-        ModelNotFound, NoBosToken, NoChatTemplate, NotAcceptable, NotReadable, OriginNotAllowed, PositionOutOfRange,
+        InvalidHeader, InvalidJson, InvalidQuery, InvalidSafetensors, InvalidValue, LayerNotInCache, LayerOutOfRange, LoadFailed, LoadingOff,
+        ModelNotFound, NoBosToken, NoChatTemplate, NotAcceptable, NotEnoughMemory, NotReadable, OriginNotAllowed, PositionOutOfRange,
         PreconditionFailed, QueueFull, RangeNotSatisfiable, RequestTimeout, ResultTooLarge, RunNotFound, SaeNotFound,
         ScopeMissing, ServerBusy, ShapeMismatch, StoreFull, TextNotFound, TimedOut, TokenOutOfVocabulary, TooManyItems,
         TooManyRunTokens, TooManyTokens, Unavailable, UnknownCache, UnknownDirection, UnknownHook, UnknownModel,
-        UnknownSae, UnsupportedMediaType, VectorNotInDirection, WorkerFailed,
+        UnknownSae, UnknownSource, UnsupportedMediaType, VectorNotInDirection, WorkerFailed,
     },
 };
 
@@ -165,6 +165,20 @@ problems! {
     ];
     /// Reading a model.
     ModelProblems = [InvalidQuery, ModelNotFound];
+    /// Loading a model.
+    LoadModelProblems = [
+        InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, BodyTooLarge, UnsupportedMediaType, LoadingOff,
+        UnknownSource, InvalidValue, Conflict, NotEnoughMemory, Internal, Unavailable,
+    ];
+    /// Unloading a model.
+    UnloadModelProblems = [InvalidQuery, ModelNotFound, Conflict, Internal, Unavailable, StoreFull];
+    /// Loading an autoencoder.
+    LoadSaeProblems = [
+        InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, BodyTooLarge, UnsupportedMediaType, LoadingOff,
+        UnknownSource, LoadFailed, UnknownModel, InvalidValue, Conflict, NotEnoughMemory, Internal, Unavailable, StoreFull,
+    ];
+    /// Unloading an autoencoder.
+    UnloadSaeProblems = [InvalidQuery, SaeNotFound, Conflict, Internal, Unavailable, StoreFull];
     /// Operations that can only refuse their query.
     QueryProblems = [InvalidQuery];
     /// Whether the server is ready.

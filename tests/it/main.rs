@@ -26,6 +26,8 @@ mod api_interventions;
 mod api_item_interventions;
 mod api_lens;
 mod api_limits;
+mod api_load_models;
+mod api_load_saes;
 mod api_patching;
 mod api_positions;
 mod api_projections;

@@ -94,7 +94,8 @@ impl Engine {
         let engine = self.clone();
         let queued = tokio::spawn(async move {
             let queued = engine.enqueue(*run, &item_bytes, missed, followed).await;
-            drop(admission);
+            // held until the run is in the store: a model that is being unloaded waits for its holders, then for runs
+            drop((admission, model));
             queued
         });
         queued.await.unwrap_or_else(|e| {

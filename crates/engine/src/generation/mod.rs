@@ -153,7 +153,7 @@ impl Generator {
     fn next(&self, engine: &Arc<Inner>) -> Option<Vec<Unit>> {
         let mut queue = engine.to_continue();
         let (key, _) = queue.next_key()?;
-        let per_token = engine.models.get(&key.model).map_or(1, |m| m.generation_bytes_per_token()).max(1);
+        let per_token = engine.models.accepted(&key.model).map_or(1, |m| m.generation_bytes_per_token()).max(1);
         let tokens = usize::try_from(self.free_bytes() / per_token).unwrap_or(usize::MAX);
         let items = MAX_SEQUENCES.saturating_sub(self.active.len());
         // The queue returns its first item even if it is over the budget, so a batch without room must not ask for one.
