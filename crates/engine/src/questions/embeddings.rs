@@ -8,7 +8,7 @@ use std::{ops::Range, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use super::Questions;
-use crate::{Content, InputSpec, Prepared, RunRequest, Truncate, scheduler};
+use crate::{InputSpec, Prepared, RunRequest, Truncate, scheduler};
 use residuum_domain::{
     CaptureRequest, Code, Dtype, Hook, Layers, NewItem, PackLayout, Positions, PositionsRequest, Problem, Rows, Site,
     TenantId,
@@ -27,8 +27,8 @@ pub struct EmbeddingQuestion {
     pub tenant: TenantId,
     /// Name of a served model.
     pub model: String,
-    /// Texts or token ids.
-    pub inputs: Vec<Content>,
+    /// Texts or token ids, with where they stand in the request.
+    pub inputs: Vec<InputSpec>,
     /// How the tokens of an input become one vector; `None`: the mean for encoders, the last token for decoders.
     pub pooling: Option<Pooling>,
     /// Whether to scale each vector to length one.
@@ -124,8 +124,6 @@ impl EmbeddingQuestion {
             let detail = format!("the vectors of this model have {d_model} numbers and cannot be cut to {dimensions}");
             return Err(Problem::at(Code::InvalidValue, "/dimensions", detail));
         }
-        let pointer = |i: usize| if n == 1 { "/input".to_owned() } else { format!("/input/{i}") };
-        let inputs = inputs.into_iter().enumerate().map(|(i, content)| InputSpec::new(pointer(i), content)).collect();
         let positions = match pooling {
             Pooling::Mean => Positions::Mean,
             Pooling::Last => Positions::Last,
