@@ -74,6 +74,7 @@ pub struct ChatBody {
     /// `auto`, or `none`: then the template gets no tools.
     tool_choice: Option<Value>,
     /// Accepted: answers are text.
+    #[expect(dead_code, reason = "accepted; nothing depends on it")]
     parallel_tool_calls: Option<bool>,
     /// Only `{"type": "text"}`.
     response_format: Option<Map<String, Value>>,
@@ -84,10 +85,13 @@ pub struct ChatBody {
     /// Only empty.
     logit_bias: Option<Map<String, Value>>,
     /// Accepted and not used.
+    #[expect(dead_code, reason = "accepted; nothing depends on it")]
     user: Option<String>,
     /// Accepted and not used.
+    #[expect(dead_code, reason = "accepted; nothing depends on it")]
     safety_identifier: Option<String>,
     /// Accepted and not used.
+    #[expect(dead_code, reason = "accepted; nothing depends on it")]
     prompt_cache_key: Option<String>,
     /// Only false: `residuum` stores a generation.
     store: Option<bool>,

@@ -81,6 +81,7 @@ pub struct CompletionBody {
     /// Only empty.
     logit_bias: Option<Map<String, Value>>,
     /// Accepted and not used.
+    #[expect(dead_code, reason = "accepted; nothing depends on it")]
     user: Option<String>,
     /// Beginning-of-sequence token, as in `POST /v1/runs`: if left out, the tokenizer's own rule for text, and none for ids.
     /// An extension.
