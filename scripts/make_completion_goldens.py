@@ -28,6 +28,15 @@ CHATS = [
         {"role": "user", "content": "What is the opposite of hot?"},
     ],
 ]
+# The tasks of check_lm_eval.py: a context with choices, and a context to continue up to the end of a line.
+QUESTIONS = [
+    ("What is the capital of France?", ["London", "Paris", "Berlin", "Madrid"], 1),
+    ("What do bees make?", ["milk", "silk", "honey", "wool"], 2),
+    ("How many legs does a spider have?", ["eight", "six", "four"], 0),
+    ("Which planet do we live on?", ["Mars", "Venus", "Jupiter", "Earth"], 3),
+    ("What colour is grass?", ["green", "dark purple"], 0),
+]
+LINES = ["The first president of the United States was", "Water boils at a temperature of", "def add(a, b):\n    return"]
 N_NEW = 16
 # Two tokens whose logits differ by less than this could be chosen differently by another order of sums.
 MIN_MARGIN = 1e-3
@@ -65,6 +74,26 @@ def case(model, tokenizer, text):
     }
 
 
+def choices(model, tokenizer, question, answers, right):
+    """The log-probability of each answer after the question, as lm-eval splits it into tokens."""
+    context, sums = f"Q: {question}\nA:", []
+    for answer in answers:
+        whole = tokenizer(f"{context} {answer}", add_special_tokens=False)["input_ids"]
+        n = len(tokenizer(context, add_special_tokens=False)["input_ids"])
+        with torch.no_grad():
+            logprobs = model(torch.tensor([whole]), use_cache=False).logits[0].log_softmax(-1)
+        best = logprobs[n - 1 : -1].argmax(-1).tolist()
+        own = [float(logprobs[i - 1, whole[i]]) for i in range(n, len(whole))]
+        sums.append({"logprob": round(sum(own), 7), "n_tokens": len(own), "greedy": best == whole[n:]})
+    print(repr(context), [s["logprob"] for s in sums])
+    return {"question": question, "choices": answers, "answer": right, "scores": sums}
+
+
+def line(model, tokenizer, text):
+    found = case(model, tokenizer, text)
+    return {"prompt": text, "text": found["text"].split("\n")[0]}
+
+
 def main(path):
     model, tokenizer = open_gguf(path)
     model = in_float64(model)
@@ -73,7 +102,9 @@ def main(path):
     for messages in CHATS:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         chats.append({"messages": messages, **case(model, tokenizer, text)})
-    golden = {"n_new": N_NEW, "prompts": cases, "chats": chats}
+    questions = [choices(model, tokenizer, *question) for question in QUESTIONS]
+    lines = [line(model, tokenizer, text) for text in LINES]
+    golden = {"n_new": N_NEW, "prompts": cases, "chats": chats, "questions": questions, "lines": lines}
     text = json.dumps(golden, ensure_ascii=False, indent=1)
     (GOLDENS / "smollm2_completions.json").write_text(text + "\n")
 
