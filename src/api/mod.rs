@@ -137,10 +137,10 @@ pub fn router(state: ApiState) -> Router {
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
 }
 
-/// The answer to a request on a spare connection.
-pub fn too_many_connections() -> Response {
+/// The answer to a request for this path on a spare connection.
+pub fn too_many_connections(path: &str) -> Response {
     let problem = Problem::new(Code::Unavailable, "the maximum number of connections is reached; try again shortly");
-    ApiError(problem.retry_after(1)).into_response()
+    openai::openai_error::shaped(path, ApiError(problem.retry_after(1)).into_response())
 }
 
 /// CORS: pages of which origins may call the server, and which response headers their scripts may read.

@@ -136,7 +136,6 @@ pub struct ChatBody {
 /// A message of a chat; the model's template may know further fields.
 #[derive(serde::Serialize, ToSchema)]
 #[schema(as = OpenAiMessage, example = json!({"role": "user", "content": "Where is the Eiffel Tower?"}))]
-#[expect(dead_code, reason = "only describes messages for the specification")]
 pub struct ChatMessageSchema {
     /// `system`, `developer`, `user`, `assistant`, `tool`, …
     pub role: String,
@@ -159,7 +158,6 @@ pub enum ContentSchema {
 /// A part of a text.
 #[derive(serde::Serialize, ToSchema)]
 #[schema(as = OpenAiContentPart)]
-#[expect(dead_code, reason = "only describes messages for the specification")]
 pub struct ContentPartSchema {
     /// Always `text`.
     #[serde(rename = "type")]

@@ -38,6 +38,7 @@ pub struct EmbeddingBody {
     /// Must be the length of the model's vectors if given: they are not cut.
     pub dimensions: Option<usize>,
     /// Accepted and not used.
+    #[expect(dead_code, reason = "accepted; nothing depends on it")]
     pub user: Option<String>,
     /// How the tokens of an input become one vector; if left out, `mean` for encoders and `last` for decoders. An
     /// extension.

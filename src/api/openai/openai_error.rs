@@ -96,18 +96,20 @@ fn param(pointer: &str) -> String {
 
 /// Middleware: writes errors under `/openai/` in OpenAI's shape, whichever part of the server found them.
 pub async fn shape(request: Request, next: Next) -> Response {
-    let is_ours = request.uri().path().starts_with(PREFIX);
-    let mut response = next.run(request).await;
-    let Some(problem) = response.extensions_mut().remove::<Problem>().filter(|_| is_ours) else { return response };
+    let path = request.uri().path().to_owned();
+    shaped(&path, next.run(request).await)
+}
+
+/// The answer to a request for this path: an error under `/openai/` in OpenAI's shape, all others as they are.
+pub fn shaped(path: &str, mut response: Response) -> Response {
+    let problem = response.extensions_mut().remove::<Problem>().filter(|_| path.starts_with(PREFIX));
+    let Some(problem) = problem else { return response };
     let status = StatusCode::from_u16(status(problem.code)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut shaped = (status, Json(OpenAiErrorDto::of(&problem))).into_response();
-    let kept = response
-        .headers()
-        .iter()
-        .filter(|(name, _)| **name != header::CONTENT_TYPE && **name != header::CONTENT_LENGTH);
-    kept.for_each(|(name, value)| {
+    let replaced = [header::CONTENT_TYPE, header::CONTENT_LENGTH];
+    for (name, value) in response.headers().iter().filter(|(name, _)| !replaced.contains(name)) {
         shaped.headers_mut().append(name.clone(), value.clone());
-    });
+    }
     shaped
 }
 
