@@ -9,7 +9,16 @@ use serde_json::Value;
 use crate::model_support::{all_rows, capture, goldens, load_golden, smollm2};
 
 fn generation(max_new_tokens: usize) -> Generation {
-    Generation { max_new_tokens, temperature: 0.0, top_k: None, top_p: None, seed: 1, stop: Vec::new(), sample: 0 }
+    Generation {
+        max_new_tokens,
+        temperature: 0.0,
+        top_k: None,
+        top_p: None,
+        seed: 1,
+        stop: Vec::new(),
+        sample: 0,
+        n: 1,
+    }
 }
 
 /// Continues several inputs together until all are finished.
@@ -21,7 +30,12 @@ fn run(model: &Model, inputs: &[(&[u32], Generation)]) -> Vec<(Vec<u32>, TextCom
     while sequences.iter().any(|s| !s.is_finished()) {
         model.step(&mut sequences.iter_mut().collect::<Vec<_>>(), &|| false).unwrap();
     }
-    sequences.into_iter().map(|s| s.finish().unwrap()).collect()
+    sequences.into_iter().map(finished).collect()
+}
+
+fn finished(sequence: Sequence) -> (Vec<u32>, TextCompletion) {
+    let finished = sequence.finish().unwrap();
+    (finished.token_ids, finished.completion)
 }
 
 fn golden() -> Value {
@@ -107,7 +121,7 @@ fn samples_are_the_same_alone_and_in_a_batch() {
         while !alone.is_finished() {
             model.step(&mut [&mut alone], &|| false).unwrap();
         }
-        assert_eq!(alone.finish().unwrap(), together[i]);
+        assert_eq!(finished(alone), together[i]);
     }
     let other = run(&model, &[(prompts[0], sampled(5))]);
     assert_ne!(other[0].0, together[0].0, "another seed");
@@ -164,7 +178,7 @@ fn an_interrupted_step_can_be_repeated() {
             Err(e) => assert!(matches!(e, ForwardError::Cancelled) && asked % 2 == 1),
         }
     }
-    assert_eq!(sequence.finish().unwrap(), run(&model, &[(&[7, 3, 3, 250], generation(6))]).remove(0));
+    assert_eq!(finished(sequence), run(&model, &[(&[7, 3, 3, 250], generation(6))]).remove(0));
 }
 
 #[test]

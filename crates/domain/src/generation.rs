@@ -26,6 +26,13 @@ pub struct Generation {
     /// Which of the samples of its input this is, from 0.
     #[serde(default)]
     pub sample: u32,
+    /// Number of samples of each input.
+    #[serde(default = "one")]
+    pub n: u32,
+}
+
+const fn one() -> u32 {
+    1
 }
 
 impl Generation {

@@ -179,12 +179,22 @@ pub struct NewItem {
 }
 
 impl NewItem {
+    /// Number of tokens for which a place is planned.
+    #[must_use]
+    pub fn planned_tokens(&self) -> usize {
+        let n_new = self.generation.as_ref().map_or(0, |g| g.max_new_tokens.min(PLANNED_NEW_TOKENS));
+        self.token_ids.len() + n_new
+    }
+
     /// Largest number of tokens once it is continued.
     #[must_use]
     pub fn max_tokens(&self) -> usize {
         self.token_ids.len() + self.generation.as_ref().map_or(0, |g| g.max_new_tokens)
     }
 }
+
+/// Tokens of a continuation that are planned for: many end long before their limit.
+const PLANNED_NEW_TOKENS: usize = 256;
 
 /// A run that is ready to be queued: names are resolved, inputs are tokenised, and nothing can be refused any more.
 #[derive(Debug, Clone, PartialEq)]

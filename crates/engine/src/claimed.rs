@@ -25,7 +25,7 @@ pub(super) async fn load<'u>(engine: &Arc<Inner>, units: &'u [Unit]) -> Result<V
     let mut items: HashMap<UnitId, NewItem> = HashMap::new();
     let mut by_run: HashMap<RunId, Vec<u32>> = HashMap::new();
     for u in units {
-        match engine.recent_items.get(u.id()) {
+        match engine.recent_items.get(u.id()).or_else(|| engine.followed.unrecorded(u.id())) {
             Some(item) => drop(items.insert(u.id(), item)),
             None => by_run.entry(u.run).or_default().push(u.index),
         }
@@ -53,6 +53,11 @@ pub(super) async fn claim(engine: &Arc<Inner>, units: &[Unit]) -> Result<Option<
 /// # Errors
 /// Those of the store.
 pub(super) async fn claim_ids(engine: &Inner, ids: &[UnitId]) -> Result<(), StoreError> {
+    let ids: Vec<UnitId> = ids.iter().copied().filter(|(run, _)| !engine.followed.is_unrecorded(*run)).collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let ids = ids.as_slice();
     engine.store.claim(ids).await?;
     engine.recent_items.forget(ids);
     let mut runs: Vec<RunId> = ids.iter().map(|(run, _)| *run).collect();
@@ -113,7 +118,8 @@ pub(super) async fn complete(
     mut runs: Vec<RunId>,
 ) -> Result<(), StoreError> {
     let started = Instant::now();
-    engine.store.complete(completion).await?;
+    let ended = engine.store.complete(completion).await?;
+    engine.close_logs(&ended);
     // counted before the followers of these items are looked up again
     engine.completions.fetch_add(1, Ordering::Release);
     engine.note_room(true);

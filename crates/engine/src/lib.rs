@@ -6,6 +6,7 @@
 
 mod admission;
 mod background_jobs;
+mod cancelling;
 mod claimed;
 mod dedup;
 mod generation;
@@ -63,6 +64,7 @@ pub use submit::Submitted;
 
 use background_jobs::BackgroundJob;
 use dedup::InFlightDedup;
+use generation::{Controls, FollowedRuns};
 use progress::Progress;
 use questions::patching;
 use queue::{BatchKey, Depth, Load, Loads, Queue, Reuse, UNLIMITED, Unit};
@@ -171,6 +173,10 @@ struct Inner {
     next_batch: AtomicU64,
     wake: Notify,
     wake_generator: Notify,
+    /// Items that are being generated.
+    controls: Controls,
+    /// Runs whose tokens are followed, and generations that are not stored.
+    followed: FollowedRuns,
     progress: Progress,
     speed: Speed,
     /// When the store last had no room.
@@ -276,6 +282,8 @@ impl Engine {
             next_batch: AtomicU64::new(0),
             wake: Notify::new(),
             wake_generator: Notify::new(),
+            controls: Controls::default(),
+            followed: FollowedRuns::default(),
             progress: Progress::default(),
             speed: Speed::new(n_workers),
             no_room: Mutex::default(),
@@ -467,46 +475,6 @@ impl Engine {
         Pace { queue_position, tokens_per_second: self.inner.speed.get() }
     }
 
-    /// Cancels a run: no more of it is started, and a batch whose items are all cancelled stops before its next layer.
-    /// Returns the run as it is afterwards. A run that has ended is unchanged.
-    ///
-    /// # Errors
-    /// Those of the store.
-    pub async fn cancel(&self, tenant: TenantId, id: RunId) -> Result<Option<Run>, Problem> {
-        let run = self.inner.store.cancel_run(tenant, id).await?;
-        if run.is_some() {
-            self.forget(id);
-        }
-        Ok(run)
-    }
-
-    /// Deletes a run and its caches, cancelling it first if it has not ended. Returns whether there was such a run.
-    ///
-    /// # Errors
-    /// Those of the store.
-    pub async fn delete(&self, tenant: TenantId, id: RunId) -> Result<bool, Problem> {
-        let existed = self.inner.store.delete_run(tenant, id).await?;
-        if existed {
-            self.forget(id);
-        }
-        Ok(existed)
-    }
-
-    fn forget(&self, id: RunId) {
-        self.inner.recent_items.forget_run(id);
-        self.inner.queue().remove(id);
-        self.inner.to_continue().remove(id);
-        // Items of other runs that waited for it must not go with it.
-        let followers = self.inner.dedup().remove(id);
-        self.inner.look_up_again(followers);
-        for batch in self.inner.in_flight().values_mut() {
-            let before = batch.units.len();
-            batch.units.retain(|(run, _)| *run != id);
-            batch.alive.fetch_sub(before - batch.units.len(), Ordering::Relaxed);
-        }
-        self.inner.progress.changed(id);
-    }
-
     /// Stops accepting runs, finishes the batches in flight, commits them and ends the threads. Unfinished runs
     /// continue at the next start.
     pub async fn drain(&self) {
@@ -532,7 +500,7 @@ fn unit(run: RunId, index: u32, item: &NewItem, key: Arc<BatchKey>, model: &Mode
     Unit {
         run,
         index,
-        n_tokens: item.max_tokens(),
+        n_tokens: item.planned_tokens(),
         n_bytes: item_bytes(item, model),
         key,
         edits: None,

@@ -52,9 +52,6 @@ pub struct RunRequest {
     pub inputs: Vec<InputSpec>,
     /// How to continue every input before it is captured; `None`: not at all.
     pub generation: Option<Generation>,
-    /// How often each input is continued, each time with other random numbers; 1 if it is not continued. The items of an
-    /// input follow each other.
-    pub samples: u32,
     /// Changes to make during the forward pass.
     pub interventions: Option<Interventions>,
     /// What to capture.
@@ -78,6 +75,13 @@ pub struct RunRequest {
 }
 
 impl RunRequest {
+    /// How often each input is continued, each time with other random numbers; 1 if it is not continued. The items of an
+    /// input follow each other.
+    #[must_use]
+    pub fn samples(&self) -> u32 {
+        self.generation.as_ref().map_or(1, |generation| generation.n.max(1))
+    }
+
     /// A run with these inputs and the defaults of every other field.
     #[must_use]
     pub fn new(tenant: TenantId, model: &str, inputs: Vec<InputSpec>) -> Self {
@@ -86,7 +90,6 @@ impl RunRequest {
             model: model.to_owned(),
             inputs,
             generation: None,
-            samples: 1,
             interventions: None,
             capture: CaptureRequest::default(),
             prepend_bos: None,
@@ -121,7 +124,11 @@ pub fn prepare(
     limits: &Limits,
     token_cache: &TokenCache,
 ) -> Result<Prepared, Problem> {
-    let hooks = request.capture.resolve(model.info()).map_err(|p| p.under("/capture"))?;
+    // a continuation needs no capture
+    let hooks = match request.capture.hooks.is_empty() && request.generation.is_some() {
+        true => Arc::new([]),
+        false => request.capture.resolve(model.info()).map_err(|p| p.under("/capture"))?,
+    };
     refuse_mean_of_indices(&hooks, &request.capture.positions(model.info())).map_err(|p| p.under("/capture"))?;
     if let Some(generation) = &request.generation {
         check_generation(generation, &model).map_err(|p| p.under("/generate"))?;
@@ -133,8 +140,9 @@ pub fn prepare(
     for input in &request.inputs {
         let item = prepare_item(input, &request, &hooks, &model, token_cache)?;
         let size = item_bytes(&item, &model);
-        tokens += item.max_tokens();
-        bytes += size;
+        let n = request.samples();
+        tokens = tokens.saturating_add(item.max_tokens().saturating_mul(n as usize));
+        bytes = bytes.saturating_add(size.saturating_mul(u64::from(n)));
         let at = format!("{}{}", input.pointer, input.content.pointer());
         if tokens > max_run_tokens {
             let detail = format!("with this input the run has {tokens} tokens; a run may have {max_run_tokens}");
@@ -149,8 +157,8 @@ pub fn prepare(
                 ),
             ));
         }
-        items.push(item);
-        sizes.push(size);
+        items.extend(samples_of(item, n));
+        sizes.extend(std::iter::repeat_n(size, n as usize));
     }
     let RunRequest {
         tenant,
@@ -167,6 +175,18 @@ pub fn prepare(
     let edits = interventions.map(|i| i.edits);
     let run = NewRun { tenant, model: name, reuse, priority, tags, metadata, ttl_seconds, items, idempotency, edits };
     Ok(Prepared { run, item_bytes: sizes, model })
+}
+
+/// The items of an input that is continued `n` times.
+fn samples_of(item: NewItem, n: u32) -> impl Iterator<Item = NewItem> {
+    let sample = move |sample| {
+        let mut item = item.clone();
+        if let Some(generation) = &mut item.generation {
+            generation.sample = sample;
+        }
+        item
+    };
+    (0..n).map(sample)
 }
 
 /// Whether [`prepare`] takes less time than handing it to another thread: one short input whose tokens are known, and

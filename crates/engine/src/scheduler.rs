@@ -272,7 +272,7 @@ fn may_succeed_later(problem: &Problem) -> bool {
 }
 
 /// Returns items to the queue because the store could not accept what was computed for them.
-fn no_room(engine: &Arc<Inner>, units: Vec<Unit>, problem: &Problem) {
+pub(super) fn no_room(engine: &Arc<Inner>, units: Vec<Unit>, problem: &Problem) {
     tracing::error!(%problem, items = units.len(), "a batch could not be stored; its items go back to the queue");
     engine.note_room(problem.code != Code::StoreFull);
     put_back(engine, units, true);

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use super::{
     Engine,
+    generation::TokenLog,
     queue::{BatchKey, Reuse, UNLIMITED, Unit},
     recent_items::may_keep,
     request::{self, Prepared, RunRequest},
     reuse::Missed,
     submission_reuse::Looked,
 };
-use residuum_domain::{Code, NewItem, NewRun, Problem, Run, RunId, TenantId};
+use residuum_domain::{Code, NewItem, NewRun, Problem, Run, RunId, Scoring, TenantId};
 use residuum_store::Inserted;
 
 /// The outcome of submitting a run.
@@ -45,7 +46,7 @@ impl Engine {
             return Err(Problem::new(Code::Unavailable, "the server is stopping").retry_after(5));
         }
         let model = self.inner.models.get(&request.model)?;
-        let n = request.inputs.len();
+        let n = request.inputs.len().saturating_mul(request.samples() as usize);
         if n > self.inner.limits.max_run_items {
             let detail = format!("the run has {n} items; a run may have {}", self.inner.limits.max_run_items);
             return Err(Problem::new(Code::TooManyItems, detail));
@@ -68,7 +69,17 @@ impl Engine {
     /// Those of [`Self::prepare`], [`Code::ClientQueueFull`], [`Code::QueueFull`], [`Code::StoreFull`],
     /// [`Code::IdempotencyKeyReused`], and those of the store.
     pub async fn submit(&self, request: RunRequest) -> Result<Submitted, Problem> {
-        let Prepared { run, item_bytes, model } = self.prepare(request).await?;
+        let prepared = self.prepare(request).await?;
+        self.submit_prepared(prepared, None).await
+    }
+
+    /// As [`Self::submit`], for a request that is prepared. `followed`: the log of a client that waits for the tokens.
+    pub(super) async fn submit_prepared(
+        &self,
+        prepared: Prepared,
+        followed: Option<(Arc<TokenLog>, Scoring)>,
+    ) -> Result<Submitted, Problem> {
+        let Prepared { run, item_bytes, model } = prepared;
         self.inner.check_disk()?;
         // caches that share stored extents only take room in the index
         self.inner.make_room(0).await?;
@@ -82,7 +93,7 @@ impl Engine {
         // In a separate task: dropping the request must not leave rows in the store that are not queued.
         let engine = self.clone();
         let queued = tokio::spawn(async move {
-            let queued = engine.enqueue(*run, &item_bytes, missed).await;
+            let queued = engine.enqueue(*run, &item_bytes, missed, followed).await;
             drop(admission);
             queued
         });
@@ -92,23 +103,14 @@ impl Engine {
         })
     }
 
-    async fn enqueue(&self, run: NewRun, item_bytes: &[u64], missed: Option<Missed>) -> Result<Submitted, Problem> {
-        let waiting: Vec<(Arc<BatchKey>, usize, u64)> = {
-            let mut keys: Vec<Arc<BatchKey>> = Vec::new();
-            run.items
-                .iter()
-                .zip(item_bytes)
-                .map(|(item, n_bytes)| {
-                    let key = batch_key(run.tenant, &run.model, item);
-                    let key = keys.iter().find(|k| **k == key).cloned().unwrap_or_else(|| {
-                        keys.push(Arc::clone(&key));
-                        key
-                    });
-                    (key, item.max_tokens(), *n_bytes)
-                })
-                .collect()
-        };
-        let (reuse, priority, edits) = (Reuse::of(run.reuse), run.priority, run.edits.clone());
+    async fn enqueue(
+        &self,
+        run: NewRun,
+        item_bytes: &[u64],
+        missed: Option<Missed>,
+        followed: Option<(Arc<TokenLog>, Scoring)>,
+    ) -> Result<Submitted, Problem> {
+        let waiting = units_of(&run, item_bytes);
         let recent = may_keep(&run.items).then(|| run.items.clone());
         let id = match self.inner.store.insert_run(run).await? {
             Inserted::Created(id) => id,
@@ -118,20 +120,10 @@ impl Engine {
                 return Err(Problem::new(Code::IdempotencyKeyReused, detail));
             }
         };
-        let mut units: Vec<Unit> = (0u32..)
-            .zip(waiting)
-            .map(|(index, (key, n_tokens, n_bytes))| Unit {
-                run: id,
-                index,
-                n_tokens,
-                n_bytes,
-                key,
-                edits: edits.clone(),
-                priority,
-                reuse,
-                max_batch_items: UNLIMITED,
-            })
-            .collect();
+        if let Some((log, scoring)) = followed {
+            self.inner.followed.open(id, log, scoring, None);
+        }
+        let mut units: Vec<Unit> = waiting.into_iter().map(|unit| Unit { run: id, ..unit }).collect();
         if let Some(items) = recent {
             if let Some(missed) = missed {
                 units = self.inner.after_miss(units, &items, missed);
@@ -142,6 +134,33 @@ impl Engine {
         metrics::counter!("residuum_runs_total").increment(1);
         Ok(Submitted::Created(id))
     }
+}
+
+/// The units of a run that has no id yet.
+pub(super) fn units_of(run: &NewRun, item_bytes: &[u64]) -> Vec<Unit> {
+    let mut keys: Vec<Arc<BatchKey>> = Vec::new();
+    let mut shared = |key: Arc<BatchKey>| {
+        let known = keys.iter().find(|known| **known == key).cloned();
+        known.unwrap_or_else(|| {
+            keys.push(Arc::clone(&key));
+            key
+        })
+    };
+    let no_id = RunId::generate();
+    (0u32..)
+        .zip(run.items.iter().zip(item_bytes))
+        .map(|(index, (item, n_bytes))| Unit {
+            run: no_id,
+            index,
+            n_tokens: item.planned_tokens(),
+            n_bytes: *n_bytes,
+            key: shared(batch_key(run.tenant, &run.model, item)),
+            edits: run.edits.clone(),
+            priority: run.priority,
+            reuse: Reuse::of(run.reuse),
+            max_batch_items: UNLIMITED,
+        })
+        .collect()
 }
 
 pub(super) fn batch_key(tenant: TenantId, model: &str, item: &NewItem) -> Arc<BatchKey> {

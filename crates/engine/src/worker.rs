@@ -16,9 +16,12 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::sink;
+use super::{
+    generation::{GenerateJob, generate},
+    sink,
+};
 use residuum_domain::{Applied, Code, Edits, PackLayout, Problem, Rows};
-use residuum_model::{Batch, ForwardError, Input, InputEdits, Model, generate::Sequence};
+use residuum_model::{Batch, ForwardError, Input, InputEdits, Model};
 use residuum_store::{PackHeader, PackWriter, Store, StoreError};
 
 /// Work for a worker.
@@ -61,20 +64,6 @@ impl JobInput {
         let edits = self.edits.as_ref().map(|(edits, applied)| InputEdits { edits, applied });
         Input { token_ids: &self.token_ids, rows: &self.rows, edits }
     }
-}
-
-/// Sequences to continue for one time slice.
-pub struct GenerateJob {
-    /// The model to run.
-    pub model: Arc<Model>,
-    /// The sequences.
-    pub sequences: Vec<Sequence>,
-    /// No step begins after this time.
-    pub slice: Duration,
-    /// Whether all of the sequences are cancelled.
-    pub cancelled: Box<dyn Fn() -> bool + Send + Sync>,
-    /// Receives the sequences with their new tokens.
-    pub done: oneshot::Sender<Result<Vec<Sequence>, Problem>>,
 }
 
 /// The outcome of a batch.
@@ -151,8 +140,8 @@ fn work(worker: usize, n_workers: usize, jobs: &Jobs, store: &Store) {
                     rest = LOST_PAUSE[0];
                 }
             }
-            Job::Generate(GenerateJob { model, sequences, slice, cancelled, done }) => {
-                let outcome = guarded(|| generate(&model, sequences, slice, &*cancelled));
+            Job::Generate(GenerateJob { model, writings, slice, yields, done }) => {
+                let outcome = guarded(|| generate(&model, writings, slice, &*yields));
                 let _ = done.send(outcome.unwrap_or_else(Err));
             }
             // After a panic the job's channel closes without a result, and so its caller learns of it.
@@ -178,28 +167,6 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Problem> {
         tracing::error!(panic = panic_text(panic.as_ref()), "a batch panicked");
         Problem::new(Code::WorkerFailed, "the forward pass panicked")
     })
-}
-
-/// Runs steps until the time is over, every sequence is finished, or all are cancelled.
-fn generate(
-    model: &Model,
-    mut sequences: Vec<Sequence>,
-    slice: Duration,
-    cancelled: &(dyn Fn() -> bool + Send + Sync),
-) -> Result<Vec<Sequence>, Problem> {
-    let started = Instant::now();
-    loop {
-        let mut unfinished: Vec<&mut Sequence> = sequences.iter_mut().filter(|s| !s.is_finished()).collect();
-        match model.step(&mut unfinished, &|| cancelled()) {
-            Ok(()) if unfinished.iter().any(|s| s.is_finished()) => return Ok(sequences),
-            Ok(()) if started.elapsed() < slice => {}
-            Ok(()) | Err(ForwardError::Cancelled) => return Ok(sequences),
-            Err(e) => {
-                tracing::error!(error = %e, "a step of a generation failed");
-                return Err(Problem::new(Code::WorkerFailed, "the forward pass failed"));
-            }
-        }
-    }
 }
 
 fn run(

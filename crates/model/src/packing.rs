@@ -2,7 +2,7 @@
 //! a pass computes and keeps; it knows no weights and no tensors.
 
 use super::{Batch, ForwardError, Input};
-use residuum_domain::{ModelInfo, Rows};
+use residuum_domain::{ModelInfo, Rows, Site};
 
 /// Which token rows a buffer holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,23 @@ pub struct Selection {
     pub positions: Vec<u32>,
     /// For each input, the rows of the buffer that are kept.
     pub picked: Vec<Picked>,
+    /// For each input, the rows whose logits are kept, where they are not those of `picked`.
+    pub picked_logits: Option<Vec<Picked>>,
+}
+
+impl Selection {
+    fn empty(has_logit_rows: bool) -> Self {
+        let picked_logits = has_logit_rows.then(Vec::new);
+        Self { offsets: vec![0], positions: Vec::new(), picked: Vec::new(), picked_logits }
+    }
+
+    /// For each input, the rows of the buffer that are kept of a hook.
+    pub fn picked_of(&self, site: Site) -> &[Picked] {
+        match &self.picked_logits {
+            Some(logits) if site == Site::Logits => logits,
+            _ => &self.picked,
+        }
+    }
 }
 
 /// The rows of a buffer that are kept of one input.
@@ -87,20 +104,41 @@ impl Packing {
     /// # Errors
     /// [`ForwardError::Failed`] when the batch does not fit the model or its layout.
     pub fn new(batch: &Batch<'_>, continued: Option<&[Continued]>, info: &ModelInfo) -> Result<Self, ForwardError> {
+        Self::with_logit_rows(batch, continued, None, info)
+    }
+
+    /// As [`Self::new`]; `logit_rows` has an entry for each input: the rows whose logits are kept, instead of the rows of its other
+    /// hooks.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_logit_rows(
+        batch: &Batch<'_>,
+        continued: Option<&[Continued]>,
+        logit_rows: Option<&[Vec<u32>]>,
+        info: &ModelInfo,
+    ) -> Result<Self, ForwardError> {
         let whole = |input: &Input<'_>| Continued { cached: 0, length: input.token_ids.len() };
         let places = continued.map_or_else(|| batch.inputs.iter().map(whole).collect(), <[Continued]>::to_vec);
         check(batch, &places, info)?;
-        let mut all = Selection { offsets: vec![0], positions: Vec::new(), picked: Vec::new() };
-        let mut wanted = Selection { offsets: vec![0], positions: Vec::new(), picked: Vec::new() };
+        let mut all = Selection::empty(logit_rows.is_some());
+        let mut wanted = Selection::empty(logit_rows.is_some());
         let (mut wanted_positions, mut wanted_tokens) = (Vec::new(), Vec::new());
-        for (input, place) in batch.inputs.iter().zip(&places) {
+        for (i, (input, place)) in batch.inputs.iter().zip(&places).enumerate() {
             let (n, cached) = (index(input.token_ids.len()), index(place.cached));
             let (first, first_wanted) = (index(all.positions.len()), index(wanted.positions.len()));
+            let of_logits = logit_rows.and_then(|rows| rows.get(i)).map_or(&[][..], Vec::as_slice);
             let mut mine = input.rows.positions().to_vec();
+            mine.extend_from_slice(of_logits);
             mine.sort_unstable();
             mine.dedup();
             all.picked.push(Picked::of(input.rows, |p| first + p));
-            wanted.picked.push(Picked::of(input.rows, |p| first_wanted + index(mine.partition_point(|q| *q < p))));
+            let row_of = |p: u32| first_wanted + index(mine.partition_point(|q| *q < p));
+            wanted.picked.push(Picked::of(input.rows, row_of));
+            if let (Some(all), Some(wanted)) = (&mut all.picked_logits, &mut wanted.picked_logits) {
+                all.push(Picked::Rows(of_logits.iter().map(|p| first + p).collect()));
+                wanted.push(Picked::Rows(of_logits.iter().map(|p| row_of(*p)).collect()));
+            }
             all.positions.extend(cached..cached + n);
             all.offsets.push(all.positions.len());
             wanted_tokens.extend(mine.iter().map(|p| first + p));

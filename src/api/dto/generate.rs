@@ -13,10 +13,12 @@ use residuum_domain::{Code, FinishReason, Generation, Problem, TextCompletion};
 // Bounds on the texts that stop a continuation.
 const MAX_STOPS: usize = 16;
 const MAX_STOP_CHARS: usize = 256;
+/// Most samples of one input.
+const MAX_SAMPLES: u32 = 128;
 /// Maximum seed: larger integers are not exact in JSON readers that use float64.
 const MAX_SEED: u64 = (1 << 53) - 1;
 
-/// How to continue an input. Afterwards the whole text is captured, in one forward pass.
+/// How to continue an input. What is captured covers the whole text, with the numbers of one forward pass over it.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Generate, example = json!({"max_new_tokens": 16, "temperature": 0.8, "top_p": 0.95, "seed": 7, "stop": ["\n"]}))]
@@ -41,6 +43,15 @@ pub struct GenerateDto {
     #[serde(default)]
     #[schema(value_type = Option<StopSchema>)]
     pub stop: Stop,
+    /// How often each input is continued, each time with other random numbers. Item `input × n + sample` of the run is
+    /// sample `sample` of the input; both count from 0.
+    #[serde(default = "one")]
+    #[schema(minimum = 1, maximum = 128, default = 1)]
+    pub n: u32,
+}
+
+const fn one() -> u32 {
+    1
 }
 
 /// Texts that end a continuation: one, or several.
@@ -89,10 +100,11 @@ impl GenerateDto {
     /// # Errors
     /// [`Code::InvalidValue`] with a pointer to the field.
     pub fn into_generation(self) -> Result<Generation, Problem> {
-        let Self { max_new_tokens, temperature, top_k, top_p, seed, stop: Stop(stop) } = self;
+        let Self { max_new_tokens, temperature, top_k, top_p, seed, stop: Stop(stop), n } = self;
         let check = |right: bool, field: &str, detail: String| {
             if right { Ok(()) } else { Err(Problem::at(Code::InvalidValue, format!("/generate/{field}"), detail)) }
         };
+        check((1..=MAX_SAMPLES).contains(&n), "n", format!("n lies between 1 and {MAX_SAMPLES}"))?;
         check(max_new_tokens > 0, "max_new_tokens", "max_new_tokens is at least 1".to_owned())?;
         check((0.0..=100.0).contains(&temperature), "temperature", "temperature lies between 0 and 100".to_owned())?;
         check(top_k != Some(0), "top_k", "top_k is at least 1".to_owned())?;
@@ -106,7 +118,7 @@ impl GenerateDto {
         }
         // the lower half of a UUIDv7 is random
         let seed = seed.unwrap_or_else(|| uuid::Uuid::now_v7().as_u64_pair().1 & MAX_SEED);
-        Ok(Generation { max_new_tokens, temperature, top_k, top_p, seed, stop, sample: 0 })
+        Ok(Generation { max_new_tokens, temperature, top_k, top_p, seed, stop, sample: 0, n })
     }
 }
 
@@ -114,7 +126,7 @@ impl GenerateDto {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Completion, example = json!({
     "text": " Paris.", "token_ids": [7042, 30], "first_position": 9, "finish_reason": "length", "logprobs": [-0.52, -1.9],
-    "sample": 0, "max_new_tokens": 2,
+    "sample": 0, "n": 1, "max_new_tokens": 2,
     "temperature": 0.0, "top_k": null, "top_p": null, "seed": 7, "stop": []
 }))]
 pub struct CompletionDto {
@@ -132,6 +144,8 @@ pub struct CompletionDto {
     pub logprobs: Option<Vec<f32>>,
     /// Which of the `n` samples of its input this is, from 0.
     pub sample: u32,
+    /// As requested.
+    pub n: u32,
     /// As requested.
     pub max_new_tokens: usize,
     /// As requested.
@@ -166,7 +180,7 @@ impl CompletionDto {
     /// `token_ids` are all tokens of the cache.
     pub fn new(completion: TextCompletion, token_ids: &[u32]) -> Self {
         let TextCompletion { first, text, finish_reason, generation, logprobs } = completion;
-        let Generation { max_new_tokens, temperature, top_k, top_p, seed, stop, sample } = generation;
+        let Generation { max_new_tokens, temperature, top_k, top_p, seed, stop, sample, n } = generation;
         Self {
             text,
             token_ids: token_ids.get(first..).unwrap_or_default().to_vec(),
@@ -174,6 +188,7 @@ impl CompletionDto {
             finish_reason,
             logprobs: (!logprobs.is_empty()).then_some(logprobs),
             sample,
+            n,
             max_new_tokens,
             temperature,
             top_k,

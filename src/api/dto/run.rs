@@ -4,9 +4,13 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::{capture::PositionsSchema, generate::CompletionDto, run_body::PrioritySchema};
+use super::{
+    capture::PositionsSchema,
+    generate::{CompletionDto, FinishReasonSchema},
+    run_body::PrioritySchema,
+};
 use crate::api::{error::ProblemDto, tensor::TensorDto};
-use residuum_domain::{Positions, Priority, Run, RunStatus};
+use residuum_domain::{FinishReason, Positions, Priority, Run, RunStatus};
 
 /// A run.
 #[derive(Debug, Serialize, ToSchema)]
@@ -155,6 +159,52 @@ pub struct RunSnapshot {
     pub tokens_per_second: f64,
     /// Estimated seconds until the run ends, from its speed so far; null before any input is done.
     pub eta_seconds: Option<f64>,
+}
+
+/// A generated token: the data of an event named `token`.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "item": 3, "index": 1, "sample": 1, "position": 9, "token_id": 7042, "token": " Paris", "text": " Paris", "logprob": -0.52
+}))]
+pub struct TokenEvent {
+    /// The item of the run: `index × n + sample`.
+    pub item: u32,
+    /// The input, counted from 0.
+    pub index: u32,
+    /// Which of the input's `n` samples, counted from 0.
+    pub sample: u32,
+    /// Position of the token in the text.
+    pub position: usize,
+    /// The token.
+    pub token_id: u32,
+    /// Its text by itself; bytes that are not UTF-8 are U+FFFD.
+    pub token: String,
+    /// Text that is certain now: empty while a character is incomplete or a stop text may have begun. The texts of all
+    /// events of an item are the text of its completion.
+    pub text: String,
+    /// The natural logarithm of the token's probability, before temperature; null if it is not a number.
+    pub logprob: Option<f32>,
+}
+
+/// The end of one continuation: the data of an event named `completion`.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "item": 3, "index": 1, "sample": 1, "finish_reason": "length", "text": "", "error": null
+}))]
+pub struct CompletionEvent {
+    /// The item of the run: `index × n + sample`.
+    pub item: u32,
+    /// The input, counted from 0.
+    pub index: u32,
+    /// Which of the input's `n` samples, counted from 0.
+    pub sample: u32,
+    /// Why it ended; null if it failed.
+    #[schema(value_type = Option<FinishReasonSchema>)]
+    pub finish_reason: Option<FinishReason>,
+    /// Text that was held back until now; empty unless the run was cancelled.
+    pub text: String,
+    /// Why it failed.
+    pub error: Option<ProblemDto>,
 }
 
 /// A server-sent event.

@@ -218,7 +218,6 @@ impl CreateRun {
             model: self.model,
             inputs,
             generation: self.generate.map(GenerateDto::into_generation).transpose()?,
-            samples: 1,
             interventions: None,
             capture: self.capture.into(),
             prepend_bos: self.prepend_bos,

@@ -196,10 +196,8 @@ impl ChatBody {
         };
         let Self { n, temperature, top_k, top_p, seed, stop, .. } = self;
         let sampling = Sampling { limit_field, max_tokens, n, temperature, top_k, top_p, seed, stop };
-        let (samples, generation) = sampling.generation()?;
         let run = RunRequest {
-            samples,
-            generation: Some(generation),
+            generation: Some(sampling.generation()?),
             prepend_bos: self.prepend_bos,
             truncate: self.truncate,
             ..RunRequest::new(tenant, &self.model, vec![InputSpec::new(String::new(), content)])

@@ -116,10 +116,8 @@ impl CompletionBody {
         let Self { n, temperature, top_k, top_p, seed, stop, .. } = self;
         let max_tokens = Some(max_tokens);
         let sampling = Sampling { limit_field: LIMIT_FIELD, max_tokens, n, temperature, top_k, top_p, seed, stop };
-        let (samples, generation) = sampling.generation()?;
         let run = RunRequest {
-            samples,
-            generation: Some(generation),
+            generation: Some(sampling.generation()?),
             prepend_bos: self.prepend_bos,
             truncate: self.truncate,
             ..RunRequest::new(tenant, &self.model, inputs)

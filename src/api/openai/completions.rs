@@ -131,12 +131,11 @@ async fn begin(state: ApiState, tenant: TenantId, asked: Asked) -> Result<(Answe
         state.engine.complete(CompletionRequest { run, recorded, scoring }).await
     };
     let completing = completing.await.map_err(|problem| relocated(problem, limit_field))?;
-    let fingerprint = state.questions.served_model(&model)?.loaded.map(|loaded| loaded.info.fingerprint);
     let kind = match form {
         Form::Text => "cmpl",
         Form::Chat => "chatcmpl",
     };
-    let head = Head::new(kind, completing.run(), &model, &fingerprint.unwrap_or_default());
+    let head = Head::new(kind, completing.run(), &model, completing.fingerprint());
     let pieces = Pieces::new(&completing, echo, logprobs);
     Ok((Answering { state, tenant, form, completing, pieces, head, logprobs, recorded }, delivery))
 }

@@ -6,8 +6,6 @@ use utoipa::ToSchema;
 use crate::api::dto::generate::{GenerateDto, Stop};
 use residuum_domain::{Code, Generation, Problem, generation::REST_OF_CONTEXT};
 
-/// Most samples of each prompt.
-const MAX_SAMPLES: u32 = 128;
 /// Most tokens listed beside each token.
 const MAX_TOP: usize = 20;
 
@@ -28,16 +26,12 @@ pub struct Sampling {
 }
 
 impl Sampling {
-    /// The samples of each prompt, and how each is generated.
+    /// How to generate.
     ///
     /// # Errors
     /// [`Code::InvalidValue`] with a pointer to the field.
-    pub fn generation(self) -> Result<(u32, Generation), Problem> {
+    pub fn generation(self) -> Result<Generation, Problem> {
         let Self { limit_field, max_tokens, n, temperature, top_k, top_p, seed, stop } = self;
-        let samples = n.unwrap_or(1);
-        if !(1..=MAX_SAMPLES).contains(&samples) {
-            return Err(Problem::at(Code::InvalidValue, "/n", format!("n lies between 1 and {MAX_SAMPLES}")));
-        }
         let dto = GenerateDto {
             max_new_tokens: 1,
             temperature: temperature.unwrap_or(1.0),
@@ -46,9 +40,10 @@ impl Sampling {
             top_p: top_p.filter(|p| *p != 1.0),
             seed,
             stop,
+            n: n.unwrap_or(1),
         };
         let generation = dto.into_generation().map_err(|problem| relocated(problem, limit_field))?;
-        Ok((samples, Generation { max_new_tokens: max_tokens.unwrap_or(REST_OF_CONTEXT), ..generation }))
+        Ok(Generation { max_new_tokens: max_tokens.unwrap_or(REST_OF_CONTEXT), ..generation })
     }
 }
 

@@ -149,6 +149,20 @@ impl Positions {
         }
     }
 
+    /// The first position that is selected in any text of at least `shortest` tokens.
+    #[must_use]
+    pub fn first_needed(&self, shortest: usize) -> usize {
+        let place = |p: i64| usize::try_from(p).unwrap_or_else(|_| shortest.saturating_sub(p.unsigned_abs() as usize));
+        match self {
+            Self::Last => shortest.saturating_sub(1),
+            Self::Mean | Self::All => 0,
+            Self::One(p) => place(*p),
+            Self::List(list) => list.iter().map(|p| place(*p)).min().unwrap_or(0),
+            Self::Range { start, .. } => start.map_or(0, place),
+            Self::MeanOf(of) => of.first_needed(shortest),
+        }
+    }
+
     /// The mean over the rows that `of` selects.
     ///
     /// # Errors

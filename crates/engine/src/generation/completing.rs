@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::token_log::{GenerationEvent, TokenFeed};
-use crate::{Engine, RunRequest};
-use residuum_domain::{Problem, RunId, Scoring};
+use super::token_log::{GenerationEvent, TokenFeed, TokenLog};
+use crate::{Engine, Prepared, RunRequest, submit::units_of};
+use residuum_domain::{Code, NewItem, Problem, RunId, Scoring};
 use residuum_model::Model;
 
 /// What a client wants to be generated while it waits.
@@ -46,6 +46,8 @@ pub struct Completing {
     n_items: usize,
     model: Arc<Model>,
     feed: TokenFeed,
+    /// The engine, if the generation is not recorded.
+    unrecorded: Option<Engine>,
 }
 
 impl Completing {
@@ -67,6 +69,12 @@ impl Completing {
         self.n_items
     }
 
+    /// The fingerprint of the model.
+    #[must_use]
+    pub fn fingerprint(&self) -> &str {
+        &self.model.info().fingerprint
+    }
+
     /// The texts and bytes of tokens of the model.
     #[must_use]
     pub fn spell(&self, token_ids: &[u32]) -> Vec<SpelledToken> {
@@ -84,13 +92,72 @@ impl Completing {
     }
 }
 
+impl Drop for Completing {
+    fn drop(&mut self) {
+        if let Some(engine) = &self.unrecorded {
+            engine.forget(self.run, &[]);
+        }
+    }
+}
+
 impl Engine {
     /// Starts to generate for a client that waits.
     ///
     /// # Errors
     /// As [`Engine::submit`].
     pub async fn complete(&self, request: CompletionRequest) -> Result<Completing, Problem> {
-        let _ = request;
-        Err(Problem::new(residuum_domain::Code::Unavailable, "not yet"))
+        let CompletionRequest { mut run, recorded, scoring } = request;
+        let Some(generation) = &run.generation else {
+            return Err(Problem::new(Code::Internal, "a completion needs settings for its generation"));
+        };
+        if recorded && generation.max_new_tokens == 0 {
+            let detail = "a run that is stored generates at least one token";
+            return Err(Problem::at(Code::InvalidValue, "/max_tokens", detail));
+        }
+        if !recorded {
+            run.capture.hooks = Vec::new();
+            run.reuse = false;
+        }
+        let samples = run.samples() as usize;
+        let prepared = self.prepare(run).await?;
+        let items = &prepared.run.items;
+        let prompt = |item: &NewItem| PromptTokens {
+            token_ids: item.token_ids.clone(),
+            tokens: item.tokens.clone(),
+            text: item.text.clone(),
+        };
+        let prompts = items.iter().step_by(samples).map(prompt).collect();
+        let (n_items, model) = (items.len(), Arc::clone(&prepared.model));
+        let log = Arc::new(TokenLog::new(Some(n_items)));
+        let feed = TokenFeed::new(Arc::clone(&log), 0);
+        let run = if recorded {
+            self.submit_prepared(prepared, Some((log, scoring))).await?.id()
+        } else {
+            self.queue_unrecorded(prepared, log, scoring)?
+        };
+        Ok(Completing { run, prompts, n_items, model, feed, unrecorded: (!recorded).then(|| self.clone()) })
+    }
+
+    /// Queues items that the store never knows.
+    fn queue_unrecorded(&self, prepared: Prepared, log: Arc<TokenLog>, scoring: Scoring) -> Result<RunId, Problem> {
+        let Prepared { run, item_bytes, .. } = prepared;
+        let _admission = self.admit(run.tenant, &item_bytes)?;
+        let id = RunId::generate();
+        let units = units_of(&run, &item_bytes).into_iter().map(|unit| crate::Unit { run: id, ..unit }).collect();
+        self.inner.followed.open(id, log, scoring, Some(run.items));
+        self.inner.enqueue(units);
+        Ok(id)
+    }
+
+    /// Follows the tokens of a run that generates, from event `after` on. Call it before reading the run, and
+    /// [`Self::unfollow`] if it has ended.
+    #[must_use]
+    pub fn follow(&self, run: RunId, after: u64) -> TokenFeed {
+        TokenFeed::new(self.inner.followed.log(run).0, after)
+    }
+
+    /// Ends the log of a run that has ended.
+    pub fn unfollow(&self, run: RunId) {
+        self.inner.close_logs(&[run]);
     }
 }

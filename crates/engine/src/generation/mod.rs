@@ -1,51 +1,75 @@
-//! Continues inputs with generated tokens before they are captured.
+//! Continues inputs with generated tokens.
 //!
 //! Sequences of many runs are decoded together, one token each per step, in time slices; other batches run between the
-//! slices, and new sequences join there. A finished sequence replaces its item in the store, durably, and is then
-//! queued to be captured like any other input. After a crash before that, generation starts again and gives the same
-//! tokens.
+//! slices, and new sequences join there. What is to be captured is recorded by the same steps ([`storing`]). Each token is
+//! reported as it is chosen ([`token_log`]). After a crash before an item is stored, generation starts again and gives the
+//! same tokens.
 
 mod completing;
+mod followed;
+mod storing;
 mod token_log;
+mod writing;
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::AtomicUsize},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::{
-    InFlight, Inner, batch_key,
-    claimed::{claim, complete},
-    queue::{Budget, Unit},
-    scheduler::{BATCH_TIME, all_failed, put_back},
-    unit,
-    worker::{GenerateJob, Job, Workers},
-};
 pub use completing::{Completing, CompletionRequest, PromptTokens, SpelledToken};
-pub use token_log::{Change, GenerationEvent, TokenFeed, TokenLog, WrittenToken};
+pub(crate) use followed::FollowedRuns;
+pub(crate) use token_log::TokenLog;
+pub use token_log::{Change, GenerationEvent, TokenFeed, WrittenToken};
+pub(crate) use writing::{Controls, GenerateJob, generate};
 
+use crate::{
+    InFlight, Inner,
+    claimed::claim,
+    queue::{Budget, Unit, UnitId},
+    scheduler::{BATCH_TIME, put_back},
+    worker::{Job, Workers},
+};
 use residuum_domain::{Code, NewItem, Problem, RunId};
-use residuum_model::{Model, generate::Sequence};
+use residuum_model::Model;
+use storing::{record_failure, store_finished};
+use writing::Writing;
 
-/// Sequences that are decoded together.
+/// Sequences that are decoded together, over all models.
 const MAX_SEQUENCES: usize = 32;
-/// Memory for the KV caches of all sequences, in bytes. A single sequence may take more.
-const KV_CACHE_BYTES: u64 = 192 << 20;
+/// Memory for the KV caches of all sequences, in bytes. A single sequence may take more. Sequences that find no room wait
+/// without a cache, and fill it again when their turn comes.
+const KV_CACHE_BYTES: u64 = 512 << 20;
+/// Memory for the rows that sequences capture while they are decoded, in bytes. What finds no room is captured in a pass of
+/// its own at the end.
+const KEPT_BYTES: u64 = 256 << 20;
+/// Tokens by which a sequence may grow during a time slice, at most; more only if a step takes less than 4 ms.
+const SLICE_TOKENS: usize = 64;
 
 /// A sequence being generated.
 struct Active {
     unit: Unit,
     item: NewItem,
-    sequence: Sequence,
-    /// 0 once the run is cancelled or deleted.
-    alive: Arc<AtomicUsize>,
+    writing: Writing,
+    model: Arc<Model>,
+    /// Bytes of the rows that it captures meanwhile.
+    kept_bytes: u64,
     /// Key of its entry in `Inner::in_flight`.
     batch: u64,
+}
+
+impl Active {
+    /// Bytes of its KV cache at the end of the next slice.
+    fn cache_bytes(&self) -> u64 {
+        let n = (self.item.token_ids.len() + SLICE_TOKENS).max(self.writing.sequence.n_cached() + SLICE_TOKENS);
+        n as u64 * self.model.generation_bytes_per_token()
+    }
+
+    /// What sequences must share to be decoded together: the model, and nothing at all if it has to be alone.
+    fn group(&self) -> (&str, Option<UnitId>) {
+        (&self.model.info().id, (self.unit.max_batch_items <= 1).then(|| self.unit.id()))
+    }
 }
 
 /// A sequence's entry in `Inner::in_flight`.
@@ -63,61 +87,61 @@ impl Place {
     }
 }
 
-/// The sequences being generated, all by one model.
+/// The sequences being generated, in the order in which they joined.
 #[derive(Default)]
-struct GeneratingBatch {
-    model: Option<Arc<Model>>,
+struct Generator {
     active: Vec<Active>,
+    /// Number of slices so far; groups of sequences take turns.
+    turn: usize,
 }
 
 /// Runs until the engine drains.
 pub(super) async fn run(engine: Arc<Inner>, workers: Workers, slots: Arc<Semaphore>) {
-    let mut batch = GeneratingBatch::default();
+    let mut generator = Generator::default();
     while !engine.draining.is_cancelled() {
-        batch.admit(&engine).await;
-        metrics::gauge!("residuum_generating_sequences").set(batch.active.len() as f64);
-        let Some(model) = batch.model.clone().filter(|_| !batch.active.is_empty()) else {
+        generator.admit(&engine).await;
+        metrics::gauge!("residuum_generating_sequences").set(generator.active.len() as f64);
+        if generator.active.is_empty() {
             tokio::select! {
                 () = engine.wake_generator.notified() => continue,
                 () = engine.draining.cancelled() => break,
             }
-        };
+        }
         let permit = tokio::select! {
             permit = Arc::clone(&slots).acquire_owned() => permit.expect("the semaphore is never closed"),
             () = engine.draining.cancelled() => break,
         };
-        batch.slice(&engine, &workers, &model, permit).await;
-        batch.remove_ended(&engine, &model).await;
+        // those that came while this task waited for a slot join
+        generator.admit(&engine).await;
+        generator.slice(&engine, &workers, permit).await;
+        generator.remove_ended(&engine);
     }
-    batch.active.iter().for_each(|a| engine.in_flight_remove(a.batch));
+    generator.active.iter().for_each(|a| engine.in_flight_remove(a.batch));
+    let stopping = Problem::new(Code::Unavailable, "the server is stopping").retry_after(5);
+    engine.followed.close_all(&stopping);
 }
 
-impl GeneratingBatch {
+impl Generator {
     /// Adds waiting sequences while there is room.
     async fn admit(&mut self, engine: &Arc<Inner>) {
         while let Some(units) = self.next(engine) {
             // Entered as in flight before they are read, so that a run cancelled in between is found there.
-            let mut places: HashMap<(RunId, u32), Place> =
-                units.iter().map(|u| ((u.run, u.index), Place::take(engine, u))).collect();
+            let mut places: HashMap<UnitId, Place> = units.iter().map(|u| (u.id(), Place::take(engine, u))).collect();
             let claimed = claim(engine, &units).await;
             if let Ok(Some((items, model))) = &claimed {
                 for (unit, item) in items {
                     if item.generation.is_some()
-                        && let Some(place) = places.remove(&(unit.run, unit.index))
+                        && let Some(place) = places.remove(&unit.id())
                     {
-                        self.add(model, unit.clone(), item.clone(), place);
+                        self.add(engine, model, unit.clone(), item.clone(), place);
                     }
                 }
-                self.model = Some(Arc::clone(model));
             }
             places.into_values().for_each(|place| engine.in_flight_remove(place.batch));
-            match claimed {
-                Ok(_) => {}
-                Err(problem) => {
-                    tracing::error!(%problem, "inputs to continue could not be claimed; they go back to the queue");
-                    put_back(engine, units, false);
-                    return;
-                }
+            if let Err(problem) = claimed {
+                tracing::error!(%problem, "inputs to continue could not be claimed; they go back to the queue");
+                put_back(engine, units, false);
+                return;
             }
         }
     }
@@ -125,50 +149,82 @@ impl GeneratingBatch {
     /// The units that may join now.
     fn next(&self, engine: &Arc<Inner>) -> Option<Vec<Unit>> {
         let mut queue = engine.to_continue();
-        let (key, alone) = queue.next_key()?;
-        let fits = match (self.active.first(), &self.model) {
-            (Some(first), Some(model)) => key.model == model.info().id && !alone && first.unit.max_batch_items > 1,
-            _ => true,
-        };
-        let held: u64 = self.active.iter().map(|a| a.unit.n_tokens as u64).sum();
+        let (key, _) = queue.next_key()?;
         let per_token = engine.models.get(&key.model).map_or(1, |m| m.generation_bytes_per_token()).max(1);
-        let tokens = usize::try_from((KV_CACHE_BYTES / per_token).saturating_sub(held)).unwrap_or(usize::MAX);
+        let tokens = usize::try_from(self.free_bytes() / per_token).unwrap_or(usize::MAX);
         let items = MAX_SEQUENCES.saturating_sub(self.active.len());
         // The queue returns its first item even if it is over the budget, so a batch without room must not ask for one.
         let room = self.active.is_empty() || (items > 0 && tokens > 0);
-        if fits && room { queue.next_batch(Budget { tokens, bytes: u64::MAX, items }) } else { None }
+        if room { queue.next_batch(Budget { tokens, bytes: u64::MAX, items }) } else { None }
     }
 
-    fn add(&mut self, model: &Model, unit: Unit, item: NewItem, Place { alive, batch }: Place) {
+    /// Bytes that the KV caches leave free.
+    fn free_bytes(&self) -> u64 {
+        KV_CACHE_BYTES.saturating_sub(self.active.iter().map(Active::cache_bytes).sum())
+    }
+
+    fn add(&mut self, engine: &Inner, model: &Arc<Model>, unit: Unit, item: NewItem, Place { alive, batch }: Place) {
         let Some(generation) = item.generation.clone() else { return };
-        let mut sequence = model.sequence(item.token_ids.clone(), generation, u64::from(unit.index));
+        let (log, scoring) = engine.followed.log(unit.run);
+        log.set_samples(generation.n);
+        let mut sequence =
+            model.sequence(item.token_ids.clone(), generation, u64::from(unit.index)).with_scoring(scoring);
         if let Some(edits) = &unit.edits {
             sequence = sequence.with_edits(Arc::clone(edits), item.interventions.clone());
         }
-        self.active.push(Active { unit, item, sequence, alive, batch });
+        let kept: u64 = self.active.iter().map(|a| a.kept_bytes).sum();
+        let mut kept_bytes = 0;
+        if let Some((keep, n_bytes)) = storing::keep(&item, model).filter(|(_, n)| kept + n <= KEPT_BYTES) {
+            sequence = sequence.with_keep(keep);
+            kept_bytes = n_bytes;
+        }
+        let control = engine.controls.add(unit.id());
+        let writing = Writing { sequence, item: unit.index, log: Some(log), control, alive };
+        self.active.push(Active { unit, item, writing, model: Arc::clone(model), kept_bytes, batch });
     }
 
-    /// Runs a time slice of decoding steps for every sequence.
-    async fn slice(
-        &mut self,
-        engine: &Arc<Inner>,
-        workers: &Workers,
-        model: &Arc<Model>,
-        permit: OwnedSemaphorePermit,
-    ) {
-        let (done, outcome) = oneshot::channel();
-        let alive: Vec<Arc<AtomicUsize>> = self.active.iter().map(|a| Arc::clone(&a.alive)).collect();
-        let (rest, sequences): (Vec<_>, Vec<Sequence>) = std::mem::take(&mut self.active)
-            .into_iter()
-            .map(|a| ((a.unit, a.item, a.alive, a.batch), a.sequence))
-            .unzip();
-        let job = GenerateJob {
-            model: Arc::clone(model),
-            sequences,
-            slice: BATCH_TIME,
-            cancelled: Box::new(move || alive.iter().all(|a| a.load(Ordering::Relaxed) == 0)),
-            done,
+    /// Takes out the sequences of the next slice: those of the group whose turn it is, as far as their KV caches find room.
+    /// Sequences that find none drop theirs; they joined last.
+    fn take_turn(&mut self) -> Vec<Active> {
+        let (mut bytes, mut groups) = (0, Vec::new());
+        let mut has_room = Vec::with_capacity(self.active.len());
+        for (i, active) in self.active.iter_mut().enumerate() {
+            bytes += active.cache_bytes();
+            has_room.push(i == 0 || bytes <= KV_CACHE_BYTES);
+            if !has_room[i] {
+                bytes -= active.cache_bytes();
+                active.writing.sequence.release();
+            } else if !groups.contains(&active.group()) {
+                groups.push(active.group());
+            }
+        }
+        let Some(turn) =
+            groups.get(self.turn % groups.len().max(1)).map(|(model, alone)| ((*model).to_owned(), *alone))
+        else {
+            return Vec::new();
         };
+        self.turn += 1;
+        let mut at = 0;
+        let (taken, rest) = std::mem::take(&mut self.active).into_iter().partition(|active| {
+            at += 1;
+            has_room[at - 1] && active.group() == (turn.0.as_str(), turn.1)
+        });
+        self.active = rest;
+        taken
+    }
+
+    /// Runs a time slice of decoding steps.
+    async fn slice(&mut self, engine: &Arc<Inner>, workers: &Workers, permit: OwnedSemaphorePermit) {
+        let has_room = self.active.len() < MAX_SEQUENCES && self.free_bytes() > 0;
+        let order: Vec<UnitId> = self.active.iter().map(|a| a.unit.id()).collect();
+        let taken = self.take_turn();
+        let Some(model) = taken.first().map(|a| Arc::clone(&a.model)) else { return };
+        let (done, outcome) = oneshot::channel();
+        let (rest, writings): (Vec<_>, Vec<Writing>) =
+            taken.into_iter().map(|a| ((a.unit, a.item, a.model, a.kept_bytes, a.batch), a.writing)).unzip();
+        let waiting = Arc::clone(engine);
+        let joins = move || has_room && waiting.to_continue().next_key().is_some();
+        let job = GenerateJob { model, writings, slice: BATCH_TIME, yields: Box::new(joins), done };
         let sent = workers.submit(Job::Generate(job)).await;
         let outcome = match (sent, outcome.await) {
             (Ok(()), Ok(outcome)) => outcome,
@@ -176,83 +232,41 @@ impl GeneratingBatch {
         };
         drop(permit);
         match outcome {
-            Ok(sequences) => {
-                let again = rest.into_iter().zip(sequences);
-                self.active.extend(again.map(|((unit, item, alive, batch), sequence)| Active {
-                    unit,
-                    item,
-                    sequence,
-                    alive,
-                    batch,
-                }));
+            Ok(writings) => {
+                let again = rest.into_iter().zip(writings).map(|((unit, item, model, kept_bytes, batch), writing)| {
+                    Active { unit, item, writing, model, kept_bytes, batch }
+                });
+                self.active.extend(again);
+                self.active.sort_by_key(|a| order.iter().position(|id| *id == a.unit.id()));
             }
             Err(problem) => {
-                rest.iter().for_each(|(.., batch)| engine.in_flight_remove(*batch));
-                failed(engine, rest.into_iter().map(|(unit, ..)| unit).collect(), problem).await;
+                let removed = |(unit, .., batch): (Unit, NewItem, Arc<Model>, u64, u64)| {
+                    engine.in_flight_remove(batch);
+                    engine.controls.remove(unit.id());
+                    unit
+                };
+                let units = rest.into_iter().map(removed).collect();
+                failed(engine, units, problem).await;
             }
         }
     }
 
-    /// Removes sequences that are finished or cancelled.
-    async fn remove_ended(&mut self, engine: &Arc<Inner>, model: &Arc<Model>) {
+    /// Removes sequences that are finished or dropped, and lets those that are finished be stored.
+    fn remove_ended(&mut self, engine: &Arc<Inner>) {
         let (gone, staying): (Vec<Active>, Vec<Active>) = std::mem::take(&mut self.active)
             .into_iter()
-            .partition(|a| a.sequence.is_finished() || a.alive.load(Ordering::Relaxed) == 0);
+            .partition(|a| a.writing.sequence.is_finished() || !a.writing.is_alive());
         self.active = staying;
-        let mut finished = Vec::new();
-        for Active { unit, item, sequence, alive, batch } in gone {
-            engine.in_flight_remove(batch);
-            if alive.load(Ordering::Relaxed) > 0
-                && let Some(item) = continued(item, sequence, model)
-            {
-                finished.push((unit, item));
-            }
+        let (finished, dropped): (Vec<Active>, Vec<Active>) =
+            gone.into_iter().partition(|a| a.writing.is_alive() && !engine.followed.is_unrecorded(a.unit.run));
+        for active in dropped {
+            engine.controls.remove(active.unit.id());
+            engine.in_flight_remove(active.batch);
         }
         if !finished.is_empty() {
-            queue_for_capture(engine, model, finished).await;
+            tokio::spawn(store_finished(Arc::clone(engine), finished));
         }
     }
-}
-
-/// The item with the generated tokens.
-fn continued(item: NewItem, sequence: Sequence, model: &Model) -> Option<NewItem> {
-    let (token_ids, completion) = sequence.finish()?;
-    metrics::counter!("residuum_tokens_generated_total").increment((token_ids.len() - completion.first) as u64);
-    let tokens = model.tokenizer().token_strings(&token_ids);
-    Some(NewItem { token_ids, tokens, generation: None, completion: Some(completion), ..item })
-}
-
-/// Resolves the positions of an item whose tokens are all known now.
-fn settle_continued(item: &mut NewItem, model: &Model) -> Result<(), Problem> {
-    if let Some(asked) = item.unsettled.take() {
-        let special = model.tokenizer().special_mask(&item.token_ids);
-        item.capture.positions = asked.resolve(&special)?;
-    }
-    item.capture.positions.resolve(item.token_ids.len()).map(drop)
-}
-
-/// Makes continued items durable and queues them to be captured. An item that ended before a position that its capture
-/// names fails.
-async fn queue_for_capture(engine: &Arc<Inner>, model: &Arc<Model>, finished: Vec<(Unit, NewItem)>) {
-    let mut ready = Vec::new();
-    for (old, mut item) in finished {
-        match settle_continued(&mut item, model) {
-            Ok(()) => ready.push((old, item)),
-            Err(problem) => record_failure(engine, vec![old], &problem).await,
-        }
-    }
-    let items: Vec<(RunId, u32, NewItem)> = ready.iter().map(|(u, item)| (u.run, u.index, item.clone())).collect();
-    if let Err(e) = engine.store.continued(&items).await {
-        tracing::error!(error = %e, "continued inputs could not be recorded; they go back to the queue");
-        return put_back(engine, ready.into_iter().map(|(unit, _)| unit).collect(), true);
-    }
-    let waiting = |(old, item): &(Unit, NewItem)| {
-        let key = batch_key(old.key.tenant, &model.info().id, item);
-        let edits = old.edits.clone();
-        let Unit { priority, reuse, max_batch_items, .. } = *old;
-        Unit { edits, priority, reuse, max_batch_items, ..unit(old.run, old.index, item, key, model) }
-    };
-    engine.enqueue(ready.iter().map(waiting).collect());
 }
 
 /// Handles sequences whose step failed: each is tried again alone, so that one bad input does not fail the others.
@@ -264,11 +278,10 @@ async fn failed(engine: &Arc<Inner>, units: Vec<Unit>, problem: Problem) {
     }
 }
 
-async fn record_failure(engine: &Arc<Inner>, units: Vec<Unit>, problem: &Problem) {
-    metrics::counter!("residuum_items_failed_total").increment(units.len() as u64);
-    let runs: Vec<RunId> = units.iter().map(|u| u.run).collect();
-    if let Err(e) = complete(engine, all_failed(&units, problem), runs).await {
-        tracing::error!(error = %e, "a failure could not be recorded; its inputs go back to the queue");
-        put_back(engine, units, true);
+impl Inner {
+    /// Closes the logs of runs that have ended.
+    pub(crate) fn close_logs(&self, ended: &[RunId]) {
+        let gone = Problem::new(Code::Conflict, "the run has ended");
+        ended.iter().for_each(|run| self.followed.close(*run, &gone));
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use tokio::sync::watch;
@@ -44,6 +47,8 @@ pub struct WrittenToken {
     pub position: usize,
     /// The token and its log-probability.
     pub score: TokenScore,
+    /// The text of the token by itself; bytes that are not UTF-8 are U+FFFD.
+    pub token: String,
     /// Text that is certain now. Empty while a character is incomplete or a stop text may have begun; never part of a
     /// stop text. The texts of all events of an item are the text of its completion.
     pub text: String,
@@ -56,7 +61,10 @@ pub struct WrittenToken {
 pub struct TokenLog {
     state: Mutex<State>,
     changed: watch::Sender<u64>,
-    capacity: usize,
+    /// Number of samples of each input, once it is known.
+    samples: AtomicU32,
+    /// Number of items, if a client waits for this run: nothing is dropped, and the log ends with the last item.
+    n_items: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -79,11 +87,16 @@ struct Reported {
 }
 
 impl TokenLog {
-    /// An empty log. `keep_all`: a follower never misses an event; for a client that waits for this run.
+    /// An empty log. With `n_items` it is for a client that waits for a run of so many items: its follower never misses
+    /// an event, and the log ends when every item has ended.
     #[must_use]
-    pub fn new(keep_all: bool) -> Self {
-        let capacity = if keep_all { usize::MAX } else { KEPT_EVENTS };
-        Self { state: Mutex::default(), changed: watch::channel(0).0, capacity }
+    pub fn new(n_items: Option<usize>) -> Self {
+        Self { state: Mutex::default(), changed: watch::channel(0).0, samples: AtomicU32::new(1), n_items }
+    }
+
+    /// Notes how many samples of each input the run generates.
+    pub fn set_samples(&self, n: u32) {
+        self.samples.store(n.max(1), Ordering::Relaxed);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -111,16 +124,24 @@ impl TokenLog {
             return;
         }
         state.events.push_back(Arc::new(GenerationEvent { item, change }));
-        if state.events.len() > self.capacity {
-            state.events.pop_front();
-            state.dropped += 1;
+        match self.n_items {
+            Some(n) => state.is_closed = state.items.values().filter(|reported| reported.ended).count() >= n,
+            None if state.events.len() > KEPT_EVENTS => {
+                state.events.pop_front();
+                state.dropped += 1;
+            }
+            None => {}
         }
         drop(state);
         self.changed.send_modify(|n| *n += 1);
     }
 
-    /// Ends the log: followers get the rest of it and then `None`.
-    pub fn close(&self) {
+    /// Ends the log: followers get the rest of it and then `None`. Items that a client waits for end with `problem`, unless
+    /// they have ended.
+    pub fn close(&self, problem: &Problem) {
+        for item in (0..).take(self.n_items.unwrap_or(0)) {
+            self.push(item, Change::Ended { reason: Err(problem.clone()), text: String::new() });
+        }
         self.state().is_closed = true;
         self.changed.send_modify(|n| *n += 1);
     }
@@ -140,6 +161,13 @@ impl TokenFeed {
     pub fn new(log: Arc<TokenLog>, after: u64) -> Self {
         let changed = log.changed.subscribe();
         Self { log, changed, next: after }
+    }
+
+    /// The input that an item of the run continues, and which of its samples the item is.
+    #[must_use]
+    pub fn sample_of(&self, item: u32) -> (u32, u32) {
+        let n = self.log.samples.load(Ordering::Relaxed);
+        (item / n, item % n)
     }
 
     /// The next event with its number, counted from 1; `None` once the log has ended. Safe to cancel.
@@ -167,9 +195,13 @@ impl TokenFeed {
 mod tests {
     use super::*;
 
+    fn gone() -> Problem {
+        Problem::new(residuum_domain::Code::Unavailable, "the server is stopping")
+    }
+
     fn written(position: usize, text: &str) -> Change {
         let score = TokenScore { token_id: 7, logprob: Some(-0.5), top: Vec::new() };
-        Change::Written(WrittenToken { position, score, text: text.to_owned(), text_start: 0 })
+        Change::Written(WrittenToken { position, score, token: text.to_owned(), text: text.to_owned(), text_start: 0 })
     }
 
     async fn all(log: &Arc<TokenLog>, after: u64) -> Vec<(u64, u32)> {
@@ -183,7 +215,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_item_that_is_tried_again_reports_nothing_twice() {
-        let log = Arc::new(TokenLog::new(true));
+        let log = Arc::new(TokenLog::new(None));
         for attempt in 0..2 {
             log.push(0, Change::Scored(Vec::new()));
             (3..5 + attempt).for_each(|position| log.push(0, written(position, "a")));
@@ -193,32 +225,46 @@ mod tests {
         log.push(0, ended());
         log.push(0, ended());
         log.push(0, written(9, "late"));
-        log.close();
+        log.close(&gone());
         assert_eq!(all(&log, 0).await, [(1, 0), (2, 0), (3, 0), (4, 0), (5, 1), (6, 0)]);
         assert_eq!(all(&log, 4).await, [(5, 1), (6, 0)]);
     }
 
     #[tokio::test]
     async fn a_log_that_nobody_waits_for_is_bounded() {
-        let (bounded, whole) = (Arc::new(TokenLog::new(false)), Arc::new(TokenLog::new(true)));
+        let (bounded, whole) = (Arc::new(TokenLog::new(None)), Arc::new(TokenLog::new(Some(1))));
         for log in [&bounded, &whole] {
             (0..KEPT_EVENTS + 10).for_each(|position| log.push(0, written(position, "a")));
-            log.close();
+            log.close(&gone());
         }
         assert_eq!(all(&bounded, 0).await.first(), Some(&(11, 0)), "the numbers show the gap");
-        assert_eq!(all(&whole, 0).await.len(), KEPT_EVENTS + 10);
+        assert_eq!(all(&whole, 0).await.len(), KEPT_EVENTS + 11, "and the item ends");
+    }
+
+    #[tokio::test]
+    async fn a_log_that_a_client_waits_for_ends_with_its_last_item() {
+        let log = Arc::new(TokenLog::new(Some(2)));
+        let ended = || Change::Ended { reason: Ok(FinishReason::Stop), text: String::new() };
+        log.push(1, ended());
+        log.push(0, written(0, "a"));
+        log.push(0, ended());
+        assert_eq!(all(&log, 0).await, [(1, 1), (2, 0), (3, 0)]);
+        let stopped = Arc::new(TokenLog::new(Some(2)));
+        stopped.push(1, ended());
+        stopped.close(&gone());
+        assert_eq!(all(&stopped, 0).await, [(1, 1), (2, 0)]);
     }
 
     #[tokio::test]
     async fn a_follower_gets_events_that_come_later() {
-        let log = Arc::new(TokenLog::new(true));
+        let log = Arc::new(TokenLog::new(None));
         let follower = tokio::spawn({
             let log = Arc::clone(&log);
             async move { all(&log, 0).await }
         });
         tokio::task::yield_now().await;
         log.push(2, written(0, "a"));
-        log.close();
+        log.close(&gone());
         assert_eq!(follower.await.unwrap(), [(1, 2)]);
     }
 }

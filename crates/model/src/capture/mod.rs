@@ -5,6 +5,7 @@
 
 pub mod editor;
 pub mod map_part;
+pub mod mean;
 pub mod ordered_sink;
 pub mod recorder;
 pub mod taps;

@@ -5,6 +5,7 @@ use std::{collections::HashMap, ops::Range};
 
 use super::{
     map_part::{MapPart, split_map},
+    mean::{add_rows, finish_mean},
     ordered_sink::OrderedSink,
 };
 use crate::{
@@ -88,7 +89,7 @@ impl<'a> Recorder<'a> {
     /// Records a tensor that is computed row by row, for the rows that are asked for only.
     pub fn compute(&mut self, hook: Hook, width: usize, set: RowSet, compute: Compute<'_>) -> Result<(), ForwardError> {
         let Some(index) = self.hooks.get(&hook).copied() else { return Ok(()) };
-        let picked = &self.packing.of(set).picked;
+        let picked = self.packing.of(set).picked_of(hook.site());
         // Items before `first` have gone to the sink. The first `filled` values of the buffer belong to the items from there on.
         let (mut first, mut filled) = (0, 0);
         for (item, rows) in picked.iter().enumerate() {
@@ -185,17 +186,6 @@ impl<'a> Recorder<'a> {
         }
         self.sink.finish(index)
     }
-}
-
-fn add_rows(sums: &mut [f64], rows: &[f32]) {
-    for row in rows.chunks_exact(sums.len()) {
-        sums.iter_mut().zip(row).for_each(|(s, v)| *s += f64::from(*v));
-    }
-}
-
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a mean is stored as float32")]
-fn finish_mean(sums: &[f64], n: usize, out: &mut Vec<f32>) {
-    out.extend(sums.iter().map(|s| (s / n as f64) as f32));
 }
 
 /// The mean of computed rows, accumulated in float64 in the order of `rows`.

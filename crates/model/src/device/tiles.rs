@@ -244,7 +244,7 @@ mod tests {
             positions.extend(0..index(*n));
             offsets.push(positions.len());
         }
-        crate::packing::Selection { offsets, positions, picked: Vec::new() }
+        crate::packing::Selection { offsets, positions, picked: Vec::new(), picked_logits: None }
     }
 
     fn packing(lengths: &[usize]) -> Packing {

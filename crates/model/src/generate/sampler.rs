@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     fn generation(temperature: f64, top_k: Option<usize>, top_p: Option<f64>, seed: u64) -> Generation {
-        Generation { max_new_tokens: 1, temperature, top_k, top_p, seed, stop: Vec::new(), sample: 0 }
+        Generation { max_new_tokens: 1, temperature, top_k, top_p, seed, stop: Vec::new(), sample: 0, n: 1 }
     }
 
     fn tokens(candidates: &[(u32, f64)]) -> Vec<u32> {

@@ -362,12 +362,17 @@ impl TextTokenizer {
     #[must_use]
     pub fn continuation(&self, ids: &[u32], first: usize) -> String {
         // A decoder may treat the start of a text differently, so decode from the start with and without these tokens.
-        let text = |ids: &[u32]| self.tokenizer.decode(ids, true).unwrap_or_default();
-        let (before, whole) = (text(&ids[..first]), text(ids));
+        let (before, whole) = (self.decode(&ids[..first]), self.decode(ids));
         match whole.strip_prefix(before.as_str()) {
             Some(rest) => rest.to_owned(),
-            None => text(&ids[first..]),
+            None => self.decode(&ids[first..]),
         }
+    }
+
+    /// The text of tokens, without special tokens.
+    #[must_use]
+    pub fn decode(&self, ids: &[u32]) -> String {
+        self.tokenizer.decode(ids, true).unwrap_or_default()
     }
 
     /// The bytes of a token; those of U+FFFD for an id without a token.

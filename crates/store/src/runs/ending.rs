@@ -2,15 +2,26 @@
 
 use crate::{
     error::StoreError,
-    index::{SqliteIndex, rows::now, tx::Tx, write::Write},
+    index::{
+        SqliteIndex,
+        rows::{now, to_json},
+        tx::Tx,
+        write::Write,
+    },
     packs::unused::drop_unused,
 };
 use residuum_domain::{Run, RunId, TenantId};
 
 impl SqliteIndex {
-    /// Cancels what of a run is still pending; a run that has ended stays as it is. `None`: no such run.
-    pub(crate) async fn cancel_run(&self, tenant: TenantId, id: RunId) -> Result<Option<Run>, StoreError> {
-        self.write(CancelRun { tenant, id }).await?;
+    /// Cancels what of a run is still pending; a run that has ended stays as it is. `None`: no such run. The items `kept`
+    /// stay pending: they may still be completed, but are not computed again.
+    pub(crate) async fn cancel_run(
+        &self,
+        tenant: TenantId,
+        id: RunId,
+        kept: &[u32],
+    ) -> Result<Option<Run>, StoreError> {
+        self.write(CancelRun { tenant, id, kept: to_json(kept)? }).await?;
         self.run(tenant, id).await
     }
 
@@ -23,6 +34,8 @@ impl SqliteIndex {
 struct CancelRun {
     tenant: TenantId,
     id: RunId,
+    /// JSON
+    kept: String,
 }
 
 impl Write for CancelRun {
@@ -42,9 +55,10 @@ impl Write for CancelRun {
         if cancelled.rows_affected() > 0 {
             sqlx::query(
                 "UPDATE run_items SET status = 'cancelled', payload = NULL, hook_set_id = NULL \
-                 WHERE run_id = ? AND status = 'pending'",
+                 WHERE run_id = ? AND status = 'pending' AND item_index NOT IN (SELECT value FROM json_each(?))",
             )
             .bind(self.id.as_bytes().as_slice())
+            .bind(&self.kept)
             .execute(tx.conn().await?)
             .await?;
         }

@@ -205,6 +205,11 @@ impl Write for FailExhausted {
         }
         fail_items(tx, &failed)?;
         tally(tx, tallies)?;
+        // what was written of a cancelled run is lost if the process ended before it was stored
+        tx.later(
+            "UPDATE run_items SET status = 'cancelled', payload = NULL, hook_set_id = NULL WHERE status = 'pending' \
+             AND run_id IN (SELECT id FROM runs WHERE finished_at IS NOT NULL)",
+        );
         // also runs that a damaged or older index left without anything to do
         let unfinished: Vec<Vec<u8>> =
             sqlx::query_scalar("SELECT id FROM runs WHERE finished_at IS NULL").fetch_all(tx.conn().await?).await?;

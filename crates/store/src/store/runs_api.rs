@@ -50,12 +50,13 @@ impl Store {
         self.index().runs(tenant, filter, before, limit).await
     }
 
-    /// Cancels what of a run is still pending; a run that has ended stays as it is. `None`: no such run.
+    /// Cancels what of a run is still pending; a run that has ended stays as it is. `None`: no such run. The items `kept`
+    /// stay pending: they may still be completed, but are not computed again after a restart.
     ///
     /// # Errors
     /// [`StoreError::Closed`], [`StoreError::Database`], [`StoreError::Damaged`].
-    pub async fn cancel_run(&self, tenant: TenantId, id: RunId) -> Result<Option<Run>, StoreError> {
-        self.index().cancel_run(tenant, id).await
+    pub async fn cancel_run(&self, tenant: TenantId, id: RunId, kept: &[u32]) -> Result<Option<Run>, StoreError> {
+        self.index().cancel_run(tenant, id, kept).await
     }
 
     /// Deletes a run with its caches, and the activations that only they used. Says whether there was one.

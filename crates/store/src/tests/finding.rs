@@ -125,6 +125,7 @@ async fn texts_are_found_by_words_and_phrases_and_nothing_is_an_operator() {
             stop: vec![],
             seed: 0,
             sample: 0,
+            n: 1,
         },
         logprobs: vec![-0.5],
     });

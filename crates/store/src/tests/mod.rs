@@ -190,6 +190,7 @@ pub(super) fn variety(dtype: Dtype) -> Vec<NewItem> {
                 .to_owned(),
             ],
             sample: 2,
+            n: 3,
         },
         logprobs: vec![-0.25, -7.5],
     });

@@ -108,22 +108,22 @@ async fn a_completion_that_comes_after_the_cancellation_changes_nothing() {
     let (first, caches) = f.pack(id, vec![(0, items[0].clone())]);
     f.complete(first).await;
     let (late, _) = f.pack(id, vec![(1, items[1].clone())]);
-    let run = f.store.cancel_run(T, id).await.unwrap().unwrap();
+    let run = f.store.cancel_run(T, id, &[]).await.unwrap().unwrap();
     assert_eq!((run.status, run.n_done), (RunStatus::Cancelled, 1));
     assert!(run.finished_at.is_some());
     assert_eq!(f.complete(late).await, []);
     assert_eq!(f.run(id).await, run);
     assert_eq!(run.caches, caches);
     assert_eq!(f.files().len(), 1, "the late pack is removed");
-    assert_eq!(f.store.cancel_run(T, id).await.unwrap().unwrap(), run, "ended runs stay as they are");
+    assert_eq!(f.store.cancel_run(T, id, &[]).await.unwrap().unwrap(), run, "ended runs stay as they are");
     assert_eq!(f.store.pending().await.unwrap(), []);
-    assert_eq!(f.store.cancel_run(TenantId(2), id).await.unwrap(), None);
+    assert_eq!(f.store.cancel_run(TenantId(2), id, &[]).await.unwrap(), None);
 
     // part of a pack is late: the rest of it counts
     let (cancelled, kept) = (f.submit(vec![simple(&[1])]).await, f.submit(vec![simple(&[2])]).await);
     let mut head = header(kept, vec![(0, simple(&[1])), (0, simple(&[2]))]);
     head.caches[0].run = cancelled;
-    f.store.cancel_run(T, cancelled).await.unwrap();
+    f.store.cancel_run(T, cancelled, &[]).await.unwrap();
     let id = head.caches[1].cache;
     assert_eq!(f.complete(write(&f.store, head)).await, [kept]);
     let stored = f.store.stored(T, &[id]).await.unwrap().remove(0).unwrap();
@@ -210,7 +210,7 @@ async fn runs_are_listed_by_every_filter_in_pages() {
         let Inserted::Created(id) = f.store.insert_run(new).await.unwrap() else { panic!() };
         ids.push(id);
     }
-    f.store.cancel_run(T, ids[2]).await.unwrap();
+    f.store.cancel_run(T, ids[2], &[]).await.unwrap();
     let list = async |filter: RunFilter, before| -> Vec<RunId> {
         f.store.runs(T, filter, before, 10).await.unwrap().iter().map(|r| r.id).collect()
     };

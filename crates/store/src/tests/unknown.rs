@@ -176,7 +176,7 @@ async fn a_pack_of_a_run_that_ended_without_it_is_litter() {
         let f = Fixture::new().await;
         let run = f.submit(vec![simple(&[1])]).await;
         let (pack, _) = f.pack(run, vec![(0, simple(&[1]))]);
-        f.store.cancel_run(T, run).await.unwrap();
+        f.store.cancel_run(T, run, &[]).await.unwrap();
         if deleted {
             f.store.delete_run(T, run).await.unwrap();
         }

@@ -61,7 +61,7 @@ impl Walk {
                 let failed = vec![(run, self.dice.below(4) as u32, problem)];
                 self.f.store.complete(Completion { failed, ..Completion::default() }).await.unwrap();
             }
-            (8, Some(run)) => drop(self.f.store.cancel_run(T, run).await.unwrap()),
+            (8, Some(run)) => drop(self.f.store.cancel_run(T, run, &[]).await.unwrap()),
             (9, Some(run)) if self.runs.len() > 6 => {
                 assert!(self.f.store.delete_run(T, run).await.unwrap());
                 self.runs.retain(|r| *r != run);
