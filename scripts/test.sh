@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every test: the Rust tests, then checks of a running server with numpy, scipy and safetensors, openapi.yaml, a crash test,
-# the memory of hostile bodies, and a full disk.
+# Every test: the Rust tests, then checks of a running server with numpy, scipy and safetensors, OpenAI's client, lm-eval,
+# openapi.yaml, a crash test, the memory of hostile bodies, and a full disk.
 #
 # usage: scripts/test.sh
 # needs: cargo, python3 (3.11 or newer) with venv and pip. The Python packages go into .venv here.
@@ -12,7 +12,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly binary=target/debug/residuum
 readonly model=smollm2-135m=models/SmolLM2-135M-Instruct.Q4_1.gguf
 python=.venv/bin/python
-requirements=tests/python/requirements.txt
+requirements=tests/python/requirements-openai.txt
 [[ ${RESIDUUM_TEST_TORCH:-0} == 0 ]] || requirements=tests/python/requirements-torch.txt
 
 step() {
@@ -40,6 +40,12 @@ $python -m pip install --quiet --disable-pip-version-check -r "$requirements"
 
 step "numpy, scipy, safetensors and PyTorch against a running server"
 with_server tests/python/check_interop.py
+
+step "OpenAI's client"
+with_server tests/python/check_openai.py
+
+step "lm-eval"
+with_server tests/python/check_lm_eval.py
 
 step "openapi.yaml"
 with_server tests/python/check_openapi.py

@@ -15,7 +15,7 @@ use super::{error::ApiError, state::ApiState};
 use residuum_domain::{Code, Problem, Scope};
 
 /// `POST` routes that only compute from stored activations and change nothing, so that the scope `read` suffices.
-const QUESTIONS: [&str; 9] = [
+const QUESTIONS: [&str; 10] = [
     "/v1/comparisons",
     "/v1/search",
     "/v1/projections",
@@ -25,6 +25,7 @@ const QUESTIONS: [&str; 9] = [
     "/v1/caches/{id}/attribution",
     "/v1/caches/{id}/features",
     "/v1/saes/{id}/tokens",
+    "/openai/v1/embeddings",
 ];
 
 /// Routes that change what the server serves, for all tenants.

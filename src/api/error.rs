@@ -87,11 +87,13 @@ impl IntoResponse for ApiError {
         metrics::counter!("residuum_errors_total", "code" => problem.code.name()).increment(1);
         let status = StatusCode::from_u16(problem.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let retry_after = problem.retry_after;
-        let mut response = (status, Json(ProblemDto::from(problem))).into_response();
+        let mut response = (status, Json(ProblemDto::from(problem.clone()))).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        // for routes that write errors in another shape
+        response.extensions_mut().insert(problem);
         response
     }
 }

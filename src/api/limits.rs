@@ -20,6 +20,10 @@ use residuum_domain::{Code, Problem};
 
 /// Maximum of `?wait=`, in seconds.
 pub const MAX_WAIT: f64 = 600.0;
+/// The same as a duration. Requests that wait for a generation may take as long as with the longest `?wait=`.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(600);
+/// Routes that wait for a generation.
+const WAITING: [&str; 2] = ["/openai/v1/chat/completions", "/openai/v1/completions"];
 /// Maximum number of headers. It is lower than the limit at which hyper closes the connection, so that clients get a
 /// problem.
 const MAX_HEADERS: usize = 100;
@@ -37,7 +41,9 @@ pub async fn enforce(State(state): State<ApiState>, request: Request, next: Next
         response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         return response;
     }
-    let limit = state.config.request_timeout + wait_of(request.uri().query());
+    let waits = WAITING.contains(&request.uri().path());
+    let wait = if waits { LONGEST_WAIT } else { wait_of(request.uri().query()) };
+    let limit = state.config.request_timeout + wait;
     let activity = Activity::default();
     let mut request = request.map(|body| Body::new(PacedBody::new(body, state.config.body_rate, activity.clone())));
     request.extensions_mut().insert(activity.clone());

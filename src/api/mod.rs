@@ -20,6 +20,7 @@ mod key_ring;
 mod limits;
 mod memory;
 mod models;
+mod openai;
 pub mod openapi;
 mod pace;
 mod problems;
@@ -105,6 +106,11 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(models::get_model, serving::model_routes::unload_model))
         .routes(routes!(serving::model_routes::follow_model))
         .routes(routes!(models::tokenize))
+        .routes(routes!(openai::completions::create_chat_completion))
+        .routes(routes!(openai::completions::create_completion))
+        .routes(routes!(openai::openai_embeddings::create_embedding))
+        .routes(routes!(openai::openai_models::list_models))
+        .routes(routes!(openai::openai_models::get_model))
         .routes(routes!(system::healthz))
         .routes(routes!(system::readyz))
         .routes(routes!(system::metrics))
@@ -125,18 +131,19 @@ pub fn router(state: ApiState) -> Router {
         .layer(middleware::from_fn_with_state(state.clone(), limits::enforce))
         .layer(middleware::from_fn_with_state(state.clone(), access::check))
         .layer(middleware::from_fn_with_state(state, hosts::check))
-        .layer(middleware::from_fn(measure))
         .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(middleware::from_fn(openai::openai_error::shape))
+        .layer(middleware::from_fn(measure))
         .layer(cors(&config.cors_origins))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(TraceLayer::new_for_http().make_span_with(span).on_response(log_response).on_failure(()))
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
 }
 
-/// The answer to a request on a spare connection.
-pub fn too_many_connections() -> Response {
+/// The answer to a request for this path on a spare connection.
+pub fn too_many_connections(path: &str) -> Response {
     let problem = Problem::new(Code::Unavailable, "the maximum number of connections is reached; try again shortly");
-    ApiError(problem.retry_after(1)).into_response()
+    openai::openai_error::shaped(path, ApiError(problem.retry_after(1)).into_response())
 }
 
 /// CORS: pages of which origins may call the server, and which response headers their scripts may read.
@@ -151,19 +158,20 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
         header::WWW_AUTHENTICATE,
         REQUEST_ID,
     ];
+    let accepted = [
+        header::CONTENT_TYPE,
+        header::ACCEPT,
+        header::AUTHORIZATION,
+        header::RANGE,
+        header::IF_MATCH,
+        header::IF_NONE_MATCH,
+        header::IF_RANGE,
+        HeaderName::from_static("idempotency-key"),
+        REQUEST_ID,
+    ];
     let layer = CorsLayer::new()
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE])
-        .allow_headers([
-            header::CONTENT_TYPE,
-            header::ACCEPT,
-            header::AUTHORIZATION,
-            header::RANGE,
-            header::IF_MATCH,
-            header::IF_NONE_MATCH,
-            header::IF_RANGE,
-            HeaderName::from_static("idempotency-key"),
-            REQUEST_ID,
-        ])
+        .allow_headers(accepted.into_iter().chain(openai::CLIENT_HEADERS).collect::<Vec<_>>())
         .expose_headers(exposed.into_iter().chain(tensor::EXPOSED).collect::<Vec<_>>())
         .max_age(Duration::from_secs(3600));
     if origins.iter().any(|o| o == "*") {

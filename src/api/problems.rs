@@ -1,13 +1,16 @@
 //! The problems that each operation can answer with, for the specification.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use utoipa::{
     IntoResponses, PartialSchema, ToSchema,
-    openapi::{ContentBuilder, HeaderBuilder, Ref, RefOr, Response, ResponseBuilder, path::Operation},
+    openapi::{ContentBuilder, HeaderBuilder, Ref, RefOr, Response, ResponseBuilder, Schema, path::Operation},
 };
 
-use super::error::ProblemDto;
+use super::{
+    error::ProblemDto,
+    openai::openai_error::{self, OpenAiErrorDto},
+};
 use residuum_domain::{
     Code,
     Code::{
@@ -24,14 +27,14 @@ use residuum_domain::{
 };
 
 macro_rules! problems {
-    ($($(#[$doc:meta])* $name:ident = [$($code:ident),* $(,)?];)*) => {
+    ($shape:ident: $($(#[$doc:meta])* $name:ident = [$($code:ident),* $(,)?];)*) => {
         $(
             $(#[$doc])*
             pub struct $name;
 
             impl IntoResponses for $name {
                 fn responses() -> BTreeMap<String, RefOr<Response>> {
-                    responses(&[$($code),*])
+                    Shape::$shape.responses(&[$($code),*])
                 }
             }
         )*
@@ -39,6 +42,7 @@ macro_rules! problems {
 }
 
 problems! {
+    Problem:
     /// Reading one run.
     RunProblems = [InvalidQuery, RunNotFound, Internal];
     /// Changing one run.
@@ -190,24 +194,90 @@ problems! {
     ];
 }
 
-fn responses(codes: &[Code]) -> BTreeMap<String, RefOr<Response>> {
-    by_status(codes).into_iter().map(|(status, codes)| (status.to_string(), RefOr::T(response(&codes)))).collect()
+problems! {
+    OpenAi:
+    /// Completions.
+    OpenAiCompletionProblems = [
+        InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, BodyTooLarge, TooManyItems, ResultTooLarge, UnsupportedMediaType, UnknownModel, UnknownHook, LayerOutOfRange, PositionOutOfRange, TextNotFound, EmptyInput, TokenOutOfVocabulary, TooManyTokens, NoBosToken, NoChatTemplate, ChatTemplateFailed, CannotGenerate, InvalidValue, ShapeMismatch, UnknownDirection, UnknownCache, HookNotStored, Conflict, QueueFull, Internal, BlobDamaged, TooManyRunTokens, ClientQueueFull,
+        WorkerFailed, Unavailable, StoreFull,
+    ];
+    /// Embeddings.
+    OpenAiEmbeddingProblems = [
+        InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, BodyTooLarge, TooManyItems, UnsupportedMediaType, UnknownModel,
+        EmptyInput, TokenOutOfVocabulary, TooManyTokens, TooManyRunTokens, NoBosToken, InvalidValue, ResultTooLarge, QueueFull, Internal,
+        WorkerFailed, Unavailable,
+    ];
+    /// Listing models.
+    OpenAiListProblems = [InvalidQuery];
+    /// Reading a model.
+    OpenAiModelProblems = [InvalidQuery, ModelNotFound, Unavailable];
 }
 
-fn by_status(codes: &[Code]) -> BTreeMap<u16, Vec<Code>> {
-    let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
-    codes.iter().for_each(|c| by_status.entry(c.status()).or_default().push(*c));
-    by_status
+/// How errors are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// As RFC 9457 problems.
+    Problem,
+    /// As OpenAI's API does.
+    OpenAi,
 }
 
-fn response(codes: &[Code]) -> Response {
-    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(ProblemDto::name()))).build();
-    ResponseBuilder::new().description(lines(codes)).content("application/problem+json", content).build()
-}
+impl Shape {
+    fn of(path: &str) -> Self {
+        if path.starts_with(openai_error::PREFIX) { Self::OpenAi } else { Self::Problem }
+    }
 
-fn lines(codes: &[Code]) -> String {
-    let lines: Vec<String> = codes.iter().map(|c| format!("`{c}`: {}", c.title())).collect();
-    lines.join("; ")
+    fn status(self, code: Code) -> u16 {
+        match self {
+            Self::Problem => code.status(),
+            Self::OpenAi => openai_error::status(code),
+        }
+    }
+
+    fn code(self, code: Code) -> &'static str {
+        match self {
+            Self::Problem => code.name(),
+            Self::OpenAi => openai_error::name(code),
+        }
+    }
+
+    /// Media type and schema.
+    fn content(self) -> (&'static str, Cow<'static, str>) {
+        match self {
+            Self::Problem => ("application/problem+json", ProblemDto::name()),
+            Self::OpenAi => ("application/json", OpenAiErrorDto::name()),
+        }
+    }
+
+    /// The name in the components of a response that operations have in common.
+    fn shared_name(self, name: &str) -> String {
+        match self {
+            Self::Problem => name.to_owned(),
+            Self::OpenAi => format!("OpenAi{name}"),
+        }
+    }
+
+    fn responses(self, codes: &[Code]) -> BTreeMap<String, RefOr<Response>> {
+        let response = |(status, codes): (u16, Vec<Code>)| (status.to_string(), RefOr::T(self.response(&codes)));
+        self.by_status(codes).into_iter().map(response).collect()
+    }
+
+    fn by_status(self, codes: &[Code]) -> BTreeMap<u16, Vec<Code>> {
+        let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
+        codes.iter().for_each(|c| by_status.entry(self.status(*c)).or_default().push(*c));
+        by_status
+    }
+
+    fn response(self, codes: &[Code]) -> Response {
+        let (media, schema) = self.content();
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(schema))).build();
+        ResponseBuilder::new().description(self.lines(codes)).content(media, content).build()
+    }
+
+    fn lines(self, codes: &[Code]) -> String {
+        let lines: Vec<String> = codes.iter().map(|c| format!("`{}`: {}", self.code(*c), c.title())).collect();
+        lines.join("; ")
+    }
 }
 
 /// Problems that middleware may answer with instead of the handler, each with its name in the components.
@@ -225,21 +295,23 @@ const COMMON: [(&str, &[Code]); 9] = [
 
 /// The responses that operations have in common, for the components.
 pub fn common() -> impl Iterator<Item = (String, RefOr<Response>)> {
-    COMMON.into_iter().map(|(name, codes)| {
-        let mut response = response(codes);
+    let each = |shape: Shape| COMMON.into_iter().map(move |(name, codes)| (shape, name, codes));
+    [Shape::Problem, Shape::OpenAi].into_iter().flat_map(each).map(|(shape, name, codes)| {
+        let mut response = shape.response(codes);
         if matches!(name, "Unauthorized" | "Forbidden") {
             let challenge = HeaderBuilder::new()
                 .description(Some("The challenge of RFC 6750, with the scope if the key lacks it"))
                 .build();
             response.headers.insert("WWW-Authenticate".to_owned(), challenge.into());
         }
-        (name.to_owned(), RefOr::T(response))
+        (shape.shared_name(name), RefOr::T(response))
     })
 }
 
 /// Adds the common responses that can occur for an operation: some only if it needs a key, some only if it takes a JSON
 /// body (`posts`).
-pub fn add_common(operation: &mut Operation, needs_key: bool, is_probe: bool, posts: bool) {
+pub fn add_common(path: &str, operation: &mut Operation, needs_key: bool, is_probe: bool, posts: bool) {
+    let shape = Shape::of(path);
     let takes_body = operation.request_body.is_some();
     for (name, codes) in COMMON {
         let applies = match name {
@@ -253,14 +325,14 @@ pub fn add_common(operation: &mut Operation, needs_key: bool, is_probe: bool, po
         if !applies {
             continue;
         }
-        for (status, codes) in by_status(codes) {
+        for (status, codes) in shape.by_status(codes) {
             match operation.responses.responses.get_mut(&status.to_string()) {
                 None => {
-                    let shared = RefOr::Ref(Ref::from_response_name(name));
+                    let shared = RefOr::Ref(Ref::from_response_name(shape.shared_name(name)));
                     operation.responses.responses.insert(status.to_string(), shared);
                 }
-                Some(RefOr::T(own)) if !own.description.contains(&lines(&codes)) => {
-                    own.description = format!("{}; {}", own.description, lines(&codes));
+                Some(RefOr::T(own)) if !own.description.contains(&shape.lines(&codes)) => {
+                    own.description = format!("{}; {}", own.description, shape.lines(&codes));
                 }
                 Some(_) => {}
             }
@@ -268,7 +340,12 @@ pub fn add_common(operation: &mut Operation, needs_key: bool, is_probe: bool, po
     }
 }
 
-/// The schema of problems, for the components.
-pub fn schema() -> (String, utoipa::openapi::RefOr<utoipa::openapi::Schema>) {
-    (ProblemDto::name().into_owned(), ProblemDto::schema())
+/// The schemas of errors, for the components.
+pub fn schemas() -> Vec<(String, RefOr<Schema>)> {
+    let mut schemas = vec![
+        (ProblemDto::name().into_owned(), ProblemDto::schema()),
+        (OpenAiErrorDto::name().into_owned(), OpenAiErrorDto::schema()),
+    ];
+    OpenAiErrorDto::schemas(&mut schemas);
+    schemas
 }

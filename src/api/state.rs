@@ -69,6 +69,8 @@ pub struct ApiState {
     pub readiness: Arc<Readiness>,
     /// Renders the metrics.
     pub metrics: PrometheusHandle,
+    /// When this server started.
+    pub started: jiff::Timestamp,
 }
 
 impl ApiState {
@@ -79,6 +81,7 @@ impl ApiState {
         let keys = Arc::new(KeyRing::new(engine.store().clone(), config.freshness));
         let memory = RequestMemory::new(config.max_request_memory);
         let readiness = Arc::new(Readiness::new(config.freshness));
-        Self { engine, questions, serving, config: Arc::new(config), keys, memory, readiness, metrics }
+        let started = jiff::Timestamp::now();
+        Self { engine, questions, serving, config: Arc::new(config), keys, memory, readiness, metrics, started }
     }
 }

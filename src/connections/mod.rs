@@ -193,11 +193,11 @@ impl Server {
         let service = service_fn(move |request: http::Request<Incoming>| {
             let in_progress = Request::begin(&watched);
             let refused = is_spare && !SPARE_PATHS.contains(&request.uri().path());
-            let answer = (!refused).then(|| routes.call(request));
+            let answer = if refused { Err(request.uri().path().to_owned()) } else { Ok(routes.call(request)) };
             async move {
                 let response = match answer {
-                    Some(answer) => answer.await?,
-                    None => api::too_many_connections(),
+                    Ok(answer) => answer.await?,
+                    Err(path) => api::too_many_connections(&path),
                 };
                 Ok::<_, Infallible>(response.map(|body| in_progress.answer(body)))
             }

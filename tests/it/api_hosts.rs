@@ -25,9 +25,9 @@ async fn without_keys_every_route_except_probes_refuses_foreign_hosts_and_pages(
         if PROBES.contains(&path) {
             assert_eq!((foreign_host.status.as_u16(), foreign_page.status.as_u16()), (200, 200), "{path}");
         } else {
-            assert_eq!(foreign_host.problem(421, "host_not_allowed"), ["Host"], "{method} {path}");
-            assert_eq!(foreign_page.problem(403, "origin_not_allowed"), ["Origin"], "{method} {path}");
-            assert_eq!(no_page.problem(403, "origin_not_allowed"), ["Origin"], "{method} {path}");
+            assert_eq!(foreign_host.refused(421, "host_not_allowed"), ["Host"], "{method} {path}");
+            assert_eq!(foreign_page.refused(403, "origin_not_allowed"), ["Origin"], "{method} {path}");
+            assert_eq!(no_page.refused(403, "origin_not_allowed"), ["Origin"], "{method} {path}");
         }
     }
     for path in ["/healthz", "/readyz", "/v1/runs", "/docs/"] {

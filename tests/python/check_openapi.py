@@ -23,6 +23,8 @@ from harness import Client  # noqa: E402  (the path is set above)
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 PROBLEM = "application/problem+json"
 JSON = "application/json"
+# Routes that answer errors in OpenAI's shape.
+OPENAI = "/openai/"
 
 
 class CoreLoader(yaml.SafeLoader):
@@ -126,10 +128,12 @@ def errors_are_problems(doc):
         errors = {status: r for status, r in operation["responses"].items() if str(status)[0] in "45d"}
         if "/v1/" in name and not errors:
             yield f"{name} lists no error"
+        expected = {JSON: "OpenAiError"} if OPENAI in name else {PROBLEM: "Problem"}
         for status, response in errors.items():
-            media = list(doc.resolve(response).get("content", {}))
-            if media != [PROBLEM]:
-                yield f"{name}: {status} is answered as {media or 'nothing'}, not {PROBLEM}"
+            content = doc.resolve(response).get("content", {})
+            found = {media: body["schema"].get("$ref", "").rpartition("/")[2] for media, body in content.items()}
+            if found != expected:
+                yield f"{name}: {status} is answered as {found or 'nothing'}, not {expected}"
 
 
 def json_bodies_have_examples(doc):

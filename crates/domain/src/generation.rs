@@ -2,13 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
+/// For [`Generation::max_new_tokens`]: what is left of the model's context after the input.
+pub const REST_OF_CONTEXT: usize = usize::MAX;
+
 /// How to continue an input.
 ///
 /// Each token is chosen from the softmax of `logits / temperature`, restricted to the `top_k` most probable tokens and
 /// then to the smallest set of them whose probabilities reach `top_p` (nucleus sampling, Holtzman et al., 2020).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Generation {
-    /// Largest number of tokens to add.
+    /// Largest number of tokens to add. In a request, [`REST_OF_CONTEXT`]: as many as fit after each input.
     pub max_new_tokens: usize,
     /// The temperature; 0 always chooses the most probable token.
     pub temperature: f64,

@@ -18,6 +18,7 @@ use residuum_domain::{
     Capture, CaptureRequest, Code, Generation, Hook, NewItem, NewRun, PackLayout, Positions, PositionsRequest,
     Priority, Problem, TenantId,
     capture::{Layers, refuse_mean_of_indices, stored_shape},
+    generation::REST_OF_CONTEXT,
     positions::Unsettled,
 };
 use residuum_model::{Encoded, Model};
@@ -228,7 +229,7 @@ fn is_one_or_a_range(positions: &PositionsRequest) -> bool {
 fn check_generation(generation: &Generation, model: &Model) -> Result<(), Problem> {
     model.check_generates()?;
     let n_ctx = model.info().n_ctx;
-    if generation.max_new_tokens >= n_ctx {
+    if generation.max_new_tokens != REST_OF_CONTEXT && generation.max_new_tokens >= n_ctx {
         let detail = format!("{} new tokens leave no room in a context of {n_ctx}", generation.max_new_tokens);
         return Err(Problem::at(Code::TooManyTokens, "/max_new_tokens", detail));
     }
@@ -310,7 +311,7 @@ fn tokenise(
     token_cache: &TokenCache,
 ) -> Result<Tokenised, Problem> {
     let (tokenizer, prepend_bos) = (model.tokenizer(), request.prepend_bos);
-    let n_new = request.generation.as_ref().map_or(0, |g| g.max_new_tokens);
+    let n_new = n_reserved(request);
     let encode = |text: &str, chat| {
         check_length(text, request.truncate, model, n_new)?;
         token_cache.encode(request.tenant, model, text, Tokenising { prepend_bos, chat })
@@ -327,6 +328,19 @@ fn tokenise(
     let cut = |encoded| truncate(encoded, request.truncate, model.info().n_ctx, n_new);
     let (encoded, n_truncated) = encoded.and_then(cut).map_err(|p| p.under(at))?;
     Ok((encoded, n_truncated, text))
+}
+
+/// Tokens of the context that an input has to leave free for new ones.
+fn n_reserved(request: &RunRequest) -> usize {
+    match request.generation.as_ref().map_or(0, |g| g.max_new_tokens) {
+        REST_OF_CONTEXT => 1,
+        n => n,
+    }
+}
+
+/// The generation after an input that leaves `room` tokens of the context.
+fn fitting(generation: Generation, room: usize) -> Generation {
+    Generation { max_new_tokens: generation.max_new_tokens.min(room), ..generation }
 }
 
 /// Refuses a text that is certainly too long, before it is encoded.
@@ -352,7 +366,8 @@ fn item(
     model: &Model,
     (encoded, n_truncated, text): Tokenised,
 ) -> Result<NewItem, Problem> {
-    let n_new = request.generation.as_ref().map_or(0, |g| g.max_new_tokens);
+    let generation = request.generation.clone().map(|g| fitting(g, model.info().n_ctx - encoded.ids.len()));
+    let n_new = generation.as_ref().map_or(0, |g| g.max_new_tokens);
     let at = input.content.pointer();
     let (asked, at) = match &input.positions {
         Some(own) => (own.clone(), "/positions"),
@@ -377,7 +392,7 @@ fn item(
         tags,
         metadata,
         label: input.label.clone(),
-        generation: request.generation.clone(),
+        generation,
         unsettled,
         completion: None,
         origin: None,

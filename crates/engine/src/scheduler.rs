@@ -78,13 +78,18 @@ impl Speed {
     }
 }
 
-/// The budget of the next batch: what a worker can do in [`BATCH_TIME`] and what fits [`BATCH_MEMORY`].
+/// The budget of the next batch.
 fn budget(engine: &Inner) -> Budget {
     let budget = engine.speed.budget();
     let model = engine.queue().next_key().map(|(key, _)| key.model.clone());
     let Some(model) = model.and_then(|name| engine.models.accepted(&name).ok()) else { return budget };
+    Budget { tokens: batch_tokens(engine, &model), ..budget }
+}
+
+/// Most tokens of a batch: what a worker can do in [`BATCH_TIME`] and what fits [`BATCH_MEMORY`].
+pub(super) fn batch_tokens(engine: &Inner, model: &Model) -> usize {
     let fitting = usize::try_from(BATCH_MEMORY / model.working_bytes_per_token().max(1)).unwrap_or(usize::MAX);
-    Budget { tokens: budget.tokens.min(fitting).max(1), ..budget }
+    engine.speed.budget().tokens.min(fitting).max(1)
 }
 
 /// A batch that is being computed or committed. Kept for cancelling and counting.

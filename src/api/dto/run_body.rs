@@ -152,6 +152,18 @@ pub enum PrioritySchema {
 /// A hundred years, so that adding it to the current time cannot overflow.
 const MAX_TTL_SECONDS: u64 = 100 * 365 * 24 * 3600;
 
+/// Checks the time after which caches expire.
+///
+/// # Errors
+/// [`Code::InvalidValue`].
+pub fn check_ttl(seconds: Option<u64>) -> Result<(), Problem> {
+    if seconds.is_none_or(|ttl| (1..=MAX_TTL_SECONDS).contains(&ttl)) {
+        return Ok(());
+    }
+    let detail = format!("ttl_seconds must lie between 1 and {MAX_TTL_SECONDS}; leave it out to keep the caches");
+    Err(Problem::at(Code::InvalidValue, "/ttl_seconds", detail))
+}
+
 impl CreateRun {
     /// Converts the body to a request of the engine.
     ///
@@ -160,11 +172,7 @@ impl CreateRun {
     /// `max_items`; [`Code::EmptyInput`] for empty lists; [`Code::InvalidValue`] for oversized annotations.
     pub fn into_request(self, tenant: TenantId, max_items: usize) -> Result<RunRequest, Problem> {
         check_annotations(&self.tags, None, &self.metadata)?;
-        if self.ttl_seconds.is_some_and(|ttl| !(1..=MAX_TTL_SECONDS).contains(&ttl)) {
-            let detail =
-                format!("ttl_seconds must lie between 1 and {MAX_TTL_SECONDS}; leave it out to keep the caches");
-            return Err(Problem::at(Code::InvalidValue, "/ttl_seconds", detail));
-        }
+        check_ttl(self.ttl_seconds)?;
         let given = [self.input.is_some(), self.messages.is_some(), self.items.is_some()];
         if given.iter().filter(|g| **g).count() != 1 {
             return Err(Problem::at(Code::InvalidBody, "/input", "give exactly one of input, messages and items"));
@@ -201,7 +209,7 @@ impl CreateRun {
             chat_template: chat_template.clone(),
         };
         let inputs = match (self.input, self.messages, self.items) {
-            (Some(input), _, _) => inputs_of(input),
+            (Some(input), _, _) => inputs_of(input, "/input"),
             (_, Some(messages), _) => vec![InputSpec::new(String::new(), chat(messages))],
             (_, _, Some(items)) => items_of(items, chat)?,
             _ => Vec::new(),
@@ -228,10 +236,11 @@ impl CreateRun {
     }
 }
 
-fn inputs_of(input: Input) -> Vec<InputSpec> {
-    let one = |content| vec![InputSpec::new("/input".to_owned(), content)];
+/// The inputs of a field, which stands at this pointer; none if there is an empty array.
+pub fn inputs_of(input: Input, at: &str) -> Vec<InputSpec> {
+    let one = |content| vec![InputSpec::new(at.to_owned(), content)];
     let each = |contents: &mut dyn Iterator<Item = Content>| {
-        contents.enumerate().map(|(i, content)| InputSpec::new(format!("/input/{i}"), content)).collect()
+        contents.enumerate().map(|(i, content)| InputSpec::new(format!("{at}/{i}"), content)).collect()
     };
     match input {
         Input::Text(text) => one(Content::Text(text)),

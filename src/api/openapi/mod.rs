@@ -43,6 +43,7 @@ use super::{
         (name = "search", description = "Find stored activations similar to a query"),
         (name = "saes", description = "Sparse autoencoders: the features of stored activations"),
         (name = "models", description = "The loaded models and their tokenizers"),
+        (name = "openai", description = "The models in the shapes of OpenAI's API; errors have OpenAI's shape too"),
         (name = "system", description = "Health, metrics and this specification"),
     )
 )]
@@ -53,8 +54,7 @@ pub fn document() -> OpenApi {
     let mut document = <Base as utoipa::OpenApi>::openapi();
     document.merge(routes().into_openapi());
     let components = document.components.get_or_insert_default();
-    let (name, schema) = problems::schema();
-    components.schemas.insert(name, schema);
+    components.schemas.extend(problems::schemas());
     give_forms_their_method(&mut components.schemas);
     give_pages_examples(&mut components.schemas);
     components.responses.extend(problems::common());
@@ -96,7 +96,7 @@ fn guard(path: &str, item: &mut PathItem) {
         operation.security = Some(needed.into_iter().collect());
         let posts = matches!(method, Method::POST | Method::PATCH | Method::PUT);
         let is_probe = hosts::is_probe(path);
-        problems::add_common(operation, scope.is_some(), is_probe, posts);
+        problems::add_common(path, operation, scope.is_some(), is_probe, posts);
     }
 }
 

@@ -11,6 +11,7 @@ pub mod comparisons;
 pub mod deleted_caches;
 pub mod direction;
 pub mod directions;
+pub mod embeddings;
 pub mod export;
 pub mod hits;
 pub mod interventions;
@@ -31,6 +32,7 @@ pub mod tokenize;
 use std::sync::Arc;
 
 use rayon::ThreadPool;
+use tokio::sync::Semaphore;
 
 pub use chosen::{Chosen, Selector, read_id};
 pub use token::{Token, TokenRef};
@@ -47,13 +49,16 @@ pub struct Questions {
     /// Threads for analysis. They are separate from the workers', so that a comparison does not slow down a forward
     /// pass.
     threads: Arc<ThreadPool>,
+    /// Permits for requests for embeddings.
+    embedding_places: Arc<Semaphore>,
 }
 
 impl Questions {
     /// Answers questions about what the engine stores and serves, and about the autoencoders of its models.
     #[must_use]
     pub fn new(engine: Engine, saes: Arc<Saes>, threads: ThreadPool) -> Self {
-        Self { engine, saes, threads: Arc::new(threads) }
+        let embedding_places = Arc::new(Semaphore::new(embeddings::MAX_REQUESTS));
+        Self { engine, saes, threads: Arc::new(threads), embedding_places }
     }
 
     /// The engine.

@@ -63,6 +63,7 @@ impl Serving {
             }
         }
         if cancel_runs {
+            self.engine().end_unrecorded(id);
             for (tenant, run) in self.engine().store().unfinished_of(id).await? {
                 self.engine().cancel(tenant, run).await?;
             }
