@@ -117,10 +117,8 @@ impl App {
     /// [`AppError`].
     pub async fn start(config: &Config) -> Result<Self, AppError> {
         let models_dir = config.models_dir.as_deref();
-        let sources = AllowedSources::new(models_dir, config.allow_hub).map_err(|source| AppError::ModelsDir {
-            folder: config.models_dir.clone().unwrap_or_default(),
-            source,
-        })?;
+        let sources = AllowedSources::new(models_dir, config.allow_hub)
+            .map_err(|source| AppError::ModelsDir { folder: config.models_dir.clone().unwrap_or_default(), source })?;
         let saes = Arc::new(Saes::open(config.saes.clone())?);
         let options = StoreOptions {
             quota: config.limits.quota,

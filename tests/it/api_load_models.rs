@@ -9,11 +9,7 @@ use std::{
 
 use axum::http::Method;
 use http_body_util::BodyExt;
-use residuum::{
-    domain::Scope,
-    engine::ModelSource,
-    model::LoadOptions,
-};
+use residuum::{domain::Scope, engine::ModelSource, model::LoadOptions};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -42,7 +38,8 @@ fn copy(from: &Path, to: &Path) {
 /// A checkpoint whose weights are said to be `bytes` bytes of float16, in a file with a hole.
 fn huge(folder: &Path, bytes: u64) {
     copy(&golden(LLAMA), folder);
-    let header = json!({"model.embed_tokens.weight": {"dtype": "F16", "shape": [bytes / 2], "data_offsets": [0, bytes]}});
+    let header =
+        json!({"model.embed_tokens.weight": {"dtype": "F16", "shape": [bytes / 2], "data_offsets": [0, bytes]}});
     let header = header.to_string();
     let file = fs::File::create(folder.join("model.safetensors")).unwrap();
     std::io::Write::write_all(&mut &file, &(header.len() as u64).to_le_bytes()).unwrap();
@@ -84,7 +81,7 @@ fn run_body(model: &str, input: &Value) -> Value {
 }
 
 fn many_texts(n: usize) -> Value {
-    (0..n).map(|i| format!("in the end it was a small dog that came home number {i} of the whole long day")).collect()
+    (0..n).map(|i| format!("a small dog came home on day {i}")).collect()
 }
 
 #[tokio::test]
@@ -142,7 +139,18 @@ async fn what_may_not_be_loaded_is_refused_in_one_way() {
     let app = TestApp::with_flags(below(&models)).await;
     let absolute = outside.display().to_string();
     let mut answers = Vec::new();
-    for source in ["leak", "mixed", "../outside", "good/../good", &absolute, "/etc", "no/such", "", "org/name", "good/config.json"] {
+    for source in [
+        "leak",
+        "mixed",
+        "../outside",
+        "good/../good",
+        &absolute,
+        "/etc",
+        "no/such",
+        "",
+        "org/name",
+        "good/config.json",
+    ] {
         let refused = load(&app, "a", source).await;
         assert_eq!(refused.problem(422, "unknown_source"), ["/source"], "{source}");
         answers.push(refused.json());
@@ -314,7 +322,7 @@ async fn memory_is_compared_with_what_is_free_and_a_load_can_be_cancelled() {
     let app = TestApp::with_flags(below(temp.path())).await;
     let refused = load(&app, "big", "huge").await;
     refused.problem(503, "not_enough_memory");
-    assert!(refused.json()["detail"].as_str().unwrap().contains("8388608 MiB"), "{}", refused.json());
+    assert!(refused.json()["detail"].as_str().unwrap().contains("about 83886"), "{}", refused.json());
     let body = json!({"id": "big", "source": "huge", "force": true});
     let begun = app.post("/v1/models", &body).await;
     assert_eq!((begun.status.as_u16(), &begun.json()["status"]), (202, &json!("loading")));

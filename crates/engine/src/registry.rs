@@ -71,9 +71,9 @@ impl Registry {
                 Some(ModelState::Unloading(_)) => {
                     unknown(format!("the model `{name}` is being unloaded and takes no new requests"))
                 }
-                Some(ModelState::Failed(_)) => unknown(format!(
-                    "the model `{name}` could not be loaded; GET /v1/models/{name} says why"
-                )),
+                Some(ModelState::Failed(_)) => {
+                    unknown(format!("the model `{name}` could not be loaded; GET /v1/models/{name} says why"))
+                }
                 None => {
                     let there_is = there_is(models.keys().map(String::as_str));
                     let name: String = name.chars().take(100).collect();

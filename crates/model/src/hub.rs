@@ -175,8 +175,9 @@ impl Progress for Counted<'_> {
 
 fn download(cache: Cache, name: &str, progress: &LoadProgress) -> Result<PathBuf, LoadError> {
     tracing::info!(model = name, "downloading from the hub");
-    let mut builder =
-        ApiBuilder::from_cache(cache.clone()).with_progress(false).with_user_agent("residuum", env!("CARGO_PKG_VERSION"));
+    let mut builder = ApiBuilder::from_cache(cache.clone())
+        .with_progress(false)
+        .with_user_agent("residuum", env!("CARGO_PKG_VERSION"));
     if let Ok(endpoint) = env::var("HF_ENDPOINT") {
         builder = builder.with_endpoint(endpoint);
     }

@@ -24,8 +24,8 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// The answer to a load that began: 201 if it has ended within the time that the client waits.
 pub fn begun(path: &str, ended: bool, description: impl Serialize) -> Result<Response, Problem> {
-    let location = HeaderValue::from_str(path)
-        .map_err(|_| Problem::new(Code::Internal, "a header could not be written"))?;
+    let location =
+        HeaderValue::from_str(path).map_err(|_| Problem::new(Code::Internal, "a header could not be written"))?;
     let status = if ended { StatusCode::CREATED } else { StatusCode::ACCEPTED };
     Ok((status, [(header::LOCATION, location)], Json(description)).into_response())
 }

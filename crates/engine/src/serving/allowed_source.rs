@@ -83,7 +83,11 @@ impl AllowedSources {
                     (true, false) => "give the path of a Hugging Face folder or a .gguf file in the models folder",
                     _ => "give a hub name, org/name",
                 };
-                Err(Problem::at(Code::UnknownSource, "/source", format!("no model can be loaded from there; {expected}")))
+                Err(Problem::at(
+                    Code::UnknownSource,
+                    "/source",
+                    format!("no model can be loaded from there; {expected}"),
+                ))
             }
         }
     }
@@ -218,8 +222,22 @@ mod tests {
         let Ok(Found::Local { location, .. }) = sources.model("alias") else { panic!("a link inside is followed") };
         assert_eq!(location, Location::Folder(real.join("org/a")));
         let refused = [
-            "", ".", "..", "../outside", "org/../org/a", "leak", "half", "empty", "notes.txt", "no/such", "org/none",
-            "/etc", "/etc/passwd", "b.gguf\0", &outside.display().to_string(), "models/org/a",
+            "",
+            ".",
+            "..",
+            "../outside",
+            "org/../org/a",
+            "leak",
+            "half",
+            "empty",
+            "notes.txt",
+            "no/such",
+            "org/none",
+            "/etc",
+            "/etc/passwd",
+            "b.gguf\0",
+            &outside.display().to_string(),
+            "models/org/a",
         ];
         let answers: Vec<Problem> = refused.iter().map(|source| sources.model(source).unwrap_err()).collect();
         assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
@@ -239,7 +257,8 @@ mod tests {
 
     #[test]
     fn reasons_show_no_path_of_the_machine() {
-        let error = LoadError::new("/srv/models/org/a/config.json", "is not in /var/cache/hub (os error 2): `a/b` stays");
+        let error =
+            LoadError::new("/srv/models/org/a/config.json", "is not in /var/cache/hub (os error 2): `a/b` stays");
         let text = reason(&error, Some(Path::new("/srv/models/org/a")), "org/a");
         assert_eq!(text, "org/a/config.json: is not in hub (os error 2): `a/b` stays");
         assert_eq!(without_paths("\"/a/b\",/c/d.x:"), "\"b\",d.x:");

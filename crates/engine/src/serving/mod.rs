@@ -207,16 +207,14 @@ async fn read<T: Send + 'static>(
     tokio::select! {
         done = &mut reading => done.unwrap_or_else(|e| {
             tracing::error!(error = %e, "a load panicked");
-            Err(Problem::new(Code::LoadFailed, "the server made a mistake while loading this; its log says more"))
+            Err(mistake())
         }),
         () = given_up => Err(Problem::new(Code::LoadFailed, "the load was cancelled")),
     }
 }
 
 /// Runs something that reads the disk on a blocking thread.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
-) -> Result<T, Problem> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| {
         tracing::error!(error = %e, "looking at what is to be loaded panicked");
         Err(Problem::new(Code::Internal, "the server made a mistake while it looked at this; its log says more"))
@@ -231,6 +229,11 @@ async fn detached<T: Send + 'static>(
         tracing::error!(error = %e, "loading or unloading panicked");
         Err(Problem::new(Code::Internal, "the server made a mistake; its log says more"))
     })
+}
+
+/// The problem of a load that panicked.
+fn mistake() -> Problem {
+    Problem::new(Code::LoadFailed, "the server made a mistake while loading this; its log says more")
 }
 
 /// The problem of a load that failed, for clients.

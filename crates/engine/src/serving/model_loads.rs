@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{
     Serving,
     allowed_source::Found,
-    blocking, check_id, failed, in_use, keep, read,
+    blocking, check_id, failed, in_use, keep, mistake, read,
     shelf::{Load, Origin, Served, ServedState},
 };
 use crate::recovery::log_loaded;
@@ -63,8 +63,16 @@ impl Serving {
         Ok(())
     }
 
-    /// Loads a model that is listed as loading, when it is its turn.
+    /// Loads a model that is listed as loading, when it is its turn. A panic fails the load.
     pub(super) async fn carry_out_model(&self, id: String, found: Found, force: bool, load: Load) {
+        let (serving, name, own) = (self.clone(), id.clone(), load.clone());
+        if tokio::spawn(async move { serving.load_in_turn(name, found, force, own).await }).await.is_err() {
+            tracing::error!(model = id, "loading a model panicked");
+            self.engine().models().shelf.end_load(&id, &load, ServedState::Failed(mistake()));
+        }
+    }
+
+    async fn load_in_turn(&self, id: String, found: Found, force: bool, load: Load) {
         let models = &self.engine().models().shelf;
         let Some(turn) = self.turn(&load).await else {
             models.end_load(&id, &load, ServedState::Unloading(None));

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use super::{
-    Sae, Serving, blocking, check_id, detached, failed, in_use, keep, read,
+    Sae, Serving, blocking, check_id, detached, failed, in_use, keep, mistake, read,
     shelf::{Load, Origin, Served, ServedState},
 };
 use crate::saes::{SaeAbout, ServedSae, log_loaded};
@@ -108,15 +108,16 @@ impl Serving {
     /// Lists an autoencoder as loading, unless its id is in use or its model has gone meanwhile.
     fn begin_sae(&self, id: &str, model: &str, checked: &Checked, load: &Load) -> Result<(), Problem> {
         let about = SaeAbout { model: model.to_owned(), settings: Some(Arc::clone(&checked.settings)) };
-        let entry = Served {
-            source: checked.source.clone(),
-            memory_bytes: Some(checked.needed),
-            ..loading(load, about)
-        };
+        let entry =
+            Served { source: checked.source.clone(), memory_bytes: Some(checked.needed), ..loading(load, about) };
         // models cannot change meanwhile, so that none goes whose autoencoder comes
         self.engine().models().shelf.read(|models| {
             if models.get(model).is_none_or(|one| one.state.ready().is_none()) {
-                return Err(Problem::at(Code::UnknownModel, "/model", format!("the model `{model}` is not loaded now")));
+                return Err(Problem::at(
+                    Code::UnknownModel,
+                    "/model",
+                    format!("the model `{model}` is not loaded now"),
+                ));
             }
             if self.inner.saes.shelf.begin(id, entry) { Ok(()) } else { Err(in_use(id)) }
         })
@@ -138,8 +139,16 @@ impl Serving {
     }
 
     /// Loads an autoencoder that is listed as loading, when it is its turn. If that fails, the files of an upload that
-    /// is `new` are removed.
+    /// is `new` are removed. A panic fails the load.
     pub(super) async fn carry_out_sae(&self, id: String, model: String, checked: Checked, load: Load, new: bool) {
+        let (serving, name, own) = (self.clone(), id.clone(), load.clone());
+        if tokio::spawn(async move { serving.load_sae_in_turn(name, model, checked, own, new).await }).await.is_err() {
+            tracing::error!(sae = id, "loading an autoencoder panicked");
+            self.inner.saes.shelf.end_load(&id, &load, ServedState::Failed(mistake()));
+        }
+    }
+
+    async fn load_sae_in_turn(&self, id: String, model: String, checked: Checked, load: Load, new: bool) {
         let saes = &self.inner.saes.shelf;
         let started = Instant::now();
         let Some(turn) = self.turn(&load).await else {

@@ -284,9 +284,7 @@ impl<T, A: Clone> Shelf<T, A> {
 
     /// Number of entries in each state, in the order of [`STATES`].
     pub fn count(&self) -> [usize; STATES.len()] {
-        self.read(|entries| {
-            STATES.map(|state| entries.values().filter(|one| one.state.name() == state).count())
-        })
+        self.read(|entries| STATES.map(|state| entries.values().filter(|one| one.state.name() == state).count()))
     }
 }
 

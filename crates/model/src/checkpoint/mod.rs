@@ -162,7 +162,11 @@ impl Checkpoint {
 
     /// Bytes that all tensors take as float32.
     pub fn bytes_as_float32(&self) -> u64 {
-        self.entries.values().filter_map(Entry::elements).map(|n| (n as u64).saturating_mul(4)).fold(0, u64::saturating_add)
+        self.entries
+            .values()
+            .filter_map(Entry::elements)
+            .map(|n| (n as u64).saturating_mul(4))
+            .fold(0, u64::saturating_add)
     }
 
     /// The files, in a fixed order.

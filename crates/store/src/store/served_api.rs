@@ -3,12 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use super::Store;
-use crate::{
-    SaeUpload, ServedRecord,
-    blocking::blocking,
-    error::StoreError,
-    runs::queue::PendingRun,
-};
+use crate::{SaeUpload, ServedRecord, blocking::blocking, error::StoreError, runs::queue::PendingRun};
 use residuum_domain::{RunId, TenantId};
 
 impl Store {
