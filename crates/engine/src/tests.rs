@@ -9,6 +9,7 @@ use super::{
     *,
 };
 use residuum_domain::{Code, Layers, Positions, PositionsRequest, RunStatus};
+use residuum_model::LoadOptions;
 
 /// A model of this name panics at the token [`POISON`]. It loses its device at [`EVERY_LOSS`] always, at [`LOSS`] once.
 const POISONED: &str = "poisoned";

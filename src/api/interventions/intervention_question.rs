@@ -32,6 +32,11 @@ impl PostedInterventions {
         }
     }
 
+    /// The interventions of every input of a run, given by themselves.
+    pub fn of_run(run: Vec<InterventionDto>) -> Self {
+        Self { run, items: BTreeMap::new() }
+    }
+
     /// Converts them. Problems point into `/interventions` and `/items/…/interventions`.
     ///
     /// # Errors

@@ -73,7 +73,7 @@ pub async fn get_model(
     Query(NoQuery {}): Query<NoQuery>,
 ) -> ApiResult<Json<OpenAiModel>> {
     let wanted = path.map(|Path(id)| id).unwrap_or_default();
-    let ServedModel { id, loaded } = state.questions.served_model(&wanted)?;
+    let ServedModel { id, loaded, .. } = state.questions.served_model(&wanted)?;
     if loaded.is_none() {
         return Err(Problem::new(Code::Unavailable, "the model is still being loaded").retry_after(2).into());
     }

@@ -10,7 +10,7 @@ use crate::api::{
         capture::CaptureDto,
         run_body::{PrioritySchema, check_ttl},
     },
-    interventions::{self, InterventionDto},
+    interventions::{InterventionDto, PostedInterventions},
     limits::LONGEST_WAIT,
     state::ApiState,
 };
@@ -58,9 +58,13 @@ impl Recording {
         let Self { capture, interventions, tags, metadata, label, ttl_seconds, priority } = self;
         check_annotations(&tags, label.as_deref(), &metadata).map_err(|problem| problem.under("/residuum"))?;
         check_ttl(ttl_seconds).map_err(|problem| problem.under("/residuum"))?;
-        if !interventions.is_empty() {
-            let asked = interventions::questions(interventions)?;
-            run.interventions = Some(state.questions.interventions(run.tenant, &run.model, &asked).await?);
+        if let Some(asked) = PostedInterventions::of_run(interventions).questions()? {
+            let n = run.n_items();
+            *run = state.questions.with_interventions(run.clone(), &asked).await?;
+            if run.n_items() != n {
+                let detail = "a list of strengths makes several items of an input; post one strength here, or the list to /v1/runs";
+                return Err(Problem::at(Code::InvalidValue, "/interventions", detail));
+            }
         }
         run.capture = capture.into();
         (run.tags, run.metadata, run.ttl_seconds) = (tags, metadata, ttl_seconds);
