@@ -15,7 +15,8 @@ async fn sweep(app: &TestApp, sweep: Value) -> Value {
 
 /// The difference of two logits at the last position of a run.
 async fn difference(app: &TestApp, interventions: Value) -> f64 {
-    let body = json!({"input": IDS, "interventions": interventions, "capture": {"hooks": ["logits"]}});
+    let body =
+        json!({"input": IDS, "interventions": interventions, "capture": {"hooks": ["logits"], "positions": "last"}});
     let run = app.run(body).await;
     let cache = run["caches"][0].as_str().unwrap();
     let logits = flat(&app.get(&format!("/v1/caches/{cache}/tensors/logits")).await.json()["values"]);

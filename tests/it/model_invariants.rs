@@ -347,7 +347,9 @@ fn sub_batches_give_the_numbers_of_the_whole_batch() {
         let hooks = every_hook(&model);
         let fifteen = fifteen_inputs();
         let applied: Vec<[Applied; 1]> = (0..15)
-            .map(|i| [Applied { tokens: Tokens::From(i % 4), keys: Tokens::All, described: serde_json::Map::new() }])
+            .map(|i| {
+                [Applied { tokens: Tokens::From(i % 4), keys: Tokens::All, ..Applied::told(serde_json::Map::new()) }]
+            })
             .collect();
         let inputs: Vec<Input<'_>> = fifteen
             .iter()
