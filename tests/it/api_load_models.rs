@@ -231,6 +231,19 @@ async fn unloading_lets_accepted_runs_end() {
 }
 
 #[tokio::test]
+async fn unloading_lets_texts_be_continued_first() {
+    let app = TestApp::with_flags(empty()).await;
+    is_ready(&load(&app, "a", LLAMA).await);
+    let mut body = run_body("a", &json!(["a small dog", "in the end", "it was"]));
+    body["generate"] = json!({"max_new_tokens": 20});
+    let run = app.post("/v1/runs", &body).await.json();
+    // it is gone, so nothing that continued the texts holds it any more
+    assert_eq!(app.delete("/v1/models/a?wait=60").await.status, 204);
+    let run = app.get(&format!("/v1/runs/{}", run["id"].as_str().unwrap())).await.json();
+    assert_eq!((&run["status"], &run["n_done"]), (&json!("completed"), &json!(3)), "{run:#}");
+}
+
+#[tokio::test]
 async fn unloading_ends_runs_if_it_is_asked_to() {
     let app = TestApp::with_flags(empty()).await;
     is_ready(&load(&app, "a", LLAMA).await);

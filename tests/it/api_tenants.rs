@@ -159,8 +159,9 @@ fn questions(n: &Neighbours) -> Vec<(&'static str, &'static str, Value, &'static
     ]
 }
 
-/// Operations whose bodies have no ids of a tenant.
-const NAMELESS: [&str; 4] = ["importCache", "openaiCreateEmbedding", "patchActivations", "tokenize"];
+/// Operations whose bodies have no ids of a tenant. Models and autoencoders are there for all tenants.
+const NAMELESS: [&str; 6] =
+    ["importCache", "loadModel", "loadSae", "openaiCreateEmbedding", "patchActivations", "tokenize"];
 
 #[tokio::test]
 async fn bodies_cannot_name_what_belongs_to_another_tenant() {
