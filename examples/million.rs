@@ -244,6 +244,9 @@ fn header(run: residuum::domain::RunId, first: usize, items: Vec<NewItem>) -> Pa
 
 fn config(folder: &Path) -> Config {
     Config {
+        models_dir: None,
+        allow_hub: false,
+        no_restore: true,
         listen: "127.0.0.1:0".parse().expect("an address"),
         data_dir: folder.to_owned(),
         models: Vec::new(),

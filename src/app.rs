@@ -10,7 +10,11 @@ use crate::{
     connections::{self, ConnectionLimits},
     telemetry,
 };
-use residuum_engine::{Engine, Limits, ModelSource, SaeSource, Saes, questions::Questions};
+use residuum_engine::{
+    Engine, Limits, ModelSource, SaeSource, Saes,
+    questions::Questions,
+    serving::{AllowedSources, Serving, ServingOptions},
+};
 use residuum_model::{LoadError, LoadOptions};
 use residuum_store::{Maintainer, Maintenance, Store, StoreError, StoreOptions};
 
@@ -27,6 +31,12 @@ pub struct Config {
     pub saes: Vec<SaeSource>,
     /// How to load checkpoints.
     pub load: LoadOptions,
+    /// Folder below which models and autoencoders may be loaded while the server runs.
+    pub models_dir: Option<PathBuf>,
+    /// Models may be loaded from the hub while the server runs.
+    pub allow_hub: bool,
+    /// Do not load again what was loaded before a restart.
+    pub no_restore: bool,
     /// Bounds of runs, of the queue and of the store.
     pub limits: Limits,
     /// Settings of the HTTP API.
@@ -50,6 +60,14 @@ pub enum AppError {
     /// A checkpoint cannot be served.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// There is no folder to load models from.
+    #[error("--models-dir {}: {source}", folder.display())]
+    ModelsDir {
+        /// The folder.
+        folder: PathBuf,
+        /// Why it cannot be used.
+        source: std::io::Error,
+    },
     /// The server cannot listen on the address.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -86,7 +104,7 @@ const CONNECTION_GRACE: Duration = Duration::from_secs(10);
 pub struct App {
     engine: Engine,
     keys: Arc<KeyRing>,
-    saes: Arc<Saes>,
+    serving: Serving,
     router: Router,
     maintainer: Option<Maintainer>,
 }
@@ -98,6 +116,9 @@ impl App {
     /// # Errors
     /// [`AppError`].
     pub async fn start(config: &Config) -> Result<Self, AppError> {
+        let models_dir = config.models_dir.as_deref();
+        let sources = AllowedSources::new(models_dir, config.allow_hub)
+            .map_err(|source| AppError::ModelsDir { folder: config.models_dir.clone().unwrap_or_default(), source })?;
         let saes = Arc::new(Saes::open(config.saes.clone())?);
         let options = StoreOptions {
             quota: config.limits.quota,
@@ -113,12 +134,14 @@ impl App {
             .thread_name(|i| format!("analysis-{i}"))
             .build()?;
         let questions = Questions::new(engine.clone(), Arc::clone(&saes), analysis);
-        let state = ApiState::new(questions, config.api.clone(), telemetry::metrics());
+        let options = ServingOptions { load: config.load.clone(), sources, no_restore: config.no_restore };
+        let serving = Serving::new(engine.clone(), saes, options);
+        let state = ApiState::new(questions, serving.clone(), config.api.clone(), telemetry::metrics());
         let keys = Arc::clone(&state.keys);
-        Ok(Self { engine, keys, saes, router: api::router(state), maintainer })
+        Ok(Self { engine, keys, serving, router: api::router(state), maintainer })
     }
 
-    /// Loads the models, then the autoencoders.
+    /// Loads the models, then the autoencoders. What was loaded before a restart is then loaded in the background.
     ///
     /// # Errors
     /// [`LoadError`] of the first that cannot be served.
@@ -127,11 +150,8 @@ impl App {
         models: Vec<ModelSource>,
         options: LoadOptions,
     ) -> impl Future<Output = Result<(), LoadError>> + Send + 'static {
-        let (engine, saes) = (self.engine.clone(), Arc::clone(&self.saes));
-        async move {
-            engine.load(models, options).await?;
-            saes.load(engine.models()).await
-        }
+        let serving = self.serving.clone();
+        async move { serving.start(models, options).await }
     }
 
     /// The engine.
@@ -165,13 +185,15 @@ impl App {
 
     /// Finishes the work in progress and closes the store.
     pub async fn stop(self) {
-        let Self { engine, keys, saes: _, router, maintainer } = self;
+        let Self { engine, keys, serving, router, maintainer } = self;
+        engine.draining().cancel();
+        serving.stop().await;
         engine.drain().await;
         if let Some(maintainer) = maintainer {
             maintainer.stop().await;
         }
         let store = engine.store().clone();
-        drop((engine, keys, router));
+        drop((engine, keys, serving, router));
         store.close().await;
     }
 }

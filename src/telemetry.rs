@@ -8,6 +8,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
 use residuum_domain::{Code, Priority, WarningCode};
+use residuum_engine::serving::shelf::STATES;
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -57,14 +58,14 @@ enum Kind {
 /// `docs/METRICS.md` has the same list.
 const METRICS: &[(Kind, &str, Labels, &str)] = {
     use Kind::{Counter, Gauge, Histogram};
-    use Labels::{Bounds, Codes, Later, None, Priorities, Version, Warnings};
+    use Labels::{Bounds, Codes, Later, None, Priorities, States, Version, Warnings};
     &[
         (Gauge, "residuum_build_info", Version, "1, with the version of the server."),
         (
             Gauge,
             "residuum_ready",
             None,
-            "1 while the server accepts new runs: every model is loaded and the server is not stopping.",
+            "1 while the server accepts new runs: every model that its flags name is loaded and the server is not stopping.",
         ),
         (Counter, "residuum_http_requests_total", Later, "Requests answered, by route, method and status."),
         (
@@ -81,6 +82,13 @@ const METRICS: &[(Kind, &str, Labels, &str)] = {
             Warnings,
             "Warnings about models and autoencoders when they were loaded, by kind and code.",
         ),
+        (
+            Gauge,
+            "residuum_models",
+            States,
+            "Models by status. `failed` are those that requests asked for and that could not be loaded.",
+        ),
+        (Gauge, "residuum_saes", States, "Sparse autoencoders by status."),
         (Counter, "residuum_runs_total", None, "Runs accepted."),
         (Gauge, "residuum_queue_items", Priorities, "Inputs waiting in the queue, by priority."),
         (Gauge, "residuum_queue_oldest_seconds", Priorities, "Age of the oldest run with inputs waiting, by priority."),
@@ -120,6 +128,7 @@ const METRICS: &[(Kind, &str, Labels, &str)] = {
         (Counter, "residuum_caches_evicted_total", None, "Caches deleted to keep the store within --max-store-bytes."),
         (Counter, "residuum_experiments_total", None, "Experiments started."),
         (Gauge, "residuum_experiments_running", None, "Experiments running now."),
+        (Gauge, "residuum_experiments_waiting", None, "Experiments waiting for their turn."),
         (
             Histogram,
             "residuum_commit_seconds",
@@ -159,6 +168,8 @@ enum Labels {
     Codes,
     /// One per bound of the queue.
     Bounds,
+    /// One per state of a model or autoencoder.
+    States,
     /// One, with the version of the server.
     Version,
     /// One per kind (model, sae) and warning code.
@@ -176,6 +187,7 @@ impl Labels {
             Self::Priorities => each("priority", &mut Priority::ALL.into_iter().map(Priority::name)),
             Self::Codes => each("code", &mut Code::ALL.iter().map(|code| code.name())),
             Self::Bounds => each("bound", &mut ["client", "total"].into_iter()),
+            Self::States => each("status", &mut STATES.into_iter()),
             Self::Warnings => {
                 let of = |kind, code: &WarningCode| {
                     vec![Label::from_static_parts("kind", kind), Label::from_static_parts("code", code.name())]

@@ -28,6 +28,14 @@ const QUESTIONS: [&str; 10] = [
     "/openai/v1/embeddings",
 ];
 
+/// Routes that change what the server serves, for all tenants.
+const ADMINISTRATION: [(Method, &str); 4] = [
+    (Method::POST, "/v1/models"),
+    (Method::DELETE, "/v1/models/{id}"),
+    (Method::POST, "/v1/saes"),
+    (Method::DELETE, "/v1/saes/{id}"),
+];
+
 /// Routes that need no key: for probes and for readers of the documentation.
 fn is_open(route: &str) -> bool {
     ["/healthz", "/readyz", "/openapi.json", "/openapi.yaml", "/docs"].contains(&route) || route.starts_with("/docs/")
@@ -41,6 +49,7 @@ pub fn required(method: &Method, route: &str) -> Option<Scope> {
     }
     Some(match *method {
         _ if route == "/metrics" => Scope::Metrics,
+        _ if ADMINISTRATION.iter().any(|(of, path)| of == method && *path == route) => Scope::Admin,
         Method::GET | Method::HEAD | Method::OPTIONS => Scope::Read,
         Method::POST if QUESTIONS.contains(&route) => Scope::Read,
         _ => Scope::Write,
@@ -99,5 +108,7 @@ mod tests {
         assert_eq!(required(&Method::GET, "/metrics"), Some(Scope::Metrics));
         assert_eq!(required(&Method::GET, "/docsomething"), Some(Scope::Read));
         assert_eq!(required(&Method::GET, "/docs/{*rest}"), None);
+        assert_eq!(required(&Method::DELETE, "/v1/saes/{id}"), Some(Scope::Admin));
+        assert_eq!(required(&Method::GET, "/v1/models/{id}"), Some(Scope::Read));
     }
 }

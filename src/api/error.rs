@@ -12,7 +12,7 @@ use residuum_domain::{Code, FieldError, Problem};
 use residuum_store::StoreError;
 
 /// An RFC 9457 problem object.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = Problem, example = json!({
     "type": "urn:residuum:problem:layer_out_of_range", "title": "The model has no such layer", "status": 422,
     "detail": "layer 30 does not exist: the model has 30 layers, 0 to 29", "code": "layer_out_of_range",
@@ -36,7 +36,7 @@ pub struct ProblemDto {
 }
 
 /// One field at fault.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = FieldError)]
 pub struct FieldErrorDto {
     /// JSON pointer into the body, or the name of a query parameter.

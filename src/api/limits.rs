@@ -45,7 +45,8 @@ pub async fn enforce(State(state): State<ApiState>, request: Request, next: Next
     let wait = if waits { LONGEST_WAIT } else { wait_of(request.uri().query()) };
     let limit = state.config.request_timeout + wait;
     let activity = Activity::default();
-    let request = request.map(|body| Body::new(PacedBody::new(body, state.config.body_rate, activity.clone())));
+    let mut request = request.map(|body| Body::new(PacedBody::new(body, state.config.body_rate, activity.clone())));
+    request.extensions_mut().insert(activity.clone());
     tokio::select! {
         response = next.run(request) => response,
         () = activity.idle_for(limit) => {

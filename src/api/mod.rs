@@ -29,6 +29,7 @@ mod readiness;
 mod runs;
 mod saes;
 mod search;
+mod serving;
 mod state;
 mod statistics;
 mod system;
@@ -96,12 +97,14 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(statistics::summarise))
         .routes(routes!(search::search))
         .routes(routes!(experiments::patching::patch_activations))
-        .routes(routes!(saes::list::list_saes))
-        .routes(routes!(saes::list::get_sae))
+        .routes(routes!(saes::list::list_saes, serving::sae_routes::load_sae))
+        .routes(routes!(saes::list::get_sae, serving::sae_routes::unload_sae))
+        .routes(routes!(serving::sae_routes::follow_sae))
         .routes(routes!(saes::features::encode_features))
         .routes(routes!(saes::tokens::find_feature_tokens))
-        .routes(routes!(models::list_models))
-        .routes(routes!(models::get_model))
+        .routes(routes!(models::list_models, serving::model_routes::load_model))
+        .routes(routes!(models::get_model, serving::model_routes::unload_model))
+        .routes(routes!(serving::model_routes::follow_model))
         .routes(routes!(models::tokenize))
         .routes(routes!(openai::completions::create_chat_completion))
         .routes(routes!(openai::completions::create_completion))

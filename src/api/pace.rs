@@ -12,7 +12,10 @@ use std::{
 
 use axum::body::{Body, Bytes, HttpBody};
 use http_body::{Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::{
+    sync::Notify,
+    time::{Instant, Sleep, sleep, sleep_until},
+};
 
 /// How slowly a body may arrive: the server waits for bytes for at most `grace` plus a second for every
 /// `bytes_per_second` bytes received.
@@ -30,30 +33,49 @@ impl Default for BodyRate {
     }
 }
 
-/// Time of the last activity of a request. Clones share it: the body sets it, and the middleware with the time limit
-/// reads it.
+/// Time of the last activity of a request. Clones share it: the body and the handler set it, and the middleware with the
+/// time limit reads it.
 #[derive(Clone)]
 pub struct Activity {
     started: Instant,
-    /// Milliseconds after `started`.
+    /// Milliseconds after `started`, or [`EXEMPT`].
     last: Arc<AtomicU64>,
+    /// Notified when time counts again.
+    counts: Arc<Notify>,
 }
+
+/// In the place of a time: time does not count now.
+const EXEMPT: u64 = u64::MAX;
 
 impl Default for Activity {
     fn default() -> Self {
-        Self { started: Instant::now(), last: Arc::default() }
+        Self { started: Instant::now(), last: Arc::default(), counts: Arc::default() }
     }
 }
 
 impl Activity {
     pub fn note(&self) {
-        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(EXEMPT - 1);
         self.last.store(now, Ordering::Relaxed);
+    }
+
+    /// Runs a future whose time does not count.
+    pub async fn exempt<F: Future>(&self, future: F) -> F::Output {
+        self.last.store(EXEMPT, Ordering::Relaxed);
+        let output = future.await;
+        self.note();
+        self.counts.notify_waiters();
+        output
     }
 
     /// Resolves once there was no activity for `limit`.
     pub async fn idle_for(&self, limit: Duration) {
         loop {
+            let counts = self.counts.notified();
+            if self.last.load(Ordering::Relaxed) == EXEMPT {
+                counts.await;
+                continue;
+            }
             let end = self.started + Duration::from_millis(self.last.load(Ordering::Relaxed)) + limit;
             if Instant::now() >= end {
                 return;
@@ -194,6 +216,22 @@ mod tests {
         assert_eq!(body.time_left(), Duration::from_secs(9));
         body.waited = Duration::from_secs(40);
         assert_eq!(body.time_left(), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn exempt_time_does_not_count() {
+        let activity = Activity::default();
+        let limit = Duration::from_millis(20);
+        let work = async {
+            activity.exempt(sleep(5 * limit)).await;
+            "the limit begins only now"
+        };
+        tokio::select! {
+            biased;
+            () = activity.idle_for(limit) => panic!("the time counted"),
+            _ = work => {}
+        }
+        activity.idle_for(limit).await;
     }
 
     #[tokio::test]

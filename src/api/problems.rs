@@ -18,11 +18,12 @@ use residuum_domain::{
         ChatTemplateFailed, ClientQueueFull, Conflict, DirectionNotFound, EmptyInput, HeadersTooLarge, HookNotInCache,
         HookNotStored, HostNotAllowed, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor, InvalidField,
         InvalidHeader, InvalidJson, InvalidQuery, InvalidSafetensors, InvalidValue, LayerNotInCache, LayerOutOfRange,
-        ModelNotFound, NoBosToken, NoChatTemplate, NotAcceptable, NotReadable, OriginNotAllowed, PositionOutOfRange,
-        PreconditionFailed, QueueFull, RangeNotSatisfiable, RequestTimeout, ResultTooLarge, RunNotFound, SaeNotFound,
-        ScopeMissing, ServerBusy, ShapeMismatch, StoreFull, TextNotFound, TimedOut, TokenOutOfVocabulary, TooManyItems,
-        TooManyRunTokens, TooManyTokens, Unavailable, UnknownCache, UnknownDirection, UnknownHook, UnknownModel,
-        UnknownSae, UnsupportedMediaType, VectorNotInDirection, WorkerFailed,
+        LoadFailed, LoadingOff, ModelNotFound, NoBosToken, NoChatTemplate, NotAcceptable, NotEnoughMemory, NotReadable,
+        OriginNotAllowed, PositionOutOfRange, PreconditionFailed, QueueFull, RangeNotSatisfiable, RequestTimeout,
+        ResultTooLarge, RunNotFound, SaeNotFound, ScopeMissing, ServerBusy, ShapeMismatch, StoreFull, TextNotFound,
+        TimedOut, TokenOutOfVocabulary, TooManyItems, TooManyRunTokens, TooManyTokens, Unavailable, UnknownCache,
+        UnknownDirection, UnknownHook, UnknownModel, UnknownSae, UnknownSource, UnsupportedMediaType,
+        VectorNotInDirection, WorkerFailed,
     },
 };
 
@@ -147,11 +148,12 @@ problems! {
         InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownCache, UnknownDirection, UnknownModel,
         UnknownSae, UnknownHook, HookNotStored, LayerOutOfRange, PositionOutOfRange, EmptyInput, TooManyTokens, ShapeMismatch, InvalidValue, QueueFull, Internal, BlobDamaged, WorkerFailed, Unavailable, StoreFull, ClientQueueFull,
     ];
-    /// Patching activations.
+    /// Patching or ablating activations.
     PatchingProblems = [
         InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, NotAcceptable, BodyTooLarge, ResultTooLarge, UnsupportedMediaType, UnknownModel,
         UnknownHook, LayerOutOfRange, PositionOutOfRange, NotReadable, EmptyInput, TokenOutOfVocabulary, TooManyTokens, NoBosToken,
-        ShapeMismatch, InvalidValue, QueueFull, Internal, WorkerFailed, Unavailable,
+        ShapeMismatch, InvalidValue, UnknownCache, HookNotStored, QueueFull, ClientQueueFull, Internal, BlobDamaged, WorkerFailed,
+        Unavailable,
     ];
     /// Reading a sparse autoencoder.
     SaeProblems = [InvalidQuery, SaeNotFound];
@@ -168,6 +170,20 @@ problems! {
     ];
     /// Reading a model.
     ModelProblems = [InvalidQuery, ModelNotFound];
+    /// Loading a model.
+    LoadModelProblems = [
+        InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, BodyTooLarge, UnsupportedMediaType, LoadingOff,
+        UnknownSource, InvalidValue, Conflict, NotEnoughMemory, Internal, Unavailable,
+    ];
+    /// Unloading a model.
+    UnloadModelProblems = [InvalidQuery, ModelNotFound, Conflict, Internal, Unavailable, StoreFull];
+    /// Loading an autoencoder.
+    LoadSaeProblems = [
+        InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, BodyTooLarge, UnsupportedMediaType, LoadingOff,
+        UnknownSource, LoadFailed, UnknownModel, InvalidValue, Conflict, NotEnoughMemory, Internal, Unavailable, StoreFull,
+    ];
+    /// Unloading an autoencoder.
+    UnloadSaeProblems = [InvalidQuery, SaeNotFound, Conflict, Internal, Unavailable, StoreFull];
     /// Operations that can only refuse their query.
     QueryProblems = [InvalidQuery];
     /// Whether the server is ready.

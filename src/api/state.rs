@@ -6,7 +6,7 @@ use axum::http::HeaderValue;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::{key_ring::KeyRing, memory::RequestMemory, pace::BodyRate, readiness::Readiness};
-use residuum_engine::{Engine, questions::Questions};
+use residuum_engine::{Engine, questions::Questions, serving::Serving};
 
 /// Settings of the HTTP API.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +57,8 @@ pub struct ApiState {
     pub engine: Engine,
     /// Computes from stored activations.
     pub questions: Questions,
+    /// Loads and unloads models and autoencoders.
+    pub serving: Serving,
     /// Settings.
     pub config: Arc<ApiConfig>,
     /// API keys.
@@ -74,12 +76,12 @@ pub struct ApiState {
 impl ApiState {
     /// The state of one server.
     #[must_use]
-    pub fn new(questions: Questions, config: ApiConfig, metrics: PrometheusHandle) -> Self {
+    pub fn new(questions: Questions, serving: Serving, config: ApiConfig, metrics: PrometheusHandle) -> Self {
         let engine = questions.engine().clone();
         let keys = Arc::new(KeyRing::new(engine.store().clone(), config.freshness));
         let memory = RequestMemory::new(config.max_request_memory);
         let readiness = Arc::new(Readiness::new(config.freshness));
         let started = jiff::Timestamp::now();
-        Self { engine, questions, config: Arc::new(config), keys, memory, readiness, metrics, started }
+        Self { engine, questions, serving, config: Arc::new(config), keys, memory, readiness, metrics, started }
     }
 }

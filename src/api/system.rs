@@ -64,8 +64,8 @@ pub async fn healthz(Query(NoQuery {}): Query<NoQuery>) -> Json<Health> {
 
 /// Is the server ready
 ///
-/// 200 while the server accepts and computes runs: all models and sparse autoencoders are loaded, all workers are
-/// running, and the store can be written to. Otherwise 503 with the reason, also while the server stops.
+/// 200 while the server accepts and computes runs: all models and sparse autoencoders that its flags name are loaded,
+/// all workers are running, and the store can be written to. Otherwise 503 with the reason, also while the server stops.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "getReadiness", tag = "system",
     responses((status = 200, description = "The server is ready", body = Ready), ReadyProblems)
@@ -106,6 +106,7 @@ const UNKNOWN_BLOBS: &str = "the folder `unknown` has blobs that are not in the 
 )]
 pub async fn metrics(State(state): State<ApiState>, Query(NoQuery {}): Query<NoQuery>) -> Response {
     state.engine.observe().await;
+    state.serving.observe();
     telemetry::observe_process();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.render()).into_response()
 }

@@ -1,4 +1,4 @@
-//! `residuum models`: lists the models of a running server, with their warnings.
+//! `residuum models`: lists the models of a running server, with their states and warnings.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -65,11 +65,17 @@ impl Models {
     }
 }
 
-/// Formats a model for people: one line, then one for each warning.
+/// Formats a model for people: one line, then one for each warning, or for the reason why it could not be loaded.
 fn formatted(model: &Value) -> String {
     let text = |key: &str| model.get(key).and_then(Value::as_str).unwrap_or_default();
     let count = |key: &str| model.get(key).and_then(Value::as_u64);
     let mut out = format!("{}  {}", text("id"), text("status"));
+    if let Some(progress) = model.get("progress").filter(|progress| !progress.is_null()) {
+        out += &formatted_progress(progress);
+    }
+    if let Some(source) = model.get("source").and_then(Value::as_str) {
+        out += &format!("  from {source}");
+    }
     if let (Some(parameters), Some(layers)) = (count("n_params"), count("n_layers")) {
         let size = if parameters < 1_000_000 {
             format!("{parameters} parameters")
@@ -84,11 +90,24 @@ fn formatted(model: &Value) -> String {
         out += &format!("  {architecture}  {size}  {layers} layers  {weights}  on {device}");
     }
     out.push('\n');
+    if let Some(detail) = model.pointer("/error/detail").and_then(Value::as_str) {
+        out += &format!("  error {detail}\n");
+    }
     for warning in model.get("warnings").and_then(Value::as_array).into_iter().flatten() {
         let part = |key: &str| warning.get(key).and_then(Value::as_str).unwrap_or_default();
         out += &format!("  warning {}: {}\n", part("code"), part("detail"));
     }
     out
+}
+
+/// The stage of a load, and how much of it is done.
+fn formatted_progress(progress: &Value) -> String {
+    let number = |key: &str| progress.get(key).and_then(Value::as_u64).unwrap_or(0);
+    let stage = progress.get("stage").and_then(Value::as_str).unwrap_or_default();
+    match (number("bytes_done"), number("bytes_total")) {
+        (_, 0) => format!("  {stage}"),
+        (done, total) => format!("  {stage} {} %", u128::from(done.min(total)) * 100 / u128::from(total)),
+    }
 }
 
 #[cfg(test)]
@@ -100,6 +119,11 @@ mod tests {
     #[test]
     fn a_model_is_a_line_and_so_is_each_warning() {
         assert_eq!(formatted(&json!({"id": "m", "status": "loading"})), "m  loading\n");
+        let progress = json!({"stage": "weights", "bytes_done": 5, "bytes_total": 20});
+        let loading = json!({"id": "m", "status": "loading", "source": "a/b", "progress": progress, "error": null});
+        assert_eq!(formatted(&loading), "m  loading  weights 25 %  from a/b\n");
+        let failed = json!({"id": "m", "status": "failed", "progress": null, "error": {"detail": "no weights"}});
+        assert_eq!(formatted(&failed), "m  failed\n  error no weights\n");
         let model = json!({
             "id": "m", "status": "ready", "architecture": "llama", "n_params": 134_515_008, "n_layers": 30,
             "weights_dtype": "Q4_1", "device": "cpu", "warnings": [{"code": "unused_tensors", "detail": "2 tensors"}]

@@ -1,6 +1,6 @@
 //! `residuum serve`: the server's flags, and how they become a [`Config`].
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use axum::http::HeaderValue;
 use clap::Args;
@@ -12,6 +12,7 @@ use crate::{
     connections::ConnectionLimits,
     telemetry::{self, LogFormat},
 };
+use residuum_domain::ids::{ID_RULE, is_id};
 use residuum_engine::{Limits, ModelSource, SaeSource};
 use residuum_model::{ComputeDtype, LoadOptions, Placements};
 use residuum_store::{Compaction, Maintenance, Quota};
@@ -24,12 +25,22 @@ pub(super) struct Serve {
     #[command(flatten)]
     data: DataDir,
     /// A model to serve, as ID=PATH; may be repeated. PATH is a Hugging Face folder, a .gguf file or a hub name org/name.
-    #[arg(long = "model", env = "RESIDUUM_MODEL", value_name = "ID=PATH", value_parser = model_source, value_delimiter = ',', required = true)]
+    /// Others can be loaded while the server runs: see --models-dir.
+    #[arg(long = "model", env = "RESIDUUM_MODEL", value_name = "ID=PATH", value_parser = model_source, value_delimiter = ',')]
     models: Vec<ModelSource>,
     /// A sparse autoencoder of a model, as ID=MODEL:PATH; may be repeated. PATH is a folder in SAELens format: cfg.json
     /// and sae_weights.safetensors.
     #[arg(long = "sae", env = "RESIDUUM_SAE", value_name = "ID=MODEL:PATH", value_parser = sae_source, value_delimiter = ',')]
     saes: Vec<SaeSource>,
+    /// Folder from which requests may load models and autoencoders while the server runs (POST /v1/models).
+    #[arg(long, env = "RESIDUUM_MODELS_DIR", value_name = "DIR")]
+    models_dir: Option<PathBuf>,
+    /// Let requests load models from the hub while the server runs.
+    #[arg(long, env = "RESIDUUM_ALLOW_HUB")]
+    allow_hub: bool,
+    /// Do not load again what was loaded while the server ran before.
+    #[arg(long, env = "RESIDUUM_NO_RESTORE")]
+    no_restore: bool,
     /// Do not download from the hub: use only its local cache.
     #[arg(long, env = "RESIDUUM_OFFLINE")]
     offline: bool,
@@ -122,7 +133,7 @@ pub(super) struct Serve {
 fn model_source(text: &str) -> Result<ModelSource, String> {
     let (id, path) = text.split_once('=').ok_or("write it as ID=PATH, for example smollm2-135m=models/SmolLM2.gguf")?;
     if !is_id(id) || path.is_empty() {
-        return Err("an id has letters, digits, dots, dashes and underscores, and a path follows it".to_owned());
+        return Err(format!("{ID_RULE}, and a path follows it"));
     }
     Ok(ModelSource { id: id.to_owned(), path: path.into() })
 }
@@ -132,16 +143,9 @@ fn sae_source(text: &str) -> Result<SaeSource, String> {
     let (id, (model, path)) =
         parts.ok_or("write it as ID=MODEL:PATH, for example res-12=smollm2-135m:saes/layer_12")?;
     if !is_id(id) || !is_id(model) || path.is_empty() {
-        return Err(
-            "an id has letters, digits, dots, dashes and underscores, and a model and a path follow it".to_owned()
-        );
+        return Err(format!("{ID_RULE}, and a model and a path follow it"));
     }
     Ok(SaeSource { id: id.to_owned(), model: model.to_owned(), path: path.into() })
-}
-
-fn is_id(text: &str) -> bool {
-    let valid = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    !text.is_empty() && text.len() <= 100 && text.chars().all(valid)
 }
 
 impl Serve {
@@ -171,6 +175,9 @@ impl Serve {
                 compute_dtype: self.compute_dtype,
                 ..LoadOptions::default()
             },
+            models_dir: self.models_dir,
+            allow_hub: self.allow_hub,
+            no_restore: self.no_restore,
             limits: Limits {
                 max_run_items: self.max_run_items,
                 max_run_tokens: self.max_run_tokens,

@@ -169,13 +169,30 @@ async fn rows_recorded_while_decoding_are_those_of_the_posted_text() {
     let app = TestApp::new().await;
     let long = vec![9; 20];
     let hooks = json!(["resid_post", "mlp.post", "attn.rot_k", "logits", "ln_final.scale"]);
-    for positions in [json!("all"), json!("last"), json!("mean"), json!([0, -1, 2]), json!({"start": -2}), json!(1)] {
+    for positions in [
+        json!("all"),
+        json!("last"),
+        json!("mean"),
+        json!([0, -1, 2]),
+        json!({"start": -2}),
+        json!(1),
+        json!("prompt"),
+        json!("generated"),
+    ] {
         let capture = json!({"hooks": hooks, "positions": positions, "dtype": "float16"});
         let generate = json!({"max_new_tokens": 11, "temperature": 1.5, "seed": 3});
         let body = json!({"input": [[4, 5, 6], long], "generate": generate, "capture": capture, "reuse": false});
         let run = app.run(body).await;
         for i in 0..2 {
             let cache = cache(&app, &run, i).await;
+            // the positions of the parts by number
+            let n_prompt = cache["completion"]["first_position"].clone();
+            let positions = match positions.as_str() {
+                Some("prompt") => json!({"start": 0, "end": n_prompt}),
+                Some("generated") => json!({"start": n_prompt}),
+                _ => positions.clone(),
+            };
+            let capture = json!({"hooks": hooks, "positions": positions, "dtype": "float16"});
             let whole = json!({"input": cache["token_ids"], "capture": capture, "reuse": false});
             let posted = app.run(whole).await;
             let posted = app.get(&format!("/v1/caches/{}", posted["caches"][0].as_str().unwrap())).await.json();

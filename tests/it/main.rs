@@ -4,6 +4,7 @@
 
 mod analysis_compare;
 mod analysis_directions;
+mod api_ablation;
 mod api_access;
 mod api_attribution;
 mod api_caches;
@@ -13,6 +14,7 @@ mod api_compare_sets;
 mod api_deleting;
 mod api_directions;
 mod api_encoders;
+mod api_experiment_queue;
 mod api_experts;
 mod api_export;
 mod api_fields;
@@ -21,8 +23,11 @@ mod api_hostile;
 mod api_hosts;
 mod api_import;
 mod api_interventions;
+mod api_item_interventions;
 mod api_lens;
 mod api_limits;
+mod api_load_models;
+mod api_load_saes;
 mod api_patching;
 mod api_positions;
 mod api_projections;

@@ -4,7 +4,7 @@
 use std::{fs, path::Path};
 
 use residuum::model::{
-    LoadOptions, Model,
+    LoadOptions, LoadProgress, Model,
     sae::{Sae, Settings, Side},
 };
 use safetensors::{Dtype, SafeTensors};
@@ -44,7 +44,7 @@ fn model(case: &str) -> Model {
 
 fn load(folder: &Path, model: &Model) -> Result<Sae, String> {
     let settings = Settings::read(folder).map_err(|e| e.to_string())?;
-    Sae::load("case", settings, folder, model).map_err(|e| e.to_string())
+    Sae::load("case", settings, folder, model, &LoadProgress::default()).map_err(|e| e.to_string())
 }
 
 /// A tensor of a safetensors file, in float64.

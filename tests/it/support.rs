@@ -42,6 +42,26 @@ pub struct TestApp {
     limits: Limits,
     api: ApiConfig,
     saes: Vec<SaeSource>,
+    flags: Flags,
+}
+
+/// What a server may load while it runs, and other models than that of its flags.
+#[derive(Clone, Default)]
+pub struct Flags {
+    /// The models of the flags, in place of the usual one.
+    pub models: Option<Vec<ModelSource>>,
+    pub models_dir: Option<PathBuf>,
+    pub allow_hub: bool,
+    pub no_restore: bool,
+    pub load: LoadOptions,
+}
+
+impl Flags {
+    fn apply(&self, config: Config) -> Config {
+        let Self { models, models_dir, allow_hub, no_restore, load } = self.clone();
+        let models = models.unwrap_or_else(|| config.models.clone());
+        Config { models, models_dir, allow_hub, no_restore, load, ..config }
+    }
 }
 
 /// An answer with its whole body.
@@ -160,7 +180,8 @@ impl TestApp {
         let (folder, limits, api) = (tempfile::tempdir().unwrap(), Limits::default(), ApiConfig::default());
         let config = Config { load: load.clone(), ..config(checkpoint, &folder, &limits, &api, &[]) };
         let app = App::start(&config).await.unwrap();
-        let this = Self { router: app.router(), app: Some(app), checkpoint, folder, limits, api, saes: Vec::new() };
+        let (saes, flags) = (Vec::new(), Flags::default());
+        let this = Self { router: app.router(), app: Some(app), checkpoint, folder, limits, api, saes, flags };
         this.app.as_ref().unwrap().load(sources(checkpoint), load).await.unwrap();
         this
     }
@@ -200,12 +221,37 @@ impl TestApp {
     pub async fn started_with(checkpoint: &'static str, limits: Limits, api: ApiConfig, saes: Vec<SaeSource>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let app = App::start(&config(checkpoint, &folder, &limits, &api, &saes)).await.unwrap();
-        Self { router: app.router(), app: Some(app), checkpoint, folder, limits, api, saes }
+        let flags = Flags::default();
+        Self { router: app.router(), app: Some(app), checkpoint, folder, limits, api, saes, flags }
+    }
+
+    /// A server with other flags, which has loaded what they name.
+    pub async fn with_flags(flags: Flags) -> Self {
+        let api = ApiConfig { freshness: Duration::ZERO, ..ApiConfig::default() };
+        Self::with_flags_and(flags, api).await
+    }
+
+    pub async fn with_flags_and(flags: Flags, api: ApiConfig) -> Self {
+        let (folder, limits, saes) = (tempfile::tempdir().unwrap(), Limits::default(), Vec::new());
+        let mut this =
+            Self { router: Router::new(), app: None, checkpoint: "llama/gqa_tied", folder, limits, api, saes, flags };
+        this.start_again().await;
+        this.load().await;
+        this
+    }
+
+    /// Stops the server and starts it with these flags on the same folder.
+    pub async fn restart(&mut self, flags: Flags) {
+        self.stop().await;
+        self.flags = flags;
+        self.start_again().await;
+        self.load().await;
     }
 
     pub async fn load(&mut self) {
         let app = self.app.as_ref().unwrap();
-        app.load(sources(self.checkpoint), LoadOptions::default()).await.unwrap();
+        let models = self.flags.models.clone().unwrap_or_else(|| sources(self.checkpoint));
+        app.load(models, self.flags.load.clone()).await.unwrap();
     }
 
     /// A server that notices new and revoked keys at the next request.
@@ -273,8 +319,8 @@ impl TestApp {
 
     /// A new server on the same folder.
     pub async fn start_again(&mut self) {
-        let app =
-            App::start(&config(self.checkpoint, &self.folder, &self.limits, &self.api, &self.saes)).await.unwrap();
+        let config = config(self.checkpoint, &self.folder, &self.limits, &self.api, &self.saes);
+        let app = App::start(&self.flags.apply(config)).await.unwrap();
         self.router = app.router();
         self.app = Some(app);
     }
@@ -392,6 +438,9 @@ pub fn config(checkpoint: &str, folder: &TempDir, limits: &Limits, api: &ApiConf
         models: sources(checkpoint),
         saes: saes.to_vec(),
         load: LoadOptions::default(),
+        models_dir: None,
+        allow_hub: false,
+        no_restore: false,
         limits: limits.clone(),
         api: api.clone(),
         connections: ConnectionLimits::default(),

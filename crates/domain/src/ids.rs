@@ -9,6 +9,17 @@ use std::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+/// What the id of a model or autoencoder may be, for errors.
+pub const ID_RULE: &str =
+    "an id has 1 to 100 letters, digits, dots, dashes and underscores, and does not begin with a dot";
+
+/// Whether a text can be the id of a model or autoencoder. Such ids appear in URLs, and name folders.
+#[must_use]
+pub fn is_id(text: &str) -> bool {
+    let valid = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    (1..=100).contains(&text.len()) && !text.starts_with('.') && text.chars().all(valid)
+}
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

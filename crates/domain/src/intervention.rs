@@ -1,8 +1,8 @@
 //! Interventions: changes of values at hook points during a forward pass.
 //!
-//! The interventions of a request become [`Edits`], which are the same for every input of a run: the hook, the part of a row, the
-//! operation, and its numbers. The tokens they touch depend on the input ([`Applied`]). Both affect the numbers of a forward pass, so
-//! both are part of its key ([`key`]).
+//! The interventions of a request become [`Edits`], which all inputs of a run share: the hook, the part of a row, the operation, and
+//! its numbers. Which of them an input uses, and the tokens they touch, depends on the input ([`Applied`]). Both affect the numbers of
+//! a forward pass, so both are part of its key ([`key`]).
 
 use std::{ops::Range, sync::Arc};
 
@@ -145,7 +145,7 @@ pub type Parts = Vec<Vec<Range<usize>>>;
 pub struct Edit {
     /// The hook.
     pub hook: Hook,
-    /// Index of the intervention it belongs to; its tokens are at this index of the [`Applied`] list.
+    /// Index of the intervention it belongs to, among those of the run.
     pub intervention: usize,
     /// The parts of a row that are changed, each separately, as ranges of the flattened row. For an attention map: the query
     /// heads, each as a range of length one.
@@ -154,48 +154,88 @@ pub struct Edit {
     pub op: Op,
 }
 
-/// All changes of a run, in order. Two are equal if their digests are.
+/// All changes of a run, in order. Each input uses some of its interventions ([`Applied`]). Two are equal if their
+/// digests are.
 #[derive(Debug, Clone)]
 pub struct Edits {
-    /// The changes.
+    /// The changes; those of one intervention follow each other, in the order of the interventions.
     pub list: Vec<Edit>,
     /// Their numbers.
     pub numbers: Arc<[f32]>,
-    digest: [u8; 32],
+    /// Of each intervention: which of `list` belong to it, and their digest.
+    interventions: Vec<(Range<usize>, [u8; 32])>,
 }
 
 impl Edits {
     /// Checks changes against the numbers that they refer to.
     ///
     /// # Errors
-    /// When a range is outside the numbers, or does not have the length of its parts.
+    /// When a range is outside the numbers, or does not have the length of its parts, or when an intervention has no
+    /// changes or they do not follow each other.
     pub fn new(list: Vec<Edit>, numbers: Vec<f32>) -> Result<Self, &'static str> {
         if !list.iter().all(|edit| edit.fits(numbers.len())) {
             return Err("an edit does not have the numbers it needs");
         }
-        let mut hasher = blake3::Hasher::new();
-        let json = serde_json::to_vec(&list).map_err(|_| "an edit cannot be written down")?;
-        hasher.update(&(json.len() as u64).to_le_bytes()).update(&json);
-        numbers.iter().for_each(|n| {
-            hasher.update(&n.to_bits().to_le_bytes());
-        });
-        Ok(Self { list, numbers: numbers.into(), digest: *hasher.finalize().as_bytes() })
+        let mut interventions = Vec::new();
+        let mut first = 0;
+        for edits in list.chunk_by(|a, b| a.intervention == b.intervention) {
+            if edits[0].intervention != interventions.len() {
+                return Err("the edits of an intervention are missing or apart");
+            }
+            let digest = digest(edits, &numbers).ok_or("an edit cannot be written down")?;
+            interventions.push((first..first + edits.len(), digest));
+            first += edits.len();
+        }
+        Ok(Self { list, numbers: numbers.into(), interventions })
     }
 
-    /// blake3 of the changes and their numbers.
+    /// The changes of one intervention; none if there is no such intervention.
     #[must_use]
-    pub fn digest(&self) -> &[u8; 32] {
-        &self.digest
+    pub fn of(&self, intervention: usize) -> &[Edit] {
+        self.interventions.get(intervention).map_or(&[], |(edits, _)| &self.list[edits.clone()])
     }
 }
 
 impl PartialEq for Edits {
     fn eq(&self, other: &Self) -> bool {
-        self.digest == other.digest
+        let digests = |edits: &Self| edits.interventions.iter().map(|(_, digest)| *digest).collect::<Vec<_>>();
+        digests(self) == digests(other)
     }
 }
 
 impl Eq for Edits {}
+
+/// blake3 of the changes of one intervention and their numbers, wherever they stand among others.
+fn digest(edits: &[Edit], numbers: &[f32]) -> Option<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new();
+    for edit in edits {
+        let mut alone = Edit { intervention: 0, ..edit.clone() };
+        let own = alone.op.rebase();
+        let json = serde_json::to_vec(&alone).ok()?;
+        hasher.update(&(json.len() as u64).to_le_bytes()).update(&json);
+        numbers[own].iter().for_each(|n| {
+            hasher.update(&n.to_bits().to_le_bytes());
+        });
+    }
+    Some(*hasher.finalize().as_bytes())
+}
+
+impl Op {
+    /// Lets the numbers start at 0. Returns where they were.
+    fn rebase(&mut self) -> Range<usize> {
+        match self {
+            Self::Add { vector: span }
+            | Self::ProjectOut { direction: span }
+            | Self::Set { vector: span }
+            | Self::Replace { table: span, .. } => {
+                let own = span.clone();
+                *span = 0..own.len();
+                own
+            }
+            Self::Fill { .. } | Self::Scale { .. } | Self::Mask => 0..0,
+        }
+    }
+}
 
 impl Edit {
     fn fits(&self, n_numbers: usize) -> bool {
@@ -214,9 +254,12 @@ impl Edit {
     }
 }
 
-/// One intervention, resolved for one input.
+/// One intervention, resolved for one input. The interventions of an input are applied in the order of its list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Applied {
+    /// Index of the intervention among those of the run; `None` if it is the place in the input's own list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intervention: Option<u32>,
     /// The tokens it touches; for an attention map, the queries.
     pub tokens: Tokens,
     /// For an attention map, the keys it touches.
@@ -230,16 +273,25 @@ impl Applied {
     #[must_use]
     pub fn told(described: Map<String, Value>) -> Self {
         let nothing = || Tokens::List(Vec::new());
-        Self { tokens: nothing(), keys: nothing(), described }
+        Self { intervention: None, tokens: nothing(), keys: nothing(), described }
+    }
+
+    /// Index of the intervention among those of the run, if this is at `place` of its input's list.
+    #[must_use]
+    pub fn index(&self, place: usize) -> usize {
+        self.intervention.map_or(place, |i| i as usize)
     }
 }
 
-/// The part of the key of a forward pass that depends on interventions: equal for equal changes to equal tokens.
+/// The part of the key of a forward pass that depends on interventions: equal for equal changes to equal tokens, whether all
+/// inputs of a run have them or only one.
 #[must_use]
 pub fn key(edits: &Edits, applied: &[Applied]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(edits.digest());
-    for one in applied {
+    for (place, one) in applied.iter().enumerate() {
+        if let Some((_, digest)) = edits.interventions.get(one.index(place)) {
+            hasher.update(digest);
+        }
         for tokens in [&one.tokens, &one.keys] {
             let (kind, list): (u32, Vec<u32>) = match tokens {
                 Tokens::All => (0, Vec::new()),
@@ -266,7 +318,7 @@ mod tests {
     }
 
     fn applied(tokens: Tokens) -> Applied {
-        Applied { tokens, keys: Tokens::All, described: Map::new() }
+        Applied { intervention: None, tokens, keys: Tokens::All, described: Map::new() }
     }
 
     #[test]
@@ -311,5 +363,22 @@ mod tests {
         let distinct: std::collections::HashSet<_> = keys.iter().collect();
         assert_eq!(distinct.len(), keys.len());
         assert_eq!(keys[0], key(&add(1.0), &[applied(Tokens::All)]));
+    }
+
+    /// A run's interventions that only one input has get the key of a run that has only these.
+    #[test]
+    fn the_key_does_not_depend_on_interventions_of_other_inputs() {
+        let part = || vec![std::iter::once(0..2).collect::<Vec<_>>()];
+        let add = |intervention, vector| Edit { intervention, ..edit(part(), Op::Add { vector }) };
+        let shared = Edits::new(vec![add(0, 0..2), add(1, 2..4), add(2, 4..6)], vec![1., 2., 3., 4., 5., 6.]).unwrap();
+        let alone = Edits::new(vec![add(0, 0..2), add(1, 2..4)], vec![1., 2., 5., 6.]).unwrap();
+        let of = |i| Applied { intervention: Some(i), ..applied(Tokens::All) };
+        let plain = applied(Tokens::All);
+        assert_eq!(key(&shared, &[of(0), of(2)]), key(&alone, &[plain.clone(), plain.clone()]));
+        assert_ne!(key(&shared, &[of(0), of(1)]), key(&alone, &[plain.clone(), plain.clone()]));
+        assert_ne!(key(&shared, &[of(2), of(0)]), key(&alone, &[plain.clone(), plain]), "the order counts");
+        assert_eq!((shared.of(1).len(), shared.of(3).len()), (1, 0));
+        assert!(Edits::new(vec![add(0, 0..2), add(2, 0..2)], vec![0.0; 2]).is_err(), "an intervention without edits");
+        assert!(Edits::new(vec![add(0, 0..2), add(1, 0..2), add(0, 0..2)], vec![0.0; 2]).is_err());
     }
 }

@@ -59,6 +59,8 @@ codes! {
     ApiKeyInvalid = 401 "api_key_invalid" "The API key is not valid";
     /// The API key may not do this.
     ScopeMissing = 403 "scope_missing" "The API key lacks a scope";
+    /// The server was started without a place to load from.
+    LoadingOff = 403 "loading_off" "This server loads nothing at run time";
     /// The request comes from a page of another origin.
     OriginNotAllowed = 403 "origin_not_allowed" "Pages of this origin may not send requests";
     /// No such route.
@@ -105,6 +107,10 @@ codes! {
     HostNotAllowed = 421 "host_not_allowed" "The server does not answer for this host";
     /// The model is not one this server runs.
     UnknownModel = 422 "unknown_model" "The model is not served here";
+    /// What is to be loaded is not where the server may load from, or is no model or autoencoder.
+    UnknownSource = 422 "unknown_source" "There is nothing to load at this source";
+    /// A model or autoencoder could not be loaded.
+    LoadFailed = 422 "load_failed" "It could not be loaded";
     /// The body names a cache that does not exist.
     UnknownCache = 422 "unknown_cache" "There is no such cache";
     /// The body names a direction that does not exist, or a vector that it lacks.
@@ -159,6 +165,8 @@ codes! {
     WorkerFailed = 500 "worker_failed" "The worker failed while computing this";
     /// The server is starting or stopping.
     Unavailable = 503 "unavailable" "The server is not taking requests now";
+    /// What is to be loaded needs more memory than is free.
+    NotEnoughMemory = 503 "not_enough_memory" "There is not enough memory to load this";
     /// Requests under way take all the memory that requests may take.
     ServerBusy = 503 "server_busy" "Other requests take all the memory there is for requests";
     /// The answer took longer than this server allows.

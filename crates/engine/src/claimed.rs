@@ -42,7 +42,7 @@ pub(super) async fn claim(engine: &Arc<Inner>, units: &[Unit]) -> Result<Option<
     let items: Vec<(Unit, NewItem)> =
         load(engine, units).await?.into_iter().map(|(u, item)| (u.clone(), item)).collect();
     let Some((first, _)) = items.first() else { return Ok(None) };
-    let model = engine.models.get(&first.key.model)?;
+    let model = engine.models.accepted(&first.key.model)?;
     let ids: Vec<UnitId> = items.iter().map(|(u, _)| u.id()).collect();
     claim_ids(engine, &ids).await?;
     Ok(Some((items, model)))

@@ -1,6 +1,6 @@
 //! Resolves a run's interventions for one input: which of its tokens each intervention changes.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use serde_json::{Map, Value, json};
 
@@ -16,8 +16,35 @@ use residuum_model::{Encoded, TextTokenizer};
 pub struct Interventions {
     /// The changes to make.
     pub edits: Arc<Edits>,
-    /// The interventions as requested, in order.
+    /// The interventions as requested. One with several strengths is here once for each.
     pub asked: Vec<Asked>,
+    /// What each input becomes.
+    pub variants: Variants,
+}
+
+/// The items that each input of a run becomes: one, or one for each strength. An item is the indices of the interventions
+/// it has, in order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Variants {
+    /// Those of inputs without interventions of their own.
+    pub of_others: Arc<[Vec<u32>]>,
+    /// Those of inputs with interventions of their own, by index of the input.
+    pub own: HashMap<usize, Arc<[Vec<u32>]>>,
+}
+
+impl Variants {
+    /// The items of an input.
+    #[must_use]
+    pub fn of(&self, input: usize) -> &[Vec<u32>] {
+        self.own.get(&input).unwrap_or(&self.of_others)
+    }
+
+    /// Number of items of `n_inputs` inputs.
+    #[must_use]
+    pub fn n_items(&self, n_inputs: usize) -> usize {
+        let own: usize = self.own.values().map(|items| items.len()).sum();
+        n_inputs.saturating_sub(self.own.len()).saturating_mul(self.of_others.len()).saturating_add(own)
+    }
 }
 
 /// One intervention as requested, before it is resolved for an input.
@@ -52,18 +79,23 @@ pub(super) struct Subject<'a> {
 }
 
 impl Interventions {
-    /// The tokens that each intervention changes in one input.
+    /// The tokens that each of an item's interventions changes.
     ///
     /// # Errors
     /// [`Code::PositionOutOfRange`] and the other codes of positions, [`Code::InvalidValue`] for `generated` in a run
     /// that generates nothing, and [`Code::ShapeMismatch`] for a patch without one row per token; each points at the
     /// intervention.
-    pub(super) fn settle(&self, subject: &Subject<'_>) -> Result<Vec<Applied>, Problem> {
-        self.asked.iter().enumerate().map(|(i, asked)| self.settle_one(i, asked, subject)).collect()
+    pub(super) fn settle(&self, item: &[u32], subject: &Subject<'_>) -> Result<Vec<Applied>, Problem> {
+        let settled = item.iter().enumerate().map(|(place, i)| {
+            let applied = self.settle_one(*i as usize, subject)?;
+            Ok(Applied { intervention: (*i as usize != place).then_some(*i), ..applied })
+        });
+        settled.collect()
     }
 
-    fn settle_one(&self, i: usize, asked: &Asked, subject: &Subject<'_>) -> Result<Applied, Problem> {
-        let table = self.edits.list.iter().filter(|e| e.intervention == i).find_map(|e| match e.op {
+    fn settle_one(&self, i: usize, subject: &Subject<'_>) -> Result<Applied, Problem> {
+        let (asked, edits) = (&self.asked[i], self.edits.of(i));
+        let table = edits.iter().find_map(|e| match e.op {
             Op::Replace { n_rows, n_keys, .. } => Some((n_rows, n_keys)),
             _ => None,
         });
@@ -76,12 +108,12 @@ impl Interventions {
             })?;
         }
         let mut described = asked.described.clone();
-        let is_map = self.edits.list.iter().any(|e| e.intervention == i && e.hook.site().is_attention_map());
+        let is_map = edits.iter().any(|e| e.hook.site().is_attention_map());
         described.insert(if is_map { "to" } else { "positions" }.to_owned(), described_tokens(&tokens, subject));
         if is_map {
             described.insert("from".to_owned(), described_tokens(&keys, subject));
         }
-        Ok(Applied { tokens, keys, described })
+        Ok(Applied { intervention: None, tokens, keys, described })
     }
 }
 

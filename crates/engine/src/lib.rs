@@ -19,12 +19,14 @@ mod progress;
 pub mod questions;
 mod queue;
 mod recent_items;
+mod recovery;
 mod registry;
 mod request;
 mod retention;
 mod reuse;
 mod saes;
 mod scheduler;
+pub mod serving;
 mod sink;
 mod submission_reuse;
 mod submit;
@@ -55,23 +57,23 @@ pub use generation::{
     Change, Completing, CompletionRequest, GenerationEvent, PromptTokens, SpelledToken, TokenFeed, WrittenToken,
 };
 pub use input::{Content, InputSpec};
-pub use interventions::{Asked, Interventions};
+pub use interventions::{Asked, Interventions, Variants};
 pub use registry::{ModelState, Registry};
 pub use request::{Prepared, RunRequest, Truncate, item_shapes};
 pub use residuum_model::{ChatEnd, GivenTemplate};
-pub use saes::{SaeSource, SaeState, Saes};
+pub use saes::{SaeAbout, SaeSource, SaeState, Saes, ServedSae};
 pub use submit::Submitted;
 
 use background_jobs::BackgroundJob;
 use dedup::InFlightDedup;
 use generation::{Controls, FollowedRuns};
 use progress::Progress;
-use questions::patching;
+use questions::patching::ExperimentQueue;
 use queue::{BatchKey, Depth, Load, Loads, Queue, Reuse, UNLIMITED, Unit};
 use recent_items::RecentItems;
 use request::item_bytes;
 use residuum_domain::{NewItem, Priority, Problem, Run, RunId, TenantId};
-use residuum_model::{LoadError, LoadOptions, Model};
+use residuum_model::Model;
 use residuum_store::{KeepDeleted, Quota, Store};
 use scheduler::{InFlight, Speed};
 use submission_reuse::Lookup;
@@ -184,10 +186,7 @@ struct Inner {
     draining: CancellationToken,
     background_jobs: mpsc::Sender<BackgroundJob>,
     lookups: mpsc::Sender<Lookup>,
-    /// Permits for running experiments.
-    experiments: Semaphore,
-    /// Permits for experiments that run or wait to run.
-    experiments_admitted: Semaphore,
+    experiments: Arc<ExperimentQueue>,
 }
 
 impl Inner {
@@ -290,8 +289,7 @@ impl Engine {
             draining: CancellationToken::new(),
             background_jobs,
             lookups,
-            experiments: Semaphore::new(patching::MAX_RUNNING),
-            experiments_admitted: Semaphore::new(patching::MAX_RUNNING + patching::MAX_WAITING),
+            experiments: Arc::default(),
         });
         let n_slots = scheduler::pipeline(n_workers);
         let slots = Arc::new(Semaphore::new(n_slots as usize));
@@ -310,82 +308,6 @@ impl Engine {
             workers: threads,
         })));
         Ok(Self { inner, tasks })
-    }
-
-    /// Loads the models, one after another, and then queues the unfinished runs of the server's last life.
-    ///
-    /// # Errors
-    /// [`LoadError`] of the first checkpoint that cannot be served, naming file and reason.
-    pub async fn load(&self, sources: Vec<ModelSource>, options: LoadOptions) -> Result<(), LoadError> {
-        for source in sources {
-            let options = options.clone();
-            let started = Instant::now();
-            let loaded = tokio::task::spawn_blocking(move || {
-                Model::load(&source.id, &source.path.to_string_lossy(), &options).map(Arc::new)
-            });
-            let model = loaded.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))?;
-            let info = model.info();
-            tracing::info!(
-                model = info.id,
-                architecture = info.architecture,
-                layers = info.n_layers,
-                parameters = info.n_params,
-                fingerprint = info.fingerprint,
-                seconds = started.elapsed().as_secs_f64(),
-                "model loaded"
-            );
-            warnings::report("model", &info.id, model.warnings());
-            self.inner.models.ready(model);
-        }
-        self.recover().await;
-        Ok(())
-    }
-
-    /// Queues the unfinished runs of the server's last life. Items that were in flight when it ended run alone from now
-    /// on.
-    async fn recover(&self) {
-        let pending = match self.inner.store.pending().await {
-            Ok(pending) => pending,
-            Err(e) => {
-                return tracing::error!(error = %e, "unfinished runs could not be read; they wait for the next start");
-            }
-        };
-        for run in pending {
-            if let Err(e) = self.requeue(&run).await {
-                tracing::error!(run = %run.id, error = %e, "an unfinished run could not be queued; it waits for the next start");
-            }
-        }
-    }
-
-    async fn requeue(&self, run: &residuum_store::PendingRun) -> Result<(), Problem> {
-        let model = match self.inner.models.get(&run.model) {
-            Ok(model) => model,
-            Err(e) => {
-                tracing::warn!(run = %run.id, model = run.model, "a run waits for a model that is not served now");
-                return Err(e);
-            }
-        };
-        let edits = self.inner.store.edits(run.id).await?;
-        for chunk in run.items.chunks(1000) {
-            let items = self.inner.store.items(run.id, chunk).await?;
-            let units = items
-                .iter()
-                .map(|(index, item)| {
-                    let key = batch_key(run.tenant, &run.model, item);
-                    let max_batch_items = if run.attempted.contains(index) { 1 } else { UNLIMITED };
-                    Unit {
-                        edits: edits.clone(),
-                        priority: run.priority,
-                        reuse: Reuse::of(run.reuse),
-                        max_batch_items,
-                        ..unit(run.id, *index, item, key, &model)
-                    }
-                })
-                .collect();
-            self.inner.enqueue(units);
-        }
-        tracing::info!(run = %run.id, items = run.items.len(), "an unfinished run continues");
-        Ok(())
     }
 
     /// The models and their states.

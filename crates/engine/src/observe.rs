@@ -1,6 +1,6 @@
 //! Sets the engine's gauges when metrics are requested. Counters are incremented where things happen.
 
-use super::{Engine, questions::patching::MAX_RUNNING};
+use super::Engine;
 use residuum_domain::Priority;
 
 impl Engine {
@@ -19,8 +19,9 @@ impl Engine {
         metrics::gauge!("residuum_queue_followers").set(followers.items as f64);
         let in_flight: usize = inner.in_flight().values().map(|batch| batch.units.len()).sum();
         metrics::gauge!("residuum_in_flight_items").set(in_flight as f64);
-        let running = MAX_RUNNING - inner.experiments.available_permits().min(MAX_RUNNING);
+        let [running, waiting] = self.experiments();
         metrics::gauge!("residuum_experiments_running").set(running as f64);
+        metrics::gauge!("residuum_experiments_waiting").set(waiting as f64);
         metrics::gauge!("residuum_tokens_per_second").set(inner.speed.get());
         metrics::gauge!("residuum_ready").set(if self.is_ready() { 1.0 } else { 0.0 });
         if let Ok(stats) = inner.store.stats().await {

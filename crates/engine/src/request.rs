@@ -102,6 +102,14 @@ impl RunRequest {
             idempotency: None,
         }
     }
+
+    /// Number of items that its inputs become.
+    #[must_use]
+    pub fn n_items(&self) -> usize {
+        let n = self.inputs.len();
+        let n = self.interventions.as_ref().map_or(n, |i| i.variants.n_items(n));
+        n.saturating_mul(self.samples() as usize)
+    }
 }
 
 /// A run that is ready to be queued.
@@ -133,32 +141,34 @@ pub fn prepare(
     if let Some(generation) = &request.generation {
         check_generation(generation, &model).map_err(|p| p.under("/generate"))?;
     }
-    let mut items = Vec::with_capacity(request.inputs.len());
-    let mut sizes = Vec::with_capacity(request.inputs.len());
+    let mut items = Vec::with_capacity(request.n_items());
+    let mut sizes = Vec::with_capacity(request.n_items());
     let (mut tokens, mut bytes) = (0usize, 0u64);
     let Limits { max_run_tokens, max_run_bytes, .. } = *limits;
-    for input in &request.inputs {
-        let item = prepare_item(input, &request, &hooks, &model, token_cache)?;
-        let size = item_bytes(&item, &model);
-        let n = request.samples();
-        tokens = tokens.saturating_add(item.max_tokens().saturating_mul(n as usize));
-        bytes = bytes.saturating_add(size.saturating_mul(u64::from(n)));
-        let at = format!("{}{}", input.pointer, input.content.pointer());
-        if tokens > max_run_tokens {
-            let detail = format!("with this input the run has {tokens} tokens; a run may have {max_run_tokens}");
-            return Err(Problem::at(Code::TooManyRunTokens, at, detail));
+    for (i, input) in request.inputs.iter().enumerate() {
+        for item in items_of(i, input, &request, &hooks, &model, token_cache)? {
+            let item = item?;
+            let size = item_bytes(&item, &model);
+            let n = request.samples();
+            tokens = tokens.saturating_add(item.max_tokens().saturating_mul(n as usize));
+            bytes = bytes.saturating_add(size.saturating_mul(u64::from(n)));
+            let at = format!("{}{}", input.pointer, input.content.pointer());
+            if tokens > max_run_tokens {
+                let detail = format!("with this input the run has {tokens} tokens; a run may have {max_run_tokens}");
+                return Err(Problem::at(Code::TooManyRunTokens, at, detail));
+            }
+            if bytes > max_run_bytes {
+                return Err(Problem::at(
+                    Code::ResultTooLarge,
+                    at,
+                    format!(
+                        "with this input the run would store {bytes} bytes; a run may store {max_run_bytes}. Capture fewer hooks or positions"
+                    ),
+                ));
+            }
+            items.extend(samples_of(item, n));
+            sizes.extend(std::iter::repeat_n(size, n as usize));
         }
-        if bytes > max_run_bytes {
-            return Err(Problem::at(
-                Code::ResultTooLarge,
-                at,
-                format!(
-                    "with this input the run would store {bytes} bytes; a run may store {max_run_bytes}. Capture fewer hooks or positions"
-                ),
-            ));
-        }
-        items.extend(samples_of(item, n));
-        sizes.extend(std::iter::repeat_n(size, n as usize));
     }
     let RunRequest {
         tenant,
@@ -255,25 +265,36 @@ pub fn item_shapes(item: &NewItem, model: &Model) -> Vec<(String, Vec<usize>)> {
 /// An input's tokens, how many of them were cut off, and its text as posted or rendered.
 type Tokenised = (Encoded, u64, Option<String>);
 
-fn prepare_item(
-    input: &InputSpec,
-    request: &RunRequest,
-    hooks: &Arc<[Hook]>,
-    model: &Model,
+/// The one item of an input without interventions.
+const UNCHANGED: &[Vec<u32>] = &[Vec::new()];
+
+/// The items that input `i` of a run becomes: one, or one for each strength of its interventions. Each is made when it is
+/// asked for, so that the limits of the run hold before all are in memory.
+fn items_of<'a>(
+    i: usize,
+    input: &'a InputSpec,
+    request: &'a RunRequest,
+    hooks: &'a Arc<[Hook]>,
+    model: &'a Model,
     token_cache: &TokenCache,
-) -> Result<NewItem, Problem> {
+) -> Result<impl Iterator<Item = Result<NewItem, Problem>>, Problem> {
     let tokenised = tokenise(input, request, model, token_cache).map_err(|p| in_input(p, input))?;
-    let subject = Subject {
-        content: &input.content,
-        pointer: &input.pointer,
-        encoded: &tokenised.0,
-        text: tokenised.2.as_deref(),
-        tokenizer: model.tokenizer(),
-        generates: request.generation.is_some(),
-    };
-    let interventions = request.interventions.as_ref().map(|i| i.settle(&subject)).transpose()?.unwrap_or_default();
-    let item = item(input, request, hooks, model, tokenised).map_err(|p| p.under(&input.pointer))?;
-    Ok(NewItem { interventions, ..item })
+    let changes = request.interventions.as_ref();
+    let variants = changes.map_or(UNCHANGED, |changes| changes.variants.of(i));
+    let copies = std::iter::repeat_n(tokenised, variants.len());
+    Ok(variants.iter().zip(copies).map(move |(variant, tokenised)| {
+        let subject = Subject {
+            content: &input.content,
+            pointer: &input.pointer,
+            encoded: &tokenised.0,
+            text: tokenised.2.as_deref(),
+            tokenizer: model.tokenizer(),
+            generates: request.generation.is_some(),
+        };
+        let interventions = changes.map(|c| c.settle(variant, &subject)).transpose()?.unwrap_or_default();
+        let item = item(input, request, hooks, model, tokenised).map_err(|p| p.under(&input.pointer))?;
+        Ok(NewItem { interventions, ..item })
+    }))
 }
 
 /// Lets a problem with an input point into the request. How chats are rendered is set once for all inputs.
@@ -388,6 +409,7 @@ fn positions_of(
     n_new: usize,
     model: &Model,
 ) -> Result<(Positions, Option<Unsettled>), Problem> {
+    let asked = asked.with_parts(encoded.ids.len(), n_new > 0)?;
     let later = |unsettled: Unsettled| Ok((unsettled.most(), Some(unsettled)));
     if n_new > 0 && asked.names_kind() {
         return later(Unsettled::Asked(asked));

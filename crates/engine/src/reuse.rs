@@ -93,7 +93,7 @@ async fn look_up(engine: &Arc<Inner>, units: Vec<Unit>) -> Vec<Unit> {
     // One query for each tenant: an item is never answered with another tenant's activations.
     let mut by_tenant: HashMap<TenantId, Vec<Candidate>> = HashMap::new();
     for (unit, item) in items {
-        let Ok(model) = engine.models.get(&unit.key.model) else {
+        let Ok(model) = engine.models.accepted(&unit.key.model) else {
             rest.push(unit.clone());
             continue;
         };
@@ -196,7 +196,7 @@ async fn copy(engine: &Arc<Inner>, group: Vec<Copying>) -> Vec<Unit> {
         items.push(item);
         sources.push(rows);
     }
-    let Ok(model) = engine.models.get(&units[0].key.model) else { return units };
+    let Ok(model) = engine.models.accepted(&units[0].key.model) else { return units };
     let (header, rows) = pack_header(&units, items, &model, provenance);
     let store = engine.store.clone();
     let written = tokio::task::spawn_blocking(move || write_copies(&store, header, &sources, &rows)).await;

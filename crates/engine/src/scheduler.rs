@@ -82,7 +82,7 @@ impl Speed {
 fn budget(engine: &Inner) -> Budget {
     let budget = engine.speed.budget();
     let model = engine.queue().next_key().map(|(key, _)| key.model.clone());
-    let Some(model) = model.and_then(|name| engine.models.get(&name).ok()) else { return budget };
+    let Some(model) = model.and_then(|name| engine.models.accepted(&name).ok()) else { return budget };
     Budget { tokens: batch_tokens(engine, &model), ..budget }
 }
 
@@ -189,7 +189,7 @@ async fn claim_batch(engine: &Arc<Inner>, units: Vec<Unit>) -> Result<Option<Cla
     // Items that have ended meanwhile do not wait any more either.
     units.iter().for_each(|u| engine.dedup().unqueue(u.id()));
     let Some((first, _)) = items.first() else { return Ok(None) };
-    let model = match engine.models.get(&first.key.model) {
+    let model = match engine.models.accepted(&first.key.model) {
         Ok(model) => model,
         Err(problem) => return Err((problem, units)),
     };

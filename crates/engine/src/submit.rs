@@ -46,7 +46,7 @@ impl Engine {
             return Err(Problem::new(Code::Unavailable, "the server is stopping").retry_after(5));
         }
         let model = self.inner.models.get(&request.model)?;
-        let n = request.inputs.len().saturating_mul(request.samples() as usize);
+        let n = request.n_items();
         if n > self.inner.limits.max_run_items {
             let detail = format!("the run has {n} items; a run may have {}", self.inner.limits.max_run_items);
             return Err(Problem::new(Code::TooManyItems, detail));
@@ -94,7 +94,8 @@ impl Engine {
         let engine = self.clone();
         let queued = tokio::spawn(async move {
             let queued = engine.enqueue(*run, &item_bytes, missed, followed).await;
-            drop(admission);
+            // held until the run is in the store: a model that is being unloaded waits for its holders, then for runs
+            drop((admission, model));
             queued
         });
         queued.await.unwrap_or_else(|e| {

@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::Read, path::Path};
 
-use super::error::LoadError;
+use super::{error::LoadError, load_progress::LoadProgress};
 
 /// Bytes hashed at a time: enough to spread over threads.
 const CHUNK: usize = 8 << 20;
@@ -10,25 +10,31 @@ const CHUNK: usize = 8 << 20;
 /// Hashes a description and the contents of files, in this order. The paths of the files are not part of it.
 ///
 /// # Errors
-/// When a file cannot be read.
-pub fn fingerprint<'p>(description: &str, files: impl Iterator<Item = &'p Path>) -> Result<String, LoadError> {
+/// When a file cannot be read, or the load is cancelled.
+pub fn fingerprint<'p>(
+    description: &str,
+    files: impl Iterator<Item = &'p Path>,
+    progress: &LoadProgress,
+) -> Result<String, LoadError> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(description.as_bytes());
     let mut buffer = vec![0; CHUNK];
     for path in files {
-        let contents = hash_file(path, &mut buffer).map_err(|e| LoadError::file(path, e))?;
+        let contents = hash_file(path, &mut buffer, progress)?;
         hasher.update(contents.as_bytes());
     }
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-fn hash_file(path: &Path, buffer: &mut [u8]) -> std::io::Result<blake3::Hash> {
-    let mut file = File::open(path)?;
+fn hash_file(path: &Path, buffer: &mut [u8], progress: &LoadProgress) -> Result<blake3::Hash, LoadError> {
+    let error = |e| LoadError::file(path, e);
+    let mut file = File::open(path).map_err(error)?;
     let mut hasher = blake3::Hasher::new();
     loop {
+        progress.check()?;
         let mut filled = 0;
         while filled < buffer.len() {
-            match file.read(&mut buffer[filled..])? {
+            match file.read(&mut buffer[filled..]).map_err(error)? {
                 0 => break,
                 n => filled += n,
             }
@@ -37,5 +43,6 @@ fn hash_file(path: &Path, buffer: &mut [u8]) -> std::io::Result<blake3::Hash> {
             return Ok(hasher.finalize());
         }
         hasher.update_rayon(&buffer[..filled]);
+        progress.add(filled as u64);
     }
 }

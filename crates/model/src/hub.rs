@@ -7,10 +7,17 @@ use std::{
 
 use hf_hub::{
     Cache, Repo,
-    api::sync::{ApiBuilder, ApiError, ApiRepo},
+    api::{
+        Progress,
+        sync::{ApiBuilder, ApiError, ApiRepo},
+    },
 };
 
-use super::{LoadOptions, error::LoadError};
+use super::{
+    LoadOptions,
+    error::LoadError,
+    load_progress::{LoadProgress, LoadStage},
+};
 
 /// A checkpoint on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,41 +45,69 @@ const OPTIONAL: &[&str] = &[
 /// The folder of additional chat templates.
 const TEMPLATES: &str = "additional_chat_templates/";
 
+impl Location {
+    /// The checkpoint at a path; `None` if nothing is there.
+    ///
+    /// # Errors
+    /// When it is neither a folder nor a `.gguf` file.
+    pub fn at(path: &Path) -> Result<Option<Self>, LoadError> {
+        if path.is_dir() {
+            return Ok(Some(Self::Folder(path.to_owned())));
+        }
+        if !path.is_file() {
+            return Ok(None);
+        }
+        match path.extension() {
+            Some(e) if e.eq_ignore_ascii_case("gguf") => Ok(Some(Self::Gguf(path.to_owned()))),
+            _ => Err(LoadError::file(path, "is neither a folder nor a .gguf file")),
+        }
+    }
+
+    /// The folder or file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        let (Self::Folder(path) | Self::Gguf(path)) = self;
+        path
+    }
+}
+
 /// Finds `path_or_hub`, downloading it when it is a hub name that is not in the local cache.
 ///
 /// # Errors
 /// When there is nothing of that name, or a download fails.
 pub fn locate(path_or_hub: &str, options: &LoadOptions) -> Result<Location, LoadError> {
     let path = Path::new(path_or_hub);
-    if path.is_dir() {
-        return Ok(Location::Folder(path.to_owned()));
+    match Location::at(path)? {
+        Some(found) => Ok(found),
+        None if is_hub_name(path_or_hub) => from_hub(path_or_hub, options),
+        None => Err(LoadError::file(path, "does not exist")),
     }
-    if path.is_file() {
-        return match path.extension() {
-            Some(e) if e.eq_ignore_ascii_case("gguf") => Ok(Location::Gguf(path.to_owned())),
-            _ => Err(LoadError::file(path, "is neither a folder nor a .gguf file")),
-        };
-    }
-    if !is_hub_name(path_or_hub) {
-        return Err(LoadError::file(path, "does not exist"));
-    }
+}
+
+/// The checkpoint of a hub name: from the local cache, or downloaded. Paths are not looked at.
+///
+/// # Errors
+/// When it is not in the cache and downloads are off, or a download fails.
+pub fn from_hub(name: &str, options: &LoadOptions) -> Result<Location, LoadError> {
     let cache = Cache::new(
         cache_folder(options)
-            .ok_or_else(|| LoadError::new(path_or_hub, "there is no home directory for the hub cache; set HF_HOME"))?,
+            .ok_or_else(|| LoadError::new(name, "there is no home directory for the hub cache; set HF_HOME"))?,
     );
-    if let Some(folder) = cached(&cache, path_or_hub) {
+    if let Some(folder) = cached(&cache, name) {
         return Ok(Location::Folder(folder));
     }
     let offline = ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].iter().any(|v| env::var(v).is_ok_and(|v| is_true(&v)));
     if options.offline || offline {
         let place = cache.path().display();
-        return Err(LoadError::new(path_or_hub, format!("is not in the hub cache {place} and downloads are off")));
+        return Err(LoadError::new(name, format!("is not in the hub cache {place} and downloads are off")));
     }
-    download(cache, path_or_hub).map(Location::Folder)
+    options.progress.begin(LoadStage::Downloading, 0);
+    download(cache, name, &options.progress).map(Location::Folder)
 }
 
 /// Whether this is `org/name`, with the characters that the hub allows.
-fn is_hub_name(name: &str) -> bool {
+#[must_use]
+pub fn is_hub_name(name: &str) -> bool {
     let plain = |s: &str| {
         !s.is_empty()
             && !s.starts_with(['.', '-'])
@@ -122,10 +157,27 @@ fn shards(folder: &Path) -> Option<Vec<String>> {
     Some(names)
 }
 
-fn download(cache: Cache, name: &str) -> Result<PathBuf, LoadError> {
+/// Counts the bytes of a download.
+struct Counted<'a>(&'a LoadProgress);
+
+impl Progress for Counted<'_> {
+    fn init(&mut self, size: usize, filename: &str) {
+        tracing::info!(file = filename, bytes = size, "downloading");
+        self.0.expect(size as u64);
+    }
+
+    fn update(&mut self, size: usize) {
+        self.0.add(size as u64);
+    }
+
+    fn finish(&mut self) {}
+}
+
+fn download(cache: Cache, name: &str, progress: &LoadProgress) -> Result<PathBuf, LoadError> {
     tracing::info!(model = name, "downloading from the hub");
-    let mut builder =
-        ApiBuilder::from_cache(cache).with_progress(true).with_user_agent("residuum", env!("CARGO_PKG_VERSION"));
+    let mut builder = ApiBuilder::from_cache(cache.clone())
+        .with_progress(false)
+        .with_user_agent("residuum", env!("CARGO_PKG_VERSION"));
     if let Ok(endpoint) = env::var("HF_ENDPOINT") {
         builder = builder.with_endpoint(endpoint);
     }
@@ -139,7 +191,14 @@ fn download(cache: Cache, name: &str) -> Result<PathBuf, LoadError> {
         Err(e) => return Err(LoadError::new(name, format!("cannot be looked up on the hub: {e}"))),
     };
     let has = |file: &str| available.iter().any(|f| f == file);
-    let get = |file: &str| repo.get(file).map_err(|e| error(file, &e));
+    let known = cache.repo(Repo::model(name.to_owned()));
+    let get = |file: &str| {
+        progress.check()?;
+        match known.get(file) {
+            Some(path) => Ok(path),
+            None => repo.download_with_progress(file, Counted(progress)).map_err(|e| error(file, &e)),
+        }
+    };
     let folder = get("config.json")?.parent().map(Path::to_owned).unwrap_or_default();
     if !VOCABULARIES.iter().any(|f| has(f)) {
         return Err(LoadError::new(name, format!("has none of {} on the hub", VOCABULARIES.join(", "))));

@@ -16,11 +16,13 @@ mod cpu;
 mod device;
 mod end_tokens;
 pub mod error;
+mod estimate;
 mod families;
 mod fingerprint;
 pub mod generate;
 mod hub;
 mod leftovers;
+mod load_progress;
 mod model_info;
 pub mod ops;
 mod packing;
@@ -39,6 +41,9 @@ use std::{
 
 pub use device::{ComputeDtype, Placement, Placements};
 pub use error::{ForwardError, LoadError};
+pub use estimate::memory_needed;
+pub use hub::{Location, from_hub, is_hub_name};
+pub use load_progress::{LoadProgress, LoadSnapshot, LoadStage};
 pub use readout::{FrozenNorm, LinearReading, Readout};
 pub use tokenizer::{ChatEnd, Encoded, GivenTemplate, TextTokenizer};
 
@@ -48,7 +53,6 @@ use config::Config;
 use cpu::{sub_batches, transformer::Transformer};
 use device::{DeviceTransformer, keeper::Keeper, selfcheck};
 use families::Family;
-use hub::Location;
 use packing::Packing;
 use residuum_domain::{Applied, Edits, ModelInfo, PackLayout, Rows, Warning, Warnings};
 
@@ -71,6 +75,8 @@ pub struct LoadOptions {
     /// The type in which devices compute products with weights. `None`: the type of the checkpoint's weights. The CPU always
     /// computes in float32.
     pub compute_dtype: Option<ComputeDtype>,
+    /// Where the load reports its progress, and is told to stop.
+    pub progress: LoadProgress,
 }
 
 /// One input of a batch.
@@ -168,21 +174,37 @@ impl Model {
     /// [`LoadError`] naming the file and what is wrong with it.
     pub fn load(id: &str, path_or_hub: &str, options: &LoadOptions) -> Result<Self, LoadError> {
         // Check devices first: reading a checkpoint takes long.
-        for place in options.placements.all() {
-            place.check(options.compute_dtype).map_err(|e| LoadError::new(id, e))?;
-        }
-        let mut model = match hub::locate(path_or_hub, options)? {
-            Location::Folder(folder) => Self::from_folder(id, &folder)?,
-            Location::Gguf(path) => Self::from_gguf(id, &path)?,
+        Self::check_devices(id, options)?;
+        Self::load_from(id, &hub::locate(path_or_hub, options)?, options)
+    }
+
+    /// As [`Self::load`], from a checkpoint that was found.
+    ///
+    /// # Errors
+    /// As [`Self::load`], or when the load is cancelled.
+    pub fn load_from(id: &str, location: &Location, options: &LoadOptions) -> Result<Self, LoadError> {
+        Self::check_devices(id, options)?;
+        let mut model = match location {
+            Location::Folder(folder) => Self::from_folder(id, folder, &options.progress)?,
+            Location::Gguf(path) => Self::from_gguf(id, path, &options.progress)?,
         };
+        options.progress.begin(LoadStage::Placing, 0);
         model.place(options)?;
+        options.progress.check()?;
         Ok(model)
     }
 
-    fn from_folder(id: &str, folder: &Path) -> Result<Self, LoadError> {
+    fn check_devices(id: &str, options: &LoadOptions) -> Result<(), LoadError> {
+        let mut places = options.placements.all().iter();
+        places.try_for_each(|place| place.check(options.compute_dtype).map_err(|e| LoadError::new(id, e)))
+    }
+
+    fn from_folder(id: &str, folder: &Path, progress: &LoadProgress) -> Result<Self, LoadError> {
+        progress.begin(LoadStage::Reading, 0);
         let config_path = folder.join("config.json");
         let config = families::with_defaults(Config::read(&config_path)?)?;
-        let checkpoint = Checkpoint::open_folder(folder)?;
+        let mut checkpoint = Checkpoint::open_folder(folder)?;
+        checkpoint.report_to(progress);
         let family = families::from_config(&config, &checkpoint)?;
         let tokenizer = TextTokenizer::from_folder(folder, family.architecture.d_vocab)?;
         let extra: Vec<PathBuf> = [config_path].into_iter().chain(tokenizer::folder_files(folder)?).collect();
@@ -192,8 +214,10 @@ impl Model {
         })
     }
 
-    fn from_gguf(id: &str, path: &Path) -> Result<Self, LoadError> {
-        let file = GgufFile::open(path)?;
+    fn from_gguf(id: &str, path: &Path, progress: &LoadProgress) -> Result<Self, LoadError> {
+        progress.begin(LoadStage::Reading, 0);
+        let mut file = GgufFile::open(path)?;
+        file.report_to(progress);
         let family = families::from_gguf(&file)?;
         let tokenizer = TextTokenizer::from_gguf(&file, family.architecture.d_vocab)?;
         let end_tokens = end_tokens::of_gguf(&file);
@@ -214,8 +238,10 @@ impl Model {
         leftovers::resolve_tied(&mut family, checkpoint, &warnings)?;
         // The description is part of the fingerprint: the same files, understood differently, are another model.
         let description = family.architecture.describe();
-        let files = checkpoint.files().chain(other_files.iter().map(PathBuf::as_path));
-        let fingerprint = fingerprint::fingerprint(&description, files)?;
+        let files: Vec<&Path> = checkpoint.files().chain(other_files.iter().map(PathBuf::as_path)).collect();
+        checkpoint.progress().begin(LoadStage::Reading, estimate::bytes_of(&files));
+        let fingerprint = fingerprint::fingerprint(&description, files.into_iter(), checkpoint.progress())?;
+        checkpoint.begin_weights();
         let transformer = Transformer::load(family.architecture, &family.sources, checkpoint)?;
         check_unused(&warnings)?;
         let info = model_info::model_info(id, fingerprint, transformer.architecture(), checkpoint.census());

@@ -8,6 +8,7 @@
 //!   the full-text index.
 //! - `packs`: the format of a blob, writing one, and the rows that say which part of it belongs to which cache.
 //! - `runs`: accepting, queueing, completing and importing runs, and reusing what is stored.
+//! - `served`: which models and autoencoders the next start loads again.
 //! - `find`: searching, describing, editing and reading caches.
 //! - `scan`: reading one hook of many caches in the order of their bytes.
 //! - `upkeep`: garbage collection, expiry and compaction.
@@ -36,6 +37,7 @@ mod options;
 mod packs;
 mod runs;
 mod scan;
+mod served;
 mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -44,7 +46,11 @@ mod tests;
 mod upkeep;
 
 pub use self::{
-    blobs::{epoch::KeepDeleted, quota::Quota},
+    blobs::{
+        epoch::KeepDeleted,
+        quota::Quota,
+        sae_folders::{SaeUpload, UploadedFile},
+    },
     checks::{
         backup::BackupReport,
         rebuild::RebuildReport,
@@ -73,6 +79,7 @@ pub use self::{
         reuse::{Reusable, StoredRows, Wanted},
     },
     scan::{RowKey, ScanPlan, ScanReport, Take, TokenPlaces},
+    served::ServedRecord,
     store::{
         Store,
         maintainer::{Maintainer, Maintenance},

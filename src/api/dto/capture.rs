@@ -86,7 +86,7 @@ pub enum PositionsSchema {
 #[expect(dead_code, reason = "only describes PositionsRequest for the specification")]
 pub enum PositionsRequestSchema {
     /// By name.
-    Named(NamedPositions),
+    Named(NamedPositionsRequest),
     /// One; negative numbers count from the end.
     One(i64),
     /// Several.
@@ -114,6 +114,23 @@ pub enum NamedPositions {
     Mean,
     /// Every token.
     All,
+}
+
+/// Positions by name.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only describes PositionsRequest for the specification")]
+pub enum NamedPositionsRequest {
+    /// The final token.
+    Last,
+    /// The mean over all tokens.
+    Mean,
+    /// Every token.
+    All,
+    /// The tokens of the input, without what is generated after it; keeps the position axis.
+    Prompt,
+    /// The generated tokens; keeps the position axis. Only with `generate`.
+    Generated,
 }
 
 /// A range of positions.

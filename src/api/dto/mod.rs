@@ -15,6 +15,7 @@ pub mod position;
 pub mod run;
 pub mod run_body;
 pub mod selector;
+pub mod serving;
 pub mod token;
 pub mod warning;
 

@@ -4,16 +4,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::{cache::BosDto, chat::Message, input::TokenIds, warning::WarningDto};
+use super::{cache::BosDto, chat::Message, input::TokenIds, serving::ServingDto, warning::WarningDto};
 use residuum_engine::questions::{
     served_models::{LoadedModel, ServedModel},
     tokenize::{self, TokenizeAnswer},
 };
 
 /// A model of this server.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[schema(as = Model, example = json!({
-    "id": "smollm2-135m", "status": "ready", "architecture": "llama",
+    "id": "smollm2-135m", "status": "ready", "source": null, "at_run_time": false, "memory_bytes": null, "progress": null,
+    "error": null, "architecture": "llama",
     "fingerprint": "d18fcfc1a1be850dc2dee03adf277d2a72baf4de46a48a9ede5add0976bdcc9e", "n_layers": 30, "d_model": 576,
     "n_heads": 9, "n_kv_heads": 3, "d_head": 64, "d_mlp": 1536, "d_vocab": 49152, "n_ctx": 8192,
     "n_experts": 0, "top_k": 0,
@@ -26,15 +27,18 @@ use residuum_engine::questions::{
 pub struct ModelDto {
     /// The name to use in requests.
     pub id: String,
-    /// `ready`, or `loading`: then only id and status are known.
+    /// `loading`, `ready`, `unloading` (accepted work ends first) or `failed`.
     pub status: &'static str,
+    /// How it is served.
+    #[serde(flatten)]
+    pub serving: ServingDto,
     /// Properties of a loaded model.
     #[serde(flatten)]
     pub details: Option<ModelDetails>,
 }
 
 /// A loaded model.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub struct ModelDetails {
     /// `model_type` of the checkpoint.
     pub architecture: String,
@@ -83,7 +87,7 @@ pub struct ModelDetails {
 }
 
 /// The tokenizer's rule for the beginning of a text.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub struct BosDefault {
     /// Whether text gets a BOS token when `prepend_bos` is null.
     pub adds_bos: bool,
@@ -97,7 +101,7 @@ pub struct BosDefault {
 }
 
 /// A hook point of a model.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[schema(as = Hook)]
 pub struct HookDto {
     /// Full name.
@@ -113,9 +117,10 @@ pub struct HookDto {
 impl ModelDto {
     /// The description of a model. Listings leave out the hooks, because they are many.
     pub fn of(served: ServedModel, with_hooks: bool) -> Self {
-        let ServedModel { id, loaded } = served;
+        let ServedModel { id, loaded, serving } = served;
+        let (status, serving) = (serving.status, ServingDto::from(serving));
         let Some(LoadedModel { info, adds_bos, bos, has_chat_template, warnings }) = loaded else {
-            return Self { id, status: "loading", details: None };
+            return Self { id, status, serving, details: None };
         };
         let hooks = with_hooks.then(|| {
             info.catalogue()
@@ -156,14 +161,15 @@ impl ModelDto {
             warnings: WarningDto::list(&warnings),
             hooks,
         };
-        Self { id, status: "ready", details: Some(details) }
+        Self { id, status, serving, details: Some(details) }
     }
 }
 
 /// A list of models.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({"items": [{
-    "id": "smollm2-135m", "status": "ready", "architecture": "llama",
+    "id": "smollm2-135m", "status": "ready", "source": null, "at_run_time": false, "memory_bytes": null, "progress": null,
+    "error": null, "architecture": "llama",
     "fingerprint": "d18fcfc1a1be850dc2dee03adf277d2a72baf4de46a48a9ede5add0976bdcc9e", "n_layers": 30, "d_model": 576,
     "n_heads": 9, "n_kv_heads": 3, "d_head": 64, "d_mlp": 1536, "d_vocab": 49152, "n_ctx": 8192,
     "n_experts": 0, "top_k": 0,

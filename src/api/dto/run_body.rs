@@ -51,7 +51,7 @@ pub struct CreateRun {
     /// Continue every input before it is captured.
     #[schema(value_type = Option<GenerateDto>)]
     pub generate: Option<GenerateDto>,
-    /// Changes to activations during the forward pass, in order; also while the model generates.
+    /// Changes to activations during the forward pass of every input, in order; also while the model generates.
     #[serde(default)]
     #[schema(value_type = Vec<InterventionDto>)]
     pub interventions: Vec<InterventionDto>,
@@ -114,6 +114,10 @@ pub struct ItemDto {
     pub tags: Vec<String>,
     /// Label of the cache.
     pub label: Option<String>,
+    /// Changes to activations of this input, applied after the run's.
+    #[serde(default)]
+    #[schema(value_type = Vec<InterventionDto>)]
+    pub interventions: Vec<InterventionDto>,
 }
 
 /// What to do with inputs longer than the context.
@@ -253,7 +257,7 @@ fn items_of(items: Vec<ItemDto>, chat: impl Fn(Vec<Map<String, Value>>) -> Conte
         .enumerate()
         .map(|(i, item)| {
             let pointer = format!("/items/{i}");
-            let ItemDto { text, token_ids, messages, positions, metadata, tags, label } = item;
+            let ItemDto { text, token_ids, messages, positions, metadata, tags, label, interventions: _ } = item;
             check_annotations(&tags, label.as_deref(), &metadata).map_err(|p| p.under(&pointer))?;
             let content = match (text, token_ids, messages) {
                 (Some(text), None, None) => Content::Text(text),

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use residuum_domain::Warning;
 
 /// Something unusual that did not stop the request.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = Warning, example = json!({
     "code": "unknown_config_key",
     "detail": "`use_mrope` is false; transformers 5.23.0 does not read it here, and it is ignored"

@@ -1,4 +1,4 @@
-//! The body of a patching sweep, and its conversion to a question of the engine.
+//! The body of a patching sweep.
 
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -7,6 +7,7 @@ use crate::api::{
     dto::{
         capture::{LayersSchema, PositionsSchema},
         input::{Input, Many},
+        selector::{CacheSelector, CacheSelectorSchema},
         token::TokenRef,
     },
     tensor::Format,
@@ -15,12 +16,9 @@ use residuum_domain::{
     Layers, Positions,
     forms::{Forms, WordOr},
 };
-use residuum_engine::questions::patching::{
-    self, PatchingInput, PatchingMetric, PatchingQuestion, SweptHook, SweptOver,
-};
 
-/// Two inputs with the same number of tokens, which activations of one are put into the other, and how the effect is
-/// measured.
+/// An input, or two with the same number of tokens; what is changed in the forward pass of one, cell by cell; and how the
+/// effect is measured.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = PatchingRequest, example = json!({
@@ -33,21 +31,21 @@ pub struct PatchingRequest {
     /// The input that leads to the answer: a text or token ids.
     #[schema(value_type = ExperimentInput)]
     pub clean: ExperimentInput,
-    /// The input that leads to another answer, with the same number of tokens.
-    #[schema(value_type = ExperimentInput)]
-    pub corrupt: ExperimentInput,
+    /// For the `op` `patch`, and only then: the input that leads to another answer, with the same number of tokens.
+    #[schema(value_type = Option<ExperimentInput>)]
+    pub corrupt: Option<ExperimentInput>,
     /// The token to measure: its id, or a text that is exactly one token.
     pub answer: TokenRef,
     /// A token whose logit is subtracted. Required for `logit_diff`, not allowed for other metrics.
     pub against: Option<TokenRef>,
     /// By default `logit_diff` if `against` is given, otherwise `probability`.
     pub metric: Option<MetricName>,
-    /// What is replaced.
+    /// What is changed.
     #[schema(value_type = SweepRequest)]
     pub sweep: SweepRequest,
-    /// `denoise`, the default, puts values of the clean run into the corrupt one; `noise` does the opposite.
-    #[serde(default)]
-    pub direction: PatchDirection,
+    /// For the `op` `patch`: `denoise`, the default, puts values of the clean run into the corrupt one; `noise` does the
+    /// opposite.
+    pub direction: Option<PatchDirection>,
     /// Position of the logits; the last token if left out.
     pub position: Option<i64>,
     /// Beginning-of-sequence token, as in a run.
@@ -75,32 +73,69 @@ impl<'de> Deserialize<'de> for ExperimentInput {
     }
 }
 
-/// The cells of a sweep over one hook: an axis of layers, one of positions if `positions` is `each`, one of heads if
-/// `heads` is.
+/// The cells of a sweep over one hook: an axis of layers, and one of positions, queries, keys or heads where `positions`,
+/// `to`, `from` or `heads` is `each`. Each cell is a forward pass with one change, as a run with one intervention:
+///
+/// | `op` | a cell | fields |
+/// |---|---|---|
+/// | `patch` | replaces the values by those of the other input | `hook`, `positions`, `heads` |
+/// | `zero` | replaces the values by 0 | `hook`, `positions`, `heads` |
+/// | `mean_ablate` | replaces the values by the mean of all rows that the caches stored at the hook | `hook`, `positions`, `heads`, `caches` |
+/// | `knockout` | masks attention edges before the softmax | `from` (keys), `to` (queries), `heads` |
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"hook": "attn.z", "heads": "each"}))]
+#[schema(example = json!({"op": "zero", "hook": "attn.z", "heads": "each"}))]
 pub struct SweepRequest {
-    /// A hook inside the blocks: `resid_pre` if left out; `attn.z` with `heads: each` for heads, `mlp_out` for MLPs.
+    /// What a cell does; `patch` if left out.
+    #[serde(default)]
+    pub op: SweepOpName,
+    /// A hook inside the blocks: `resid_pre` if left out; `attn.z` with `heads: each` for heads, `mlp_out` for MLPs. A
+    /// knockout is always at `attn.hook_attn_scores`.
     pub hook: Option<String>,
     /// Layers; all that have the hook if left out.
     #[serde(default)]
     #[schema(value_type = Option<LayersSchema>)]
     pub layers: Layers,
-    /// `each`: one cell per position. Otherwise the positions that are replaced together; all if left out.
+    /// `each`: one cell per position. Otherwise the positions that are changed together; all if left out. In a knockout
+    /// the same as `to`.
     #[schema(value_type = Option<SweptPositionsSchema>)]
     pub positions: Option<Swept<Positions>>,
-    /// `each`: one cell per head. Otherwise the heads that are replaced together; all if left out.
+    /// Queries of a knockout. `each`: one cell per query. Otherwise those that are changed together; all if left out.
+    #[schema(value_type = Option<SweptPositionsSchema>)]
+    pub to: Option<Swept<Positions>>,
+    /// Keys of a knockout. `each`: one cell per key. Otherwise those that are hidden together; all if left out.
+    #[schema(value_type = Option<SweptPositionsSchema>)]
+    pub from: Option<Swept<Positions>>,
+    /// `each`: one cell per head. Otherwise the heads that are changed together; all if left out.
     #[schema(value_type = Option<SweptHeadsSchema>)]
     pub heads: Option<Swept<Vec<usize>>>,
+    /// For `mean_ablate`, and only then: the caches to average.
+    #[schema(value_type = Option<CacheSelectorSchema>)]
+    pub caches: Option<CacheSelector>,
 }
 
-/// An axis of a sweep, or what is replaced together.
+/// What each cell of a sweep does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = SweepOp)]
+pub enum SweepOpName {
+    /// Replaces the values by those of the other input.
+    #[default]
+    Patch,
+    /// Replaces the values by 0.
+    Zero,
+    /// Replaces the values by the mean of stored activations.
+    MeanAblate,
+    /// Masks attention edges.
+    Knockout,
+}
+
+/// An axis of a sweep, or what is changed together.
 #[derive(Debug, Clone)]
 pub enum Swept<T> {
     /// An axis: one cell for each.
     Each,
-    /// These are replaced together.
+    /// These are changed together.
     Together(T),
 }
 
@@ -121,7 +156,7 @@ impl<'de, T: Deserialize<'de> + Forms> Deserialize<'de> for Swept<T> {
 pub enum SweptPositionsSchema {
     /// One cell per position.
     Each(EachLiteral),
-    /// These positions are replaced together.
+    /// These positions are changed together.
     Together(PositionsSchema),
 }
 
@@ -133,7 +168,7 @@ pub enum SweptPositionsSchema {
 pub enum SweptHeadsSchema {
     /// One cell per head.
     Each(EachLiteral),
-    /// These heads are replaced together.
+    /// These heads are changed together.
     Together(Vec<usize>),
 }
 
@@ -180,85 +215,4 @@ pub struct PatchingQuery {
     /// `json`, or the values alone as `npy`, `safetensors` or `raw` (float32). Takes precedence over the `Accept`
     /// header, which may also ask for `text/event-stream`: progress, then the JSON answer.
     pub format: Option<Format>,
-}
-
-impl From<PatchingRequest> for PatchingQuestion {
-    fn from(request: PatchingRequest) -> Self {
-        Self {
-            model: request.model,
-            clean: request.clean.into(),
-            corrupt: request.corrupt.into(),
-            answer: request.answer.into(),
-            against: request.against.map(Into::into),
-            metric: request.metric.map(Into::into),
-            sweep: request.sweep.into(),
-            direction: request.direction.into(),
-            position: request.position,
-            prepend_bos: request.prepend_bos,
-        }
-    }
-}
-
-impl From<ExperimentInput> for PatchingInput {
-    fn from(input: ExperimentInput) -> Self {
-        match input {
-            ExperimentInput::Text(text) => Self::Text(text),
-            ExperimentInput::TokenIds(ids) => Self::TokenIds(ids),
-        }
-    }
-}
-
-impl From<SweepRequest> for SweptHook {
-    fn from(SweepRequest { hook, layers, positions, heads }: SweepRequest) -> Self {
-        Self { hook, layers, positions: positions.map(Into::into), heads: heads.map(Into::into) }
-    }
-}
-
-impl<T> From<Swept<T>> for SweptOver<T> {
-    fn from(swept: Swept<T>) -> Self {
-        match swept {
-            Swept::Each => Self::Each,
-            Swept::Together(these) => Self::Together(these),
-        }
-    }
-}
-
-impl From<MetricName> for PatchingMetric {
-    fn from(name: MetricName) -> Self {
-        match name {
-            MetricName::LogitDiff => Self::LogitDiff,
-            MetricName::Logit => Self::Logit,
-            MetricName::Probability => Self::Probability,
-            MetricName::LogProbability => Self::LogProbability,
-        }
-    }
-}
-
-impl From<PatchingMetric> for MetricName {
-    fn from(metric: PatchingMetric) -> Self {
-        match metric {
-            PatchingMetric::LogitDiff => Self::LogitDiff,
-            PatchingMetric::Logit => Self::Logit,
-            PatchingMetric::Probability => Self::Probability,
-            PatchingMetric::LogProbability => Self::LogProbability,
-        }
-    }
-}
-
-impl From<PatchDirection> for patching::PatchDirection {
-    fn from(direction: PatchDirection) -> Self {
-        match direction {
-            PatchDirection::Denoise => Self::Denoise,
-            PatchDirection::Noise => Self::Noise,
-        }
-    }
-}
-
-impl From<patching::PatchDirection> for PatchDirection {
-    fn from(direction: patching::PatchDirection) -> Self {
-        match direction {
-            patching::PatchDirection::Denoise => Self::Denoise,
-            patching::PatchDirection::Noise => Self::Noise,
-        }
-    }
 }

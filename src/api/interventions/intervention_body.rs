@@ -1,6 +1,6 @@
 //! The form of an intervention in a body.
 
-use std::fmt;
+use std::{fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -15,8 +15,8 @@ use crate::api::dto::{
 };
 use residuum_domain::{Layers, Positions, TokensRequest};
 
-/// One change to a forward pass. The interventions of a run are applied in order. If a hook is captured, the values
-/// after all changes at it are stored. Each `op` takes these fields:
+/// One change to a forward pass. The interventions of a run are applied in order, then those of the input. If a hook is
+/// captured, the values after all changes at it are stored. Each `op` takes these fields:
 ///
 /// | `op` | effect | fields |
 /// |---|---|---|
@@ -52,11 +52,14 @@ pub struct InterventionDto {
     pub direction: Option<DirectionRef>,
     /// The values, the same at every layer: as many as a row of the hook has, or one head, or the chosen neurons.
     pub vector: Option<Vec<f32>>,
-    /// Factor of the vector that is added; 1 if left out.
-    pub strength: Option<f64>,
+    /// Factor of the vector that is added; 1 if left out. A list makes one item of the run for each number, from every
+    /// input. Lists of several interventions of one input must be equally long: the i-th item takes the i-th number of
+    /// each.
+    #[schema(value_type = Option<StrengthSchema>)]
+    pub strength: Option<NumberOrList<f64>>,
     /// A number for all values, or a vector.
     #[schema(value_type = Option<SetValueSchema>)]
-    pub value: Option<SetValue>,
+    pub value: Option<NumberOrList<f32>>,
     /// Factor by which the values are multiplied.
     pub factor: Option<f64>,
     /// Caches to average.
@@ -140,45 +143,57 @@ pub enum NamedTokens {
     Generated,
 }
 
-/// A number for all values, or a vector.
+/// A number or a list of numbers.
 #[derive(Debug, Clone)]
-pub enum SetValue {
-    /// Every value.
+pub enum NumberOrList<T> {
+    /// One number.
     Number(f64),
-    /// Values in order.
-    Vector(Vec<f32>),
+    /// Numbers in order.
+    List(Vec<T>),
 }
 
-impl<'de> Deserialize<'de> for SetValue {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for NumberOrList<T> {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        struct Read;
+        struct Read<T>(PhantomData<T>);
 
-        impl<'de> Visitor<'de> for Read {
-            type Value = SetValue;
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Read<T> {
+            type Value = NumberOrList<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a number or an array of numbers")
             }
 
-            fn visit_f64<E: de::Error>(self, number: f64) -> Result<SetValue, E> {
-                Ok(SetValue::Number(number))
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Self::Value, E> {
+                Ok(NumberOrList::Number(number))
             }
 
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<SetValue, E> {
-                f64::deserialize(number.into_deserializer()).map(SetValue::Number)
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
+                f64::deserialize(number.into_deserializer()).map(NumberOrList::Number)
             }
 
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<SetValue, E> {
-                f64::deserialize(number.into_deserializer()).map(SetValue::Number)
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+                f64::deserialize(number.into_deserializer()).map(NumberOrList::Number)
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, numbers: A) -> Result<SetValue, A::Error> {
-                Vec::deserialize(SeqAccessDeserializer::new(numbers)).map(SetValue::Vector)
+            fn visit_seq<A: SeqAccess<'de>>(self, numbers: A) -> Result<Self::Value, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(numbers)).map(NumberOrList::List)
             }
         }
 
-        d.deserialize_any(Read)
+        d.deserialize_any(Read(PhantomData))
     }
+}
+
+/// A number, or one number for each item that an input becomes.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Strength)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only describes `strength` for the specification")]
+pub enum StrengthSchema {
+    /// For every item.
+    Number(f64),
+    /// Each for one item; at least one.
+    List(Vec<f64>),
 }
 
 /// A number for all values, or a vector.

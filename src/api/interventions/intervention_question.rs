@@ -1,24 +1,54 @@
 //! Converts the interventions of a body to those that the engine resolves against a model.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
-use super::intervention_body::{InterventionDto, OpName, PatchSource, SetValue};
-use crate::api::dto::selector::CacheSelector;
+use super::intervention_body::{InterventionDto, NumberOrList, OpName, PatchSource};
+use crate::api::dto::{run_body::CreateRun, selector::CacheSelector};
 use residuum_domain::{Code, Problem};
 use residuum_engine::questions::{
-    interventions::{self, Change, Intervention, VectorSource},
+    interventions::{self, Change, Intervention, RunInterventions, Strength, VectorSource},
     read_id,
 };
 
 /// Maximum number of cache ids that provenance lists; longer lists are left out.
 const MAX_LISTED: usize = 100;
 
-/// Converts all interventions. Problems point into `/interventions`.
-///
-/// # Errors
-/// [`Code::InvalidBody`] for fields that the operation does not take or that it lacks, [`Code::InvalidValue`] for
-/// numbers that do not fit float32, and errors of selectors and directions.
-pub fn questions(asked: Vec<InterventionDto>) -> Result<Vec<Intervention>, Problem> {
+/// The interventions of a posted run: those of every input, and those of single items.
+pub struct PostedInterventions {
+    run: Vec<InterventionDto>,
+    items: BTreeMap<usize, Vec<InterventionDto>>,
+}
+
+impl PostedInterventions {
+    /// Takes them out of the body.
+    pub fn take(create: &mut CreateRun) -> Self {
+        let items = create.items.iter_mut().flatten().enumerate();
+        let items = items.map(|(i, item)| (i, std::mem::take(&mut item.interventions)));
+        Self {
+            items: items.filter(|(_, own)| !own.is_empty()).collect(),
+            run: std::mem::take(&mut create.interventions),
+        }
+    }
+
+    /// Converts them. Problems point into `/interventions` and `/items/…/interventions`.
+    ///
+    /// # Errors
+    /// [`Code::InvalidBody`] for fields that the operation does not take or that it lacks, [`Code::InvalidValue`] for
+    /// numbers that do not fit float32, and errors of selectors and directions.
+    pub fn questions(self) -> Result<Option<RunInterventions>, Problem> {
+        if self.run.is_empty() && self.items.is_empty() {
+            return Ok(None);
+        }
+        let run = questions(self.run)?;
+        let own = |(i, own)| Ok((i, questions(own).map_err(|p| p.under(&format!("/items/{i}")))?));
+        Ok(Some(RunInterventions { run, own: self.items.into_iter().map(own).collect::<Result<_, Problem>>()? }))
+    }
+}
+
+/// Converts a list of interventions. Problems point into `/interventions`.
+fn questions(asked: Vec<InterventionDto>) -> Result<Vec<Intervention>, Problem> {
     let read = |(i, dto): (usize, InterventionDto)| dto.question().map_err(|p| p.under(&format!("/interventions/{i}")));
     asked.into_iter().enumerate().map(read).collect()
 }
@@ -57,7 +87,7 @@ impl InterventionDto {
         Ok(match self.op {
             OpName::Add => {
                 let vector = self.vector(&["direction", "vector"])?;
-                Change::Add { vector, strength: finite(self.strength.or(Some(1.0)), "strength")? }
+                Change::Add { vector, strength: self.strength()? }
             }
             OpName::ProjectOut => Change::ProjectOut(self.vector(&["direction", "vector"])?),
             OpName::Set => {
@@ -90,11 +120,32 @@ impl InterventionDto {
         })
     }
 
+    /// `strength`, whose numbers must fit float32.
+    fn strength(&self) -> Result<Strength, Problem> {
+        match &self.strength {
+            None => Ok(Strength::One(1.0)),
+            Some(NumberOrList::Number(number)) => {
+                finite(Some(*number), "strength")?;
+                Ok(Strength::One(*number))
+            }
+            Some(NumberOrList::List(numbers)) if numbers.is_empty() => {
+                let detail = "the list of strengths is empty, so the run would have no item";
+                Err(Problem::at(Code::InvalidValue, "/strength", detail))
+            }
+            Some(NumberOrList::List(numbers)) => {
+                for (i, number) in numbers.iter().enumerate() {
+                    finite(Some(*number), &format!("strength/{i}"))?;
+                }
+                Ok(Strength::Each(numbers.clone()))
+            }
+        }
+    }
+
     /// `value`, if it is a number.
     fn number(&self) -> Option<f64> {
         match self.value {
-            Some(SetValue::Number(number)) => Some(number),
-            Some(SetValue::Vector(_)) | None => None,
+            Some(NumberOrList::Number(number)) => Some(number),
+            Some(NumberOrList::List(_)) | None => None,
         }
     }
 
@@ -104,7 +155,7 @@ impl InterventionDto {
         let numbers = |values: &[f32], pointer| VectorSource::Numbers { values: values.to_vec(), pointer };
         match (&self.vector, &self.value, &self.direction) {
             (Some(vector), ..) => Ok(numbers(vector, "/vector")),
-            (None, Some(SetValue::Vector(vector)), _) => Ok(numbers(vector, "/value")),
+            (None, Some(NumberOrList::List(vector)), _) => Ok(numbers(vector, "/value")),
             (None, _, Some(direction)) => Ok(VectorSource::Direction(direction.direction("/direction")?)),
             (None, _, None) => Err(self.not_one_of(fields)),
         }
@@ -125,7 +176,7 @@ impl InterventionDto {
         Problem::at(Code::InvalidBody, format!("/{}", fields[0]), detail)
     }
 
-    /// What provenance stores besides the operation and the hooks; vectors are replaced by their length.
+    /// What provenance stores besides the operation, the hooks and the strength; vectors are replaced by their length.
     fn described(&self) -> Map<String, Value> {
         let mut fields = Map::new();
         let mut note = |name: &str, value: Option<Value>| {
@@ -135,7 +186,6 @@ impl InterventionDto {
         };
         note("heads", self.heads.as_ref().map(|h| json!(h)));
         note("neurons", self.neurons.as_ref().map(|n| json!(n)));
-        note("strength", (self.op == OpName::Add).then(|| json!(self.strength.unwrap_or(1.0))));
         note("value", self.number().map(|n| json!(n)));
         note("factor", self.factor.map(|f| json!(f)));
         let direction = self.direction.as_ref().and_then(|d| serde_json::to_value(d).ok());

@@ -4,4 +4,4 @@ mod intervention_body;
 mod intervention_question;
 
 pub use intervention_body::InterventionDto;
-pub use intervention_question::questions;
+pub use intervention_question::PostedInterventions;

@@ -17,7 +17,7 @@ use crate::api::{
     },
     error::{ApiError, ApiResult},
     extract::{JsonBody, Query, Tenant, idempotency_key},
-    interventions,
+    interventions::PostedInterventions,
     limits::MAX_WAIT,
     problems::CreateRunProblems,
     state::ApiState,
@@ -55,11 +55,10 @@ pub async fn create_run(
 ) -> ApiResult<Response> {
     let wait = wait_of(query.wait)?;
     let JsonBody { value: mut create, hash, memory } = body;
-    let interventions = std::mem::take(&mut create.interventions);
+    let interventions = PostedInterventions::take(&mut create);
     let mut request = create.into_request(tenant, state.engine.limits().max_run_items)?;
-    if !interventions.is_empty() {
-        let asked = interventions::questions(interventions)?;
-        request.interventions = Some(state.questions.interventions(tenant, &request.model, &asked).await?);
+    if let Some(asked) = interventions.questions()? {
+        request = state.questions.with_interventions(request, &asked).await?;
     }
     if query.dry_run == Some(true) {
         return Ok(Json(dry_run(&state, request).await?).into_response());

@@ -4,5 +4,5 @@ pub mod features;
 mod features_answer;
 mod left_out_answer;
 pub mod list;
-mod sae_description;
+pub mod sae_description;
 pub mod tokens;

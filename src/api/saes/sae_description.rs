@@ -4,12 +4,13 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::api::dto::warning::WarningDto;
+use crate::api::dto::{serving::ServingDto, warning::WarningDto};
 use residuum_engine::questions::sae::catalogue::{Kind, Normalization, SaeDescription, Settings};
 
 fn example() -> Value {
     json!({
-        "id": "res-12", "model": "smollm2-135m", "status": "ready", "architecture": "topk", "hook": "blocks.12.hook_resid_post", "layer": 12,
+        "id": "res-12", "model": "smollm2-135m", "status": "ready", "source": "saes/layer_12",
+        "at_run_time": true, "memory_bytes": 75_563_008, "progress": null, "error": null, "architecture": "topk", "hook": "blocks.12.hook_resid_post", "layer": 12,
         "d_in": 576, "d_sae": 16384, "fingerprint": "5e1f8a…",
         "settings": {
             "k": 32, "rescale_acts_by_decoder_norm": true, "hook_head_index": null, "normalize_activations": "none", "scaling_factor": null,
@@ -27,15 +28,33 @@ fn example_of_several() -> Value {
 }
 
 /// A sparse autoencoder of a model.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[schema(as = Sae, example = example)]
 pub struct SaeDto {
     /// The name that clients use.
-    id: String,
+    pub id: String,
     /// The model that it belongs to.
-    model: String,
-    /// `loading` or `ready`.
-    status: &'static str,
+    pub model: String,
+    /// `loading`, `ready`, `unloading` or `failed`.
+    pub status: &'static str,
+    /// How it is served.
+    #[serde(flatten)]
+    pub serving: ServingDto,
+    /// What its `cfg.json` says; absent while that was not read yet, or if it could not be.
+    #[serde(flatten)]
+    details: Option<SaeDetails>,
+    /// blake3 of weights and settings; null while it loads.
+    fingerprint: Option<String>,
+    /// Whether the mean of each row is subtracted first, which has the effect of centred writing weights; null while it
+    /// loads.
+    centred: Option<bool>,
+    /// What is unusual: missing settings in `cfg.json`, and keys that were ignored.
+    warnings: Vec<WarningDto>,
+}
+
+/// What the `cfg.json` of an autoencoder says.
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
+struct SaeDetails {
     /// `standard`, `jumprelu`, `topk` or `gated`.
     architecture: &'static str,
     /// The hook whose rows it encodes.
@@ -46,19 +65,12 @@ pub struct SaeDto {
     d_in: usize,
     /// Number of features.
     d_sae: usize,
-    /// blake3 of weights and settings; null while it loads.
-    fingerprint: Option<String>,
     /// Settings in its `cfg.json`.
     settings: SaeSettings,
-    /// Whether the mean of each row is subtracted first, which has the effect of centred writing weights; null while it
-    /// loads.
-    centred: Option<bool>,
-    /// What is unusual: missing settings in `cfg.json`, and keys that were ignored.
-    warnings: Vec<WarningDto>,
 }
 
 /// Settings with their names and values in `cfg.json`; null if it does not have them.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
 struct SaeSettings {
     /// For `topk`: maximum number of active features.
     k: Option<usize>,
@@ -125,20 +137,29 @@ pub struct SaesDto {
 
 impl From<SaeDescription> for SaeDto {
     fn from(sae: SaeDescription) -> Self {
-        let SaeDescription { id, model, settings, loaded, warnings } = sae;
+        let SaeDescription { id, model, settings, loaded, warnings, serving } = sae;
         Self {
             id,
             model,
-            status: if loaded.is_some() { "ready" } else { "loading" },
+            status: serving.status,
+            serving: serving.into(),
+            details: settings.map(Into::into),
+            centred: loaded.as_ref().map(|loaded| loaded.centred),
+            fingerprint: loaded.map(|loaded| loaded.fingerprint),
+            warnings: WarningDto::list(&warnings),
+        }
+    }
+}
+
+impl From<Settings> for SaeDetails {
+    fn from(settings: Settings) -> Self {
+        Self {
             architecture: settings.kind.name(),
             hook: settings.hook.to_string(),
             layer: settings.hook.layer(),
             d_in: settings.d_in,
             d_sae: settings.d_sae,
-            centred: loaded.as_ref().map(|loaded| loaded.centred),
-            fingerprint: loaded.map(|loaded| loaded.fingerprint),
             settings: settings.into(),
-            warnings: WarningDto::list(&warnings),
         }
     }
 }

@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use compared::ComparedPosition;
-pub use request::{PositionsRequest, Which};
+pub use request::{Part, PositionsRequest, Which};
 pub use tokens::{Spelled, TokenView};
 pub use unsettled::Unsettled;
 

@@ -7,11 +7,14 @@ use serde::{
     de::{Error, MapAccess, SeqAccess, Unexpected, Visitor, value::MapAccessDeserializer},
 };
 
-use super::{Positions, PositionsRequest, Which};
+use super::{Part, Positions, PositionsRequest, Which};
 use crate::forms::{Forms, list, listed, object, word};
 
 /// Positions that are words.
 const NAMED: [(&str, Positions); 3] = [("last", Positions::Last), ("mean", Positions::Mean), ("all", Positions::All)];
+
+/// The parts of a text that is continued.
+const PARTS: [(&str, Part); 2] = [("prompt", Part::Prompt), ("generated", Part::Generated)];
 
 /// Fields of a range, all optional.
 const RANGE: [&str; 2] = ["start", "end"];
@@ -91,7 +94,8 @@ impl Forms for Positions {
 
 impl Forms for PositionsRequest {
     fn forms() -> Vec<String> {
-        Positions::forms().into_iter().chain(BY_TOKENS.map(object)).collect()
+        let parts = PARTS.iter().map(|(name, _)| word(name));
+        parts.chain(Positions::forms()).chain(BY_TOKENS.map(object)).collect()
     }
 }
 
@@ -108,6 +112,9 @@ impl<'de> Visitor<'de> for Read {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<PositionsRequest, E> {
+        if let Some((_, part)) = PARTS.into_iter().find(|(name, _)| *name == text && self.by_tokens) {
+            return Ok(PositionsRequest::Part(part));
+        }
         let named = NAMED.into_iter().find(|(name, _)| *name == text);
         let named = named.ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self));
         named.map(|(_, positions)| PositionsRequest::Known(positions))

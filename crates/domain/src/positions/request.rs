@@ -13,6 +13,8 @@ use crate::problem::{Code, Problem};
 pub enum PositionsRequest {
     /// Positions that depend only on the number of tokens.
     Known(Positions),
+    /// The tokens of the prompt, or those that are generated after it; keeps the position axis.
+    Part(Part),
     /// The tokens of an occurrence of a text.
     Text {
         /// The text to find in the input; never empty.
@@ -39,6 +41,16 @@ pub enum PositionsRequest {
         /// The positions; never a mean.
         mean: Box<PositionsRequest>,
     },
+}
+
+/// The two parts of a text that a model continues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// The input. All of it if nothing is generated.
+    Prompt,
+    /// What is generated after it.
+    Generated,
 }
 
 /// Which tokens of a span.
@@ -74,7 +86,7 @@ impl PositionsRequest {
         match self {
             Self::Text { .. } | Self::Message { .. } => true,
             Self::Mean { mean } => mean.names_text(),
-            Self::Known(_) | Self::Special { .. } => false,
+            Self::Known(_) | Self::Part(_) | Self::Special { .. } => false,
         }
     }
 
@@ -94,7 +106,7 @@ impl PositionsRequest {
         match self {
             Self::Known(positions) => positions.n_listed(),
             Self::Mean { mean } => mean.n_listed(),
-            Self::Text { .. } | Self::Message { .. } | Self::Special { .. } => 0,
+            Self::Part(_) | Self::Text { .. } | Self::Message { .. } | Self::Special { .. } => 0,
         }
     }
 
@@ -114,16 +126,43 @@ impl PositionsRequest {
         }
     }
 
+    /// Replaces the parts of a text by numbers, for an input of `n_prompt` tokens.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] for the generated part of an input after which nothing is generated.
+    pub fn with_parts(self, n_prompt: usize, generates: bool) -> Result<Self, Problem> {
+        let n_prompt = i64::try_from(n_prompt).unwrap_or(i64::MAX);
+        let range = |start, end| Self::Known(Positions::Range { start: Some(start), end });
+        match self {
+            Self::Part(Part::Prompt) => Ok(range(0, Some(n_prompt))),
+            Self::Part(Part::Generated) if generates => Ok(range(n_prompt, None)),
+            Self::Part(Part::Generated) => {
+                let detail = "`generated` positions need `generate`: nothing is generated after this input";
+                Err(Problem::at(Code::InvalidValue, "/positions", detail))
+            }
+            Self::Mean { mean } => {
+                let twice = |detail| Problem::at(Code::InvalidValue, "/positions", detail);
+                Self::mean(mean.with_parts(usize::try_from(n_prompt).unwrap_or(usize::MAX), generates)?).map_err(twice)
+            }
+            other => Ok(other),
+        }
+    }
+
     /// Resolves the positions among `tokens`.
     ///
     /// # Errors
     /// [`Code::TextNotFound`] saying how often the text occurs; [`Code::PositionOutOfRange`] for a position, message or
-    /// kind of token that the input does not have; [`Code::InvalidValue`] for text or messages where there are none.
+    /// kind of token that the input does not have; [`Code::InvalidValue`] for text or messages where there are none, and
+    /// for parts that [`Self::with_parts`] has not replaced.
     pub fn resolve(&self, tokens: &TokenView<'_>) -> Result<Positions, Problem> {
         match self {
             Self::Known(positions) => {
                 positions.resolve(tokens.special.len())?;
                 Ok(positions.clone())
+            }
+            Self::Part(_) => {
+                let detail = "`prompt` and `generated` are positions of an input that is continued";
+                Err(Problem::at(Code::InvalidValue, "/positions", detail))
             }
             Self::Text { text, occurrence, which } => tokens.of_text(text, *occurrence).map(|span| which.of(span)),
             Self::Message { message, which } => tokens.of_message(*message).map(|span| which.of(span)),
@@ -158,6 +197,8 @@ mod tests {
     fn every_form_is_read_and_written() {
         for v in [
             json!("last"),
+            json!("prompt"),
+            json!({"mean": "generated"}),
             json!([0, -1]),
             json!({"start": 1, "end": null}),
             json!({"text": "a", "occurrence": -1, "which": "first"}),
@@ -173,6 +214,19 @@ mod tests {
         assert_eq!(parse(json!({"text": "a"})).unwrap(), short);
         assert_eq!(parse(json!({"text": "a", "occurrence": null, "which": null})).unwrap(), short);
         assert_eq!(parse(json!({"mean": "all"})).unwrap(), PositionsRequest::Known(Positions::Mean));
+    }
+
+    #[test]
+    fn the_parts_of_a_text_become_ranges() {
+        let numbers = |v: Value, generates| {
+            parse(v).unwrap().with_parts(3, generates).map(|asked| serde_json::to_value(asked).unwrap())
+        };
+        assert_eq!(numbers(json!("prompt"), true), Ok(json!({"start": 0, "end": 3})));
+        assert_eq!(numbers(json!("prompt"), false), Ok(json!({"start": 0, "end": 3})));
+        assert_eq!(numbers(json!("generated"), true), Ok(json!({"start": 3, "end": null})));
+        assert_eq!(numbers(json!({"mean": "generated"}), true), Ok(json!({"mean": {"start": 3, "end": null}})));
+        assert_eq!(numbers(json!({"special": true}), true), Ok(json!({"special": true})));
+        assert_eq!(numbers(json!("generated"), false).unwrap_err().code, Code::InvalidValue);
     }
 
     #[test]

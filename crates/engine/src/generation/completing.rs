@@ -44,6 +44,7 @@ pub struct Completing {
     run: RunId,
     prompts: Vec<PromptTokens>,
     n_items: usize,
+    /// Held until the client is gone, so that the model stays while queued items need it.
     model: Arc<Model>,
     feed: TokenFeed,
     /// The engine, if the generation is not recorded.
@@ -144,9 +145,18 @@ impl Engine {
         let _admission = self.admit(run.tenant, &item_bytes)?;
         let id = RunId::generate();
         let units = units_of(&run, &item_bytes).into_iter().map(|unit| crate::Unit { run: id, ..unit }).collect();
-        self.inner.followed.open(id, log, scoring, Some(run.items));
+        self.inner.followed.open(id, log, scoring, Some((run.items, run.model)));
         self.inner.enqueue(units);
         Ok(id)
+    }
+
+    /// Ends the generations by a model that are not stored.
+    pub(crate) fn end_unrecorded(&self, model: &str) {
+        let unloading = Problem::new(Code::Unavailable, "the model is being unloaded");
+        for run in self.inner.followed.unrecorded_of(model) {
+            self.inner.followed.close(run, &unloading);
+            self.forget(run, &[]);
+        }
     }
 
     /// Follows the tokens of a run that generates, from event `after` on. Call it before reading the run, and

@@ -13,8 +13,8 @@ use residuum_domain::{NewItem, Problem, RunId, Scoring};
 struct Followed {
     log: Arc<TokenLog>,
     scoring: Scoring,
-    /// The items of a generation that is not stored.
-    unrecorded: Option<Arc<Vec<NewItem>>>,
+    /// The items of a generation that is not stored, and the name of its model.
+    unrecorded: Option<(Arc<Vec<NewItem>>, String)>,
 }
 
 /// Runs by id.
@@ -27,8 +27,9 @@ impl FollowedRuns {
     }
 
     /// Adds a run that a client waits for. With `unrecorded`, these are its items, and the store does not know it.
-    pub fn open(&self, run: RunId, log: Arc<TokenLog>, scoring: Scoring, unrecorded: Option<Vec<NewItem>>) {
-        self.lock().insert(run, Followed { log, scoring, unrecorded: unrecorded.map(Arc::new) });
+    pub fn open(&self, run: RunId, log: Arc<TokenLog>, scoring: Scoring, unrecorded: Option<(Vec<NewItem>, String)>) {
+        let unrecorded = unrecorded.map(|(items, model)| (Arc::new(items), model));
+        self.lock().insert(run, Followed { log, scoring, unrecorded });
     }
 
     /// The log of a run, which is opened if there is none.
@@ -44,7 +45,13 @@ impl FollowedRuns {
 
     /// An item that the store does not have.
     pub fn unrecorded(&self, (run, index): (RunId, u32)) -> Option<NewItem> {
-        self.lock().get(&run)?.unrecorded.as_ref()?.get(index as usize).cloned()
+        self.lock().get(&run)?.unrecorded.as_ref()?.0.get(index as usize).cloned()
+    }
+
+    /// The generations by a model that are not stored.
+    pub fn unrecorded_of(&self, model: &str) -> Vec<RunId> {
+        let by_model = |followed: &Followed| followed.unrecorded.as_ref().is_some_and(|(_, name)| name == model);
+        self.lock().iter().filter(|(_, followed)| by_model(followed)).map(|(run, _)| *run).collect()
     }
 
     /// Whether the store does not know this run.

@@ -13,7 +13,10 @@ mod writing;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -150,7 +153,7 @@ impl Generator {
     fn next(&self, engine: &Arc<Inner>) -> Option<Vec<Unit>> {
         let mut queue = engine.to_continue();
         let (key, _) = queue.next_key()?;
-        let per_token = engine.models.get(&key.model).map_or(1, |m| m.generation_bytes_per_token()).max(1);
+        let per_token = engine.models.accepted(&key.model).map_or(1, |m| m.generation_bytes_per_token()).max(1);
         let tokens = usize::try_from(self.free_bytes() / per_token).unwrap_or(usize::MAX);
         let items = MAX_SEQUENCES.saturating_sub(self.active.len());
         // The queue returns its first item even if it is over the budget, so a batch without room must not ask for one.
@@ -164,7 +167,9 @@ impl Generator {
     }
 
     fn add(&mut self, engine: &Inner, model: &Arc<Model>, unit: Unit, item: NewItem, Place { alive, batch }: Place) {
-        let Some(generation) = item.generation.clone() else { return };
+        let Some(generation) = item.generation.clone().filter(|_| alive.load(Ordering::Relaxed) > 0) else {
+            return engine.in_flight_remove(batch);
+        };
         let (log, scoring) = engine.followed.log(unit.run);
         log.set_samples(generation.n);
         let mut sequence =

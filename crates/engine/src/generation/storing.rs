@@ -55,8 +55,6 @@ pub(super) async fn store_finished(engine: Arc<Inner>, finished: Vec<Active>) {
     for active in finished {
         let Active { unit, item, writing, model, .. } = active;
         let Some(done) = writing.sequence.finish() else { continue };
-        let n_new = done.token_ids.len() - done.completion.first;
-        metrics::counter!("residuum_tokens_generated_total").increment(n_new as u64);
         let tokens = model.tokenizer().token_strings(&done.token_ids);
         let mut item =
             NewItem { token_ids: done.token_ids, tokens, generation: None, completion: Some(done.completion), ..item };

@@ -65,6 +65,7 @@ impl Writing {
                 News::Scored(scores) => Change::Scored(scores),
                 News::Written { position, score, text, text_start } => {
                     self.control.n_written.fetch_add(1, Ordering::Relaxed);
+                    metrics::counter!("residuum_tokens_generated_total").increment(1);
                     let token = model.tokenizer().token_strings(&[score.token_id]).concat();
                     Change::Written(WrittenToken { position, score, token, text, text_start })
                 }

@@ -15,13 +15,13 @@ pub fn model_of(models: &Registry, cache: &Cache) -> Result<Arc<Model>, Problem>
     let all = models.all();
     let ready = |(_, state): &(String, ModelState)| match state {
         ModelState::Ready(model) => Some(Arc::clone(model)),
-        ModelState::Loading => None,
+        _ => None,
     };
     if let Some(model) = all.iter().filter_map(ready).find(|m| m.info().fingerprint == *wanted) {
         check_shapes(model.info(), cache)?;
         return Ok(model);
     }
-    if all.iter().any(|m| ready(m).is_none()) {
+    if all.iter().any(|(_, state)| matches!(state, ModelState::Loading(_))) {
         return Err(Problem::new(Code::Unavailable, "a model is still being loaded").retry_after(2));
     }
     let short = |fingerprint: &str| fingerprint.chars().take(12).collect::<String>();
@@ -51,7 +51,7 @@ impl SpecialTokens {
     pub fn of(models: &Registry) -> Self {
         let ready = |(_, state)| match state {
             ModelState::Ready(model) => Some(model),
-            ModelState::Loading => None,
+            _ => None,
         };
         Self(models.all().into_iter().filter_map(ready).collect())
     }

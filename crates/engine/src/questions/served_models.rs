@@ -1,9 +1,15 @@
 //! Lists the served models and what is known about each.
 
+use std::sync::Arc;
+
 use super::Questions;
-use crate::ModelState;
+use crate::{
+    registry::there_is,
+    serving::shelf::{Origin, Served, ServedState},
+};
 use residuum_domain::{Code, ModelInfo, Problem, Warning};
 use residuum_model::Model;
+pub use residuum_model::{LoadSnapshot, LoadStage};
 
 /// A model of this server.
 #[derive(Debug, Clone)]
@@ -12,6 +18,48 @@ pub struct ServedModel {
     pub id: String,
     /// What is known once it is loaded.
     pub loaded: Option<LoadedModel>,
+    /// How it is served.
+    pub serving: ServingState,
+}
+
+/// How a model or autoencoder is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServingState {
+    /// `loading`, `ready`, `unloading` or `failed`.
+    pub status: &'static str,
+    /// Whether that stays as it is until someone asks for a change.
+    pub is_final: bool,
+    /// How far its load has come, while it loads.
+    pub progress: Option<LoadSnapshot>,
+    /// Why it could not be loaded.
+    pub error: Option<Problem>,
+    /// Where a request loaded it from.
+    pub source: Option<String>,
+    /// Whether a request loaded it, and not the flags of the server.
+    pub at_run_time: bool,
+    /// Estimated bytes of memory that it takes.
+    pub memory_bytes: Option<u64>,
+}
+
+impl ServingState {
+    /// That of an entry.
+    pub(crate) fn of<T, A>(one: &Served<T, A>) -> Self {
+        Self {
+            status: one.state.name(),
+            is_final: one.state.is_final(),
+            progress: match &one.state {
+                ServedState::Loading(load) => Some(load.progress.now()),
+                _ => None,
+            },
+            error: match &one.state {
+                ServedState::Failed(problem) => Some(problem.clone()),
+                _ => None,
+            },
+            source: one.source.clone(),
+            at_run_time: one.origin == Origin::Request,
+            memory_bytes: one.memory_bytes,
+        }
+    }
 }
 
 /// A model that is loaded.
@@ -46,14 +94,7 @@ impl Questions {
     /// Every model, sorted by name.
     #[must_use]
     pub fn served_models(&self) -> Vec<ServedModel> {
-        let describe = |(id, state)| {
-            let loaded = match state {
-                ModelState::Loading => None,
-                ModelState::Ready(model) => Some(LoadedModel::of(&model)),
-            };
-            ServedModel { id, loaded }
-        };
-        self.models().all().into_iter().map(describe).collect()
+        self.models().served().into_iter().map(|(id, one)| describe(id, &one)).collect()
     }
 
     /// The model of this name.
@@ -61,14 +102,25 @@ impl Questions {
     /// # Errors
     /// [`Code::ModelNotFound`], listing the models that are served.
     pub fn served_model(&self, name: &str) -> Result<ServedModel, Problem> {
-        let mut all = self.served_models();
-        match all.iter().position(|model| model.id == name) {
-            Some(i) => Ok(all.swap_remove(i)),
+        let mut all = self.models().served();
+        match all.iter().position(|(id, _)| id == name) {
+            Some(i) => {
+                let (id, one) = all.swap_remove(i);
+                Ok(describe(id, &one))
+            }
             None => {
-                let names: Vec<&str> = all.iter().map(|model| model.id.as_str()).collect();
-                let detail = format!("there is no such model here; there is {}", names.join(", "));
-                Err(Problem::new(Code::ModelNotFound, detail))
+                let there_is = there_is(all.iter().map(|(id, _)| id.as_str()));
+                Err(Problem::new(Code::ModelNotFound, format!("there is no such model here; {there_is}")))
             }
         }
     }
+}
+
+fn describe(id: String, one: &Served<Model>) -> ServedModel {
+    let held: Option<&Arc<Model>> = match &one.state {
+        ServedState::Ready(model) => Some(model),
+        ServedState::Unloading(held) => held.as_ref(),
+        _ => None,
+    };
+    ServedModel { id, loaded: held.map(|model| LoadedModel::of(model)), serving: ServingState::of(one) }
 }

@@ -33,11 +33,12 @@ impl<'a> Editor<'a> {
         let mut by_hook: HashMap<Hook, Vec<Placed<'a>>> = HashMap::new();
         for (item, input) in batch.inputs.iter().enumerate() {
             let Some(edits) = input.edits else { continue };
-            for edit in &edits.edits.list {
-                let Some(applied) = edits.applied.get(edit.intervention) else { continue };
+            for (place, applied) in edits.applied.iter().enumerate() {
                 let (tokens, keys) = (&applied.tokens, &applied.keys);
-                let placed = Placed { item, edit, numbers: &edits.edits.numbers, tokens, keys };
-                by_hook.entry(edit.hook).or_default().push(placed);
+                for edit in edits.edits.of(applied.index(place)) {
+                    let placed = Placed { item, edit, numbers: &edits.edits.numbers, tokens, keys };
+                    by_hook.entry(edit.hook).or_default().push(placed);
+                }
             }
         }
         (!by_hook.is_empty()).then_some(Self { packing, by_hook })

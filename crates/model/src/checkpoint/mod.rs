@@ -19,7 +19,10 @@ use candle_core::{
     quantized::{GgmlDType, ggml_file::qtensor_from_ggml},
 };
 
-use super::error::LoadError;
+use super::{
+    error::LoadError,
+    load_progress::{LoadProgress, LoadStage},
+};
 
 pub use gguf::{GgufFile, MetadataValue};
 
@@ -111,6 +114,7 @@ pub struct Checkpoint {
     /// Tensors of types that cannot be read, with the names of these types.
     unreadable: HashMap<String, String>,
     used: RefCell<HashSet<String>>,
+    progress: LoadProgress,
 }
 
 impl Checkpoint {
@@ -138,7 +142,31 @@ impl Checkpoint {
                 return Err(LoadError::file(path, reason));
             }
         }
-        Ok(Self { files, entries, unreadable, used: RefCell::default() })
+        Ok(Self { files, entries, unreadable, used: RefCell::default(), progress: LoadProgress::default() })
+    }
+
+    /// From now on each tensor that is read is counted there, and reading ends once that load is cancelled.
+    pub fn report_to(&mut self, progress: &LoadProgress) {
+        self.progress = progress.clone();
+    }
+
+    /// Where it reports.
+    pub fn progress(&self) -> &LoadProgress {
+        &self.progress
+    }
+
+    /// Begins the stage in which the weights are read.
+    pub fn begin_weights(&self) {
+        self.progress.begin(LoadStage::Weights, self.entries.values().filter_map(Entry::bytes).sum());
+    }
+
+    /// Bytes that all tensors take as float32.
+    pub fn bytes_as_float32(&self) -> u64 {
+        self.entries
+            .values()
+            .filter_map(Entry::elements)
+            .map(|n| (n as u64).saturating_mul(4))
+            .fold(0, u64::saturating_add)
     }
 
     /// The files, in a fixed order.
@@ -228,7 +256,10 @@ impl Checkpoint {
             let reason = format!("tensor `{name}` has shape {:?}, expected {shape:?}", entry.shape);
             return Err(LoadError::file(&self.files[entry.file].0, reason));
         }
-        self.mark_used(name);
+        self.progress.check()?;
+        if self.used.borrow_mut().insert(name.to_owned()) {
+            self.progress.add(entry.bytes().unwrap_or(0));
+        }
         Ok(self.reader(name, entry))
     }
 

@@ -200,7 +200,8 @@ impl Attention {
         self.results(place, z, taps)
     }
 
-    /// Computes `z` of one input whose attention maps are changed: through the maps, some queries at a time.
+    /// Computes `z` again for the queries of one input whose rows of the attention maps are changed, some queries at a time.
+    /// The other queries keep their `z`, bit for bit.
     #[expect(clippy::too_many_arguments, reason = "the buffers belong to different owners")]
     pub fn attend_changed(
         &self,
@@ -214,16 +215,24 @@ impl Attention {
     ) {
         let (width, n_keys) = (self.q.out_features(), keys.len() / self.k.out_features());
         let selection = packing.of(place.set);
-        let mut pattern = Vec::new();
-        for first in (selection.offsets[input]..selection.offsets[input + 1]).step_by(CHANGED_QUERIES) {
-            let rows = first..selection.offsets[input + 1].min(first + CHANGED_QUERIES);
-            let (heads, positions) = (0..spec.n_heads, &selection.positions[rows.clone()]);
+        let own = selection.offsets[input]..selection.offsets[input + 1];
+        let hooks = [Site::AttnScores, Site::Pattern].map(|site| place.hook(site));
+        let mut changed = editor.touched(&hooks, place.set);
+        changed.retain(|row| own.contains(&(*row as usize)));
+        let [mut queries, mut pattern, mut found] = [const { Vec::new() }; 3];
+        for rows in changed.chunks(CHANGED_QUERIES) {
+            let positions: Vec<u32> = rows.iter().map(|row| selection.positions[*row as usize]).collect();
+            queries.resize(rows.len() * width, 0.0);
+            elementwise::gather_rows(q, width, rows, &mut queries);
             pattern.clear();
             pattern.resize(spec.n_heads * rows.len() * n_keys, 0.0);
-            let at = rows.start * width..rows.end * width;
-            let part = MapPart { input, heads, positions, n_keys };
-            attention_map(place, Site::Pattern, Some(editor), spec, &part, &q[at.clone()], keys, &mut pattern);
-            weighted_values(spec, &pattern, values, &mut z[at]);
+            let part = MapPart { input, heads: 0..spec.n_heads, positions: &positions, n_keys };
+            attention_map(place, Site::Pattern, Some(editor), spec, &part, &queries, keys, &mut pattern);
+            found.resize(queries.len(), 0.0);
+            weighted_values(spec, &pattern, values, &mut found);
+            for (row, found) in rows.iter().zip(found.chunks_exact(width)) {
+                z[*row as usize * width..][..width].copy_from_slice(found);
+            }
         }
     }
 

@@ -11,7 +11,7 @@ mod input;
 mod settings;
 mod training_keys;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
@@ -19,15 +19,22 @@ pub use encoder::Chosen;
 pub use input::Normalization;
 pub use settings::{ExcludedTokens, Kind, Settings};
 
-use super::{Model, checkpoint::Checkpoint, error::LoadError, fingerprint::fingerprint};
+use super::{
+    Model,
+    checkpoint::Checkpoint,
+    error::LoadError,
+    estimate::bytes_of,
+    fingerprint::fingerprint,
+    load_progress::{LoadProgress, LoadStage},
+};
 use encoder::Encoder;
 use input::Input;
 use residuum_domain::{Hook, Warning};
 
 /// Name of the settings in the folder.
-const SETTINGS: &str = "cfg.json";
+pub const SETTINGS: &str = "cfg.json";
 /// Name of the weights in the folder.
-const WEIGHTS: &str = "sae_weights.safetensors";
+pub const WEIGHTS: &str = "sae_weights.safetensors";
 /// Name of the activation scale of a training checkpoint in the folder.
 const SCALER: &str = "activation_scaler.json";
 
@@ -63,12 +70,22 @@ impl Sae {
     /// # Errors
     /// [`LoadError`] naming the file, and the setting or tensor that does not match the model, is missing, has another shape,
     /// or is not supported.
-    pub fn load(id: &str, settings: Settings, folder: &Path, model: &Model) -> Result<Self, LoadError> {
+    pub fn load(
+        id: &str,
+        settings: Settings,
+        folder: &Path,
+        model: &Model,
+        progress: &LoadProgress,
+    ) -> Result<Self, LoadError> {
         let fitted = fit::fit(&settings, model).map_err(|why| LoadError::file(&folder.join(SETTINGS), why))?;
         let (weights, mut files) = (folder.join(WEIGHTS), vec![folder.join(SETTINGS), folder.join(WEIGHTS)]);
         files.extend(Some(folder.join(SCALER)).filter(|path| path.is_file()));
-        let fingerprint = fingerprint("residuum sae", files.iter().map(std::path::PathBuf::as_path))?;
-        let checkpoint = Checkpoint::open_files(vec![weights.clone()])?;
+        let files: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+        progress.begin(LoadStage::Reading, bytes_of(&files));
+        let fingerprint = fingerprint("residuum sae", files.into_iter(), progress)?;
+        let mut checkpoint = Checkpoint::open_files(vec![weights.clone()])?;
+        checkpoint.report_to(progress);
+        checkpoint.begin_weights();
         let (d_in, d_sae) = (settings.d_in, settings.d_sae);
         let decoder = checkpoint.whole("W_dec", &[d_sae, d_in])?;
         let b_dec = checkpoint.whole("b_dec", &[d_in])?;
@@ -93,6 +110,22 @@ impl Sae {
             decoder,
             gains,
         })
+    }
+
+    /// Bytes of memory that the autoencoder in `folder` takes once it is loaded, from the header of its weights.
+    ///
+    /// # Errors
+    /// When there are no weights, or they are damaged.
+    pub fn memory_needed(folder: &Path) -> Result<u64, LoadError> {
+        Ok(Checkpoint::open_files(vec![folder.join(WEIGHTS)])?.bytes_as_float32())
+    }
+
+    /// Checks settings against the model, before any weights are read.
+    ///
+    /// # Errors
+    /// The setting that does not match, and why.
+    pub fn check(settings: &Settings, model: &Model) -> Result<(), String> {
+        fit::fit(settings, model).map(drop)
     }
 
     /// The name that clients use.

@@ -30,6 +30,7 @@ pub(crate) mod obsolete;
 pub(crate) mod quota;
 mod reserve;
 mod retired;
+pub(crate) mod sae_folders;
 mod temp_blob;
 mod unknown;
 

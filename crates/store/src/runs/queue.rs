@@ -1,6 +1,6 @@
 //! The queue: which items are pending, their inputs, and claiming them.
 
-use sqlx::Row;
+use sqlx::{Row, sqlite::SqliteRow};
 
 use crate::{
     error::StoreError,
@@ -37,32 +37,49 @@ pub struct PendingRun {
     pub attempted: Vec<u32>,
 }
 
+/// Runs that have not ended, of one model unless the bind is null.
+const PENDING: &str = "SELECT r.id, r.tenant_id, r.model, r.reuse, r.priority, \
+         (SELECT json_group_array(item_index) FROM (SELECT item_index FROM run_items \
+              WHERE run_id = r.id AND status = 'pending' ORDER BY item_index)) AS items, \
+         (SELECT json_group_array(item_index) FROM run_items \
+              WHERE run_id = r.id AND status = 'pending' AND attempts > 0) AS attempted \
+     FROM runs r WHERE r.finished_at IS NULL AND coalesce(+r.model = ?, TRUE) ORDER BY r.id";
+
+fn decode_pending(row: &SqliteRow) -> Result<PendingRun, StoreError> {
+    let f = Fields::of("runs", row);
+    Ok(PendingRun {
+        id: f.read("id", RunId::from_slice)?,
+        tenant: TenantId(f.get("tenant_id")?),
+        model: f.get("model")?,
+        reuse: f.get("reuse")?,
+        priority: f.read("priority", Priority::by_name)?,
+        items: f.json("items")?,
+        attempted: f.json("attempted")?,
+    })
+}
+
 impl SqliteIndex {
     /// The runs that an earlier process left unfinished, oldest first. Items that were claimed at three crashes are failed
     /// first ([`Code::WorkerFailed`]). Call it once, at the start.
     pub(crate) async fn pending(&self) -> Result<Vec<PendingRun>, StoreError> {
         self.write(FailExhausted).await?;
-        let query = sqlx::query(
-            "SELECT r.id, r.tenant_id, r.model, r.reuse, r.priority, \
-                 (SELECT json_group_array(item_index) FROM (SELECT item_index FROM run_items \
-                      WHERE run_id = r.id AND status = 'pending' ORDER BY item_index)) AS items, \
-                 (SELECT json_group_array(item_index) FROM run_items \
-                      WHERE run_id = r.id AND status = 'pending' AND attempts > 0) AS attempted \
-             FROM runs r WHERE r.finished_at IS NULL ORDER BY r.id",
-        );
-        let rows = self.rows(query).await?;
+        let query = sqlx::query(PENDING).bind(None::<&str>);
+        self.rows(query).await?.iter().map(decode_pending).collect()
+    }
+
+    /// As [`Self::pending`], of one model and without failing anything. At any time, while no item of the model is claimed.
+    pub(crate) async fn pending_of(&self, model: &str) -> Result<Vec<PendingRun>, StoreError> {
+        self.rows(sqlx::query(PENDING).bind(model.to_owned())).await?.iter().map(decode_pending).collect()
+    }
+
+    /// The runs of a model that have not ended, oldest first.
+    pub(crate) async fn unfinished_of(&self, model: &str) -> Result<Vec<(TenantId, RunId)>, StoreError> {
+        let query = sqlx::query("SELECT id, tenant_id FROM runs WHERE finished_at IS NULL AND +model = ? ORDER BY id");
+        let rows = self.rows(query.bind(model.to_owned())).await?;
         rows.iter()
             .map(|row| {
                 let f = Fields::of("runs", row);
-                Ok(PendingRun {
-                    id: f.read("id", RunId::from_slice)?,
-                    tenant: TenantId(f.get("tenant_id")?),
-                    model: f.get("model")?,
-                    reuse: f.get("reuse")?,
-                    priority: f.read("priority", Priority::by_name)?,
-                    items: f.json("items")?,
-                    attempted: f.json("attempted")?,
-                })
+                Ok((TenantId(f.get("tenant_id")?), f.read("id", RunId::from_slice)?))
             })
             .collect()
     }

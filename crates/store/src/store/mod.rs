@@ -9,6 +9,7 @@ pub(crate) mod maintainer;
 mod opening;
 mod reading_api;
 mod runs_api;
+mod served_api;
 mod upkeep_api;
 
 use std::sync::Arc;

@@ -70,6 +70,7 @@ impl Store {
         self.collector().sweep(torn).await?;
         let blobs = Arc::clone(self.blobs());
         blocking(move || {
+            blobs.sweep_uploads()?;
             blobs.count_bytes()?;
             blobs.keep_reserve();
             Ok(())

@@ -13,6 +13,7 @@ mod flips;
 mod full;
 mod imports;
 mod keys;
+mod loaded_before;
 mod old;
 mod packs;
 mod plans;

@@ -3,13 +3,15 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Change, Intervention, Made, VectorSource,
+    Change, Intervention, Strength, VectorSource,
+    made_edits::Made,
     row_part::RowPart,
     stored_values::{StoredValues, Table},
+    variants::ReadIntervention,
 };
 use crate::{Asked, questions::Questions};
 use residuum_domain::{
-    CaptureRequest, Code, Edit, Hook, HookName, ModelInfo, Op, Parts, Problem, Site, TenantId, TokensRequest,
+    CaptureRequest, Code, Hook, HookName, ModelInfo, Op, Parts, Problem, Site, TenantId, TokensRequest,
 };
 
 /// Reads one intervention. Problems point into the intervention.
@@ -25,36 +27,69 @@ pub struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads the edits of intervention `i` of the run, which stands at `pointer`, and adds them to `made` with their
-    /// numbers and tokens.
+    /// Reads the intervention that stands at `pointer`, and adds its edits to `made` with their numbers and tokens, once
+    /// for each strength.
     ///
     /// # Errors
-    /// Those of [`Questions::interventions`].
-    pub async fn read(&self, i: usize, pointer: &str, made: &mut Made) -> Result<(), Problem> {
+    /// Those of [`Questions::with_interventions`].
+    pub async fn read(&self, pointer: &str, made: &mut Made) -> Result<ReadIntervention, Problem> {
         let hooks = self.hooks()?;
         let site = hooks[0].site();
         self.check_tokens(site.is_attention_map())?;
         self.check_site(site)?;
         let asked = self.intervention;
         let part = RowPart::of(asked.heads.as_deref(), asked.neurons.as_deref(), site, &self.info.row_shape(site))?;
-        let first = made.numbers.len();
+        let first = u32::try_from(made.asked.len()).unwrap_or(u32::MAX);
         let mut described = self.described(&hooks);
-        let edits = self.edits(&hooks, &part, made, &mut described).await?;
-        let edit = |(hook, (parts, op))| Edit { hook, intervention: i, parts, op };
-        made.edits.extend(hooks.into_iter().zip(edits).map(edit));
-        if made.numbers.len() > first {
-            let bytes: &[u8] = bytemuck::cast_slice(&made.numbers[first..]);
+        let mut n_strengths = None;
+        if let Change::Add { vector, strength } = &asked.change {
+            let vectors = self.vectors(vector, &hooks, &part).await?;
+            let strengths = match strength {
+                Strength::One(strength) => std::slice::from_ref(strength),
+                Strength::Each(strengths) => {
+                    n_strengths = Some(strengths.len());
+                    strengths
+                }
+            };
+            for strength in strengths {
+                let start = made.numbers.len();
+                described.insert("strength".to_owned(), json!(strength));
+                let added = |vector: &Vec<f32>| self.vector_op(&part, vector, *strength, made);
+                let edits = vectors.iter().map(added).collect::<Result<_, _>>()?;
+                self.push(&hooks, edits, start, described.clone(), pointer, made)?;
+            }
+        } else {
+            let start = made.numbers.len();
+            let edits = self.edits(&hooks, &part, made, &mut described).await?;
+            self.push(&hooks, edits, start, described, pointer, made)?;
+        }
+        Ok(ReadIntervention { first, n_strengths, pointer: pointer.to_owned() })
+    }
+
+    /// Adds edits whose numbers begin at `start` to `made`.
+    fn push(
+        &self,
+        hooks: &[Hook],
+        edits: Vec<(Parts, Op)>,
+        start: usize,
+        mut described: Map<String, Value>,
+        pointer: &str,
+        made: &mut Made,
+    ) -> Result<(), Problem> {
+        let asked = self.intervention;
+        if made.numbers.len() > start {
+            let bytes: &[u8] = bytemuck::cast_slice(&made.numbers[start..]);
             described.insert("numbers_blake3".to_owned(), json!(blake3::hash(bytes).to_hex().to_string()));
         }
         let queries = if asked.to.is_some() { ("to", &asked.to) } else { ("positions", &asked.positions) };
-        made.asked.push(Asked {
+        let asked = Asked {
             tokens: queries.1.clone().unwrap_or(TokensRequest::All),
             tokens_pointer: format!("{pointer}/{}", queries.0),
             keys: asked.from.clone().unwrap_or(TokensRequest::All),
             keys_pointer: format!("{pointer}/from"),
             described,
-        });
-        Ok(())
+        };
+        made.push(hooks, edits, asked)
     }
 
     /// The edits at each hook, and the parts of its rows that they change.
@@ -75,22 +110,22 @@ impl Reader<'_> {
             Change::Scale(factor) => vec![(parts(), Op::Scale { factor: *factor }); hooks.len()],
             Change::Add { vector, .. } | Change::ProjectOut(vector) | Change::Set(vector) => {
                 let vectors = self.vectors(vector, hooks, part).await?;
-                vectors.iter().map(|vector| self.vector_op(part, vector, made)).collect::<Result<_, _>>()?
+                vectors.iter().map(|vector| self.vector_op(part, vector, 1.0, made)).collect::<Result<_, _>>()?
             }
             Change::MeanAblate(selector) => {
                 let (means, n_caches) = stored.means(selector).await?;
                 described.insert("n_caches".to_owned(), json!(n_caches));
-                let set = |mean: Vec<f32>| (part.whole(), Op::Set { vector: made.keep(&part.gather(&mean)) });
-                means.into_iter().map(set).collect()
+                let set = |mean: Vec<f32>| Ok((part.whole(), Op::Set { vector: made.keep(&part.gather(&mean))? }));
+                means.into_iter().map(set).collect::<Result<_, Problem>>()?
             }
             Change::Patch(source) => {
                 let same = self.intervention.to.as_ref().or(self.intervention.positions.as_ref());
                 let tables = stored.tables(source, same, part).await?;
                 let replace = |Table { values, n_rows, n_keys }: Table| {
                     let parts = if n_keys > 0 { part.each() } else { part.whole() };
-                    (parts, Op::Replace { table: made.keep(&values), n_rows, n_keys })
+                    Ok((parts, Op::Replace { table: made.keep(&values)?, n_rows, n_keys }))
                 };
-                tables.into_iter().map(replace).collect()
+                tables.into_iter().map(replace).collect::<Result<_, Problem>>()?
             }
         })
     }
@@ -183,13 +218,20 @@ impl Reader<'_> {
         Ok(vectors)
     }
 
-    /// The operation of a vector, and the parts of the row that it changes.
-    fn vector_op(&self, part: &RowPart, vector: &[f32], made: &mut Made) -> Result<(Parts, Op), Problem> {
+    /// The operation of a vector, and the parts of the row that it changes. `strength` is that of a vector that is added.
+    fn vector_op(
+        &self,
+        part: &RowPart,
+        vector: &[f32],
+        strength: f64,
+        made: &mut Made,
+    ) -> Result<(Parts, Op), Problem> {
         let (parts, mut vector) = part.fit(vector)?;
         let op = match &self.intervention.change {
-            Change::Add { strength, .. } => {
-                vector.iter_mut().for_each(|x| *x *= strength);
-                Op::Add { vector: made.keep(&vector) }
+            Change::Add { .. } => {
+                #[expect(clippy::cast_possible_truncation, reason = "the activations are float32")]
+                vector.iter_mut().for_each(|x| *x *= strength as f32);
+                Op::Add { vector: made.keep(&vector)? }
             }
             Change::ProjectOut(_) => {
                 let length = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
@@ -199,9 +241,9 @@ impl Reader<'_> {
                 }
                 #[expect(clippy::cast_possible_truncation, reason = "the activations are float32")]
                 vector.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
-                Op::ProjectOut { direction: made.keep(&vector) }
+                Op::ProjectOut { direction: made.keep(&vector)? }
             }
-            _ => Op::Set { vector: made.keep(&vector) },
+            _ => Op::Set { vector: made.keep(&vector)? },
         };
         Ok((parts, op))
     }

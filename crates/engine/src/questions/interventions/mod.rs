@@ -1,22 +1,33 @@
 //! Reads the interventions of a run: checks them against the model and fetches their numbers from the store.
 
 mod intervention_reader;
-mod row_part;
-mod stored_values;
+mod made_edits;
+pub(super) mod row_part;
+pub(super) mod stored_values;
+mod variants;
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Map, Value};
 
 use super::{Questions, chosen::Selector, deleted_caches::again, direction::Direction};
-use crate::{Asked, Interventions};
+use crate::{Interventions, RunRequest};
 use intervention_reader::Reader;
-use residuum_domain::{CacheId, Code, Edit, Edits, Layers, ModelInfo, Positions, Problem, TenantId, TokensRequest};
+use made_edits::Made;
+use residuum_domain::{CacheId, Code, Edits, Layers, ModelInfo, Positions, Problem, TenantId, TokensRequest};
+use variants::{ReadIntervention, variants};
 
-/// Most interventions of one run.
+/// Most interventions of one input: those of the run and its own.
 const MAX_INTERVENTIONS: usize = 256;
-/// Most numbers of all interventions of a run: 128 MiB, which are stored with the run.
-const MAX_NUMBERS: usize = 32 << 20;
+
+/// The interventions of a request.
+#[derive(Debug, Clone, Default)]
+pub struct RunInterventions {
+    /// Those of every input.
+    pub run: Vec<Intervention>,
+    /// Those of single inputs, by index of the input. They are applied after those of the run.
+    pub own: BTreeMap<usize, Vec<Intervention>>,
+}
 
 /// One change to a forward pass, as a run requests it.
 #[derive(Debug, Clone)]
@@ -50,7 +61,7 @@ pub enum Change {
         /// The vector.
         vector: VectorSource,
         /// The factor of the vector.
-        strength: f32,
+        strength: Strength,
     },
     /// Removes the component along a direction, which is first scaled to length one.
     ProjectOut(VectorSource),
@@ -68,6 +79,15 @@ pub enum Change {
     Patch(PatchSource),
     /// Masks attention edges before the softmax.
     Knockout,
+}
+
+/// Factors of a vector that is added.
+#[derive(Debug, Clone)]
+pub enum Strength {
+    /// One for every item.
+    One(f64),
+    /// Each for an item of its own: an input becomes as many items.
+    Each(Vec<f64>),
 }
 
 /// Where the vectors of an intervention come from.
@@ -119,64 +139,69 @@ impl Change {
     }
 }
 
-/// The interventions that have been read so far.
-struct Made {
-    edits: Vec<Edit>,
-    numbers: Vec<f32>,
-    asked: Vec<Asked>,
-}
-
-impl Made {
-    fn keep(&mut self, numbers: &[f32]) -> Range<usize> {
-        let start = self.numbers.len();
-        self.numbers.extend_from_slice(numbers);
-        start..self.numbers.len()
-    }
-}
-
 impl Questions {
-    /// Reads interventions for a served model, and fetches their directions, means and patches from the store. Problems
-    /// point into `/interventions`.
+    /// Reads the interventions of a run, and fetches their directions, means and patches from the store. Afterwards the
+    /// request has them. Problems point into `/interventions` and `/items/…/interventions`.
     ///
     /// # Errors
     /// [`Code::UnknownModel`], [`Code::UnknownHook`], [`Code::LayerOutOfRange`], [`Code::ShapeMismatch`],
     /// [`Code::InvalidBody`], [`Code::InvalidValue`], [`Code::UnknownDirection`], [`Code::UnknownCache`],
-    /// [`Code::HookNotStored`], [`Code::PositionOutOfRange`], [`Code::ResultTooLarge`], and those of the store.
-    pub async fn interventions(
+    /// [`Code::HookNotStored`], [`Code::PositionOutOfRange`], [`Code::ResultTooLarge`], [`Code::TooManyItems`], and those
+    /// of the store.
+    pub async fn with_interventions(
         &self,
-        tenant: TenantId,
-        model: &str,
-        asked: &[Intervention],
-    ) -> Result<Interventions, Problem> {
-        let model = self.models().get(model)?;
-        again(Code::UnknownCache, || self.read_interventions(tenant, model.info(), asked)).await
+        request: RunRequest,
+        asked: &RunInterventions,
+    ) -> Result<RunRequest, Problem> {
+        let model = self.models().get(&request.model)?;
+        let (tenant, n_inputs) = (request.tenant, request.inputs.len());
+        let read = || self.read_interventions(tenant, model.info(), asked, n_inputs);
+        let interventions = again(Code::UnknownCache, read).await?;
+        Ok(RunRequest { interventions: Some(interventions), ..request })
     }
 
     async fn read_interventions(
         &self,
         tenant: TenantId,
         info: &ModelInfo,
-        asked: &[Intervention],
+        asked: &RunInterventions,
+        n_inputs: usize,
     ) -> Result<Interventions, Problem> {
-        if asked.len() > MAX_INTERVENTIONS {
-            let detail = format!("{} interventions are too many; a run takes {MAX_INTERVENTIONS}", asked.len());
-            return Err(Problem::at(Code::InvalidValue, "/interventions", detail));
+        let mut made = Made::default();
+        let run = self.read_list(tenant, info, (&asked.run, 0, "/interventions"), &mut made).await?;
+        let mut own = BTreeMap::new();
+        for (input, list) in &asked.own {
+            let pointer = format!("/items/{input}/interventions");
+            let read = self.read_list(tenant, info, (list, run.len(), &pointer), &mut made).await?;
+            own.insert(*input, read);
         }
-        let mut made = Made { edits: Vec::new(), numbers: Vec::new(), asked: Vec::new() };
-        for (i, intervention) in asked.iter().enumerate() {
-            let pointer = format!("/interventions/{i}");
-            let reader = Reader { questions: self, tenant, info, intervention };
-            reader.read(i, &pointer, &mut made).await.map_err(|p| p.under(&pointer))?;
-            if made.numbers.len() > MAX_NUMBERS {
-                let detail =
-                    format!("the interventions take more than {MAX_NUMBERS} numbers; patch fewer layers or positions");
-                return Err(Problem::at(Code::ResultTooLarge, pointer, detail));
-            }
-        }
+        let variants = variants(&run, &own, n_inputs, self.engine().limits().max_run_items)?;
         let edits = Edits::new(made.edits, made.numbers).map_err(|why| {
             tracing::error!(why, "the edits built from interventions are inconsistent");
             Problem::new(Code::Internal, "the interventions could not be read")
         })?;
-        Ok(Interventions { edits: Arc::new(edits), asked: made.asked })
+        Ok(Interventions { edits: Arc::new(edits), asked: made.asked, variants })
+    }
+
+    /// Reads the list of interventions at a pointer, for inputs that have `n_before` others.
+    async fn read_list(
+        &self,
+        tenant: TenantId,
+        info: &ModelInfo,
+        (list, n_before, pointer): (&[Intervention], usize, &str),
+        made: &mut Made,
+    ) -> Result<Vec<ReadIntervention>, Problem> {
+        let n = n_before + list.len();
+        if n > MAX_INTERVENTIONS {
+            let detail = format!("{n} interventions are too many; an input takes {MAX_INTERVENTIONS}");
+            return Err(Problem::at(Code::InvalidValue, pointer, detail));
+        }
+        let mut read = Vec::with_capacity(list.len());
+        for (i, intervention) in list.iter().enumerate() {
+            let pointer = format!("{pointer}/{i}");
+            let reader = Reader { questions: self, tenant, info, intervention };
+            read.push(reader.read(&pointer, made).await.map_err(|p| p.under(&pointer))?);
+        }
+        Ok(read)
     }
 }

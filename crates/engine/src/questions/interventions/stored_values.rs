@@ -46,8 +46,7 @@ impl StoredValues<'_> {
     /// [`Code::InvalidValue`] for a mean that is not finite, those of [`Selector::choose`], and those of the store.
     pub async fn means(&self, selector: &Selector) -> Result<(Vec<Vec<f32>>, usize), Problem> {
         let store = self.questions.store();
-        let chosen = selector.choose(store, self.tenant, "/caches", MAX_CACHES).await?;
-        check_stored(&chosen, self.hooks)?;
+        let chosen = self.check(selector).await?;
         let mut means = Vec::with_capacity(self.hooks.len());
         for hook in self.hooks {
             let rows = chosen.rows(store, *hook, &RowsOf::Positions)?;
@@ -62,6 +61,16 @@ impl StoredValues<'_> {
             means.push(mean.into_iter().map(|x| x as f32).collect());
         }
         Ok((means, chosen.caches.len()))
+    }
+
+    /// The caches of a mean, without reading their rows.
+    ///
+    /// # Errors
+    /// [`Code::HookNotStored`], those of [`Selector::choose`], and those of the store.
+    pub async fn check(&self, selector: &Selector) -> Result<Chosen, Problem> {
+        let chosen = selector.choose(self.questions.store(), self.tenant, "/caches", MAX_CACHES).await?;
+        check_stored(&chosen, self.hooks)?;
+        Ok(chosen)
     }
 
     /// The values of `part` to patch in at each hook, at the positions of the source. If it names none, at the

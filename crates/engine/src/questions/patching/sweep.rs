@@ -1,23 +1,22 @@
-//! Runs a sweep: patches values of one input at a hook into the forward pass of another, cell by cell.
+//! Runs a sweep: changes values at a hook in the forward pass of one input, cell by cell.
 
 use std::sync::Arc;
 
-use tokio::sync::{SemaphorePermit, watch};
+use tokio::sync::watch;
 
+use super::{
+    SweepProgress,
+    cells::{Cells, NewValues},
+    experiment_queue::ExperimentPlace,
+};
 use crate::Engine;
 use residuum_analysis::Distribution;
-use residuum_domain::{Applied, Code, Edit, Edits, Hook, Op, Problem, Site, Tokens};
+use residuum_domain::{Code, Edits, Hook, Problem};
 use residuum_model::{
     ForwardError, Model,
     patching::{Cell, Trace},
 };
 
-/// Sweeps that run at once; others wait.
-pub(crate) const MAX_RUNNING: usize = 2;
-/// Sweeps that may wait.
-pub(crate) const MAX_WAITING: usize = 64;
-/// Most bytes of the traces of both inputs.
-const MAX_TRACE_BYTES: u64 = 128 << 20;
 /// Most tokens in one batch of cells.
 const BATCH_TOKENS: usize = 512;
 
@@ -34,40 +33,40 @@ pub enum Metric {
     LogProbability(u32),
 }
 
-/// What one cell patches.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SweepCell {
-    /// The hook, inside a block.
-    pub hook: Hook,
-    /// The positions, in ascending order.
-    pub positions: Vec<u32>,
-    /// The patched values of a row, as ranges.
-    pub part: Vec<std::ops::Range<usize>>,
-}
-
 /// A sweep.
 pub struct Sweep {
     /// The model.
     pub model: Arc<Model>,
-    /// The input whose forward pass is patched.
+    /// The input whose forward pass is changed.
     pub base: Vec<u32>,
-    /// The input whose values are patched in; it has as many tokens.
-    pub source: Vec<u32>,
     /// The cells.
-    pub cells: Vec<SweepCell>,
+    pub cells: Cells,
     /// The position of the logits.
     pub position: usize,
     /// The number computed from them.
     pub metric: Metric,
 }
 
+/// What the cells of a sweep put in the place of the values of the unchanged pass.
+#[derive(Debug, Clone)]
+pub enum Replacement {
+    /// The values of another input with as many tokens.
+    Of(Vec<u32>),
+    /// Zeros.
+    Zeros,
+    /// A row at each hook.
+    Rows(Vec<Vec<f32>>),
+    /// Nothing: attention edges are masked.
+    Masked,
+}
+
 /// The result of a sweep.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Swept {
-    /// The metric of the unpatched input.
+    /// The metric of the unchanged input.
     pub base: f64,
-    /// The metric of the other input.
-    pub source: f64,
+    /// The metric of the other input, if there is one.
+    pub source: Option<f64>,
     /// The metric of each cell, in order.
     pub values: Vec<f64>,
 }
@@ -89,59 +88,45 @@ impl Engine {
     /// Dropping the future stops the sweep.
     ///
     /// # Errors
-    /// [`Code::QueueFull`] while too many sweeps wait, [`Code::ResultTooLarge`] for inputs whose traces are too large,
     /// [`Code::Unavailable`], [`Code::WorkerFailed`].
-    pub(super) async fn sweep(&self, sweep: Sweep, progress: &watch::Sender<usize>) -> Result<Swept, Problem> {
-        let _place = self.place_for_sweep().await?;
+    pub(super) async fn sweep(
+        &self,
+        sweep: Sweep,
+        replacement: Replacement,
+        _place: ExperimentPlace,
+        progress: &watch::Sender<SweepProgress>,
+    ) -> Result<Swept, Problem> {
         metrics::counter!("residuum_experiments_total").increment(1);
-        let Sweep { model, base, source, cells, position, metric } = sweep;
-        let mut hooks: Vec<Hook> = cells.iter().map(|c| c.hook).collect();
-        hooks.sort_unstable();
-        hooks.dedup();
-        let bytes = model.trace_bytes(base.len(), &[]) + model.trace_bytes(source.len(), &hooks);
-        if bytes > MAX_TRACE_BYTES {
-            let detail =
-                format!("the traces of the two inputs would have {bytes} bytes; {MAX_TRACE_BYTES} are allowed");
-            return Err(Problem::new(Code::ResultTooLarge, detail));
-        }
+        let Sweep { model, base, cells, position, metric } = sweep;
         let base = self.traced(&model, base, Vec::new()).await?;
-        let source = self.traced(&model, source, hooks).await?;
         let base_value = self.unchanged(&model, &base, position, metric).await?;
-        let source_value = self.unchanged(&model, &source, position, metric).await?;
-        let mut values = vec![f64::NAN; cells.len()];
-        for batch in batches(&cells, base.token_ids().len()) {
-            let (model, base, source) = (Arc::clone(&model), Arc::clone(&base), Arc::clone(&source));
+        let (mut source, mut source_value) = (None, None);
+        if let Replacement::Of(ids) = &replacement {
+            let trace = self.traced(&model, ids.clone(), cells.hooks.clone()).await?;
+            source_value = Some(self.unchanged(&model, &trace, position, metric).await?);
+            source = Some(trace);
+        }
+        let values = match (&replacement, &source) {
+            (Replacement::Of(_), Some(source)) => NewValues::Of(source),
+            (Replacement::Rows(rows), _) => NewValues::Rows(rows),
+            (Replacement::Masked, _) => NewValues::Masked,
+            _ => NewValues::Zeros,
+        };
+        let mut found = Vec::with_capacity(cells.len());
+        for batch in cells.batches(base.token_ids().len(), BATCH_TOKENS) {
+            let (model, base) = (Arc::clone(&model), Arc::clone(&base));
+            let layer = cells.cell(batch.start).hook.layer().unwrap_or(0);
             let changed: Vec<Cell> =
-                batch.iter().map(|i| cell(&cells[*i], &source)).collect::<Result<_, &str>>().map_err(broken)?;
-            let layer = cells[batch[0]].hook.layer().unwrap_or(0);
+                batch.clone().map(|i| cells.cell(i).pass(&values)).collect::<Result<_, &str>>().map_err(broken)?;
             let work = move || {
                 let logits = model.patched(&base, layer, &changed, position, &|| false)?;
                 let d_vocab = model.info().d_vocab;
                 Ok(logits.chunks_exact(d_vocab).map(|row| metric.of(row)).collect::<Vec<f64>>())
             };
-            let found = self.on_worker(work).await?.map_err(failed)?;
-            batch.iter().zip(found).for_each(|(i, value)| values[*i] = value);
-            progress.send_modify(|done| *done += batch.len());
+            found.extend(self.on_worker(work).await?.map_err(failed)?);
+            progress.send_modify(|progress| progress.done = found.len());
         }
-        Ok(Swept { base: base_value, source: source_value, values })
-    }
-
-    /// Waits for a place; first come, first served. Dropping the future gives up the place in the line.
-    ///
-    /// # Errors
-    /// [`Code::QueueFull`] if too many wait already.
-    async fn place_for_sweep(&self) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'_>), Problem> {
-        let inner = &self.inner;
-        let Ok(admitted) = inner.experiments_admitted.try_acquire() else {
-            let detail = format!("{MAX_RUNNING} experiments are running and {MAX_WAITING} wait; try again later");
-            return Err(Problem::new(Code::QueueFull, detail).retry_after(5));
-        };
-        let stopping = || Problem::new(Code::Unavailable, "the server is stopping").retry_after(5);
-        let place = tokio::select! {
-            place = inner.experiments.acquire() => place.map_err(|_| stopping())?,
-            () = inner.draining.cancelled() => return Err(stopping()),
-        };
-        Ok((admitted, place))
+        Ok(Swept { base: base_value, source: source_value, values: found })
     }
 
     async fn traced(&self, model: &Arc<Model>, token_ids: Vec<u32>, hooks: Vec<Hook>) -> Result<Arc<Trace>, Problem> {
@@ -167,53 +152,6 @@ impl Engine {
     }
 }
 
-/// Groups cells of one layer into batches, as indices.
-fn batches(cells: &[SweepCell], n_tokens: usize) -> Vec<Vec<usize>> {
-    let mut batches: Vec<Vec<usize>> = Vec::new();
-    let mut room = 0;
-    let mut order: Vec<usize> = (0..cells.len()).collect();
-    order.sort_by_key(|i| cells[*i].hook);
-    for i in order {
-        let cell = &cells[i];
-        let tokens = n_tokens - cell.positions.first().map_or(0, |p| *p as usize).min(n_tokens);
-        let same_layer = batches.last().is_some_and(|b| cells[b[0]].hook.layer() == cell.hook.layer());
-        match batches.last_mut() {
-            Some(batch) if same_layer && tokens <= room => {
-                batch.push(i);
-                room -= tokens;
-            }
-            _ => {
-                batches.push(vec![i]);
-                room = BATCH_TOKENS.saturating_sub(tokens);
-            }
-        }
-    }
-    batches
-}
-
-/// A forward pass with the cell's values taken from the source.
-fn cell(cell: &SweepCell, source: &Trace) -> Result<Cell, &'static str> {
-    let rows = source.rows(cell.hook).ok_or("the source has no trace at the hook")?;
-    let width = rows.len() / source.token_ids().len();
-    let mut numbers = Vec::new();
-    for position in &cell.positions {
-        let row = &rows[*position as usize * width..][..width];
-        cell.part.iter().for_each(|range| numbers.extend_from_slice(&row[range.clone()]));
-    }
-    let op = Op::Replace { table: 0..numbers.len(), n_rows: cell.positions.len(), n_keys: 0 };
-    let edit = Edit { hook: cell.hook, intervention: 0, parts: vec![cell.part.clone()], op };
-    let tokens = Tokens::list(&cell.positions).ok_or("a position is named twice")?;
-    let applied = Applied { tokens, keys: Tokens::All, described: serde_json::Map::new() };
-    let first = cell.positions.first().map_or(0, |p| *p as usize);
-    Ok(Cell { edits: Edits::new(vec![edit], numbers)?, applied: vec![applied], first })
-}
-
-/// Whether a site can be swept: it is inside the blocks, with one row per position, and does not hold indices.
-#[must_use]
-pub fn sweeps(site: Site) -> bool {
-    site.in_block() && !site.is_attention_map() && !site.is_index()
-}
-
 fn failed(e: ForwardError) -> Problem {
     tracing::error!(error = %e, "a pass of a sweep failed");
     Problem::new(Code::WorkerFailed, "the forward pass failed")
@@ -222,28 +160,4 @@ fn failed(e: ForwardError) -> Problem {
 fn broken(why: &str) -> Problem {
     tracing::error!(why, "the cells of a sweep are inconsistent");
     Problem::new(Code::Internal, "the sweep could not be carried out")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn batches_hold_one_layer_and_few_tokens() {
-        let one = |layer: usize, position: u32| SweepCell {
-            hook: Hook::block(Site::ResidPre, layer),
-            positions: vec![position],
-            part: vec![],
-        };
-        let cells: Vec<SweepCell> = (0..3).flat_map(|l| (0..200).map(move |p| one(l, p))).collect();
-        let batches = batches(&cells, 200);
-        let mut seen: Vec<usize> = batches.concat();
-        seen.sort_unstable();
-        assert_eq!(seen, (0..600).collect::<Vec<_>>());
-        for batch in &batches {
-            let tokens: usize = batch.iter().map(|i| 200 - cells[*i].positions[0] as usize).sum();
-            assert!(tokens <= BATCH_TOKENS);
-            assert!(batch.iter().all(|i| cells[*i].hook == cells[batch[0]].hook));
-        }
-    }
 }

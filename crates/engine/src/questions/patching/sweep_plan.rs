@@ -3,44 +3,37 @@
 use std::sync::Arc;
 
 use super::{
-    PatchDirection, PatchingInput, PatchingMetric, PatchingQuestion, SweepInfo,
-    sweep::{Metric, Sweep, SweepCell, sweeps},
+    PatchDirection, PatchingInput, PatchingMetric, PatchingQuestion, SweepInfo, SweepOp,
+    sweep::{Metric, Sweep},
+    sweep_axes::Axes,
 };
-use crate::questions::Token;
-use residuum_domain::{Axis, CaptureRequest, Code, Hook, HookName, Layers, Parts, Positions, Problem, Rows, Site};
+use crate::questions::{Selector, Token};
+use residuum_domain::{Code, Hook, Positions, Problem, Site};
 use residuum_model::{Encoded, Model};
 
-/// Most cells of one sweep.
-const MAX_CELLS: usize = 100_000;
-
-/// The hook to patch, cell by cell. The axes are layers, positions if each is swept, and heads if each is swept.
-#[derive(Debug, Clone)]
-pub struct SweptHook {
-    /// A hook inside the blocks, short or full: `resid_pre` if left out.
-    pub hook: Option<String>,
-    /// Layers; all that have the hook if left out.
-    pub layers: Layers,
-    /// Positions; all in one cell if left out.
-    pub positions: Option<SweptOver<Positions>>,
-    /// Heads; all in one cell if left out.
-    pub heads: Option<SweptOver<Vec<usize>>>,
-}
-
-/// Whether positions or heads are an axis of a sweep, or patched together.
-#[derive(Debug, Clone)]
-pub enum SweptOver<T> {
-    /// Each in a separate cell: an axis.
-    Each,
-    /// These together in every cell: no axis.
-    Together(T),
-}
+/// Most bytes of the traces of a sweep's inputs.
+const MAX_TRACE_BYTES: u64 = 128 << 20;
 
 /// A planned sweep.
 pub struct Patching {
     /// The sweep.
     pub(super) sweep: Sweep,
+    /// What it changes.
+    pub(super) change: Change,
     /// What it covers.
     pub(super) info: SweepInfo,
+}
+
+/// What the cells of a sweep do.
+pub(super) enum Change {
+    /// They get values of this input.
+    Patch(Vec<u32>),
+    /// They get zeros.
+    Zero,
+    /// They get the mean of stored rows.
+    MeanAblate(Selector),
+    /// They mask attention edges.
+    Knockout,
 }
 
 impl Patching {
@@ -61,13 +54,14 @@ impl PatchingQuestion {
             let detail = format!("{} has no LM head, so there are no logits to measure", model.info().id);
             return Err(Problem::at(Code::NotReadable, "/model", detail));
         }
+        self.check_fields()?;
         let clean = self.clean.encode(&model, self.prepend_bos).map_err(|p| p.under("/clean"))?;
-        let corrupt = self.corrupt.encode(&model, self.prepend_bos).map_err(|p| p.under("/corrupt"))?;
+        let corrupt = self.corrupt.map(|c| c.encode(&model, self.prepend_bos)).transpose();
+        let corrupt = corrupt.map_err(|p| p.under("/corrupt"))?;
         let n = clean.ids.len();
-        if corrupt.ids.len() != n {
+        if let Some(other) = corrupt.as_ref().map(|c| c.ids.len()).filter(|other| *other != n) {
             let detail = format!(
-                "the clean input has {n} tokens and the corrupt one {}: a position of one has no counterpart in the other",
-                corrupt.ids.len()
+                "the clean input has {n} tokens and the corrupt one {other}: a position of one has no counterpart in the other"
             );
             return Err(Problem::at(Code::ShapeMismatch, "/corrupt", detail));
         }
@@ -77,15 +71,26 @@ impl PatchingQuestion {
         let position = self.position.map_or(Positions::Last, Positions::One);
         let at = |p: Problem| Problem::at(p.code, "/position", p.detail);
         let position = position.resolve(n).map_err(at)?.positions()[0] as usize;
-        let Cells { site, layers, positions, heads, cells } =
-            self.sweep.cells(&model, n).map_err(|p| p.under("/sweep"))?;
-        let direction = self.direction;
-        let (base, source) = match direction {
-            PatchDirection::Denoise => (corrupt.ids, clean.ids),
-            PatchDirection::Noise => (clean.ids, corrupt.ids),
+        let Axes { site, layers, positions, to, from, heads, cells } =
+            self.sweep.axes(&model, n).map_err(|p| p.under("/sweep"))?;
+        let source_hooks = corrupt.as_ref().map(|_| cells.hooks.as_slice());
+        check_traces(&model, n, source_hooks)?;
+        let op = self.sweep.op.name();
+        let direction = corrupt.as_ref().map(|_| self.direction.unwrap_or(PatchDirection::Denoise));
+        let (corrupt, corrupt_tokens) = corrupt.map(|c| (c.ids, c.tokens)).unzip();
+        let (base, source) = match (direction, corrupt) {
+            (Some(PatchDirection::Denoise), Some(corrupt)) => (corrupt, Some(clean.ids)),
+            (_, corrupt) => (clean.ids, corrupt),
+        };
+        let change = match (self.sweep.op, source) {
+            (SweepOp::Patch, source) => Change::Patch(source.unwrap_or_default()),
+            (SweepOp::Zero, _) => Change::Zero,
+            (SweepOp::MeanAblate(selector), _) => Change::MeanAblate(selector),
+            (SweepOp::Knockout, _) => Change::Knockout,
         };
         let info = SweepInfo {
             model: model.info().id.clone(),
+            op,
             site,
             metric,
             direction,
@@ -93,13 +98,46 @@ impl PatchingQuestion {
             against,
             position,
             clean_tokens: clean.tokens,
-            corrupt_tokens: corrupt.tokens,
+            corrupt_tokens,
             layers,
             positions,
+            to,
+            from,
             heads,
         };
-        Ok(Patching { sweep: Sweep { model, base, source, cells, position, metric: measured }, info })
+        Ok(Patching { sweep: Sweep { model, base, cells, position, metric: measured }, change, info })
     }
+
+    /// Requires the second input of a patch, and refuses it elsewhere.
+    fn check_fields(&self) -> Result<(), Problem> {
+        let op = self.sweep.op.name();
+        match (&self.sweep.op, &self.corrupt, self.direction) {
+            (SweepOp::Patch, Some(_), _) => Ok(()),
+            (SweepOp::Patch, None, _) => {
+                let detail = "`patch` takes its values from a second input: give `corrupt`, or another `op`";
+                Err(Problem::at(Code::InvalidBody, "/corrupt", detail))
+            }
+            (_, Some(_), _) => {
+                let detail = format!("`{op}` changes the clean run and needs no other: leave out `corrupt`");
+                Err(Problem::at(Code::InvalidBody, "/corrupt", detail))
+            }
+            (_, None, Some(_)) => {
+                let detail = format!("`direction` is for `patch`; `{op}` always changes the clean run");
+                Err(Problem::at(Code::InvalidBody, "/direction", detail))
+            }
+            (_, None, None) => Ok(()),
+        }
+    }
+}
+
+/// Refuses inputs of `n` tokens whose traces are too large: that of the changed input, and with these hooks that of the other.
+fn check_traces(model: &Model, n: usize, source_hooks: Option<&[Hook]>) -> Result<(), Problem> {
+    let bytes = model.trace_bytes(n, &[]) + source_hooks.map_or(0, |hooks| model.trace_bytes(n, hooks));
+    if bytes <= MAX_TRACE_BYTES {
+        return Ok(());
+    }
+    let detail = format!("the traces of the inputs would have {bytes} bytes; {MAX_TRACE_BYTES} are allowed");
+    Err(Problem::new(Code::ResultTooLarge, detail))
 }
 
 fn metric(
@@ -137,112 +175,5 @@ impl PatchingInput {
             return Err(Problem::at(Code::TooManyTokens, "", detail));
         }
         Ok(encoded)
-    }
-}
-
-/// What an axis of a sweep runs over; `None` if it is not an axis.
-type SweptAxis<T> = Option<Vec<T>>;
-
-/// The cells of a sweep and their axes.
-struct Cells {
-    site: Site,
-    layers: Vec<usize>,
-    positions: Option<Vec<u32>>,
-    heads: Option<Vec<usize>>,
-    cells: Vec<SweepCell>,
-}
-
-impl SweptHook {
-    fn cells(&self, model: &Model, n_tokens: usize) -> Result<Cells, Problem> {
-        let hooks = self.hooks(model)?;
-        let site = hooks[0].site();
-        let row_shape = model.info().row_shape(site);
-        let width: usize = row_shape.iter().product();
-        let (positions, position_axis) = self.positions(n_tokens)?;
-        let has_heads = site.axes().contains(&Axis::Head) || site.axes().contains(&Axis::KvHead);
-        let n_heads = if has_heads { row_shape[0] } else { 1 };
-        let d_head = width / n_heads.max(1);
-        let head = |h: usize| h * d_head..(h + 1) * d_head;
-        let (parts, head_axis): (Parts, SweptAxis<usize>) = match &self.heads {
-            Some(_) if !has_heads => {
-                let detail = format!("`{}` has no heads", site.name());
-                return Err(Problem::at(Code::InvalidValue, "/heads", detail));
-            }
-            None => (vec![std::iter::once(0..width).collect()], None),
-            Some(SweptOver::Each) => ((0..n_heads).map(|h| vec![head(h)]).collect(), Some((0..n_heads).collect())),
-            Some(SweptOver::Together(heads)) => {
-                if let Some(i) = heads.iter().position(|h| *h >= n_heads) {
-                    let detail = format!("head {} does not exist: there are {n_heads}", heads[i]);
-                    return Err(Problem::at(Code::InvalidValue, format!("/heads/{i}"), detail));
-                }
-                if heads.is_empty() {
-                    return Err(Problem::at(Code::InvalidValue, "/heads", "no head is named"));
-                }
-                let mut heads = heads.clone();
-                heads.sort_unstable();
-                heads.dedup();
-                (vec![heads.into_iter().map(head).collect()], None)
-            }
-        };
-        let n_cells = hooks.len() * positions.len() * parts.len();
-        if n_cells > MAX_CELLS {
-            let detail = format!("the sweep has {n_cells} cells; {MAX_CELLS} are allowed");
-            return Err(Problem::at(Code::ResultTooLarge, "", detail));
-        }
-        let mut cells = Vec::with_capacity(n_cells);
-        for hook in &hooks {
-            for positions in &positions {
-                let cell = |part: &Vec<_>| SweepCell { hook: *hook, positions: positions.clone(), part: part.clone() };
-                cells.extend(parts.iter().map(cell));
-            }
-        }
-        Ok(Cells {
-            site,
-            layers: hooks.iter().filter_map(Hook::layer).collect(),
-            positions: position_axis,
-            heads: head_axis,
-            cells,
-        })
-    }
-
-    fn hooks(&self, model: &Model) -> Result<Vec<Hook>, Problem> {
-        let name = self.hook.clone().unwrap_or_else(|| "resid_pre".to_owned());
-        let full = matches!(name.parse::<HookName>(), Ok(HookName::Full(h)) if h.layer().is_some());
-        let request = CaptureRequest { hooks: vec![name], layers: self.layers.clone(), ..CaptureRequest::default() };
-        let at_hook = |mut p: Problem| {
-            p.errors.iter_mut().filter(|e| e.pointer == "/hooks/0").for_each(|e| "/hook".clone_into(&mut e.pointer));
-            p
-        };
-        let hooks = request.resolve(model.info()).map_err(at_hook)?.to_vec();
-        let site = hooks[0].site();
-        if full && self.layers != Layers::All {
-            let detail = "the hook names its layer itself; leave out one of the two";
-            return Err(Problem::at(Code::InvalidBody, "/layers", detail));
-        }
-        if !sweeps(site) {
-            let detail =
-                format!("`{}` cannot be swept: name a hook inside the blocks with one row per token", site.name());
-            return Err(Problem::at(Code::InvalidValue, "/hook", detail));
-        }
-        Ok(hooks)
-    }
-
-    /// The positions of each cell, and their axis.
-    fn positions(&self, n_tokens: usize) -> Result<(Vec<Vec<u32>>, SweptAxis<u32>), Problem> {
-        let all = || (0..u32::try_from(n_tokens).unwrap_or(u32::MAX)).collect::<Vec<u32>>();
-        match &self.positions {
-            None => Ok((vec![all()], None)),
-            Some(SweptOver::Each) => Ok((all().into_iter().map(|p| vec![p]).collect(), Some(all()))),
-            Some(SweptOver::Together(positions)) => match positions.resolve(n_tokens)? {
-                Rows::Mean(_) => {
-                    Err(Problem::at(Code::InvalidValue, "/positions", "a mean cannot be patched; name positions"))
-                }
-                Rows::List(mut list) => {
-                    list.sort_unstable();
-                    list.dedup();
-                    Ok((vec![list], None))
-                }
-            },
-        }
     }
 }

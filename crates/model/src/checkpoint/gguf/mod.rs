@@ -13,7 +13,7 @@ use std::{
 pub use header::MetadataValue;
 
 use super::{Checkpoint, Entry};
-use crate::error::LoadError;
+use crate::{error::LoadError, load_progress::LoadProgress};
 use header::Header;
 
 /// An opened GGUF file.
@@ -51,6 +51,11 @@ impl GgufFile {
     /// Its tensors.
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
+    }
+
+    /// As [`Checkpoint::report_to`].
+    pub fn report_to(&mut self, progress: &LoadProgress) {
+        self.checkpoint.report_to(progress);
     }
 
     /// All metadata.
