@@ -211,7 +211,7 @@ problems! {
     /// Listing models.
     OpenAiListProblems = [InvalidQuery];
     /// Reading a model.
-    OpenAiModelProblems = [InvalidQuery, ModelNotFound, Unavailable];
+    OpenAiModelProblems = [InvalidQuery, UnknownModel, Unavailable];
 }
 
 /// How errors are written.

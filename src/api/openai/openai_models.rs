@@ -13,8 +13,6 @@ use crate::api::{
     problems::{OpenAiListProblems, OpenAiModelProblems},
     state::ApiState,
 };
-use residuum_domain::{Code, Problem};
-use residuum_engine::questions::served_models::ServedModel;
 
 /// A served model.
 #[derive(Debug, Serialize, ToSchema)]
@@ -54,8 +52,8 @@ fn described(state: &ApiState, id: String) -> OpenAiModel {
     responses((status = 200, description = "The models", body = OpenAiModels), OpenAiListProblems)
 )]
 pub async fn list_models(State(state): State<ApiState>, Query(NoQuery {}): Query<NoQuery>) -> Json<OpenAiModels> {
-    let loaded = state.questions.served_models().into_iter().filter(|model| model.loaded.is_some());
-    let data = loaded.map(|ServedModel { id, .. }| described(&state, id)).collect();
+    let ready = state.questions.served_models().into_iter().filter(|model| model.serving.status == "ready");
+    let data = ready.map(|model| described(&state, model.id)).collect();
     Json(OpenAiModels { object: "list", data })
 }
 
@@ -73,9 +71,6 @@ pub async fn get_model(
     Query(NoQuery {}): Query<NoQuery>,
 ) -> ApiResult<Json<OpenAiModel>> {
     let wanted = path.map(|Path(id)| id).unwrap_or_default();
-    let ServedModel { id, loaded, .. } = state.questions.served_model(&wanted)?;
-    if loaded.is_none() {
-        return Err(Problem::new(Code::Unavailable, "the model is still being loaded").retry_after(2).into());
-    }
-    Ok(Json(described(&state, id)))
+    state.engine.models().get(&wanted)?;
+    Ok(Json(described(&state, wanted)))
 }
