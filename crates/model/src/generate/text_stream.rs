@@ -46,15 +46,13 @@ impl TextStream {
             self.open(tokenizer, ids, n_prompt);
         }
         let window = self.window.unwrap_or(n_prompt);
-        let text = tokenizer.decode(&ids[window..]);
-        let certain = text.trim_end_matches(char::REPLACEMENT_CHARACTER);
+        let (text, n_certain) = tokenizer.decode_certain(&ids[window..]);
         let is_full = ids.len() - window > WINDOW_TOKENS;
-        let certain = if is_full { text.as_str() } else { certain };
+        let certain = if is_full { text.as_str() } else { &text[..n_certain] };
         // While the bytes of a character are incomplete, some decoders also show the characters before it as U+FFFD.
         let new = certain.strip_prefix(self.decoded.as_str()).unwrap_or_default().to_owned();
         self.decoded.push_str(&new);
-        let is_complete = !text.ends_with(char::REPLACEMENT_CHARACTER);
-        if is_complete && ids.len() - window > 2 * CONTEXT_TOKENS {
+        if certain.len() == text.len() && !is_full && ids.len() - window > 2 * CONTEXT_TOKENS {
             self.slide_to(tokenizer, ids);
         } else if is_full {
             (self.window, self.decoded) = (Some(ids.len()), String::new());

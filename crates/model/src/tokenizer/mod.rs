@@ -375,6 +375,25 @@ impl TextTokenizer {
         self.tokenizer.decode(ids, true).unwrap_or_default()
     }
 
+    /// As [`Self::decode`], with the number of bytes at the start of the text that further tokens cannot change: the last
+    /// character may be incomplete.
+    #[must_use]
+    pub fn decode_certain(&self, ids: &[u32]) -> (String, usize) {
+        let text = self.decode(ids);
+        let certain = text.trim_end_matches(char::REPLACEMENT_CHARACTER).len();
+        if certain == text.len() || self.spelling != Spelling::ByteLevel {
+            return (text, certain);
+        }
+        // An incomplete character is one U+FFFD at the end; all others stand for bytes that are no character.
+        let ordinary = ids.iter().filter(|id| !self.is_special(**id));
+        let bytes: Vec<u8> = ordinary.flat_map(|id| self.token_bytes(*id)).collect();
+        let tail = bytes.utf8_chunks().last().map_or(&[][..], |chunk| chunk.invalid());
+        let is_incomplete = std::str::from_utf8(tail).is_err_and(|e| e.error_len().is_none());
+        let held = if is_incomplete { char::REPLACEMENT_CHARACTER.len_utf8() } else { 0 };
+        let certain = text.len() - held;
+        (text, certain)
+    }
+
     /// The bytes of a token; those of U+FFFD for an id without a token.
     #[must_use]
     pub fn token_bytes(&self, id: u32) -> Vec<u8> {

@@ -48,8 +48,8 @@ impl PackHeader {
         if layout.items.len() != self.caches.len() || layout.items.is_empty() {
             return Err(StoreError::misuse("a pack needs as many caches as items, and one at least"));
         }
-        if layout.hooks.is_empty() || layout.hooks.len() != layout.row_shapes.len() || !layout.hooks.is_sorted() {
-            return Err(StoreError::misuse("a pack needs hooks in execution order, with a row shape each"));
+        if layout.hooks.len() != layout.row_shapes.len() || !layout.hooks.is_sorted() {
+            return Err(StoreError::misuse("a pack needs its hooks in execution order, with a row shape each"));
         }
         if self.capture.hooks != layout.hooks || self.capture.dtype != layout.dtype {
             return Err(StoreError::misuse("the capture of a pack names other hooks or another dtype than its layout"));
@@ -61,8 +61,7 @@ impl PackHeader {
             let held = capture.hooks.iter().all(|h| layout.hooks.binary_search(h).is_ok());
             let same = capture.dtype == layout.dtype
                 && cache.item.token_ids.len() == span.n_tokens
-                && rows.len() == span.n_rows
-                && !capture.hooks.is_empty();
+                && rows.len() == span.n_rows;
             if !held || !same {
                 return Err(StoreError::misuse("an item of a pack asks for something else than its layout holds"));
             }
