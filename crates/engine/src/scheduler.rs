@@ -267,7 +267,7 @@ async fn finish(engine: &Arc<Inner>, units: Vec<Unit>, outcome: JobOutcome) {
 }
 
 /// Whether the store may accept the same work later. Accepted items wait for room; they do not fail for lack of it.
-fn may_succeed_later(problem: &Problem) -> bool {
+pub(super) fn may_succeed_later(problem: &Problem) -> bool {
     matches!(problem.code, Code::StoreFull | Code::Unavailable)
 }
 

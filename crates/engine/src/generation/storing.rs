@@ -9,7 +9,7 @@ use crate::{
     keys::provenance,
     queue::{BatchKey, Reuse, Unit, UnitId},
     reuse::wanted,
-    scheduler::{all_failed, no_room, put_back},
+    scheduler::{all_failed, may_succeed_later, no_room, put_back},
     unit,
 };
 use residuum_domain::{CacheId, NewItem, Positions, Problem, RunId, positions::Unsettled};
@@ -102,7 +102,8 @@ async fn store_group(engine: &Arc<Inner>, group: Vec<Recorded>) {
     metrics::counter!("residuum_items_captured_total").increment(new.len() as u64);
     let pack = match write_pack(engine, new).await {
         Ok(pack) => pack,
-        Err(problem) => return no_room(engine, units, &problem),
+        Err(problem) if may_succeed_later(&problem) => return no_room(engine, units, &problem),
+        Err(problem) => return record_failure(engine, units, &problem).await,
     };
     let reused = reused.into_iter().map(|(_, reused)| reused).collect();
     let completion = Completion { pack, reused, ..Completion::default() };

@@ -225,7 +225,7 @@ impl Write for FailExhausted {
         // what was written of a cancelled run is lost if the process ended before it was stored
         tx.later(
             "UPDATE run_items SET status = 'cancelled', payload = NULL, hook_set_id = NULL WHERE status = 'pending' \
-             AND run_id IN (SELECT id FROM runs WHERE finished_at IS NOT NULL)",
+             AND EXISTS (SELECT 1 FROM runs WHERE runs.id = run_items.run_id AND finished_at IS NOT NULL)",
         );
         // also runs that a damaged or older index left without anything to do
         let unfinished: Vec<Vec<u8>> =
