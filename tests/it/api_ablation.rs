@@ -53,8 +53,7 @@ async fn every_cell_of_a_mean_is_a_run_with_that_intervention_bit_for_bit() {
     let capture = json!({"hooks": ["attn.z"], "positions": "all"});
     let run = app.run(json!({"input": [[3, 5, 8], [9, 1]], "capture": capture, "tags": ["mean"]})).await;
     for caches in [json!({"tags": ["mean"]}), run["caches"].clone()] {
-        let fields =
-            json!({"op": "mean_ablate", "hook": "attn.z", "heads": "each", "positions": [-2, -1], "caches": caches});
+        let fields = json!({"op": "mean", "hook": "attn.z", "heads": "each", "positions": [-2, -1], "caches": caches});
         let found = sweep(&app, fields).await;
         assert_eq!((&found["op"], &found["axes"]), (&json!("mean_ablate"), &json!(["layer", "head"])));
         for layer in 0..3 {

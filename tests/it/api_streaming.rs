@@ -152,7 +152,7 @@ async fn a_continuation_without_hooks_stores_its_text_alone() {
     assert_eq!(cache["completion"]["text"], run["completions"][1]["text"]);
     assert_eq!(cache["n_tokens"], 1 + cache["completion"]["token_ids"].as_array().unwrap().len());
     let id = cache["id"].as_str().unwrap();
-    app.get(&format!("/v1/caches/{id}/layers")).await.problem(404, "hook_not_found");
+    app.get(&format!("/v1/caches/{id}/layers")).await.problem(404, "layer_not_in_cache");
     let file = app.get(&format!("/v1/caches/{id}/safetensors")).await;
     let tensors = safetensors::SafeTensors::deserialize(&file.body).unwrap();
     assert_eq!(tensors.names(), ["token_ids"]);

@@ -86,7 +86,7 @@ async fn the_chunks_of_completions_are_the_whole_answer() {
             };
             let text: String = own().filter_map(|c| c["text"].as_str()).collect();
             assert_eq!(choice["text"], text, "{fields}");
-            assert_eq!(own().last().unwrap()["finish_reason"], choice["finish_reason"]);
+            assert_eq!(own().next_back().unwrap()["finish_reason"], choice["finish_reason"]);
             for list in ["tokens", "token_logprobs", "top_logprobs", "text_offset"] {
                 let joined: Vec<Value> =
                     own().filter_map(|c| c["logprobs"][list].as_array()).flatten().cloned().collect();

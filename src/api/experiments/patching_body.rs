@@ -124,7 +124,8 @@ pub enum SweepOpName {
     Patch,
     /// Replaces the values by 0.
     Zero,
-    /// Replaces the values by the mean of stored activations.
+    /// Replaces the values by the mean of stored activations. `mean` is short for it.
+    #[serde(alias = "mean")]
     MeanAblate,
     /// Masks attention edges.
     Knockout,

@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::{
+    asked::{Asked, Form},
     chat_messages::for_template,
-    completions::{Asked, Form},
     neutral_fields::{neutral, no_entries, no_penalty, one_of_words},
     recording::Recording,
     sampling::{Delivery, Sampling, StreamOptions, top_of},

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::{
-    completions::{Asked, Form},
+    asked::{Asked, Form},
     neutral_fields::{neutral, no_entries, no_penalty},
     recording::Recording,
     sampling::{Delivery, Sampling, StreamOptions, top_of},

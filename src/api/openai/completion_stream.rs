@@ -10,9 +10,10 @@ use futures::stream;
 
 use super::{
     answer_parts::Usage,
+    answering::Answering,
+    asked::Form,
     chat_answer::{ChatChunk, ChunkChoice},
     completion_answer::{Completion, CompletionChoice},
-    completions::{Answering, Form},
     openai_error::OpenAiErrorDto,
     pieces::Piece,
     recording::Recorded,

@@ -8,13 +8,14 @@ use axum::{
 
 use super::{
     answer_parts::{Head, Usage},
+    answering::Answering,
+    asked::{Asked, Form},
     chat_answer::{ChatChoice, ChatChunk, ChatCompletion},
     chat_body::ChatBody,
     completion_answer::{Completion, CompletionChoice},
     completion_body::CompletionBody,
     completion_stream,
     pieces::{Piece, Pieces},
-    recording::{Recorded, Recording},
     sampling::{Delivery, relocated},
 };
 use crate::api::{
@@ -23,49 +24,8 @@ use crate::api::{
     problems::OpenAiCompletionProblems,
     state::ApiState,
 };
-use residuum_domain::{Priority, Problem, Scoring, TenantId};
-use residuum_engine::{Completing, CompletionRequest, RunRequest};
-
-/// Which of the two routes is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// Continuations of prompts.
-    Text,
-    /// Answers to a chat.
-    Chat,
-}
-
-/// A request whose fields are checked.
-pub struct Asked {
-    /// What to generate.
-    pub run: RunRequest,
-    /// Which log-probabilities to compute.
-    pub scoring: Scoring,
-    pub form: Form,
-    pub delivery: Delivery,
-    /// Whether answers begin with the prompt.
-    pub echo: bool,
-    /// Whether log-probabilities are wanted.
-    pub logprobs: bool,
-    /// The name of the field with the maximum number of tokens.
-    pub limit_field: &'static str,
-    /// What to store.
-    pub recording: Option<Recording>,
-}
-
-/// A generation under way, with what its answer needs.
-pub struct Answering {
-    pub state: ApiState,
-    pub tenant: TenantId,
-    pub form: Form,
-    pub completing: Completing,
-    pub pieces: Pieces,
-    pub head: Head,
-    /// Whether log-probabilities are wanted.
-    pub logprobs: bool,
-    /// Whether it is stored.
-    pub recorded: bool,
-}
+use residuum_domain::{Priority, Problem, TenantId};
+use residuum_engine::CompletionRequest;
 
 /// Answer a chat as OpenAI does
 ///
@@ -179,15 +139,4 @@ async fn collect(answering: &mut Answering, mut add: impl FnMut(usize, Piece)) -
         }
     }
     Ok(())
-}
-
-impl Answering {
-    /// Where the generation is stored, once it is; `None` if it is not.
-    pub async fn recorded(&self) -> Result<Option<Recorded>, Problem> {
-        if !self.recorded {
-            return Ok(None);
-        }
-        let (id, n_items) = (self.completing.run(), self.completing.n_items());
-        Recorded::of(&self.state, self.tenant, id, n_items).await.map(Some)
-    }
 }

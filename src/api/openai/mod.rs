@@ -4,6 +4,8 @@
 //! that nothing acts on is refused. `docs/OPENAI.md` lists the fields.
 
 mod answer_parts;
+mod answering;
+mod asked;
 mod chat_answer;
 mod chat_body;
 mod chat_messages;
