@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::token_log::TokenLog;
+use super::token_log::{Change, TokenLog};
 use residuum_domain::{NewItem, Problem, RunId, Scoring};
 
 /// What is kept of a run while it generates.
@@ -73,7 +73,6 @@ impl FollowedRuns {
 
     /// Reports the failure of an item.
     pub fn failed(&self, (run, index): (RunId, u32), problem: &Problem) {
-        use super::token_log::Change;
         if let Some(followed) = self.lock().get(&run) {
             followed.log.push(index, Change::Ended { reason: Err(problem.clone()), text: String::new() });
         }

@@ -191,13 +191,11 @@ impl Generator {
     /// Takes out the sequences of the next slice: those of the group whose turn it is, as far as their KV caches find room.
     /// Sequences that find none drop theirs; they joined last.
     fn take_turn(&mut self) -> Vec<Active> {
-        let (mut bytes, mut groups) = (0, Vec::new());
-        let mut has_room = Vec::with_capacity(self.active.len());
-        for (i, active) in self.active.iter_mut().enumerate() {
-            bytes += active.cache_bytes();
-            has_room.push(i == 0 || bytes <= KV_CACHE_BYTES);
-            if !has_room[i] {
-                bytes -= active.cache_bytes();
+        let sizes: Vec<u64> = self.active.iter().map(Active::cache_bytes).collect();
+        let has_room = which_fit(&sizes, KV_CACHE_BYTES);
+        let mut groups = Vec::new();
+        for (active, has_room) in self.active.iter_mut().zip(&has_room) {
+            if !has_room {
                 active.writing.sequence.release();
             } else if !groups.contains(&active.group()) {
                 groups.push(active.group());
@@ -274,6 +272,17 @@ impl Generator {
     }
 }
 
+/// Which of these sizes fit into `room` together: the first in any case, and then each that leaves it unexceeded.
+fn which_fit(sizes: &[u64], room: u64) -> Vec<bool> {
+    let mut taken = 0u64;
+    let fits = |(i, size): (usize, &u64)| {
+        let fits = i == 0 || taken.saturating_add(*size) <= room;
+        taken = if fits { taken.saturating_add(*size) } else { taken };
+        fits
+    };
+    sizes.iter().enumerate().map(fits).collect()
+}
+
 /// Handles sequences whose step failed: each is tried again alone, so that one bad input does not fail the others.
 async fn failed(engine: &Arc<Inner>, units: Vec<Unit>, problem: Problem) {
     if units.len() > 1 {
@@ -288,5 +297,23 @@ impl Inner {
     pub(crate) fn close_logs(&self, ended: &[RunId]) {
         let gone = Problem::new(Code::Conflict, "the run has ended");
         ended.iter().for_each(|run| self.followed.close(*run, &gone));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caches_have_room_in_the_order_in_which_sequences_joined() {
+        assert_eq!(which_fit(&[4, 4, 4], 12), [true; 3]);
+        assert_eq!(
+            which_fit(&[4, 9, 4, 4], 12),
+            [true, false, true, true],
+            "a small one does not wait for a large one"
+        );
+        assert_eq!(which_fit(&[20, 1], 12), [true, false], "the first always goes on");
+        assert_eq!(which_fit(&[u64::MAX, u64::MAX], 12), [true, false]);
+        assert!(which_fit(&[], 12).is_empty());
     }
 }
