@@ -74,6 +74,8 @@ struct State {
     dropped: u64,
     /// For each item, how far it has come: an item that is tried again repeats its events.
     items: HashMap<u32, Reported>,
+    /// Number of items that have ended.
+    n_ended: usize,
     is_closed: bool,
 }
 
@@ -123,9 +125,10 @@ impl TokenLog {
         if !is_new {
             return;
         }
+        state.n_ended += usize::from(matches!(change, Change::Ended { .. }));
         state.events.push_back(Arc::new(GenerationEvent { item, change }));
         match self.n_items {
-            Some(n) => state.is_closed = state.items.values().filter(|reported| reported.ended).count() >= n,
+            Some(n) => state.is_closed = state.n_ended >= n,
             None if state.events.len() > KEPT_EVENTS => {
                 state.events.pop_front();
                 state.dropped += 1;
