@@ -2,11 +2,11 @@
 
 use residuum_domain::TokenScore;
 
-/// Scores a token, given the logits `[d_vocab]` of the row before it, and lists the `top` most probable tokens. Sums run in
-/// float64. A logit that is not a number has no probability.
+/// Scores a token, given the logits `[d_vocab]` of the row before it, and lists the `top` most probable tokens. Exponentials are
+/// float32, their sum float64. A logit that is not a number has no probability.
 pub fn score(logits: &[f32], token_id: u32, top: usize) -> TokenScore {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().filter(|l| !l.is_nan()).map(|l| f64::from(l - largest).exp()).sum();
+    let sum: f64 = logits.iter().filter(|l| !l.is_nan()).map(|l| f64::from((l - largest).exp())).sum();
     let log_sum = f64::from(largest) + sum.ln();
     #[expect(clippy::cast_possible_truncation, reason = "float32 holds a log-probability well enough")]
     let logprob = |logit: f32| (f64::from(logit) - log_sum) as f32;
