@@ -169,7 +169,7 @@ pub struct RunSnapshot {
 pub struct TokenEvent {
     /// The item of the run: `index × n + sample`.
     pub item: u32,
-    /// The input, counted from 0.
+    /// The input, counted from 0. Where a list of strengths makes several of an input, each of these counts.
     pub index: u32,
     /// Which of the input's `n` samples, counted from 0.
     pub sample: u32,
@@ -194,7 +194,7 @@ pub struct TokenEvent {
 pub struct CompletionEvent {
     /// The item of the run: `index × n + sample`.
     pub item: u32,
-    /// The input, counted from 0.
+    /// The input, counted from 0. Where a list of strengths makes several of an input, each of these counts.
     pub index: u32,
     /// Which of the input's `n` samples, counted from 0.
     pub sample: u32,
