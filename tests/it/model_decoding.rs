@@ -8,20 +8,7 @@ use residuum::{
     },
 };
 
-use crate::model_support::{all_rows, capture, every_hook, goldens, load_golden, smollm2};
-
-fn greedy(max_new_tokens: usize) -> Generation {
-    Generation {
-        max_new_tokens,
-        temperature: 0.0,
-        top_k: None,
-        top_p: None,
-        seed: 1,
-        stop: Vec::new(),
-        sample: 0,
-        n: 1,
-    }
-}
+use crate::model_support::{all_rows, capture, every_hook, goldens, greedy, load_golden, smollm2};
 
 /// Steps until all sequences are finished; `between` runs before each step. Returns them with their news.
 fn run(

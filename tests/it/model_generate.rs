@@ -6,20 +6,7 @@ use residuum::{
 };
 use serde_json::Value;
 
-use crate::model_support::{all_rows, capture, goldens, load_golden, smollm2};
-
-fn generation(max_new_tokens: usize) -> Generation {
-    Generation {
-        max_new_tokens,
-        temperature: 0.0,
-        top_k: None,
-        top_p: None,
-        seed: 1,
-        stop: Vec::new(),
-        sample: 0,
-        n: 1,
-    }
-}
+use crate::model_support::{all_rows, capture, goldens, greedy, load_golden, smollm2};
 
 /// Continues several inputs together until all are finished.
 fn run(model: &Model, inputs: &[(&[u32], Generation)]) -> Vec<(Vec<u32>, TextCompletion)> {
@@ -55,7 +42,7 @@ fn the_most_probable_tokens_are_those_of_transformers() {
         let model = load_golden(&goldens().join(name));
         let wholes: Vec<Vec<u32>> = wholes.as_array().unwrap().iter().map(ids).collect();
         let prompts: Vec<(&[u32], Generation)> =
-            wholes.iter().zip([1, 5, 13]).map(|(whole, n)| (&whole[..n], generation(12))).collect();
+            wholes.iter().zip([1, 5, 13]).map(|(whole, n)| (&whole[..n], greedy(12))).collect();
         for ((got, completion), whole) in run(&model, &prompts).into_iter().zip(&wholes) {
             assert_eq!(got, *whole, "{name}");
             let length = completion.finish_reason == FinishReason::Length;
@@ -68,7 +55,7 @@ fn the_most_probable_tokens_are_those_of_transformers() {
 fn the_demo_model_continues_as_in_transformers() {
     for case in golden()["smollm2"].as_array().unwrap() {
         let (prompt, whole) = (ids(&case["ids"]), ids(&case["whole"]));
-        let (got, completion) = run(smollm2(), &[(&prompt, generation(24))]).remove(0);
+        let (got, completion) = run(smollm2(), &[(&prompt, greedy(24))]).remove(0);
         assert_eq!(got, whole, "{}", case["text"]);
         assert_eq!(completion.text, case["text"].as_str().unwrap());
         assert_eq!(completion.first, prompt.len());
@@ -88,7 +75,7 @@ fn every_choice_is_that_of_one_pass_over_the_whole_text() {
     let names = ["llama/gqa_tied", "mistral/window", "gemma3_text/two_ropes", "gpt2/plain", "gpt_neox/parallel"];
     for name in names {
         let model = load_golden(&goldens().join(name));
-        let (whole, completion) = run(&model, &[(&[7, 3, 3, 250], generation(40))]).remove(0);
+        let (whole, completion) = run(&model, &[(&[7, 3, 3, 250], greedy(40))]).remove(0);
         for (before, next) in logits(&model, &whole).iter().zip(&whole[1..]).skip(completion.first - 1) {
             let best = before.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             assert_eq!(before[*next as usize].to_bits(), best.to_bits(), "{name}");
@@ -100,7 +87,7 @@ fn every_choice_is_that_of_one_pass_over_the_whole_text() {
 fn rotary_tables_that_depend_on_the_length_follow_it() {
     for name in ["phi3/fused", "llama/rope_longrope", "llama/rope_dynamic"] {
         let model = load_golden(&goldens().join(name));
-        let (whole, _) = run(&model, &[(&[7, 3, 3, 250], generation(16))]).remove(0);
+        let (whole, _) = run(&model, &[(&[7, 3, 3, 250], greedy(16))]).remove(0);
         for n in 4..whole.len() {
             let last = logits(&model, &whole[..n]).pop().unwrap();
             let best = last.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -112,7 +99,7 @@ fn rotary_tables_that_depend_on_the_length_follow_it() {
 #[test]
 fn samples_are_the_same_alone_and_in_a_batch() {
     let model = load_golden(&goldens().join("qwen3/qk_norm"));
-    let sampled = |seed| Generation { temperature: 1.5, top_k: Some(50), top_p: Some(0.95), seed, ..generation(20) };
+    let sampled = |seed| Generation { temperature: 1.5, top_k: Some(50), top_p: Some(0.95), seed, ..greedy(20) };
     let prompts: [&[u32]; 4] = [&[1], &[9, 8, 7], &[5; 30], &[200]];
     let batch: Vec<(&[u32], Generation)> = prompts.iter().map(|p| (*p, sampled(4))).collect();
     let together = run(&model, &batch);
@@ -136,7 +123,7 @@ fn a_stop_string_ends_the_text_before_it_and_its_tokens_are_kept() {
     let model = smollm2();
     let case = &golden()["smollm2"][0];
     let (prompt, whole) = (ids(&case["ids"]), ids(&case["whole"]));
-    let stopped = Generation { stop: vec!["nowhere".into(), "Tower".into(), "The Eiffel".into()], ..generation(24) };
+    let stopped = Generation { stop: vec!["nowhere".into(), "Tower".into(), "The Eiffel".into()], ..greedy(24) };
     let (got, completion) = run(model, &[(&prompt, stopped)]).remove(0);
     assert_eq!((completion.finish_reason, completion.text.as_str()), (FinishReason::Stop, " Paris.\n\n"));
     assert_eq!(got, whole[..got.len()]);
@@ -148,7 +135,7 @@ fn a_stop_string_ends_the_text_before_it_and_its_tokens_are_kept() {
 fn a_long_prompt_in_several_steps_gives_the_same_continuation() {
     let model = smollm2();
     let prompt: Vec<u32> = (0..1100u32).map(|i| 1000 + i * 7 % 900).collect();
-    let (whole, completion) = run(model, &[(&prompt, generation(3)), (&prompt[..5], generation(3))]).remove(0);
+    let (whole, completion) = run(model, &[(&prompt, greedy(3)), (&prompt[..5], greedy(3))]).remove(0);
     assert_eq!((whole.len(), completion.first), (1103, 1100));
     for (before, next) in logits_of_the_last(model, &whole[..1102], 3).iter().zip(&whole[1100..]) {
         let best = before.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -166,7 +153,7 @@ fn logits_of_the_last(model: &Model, ids: &[u32], n: usize) -> Vec<Vec<f32>> {
 #[test]
 fn an_interrupted_step_can_be_repeated() {
     let model = load_golden(&goldens().join("llama/gqa_tied"));
-    let mut sequence = model.sequence(vec![7, 3, 3, 250], generation(6), 0);
+    let mut sequence = model.sequence(vec![7, 3, 3, 250], greedy(6), 0);
     let mut asked = 0;
     while !sequence.is_finished() {
         // The first try of every step fails after a layer that has already added to the KV cache.
@@ -178,7 +165,7 @@ fn an_interrupted_step_can_be_repeated() {
             Err(e) => assert!(matches!(e, ForwardError::Cancelled) && asked % 2 == 1),
         }
     }
-    assert_eq!(finished(sequence), run(&model, &[(&[7, 3, 3, 250], generation(6))]).remove(0));
+    assert_eq!(finished(sequence), run(&model, &[(&[7, 3, 3, 250], greedy(6))]).remove(0));
 }
 
 #[test]

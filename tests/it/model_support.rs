@@ -9,7 +9,7 @@ use std::{
 };
 
 use residuum::{
-    domain::{Dtype, Hook, PackLayout, Rows},
+    domain::{Dtype, Generation, Hook, PackLayout, Rows},
     model::{Batch, CaptureSink, ComputeDtype, ForwardError, Input, LoadOptions, Model, Placement, Refusal},
 };
 use safetensors::SafeTensors;
@@ -239,4 +239,18 @@ pub fn relative_error(name: &str, values: &[f32], reference: &[f64]) -> f64 {
         }
     }
     worst
+}
+
+/// Continues an input by at most so many tokens, always the most probable one.
+pub fn greedy(max_new_tokens: usize) -> Generation {
+    Generation {
+        max_new_tokens,
+        temperature: 0.0,
+        top_k: None,
+        top_p: None,
+        seed: 1,
+        stop: Vec::new(),
+        sample: 0,
+        n: 1,
+    }
 }
