@@ -15,7 +15,11 @@ use utoipa::openapi::{
 use super::{
     access,
     caches::lens::LensValues,
-    dto::{direction::IncludeVectors, run::RunSnapshot, run_body::Include},
+    dto::{
+        direction::IncludeVectors,
+        run::{CompletionEvent, RunSnapshot, TokenEvent},
+        run_body::Include,
+    },
     experiments::PatchingProgress,
     hosts, problems, routes,
     tensor::{DtypeParam, Encoding, Format},
@@ -32,7 +36,7 @@ use super::{
             see only what belongs to the tenant of the key.",
     ),
     // utoipa collects schemas from bodies only, so types of query parameters are listed here
-    components(schemas(Format, Encoding, DtypeParam, Include, IncludeVectors, LensValues, RunSnapshot, PatchingProgress)),
+    components(schemas(Format, Encoding, DtypeParam, Include, IncludeVectors, LensValues, RunSnapshot, TokenEvent, CompletionEvent, PatchingProgress)),
     tags(
         (name = "runs", description = "Queue forward passes and follow them"),
         (name = "caches", description = "The activations of one input: describe, edit, fetch"),
