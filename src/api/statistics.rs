@@ -100,9 +100,9 @@ struct LayerStatistics {
     /// Fraction of values that are exactly 0.
     zeros: Option<f64>,
     /// Dimensions with the largest |mean|, the largest first.
-    top_mean: Vec<Dimension>,
+    top_mean: Vec<DimensionStatistics>,
     /// Dimensions with the largest variance, the largest first.
-    top_variance: Vec<Dimension>,
+    top_variance: Vec<DimensionStatistics>,
     /// Dimensions whose mean is more than `sigma` standard deviations from the average of the means of all dimensions, or whose
     /// standard deviation is that far from the average standard deviation; in ascending order, at most 1000.
     outliers: Vec<Outlier>,
@@ -124,7 +124,7 @@ struct Range {
 
 /// A dimension of the vectors.
 #[derive(Debug, Serialize, ToSchema)]
-struct Dimension {
+struct DimensionStatistics {
     /// Its index.
     dimension: usize,
     /// Mean over the vectors.
@@ -220,7 +220,7 @@ impl From<Spread> for Range {
     }
 }
 
-impl From<statistics::Dimension> for Dimension {
+impl From<statistics::Dimension> for DimensionStatistics {
     fn from(statistics::Dimension { index, mean, std }: statistics::Dimension) -> Self {
         Self { dimension: index, mean, std }
     }

@@ -51,6 +51,22 @@ pub struct DirectionPatchDto {
     pub metadata: Map<String, Value>,
 }
 
+/// How a direction was made.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DirectionMethod)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "only describes `method` for the specification")]
+pub enum DirectionMethodSchema {
+    /// Posted values.
+    Upload,
+    /// Mean of the positive caches minus mean of the negative ones.
+    DifferenceOfMeans,
+    /// Principal components of caches.
+    Pca,
+    /// Weights of a logistic regression.
+    Probe,
+}
+
 /// A direction: one vector in the space of a hook, or one for each layer and component.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Direction, example = json!({
@@ -70,6 +86,7 @@ pub struct DirectionDto {
     /// Name, unique.
     pub name: String,
     /// `upload`, `difference_of_means`, `pca` or `probe`.
+    #[schema(value_type = DirectionMethodSchema)]
     pub method: &'static str,
     /// The model to whose activations it belongs; null if an upload does not name one.
     pub model: Option<String>,

@@ -2,6 +2,35 @@
 
 use std::io::Write;
 
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Numbers in the shape of the tensor, as numpy's `tolist` nests them; null where a number is not finite.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only describes what `nested` writes for the specification")]
+pub enum NestedNumbers {
+    /// One axis.
+    One(Vec<Option<f64>>),
+    /// Two axes.
+    Two(Vec<Vec<Option<f64>>>),
+    /// Three axes.
+    Three(Vec<Vec<Vec<Option<f64>>>>),
+    /// Four axes.
+    Four(Vec<Vec<Vec<Vec<Option<f64>>>>>),
+}
+
+/// The values of a tensor: nested numbers, or their little-endian bytes in base64.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only describes the values of a tensor for the specification")]
+pub enum TensorValues {
+    /// Numbers.
+    Nested(NestedNumbers),
+    /// Base64.
+    Base64(String),
+}
+
 /// Values as JSON text, with counts of those that JSON cannot represent.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct JsonValues {
