@@ -175,6 +175,7 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
         header::IF_MATCH,
         header::IF_NONE_MATCH,
         header::IF_RANGE,
+        HeaderName::from_static("last-event-id"),
         HeaderName::from_static("idempotency-key"),
         REQUEST_ID,
     ];

@@ -86,7 +86,8 @@ fn finish(mut document: Value) -> Value {
     pages::refer_to_items(&mut document);
     bodies::describe(&mut document);
     unions::tag_directions(&mut document["components"]["schemas"]);
-    unions::allow_overlap(&mut document);
+    unions::flatten(&mut document);
+    unions::move_defaults(&mut document);
     unused::drop_responses(&mut document);
     document
 }
@@ -97,7 +98,6 @@ const BEARER: &str = "bearer";
 fn bearer() -> Http {
     HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
-        .bearer_format("rsd_…")
         .description(Some(
             "An API key, made by `residuum keys create`. Each operation lists the scope it needs: `read`; `write`, which \
              includes it; `metrics`; `admin`, which includes all. A server whose store never had a key requires none.",

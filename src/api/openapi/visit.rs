@@ -43,7 +43,8 @@ fn around(part: &mut Value, change: &mut impl FnMut(&mut Value)) {
     }
 }
 
-fn within(schema: &mut Value, change: &mut impl FnMut(&mut Value)) {
+/// Calls `change` with a schema and every schema in it, the innermost first.
+pub fn within(schema: &mut Value, change: &mut impl FnMut(&mut Value)) {
     if let Some(fields) = schema.as_object_mut() {
         for name in ONE {
             if let Some(inner) = fields.get_mut(name).filter(|inner| inner.is_object()) {

@@ -92,6 +92,7 @@ pub struct UnreadySae {
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 struct SaeDetails {
     /// `standard`, `jumprelu`, `topk` or `gated`.
+    #[schema(value_type = SaeArchitecture)]
     architecture: &'static str,
     /// The hook whose rows it encodes.
     hook: String,
@@ -103,6 +104,21 @@ struct SaeDetails {
     d_sae: usize,
     /// Settings in its `cfg.json`.
     settings: SaeSettings,
+}
+
+/// How an autoencoder computes its features.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only describes `architecture` for the specification")]
+enum SaeArchitecture {
+    /// ReLU.
+    Standard,
+    /// ReLU with a threshold for each feature.
+    JumpRelu,
+    /// The `k` largest.
+    TopK,
+    /// A gate and a magnitude for each feature.
+    Gated,
 }
 
 /// Settings with their names and values in `cfg.json`; null if it does not have them.
