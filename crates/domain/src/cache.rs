@@ -10,6 +10,7 @@ use super::{
     hook::{Axis, Hook, Site},
     ids::{CacheId, RunId, TenantId},
     import::{ImportOrigin, UNKNOWN_TOKEN},
+    order::RunOrder,
     positions::Rows,
     problem::{Code, Problem},
     text::TextQuery,
@@ -120,6 +121,12 @@ pub struct Cache {
 }
 
 impl Cache {
+    /// Its place among other caches: by run, the oldest first, and within a run in the order of its inputs.
+    #[must_use]
+    pub fn run_order(&self) -> RunOrder {
+        (self.run, self.item_index, self.id)
+    }
+
     /// Layers that captured the site, ascending.
     #[must_use]
     pub fn layers_with(&self, site: Site) -> Vec<usize> {

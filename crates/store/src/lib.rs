@@ -59,7 +59,10 @@ pub use self::{
     },
     clock::Clock,
     error::StoreError,
-    find::{caches::CachePage, survey::Kind},
+    find::{
+        caches::{CachePage, PageRequest},
+        survey::Kind,
+    },
     keys::KeyStore,
     options::StoreOptions,
     packs::{
