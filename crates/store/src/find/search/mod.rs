@@ -12,13 +12,13 @@ mod statements;
 use futures::TryStreamExt as _;
 use sqlx::{QueryBuilder, Row, SqliteConnection, sqlite::SqliteRow};
 
-use self::parts::Parts;
+use self::parts::{First, Parts, newest_partitions, oldest_partitions};
 use crate::{
     error::StoreError,
     find::described::COLUMNS,
     index::{
         rows::Fields,
-        terms::{self, PARTITION_CACHES, Term},
+        terms::{self, Term},
     },
 };
 use residuum_domain::{CacheFilter, Count, Hook, Order, TenantId, text};
@@ -77,15 +77,6 @@ pub(crate) struct Found<T> {
     pub(crate) items: Vec<T>,
     /// Where the next page begins: after this time, in the order of the search. `None`: there are no more.
     pub(crate) next: Option<i64>,
-}
-
-/// Time partitions that are searched first, because together they hold enough caches for a page.
-#[derive(Debug, Clone, Default)]
-struct First {
-    /// Their starts, in the order of the search.
-    starts: Vec<i64>,
-    /// The start of the one after them, where the search goes on to newer ones.
-    end: Option<i64>,
 }
 
 /// A search for caches of a tenant.
@@ -362,44 +353,6 @@ impl<'f> Search<'f> {
         let n: i64 = query.build_query_scalar().fetch_one(conn).await?;
         Ok(u64::try_from(n).unwrap_or(0))
     }
-}
-
-/// Whether anything has expired, and the newest time partitions before `to`.
-async fn newest_partitions(conn: &mut SqliteConnection, to: i64, now: i64) -> Result<(bool, First), StoreError> {
-    // in one statement: a round trip costs more than the answer
-    let known: Vec<(i64, i64)> = sqlx::query_as(
-        "SELECT EXISTS (SELECT 1 FROM caches WHERE ends_at <= ?), 0 UNION ALL SELECT * FROM \
-             (SELECT first_at, n FROM cache_blocks WHERE first_at < ? ORDER BY first_at DESC LIMIT 2)",
-    )
-    .bind(now)
-    .bind(to)
-    .fetch_all(conn)
-    .await?;
-    let (ended, starts) = match known.as_slice() {
-        [(ended, _), (first, n), (second, _)] if *n < PARTITION_CACHES / 2 => (*ended, vec![*first, *second]),
-        [(ended, _), (first, _), ..] => (*ended, vec![*first]),
-        // before the first partition there is nothing
-        _ => (1, Vec::new()),
-    };
-    Ok((ended != 0, First { starts, end: None }))
-}
-
-/// Whether anything has expired, and the time partitions from that of `from` on. Two of them: of the first, little may
-/// be left.
-async fn oldest_partitions(conn: &mut SqliteConnection, from: i64, now: i64) -> Result<(bool, First), StoreError> {
-    let known: Vec<i64> = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM caches WHERE ends_at <= ?) UNION ALL SELECT * FROM \
-             (SELECT first_at FROM cache_blocks WHERE first_at <= ? ORDER BY first_at DESC LIMIT 1) \
-         UNION ALL SELECT * FROM (SELECT first_at FROM cache_blocks WHERE first_at > ? ORDER BY first_at LIMIT 2)",
-    )
-    .bind(now)
-    .bind(from)
-    .bind(from)
-    .fetch_all(conn)
-    .await?;
-    let (ended, starts) = known.split_first().map_or((1, [].as_slice()), |(ended, starts)| (*ended, starts));
-    let first = First { starts: starts.iter().take(2).copied().collect(), end: starts.get(2).copied() };
-    Ok((ended != 0, first))
 }
 
 /// The sets with a hook, unless they are too many to be walked.

@@ -7,12 +7,70 @@
 
 use sqlx::SqliteConnection;
 
-use super::{First, RARE, Search, Walk, quoted};
-use crate::{error::StoreError, index::terms::Term};
+use super::{RARE, Search, Walk, quoted};
+use crate::{
+    error::StoreError,
+    index::terms::{PARTITION_CACHES, Term},
+};
 use residuum_domain::Order;
 
 /// Time partitions that are searched after the first, which fill most pages.
 const PARTITIONS_AHEAD: i64 = 1;
+
+/// Time partitions that are searched first, because together they hold enough caches for a page.
+#[derive(Debug, Clone, Default)]
+pub(super) struct First {
+    /// Their starts, in the order of the search.
+    pub(super) starts: Vec<i64>,
+    /// The start of the one after them, where the search goes on to newer ones.
+    pub(super) end: Option<i64>,
+}
+
+/// Whether anything has expired, and the newest time partitions before `to`.
+pub(super) async fn newest_partitions(
+    conn: &mut SqliteConnection,
+    to: i64,
+    now: i64,
+) -> Result<(bool, First), StoreError> {
+    // in one statement: a round trip costs more than the answer
+    let known: Vec<(i64, i64)> = sqlx::query_as(
+        "SELECT EXISTS (SELECT 1 FROM caches WHERE ends_at <= ?), 0 UNION ALL SELECT * FROM \
+             (SELECT first_at, n FROM cache_blocks WHERE first_at < ? ORDER BY first_at DESC LIMIT 2)",
+    )
+    .bind(now)
+    .bind(to)
+    .fetch_all(conn)
+    .await?;
+    let (ended, starts) = match known.as_slice() {
+        [(ended, _), (first, n), (second, _)] if *n < PARTITION_CACHES / 2 => (*ended, vec![*first, *second]),
+        [(ended, _), (first, _), ..] => (*ended, vec![*first]),
+        // before the first partition there is nothing
+        _ => (1, Vec::new()),
+    };
+    Ok((ended != 0, First { starts, end: None }))
+}
+
+/// Whether anything has expired, and the time partitions from that of `from` on. Two of them: of the first, little may
+/// be left.
+pub(super) async fn oldest_partitions(
+    conn: &mut SqliteConnection,
+    from: i64,
+    now: i64,
+) -> Result<(bool, First), StoreError> {
+    let known: Vec<i64> = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM caches WHERE ends_at <= ?) UNION ALL SELECT * FROM \
+             (SELECT first_at FROM cache_blocks WHERE first_at <= ? ORDER BY first_at DESC LIMIT 1) \
+         UNION ALL SELECT * FROM (SELECT first_at FROM cache_blocks WHERE first_at > ? ORDER BY first_at LIMIT 2)",
+    )
+    .bind(now)
+    .bind(from)
+    .bind(from)
+    .fetch_all(conn)
+    .await?;
+    let (ended, starts) = known.split_first().map_or((1, [].as_slice()), |(ended, starts)| (*ended, starts));
+    let first = First { starts: starts.iter().take(2).copied().collect(), end: starts.get(2).copied() };
+    Ok((ended != 0, first))
+}
 
 /// The parts of a search.
 pub(super) struct Parts<'f> {
