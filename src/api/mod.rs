@@ -73,7 +73,11 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(runs::run_tensors::get_run_tensor))
         .routes(routes!(export::export_run))
         .routes(routes!(export::export_caches))
-        .routes(routes!(caches::manage_caches::list_caches, caches::import_cache::import_cache))
+        .routes(routes!(
+            caches::manage_caches::list_caches,
+            caches::import_cache::import_cache,
+            caches::manage_caches::delete_caches
+        ))
         .routes(routes!(
             caches::manage_caches::get_cache,
             caches::manage_caches::update_cache,

@@ -15,15 +15,15 @@ use residuum_domain::{
     Code,
     Code::{
         ApiKeyInvalid, ApiKeyRequired, BlobDamaged, BodyTooLarge, BosMismatch, CacheNotFound, CannotGenerate,
-        ChatTemplateFailed, ClientQueueFull, Conflict, DirectionNotFound, EmptyInput, HeadersTooLarge, HookNotInCache,
-        HookNotStored, HostNotAllowed, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor, InvalidField,
-        InvalidHeader, InvalidJson, InvalidQuery, InvalidSafetensors, InvalidValue, LayerNotInCache, LayerOutOfRange,
-        LoadFailed, LoadingOff, ModelNotFound, NoBosToken, NoChatTemplate, NotAcceptable, NotEnoughMemory, NotReadable,
-        OriginNotAllowed, PositionOutOfRange, PreconditionFailed, QueueFull, RangeNotSatisfiable, RequestTimeout,
-        ResultTooLarge, RunNotFound, SaeNotFound, ScopeMissing, ServerBusy, ShapeMismatch, StoreFull, TextNotFound,
-        TimedOut, TokenOutOfVocabulary, TooManyItems, TooManyRunTokens, TooManyTokens, Unavailable, UnknownCache,
-        UnknownDirection, UnknownHook, UnknownModel, UnknownSae, UnknownSource, UnsupportedMediaType,
-        VectorNotInDirection, WorkerFailed,
+        ChatTemplateFailed, ClientQueueFull, Conflict, DirectionNotFound, EmptyInput, FilterMissing, HeadersTooLarge,
+        HookNotInCache, HookNotStored, HostNotAllowed, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor,
+        InvalidField, InvalidHeader, InvalidJson, InvalidQuery, InvalidSafetensors, InvalidValue, LayerNotInCache,
+        LayerOutOfRange, LoadFailed, LoadingOff, ModelNotFound, NoBosToken, NoChatTemplate, NotAcceptable,
+        NotEnoughMemory, NotReadable, OriginNotAllowed, PositionOutOfRange, PreconditionFailed, QueueFull,
+        RangeNotSatisfiable, RequestTimeout, ResultTooLarge, RunNotFound, SaeNotFound, ScopeMissing, ServerBusy,
+        ShapeMismatch, StoreFull, TextNotFound, TimedOut, TokenOutOfVocabulary, TooManyItems, TooManyRunTokens,
+        TooManyTokens, Unavailable, UnknownCache, UnknownDirection, UnknownHook, UnknownModel, UnknownSae,
+        UnknownSource, UnsupportedMediaType, VectorNotInDirection, WorkerFailed,
     },
 };
 
@@ -87,6 +87,8 @@ problems! {
     ];
     /// Deleting a cache.
     CacheDeleteProblems = [InvalidQuery, CacheNotFound, Internal, Unavailable, StoreFull];
+    /// Deleting caches by conditions.
+    CachesDeleteProblems = [InvalidQuery, FilterMissing, Internal, Unavailable, StoreFull];
     /// A tensor of a cache.
     CacheTensorProblems = [
         InvalidQuery, CacheNotFound, HookNotInCache, LayerNotInCache, NotAcceptable, ResultTooLarge, PreconditionFailed, RangeNotSatisfiable,

@@ -219,6 +219,14 @@ pub struct CacheFilter {
     pub bos: Option<bool>,
 }
 
+impl CacheFilter {
+    /// Whether it has no condition, so that it selects every cache.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A count of caches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Count {

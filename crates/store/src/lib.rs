@@ -61,6 +61,7 @@ pub use self::{
     error::StoreError,
     find::{
         caches::{CachePage, PageRequest},
+        edit::DeletedCaches,
         survey::Kind,
     },
     keys::KeyStore,

@@ -17,6 +17,15 @@ use crate::{
 };
 use residuum_domain::{CacheId, CachePatch, TenantId};
 
+/// What became of the caches that were to be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeletedCaches {
+    /// Number of caches that were deleted.
+    pub n_deleted: u64,
+    /// Number of caches that were kept because they are pinned.
+    pub n_pinned: u64,
+}
+
 impl SqliteIndex {
     /// Changes tags, metadata or label of a cache, if there is one.
     pub(crate) async fn patch_cache(&self, tenant: TenantId, id: CacheId, patch: CachePatch) -> Result<(), StoreError> {
@@ -29,7 +38,7 @@ impl SqliteIndex {
         self.write(DeleteCache { tenant, id, now: self.now() }).await
     }
 
-    /// Deletes caches in small transactions. Gives the number of those that were there.
+    /// Deletes caches in small transactions, pinned ones only if `and_pinned`. Gives the number of those that were there.
     pub(crate) async fn delete_caches(
         &self,
         tenant: TenantId,

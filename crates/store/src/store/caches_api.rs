@@ -9,6 +9,7 @@ use crate::{
     error::StoreError,
     find::{
         caches::{CachePage, PageRequest},
+        edit::DeletedCaches,
         survey::Kind,
     },
     packs::stored_cache::StoredCache,
@@ -40,19 +41,23 @@ impl Store {
         self.index().delete_cache(tenant, id).await
     }
 
-    /// Deletes those of `caches` that the tenant has, and activations that nothing else uses; pinned ones only if
-    /// `and_pinned`. Other writers get their turn between the transactions, each of which deletes some hundreds. If it
-    /// fails or is dropped, those before stay deleted.
+    /// Deletes the caches of a tenant that `filter` finds now, and activations that nothing else uses. Pinned ones are kept,
+    /// unless the filter asks for them. Other writers get their turn between the transactions, each of which deletes some
+    /// hundreds. If it fails or is dropped, what was deleted before stays deleted.
     ///
     /// # Errors
-    /// [`StoreError::Closed`], [`StoreError::Database`].
-    pub async fn delete_caches(
-        &self,
-        tenant: TenantId,
-        caches: &[CacheId],
-        and_pinned: bool,
-    ) -> Result<u64, StoreError> {
-        self.index().delete_caches(tenant, caches, and_pinned).await
+    /// As [`Self::cache`], and [`StoreError::Closed`].
+    pub async fn delete_caches(&self, tenant: TenantId, filter: &CacheFilter) -> Result<DeletedCaches, StoreError> {
+        let and_pinned = filter.pinned == Some(true);
+        let ids = self.index().cache_ids(tenant, filter, Order::Ascending).await?;
+        let n_deleted = self.index().delete_caches(tenant, &ids, and_pinned).await?;
+        let n_pinned = if filter.pinned.is_none() {
+            let pinned = CacheFilter { pinned: Some(true), ..filter.clone() };
+            self.index().count_all_caches(tenant, &pinned).await?
+        } else {
+            0
+        };
+        Ok(DeletedCaches { n_deleted, n_pinned })
     }
 
     /// The kinds of caches of a tenant that a filter finds.

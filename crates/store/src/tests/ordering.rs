@@ -142,17 +142,24 @@ async fn a_brief_page_has_all_but_texts_and_tokens() {
 }
 
 #[tokio::test]
-async fn many_caches_are_deleted_once_and_no_others() {
+async fn what_a_filter_finds_is_deleted_once_and_nothing_else() {
     let f = Fixture::new().await;
-    let mine = f.stored_together(many(1_203)).await;
-    let others = f.stored_together(vec![simple(&[7])]).await;
+    let caches = f.stored_together(many(2_400)).await;
     let pin = CachePatch { pinned: Some(true), ..CachePatch::default() };
-    f.store.patch_cache(T, mine[700], pin).await.unwrap();
-    assert_eq!(f.store.delete_caches(TenantId(2), &mine, true).await.unwrap(), 0, "another tenant has none of them");
-    assert_eq!(f.store.delete_caches(T, &mine, false).await.unwrap(), 1_202);
-    assert_eq!(f.store.delete_caches(T, &mine, false).await.unwrap(), 0);
+    f.store.patch_cache(T, caches[700], pin).await.unwrap();
+    let delete = async |tenant, filter: &CacheFilter| {
+        let DeletedCaches { n_deleted, n_pinned } = f.store.delete_caches(tenant, filter).await.unwrap();
+        (n_deleted, n_pinned)
+    };
+    let even = having(&["even"]);
+    assert_eq!(delete(TenantId(2), &even).await, (0, 0), "another tenant has none of them");
+    assert_eq!(delete(T, &even).await, (1_199, 1));
+    assert_eq!(delete(T, &even).await, (0, 1), "again");
     let left = f.store.cache_ids(T, &CacheFilter::default(), Order::Ascending).await.unwrap();
-    assert_eq!(left, [mine[700], others[0]]);
-    assert_eq!(f.store.delete_caches(T, &mine, true).await.unwrap(), 1);
+    let expected: Vec<CacheId> = (0..2_400).filter(|i| i % 2 == 1 || *i == 700).map(|i| caches[i]).collect();
+    assert!(left == expected, "{} of {}", left.len(), expected.len());
+    assert_eq!(delete(T, &CacheFilter { pinned: Some(false), ..CacheFilter::default() }).await, (1_200, 0));
+    assert_eq!(delete(T, &CacheFilter { pinned: Some(true), ..even }).await, (1, 0));
+    assert!(f.store.cache_ids(T, &CacheFilter::default(), Order::Ascending).await.unwrap().is_empty());
     assert!(f.store.verify().await.unwrap().is_clean());
 }
