@@ -192,7 +192,7 @@ problems! {
     ReadyProblems = [InvalidQuery, Unavailable];
     /// Tokenising.
     TokenizeProblems = [
-        InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, BodyTooLarge, UnsupportedMediaType, UnknownModel, EmptyInput,
+        InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, BodyTooLarge, TooManyItems, UnsupportedMediaType, UnknownModel, EmptyInput,
         TokenOutOfVocabulary, TooManyTokens, NoBosToken, NoChatTemplate, ChatTemplateFailed, InvalidValue, Internal, Unavailable,
     ];
 }

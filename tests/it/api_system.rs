@@ -76,6 +76,44 @@ async fn tokens_are_those_of_a_run() {
 }
 
 #[tokio::test]
+async fn inputs_are_tokenised_as_runs_take_them() {
+    let app = TestApp::with(Limits { max_run_items: 3, ..Limits::default() }, ApiConfig::default()).await;
+    let tokens = async |body: Value| {
+        let answer = app.post("/v1/tokenize", &with_model(body)).await;
+        assert_eq!(answer.status, 200, "{:?}", answer.body);
+        answer.json()
+    };
+    let cat = tokens(json!({"text": "the cät"})).await;
+    let dog = tokens(json!({"text": "a dog"})).await;
+    let ids = tokens(json!({"token_ids": [256, 257]})).await;
+    assert_eq!(tokens(json!({"input": "the cät"})).await, cat);
+    assert_eq!(tokens(json!({"input": [256, 257]})).await, ids);
+    assert_eq!(
+        tokens(json!({"input": ["the cät", "a dog"], "text": null})).await,
+        json!({"model": "tiny", "items": [cat, dog]})
+    );
+    assert_eq!(tokens(json!({"input": ["the cät"]})).await, json!({"model": "tiny", "items": [cat]}));
+    assert_eq!(tokens(json!({"input": [[256, 257]]})).await, json!({"model": "tiny", "items": [ids]}));
+    let bare = tokens(json!({"input": ["the cät", "a dog"], "prepend_bos": false})).await;
+    assert!(bare["items"].as_array().unwrap().iter().all(|item| item["bos"]["present"] == false));
+    let run = app.post("/v1/runs?dry_run=true", &with_model(json!({"input": ["the cät", "a dog"]}))).await.json();
+    for (item, of_run) in [&cat, &dog].into_iter().zip(run["items"].as_array().unwrap()) {
+        assert_eq!((&item["token_ids"], &item["bos"]), (&of_run["token_ids"], &of_run["bos"]));
+    }
+    for (body, status, code, pointer) in [
+        (json!({"input": []}), 422, "empty_input", "/input"),
+        (json!({"input": "a", "text": "a"}), 400, "invalid_body", "/input"),
+        (json!({"input": ["a", 1]}), 400, "invalid_field", "/input/1"),
+        (json!({"input": {"text": "a"}}), 400, "invalid_field", "/input"),
+        (json!({"input": [[1], [2, 999]]}), 422, "token_out_of_vocabulary", "/input/1/1"),
+        (json!({"input": ["a", "b", "c", "d"]}), 413, "too_many_items", "/input"),
+    ] {
+        let answer = app.post("/v1/tokenize", &with_model(body)).await;
+        assert_eq!(answer.problem(status, code), [pointer]);
+    }
+}
+
+#[tokio::test]
 async fn metrics_count_requests_and_runs() {
     let app = TestApp::new().await;
     app.run(json!({"input": "the cat"})).await;
