@@ -45,7 +45,7 @@ macro_rules! problems {
 problems! {
     Problem:
     /// Reading one run.
-    RunProblems = [InvalidQuery, RunNotFound, Internal];
+    RunProblems = [InvalidQuery, RunNotFound, Conflict, ResultTooLarge, Internal, BlobDamaged];
     /// Changing one run.
     RunChangeProblems = [InvalidQuery, RunNotFound, Internal, Unavailable, StoreFull];
     /// Listing things.
