@@ -115,6 +115,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(openai::openai_embeddings::create_embedding))
         .routes(routes!(openai::openai_models::list_models))
         .routes(routes!(openai::openai_models::get_model))
+        .routes(routes!(system::index))
         .routes(routes!(system::healthz))
         .routes(routes!(system::readyz))
         .routes(routes!(system::metrics))

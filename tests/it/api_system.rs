@@ -3,6 +3,7 @@
 use axum::{body::Body, http::Method};
 use residuum::{
     api::{ApiConfig, openapi},
+    domain::Scope,
     engine::Limits,
 };
 use serde_json::{Value, json};
@@ -111,6 +112,43 @@ async fn inputs_are_tokenised_as_runs_take_them() {
         let answer = app.post("/v1/tokenize", &with_model(body)).await;
         assert_eq!(answer.problem(status, code), [pointer]);
     }
+}
+
+#[tokio::test]
+async fn the_index_sends_browsers_to_a_page_and_others_on() {
+    let app = TestApp::attentive().await;
+    // it needs no key
+    app.key("ann", &[Scope::Read]).await;
+    let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8";
+    for (accept, is_page) in [
+        (None, false),
+        (Some("*/*"), false),
+        (Some("application/json"), false),
+        (Some("application/json, text/plain, */*"), false),
+        (Some("application/json;q=0.9, text/html;q=0.8"), false),
+        (Some("*/*, text/html;q=0.5"), false),
+        (Some("text/html;q=0"), false),
+        (Some("image/png"), false),
+        (Some("text/html"), true),
+        (Some(browser), true),
+    ] {
+        let headers: Vec<(&str, &str)> = accept.into_iter().map(|accept| ("accept", accept)).collect();
+        let answer = app.get_with("/", &headers).await;
+        assert_eq!(answer.header("vary").to_lowercase().matches("accept").count(), 1, "{accept:?}");
+        if is_page {
+            assert_eq!((answer.status.as_u16(), answer.header("location")), (307, "/docs/"), "{accept:?}");
+            continue;
+        }
+        assert_eq!(answer.status, 200, "{accept:?}");
+        let index = answer.json();
+        assert_eq!((&index["name"], &index["version"]), (&json!("residuum"), &json!(env!("CARGO_PKG_VERSION"))));
+        for path in ["docs", "openapi", "health", "readiness"] {
+            assert_eq!(app.get(index[path].as_str().unwrap()).await.status, 200, "{path}");
+        }
+        app.get(index["models"].as_str().unwrap()).await.problem(401, "api_key_required");
+    }
+    app.get("/?format=json").await.problem(400, "invalid_query");
+    app.post("/", &json!({})).await.refused(405, "method_not_allowed");
 }
 
 #[tokio::test]
