@@ -11,7 +11,7 @@ use super::{
     ids::{CacheId, RunId, TenantId},
     import::{ImportOrigin, UNKNOWN_TOKEN},
     order::RunOrder,
-    positions::Rows,
+    positions::{Part, Positions, Rows},
     problem::{Code, Problem},
     text::TextQuery,
     warning::{Warning, WarningCode},
@@ -162,6 +162,22 @@ impl Cache {
     /// As [`super::Positions::resolve`]; never for a stored cache.
     pub fn rows(&self) -> Result<Rows, Problem> {
         self.capture.positions.resolve(self.token_ids.len())
+    }
+
+    /// The positions of a part of the text.
+    ///
+    /// # Errors
+    /// [`Code::PositionOutOfRange`] for what is generated, if nothing was.
+    pub fn part(&self, part: Part) -> Result<Positions, Problem> {
+        let first = self.completion.as_ref().map(|c| i64::try_from(c.first).unwrap_or(i64::MAX));
+        match (part, first) {
+            (Part::Prompt, first) => Ok(Positions::Range { start: Some(0), end: first }),
+            (Part::Generated, Some(first)) => Ok(Positions::Range { start: Some(first), end: None }),
+            (Part::Generated, None) => {
+                let detail = "nothing was generated after this input, so it has no generated positions";
+                Err(Problem::at(Code::PositionOutOfRange, "positions", detail))
+            }
+        }
     }
 
     /// Index of `hook` among the captured hooks.

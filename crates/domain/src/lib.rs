@@ -38,7 +38,7 @@ pub use key::{ApiKey, KeyId, KeyRecord, KeyState, NewKey, Scope};
 pub use layout::{ItemSpan, PackLayout};
 pub use model::{HookInfo, ModelInfo};
 pub use order::{Order, RunOrder};
-pub use positions::{ComparedPosition, Positions, PositionsRequest, Rows, Which};
+pub use positions::{ComparedPosition, Part, Positions, PositionsRequest, Rows, Which};
 pub use problem::{Code, FieldError, Problem};
 pub use run::{NewItem, NewRun, Priority, Run, RunStatus};
 pub use selection::{Selection, StoredRows};

@@ -6,7 +6,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::api::{
     dto::cache_query::{OrderParam, selecting_caches},
-    tensor::{DtypeParam, TensorQuery},
+    tensor::{DtypeParam, TensorQuery, WantedPositions},
 };
 use residuum_domain::{CacheFilter, Code, Dtype, HookName, Layers, Order, Problem, hook::UnknownHook};
 use residuum_engine::questions::export::{Arrangement, ExportQuestion};
@@ -154,6 +154,15 @@ impl ExportQuery {
             .map_err(|()| wrong("layers", "layers is all, an integer, or integers with commas between them".into()))?;
         let (position, positions) = (self.position.clone(), self.positions.clone());
         let rows = TensorQuery { position, positions, dtype: None, format: None, encoding: None, hook: None }.spec()?;
+        let positions = match rows.wanted {
+            None => None,
+            Some(WantedPositions::Positions(positions)) => Some(positions),
+            Some(WantedPositions::Part(_)) => {
+                let detail =
+                    "prompt and generated are no positions of an export; capture them, and export all stored rows";
+                return Err(wrong("positions", detail.into()));
+            }
+        };
         let arrangement = match (self.order, self.shuffle) {
             (Some(_), Some(_)) => {
                 return Err(wrong("shuffle", "a shuffled export has no order; leave one of the two out".into()));
@@ -161,7 +170,7 @@ impl ExportQuery {
             (_, Some(seed)) => Arrangement::Shuffled(seed),
             (order, None) => Arrangement::ByRun(order.map_or(Order::Ascending, Order::from)),
         };
-        let question = ExportQuestion { name, layers, positions: rows.positions, dtype: self.dtype, arrangement };
+        let question = ExportQuestion { name, layers, positions, dtype: self.dtype, arrangement };
         Ok(ExportSpec { format, question, shard_bytes })
     }
 }

@@ -17,4 +17,4 @@ pub use format::{Format, HeaderEntry, accepted, npy_header, npy_header_of, safet
 pub use respond::{
     CONVERTED_FROM, DTYPE, EXPOSED, POSITIONS, TensorAnswer, TensorDto, binary, respond, respond_to_post,
 };
-pub use tensor_query::{DtypeParam, Encoding, TensorQuery, TensorSpec};
+pub use tensor_query::{DtypeParam, Encoding, TensorQuery, TensorSpec, WantedPositions};
