@@ -4,7 +4,7 @@ use axum::http::Method;
 use residuum::domain::Scope;
 use serde_json::{Value, json};
 
-use crate::support::{TestApp, with_model};
+use crate::support::{N_CTX, TestApp, with_model};
 
 fn ids(page: &Value) -> Vec<String> {
     page["items"].as_array().unwrap().iter().map(|c| c["id"].as_str().unwrap().to_owned()).collect()
@@ -276,4 +276,23 @@ async fn deleting_by_conditions_needs_write_and_stays_with_its_tenant() {
     assert_eq!(delete(&bob).await.json()["deleted"], 0);
     let kept = app.send_as(&ann, Method::GET, "/v1/caches", &Value::Null).await.json();
     assert_eq!(ids(&kept).len(), 1, "another tenant's stay");
+}
+
+#[tokio::test]
+async fn what_is_unusual_about_a_cache_is_a_warning() {
+    let app = TestApp::new().await;
+    let long: Vec<u32> = vec![7; N_CTX + 5];
+    let run = app.run(json!({"input": [long, [1, 2]], "truncate": "left"})).await;
+    let warnings = async |i: usize| {
+        let id = run["caches"][i].as_str().unwrap();
+        app.get(&format!("/v1/caches/{id}")).await.json()["provenance"]["warnings"].clone()
+    };
+    let cut = warnings(0).await;
+    assert_eq!((&cut[0]["code"], cut.as_array().unwrap().len()), (&json!("input_truncated"), 1));
+    assert!(cut[0]["detail"].as_str().unwrap().contains("5 tokens"), "{cut}");
+    assert_eq!(warnings(1).await, json!([]));
+    // also where only some members are listed
+    let listed = app.get("/v1/caches?fields=provenance,n_truncated").await.json();
+    let found = listed["items"].as_array().unwrap().iter().find(|item| item["n_truncated"] == 5).unwrap();
+    assert_eq!(found["provenance"]["warnings"], cut);
 }
