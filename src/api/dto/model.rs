@@ -230,6 +230,11 @@ pub struct Tokenize {
 /// The tokens of one input or, if several were posted as `input`, of each.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(example = json!({
+    "model": "smollm2-135m", "token_ids": [504, 414, 46682, 18669], "tokens": ["The", " E", "iffel", " Tower"],
+    "special": [false, false, false, false], "offsets": [[0, 3], [3, 5], [5, 10], [10, 16]], "n_tokens": 4,
+    "bos": {"requested": null, "present": false, "added": false, "token_id": 1}, "rendered": null, "messages": null
+}))]
 pub enum Tokenized {
     /// Of the only input.
     One(Tokens),

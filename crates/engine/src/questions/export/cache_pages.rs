@@ -3,39 +3,11 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::export_plan::ExportPlan;
-use residuum_analysis::folds::SplitMix64;
-use residuum_domain::{CacheFilter, CacheId, Order, Problem, TenantId};
+use residuum_domain::{CacheId, Problem, TenantId};
 use residuum_store::{Store, StoredCache};
 
 /// Caches per page.
 const PAGE: usize = 256;
-
-/// The order of an export.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arrangement {
-    /// By run, and within a run in the order of its inputs; descending, the exact reverse.
-    ByRun(Order),
-    /// The ascending order, shuffled with this seed: SplitMix64 and Fisher–Yates from the last index down with
-    /// `next() mod (i + 1)`. So the same caches come in the same order.
-    Shuffled(u64),
-}
-
-impl Arrangement {
-    /// The ids of the caches that a filter finds, in this order.
-    ///
-    /// # Errors
-    /// Those of the store.
-    pub async fn of(self, store: &Store, tenant: TenantId, filter: &CacheFilter) -> Result<Vec<CacheId>, Problem> {
-        Ok(match self {
-            Self::ByRun(order) => store.cache_ids(tenant, filter, order).await?,
-            Self::Shuffled(seed) => {
-                let mut ids = store.cache_ids(tenant, filter, Order::Ascending).await?;
-                SplitMix64::new(seed).shuffle(&mut ids);
-                ids
-            }
-        })
-    }
-}
 
 /// Reads caches in the order of their ids, which are all that is in memory besides a page. No transaction stays open
 /// between pages, so caches that are deleted meanwhile are left out, and new ones are not added.

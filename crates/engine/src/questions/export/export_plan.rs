@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{cache_pages::Arrangement, picked::Picked};
+use super::{arrangement::Arrangement, picked::Picked};
 use residuum_domain::{Code, Dtype, Hook, HookName, Layers, Positions, Problem, Site, StoredRows};
 use residuum_store::{Kind, StoredCache};
 

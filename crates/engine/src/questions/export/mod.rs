@@ -1,10 +1,12 @@
 //! Exports: decides before the first byte is sent which rows of which caches go into which arrays.
 
+mod arrangement;
 mod cache_pages;
 mod export_plan;
 mod picked;
 
-pub use cache_pages::{Arrangement, CachePages};
+pub use arrangement::Arrangement;
+pub use cache_pages::CachePages;
 pub use export_plan::{ExportArray, ExportPlan, ExportQuestion};
 pub use picked::Picked;
 
