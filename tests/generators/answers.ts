@@ -12,7 +12,7 @@ const models = await client.GET("/v1/models");
 for (const model of models.data?.items ?? []) {
   if (model.status === "ready") {
     const sizes: [number, number] = [model.n_layers, model.d_model];
-    console.log(model.id, sizes, model.hooks[0]?.shape);
+    console.log(model.id, sizes, model.hooks?.[0]?.shape);
   } else if (model.status === "failed") {
     console.log(model.error?.code satisfies string | undefined);
   }
