@@ -20,6 +20,13 @@ HEAD = """// Written by tests/generators/typed_calls.py.
 import createClient from "openapi-fetch";
 import type { paths } from "./schema.js";
 
+// Members that a type does not know are refused where it is named; where it is inferred, TypeScript lets them pass.
+type Body<Path extends keyof paths, Method extends keyof paths[Path]> = paths[Path][Method] extends {
+  requestBody?: { content: { "application/json": infer Json } };
+}
+  ? Json
+  : never;
+
 const client = createClient<paths>({ baseUrl: "http://127.0.0.1:8080" });
 """
 
@@ -32,13 +39,15 @@ def call(doc, request):
     for place, pairs in (("path", values.items()), ("query", request.query)):
         for name, value in pairs:
             enter(doc, places[place], parameters.get((place, name)), name, value)
-    options = {"params": {place: given for place, given in places.items() if given}}
-    body = body_of(doc, operation, request)
-    if body is not None:
-        options["body"] = body
-    options |= read_as(doc, operation, request)
-    options = {name: value for name, value in options.items() if value != {}}
-    return f"// {request.where}\nawait client.{request.method}({json.dumps(template)}, {json.dumps(options, ensure_ascii=False)});"
+    members = []
+    if given := {place: values for place, values in places.items() if values}:
+        members.append(f"params: {json.dumps(given)}")
+    if (body := body_of(doc, operation, request)) is not None:
+        known = f" satisfies Body<{json.dumps(template)}, {json.dumps(request.method.lower())}>" if request.media == JSON else ""
+        members.append(f"body: {json.dumps(body, ensure_ascii=False)}{known}")
+    if form := read_as(doc, operation, request):
+        members.append(f"parseAs: {json.dumps(form)}")
+    return f"// {request.where}\nawait client.{request.method}({json.dumps(template)}, {{ {', '.join(members)} }});"
 
 
 def enter(doc, given, parameter, name, value):
@@ -76,8 +85,8 @@ def read_as(doc, operation, request):
     content = {media for code, answer in operation["responses"].items() if code[0] == "2" for media in doc.resolve(answer).get("content", {})}
     form = dict(request.query).get("format", "json")
     if content and (JSON not in content or form != "json"):
-        return {"parseAs": "text" if content == {"text/event-stream"} else "arrayBuffer"}
-    return {}
+        return "text" if content == {"text/event-stream"} else "arrayBuffer"
+    return None
 
 
 def main():
