@@ -53,7 +53,7 @@ readonly node=$work/node_modules/.bin
 
 # The steps are independent: all are run, and any that failed is named at the end. `&&`, because `set -e` does not act in them.
 lint() {
-  (cd "$work" && quietly "$node/redocly" lint "$1" --config "$tests/redocly.yaml" --format stylish)
+  (cd "$work" && quietly "$node/redocly" lint "$1" --config "$tests/$2" --format stylish)
 }
 
 python_code() {
@@ -78,7 +78,7 @@ typescript() {
 
 version_3_0() {
   "$residuum" openapi --oas 3.0 >"$work/openapi-3.0.yaml" &&
-    lint openapi-3.0.yaml &&
+    lint openapi-3.0.yaml redocly-3.0.yaml &&
     "$python/python" "$tests/check_oas30.py" "$spec" "$work/openapi-3.0.yaml"
 }
 
@@ -88,7 +88,7 @@ check() {
   "${@:2}" || failed+=("$1")
 }
 
-check "redocly" lint "$spec"
+check "redocly" lint "$spec" redocly.yaml
 check "openapi-python-client, datamodel-code-generator, mypy" python_code
 check "openapi-typescript, tsc --strict" typescript
 check "OpenAPI 3.0" version_3_0
