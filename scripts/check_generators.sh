@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # Runs generators of clients over openapi.yaml, and checks what they make: Redocly's linter; openapi-python-client without a
 # warning, with mypy; datamodel-code-generator in strict mode; openapi-typescript with `tsc --strict` over every request in
-# README.md and docs/; and the 3.0 form of the specification. Everything goes into target/generators.
+# README.md and docs/; and the 3.0 form of the specification. Then the clients call a server. Everything goes into target/generators.
 #
 # usage: scripts/check_generators.sh [RESIDUUM]
-# RESIDUUM is the program that writes the 3.0 form; target/debug/residuum if left out.
+# RESIDUUM is the program that writes the 3.0 form and serves; target/debug/residuum if left out.
 # needs: python3 (3.11 or newer) with venv and pip. Without Node 20 or newer, it gets one from PyPI.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly residuum=${1:-target/debug/residuum}
+readonly model=smollm2-135m=models/SmolLM2-135M-Instruct.Q4_1.gguf
 readonly spec=$PWD/openapi.yaml tests=$PWD/tests/generators work=$PWD/target/generators
 readonly python=$work/venv/bin
 export REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true
@@ -38,7 +39,8 @@ quietly() {
 [[ -x $residuum ]] || fail "$residuum is missing: build it with \`cargo build\`, or name another"
 mkdir -p "$work"
 
-step "packages"
+step "packages and demo model"
+scripts/fetch_demo_model.sh smollm2
 [[ -x $python/python ]] || python3 -m venv "$work/venv" || fail "python3 cannot make a virtual environment"
 "$python/python" -m pip install --quiet --disable-pip-version-check -r "$tests/requirements.txt"
 if ! has_node; then
@@ -64,12 +66,13 @@ python_code() {
       --output-model-type pydantic_v2.BaseModel --strict-types str bytes int float bool --use-annotated \
       --target-python-version 3.11 --formatters builtin --disable-timestamp &&
     # openapi-python-client writes casts that are not needed, for any array of any values.
-    (cd "$work/python" && "$python/mypy" --strict --disable-error-code redundant-cast residuum_generated residuum_models.py) &&
+    cp "$tests/live_python.py" "$work/python" &&
+    (cd "$work/python" && "$python/mypy" --strict --disable-error-code redundant-cast .) &&
     "$python/python" "$tests/check_python_models.py" "$spec" "$work/python"
 }
 
 typescript() {
-  cp "$tests"/{tsconfig.json,answers.ts} "$work" &&
+  cp "$tests"/{tsconfig.json,answers.ts,live.ts} "$work" &&
     quietly "$node/openapi-typescript" "$spec" --output "$work/schema.ts" &&
     "$python/python" "$tests/typed_calls.py" "$spec" >"$work/calls.ts" &&
     (cd "$work" && "$node/tsc") &&
@@ -82,6 +85,16 @@ version_3_0() {
     "$python/python" "$tests/check_oas30.py" "$spec" "$work/openapi-3.0.yaml"
 }
 
+# The clients that were made, against a server.
+live() {
+  with_server env PYTHONPATH="$work/python" "$python/python" "$work/python/live_python.py" '{url}' &&
+    with_server "$(command -v node)" "$work/js/live.js" '{url}'
+}
+
+with_server() {
+  "$python/python" scripts/harness.py --binary "$residuum" --model "$model" -- "$@"
+}
+
 failed=()
 check() {
   step "$1"
@@ -92,6 +105,7 @@ check "redocly" lint "$spec" redocly.yaml
 check "openapi-python-client, datamodel-code-generator, mypy" python_code
 check "openapi-typescript, tsc --strict" typescript
 check "OpenAPI 3.0" version_3_0
+check "calls of a server" live
 
 ((${#failed[@]} == 0)) || fail "failed: $(printf '%s; ' "${failed[@]}")"
 printf '\nall passed\n'
