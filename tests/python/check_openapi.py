@@ -4,8 +4,8 @@ request and answer in README.md and docs/ as the specification has it.
 
     python3 tests/python/check_openapi.py [openapi.yaml] [--base-url http://127.0.0.1:8080]
 
-With `--base-url` the running server must serve the same document, and README's commands are run against it. The last line is `N passed, N failed`, and the exit
-status is 0 only if nothing failed.
+With `--base-url` the running server must serve the same document, and README's commands are run against it. The last line is
+`N passed, N failed`, and the exit status is 0 only if nothing failed.
 """
 
 import argparse
