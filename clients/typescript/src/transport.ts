@@ -24,11 +24,11 @@ export interface TransportOptions {
   retries?: number | RetryOptions | undefined;
 }
 
-/** A request of one of the helpers. `query` leaves out what is undefined or null. */
+/** A request to a path. What is undefined in `query` and `headers`, or null in `query`, is left out. */
 export interface SendOptions {
   method?: string;
   query?: Record<string, unknown> | undefined;
-  headers?: Record<string, string> | undefined;
+  headers?: Record<string, string | undefined> | undefined;
   body?: BodyInit | undefined;
   signal?: AbortSignal | undefined;
 }
@@ -78,7 +78,8 @@ export class Transport {
   /** Sends a request of a helper and returns an answer of status 2xx. Throws `ResiduumError` for others. */
   async send(path: string, options: SendOptions = {}): Promise<Response> {
     const { method = "GET", query, headers, body, signal } = options;
-    const init: RequestInit = { headers: headers ?? {}, body: body ?? null, signal: signal ?? null };
+    const given = Object.entries(headers ?? {}).filter((header): header is [string, string] => header[1] !== undefined);
+    const init: RequestInit = { headers: given, body: body ?? null, signal: signal ?? null };
     const response = await this.fetch(method, this.baseUrl + path + queryString(query), init);
     if (response.ok) return response;
     throw errorOf(response, await bodyOf(response, this.baseUrl), method);
