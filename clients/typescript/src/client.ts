@@ -129,7 +129,7 @@ export function createClient(options: ClientOptions = {}): Client {
     allItems<Item>((cursor) => transport.json<Page<Item>>(path, { query: { ...query, cursor }, signal }));
   return {
     http,
-    ...throwing(http, transport.baseUrl),
+    ...throwing(http, transport),
     request: (path, given) => transport.send(path, given),
     ...runMethods(transport),
     tensor: (cache, hook, given = {}) => fetchActivations(transport, `${cachePath(cache)}/tensors/${encodeURIComponent(hook)}`, given),

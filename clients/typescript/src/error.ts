@@ -46,8 +46,9 @@ export class ResiduumError extends Error {
   readonly url: string | undefined;
 
   constructor(problem: ProblemFields, context: ErrorContext = {}) {
-    const fields = (problem.errors ?? []).map((e) => `${e.pointer}: ${e.detail}`).join("; ");
-    super(`${problem.status} ${problem.code}: ${problem.detail}${fields && !problem.detail.includes(fields) ? ` (${fields})` : ""}`);
+    const named = (error: FieldError) => (problem.detail.includes(error.detail) ? error.pointer : `${error.pointer}: ${error.detail}`);
+    const fields = (problem.errors ?? []).map(named).join("; ");
+    super(`${problem.status} ${problem.code}: ${problem.detail}${fields && ` (${fields})`}`);
     this.status = problem.status;
     this.code = problem.code;
     this.title = problem.title;

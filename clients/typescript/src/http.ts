@@ -4,13 +4,13 @@ import type { HttpMethod, PathsWithMethod, RequiredKeysOf } from "openapi-typesc
 
 import { errorOf } from "./error.js";
 import type { paths } from "./openapi.js";
-import { reading, type Transport } from "./transport.js";
+import { connectionError, type Transport } from "./transport.js";
 
 /** openapi-fetch's client: its methods return `{ data, error, response }` and do not throw for an error answer. */
 export type HttpClient = FetchClient<paths, JsonMedia>;
 
-/** The media type of answers, unless `parseAs` asks for something else. */
-type JsonMedia = "application/json";
+/** The media types of answers and errors, unless `parseAs` asks for something else. */
+type JsonMedia = "application/json" | "application/problem+json";
 
 type SuccessStatus = 200 | 201 | 202 | 204;
 
@@ -58,14 +58,15 @@ export type Method<M extends HttpMethod> = <Path extends PathsWithMethod<paths, 
 
 /** openapi-fetch over a transport. */
 export function httpClient(transport: Transport): HttpClient {
-  const send = async (request: Request): Promise<Response> => {
-    const { method, url, headers, signal, cache, credentials, keepalive, redirect, referrerPolicy } = request;
-    // Read at once, so that it can be sent again.
-    const body = request.body ? await request.arrayBuffer() : null;
-    return await transport.fetch(method, url, { headers, signal, cache, credentials, keepalive, redirect, referrerPolicy, body });
-  };
   const bodySerializer = (body: unknown) => (isBinary(body) ? body : JSON.stringify(body));
-  return createFetchClient<paths, JsonMedia>({ baseUrl: transport.baseUrl, fetch: send, bodySerializer });
+  return createFetchClient<paths, JsonMedia>({ baseUrl: transport.baseUrl, fetch: (request) => sendRequest(transport, request), bodySerializer });
+}
+
+async function sendRequest(transport: Transport, request: Request): Promise<Response> {
+  const { method, url, headers, signal, cache, credentials, keepalive, redirect, referrerPolicy } = request;
+  // Read at once, so that it can be sent again.
+  const body = request.body ? await request.arrayBuffer() : null;
+  return await transport.fetch(method, url, { headers, signal, cache, credentials, keepalive, redirect, referrerPolicy, body });
 }
 
 function isBinary(body: unknown): body is BinaryBody {
@@ -97,11 +98,23 @@ export interface Methods {
 }
 
 /** Methods that return the data, and throw for error answers. */
-export function throwing(http: HttpClient, baseUrl: string): Methods {
+export function throwing(http: HttpClient, transport: Transport): Methods {
   const wrap = (method: string, call: Call) => async (path: string, init?: Given) => {
-    const { data, error, response } = await reading(call(path, withMediaType(init)), baseUrl);
-    if (!response.ok) throw errorOf(response, error, method);
-    return data;
+    let hasAnswered = false;
+    const fetch = async (request: Request) => {
+      const response = await sendRequest(transport, request);
+      hasAnswered = true;
+      return response;
+    };
+    try {
+      const { data, error, response } = await call(path, { ...withMediaType(init), fetch });
+      if (!response.ok) throw errorOf(response, error, method);
+      return data;
+    } catch (error) {
+      // The body broke off.
+      if (hasAnswered && error instanceof TypeError) throw connectionError(transport.baseUrl, error);
+      throw error;
+    }
   };
   return {
     get: wrap("GET", http.GET as Call) as Method<"get">,

@@ -108,7 +108,7 @@ export class Transport {
     const key = typeof this.#apiKey === "function" ? await this.#apiKey() : this.#apiKey;
     if (key && !headers.has("authorization")) {
       // The error of `Headers` would show the key.
-      if (!/^[\x21-\x7e]+$/.test(key)) throw new TypeError("apiKey has characters that no key has; is a line end at its end?");
+      if (!/^[\x21-\x7e]+$/.test(key)) throw new Error("apiKey has characters that no key has; is a line end at its end?");
       headers.set("authorization", `Bearer ${key}`);
     }
     const path = new URL(url, "http://localhost").pathname;

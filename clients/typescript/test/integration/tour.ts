@@ -1,5 +1,5 @@
 /** Every request of the tour in the repository's README, as a typed call, in the same order. */
-import type { Client } from "../src/index.js";
+import type { Client } from "../../src/index.js";
 
 /** What the requests answered, for the test that compares them. */
 export type Answers = Record<string, unknown>;
