@@ -39,7 +39,7 @@ export class TestServer {
     const [binary, model] = [setting("RESIDUUM_BINARY"), setting("RESIDUUM_MODEL")];
     const data = ["--data-dir", join(folder, "data")];
     if (!options.isOpen) {
-      const made = execFileSync(binary, ["keys", "create", ...data, "--name", "test", "--scope", "admin"], { env: environment() });
+      const made = execFileSync(binary, ["keys", "create", ...data, "--name", "test", "--scope", "admin"], { env: environment(), stdio: ["ignore", "pipe", "ignore"] });
       this.apiKey = /rsd_\S+/.exec(made.toString())?.[0];
       if (!this.apiKey) throw new Error("`residuum keys create` printed no key");
     }
