@@ -29,7 +29,7 @@ export interface SendOptions {
   method?: string;
   query?: Record<string, unknown> | undefined;
   headers?: Record<string, string | undefined> | undefined;
-  body?: BodyInit | undefined;
+  body?: RequestInit["body"] | undefined;
   signal?: AbortSignal | undefined;
 }
 
