@@ -105,7 +105,7 @@ export async function* followRun(transport: Transport, id: string, options: Foll
   for await (const { event, data } of follow(transport, { path, ...options, isLast, mayGo: false })) {
     if (event.event === "run") yield { type: "run", data: data as RunSnapshot };
     if (event.event !== "token" && event.event !== "completion") continue;
-    const missed = Number(event.id) - Number(event.previousId) - 1;
+    const missed = numbersBetween(event.previousId, event.id);
     if (missed > 0) yield { type: "missed", data: { count: missed } };
     const { item } = data as TokenEvent | CompletionEvent;
     const position = event.event === "token" ? (data as TokenEvent).position : Infinity;
@@ -114,6 +114,21 @@ export async function* followRun(transport: Transport, id: string, options: Foll
     if (event.event === "token") yield { type: "token", data: data as TokenEvent };
     else yield { type: "completion", data: data as CompletionEvent };
   }
+}
+
+/**
+ * How many events lie between two, by their ids: `<start of the server>-<number>`, counted from 1. None that is known, if the
+ * server was started again between them.
+ */
+function numbersBetween(before: string, after: string): number {
+  const [start, number] = splitId(after);
+  const [startBefore, numberBefore] = splitId(before);
+  return before === "" || start === startBefore ? number - numberBefore - 1 : 0;
+}
+
+function splitId(id: string): [start: string, number: number] {
+  const at = id.lastIndexOf("-");
+  return [id.slice(0, Math.max(at, 0)), Number(id.slice(at + 1))];
 }
 
 /** Follows a model or an autoencoder until it is ready, has failed, or is gone. */

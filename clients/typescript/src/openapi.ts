@@ -1013,11 +1013,6 @@ export interface components {
             activation: number;
         };
         /**
-         * @description The word `all`.
-         * @enum {string}
-         */
-        AllLiteral: "all";
-        /**
          * @description A logit as the sum of contributions to the residual stream.
          * @example {
          *       "cache": "0198c5a0-5b3f-7d51-8a3e-0242ac120002",
@@ -1067,8 +1062,9 @@ export interface components {
              */
             position: number;
             /** @description The token. */
-            token: components["schemas"]["Token"];
-            against?: components["schemas"]["Token"] | null;
+            token: components["schemas"]["TokenWithId"];
+            /** @description The token whose logit is subtracted. */
+            against?: components["schemas"]["TokenWithId"] | null;
             /** @description Which parts are distinguished. */
             components: components["schemas"]["AttributionComponents"];
             /**
@@ -1143,8 +1139,11 @@ export interface components {
         AttributionRequest: {
             /** @description The token: an id, or a text that is exactly one token. */
             token: components["schemas"]["TokenRef"];
+            /** @description A second token; if given, the difference of the two logits is attributed. */
             against?: components["schemas"]["TokenRef"] | null;
+            /** @description One position; the last if left out. Its logit is for the token that comes next. */
             position?: components["schemas"]["Positions"] | null;
+            /** @description Which parts to distinguish; if left out, the finest that the captured hooks allow. */
             components?: components["schemas"]["AttributionComponents"] | null;
         };
         /** @description Whether there is a beginning-of-sequence token, and why. */
@@ -1285,7 +1284,9 @@ export interface components {
              * @description Number of tokens cut from the input to fit the context.
              */
             n_truncated: number;
+            /** @description What was generated, if the run continued the input; else null. */
             completion?: components["schemas"]["Completion"] | null;
+            /** @description The file it came from, if it was imported; else null. */
             imported?: components["schemas"]["ImportOrigin"] | null;
             /** @description Number of blocks of the model. */
             n_layers: number;
@@ -1382,6 +1383,7 @@ export interface components {
              * @description The layer whose vector to use at all layers; by default each layer uses its own.
              */
             layer?: number | null;
+            /** @description One position, or the mean over all; the last if left out. */
             position?: components["schemas"]["Positions"] | null;
         };
         /** @description One captured hook of a cache. */
@@ -1393,7 +1395,7 @@ export interface components {
             /** @description Names of the axes. */
             axes: string[];
             /** @description Stored type. */
-            dtype: string;
+            dtype: components["schemas"]["Dtype"];
             /**
              * @description For `hook_resid_post`: the index in transformers' `hidden_states` that equals it. Null for the last block: in
              *     models with a final norm, the last entry of `hidden_states` is computed after that norm.
@@ -1449,8 +1451,11 @@ export interface components {
              *     ]
              */
             hooks?: string[] | null;
+            /** @description Layers of the hooks with short names. */
             layers?: components["schemas"]["Layers"] | null;
+            /** @description Positions to keep. */
             positions?: components["schemas"]["PositionsRequest"] | null;
+            /** @description Type in which to store the values. */
             dtype?: components["schemas"]["Dtype"] | null;
         };
         /**
@@ -1464,13 +1469,13 @@ export interface components {
          *     generated text cannot be chosen, only all of it.
          * @example last
          */
-        ChangedTokens: components["schemas"]["NamedTokens"] | components["schemas"]["PositionsRequest"];
+        ChangedTokens: ("all" | "prompt" | "generated" | "last" | "mean") | number | number[] | components["schemas"]["PositionRange"] | components["schemas"]["PositionsByText"] | components["schemas"]["PositionsByMessage"] | components["schemas"]["PositionsByKind"] | components["schemas"]["MeanOfPositionsRequest"];
         /**
          * @description One position: an integer, "last", "mean" or the mean over positions; or "stored", the only row of each cache, for
          *     caches that were captured at one position, such as that of a word.
          * @example last
          */
-        ComparedPosition: components["schemas"]["Positions"] | components["schemas"]["StoredLiteral"];
+        ComparedPosition: ("last" | "mean" | "all" | "stored") | number | number[] | components["schemas"]["PositionRange"] | components["schemas"]["MeanOfPositions"];
         /**
          * @description The answer to a comparison. It has `pairs` in mode `pairs`; `caches` and `values` in mode `matrix`; `a`, `b`,
          *     `layers_b` and `values` in mode `layers`; `groups` and `values` in mode `sets`.
@@ -1503,6 +1508,7 @@ export interface components {
             mode: components["schemas"]["Mode"];
             /** @description The hook, without its layer. */
             hook: string;
+            /** @description As requested; left out if every stored position is a row. */
             position?: components["schemas"]["ComparedPosition"] | null;
             /** @description What was subtracted from the vectors first. */
             center: components["schemas"]["Center"];
@@ -1529,7 +1535,7 @@ export interface components {
              *     b]`; null if undefined.
              */
             values?: {
-                [key: string]: components["schemas"]["ComparisonValues"];
+                [key: string]: components["schemas"]["NestedNumbers"];
             } | null;
         };
         /** @description A group of caches. */
@@ -1563,31 +1569,33 @@ export interface components {
         ComparisonRequest: {
             /** @description Which caches are compared with which. */
             mode: components["schemas"]["Mode"];
+            /** @description Caches on the left. In mode `pairs`, if one side has one cache, it is compared with each cache of the other. */
             a?: components["schemas"]["CacheSelector"] | null;
+            /** @description Caches on the right. In mode `layers`, if left out, the left side is compared with itself. */
             b?: components["schemas"]["CacheSelector"] | null;
+            /** @description Caches of a matrix. */
             caches?: components["schemas"]["CacheSelector"] | null;
             /** @description Groups of mode `sets`, at most 64; the response has them in the order of their names. */
             groups?: {
                 [key: string]: components["schemas"]["CacheSelector"];
             } | null;
-            /**
-             * @description Hook, short or full.
-             * @default resid_post
-             */
+            /** @description Hook, short or full. Default: `"resid_post"`. */
             hook?: string | null;
+            /** @description Layers, if the hook is a short name. */
             layers?: components["schemas"]["Layers"] | null;
+            /** @description One position, or the mean over all. */
             position?: components["schemas"]["ComparedPosition"] | null;
+            /** @description Which rows a set has. */
             rows?: components["schemas"]["RowsDto"] | null;
             /** @description Metrics, each once. By default `cosine`, or `cka` in mode `sets`. */
             metrics?: components["schemas"]["Metric"][] | null;
             /** @description Number of dimensions in each set of `jaccard`; 10 if left out. */
             k?: number | null;
+            /** @description What is subtracted from the vectors first. */
             center?: components["schemas"]["Center"] | null;
             /** @description Whether vectors are then scaled to unit length. A zero vector is not changed. */
             normalize?: boolean | null;
         };
-        /** @description Values of one metric. */
-        ComparisonValues: (number | null)[][][] | (number | null)[][];
         /**
          * @description What was generated after an input.
          * @example {
@@ -1685,9 +1693,11 @@ export interface components {
              * @description Which of the input's `n` samples, counted from 0.
              */
             sample: number;
+            /** @description Why it ended; null if it failed. */
             finish_reason?: components["schemas"]["FinishReason"] | null;
             /** @description Text that was held back until now; empty unless the run was cancelled. */
             text: string;
+            /** @description Why it failed. */
             error?: components["schemas"]["Problem"] | null;
         };
         /**
@@ -1714,6 +1724,7 @@ export interface components {
         CreateRun: {
             /** @description Name of a served model. */
             model: string;
+            /** @description A string, strings, token ids, or arrays of token ids. */
             input?: components["schemas"]["Input"] | null;
             /** @description One chat, rendered with the model's template. */
             messages?: components["schemas"]["Message"][] | null;
@@ -1724,8 +1735,7 @@ export interface components {
             add_generation_prompt?: boolean | null;
             /**
              * @description Whether to leave the last message open, so that the model continues it: what the template puts after it is left
-             *     out.
-             * @default false
+             *     out. Default: `false`.
              */
             continue_final_message?: boolean | null;
             /** @description Further variables for the chat template. */
@@ -1739,21 +1749,25 @@ export interface components {
             chat_template?: string | null;
             /** @description Inputs, each with its own positions, metadata, tags and label. */
             items?: components["schemas"]["Item"][] | null;
+            /** @description Continue every input before it is captured. */
             generate?: components["schemas"]["Generate"] | null;
             /** @description Changes to activations during the forward pass of every input, in order; also while the model generates. */
             interventions?: components["schemas"]["Intervention"][] | null;
+            /** @description What to capture; the residual stream after every block at the final position if left out. */
             capture?: components["schemas"]["Capture"] | null;
             /**
              * @description Beginning-of-sequence token (`[CLS]` for BERT): null leaves the decision to the tokenizer, true makes sure the
              *     input begins with one, false leaves out all special tokens that the tokenizer would add to text.
              */
             prepend_bos?: boolean | null;
+            /** @description What to do with inputs longer than the context. */
             truncate?: components["schemas"]["Truncate"] | null;
-            /**
-             * @description Whether stored activations may be used instead of a forward pass; false forces the forward pass.
-             * @default true
-             */
+            /** @description Whether stored activations may be used instead of a forward pass; false forces the forward pass. Default: `true`. */
             reuse?: boolean | null;
+            /**
+             * @description How urgent the run is. `interactive` runs get most of the workers' time and `bulk` runs least, but every run
+             *     gets some.
+             */
             priority?: components["schemas"]["Priority"] | null;
             /** @description Tags for every cache of the run. */
             tags?: string[] | null;
@@ -1768,7 +1782,7 @@ export interface components {
             ttl_seconds?: number | null;
         };
         /** @description A dimension of the vectors. */
-        Dimension: {
+        DimensionStatistics: {
             /** @description Its index. */
             dimension: number;
             /**
@@ -1794,7 +1808,7 @@ export interface components {
          *         12
          *       ],
          *       "n_components": 1,
-         *       "d": 576,
+         *       "width": 576,
          *       "metadata": {},
          *       "provenance": {
          *         "residuum_version": "0.1.0",
@@ -1836,7 +1850,7 @@ export interface components {
             /** @description Name, unique. */
             name: string;
             /** @description `upload`, `difference_of_means`, `pca` or `probe`. */
-            method: string;
+            method: components["schemas"]["DirectionMethod"];
             /** @description The model to whose activations it belongs; null if an upload does not name one. */
             model?: string | null;
             /** @description The hook, without its layer. */
@@ -1846,7 +1860,7 @@ export interface components {
             /** @description Number of vectors for each layer. */
             n_components: number;
             /** @description Dimensions of each vector: a row of the hook, flattened. */
-            d: number;
+            width: number;
             /** @description Metadata. */
             metadata: {
                 [key: string]: unknown;
@@ -1866,6 +1880,11 @@ export interface components {
             /** @description Its vectors by layer and component; left out in listings. */
             vectors?: components["schemas"]["DirectionVector"][] | null;
         };
+        /**
+         * @description How a direction was made.
+         * @enum {string}
+         */
+        DirectionMethod: "upload" | "difference_of_means" | "pca" | "probe";
         /** @description Mean of the positive caches minus mean of the negative ones, layer by layer. */
         DirectionOfMeans: {
             /** @description A name that is not in use: letters, digits, `.`, `_` and `-`, at most 128. */
@@ -1874,27 +1893,27 @@ export interface components {
             metadata?: {
                 [key: string]: unknown;
             } | null;
-            /**
-             * @description Hook, short or full.
-             * @default resid_post
-             */
+            /** @description Hook, short or full. Default: `"resid_post"`. */
             hook?: string | null;
+            /** @description Layers, if the hook is a short name; by default those that all caches have. */
             layers?: components["schemas"]["Layers"] | null;
+            /** @description One position, or the mean over all. */
             position?: components["schemas"]["Positions"] | null;
+            /** @description Positive caches. Give `positive` and `negative`, or `caches` and `target`. */
             positive?: components["schemas"]["CacheSelector"] | null;
+            /** @description Negative caches. */
             negative?: components["schemas"]["CacheSelector"] | null;
+            /** @description Caches of both classes; `target` says which are positive. */
             caches?: components["schemas"]["CacheSelector"] | null;
+            /** @description Which of `caches` are positive. */
             target?: components["schemas"]["DirectionTarget"] | null;
-            /**
-             * @description Whether to scale each vector to length one.
-             * @default false
-             */
+            /** @description Whether to scale each vector to length one. Default: `false`. */
             normalize?: boolean | null;
             /**
-             * @description How the direction is made; decides the form of the body.
-             * @enum {string|null}
+             * @description How the direction is made; decides the form of the body. (enum property replaced by openapi-typescript)
+             * @enum {string}
              */
-            method?: "difference_of_means" | null;
+            method: "difference_of_means";
         };
         /**
          * @description A logistic regression with an L2 penalty on standardised features, layer by layer. The vector is converted so that
@@ -1907,44 +1926,39 @@ export interface components {
             metadata?: {
                 [key: string]: unknown;
             } | null;
-            /**
-             * @description Hook, short or full.
-             * @default resid_post
-             */
+            /** @description Hook, short or full. Default: `"resid_post"`. */
             hook?: string | null;
+            /** @description Layers, if the hook is a short name; by default those that all caches have. */
             layers?: components["schemas"]["Layers"] | null;
+            /** @description One position, or the mean over all. */
             position?: components["schemas"]["Positions"] | null;
+            /** @description Positive caches. Give `positive` and `negative`, or `caches` and `target`. */
             positive?: components["schemas"]["CacheSelector"] | null;
+            /** @description Negative caches. */
             negative?: components["schemas"]["CacheSelector"] | null;
+            /** @description Caches of both classes; `target` says which are positive. */
             caches?: components["schemas"]["CacheSelector"] | null;
+            /** @description Which of `caches` are positive. */
             target?: components["schemas"]["DirectionTarget"] | null;
             /**
              * Format: double
-             * @description Inverse strength of the penalty, like `C` in scikit-learn; 1e-6 to 1e6.
-             * @default 1
+             * @description Inverse strength of the penalty, like `C` in scikit-learn; 1e-6 to 1e6. Default: `1.0`.
              */
             c?: number | null;
-            /**
-             * @description Number of folds of the cross-validation, 2 to 20; each class needs at least as many caches.
-             * @default 5
-             */
+            /** @description Number of folds of the cross-validation, 2 to 20; each class needs at least as many caches. Default: `5`. */
             folds?: number | null;
             /**
              * Format: int64
-             * @description Seed of the folds and of the shuffled labels.
-             * @default 0
+             * @description Seed of the folds and of the shuffled labels. Default: `0`.
              */
             seed?: number | null;
-            /**
-             * @description Number of cross-validations with shuffled labels that are averaged for the baseline, 1 to 20.
-             * @default 1
-             */
+            /** @description Number of cross-validations with shuffled labels that are averaged for the baseline, 1 to 20. Default: `1`. */
             shuffles?: number | null;
             /**
-             * @description How the direction is made; decides the form of the body.
-             * @enum {string|null}
+             * @description How the direction is made; decides the form of the body. (enum property replaced by openapi-typescript)
+             * @enum {string}
              */
-            method?: "probe" | null;
+            method: "probe";
         };
         /** @description Principal components of caches, layer by layer. */
         DirectionOfVariance: {
@@ -1954,31 +1968,26 @@ export interface components {
             metadata?: {
                 [key: string]: unknown;
             } | null;
-            /**
-             * @description Hook, short or full.
-             * @default resid_post
-             */
+            /** @description Hook, short or full. Default: `"resid_post"`. */
             hook?: string | null;
+            /** @description Layers, if the hook is a short name; by default those that all caches have. */
             layers?: components["schemas"]["Layers"] | null;
+            /** @description One position, or the mean over all. */
             position?: components["schemas"]["Positions"] | null;
             /** @description The caches. */
             caches: components["schemas"]["CacheSelector"];
             /**
              * @description Number of components per layer, the largest variance first. Signs are chosen so that the value of largest
-             *     magnitude of each component is positive.
-             * @default 1
+             *     magnitude of each component is positive. Default: `1`.
              */
             k?: number | null;
-            /**
-             * @description Whether to subtract the mean first.
-             * @default true
-             */
+            /** @description Whether to subtract the mean first. Default: `true`. */
             center?: boolean | null;
             /**
-             * @description How the direction is made; decides the form of the body.
-             * @enum {string|null}
+             * @description How the direction is made; decides the form of the body. (enum property replaced by openapi-typescript)
+             * @enum {string}
              */
-            method?: "pca" | null;
+            method: "pca";
         };
         /**
          * @description Changes to a direction. Its vectors, name and provenance cannot be changed.
@@ -2016,19 +2025,7 @@ export interface components {
          *       }
          *     }
          */
-        DirectionRequest: (components["schemas"]["DirectionUpload"] & {
-            /** @enum {string} */
-            method: "upload";
-        }) | (components["schemas"]["DirectionOfMeans"] & {
-            /** @enum {string} */
-            method: "difference_of_means";
-        }) | (components["schemas"]["DirectionOfVariance"] & {
-            /** @enum {string} */
-            method: "pca";
-        }) | (components["schemas"]["DirectionOfProbe"] & {
-            /** @enum {string} */
-            method: "probe";
-        });
+        DirectionRequest: components["schemas"]["DirectionUpload"] | components["schemas"]["DirectionOfMeans"] | components["schemas"]["DirectionOfVariance"] | components["schemas"]["DirectionOfProbe"];
         /**
          * @description Which caches are positive: exactly one of `metadata`, `tag` and `label`.
          * @example {
@@ -2058,18 +2055,15 @@ export interface components {
             } | null;
             /** @description The model to whose activations it belongs. This is not checked. */
             model?: string | null;
-            /**
-             * @description Hook, short or full.
-             * @default resid_post
-             */
+            /** @description Hook, short or full. Default: `"resid_post"`. */
             hook?: string | null;
             /** @description Its vectors, all of one width; every layer must have the same components. */
             vectors: components["schemas"]["UploadedVector"][];
             /**
-             * @description How the direction is made; decides the form of the body.
-             * @enum {string|null}
+             * @description How the direction is made; decides the form of the body. (enum property replaced by openapi-typescript)
+             * @enum {string}
              */
-            method?: "upload" | null;
+            method: "upload";
         };
         /** @description One vector of a direction. */
         DirectionVector: {
@@ -2184,11 +2178,6 @@ export interface components {
          */
         Dtype: "float32" | "float16" | "bfloat16";
         /**
-         * @description The word `each`.
-         * @enum {string}
-         */
-        EachLiteral: "each";
-        /**
          * @description How `values` is written in a JSON response.
          * @enum {string}
          */
@@ -2199,6 +2188,11 @@ export interface components {
          */
         EncodingFormat: "float" | "base64";
         /**
+         * @description Stable code of a problem. Later versions may add codes.
+         * @enum {string}
+         */
+        ErrorCode: "invalid_json" | "invalid_field" | "invalid_body" | "invalid_safetensors" | "invalid_query" | "invalid_header" | "invalid_cursor" | "api_key_required" | "api_key_invalid" | "scope_missing" | "loading_off" | "origin_not_allowed" | "route_not_found" | "run_not_found" | "cache_not_found" | "direction_not_found" | "sae_not_found" | "vector_not_in_direction" | "model_not_found" | "layer_not_in_cache" | "hook_not_in_cache" | "method_not_allowed" | "not_acceptable" | "request_timeout" | "conflict" | "precondition_failed" | "body_too_large" | "too_many_items" | "too_many_run_tokens" | "result_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "host_not_allowed" | "unknown_model" | "unknown_source" | "load_failed" | "unknown_cache" | "unknown_direction" | "unknown_sae" | "bos_mismatch" | "hook_not_stored" | "unknown_hook" | "layer_out_of_range" | "position_out_of_range" | "text_not_found" | "empty_input" | "token_out_of_vocabulary" | "too_many_tokens" | "no_bos_token" | "no_chat_template" | "chat_template_failed" | "cannot_generate" | "not_readable" | "invalid_value" | "idempotency_key_reused" | "shape_mismatch" | "client_queue_full" | "queue_full" | "headers_too_large" | "internal_error" | "blob_damaged" | "worker_failed" | "unavailable" | "not_enough_memory" | "server_busy" | "timed_out" | "store_full";
+        /**
          * @description True for the special tokens of the model's tokenizer, or a list of token ids.
          * @example true
          */
@@ -2208,6 +2202,92 @@ export interface components {
          * @example The Eiffel Tower is in the city of
          */
         ExperimentInput: string | number[];
+        /**
+         * @description The features that are active at each position, and how well they reconstruct the stored rows.
+         * @example {
+         *       "cache": "0198c5a0-5b3f-7d51-8a3e-0242ac120002",
+         *       "sae": "res-12",
+         *       "model": "smollm2-135m",
+         *       "hook": "blocks.12.hook_resid_post",
+         *       "d_sae": 16384,
+         *       "features": [
+         *         123
+         *       ],
+         *       "positions": [
+         *         {
+         *           "position": 1,
+         *           "token": " E",
+         *           "special": false,
+         *           "n_active": 31,
+         *           "top": [
+         *             {
+         *               "feature": 8801,
+         *               "activation": 14.25
+         *             }
+         *           ],
+         *           "chosen": [
+         *             0
+         *           ],
+         *           "norm": 92.1,
+         *           "norm_out": 84.3,
+         *           "mse": 1.52,
+         *           "relative_error": 0.103,
+         *           "cosine": 0.949
+         *         }
+         *       ],
+         *       "summary": {
+         *         "all": {
+         *           "n": 1,
+         *           "n_undefined": 0,
+         *           "n_active": 31,
+         *           "norm": 92.1,
+         *           "mse": 1.52,
+         *           "fvu": null,
+         *           "explained_variance": null,
+         *           "cosine": 0.949
+         *         },
+         *         "ordinary": {
+         *           "n": 1,
+         *           "n_undefined": 0,
+         *           "n_active": 31,
+         *           "norm": 92.1,
+         *           "mse": 1.52,
+         *           "fvu": null,
+         *           "explained_variance": null,
+         *           "cosine": 0.949
+         *         }
+         *       },
+         *       "left_out": {
+         *         "tokens": "special",
+         *         "n_ids": null,
+         *         "said_by": "autoencoder",
+         *         "rows": 1
+         *       },
+         *       "warnings": []
+         *     }
+         */
+        FeatureActivations: {
+            /** @description The cache. */
+            cache: string;
+            /** @description The autoencoder. */
+            sae: string;
+            /** @description Name of its model on this server. */
+            model: string;
+            /** @description The hook that was encoded. */
+            hook: string;
+            /** @description Number of features of the autoencoder. */
+            d_sae: number;
+            /** @description The chosen features, in the order of `chosen`. */
+            features: number[];
+            /** @description The positions, in the order of the request. */
+            positions: components["schemas"]["PositionFeatures"][];
+            /** @description Summary over the positions. */
+            summary: components["schemas"]["FeatureSummaries"];
+            /** @description Stored positions left out because of their tokens. */
+            left_out: components["schemas"]["LeftOut"];
+            /** @description Why the features may not mean what they should. */
+            warnings: components["schemas"]["Warning"][];
+        };
         /** @description One feature. */
         FeatureOfTokens: {
             /** @description The feature. */
@@ -2385,22 +2465,16 @@ export interface components {
         FeatureTokensRequest: {
             /** @description The features, 1 to 64. */
             features: number[];
-            /**
-             * @description Number of positions for each feature.
-             * @default 10
-             */
+            /** @description Number of positions for each feature. Default: `10`. */
             k?: number | null;
+            /** @description Search only caches that meet these conditions; if left out, all that the autoencoder can encode. */
             filter?: components["schemas"]["CacheConditions"] | null;
-            /**
-             * @description Number of tokens of context before and after a hit.
-             * @default 5
-             */
+            /** @description Number of tokens of context before and after a hit. Default: `5`. */
             context?: number | null;
             /**
              * Format: int32
              * @description Number of positions to leave out at the beginning of each input: BOS and attention sinks are there, and their
-             *     activations are often the largest of all.
-             * @default 0
+             *     activations are often the largest of all. Default: `0`.
              */
             skip_first?: number | null;
             /**
@@ -2411,8 +2485,7 @@ export interface components {
             special?: boolean | null;
             /**
              * @description true: include caches that begin with a BOS token if the autoencoder was trained without one, or vice versa. By
-             *     default they are left out and counted.
-             * @default false
+             *     default they are left out and counted. Default: `false`.
              */
             allow_bos_mismatch?: boolean | null;
         };
@@ -2472,92 +2545,6 @@ export interface components {
             other_weights: number;
         };
         /**
-         * @description The features that are active at each position, and how well they reconstruct the stored rows.
-         * @example {
-         *       "cache": "0198c5a0-5b3f-7d51-8a3e-0242ac120002",
-         *       "sae": "res-12",
-         *       "model": "smollm2-135m",
-         *       "hook": "blocks.12.hook_resid_post",
-         *       "d_sae": 16384,
-         *       "features": [
-         *         123
-         *       ],
-         *       "positions": [
-         *         {
-         *           "position": 1,
-         *           "token": " E",
-         *           "special": false,
-         *           "n_active": 31,
-         *           "top": [
-         *             {
-         *               "feature": 8801,
-         *               "activation": 14.25
-         *             }
-         *           ],
-         *           "chosen": [
-         *             0
-         *           ],
-         *           "norm": 92.1,
-         *           "norm_out": 84.3,
-         *           "mse": 1.52,
-         *           "relative_error": 0.103,
-         *           "cosine": 0.949
-         *         }
-         *       ],
-         *       "summary": {
-         *         "all": {
-         *           "n": 1,
-         *           "n_undefined": 0,
-         *           "n_active": 31,
-         *           "norm": 92.1,
-         *           "mse": 1.52,
-         *           "fvu": null,
-         *           "explained_variance": null,
-         *           "cosine": 0.949
-         *         },
-         *         "ordinary": {
-         *           "n": 1,
-         *           "n_undefined": 0,
-         *           "n_active": 31,
-         *           "norm": 92.1,
-         *           "mse": 1.52,
-         *           "fvu": null,
-         *           "explained_variance": null,
-         *           "cosine": 0.949
-         *         }
-         *       },
-         *       "left_out": {
-         *         "tokens": "special",
-         *         "n_ids": null,
-         *         "said_by": "autoencoder",
-         *         "rows": 1
-         *       },
-         *       "warnings": []
-         *     }
-         */
-        Features: {
-            /** @description The cache. */
-            cache: string;
-            /** @description The autoencoder. */
-            sae: string;
-            /** @description Name of its model on this server. */
-            model: string;
-            /** @description The hook that was encoded. */
-            hook: string;
-            /** @description Number of features of the autoencoder. */
-            d_sae: number;
-            /** @description The chosen features, in the order of `chosen`. */
-            features: number[];
-            /** @description The positions, in the order of the request. */
-            positions: components["schemas"]["PositionFeatures"][];
-            /** @description Summary over the positions. */
-            summary: components["schemas"]["FeatureSummaries"];
-            /** @description Stored positions left out because of their tokens. */
-            left_out: components["schemas"]["LeftOut"];
-            /** @description Why the features may not mean what they should. */
-            warnings: components["schemas"]["Warning"][];
-        };
-        /**
          * @description Which positions to encode, and with which autoencoder.
          * @example {
          *       "sae": "res-12",
@@ -2571,6 +2558,11 @@ export interface components {
         FeaturesRequest: {
             /** @description The autoencoder. */
             sae: string;
+            /**
+             * @description Stored positions, by number, text or kind, but not by message; `{"special": false}` selects those whose tokens
+             *     are not special. If left out: all that the cache has, except tokens on which the autoencoder was not trained
+             *     (`exclude_special_tokens` of its settings); `left_out` in the response describes these.
+             */
             positions?: components["schemas"]["PositionsRequest"] | null;
             /** @description Number of most active features to list at each position, at most 1000; 10 if left out. */
             top_k?: number | null;
@@ -2578,8 +2570,7 @@ export interface components {
             features?: number[] | null;
             /**
              * @description true: encode even if the cache begins with a BOS token and the autoencoder was trained without one, or vice
-             *     versa, and add a warning. By default such a request is refused.
-             * @default false
+             *     versa, and add a warning. By default such a request is refused. Default: `false`.
              */
             allow_bos_mismatch?: boolean | null;
         };
@@ -2642,8 +2633,7 @@ export interface components {
             max_new_tokens: number;
             /**
              * Format: double
-             * @description 0, the default, always takes the most probable token.
-             * @default 0
+             * @description 0, the default, always takes the most probable token. Default: `0.0`.
              */
             temperature?: number | null;
             /** @description Samples from this many of the most probable tokens. */
@@ -2658,12 +2648,12 @@ export interface components {
              * @description Seed of sampling, to repeat it. If left out, the server chooses one and reports it.
              */
             seed?: number | null;
+            /** @description One text or several; the continuation ends when one of them appears. */
             stop?: components["schemas"]["Stop"] | null;
             /**
              * Format: int32
              * @description How often each input is continued, each time with other random numbers. Item `input × n + sample` of the run is
-             *     sample `sample` of the input; both count from 0.
-             * @default 1
+             *     sample `sample` of the input; both count from 0. Default: `1`.
              */
             n?: number | null;
         };
@@ -2696,7 +2686,7 @@ export interface components {
             hit: number;
         };
         /** @description A hook point of a model. */
-        Hook: {
+        HookPoint: {
             /** @description Full name. */
             hook: string;
             /** @description The block; null for a hook outside the blocks. */
@@ -2769,7 +2759,9 @@ export interface components {
             op: components["schemas"]["InterventionOp"];
             /** @description A full or short hook name; `resid_post` if left out. A knockout is always at `attn.hook_attn_scores`. */
             hook?: string | null;
+            /** @description Layers, if the hook is a short name; all if left out. */
             layers?: components["schemas"]["Layers"] | null;
+            /** @description Which tokens to change; all if left out, including generated ones. */
             positions?: components["schemas"]["ChangedTokens"] | null;
             /**
              * @description Change only these heads, if the hook has a head axis; negative numbers count from the last. Attention maps have
@@ -2778,19 +2770,30 @@ export interface components {
             heads?: number[] | null;
             /** @description Change only these neurons, if the hook is on the neurons of an MLP. */
             neurons?: number[] | null;
+            /** @description A stored direction, a vector of a stored cache, a feature of an autoencoder, or numbers. */
             direction?: components["schemas"]["DirectionRef"] | null;
             /** @description The values, the same at every layer: as many as a row of the hook has, or one head, or the chosen neurons. */
             vector?: number[] | null;
+            /**
+             * @description Factor of the vector that is added; 1 if left out. A list makes one item of the run for each number, from every
+             *     input. Lists of several interventions of one input must be equally long: the i-th item takes the i-th number of
+             *     each.
+             */
             strength?: components["schemas"]["Strength"] | null;
+            /** @description A number for all values, or a vector. */
             value?: components["schemas"]["SetValue"] | null;
             /**
              * Format: double
              * @description Factor by which the values are multiplied.
              */
             factor?: number | null;
+            /** @description Caches to average. */
             caches?: components["schemas"]["CacheSelector"] | null;
+            /** @description Source of the values of a patch. */
             source?: components["schemas"]["PatchSource"] | null;
+            /** @description Change only these keys, if the hook is an attention map; all if left out. */
             from?: components["schemas"]["ChangedTokens"] | null;
+            /** @description Change only these queries, if the hook is an attention map; all if left out. */
             to?: components["schemas"]["ChangedTokens"] | null;
         };
         /**
@@ -2806,6 +2809,7 @@ export interface components {
             token_ids?: number[] | null;
             /** @description A chat. */
             messages?: components["schemas"]["Message"][] | null;
+            /** @description Positions to keep, instead of the run's. */
             positions?: components["schemas"]["PositionsRequest"] | null;
             /** @description Metadata, added to the run's; for equal keys this one applies. */
             metadata?: {
@@ -2836,13 +2840,15 @@ export interface components {
              */
             n_non_finite: number;
             /** @description Dimensions of a vector. */
-            d: number;
+            width: number;
+            /** @description Lengths (L2 norms) of the vectors. */
             norm?: components["schemas"]["SpreadOfNumbers"] | null;
             /**
              * Format: double
              * @description Length of the mean vector.
              */
             mean_norm?: number | null;
+            /** @description Variances of the dimensions; their sum is `total_variance`. */
             variance?: components["schemas"]["SpreadOfNumbers"] | null;
             /**
              * Format: double
@@ -2855,9 +2861,9 @@ export interface components {
              */
             zeros?: number | null;
             /** @description Dimensions with the largest |mean|, the largest first. */
-            top_mean: components["schemas"]["Dimension"][];
+            top_mean: components["schemas"]["DimensionStatistics"][];
             /** @description Dimensions with the largest variance, the largest first. */
-            top_variance: components["schemas"]["Dimension"][];
+            top_variance: components["schemas"]["DimensionStatistics"][];
             /**
              * @description Dimensions whose mean is more than `sigma` standard deviations from the average of the means of all dimensions, or whose
              *     standard deviation is that far from the average standard deviation; in ascending order, at most 1000.
@@ -2868,7 +2874,7 @@ export interface components {
          * @description "all", one layer, or several; negative numbers count from the last.
          * @example all
          */
-        Layers: components["schemas"]["AllLiteral"] | number | number[];
+        Layers: "all" | number | number[];
         /**
          * @description Positions left out because of their tokens.
          * @example {
@@ -2883,7 +2889,7 @@ export interface components {
              * @description `none`; `special`: tokens that the model's tokenizer marks as special; `listed`: the ids in the autoencoder's
              *     `exclude_special_tokens`.
              */
-            tokens: string;
+            tokens: components["schemas"]["LeftOutTokens"];
             /** @description For `listed`: number of ids. */
             n_ids?: number | null;
             /** @description What decided this. */
@@ -2899,6 +2905,11 @@ export interface components {
          * @enum {string}
          */
         LeftOutSaidBy: "request" | "autoencoder" | "default";
+        /**
+         * @description Which tokens are left out.
+         * @enum {string}
+         */
+        LeftOutTokens: "none" | "special" | "listed";
         /**
          * @description The distributions over the next token, computed from the residual stream.
          * @example {
@@ -2962,7 +2973,7 @@ export interface components {
             /** @description The tokens at these positions; each distribution is over the token that comes next. */
             position_tokens: string[];
             /** @description The tokens to follow, in the order of the request. */
-            tokens: components["schemas"]["Token"][];
+            tokens: components["schemas"]["TokenWithId"][];
             /**
              * @description The stored hook from which the final distribution was computed. If neither the last block's output nor `logits`
              *     is stored, it is null, and so is `kl`.
@@ -3004,12 +3015,11 @@ export interface components {
          *     }
          */
         LensRequest: {
-            /**
-             * @description Hook on the residual stream: `resid_pre`, `resid_mid` or `resid_post`; or the full name of one.
-             * @default resid_post
-             */
+            /** @description Hook on the residual stream: `resid_pre`, `resid_mid` or `resid_post`; or the full name of one. Default: `"resid_post"`. */
             hook?: string | null;
+            /** @description Layers; all that the cache has if left out. */
             layers?: components["schemas"]["Layers"] | null;
+            /** @description Positions; all that the cache has if left out. */
             positions?: components["schemas"]["Positions"] | null;
             /** @description Number of most probable tokens to list at each layer and position, at most 100; 5 if left out. */
             top_k?: number | null;
@@ -3036,10 +3046,7 @@ export interface components {
              *     the server was started with `--allow-hub`.
              */
             source: string;
-            /**
-             * @description Load it even if there does not seem to be enough memory.
-             * @default false
-             */
+            /** @description Load it even if there does not seem to be enough memory. Default: `false`. */
             force?: boolean | null;
         };
         /**
@@ -3055,7 +3062,7 @@ export interface components {
              * @description `queued` (another load runs), `downloading`, `reading` (files are hashed), `weights`, `placing` (on devices) or
              *     `ready`.
              */
-            stage: string;
+            stage: components["schemas"]["LoadStageName"];
             /**
              * Format: int64
              * @description Bytes of this stage that are done.
@@ -3082,12 +3089,14 @@ export interface components {
             model: string;
             /** @description The path of a folder with `cfg.json` and `sae_weights.safetensors` in the folder `--models-dir`. */
             source: string;
-            /**
-             * @description Load it even if there does not seem to be enough memory.
-             * @default false
-             */
+            /** @description Load it even if there does not seem to be enough memory. Default: `false`. */
             force?: boolean | null;
         };
+        /**
+         * @description What a load does now.
+         * @enum {string}
+         */
+        LoadStageName: "queued" | "downloading" | "reading" | "weights" | "placing" | "ready";
         /**
          * @description The mean over positions, accumulated in float64; drops the position axis.
          * @example {
@@ -3155,7 +3164,7 @@ export interface components {
          */
         Mode: "pairs" | "matrix" | "layers" | "sets";
         /**
-         * @description A model of this server.
+         * @description A model of this server; `status` decides what is known about it.
          * @example {
          *       "id": "smollm2-135m",
          *       "status": "ready",
@@ -3205,13 +3214,8 @@ export interface components {
          *       ]
          *     }
          */
-        Model: components["schemas"]["Serving"] & (components["schemas"]["ModelDetails"] | null) & {
-            /** @description The name to use in requests. */
-            id: string;
-            /** @description `loading`, `ready`, `unloading` (accepted work ends first) or `failed`. */
-            status: string;
-        };
-        /** @description A loaded model. */
+        Model: components["schemas"]["ReadyModel"] | components["schemas"]["UnreadyModel"];
+        /** @description Properties of a loaded model. */
         ModelDetails: {
             /** @description `model_type` of the checkpoint. */
             architecture: string;
@@ -3260,7 +3264,14 @@ export interface components {
             /** @description What is unusual about the checkpoint, although it could be loaded. */
             warnings: components["schemas"]["Warning"][];
             /** @description Every hook point, in execution order. */
-            hooks?: components["schemas"]["Hook"][] | null;
+            hooks?: components["schemas"]["HookPoint"][] | null;
+        };
+        /** @description The model, now and after every change. */
+        ModelEvent: {
+            /** @description The model, now and after every change. */
+            data: components["schemas"]["Model"];
+            /** @enum {string} */
+            event: "model";
         };
         /**
          * @description A list of models.
@@ -3310,21 +3321,8 @@ export interface components {
             /** @description Always null: all models fit on one page. */
             next_cursor?: string | null;
         };
-        /**
-         * @description Positions by name.
-         * @enum {string}
-         */
-        NamedPositions: "last" | "mean" | "all";
-        /**
-         * @description Positions by name.
-         * @enum {string}
-         */
-        NamedPositionsRequest: "last" | "mean" | "all" | "prompt" | "generated";
-        /**
-         * @description Tokens by origin.
-         * @enum {string}
-         */
-        NamedTokens: "all" | "prompt" | "generated";
+        /** @description Numbers, nested as the axes; null where a number is not finite. */
+        NestedNumbers: ((number | null) | ((number | null) | ((number | null) | (number | null)[])[])[])[];
         /** @description The message of an answer. */
         OpenAiAnswerMessage: {
             /** @description Always `assistant`. */
@@ -3340,6 +3338,7 @@ export interface components {
             index: number;
             /** @description The message. */
             message: components["schemas"]["OpenAiAnswerMessage"];
+            /** @description Log-probabilities, if asked for. */
             logprobs?: components["schemas"]["OpenAiChatLogprobs"] | null;
             /** @description Why it ended: `stop`, `length` or `cancelled`. */
             finish_reason: components["schemas"]["OpenAiFinishReason"];
@@ -3380,7 +3379,9 @@ export interface components {
             system_fingerprint: string;
             /** @description One choice; none in the last chunk with counts or `residuum`. */
             choices: components["schemas"]["OpenAiChunkChoice"][];
+            /** @description Counts of tokens, only with `include_usage`; null until the last chunk. */
             usage?: components["schemas"]["OpenAiUsage"] | null;
+            /** @description Where the generation is stored, in the last chunk, if the request had `residuum`. */
             residuum?: components["schemas"]["OpenAiRecorded"] | null;
         };
         /**
@@ -3428,6 +3429,7 @@ export interface components {
             choices: components["schemas"]["OpenAiChatChoice"][];
             /** @description Counts of tokens. */
             usage: components["schemas"]["OpenAiUsage"];
+            /** @description Where the generation is stored, if the request had `residuum`. */
             residuum?: components["schemas"]["OpenAiRecorded"] | null;
         };
         /** @description Log-probabilities of an answer's tokens, with those of the end of the text or a stop text if there was one. */
@@ -3476,22 +3478,18 @@ export interface components {
              * @description How many answers to generate.
              */
             n?: number | null;
-            /**
-             * @description Whether to send the answer in parts, as server-sent events.
-             * @default false
-             */
+            /** @description Whether to send the answer in parts, as server-sent events. Default: `false`. */
             stream?: boolean | null;
+            /** @description Options of an answer in parts. */
             stream_options?: components["schemas"]["OpenAiStreamOptions"] | null;
+            /** @description One text or several that end the answer; at most 16. */
             stop?: components["schemas"]["Stop"] | null;
             /**
              * Format: int64
              * @description Seed of sampling, to repeat it; random if left out.
              */
             seed?: number | null;
-            /**
-             * @description Whether to answer the log-probability of each generated token.
-             * @default false
-             */
+            /** @description Whether to answer the log-probability of each generated token. Default: `false`. */
             logprobs?: boolean | null;
             /** @description How many of the most probable tokens to list beside each token; needs `logprobs`. */
             top_logprobs?: number | null;
@@ -3564,14 +3562,13 @@ export interface components {
              *     assistant's. An extension.
              */
             add_generation_prompt?: boolean | null;
-            /**
-             * @description Whether to leave the last message open, so that the model continues it. An extension.
-             * @default false
-             */
+            /** @description Whether to leave the last message open, so that the model continues it. An extension. Default: `false`. */
             continue_final_message?: boolean | null;
             /** @description Beginning-of-sequence token, as in `POST /v1/runs`. An extension. */
             prepend_bos?: boolean | null;
+            /** @description What to do with a chat longer than the context. An extension. */
             truncate?: components["schemas"]["Truncate"] | null;
+            /** @description What to store of the generation; nothing if left out. An extension. */
             residuum?: components["schemas"]["OpenAiRecording"] | null;
         };
         /** @description A generated token. */
@@ -3594,7 +3591,9 @@ export interface components {
             index: number;
             /** @description What to append to the message. */
             delta: components["schemas"]["OpenAiDelta"];
+            /** @description Log-probabilities of the new tokens, if asked for. */
             logprobs?: components["schemas"]["OpenAiChatLogprobs"] | null;
+            /** @description Why it ended, in its last chunk. */
             finish_reason?: components["schemas"]["OpenAiFinishReason"] | null;
         };
         /**
@@ -3659,7 +3658,9 @@ export interface components {
             system_fingerprint: string;
             /** @description Choice `i × n + s` is sample `s` of prompt `i`. */
             choices: components["schemas"]["OpenAiCompletionChoice"][];
+            /** @description Counts of tokens. In a stream only with `include_usage`; null until the last chunk. */
             usage?: components["schemas"]["OpenAiUsage"] | null;
+            /** @description Where the generation is stored, if the request had `residuum`. In a stream in the last chunk, which has no choices. */
             residuum?: components["schemas"]["OpenAiRecorded"] | null;
         };
         /** @description One continuation. */
@@ -3668,7 +3669,9 @@ export interface components {
             index: number;
             /** @description Its text, after the prompt if `echo` is set. */
             text: string;
+            /** @description Log-probabilities, if asked for. */
             logprobs?: components["schemas"]["OpenAiTextLogprobs"] | null;
+            /** @description Why it ended: `stop`, `length` or `cancelled`; null before its last chunk. */
             finish_reason?: components["schemas"]["OpenAiFinishReason"] | null;
         };
         /**
@@ -3705,19 +3708,15 @@ export interface components {
              * @description How many continuations of each prompt.
              */
             n?: number | null;
-            /**
-             * @description Whether to send the answer in parts, as server-sent events.
-             * @default false
-             */
+            /** @description Whether to send the answer in parts, as server-sent events. Default: `false`. */
             stream?: boolean | null;
+            /** @description Options of an answer in parts. */
             stream_options?: components["schemas"]["OpenAiStreamOptions"] | null;
             /** @description How many of the most probable tokens to list beside each token. If given, also 0, log-probabilities are answered. */
             logprobs?: number | null;
-            /**
-             * @description Whether the text, and the log-probabilities if asked for, begin with the prompt.
-             * @default false
-             */
+            /** @description Whether the text, and the log-probabilities if asked for, begin with the prompt. Default: `false`. */
             echo?: boolean | null;
+            /** @description One text or several that end a continuation; at most 16. */
             stop?: components["schemas"]["Stop"] | null;
             /**
              * Format: int64
@@ -3752,7 +3751,9 @@ export interface components {
              *     An extension.
              */
             prepend_bos?: boolean | null;
+            /** @description What to do with prompts longer than the context. An extension. */
             truncate?: components["schemas"]["Truncate"] | null;
+            /** @description What to store of the generation; nothing if left out. An extension. */
             residuum?: components["schemas"]["OpenAiRecording"] | null;
         };
         /** @description The text of a message. */
@@ -3806,19 +3807,22 @@ export interface components {
             model: string;
             /** @description A string, strings, token ids, or arrays of token ids; at most 2048 inputs. */
             input: components["schemas"]["Input"];
+            /** @description How the vectors are written; the official Python client asks for `base64`. */
             encoding_format?: components["schemas"]["EncodingFormat"] | null;
             /** @description Must be the length of the model's vectors if given: they are not cut. */
             dimensions?: number | null;
             /** @description Accepted and not used. */
             user?: string | null;
-            pooling?: components["schemas"]["Pooling"] | null;
             /**
-             * @description Whether to scale the vectors to length one. An extension.
-             * @default true
+             * @description How the tokens of an input become one vector; if left out, `mean` for encoders and `last` for decoders. An
+             *     extension.
              */
+            pooling?: components["schemas"]["Pooling"] | null;
+            /** @description Whether to scale the vectors to length one. An extension. Default: `true`. */
             normalize?: boolean | null;
             /** @description Beginning-of-sequence token, as in `POST /v1/runs`. An extension. */
             prepend_bos?: boolean | null;
+            /** @description What to do with inputs longer than the context. An extension. */
             truncate?: components["schemas"]["Truncate"] | null;
         };
         /** @description Counts of tokens. */
@@ -3909,6 +3913,7 @@ export interface components {
         OpenAiMessage: {
             /** @description `system`, `developer`, `user`, `assistant`, `tool`, … */
             role: string;
+            /** @description The text; may be null in a message that calls tools. */
             content?: components["schemas"]["OpenAiContent"] | null;
         };
         /**
@@ -3968,7 +3973,7 @@ export interface components {
             /** @description Id of the run. */
             run: string;
             /** @description Its status. */
-            status: string;
+            status: components["schemas"]["RunStatus"];
             /** @description The cache of each choice, by its index; null for a choice without one. */
             caches: (string | null)[];
             /** @description Why an activation could not be captured, if so. */
@@ -3992,6 +3997,7 @@ export interface components {
          *     }
          */
         OpenAiRecording: {
+            /** @description What to capture; the residual stream after every block at the final position if left out. */
             capture?: components["schemas"]["Capture"] | null;
             /** @description Changes to activations during the forward pass, also while the model generates. */
             interventions?: components["schemas"]["Intervention"][] | null;
@@ -4008,6 +4014,7 @@ export interface components {
              * @description Seconds after which each cache expires; never if left out.
              */
             ttl_seconds?: number | null;
+            /** @description How urgent the run is; `interactive` if left out. */
             priority?: components["schemas"]["Priority"] | null;
         };
         /**
@@ -4017,15 +4024,9 @@ export interface components {
          *     }
          */
         OpenAiStreamOptions: {
-            /**
-             * @description Whether the last chunk has the counts of tokens.
-             * @default false
-             */
+            /** @description Whether the last chunk has the counts of tokens. Default: `false`. */
             include_usage?: boolean | null;
-            /**
-             * @description Only false: nothing is added to hide the lengths of chunks.
-             * @default false
-             */
+            /** @description Only false: nothing is added to hide the lengths of chunks. Default: `false`. */
             include_obfuscation?: boolean | null;
         };
         /**
@@ -4168,87 +4169,9 @@ export interface components {
          *       "next_cursor": null
          *     }
          */
-        Page_Cache: {
+        CachePage: {
             /** @description The items of this page. */
-            items: {
-                /** @description Id of the cache. */
-                id: string;
-                /** @description The run that made it. */
-                run: string;
-                /**
-                 * Format: int64
-                 * @description Index of its input in the run.
-                 */
-                item_index: number;
-                /** @description Name of the model. */
-                model: string;
-                /** @description Label. */
-                label?: string | null;
-                /** @description Tags. */
-                tags: string[];
-                /** @description Metadata. */
-                metadata: {
-                    [key: string]: unknown;
-                };
-                /** @description The text as posted, or as rendered from a chat; null when token ids were posted. */
-                text?: string | null;
-                /** @description Token ids of the input; empty for an import without them. */
-                token_ids: number[];
-                /** @description The text of each token; empty strings for an import without them. */
-                tokens: string[];
-                /** @description Number of tokens. */
-                n_tokens: number;
-                /** @description Whether there is a beginning-of-sequence token, and why. */
-                bos: components["schemas"]["Bos"];
-                /**
-                 * Format: int64
-                 * @description Number of tokens cut from the input to fit the context.
-                 */
-                n_truncated: number;
-                completion?: components["schemas"]["Completion"] | null;
-                imported?: components["schemas"]["ImportOrigin"] | null;
-                /** @description Number of blocks of the model. */
-                n_layers: number;
-                /** @description Width of the residual stream. */
-                d_model: number;
-                /** @description Positions that were captured. */
-                positions: components["schemas"]["Positions"];
-                /** @description The hooks that were captured. */
-                hooks: components["schemas"]["CacheHook"][];
-                /** @description What computed the numbers. */
-                provenance: components["schemas"]["Provenance"];
-                /** @description Whether the numbers came from the store instead of a forward pass of this run. */
-                reused: boolean;
-                /**
-                 * Format: int64
-                 * @description Number of stored values that are NaN.
-                 */
-                n_nan: number;
-                /**
-                 * Format: int64
-                 * @description Number of stored values that are infinite.
-                 */
-                n_inf: number;
-                /** @description blake3 of the stored tensors. */
-                content_hash: string;
-                /**
-                 * Format: int64
-                 * @description Bytes its tensors take in the store.
-                 */
-                n_bytes: number;
-                /**
-                 * Format: date-time
-                 * @description When it was stored; no two caches have the same time.
-                 */
-                created_at: string;
-                /**
-                 * Format: date-time
-                 * @description When it expires, unless it is pinned; null if never.
-                 */
-                expires_at?: string | null;
-                /** @description Whether it is protected from expiry and eviction. */
-                pinned: boolean;
-            }[];
+            items: components["schemas"]["Cache"][];
             /** @description Pass it as `cursor` to get the next page; null on the last page. */
             next_cursor?: string | null;
             /**
@@ -4273,7 +4196,7 @@ export interface components {
          *             12
          *           ],
          *           "n_components": 1,
-         *           "d": 576,
+         *           "width": 576,
          *           "metadata": {},
          *           "provenance": {
          *             "residuum_version": "0.1.0",
@@ -4312,44 +4235,9 @@ export interface components {
          *       "next_cursor": null
          *     }
          */
-        Page_Direction: {
+        DirectionPage: {
             /** @description The items of this page. */
-            items: {
-                /** @description Id. */
-                id: string;
-                /** @description Name, unique. */
-                name: string;
-                /** @description `upload`, `difference_of_means`, `pca` or `probe`. */
-                method: string;
-                /** @description The model to whose activations it belongs; null if an upload does not name one. */
-                model?: string | null;
-                /** @description The hook, without its layer. */
-                hook: string;
-                /** @description Layers for which it has vectors, ascending; empty for a hook outside the blocks. */
-                layers: number[];
-                /** @description Number of vectors for each layer. */
-                n_components: number;
-                /** @description Dimensions of each vector: a row of the hook, flattened. */
-                d: number;
-                /** @description Metadata. */
-                metadata: {
-                    [key: string]: unknown;
-                };
-                /**
-                 * @description How it was made: version of the server, fingerprint of the model, position, parameters, how the caches were
-                 *     selected, their number, and the blake3 of their ids (16 bytes each, in order).
-                 */
-                provenance: {
-                    [key: string]: unknown;
-                };
-                /**
-                 * Format: date-time
-                 * @description When it was made.
-                 */
-                created_at: string;
-                /** @description Its vectors by layer and component; left out in listings. */
-                vectors?: components["schemas"]["DirectionVector"][] | null;
-            }[];
+            items: components["schemas"]["Direction"][];
             /** @description Pass it as `cursor` to get the next page; null on the last page. */
             next_cursor?: string | null;
             /**
@@ -4393,80 +4281,9 @@ export interface components {
          *       "next_cursor": null
          *     }
          */
-        Page_Run: {
+        RunPage: {
             /** @description The items of this page. */
-            items: {
-                /**
-                 * @description Always `run`. A problem has no `object`, and its `status` is a number: check this field before you poll
-                 *     `status`.
-                 */
-                object: components["schemas"]["RunObject"];
-                /** @description Id of the run. */
-                id: string;
-                /** @description `queued`, `running`, `completed`, `failed` or `cancelled`. */
-                status: components["schemas"]["RunStatus"];
-                /** @description Name of the model. */
-                model: string;
-                /** @description `interactive`, `normal` or `bulk`. */
-                priority: components["schemas"]["Priority"];
-                /**
-                 * Format: int64
-                 * @description Number of inputs.
-                 */
-                n_items: number;
-                /**
-                 * Format: int64
-                 * @description Number of inputs that have a cache.
-                 */
-                n_done: number;
-                /**
-                 * Format: int64
-                 * @description Number of those that were answered from the store without a forward pass.
-                 */
-                n_reused: number;
-                /**
-                 * Format: int64
-                 * @description Number of inputs that failed.
-                 */
-                n_failed: number;
-                /** @description The first hundred caches, in the order of the inputs; `/v1/runs/{id}/caches` lists all. */
-                caches: string[];
-                error?: components["schemas"]["Problem"] | null;
-                /** @description Tags of every cache. */
-                tags: string[];
-                /** @description Metadata as posted. */
-                metadata: {
-                    [key: string]: unknown;
-                };
-                /** @description Whether the run is an import: its only cache was computed elsewhere. */
-                imported: boolean;
-                /**
-                 * Format: int64
-                 * @description Seconds after which its caches expire.
-                 */
-                ttl_seconds?: number | null;
-                /**
-                 * Format: date-time
-                 * @description When it was accepted.
-                 */
-                created_at: string;
-                /**
-                 * Format: date-time
-                 * @description When its first item was started.
-                 */
-                started_at?: string | null;
-                /**
-                 * Format: date-time
-                 * @description When it ended.
-                 */
-                finished_at?: string | null;
-                /** @description Number of runs ahead of it in the queue; null if none of its inputs waits. */
-                queue_position?: number | null;
-                /** @description What was generated, if the run continues its inputs and has ended: one entry for each cache of `caches`. */
-                completions?: components["schemas"]["RunCompletion"][] | null;
-                /** @description With `include=values`: the tensors of each cache. */
-                values?: components["schemas"]["CacheValues"][] | null;
-            }[];
+            items: components["schemas"]["Run"][];
             /** @description Pass it as `cursor` to get the next page; null on the last page. */
             next_cursor?: string | null;
             /**
@@ -4507,6 +4324,10 @@ export interface components {
             hook?: string | null;
             /** @description The layer whose values to use at all layers; by default each layer uses its own. */
             layer?: number | null;
+            /**
+             * @description Positions whose values the patched tokens get, in the same order, or one position for all. If left out, the
+             *     positions of the patched tokens.
+             */
             positions?: components["schemas"]["Positions"] | null;
         };
         /**
@@ -4593,10 +4414,12 @@ export interface components {
             hook: string;
             /** @description The metric. */
             metric: components["schemas"]["PatchingMetric"];
+            /** @description Which run was patched; null for the other operations, which change the clean run. */
             direction?: components["schemas"]["PatchDirection"] | null;
             /** @description The measured token. */
-            answer: components["schemas"]["Token"];
-            against?: components["schemas"]["Token"] | null;
+            answer: components["schemas"]["TokenWithId"];
+            /** @description The token whose logit is subtracted. */
+            against?: components["schemas"]["TokenWithId"] | null;
             /** @description Position of the logits. */
             position: number;
             /** @description Tokens of the clean input. */
@@ -4626,19 +4449,36 @@ export interface components {
              */
             corrupt?: number | null;
             /** @description The metric of each changed run, nested as `axes`. */
-            values: unknown[];
+            values: components["schemas"]["NestedNumbers"];
             /**
              * @description The same values, less the metric of the run that is changed: `corrupt` if clean values are put into the corrupt
              *     run, else `clean`. 0 if the change had no effect.
              */
-            effect: unknown[];
+            effect: components["schemas"]["NestedNumbers"];
             /**
              * @description Of a patch, `effect` as a fraction of the difference of the two runs: 0 if the patch had no effect, 1 if the metric
              *     reached that of the other run. Null if the two runs have the same metric, and for the other operations.
              */
-            normalized?: unknown[] | null;
+            normalized?: components["schemas"]["NestedNumbers"] | null;
             /** @description Number of changed runs. */
             n_cells: number;
+        };
+        /** @description An event of a sweep. */
+        PatchingEvent: {
+            /** @description Cells are done, or the place in the queue has changed. */
+            data: components["schemas"]["PatchingProgress"];
+            /** @enum {string} */
+            event: "progress";
+        } | {
+            /** @description The last event: the answer. */
+            data: components["schemas"]["Patching"];
+            /** @enum {string} */
+            event: "result";
+        } | {
+            /** @description The last event: why there is no answer. */
+            data: components["schemas"]["Problem"];
+            /** @enum {string} */
+            event: "problem";
         };
         /**
          * @description How the effect of a patch is measured from the logits.
@@ -4674,13 +4514,20 @@ export interface components {
             model: string;
             /** @description The input that leads to the answer: a text or token ids. */
             clean: components["schemas"]["ExperimentInput"];
+            /** @description For the `op` `patch`, and only then: the input that leads to another answer, with the same number of tokens. */
             corrupt?: components["schemas"]["ExperimentInput"] | null;
             /** @description The token to measure: its id, or a text that is exactly one token. */
             answer: components["schemas"]["TokenRef"];
+            /** @description A token whose logit is subtracted. Required for `logit_diff`, not allowed for other metrics. */
             against?: components["schemas"]["TokenRef"] | null;
+            /** @description By default `logit_diff` if `against` is given, otherwise `probability`. */
             metric?: components["schemas"]["PatchingMetric"] | null;
             /** @description What is changed. */
             sweep: components["schemas"]["SweepRequest"];
+            /**
+             * @description For the `op` `patch`: `denoise`, the default, puts values of the clean run into the corrupt one; `noise` does the
+             *     opposite.
+             */
             direction?: components["schemas"]["PatchDirection"] | null;
             /**
              * Format: int64
@@ -4759,7 +4606,7 @@ export interface components {
          *     the others keep it.
          * @example last
          */
-        Positions: components["schemas"]["NamedPositions"] | number | number[] | components["schemas"]["PositionRange"] | components["schemas"]["MeanOfPositions"];
+        Positions: ("last" | "mean" | "all") | number | number[] | components["schemas"]["PositionRange"] | components["schemas"]["MeanOfPositions"];
         /**
          * @description All special tokens, including BOS, or all other tokens; keeps the position axis.
          * @example {
@@ -4785,6 +4632,7 @@ export interface components {
              *     `continue_final_message` as well, -1 is the last message together with its continuation.
              */
             message: number;
+            /** @description Which of its tokens. */
             which?: components["schemas"]["Which"] | null;
         };
         /**
@@ -4801,10 +4649,10 @@ export interface components {
             text: string;
             /**
              * Format: int64
-             * @description Which occurrence, from 0; negative numbers count from the last. Occurrences do not overlap.
-             * @default 0
+             * @description Which occurrence, from 0; negative numbers count from the last. Occurrences do not overlap. Default: `0`.
              */
             occurrence?: number | null;
+            /** @description Which of its tokens. */
             which?: components["schemas"]["Which"] | null;
         };
         /**
@@ -4816,7 +4664,7 @@ export interface components {
          *       "occurrence": -1
          *     }
          */
-        PositionsRequest: components["schemas"]["NamedPositionsRequest"] | number | number[] | components["schemas"]["PositionRange"] | components["schemas"]["PositionsByText"] | components["schemas"]["PositionsByMessage"] | components["schemas"]["PositionsByKind"] | components["schemas"]["MeanOfPositionsRequest"];
+        PositionsRequest: ("last" | "mean" | "all" | "prompt" | "generated") | number | number[] | components["schemas"]["PositionRange"] | components["schemas"]["PositionsByText"] | components["schemas"]["PositionsByMessage"] | components["schemas"]["PositionsByKind"] | components["schemas"]["MeanOfPositionsRequest"];
         /**
          * @description How urgent a run is.
          * @enum {string}
@@ -4851,7 +4699,7 @@ export interface components {
             /** @description What was wrong here and what would be right. */
             detail: string;
             /** @description Stable code for programs. */
-            code: string;
+            code: components["schemas"]["ErrorCode"];
             /** @description The fields at fault, if any. */
             errors?: components["schemas"]["FieldError"][];
         };
@@ -4898,12 +4746,11 @@ export interface components {
         ProjectionRequest: {
             /** @description The caches. */
             caches: components["schemas"]["CacheSelector"];
-            /**
-             * @description Hook, short or full.
-             * @default resid_post
-             */
+            /** @description Hook, short or full. Default: `"resid_post"`. */
             hook?: string | null;
+            /** @description Layers, if the hook is a short name. */
             layers?: components["schemas"]["Layers"] | null;
+            /** @description Positions; the last if left out. */
             positions?: components["schemas"]["Positions"] | null;
             /** @description Directions, at most 1000. */
             directions: components["schemas"]["DirectionRef"][];
@@ -5028,6 +4875,135 @@ export interface components {
             notes: string[];
         };
         /**
+         * @description A model that is loaded and takes requests.
+         * @example {
+         *       "id": "smollm2-135m",
+         *       "status": "ready",
+         *       "source": null,
+         *       "at_run_time": false,
+         *       "memory_bytes": null,
+         *       "progress": null,
+         *       "error": null,
+         *       "architecture": "llama",
+         *       "fingerprint": "d18fcfc1a1be850dc2dee03adf277d2a72baf4de46a48a9ede5add0976bdcc9e",
+         *       "n_layers": 30,
+         *       "d_model": 576,
+         *       "n_heads": 9,
+         *       "n_kv_heads": 3,
+         *       "d_head": 64,
+         *       "d_mlp": 1536,
+         *       "d_vocab": 49152,
+         *       "n_ctx": 8192,
+         *       "n_experts": 0,
+         *       "top_k": 0,
+         *       "bidirectional": false,
+         *       "n_params": 134515008,
+         *       "weights_dtype": "Q4_1+Q8_0+float32",
+         *       "compute_dtype": "float32",
+         *       "device": "cpu",
+         *       "bos": {
+         *         "adds_bos": false,
+         *         "token_id": 1,
+         *         "token": "<|im_start|>",
+         *         "transformer_lens_adds_bos": true
+         *       },
+         *       "has_chat_template": true,
+         *       "warnings": [],
+         *       "hooks": [
+         *         {
+         *           "hook": "blocks.0.hook_resid_post",
+         *           "layer": 0,
+         *           "shape": [
+         *             null,
+         *             576
+         *           ],
+         *           "axes": [
+         *             "pos",
+         *             "d_model"
+         *           ]
+         *         }
+         *       ]
+         *     }
+         */
+        ReadyModel: components["schemas"]["Serving"] & components["schemas"]["ModelDetails"] & {
+            /** @description The name to use in requests. */
+            id: string;
+            /** @description `ready`. */
+            status: components["schemas"]["ReadyStatus"];
+        } & {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            status: "ready";
+        };
+        /**
+         * @description A sparse autoencoder that is loaded.
+         * @example {
+         *       "id": "res-12",
+         *       "model": "smollm2-135m",
+         *       "status": "ready",
+         *       "source": "saes/layer_12",
+         *       "at_run_time": true,
+         *       "memory_bytes": 75563008,
+         *       "progress": null,
+         *       "error": null,
+         *       "architecture": "topk",
+         *       "hook": "blocks.12.hook_resid_post",
+         *       "layer": 12,
+         *       "d_in": 576,
+         *       "d_sae": 16384,
+         *       "fingerprint": "5e1f8a…",
+         *       "settings": {
+         *         "k": 32,
+         *         "rescale_acts_by_decoder_norm": true,
+         *         "hook_head_index": null,
+         *         "normalize_activations": "none",
+         *         "scaling_factor": null,
+         *         "apply_b_dec_to_input": true,
+         *         "finetuning_scaling_factor": false,
+         *         "prepend_bos": true,
+         *         "fold_ln": null,
+         *         "center_writing_weights": false,
+         *         "fold_value_biases": null,
+         *         "model_name": "HuggingFaceTB/SmolLM2-135M",
+         *         "context_size": 512,
+         *         "seqpos_slice": null,
+         *         "exclude_special_tokens": null,
+         *         "dtype": "float32",
+         *         "sae_lens_version": "6.5.0",
+         *         "sae_lens_training_version": "6.5.0"
+         *       },
+         *       "centred": false,
+         *       "warnings": []
+         *     }
+         */
+        ReadySae: components["schemas"]["Serving"] & components["schemas"]["SaeDetails"] & {
+            /** @description The name that clients use. */
+            id: string;
+            /** @description The model that it belongs to. */
+            model: string;
+            /** @description `ready`. */
+            status: components["schemas"]["ReadyStatus"];
+            /** @description blake3 of weights and settings. */
+            fingerprint: string;
+            /** @description Whether the mean of each row is subtracted first, which has the effect of centred writing weights. */
+            centred: boolean;
+            /** @description What is unusual: missing settings in `cfg.json`, and keys that were ignored. */
+            warnings: components["schemas"]["Warning"][];
+        } & {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            status: "ready";
+        };
+        /**
+         * @description The status of a model or autoencoder that takes requests.
+         * @enum {string}
+         */
+        ReadyStatus: "ready";
+        /**
          * @description Which rows a set has.
          * @enum {string}
          */
@@ -5096,6 +5072,7 @@ export interface components {
             n_failed: number;
             /** @description The first hundred caches, in the order of the inputs; `/v1/runs/{id}/caches` lists all. */
             caches: string[];
+            /** @description Why it failed. */
             error?: components["schemas"]["Problem"] | null;
             /** @description Tags of every cache. */
             tags: string[];
@@ -5137,6 +5114,23 @@ export interface components {
             /** @description The cache. */
             cache: string;
         };
+        /** @description An event of a run. */
+        RunEvent: {
+            /** @description The run has changed. */
+            data: components["schemas"]["RunSnapshot"];
+            /** @enum {string} */
+            event: "run";
+        } | {
+            /** @description A token was chosen. */
+            data: components["schemas"]["TokenEvent"];
+            /** @enum {string} */
+            event: "token";
+        } | {
+            /** @description A continuation has ended. */
+            data: components["schemas"]["CompletionEvent"];
+            /** @enum {string} */
+            event: "completion";
+        };
         /**
          * @description The word `run`.
          * @enum {string}
@@ -5161,7 +5155,7 @@ export interface components {
          */
         RunStatus: "queued" | "running" | "completed" | "failed" | "cancelled";
         /**
-         * @description A sparse autoencoder of a model.
+         * @description A sparse autoencoder of a model; `status` decides what is known about it.
          * @example {
          *       "id": "res-12",
          *       "model": "smollm2-135m",
@@ -5201,27 +5195,16 @@ export interface components {
          *       "warnings": []
          *     }
          */
-        Sae: components["schemas"]["Serving"] & (components["schemas"]["SaeDetails"] | null) & {
-            /** @description The name that clients use. */
-            id: string;
-            /** @description The model that it belongs to. */
-            model: string;
-            /** @description `loading`, `ready`, `unloading` or `failed`. */
-            status: string;
-            /** @description blake3 of weights and settings; null while it loads. */
-            fingerprint?: string | null;
-            /**
-             * @description Whether the mean of each row is subtracted first, which has the effect of centred writing weights; null while it
-             *     loads.
-             */
-            centred?: boolean | null;
-            /** @description What is unusual: missing settings in `cfg.json`, and keys that were ignored. */
-            warnings: components["schemas"]["Warning"][];
-        };
+        Sae: components["schemas"]["ReadySae"] | components["schemas"]["UnreadySae"];
+        /**
+         * @description How an autoencoder computes its features.
+         * @enum {string}
+         */
+        SaeArchitecture: "standard" | "jumprelu" | "topk" | "gated";
         /** @description What the `cfg.json` of an autoencoder says. */
         SaeDetails: {
             /** @description `standard`, `jumprelu`, `topk` or `gated`. */
-            architecture: string;
+            architecture: components["schemas"]["SaeArchitecture"];
             /** @description The hook whose rows it encodes. */
             hook: string;
             /** @description Layer of the hook. */
@@ -5244,7 +5227,15 @@ export interface components {
             sae: string;
             /** @description Index of the feature. */
             feature: number;
+            /** @description Which of its vectors. */
             side?: components["schemas"]["FeatureSide"] | null;
+        };
+        /** @description The autoencoder, now and after every change. */
+        SaeEvent: {
+            /** @description The autoencoder, now and after every change. */
+            data: components["schemas"]["Sae"];
+            /** @enum {string} */
+            event: "sae";
         };
         /** @description Settings with their names and values in `cfg.json`; null if it does not have them. */
         SaeSettings: {
@@ -5279,6 +5270,10 @@ export interface components {
             context_size?: number | null;
             /** @description Positions of a text used in training, as start, stop and step of a Python slice; null for all. */
             seqpos_slice?: number[] | null;
+            /**
+             * @description Tokens it was not trained on: true for special tokens, or a list of ids; null if it was trained on all. By
+             *     default requests leave these tokens out.
+             */
             exclude_special_tokens?: components["schemas"]["ExcludedTokens"] | null;
             /** @description Type of its weights in training; the server computes in float32. */
             dtype?: string | null;
@@ -5393,10 +5388,7 @@ export interface components {
         Search: {
             /** @description What to search for. */
             query: components["schemas"]["SearchSource"];
-            /**
-             * @description Hook, short or full.
-             * @default resid_post
-             */
+            /** @description Hook, short or full. Default: `"resid_post"`. */
             hook?: string | null;
             /**
              * Format: int64
@@ -5404,21 +5396,22 @@ export interface components {
              *     filter's.
              */
             layer?: number | null;
+            /** @description How similarity is measured. */
             metric?: components["schemas"]["SearchMetric"] | null;
-            /**
-             * @description Number of hits for each query.
-             * @default 10
-             */
+            /** @description Number of hits for each query. Default: `10`. */
             k?: number | null;
+            /** @description Search only caches that meet these conditions; all if left out. */
             filter?: components["schemas"]["CacheConditions"] | null;
+            /** @description What is ranked. */
             over?: components["schemas"]["SearchOver"] | null;
+            /**
+             * @description With `over: caches`: the position that represents each cache. If left out: its only row if it has one row, else
+             *     the last token. Caches that did not store that position are skipped and counted.
+             */
             position?: components["schemas"]["Positions"] | null;
             /** @description With `query.cache`: leave out that cache with all its positions. False if left out. */
             exclude_self?: boolean | null;
-            /**
-             * @description Number of tokens of context before and after a hit.
-             * @default 5
-             */
+            /** @description Number of tokens of context before and after a hit. Default: `5`. */
             context?: number | null;
         };
         /**
@@ -5507,6 +5500,7 @@ export interface components {
              *     have the model that made the cache.
              */
             special?: boolean | null;
+            /** @description The token with its context. */
             context?: components["schemas"]["HitContext"] | null;
             /** @description Label of the cache. */
             label?: string | null;
@@ -5546,6 +5540,10 @@ export interface components {
             text?: string | null;
             /** @description With `text`: the model to use. */
             model?: string | null;
+            /**
+             * @description With `cache` or `text`: one position, or the mean. By default, for a cache its only row or else the last token,
+             *     and for a text the model's default.
+             */
             position?: components["schemas"]["Positions"] | null;
             /** @description A stored direction, by id or name: its vector at the layer of the search. */
             direction?: string | null;
@@ -5555,24 +5553,12 @@ export interface components {
             sae?: string | null;
             /** @description With `sae`: index of the feature. */
             feature?: number | null;
+            /** @description With `sae`: which of the feature's vectors; `decoder` if left out. */
             side?: components["schemas"]["FeatureSide"] | null;
             /** @description A vector. */
             vector?: number[] | null;
             /** @description Several vectors of one width, each a separate query; at most 64. */
             vectors?: number[][] | null;
-        };
-        /**
-         * @description A server-sent event.
-         * @example {
-         *       "event": "progress",
-         *       "data": "{\"done\":12,\"total\":420}"
-         *     }
-         */
-        ServerSentEvent: {
-            /** @description Name of the event; says what the data is. */
-            event: string;
-            /** @description JSON, on one line. */
-            data: string;
         };
         /** @description How a model or autoencoder is served. */
         Serving: {
@@ -5585,7 +5571,9 @@ export interface components {
              * @description Estimated bytes of memory that it takes; null if they are not known.
              */
             memory_bytes?: number | null;
+            /** @description How far its load has come; null unless it is being loaded. */
             progress?: components["schemas"]["LoadProgress"] | null;
+            /** @description Why it could not be loaded; null unless it failed. */
             error?: components["schemas"]["Problem"] | null;
         };
         /** @description A number for all values, or a vector. */
@@ -5623,7 +5611,7 @@ export interface components {
          *           "layer": 12,
          *           "n": 18,
          *           "n_non_finite": 0,
-         *           "d": 576,
+         *           "width": 576,
          *           "norm": {
          *             "mean": 61.2,
          *             "std": 9.5,
@@ -5690,22 +5678,17 @@ export interface components {
         StatisticsRequest: {
             /** @description The caches. */
             caches: components["schemas"]["CacheSelector"];
-            /**
-             * @description Hook, short or full.
-             * @default resid_post
-             */
+            /** @description Hook, short or full. Default: `"resid_post"`. */
             hook?: string | null;
+            /** @description Layers, if the hook is a short name. */
             layers?: components["schemas"]["Layers"] | null;
+            /** @description Positions; all that each cache has if left out. Every position is one vector. */
             positions?: components["schemas"]["Positions"] | null;
-            /**
-             * @description Length of the lists of dimensions, at most 1000.
-             * @default 10
-             */
+            /** @description Length of the lists of dimensions, at most 1000. Default: `10`. */
             top_k?: number | null;
             /**
              * Format: double
-             * @description A dimension is an outlier if it is more than this many standard deviations from the average dimension; above 0.
-             * @default 3
+             * @description A dimension is an outlier if it is more than this many standard deviations from the average dimension; above 0. Default: `3.0`.
              */
             sigma?: number | null;
         };
@@ -5722,11 +5705,6 @@ export interface components {
             /** @description Which component, if the direction has several; the first if left out. */
             component?: number | null;
         };
-        /**
-         * @description The word `stored`.
-         * @enum {string}
-         */
-        StoredLiteral: "stored";
         /** @description A number, or one number for each item that an input becomes. */
         Strength: number | number[];
         /**
@@ -5751,23 +5729,33 @@ export interface components {
          *     }
          */
         SweepRequest: {
+            /** @description What a cell does; `patch` if left out. */
             op?: components["schemas"]["SweepOp"] | null;
             /**
              * @description A hook inside the blocks: `resid_pre` if left out; `attn.z` with `heads: each` for heads, `mlp_out` for MLPs. A
              *     knockout is always at `attn.hook_attn_scores`.
              */
             hook?: string | null;
+            /** @description Layers; all that have the hook if left out. */
             layers?: components["schemas"]["Layers"] | null;
+            /**
+             * @description `each`: one cell per position. Otherwise the positions that are changed together; all if left out. In a knockout
+             *     the same as `to`.
+             */
             positions?: components["schemas"]["SweptPositions"] | null;
+            /** @description Queries of a knockout. `each`: one cell per query. Otherwise those that are changed together; all if left out. */
             to?: components["schemas"]["SweptPositions"] | null;
+            /** @description Keys of a knockout. `each`: one cell per key. Otherwise those that are hidden together; all if left out. */
             from?: components["schemas"]["SweptPositions"] | null;
+            /** @description `each`: one cell per head. Otherwise the heads that are changed together; all if left out. */
             heads?: components["schemas"]["SweptHeads"] | null;
+            /** @description For `mean_ablate`, and only then: the caches to average. */
             caches?: components["schemas"]["CacheSelector"] | null;
         };
         /** @description `each`, or heads. */
-        SweptHeads: components["schemas"]["EachLiteral"] | number[];
+        SweptHeads: "each" | number[];
         /** @description `each`, or positions. */
-        SweptPositions: components["schemas"]["EachLiteral"] | components["schemas"]["Positions"];
+        SweptPositions: ("each" | "last" | "mean" | "all") | number | number[] | components["schemas"]["PositionRange"] | components["schemas"]["MeanOfPositions"];
         /**
          * @description A tensor as JSON.
          * @example {
@@ -5806,13 +5794,13 @@ export interface components {
             /** @description Sizes of the axes. */
             shape: number[];
             /** @description Element type: `float32`, `float16` or `bfloat16`. */
-            dtype: string;
+            dtype: components["schemas"]["Dtype"];
             /** @description Names of the axes. */
             axes: string[];
             /** @description `base64` if `values` is a base64 string. */
-            encoding?: string | null;
+            encoding?: components["schemas"]["Encoding"] | null;
             /** @description Nested arrays like numpy's `tolist`, with null for NaN and infinities; or base64 of the little-endian elements. */
-            values: unknown;
+            values: components["schemas"]["TensorValues"];
             /**
              * Format: int64
              * @description Number of values that are NaN.
@@ -5824,16 +5812,8 @@ export interface components {
              */
             n_inf: number;
         };
-        /** @description A token of the vocabulary. */
-        Token: {
-            /**
-             * Format: int32
-             * @description Its id.
-             */
-            id: number;
-            /** @description Its text. */
-            token: string;
-        };
+        /** @description The values of a tensor: nested numbers, or their little-endian bytes in base64. */
+        TensorValues: components["schemas"]["NestedNumbers"] | string;
         /**
          * @description A generated token: the data of an event named `token`.
          * @example {
@@ -5888,47 +5868,15 @@ export interface components {
          * @example Paris
          */
         TokenRef: number | string;
-        /**
-         * @description Something to tokenise: exactly one of `text`, `token_ids` and `messages`.
-         * @example {
-         *       "model": "smollm2-135m",
-         *       "text": "The Eiffel Tower"
-         *     }
-         */
-        Tokenize: {
-            /** @description Name of a served model. */
-            model: string;
-            /** @description Text. */
-            text?: string | null;
-            /** @description Token ids, to see their tokens. */
-            token_ids?: number[] | null;
-            /** @description A chat. */
-            messages?: components["schemas"]["Message"][] | null;
+        /** @description A token of the vocabulary. */
+        TokenWithId: {
             /**
-             * @description Whether to add the tokens that start the assistant's turn; by default true unless the last message is the
-             *     assistant's.
+             * Format: int32
+             * @description Its id.
              */
-            add_generation_prompt?: boolean | null;
-            /**
-             * @description Whether to leave the last message open, so that the model continues it: what the template puts after it is left
-             *     out.
-             * @default false
-             */
-            continue_final_message?: boolean | null;
-            /** @description Further variables for the chat template. */
-            template_kwargs?: {
-                [key: string]: unknown;
-            } | null;
-            /**
-             * @description A chat template to use instead of the model's own, as Jinja source. If the model has several templates: also the
-             *     name of one of them; by default `tool_use` if `template_kwargs` has `tools`.
-             */
-            chat_template?: string | null;
-            /**
-             * @description Beginning-of-sequence token (`[CLS]` for BERT): null leaves the decision to the tokenizer, true makes sure the
-             *     input begins with one, false leaves out all special tokens that the tokenizer would add to text.
-             */
-            prepend_bos?: boolean | null;
+            id: number;
+            /** @description Its text. */
+            token: string;
         };
         /**
          * @description Tokens as a run of the same input would have them.
@@ -5981,7 +5929,7 @@ export interface components {
          *       "messages": null
          *     }
          */
-        Tokens: {
+        Tokenization: {
             /** @description The model. */
             model: string;
             /** @description Token ids. */
@@ -6004,6 +5952,47 @@ export interface components {
             rendered?: string | null;
             /** @description The tokens of each message of the chat; null for other inputs. */
             messages?: components["schemas"]["MessageSpan"][] | null;
+        };
+        /**
+         * @description Something to tokenise: exactly one of `text`, `token_ids` and `messages`.
+         * @example {
+         *       "model": "smollm2-135m",
+         *       "text": "The Eiffel Tower"
+         *     }
+         */
+        Tokenize: {
+            /** @description Name of a served model. */
+            model: string;
+            /** @description Text. */
+            text?: string | null;
+            /** @description Token ids, to see their tokens. */
+            token_ids?: number[] | null;
+            /** @description A chat. */
+            messages?: components["schemas"]["Message"][] | null;
+            /**
+             * @description Whether to add the tokens that start the assistant's turn; by default true unless the last message is the
+             *     assistant's.
+             */
+            add_generation_prompt?: boolean | null;
+            /**
+             * @description Whether to leave the last message open, so that the model continues it: what the template puts after it is left
+             *     out. Default: `false`.
+             */
+            continue_final_message?: boolean | null;
+            /** @description Further variables for the chat template. */
+            template_kwargs?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * @description A chat template to use instead of the model's own, as Jinja source. If the model has several templates: also the
+             *     name of one of them; by default `tool_use` if `template_kwargs` has `tools`.
+             */
+            chat_template?: string | null;
+            /**
+             * @description Beginning-of-sequence token (`[CLS]` for BERT): null leaves the decision to the tokenizer, true makes sure the
+             *     input begins with one, false leaves out all special tokens that the tokenizer would add to text.
+             */
+            prepend_bos?: boolean | null;
         };
         /** @description One of the most probable tokens. */
         TopToken: {
@@ -6030,6 +6019,41 @@ export interface components {
          * @enum {string}
          */
         Truncate: "error" | "left" | "right";
+        /** @description A model that is being loaded or unloaded, or could not be loaded. */
+        UnreadyModel: components["schemas"]["Serving"] & {
+            /** @description The name to use in requests. */
+            id: string;
+            /** @description `loading`, `unloading` (accepted work ends first) or `failed`. */
+            status: components["schemas"]["UnreadyStatus"];
+        } & {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            status: "failed" | "loading" | "unloading";
+        };
+        /** @description A sparse autoencoder that is being loaded or unloaded, or could not be loaded. */
+        UnreadySae: components["schemas"]["Serving"] & {
+            /** @description The name that clients use. */
+            id: string;
+            /** @description The model that it belongs to. */
+            model: string;
+            /** @description `loading`, `unloading` or `failed`. */
+            status: components["schemas"]["UnreadyStatus"];
+            /** @description What is unusual, as far as its files were read. */
+            warnings: components["schemas"]["Warning"][];
+        } & {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            status: "failed" | "loading" | "unloading";
+        };
+        /**
+         * @description The status of a model or autoencoder that takes no requests.
+         * @enum {string}
+         */
+        UnreadyStatus: "loading" | "unloading" | "failed";
         /** @description An autoencoder to upload and load. */
         UploadSae: {
             /** @description The name to use in requests, as that of a model. */
@@ -6040,20 +6064,14 @@ export interface components {
             cfg: string;
             /** @description `sae_weights.safetensors`. It is streamed to the data folder, and may have as many bytes as an import. */
             weights: string;
-            /**
-             * @description Load it even if there does not seem to be enough memory.
-             * @default false
-             */
+            /** @description Load it even if there does not seem to be enough memory. Default: `false`. */
             force?: boolean | null;
         };
         /** @description One posted vector. */
         UploadedVector: {
             /** @description Its layer, if the hook is a short name inside the blocks. */
             layer?: number | null;
-            /**
-             * @description Index among the vectors of the layer, from 0.
-             * @default 0
-             */
+            /** @description Index among the vectors of the layer, from 0. Default: `0`. */
             component?: number | null;
             /** @description Finite values, of a row of the hook with its axes flattened. */
             values: number[];
@@ -6114,15 +6132,6 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description `invalid_header`: A header is malformed */
-        HostMissing: {
-            headers: {
-                [name: string]: unknown;
-            };
-            content: {
-                "application/problem+json": components["schemas"]["Problem"];
-            };
-        };
         /** @description `host_not_allowed`: The server does not answer for this host */
         Misdirected: {
             headers: {
@@ -6143,26 +6152,8 @@ export interface components {
                 "application/json": components["schemas"]["OpenAiError"];
             };
         };
-        /** @description `origin_not_allowed`: Pages of this origin may not send requests */
-        OpenAiForeignOrigin: {
-            headers: {
-                [name: string]: unknown;
-            };
-            content: {
-                "application/json": components["schemas"]["OpenAiError"];
-            };
-        };
         /** @description `headers_too_large`: The headers are too large */
         OpenAiHeadersTooLarge: {
-            headers: {
-                [name: string]: unknown;
-            };
-            content: {
-                "application/json": components["schemas"]["OpenAiError"];
-            };
-        };
-        /** @description `invalid_header`: A header is malformed */
-        OpenAiHostMissing: {
             headers: {
                 [name: string]: unknown;
             };
@@ -6191,6 +6182,7 @@ export interface components {
         /** @description `timed_out`: The answer took too long */
         OpenAiTimedOut: {
             headers: {
+                "Retry-After": components["headers"]["Retry-After"];
                 [name: string]: unknown;
             };
             content: {
@@ -6202,15 +6194,6 @@ export interface components {
             headers: {
                 /** @description The challenge of RFC 6750, with the scope if the key lacks it */
                 "WWW-Authenticate"?: string;
-                [name: string]: unknown;
-            };
-            content: {
-                "application/json": components["schemas"]["OpenAiError"];
-            };
-        };
-        /** @description `unsupported_media_type`: The media type of the body is not supported */
-        OpenAiUnsupportedMediaType: {
-            headers: {
                 [name: string]: unknown;
             };
             content: {
@@ -6229,6 +6212,7 @@ export interface components {
         /** @description `timed_out`: The answer took too long */
         TimedOut: {
             headers: {
+                "Retry-After": components["headers"]["Retry-After"];
                 [name: string]: unknown;
             };
             content: {
@@ -6258,7 +6242,63 @@ export interface components {
     };
     parameters: never;
     requestBodies: never;
-    headers: never;
+    headers: {
+        /**
+         * @description Strong entity tag of the representation
+         * @example "5f0c8a1d2e3b4c5d6e7f8091a2b3c4d5"
+         */
+        ETag: string;
+        /**
+         * @description `bytes` if byte ranges can be requested
+         * @example bytes
+         */
+        "Accept-Ranges": string;
+        /**
+         * @description The bytes that are sent, and the length of the whole
+         * @example bytes 0-1023/69120
+         */
+        "Content-Range": string;
+        /**
+         * @description A name for the file
+         * @example attachment; filename="blocks.12.hook_resid_post.npy"
+         */
+        "Content-Disposition": string;
+        /**
+         * @description Sizes of the axes
+         * @example 30,576
+         */
+        "Residuum-Shape": string;
+        /**
+         * @description Type of the values that are sent
+         * @example float32
+         */
+        "Residuum-Dtype": string;
+        /**
+         * @description Names of the axes
+         * @example layer,d_model
+         */
+        "Residuum-Axes": string;
+        /**
+         * @description The hook; its name without the layer for a stack of layers
+         * @example resid_post
+         */
+        "Residuum-Hook": string;
+        /**
+         * @description The stored type, if the format does not have it and another is sent
+         * @example bfloat16
+         */
+        "Residuum-Converted-From": string;
+        /**
+         * @description The positions, if the request did not give them by number
+         * @example 1:4,6
+         */
+        "Residuum-Positions": string;
+        /**
+         * @description Seconds after which to try again
+         * @example 2
+         */
+        "Retry-After": string;
+    };
     pathItems: never;
 }
 export type $defs = Record<string, never>;
@@ -6348,7 +6388,7 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["OpenAiChatCompletion"];
-                    "text/event-stream": components["schemas"]["OpenAiChatChunk"];
+                    "text/event-stream": string;
                 };
             };
             /** @description `invalid_json`: The body is not valid JSON; `invalid_field`: A field has a value of the wrong type; `invalid_body`: The body does not have the documented form; `invalid_query`: A query parameter is unknown or malformed; `unknown_hook`: The model has no such hook point; `layer_out_of_range`: The model has no such layer; `position_out_of_range`: The input has no such position; `text_not_found`: The text is not in the input; `empty_input`: The input is empty; `token_out_of_vocabulary`: A token id is outside the vocabulary; `context_length_exceeded`: The input is longer than the model's context; `no_bos_token`: The tokenizer has no beginning-of-sequence token; `no_chat_template`: The model has no chat template; `chat_template_failed`: The chat template refused the messages; `cannot_generate`: The model cannot generate text; `invalid_value`: A value is understood but not possible; `shape_mismatch`: The tensors have incompatible shapes; `unknown_direction`: There is no such direction; `unknown_cache`: There is no such cache; `hook_not_stored`: A cache did not capture this hook; `invalid_header`: A header is malformed */
@@ -6403,6 +6443,7 @@ export interface operations {
             /** @description `queue_full`: The queue is full; `client_queue_full`: The client's part of the queue is full */
             429: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6422,6 +6463,7 @@ export interface operations {
             /** @description `server_busy`: Other requests take all the memory there is for requests; `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6459,7 +6501,7 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["OpenAiCompletion"];
-                    "text/event-stream": components["schemas"]["OpenAiCompletion"];
+                    "text/event-stream": string;
                 };
             };
             /** @description `invalid_json`: The body is not valid JSON; `invalid_field`: A field has a value of the wrong type; `invalid_body`: The body does not have the documented form; `invalid_query`: A query parameter is unknown or malformed; `unknown_hook`: The model has no such hook point; `layer_out_of_range`: The model has no such layer; `position_out_of_range`: The input has no such position; `text_not_found`: The text is not in the input; `empty_input`: The input is empty; `token_out_of_vocabulary`: A token id is outside the vocabulary; `context_length_exceeded`: The input is longer than the model's context; `no_bos_token`: The tokenizer has no beginning-of-sequence token; `no_chat_template`: The model has no chat template; `chat_template_failed`: The chat template refused the messages; `cannot_generate`: The model cannot generate text; `invalid_value`: A value is understood but not possible; `shape_mismatch`: The tensors have incompatible shapes; `unknown_direction`: There is no such direction; `unknown_cache`: There is no such cache; `hook_not_stored`: A cache did not capture this hook; `invalid_header`: A header is malformed */
@@ -6514,6 +6556,7 @@ export interface operations {
             /** @description `queue_full`: The queue is full; `client_queue_full`: The client's part of the queue is full */
             429: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6533,6 +6576,7 @@ export interface operations {
             /** @description `server_busy`: Other requests take all the memory there is for requests; `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6615,6 +6659,7 @@ export interface operations {
             /** @description `queue_full`: The queue is full */
             429: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6634,6 +6679,7 @@ export interface operations {
             /** @description `server_busy`: Other requests take all the memory there is for requests; `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6722,6 +6768,7 @@ export interface operations {
             /** @description `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6832,6 +6879,7 @@ export interface operations {
             /** @description `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6892,7 +6940,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Page_Cache"];
+                    "application/json": components["schemas"]["CachePage"];
                 };
             };
             /** @description `invalid_query`: A query parameter is unknown or malformed; `invalid_cursor`: The cursor is not one this server gave out; `invalid_header`: A header is malformed */
@@ -6982,8 +7030,8 @@ export interface operations {
         /** @description A safetensors file */
         requestBody: {
             content: {
-                "application/octet-stream": number[];
-                "application/vnd.safetensors": number[];
+                "application/octet-stream": string;
+                "application/vnd.safetensors": string;
             };
         };
         responses: {
@@ -7060,6 +7108,7 @@ export interface operations {
             /** @description `server_busy`: Other requests take all the memory there is for requests; `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7185,6 +7234,7 @@ export interface operations {
             /** @description `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7289,6 +7339,7 @@ export interface operations {
             /** @description `server_busy`: Other requests take all the memory there is for requests; `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7402,6 +7453,7 @@ export interface operations {
             /** @description `server_busy`: Other requests take all the memory there is for requests; `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7436,13 +7488,20 @@ export interface operations {
             /** @description The features */
             200: {
                 headers: {
+                    "Content-Disposition": components["headers"]["Content-Disposition"];
+                    "Residuum-Shape": components["headers"]["Residuum-Shape"];
+                    "Residuum-Dtype": components["headers"]["Residuum-Dtype"];
+                    "Residuum-Axes": components["headers"]["Residuum-Axes"];
+                    "Residuum-Hook": components["headers"]["Residuum-Hook"];
+                    "Residuum-Converted-From": components["headers"]["Residuum-Converted-From"];
+                    "Residuum-Positions": components["headers"]["Residuum-Positions"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Features"];
-                    "application/x-npy": number[];
-                    "application/vnd.safetensors": number[];
-                    "application/octet-stream": number[];
+                    "application/json": components["schemas"]["FeatureActivations"];
+                    "application/x-npy": string;
+                    "application/vnd.safetensors": string;
+                    "application/octet-stream": string;
                 };
             };
             /** @description `invalid_json`: The body is not valid JSON; `invalid_field`: A field has a value of the wrong type; `invalid_body`: The body does not have the documented form; `invalid_query`: A query parameter is unknown or malformed; `invalid_header`: A header is malformed */
@@ -7525,6 +7584,7 @@ export interface operations {
             /** @description `server_busy`: Other requests take all the memory there is for requests; `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7570,25 +7630,49 @@ export interface operations {
             /** @description The tensor */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
+                    "Accept-Ranges": components["headers"]["Accept-Ranges"];
+                    "Content-Disposition": components["headers"]["Content-Disposition"];
+                    "Residuum-Shape": components["headers"]["Residuum-Shape"];
+                    "Residuum-Dtype": components["headers"]["Residuum-Dtype"];
+                    "Residuum-Axes": components["headers"]["Residuum-Axes"];
+                    "Residuum-Hook": components["headers"]["Residuum-Hook"];
+                    "Residuum-Converted-From": components["headers"]["Residuum-Converted-From"];
+                    "Residuum-Positions": components["headers"]["Residuum-Positions"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Tensor"];
-                    "application/x-npy": number[];
-                    "application/vnd.safetensors": number[];
-                    "application/octet-stream": number[];
+                    "application/x-npy": string;
+                    "application/vnd.safetensors": string;
+                    "application/octet-stream": string;
                 };
             };
             /** @description A byte range of a binary format */
             206: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
+                    "Accept-Ranges": components["headers"]["Accept-Ranges"];
+                    "Content-Range": components["headers"]["Content-Range"];
+                    "Content-Disposition": components["headers"]["Content-Disposition"];
+                    "Residuum-Shape": components["headers"]["Residuum-Shape"];
+                    "Residuum-Dtype": components["headers"]["Residuum-Dtype"];
+                    "Residuum-Axes": components["headers"]["Residuum-Axes"];
+                    "Residuum-Hook": components["headers"]["Residuum-Hook"];
+                    "Residuum-Converted-From": components["headers"]["Residuum-Converted-From"];
+                    "Residuum-Positions": components["headers"]["Residuum-Positions"];
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/x-npy": string;
+                    "application/vnd.safetensors": string;
+                    "application/octet-stream": string;
+                };
             };
             /** @description Not modified */
             304: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -7643,6 +7727,7 @@ export interface operations {
             /** @description `range_not_satisfiable`: The range lies outside the representation */
             416: {
                 headers: {
+                    "Content-Range": components["headers"]["Content-Range"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7714,25 +7799,49 @@ export interface operations {
             /** @description The tensor */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
+                    "Accept-Ranges": components["headers"]["Accept-Ranges"];
+                    "Content-Disposition": components["headers"]["Content-Disposition"];
+                    "Residuum-Shape": components["headers"]["Residuum-Shape"];
+                    "Residuum-Dtype": components["headers"]["Residuum-Dtype"];
+                    "Residuum-Axes": components["headers"]["Residuum-Axes"];
+                    "Residuum-Hook": components["headers"]["Residuum-Hook"];
+                    "Residuum-Converted-From": components["headers"]["Residuum-Converted-From"];
+                    "Residuum-Positions": components["headers"]["Residuum-Positions"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Tensor"];
-                    "application/x-npy": number[];
-                    "application/vnd.safetensors": number[];
-                    "application/octet-stream": number[];
+                    "application/x-npy": string;
+                    "application/vnd.safetensors": string;
+                    "application/octet-stream": string;
                 };
             };
             /** @description A byte range of a binary format */
             206: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
+                    "Accept-Ranges": components["headers"]["Accept-Ranges"];
+                    "Content-Range": components["headers"]["Content-Range"];
+                    "Content-Disposition": components["headers"]["Content-Disposition"];
+                    "Residuum-Shape": components["headers"]["Residuum-Shape"];
+                    "Residuum-Dtype": components["headers"]["Residuum-Dtype"];
+                    "Residuum-Axes": components["headers"]["Residuum-Axes"];
+                    "Residuum-Hook": components["headers"]["Residuum-Hook"];
+                    "Residuum-Converted-From": components["headers"]["Residuum-Converted-From"];
+                    "Residuum-Positions": components["headers"]["Residuum-Positions"];
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/x-npy": string;
+                    "application/vnd.safetensors": string;
+                    "application/octet-stream": string;
+                };
             };
             /** @description Not modified */
             304: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -7787,6 +7896,7 @@ export interface operations {
             /** @description `range_not_satisfiable`: The range lies outside the representation */
             416: {
                 headers: {
+                    "Content-Range": components["headers"]["Content-Range"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7843,13 +7953,20 @@ export interface operations {
             /** @description The distributions */
             200: {
                 headers: {
+                    "Content-Disposition": components["headers"]["Content-Disposition"];
+                    "Residuum-Shape": components["headers"]["Residuum-Shape"];
+                    "Residuum-Dtype": components["headers"]["Residuum-Dtype"];
+                    "Residuum-Axes": components["headers"]["Residuum-Axes"];
+                    "Residuum-Hook": components["headers"]["Residuum-Hook"];
+                    "Residuum-Converted-From": components["headers"]["Residuum-Converted-From"];
+                    "Residuum-Positions": components["headers"]["Residuum-Positions"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Lens"];
-                    "application/x-npy": number[];
-                    "application/vnd.safetensors": number[];
-                    "application/octet-stream": number[];
+                    "application/x-npy": string;
+                    "application/vnd.safetensors": string;
+                    "application/octet-stream": string;
                 };
             };
             /** @description `invalid_json`: The body is not valid JSON; `invalid_field`: A field has a value of the wrong type; `invalid_body`: The body does not have the documented form; `invalid_query`: A query parameter is unknown or malformed; `invalid_header`: A header is malformed */
@@ -7932,6 +8049,7 @@ export interface operations {
             /** @description `server_busy`: Other requests take all the memory there is for requests; `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7958,22 +8076,32 @@ export interface operations {
             /** @description The file */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
+                    "Accept-Ranges": components["headers"]["Accept-Ranges"];
+                    "Content-Disposition": components["headers"]["Content-Disposition"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/vnd.safetensors": number[];
+                    "application/vnd.safetensors": string;
                 };
             };
             /** @description A byte range of the file */
             206: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
+                    "Accept-Ranges": components["headers"]["Accept-Ranges"];
+                    "Content-Range": components["headers"]["Content-Range"];
+                    "Content-Disposition": components["headers"]["Content-Disposition"];
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/vnd.safetensors": string;
+                };
             };
             /** @description Not modified */
             304: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -8010,6 +8138,7 @@ export interface operations {
             /** @description `range_not_satisfiable`: The range lies outside the representation */
             416: {
                 headers: {
+                    "Content-Range": components["headers"]["Content-Range"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -8072,25 +8201,49 @@ export interface operations {
             /** @description The tensor */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
+                    "Accept-Ranges": components["headers"]["Accept-Ranges"];
+                    "Content-Disposition": components["headers"]["Content-Disposition"];
+                    "Residuum-Shape": components["headers"]["Residuum-Shape"];
+                    "Residuum-Dtype": components["headers"]["Residuum-Dtype"];
+                    "Residuum-Axes": components["headers"]["Residuum-Axes"];
+                    "Residuum-Hook": components["headers"]["Residuum-Hook"];
+                    "Residuum-Converted-From": components["headers"]["Residuum-Converted-From"];
+                    "Residuum-Positions": components["headers"]["Residuum-Positions"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Tensor"];
-                    "application/x-npy": number[];
-                    "application/vnd.safetensors": number[];
-                    "application/octet-stream": number[];
+                    "application/x-npy": string;
+                    "application/vnd.safetensors": string;
+                    "application/octet-stream": string;
                 };
             };
             /** @description A byte range of a binary format */
             206: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
+                    "Accept-Ranges": components["headers"]["Accept-Ranges"];
+                    "Content-Range": components["headers"]["Content-Range"];
+                    "Content-Disposition": components["headers"]["Content-Disposition"];
+                    "Residuum-Shape": components["headers"]["Residuum-Shape"];
+                    "Residuum-Dtype": components["headers"]["Residuum-Dtype"];
+                    "Residuum-Axes": components["headers"]["Residuum-Axes"];
+                    "Residuum-Hook": components["headers"]["Residuum-Hook"];
+                    "Residuum-Converted-From": components["headers"]["Residuum-Converted-From"];
+                    "Residuum-Positions": components["headers"]["Residuum-Positions"];
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/x-npy": string;
+                    "application/vnd.safetensors": string;
+                    "application/octet-stream": string;
+                };
             };
             /** @description Not modified */
             304: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -8145,6 +8298,7 @@ export interface operations {
             /** @description `range_not_satisfiable`: The range lies outside the representation */
             416: {
                 headers: {
+                    "Content-Range": components["headers"]["Content-Range"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -8196,13 +8350,20 @@ export interface operations {
             /** @description The values */
             200: {
                 headers: {
+                    "Content-Disposition": components["headers"]["Content-Disposition"];
+                    "Residuum-Shape": components["headers"]["Residuum-Shape"];
+                    "Residuum-Dtype": components["headers"]["Residuum-Dtype"];
+                    "Residuum-Axes": components["headers"]["Residuum-Axes"];
+                    "Residuum-Hook": components["headers"]["Residuum-Hook"];
+                    "Residuum-Converted-From": components["headers"]["Residuum-Converted-From"];
+                    "Residuum-Positions": components["headers"]["Residuum-Positions"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Comparison"];
-                    "application/x-npy": number[];
-                    "application/vnd.safetensors": number[];
-                    "application/octet-stream": number[];
+                    "application/x-npy": string;
+                    "application/vnd.safetensors": string;
+                    "application/octet-stream": string;
                 };
             };
             /** @description `invalid_json`: The body is not valid JSON; `invalid_field`: A field has a value of the wrong type; `invalid_body`: The body does not have the documented form; `invalid_query`: A query parameter is unknown or malformed; `invalid_header`: A header is malformed */
@@ -8267,6 +8428,7 @@ export interface operations {
             /** @description `server_busy`: Other requests take all the memory there is for requests; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -8295,7 +8457,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Page_Direction"];
+                    "application/json": components["schemas"]["DirectionPage"];
                 };
             };
             /** @description `invalid_query`: A query parameter is unknown or malformed; `invalid_cursor`: The cursor is not one this server gave out; `invalid_header`: A header is malformed */
@@ -8412,6 +8574,7 @@ export interface operations {
             /** @description `server_busy`: Other requests take all the memory there is for requests; `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -8540,6 +8703,7 @@ export interface operations {
             /** @description `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -8644,6 +8808,7 @@ export interface operations {
             /** @description `server_busy`: Other requests take all the memory there is for requests; `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -8688,25 +8853,49 @@ export interface operations {
             /** @description The tensor */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
+                    "Accept-Ranges": components["headers"]["Accept-Ranges"];
+                    "Content-Disposition": components["headers"]["Content-Disposition"];
+                    "Residuum-Shape": components["headers"]["Residuum-Shape"];
+                    "Residuum-Dtype": components["headers"]["Residuum-Dtype"];
+                    "Residuum-Axes": components["headers"]["Residuum-Axes"];
+                    "Residuum-Hook": components["headers"]["Residuum-Hook"];
+                    "Residuum-Converted-From": components["headers"]["Residuum-Converted-From"];
+                    "Residuum-Positions": components["headers"]["Residuum-Positions"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Tensor"];
-                    "application/x-npy": number[];
-                    "application/vnd.safetensors": number[];
-                    "application/octet-stream": number[];
+                    "application/x-npy": string;
+                    "application/vnd.safetensors": string;
+                    "application/octet-stream": string;
                 };
             };
             /** @description A byte range of a binary format */
             206: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
+                    "Accept-Ranges": components["headers"]["Accept-Ranges"];
+                    "Content-Range": components["headers"]["Content-Range"];
+                    "Content-Disposition": components["headers"]["Content-Disposition"];
+                    "Residuum-Shape": components["headers"]["Residuum-Shape"];
+                    "Residuum-Dtype": components["headers"]["Residuum-Dtype"];
+                    "Residuum-Axes": components["headers"]["Residuum-Axes"];
+                    "Residuum-Hook": components["headers"]["Residuum-Hook"];
+                    "Residuum-Converted-From": components["headers"]["Residuum-Converted-From"];
+                    "Residuum-Positions": components["headers"]["Residuum-Positions"];
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/x-npy": string;
+                    "application/vnd.safetensors": string;
+                    "application/octet-stream": string;
+                };
             };
             /** @description Not modified */
             304: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -8761,6 +8950,7 @@ export interface operations {
             /** @description `range_not_satisfiable`: The range lies outside the representation */
             416: {
                 headers: {
+                    "Content-Range": components["headers"]["Content-Range"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -8803,14 +8993,21 @@ export interface operations {
             /** @description The metric of every cell */
             200: {
                 headers: {
+                    "Content-Disposition": components["headers"]["Content-Disposition"];
+                    "Residuum-Shape": components["headers"]["Residuum-Shape"];
+                    "Residuum-Dtype": components["headers"]["Residuum-Dtype"];
+                    "Residuum-Axes": components["headers"]["Residuum-Axes"];
+                    "Residuum-Hook": components["headers"]["Residuum-Hook"];
+                    "Residuum-Converted-From": components["headers"]["Residuum-Converted-From"];
+                    "Residuum-Positions": components["headers"]["Residuum-Positions"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Patching"];
-                    "text/event-stream": components["schemas"]["ServerSentEvent"];
-                    "application/x-npy": number[];
-                    "application/vnd.safetensors": number[];
-                    "application/octet-stream": number[];
+                    "text/event-stream": string;
+                    "application/x-npy": string;
+                    "application/vnd.safetensors": string;
+                    "application/octet-stream": string;
                 };
             };
             /** @description `invalid_json`: The body is not valid JSON; `invalid_field`: A field has a value of the wrong type; `invalid_body`: The body does not have the documented form; `invalid_query`: A query parameter is unknown or malformed; `invalid_header`: A header is malformed */
@@ -8865,6 +9062,7 @@ export interface operations {
             /** @description `queue_full`: The queue is full; `client_queue_full`: The client's part of the queue is full */
             429: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -8884,6 +9082,7 @@ export interface operations {
             /** @description `server_busy`: Other requests take all the memory there is for requests; `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -8953,25 +9152,42 @@ export interface operations {
             /** @description The export */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
+                    "Accept-Ranges": components["headers"]["Accept-Ranges"];
+                    "Content-Disposition": components["headers"]["Content-Disposition"];
+                    "Residuum-Dtype": components["headers"]["Residuum-Dtype"];
+                    "Residuum-Converted-From": components["headers"]["Residuum-Converted-From"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/vnd.safetensors": number[];
-                    "application/zip": number[];
-                    "application/vnd.apache.arrow.stream": number[];
-                    "application/x-tar": number[];
+                    "application/vnd.safetensors": string;
+                    "application/zip": string;
+                    "application/vnd.apache.arrow.stream": string;
+                    "application/x-tar": string;
                 };
             };
             /** @description A byte range of a single safetensors file */
             206: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
+                    "Accept-Ranges": components["headers"]["Accept-Ranges"];
+                    "Content-Range": components["headers"]["Content-Range"];
+                    "Content-Disposition": components["headers"]["Content-Disposition"];
+                    "Residuum-Dtype": components["headers"]["Residuum-Dtype"];
+                    "Residuum-Converted-From": components["headers"]["Residuum-Converted-From"];
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/vnd.safetensors": string;
+                    "application/zip": string;
+                    "application/vnd.apache.arrow.stream": string;
+                    "application/x-tar": string;
+                };
             };
             /** @description Not modified */
             304: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -9008,6 +9224,7 @@ export interface operations {
             /** @description `range_not_satisfiable`: The range lies outside the representation */
             416: {
                 headers: {
+                    "Content-Range": components["headers"]["Content-Range"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -9182,6 +9399,7 @@ export interface operations {
             /** @description `server_busy`: Other requests take all the memory there is for requests; `not_enough_memory`: There is not enough memory to load this; `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -9315,6 +9533,7 @@ export interface operations {
             /** @description `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -9350,7 +9569,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "text/event-stream": components["schemas"]["ServerSentEvent"];
+                    "text/event-stream": string;
                 };
             };
             /** @description `invalid_query`: A query parameter is unknown or malformed; `invalid_header`: A header is malformed */
@@ -9400,13 +9619,20 @@ export interface operations {
             /** @description The values */
             200: {
                 headers: {
+                    "Content-Disposition": components["headers"]["Content-Disposition"];
+                    "Residuum-Shape": components["headers"]["Residuum-Shape"];
+                    "Residuum-Dtype": components["headers"]["Residuum-Dtype"];
+                    "Residuum-Axes": components["headers"]["Residuum-Axes"];
+                    "Residuum-Hook": components["headers"]["Residuum-Hook"];
+                    "Residuum-Converted-From": components["headers"]["Residuum-Converted-From"];
+                    "Residuum-Positions": components["headers"]["Residuum-Positions"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Projections"];
-                    "application/x-npy": number[];
-                    "application/vnd.safetensors": number[];
-                    "application/octet-stream": number[];
+                    "application/x-npy": string;
+                    "application/vnd.safetensors": string;
+                    "application/octet-stream": string;
                 };
             };
             /** @description `invalid_json`: The body is not valid JSON; `invalid_field`: A field has a value of the wrong type; `invalid_body`: The body does not have the documented form; `invalid_query`: A query parameter is unknown or malformed; `invalid_header`: A header is malformed */
@@ -9471,6 +9697,7 @@ export interface operations {
             /** @description `server_busy`: Other requests take all the memory there is for requests; `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -9509,7 +9736,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Page_Run"];
+                    "application/json": components["schemas"]["RunPage"];
                 };
             };
             /** @description `invalid_query`: A query parameter is unknown or malformed; `invalid_cursor`: The cursor is not one this server gave out; `invalid_header`: A header is malformed */
@@ -9649,6 +9876,7 @@ export interface operations {
             /** @description `queue_full`: The queue is full; `client_queue_full`: The client's part of the queue is full */
             429: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -9668,6 +9896,7 @@ export interface operations {
             /** @description `server_busy`: Other requests take all the memory there is for requests; `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -9799,6 +10028,7 @@ export interface operations {
             /** @description `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -9839,7 +10069,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Page_Cache"];
+                    "application/json": components["schemas"]["CachePage"];
                 };
             };
             /** @description `invalid_query`: A query parameter is unknown or malformed; `invalid_cursor`: The cursor is not one this server gave out; `invalid_header`: A header is malformed */
@@ -9932,6 +10162,7 @@ export interface operations {
             /** @description `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -9973,7 +10204,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "text/event-stream": components["schemas"]["ServerSentEvent"];
+                    "text/event-stream": string;
                 };
             };
             /** @description `invalid_query`: A query parameter is unknown or malformed; `invalid_header`: A header is malformed */
@@ -10053,25 +10284,42 @@ export interface operations {
             /** @description The export */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
+                    "Accept-Ranges": components["headers"]["Accept-Ranges"];
+                    "Content-Disposition": components["headers"]["Content-Disposition"];
+                    "Residuum-Dtype": components["headers"]["Residuum-Dtype"];
+                    "Residuum-Converted-From": components["headers"]["Residuum-Converted-From"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/vnd.safetensors": number[];
-                    "application/zip": number[];
-                    "application/vnd.apache.arrow.stream": number[];
-                    "application/x-tar": number[];
+                    "application/vnd.safetensors": string;
+                    "application/zip": string;
+                    "application/vnd.apache.arrow.stream": string;
+                    "application/x-tar": string;
                 };
             };
             /** @description A byte range of a single safetensors file */
             206: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
+                    "Accept-Ranges": components["headers"]["Accept-Ranges"];
+                    "Content-Range": components["headers"]["Content-Range"];
+                    "Content-Disposition": components["headers"]["Content-Disposition"];
+                    "Residuum-Dtype": components["headers"]["Residuum-Dtype"];
+                    "Residuum-Converted-From": components["headers"]["Residuum-Converted-From"];
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/vnd.safetensors": string;
+                    "application/zip": string;
+                    "application/vnd.apache.arrow.stream": string;
+                    "application/x-tar": string;
+                };
             };
             /** @description Not modified */
             304: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -10117,6 +10365,7 @@ export interface operations {
             /** @description `range_not_satisfiable`: The range lies outside the representation */
             416: {
                 headers: {
+                    "Content-Range": components["headers"]["Content-Range"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -10188,25 +10437,49 @@ export interface operations {
             /** @description The tensor */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
+                    "Accept-Ranges": components["headers"]["Accept-Ranges"];
+                    "Content-Disposition": components["headers"]["Content-Disposition"];
+                    "Residuum-Shape": components["headers"]["Residuum-Shape"];
+                    "Residuum-Dtype": components["headers"]["Residuum-Dtype"];
+                    "Residuum-Axes": components["headers"]["Residuum-Axes"];
+                    "Residuum-Hook": components["headers"]["Residuum-Hook"];
+                    "Residuum-Converted-From": components["headers"]["Residuum-Converted-From"];
+                    "Residuum-Positions": components["headers"]["Residuum-Positions"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Tensor"];
-                    "application/x-npy": number[];
-                    "application/vnd.safetensors": number[];
-                    "application/octet-stream": number[];
+                    "application/x-npy": string;
+                    "application/vnd.safetensors": string;
+                    "application/octet-stream": string;
                 };
             };
             /** @description A byte range of a binary format */
             206: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
+                    "Accept-Ranges": components["headers"]["Accept-Ranges"];
+                    "Content-Range": components["headers"]["Content-Range"];
+                    "Content-Disposition": components["headers"]["Content-Disposition"];
+                    "Residuum-Shape": components["headers"]["Residuum-Shape"];
+                    "Residuum-Dtype": components["headers"]["Residuum-Dtype"];
+                    "Residuum-Axes": components["headers"]["Residuum-Axes"];
+                    "Residuum-Hook": components["headers"]["Residuum-Hook"];
+                    "Residuum-Converted-From": components["headers"]["Residuum-Converted-From"];
+                    "Residuum-Positions": components["headers"]["Residuum-Positions"];
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/x-npy": string;
+                    "application/vnd.safetensors": string;
+                    "application/octet-stream": string;
+                };
             };
             /** @description Not modified */
             304: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -10270,6 +10543,7 @@ export interface operations {
             /** @description `range_not_satisfiable`: The range lies outside the representation */
             416: {
                 headers: {
+                    "Content-Range": components["headers"]["Content-Range"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -10446,6 +10720,7 @@ export interface operations {
             /** @description `server_busy`: Other requests take all the memory there is for requests; `not_enough_memory`: There is not enough memory to load this; `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -10586,6 +10861,7 @@ export interface operations {
             /** @description `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -10621,7 +10897,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "text/event-stream": components["schemas"]["ServerSentEvent"];
+                    "text/event-stream": string;
                 };
             };
             /** @description `invalid_query`: A query parameter is unknown or malformed; `invalid_header`: A header is malformed */
@@ -10736,6 +11012,7 @@ export interface operations {
             /** @description `server_busy`: Other requests take all the memory there is for requests; `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -10815,6 +11092,7 @@ export interface operations {
             /** @description `queue_full`: The queue is full; `client_queue_full`: The client's part of the queue is full */
             429: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -10834,6 +11112,7 @@ export interface operations {
             /** @description `server_busy`: Other requests take all the memory there is for requests; `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -10926,6 +11205,7 @@ export interface operations {
             /** @description `server_busy`: Other requests take all the memory there is for requests; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -10953,7 +11233,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Tokens"];
+                    "application/json": components["schemas"]["Tokenization"];
                 };
             };
             /** @description `invalid_json`: The body is not valid JSON; `invalid_field`: A field has a value of the wrong type; `invalid_body`: The body does not have the documented form; `invalid_query`: A query parameter is unknown or malformed; `invalid_header`: A header is malformed */
@@ -11009,6 +11289,7 @@ export interface operations {
             /** @description `server_busy`: Other requests take all the memory there is for requests; `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {

@@ -6,10 +6,10 @@ import { hangUp, type Handler, json, problem, scripted } from "./http_server.js"
 
 const retries = { limit: 3, delay: 1 };
 
-const event = (name: string, data: unknown, id?: number) => `event: ${name}\n${id === undefined ? "" : `id: ${id}\n`}data: ${JSON.stringify(data)}\n\n`;
+const event = (name: string, data: unknown, id?: number | string) => `event: ${name}\n${id === undefined ? "" : `id: ${id}\n`}data: ${JSON.stringify(data)}\n\n`;
 const run = (status: string) => event("run", { object: "run", id: "r", status, caches: [] });
-const token = (id: number, position: number, item = 0) => event("token", { item, position, text: `t${position}` }, id);
-const completion = (id: number, item = 0) => event("completion", { item, text: "" }, id);
+const token = (id: number | string, position: number, item = 0) => event("token", { item, position, text: `t${position}` }, id);
+const completion = (id: number | string, item = 0) => event("completion", { item, text: "" }, id);
 
 /** Sends these pieces, then ends as it should, or breaks off. */
 function stream(pieces: string[], breaksOff = false): Handler {
@@ -36,32 +36,37 @@ async function followed(url: string, options = {}): Promise<string[]> {
 
 test("goes on after lost connections with the last id, and reports a token once", async () => {
   const { url, received } = await scripted(
-    stream([run("running"), token(1, 5), token(2, 6), "event: token\nid: 3\ndata: {\"it"], true),
-    stream([run("running"), token(2, 6), token(3, 7)]),
+    stream([run("running"), token("1a-1", 5), token("1a-2", 6), "event: token\nid: 1a-3\ndata: {\"it"], true),
+    stream([run("running"), token("1a-2", 6), token("1a-3", 7)]),
     problem(503, "unavailable", { "retry-after": "0" }),
-    stream([run("running"), token(4, 8), completion(5), run("completed")]),
+    stream([run("running"), token("1a-4", 8), completion("1a-5"), run("completed")]),
   );
   assert.deepEqual(await followed(url), [
     "run running", "token 0/5", "token 0/6", "run running", "token 0/7", "run running", "token 0/8", "completion 0", "run completed",
   ]);
-  assert.deepEqual(received.map(({ headers }) => headers["last-event-id"]), [undefined, "2", "3", "3"]);
+  assert.deepEqual(received.map(({ headers }) => headers["last-event-id"]), [undefined, "1a-2", "1a-3", "1a-3"]);
   assert.ok(received.every(({ headers }) => headers.accept === "text/event-stream" && headers.authorization === "Bearer rsd_k"));
 });
 
-test("a restarted server numbers from one again: what is known is not repeated", async () => {
+test("a restarted server sends everything again: what is known is not repeated", async () => {
   const { url } = await scripted(
-    stream([run("running"), token(1, 5), token(2, 5, 1), token(3, 6)], true),
-    stream([run("running"), token(1, 5), token(2, 6), token(3, 7), token(4, 5, 1), token(5, 6, 1), completion(6), completion(7, 1), run("completed")]),
+    stream([run("running"), token("1a-1", 5), token("1a-2", 5, 1), token("1a-3", 6)], true),
+    stream([run("running"), token("2b-1", 5), token("2b-2", 6), token("2b-3", 7), token("2b-4", 5, 1), token("2b-5", 6, 1)], true),
+    stream([completion("2b-6"), completion("2b-7", 1), run("completed")]),
   );
   assert.deepEqual(await followed(url), [
     "run running", "token 0/5", "token 1/5", "token 0/6", "run running", "token 0/7", "token 1/6", "completion 0", "completion 1", "run completed",
   ]);
 });
 
-test("lost events are counted; numbers of comments are not lost", async () => {
-  const { url } = await scripted(stream([run("running"), token(11, 5), "id: 12\n: scored\n\n", token(13, 6), token(20, 9), run("failed")]));
-  assert.deepEqual(await followed(url, { lastEventId: "10" }), ["run running", "token 0/5", "token 0/6", "missed 6", "token 0/9", "run failed"]);
-  const other = await scripted(stream([token(3, 5), run("completed")]));
+test("lost events are counted; ids of comments are not lost, and those of another start of the server do not count", async () => {
+  const { url } = await scripted(stream([
+    run("running"), token("1a-11", 5), "id: 1a-12\n: scored\n\n", token("1a-13", 6), token("1a-20", 9), token("2b-30", 12), run("failed"),
+  ]));
+  assert.deepEqual(await followed(url, { lastEventId: "1a-10" }), [
+    "run running", "token 0/5", "token 0/6", "missed 6", "token 0/9", "token 0/12", "run failed",
+  ]);
+  const other = await scripted(stream([token("1a-3", 5), run("completed")]));
   assert.deepEqual(await followed(other.url), ["missed 2", "token 0/5", "run completed"]);
 });
 
