@@ -1,4 +1,7 @@
-import type { Run } from "./types.js";
+import type { Problem, Run } from "./types.js";
+
+/** The codes of the specification, and any other that a newer server or a proxy may send. */
+export type ErrorCode = Problem["code"] | (string & {});
 
 /** A field at fault. */
 export interface FieldError {
@@ -30,7 +33,7 @@ export class ResiduumError extends Error {
   /** The HTTP status; of an error within a stream, the one that it would have had. */
   readonly status: number;
   /** Stable name for programs, such as `layer_out_of_range`. `http_404` and the like if something else than Residuum answered. */
-  readonly code: string;
+  readonly code: ErrorCode;
   /** The same for every error of this code. */
   readonly title: string | undefined;
   /** What was wrong and what would be right. */

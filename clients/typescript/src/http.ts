@@ -64,8 +64,9 @@ export function httpClient(transport: Transport): HttpClient {
 
 async function sendRequest(transport: Transport, request: Request): Promise<Response> {
   const { method, url, headers, signal, cache, credentials, keepalive, redirect, referrerPolicy } = request;
-  // Read at once, so that it can be sent again.
-  const body = request.body ? await request.arrayBuffer() : null;
+  // Read at once, so that it can be sent again. Firefox has no `request.body`, so its length says whether there is one.
+  const bytes = await request.arrayBuffer();
+  const body = bytes.byteLength > 0 ? bytes : null;
   return await transport.fetch(method, url, { headers, signal, cache, credentials, keepalive, redirect, referrerPolicy, body });
 }
 

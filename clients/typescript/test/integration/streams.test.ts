@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import type { Client, RunEvent } from "../../src/index.js";
+import { type Client, readNpy, type RunEvent, writeSafetensors } from "../../src/index.js";
 import { cuttingProxy, EIFFEL, MODEL, TestServer } from "./harness.js";
 
 let server: TestServer;
@@ -147,6 +147,44 @@ test("a model that is loaded and unloaded", async () => {
   assert.deepEqual([...new Set(unloading)], ["unloading"]);
   assert.equal((await client.waitForRun(run.id)).status, "completed");
   await assert.rejects(client.models.follow(id).next(), { status: 404 });
+});
+
+test("an autoencoder that is uploaded, followed and used", async () => {
+  const [d_in, d_sae] = [576, 4];
+  // Each feature reads and writes one coordinate of the residual stream.
+  const eye = (rows: number, columns: number) => Float32Array.from({ length: rows * columns }, (_, i) => (Math.floor(i / columns) === i % columns ? 1 : 0));
+  const weights = writeSafetensors({
+    W_enc: { shape: [d_in, d_sae], data: eye(d_in, d_sae) },
+    W_dec: { shape: [d_sae, d_in], data: eye(d_sae, d_in) },
+    b_enc: { shape: [d_sae], data: new Float32Array(d_sae) },
+    b_dec: { shape: [d_in], data: new Float32Array(d_in) },
+  });
+  const cfg = {
+    architecture: "standard", d_in, d_sae, dtype: "float32", device: "cpu", apply_b_dec_to_input: false, normalize_activations: "none",
+    reshape_activations: "none", metadata: { model_name: MODEL, hook_name: "blocks.12.hook_resid_post", prepend_bos: false },
+  };
+  const form = new FormData();
+  form.set("id", "first-four");
+  form.set("model", MODEL);
+  form.set("cfg", new Blob([JSON.stringify(cfg)], { type: "application/json" }));
+  form.set("weights", new Blob([weights]));
+  await client.post("/v1/saes", { body: form });
+  const statuses: string[] = [];
+  for await (const sae of client.saes.follow("first-four")) statuses.push(sae.status);
+  assert.equal(statuses.at(-1), "ready");
+
+  const run = await client.run({ model: MODEL, input: EIFFEL, capture: { layers: [12], positions: "all" } });
+  const id = run.caches[0]!;
+  const features = await client.post("/v1/caches/{id}/features", {
+    params: { path: { id }, query: { format: "npy" } },
+    body: { sae: "first-four" },
+    parseAs: "arrayBuffer",
+  });
+  const tensor = readNpy(features);
+  const resid = await client.tensor(id, "blocks.12.hook_resid_post");
+  const expected = [...resid.rows()].flatMap((row) => [...row.data.subarray(0, d_sae)].map((value) => Math.max(value, 0)));
+  assert.deepEqual(tensor.shape, [9, d_sae]);
+  assert.deepEqual([...tensor.data], expected);
 });
 
 async function until(holds: () => boolean): Promise<void> {

@@ -29,6 +29,14 @@ test("typed requests are tried again too, and their body is sent again", async (
   assert.equal(new Set(received.map(({ headers }) => headers["idempotency-key"])).size, 1);
 });
 
+test("bodies are sent where Request has no property of that name, as in Firefox", async (context) => {
+  context.mock.getter(Request.prototype, "body", () => undefined);
+  const { url, received } = await scripted(json(200, {}));
+  await createClient({ baseUrl: url }).post("/v1/tokenize", { body: { model: "m", text: "t" } });
+  await createClient({ baseUrl: url }).delete("/v1/runs/{id}", { params: { path: { id: "r" } } });
+  assert.deepEqual(received.map((one) => one.body), ['{"model":"m","text":"t"}', ""]);
+});
+
 test("each run has a key of its own; a given key is used", async () => {
   const { url, received } = await scripted(json(202, run));
   const client = createClient({ baseUrl: url });
