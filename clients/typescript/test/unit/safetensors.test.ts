@@ -44,7 +44,9 @@ test("reads it at every alignment", () => {
 test("every file that is cut off or too long is refused", () => {
   const file = decoded(encoded);
   for (let length = 0; length < file.length; length++) {
-    assert.throws(() => readSafetensors(file.subarray(0, length)), FormatError, `${length} bytes`);
+    assert.throws(() => readSafetensors(file.subarray(0, length)), (error: Error) => {
+      return error instanceof FormatError && /is cut off|it has \d bytes/.test(error.message);
+    }, `${length} bytes`);
   }
   assert.throws(() => readSafetensors(Buffer.concat([file, Buffer.alloc(1)])), /1 bytes that its header does not describe/);
 });
