@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that must hold of this package: generated types that are not stale, and every test, in Node and in Chromium.
+# Everything that must hold of this package: generated types that are not stale, the form of the code, and every test, in Node and in Chromium.
 #
 # usage: RESIDUUM_BINARY=… RESIDUUM_MODEL=… scripts/check.sh
 # needs: Node 20 or newer with npm, curl, tar; on Debian, as root, it installs what is missing.
@@ -22,4 +22,5 @@ node -e 'if (Number(process.versions.node.split(".")[0]) < 20) throw new Error(`
 
 npm ci --no-audit --no-fund
 npm run check:generated
+npm run check:format
 npm test

@@ -1,5 +1,12 @@
 import {
-  type CallOptions, followPatching, followRun, followServing, type FollowOptions, type PatchingEvent, type RunEvent, streamChat,
+  type CallOptions,
+  followPatching,
+  followRun,
+  followServing,
+  type FollowOptions,
+  type PatchingEvent,
+  type RunEvent,
+  streamChat,
   streamCompletion,
 } from "./events.js";
 import { RunFailedError } from "./error.js";
@@ -10,8 +17,21 @@ import type { Safetensors } from "./safetensors.js";
 import type { Activations } from "./tensor.js";
 import { type SendOptions, Transport, type TransportOptions } from "./transport.js";
 import type {
-  Cache, ChatChunk, ChatRequest, CompletionChunk, CompletionRequest, CreateRun, Direction, DryRun, Model, Patching, PatchingRequest,
-  Query, Run, RunSnapshot, Sae,
+  Cache,
+  ChatChunk,
+  ChatRequest,
+  CompletionChunk,
+  CompletionRequest,
+  CreateRun,
+  Direction,
+  DryRun,
+  Model,
+  Patching,
+  PatchingRequest,
+  Query,
+  Run,
+  RunSnapshot,
+  Sae,
 } from "./types.js";
 
 /** Options of {@link createClient}. */
@@ -86,7 +106,11 @@ export interface Client extends Methods {
     /** Every tensor of a cache by hook name, and `token_ids`. */
     load(id: string, options?: CallOptions): Promise<Safetensors>;
     /** Stores a safetensors file of activations made elsewhere. A `Blob` or `File` is not read into memory. */
-    import(file: Blob | ArrayBuffer | Uint8Array<ArrayBuffer>, query?: Query<"importCache">, options?: CreateRunOptions): Promise<Cache>;
+    import(
+      file: Blob | ArrayBuffer | Uint8Array<ArrayBuffer>,
+      query?: Query<"importCache">,
+      options?: CreateRunOptions,
+    ): Promise<Cache>;
   };
   readonly models: {
     /** The model now, and after every change, until it is ready, has failed, or is gone. */
@@ -132,7 +156,8 @@ export function createClient(options: ClientOptions = {}): Client {
     ...throwing(http, transport),
     request: (path, given) => transport.send(path, given),
     ...runMethods(transport),
-    tensor: (cache, hook, given = {}) => fetchActivations(transport, `${cachePath(cache)}/tensors/${encodeURIComponent(hook)}`, given),
+    tensor: (cache, hook, given = {}) =>
+      fetchActivations(transport, `${cachePath(cache)}/tensors/${encodeURIComponent(hook)}`, given),
     runs: {
       create: (body, given = {}) => createRun(transport, body, given),
       all: (query, given = {}) => list("/v1/runs", query, given),
@@ -149,7 +174,10 @@ export function createClient(options: ClientOptions = {}): Client {
     directions: {
       all: (query, given = {}) => list("/v1/directions", query, given),
       vector: (direction, query = {}, given = {}) =>
-        fetchActivations(transport, `/v1/directions/${encodeURIComponent(direction)}/vector`, { ...query, ...given } as LayersOptions),
+        fetchActivations(transport, `/v1/directions/${encodeURIComponent(direction)}/vector`, {
+          ...query,
+          ...given,
+        } as LayersOptions),
     },
     patching: {
       run: (body, given = {}) => patched(transport, body, given),
@@ -167,7 +195,13 @@ const cachePath = (id: string) => `/v1/caches/${encodeURIComponent(id)}`;
 
 function createRun(transport: Transport, body: CreateRun, options: CreateRunOptions, wait?: number): Promise<Run> {
   const { idempotencyKey: key, signal } = options;
-  return transport.json<Run>("/v1/runs", { method: "POST", json: body, headers: { "idempotency-key": key }, query: { wait }, signal });
+  return transport.json<Run>("/v1/runs", {
+    method: "POST",
+    json: body,
+    headers: { "idempotency-key": key },
+    query: { wait },
+    signal,
+  });
 }
 
 function runMethods(transport: Transport): Pick<Client, "run" | "waitForRun" | "dryRun"> {

@@ -2,16 +2,32 @@ import { FormatError } from "./error.js";
 
 /** Types of elements, as the server and numpy name them. */
 export type Dtype =
-  | "float64" | "float32" | "float16" | "bfloat16"
-  | "int64" | "int32" | "int16" | "int8"
-  | "uint64" | "uint32" | "uint16" | "uint8"
+  | "float64"
+  | "float32"
+  | "float16"
+  | "bfloat16"
+  | "int64"
+  | "int32"
+  | "int16"
+  | "int8"
+  | "uint64"
+  | "uint32"
+  | "uint16"
+  | "uint8"
   | "bool";
 
 /** The arrays that hold elements. `float16` and `bfloat16` are widened to `Float32Array`; `bool` is 0 and 1 in a `Uint8Array`. */
 export type TensorData =
-  | Float32Array | Float64Array
-  | BigInt64Array | Int32Array | Int16Array | Int8Array
-  | BigUint64Array | Uint32Array | Uint16Array | Uint8Array;
+  | Float32Array
+  | Float64Array
+  | BigInt64Array
+  | Int32Array
+  | Int16Array
+  | Int8Array
+  | BigUint64Array
+  | Uint32Array
+  | Uint16Array
+  | Uint8Array;
 
 type Stored = new (buffer: ArrayBuffer, offset: number, length: number) => TensorData;
 
@@ -73,7 +89,8 @@ export function isDtype(name: string): name is Dtype {
 export function countOf(shape: readonly number[]): number {
   let n = 1;
   for (const size of shape) {
-    if (!Number.isSafeInteger(size) || size < 0) throw new FormatError(`the shape [${shape.join(", ")}] has an axis that is not a length`);
+    if (!Number.isSafeInteger(size) || size < 0)
+      throw new FormatError(`the shape [${shape.join(", ")}] has an axis that is not a length`);
     n *= size;
   }
   if (!Number.isSafeInteger(n)) throw new FormatError(`the shape [${shape.join(", ")}] has more elements than a file can have`);
@@ -87,7 +104,8 @@ const LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
  * size of an element, or the memory is shared between threads: then a copy.
  */
 export function storedArray(dtype: Dtype, bytes: Uint8Array): TensorData {
-  if (!LITTLE_ENDIAN) throw new FormatError("this machine stores numbers with the most significant byte first; such machines are not supported");
+  if (!LITTLE_ENDIAN)
+    throw new FormatError("this machine stores numbers with the most significant byte first; such machines are not supported");
   const { size, array } = KINDS[dtype];
   const { buffer, byteOffset } = bytes;
   if (buffer instanceof ArrayBuffer && byteOffset % size === 0) return new array(buffer, byteOffset, bytes.length / size);

@@ -49,7 +49,8 @@ export class ResiduumError extends Error {
   readonly url: string | undefined;
 
   constructor(problem: ProblemFields, context: ErrorContext = {}) {
-    const named = (error: FieldError) => (problem.detail.includes(error.detail) ? error.pointer : `${error.pointer}: ${error.detail}`);
+    const named = (error: FieldError) =>
+      problem.detail.includes(error.detail) ? error.pointer : `${error.pointer}: ${error.detail}`;
     const fields = (problem.errors ?? []).map(named).join("; ");
     super(`${problem.status} ${problem.code}: ${problem.detail}${fields && ` (${fields})`}`);
     this.status = problem.status;
@@ -77,7 +78,9 @@ export class RunFailedError extends Error {
 
   constructor(run: Run) {
     const why = run.error ? `: ${run.error.code}: ${run.error.detail}` : "";
-    super(`run ${run.id} ${run.status === "cancelled" ? "was cancelled" : "failed"} (${run.n_done} of ${run.n_items} inputs done)${why}`);
+    super(
+      `run ${run.id} ${run.status === "cancelled" ? "was cancelled" : "failed"} (${run.n_done} of ${run.n_items} inputs done)${why}`,
+    );
     this.run = run;
   }
 }

@@ -3,8 +3,18 @@ import { FormatError, ResiduumError, problemOf } from "./error.js";
 import { EventParser, readEvents, type ServerSentEvent } from "./sse.js";
 import { connectionError, sleep, type Transport } from "./transport.js";
 import type {
-  ChatChunk, ChatRequest, CompletionChunk, CompletionEvent, CompletionRequest, Model, Patching, PatchingProgress, PatchingRequest,
-  RunSnapshot, Sae, TokenEvent,
+  ChatChunk,
+  ChatRequest,
+  CompletionChunk,
+  CompletionEvent,
+  CompletionRequest,
+  Model,
+  Patching,
+  PatchingProgress,
+  PatchingRequest,
+  RunSnapshot,
+  Sae,
+  TokenEvent,
 } from "./types.js";
 
 /** What can be set of every call. */
@@ -97,7 +107,11 @@ function parsed(event: ServerSentEvent): unknown {
 const FINAL = ["completed", "failed", "cancelled"];
 
 /** Follows a run until it has ended. A token is reported once, also after a lost connection and a restarted server. */
-export async function* followRun(transport: Transport, id: string, options: FollowOptions = {}): AsyncGenerator<RunEvent, void, undefined> {
+export async function* followRun(
+  transport: Transport,
+  id: string,
+  options: FollowOptions = {},
+): AsyncGenerator<RunEvent, void, undefined> {
   const isLast = ({ event }: ServerSentEvent, data: unknown) => event === "run" && FINAL.includes((data as RunSnapshot).status);
   const path = `/v1/runs/${encodeURIComponent(id)}/events`;
   // The last position of each item; an item that has ended has no further one.
@@ -157,7 +171,11 @@ export async function* followPatching(
 }
 
 /** The chunks of a chat's answer. */
-export function streamChat(transport: Transport, body: ChatRequest, options: CallOptions = {}): AsyncGenerator<ChatChunk, void, undefined> {
+export function streamChat(
+  transport: Transport,
+  body: ChatRequest,
+  options: CallOptions = {},
+): AsyncGenerator<ChatChunk, void, undefined> {
   return chunks<ChatChunk>(transport, "/openai/v1/chat/completions", body, options.signal);
 }
 
@@ -171,7 +189,12 @@ export function streamCompletion(
 }
 
 /** OpenAI's streams: unnamed events, an object with `error` for an error, and `[DONE]` at the end. */
-async function* chunks<T>(transport: Transport, path: string, body: object, signal?: AbortSignal): AsyncGenerator<T, void, undefined> {
+async function* chunks<T>(
+  transport: Transport,
+  path: string,
+  body: object,
+  signal?: AbortSignal,
+): AsyncGenerator<T, void, undefined> {
   for await (const event of posted(transport, path, { ...body, stream: true }, signal)) {
     if (event.data === "[DONE]") return;
     const data = parsed(event);
@@ -182,7 +205,12 @@ async function* chunks<T>(transport: Transport, path: string, body: object, sign
 }
 
 /** The events that answer a POST. */
-async function* posted(transport: Transport, path: string, body: unknown, signal?: AbortSignal): AsyncGenerator<ServerSentEvent, void, undefined> {
+async function* posted(
+  transport: Transport,
+  path: string,
+  body: unknown,
+  signal?: AbortSignal,
+): AsyncGenerator<ServerSentEvent, void, undefined> {
   const headers = { accept: "text/event-stream", "content-type": "application/json" };
   const response = await transport.send(path, { method: "POST", headers, body: JSON.stringify(body), signal });
   try {

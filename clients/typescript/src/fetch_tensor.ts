@@ -69,7 +69,8 @@ export async function tensorOf(response: Response, baseUrl = response.url): Prom
   const type = (response.headers.get("content-type") ?? "").split(";")[0]?.trim();
   if (type === "application/octet-stream") return await readRaw(response, baseUrl);
   if (type === "application/x-npy") return readNpy(await reading(response.arrayBuffer(), baseUrl), infoOf(response.headers));
-  if (type !== "application/vnd.safetensors") throw new FormatError(`a tensor was expected, and ${type || "something without a media type"} came`);
+  if (type !== "application/vnd.safetensors")
+    throw new FormatError(`a tensor was expected, and ${type || "something without a media type"} came`);
   const { tensors } = await readFile(response, baseUrl);
   const [named] = [...tensors].filter(([name]) => name !== "offsets");
   if (!named) throw new FormatError("the answer has no tensor");

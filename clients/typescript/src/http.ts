@@ -35,7 +35,9 @@ type ParseAs = "json" | "text" | "blob" | "arrayBuffer" | "stream";
 /** A body that is not JSON: the bytes of a file, or a form. */
 export type BinaryBody = Blob | ArrayBuffer | ArrayBufferView<ArrayBuffer> | FormData;
 
-type ContentBody<Content> = { [Media in keyof Content]: Media extends "application/json" ? Content[Media] : BinaryBody }[keyof Content];
+type ContentBody<Content> = {
+  [Media in keyof Content]: Media extends "application/json" ? Content[Media] : BinaryBody;
+}[keyof Content];
 
 /** openapi-fetch's own type of a body accepts any value where every field is optional; this one does not. */
 type BodyOption<Operation> = Operation extends { requestBody: { content: infer Content } }
@@ -59,7 +61,11 @@ export type Method<M extends HttpMethod> = <Path extends PathsWithMethod<paths, 
 /** openapi-fetch over a transport. */
 export function httpClient(transport: Transport): HttpClient {
   const bodySerializer = (body: unknown) => (isBinary(body) ? body : JSON.stringify(body));
-  return createFetchClient<paths, JsonMedia>({ baseUrl: transport.baseUrl, fetch: (request) => sendRequest(transport, request), bodySerializer });
+  return createFetchClient<paths, JsonMedia>({
+    baseUrl: transport.baseUrl,
+    fetch: (request) => sendRequest(transport, request),
+    bodySerializer,
+  });
 }
 
 async function sendRequest(transport: Transport, request: Request): Promise<Response> {

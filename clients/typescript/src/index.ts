@@ -1,5 +1,12 @@
 /** Client for Residuum, an activation server for language models. `createClient` is where to begin. */
-export { createClient, type Client, type ClientOptions, type CreateRunOptions, type ListQuery, type WaitOptions } from "./client.js";
+export {
+  createClient,
+  type Client,
+  type ClientOptions,
+  type CreateRunOptions,
+  type ListQuery,
+  type WaitOptions,
+} from "./client.js";
 export type { Dtype, TensorData } from "./dtype.js";
 export { ConnectionError, type ErrorCode, type FieldError, FormatError, ResiduumError, RunFailedError } from "./error.js";
 export type { CallOptions, FollowOptions, PatchingEvent, RunEvent } from "./events.js";

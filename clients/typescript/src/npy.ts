@@ -26,7 +26,9 @@ export function readNpy(file: ArrayBuffer | ArrayBufferView, info: TensorInfo = 
   const left = bytes.length - begin;
   if (left !== n * size) {
     const what = left < n * size ? "is cut off" : "has more bytes than it should";
-    throw new FormatError(`this .npy file ${what}: shape [${shape.join(", ")}] of ${dtype} has ${n * size} bytes, and ${left} follow the header`);
+    throw new FormatError(
+      `this .npy file ${what}: shape [${shape.join(", ")}] of ${dtype} has ${n * size} bytes, and ${left} follow the header`,
+    );
   }
   let data = bytes.subarray(begin);
   if (order === ">" && size > 1) data = swapped(data, size);

@@ -6,7 +6,9 @@ export interface Page<Item> {
 }
 
 /** Every item of a list. A page is fetched when its first item is asked for. */
-export async function* allItems<Item>(fetchPage: (cursor: string | undefined) => Promise<Page<Item>>): AsyncGenerator<Item, void, undefined> {
+export async function* allItems<Item>(
+  fetchPage: (cursor: string | undefined) => Promise<Page<Item>>,
+): AsyncGenerator<Item, void, undefined> {
   let cursor: string | undefined;
   do {
     const page = await fetchPage(cursor);

@@ -92,12 +92,16 @@ function checkLayout(entries: readonly Entry[], length: number): void {
   let covered = 0;
   for (const { name, begin, end } of [...entries].sort((a, b) => a.begin - b.begin || a.end - b.end)) {
     if (begin !== covered) {
-      throw new FormatError(`the data of tensor ${JSON.stringify(name)} of this safetensors file begin at ${begin}, and not at ${covered}`);
+      throw new FormatError(
+        `the data of tensor ${JSON.stringify(name)} of this safetensors file begin at ${begin}, and not at ${covered}`,
+      );
     }
     covered = end;
   }
-  if (covered > length) throw new FormatError(`this safetensors file is cut off: ${covered} bytes of data are described, and ${length} are there`);
-  if (covered < length) throw new FormatError(`this safetensors file has ${length - covered} bytes that its header does not describe`);
+  if (covered > length)
+    throw new FormatError(`this safetensors file is cut off: ${covered} bytes of data are described, and ${length} are there`);
+  if (covered < length)
+    throw new FormatError(`this safetensors file has ${length - covered} bytes that its header does not describe`);
 }
 
 /** A tensor to write: its type, shape and values. */
@@ -114,10 +118,14 @@ export interface TensorToWrite {
  *
  * Throws {@link FormatError} if values do not match their type or shape.
  */
-export function writeSafetensors(tensors: Record<string, TensorToWrite>, metadata: Record<string, string> = {}): Uint8Array<ArrayBuffer> {
+export function writeSafetensors(
+  tensors: Record<string, TensorToWrite>,
+  metadata: Record<string, string> = {},
+): Uint8Array<ArrayBuffer> {
   const named = Object.entries(tensors).map(([name, { data, shape, dtype = dtypeOf(data) }]) => {
     if (name === "__metadata__") throw new FormatError("__metadata__ cannot be the name of a tensor");
-    if (data.BYTES_PER_ELEMENT !== sizeOf(dtype)) throw new FormatError(`${JSON.stringify(name)}: this array does not hold ${dtype}`);
+    if (data.BYTES_PER_ELEMENT !== sizeOf(dtype))
+      throw new FormatError(`${JSON.stringify(name)}: this array does not hold ${dtype}`);
     return { name, tensor: new Tensor(dtype, shape, bytesOf(data)) };
   });
   named.sort((a, b) => sizeOf(b.tensor.dtype) - sizeOf(a.tensor.dtype));

@@ -85,7 +85,10 @@ export class EventParser {
  *
  * Throws {@link FormatError} if the answer is not an event stream, and what reading the body throws.
  */
-export async function* readEvents(response: Response, parser = new EventParser()): AsyncGenerator<ServerSentEvent, void, undefined> {
+export async function* readEvents(
+  response: Response,
+  parser = new EventParser(),
+): AsyncGenerator<ServerSentEvent, void, undefined> {
   const type = response.headers.get("content-type") ?? "nothing";
   if (!/^text\/event-stream\b/i.test(type) || !response.body) {
     await response.body?.cancel();

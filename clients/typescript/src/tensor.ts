@@ -39,7 +39,9 @@ export class Tensor<Data extends TensorData = TensorData> {
   constructor(dtype: Dtype, shape: readonly number[], bytes: Uint8Array, info: TensorInfo = {}) {
     const wanted = countOf(shape) * sizeOf(dtype);
     if (bytes.length !== wanted) {
-      throw new FormatError(`a ${dtype} tensor of shape [${shape.join(", ")}] has ${wanted} bytes, and these are ${bytes.length}`);
+      throw new FormatError(
+        `a ${dtype} tensor of shape [${shape.join(", ")}] has ${wanted} bytes, and these are ${bytes.length}`,
+      );
     }
     this.dtype = dtype;
     this.shape = shape;
@@ -69,7 +71,8 @@ export class Tensor<Data extends TensorData = TensorData> {
 
   /** One element. Negative numbers count from the end of an axis. Throws `RangeError` for an index that there is not. */
   at(...index: number[]): Data[number] {
-    if (index.length !== this.shape.length) throw new RangeError(`${this.#name()} takes ${this.shape.length} indices, not ${index.length}`);
+    if (index.length !== this.shape.length)
+      throw new RangeError(`${this.#name()} takes ${this.shape.length} indices, not ${index.length}`);
     let offset = 0;
     this.shape.forEach((size, axis) => {
       offset = offset * size + this.#index(index[axis] as number, axis);
@@ -125,7 +128,8 @@ export class Tensor<Data extends TensorData = TensorData> {
   #index(i: number, axis: number): number {
     const size = this.shape[axis] as number;
     const at = i < 0 ? i + size : i;
-    if (!Number.isInteger(i) || at < 0 || at >= size) throw new RangeError(`index ${i} is outside axis ${axis} of ${this.#name()}`);
+    if (!Number.isInteger(i) || at < 0 || at >= size)
+      throw new RangeError(`index ${i} is outside axis ${axis} of ${this.#name()}`);
     return at;
   }
 

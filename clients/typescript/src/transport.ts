@@ -185,7 +185,8 @@ async function bodyOf(response: Response, baseUrl: string): Promise<unknown> {
 function baseUrlOf(baseUrl: string | undefined): string {
   const page = (globalThis as { location?: { origin?: string } }).location?.origin;
   const url = (baseUrl ?? page)?.replace(/\/+$/, "");
-  if (url === undefined || url === "null") throw new TypeError("createClient needs a baseUrl outside of a web page, such as http://127.0.0.1:8080");
+  if (url === undefined || url === "null")
+    throw new TypeError("createClient needs a baseUrl outside of a web page, such as http://127.0.0.1:8080");
   if (baseUrl !== undefined && baseUrl !== "" && !/^https?:\/\//.test(url)) {
     throw new TypeError(`baseUrl ${JSON.stringify(baseUrl)} is not an address such as http://127.0.0.1:8080`);
   }

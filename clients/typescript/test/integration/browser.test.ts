@@ -55,10 +55,12 @@ async function open(url: string): Promise<Page> {
 }
 
 test("every kind of answer is in the browser what it is in Node", async () => {
-  const found = await page.evaluate(
-    ([url, key, model, input]) => window.page.use(url, key, model, input),
-    [server.url, server.apiKey!, MODEL, EIFFEL] as const,
-  );
+  const found = await page.evaluate(([url, key, model, input]) => window.page.use(url, key, model, input), [
+    server.url,
+    server.apiKey!,
+    MODEL,
+    EIFFEL,
+  ] as const);
   const client = server.client();
   const [cache] = found.ids.slice(-1);
   const tensor = await client.tensor(cache!, "blocks.12.hook_resid_post");
@@ -66,26 +68,39 @@ test("every kind of answer is in the browser what it is in Node", async () => {
   assert.equal(found.halves, hex((await client.tensor(cache!, "blocks.12.hook_resid_post", { dtype: "bfloat16" })).data));
   assert.equal(found.floats, hex(Float32Array.from((found.json as number[][]).flat())));
   assert.equal(found.imported, found.floats);
-  assert.deepEqual([found.shape, found.axes, found.layers], [[9, 576], ["pos", "d_model"], [0, 12]]);
+  assert.deepEqual(
+    [found.shape, found.axes, found.layers],
+    [
+      [9, 576],
+      ["pos", "d_model"],
+      [0, 12],
+    ],
+  );
   const described = await client.get("/v1/caches/{id}", { params: { path: { id: cache! } } });
   assert.deepEqual(found.tokenIds, described.token_ids.map(String));
   assert.ok(found.follow.length > 0);
   assert.equal(found.follow, found.completion);
   assert.equal(found.aborted, "AbortError");
   assert.ok(found.chat.length > 0);
-  assert.deepEqual([found.code, found.pointer, found.retryAfterIsVisible], ["layer_out_of_range", "/capture/layers", true]);
+  assert.deepEqual([found.code, found.pointer, found.requestIdIsVisible], ["layer_out_of_range", "/capture/layers", true]);
 });
 
 test("a stream that is cut goes on in the browser too", async () => {
   const client = server.client();
-  const run = await client.runs.create({ model: MODEL, input: "Once upon a time", generate: { max_new_tokens: 40 }, capture: { hooks: [] } });
+  const run = await client.runs.create({
+    model: MODEL,
+    input: "Once upon a time",
+    generate: { max_new_tokens: 40 },
+    capture: { hooks: [] },
+  });
   const proxy = await cuttingProxy(server.url);
   after(proxy.close);
   await page.exposeFunction("cut", proxy.cut);
-  const text = await page.evaluate(
-    ([url, key, id]) => window.page.followCut(url, key, id, () => window.cut()),
-    [proxy.url, server.apiKey!, run.id] as const,
-  );
+  const text = await page.evaluate(([url, key, id]) => window.page.followCut(url, key, id, () => window.cut()), [
+    proxy.url,
+    server.apiKey!,
+    run.id,
+  ] as const);
   const cache = (await client.runs.caches(run.id).next()).value;
   assert.equal(text, cache?.completion?.text);
 });

@@ -17,7 +17,7 @@ export interface Found {
   chat: string;
   code: string;
   pointer: string | undefined;
-  retryAfterIsVisible: boolean;
+  requestIdIsVisible: boolean;
   imported: string;
 }
 
@@ -90,14 +90,19 @@ export async function use(baseUrl: string, apiKey: string, model: string, input:
     chat: await chatted(client, model),
     code: error.code,
     pointer: error.errors[0]?.pointer,
-    retryAfterIsVisible: error.requestId !== undefined,
+    requestIdIsVisible: error.requestId !== undefined,
     imported: hex((await client.tensor(imported.id, HOOK)).data),
   };
 }
 
 /** The error of a request to a server that does not allow this page. */
 export async function refused(baseUrl: string, apiKey: string): Promise<string> {
-  return await createClient({ baseUrl, apiKey, retries: 0 }).get("/v1/runs").then(() => "nothing", (error: Error) => error.name);
+  return await createClient({ baseUrl, apiKey, retries: 0 })
+    .get("/v1/runs")
+    .then(
+      () => "nothing",
+      (error: Error) => error.name,
+    );
 }
 
 /** Follows a run and calls `cut`, which cuts the connection, after the fifth token. Returns the text. */

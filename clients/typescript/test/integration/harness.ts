@@ -39,7 +39,10 @@ export class TestServer {
     const [binary, model] = [setting("RESIDUUM_BINARY"), setting("RESIDUUM_MODEL")];
     const data = ["--data-dir", join(folder, "data")];
     if (!options.isOpen) {
-      const made = execFileSync(binary, ["keys", "create", ...data, "--name", "test", "--scope", "admin"], { env: environment(), stdio: ["ignore", "pipe", "ignore"] });
+      const made = execFileSync(binary, ["keys", "create", ...data, "--name", "test", "--scope", "admin"], {
+        env: environment(),
+        stdio: ["ignore", "pipe", "ignore"],
+      });
       this.apiKey = /rsd_\S+/.exec(made.toString())?.[0];
       if (!this.apiKey) throw new Error("`residuum keys create` printed no key");
     }
@@ -114,12 +117,17 @@ async function freePort(): Promise<number> {
 }
 
 /** Forwards connections to a server, and can cut them. */
-export async function cuttingProxy(target: string): Promise<{ url: string; cut: () => void; n_open: () => number; close: () => void }> {
+export async function cuttingProxy(
+  target: string,
+): Promise<{ url: string; cut: () => void; n_open: () => number; close: () => void }> {
   const { hostname, port } = new URL(target);
   const open = new Set<Socket>();
   const server = createServer((incoming) => {
     const outgoing = connect(Number(port), hostname);
-    for (const [from, to] of [[incoming, outgoing], [outgoing, incoming]] as const) {
+    for (const [from, to] of [
+      [incoming, outgoing],
+      [outgoing, incoming],
+    ] as const) {
       from.on("error", () => undefined).on("close", () => (to.destroy(), open.delete(incoming)));
       from.pipe(to);
     }
@@ -131,7 +139,9 @@ export async function cuttingProxy(target: string): Promise<{ url: string; cut: 
 }
 
 /** Serves the files that a page needs: `read` gives what is at a path, or undefined. */
-export async function pages(read: (path: string) => { type: string; body: string | Buffer } | undefined): Promise<{ url: string; close: () => void }> {
+export async function pages(
+  read: (path: string) => { type: string; body: string | Buffer } | undefined,
+): Promise<{ url: string; close: () => void }> {
   const server = createHttpServer((request, response) => {
     const file = read(new URL(request.url ?? "/", "http://localhost").pathname);
     if (file) response.writeHead(200, { "content-type": file.type }).end(file.body);

@@ -21,10 +21,22 @@ test("the examples of the README compile, run and print what they say", async ()
 
   mkdirSync(path("build/readme"), { recursive: true });
   writeFileSync(path("build/readme/readme.ts"), program);
-  const options = ["--strict", "--target", "es2022", "--module", "nodenext", "--types", "node", "--noUnusedLocals", "--skipLibCheck"];
-  await run(process.execPath, [path("node_modules/typescript/bin/tsc"), ...options, path("build/readme/readme.ts")]).catch((error: { stdout: string }) => {
-    assert.fail(error.stdout);
-  });
+  const options = [
+    "--strict",
+    "--target",
+    "es2022",
+    "--module",
+    "nodenext",
+    "--types",
+    "node",
+    "--noUnusedLocals",
+    "--skipLibCheck",
+  ];
+  await run(process.execPath, [path("node_modules/typescript/bin/tsc"), ...options, path("build/readme/readme.ts")]).catch(
+    (error: { stdout: string }) => {
+      assert.fail(error.stdout);
+    },
+  );
 
   const server = await TestServer.start({ isOpen: true });
   try {

@@ -2,7 +2,15 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import { type Activations, type Client, readNpy, readSafetensors, ResiduumError, tensorOf, writeSafetensors } from "../../src/index.js";
+import {
+  type Activations,
+  type Client,
+  readNpy,
+  readSafetensors,
+  ResiduumError,
+  tensorOf,
+  writeSafetensors,
+} from "../../src/index.js";
 import { hex } from "../unit/fixtures.js";
 import { EIFFEL, MODEL, TestServer } from "./harness.js";
 
@@ -43,7 +51,10 @@ test("a tensor has the bits that npy, safetensors and JSON have", async () => {
     assert.equal(hex(readSafetensors(await bytes(`${path}?format=safetensors`)).tensors.get(hook)!.data), hex(npy.data));
     const json = await client.get("/v1/caches/{id}/tensors/{hook}", { params: { path: { id: cache, hook } } });
     assert.equal(hex(flat(json.values)), hex(npy.data));
-    assert.deepEqual([tensor.info.hook, tensor.shape, tensor.info.axes, tensor.dtype], [json.hook, json.shape, json.axes, json.dtype]);
+    assert.deepEqual(
+      [tensor.info.hook, tensor.shape, tensor.info.axes, tensor.dtype],
+      [json.hook, json.shape, json.axes, json.dtype],
+    );
   }
 });
 
@@ -77,7 +88,14 @@ test("positions: one drops the axis, several keep it", async () => {
 
 test("stacks of layers and of caches name what they have", async () => {
   const layers = await client.caches.layers(cache, { position: -1 });
-  assert.deepEqual([layers.shape, layers.info.layers, layers.info.axes], [[3, 576], [0, 12, 29], ["layer", "d_model"]]);
+  assert.deepEqual(
+    [layers.shape, layers.info.layers, layers.info.axes],
+    [
+      [3, 576],
+      [0, 12, 29],
+      ["layer", "d_model"],
+    ],
+  );
   const layer = await client.caches.layer(cache, -1, { position: -1 });
   assert.equal(hex(layers.row(2).data), hex(layer.data));
   assert.equal(layer.info.hook, "blocks.29.hook_resid_post");
@@ -88,8 +106,14 @@ test("stacks of layers and of caches name what they have", async () => {
   const lengths = described.map((one) => one.n_tokens);
   const rows = await client.runs.tensor(run, "blocks.12.hook_resid_post");
   assert.deepEqual(rows.info.offsets, [0, lengths[0]!, lengths[0]! + lengths[1]!]);
-  assert.deepEqual(rows.info.caches, described.map((one) => one.id));
-  assert.equal(hex(rows.data.subarray(0, lengths[0]! * 576)), hex((await client.tensor(cache, "blocks.12.hook_resid_post")).data));
+  assert.deepEqual(
+    rows.info.caches,
+    described.map((one) => one.id),
+  );
+  assert.equal(
+    hex(rows.data.subarray(0, lengths[0]! * 576)),
+    hex((await client.tensor(cache, "blocks.12.hook_resid_post")).data),
+  );
   assert.deepEqual((await client.runs.tensor(run, "blocks.12.hook_resid_post", { position: "last" })).shape, [2, 576]);
 });
 
@@ -97,7 +121,10 @@ test("a whole cache has its token ids as 64-bit integers", async () => {
   const { tensors, metadata } = await client.caches.load(cache);
   const described = await client.get("/v1/caches/{id}", { params: { path: { id: cache } } });
   assert.deepEqual([...tensors.get("token_ids")!.data], described.token_ids.map(BigInt));
-  assert.deepEqual([...tensors.keys()].filter((name) => name !== "token_ids").sort(), described.hooks.map(({ hook }) => hook).sort());
+  assert.deepEqual(
+    [...tensors.keys()].filter((name) => name !== "token_ids").sort(),
+    described.hooks.map(({ hook }) => hook).sort(),
+  );
   assert.equal(metadata.model, MODEL);
   const pattern = tensors.get("blocks.12.attn.hook_pattern") as Activations;
   assert.equal(hex(pattern.data), hex((await client.tensor(cache, "blocks.12.attn.hook_pattern")).data));
@@ -105,10 +132,17 @@ test("a whole cache has its token ids as 64-bit integers", async () => {
 
 test("answers of analyses in float64", async () => {
   const compared = { mode: "matrix", caches: [cache, cache], layers: [12], metrics: ["cosine"], position: "last" } as const;
-  const json = await client.post("/v1/comparisons", { body: { ...compared, caches: [...compared.caches], layers: [12], metrics: ["cosine"] } });
+  const json = await client.post("/v1/comparisons", {
+    body: { ...compared, caches: [...compared.caches], layers: [12], metrics: ["cosine"] },
+  });
   for (const format of ["npy", "raw", "safetensors"]) {
     const headers = { "content-type": "application/json" };
-    const response = await client.request("/v1/comparisons", { method: "POST", body: JSON.stringify(compared), headers, query: { format } });
+    const response = await client.request("/v1/comparisons", {
+      method: "POST",
+      body: JSON.stringify(compared),
+      headers,
+      query: { format },
+    });
     const tensor = await tensorOf(response);
     assert.equal(tensor.dtype, "float64");
     assert.deepEqual([...tensor.data], (Object.values(json.values ?? {}) as unknown[]).flat(Infinity), format);
@@ -121,7 +155,10 @@ test("an import gives back what was exported, and what was written here", async 
   const copy = await client.caches.import(new Blob([file]), { label: "copy" });
   assert.deepEqual([copy.content_hash, copy.label], [original.content_hash, "copy"]);
   const values = Float32Array.from({ length: 8 }, (_, i) => i / 3);
-  const written = writeSafetensors({ "blocks.1.hook_resid_post": { shape: [2, 4], data: values }, token_ids: { shape: [2], data: BigInt64Array.of(5n, 6n) } });
+  const written = writeSafetensors({
+    "blocks.1.hook_resid_post": { shape: [2, 4], data: values },
+    token_ids: { shape: [2], data: BigInt64Array.of(5n, 6n) },
+  });
   const key = { idempotencyKey: `import-${run}` };
   const made = await client.caches.import(written, { model: "elsewhere" }, key);
   assert.equal(hex((await client.tensor(made.id, "blocks.1.hook_resid_post")).data), hex(values));
@@ -130,7 +167,10 @@ test("an import gives back what was exported, and what was written here", async 
 });
 
 test("an export as one matrix", async () => {
-  const file = await client.get("/v1/export", { params: { query: { tag: ["test"], layers: "12", position: "last" } }, parseAs: "arrayBuffer" });
+  const file = await client.get("/v1/export", {
+    params: { query: { tag: ["test"], layers: "12", position: "last" } },
+    parseAs: "arrayBuffer",
+  });
   const { tensors } = readSafetensors(file);
   const rows = await client.runs.tensor(run, "blocks.12.hook_resid_post", { position: "last" });
   const exported = tensors.get("X") as Activations;
@@ -168,7 +208,10 @@ test("errors say what would be right", async () => {
   const { createClient } = await import("../../src/index.js");
   await assert.rejects(createClient({ baseUrl: server.url }).get("/v1/runs"), { status: 401 });
   await assert.rejects(createClient({ baseUrl: server.url }).runs.follow(run).next(), { status: 401 });
-  await assert.rejects(client.openai.streamChat({ model: "nothing", messages: [{ role: "user", content: "x" }] }).next(), { status: 404, code: "model_not_found" });
+  await assert.rejects(client.openai.streamChat({ model: "nothing", messages: [{ role: "user", content: "x" }] }).next(), {
+    status: 404,
+    code: "model_not_found",
+  });
 });
 
 test("a dry run stores nothing", async () => {

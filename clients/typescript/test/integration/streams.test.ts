@@ -40,7 +40,10 @@ async function checkText(events: RunEvent[], id: string): Promise<void> {
   const cache = (await client.runs.caches(id).next()).value;
   assert.equal(tokens.map(({ text }) => text).join(""), cache?.completion?.text);
   const positions = tokens.map(({ position }) => position);
-  assert.deepEqual(positions, positions.map((_, i) => positions[0]! + i));
+  assert.deepEqual(
+    positions,
+    positions.map((_, i) => positions[0]! + i),
+  );
   assert.equal(events.filter(({ type }) => type === "completion").length, 1);
   const last = events.at(-1)!;
   assert.ok(last.type === "run" && last.data.status === "completed");
@@ -88,11 +91,14 @@ test("leaving the loop and aborting close the connection; the run goes on", asyn
     if (type === "token") break;
   }
   const controller = new AbortController();
-  await assert.rejects(async () => {
-    for await (const { type } of through.runs.follow(run.id, { signal: controller.signal })) {
-      if (type === "token") controller.abort();
-    }
-  }, { name: "AbortError" });
+  await assert.rejects(
+    async () => {
+      for await (const { type } of through.runs.follow(run.id, { signal: controller.signal })) {
+        if (type === "token") controller.abort();
+      }
+    },
+    { name: "AbortError" },
+  );
   await until(() => proxy.n_open() === 0);
   proxy.close();
   assert.equal((await client.waitForRun(run.id)).status, "completed");
@@ -100,7 +106,10 @@ test("leaving the loop and aborting close the connection; the run goes on", asyn
 
 test("waiting with progress", async () => {
   const seen: string[] = [];
-  const run = await client.run({ model: MODEL, input: [EIFFEL, "Hello"], reuse: false }, { onProgress: ({ status }) => seen.push(status) });
+  const run = await client.run(
+    { model: MODEL, input: [EIFFEL, "Hello"], reuse: false },
+    { onProgress: ({ status }) => seen.push(status) },
+  );
   assert.equal(run.n_done, 2);
   assert.equal(seen.at(-1), "completed");
 });
@@ -113,7 +122,12 @@ test("a run that is cancelled", async () => {
 });
 
 test("a chat and completions in OpenAI's shape", async () => {
-  const chat = { model: MODEL, messages: [{ role: "user", content: "Name three colours." }], max_completion_tokens: 12, temperature: 0 };
+  const chat = {
+    model: MODEL,
+    messages: [{ role: "user", content: "Name three colours." }],
+    max_completion_tokens: 12,
+    temperature: 0,
+  };
   let streamed = "";
   for await (const { choices } of client.openai.streamChat(chat)) streamed += choices[0]?.delta.content ?? "";
   const whole = await client.post("/openai/v1/chat/completions", { body: chat });
@@ -126,10 +140,15 @@ test("a chat and completions in OpenAI's shape", async () => {
 
   const proxy = await cuttingProxy(server.url);
   const controller = new AbortController();
-  await assert.rejects(async () => {
-    const stream = server.client(proxy.url).openai.streamChat({ ...chat, max_completion_tokens: 500 }, { signal: controller.signal });
-    for await (const chunk of stream) if (chunk.choices[0]?.delta.content) controller.abort();
-  }, { name: "AbortError" });
+  await assert.rejects(
+    async () => {
+      const stream = server
+        .client(proxy.url)
+        .openai.streamChat({ ...chat, max_completion_tokens: 500 }, { signal: controller.signal });
+      for await (const chunk of stream) if (chunk.choices[0]?.delta.content) controller.abort();
+    },
+    { name: "AbortError" },
+  );
   await until(() => proxy.n_open() === 0);
   proxy.close();
 });
@@ -152,7 +171,8 @@ test("a model that is loaded and unloaded", async () => {
 test("an autoencoder that is uploaded, followed and used", async () => {
   const [d_in, d_sae] = [576, 4];
   // Each feature reads and writes one coordinate of the residual stream.
-  const eye = (rows: number, columns: number) => Float32Array.from({ length: rows * columns }, (_, i) => (Math.floor(i / columns) === i % columns ? 1 : 0));
+  const eye = (rows: number, columns: number) =>
+    Float32Array.from({ length: rows * columns }, (_, i) => (Math.floor(i / columns) === i % columns ? 1 : 0));
   const weights = writeSafetensors({
     W_enc: { shape: [d_in, d_sae], data: eye(d_in, d_sae) },
     W_dec: { shape: [d_sae, d_in], data: eye(d_sae, d_in) },
@@ -160,8 +180,15 @@ test("an autoencoder that is uploaded, followed and used", async () => {
     b_dec: { shape: [d_in], data: new Float32Array(d_in) },
   });
   const cfg = {
-    architecture: "standard", d_in, d_sae, dtype: "float32", device: "cpu", apply_b_dec_to_input: false, normalize_activations: "none",
-    reshape_activations: "none", metadata: { model_name: MODEL, hook_name: "blocks.12.hook_resid_post", prepend_bos: false },
+    architecture: "standard",
+    d_in,
+    d_sae,
+    dtype: "float32",
+    device: "cpu",
+    apply_b_dec_to_input: false,
+    normalize_activations: "none",
+    reshape_activations: "none",
+    metadata: { model_name: MODEL, hook_name: "blocks.12.hook_resid_post", prepend_bos: false },
   };
   const form = new FormData();
   form.set("id", "first-four");

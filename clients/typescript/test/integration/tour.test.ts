@@ -50,7 +50,10 @@ async function runScript(): Promise<Sent[]> {
   chmodSync(join(folder, "curl"), 0o755);
   const env = { ...process.env, PATH: `${folder}:${process.env.PATH}` };
   await promisify(execFile)("bash", ["-c", script()], { cwd: folder, env });
-  return readFileSync(log, "utf8").trim().split("\n").map((line) => ofCurl(JSON.parse(line) as string[]));
+  return readFileSync(log, "utf8")
+    .trim()
+    .split("\n")
+    .map((line) => ofCurl(JSON.parse(line) as string[]));
 }
 
 /** The request that a curl command makes. */

@@ -115,7 +115,27 @@ export async function tour(client: Client): Promise<Answers> {
   const refused = await client.http.POST("/v1/runs", { body: { model, input: "Hello", capture: { layers: 30 } } });
 
   return {
-    run, described, layer, layers, file, compared, lens, found, reused, tokens, generated, knockout, patching, planned, listed,
-    counted, pinned, atWord, mean, exported, imported, refused: refused.error,
+    run,
+    described,
+    layer,
+    layers,
+    file,
+    compared,
+    lens,
+    found,
+    reused,
+    tokens,
+    generated,
+    knockout,
+    patching,
+    planned,
+    listed,
+    counted,
+    pinned,
+    atWord,
+    mean,
+    exported,
+    imported,
+    refused: refused.error,
   };
 }

@@ -1,12 +1,20 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { ConnectionError, createClient, type PatchingRequest, ResiduumError, type RunEvent, RunFailedError } from "../../src/index.js";
+import {
+  ConnectionError,
+  createClient,
+  type PatchingRequest,
+  ResiduumError,
+  type RunEvent,
+  RunFailedError,
+} from "../../src/index.js";
 import { hangUp, type Handler, json, problem, scripted } from "./http_server.js";
 
 const retries = { limit: 3, delay: 1 };
 
-const event = (name: string, data: unknown, id?: number | string) => `event: ${name}\n${id === undefined ? "" : `id: ${id}\n`}data: ${JSON.stringify(data)}\n\n`;
+const event = (name: string, data: unknown, id?: number | string) =>
+  `event: ${name}\n${id === undefined ? "" : `id: ${id}\n`}data: ${JSON.stringify(data)}\n\n`;
 const run = (status: string) => event("run", { object: "run", id: "r", status, caches: [] });
 const token = (id: number | string, position: number, item = 0) => event("token", { item, position, text: `t${position}` }, id);
 const completion = (id: number | string, item = 0) => event("completion", { item, text: "" }, id);
@@ -30,41 +38,79 @@ function short({ type, data }: RunEvent): string {
 
 async function followed(url: string, options = {}): Promise<string[]> {
   const events: string[] = [];
-  for await (const one of createClient({ baseUrl: url, retries, apiKey: "rsd_k" }).runs.follow("r", options)) events.push(short(one));
+  for await (const one of createClient({ baseUrl: url, retries, apiKey: "rsd_k" }).runs.follow("r", options))
+    events.push(short(one));
   return events;
 }
 
 test("goes on after lost connections with the last id, and reports a token once", async () => {
   const { url, received } = await scripted(
-    stream([run("running"), token("1a-1", 5), token("1a-2", 6), "event: token\nid: 1a-3\ndata: {\"it"], true),
+    stream([run("running"), token("1a-1", 5), token("1a-2", 6), 'event: token\nid: 1a-3\ndata: {"it'], true),
     stream([run("running"), token("1a-2", 6), token("1a-3", 7)]),
     problem(503, "unavailable", { "retry-after": "0" }),
     stream([run("running"), token("1a-4", 8), completion("1a-5"), run("completed")]),
   );
   assert.deepEqual(await followed(url), [
-    "run running", "token 0/5", "token 0/6", "run running", "token 0/7", "run running", "token 0/8", "completion 0", "run completed",
+    "run running",
+    "token 0/5",
+    "token 0/6",
+    "run running",
+    "token 0/7",
+    "run running",
+    "token 0/8",
+    "completion 0",
+    "run completed",
   ]);
-  assert.deepEqual(received.map(({ headers }) => headers["last-event-id"]), [undefined, "1a-2", "1a-3", "1a-3"]);
+  assert.deepEqual(
+    received.map(({ headers }) => headers["last-event-id"]),
+    [undefined, "1a-2", "1a-3", "1a-3"],
+  );
   assert.ok(received.every(({ headers }) => headers.accept === "text/event-stream" && headers.authorization === "Bearer rsd_k"));
 });
 
 test("a restarted server sends everything again: what is known is not repeated", async () => {
   const { url } = await scripted(
     stream([run("running"), token("1a-1", 5), token("1a-2", 5, 1), token("1a-3", 6)], true),
-    stream([run("running"), token("2b-1", 5), token("2b-2", 6), token("2b-3", 7), token("2b-4", 5, 1), token("2b-5", 6, 1)], true),
+    stream(
+      [run("running"), token("2b-1", 5), token("2b-2", 6), token("2b-3", 7), token("2b-4", 5, 1), token("2b-5", 6, 1)],
+      true,
+    ),
     stream([completion("2b-6"), completion("2b-7", 1), run("completed")]),
   );
   assert.deepEqual(await followed(url), [
-    "run running", "token 0/5", "token 1/5", "token 0/6", "run running", "token 0/7", "token 1/6", "completion 0", "completion 1", "run completed",
+    "run running",
+    "token 0/5",
+    "token 1/5",
+    "token 0/6",
+    "run running",
+    "token 0/7",
+    "token 1/6",
+    "completion 0",
+    "completion 1",
+    "run completed",
   ]);
 });
 
 test("lost events are counted; ids of comments are not lost, and those of another start of the server do not count", async () => {
-  const { url } = await scripted(stream([
-    run("running"), token("1a-11", 5), "id: 1a-12\n: scored\n\n", token("1a-13", 6), token("1a-20", 9), token("2b-30", 12), run("failed"),
-  ]));
+  const { url } = await scripted(
+    stream([
+      run("running"),
+      token("1a-11", 5),
+      "id: 1a-12\n: scored\n\n",
+      token("1a-13", 6),
+      token("1a-20", 9),
+      token("2b-30", 12),
+      run("failed"),
+    ]),
+  );
   assert.deepEqual(await followed(url, { lastEventId: "1a-10" }), [
-    "run running", "token 0/5", "token 0/6", "missed 6", "token 0/9", "token 0/12", "run failed",
+    "run running",
+    "token 0/5",
+    "token 0/6",
+    "missed 6",
+    "token 0/9",
+    "token 0/12",
+    "run failed",
   ]);
   const other = await scripted(stream([token("1a-3", 5), run("completed")]));
   assert.deepEqual(await followed(other.url), ["missed 2", "token 0/5", "run completed"]);
@@ -138,18 +184,34 @@ test("OpenAI's streams end with [DONE], or with an error", async () => {
   const good = await scripted(stream([chunk("a"), chunk("b"), "data: [DONE]\n\n"]));
   assert.equal(await texts(good.url), "ab");
   assert.equal(JSON.parse(good.received[0]!.body).stream, true);
-  const bad = await scripted(stream([chunk("a"), 'data: {"error": {"message": "gone", "type": "server_error", "param": null, "code": "unavailable"}}\n\n']));
+  const bad = await scripted(
+    stream([
+      chunk("a"),
+      'data: {"error": {"message": "gone", "type": "server_error", "param": null, "code": "unavailable"}}\n\n',
+    ]),
+  );
   await assert.rejects(texts(bad.url), { name: "ResiduumError", code: "unavailable" });
   const cut = await scripted(stream([chunk("a")]));
   await assert.rejects(texts(cut.url), ConnectionError);
 });
 
 test("waiting ends with the run, and throws for a run that failed", async () => {
-  const of = (status: string) => ({ object: "run", id: "r", status, caches: [], n_done: 1, n_items: 2, error: status === "failed" ? { code: "worker_failed", detail: "why" } : null });
+  const of = (status: string) => ({
+    object: "run",
+    id: "r",
+    status,
+    caches: [],
+    n_done: 1,
+    n_items: 2,
+    error: status === "failed" ? { code: "worker_failed", detail: "why" } : null,
+  });
   const { url, received } = await scripted(json(200, of("queued")), json(200, of("running")), json(200, of("completed")));
   const client = createClient({ baseUrl: url });
   assert.equal((await client.waitForRun("r")).status, "completed");
-  assert.deepEqual(received.map((one) => one.url), Array(3).fill("/v1/runs/r?wait=30"));
+  assert.deepEqual(
+    received.map((one) => one.url),
+    Array(3).fill("/v1/runs/r?wait=30"),
+  );
   const failing = createClient({ baseUrl: (await scripted(json(200, of("failed")))).url });
   await assert.rejects(failing.waitForRun("r"), (error: Error) => {
     assert.ok(error instanceof RunFailedError);
@@ -169,5 +231,8 @@ test("lists are fetched page by page, as far as they are read", async () => {
     if (id === "c") break;
   }
   assert.deepEqual(ids, ["a", "b", "c"]);
-  assert.deepEqual(received.map((one) => one.url), ["/v1/caches?tag=x&limit=2", "/v1/caches?tag=x&limit=2&cursor=c1", "/v1/caches?tag=x&limit=2&cursor=c2"]);
+  assert.deepEqual(
+    received.map((one) => one.url),
+    ["/v1/caches?tag=x&limit=2", "/v1/caches?tag=x&limit=2&cursor=c1", "/v1/caches?tag=x&limit=2&cursor=c2"],
+  );
 });

@@ -28,7 +28,10 @@ console.log(typeof readNpy, new ResiduumError({ status: 404, code: "c", detail: 
 
 before(() => {
   // The build that is being tested must not be replaced meanwhile.
-  const packed = execFileSync("npm", ["pack", "--json", "--ignore-scripts", "--pack-destination", folder], { cwd: root, stdio: ["ignore", "pipe", "ignore"] });
+  const packed = execFileSync("npm", ["pack", "--json", "--ignore-scripts", "--pack-destination", folder], {
+    cwd: root,
+    stdio: ["ignore", "pipe", "ignore"],
+  });
   const [{ filename, files: named }] = JSON.parse(packed.toString()) as [{ filename: string; files: { path: string }[] }];
   files = named.map(({ path }) => path);
   mkdirSync(join(folder, "node_modules/residuum"), { recursive: true });
@@ -44,7 +47,12 @@ after(() => rmSync(folder, { recursive: true, force: true }));
 
 test("holds what is needed and nothing else", () => {
   assert.ok(files.includes("README.md") && files.includes("dist/index.js") && files.includes("dist/index.d.ts"));
-  assert.deepEqual(files.filter((file) => !/^(dist|src)\/\w+\.(js|ts|d\.ts|js\.map|d\.ts\.map)$|^README\.md$|^LICENSE-\w+$|^package\.json$/.test(file)), []);
+  assert.deepEqual(
+    files.filter(
+      (file) => !/^(dist|src)\/\w+\.(js|ts|d\.ts|js\.map|d\.ts\.map)$|^README\.md$|^LICENSE-\w+$|^package\.json$/.test(file),
+    ),
+    [],
+  );
 });
 
 const TSC = join(root, "node_modules/typescript/bin/tsc");
@@ -57,7 +65,14 @@ async function compile(options: Record<string, unknown>): Promise<void> {
 }
 
 test("compiles with a browser's types and a bundler's resolution", async () => {
-  await compile({ module: "esnext", moduleResolution: "bundler", lib: ["es2022", "dom"], types: [], skipLibCheck: true, noEmit: true });
+  await compile({
+    module: "esnext",
+    moduleResolution: "bundler",
+    lib: ["es2022", "dom"],
+    types: [],
+    skipLibCheck: true,
+    noEmit: true,
+  });
 });
 
 test("compiles with Node's types and resolution, its own types checked too, and runs", async () => {

@@ -37,16 +37,21 @@ test("reads it at every alignment", () => {
     const shifted = new Uint8Array(file.length + shift);
     shifted.set(file, shift);
     const { tensors } = readSafetensors(shifted.subarray(shift));
-    for (const [name, { bytes, widened }] of Object.entries(expected)) assert.equal(hex(tensors.get(name)!.data), widened ?? bytes);
+    for (const [name, { bytes, widened }] of Object.entries(expected))
+      assert.equal(hex(tensors.get(name)!.data), widened ?? bytes);
   }
 });
 
 test("every file that is cut off or too long is refused", () => {
   const file = decoded(encoded);
   for (let length = 0; length < file.length; length++) {
-    assert.throws(() => readSafetensors(file.subarray(0, length)), (error: Error) => {
-      return error instanceof FormatError && /is cut off|it has \d bytes/.test(error.message);
-    }, `${length} bytes`);
+    assert.throws(
+      () => readSafetensors(file.subarray(0, length)),
+      (error: Error) => {
+        return error instanceof FormatError && /is cut off|it has \d bytes/.test(error.message);
+      },
+      `${length} bytes`,
+    );
   }
   assert.throws(() => readSafetensors(Buffer.concat([file, Buffer.alloc(1)])), /1 bytes that its header does not describe/);
 });
@@ -67,7 +72,11 @@ test("what a header may not say", () => {
     [{ a: f32([4294967296, 4294967296], 0, 4) }, 4, /more elements than a file can have/],
     [{ a: f32([1], 0, 4), b: f32([1], 2, 6) }, 6, /"b" .* begin at 2, and not at 4/],
     [{ a: f32([1], 0, 4), b: f32([1], 8, 12) }, 12, /"b" .* begin at 8, and not at 4/],
-    ['{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}', 8, /begin at 4, and not at 0/],
+    [
+      '{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}',
+      8,
+      /begin at 4, and not at 0/,
+    ],
   ];
   for (const [header, bytes, message] of cases) {
     const error = (() => {
@@ -95,7 +104,10 @@ test("lengths that no file has", () => {
 test("a name cannot reach the prototype of objects", () => {
   const file = withHeader('{"__proto__":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', 1);
   assert.deepEqual([...readSafetensors(file).tensors.keys()], ["__proto__"]);
-  assert.deepEqual([...readSafetensors(writeSafetensors({ ["__proto__"]: { shape: [1], data: Uint8Array.of(7) } })).tensors.keys()], ["__proto__"]);
+  assert.deepEqual(
+    [...readSafetensors(writeSafetensors({ ["__proto__"]: { shape: [1], data: Uint8Array.of(7) } })).tensors.keys()],
+    ["__proto__"],
+  );
 });
 
 test("what is written is read, and aligned", () => {
@@ -114,8 +126,14 @@ test("what is written is read, and aligned", () => {
   assert.deepEqual(tensors.get("half")!.toNested(), [[1]]);
   const floats = tensors.get("blocks.0.hook_resid_post")!;
   assert.equal(floats.data.buffer, file.buffer, "no copy");
-  assert.deepEqual(floats.toNested(), [[1, NaN], [-Infinity, Math.fround(0.1)]]);
+  assert.deepEqual(floats.toNested(), [
+    [1, NaN],
+    [-Infinity, Math.fround(0.1)],
+  ]);
   assert.throws(() => writeSafetensors({ a: { shape: [2], data: Float32Array.of(1) } }), FormatError);
-  assert.throws(() => writeSafetensors({ a: { shape: [1], data: Float32Array.of(1), dtype: "float16" } }), /does not hold float16/);
+  assert.throws(
+    () => writeSafetensors({ a: { shape: [1], data: Float32Array.of(1), dtype: "float16" } }),
+    /does not hold float16/,
+  );
   assert.throws(() => writeSafetensors({ __metadata__: { shape: [0], data: new Float32Array(0) } }), FormatError);
 });

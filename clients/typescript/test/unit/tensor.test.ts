@@ -5,7 +5,11 @@ import { test } from "node:test";
 import { FormatError, Tensor } from "../../src/index.js";
 import { fixtures, hex } from "./fixtures.js";
 
-const six = () => new Tensor("float32", [2, 3], new Uint8Array(Float32Array.of(0, 1, 2, 3, 4, 5).buffer), { axes: ["pos", "d_model"], hook: "h" });
+const six = () =>
+  new Tensor("float32", [2, 3], new Uint8Array(Float32Array.of(0, 1, 2, 3, 4, 5).buffer), {
+    axes: ["pos", "d_model"],
+    hook: "h",
+  });
 
 test("every float16 is widened as numpy does", () => {
   const bits = Uint16Array.from({ length: 1 << 16 }, (_, i) => i);
@@ -33,11 +37,17 @@ test("elements and rows", () => {
   assert.equal(tensor.size, 6);
   assert.equal(tensor.at(1, 2), 5);
   assert.equal(tensor.at(-1, -3), 3);
-  assert.deepEqual(tensor.toNested(), [[0, 1, 2], [3, 4, 5]]);
+  assert.deepEqual(tensor.toNested(), [
+    [0, 1, 2],
+    [3, 4, 5],
+  ]);
   assert.deepEqual([...tensor.row(-1).data], [3, 4, 5]);
   assert.deepEqual(tensor.row(1).info, { hook: "h", axes: ["d_model"] });
   assert.equal(tensor.row(0).data.buffer, tensor.data.buffer, "a view");
-  assert.deepEqual([...tensor.rows()].map((row) => row.at(0)), [0, 3]);
+  assert.deepEqual(
+    [...tensor.rows()].map((row) => row.at(0)),
+    [0, 3],
+  );
   assert.equal(tensor.row(1).row(0).toNested(), 3);
   assert.equal(tensor.row(1).row(0).at(), 3);
   for (const index of [[2, 0], [0], [0, 0, 0], [0, 3], [0, -4], [0.5, 0], [NaN, 0]]) {

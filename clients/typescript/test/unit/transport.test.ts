@@ -10,7 +10,11 @@ const run = { object: "run", id: "r", status: "completed", caches: ["c"] };
 const body = { model: "m", input: "text" };
 
 test("a full queue is tried again with the same idempotency key, after the time that was asked for", async () => {
-  const { url, received } = await scripted(problem(429, "queue_full", { "retry-after": "0" }), problem(503, "server_busy", { "retry-after": "1" }), json(202, run));
+  const { url, received } = await scripted(
+    problem(429, "queue_full", { "retry-after": "0" }),
+    problem(503, "server_busy", { "retry-after": "1" }),
+    json(202, run),
+  );
   const began = performance.now();
   const created = await createClient({ baseUrl: url, retries }).runs.create(body);
   assert.equal(created.id, "r");
@@ -25,7 +29,10 @@ test("a full queue is tried again with the same idempotency key, after the time 
 test("typed requests are tried again too, and their body is sent again", async () => {
   const { url, received } = await scripted(problem(503, "server_busy"), hangUp, json(202, run));
   await createClient({ baseUrl: url, retries }).post("/v1/runs", { body });
-  assert.deepEqual(received.map((one) => one.body), Array(3).fill(JSON.stringify(body)));
+  assert.deepEqual(
+    received.map((one) => one.body),
+    Array(3).fill(JSON.stringify(body)),
+  );
   assert.equal(new Set(received.map(({ headers }) => headers["idempotency-key"])).size, 1);
 });
 
@@ -34,7 +41,10 @@ test("bodies are sent where Request has no property of that name, as in Firefox"
   const { url, received } = await scripted(json(200, {}));
   await createClient({ baseUrl: url }).post("/v1/tokenize", { body: { model: "m", text: "t" } });
   await createClient({ baseUrl: url }).delete("/v1/runs/{id}", { params: { path: { id: "r" } } });
-  assert.deepEqual(received.map((one) => one.body), ['{"model":"m","text":"t"}', ""]);
+  assert.deepEqual(
+    received.map((one) => one.body),
+    ['{"model":"m","text":"t"}', ""],
+  );
 });
 
 test("each run has a key of its own; a given key is used", async () => {
@@ -99,7 +109,10 @@ test("no server", async () => {
     () => client.runs.create(body),
     () => client.runs.follow("r").next(),
   ]) {
-    await assert.rejects(call, (error: Error) => error instanceof ConnectionError && error.message.startsWith(`no answer from ${url}: `));
+    await assert.rejects(
+      call,
+      (error: Error) => error instanceof ConnectionError && error.message.startsWith(`no answer from ${url}: `),
+    );
   }
 });
 
@@ -122,7 +135,9 @@ test("a signal ends a request, and the wait before the next one", async () => {
   }
   const busy = await scripted(problem(503, "server_busy", { "retry-after": "50" }));
   const began = performance.now();
-  await assert.rejects(createClient({ baseUrl: busy.url }).get("/v1/runs", { signal: AbortSignal.timeout(50) }), { name: "TimeoutError" });
+  await assert.rejects(createClient({ baseUrl: busy.url }).get("/v1/runs", { signal: AbortSignal.timeout(50) }), {
+    name: "TimeoutError",
+  });
   assert.ok(performance.now() - began < 10_000);
   await assert.rejects(client.tensor("c", "h", { signal: AbortSignal.abort("no") }), (reason) => reason === "no");
 });
@@ -134,8 +149,14 @@ test("the key is sent with every request, asked for each time, and never shown",
   await client.get("/v1/runs");
   await client.runs.all().next();
   await client.http.GET("/v1/runs");
-  assert.deepEqual(received.map(({ headers }) => headers.authorization), ["Bearer rsd_0", "Bearer rsd_1", "Bearer rsd_2"]);
-  assert.deepEqual(received.map((one) => one.url), ["/v1/runs", "/v1/runs", "/v1/runs"]);
+  assert.deepEqual(
+    received.map(({ headers }) => headers.authorization),
+    ["Bearer rsd_0", "Bearer rsd_1", "Bearer rsd_2"],
+  );
+  assert.deepEqual(
+    received.map((one) => one.url),
+    ["/v1/runs", "/v1/runs", "/v1/runs"],
+  );
   await assert.rejects(createClient({ baseUrl: url, apiKey: "rsd_secret\n" }).get("/v1/runs"), (error: Error) => {
     return error.message.startsWith("apiKey has characters") && !error.message.includes("secret");
   });
@@ -143,7 +164,8 @@ test("the key is sent with every request, asked for each time, and never shown",
 
 test("addresses", () => {
   assert.throws(() => createClient(), /needs a baseUrl/);
-  for (const baseUrl of ["localhost:8080", "ftp://a", "file:///x"]) assert.throws(() => createClient({ baseUrl }), /is not an address/);
+  for (const baseUrl of ["localhost:8080", "ftp://a", "file:///x"])
+    assert.throws(() => createClient({ baseUrl }), /is not an address/);
 });
 
 test("a server under a path, and names that need escaping", async () => {
@@ -152,24 +174,35 @@ test("a server under a path, and names that need escaping", async () => {
   await client.caches.all({ tag: ["a b", "c&d"], model: "m/1", text: undefined }).next();
   await client.get("/v1/models/{id}", { params: { path: { id: "a/b?" } } });
   await assert.rejects(client.tensor("c/d", "x?y"));
-  assert.deepEqual(received.map((one) => one.url), [
-    "/residuum/v1/caches?tag=a+b&tag=c%26d&model=m%2F1",
-    "/residuum/v1/models/a%2Fb%3F",
-    "/residuum/v1/caches/c%2Fd/tensors/x%3Fy?format=raw",
-  ]);
+  assert.deepEqual(
+    received.map((one) => one.url),
+    [
+      "/residuum/v1/caches?tag=a+b&tag=c%26d&model=m%2F1",
+      "/residuum/v1/models/a%2Fb%3F",
+      "/residuum/v1/caches/c%2Fd/tensors/x%3Fy?format=raw",
+    ],
+  );
 });
 
 test("errors of every shape", async () => {
   const errors = [
     json(404, { error: { message: "no such model", type: "not_found_error", param: "model", code: "model_not_found" } }),
-    json(422, { status: 422, code: "invalid_value", title: "T", detail: "two fields", errors: [{ pointer: "/a", detail: "is negative" }, 7] }),
+    json(422, {
+      status: 422,
+      code: "invalid_value",
+      title: "T",
+      detail: "two fields",
+      errors: [{ pointer: "/a", detail: "is negative" }, 7],
+    }),
     (_: unknown, response: import("node:http").ServerResponse) => void response.writeHead(502).end("<html>Bad gateway</html>"),
     (_: unknown, response: import("node:http").ServerResponse) => void response.writeHead(500).end(),
   ];
   const found: unknown[] = [];
   for (const handler of errors) {
     const { url } = await scripted(handler);
-    const error = await createClient({ baseUrl: url }).get("/v1/runs").catch((e: unknown) => e as ResiduumError);
+    const error = await createClient({ baseUrl: url })
+      .get("/v1/runs")
+      .catch((e: unknown) => e as ResiduumError);
     assert.ok(error instanceof ResiduumError);
     assert.equal(error.method, "GET");
     assert.equal(error.url, `${url}/v1/runs`);
@@ -185,7 +218,9 @@ test("errors of every shape", async () => {
 
 test("the http client returns errors and does not throw", async () => {
   const { url } = await scripted(problem(404, "run_not_found"));
-  const { data, error, response } = await createClient({ baseUrl: url }).http.GET("/v1/runs/{id}", { params: { path: { id: "x" } } });
+  const { data, error, response } = await createClient({ baseUrl: url }).http.GET("/v1/runs/{id}", {
+    params: { path: { id: "x" } },
+  });
   assert.equal(data, undefined);
   assert.equal(error?.code, "run_not_found");
   assert.equal(response.status, 404);
@@ -193,7 +228,12 @@ test("the http client returns errors and does not throw", async () => {
 
 test("a tensor whose connection breaks off is not a shorter tensor", async () => {
   const { url } = await scripted((_, response) => {
-    response.writeHead(200, { "content-type": "application/octet-stream", "residuum-shape": "4", "residuum-dtype": "float32", "content-length": "16" });
+    response.writeHead(200, {
+      "content-type": "application/octet-stream",
+      "residuum-shape": "4",
+      "residuum-dtype": "float32",
+      "content-length": "16",
+    });
     response.write(Buffer.alloc(8), () => response.socket?.destroy());
   });
   await assert.rejects(createClient({ baseUrl: url, retries: 0 }).tensor("c", "h"), ConnectionError);
@@ -210,7 +250,14 @@ test("an answer that breaks off is no answer", async () => {
 });
 
 test("headers of tensors that cannot be", async () => {
-  for (const headers of [{}, { "residuum-shape": "2" }, { "residuum-shape": "x", "residuum-dtype": "float32" }, { "residuum-shape": "3", "residuum-dtype": "float32" }, { "residuum-shape": "1", "residuum-dtype": "float64" }, { "residuum-shape": "2", "residuum-dtype": "nothing" }]) {
+  for (const headers of [
+    {},
+    { "residuum-shape": "2" },
+    { "residuum-shape": "x", "residuum-dtype": "float32" },
+    { "residuum-shape": "3", "residuum-dtype": "float32" },
+    { "residuum-shape": "1", "residuum-dtype": "float64" },
+    { "residuum-shape": "2", "residuum-dtype": "nothing" },
+  ]) {
     const { url } = await scripted((_, response) => void response.writeHead(200, headers).end(Buffer.alloc(8)));
     await assert.rejects(createClient({ baseUrl: url }).tensor("c", "h"), { name: "FormatError" });
   }
