@@ -18,7 +18,7 @@ use super::{
     dto::{
         direction::IncludeVectors,
         run::{CompletionEvent, RunSnapshot, TokenEvent},
-        run_body::Include,
+        run_body::{Include, IncludeTopTokens},
     },
     experiments::PatchingProgress,
     hosts, problems, routes,
@@ -36,7 +36,7 @@ use super::{
             see only what belongs to the tenant of the key.",
     ),
     // utoipa collects schemas from bodies only, so types of query parameters are listed here
-    components(schemas(Format, Encoding, DtypeParam, Include, IncludeVectors, LensValues, RunSnapshot, TokenEvent, CompletionEvent, PatchingProgress)),
+    components(schemas(Format, Encoding, DtypeParam, Include, IncludeTopTokens, IncludeVectors, LensValues, RunSnapshot, TokenEvent, CompletionEvent, PatchingProgress)),
     tags(
         (name = "runs", description = "Queue forward passes and follow them"),
         (name = "caches", description = "The activations of one input: describe, edit, fetch"),
