@@ -3,12 +3,7 @@
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::{
-    failure::Outcome,
-    references::run_id,
-    server::{Call, Client},
-    values::pair,
-};
+use super::{call::Call, failure::Outcome, references::run_id, server::Client, values::pair};
 
 /// Conditions on caches. A cache must meet all of them.
 #[derive(Debug, Clone, Default, Args)]

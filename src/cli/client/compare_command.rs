@@ -7,10 +7,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
+    call::Call,
     failure::{Failure, Outcome},
     output::{Output, Style},
     references::{CACHE_HELP, cache_ids},
-    server::{Call, Connection},
+    server::Connection,
     table::{Column, Table},
     units::{bar, number},
     values::{layers, positions},
@@ -150,7 +151,7 @@ fn show_pair(pair: &Pair, layers: &[usize], metrics: &[String], out: &Output) ->
     out.print(&table.render(out))?;
     let name = names.first().map_or("", |name| name.as_str());
     let scale = format!("bar: {} from {} to {}", visible(name), number(from), number(high));
-    if known().next().is_some() { out.line(&out.paint(Style::Faint, &scale)) } else { Ok(()) }
+    if known().next().is_some() { out.legend(&scale) } else { Ok(()) }
 }
 
 /// Where a value lies between two others.

@@ -9,11 +9,12 @@ use std::{
 use ureq::{Body, http};
 
 use super::{
+    call::Call,
     failure::{Failure, Outcome},
     interrupt,
     output::Output,
     progress::{Counts, progress},
-    server::{Call, Client},
+    server::Client,
     units::bytes,
 };
 

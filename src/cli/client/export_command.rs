@@ -6,9 +6,10 @@ use clap::Args;
 
 use super::{
     cache_filter::CacheFilterArgs,
+    call::Call,
     download::{download, extension, is_standard, refuse_terminal},
     failure::{Failure, Outcome},
-    server::{Call, Connection},
+    server::Connection,
 };
 
 /// Export one hook of many caches as a matrix, with a description of each row.

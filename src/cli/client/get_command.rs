@@ -7,11 +7,12 @@ use serde_json::Value;
 
 use super::{
     answers::Cache,
+    call::{Call, segment},
     download::{download, extension, is_standard},
     failure::{Failure, Outcome},
     get_summary::show_summary,
     references::{CACHE_HELP, cache_id},
-    server::{Call, Client, Connection, segment},
+    server::{Client, Connection},
 };
 
 /// Fetch activations of a cache: to a file, or in numbers.

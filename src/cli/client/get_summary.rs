@@ -5,9 +5,10 @@ use std::io::{BufReader, Read};
 use ureq::http::HeaderMap;
 
 use super::{
+    call::Call,
     failure::{Failure, Outcome},
     output::Style,
-    server::{Call, Client},
+    server::Client,
     table::{Column, Table},
     units::number,
     visible::visible,

@@ -13,10 +13,11 @@ use ureq::SendBody;
 
 use super::{
     answers::Cache,
+    call::Call,
     failure::{Failure, Outcome},
     hook_summary::summary,
     progress::{Counts, progress},
-    server::{Call, Client, Connection, read},
+    server::{Client, Connection, read},
     units::{bytes, plural},
     values::{object, pair},
     visible::visible,

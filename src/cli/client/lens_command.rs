@@ -8,11 +8,12 @@ use serde_json::{Map, Value, json};
 
 use super::{
     answers::Cache,
+    call::{Call, segment},
     download::{download, extension, is_standard},
     failure::{Failure, Outcome},
     output::{Output, Style},
     references::{CACHE_HELP, cache_id},
-    server::{Call, Client, Connection, segment},
+    server::{Client, Connection},
     table::{Cell, Column, Table},
     units::percent,
     values::{layers, positions, token},

@@ -7,6 +7,7 @@
 mod answers;
 mod cache_filter;
 mod caches_commands;
+mod call;
 mod compare_command;
 mod download;
 mod event_stream;

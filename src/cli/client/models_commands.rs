@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     answers::{Model, Page},
+    call::{Call, segment},
     event_stream::Events,
     failure::{Failure, Outcome},
     hook_summary::{groups, layer_ranges, shape},
@@ -14,7 +15,7 @@ use super::{
     progress::{Counts, progress, set_total},
     references::model_id,
     runs_commands::show_facts,
-    server::{Answer, Call, Client, Connection, read, segment},
+    server::{Answer, Client, Connection, read},
     table::{Cell, Column, Table},
     units::{bytes, count},
     visible::visible,

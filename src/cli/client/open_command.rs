@@ -5,8 +5,9 @@ use std::process::{Command, Stdio};
 use clap::Args;
 
 use super::{
+    call::Call,
     failure::{Failure, Outcome},
-    server::{Call, Client, Connection},
+    server::{Client, Connection},
     visible::visible,
 };
 

@@ -90,6 +90,14 @@ impl Output {
         self.print(&format!("{text}\n"))
     }
 
+    /// Writes what explains the lines above.
+    ///
+    /// # Errors
+    /// As [`Self::print`].
+    pub(super) fn legend(&self, text: &str) -> Outcome {
+        self.line(&self.paint(Style::Faint, text))
+    }
+
     /// Writes a value as one line of JSON.
     ///
     /// # Errors

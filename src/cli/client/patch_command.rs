@@ -8,14 +8,14 @@ use serde_json::{Map, Value, json};
 
 use super::{
     answers::Problem,
+    call::Call,
     download::{download, extension, is_standard},
     event_stream::Events,
     failure::{Failure, Outcome},
-    output::{Output, Style},
     patch_table::{PatchAnswer, show},
     progress::{Counts, progress, set_total},
     references::model_id,
-    server::{Call, Client, Connection},
+    server::{Client, Connection},
     values::{layers, swept, token},
 };
 
@@ -186,9 +186,4 @@ fn sweep(client: &Client, body: &Value) -> Outcome<String> {
         }
     }
     Err(client.unread(&"the sweep has no result"))
-}
-
-/// A line under a table.
-pub(super) fn legend(out: &Output, text: &str) -> Outcome {
-    out.line(&out.paint(Style::Faint, text))
 }

@@ -6,7 +6,6 @@ use serde_json::Value;
 use super::{
     failure::{Failure, Outcome},
     output::Output,
-    patch_command::legend,
     units::number,
     visible::{columns, cut, visible, visible_token},
 };
@@ -117,7 +116,7 @@ pub(super) fn show(answer: &PatchAnswer, out: &Output) -> Outcome {
         _ => out.print(&greatest(answer, &axes, values))?,
     }
     let (op, hook) = (visible(&answer.op), visible(&answer.hook));
-    legend(out, &format!("{op} at {hook}, {} cells: {what}", answer.n_cells))
+    out.legend(&format!("{op} at {hook}, {} cells: {what}", answer.n_cells))
 }
 
 /// Numbers by layer and place; `None` for what is not finite.

@@ -4,8 +4,9 @@ use serde_json::Value;
 
 use super::{
     answers::{Model, Page, Run},
+    call::{Call, segment},
     failure::{Failure, Outcome},
-    server::{Call, Client, read, segment},
+    server::{Client, read},
     visible::visible,
 };
 

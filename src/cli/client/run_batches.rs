@@ -11,12 +11,13 @@ use serde_json::{Map, Value, json};
 
 use super::{
     answers::{Problem, Run},
+    call::{Call, segment},
     failure::{Failure, Outcome},
     input_lines::Line,
     interrupt,
     progress::{Counts, progress, set_total},
-    run_report::Report,
-    server::{Call, Client, segment},
+    run_report::{BulkOptions, Report},
+    server::Client,
     units::plural,
 };
 
@@ -26,15 +27,6 @@ const WINDOW: usize = 3;
 const LOOK: u32 = 1;
 /// How long a run is posted again while the queue is full, or the server away.
 const PATIENCE: Duration = Duration::from_secs(3600);
-
-/// What to do with the runs.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct BulkOptions {
-    /// Wait for them.
-    pub(super) wait: bool,
-    /// They continue their inputs.
-    pub(super) generates: bool,
-}
 
 /// A run that was posted.
 struct Going {

@@ -4,11 +4,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
+    call::Call,
     failure::{Failure, Outcome},
     hook_summary::{groups, layer_ranges, shape},
     input_lines::Line,
-    output::Style,
-    server::{Call, Client},
+    server::Client,
     table::{Column, Table},
     token_strip::{Marks, strip},
     units::{bytes, plural},
@@ -73,12 +73,12 @@ pub(super) fn show_dry_run(client: &Client, base: &Map<String, Value>, lines: &[
             plural(item.tokens.len() as u64, "token"),
             bytes(item.n_bytes)
         );
-        out.line(&out.paint(Style::Faint, &format!("\ninput {}: {facts}", line.number)))?;
+        out.legend(&format!("\ninput {}: {facts}", line.number))?;
         let marks = Marks { numbered: true, ..Marks::default() };
         out.print(&strip(&item.tokens, marks, out))?;
     }
     if dry.n_items as usize > SHOWN {
-        out.line(&out.paint(Style::Faint, &format!("\n… and {} more", plural(dry.n_items - SHOWN as u64, "input"))))?;
+        out.legend(&format!("\n… and {} more", plural(dry.n_items - SHOWN as u64, "input")))?;
     }
     let mut table = Table::new(vec![Column::word("hook"), Column::text("layers"), Column::word("shape")]);
     let hooks = dry.items.first().map_or(&[][..], |item| &item.hooks);

@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 
 use super::{
     answers::{Cache, Run},
+    call::{Call, segment},
     failure::{Failure, Outcome},
     hook_summary::summary,
     output::Style,
-    run_batches::BulkOptions,
-    server::{Call, Client, read, segment},
+    server::{Client, read},
     table::{Column, Table},
     units::{between, bytes, plural, span},
     visible::visible,
@@ -18,6 +18,15 @@ use super::{
 const SHOWN: usize = 20;
 /// Most failed inputs that are named.
 const NAMED: usize = 10;
+
+/// What to do with the runs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BulkOptions {
+    /// Wait for them.
+    pub(super) wait: bool,
+    /// They continue their inputs.
+    pub(super) generates: bool,
+}
 
 /// Shows runs as they end, and remembers whether something failed.
 pub(super) struct Report<'a> {
@@ -174,7 +183,7 @@ impl<'a> Report<'a> {
         }
         out.print(&table.render(out))?;
         let legend = captured(&caches[0]);
-        if self.options.generates || !legend.is_empty() { out.line(&out.paint(Style::Faint, &legend)) } else { Ok(()) }
+        if self.options.generates || !legend.is_empty() { out.legend(&legend) } else { Ok(()) }
     }
 }
 

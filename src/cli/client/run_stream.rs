@@ -12,13 +12,14 @@ use serde_json::{Map, Value};
 
 use super::{
     answers::{Cache, Completion, Problem, Run},
+    call::{Call, segment},
     event_stream::Events,
     failure::{Failure, Outcome},
     input_lines::Line,
     output::Style,
     run_batches::{cancel_on_interrupt, post_run},
     run_report::captured,
-    server::{Call, Client, segment},
+    server::Client,
     units::plural,
     visible::{visible, visible_lines},
 };
@@ -109,5 +110,5 @@ fn finish(client: &Client, run: &Run, streamed: &str) -> Outcome {
     let tokens = plural(token_ids.len() as u64, "token");
     let reason = visible(finish_reason).replace('_', " ");
     let facts = format!("cache {}  {tokens}, ended by {reason}; {}", visible(&cache.id), captured(&cache));
-    out.line(&out.paint(Style::Faint, &facts))
+    out.legend(&facts)
 }

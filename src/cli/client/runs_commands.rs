@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 
 use super::{
     answers::Run,
+    call::{Call, segment},
     failure::{Failure, Outcome},
     output::{Output, Style},
     progress::{Counts, progress},
     references::{RUN_HELP, run_id},
-    server::{Answer, Call, Client, Connection, read, segment},
+    server::{Answer, Client, Connection, read},
     table::{Cell, Column, Table},
     units::{age, bar, between, span},
     visible::visible,

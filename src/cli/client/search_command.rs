@@ -6,10 +6,11 @@ use serde_json::{Map, Value, json};
 
 use super::{
     cache_filter::CacheFilterArgs,
+    call::Call,
     failure::Outcome,
-    output::{Output, Style},
+    output::Output,
     references::{CACHE_HELP, cache_id, model_id},
-    server::{Call, Client, Connection},
+    server::{Client, Connection},
     table::{Column, Table},
     units::{number, plural},
     values::positions,
@@ -189,7 +190,7 @@ fn show(found: &Found, metric: &str, out: &Output) -> Outcome {
     if damaged > 0 {
         scanned += &format!("; {} could not be read", plural(damaged, "cache"));
     }
-    out.line(&out.paint(Style::Faint, &scanned))
+    out.legend(&scanned)
 }
 
 /// The tokens around a hit, which stands in brackets.

@@ -8,11 +8,12 @@ use serde_json::{Map, Value, json};
 
 use super::{
     answers::Cache,
+    call::{Call, segment},
     failure::{Failure, Outcome},
     output::Style,
     references::{cache_id, model_id},
     run_command::chat,
-    server::{Call, Client, Connection, read_text, segment},
+    server::{Client, Connection, read_text},
     table::{Cell, Column, Table},
     token_strip::{Marks, strip},
     units::plural,
@@ -102,7 +103,7 @@ impl Tokens {
     fn show(&self, client: &Client, shown: &Shown, generated_from: Option<usize>) -> Outcome {
         let out = &client.out;
         if let Some(rendered) = &shown.rendered {
-            out.line(&out.paint(Style::Faint, visible_lines(rendered).trim_end()))?;
+            out.legend(visible_lines(rendered).trim_end())?;
             out.line("")?;
         }
         if self.table {
@@ -135,7 +136,7 @@ impl Tokens {
             Bos { .. } => "no BOS token",
         };
         let n = plural(shown.tokens.len() as u64, "token");
-        out.line(&out.paint(Style::Faint, &format!("{n}, {}, {bos}", visible(&shown.model))))
+        out.legend(&format!("{n}, {}, {bos}", visible(&shown.model)))
     }
 
     fn body(&self, client: &Client) -> Outcome<Map<String, Value>> {
