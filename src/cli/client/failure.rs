@@ -44,7 +44,8 @@ impl Failure {
     /// The failure of an answer with this HTTP status.
     pub(super) fn of_problem(status: u16, problem: &Problem) -> Self {
         let message = problem.to_string();
-        let unknown = matches!(problem.code.as_str(), "unknown_cache" | "unknown_model" | "unknown_direction");
+        let unknown = ["unknown_cache", "unknown_model", "unknown_direction", "unknown_sae", "unknown_source"]
+            .contains(&problem.code.as_str());
         match status {
             404 => Self::NotFound(message),
             _ if unknown => Self::NotFound(message),

@@ -176,14 +176,7 @@ impl Run {
         if self.dry_run {
             return show_dry_run(&client, &base, &self.first_inputs()?);
         }
-        let single = self.file.is_none() && self.n_continuations() == 1;
-        if single
-            && self.generate.generate.is_some()
-            && !self.no_wait
-            && client.out.is_terminal
-            && !client.out.json
-            && !client.out.quiet
-        {
+        if self.is_streamed(&client, &base) {
             return stream_generation(&client, &base, &self.given());
         }
         let options = BulkOptions { wait: !self.no_wait, generates: self.generate.generate.is_some() };
@@ -260,6 +253,16 @@ impl Run {
             line.item.entry("label").or_insert_with(|| json!(label));
         }
         line
+    }
+
+    /// Whether the text is shown as it comes: that of one continuation, to a person.
+    fn is_streamed(&self, client: &Client, base: &Map<String, Value>) -> bool {
+        let out = &client.out;
+        let watched = out.is_terminal && !out.json && !out.quiet && !self.no_wait;
+        // a list of strengths makes several continuations of one input
+        let changes = base.get("interventions").and_then(Value::as_array).into_iter().flatten();
+        let several = changes.filter_map(|change| change.get("strength")).any(Value::is_array);
+        watched && self.generate.generate.is_some() && self.file.is_none() && self.n_continuations() == 1 && !several
     }
 
     fn n_continuations(&self) -> u32 {
