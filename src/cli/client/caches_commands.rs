@@ -19,7 +19,7 @@ use super::{
     table::{Column, Table},
     token_strip::{Marks, strip},
     units::{age, bytes, plural},
-    values::pair,
+    values::{pair, positions_text},
     visible::visible,
 };
 
@@ -238,7 +238,7 @@ fn facts(cache: &Cache) -> Vec<(&'static str, String)> {
         ("cache", cache.id.clone()),
         ("run", format!("{}, input {}", cache.run, cache.item_index)),
         ("model", cache.model.clone()),
-        ("tokens", format!("{}, positions {}", cache.n_tokens, cache.positions)),
+        ("tokens", format!("{}, positions {}", cache.n_tokens, positions_text(&cache.positions))),
         ("size", bytes(cache.n_bytes)),
     ];
     facts.extend(cache.created_at.map(|t| ("created", t.to_string())));

@@ -137,7 +137,7 @@ fn show_pair(pair: &Pair, layers: &[usize], metrics: &[String], out: &Output) ->
     let (low, high) = bounds(known());
     let from = if low >= 0.0 && high - low > high / 4.0 { 0.0 } else { low };
     let mut columns = vec![Column::number("layer")];
-    columns.extend(names.iter().map(|name| Column::number(title(name))));
+    columns.extend(names.iter().map(|name| Column::number(visible(name))));
     columns.push(Column::word("").optional());
     let mut table = Table::new(columns);
     for row in 0..n_rows {
@@ -157,12 +157,6 @@ fn show_pair(pair: &Pair, layers: &[usize], metrics: &[String], out: &Output) ->
 /// Where a value lies between two others.
 fn share(value: f64, from: f64, to: f64) -> f64 {
     if to > from { (value - from) / (to - from) } else { 1.0 }
-}
-
-/// A title of a column; those of unknown metrics are not known while compiling.
-fn title(metric: &str) -> &'static str {
-    const KNOWN: [&str; 6] = ["cosine", "dot", "euclidean", "mae", "pearson", "jaccard"];
-    KNOWN.into_iter().find(|name| *name == metric).unwrap_or("value")
 }
 
 fn show_matrices(comparison: &Comparison, metrics: &[String], out: &Output) -> Outcome {

@@ -123,8 +123,13 @@ pub(super) fn show_summary(client: &Client, call: Call) -> Outcome {
 }
 
 fn table(described: &Described, rows: &[Statistics]) -> Table {
+    let first_axis = match described.axes.split(',').next().map(str::trim) {
+        Some("pos") => "position".to_owned(),
+        Some(axis) if !axis.is_empty() => visible(axis),
+        _ => "row".to_owned(),
+    };
     let mut table = Table::new(vec![
-        Column::number("row"),
+        Column::number(first_axis),
         Column::number("mean"),
         Column::number("norm"),
         Column::number("min"),
@@ -167,7 +172,7 @@ mod tests {
     #[test]
     fn statistics_leave_out_what_is_not_finite() {
         let mut statistics = Statistics::default();
-        [3.0, f32::NAN, -4.0, f32::INFINITY, 1.0].map(|v| statistics.add(v));
+        [3.0, f32::NAN, -4.0, f32::INFINITY, 1.0].into_iter().for_each(|v| statistics.add(v));
         assert_eq!((statistics.n, statistics.n_not_finite, statistics.mean()), (3, 2, 0.0));
         assert_eq!((statistics.min, statistics.max, statistics.squares), (Some(-4.0), Some(3.0), 26.0));
         assert!(Statistics::default().mean().is_nan());

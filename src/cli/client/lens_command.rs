@@ -164,11 +164,11 @@ fn table(answer: &LensAnswer, p: usize, width: Option<usize>) -> Table {
     let n_top = rows.iter().map(|(_, d)| d.top.len()).max().unwrap_or(0);
     let names: Vec<String> = answer.tokens.iter().map(|t| cut(&visible_token(&t.token), TOKEN)).collect();
     let followed = |row: &Distribution, i: usize| {
-        row.tokens.get(i).map(|f| format!("{} {} #{}", names[i], percent(f.probability), f.rank)).unwrap_or_default()
+        row.tokens.get(i).map(|f| format!("{:>6} #{}", percent(f.probability), f.rank)).unwrap_or_default()
     };
     let mut columns_of =
         vec![Column::number("layer"), Column::number("entropy").optional(), Column::number("KL").optional()];
-    columns_of.extend(names.iter().map(|_| Column::word("followed")));
+    columns_of.extend(names.iter().map(Column::word));
     let fixed = columns_of.len();
     columns_of.extend((0..n_top).map(|i| {
         let column = Column::word(TITLES.get(i).copied().unwrap_or("…"));
@@ -220,9 +220,9 @@ mod tests {
     fn each_layer_is_a_row_and_tokens_are_visible() {
         let text = table(&answer(), 0, None).render(&Output::plain(None));
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "layer  entropy    KL  followed            1st            2nd");
-        assert_eq!(lines[1], "    0     2.50  0.00  ·Paris <0.1 % #812  ·Paris <0.1 %  ␛  1.0 %");
-        assert_eq!(lines[2], "   29     2.50  0.00  ·Paris 41 % #0      ·Paris   41 %  ␛  1.0 %");
+        assert_eq!(lines[0], "layer  entropy    KL  ·Paris       1st            2nd");
+        assert_eq!(lines[1], "    0     2.50  0.00  <0.1 % #812  ·Paris <0.1 %  ␛  1.0 %");
+        assert_eq!(lines[2], "   29     2.50  0.00    41 % #0    ·Paris   41 %  ␛  1.0 %");
     }
 
     #[test]

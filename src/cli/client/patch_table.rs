@@ -213,6 +213,7 @@ fn tokens_of(axis: &Axis, tokens: &[String], width: Option<usize>) -> String {
 fn short(value: Option<f64>) -> String {
     match value {
         None => "null".to_owned(),
+        Some(v) if v.abs() < 0.005 => format!("{:.2}", 0.0),
         Some(v) if v.abs() < 9.995 => format!("{v:.2}"),
         Some(v) if v.abs() < 99.95 => format!("{v:.1}"),
         Some(v) if v.abs() < 9999.5 => format!("{v:.0}"),
@@ -300,7 +301,7 @@ mod tests {
             assert_eq!(text.matches("0.25").count(), 120);
         }
         let colour = Output { colour: true, ..Output::plain(Some(80)) };
-        let text = heat(&[0], &axis(60), &rows, &tokens, &colour);
+        let text = heat(&[0], &axis(60), &vec![vec![Some(0.25); 60]], &tokens, &colour);
         assert!(text.contains("\u{1b}[48;2;") && !text.contains("0.25"));
         assert!(text.starts_with("layer  0"), "{text}");
     }

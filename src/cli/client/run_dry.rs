@@ -12,6 +12,7 @@ use super::{
     table::{Column, Table},
     token_strip::{Marks, strip},
     units::{bytes, plural},
+    values::positions_text,
     visible::visible,
 };
 
@@ -67,7 +68,7 @@ pub(super) fn show_dry_run(client: &Client, base: &Map<String, Value>, lines: &[
         } else {
             String::new()
         };
-        let positions = visible(&item.positions.to_string());
+        let positions = visible(&positions_text(&item.positions));
         let facts = format!(
             "{}{cut}, positions {positions}, {}",
             plural(item.tokens.len() as u64, "token"),

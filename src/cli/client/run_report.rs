@@ -11,6 +11,7 @@ use super::{
     server::{Client, read},
     table::{Column, Table},
     units::{between, bytes, plural, span},
+    values::positions_text,
     visible::visible,
 };
 
@@ -193,11 +194,7 @@ pub(super) fn captured(cache: &Cache) -> String {
     if hooks.is_empty() {
         return "nothing was captured".to_owned();
     }
-    let positions = match &cache.positions {
-        Value::String(word) => visible(word),
-        other => visible(&other.to_string()),
-    };
-    format!("captured {hooks}, positions {positions}, {}", bytes(cache.n_bytes))
+    format!("captured {hooks}, positions {}, {}", visible(&positions_text(&cache.positions)), bytes(cache.n_bytes))
 }
 
 /// A run that has ended, in a line.

@@ -262,8 +262,9 @@ fn show(client: &Client, answer: &Answer) -> Outcome {
 
 /// Names and values, a line each.
 pub(super) fn show_facts(out: &Output, facts: &[(&str, String)]) -> Outcome {
+    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 2;
     facts.iter().try_for_each(|(name, value)| {
-        let name = format!("{name:<10}");
+        let name = format!("{name:<width$}");
         out.line(&format!("{}{}", out.paint(Style::Faint, &name), visible(value)))
     })
 }

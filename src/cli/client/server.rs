@@ -111,7 +111,7 @@ impl Connection {
 
 impl Client {
     fn new(url: &str, key: Option<&str>, out: Output) -> Outcome<Self> {
-        let url = url.trim().trim_end_matches('/');
+        let url = url.trim();
         let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
         let uri: http::Uri =
             url.parse().map_err(|_| Failure::Usage(format!("--url: {} is not an address", visible(&url))))?;
@@ -134,6 +134,7 @@ impl Client {
             // a proxy cannot reach this machine's own addresses
             config = config.proxy(None);
         }
+        let url = url.trim_end_matches('/').to_owned();
         let authorization = key.map(|key| format!("Bearer {key}"));
         let agent = Agent::new_with_config(config.build());
         Ok(Self { agent, url, authorization, answered: Cell::new(false), out })

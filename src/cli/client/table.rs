@@ -13,7 +13,7 @@ const MIN_TEXT: usize = 12;
 /// A column.
 #[derive(Debug, Clone)]
 pub(super) struct Column {
-    title: &'static str,
+    title: String,
     /// Numbers stand at the right.
     right: bool,
     /// Texts are cut where the terminal is too narrow.
@@ -23,27 +23,27 @@ pub(super) struct Column {
 }
 
 impl Column {
-    const fn new(title: &'static str) -> Self {
-        Self { title, right: false, shrinks: false, optional: false }
+    fn new(title: impl Into<String>) -> Self {
+        Self { title: title.into(), right: false, shrinks: false, optional: false }
     }
 
     /// Words and ids, which are never cut.
-    pub(super) const fn word(title: &'static str) -> Self {
+    pub(super) fn word(title: impl Into<String>) -> Self {
         Self::new(title)
     }
 
     /// Numbers.
-    pub(super) const fn number(title: &'static str) -> Self {
+    pub(super) fn number(title: impl Into<String>) -> Self {
         Self { right: true, ..Self::new(title) }
     }
 
     /// Texts, which are cut where the terminal is too narrow.
-    pub(super) const fn text(title: &'static str) -> Self {
+    pub(super) fn text(title: impl Into<String>) -> Self {
         Self { shrinks: true, ..Self::new(title) }
     }
 
     /// The column may be left out on a narrow terminal.
-    pub(super) const fn optional(self) -> Self {
+    pub(super) fn optional(self) -> Self {
         Self { optional: true, ..self }
     }
 }
@@ -105,7 +105,7 @@ impl Table {
             // nothing is aligned with the end of the last column
             widths[last] = widths[last].max(1);
         }
-        let titles = self.columns.iter().map(|c| Cell::styled(c.title.to_owned(), Style::Faint)).collect();
+        let titles = self.columns.iter().map(|c| Cell::styled(c.title.clone(), Style::Faint)).collect();
         let lines = std::iter::once(&titles).chain(&self.rows);
         lines.map(|row: &Vec<Cell>| self.line(row, &widths, out)).collect()
     }
@@ -135,7 +135,7 @@ impl Table {
             let widest = self.rows.iter().filter_map(|row| row.get(i)).map(|cell| columns(&cell.text)).max();
             match widest.unwrap_or(0) {
                 0 if !self.rows.is_empty() => 0,
-                wide => wide.max(columns(column.title)),
+                wide => wide.max(columns(&column.title)),
             }
         };
         let mut widths: Vec<usize> = self.columns.iter().enumerate().map(|(i, column)| natural(i, column)).collect();
@@ -214,7 +214,7 @@ mod tests {
             assert!(lines.contains("b22"));
         }
         let narrow = table().render(&Output::plain(Some(30)));
-        assert!(narrow.contains("日本語 and m…") && !narrow.contains("model"), "{narrow}");
+        assert!(narrow.contains("日本語 and much …") && !narrow.contains("model"), "{narrow}");
         // nothing is left to give: the id stays whole
         assert!(table().render(&Output::plain(Some(5))).contains("b22"));
     }

@@ -64,7 +64,7 @@ mod tests {
     fn tokens_are_separated_and_lines_fit() {
         let tokens: Vec<String> = ["The", " E", "iffel", "\n", ""].map(str::to_owned).to_vec();
         assert_eq!(strip(&tokens, Marks::default(), &Output::plain(None)), "The│·E│iffel│↵│␀\n");
-        assert_eq!(strip(&tokens, Marks::default(), &Output::plain(Some(8))), "The│·E\niffel│↵│␀\n");
+        assert_eq!(strip(&tokens, Marks::default(), &Output::plain(Some(8))), "The│·E\niffel│↵\n␀\n");
         let numbered = Marks { numbered: true, ..Marks::default() };
         assert_eq!(strip(&tokens[..2], numbered, &Output::plain(None)), "0:The│1:·E\n");
         let colour = Output { colour: true, ..Output::plain(Some(80)) };

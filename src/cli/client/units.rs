@@ -87,7 +87,9 @@ pub(super) fn number(value: f64) -> String {
     } else {
         4
     };
-    format!("{value:.digits$}")
+    let text = format!("{value:.digits$}");
+    // a value that is rounded to 0 has no sign
+    if text.trim_start_matches(['-', '0', '.']).is_empty() { text.trim_start_matches('-').to_owned() } else { text }
 }
 
 /// A bar of this many columns for a share of 0 to 1, in eighths of a column.
@@ -122,7 +124,7 @@ mod tests {
         );
         assert_eq!((percent(0.412), percent(0.033), percent(1e-9)), ("41 %".into(), "3.3 %".into(), "<0.1 %".into()));
         assert_eq!(
-            (number(0.99971), number(-12.34567), number(1e9), number(0.0)),
+            (number(0.99971), number(-12.34567), number(1e9), number(-0.0)),
             ("0.9997".into(), "-12.346".into(), "1.000e9".into(), "0.0000".into())
         );
         assert_eq!(plural(1, "input") + &plural(0, "run"), "1 input0 runs");

@@ -47,6 +47,11 @@ pub(super) fn positions(text: &str) -> Result<Value, String> {
     serde_json::to_value(read).map_err(|e| e.to_string())
 }
 
+/// Positions of an answer, without quotes around a word.
+pub(super) fn positions_text(positions: &Value) -> String {
+    positions.as_str().map_or_else(|| positions.to_string(), str::to_owned)
+}
+
 /// Positions of an experiment, or `each`.
 ///
 /// # Errors
