@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     failure::Outcome,
-    visible::{escaped_json, json_line},
+    visible::{columns, escaped_json, json_line},
 };
 
 /// Columns of a terminal whose width is not known.
@@ -95,7 +95,8 @@ impl Output {
     /// # Errors
     /// As [`Self::print`].
     pub(super) fn legend(&self, text: &str) -> Outcome {
-        self.line(&self.paint(Style::Faint, text))
+        let lines = text.split('\n').flat_map(|line| wrapped(line, self.width));
+        lines.map(|line| self.paint(Style::Faint, &line)).try_for_each(|line| self.line(&line))
     }
 
     /// Writes a value as one line of JSON.
@@ -125,6 +126,38 @@ impl Output {
     /// The text between these codes of ANSI's `SGR` and a reset, if the output takes colours.
     pub(super) fn with_codes(&self, codes: &str, text: &str) -> String {
         if self.colour { format!("\u{1b}[{codes}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+}
+
+/// A text as lines that fit, broken between words.
+fn wrapped(text: &str, width: Option<usize>) -> Vec<String> {
+    let Some(width) = width.filter(|width| columns(text) > *width) else { return vec![text.to_owned()] };
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().filter(|line| line.is_empty() || columns(line) + 1 + columns(word) <= width);
+        match line {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_are_broken_between_words() {
+        assert_eq!(wrapped("one two three", Some(7)), ["one two", "three"]);
+        assert_eq!(wrapped("one two three", Some(13)), ["one two three"]);
+        assert_eq!(wrapped("a verylongword b", Some(5)), ["a", "verylongword", "b"]);
+        assert_eq!(wrapped("one two", None), ["one two"]);
+        assert_eq!(wrapped("", Some(5)), [""]);
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
 };
 
 /// Columns of a cell with a number and its gap.
-const CELL: usize = 6;
+const CELL: usize = 5;
 /// Columns of a cell without a number.
 const SHADE: usize = 2;
 /// Cells with the greatest effect that are named if the sweep has too many axes for a table.
@@ -116,7 +116,8 @@ pub(super) fn show(answer: &PatchAnswer, out: &Output) -> Outcome {
         _ => out.print(&greatest(answer, &axes, values))?,
     }
     let (op, hook) = (visible(&answer.op), visible(&answer.hook));
-    out.legend(&format!("{op} at {hook}, {} cells: {what}", answer.n_cells))
+    let colours = if out.colour && axes.len() == 1 { "; blue above 0, red below" } else { "" };
+    out.legend(&format!("{op} at {hook}, {} cells: {what}{colours}", answer.n_cells))
 }
 
 /// Numbers by layer and place; `None` for what is not finite.
@@ -209,16 +210,14 @@ fn tokens_of(axis: &Axis, tokens: &[String], width: Option<usize>) -> String {
     lines + &line + "\n"
 }
 
-/// A number in four characters or five: `0.52`, `-0.52`, `12.3`, `1e5`.
+/// A number in at most four characters: `0.52`, `-.52`, `12.3`, `-12`, `1e5`.
 fn short(value: Option<f64>) -> String {
-    match value {
-        None => "null".to_owned(),
-        Some(v) if v.abs() < 0.005 => format!("{:.2}", 0.0),
-        Some(v) if v.abs() < 9.995 => format!("{v:.2}"),
-        Some(v) if v.abs() < 99.95 => format!("{v:.1}"),
-        Some(v) if v.abs() < 9999.5 => format!("{v:.0}"),
-        Some(v) => format!("{v:.0e}"),
+    let Some(value) = value else { return "null".to_owned() };
+    if value.abs() < 0.005 {
+        return "0.00".to_owned();
     }
+    let texts = [2, 1, 0].map(|digits: usize| format!("{value:.digits$}").replace("-0.", "-."));
+    texts.into_iter().find(|text| text.len() <= 4).unwrap_or_else(|| format!("{value:.0e}"))
 }
 
 /// The background of a value: from black to blue for what is above 0, to red for what is below.
@@ -287,7 +286,7 @@ mod tests {
         let rows = grid(&json!([[0.0, -0.5], [1.0, null]]), 2, 2).unwrap();
         let tokens = ["The".to_owned(), " \u{1b}".to_owned()];
         let text = heat(&[0, 15], &axis(2), &rows, &tokens, &Output::plain(None));
-        assert_eq!(text, "layer      0     1\n    0   0.00 -0.50\n   15   1.00  null\npositions 0:The 1:·␛\n");
+        assert_eq!(text, "layer     0    1\n    0  0.00 -.50\n   15  1.00 null\npositions 0:The 1:·␛\n");
         assert!(grid(&json!([[0.0], [1.0, 2.0]]), 2, 2).is_err() && grid(&json!("x"), 1, 1).is_err());
     }
 
@@ -311,9 +310,8 @@ mod tests {
         let mut cells = Vec::new();
         collect(&json!([[[1.0, null]], [[-3.0, 2.0]]]), &mut Vec::new(), &mut cells);
         assert_eq!(cells, [(vec![0, 0, 0], 1.0), (vec![1, 0, 0], -3.0), (vec![1, 0, 1], 2.0)]);
-        assert_eq!(
-            [short(Some(0.123)), short(Some(-12.34)), short(Some(1e7)), short(None)],
-            ["0.12", "-12.3", "1e7", "null"]
-        );
+        let numbers = [0.123, -0.123, -0.001, 9.994, -9.99, 12.34, -12.34, -123.4, 1e7].map(|v| short(Some(v)));
+        assert_eq!(numbers, ["0.12", "-.12", "0.00", "9.99", "-10", "12.3", "-12", "-123", "1e7"]);
+        assert_eq!(short(None), "null");
     }
 }

@@ -156,14 +156,18 @@ impl<'a> Bulk<'a> {
 
     /// Waits for the oldest run, and shows it.
     fn finish_oldest(&mut self) -> Outcome {
-        let Some(Going { mut run, lines }) = self.going.pop_front() else { return Ok(()) };
-        while !run.is_final() {
-            self.bar.set_position(self.n_ended + run.n_done + run.n_failed);
-            let call = Call::get(format!("/v1/runs/{}", segment(&run.id))).wait(LOOK).patient(PATIENCE);
-            run = self.client.json(&call)?.read()?;
+        while self.going.front().is_some_and(|going| !going.run.is_final()) {
+            for (i, going) in self.going.iter_mut().enumerate() {
+                // the server holds the answer about the first one back for a while
+                let wait = if i == 0 { LOOK } else { 0 };
+                let call = Call::get(format!("/v1/runs/{}", segment(&going.run.id))).wait(wait).patient(PATIENCE);
+                going.run = self.client.json(&call)?.read()?;
+            }
+            let done: u64 = self.going.iter().map(|going| going.run.n_done + going.run.n_failed).sum();
+            self.bar.set_position(self.n_ended + done);
         }
+        let Some(Going { run, lines }) = self.going.pop_front() else { return Ok(()) };
         self.n_ended += run.n_items;
-        self.bar.set_position(self.n_ended);
         self.posted.lock().unwrap_or_else(PoisonError::into_inner).retain(|id| *id != run.id);
         let (bar, report) = (self.bar.clone(), &mut self.report);
         bar.suspend(|| report.ended(run, &lines))
@@ -205,15 +209,19 @@ pub(super) fn cancel_on_interrupt(client: Client, posted: Posted, bar: ProgressB
         for id in posted.iter() {
             let call = Call::post(format!("/v1/runs/{}/cancel", segment(id)), &json!({})).patient(Duration::ZERO);
             match client.json(&call).and_then(|answer| answer.read::<Run>()) {
-                Ok(run) => eprintln!(
-                    "residuum: cancelled run {id}: {} of {} have caches, which are kept; the same command computes the rest",
-                    run.n_done,
-                    plural(run.n_items, "input")
-                ),
+                Ok(run) => {
+                    let inputs = plural(run.n_items, "input");
+                    // it may have ended a moment before
+                    let what = if run.status == "cancelled" { "cancelled" } else { "finished" };
+                    eprintln!("residuum: {what} run {id}: {} of {inputs} have caches", run.n_done);
+                }
                 Err(failure) => {
-                    eprintln!("residuum: run {id} goes on, cancel it with `residuum runs cancel {id}`: {failure}")
+                    eprintln!("residuum: run {id} goes on, cancel it with `residuum runs cancel {id}`: {failure}");
                 }
             }
+        }
+        if !posted.is_empty() {
+            eprintln!("residuum: the caches are kept, and the same command computes only the rest");
         }
     });
 }

@@ -244,18 +244,13 @@ fn show(client: &Client, answer: &Answer) -> Outcome {
     if !run.metadata.is_empty() {
         facts.push(("metadata", Value::Object(run.metadata.clone()).to_string()));
     }
-    show_facts(out, &facts)?;
-    if let Some(problem) = &run.error {
-        out.line(&out.paint(Style::Bad, &format!("error     {problem}")))?;
-    }
-    let more = if run.n_done > run.caches.len() as u64 { "  (residuum caches ls --run lists all)" } else { "" };
+    facts.extend(run.error.as_ref().map(|problem| ("error", problem.to_string())));
     for (i, cache) in run.caches.iter().enumerate() {
-        out.line(&format!(
-            "{:<10}{}{}",
-            if i == 0 { "caches" } else { "" },
-            visible(cache),
-            if i == 0 { more } else { "" }
-        ))?;
+        facts.push((if i == 0 { "caches" } else { "" }, cache.clone()));
+    }
+    show_facts(out, &facts)?;
+    if run.n_done > run.caches.len() as u64 {
+        out.legend(&format!("residuum caches ls --all --run {}  lists all caches", visible(&run.id)))?;
     }
     Ok(())
 }
@@ -265,7 +260,9 @@ pub(super) fn show_facts(out: &Output, facts: &[(&str, String)]) -> Outcome {
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 2;
     facts.iter().try_for_each(|(name, value)| {
         let name = format!("{name:<width$}");
-        out.line(&format!("{}{}", out.paint(Style::Faint, &name), visible(value)))
+        // an error has several lines
+        let value = value.split('\n').map(visible).collect::<Vec<_>>().join(&format!("\n{}", " ".repeat(width)));
+        out.line(&format!("{}{value}", out.paint(Style::Faint, &name)))
     })
 }
 

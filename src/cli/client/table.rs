@@ -7,8 +7,10 @@ use super::{
 
 /// Spaces between two columns.
 const GAP: usize = 2;
+/// Columns that a shrunk text keeps as long as other columns can be left out.
+const GOOD_TEXT: usize = 24;
 /// Columns that a shrunk text keeps.
-const MIN_TEXT: usize = 12;
+const MIN_TEXT: usize = 8;
 
 /// A column.
 #[derive(Debug, Clone)]
@@ -142,11 +144,13 @@ impl Table {
         let Some(available) = available else { return widths };
         loop {
             let over = total(&widths).saturating_sub(available);
-            if over == 0 || self.shrink(&mut widths, over) {
+            if over == 0 || self.shrink(&mut widths, over, GOOD_TEXT) {
                 return widths;
             }
             // the last of the optional columns goes, and the texts get their width back
             let Some(gone) = (0..widths.len()).rev().find(|i| self.columns[*i].optional && widths[*i] > 0) else {
+                let over = total(&widths).saturating_sub(available);
+                self.shrink(&mut widths, over, MIN_TEXT);
                 return widths;
             };
             let left_out: Vec<bool> = widths.iter().enumerate().map(|(i, w)| *w == 0 || i == gone).collect();
@@ -155,13 +159,12 @@ impl Table {
         }
     }
 
-    /// Takes this many columns from texts, the widest first. False if they are not enough; texts are then as narrow as
-    /// they may be.
-    fn shrink(&self, widths: &mut [usize], mut over: usize) -> bool {
+    /// Takes this many columns from texts, the widest first, and leaves each at least `least`. False if that is not
+    /// enough; texts are then as narrow as they may be.
+    fn shrink(&self, widths: &mut [usize], mut over: usize, least: usize) -> bool {
         while over > 0 {
-            let widest = (0..widths.len())
-                .filter(|i| self.columns[*i].shrinks && widths[*i] > MIN_TEXT)
-                .max_by_key(|i| widths[*i]);
+            let widest =
+                (0..widths.len()).filter(|i| self.columns[*i].shrinks && widths[*i] > least).max_by_key(|i| widths[*i]);
             let Some(widest) = widest else { return false };
             widths[widest] -= 1;
             over -= 1;
