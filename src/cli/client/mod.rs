@@ -48,7 +48,7 @@ use clap::Subcommand;
 
 use self::failure::Failure;
 
-/// The commands.
+// The commands. A doc comment would replace the first line of `residuum --help`.
 #[derive(Debug, Subcommand)]
 pub(super) enum ClientCommand {
     Run(Box<run_command::Run>),
