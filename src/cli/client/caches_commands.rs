@@ -63,8 +63,6 @@ enum CachesAction {
 
 #[derive(Debug, Args)]
 struct CachesLs {
-    #[command(flatten)]
-    filter: CacheFilterArgs,
     /// Captured this hook (full name, such as blocks.5.hook_resid_post); may be repeated: captured all of them.
     #[arg(long = "hook", value_name = "HOOK")]
     hooks: Vec<String>,
@@ -74,17 +72,19 @@ struct CachesLs {
     /// List all.
     #[arg(long, conflicts_with = "limit")]
     all: bool,
+    #[command(flatten)]
+    filter: CacheFilterArgs,
 }
 
 #[derive(Debug, Args)]
 struct CachesRm {
     /// The caches.
     caches: Vec<String>,
-    #[command(flatten)]
-    filter: CacheFilterArgs,
     /// Do not ask.
     #[arg(short, long)]
     yes: bool,
+    #[command(flatten)]
+    filter: CacheFilterArgs,
 }
 
 #[derive(Debug, Args)]

@@ -46,11 +46,11 @@ pub(in crate::cli) struct Export {
     /// Maximum bytes of activations in one file of a tar.
     #[arg(long, value_name = "BYTES")]
     shard_bytes: Option<u64>,
-    #[command(flatten)]
-    filter: CacheFilterArgs,
     /// Export every cache of the server that has the hook.
     #[arg(long)]
     all: bool,
+    #[command(flatten)]
+    filter: CacheFilterArgs,
     #[command(flatten)]
     connection: Connection,
 }

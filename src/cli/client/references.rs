@@ -14,8 +14,8 @@ use super::{
 const REACH: usize = 200;
 
 /// How caches can be named, for `--help`.
-pub(super) const CACHE_HELP: &str = "A CACHE is an id; @last or @1, the newest one; @2, the one before it, and so on; or \
-    RUN/INDEX, an input of a run: @last/0 is the first input of the newest run.";
+pub(super) const CACHE_HELP: &str = "A CACHE is an id; @last or @1, the newest one; @2, the one before it, and so on;
+or RUN/INDEX, an input of a run: @last/0 is the first input of the newest run.";
 
 /// How runs can be named, for `--help`.
 pub(super) const RUN_HELP: &str = "A RUN is an id; @last or @1, the newest one; @2, the one before it, and so on.";

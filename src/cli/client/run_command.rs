@@ -47,10 +47,6 @@ pub(in crate::cli) struct Run {
     /// The model; may be left out if the server has only one.
     #[arg(short, long)]
     model: Option<String>,
-    #[command(flatten)]
-    capture: CaptureArgs,
-    #[command(flatten)]
-    generate: GenerateArgs,
     /// A change to activations during the forward pass, as JSON; may be repeated. @FILE reads an array of them.
     #[arg(long, value_name = "JSON", help_heading = "Forward pass")]
     intervene: Vec<String>,
@@ -87,6 +83,11 @@ pub(in crate::cli) struct Run {
     /// Maximum number of inputs of one run; a longer file becomes several runs.
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
+    // headings of flattened options stay for those that follow
+    #[command(flatten)]
+    capture: CaptureArgs,
+    #[command(flatten)]
+    generate: GenerateArgs,
     #[command(flatten)]
     connection: Connection,
 }
