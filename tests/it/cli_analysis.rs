@@ -62,7 +62,7 @@ async fn the_lens_shows_a_row_for_each_layer() {
     served.run(&["lens", &id, "-o", file.to_str().unwrap()]).ok();
     assert!(std::fs::read(&file).unwrap().starts_with(b"\x93NUMPY"));
     std::fs::remove_dir_all(file.parent().unwrap()).unwrap();
-    assert!(served.run(&["lens", &id, "--layers", "30"]).failed(3).contains("code"));
+    assert!(served.run(&["lens", &id, "--layers", "30"]).failed(4).contains("code layer_out_of_range"));
     served.stop().await;
 }
 

@@ -122,6 +122,13 @@ impl Served {
         ran.out().lines().map(str::to_owned).collect()
     }
 
+    /// Captures one text with the program. Returns the id of its cache.
+    pub fn one(&self, arguments: &[&str]) -> String {
+        let ids = self.capture(arguments);
+        assert_eq!(ids.len(), 1);
+        ids[0].clone()
+    }
+
     /// The answer of the server to the same question.
     pub async fn answer(&self, path: &str) -> Value {
         let answer = self.app.get(path).await;

@@ -53,7 +53,6 @@ fn position(text: &str) -> Result<Value, String> {
 
 #[derive(Debug, Deserialize)]
 struct Comparison {
-    #[serde(default)]
     layers: Vec<usize>,
     #[serde(default)]
     pairs: Vec<Pair>,

@@ -17,6 +17,7 @@ use super::{
     failure::{Failure, Outcome},
     hook_summary::summary,
     progress::{Counts, progress},
+    run_batches::new_key,
     server::{Client, Connection, read},
     units::{bytes, plural},
     values::{object, pair},
@@ -101,7 +102,7 @@ impl Import {
         }
         let bar = progress(&client.out, Some(size.len()), Counts::Bytes);
         bar.set_message("importing");
-        let key = format!("cli-{}", uuid::Uuid::now_v7());
+        let key = new_key();
         let call = self
             .call()
             .header("content-type", "application/vnd.safetensors")

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use indicatif::ProgressBar;
@@ -27,6 +27,10 @@ const WINDOW: usize = 3;
 const LOOK: u32 = 1;
 /// How long a run is posted again while the queue is full, or the server away.
 const PATIENCE: Duration = Duration::from_secs(3600);
+/// How long one try to post may take besides its answer: meanwhile Ctrl-C waits.
+const ONE_TRY: Duration = Duration::from_secs(3);
+/// Longest pause between two tries.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// A run that was posted.
 struct Going {
@@ -135,12 +139,36 @@ impl<'a> Bulk<'a> {
         let mut body = self.base.clone();
         let items: Vec<Value> = batch.iter().map(|line| line.item.clone().into()).collect();
         body.insert("items".to_owned(), items.into());
-        let mut posted = self.posted.lock().unwrap_or_else(PoisonError::into_inner);
-        let run: Run = post_run(self.client, &body.into(), PATIENCE)?;
-        if !run.is_final() {
-            posted.push(run.id.clone());
+        let (body, key) = (body.into(), new_key());
+        let (begun, mut pause) = (Instant::now(), Duration::from_secs(1));
+        loop {
+            let mut posted = self.posted.lock().unwrap_or_else(PoisonError::into_inner);
+            match post_run(self.client, &body, &key, ONE_TRY) {
+                Ok(run) => {
+                    posted.extend((!run.is_final()).then(|| run.id.clone()));
+                    return Ok(run);
+                }
+                Err(failure) if self.is_passing(&failure) && begun.elapsed() < PATIENCE => {
+                    drop(posted);
+                    self.bar.set_message("waiting for the server");
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(MAX_PAUSE);
+                    self.bar.set_message("capturing");
+                }
+                Err(failure) => return Err(failure),
+            }
         }
-        Ok(run)
+    }
+
+    /// Whether the same request may succeed later.
+    fn is_passing(&self, failure: &Failure) -> bool {
+        match failure {
+            Failure::Refused { problem, .. } => {
+                ["queue_full", "client_queue_full", "unavailable", "server_busy"].contains(&problem.code.as_str())
+            }
+            Failure::Unreachable(_) => self.client.has_answered(),
+            _ => false,
+        }
     }
 
     fn posted_one(&mut self, run: Run, batch: &[Line]) -> Outcome {
@@ -174,13 +202,17 @@ impl<'a> Bulk<'a> {
     }
 }
 
-/// Posts a run under a key of its own, so that it is not queued twice if the answer is lost.
+/// Posts a run under an idempotency key, so that it is not queued twice if the answer is lost.
 ///
 /// # Errors
 /// Those of the request.
-pub(super) fn post_run(client: &Client, body: &Value, patience: Duration) -> Outcome<Run> {
-    let key = format!("cli-{}", uuid::Uuid::now_v7());
-    client.json(&Call::post("/v1/runs", body).once(&key).patient(patience))?.read()
+pub(super) fn post_run(client: &Client, body: &Value, key: &str, patience: Duration) -> Outcome<Run> {
+    client.json(&Call::post("/v1/runs", body).once(key).patient(patience))?.read()
+}
+
+/// A new idempotency key.
+pub(super) fn new_key() -> String {
+    format!("cli-{}", uuid::Uuid::now_v7())
 }
 
 fn is_too_large(problem: &Problem) -> bool {
@@ -212,7 +244,8 @@ pub(super) fn cancel_on_interrupt(client: Client, posted: Posted, bar: ProgressB
                 Ok(run) => {
                     let inputs = plural(run.n_items, "input");
                     // it may have ended a moment before
-                    let what = if run.status == "cancelled" { "cancelled" } else { "finished" };
+                    let what =
+                        if matches!(run.status.as_str(), "completed" | "failed") { "finished" } else { "cancelled" };
                     eprintln!("residuum: {what} run {id}: {} of {inputs} have caches", run.n_done);
                 }
                 Err(failure) => {

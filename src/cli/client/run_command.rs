@@ -96,8 +96,8 @@ pub(in crate::cli) struct Run {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Capture")]
 struct CaptureArgs {
-    /// Hooks, with commas between them: resid_post, attn.pattern, blocks.5.hook_resid_post. By default resid_post; none
-    /// captures nothing.
+    /// Hooks, with commas between them: resid_post, attn.pattern, blocks.5.hook_resid_post. By default resid_post. With
+    /// --generate also none: nothing is captured.
     #[arg(long, value_delimiter = ',', value_name = "HOOKS")]
     hooks: Option<Vec<String>>,
     /// Layers: all, 12, 0,6,-1 or 10:20 (without the end). By default all.

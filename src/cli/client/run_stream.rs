@@ -17,7 +17,7 @@ use super::{
     failure::{Failure, Outcome},
     input_lines::Line,
     output::Style,
-    run_batches::{cancel_on_interrupt, post_run},
+    run_batches::{cancel_on_interrupt, new_key, post_run},
     run_report::captured,
     server::Client,
     units::plural,
@@ -45,7 +45,7 @@ struct Written {
 pub(super) fn stream_generation(client: &Client, base: &Map<String, Value>, lines: &[Line]) -> Outcome {
     let mut body = base.clone();
     body.insert("items".to_owned(), lines.iter().map(|line| Value::from(line.item.clone())).collect());
-    let run = post_run(client, &body.into(), PATIENCE)?;
+    let run = post_run(client, &body.into(), &new_key(), PATIENCE)?;
     let posted = Arc::new(Mutex::new(vec![run.id.clone()]));
     cancel_on_interrupt(client.another(), posted.clone(), ProgressBar::hidden());
     let out = &client.out;

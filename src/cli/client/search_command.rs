@@ -109,7 +109,13 @@ impl Search {
     pub(super) fn run(&self) -> Outcome {
         let client = self.connection.open()?;
         let filter = self.filter.resolved(&client)?;
-        let body = self.body(&client, filter.body())?;
+        let mut conditions = filter.body();
+        // a layer that counts from the last needs a model; a text and a cache have one
+        let needs_model = self.layer < 0 && self.query_text.is_none() && self.cache.is_none();
+        if needs_model && !self.hook.starts_with("blocks.") && !conditions.contains_key("model") {
+            conditions.insert("model".to_owned(), json!(model_id(&client, None)?));
+        }
+        let body = self.body(&client, conditions)?;
         let answer = client.json(&Call::ask("/v1/search", &body.into()))?;
         let out = &client.out;
         if out.json {

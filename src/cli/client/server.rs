@@ -31,6 +31,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(150);
 /// Longest pause between two tries.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// After how long a person is told that it is repeated.
+const NOTE_AFTER: Duration = Duration::from_secs(5);
 /// Items on a page of a listing.
 const PAGE: usize = 200;
 
@@ -152,6 +154,11 @@ impl Client {
         }
     }
 
+    /// Whether the server has answered before.
+    pub(super) const fn has_answered(&self) -> bool {
+        self.answered.get()
+    }
+
     /// Address of the server, without a slash at its end.
     pub(super) fn url(&self) -> &str {
         &self.url
@@ -218,7 +225,7 @@ impl Client {
         call: &Call,
         mut body: impl FnMut() -> Outcome<B>,
     ) -> Outcome<http::Response<Body>> {
-        let (begun, mut pause) = (Instant::now(), Duration::from_millis(250));
+        let (begun, mut pause, mut noted) = (Instant::now(), Duration::from_millis(250), false);
         loop {
             let sent = self.try_once(call, body()?);
             let wanted = match &sent {
@@ -229,7 +236,11 @@ impl Client {
             if let Some(wanted) = wanted
                 && begun.elapsed() + wanted <= call.patience
             {
-                std::thread::sleep(wanted.clamp(pause / 2, MAX_PAUSE));
+                if begun.elapsed() > NOTE_AFTER && !noted && !self.out.quiet {
+                    eprintln!("residuum: {} is busy or away; trying again", self.url);
+                    noted = true;
+                }
+                std::thread::sleep(wanted.max(pause / 2));
                 pause = (pause * 2).min(MAX_PAUSE);
                 continue;
             }
@@ -307,9 +318,9 @@ fn is_loopback(uri: &http::Uri) -> bool {
 /// How long the server asks to wait before the request is sent again. An answer of 503 without that is final, unless the
 /// request changes nothing.
 fn retry_after(response: &http::Response<Body>, repeatable: bool) -> Option<Duration> {
-    let header = response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.trim().parse().ok());
+    let header = response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.trim().parse::<u32>().ok());
     match response.status().as_u16() {
-        429 | 503 if header.is_some() => header.map(Duration::from_secs),
+        429 | 503 if header.is_some() => header.map(|seconds| Duration::from_secs(seconds.into())),
         429 => Some(Duration::from_secs(1)),
         503 if repeatable => Some(Duration::from_secs(1)),
         _ => None,
