@@ -2,10 +2,11 @@
 """Checks openapi.yaml: valid OpenAPI 3.1, every operation documented, every error a problem, every example true, and every
 request and answer in README.md and docs/ as the specification has it.
 
-    python3 tests/python/check_openapi.py [openapi.yaml] [--base-url http://127.0.0.1:8080]
+    python3 tests/python/check_openapi.py [openapi.yaml] [--base-url http://127.0.0.1:8080 [--binary residuum]]
 
-With `--base-url` the running server must serve the same document, and README's commands are run against it. The last line is
-`N passed, N failed`, and the exit status is 0 only if nothing failed.
+With `--base-url` the running server must serve the same document, and README's commands are run against it: with `--binary`,
+those of the command line too. The last line is `N passed, N failed`, and the exit status is
+0 only if nothing failed.
 """
 
 import argparse
@@ -127,6 +128,7 @@ def main():
     parser = argparse.ArgumentParser(description="Check openapi.yaml.")
     parser.add_argument("file", nargs="?", type=Path, default=ROOT / "openapi.yaml")
     parser.add_argument("--base-url", help="also compare with what this server serves")
+    parser.add_argument("--binary", help="the program for README's commands that begin with `residuum`")
     args = parser.parse_args()
     text = args.file.read_text(encoding="utf-8")
     spec = load(text)
@@ -136,7 +138,7 @@ def main():
         results += [(check.__name__, list(check(document))) for check in CHECKS]
     if args.base_url:
         results.append(("the_server_serves_this_file", list(the_server_serves_this_file(text, spec, args.base_url))))
-        results.append((readme_runs.__name__, list(readme_runs(document, args.base_url))))
+        results.append((readme_runs.__name__, list(readme_runs(document, args.base_url, args.binary))))
     for name, faults in results:
         print(f"{'FAIL' if faults else 'ok':<5} {name.replace('_', ' ')}")
         for fault in faults:

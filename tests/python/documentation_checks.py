@@ -17,8 +17,8 @@ COMMON_HEADERS = {
     "connection", "content-length", "content-type", "date", "transfer-encoding", "vary", "x-request-id", "access-control-allow-origin",
     "access-control-expose-headers", "cache-control", "x-content-type-options",
 }  # fmt: skip
-# A block of README with one of these words is about servers and keys, not about a server that runs.
-NOT_RUN = ("residuum ", "RESIDUUM_KEY", "pip ", "docker ")
+# A block of README with one of these words is about starting servers, keys and installing, not about a server that runs.
+NOT_RUN = ("--data-dir", "RESIDUUM_KEY", "pip ", "docker ", "./scripts/")
 
 
 def pages():
@@ -142,26 +142,34 @@ def fits_a_part(doc, value, schema):
     return not free and not any(doc.surprises(value, schema, excerpt=True))
 
 
-def readme_runs(doc, base_url):
-    """Runs README's commands in order, in an empty folder, and compares every answer with the specification."""
-    blocks = [block.group(2) for block in FENCE.finditer((ROOT / "README.md").read_text(encoding="utf-8")) if block.group(1) == "sh"]
-    blocks = [block for block in blocks if "curl " in block and not any(word in block for word in NOT_RUN)]
+def readme_runs(doc, base_url, binary=None):
+    """Runs README's commands in order, in an empty folder, and compares every answer with the specification.
+
+    `binary` is the program for the commands that begin with `residuum`; without it they are left out.
+    """
+    words = ("curl ", "residuum ") if binary else ("curl ",)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = [block.group(2) for block in FENCE.finditer(text) if block.group(1) == "sh"]
+    blocks = [block for block in blocks if any(word in block for word in words) and not any(word in block for word in NOT_RUN)]
+    blocks = [block for block in blocks if binary or "residuum " not in block]
     with tempfile.TemporaryDirectory(prefix="residuum-readme-") as folder:
-        log, tools = Path(folder, "log"), Path(folder, "bin")
+        log, tools, work = Path(folder, "log"), Path(folder, "bin"), Path(folder, "work")
         tools.mkdir()
+        work.mkdir()
         curl = tools / "curl"
         curl.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{ROOT}/tests/python/recording_curl.py" "$@"\n')
         curl.chmod(curl.stat().st_mode | stat.S_IXUSR)
-        env = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "RECORDING_CURL_URL": base_url, "RECORDING_CURL_LOG": str(log)}
-        work = Path(folder, "work")
-        work.mkdir()
-        script = "\n".join(["set -e", *blocks])
+        if binary:
+            (tools / "residuum").symlink_to(Path(binary).resolve())
+        env = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "RESIDUUM_URL": base_url}
+        env |= {"RECORDING_CURL_URL": base_url, "RECORDING_CURL_LOG": str(log)}
+        script = "\n".join(["set -e", "trap 'echo \"in $BASH_COMMAND\" >&2' ERR", *blocks])
         done = subprocess.run(["bash", "-c", script], cwd=work, env=env, capture_output=True, text=True, timeout=600, check=False)
         if done.returncode:
             yield f"README's commands end with status {done.returncode}: {done.stderr[-500:]}"
         exchanges = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     expected = sum(block.count("curl -s") for block in blocks)
-    if len(exchanges) != expected:
+    if len(exchanges) != expected or not exchanges:
         yield f"{len(exchanges)} of {expected} requests were sent"
     for exchange in exchanges:
         name = f"{exchange['method']} {exchange['path']}"

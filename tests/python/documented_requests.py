@@ -51,7 +51,7 @@ def read(page):
     for block in FENCE.finditer(text):
         language, code = block.group(1), block.group(2)
         line = text.count("\n", 0, block.start()) + 2
-        if language in ("sh", "bash"):
+        if language in ("sh", "bash", ""):
             found = list(commands(code, page.name, line))
         elif language == "python":
             found = list(addresses(code, page.name, line))
@@ -61,7 +61,8 @@ def read(page):
         else:
             continue
         requests += found
-        last = found[-1] if found else None
+        if found or language:  # a block without a language may be the output of the one before
+            last = found[-1] if found else None
     return requests, answers
 
 
