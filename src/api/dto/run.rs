@@ -91,6 +91,36 @@ pub enum RunObject {
     Run,
 }
 
+/// The word `dry_run`.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "only describes `object` for the specification")]
+pub enum DryRunObject {
+    /// Nothing was queued.
+    DryRun,
+}
+
+/// A run, or what it would store. Some generators of clients take the schema of status 200 for all answers, so it is
+/// one that they all fit.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(example = json!({
+    "object": "dry_run", "n_items": 1, "n_tokens": 3, "n_bytes": 2304, "items": [{
+        "token_ids": [504, 414, 46682], "tokens": ["The", " E", "iffel"],
+        "bos": {"requested": null, "present": false, "added": false, "token_id": 1}, "n_truncated": 0, "n_bytes": 2304,
+        "interventions": [], "positions": 2, "hooks": [{"hook": "blocks.12.hook_resid_post", "shape": [576]}]
+    }]
+}), discriminator(property_name = "object", mapping(
+    ("run" = "#/components/schemas/Run"), ("dry_run" = "#/components/schemas/DryRun")
+)))]
+#[expect(dead_code, reason = "only describes the answer for the specification")]
+pub enum CreatedRun {
+    /// The run.
+    Run(RunDto),
+    /// With `dry_run`.
+    DryRun(DryRun),
+}
+
 /// What was generated after one input.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RunCompletion {
@@ -295,13 +325,16 @@ pub enum RunEvent {
 /// What a run would store.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
-    "n_items": 1, "n_tokens": 3, "n_bytes": 2304, "items": [{
+    "object": "dry_run", "n_items": 1, "n_tokens": 3, "n_bytes": 2304, "items": [{
         "token_ids": [504, 414, 46682], "tokens": ["The", " E", "iffel"],
         "bos": {"requested": null, "present": false, "added": false, "token_id": 1}, "n_truncated": 0, "n_bytes": 2304,
         "interventions": [], "positions": 2, "hooks": [{"hook": "blocks.12.hook_resid_post", "shape": [576]}]
     }]
 }))]
 pub struct DryRun {
+    /// Always `dry_run`.
+    #[schema(value_type = DryRunObject)]
+    pub object: &'static str,
     /// Number of inputs.
     pub n_items: usize,
     /// Number of tokens of all inputs.
