@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{
     dto::{
-        chat::chat_end,
+        chat::{chat_end, needs_messages},
         input::{Input, TokenIds},
         model::{ModelDto, Models, Tokenize, Tokenized, Tokens, TokensOfInputs},
         run_body::inputs_of,
@@ -76,6 +76,13 @@ pub async fn tokenize(
 
 /// Reads the question; at most `max_inputs` are tokenised in one request.
 fn question(request: Tokenize, max_inputs: usize) -> Result<TokenizeQuestion, Problem> {
+    let is_chat_field = request.add_generation_prompt.is_some()
+        || request.continue_final_message
+        || request.template_kwargs.is_some()
+        || request.chat_template.is_some();
+    if request.messages.is_none() && is_chat_field {
+        return Err(needs_messages());
+    }
     let Tokenize { model, input, text, token_ids, messages, prepend_bos, .. } = request;
     let one = |at: &str, content| vec![(at.to_owned(), content)];
     let inputs = match (input, text, token_ids, messages) {

@@ -26,6 +26,8 @@ async fn values(app: &TestApp, cache: &Value, query: &str) -> Vec<f32> {
 async fn positions_are_found_by_text_kind_and_message() {
     let app = TestApp::new().await;
     let tokens = app.post("/v1/tokenize", &with_model(json!({"text": TEXT}))).await.json();
+    let chat_field = with_model(json!({"text": TEXT, "add_generation_prompt": false}));
+    app.post("/v1/tokenize", &chat_field).await.problem(400, "invalid_body");
     assert_eq!(tokens["tokens"], json!(["<s>", "in", " the", " ", "d", "e", "n", " the", " ", "\u{fffd}", "\u{fffd}"]));
     assert_eq!(tokens["offsets"][0], Value::Null, "BOS stands for nothing in the text");
     assert_eq!(

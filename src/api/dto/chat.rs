@@ -17,6 +17,12 @@ pub struct Message {
     pub content: String,
 }
 
+/// The problem of fields that only a chat has, beside another input.
+pub fn needs_messages() -> Problem {
+    let detail = "add_generation_prompt, continue_final_message, template_kwargs and chat_template need messages";
+    Problem::at(Code::InvalidBody, "/messages", detail)
+}
+
 /// How a rendered chat ends, from the two fields that decide it.
 ///
 /// # Errors

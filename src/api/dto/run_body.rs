@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     annotations::check_annotations,
     capture::{CaptureDto, PositionsRequestSchema},
-    chat::{Message, chat_end},
+    chat::{Message, chat_end, needs_messages},
     generate::GenerateDto,
     input::{Input, InputSchema, TokenIds},
 };
@@ -184,11 +184,7 @@ impl CreateRun {
                 || self.template_kwargs.is_some()
                 || self.chat_template.is_some())
         {
-            return Err(Problem::at(
-                Code::InvalidBody,
-                "/messages",
-                "add_generation_prompt, continue_final_message, template_kwargs and chat_template need messages",
-            ));
+            return Err(needs_messages());
         }
         let n = match (&self.input, &self.items) {
             (Some(input), _) => input.len(),

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::visit::operations;
+use super::walk::operations;
 
 /// Headers of responses, for the components: name, description, example.
 const HEADERS: [(&str, &str, &str); 11] = [

@@ -9,7 +9,7 @@ mod oas30;
 mod pages;
 mod unions;
 mod unused;
-mod visit;
+mod walk;
 
 use std::sync::OnceLock;
 
@@ -23,7 +23,10 @@ use utoipa::openapi::{
 use super::{
     access,
     caches::lens::LensValues,
-    dto::{direction::IncludeVectors, run_body::{Include, IncludeTopTokens}},
+    dto::{
+        direction::IncludeVectors,
+        run_body::{Include, IncludeTopTokens},
+    },
     hosts, problems, routes,
     tensor::{DtypeParam, Encoding, Format},
 };
@@ -195,7 +198,7 @@ mod tests {
     #[test]
     fn binary_bodies_are_bytes_and_streams_are_text() {
         let mut document = document().clone();
-        for operation in visit::operations(&mut document) {
+        for operation in walk::operations(&mut document) {
             let Some(content) = operation.pointer("/responses/200/content") else { continue };
             for (media, schema) in [("application/x-npy", "binary"), ("application/vnd.safetensors", "binary")] {
                 if let Some(body) = content.get(media) {

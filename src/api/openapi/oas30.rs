@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::visit::each_schema;
+use super::walk::each_schema;
 
 /// The same document for OpenAPI 3.0.
 pub fn convert(document: &Value) -> Value {

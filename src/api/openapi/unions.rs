@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     unused::references,
-    visit::{each_schema, within},
+    walk::{each_schema, within},
 };
 
 const SCHEMAS: &str = "#/components/schemas/";
