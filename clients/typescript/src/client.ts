@@ -74,7 +74,10 @@ export interface Client extends Methods {
   /** Sends a request to any path with the key and the retries. Throws `ResiduumError` unless the answer is 2xx. */
   request(path: string, options?: SendOptions): Promise<Response>;
 
-  /** Posts a run and waits for its end. Throws {@link RunFailedError} if it fails or is cancelled. */
+  /**
+   * Posts a run and waits for its end. Throws {@link RunFailedError} if it fails or is cancelled. A signal ends the waiting; the
+   * run goes on.
+   */
   run(body: CreateRun, options?: CreateRunOptions & WaitOptions): Promise<Run>;
   /** Waits for the end of a run. Throws {@link RunFailedError} if it failed or was cancelled. */
   waitForRun(id: string, options?: WaitOptions): Promise<Run>;

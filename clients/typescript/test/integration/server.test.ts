@@ -194,6 +194,7 @@ test("the same idempotency key gives the same run; another body is refused", asy
   assert.equal((await client.runs.create(body, options)).id, first.id);
   assert.notEqual((await client.runs.create(body)).id, first.id);
   await assert.rejects(client.runs.create({ ...body, input: "Bye" }, options), { code: "idempotency_key_reused" });
+  assert.equal((await client.run(body)).n_reused, 1, "a key of its own does not keep a run from using what is stored");
 });
 
 test("errors say what would be right", async () => {

@@ -19,7 +19,7 @@ export async function tour(client: Client): Promise<Answers> {
       tags: ["tour"],
     },
   });
-  if (!("object" in run)) throw new Error("no dry run was asked for");
+  if (!("caches" in run)) throw new Error("no dry run was asked for");
   const [a, b] = run.caches;
   if (a === undefined || b === undefined) throw new Error("the run has two caches");
 
