@@ -16,7 +16,7 @@ from openapi_spec_validator import OpenAPIV30SpecValidator
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "python"))
-from documentation_checks import documented  # noqa: E402  (the path is set above)
+from documentation_checks import documented_operations  # noqa: E402  (the path is set above)
 from openapi_document import JSON, Document, load, nodes  # noqa: E402
 
 # Members of 3.1's schemas that 3.0 does not have.
@@ -88,8 +88,7 @@ def shapes(doc):
 
 def documented_requests_fit(new, old):
     faults = []
-    for request in documented(faults)[0]:
-        _, _, _, operation = old.operation_for(request.method, request.path)
+    for request, *_, operation in documented_operations(old, faults):
         if request.media == JSON:
             for violation in old.violations(request.body, operation["requestBody"]["content"][JSON]["schema"]):
                 faults.append(f"{request.where}: {violation}")

@@ -17,15 +17,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "python"))
-from documentation_checks import documented  # noqa: E402  (the path is set above)
+from documentation_checks import documented_operations  # noqa: E402  (the path is set above)
 from openapi_document import JSON, Document, load  # noqa: E402
 
 
 def named_bodies(doc, faults):
     """JSON values that have a component of their own, as (where, component, value)."""
-    for request in documented(faults)[0]:
+    for request, *_, operation in documented_operations(doc, faults):
         if request.media == JSON:
-            _, _, _, operation = doc.operation_for(request.method, request.path)
             yield request.where, component(doc, operation["requestBody"]["content"][JSON]["schema"], request.body), request.body
     for name, _, operation in doc.operations():
         for where, media in doc.bodies(operation):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "python"))
-from documentation_checks import documented  # noqa: E402  (the path is set above)
+from documentation_checks import documented_operations  # noqa: E402  (the path is set above)
 from openapi_document import JSON, Document, load  # noqa: E402
 
 HEAD = """// Written by tests/generators/typed_calls.py.
@@ -31,9 +31,8 @@ const client = createClient<paths>({ baseUrl: "http://127.0.0.1:8080" });
 """
 
 
-def call(doc, request):
+def call(doc, request, template, values, item, operation):
     """The statement for one request."""
-    template, values, item, operation = doc.operation_for(request.method, request.path)
     parameters = {(parameter["in"], parameter["name"]): parameter for parameter in doc.parameters(item, operation)}
     places = {"path": {}, "query": {}}
     for place, pairs in (("path", values.items()), ("query", request.query)):
@@ -94,7 +93,7 @@ def main():
     parser.add_argument("specification", type=Path)
     args = parser.parse_args()
     doc, faults = Document(load(args.specification.read_text(encoding="utf-8"))), []
-    calls = [call(doc, request) for request in documented(faults)[0]]
+    calls = [call(doc, *found) for found in documented_operations(doc, faults)]
     print("\n".join([HEAD, *calls]))
     for fault in faults:
         print(fault, file=sys.stderr)

@@ -42,15 +42,20 @@ def documented(faults):
     return requests, answers
 
 
-def documented_requests_fit(doc):
-    """Every request on a page has a route, parameters that it knows, and a body that fits."""
-    faults = []
+def documented_operations(doc, faults):
+    """Every request on a page, with its route: (request, template, values in the path, path item, operation)."""
     for request in documented(faults)[0]:
         found = doc.operation_for(request.method, request.path)
         if found is None:
             faults.append(f"{request.where}: no operation for {request.method} {request.path}")
-            continue
-        _, values, item, operation = found
+        else:
+            yield request, *found
+
+
+def documented_requests_fit(doc):
+    """Every request on a page has a route, parameters that it knows, and a body that fits."""
+    faults = []
+    for request, _, values, item, operation in documented_operations(doc, faults):
         parameters = doc.parameters(item, operation)
         faults += [f"{request.where}: {fault}" for fault in parameter_faults(doc, parameters, values.items(), "path")]
         faults += [f"{request.where}: {fault}" for fault in parameter_faults(doc, parameters, request.query, "query")]

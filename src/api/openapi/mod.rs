@@ -1,12 +1,13 @@
 //! The OpenAPI specification, generated from the route table.
 //!
 //! utoipa collects it from attributes. What attributes cannot say is added to the JSON of the document, by rules for all
-//! operations and schemas: [`bodies`], [`pages`], [`unions`]. [`oas30`] writes the document for version 3.0.
+//! operations and schemas: [`bodies`], [`pages`], [`parameters`], [`unions`]. [`oas30`] writes the document for version 3.0.
 
 mod bodies;
 mod nulls;
 mod oas30;
 mod pages;
+mod parameters;
 mod unions;
 mod unused;
 mod walk;
@@ -87,6 +88,7 @@ fn collect() -> OpenApi {
 /// Adds what attributes cannot say.
 fn finish(mut document: Value) -> Value {
     pages::refer_to_items(&mut document);
+    parameters::describe(&mut document);
     bodies::describe(&mut document);
     unions::tag_directions(&mut document["components"]["schemas"]);
     unions::flatten(&mut document);

@@ -1,9 +1,12 @@
 //! Writes the document for version 3.0 of OpenAPI, whose schemas are an older dialect: null is a property of a type, and
-//! there is one example, and no tuple.
+//! there is one example, and no tuple. Its generators (progenitor) know one kind of body and one type of answer for each
+//! operation.
 
 use serde_json::{Map, Value, json};
 
-use super::walk::each_schema;
+use super::walk::{each_schema, operations};
+
+const JSON: &str = "application/json";
 
 /// The same document for OpenAPI 3.0.
 pub fn convert(document: &Value) -> Value {
@@ -12,7 +15,44 @@ pub fn convert(document: &Value) -> Value {
     // a licence has no SPDX expression there
     document["info"]["license"] = json!({"name": document["info"]["license"]["name"]});
     each_schema(&mut document, &mut convert_schema);
+    for operation in operations(&mut document) {
+        if let Some(content) = operation.pointer_mut("/requestBody/content").and_then(Value::as_object_mut) {
+            keep_one(content);
+        }
+        if let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) {
+            unite_answers(responses);
+        }
+    }
     document
+}
+
+/// Keeps one kind of body: JSON, or else plain bytes.
+fn keep_one(content: &mut Map<String, Value>) {
+    let kept = [JSON, "application/octet-stream"].into_iter().find(|media| content.contains_key(*media));
+    if let Some(kept) = kept {
+        content.retain(|media, _| media == kept);
+    }
+}
+
+/// Gives all answers of success one type: that of the first, which may be a union of the others; none, if one of them
+/// has no body. A part of a body, 206, is only sent to a client that asks for it with a header of its own.
+fn unite_answers(responses: &mut Map<String, Value>) {
+    responses.retain(|code, _| code != "206");
+    let good = |code: &str| code.starts_with('2');
+    let first = responses
+        .iter()
+        .find(|(code, _)| good(code))
+        .map(|(_, answer)| answer["content"][JSON]["schema"].clone())
+        .filter(Value::is_object);
+    let is_empty = responses.iter().any(|(code, answer)| good(code) && answer.get("content").is_none());
+    for (_, answer) in responses.iter_mut().filter(|(code, _)| good(code)) {
+        if is_empty && let Some(answer) = answer.as_object_mut() {
+            answer.remove("content");
+        }
+        if let (Some(schema), Some(first)) = (answer.pointer_mut("/content/application~1json/schema"), &first) {
+            *schema = first.clone();
+        }
+    }
 }
 
 fn convert_schema(schema: &mut Value) {
@@ -101,6 +141,20 @@ mod tests {
             converted(json!({"type": "number", "exclusiveMinimum": 0})),
             json!({"type": "number", "minimum": 0, "exclusiveMinimum": true})
         );
+    }
+
+    #[test]
+    fn operations_have_one_type_of_body_and_of_answer() {
+        let json = |schema: &str| json!({"content": {JSON: {"schema": {"$ref": schema}}}});
+        let mut answers = json!({"200": json("#/either"), "201": json("#/one"), "206": {}, "400": json("#/problem")});
+        unite_answers(answers.as_object_mut().unwrap());
+        assert_eq!(answers, json!({"200": json("#/either"), "201": json("#/either"), "400": json("#/problem")}));
+        let mut answers = json!({"202": json("#/one"), "204": {"description": "gone"}});
+        unite_answers(answers.as_object_mut().unwrap());
+        assert_eq!(answers, json!({"202": {}, "204": {"description": "gone"}}));
+        let mut content = json!({"multipart/form-data": {}, JSON: {}});
+        keep_one(content.as_object_mut().unwrap());
+        assert_eq!(content, json!({JSON: {}}));
     }
 
     #[test]

@@ -17,8 +17,11 @@ pub fn flatten(document: &mut Value) {
     let before = references(document);
     let schemas = document["components"]["schemas"].clone();
     each_schema(document, &mut |schema| {
-        if let Some(fields) = schema.as_object_mut().filter(|fields| !fields.contains_key("discriminator")) {
+        let Some(fields) = schema.as_object_mut() else { return };
+        if !fields.contains_key("discriminator") {
             flatten_one(fields, &schemas);
+        } else if let Some(Value::Array(forms)) = fields.get_mut("oneOf") {
+            forms.iter_mut().for_each(|form| *form = bare(form));
         }
     });
     // what was a reference before and is written out now
@@ -41,6 +44,10 @@ fn flatten_one(union: &mut Map<String, Value>, schemas: &Value) {
         // an empty array would fit all of them
         others.iter_mut().filter(|form| form["type"] == "array").for_each(|form| form["minItems"] = json!(1));
     }
+    // some generators take the first that a value fits, and an object without required members fits every object
+    others.sort_by_key(|form| {
+        target(form, schemas).is_some_and(|meant| meant["type"] == "object" && meant.get("required").is_none())
+    });
     if !words.is_empty() {
         others.insert(0, json!({"type": "string", "enum": words}));
     }
@@ -60,8 +67,7 @@ fn flatten_one(union: &mut Map<String, Value>, schemas: &Value) {
 
 /// Sorts an alternative, or those that it consists of, into words and others.
 fn spread(form: &Value, schemas: &Value, words: &mut Vec<Value>, others: &mut Vec<Value>) {
-    let referred = form["$ref"].as_str().and_then(|at| at.strip_prefix(SCHEMAS)).map(|name| &schemas[name]);
-    let meant = referred.unwrap_or(form);
+    let meant = target(form, schemas).unwrap_or(form);
     if let Some(listed) = meant["enum"].as_array().filter(|_| meant["type"] == "string") {
         listed.iter().for_each(|word| {
             if !words.contains(word) {
@@ -76,6 +82,11 @@ fn spread(form: &Value, schemas: &Value, words: &mut Vec<Value>, others: &mut Ve
             others.push(form);
         }
     }
+}
+
+/// The schema that an alternative refers to.
+fn target<'a>(form: &Value, schemas: &'a Value) -> Option<&'a Value> {
+    form["$ref"].as_str().and_then(|at| at.strip_prefix(SCHEMAS)).map(|name| &schemas[name])
 }
 
 /// An alternative without the description of its place; a reference has one where it leads.

@@ -1,0 +1,58 @@
+//! Parameters as clients can send them.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::walk::operations;
+
+/// Removes null from the types of parameters, because what is left out is not sent, and a query parameter that has the
+/// name of one in the path, where the path decides.
+pub fn describe(document: &mut Value) {
+    for operation in operations(document) {
+        let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) else { continue };
+        let in_path: BTreeSet<String> = parameters.iter().filter(|one| one["in"] == "path").map(name).collect();
+        parameters.retain(|one| one["in"] == "path" || !in_path.contains(&name(one)));
+        for schema in parameters.iter_mut().filter_map(|one| one.get_mut("schema")) {
+            remove_null(schema);
+        }
+    }
+}
+
+fn name(parameter: &Value) -> String {
+    parameter["name"].to_string()
+}
+
+fn remove_null(schema: &mut Value) {
+    let Some(Value::Array(types)) = schema.get_mut("type") else { return };
+    types.retain(|one| one != "null");
+    if let [only] = types.as_slice() {
+        let only = only.clone();
+        schema["type"] = only;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn parameters_are_not_null_and_have_one_place() {
+        let mut document = json!({"paths": {"/a/{hook}": {"get": {"parameters": [
+            {"name": "hook", "in": "path", "schema": {"type": "string"}},
+            {"name": "hook", "in": "query", "schema": {"type": "string"}},
+            {"name": "Last-Event-ID", "in": "header", "schema": {"type": ["string", "null"]}},
+        ]}}}});
+        describe(&mut document);
+        let parameters = &document["paths"]["/a/{hook}"]["get"]["parameters"];
+        assert_eq!(
+            parameters,
+            &json!([
+                {"name": "hook", "in": "path", "schema": {"type": "string"}},
+                {"name": "Last-Event-ID", "in": "header", "schema": {"type": "string"}},
+            ])
+        );
+    }
+}
