@@ -6,6 +6,7 @@
 The crates keep the directions between them by what their manifests name. Beyond that:
 
 * `src/api` imports neither the model nor the analysis, nor SQL: a handler asks one question of the engine or the store.
+* `src/cli/client` knows the HTTP interface alone.
 * The engine's questions know nothing of HTTP, of bodies or of their encodings.
 * No files of a crate import each other in a circle; a module and those inside it may know each other.
 * A file is found by its name: no two of a crate share one but `mod.rs`. Files of tests are exempt.
@@ -27,6 +28,7 @@ CRATES = [ROOT / "src", *sorted((ROOT / "crates").glob("*/src"))]
 FORBIDDEN = [
     ("src/api", r"\bresiduum_(model|analysis)\b", "ask a question of residuum_engine instead"),
     ("src/api", r"\bsqlx\b", "SQL belongs to the store"),
+    ("src/cli/client", r"\bresiduum_(analysis|engine|model|store)\b", "ask the server over HTTP"),
     ("crates/engine/src/questions", r"\b(axum|http|utoipa|serde)::", "bodies belong to src/api"),
     ("crates/store/src", r"\b(axum|candle_core)::", "the store knows neither HTTP nor tensors"),
     ("crates/model/src", r"\b(axum|sqlx)::", "the model knows neither HTTP nor SQL"),

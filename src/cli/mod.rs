@@ -7,7 +7,7 @@ mod keys;
 mod serve;
 mod upkeep;
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
@@ -88,8 +88,9 @@ impl Cli {
             Command::Keys(keys) => keys.run(),
             Command::Client(command) => return command.run(),
             Command::Completions { shell } => {
-                clap_complete::generate(shell, &mut Self::command(), "residuum", &mut std::io::stdout());
-                Ok(())
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Self::command(), "residuum", &mut script);
+                written(std::io::stdout().write_all(&script))
             }
             Command::Backup(backup) => backup.run(),
             Command::Healthcheck { listen } => healthcheck(listen),
@@ -110,6 +111,14 @@ fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, String> {
         .enable_all()
         .build()
         .map_err(|e| format!("the async runtime could not be started: {e}"))
+}
+
+/// The result of writing to standard output. A reader that has gone is no error.
+fn written(result: std::io::Result<()>) -> Result<(), String> {
+    match result {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(format!("the output could not be written: {e}")),
+        _ => Ok(()),
+    }
 }
 
 fn check_openapi(file: &std::path::Path) -> Result<(), String> {

@@ -59,7 +59,7 @@ fn help_and_completions_need_no_server() {
         residuum(&[command, "--help"], &[], b"").ok();
     }
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        assert!(residuum(&["completions", shell], &[], b"").ok().out().contains("--no-wait"), "{shell}");
+        assert!(residuum(&["completions", shell], &[], b"").ok().out().contains("no-wait"), "{shell}");
     }
     residuum(&["completions", "csh"], &[], b"").failed(2);
     residuum(&["walk"], &[], b"").failed(2);

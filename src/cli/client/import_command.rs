@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::Args;
@@ -94,7 +94,7 @@ impl Import {
         self.files.iter().try_for_each(|path| self.import(&client, path))
     }
 
-    fn import(&self, client: &Client, path: &PathBuf) -> Outcome {
+    fn import(&self, client: &Client, path: &Path) -> Outcome {
         let wrong = |e: &io::Error| Failure::file(path, e);
         let size = File::open(path).and_then(|file| file.metadata()).map_err(|e| wrong(&e))?;
         if !size.is_file() {

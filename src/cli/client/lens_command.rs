@@ -1,6 +1,6 @@
 //! `residuum lens`: reads a stored residual stream as predictions.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Deserialize;
@@ -118,7 +118,7 @@ impl Lens {
         show(&answer.read()?, &client.out)
     }
 
-    fn save(&self, client: &Client, path: &str, body: Map<String, Value>, output: &PathBuf) -> Outcome {
+    fn save(&self, client: &Client, path: &str, body: Map<String, Value>, output: &Path) -> Outcome {
         if !self.tokens.is_empty() {
             return Err(Failure::Usage("a file has every token: leave --token out".to_owned()));
         }

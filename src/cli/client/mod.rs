@@ -52,19 +52,19 @@ use self::failure::Failure;
 #[derive(Debug, Subcommand)]
 pub(super) enum ClientCommand {
     Run(Box<run_command::Run>),
-    Ps(runs_commands::Ps),
-    Runs(runs_commands::Runs),
-    Caches(caches_commands::Caches),
-    Get(get_command::Get),
-    Tokens(tokens_command::Tokens),
-    Lens(lens_command::Lens),
-    Compare(compare_command::Compare),
+    Ps(Box<runs_commands::Ps>),
+    Runs(Box<runs_commands::Runs>),
+    Caches(Box<caches_commands::Caches>),
+    Get(Box<get_command::Get>),
+    Tokens(Box<tokens_command::Tokens>),
+    Lens(Box<lens_command::Lens>),
+    Compare(Box<compare_command::Compare>),
     Search(Box<search_command::Search>),
     Patch(Box<patch_command::Patch>),
     Import(Box<import_command::Import>),
     Export(Box<export_command::Export>),
-    Models(models_commands::Models),
-    Open(open_command::Open),
+    Models(Box<models_commands::Models>),
+    Open(Box<open_command::Open>),
 }
 
 impl ClientCommand {

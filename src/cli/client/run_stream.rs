@@ -68,16 +68,14 @@ fn follow(client: &Client, run: &Run) -> Outcome<String> {
     for event in Events::new(BufReader::new(response.into_body().into_reader())) {
         // the run goes on without its events, and is waited for below
         let Ok(event) = event else { break };
-        match event.name.as_str() {
-            "token" | "completion" => {
-                let Written { text, error } = serde_json::from_str(&event.data).map_err(|e| Failure::unexpected(&e))?;
-                client.out.print(&visible_lines(&text))?;
-                written += &text;
-                if let Some(problem) = error {
-                    eprintln!("\nresiduum: {problem}");
-                }
-            }
-            _ => {}
+        if !matches!(event.name.as_str(), "token" | "completion") {
+            continue;
+        }
+        let Written { text, error } = serde_json::from_str(&event.data).map_err(|e| Failure::unexpected(&e))?;
+        client.out.print(&visible_lines(&text))?;
+        written += &text;
+        if let Some(problem) = error {
+            eprintln!("\nresiduum: {problem}");
         }
     }
     Ok(written)
