@@ -26,7 +26,7 @@ use residuum_domain::{Code, Problem};
     "name": "residuum", "version": "0.1.0", "docs": "/docs/", "openapi": "/openapi.json", "models": "/v1/models",
     "health": "/healthz", "readiness": "/readyz"
 }))]
-pub struct Index {
+pub struct ServerIndex {
     /// Always `residuum`.
     #[schema(example = "residuum")]
     name: &'static str,
@@ -45,7 +45,7 @@ pub struct Index {
     readiness: &'static str,
 }
 
-const INDEX: Index = Index {
+const INDEX: ServerIndex = ServerIndex {
     name: "residuum",
     version: OK.version,
     docs: DOCS,
@@ -96,7 +96,7 @@ const OK: Health = Health { status: "ok", version: env!("CARGO_PKG_VERSION") };
 /// page.
 #[utoipa::path(
     get, path = "/", operation_id = "getIndex", tag = "system",
-    responses((status = 200, description = "The index", body = Index),
+    responses((status = 200, description = "The index", body = ServerIndex),
         (status = 307, description = "To the reference page, for browsers", headers(("Location" = String, description = "Path of the page"))), QueryProblems)
 )]
 pub async fn index(Query(NoQuery {}): Query<NoQuery>, headers: HeaderMap) -> Response {
