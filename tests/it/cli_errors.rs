@@ -191,6 +191,6 @@ fn ctrl_c_cancels_the_run() {
     let mut err = String::new();
     std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut err).unwrap();
     assert_eq!(status.code(), Some(130), "{err}");
-    assert!(err.contains("cancelled run r1: 2 of 5 inputs have caches"), "{err}");
+    assert!(err.contains("cancelled run r1, 2 of 5 done"), "{err}");
     assert!(server.requests.lock().unwrap().iter().any(|request| request.starts_with("POST /v1/runs/r1/cancel ")));
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    io::{self, IsTerminal},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -18,7 +19,7 @@ use super::{
     progress::{Counts, progress, set_total},
     run_report::{BulkOptions, Report},
     server::Client,
-    units::plural,
+    visible::visible,
 };
 
 /// Runs that are posted before the oldest has ended: the server computes one while the next is on its way.
@@ -85,7 +86,8 @@ impl<'a> Bulk<'a> {
     /// input failed. Batches before a bad line are computed and shown nevertheless.
     pub(super) fn run(mut self, batches: impl Iterator<Item = Outcome<Vec<Line>>>) -> Outcome {
         if self.options.wait {
-            cancel_on_interrupt(self.client.another(), self.posted.clone(), self.bar.clone());
+            let kept = "the caches are kept, and the same command computes only the rest";
+            cancel_on_interrupt(self.client.another(), self.posted.clone(), self.bar.clone(), kept);
         }
         let sent = self.post_all(batches);
         if !self.has_total {
@@ -233,30 +235,37 @@ fn with_lines(failure: Failure, batch: &[Line]) -> Failure {
     }
 }
 
-/// At Ctrl-C: cancels what was posted, and says what is left of it.
-pub(super) fn cancel_on_interrupt(client: Client, posted: Posted, bar: ProgressBar) {
+/// At Ctrl-C: cancels what was posted, and says what is left of it; `kept` is the last line.
+pub(super) fn cancel_on_interrupt(client: Client, posted: Posted, bar: ProgressBar, kept: &'static str) {
     interrupt::before_ending(move || {
         let posted = posted.lock().unwrap_or_else(PoisonError::into_inner);
         bar.finish_and_clear();
-        for id in posted.iter() {
-            let call = Call::post(format!("/v1/runs/{}/cancel", segment(id)), &json!({})).patient(Duration::ZERO);
-            match client.json(&call).and_then(|answer| answer.read::<Run>()) {
-                Ok(run) => {
-                    let inputs = plural(run.n_items, "input");
-                    // it may have ended a moment before
-                    let what =
-                        if matches!(run.status.as_str(), "completed" | "failed") { "finished" } else { "cancelled" };
-                    eprintln!("residuum: {what} run {id}: {} of {inputs} have caches", run.n_done);
-                }
-                Err(failure) => {
-                    eprintln!("residuum: run {id} goes on, cancel it with `residuum runs cancel {id}`: {failure}");
-                }
-            }
+        let lines: Vec<String> = posted.iter().map(|id| cancelled(&client, id)).collect();
+        if io::stderr().is_terminal() {
+            // the terminal has written ^C, perhaps in the middle of a line
+            eprintln!();
         }
+        lines.iter().for_each(|line| eprintln!("residuum: {line}"));
         if !posted.is_empty() {
-            eprintln!("residuum: the caches are kept, and the same command computes only the rest");
+            eprintln!("residuum: {kept}");
         }
     });
+}
+
+/// Cancels a run. Returns what to say about it.
+fn cancelled(client: &Client, id: &str) -> String {
+    let call = Call::post(format!("/v1/runs/{}/cancel", segment(id)), &json!({})).patient(Duration::ZERO);
+    match client.json(&call).and_then(|answer| answer.read::<Run>()) {
+        Ok(run) => {
+            // it may have ended a moment before
+            let what = if matches!(run.status.as_str(), "completed" | "failed") { "finished" } else { "cancelled" };
+            format!("{what} run {}, {} of {} done", visible(id), run.n_done, run.n_items)
+        }
+        Err(failure) => {
+            let id = visible(id);
+            format!("run {id} goes on, cancel it with `residuum runs cancel {id}`: {failure}")
+        }
+    }
 }
 
 #[cfg(test)]
