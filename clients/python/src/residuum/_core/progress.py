@@ -1,0 +1,20 @@
+"""Progress bars: tqdm on a terminal and in a notebook, nothing where the output goes into a file or a pipe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tqdm.auto import tqdm
+
+
+def progress_bar(total: int | None, text: str, progress: bool | None, unit: str = "it") -> Any:
+    """A bar.
+
+    Args:
+        total: What 100 % is, if it is known.
+        text: What stands before the bar.
+        progress: True: always; False: never; None: on a terminal and in a notebook.
+        unit: What is counted; `B` for bytes.
+    """
+    disable = None if progress is None else not progress
+    return tqdm(total=total, desc=text, disable=disable, unit=unit, unit_scale=unit == "B", dynamic_ncols=True)
