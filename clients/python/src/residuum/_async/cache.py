@@ -16,6 +16,7 @@ from .._core.info import CacheInfo
 from .._core.tensors import Array, Tensor, read_npy, read_safetensors
 from .._core.wire import compact, path, timestamp
 from .access import AsyncLogits, CacheAccess
+from .cache_questions import AsyncCacheQuestions
 from .download import download
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 UNCHANGED: Any = object()
 
 
-class AsyncCache(CacheInfo, CacheAccess):
+class AsyncCache(CacheInfo, CacheAccess, AsyncCacheQuestions):
     """The activations of one input.
 
     Keys are full hook names, names with a layer, or TransformerLens's forms: `blocks.3.attn.hook_k`, `("k", 3)`,

@@ -15,6 +15,7 @@ from .._core.filters import cache_filters
 from .._core.wire import compact, path
 from . import primitives
 from .cache import AsyncCache
+from .client_questions import AsyncClientQuestions
 from .model import AsyncModel
 from .pages import AsyncPages
 from .run import AsyncRun
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class AsyncClient:
+class AsyncClient(AsyncClientQuestions):
     """A connection to a Residuum server.
 
     Use it as a context manager, or close it, to give its connections back. It may be shared by threads and tasks.

@@ -21,8 +21,9 @@ def one_of(**names: Any) -> Any:
 def capture_spec(
     model: ModelInfo, hooks: Hooks, layers: Layers, positions: Any, dtype: str | None = None
 ) -> dict[str, Any]:
-    """`capture` of a run. Without hooks it is the residual stream after every block."""
-    names = requested(hooks, model.hooks, model.n_layers) or ["resid_post"]
+    """`capture` of a run. If hooks are not said it is the residual stream after every block; `[]` is nothing."""
+    names = requested(hooks, model.hooks, model.n_layers)
+    names = ["resid_post"] if names is None else names
     if layers is not None and not isinstance(layers, (str, int)):
         layers = [int(layer) for layer in layers]
     return compact({"hooks": names, "layers": layers, "positions": positions_body(positions), "dtype": dtype})
@@ -58,3 +59,18 @@ def with_logits(spec: dict[str, Any], n_layers: int, interventions: Sequence[Map
     if needed in hooks or "logits" in hooks or ("resid_post" in hooks and has_last and needed != "logits"):
         return spec
     return {**spec, "hooks": [*hooks, needed]}
+
+
+CHAT_OPTIONS = ("add_generation_prompt", "continue_final_message", "template_kwargs", "chat_template")
+
+
+def chat_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a chat, without those that are None.
+
+    Raises:
+        TypeError: There is an argument of another name.
+    """
+    unknown = [name for name in options if name not in CHAT_OPTIONS]
+    if unknown:
+        raise TypeError(f"there is no argument {unknown[0]!r}")
+    return compact(options)

@@ -17,6 +17,7 @@ from .._core.info import CacheInfo
 from .._core.tensors import Array, Tensor, read_npy, read_safetensors
 from .._core.wire import compact, path, timestamp
 from .access import CacheAccess, Logits
+from .cache_questions import CacheQuestions
 from .download import download
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 UNCHANGED: Any = object()
 
 
-class Cache(CacheInfo, CacheAccess):
+class Cache(CacheInfo, CacheAccess, CacheQuestions):
     """The activations of one input.
 
     Keys are full hook names, names with a layer, or TransformerLens's forms: `blocks.3.attn.hook_k`, `("k", 3)`,

@@ -16,6 +16,7 @@ from .._core.filters import cache_filters
 from .._core.wire import compact, path
 from . import primitives
 from .cache import Cache
+from .client_questions import ClientQuestions
 from .model import Model
 from .pages import Pages
 from .run import Run
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class Client:
+class Client(ClientQuestions):
     """A connection to a Residuum server.
 
     Use it as a context manager, or close it, to give its connections back. It may be shared by threads and tasks.

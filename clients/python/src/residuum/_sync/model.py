@@ -6,19 +6,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .._core.capture_spec import capture_spec, one_of, with_logits
+from .._core.capture_spec import capture_spec, chat_options, one_of, with_logits
 from .._core.hooks import Hooks, Layers
 from .._core.inputs import Input, parse_inputs
 from .._core.model_info import ModelInfo
 from .._core.tokens import Tokenized
 from .._core.wire import compact, path
+from .model_questions import ModelQuestions
 from .run import Run
 
 if TYPE_CHECKING:
     from .client import Client
 
 
-class Model(ModelInfo):
+class Model(ModelInfo, ModelQuestions):
     """A model that the server runs."""
 
     def __init__(self, client: Client, data: dict[str, Any]) -> None:
@@ -196,18 +197,3 @@ class Model(ModelInfo):
         if inputs.single:
             return caches[0].logits, caches[0]
         return [cache.logits for cache in caches], caches
-
-
-CHAT_OPTIONS = ("add_generation_prompt", "continue_final_message", "template_kwargs", "chat_template")
-
-
-def chat_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a chat, without those that are None.
-
-    Raises:
-        TypeError: There is an argument of another name.
-    """
-    unknown = [name for name in options if name not in CHAT_OPTIONS]
-    if unknown:
-        raise TypeError(f"there is no argument {unknown[0]!r}")
-    return compact(options)

@@ -184,7 +184,7 @@ class Patching:
         return ax
 
 
-def sweep(value: Mapping[str, Any] | None) -> dict[str, Any]:
+def sweep_body(value: Mapping[str, Any] | None) -> dict[str, Any]:
     """`sweep` of a request: Python's ranges and slices for layers, positions and heads."""
     from .. import arguments
 
