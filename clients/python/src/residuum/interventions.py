@@ -10,7 +10,7 @@ well. Where it acts is said by the same arguments everywhere:
 
     hook        a full name, or a short one with `layers`; `resid_post` by default
     layers      one layer, several, or all (default)
-    positions   which tokens: "all" (default, generated ones too), "prompt", "generated", or positions of the input, as a
+    positions   which tokens: "all" (default, generated ones too), "prompt", "generated", or positions of the input: a
                 number, a list, a slice or an object such as {"text": "Tower"}
     heads       of hooks with heads
     neurons     of `mlp.pre`, `mlp.pre_linear` and `mlp.post`

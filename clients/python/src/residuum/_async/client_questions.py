@@ -167,7 +167,7 @@ class AsyncClientQuestions:
 
         Args:
             caches: Caches, ids, a capture, or conditions.
-            directions: One or several: names of stored directions, vectors, caches, features; or a dict that names them.
+            directions: One or several: names of stored directions, vectors, caches, features; or a dict with names.
             measures: All three by default.
             hook: `resid_post` by default.
             layers: Those that all caches have by default.

@@ -241,7 +241,7 @@ class AsyncDirections:
         places: list[Any] = list(numbers) if isinstance(numbers, list) else [numbers]
         if len(places) != len(rows):
             raise ValueError(f"{len(rows)} vectors need as many layers, not {len(places)}")
-        entries = [compact({"layer": layer, "values": row.tolist()}) for layer, row in zip(places, rows)]
+        entries = [compact({"layer": layer, "values": row.tolist()}) for layer, row in zip(places, rows, strict=True)]
         body = {
             "name": name,
             "method": "upload",

@@ -46,8 +46,8 @@ async def generations(run: AsyncRun, n_inputs: int, single: bool) -> Any:
 class AsyncTokenStream:
     """Tokens as the model chooses them: `async for token in stream`.
 
-    A connection that breaks is made again, and nothing is lost or repeated. When the iteration is over, `result()` gives
-    the continuations with their caches.
+    A connection that breaks is made again, and nothing is lost or repeated. When the iteration is over, `result()`
+    gives the continuations with their caches.
 
     Closing it before the end, also by leaving its `with` block, cancels the run: the model stops, and what was written
     until then stays as a cache. Leaving a plain loop by `break` closes nothing, and the run goes on.

@@ -94,8 +94,8 @@ class AsyncModelQuestions:
             chat: For chats: `add_generation_prompt`, `continue_final_message`, `template_kwargs`, `chat_template`.
 
         Returns:
-            A `Generation` with `.text`, `.tokens` and `.cache`; for a list of prompts a list of them; where a prompt has
-            several samples (`n`, or a list of strengths), a list for each prompt. With `stream` a `TokenStream`.
+            A `Generation` with `.text`, `.tokens` and `.cache`; for a list of prompts a list of them; where a prompt
+            has several samples (`n`, or a list of strengths), a list for each prompt. With `stream` a `TokenStream`.
 
         Raises:
             RunFailed: The run, or the continuation of one of the prompts, failed.
@@ -204,9 +204,9 @@ class AsyncModelQuestions:
             corrupt: The other input, with equally many tokens; of patches alone.
             answer: The token that should come next: an id, or a text that is one token.
             against: The token that it is compared with.
-            sweep: What is changed: `op` (`patch`, `zero`, `mean_ablate`, `knockout`), `hook`, `layers`, and `positions`,
-                `heads`, `from` or `to`, each of which may be `"each"` to be an axis; `caches` of a mean. By default
-                `resid_pre` at every layer and position; with `op` alone, at every layer.
+            sweep: What is changed: `op` (`patch`, `zero`, `mean_ablate`, `knockout`), `hook`, `layers`, and
+                `positions`, `heads`, `from` or `to`, each of which may be `"each"` to be an axis; `caches` of a mean.
+                By default `resid_pre` at every layer and position; with `op` alone, at every layer.
             metric: `logit_diff` (default with `against`), `probability` (default without), `log_probability`, `logit`.
             direction: Of a patch, `denoise` (default): clean values into the corrupt run; `noise`: the other way round.
             position: Where the logits are read; the last by default.
@@ -268,5 +268,5 @@ def _per_layer(
     numbers = list(range(len(rows))) if found is None else found if isinstance(found, list) else [found]
     if len(numbers) != len(rows):
         raise ValueError(f"a matrix of {len(rows)} vectors needs {len(rows)} layers, not {len(numbers)}")
-    for layer, row in zip(numbers, rows):
+    for layer, row in zip(numbers, rows, strict=True):
         yield add(row, strength=strength, layers=[layer], hook=hook, positions=positions)  # type: ignore[list-item]

@@ -11,13 +11,13 @@ Layers: TypeAlias = "str | int | Sequence[int] | range | None"
 Positions: TypeAlias = "str | int | Sequence[int] | slice | range | Mapping[str, Any] | None"
 Token: TypeAlias = "str | int"
 # Conditions, ids, one cache or many; or what a capture returned.
-Caches: TypeAlias = "Mapping[str, Any] | str | Iterable[Any] | Any"
+Caches: TypeAlias = Any
 # The name of a stored direction, a direction, a feature, a cache, or a vector.
-DirectionLike: TypeAlias = "str | Mapping[str, Any] | Sequence[float] | Any"
+DirectionLike: TypeAlias = Any
 
 
 def layers(value: Layers) -> str | int | list[int] | None:
-    """`layers` of a request: `"all"`, one layer or several. A slice cannot be one, because its end is not known here."""
+    """`layers` of a request: `"all"`, one layer or several. Not a slice: its end is not known here."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, Iterable):

@@ -47,8 +47,8 @@ def generations(run: Run, n_inputs: int, single: bool) -> Any:
 class TokenStream:
     """Tokens as the model chooses them: `for token in stream`.
 
-    A connection that breaks is made again, and nothing is lost or repeated. When the iteration is over, `result()` gives
-    the continuations with their caches.
+    A connection that breaks is made again, and nothing is lost or repeated. When the iteration is over, `result()`
+    gives the continuations with their caches.
 
     Closing it before the end, also by leaving its `with` block, cancels the run: the model stops, and what was written
     until then stays as a cache. Leaving a plain loop by `break` closes nothing, and the run goes on.

@@ -1,1 +1,1 @@
-"""Answers to questions, as numpy arrays with names, tables and plots. They make no requests, so both clients share them."""
+"""Answers to questions, as numpy arrays with names, tables and plots. They send nothing: both clients share them."""

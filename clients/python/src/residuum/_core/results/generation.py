@@ -63,7 +63,7 @@ class GenerationInfo:
         text: What was generated.
         token_ids: The generated tokens.
         tokens: Their texts.
-        logprobs: Their log-probabilities, `[token]`, before temperature, `top_k` and `top_p`; None if they are not known.
+        logprobs: Their log-probabilities, `[token]`, before temperature, `top_k` and `top_p`; None if not known.
         finish_reason: `length`, `end_of_sequence`, `stop` or `cancelled`.
         first_position: Position of the first generated token.
         sample: Number of the sample.
@@ -103,9 +103,9 @@ class GenerationInfo:
             hover = f"position {self.first_position + i}" + ("" if p is None else f", probability {p:.3f}")
             colour = "" if p is None else f"background:rgba(52,120,200,{0.6 * p:.3f});"
             tokens.append(
-                f'<span style="{colour}padding:1px 0" title="{hover}">{show.html.escape(show.visible(token))}</span>'
+                f'<span style="{colour}padding:1px 0" title="{hover}">{show.escape(show.visible(token))}</span>'
             )
-        prompt = show.html.escape(self.prompt or "")
+        prompt = show.escape(self.prompt or "")
         return f'<div style="font-family:monospace;font-size:12px">{prompt}<b>|</b>{"".join(tokens)}</div>'
 
 

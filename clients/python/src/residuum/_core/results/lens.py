@@ -101,9 +101,8 @@ class LogitLens:
         for i in reversed(range(len(self.layers))):
             cells: list[show.Cell] = []
             for j in range(len(self.positions)):
-                top = [
-                    f"{show.visible(str(t))} {p:.3f}" for t, p in zip(self.top_tokens[i, j], self.top_probability[i, j])
-                ]
+                pairs = zip(self.top_tokens[i, j], self.top_probability[i, j], strict=True)
+                top = [f"{show.visible(str(t))} {p:.3f}" for t, p in pairs]
                 text = show.visible(str(self.top_tokens[i, j, 0])) if top else "–"
                 p = float(self.top_probability[i, j, 0]) if top else None
                 cells.append((text, p, "\n".join([*top, f"entropy {self.entropy[i, j]:.2f} nats"])))

@@ -60,7 +60,8 @@ class Measures(Mapping[str, Array]):
         return self[self._only()]
 
     def __repr__(self) -> str:
-        shape = " × ".join(f"{n} {axis}" for axis, n in zip(self.axes, next(iter(self._arrays.values())).shape))
+        sizes = next(iter(self._arrays.values())).shape
+        shape = " × ".join(f"{n} {axis}" for axis, n in zip(self.axes, sizes, strict=True))
         return f"{type(self).__name__}({self.hook}; {', '.join(self._arrays)}; {shape})"
 
 
@@ -120,7 +121,7 @@ class Comparison(Measures):
 
 
 class Projections(Measures):
-    """What `c.project` answers: arrays `[cache, layer, direction]`, or `[row, layer, direction]` with several positions.
+    """What `c.project` answers: `[cache, layer, direction]`, or `[row, layer, direction]` with several positions.
 
     Attributes:
         cache_ids: The caches, in order.

@@ -29,8 +29,8 @@ class Patching:
         axes: Names of the axes: `layer`, and those of `pos`, `q_pos`, `k_pos`, `head` that were swept.
         values: The metric of each changed run; shape as `axes` says.
         effect: `values` less the metric of the run that was changed.
-        normalized: Of a patch, the effect as a fraction of the difference of the two runs: 0 nothing changed, 1 the metric
-            is that of the other run. None otherwise.
+        normalized: Of a patch, the effect as a fraction of the difference of the two runs: 0 nothing changed, 1 the
+            metric is that of the other run. None otherwise.
         clean: The metric of the clean run.
         corrupt: The metric of the corrupt run; NaN without one.
         layers: Layers of the axis `layer`.
@@ -90,7 +90,8 @@ class Patching:
     def top(self, k: int = 10) -> list[tuple[dict[str, int], float]]:
         """The `k` cells of largest effect in magnitude: where they are, by axis, and the effect."""
         cells = show.strongest(self.effect, k)
-        return [({a: self.index[a][i] for a, i in zip(self.axes, c)}, float(self.effect[c])) for c in cells]
+        places = [{a: self.index[a][i] for a, i in zip(self.axes, cell, strict=True)} for cell in cells]
+        return [(place, float(self.effect[cell])) for place, cell in zip(places, cells, strict=True)]
 
     @property
     def _title(self) -> str:
@@ -115,11 +116,11 @@ class Patching:
     def _repr_html_(self) -> str:
         matrix, rows, columns = self._matrix(self._shown()[0])
         if matrix.size > 20_000:
-            return f"<pre>{show.html.escape(repr(self))}</pre>"
+            return f"<pre>{show.escape(repr(self))}</pre>"
         most = float(np.nanmax(np.abs(matrix))) if np.isfinite(matrix).any() else 1.0
         body = [
             (name, [(show.number(v, 2), float(v) / (most or 1.0), "") for v in row])
-            for name, row in reversed(list(zip(rows, matrix)))
+            for name, row in reversed(list(zip(rows, matrix, strict=True)))
         ]
         return show.html_table(f"{self._title} ({self._shown()[1]})", columns, body, symmetric=True)
 

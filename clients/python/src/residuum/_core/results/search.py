@@ -212,7 +212,7 @@ class Features:
 
     def top(self, position: int = -1) -> list[tuple[int, float]]:
         """The strongest features at the i-th of `positions`: `(feature, activation)`, strongest first."""
-        pairs = zip(self.top_ids[position], self.top_activations[position])
+        pairs = zip(self.top_ids[position], self.top_activations[position], strict=True)
         return [(int(f), float(a)) for f, a in pairs if f >= 0]
 
     def _rows(self) -> list[list[str]]:

@@ -15,6 +15,11 @@ from ..tensors import Array
 Cell = tuple[str, "float | None", str]
 
 
+def escape(text: str) -> str:
+    """A text as HTML."""
+    return html.escape(text)
+
+
 def visible(token: str) -> str:
     """A token with its white space visible: ` Paris` is `·Paris`, a line break is `⏎`."""
     return token.replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥") or "∅"
@@ -34,10 +39,10 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], limit: int 
     rows = list(rows)
     shown = [list(header), *map(list, rows[:limit])]
     widths = [max(len(row[i]) for row in shown) for i in range(len(header))]
-    lines = [
-        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip()
-        for row in shown
-    ]
+    lines = []
+    for row in shown:
+        cells = [c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  ".join(cells).rstrip())
     if len(rows) > limit:
         lines.append(f"… and {len(rows) - limit} more")
     return "\n".join(lines)
