@@ -12,14 +12,17 @@
 
 from . import errors
 from ._async.cache import AsyncCache
+from ._async.capture import AsyncCapture
 from ._async.client import AsyncClient
 from ._async.model import AsyncModel
 from ._async.run import AsyncRun
-from ._core.rows import Rows
+from ._core.chunks import FailedInput
+from ._core.rows import CaptureRows, Rows
 from ._core.tensors import Tensor
 from ._core.tokens import Tokenized
 from ._core.version import __version__
 from ._sync.cache import Cache
+from ._sync.capture import Capture
 from ._sync.client import Client
 from ._sync.model import Model
 from ._sync.run import Run
@@ -27,10 +30,14 @@ from .errors import *  # noqa: F403
 
 __all__ = [
     "AsyncCache",
+    "AsyncCapture",
     "AsyncClient",
     "AsyncModel",
     "AsyncRun",
     "Cache",
+    "Capture",
+    "CaptureRows",
+    "FailedInput",
     "Client",
     "Model",
     "Rows",

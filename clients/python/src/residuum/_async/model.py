@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from .._core.capture_spec import capture_spec, chat_options, one_of, with_logits
 from .._core.hooks import Hooks, Layers
 from .._core.inputs import Input, parse_inputs
-from .._core.model_info import ModelInfo
 from .._core.tokens import Tokenized
 from .._core.wire import compact, path
+from .capturing import AsyncCapturing
 from .model_questions import AsyncModelQuestions
 from .run import AsyncRun
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .client import AsyncClient
 
 
-class AsyncModel(ModelInfo, AsyncModelQuestions):
+class AsyncModel(AsyncCapturing, AsyncModelQuestions):
     """A model that the server runs."""
 
     def __init__(self, client: AsyncClient, data: dict[str, Any]) -> None:

@@ -17,11 +17,11 @@ class ModelInfo(Described):
     _hooks: dict[str, HookInfo] | None = None
 
     @property
-    def info(self) -> models.Model:
-        """The description as a typed model."""
+    def info(self) -> models.ModelDetails:
+        """The description of a loaded model as a typed model."""
         from .. import models
 
-        return models.Model.model_validate(self._data)
+        return models.ModelDetails.model_validate(self._data)
 
     def _detail(self, name: str) -> Any:
         value = self._data.get(name)

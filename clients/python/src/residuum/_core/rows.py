@@ -119,3 +119,80 @@ def join_rows(parts: Sequence[Rows]) -> Rows:
         caches=[c for p in parts for c in p.caches],
         dtype=parts[0].dtype,
     )
+
+
+@dataclass(frozen=True)
+class CaptureRows:
+    """Rows of one hook of a capture, in the order of its inputs.
+
+    Attributes:
+        X: `[rows, …]`, read-only.
+        y: The label of each row, as it was given; None if there are no labels.
+        index: The number of the input of each row.
+        position: Its position in the input; -1 if it has none, as a mean.
+        token_id: Its token; -1 if it has none.
+    """
+
+    X: Array
+    y: Array | None
+    index: NDArray[np.int64]
+    position: NDArray[np.int64]
+    token_id: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+
+class RowsBuilder:
+    """Puts the rows of several runs together. Where inputs have one row each, `X` is filled in place, without a second copy."""
+
+    def __init__(self, n_inputs: int) -> None:
+        self._n_inputs = n_inputs
+        self._whole: Array | None = None
+        self._filled = 0
+        self._parts: list[Array] = []
+        self._index: list[NDArray[np.int64]] = []
+        self._position: list[NDArray[np.int64]] = []
+        self._token_id: list[NDArray[np.int64]] = []
+
+    def add(self, rows: Rows, numbers: Sequence[int]) -> None:
+        """Adds the rows of one run; `numbers` has the number of each of its items."""
+        self._index.append(np.asarray(numbers, dtype=np.int64)[rows.item_index])
+        self._position.append(rows.position)
+        self._token_id.append(rows.token_id)
+        if not self._index[1:] and len(rows) == len(rows.caches) and self._n_inputs > len(rows):
+            self._whole = np.empty((self._n_inputs, *rows.X.shape[1:]), dtype=rows.X.dtype)
+        whole = self._whole
+        fits = whole is not None and self._filled + len(rows) <= len(whole) and rows.X.dtype == whole.dtype
+        if whole is not None and fits:
+            whole[self._filled : self._filled + len(rows)] = rows.X
+            self._filled += len(rows)
+            return
+        if whole is not None:
+            self._parts, self._whole = [whole[: self._filled]], None
+        self._parts.append(rows.X)
+
+    def finish(self, labels: Sequence[Any]) -> CaptureRows:
+        """All rows, with the labels of the inputs by their number."""
+        if not self._index:
+            raise TensorError("there are no rows: no input has a cache")
+        if self._whole is not None:
+            X = self._whole[: self._filled]
+        else:
+            X = self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts)
+        X.flags.writeable = False
+        index = np.concatenate(self._index)
+        return CaptureRows(X, labels_array(labels, index), index, np.concatenate(self._position), np.concatenate(self._token_id))
+
+
+def labels_array(labels: Sequence[Any], index: NDArray[np.int64]) -> Array | None:
+    """The labels of rows: an array of numbers or strings, or of objects where they are mixed; None if all are None."""
+    chosen = [labels[i] for i in index]
+    if all(label is None for label in chosen):
+        return None
+    kinds = {type(label) for label in chosen}
+    if kinds <= {int, float} or kinds in ({bool}, {str}):
+        return np.array(chosen)
+    array = np.empty(len(chosen), dtype=object)
+    array[:] = chosen
+    return array

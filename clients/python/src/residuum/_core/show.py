@@ -183,6 +183,35 @@ def run_html(run: RunInfo) -> str:
     )
 
 
+def capture_text(capture: Any) -> str:
+    """The repr of a capture."""
+    total = "?" if capture.n_inputs is None else capture.n_inputs
+    extra = f", {capture.n_reused} reused" if capture.n_reused else ""
+    extra += f", {capture.n_failed} failed" if capture.n_failed else ""
+    state = "ended" if capture.ended else "not ended: wait() goes on"
+    return f"Capture in {len(capture.runs)} runs: {capture.n_done} of {total} inputs done{extra} ({state})"
+
+
+def capture_html(capture: Any) -> str:
+    """A capture in a notebook."""
+    total = capture.n_inputs
+    failed = [(f.index, f.code, f.detail) for f in capture.failed[:10]]
+    return box(
+        "Capture",
+        facts(
+            [
+                ("runs", len(capture.runs)),
+                ("done", f"{capture.n_done} of {'?' if total is None else total}"),
+                ("reused", capture.n_reused or None),
+                ("failed", capture.n_failed or None),
+                ("state", "ended" if capture.ended else "not ended: wait() goes on"),
+            ]
+        ),
+        progress_html(capture.n_done, capture.n_failed, total or 0),
+        table(["input", "code", "why it failed"], failed) if failed else "",
+    )
+
+
 def model_text(model: ModelInfo) -> str:
     """The repr of a model."""
     if model.data.get("n_layers") is None:

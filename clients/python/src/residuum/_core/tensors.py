@@ -167,7 +167,7 @@ def write_safetensors(arrays: Mapping[str, Any], metadata: Mapping[str, str] | N
 
     if not arrays:
         raise TensorError("there is no array to write")
-    parts: dict[str, dict[str, Any]] = {}
+    parts: dict[str, Any] = {}
     for name, value in arrays.items():
         dtype, shape, data = _raw(str(name), value)
         parts[str(name)] = {"dtype": dtype, "shape": list(shape), "data": data}

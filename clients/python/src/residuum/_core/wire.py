@@ -8,6 +8,8 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote
 
+import httpx
+
 from .config import Config
 
 Params = Mapping[str, Any]
@@ -21,7 +23,7 @@ def path(*segments: object) -> str:
     return "/v1/" + "/".join(quote(str(s), safe="") for s in segments)
 
 
-def query(params: Params | None) -> list[tuple[str, str]]:
+def query(params: Params | None) -> httpx.QueryParams:
     """Query parameters: None is left out, a list repeats its parameter, times are RFC 3339 in UTC."""
     pairs: list[tuple[str, str]] = []
     for name, value in (params or {}).items():
@@ -29,7 +31,7 @@ def query(params: Params | None) -> list[tuple[str, str]]:
             continue
         values = value if isinstance(value, (list, tuple, set, frozenset)) else [value]
         pairs.extend((name, _text(v)) for v in values)
-    return pairs
+    return httpx.QueryParams(tuple(pairs))
 
 
 def _text(value: Any) -> str:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from .._core.capture_spec import capture_spec, chat_options, one_of, with_logits
 from .._core.hooks import Hooks, Layers
 from .._core.inputs import Input, parse_inputs
-from .._core.model_info import ModelInfo
 from .._core.tokens import Tokenized
 from .._core.wire import compact, path
+from .capturing import Capturing
 from .model_questions import ModelQuestions
 from .run import Run
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .client import Client
 
 
-class Model(ModelInfo, ModelQuestions):
+class Model(Capturing, ModelQuestions):
     """A model that the server runs."""
 
     def __init__(self, client: Client, data: dict[str, Any]) -> None:

@@ -1,0 +1,31 @@
+"""The rows of a capture, read run by run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .._core.chunks import Chunk
+from .._core.rows import CaptureRows, RowsBuilder
+from .._core.wire import path
+from .exports import read_rows
+from .run import AsyncRun
+from .transport import AsyncTransport
+
+
+async def read_capture_rows(
+    transport: AsyncTransport,
+    pairs: Sequence[tuple[Chunk, AsyncRun]],
+    labels: Sequence[Any],
+    hook: Any,
+    layer: int | None,
+    position: Any,
+    dtype: str | None,
+) -> CaptureRows:
+    """One hook of all runs, in the order of the inputs."""
+    builder = RowsBuilder(sum(len(chunk.done) for chunk, _ in pairs))
+    for chunk, run in pairs:
+        if chunk.done:
+            where = path("runs", run.id, "export")
+            builder.add(await read_rows(transport, where, hook, layer, position, dtype), chunk.numbers)
+    return builder.finish(labels)
