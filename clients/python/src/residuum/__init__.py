@@ -27,6 +27,7 @@ from ._sync.client import Client
 from ._sync.model import Model
 from ._sync.run import Run
 from .errors import *  # noqa: F403
+from .server import LocalServer, serve
 
 __all__ = [
     "AsyncCache",
@@ -37,13 +38,15 @@ __all__ = [
     "Cache",
     "Capture",
     "CaptureRows",
-    "FailedInput",
     "Client",
+    "FailedInput",
+    "LocalServer",
     "Model",
     "Rows",
     "Run",
     "Tensor",
     "Tokenized",
     "__version__",
+    "serve",
 ]
 __all__ += errors.__all__

@@ -23,7 +23,9 @@ def http_client(
 ) -> httpx.AsyncClient:
     """The connection pool of a client."""
     timeout = httpx.Timeout(config.timeout, connect=config.connect_timeout)
-    return httpx.AsyncClient(base_url=config.url, headers=headers, timeout=timeout, transport=transport)
+    return httpx.AsyncClient(
+        base_url=config.url, headers=headers, timeout=timeout, transport=transport, trust_env=not config.is_local
+    )
 
 
 async def file_chunks(path: str | os.PathLike[str], size: int = 1 << 20) -> AsyncIterator[bytes]:

@@ -88,6 +88,7 @@ class AsyncTransport:
         idempotent: bool | None = None,
         timeout: float | None = None,
         reconnect: float | None = None,
+        patient: bool = True,
     ) -> AsyncIterator[httpx.Response]:
         """An answer whose body is read by the caller, for downloads and events.
 
@@ -102,6 +103,7 @@ class AsyncTransport:
                 anything with an `Idempotency-Key`.
             timeout: Seconds to wait for the answer, instead of the client's.
             reconnect: Seconds for which the server may be away, instead of the client's.
+            patient: False: it is tried once.
         """
         options = {
             "params": params,
@@ -111,6 +113,7 @@ class AsyncTransport:
             "idempotent": idempotent,
             "timeout": timeout,
             "reconnect": reconnect,
+            "patient": patient,
         }
         async with self._open(method, path, self._retries(method, options), **options) as response:
             try:
@@ -126,11 +129,12 @@ class AsyncTransport:
         if idempotent is None:
             idempotent = method in ("GET", "HEAD", "PUT", "DELETE") or "idempotency-key" in headers
         reconnect = options.get("reconnect")
+        patient = options.get("patient", True)
         return Retries(
-            idempotent=idempotent,
-            max_retries=self.config.max_retries,
+            idempotent=idempotent and patient,
+            max_retries=self.config.max_retries if patient else 0,
             reconnect=self.config.reconnect if reconnect is None else reconnect,
-            was_reached=self._was_reached,
+            was_reached=self._was_reached and patient,
         )
 
     @asynccontextmanager
@@ -172,6 +176,7 @@ class AsyncTransport:
         idempotent: bool | None = None,
         timeout: float | None = None,
         reconnect: float | None = None,
+        patient: bool = True,
     ) -> httpx.Request:
         headers = dict(headers or {})
         body: Any = content() if callable(content) else content

@@ -57,7 +57,8 @@ def rows(data: Any, text: str, label: Label, metadata: Metadata) -> Iterator[Row
         KeyError: A column does not exist.
         ValueError: There are more or fewer labels than inputs.
     """
-    labels = None if label is None or isinstance(label, str) or callable(label) else iter(label)
+    column = label if label is None or isinstance(label, str) or callable(label) else None
+    labels = iter(label) if column is None and label is not None else None  # type: ignore[arg-type]
     wanted = [metadata] if isinstance(metadata, str) else metadata
     for number, record in enumerate(_records(data)):
         item, problem = _item(record, text, number)
@@ -66,7 +67,7 @@ def rows(data: Any, text: str, label: Label, metadata: Metadata) -> Iterator[Row
             if value is MISSING:
                 raise ValueError(f"there are {number} labels and more inputs")
         else:
-            value = None if label is None else _column(record, label, number)
+            value = None if column is None else _column(record, column, number)
         extra = _metadata(record, wanted, number)
         yield Row(item, plain(value), extra, problem)
     if labels is not None and next(labels, MISSING) is not MISSING:

@@ -22,7 +22,9 @@ def sleep(seconds: float) -> None:
 def http_client(config: Config, headers: dict[str, str], transport: httpx.BaseTransport | None) -> httpx.Client:
     """The connection pool of a client."""
     timeout = httpx.Timeout(config.timeout, connect=config.connect_timeout)
-    return httpx.Client(base_url=config.url, headers=headers, timeout=timeout, transport=transport)
+    return httpx.Client(
+        base_url=config.url, headers=headers, timeout=timeout, transport=transport, trust_env=not config.is_local
+    )
 
 
 def file_chunks(path: str | os.PathLike[str], size: int = 1 << 20) -> Iterator[bytes]:
