@@ -19,6 +19,7 @@ from .client_questions import AsyncClientQuestions
 from .model import AsyncModel
 from .pages import AsyncPages
 from .run import AsyncRun
+from .transfer import AsyncTransfer
 from .transport import AsyncTransport
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class AsyncClient(AsyncClientQuestions):
+class AsyncClient(AsyncTransfer, AsyncClientQuestions):
     """A connection to a Residuum server.
 
     Use it as a context manager, or close it, to give its connections back. It may be shared by threads and tasks.

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import tarfile
 import tempfile
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from .._core.problem import ConnectionFailed, UnexpectedAnswer
 from .._core.rows import Rows, export_params, join_rows, parse_rows
-from .download import download
 from .transport import AsyncTransport
 
 
@@ -24,20 +23,32 @@ async def read_rows(
 ) -> Rows:
     """The rows of an export, in the order of the server. An export that comes in shards is put together."""
     query = {**(params or {}), **export_params(hook, layer, position, dtype)}
-    response = await transport.request("GET", path, params=query)
-    if "tar" not in response.headers.get("content-type", ""):
-        return parse_rows(response.content)
-    del response  # a tar is read from a file instead, a shard at a time
-    with tempfile.TemporaryDirectory(prefix="residuum-") as folder:
-        file = Path(folder) / "export.tar"
-        await download(transport, "GET", path, file, params=query)
+    for last in (False, True):
+        try:
+            async with transport.stream("GET", path, params=query) as response:
+                if "tar" not in response.headers.get("content-type", ""):
+                    return parse_rows(await response.aread())
+                return await _sharded(response)
+        except ConnectionFailed:
+            if last:
+                raise
+    raise AssertionError("unreachable")
+
+
+async def _sharded(response: Any) -> Rows:
+    """An export that comes as a tar: it goes into a file, and is read from there a shard at a time."""
+    with tempfile.TemporaryFile(prefix="residuum-") as file:
+        async for part in response.aiter_bytes(1 << 20):
+            file.write(part)
+        file.seek(0)
         return read_shards(file)
 
 
-def read_shards(file: Path) -> Rows:
+def read_shards(file: IO[bytes]) -> Rows:
     """The rows of an exported tar of safetensors files."""
-    parts = []
-    with tarfile.open(file) as tar:
+    parts: list[Rows] = []
+    expected = None
+    with tarfile.open(fileobj=file) as tar:
         for member in tar:
             content = tar.extractfile(member)
             if content is None:
@@ -46,7 +57,7 @@ def read_shards(file: Path) -> Rows:
                 parts.append(parse_rows(content.read()))
             elif member.name.endswith("manifest.json"):
                 expected = json.load(content)["n_rows"]
-    rows = join_rows(parts)
-    if len(rows) != expected:
-        raise ValueError(f"the export has {len(rows)} rows, and its manifest says {expected}")
-    return rows
+    n_rows = sum(map(len, parts))
+    if expected is None or n_rows != expected:
+        raise UnexpectedAnswer(f"the export has {n_rows} rows, and should have {expected}: it was cut short")
+    return join_rows(parts)

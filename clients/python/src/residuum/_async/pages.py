@@ -53,6 +53,12 @@ class AsyncPages(Generic[T]):
         """All of them."""
         return [item async for item in self]
 
+    async def frame(self) -> Any:
+        """All of them as a pandas table, one row each, with the fields that the server describes them with."""
+        import pandas as pd
+
+        return pd.DataFrame([item.data async for item in self])  # type: ignore[attr-defined]
+
     async def count(self) -> int:
         """How many there are, whatever `limit` says. Only caches can be counted without listing them."""
         page = await self._page(limit=1, count=True)

@@ -54,8 +54,9 @@ def with_logits(spec: dict[str, Any], n_layers: int, interventions: Sequence[Map
     needed = "logits" if any(t.startswith(_AFTER) for t in touched) else f"blocks.{n_layers - 1}.hook_resid_post"
     hooks = spec["hooks"]
     layers = spec.get("layers")
-    last = {n_layers - 1, -1}
-    has_last = layers in (None, "all") or layers in last or (isinstance(layers, list) and bool(last & set(layers)))
+    has_last = layers in (None, "all") or bool(
+        {n_layers - 1, -1} & set(layers if isinstance(layers, list) else [layers])
+    )
     if needed in hooks or "logits" in hooks or ("resid_post" in hooks and has_last and needed != "logits"):
         return spec
     return {**spec, "hooks": [*hooks, needed]}

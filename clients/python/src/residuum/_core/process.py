@@ -22,13 +22,19 @@ LOG_LINES = 20
 _ADDRESS = re.compile(rb"listening\W.*?address=\"?([^\s\"]+:\d+)")
 
 # Stops the server when this process is gone, even if it was killed: then its end of the pipe closes.
+# It also removes the temporary folder.
 _WATCHER = """
-import os, signal, sys
+import os, shutil, signal, sys, time
 sys.stdin.buffer.read()
+pid = int(sys.argv[1])
 try:
-    os.kill(int(sys.argv[1]), signal.SIGTERM)
+    os.kill(pid, signal.SIGTERM)
+    for _ in range(600):
+        time.sleep(0.1)
+        os.kill(pid, 0)
 except ProcessLookupError:
     pass
+shutil.rmtree(sys.argv[2], ignore_errors=True)
 """
 
 
@@ -139,7 +145,7 @@ class ServerProcess:
             return
         with contextlib.suppress(OSError):
             self._watcher = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _WATCHER, str(self._process.pid)],
+                [sys.executable, "-I", "-S", "-c", _WATCHER, str(self._process.pid), str(self._temporary())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

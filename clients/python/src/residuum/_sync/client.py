@@ -20,6 +20,7 @@ from .client_questions import ClientQuestions
 from .model import Model
 from .pages import Pages
 from .run import Run
+from .transfer import Transfer
 from .transport import Transport
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class Client(ClientQuestions):
+class Client(Transfer, ClientQuestions):
     """A connection to a Residuum server.
 
     Use it as a context manager, or close it, to give its connections back. It may be shared by threads and tasks.

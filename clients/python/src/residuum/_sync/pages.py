@@ -54,6 +54,12 @@ class Pages(Generic[T]):
         """All of them."""
         return [item for item in self]
 
+    def frame(self) -> Any:
+        """All of them as a pandas table, one row each, with the fields that the server describes them with."""
+        import pandas as pd
+
+        return pd.DataFrame([item.data for item in self])  # type: ignore[attr-defined]
+
     def count(self) -> int:
         """How many there are, whatever `limit` says. Only caches can be counted without listing them."""
         page = self._page(limit=1, count=True)
