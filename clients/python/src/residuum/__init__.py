@@ -10,7 +10,7 @@
 `Client` and everything it gives have an async counterpart: `AsyncClient`.
 """
 
-from . import errors
+from . import errors, interventions, results
 from ._async.cache import AsyncCache
 from ._async.capture import AsyncCapture
 from ._async.client import AsyncClient
@@ -27,6 +27,7 @@ from ._sync.client import Client
 from ._sync.model import Model
 from ._sync.run import Run
 from .errors import *  # noqa: F403
+from .results import *  # noqa: F403
 from .server import LocalServer, serve
 
 __all__ = [
@@ -47,6 +48,8 @@ __all__ = [
     "Tensor",
     "Tokenized",
     "__version__",
+    "interventions",
     "serve",
 ]
 __all__ += errors.__all__
+__all__ += results.__all__

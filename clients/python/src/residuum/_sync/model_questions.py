@@ -107,11 +107,10 @@ class ModelQuestions:
         )
         if inputs.chat.get("continue_final_message"):
             inputs.chat.pop("add_generation_prompt", None)
-        nothing = hooks is not None and not callable(hooks) and len(hooks) == 0
         body = {
             "model": self.id,
             **inputs.body(),
-            "capture": {"hooks": []} if nothing else capture_spec(self, hooks, layers, positions, dtype),
+            "capture": capture_spec(self, hooks, layers, positions, dtype),
             "generate": settings(max_new_tokens, temperature, top_k, top_p, seed, stop, n),
             **compact(
                 {
@@ -146,7 +145,7 @@ class ModelQuestions:
         """
         from .steered import SteeredModel
 
-        listed = [interventions] if isinstance(interventions, Mapping) else list(interventions)
+        listed: list[Any] = [interventions] if isinstance(interventions, Mapping) else list(interventions)
         return SteeredModel(self, [*self.interventions, *listed])
 
     def steer(
