@@ -166,7 +166,7 @@ class ModelQuestions:
             direction: The name of a stored direction (each layer has its own vector), one of `c.directions`, a vector
                 `[d_model]`, a matrix `[layer, d_model]` with a vector for each of `layers`, a feature of an
                 autoencoder, or a cache.
-            layers: Where it is added. All layers by default; of a stored direction, the layers that it has.
+            layers: Where it is added. All layers by default; of an object of `c.directions`, the layers that it has.
             strength: A factor; or several, and then every input is run with each.
             hook: `resid_post` by default; of a stored direction, its hook.
             positions: Which tokens: all by default, those that are generated included.

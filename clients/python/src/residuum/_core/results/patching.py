@@ -82,6 +82,10 @@ class Patching:
         corrupt = show.visible(self.corrupt_tokens[position])
         return clean if clean == corrupt else f"{clean}/{corrupt}"
 
+    def _place(self, axis: str, number: int) -> str:
+        name = self.labels[axis][self.index[axis].index(number)]
+        return f"{axis} {number}" if name == str(number) else f"{axis} {number} ({name})"
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the matrices."""
@@ -108,8 +112,7 @@ class Patching:
         size = " × ".join(f"{len(self.index[a])} {a}" for a in self.axes)
         rows = []
         for where, effect in self.top(8):
-            cell = [f"{a} {self.labels[a][self.index[a].index(i)]}" for a, i in where.items()]
-            rows.append([", ".join(cell), show.number(effect)])
+            rows.append([", ".join(self._place(axis, i) for axis, i in where.items()), show.number(effect)])
         head = f"Patching({self._title}; {runs}; {size})"
         return f"{head}, largest effects:\n{show.text_table(['cell', 'effect'], rows)}"
 
