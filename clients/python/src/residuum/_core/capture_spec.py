@@ -37,10 +37,10 @@ def positions_body(positions: Any) -> Any:
         if positions.step not in (None, 1):
             raise ValueError("a slice of positions has no step")
         return compact({"start": positions.start, "end": positions.stop})
-    if hasattr(positions, "tolist"):
-        return positions.tolist()
     if isinstance(positions, (list, tuple, range)):
         return [int(p) for p in positions]
+    if hasattr(positions, "tolist"):
+        return positions.tolist()
     return positions
 
 

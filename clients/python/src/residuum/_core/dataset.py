@@ -101,7 +101,7 @@ def _records(data: Any) -> Iterable[Any]:
 
 
 def _item(record: Any, text: str, number: int) -> tuple[Item | None, str]:
-    value = record
+    value: Any = record
     extra: Item = {}
     if isinstance(record, Mapping) and "role" not in record:
         if text in record:
@@ -114,7 +114,8 @@ def _item(record: Any, text: str, number: int) -> tuple[Item | None, str]:
     if value is None or value is MISSING or (isinstance(value, float) and math.isnan(value)) or _is_na(value):
         return None, "the input is missing"
     try:
-        inputs = parse_inputs(value)
+        given: Any = value
+        inputs = parse_inputs(given)
     except (TypeError, ValueError) as e:
         return None, str(e)
     if not inputs.single:
@@ -140,7 +141,8 @@ def _metadata(record: Any, wanted: Any, number: int) -> dict[str, Any]:
     if not wanted:
         return {}
     if callable(wanted):
-        return {str(k): plain(v) for k, v in wanted(record).items()}
+        chosen: Any = wanted(record)
+        return {str(k): plain(v) for k, v in chosen.items()}
     return {name: plain(_column(record, name, number)) for name in wanted}
 
 

@@ -122,8 +122,9 @@ def requested(hooks: Hooks, available: Iterable[str] = (), n_layers: int = 0) ->
         return list(available) if hooks == "all" else [_one(hooks, n_layers)]
     if isinstance(hooks, tuple) and is_key(hooks):
         return [_one(hooks, n_layers)]
-    names = []
-    for hook in hooks:
+    names: list[str] = []
+    several: Any = hooks
+    for hook in several:
         if callable(hook):
             names += requested(hook, available, n_layers) or []
         else:

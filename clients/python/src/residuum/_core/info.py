@@ -74,7 +74,7 @@ class Described:
         return str(self._data["id"])
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.id == other.id
+        return isinstance(other, Described) and type(self) is type(other) and self.id == other.id
 
     def __hash__(self) -> int:
         return hash((type(self).__name__, self.id))

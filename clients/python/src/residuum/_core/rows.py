@@ -182,7 +182,9 @@ class RowsBuilder:
             X = self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts)
         X.flags.writeable = False
         index = np.concatenate(self._index)
-        return CaptureRows(X, labels_array(labels, index), index, np.concatenate(self._position), np.concatenate(self._token_id))
+        return CaptureRows(
+            X, labels_array(labels, index), index, np.concatenate(self._position), np.concatenate(self._token_id)
+        )
 
 
 def labels_array(labels: Sequence[Any], index: NDArray[np.int64]) -> Array | None:
