@@ -6,7 +6,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, schema::Type},
+};
 
 use residuum_domain::{Code, FieldError, Problem};
 use residuum_store::StoreError;
@@ -29,11 +32,25 @@ pub struct ProblemDto {
     /// What was wrong here and what would be right.
     detail: String,
     /// Stable code for programs.
+    #[schema(value_type = ErrorCode)]
     code: &'static str,
     /// The fields at fault, if any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldErrorDto>,
 }
+
+/// The codes of problems.
+struct ErrorCode;
+
+impl PartialSchema for ErrorCode {
+    fn schema() -> RefOr<Schema> {
+        let names = Code::ALL.iter().map(|code| code.name());
+        let codes = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names));
+        codes.description(Some("Stable code of a problem. Later versions may add codes.")).into()
+    }
+}
+
+impl ToSchema for ErrorCode {}
 
 /// One field at fault.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]

@@ -1,8 +1,8 @@
 //! The HTTP API: routes, bodies, extractors and the error table.
 //!
 //! A handler takes what the extractors have parsed, makes one call to the engine or the store, and answers. Nothing
-//! here knows SQL or types of tensors: bytes come from the store, models from the engine. [`routes`] is the route
-//! table; only what is listed there is served, and all of it is in the OpenAPI specification.
+//! here knows SQL or types of tensors: bytes come from the store, models from the engine. [`route_table`]
+//! is the route table; only what is listed there is served, and all of it is in the OpenAPI specification.
 
 mod access;
 mod caches;
@@ -50,7 +50,10 @@ use tower_http::{
     request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
     trace::TraceLayer,
 };
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouter},
+    routes,
+};
 use utoipa_swagger_ui::SwaggerUi;
 
 use self::error::ApiError;
@@ -63,59 +66,65 @@ pub use state::{ApiConfig, ApiState};
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The route table.
-fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new()
-        .routes(routes!(runs::create_run::create_run, runs::manage_runs::list_runs))
-        .routes(routes!(runs::manage_runs::get_run, runs::manage_runs::delete_run))
-        .routes(routes!(runs::manage_runs::cancel_run))
-        .routes(routes!(runs::events::follow_run))
-        .routes(routes!(runs::manage_runs::list_run_caches))
-        .routes(routes!(runs::run_tensors::get_run_tensor))
-        .routes(routes!(export::export_run))
-        .routes(routes!(export::export_caches))
-        .routes(routes!(caches::manage_caches::list_caches, caches::import_cache::import_cache))
-        .routes(routes!(
+fn route_table() -> Vec<UtoipaMethodRouter<ApiState>> {
+    vec![
+        routes!(runs::create_run::create_run, runs::manage_runs::list_runs),
+        routes!(runs::manage_runs::get_run, runs::manage_runs::delete_run),
+        routes!(runs::manage_runs::cancel_run),
+        routes!(runs::events::follow_run),
+        routes!(runs::manage_runs::list_run_caches),
+        routes!(runs::run_tensors::get_run_tensor),
+        routes!(export::export_run),
+        routes!(export::export_caches),
+        routes!(caches::manage_caches::list_caches, caches::import_cache::import_cache),
+        routes!(
             caches::manage_caches::get_cache,
             caches::manage_caches::update_cache,
             caches::manage_caches::delete_cache
-        ))
-        .routes(routes!(caches::cache_tensors::get_layers))
-        .routes(routes!(caches::cache_tensors::get_layer))
-        .routes(routes!(caches::cache_tensors::get_tensor))
-        .routes(routes!(caches::cache_file::get_safetensors))
-        .routes(routes!(caches::lens::read_lens))
-        .routes(routes!(caches::attribution::attribute))
-        .routes(routes!(comparisons::compare))
-        .routes(routes!(directions::new_direction::create_direction, directions::stored_directions::list_directions))
-        .routes(routes!(
+        ),
+        routes!(caches::cache_tensors::get_layers),
+        routes!(caches::cache_tensors::get_layer),
+        routes!(caches::cache_tensors::get_tensor),
+        routes!(caches::cache_file::get_safetensors),
+        routes!(caches::lens::read_lens),
+        routes!(caches::attribution::attribute),
+        routes!(comparisons::compare),
+        routes!(directions::new_direction::create_direction, directions::stored_directions::list_directions),
+        routes!(
             directions::stored_directions::get_direction,
             directions::stored_directions::update_direction,
             directions::stored_directions::delete_direction
-        ))
-        .routes(routes!(directions::stored_directions::get_direction_vector))
-        .routes(routes!(projections::project))
-        .routes(routes!(statistics::summarise))
-        .routes(routes!(search::search))
-        .routes(routes!(experiments::patching::patch_activations))
-        .routes(routes!(saes::list::list_saes, serving::sae_routes::load_sae))
-        .routes(routes!(saes::list::get_sae, serving::sae_routes::unload_sae))
-        .routes(routes!(serving::sae_routes::follow_sae))
-        .routes(routes!(saes::features::encode_features))
-        .routes(routes!(saes::tokens::find_feature_tokens))
-        .routes(routes!(models::list_models, serving::model_routes::load_model))
-        .routes(routes!(models::get_model, serving::model_routes::unload_model))
-        .routes(routes!(serving::model_routes::follow_model))
-        .routes(routes!(models::tokenize))
-        .routes(routes!(openai::completions::create_chat_completion))
-        .routes(routes!(openai::completions::create_completion))
-        .routes(routes!(openai::openai_embeddings::create_embedding))
-        .routes(routes!(openai::openai_models::list_models))
-        .routes(routes!(openai::openai_models::get_model))
-        .routes(routes!(system::healthz))
-        .routes(routes!(system::readyz))
-        .routes(routes!(system::metrics))
-        .routes(routes!(system::openapi_json))
-        .routes(routes!(system::openapi_yaml))
+        ),
+        routes!(directions::stored_directions::get_direction_vector),
+        routes!(projections::project),
+        routes!(statistics::summarise),
+        routes!(search::search),
+        routes!(experiments::patching::patch_activations),
+        routes!(saes::list::list_saes, serving::sae_routes::load_sae),
+        routes!(saes::list::get_sae, serving::sae_routes::unload_sae),
+        routes!(serving::sae_routes::follow_sae),
+        routes!(saes::features::encode_features),
+        routes!(saes::tokens::find_feature_tokens),
+        routes!(models::list_models, serving::model_routes::load_model),
+        routes!(models::get_model, serving::model_routes::unload_model),
+        routes!(serving::model_routes::follow_model),
+        routes!(models::tokenize),
+        routes!(openai::completions::create_chat_completion),
+        routes!(openai::completions::create_completion),
+        routes!(openai::openai_embeddings::create_embedding),
+        routes!(openai::openai_models::list_models),
+        routes!(openai::openai_models::get_model),
+        routes!(system::healthz),
+        routes!(system::readyz),
+        routes!(system::metrics),
+        routes!(system::openapi_json),
+        routes!(system::openapi_yaml),
+    ]
+}
+
+/// All routes, with their descriptions.
+fn routes() -> OpenApiRouter<ApiState> {
+    route_table().into_iter().fold(OpenApiRouter::new(), OpenApiRouter::routes)
 }
 
 /// The whole service: the routes, the documentation page at `/docs`, and the middleware of every request.
@@ -166,6 +175,7 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
         header::IF_MATCH,
         header::IF_NONE_MATCH,
         header::IF_RANGE,
+        HeaderName::from_static("last-event-id"),
         HeaderName::from_static("idempotency-key"),
         REQUEST_ID,
     ];

@@ -347,6 +347,7 @@ pub fn schemas() -> Vec<(String, RefOr<Schema>)> {
         (ProblemDto::name().into_owned(), ProblemDto::schema()),
         (OpenAiErrorDto::name().into_owned(), OpenAiErrorDto::schema()),
     ];
+    ProblemDto::schemas(&mut schemas);
     OpenAiErrorDto::schemas(&mut schemas);
     schemas
 }

@@ -60,7 +60,7 @@ const fn three() -> f64 {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Statistics, example = json!({
     "hook": "resid_post", "n_caches": 2, "layers": [{
-        "layer": 12, "n": 18, "n_non_finite": 0, "d": 576,
+        "layer": 12, "n": 18, "n_non_finite": 0, "width": 576,
         "norm": {"mean": 61.2, "std": 9.5, "min": 44.0, "max": 83.1}, "mean_norm": 40.3,
         "variance": {"mean": 3.9, "std": 11.0, "min": 0.2, "max": 190.4}, "total_variance": 2246.4, "zeros": 0.0,
         "top_mean": [{"dimension": 315, "mean": -21.7, "std": 4.1}],
@@ -88,7 +88,7 @@ struct LayerStatistics {
     /// Number of vectors left out because they contain NaN or infinity.
     n_non_finite: u64,
     /// Dimensions of a vector.
-    d: usize,
+    width: usize,
     /// Lengths (L2 norms) of the vectors.
     norm: Option<Range>,
     /// Length of the mean vector.
@@ -100,9 +100,9 @@ struct LayerStatistics {
     /// Fraction of values that are exactly 0.
     zeros: Option<f64>,
     /// Dimensions with the largest |mean|, the largest first.
-    top_mean: Vec<Dimension>,
+    top_mean: Vec<DimensionStatistics>,
     /// Dimensions with the largest variance, the largest first.
-    top_variance: Vec<Dimension>,
+    top_variance: Vec<DimensionStatistics>,
     /// Dimensions whose mean is more than `sigma` standard deviations from the average of the means of all dimensions, or whose
     /// standard deviation is that far from the average standard deviation; in ascending order, at most 1000.
     outliers: Vec<Outlier>,
@@ -124,7 +124,7 @@ struct Range {
 
 /// A dimension of the vectors.
 #[derive(Debug, Serialize, ToSchema)]
-struct Dimension {
+struct DimensionStatistics {
     /// Its index.
     dimension: usize,
     /// Mean over the vectors.
@@ -201,7 +201,7 @@ impl From<statistics::LayerStatistics> for LayerStatistics {
             layer: found.layer,
             n: found.n,
             n_non_finite: found.n_non_finite,
-            d: found.d,
+            width: found.d,
             norm: found.norm.map(Into::into),
             mean_norm: found.mean_norm,
             variance: found.variance.map(Into::into),
@@ -220,7 +220,7 @@ impl From<Spread> for Range {
     }
 }
 
-impl From<statistics::Dimension> for Dimension {
+impl From<statistics::Dimension> for DimensionStatistics {
     fn from(statistics::Dimension { index, mean, std }: statistics::Dimension) -> Self {
         Self { dimension: index, mean, std }
     }

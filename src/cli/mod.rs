@@ -34,6 +34,9 @@ enum Command {
         /// Compare this file with the specification instead of printing; exits with 1 if they differ.
         #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "openapi.yaml")]
         check: Option<PathBuf>,
+        /// The version of OpenAPI to write: 3.1, or 3.0 for generators that do not know 3.1.
+        #[arg(long, value_name = "VERSION", default_value = "3.1", value_parser = ["3.1", "3.0"], conflicts_with = "check")]
+        oas: String,
     },
     /// Check every stored tensor against its hash and the index; exits with 1 if anything is damaged.
     Verify(Verify),
@@ -68,11 +71,11 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let result = match self.command {
             Command::Serve(serve) => serve.run(),
-            Command::Openapi { check: None } => {
-                print!("{}", openapi::yaml());
+            Command::Openapi { check: Some(file), .. } => check_openapi(&file),
+            Command::Openapi { check: None, oas } => {
+                print!("{}", if oas == "3.0" { openapi::yaml_3_0() } else { openapi::yaml().to_owned() });
                 Ok(())
             }
-            Command::Openapi { check: Some(file) } => check_openapi(&file),
             Command::Verify(verify) => verify.run(),
             Command::Gc(gc) => gc.run(),
             Command::Keys(keys) => keys.run(),

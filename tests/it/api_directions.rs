@@ -55,7 +55,7 @@ async fn a_difference_of_means_is_that_of_the_fetched_vectors() {
         });
         let direction = made(&app, body).await;
         assert_eq!(
-            (&direction["layers"], &direction["d"], &direction["model"], &direction["hook"]),
+            (&direction["layers"], &direction["width"], &direction["model"], &direction["hook"]),
             (&json!([0, 1, 2]), &json!(D_MODEL), &json!("tiny"), &json!("hook_resid_post"))
         );
         let provenance = &direction["provenance"];

@@ -224,7 +224,7 @@ async fn statistics_are_those_of_all_rows() {
         vectors.extend(rows(&app, &caches[1], l).await);
         let n = vectors.len() as f64;
         assert_eq!(
-            (&of["layer"], &of["n"], &of["d"], &of["zeros"]),
+            (&of["layer"], &of["n"], &of["width"], &of["zeros"]),
             (&json!(l), &json!(vectors.len()), &json!(D_MODEL), &json!(0.0))
         );
         let column = |d: usize| vectors.iter().map(move |v| v[d]);

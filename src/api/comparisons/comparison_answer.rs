@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::comparison_body::{Center, Mode};
 use crate::api::{
     dto::position::ComparedPositionSchema,
-    tensor::{Arrays, Format},
+    tensor::{Arrays, Format, NestedNumbers},
 };
 use residuum_domain::{CacheId, Code, ComparedPosition, Hook, Problem};
 use residuum_engine::questions::{
@@ -103,20 +103,8 @@ pub struct ComparisonDto {
     /// For each metric one matrix per layer, `[layer][i][j]`, or in mode `layers` one matrix `[layer of a][layer of
     /// b]`; null if undefined.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<BTreeMap<String, ValuesSchema>>)]
+    #[schema(value_type = Option<BTreeMap<String, NestedNumbers>>)]
     values: Option<BTreeMap<&'static str, Grid>>,
-}
-
-/// Values of one metric.
-#[derive(Serialize, ToSchema)]
-#[schema(as = ComparisonValues)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "only describes Grid for the specification")]
-enum ValuesSchema {
-    /// `[layer][i][j]`.
-    PerLayer(Vec<Vec<Vec<Option<f64>>>>),
-    /// `[layer of a][layer of b]`.
-    Layers(Vec<Vec<Option<f64>>>),
 }
 
 /// One pair.

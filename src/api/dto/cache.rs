@@ -8,7 +8,7 @@ use super::{
     Time, annotations::check_annotations, capture::PositionsSchema, generate::CompletionDto, import::OriginDto,
     warning::WarningDto,
 };
-use crate::api::dto::selector::FilterDto;
+use crate::api::{dto::selector::FilterDto, tensor::DtypeParam};
 use residuum_domain::{
     BosDecision, Cache, CacheFilter, CachePatch, Code, Hook, Positions, Problem, Provenance, Site, Warning,
 };
@@ -103,6 +103,7 @@ pub struct CacheHook {
     /// Names of the axes.
     pub axes: Vec<&'static str>,
     /// Stored type.
+    #[schema(value_type = DtypeParam)]
     pub dtype: &'static str,
     /// For `hook_resid_post`: the index in transformers' `hidden_states` that equals it. Null for the last block: in
     /// models with a final norm, the last entry of `hidden_states` is computed after that norm.

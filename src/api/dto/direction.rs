@@ -51,11 +51,27 @@ pub struct DirectionPatchDto {
     pub metadata: Map<String, Value>,
 }
 
+/// How a direction was made.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DirectionMethod)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "only describes `method` for the specification")]
+pub enum DirectionMethodSchema {
+    /// Posted values.
+    Upload,
+    /// Mean of the positive caches minus mean of the negative ones.
+    DifferenceOfMeans,
+    /// Principal components of caches.
+    Pca,
+    /// Weights of a logistic regression.
+    Probe,
+}
+
 /// A direction: one vector in the space of a hook, or one for each layer and component.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Direction, example = json!({
     "id": "0198c5a0-5b3f-7d51-8a3e-0242ac120002", "name": "sentiment", "method": "difference_of_means",
-    "model": "smollm2-135m", "hook": "hook_resid_post", "layers": [12], "n_components": 1, "d": 576, "metadata": {},
+    "model": "smollm2-135m", "hook": "hook_resid_post", "layers": [12], "n_components": 1, "width": 576, "metadata": {},
     "provenance": {
         "residuum_version": "0.1.0", "model_fingerprint": "9f2c...", "position": "last", "n": 40, "n_positive": 20,
         "n_negative": 20, "caches_blake3": "77ab...", "parameters": {"normalize": false},
@@ -70,6 +86,7 @@ pub struct DirectionDto {
     /// Name, unique.
     pub name: String,
     /// `upload`, `difference_of_means`, `pca` or `probe`.
+    #[schema(value_type = DirectionMethodSchema)]
     pub method: &'static str,
     /// The model to whose activations it belongs; null if an upload does not name one.
     pub model: Option<String>,
@@ -80,7 +97,7 @@ pub struct DirectionDto {
     /// Number of vectors for each layer.
     pub n_components: usize,
     /// Dimensions of each vector: a row of the hook, flattened.
-    pub d: usize,
+    pub width: usize,
     /// Metadata.
     pub metadata: Map<String, Value>,
     /// How it was made: version of the server, fingerprint of the model, position, parameters, how the caches were
@@ -125,7 +142,7 @@ impl DirectionDto {
             hook: info.site.name(),
             layers: info.layers,
             n_components: info.n_components,
-            d: info.d,
+            width: info.d,
             metadata: info.metadata,
             provenance: info.provenance,
             created_at: info.created_at,

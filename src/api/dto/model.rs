@@ -1,43 +1,91 @@
 //! Models and tokenisation in requests and responses.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::{cache::BosDto, chat::Message, input::TokenIds, serving::ServingDto, warning::WarningDto};
+use super::{
+    cache::BosDto,
+    chat::Message,
+    input::TokenIds,
+    serving::{ReadyStatus, ServingDto, UnreadyStatus},
+    warning::WarningDto,
+};
 use residuum_engine::questions::{
     served_models::{LoadedModel, ServedModel},
     tokenize::{self, TokenizeAnswer},
 };
 
-/// A model of this server.
+fn example() -> Value {
+    json!({
+        "id": "smollm2-135m", "status": "ready", "source": null, "at_run_time": false, "memory_bytes": null, "progress": null,
+        "error": null, "architecture": "llama",
+        "fingerprint": "d18fcfc1a1be850dc2dee03adf277d2a72baf4de46a48a9ede5add0976bdcc9e", "n_layers": 30, "d_model": 576,
+        "n_heads": 9, "n_kv_heads": 3, "d_head": 64, "d_mlp": 1536, "d_vocab": 49152, "n_ctx": 8192,
+        "n_experts": 0, "top_k": 0,
+        "bidirectional": false, "n_params": 134515008, "weights_dtype": "Q4_1+Q8_0+float32",
+        "compute_dtype": "float32", "device": "cpu",
+        "bos": {"adds_bos": false, "token_id": 1, "token": "<|im_start|>", "transformer_lens_adds_bos": true},
+        "has_chat_template": true, "warnings": [],
+        "hooks": [{"hook": "blocks.0.hook_resid_post", "layer": 0, "shape": [null, 576], "axes": ["pos", "d_model"]}]
+    })
+}
+
+fn example_of_several() -> Value {
+    let mut listed = example();
+    if let Some(fields) = listed.as_object_mut() {
+        fields.shift_remove("hooks");
+    }
+    json!({"items": [listed], "next_cursor": null})
+}
+
+/// A model of this server; `status` decides what is known about it.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
-#[schema(as = Model, example = json!({
-    "id": "smollm2-135m", "status": "ready", "source": null, "at_run_time": false, "memory_bytes": null, "progress": null,
-    "error": null, "architecture": "llama",
-    "fingerprint": "d18fcfc1a1be850dc2dee03adf277d2a72baf4de46a48a9ede5add0976bdcc9e", "n_layers": 30, "d_model": 576,
-    "n_heads": 9, "n_kv_heads": 3, "d_head": 64, "d_mlp": 1536, "d_vocab": 49152, "n_ctx": 8192,
-    "n_experts": 0, "top_k": 0,
-    "bidirectional": false, "n_params": 134515008, "weights_dtype": "Q4_1+Q8_0+float32",
-    "compute_dtype": "float32", "device": "cpu",
-    "bos": {"adds_bos": false, "token_id": 1, "token": "<|im_start|>", "transformer_lens_adds_bos": true},
-    "has_chat_template": true, "warnings": [],
-    "hooks": [{"hook": "blocks.0.hook_resid_post", "layer": 0, "shape": [null, 576], "axes": ["pos", "d_model"]}]
-}))]
-pub struct ModelDto {
+#[serde(untagged)]
+#[schema(as = Model, example = example, discriminator(property_name = "status", mapping(
+    ("ready" = "#/components/schemas/ReadyModel"),
+    ("loading" = "#/components/schemas/UnreadyModel"),
+    ("unloading" = "#/components/schemas/UnreadyModel"),
+    ("failed" = "#/components/schemas/UnreadyModel")
+)))]
+pub enum ModelDto {
+    /// It computes runs.
+    Ready(Box<ReadyModel>),
+    /// It computes no new runs.
+    Unready(UnreadyModel),
+}
+
+/// A model that is loaded and takes requests.
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
+#[schema(example = example)]
+pub struct ReadyModel {
     /// The name to use in requests.
     pub id: String,
-    /// `loading`, `ready`, `unloading` (accepted work ends first) or `failed`.
+    /// `ready`.
+    #[schema(value_type = ReadyStatus)]
     pub status: &'static str,
     /// How it is served.
     #[serde(flatten)]
     pub serving: ServingDto,
-    /// Properties of a loaded model.
+    /// Its properties.
     #[serde(flatten)]
-    pub details: Option<ModelDetails>,
+    pub details: ModelDetails,
 }
 
-/// A loaded model.
+/// A model that is being loaded or unloaded, or could not be loaded.
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
+pub struct UnreadyModel {
+    /// The name to use in requests.
+    pub id: String,
+    /// `loading`, `unloading` (accepted work ends first) or `failed`.
+    #[schema(value_type = UnreadyStatus)]
+    pub status: &'static str,
+    /// How it is served.
+    #[serde(flatten)]
+    pub serving: ServingDto,
+}
+
+/// Properties of a loaded model.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub struct ModelDetails {
     /// `model_type` of the checkpoint.
@@ -102,7 +150,7 @@ pub struct BosDefault {
 
 /// A hook point of a model.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
-#[schema(as = Hook)]
+#[schema(as = HookPoint)]
 pub struct HookDto {
     /// Full name.
     pub hook: String,
@@ -120,7 +168,7 @@ impl ModelDto {
         let ServedModel { id, loaded, serving } = served;
         let (status, serving) = (serving.status, ServingDto::from(serving));
         let Some(LoadedModel { info, adds_bos, bos, has_chat_template, warnings }) = loaded else {
-            return Self { id, status, serving, details: None };
+            return Self::Unready(UnreadyModel { id, status, serving });
         };
         let hooks = with_hooks.then(|| {
             info.catalogue()
@@ -161,22 +209,22 @@ impl ModelDto {
             warnings: WarningDto::list(&warnings),
             hooks,
         };
-        Self { id, status, serving, details: Some(details) }
+        Self::Ready(Box::new(ReadyModel { id, status, serving, details }))
     }
+}
+
+/// An event of a model.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "event", content = "data", rename_all = "snake_case")]
+#[expect(dead_code, reason = "only describes the stream for the specification")]
+pub enum ModelEvent {
+    /// The model, now and after every change.
+    Model(ModelDto),
 }
 
 /// A list of models.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({"items": [{
-    "id": "smollm2-135m", "status": "ready", "source": null, "at_run_time": false, "memory_bytes": null, "progress": null,
-    "error": null, "architecture": "llama",
-    "fingerprint": "d18fcfc1a1be850dc2dee03adf277d2a72baf4de46a48a9ede5add0976bdcc9e", "n_layers": 30, "d_model": 576,
-    "n_heads": 9, "n_kv_heads": 3, "d_head": 64, "d_mlp": 1536, "d_vocab": 49152, "n_ctx": 8192,
-    "n_experts": 0, "top_k": 0,
-    "bidirectional": false, "n_params": 134515008, "weights_dtype": "Q4_1+Q8_0+float32",
-    "compute_dtype": "float32", "device": "cpu",
-    "bos": {"adds_bos": false, "token_id": 1, "token": "<|im_start|>", "transformer_lens_adds_bos": true},
-    "has_chat_template": true, "warnings": []}], "next_cursor": null}))]
+#[schema(example = example_of_several)]
 pub struct Models {
     /// The models, by name.
     pub items: Vec<ModelDto>,
@@ -219,7 +267,7 @@ pub struct Tokenize {
 
 /// Tokens as a run of the same input would have them.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({
+#[schema(as = Tokenization, example = json!({
     "model": "smollm2-135m", "token_ids": [504, 414, 46682, 18669], "tokens": ["The", " E", "iffel", " Tower"],
     "special": [false, false, false, false], "offsets": [[0, 3], [3, 5], [5, 10], [10, 16]], "n_tokens": 4,
     "bos": {"requested": null, "present": false, "added": false, "token_id": 1}, "rendered": null, "messages": null

@@ -207,15 +207,17 @@ pub struct CompletionEvent {
     pub error: Option<ProblemDto>,
 }
 
-/// A server-sent event.
-#[derive(Debug, ToSchema)]
-#[schema(example = json!({"event": "progress", "data": "{\"done\":12,\"total\":420}"}))]
-#[expect(dead_code, reason = "describes the text of a stream, which axum writes")]
-pub struct ServerSentEvent {
-    /// Name of the event; says what the data is.
-    pub event: String,
-    /// JSON, on one line.
-    pub data: String,
+/// An event of a run.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "event", content = "data", rename_all = "snake_case")]
+#[expect(dead_code, reason = "only describes the stream for the specification")]
+pub enum RunEvent {
+    /// The run has changed.
+    Run(RunSnapshot),
+    /// A token was chosen.
+    Token(TokenEvent),
+    /// A continuation has ended.
+    Completion(CompletionEvent),
 }
 
 /// What a run would store.

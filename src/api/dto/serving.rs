@@ -22,12 +22,54 @@ pub struct ServingDto {
     pub error: Option<ProblemDto>,
 }
 
+/// The status of a model or autoencoder that takes requests.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "only describes `status` for the specification")]
+pub enum ReadyStatus {
+    /// It takes requests.
+    Ready,
+}
+
+/// The status of a model or autoencoder that takes no requests.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "only describes `status` for the specification")]
+pub enum UnreadyStatus {
+    /// It is being loaded.
+    Loading,
+    /// Accepted work ends first, then its memory is freed.
+    Unloading,
+    /// It could not be loaded; `error` says why.
+    Failed,
+}
+
+/// What a load does now.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "only describes `stage` for the specification")]
+pub enum LoadStageName {
+    /// Another load runs.
+    Queued,
+    /// Files come from the hub.
+    Downloading,
+    /// Files are read and hashed.
+    Reading,
+    /// Weights are converted.
+    Weights,
+    /// Weights are copied to devices.
+    Placing,
+    /// The load has ended.
+    Ready,
+}
+
 /// How far a load has come.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = LoadProgress, example = json!({"stage": "weights", "bytes_done": 41_943_040, "bytes_total": 98_566_144}))]
 pub struct LoadProgressDto {
     /// `queued` (another load runs), `downloading`, `reading` (files are hashed), `weights`, `placing` (on devices) or
     /// `ready`.
+    #[schema(value_type = LoadStageName)]
     pub stage: &'static str,
     /// Bytes of this stage that are done.
     pub bytes_done: u64,

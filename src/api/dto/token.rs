@@ -57,6 +57,7 @@ impl From<TokenRef> for questions::TokenRef {
 
 /// A token of the vocabulary.
 #[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = TokenWithId)]
 pub struct Token {
     /// Its id.
     pub id: u32,

@@ -4,5 +4,3 @@ pub mod patching;
 mod patching_answer;
 mod patching_body;
 mod patching_question;
-
-pub use patching_answer::PatchingProgress;

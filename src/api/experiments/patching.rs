@@ -16,11 +16,10 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    patching_answer::{PatchingDto, PatchingProgress, tensor},
+    patching_answer::{PatchingDto, PatchingEvent, PatchingProgress, tensor},
     patching_body::{PatchingQuery, PatchingRequest},
 };
 use crate::api::{
-    dto::run::ServerSentEvent,
     error::{ApiResult, ProblemDto},
     extract::{JsonBody, Query, Tenant},
     pace::Activity,
@@ -48,7 +47,7 @@ use residuum_engine::questions::patching::{ExperimentPlace, Patching, PatchingAn
     post, path = "/v1/experiments/patching", operation_id = "patchActivations", tag = "analysis", request_body = PatchingRequest,
     params(PatchingQuery),
     responses((status = 200, description = "The metric of every cell", content((PatchingDto = "application/json"),
-        (ServerSentEvent = "text/event-stream"), (Vec<u8> = "application/x-npy"), (Vec<u8> = "application/vnd.safetensors"),
+        (PatchingEvent = "text/event-stream"), (Vec<u8> = "application/x-npy"), (Vec<u8> = "application/vnd.safetensors"),
         (Vec<u8> = "application/octet-stream"))), PatchingProblems)
 )]
 pub async fn patch_activations(

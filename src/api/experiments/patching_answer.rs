@@ -7,7 +7,8 @@ use utoipa::ToSchema;
 use super::patching_body::{MetricName, PatchDirection, SweepOpName};
 use crate::api::{
     dto::token::Token,
-    tensor::{Part, TensorAnswer},
+    error::ProblemDto,
+    tensor::{NestedNumbers, Part, TensorAnswer},
 };
 use residuum_domain::{Axis, Dtype};
 use residuum_engine::questions::{
@@ -64,18 +65,31 @@ pub struct PatchingDto {
     /// The metric of the corrupt run, if there is one.
     corrupt: Option<f64>,
     /// The metric of each changed run, nested as `axes`.
-    #[schema(value_type = Vec<Value>)]
+    #[schema(value_type = NestedNumbers)]
     values: Value,
     /// The same values, less the metric of the run that is changed: `corrupt` if clean values are put into the corrupt
     /// run, else `clean`. 0 if the change had no effect.
-    #[schema(value_type = Vec<Value>)]
+    #[schema(value_type = NestedNumbers)]
     effect: Value,
     /// Of a patch, `effect` as a fraction of the difference of the two runs: 0 if the patch had no effect, 1 if the metric
     /// reached that of the other run. Null if the two runs have the same metric, and for the other operations.
-    #[schema(value_type = Option<Vec<Value>>)]
+    #[schema(value_type = Option<NestedNumbers>)]
     normalized: Option<Value>,
     /// Number of changed runs.
     n_cells: usize,
+}
+
+/// An event of a sweep.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "event", content = "data", rename_all = "snake_case")]
+#[expect(dead_code, reason = "only describes the stream for the specification")]
+pub enum PatchingEvent {
+    /// Cells are done, or the place in the queue has changed.
+    Progress(PatchingProgress),
+    /// The last event: the answer.
+    Result(PatchingDto),
+    /// The last event: why there is no answer.
+    Problem(ProblemDto),
 }
 
 /// Progress of a sweep.

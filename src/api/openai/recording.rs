@@ -8,6 +8,7 @@ use crate::api::{
     dto::{
         annotations::check_annotations,
         capture::CaptureDto,
+        run::RunStatusSchema,
         run_body::{PrioritySchema, check_ttl},
     },
     interventions::{InterventionDto, PostedInterventions},
@@ -84,6 +85,7 @@ pub struct Recorded {
     /// Id of the run.
     run: String,
     /// Its status.
+    #[schema(value_type = RunStatusSchema)]
     status: &'static str,
     /// The cache of each choice, by its index; null for a choice without one.
     caches: Vec<Option<String>>,

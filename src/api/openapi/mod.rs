@@ -1,26 +1,29 @@
 //! The OpenAPI specification, generated from the route table.
+//!
+//! utoipa collects it from attributes. What attributes cannot say is added to the JSON of the document, by rules for all
+//! operations and schemas: [`bodies`], [`pages`], [`unions`]. [`oas30`] writes the document for version 3.0.
 
+mod bodies;
 mod nulls;
+mod oas30;
+mod pages;
+mod unions;
+mod unused;
+mod visit;
 
-use std::{collections::BTreeMap, sync::OnceLock};
+use std::sync::OnceLock;
 
 use axum::http::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::openapi::{
-    OpenApi, PathItem, RefOr, Schema,
-    schema::{ObjectBuilder, Type},
+    OpenApi, PathItem,
     security::{Http, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
 };
 
 use super::{
     access,
     caches::lens::LensValues,
-    dto::{
-        direction::IncludeVectors,
-        run::{CompletionEvent, RunSnapshot, TokenEvent},
-        run_body::Include,
-    },
-    experiments::PatchingProgress,
+    dto::{direction::IncludeVectors, run_body::Include},
     hosts, problems, routes,
     tensor::{DtypeParam, Encoding, Format},
 };
@@ -36,7 +39,8 @@ use super::{
             see only what belongs to the tenant of the key.",
     ),
     // utoipa collects schemas from bodies only, so types of query parameters are listed here
-    components(schemas(Format, Encoding, DtypeParam, Include, IncludeVectors, LensValues, RunSnapshot, TokenEvent, CompletionEvent, PatchingProgress)),
+    components(schemas(Format, Encoding, DtypeParam, Include, IncludeVectors, LensValues)),
+    servers((url = "/", description = "The server that this document comes from"), (url = "http://127.0.0.1:8080", description = "A server on this machine")),
     tags(
         (name = "runs", description = "Queue forward passes and follow them"),
         (name = "caches", description = "The activations of one input: describe, edit, fetch"),
@@ -54,13 +58,20 @@ use super::{
 struct Base;
 
 /// The specification of all routes.
-pub fn document() -> OpenApi {
+fn document() -> &'static Value {
+    static DOCUMENT: OnceLock<Value> = OnceLock::new();
+    DOCUMENT.get_or_init(|| {
+        let collected = serde_json::to_value(collect()).expect("the specification is made of strings and numbers");
+        finish(collected)
+    })
+}
+
+/// What the attributes of all routes and types say.
+fn collect() -> OpenApi {
     let mut document = <Base as utoipa::OpenApi>::openapi();
     document.merge(routes().into_openapi());
     let components = document.components.get_or_insert_default();
     components.schemas.extend(problems::schemas());
-    give_forms_their_method(&mut components.schemas);
-    give_pages_examples(&mut components.schemas);
     components.responses.extend(problems::common());
     components.add_security_scheme(BEARER, SecurityScheme::Http(bearer()));
     for (path, item) in &mut document.paths.paths {
@@ -70,13 +81,23 @@ pub fn document() -> OpenApi {
     document
 }
 
+/// Adds what attributes cannot say.
+fn finish(mut document: Value) -> Value {
+    pages::refer_to_items(&mut document);
+    bodies::describe(&mut document);
+    unions::tag_directions(&mut document["components"]["schemas"]);
+    unions::flatten(&mut document);
+    unions::move_defaults(&mut document);
+    unused::drop_responses(&mut document);
+    document
+}
+
 /// Name of the security scheme.
 const BEARER: &str = "bearer";
 
 fn bearer() -> Http {
     HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
-        .bearer_format("rsd_…")
         .description(Some(
             "An API key, made by `residuum keys create`. Each operation lists the scope it needs: `read`; `write`, which \
              includes it; `metrics`; `admin`, which includes all. A server whose store never had a key requires none.",
@@ -104,51 +125,87 @@ fn guard(path: &str, item: &mut PathItem) {
     }
 }
 
-/// Adds the tag `method` to the forms of a new direction, because their schemas allow no other fields than those they
-/// list.
-fn give_forms_their_method(schemas: &mut BTreeMap<String, RefOr<Schema>>) {
-    let forms = [
-        ("DirectionUpload", "upload"),
-        ("DirectionOfMeans", "difference_of_means"),
-        ("DirectionOfVariance", "pca"),
-        ("DirectionOfProbe", "probe"),
-    ];
-    for (name, method) in forms {
-        if let Some(RefOr::T(Schema::Object(form))) = schemas.get_mut(name) {
-            let property = ObjectBuilder::new()
-                .schema_type(Type::String)
-                .enum_values(Some([method]))
-                .description(Some("How the direction is made; decides the form of the body."));
-            form.properties.insert("method".to_owned(), property.into());
-        }
-    }
-}
-
-/// Makes the example of every page from the example of its items.
-fn give_pages_examples(schemas: &mut BTreeMap<String, RefOr<Schema>>) {
-    let example = |schema: Option<&RefOr<Schema>>| match schema {
-        Some(RefOr::T(Schema::Object(object))) => object.example.clone(),
-        _ => None,
-    };
-    let pages: Vec<(String, Value)> = schemas
-        .keys()
-        .filter_map(|name| Some((name.clone(), example(schemas.get(name.strip_prefix("Page_")?))?)))
-        .collect();
-    for (name, item) in pages {
-        if let Some(RefOr::T(Schema::Object(page))) = schemas.get_mut(&name) {
-            page.example = Some(json!({"items": [item], "next_cursor": null}));
-        }
-    }
-}
-
 /// The specification as YAML: the content of `openapi.yaml`.
 pub fn yaml() -> &'static str {
     static YAML: OnceLock<String> = OnceLock::new();
-    YAML.get_or_init(|| document().to_yaml().expect("the specification is made of strings and numbers"))
+    YAML.get_or_init(|| written(document()))
 }
 
 /// The specification as JSON.
 pub fn json() -> &'static str {
     static JSON: OnceLock<String> = OnceLock::new();
-    JSON.get_or_init(|| document().to_pretty_json().expect("the specification is made of strings and numbers"))
+    JSON.get_or_init(|| format!("{:#}", document()))
+}
+
+/// The specification as YAML for version 3.0 of OpenAPI, for generators that do not know 3.1.
+pub fn yaml_3_0() -> String {
+    written(&oas30::convert(document()))
+}
+
+fn written(document: &Value) -> String {
+    yaml_serde::to_string(document).expect("JSON can be written as YAML")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+
+    use super::*;
+
+    /// utoipa keeps the last of two types that have the same name.
+    #[test]
+    fn one_type_describes_each_component() {
+        let mut found: BTreeMap<String, Value> = BTreeMap::new();
+        for (schemas, _, _) in super::super::route_table() {
+            for (name, schema) in schemas {
+                let schema = json!(schema);
+                let first = found.entry(name.clone()).or_insert_with(|| schema.clone());
+                assert_eq!(*first, schema, "two types have the name {name}");
+            }
+        }
+        assert!(found.len() > 100);
+    }
+
+    #[test]
+    fn every_schema_is_used_and_every_reference_leads_somewhere() {
+        let used = unused::references(document());
+        for reference in &used {
+            let pointer = reference.strip_prefix('#').unwrap();
+            assert!(document().pointer(pointer).is_some(), "{reference} leads nowhere");
+        }
+        for name in document()["components"]["schemas"].as_object().unwrap().keys() {
+            assert!(used.contains(&format!("#/components/schemas/{name}")), "nothing uses {name}");
+        }
+    }
+
+    /// Generators of Python name a variable of the type `Lens` `lens`, which hides the field.
+    #[test]
+    fn no_schema_has_a_property_with_its_own_name() {
+        for (name, schema) in document()["components"]["schemas"].as_object().unwrap() {
+            let lower = |name: &str| name.replace('_', "").to_lowercase();
+            let same = |property: &&String| lower(property) == lower(name);
+            let properties = schema["properties"].as_object();
+            let clash = properties.and_then(|p| p.keys().find(same));
+            assert_eq!(clash, None, "{name}");
+        }
+    }
+
+    #[test]
+    fn binary_bodies_are_bytes_and_streams_are_text() {
+        let mut document = document().clone();
+        for operation in visit::operations(&mut document) {
+            let Some(content) = operation.pointer("/responses/200/content") else { continue };
+            for (media, schema) in [("application/x-npy", "binary"), ("application/vnd.safetensors", "binary")] {
+                if let Some(body) = content.get(media) {
+                    assert_eq!(body["schema"]["format"], schema, "{}", operation["operationId"]);
+                }
+            }
+            if let Some(events) = content.get("text/event-stream") {
+                assert_eq!(events["schema"]["type"], "string");
+                assert!(events["schema"]["contentSchema"]["$ref"].is_string(), "{}", operation["operationId"]);
+            }
+        }
+    }
 }

@@ -14,7 +14,7 @@ use futures::{Stream, stream};
 use serde::Serialize;
 
 use crate::api::{
-    dto::run::{CompletionEvent, RunDto, RunSnapshot, ServerSentEvent, TokenEvent},
+    dto::run::{CompletionEvent, RunDto, RunEvent, RunSnapshot, TokenEvent},
     error::ApiResult,
     extract::{NoQuery, PathId, Query, Tenant, not_found},
     problems::RunProblems,
@@ -39,7 +39,7 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
         ("id" = String, Path, description = "Id of the run"),
         ("Last-Event-ID" = Option<String>, Header, description = "Number of the last `token` or `completion` event that the client has", example = "17")
     ),
-    responses((status = 200, description = "Events as `text/event-stream`", content_type = "text/event-stream", body = ServerSentEvent), RunProblems)
+    responses((status = 200, description = "Events as `text/event-stream`", content_type = "text/event-stream", body = RunEvent), RunProblems)
 )]
 pub async fn follow_run(
     State(state): State<ApiState>,

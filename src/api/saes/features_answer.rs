@@ -9,7 +9,7 @@ use residuum_engine::questions::sae::features::{self, FeatureSummary, FeaturesAn
 
 /// The features that are active at each position, and how well they reconstruct the stored rows.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Features, example = json!({
+#[schema(as = FeatureActivations, example = json!({
     "cache": "0198c5a0-5b3f-7d51-8a3e-0242ac120002", "sae": "res-12", "model": "smollm2-135m", "hook": "blocks.12.hook_resid_post",
     "d_sae": 16384, "features": [123],
     "positions": [{

@@ -18,12 +18,27 @@ pub enum SaidBy {
     Default,
 }
 
+/// Which tokens are left out.
+#[derive(Serialize, ToSchema)]
+#[schema(as = LeftOutTokens)]
+#[serde(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only describes `tokens` for the specification")]
+enum LeftOutTokensSchema {
+    /// No tokens.
+    None,
+    /// Tokens that the model's tokenizer marks as special.
+    Special,
+    /// The ids in the autoencoder's `exclude_special_tokens`.
+    Listed,
+}
+
 /// Positions left out because of their tokens.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = LeftOut, example = json!({"tokens": "special", "n_ids": null, "said_by": "autoencoder", "rows": 100}))]
 pub struct LeftOutDto {
     /// `none`; `special`: tokens that the model's tokenizer marks as special; `listed`: the ids in the autoencoder's
     /// `exclude_special_tokens`.
+    #[schema(value_type = LeftOutTokensSchema)]
     tokens: &'static str,
     /// For `listed`: number of ids.
     n_ids: Option<usize>,

@@ -4,7 +4,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::api::dto::{serving::ServingDto, warning::WarningDto};
+use crate::api::dto::{
+    serving::{ReadyStatus, ServingDto, UnreadyStatus},
+    warning::WarningDto,
+};
 use residuum_engine::questions::sae::catalogue::{Kind, Normalization, SaeDescription, Settings};
 
 fn example() -> Value {
@@ -27,28 +30,61 @@ fn example_of_several() -> Value {
     json!({"items": [example()], "next_cursor": null})
 }
 
-/// A sparse autoencoder of a model.
+/// A sparse autoencoder of a model; `status` decides what is known about it.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
-#[schema(as = Sae, example = example)]
-pub struct SaeDto {
+#[serde(untagged)]
+#[schema(as = Sae, example = example, discriminator(property_name = "status", mapping(
+    ("ready" = "#/components/schemas/ReadySae"),
+    ("loading" = "#/components/schemas/UnreadySae"),
+    ("unloading" = "#/components/schemas/UnreadySae"),
+    ("failed" = "#/components/schemas/UnreadySae")
+)))]
+pub enum SaeDto {
+    /// It answers questions.
+    Ready(Box<ReadySae>),
+    /// It answers no questions.
+    Unready(UnreadySae),
+}
+
+/// A sparse autoencoder that is loaded.
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
+#[schema(example = example)]
+pub struct ReadySae {
     /// The name that clients use.
-    pub id: String,
+    id: String,
     /// The model that it belongs to.
-    pub model: String,
-    /// `loading`, `ready`, `unloading` or `failed`.
-    pub status: &'static str,
+    model: String,
+    /// `ready`.
+    #[schema(value_type = ReadyStatus)]
+    status: &'static str,
     /// How it is served.
     #[serde(flatten)]
-    pub serving: ServingDto,
-    /// What its `cfg.json` says; absent while that was not read yet, or if it could not be.
+    serving: ServingDto,
+    /// What its `cfg.json` says.
     #[serde(flatten)]
-    details: Option<SaeDetails>,
-    /// blake3 of weights and settings; null while it loads.
-    fingerprint: Option<String>,
-    /// Whether the mean of each row is subtracted first, which has the effect of centred writing weights; null while it
-    /// loads.
-    centred: Option<bool>,
+    details: SaeDetails,
+    /// blake3 of weights and settings.
+    fingerprint: String,
+    /// Whether the mean of each row is subtracted first, which has the effect of centred writing weights.
+    centred: bool,
     /// What is unusual: missing settings in `cfg.json`, and keys that were ignored.
+    warnings: Vec<WarningDto>,
+}
+
+/// A sparse autoencoder that is being loaded or unloaded, or could not be loaded.
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
+pub struct UnreadySae {
+    /// The name that clients use.
+    id: String,
+    /// The model that it belongs to.
+    model: String,
+    /// `loading`, `unloading` or `failed`.
+    #[schema(value_type = UnreadyStatus)]
+    status: &'static str,
+    /// How it is served.
+    #[serde(flatten)]
+    serving: ServingDto,
+    /// What is unusual, as far as its files were read.
     warnings: Vec<WarningDto>,
 }
 
@@ -56,6 +92,7 @@ pub struct SaeDto {
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 struct SaeDetails {
     /// `standard`, `jumprelu`, `topk` or `gated`.
+    #[schema(value_type = SaeArchitecture)]
     architecture: &'static str,
     /// The hook whose rows it encodes.
     hook: String,
@@ -67,6 +104,21 @@ struct SaeDetails {
     d_sae: usize,
     /// Settings in its `cfg.json`.
     settings: SaeSettings,
+}
+
+/// How an autoencoder computes its features.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only describes `architecture` for the specification")]
+enum SaeArchitecture {
+    /// ReLU.
+    Standard,
+    /// ReLU with a threshold for each feature.
+    JumpRelu,
+    /// The `k` largest.
+    TopK,
+    /// A gate and a magnitude for each feature.
+    Gated,
 }
 
 /// Settings with their names and values in `cfg.json`; null if it does not have them.
@@ -125,6 +177,15 @@ enum ExcludedTokensSchema {
     Listed(Vec<u32>),
 }
 
+/// An event of an autoencoder.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "event", content = "data", rename_all = "snake_case")]
+#[expect(dead_code, reason = "only describes the stream for the specification")]
+pub enum SaeEvent {
+    /// The autoencoder, now and after every change.
+    Sae(SaeDto),
+}
+
 /// A list of sparse autoencoders.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Saes, example = example_of_several)]
@@ -138,15 +199,20 @@ pub struct SaesDto {
 impl From<SaeDescription> for SaeDto {
     fn from(sae: SaeDescription) -> Self {
         let SaeDescription { id, model, settings, loaded, warnings, serving } = sae;
-        Self {
-            id,
-            model,
-            status: serving.status,
-            serving: serving.into(),
-            details: settings.map(Into::into),
-            centred: loaded.as_ref().map(|loaded| loaded.centred),
-            fingerprint: loaded.map(|loaded| loaded.fingerprint),
-            warnings: WarningDto::list(&warnings),
+        let (status, serving) = (serving.status, ServingDto::from(serving));
+        let warnings = WarningDto::list(&warnings);
+        match (settings, loaded) {
+            (Some(settings), Some(loaded)) if status == "ready" => Self::Ready(Box::new(ReadySae {
+                id,
+                model,
+                status,
+                serving,
+                details: settings.into(),
+                fingerprint: loaded.fingerprint,
+                centred: loaded.centred,
+                warnings,
+            })),
+            _ => Self::Unready(UnreadySae { id, model, status, serving, warnings }),
         }
     }
 }

@@ -11,8 +11,7 @@ use futures::Stream;
 use super::answer::{begun, follow, going};
 use crate::api::{
     dto::{
-        model::ModelDto,
-        run::ServerSentEvent,
+        model::{ModelDto, ModelEvent},
         serving::{LoadModel, LoadQuery, UnloadModelQuery},
     },
     error::ApiResult,
@@ -85,7 +84,7 @@ pub async fn unload_model(
 #[utoipa::path(
     get, path = "/v1/models/{id}/events", operation_id = "followModel", tag = "models",
     params(("id" = String, Path, description = "Name of the model")),
-    responses((status = 200, description = "Descriptions as `text/event-stream`", content_type = "text/event-stream", body = ServerSentEvent), ModelProblems)
+    responses((status = 200, description = "Descriptions as `text/event-stream`", content_type = "text/event-stream", body = ModelEvent), ModelProblems)
 )]
 pub async fn follow_model(
     State(state): State<ApiState>,

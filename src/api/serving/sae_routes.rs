@@ -14,15 +14,12 @@ use super::{
     sae_upload,
 };
 use crate::api::{
-    dto::{
-        run::ServerSentEvent,
-        serving::{LoadQuery, LoadSae, UnloadSaeQuery, UploadSae},
-    },
+    dto::serving::{LoadQuery, LoadSae, UnloadSaeQuery, UploadSae},
     error::ApiResult,
     extract::{JsonBody, NoQuery, Query},
     problems::{LoadSaeProblems, SaeProblems, UnloadSaeProblems},
     runs::create_run::wait_of,
-    saes::sae_description::SaeDto,
+    saes::sae_description::{SaeDto, SaeEvent},
     state::ApiState,
 };
 use residuum_domain::{Code, Problem};
@@ -97,7 +94,7 @@ pub async fn unload_sae(
 #[utoipa::path(
     get, path = "/v1/saes/{id}/events", operation_id = "followSae", tag = "saes",
     params(("id" = String, Path, description = "Name of the autoencoder")),
-    responses((status = 200, description = "Descriptions as `text/event-stream`", content_type = "text/event-stream", body = ServerSentEvent), SaeProblems)
+    responses((status = 200, description = "Descriptions as `text/event-stream`", content_type = "text/event-stream", body = SaeEvent), SaeProblems)
 )]
 pub async fn follow_sae(
     State(state): State<ApiState>,

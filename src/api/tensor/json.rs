@@ -2,6 +2,45 @@
 
 use std::io::Write;
 
+use serde::Serialize;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        ArrayBuilder, ObjectBuilder, RefOr, Schema,
+        schema::{OneOfBuilder, SchemaType, Type},
+    },
+};
+
+/// Numbers in the shape of the tensor, as numpy's `tolist` nests them; null where a number is not finite.
+#[derive(Serialize)]
+pub struct NestedNumbers;
+
+/// Largest number of axes of a tensor: input, position, head, and the width of a head.
+const MAX_AXES: usize = 4;
+
+impl PartialSchema for NestedNumbers {
+    fn schema() -> RefOr<Schema> {
+        let number = || ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::Number, Type::Null]));
+        let last = ArrayBuilder::new().items(number());
+        let nested = (1..MAX_AXES)
+            .fold(last, |inner, _| ArrayBuilder::new().items(OneOfBuilder::new().item(number()).item(inner)));
+        nested.description(Some("Numbers, nested as the axes; null where a number is not finite.")).into()
+    }
+}
+
+impl ToSchema for NestedNumbers {}
+
+/// The values of a tensor: nested numbers, or their little-endian bytes in base64.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only describes the values of a tensor for the specification")]
+pub enum TensorValues {
+    /// Numbers.
+    Nested(NestedNumbers),
+    /// Base64.
+    Base64(String),
+}
+
 /// Values as JSON text, with counts of those that JSON cannot represent.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct JsonValues {

@@ -14,6 +14,7 @@ pub use arrays::Arrays;
 pub use assembly::{Assembly, Part, convert, log_early_end};
 pub use format::{Format, HeaderEntry, npy_header, npy_header_of, safetensors_header};
 
+pub use json::NestedNumbers;
 pub use respond::{
     CONVERTED_FROM, DTYPE, EXPOSED, POSITIONS, TensorAnswer, TensorDto, binary, respond, respond_to_post,
 };

@@ -16,8 +16,8 @@ use utoipa::ToSchema;
 use super::{
     assembly::{Assembly, Part},
     format::{Format, HeaderEntry, npy_header, safetensors_header},
-    json::{JsonValues, nested},
-    tensor_query::{Encoding, TensorSpec},
+    json::{JsonValues, TensorValues, nested},
+    tensor_query::{DtypeParam, Encoding, TensorSpec},
 };
 use crate::api::{
     error::{ApiError, ApiResult},
@@ -72,14 +72,16 @@ pub struct TensorDto {
     /// Sizes of the axes.
     pub shape: Vec<usize>,
     /// Element type: `float32`, `float16` or `bfloat16`.
+    #[schema(value_type = DtypeParam)]
     pub dtype: &'static str,
     /// Names of the axes.
     pub axes: Vec<&'static str>,
     /// `base64` if `values` is a base64 string.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Encoding>)]
     pub encoding: Option<&'static str>,
     /// Nested arrays like numpy's `tolist`, with null for NaN and infinities; or base64 of the little-endian elements.
-    #[schema(value_type = Value)]
+    #[schema(value_type = TensorValues)]
     pub values: Box<RawValue>,
     /// Number of values that are NaN.
     pub n_nan: u64,

@@ -1,7 +1,5 @@
 //! Lists the served models and what is known about each.
 
-use std::sync::Arc;
-
 use super::Questions;
 use crate::{
     registry::there_is,
@@ -16,7 +14,7 @@ pub use residuum_model::{LoadSnapshot, LoadStage};
 pub struct ServedModel {
     /// The name to use in requests.
     pub id: String,
-    /// What is known once it is loaded.
+    /// What is known while it is ready.
     pub loaded: Option<LoadedModel>,
     /// How it is served.
     pub serving: ServingState,
@@ -117,10 +115,9 @@ impl Questions {
 }
 
 fn describe(id: String, one: &Served<Model>) -> ServedModel {
-    let held: Option<&Arc<Model>> = match &one.state {
-        ServedState::Ready(model) => Some(model),
-        ServedState::Unloading(held) => held.as_ref(),
+    let loaded = match &one.state {
+        ServedState::Ready(model) => Some(LoadedModel::of(model)),
         _ => None,
     };
-    ServedModel { id, loaded: held.map(|model| LoadedModel::of(model)), serving: ServingState::of(one) }
+    ServedModel { id, loaded, serving: ServingState::of(one) }
 }
