@@ -1,7 +1,9 @@
 """Writes `src/residuum/models.py`, the pydantic models of the API, from `openapi.yaml`.
 
-python scripts/make_models.py           # write
-python scripts/make_models.py --check   # fail if the committed file is not what would be written
+    python scripts/make_models.py           # write
+    python scripts/make_models.py --check   # fail if the committed file is not what would be written
+
+Limits and examples are left out: the server checks its limits, and a number with a limit would become a class of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +12,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from generated import ROOT, finish
 
@@ -22,6 +27,8 @@ HEADER = '''\
 Fields that a newer server adds are kept as extra attributes.
 """
 '''
+
+LIMITS = {"minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern", "uniqueItems"}
 
 OPTIONS = [
     "--input-file-type=openapi",
@@ -44,10 +51,28 @@ OPTIONS = [
 ]
 
 
+def simplified(node: Any) -> Any:
+    """A schema without limits and examples."""
+    if isinstance(node, list):
+        return [simplified(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    dropped = LIMITS | {"example", "examples"} if {"type", "$ref", "oneOf", "anyOf", "allOf"} & node.keys() else set()
+    # Names of properties may be any of these words.
+    return {
+        key: {name: simplified(part) for name, part in value.items()} if key == "properties" else simplified(value)
+        for key, value in node.items()
+        if key not in dropped
+    }
+
+
 def generate() -> str:
+    spec = yaml.safe_load(SPEC.read_text(encoding="utf-8"))
+    spec["components"]["schemas"] = {n: simplified(s) for n, s in spec["components"]["schemas"].items()}
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "models.py"
-        command = [sys.executable, "-m", "datamodel_code_generator", f"--input={SPEC}", f"--output={out}", *OPTIONS]
+        source, out = Path(folder) / "openapi.yaml", Path(folder) / "models.py"
+        source.write_text(yaml.safe_dump(spec, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        command = [sys.executable, "-m", "datamodel_code_generator", f"--input={source}", f"--output={out}", *OPTIONS]
         subprocess.run(command, check=True)
         text = out.read_text(encoding="utf-8")
     body = text[text.index("from __future__") :]

@@ -18,7 +18,7 @@ class ActiveFeature(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    feature: Annotated[int, Field(ge=0)]
+    feature: int
     """
     The feature.
     """
@@ -44,11 +44,11 @@ class AttributionPart(BaseModel):
     """
     Kind of the part.
     """
-    layer: Annotated[int | None, Field(ge=0)] = None
+    layer: int | None = None
     """
     The layer, if it is inside the blocks.
     """
-    head: Annotated[int | None, Field(ge=0)] = None
+    head: int | None = None
     """
     The head.
     """
@@ -78,7 +78,7 @@ class Bos(BaseModel):
     """
     Whether it was added to the posted input.
     """
-    token_id: Annotated[int | None, Field(ge=0)] = None
+    token_id: int | None = None
     """
     The tokenizer's BOS token, if it has one.
     """
@@ -96,7 +96,7 @@ class BosDefault(BaseModel):
     """
     Whether text gets a BOS token when `prepend_bos` is null.
     """
-    token_id: Annotated[int | None, Field(ge=0)] = None
+    token_id: int | None = None
     """
     The token's id.
     """
@@ -109,10 +109,6 @@ class BosDefault(BaseModel):
     Whether TransformerLens adds BOS by default, if that differs: it prepends BOS to every text of a model that has
     one.
     """
-
-
-class TokenId(RootModel[int]):
-    root: Annotated[int, Field(ge=0)]
 
 
 class CacheConditions(BaseModel):
@@ -173,41 +169,6 @@ class CacheConditions(BaseModel):
     """
 
 
-class ShapeItem(RootModel[int]):
-    root: Annotated[int, Field(ge=0)]
-
-
-class CacheHook(BaseModel):
-    """
-    One captured hook of a cache.
-    """
-
-    model_config = ConfigDict(
-        extra="allow",
-    )
-    hook: str
-    """
-    Full name.
-    """
-    shape: list[ShapeItem]
-    """
-    Shape of its tensor.
-    """
-    axes: list[str]
-    """
-    Names of the axes.
-    """
-    dtype: str
-    """
-    Stored type.
-    """
-    hf_hidden_states_index: Annotated[int | None, Field(ge=0)] = None
-    """
-    For `hook_resid_post`: the index in transformers' `hidden_states` that equals it. Null for the last block: in
-    models with a final norm, the last entry of `hidden_states` is computed after that norm.
-    """
-
-
 class CachePatch(BaseModel):
     """
     Changes to a cache. Fields that are left out are not changed.
@@ -238,14 +199,6 @@ class CachePatch(BaseModel):
     """
 
 
-class Layer(RootModel[int]):
-    root: Annotated[int, Field(ge=0)]
-
-
-class LayersBItem(RootModel[int]):
-    root: Annotated[int, Field(ge=0)]
-
-
 class ComparisonGroup(BaseModel):
     """
     A group of caches.
@@ -258,7 +211,7 @@ class ComparisonGroup(BaseModel):
     """
     Name of the group.
     """
-    n_rows: Annotated[int, Field(ge=0)]
+    n_rows: int
     """
     Number of its rows.
     """
@@ -268,7 +221,7 @@ class ComparisonGroup(BaseModel):
     """
 
 
-class Dimension(BaseModel):
+class DimensionStatistics(BaseModel):
     """
     A dimension of the vectors.
     """
@@ -276,7 +229,7 @@ class Dimension(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    dimension: Annotated[int, Field(ge=0)]
+    dimension: int
     """
     Its index.
     """
@@ -339,11 +292,11 @@ class DirectionVector(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    layer: Annotated[int | None, Field(ge=0)] = None
+    layer: int | None = None
     """
     Layer; null for a hook outside the blocks.
     """
-    component: Annotated[int, Field(ge=0)]
+    component: int
     """
     Which of the layer's vectors.
     """
@@ -374,25 +327,10 @@ class DryRunHook(BaseModel):
     """
     Full name.
     """
-    shape: list[ShapeItem]
+    shape: list[int]
     """
     Shape.
     """
-
-
-class Encoding(RootModel[Literal["nested", "base64"]]):
-    root: Literal["nested", "base64"]
-    """
-    How `values` is written in a JSON response.
-    """
-
-
-class ExcludedToken(RootModel[int]):
-    root: Annotated[int, Field(ge=0)]
-
-
-class ExperimentInputItem(RootModel[int]):
-    root: Annotated[int, Field(ge=0)]
 
 
 class FeatureSummary(BaseModel):
@@ -403,11 +341,11 @@ class FeatureSummary(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    n: Annotated[int, Field(ge=0)]
+    n: int
     """
     Number of positions.
     """
-    n_undefined: Annotated[int, Field(ge=0)]
+    n_undefined: int
     """
     Number of positions left out because their values are undefined.
     """
@@ -437,10 +375,6 @@ class FeatureSummary(BaseModel):
     """
 
 
-class Feature(RootModel[int]):
-    root: Annotated[int, Field(ge=0)]
-
-
 class FeatureTokensRequest(BaseModel):
     """
     Which features, and which positions to search.
@@ -449,23 +383,26 @@ class FeatureTokensRequest(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    features: list[Feature]
+    features: list[int]
     """
     The features, 1 to 64.
     """
-    k: Annotated[int | None, Field(ge=1, le=1000)] = 10
+    k: int | None = None
     """
-    Number of positions for each feature.
+    Number of positions for each feature. Default: `10`.
     """
     filter: CacheConditions | None = None
-    context: Annotated[int | None, Field(ge=0, le=64)] = 5
     """
-    Number of tokens of context before and after a hit.
+    Search only caches that meet these conditions; if left out, all that the autoencoder can encode.
     """
-    skip_first: Annotated[int | None, Field(ge=0)] = 0
+    context: int | None = None
+    """
+    Number of tokens of context before and after a hit. Default: `5`.
+    """
+    skip_first: int | None = None
     """
     Number of positions to leave out at the beginning of each input: BOS and attention sinks are there, and their
-    activations are often the largest of all.
+    activations are often the largest of all. Default: `0`.
     """
     special: bool | None = None
     """
@@ -473,10 +410,10 @@ class FeatureTokensRequest(BaseModel):
     `exclude_special_tokens` decides: if it is true, special tokens are left out; if it is a list, these ids; else
     none. `left_out` in the response says what was left out.
     """
-    allow_bos_mismatch: bool | None = False
+    allow_bos_mismatch: bool | None = None
     """
     true: include caches that begin with a BOS token if the autoencoder was trained without one, or vice versa. By
-    default they are left out and counted.
+    default they are left out and counted. Default: `false`.
     """
 
 
@@ -488,45 +425,45 @@ class FeatureTokensScanned(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    caches: Annotated[int, Field(ge=0)]
+    caches: int
     """
     Number of caches whose rows were encoded.
     """
-    rows: Annotated[int, Field(ge=0)]
+    rows: int
     """
     Number of rows that were encoded.
     """
-    undefined: Annotated[int, Field(ge=0)]
+    undefined: int
     """
     Number of rows without features, because they are not finite, or zero and would be divided by their norm.
     """
-    bytes: Annotated[int, Field(ge=0)]
+    bytes: int
     """
     Number of bytes that were read.
     """
-    damaged: Annotated[int, Field(ge=0)]
+    damaged: int
     """
     Number of caches with rows that could not be read, because their blob is missing or too short.
     """
-    deleted: Annotated[int, Field(ge=0)]
+    deleted: int
     """
     Number of caches that were deleted before all of their rows were read.
     """
-    without_positions: Annotated[int, Field(ge=0)]
+    without_positions: int
     """
     Number of caches that stored only a mean over positions.
     """
-    without_token_ids: Annotated[int, Field(ge=0)]
+    without_token_ids: int
     """
     Number of caches that were imported without token ids, so that none of their tokens could be left out. 0 if no
     tokens are to be left out.
     """
-    bos_mismatch: Annotated[int, Field(ge=0)]
+    bos_mismatch: int
     """
     Number of caches that begin with a BOS token although the autoencoder was trained without one, or vice versa.
     They are left out unless `allow_bos_mismatch` is true.
     """
-    other_weights: Annotated[int, Field(ge=0)]
+    other_weights: int
     """
     Number of caches left out because they were made by a model with other weights.
     """
@@ -558,11 +495,11 @@ class FollowedToken(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    id: Annotated[int, Field(ge=0)]
+    id: int
     """
     Its id.
     """
-    rank: Annotated[int, Field(ge=0)]
+    rank: int
     """
     How many tokens are more probable.
     """
@@ -595,11 +532,11 @@ class Health(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    status: Annotated[str, Field(examples=["ok"])]
+    status: str
     """
     `ok`.
     """
-    version: Annotated[str, Field(examples=["0.1.0"])]
+    version: str
     """
     Version of the server.
     """
@@ -613,7 +550,7 @@ class HitContext(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    start: Annotated[int, Field(ge=0)]
+    start: int
     """
     Position of the first of `tokens`.
     """
@@ -621,17 +558,13 @@ class HitContext(BaseModel):
     """
     The tokens.
     """
-    hit: Annotated[int, Field(ge=0)]
+    hit: int
     """
     Index of the hit in `tokens`.
     """
 
 
-class ShapeItem2(RootModel[int | None]):
-    root: Annotated[int | None, Field(ge=0)]
-
-
-class Hook(BaseModel):
+class HookPoint(BaseModel):
     """
     A hook point of a model.
     """
@@ -643,11 +576,11 @@ class Hook(BaseModel):
     """
     Full name.
     """
-    layer: Annotated[int | None, Field(ge=0)] = None
+    layer: int | None = None
     """
     The block; null for a hook outside the blocks.
     """
-    shape: list[ShapeItem2 | None]
+    shape: list[int | None]
     """
     Shape of the tensor of one input at all positions; null for an axis whose length depends on the input.
     """
@@ -669,7 +602,7 @@ class ImportOrigin(BaseModel):
     """
     blake3 of the file.
     """
-    file_bytes: Annotated[int, Field(ge=0)]
+    file_bytes: int
     """
     Bytes of the file.
     """
@@ -698,18 +631,6 @@ class IncludeVectors(RootModel[Literal["vectors"]]):
     """
 
 
-class InputItem(RootModel[int]):
-    root: Annotated[int, Field(ge=0)]
-
-
-class Neuron(RootModel[int]):
-    root: Annotated[int, Field(ge=0)]
-
-
-class Position(RootModel[int]):
-    root: Annotated[int, Field(ge=0)]
-
-
 class LensValues(RootModel[Literal["log_probs", "logits"]]):
     root: Literal["log_probs", "logits"]
     """
@@ -734,32 +655,9 @@ class LoadModel(BaseModel):
     The path of a Hugging Face folder or a `.gguf` file in the folder `--models-dir`; or a hub name, `org/name`, if
     the server was started with `--allow-hub`.
     """
-    force: bool | None = False
+    force: bool | None = None
     """
-    Load it even if there does not seem to be enough memory.
-    """
-
-
-class LoadProgress(BaseModel):
-    """
-    How far a load has come.
-    """
-
-    model_config = ConfigDict(
-        extra="allow",
-    )
-    stage: str
-    """
-    `queued` (another load runs), `downloading`, `reading` (files are hashed), `weights`, `placing` (on devices) or
-    `ready`.
-    """
-    bytes_done: Annotated[int, Field(ge=0)]
-    """
-    Bytes of this stage that are done.
-    """
-    bytes_total: Annotated[int, Field(ge=0)]
-    """
-    Bytes of this stage; 0 if they are not known.
+    Load it even if there does not seem to be enough memory. Default: `false`.
     """
 
 
@@ -783,9 +681,9 @@ class LoadSae(BaseModel):
     """
     The path of a folder with `cfg.json` and `sae_weights.safetensors` in the folder `--models-dir`.
     """
-    force: bool | None = False
+    force: bool | None = None
     """
-    Load it even if there does not seem to be enough memory.
+    Load it even if there does not seem to be enough memory. Default: `false`.
     """
 
 
@@ -797,11 +695,11 @@ class Message(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    role: Annotated[str, Field(examples=["user"])]
+    role: str
     """
     `system`, `user`, `assistant`, …
     """
-    content: Annotated[str, Field(examples=["Where is the Eiffel Tower?"])]
+    content: str
     """
     The text.
     """
@@ -819,11 +717,11 @@ class MessageSpan(BaseModel):
     """
     `system`, `user`, `assistant`, …
     """
-    start: Annotated[int | None, Field(ge=0)] = None
+    start: int | None = None
     """
     Position of the first token; null if the rendered chat does not contain the message unchanged.
     """
-    end: Annotated[int | None, Field(ge=0)] = None
+    end: int | None = None
     """
     Position after the last token.
     """
@@ -849,10 +747,6 @@ class OpenAiAnswerMessage(BaseModel):
     """
     Always null.
     """
-
-
-class Byte(RootModel[int]):
-    root: Annotated[int, Field(ge=0)]
 
 
 class OpenAiContentPart(BaseModel):
@@ -899,11 +793,11 @@ class OpenAiEmbeddingUsage(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    prompt_tokens: Annotated[int, Field(ge=0)]
+    prompt_tokens: int
     """
     Tokens of all inputs.
     """
-    total_tokens: Annotated[int, Field(ge=0)]
+    total_tokens: int
     """
     The same.
     """
@@ -980,32 +874,6 @@ class OpenAiModels(BaseModel):
     """
 
 
-class OpenAiRecorded(BaseModel):
-    """
-    Where a generation is stored.
-    """
-
-    model_config = ConfigDict(
-        extra="allow",
-    )
-    run: str
-    """
-    Id of the run.
-    """
-    status: str
-    """
-    Its status.
-    """
-    caches: list[str | None]
-    """
-    The cache of each choice, by its index; null for a choice without one.
-    """
-    error: str | None = None
-    """
-    Why an activation could not be captured, if so.
-    """
-
-
 class OpenAiStreamOptions(BaseModel):
     """
     Options of an answer in parts.
@@ -1014,18 +882,14 @@ class OpenAiStreamOptions(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    include_usage: bool | None = False
+    include_usage: bool | None = None
     """
-    Whether the last chunk has the counts of tokens.
+    Whether the last chunk has the counts of tokens. Default: `false`.
     """
-    include_obfuscation: bool | None = False
+    include_obfuscation: bool | None = None
     """
-    Only false: nothing is added to hide the lengths of chunks.
+    Only false: nothing is added to hide the lengths of chunks. Default: `false`.
     """
-
-
-class TextOffsetItem(RootModel[int]):
-    root: Annotated[int, Field(ge=0)]
 
 
 class OpenAiTextLogprobs(BaseModel):
@@ -1049,7 +913,7 @@ class OpenAiTextLogprobs(BaseModel):
     """
     For each token the most probable ones in its place, and itself; null for the first token of a prompt.
     """
-    text_offset: list[TextOffsetItem]
+    text_offset: list[int]
     """
     Where each token begins in the text, in code points.
     """
@@ -1071,7 +935,7 @@ class OpenAiTopToken(BaseModel):
     """
     Its log-probability.
     """
-    bytes: list[Byte]
+    bytes: list[int]
     """
     Its bytes.
     """
@@ -1085,15 +949,15 @@ class OpenAiUsage(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    prompt_tokens: Annotated[int, Field(ge=0)]
+    prompt_tokens: int
     """
     Tokens of all prompts; each prompt counts once, however many samples it has.
     """
-    completion_tokens: Annotated[int, Field(ge=0)]
+    completion_tokens: int
     """
     Generated tokens of all choices, with those that ended a text.
     """
-    total_tokens: Annotated[int, Field(ge=0)]
+    total_tokens: int
     """
     The sum of both.
     """
@@ -1107,7 +971,7 @@ class OutlierDimension(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    dimension: Annotated[int, Field(ge=0)]
+    dimension: int
     """
     Its index.
     """
@@ -1126,91 +990,6 @@ class OutlierDimension(BaseModel):
     by_std: bool
     """
     Whether it is an outlier by its standard deviation.
-    """
-
-
-class Item2(BaseModel):
-    """
-    A direction: one vector in the space of a hook, or one for each layer and component.
-    """
-
-    model_config = ConfigDict(
-        extra="allow",
-    )
-    id: str
-    """
-    Id.
-    """
-    name: str
-    """
-    Name, unique.
-    """
-    method: str
-    """
-    `upload`, `difference_of_means`, `pca` or `probe`.
-    """
-    model: str | None = None
-    """
-    The model to whose activations it belongs; null if an upload does not name one.
-    """
-    hook: str
-    """
-    The hook, without its layer.
-    """
-    layers: list[Layer]
-    """
-    Layers for which it has vectors, ascending; empty for a hook outside the blocks.
-    """
-    n_components: Annotated[int, Field(ge=0)]
-    """
-    Number of vectors for each layer.
-    """
-    d: Annotated[int, Field(ge=0)]
-    """
-    Dimensions of each vector: a row of the hook, flattened.
-    """
-    metadata: dict[str, Any]
-    """
-    Metadata.
-    """
-    provenance: dict[str, Any]
-    """
-    How it was made: version of the server, fingerprint of the model, position, parameters, how the caches were
-    selected, their number, and the blake3 of their ids (16 bytes each, in order).
-    """
-    created_at: AwareDatetime
-    """
-    When it was made.
-    """
-    vectors: list[DirectionVector] | None = None
-    """
-    Its vectors by layer and component; left out in listings.
-    """
-
-
-class PageDirection(BaseModel):
-    """
-    A page of a listing, newest first.
-    """
-
-    model_config = ConfigDict(
-        extra="allow",
-    )
-    items: list[Item2]
-    """
-    The items of this page.
-    """
-    next_cursor: str | None = None
-    """
-    Pass it as `cursor` to get the next page; null on the last page.
-    """
-    total: Annotated[int | None, Field(ge=0)] = None
-    """
-    With `count`: the number of items on all pages, or a lower bound of it.
-    """
-    total_is_exact: bool | None = None
-    """
-    With `count`: whether `total` is exact. Counting stops at 5,000, or earlier if it would take long.
     """
 
 
@@ -1236,18 +1015,6 @@ class Pair(BaseModel):
     """
 
 
-class ToItem(RootModel[int]):
-    root: Annotated[int, Field(ge=0)]
-
-
-class FromItem(RootModel[int]):
-    root: Annotated[int, Field(ge=0)]
-
-
-class Head(RootModel[int]):
-    root: Annotated[int, Field(ge=0)]
-
-
 class PatchingProgress(BaseModel):
     """
     Progress of a sweep.
@@ -1256,15 +1023,15 @@ class PatchingProgress(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    queue_position: Annotated[int | None, Field(ge=0)] = None
+    queue_position: int | None = None
     """
     While the sweep waits for its turn, the number of experiments whose turn comes before; null once it runs.
     """
-    done: Annotated[int, Field(ge=0)]
+    done: int
     """
     Number of cells that are done.
     """
-    total: Annotated[int, Field(ge=0)]
+    total: int
     """
     Number of all cells.
     """
@@ -1279,7 +1046,7 @@ class PositionFeatures(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    position: Annotated[int, Field(ge=0)]
+    position: int
     """
     The position.
     """
@@ -1291,7 +1058,7 @@ class PositionFeatures(BaseModel):
     """
     Whether it is a special token, such as BOS; null if the cache has no token ids.
     """
-    n_active: Annotated[int | None, Field(ge=0)] = None
+    n_active: int | None = None
     """
     Number of active features (L0).
     """
@@ -1373,7 +1140,7 @@ class Problem(BaseModel):
     """
     Short title, the same for every occurrence.
     """
-    status: Annotated[int, Field(ge=0)]
+    status: int
     """
     The HTTP status.
     """
@@ -1381,7 +1148,75 @@ class Problem(BaseModel):
     """
     What was wrong here and what would be right.
     """
-    code: str
+    code: Literal[
+        "invalid_json",
+        "invalid_field",
+        "invalid_body",
+        "invalid_safetensors",
+        "invalid_query",
+        "invalid_header",
+        "invalid_cursor",
+        "api_key_required",
+        "api_key_invalid",
+        "scope_missing",
+        "loading_off",
+        "origin_not_allowed",
+        "route_not_found",
+        "run_not_found",
+        "cache_not_found",
+        "direction_not_found",
+        "sae_not_found",
+        "vector_not_in_direction",
+        "model_not_found",
+        "layer_not_in_cache",
+        "hook_not_in_cache",
+        "method_not_allowed",
+        "not_acceptable",
+        "request_timeout",
+        "conflict",
+        "precondition_failed",
+        "body_too_large",
+        "too_many_items",
+        "too_many_run_tokens",
+        "result_too_large",
+        "unsupported_media_type",
+        "range_not_satisfiable",
+        "host_not_allowed",
+        "unknown_model",
+        "unknown_source",
+        "load_failed",
+        "unknown_cache",
+        "unknown_direction",
+        "unknown_sae",
+        "bos_mismatch",
+        "hook_not_stored",
+        "unknown_hook",
+        "layer_out_of_range",
+        "position_out_of_range",
+        "text_not_found",
+        "empty_input",
+        "token_out_of_vocabulary",
+        "too_many_tokens",
+        "no_bos_token",
+        "no_chat_template",
+        "chat_template_failed",
+        "cannot_generate",
+        "not_readable",
+        "invalid_value",
+        "idempotency_key_reused",
+        "shape_mismatch",
+        "client_queue_full",
+        "queue_full",
+        "headers_too_large",
+        "internal_error",
+        "blob_damaged",
+        "worker_failed",
+        "unavailable",
+        "not_enough_memory",
+        "server_busy",
+        "timed_out",
+        "store_full",
+    ]
     """
     Stable code for programs.
     """
@@ -1417,19 +1252,19 @@ class Ready(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    status: Annotated[str, Field(examples=["ok"])]
+    status: str
     """
     `ok`.
     """
-    version: Annotated[str, Field(examples=["0.1.0"])]
+    version: str
     """
     Version of the server.
     """
-    n_unknown_blobs: Annotated[int, Field(examples=[0], ge=0)]
+    n_unknown_blobs: int
     """
     Number of blobs that are not in the index of the store. They are kept in the folder `unknown`.
     """
-    notes: Annotated[list[str], Field(examples=[[]])]
+    notes: list[str]
     """
     What the operator should look at, although the server works.
     """
@@ -1452,11 +1287,14 @@ class SaeDirection(BaseModel):
     """
     Id of the autoencoder.
     """
-    feature: Annotated[int, Field(ge=0)]
+    feature: int
     """
     Index of the feature.
     """
     side: Literal["decoder", "encoder"] | None = None
+    """
+    Which of its vectors.
+    """
 
 
 class SaeSettings(BaseModel):
@@ -1467,7 +1305,7 @@ class SaeSettings(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    k: Annotated[int | None, Field(ge=0)] = None
+    k: int | None = None
     """
     For `topk`: maximum number of active features.
     """
@@ -1475,7 +1313,7 @@ class SaeSettings(BaseModel):
     """
     For `topk`: whether activations are multiplied by the lengths of the decoder rows.
     """
-    hook_head_index: Annotated[int | None, Field(ge=0)] = None
+    hook_head_index: int | None = None
     """
     The head it was trained on; null for all heads concatenated, or a hook without heads.
     """
@@ -1515,7 +1353,7 @@ class SaeSettings(BaseModel):
     """
     The model it was trained on.
     """
-    context_size: Annotated[int | None, Field(ge=0)] = None
+    context_size: int | None = None
     """
     Number of tokens of a text in training.
     """
@@ -1523,7 +1361,11 @@ class SaeSettings(BaseModel):
     """
     Positions of a text used in training, as start, stop and step of a Python slice; null for all.
     """
-    exclude_special_tokens: bool | list[ExcludedToken] | None = None
+    exclude_special_tokens: bool | list[int] | None = None
+    """
+    Tokens it was not trained on: true for special tokens, or a list of ids; null if it was trained on all. By
+    default requests leave these tokens out.
+    """
     dtype: str | None = None
     """
     Type of its weights in training; the server computes in float32.
@@ -1546,28 +1388,28 @@ class Scanned(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    caches: Annotated[int, Field(ge=0)]
+    caches: int
     """
     Number of caches that matched the filter and whose rows were compared.
     """
-    rows: Annotated[int, Field(ge=0)]
+    rows: int
     """
     Number of rows that were read.
     """
-    bytes: Annotated[int, Field(ge=0)]
+    bytes: int
     """
     Bytes of these rows.
     """
-    skipped: Annotated[int, Field(ge=0)]
+    skipped: int
     """
     Number of caches that captured the hook, but not at the position to compare.
     """
-    damaged: Annotated[int, Field(ge=0)]
+    damaged: int
     """
     Number of caches with rows that could not be read, because their blob is missing or too short. Their other rows
     were compared.
     """
-    deleted: Annotated[int, Field(ge=0)]
+    deleted: int
     """
     Number of caches that were deleted before all of their rows were read.
     """
@@ -1597,7 +1439,7 @@ class SearchHit(BaseModel):
     """
     The metric's value, in float32.
     """
-    position: Annotated[int | None, Field(ge=0)] = None
+    position: int | None = None
     """
     Position of the row in the input; null for a mean.
     """
@@ -1611,6 +1453,9 @@ class SearchHit(BaseModel):
     have the model that made the cache.
     """
     context: HitContext | None = None
+    """
+    The token with its context.
+    """
     label: str | None = None
     """
     Label of the cache.
@@ -1637,48 +1482,6 @@ class SearchResult(BaseModel):
     """
     Best first.
     """
-
-
-class ServerSentEvent(BaseModel):
-    """
-    A server-sent event.
-    """
-
-    model_config = ConfigDict(
-        extra="allow",
-    )
-    event: str
-    """
-    Name of the event; says what the data is.
-    """
-    data: str
-    """
-    JSON, on one line.
-    """
-
-
-class Serving(BaseModel):
-    """
-    How a model or autoencoder is served.
-    """
-
-    model_config = ConfigDict(
-        extra="allow",
-    )
-    source: str | None = None
-    """
-    Where a request loaded it from; null for one of the server's flags, and for an upload.
-    """
-    at_run_time: bool
-    """
-    Whether a request loaded it, now or before a restart; false for one of the server's flags.
-    """
-    memory_bytes: Annotated[int | None, Field(ge=0)] = None
-    """
-    Estimated bytes of memory that it takes; null if they are not known.
-    """
-    progress: LoadProgress | None = None
-    error: Problem | None = None
 
 
 class SpreadOfNumbers(BaseModel):
@@ -1723,102 +1526,13 @@ class StoredDirection(BaseModel):
     """
     Its id or name.
     """
-    layer: Annotated[int | None, Field(ge=0)] = None
+    layer: int | None = None
     """
     The layer whose vector to use at all layers; by default each layer uses its own.
     """
-    component: Annotated[int | None, Field(ge=0)] = None
+    component: int | None = None
     """
     Which component, if the direction has several; the first if left out.
-    """
-
-
-class SweptHead(RootModel[int]):
-    root: Annotated[int, Field(ge=0)]
-
-
-class Offset(RootModel[int]):
-    root: Annotated[int, Field(ge=0)]
-
-
-class ShapeItem3(RootModel[int]):
-    root: Annotated[int, Field(ge=0)]
-
-
-class Tensor(BaseModel):
-    """
-    A tensor as JSON.
-    """
-
-    model_config = ConfigDict(
-        extra="allow",
-    )
-    hook: str
-    """
-    Full hook name; the name without the layer for a stack of layers.
-    """
-    layer: Annotated[int | None, Field(ge=0)] = None
-    """
-    The layer, for a single hook inside the blocks.
-    """
-    layers: list[Layer] | None = None
-    """
-    The layers that are stacked along the first axis.
-    """
-    caches: list[str] | None = None
-    """
-    The caches that are stacked or concatenated along the first axis, in the order of the inputs.
-    """
-    offsets: list[Offset] | None = None
-    """
-    If rows are concatenated because their numbers differ: index of the first row of each cache, and at the end the
-    total.
-    """
-    shape: list[ShapeItem3]
-    """
-    Sizes of the axes.
-    """
-    dtype: str
-    """
-    Element type: `float32`, `float16` or `bfloat16`.
-    """
-    axes: list[str]
-    """
-    Names of the axes.
-    """
-    encoding: str | None = None
-    """
-    `base64` if `values` is a base64 string.
-    """
-    values: Any
-    """
-    Nested arrays like numpy's `tolist`, with null for NaN and infinities; or base64 of the little-endian elements.
-    """
-    n_nan: Annotated[int, Field(ge=0)]
-    """
-    Number of values that are NaN.
-    """
-    n_inf: Annotated[int, Field(ge=0)]
-    """
-    Number of values that are infinite.
-    """
-
-
-class Token(BaseModel):
-    """
-    A token of the vocabulary.
-    """
-
-    model_config = ConfigDict(
-        extra="allow",
-    )
-    id: Annotated[int, Field(ge=0)]
-    """
-    Its id.
-    """
-    token: str
-    """
-    Its text.
     """
 
 
@@ -1830,23 +1544,23 @@ class TokenEvent(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    item: Annotated[int, Field(ge=0)]
+    item: int
     """
     The item of the run: `index × n + sample`.
     """
-    index: Annotated[int, Field(ge=0)]
+    index: int
     """
     The input, counted from 0. Where a list of strengths makes several of an input, each of these counts.
     """
-    sample: Annotated[int, Field(ge=0)]
+    sample: int
     """
     Which of the input's `n` samples, counted from 0.
     """
-    position: Annotated[int, Field(ge=0)]
+    position: int
     """
     Position of the token in the text.
     """
-    token_id: Annotated[int, Field(ge=0)]
+    token_id: int
     """
     The token.
     """
@@ -1865,10 +1579,69 @@ class TokenEvent(BaseModel):
     """
 
 
-class TokenRef1(RootModel[int]):
-    root: Annotated[int, Field(examples=[" Paris"], ge=0)]
+class TokenWithId(BaseModel):
+    """
+    A token of the vocabulary.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+    )
+    id: int
     """
     Its id.
+    """
+    token: str
+    """
+    Its text.
+    """
+
+
+class Tokenization(BaseModel):
+    """
+    Tokens as a run of the same input would have them.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+    )
+    model: str
+    """
+    The model.
+    """
+    token_ids: list[int]
+    """
+    Token ids.
+    """
+    tokens: list[str]
+    """
+    The text of each token.
+    """
+    special: list[bool]
+    """
+    Which tokens are special.
+    """
+    offsets: list[list[int] | None] | None = None
+    """
+    Range of characters (Unicode scalar values) of the text or rendered chat that each token covers, `[start, end)`.
+    If several tokens share a character, each of them covers all of it; whether a token includes the space before
+    its word depends on the tokenizer. Null for a token that was added, such as BOS; null for posted ids.
+    """
+    n_tokens: int
+    """
+    Number of tokens.
+    """
+    bos: Bos
+    """
+    Whether there is a beginning-of-sequence token, and why.
+    """
+    rendered: str | None = None
+    """
+    The chat as the template rendered it.
+    """
+    messages: list[MessageSpan] | None = None
+    """
+    The tokens of each message of the chat; null for other inputs.
     """
 
 
@@ -1888,7 +1661,7 @@ class Tokenize(BaseModel):
     """
     Text.
     """
-    token_ids: list[TokenId] | None = None
+    token_ids: list[int] | None = None
     """
     Token ids, to see their tokens.
     """
@@ -1901,10 +1674,10 @@ class Tokenize(BaseModel):
     Whether to add the tokens that start the assistant's turn; by default true unless the last message is the
     assistant's.
     """
-    continue_final_message: bool | None = False
+    continue_final_message: bool | None = None
     """
     Whether to leave the last message open, so that the model continues it: what the template puts after it is left
-    out.
+    out. Default: `false`.
     """
     template_kwargs: dict[str, Any] | None = None
     """
@@ -1922,54 +1695,6 @@ class Tokenize(BaseModel):
     """
 
 
-class Tokens(BaseModel):
-    """
-    Tokens as a run of the same input would have them.
-    """
-
-    model_config = ConfigDict(
-        extra="allow",
-    )
-    model: str
-    """
-    The model.
-    """
-    token_ids: list[TokenId]
-    """
-    Token ids.
-    """
-    tokens: list[str]
-    """
-    The text of each token.
-    """
-    special: list[bool]
-    """
-    Which tokens are special.
-    """
-    offsets: list[list[Offset] | None] | None = None
-    """
-    Range of characters (Unicode scalar values) of the text or rendered chat that each token covers, `[start, end)`.
-    If several tokens share a character, each of them covers all of it; whether a token includes the space before
-    its word depends on the tokenizer. Null for a token that was added, such as BOS; null for posted ids.
-    """
-    n_tokens: Annotated[int, Field(ge=0)]
-    """
-    Number of tokens.
-    """
-    bos: Bos
-    """
-    Whether there is a beginning-of-sequence token, and why.
-    """
-    rendered: str | None = None
-    """
-    The chat as the template rendered it.
-    """
-    messages: list[MessageSpan] | None = None
-    """
-    The tokens of each message of the chat; null for other inputs.
-    """
-
-
 class TopToken(BaseModel):
     """
     One of the most probable tokens.
@@ -1978,7 +1703,7 @@ class TopToken(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    id: Annotated[int, Field(ge=0)]
+    id: int
     """
     Its id.
     """
@@ -2020,9 +1745,9 @@ class UploadSae(BaseModel):
     """
     `sae_weights.safetensors`. It is streamed to the data folder, and may have as many bytes as an import.
     """
-    force: bool | None = False
+    force: bool | None = None
     """
-    Load it even if there does not seem to be enough memory.
+    Load it even if there does not seem to be enough memory. Default: `false`.
     """
 
 
@@ -2034,13 +1759,13 @@ class UploadedVector(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    layer: Annotated[int | None, Field(ge=0)] = None
+    layer: int | None = None
     """
     Its layer, if the hook is a short name inside the blocks.
     """
-    component: Annotated[int | None, Field(ge=0)] = 0
+    component: int | None = None
     """
-    Index among the vectors of the layer, from 0.
+    Index among the vectors of the layer, from 0. Default: `0`.
     """
     values: list[float]
     """
@@ -2100,15 +1825,18 @@ class Attribution(BaseModel):
     """
     Name of its model on this server.
     """
-    position: Annotated[int, Field(ge=0)]
+    position: int
     """
     The position.
     """
-    token: Token
+    token: TokenWithId
     """
     The token.
     """
-    against: Token | None = None
+    against: TokenWithId | None = None
+    """
+    The token whose logit is subtracted.
+    """
     components: Literal["sublayers", "heads"]
     """
     Which parts are distinguished.
@@ -2145,21 +1873,34 @@ class Attribution(BaseModel):
     """
 
 
-class CacheValues(BaseModel):
+class CacheHook(BaseModel):
     """
-    The tensors of one cache.
+    One captured hook of a cache.
     """
 
     model_config = ConfigDict(
         extra="allow",
     )
-    cache: str
+    hook: str
     """
-    The cache.
+    Full name.
     """
-    tensors: list[Tensor]
+    shape: list[int]
     """
-    Every hook it captured.
+    Shape of its tensor.
+    """
+    axes: list[str]
+    """
+    Names of the axes.
+    """
+    dtype: Literal["float32", "float16", "bfloat16"]
+    """
+    Stored type.
+    """
+    hf_hidden_states_index: int | None = None
+    """
+    For `hook_resid_post`: the index in transformers' `hidden_states` that equals it. Null for the last block: in
+    models with a final norm, the last entry of `hidden_states` is computed after that norm.
     """
 
 
@@ -2175,11 +1916,11 @@ class Completion(BaseModel):
     """
     The generated text, without special tokens and without the text that stopped it.
     """
-    token_ids: list[TokenId]
+    token_ids: list[int]
     """
     Ids of the generated tokens.
     """
-    first_position: Annotated[int, Field(ge=0)]
+    first_position: int
     """
     Position of the first generated token.
     """
@@ -2192,15 +1933,15 @@ class Completion(BaseModel):
     Log-probability of each generated token: the natural logarithm of its softmax, before temperature. Null in caches
     of older versions.
     """
-    sample: Annotated[int, Field(ge=0)]
+    sample: int
     """
     Which of the `n` samples of its input this is, from 0.
     """
-    n: Annotated[int, Field(ge=0)]
+    n: int
     """
     As requested.
     """
-    max_new_tokens: Annotated[int, Field(ge=0)]
+    max_new_tokens: int
     """
     As requested.
     """
@@ -2208,7 +1949,7 @@ class Completion(BaseModel):
     """
     As requested.
     """
-    top_k: Annotated[int | None, Field(ge=0)] = None
+    top_k: int | None = None
     """
     As requested.
     """
@@ -2216,7 +1957,7 @@ class Completion(BaseModel):
     """
     As requested.
     """
-    seed: Annotated[int, Field(ge=0)]
+    seed: int
     """
     The seed that was used.
     """
@@ -2234,24 +1975,30 @@ class CompletionEvent(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    item: Annotated[int, Field(ge=0)]
+    item: int
     """
     The item of the run: `index × n + sample`.
     """
-    index: Annotated[int, Field(ge=0)]
+    index: int
     """
     The input, counted from 0. Where a list of strengths makes several of an input, each of these counts.
     """
-    sample: Annotated[int, Field(ge=0)]
+    sample: int
     """
     Which of the input's `n` samples, counted from 0.
     """
     finish_reason: Literal["length", "end_of_sequence", "stop", "cancelled"] | None = None
+    """
+    Why it ended; null if it failed.
+    """
     text: str
     """
     Text that was held back until now; empty unless the run was cancelled.
     """
     error: Problem | None = None
+    """
+    Why it failed.
+    """
 
 
 class Direction(BaseModel):
@@ -2270,7 +2017,7 @@ class Direction(BaseModel):
     """
     Name, unique.
     """
-    method: str
+    method: Literal["upload", "difference_of_means", "pca", "probe"]
     """
     `upload`, `difference_of_means`, `pca` or `probe`.
     """
@@ -2282,15 +2029,15 @@ class Direction(BaseModel):
     """
     The hook, without its layer.
     """
-    layers: list[Layer]
+    layers: list[int]
     """
     Layers for which it has vectors, ascending; empty for a hook outside the blocks.
     """
-    n_components: Annotated[int, Field(ge=0)]
+    n_components: int
     """
     Number of vectors for each layer.
     """
-    d: Annotated[int, Field(ge=0)]
+    width: int
     """
     Dimensions of each vector: a row of the hook, flattened.
     """
@@ -2333,15 +2080,15 @@ class DirectionUpload(BaseModel):
     """
     The model to whose activations it belongs. This is not checked.
     """
-    hook: str | None = "resid_post"
+    hook: str | None = None
     """
-    Hook, short or full.
+    Hook, short or full. Default: `"resid_post"`.
     """
     vectors: list[UploadedVector]
     """
     Its vectors, all of one width; every layer must have the same components.
     """
-    method: Literal["upload"] | None = None
+    method: Literal["upload"]
     """
     How the direction is made; decides the form of the body.
     """
@@ -2355,11 +2102,11 @@ class FeatureOfTokens(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    feature: Annotated[int, Field(ge=0)]
+    feature: int
     """
     The feature.
     """
-    n_active: Annotated[int, Field(ge=0)]
+    n_active: int
     """
     Number of positions at which it is active.
     """
@@ -2404,31 +2151,34 @@ class Generate(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    max_new_tokens: Annotated[int, Field(ge=1)]
+    max_new_tokens: int
     """
     Maximum number of tokens to add.
     """
-    temperature: Annotated[float | None, Field(ge=0.0, le=100.0)] = 0.0
+    temperature: float | None = None
     """
-    0, the default, always takes the most probable token.
+    0, the default, always takes the most probable token. Default: `0.0`.
     """
-    top_k: Annotated[int | None, Field(ge=1)] = None
+    top_k: int | None = None
     """
     Samples from this many of the most probable tokens.
     """
-    top_p: Annotated[float | None, Field(gt=0.0, le=1.0)] = None
+    top_p: Annotated[float | None, Field(gt=0.0)] = None
     """
     Samples from the smallest set of most probable tokens whose probabilities add up to at least this.
     """
-    seed: Annotated[int | None, Field(ge=0, le=9007199254740991)] = None
+    seed: int | None = None
     """
     Seed of sampling, to repeat it. If left out, the server chooses one and reports it.
     """
     stop: str | list[str] | None = None
-    n: Annotated[int | None, Field(ge=1, le=128)] = 1
+    """
+    One text or several; the continuation ends when one of them appears.
+    """
+    n: int | None = None
     """
     How often each input is continued, each time with other random numbers. Item `input × n + sample` of the run is
-    sample `sample` of the input; both count from 0.
+    sample `sample` of the input; both count from 0. Default: `1`.
     """
 
 
@@ -2441,28 +2191,34 @@ class LayerStatistics(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    layer: Annotated[int | None, Field(ge=0)] = None
+    layer: int | None = None
     """
     The layer; null for a hook outside the blocks.
     """
-    n: Annotated[int, Field(ge=0)]
+    n: int
     """
     Number of vectors: positions of caches.
     """
-    n_non_finite: Annotated[int, Field(ge=0)]
+    n_non_finite: int
     """
     Number of vectors left out because they contain NaN or infinity.
     """
-    d: Annotated[int, Field(ge=0)]
+    width: int
     """
     Dimensions of a vector.
     """
     norm: SpreadOfNumbers | None = None
+    """
+    Lengths (L2 norms) of the vectors.
+    """
     mean_norm: float | None = None
     """
     Length of the mean vector.
     """
     variance: SpreadOfNumbers | None = None
+    """
+    Variances of the dimensions; their sum is `total_variance`.
+    """
     total_variance: float | None = None
     """
     Sum of the variances of all dimensions: the mean squared distance from the mean vector.
@@ -2471,11 +2227,11 @@ class LayerStatistics(BaseModel):
     """
     Fraction of values that are exactly 0.
     """
-    top_mean: list[Dimension]
+    top_mean: list[DimensionStatistics]
     """
     Dimensions with the largest |mean|, the largest first.
     """
-    top_variance: list[Dimension]
+    top_variance: list[DimensionStatistics]
     """
     Dimensions with the largest variance, the largest first.
     """
@@ -2494,12 +2250,12 @@ class LeftOut(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    tokens: str
+    tokens: Literal["none", "special", "listed"]
     """
     `none`; `special`: tokens that the model's tokenizer marks as special; `listed`: the ids in the autoencoder's
     `exclude_special_tokens`.
     """
-    n_ids: Annotated[int | None, Field(ge=0)] = None
+    n_ids: int | None = None
     """
     For `listed`: number of ids.
     """
@@ -2507,7 +2263,7 @@ class LeftOut(BaseModel):
     """
     What decided this.
     """
-    rows: Annotated[int, Field(ge=0)]
+    rows: int
     """
     Number of stored positions left out because of this.
     """
@@ -2539,27 +2295,32 @@ class LensDistribution(BaseModel):
     """
 
 
-class Model1(Serving):
+class LoadProgress(BaseModel):
     """
-    A model of this server.
+    How far a load has come.
     """
 
     model_config = ConfigDict(
         extra="allow",
     )
-    id: str
+    stage: Literal["queued", "downloading", "reading", "weights", "placing", "ready"]
     """
-    The name to use in requests.
+    `queued` (another load runs), `downloading`, `reading` (files are hashed), `weights`, `placing` (on devices) or
+    `ready`.
     """
-    status: str
+    bytes_done: int
     """
-    `loading`, `ready`, `unloading` (accepted work ends first) or `failed`.
+    Bytes of this stage that are done.
+    """
+    bytes_total: int
+    """
+    Bytes of this stage; 0 if they are not known.
     """
 
 
 class ModelDetails(BaseModel):
     """
-    A loaded model.
+    Properties of a loaded model.
     """
 
     model_config = ConfigDict(
@@ -2573,43 +2334,43 @@ class ModelDetails(BaseModel):
     """
     blake3 of weights, config and tokenizer.
     """
-    n_layers: Annotated[int, Field(ge=0)]
+    n_layers: int
     """
     Number of blocks.
     """
-    d_model: Annotated[int, Field(ge=0)]
+    d_model: int
     """
     Width of the residual stream.
     """
-    n_heads: Annotated[int, Field(ge=0)]
+    n_heads: int
     """
     Number of query heads.
     """
-    n_kv_heads: Annotated[int, Field(ge=0)]
+    n_kv_heads: int
     """
     Number of key/value heads.
     """
-    d_head: Annotated[int, Field(ge=0)]
+    d_head: int
     """
     Width of a head.
     """
-    d_mlp: Annotated[int, Field(ge=0)]
+    d_mlp: int
     """
     Hidden width of an MLP.
     """
-    d_vocab: Annotated[int, Field(ge=0)]
+    d_vocab: int
     """
     Size of the vocabulary.
     """
-    n_ctx: Annotated[int, Field(ge=0)]
+    n_ctx: int
     """
     Longest input in tokens.
     """
-    n_experts: Annotated[int, Field(ge=0)]
+    n_experts: int
     """
     Number of routed experts of a mixture-of-experts block; 0 if every MLP is dense.
     """
-    top_k: Annotated[int, Field(ge=0)]
+    top_k: int
     """
     Number of experts that compute each token; 0 if every MLP is dense.
     """
@@ -2617,7 +2378,7 @@ class ModelDetails(BaseModel):
     """
     Whether each token also attends to later tokens, as in encoders; `positions` then default to the mean.
     """
-    n_params: Annotated[int, Field(ge=0)]
+    n_params: int
     """
     Number of parameters.
     """
@@ -2646,7 +2407,7 @@ class ModelDetails(BaseModel):
     """
     What is unusual about the checkpoint, although it could be loaded.
     """
-    hooks: list[Hook] | None = None
+    hooks: list[HookPoint] | None = None
     """
     Every hook point, in execution order.
     """
@@ -2668,7 +2429,7 @@ class OpenAiChatToken(BaseModel):
     """
     Its log-probability, before temperature.
     """
-    bytes: list[Byte]
+    bytes: list[int]
     """
     Its bytes.
     """
@@ -2686,7 +2447,7 @@ class OpenAiCompletionChoice(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    index: Annotated[int, Field(ge=0)]
+    index: int
     """
     Its index.
     """
@@ -2695,7 +2456,13 @@ class OpenAiCompletionChoice(BaseModel):
     Its text, after the prompt if `echo` is set.
     """
     logprobs: OpenAiTextLogprobs | None = None
+    """
+    Log-probabilities, if asked for.
+    """
     finish_reason: Literal["stop", "length", "cancelled"] | None = None
+    """
+    Why it ended: `stop`, `length` or `cancelled`; null before its last chunk.
+    """
 
 
 class OpenAiEmbedding(BaseModel):
@@ -2710,7 +2477,7 @@ class OpenAiEmbedding(BaseModel):
     """
     Always `embedding`.
     """
-    index: Annotated[int, Field(ge=0)]
+    index: int
     """
     The input, from 0.
     """
@@ -2754,15 +2521,15 @@ class OpenAiEmbeddingRequest(BaseModel):
     """
     Name of a served model.
     """
-    input: Annotated[
-        str | list[str] | list[InputItem] | list[list[InputItem]],
-        Field(examples=["The Eiffel Tower is in the city of"]),
-    ]
+    input: str | list[str] | list[int] | list[list[int]]
     """
     A string, strings, token ids, or arrays of token ids; at most 2048 inputs.
     """
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Annotated[int | None, Field(ge=0)] = None
+    """
+    How the vectors are written; the official Python client asks for `base64`.
+    """
+    dimensions: int | None = None
     """
     Must be the length of the model's vectors if given: they are not cut.
     """
@@ -2771,15 +2538,22 @@ class OpenAiEmbeddingRequest(BaseModel):
     Accepted and not used.
     """
     pooling: Literal["mean", "last"] | None = None
-    normalize: bool | None = True
     """
-    Whether to scale the vectors to length one. An extension.
+    How the tokens of an input become one vector; if left out, `mean` for encoders and `last` for decoders. An
+    extension.
+    """
+    normalize: bool | None = None
+    """
+    Whether to scale the vectors to length one. An extension. Default: `true`.
     """
     prepend_bos: bool | None = None
     """
     Beginning-of-sequence token, as in `POST /v1/runs`. An extension.
     """
     truncate: Literal["error", "left", "right"] | None = None
+    """
+    What to do with inputs longer than the context. An extension.
+    """
 
 
 class OpenAiEmbeddings(BaseModel):
@@ -2836,6 +2610,61 @@ class OpenAiMessage(BaseModel):
     `system`, `developer`, `user`, `assistant`, `tool`, …
     """
     content: str | list[OpenAiContentPart] | None = None
+    """
+    The text; may be null in a message that calls tools.
+    """
+
+
+class OpenAiRecorded(BaseModel):
+    """
+    Where a generation is stored.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+    )
+    run: str
+    """
+    Id of the run.
+    """
+    status: Literal["queued", "running", "completed", "failed", "cancelled"]
+    """
+    Its status.
+    """
+    caches: list[str | None]
+    """
+    The cache of each choice, by its index; null for a choice without one.
+    """
+    error: str | None = None
+    """
+    Why an activation could not be captured, if so.
+    """
+
+
+class DirectionPage(BaseModel):
+    """
+    A page of a listing, newest first.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+    )
+    items: list[Direction]
+    """
+    The items of this page.
+    """
+    next_cursor: str | None = None
+    """
+    Pass it as `cursor` to get the next page; null on the last page.
+    """
+    total: int | None = None
+    """
+    With `count`: the number of items on all pages, or a lower bound of it.
+    """
+    total_is_exact: bool | None = None
+    """
+    With `count`: whether `total` is exact. Counting stops at 5,000, or earlier if it would take long.
+    """
 
 
 class Patching(BaseModel):
@@ -2863,12 +2692,18 @@ class Patching(BaseModel):
     The metric.
     """
     direction: Literal["denoise", "noise"] | None = None
-    answer: Token
+    """
+    Which run was patched; null for the other operations, which change the clean run.
+    """
+    answer: TokenWithId
     """
     The measured token.
     """
-    against: Token | None = None
-    position: Annotated[int, Field(ge=0)]
+    against: TokenWithId | None = None
+    """
+    The token whose logit is subtracted.
+    """
+    position: int
     """
     Position of the logits.
     """
@@ -2884,23 +2719,23 @@ class Patching(BaseModel):
     """
     Axes of `values`: `layer`, then those of `pos`, `q_pos`, `k_pos` and `head` that are swept.
     """
-    layers: list[Layer]
+    layers: list[int]
     """
     Layers, in the order of the axis.
     """
-    positions: list[Position] | None = None
+    positions: list[int] | None = None
     """
     Positions, if they are an axis.
     """
-    to: list[ToItem] | None = None
+    to: list[int] | None = None
     """
     Queries of a knockout (`q_pos`), if they are an axis.
     """
-    from_: Annotated[list[FromItem] | None, Field(alias="from")] = None
+    from_: Annotated[list[int] | None, Field(alias="from")] = None
     """
     Keys of a knockout (`k_pos`), if they are an axis.
     """
-    heads: list[Head] | None = None
+    heads: list[int] | None = None
     """
     Heads, if they are an axis.
     """
@@ -2912,23 +2747,75 @@ class Patching(BaseModel):
     """
     The metric of the corrupt run, if there is one.
     """
-    values: list[Any]
+    values: list[float | list[float | list[float | list[float | None] | None] | None] | None]
     """
     The metric of each changed run, nested as `axes`.
     """
-    effect: list[Any]
+    effect: list[float | list[float | list[float | list[float | None] | None] | None] | None]
     """
     The same values, less the metric of the run that is changed: `corrupt` if clean values are put into the corrupt
     run, else `clean`. 0 if the change had no effect.
     """
-    normalized: list[Any] | None = None
+    normalized: list[float | list[float | list[float | list[float | None] | None] | None] | None] | None = None
     """
     Of a patch, `effect` as a fraction of the difference of the two runs: 0 if the patch had no effect, 1 if the metric
     reached that of the other run. Null if the two runs have the same metric, and for the other operations.
     """
-    n_cells: Annotated[int, Field(ge=0)]
+    n_cells: int
     """
     Number of changed runs.
+    """
+
+
+class PatchingEvent1(BaseModel):
+    """
+    Cells are done, or the place in the queue has changed.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+    )
+    data: PatchingProgress
+    """
+    Cells are done, or the place in the queue has changed.
+    """
+    event: Literal["progress"]
+
+
+class PatchingEvent2(BaseModel):
+    """
+    The last event: the answer.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+    )
+    data: Patching
+    """
+    The last event: the answer.
+    """
+    event: Literal["result"]
+
+
+class PatchingEvent3(BaseModel):
+    """
+    The last event: why there is no answer.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+    )
+    data: Problem
+    """
+    The last event: why there is no answer.
+    """
+    event: Literal["problem"]
+
+
+class PatchingEvent(RootModel[PatchingEvent1 | PatchingEvent2 | PatchingEvent3]):
+    root: PatchingEvent1 | PatchingEvent2 | PatchingEvent3
+    """
+    An event of a sweep.
     """
 
 
@@ -2947,6 +2834,9 @@ class PositionsByMessage(BaseModel):
     `continue_final_message` as well, -1 is the last message together with its continuation.
     """
     which: Literal["first", "last", "all"] | None = None
+    """
+    Which of its tokens.
+    """
 
 
 class PositionsByText(BaseModel):
@@ -2958,15 +2848,18 @@ class PositionsByText(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    text: Annotated[str, Field(min_length=1)]
+    text: str
     """
     The text to find; it must match exactly.
     """
-    occurrence: int | None = 0
+    occurrence: int | None = None
     """
-    Which occurrence, from 0; negative numbers count from the last. Occurrences do not overlap.
+    Which occurrence, from 0; negative numbers count from the last. Occurrences do not overlap. Default: `0`.
     """
     which: Literal["first", "last", "all"] | None = None
+    """
+    Which of its tokens.
+    """
 
 
 class Provenance(BaseModel):
@@ -3001,7 +2894,7 @@ class Provenance(BaseModel):
     """
     Version of the server.
     """
-    numerics_version: Annotated[int | None, Field(ge=0)] = None
+    numerics_version: int | None = None
     """
     Rises whenever the same forward pass may give other numbers.
     """
@@ -3029,39 +2922,34 @@ class RunCompletion(Completion):
     """
 
 
-class Sae1(Serving):
+class RunEvent2(BaseModel):
     """
-    A sparse autoencoder of a model.
+    A token was chosen.
     """
 
     model_config = ConfigDict(
         extra="allow",
     )
-    id: str
+    data: TokenEvent
     """
-    The name that clients use.
+    A token was chosen.
     """
-    model: str
+    event: Literal["token"]
+
+
+class RunEvent3(BaseModel):
     """
-    The model that it belongs to.
+    A continuation has ended.
     """
-    status: str
+
+    model_config = ConfigDict(
+        extra="allow",
+    )
+    data: CompletionEvent
     """
-    `loading`, `ready`, `unloading` or `failed`.
+    A continuation has ended.
     """
-    fingerprint: str | None = None
-    """
-    blake3 of weights and settings; null while it loads.
-    """
-    centred: bool | None = None
-    """
-    Whether the mean of each row is subtracted first, which has the effect of centred writing weights; null while it
-    loads.
-    """
-    warnings: list[Warning]
-    """
-    What is unusual: missing settings in `cfg.json`, and keys that were ignored.
-    """
+    event: Literal["completion"]
 
 
 class SaeDetails(BaseModel):
@@ -3072,7 +2960,7 @@ class SaeDetails(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    architecture: str
+    architecture: Literal["standard", "jumprelu", "topk", "gated"]
     """
     `standard`, `jumprelu`, `topk` or `gated`.
     """
@@ -3080,15 +2968,15 @@ class SaeDetails(BaseModel):
     """
     The hook whose rows it encodes.
     """
-    layer: Annotated[int | None, Field(ge=0)] = None
+    layer: int | None = None
     """
     Layer of the hook.
     """
-    d_in: Annotated[int, Field(ge=0)]
+    d_in: int
     """
     Width of its input.
     """
-    d_sae: Annotated[int, Field(ge=0)]
+    d_sae: int
     """
     Number of features.
     """
@@ -3118,7 +3006,7 @@ class SearchAnswer(BaseModel):
     """
     As requested.
     """
-    k: Annotated[int, Field(ge=0)]
+    k: int
     """
     As requested.
     """
@@ -3129,6 +3017,36 @@ class SearchAnswer(BaseModel):
     scanned: Scanned
     """
     What was scanned.
+    """
+
+
+class Serving(BaseModel):
+    """
+    How a model or autoencoder is served.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+    )
+    source: str | None = None
+    """
+    Where a request loaded it from; null for one of the server's flags, and for an upload.
+    """
+    at_run_time: bool
+    """
+    Whether a request loaded it, now or before a restart; false for one of the server's flags.
+    """
+    memory_bytes: int | None = None
+    """
+    Estimated bytes of memory that it takes; null if they are not known.
+    """
+    progress: LoadProgress | None = None
+    """
+    How far its load has come; null unless it is being loaded.
+    """
+    error: Problem | None = None
+    """
+    Why it could not be loaded; null unless it failed.
     """
 
 
@@ -3144,7 +3062,7 @@ class Statistics(BaseModel):
     """
     The hook, without its layer.
     """
-    n_caches: Annotated[int, Field(ge=0)]
+    n_caches: int
     """
     How many caches were read.
     """
@@ -3154,59 +3072,128 @@ class Statistics(BaseModel):
     """
 
 
-class DirectionRequest1(DirectionUpload):
+class Tensor(BaseModel):
     """
-    Posted values.
-    """
-
-    model_config = ConfigDict(
-        extra="allow",
-    )
-    method: Literal["upload"]
-    """
-    How the direction is made; decides the form of the body.
-    """
-
-
-class FeatureTokens(BaseModel):
-    """
-    The tokens at which features are most active.
+    A tensor as JSON.
     """
 
     model_config = ConfigDict(
         extra="allow",
     )
-    sae: str
+    hook: str
     """
-    The autoencoder.
+    Full hook name; the name without the layer for a stack of layers.
+    """
+    layer: int | None = None
+    """
+    The layer, for a single hook inside the blocks.
+    """
+    layers: list[int] | None = None
+    """
+    The layers that are stacked along the first axis.
+    """
+    caches: list[str] | None = None
+    """
+    The caches that are stacked or concatenated along the first axis, in the order of the inputs.
+    """
+    offsets: list[int] | None = None
+    """
+    If rows are concatenated because their numbers differ: index of the first row of each cache, and at the end the
+    total.
+    """
+    shape: list[int]
+    """
+    Sizes of the axes.
+    """
+    dtype: Literal["float32", "float16", "bfloat16"]
+    """
+    Element type: `float32`, `float16` or `bfloat16`.
+    """
+    axes: list[str]
+    """
+    Names of the axes.
+    """
+    encoding: Literal["nested", "base64"] | None = None
+    """
+    `base64` if `values` is a base64 string.
+    """
+    values: str | list[float | list[float | list[float | list[float | None] | None] | None] | None]
+    """
+    Nested arrays like numpy's `tolist`, with null for NaN and infinities; or base64 of the little-endian elements.
+    """
+    n_nan: int
+    """
+    Number of values that are NaN.
+    """
+    n_inf: int
+    """
+    Number of values that are infinite.
+    """
+
+
+class UnreadyModel(Serving):
+    """
+    A model that is being loaded or unloaded, or could not be loaded.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+    )
+    id: str
+    """
+    The name to use in requests.
+    """
+    status: Literal["failed", "loading", "unloading"]
+    """
+    `loading`, `unloading` (accepted work ends first) or `failed`.
+    """
+
+
+class UnreadySae(Serving):
+    """
+    A sparse autoencoder that is being loaded or unloaded, or could not be loaded.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+    )
+    id: str
+    """
+    The name that clients use.
     """
     model: str
     """
-    Its model.
+    The model that it belongs to.
     """
-    hook: str
+    status: Literal["failed", "loading", "unloading"]
     """
-    The hook whose rows were encoded.
+    `loading`, `unloading` or `failed`.
     """
-    k: Annotated[int, Field(ge=0)]
+    warnings: list[Warning]
     """
-    As requested.
-    """
-    features: list[FeatureOfTokens]
-    """
-    The features, in the order of the request.
-    """
-    left_out: LeftOut
-    """
-    Positions left out because of their tokens, not counting those that `skip_first` leaves out.
-    """
-    scanned: FeatureTokensScanned
-    """
-    What was scanned.
+    What is unusual, as far as its files were read.
     """
 
 
-class Features(BaseModel):
+class CacheValues(BaseModel):
+    """
+    The tensors of one cache.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+    )
+    cache: str
+    """
+    The cache.
+    """
+    tensors: list[Tensor]
+    """
+    Every hook it captured.
+    """
+
+
+class FeatureActivations(BaseModel):
     """
     The features that are active at each position, and how well they reconstruct the stored rows.
     """
@@ -3230,11 +3217,11 @@ class Features(BaseModel):
     """
     The hook that was encoded.
     """
-    d_sae: Annotated[int, Field(ge=0)]
+    d_sae: int
     """
     Number of features of the autoencoder.
     """
-    features: list[Feature]
+    features: list[int]
     """
     The chosen features, in the order of `chosen`.
     """
@@ -3253,6 +3240,44 @@ class Features(BaseModel):
     warnings: list[Warning]
     """
     Why the features may not mean what they should.
+    """
+
+
+class FeatureTokens(BaseModel):
+    """
+    The tokens at which features are most active.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+    )
+    sae: str
+    """
+    The autoencoder.
+    """
+    model: str
+    """
+    Its model.
+    """
+    hook: str
+    """
+    The hook whose rows were encoded.
+    """
+    k: int
+    """
+    As requested.
+    """
+    features: list[FeatureOfTokens]
+    """
+    The features, in the order of the request.
+    """
+    left_out: LeftOut
+    """
+    Positions left out because of their tokens, not counting those that `skip_first` leaves out.
+    """
+    scanned: FeatureTokensScanned
+    """
+    What was scanned.
     """
 
 
@@ -3276,11 +3301,11 @@ class Lens(BaseModel):
     """
     The hook, without its layer.
     """
-    layers: list[Layer]
+    layers: list[int]
     """
     Layers, in the order of `values`.
     """
-    positions: list[Position]
+    positions: list[int]
     """
     Positions, in the order of each layer's values.
     """
@@ -3288,7 +3313,7 @@ class Lens(BaseModel):
     """
     The tokens at these positions; each distribution is over the token that comes next.
     """
-    tokens: list[Token]
+    tokens: list[TokenWithId]
     """
     The tokens to follow, in the order of the request.
     """
@@ -3300,34 +3325,6 @@ class Lens(BaseModel):
     values: list[list[LensDistribution]]
     """
     `[layer][position]`.
-    """
-
-
-class Model2(ModelDetails, Model1):
-    """
-    A model of this server.
-    """
-
-    model_config = ConfigDict(
-        extra="allow",
-    )
-
-
-class Models(BaseModel):
-    """
-    A list of models.
-    """
-
-    model_config = ConfigDict(
-        extra="allow",
-    )
-    items: list[Model2]
-    """
-    The models, by name.
-    """
-    next_cursor: str | None = None
-    """
-    Always null: all models fit on one page.
     """
 
 
@@ -3357,7 +3354,7 @@ class OpenAiChunkChoice(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    index: Annotated[int, Field(ge=0)]
+    index: int
     """
     Its index.
     """
@@ -3366,7 +3363,13 @@ class OpenAiChunkChoice(BaseModel):
     What to append to the message.
     """
     logprobs: OpenAiChatLogprobs | None = None
+    """
+    Log-probabilities of the new tokens, if asked for.
+    """
     finish_reason: Literal["stop", "length", "cancelled"] | None = None
+    """
+    Why it ended, in its last chunk.
+    """
 
 
 class OpenAiCompletion(BaseModel):
@@ -3386,7 +3389,7 @@ class OpenAiCompletion(BaseModel):
     """
     Always `text_completion`.
     """
-    created: Annotated[int, Field(ge=0)]
+    created: int
     """
     When the generation began, in seconds since 1970.
     """
@@ -3403,124 +3406,64 @@ class OpenAiCompletion(BaseModel):
     Choice `i × n + s` is sample `s` of prompt `i`.
     """
     usage: OpenAiUsage | None = None
-    residuum: OpenAiRecorded | None = None
-
-
-class Item3(BaseModel):
     """
-    A run.
+    Counts of tokens. In a stream only with `include_usage`; null until the last chunk.
+    """
+    residuum: OpenAiRecorded | None = None
+    """
+    Where the generation is stored, if the request had `residuum`. In a stream in the last chunk, which has no choices.
+    """
+
+
+class ReadyModel(Serving, ModelDetails):
+    """
+    A model that is loaded and takes requests.
     """
 
     model_config = ConfigDict(
         extra="allow",
     )
-    object: Literal["run"]
-    """
-    Always `run`. A problem has no `object`, and its `status` is a number: check this field before you poll
-    `status`.
-    """
     id: str
     """
-    Id of the run.
+    The name to use in requests.
     """
-    status: Literal["queued", "running", "completed", "failed", "cancelled"]
+    status: Literal["ready"]
     """
-    `queued`, `running`, `completed`, `failed` or `cancelled`.
+    `ready`.
+    """
+
+
+class ReadySae(Serving, SaeDetails):
+    """
+    A sparse autoencoder that is loaded.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+    )
+    id: str
+    """
+    The name that clients use.
     """
     model: str
     """
-    Name of the model.
+    The model that it belongs to.
     """
-    priority: Literal["interactive", "normal", "bulk"]
+    status: Literal["ready"]
     """
-    `interactive`, `normal` or `bulk`.
+    `ready`.
     """
-    n_items: Annotated[int, Field(ge=0)]
+    fingerprint: str
     """
-    Number of inputs.
+    blake3 of weights and settings.
     """
-    n_done: Annotated[int, Field(ge=0)]
+    centred: bool
     """
-    Number of inputs that have a cache.
+    Whether the mean of each row is subtracted first, which has the effect of centred writing weights.
     """
-    n_reused: Annotated[int, Field(ge=0)]
+    warnings: list[Warning]
     """
-    Number of those that were answered from the store without a forward pass.
-    """
-    n_failed: Annotated[int, Field(ge=0)]
-    """
-    Number of inputs that failed.
-    """
-    caches: list[str]
-    """
-    The first hundred caches, in the order of the inputs; `/v1/runs/{id}/caches` lists all.
-    """
-    error: Problem | None = None
-    tags: list[str]
-    """
-    Tags of every cache.
-    """
-    metadata: dict[str, Any]
-    """
-    Metadata as posted.
-    """
-    imported: bool
-    """
-    Whether the run is an import: its only cache was computed elsewhere.
-    """
-    ttl_seconds: Annotated[int | None, Field(ge=0)] = None
-    """
-    Seconds after which its caches expire.
-    """
-    created_at: AwareDatetime
-    """
-    When it was accepted.
-    """
-    started_at: AwareDatetime | None = None
-    """
-    When its first item was started.
-    """
-    finished_at: AwareDatetime | None = None
-    """
-    When it ended.
-    """
-    queue_position: Annotated[int | None, Field(ge=0)] = None
-    """
-    Number of runs ahead of it in the queue; null if none of its inputs waits.
-    """
-    completions: list[RunCompletion] | None = None
-    """
-    What was generated, if the run continues its inputs and has ended: one entry for each cache of `caches`.
-    """
-    values: list[CacheValues] | None = None
-    """
-    With `include=values`: the tensors of each cache.
-    """
-
-
-class PageRun(BaseModel):
-    """
-    A page of a listing, newest first.
-    """
-
-    model_config = ConfigDict(
-        extra="allow",
-    )
-    items: list[Item3]
-    """
-    The items of this page.
-    """
-    next_cursor: str | None = None
-    """
-    Pass it as `cursor` to get the next page; null on the last page.
-    """
-    total: Annotated[int | None, Field(ge=0)] = None
-    """
-    With `count`: the number of items on all pages, or a lower bound of it.
-    """
-    total_is_exact: bool | None = None
-    """
-    With `count`: whether `total` is exact. Counting stops at 5,000, or earlier if it would take long.
+    What is unusual: missing settings in `cfg.json`, and keys that were ignored.
     """
 
 
@@ -3553,19 +3496,19 @@ class Run(BaseModel):
     """
     `interactive`, `normal` or `bulk`.
     """
-    n_items: Annotated[int, Field(ge=0)]
+    n_items: int
     """
     Number of inputs.
     """
-    n_done: Annotated[int, Field(ge=0)]
+    n_done: int
     """
     Number of inputs that have a cache.
     """
-    n_reused: Annotated[int, Field(ge=0)]
+    n_reused: int
     """
     Number of those that were answered from the store without a forward pass.
     """
-    n_failed: Annotated[int, Field(ge=0)]
+    n_failed: int
     """
     Number of inputs that failed.
     """
@@ -3574,6 +3517,9 @@ class Run(BaseModel):
     The first hundred caches, in the order of the inputs; `/v1/runs/{id}/caches` lists all.
     """
     error: Problem | None = None
+    """
+    Why it failed.
+    """
     tags: list[str]
     """
     Tags of every cache.
@@ -3586,7 +3532,7 @@ class Run(BaseModel):
     """
     Whether the run is an import: its only cache was computed elsewhere.
     """
-    ttl_seconds: Annotated[int | None, Field(ge=0)] = None
+    ttl_seconds: int | None = None
     """
     Seconds after which its caches expire.
     """
@@ -3602,7 +3548,7 @@ class Run(BaseModel):
     """
     When it ended.
     """
-    queue_position: Annotated[int | None, Field(ge=0)] = None
+    queue_position: int | None = None
     """
     Number of runs ahead of it in the queue; null if none of its inputs waits.
     """
@@ -3634,14 +3580,19 @@ class RunSnapshot(Run):
     """
 
 
-class Sae2(SaeDetails, Sae1):
+class SaeEvent(BaseModel):
     """
-    A sparse autoencoder of a model.
+    The autoencoder, now and after every change.
     """
 
     model_config = ConfigDict(
         extra="allow",
     )
+    data: Annotated[ReadySae | UnreadySae, Field(discriminator="status")]
+    """
+    The autoencoder, now and after every change.
+    """
+    event: Literal["sae"]
 
 
 class Saes(BaseModel):
@@ -3652,13 +3603,46 @@ class Saes(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    items: list[Sae2]
+    items: list[Annotated[ReadySae | UnreadySae, Field(discriminator="status")]]
     """
     The autoencoders, by name.
     """
     next_cursor: str | None = None
     """
     Always null: all fit on one page.
+    """
+
+
+class ModelEvent(BaseModel):
+    """
+    The model, now and after every change.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+    )
+    data: Annotated[ReadyModel | UnreadyModel, Field(discriminator="status")]
+    """
+    The model, now and after every change.
+    """
+    event: Literal["model"]
+
+
+class Models(BaseModel):
+    """
+    A list of models.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+    )
+    items: list[Annotated[ReadyModel | UnreadyModel, Field(discriminator="status")]]
+    """
+    The models, by name.
+    """
+    next_cursor: str | None = None
+    """
+    Always null: all models fit on one page.
     """
 
 
@@ -3670,7 +3654,7 @@ class OpenAiChatChoice(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    index: Annotated[int, Field(ge=0)]
+    index: int
     """
     Its index.
     """
@@ -3679,6 +3663,9 @@ class OpenAiChatChoice(BaseModel):
     The message.
     """
     logprobs: OpenAiChatLogprobs | None = None
+    """
+    Log-probabilities, if asked for.
+    """
     finish_reason: Literal["stop", "length", "cancelled"]
     """
     Why it ended: `stop`, `length` or `cancelled`.
@@ -3701,7 +3688,7 @@ class OpenAiChatChunk(BaseModel):
     """
     Always `chat.completion.chunk`.
     """
-    created: Annotated[int, Field(ge=0)]
+    created: int
     """
     When the generation began, in seconds since 1970.
     """
@@ -3718,7 +3705,13 @@ class OpenAiChatChunk(BaseModel):
     One choice; none in the last chunk with counts or `residuum`.
     """
     usage: OpenAiUsage | None = None
+    """
+    Counts of tokens, only with `include_usage`; null until the last chunk.
+    """
     residuum: OpenAiRecorded | None = None
+    """
+    Where the generation is stored, in the last chunk, if the request had `residuum`.
+    """
 
 
 class OpenAiChatCompletion(BaseModel):
@@ -3737,7 +3730,7 @@ class OpenAiChatCompletion(BaseModel):
     """
     Always `chat.completion`.
     """
-    created: Annotated[int, Field(ge=0)]
+    created: int
     """
     When the generation began, in seconds since 1970.
     """
@@ -3758,6 +3751,57 @@ class OpenAiChatCompletion(BaseModel):
     Counts of tokens.
     """
     residuum: OpenAiRecorded | None = None
+    """
+    Where the generation is stored, if the request had `residuum`.
+    """
+
+
+class RunPage(BaseModel):
+    """
+    A page of a listing, newest first.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+    )
+    items: list[Run]
+    """
+    The items of this page.
+    """
+    next_cursor: str | None = None
+    """
+    Pass it as `cursor` to get the next page; null on the last page.
+    """
+    total: int | None = None
+    """
+    With `count`: the number of items on all pages, or a lower bound of it.
+    """
+    total_is_exact: bool | None = None
+    """
+    With `count`: whether `total` is exact. Counting stops at 5,000, or earlier if it would take long.
+    """
+
+
+class RunEvent1(BaseModel):
+    """
+    The run has changed.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+    )
+    data: RunSnapshot
+    """
+    The run has changed.
+    """
+    event: Literal["run"]
+
+
+class RunEvent(RootModel[RunEvent1 | RunEvent2 | RunEvent3]):
+    root: RunEvent1 | RunEvent2 | RunEvent3
+    """
+    An event of a run.
+    """
 
 
 class AttributionRequest(BaseModel):
@@ -3768,13 +3812,22 @@ class AttributionRequest(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    token: Annotated[TokenRef1 | str, Field(examples=[" Paris"])]
+    token: int | str
     """
     The token: an id, or a text that is exactly one token.
     """
-    against: TokenRef1 | str | None = None
-    position: int | list[int] | PositionRange | MeanOfPositions | None = None
+    against: int | str | None = None
+    """
+    A second token; if given, the difference of the two logits is attributed.
+    """
+    position: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    """
+    One position; the last if left out. Its logit is for the token that comes next.
+    """
     components: Literal["sublayers", "heads"] | None = None
+    """
+    Which parts to distinguish; if left out, the finest that the captured hooks allow.
+    """
 
 
 class Cache(BaseModel):
@@ -3793,7 +3846,7 @@ class Cache(BaseModel):
     """
     The run that made it.
     """
-    item_index: Annotated[int, Field(ge=0)]
+    item_index: int
     """
     Index of its input in the run.
     """
@@ -3817,7 +3870,7 @@ class Cache(BaseModel):
     """
     The text as posted, or as rendered from a chat; null when token ids were posted.
     """
-    token_ids: list[TokenId]
+    token_ids: list[int]
     """
     Token ids of the input; empty for an import without them.
     """
@@ -3825,7 +3878,7 @@ class Cache(BaseModel):
     """
     The text of each token; empty strings for an import without them.
     """
-    n_tokens: Annotated[int, Field(ge=0)]
+    n_tokens: int
     """
     Number of tokens.
     """
@@ -3833,21 +3886,27 @@ class Cache(BaseModel):
     """
     Whether there is a beginning-of-sequence token, and why.
     """
-    n_truncated: Annotated[int, Field(ge=0)]
+    n_truncated: int
     """
     Number of tokens cut from the input to fit the context.
     """
     completion: Completion | None = None
+    """
+    What was generated, if the run continued the input; else null.
+    """
     imported: ImportOrigin | None = None
-    n_layers: Annotated[int, Field(ge=0)]
+    """
+    The file it came from, if it was imported; else null.
+    """
+    n_layers: int
     """
     Number of blocks of the model.
     """
-    d_model: Annotated[int, Field(ge=0)]
+    d_model: int
     """
     Width of the residual stream.
     """
-    positions: Annotated[int | list[int] | PositionRange | MeanOfPositions, Field(examples=["last"])]
+    positions: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions
     """
     Positions that were captured.
     """
@@ -3863,11 +3922,11 @@ class Cache(BaseModel):
     """
     Whether the numbers came from the store instead of a forward pass of this run.
     """
-    n_nan: Annotated[int, Field(ge=0)]
+    n_nan: int
     """
     Number of stored values that are NaN.
     """
-    n_inf: Annotated[int, Field(ge=0)]
+    n_inf: int
     """
     Number of stored values that are infinite.
     """
@@ -3875,7 +3934,7 @@ class Cache(BaseModel):
     """
     blake3 of the stored tensors.
     """
-    n_bytes: Annotated[int, Field(ge=0)]
+    n_bytes: int
     """
     Bytes its tensors take in the store.
     """
@@ -3917,7 +3976,10 @@ class CacheDirection(BaseModel):
     """
     The layer whose vector to use at all layers; by default each layer uses its own.
     """
-    position: int | list[int] | PositionRange | MeanOfPositions | None = None
+    position: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    """
+    One position, or the mean over all; the last if left out.
+    """
 
 
 class Capture(BaseModel):
@@ -3928,13 +3990,17 @@ class Capture(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    hooks: Annotated[list[str] | None, Field(examples=[["resid_post"]])] = None
+    hooks: list[str] | None = None
     """
     Full names (`blocks.5.hook_resid_post`) or short ones (`resid_post`, `attn.out`, `logits`).
     """
-    layers: int | list[int] | Literal["all"] | None = None
+    layers: Literal["all"] | int | list[int] | None = None
+    """
+    Layers of the hooks with short names.
+    """
     positions: (
-        int
+        Literal["last", "mean", "all", "prompt", "generated"]
+        | int
         | list[int]
         | PositionRange
         | PositionsByText
@@ -3943,7 +4009,13 @@ class Capture(BaseModel):
         | MeanOfPositionsRequest
         | None
     ) = None
+    """
+    Positions to keep.
+    """
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    """
+    Type in which to store the values.
+    """
 
 
 class Comparison(BaseModel):
@@ -3963,7 +4035,10 @@ class Comparison(BaseModel):
     """
     The hook, without its layer.
     """
-    position: Any = None
+    position: Literal["last", "mean", "all", "stored"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    """
+    As requested; left out if every stored position is a row.
+    """
     center: Literal["none", "mean"]
     """
     What was subtracted from the vectors first.
@@ -3972,15 +4047,15 @@ class Comparison(BaseModel):
     """
     Whether vectors were then scaled to unit length.
     """
-    k: Annotated[int | None, Field(ge=0)] = None
+    k: int | None = None
     """
     Number of dimensions in each set of `jaccard`.
     """
-    layers: list[Layer]
+    layers: list[int]
     """
     Layers, in the order of the values; empty for a hook outside the blocks. In mode `layers` the layers of `a`.
     """
-    layers_b: list[LayersBItem] | None = None
+    layers_b: list[int] | None = None
     """
     In mode `layers`, the layers of `b`.
     """
@@ -4004,7 +4079,7 @@ class Comparison(BaseModel):
     """
     The groups, in the order of the values.
     """
-    values: dict[str, list[list[list[float | None]]] | list[list[float | None]]] | None = None
+    values: dict[str, list[float | list[float | list[float | list[float | None] | None] | None] | None]] | None = None
     """
     For each metric one matrix per layer, `[layer][i][j]`, or in mode `layers` one matrix `[layer of a][layer of
     b]`; null if undefined.
@@ -4025,19 +4100,37 @@ class ComparisonRequest(BaseModel):
     Which caches are compared with which.
     """
     a: list[str] | CacheConditions | None = None
+    """
+    Caches on the left. In mode `pairs`, if one side has one cache, it is compared with each cache of the other.
+    """
     b: list[str] | CacheConditions | None = None
+    """
+    Caches on the right. In mode `layers`, if left out, the left side is compared with itself.
+    """
     caches: list[str] | CacheConditions | None = None
+    """
+    Caches of a matrix.
+    """
     groups: dict[str, list[str] | CacheConditions] | None = None
     """
     Groups of mode `sets`, at most 64; the response has them in the order of their names.
     """
-    hook: str | None = "resid_post"
+    hook: str | None = None
     """
-    Hook, short or full.
+    Hook, short or full. Default: `"resid_post"`.
     """
-    layers: int | list[int] | Literal["all"] | None = None
-    position: Any = None
+    layers: Literal["all"] | int | list[int] | None = None
+    """
+    Layers, if the hook is a short name.
+    """
+    position: Literal["last", "mean", "all", "stored"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    """
+    One position, or the mean over all.
+    """
     rows: Literal["caches", "positions"] | None = None
+    """
+    Which rows a set has.
+    """
     metrics: (
         list[
             Literal[
@@ -4061,11 +4154,14 @@ class ComparisonRequest(BaseModel):
     """
     Metrics, each once. By default `cosine`, or `cka` in mode `sets`.
     """
-    k: Annotated[int | None, Field(ge=0)] = None
+    k: int | None = None
     """
     Number of dimensions in each set of `jaccard`; 10 if left out.
     """
     center: Literal["none", "mean"] | None = None
+    """
+    What is subtracted from the vectors first.
+    """
     normalize: bool | None = None
     """
     Whether vectors are then scaled to unit length. A zero vector is not changed.
@@ -4084,7 +4180,10 @@ class CreateRun(BaseModel):
     """
     Name of a served model.
     """
-    input: str | list[str] | list[InputItem] | list[list[InputItem]] | None = None
+    input: str | list[str] | list[int] | list[list[int]] | None = None
+    """
+    A string, strings, token ids, or arrays of token ids.
+    """
     messages: list[Message] | None = None
     """
     One chat, rendered with the model's template.
@@ -4094,10 +4193,10 @@ class CreateRun(BaseModel):
     Whether to add the tokens that start the assistant's turn; by default true unless the last message is the
     assistant's.
     """
-    continue_final_message: bool | None = False
+    continue_final_message: bool | None = None
     """
     Whether to leave the last message open, so that the model continues it: what the template puts after it is left
-    out.
+    out. Default: `false`.
     """
     template_kwargs: dict[str, Any] | None = None
     """
@@ -4113,22 +4212,35 @@ class CreateRun(BaseModel):
     Inputs, each with its own positions, metadata, tags and label.
     """
     generate: Generate | None = None
+    """
+    Continue every input before it is captured.
+    """
     interventions: list[Intervention] | None = None
     """
     Changes to activations during the forward pass of every input, in order; also while the model generates.
     """
     capture: Capture | None = None
+    """
+    What to capture; the residual stream after every block at the final position if left out.
+    """
     prepend_bos: bool | None = None
     """
     Beginning-of-sequence token (`[CLS]` for BERT): null leaves the decision to the tokenizer, true makes sure the
     input begins with one, false leaves out all special tokens that the tokenizer would add to text.
     """
     truncate: Literal["error", "left", "right"] | None = None
-    reuse: bool | None = True
     """
-    Whether stored activations may be used instead of a forward pass; false forces the forward pass.
+    What to do with inputs longer than the context.
+    """
+    reuse: bool | None = None
+    """
+    Whether stored activations may be used instead of a forward pass; false forces the forward pass. Default: `true`.
     """
     priority: Literal["interactive", "normal", "bulk"] | None = None
+    """
+    How urgent the run is. `interactive` runs get most of the workers' time and `bulk` runs least, but every run
+    gets some.
+    """
     tags: list[str] | None = None
     """
     Tags for every cache of the run.
@@ -4137,7 +4249,7 @@ class CreateRun(BaseModel):
     """
     Metadata for the run and each of its caches.
     """
-    ttl_seconds: Annotated[int | None, Field(ge=1, le=3153600000)] = None
+    ttl_seconds: int | None = None
     """
     Seconds after which each cache of the run expires, counted from when it is stored; never if left out.
     """
@@ -4159,21 +4271,39 @@ class DirectionOfMeans(BaseModel):
     """
     Metadata.
     """
-    hook: str | None = "resid_post"
+    hook: str | None = None
     """
-    Hook, short or full.
+    Hook, short or full. Default: `"resid_post"`.
     """
-    layers: int | list[int] | Literal["all"] | None = None
-    position: int | list[int] | PositionRange | MeanOfPositions | None = None
+    layers: Literal["all"] | int | list[int] | None = None
+    """
+    Layers, if the hook is a short name; by default those that all caches have.
+    """
+    position: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    """
+    One position, or the mean over all.
+    """
     positive: list[str] | CacheConditions | None = None
+    """
+    Positive caches. Give `positive` and `negative`, or `caches` and `target`.
+    """
     negative: list[str] | CacheConditions | None = None
+    """
+    Negative caches.
+    """
     caches: list[str] | CacheConditions | None = None
+    """
+    Caches of both classes; `target` says which are positive.
+    """
     target: DirectionTarget | None = None
-    normalize: bool | None = False
     """
-    Whether to scale each vector to length one.
+    Which of `caches` are positive.
     """
-    method: Literal["difference_of_means"] | None = None
+    normalize: bool | None = None
+    """
+    Whether to scale each vector to length one. Default: `false`.
+    """
+    method: Literal["difference_of_means"]
     """
     How the direction is made; decides the form of the body.
     """
@@ -4196,33 +4326,51 @@ class DirectionOfProbe(BaseModel):
     """
     Metadata.
     """
-    hook: str | None = "resid_post"
+    hook: str | None = None
     """
-    Hook, short or full.
+    Hook, short or full. Default: `"resid_post"`.
     """
-    layers: int | list[int] | Literal["all"] | None = None
-    position: int | list[int] | PositionRange | MeanOfPositions | None = None
+    layers: Literal["all"] | int | list[int] | None = None
+    """
+    Layers, if the hook is a short name; by default those that all caches have.
+    """
+    position: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    """
+    One position, or the mean over all.
+    """
     positive: list[str] | CacheConditions | None = None
+    """
+    Positive caches. Give `positive` and `negative`, or `caches` and `target`.
+    """
     negative: list[str] | CacheConditions | None = None
+    """
+    Negative caches.
+    """
     caches: list[str] | CacheConditions | None = None
+    """
+    Caches of both classes; `target` says which are positive.
+    """
     target: DirectionTarget | None = None
-    c: float | None = 1.0
     """
-    Inverse strength of the penalty, like `C` in scikit-learn; 1e-6 to 1e6.
+    Which of `caches` are positive.
     """
-    folds: Annotated[int | None, Field(ge=2, le=20)] = 5
+    c: float | None = None
     """
-    Number of folds of the cross-validation, 2 to 20; each class needs at least as many caches.
+    Inverse strength of the penalty, like `C` in scikit-learn; 1e-6 to 1e6. Default: `1.0`.
     """
-    seed: Annotated[int | None, Field(ge=0)] = 0
+    folds: int | None = None
     """
-    Seed of the folds and of the shuffled labels.
+    Number of folds of the cross-validation, 2 to 20; each class needs at least as many caches. Default: `5`.
     """
-    shuffles: Annotated[int | None, Field(ge=1, le=20)] = 1
+    seed: int | None = None
     """
-    Number of cross-validations with shuffled labels that are averaged for the baseline, 1 to 20.
+    Seed of the folds and of the shuffled labels. Default: `0`.
     """
-    method: Literal["probe"] | None = None
+    shuffles: int | None = None
+    """
+    Number of cross-validations with shuffled labels that are averaged for the baseline, 1 to 20. Default: `1`.
+    """
+    method: Literal["probe"]
     """
     How the direction is made; decides the form of the body.
     """
@@ -4244,26 +4392,32 @@ class DirectionOfVariance(BaseModel):
     """
     Metadata.
     """
-    hook: str | None = "resid_post"
+    hook: str | None = None
     """
-    Hook, short or full.
+    Hook, short or full. Default: `"resid_post"`.
     """
-    layers: int | list[int] | Literal["all"] | None = None
-    position: int | list[int] | PositionRange | MeanOfPositions | None = None
+    layers: Literal["all"] | int | list[int] | None = None
+    """
+    Layers, if the hook is a short name; by default those that all caches have.
+    """
+    position: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    """
+    One position, or the mean over all.
+    """
     caches: list[str] | CacheConditions
     """
     The caches.
     """
-    k: Annotated[int | None, Field(ge=1)] = 1
+    k: int | None = None
     """
     Number of components per layer, the largest variance first. Signs are chosen so that the value of largest
-    magnitude of each component is positive.
+    magnitude of each component is positive. Default: `1`.
     """
-    center: bool | None = True
+    center: bool | None = None
     """
-    Whether to subtract the mean first.
+    Whether to subtract the mean first. Default: `true`.
     """
-    method: Literal["pca"] | None = None
+    method: Literal["pca"]
     """
     How the direction is made; decides the form of the body.
     """
@@ -4277,15 +4431,15 @@ class DryRun(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    n_items: Annotated[int, Field(ge=0)]
+    n_items: int
     """
     Number of inputs.
     """
-    n_tokens: Annotated[int, Field(ge=0)]
+    n_tokens: int
     """
     Number of tokens of all inputs.
     """
-    n_bytes: Annotated[int, Field(ge=0)]
+    n_bytes: int
     """
     Bytes that the captures would take.
     """
@@ -4303,7 +4457,7 @@ class DryRunItem(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    token_ids: list[TokenId]
+    token_ids: list[int]
     """
     Token ids that the model would get.
     """
@@ -4315,11 +4469,11 @@ class DryRunItem(BaseModel):
     """
     Whether there is a beginning-of-sequence token, and why.
     """
-    n_truncated: Annotated[int, Field(ge=0)]
+    n_truncated: int
     """
     Number of tokens that would be cut.
     """
-    n_bytes: Annotated[int, Field(ge=0)]
+    n_bytes: int
     """
     Bytes that its capture would take.
     """
@@ -4327,7 +4481,7 @@ class DryRunItem(BaseModel):
     """
     Changes during the forward pass, as the provenance of the cache would show them.
     """
-    positions: Annotated[int | list[int] | PositionRange | MeanOfPositions, Field(examples=["last"])]
+    positions: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions
     """
     Positions that would be kept, as the cache would show them.
     """
@@ -4350,7 +4504,8 @@ class FeaturesRequest(BaseModel):
     The autoencoder.
     """
     positions: (
-        int
+        Literal["last", "mean", "all", "prompt", "generated"]
+        | int
         | list[int]
         | PositionRange
         | PositionsByText
@@ -4359,18 +4514,23 @@ class FeaturesRequest(BaseModel):
         | MeanOfPositionsRequest
         | None
     ) = None
-    top_k: Annotated[int | None, Field(ge=0)] = None
+    """
+    Stored positions, by number, text or kind, but not by message; `{"special": false}` selects those whose tokens
+    are not special. If left out: all that the cache has, except tokens on which the autoencoder was not trained
+    (`exclude_special_tokens` of its settings); `left_out` in the response describes these.
+    """
+    top_k: int | None = None
     """
     Number of most active features to list at each position, at most 1000; 10 if left out.
     """
-    features: list[Feature] | None = None
+    features: list[int] | None = None
     """
     Features whose activations to return at each position, at most 1000.
     """
-    allow_bos_mismatch: bool | None = False
+    allow_bos_mismatch: bool | None = None
     """
     true: encode even if the cache begins with a BOS token and the autoencoder was trained without one, or vice
-    versa, and add a warning. By default such a request is refused.
+    versa, and add a warning. By default such a request is refused. Default: `false`.
     """
 
 
@@ -4402,32 +4562,92 @@ class Intervention(BaseModel):
     """
     A full or short hook name; `resid_post` if left out. A knockout is always at `attn.hook_attn_scores`.
     """
-    layers: int | list[int] | Literal["all"] | None = None
-    positions: Any = None
+    layers: Literal["all"] | int | list[int] | None = None
+    """
+    Layers, if the hook is a short name; all if left out.
+    """
+    positions: (
+        Literal["all", "prompt", "generated", "last", "mean"]
+        | int
+        | list[int]
+        | PositionRange
+        | PositionsByText
+        | PositionsByMessage
+        | PositionsByKind
+        | MeanOfPositionsRequest
+        | None
+    ) = None
+    """
+    Which tokens to change; all if left out, including generated ones.
+    """
     heads: list[int] | None = None
     """
     Change only these heads, if the hook has a head axis; negative numbers count from the last. Attention maps have
     query heads.
     """
-    neurons: list[Neuron] | None = None
+    neurons: list[int] | None = None
     """
     Change only these neurons, if the hook is on the neurons of an MLP.
     """
     direction: VectorDirection | StoredDirection | CacheDirection | SaeDirection | None = None
+    """
+    A stored direction, a vector of a stored cache, a feature of an autoencoder, or numbers.
+    """
     vector: list[float] | None = None
     """
     The values, the same at every layer: as many as a row of the hook has, or one head, or the chosen neurons.
     """
     strength: float | list[float] | None = None
+    """
+    Factor of the vector that is added; 1 if left out. A list makes one item of the run for each number, from every
+    input. Lists of several interventions of one input must be equally long: the i-th item takes the i-th number of
+    each.
+    """
     value: float | list[float] | None = None
+    """
+    A number for all values, or a vector.
+    """
     factor: float | None = None
     """
     Factor by which the values are multiplied.
     """
     caches: list[str] | CacheConditions | None = None
+    """
+    Caches to average.
+    """
     source: PatchSource | None = None
-    from_: Annotated[Any, Field(alias="from")] = None
-    to: Any = None
+    """
+    Source of the values of a patch.
+    """
+    from_: Annotated[
+        Literal["all", "prompt", "generated", "last", "mean"]
+        | int
+        | list[int]
+        | PositionRange
+        | PositionsByText
+        | PositionsByMessage
+        | PositionsByKind
+        | MeanOfPositionsRequest
+        | None,
+        Field(alias="from"),
+    ] = None
+    """
+    Change only these keys, if the hook is an attention map; all if left out.
+    """
+    to: (
+        Literal["all", "prompt", "generated", "last", "mean"]
+        | int
+        | list[int]
+        | PositionRange
+        | PositionsByText
+        | PositionsByMessage
+        | PositionsByKind
+        | MeanOfPositionsRequest
+        | None
+    ) = None
+    """
+    Change only these queries, if the hook is an attention map; all if left out.
+    """
 
 
 class Item(BaseModel):
@@ -4442,7 +4662,7 @@ class Item(BaseModel):
     """
     Text for the tokenizer.
     """
-    token_ids: list[TokenId] | None = None
+    token_ids: list[int] | None = None
     """
     Token ids.
     """
@@ -4451,7 +4671,8 @@ class Item(BaseModel):
     A chat.
     """
     positions: (
-        int
+        Literal["last", "mean", "all", "prompt", "generated"]
+        | int
         | list[int]
         | PositionRange
         | PositionsByText
@@ -4460,6 +4681,9 @@ class Item(BaseModel):
         | MeanOfPositionsRequest
         | None
     ) = None
+    """
+    Positions to keep, instead of the run's.
+    """
     metadata: dict[str, Any] | None = None
     """
     Metadata, added to the run's; for equal keys this one applies.
@@ -4486,17 +4710,23 @@ class LensRequest(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    hook: str | None = "resid_post"
+    hook: str | None = None
     """
-    Hook on the residual stream: `resid_pre`, `resid_mid` or `resid_post`; or the full name of one.
+    Hook on the residual stream: `resid_pre`, `resid_mid` or `resid_post`; or the full name of one. Default: `"resid_post"`.
     """
-    layers: int | list[int] | Literal["all"] | None = None
-    positions: int | list[int] | PositionRange | MeanOfPositions | None = None
-    top_k: Annotated[int | None, Field(ge=0)] = None
+    layers: Literal["all"] | int | list[int] | None = None
+    """
+    Layers; all that the cache has if left out.
+    """
+    positions: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    """
+    Positions; all that the cache has if left out.
+    """
+    top_k: int | None = None
     """
     Number of most probable tokens to list at each layer and position, at most 100; 5 if left out.
     """
-    tokens: list[TokenRef1 | str] | None = None
+    tokens: list[int | str] | None = None
     """
     Tokens to follow through the layers, at most 100: ids, or texts that are exactly one token.
     """
@@ -4510,7 +4740,7 @@ class MeanOfPositions(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    mean: Annotated[int | list[int] | PositionRange | MeanOfPositions, Field(examples=["last"])]
+    mean: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions
     """
     The positions; not a mean themselves.
     """
@@ -4524,16 +4754,16 @@ class MeanOfPositionsRequest(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    mean: Annotated[
-        int
+    mean: (
+        Literal["last", "mean", "all", "prompt", "generated"]
+        | int
         | list[int]
         | PositionRange
         | PositionsByText
         | PositionsByMessage
         | PositionsByKind
-        | MeanOfPositionsRequest,
-        Field(examples=[{"text": "Tower", "occurrence": -1}]),
-    ]
+        | MeanOfPositionsRequest
+    )
     """
     The positions; not a mean themselves.
     """
@@ -4555,45 +4785,51 @@ class OpenAiChatRequest(BaseModel):
     """
     The chat, rendered with the model's template. A content is a string, or parts of type `text`, which are joined.
     """
-    max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
+    max_completion_tokens: int | None = None
     """
     Maximum number of tokens to generate; what is left of the context if left out.
     """
-    max_tokens: Annotated[int | None, Field(ge=1)] = None
+    max_tokens: int | None = None
     """
     An older name of `max_completion_tokens`.
     """
-    temperature: Annotated[float | None, Field(ge=0.0, le=100.0)] = None
+    temperature: float | None = None
     """
     0 always takes the most probable token; 1 if left out.
     """
-    top_p: Annotated[float | None, Field(gt=0.0, le=1.0)] = None
+    top_p: Annotated[float | None, Field(gt=0.0)] = None
     """
     Samples from the smallest set of most probable tokens whose probabilities add up to at least this.
     """
-    top_k: Annotated[int | None, Field(ge=1)] = None
+    top_k: int | None = None
     """
     Samples from this many of the most probable tokens. An extension.
     """
-    n: Annotated[int | None, Field(ge=1, le=128)] = None
+    n: int | None = None
     """
     How many answers to generate.
     """
-    stream: bool | None = False
+    stream: bool | None = None
     """
-    Whether to send the answer in parts, as server-sent events.
+    Whether to send the answer in parts, as server-sent events. Default: `false`.
     """
     stream_options: OpenAiStreamOptions | None = None
+    """
+    Options of an answer in parts.
+    """
     stop: str | list[str] | None = None
-    seed: Annotated[int | None, Field(ge=0, le=9007199254740991)] = None
+    """
+    One text or several that end the answer; at most 16.
+    """
+    seed: int | None = None
     """
     Seed of sampling, to repeat it; random if left out.
     """
-    logprobs: bool | None = False
+    logprobs: bool | None = None
     """
-    Whether to answer the log-probability of each generated token.
+    Whether to answer the log-probability of each generated token. Default: `false`.
     """
-    top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+    top_logprobs: int | None = None
     """
     How many of the most probable tokens to list beside each token; needs `logprobs`.
     """
@@ -4686,16 +4922,22 @@ class OpenAiChatRequest(BaseModel):
     Whether to add the tokens that start the assistant's turn; by default true unless the last message is the
     assistant's. An extension.
     """
-    continue_final_message: bool | None = False
+    continue_final_message: bool | None = None
     """
-    Whether to leave the last message open, so that the model continues it. An extension.
+    Whether to leave the last message open, so that the model continues it. An extension. Default: `false`.
     """
     prepend_bos: bool | None = None
     """
     Beginning-of-sequence token, as in `POST /v1/runs`. An extension.
     """
     truncate: Literal["error", "left", "right"] | None = None
+    """
+    What to do with a chat longer than the context. An extension.
+    """
     residuum: OpenAiRecording | None = None
+    """
+    What to store of the generation; nothing if left out. An extension.
+    """
 
 
 class OpenAiCompletionRequest(BaseModel):
@@ -4710,52 +4952,55 @@ class OpenAiCompletionRequest(BaseModel):
     """
     Name of a served model.
     """
-    prompt: Annotated[
-        str | list[str] | list[InputItem] | list[list[InputItem]],
-        Field(examples=["The Eiffel Tower is in the city of"]),
-    ]
+    prompt: str | list[str] | list[int] | list[list[int]]
     """
     A string, strings, token ids, or arrays of token ids. Ids are used as they are.
     """
-    max_tokens: Annotated[int | None, Field(ge=0)] = None
+    max_tokens: int | None = None
     """
     Maximum number of tokens to generate; 16 if left out. 0 generates nothing: then the prompt is only scored.
     """
-    temperature: Annotated[float | None, Field(ge=0.0, le=100.0)] = None
+    temperature: float | None = None
     """
     0 always takes the most probable token; 1 if left out.
     """
-    top_p: Annotated[float | None, Field(gt=0.0, le=1.0)] = None
+    top_p: Annotated[float | None, Field(gt=0.0)] = None
     """
     Samples from the smallest set of most probable tokens whose probabilities add up to at least this.
     """
-    top_k: Annotated[int | None, Field(ge=1)] = None
+    top_k: int | None = None
     """
     Samples from this many of the most probable tokens. An extension.
     """
-    n: Annotated[int | None, Field(ge=1, le=128)] = None
+    n: int | None = None
     """
     How many continuations of each prompt.
     """
-    stream: bool | None = False
+    stream: bool | None = None
     """
-    Whether to send the answer in parts, as server-sent events.
+    Whether to send the answer in parts, as server-sent events. Default: `false`.
     """
     stream_options: OpenAiStreamOptions | None = None
-    logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+    """
+    Options of an answer in parts.
+    """
+    logprobs: int | None = None
     """
     How many of the most probable tokens to list beside each token. If given, also 0, log-probabilities are answered.
     """
-    echo: bool | None = False
+    echo: bool | None = None
     """
-    Whether the text, and the log-probabilities if asked for, begin with the prompt.
+    Whether the text, and the log-probabilities if asked for, begin with the prompt. Default: `false`.
     """
     stop: str | list[str] | None = None
-    seed: Annotated[int | None, Field(ge=0, le=9007199254740991)] = None
+    """
+    One text or several that end a continuation; at most 16.
+    """
+    seed: int | None = None
     """
     Seed of sampling, to repeat it; random if left out.
     """
-    best_of: Annotated[int | None, Field(ge=0)] = None
+    best_of: int | None = None
     """
     Only as many as `n`: no continuation is left out.
     """
@@ -4785,7 +5030,13 @@ class OpenAiCompletionRequest(BaseModel):
     An extension.
     """
     truncate: Literal["error", "left", "right"] | None = None
+    """
+    What to do with prompts longer than the context. An extension.
+    """
     residuum: OpenAiRecording | None = None
+    """
+    What to store of the generation; nothing if left out. An extension.
+    """
 
 
 class OpenAiRecording(BaseModel):
@@ -4797,6 +5048,9 @@ class OpenAiRecording(BaseModel):
         extra="allow",
     )
     capture: Capture | None = None
+    """
+    What to capture; the residual stream after every block at the final position if left out.
+    """
     interventions: list[Intervention] | None = None
     """
     Changes to activations during the forward pass, also while the model generates.
@@ -4813,130 +5067,17 @@ class OpenAiRecording(BaseModel):
     """
     Label of every cache.
     """
-    ttl_seconds: Annotated[int | None, Field(ge=1, le=3153600000)] = None
+    ttl_seconds: int | None = None
     """
     Seconds after which each cache expires; never if left out.
     """
     priority: Literal["interactive", "normal", "bulk"] | None = None
-
-
-class Item1(BaseModel):
     """
-    A stored cache.
-    """
-
-    model_config = ConfigDict(
-        extra="allow",
-    )
-    id: str
-    """
-    Id of the cache.
-    """
-    run: str
-    """
-    The run that made it.
-    """
-    item_index: Annotated[int, Field(ge=0)]
-    """
-    Index of its input in the run.
-    """
-    model: str
-    """
-    Name of the model.
-    """
-    label: str | None = None
-    """
-    Label.
-    """
-    tags: list[str]
-    """
-    Tags.
-    """
-    metadata: dict[str, Any]
-    """
-    Metadata.
-    """
-    text: str | None = None
-    """
-    The text as posted, or as rendered from a chat; null when token ids were posted.
-    """
-    token_ids: list[TokenId]
-    """
-    Token ids of the input; empty for an import without them.
-    """
-    tokens: list[str]
-    """
-    The text of each token; empty strings for an import without them.
-    """
-    n_tokens: Annotated[int, Field(ge=0)]
-    """
-    Number of tokens.
-    """
-    bos: Bos
-    """
-    Whether there is a beginning-of-sequence token, and why.
-    """
-    n_truncated: Annotated[int, Field(ge=0)]
-    """
-    Number of tokens cut from the input to fit the context.
-    """
-    completion: Completion | None = None
-    imported: ImportOrigin | None = None
-    n_layers: Annotated[int, Field(ge=0)]
-    """
-    Number of blocks of the model.
-    """
-    d_model: Annotated[int, Field(ge=0)]
-    """
-    Width of the residual stream.
-    """
-    positions: Annotated[int | list[int] | PositionRange | MeanOfPositions, Field(examples=["last"])]
-    """
-    Positions that were captured.
-    """
-    hooks: list[CacheHook]
-    """
-    The hooks that were captured.
-    """
-    provenance: Provenance
-    """
-    What computed the numbers.
-    """
-    reused: bool
-    """
-    Whether the numbers came from the store instead of a forward pass of this run.
-    """
-    n_nan: Annotated[int, Field(ge=0)]
-    """
-    Number of stored values that are NaN.
-    """
-    n_inf: Annotated[int, Field(ge=0)]
-    """
-    Number of stored values that are infinite.
-    """
-    content_hash: str
-    """
-    blake3 of the stored tensors.
-    """
-    n_bytes: Annotated[int, Field(ge=0)]
-    """
-    Bytes its tensors take in the store.
-    """
-    created_at: AwareDatetime
-    """
-    When it was stored; no two caches have the same time.
-    """
-    expires_at: AwareDatetime | None = None
-    """
-    When it expires, unless it is pinned; null if never.
-    """
-    pinned: bool
-    """
-    Whether it is protected from expiry and eviction.
+    How urgent the run is; `interactive` if left out.
     """
 
 
-class PageCache(BaseModel):
+class CachePage(BaseModel):
     """
     A page of a listing, newest first.
     """
@@ -4944,7 +5085,7 @@ class PageCache(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    items: list[Item1]
+    items: list[Cache]
     """
     The items of this page.
     """
@@ -4952,7 +5093,7 @@ class PageCache(BaseModel):
     """
     Pass it as `cursor` to get the next page; null on the last page.
     """
-    total: Annotated[int | None, Field(ge=0)] = None
+    total: int | None = None
     """
     With `count`: the number of items on all pages, or a lower bound of it.
     """
@@ -4978,11 +5119,15 @@ class PatchSource(BaseModel):
     """
     Its hook; the patched hook if left out.
     """
-    layer: Annotated[int | None, Field(ge=0)] = None
+    layer: int | None = None
     """
     The layer whose values to use at all layers; by default each layer uses its own.
     """
-    positions: int | list[int] | PositionRange | MeanOfPositions | None = None
+    positions: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    """
+    Positions whose values the patched tokens get, in the same order, or one position for all. If left out, the
+    positions of the patched tokens.
+    """
 
 
 class PatchingRequest(BaseModel):
@@ -4998,25 +5143,35 @@ class PatchingRequest(BaseModel):
     """
     Name of a served model.
     """
-    clean: Annotated[
-        str | list[ExperimentInputItem],
-        Field(examples=["The Eiffel Tower is in the city of"]),
-    ]
+    clean: str | list[int]
     """
     The input that leads to the answer: a text or token ids.
     """
-    corrupt: str | list[ExperimentInputItem] | None = None
-    answer: Annotated[TokenRef1 | str, Field(examples=[" Paris"])]
+    corrupt: str | list[int] | None = None
+    """
+    For the `op` `patch`, and only then: the input that leads to another answer, with the same number of tokens.
+    """
+    answer: int | str
     """
     The token to measure: its id, or a text that is exactly one token.
     """
-    against: TokenRef1 | str | None = None
+    against: int | str | None = None
+    """
+    A token whose logit is subtracted. Required for `logit_diff`, not allowed for other metrics.
+    """
     metric: Literal["logit_diff", "logit", "probability", "log_probability"] | None = None
+    """
+    By default `logit_diff` if `against` is given, otherwise `probability`.
+    """
     sweep: SweepRequest
     """
     What is changed.
     """
     direction: Literal["denoise", "noise"] | None = None
+    """
+    For the `op` `patch`: `denoise`, the default, puts values of the clean run into the corrupt one; `noise` does the
+    opposite.
+    """
     position: int | None = None
     """
     Position of the logits; the last token if left out.
@@ -5039,12 +5194,18 @@ class ProjectionRequest(BaseModel):
     """
     The caches.
     """
-    hook: str | None = "resid_post"
+    hook: str | None = None
     """
-    Hook, short or full.
+    Hook, short or full. Default: `"resid_post"`.
     """
-    layers: int | list[int] | Literal["all"] | None = None
-    positions: int | list[int] | PositionRange | MeanOfPositions | None = None
+    layers: Literal["all"] | int | list[int] | None = None
+    """
+    Layers, if the hook is a short name.
+    """
+    positions: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    """
+    Positions; the last if left out.
+    """
     directions: list[VectorDirection | StoredDirection | CacheDirection | SaeDirection]
     """
     Directions, at most 1000.
@@ -5067,11 +5228,11 @@ class Projections(BaseModel):
     """
     The hook, without its layer.
     """
-    layers: list[Layer]
+    layers: list[int]
     """
     Layers, in the order of the values; empty for a hook outside the blocks.
     """
-    positions: Annotated[int | list[int] | PositionRange | MeanOfPositions, Field(examples=["last"])]
+    positions: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions
     """
     As requested.
     """
@@ -5102,9 +5263,9 @@ class Search(BaseModel):
     """
     What to search for.
     """
-    hook: str | None = "resid_post"
+    hook: str | None = None
     """
-    Hook, short or full.
+    Hook, short or full. Default: `"resid_post"`.
     """
     layer: int | None = None
     """
@@ -5112,20 +5273,33 @@ class Search(BaseModel):
     filter's.
     """
     metric: Literal["cosine", "dot", "euclidean"] | None = None
-    k: Annotated[int | None, Field(ge=1, le=1000)] = 10
     """
-    Number of hits for each query.
+    How similarity is measured.
+    """
+    k: int | None = None
+    """
+    Number of hits for each query. Default: `10`.
     """
     filter: CacheConditions | None = None
+    """
+    Search only caches that meet these conditions; all if left out.
+    """
     over: Literal["caches", "positions"] | None = None
-    position: int | list[int] | PositionRange | MeanOfPositions | None = None
+    """
+    What is ranked.
+    """
+    position: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    """
+    With `over: caches`: the position that represents each cache. If left out: its only row if it has one row, else
+    the last token. Caches that did not store that position are skipped and counted.
+    """
     exclude_self: bool | None = None
     """
     With `query.cache`: leave out that cache with all its positions. False if left out.
     """
-    context: Annotated[int | None, Field(ge=0, le=64)] = 5
+    context: int | None = None
     """
-    Number of tokens of context before and after a hit.
+    Number of tokens of context before and after a hit. Default: `5`.
     """
 
 
@@ -5149,12 +5323,16 @@ class SearchSource(BaseModel):
     """
     With `text`: the model to use.
     """
-    position: int | list[int] | PositionRange | MeanOfPositions | None = None
+    position: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    """
+    With `cache` or `text`: one position, or the mean. By default, for a cache its only row or else the last token,
+    and for a text the model's default.
+    """
     direction: str | None = None
     """
     A stored direction, by id or name: its vector at the layer of the search.
     """
-    component: Annotated[int | None, Field(ge=0)] = None
+    component: int | None = None
     """
     With `direction`: which component; the first if left out.
     """
@@ -5162,11 +5340,14 @@ class SearchSource(BaseModel):
     """
     A sparse autoencoder: the vector of one of its features.
     """
-    feature: Annotated[int | None, Field(ge=0)] = None
+    feature: int | None = None
     """
     With `sae`: index of the feature.
     """
     side: Literal["decoder", "encoder"] | None = None
+    """
+    With `sae`: which of the feature's vectors; `decoder` if left out.
+    """
     vector: list[float] | None = None
     """
     A vector.
@@ -5189,19 +5370,25 @@ class StatisticsRequest(BaseModel):
     """
     The caches.
     """
-    hook: str | None = "resid_post"
+    hook: str | None = None
     """
-    Hook, short or full.
+    Hook, short or full. Default: `"resid_post"`.
     """
-    layers: int | list[int] | Literal["all"] | None = None
-    positions: int | list[int] | PositionRange | MeanOfPositions | None = None
-    top_k: Annotated[int | None, Field(ge=0)] = 10
+    layers: Literal["all"] | int | list[int] | None = None
     """
-    Length of the lists of dimensions, at most 1000.
+    Layers, if the hook is a short name.
     """
-    sigma: float | None = 3.0
+    positions: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
     """
-    A dimension is an outlier if it is more than this many standard deviations from the average dimension; above 0.
+    Positions; all that each cache has if left out. Every position is one vector.
+    """
+    top_k: int | None = None
+    """
+    Length of the lists of dimensions, at most 1000. Default: `10`.
+    """
+    sigma: float | None = None
+    """
+    A dimension is an outlier if it is more than this many standard deviations from the average dimension; above 0. Default: `3.0`.
     """
 
 
@@ -5222,77 +5409,48 @@ class SweepRequest(BaseModel):
         extra="allow",
     )
     op: Literal["patch", "zero", "mean_ablate", "knockout"] | None = None
+    """
+    What a cell does; `patch` if left out.
+    """
     hook: str | None = None
     """
     A hook inside the blocks: `resid_pre` if left out; `attn.z` with `heads: each` for heads, `mlp_out` for MLPs. A
     knockout is always at `attn.hook_attn_scores`.
     """
-    layers: int | list[int] | Literal["all"] | None = None
-    positions: Any = None
-    to: Any = None
-    from_: Annotated[Any, Field(alias="from")] = None
-    heads: list[SweptHead] | Literal["each"] | None = None
+    layers: Literal["all"] | int | list[int] | None = None
+    """
+    Layers; all that have the hook if left out.
+    """
+    positions: Literal["each", "last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    """
+    `each`: one cell per position. Otherwise the positions that are changed together; all if left out. In a knockout
+    the same as `to`.
+    """
+    to: Literal["each", "last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    """
+    Queries of a knockout. `each`: one cell per query. Otherwise those that are changed together; all if left out.
+    """
+    from_: Annotated[
+        Literal["each", "last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None,
+        Field(alias="from"),
+    ] = None
+    """
+    Keys of a knockout. `each`: one cell per key. Otherwise those that are hidden together; all if left out.
+    """
+    heads: Literal["each"] | list[int] | None = None
+    """
+    `each`: one cell per head. Otherwise the heads that are changed together; all if left out.
+    """
     caches: list[str] | CacheConditions | None = None
-
-
-class DirectionRequest2(DirectionOfMeans):
     """
-    Mean of the positive caches minus mean of the negative ones.
-    """
-
-    model_config = ConfigDict(
-        extra="allow",
-    )
-    method: Literal["difference_of_means"]
-    """
-    How the direction is made; decides the form of the body.
+    For `mean_ablate`, and only then: the caches to average.
     """
 
 
-class DirectionRequest4(DirectionOfProbe):
-    """
-    Weights of a logistic regression that separates positive from negative caches.
-    """
-
-    model_config = ConfigDict(
-        extra="allow",
-    )
-    method: Literal["probe"]
-    """
-    How the direction is made; decides the form of the body.
-    """
-
-
-class DirectionRequest3(DirectionOfVariance):
-    """
-    Principal components of caches.
-    """
-
-    model_config = ConfigDict(
-        extra="allow",
-    )
-    method: Literal["pca"]
-    """
-    How the direction is made; decides the form of the body.
-    """
-
-
-class DirectionRequest(RootModel[DirectionRequest1 | DirectionRequest2 | DirectionRequest3 | DirectionRequest4]):
+class DirectionRequest(RootModel[DirectionUpload | DirectionOfMeans | DirectionOfVariance | DirectionOfProbe]):
     root: Annotated[
-        DirectionRequest1 | DirectionRequest2 | DirectionRequest3 | DirectionRequest4,
-        Field(
-            examples=[
-                {
-                    "method": "difference_of_means",
-                    "name": "sentiment",
-                    "hook": "resid_post",
-                    "layers": "all",
-                    "position": "last",
-                    "positive": {"label": "positive"},
-                    "negative": {"label": "negative"},
-                }
-            ]
-        ),
+        DirectionUpload | DirectionOfMeans | DirectionOfVariance | DirectionOfProbe,
+        Field(discriminator="method"),
     ]
     """
     A direction to make; `method` decides which fields the body has.
@@ -5303,6 +5461,8 @@ AttributionRequest.model_rebuild()
 Cache.model_rebuild()
 CacheDirection.model_rebuild()
 Capture.model_rebuild()
+Comparison.model_rebuild()
+ComparisonRequest.model_rebuild()
 CreateRun.model_rebuild()
 DirectionOfMeans.model_rebuild()
 DirectionOfProbe.model_rebuild()
@@ -5319,6 +5479,3 @@ OpenAiChatRequest.model_rebuild()
 OpenAiCompletionRequest.model_rebuild()
 PatchingRequest.model_rebuild()
 Search.model_rebuild()
-DirectionRequest2.model_rebuild()
-DirectionRequest4.model_rebuild()
-DirectionRequest3.model_rebuild()
