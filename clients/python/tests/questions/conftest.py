@@ -6,9 +6,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from question_texts import D_SAE, EIFFEL, MOODS, SAE_K, SAE_LAYER
+from question_texts import D_SAE, EIFFEL, MOODS, SAE_K, SAE_LAYER, sae_weights
 from safetensors.numpy import save
 
 import residuum as rs
@@ -16,19 +15,6 @@ import residuum as rs
 ROOT = Path(__file__).resolve().parents[4]
 MODEL = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 NAME = "smollm2"
-
-
-def sae_weights() -> dict[str, np.ndarray]:
-    """A TopK autoencoder, seeded."""
-    rng = np.random.default_rng(0)
-    decoder = rng.standard_normal((D_SAE, 576), dtype=np.float32)
-    decoder /= np.linalg.norm(decoder, axis=1, keepdims=True)
-    return {
-        "W_dec": decoder,
-        "W_enc": np.ascontiguousarray(decoder.T),
-        "b_enc": rng.standard_normal(D_SAE, dtype=np.float32),
-        "b_dec": rng.standard_normal(576, dtype=np.float32),
-    }
 
 
 @pytest.fixture(scope="session")

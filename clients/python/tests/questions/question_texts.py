@@ -1,5 +1,9 @@
 """Inputs of the tests of questions."""
 
+from __future__ import annotations
+
+import numpy as np
+
 CLEAN = "When John and Mary went to the store, John gave a drink to"
 CORRUPT = "When John and Mary went to the store, Mary gave a drink to"
 EIFFEL = "The Eiffel Tower is in the city of"
@@ -20,3 +24,16 @@ MOODS = {
         "I hate this miserable morning.",
     ],
 }
+
+
+def sae_weights() -> dict[str, np.ndarray]:
+    """A TopK autoencoder, seeded."""
+    rng = np.random.default_rng(0)
+    decoder = rng.standard_normal((D_SAE, 576), dtype=np.float32)
+    decoder /= np.linalg.norm(decoder, axis=1, keepdims=True)
+    return {
+        "W_dec": decoder,
+        "W_enc": np.ascontiguousarray(decoder.T),
+        "b_enc": rng.standard_normal(D_SAE, dtype=np.float32),
+        "b_dec": rng.standard_normal(576, dtype=np.float32),
+    }

@@ -80,9 +80,10 @@ def test_only_layers_is_a_vector(model: rs.Model) -> None:
 
 
 def test_token_ids_and_default_sweep(model: rs.Model) -> None:
-    clean, corrupt = model.tokenize(CLEAN), model.tokenize(CORRUPT)
+    clean, corrupt = model.tokenize("The sun"), model.tokenize("The moon")
     found = model.patching(clean.token_ids, list(corrupt.token_ids), answer=MARY, against=JOHN, direction="noise")
-    assert found.values.shape == (30, 14)
+    assert found.values.shape == (30, 2)
+    assert found.hook == "hook_resid_pre"
     assert found.direction == "noise"
 
 
