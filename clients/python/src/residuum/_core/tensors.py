@@ -36,6 +36,7 @@ NAMES = {
     "U8": "uint8",
     "BOOL": "bool",
 }
+CODES = {name: code for code, name in NAMES.items()}
 ITEM_BYTES = {"BF16": 2, "BOOL": 1} | {code: int(code[1:]) // 8 for code in NAMES if code[1:].isdigit()}
 
 
@@ -163,15 +164,22 @@ def write_safetensors(arrays: Mapping[str, Any], metadata: Mapping[str, str] | N
     Raises:
         TensorError: There are no arrays, or one has a type that safetensors lacks.
     """
-    from safetensors import serialize
-
     if not arrays:
         raise TensorError("there is no array to write")
-    parts: dict[str, Any] = {}
-    for name, value in arrays.items():
-        dtype, shape, data = _raw(str(name), value)
-        parts[str(name)] = {"dtype": dtype, "shape": list(shape), "data": data}
-    return bytes(serialize(parts, metadata=dict(metadata) if metadata else None))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    parts: list[bytes] = []
+    end = 0
+    # Wide types first, as the reference implementation does: so every tensor is aligned.
+    raw = sorted(
+        ((str(name), *_raw(str(name), value)) for name, value in arrays.items()), key=lambda r: -ITEM_BYTES[CODES[r[1]]]
+    )
+    for name, dtype, shape, data in raw:
+        header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [end, end + len(data)]}
+        end += len(data)
+        parts.append(data)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
 
 
 def _raw(name: str, value: Any) -> tuple[str, tuple[int, ...], bytes]:
