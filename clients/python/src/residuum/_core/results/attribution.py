@@ -127,7 +127,7 @@ class Attribution:
         title = plots.literal(f"Parts of the {self._what} ({show.number(self.logit, 2)})")
         layers = [str(i) for i in range(len(self.mlp))]
         if axs is None:
-            width = [max(2.2, 0.3 * self.heads.shape[1] + 1.2) if self.heads.size else 2.2, 2.2]
+            width = [max(2.4, 0.34 * self.heads.shape[1] + 0.6) if self.heads.size else 2.4, 2.0]
             figure, axs = plots.pyplot().subplots(
                 1,
                 2,
@@ -145,14 +145,15 @@ class Attribution:
                 columns=[str(h) for h in range(self.heads.shape[1])],
                 ylabel="layer",
                 xlabel="head",
-                label="logit",
+                label="head adds to the logit",
                 diverging=True,
                 ax=left,
+                beside=[right],
             )
         else:
-            plots.bars(left, self.attention, label="attention adds", color="#d64541")
+            plots.bars(left, self.attention, label="attention adds to the logit", color="#d64541")
             left.set_ylabel("layer")
-        plots.bars(right, self.mlp, label="MLP adds")
+        plots.bars(right, self.mlp, label="MLP adds to the logit")
         return axs
 
 

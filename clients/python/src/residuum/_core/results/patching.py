@@ -98,12 +98,16 @@ class Patching:
         return [(place, float(self.effect[cell])) for place, cell in zip(places, cells, strict=True)]
 
     @property
-    def _title(self) -> str:
+    def _title(self) -> tuple[str, str]:
+        """What was changed, and what was measured."""
+        hook = self.hook.replace("hook_", "")
+        what = {
+            "patch": f"Patching {hook}",
+            "zero": f"Zero ablation of {hook}",
+            "mean_ablate": f"Mean ablation of {hook}",
+        }
         answer = show.visible(self.answer[1]) + (f" − {show.visible(self.against[1])}" if self.against else "")
-        what = {"patch": f"Patching {self.hook}", "zero": f"Zero ablation of {self.hook}"}.get(
-            self.op, f"Mean ablation of {self.hook}" if self.op == "mean_ablate" else "Knocking out attention"
-        )
-        return f"{what}: {self.metric.replace('_', ' ')} of {answer}"
+        return what.get(self.op, "Knocking out attention"), f"{self.metric.replace('_', ' ')} of {answer}"
 
     def __repr__(self) -> str:
         runs = f"clean {show.number(self.clean)}" + (
@@ -113,7 +117,7 @@ class Patching:
         rows = []
         for where, effect in self.top(8):
             rows.append([", ".join(self._place(axis, i) for axis, i in where.items()), show.number(effect)])
-        head = f"Patching({self._title}; {runs}; {size})"
+        head = f"Patching({': '.join(self._title)}; {runs}; {size})"
         return f"{head}, largest effects:\n{show.text_table(['cell', 'effect'], rows)}"
 
     def _repr_html_(self) -> str:
@@ -125,7 +129,7 @@ class Patching:
             (name, [(show.number(v, 2), float(v) / (most or 1.0), "") for v in row])
             for name, row in reversed(list(zip(rows, matrix, strict=True)))
         ]
-        return show.html_table(f"{self._title} ({self._shown()[1]})", columns, body, symmetric=True)
+        return show.html_table(f"{': '.join(self._title)} ({self._shown()[1]})", columns, body, symmetric=True)
 
     def _shown(self, what: str | None = None) -> tuple[Array, str]:
         what = what or ("effect" if self.normalized is None else "normalized")
@@ -171,7 +175,7 @@ class Patching:
             ylabel="layer",
             xlabel=xlabel,
             label=label,
-            title=plots.literal(self._title),
+            title=plots.literal("\n".join(self._title)),
             diverging=True,
             limits=limits,
             ax=ax,
@@ -183,7 +187,7 @@ class Patching:
         ax.axhline(0.0, color="black", linewidth=0.6)
         ax.set_xlabel("layer")
         ax.set_ylabel(label)
-        ax.set_title(plots.literal(self._title), fontsize=10)
+        ax.set_title(plots.literal("\n".join(self._title)), fontsize=10)
         ax.spines[["top", "right"]].set_visible(False)
         return ax
 

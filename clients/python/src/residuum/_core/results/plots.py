@@ -53,6 +53,7 @@ def heatmap(
     limits: tuple[float, float] | None = None,
     cells: Sequence[Sequence[str]] | None = None,
     ax: Axes | None = None,
+    beside: Sequence[Axes] = (),
 ) -> Axes:
     """A matrix as a picture: the first row at the bottom, one tick for each row and column as far as they fit.
 
@@ -68,6 +69,7 @@ def heatmap(
         limits: The values at the ends of the colours, instead of the smallest and largest.
         cells: A text for each cell.
         ax: Axes to draw on.
+        beside: Axes to its right, which the scale of colours goes behind.
     """
     n, m = values.shape
     per_column = 0.34 if cells is None else 0.82
@@ -87,7 +89,7 @@ def heatmap(
     ax.set_ylabel(ylabel)
     ax.set_xlabel(xlabel)
     ax.set_title(title, fontsize=10)
-    bar = ax.figure.colorbar(image, ax=ax, label=label, fraction=0.05, pad=0.02)
+    bar = ax.figure.colorbar(image, ax=[ax, *beside], label=label, fraction=0.05, pad=0.02, aspect=40)
     bar.outline.set_visible(False)  # type: ignore[operator,unused-ignore]
     if cells is not None:
         _write_cells(ax, values, cells, low, high, diverging)
@@ -125,7 +127,7 @@ def _write_cells(
                 literal(text),
                 ha="center",
                 va="center",
-                fontsize=7,
+                fontsize=8,
                 color="white" if dark else "black",
                 clip_on=True,
             )
