@@ -131,3 +131,14 @@ def test_selections(client: rs.Client, moods: Moods) -> None:
         client.statistics([3.5], layers=0)
     with pytest.raises(rs.UnknownCache):
         client.statistics("01a22ddd-52e3-77de-8806-f33f990023c5", layers=0)
+
+
+def test_runs_and_captures_are_selections(client: rs.Client, model: rs.Model) -> None:
+    texts = [f"text {i}" for i in range(5)]
+    run = model.run(texts, layers=[0], positions="last").wait(progress=False)
+    one = model.capture(texts, layers=[0], progress=False)
+    several = model.capture(texts, layers=[0], chunk_size=2, progress=False)
+    for caches in (run, one, several, client.caches(run=run), several.caches()):
+        assert client.statistics(caches, layers=0).n_caches == 5
+    assert len(several.runs) == 3
+    assert client.compare(several, run, layers=0).array == pytest.approx(1)

@@ -13,6 +13,8 @@ from .._core.tensors import read_safetensors
 from .._core.wire import compact, path
 from .directions import AsyncDirections, references
 from .saes import AsyncSaes
+from .selections import groups as named_selections
+from .selections import selection
 
 if TYPE_CHECKING:
     from .transport import AsyncTransport
@@ -114,7 +116,7 @@ class AsyncClientQuestions:
         """Compares stored activations of one hook, layer by layer. `docs/ANALYSIS.md` defines the metrics.
 
         Args:
-            a: Caches: one, several, a capture, or conditions such as `{"tags": ["x"]}`.
+            a: Caches: one, several, a run, a capture, or conditions such as `{"tags": ["x"]}`.
             b: The others. With `b`, `pairs` is the default mode; without, `matrix`, each of `a` with each.
             metrics: `cosine`, `dot`, `euclidean`, `mae`, `pearson`, `jaccard`; of sets `cka`, `cka_debiased`, `rsa`,
                 `procrustes`, `mean_difference`, `mean_cosine`, `effect_size`.
@@ -138,9 +140,9 @@ class AsyncClientQuestions:
         body = compact(
             {
                 "mode": mode,
-                first: None if a is None else arguments.caches(a),
-                "b": None if b is None else arguments.caches(b),
-                "groups": None if groups is None else {name: arguments.caches(c) for name, c in groups.items()},
+                first: await selection(a),
+                "b": await selection(b),
+                "groups": await named_selections(groups),
                 "metrics": [metrics] if isinstance(metrics, str) else list(metrics),
                 "hook": hook,
                 "layers": arguments.layers(layers),
@@ -166,7 +168,7 @@ class AsyncClientQuestions:
         """Measures stored activations along directions: `dot`, `cosine` and `scalar` (dot over the direction's length).
 
         Args:
-            caches: Caches, ids, a capture, or conditions.
+            caches: Caches, ids, a run, a capture, or conditions.
             directions: One or several: names of stored directions, vectors, caches, features; or a dict with names.
             measures: All three by default.
             hook: `resid_post` by default.
@@ -175,7 +177,7 @@ class AsyncClientQuestions:
         """
         body = compact(
             {
-                "caches": arguments.caches(caches),
+                "caches": await selection(caches),
                 "directions": references(directions),
                 "measures": [measures] if isinstance(measures, str) else list(measures) if measures else None,
                 "hook": hook,
@@ -198,7 +200,7 @@ class AsyncClientQuestions:
         """Lengths, variances and outlier dimensions of stored vectors, layer by layer.
 
         Args:
-            caches: Caches, ids, a capture, or conditions.
+            caches: Caches, ids, a run, a capture, or conditions.
             hook: `resid_post` by default.
             layers: Those that all caches have by default.
             positions: Every stored position by default.
@@ -207,7 +209,7 @@ class AsyncClientQuestions:
         """
         body = compact(
             {
-                "caches": arguments.caches(caches),
+                "caches": await selection(caches),
                 "hook": hook,
                 "layers": arguments.layers(layers),
                 "positions": arguments.positions(positions),

@@ -14,6 +14,7 @@ from .._core.results import show
 from .._core.tensors import Array, read_npy
 from .._core.wire import compact, path
 from .pages import AsyncPages
+from .selections import selection
 
 if TYPE_CHECKING:
     from .client import AsyncClient
@@ -179,7 +180,7 @@ class AsyncDirections:
         Args:
             name: Its name.
             method: `difference_of_means`, `probe` (a logistic regression) or `pca`.
-            positive: One class: caches, a capture, or conditions such as `{"tags": ["happy"]}`.
+            positive: One class: caches, a run, a capture, or conditions such as `{"tags": ["happy"]}`.
             negative: The other.
             caches: Instead of two classes, all caches, with a `target`; of `pca` simply the caches.
             target: What tells the classes apart: `{"metadata": "key"}`, `{"metadata": "key", "value": …}`,
@@ -198,9 +199,9 @@ class AsyncDirections:
             {
                 "name": name,
                 "method": method,
-                "positive": None if positive is None else arguments.caches(positive),
-                "negative": None if negative is None else arguments.caches(negative),
-                "caches": None if caches is None else arguments.caches(caches),
+                "positive": await selection(positive),
+                "negative": await selection(negative),
+                "caches": await selection(caches),
                 "target": target,
                 "hook": hook,
                 "layers": arguments.layers(layers),

@@ -70,19 +70,21 @@ def cache_id(value: Any) -> str:
 
 
 def caches(value: Caches) -> Any:
-    """A selection of caches: conditions stay as they are, anything else becomes a list of ids.
-
-    Takes a cache, an id, a list of either, conditions such as `{"tags": ["x"]}`, and whatever has `cache_ids`, such as
-    a capture.
-    """
+    """A selection of caches: conditions stay as they are, a run is a condition, anything else becomes a list of ids."""
     if isinstance(value, Mapping):
         return dict(value)
     ids = getattr(value, "cache_ids", None)
     if ids is not None:
-        return [i for i in ids if i is not None]
+        return list(ids)
+    if hasattr(value, "n_items"):
+        return {"run": value.id}
     if isinstance(value, str) or hasattr(value, "id"):
         return [cache_id(value)]
-    return [cache_id(v) for v in value]
+    try:
+        listed = iter(value)
+    except TypeError:
+        raise TypeError(f"expected caches, their ids or conditions, not {type(value).__name__}") from None
+    return [cache_id(v) for v in listed]
 
 
 def conditions(value: Mapping[str, Any] | None, **given: Any) -> dict[str, Any] | None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import arguments
 from .hooks import act_name, layer_of
 from .info import HookInfo
 from .problem import ConnectionFailed, ResiduumError
@@ -138,7 +137,9 @@ def find_rows(
 
 
 def _chosen(client: Client, caches: Any) -> list[Cache]:
-    selected = arguments.caches(caches)
+    from .._sync.selections import selection
+
+    selected = selection(caches)
     if isinstance(selected, Mapping):
         return list(client.caches(**selected))
     known = {c.id: c for c in caches if hasattr(c, "hooks")} if isinstance(caches, (list, tuple)) else {}
