@@ -7,14 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from question_texts import D_SAE, EIFFEL, MOODS, SAE_K, SAE_LAYER, sae_weights
+from question_texts import D_SAE, EIFFEL, MODEL, MOODS, NAME, SAE_K, SAE_LAYER, sae_weights
 from safetensors.numpy import save
 
 import residuum as rs
-
-ROOT = Path(__file__).resolve().parents[4]
-MODEL = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
-NAME = "smollm2"
 
 
 @pytest.fixture(scope="session")

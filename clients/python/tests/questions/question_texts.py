@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+
+MODEL = Path(__file__).resolve().parents[4] / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+NAME = "smollm2"
 
 CLEAN = "When John and Mary went to the store, John gave a drink to"
 CORRUPT = "When John and Mary went to the store, Mary gave a drink to"
