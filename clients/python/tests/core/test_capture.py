@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -164,18 +165,26 @@ def test_a_crash_of_the_server_in_the_middle_loses_nothing(model_file: Path) -> 
         m = c.model()
         m.capture(texts[:1], layers=5).wait()
 
-        def crash() -> None:
-            c.kill()
-            c._process.start(60)  # at the same address
+        capture = m.capture(texts, layers=5, chunk_size=10, max_in_flight=2, reuse=False)
+        seen: list[tuple[int, bool]] = []
 
-        timer = threading.Timer(0.8, crash)
-        capture = m.capture(texts, layers=5, chunk_size=10, max_in_flight=2)
-        timer.start()
+        def crash() -> None:
+            while capture.n_done < 10:
+                time.sleep(0.005)
+            c.kill()
+            seen.append((capture.n_done, capture.ended))
+            time.sleep(1)
+            c._process.start(60)  # at the same address, while the capture tries to reach it
+
+        thread = threading.Thread(target=crash)
+        thread.start()
         capture.wait(timeout=240)
-        timer.join()
+        thread.join()
+        assert seen[0][0] < 60
+        assert not seen[0][1]
         assert (capture.n_done, capture.failed) == (60, [])
         X, _ = capture.matrix(layer=5)
-        again = m.capture(texts, layers=5, chunk_size=10).wait()
+        again = m.capture(texts, layers=5, chunk_size=10, reuse=False).wait()
         assert again.n_reused == 60
         fresh = m.run_with_cache(texts[37], layers=5, positions="last", reuse=False)[1]
         np.testing.assert_array_equal(X[37], fresh["resid_post", 5])

@@ -71,7 +71,7 @@ def test_hugging_face_like_data_sets() -> None:
 
 
 def test_mistakes_are_told() -> None:
-    with pytest.raises(KeyError, match="no column 'text'.*has .*'txt'"):
+    with pytest.raises(KeyError, match=r"no column 'text'.*has .*'txt'"):
         read([{"txt": "a"}])
     with pytest.raises(KeyError, match="no column 'y'"):
         read([{"text": "a"}], label="y")

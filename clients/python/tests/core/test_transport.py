@@ -158,7 +158,7 @@ def test_the_key_is_sent_and_not_shown(scripted: Scripted, monkeypatch: pytest.M
 
 def test_an_answer_of_something_else_is_told(scripted: Scripted) -> None:
     scripted.script = [(502, b"<html>bad gateway</html>", {}), (200, b"<html>hello</html>", {})]
-    with pytest.raises(rs.ServerError, match="not one of a Residuum server.*bad gateway") as caught:
+    with pytest.raises(rs.ServerError, match=r"not one of a Residuum server.*bad gateway") as caught:
         client(scripted).models()
     assert caught.value.status == 502
     with pytest.raises(rs.UnexpectedAnswer, match="not JSON"):
