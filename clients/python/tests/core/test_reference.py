@@ -13,18 +13,17 @@ import residuum as rs
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+pytest.importorskip("gguf")
 
 
 @pytest.fixture(scope="module")
 def reference(model_file: Path) -> Any:
     where = {"gguf_file": model_file.name}
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(model_file.parent, **where)
-        network = transformers.AutoModelForCausalLM.from_pretrained(
-            model_file.parent, dtype=torch.float32, attn_implementation="eager", **where
-        )
-    except ImportError as e:
-        pytest.skip(f"transformers cannot read the file: {e}")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model_file.parent, **where)
+    network = transformers.AutoModelForCausalLM.from_pretrained(
+        model_file.parent, dtype=torch.float32, attn_implementation="eager", **where
+    )
     ids = tokenizer(EIFFEL, return_tensors="pt").input_ids
     with torch.no_grad():
         return ids, network(ids, output_hidden_states=True, output_attentions=True)

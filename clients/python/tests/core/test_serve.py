@@ -78,7 +78,7 @@ def test_data_outlive_a_stop_a_crash_and_a_given_folder_also_a_close(model_file:
 
 
 def test_what_does_not_start_says_why(tmp_path: Path) -> None:
-    with pytest.raises(rs.ServeError, match=r"ended with status 1.*does not exist") as caught:
+    with pytest.raises(rs.ServeError, match=r"(?s)ended with status 1.*does not exist") as caught:
         rs.serve({"x": tmp_path / "none.gguf"})
     assert "listening" in str(caught.value)  # the log is shown
     with pytest.raises(rs.ServeError, match="unexpected argument"):
@@ -172,7 +172,7 @@ def test_keys(model_file: Path, tmp_path: Path) -> None:
         ]
         made[name] = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     keys = {
-        name: next(w for line in text.splitlines() for w in line.split() if w.startswith("rk_"))
+        name: next(w for line in text.splitlines() for w in line.split() if w.startswith("rsd_"))
         for name, text in made.items()
     }
     with rs.serve({NAME: model_file}, data_dir=data, api_key=keys["writer"], progress=False) as c:
@@ -187,6 +187,6 @@ def test_keys(model_file: Path, tmp_path: Path) -> None:
         with pytest.raises(rs.ApiKeyRequired, match="RESIDUUM_API_KEY"):
             rs.Client(c.url, "").caches().all()
         with pytest.raises(rs.ApiKeyInvalid):
-            rs.Client(c.url, "rk_wrong").caches().all()
+            rs.Client(c.url, "rsd_wrong").caches().all()
         with pytest.raises(rs.AuthenticationError):
             rs.Client(c.url, "wrong").caches().all()
