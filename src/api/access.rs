@@ -36,9 +36,10 @@ const ADMINISTRATION: [(Method, &str); 4] = [
     (Method::DELETE, "/v1/saes/{id}"),
 ];
 
-/// Routes that need no key: for probes and for readers of the documentation.
+/// Routes that need no key: the index, and those for probes and for readers of the documentation.
 fn is_open(route: &str) -> bool {
-    ["/healthz", "/readyz", "/openapi.json", "/openapi.yaml", "/docs"].contains(&route) || route.starts_with("/docs/")
+    ["/", "/healthz", "/readyz", "/openapi.json", "/openapi.yaml", "/docs"].contains(&route)
+        || route.starts_with("/docs/")
 }
 
 /// The scope that a request needs; `None` if its route needs no key. By default that is `read` for `GET`, `HEAD` and

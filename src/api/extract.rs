@@ -208,8 +208,8 @@ fn plain(error: &str) -> String {
     }
 }
 
-/// Query parameters, with those named `metadata.KEY` collected separately. Their values are parsed as JSON if they are
-/// valid JSON, else taken as text.
+/// Query parameters, with those named `metadata[KEY]` or `metadata.KEY` collected separately. Their values are parsed as
+/// JSON if they are valid JSON, else taken as text.
 pub struct QueryWithMetadata<T>(pub T, pub Map<String, Value>);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryWithMetadata<T> {
@@ -220,17 +220,27 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryWithMetad
         let mut metadata = Map::new();
         let mut rest = form_urlencoded::Serializer::new(String::new());
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            let Some(key) = name.strip_prefix("metadata.").filter(|key| !key.is_empty()) else {
+            let Some(key) = metadata_key(&name) else {
                 rest.append_pair(&name, &value);
                 continue;
             };
             let value = serde_json::from_str(&value).unwrap_or_else(|_| Value::from(value.as_ref()));
-            if metadata.insert(key.to_owned(), value).is_some() {
+            if metadata.insert(key, value).is_some() {
                 return Err(Problem::at(Code::InvalidQuery, name.as_ref(), "a key may be given only once").into());
             }
         }
         Ok(Self(read_query(&rest.finish())?, metadata))
     }
+}
+
+/// The key that a query parameter is about: `a.b` for `metadata.a.b`, `metadata[a.b]` and `metadata[a][b]`.
+fn metadata_key(name: &str) -> Option<String> {
+    let rest = name.strip_prefix("metadata")?;
+    let key = match rest.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']')?.replace("][", "."),
+        None => rest.strip_prefix('.')?.to_owned(),
+    };
+    (!key.is_empty()).then_some(key)
 }
 
 /// A query without parameters.
@@ -312,4 +322,29 @@ async fn path_parameter<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str
         .find(|(key, _)| *key == name)
         .map(|(_, value)| value.to_owned())
         .ok_or_else(|| Problem::new(Code::RouteNotFound, "the path lacks a parameter").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_is_named_with_dots_or_brackets() {
+        for (name, key) in [
+            ("metadata.split", Some("split")),
+            ("metadata.a.b", Some("a.b")),
+            ("metadata[split]", Some("split")),
+            ("metadata[a.b]", Some("a.b")),
+            ("metadata[a][b]", Some("a.b")),
+            ("metadata", None),
+            ("metadata.", None),
+            ("metadata[]", None),
+            ("metadata[a", None),
+            ("metadata[a]b", None),
+            ("metadatas", None),
+            ("model", None),
+        ] {
+            assert_eq!(metadata_key(name).as_deref(), key, "{name}");
+        }
+    }
 }

@@ -76,7 +76,11 @@ fn route_table() -> Vec<UtoipaMethodRouter<ApiState>> {
         routes!(runs::run_tensors::get_run_tensor),
         routes!(export::export_run),
         routes!(export::export_caches),
-        routes!(caches::manage_caches::list_caches, caches::import_cache::import_cache),
+        routes!(
+            caches::manage_caches::list_caches,
+            caches::import_cache::import_cache,
+            caches::manage_caches::delete_caches
+        ),
         routes!(
             caches::manage_caches::get_cache,
             caches::manage_caches::update_cache,
@@ -114,6 +118,7 @@ fn route_table() -> Vec<UtoipaMethodRouter<ApiState>> {
         routes!(openai::openai_embeddings::create_embedding),
         routes!(openai::openai_models::list_models),
         routes!(openai::openai_models::get_model),
+        routes!(system::index),
         routes!(system::healthz),
         routes!(system::readyz),
         routes!(system::metrics),

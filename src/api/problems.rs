@@ -15,15 +15,15 @@ use residuum_domain::{
     Code,
     Code::{
         ApiKeyInvalid, ApiKeyRequired, BlobDamaged, BodyTooLarge, BosMismatch, CacheNotFound, CannotGenerate,
-        ChatTemplateFailed, ClientQueueFull, Conflict, DirectionNotFound, EmptyInput, HeadersTooLarge, HookNotInCache,
-        HookNotStored, HostNotAllowed, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor, InvalidField,
-        InvalidHeader, InvalidJson, InvalidQuery, InvalidSafetensors, InvalidValue, LayerNotInCache, LayerOutOfRange,
-        LoadFailed, LoadingOff, ModelNotFound, NoBosToken, NoChatTemplate, NotAcceptable, NotEnoughMemory, NotReadable,
-        OriginNotAllowed, PositionOutOfRange, PreconditionFailed, QueueFull, RangeNotSatisfiable, RequestTimeout,
-        ResultTooLarge, RunNotFound, SaeNotFound, ScopeMissing, ServerBusy, ShapeMismatch, StoreFull, TextNotFound,
-        TimedOut, TokenOutOfVocabulary, TooManyItems, TooManyRunTokens, TooManyTokens, Unavailable, UnknownCache,
-        UnknownDirection, UnknownHook, UnknownModel, UnknownSae, UnknownSource, UnsupportedMediaType,
-        VectorNotInDirection, WorkerFailed,
+        ChatTemplateFailed, ClientQueueFull, Conflict, DirectionNotFound, EmptyInput, FilterMissing, HeadersTooLarge,
+        HookNotInCache, HookNotStored, HostNotAllowed, IdempotencyKeyReused, Internal, InvalidBody, InvalidCursor,
+        InvalidField, InvalidHeader, InvalidJson, InvalidQuery, InvalidSafetensors, InvalidValue, LayerNotInCache,
+        LayerOutOfRange, LoadFailed, LoadingOff, ModelNotFound, NoBosToken, NoChatTemplate, NotAcceptable,
+        NotEnoughMemory, NotReadable, OriginNotAllowed, PositionOutOfRange, PreconditionFailed, QueueFull,
+        RangeNotSatisfiable, RequestTimeout, ResultTooLarge, RunNotFound, SaeNotFound, ScopeMissing, ServerBusy,
+        ShapeMismatch, StoreFull, TextNotFound, TimedOut, TokenOutOfVocabulary, TooManyItems, TooManyRunTokens,
+        TooManyTokens, Unavailable, UnknownCache, UnknownDirection, UnknownHook, UnknownModel, UnknownSae,
+        UnknownSource, UnsupportedMediaType, VectorNotInDirection, WorkerFailed,
     },
 };
 
@@ -45,7 +45,7 @@ macro_rules! problems {
 problems! {
     Problem:
     /// Reading one run.
-    RunProblems = [InvalidQuery, RunNotFound, Internal];
+    RunProblems = [InvalidQuery, RunNotFound, Conflict, ResultTooLarge, Internal, BlobDamaged];
     /// Changing one run.
     RunChangeProblems = [InvalidQuery, RunNotFound, Internal, Unavailable, StoreFull];
     /// Listing things.
@@ -87,6 +87,8 @@ problems! {
     ];
     /// Deleting a cache.
     CacheDeleteProblems = [InvalidQuery, CacheNotFound, Internal, Unavailable, StoreFull];
+    /// Deleting caches by conditions.
+    CachesDeleteProblems = [InvalidQuery, FilterMissing, Internal, Unavailable, StoreFull];
     /// A tensor of a cache.
     CacheTensorProblems = [
         InvalidQuery, CacheNotFound, HookNotInCache, LayerNotInCache, NotAcceptable, ResultTooLarge, PreconditionFailed, RangeNotSatisfiable,
@@ -190,7 +192,7 @@ problems! {
     ReadyProblems = [InvalidQuery, Unavailable];
     /// Tokenising.
     TokenizeProblems = [
-        InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, BodyTooLarge, UnsupportedMediaType, UnknownModel, EmptyInput,
+        InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, BodyTooLarge, TooManyItems, UnsupportedMediaType, UnknownModel, EmptyInput,
         TokenOutOfVocabulary, TooManyTokens, NoBosToken, NoChatTemplate, ChatTemplateFailed, InvalidValue, Internal, Unavailable,
     ];
 }

@@ -1,10 +1,10 @@
-//! Liveness, readiness, metrics and the specification.
+//! The index, liveness, readiness, metrics and the specification.
 
 use axum::{
     Json,
     extract::State,
-    http::header,
-    response::{IntoResponse, Response},
+    http::{HeaderMap, header},
+    response::{IntoResponse, Redirect, Response},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -15,9 +15,48 @@ use super::{
     openapi,
     problems::{QueryProblems, ReadyProblems},
     state::ApiState,
+    tensor::accepted,
 };
 use crate::telemetry;
 use residuum_domain::{Code, Problem};
+
+/// What this server is, and where to go on.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "name": "residuum", "version": "0.1.0", "docs": "/docs/", "openapi": "/openapi.json", "models": "/v1/models",
+    "health": "/healthz", "readiness": "/readyz"
+}))]
+pub struct Index {
+    /// Always `residuum`.
+    #[schema(example = "residuum")]
+    name: &'static str,
+    /// Version of the server.
+    #[schema(example = "0.1.0")]
+    version: &'static str,
+    /// Path of the reference page.
+    docs: &'static str,
+    /// Path of the specification.
+    openapi: &'static str,
+    /// Path of the list of models.
+    models: &'static str,
+    /// Path that answers while the process is alive.
+    health: &'static str,
+    /// Path that answers 200 once the server is ready.
+    readiness: &'static str,
+}
+
+const INDEX: Index = Index {
+    name: "residuum",
+    version: OK.version,
+    docs: DOCS,
+    openapi: "/openapi.json",
+    models: "/v1/models",
+    health: "/healthz",
+    readiness: "/readyz",
+};
+
+/// The reference page.
+const DOCS: &str = "/docs/";
 
 /// The server is alive.
 #[derive(Debug, Serialize, ToSchema)]
@@ -50,6 +89,25 @@ pub struct Ready {
 }
 
 const OK: Health = Health { status: "ok", version: env!("CARGO_PKG_VERSION") };
+
+/// What is here
+///
+/// Name, version and the most important paths. A browser, which asks for HTML rather than JSON, is sent to the reference
+/// page.
+#[utoipa::path(
+    get, path = "/", operation_id = "getIndex", tag = "system",
+    responses((status = 200, description = "The index", body = Index),
+        (status = 307, description = "To the reference page, for browsers", headers(("Location" = String, description = "Path of the page"))), QueryProblems)
+)]
+pub async fn index(Query(NoQuery {}): Query<NoQuery>, headers: HeaderMap) -> Response {
+    let wanted = accepted(&headers).into_iter().find(|range| ["text/html", "application/json", "*/*"].contains(range));
+    let answer = if wanted == Some("text/html") {
+        Redirect::temporary(DOCS).into_response()
+    } else {
+        Json(INDEX).into_response()
+    };
+    ([(header::VARY, "accept")], answer).into_response()
+}
 
 /// Is the process alive
 ///

@@ -66,7 +66,7 @@ async fn every_route_asks_for_the_scope_it_documents() {
             }
         }
     }
-    assert_eq!(open, BTreeSet::from(["getHealth", "getReadiness", "getOpenapiJson", "getOpenapiYaml"]));
+    assert_eq!(open, BTreeSet::from(["getIndex", "getHealth", "getReadiness", "getOpenapiJson", "getOpenapiYaml"]));
     assert_eq!(app.get("/docs/").await.status, 200);
     app.get("/v1/nothing").await.problem(404, "route_not_found");
 }

@@ -170,7 +170,7 @@ async fn rows_types_and_layers_can_be_chosen() {
 }
 
 #[tokio::test]
-async fn a_filter_exports_newest_first_and_leaves_out_what_lacks_the_hook() {
+async fn a_filter_exports_oldest_first_and_leaves_out_what_lacks_the_hook() {
     let app = TestApp::new().await;
     app.get("/v1/export").await.problem(422, "empty_input");
     let first = app.capture("one", json!({})).await;
@@ -178,7 +178,11 @@ async fn a_filter_exports_newest_first_and_leaves_out_what_lacks_the_hook() {
     let second = app.run(json!({"items": [{"text": "two", "label": "l", "tags": ["t"]}]})).await["caches"][0].clone();
     let (tensors, metadata) = open(&app.get("/v1/export?layers=1").await.body);
     let manifest: Value = serde_json::from_str(metadata["manifest"].as_str().unwrap()).unwrap();
-    assert_eq!((&manifest["caches"][0]["cache"], &manifest["caches"][1]["cache"]), (&second, &json!(first)));
+    assert_eq!((&manifest["caches"][0]["cache"], &manifest["caches"][1]["cache"]), (&json!(first), &second));
+    assert_eq!(
+        (&manifest["order"], &manifest["shuffle"], &manifest["n_left_out"]),
+        (&json!("asc"), &Value::Null, &json!(1))
+    );
     assert_eq!(tensors["X"].1, json!([2, D_MODEL]));
     for (query, n) in
         [("label=l", 1), ("tag=t", 1), ("text=one", 1), ("model=tiny", 2), ("created_from=2020-01-01T00:00:00Z", 2)]
@@ -197,7 +201,7 @@ async fn a_filter_exports_newest_first_and_leaves_out_what_lacks_the_hook() {
     import(&app, "?layers=1", other).await;
     let (tensors, _) = open(&app.get("/v1/export?layers=1").await.body);
     assert_eq!((tensors["X"].0.as_str(), &tensors["X"].1), ("F32", &json!([3, D_MODEL])));
-    assert_eq!(int64s(&tensors["row_token_id"].2)[0], -1);
+    assert_eq!(int64s(&tensors["row_token_id"].2)[2], -1, "the import comes last");
     app.get("/v1/export?layers=0").await.problem(422, "hook_not_stored");
     import(&app, "", file(&[("resid_post", "F32", &[3, 5], f32s(ramp(15)))], &json!({"model": "wide"}))).await;
     app.get("/v1/export?layers=1").await.problem(422, "shape_mismatch");
@@ -234,8 +238,7 @@ async fn an_export_larger_than_a_shard_is_a_tar_of_whole_files() {
         }
         if format == "safetensors" {
             let all: Vec<f32> = files[..3].iter().flat_map(|(_, bytes)| floats(&open(bytes).0["X"].2)).collect();
-            let expected: Vec<f32> =
-                (0..n).rev().flat_map(|i| (0..rows * D_MODEL).map(move |e| (e + i) as f32)).collect();
+            let expected: Vec<f32> = (0..n).flat_map(|i| (0..rows * D_MODEL).map(move |e| (e + i) as f32)).collect();
             assert_eq!(all, expected);
         }
     }
@@ -256,4 +259,102 @@ async fn npz_has_the_announced_length_and_arrow_describes_itself() {
     let arrow = app.get(&format!("{uri}?format=arrow")).await;
     assert_eq!(arrow.header("content-type"), "application/vnd.apache.arrow.stream");
     assert_eq!(&arrow.body[arrow.body.len() - 8..], [255, 255, 255, 255, 0, 0, 0, 0]);
+}
+
+/// The ids of the exported caches, in order, checked against their rows.
+async fn exported(app: &TestApp, uri: &str) -> (Vec<String>, Value) {
+    let answer = app.get(uri).await;
+    assert_eq!(answer.status, 200, "{uri}: {:?}", answer.body);
+    let (tensors, metadata) = open(&answer.body);
+    let manifest: Value = serde_json::from_str(metadata["manifest"].as_str().unwrap()).unwrap();
+    let listed = manifest["caches"].as_array().unwrap();
+    let ids: Vec<String> = listed.iter().map(|c| c["cache"].as_str().unwrap().to_owned()).collect();
+    let mut expected = Vec::new();
+    for id in &ids {
+        expected.extend(raw(app, id, "blocks.1.hook_resid_post", "").await);
+    }
+    assert_eq!(tensors["X"].2, expected, "{uri}: rows follow their caches");
+    (ids, manifest)
+}
+
+#[tokio::test]
+async fn exports_are_by_run_and_input_or_shuffled_with_a_seed() {
+    let app = TestApp::new().await;
+    let inputs: Vec<Vec<u32>> = (1..20).map(|i| vec![i, 7]).collect();
+    let first = app.run(json!({"input": inputs, "capture": {"positions": "all"}})).await;
+    let second = app.run(json!({"input": [[40], [41]], "capture": {"positions": "all"}})).await;
+    let all: Vec<String> = caches(&first).into_iter().chain(caches(&second)).collect();
+    let reversed: Vec<String> = all.iter().rev().cloned().collect();
+    let mut of_first = caches(&first);
+    let run = format!("/v1/runs/{}/export?layers=1", first["id"].as_str().unwrap());
+    assert_eq!(exported(&app, "/v1/export?layers=1").await.0, all);
+    assert_eq!(exported(&app, "/v1/export?layers=1&order=asc").await.0, all);
+    assert_eq!(exported(&app, "/v1/export?layers=1&order=desc").await.0, reversed);
+    assert_eq!(exported(&app, &run).await.0, of_first);
+    of_first.reverse();
+    let (found, manifest) = exported(&app, &format!("{run}&order=desc")).await;
+    assert_eq!((found, &manifest["order"]), (of_first, &json!("desc")));
+
+    // SplitMix64 and Fisher-Yates, as documented
+    let shuffled = |seed: u64, mut ids: Vec<String>| {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        };
+        for i in (1..ids.len()).rev() {
+            ids.swap(i, (next() % (i as u64 + 1)) as usize);
+        }
+        ids
+    };
+    for seed in [0, 1, u64::MAX] {
+        let uri = format!("/v1/export?layers=1&shuffle={seed}");
+        let (found, manifest) = exported(&app, &uri).await;
+        assert_eq!(found, shuffled(seed, all.clone()), "{seed}");
+        assert_ne!(found, all);
+        assert_eq!((&manifest["order"], &manifest["shuffle"]), (&Value::Null, &json!(seed)));
+        // the same bytes and entity tag again, so that ranges of it fit together
+        let (whole, again) = (app.get(&uri).await, app.get(&uri).await);
+        assert_eq!((&whole.body, whole.header("etag")), (&again.body, again.header("etag")));
+        let tag = whole.header("etag");
+        let part = app.get_with(&uri, &[("range", "bytes=100-999"), ("if-range", tag)]).await;
+        assert_eq!((part.status.as_u16(), &part.body[..]), (206, &whole.body[100..1000]));
+        let other = app.get_with("/v1/export?layers=1", &[("range", "bytes=100-999"), ("if-range", tag)]).await;
+        assert_eq!(other.status, 200, "another order is another representation");
+    }
+    let mut of_run = exported(&app, &format!("{run}&shuffle=3")).await.0;
+    assert_eq!(of_run, shuffled(3, caches(&first)));
+    of_run.sort_unstable();
+    assert_eq!(of_run.len(), 19);
+    // what is deleted is left out
+    app.delete(&format!("/v1/caches/{}", all[4])).await;
+    let left: Vec<String> = all.iter().filter(|id| **id != all[4]).cloned().collect();
+    assert_eq!(exported(&app, "/v1/export?layers=1&shuffle=5").await.0, shuffled(5, left));
+
+    for query in ["shuffle=1&order=asc", "shuffle=-1", "shuffle=x", "order=up", "order="] {
+        app.get(&format!("/v1/export?layers=1&{query}")).await.problem(400, "invalid_query");
+        app.get(&format!("{run}&{query}")).await.problem(400, "invalid_query");
+    }
+}
+
+#[tokio::test]
+async fn a_shuffled_export_has_the_same_order_in_every_format_and_in_shards() {
+    let app = TestApp::new().await;
+    for i in 0..5 {
+        let values = f32s((0..200 * D_MODEL).map(|e| (e + i * 100_000) as f32));
+        let tensor = [("blocks.0.hook_resid_post", "F32", &[200, D_MODEL][..], values)];
+        import(&app, "?tag=t", file(&tensor, &json!({"model": "m"}))).await;
+    }
+    let begins = |rows: &[f32]| rows.chunks(200 * D_MODEL).map(|c| c[0] as usize / 100_000).collect::<Vec<_>>();
+    let (tensors, _) = open(&app.get("/v1/export?tag=t&shuffle=2").await.body);
+    let order = begins(&floats(&tensors["X"].2));
+    let mut sorted = order.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, [0, 1, 2, 3, 4]);
+    assert_ne!(order, sorted);
+    let files = untar(&app.get("/v1/export?tag=t&shuffle=2&shard_bytes=65536").await.body);
+    let sharded: Vec<f32> = files[..3].iter().flat_map(|(_, bytes)| floats(&open(bytes).0["X"].2)).collect();
+    assert_eq!(begins(&sharded), order);
 }

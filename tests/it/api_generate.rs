@@ -52,6 +52,36 @@ async fn a_continued_input_is_captured_whole() {
 }
 
 #[tokio::test]
+async fn prompt_and_generated_rows_can_be_fetched_by_themselves() {
+    let app = TestApp::new().await;
+    let body =
+        json!({"input": [[4, 5, 6], [7, 8]], "generate": {"max_new_tokens": 3}, "capture": {"positions": "all"}});
+    let run = app.run(body).await;
+    for (i, n_prompt) in [3, 2].into_iter().enumerate() {
+        let id = run["caches"][i].as_str().unwrap();
+        let n = cache(&app, &run, i).await["n_tokens"].as_u64().unwrap();
+        let fetch = async |query: String| app.get(&format!("/v1/caches/{id}/{query}&format=raw")).await.body;
+        for path in ["layers?", "layers/1?", "tensors/blocks.1.hook_resid_post?"] {
+            let prompt = fetch(format!("{path}positions=prompt")).await;
+            assert_eq!(prompt, fetch(format!("{path}positions=0:{n_prompt}")).await);
+            let generated = fetch(format!("{path}positions=generated")).await;
+            assert_eq!(generated, fetch(format!("{path}positions={n_prompt}:{n}")).await);
+        }
+        app.get(&format!("/v1/caches/{id}/layers/1?position=prompt")).await.problem(400, "invalid_query");
+    }
+    // each cache has its own prompt
+    let uri = format!("/v1/runs/{}/tensors/blocks.1.hook_resid_post", run["id"].as_str().unwrap());
+    let prompts = app.get(&format!("{uri}?positions=prompt")).await.json();
+    assert_eq!((&prompts["shape"][0], &prompts["offsets"]), (&json!(5), &json!([0, 3, 5])));
+    // without a continuation all of it is the prompt
+    let plain = app.capture("the cat", json!({"positions": "all"})).await;
+    let fetch = async |positions: &str| app.get(&format!("/v1/caches/{plain}/layers/1?positions={positions}")).await;
+    assert_eq!(fetch("prompt").await.json()["values"], fetch("all").await.json()["values"]);
+    fetch("generated").await.problem(422, "position_out_of_range");
+    app.get("/v1/export?positions=prompt").await.problem(400, "invalid_query");
+}
+
+#[tokio::test]
 async fn positions_count_over_prompt_and_new_tokens() {
     let app = TestApp::new().await;
     let body = |positions: Value| json!({"input": [4, 5, 6], "generate": {"max_new_tokens": 4}, "capture": {"hooks": ["resid_post.1"], "positions": positions}});

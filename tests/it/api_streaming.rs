@@ -9,16 +9,15 @@ async fn events(app: &TestApp, run: &Value) -> Vec<(String, Option<u64>, Value)>
     events_after(app, run, None).await
 }
 
-async fn events_after(app: &TestApp, run: &Value, after: Option<u64>) -> Vec<(String, Option<u64>, Value)> {
+async fn events_after(app: &TestApp, run: &Value, after: Option<&str>) -> Vec<(String, Option<u64>, Value)> {
     let uri = format!("/v1/runs/{}/events", run["id"].as_str().unwrap());
-    let headers: Vec<(&str, String)> = after.map(|n| ("last-event-id", n.to_string())).into_iter().collect();
-    let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let headers: Vec<(&str, &str)> = after.map(|id| ("last-event-id", id)).into_iter().collect();
     let answer = app.get_with(&uri, &headers).await;
     let text = String::from_utf8(answer.body.to_vec()).expect("events are UTF-8");
     let event = |block: &str| {
         let field = |name: &str| block.lines().find_map(|l| l.strip_prefix(name)).map(|v| v.trim().to_owned());
         let data = serde_json::from_str(&field("data:")?).unwrap();
-        Some((field("event:")?, field("id:").map(|id| id.parse().unwrap()), data))
+        Some((field("event:")?, field("id:").map(|id| id.split_once('-').unwrap().1.parse().unwrap()), data))
     };
     text.split("\n\n").filter_map(event).collect()
 }
@@ -85,13 +84,31 @@ async fn log_probabilities_are_those_of_the_logits_before_temperature() {
     }
 }
 
+/// What the ids of events of this server begin with.
+async fn started(app: &TestApp) -> String {
+    let body = with_model(json!({"input": [[4, 5, 6]], "generate": {"max_new_tokens": 50, "n": 20}, "reuse": false}));
+    let run = app.post("/v1/runs", &body).await.json();
+    let answer = app.get(&format!("/v1/runs/{}/events", run["id"].as_str().unwrap())).await;
+    let text = String::from_utf8(answer.body.to_vec()).unwrap();
+    let id = text.lines().find_map(|line| line.strip_prefix("id:")).unwrap();
+    id.trim().split_once('-').unwrap().0.to_owned()
+}
+
 #[tokio::test]
 async fn a_client_that_reconnects_gets_what_it_missed() {
     let app = TestApp::new().await;
     let generate = json!({"max_new_tokens": 50, "temperature": 5.0, "seed": 2, "n": 20});
     let body = with_model(json!({"input": [[4, 5, 6]], "generate": generate, "reuse": false}));
     let posted = app.post("/v1/runs", &body).await.json();
-    let (all, later) = tokio::join!(events(&app, &posted), events_after(&app, &posted, Some(40)));
+    let start = started(&app).await;
+    let (known, foreign) = (format!("{start}-40"), "0-40");
+    let (all, later, again) = tokio::join!(
+        events(&app, &posted),
+        events_after(&app, &posted, Some(&known)),
+        events_after(&app, &posted, Some(foreign))
+    );
+    let written = |events: &[(String, Option<u64>, Value)]| events.iter().filter(|(_, id, _)| id.is_some()).count();
+    assert_eq!(written(&again), written(&all), "an id of another start of the server");
     let rest: Vec<_> = all.iter().filter(|(_, id, _)| id.is_some_and(|id| id > 40)).collect();
     let later: Vec<_> = later.iter().filter(|(_, id, _)| id.is_some()).collect();
     assert!(rest.len() > 100);

@@ -3,6 +3,7 @@
 use axum::{body::Body, http::Method};
 use residuum::{
     api::{ApiConfig, openapi},
+    domain::Scope,
     engine::Limits,
 };
 use serde_json::{Value, json};
@@ -73,6 +74,81 @@ async fn tokens_are_those_of_a_run() {
         ["/token_ids/1"]
     );
     app.post("/v1/tokenize", &json!({"model": "x", "text": "a"})).await.problem(422, "unknown_model");
+}
+
+#[tokio::test]
+async fn inputs_are_tokenised_as_runs_take_them() {
+    let app = TestApp::with(Limits { max_run_items: 3, ..Limits::default() }, ApiConfig::default()).await;
+    let tokens = async |body: Value| {
+        let answer = app.post("/v1/tokenize", &with_model(body)).await;
+        assert_eq!(answer.status, 200, "{:?}", answer.body);
+        answer.json()
+    };
+    let cat = tokens(json!({"text": "the cät"})).await;
+    let dog = tokens(json!({"text": "a dog"})).await;
+    let ids = tokens(json!({"token_ids": [256, 257]})).await;
+    assert_eq!(tokens(json!({"input": "the cät"})).await, cat);
+    assert_eq!(tokens(json!({"input": [256, 257]})).await, ids);
+    assert_eq!(
+        tokens(json!({"input": ["the cät", "a dog"], "text": null})).await,
+        json!({"model": "tiny", "items": [cat, dog]})
+    );
+    assert_eq!(tokens(json!({"input": ["the cät"]})).await, json!({"model": "tiny", "items": [cat]}));
+    assert_eq!(tokens(json!({"input": [[256, 257]]})).await, json!({"model": "tiny", "items": [ids]}));
+    let bare = tokens(json!({"input": ["the cät", "a dog"], "prepend_bos": false})).await;
+    assert!(bare["items"].as_array().unwrap().iter().all(|item| item["bos"]["present"] == false));
+    let run = app.post("/v1/runs?dry_run=true", &with_model(json!({"input": ["the cät", "a dog"]}))).await.json();
+    for (item, of_run) in [&cat, &dog].into_iter().zip(run["items"].as_array().unwrap()) {
+        assert_eq!((&item["token_ids"], &item["bos"]), (&of_run["token_ids"], &of_run["bos"]));
+    }
+    for (body, status, code, pointer) in [
+        (json!({"input": []}), 422, "empty_input", "/input"),
+        (json!({"input": "a", "text": "a"}), 400, "invalid_body", "/input"),
+        (json!({"input": ["a", 1]}), 400, "invalid_field", "/input/1"),
+        (json!({"input": {"text": "a"}}), 400, "invalid_field", "/input"),
+        (json!({"input": [[1], [2, 999]]}), 422, "token_out_of_vocabulary", "/input/1/1"),
+        (json!({"input": ["a", "b", "c", "d"]}), 413, "too_many_items", "/input"),
+    ] {
+        let answer = app.post("/v1/tokenize", &with_model(body)).await;
+        assert_eq!(answer.problem(status, code), [pointer]);
+    }
+}
+
+#[tokio::test]
+async fn the_index_sends_browsers_to_a_page_and_others_on() {
+    let app = TestApp::attentive().await;
+    // it needs no key
+    app.key("ann", &[Scope::Read]).await;
+    let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8";
+    for (accept, is_page) in [
+        (None, false),
+        (Some("*/*"), false),
+        (Some("application/json"), false),
+        (Some("application/json, text/plain, */*"), false),
+        (Some("application/json;q=0.9, text/html;q=0.8"), false),
+        (Some("*/*, text/html;q=0.5"), false),
+        (Some("text/html;q=0"), false),
+        (Some("image/png"), false),
+        (Some("text/html"), true),
+        (Some(browser), true),
+    ] {
+        let headers: Vec<(&str, &str)> = accept.into_iter().map(|accept| ("accept", accept)).collect();
+        let answer = app.get_with("/", &headers).await;
+        assert_eq!(answer.header("vary").to_lowercase().matches("accept").count(), 1, "{accept:?}");
+        if is_page {
+            assert_eq!((answer.status.as_u16(), answer.header("location")), (307, "/docs/"), "{accept:?}");
+            continue;
+        }
+        assert_eq!(answer.status, 200, "{accept:?}");
+        let index = answer.json();
+        assert_eq!((&index["name"], &index["version"]), (&json!("residuum"), &json!(env!("CARGO_PKG_VERSION"))));
+        for path in ["docs", "openapi", "health", "readiness"] {
+            assert_eq!(app.get(index[path].as_str().unwrap()).await.status, 200, "{path}");
+        }
+        app.get(index["models"].as_str().unwrap()).await.problem(401, "api_key_required");
+    }
+    app.get("/?format=json").await.problem(400, "invalid_query");
+    app.post("/", &json!({})).await.refused(405, "method_not_allowed");
 }
 
 #[tokio::test]

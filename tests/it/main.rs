@@ -40,6 +40,7 @@ mod api_streaming;
 mod api_system;
 mod api_tenants;
 mod api_tensors;
+mod api_top_tokens;
 mod cli_keys;
 mod connections;
 mod docs_hooks;

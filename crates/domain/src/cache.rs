@@ -10,7 +10,8 @@ use super::{
     hook::{Axis, Hook, Site},
     ids::{CacheId, RunId, TenantId},
     import::{ImportOrigin, UNKNOWN_TOKEN},
-    positions::Rows,
+    order::RunOrder,
+    positions::{Part, Positions, Rows},
     problem::{Code, Problem},
     text::TextQuery,
     warning::{Warning, WarningCode},
@@ -120,6 +121,12 @@ pub struct Cache {
 }
 
 impl Cache {
+    /// Its place among other caches: by run, the oldest first, and within a run in the order of its inputs.
+    #[must_use]
+    pub fn run_order(&self) -> RunOrder {
+        (self.run, self.item_index, self.id)
+    }
+
     /// Layers that captured the site, ascending.
     #[must_use]
     pub fn layers_with(&self, site: Site) -> Vec<usize> {
@@ -155,6 +162,22 @@ impl Cache {
     /// As [`super::Positions::resolve`]; never for a stored cache.
     pub fn rows(&self) -> Result<Rows, Problem> {
         self.capture.positions.resolve(self.token_ids.len())
+    }
+
+    /// The positions of a part of the text.
+    ///
+    /// # Errors
+    /// [`Code::PositionOutOfRange`] for what is generated, if nothing was.
+    pub fn part(&self, part: Part) -> Result<Positions, Problem> {
+        let first = self.completion.as_ref().map(|c| i64::try_from(c.first).unwrap_or(i64::MAX));
+        match (part, first) {
+            (Part::Prompt, first) => Ok(Positions::Range { start: Some(0), end: first }),
+            (Part::Generated, Some(first)) => Ok(Positions::Range { start: Some(first), end: None }),
+            (Part::Generated, None) => {
+                let detail = "nothing was generated after this input, so it has no generated positions";
+                Err(Problem::at(Code::PositionOutOfRange, "positions", detail))
+            }
+        }
     }
 
     /// Index of `hook` among the captured hooks.
@@ -210,6 +233,14 @@ pub struct CacheFilter {
     pub fingerprint: Option<String>,
     /// Whether its tokens begin with the tokenizer's BOS token.
     pub bos: Option<bool>,
+}
+
+impl CacheFilter {
+    /// Whether it has no condition, so that it selects every cache.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A count of caches.

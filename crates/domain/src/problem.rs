@@ -49,6 +49,8 @@ codes! {
     InvalidSafetensors = 400 "invalid_safetensors" "The body is not a valid safetensors file";
     /// A query parameter is unknown or malformed.
     InvalidQuery = 400 "invalid_query" "A query parameter is unknown or malformed";
+    /// Caches are to be deleted without a condition that selects them.
+    FilterMissing = 400 "filter_missing" "At least one condition is needed";
     /// A header is malformed.
     InvalidHeader = 400 "invalid_header" "A header is malformed";
     /// A cursor was not made by this server.

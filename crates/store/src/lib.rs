@@ -59,7 +59,11 @@ pub use self::{
     },
     clock::Clock,
     error::StoreError,
-    find::{caches::CachePage, survey::Kind},
+    find::{
+        caches::{CachePage, PageRequest},
+        edit::DeletedCaches,
+        survey::Kind,
+    },
     keys::KeyStore,
     options::StoreOptions,
     packs::{

@@ -71,7 +71,8 @@ async fn one_hook(
     headers: &HeaderMap,
 ) -> ApiResult<Response> {
     let spec = query.spec()?;
-    let selection = Selection::of(&cache.cache, cache.cache.hook_index(hook)?, spec.positions.as_ref())?;
+    let positions = spec.positions(&cache.cache)?;
+    let selection = Selection::of(&cache.cache, cache.cache.hook_index(hook)?, positions.as_ref())?;
     let store = state.engine.store();
     let mean = read_means(store, std::slice::from_ref(&cache), std::slice::from_ref(&selection)).await?.pop().flatten();
     respond(|dtype| answer_with(&cache, selection, mean, dtype), &spec, headers, store, state.config.max_json_elements)
@@ -193,9 +194,9 @@ pub async fn get_layers(
         let detail = format!("the cache has no layer of {}; it has {}", site.name(), hook_names(&cache));
         return Err(Problem::new(Code::LayerNotInCache, detail).into());
     }
-    let select = |l: &usize| {
-        Selection::of(&cache.cache, cache.cache.hook_index(Hook::block(site, *l))?, spec.positions.as_ref())
-    };
+    let positions = spec.positions(&cache.cache)?;
+    let select =
+        |l: &usize| Selection::of(&cache.cache, cache.cache.hook_index(Hook::block(site, *l))?, positions.as_ref());
     let selected: Vec<Selection> = layers.iter().map(select).collect::<Result<_, Problem>>()?;
     if selected.iter().any(|s| s.shape != selected[0].shape) {
         return Err(Problem::new(

@@ -1,55 +1,83 @@
 //! Routes that list, describe, edit and delete caches.
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 use jiff::Timestamp;
 
 use crate::api::{
     dto::{
         Page,
-        cache::{CacheDto, CachePatchDto, CachesQuery},
-        cursor, cursor_of, page_limit,
+        cache::{CacheDto, CachePatchDto},
+        cache_query::{CachesQuery, DeleteCachesQuery, DeletedCachesDto, cursor_behind},
     },
     error::ApiResult,
     extract::{JsonBody, NoQuery, PathId, Query, QueryWithMetadata, Tenant, not_found},
-    problems::{CacheDeleteProblems, CachePatchProblems, CacheProblems, ListProblems},
+    problems::{CacheDeleteProblems, CachePatchProblems, CacheProblems, CachesDeleteProblems, ListProblems},
     state::ApiState,
 };
 use residuum_domain::CacheId;
 
 /// List caches
 ///
-/// Newest first; a cache must match all filters. The server examines a bounded number of caches for a page. If each
-/// filter alone matches many caches but few match all, a page may have fewer items than `limit`, or none, although
-/// `next_cursor` is not null.
+/// Newest first, or oldest first with `order=asc`; a cache must match all filters. With `fields`, each item has only
+/// the members named there. The server examines a bounded number of caches for a page. If each filter alone matches
+/// many caches but few match all, a page may have fewer items than `limit`, or none, although `next_cursor` is not null.
 #[utoipa::path(
     get, path = "/v1/caches", operation_id = "listCaches", tag = "caches",
-    params(CachesQuery, ("metadata.key" = Option<String>, Query, description = "Has this value at this key of its metadata. Write the key instead of `key`; a dot leads to a field of an object (`metadata.source.page=12`). The value is parsed as JSON if it is valid JSON (`12`, `true`, `null`, `\"12\"`), else taken as text. May be given for several keys: all must match", example = "train")),
+    params(CachesQuery, ("metadata" = Option<HashMap<String, String>>, Query, style = DeepObject, explode, description = "Has these values at these keys of its metadata, `metadata[split]=train`; all must match. A dot, or a further pair of brackets, leads to a field of an object (`metadata[source.page]=12`). A value is parsed as JSON if it is valid JSON (`12`, `true`, `null`, `\"12\"`), else taken as text. `metadata.split=train` means the same", example = json!({"split": "train"}))),
     responses((status = 200, description = "A page of caches", body = Page<CacheDto>), ListProblems)
 )]
 pub async fn list_caches(
     State(state): State<ApiState>,
     Tenant(tenant): Tenant,
     QueryWithMetadata(query, metadata): QueryWithMetadata<CachesQuery>,
-) -> ApiResult<Json<Page<CacheDto>>> {
-    let limit = page_limit(query.limit)?;
-    let before: Option<Timestamp> = cursor(query.cursor.as_deref())?;
-    let count = query.count == Some(true);
+) -> ApiResult<Response> {
+    let (request, members) = query.page()?;
     let filter = query.filter(metadata)?;
     let store = state.engine.store();
     // concurrently, each in its own read transaction
     let counted = async {
-        match count {
+        match query.count == Some(true) {
             true => store.count_caches(tenant, &filter).await.map(Some),
             false => Ok(None),
         }
     };
-    let (found, counted) = tokio::try_join!(store.find_caches(tenant, &filter, before, limit), counted)?;
-    let items = found.caches.into_iter().map(CacheDto::new).collect::<Result<_, _>>()?;
-    let mut page = Page::new(items, found.next.map(cursor_of));
-    if let Some(count) = counted {
-        (page.total, page.total_is_exact) = (Some(count.total), Some(count.is_exact));
-    }
-    Ok(Json(page))
+    let (found, counted) = tokio::try_join!(store.find_caches(tenant, &filter, request), counted)?;
+    let next = found.next.map(|time| cursor_behind(request.order, time));
+    Ok(match members {
+        None => {
+            let items = found.caches.into_iter().map(CacheDto::new).collect::<Result<_, _>>()?;
+            Json(Page::counted(items, next, counted)).into_response()
+        }
+        Some(members) => {
+            let items = found.caches.into_iter().map(|cache| members.of(cache)).collect::<Result<_, _>>()?;
+            Json(Page::counted(items, next, counted)).into_response()
+        }
+    })
+}
+
+/// Delete caches
+///
+/// Deletes the caches that meet all conditions, at least one of which must be given, and answers how many. Pinned caches
+/// are kept unless the conditions include `pinned=true`. Caches that are stored later are not deleted: a run that has
+/// not ended goes on. Runs no longer list what was deleted, but keep their counts. Many caches are deleted in several
+/// transactions; if the request ends early, send it again: what is deleted already does not count again.
+#[utoipa::path(
+    delete, path = "/v1/caches", operation_id = "deleteCaches", tag = "caches",
+    params(DeleteCachesQuery, ("metadata" = Option<HashMap<String, String>>, Query, style = DeepObject, explode, description = "Has these values at these keys of its metadata, as in the listing of caches", example = json!({"split": "train"}))),
+    responses((status = 200, description = "How many were deleted", body = DeletedCachesDto), CachesDeleteProblems)
+)]
+pub async fn delete_caches(
+    State(state): State<ApiState>,
+    Tenant(tenant): Tenant,
+    QueryWithMetadata(query, metadata): QueryWithMetadata<DeleteCachesQuery>,
+) -> ApiResult<Json<DeletedCachesDto>> {
+    let found = state.engine.store().delete_caches(tenant, &query.filter(metadata)?).await?;
+    Ok(Json(DeletedCachesDto { deleted: found.n_deleted, kept_pinned: found.n_pinned }))
 }
 
 /// Describe a cache

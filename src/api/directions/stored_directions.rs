@@ -134,7 +134,7 @@ pub async fn get_direction_vector(
     let direction = find(&state, tenant, &key).await?;
     let answer = answer(&direction, query.layer, query.component.unwrap_or(0))?;
     let encoding = query.encoding.unwrap_or_default();
-    let spec = TensorSpec { positions: None, dtype: None, format: query.format, encoding };
+    let spec = TensorSpec { wanted: None, dtype: None, format: query.format, encoding };
     respond(|_| Ok(answer), &spec, &headers, state.engine.store(), state.config.max_json_elements).await
 }
 

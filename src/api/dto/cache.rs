@@ -2,16 +2,14 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::{
     Time, annotations::check_annotations, capture::PositionsSchema, generate::CompletionDto, import::OriginDto,
     warning::WarningDto,
 };
-use crate::api::{dto::selector::FilterDto, tensor::DtypeParam};
-use residuum_domain::{
-    BosDecision, Cache, CacheFilter, CachePatch, Code, Hook, Positions, Problem, Provenance, Site, Warning,
-};
+use crate::api::tensor::DtypeParam;
+use residuum_domain::{BosDecision, Cache, CachePatch, Code, Hook, Positions, Problem, Provenance, Site, Warning};
 
 /// A stored cache.
 #[derive(Debug, Serialize, ToSchema)]
@@ -211,8 +209,13 @@ impl CacheDto {
                 })
             })
             .collect::<Result<_, Problem>>()?;
+        Ok(Self::with_hooks(cache, hooks))
+    }
+
+    /// The description of a cache whose hooks are described already.
+    pub(super) fn with_hooks(cache: Cache, hooks: Vec<CacheHook>) -> Self {
         let (knows_token_ids, warnings) = (cache.knows_token_ids(), cache.warnings());
-        Ok(Self {
+        Self {
             id: cache.id.to_string(),
             run: cache.run.to_string(),
             item_index: cache.item_index,
@@ -241,74 +244,7 @@ impl CacheDto {
             created_at: cache.created_at,
             expires_at: cache.expires_at,
             pinned: cache.pinned,
-        })
-    }
-}
-
-/// Filters of a listing of caches. A cache must match all of them.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct CachesQuery {
-    /// Name of the model.
-    pub model: Option<String>,
-    /// Made by this run.
-    pub run: Option<String>,
-    /// Has this tag; may be repeated: has all of them.
-    #[serde(default)]
-    pub tag: Vec<String>,
-    /// Has this label.
-    pub label: Option<String>,
-    /// Captured this hook (full name); may be repeated: captured all of them.
-    #[serde(default)]
-    pub hook: Vec<String>,
-    /// Stored at or after this time (RFC 3339).
-    pub created_from: Option<String>,
-    /// Stored before this time (RFC 3339).
-    pub created_to: Option<String>,
-    /// The text, or what was generated after it, contains all of these words and `"quoted phrases"`. Only whole words
-    /// match; case and accents are ignored.
-    pub text: Option<String>,
-    /// true: is pinned; false: is not.
-    pub pinned: Option<bool>,
-    /// Expires at or after this time (RFC 3339).
-    pub expires_from: Option<String>,
-    /// Expires before this time (RFC 3339).
-    pub expires_to: Option<String>,
-    /// true: count the caches, for `total` in the response.
-    pub count: Option<bool>,
-    /// Items on a page, 1 to 200.
-    #[param(minimum = 1, maximum = 200, default = 50)]
-    pub limit: Option<u32>,
-    /// `next_cursor` of the previous page.
-    pub cursor: Option<String>,
-}
-
-impl CachesQuery {
-    /// Converts the query and the conditions on `metadata` to a filter of the store.
-    ///
-    /// # Errors
-    /// [`Code::InvalidQuery`] naming the parameter.
-    pub fn filter(self, metadata: Map<String, Value>) -> Result<CacheFilter, Problem> {
-        let conditions = FilterDto {
-            model: self.model,
-            run: self.run,
-            tags: self.tag,
-            label: self.label,
-            hooks: self.hook,
-            created_from: self.created_from,
-            created_to: self.created_to,
-            text: self.text,
-            metadata,
-            pinned: self.pinned,
-            expires_from: self.expires_from,
-            expires_to: self.expires_to,
-        };
-        // the query parameter is named in the singular
-        conditions.read(|field, detail| {
-            let name = if field.starts_with("hooks") { "hook" } else { field };
-            Problem::at(Code::InvalidQuery, name, detail)
-        })
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 
 pub mod annotations;
 pub mod cache;
+pub mod cache_members;
+pub mod cache_query;
 pub mod capture;
 pub mod chat;
 pub mod direction;
@@ -27,7 +29,7 @@ use serde::{
 };
 use utoipa::{IntoParams, ToSchema};
 
-use residuum_domain::{Code, Problem};
+use residuum_domain::{Code, Count, Problem};
 
 /// A page of a listing, newest first.
 #[derive(Debug, Serialize, ToSchema)]
@@ -137,6 +139,12 @@ impl<T> Page<T> {
     /// A page without a count.
     pub fn new(items: Vec<T>, next_cursor: Option<String>) -> Self {
         Self { items, next_cursor, total: None, total_is_exact: None }
+    }
+
+    /// A page, with the number of items on all pages if they were counted.
+    pub fn counted(items: Vec<T>, next_cursor: Option<String>, count: Option<Count>) -> Self {
+        let (total, total_is_exact) = (count.map(|c| c.total), count.map(|c| c.is_exact));
+        Self { items, next_cursor, total, total_is_exact }
     }
 
     /// A page of `limit` items from at most `limit + 1` that were read: if there is one more, there is a next page.

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::{
     cache::BosDto,
     chat::Message,
-    input::TokenIds,
+    input::{Input, InputSchema, TokenIds},
     serving::{ReadyStatus, ServingDto, UnreadyStatus},
     warning::WarningDto,
 };
@@ -232,13 +232,17 @@ pub struct Models {
     pub next_cursor: Option<String>,
 }
 
-/// Something to tokenise: exactly one of `text`, `token_ids` and `messages`.
+/// Something to tokenise: exactly one of `input`, `text`, `token_ids` and `messages`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"model": "smollm2-135m", "text": "The Eiffel Tower"}))]
 pub struct Tokenize {
     /// Name of a served model.
     pub model: String,
+    /// A string, strings, token ids, or arrays of token ids, as a run takes them. For an array of strings, or of arrays,
+    /// the answer has `items`.
+    #[schema(value_type = Option<InputSchema>)]
+    pub input: Option<Input>,
     /// Text.
     pub text: Option<String>,
     /// Token ids, to see their tokens.
@@ -263,6 +267,35 @@ pub struct Tokenize {
     /// Beginning-of-sequence token (`[CLS]` for BERT): null leaves the decision to the tokenizer, true makes sure the
     /// input begins with one, false leaves out all special tokens that the tokenizer would add to text.
     pub prepend_bos: Option<bool>,
+}
+
+/// The tokens of one input or, if several were posted as `input`, of each.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(example = json!({
+    "model": "smollm2-135m", "token_ids": [504, 414, 46682, 18669], "tokens": ["The", " E", "iffel", " Tower"],
+    "special": [false, false, false, false], "offsets": [[0, 3], [3, 5], [5, 10], [10, 16]], "n_tokens": 4,
+    "bos": {"requested": null, "present": false, "added": false, "token_id": 1}, "rendered": null, "messages": null
+}))]
+pub enum Tokenized {
+    /// Of the only input.
+    One(Tokens),
+    /// Of each input.
+    Several(TokensOfInputs),
+}
+
+/// The tokens of several inputs.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"model": "smollm2-135m", "items": [{
+    "model": "smollm2-135m", "token_ids": [504, 414, 46682, 18669], "tokens": ["The", " E", "iffel", " Tower"],
+    "special": [false, false, false, false], "offsets": [[0, 3], [3, 5], [5, 10], [10, 16]], "n_tokens": 4,
+    "bos": {"requested": null, "present": false, "added": false, "token_id": 1}, "rendered": null, "messages": null
+}]}))]
+pub struct TokensOfInputs {
+    /// The model.
+    pub model: String,
+    /// The tokens of each input, in order: what the request would answer for this input alone.
+    pub items: Vec<Tokens>,
 }
 
 /// Tokens as a run of the same input would have them.

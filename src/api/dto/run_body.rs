@@ -284,16 +284,65 @@ pub struct CreateRunQuery {
     /// Seconds to wait for the run to end, at most 600: the status is 201 if it has ended, 202 otherwise.
     #[param(minimum = 0, maximum = 600, example = 30)]
     pub wait: Option<f64>,
-    /// `values`: if the run has ended, the response includes its tensors.
-    pub include: Option<Include>,
+    /// What the response includes besides the run, if the run has ended: `values`, `top_tokens`, or both (repeated, or
+    /// with a comma between them).
+    #[serde(default)]
+    #[param(value_type = Option<Vec<Include>>, example = json!(["top_tokens"]))]
+    pub include: Vec<String>,
+    /// With `include=top_tokens`: how many tokens of each cache.
+    #[param(minimum = 1, maximum = 100, default = 10)]
+    pub top_k: Option<usize>,
     /// true: answer what the run would store, and do not queue it.
     pub dry_run: Option<bool>,
 }
 
 /// What a response includes besides the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Include {
     /// The captured tensors.
     Values,
+    /// The most probable next tokens, from the captured `logits`.
+    TopTokens,
+}
+
+/// What a response includes besides the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Included {
+    /// Whether it includes the captured tensors.
+    pub values: bool,
+    /// How many of the most probable next tokens it includes.
+    pub top_tokens: Option<usize>,
+}
+
+/// Default number of most probable tokens.
+const DEFAULT_TOP_K: usize = 10;
+/// Maximum number of most probable tokens.
+const MAX_TOP_K: usize = 100;
+
+impl Included {
+    /// Reads `include` and `top_k`.
+    ///
+    /// # Errors
+    /// [`Code::InvalidQuery`] for an unknown word, for `top_k` outside 1 to 100 or without `top_tokens`.
+    pub fn read(include: &[String], top_k: Option<usize>) -> Result<Self, Problem> {
+        let wrong = |name: &str, detail: String| Problem::at(Code::InvalidQuery, name, detail);
+        let mut included = Self::default();
+        for word in include.iter().flat_map(|words| words.split(',')) {
+            match word.trim() {
+                "values" => included.values = true,
+                "top_tokens" => included.top_tokens = Some(top_k.unwrap_or(DEFAULT_TOP_K)),
+                _ => return Err(wrong("include", "include is values, top_tokens, or both".to_owned())),
+            }
+        }
+        match top_k {
+            Some(k) if !(1..=MAX_TOP_K).contains(&k) => {
+                Err(wrong("top_k", format!("top_k is {k}; it must lie between 1 and {MAX_TOP_K}")))
+            }
+            Some(_) if included.top_tokens.is_none() => {
+                Err(wrong("top_k", "top_k needs include=top_tokens".to_owned()))
+            }
+            _ => Ok(included),
+        }
+    }
 }

@@ -22,7 +22,7 @@ use residuum_engine::questions::{Selector, read_id};
 pub enum CacheSelector {
     /// Caches with these ids, in this order.
     Ids(Vec<String>),
-    /// Caches that match the filter, newest first.
+    /// Caches that match the filter: by run, the oldest first, and within a run in the order of its inputs.
     Filter(Box<FilterDto>),
 }
 

@@ -5,11 +5,11 @@ use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::api::{
-    dto::cache::CachesQuery,
-    tensor::{DtypeParam, TensorQuery},
+    dto::cache_query::{OrderParam, selecting_caches},
+    tensor::{DtypeParam, TensorQuery, WantedPositions},
 };
-use residuum_domain::{CacheFilter, Code, Dtype, HookName, Layers, Problem, hook::UnknownHook};
-use residuum_engine::questions::export::ExportQuestion;
+use residuum_domain::{CacheFilter, Code, Dtype, HookName, Layers, Order, Problem, hook::UnknownHook};
+use residuum_engine::questions::export::{Arrangement, ExportQuestion};
 
 /// Default of `shard_bytes`.
 const DEFAULT_SHARD: u64 = 1 << 30;
@@ -53,60 +53,53 @@ pub struct ExportQuery {
     /// Type of the values in the export; by default the stored type, or float32 if the caches have several.
     #[param(value_type = Option<DtypeParam>)]
     pub dtype: Option<Dtype>,
+    /// `asc`: in the order of the inputs, which is the default; `desc`: the reverse.
+    #[param(inline)]
+    pub order: Option<OrderParam>,
+    /// A seed: shuffles the caches. The rows of a cache stay together. The same caches and the same seed give the same
+    /// order.
+    #[param(minimum = 0, example = 0)]
+    pub shuffle: Option<u64>,
     /// Maximum bytes of activations in one safetensors or npz file; larger exports are split into shards.
     #[param(value_type = Option<u64>, minimum = 65_536, maximum = 68_719_476_736u64, default = 1_073_741_824)]
     pub shard_bytes: Option<u64>,
 }
 
-/// What to export, in which format, and which caches: those that meet all conditions.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct FilteredExportQuery {
-    /// Name of the model.
-    pub model: Option<String>,
-    /// Made by this run.
-    pub run: Option<String>,
-    /// Has this tag; may be repeated: has all of them.
-    #[serde(default)]
-    pub tag: Vec<String>,
-    /// Has this label.
-    pub label: Option<String>,
-    /// Stored at or after this time (RFC 3339).
-    pub created_from: Option<String>,
-    /// Stored before this time (RFC 3339).
-    pub created_to: Option<String>,
-    /// The text, or what was generated after it, contains all of these words and `"quoted phrases"`.
-    pub text: Option<String>,
-    /// true: is pinned; false: is not.
-    pub pinned: Option<bool>,
-    /// Expires at or after this time (RFC 3339).
-    pub expires_from: Option<String>,
-    /// Expires before this time (RFC 3339).
-    pub expires_to: Option<String>,
-    /// `safetensors`, `npz` or `arrow`.
-    #[param(inline)]
-    pub format: Option<ExportFormat>,
-    /// The hook: a full name, or a name without its layer. `resid_post` if left out. Caches that did not capture it are
-    /// left out.
-    #[param(example = "resid_post")]
-    pub hook: Option<String>,
-    /// Layers of a hook inside the blocks: `all` (those that every cache has), `12` or `0,6,-1`.
-    #[param(example = "0,6,-1")]
-    pub layers: Option<String>,
-    /// One row of each cache: an integer (negative numbers count from the end), `last` or `mean`.
-    #[param(example = "last")]
-    pub position: Option<String>,
-    /// Several rows of each cache: `all`, `0,2,4` or `start:end`. All stored rows if neither `position` nor `positions`
-    /// is given.
-    #[param(example = "0,2,4")]
-    pub positions: Option<String>,
-    /// Type of the values in the export; by default the stored type, or float32 if the caches have several.
-    #[param(value_type = Option<DtypeParam>)]
-    pub dtype: Option<Dtype>,
-    /// Maximum bytes of activations in one safetensors or npz file; larger exports are split into shards.
-    #[param(value_type = Option<u64>, minimum = 65_536, maximum = 68_719_476_736u64, default = 1_073_741_824)]
-    pub shard_bytes: Option<u64>,
+selecting_caches! {
+    /// What to export, in which format, and which caches: those that meet all conditions.
+    FilteredExportQuery {
+        /// `safetensors`, `npz` or `arrow`.
+        #[param(inline)]
+        format: Option<ExportFormat>,
+        /// The hook: a full name, or a name without its layer. `resid_post` if left out. Caches that did not capture it
+        /// are left out.
+        #[param(example = "resid_post")]
+        hook: Option<String>,
+        /// Layers of a hook inside the blocks: `all` (those that every cache has), `12` or `0,6,-1`.
+        #[param(example = "0,6,-1")]
+        layers: Option<String>,
+        /// One row of each cache: an integer (negative numbers count from the end), `last` or `mean`.
+        #[param(example = "last")]
+        position: Option<String>,
+        /// Several rows of each cache: `all`, `0,2,4` or `start:end`. All stored rows if neither `position` nor
+        /// `positions` is given.
+        #[param(example = "0,2,4")]
+        positions: Option<String>,
+        /// Type of the values in the export; by default the stored type, or float32 if the caches have several.
+        #[param(value_type = Option<DtypeParam>)]
+        dtype: Option<Dtype>,
+        /// `asc`: by run, the oldest first, and within a run in the order of its inputs, which is the default; `desc`:
+        /// the reverse.
+        #[param(inline)]
+        order: Option<OrderParam>,
+        /// A seed: shuffles the caches. The rows of a cache stay together. The same caches and the same seed give the
+        /// same order.
+        #[param(minimum = 0, example = 0)]
+        shuffle: Option<u64>,
+        /// Maximum bytes of activations in one safetensors or npz file; larger exports are split into shards.
+        #[param(value_type = Option<u64>, minimum = 65_536, maximum = 68_719_476_736u64, default = 1_073_741_824)]
+        shard_bytes: Option<u64>,
+    }
 }
 
 /// The parameters, parsed.
@@ -126,27 +119,10 @@ impl FilteredExportQuery {
     /// # Errors
     /// [`Code::InvalidQuery`] naming the parameter.
     pub fn parse(self, metadata: Map<String, Value>) -> Result<(CacheFilter, ExportSpec), Problem> {
-        let Self { model, run, tag, label, created_from, created_to, text, pinned, expires_from, expires_to, .. } =
-            self;
-        let filter = CachesQuery {
-            model,
-            run,
-            tag,
-            label,
-            hook: Vec::new(),
-            created_from,
-            created_to,
-            text,
-            pinned,
-            expires_from,
-            expires_to,
-            count: None,
-            limit: None,
-            cursor: None,
-        };
-        let Self { format, hook, layers, position, positions, dtype, shard_bytes, .. } = self;
-        let export = ExportQuery { format, hook, layers, position, positions, dtype, shard_bytes };
-        Ok((filter.filter(metadata)?, export.spec()?))
+        let filter = self.conditions(&[], metadata)?;
+        let Self { format, hook, layers, position, positions, dtype, order, shuffle, shard_bytes, .. } = self;
+        let export = ExportQuery { format, hook, layers, position, positions, dtype, order, shuffle, shard_bytes };
+        Ok((filter, export.spec()?))
     }
 }
 
@@ -178,7 +154,23 @@ impl ExportQuery {
             .map_err(|()| wrong("layers", "layers is all, an integer, or integers with commas between them".into()))?;
         let (position, positions) = (self.position.clone(), self.positions.clone());
         let rows = TensorQuery { position, positions, dtype: None, format: None, encoding: None, hook: None }.spec()?;
-        let question = ExportQuestion { name, layers, positions: rows.positions, dtype: self.dtype };
+        let positions = match rows.wanted {
+            None => None,
+            Some(WantedPositions::Positions(positions)) => Some(positions),
+            Some(WantedPositions::Part(_)) => {
+                let detail =
+                    "prompt and generated are no positions of an export; capture them, and export all stored rows";
+                return Err(wrong("positions", detail.into()));
+            }
+        };
+        let arrangement = match (self.order, self.shuffle) {
+            (Some(_), Some(_)) => {
+                return Err(wrong("shuffle", "a shuffled export has no order; leave one of the two out".into()));
+            }
+            (_, Some(seed)) => Arrangement::Shuffled(seed),
+            (order, None) => Arrangement::ByRun(order.map_or(Order::Ascending, Order::from)),
+        };
+        let question = ExportQuestion { name, layers, positions, dtype: self.dtype, arrangement };
         Ok(ExportSpec { format, question, shard_bytes })
     }
 }

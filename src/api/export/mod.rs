@@ -32,16 +32,13 @@ use super::{
     state::ApiState,
     tensor::{CONVERTED_FROM, DTYPE, Format, binary},
 };
-use residuum_domain::{Code, Dtype, Problem, RunId, TenantId};
-use residuum_engine::questions::{
-    deleted_caches::again,
-    export::{ExportPlan, ExportScope},
-};
+use residuum_domain::{CacheFilter, Code, Dtype, Problem, RunId, TenantId};
+use residuum_engine::questions::{deleted_caches::again, export::ExportPlan};
 
 /// Export a run
 ///
 /// One hook of every cache of a run as matrices: `X` `[n_rows, …]`, or `X.0`, `X.1`, … for several layers. The rows of
-/// the caches are concatenated in the order of the inputs. Further arrays are `row_cache` (index of the row's cache in
+/// the caches are concatenated in the order of the inputs, or shuffled with a seed. Further arrays are `row_cache` (index of the row's cache in
 /// the manifest), `row_position` and `row_token_id` (-1 if there is none, as for a mean). The manifest has id, label,
 /// tags, metadata and text of each cache. The format is safetensors (manifest in `__metadata__`), npz (with `cache_id`
 /// and `cache_label`; bfloat16 becomes float32), or an Arrow stream with everything as columns. If one safetensors or
@@ -69,15 +66,17 @@ pub async fn export_run(
         return Err(Problem::new(Code::Conflict, detail).into());
     }
     let name = format!("run-{id}");
-    Ok(again(Code::Conflict, || export(&state, tenant, ExportScope::Run(id), spec.clone(), &name, &headers)).await?)
+    let filter = CacheFilter { run: Some(id), ..CacheFilter::default() };
+    Ok(again(Code::Conflict, || export(&state, tenant, &filter, spec.clone(), &name, &headers)).await?)
 }
 
 /// Export caches
 ///
-/// As `/v1/runs/{id}/export`, for all caches that meet the conditions, newest first. Caches that did not capture the
-/// hook are left out; `n_left_out` of the manifest counts them.
+/// As `/v1/runs/{id}/export`, for all caches that meet the conditions: by run, the oldest first, and within a run in the
+/// order of its inputs. Caches that did not capture the hook are left out; `n_left_out` of the manifest counts them.
 #[utoipa::path(
-    get, path = "/v1/export", operation_id = "exportCaches", tag = "export", params(FilteredExportQuery),
+    get, path = "/v1/export", operation_id = "exportCaches", tag = "export",
+    params(FilteredExportQuery, ("metadata" = Option<HashMap<String, String>>, Query, style = DeepObject, explode, description = "Has these values at these keys of its metadata, as in the listing of caches", example = json!({"split": "train"}))),
     responses((status = 200, description = "The export", content((Vec<u8> = "application/vnd.safetensors"), (Vec<u8> = "application/zip"),
         (Vec<u8> = "application/vnd.apache.arrow.stream"), (Vec<u8> = "application/x-tar"))),
         (status = 206, description = "A byte range of a single safetensors file"), (status = 304, description = "Not modified"), ExportProblems)
@@ -89,21 +88,20 @@ pub async fn export_caches(
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     let (filter, spec) = query.parse(metadata)?;
-    let scope = || ExportScope::Filter(Box::new(filter.clone()));
-    Ok(again(Code::Conflict, || export(&state, tenant, scope(), spec.clone(), "export", &headers)).await?)
+    Ok(again(Code::Conflict, || export(&state, tenant, &filter, spec.clone(), "export", &headers)).await?)
 }
 
 async fn export(
     state: &ApiState,
     tenant: TenantId,
-    scope: ExportScope,
+    filter: &CacheFilter,
     spec: ExportSpec,
     name: &str,
     request: &HeaderMap,
 ) -> Result<Response, Problem> {
     let store = state.engine.store().clone();
     let ExportSpec { format, question, shard_bytes } = spec;
-    let (plan, mut pages) = state.questions.export(tenant, scope, question).await?;
+    let (plan, mut pages) = state.questions.export(tenant, filter, question).await?;
     let container = match format {
         ExportFormat::Safetensors => Container::Safetensors,
         ExportFormat::Npz => Container::Npz,

@@ -13,6 +13,8 @@ struct Thing {
     kind: Kind,
     #[serde(default)]
     free: Map<String, Value>,
+    #[serde(default)]
+    list: Vec<Map<String, Value>>,
     parts: Option<Vec<Thing>>,
 }
 
@@ -37,7 +39,7 @@ fn refused(body: &str) -> (Code, String, String) {
 fn null_is_the_default_and_free_form_keeps_its_nulls() {
     let all = r#"{"name": "a", "size": null, "kind": null, "free": {"x": null}, "parts": null}"#;
     let free = json!({"x": null}).as_object().unwrap().clone();
-    let thing = Thing { name: "a".to_owned(), size: 0, kind: Kind::Plain, free, parts: None };
+    let thing = Thing { name: "a".to_owned(), size: 0, kind: Kind::Plain, free, list: Vec::new(), parts: None };
     assert_eq!(read::<Thing>(all).unwrap(), thing);
     let inner: Thing = read(r#"{"name": "a", "parts": [{"name": "b", "kind": "fancy", "free": null}]}"#).unwrap();
     assert_eq!(inner.parts.unwrap()[0].kind, Kind::Fancy);
@@ -72,6 +74,12 @@ fn errors_name_the_field_and_say_what_would_be_right() {
         (part(r#"{"name": "c", "sise": null}"#), Code::InvalidBody, "/parts/1/sise", "unknown field"),
         (r#"{"name": "a", "name": "b"}"#.to_owned(), Code::InvalidBody, "/name", "twice"),
         (r#"{"name": "a", "free": 5}"#.to_owned(), Code::InvalidField, "/free", "must be an object; it is 5"),
+        (
+            r#"{"name": "a", "list": [{}, null]}"#.to_owned(),
+            Code::InvalidField,
+            "/list/1",
+            "must be an object; it is null",
+        ),
         (r#"{"name": "a""#.to_owned(), Code::InvalidJson, "", "not valid JSON"),
         (r#"{"name": "a"} x"#.to_owned(), Code::InvalidJson, "", "trailing"),
     ] {

@@ -9,22 +9,20 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use super::run_answer::described;
 use crate::api::{
     dto::{
-        generate::CompletionDto,
-        run::{CacheValues, DryRun, DryRunHook, DryRunItem, RunCompletion, RunDto},
-        run_body::{CreateRun, CreateRunQuery, Include},
+        run::{DryRun, DryRunHook, DryRunItem, RunDto},
+        run_body::{CreateRun, CreateRunQuery, Included},
     },
-    error::{ApiError, ApiResult},
+    error::ApiResult,
     extract::{JsonBody, Query, Tenant, idempotency_key},
     interventions::PostedInterventions,
     limits::MAX_WAIT,
     problems::CreateRunProblems,
     state::ApiState,
-    tensor::{Encoding, TensorDto},
 };
-use residuum_domain::{Cache, Code, NewItem, Problem, Run, Selection, TenantId};
-use residuum_engine::questions::deleted_caches::again;
+use residuum_domain::{Code, NewItem, Problem};
 use residuum_engine::{Prepared, RunRequest, Submitted, item_shapes};
 
 /// Maximum number of inputs that a dry run describes.
@@ -34,7 +32,7 @@ const DRY_RUN_ITEMS: usize = 100;
 ///
 /// Checks and tokenises every input, stores the run and answers 202 with its `Location`. With `?wait=SECONDS` the
 /// server answers 201 once the run has ended, with whatever status. If one input is bad, the whole request is refused,
-/// and the problem points to that input.
+/// and the problem points to that input. `include` adds the tensors or the most probable next tokens to the answer.
 #[utoipa::path(
     post, path = "/v1/runs", operation_id = "createRun", tag = "runs", params(CreateRunQuery,
         ("Idempotency-Key" = Option<String>, Header, description = "A key that the client chooses. The same key with the same body gives the run that was made first; with another body 422", example = "capture-2026-11-23-a")),
@@ -54,6 +52,7 @@ pub async fn create_run(
     body: JsonBody<CreateRun>,
 ) -> ApiResult<Response> {
     let wait = wait_of(query.wait)?;
+    let included = Included::read(&query.include, query.top_k)?;
     let JsonBody { value: mut create, hash, memory } = body;
     let interventions = PostedInterventions::take(&mut create);
     let mut request = create.into_request(tenant, state.engine.limits().max_run_items)?;
@@ -74,16 +73,7 @@ pub async fn create_run(
         _ => state.engine.wait(tenant, id, wait).await?.ok_or_else(gone)?,
     };
     let status = if run.status.is_final() && query.wait.is_some() { StatusCode::CREATED } else { StatusCode::ACCEPTED };
-    let values = match query.include {
-        Some(Include::Values) if run.status.is_final() => {
-            Some(again(Code::Conflict, || values(&state, tenant, &run)).await?)
-        }
-        _ => None,
-    };
-    let completions = completions(&state, tenant, &run).await?;
-    let mut dto = RunDto::new(run, state.engine.pace(id).queue_position);
-    dto.values = values;
-    dto.completions = completions;
+    let dto = described(&state, tenant, run, included).await?;
     let location = HeaderValue::from_str(&format!("/v1/runs/{id}"))
         .map_err(|_| Problem::new(Code::Internal, "a header could not be written"))?;
     Ok((status, [(header::LOCATION, location)], Json(dto)).into_response())
@@ -121,41 +111,4 @@ async fn dry_run(state: &ApiState, request: RunRequest) -> Result<DryRun, Proble
         n_bytes: item_bytes.iter().sum(),
         items: run.items.iter().zip(&item_bytes).take(DRY_RUN_ITEMS).map(item).collect(),
     })
-}
-
-/// What was generated for the caches that the run lists; `None` unless the run generates and has ended.
-pub(super) async fn completions(
-    state: &ApiState,
-    tenant: TenantId,
-    run: &Run,
-) -> Result<Option<Vec<RunCompletion>>, ApiError> {
-    if !run.generates || !run.status.is_final() {
-        return Ok(None);
-    }
-    let caches = state.engine.store().stored(tenant, &run.caches).await?;
-    let completion = |cache: Cache| {
-        let completion = CompletionDto::new(cache.completion?, &cache.token_ids);
-        Some(RunCompletion { cache: cache.id.to_string(), completion })
-    };
-    Ok(Some(caches.into_iter().flatten().filter_map(|stored| completion(stored.cache)).collect()))
-}
-
-/// All tensors of the caches that the run lists, within the limits of a JSON response.
-async fn values(state: &ApiState, tenant: TenantId, run: &Run) -> Result<Vec<CacheValues>, Problem> {
-    let store = state.engine.store();
-    let caches = store.stored(tenant, &run.caches).await?;
-    let mut room = state.config.max_json_elements;
-    let mut all = Vec::new();
-    for stored in caches.into_iter().flatten().map(std::sync::Arc::new) {
-        let mut tensors: Vec<TensorDto> = Vec::new();
-        for hook in 0..stored.cache.capture.hooks.len() {
-            let selection = Selection::of(&stored.cache, hook, None)?;
-            let n = selection.n_served();
-            let answer = super::super::caches::cache_tensors::answer(&stored, selection, None)?;
-            tensors.push(answer.json(store.clone(), Encoding::Nested, room).await?);
-            room -= n;
-        }
-        all.push(CacheValues { cache: stored.cache.id.to_string(), tensors });
-    }
-    Ok(all)
 }

@@ -31,13 +31,14 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Server-sent events. `run`, whose data is a `RunSnapshot`: one at once, one after every change, and the last with the
 /// final status. Each of them describes the whole run, so a client that reconnects misses nothing. A run that generates
 /// also sends `token` (a `TokenEvent`) for each token as it is chosen, and `completion` (a `CompletionEvent`) when a
-/// continuation ends. These are numbered in `id`, and a client that reconnects with `Last-Event-ID` gets what it missed
-/// as long as the run has not ended; the last 8,192 are kept.
+/// continuation ends. These have an `id`, and a client that reconnects with it as `Last-Event-ID` gets what it missed as
+/// long as the run has not ended; the last 8,192 are kept. After a restart of the server, which begins unfinished
+/// continuations anew, it gets all of them: the item and the position say which it has already.
 #[utoipa::path(
     get, path = "/v1/runs/{id}/events", operation_id = "followRun", tag = "runs",
     params(
         ("id" = String, Path, description = "Id of the run"),
-        ("Last-Event-ID" = Option<String>, Header, description = "Number of the last `token` or `completion` event that the client has", example = "17")
+        ("Last-Event-ID" = Option<String>, Header, description = "`id` of the last `token` or `completion` event that the client has", example = "19ad5c3b2f1-17")
     ),
     responses((status = 200, description = "Events as `text/event-stream`", content_type = "text/event-stream", body = RunEvent), RunProblems)
 )]
@@ -48,7 +49,8 @@ pub async fn follow_run(
     Query(NoQuery {}): Query<NoQuery>,
     headers: HeaderMap,
 ) -> ApiResult<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
-    let after = headers.get("last-event-id").and_then(|v| v.to_str().ok()?.parse().ok()).unwrap_or(0);
+    let last = headers.get("last-event-id").and_then(|v| v.to_str().ok());
+    let after = last.and_then(|id| number_of(&state, id)).unwrap_or(0);
     // subscribe before the first read, so that a change in between is not missed
     let changes = state.engine.subscribe(id);
     let run = state.engine.store().run(tenant, id).await?.ok_or_else(|| not_found::<RunId>(id))?;
@@ -95,7 +97,8 @@ impl Following {
                 token = next_token(&mut self.tokens) => match token {
                     Some((number, token)) => {
                         let sample = self.tokens.as_ref().map_or((token.item, 0), |feed| feed.sample_of(token.item));
-                        return happened(number, &token, sample);
+                        let id = event_id(&self.state, number);
+                        return happened(&id, &token, sample);
                     }
                     None => self.tokens = None,
                 },
@@ -110,8 +113,20 @@ impl Following {
     }
 }
 
+/// The id of an event: when this server started, in milliseconds, and the number of the event. Logs of tokens begin
+/// anew with every start, so that a number alone would not tell which event it was.
+fn event_id(state: &ApiState, number: u64) -> String {
+    format!("{:x}-{number}", state.started.as_millisecond())
+}
+
+/// The number of an event of this server.
+fn number_of(state: &ApiState, id: &str) -> Option<u64> {
+    let (started, number) = id.split_once('-')?;
+    (started == format!("{:x}", state.started.as_millisecond())).then(|| number.parse().ok())?
+}
+
 /// A token or the end of a continuation.
-fn happened(number: u64, happened: &GenerationEvent, (index, sample): (u32, u32)) -> Option<Event> {
+fn happened(id: &str, happened: &GenerationEvent, (index, sample): (u32, u32)) -> Option<Event> {
     let item = happened.item;
     let named = match &happened.change {
         Change::Written(written) => event(
@@ -141,7 +156,7 @@ fn happened(number: u64, happened: &GenerationEvent, (index, sample): (u32, u32)
         // only for clients that asked for scores of the prompt
         Change::Scored(_) => Some(Event::default().comment("scored")),
     };
-    named.map(|event| event.id(number.to_string()))
+    named.map(|event| event.id(id))
 }
 
 /// The next token; never, if there are none.

@@ -4,9 +4,15 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::create_run::{completions, wait_of};
+use super::{create_run::wait_of, run_answer::described};
 use crate::api::{
-    dto::{Page, PageQuery, cache::CacheDto, cursor, page_limit, query_time, run::RunDto},
+    dto::{
+        Page, PageQuery,
+        cache::CacheDto,
+        cursor, page_limit, query_time,
+        run::RunDto,
+        run_body::{Include, Included},
+    },
     error::ApiResult,
     extract::{NoQuery, PathId, Query, Tenant, not_found},
     problems::{ListProblems, RunChangeProblems, RunListProblems, RunProblems},
@@ -75,7 +81,7 @@ pub async fn list_runs(
     Ok(Json(Page::cut(runs, limit, |r| r.id, dto)))
 }
 
-/// How long to wait for a run.
+/// How long to wait for a run, and what to include in its description.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -83,12 +89,20 @@ pub struct RunQuery {
     /// Seconds to wait for the run to end, at most 600. The response shows the run after that wait.
     #[param(minimum = 0, maximum = 600, example = 30)]
     pub wait: Option<f64>,
+    /// What the response includes besides the run, if the run has ended: `values`, `top_tokens`, or both (repeated, or
+    /// with a comma between them).
+    #[serde(default)]
+    #[param(value_type = Option<Vec<Include>>, example = json!(["top_tokens"]))]
+    pub include: Vec<String>,
+    /// With `include=top_tokens`: how many tokens of each cache.
+    #[param(minimum = 1, maximum = 100, default = 10)]
+    pub top_k: Option<usize>,
 }
 
 /// Read a run
 ///
 /// Its status, its counts and its first hundred caches. With `?wait=SECONDS` the server answers once the run has ended,
-/// or when the time is over.
+/// or when the time is over. `include` adds the tensors, or the most probable next tokens.
 #[utoipa::path(
     get, path = "/v1/runs/{id}", operation_id = "getRun", tag = "runs",
     params(RunQuery, ("id" = String, Path, description = "Id of the run")),
@@ -100,10 +114,10 @@ pub async fn get_run(
     PathId(id): PathId<RunId>,
     Query(query): Query<RunQuery>,
 ) -> ApiResult<Json<RunDto>> {
+    let included = Included::read(&query.include, query.top_k)?;
     let run = state.engine.wait(tenant, id, wait_of(query.wait)?).await?;
     let run = run.ok_or_else(|| not_found::<RunId>(id))?;
-    let completions = completions(&state, tenant, &run).await?;
-    Ok(Json(RunDto { completions, ..RunDto::new(run, state.engine.pace(id).queue_position) }))
+    Ok(Json(described(&state, tenant, run, included).await?))
 }
 
 /// Cancel a run

@@ -3,4 +3,5 @@
 pub mod create_run;
 pub mod events;
 pub mod manage_runs;
+mod run_answer;
 pub mod run_tensors;

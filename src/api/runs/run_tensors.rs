@@ -12,7 +12,7 @@ use crate::api::{
     state::ApiState,
     tensor::{TensorAnswer, TensorDto, TensorQuery, TensorSpec, respond},
 };
-use residuum_domain::{Axis, CacheId, Code, Dtype, Hook, Positions, Problem, RunId, Selection, TenantId};
+use residuum_domain::{Axis, CacheId, Code, Dtype, Hook, Problem, RunId, Selection, TenantId};
 use residuum_engine::questions::{deleted_caches::again, mean::read_means};
 use residuum_store::{Store, StoredCache};
 
@@ -64,7 +64,7 @@ async fn run_tensor(
         ));
     }
     let caches = stored_caches(store, tenant, id).await?;
-    let selected = select(&caches, hook, spec.positions.as_ref())?;
+    let selected = select(&caches, hook, spec)?;
     let means = read_means(store, &caches, &selected).await?;
     let answer = |dtype| stack(hook, &caches, &selected, means, dtype);
     respond(answer, spec, headers, store, state.config.max_json_elements).await.map_err(|ApiError(problem)| problem)
@@ -82,11 +82,15 @@ async fn stored_caches(store: &Store, tenant: TenantId, run: RunId) -> Result<Ve
     }
 }
 
-fn select(caches: &[Arc<StoredCache>], hook: Hook, positions: Option<&Positions>) -> Result<Vec<Selection>, Problem> {
+fn select(caches: &[Arc<StoredCache>], hook: Hook, spec: &TensorSpec) -> Result<Vec<Selection>, Problem> {
     if caches.is_empty() {
         return Err(Problem::new(Code::Conflict, "the run has no caches"));
     }
-    caches.iter().map(|c| Selection::of(&c.cache, c.cache.hook_index(hook)?, positions)).collect()
+    let select = |stored: &Arc<StoredCache>| {
+        let cache = &stored.cache;
+        Selection::of(cache, cache.hook_index(hook)?, spec.positions(cache)?.as_ref())
+    };
+    caches.iter().map(select).collect()
 }
 
 fn stack(

@@ -52,25 +52,30 @@ impl Format {
         if let Some(format) = wanted {
             return Ok(format);
         }
-        let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
-        if accept.is_empty() {
+        if !headers.contains_key(header::ACCEPT) {
             return Ok(Self::Json);
         }
-        let mut ranges: Vec<(f32, &str)> = accept.iter().flat_map(|v| v.split(',')).filter_map(accepted).collect();
-        ranges.sort_by(|a, b| b.0.total_cmp(&a.0));
         let matching = |range: &str| match range {
             "*/*" | "application/*" => Some(Self::Json),
             _ => Self::ALL.into_iter().find(|f| f.media_type() == range),
         };
-        ranges.into_iter().find_map(|(_, range)| matching(range)).ok_or_else(|| {
+        accepted(headers).into_iter().find_map(matching).ok_or_else(|| {
             let offered: Vec<&str> = Self::ALL.iter().map(|f| f.media_type()).collect();
             Problem::new(Code::NotAcceptable, format!("available media types are {}", offered.join(", ")))
         })
     }
 }
 
+/// The media ranges that a client accepts, the most wanted first; equally wanted ones in the order given.
+pub fn accepted(headers: &HeaderMap) -> Vec<&str> {
+    let given = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok());
+    let mut ranges: Vec<(f32, &str)> = given.flat_map(|v| v.split(',')).filter_map(weighed).collect();
+    ranges.sort_by(|a, b| b.0.total_cmp(&a.0));
+    ranges.into_iter().map(|(_, range)| range).collect()
+}
+
 /// A media range of an `Accept` header with its weight; `None` for weight 0.
-fn accepted(range: &str) -> Option<(f32, &str)> {
+fn weighed(range: &str) -> Option<(f32, &str)> {
     let mut parts = range.split(';').map(str::trim);
     let essence = parts.next().filter(|e| !e.is_empty())?;
     let weight = parts.find_map(|p| p.strip_prefix("q=")).map_or(Some(1.0), |q| q.parse().ok())?;

@@ -12,10 +12,10 @@ mod tensor_query;
 
 pub use arrays::Arrays;
 pub use assembly::{Assembly, Part, convert, log_early_end};
-pub use format::{Format, HeaderEntry, npy_header, npy_header_of, safetensors_header};
+pub use format::{Format, HeaderEntry, accepted, npy_header, npy_header_of, safetensors_header};
 
 pub use json::NestedNumbers;
 pub use respond::{
     CONVERTED_FROM, DTYPE, EXPOSED, POSITIONS, TensorAnswer, TensorDto, binary, respond, respond_to_post,
 };
-pub use tensor_query::{DtypeParam, Encoding, TensorQuery, TensorSpec};
+pub use tensor_query::{DtypeParam, Encoding, TensorQuery, TensorSpec, WantedPositions};

@@ -267,7 +267,7 @@ pub async fn respond(
 /// # Errors
 /// As [`respond`].
 pub async fn respond_to_post(answer: TensorAnswer, format: Format, state: &ApiState) -> ApiResult<Response> {
-    let spec = TensorSpec { positions: None, dtype: None, format: Some(format), encoding: Encoding::Nested };
+    let spec = TensorSpec { wanted: None, dtype: None, format: Some(format), encoding: Encoding::Nested };
     let (store, max_json) = (state.engine.store(), state.config.max_json_elements);
     let mut response = respond(|_| Ok(answer), &spec, &HeaderMap::new(), store, max_json).await?;
     response.headers_mut().remove(header::ACCEPT_RANGES);

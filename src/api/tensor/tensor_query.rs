@@ -4,7 +4,7 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::format::Format;
-use residuum_domain::{Code, Dtype, Positions, Problem};
+use residuum_domain::{Cache, Code, Dtype, Part, Positions, Problem};
 
 /// How `values` is written in a JSON response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
@@ -25,7 +25,8 @@ pub struct TensorQuery {
     /// One position; drops the position axis: an integer (negative numbers count from the end), `last` or `mean`.
     #[param(example = "last")]
     pub position: Option<String>,
-    /// Several positions; keeps the position axis: `all`, `0,2,4` or `start:end`.
+    /// Several positions; keeps the position axis: `all`, `0,2,4` or `start:end`; of a text that was continued also
+    /// `prompt` or `generated`.
     #[param(example = "0,2,4")]
     pub positions: Option<String>,
     /// Type of the values in the response; the stored type if left out.
@@ -56,11 +57,20 @@ pub enum DtypeParam {
     Bfloat16,
 }
 
+/// Requested positions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WantedPositions {
+    /// The same of every cache.
+    Positions(Positions),
+    /// A part of the text, which begins elsewhere in every cache.
+    Part(Part),
+}
+
 /// The parameters, parsed.
 #[derive(Debug, Clone)]
 pub struct TensorSpec {
     /// Requested positions; `None` for all that are stored.
-    pub positions: Option<Positions>,
+    pub wanted: Option<WantedPositions>,
     /// Requested type.
     pub dtype: Option<Dtype>,
     /// Format in the query.
@@ -75,16 +85,34 @@ impl TensorQuery {
     /// # Errors
     /// [`Code::InvalidQuery`] naming the parameter.
     pub fn spec(&self) -> Result<TensorSpec, Problem> {
-        let positions = match (&self.position, &self.positions) {
+        let wanted = match (&self.position, &self.positions) {
             (Some(_), Some(_)) => {
                 return Err(Problem::at(Code::InvalidQuery, "position", "give position or positions, not both"));
             }
-            (Some(one), None) => Some(one_position(one)?),
-            (None, Some(many)) => Some(many_positions(many)?),
+            (Some(one), None) => Some(WantedPositions::Positions(one_position(one)?)),
+            (None, Some(many)) => Some(match many.as_str() {
+                "prompt" => WantedPositions::Part(Part::Prompt),
+                "generated" => WantedPositions::Part(Part::Generated),
+                _ => WantedPositions::Positions(many_positions(many)?),
+            }),
             (None, None) => None,
         };
         let encoding = self.encoding.unwrap_or_default();
-        Ok(TensorSpec { positions, dtype: self.dtype, format: self.format, encoding })
+        Ok(TensorSpec { wanted, dtype: self.dtype, format: self.format, encoding })
+    }
+}
+
+impl TensorSpec {
+    /// The requested positions of a cache; `None` for all that are stored.
+    ///
+    /// # Errors
+    /// [`Code::PositionOutOfRange`] for what is generated, if nothing was.
+    pub fn positions(&self, cache: &Cache) -> Result<Option<Positions>, Problem> {
+        match &self.wanted {
+            None => Ok(None),
+            Some(WantedPositions::Positions(positions)) => Ok(Some(positions.clone())),
+            Some(WantedPositions::Part(part)) => cache.part(*part).map(Some),
+        }
     }
 }
 
@@ -117,11 +145,20 @@ mod tests {
 
     #[test]
     fn position_drops_the_axis_and_positions_keeps_it() {
-        assert_eq!(spec(Some("-1"), None).unwrap().positions, Some(Positions::One(-1)));
-        assert_eq!(spec(None, Some("-1")).unwrap().positions, Some(Positions::List(vec![-1])));
-        assert_eq!(spec(None, Some("1:")).unwrap().positions, Some(Positions::Range { start: Some(1), end: None }));
-        assert_eq!(spec(None, None).unwrap().positions, None);
-        for (one, many) in [(Some("0,1"), None), (Some("x"), None), (None, Some("mean")), (Some("1"), Some("2"))] {
+        let wanted = |position, positions| spec(position, positions).unwrap().wanted;
+        let same = |positions| Some(WantedPositions::Positions(positions));
+        assert_eq!(wanted(Some("-1"), None), same(Positions::One(-1)));
+        assert_eq!(wanted(None, Some("-1")), same(Positions::List(vec![-1])));
+        assert_eq!(wanted(None, Some("1:")), same(Positions::Range { start: Some(1), end: None }));
+        assert_eq!(wanted(None, Some("generated")), Some(WantedPositions::Part(Part::Generated)));
+        assert_eq!(wanted(None, None), None);
+        for (one, many) in [
+            (Some("0,1"), None),
+            (Some("prompt"), None),
+            (Some("x"), None),
+            (None, Some("mean")),
+            (Some("1"), Some("2")),
+        ] {
             assert_eq!(spec(one, many).unwrap_err().code, Code::InvalidQuery);
         }
     }

@@ -13,7 +13,7 @@ use residuum_store::{Store, StoredCache};
 pub enum Selector {
     /// These caches, in this order.
     Ids(Vec<CacheId>),
-    /// The caches that the filter finds, newest first.
+    /// The caches that the filter finds: by run, the oldest first, and within a run in the order of its inputs.
     Filter(Box<CacheFilter>),
 }
 
@@ -36,10 +36,11 @@ impl Selector {
             }
             Self::Filter(filter) => {
                 let limit = u32::try_from(max).unwrap_or(u32::MAX - 1) + 1;
-                let caches = store.choose(tenant, filter, limit).await?;
+                let mut caches = store.choose(tenant, filter, limit).await?;
                 if caches.len() > max {
                     return Err(too_many());
                 }
+                caches.sort_by_key(|stored| stored.cache.run_order());
                 let pointers = vec![pointer.to_owned(); caches.len()];
                 Chosen { caches: caches.into_iter().map(Arc::new).collect(), pointers }
             }

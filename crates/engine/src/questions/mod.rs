@@ -17,6 +17,7 @@ pub mod hits;
 pub mod interventions;
 pub mod lens;
 pub mod mean;
+pub mod next_tokens;
 pub mod patching;
 pub mod projections;
 pub mod readout_rows;

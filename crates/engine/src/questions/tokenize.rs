@@ -1,4 +1,4 @@
-//! Tokenises an input in the same way as a run.
+//! Tokenises inputs in the same way as a run.
 
 use std::ops::Range;
 
@@ -9,18 +9,18 @@ use crate::Content;
 use residuum_domain::{Code, Problem, positions::Spelled};
 use residuum_model::{Encoded, TextTokenizer};
 
-/// An input to tokenise.
+/// Inputs to tokenise.
 #[derive(Debug, Clone)]
 pub struct TokenizeQuestion {
     /// Name of a served model.
     pub model: String,
-    /// The content to tokenise.
-    pub content: Content,
+    /// The inputs, each with its place in the request as a JSON pointer.
+    pub inputs: Vec<(String, Content)>,
     /// Whether to put a BOS token in front; `None` leaves the decision to the tokenizer.
     pub prepend_bos: Option<bool>,
 }
 
-/// Its tokens.
+/// The tokens of one input.
 #[derive(Debug, Clone)]
 pub struct TokenizeAnswer {
     /// Ids, texts, special tokens, characters and the BOS decision.
@@ -48,15 +48,21 @@ pub struct MessageSpan {
 }
 
 impl Questions {
-    /// Tokenises an input exactly as a run would.
+    /// Tokenises inputs exactly as a run would.
     ///
     /// # Errors
-    /// [`Code::UnknownModel`], [`Code::Unavailable`] while it loads, and those of tokenising and rendering, which point at
-    /// `/text`, `/token_ids` or `/messages`.
-    pub async fn tokenize(&self, question: TokenizeQuestion) -> Result<TokenizeAnswer, Problem> {
-        let TokenizeQuestion { model, content, prepend_bos } = question;
+    /// [`Code::UnknownModel`], [`Code::Unavailable`] while it loads, [`Code::EmptyInput`] if there is no input, and those of
+    /// tokenising and rendering, which point at the first input that is refused.
+    pub async fn tokenize(&self, question: TokenizeQuestion) -> Result<Vec<TokenizeAnswer>, Problem> {
+        let TokenizeQuestion { model, inputs, prepend_bos } = question;
         let model = self.models().get(&model)?;
-        let work = tokio::task::spawn_blocking(move || tokens(content, prepend_bos, model.tokenizer()));
+        if inputs.is_empty() {
+            return Err(Problem::at(Code::EmptyInput, "/input", "there is no input"));
+        }
+        let work = tokio::task::spawn_blocking(move || {
+            let each = |(at, content): (String, Content)| tokens(&at, content, prepend_bos, model.tokenizer());
+            inputs.into_iter().map(each).collect()
+        });
         work.await.unwrap_or_else(|e| {
             tracing::error!(error = %e, "tokenising panicked");
             Err(Problem::new(Code::Internal, "the input could not be tokenised"))
@@ -64,15 +70,20 @@ impl Questions {
     }
 }
 
-fn tokens(content: Content, prepend_bos: Option<bool>, tokenizer: &TextTokenizer) -> Result<TokenizeAnswer, Problem> {
-    let at = |pointer: &'static str| move |p: Problem| p.under(pointer);
+fn tokens(
+    at: &str,
+    content: Content,
+    prepend_bos: Option<bool>,
+    tokenizer: &TextTokenizer,
+) -> Result<TokenizeAnswer, Problem> {
+    let under = |p: Problem| p.under(at);
     let (encoded, chat) = match content {
-        Content::Text(text) => (tokenizer.encode(&text, prepend_bos).map_err(at("/text"))?, None),
-        Content::TokenIds(ids) => (tokenizer.from_ids(&ids, prepend_bos).map_err(at("/token_ids"))?, None),
+        Content::Text(text) => (tokenizer.encode(&text, prepend_bos).map_err(under)?, None),
+        Content::TokenIds(ids) => (tokenizer.from_ids(&ids, prepend_bos).map_err(under)?, None),
         Content::Messages { messages, end, template_kwargs, chat_template } => {
             let given = chat_template.as_ref();
             let text = tokenizer.render_chat(&messages, end, &template_kwargs, given)?;
-            let encoded = tokenizer.encode_chat(&text, prepend_bos).map_err(at("/messages"))?;
+            let encoded = tokenizer.encode_chat(&text, prepend_bos).map_err(under)?;
             let spans = tokenizer.message_spans(&messages, end, &template_kwargs, given, &text);
             let messages = message_spans(&messages, spans, &text, &encoded);
             (encoded, Some(RenderedChat { text, messages }))

@@ -9,7 +9,7 @@ use crate::{
     blobs::epoch::Session,
     error::StoreError,
     find::{
-        described::{COLUMNS, JOINED, decode},
+        described::{BRIEF_COLUMNS, COLUMNS, JOINED, decode},
         search::{Found, Search},
     },
     index::{
@@ -18,24 +18,45 @@ use crate::{
     },
     packs::stored_cache::StoredCache,
 };
-use residuum_domain::{Cache, CacheFilter, CacheId, Count, RunId, TenantId};
+use residuum_domain::{Cache, CacheFilter, CacheId, Count, Order, RunId, TenantId};
 
 /// A page of a listing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CachePage {
-    /// Caches, newest first. They may be fewer than were asked for, or none, even if there are more.
+    /// Caches, in the order asked for. They may be fewer than were asked for, or none, even if there are more.
     pub caches: Vec<Cache>,
-    /// The next page has caches older than this; `None`: there is none.
+    /// The next page begins behind this; `None`: there is none.
     pub next: Option<Timestamp>,
+}
+
+/// Which page of a listing is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct PageRequest {
+    /// The order of the listing, by the time at which caches were stored.
+    pub order: Order,
+    /// Behind which time the page begins, in this order; `None`: the first page.
+    pub after: Option<Timestamp>,
+    /// Most caches of the page.
+    pub limit: u32,
+    /// Leaves out texts, tokens and completions: they are empty then.
+    pub is_brief: bool,
+}
+
+impl PageRequest {
+    /// A page of whole descriptions, newest first.
+    #[must_use]
+    pub fn newest(before: Option<Timestamp>, limit: u32) -> Self {
+        Self { order: Order::Descending, after: before, limit, is_brief: false }
+    }
 }
 
 /// How much is wanted of what a filter finds.
 #[derive(Debug, Clone, Copy)]
 enum Wanted {
-    /// Up to so many, in a bounded time.
-    Page(u32),
-    /// So many, if there are.
-    List(u32),
+    /// A page, in a bounded time.
+    Page(PageRequest),
+    /// So many of the newest before a time, if there are.
+    List(Option<Timestamp>, u32),
 }
 
 impl SqliteIndex {
@@ -49,18 +70,21 @@ impl SqliteIndex {
         Ok(self.stored(session, tenant, &[id]).await?.pop().flatten().map(|s| s.cache))
     }
 
-    /// A page of the caches of a tenant that were stored before `before`, where it is given. It takes a bounded time
-    /// whatever the filter: a page may be short, and the next one continues after what this one looked at.
+    /// A page of the caches of a tenant. It takes a bounded time whatever the filter: a page may be short, and the next
+    /// one continues after what this one looked at.
     pub(crate) async fn find_caches(
         &self,
         session: &Arc<Session>,
         tenant: TenantId,
         filter: &CacheFilter,
-        before: Option<Timestamp>,
-        limit: u32,
+        page: PageRequest,
     ) -> Result<CachePage, StoreError> {
-        let (stored, next) = self.find(session, tenant, filter, before, Wanted::Page(limit)).await?;
-        if next.zip(before).is_some_and(|(next, before)| next >= before.as_microsecond()) {
+        let (stored, next) = self.find(session, tenant, filter, Wanted::Page(page)).await?;
+        let stands = |(next, after): (i64, Timestamp)| match page.order {
+            Order::Ascending => next <= after.as_microsecond(),
+            Order::Descending => next >= after.as_microsecond(),
+        };
+        if next.zip(page.after).is_some_and(stands) {
             // whoever asks for page after page would never reach the end
             return Err(StoreError::IndexDamaged("its caches are out of order".to_owned()));
         }
@@ -88,40 +112,55 @@ impl SqliteIndex {
         before: Option<Timestamp>,
         limit: u32,
     ) -> Result<Vec<Cache>, StoreError> {
-        let stored = self.find(session, tenant, filter, before, Wanted::List(limit)).await?.0;
+        let stored = self.find(session, tenant, filter, Wanted::List(before, limit)).await?.0;
         Ok(stored.into_iter().map(|s| s.cache).collect())
     }
 
-    /// Caches of a tenant that can be read, newest first, among those stored before `before` where it is given.
+    /// Caches of a tenant that can be read, newest first. However long it takes, the list is only shorter than `limit`
+    /// where there are no more.
     pub(crate) async fn choose(
         &self,
         session: &Arc<Session>,
         tenant: TenantId,
         filter: &CacheFilter,
-        before: Option<Timestamp>,
         limit: u32,
     ) -> Result<Vec<StoredCache>, StoreError> {
-        Ok(self.find(session, tenant, filter, before, Wanted::List(limit)).await?.0)
+        Ok(self.find(session, tenant, filter, Wanted::List(None, limit)).await?.0)
     }
 
-    /// What a filter finds, newest first, and where a next page begins.
+    /// The ids of all caches of a tenant that a filter finds: by run, and within a run in the order of its inputs.
+    pub(crate) async fn cache_ids(
+        &self,
+        tenant: TenantId,
+        filter: &CacheFilter,
+        order: Order,
+    ) -> Result<Vec<CacheId>, StoreError> {
+        let mut reader = self.reader().await?;
+        let mut snapshot = reader.snapshot().await?;
+        let search = Search::new(&mut snapshot, tenant, filter, None, self.now()).await?;
+        let rows = search.ids(order).build().persistent(false).fetch_all(&mut *snapshot).await?;
+        drop(snapshot);
+        reader.done();
+        rows.iter().map(|row| Fields::of("caches", row).read("id", CacheId::from_slice)).collect()
+    }
+
+    /// What a filter finds, and where a next page begins.
     async fn find(
         &self,
         session: &Arc<Session>,
         tenant: TenantId,
         filter: &CacheFilter,
-        before: Option<Timestamp>,
         wanted: Wanted,
     ) -> Result<(Vec<StoredCache>, Option<i64>), StoreError> {
         let mut reader = self.reader().await?;
         let remembered = |row| self.decode_remembered(&row, session);
-        if let Some(found) = self.found(&mut reader, tenant, filter, before, wanted, remembered).await? {
+        if let Some(found) = self.found(&mut reader, tenant, filter, wanted, remembered).await? {
             reader.done();
             return Ok((found.items, found.next));
         }
         // one snapshot, so that what rows refer to is there
         let mut snapshot = reader.snapshot().await?;
-        let rows = self.found(&mut snapshot, tenant, filter, before, wanted, |row| Ok(Some(row))).await?;
+        let rows = self.found(&mut snapshot, tenant, filter, wanted, |row| Ok(Some(row))).await?;
         let Some(Found { items: rows, next }) = rows else { return Ok((Vec::new(), None)) };
         let stored = self.decode_all(&mut snapshot, &rows, session).await?;
         drop(snapshot);
@@ -134,15 +173,20 @@ impl SqliteIndex {
         conn: &mut SqliteConnection,
         tenant: TenantId,
         filter: &CacheFilter,
-        before: Option<Timestamp>,
         wanted: Wanted,
         make: impl FnMut(SqliteRow) -> Result<Option<T>, StoreError>,
     ) -> Result<Option<Found<T>>, StoreError> {
-        let before = before.map(Timestamp::as_microsecond);
-        let search = Search::new(conn, tenant, filter, before, self.now()).await?;
         match wanted {
-            Wanted::Page(limit) => search.page(conn, limit, make).await,
-            Wanted::List(limit) => search.list(conn, limit, make).await,
+            Wanted::Page(PageRequest { order, after, limit, is_brief }) => {
+                let after = after.map(Timestamp::as_microsecond);
+                let search = Search::ordered(conn, tenant, filter, (order, after), self.now()).await?;
+                let columns = if is_brief { BRIEF_COLUMNS } else { COLUMNS };
+                search.selecting(columns).page(conn, limit, make).await
+            }
+            Wanted::List(before, limit) => {
+                let before = before.map(Timestamp::as_microsecond);
+                Search::new(conn, tenant, filter, before, self.now()).await?.list(conn, limit, make).await
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use crate::{
     index::{
         SqliteIndex, checksum,
         json::{merge, tags_json},
-        rows::{Fields, to_json},
+        rows::{Fields, hex_list, to_json},
         terms,
         tx::Tx,
         write::Write,
@@ -16,6 +16,15 @@ use crate::{
     packs::unused::drop_unused,
 };
 use residuum_domain::{CacheId, CachePatch, TenantId};
+
+/// What became of the caches that were to be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeletedCaches {
+    /// Number of caches that were deleted.
+    pub n_deleted: u64,
+    /// Number of caches that were kept because they are pinned.
+    pub n_pinned: u64,
+}
 
 impl SqliteIndex {
     /// Changes tags, metadata or label of a cache, if there is one.
@@ -28,7 +37,24 @@ impl SqliteIndex {
     pub(crate) async fn delete_cache(&self, tenant: TenantId, id: CacheId) -> Result<bool, StoreError> {
         self.write(DeleteCache { tenant, id, now: self.now() }).await
     }
+
+    /// Deletes caches in small transactions, pinned ones only if `and_pinned`. Gives the number of those that were there.
+    pub(crate) async fn delete_caches(
+        &self,
+        tenant: TenantId,
+        caches: &[CacheId],
+        and_pinned: bool,
+    ) -> Result<u64, StoreError> {
+        let mut n = 0;
+        for some in caches.chunks(CACHES_A_CHANGE) {
+            n += self.write(DeleteCaches { tenant, caches: some.to_vec(), and_pinned, now: self.now() }).await?;
+        }
+        Ok(n)
+    }
 }
+
+/// Caches deleted in one transaction, so that others get their turn.
+const CACHES_A_CHANGE: usize = 500;
 
 struct PatchCache {
     tenant: TenantId,
@@ -108,5 +134,32 @@ impl Write for DeleteCache {
         .await?;
         drop_unused(tx, extent.as_slice()).await?;
         Ok(extent.is_some())
+    }
+}
+
+struct DeleteCaches {
+    tenant: TenantId,
+    caches: Vec<CacheId>,
+    and_pinned: bool,
+    now: i64,
+}
+
+impl Write for DeleteCaches {
+    type Output = u64;
+    const FREES: bool = true;
+
+    async fn apply(&mut self, tx: &mut Tx<'_>) -> Result<u64, StoreError> {
+        let extents: Vec<i64> = sqlx::query_scalar(
+            "DELETE FROM caches WHERE id IN (SELECT unhex(j.value) FROM json_each(?) j) AND +tenant_id = ? \
+             AND (pinned = 0 OR ?) AND (ends_at IS NULL OR ends_at > ?) RETURNING extent_id",
+        )
+        .bind(hex_list(self.caches.iter().map(|id| id.as_bytes().as_slice())))
+        .bind(self.tenant.0)
+        .bind(self.and_pinned)
+        .bind(self.now)
+        .fetch_all(tx.conn().await?)
+        .await?;
+        drop_unused(tx, &extents).await?;
+        Ok(extents.len() as u64)
     }
 }

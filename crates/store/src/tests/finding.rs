@@ -97,7 +97,7 @@ async fn every_filter_selects_and_all_of_them_together() {
         assert_eq!(list(&f, filter.clone()).await, expected, "{filter:?}");
         let count = f.store.count_caches(T, &filter).await.unwrap();
         assert_eq!(count, Count { total: expected.len() as u64, is_exact: true }, "{filter:?}");
-        let page = f.store.find_caches(T, &filter, None, 1000).await.unwrap();
+        let page = f.store.find_caches(T, &filter, PageRequest::newest(None, 1000)).await.unwrap();
         assert_eq!((page.caches.len(), page.next), (expected.len(), None), "{filter:?}");
         assert_eq!(f.store.count_caches(TenantId(2), &filter).await.unwrap().total, 0, "another tenant has none");
         assert_eq!(f.store.choose(T, &filter, 10).await.unwrap().len(), expected.len());
@@ -242,7 +242,7 @@ async fn a_page_looks_at_a_bounded_number_of_caches_and_the_next_goes_on_behind_
     let walk = async |filter: &CacheFilter| {
         let (mut before, mut found, mut pages) = (None, Vec::new(), 0);
         loop {
-            let page = f.store.find_caches(T, filter, before, 50).await.unwrap();
+            let page = f.store.find_caches(T, filter, PageRequest::newest(before, 50)).await.unwrap();
             found.extend(page.caches.iter().map(|c| c.id));
             pages += 1;
             before = page.next;
@@ -287,7 +287,7 @@ async fn an_intersection_ends_with_its_stretches_of_time_and_a_rare_word_is_look
     let mut before = None;
     let mut ends = Vec::new();
     loop {
-        let page = f.store.find_caches(T, &neither, before, 50).await.unwrap();
+        let page = f.store.find_caches(T, &neither, PageRequest::newest(before, 50)).await.unwrap();
         assert_eq!(page.caches.len(), 0);
         before = page.next;
         let Some(next) = before else { break };
@@ -314,20 +314,20 @@ async fn an_intersection_ends_with_its_stretches_of_time_and_a_rare_word_is_look
         CacheFilter { label: Some("rare".to_owned()), tags: tags(&["even"]), ..by() },
         CacheFilter { label: Some("rare".to_owned()), ..text("stone") },
     ] {
-        let page = f.store.find_caches(T, &filter, None, 50).await.unwrap();
+        let page = f.store.find_caches(T, &filter, PageRequest::newest(None, 50)).await.unwrap();
         let found: Vec<CacheId> = page.caches.iter().map(|c| c.id).collect();
         assert_eq!((found, page.next), (vec![caches[6000], caches[3000], caches[0]], None), "{filter:?}");
     }
     // a page within the stretches is whole, and what follows begins behind it
     let odd = CacheFilter { tags: tags(&["odd"]), ..text("stone") };
-    let first = f.store.find_caches(T, &odd, None, 3).await.unwrap();
+    let first = f.store.find_caches(T, &odd, PageRequest::newest(None, 3)).await.unwrap();
     assert_eq!(first.caches.iter().map(|c| c.id).collect::<Vec<_>>(), [caches[8999], caches[8997], caches[8995]]);
-    let second = f.store.find_caches(T, &odd, first.next, 1).await.unwrap();
+    let second = f.store.find_caches(T, &odd, PageRequest::newest(first.next, 1)).await.unwrap();
     assert_eq!(second.caches[0].id, caches[8993]);
     // pages go on within a stretch, and are full though most of them lies in the next
     let (mut before, mut walked) = (None, Vec::new());
     for (limit, n) in [(400, 400), (3, 3), (500, 500), (700, 13 + 512), (5_000, 2 * 512)] {
-        let page = f.store.find_caches(T, &odd, before, limit).await.unwrap();
+        let page = f.store.find_caches(T, &odd, PageRequest::newest(before, limit)).await.unwrap();
         walked.extend(page.caches.iter().map(|c| c.id));
         assert_eq!(page.caches.len(), n, "what is left of a stretch and another one, at most");
         before = page.next;
@@ -336,11 +336,11 @@ async fn an_intersection_ends_with_its_stretches_of_time_and_a_rare_word_is_look
     assert_eq!(walked, all[..walked.len()]);
     // where something is asked about each, a page ends after so many, and the next goes on with the one behind
     let asked = CacheFilter { bos: Some(true), ..odd.clone() };
-    let page = f.store.find_caches(T, &asked, None, 50).await.unwrap();
+    let page = f.store.find_caches(T, &asked, PageRequest::newest(None, 50)).await.unwrap();
     assert_eq!(page.caches.iter().map(|c| c.id).collect::<Vec<_>>(), all[..50]);
     let (mut before, mut walked) = (None, Vec::new());
     loop {
-        let page = f.store.find_caches(T, &asked, before, 1_900).await.unwrap();
+        let page = f.store.find_caches(T, &asked, PageRequest::newest(before, 1_900)).await.unwrap();
         walked.extend(page.caches.iter().map(|c| c.id));
         before = page.next;
         if before.is_none() {
@@ -385,25 +385,25 @@ async fn a_page_begins_where_all_words_do_and_ends_where_one_does() {
     }
     let caches = f.stored_together(items).await;
     let both = CacheFilter { tags: tags(&["old", "new"]), ..by() };
-    let page = f.store.find_caches(T, &both, None, 300).await.unwrap();
+    let page = f.store.find_caches(T, &both, PageRequest::newest(None, 300)).await.unwrap();
     let found: Vec<CacheId> = page.caches.iter().map(|c| c.id).collect();
     let expected: Vec<CacheId> = (3_100..3_400).rev().map(|i| caches[i]).collect();
     assert_eq!(found, expected);
-    let page = f.store.find_caches(T, &both, page.next, 300).await.unwrap();
+    let page = f.store.find_caches(T, &both, PageRequest::newest(page.next, 300)).await.unwrap();
     assert_eq!((page.caches.len(), page.next), (100, None), "nothing older is new");
     assert_eq!(f.store.count_caches(T, &both).await.unwrap(), Count { total: 400, is_exact: true });
     // limits of time are kept within stretches, and what lies outside them is not asked for
     let at = async |i: usize| f.cache(caches[i]).await.created_at;
     let between =
         CacheFilter { created_from: Some(at(3_050).await), created_to: Some(at(3_060).await), ..both.clone() };
-    let page = f.store.find_caches(T, &between, None, 300).await.unwrap();
+    let page = f.store.find_caches(T, &between, PageRequest::newest(None, 300)).await.unwrap();
     assert_eq!((page.caches.len(), page.next), (10, None));
     let before = CacheFilter { created_to: Some(at(3_000).await), ..both.clone() };
-    let page = f.store.find_caches(T, &before, None, 300).await.unwrap();
+    let page = f.store.find_caches(T, &before, PageRequest::newest(None, 300)).await.unwrap();
     assert_eq!((page.caches.len(), page.next), (0, None));
     // a rare word is looked for everywhere once the newest stretch is left
     let seldom = CacheFilter { label: Some("seldom".to_owned()), tags: tags(&["new"]), ..by() };
-    let page = f.store.find_caches(T, &seldom, None, 300).await.unwrap();
+    let page = f.store.find_caches(T, &seldom, PageRequest::newest(None, 300)).await.unwrap();
     let found: Vec<CacheId> = page.caches.iter().map(|c| c.id).collect();
     assert_eq!((found, page.next), (vec![caches[8_999], caches[5_999]], None));
 }
@@ -484,7 +484,7 @@ async fn a_phrase_is_found_far_back_whatever_its_characters() {
         "\"\u{915}\u{93e} x\"",
     ] {
         for filter in [text(query), CacheFilter { tags: tags(&["zulu"]), ..text(query) }] {
-            let page = f.store.find_caches(T, &filter, None, 50).await.unwrap();
+            let page = f.store.find_caches(T, &filter, PageRequest::newest(None, 50)).await.unwrap();
             assert_eq!(page.caches.iter().map(|c| c.id).collect::<Vec<_>>(), [caches[7]], "{query}");
             assert_eq!(page.next, None, "{query}");
             let count = f.store.count_caches(T, &filter).await.unwrap();
@@ -492,8 +492,8 @@ async fn a_phrase_is_found_far_back_whatever_its_characters() {
         }
     }
     for query in ["\"vitamin x\"", "2024-01-06", "\u{4f60}\u{4f60}", "\"of vitamin\""] {
-        let page =
-            f.store.find_caches(T, &CacheFilter { tags: tags(&["zulu"]), ..text(query) }, None, 50).await.unwrap();
+        let filter = CacheFilter { tags: tags(&["zulu"]), ..text(query) };
+        let page = f.store.find_caches(T, &filter, PageRequest::newest(None, 50)).await.unwrap();
         assert_eq!((page.caches.len(), page.next), (0, None), "{query}");
     }
 }

@@ -15,6 +15,7 @@ mod imports;
 mod keys;
 mod loaded_before;
 mod old;
+mod ordering;
 mod packs;
 mod plans;
 mod rebuild;

@@ -86,15 +86,17 @@ async fn no_listing_scans_a_table() {
     for filter in every_filter() {
         let mut reader = f.store.reader().await.unwrap();
         let mut conn = reader.snapshot().await.unwrap();
-        let chosen = Search::new(&mut conn, T, &filter, Some(1), 0).await.unwrap();
-        drop(conn);
-        // whichever condition is walked
-        for n in 0.. {
-            let Some(search) = chosen.walking(n) else { break };
-            for mut statement in search.statements() {
-                let plan = plan(&f, &mut statement).await;
-                let sorts = plan.iter().any(|l| l.contains("USE TEMP B-TREE"));
-                assert!(!sorts || search.sorts(), "only few caches may be sorted: {plan:#?}");
+        for order in Order::ALL {
+            let chosen = Search::ordered(&mut conn, T, &filter, (order, Some(1)), 0).await.unwrap();
+            // whichever condition is walked
+            for search in (0..).map_while(|n| chosen.walking(n)) {
+                for mut statement in search.statements() {
+                    let plan = plan(&f, &mut statement).await;
+                    let sorts = plan.iter().any(|l| l.contains("USE TEMP B-TREE"));
+                    assert!(!sorts || search.sorts(), "only few caches may be sorted: {plan:#?}");
+                }
+                // what all the ids are asked for is sorted by design
+                plan(&f, &mut search.ids(order)).await;
             }
         }
     }
@@ -137,8 +139,10 @@ async fn listings_are_planned_once() {
     for filter in &filters {
         let mut reader = f.store.reader().await.unwrap();
         let mut conn = reader.snapshot().await.unwrap();
-        let chosen = Search::new(&mut conn, T, filter, None, 0).await.unwrap();
-        searches.extend((0..).map_while(|n| chosen.walking(n)));
+        for order in Order::ALL {
+            let chosen = Search::ordered(&mut conn, T, filter, (order, None), 0).await.unwrap();
+            searches.extend((0..).map_while(|n| chosen.walking(n)));
+        }
     }
     let statements = || {
         let mut all: Vec<_> = searches.iter().flat_map(Search::statements).collect();

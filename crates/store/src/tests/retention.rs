@@ -57,7 +57,7 @@ async fn what_has_expired_is_gone_before_it_is_removed() {
     let all = CacheFilter::default();
     let listed: Vec<CacheId> = f.store.caches(T, &all, None, 10).await.unwrap().iter().map(|c| c.id).collect();
     assert_eq!(listed, [kept[0], ids[2], ids[1]]);
-    assert_eq!(f.store.find_caches(T, &all, None, 10).await.unwrap().caches.len(), 3);
+    assert_eq!(f.store.find_caches(T, &all, PageRequest::newest(None, 10)).await.unwrap().caches.len(), 3);
     assert_eq!(f.store.count_caches(T, &all).await.unwrap(), Count { total: 3, is_exact: true });
     assert_eq!(f.store.run_caches(T, run, 0, 10).await.unwrap().len(), 2);
     assert_eq!(f.run(run).await.caches, [ids[1], ids[2]]);

@@ -71,6 +71,16 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Part<'_, D> {
         self.inner.deserialize_ignored_any(counted).map_err(|e| self.reading.take_error(e))
     }
 
+    /// An object with any keys. `serde_json` also makes an empty one of null, which is refused here.
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        let Self { inner, reading, .. } = self;
+        let raw = <&'de RawValue>::deserialize(inner).map_err(|e| reading.take_error(e))?;
+        if raw.get() == "null" {
+            return Err(Error::invalid_type(Unexpected::Unit, &"an object"));
+        }
+        Part::new(&mut serde_json::Deserializer::from_str(raw.get()), reading).deserialize_any(visitor)
+    }
+
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Error> {
         visitor.visit_newtype_struct(self)
     }
@@ -103,7 +113,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Part<'_, D> {
 
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map identifier
+        tuple_struct identifier
     }
 }
 

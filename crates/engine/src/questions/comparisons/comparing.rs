@@ -28,17 +28,12 @@ impl Comparing<'_> {
         self.questions.store()
     }
 
-    /// The caches that the question selects at `pointer`. Those of a filter are ordered by run and item.
+    /// The caches that the question selects at `pointer`.
     ///
     /// # Errors
     /// Those of [`Selector::choose`].
     pub async fn choose(&self, selector: &Selector, pointer: &str) -> Result<Chosen, Problem> {
-        let mut chosen = selector.choose(self.store(), self.tenant, pointer, MAX_CACHES).await?;
-        if matches!(selector, Selector::Filter(_)) {
-            // all have the same pointer, so only the caches need sorting
-            chosen.caches.sort_by_key(|c| (c.cache.run, c.cache.item_index, c.cache.id));
-        }
-        Ok(chosen)
+        selector.choose(self.store(), self.tenant, pointer, MAX_CACHES).await
     }
 
     /// The hooks of the question, in these caches.

@@ -2,50 +2,28 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use jiff::Timestamp;
-
 use super::export_plan::ExportPlan;
-use residuum_domain::{CacheFilter, Problem, RunId, TenantId};
+use residuum_domain::{CacheId, Problem, TenantId};
 use residuum_store::{Store, StoredCache};
 
 /// Caches per page.
-const PAGE: u32 = 256;
+const PAGE: usize = 256;
 
-/// Which caches to export.
-#[derive(Debug, Clone)]
-pub enum ExportScope {
-    /// The caches of a run, in the order of its inputs.
-    Run(RunId),
-    /// The caches that a filter finds, newest first.
-    Filter(Box<CacheFilter>),
-}
-
-impl ExportScope {
-    /// The filter that finds them.
-    pub fn filter(&self) -> CacheFilter {
-        match self {
-            Self::Run(run) => CacheFilter { run: Some(*run), ..CacheFilter::default() },
-            Self::Filter(filter) => filter.as_ref().clone(),
-        }
-    }
-}
-
-/// Reads caches in order. No transaction stays open between pages, so caches that are deleted meanwhile are left out.
+/// Reads caches in the order of their ids, which are all that is in memory besides a page. No transaction stays open
+/// between pages, so caches that are deleted meanwhile are left out, and new ones are not added.
 pub struct CachePages {
     store: Store,
     tenant: TenantId,
-    scope: ExportScope,
-    /// Where the next page begins: the next input of a run, or after the last cache that the filter found.
-    from_item: u32,
-    before: Option<Timestamp>,
-    ended: bool,
+    ids: Vec<CacheId>,
+    /// Index of the first id of the next page.
+    next: usize,
     read: VecDeque<Arc<StoredCache>>,
 }
 
 impl CachePages {
-    /// Starts at the first cache.
-    pub fn new(store: Store, tenant: TenantId, scope: ExportScope) -> Self {
-        Self { store, tenant, scope, from_item: 0, before: None, ended: false, read: VecDeque::new() }
+    /// Starts at the first of these caches.
+    pub fn new(store: Store, tenant: TenantId, ids: Vec<CacheId>) -> Self {
+        Self { store, tenant, ids, next: 0, read: VecDeque::new() }
     }
 
     /// The next cache.
@@ -53,19 +31,11 @@ impl CachePages {
     /// # Errors
     /// Those of the store.
     pub async fn next(&mut self) -> Result<Option<Arc<StoredCache>>, Problem> {
-        if self.read.is_empty() && !self.ended {
-            let page = match &self.scope {
-                ExportScope::Run(run) => self.store.run_stored(self.tenant, *run, self.from_item, PAGE).await?,
-                ExportScope::Filter(filter) => self.store.choose_before(self.tenant, filter, self.before, PAGE).await?,
-            };
-            match page.last() {
-                Some(last) => {
-                    self.from_item = u32::try_from(last.cache.item_index).unwrap_or(u32::MAX).saturating_add(1);
-                    self.before = Some(last.cache.created_at);
-                }
-                None => self.ended = true,
-            }
-            self.read.extend(page.into_iter().map(Arc::new));
+        while self.read.is_empty() && self.next < self.ids.len() {
+            let end = self.ids.len().min(self.next + PAGE);
+            let page = self.store.stored(self.tenant, &self.ids[self.next..end]).await?;
+            self.next = end;
+            self.read.extend(page.into_iter().flatten().map(Arc::new));
         }
         Ok(self.read.pop_front())
     }

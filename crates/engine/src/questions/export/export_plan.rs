@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::picked::Picked;
+use super::{arrangement::Arrangement, picked::Picked};
 use residuum_domain::{Code, Dtype, Hook, HookName, Layers, Positions, Problem, Site, StoredRows};
 use residuum_store::{Kind, StoredCache};
 
@@ -17,6 +17,8 @@ pub struct ExportQuestion {
     pub positions: Option<Positions>,
     /// The requested type.
     pub dtype: Option<Dtype>,
+    /// The order of the caches. The rows of a cache follow each other, in the order of their positions.
+    pub arrangement: Arrangement,
 }
 
 /// One array of an export: the rows of all caches at one hook.

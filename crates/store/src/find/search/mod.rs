@@ -12,15 +12,16 @@ mod statements;
 use futures::TryStreamExt as _;
 use sqlx::{QueryBuilder, Row, SqliteConnection, sqlite::SqliteRow};
 
-use self::parts::Parts;
+use self::parts::{First, Parts, newest_partitions, oldest_partitions};
 use crate::{
     error::StoreError,
+    find::described::COLUMNS,
     index::{
         rows::Fields,
-        terms::{self, PARTITION_CACHES, Term},
+        terms::{self, Term},
     },
 };
-use residuum_domain::{CacheFilter, Count, Hook, TenantId, text};
+use residuum_domain::{CacheFilter, Count, Hook, Order, TenantId, text};
 
 /// Caches that one page looks at in each part, if each has to be checked.
 const MAX_STEPS: i64 = 1000;
@@ -37,7 +38,7 @@ const RARE: i64 = 256;
 /// Looking one cache up among the terms costs as much as this many steps along another index.
 const TERM_COST: i64 = 32;
 
-/// What can be walked, the newest caches first.
+/// What can be walked, in the order of the search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Walk {
     /// The caches that have all the terms.
@@ -58,8 +59,8 @@ enum Rows {
     Range,
     /// That of the cache `d.at`.
     This,
-    /// Those before the search ends, however old.
-    Older,
+    /// Those from where the search begins on, in its order, however far away.
+    Ahead,
 }
 
 /// One posting list of an intersection.
@@ -71,10 +72,10 @@ struct Probe {
     is_sure: bool,
 }
 
-/// Decoded rows of [`COLUMNS`](crate::find::described::COLUMNS), newest first.
+/// Decoded rows of [`COLUMNS`], in the order of the search.
 pub(crate) struct Found<T> {
     pub(crate) items: Vec<T>,
-    /// Where the next page begins: before this time. `None`: there are no more.
+    /// Where the next page begins: after this time, in the order of the search. `None`: there are no more.
     pub(crate) next: Option<i64>,
 }
 
@@ -89,8 +90,10 @@ pub(crate) struct Search<'f> {
     probes: Vec<Probe>,
     /// Terms of the time partitions that the search is restricted to; empty: it is not restricted.
     partitions: Vec<String>,
-    /// The newest time partitions, by their starts, which together hold enough caches for a page.
-    newest: Vec<i64>,
+    first: First,
+    order: Order,
+    /// What is selected of each cache.
+    columns: &'static str,
     /// Hooks in too many hook sets.
     looked_at: Vec<Hook>,
     /// Times at or after this, in microseconds.
@@ -103,7 +106,7 @@ pub(crate) struct Search<'f> {
 }
 
 impl<'f> Search<'f> {
-    /// The search for what `filter` selects, among caches older than `before` where it is given.
+    /// The search for what `filter` selects, newest first, among caches older than `before` where it is given.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -114,22 +117,30 @@ impl<'f> Search<'f> {
         before: Option<i64>,
         now: i64,
     ) -> Result<Self, StoreError> {
-        let from = filter.created_from.map_or(0, micros_up);
-        let to = filter.created_to.map_or(i64::MAX, micros_up).min(before.unwrap_or(i64::MAX));
-        // in one statement: a round trip costs more than the answer
-        let known: Vec<(i64, i64)> = sqlx::query_as(
-            "SELECT EXISTS (SELECT 1 FROM caches WHERE ends_at <= ?), 0 UNION ALL SELECT * FROM \
-                 (SELECT first_at, n FROM cache_blocks WHERE first_at < ? ORDER BY first_at DESC LIMIT 2)",
-        )
-        .bind(now)
-        .bind(to)
-        .fetch_all(&mut *conn)
-        .await?;
-        let (ended, newest) = match known.as_slice() {
-            [(ended, _), (first, n), (second, _)] if *n < PARTITION_CACHES / 2 => (*ended, vec![*first, *second]),
-            [(ended, _), (first, _), ..] => (*ended, vec![*first]),
-            // before the first partition there is nothing
-            _ => (1, Vec::new()),
+        Self::ordered(conn, tenant, filter, (Order::Descending, before), now).await
+    }
+
+    /// The search for what `filter` selects in an order, from behind a time on, where one is given.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub(crate) async fn ordered(
+        conn: &mut SqliteConnection,
+        tenant: TenantId,
+        filter: &'f CacheFilter,
+        (order, after): (Order, Option<i64>),
+        now: i64,
+    ) -> Result<Self, StoreError> {
+        let mut from = filter.created_from.map_or(0, micros_up);
+        let mut to = filter.created_to.map_or(i64::MAX, micros_up);
+        match (order, after) {
+            (Order::Ascending, Some(after)) => from = from.max(after.saturating_add(1)),
+            (Order::Descending, Some(before)) => to = to.min(before),
+            (_, None) => {}
+        }
+        let (ended, first) = match order {
+            Order::Ascending => oldest_partitions(conn, from, now).await?,
+            Order::Descending => newest_partitions(conn, to, now).await?,
         };
         let mut search = Self {
             tenant,
@@ -138,15 +149,23 @@ impl<'f> Search<'f> {
             probes: Vec::new(),
             partitions: Vec::new(),
             looked_at: Vec::new(),
-            newest,
+            first,
+            order,
+            columns: COLUMNS,
             from,
             to,
-            expired: (ended != 0).then_some(now),
+            expired: ended.then_some(now),
             walk: Walk::Any,
         };
         search.add_terms(conn).await?;
         search.walk = search.shortest(conn).await?;
         Ok(search)
+    }
+
+    /// The same search, which selects other columns.
+    #[must_use]
+    pub(crate) fn selecting(self, columns: &'static str) -> Self {
+        Self { columns, ..self }
     }
 
     async fn add_terms(&mut self, conn: &mut SqliteConnection) -> Result<(), StoreError> {
@@ -261,7 +280,7 @@ impl<'f> Search<'f> {
         while let Some(part) = parts.next(conn).await? {
             let left = i64::try_from(limit - items.len()).unwrap_or(i64::MAX);
             // and one more, to see whether there is one
-            let mut query = part.newest(left.saturating_add(1), part.steps(MAX_STEPS));
+            let mut query = part.in_order(left.saturating_add(1), part.steps(MAX_STEPS));
             let mut rows = query.build().fetch(&mut *conn);
             while let Some(row) = rows.try_next().await? {
                 let f = Fields::of("caches", &row);
@@ -271,7 +290,8 @@ impl<'f> Search<'f> {
                 let at: i64 = f.get("created_at")?;
                 if f.get("beyond")? {
                     // it is the first that was not looked at
-                    return Ok(Some(Found { items, next: Some(at + 1) }));
+                    let next = if part.order == Order::Ascending { at - 1 } else { at + 1 };
+                    return Ok(Some(Found { items, next: Some(next) }));
                 }
                 last = Some(at);
                 let Some(item) = make(row)? else { return Ok(None) };
@@ -281,7 +301,7 @@ impl<'f> Search<'f> {
         Ok(Some(Found { items, next: parts.end() }))
     }
 
-    /// The newest caches that are found, however long it takes. `None`: a row could not be decoded.
+    /// The first caches that are found, however long it takes. `None`: a row could not be decoded.
     ///
     /// # Errors
     /// As [`Self::page`].
@@ -291,7 +311,7 @@ impl<'f> Search<'f> {
         limit: u32,
         mut make: impl FnMut(SqliteRow) -> Result<Option<T>, StoreError>,
     ) -> Result<Option<Found<T>>, StoreError> {
-        let mut query = self.newest(i64::from(limit), None);
+        let mut query = self.in_order(i64::from(limit), None);
         let mut rows = query.build().fetch(conn);
         let mut items = Vec::new();
         while let Some(row) = rows.try_next().await? {

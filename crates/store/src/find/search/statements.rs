@@ -3,10 +3,8 @@
 use sqlx::{QueryBuilder, Sqlite};
 
 use super::{Rows, Search, TERM_COST, Walk, micros_up};
-use crate::{
-    find::described::{COLUMNS, JOINED},
-    index::rows::push_limit,
-};
+use crate::{find::described::JOINED, index::rows::push_limit};
+use residuum_domain::Order;
 
 impl Search<'_> {
     /// The statement that counts what is found up to `limit`.
@@ -30,22 +28,41 @@ impl Search<'_> {
         query
     }
 
-    /// The statement for the heads of the posting lists: how many entries before the end each has, up to `level`, and the time
-    /// of the newest. After these rows, up to `partitions` time partitions, from that of the oldest of these times on.
+    /// The statement for the heads of the posting lists: how many entries ahead each has, up to `level`, and the time of the
+    /// first. After these rows, up to `partitions` time partitions, from that of the farthest of these times on; in
+    /// ascending order one more, where they end.
     pub(super) fn heads(&self, level: i64, partitions: i64) -> QueryBuilder<Sqlite> {
+        let (first, farthest) = match self.order {
+            Order::Ascending => ("min(at)", "max(at)"),
+            Order::Descending => ("max(at)", "min(at)"),
+        };
         let mut query = QueryBuilder::new("WITH heads (n, at) AS MATERIALIZED (");
         for (i, probe) in self.probes.iter().enumerate() {
-            query.push(if i == 0 { "" } else { " UNION ALL " }).push("SELECT count(*), max(at) FROM (");
-            self.push_word(&mut query, &probe.word, Rows::Older);
-            query.push(" ORDER BY rowid DESC");
+            query.push(if i == 0 { "" } else { " UNION ALL " }).push("SELECT count(*), ").push(first).push(" FROM (");
+            self.push_word(&mut query, &probe.word, Rows::Ahead);
+            query.push(" ORDER BY rowid").push(self.direction());
             push_limit(&mut query, level);
             query.push(")");
         }
         query.push(") SELECT n, at FROM heads UNION ALL SELECT * FROM (SELECT 0, first_at FROM cache_blocks");
-        query.push(" WHERE first_at <= (SELECT min(at) FROM heads) ORDER BY first_at DESC");
-        push_limit(&mut query, partitions);
+        query.push(" WHERE first_at <= (SELECT ").push(farthest).push(" FROM heads) ORDER BY first_at DESC");
+        push_limit(&mut query, if self.order == Order::Ascending { 1 } else { partitions });
         query.push(")");
+        if self.order == Order::Ascending {
+            query.push(" UNION ALL SELECT * FROM (SELECT 0, first_at FROM cache_blocks WHERE first_at > (SELECT ");
+            query.push(farthest).push(" FROM heads) ORDER BY first_at");
+            push_limit(&mut query, partitions);
+            query.push(")");
+        }
         query
+    }
+
+    /// What follows ORDER BY.
+    fn direction(&self) -> &'static str {
+        match self.order {
+            Order::Ascending => "",
+            Order::Descending => " DESC",
+        }
     }
 
     /// The statement for the time of the last of the first `steps` caches of the walk; nothing where there are fewer.
@@ -75,24 +92,24 @@ impl Search<'_> {
             || (!self.words.is_empty() && self.walk != Walk::Terms)
     }
 
-    /// The statement for the newest caches that are found, among the first `steps` of the walk if given: then the next one comes
+    /// The statement for the first caches that are found, among the first `steps` of the walk if given: then the next one comes
     /// last, which is `beyond` them.
-    pub(super) fn newest(&self, limit: i64, steps: Option<i64>) -> QueryBuilder<Sqlite> {
+    pub(super) fn in_order(&self, limit: i64, steps: Option<i64>) -> QueryBuilder<Sqlite> {
         let mut query = QueryBuilder::new("SELECT ");
-        query.push(COLUMNS);
+        query.push(self.columns);
         let joined = format!(" CROSS JOIN caches c ON c.created_at = d.at{JOINED}");
         match steps {
             None => {
                 query.push(", 0 AS beyond");
                 self.push_found(&mut query, &joined);
-                query.push(" ORDER BY d.at DESC");
+                query.push(" ORDER BY d.at").push(self.direction());
             }
             // numbered in the order of the walk: sorting would look at all of them
             Some(steps) => {
                 query.push(", d.n > ").push_bind(steps).push(" AS beyond");
                 query.push(" FROM (SELECT at, row_number() OVER () AS n FROM (");
                 self.push_rows(&mut query, self.walk, Rows::Range);
-                query.push(" ORDER BY at DESC");
+                query.push(" ORDER BY at").push(self.direction());
                 push_limit(&mut query, steps + 1);
                 query.push(")) d").push(joined);
                 query.push(" WHERE (d.n > ").push_bind(steps).push(" OR (1");
@@ -101,6 +118,17 @@ impl Search<'_> {
             }
         }
         push_limit(&mut query, limit);
+        query
+    }
+
+    /// The statement for the ids of everything that is found, by run and then by input.
+    pub(crate) fn ids(&self, order: Order) -> QueryBuilder<Sqlite> {
+        let mut query = QueryBuilder::new("SELECT c.id");
+        self.push_found(&mut query, " CROSS JOIN caches c ON c.created_at = d.at");
+        query.push(match order {
+            Order::Ascending => " ORDER BY c.run_id, c.item_index, c.id",
+            Order::Descending => " ORDER BY c.run_id DESC, c.item_index DESC, c.id DESC",
+        });
         query
     }
 
@@ -188,7 +216,7 @@ impl Search<'_> {
             }
             Walk::Expiry => {
                 let index = match rows {
-                    Rows::Range | Rows::Older => "caches_by_expiry",
+                    Rows::Range | Rows::Ahead => "caches_by_expiry",
                     Rows::This => "caches_by_time",
                 };
                 query.push(SELECT).push(index).push(" WHERE tenant_id = ").push_bind(self.tenant.0);
@@ -214,7 +242,10 @@ impl Search<'_> {
             Rows::This => {
                 query.push(" = d.at");
             }
-            Rows::Older => {
+            Rows::Ahead if self.order == Order::Ascending => {
+                query.push(" >= ").push_bind(self.from);
+            }
+            Rows::Ahead => {
                 query.push(" < ").push_bind(self.to);
             }
         }
@@ -229,8 +260,8 @@ impl Search<'_> {
     /// Every statement a listing runs, for a test that looks at their plans.
     #[cfg(test)]
     pub(crate) fn statements(&self) -> Vec<QueryBuilder<Sqlite>> {
-        let mut all = vec![self.newest(10, None), self.sizes(&self.walkable(), 10), self.end(10), self.up_to(10)];
-        all.extend((!self.sorts()).then(|| self.newest(10, Some(10))));
+        let mut all = vec![self.in_order(10, None), self.sizes(&self.walkable(), 10), self.end(10), self.up_to(10)];
+        all.extend((!self.sorts()).then(|| self.in_order(10, Some(10))));
         all.extend((!self.probes.is_empty()).then(|| self.heads(10, 2)));
         all
     }
