@@ -57,6 +57,14 @@ class InvalidQuery(BadRequestError):
     title = "A query parameter is unknown or malformed"
 
 
+class FilterMissing(BadRequestError):
+    """Caches are to be deleted without a condition that selects them."""
+
+    code = "filter_missing"
+    status = 400
+    title = "At least one condition is needed"
+
+
 class InvalidHeader(BadRequestError):
     """A header is malformed."""
 
@@ -559,6 +567,7 @@ BY_CODE: dict[str, type[ApiError]] = {
     "invalid_body": InvalidBody,
     "invalid_safetensors": InvalidSafetensors,
     "invalid_query": InvalidQuery,
+    "filter_missing": FilterMissing,
     "invalid_header": InvalidHeader,
     "invalid_cursor": InvalidCursor,
     "api_key_required": ApiKeyRequired,
@@ -637,6 +646,7 @@ __all__ = [
     "Conflict",
     "DirectionNotFound",
     "EmptyInput",
+    "FilterMissing",
     "HeadersTooLarge",
     "HookNotInCache",
     "HookNotStored",
