@@ -1,5 +1,7 @@
 """Writes `src/residuum/_core/codes.py`: one class of error for every code that the server has.
 
+It also lists their names at the end of `errors.py` and `__init__.py`, literally, because type checkers want that.
+
     python scripts/make_errors.py           # write
     python scripts/make_errors.py --check   # fail if the committed file is not what would be written
 
@@ -9,11 +11,14 @@ The codes, statuses and texts come from `crates/domain/src/problem.rs`, the only
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
-from generated import ROOT, finish
+from generated import ROOT, settle
 
 SOURCE = ROOT.parent.parent / "crates" / "domain" / "src" / "problem.rs"
-TARGET = ROOT / "src" / "residuum" / "_core" / "codes.py"
+PACKAGE = ROOT / "src" / "residuum"
+TARGET = PACKAGE / "_core" / "codes.py"
+MARK = "# The classes by code, listed by `scripts/make_errors.py`:\n"
 
 LINE = re.compile(r'((?:^ *///.*\n)+) *(\w+) = (\d+) "(\w+)" "([^"]*)";', re.MULTILINE)
 
@@ -56,7 +61,7 @@ def base_of(status: int) -> str:
     return BASES.get(status, "ApiError" if status < 500 else "ServerError")
 
 
-def generate() -> str:
+def generate() -> dict[Path, str]:
     codes = LINE.findall(SOURCE.read_text(encoding="utf-8"))
     if len(codes) < 50:
         raise SystemExit(f"found only {len(codes)} codes in problem.rs: has its form changed?")
@@ -72,9 +77,14 @@ def generate() -> str:
         table.append(f'    "{code}": {name},\n')
     parts.append("BY_CODE: dict[str, type[ApiError]] = {\n" + "".join(table) + "}\n")
     exported = sorted("".join(w.capitalize() for w in code.split("_")) for _, _, _, code, _ in codes)
-    parts.append("__all__ = [\n" + "".join(f'    "{name}",\n' for name in exported) + "]\n")
-    return "\n\n".join(parts)
+    names = "[\n" + "".join(f'    "{name}",\n' for name in exported) + "]\n"
+    parts.append(f"__all__ = {names}")
+    files = {TARGET: "\n\n".join(parts)}
+    for path in (PACKAGE / "errors.py", PACKAGE / "__init__.py"):
+        before, _, _ = path.read_text(encoding="utf-8").partition(MARK)
+        files[path] = f"{before}{MARK}__all__ += {names}"
+    return files
 
 
 if __name__ == "__main__":
-    finish(TARGET, generate())
+    raise SystemExit(settle(generate()))

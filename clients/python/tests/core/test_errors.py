@@ -79,3 +79,11 @@ def test_openai_shapes_are_understood() -> None:
     error = api_error({"error": {"message": "no such model", "code": "model_not_found"}}, 404)
     assert isinstance(error, rs.ModelNotFound)
     assert error.detail == "no such model"
+
+
+def test_everything_public_is_listed_and_there() -> None:
+    assert {kind.__name__ for kind in rs.errors.BY_CODE.values()} <= set(rs.__all__)
+    assert set(rs.errors.__all__) <= set(rs.__all__)
+    assert set(rs.results.__all__) <= set(rs.__all__)
+    assert all(hasattr(rs, name) for name in rs.__all__)
+    assert len(set(rs.__all__)) == len(rs.__all__)

@@ -60,8 +60,6 @@ def test_tokenize(model: rs.Model) -> None:
     assert chat.rendered is not None
     assert "Hi" in chat.rendered
     assert chat.messages is not None
-    with pytest.raises(TypeError, match="one input"):
-        model.tokenize(["a", "b"])
 
 
 def test_one_input_has_no_batch_axis(model: rs.Model) -> None:
@@ -382,3 +380,49 @@ def test_dry_run(client: rs.Client) -> None:
     plan = client.dry_run({"model": NAME, "input": "Hello", "capture": {"layers": [0]}})
     assert plan["n_items"] == 1
     assert plan["n_bytes"] == 576 * 4
+
+
+@pytest.fixture(scope="module")
+def newer(client: rs.Client) -> None:
+    """For what servers before `deleteCaches` lack."""
+    if "deleteCaches" not in client.transport.request("GET", "/openapi.json").text:
+        pytest.skip("this server is older")
+
+
+@pytest.mark.usefixtures("newer")
+def test_several_inputs_are_tokenized_at_once(model: rs.Model) -> None:
+    both = model.tokenize(["The Eiffel", "Tower"])
+    assert [t.tokens for t in both] == [["The", " E", "iffel"], ["T", "ower"]]
+    assert [t.tokens for t in model.tokenize(["The"])] == [["The"]]
+    assert [len(t) for t in model.tokenize([[504, 414], [504]])] == [2, 1]
+    with pytest.raises(TypeError, match="texts only"):
+        model.tokenize(["a", [504]])
+
+
+@pytest.mark.usefixtures("newer")
+def test_order_and_deletion_by_conditions(client: rs.Client, model: rs.Model) -> None:
+    items = [{"text": f"Deletion {n}", "label": str(n), "metadata": {"even": n % 2 == 0}} for n in range(6)]
+    caches = model.run_with_cache(items, layers=1, tags=["deletion"])[1]
+    assert [c.label for c in client.caches(tag="deletion", order="asc")] == list("012345")
+    assert [c.label for c in client.caches(tag="deletion", order="desc", limit=2)] == ["5", "4"]
+    in_order = client.matrix(layer=1, position="last", tag="deletion")
+    assert in_order[1].tolist() == list("012345")
+    assert client.matrix(layer=1, position="last", tag="deletion", order="desc")[1].tolist() == list("543210")
+    shuffled = [client.matrix(layer=1, position="last", tag="deletion", shuffle=s)[1].tolist() for s in (1, 1, 2)]
+    assert shuffled[0] == shuffled[1]
+    assert sorted(shuffled[2]) == list("012345")
+    caches[0].pin()
+    with pytest.raises(rs.FilterMissing):
+        client.delete_caches()
+    assert client.delete_caches(tag="deletion", metadata={"even": True}) == (2, 1)
+    assert [c.label for c in client.caches(tag="deletion", order="asc")] == list("0135")
+    assert client.delete_caches(tag="deletion", pinned=True).deleted == 1
+    assert client.delete_caches(tag="deletion").deleted == 3
+
+
+@pytest.mark.usefixtures("newer")
+def test_top_tokens(model: rs.Model) -> None:
+    run = model.run(EIFFEL, hooks="logits").wait()
+    (top,) = run.top_tokens(3)
+    logits = run.cache()["logits"]
+    assert [t["id"] for t in top["tokens"]] == np.argsort(-logits)[:3].tolist()

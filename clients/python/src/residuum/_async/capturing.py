@@ -9,10 +9,13 @@ from .._core.capture_spec import capture_spec, chat_options, one_of
 from .._core.dataset import Label, Metadata, length, rows
 from .._core.hooks import Hooks, Layers
 from .._core.model_info import ModelInfo
+from .._core.options import ChatOptions
 from .._core.wire import compact
 from .capture import AsyncCapture
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from .client import AsyncClient
 
 
@@ -45,7 +48,7 @@ class AsyncCapturing(ModelInfo):
         max_in_flight: int = 4,
         reconnect: float = 600.0,
         progress: bool | None = None,
-        **chat: Any,
+        **chat: Unpack[ChatOptions],
     ) -> AsyncCapture:
         """Captures a data set, in as many runs as it takes. It posts the first runs and returns; `wait()` does the rest.
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from .._core.codes import FilterMissing
 from .._core.config import Config, configure
-from .._core.filters import cache_filters
+from .._core.filters import DeletedCaches, cache_filters
 from .._core.wire import compact, path
 from . import primitives
 from .cache import AsyncCache
@@ -194,15 +195,32 @@ class AsyncClient(AsyncTransfer, AsyncClientQuestions):
         """One cache."""
         return AsyncCache(self, await self.transport.json("GET", path("caches", id)))
 
-    def caches(self, *, limit: int | None = None, **filters: Any) -> AsyncPages[AsyncCache]:
-        """Caches that meet all conditions, newest first, fetched a page at a time.
+    def caches(self, *, limit: int | None = None, order: str | None = None, **filters: Any) -> AsyncPages[AsyncCache]:
+        """Caches that meet all conditions, fetched a page at a time.
 
         Args:
             limit: At most so many.
+            order: `desc`, newest first, which is the default; `asc`, oldest first.
             filters: `model`, `run`, `tag` (one or several), `label`, `hook` (full names), `text` (words and quoted phrases),
                 `metadata` (a dict; a dot leads into an object), `pinned`, `created_from`, `created_to`, `expires_from`,
                 `expires_to`.
         """
-        return AsyncPages(
-            self.transport, path("caches"), cache_filters(filters), lambda data: AsyncCache(self, data), limit
-        )
+        params = {"order": order, **cache_filters(filters)}
+        return AsyncPages(self.transport, path("caches"), params, lambda data: AsyncCache(self, data), limit)
+
+    async def delete_caches(self, **filters: Any) -> DeletedCaches:
+        """Deletes the caches that meet all conditions, those of `caches`. Pinned ones are kept, unless `pinned=True`.
+
+        To see what would be deleted, ask `caches(…).count()` before.
+
+        Returns:
+            `(deleted, kept_pinned)`: how many.
+
+        Raises:
+            FilterMissing: There is no condition.
+        """
+        params = cache_filters(filters)
+        if not params:
+            raise FilterMissing("without a condition nothing is deleted: give at least one, such as tag=")
+        answer = await self.transport.json("DELETE", path("caches"), params=params)
+        return DeletedCaches(int(answer["deleted"]), int(answer["kept_pinned"]))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from .._core.capture_spec import capture_spec, chat_options, one_of, with_logits
 from .._core.hooks import Hooks, Layers
-from .._core.inputs import Input, parse_inputs
+from .._core.inputs import Input, parse_inputs, several
+from .._core.options import ChatOptions, RunOptions, TokenizeOptions
 from .._core.tokens import Tokenized
 from .._core.wire import compact, path
 from .capturing import AsyncCapturing
@@ -15,6 +16,10 @@ from .model_questions import AsyncModelQuestions
 from .run import AsyncRun
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .access import AsyncLogits
+    from .cache import AsyncCache
     from .client import AsyncClient
 
 
@@ -30,6 +35,14 @@ class AsyncModel(AsyncCapturing, AsyncModelQuestions):
         self._data, self._hooks = await self._client.transport.json("GET", path("models", self.id)), None
         return self
 
+    @overload
+    async def tokenize(
+        self, text: str | Mapping[str, Any] | list[int], **options: Unpack[TokenizeOptions]
+    ) -> Tokenized: ...
+    @overload
+    async def tokenize(self, text: list[str], **options: Unpack[TokenizeOptions]) -> list[Tokenized]: ...
+    @overload
+    async def tokenize(self, text: Input, **options: Unpack[TokenizeOptions]) -> Any: ...
     async def tokenize(
         self,
         text: Input,
@@ -39,11 +52,11 @@ class AsyncModel(AsyncCapturing, AsyncModelQuestions):
         continue_final_message: bool | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
         chat_template: str | None = None,
-    ) -> Tokenized:
-        """The tokens that a run of this input would have.
+    ) -> Any:
+        """The tokens that a run of this input would have: a `Tokenized`, or a list of them for several inputs.
 
         Args:
-            text: A text, token ids, or a chat (a list of messages).
+            text: A text, token ids, or a chat (a list of messages); or a list of texts, or of lists of token ids.
             prepend_bos: Whether a BOS token is added; None leaves it to the tokenizer.
             add_generation_prompt: For a chat: whether the assistant's turn is opened.
             continue_final_message: For a chat: whether the last message is left open.
@@ -51,12 +64,10 @@ class AsyncModel(AsyncCapturing, AsyncModelQuestions):
             chat_template: Another chat template, as Jinja source.
         """
         inputs = parse_inputs(text)
-        if not inputs.single:
-            raise TypeError("tokenize takes one input: call it once for each")
         body = compact(
             {
                 "model": self.id,
-                **inputs.items[0],
+                **(inputs.items[0] if inputs.single else {"input": several(inputs)}),
                 "prepend_bos": prepend_bos,
                 "add_generation_prompt": add_generation_prompt,
                 "continue_final_message": continue_final_message,
@@ -64,7 +75,10 @@ class AsyncModel(AsyncCapturing, AsyncModelQuestions):
                 "chat_template": chat_template,
             }
         )
-        return Tokenized(await self._client.transport.json("POST", path("tokenize"), json=body, idempotent=True))
+        answer = await self._client.transport.json("POST", path("tokenize"), json=body, idempotent=True)
+        if inputs.single:
+            return Tokenized(answer)
+        return [Tokenized(one) for one in answer.get("items", [answer])]
 
     async def run(
         self,
@@ -86,7 +100,7 @@ class AsyncModel(AsyncCapturing, AsyncModelQuestions):
         metadata: Mapping[str, Any] | None = None,
         ttl: float | None = None,
         idempotency_key: str | None = None,
-        **chat: Any,
+        **chat: Unpack[ChatOptions],
     ) -> AsyncRun:
         """Queues a run and returns at once. Arguments are those of `run_with_cache`; `wait()` waits for it."""
         inputs = parse_inputs(input)
@@ -112,6 +126,16 @@ class AsyncModel(AsyncCapturing, AsyncModelQuestions):
         }
         return await self._client.post_run(body, idempotency_key=idempotency_key)
 
+    @overload
+    async def run_with_cache(
+        self, input: str | Mapping[str, Any] | list[int], **options: Unpack[RunOptions]
+    ) -> tuple[AsyncLogits, AsyncCache]: ...
+    @overload
+    async def run_with_cache(
+        self, input: list[str], **options: Unpack[RunOptions]
+    ) -> tuple[list[AsyncLogits], list[AsyncCache]]: ...
+    @overload
+    async def run_with_cache(self, input: Input, **options: Unpack[RunOptions]) -> Any: ...
     async def run_with_cache(
         self,
         input: Input,
@@ -133,7 +157,7 @@ class AsyncModel(AsyncCapturing, AsyncModelQuestions):
         ttl: float | None = None,
         timeout: float | None = None,
         progress: bool | None = None,
-        **chat: Any,
+        **chat: Unpack[ChatOptions],
     ) -> Any:
         """Runs the model and keeps activations. Interrupting it cancels the run on the server.
 

@@ -10,8 +10,6 @@ import httpx
 
 from .._core.config import Config
 
-Lock = asyncio.Lock
-
 
 async def sleep(seconds: float) -> None:
     """Waits without blocking the event loop."""

@@ -124,6 +124,16 @@ class AsyncRun(RunInfo):
                 return cache
         raise IndexError(f"run {self.id} has no cache for input {number}: {self.n_done} of {self.n_items} have one")
 
+    async def top_tokens(self, k: int = 10) -> list[dict[str, Any]]:
+        """The most probable next tokens of the first hundred caches, of a run that captured `logits`.
+
+        Returns:
+            For each cache `{cache, position, missing, tokens: [{id, token, probability, logit}]}`.
+        """
+        params = {"include": "top_tokens", "top_k": k}
+        answer = await self._client.transport.json("GET", path("runs", self.id), params=params)
+        return list(answer["top_tokens"])
+
     async def rows(
         self, hook: str = "resid_post", *, layer: int | None = None, position: Any = None, dtype: str | None = None
     ) -> Rows:

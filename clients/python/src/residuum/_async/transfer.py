@@ -116,6 +116,8 @@ class AsyncTransfer:
         format: str | None = None,
         shard_bytes: int | None = None,
         progress: bool | None = None,
+        order: str | None = None,
+        shuffle: int | None = None,
         **filters: Any,
     ) -> Path:
         """Writes one hook of all caches that meet the conditions into a file, which is never held in memory.
@@ -130,6 +132,8 @@ class AsyncTransfer:
             format: `safetensors`, `npz` or `arrow`, where the name does not say.
             shard_bytes: Size from which the file is a tar of several; 1 GiB by default.
             progress: Whether a bar is shown; None: on a terminal and in a notebook.
+            order: `asc`, by run, the oldest first, and within a run in the order of its inputs; or `desc`, the reverse.
+            shuffle: A seed: shuffles the caches. The same caches and seed give the same order.
             filters: Conditions, as in `caches`.
 
         Returns:
@@ -149,7 +153,13 @@ class AsyncTransfer:
                 "positions": None if positions is None else positions_text(positions),
             }
         )
-        query |= {"format": kind, "shard_bytes": shard_bytes, **cache_filters(filters)}
+        query |= {
+            "format": kind,
+            "shard_bytes": shard_bytes,
+            "order": order,
+            "shuffle": shuffle,
+            **cache_filters(filters),
+        }
         shown = self.config.progress if progress is None else progress
         await download(self.transport, "GET", path("export"), target, params=query, progress=shown)
         return target
@@ -161,13 +171,15 @@ class AsyncTransfer:
         *,
         position: Any = None,
         dtype: str | None = None,
+        order: str | None = None,
+        shuffle: int | None = None,
         **filters: Any,
     ) -> Rows:
         """One hook of all caches that meet the conditions, as rows in memory: `.X`, and what each row belongs to.
 
         Arguments are those of `matrix`.
         """
-        conditions = cache_filters(filters)
+        conditions = compact({"order": order, "shuffle": shuffle}) | cache_filters(filters)
         return await read_rows(self.transport, path("export"), hook, layer, position, dtype, conditions)
 
     async def matrix(
@@ -177,6 +189,8 @@ class AsyncTransfer:
         *,
         position: Any = None,
         dtype: str | None = None,
+        order: str | None = None,
+        shuffle: int | None = None,
         **filters: Any,
     ) -> tuple[Array, Array]:
         """One hook of all caches that meet the conditions, as a matrix, and the label of each row.
@@ -186,12 +200,14 @@ class AsyncTransfer:
             layer: Its layer, if the name does not say.
             position: One row of each cache (`"last"`, `"mean"`, `5`, `-1`); every stored row by default.
             dtype: Type of the values; as stored by default.
+            order: `asc`, by run, the oldest first, and within a run in the order of its inputs; or `desc`, the reverse.
+            shuffle: A seed: shuffles the caches. The same caches and seed give the same order.
             filters: Conditions, as in `caches`.
 
         Returns:
-            `X`, `[rows, …]`, and `y`, the labels (None where a cache has none). Rows have the order of the server's exports.
+            `X`, `[rows, …]`, and `y`, the labels (None where a cache has none).
         """
-        rows = await self.rows(hook, layer, position=position, dtype=dtype, **filters)
+        rows = await self.rows(hook, layer, position=position, dtype=dtype, order=order, shuffle=shuffle, **filters)
         return rows.X, rows.labels
 
     async def table(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from .wire import compact
 
@@ -21,6 +21,13 @@ NAMES = (
     "text",
     "pinned",
 )
+
+
+class DeletedCaches(NamedTuple):
+    """What `delete_caches` did."""
+
+    deleted: int
+    kept_pinned: int
 
 
 def cache_filters(filters: Mapping[str, Any]) -> dict[str, Any]:

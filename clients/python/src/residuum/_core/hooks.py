@@ -126,7 +126,8 @@ def requested(hooks: Hooks, available: Iterable[str] = (), n_layers: int = 0) ->
     several: Any = hooks
     for hook in several:
         if callable(hook):
-            names += requested(hook, available, n_layers) or []
+            chooses: Any = hook
+            names += requested(chooses, available, n_layers) or []
         else:
             names.append(_one(hook, n_layers))
     return list(dict.fromkeys(names))

@@ -91,3 +91,15 @@ def _mapping(value: Mapping[str, Any]) -> Item:
     if "token_ids" in item and hasattr(item["token_ids"], "tolist"):
         item["token_ids"] = item["token_ids"].tolist()
     return item
+
+
+def several(inputs: Inputs) -> list[Any]:
+    """Several inputs as one array, which has texts only, or lists of token ids only.
+
+    Raises:
+        TypeError: They are mixed, or chats.
+    """
+    for kind in ("text", "token_ids"):
+        if all(set(item) == {kind} for item in inputs.items):
+            return [item[kind] for item in inputs.items]
+    raise TypeError("several inputs at once are texts only, or lists of token ids only; call it once for each chat")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
-from tqdm.auto import tqdm
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # tqdm warns in a notebook without ipywidgets, where it shows text instead
+    from tqdm.auto import tqdm
 
 
 def progress_bar(total: int | None, text: str, progress: bool | None, unit: str = "it") -> Any:

@@ -10,10 +10,13 @@ from .._core.capture_spec import capture_spec, chat_options, one_of
 from .._core.dataset import Label, Metadata, length, rows
 from .._core.hooks import Hooks, Layers
 from .._core.model_info import ModelInfo
+from .._core.options import ChatOptions
 from .._core.wire import compact
 from .capture import Capture
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from .client import Client
 
 
@@ -46,7 +49,7 @@ class Capturing(ModelInfo):
         max_in_flight: int = 4,
         reconnect: float = 600.0,
         progress: bool | None = None,
-        **chat: Any,
+        **chat: Unpack[ChatOptions],
     ) -> Capture:
         """Captures a data set, in as many runs as it takes. It posts the first runs and returns; `wait()` does the rest.
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator
 
 import httpx
 
 from .._core.config import Config
-
-Lock = threading.RLock
 
 
 def sleep(seconds: float) -> None:
