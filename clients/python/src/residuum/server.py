@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._core.problem import ApiError, ConnectionFailed, ServeError
 from ._core.process import ServerProcess, find_binary
-from ._sync.client import Client
+from ._sync.client import Client, restored
 from ._sync.transport import Transport
 
 if TYPE_CHECKING:
@@ -95,6 +95,9 @@ class LocalServer(Client):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return restored, (Client, self.config)  # in another process it is a client of this server
 
     def __repr__(self) -> str:
         state = f"process {self.pid}" if self.pid else "stopped"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -99,6 +100,11 @@ def test_forms_of_input(model: rs.Model) -> None:
     assert one.token_ids.tolist() == model.tokenize(chat).token_ids.tolist() == two[1].token_ids.tolist()
     open_turn = model.run_with_cache(chat, layers=5, add_generation_prompt=False)[1]
     assert open_turn.n_tokens < one.n_tokens
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        assert model.run_with_cache(torch.tensor(ids), layers=5)[1].token_ids.tolist() == ids.tolist()
+        assert len(model.run_with_cache(torch.tensor(np.stack([ids, ids])), layers=5)[1]) == 2
     mixed = model.run_with_cache([{"text": "Hi", "label": "greeting", "metadata": {"n": 1}}, "Bye", [504]], layers=5)[1]
     assert (mixed[0].label, mixed[0].metadata, mixed[2].tokens) == ("greeting", {"n": 1}, ["The"])
 

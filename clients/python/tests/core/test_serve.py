@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import NAME
 
@@ -180,7 +184,7 @@ def test_keys(model_file: Path, tmp_path: Path) -> None:
         capture = c.model().capture(["a", "b"], layers=1).wait()
         assert len(capture.matrix(layer=1)[0]) == 2
         reader = rs.Client(c.url, keys["reader"])
-        assert reader.cache(cache.id)[1].shape == (3, 576)
+        assert reader.cache(cache.id)[1].shape == (4, 576)
         with pytest.raises(rs.ScopeMissing) as missing:
             reader.model(NAME).run_with_cache("x")
         assert missing.value.status == 403
@@ -190,3 +194,53 @@ def test_keys(model_file: Path, tmp_path: Path) -> None:
             rs.Client(c.url, "rsd_wrong").caches().all()
         with pytest.raises(rs.AuthenticationError):
             rs.Client(c.url, "wrong").caches().all()
+
+
+def test_models_come_and_go(model_file: Path) -> None:
+    with rs.serve(arguments=["--models-dir", str(model_file.parent)], progress=False) as c:
+        with pytest.raises(rs.UnknownSource):
+            c.load_model("x", "none.gguf")
+        m = c.load_model(NAME, model_file.name)
+        assert m.status == "ready"
+        assert m.n_layers == 30
+        assert m.run_with_cache("Hi", layers=1)[1][1].shape == (1, 576)
+        with pytest.raises(rs.Conflict):
+            c.load_model(NAME, model_file.name)
+        m.unload()
+        assert c.models() == []
+        later = c.load_model("later", model_file.name, timeout=0)
+        assert later.status in ("loading", "ready")
+        assert c.model("later", wait=60).status == "ready"
+        assert c.health()["status"] == "ok"
+    with rs.serve() as c, pytest.raises(rs.LoadingOff):
+        c.load_model("x", "y")
+
+
+def test_encoders(model_file: Path) -> None:
+    folder = model_file.parent / "all-MiniLM-L6-v2"
+    if not folder.exists():
+        pytest.skip("the encoder is not here")
+    with rs.serve({"minilm": folder}, progress=False) as c:
+        m = c.model()
+        X, _ = m.capture(["One text", "Another text"], layers=-1).matrix()
+        assert X.shape == (2, m.d_model)
+        logits, cache = m.run_with_cache("One text")
+        np.testing.assert_allclose(cache[m.n_layers - 1].mean(0), X[0], rtol=1e-4, atol=1e-5)
+        with pytest.raises(rs.ApiError):
+            logits.numpy()
+
+
+def test_clients_travel_to_other_processes_and_through_forks(client: rs.LocalServer) -> None:
+    copy = pickle.loads(pickle.dumps(client))
+    assert type(copy) is rs.Client
+    assert [m.id for m in copy.models()] == [NAME]
+    again = pickle.loads(pickle.dumps(rs.AsyncClient(client.url, "k", timeout=3)))
+    assert (again.config.api_key, again.config.timeout) == ("k", 3)
+    before = copy.transport._http
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map(partial(names, copy), range(4)) == [[NAME]] * 4
+    assert copy.transport._pool() is before
+
+
+def names(c: rs.Client, _: int) -> list[str]:
+    return [m.id for m in c.models()]

@@ -254,15 +254,19 @@ class AsyncCache(CacheInfo, CacheAccess, AsyncCacheQuestions):
         """Deletes it from the server. Arrays that were fetched stay."""
         await self._client.transport.request("DELETE", path("caches", self.id))
 
-    async def save(self, file: str | os.PathLike[str], *, annotations: bool = True) -> None:
+    async def save(
+        self, file: str | os.PathLike[str], *, annotations: bool = True, progress: bool | None = None
+    ) -> None:
         """Downloads all tensors into one safetensors file, which `import_cache` reads.
 
         Args:
             file: Where to write; it is replaced once the download is complete.
             annotations: Whether label, tags and metadata go into the file.
+            progress: Whether a bar is shown; None: on a terminal and in a notebook.
         """
         params = compact({"annotations": annotations or None})
-        await download(self._client.transport, "GET", path("caches", self.id, "safetensors"), file, params=params)
+        where = path("caches", self.id, "safetensors")
+        await download(self._client.transport, "GET", where, file, params=params, progress=progress)
 
     async def run(self) -> AsyncRun:
         """The run that made it."""

@@ -139,8 +139,7 @@ class AsyncCapture:
             ConnectionFailed: The server was away for longer than `reconnect` seconds. Call it again to go on.
         """
         end = None if timeout is None else time.monotonic() + timeout
-        shown = next((p for p in (progress, self._progress, self._client.config.progress) if p is not None), None)
-        with progress_bar(self.n_inputs, f"capture {self._body['model']}", shown, unit="input") as bar:
+        with progress_bar(self.n_inputs, f"capture {self._body['model']}", self._shown(progress), unit="input") as bar:
             reached = time.monotonic()
             while not self.ended:
                 self._show(bar)
@@ -158,6 +157,10 @@ class AsyncCapture:
                     await primitives.sleep(1.0)
             self._show(bar)
         return self
+
+    def _shown(self, progress: bool | None) -> bool | None:
+        """Whether bars are shown: as the call says, else the capture, else the client."""
+        return next((p for p in (progress, self._progress, self._client.config.progress) if p is not None), None)
 
     def _show(self, bar: Any) -> None:
         bar.total = self.n_inputs
@@ -283,19 +286,38 @@ class AsyncCapture:
                 yield cache
 
     async def rows(
-        self, hook: str = "resid_post", layer: int | None = None, *, position: Any = None, dtype: str | None = None
+        self,
+        hook: str = "resid_post",
+        layer: int | None = None,
+        *,
+        position: Any = None,
+        dtype: str | None = None,
+        progress: bool | None = None,
     ) -> CaptureRows:
         """One hook of all inputs as rows: `.X`, `.y`, and for each row its input, position and token.
 
         Arguments are those of `matrix`.
         """
-        await self.wait()
+        await self.wait(progress=progress)
         return await read_capture_rows(
-            self._client.transport, self._ordered(), self._chunker.labels, hook, layer, position, dtype
+            self._client.transport,
+            self._ordered(),
+            self._chunker.labels,
+            hook,
+            layer,
+            position,
+            dtype,
+            self._shown(progress),
         )
 
     async def matrix(
-        self, hook: str = "resid_post", layer: int | None = None, *, position: Any = None, dtype: str | None = None
+        self,
+        hook: str = "resid_post",
+        layer: int | None = None,
+        *,
+        position: Any = None,
+        dtype: str | None = None,
+        progress: bool | None = None,
     ) -> tuple[Array, Array | None]:
         """One hook of all inputs as a matrix, and the labels. Waits for the end of the capture first.
 
@@ -304,13 +326,14 @@ class AsyncCapture:
             layer: Its layer, if the name does not say.
             position: One row of each input (`"last"`, `"mean"`, `5`, `-1`) where several were captured; all by default.
             dtype: The type of the values; as stored by default.
+            progress: Whether bars are shown; None: as the capture says, else on a terminal and in a notebook.
 
         Returns:
             `X`, `[rows, …]`, and `y`, `[rows]`: in the order of the inputs, failed ones left out of both. `y` has the labels
             as they were given; None if there are none. `index` has the number of the input of each row if inputs have one
             row, and `rows(…).index` always.
         """
-        rows = await self.rows(hook, layer, position=position, dtype=dtype)
+        rows = await self.rows(hook, layer, position=position, dtype=dtype, progress=progress)
         return rows.X, rows.y
 
     def __repr__(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -14,10 +13,9 @@ from .._core.codes import FilterMissing
 from .._core.config import Config, configure
 from .._core.filters import DeletedCaches, cache_filters
 from .._core.wire import compact, path
-from . import primitives
 from .cache import AsyncCache
+from .client_models import AsyncClientModels
 from .client_questions import AsyncClientQuestions
-from .model import AsyncModel
 from .pages import AsyncPages
 from .run import AsyncRun
 from .transfer import AsyncTransfer
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class AsyncClient(AsyncTransfer, AsyncClientQuestions):
+class AsyncClient(AsyncClientModels, AsyncTransfer, AsyncClientQuestions):
     """A connection to a Residuum server.
 
     Use it as a context manager, or close it, to give its connections back. It may be shared by threads and tasks.
@@ -91,34 +89,9 @@ class AsyncClient(AsyncTransfer, AsyncClientQuestions):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
 
-    # Models
-
-    async def models(self) -> list[AsyncModel]:
-        """The models of the server. Their hooks are listed by `model(id)` and `refresh()`."""
-        answer = await self.transport.json("GET", path("models"))
-        return [AsyncModel(self, data) for data in answer.get("items", answer.get("models", []))]
-
-    async def model(self, id: str | None = None, *, wait: float = 0) -> AsyncModel:
-        """One model.
-
-        Args:
-            id: Its id; may be left out if the server has one model.
-            wait: Seconds to wait for a model that is loading.
-
-        Raises:
-            ModelNotFound: There is no such model; the message lists what there is.
-        """
-        if id is None:
-            listed = await self.models()
-            if len(listed) != 1:
-                raise ValueError(f"the server has {len(listed)} models, {[m.id for m in listed]}: say which")
-            id = listed[0].id
-        end = time.monotonic() + wait
-        while True:
-            model = AsyncModel(self, await self.transport.json("GET", path("models", id)))
-            if model.status != "loading" or time.monotonic() >= end:
-                return model
-            await primitives.sleep(0.5)
+    def __reduce__(self) -> tuple[Any, ...]:
+        # For worker processes. Connections do not travel; the API key does.
+        return restored, (AsyncClient, self.config)
 
     # Runs
 
@@ -224,3 +197,10 @@ class AsyncClient(AsyncTransfer, AsyncClientQuestions):
             raise FilterMissing("without a condition nothing is deleted: give at least one, such as tag=")
         answer = await self.transport.json("DELETE", path("caches"), params=params)
         return DeletedCaches(int(answer["deleted"]), int(answer["kept_pinned"]))
+
+
+def restored(kind: type[AsyncClient], config: Config) -> AsyncClient:
+    """A client with these settings, in another process."""
+    client = kind(config.url, config.api_key or "")
+    client.config, client.transport = config, AsyncTransport(config)
+    return client

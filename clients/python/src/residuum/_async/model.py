@@ -35,6 +35,17 @@ class AsyncModel(AsyncCapturing, AsyncModelQuestions):
         self._data, self._hooks = await self._client.transport.json("GET", path("models", self.id)), None
         return self
 
+    async def unload(self, *, wait: float = 60, cancel_runs: bool = False) -> None:
+        """Unloads the model and frees its memory. What is stored stays.
+
+        Args:
+            wait: Seconds to wait until it is gone.
+            cancel_runs: Whether its runs are cancelled, instead of computed first.
+        """
+        params = compact({"wait": wait, "cancel_runs": cancel_runs or None})
+        timeout = wait + self._client.config.timeout
+        await self._client.transport.request("DELETE", path("models", self.id), params=params, timeout=timeout)
+
     @overload
     async def tokenize(
         self, text: str | Mapping[str, Any] | list[int], **options: Unpack[TokenizeOptions]
@@ -217,6 +228,6 @@ class AsyncModel(AsyncCapturing, AsyncModelQuestions):
             ),
         }
         caches = await self._client.compute(body, timeout=timeout, progress=progress)
-        if inputs.single:
+        if inputs.single and len(caches) == 1:  # a list of strengths makes several caches of one input
             return caches[0].logits, caches[0]
         return [cache.logits for cache in caches], caches

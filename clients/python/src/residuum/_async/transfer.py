@@ -160,8 +160,7 @@ class AsyncTransfer:
             "shuffle": shuffle,
             **cache_filters(filters),
         }
-        shown = self.config.progress if progress is None else progress
-        await download(self.transport, "GET", path("export"), target, params=query, progress=shown)
+        await download(self.transport, "GET", path("export"), target, params=query, progress=progress)
         return target
 
     async def rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -39,7 +40,9 @@ class AsyncTransport:
         headers = {"User-Agent": USER_AGENT, **config.headers}
         if config.api_key:
             headers["Authorization"] = f"Bearer {config.api_key}"
+        self._headers, self._custom = headers, transport
         self._http = primitives.http_client(config, headers, transport)
+        self._process = os.getpid()
         self._was_reached = False
 
     async def aclose(self) -> None:
@@ -143,7 +146,7 @@ class AsyncTransport:
         while True:
             request = self._build(method, path, **options)
             try:
-                response = await self._http.send(request, stream=True)
+                response = await self._pool().send(request, stream=True)
             except REFUSED as e:
                 await self._pause(retries.after_refused(time.monotonic()), self._refused(e))
                 continue
@@ -186,9 +189,16 @@ class AsyncTransport:
         limits: Any = httpx.USE_CLIENT_DEFAULT
         if timeout is not None:
             limits = httpx.Timeout(timeout, connect=self.config.connect_timeout)
-        return self._http.build_request(
+        return self._pool().build_request(
             method, path, params=query(params) or None, content=body, headers=headers, timeout=limits
         )
+
+    def _pool(self) -> httpx.AsyncClient:
+        """The connections; new ones after a fork, because two processes cannot share one."""
+        if self._process != os.getpid():
+            self._http = primitives.http_client(self.config, self._headers, self._custom)
+            self._process = os.getpid()
+        return self._http
 
     async def _pause(self, delay: float | None, error: ResiduumError) -> None:
         if delay is None:

@@ -20,4 +20,7 @@ def progress_bar(total: int | None, text: str, progress: bool | None, unit: str 
         unit: What is counted; `B` for bytes.
     """
     disable = None if progress is None else not progress
-    return tqdm(total=total, desc=text, disable=disable, unit=unit, unit_scale=unit == "B", dynamic_ncols=True)
+    # What ends at once shows no bar, unless one was asked for.
+    delay = 0 if progress else 0.5
+    scaled = unit == "B"
+    return tqdm(total=total, desc=text, disable=disable, unit=unit, unit_scale=scaled, dynamic_ncols=True, delay=delay)

@@ -255,15 +255,17 @@ class Cache(CacheInfo, CacheAccess, CacheQuestions):
         """Deletes it from the server. Arrays that were fetched stay."""
         self._client.transport.request("DELETE", path("caches", self.id))
 
-    def save(self, file: str | os.PathLike[str], *, annotations: bool = True) -> None:
+    def save(self, file: str | os.PathLike[str], *, annotations: bool = True, progress: bool | None = None) -> None:
         """Downloads all tensors into one safetensors file, which `import_cache` reads.
 
         Args:
             file: Where to write; it is replaced once the download is complete.
             annotations: Whether label, tags and metadata go into the file.
+            progress: Whether a bar is shown; None: on a terminal and in a notebook.
         """
         params = compact({"annotations": annotations or None})
-        download(self._client.transport, "GET", path("caches", self.id, "safetensors"), file, params=params)
+        where = path("caches", self.id, "safetensors")
+        download(self._client.transport, "GET", where, file, params=params, progress=progress)
 
     def run(self) -> Run:
         """The run that made it."""

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -15,10 +14,9 @@ from .._core.codes import FilterMissing
 from .._core.config import Config, configure
 from .._core.filters import DeletedCaches, cache_filters
 from .._core.wire import compact, path
-from . import primitives
 from .cache import Cache
+from .client_models import ClientModels
 from .client_questions import ClientQuestions
-from .model import Model
 from .pages import Pages
 from .run import Run
 from .transfer import Transfer
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class Client(Transfer, ClientQuestions):
+class Client(ClientModels, Transfer, ClientQuestions):
     """A connection to a Residuum server.
 
     Use it as a context manager, or close it, to give its connections back. It may be shared by threads and tasks.
@@ -92,34 +90,9 @@ class Client(Transfer, ClientQuestions):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
 
-    # Models
-
-    def models(self) -> list[Model]:
-        """The models of the server. Their hooks are listed by `model(id)` and `refresh()`."""
-        answer = self.transport.json("GET", path("models"))
-        return [Model(self, data) for data in answer.get("items", answer.get("models", []))]
-
-    def model(self, id: str | None = None, *, wait: float = 0) -> Model:
-        """One model.
-
-        Args:
-            id: Its id; may be left out if the server has one model.
-            wait: Seconds to wait for a model that is loading.
-
-        Raises:
-            ModelNotFound: There is no such model; the message lists what there is.
-        """
-        if id is None:
-            listed = self.models()
-            if len(listed) != 1:
-                raise ValueError(f"the server has {len(listed)} models, {[m.id for m in listed]}: say which")
-            id = listed[0].id
-        end = time.monotonic() + wait
-        while True:
-            model = Model(self, self.transport.json("GET", path("models", id)))
-            if model.status != "loading" or time.monotonic() >= end:
-                return model
-            primitives.sleep(0.5)
+    def __reduce__(self) -> tuple[Any, ...]:
+        # For worker processes. Connections do not travel; the API key does.
+        return restored, (Client, self.config)
 
     # Runs
 
@@ -225,3 +198,10 @@ class Client(Transfer, ClientQuestions):
             raise FilterMissing("without a condition nothing is deleted: give at least one, such as tag=")
         answer = self.transport.json("DELETE", path("caches"), params=params)
         return DeletedCaches(int(answer["deleted"]), int(answer["kept_pinned"]))
+
+
+def restored(kind: type[Client], config: Config) -> Client:
+    """A client with these settings, in another process."""
+    client = kind(config.url, config.api_key or "")
+    client.config, client.transport = config, Transport(config)
+    return client

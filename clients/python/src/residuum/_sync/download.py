@@ -20,13 +20,15 @@ def download(
     file: str | os.PathLike[str],
     *,
     params: dict[str, Any] | None = None,
-    progress: bool | None = False,
+    progress: bool | None = None,
 ) -> int:
     """Writes the body of an answer into `file`. Returns the number of bytes.
 
-    A download that breaks off leaves nothing behind, and is tried again from the start once.
+    A download that breaks off leaves nothing behind, and is tried again from the start once. A bar is shown if it takes
+    longer than a moment and `progress` does not say otherwise.
     """
     target = Path(file)
+    progress = transport.config.progress if progress is None else progress
     for last in (False, True):
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent or ".")
         try:

@@ -36,6 +36,17 @@ class Model(Capturing, ModelQuestions):
         self._data, self._hooks = self._client.transport.json("GET", path("models", self.id)), None
         return self
 
+    def unload(self, *, wait: float = 60, cancel_runs: bool = False) -> None:
+        """Unloads the model and frees its memory. What is stored stays.
+
+        Args:
+            wait: Seconds to wait until it is gone.
+            cancel_runs: Whether its runs are cancelled, instead of computed first.
+        """
+        params = compact({"wait": wait, "cancel_runs": cancel_runs or None})
+        timeout = wait + self._client.config.timeout
+        self._client.transport.request("DELETE", path("models", self.id), params=params, timeout=timeout)
+
     @overload
     def tokenize(self, text: str | Mapping[str, Any] | list[int], **options: Unpack[TokenizeOptions]) -> Tokenized: ...
     @overload
@@ -214,6 +225,6 @@ class Model(Capturing, ModelQuestions):
             ),
         }
         caches = self._client.compute(body, timeout=timeout, progress=progress)
-        if inputs.single:
+        if inputs.single and len(caches) == 1:  # a list of strengths makes several caches of one input
             return caches[0].logits, caches[0]
         return [cache.logits for cache in caches], caches

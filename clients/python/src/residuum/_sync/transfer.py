@@ -161,8 +161,7 @@ class Transfer:
             "shuffle": shuffle,
             **cache_filters(filters),
         }
-        shown = self.config.progress if progress is None else progress
-        download(self.transport, "GET", path("export"), target, params=query, progress=shown)
+        download(self.transport, "GET", path("export"), target, params=query, progress=progress)
         return target
 
     def rows(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,7 +41,9 @@ class Transport:
         headers = {"User-Agent": USER_AGENT, **config.headers}
         if config.api_key:
             headers["Authorization"] = f"Bearer {config.api_key}"
+        self._headers, self._custom = headers, transport
         self._http = primitives.http_client(config, headers, transport)
+        self._process = os.getpid()
         self._was_reached = False
 
     def close(self) -> None:
@@ -144,7 +147,7 @@ class Transport:
         while True:
             request = self._build(method, path, **options)
             try:
-                response = self._http.send(request, stream=True)
+                response = self._pool().send(request, stream=True)
             except REFUSED as e:
                 self._pause(retries.after_refused(time.monotonic()), self._refused(e))
                 continue
@@ -187,9 +190,16 @@ class Transport:
         limits: Any = httpx.USE_CLIENT_DEFAULT
         if timeout is not None:
             limits = httpx.Timeout(timeout, connect=self.config.connect_timeout)
-        return self._http.build_request(
+        return self._pool().build_request(
             method, path, params=query(params) or None, content=body, headers=headers, timeout=limits
         )
+
+    def _pool(self) -> httpx.Client:
+        """The connections; new ones after a fork, because two processes cannot share one."""
+        if self._process != os.getpid():
+            self._http = primitives.http_client(self.config, self._headers, self._custom)
+            self._process = os.getpid()
+        return self._http
 
     def _pause(self, delay: float | None, error: ResiduumError) -> None:
         if delay is None:
