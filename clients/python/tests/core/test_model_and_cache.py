@@ -361,8 +361,8 @@ def test_a_run_without_waiting(model: rs.Model) -> None:
     assert run.status == "completed"
     assert run.cache().expires_at is not None
     events = list(run.events())
-    assert events[-1][0] == "run"
-    assert events[-1][1]["status"] == "completed"
+    assert events[-1].name == "run"
+    assert events[-1].data["status"] == "completed"
     run.delete()
     with pytest.raises(rs.RunNotFound):
         run.refresh()

@@ -57,7 +57,7 @@ def test_importing_arrays(client: rs.Client) -> None:
 
 
 def test_a_round_trip_through_a_file(client: rs.Client, model: rs.Model, tmp_path: Path) -> None:
-    cache = model.run_with_cache(EIFFEL, hooks=["resid_post", "z"], layers=[3, 29], tags=["trip"])[1]
+    cache = model.run_with_cache(EIFFEL, hooks=["resid_post", "z"], layers=[3, 29], tags=["trip"], reuse=False)[1]
     cache.update(label="there and back", metadata={"a": 1})
     cache.save(tmp_path / "cache.safetensors")
     copy = client.import_cache(tmp_path / "cache.safetensors")

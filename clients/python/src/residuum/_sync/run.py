@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from .._core.events import Event
 from .._core.problem import AnswerTimedOut, RunFailed, api_error
 from .._core.progress import progress_bar
 from .._core.run_info import RunInfo
 from .._core.wire import path
 from .cache import Cache
+from .events import run_events
 from .pages import Pages
 
 if TYPE_CHECKING:
@@ -82,19 +83,12 @@ class Run(RunInfo):
             raise RunFailed(self.id, self.status, problem)
         return self
 
-    def events(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Name and data of each event of the run, until it ends: `run` for progress, `token` for generated tokens."""
-        headers = {"Accept": "text/event-stream"}
-        with self._client.transport.stream("GET", path("runs", self.id, "events"), headers=headers) as response:
-            name, lines = "message", []
-            for line in response.iter_lines():
-                if line.startswith("event:"):
-                    name = line[6:].strip()
-                elif line.startswith("data:"):
-                    lines.append(line[5:].removeprefix(" "))
-                elif not line and lines:
-                    yield name, json.loads("\n".join(lines))
-                    name, lines = "message", []
+    def events(self, last_event_id: str | None = None) -> Iterator[Event]:
+        """The events of the run until it has ended: `run` for progress, `token` for generated tokens.
+
+        A connection that breaks is made again, and nothing is missed. Each event has `name`, `data` and `id`.
+        """
+        return run_events(self._client.transport, self.id, last_event_id)
 
     def cancel(self) -> Run:
         """Cancels it: the computation stops. A run that has ended is not changed."""
