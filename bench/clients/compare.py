@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Five jobs with the Python client and with TransformerLens: do they agree, how many lines does each take, and how long.
+"""Five jobs with the Python client and with TransformerLens: do they agree, and how many lines does each take.
 
     pip install torch transformers==5.23.0 transformer-lens==4.3.0 accelerate gguf scikit-learn matplotlib ./clients/python
     RESIDUUM_BINARY=target/release/residuum python bench/clients/compare.py
 
-Both sides run SmolLM2-135M from the same GGUF file on the CPU. Lines are those of the functions in `with_residuum.py` and
+Both sides run SmolLM2-135M from the same GGUF file on the CPU. `bench/run.py` compares speeds. Lines are those of the functions in `with_residuum.py` and
 `with_transformer_lens.py`, without signature, docstring and blank lines. Prints a table, and fails if results differ. The
-cells of `run_with_cache` are compared too: every hook that both sides have, by name.
+caches of one prompt are compared too: every hook that both sides have, by name.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import ast
 import os
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +27,8 @@ import with_transformer_lens as theirs  # noqa: E402
 
 CLEAN = "When John and Mary went to the store, John gave a drink to"
 CORRUPT = "When John and Mary went to the store, Mary gave a drink to"
-LANDMARKS = ["The Eiffel Tower", "The Colosseum", "Big Ben", "The Kremlin", "The Parthenon", "The Louvre", "The Prado", "The Alhambra"]
-TEXTS = [f"{name} is {rest}" for name in LANDMARKS for rest in ("in the city of", "a landmark in", "visited by many people from")]
+LANDMARKS = ["The Eiffel Tower", "The Colosseum", "Big Ben", "The Kremlin", "The Parthenon", "The Louvre", "The Prado"]
+TEXTS = [f"{name} is {rest}" for name in LANDMARKS for rest in ("in the city of", "visited by many people from")]
 FILMS = ["film", "book", "meal", "song", "play", "hotel", "trip", "game"]
 GOOD, BAD = ("wonderful", "delightful", "lovely", "great"), ("terrible", "dreadful", "horrible", "awful")
 SENTENCES = [f"The {thing} was {word}." for thing in FILMS for word in GOOD + BAD]
@@ -55,12 +54,6 @@ def worst(a, b):
     return float(np.abs(a - b).max() / np.sqrt((b**2).mean()))
 
 
-def timed(function, *arguments):
-    start = time.perf_counter()
-    result = function(*arguments)
-    return result, time.perf_counter() - start
-
-
 def exported(path):
     """Tensors of the TransformerLens side's file."""
     from safetensors.numpy import load_file
@@ -69,29 +62,29 @@ def exported(path):
 
 
 def jobs(client, model, bridge, folder):
-    """Name, agreement as text, whether that is good, and seconds of both sides."""
-    a, sa = timed(ours.capture_and_fetch, client, model, TEXTS, LAYER)
-    b, sb = timed(theirs.capture_and_fetch, bridge, TEXTS, LAYER)
-    yield "capture_and_fetch", worst(a, b), 1e-4, sa, sb
+    """Name, difference, and what it may be: in units of the RMS, of the probe in accuracy."""
+    a = ours.capture_and_fetch(client, model, TEXTS, LAYER)
+    b = theirs.capture_and_fetch(bridge, TEXTS, LAYER)
+    yield "capture_and_fetch", worst(a, b), 1e-4
 
-    a, sa = timed(ours.probe, client, model, SENTENCES, LABELS, LAYER)
-    b, sb = timed(theirs.probe, bridge, SENTENCES, LABELS, LAYER)
-    yield "probe", abs(a - b), 0.1, sa, sb  # accuracies over other folds
+    a = ours.probe(client, model, SENTENCES, LABELS, LAYER)
+    b = theirs.probe(bridge, SENTENCES, LABELS, LAYER)
+    yield "probe", abs(a - b), 0.1  # accuracies over other folds
 
-    a, sa = timed(ours.lens_plot, client, model, TEXTS[0], " Paris", folder / "ours.png")
-    b, sb = timed(theirs.lens_plot, bridge, TEXTS[0], " Paris", folder / "theirs.png")
-    yield "lens_plot", worst(a, b), 1e-4, sa, sb
+    a = ours.lens_plot(client, model, TEXTS[0], " Paris", folder / "ours.png")
+    b = theirs.lens_plot(bridge, TEXTS[0], " Paris", folder / "theirs.png")
+    yield "lens_plot", worst(a, b), 1e-4
 
-    layers = list(range(0, 30, 3))
-    a, sa = timed(ours.patching_sweep, client, model, CLEAN, CORRUPT, " Mary", " John", layers)
-    b, sb = timed(theirs.patching_sweep, bridge, CLEAN, CORRUPT, " Mary", " John", layers)
-    yield "patching_sweep", worst(a, b), 1e-4, sa, sb
+    layers = [0, 10, 20, 25]
+    a = ours.patching_sweep(client, model, CLEAN, CORRUPT, " Mary", " John", layers)
+    b = theirs.patching_sweep(bridge, CLEAN, CORRUPT, " Mary", " John", layers)
+    yield "patching_sweep", worst(a, b), 1e-4
 
-    _, sa = timed(ours.bulk_export, client, model, TEXTS, [3, LAYER], folder / "ours.safetensors")
-    _, sb = timed(theirs.bulk_export, bridge, TEXTS, [3, LAYER], folder / "theirs.safetensors")
+    ours.bulk_export(client, model, TEXTS, [3, LAYER], folder / "ours.safetensors")
+    theirs.bulk_export(bridge, TEXTS, [3, LAYER], folder / "theirs.safetensors")
     a, b = exported(folder / "ours.safetensors"), exported(folder / "theirs.safetensors")
     assert np.array_equal(np.bincount(a["row_cache"]), np.diff(b["offsets"]))
-    yield "bulk_export", max(worst(a[f"X.{i}"], b[f"blocks.{i}.hook_resid_post"]) for i in (3, LAYER)), 1e-4, sa, sb
+    yield "bulk_export", max(worst(a[f"X.{i}"], b[f"blocks.{i}.hook_resid_post"]) for i in (3, LAYER)), 1e-4
 
 
 def compare_caches(model, bridge):
@@ -121,6 +114,8 @@ def main():
     from transformer_lens.model_bridge import TransformerBridge
 
     reference = Reference(args.gguf)
+    # On a machine that does something else as well, one thread is faster than threads that wait for each other.
+    torch.set_num_threads(1)
     bridge = TransformerBridge.boot_transformers(
         NAME, hf_model=reference.causal, tokenizer=reference.tokenizer, device="cpu", dtype=torch.float32
     )
@@ -130,12 +125,13 @@ def main():
         found = compare_caches(model, bridge)
         name = max(found, key=found.get)
         print(f"{len(found)} hooks of one prompt agree to {found[name]:.1e} of their RMS (the worst: {name})")
-        failed |= len(found) < 300 or found[name] > 1e-4
-        print("\n| job | lines, client | lines, TransformerLens | seconds, client | seconds, TransformerLens | difference |")
-        print("| --- | ---: | ---: | ---: | ---: | ---: |")
-        for job, difference, allowed, sa, sb in jobs(client, model, bridge, Path(folder)):
+        # Both are float32, and `mlp.hook_post` has values far above its RMS.
+        failed |= len(found) < 600 or found[name] > 5e-4
+        print("\n| job | lines, client | lines, TransformerLens | difference |")
+        print("| --- | ---: | ---: | ---: |")
+        for job, difference, allowed in jobs(client, model, bridge, Path(folder)):
             a, b = lines_of(ours, job), lines_of(theirs, job)
-            print(f"| {job} | {a} | {b} | {sa:.2f} | {sb:.2f} | {difference:.1e} |", flush=True)
+            print(f"| {job} | {a} | {b} | {difference:.1e} |", flush=True)
             failed |= not difference <= allowed
     return "the sides differ" if failed else None
 

@@ -9,7 +9,8 @@ def capture_and_fetch(client, model, texts, layer):
 def probe(client, model, texts, labels, layer, folds=5):
     """Held-out accuracy of a logistic regression on the last token, by cross-validation."""
     run = model.capture({"text": texts, "positive": labels}, metadata="positive", layers=layer)
-    fitted = client.directions.fit("probe", "probe", caches=run, target={"metadata": "positive"}, layers=layer, c=0.01, folds=folds)
+    target = {"metadata": "positive"}
+    fitted = client.directions.fit("probe", "probe", caches=run, target=target, layers=layer, c=0.01, folds=folds)
     return float(fitted.metrics["accuracy"][0])
 
 
@@ -22,11 +23,12 @@ def lens_plot(client, model, text, token, path):
 
 
 def patching_sweep(client, model, clean, corrupt, answer, against, layers):
-    """Clean `resid_pre` into the corrupt run, one layer and position at a time: `[layer, pos]`, 0 the corrupt run and 1 the clean one."""
-    return model.patching(clean, corrupt, answer=answer, against=against, sweep={"positions": "each", "layers": layers}).normalized
+    """Clean `resid_pre` into the corrupt run, one layer and position at a time: `[layer, pos]`; 0: corrupt, 1: clean."""
+    sweep = {"positions": "each", "layers": layers}
+    return model.patching(clean, corrupt, answer=answer, against=against, sweep=sweep).normalized
 
 
 def bulk_export(client, model, texts, layers, path):
-    """Every token of every text at some layers, in one file: per layer `[rows, d_model]`, and the rows at which each text begins."""
+    """Every token of every text at some layers, in one file: per layer `[rows, d_model]`, and where each text is."""
     model.capture(texts, layers=layers, positions="all", tags=["export"]).wait()
     client.export(path, layers=layers, tag="export")

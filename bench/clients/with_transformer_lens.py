@@ -39,7 +39,9 @@ def lens_plot(model, text, token, path):
     import matplotlib.pyplot as plt
 
     with torch.inference_mode():
-        _, cache = model.run_with_cache(text, names_filter=lambda name: name.endswith("hook_resid_post"), prepend_bos=False)
+        _, cache = model.run_with_cache(
+            text, names_filter=lambda name: name.endswith("hook_resid_post"), prepend_bos=False
+        )
         stack = torch.stack([cache[f"blocks.{layer}.hook_resid_post"][0] for layer in range(model.cfg.n_layers)])
         logits = torch.stack([model.unembed(model.ln_final(layer[None]))[0] for layer in stack])
         probabilities = logits.softmax(-1)[..., model.to_single_token(token)].numpy()
@@ -55,15 +57,20 @@ def lens_plot(model, text, token, path):
 
 
 def patching_sweep(model, clean, corrupt, answer, against, layers):
-    """Clean `resid_pre` into the corrupt run, one layer and position at a time: `[layer, pos]`, 0 the corrupt run and 1 the clean one."""
+    """Clean `resid_pre` into the corrupt run, one layer and position at a time: `[layer, pos]`; 0: corrupt, 1: clean."""
     answer, against = model.to_single_token(answer), model.to_single_token(against)
-    clean_tokens, corrupt_tokens = model.to_tokens(clean, prepend_bos=False), model.to_tokens(corrupt, prepend_bos=False)
+    clean_tokens, corrupt_tokens = (
+        model.to_tokens(clean, prepend_bos=False),
+        model.to_tokens(corrupt, prepend_bos=False),
+    )
 
     def difference(logits):
         return (logits[0, -1, answer] - logits[0, -1, against]).item()
 
     with torch.inference_mode():
-        clean_logits, cache = model.run_with_cache(clean_tokens, names_filter=lambda name: name.endswith("hook_resid_pre"))
+        clean_logits, cache = model.run_with_cache(
+            clean_tokens, names_filter=lambda name: name.endswith("hook_resid_pre")
+        )
         corrupt_logits = model(corrupt_tokens)
         result = np.zeros((len(layers), clean_tokens.shape[1]))
         for i, layer in enumerate(layers):
@@ -80,7 +87,7 @@ def patching_sweep(model, clean, corrupt, answer, against, layers):
 
 
 def bulk_export(model, texts, layers, path):
-    """Every token of every text at some layers, in one file: per layer `[rows, d_model]`, and the rows at which each text begins."""
+    """Every token of every text at some layers, in one file: per layer `[rows, d_model]`, and where each text is."""
     from safetensors.numpy import save_file
 
     names = {layer: f"blocks.{layer}.hook_resid_post" for layer in layers}

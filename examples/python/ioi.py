@@ -54,22 +54,32 @@ def lens_and_attribution(model, out):
 
 def patching(model, out):
     found = model.patching(CLEAN, CORRUPT, answer=ANSWER, against=AGAINST)
-    print(f"\nPatching: the difference is {found.clean:.2f} in the clean run and {found.corrupt:.2f} in the corrupt one.")
+    print(
+        f"\nPatching: the difference is {found.clean:.2f} in the clean run and {found.corrupt:.2f} in the corrupt one."
+    )
     at_name, at_end = found.normalized[:, 9], found.normalized[:, -1]
     leaves, arrives = int(np.argmax(at_name < 0.5)), int(np.argmax(at_end > 0.5))
-    print(f"The information is at the second name before layer {leaves}, and at the last token from layer {arrives} on.")
+    print(
+        f"The information is at the second name before layer {leaves}, and at the last token from layer {arrives} on."
+    )
     save(found.plot(), out / "ioi_patching.png")
 
 
 def ablation(model, out):
-    heads = model.patching(CLEAN, answer=ANSWER, against=AGAINST, sweep={"op": "zero", "hook": "attn.z", "heads": "each"})
+    heads = model.patching(
+        CLEAN, answer=ANSWER, against=AGAINST, sweep={"op": "zero", "hook": "attn.z", "heads": "each"}
+    )
     print("\nHeads whose loss costs most:")
     for where, effect in heads.top(4):
         print(f"  layer {where['layer']} head {where['head']}: {effect:+.2f}")
-    edges = model.patching(CLEAN, answer=ANSWER, against=AGAINST, sweep={"op": "knockout", "from": "each", "to": "last"})
+    edges = model.patching(
+        CLEAN, answer=ANSWER, against=AGAINST, sweep={"op": "knockout", "from": "each", "to": "last"}
+    )
     (where, effect), *_ = edges.top(1)
     name = edges.clean_tokens[where["k_pos"]]
-    print(f"What the last token must read: {name!r} (position {where['k_pos']}) in layer {where['layer']}: {effect:+.2f}")
+    print(
+        f"What the last token must read: {name!r} (position {where['k_pos']}) in layer {where['layer']}: {effect:+.2f}"
+    )
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 6.4), layout="constrained")
     heads.plot(ax=left)
     edges.plot(ax=right)

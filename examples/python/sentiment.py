@@ -22,10 +22,10 @@ import numpy as np
 
 import residuum as rs
 
-POSITIVE = (
-    "wonderful delightful lovely excellent brilliant charming superb fantastic great amazing perfect enjoyable impressive beautiful".split()
-)
-NEGATIVE = "terrible dreadful horrible awful boring disgusting disappointing tedious bad miserable poor annoying dull ugly".split()
+POSITIVE = """wonderful delightful lovely excellent brilliant charming superb fantastic great amazing perfect enjoyable
+    impressive beautiful""".split()
+NEGATIVE = """terrible dreadful horrible awful boring disgusting disappointing tedious bad miserable poor annoying dull
+    ugly""".split()
 THINGS = "film book meal concert hotel lecture game trip painting play garden museum speech song novel show".split()
 TEMPLATES = [
     "I thought the {thing} was {word}.",
@@ -37,7 +37,11 @@ TEMPLATES = [
 ]
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 PEOPLE = "brother sister neighbour teacher friend mother".split()
-PROMPTS = ["When I opened the letter, I felt", "The food at the new restaurant is", "My opinion of the film is that it was"]
+PROMPTS = [
+    "When I opened the letter, I felt",
+    "The food at the new restaurant is",
+    "My opinion of the film is that it was",
+]
 STRENGTHS = [-3, -2, -1, 0, 1, 2, 3]
 N, N_TEST_WORDS = 2000, 4
 
@@ -53,7 +57,9 @@ def sentences():
             chosen = set()
             while len(chosen) < count // 2:
                 blanks = {"thing": THINGS, "word": words, "day": DAYS, "person": PEOPLE}
-                chosen.add(rng.choice(TEMPLATES).format(**{name: rng.choice(values) for name, values in blanks.items()}))
+                chosen.add(
+                    rng.choice(TEMPLATES).format(**{name: rng.choice(values) for name, values in blanks.items()})
+                )
             rows |= {text: (positive, test) for text in sorted(chosen)}
     texts = sorted(rows)
     rng.shuffle(texts)
@@ -121,7 +127,11 @@ def mood(model, direction):
 
 def plot(layers, results, moods, layer, path):
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", width_ratios=[3, 2])
-    for name, style in (("logistic regression", "-o"), ("difference of means", "-o"), ("AUROC, difference of means", "--")):
+    for name, style in (
+        ("logistic regression", "-o"),
+        ("difference of means", "-o"),
+        ("AUROC, difference of means", "--"),
+    ):
         left.plot(layers, results[name], style, markersize=3, label=name)
     left.axhline(0.5, color="grey", linewidth=0.6)
     left.set(xlabel="layer", ylabel="on 400 held-out sentences", ylim=(0.4, 1.02))
