@@ -10,6 +10,9 @@
 `Client` and everything it gives have an async counterpart: `AsyncClient`.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from . import errors, interventions, results
 from ._async.cache import AsyncCache
 from ._async.capture import AsyncCapture
@@ -29,6 +32,18 @@ from ._sync.run import Run
 from .errors import *  # noqa: F403
 from .results import *  # noqa: F403
 from .server import LocalServer, serve
+
+if TYPE_CHECKING:
+    from . import models as models
+    from . import torch as torch
+else:
+
+    def __getattr__(name: str) -> Any:
+        # Imported when they are used: `torch` needs PyTorch, and `models` takes a moment.
+        if name in ("models", "torch"):
+            return importlib.import_module(f".{name}", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "AnswerTimedOut",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -87,3 +90,16 @@ def test_everything_public_is_listed_and_there() -> None:
     assert set(rs.results.__all__) <= set(rs.__all__)
     assert all(hasattr(rs, name) for name in rs.__all__)
     assert len(set(rs.__all__)) == len(rs.__all__)
+
+
+def test_what_is_slow_is_imported_when_used() -> None:
+    code = (
+        "import sys, residuum as rs\n"
+        "assert 'torch' not in sys.modules and 'pandas' not in sys.modules and 'residuum.models' not in sys.modules\n"
+        "assert rs.models.Cache.__name__ == 'Cache'\n"
+        "try:\n    rs.nothing\nexcept AttributeError as e:\n    assert 'nothing' in str(e)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    if importlib.util.find_spec("torch"):
+        assert rs.torch.ActivationDataset.__name__ == "ActivationDataset"
