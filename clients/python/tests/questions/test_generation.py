@@ -138,6 +138,15 @@ def test_a_curve_of_strengths(client: rs.Client, model: rs.Model, moods: Moods) 
     assert curve[1].text == model.generate("I felt", max_new_tokens=4, hooks=[]).text
 
 
+def test_several_strengths_make_several_caches(model: rs.Model) -> None:
+    vector = np.ones(576)
+    logits, caches = model.steer(vector, layers=5, strength=[0, 1]).run_with_cache("Hello", layers=5)
+    assert len(logits) == len(caches) == 2
+    np.testing.assert_allclose(caches[1].layer(5) - caches[0].layer(5), np.ones((1, 576)), atol=1e-3)
+    _, four = model.steer(vector, layers=5, strength=[0, 1]).run_with_cache(["Hello", "there"], layers=5)
+    assert [c.text for c in four] == ["Hello", "Hello", "there", "there"]
+
+
 def test_interventions_add_up(model: rs.Model) -> None:
     both = model.intervene(iv.zero(hook="mlp_out", layers=3)).intervene([iv.zero(hook="mlp_out", layers=4)])
     assert [i["layers"] for i in both.interventions] == [3, 4]
