@@ -48,7 +48,7 @@ step "lm-eval"
 with_server tests/python/check_lm_eval.py
 
 step "openapi.yaml"
-with_server tests/python/check_openapi.py
+with_server tests/python/check_openapi.py --binary "$binary"
 
 step "crash test"
 $python tests/crash.py --binary "$binary" --model "$model"

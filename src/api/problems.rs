@@ -51,7 +51,7 @@ problems! {
     /// Listing things.
     ListProblems = [InvalidQuery, InvalidCursor, Internal];
     /// Listing the caches of a run.
-    RunListProblems = [InvalidQuery, InvalidCursor, RunNotFound, Internal];
+    RunListProblems = [InvalidQuery, InvalidCursor, RunNotFound, Conflict, Internal, BlobDamaged];
     /// Posting a run.
     CreateRunProblems = [
         InvalidJson, InvalidField, InvalidBody, ServerBusy, InvalidQuery, InvalidHeader, BodyTooLarge, TooManyItems, ResultTooLarge, UnsupportedMediaType, UnknownModel, UnknownHook, LayerOutOfRange, PositionOutOfRange, TextNotFound, EmptyInput, TokenOutOfVocabulary, TooManyTokens, NoBosToken, NoChatTemplate, ChatTemplateFailed, CannotGenerate, InvalidValue, ShapeMismatch, UnknownDirection, UnknownCache, HookNotStored, IdempotencyKeyReused, Conflict, QueueFull, Internal, BlobDamaged, TooManyRunTokens, ClientQueueFull,

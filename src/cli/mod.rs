@@ -1,16 +1,18 @@
-//! The command line: one module per command. Most flags can also be set as environment variables `RESIDUUM_…`.
+//! The command line: one module per command; those that ask a running server are in [`client`]. Most flags can also be
+//! set as environment variables `RESIDUUM_…`.
 
+mod client;
 mod healthcheck;
 mod keys;
-mod list_models;
 mod serve;
 mod upkeep;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use self::{
+    client::ClientCommand,
     healthcheck::healthcheck,
     serve::Serve,
     upkeep::{Backup, Gc, Verify},
@@ -27,6 +29,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Client(ClientCommand),
     /// Serve models and the store over HTTP.
     Serve(Box<Serve>),
     /// Print the OpenAPI specification, or compare a file with it.
@@ -46,8 +50,6 @@ enum Command {
     /// Make, list and revoke API keys, also while a server uses the data folder.
     #[command(subcommand)]
     Keys(keys::Keys),
-    /// List the models of a running server, with their warnings.
-    Models(list_models::Models),
     /// Copy the data folder, also while a server uses it, and verify the copy.
     Backup(Backup),
     /// Ask a running server whether it is ready; exits with 1 if not.
@@ -55,6 +57,11 @@ enum Command {
         /// Address of the server.
         #[arg(long, env = "RESIDUUM_LISTEN", default_value = "127.0.0.1:8080")]
         listen: SocketAddr,
+    },
+    /// Print completions for a shell. For bash: residuum completions bash > ~/.local/share/bash-completion/completions/residuum
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
     },
 }
 
@@ -79,7 +86,11 @@ impl Cli {
             Command::Verify(verify) => verify.run(),
             Command::Gc(gc) => gc.run(),
             Command::Keys(keys) => keys.run(),
-            Command::Models(models) => return models.run(),
+            Command::Client(command) => return command.run(),
+            Command::Completions { shell } => {
+                clap_complete::generate(shell, &mut Self::command(), "residuum", &mut std::io::stdout());
+                Ok(())
+            }
             Command::Backup(backup) => backup.run(),
             Command::Healthcheck { listen } => healthcheck(listen),
         };
@@ -111,8 +122,6 @@ fn check_openapi(file: &std::path::Path) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -135,3 +135,30 @@ async fn a_run_that_has_not_ended_has_no_tokens_yet_and_another_tenant_sees_none
     assert_eq!(ended["top_tokens"][0]["tokens"].as_array().unwrap().len(), 10);
     app.send_as(&bob, Method::GET, &uri, &Value::Null).await.problem(404, "run_not_found");
 }
+
+#[tokio::test]
+async fn every_cache_of_a_run_can_be_listed_with_its_tokens() {
+    let app = TestApp::new().await;
+    let inputs: Vec<Vec<u32>> = (1..6).map(|i| vec![i, 7]).collect();
+    let run = app.run(json!({"input": inputs, "capture": {"hooks": ["logits"]}})).await;
+    let uri = format!("/v1/runs/{}/caches", run["id"].as_str().unwrap());
+    let (mut seen, mut next) = (0, format!("{uri}?limit=2&include=top_tokens&top_k=4"));
+    loop {
+        let page = app.get(&next).await.json();
+        for item in page["items"].as_array().unwrap() {
+            assert_eq!(item["id"], run["caches"][seen]);
+            check(&app, &item["top_tokens"], &item["id"], 1, 4).await;
+            seen += 1;
+        }
+        let Some(cursor) = page["next_cursor"].as_str() else { break };
+        next = format!("{uri}?limit=2&include=top_tokens&top_k=4&cursor={cursor}");
+    }
+    assert_eq!(seen, 5);
+    assert!(app.get(&uri).await.json()["items"][0].get("top_tokens").is_none());
+    let plain = app.run(json!({"input": "the cat"})).await;
+    let plain = format!("/v1/runs/{}/caches?include=top_tokens", plain["id"].as_str().unwrap());
+    assert_eq!(app.get(&plain).await.json()["items"][0]["top_tokens"]["missing"], "logits_not_captured");
+    for query in ["include=values", "include=top_tokens,values", "top_k=3", "include=top_tokens&top_k=0"] {
+        app.get(&format!("{uri}?{query}")).await.problem(400, "invalid_query");
+    }
+}

@@ -1,97 +1,29 @@
 #!/usr/bin/env python3
-"""Checks openapi.yaml: valid OpenAPI 3.1, every operation documented, every error a problem, every example true.
+"""Checks openapi.yaml: valid OpenAPI 3.1, every operation documented, every error a problem, every example true, and every
+request and answer in README.md and docs/ as the specification has it.
 
-    python3 tests/python/check_openapi.py [openapi.yaml] [--base-url http://127.0.0.1:8080]
+    python3 tests/python/check_openapi.py [openapi.yaml] [--base-url http://127.0.0.1:8080 [--binary residuum]]
 
-With `--base-url` the running server must serve the same document. The last line is `N passed, N failed`, and the exit
-status is 0 only if nothing failed.
+With `--base-url` the running server must serve the same document, and README's commands are run against it: with `--binary`,
+those of the command line too. The last line is `N passed, N failed`, and the exit status is
+0 only if nothing failed.
 """
 
 import argparse
-import re
 import sys
 from pathlib import Path
 
-import yaml
-from openapi_schema_validator import OAS31Validator
+from documentation_checks import documented_answers_fit, documented_requests_fit, readme_runs
+from openapi_document import JSON, Document, load
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 from harness import Client  # noqa: E402  (the path is set above)
 
-METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 PROBLEM = "application/problem+json"
-JSON = "application/json"
 # Routes that answer errors in OpenAI's shape.
 OPENAI = "/openai/"
-
-
-class CoreLoader(yaml.SafeLoader):
-    """YAML 1.2's core schema. PyYAML's own is 1.1, which turns unquoted times into dates and `on` into true."""
-
-    yaml_implicit_resolvers = {}
-
-
-for tag, pattern, first in [
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
-]:
-    CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), first)
-# PyYAML's own constructor takes `1e-6` for a string and `010` for eight.
-CoreLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
-CoreLoader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: float(loader.construct_scalar(node)))
-
-
-class Document:
-    """The specification, with local references resolved on the way."""
-
-    def __init__(self, spec):
-        self.spec = spec
-
-    def resolve(self, node):
-        while "$ref" in node:
-            target = self.spec
-            for part in node["$ref"].removeprefix("#/").split("/"):
-                target = target[part.replace("~1", "/").replace("~0", "~")]
-            node = target
-        return node
-
-    def operations(self):
-        """Every operation as (name for messages, path item, operation)."""
-        for path, item in self.spec["paths"].items():
-            for method in METHODS:
-                if method in item:
-                    yield f"{method.upper()} {path}", item, item[method]
-
-    def bodies(self, operation):
-        """Every JSON body that a client sends or gets on success, as (name, media type object)."""
-        request = self.resolve(operation.get("requestBody", {}))
-        for media, content in request.get("content", {}).items():
-            if media == JSON:
-                yield "request", content
-        for status, response in operation["responses"].items():
-            for media, content in self.resolve(response).get("content", {}).items():
-                if media == JSON and str(status).startswith("2"):
-                    yield str(status), content
-
-    def examples(self, media):
-        """The examples of a media type object, or else those of its schema."""
-        found = [self.resolve(example)["value"] for example in media.get("examples", {}).values()]
-        if "example" in media:
-            found.append(media["example"])
-        if not found:
-            schema = self.resolve(media.get("schema", {}))
-            found = list(schema.get("examples", [])) + ([schema["example"]] if "example" in schema else [])
-        return found
-
-    def violations(self, value, schema):
-        """What is wrong with `value` under `schema`."""
-        rooted = {**schema, "components": self.spec.get("components", {})}
-        for error in OAS31Validator(rooted).iter_errors(value):
-            yield f"/{'/'.join(map(str, error.absolute_path))}: {error.message[:300]}"
 
 
 def is_valid_openapi(doc):
@@ -158,6 +90,14 @@ def schema_examples_fit_their_schemas(doc):
                 yield f"schema {name}: example at {violation}"
 
 
+def components_are_used(doc):
+    used = doc.references(doc.spec["paths"])
+    for section, components in doc.spec.get("components", {}).items():
+        for name in components:
+            if section != "securitySchemes" and (section, name) not in used:
+                yield f"no operation uses {section}/{name}"
+
+
 CHECKS = [
     operations_are_documented,
     operation_ids_are_unique,
@@ -166,6 +106,9 @@ CHECKS = [
     json_bodies_have_examples,
     examples_fit_their_schemas,
     schema_examples_fit_their_schemas,
+    components_are_used,
+    documented_requests_fit,
+    documented_answers_fit,
 ]
 
 
@@ -185,15 +128,17 @@ def main():
     parser = argparse.ArgumentParser(description="Check openapi.yaml.")
     parser.add_argument("file", nargs="?", type=Path, default=ROOT / "openapi.yaml")
     parser.add_argument("--base-url", help="also compare with what this server serves")
+    parser.add_argument("--binary", help="the program for README's commands that begin with `residuum`")
     args = parser.parse_args()
     text = args.file.read_text(encoding="utf-8")
-    spec = yaml.load(text, Loader=CoreLoader)
+    spec = load(text)
     document = Document(spec)
     results = [(is_valid_openapi.__name__, list(is_valid_openapi(document)))]
     if not results[0][1]:  # the other checks rely on a valid document
         results += [(check.__name__, list(check(document))) for check in CHECKS]
     if args.base_url:
         results.append(("the_server_serves_this_file", list(the_server_serves_this_file(text, spec, args.base_url))))
+        results.append((readme_runs.__name__, list(readme_runs(document, args.base_url, args.binary))))
     for name, faults in results:
         print(f"{'FAIL' if faults else 'ok':<5} {name.replace('_', ' ')}")
         for fault in faults:

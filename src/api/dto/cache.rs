@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::{
     Time, annotations::check_annotations, capture::PositionsSchema, generate::CompletionDto, import::OriginDto,
-    warning::WarningDto,
+    next_tokens::NextTokensDto, warning::WarningDto,
 };
 use crate::api::tensor::DtypeParam;
 use residuum_domain::{BosDecision, Cache, CachePatch, Code, Hook, Positions, Problem, Provenance, Site, Warning};
@@ -89,6 +89,9 @@ pub struct CacheDto {
     pub expires_at: Option<jiff::Timestamp>,
     /// Whether it is protected from expiry and eviction.
     pub pinned: bool,
+    /// In the caches of a run, with `include=top_tokens`: the most probable next tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_tokens: Option<NextTokensDto>,
 }
 
 /// One captured hook of a cache.
@@ -244,6 +247,7 @@ impl CacheDto {
             created_at: cache.created_at,
             expires_at: cache.expires_at,
             pinned: cache.pinned,
+            top_tokens: None,
         }
     }
 }

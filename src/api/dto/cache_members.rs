@@ -93,6 +93,8 @@ mod tests {
         let RefOr::T(Schema::Object(schema)) = CacheDto::schema() else { panic!("a cache is an object") };
         let (mut known, mut members): (Vec<&str>, Vec<&str>) =
             (schema.properties.keys().map(String::as_str).collect(), MEMBERS.to_vec());
+        // it is no member of a listing
+        known.retain(|name| *name != "top_tokens");
         known.sort_unstable();
         members.sort_unstable();
         assert_eq!(known, members);

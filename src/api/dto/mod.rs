@@ -13,6 +13,7 @@ pub mod generate;
 pub mod import;
 pub mod input;
 pub mod model;
+pub mod next_tokens;
 pub mod position;
 pub mod run;
 pub mod run_body;

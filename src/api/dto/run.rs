@@ -7,15 +7,11 @@ use utoipa::ToSchema;
 use super::{
     capture::PositionsSchema,
     generate::{CompletionDto, FinishReasonSchema},
+    next_tokens::NextTokensDto,
     run_body::PrioritySchema,
 };
 use crate::api::{error::ProblemDto, tensor::TensorDto};
 use residuum_domain::{FinishReason, Positions, Priority, Run, RunStatus};
-use residuum_engine::questions::{
-    Token,
-    lens::TopToken,
-    next_tokens::{NextTokens, NoNextTokens},
-};
 
 /// A run.
 #[derive(Debug, Serialize, ToSchema)]
@@ -91,6 +87,36 @@ pub enum RunObject {
     Run,
 }
 
+/// The word `dry_run`.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "only describes `object` for the specification")]
+pub enum DryRunObject {
+    /// Nothing was queued.
+    DryRun,
+}
+
+/// A run, or what it would store. Some generators of clients take the schema of status 200 for all answers, so it is
+/// one that they all fit.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(example = json!({
+    "object": "dry_run", "n_items": 1, "n_tokens": 3, "n_bytes": 2304, "items": [{
+        "token_ids": [504, 414, 46682], "tokens": ["The", " E", "iffel"],
+        "bos": {"requested": null, "present": false, "added": false, "token_id": 1}, "n_truncated": 0, "n_bytes": 2304,
+        "interventions": [], "positions": 2, "hooks": [{"hook": "blocks.12.hook_resid_post", "shape": [576]}]
+    }]
+}), discriminator(property_name = "object", mapping(
+    ("run" = "#/components/schemas/Run"), ("dry_run" = "#/components/schemas/DryRun")
+)))]
+#[expect(dead_code, reason = "only describes the answer for the specification")]
+pub enum CreatedRun {
+    /// The run.
+    Run(RunDto),
+    /// With `dry_run`.
+    DryRun(DryRun),
+}
+
 /// What was generated after one input.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RunCompletion {
@@ -108,69 +134,6 @@ pub struct CacheValues {
     pub cache: String,
     /// Every hook it captured.
     pub tensors: Vec<TensorDto>,
-}
-
-/// The most probable next tokens after the last captured position of a cache.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = NextTokens, example = json!({
-    "cache": "0198c5a0-5b3f-7d51-8a3e-0242ac120002", "position": 9, "missing": null,
-    "tokens": [{"id": 7042, "token": " Paris", "probability": 0.41, "logit": 19.3}]
-}))]
-pub struct NextTokensDto {
-    /// The cache.
-    pub cache: String,
-    /// The last captured position: the tokens are those that would follow it. Null if `logits` were not captured at
-    /// single positions.
-    pub position: Option<u32>,
-    /// Why there are no tokens; null if there are.
-    pub missing: Option<NoNextTokensDto>,
-    /// The tokens, the most probable first; of equally probable ones the lower id first.
-    pub tokens: Vec<NextTokenDto>,
-}
-
-/// Why a cache has no next tokens.
-#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
-#[schema(as = NoNextTokens)]
-#[serde(rename_all = "snake_case")]
-pub enum NoNextTokensDto {
-    /// The hook `logits` was not captured: add it to `capture.hooks`.
-    LogitsNotCaptured,
-    /// A mean over positions was captured, which is no distribution over the next token.
-    MeanOfPositions,
-    /// A logit is NaN or infinite.
-    NotFinite,
-}
-
-/// One of the most probable next tokens.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = NextToken)]
-pub struct NextTokenDto {
-    /// Its id.
-    pub id: u32,
-    /// Its text; empty if the model that made the cache is no longer served.
-    pub token: String,
-    /// Its probability: the softmax over the whole vocabulary, computed in float64.
-    pub probability: f64,
-    /// Its logit, as captured.
-    pub logit: f32,
-}
-
-impl From<NextTokens> for NextTokensDto {
-    fn from(NextTokens { cache, position, top, missing }: NextTokens) -> Self {
-        let token = |TopToken { token: Token { id, token }, probability, logit }| NextTokenDto {
-            id,
-            token,
-            probability,
-            logit,
-        };
-        let why = |missing| match missing {
-            NoNextTokens::NotCaptured => NoNextTokensDto::LogitsNotCaptured,
-            NoNextTokens::Mean => NoNextTokensDto::MeanOfPositions,
-            NoNextTokens::NotFinite => NoNextTokensDto::NotFinite,
-        };
-        let tokens = top.into_iter().map(token).collect();
-        Self { cache: cache.to_string(), position, missing: missing.map(why), tokens }
-    }
 }
 
 /// Status of a run.
@@ -295,13 +258,16 @@ pub enum RunEvent {
 /// What a run would store.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
-    "n_items": 1, "n_tokens": 3, "n_bytes": 2304, "items": [{
+    "object": "dry_run", "n_items": 1, "n_tokens": 3, "n_bytes": 2304, "items": [{
         "token_ids": [504, 414, 46682], "tokens": ["The", " E", "iffel"],
         "bos": {"requested": null, "present": false, "added": false, "token_id": 1}, "n_truncated": 0, "n_bytes": 2304,
         "interventions": [], "positions": 2, "hooks": [{"hook": "blocks.12.hook_resid_post", "shape": [576]}]
     }]
 }))]
 pub struct DryRun {
+    /// Always `dry_run`.
+    #[schema(value_type = DryRunObject)]
+    pub object: &'static str,
     /// Number of inputs.
     pub n_items: usize,
     /// Number of tokens of all inputs.

@@ -306,6 +306,14 @@ pub enum Include {
     TopTokens,
 }
 
+/// What the description of a run's caches includes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum IncludeTopTokens {
+    /// The most probable next tokens, from the captured `logits`.
+    TopTokens,
+}
+
 /// What a response includes besides the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Included {
@@ -344,5 +352,18 @@ impl Included {
             }
             _ => Ok(included),
         }
+    }
+
+    /// Reads `include` and `top_k` where tensors cannot be included.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and for `values`.
+    pub fn read_top_tokens(include: &[String], top_k: Option<usize>) -> Result<Option<usize>, Problem> {
+        let included = Self::read(include, top_k)?;
+        if included.values {
+            let detail = "only top_tokens can be included here; fetch the tensors of each cache, or of the run";
+            return Err(Problem::at(Code::InvalidQuery, "include", detail));
+        }
+        Ok(included.top_tokens)
     }
 }

@@ -23,7 +23,7 @@ use utoipa::openapi::{
 use super::{
     access,
     caches::lens::LensValues,
-    dto::{direction::IncludeVectors, run_body::Include},
+    dto::{direction::IncludeVectors, run_body::{Include, IncludeTopTokens}},
     hosts, problems, routes,
     tensor::{DtypeParam, Encoding, Format},
 };
@@ -39,7 +39,7 @@ use super::{
             see only what belongs to the tenant of the key.",
     ),
     // utoipa collects schemas from bodies only, so types of query parameters are listed here
-    components(schemas(Format, Encoding, DtypeParam, Include, IncludeVectors, LensValues)),
+    components(schemas(Format, Encoding, DtypeParam, Include, IncludeTopTokens, IncludeVectors, LensValues)),
     servers((url = "/", description = "The server that this document comes from"), (url = "http://127.0.0.1:8080", description = "A server on this machine")),
     tags(
         (name = "runs", description = "Queue forward passes and follow them"),

@@ -12,7 +12,7 @@ use axum::{
 use super::run_answer::described;
 use crate::api::{
     dto::{
-        run::{DryRun, DryRunHook, DryRunItem, RunDto},
+        run::{CreatedRun, DryRun, DryRunHook, DryRunItem, RunDto},
         run_body::{CreateRun, CreateRunQuery, Included},
     },
     error::ApiResult,
@@ -38,7 +38,7 @@ const DRY_RUN_ITEMS: usize = 100;
         ("Idempotency-Key" = Option<String>, Header, description = "A key that the client chooses. The same key with the same body gives the run that was made first; with another body 422", example = "capture-2026-11-23-a")),
     request_body = CreateRun,
     responses(
-        (status = 200, description = "With `dry_run`: what the run would store", body = DryRun),
+        (status = 200, description = "With `dry_run`: what the run would store", body = CreatedRun),
         (status = 201, description = "The run has ended", body = RunDto, headers(("Location" = String, description = "Path of the run"))),
         (status = 202, description = "The run is queued, or already complete if all its activations were stored", body = RunDto, headers(("Location" = String, description = "Path of the run"))),
         CreateRunProblems
@@ -106,6 +106,7 @@ async fn dry_run(state: &ApiState, request: RunRequest) -> Result<DryRun, Proble
         hooks: item_shapes(item, &model).into_iter().map(|(hook, shape)| DryRunHook { hook, shape }).collect(),
     };
     Ok(DryRun {
+        object: "dry_run",
         n_items: run.items.len(),
         n_tokens: run.items.iter().map(|i| i.token_ids.len()).sum(),
         n_bytes: item_bytes.iter().sum(),

@@ -4,14 +4,17 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{create_run::wait_of, run_answer::described};
+use super::{
+    create_run::wait_of,
+    run_answer::{described, with_next_tokens},
+};
 use crate::api::{
     dto::{
-        Page, PageQuery,
+        Page,
         cache::CacheDto,
         cursor, page_limit, query_time,
         run::RunDto,
-        run_body::{Include, Included},
+        run_body::{Include, IncludeTopTokens, Included},
     },
     error::ApiResult,
     extract::{NoQuery, PathId, Query, Tenant, not_found},
@@ -154,20 +157,40 @@ pub async fn delete_run(
     if state.engine.delete(tenant, id).await? { Ok(StatusCode::NO_CONTENT) } else { Err(not_found::<RunId>(id).into()) }
 }
 
+/// A page of a run's caches, and what to include in their descriptions.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct RunCachesQuery {
+    /// `top_tokens`: each cache has its most probable next tokens, if it captured `logits`.
+    #[serde(default)]
+    #[param(value_type = Option<Vec<IncludeTopTokens>>, example = json!(["top_tokens"]))]
+    pub include: Vec<String>,
+    /// With `include=top_tokens`: how many tokens of each cache.
+    #[param(minimum = 1, maximum = 100, default = 10)]
+    pub top_k: Option<usize>,
+    /// Items on a page, 1 to 200.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    pub limit: Option<u32>,
+    /// `next_cursor` of the previous page.
+    pub cursor: Option<String>,
+}
+
 /// List a run's caches
 ///
-/// In the order of the inputs.
+/// In the order of the inputs. With `include=top_tokens` each has its most probable next tokens.
 #[utoipa::path(
     get, path = "/v1/runs/{id}/caches", operation_id = "listRunCaches", tag = "runs",
-    params(("id" = String, Path, description = "Id of the run"), PageQuery),
+    params(("id" = String, Path, description = "Id of the run"), RunCachesQuery),
     responses((status = 200, description = "A page of caches", body = Page<CacheDto>), RunListProblems)
 )]
 pub async fn list_run_caches(
     State(state): State<ApiState>,
     Tenant(tenant): Tenant,
     PathId(id): PathId<RunId>,
-    Query(query): Query<PageQuery>,
+    Query(query): Query<RunCachesQuery>,
 ) -> ApiResult<Json<Page<CacheDto>>> {
+    let top_tokens = Included::read_top_tokens(&query.include, query.top_k)?;
     let limit = page_limit(query.limit)?;
     let after: Option<u32> = cursor(query.cursor.as_deref())?;
     let from = after.map_or(0, |item| item.saturating_add(1));
@@ -175,7 +198,10 @@ pub async fn list_run_caches(
         return Err(not_found::<RunId>(id).into());
     }
     let caches = state.engine.store().run_caches(tenant, id, from, limit + 1).await?;
-    let page = Page::cut(caches, limit, |c| c.item_index, CacheDto::new);
-    let items = page.items.into_iter().collect::<Result<_, _>>()?;
+    let page = Page::cut(caches, limit, |c| c.item_index, |cache| cache);
+    let items = match top_tokens {
+        Some(k) => with_next_tokens(&state, tenant, page.items, k).await?,
+        None => page.items.into_iter().map(CacheDto::new).collect::<Result<_, _>>()?,
+    };
     Ok(Json(Page::new(items, page.next_cursor)))
 }

@@ -1,19 +1,21 @@
 //! A run with everything that a client can have included in its description.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use crate::api::{
     caches::cache_tensors,
     dto::{
+        cache::CacheDto,
         generate::CompletionDto,
-        run::{CacheValues, NextTokensDto, RunCompletion, RunDto},
+        next_tokens::NextTokensDto,
+        run::{CacheValues, RunCompletion, RunDto},
         run_body::Included,
     },
     error::ApiError,
     state::ApiState,
     tensor::{Encoding, TensorDto},
 };
-use residuum_domain::{Cache, Code, Problem, Run, Selection, TenantId};
+use residuum_domain::{Cache, CacheId, Code, Problem, Run, Selection, TenantId};
 use residuum_engine::questions::deleted_caches::again;
 
 /// The description of a run, with what was generated and, once it has ended, with what is to be included.
@@ -34,6 +36,27 @@ pub async fn described(state: &ApiState, tenant: TenantId, run: Run, included: I
     let completions = completions(state, tenant, &run).await?;
     let position = state.engine.pace(run.id).queue_position;
     Ok(RunDto { values, top_tokens: next, completions, ..RunDto::new(run, position) })
+}
+
+/// Descriptions of caches with their `k` most probable next tokens. A cache that was deleted meanwhile has none.
+///
+/// # Errors
+/// [`Code::Conflict`] if caches are deleted again and again meanwhile, and those of the store.
+pub async fn with_next_tokens(
+    state: &ApiState,
+    tenant: TenantId,
+    caches: Vec<Cache>,
+    k: usize,
+) -> Result<Vec<CacheDto>, Problem> {
+    let ids: Vec<CacheId> = caches.iter().map(|c| c.id).collect();
+    let found = again(Code::Conflict, || state.questions.next_tokens(tenant, &ids, k)).await?;
+    let mut by_cache: HashMap<CacheId, NextTokensDto> =
+        found.into_iter().map(|next| (next.cache, next.into())).collect();
+    let describe = |cache: Cache| {
+        let top_tokens = by_cache.remove(&cache.id);
+        Ok(CacheDto { top_tokens, ..CacheDto::new(cache)? })
+    };
+    caches.into_iter().map(describe).collect()
 }
 
 /// What was generated for the caches that the run lists; `None` unless the run generates and has ended.
