@@ -122,6 +122,24 @@ def test_small_data_are_read_once_and_permuted(client: rs.Client, stored: dict[s
     np.testing.assert_array_equal(np.sort(first.numpy(), axis=0), np.sort(second.numpy(), axis=0))
 
 
+def test_only_what_a_batch_needs_is_read(
+    client: rs.Client, stored: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    real = ActivationDataset._read
+
+    def counted(self: ActivationDataset, c: rs.Client, part: Range) -> Any:
+        read.append(part.stop - part.start)
+        return real(self, c, part)
+
+    monkeypatch.setattr(ActivationDataset, "_read", counted)
+    rows = iter(dataset(client, shuffle_seed=2))
+    next(rows)
+    assert sum(read) == 2 * 32  # one window: eight batches in four lanes
+    list(rows)
+    assert sum(read) == len(stored["long"]) + len(stored["short"])
+
+
 def test_one_position_and_another_type(client: rs.Client, stored: dict[str, np.ndarray]) -> None:
     data = dataset(client, tag="long", position="last", dtype="bfloat16", batch_size=100)
     (found,) = list(data)
