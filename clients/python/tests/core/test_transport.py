@@ -227,3 +227,19 @@ def test_json_bodies_take_arrays_models_and_times() -> None:
         encode({"x": object()})
     with pytest.raises(ValueError, match="surrogate"):
         encode({"x": "\ud800"})
+
+
+def test_deletion_by_conditions_and_several_tokenizations(scripted: Scripted) -> None:
+    scripted.script = [(200, {"deleted": 3, "kept_pinned": 1}, {})]
+    done = client(scripted).delete_caches(tag=["a", "b"], metadata={"split": "train"}, pinned=False)
+    assert done == (3, 1)
+    assert done.kept_pinned == 1
+    assert scripted.seen[0].method == "DELETE"
+    assert scripted.seen[0].path == "/v1/caches?tag=a&tag=b&pinned=false&metadata.split=%22train%22"
+    with pytest.raises(rs.FilterMissing):
+        client(scripted).delete_caches()
+    assert len(scripted.seen) == 1
+    tokens = {"token_ids": [1], "tokens": ["a"], "special": [False], "bos": {}, "n_tokens": 1}
+    scripted.script = [(200, {"id": "m", "status": "ready", "n_layers": 1}, {}), (200, {"items": [tokens, tokens]}, {})]
+    assert [len(t) for t in client(scripted).model("m").tokenize(["a", "b"])] == [1, 1]
+    assert json.loads(scripted.seen[-1].body) == {"model": "m", "input": ["a", "b"]}
