@@ -134,6 +134,26 @@ def test_a_run_that_vanishes_is_posted_again(model: rs.Model) -> None:
     assert capture.index.tolist() == list(range(8))
 
 
+def test_cancelling_and_deleting_what_vanished(model: rs.Model) -> None:
+    capture = model.capture(sentences(8, "newts"), layers=4, chunk_size=4, reuse=False)
+    capture._in_flight[0][1].wait().delete()
+    capture.cancel()
+    assert capture.ended
+    capture.delete()
+    capture.delete()
+    assert model.capture(sentences(8, "newts"), layers=4, chunk_size=4, reuse=False).wait().n_done == 8
+
+
+def test_a_run_that_always_fails_is_not_looked_for_endlessly(model: rs.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("residuum._sync.capture.MAX_ATTEMPTS", 2)
+    for _ in range(4):
+        capture = model.capture(sentences(3, "voles"), layers=4)
+        capture.cancel()
+        capture.delete()
+        model.capture(sentences(3, "voles"), layers=4).cancel()
+    assert model.capture(sentences(3, "voles"), layers=4).wait().n_done == 3
+
+
 def test_a_refused_capture_is_an_error_at_once(model: rs.Model) -> None:
     with pytest.raises(rs.LayerOutOfRange):
         model.capture(["a"], layers=99)

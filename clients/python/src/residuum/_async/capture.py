@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
@@ -19,7 +20,6 @@ from .._core.problem import (
     ApiError,
     ConnectionFailed,
     RateLimitError,
-    ResiduumError,
     TooLargeError,
     UnavailableError,
 )
@@ -227,7 +227,7 @@ class AsyncCapture:
             chunk.was_there = run.ended
             if not run.ended or (run.status == "completed" and await self._is_whole(run)):
                 return run
-        raise ResiduumError(f"the run of inputs {chunk.numbers[0]} to {chunk.numbers[-1]} failed {MAX_ATTEMPTS} times")
+        return await self._client.post_run(body)  # enough of looking: what is stored is reused in any case
 
     async def _is_whole(self, run: AsyncRun) -> bool:
         """Whether the caches of a run that ended earlier are still there. They can expire, or be deleted."""
@@ -266,15 +266,19 @@ class AsyncCapture:
         self._cancelled = True
         self._pending.clear()
         while self._in_flight:
-            await self._in_flight[0][1].cancel()
-            await self._settle_oldest()
+            try:
+                await self._in_flight[0][1].cancel()
+                await self._settle_oldest()
+            except RunNotFound:
+                self._in_flight.popleft()
         return self
 
     async def delete(self) -> None:
         """Deletes all its runs with their caches, after cancelling those in flight."""
         await self.cancel()
         for run in self.runs:
-            await run.delete()
+            with contextlib.suppress(RunNotFound):
+                await run.delete()
 
     # Results
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -20,7 +21,6 @@ from .._core.problem import (
     ApiError,
     ConnectionFailed,
     RateLimitError,
-    ResiduumError,
     TooLargeError,
     UnavailableError,
 )
@@ -228,7 +228,7 @@ class Capture:
             chunk.was_there = run.ended
             if not run.ended or (run.status == "completed" and self._is_whole(run)):
                 return run
-        raise ResiduumError(f"the run of inputs {chunk.numbers[0]} to {chunk.numbers[-1]} failed {MAX_ATTEMPTS} times")
+        return self._client.post_run(body)  # enough of looking: what is stored is reused in any case
 
     def _is_whole(self, run: Run) -> bool:
         """Whether the caches of a run that ended earlier are still there. They can expire, or be deleted."""
@@ -267,15 +267,19 @@ class Capture:
         self._cancelled = True
         self._pending.clear()
         while self._in_flight:
-            self._in_flight[0][1].cancel()
-            self._settle_oldest()
+            try:
+                self._in_flight[0][1].cancel()
+                self._settle_oldest()
+            except RunNotFound:
+                self._in_flight.popleft()
         return self
 
     def delete(self) -> None:
         """Deletes all its runs with their caches, after cancelling those in flight."""
         self.cancel()
         for run in self.runs:
-            run.delete()
+            with contextlib.suppress(RunNotFound):
+                run.delete()
 
     # Results
 
