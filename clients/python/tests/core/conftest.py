@@ -6,14 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from places import MODEL, NAME
 from scripted import Scripted
 
 import residuum as rs
-
-ROOT = Path(__file__).resolve().parents[4]
-MODEL = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
-NAME = "smollm2"
-EIFFEL = "The Eiffel Tower is in the city of"
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import inspect
 
 import numpy as np
 import pytest
-from conftest import EIFFEL, NAME
+from places import EIFFEL, NAME
 
 import residuum as rs
 

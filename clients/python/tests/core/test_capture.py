@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import NAME
+from places import NAME
 
 import residuum as rs
 

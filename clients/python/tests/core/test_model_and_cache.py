@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
-from conftest import EIFFEL, NAME
+from places import EIFFEL, NAME
 
 import residuum as rs
 from residuum._sync.transport import Transport

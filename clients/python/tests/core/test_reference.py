@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import EIFFEL
+from places import EIFFEL
 
 import residuum as rs
 

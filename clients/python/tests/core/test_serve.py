@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import NAME
+from places import NAME
 
 import residuum as rs
 from residuum._core.process import find_binary

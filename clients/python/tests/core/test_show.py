@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import EIFFEL
+from places import EIFFEL
 
 import residuum as rs
 from residuum._core import show

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
-from conftest import EIFFEL
+from places import EIFFEL
 
 import residuum as rs
 from residuum._core.rows import positions_text
