@@ -48,6 +48,18 @@ def sync(texts: list[str], ids: NDArray[np.int64]) -> None:
         X, y = capture.matrix("resid_post", layer=3)
         assert_type(X, Array)
         assert_type(y, Array | None)
+        assert_type(m.generate("x", max_new_tokens=3), rs.Generation)
+        assert_type(m.generate(texts, temperature=1), list[rs.Generation])
+        assert_type(m.generate("x", stream=True), rs.TokenStream)
+        assert_type([t.text for t in m.generate(texts, stream=True, n=2)], list[str])
+        with m.steer("joy", layers=[3], strength=2) as s:
+            assert_type(s, rs.SteeredModel)
+            s.run_with_cache("x")
+        assert_type(m.patching("a", "b", answer=1, sweep={"positions": "each"}).values, Array)
+        assert_type(cache.logit_lens(layers=[1], tokens=" Paris").probability, Array)
+        assert_type(cache.logit_attribution(3).parts, list[rs.Part])
+        assert_type(c.directions.fit("x", positive=capture, negative=["id"]), rs.Direction)
+        assert_type(c.compare(cache, cache)["cosine"], Array)
         try:
             c.cache("x")
         except rs.CacheNotFound as e:
@@ -65,5 +77,9 @@ async def asynchronous(texts: list[str]) -> None:
         assert_type(await logits, Array)
         assert_type(await cache.get("k", 3), Array)
         assert_type(await m.capture(texts), rs.AsyncCapture)
+        assert_type(await m.generate("x"), rs.AsyncGeneration)
+        assert_type([t.text async for t in await m.generate("x", stream=True)], list[str])
+        assert_type((await cache.logit_lens()).kl, Array)
+        assert_type([d.name async for d in c.directions.list()], list[str])
         async for found in c.caches():
             assert_type(found, rs.AsyncCache)

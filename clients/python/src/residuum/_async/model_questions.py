@@ -10,6 +10,7 @@ from .._core.arguments import DirectionLike, Layers, Positions, Token
 from .._core.capture_spec import capture_spec, chat_options
 from .._core.events import EventParser
 from .._core.inputs import Input, parse_inputs
+from .._core.options import ChatOptions, GenerateOptions
 from .._core.problem import UnexpectedAnswer, api_error
 from .._core.progress import progress_bar
 from .._core.results.generation import settings
@@ -17,9 +18,11 @@ from .._core.results.patching import Patching, sweep_body
 from .._core.wire import compact, path
 from ..interventions import Intervention, add
 from .events import read_events
-from .generation import AsyncTokenStream, generations
+from .generation import AsyncGeneration, AsyncTokenStream, generations
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from .client import AsyncClient
     from .steered import AsyncSteeredModel
 
@@ -33,11 +36,24 @@ class AsyncModelQuestions:
 
     @overload
     async def generate(
-        self, prompt: Input, *, max_new_tokens: int = ..., stream: Literal[True], **options: Any
+        self, prompt: Input, *, stream: Literal[True], n: int | None = None, **options: Unpack[GenerateOptions]
     ) -> AsyncTokenStream: ...
     @overload
     async def generate(
-        self, prompt: Input, *, max_new_tokens: int = ..., stream: Literal[False] = ..., **options: Any
+        self,
+        prompt: str | Mapping[str, Any] | list[int],
+        *,
+        stream: Literal[False] = False,
+        n: None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> AsyncGeneration: ...
+    @overload
+    async def generate(
+        self, prompt: list[str], *, stream: Literal[False] = False, n: None = None, **options: Unpack[GenerateOptions]
+    ) -> list[AsyncGeneration]: ...
+    @overload
+    async def generate(
+        self, prompt: Input, *, stream: bool = False, n: int | None = None, **options: Unpack[GenerateOptions]
     ) -> Any: ...
     async def generate(
         self: Any,
@@ -64,7 +80,7 @@ class AsyncModelQuestions:
         ttl: float | None = None,
         timeout: float | None = None,
         progress: bool | None = None,
-        **chat: Any,
+        **chat: Unpack[ChatOptions],
     ) -> Any:
         """Continues texts token by token, and keeps the activations of the whole text.
 

@@ -34,6 +34,10 @@ class AsyncSteeredModel(AsyncModel):
         """As `Model.run_with_cache`, with the interventions."""
         return await super().run_with_cache(input, **self._changed(options))
 
+    async def generate(self, prompt: Any, **options: Any) -> Any:
+        """As `Model.generate`, with the interventions. With a list of strengths, every prompt has a list."""
+        return await super().generate(prompt, **options)
+
     async def capture(self, data: Any, **options: Any) -> Any:
         """As `Model.capture`, with the interventions."""
         return await super().capture(data, **self._changed(options))

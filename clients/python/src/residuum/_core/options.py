@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
 from .hooks import Hooks, Layers
@@ -36,6 +36,29 @@ class RunOptions(TokenizeOptions, total=False):
     dtype: str | None
     truncate: str | None
     reuse: bool | None
+    priority: str | None
+    tags: Sequence[str] | None
+    metadata: Mapping[str, Any] | None
+    ttl: float | None
+    timeout: float | None
+    progress: bool | None
+
+
+class GenerateOptions(TokenizeOptions, total=False):
+    """Of `Model.generate`."""
+
+    max_new_tokens: int
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    seed: int | None
+    stop: str | Iterable[str] | None
+    hooks: Hooks
+    layers: Layers
+    positions: Any
+    dtype: str | None
+    interventions: Sequence[Any] | None
+    truncate: str | None
     priority: str | None
     tags: Sequence[str] | None
     metadata: Mapping[str, Any] | None

@@ -11,6 +11,7 @@ from .._core.arguments import DirectionLike, Layers, Positions, Token
 from .._core.capture_spec import capture_spec, chat_options
 from .._core.events import EventParser
 from .._core.inputs import Input, parse_inputs
+from .._core.options import ChatOptions, GenerateOptions
 from .._core.problem import UnexpectedAnswer, api_error
 from .._core.progress import progress_bar
 from .._core.results.generation import settings
@@ -18,9 +19,11 @@ from .._core.results.patching import Patching, sweep_body
 from .._core.wire import compact, path
 from ..interventions import Intervention, add
 from .events import read_events
-from .generation import TokenStream, generations
+from .generation import Generation, TokenStream, generations
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from .client import Client
     from .steered import SteeredModel
 
@@ -34,11 +37,24 @@ class ModelQuestions:
 
     @overload
     def generate(
-        self, prompt: Input, *, max_new_tokens: int = ..., stream: Literal[True], **options: Any
+        self, prompt: Input, *, stream: Literal[True], n: int | None = None, **options: Unpack[GenerateOptions]
     ) -> TokenStream: ...
     @overload
     def generate(
-        self, prompt: Input, *, max_new_tokens: int = ..., stream: Literal[False] = ..., **options: Any
+        self,
+        prompt: str | Mapping[str, Any] | list[int],
+        *,
+        stream: Literal[False] = False,
+        n: None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> Generation: ...
+    @overload
+    def generate(
+        self, prompt: list[str], *, stream: Literal[False] = False, n: None = None, **options: Unpack[GenerateOptions]
+    ) -> list[Generation]: ...
+    @overload
+    def generate(
+        self, prompt: Input, *, stream: bool = False, n: int | None = None, **options: Unpack[GenerateOptions]
     ) -> Any: ...
     def generate(
         self: Any,
@@ -65,7 +81,7 @@ class ModelQuestions:
         ttl: float | None = None,
         timeout: float | None = None,
         progress: bool | None = None,
-        **chat: Any,
+        **chat: Unpack[ChatOptions],
     ) -> Any:
         """Continues texts token by token, and keeps the activations of the whole text.
 

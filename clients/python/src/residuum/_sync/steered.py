@@ -35,6 +35,10 @@ class SteeredModel(Model):
         """As `Model.run_with_cache`, with the interventions."""
         return super().run_with_cache(input, **self._changed(options))
 
+    def generate(self, prompt: Any, **options: Any) -> Any:
+        """As `Model.generate`, with the interventions. With a list of strengths, every prompt has a list."""
+        return super().generate(prompt, **options)
+
     def capture(self, data: Any, **options: Any) -> Any:
         """As `Model.capture`, with the interventions."""
         return super().capture(data, **self._changed(options))
