@@ -18,8 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.data import IterableDataset, get_worker_info
+
+try:
+    import torch
+    from torch.utils.data import IterableDataset, get_worker_info
+except ImportError as e:
+    raise ImportError(f"residuum.torch needs PyTorch, pip install 'residuum[torch]' ({e})") from None
 
 from ._core.config import Config
 from ._core.row_plan import Chunks, EpochPlan, Range, merged

@@ -126,7 +126,7 @@ class Patching:
             return f"<pre>{show.escape(repr(self))}</pre>"
         most = float(np.nanmax(np.abs(matrix))) if np.isfinite(matrix).any() else 1.0
         body = [
-            (name, [(show.number(v, 2), float(v) / (most or 1.0), "") for v in row])
+            (name, [(show.fixed(v), float(v) / (most or 1.0), "") for v in row])
             for name, row in reversed(list(zip(rows, matrix, strict=True)))
         ]
         return show.html_table(f"{': '.join(self._title)} ({self._shown()[1]})", columns, body, symmetric=True)

@@ -34,6 +34,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}f}"
 
 
+def fixed(value: float) -> str:
+    """A number of a matrix, with two decimals."""
+    return "–" if math.isnan(value) else f"{value:.2f}" if abs(value) < 10_000 else f"{value:.1e}"
+
+
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], limit: int = 20) -> str:
     """Columns of text: the first one to the left, the others to the right."""
     rows = list(rows)
