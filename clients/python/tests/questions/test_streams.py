@@ -145,6 +145,44 @@ def test_a_failed_run_is_an_error_after_its_tokens() -> None:
         list(stream)
 
 
+def test_a_sweep_whose_connection_breaks_begins_again() -> None:
+    result = {
+        "model": "m",
+        "op": "zero",
+        "hook": "mlp_out",
+        "metric": "logit",
+        "answer": {"id": 1, "token": "A"},
+        "position": 0,
+        "clean_tokens": ["x"],
+        "axes": ["layer"],
+        "layers": [0],
+        "values": [1.5],
+        "effect": [0.5],
+        "clean": 1.0,
+        "n_cells": 1,
+    }
+    progress = 'event: progress\ndata: {"queue_position": null, "done": 0, "total": 1}\n\n'
+    whole = progress + f"event: result\ndata: {json.dumps(result)}\n\n"
+    answers: list[str | Broken] = [Broken(progress), whole]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(200, json={"id": "m", "status": "ready", "n_layers": 1, "hooks": []})
+        stream = answers.pop(0)
+        headers = {"content-type": "text/event-stream"}
+        if isinstance(stream, Broken):
+            return httpx.Response(200, stream=stream, headers=headers)
+        return httpx.Response(200, text=stream, headers=headers)
+
+    with rs.Client("http://x", transport=httpx.MockTransport(answer)) as client:
+        found = client.model("m").patching("x", answer=1, sweep={"op": "zero", "hook": "mlp_out"})
+        assert found.effect.tolist() == [0.5]
+        assert not answers
+        answers += [Broken(progress)] * 3
+        with pytest.raises(rs.ConnectionFailed):
+            client.model("m").patching("x", answer=1, sweep={"op": "zero", "hook": "mlp_out"})
+
+
 def test_event_lines() -> None:
     parser = EventParser()
     lines = [": comment", "event: a", "data: [1,", "data: 2]", "id: 7", "", "data:3", "", "event: x", ""]

@@ -65,9 +65,9 @@ class Direction:
         return int(self._data["n_components"])
 
     @property
-    def d(self) -> int:
+    def width(self) -> int:
         """Length of a vector."""
-        return int(self._data["d"])
+        return int(self._data["width"])
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class Direction:
             values = self.metrics.get(name)
             if values is not None and not np.isnan(values).all():
                 best += f", {name} up to {np.nanmax(values):.3f}"
-        return f"Direction({self.name!r}, {self.method}, {self.hook} {where}, d {self.d}{best})"
+        return f"Direction({self.name!r}, {self.method}, {self.hook} {where}, width {self.width}{best})"
 
 
 class Directions:

@@ -12,12 +12,14 @@ from .._core.capture_spec import capture_spec, chat_options
 from .._core.events import EventParser
 from .._core.inputs import Input, parse_inputs
 from .._core.options import ChatOptions, GenerateOptions
-from .._core.problem import UnexpectedAnswer, api_error
+from .._core.problem import AnswerTimedOut, ConnectionFailed, UnexpectedAnswer, api_error
 from .._core.progress import progress_bar
 from .._core.results.generation import settings
 from .._core.results.patching import Patching, sweep_body
+from .._core.retry import backoff
 from .._core.wire import compact, path
 from ..interventions import Intervention, add
+from . import primitives
 from .events import read_events
 from .generation import Generation, TokenStream, generations
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
     from .client import Client
     from .steered import SteeredModel
+
+# How often a sweep is begun if its connection breaks.
+SWEEP_TRIES = 3
 
 
 class ModelQuestions:
@@ -249,19 +254,35 @@ class ModelQuestions:
             }
         )
         progress = self._client.config.progress if progress is None else progress
-        transport, where = self._client.transport, path("experiments", "patching")
         with progress_bar(None, "patching", progress, unit="cell") as bar:
-            for event in read_events(transport, "POST", where, EventParser(), json=body, idempotent=True):
-                if event.name == "progress":
-                    bar.total = event.data["total"]
-                    waiting = event.data.get("queue_position")
-                    bar.set_postfix_str("" if waiting is None else f"{waiting} ahead in the queue", refresh=False)
-                    bar.update(event.data["done"] - bar.n)
-                elif event.name == "problem":
-                    raise api_error(event.data, int(event.data.get("status", 500)))
-                elif event.name == "result":
-                    bar.update((bar.total or 0) - bar.n)
-                    return Patching(event.data)
+            for attempt in range(SWEEP_TRIES):
+                try:
+                    found: Patching = self._sweep(body, bar)
+                    return found
+                except AnswerTimedOut:
+                    raise
+                except ConnectionFailed:  # nothing is stored, so it simply begins again
+                    if attempt + 1 == SWEEP_TRIES:
+                        raise
+                    primitives.sleep(backoff(attempt))
+        raise AssertionError("unreachable")
+
+    def _sweep(self, body: dict[str, Any], bar: Any) -> Patching:
+        """One sweep, whose events move the bar."""
+        events = read_events(
+            self._client.transport, "POST", path("experiments", "patching"), EventParser(), json=body, idempotent=True
+        )
+        for event in events:
+            if event.name == "progress":
+                bar.total = event.data["total"]
+                waiting = event.data.get("queue_position")
+                bar.set_postfix_str("" if waiting is None else f"{waiting} ahead in the queue", refresh=False)
+                bar.update(event.data["done"] - bar.n)
+            elif event.name == "problem":
+                raise api_error(event.data, int(event.data.get("status", 500)))
+            elif event.name == "result":
+                bar.update((bar.total or 0) - bar.n)
+                return Patching(event.data)
         raise UnexpectedAnswer("the sweep ended without a result")
 
 
