@@ -74,7 +74,8 @@ def _entry(
 
 
 def _several(values: Iterable[int] | int) -> list[int]:
-    listed: list[Any] = [values] if isinstance(values, Integral) else list(values)
+    given: Any = values
+    listed = [given] if isinstance(given, Integral) else list(given)
     return list(arguments.positions(listed))
 
 
