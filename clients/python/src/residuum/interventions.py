@@ -75,7 +75,7 @@ def _entry(
 
 def _several(values: Iterable[int] | int) -> list[int]:
     given: Any = values
-    listed = [given] if isinstance(given, Integral) else list(given)
+    listed: list[Any] = [given] if isinstance(given, Integral) else list(given)
     return list(arguments.positions(listed))
 
 
