@@ -19,6 +19,7 @@ well. Where it acts is said by the same arguments everywhere:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
 from typing import Any, TypedDict
 
 from ._core import arguments
@@ -73,8 +74,9 @@ def _entry(
 
 
 def _several(values: Iterable[int] | int) -> list[int]:
-    found = arguments.positions([values] if isinstance(values, int) else list(values))
-    return list(found)
+    given: Any = values
+    listed: list[Any] = [given] if isinstance(given, Integral) else list(given)
+    return list(arguments.positions(listed))
 
 
 def _with_direction(entry: Intervention, direction: DirectionLike) -> Intervention:
@@ -136,7 +138,7 @@ def set_to(
 ) -> Intervention:
     """Replaces the values: by one number, or by a vector or direction."""
     entry = _entry("set", hook, layers, positions, heads, neurons)
-    if isinstance(value, (int, float)):
+    if isinstance(value, Real):
         entry["value"] = float(value)
         return entry
     return _with_direction(entry, value)

@@ -111,6 +111,10 @@ class ActivationDataset(IterableDataset[Any]):  # type: ignore[misc,unused-ignor
         ):
             if value < least:
                 raise ValueError(f"{name} is at least {least}, not {value}")
+        if not isinstance(client, Client):
+            raise TypeError(f"an ActivationDataset needs a residuum.Client, not {type(client).__name__}")
+        if caches is not None and (tag is not None or filters):
+            raise TypeError("give caches or conditions, not both")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank is from 0 to {world_size - 1}, not {rank}")
         found = find_rows(client, hook, layer, position, dtype, caches, {"tag": tag, **filters})

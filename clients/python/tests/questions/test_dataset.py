@@ -186,6 +186,10 @@ def test_wrong_arguments(client: rs.Client, stored: dict[str, np.ndarray]) -> No
         dataset(client, dtype="int8")
     with pytest.raises(TypeError, match="condition"):
         dataset(client, nonsense=1)
+    with pytest.raises(TypeError, match="not both"):
+        dataset(client, caches=["x"])
+    with pytest.raises(TypeError, match="AsyncClient"):
+        dataset(rs.AsyncClient(client.url))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("seed", [None, 3])

@@ -203,6 +203,21 @@ def test_features_and_caches_are_directions(client: rs.Client, model: rs.Model, 
     assert iv.add(moods[True][0])["direction"] == {"cache": moods[True][0].id}
 
 
+def test_numbers_of_numpy_are_numbers() -> None:
+    assert iv.set_to(np.float32(1.5), layers=np.arange(2), heads=np.int64(3)) == {
+        "op": "set",
+        "layers": [0, 1],
+        "heads": [3],
+        "value": 1.5,
+    }
+    assert iv.add("x", strength=np.array([0.5, 1]), positions=np.int64(-1)) == {
+        "op": "add",
+        "positions": -1,
+        "direction": {"direction": "x"},
+        "strength": [0.5, 1.0],
+    }
+
+
 def test_what_cannot_be_is_refused(model: rs.Model) -> None:
     with pytest.raises(TypeError, match="vector of numbers"):
         iv.add(object())
