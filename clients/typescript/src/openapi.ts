@@ -4,6 +4,27 @@
  */
 
 export interface paths {
+    "/": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What is here
+         * @description Name, version and the most important paths. A browser, which asks for HTML rather than JSON, is sent to the reference
+         *     page.
+         */
+        get: operations["getIndex"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/healthz": {
         parameters: {
             query?: never;
@@ -220,9 +241,9 @@ export interface paths {
         };
         /**
          * List caches
-         * @description Newest first; a cache must match all filters. The server examines a bounded number of caches for a page. If each
-         *     filter alone matches many caches but few match all, a page may have fewer items than `limit`, or none, although
-         *     `next_cursor` is not null.
+         * @description Newest first, or oldest first with `order=asc`; a cache must match all filters. With `fields`, each item has only
+         *     the members named there. The server examines a bounded number of caches for a page. If each filter alone matches
+         *     many caches but few match all, a page may have fewer items than `limit`, or none, although `next_cursor` is not null.
          */
         get: operations["listCaches"];
         put?: never;
@@ -236,7 +257,14 @@ export interface paths {
          *     and checked completely before anything is stored. Runs never reuse an imported cache.
          */
         post: operations["importCache"];
-        delete?: never;
+        /**
+         * Delete caches
+         * @description Deletes the caches that meet all conditions, at least one of which must be given, and answers how many. Pinned caches
+         *     are kept unless the conditions include `pinned=true`. Caches that are stored later are not deleted: a run that has
+         *     not ended goes on. Runs no longer list what was deleted, but keep their counts. Many caches are deleted in several
+         *     transactions; if the request ends early, send it again: what is deleted already does not count again.
+         */
+        delete: operations["deleteCaches"];
         options?: never;
         head?: never;
         patch?: never;
@@ -562,8 +590,8 @@ export interface paths {
         };
         /**
          * Export caches
-         * @description As `/v1/runs/{id}/export`, for all caches that meet the conditions, newest first. Caches that did not capture the
-         *     hook are left out; `n_left_out` of the manifest counts them.
+         * @description As `/v1/runs/{id}/export`, for all caches that meet the conditions: by run, the oldest first, and within a run in the
+         *     order of its inputs. Caches that did not capture the hook are left out; `n_left_out` of the manifest counts them.
          */
         get: operations["exportCaches"];
         put?: never;
@@ -689,7 +717,7 @@ export interface paths {
          * Queue a run
          * @description Checks and tokenises every input, stores the run and answers 202 with its `Location`. With `?wait=SECONDS` the
          *     server answers 201 once the run has ended, with whatever status. If one input is bad, the whole request is refused,
-         *     and the problem points to that input.
+         *     and the problem points to that input. `include` adds the tensors or the most probable next tokens to the answer.
          */
         post: operations["createRun"];
         delete?: never;
@@ -708,7 +736,7 @@ export interface paths {
         /**
          * Read a run
          * @description Its status, its counts and its first hundred caches. With `?wait=SECONDS` the server answers once the run has ended,
-         *     or when the time is over.
+         *     or when the time is over. `include` adds the tensors, or the most probable next tokens.
          */
         get: operations["getRun"];
         put?: never;
@@ -732,7 +760,7 @@ export interface paths {
         };
         /**
          * List a run's caches
-         * @description In the order of the inputs.
+         * @description In the order of the inputs. With `include=top_tokens` each has its most probable next tokens.
          */
         get: operations["listRunCaches"];
         put?: never;
@@ -776,8 +804,9 @@ export interface paths {
          * @description Server-sent events. `run`, whose data is a `RunSnapshot`: one at once, one after every change, and the last with the
          *     final status. Each of them describes the whole run, so a client that reconnects misses nothing. A run that generates
          *     also sends `token` (a `TokenEvent`) for each token as it is chosen, and `completion` (a `CompletionEvent`) when a
-         *     continuation ends. These are numbered in `id`, and a client that reconnects with `Last-Event-ID` gets what it missed
-         *     as long as the run has not ended; the last 8,192 are kept.
+         *     continuation ends. These have an `id`, and a client that reconnects with it as `Last-Event-ID` gets what it missed as
+         *     long as the run has not ended; the last 8,192 are kept. After a restart of the server, which begins unfinished
+         *     continuations anew, it gets all of them: the item and the position say which it has already.
          */
         get: operations["followRun"];
         put?: never;
@@ -798,7 +827,7 @@ export interface paths {
         /**
          * Export a run
          * @description One hook of every cache of a run as matrices: `X` `[n_rows, …]`, or `X.0`, `X.1`, … for several layers. The rows of
-         *     the caches are concatenated in the order of the inputs. Further arrays are `row_cache` (index of the row's cache in
+         *     the caches are concatenated in the order of the inputs, or shuffled with a seed. Further arrays are `row_cache` (index of the row's cache in
          *     the manifest), `row_position` and `row_token_id` (-1 if there is none, as for a mean). The manifest has id, label,
          *     tags, metadata and text of each cache. The format is safetensors (manifest in `__metadata__`), npz (with `cache_id`
          *     and `cache_label`; bfloat16 becomes float32), or an Arrow stream with everything as columns. If one safetensors or
@@ -989,7 +1018,8 @@ export interface paths {
         /**
          * Tokenise
          * @description The tokens that a run with the same input would give the model: ids, strings, special tokens, character offsets,
-         *     whether there is a BOS token, and the rendered chat.
+         *     whether there is a BOS token, and the rendered chat. For several inputs (`input` as an array of strings, or of arrays
+         *     of token ids) the answer has them as `items`.
          */
         post: operations["tokenize"];
         delete?: never;
@@ -1329,6 +1359,8 @@ export interface components {
             expires_at?: string | null;
             /** @description Whether it is protected from expiry and eviction. */
             pinned: boolean;
+            /** @description In the caches of a run, with `include=top_tokens`: the most probable next tokens. */
+            top_tokens?: components["schemas"]["NextTokens"] | null;
         };
         /**
          * @description Conditions on caches. A cache must meet all of them.
@@ -1469,13 +1501,13 @@ export interface components {
          *     generated text cannot be chosen, only all of it.
          * @example last
          */
-        ChangedTokens: ("all" | "prompt" | "generated" | "last" | "mean") | number | number[] | components["schemas"]["PositionRange"] | components["schemas"]["PositionsByText"] | components["schemas"]["PositionsByMessage"] | components["schemas"]["PositionsByKind"] | components["schemas"]["MeanOfPositionsRequest"];
+        ChangedTokens: ("all" | "prompt" | "generated" | "last" | "mean") | number | number[] | components["schemas"]["PositionsByText"] | components["schemas"]["PositionsByMessage"] | components["schemas"]["PositionsByKind"] | components["schemas"]["MeanOfPositionsRequest"] | components["schemas"]["PositionRange"];
         /**
          * @description One position: an integer, "last", "mean" or the mean over positions; or "stored", the only row of each cache, for
          *     caches that were captured at one position, such as that of a word.
          * @example last
          */
-        ComparedPosition: ("last" | "mean" | "all" | "stored") | number | number[] | components["schemas"]["PositionRange"] | components["schemas"]["MeanOfPositions"];
+        ComparedPosition: ("last" | "mean" | "all" | "stored") | number | number[] | components["schemas"]["MeanOfPositions"] | components["schemas"]["PositionRange"];
         /**
          * @description The answer to a comparison. It has `pairs` in mode `pairs`; `caches` and `values` in mode `matrix`; `a`, `b`,
          *     `layers_b` and `values` in mode `layers`; `groups` and `values` in mode `sets`.
@@ -1754,7 +1786,7 @@ export interface components {
             /** @description Changes to activations during the forward pass of every input, in order; also while the model generates. */
             interventions?: components["schemas"]["Intervention"][] | null;
             /** @description What to capture; the residual stream after every block at the final position if left out. */
-            capture?: components["schemas"]["Capture"] | null;
+            capture?: null | components["schemas"]["Capture"];
             /**
              * @description Beginning-of-sequence token (`[CLS]` for BERT): null leaves the decision to the tokenizer, true makes sure the
              *     input begins with one, false leaves out all special tokens that the tokenizer would add to text.
@@ -1780,6 +1812,68 @@ export interface components {
              * @description Seconds after which each cache of the run expires, counted from when it is stored; never if left out.
              */
             ttl_seconds?: number | null;
+        };
+        /**
+         * @description A run, or what it would store. Some generators of clients take the schema of status 200 for all answers, so it is
+         *     one that they all fit.
+         * @example {
+         *       "object": "dry_run",
+         *       "n_items": 1,
+         *       "n_tokens": 3,
+         *       "n_bytes": 2304,
+         *       "items": [
+         *         {
+         *           "token_ids": [
+         *             504,
+         *             414,
+         *             46682
+         *           ],
+         *           "tokens": [
+         *             "The",
+         *             " E",
+         *             "iffel"
+         *           ],
+         *           "bos": {
+         *             "requested": null,
+         *             "present": false,
+         *             "added": false,
+         *             "token_id": 1
+         *           },
+         *           "n_truncated": 0,
+         *           "n_bytes": 2304,
+         *           "interventions": [],
+         *           "positions": 2,
+         *           "hooks": [
+         *             {
+         *               "hook": "blocks.12.hook_resid_post",
+         *               "shape": [
+         *                 576
+         *               ]
+         *             }
+         *           ]
+         *         }
+         *       ]
+         *     }
+         */
+        CreatedRun: components["schemas"]["Run"] | components["schemas"]["DryRun"];
+        /**
+         * @description How many caches were deleted.
+         * @example {
+         *       "deleted": 120,
+         *       "kept_pinned": 2
+         *     }
+         */
+        DeletedCachesDto: {
+            /**
+             * Format: int64
+             * @description Number of caches that were deleted.
+             */
+            deleted: number;
+            /**
+             * Format: int64
+             * @description Number of caches that meet the conditions and were kept because they are pinned; `pinned=true` deletes them.
+             */
+            kept_pinned: number;
         };
         /** @description A dimension of the vectors. */
         DimensionStatistics: {
@@ -1906,7 +2000,7 @@ export interface components {
             /** @description Caches of both classes; `target` says which are positive. */
             caches?: components["schemas"]["CacheSelector"] | null;
             /** @description Which of `caches` are positive. */
-            target?: components["schemas"]["DirectionTarget"] | null;
+            target?: null | components["schemas"]["DirectionTarget"];
             /** @description Whether to scale each vector to length one. Default: `false`. */
             normalize?: boolean | null;
             /**
@@ -1939,7 +2033,7 @@ export interface components {
             /** @description Caches of both classes; `target` says which are positive. */
             caches?: components["schemas"]["CacheSelector"] | null;
             /** @description Which of `caches` are positive. */
-            target?: components["schemas"]["DirectionTarget"] | null;
+            target?: null | components["schemas"]["DirectionTarget"];
             /**
              * Format: double
              * @description Inverse strength of the penalty, like `C` in scikit-learn; 1e-6 to 1e6. Default: `1.0`.
@@ -2088,6 +2182,7 @@ export interface components {
         /**
          * @description What a run would store.
          * @example {
+         *       "object": "dry_run",
          *       "n_items": 1,
          *       "n_tokens": 3,
          *       "n_bytes": 2304,
@@ -2126,6 +2221,11 @@ export interface components {
          *     }
          */
         DryRun: {
+            /**
+             * @description Always `dry_run`. (enum property replaced by openapi-typescript)
+             * @enum {string}
+             */
+            object: "dry_run";
             /** @description Number of inputs. */
             n_items: number;
             /** @description Number of tokens of all inputs. */
@@ -2173,6 +2273,11 @@ export interface components {
             hooks: components["schemas"]["DryRunHook"][];
         };
         /**
+         * @description The word `dry_run`.
+         * @enum {string}
+         */
+        DryRunObject: "dry_run";
+        /**
          * @description Type of the values in a response.
          * @enum {string}
          */
@@ -2191,7 +2296,7 @@ export interface components {
          * @description Stable code of a problem. Later versions may add codes.
          * @enum {string}
          */
-        ErrorCode: "invalid_json" | "invalid_field" | "invalid_body" | "invalid_safetensors" | "invalid_query" | "invalid_header" | "invalid_cursor" | "api_key_required" | "api_key_invalid" | "scope_missing" | "loading_off" | "origin_not_allowed" | "route_not_found" | "run_not_found" | "cache_not_found" | "direction_not_found" | "sae_not_found" | "vector_not_in_direction" | "model_not_found" | "layer_not_in_cache" | "hook_not_in_cache" | "method_not_allowed" | "not_acceptable" | "request_timeout" | "conflict" | "precondition_failed" | "body_too_large" | "too_many_items" | "too_many_run_tokens" | "result_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "host_not_allowed" | "unknown_model" | "unknown_source" | "load_failed" | "unknown_cache" | "unknown_direction" | "unknown_sae" | "bos_mismatch" | "hook_not_stored" | "unknown_hook" | "layer_out_of_range" | "position_out_of_range" | "text_not_found" | "empty_input" | "token_out_of_vocabulary" | "too_many_tokens" | "no_bos_token" | "no_chat_template" | "chat_template_failed" | "cannot_generate" | "not_readable" | "invalid_value" | "idempotency_key_reused" | "shape_mismatch" | "client_queue_full" | "queue_full" | "headers_too_large" | "internal_error" | "blob_damaged" | "worker_failed" | "unavailable" | "not_enough_memory" | "server_busy" | "timed_out" | "store_full";
+        ErrorCode: "invalid_json" | "invalid_field" | "invalid_body" | "invalid_safetensors" | "invalid_query" | "filter_missing" | "invalid_header" | "invalid_cursor" | "api_key_required" | "api_key_invalid" | "scope_missing" | "loading_off" | "origin_not_allowed" | "route_not_found" | "run_not_found" | "cache_not_found" | "direction_not_found" | "sae_not_found" | "vector_not_in_direction" | "model_not_found" | "layer_not_in_cache" | "hook_not_in_cache" | "method_not_allowed" | "not_acceptable" | "request_timeout" | "conflict" | "precondition_failed" | "body_too_large" | "too_many_items" | "too_many_run_tokens" | "result_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "host_not_allowed" | "unknown_model" | "unknown_source" | "load_failed" | "unknown_cache" | "unknown_direction" | "unknown_sae" | "bos_mismatch" | "hook_not_stored" | "unknown_hook" | "layer_out_of_range" | "position_out_of_range" | "text_not_found" | "empty_input" | "token_out_of_vocabulary" | "too_many_tokens" | "no_bos_token" | "no_chat_template" | "chat_template_failed" | "cannot_generate" | "not_readable" | "invalid_value" | "idempotency_key_reused" | "shape_mismatch" | "client_queue_full" | "queue_full" | "headers_too_large" | "internal_error" | "blob_damaged" | "worker_failed" | "unavailable" | "not_enough_memory" | "server_busy" | "timed_out" | "store_full";
         /**
          * @description True for the special tokens of the model's tokenizer, or a list of token ids.
          * @example true
@@ -2468,7 +2573,7 @@ export interface components {
             /** @description Number of positions for each feature. Default: `10`. */
             k?: number | null;
             /** @description Search only caches that meet these conditions; if left out, all that the autoencoder can encode. */
-            filter?: components["schemas"]["CacheConditions"] | null;
+            filter?: null | components["schemas"]["CacheConditions"];
             /** @description Number of tokens of context before and after a hit. Default: `5`. */
             context?: number | null;
             /**
@@ -2719,7 +2824,12 @@ export interface components {
          * @description What a response includes besides the run.
          * @enum {string}
          */
-        Include: "values";
+        Include: "values" | "top_tokens";
+        /**
+         * @description What the description of a run's caches includes.
+         * @enum {string}
+         */
+        IncludeTopTokens: "top_tokens";
         /**
          * @description What a response includes besides the description of a direction.
          * @enum {string}
@@ -3322,7 +3432,62 @@ export interface components {
             next_cursor?: string | null;
         };
         /** @description Numbers, nested as the axes; null where a number is not finite. */
-        NestedNumbers: ((number | null) | ((number | null) | ((number | null) | (number | null)[])[])[])[];
+        NestedNumbers: unknown[];
+        /** @description One of the most probable next tokens. */
+        NextToken: {
+            /**
+             * Format: int32
+             * @description Its id.
+             */
+            id: number;
+            /** @description Its text; empty if the model that made the cache is no longer served. */
+            token: string;
+            /**
+             * Format: double
+             * @description Its probability: the softmax over the whole vocabulary, computed in float64.
+             */
+            probability: number;
+            /**
+             * Format: float
+             * @description Its logit, as captured.
+             */
+            logit: number;
+        };
+        /**
+         * @description The most probable next tokens after the last captured position of a cache.
+         * @example {
+         *       "cache": "0198c5a0-5b3f-7d51-8a3e-0242ac120002",
+         *       "position": 9,
+         *       "missing": null,
+         *       "tokens": [
+         *         {
+         *           "id": 7042,
+         *           "token": " Paris",
+         *           "probability": 0.41,
+         *           "logit": 19.3
+         *         }
+         *       ]
+         *     }
+         */
+        NextTokens: {
+            /** @description The cache. */
+            cache: string;
+            /**
+             * Format: int32
+             * @description The last captured position: the tokens are those that would follow it. Null if `logits` were not captured at
+             *     single positions.
+             */
+            position?: number | null;
+            /** @description Why there are no tokens; null if there are. */
+            missing?: components["schemas"]["NoNextTokens"] | null;
+            /** @description The tokens, the most probable first; of equally probable ones the lower id first. */
+            tokens: components["schemas"]["NextToken"][];
+        };
+        /**
+         * @description Why a cache has no next tokens.
+         * @enum {string}
+         */
+        NoNextTokens: "logits_not_captured" | "mean_of_positions" | "not_finite";
         /** @description The message of an answer. */
         OpenAiAnswerMessage: {
             /** @description Always `assistant`. */
@@ -3481,7 +3646,7 @@ export interface components {
             /** @description Whether to send the answer in parts, as server-sent events. Default: `false`. */
             stream?: boolean | null;
             /** @description Options of an answer in parts. */
-            stream_options?: components["schemas"]["OpenAiStreamOptions"] | null;
+            stream_options?: null | components["schemas"]["OpenAiStreamOptions"];
             /** @description One text or several that end the answer; at most 16. */
             stop?: components["schemas"]["Stop"] | null;
             /**
@@ -3569,7 +3734,7 @@ export interface components {
             /** @description What to do with a chat longer than the context. An extension. */
             truncate?: components["schemas"]["Truncate"] | null;
             /** @description What to store of the generation; nothing if left out. An extension. */
-            residuum?: components["schemas"]["OpenAiRecording"] | null;
+            residuum?: null | components["schemas"]["OpenAiRecording"];
         };
         /** @description A generated token. */
         OpenAiChatToken: {
@@ -3711,7 +3876,7 @@ export interface components {
             /** @description Whether to send the answer in parts, as server-sent events. Default: `false`. */
             stream?: boolean | null;
             /** @description Options of an answer in parts. */
-            stream_options?: components["schemas"]["OpenAiStreamOptions"] | null;
+            stream_options?: null | components["schemas"]["OpenAiStreamOptions"];
             /** @description How many of the most probable tokens to list beside each token. If given, also 0, log-probabilities are answered. */
             logprobs?: number | null;
             /** @description Whether the text, and the log-probabilities if asked for, begin with the prompt. Default: `false`. */
@@ -3754,7 +3919,7 @@ export interface components {
             /** @description What to do with prompts longer than the context. An extension. */
             truncate?: components["schemas"]["Truncate"] | null;
             /** @description What to store of the generation; nothing if left out. An extension. */
-            residuum?: components["schemas"]["OpenAiRecording"] | null;
+            residuum?: null | components["schemas"]["OpenAiRecording"];
         };
         /** @description The text of a message. */
         OpenAiContent: string | components["schemas"]["OpenAiContentPart"][];
@@ -3998,7 +4163,7 @@ export interface components {
          */
         OpenAiRecording: {
             /** @description What to capture; the residual stream after every block at the final position if left out. */
-            capture?: components["schemas"]["Capture"] | null;
+            capture?: null | components["schemas"]["Capture"];
             /** @description Changes to activations during the forward pass, also while the model generates. */
             interventions?: components["schemas"]["Intervention"][] | null;
             /** @description Tags for every cache. */
@@ -4606,7 +4771,7 @@ export interface components {
          *     the others keep it.
          * @example last
          */
-        Positions: ("last" | "mean" | "all") | number | number[] | components["schemas"]["PositionRange"] | components["schemas"]["MeanOfPositions"];
+        Positions: ("last" | "mean" | "all") | number | number[] | components["schemas"]["MeanOfPositions"] | components["schemas"]["PositionRange"];
         /**
          * @description All special tokens, including BOS, or all other tokens; keeps the position axis.
          * @example {
@@ -4664,7 +4829,7 @@ export interface components {
          *       "occurrence": -1
          *     }
          */
-        PositionsRequest: ("last" | "mean" | "all" | "prompt" | "generated") | number | number[] | components["schemas"]["PositionRange"] | components["schemas"]["PositionsByText"] | components["schemas"]["PositionsByMessage"] | components["schemas"]["PositionsByKind"] | components["schemas"]["MeanOfPositionsRequest"];
+        PositionsRequest: ("last" | "mean" | "all" | "prompt" | "generated") | number | number[] | components["schemas"]["PositionsByText"] | components["schemas"]["PositionsByMessage"] | components["schemas"]["PositionsByKind"] | components["schemas"]["MeanOfPositionsRequest"] | components["schemas"]["PositionRange"];
         /**
          * @description How urgent a run is.
          * @enum {string}
@@ -5039,9 +5204,10 @@ export interface components {
         Run: {
             /**
              * @description Always `run`. A problem has no `object`, and its `status` is a number: check this field before you poll
-             *     `status`.
+             *     `status`. (enum property replaced by openapi-typescript)
+             * @enum {string}
              */
-            object: components["schemas"]["RunObject"];
+            object: "run";
             /** @description Id of the run. */
             id: string;
             /** @description `queued`, `running`, `completed`, `failed` or `cancelled`. */
@@ -5108,6 +5274,8 @@ export interface components {
             completions?: components["schemas"]["RunCompletion"][] | null;
             /** @description With `include=values`: the tensors of each cache. */
             values?: components["schemas"]["CacheValues"][] | null;
+            /** @description With `include=top_tokens`: the most probable next tokens of each cache of `caches`. */
+            top_tokens?: components["schemas"]["NextTokens"][] | null;
         };
         /** @description What was generated after one input. */
         RunCompletion: components["schemas"]["Completion"] & {
@@ -5401,7 +5569,7 @@ export interface components {
             /** @description Number of hits for each query. Default: `10`. */
             k?: number | null;
             /** @description Search only caches that meet these conditions; all if left out. */
-            filter?: components["schemas"]["CacheConditions"] | null;
+            filter?: null | components["schemas"]["CacheConditions"];
             /** @description What is ranked. */
             over?: components["schemas"]["SearchOver"] | null;
             /**
@@ -5559,6 +5727,40 @@ export interface components {
             vector?: number[] | null;
             /** @description Several vectors of one width, each a separate query; at most 64. */
             vectors?: number[][] | null;
+        };
+        /**
+         * @description What this server is, and where to go on.
+         * @example {
+         *       "name": "residuum",
+         *       "version": "0.1.0",
+         *       "docs": "/docs/",
+         *       "openapi": "/openapi.json",
+         *       "models": "/v1/models",
+         *       "health": "/healthz",
+         *       "readiness": "/readyz"
+         *     }
+         */
+        ServerIndex: {
+            /**
+             * @description Always `residuum`.
+             * @example residuum
+             */
+            name: string;
+            /**
+             * @description Version of the server.
+             * @example 0.1.0
+             */
+            version: string;
+            /** @description Path of the reference page. */
+            docs: string;
+            /** @description Path of the specification. */
+            openapi: string;
+            /** @description Path of the list of models. */
+            models: string;
+            /** @description Path that answers while the process is alive. */
+            health: string;
+            /** @description Path that answers 200 once the server is ready. */
+            readiness: string;
         };
         /** @description How a model or autoencoder is served. */
         Serving: {
@@ -5755,7 +5957,7 @@ export interface components {
         /** @description `each`, or heads. */
         SweptHeads: "each" | number[];
         /** @description `each`, or positions. */
-        SweptPositions: ("each" | "last" | "mean" | "all") | number | number[] | components["schemas"]["PositionRange"] | components["schemas"]["MeanOfPositions"];
+        SweptPositions: ("each" | "last" | "mean" | "all") | number | number[] | components["schemas"]["MeanOfPositions"] | components["schemas"]["PositionRange"];
         /**
          * @description A tensor as JSON.
          * @example {
@@ -5954,7 +6156,7 @@ export interface components {
             messages?: components["schemas"]["MessageSpan"][] | null;
         };
         /**
-         * @description Something to tokenise: exactly one of `text`, `token_ids` and `messages`.
+         * @description Something to tokenise: exactly one of `input`, `text`, `token_ids` and `messages`.
          * @example {
          *       "model": "smollm2-135m",
          *       "text": "The Eiffel Tower"
@@ -5963,6 +6165,11 @@ export interface components {
         Tokenize: {
             /** @description Name of a served model. */
             model: string;
+            /**
+             * @description A string, strings, token ids, or arrays of token ids, as a run takes them. For an array of strings, or of arrays,
+             *     the answer has `items`.
+             */
+            input?: components["schemas"]["Input"] | null;
             /** @description Text. */
             text?: string | null;
             /** @description Token ids, to see their tokens. */
@@ -5993,6 +6200,120 @@ export interface components {
              *     input begins with one, false leaves out all special tokens that the tokenizer would add to text.
              */
             prepend_bos?: boolean | null;
+        };
+        /**
+         * @description The tokens of one input or, if several were posted as `input`, of each.
+         * @example {
+         *       "model": "smollm2-135m",
+         *       "token_ids": [
+         *         504,
+         *         414,
+         *         46682,
+         *         18669
+         *       ],
+         *       "tokens": [
+         *         "The",
+         *         " E",
+         *         "iffel",
+         *         " Tower"
+         *       ],
+         *       "special": [
+         *         false,
+         *         false,
+         *         false,
+         *         false
+         *       ],
+         *       "offsets": [
+         *         [
+         *           0,
+         *           3
+         *         ],
+         *         [
+         *           3,
+         *           5
+         *         ],
+         *         [
+         *           5,
+         *           10
+         *         ],
+         *         [
+         *           10,
+         *           16
+         *         ]
+         *       ],
+         *       "n_tokens": 4,
+         *       "bos": {
+         *         "requested": null,
+         *         "present": false,
+         *         "added": false,
+         *         "token_id": 1
+         *       },
+         *       "rendered": null,
+         *       "messages": null
+         *     }
+         */
+        Tokenized: components["schemas"]["Tokenization"] | components["schemas"]["TokensOfInputs"];
+        /**
+         * @description The tokens of several inputs.
+         * @example {
+         *       "model": "smollm2-135m",
+         *       "items": [
+         *         {
+         *           "model": "smollm2-135m",
+         *           "token_ids": [
+         *             504,
+         *             414,
+         *             46682,
+         *             18669
+         *           ],
+         *           "tokens": [
+         *             "The",
+         *             " E",
+         *             "iffel",
+         *             " Tower"
+         *           ],
+         *           "special": [
+         *             false,
+         *             false,
+         *             false,
+         *             false
+         *           ],
+         *           "offsets": [
+         *             [
+         *               0,
+         *               3
+         *             ],
+         *             [
+         *               3,
+         *               5
+         *             ],
+         *             [
+         *               5,
+         *               10
+         *             ],
+         *             [
+         *               10,
+         *               16
+         *             ]
+         *           ],
+         *           "n_tokens": 4,
+         *           "bos": {
+         *             "requested": null,
+         *             "present": false,
+         *             "added": false,
+         *             "token_id": 1
+         *           },
+         *           "rendered": null,
+         *           "messages": null
+         *         }
+         *       ]
+         *     }
+         */
+        TokensOfInputs: {
+            /** @description The model. */
+            model: string;
+            /** @description The tokens of each input, in order: what the request would answer for this input alone. */
+            items: components["schemas"]["Tokenization"][];
         };
         /** @description One of the most probable tokens. */
         TopToken: {
@@ -6303,6 +6624,48 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    getIndex: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The index */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServerIndex"];
+                };
+            };
+            /** @description To the reference page, for browsers */
+            307: {
+                headers: {
+                    /** @description Path of the page */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `invalid_query`: A query parameter is unknown or malformed; `invalid_header`: A header is malformed */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            403: components["responses"]["ForeignOrigin"];
+            421: components["responses"]["Misdirected"];
+            431: components["responses"]["HeadersTooLarge"];
+            503: components["responses"]["TimedOut"];
+        };
+    };
     getHealth: {
         parameters: {
             query?: never;
@@ -6899,15 +7262,13 @@ export interface operations {
                 tag?: string[];
                 /** @description Has this label. */
                 label?: string;
-                /** @description Captured this hook (full name); may be repeated: captured all of them. */
-                hook?: string[];
                 /** @description Stored at or after this time (RFC 3339). */
                 created_from?: string;
                 /** @description Stored before this time (RFC 3339). */
                 created_to?: string;
                 /**
-                 * @description The text, or what was generated after it, contains all of these words and `"quoted phrases"`. Only whole words
-                 *     match; case and accents are ignored.
+                 * @description The text, or what was generated after it, contains all of these words and `"quoted phrases"`. Only whole
+                 *     words match; case and accents are ignored.
                  */
                 text?: string;
                 /** @description true: is pinned; false: is not. */
@@ -6916,17 +7277,31 @@ export interface operations {
                 expires_from?: string;
                 /** @description Expires before this time (RFC 3339). */
                 expires_to?: string;
+                /** @description Captured this hook (full name); may be repeated: captured all of them. */
+                hook?: string[];
+                /**
+                 * @description Members of each cache in the answer, separated by commas; the others are left out, and not read. All of them
+                 *     by default.
+                 * @example id,label,tags
+                 */
+                fields?: string;
+                /** @description `desc`: newest first, which is the default; `asc`: oldest first. A cursor keeps its order. */
+                order?: "asc" | "desc";
                 /** @description true: count the caches, for `total` in the response. */
                 count?: boolean;
-                /** @description Items on a page, 1 to 200. */
+                /** @description Items on a page, 1 to 1,000. Default: `50`. */
                 limit?: number;
                 /** @description `next_cursor` of the previous page. */
                 cursor?: string;
                 /**
-                 * @description Has this value at this key of its metadata. Write the key instead of `key`; a dot leads to a field of an object (`metadata.source.page=12`). The value is parsed as JSON if it is valid JSON (`12`, `true`, `null`, `"12"`), else taken as text. May be given for several keys: all must match
-                 * @example train
+                 * @description Has these values at these keys of its metadata, `metadata[split]=train`; all must match. A dot, or a further pair of brackets, leads to a field of an object (`metadata[source.page]=12`). A value is parsed as JSON if it is valid JSON (`12`, `true`, `null`, `"12"`), else taken as text. `metadata.split=train` means the same
+                 * @example {
+                 *       "split": "train"
+                 *     }
                  */
-                "metadata.key"?: string;
+                metadata?: {
+                    [key: string]: string;
+                };
             };
             header?: never;
             path?: never;
@@ -7022,7 +7397,7 @@ export interface operations {
                  * @description A key that the client chooses. The same key with the same file and parameters gives the cache that was made first; anything else 422
                  * @example import-2026-11-23-a
                  */
-                "Idempotency-Key"?: string | null;
+                "Idempotency-Key"?: string;
             };
             path?: never;
             cookie?: never;
@@ -7106,6 +7481,102 @@ export interface operations {
                 };
             };
             /** @description `server_busy`: Other requests take all the memory there is for requests; `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
+            503: {
+                headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `store_full`: The store is full */
+            507: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    deleteCaches: {
+        parameters: {
+            query?: {
+                /** @description Name of the model. */
+                model?: string;
+                /** @description Made by this run. */
+                run?: string;
+                /** @description Has this tag; may be repeated: has all of them. */
+                tag?: string[];
+                /** @description Has this label. */
+                label?: string;
+                /** @description Stored at or after this time (RFC 3339). */
+                created_from?: string;
+                /** @description Stored before this time (RFC 3339). */
+                created_to?: string;
+                /**
+                 * @description The text, or what was generated after it, contains all of these words and `"quoted phrases"`. Only whole
+                 *     words match; case and accents are ignored.
+                 */
+                text?: string;
+                /** @description true: is pinned; false: is not. */
+                pinned?: boolean;
+                /** @description Expires at or after this time (RFC 3339). */
+                expires_from?: string;
+                /** @description Expires before this time (RFC 3339). */
+                expires_to?: string;
+                /** @description Captured this hook (full name); may be repeated: captured all of them. */
+                hook?: string[];
+                /**
+                 * @description Has these values at these keys of its metadata, as in the listing of caches
+                 * @example {
+                 *       "split": "train"
+                 *     }
+                 */
+                metadata?: {
+                    [key: string]: string;
+                };
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description How many were deleted */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeletedCachesDto"];
+                };
+            };
+            /** @description `invalid_query`: A query parameter is unknown or malformed; `filter_missing`: At least one condition is needed; `invalid_header`: A header is malformed */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["Misdirected"];
+            431: components["responses"]["HeadersTooLarge"];
+            /** @description `internal_error`: The server made a mistake */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable`: The server is not taking requests now; `timed_out`: The answer took too long */
             503: {
                 headers: {
                     "Retry-After": components["headers"]["Retry-After"];
@@ -7602,7 +8073,8 @@ export interface operations {
                  */
                 position?: string;
                 /**
-                 * @description Several positions; keeps the position axis: `all`, `0,2,4` or `start:end`.
+                 * @description Several positions; keeps the position axis: `all`, `0,2,4` or `start:end`; of a text that was continued also
+                 *     `prompt` or `generated`.
                  * @example 0,2,4
                  */
                 positions?: string;
@@ -7766,7 +8238,8 @@ export interface operations {
                  */
                 position?: string;
                 /**
-                 * @description Several positions; keeps the position axis: `all`, `0,2,4` or `start:end`.
+                 * @description Several positions; keeps the position axis: `all`, `0,2,4` or `start:end`; of a text that was continued also
+                 *     `prompt` or `generated`.
                  * @example 0,2,4
                  */
                 positions?: string;
@@ -8061,7 +8534,7 @@ export interface operations {
     getCacheSafetensors: {
         parameters: {
             query?: {
-                /** @description true: `__metadata__` includes tags, label and metadata. */
+                /** @description true: `__metadata__` includes tags, label and metadata. Default: `false`. */
                 annotations?: boolean;
             };
             header?: never;
@@ -8168,7 +8641,8 @@ export interface operations {
                  */
                 position?: string;
                 /**
-                 * @description Several positions; keeps the position axis: `all`, `0,2,4` or `start:end`.
+                 * @description Several positions; keeps the position axis: `all`, `0,2,4` or `start:end`; of a text that was continued also
+                 *     `prompt` or `generated`.
                  * @example 0,2,4
                  */
                 positions?: string;
@@ -8178,11 +8652,6 @@ export interface operations {
                 format?: components["schemas"]["Format"];
                 /** @description How a JSON response writes the values. */
                 encoding?: components["schemas"]["Encoding"];
-                /**
-                 * @description Only for the layer routes: name of the hook, without the layer.
-                 * @example resid_post
-                 */
-                hook?: string;
             };
             header?: never;
             path: {
@@ -8440,7 +8909,7 @@ export interface operations {
     listDirections: {
         parameters: {
             query?: {
-                /** @description Items on a page, 1 to 200. */
+                /** @description Items on a page, 1 to 200. Default: `50`. */
                 limit?: number;
                 /** @description `next_cursor` of the previous page. */
                 cursor?: string;
@@ -8834,7 +9303,7 @@ export interface operations {
                  * @example 12
                  */
                 layer?: number;
-                /** @description Which of a layer's vectors; 0 if left out. */
+                /** @description Which of a layer's vectors; 0 if left out. Default: `0`. */
                 component?: number;
                 /** @description `json`, `npy`, `safetensors` or `raw`; takes precedence over the `Accept` header. */
                 format?: components["schemas"]["Format"];
@@ -9106,7 +9575,10 @@ export interface operations {
                 created_from?: string;
                 /** @description Stored before this time (RFC 3339). */
                 created_to?: string;
-                /** @description The text, or what was generated after it, contains all of these words and `"quoted phrases"`. */
+                /**
+                 * @description The text, or what was generated after it, contains all of these words and `"quoted phrases"`. Only whole
+                 *     words match; case and accents are ignored.
+                 */
                 text?: string;
                 /** @description true: is pinned; false: is not. */
                 pinned?: boolean;
@@ -9117,8 +9589,8 @@ export interface operations {
                 /** @description `safetensors`, `npz` or `arrow`. */
                 format?: "safetensors" | "npz" | "arrow";
                 /**
-                 * @description The hook: a full name, or a name without its layer. `resid_post` if left out. Caches that did not capture it are
-                 *     left out.
+                 * @description The hook: a full name, or a name without its layer. `resid_post` if left out. Caches that did not capture it
+                 *     are left out.
                  * @example resid_post
                  */
                 hook?: string;
@@ -9133,15 +9605,35 @@ export interface operations {
                  */
                 position?: string;
                 /**
-                 * @description Several rows of each cache: `all`, `0,2,4` or `start:end`. All stored rows if neither `position` nor `positions`
-                 *     is given.
+                 * @description Several rows of each cache: `all`, `0,2,4` or `start:end`. All stored rows if neither `position` nor
+                 *     `positions` is given.
                  * @example 0,2,4
                  */
                 positions?: string;
                 /** @description Type of the values in the export; by default the stored type, or float32 if the caches have several. */
                 dtype?: components["schemas"]["Dtype"];
-                /** @description Maximum bytes of activations in one safetensors or npz file; larger exports are split into shards. */
+                /**
+                 * @description `asc`: by run, the oldest first, and within a run in the order of its inputs, which is the default; `desc`:
+                 *     the reverse.
+                 */
+                order?: "asc" | "desc";
+                /**
+                 * @description A seed: shuffles the caches. The rows of a cache stay together. The same caches and the same seed give the
+                 *     same order.
+                 * @example 0
+                 */
+                shuffle?: number;
+                /** @description Maximum bytes of activations in one safetensors or npz file; larger exports are split into shards. Default: `1073741824`. */
                 shard_bytes?: number;
+                /**
+                 * @description Has these values at these keys of its metadata, as in the listing of caches
+                 * @example {
+                 *       "split": "train"
+                 *     }
+                 */
+                metadata?: {
+                    [key: string]: string;
+                };
             };
             header?: never;
             path?: never;
@@ -9462,7 +9954,7 @@ export interface operations {
                  * @example 60
                  */
                 wait?: number;
-                /** @description Cancel the runs of the model that have not ended, of all tenants, instead of computing them first. */
+                /** @description Cancel the runs of the model that have not ended, of all tenants, instead of computing them first. Default: `false`. */
                 cancel_runs?: boolean;
             };
             header?: never;
@@ -9719,7 +10211,7 @@ export interface operations {
                 created_from?: string;
                 /** @description Accepted before this time (RFC 3339). */
                 created_to?: string;
-                /** @description Items on a page, 1 to 200. */
+                /** @description Items on a page, 1 to 200. Default: `50`. */
                 limit?: number;
                 /** @description `next_cursor` of the previous page. */
                 cursor?: string;
@@ -9772,8 +10264,16 @@ export interface operations {
                  * @example 30
                  */
                 wait?: number;
-                /** @description `values`: if the run has ended, the response includes its tensors. */
-                include?: components["schemas"]["Include"];
+                /**
+                 * @description What the response includes besides the run, if the run has ended: `values`, `top_tokens`, or both (repeated, or
+                 *     with a comma between them).
+                 * @example [
+                 *       "top_tokens"
+                 *     ]
+                 */
+                include?: components["schemas"]["Include"][];
+                /** @description With `include=top_tokens`: how many tokens of each cache. Default: `10`. */
+                top_k?: number;
                 /** @description true: answer what the run would store, and do not queue it. */
                 dry_run?: boolean;
             };
@@ -9782,7 +10282,7 @@ export interface operations {
                  * @description A key that the client chooses. The same key with the same body gives the run that was made first; with another body 422
                  * @example capture-2026-11-23-a
                  */
-                "Idempotency-Key"?: string | null;
+                "Idempotency-Key"?: string;
             };
             path?: never;
             cookie?: never;
@@ -9799,7 +10299,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["DryRun"];
+                    "application/json": components["schemas"]["CreatedRun"];
                 };
             };
             /** @description The run has ended */
@@ -9922,6 +10422,16 @@ export interface operations {
                  * @example 30
                  */
                 wait?: number;
+                /**
+                 * @description What the response includes besides the run, if the run has ended: `values`, `top_tokens`, or both (repeated, or
+                 *     with a comma between them).
+                 * @example [
+                 *       "top_tokens"
+                 *     ]
+                 */
+                include?: components["schemas"]["Include"][];
+                /** @description With `include=top_tokens`: how many tokens of each cache. Default: `10`. */
+                top_k?: number;
             };
             header?: never;
             path: {
@@ -9961,9 +10471,27 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `conflict`: The resource is in a state that does not allow this */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `result_too_large`: The result would be too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             421: components["responses"]["Misdirected"];
             431: components["responses"]["HeadersTooLarge"];
-            /** @description `internal_error`: The server made a mistake */
+            /** @description `internal_error`: The server made a mistake; `blob_damaged`: Stored activations could not be read back */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -10049,7 +10577,16 @@ export interface operations {
     listRunCaches: {
         parameters: {
             query?: {
-                /** @description Items on a page, 1 to 200. */
+                /**
+                 * @description `top_tokens`: each cache has its most probable next tokens, if it captured `logits`.
+                 * @example [
+                 *       "top_tokens"
+                 *     ]
+                 */
+                include?: components["schemas"]["IncludeTopTokens"][];
+                /** @description With `include=top_tokens`: how many tokens of each cache. Default: `10`. */
+                top_k?: number;
+                /** @description Items on a page, 1 to 200. Default: `50`. */
                 limit?: number;
                 /** @description `next_cursor` of the previous page. */
                 cursor?: string;
@@ -10092,9 +10629,18 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `conflict`: The resource is in a state that does not allow this */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             421: components["responses"]["Misdirected"];
             431: components["responses"]["HeadersTooLarge"];
-            /** @description `internal_error`: The server made a mistake */
+            /** @description `internal_error`: The server made a mistake; `blob_damaged`: Stored activations could not be read back */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -10185,10 +10731,10 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Number of the last `token` or `completion` event that the client has
-                 * @example 17
+                 * @description `id` of the last `token` or `completion` event that the client has
+                 * @example 19ad5c3b2f1-17
                  */
-                "Last-Event-ID"?: string | null;
+                "Last-Event-ID"?: string;
             };
             path: {
                 /** @description Id of the run */
@@ -10227,9 +10773,27 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `conflict`: The resource is in a state that does not allow this */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `result_too_large`: The result would be too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             421: components["responses"]["Misdirected"];
             431: components["responses"]["HeadersTooLarge"];
-            /** @description `internal_error`: The server made a mistake */
+            /** @description `internal_error`: The server made a mistake; `blob_damaged`: Stored activations could not be read back */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -10269,7 +10833,15 @@ export interface operations {
                 positions?: string;
                 /** @description Type of the values in the export; by default the stored type, or float32 if the caches have several. */
                 dtype?: components["schemas"]["Dtype"];
-                /** @description Maximum bytes of activations in one safetensors or npz file; larger exports are split into shards. */
+                /** @description `asc`: in the order of the inputs, which is the default; `desc`: the reverse. */
+                order?: "asc" | "desc";
+                /**
+                 * @description A seed: shuffles the caches. The rows of a cache stay together. The same caches and the same seed give the same
+                 *     order.
+                 * @example 0
+                 */
+                shuffle?: number;
+                /** @description Maximum bytes of activations in one safetensors or npz file; larger exports are split into shards. Default: `1073741824`. */
                 shard_bytes?: number;
             };
             header?: never;
@@ -10404,7 +10976,8 @@ export interface operations {
                  */
                 position?: string;
                 /**
-                 * @description Several positions; keeps the position axis: `all`, `0,2,4` or `start:end`.
+                 * @description Several positions; keeps the position axis: `all`, `0,2,4` or `start:end`; of a text that was continued also
+                 *     `prompt` or `generated`.
                  * @example 0,2,4
                  */
                 positions?: string;
@@ -10414,11 +10987,6 @@ export interface operations {
                 format?: components["schemas"]["Format"];
                 /** @description How a JSON response writes the values. */
                 encoding?: components["schemas"]["Encoding"];
-                /**
-                 * @description Only for the layer routes: name of the hook, without the layer.
-                 * @example resid_post
-                 */
-                hook?: string;
             };
             header?: never;
             path: {
@@ -11026,7 +11594,7 @@ export interface operations {
             query?: {
                 /**
                  * @description Maximum seconds for capturing the text of the query, including time in the queue, 0 to 600. After that the
-                 *     answer is 503, and the capture is cancelled.
+                 *     answer is 503, and the capture is cancelled. Default: `30`.
                  */
                 wait?: number;
             };
@@ -11233,7 +11801,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Tokenization"];
+                    "application/json": components["schemas"]["Tokenized"];
                 };
             };
             /** @description `invalid_json`: The body is not valid JSON; `invalid_field`: A field has a value of the wrong type; `invalid_body`: The body does not have the documented form; `invalid_query`: A query parameter is unknown or malformed; `invalid_header`: A header is malformed */
@@ -11248,7 +11816,7 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             408: components["responses"]["RequestTimeout"];
-            /** @description `body_too_large`: The body is too large */
+            /** @description `body_too_large`: The body is too large; `too_many_items`: The run has too many items */
             413: {
                 headers: {
                     [name: string]: unknown;

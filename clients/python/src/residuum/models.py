@@ -221,6 +221,24 @@ class ComparisonGroup(BaseModel):
     """
 
 
+class DeletedCachesDto(BaseModel):
+    """
+    How many caches were deleted.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+    )
+    deleted: int
+    """
+    Number of caches that were deleted.
+    """
+    kept_pinned: int
+    """
+    Number of caches that meet the conditions and were kept because they are pinned; `pinned=true` deletes them.
+    """
+
+
 class DimensionStatistics(BaseModel):
     """
     A dimension of the vectors.
@@ -617,10 +635,17 @@ class ImportOrigin(BaseModel):
     """
 
 
-class Include(RootModel[Literal["values"]]):
-    root: Literal["values"]
+class Include(RootModel[Literal["values", "top_tokens"]]):
+    root: Literal["values", "top_tokens"]
     """
     What a response includes besides the run.
+    """
+
+
+class IncludeTopTokens(RootModel[Literal["top_tokens"]]):
+    root: Literal["top_tokens"]
+    """
+    What the description of a run's caches includes.
     """
 
 
@@ -724,6 +749,32 @@ class MessageSpan(BaseModel):
     end: int | None = None
     """
     Position after the last token.
+    """
+
+
+class NextToken(BaseModel):
+    """
+    One of the most probable next tokens.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+    )
+    id: int
+    """
+    Its id.
+    """
+    token: str
+    """
+    Its text; empty if the model that made the cache is no longer served.
+    """
+    probability: float
+    """
+    Its probability: the softmax over the whole vocabulary, computed in float64.
+    """
+    logit: float
+    """
+    Its logit, as captured.
     """
 
 
@@ -1154,6 +1205,7 @@ class Problem(BaseModel):
         "invalid_body",
         "invalid_safetensors",
         "invalid_query",
+        "filter_missing",
         "invalid_header",
         "invalid_cursor",
         "api_key_required",
@@ -1484,6 +1536,44 @@ class SearchResult(BaseModel):
     """
 
 
+class ServerIndex(BaseModel):
+    """
+    What this server is, and where to go on.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+    )
+    name: str
+    """
+    Always `residuum`.
+    """
+    version: str
+    """
+    Version of the server.
+    """
+    docs: str
+    """
+    Path of the reference page.
+    """
+    openapi: str
+    """
+    Path of the specification.
+    """
+    models: str
+    """
+    Path of the list of models.
+    """
+    health: str
+    """
+    Path that answers while the process is alive.
+    """
+    readiness: str
+    """
+    Path that answers 200 once the server is ready.
+    """
+
+
 class SpreadOfNumbers(BaseModel):
     """
     Mean, standard deviation and extremes.
@@ -1647,7 +1737,7 @@ class Tokenization(BaseModel):
 
 class Tokenize(BaseModel):
     """
-    Something to tokenise: exactly one of `text`, `token_ids` and `messages`.
+    Something to tokenise: exactly one of `input`, `text`, `token_ids` and `messages`.
     """
 
     model_config = ConfigDict(
@@ -1656,6 +1746,11 @@ class Tokenize(BaseModel):
     model: str
     """
     Name of a served model.
+    """
+    input: str | list[str] | list[int] | list[list[int]] | None = None
+    """
+    A string, strings, token ids, or arrays of token ids, as a run takes them. For an array of strings, or of arrays,
+    the answer has `items`.
     """
     text: str | None = None
     """
@@ -1692,6 +1787,24 @@ class Tokenize(BaseModel):
     """
     Beginning-of-sequence token (`[CLS]` for BERT): null leaves the decision to the tokenizer, true makes sure the
     input begins with one, false leaves out all special tokens that the tokenizer would add to text.
+    """
+
+
+class TokensOfInputs(BaseModel):
+    """
+    The tokens of several inputs.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+    )
+    model: str
+    """
+    The model.
+    """
+    items: list[Tokenization]
+    """
+    The tokens of each input, in order: what the request would answer for this input alone.
     """
 
 
@@ -2413,6 +2526,33 @@ class ModelDetails(BaseModel):
     """
 
 
+class NextTokens(BaseModel):
+    """
+    The most probable next tokens after the last captured position of a cache.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+    )
+    cache: str
+    """
+    The cache.
+    """
+    position: int | None = None
+    """
+    The last captured position: the tokens are those that would follow it. Null if `logits` were not captured at
+    single positions.
+    """
+    missing: Literal["logits_not_captured", "mean_of_positions", "not_finite"] | None = None
+    """
+    Why there are no tokens; null if there are.
+    """
+    tokens: list[NextToken]
+    """
+    The tokens, the most probable first; of equally probable ones the lower id first.
+    """
+
+
 class OpenAiChatToken(BaseModel):
     """
     A generated token.
@@ -2747,16 +2887,16 @@ class Patching(BaseModel):
     """
     The metric of the corrupt run, if there is one.
     """
-    values: list[float | list[float | list[float | list[float | None] | None] | None] | None]
+    values: list[Any]
     """
     The metric of each changed run, nested as `axes`.
     """
-    effect: list[float | list[float | list[float | list[float | None] | None] | None] | None]
+    effect: list[Any]
     """
     The same values, less the metric of the run that is changed: `corrupt` if clean values are put into the corrupt
     run, else `clean`. 0 if the change had no effect.
     """
-    normalized: list[float | list[float | list[float | list[float | None] | None] | None] | None] | None = None
+    normalized: list[Any] | None = None
     """
     Of a patch, `effect` as a fraction of the difference of the two runs: 0 if the patch had no effect, 1 if the metric
     reached that of the other run. Null if the two runs have the same metric, and for the other operations.
@@ -3117,7 +3257,7 @@ class Tensor(BaseModel):
     """
     `base64` if `values` is a base64 string.
     """
-    values: str | list[float | list[float | list[float | list[float | None] | None] | None] | None]
+    values: str | list[Any]
     """
     Nested arrays like numpy's `tolist`, with null for NaN and infinities; or base64 of the little-endian elements.
     """
@@ -3128,6 +3268,13 @@ class Tensor(BaseModel):
     n_inf: int
     """
     Number of values that are infinite.
+    """
+
+
+class Tokenized(RootModel[Tokenization | TokensOfInputs]):
+    root: Tokenization | TokensOfInputs
+    """
+    The tokens of one input or, if several were posted as `input`, of each.
     """
 
 
@@ -3560,6 +3707,10 @@ class Run(BaseModel):
     """
     With `include=values`: the tensors of each cache.
     """
+    top_tokens: list[NextTokens] | None = None
+    """
+    With `include=top_tokens`: the most probable next tokens of each cache of `caches`.
+    """
 
 
 class RunSnapshot(Run):
@@ -3820,7 +3971,7 @@ class AttributionRequest(BaseModel):
     """
     A second token; if given, the difference of the two logits is attributed.
     """
-    position: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    position: Literal["last", "mean", "all"] | int | list[int] | MeanOfPositions | PositionRange | None = None
     """
     One position; the last if left out. Its logit is for the token that comes next.
     """
@@ -3906,7 +4057,7 @@ class Cache(BaseModel):
     """
     Width of the residual stream.
     """
-    positions: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions
+    positions: Literal["last", "mean", "all"] | int | list[int] | MeanOfPositions | PositionRange
     """
     Positions that were captured.
     """
@@ -3950,6 +4101,10 @@ class Cache(BaseModel):
     """
     Whether it is protected from expiry and eviction.
     """
+    top_tokens: NextTokens | None = None
+    """
+    In the caches of a run, with `include=top_tokens`: the most probable next tokens.
+    """
 
 
 class CacheDirection(BaseModel):
@@ -3976,7 +4131,7 @@ class CacheDirection(BaseModel):
     """
     The layer whose vector to use at all layers; by default each layer uses its own.
     """
-    position: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    position: Literal["last", "mean", "all"] | int | list[int] | MeanOfPositions | PositionRange | None = None
     """
     One position, or the mean over all; the last if left out.
     """
@@ -4002,11 +4157,11 @@ class Capture(BaseModel):
         Literal["last", "mean", "all", "prompt", "generated"]
         | int
         | list[int]
-        | PositionRange
         | PositionsByText
         | PositionsByMessage
         | PositionsByKind
         | MeanOfPositionsRequest
+        | PositionRange
         | None
     ) = None
     """
@@ -4035,7 +4190,7 @@ class Comparison(BaseModel):
     """
     The hook, without its layer.
     """
-    position: Literal["last", "mean", "all", "stored"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    position: Literal["last", "mean", "all", "stored"] | int | list[int] | MeanOfPositions | PositionRange | None = None
     """
     As requested; left out if every stored position is a row.
     """
@@ -4079,7 +4234,7 @@ class Comparison(BaseModel):
     """
     The groups, in the order of the values.
     """
-    values: dict[str, list[float | list[float | list[float | list[float | None] | None] | None] | None]] | None = None
+    values: dict[str, list[Any]] | None = None
     """
     For each metric one matrix per layer, `[layer][i][j]`, or in mode `layers` one matrix `[layer of a][layer of
     b]`; null if undefined.
@@ -4123,7 +4278,7 @@ class ComparisonRequest(BaseModel):
     """
     Layers, if the hook is a short name.
     """
-    position: Literal["last", "mean", "all", "stored"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    position: Literal["last", "mean", "all", "stored"] | int | list[int] | MeanOfPositions | PositionRange | None = None
     """
     One position, or the mean over all.
     """
@@ -4279,7 +4434,7 @@ class DirectionOfMeans(BaseModel):
     """
     Layers, if the hook is a short name; by default those that all caches have.
     """
-    position: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    position: Literal["last", "mean", "all"] | int | list[int] | MeanOfPositions | PositionRange | None = None
     """
     One position, or the mean over all.
     """
@@ -4334,7 +4489,7 @@ class DirectionOfProbe(BaseModel):
     """
     Layers, if the hook is a short name; by default those that all caches have.
     """
-    position: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    position: Literal["last", "mean", "all"] | int | list[int] | MeanOfPositions | PositionRange | None = None
     """
     One position, or the mean over all.
     """
@@ -4400,7 +4555,7 @@ class DirectionOfVariance(BaseModel):
     """
     Layers, if the hook is a short name; by default those that all caches have.
     """
-    position: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    position: Literal["last", "mean", "all"] | int | list[int] | MeanOfPositions | PositionRange | None = None
     """
     One position, or the mean over all.
     """
@@ -4431,6 +4586,10 @@ class DryRun(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
+    object: Literal["dry_run"]
+    """
+    Always `dry_run`.
+    """
     n_items: int
     """
     Number of inputs.
@@ -4481,7 +4640,7 @@ class DryRunItem(BaseModel):
     """
     Changes during the forward pass, as the provenance of the cache would show them.
     """
-    positions: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions
+    positions: Literal["last", "mean", "all"] | int | list[int] | MeanOfPositions | PositionRange
     """
     Positions that would be kept, as the cache would show them.
     """
@@ -4507,11 +4666,11 @@ class FeaturesRequest(BaseModel):
         Literal["last", "mean", "all", "prompt", "generated"]
         | int
         | list[int]
-        | PositionRange
         | PositionsByText
         | PositionsByMessage
         | PositionsByKind
         | MeanOfPositionsRequest
+        | PositionRange
         | None
     ) = None
     """
@@ -4570,11 +4729,11 @@ class Intervention(BaseModel):
         Literal["all", "prompt", "generated", "last", "mean"]
         | int
         | list[int]
-        | PositionRange
         | PositionsByText
         | PositionsByMessage
         | PositionsByKind
         | MeanOfPositionsRequest
+        | PositionRange
         | None
     ) = None
     """
@@ -4623,11 +4782,11 @@ class Intervention(BaseModel):
         Literal["all", "prompt", "generated", "last", "mean"]
         | int
         | list[int]
-        | PositionRange
         | PositionsByText
         | PositionsByMessage
         | PositionsByKind
         | MeanOfPositionsRequest
+        | PositionRange
         | None,
         Field(alias="from"),
     ] = None
@@ -4638,11 +4797,11 @@ class Intervention(BaseModel):
         Literal["all", "prompt", "generated", "last", "mean"]
         | int
         | list[int]
-        | PositionRange
         | PositionsByText
         | PositionsByMessage
         | PositionsByKind
         | MeanOfPositionsRequest
+        | PositionRange
         | None
     ) = None
     """
@@ -4674,11 +4833,11 @@ class Item(BaseModel):
         Literal["last", "mean", "all", "prompt", "generated"]
         | int
         | list[int]
-        | PositionRange
         | PositionsByText
         | PositionsByMessage
         | PositionsByKind
         | MeanOfPositionsRequest
+        | PositionRange
         | None
     ) = None
     """
@@ -4718,7 +4877,7 @@ class LensRequest(BaseModel):
     """
     Layers; all that the cache has if left out.
     """
-    positions: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    positions: Literal["last", "mean", "all"] | int | list[int] | MeanOfPositions | PositionRange | None = None
     """
     Positions; all that the cache has if left out.
     """
@@ -4740,7 +4899,7 @@ class MeanOfPositions(BaseModel):
     model_config = ConfigDict(
         extra="allow",
     )
-    mean: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions
+    mean: Literal["last", "mean", "all"] | int | list[int] | MeanOfPositions | PositionRange
     """
     The positions; not a mean themselves.
     """
@@ -4758,11 +4917,11 @@ class MeanOfPositionsRequest(BaseModel):
         Literal["last", "mean", "all", "prompt", "generated"]
         | int
         | list[int]
-        | PositionRange
         | PositionsByText
         | PositionsByMessage
         | PositionsByKind
         | MeanOfPositionsRequest
+        | PositionRange
     )
     """
     The positions; not a mean themselves.
@@ -5123,7 +5282,7 @@ class PatchSource(BaseModel):
     """
     The layer whose values to use at all layers; by default each layer uses its own.
     """
-    positions: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    positions: Literal["last", "mean", "all"] | int | list[int] | MeanOfPositions | PositionRange | None = None
     """
     Positions whose values the patched tokens get, in the same order, or one position for all. If left out, the
     positions of the patched tokens.
@@ -5202,7 +5361,7 @@ class ProjectionRequest(BaseModel):
     """
     Layers, if the hook is a short name.
     """
-    positions: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    positions: Literal["last", "mean", "all"] | int | list[int] | MeanOfPositions | PositionRange | None = None
     """
     Positions; the last if left out.
     """
@@ -5232,7 +5391,7 @@ class Projections(BaseModel):
     """
     Layers, in the order of the values; empty for a hook outside the blocks.
     """
-    positions: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions
+    positions: Literal["last", "mean", "all"] | int | list[int] | MeanOfPositions | PositionRange
     """
     As requested.
     """
@@ -5288,7 +5447,7 @@ class Search(BaseModel):
     """
     What is ranked.
     """
-    position: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    position: Literal["last", "mean", "all"] | int | list[int] | MeanOfPositions | PositionRange | None = None
     """
     With `over: caches`: the position that represents each cache. If left out: its only row if it has one row, else
     the last token. Caches that did not store that position are skipped and counted.
@@ -5323,7 +5482,7 @@ class SearchSource(BaseModel):
     """
     With `text`: the model to use.
     """
-    position: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    position: Literal["last", "mean", "all"] | int | list[int] | MeanOfPositions | PositionRange | None = None
     """
     With `cache` or `text`: one position, or the mean. By default, for a cache its only row or else the last token,
     and for a text the model's default.
@@ -5378,7 +5537,7 @@ class StatisticsRequest(BaseModel):
     """
     Layers, if the hook is a short name.
     """
-    positions: Literal["last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    positions: Literal["last", "mean", "all"] | int | list[int] | MeanOfPositions | PositionRange | None = None
     """
     Positions; all that each cache has if left out. Every position is one vector.
     """
@@ -5421,17 +5580,17 @@ class SweepRequest(BaseModel):
     """
     Layers; all that have the hook if left out.
     """
-    positions: Literal["each", "last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    positions: Literal["each", "last", "mean", "all"] | int | list[int] | MeanOfPositions | PositionRange | None = None
     """
     `each`: one cell per position. Otherwise the positions that are changed together; all if left out. In a knockout
     the same as `to`.
     """
-    to: Literal["each", "last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None = None
+    to: Literal["each", "last", "mean", "all"] | int | list[int] | MeanOfPositions | PositionRange | None = None
     """
     Queries of a knockout. `each`: one cell per query. Otherwise those that are changed together; all if left out.
     """
     from_: Annotated[
-        Literal["each", "last", "mean", "all"] | int | list[int] | PositionRange | MeanOfPositions | None,
+        Literal["each", "last", "mean", "all"] | int | list[int] | MeanOfPositions | PositionRange | None,
         Field(alias="from"),
     ] = None
     """
@@ -5454,6 +5613,14 @@ class DirectionRequest(RootModel[DirectionUpload | DirectionOfMeans | DirectionO
     ]
     """
     A direction to make; `method` decides which fields the body has.
+    """
+
+
+class CreatedRun(RootModel[Run | DryRun]):
+    root: Annotated[Run | DryRun, Field(discriminator="object")]
+    """
+    A run, or what it would store. Some generators of clients take the schema of status 200 for all answers, so it is
+    one that they all fit.
     """
 
 
