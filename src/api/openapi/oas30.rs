@@ -19,6 +19,10 @@ pub fn convert(document: &Value) -> Value {
         if let Some(content) = operation.pointer_mut("/requestBody/content").and_then(Value::as_object_mut) {
             keep_one(content);
         }
+        if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
+            // optional conditions, whose names are the client's own: progenitor has no such style
+            parameters.retain(|parameter| parameter["style"] != "deepObject");
+        }
         if let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) {
             unite_answers(responses);
         }
