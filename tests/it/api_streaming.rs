@@ -97,10 +97,10 @@ async fn started(app: &TestApp) -> String {
 #[tokio::test]
 async fn a_client_that_reconnects_gets_what_it_missed() {
     let app = TestApp::new().await;
+    let start = started(&app).await;
     let generate = json!({"max_new_tokens": 50, "temperature": 5.0, "seed": 2, "n": 20});
     let body = with_model(json!({"input": [[4, 5, 6]], "generate": generate, "reuse": false}));
     let posted = app.post("/v1/runs", &body).await.json();
-    let start = started(&app).await;
     let (known, foreign) = (format!("{start}-40"), "0-40");
     let (all, later, again) = tokio::join!(
         events(&app, &posted),

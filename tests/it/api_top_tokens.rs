@@ -93,11 +93,11 @@ async fn what_has_no_next_tokens_says_why() {
     assert_eq!(missing(&mean).await, "mean_of_positions");
     let values = (0..D_VOCAB).map(|i| if i == 3 { f32::NAN } else { i as f32 });
     let tensor = [("logits", "F32", &[1, D_VOCAB][..], f32s(values))];
-    let imported = import(&app, "", file(&tensor, &json!({"model": "other"}))).await.json();
+    let imported = import(&app, "?n_layers=2&d_model=16", file(&tensor, &json!({"model": "other"}))).await.json();
     assert_eq!(missing(&json!({"id": imported["run"]})).await, "not_finite");
     // logits of a model that is not served: everything but the texts
     let tensor = [("logits", "F32", &[1, D_VOCAB][..], f32s((0..D_VOCAB).map(|i| i as f32)))];
-    let imported = import(&app, "", file(&tensor, &json!({"model": "other"}))).await.json();
+    let imported = import(&app, "?n_layers=2&d_model=16", file(&tensor, &json!({"model": "other"}))).await.json();
     let uri = format!("/v1/runs/{}?include=top_tokens&top_k=2", imported["run"].as_str().unwrap());
     let tokens = app.get(&uri).await.json()["top_tokens"][0]["tokens"].clone();
     let ids: Vec<&Value> = tokens.as_array().unwrap().iter().map(|t| &t["id"]).collect();

@@ -52,7 +52,7 @@ pub enum ModelDto {
     /// It computes runs.
     Ready(Box<ReadyModel>),
     /// It computes no new runs.
-    Unready(UnreadyModel),
+    Unready(Box<UnreadyModel>),
 }
 
 /// A model that is loaded and takes requests.
@@ -168,7 +168,7 @@ impl ModelDto {
         let ServedModel { id, loaded, serving } = served;
         let (status, serving) = (serving.status, ServingDto::from(serving));
         let Some(LoadedModel { info, adds_bos, bos, has_chat_template, warnings }) = loaded else {
-            return Self::Unready(UnreadyModel { id, status, serving });
+            return Self::Unready(Box::new(UnreadyModel { id, status, serving }));
         };
         let hooks = with_hooks.then(|| {
             info.catalogue()

@@ -112,7 +112,7 @@ pub enum DryRunObject {
 #[expect(dead_code, reason = "only describes the answer for the specification")]
 pub enum CreatedRun {
     /// The run.
-    Run(RunDto),
+    Run(Box<RunDto>),
     /// With `dry_run`.
     DryRun(DryRun),
 }
@@ -248,7 +248,7 @@ pub struct CompletionEvent {
 #[expect(dead_code, reason = "only describes the stream for the specification")]
 pub enum RunEvent {
     /// The run has changed.
-    Run(RunSnapshot),
+    Run(Box<RunSnapshot>),
     /// A token was chosen.
     Token(TokenEvent),
     /// A continuation has ended.

@@ -87,7 +87,7 @@ pub enum PatchingEvent {
     /// Cells are done, or the place in the queue has changed.
     Progress(PatchingProgress),
     /// The last event: the answer.
-    Result(PatchingDto),
+    Result(Box<PatchingDto>),
     /// The last event: why there is no answer.
     Problem(ProblemDto),
 }

@@ -43,7 +43,7 @@ pub enum SaeDto {
     /// It answers questions.
     Ready(Box<ReadySae>),
     /// It answers no questions.
-    Unready(UnreadySae),
+    Unready(Box<UnreadySae>),
 }
 
 /// A sparse autoencoder that is loaded.
@@ -212,7 +212,7 @@ impl From<SaeDescription> for SaeDto {
                 centred: loaded.centred,
                 warnings,
             })),
-            _ => Self::Unready(UnreadySae { id, model, status, serving, warnings }),
+            _ => Self::Unready(Box::new(UnreadySae { id, model, status, serving, warnings })),
         }
     }
 }

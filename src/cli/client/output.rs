@@ -148,6 +148,14 @@ fn wrapped(text: &str, width: Option<usize>) -> Vec<String> {
 }
 
 #[cfg(test)]
+impl Output {
+    /// An output for tests, without colours.
+    pub(super) const fn plain(width: Option<usize>) -> Self {
+        Self { json: false, quiet: false, is_terminal: width.is_some(), colour: false, width }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -158,13 +166,5 @@ mod tests {
         assert_eq!(wrapped("a verylongword b", Some(5)), ["a", "verylongword", "b"]);
         assert_eq!(wrapped("one two", None), ["one two"]);
         assert_eq!(wrapped("", Some(5)), [""]);
-    }
-}
-
-#[cfg(test)]
-impl Output {
-    /// An output for tests, without colours.
-    pub(super) const fn plain(width: Option<usize>) -> Self {
-        Self { json: false, quiet: false, is_terminal: width.is_some(), colour: false, width }
     }
 }
