@@ -54,9 +54,9 @@ def test_cancelling_a_task_cancels_its_run(client: rs.LocalServer) -> None:
             m = await c.model(NAME)
             texts = [f"Long {n} " + "word " * 200 for n in range(200)]
             task = asyncio.create_task(m.run_with_cache(texts, layers=1, reuse=False, tags=["to-cancel"]))
-            # the run is in the store before the task has the answer with its id
-            while (run := await c.runs(tag="to-cancel").first()) is None or run.n_done == 0:
-                await asyncio.sleep(0.05)
+            # as early as can be: the run is in the store before the task has the answer with its id
+            while await c.runs(tag="to-cancel").first() is None:
+                await asyncio.sleep(0)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -131,7 +132,15 @@ class AsyncClient(AsyncClientModels, AsyncTransfer, AsyncClientQuestions):
             RunFailed: The run failed, or was cancelled.
             AnswerTimedOut: It has not ended within `timeout`; it is cancelled.
         """
-        run = await self.post_run(body)
+        key = str(uuid.uuid4())
+        try:
+            run = await self.post_run(body, idempotency_key=key)
+        except BaseException as interrupt:
+            # The server may have the run already. The same key gives the id that the interrupted answer would have given.
+            if not isinstance(interrupt, Exception):
+                with contextlib.suppress(Exception):
+                    await (await self.post_run(body, idempotency_key=key)).cancel()
+            raise
         await run.wait(timeout, progress=progress, cancel_on_interrupt=True)
         run.check()
         return await run.caches().all()

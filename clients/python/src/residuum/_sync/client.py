@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -132,7 +133,15 @@ class Client(ClientModels, Transfer, ClientQuestions):
             RunFailed: The run failed, or was cancelled.
             AnswerTimedOut: It has not ended within `timeout`; it is cancelled.
         """
-        run = self.post_run(body)
+        key = str(uuid.uuid4())
+        try:
+            run = self.post_run(body, idempotency_key=key)
+        except BaseException as interrupt:
+            # The server may have the run already. The same key gives the id that the interrupted answer would have given.
+            if not isinstance(interrupt, Exception):
+                with contextlib.suppress(Exception):
+                    (self.post_run(body, idempotency_key=key)).cancel()
+            raise
         run.wait(timeout, progress=progress, cancel_on_interrupt=True)
         run.check()
         return run.caches().all()
