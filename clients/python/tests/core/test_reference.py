@@ -52,3 +52,19 @@ def test_a_capture_has_them_too(model: rs.Model, reference: Any) -> None:
     _, output = reference
     X, _ = model.capture([EIFFEL, "Something else"], layers="all").matrix("resid_post", layer=20)
     close(X[0], output.hidden_states[21][0, -1])
+
+
+def test_neurons_are_those_of_float64(model: rs.Model, model_file: Path) -> None:
+    """Neurons have values far above their RMS, for which float32 as the reference is too coarse."""
+    network = transformers.AutoModelForCausalLM.from_pretrained(
+        model_file.parent, gguf_file=model_file.name, dtype=torch.float32, attn_implementation="eager"
+    ).double()
+    neurons: list[Any] = []
+    for block in network.model.layers:
+        block.mlp.down_proj.register_forward_pre_hook(lambda _, inputs: neurons.append(inputs[0][0]))
+    _, cache = model.run_with_cache(EIFFEL, hooks=["mlp.post"], logits=False)
+    with torch.no_grad():
+        network(torch.tensor([cache.token_ids.tolist()]))
+    assert len(neurons) == cache.n_layers
+    for layer, theirs in enumerate(neurons):
+        close(cache["mlp.post", layer], theirs)
