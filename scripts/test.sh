@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every test: the Rust tests, then checks of a running server with numpy, scipy and safetensors, OpenAI's client, lm-eval,
+# The tests of the server: the Rust tests, then checks of a running server with numpy, scipy and safetensors, OpenAI's client, lm-eval,
 # openapi.yaml, a crash test, the memory of hostile bodies, and a full disk.
 #
 # usage: scripts/test.sh

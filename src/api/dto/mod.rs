@@ -32,7 +32,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use residuum_domain::{Code, Count, Problem};
 
-/// A page of a listing, newest first.
+/// A page of a listing.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Page<T> {
     /// The items of this page.

@@ -202,9 +202,9 @@ mod tests {
         let mut document = document().clone();
         for operation in walk::operations(&mut document) {
             let Some(content) = operation.pointer("/responses/200/content") else { continue };
-            for (media, schema) in [("application/x-npy", "binary"), ("application/vnd.safetensors", "binary")] {
+            for media in ["application/x-npy", "application/vnd.safetensors"] {
                 if let Some(body) = content.get(media) {
-                    assert_eq!(body["schema"]["format"], schema, "{}", operation["operationId"]);
+                    assert_eq!(body["schema"]["format"], "binary", "{}", operation["operationId"]);
                 }
             }
             if let Some(events) = content.get("text/event-stream") {

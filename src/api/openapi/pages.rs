@@ -8,7 +8,6 @@ const PREFIX: &str = "Page_";
 /// Renames every page to `CachePage`, makes it refer to its item, and gives it the example of the item.
 pub fn refer_to_items(document: &mut Value) {
     let Some(schemas) = document["components"]["schemas"].as_object_mut() else { return };
-    let renamed = |name: &str| name.strip_prefix(PREFIX).map(|item| format!("{item}Page"));
     let examples: Vec<(String, Value)> =
         schemas.iter().map(|(name, schema)| (name.clone(), schema["example"].clone())).collect();
     *schemas = std::mem::take(schemas)
@@ -19,22 +18,27 @@ pub fn refer_to_items(document: &mut Value) {
             if let Some((_, example)) = examples.iter().find(|(name, _)| name == item) {
                 page["example"] = json!({"items": [example], "next_cursor": null});
             }
-            (renamed(&name).unwrap_or(name), page)
+            (page_of(item), page)
         })
         .collect();
-    rename_references(document, &renamed);
+    rename_references(document);
 }
 
-fn rename_references(part: &mut Value, renamed: &impl Fn(&str) -> Option<String>) {
+/// The name of the pages of these items.
+fn page_of(item: &str) -> String {
+    format!("{item}Page")
+}
+
+fn rename_references(part: &mut Value) {
     match part {
-        Value::Array(items) => items.iter_mut().for_each(|item| rename_references(item, renamed)),
+        Value::Array(items) => items.iter_mut().for_each(rename_references),
         Value::Object(fields) => {
-            let name =
-                fields.get("$ref").and_then(Value::as_str).and_then(|at| at.strip_prefix("#/components/schemas/"));
-            if let Some(name) = name.and_then(renamed) {
-                fields["$ref"] = json!(format!("#/components/schemas/{name}"));
+            let at = fields.get("$ref").and_then(Value::as_str);
+            let item = at.and_then(|at| at.strip_prefix("#/components/schemas/")?.strip_prefix(PREFIX));
+            if let Some(page) = item.map(page_of) {
+                fields["$ref"] = json!(format!("#/components/schemas/{page}"));
             }
-            fields.values_mut().for_each(|field| rename_references(field, renamed));
+            fields.values_mut().for_each(rename_references);
         }
         _ => {}
     }

@@ -55,13 +55,11 @@ fn flatten_one(union: &mut Map<String, Value>, schemas: &Value) {
     if let Some(description) = described.filter(|_| others.len() <= 2) {
         union.entry("description").or_insert(description);
     }
-    match <[Value; 1]>::try_from(others) {
-        Ok([Value::Object(only)]) => {
-            union.remove("oneOf");
-            union.extend(only);
-        }
-        Ok([only]) => union["oneOf"] = json!([only]),
-        Err(others) => union["oneOf"] = Value::Array(others),
+    if let [Value::Object(only)] = others.as_slice() {
+        union.shift_remove("oneOf");
+        union.extend(only.clone());
+    } else {
+        union["oneOf"] = Value::Array(others);
     }
 }
 

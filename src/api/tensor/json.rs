@@ -13,7 +13,7 @@ use utoipa::{
 pub struct NestedNumbers;
 
 impl PartialSchema for NestedNumbers {
-    // not recursive, and not nested: generators of clients lose either
+    // a schema that is recursive, or nested for each number of axes, makes generators of clients drop the whole tensor
     fn schema() -> RefOr<Schema> {
         let described = "Numbers, nested as the axes; null where a number is not finite.";
         ArrayBuilder::new()

@@ -258,14 +258,20 @@ impl Client {
         for (name, value) in &call.headers {
             request = request.header(*name, value);
         }
-        let configured =
-            |request| self.agent.configure_request(request).timeout_recv_response(Some(ANSWER + call.wait)).build();
         if matches!(call.method, http::Method::GET | http::Method::DELETE) {
-            let request = request.body(()).map_err(ureq::Error::Http)?;
-            let request = self.agent.configure_request(request).timeout_recv_response(Some(ANSWER + call.wait)).build();
-            return self.agent.run(request);
+            self.run(call, request.body(()).map_err(ureq::Error::Http)?)
+        } else {
+            self.run(call, request.body(body).map_err(ureq::Error::Http)?)
         }
-        self.agent.run(configured(request.body(body).map_err(ureq::Error::Http)?))
+    }
+
+    fn run(
+        &self,
+        call: &Call,
+        request: http::Request<impl ureq::AsSendBody>,
+    ) -> Result<http::Response<Body>, ureq::Error> {
+        let limit = Some(ANSWER + call.wait);
+        self.agent.run(self.agent.configure_request(request).timeout_recv_response(limit).build())
     }
 
     fn problem(&self, mut response: http::Response<Body>) -> Failure {

@@ -15,19 +15,25 @@ use crate::{
 };
 use residuum_domain::{Cache, CacheId, Capture, Hook, RunId, TenantId, TensorStats};
 
-/// The columns of a cache `c`, its extent `e` and their pack `p`, as [`decode`] reads them.
-pub(crate) const COLUMNS: &str = "c.id, c.tenant_id, c.run_id, c.item_index, c.model, c.text, c.token_ids, c.tokens, c.bos, \
-    c.n_truncated, c.completion, c.interventions, c.origin, c.reused, c.metadata, c.label, c.created_at, c.expires_at, c.pinned, \
-    c.hook_set_id, c.positions, c.tags, \
-    e.provenance_id, e.pack_id, e.n_tokens, e.n_rows, e.row_start, e.map_start, e.content_hash, e.stats, \
-    p.layout_id, p.dtype, p.data_start, p.n_rows AS pack_rows, p.n_map AS pack_map";
+/// The columns of a cache `c`, its extent `e` and their pack `p`, with those given for text, token ids, tokens and
+/// completion.
+macro_rules! columns {
+    ($texts:literal) => {
+        concat!(
+            $texts,
+            ", c.id, c.tenant_id, c.run_id, c.item_index, c.model, c.bos, c.n_truncated, c.interventions, c.origin, c.reused, \
+            c.metadata, c.label, c.created_at, c.expires_at, c.pinned, c.hook_set_id, c.positions, c.tags, \
+            e.provenance_id, e.pack_id, e.n_tokens, e.n_rows, e.row_start, e.map_start, e.content_hash, e.stats, \
+            p.layout_id, p.dtype, p.data_start, p.n_rows AS pack_rows, p.n_map AS pack_map"
+        )
+    };
+}
+
+/// The columns of a cache, as [`decode`] reads them.
+pub(crate) const COLUMNS: &str = columns!("c.text, c.token_ids, c.tokens, c.completion");
 
 /// [`COLUMNS`] without texts, tokens and completions, which are the largest.
-pub(crate) const BRIEF_COLUMNS: &str = "c.id, c.tenant_id, c.run_id, c.item_index, c.model, NULL AS text, x'' AS token_ids, \
-    '[]' AS tokens, c.bos, c.n_truncated, NULL AS completion, c.interventions, c.origin, c.reused, c.metadata, c.label, \
-    c.created_at, c.expires_at, c.pinned, c.hook_set_id, c.positions, c.tags, \
-    e.provenance_id, e.pack_id, e.n_tokens, e.n_rows, e.row_start, e.map_start, e.content_hash, e.stats, \
-    p.layout_id, p.dtype, p.data_start, p.n_rows AS pack_rows, p.n_map AS pack_map";
+pub(crate) const BRIEF_COLUMNS: &str = columns!("NULL AS text, x'' AS token_ids, '[]' AS tokens, NULL AS completion");
 
 /// The joins for [`COLUMNS`], to be put after a table that gives `c`.
 pub(crate) const JOINED: &str = " CROSS JOIN extents e ON e.id = c.extent_id CROSS JOIN packs p ON p.id = e.pack_id";
