@@ -4,6 +4,7 @@
 
 mod analysis_compare;
 mod analysis_directions;
+mod answer;
 mod api_ablation;
 mod api_access;
 mod api_attribution;
@@ -50,6 +51,7 @@ mod cli_run;
 mod cli_support;
 mod connections;
 mod docs_hooks;
+mod intervention_goldens;
 mod library;
 mod model_chats;
 mod model_configs;
@@ -78,5 +80,6 @@ mod queue;
 mod restart;
 mod sae_goldens;
 mod second_opinion;
+mod specification;
 mod store_upkeep;
 mod support;

@@ -1,17 +1,16 @@
 //! A whole server on a temporary folder, driven through its real router. Every answer is checked against the
 //! specification.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::OnceLock, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use axum::{
     Router,
     body::Body,
-    http::{HeaderMap, Method, Request, Response, StatusCode, header},
+    http::{Method, Request, Response},
 };
-use bytes::Bytes;
 use http_body_util::BodyExt;
 use residuum::{
-    api::{ApiConfig, openapi},
+    api::ApiConfig,
     app::{App, Config},
     connections::ConnectionLimits,
     domain::{ApiKey, KeyRecord, NewKey, Scope},
@@ -22,6 +21,11 @@ use residuum::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
+
+pub use crate::{
+    answer::Answer,
+    specification::{check_listed, operations, specification},
+};
 
 /// The tiny seeded llama of the goldens: 3 layers, d_model 32, vocabulary 272, context 64; BOS is added to text.
 pub const MODEL: &str = "tiny";
@@ -62,104 +66,6 @@ impl Flags {
         let models = models.unwrap_or_else(|| config.models.clone());
         Config { models, models_dir, allow_hub, no_restore, load, ..config }
     }
-}
-
-/// An answer with its whole body.
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
-}
-
-impl Answer {
-    pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("not JSON ({e}): {:?}", self.body))
-    }
-
-    pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).unwrap_or_else(|| panic!("no header {name}")).to_str().unwrap()
-    }
-
-    /// What an error says, in either of its shapes.
-    pub fn refusal(&self) -> Refusal {
-        let json = self.json();
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let error = &json["error"];
-        if error.is_object() {
-            let pointers = error["param"].as_str().map(pointer_of).into_iter().collect();
-            return Refusal { code: text(&error["code"]), detail: text(&error["message"]), pointers };
-        }
-        let errors = json["errors"].as_array().cloned().unwrap_or_default();
-        let pointers = errors.iter().map(|e| text(&e["pointer"])).collect();
-        Refusal { code: text(&json["code"]), detail: text(&json["detail"]), pointers }
-    }
-
-    /// Checks an error in OpenAI's shape. Returns the field at fault.
-    #[track_caller]
-    pub fn openai_error(&self, status: u16, kind: &str, code: &str) -> Option<String> {
-        let json = self.json();
-        let error = &json["error"];
-        assert_eq!((self.status.as_u16(), error["code"].as_str()), (status, Some(code)), "{json:#}");
-        assert_eq!(error["type"], kind, "{json:#}");
-        assert_eq!(self.header("content-type"), "application/json");
-        assert_eq!(json.as_object().unwrap().keys().collect::<Vec<_>>(), ["error"]);
-        assert_eq!(error.as_object().unwrap().keys().collect::<Vec<_>>(), ["message", "type", "param", "code"]);
-        self.hides_internals();
-        error["param"].as_str().map(str::to_owned)
-    }
-
-    /// Checks an error that any route can answer with, in the shape of the route. Returns the fields at fault.
-    #[track_caller]
-    pub fn refused(&self, status: u16, code: &str) -> Vec<String> {
-        if !self.json()["error"].is_object() {
-            return self.problem(status, code);
-        }
-        let refusal = self.refusal();
-        assert_eq!((self.status.as_u16(), refusal.code.as_str()), (status, code), "{:?}", self.body);
-        assert!(!refusal.detail.is_empty());
-        self.hides_internals();
-        refusal.pointers
-    }
-
-    #[track_caller]
-    fn hides_internals(&self) {
-        let text = self.json().to_string();
-        for leak in ["/tmp", ".sqlite", "SELECT", "src/", "panicked"] {
-            assert!(!text.contains(leak), "an error shows {leak}: {text}");
-        }
-    }
-
-    /// Checks a problem object. Returns the JSON pointers of its errors.
-    #[track_caller]
-    pub fn problem(&self, status: u16, code: &str) -> Vec<String> {
-        let json = self.json();
-        assert_eq!((self.status.as_u16(), json["code"].as_str()), (status, Some(code)), "{json:#}");
-        assert_eq!(self.header("content-type"), "application/problem+json");
-        assert_eq!(json["status"], status);
-        for field in ["type", "title", "detail"] {
-            assert!(json[field].as_str().is_some_and(|s| !s.is_empty()), "{field} is missing: {json:#}");
-        }
-        self.hides_internals();
-        let errors = json["errors"].as_array().cloned().unwrap_or_default();
-        errors.iter().map(|e| e["pointer"].as_str().unwrap().to_owned()).collect()
-    }
-}
-
-/// What an error says.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Refusal {
-    pub code: String,
-    pub detail: String,
-    /// JSON pointers of the fields at fault, or names of headers.
-    pub pointers: Vec<String>,
-}
-
-/// The JSON pointer of a field as OpenAI's API names it: `messages[0].content` is `/messages/0/content`.
-fn pointer_of(param: &str) -> String {
-    if param == "Host" || param == "Origin" {
-        return param.to_owned();
-    }
-    format!("/{}", param.replace('[', "/").replace(']', "").replace('.', "/"))
 }
 
 impl TestApp {
@@ -403,24 +309,6 @@ fn sources(checkpoint: &str) -> Vec<ModelSource> {
     vec![ModelSource { id: MODEL.to_owned(), path: golden(checkpoint) }]
 }
 
-/// The specification that the server serves.
-pub fn specification() -> &'static Value {
-    static SPEC: OnceLock<Value> = OnceLock::new();
-    SPEC.get_or_init(|| serde_json::from_str(openapi::json()).unwrap())
-}
-
-/// Every operation of the specification: method, path template and operation object.
-pub fn operations() -> impl Iterator<Item = (Method, &'static str, &'static Value)> {
-    let paths = specification()["paths"].as_object().unwrap();
-    paths.iter().flat_map(|(path, item)| {
-        let methods = item.as_object().unwrap();
-        methods.iter().filter_map(move |(method, operation)| {
-            let method = method.to_uppercase().parse().ok()?;
-            operation.get("operationId").map(|_| (method, path.as_str(), operation))
-        })
-    })
-}
-
 /// The folder of a golden autoencoder.
 pub fn sae_golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens_analysis/sae").join(name)
@@ -448,45 +336,6 @@ pub fn config(checkpoint: &str, folder: &TempDir, limits: &Limits, api: &ApiConf
         maintenance: Maintenance::default(),
         threads: 2,
     }
-}
-
-/// Fails on any answer that the specification does not list.
-pub fn check_listed(method: &Method, path: &str, answer: &Answer) {
-    let spec = specification();
-    if method == Method::OPTIONS {
-        return;
-    }
-    let method = if method == Method::HEAD { "get".to_owned() } else { method.as_str().to_lowercase() };
-    let paths = spec["paths"].as_object().unwrap();
-    let Some(operation) = paths.iter().find_map(|(template, item)| matches(template, path).then(|| &item[&method]))
-    else {
-        return;
-    };
-    if operation.is_null() {
-        // the key is checked before the method
-        assert!([401, 403, 405].contains(&answer.status.as_u16()), "{method} {path} answered {}", answer.status);
-        return;
-    }
-    let listed: BTreeSet<&String> = operation["responses"].as_object().unwrap().keys().collect();
-    assert!(
-        listed.contains(&answer.status.as_str().to_owned()),
-        "{method} {path} answered {} and lists {listed:?}: {:?}",
-        answer.status,
-        answer.body
-    );
-    let mut response = &operation["responses"][answer.status.as_str()];
-    if let Some(shared) = response["$ref"].as_str() {
-        response = spec.pointer(shared.trim_start_matches('#')).unwrap_or_else(|| panic!("{shared} is not there"));
-    }
-    if let (Some(content), Some(sent)) = (response["content"].as_object(), answer.headers.get(header::CONTENT_TYPE)) {
-        let sent = sent.to_str().unwrap().split(';').next().unwrap();
-        assert!(content.keys().any(|k| k.split(';').next() == Some(sent)), "{method} {path} answered {sent}");
-    }
-}
-
-fn matches(template: &str, path: &str) -> bool {
-    let (template, path): (Vec<&str>, Vec<&str>) = (template.split('/').collect(), path.split('/').collect());
-    template.len() == path.len() && template.iter().zip(path).all(|(t, p)| t.starts_with('{') || *t == p)
 }
 
 /// Little-endian float32 values.
