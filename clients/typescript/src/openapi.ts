@@ -4258,7 +4258,7 @@ export interface components {
             by_std: boolean;
         };
         /**
-         * @description A page of a listing, newest first.
+         * @description A page of a listing.
          * @example {
          *       "items": [
          *         {
@@ -4348,7 +4348,7 @@ export interface components {
             total_is_exact?: boolean | null;
         };
         /**
-         * @description A page of a listing, newest first.
+         * @description A page of a listing.
          * @example {
          *       "items": [
          *         {
@@ -4414,7 +4414,7 @@ export interface components {
             total_is_exact?: boolean | null;
         };
         /**
-         * @description A page of a listing, newest first.
+         * @description A page of a listing.
          * @example {
          *       "items": [
          *         {

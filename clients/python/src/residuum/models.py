@@ -2783,7 +2783,7 @@ class OpenAiRecorded(BaseModel):
 
 class DirectionPage(BaseModel):
     """
-    A page of a listing, newest first.
+    A page of a listing.
     """
 
     model_config = ConfigDict(
@@ -3909,7 +3909,7 @@ class OpenAiChatCompletion(BaseModel):
 
 class RunPage(BaseModel):
     """
-    A page of a listing, newest first.
+    A page of a listing.
     """
 
     model_config = ConfigDict(
@@ -5238,7 +5238,7 @@ class OpenAiRecording(BaseModel):
 
 class CachePage(BaseModel):
     """
-    A page of a listing, newest first.
+    A page of a listing.
     """
 
     model_config = ConfigDict(
