@@ -1,0 +1,12 @@
+import { render } from "preact";
+import { App } from "./shell/app";
+import { applyTheme } from "./colour/theme";
+import { followHistory } from "./router/location";
+import "./styles/base.css";
+import "./styles/shell.css";
+import "./styles/controls.css";
+import "./styles/pictures.css";
+
+applyTheme();
+followHistory();
+render(<App />, document.getElementById("app") as HTMLElement);

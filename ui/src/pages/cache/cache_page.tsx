@@ -1,0 +1,5 @@
+import type { PageProps } from "../routes";
+
+export function CachePage(_: PageProps) {
+    return <h1>Cache</h1>;
+}

@@ -1,0 +1,5 @@
+import type { PageProps } from "../routes";
+
+export function CachesPage(_: PageProps) {
+    return <h1>Caches</h1>;
+}

@@ -1,0 +1,5 @@
+import type { PageProps } from "../routes";
+
+export function ComparePage(_: PageProps) {
+    return <h1>Compare</h1>;
+}

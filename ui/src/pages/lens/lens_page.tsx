@@ -1,0 +1,5 @@
+import type { PageProps } from "../routes";
+
+export function LensPage(_: PageProps) {
+    return <h1>Lens</h1>;
+}

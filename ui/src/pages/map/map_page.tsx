@@ -1,0 +1,5 @@
+import type { PageProps } from "../routes";
+
+export function MapPage(_: PageProps) {
+    return <h1>Map</h1>;
+}

@@ -1,0 +1,5 @@
+import type { PageProps } from "../routes";
+
+export function PatchingPage(_: PageProps) {
+    return <h1>Patching</h1>;
+}

@@ -1,0 +1,5 @@
+import type { PageProps } from "../routes";
+
+export function SearchPage(_: PageProps) {
+    return <h1>Search</h1>;
+}

@@ -1,0 +1,26 @@
+/** What several pages need to know: the models, and the autoencoders. */
+import type { components, Model, Sae } from "residuum";
+import { client } from "./client";
+import { type Resource, useResource } from "./resource";
+
+export type Schemas = components["schemas"];
+/** A model that can run. */
+export type ReadyModel = Schemas["ReadyModel"];
+export type ReadySae = Schemas["ReadySae"];
+export type Tokenization = Schemas["Tokenization"];
+
+export function useModels(): Resource<Model[]> {
+  return useResource("models", async (signal) => (await client.get("/v1/models", { signal })).items);
+}
+
+export function useSaes(): Resource<Sae[]> {
+  return useResource("saes", async (signal) => (await client.get("/v1/saes", { signal })).items);
+}
+
+export function readyModels(models: readonly Model[] | undefined): ReadyModel[] {
+  return (models ?? []).filter((model): model is ReadyModel => model.status === "ready");
+}
+
+export function readySaes(saes: readonly Sae[] | undefined): ReadySae[] {
+  return (saes ?? []).filter((sae): sae is ReadySae => sae.status === "ready");
+}
