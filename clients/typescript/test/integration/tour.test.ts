@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 
-import { createClient } from "../../src/index.js";
+import { createClient, readSafetensors } from "../../src/index.js";
 import { ROOT } from "../unit/fixtures.js";
 import { TestServer } from "./harness.js";
 import { tour } from "./tour.js";
@@ -64,11 +64,16 @@ function ofCurl(words: string[]): Sent {
     if (word.startsWith("http")) url = word;
     else if (word === "-X") method = words[++i];
     else if (word === "-d") body = JSON.parse(words[++i]!);
-    else if (word === "--data-binary") body = `${readFileSync(join(folder, words[++i]!.slice(1))).length} bytes`;
+    else if (word === "--data-binary") body = fileOf(readFileSync(join(folder, words[++i]!.slice(1))));
     else if (word === "-H" || word === "-o") i++;
     else assert.equal(word, "-s", "an option that this test does not know");
   }
   return sent(method ?? (body === undefined ? "GET" : "POST"), url, body);
+}
+
+/** Says which tensors a file has. Each tour sends a cache of its own, whose ids and times are in the file too. */
+function fileOf(bytes: Buffer): unknown {
+  return Object.fromEntries([...readSafetensors(bytes).tensors].map(([name, { shape }]) => [name, shape]));
 }
 
 function sent(method: string, address: string, body: unknown): Sent {
@@ -93,7 +98,7 @@ test("the typed calls are the curl commands of the README", async () => {
     const { body, method = "GET", headers } = init ?? {};
     const isJson = new Headers(headers).get("content-type") === "application/json";
     const bytes = body instanceof ArrayBuffer ? Buffer.from(body) : undefined;
-    byClient.push(sent(method, url, bytes && (isJson ? JSON.parse(bytes.toString()) : `${bytes.length} bytes`)));
+    byClient.push(sent(method, url, bytes && (isJson ? JSON.parse(bytes.toString()) : fileOf(bytes))));
     return fetch(url, init);
   };
   const answers = await tour(createClient({ baseUrl: server.url, fetch: recording }));
