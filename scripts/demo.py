@@ -166,7 +166,7 @@ def show_comparison(page, client, caches):
 def show_next_steps(page, client, model, caches, data_dir):
     url, first = client.url, caches[0]["id"]
     page.head("Try next")
-    page.line(f"  open {url}/docs")
+    page.line(f"  open {url}/docs/   every route, to try")
     page.line(f"  curl -s {url}/v1/models/{model}")
     page.line(f"  curl -s '{url}/v1/runs?wait=30' -H 'content-type: application/json' \\")
     page.line(f'       -d \'{{"model": "{model}", "input": "Two plus two is", "tags": ["mine"]}}\'')
@@ -190,7 +190,7 @@ def tour(page, client, model):
 
 def stay(page, server):
     """Waits for Ctrl-C; a server that ends by itself is an error."""
-    page.line(page.paint("1", f"Residuum listens at {server.url}. Ctrl-C stops it."))
+    page.line(page.paint("1", f"The dashboard is at {server.url}/ui/. Ctrl-C stops the server."))
     code = server.process.wait()
     raise HarnessError(f"the server ended by itself with status {code}{server.log_tail()}")
 

@@ -36,10 +36,12 @@ const ADMINISTRATION: [(Method, &str); 4] = [
     (Method::DELETE, "/v1/saes/{id}"),
 ];
 
-/// Routes that need no key: the index, and those for probes and for readers of the documentation.
+/// Routes that need no key: the index, those for probes and for readers of the documentation, and the files of the
+/// dashboard, which asks the other routes with the key of its user.
 fn is_open(route: &str) -> bool {
-    ["/", "/healthz", "/readyz", "/openapi.json", "/openapi.yaml", "/docs"].contains(&route)
+    ["/", "/healthz", "/readyz", "/openapi.json", "/openapi.yaml", "/docs", "/ui"].contains(&route)
         || route.starts_with("/docs/")
+        || route.starts_with("/ui/")
 }
 
 /// The scope that a request needs; `None` if its route needs no key. By default that is `read` for `GET`, `HEAD` and
@@ -109,6 +111,8 @@ mod tests {
         assert_eq!(required(&Method::GET, "/metrics"), Some(Scope::Metrics));
         assert_eq!(required(&Method::GET, "/docsomething"), Some(Scope::Read));
         assert_eq!(required(&Method::GET, "/docs/{*rest}"), None);
+        assert_eq!(required(&Method::GET, "/uis"), Some(Scope::Read));
+        assert_eq!(required(&Method::GET, "/ui/{*place}"), None);
         assert_eq!(required(&Method::DELETE, "/v1/saes/{id}"), Some(Scope::Admin));
         assert_eq!(required(&Method::GET, "/v1/models/{id}"), Some(Scope::Read));
     }

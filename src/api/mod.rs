@@ -2,7 +2,8 @@
 //!
 //! A handler takes what the extractors have parsed, makes one call to the engine or the store, and answers. Nothing
 //! here knows SQL or types of tensors: bytes come from the store, models from the engine. [`route_table`]
-//! is the route table; only what is listed there is served, and all of it is in the OpenAPI specification.
+//! is the route table; only what is listed there is served, and all of it is in the OpenAPI specification. Two pages for
+//! browsers are served beside it: the reference at `/docs/` and the dashboard at `/ui/`.
 
 mod access;
 mod caches;
@@ -34,6 +35,8 @@ mod state;
 mod statistics;
 mod system;
 mod tensor;
+#[cfg(feature = "ui")]
+mod ui;
 
 use std::time::Duration;
 
@@ -132,13 +135,21 @@ fn routes() -> OpenApiRouter<ApiState> {
     route_table().into_iter().fold(OpenApiRouter::new(), OpenApiRouter::routes)
 }
 
-/// The whole service: the routes, the documentation page at `/docs`, and the middleware of every request.
+/// The pages for browsers: the reference of the API at `/docs/`, and the dashboard at `/ui/`.
+fn pages() -> Router {
+    let pages = Router::from(SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::new(["/openapi.json"])));
+    #[cfg(feature = "ui")]
+    let pages = pages.merge(ui::router());
+    pages
+}
+
+/// The whole service: the routes, the pages for browsers, and the middleware of every request.
 pub fn router(state: ApiState) -> Router {
     let (router, _) = routes().split_for_parts();
     let config = state.config.clone();
     router
         .with_state(state.clone())
-        .merge(SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::new(["/openapi.json"])))
+        .merge(pages())
         .fallback(error::route_not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(DefaultBodyLimit::max(config.max_body_bytes))

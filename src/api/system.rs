@@ -23,8 +23,8 @@ use residuum_domain::{Code, Problem};
 /// What this server is, and where to go on.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
-    "name": "residuum", "version": "0.1.0", "docs": "/docs/", "openapi": "/openapi.json", "models": "/v1/models",
-    "health": "/healthz", "readiness": "/readyz"
+    "name": "residuum", "version": "0.1.0", "ui": "/ui/", "docs": "/docs/", "openapi": "/openapi.json",
+    "models": "/v1/models", "health": "/healthz", "readiness": "/readyz"
 }))]
 pub struct ServerIndex {
     /// Always `residuum`.
@@ -33,6 +33,9 @@ pub struct ServerIndex {
     /// Version of the server.
     #[schema(example = "0.1.0")]
     version: &'static str,
+    /// Path of the dashboard; left out if the server was built without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ui: Option<&'static str>,
     /// Path of the reference page.
     docs: &'static str,
     /// Path of the specification.
@@ -48,12 +51,16 @@ pub struct ServerIndex {
 const INDEX: ServerIndex = ServerIndex {
     name: "residuum",
     version: OK.version,
+    ui: DASHBOARD,
     docs: DOCS,
     openapi: "/openapi.json",
     models: "/v1/models",
     health: "/healthz",
     readiness: "/readyz",
 };
+
+/// The dashboard, if the server was built with it.
+const DASHBOARD: Option<&str> = if cfg!(feature = "ui") { Some("/ui/") } else { None };
 
 /// The reference page.
 const DOCS: &str = "/docs/";
@@ -92,17 +99,17 @@ const OK: Health = Health { status: "ok", version: env!("CARGO_PKG_VERSION") };
 
 /// What is here
 ///
-/// Name, version and the most important paths. A browser, which asks for HTML rather than JSON, is sent to the reference
-/// page.
+/// Name, version and the most important paths. A browser, which asks for HTML rather than JSON, is sent to the dashboard,
+/// or to the reference page if the server was built without it.
 #[utoipa::path(
     get, path = "/", operation_id = "getIndex", tag = "system",
     responses((status = 200, description = "The index", body = ServerIndex),
-        (status = 307, description = "To the reference page, for browsers", headers(("Location" = String, description = "Path of the page"))), QueryProblems)
+        (status = 307, description = "To the dashboard or the reference page, for browsers", headers(("Location" = String, description = "Path of the page"))), QueryProblems)
 )]
 pub async fn index(Query(NoQuery {}): Query<NoQuery>, headers: HeaderMap) -> Response {
     let wanted = accepted(&headers).into_iter().find(|range| ["text/html", "application/json", "*/*"].contains(range));
     let answer = if wanted == Some("text/html") {
-        Redirect::temporary(DOCS).into_response()
+        Redirect::temporary(DASHBOARD.unwrap_or(DOCS)).into_response()
     } else {
         Json(INDEX).into_response()
     };

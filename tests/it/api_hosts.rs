@@ -30,7 +30,7 @@ async fn without_keys_every_route_except_probes_refuses_foreign_hosts_and_pages(
             assert_eq!(no_page.refused(403, "origin_not_allowed"), ["Origin"], "{method} {path}");
         }
     }
-    for path in ["/healthz", "/readyz", "/v1/runs", "/docs/"] {
+    for path in ["/healthz", "/readyz", "/v1/runs", "/docs/", "/ui/"] {
         let (mut parts, body) = request(Method::GET, path, &[], Body::empty()).into_parts();
         parts.headers.remove("host");
         app.send(axum::http::Request::from_parts(parts, body)).await.problem(400, "invalid_header");

@@ -119,6 +119,8 @@ async fn the_index_sends_browsers_to_a_page_and_others_on() {
     let app = TestApp::attentive().await;
     // it needs no key
     app.key("ann", &[Scope::Read]).await;
+    let has_dashboard = cfg!(feature = "ui");
+    let page = if has_dashboard { "/ui/" } else { "/docs/" };
     let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8";
     for (accept, is_page) in [
         (None, false),
@@ -136,12 +138,14 @@ async fn the_index_sends_browsers_to_a_page_and_others_on() {
         let answer = app.get_with("/", &headers).await;
         assert_eq!(answer.header("vary").to_lowercase().matches("accept").count(), 1, "{accept:?}");
         if is_page {
-            assert_eq!((answer.status.as_u16(), answer.header("location")), (307, "/docs/"), "{accept:?}");
+            assert_eq!((answer.status.as_u16(), answer.header("location")), (307, page), "{accept:?}");
+            assert_eq!(app.get(page).await.status, 200);
             continue;
         }
         assert_eq!(answer.status, 200, "{accept:?}");
         let index = answer.json();
         assert_eq!((&index["name"], &index["version"]), (&json!("residuum"), &json!(env!("CARGO_PKG_VERSION"))));
+        assert_eq!(index.get("ui"), has_dashboard.then_some(&json!("/ui/")));
         for path in ["docs", "openapi", "health", "readiness"] {
             assert_eq!(app.get(index[path].as_str().unwrap()).await.status, 200, "{path}");
         }

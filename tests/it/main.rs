@@ -42,11 +42,15 @@ mod api_system;
 mod api_tenants;
 mod api_tensors;
 mod api_top_tokens;
+#[cfg(feature = "ui")]
+mod api_ui;
 mod cli_analysis;
 mod cli_caches;
 mod cli_errors;
 mod cli_keys;
 mod cli_models;
+#[cfg(feature = "ui")]
+mod cli_open;
 mod cli_run;
 mod cli_support;
 mod connections;

@@ -13,8 +13,8 @@ export interface paths {
         };
         /**
          * What is here
-         * @description Name, version and the most important paths. A browser, which asks for HTML rather than JSON, is sent to the reference
-         *     page.
+         * @description Name, version and the most important paths. A browser, which asks for HTML rather than JSON, is sent to the dashboard,
+         *     or to the reference page if the server was built without it.
          */
         get: operations["getIndex"];
         put?: never;
@@ -5733,6 +5733,7 @@ export interface components {
          * @example {
          *       "name": "residuum",
          *       "version": "0.1.0",
+         *       "ui": "/ui/",
          *       "docs": "/docs/",
          *       "openapi": "/openapi.json",
          *       "models": "/v1/models",
@@ -5751,6 +5752,8 @@ export interface components {
              * @example 0.1.0
              */
             version: string;
+            /** @description Path of the dashboard; left out if the server was built without it. */
+            ui?: string | null;
             /** @description Path of the reference page. */
             docs: string;
             /** @description Path of the specification. */
@@ -6642,7 +6645,7 @@ export interface operations {
                     "application/json": components["schemas"]["ServerIndex"];
                 };
             };
-            /** @description To the reference page, for browsers */
+            /** @description To the dashboard or the reference page, for browsers */
             307: {
                 headers: {
                     /** @description Path of the page */

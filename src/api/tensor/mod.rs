@@ -15,6 +15,8 @@ pub use assembly::{Assembly, Part, convert, log_early_end};
 pub use format::{Format, HeaderEntry, accepted, npy_header, npy_header_of, safetensors_header};
 
 pub use json::NestedNumbers;
+#[cfg(feature = "ui")]
+pub use respond::knows_tag;
 pub use respond::{
     CONVERTED_FROM, DTYPE, EXPOSED, POSITIONS, TensorAnswer, TensorDto, binary, respond, respond_to_post,
 };

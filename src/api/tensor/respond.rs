@@ -354,11 +354,14 @@ fn conditions(request: &HeaderMap, headers: &HeaderMap) -> Result<Option<Respons
     Ok(if_none_match(request, headers))
 }
 
+/// Whether `If-None-Match` has this entity tag, so that the client needs no bytes. The comparison is the weak one.
+pub fn knows_tag(request: &HeaderMap, tag: &HeaderValue) -> bool {
+    let given = request.get(header::IF_NONE_MATCH).and_then(|given| given.to_str().ok()).unwrap_or_default();
+    given.split(',').map(|t| t.trim().trim_start_matches("W/")).any(|t| t == tag || t == "*")
+}
+
 fn if_none_match(request: &HeaderMap, headers: &HeaderMap) -> Option<Response> {
-    let tag = headers.get(header::ETAG)?.to_str().ok()?;
-    let given = request.get(header::IF_NONE_MATCH)?.to_str().ok()?;
-    let matches = given.split(',').map(|t| t.trim().trim_start_matches("W/")).any(|t| t == tag || t == "*");
-    matches.then(|| {
+    knows_tag(request, headers.get(header::ETAG)?).then(|| {
         let mut response = StatusCode::NOT_MODIFIED.into_response();
         response.headers_mut().insert(header::ETAG, headers[header::ETAG].clone());
         *response.body_mut() = Body::empty();

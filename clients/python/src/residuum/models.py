@@ -1552,6 +1552,10 @@ class ServerIndex(BaseModel):
     """
     Version of the server.
     """
+    ui: str | None = None
+    """
+    Path of the dashboard; left out if the server was built without it.
+    """
     docs: str
     """
     Path of the reference page.
