@@ -39,13 +39,20 @@ export interface Server {
   stop: () => Promise<void>;
 }
 
-/** Starts the program that RESIDUUM_BINARY names, on a data folder of its own, with these further arguments. */
-export async function startServer(given: string[], before?: (binary: string, data: string) => void): Promise<Server> {
+/**
+ * Starts the program that RESIDUUM_BINARY names, on a data folder of its own, with these further arguments. `before` is called
+ * with the program and the folder, such as to make keys.
+ */
+export async function startServer(
+  given: string[],
+  before?: (binary: string, data: string) => void,
+  port?: number,
+): Promise<Server> {
   const binary = resolve(root, process.env.RESIDUUM_BINARY ?? "target/debug/residuum");
   const folder = mkdtempSync(join(tmpdir(), "residuum-ui-"));
   const data = join(folder, "data");
   before?.(binary, data);
-  const port = await freePort();
+  port ??= await freePort();
   const log = openSync(join(folder, "log"), "a");
   const args = ["serve", "--listen", `127.0.0.1:${port}`, "--data-dir", data, ...given];
   const child: ChildProcess = spawn(binary, args, { stdio: ["ignore", log, log] });
