@@ -6,7 +6,11 @@ const here = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 /** The server that `npm run dev` sends requests to. */
 const server = process.env.RESIDUUM_URL ?? "http://127.0.0.1:8080";
 const proxy = Object.fromEntries(
-  ["/v1", "/openai", "/healthz", "/readyz", "/metrics", "/docs", "/openapi"].map((path) => [path, server]),
+  // Without `changeOrigin: false` requests would seem to come from a page of another origin.
+  ["/v1", "/openai", "/healthz", "/readyz", "/metrics", "/docs", "/openapi"].map((path) => [
+    path,
+    { target: server, changeOrigin: false },
+  ]),
 );
 
 export default defineConfig({

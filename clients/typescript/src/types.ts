@@ -28,7 +28,7 @@ export type CreateRun = Body<"createRun">;
 /** A queued, running or ended request. */
 export type Run = Answer<"getRun">;
 /** What a run would store, from `POST /v1/runs?dry_run=true`. */
-export type DryRun = Answer<"createRun", 200>;
+export type DryRun = Extract<Answer<"createRun", 200>, { object: "dry_run" }>;
 /** The stored activations of one input. */
 export type Cache = Answer<"getCache">;
 /** A model that is served, is being loaded, or could not be loaded. */

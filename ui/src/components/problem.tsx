@@ -49,7 +49,7 @@ export function ProblemNote({ error, onRetry }: { error: unknown; onRetry?: (() 
                 <ul>
                     {errors.map((one) => (
                         <li key={one.pointer}>
-                            <code>{one.pointer}</code> {one.detail}
+                            <code>{one.pointer}</code> {one.detail !== detail && one.detail}
                         </li>
                     ))}
                 </ul>

@@ -13,6 +13,13 @@ export function useModels(): Resource<Model[]> {
   return useResource("models", async (signal) => (await client.get("/v1/models", { signal })).items);
 }
 
+/** One model with its hooks, which the list leaves out. */
+export function useModel(id: string | null): Resource<Model> {
+  return useResource(id === null ? null : `model ${id}`, (signal) =>
+    client.get("/v1/models/{id}", { params: { path: { id: id as string } }, signal }),
+  );
+}
+
 export function useSaes(): Resource<Sae[]> {
   return useResource("saes", async (signal) => (await client.get("/v1/saes", { signal })).items);
 }

@@ -1,0 +1,193 @@
+/** The form of a new run: its fields as the address has them, and the request that they make. Pure functions. */
+import type { CreateRun } from "residuum";
+import type { Schemas } from "../../server/catalogue";
+import type { QueryValues } from "../../router/location";
+import { parseLayers } from "./layers";
+import { parsePositions } from "./positions";
+
+export interface ChatMessage {
+  role: string;
+  content: string;
+}
+
+export interface RunForm {
+  model: string;
+  mode: "text" | "chat";
+  text: string;
+  /** Whether each line of the text is an input of its own. */
+  isByLine: boolean;
+  messages: ChatMessage[];
+  /** Short or full names of hooks; empty for the server's default. */
+  hooks: string[];
+  /** As typed: `all`, `0,6,12:20`; empty for all. */
+  layers: string;
+  /** As typed: `last`, `all`, `mean`, `0,3,-1`; empty for the server's default. */
+  positions: string;
+  /** Number of tokens to generate, as typed; empty for none. */
+  newTokens: string;
+  temperature: string;
+  seed: string;
+  /** Separated by commas. */
+  tags: string;
+  label: string;
+  /** `key=value`, one per line. */
+  metadata: string;
+  priority: Schemas["Priority"];
+}
+
+export const EMPTY: RunForm = {
+  model: "",
+  mode: "text",
+  text: "",
+  isByLine: false,
+  messages: [],
+  hooks: [],
+  layers: "",
+  positions: "",
+  newTokens: "",
+  temperature: "",
+  seed: "",
+  tags: "",
+  label: "",
+  metadata: "",
+  priority: "interactive",
+};
+
+/** Texts beyond this many characters stay out of the address. */
+const LONGEST_IN_ADDRESS = 4_000;
+
+const ROLES = ["system", "user", "assistant"];
+
+export function formOf(query: URLSearchParams): RunForm {
+  const text = (name: string) => query.get(name) ?? "";
+  const priority = query.get("priority");
+  const messages = query.getAll("message").map((message): ChatMessage => {
+    const at = message.indexOf(":");
+    const role = at < 0 ? "" : message.slice(0, at);
+    return ROLES.includes(role) ? { role, content: message.slice(at + 1) } : { role: "user", content: message };
+  });
+  return {
+    model: text("model"),
+    mode: query.get("mode") === "chat" ? "chat" : "text",
+    text: text("text"),
+    isByLine: query.has("lines"),
+    messages,
+    hooks: query.getAll("hook"),
+    layers: text("layers"),
+    positions: text("positions"),
+    newTokens: text("generate"),
+    temperature: text("temperature"),
+    seed: text("seed"),
+    tags: text("tags"),
+    label: text("label"),
+    metadata: text("metadata"),
+    priority: priority === "normal" || priority === "bulk" ? priority : "interactive",
+  };
+}
+
+export function queryOf(form: RunForm): QueryValues {
+  const messages = form.messages.map(({ role, content }) => `${role}:${content}`);
+  const isLong = form.text.length + messages.join("").length > LONGEST_IN_ADDRESS;
+  return {
+    model: form.model,
+    mode: form.mode === "chat" ? "chat" : null,
+    text: isLong ? null : form.text,
+    lines: form.isByLine,
+    message: isLong ? [] : messages,
+    hook: form.hooks,
+    layers: form.layers,
+    positions: form.positions,
+    generate: form.newTokens,
+    temperature: form.temperature,
+    seed: form.seed,
+    tags: form.tags,
+    label: form.label,
+    metadata: form.metadata,
+    priority: form.priority === "interactive" ? null : form.priority,
+  };
+}
+
+/** The texts of the form; a text is taken as it is, with its spaces. */
+export function textsOf(form: RunForm): string[] {
+  const texts = form.isByLine ? form.text.split(/\r?\n/) : [form.text];
+  return texts.filter((text) => text !== "");
+}
+
+/** Why a form makes no request yet; by the name of the field. */
+export type Faults = Partial<Record<keyof RunForm, string>>;
+
+export function requestOf(form: RunForm, nLayers: number | undefined): { body: CreateRun; faults: Faults } {
+  const faults: Faults = {};
+  const body: CreateRun = { model: form.model };
+  const messages = form.messages.filter(({ content }) => content !== "");
+  const texts = textsOf(form);
+  if (form.mode === "chat") {
+    if (messages.length === 0) faults.messages = "Write a message.";
+    if (form.label) body.items = [{ messages, label: form.label }];
+    else body.messages = messages;
+  } else {
+    if (texts.length === 0) faults.text = "Write a text.";
+    if (form.label) body.items = texts.map((text) => ({ text, label: form.label }));
+    else body.input = texts.length === 1 ? (texts[0] as string) : texts;
+  }
+  const capture: Schemas["Capture"] = {};
+  if (form.hooks.length > 0) capture.hooks = form.hooks;
+  const layers = parseLayers(form.layers, nLayers);
+  if ("fault" in layers) faults.layers = layers.fault;
+  else if (layers.layers !== undefined) capture.layers = layers.layers;
+  const positions = parsePositions(form.positions);
+  if ("fault" in positions) faults.positions = positions.fault;
+  else if (positions.positions !== undefined) capture.positions = positions.positions;
+  if (Object.keys(capture).length > 0) body.capture = capture;
+  generation(form, body, faults);
+  const tags = splitTags(form.tags);
+  if (tags.length > 0) body.tags = tags;
+  const metadata = parseMetadata(form.metadata);
+  if (typeof metadata === "string") faults.metadata = metadata;
+  else if (Object.keys(metadata).length > 0) body.metadata = metadata;
+  if (form.priority !== "normal") body.priority = form.priority;
+  return { body, faults };
+}
+
+function generation(form: RunForm, body: CreateRun, faults: Faults): void {
+  if (form.newTokens.trim() === "") return;
+  if (!/^\d{1,6}$/.test(form.newTokens.trim()) || Number(form.newTokens) === 0) {
+    faults.newTokens = "A whole number of tokens, at least 1.";
+    return;
+  }
+  body.generate = { max_new_tokens: Number(form.newTokens) };
+  for (const name of ["temperature", "seed"] as const) {
+    const text = form[name].trim();
+    if (text === "") continue;
+    const value = Number(text);
+    if (!Number.isFinite(value) || value < 0 || (name === "seed" && !Number.isSafeInteger(value))) {
+      faults[name] = name === "seed" ? "A whole number, at least 0." : "A number, at least 0.";
+    } else body.generate[name] = value;
+  }
+}
+
+export function splitTags(text: string): string[] {
+  return text
+    .split(",")
+    .map((tag) => tag.trim())
+    .filter((tag) => tag !== "");
+}
+
+/** Metadata of lines `key=value`: numbers, true, false and null as such, everything else as text. A string says what is wrong. */
+export function parseMetadata(text: string): Record<string, string | number | boolean | null> | string {
+  const found: Record<string, string | number | boolean | null> = {};
+  for (const line of text.split(/\r?\n/)) {
+    if (line.trim() === "") continue;
+    const at = line.indexOf("=");
+    if (at <= 0) return `“${line.trim()}” is not key=value.`;
+    found[line.slice(0, at).trim()] = valueOf(line.slice(at + 1).trim());
+  }
+  return found;
+}
+
+function valueOf(text: string): string | number | boolean | null {
+  if (text === "true") return true;
+  if (text === "false") return false;
+  if (text === "null") return null;
+  return /^-?\d+(\.\d+)?([eE][+-]?\d+)?$/.test(text) && Number.isFinite(Number(text)) ? Number(text) : text;
+}
