@@ -75,7 +75,7 @@ export function CaptureFields({ model, form, set, faults }: Props) {
                     <summary>
                         {title}{" "}
                         <span class="soft">
-                            {hooks.filter(({ name }) => chosen.has(name)).length || ""} of {hooks.length}
+                            {hooks.filter(({ name }) => chosen.has(name)).length} of {hooks.length}
                         </span>
                     </summary>
                     <div class="hook-list">
