@@ -26,6 +26,8 @@ export interface HeatmapProps {
     describe: (cell: Cell) => string;
     /** Text within a cell, drawn where cells are wide enough. */
     cellText?: ((cell: Cell) => string) | undefined;
+    /** Cells that are not known yet, such as while a sweep computes: drawn empty. */
+    isPending?: ((cell: Cell) => boolean) | undefined;
     /** Smallest size of a cell in pixels; cells grow to fill the width up to `maxCell`. */
     minCell?: { width: number; height: number };
     maxCell?: { width: number; height: number };

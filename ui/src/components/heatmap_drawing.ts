@@ -12,6 +12,7 @@ export interface Drawn {
   rowAxis: string;
   columnAxis: string;
   cellText?: ((cell: Cell) => string) | undefined;
+  isPending?: ((cell: Cell) => boolean) | undefined;
   selected?: Cell | null;
 }
 
@@ -101,6 +102,7 @@ export function drawHeatmap(canvas: HTMLCanvasElement, box: HTMLElement, layout:
   const style = getComputedStyle(box);
   const ink = style.getPropertyValue("--ink").trim() || "#000";
   const soft = style.getPropertyValue("--ink-soft").trim() || "#666";
+  const empty = style.getPropertyValue("--sunk").trim() || "#eee";
   const ground = style.getPropertyValue("--surface").trim() || "#fff";
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.fillStyle = ground;
@@ -129,7 +131,7 @@ export function drawHeatmap(canvas: HTMLCanvasElement, box: HTMLElement, layout:
     for (let column = firstColumn; column <= lastColumn; column++) {
       const value = drawn.values[row * drawn.columns + column] ?? Number.NaN;
       const x = xOf(column);
-      context.fillStyle = drawn.scale.css(value);
+      context.fillStyle = drawn.isPending?.({ row, column }) ? empty : drawn.scale.css(value);
       context.fillRect(x, y, cellWidth - gap, cellHeight - gap);
       if (hasText && drawn.cellText) {
         context.fillStyle = drawn.scale.ink(value);

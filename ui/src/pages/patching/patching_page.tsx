@@ -182,21 +182,24 @@ function Sweep({ models }: { models: ReadyModel[] }) {
                 <div class="sweep-copy">
                     <CopyAs
                         request={{ method: "POST", path: "/v1/experiments/patching", body }}
-                        python={`${pythonClient(location.origin)}\neffect = client.model(${pythonOf(form.model)}).patch(${pythonOf(form.clean)}, ${pythonOf(form.corrupt)}, ${pythonArguments({ answer: form.answer, against: form.against || undefined, ...(form.over === "heads" ? { hook: "attn.z", heads: "each" } : { hook: form.hook, positions: "each" }), direction: form.direction === "noise" ? "noise" : undefined })})`}
-                        cli={[
-                            `residuum patch -m ${shellWord(form.model)}`,
-                            `--clean ${shellWord(form.clean)} --corrupt ${shellWord(form.corrupt)}`,
-                            `--answer ${shellWord(form.answer)}${form.against ? ` --against ${shellWord(form.against)}` : ""}`,
-                            form.over === "heads" ? "--hook attn.z --heads each" : `--hook ${form.hook} --positions each`,
-                            form.direction === "noise" ? "--direction noise" : "",
-                        ]
-                            .filter(Boolean)
-                            .join(" ")}
+                        python={`${pythonClient(location.origin)}\neffect = client.model(${pythonOf(form.model)}).patching(${pythonOf(form.clean)}, ${pythonOf(form.corrupt)}, ${pythonArguments({ answer: form.answer, against: form.against || undefined, sweep: body.sweep, metric: form.metric || undefined, direction: body.direction })})`}
+                        cli={commandOf(form)}
                     />
                 </div>
             )}
         </>
     );
+}
+
+function commandOf({ model, clean, corrupt, answer, against, over, hook, metric, direction }: SweepForm): string {
+    const words = [
+        `residuum patch ${shellWord(clean)} ${shellWord(corrupt)} -m ${shellWord(model)} --answer ${shellWord(answer)}`,
+        against && `--against ${shellWord(against)}`,
+        metric && `--metric ${metric}`,
+        over === "heads" ? "--hook attn.z --heads each" : `--hook ${hook} --positions each`,
+        direction === "noise" && "--direction noise",
+    ];
+    return words.filter(Boolean).join(" ");
 }
 
 /** A field for exactly one token: says what a text is otherwise. */

@@ -90,6 +90,7 @@ export function SweepMap({ matrix, isRunning }: { matrix: Matrix; isRunning: boo
                         rowLabel={(row) => String(layers[n - 1 - row])}
                         columnLabel={(c) => (isHeads ? String(about.heads?.[c]) : columnName(c) + differing(c))}
                         describe={describe}
+                        isPending={(cell) => isRunning && Number.isNaN(matrix.values[indexOf(cell)])}
                         minCell={{ width: 16, height: 16 }}
                         maxCell={{ width: 64, height: 21 }}
                         maxHeight={760}
