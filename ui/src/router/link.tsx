@@ -5,6 +5,7 @@ interface LinkProps {
     to: string;
     class?: string;
     title?: string;
+    tabIndex?: number;
     "aria-current"?: "page" | undefined;
     "aria-label"?: string;
     children?: ComponentChildren;
