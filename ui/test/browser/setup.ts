@@ -78,7 +78,7 @@ export async function startPreview(server: string): Promise<Server> {
     preview: {
       port: await freePort(),
       host: "127.0.0.1",
-      proxy: Object.fromEntries(paths.map((path) => [path, server])),
+      proxy: Object.fromEntries(paths.map((path) => [path, { target: server, changeOrigin: false }])),
       headers: {
         "content-security-policy":
           "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'",

@@ -11,7 +11,7 @@ import { client } from "../../server/client";
 import { useAction } from "../../server/resource";
 import { uploadSae } from "./upload";
 
-const HINT = "A folder or a .gguf file in the server's --models-dir, or org/name where it has --allow-hub.";
+const HINT = "A folder or a .gguf file in the server's --models-dir, or org/name with --allow-hub.";
 
 /** A form that opens with a button: which one is in the address. */
 function Opened(props: { name: string; title: string; children: ComponentChildren }) {
