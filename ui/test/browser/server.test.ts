@@ -98,8 +98,10 @@ test("numbers are asked for again, and not while the tab is hidden", async () =>
 test("an administrator loads a model, sees it become ready, and unloads it after a question", async () => {
   const page = await openWith(keys.admin, "/server?load=model");
   await page.getByText("of 1 GB").waitFor();
-  await form(page).getByRole("textbox", { name: "Name" }).fill("loaded-here");
-  await form(page).getByRole("textbox", { name: "Source" }).fill("gpt2/plain");
+  await form(page).getByRole("textbox", { name: /^Name/ }).fill("loaded-here");
+  await form(page)
+    .getByRole("textbox", { name: /^Source/ })
+    .fill("gpt2/plain");
   await form(page).getByRole("button", { name: "Load", exact: true }).click();
   const admin = createClient({ baseUrl: keyed.url, apiKey: keys.admin });
   const known = (await admin.get("/v1/models")).items.map(({ id }) => id);
@@ -118,9 +120,13 @@ test("an administrator loads a model, sees it become ready, and unloads it after
 
 test("a source that does not exist is refused with the API's own words", async () => {
   const page = await openWith(keys.admin, "/server?load=model", /422/);
-  await form(page).getByRole("textbox", { name: "Name" }).fill("x");
-  await form(page).getByRole("textbox", { name: "Source" }).fill("no/such/folder");
-  await form(page).getByRole("textbox", { name: "Source" }).press("Enter");
+  await form(page).getByRole("textbox", { name: /^Name/ }).fill("x");
+  await form(page)
+    .getByRole("textbox", { name: /^Source/ })
+    .fill("no/such/folder");
+  await form(page)
+    .getByRole("textbox", { name: /^Source/ })
+    .press("Enter");
   await page.getByRole("alert").getByText("unknown_source").waitFor();
   expect(await axe(page)).toEqual([]);
 });
@@ -128,8 +134,10 @@ test("a source that does not exist is refused with the API's own words", async (
 test("a key that may only read: numbers and loading are refused, and the scopes that it lacks are found", async () => {
   const page = await openWith(keys.read, "/server?load=model", /40[0134]/);
   await page.getByText("need a key with the scope").waitFor();
-  await form(page).getByRole("textbox", { name: "Name" }).fill("x");
-  await form(page).getByRole("textbox", { name: "Source" }).fill("gpt2/plain");
+  await form(page).getByRole("textbox", { name: /^Name/ }).fill("x");
+  await form(page)
+    .getByRole("textbox", { name: /^Source/ })
+    .fill("gpt2/plain");
   await form(page).getByRole("button", { name: "Load", exact: true }).click();
   await page.getByRole("alert").getByText("scope_missing").waitFor();
   await page.getByRole("button", { name: "Ask what it may do" }).click();
