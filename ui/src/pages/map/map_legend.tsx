@@ -45,7 +45,7 @@ export function MapLegend(props: {
     }
     const { categories, rest } = colouring;
     return (
-        <div class="map-legend" role="group" aria-label={`Colour by ${name}`}>
+        <div class="map-legend" role="group" aria-label={`Legend: ${name}`}>
             {categories.map((category, i) => (
                 <button
                     key={category.name}

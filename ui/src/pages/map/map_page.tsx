@@ -70,30 +70,19 @@ function Chosen({ listed, conditions, ids }: { listed: Listed; conditions: Condi
     if (!model)
         return <NothingFound isFiltered={ids.length > 0 || JSON.stringify(conditions) !== JSON.stringify(NO_CONDITIONS)} />;
     return (
-        <>
-            {models.length > 1 && (
-                <div class="row map-models">
-                    <Select
-                        label="Model (a map has caches of one)"
-                        value={model}
-                        options={models.map((name) => ({ value: name, label: name }))}
-                        onChange={(value) => setQuery({ model: value, zoom: null, hook: null, layer: null })}
-                    />
-                </div>
+        <Loaded of={hooks} what="hooks">
+            {({ hooks: found, isMean }) => (
+                <Placed
+                    items={items}
+                    listed={listed}
+                    hooks={found}
+                    isMean={isMean}
+                    conditions={{ ...conditions, model }}
+                    models={models}
+                    ids={ids}
+                />
             )}
-            <Loaded of={hooks} what="hooks">
-                {({ hooks: found, isMean }) => (
-                    <Placed
-                        items={items}
-                        listed={listed}
-                        hooks={found}
-                        isMean={isMean}
-                        conditions={{ ...conditions, model }}
-                        ids={ids}
-                    />
-                )}
-            </Loaded>
-        </>
+        </Loaded>
     );
 }
 
@@ -113,10 +102,11 @@ interface PlacedProps {
     hooks: readonly HookLayers[];
     isMean: boolean;
     conditions: Conditions;
+    models: readonly string[];
     ids: readonly string[];
 }
 
-function Placed({ items, listed, hooks, isMean, conditions, ids }: PlacedProps) {
+function Placed({ items, listed, hooks, isMean, conditions, models, ids }: PlacedProps) {
     const hook = hooks.find(({ short }) => short === queryText("hook")) ?? hooks[0];
     const layers = hook?.layers.map(({ layer }) => layer) ?? [];
     const wanted = queryInteger("layer", -1);
@@ -148,6 +138,14 @@ function Placed({ items, listed, hooks, isMean, conditions, ids }: PlacedProps) 
     return (
         <>
             <div class="row map-controls">
+                {models.length > 1 && (
+                    <Select
+                        label="Model"
+                        value={conditions.model}
+                        options={models.map((name) => ({ value: name, label: name }))}
+                        onChange={(value) => setQuery({ model: value, zoom: null, hook: null, layer: null })}
+                    />
+                )}
                 <Select
                     label="Hook"
                     value={hook.short}

@@ -152,7 +152,7 @@ export function Scatter(props: ScatterProps) {
                 onPointerLeave={leave}
                 onClick={(event) => {
                     // A finger scrolls rather than draws rectangles: a tap opens.
-                    if ((event as PointerEvent).pointerType !== "touch") return;
+                    if ((event as unknown as PointerEvent).pointerType !== "touch") return;
                     const index = under(placeOf(event));
                     if (index !== null) props.onOpen(index);
                 }}

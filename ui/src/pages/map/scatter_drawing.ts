@@ -154,14 +154,14 @@ function drawAxes(context: CanvasRenderingContext2D, { frame, xLabel, yLabel, in
   context.fillStyle = inks.soft;
   context.textAlign = "center";
   context.textBaseline = "top";
-  for (const tick of ticks(domain.x0, domain.x1, (right - left) / 110)) {
+  for (const tick of ticks(domain.x0, domain.x1, (right - left) / 85)) {
     const [x] = toPixels(frame, tick, domain.y0);
     gridLine(context, inks, tick === 0, [x, top], [x, bottom]);
     context.fillText(significant(tick), x, bottom + 5);
   }
   context.textAlign = "right";
   context.textBaseline = "middle";
-  for (const tick of ticks(domain.y0, domain.y1, (bottom - top) / 70)) {
+  for (const tick of ticks(domain.y0, domain.y1, (bottom - top) / 60)) {
     const [, y] = toPixels(frame, domain.x0, tick);
     gridLine(context, inks, tick === 0, [left, y], [right, y]);
     context.fillText(significant(tick), left - 6, y);
