@@ -50,7 +50,7 @@ function Hit({ hit, plan }: { hit: Schemas["SearchHit"]; plan: SearchPlan }) {
     return (
         <li class="card search-hit">
             <span class="search-score" title={exact(score)}>
-                {significant(score, 6)}
+                {scoreText(score)}
             </span>
             <div class="search-body">
                 <Link class="search-link" to={href(`/caches/${cache}`, place)}>
@@ -92,6 +92,12 @@ function Context({ hit }: { hit: Schemas["SearchHit"] }) {
             <bdi>{after}</bdi>
         </span>
     );
+}
+
+/** Six digits with trailing zeros, so that scores stand below each other. */
+function scoreText(score: number): string {
+    const size = Math.abs(score);
+    return size >= 1e-4 && size < 1e6 ? score.toPrecision(6).replace("-", "−") : significant(score, 6);
 }
 
 function leftOut({ skipped, damaged }: Schemas["Scanned"]): string {
