@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { createClient } from "../../../clients/typescript/src/index";
+import { createClient, writeSafetensors } from "../../../clients/typescript/src/index";
 import { api, axe, expectSound, HOSTILE, NEOX, open, SMOL } from "./harness";
 import { type Server, startPreview, startServer } from "./setup";
 
@@ -57,6 +57,7 @@ test("models with their sizes, the store, the queue and readiness", async () => 
     const model = (await api().get("/v1/models")).items.find((one) => one.id === id);
     if (model?.status !== "ready") throw new Error(`${id} is not ready`);
     const card = page.getByRole("article", { name: id });
+    await card.getByText("ready", { exact: true }).waitFor();
     const facts = await card.locator("dd").allTextContents();
     expect(facts).toEqual(
       expect.arrayContaining([model.architecture, String(model.n_layers), String(model.d_model), model.device]),
@@ -104,11 +105,10 @@ test("an administrator loads a model, sees it become ready, and unloads it after
     .fill("gpt2/plain");
   await form(page).getByRole("button", { name: "Load", exact: true }).click();
   const admin = createClient({ baseUrl: keyed.url, apiKey: keys.admin });
-  const known = (await admin.get("/v1/models")).items.map(({ id }) => id);
-  expect(known).toContain("loaded-here");
   const card = page.getByRole("article", { name: "loaded-here" });
   await card.getByText("ready", { exact: true }).waitFor();
   await card.getByText("a request: gpt2/plain").waitFor();
+  expect((await admin.get("/v1/models/{id}", { params: { path: { id: "loaded-here" } } })).status).toBe("ready");
   await page.getByRole("button", { name: "Unload loaded-here" }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
   expect(await card.isVisible()).toBe(true);
@@ -116,6 +116,41 @@ test("an administrator loads a model, sees it become ready, and unloads it after
   await page.getByRole("dialog").getByRole("button", { name: "Unload" }).click();
   await card.waitFor({ state: "detached" });
   expect((await admin.get("/v1/models")).items.map(({ id }) => id)).toEqual(["neox"]);
+});
+
+test("an autoencoder is uploaded, described, and unloaded", async () => {
+  const page = await openWith(keys.admin, "/server?load=autoencoder");
+  const [width, features] = [32, 8];
+  const weights = writeSafetensors({
+    W_enc: { shape: [width, features], data: new Float32Array(width * features).fill(0.1) },
+    b_enc: { shape: [features], data: new Float32Array(features) },
+    W_dec: { shape: [features, width], data: new Float32Array(width * features).fill(0.1) },
+    b_dec: { shape: [width], data: new Float32Array(width) },
+  });
+  const cfg = {
+    ...{ architecture: "standard", d_in: width, d_sae: features, dtype: "float32", device: "cpu" },
+    ...{ apply_b_dec_to_input: true, normalize_activations: "none", reshape_activations: "none" },
+    metadata: { sae_lens_version: "6.54.12", hook_name: "blocks.1.hook_resid_post", prepend_bos: false, odd: 1 },
+  };
+  await form(page).getByRole("textbox", { name: /^Name/ }).fill("uploaded");
+  await form(page).getByRole("combobox").selectOption("neox");
+  await page.getByRole("button", { name: "Upload" }).click();
+  await page
+    .getByLabel("cfg.json")
+    .setInputFiles({ name: "cfg.json", mimeType: "application/json", buffer: Buffer.from(JSON.stringify(cfg)) });
+  await page
+    .getByLabel("sae_weights.safetensors")
+    .setInputFiles({ name: "w", mimeType: "application/octet-stream", buffer: Buffer.from(weights) });
+  await form(page).getByRole("button", { name: "Load", exact: true }).click();
+  const card = page.getByRole("article", { name: "uploaded" });
+  await card.getByText("ready", { exact: true }).waitFor();
+  expect(await card.locator("dd").allTextContents()).toEqual(
+    expect.arrayContaining(["neox", "blocks.1.hook_resid_post", "standard", "8", "32", "an upload"]),
+  );
+  expect(await card.getByRole("link", { name: "Features" }).getAttribute("href")).toBe("/ui/features?sae=uploaded");
+  await page.getByRole("button", { name: "Unload uploaded" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Unload" }).click();
+  await card.waitFor({ state: "detached" });
 });
 
 test("a source that does not exist is refused with the API's own words", async () => {

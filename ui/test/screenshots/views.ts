@@ -49,10 +49,9 @@ async function click(page: Page, name: RegExp): Promise<void> {
   await button?.click();
 }
 
-async function hover(page: Page, selector: string, x = 0.5, y = 0.5): Promise<void> {
+async function press(page: Page, selector: string, keys: readonly string[]): Promise<void> {
   const element = await found(page, selector, page.locator(selector));
-  const box = await element?.boundingBox();
-  if (box) await page.mouse.move(box.x + box.width * x, box.y + box.height * y);
+  for (const key of keys) await element?.press(key);
 }
 
 export const VIEWS: readonly View[] = [
@@ -80,7 +79,10 @@ export const VIEWS: readonly View[] = [
   {
     name: "map",
     path: () => `/map?${query({ tag: "demo", layer: 20 })}`,
-    prepare: async (page) => await hover(page, ".scatter-box", 0.2, 0.5),
+    prepare: async (page) => {
+      await press(page, ".scatter-box", ["ArrowRight", "ArrowUp"]);
+    },
+    height: 1040,
   },
   {
     name: "search",

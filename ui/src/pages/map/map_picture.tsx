@@ -49,7 +49,10 @@ export function MapPicture({ items, mapped, request, isStale, conditions, chosen
     const none = useMemo(() => new Float64Array(points.length), [points.length]);
     const x = mapped.scores[0] ?? none;
     const y = mapped.scores[1] ?? none;
-    const plotted = useMemo(() => ({ x, y, colours: look.colours, shapes: look.shapes }), [x, y, look]);
+    const plotted = useMemo(
+        () => ({ x, y, colours: look.colours, shapes: look.shapes, isEdged: look.scale !== undefined }),
+        [x, y, look],
+    );
     const whole = useMemo(() => domainOf(x, y), [x, y]);
     const zoom = domainFrom(queryText("zoom"));
     const domain = zoom ?? whole;

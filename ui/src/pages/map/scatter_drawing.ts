@@ -11,6 +11,8 @@ export interface Points {
   y: ArrayLike<number>;
   colours: readonly string[];
   shapes: readonly Shape[];
+  /** Whether points have a dark edge: those of a scale may be as light as the ground. */
+  isEdged: boolean;
 }
 
 export interface Marks {
@@ -124,8 +126,8 @@ function drawPoint(context: CanvasRenderingContext2D, { frame, points, inks }: D
   trace(context, points.shapes[i] ?? "circle", x, y, r);
   context.fillStyle = points.colours[i] ?? inks.soft;
   context.fill();
-  context.strokeStyle = inks.surface;
-  context.lineWidth = 0.8;
+  context.strokeStyle = points.isEdged ? inks.soft : inks.surface;
+  context.lineWidth = points.isEdged ? 0.6 : 0.8;
   context.stroke();
 }
 

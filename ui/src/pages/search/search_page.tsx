@@ -85,7 +85,7 @@ export function SearchPage(_: PageProps) {
                             label="Position"
                             value={view.position}
                             options={[
-                                { value: "usual", label: "usual: the last token" },
+                                { value: "usual", label: "last token, or the only row" },
                                 { value: "last", label: "last token" },
                                 { value: "mean", label: "mean of the tokens" },
                             ]}
