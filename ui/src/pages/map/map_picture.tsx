@@ -43,7 +43,9 @@ export function MapPicture({ items, mapped, request, isStale, conditions, chosen
     useEffect(() => {
         selected.value = new Set();
     }, [idsKey]);
-    const way = queryText("colour") || usualWay(points);
+    const ways = useMemo(() => waysToColour(points), [points]);
+    const asked = queryText("colour");
+    const way = ways.some(({ value }) => value === asked) ? asked : usualWay(points);
     const colouring = useMemo(() => colouringOf(points, way), [points, way]);
     const look = useMemo(() => lookOf(colouring, shade), [colouring, shade]);
     const none = useMemo(() => new Float64Array(points.length), [points.length]);
@@ -61,7 +63,6 @@ export function MapPicture({ items, mapped, request, isStale, conditions, chosen
         return <TooFew request={request} found={points.length} items={items.length} />;
     const axis = (i: number) =>
         mapped.share[i] === undefined ? `PC${i + 1}: no variance` : `PC${i + 1}: ${percent(mapped.share[i])} of the variance`;
-    const ways = waysToColour(points);
     const wayName = ways.find(({ value }) => value === way)?.label ?? way;
     const describe = (i: number) => {
         const { text, label } = points[i] as Item;
@@ -228,7 +229,8 @@ function MapTable(props: { points: readonly Item[]; mapped: Mapped; wayName: str
                     <bdi>{preview((points[i] as Item).text ?? (points[i] as Item).id, 90)}</bdi>
                 </Link>,
                 <bdi key="value">{value(i)}</bdi>,
-                ...mapped.scores.map((score) => exact(score[i])),
+                // The components are computed to ten digits.
+                ...mapped.scores.map((score) => significant(score[i] as number, 8)),
             ]}
         />
     );
