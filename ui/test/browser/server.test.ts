@@ -197,3 +197,12 @@ test("on a phone nothing is wider than the window", async () => {
   await expectSound(page);
   expect(await axe(page)).toEqual([]);
 });
+
+test("an empty store: the map and the search say what to do first", async () => {
+  const map = await openWith(keys.read, "/map");
+  await map.getByText("There is nothing to map yet").waitFor();
+  const search = await openWith(keys.read, "/search?text=hello");
+  await search.getByText("Nothing of neox is stored yet").waitFor();
+  expect(await search.getByRole("link", { name: "Capture some texts" }).getAttribute("href")).toBe("/ui/");
+  expect(await axe(search)).toEqual([]);
+});

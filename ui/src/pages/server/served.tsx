@@ -37,20 +37,26 @@ export function ServedModel({ model, onChange }: { model: Model; onChange: () =>
         >
             {asks.value && (
                 <Confirm
-                    title={`Unload ${id}?`}
-                    action="Unload"
+                    title={`${QUESTION[now.status]} ${id}?`}
+                    action={QUESTION[now.status]}
                     onConfirm={() => void unload.run()}
                     onClose={() => (asks.value = false)}
                 >
-                    <p>
-                        New runs are refused from now on, for everyone who uses this server. Accepted runs are computed first.
-                        What is stored stays.
-                    </p>
-                    <Check
-                        label="Cancel accepted runs instead, of all tenants"
-                        checked={cancels.value}
-                        onChange={(checked) => (cancels.value = checked)}
-                    />
+                    {now.status === "ready" ? (
+                        <>
+                            <p>
+                                New runs are refused from now on, for everyone who uses this server. Accepted runs are computed
+                                first. What is stored stays.
+                            </p>
+                            <Check
+                                label="Cancel accepted runs instead, of all tenants"
+                                checked={cancels.value}
+                                onChange={(checked) => (cancels.value = checked)}
+                            />
+                        </>
+                    ) : (
+                        <p>It is taken off the list. What is stored stays.</p>
+                    )}
                 </Confirm>
             )}
         </Served>
@@ -77,8 +83,8 @@ export function ServedSae({ sae, onChange }: { sae: Sae; onChange: () => void })
         >
             {asks.value && (
                 <Confirm
-                    title={`Unload ${id}?`}
-                    action="Unload"
+                    title={`${QUESTION[now.status]} ${id}?`}
+                    action={QUESTION[now.status]}
                     onConfirm={() => void unload.run()}
                     onClose={() => (asks.value = false)}
                 >
@@ -88,6 +94,9 @@ export function ServedSae({ sae, onChange }: { sae: Sae; onChange: () => void })
         </Served>
     );
 }
+
+/** What taking something away is called, by its status. */
+const QUESTION = { ready: "Unload", unloading: "Unload", loading: "Stop loading", failed: "Forget" } as const;
 
 interface ServedProps {
     id: string;
@@ -102,7 +111,7 @@ interface ServedProps {
 
 function Served({ id, served, unload, onUnload, link, facts, warnings, children }: ServedProps) {
     const { status, progress, error } = served;
-    const verb = status === "failed" ? "Forget" : status === "loading" ? "Cancel" : "Unload";
+    const verb = QUESTION[status];
     return (
         <article class="card served" aria-label={id}>
             <header>
