@@ -3,9 +3,10 @@ import { defineConfig } from "vitest/config";
 
 const here = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 
-/** The server that `npm run dev` sends requests to. It sees the page's own host, and so takes its requests as those of its own page. */
+/** The server that `npm run dev` sends requests to. */
 const server = process.env.RESIDUUM_URL ?? "http://127.0.0.1:8080";
 const proxy = Object.fromEntries(
+  // Without `changeOrigin: false` requests would seem to come from a page of another origin.
   ["/v1", "/openai", "/healthz", "/readyz", "/metrics", "/docs", "/openapi"].map((path) => [
     path,
     { target: server, changeOrigin: false },
