@@ -1,0 +1,87 @@
+/** Which caches a page is about: conditions of the API, kept in the address. */
+import { shellWord } from "../../format/snippets";
+import { queryList, queryText } from "../../router/location";
+
+export interface Conditions {
+  model: string;
+  run: string;
+  label: string;
+  tags: readonly string[];
+  /** Words and quoted phrases that the text contains. */
+  text: string;
+  /** Each `key=value`; the value is JSON, or else text. */
+  metadata: readonly string[];
+}
+
+export const NO_CONDITIONS: Conditions = { model: "", run: "", label: "", tags: [], text: "", metadata: [] };
+
+export function readConditions(): Conditions {
+  return {
+    model: queryText("model"),
+    run: queryText("run"),
+    label: queryText("label"),
+    tags: queryList("tag"),
+    text: queryText("words"),
+    metadata: queryList("metadata").filter((pair) => pair.includes("=")),
+  };
+}
+
+/** `a, b` as a list without empty entries. */
+export function commaList(text: string): string[] {
+  return text
+    .split(",")
+    .map((part) => part.trim())
+    .filter(Boolean);
+}
+
+const pairOf = (pair: string): [key: string, value: string] => {
+  const at = pair.indexOf("=");
+  return [pair.slice(0, at).trim(), pair.slice(at + 1)];
+};
+
+/** For the query of `GET /v1/caches`. */
+export function queryOf({ model, run, label, tags, text, metadata }: Conditions) {
+  return {
+    ...(model && { model }),
+    ...(run && { run }),
+    ...(label && { label }),
+    ...(tags.length > 0 && { tag: [...tags] }),
+    ...(text && { text }),
+    ...(metadata.length > 0 && { metadata: Object.fromEntries(metadata.map(pairOf)) }),
+  };
+}
+
+/** For bodies, which take conditions as an object. */
+export function bodyOf({ model, run, label, tags, text, metadata }: Conditions) {
+  return {
+    ...(model && { model }),
+    ...(run && { run }),
+    ...(label && { label }),
+    ...(tags.length > 0 && { tags: [...tags] }),
+    ...(text && { text }),
+    ...(metadata.length > 0 && {
+      metadata: Object.fromEntries(metadata.map(pairOf).map(([key, value]) => [key, jsonOr(value)])),
+    }),
+  };
+}
+
+/** For the command line. */
+export function flagsOf({ model, run, label, tags, text, metadata }: Conditions): string[] {
+  const flag = (name: string, value: string) => (value ? [`--${name} ${shellWord(value)}`] : []);
+  return [
+    ...(model ? [`-m ${shellWord(model)}`] : []),
+    ...flag("run", run),
+    ...flag("label", label),
+    ...tags.flatMap((tag) => flag("tag", tag)),
+    ...flag("text", text),
+    ...metadata.flatMap((pair) => flag("metadata", pair)),
+  ];
+}
+
+function jsonOr(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return text;
+  }
+}

@@ -1,0 +1,33 @@
+/** Which hooks a cache has, by their short names and layers. */
+import type { Schemas } from "../../server/catalogue";
+
+export interface HookLayers {
+  /** As the API takes it beside `layers`: `resid_post`, `attn.z`; a full name for a hook outside the blocks. */
+  short: string;
+  /** Layers with their full names, ascending; empty for a hook outside the blocks. */
+  layers: readonly { layer: number; full: string }[];
+}
+
+/** Hooks with one vector for each position, the usual one first. Attention maps and expert indices have none. */
+export function vectorHooks(hooks: readonly Pick<Schemas["CacheHook"], "hook" | "axes">[]): HookLayers[] {
+  const found = new Map<string, { layer: number; full: string }[]>();
+  for (const { hook, axes } of hooks) {
+    if (axes.some((axis) => axis === "k_pos" || axis === "top_k")) continue;
+    const parts = /^blocks\.(\d+)\.(.+)$/.exec(hook);
+    const short = parts ? (parts[2] as string).replace(/(^|\.)hook_/, "$1") : hook;
+    const layers = found.get(short) ?? [];
+    if (parts) layers.push({ layer: Number(parts[1]), full: hook });
+    found.set(short, layers);
+  }
+  const all = [...found].map(([short, layers]) => ({ short, layers: layers.sort((a, b) => a.layer - b.layer) }));
+  const rank = ({ short }: HookLayers) => (short === "resid_post" ? 0 : 1);
+  return all.sort((a, b) => rank(a) - rank(b));
+}
+
+/** The layer of a list that is nearest to a wanted one; two thirds of the way up for none. */
+export function layerNear(layers: readonly number[], wanted: number | undefined): number | undefined {
+  if (wanted === undefined) return layers[Math.floor((layers.length * 2) / 3)];
+  return layers.reduce<number | undefined>((best, layer) => {
+    return best === undefined || Math.abs(layer - wanted) < Math.abs(best - wanted) ? layer : best;
+  }, undefined);
+}
