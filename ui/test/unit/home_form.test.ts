@@ -247,3 +247,7 @@ test("commands quote what is dangerous, and are left out where there is none", (
   chat.messages?.push({ role: "assistant", content: "c" });
   expect(commandRun(chat)).toBeUndefined();
 });
+
+test("a position that an input lacks is a fault of the positions", () => {
+  expect(faultsOf([{ pointer: "/input/0", detail: "no 5" }], "position_out_of_range")).toEqual({ positions: "Text 1: no 5" });
+});

@@ -30,7 +30,7 @@ export function CaptureFields({ model, form, set, faults }: Props) {
     return (
         <section class="card" aria-labelledby="capture">
             <h2 id="capture">Capture</h2>
-            <div class="row">
+            <div class="row capture-where">
                 <TextField
                     label="Layers"
                     value={form.layers}

@@ -258,11 +258,14 @@ export function fieldOf(pointer: string): keyof RunForm | undefined {
   return (["model", "positions", "tags", "label", "metadata", "priority"] as const).find((name) => name === first);
 }
 
+const OF_POSITIONS = ["text_not_found", "position_out_of_range"];
+
 /** What the server says about fields; of several inputs, with the number of the one concerned. */
-export function faultsOf(errors: readonly { pointer: string; detail: string }[]): Faults {
+export function faultsOf(errors: readonly { pointer: string; detail: string }[], code?: string): Faults {
   const faults: Faults = {};
   for (const { pointer, detail } of errors) {
-    const field = fieldOf(pointer);
+    // Their pointer is the input that lacks them; what is to be changed here is what was asked for.
+    const field = OF_POSITIONS.includes(code ?? "") ? "positions" : fieldOf(pointer);
     if (!field) continue;
     const place = /^\/(input|items|messages)\/(\d+)/.exec(pointer);
     const text = place ? `${place[1] === "messages" ? "Message" : "Text"} ${Number(place[2]) + 1}: ${detail}` : detail;

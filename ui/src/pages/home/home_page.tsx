@@ -71,7 +71,8 @@ function NewRun({ models }: { models: ReadyModel[] }) {
         form.change(change);
     };
     const refused = post.error ?? (cost.isCurrent ? cost.cost.error : undefined);
-    const faults: Faults = isReady && refused !== undefined ? faultsOf(explain(refused).errors) : own;
+    const said = isReady && refused !== undefined ? explain(refused) : undefined;
+    const faults: Faults = said ? faultsOf(said.errors, said.code) : own;
     return (
         <form
             class="new-run"

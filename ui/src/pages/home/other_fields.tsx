@@ -40,7 +40,7 @@ export function GenerationFields({ model, form, set, faults }: Props & { model: 
                 <TextField label="Seed" value={form.seed} placeholder="random" onInput={(seed) => set({ seed })} />
                 <TextField label="Top p" value={form.topP} placeholder="1" onInput={(topP) => set({ topP })} />
                 <TextField label="Samples" value={form.samples} placeholder="1" onInput={(samples) => set({ samples })} />
-                <TextField label="Stop at" value={form.stop} placeholder="\\n" mono onInput={(stop) => set({ stop })} />
+                <TextField label="Stop at" value={form.stop} placeholder="\n" mono onInput={(stop) => set({ stop })} />
             </div>
             {(["newTokens", "temperature", "seed", "topP", "samples", "stop"] as const).map((name) => (
                 <Fault key={name} faults={faults} of={name} label={NAMES[name]} />
@@ -55,7 +55,7 @@ export function StorageFields({ form, set, faults }: Props) {
         <section class="card" aria-labelledby="find-again">
             <h2 id="find-again">To find it again</h2>
             <div class="row">
-                <TextField label="Tags, separated by commas" value={form.tags} onInput={(tags) => set({ tags })} />
+                <TextField label="Tags" placeholder="a, b" value={form.tags} onInput={(tags) => set({ tags })} />
                 <TextField label="Label" value={form.label} onInput={(label) => set({ label })} />
                 <Select
                     label="Priority"

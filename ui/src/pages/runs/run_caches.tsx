@@ -74,7 +74,7 @@ export function RunCaches({ run, list }: { run: Run; list: CacheList }) {
     const { value, error } = list;
     return (
         <section class="card" aria-labelledby="run-caches">
-            <div class="row">
+            <div class="row run-caches-head">
                 <h2 id="run-caches">Caches</h2>
                 <span class="spacer" />
                 <Link to={href("/caches", { run: run.id })}>Select among them</Link>

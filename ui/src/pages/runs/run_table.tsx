@@ -49,7 +49,7 @@ export function RunTable({ runs, onChange }: { runs: readonly Run[]; onChange: (
                             <tr key={run.id}>
                                 <th scope="row">
                                     <Link to={href(`/runs/${run.id}`)} class="mono">
-                                        {run.id.slice(0, 18)}…
+                                        {run.id.slice(0, 13)}…
                                     </Link>
                                 </th>
                                 <td>
@@ -130,7 +130,7 @@ function Live({ run, onEnd }: { run: Run; onEnd: () => void }) {
     return (
         <>
             <Progress run={now ?? run} />
-            {now && !hasEnded && <span class="soft">{speedOf(now)}</span>}
+            {now && !hasEnded && <span class="soft run-speed">{speedOf(now)}</span>}
         </>
     );
 }
