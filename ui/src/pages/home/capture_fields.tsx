@@ -1,5 +1,5 @@
 /** What to capture: hooks in groups, layers, positions. */
-import { Check, TextField } from "../../components/fields";
+import { Check, Select, TextField } from "../../components/fields";
 import { ProblemNote } from "../../components/problem";
 import { type ReadyModel, useModel } from "../../server/catalogue";
 import type { Faults, RunForm } from "./form";
@@ -30,13 +30,13 @@ export function CaptureFields({ model, form, set, faults }: Props) {
     return (
         <section class="card" aria-labelledby="capture">
             <h2 id="capture">Capture</h2>
-            <div class="row">
+            <div class="row capture-where">
                 <TextField
                     label="Layers"
                     value={form.layers}
                     placeholder="all"
                     mono
-                    hint={`0 to ${model.n_layers - 1}: all, or such as 0,6,12:20`}
+                    hint={`0 to ${model.n_layers - 1}: all, or such as 0,6,12:20, ::3`}
                     onInput={(layers) => set({ layers })}
                 />
                 <TextField
@@ -44,13 +44,33 @@ export function CaptureFields({ model, form, set, faults }: Props) {
                     value={form.positions}
                     placeholder={model.bidirectional ? "mean" : "last"}
                     mono
-                    choices={["last", "all", "mean", "0:4", "-1"]}
-                    hint={form.positions === "" ? `Empty: ${usual}` : "last, all, mean, such as 0,3,-1 or 1:8, or click tokens"}
+                    choices={[
+                        "last",
+                        "all",
+                        "mean",
+                        "0:4",
+                        "-1",
+                        '{"special":false}',
+                        ...(form.newTokens ? ["prompt", "generated"] : []),
+                    ]}
+                    hint={
+                        form.positions === ""
+                            ? `Empty: ${usual}`
+                            : "last, all, mean, 0,3,-1, 1:8, text:Tower, JSON; or click tokens"
+                    }
                     onInput={(positions) => set({ positions })}
+                />
+                <Select
+                    label="Stored as"
+                    value={form.dtype}
+                    options={(["float32", "float16", "bfloat16"] as const).map((value) => ({ value, label: value }))}
+                    onChange={(dtype) => set({ dtype })}
                 />
             </div>
             <Fault faults={faults} of="layers" />
             <Fault faults={faults} of="positions" />
+            <Fault faults={faults} of="dtype" />
+            <Fault faults={faults} of="hooks" />
             <div class="row presets">
                 {PRESETS.map(({ label, hooks }) => (
                     <button

@@ -1,13 +1,19 @@
 /** What a run would store: a dry run, a moment after the last change. */
 import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
-import type { CreateRun } from "residuum";
+import { useEffect, useRef } from "preact/hooks";
+import type { CreateRun, DryRun } from "residuum";
 import { ProblemNote } from "../../components/problem";
 import { bytes, count, counted } from "../../format/numbers";
 import { client } from "../../server/client";
-import { useResource } from "../../server/resource";
+import { type Resource, useResource } from "../../server/resource";
 
-export function Cost({ body }: { body: CreateRun | null }) {
+export interface RunCost {
+    cost: Resource<DryRun>;
+    /** Whether the answer is about the form as it is now. */
+    isCurrent: boolean;
+}
+
+export function useCost(body: CreateRun | null): RunCost {
     const key = body && JSON.stringify(body);
     const rested = useSignal<{ key: string | null; body: CreateRun | null }>({ key: null, body: null });
     useEffect(() => {
@@ -17,10 +23,17 @@ export function Cost({ body }: { body: CreateRun | null }) {
         return () => clearTimeout(timer);
     }, [key]);
     const cost = useResource(rested.value.key, (signal) => client.dryRun(rested.value.body as CreateRun, { signal }));
-    const { value } = cost;
+    return { cost, isCurrent: rested.value.key === key };
+}
+
+export function Cost({ body, cost: { cost, isCurrent } }: { body: CreateRun | null; cost: RunCost }) {
+    // What was known stays until the next answer, so that the page does not jump.
+    const last = useRef<DryRun | undefined>(undefined);
+    if (cost.value) last.current = cost.value;
+    const value = last.current;
     const hooks = value?.items[0]?.hooks ?? [];
     return (
-        <section class="card cost" aria-labelledby="cost" aria-busy={cost.isLoading}>
+        <section class="card cost" aria-labelledby="cost" aria-busy={cost.isLoading || !isCurrent}>
             <h2 id="cost">What it would store</h2>
             {body === null ? (
                 <p class="soft">Complete the form to see it.</p>

@@ -26,7 +26,15 @@ export interface RunForm {
   /** Number of tokens to generate, as typed; empty for none. */
   newTokens: string;
   temperature: string;
+  topP: string;
   seed: string;
+  /** Continuations of each input, as typed; empty for one. */
+  samples: string;
+  /** A text that ends the continuation; `\\n` is a line end. */
+  stop: string;
+  dtype: Schemas["Dtype"];
+  /** Beginning-of-sequence token: as the tokenizer decides, with, or without. */
+  bos: "auto" | "with" | "without";
   /** Separated by commas. */
   tags: string;
   label: string;
@@ -46,7 +54,12 @@ export const EMPTY: RunForm = {
   positions: "",
   newTokens: "",
   temperature: "",
+  topP: "",
   seed: "",
+  samples: "",
+  stop: "",
+  dtype: "float32",
+  bos: "auto",
   tags: "",
   label: "",
   metadata: "",
@@ -60,7 +73,8 @@ const ROLES = ["system", "user", "assistant"];
 
 export function formOf(query: URLSearchParams): RunForm {
   const text = (name: string) => query.get(name) ?? "";
-  const priority = query.get("priority");
+  const oneOf = <Value extends string>(name: string, values: readonly [Value, ...Value[]]): Value =>
+    values.find((value) => value === query.get(name)) ?? values[0];
   const messages = query.getAll("message").map((message): ChatMessage => {
     const at = message.indexOf(":");
     const role = at < 0 ? "" : message.slice(0, at);
@@ -77,32 +91,48 @@ export function formOf(query: URLSearchParams): RunForm {
     positions: text("positions"),
     newTokens: text("generate"),
     temperature: text("temperature"),
+    topP: text("top_p"),
     seed: text("seed"),
+    samples: text("n"),
+    stop: text("stop"),
+    dtype: oneOf("dtype", ["float32", "float16", "bfloat16"]),
+    bos: oneOf("bos", ["auto", "with", "without"]),
     tags: text("tags"),
     label: text("label"),
     metadata: text("metadata"),
-    priority: priority === "normal" || priority === "bulk" ? priority : "interactive",
+    priority: oneOf("priority", ["interactive", "normal", "bulk"]),
   };
+}
+
+/** Whether the texts of a form are too long for the address. */
+export function isLong(form: RunForm): boolean {
+  const ofMessages = form.messages.reduce((sum, { role, content }) => sum + role.length + content.length, 0);
+  return form.text.length + ofMessages + form.metadata.length > LONGEST_IN_ADDRESS;
 }
 
 export function queryOf(form: RunForm): QueryValues {
   const messages = form.messages.map(({ role, content }) => `${role}:${content}`);
-  const isLong = form.text.length + messages.join("").length > LONGEST_IN_ADDRESS;
+  const isLeftOut = isLong(form);
   return {
     model: form.model,
     mode: form.mode === "chat" ? "chat" : null,
-    text: isLong ? null : form.text,
+    text: isLeftOut ? null : form.text,
     lines: form.isByLine,
-    message: isLong ? [] : messages,
+    message: isLeftOut ? [] : messages,
     hook: form.hooks,
     layers: form.layers,
     positions: form.positions,
     generate: form.newTokens,
     temperature: form.temperature,
+    top_p: form.topP,
     seed: form.seed,
+    n: form.samples,
+    stop: form.stop,
+    dtype: form.dtype === "float32" ? null : form.dtype,
+    bos: form.bos === "auto" ? null : form.bos,
     tags: form.tags,
     label: form.label,
-    metadata: form.metadata,
+    metadata: isLeftOut ? null : form.metadata,
     priority: form.priority === "interactive" ? null : form.priority,
   };
 }
@@ -138,7 +168,9 @@ export function requestOf(form: RunForm, nLayers: number | undefined): { body: C
   const positions = parsePositions(form.positions);
   if ("fault" in positions) faults.positions = positions.fault;
   else if (positions.positions !== undefined) capture.positions = positions.positions;
+  if (form.dtype !== "float32") capture.dtype = form.dtype;
   if (Object.keys(capture).length > 0) body.capture = capture;
+  if (form.bos !== "auto") body.prepend_bos = form.bos === "with";
   generation(form, body, faults);
   const tags = splitTags(form.tags);
   if (tags.length > 0) body.tags = tags;
@@ -156,14 +188,28 @@ function generation(form: RunForm, body: CreateRun, faults: Faults): void {
     return;
   }
   body.generate = { max_new_tokens: Number(form.newTokens) };
-  for (const name of ["temperature", "seed"] as const) {
+  const { generate } = body;
+  const number = (name: "temperature" | "topP" | "seed" | "samples", isRight: (value: number) => boolean, right: string) => {
     const text = form[name].trim();
-    if (text === "") continue;
+    if (text === "") return undefined;
     const value = Number(text);
-    if (!Number.isFinite(value) || value < 0 || (name === "seed" && !Number.isSafeInteger(value))) {
-      faults[name] = name === "seed" ? "A whole number, at least 0." : "A number, at least 0.";
-    } else body.generate[name] = value;
-  }
+    if (Number.isFinite(value) && isRight(value)) return value;
+    faults[name] = right;
+    return undefined;
+  };
+  const temperature = number("temperature", (value) => value >= 0 && value <= 100, "A number from 0 to 100.");
+  const topP = number("topP", (value) => value > 0 && value <= 1, "A number above 0, at most 1.");
+  const seed = number("seed", (value) => value >= 0 && Number.isSafeInteger(value), "A whole number, at least 0.");
+  const samples = number(
+    "samples",
+    (value) => Number.isInteger(value) && value >= 1 && value <= 128,
+    "A whole number, 1 to 128.",
+  );
+  if (temperature !== undefined) generate.temperature = temperature;
+  if (topP !== undefined) generate.top_p = topP;
+  if (seed !== undefined) generate.seed = seed;
+  if (samples !== undefined) generate.n = samples;
+  if (form.stop !== "") generate.stop = form.stop.replaceAll("\\n", "\n");
 }
 
 export function splitTags(text: string): string[] {
@@ -190,4 +236,40 @@ function valueOf(text: string): string | number | boolean | null {
   if (text === "false") return false;
   if (text === "null") return null;
   return /^-?\d+(\.\d+)?([eE][+-]?\d+)?$/.test(text) && Number.isFinite(Number(text)) ? Number(text) : text;
+}
+
+const OF_GENERATION: Record<string, keyof RunForm> = {
+  max_new_tokens: "newTokens",
+  temperature: "temperature",
+  top_p: "topP",
+  seed: "seed",
+  n: "samples",
+  stop: "stop",
+};
+
+/** The field that a JSON pointer into the body belongs to; undefined where it is none of the form's. */
+export function fieldOf(pointer: string): keyof RunForm | undefined {
+  const [, first = "", second = ""] = pointer.replace(/^\/items\/\d+(?=\/)/, "").split("/");
+  if (first === "capture") return (["hooks", "layers", "positions", "dtype"] as const).find((name) => name === second) ?? "hooks";
+  if (first === "generate") return OF_GENERATION[second] ?? "newTokens";
+  if (first === "messages" || first === "chat_template") return "messages";
+  if (first === "input" || first === "text" || first === "items") return "text";
+  if (first === "prepend_bos") return "bos";
+  return (["model", "positions", "tags", "label", "metadata", "priority"] as const).find((name) => name === first);
+}
+
+const OF_POSITIONS = ["text_not_found", "position_out_of_range"];
+
+/** What the server says about fields; of several inputs, with the number of the one concerned. */
+export function faultsOf(errors: readonly { pointer: string; detail: string }[], code?: string): Faults {
+  const faults: Faults = {};
+  for (const { pointer, detail } of errors) {
+    // Their pointer is the input that lacks them; what is to be changed here is what was asked for.
+    const field = OF_POSITIONS.includes(code ?? "") ? "positions" : fieldOf(pointer);
+    if (!field) continue;
+    const place = /^\/(input|items|messages)\/(\d+)/.exec(pointer);
+    const text = place ? `${place[1] === "messages" ? "Message" : "Text"} ${Number(place[2]) + 1}: ${detail}` : detail;
+    faults[field] = faults[field] && faults[field] !== text ? `${faults[field]} ${text}` : text;
+  }
+  return faults;
 }

@@ -1,6 +1,6 @@
 /** The text or chat of a run, with its tokens as the model will get them. */
 import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { Check, Select, TextArea } from "../../components/fields";
 import { ProblemNote } from "../../components/problem";
 import { TokenStrip } from "../../components/token_strip";
@@ -40,6 +40,8 @@ function TextFields({ form, set }: Props) {
                     onChange={(isByLine) => set({ isByLine })}
                 />
                 {form.isByLine && <span class="soft">{counted(texts.length, "text")}</span>}
+                <span class="spacer" />
+                <Bos form={form} set={set} />
             </div>
             {form.text === "" && (
                 <p class="examples">
@@ -98,6 +100,21 @@ function ChatFields({ form, set }: Props) {
     );
 }
 
+function Bos({ form, set }: Props) {
+    return (
+        <Select<RunForm["bos"]>
+            label="Special tokens"
+            value={form.bos}
+            options={[
+                { value: "auto", label: "as the tokenizer does" },
+                { value: "with", label: "begin with BOS" },
+                { value: "without", label: "add none" },
+            ]}
+            onChange={(bos) => set({ bos })}
+        />
+    );
+}
+
 /** A value that follows another one when that has rested for a while. */
 function useRested<Value>(value: Value, key: string, milliseconds: number): Value {
     const rested = useSignal(value);
@@ -112,14 +129,18 @@ function useRested<Value>(value: Value, key: string, milliseconds: number): Valu
 
 function Tokens(props: Props & { request: { text: string } | { messages: ChatMessage[] } | null; nTexts: number }) {
     const { form, set, request, nTexts } = props;
-    const key = request && JSON.stringify([form.model, request]);
+    const key = request && JSON.stringify([form.model, request, form.bos]);
     const rested = useRested({ key, request }, key ?? "", 150);
     const tokens = useResource(rested.key, async (signal) => {
-        const body = { model: form.model, ...(rested.request as { text: string }) };
+        const bos = form.bos === "auto" ? {} : { prepend_bos: form.bos === "with" };
+        const body = { model: form.model, ...(rested.request as { text: string }), ...bos };
         return (await client.post("/v1/tokenize", { body, signal })) as Tokenization;
     });
+    // The tokens stay until the next ones are there, so that the page does not jump.
+    const last = useRef<{ model: string; found: Tokenization } | undefined>(undefined);
+    if (tokens.value) last.current = { model: form.model, found: tokens.value };
     if (request === null) return null;
-    const found = tokens.value;
+    const found = last.current?.model === form.model ? last.current.found : undefined;
     if (tokens.error !== undefined) return <ProblemNote error={tokens.error} />;
     if (!found) return <p class="loading new-run-tokens">Tokens …</p>;
     const shown = found.tokens.slice(0, MOST_TOKENS);

@@ -10,6 +10,15 @@ interface Props {
     faults: Faults;
 }
 
+const NAMES = {
+    newTokens: "New tokens",
+    temperature: "Temperature",
+    seed: "Seed",
+    topP: "Top p",
+    samples: "Samples",
+    stop: "Stop at",
+} as const;
+
 export function GenerationFields({ model, form, set, faults }: Props & { model: ReadyModel }) {
     if (model.bidirectional) return null;
     return (
@@ -29,10 +38,13 @@ export function GenerationFields({ model, form, set, faults }: Props & { model: 
                     onInput={(temperature) => set({ temperature })}
                 />
                 <TextField label="Seed" value={form.seed} placeholder="random" onInput={(seed) => set({ seed })} />
+                <TextField label="Top p" value={form.topP} placeholder="1" onInput={(topP) => set({ topP })} />
+                <TextField label="Samples" value={form.samples} placeholder="1" onInput={(samples) => set({ samples })} />
+                <TextField label="Stop at" value={form.stop} placeholder="\n" mono onInput={(stop) => set({ stop })} />
             </div>
-            <Fault faults={faults} of="newTokens" />
-            <Fault faults={faults} of="temperature" />
-            <Fault faults={faults} of="seed" />
+            {(["newTokens", "temperature", "seed", "topP", "samples", "stop"] as const).map((name) => (
+                <Fault key={name} faults={faults} of={name} label={NAMES[name]} />
+            ))}
             <p class="soft">Empty: the text is only read. What is captured covers the continuation, too.</p>
         </section>
     );
@@ -43,7 +55,7 @@ export function StorageFields({ form, set, faults }: Props) {
         <section class="card" aria-labelledby="find-again">
             <h2 id="find-again">To find it again</h2>
             <div class="row">
-                <TextField label="Tags, separated by commas" value={form.tags} onInput={(tags) => set({ tags })} />
+                <TextField label="Tags" placeholder="a, b" value={form.tags} onInput={(tags) => set({ tags })} />
                 <TextField label="Label" value={form.label} onInput={(label) => set({ label })} />
                 <Select
                     label="Priority"
@@ -58,7 +70,9 @@ export function StorageFields({ form, set, faults }: Props) {
                     onInput={(metadata) => set({ metadata })}
                 />
             </div>
-            <Fault faults={faults} of="metadata" />
+            {(["tags", "label", "priority", "metadata"] as const).map((name) => (
+                <Fault key={name} faults={faults} of={name} />
+            ))}
         </section>
     );
 }

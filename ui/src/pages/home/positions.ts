@@ -1,4 +1,4 @@
-/** Positions as people type them: `last`, `all`, `mean`, `prompt`, `generated`, `5`, `0,3,-1`, `1:8`. */
+/** Positions as people type them: `last`, `all`, `mean`, `prompt`, `generated`, `5`, `0,3,-1`, `1:8`, `text:Tower`, or JSON. */
 import type { Schemas } from "../../server/catalogue";
 
 type Request = Schemas["PositionsRequest"];
@@ -10,6 +10,11 @@ export function parsePositions(text: string): ParsedPositions {
   const trimmed = text.trim();
   if (trimmed === "") return { positions: undefined };
   if (WORDS.includes(trimmed)) return { positions: trimmed as Request };
+  if (trimmed.startsWith("text:")) {
+    const wanted = trimmed.slice("text:".length);
+    return wanted ? { positions: { text: wanted } } : { fault: "The text is missing: write it as in text:Tower." };
+  }
+  if (/^[{["]/.test(trimmed)) return fromJson(trimmed);
   const range = /^(-?\d*):(-?\d*)$/.exec(trimmed);
   if (range) {
     const of = (given: string | undefined) => (given ? Number(given) : null);
@@ -18,9 +23,25 @@ export function parsePositions(text: string): ParsedPositions {
   const parts = trimmed.split(/[\s,]+/).filter(Boolean);
   const wrong = parts.find((part) => !/^-?\d{1,9}$/.test(part));
   if (wrong !== undefined)
-    return { fault: `“${wrong}” is no position: last, all, mean, numbers such as 0,3,-1, or a range 1:8.` };
+    return { fault: `“${wrong}” is no position: last, all, mean, numbers such as 0,3,-1, a range 1:8, text:Tower or JSON.` };
   const numbers = parts.map(Number);
   return { positions: numbers.length === 1 ? (numbers[0] as number) : numbers };
+}
+
+function fromJson(text: string): ParsedPositions {
+  try {
+    return { positions: JSON.parse(text) as Request };
+  } catch (error) {
+    return { fault: `This is not JSON: ${(error as Error).message}` };
+  }
+}
+
+/** Positions of an answer as one would type them. */
+export function positionsText(positions: unknown): string {
+  if (typeof positions === "string" || typeof positions === "number") return String(positions);
+  // One number keeps its axis in a list alone.
+  if (Array.isArray(positions) && positions.length > 1) return positions.join(",");
+  return JSON.stringify(positions);
 }
 
 /** The list with a position more or less, as text: what a click on a token does. Words and ranges are replaced. */

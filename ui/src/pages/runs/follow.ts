@@ -1,37 +1,61 @@
 /** A run as it goes on: its snapshots, and the text of each continuation as it is written. */
 import { type Signal, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import type { RunSnapshot } from "residuum";
+import { ConnectionError, type RunEvent, type RunSnapshot } from "residuum";
 import { client } from "../../server/client";
 import { epoch } from "../../server/connection";
+import { type Failure, isFinal } from "./progress";
 
 export interface Followed {
   run?: RunSnapshot;
   error?: unknown;
   /** Text written so far, by item. */
   texts: ReadonlyMap<number, string>;
+  /** Continuations that failed, by item. */
+  failures: ReadonlyMap<number, Failure>;
+  /** Number of tokens that came before this page listened, or were lost. */
+  nMissed: number;
 }
 
-/** Follows while the component is shown. Starts anew when the server is back after it was lost. */
+const NOTHING: Followed = { texts: new Map(), failures: new Map(), nMissed: 0 };
+/** Milliseconds until a stream that broke off is asked for again. */
+const PAUSE = 2_000;
+
+/** What is known after a further event. */
+export function after(state: Followed, event: RunEvent): Followed {
+  if (event.type === "run") return { ...state, run: event.data };
+  if (event.type === "missed") return { ...state, nMissed: state.nMissed + event.data.count };
+  const { item, text } = event.data;
+  const texts = new Map(state.texts).set(item, (state.texts.get(item) ?? "") + text);
+  if (event.type === "token" || !event.data.error) return { ...state, texts };
+  return { ...state, texts, failures: new Map(state.failures).set(item, event.data.error) };
+}
+
+/** Follows while the component is shown. Starts anew after the connection was lost; what was known stays until then. */
 export function useFollowed(id: string): Followed {
-  const state: Signal<Followed> = useSignal<Followed>({ texts: new Map() });
+  const state: Signal<Followed> = useSignal<Followed>(NOTHING);
   useEffect(() => {
     const controller = new AbortController();
-    const texts = new Map<number, string>();
-    state.value = { texts };
+    let timer: ReturnType<typeof setTimeout> | undefined;
     const follow = async () => {
-      for await (const event of client.runs.follow(id, { signal: controller.signal })) {
-        if (event.type === "run") state.value = { ...state.peek(), run: event.data };
-        else if (event.type === "token" || event.type === "completion") {
-          texts.set(event.data.item, (texts.get(event.data.item) ?? "") + event.data.text);
-          state.value = { ...state.peek(), texts: new Map(texts) };
-        }
-      }
+      const { run } = state.peek();
+      state.value = { ...NOTHING, ...(run?.id === id && { run }) };
+      for await (const event of client.runs.follow(id, { signal: controller.signal })) state.value = after(state.peek(), event);
     };
-    follow().catch((error: unknown) => {
-      if (!controller.signal.aborted) state.value = { ...state.peek(), error };
-    });
-    return () => controller.abort();
+    const start = () => {
+      follow().catch((error: unknown) => {
+        if (controller.signal.aborted) return;
+        const { run } = state.peek();
+        const mayGoOn = error instanceof ConnectionError && !(run && isFinal(run));
+        if (mayGoOn) timer = setTimeout(start, PAUSE);
+        else state.value = { ...state.peek(), error };
+      });
+    };
+    start();
+    return () => {
+      clearTimeout(timer);
+      controller.abort();
+    };
   }, [id, epoch.value]);
   return state.value;
 }

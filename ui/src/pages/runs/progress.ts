@@ -26,6 +26,36 @@ export function speedOf({ tokens_per_second: speed, eta_seconds: left }: RunSnap
   return words.join(", ");
 }
 
+/** Why an input failed. */
+export interface Failure {
+  code: string;
+  detail: string;
+}
+
+/**
+ * The items that failed, ascending, with the reason where it is known. A run tells the problem of the first one; a stream those
+ * that failed while it was followed. `stored` are the items with a cache, all of them if `isComplete`: without that, the rest
+ * cannot be told from those that are only not listed.
+ */
+export function failedItems(
+  run: Run,
+  known: ReadonlyMap<number, Failure>,
+  stored: ReadonlySet<number>,
+  isComplete: boolean,
+): { item: number; failure: Failure | undefined }[] {
+  const found = new Map<number, Failure | undefined>(known);
+  // Items of a cancelled run that have no cache were not computed, unless they failed.
+  const mayTell =
+    isComplete && run.status === "failed" && run.n_done === stored.size && run.n_done + run.n_failed === run.n_items;
+  if (mayTell) {
+    for (let item = 0; item < run.n_items; item++) if (!stored.has(item) && !found.has(item)) found.set(item, undefined);
+  }
+  const failed = [...found].map(([item, failure]) => ({ item, failure })).sort((a, b) => a.item - b.item);
+  const [first] = failed;
+  if (first && !first.failure && run.error && (mayTell || run.n_failed === 1)) first.failure = run.error;
+  return failed;
+}
+
 /** Seconds from acceptance to the end; undefined for a run that has not ended. */
 export function tookSeconds(run: Run): number | undefined {
   if (!run.finished_at) return undefined;

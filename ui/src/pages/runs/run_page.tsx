@@ -3,27 +3,30 @@ import { useSignal } from "@preact/signals";
 import type { Cache, Run } from "residuum";
 import { CopyAs } from "../../components/copy_as";
 import { PageHeader } from "../../components/page_header";
-import { Empty, Loaded, ProblemNote } from "../../components/problem";
-import { percent } from "../../format/numbers";
+import { ProblemNote } from "../../components/problem";
+import { counted } from "../../format/numbers";
 import { pythonClient } from "../../format/snippets";
 import { dateTime, duration } from "../../format/time";
-import { preview, visible } from "../../format/tokens";
 import { go, href } from "../../router/location";
 import { Link } from "../../router/link";
 import { client } from "../../server/client";
-import { useAction, useResource } from "../../server/resource";
+import { useAction } from "../../server/resource";
 import type { PageProps } from "../routes";
+import { againOf } from "./again";
 import { useFollowed } from "./follow";
 import { isFinal, progressOf, speedOf, tookSeconds } from "./progress";
-import { DeleteRun } from "./runs_page";
+import { FailedInputs, RunCaches, useRunCaches } from "./run_caches";
+import { RunExport } from "./run_export";
+import { DeleteRun } from "./run_table";
 import "./runs.css";
 
-/** Caches on a page of the list. */
-const PAGE = 100;
+/** Continuations that are shown while they are written. */
+const MOST_WRITTEN = 20;
 
 export function RunPage({ params }: PageProps) {
     const id = params.id ?? "";
-    const { run, error, texts } = useFollowed(id);
+    const { run, error, texts, failures, nMissed } = useFollowed(id);
+    const list = useRunCaches(run);
     if (error !== undefined) {
         return (
             <>
@@ -36,7 +39,7 @@ export function RunPage({ params }: PageProps) {
     if (!run) return <p class="loading">Loading run …</p>;
     return (
         <>
-            <RunHeader run={run} />
+            <RunHeader run={run} caches={list.value?.found ?? []} />
             <section class="card" aria-label="Progress">
                 <div class="row">
                     <span class={`status status-${run.status}`}>{run.status}</span>
@@ -55,7 +58,7 @@ export function RunPage({ params }: PageProps) {
                         <div style={{ width: `${progressOf(run).part * 100}%` }} />
                     </div>
                 )}
-                {run.error && (
+                {run.error && run.n_failed === 0 && (
                     <div class="problem run-error" role="alert">
                         <strong>{run.error.title}</strong>
                         <code class="problem-code">{run.error.code}</code>
@@ -64,22 +67,33 @@ export function RunPage({ params }: PageProps) {
                 )}
                 <Described run={run} />
             </section>
+            <FailedInputs run={run} known={failures} list={list} />
             {texts.size > 0 && !isFinal(run) && (
                 <section class="card" aria-labelledby="writing">
                     <h2 id="writing">Being written</h2>
-                    {[...texts].slice(0, 20).map(([item, text]) => (
-                        <p key={item} class="written" dir="auto">
-                            {text}
-                        </p>
-                    ))}
+                    {nMissed > 0 && <p class="soft">{counted(nMissed, "token")} came before this page listened.</p>}
+                    <ul class="run-caches">
+                        {[...texts].slice(-MOST_WRITTEN).map(([item, text]) => (
+                            <li key={item}>
+                                <span class="soft run-item" title={`Item ${item}`}>
+                                    {item}
+                                </span>
+                                <p class="written" dir="auto">
+                                    {text}
+                                </p>
+                            </li>
+                        ))}
+                    </ul>
                 </section>
             )}
-            <RunCaches run={run} />
+            <RunCaches run={run} list={list} />
+            {isFinal(run) && list.value?.found[0] && <RunExport run={run} first={list.value.found[0]} />}
         </>
     );
 }
 
-function RunHeader({ run }: { run: Run }) {
+function RunHeader({ run, caches }: { run: Run; caches: readonly Cache[] }) {
+    const again = againOf(run, caches);
     const isAsking = useSignal(false);
     const act = useAction(async (signal, what: "cancel" | "delete") => {
         const given = { params: { path: { id: run.id } }, signal };
@@ -104,6 +118,15 @@ function RunHeader({ run }: { run: Run }) {
                             python={`${pythonClient(location.origin)}\nrun = client.run("${run.id}").wait()`}
                             cli={`residuum runs show ${run.id}`}
                         />
+                        {isFinal(run) && !run.imported && (
+                            <Link
+                                to={href("/", again.query)}
+                                class="button"
+                                {...(again.leftOut.length > 0 && { title: `Without ${again.leftOut.join(", ")}` })}
+                            >
+                                Run again
+                            </Link>
+                        )}
                         {isFinal(run) ? (
                             <button
                                 type="button"
@@ -160,82 +183,4 @@ function timesOf(run: Run): string {
     const took = tookSeconds(run);
     const end = took === undefined ? "" : `, took ${took < 10 ? `${took.toFixed(2)} s` : duration(took)}`;
     return `Accepted ${dateTime(run.created_at)}${end}`;
-}
-
-function RunCaches({ run }: { run: Run }) {
-    const shown = useSignal(PAGE);
-    // Asked again whenever more inputs are done.
-    const caches = useResource(`caches of ${run.id} ${run.n_done} ${shown.value}`, async (signal) => {
-        const found: Cache[] = [];
-        let cursor: string | undefined;
-        do {
-            const query = { limit: PAGE, include: ["top_tokens" as const], top_k: 3, ...(cursor && { cursor }) };
-            const page = await client.get("/v1/runs/{id}/caches", { params: { path: { id: run.id }, query }, signal });
-            found.push(...page.items);
-            cursor = page.next_cursor ?? undefined;
-        } while (cursor && found.length < shown.value);
-        return { found, hasMore: cursor !== undefined };
-    });
-    if (run.n_done === 0) return isFinal(run) ? <Empty title="No input of this run was stored" /> : null;
-    return (
-        <section class="card" aria-labelledby="run-caches">
-            <div class="row">
-                <h2 id="run-caches">Caches</h2>
-                <span class="spacer" />
-                <Link to={href("/caches", { run: run.id })}>Select among them</Link>
-            </div>
-            <Loaded of={caches} what="caches">
-                {({ found, hasMore }) => (
-                    <>
-                        <ol class="run-caches">
-                            {found.map((cache) => (
-                                <CacheItem key={cache.id} cache={cache} />
-                            ))}
-                        </ol>
-                        {hasMore && (
-                            <button
-                                type="button"
-                                onClick={() => {
-                                    shown.value += 400;
-                                }}
-                            >
-                                Show more
-                            </button>
-                        )}
-                    </>
-                )}
-            </Loaded>
-        </section>
-    );
-}
-
-function CacheItem({ cache }: { cache: Cache }) {
-    const { completion, text, top_tokens: next } = cache;
-    return (
-        <li>
-            <Link to={href(`/caches/${cache.id}`)}>
-                <bdi>{preview(text ?? cache.tokens.join(""), 160) || "An input without text"}</bdi>
-            </Link>{" "}
-            {cache.reused && <span class="tag">from the store</span>}
-            {completion && (
-                <p class="written" dir="auto">
-                    {completion.text}
-                    <span class="soft"> ({completion.finish_reason})</span>
-                </p>
-            )}
-            {next && next.tokens.length > 0 && (
-                <p class="soft">
-                    Next:{" "}
-                    {next.tokens.map(({ id, token, probability }) => (
-                        <span key={id} class="next-token">
-                            <code>
-                                <bdi>{visible(token)}</bdi>
-                            </code>{" "}
-                            {percent(probability)}
-                        </span>
-                    ))}
-                </p>
-            )}
-        </li>
-    );
 }
