@@ -55,11 +55,8 @@ test("a wrong key is refused with the server's words, and can be forgotten", asy
   const dialog = page.getByRole("dialog", { name: "API key" });
   await dialog.getByLabel("Key").fill("rsd_wrong");
   await dialog.getByRole("button", { name: "Use this key" }).click();
-  await page.getByText("unauthorized").first().waitFor();
-  await page
-    .getByRole("button", { name: "API key set" })
-    .click({ force: true })
-    .catch(() => undefined);
+  await page.getByText("api_key_invalid").first().waitFor();
+  // It asks for another one.
   await dialog.getByRole("button", { name: "Forget the key" }).click();
   await dialog.waitFor();
 });
@@ -71,7 +68,7 @@ test("a key that may only read is told so when it tries more", async () => {
   await dialog.getByRole("button", { name: "Use this key" }).click();
   await dialog.waitFor({ state: "detached" });
   await page.getByRole("button", { name: "Run", exact: true }).click();
-  await page.getByText("forbidden").first().waitFor();
+  await page.getByText("scope_missing").first().waitFor();
 });
 
 // Vite's proxy answers for a server that is gone.

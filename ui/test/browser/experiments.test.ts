@@ -1,0 +1,168 @@
+/** Patching, steering, and features of an autoencoder. */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { createClient, writeSafetensors } from "../../../clients/typescript/src/index";
+import { exact } from "../../src/format/numbers";
+import { api, axe, expectSound, NEOX, open, SMOL } from "./harness";
+import { MODELS, type Server, startPreview, startServer } from "./setup";
+
+const IOI = {
+  clean: "When John and Mary went to the store, John gave a drink to",
+  corrupt: "When John and Mary went to the store, Mary gave a drink to",
+  answer: " Mary",
+  against: " John",
+};
+const query = (values: Record<string, string>) => new URLSearchParams(values).toString();
+
+test("a sweep fills the map with the API's numbers", async () => {
+  const page = await open("/patching");
+  await page.getByRole("button", { name: /Fill in an example/ }).click();
+  await page.getByText("14 tokens, 1 of them different.").waitFor();
+  await page.getByRole("button", { name: "Layers × heads" }).click();
+  await page.getByRole("button", { name: "Sweep" }).click();
+  await page.getByRole("button", { name: "Sweep" }).waitFor({ timeout: 50_000 });
+  const found = await api().patching.run({ model: SMOL, ...IOI, sweep: { hook: "attn.z", heads: "each", layers: [29] } });
+  await page.getByRole("button", { name: "As table" }).click();
+  const row = page.getByRole("row").nth(1);
+  await row.waitFor();
+  const cells = await row.getByRole("cell").allTextContents();
+  expect(cells[2]).toBe(exact((found.values as number[][])[0]?.[0]));
+  expect(cells[3]).toBe(exact((found.effect as number[][])[0]?.[0]));
+  expect(await axe(page)).toEqual([]);
+}, 90_000);
+
+test("texts of different lengths, and answers of several tokens, are explained before anything is sent", async () => {
+  const page = await open(`/patching?${query({ ...IOI, corrupt: "When Mary", answer: "Mississippi River" })}`, {
+    width: 360,
+    height: 720,
+  });
+  await page.getByText("Both need equally many").waitFor();
+  await page.getByText("one token is needed").waitFor();
+  expect(await page.getByRole("button", { name: "Sweep" }).isDisabled()).toBe(true);
+  await expectSound(page);
+});
+
+test("the second family can be patched; a sweep in an address runs at once", async () => {
+  const page = await open(`/patching?${query({ model: NEOX, clean: "a b c", corrupt: "a c c", answer: "b", run: "1" })}`, {
+    theme: "dark",
+  });
+  await page.getByRole("application", { name: /Effect of patching/ }).waitFor();
+  expect(await page.getByRole("alert").allTextContents()).toEqual([]);
+});
+
+test("a direction is made, steers a continuation, and the pair is saved", async () => {
+  const page = await open("/steer?text=When+I+opened+the+letter,+I+felt&tokens=6&strength=3");
+  const details = page.getByText("Make a direction from two sets of texts");
+  await details.waitFor();
+  if (!(await page.getByRole("button", { name: "Fill in an example" }).isVisible())) await details.click();
+  await page.getByRole("button", { name: "Fill in an example" }).click();
+  await page.getByLabel("Name").fill("ui-delight");
+  await page.getByRole("button", { name: "Make the direction" }).click();
+  await page.getByRole("region", { name: /ui-delight/ }).waitFor({ timeout: 40_000 });
+  const plain = page.getByRole("region", { name: "By itself" });
+  await plain.getByRole("link", { name: "Its cache" }).waitFor({ timeout: 40_000 });
+  const steered = page.getByRole("region", { name: /ui-delight/ });
+  await steered.getByRole("link", { name: "Its cache" }).waitFor({ timeout: 40_000 });
+  const layer = Number(/layer (\d+)/.exec((await steered.getByRole("heading").textContent()) ?? "")?.[1]);
+  const expected = await api().run({
+    model: SMOL,
+    input: "When I opened the letter, I felt",
+    generate: { max_new_tokens: 6, seed: 0 },
+    interventions: [{ op: "add", layers: layer, direction: { direction: "ui-delight" }, strength: 3 }],
+  });
+  expect((await steered.locator(".steer-text").textContent())?.trim()).toBe(expected.completions?.[0]?.text.trim());
+  await page.getByRole("button", { name: "Save the pair" }).click();
+  await page.getByRole("link", { name: "Compare the two" }).waitFor();
+  const id = (await steered.getByRole("link", { name: "Its cache" }).getAttribute("href"))?.split("/").pop() as string;
+  const saved = await api().get("/v1/caches/{id}", { params: { path: { id } } });
+  expect([saved.tags, saved.label, saved.expires_at]).toEqual([["steering"], "ui-delight 3", null]);
+  expect(await axe(page)).toEqual([]);
+}, 120_000);
+
+test("a server without autoencoders says how to serve one", async () => {
+  const page = await open("/features", { width: 360, height: 720 });
+  await page.getByText("This server has no sparse autoencoder").waitFor();
+  await expectSound(page);
+  expect(await axe(page)).toEqual([]);
+});
+
+let server: Server | undefined;
+let folder: string;
+let origin: string;
+
+/** A small seeded autoencoder in SAELens's form: random unit vectors, tied. */
+function writeSae(path: string): void {
+  const [d, features] = [576, 64];
+  let state = 7;
+  const random = () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 2 ** 32 - 0.5;
+  };
+  const decoder = Float32Array.from({ length: features * d }, random);
+  for (let f = 0; f < features; f++) {
+    const row = decoder.subarray(f * d, (f + 1) * d);
+    const norm = Math.hypot(...row);
+    row.forEach((value, i) => (row[i] = value / norm));
+  }
+  const encoder = Float32Array.from(
+    { length: features * d },
+    (_, i) => decoder[(i % features) * d + Math.floor(i / features)] as number,
+  );
+  const tensors = {
+    W_enc: { shape: [d, features], data: encoder },
+    W_dec: { shape: [features, d], data: decoder },
+    b_enc: { shape: [features], data: new Float32Array(features) },
+    b_dec: { shape: [d], data: new Float32Array(d) },
+  };
+  mkdirSync(path, { recursive: true });
+  writeFileSync(join(path, "sae_weights.safetensors"), new Uint8Array(writeSafetensors(tensors)));
+  const cfg = {
+    architecture: "standard",
+    d_in: d,
+    d_sae: features,
+    hook_name: "blocks.12.hook_resid_post",
+    model_name: "smollm2",
+    prepend_bos: false,
+  };
+  writeFileSync(join(path, "cfg.json"), JSON.stringify(cfg));
+}
+
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), "residuum-sae-"));
+  writeSae(folder);
+  server = await startServer([...MODELS.slice(0, 2), "--sae", `tiny=${SMOL}:${folder}`]);
+  origin = process.env.UI_PREVIEW ? (await startPreview(server.url)).url : server.url;
+});
+
+afterAll(async () => {
+  await server?.stop();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+test("features of a cache and the contexts of one are the API's", async () => {
+  const own = createClient({ baseUrl: origin });
+  const run = await own.run({ model: SMOL, input: "The Eiffel Tower is in the city of", capture: { positions: "all" } });
+  const cache = run.caches[0] as string;
+  const found = await own.post("/v1/caches/{id}/features", { params: { path: { id: cache } }, body: { sae: "tiny", top_k: 12 } });
+  const page = await open(`/features?cache=${cache}&table=features`, { origin });
+  const row = page.getByRole("row").nth(1);
+  await row.waitFor();
+  const first = found.positions.find(({ top }) => top.length > 0);
+  expect((await row.getByRole("cell").allTextContents()).slice(1)).toEqual([
+    String(first?.top[0]?.feature),
+    exact(first?.top[0]?.activation),
+  ]);
+  const feature = first?.top[0]?.feature as number;
+  await page.getByRole("spinbutton", { name: "Feature" }).fill(String(feature));
+  await page.getByRole("heading", { name: `Feature ${feature}`, exact: true }).waitFor();
+  const tokens = await own.post("/v1/saes/{id}/tokens", {
+    params: { path: { id: "tiny" } },
+    body: { features: [feature], k: 12, context: 10, skip_first: 1 },
+  });
+  await expect.poll(() => page.locator(".feature-hits li").count()).toBe(tokens.features[0]?.hits.length);
+  expect(await axe(page)).toEqual([]);
+  await page.goto(`${origin}/ui/caches/${cache}?colour=feature&feature=${feature}`);
+  await page.getByRole("heading", { name: `Feature ${feature} of tiny` }).waitFor();
+});
