@@ -6,18 +6,18 @@ import { useAction } from "../server/resource";
 import { ProblemNote } from "./problem";
 
 export function Download({ path, children }: { path: string; children: ComponentChildren }) {
-    const act = useAction((signal) => download(path, undefined, signal));
-    return (
-        <>
-            <button type="button" disabled={act.isRunning} onClick={() => void act.run()}>
-                {act.isRunning ? "Preparing …" : children}
-            </button>
-            {act.isRunning && apiKey.value !== "" && (
-                <button type="button" class="quiet" onClick={act.stop}>
-                    Stop
-                </button>
-            )}
-            {act.error !== undefined && <ProblemNote error={act.error} />}
-        </>
-    );
+  const act = useAction((signal) => download(path, undefined, signal));
+  return (
+    <>
+      <button type="button" disabled={act.isRunning} onClick={() => void act.run()}>
+        {act.isRunning ? "Preparing …" : children}
+      </button>
+      {act.isRunning && apiKey.value !== "" && (
+        <button type="button" class="quiet" onClick={act.stop}>
+          Stop
+        </button>
+      )}
+      {act.error !== undefined && <ProblemNote error={act.error} />}
+    </>
+  );
 }

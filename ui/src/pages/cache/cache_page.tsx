@@ -18,70 +18,70 @@ import { TokensCard } from "./tokens_card";
 import "./cache.css";
 
 export function CachePage({ params }: PageProps) {
-    const id = params.id ?? "";
-    const cache = useCache(id);
-    return (
-        <CacheFrame id={id} cache={cache} actions={cache.value && <Actions cache={cache.value} />}>
-            {(found) => (
-                <>
-                    {found.completion && (
-                        <p class="written" dir="auto">
-                            {found.completion.text} <span class="soft">({found.completion.finish_reason})</span>
-                        </p>
-                    )}
-                    <TokensCard cache={found} />
-                    <div class="columns cache-cards">
-                        <Annotations cache={found} onChange={cache.set} />
-                        <Receipt cache={found} />
-                    </div>
-                    <HooksCard cache={found} />
-                </>
-            )}
-        </CacheFrame>
-    );
+  const id = params.id ?? "";
+  const cache = useCache(id);
+  return (
+    <CacheFrame id={id} cache={cache} actions={cache.value && <Actions cache={cache.value} />}>
+      {(found) => (
+        <>
+          {found.completion && (
+            <p class="written" dir="auto">
+              {found.completion.text} <span class="soft">({found.completion.finish_reason})</span>
+            </p>
+          )}
+          <TokensCard cache={found} />
+          <div class="columns cache-cards">
+            <Annotations cache={found} onChange={cache.set} />
+            <Receipt cache={found} />
+          </div>
+          <HooksCard cache={found} />
+        </>
+      )}
+    </CacheFrame>
+  );
 }
 
 function Actions({ cache }: { cache: Cache }) {
-    const isAsking = useSignal(false);
-    const remove = useAction(async (signal) => {
-        await client.delete("/v1/caches/{id}", { params: { path: { id: cache.id } }, signal });
-        go(href("/caches"));
-    });
-    return (
-        <>
-            <CopyAs
-                request={{ path: `/v1/caches/${cache.id}` }}
-                python={`${pythonClient(location.origin)}\ncache = client.cache("${cache.id}")`}
-                cli={`residuum caches show ${cache.id}`}
-            />
-            <Link class="button" to={href("/compare", { cache: [cache.id] })}>
-                Compare
-            </Link>
-            <Link class="button" to={href("/search", { cache: cache.id })}>
-                Find similar
-            </Link>
-            <button
-                type="button"
-                class="danger"
-                onClick={() => {
-                    isAsking.value = true;
-                }}
-            >
-                Delete
-            </button>
-            {remove.error !== undefined && <ProblemNote error={remove.error} />}
-            {isAsking.value && (
-                <Confirm
-                    title="Delete this cache?"
-                    action="Delete"
-                    onConfirm={() => void remove.run()}
-                    onClose={() => {
-                        isAsking.value = false;
-                    }}
-                >
-                    <p>Its {cache.hooks.length} tensors are deleted. This cannot be undone.</p>
-                </Confirm>
-            )}
-        </>
-    );
+  const isAsking = useSignal(false);
+  const remove = useAction(async (signal) => {
+    await client.delete("/v1/caches/{id}", { params: { path: { id: cache.id } }, signal });
+    go(href("/caches"));
+  });
+  return (
+    <>
+      <CopyAs
+        request={{ path: `/v1/caches/${cache.id}` }}
+        python={`${pythonClient(location.origin)}\ncache = client.cache("${cache.id}")`}
+        cli={`residuum caches show ${cache.id}`}
+      />
+      <Link class="button" to={href("/compare", { cache: [cache.id] })}>
+        Compare
+      </Link>
+      <Link class="button" to={href("/search", { cache: cache.id })}>
+        Find similar
+      </Link>
+      <button
+        type="button"
+        class="danger"
+        onClick={() => {
+          isAsking.value = true;
+        }}
+      >
+        Delete
+      </button>
+      {remove.error !== undefined && <ProblemNote error={remove.error} />}
+      {isAsking.value && (
+        <Confirm
+          title="Delete this cache?"
+          action="Delete"
+          onConfirm={() => void remove.run()}
+          onClose={() => {
+            isAsking.value = false;
+          }}
+        >
+          <p>Its {cache.hooks.length} tensors are deleted. This cannot be undone.</p>
+        </Confirm>
+      )}
+    </>
+  );
 }

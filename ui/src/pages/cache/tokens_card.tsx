@@ -18,208 +18,208 @@ import { useResource } from "../../server/resource";
 import { type Measure, type TokenMeasure, useTokenValues } from "./token_values";
 
 const UNITS: Record<Measure, string> = {
-    norm: "length of the row",
-    similarity: "cosine",
-    projection: "along the direction",
-    feature: "activation",
+  norm: "length of the row",
+  similarity: "cosine",
+  projection: "along the direction",
+  feature: "activation",
 };
 
 /** Names of hooks within the blocks whose rows can colour tokens: those with one row for each position. */
 export function rowHooks(cache: Cache): string[] {
-    const names = new Set<string>();
-    for (const { hook, axes } of cache.hooks) {
-        const name = /^blocks\.\d+\.(.*)$/.exec(hook)?.[1];
-        if (name && !axes.includes("q_pos") && !axes.includes("k_pos")) names.add(name);
-    }
-    // What is asked for most comes first.
-    return [...names].sort((a, b) => Number(b === "hook_resid_post") - Number(a === "hook_resid_post"));
+  const names = new Set<string>();
+  for (const { hook, axes } of cache.hooks) {
+    const name = /^blocks\.\d+\.(.*)$/.exec(hook)?.[1];
+    if (name && !axes.includes("q_pos") && !axes.includes("k_pos")) names.add(name);
+  }
+  // What is asked for most comes first.
+  return [...names].sort((a, b) => Number(b === "hook_resid_post") - Number(a === "hook_resid_post"));
 }
 
 export function TokensCard({ cache }: { cache: Cache }) {
-    const hooks = rowHooks(cache);
-    const held = heldPositions(cache);
-    if (hooks.length === 0 || held.length === 0) {
-        return (
-            <section class="card" aria-label="Tokens">
-                <TokenStrip label="Tokens" tokens={cache.tokens.map((text, i) => ({ text, id: cache.token_ids[i] as number }))} />
-                <p class="soft tokens-note">
-                    {held.length === 0
-                        ? "It holds a mean over positions, so single tokens have no rows."
-                        : "It holds no rows of single tokens."}
-                </p>
-            </section>
-        );
-    }
-    return <Coloured cache={cache} hooks={hooks} held={held} />;
+  const hooks = rowHooks(cache);
+  const held = heldPositions(cache);
+  if (hooks.length === 0 || held.length === 0) {
+    return (
+      <section class="card" aria-label="Tokens">
+        <TokenStrip label="Tokens" tokens={cache.tokens.map((text, i) => ({ text, id: cache.token_ids[i] as number }))} />
+        <p class="soft tokens-note">
+          {held.length === 0
+            ? "It holds a mean over positions, so single tokens have no rows."
+            : "It holds no rows of single tokens."}
+        </p>
+      </section>
+    );
+  }
+  return <Coloured cache={cache} hooks={hooks} held={held} />;
 }
 
 function Coloured({ cache, hooks, held }: { cache: Cache; hooks: string[]; held: number[] }) {
-    const saes = readySaes(useSaes().value);
-    const directions = useResource("directions", async (signal) => {
-        const query = { limit: 200 };
-        return (await client.get("/v1/directions", { params: { query }, signal })).items;
-    });
-    const usable = (directions.value ?? []).filter(({ width, hook }) => width === cache.d_model && hook.includes("resid"));
-    const measure = queryChoice<Measure>("colour", ["norm", "similarity", "projection", "feature"]);
-    const hook = hooks.find((name) => name === queryText("hook")) ?? (hooks[0] as string);
-    const layers = heldLayers(cache, hook);
-    const at = Math.max(0, layers.indexOf(queryInteger("layer", layers[Math.floor(layers.length / 2)] ?? 0)));
-    const token = queryInteger("token", held.at(-1) ?? 0);
-    const what: TokenMeasure = {
-        measure,
-        hook,
-        layer: layers[at] ?? 0,
-        token,
-        direction: queryText("direction") || (usable[0]?.name ?? ""),
-        sae: queryText("sae") || (saes[0]?.id ?? ""),
-        feature: queryInteger("feature", 0),
-    };
-    const values = useTokenValues(cache, held, what);
-    const options = [
-        { value: "norm" as const, label: "Norm" },
-        { value: "similarity" as const, label: "Similarity" },
-        ...(usable.length > 0 || measure === "projection" ? [{ value: "projection" as const, label: "Projection" }] : []),
-        ...(saes.length > 0 || measure === "feature" ? [{ value: "feature" as const, label: "Feature" }] : []),
-    ];
-    return (
-        <>
-            <div class="row tokens-controls">
-                <Choice
-                    label="Colour"
-                    value={measure}
-                    options={options}
-                    onChange={(value) => setQuery({ colour: value === "norm" ? null : value })}
-                />
-                {measure !== "feature" && (
-                    <>
-                        <Select
-                            label="Hook"
-                            value={hook}
-                            options={hooks.map((name) => ({ value: name, label: name.replace(/(^|\.)hook_/, "$1") }))}
-                            onChange={(value) => setQuery({ hook: value })}
-                        />
-                        <Slider
-                            label="Layer"
-                            value={at}
-                            min={0}
-                            max={layers.length - 1}
-                            shown={String(layers[at])}
-                            onInput={(value) => setQuery({ layer: layers[value] }, { replace: true })}
-                        />
-                    </>
-                )}
-                {measure === "projection" && (
-                    <Select
-                        label="Direction"
-                        value={what.direction}
-                        options={usable.map(({ name }) => ({ value: name, label: name }))}
-                        onChange={(value) => setQuery({ direction: value })}
-                    />
-                )}
-                {measure === "feature" && (
-                    <>
-                        <Select
-                            label="Autoencoder"
-                            value={what.sae}
-                            options={saes.map(({ id }) => ({ value: id, label: id }))}
-                            onChange={(value) => setQuery({ sae: value })}
-                        />
-                        <TextField
-                            label="Feature"
-                            type="number"
-                            min={0}
-                            value={String(what.feature)}
-                            onInput={(value) => setQuery({ feature: value }, { replace: true })}
-                        />
-                    </>
-                )}
-            </div>
-            <Loaded of={values} what="tokens">
-                {(found) => <Strip cache={cache} held={held} values={found} what={what} />}
-            </Loaded>
-        </>
-    );
+  const saes = readySaes(useSaes().value);
+  const directions = useResource("directions", async (signal) => {
+    const query = { limit: 200 };
+    return (await client.get("/v1/directions", { params: { query }, signal })).items;
+  });
+  const usable = (directions.value ?? []).filter(({ width, hook }) => width === cache.d_model && hook.includes("resid"));
+  const measure = queryChoice<Measure>("colour", ["norm", "similarity", "projection", "feature"]);
+  const hook = hooks.find((name) => name === queryText("hook")) ?? (hooks[0] as string);
+  const layers = heldLayers(cache, hook);
+  const at = Math.max(0, layers.indexOf(queryInteger("layer", layers[Math.floor(layers.length / 2)] ?? 0)));
+  const token = queryInteger("token", held.at(-1) ?? 0);
+  const what: TokenMeasure = {
+    measure,
+    hook,
+    layer: layers[at] ?? 0,
+    token,
+    direction: queryText("direction") || (usable[0]?.name ?? ""),
+    sae: queryText("sae") || (saes[0]?.id ?? ""),
+    feature: queryInteger("feature", 0),
+  };
+  const values = useTokenValues(cache, held, what);
+  const options = [
+    { value: "norm" as const, label: "Norm" },
+    { value: "similarity" as const, label: "Similarity" },
+    ...(usable.length > 0 || measure === "projection" ? [{ value: "projection" as const, label: "Projection" }] : []),
+    ...(saes.length > 0 || measure === "feature" ? [{ value: "feature" as const, label: "Feature" }] : []),
+  ];
+  return (
+    <>
+      <div class="row tokens-controls">
+        <Choice
+          label="Colour"
+          value={measure}
+          options={options}
+          onChange={(value) => setQuery({ colour: value === "norm" ? null : value })}
+        />
+        {measure !== "feature" && (
+          <>
+            <Select
+              label="Hook"
+              value={hook}
+              options={hooks.map((name) => ({ value: name, label: name.replace(/(^|\.)hook_/, "$1") }))}
+              onChange={(value) => setQuery({ hook: value })}
+            />
+            <Slider
+              label="Layer"
+              value={at}
+              min={0}
+              max={layers.length - 1}
+              shown={String(layers[at])}
+              onInput={(value) => setQuery({ layer: layers[value] }, { replace: true })}
+            />
+          </>
+        )}
+        {measure === "projection" && (
+          <Select
+            label="Direction"
+            value={what.direction}
+            options={usable.map(({ name }) => ({ value: name, label: name }))}
+            onChange={(value) => setQuery({ direction: value })}
+          />
+        )}
+        {measure === "feature" && (
+          <>
+            <Select
+              label="Autoencoder"
+              value={what.sae}
+              options={saes.map(({ id }) => ({ value: id, label: id }))}
+              onChange={(value) => setQuery({ sae: value })}
+            />
+            <TextField
+              label="Feature"
+              type="number"
+              min={0}
+              value={String(what.feature)}
+              onInput={(value) => setQuery({ feature: value }, { replace: true })}
+            />
+          </>
+        )}
+      </div>
+      <Loaded of={values} what="tokens">
+        {(found) => <Strip cache={cache} held={held} values={found} what={what} />}
+      </Loaded>
+    </>
+  );
 }
 
 /** First tokens are often attention sinks, with rows many times as long as all others. */
 function scaleOf(values: Float64Array, measure: Measure, leavesOutFirst: boolean): Scale {
-    const shown = leavesOutFirst ? values.subarray(1) : values;
-    const { min, max } = extentOf(shown);
-    if (measure === "similarity") return diverging(1, theme.value);
-    if (measure === "projection") return diverging(Math.max(-min, max), theme.value);
-    return sequential(0, max, theme.value);
+  const shown = leavesOutFirst ? values.subarray(1) : values;
+  const { min, max } = extentOf(shown);
+  if (measure === "similarity") return diverging(1, theme.value);
+  if (measure === "projection") return diverging(Math.max(-min, max), theme.value);
+  return sequential(0, max, theme.value);
 }
 
 function Strip(props: { cache: Cache; held: number[]; values: Float64Array; what: TokenMeasure }) {
-    const { cache, held, values, what } = props;
-    const canLeaveOut = what.measure !== "similarity" && held[0] === 0 && held.length > 2;
-    const leavesOutFirst = canLeaveOut && queryText("first") !== "in";
-    const scale = scaleOf(values, what.measure, leavesOutFirst);
-    const describe = (position: number) => {
-        const value = values[position] ?? Number.NaN;
-        const text = `${position}: ${visible(cache.tokens[position] ?? "")}`;
-        return Number.isNaN(value) ? `${text}\nnot stored` : `${text}\n${UNITS[what.measure]} ${significant(value)}`;
-    };
-    const title =
-        what.measure === "feature"
-            ? `Feature ${what.feature} of ${what.sae}`
-            : what.measure === "similarity"
-              ? `Cosine with ${visible(cache.tokens[what.token] ?? "")} (position ${what.token})`
-              : what.measure === "projection"
-                ? `Projection on ${what.direction}`
-                : `Norm at layer ${what.layer}`;
-    return (
-        <Picture
-            name="tokens"
-            title={title}
-            note={
-                what.measure === "similarity"
-                    ? "Choose a token to compare the others with."
-                    : leavesOutFirst
-                      ? "The first token is left out of the scale: it is often an attention sink, whose row is much longer than all others."
-                      : undefined
-            }
-            controls={
-                <>
-                    {canLeaveOut && (
-                        <Check
-                            label="First token in the scale"
-                            checked={!leavesOutFirst}
-                            onChange={(checked) => setQuery({ first: checked ? "in" : null }, { replace: true })}
-                        />
-                    )}
-                    <Legend scale={scale} unit={UNITS[what.measure]} />
-                </>
-            }
-            picture={
-                <TokenStrip
-                    label={`Tokens, coloured: ${title}`}
-                    tokens={cache.tokens.map((text, i) => ({ text, id: cache.token_ids[i] as number }))}
-                    values={values}
-                    scale={scale}
-                    selected={new Set(what.measure === "similarity" ? [what.token] : [])}
-                    {...(what.measure === "similarity" && {
-                        onSelect: (position: number) => {
-                            if (held.includes(position)) setQuery({ token: position }, { replace: true });
-                        },
-                    })}
-                    describe={describe}
-                />
-            }
-            table={() => (
-                <DataTable
-                    caption={title}
-                    columns={["Position", "Token", "Id", UNITS[what.measure]]}
-                    isNumber={(column) => column !== 1}
-                    length={cache.n_tokens}
-                    row={(i) => [
-                        i,
-                        visible(cache.tokens[i] ?? ""),
-                        cache.token_ids[i],
-                        Number.isNaN(values[i]) ? "not stored" : exact(values[i]),
-                    ]}
-                />
-            )}
+  const { cache, held, values, what } = props;
+  const canLeaveOut = what.measure !== "similarity" && held[0] === 0 && held.length > 2;
+  const leavesOutFirst = canLeaveOut && queryText("first") !== "in";
+  const scale = scaleOf(values, what.measure, leavesOutFirst);
+  const describe = (position: number) => {
+    const value = values[position] ?? Number.NaN;
+    const text = `${position}: ${visible(cache.tokens[position] ?? "")}`;
+    return Number.isNaN(value) ? `${text}\nnot stored` : `${text}\n${UNITS[what.measure]} ${significant(value)}`;
+  };
+  const title =
+    what.measure === "feature"
+      ? `Feature ${what.feature} of ${what.sae}`
+      : what.measure === "similarity"
+        ? `Cosine with ${visible(cache.tokens[what.token] ?? "")} (position ${what.token})`
+        : what.measure === "projection"
+          ? `Projection on ${what.direction}`
+          : `Norm at layer ${what.layer}`;
+  return (
+    <Picture
+      name="tokens"
+      title={title}
+      note={
+        what.measure === "similarity"
+          ? "Choose a token to compare the others with."
+          : leavesOutFirst
+            ? "The first token is left out of the scale: it is often an attention sink, whose row is much longer than all others."
+            : undefined
+      }
+      controls={
+        <>
+          {canLeaveOut && (
+            <Check
+              label="First token in the scale"
+              checked={!leavesOutFirst}
+              onChange={(checked) => setQuery({ first: checked ? "in" : null }, { replace: true })}
+            />
+          )}
+          <Legend scale={scale} unit={UNITS[what.measure]} />
+        </>
+      }
+      picture={
+        <TokenStrip
+          label={`Tokens, coloured: ${title}`}
+          tokens={cache.tokens.map((text, i) => ({ text, id: cache.token_ids[i] as number }))}
+          values={values}
+          scale={scale}
+          selected={new Set(what.measure === "similarity" ? [what.token] : [])}
+          {...(what.measure === "similarity" && {
+            onSelect: (position: number) => {
+              if (held.includes(position)) setQuery({ token: position }, { replace: true });
+            },
+          })}
+          describe={describe}
         />
-    );
+      }
+      table={() => (
+        <DataTable
+          caption={title}
+          columns={["Position", "Token", "Id", UNITS[what.measure]]}
+          isNumber={(column) => column !== 1}
+          length={cache.n_tokens}
+          row={(i) => [
+            i,
+            visible(cache.tokens[i] ?? ""),
+            cache.token_ids[i],
+            Number.isNaN(values[i]) ? "not stored" : exact(values[i]),
+          ]}
+        />
+      )}
+    />
+  );
 }

@@ -23,126 +23,126 @@ const TOP_K = 10;
 const WINDOW = 64;
 
 export function LensPage({ params }: PageProps) {
-    const id = params.id ?? "";
-    const cache = useCache(id);
-    return (
-        <CacheFrame id={id} cache={cache}>
-            {(found) => <LensOf cache={found} />}
-        </CacheFrame>
-    );
+  const id = params.id ?? "";
+  const cache = useCache(id);
+  return (
+    <CacheFrame id={id} cache={cache}>
+      {(found) => <LensOf cache={found} />}
+    </CacheFrame>
+  );
 }
 
 /** A token as the address has it: an id with `#` before it, or a text. */
 export function tokenRef(text: string): number | string {
-    return /^#\d+$/.test(text) ? Number(text.slice(1)) : text;
+  return /^#\d+$/.test(text) ? Number(text.slice(1)) : text;
 }
 
 function LensOf({ cache }: { cache: Cache }) {
-    const hook = queryChoice("hook", HOOKS);
-    const layers = heldLayers(cache, `hook_${hook}`);
-    const held = heldPositions(cache);
-    const first = Math.min(queryInteger("first", 0), Math.max(0, held.length - 1));
-    const positions = held.slice(first, first + WINDOW);
-    const follow = queryText("follow");
-    const measure = queryChoice<Measure>("colour", ["probability", "entropy", "kl", "followed", "rank"]);
-    const body = {
-        hook,
-        top_k: TOP_K,
-        ...(held.length > positions.length && { positions }),
-        ...(follow && { tokens: [tokenRef(follow)] }),
-    };
-    const lens = useResource(layers.length === 0 ? null : JSON.stringify([cache.id, body]), (signal) =>
-        client.post("/v1/caches/{id}/lens", { params: { path: { id: cache.id } }, body, signal }),
-    );
-    if (layers.length === 0) {
-        return (
-            <Empty title={`This cache has no ${hook}`}>
-                The lens reads the residual stream.{" "}
-                <CaptureMissing cache={cache} hooks={["embed", "resid_post", "attn_out", "mlp_out"]}>
-                    Capture it
-                </CaptureMissing>
-            </Empty>
-        );
-    }
+  const hook = queryChoice("hook", HOOKS);
+  const layers = heldLayers(cache, `hook_${hook}`);
+  const held = heldPositions(cache);
+  const first = Math.min(queryInteger("first", 0), Math.max(0, held.length - 1));
+  const positions = held.slice(first, first + WINDOW);
+  const follow = queryText("follow");
+  const measure = queryChoice<Measure>("colour", ["probability", "entropy", "kl", "followed", "rank"]);
+  const body = {
+    hook,
+    top_k: TOP_K,
+    ...(held.length > positions.length && { positions }),
+    ...(follow && { tokens: [tokenRef(follow)] }),
+  };
+  const lens = useResource(layers.length === 0 ? null : JSON.stringify([cache.id, body]), (signal) =>
+    client.post("/v1/caches/{id}/lens", { params: { path: { id: cache.id } }, body, signal }),
+  );
+  if (layers.length === 0) {
     return (
-        <>
-            <div class="row lens-controls">
-                <Select
-                    label="Residual stream"
-                    value={hook}
-                    options={HOOKS.map((value) => ({ value, label: value }))}
-                    onChange={(value) => setQuery({ hook: value === "resid_post" ? null : value })}
-                />
-                <Select
-                    label="Colour"
-                    value={measure}
-                    options={MEASURES.filter(({ value }) => follow || (value !== "followed" && value !== "rank"))}
-                    onChange={(value) => setQuery({ colour: value === "probability" ? null : value })}
-                />
-                <FollowField value={follow} />
-                {held.length > WINDOW && (
-                    <TextField
-                        label={`First of ${WINDOW} positions`}
-                        type="number"
-                        min={0}
-                        max={held.length - 1}
-                        value={String(first)}
-                        onInput={(value) => setQuery({ first: value }, { replace: true })}
-                    />
-                )}
-                <span class="spacer" />
-                <CopyAs
-                    request={{ method: "POST", path: `/v1/caches/${cache.id}/lens`, body }}
-                    python={`${pythonClient(location.origin)}\nlens = client.cache("${cache.id}").logit_lens(${pythonArguments({ tokens: body.tokens, top_k: TOP_K, hook: hook === "resid_post" ? undefined : hook })})`}
-                    cli={`residuum lens ${cache.id}${follow ? ` --token ${shellWord(follow.replace(/^#(\d+)$/, "id:$1"))}` : ""}`}
-                />
-            </div>
-            <Loaded of={lens} what="the lens">
-                {(value) => <LensViews cache={cache} lens={value} measure={measure} follow={follow} />}
-            </Loaded>
-        </>
+      <Empty title={`This cache has no ${hook}`}>
+        The lens reads the residual stream.{" "}
+        <CaptureMissing cache={cache} hooks={["embed", "resid_post", "attn_out", "mlp_out"]}>
+          Capture it
+        </CaptureMissing>
+      </Empty>
     );
+  }
+  return (
+    <>
+      <div class="row lens-controls">
+        <Select
+          label="Residual stream"
+          value={hook}
+          options={HOOKS.map((value) => ({ value, label: value }))}
+          onChange={(value) => setQuery({ hook: value === "resid_post" ? null : value })}
+        />
+        <Select
+          label="Colour"
+          value={measure}
+          options={MEASURES.filter(({ value }) => follow || (value !== "followed" && value !== "rank"))}
+          onChange={(value) => setQuery({ colour: value === "probability" ? null : value })}
+        />
+        <FollowField value={follow} />
+        {held.length > WINDOW && (
+          <TextField
+            label={`First of ${WINDOW} positions`}
+            type="number"
+            min={0}
+            max={held.length - 1}
+            value={String(first)}
+            onInput={(value) => setQuery({ first: value }, { replace: true })}
+          />
+        )}
+        <span class="spacer" />
+        <CopyAs
+          request={{ method: "POST", path: `/v1/caches/${cache.id}/lens`, body }}
+          python={`${pythonClient(location.origin)}\nlens = client.cache("${cache.id}").logit_lens(${pythonArguments({ tokens: body.tokens, top_k: TOP_K, hook: hook === "resid_post" ? undefined : hook })})`}
+          cli={`residuum lens ${cache.id}${follow ? ` --token ${shellWord(follow.replace(/^#(\d+)$/, "id:$1"))}` : ""}`}
+        />
+      </div>
+      <Loaded of={lens} what="the lens">
+        {(value) => <LensViews cache={cache} lens={value} measure={measure} follow={follow} />}
+      </Loaded>
+    </>
+  );
 }
 
 function FollowField({ value }: { value: string }) {
-    return (
-        <form
-            class="lens-follow"
-            onSubmit={(event) => {
-                event.preventDefault();
-                const text = new FormData(event.currentTarget).get("token");
-                setQuery({ follow: typeof text === "string" ? text : null });
-            }}
-        >
-            <label class="field">
-                <span>Follow a token</span>
-                <input key={value} name="token" class="mono" defaultValue={value} placeholder=" Paris, or #7042" />
-            </label>
-            <button type="submit">Follow</button>
-            {value && (
-                <button type="button" class="quiet" onClick={() => setQuery({ follow: null, colour: null })}>
-                    Stop
-                </button>
-            )}
-        </form>
-    );
+  return (
+    <form
+      class="lens-follow"
+      onSubmit={(event) => {
+        event.preventDefault();
+        const text = new FormData(event.currentTarget).get("token");
+        setQuery({ follow: typeof text === "string" ? text : null });
+      }}
+    >
+      <label class="field">
+        <span>Follow a token</span>
+        <input key={value} name="token" class="mono" defaultValue={value} placeholder=" Paris, or #7042" />
+      </label>
+      <button type="submit">Follow</button>
+      {value && (
+        <button type="button" class="quiet" onClick={() => setQuery({ follow: null, colour: null })}>
+          Stop
+        </button>
+      )}
+    </form>
+  );
 }
 
 function LensViews(props: { cache: Cache; lens: Lens; measure: Measure; follow: string }) {
-    const { cache, lens, measure, follow } = props;
-    const nColumns = lens.positions.length;
-    const given = lens.positions.indexOf(queryInteger("position", -1));
-    const column = given < 0 ? nColumns - 1 : given;
-    const layer = lens.layers.indexOf(queryInteger("layer", -1));
-    const index = layer < 0 ? lens.layers.length - 1 : layer;
-    return (
-        <>
-            <LensGrid lens={lens} measure={measure} selected={{ index, column }} />
-            <div class="columns lens-details">
-                <CellDetails lens={lens} index={index} column={column} />
-                <FollowedToken lens={lens} column={column} follow={follow} />
-            </div>
-            <Attribution cache={cache} lens={lens} column={column} follow={follow} />
-        </>
-    );
+  const { cache, lens, measure, follow } = props;
+  const nColumns = lens.positions.length;
+  const given = lens.positions.indexOf(queryInteger("position", -1));
+  const column = given < 0 ? nColumns - 1 : given;
+  const layer = lens.layers.indexOf(queryInteger("layer", -1));
+  const index = layer < 0 ? lens.layers.length - 1 : layer;
+  return (
+    <>
+      <LensGrid lens={lens} measure={measure} selected={{ index, column }} />
+      <div class="columns lens-details">
+        <CellDetails lens={lens} index={index} column={column} />
+        <FollowedToken lens={lens} column={column} follow={follow} />
+      </div>
+      <Attribution cache={cache} lens={lens} column={column} follow={follow} />
+    </>
+  );
 }

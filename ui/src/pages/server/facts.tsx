@@ -4,18 +4,18 @@
 export type Fact = readonly [name: string, value: string, full?: string] | false;
 
 export function Facts({ facts }: { facts: readonly Fact[] }) {
-    const shown = facts.filter((fact) => fact !== false);
-    if (shown.length === 0) return null;
-    return (
-        <dl class="facts">
-            {shown.map(([name, value, full]) => (
-                <div key={name}>
-                    <dt>{name}</dt>
-                    <dd title={full} dir="auto">
-                        {value}
-                    </dd>
-                </div>
-            ))}
-        </dl>
-    );
+  const shown = facts.filter((fact) => fact !== false);
+  if (shown.length === 0) return null;
+  return (
+    <dl class="facts">
+      {shown.map(([name, value, full]) => (
+        <div key={name}>
+          <dt>{name}</dt>
+          <dd title={full} dir="auto">
+            {value}
+          </dd>
+        </div>
+      ))}
+    </dl>
+  );
 }

@@ -7,93 +7,82 @@ import { client } from "../../server/client";
 import { useAction } from "../../server/resource";
 
 const EXAMPLE = {
-    name: "delight",
-    positive:
-        "I am so happy today, everything is wonderful.\nWhat a delightful and joyful surprise!\nShe laughed with joy and danced.\nI love this beautiful morning.",
-    negative:
-        "I am so sad today, everything is terrible.\nWhat a dreadful and painful loss.\nShe wept with grief and trembled.\nI hate this miserable morning.",
+  name: "delight",
+  positive:
+    "I am so happy today, everything is wonderful.\nWhat a delightful and joyful surprise!\nShe laughed with joy and danced.\nI love this beautiful morning.",
+  negative:
+    "I am so sad today, everything is terrible.\nWhat a dreadful and painful loss.\nShe wept with grief and trembled.\nI hate this miserable morning.",
 };
 
 export function NewDirection({ model, isOpen, onMade }: { model: ReadyModel; isOpen: boolean; onMade: (name: string) => void }) {
-    const name = useSignal("");
-    const positive = useSignal("");
-    const negative = useSignal("");
-    const linesOf = (text: string) => text.split("\n").filter((line) => line.trim() !== "");
-    const make = useAction(async (signal) => {
-        const capture = async (text: string) =>
-            (
-                await client.run(
-                    {
-                        model: model.id,
-                        input: linesOf(text),
-                        capture: { hooks: ["resid_post"] },
-                        tags: [`direction:${name.value}`],
-                    },
-                    { signal },
-                )
-            ).caches;
-        const body = {
-            method: "difference_of_means" as const,
-            name: name.value,
-            positive: await capture(positive.value),
-            negative: await capture(negative.value),
-        };
-        await client.post("/v1/directions", { body, signal });
-        onMade(name.value);
-    });
-    const isReady =
-        /^[\w.-]{1,128}$/.test(name.value) && linesOf(positive.value).length > 0 && linesOf(negative.value).length > 0;
-    return (
-        <details class="card steer-new" open={isOpen}>
-            <summary>Make a direction from two sets of texts</summary>
-            <form
-                onSubmit={(event) => {
-                    event.preventDefault();
-                    if (isReady) void make.run();
-                }}
-            >
-                <p class="soft">
-                    One text per line. The direction is the mean of the residual stream at the last tokens of the first texts,
-                    less that of the second, at each layer.{" "}
-                    <button
-                        type="button"
-                        class="quiet"
-                        onClick={() => {
-                            name.value = EXAMPLE.name;
-                            positive.value = EXAMPLE.positive;
-                            negative.value = EXAMPLE.negative;
-                        }}
-                    >
-                        Fill in an example
-                    </button>
-                </p>
-                <div class="columns">
-                    <TextArea
-                        label="Texts that have it"
-                        rows={4}
-                        value={positive.value}
-                        onInput={(value) => (positive.value = value)}
-                    />
-                    <TextArea
-                        label="Texts that lack it"
-                        rows={4}
-                        value={negative.value}
-                        onInput={(value) => (negative.value = value)}
-                    />
-                </div>
-                <div class="row steer-controls">
-                    <TextField
-                        label="Name"
-                        value={name.value}
-                        onInput={(value) => (name.value = value)}
-                        hint="Letters, digits, dots, hyphens and underscores."
-                    />
-                    <button type="submit" class="primary" disabled={!isReady || make.isRunning}>
-                        {make.isRunning ? "Capturing …" : "Make the direction"}
-                    </button>
-                </div>
-                {make.error !== undefined && <ProblemNote error={make.error} />}
-            </form>
-        </details>
-    );
+  const name = useSignal("");
+  const positive = useSignal("");
+  const negative = useSignal("");
+  const linesOf = (text: string) => text.split("\n").filter((line) => line.trim() !== "");
+  const make = useAction(async (signal) => {
+    const capture = async (text: string) =>
+      (
+        await client.run(
+          {
+            model: model.id,
+            input: linesOf(text),
+            capture: { hooks: ["resid_post"] },
+            tags: [`direction:${name.value}`],
+          },
+          { signal },
+        )
+      ).caches;
+    const body = {
+      method: "difference_of_means" as const,
+      name: name.value,
+      positive: await capture(positive.value),
+      negative: await capture(negative.value),
+    };
+    await client.post("/v1/directions", { body, signal });
+    onMade(name.value);
+  });
+  const isReady = /^[\w.-]{1,128}$/.test(name.value) && linesOf(positive.value).length > 0 && linesOf(negative.value).length > 0;
+  return (
+    <details class="card steer-new" open={isOpen}>
+      <summary>Make a direction from two sets of texts</summary>
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          if (isReady) void make.run();
+        }}
+      >
+        <p class="soft">
+          One text per line. The direction is the mean of the residual stream at the last tokens of the first texts, less that of
+          the second, at each layer.{" "}
+          <button
+            type="button"
+            class="quiet"
+            onClick={() => {
+              name.value = EXAMPLE.name;
+              positive.value = EXAMPLE.positive;
+              negative.value = EXAMPLE.negative;
+            }}
+          >
+            Fill in an example
+          </button>
+        </p>
+        <div class="columns">
+          <TextArea label="Texts that have it" rows={4} value={positive.value} onInput={(value) => (positive.value = value)} />
+          <TextArea label="Texts that lack it" rows={4} value={negative.value} onInput={(value) => (negative.value = value)} />
+        </div>
+        <div class="row steer-controls">
+          <TextField
+            label="Name"
+            value={name.value}
+            onInput={(value) => (name.value = value)}
+            hint="Letters, digits, dots, hyphens and underscores."
+          />
+          <button type="submit" class="primary" disabled={!isReady || make.isRunning}>
+            {make.isRunning ? "Capturing …" : "Make the direction"}
+          </button>
+        </div>
+        {make.error !== undefined && <ProblemNote error={make.error} />}
+      </form>
+    </details>
+  );
 }

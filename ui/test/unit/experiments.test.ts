@@ -1,0 +1,95 @@
+import { expect, test } from "vitest";
+import { formOf as compareForm, requestOf as compareRequest } from "../../src/pages/compare/compare_form";
+import { chips, commandFilter, conditionsOf, filterOf, queryString } from "../../src/pages/caches/filter";
+import { moved, NOTHING, toggled } from "../../src/pages/caches/selection";
+import { entered, formOf, queryOf, requestOf, slices } from "../../src/pages/patching/sweep";
+import { differences, formOf as steerForm, requestOf as steerRequest } from "../../src/pages/steer/steer_form";
+
+test("a filter as the address, the API and a command have it", () => {
+  const filter = filterOf(new URLSearchParams("text=a&tag=x+y&tag=z&metadata=k%3Dv%3Dw&pinned=true&from=2026-01-02T03:04"));
+  const conditions = conditionsOf(filter);
+  expect(conditions).toMatchObject({ text: "a", tag: ["x y", "z"], metadata: { k: "v=w" }, pinned: true });
+  expect(conditions.created_from).toBe(new Date("2026-01-02T03:04").toISOString());
+  expect(queryString({ tag: ["a", "b"], metadata: { k: "v" } })).toBe("tag=a&tag=b&metadata%5Bk%5D=v");
+  expect(commandFilter(filter)).toBe("--tag 'x y' --tag z --text a --metadata k=v=w --pinned");
+  expect(chips(filter).map(({ text }) => text)).toEqual(["tag x y", "tag z", "k=v=w", "from 2026-01-02T03:04", "pinned"]);
+  expect(chips(filter)[0]?.without).toEqual({ tag: ["z"] });
+  expect(conditionsOf(filterOf(new URLSearchParams("from=20&metadata=novalue&text=++")))).toEqual({});
+});
+
+test("rows are selected one by one and in ranges", () => {
+  const idOf = (i: number) => ["a", "b", "c", "d"][i];
+  const one = toggled(NOTHING, 1, idOf, false);
+  const range = toggled(one, 3, idOf, true);
+  expect([...range.ids]).toEqual(["b", "c", "d"]);
+  expect([...toggled(range, 2, idOf, false).ids]).toEqual(["b", "d"]);
+  expect(toggled(NOTHING, 9, idOf, false)).toBe(NOTHING);
+  expect([moved("ArrowUp", 0, 4), moved("End", 0, 4), moved("x", 0, 4)]).toEqual([0, 3, undefined]);
+});
+
+test("a sweep in the address, as a request, and in slices", () => {
+  const form = formOf(new URLSearchParams("clean=a&corrupt=b&answer=+x&over=heads&direction=noise&hook=nonsense"));
+  expect(form).toMatchObject({ hook: "resid_pre", over: "heads", direction: "noise" });
+  expect(requestOf(form, [3])).toEqual({
+    model: "",
+    clean: "a",
+    corrupt: "b",
+    answer: " x",
+    sweep: { hook: "attn.z", layers: [3], heads: "each" },
+    direction: "noise",
+  });
+  expect(formOf(new URLSearchParams(queryOf(form) as Record<string, string>))).toMatchObject({ over: "heads" });
+  expect(slices([0, 1, 2, 3, 4], 2)).toEqual([
+    [2, 3, 4],
+    [0, 1],
+  ]);
+  expect(slices([0], 10)).toEqual([[0]]);
+});
+
+test("answers fill the matrix layer by layer", () => {
+  const answer = (layers: number[], values: number[][]) => ({ layers, values, effect: values, normalized: null }) as never;
+  const first = entered(null, answer([2], [[1, 2]]), [0, 1, 2]);
+  expect([...first.values]).toEqual([Number.NaN, Number.NaN, Number.NaN, Number.NaN, 1, 2]);
+  const second = entered(
+    first,
+    answer(
+      [0, 1],
+      [
+        [3, 4],
+        [5, 6],
+      ],
+    ),
+    [0, 1, 2],
+  );
+  expect([...second.effect]).toEqual([3, 4, 5, 6, 1, 2]);
+  expect(second.nDone).toBe(3);
+  expect(second).not.toBe(first);
+});
+
+test("words that two continuations do not share are marked", () => {
+  const [left, right] = differences(" a sense of joy", " a mix of joy now");
+  const marked = (pieces: typeof left) => pieces.filter(({ differs }) => differs).map(({ text }) => text);
+  expect([marked(left), marked(right)]).toEqual([[" sense"], [" mix", " now"]]);
+  expect(left.map(({ text }) => text).join("")).toBe(" a sense of joy");
+  expect(differences("", "x")).toEqual([[], [{ text: "x", differs: true }]]);
+});
+
+test("steering requests differ in the intervention alone, and expire", () => {
+  const form = steerForm(new URLSearchParams("model=m&text=t&direction=d&layer=4&strength=99&temperature=x"));
+  expect(form).toMatchObject({ strength: 8, temperature: 0, layer: 4 });
+  const { interventions, ...rest } = steerRequest(form, form.strength);
+  expect(interventions).toEqual([{ op: "add", layers: 4, direction: { direction: "d" }, strength: 8 }]);
+  expect(rest).toEqual(steerRequest(form, null));
+  expect(rest.ttl_seconds).toBe(3600);
+  // A strength of zero is no baseline: it is what the slider says.
+  expect(steerForm(new URLSearchParams("strength=0")).strength).toBe(0);
+});
+
+test("comparisons need what they compare", () => {
+  const of = (query: string) => compareRequest(compareForm(new URLSearchParams(query)));
+  expect(of("cache=a")).toBeUndefined();
+  expect(of("cache=a&cache=b&cache=c")).toMatchObject({ mode: "pairs", a: ["a"], b: ["b", "c"], metrics: ["cosine"] });
+  expect(of("mode=matrix&cache=a&cache=b&metric=mae")).toMatchObject({ mode: "matrix", caches: ["a", "b"], metrics: ["mae"] });
+  expect(of("mode=layers&a=x&b=y&metric=cosine")).toMatchObject({ a: { tags: ["x"] }, b: { tags: ["y"] }, metrics: ["cka"] });
+  expect(of("mode=layers")).toBeUndefined();
+});
