@@ -114,3 +114,25 @@ test("a cache is added by searching for it", async () => {
   await page.getByRole("heading", { name: /cosine to/ }).waitFor();
   await expectSound(page);
 });
+
+test("a list goes on where the server has stopped counting", async () => {
+  const input = Array.from({ length: 5_200 }, (_, i) => `a b ${i}`);
+  await api().run({ model: NEOX, input, tags: ["ui-many"], capture: { layers: [0] }, priority: "bulk" });
+  const page = await open("/caches?tag=ui-many");
+  await page.getByText("At least 5\u202f000 in all.", { exact: false }).waitFor();
+  const grid = page.getByRole("grid", { name: "Caches" });
+  await expect
+    .poll(
+      async () => {
+        await grid.evaluate((list) => (list.scrollTop = list.scrollHeight));
+        return await grid.getAttribute("aria-rowcount");
+      },
+      { timeout: 30_000, interval: 100 },
+    )
+    .toBe("5200");
+  await grid
+    .getByText(/^a b \d+$/)
+    .last()
+    .waitFor();
+  expect(await grid.getByRole("row").count()).toBeLessThan(60);
+}, 90_000);

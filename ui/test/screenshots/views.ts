@@ -44,11 +44,6 @@ async function fill(page: Page, label: RegExp, text: string): Promise<void> {
   await field?.fill(text);
 }
 
-async function click(page: Page, name: RegExp): Promise<void> {
-  const button = await found(page, `button ${name}`, page.locator("main").getByRole("button", { name }));
-  await button?.click();
-}
-
 async function press(page: Page, selector: string, keys: readonly string[]): Promise<void> {
   const element = await found(page, selector, page.locator(selector));
   for (const key of keys) await element?.press(key);
@@ -63,18 +58,23 @@ export const VIEWS: readonly View[] = [
   { name: "runs", path: () => "/runs" },
   { name: "caches", path: () => "/caches" },
   { name: "cache", path: ({ landmark }) => `/caches/${landmark}` },
-  { name: "lens", path: ({ landmark }) => `/caches/${landmark}/lens` },
-  { name: "attention", path: ({ landmark }) => `/caches/${landmark}/attention?${query({ layer: 12 })}` },
+  { name: "lens", path: ({ landmark }) => `/caches/${landmark}/lens?${query({ follow: " Paris" })}`, height: 1180 },
+  { name: "attention", path: ({ landmark }) => `/caches/${landmark}/attention?${query({ layer: 5, head: 3 })}` },
   { name: "compare", path: ({ groups }) => `/compare?${query({ cache: [...groups.slice(0, 4), ...groups.slice(20, 24)] })}` },
   {
     name: "patching",
-    path: () => `/patching?${query({ model: SMOL, ...IOI })}`,
-    prepare: async (page) => await click(page, /^(run|sweep|start|patch)/i),
+    path: () => `/patching?${query({ model: SMOL, ...IOI, run: 1 })}`,
+    prepare: async (page) => {
+      await page.getByRole("button", { name: "Sweep" }).waitFor({ timeout: 60_000 });
+    },
+    height: 1120,
   },
   {
     name: "steer",
-    path: ({ direction }) => `/steer?${query({ model: SMOL, direction, layer: 14, text: "The play was" })}`,
-    prepare: async (page) => await click(page, /^(run|steer|generate|compare)/i),
+    path: ({ direction }) => `/steer?${query({ model: SMOL, direction, layer: 14, text: "The play was", strength: 1 })}`,
+    prepare: async (page) => {
+      await page.getByRole("link", { name: "Its cache" }).nth(1).waitFor({ timeout: 60_000 });
+    },
   },
   {
     name: "map",

@@ -3,7 +3,7 @@ import { heldLayers, heldPositions } from "../../src/components/cache_frame";
 import { headOf, largest, summaryOf } from "../../src/pages/attention/attention_values";
 import { metadataLines, metadataPatch } from "../../src/pages/cache/annotations";
 import { cosines, norms, spread } from "../../src/pages/cache/rows";
-import { gridOf as featureGrid, type Found } from "../../src/pages/features/feature_values";
+import { gridOf as featureGrid, type Found, largestOf } from "../../src/pages/features/feature_values";
 import { partName, shownParts } from "../../src/pages/lens/attribution_values";
 import { describeCell, gridOf, layerOfRow, type Lens } from "../../src/pages/lens/lens_values";
 
@@ -85,7 +85,16 @@ test("parts of a logit", () => {
 
 test("the grid of features has the most active first", () => {
   const top = (...pairs: [number, number][]) => pairs.map(([feature, activation]) => ({ feature, activation }));
-  const found = { positions: [{ top: top([7, 1], [2, 0.5]) }, { top: top([2, 3]) }, { top: [] }] } as unknown as Found;
+  const positions = [
+    { position: 1, top: top([7, 1], [2, 0.5]) },
+    { position: 2, top: top([2, 3]) },
+    { position: 3, top: [] },
+  ];
+  const found = { positions } as unknown as Found;
   expect(featureGrid(found, 10)).toEqual({ features: [2, 7], values: Float64Array.of(0.5, 3, 0, 1, 0, 0) });
   expect(featureGrid(found, 1).features).toEqual([2]);
+  // An attention sink decides neither order nor scale, but is shown.
+  const sunk = { positions: [{ position: 0, top: top([9, 900], [7, 800]) }, ...positions] } as unknown as Found;
+  expect(featureGrid(sunk, 10)).toEqual({ features: [2, 7], values: Float64Array.of(0, 0.5, 3, 0, 800, 1, 0, 0) });
+  expect(largestOf(sunk)).toBe(3);
 });

@@ -147,7 +147,7 @@ function scaleOf(values: Float64Array, measure: Measure, leavesOutFirst: boolean
   const { min, max } = extentOf(shown);
   if (measure === "similarity") return diverging(1, theme.value);
   if (measure === "projection") return diverging(Math.max(-min, max), theme.value);
-  return sequential(0, max, theme.value);
+  return sequential(measure === "feature" ? 0 : min, max, theme.value);
 }
 
 function Strip(props: { cache: Cache; held: number[]; values: Float64Array; what: TokenMeasure }) {

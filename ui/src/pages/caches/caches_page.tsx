@@ -19,6 +19,8 @@ import { SelectionBar } from "./selection_bar";
 import "./caches.css";
 
 const ROW_HEIGHT = 44;
+/** The server counts no further. */
+const COUNTED = 5_000;
 
 export function CachesPage() {
   const filter = filterOf(place.value.query);
@@ -30,7 +32,7 @@ export function CachesPage() {
     selection.value = NOTHING;
   }, [key]);
 
-  const { rows, total } = list;
+  const { rows, total, isExact } = list;
   const idOf = (index: number) => rows[index]?.id;
   const isFiltered = Object.keys(conditions).length > 0;
   const onKeyDown = (event: KeyboardEvent) => {
@@ -69,6 +71,7 @@ export function CachesPage() {
         ids={[...selection.value.ids]}
         conditions={conditions}
         total={total}
+        isExact={isExact}
         onClear={() => (selection.value = NOTHING)}
         onChange={list.reload}
       />
@@ -102,7 +105,9 @@ export function CachesPage() {
         />
       )}
       <p class="soft caches-total">
-        {total !== undefined && total > 0 && `${count(total)} in all. Arrow keys move, Space selects, Enter opens.`}
+        {total !== undefined &&
+          total > 0 &&
+          `${isExact ? "" : "At least "}${count(isExact ? total : Math.max(rows.length, COUNTED))} in all. Arrow keys move, Space selects, Enter opens.`}
       </p>
     </>
   );

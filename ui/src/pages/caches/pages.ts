@@ -16,7 +16,9 @@ const PAGE = 1_000;
 
 export interface List {
   rows: readonly Row[];
+  /** How many there are; while `isExact` is false, at least so many: the server stops counting early. */
   total: number | undefined;
+  isExact: boolean;
   isLoading: boolean;
   error: unknown;
 }
@@ -26,7 +28,7 @@ export function useList(conditions: ReturnType<typeof conditionsOf>): List & {
   reach: (index: number) => void;
   reload: () => void;
 } {
-  const state: Signal<List> = useSignal<List>({ rows: [], total: undefined, isLoading: true, error: undefined });
+  const state: Signal<List> = useSignal<List>({ rows: [], total: undefined, isExact: true, isLoading: true, error: undefined });
   const attempt = useSignal(0);
   const wanted = useRef(0);
   const loading = useRef<(() => void) | null>(null);
@@ -39,7 +41,7 @@ export function useList(conditions: ReturnType<typeof conditionsOf>): List & {
     let isDone = false;
     const rows: Row[] = [];
     wanted.current = 0;
-    state.value = { rows: [], total: undefined, isLoading: true, error: undefined };
+    state.value = { rows: [], total: undefined, isExact: true, isLoading: true, error: undefined };
     const loadOn = async () => {
       if (isBusy || isDone) return;
       isBusy = true;
@@ -57,9 +59,12 @@ export function useList(conditions: ReturnType<typeof conditionsOf>): List & {
           rows.push(...(page.items as Row[]));
           cursor = page.next_cursor ?? undefined;
           isDone = cursor === undefined;
-          const total = isDone ? rows.length : (state.peek().total ?? page.total ?? undefined);
+          const counted = isFirst ? page.total : state.peek().total;
+          // A page more than is known, so that the list can be scrolled on.
+          const isExact = isDone || (isFirst ? page.total_is_exact !== false : state.peek().isExact);
+          const total = isDone ? rows.length : isExact ? (counted ?? undefined) : Math.max(counted ?? 0, rows.length + PAGE);
           // The same array: a copy of 100,000 rows for each page would be felt.
-          state.value = { rows, total, isLoading: !isDone, error: undefined };
+          state.value = { rows, total, isExact, isLoading: !isDone, error: undefined };
         }
       } catch (error) {
         if (!controller.signal.aborted) state.value = { ...state.peek(), isLoading: false, error };

@@ -15,6 +15,7 @@ interface Props {
   ids: string[];
   conditions: ReturnType<typeof conditionsOf>;
   total: number | undefined;
+  isExact: boolean;
   onClear: () => void;
   onChange: () => void;
 }
@@ -24,7 +25,9 @@ const AT_ONCE = 6;
 /** Caches that fit an address; the map and the comparison take a filter for more. */
 const MOST_IN_ADDRESS = 200;
 
-export function SelectionBar({ ids, conditions, total, onClear, onChange }: Props) {
+export function SelectionBar({ ids, conditions, total, isExact, onClear, onChange }: Props) {
+  // Where they are not counted to the end, no number is promised.
+  const matching = isExact ? counted(total ?? 0, "cache") : "all caches";
   const dialog = useSignal<"tag" | "delete" | "delete all" | null>(null);
   const progress = useSignal(0);
   const each = async (signal: AbortSignal, act: (id: string) => Promise<unknown>) => {
@@ -108,7 +111,7 @@ export function SelectionBar({ ids, conditions, total, onClear, onChange }: Prop
         total !== undefined &&
         total > 0 && (
           <>
-            <span class="soft">All {counted(total, "cache")} that match:</span>
+            <span class="soft">{isExact ? `All ${matching}` : "All"} that match:</span>
             <Link class="button" to={`${href("/map")}?${queryString(conditions)}`}>
               Map
             </Link>
@@ -141,13 +144,13 @@ export function SelectionBar({ ids, conditions, total, onClear, onChange }: Prop
       {dialog.value === "delete all" && (
         <Confirm
           title="Delete all caches that match?"
-          action={`Delete ${counted(total ?? 0, "cache")}`}
+          action={`Delete ${matching}`}
           onConfirm={() => void all.run("delete")}
           onClose={close}
         >
           <p>
-            All {counted(total ?? 0, "cache")} that match the filter are deleted, also those that are not in sight. This cannot be
-            undone.
+            {isExact ? `All ${matching}` : "All caches"} that match the filter are deleted, also those that are not in sight. This
+            cannot be undone.
           </p>
         </Confirm>
       )}

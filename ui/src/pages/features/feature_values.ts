@@ -10,10 +10,13 @@ export interface Grid {
   values: Float64Array;
 }
 
-/** The most active features over all positions, and their activations. */
+/**
+ * The most active features over all positions, and their activations. The first token does not decide which: it is often an
+ * attention sink, whose row is many times as long as all others.
+ */
 export function gridOf(found: Found, most: number): Grid {
   const largest = new Map<number, number>();
-  for (const { top } of found.positions)
+  for (const { top } of ranking(found))
     for (const { feature, activation } of top) largest.set(feature, Math.max(largest.get(feature) ?? 0, activation));
   const features = [...largest]
     .sort((a, b) => b[1] - a[1] || a[0] - b[0])
@@ -28,4 +31,15 @@ export function gridOf(found: Found, most: number): Grid {
     }
   });
   return { features, values };
+}
+
+/** The positions that decide about order and scale: all but the first token, if there are others. */
+function ranking({ positions }: Found): Found["positions"] {
+  const others = positions.filter(({ position }) => position > 0);
+  return others.some(({ top }) => top.length > 0) ? others : positions;
+}
+
+/** The largest activation among these positions. */
+export function largestOf(found: Found): number {
+  return Math.max(0, ...ranking(found).flatMap(({ top }) => top.map(({ activation }) => activation)));
 }

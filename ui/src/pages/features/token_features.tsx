@@ -1,5 +1,5 @@
 /** The features that are most active at the tokens of a cache. */
-import { extentOf, sequential } from "../../colour/scale";
+import { sequential } from "../../colour/scale";
 import { theme } from "../../colour/theme";
 import { DataTable, Picture } from "../../components/data_table";
 import { Heatmap } from "../../components/heatmap";
@@ -10,7 +10,7 @@ import { exact, percent, significant } from "../../format/numbers";
 import { visible } from "../../format/tokens";
 import { href, setQuery } from "../../router/location";
 import { Link } from "../../router/link";
-import { type Found, gridOf } from "./feature_values";
+import { type Found, gridOf, largestOf } from "./feature_values";
 
 const MOST_FEATURES = 60;
 
@@ -18,7 +18,7 @@ export function TokenFeatures({ found, feature }: { found: Found; feature: numbe
   const { positions, summary, warnings } = found;
   const grid = gridOf(found, MOST_FEATURES);
   const columns = positions.length;
-  const scale = sequential(0, extentOf(grid.values).max, theme.value);
+  const scale = sequential(0, largestOf(found), theme.value);
   const token = (column: number) => visible(positions[column]?.token ?? "");
   const row = grid.features.indexOf(feature);
   const { explained_variance: explained, n_active: active } = summary.all;
@@ -67,7 +67,8 @@ export function TokenFeatures({ found, feature }: { found: Found; feature: numbe
         note={
           <>
             {active != null && `${significant(active)} features are active at a token on average`}
-            {explained != null && `, and explain ${percent(explained)} of the variance`}. Choose a row to see its feature.{" "}
+            {explained != null && explained >= 0 && `, and explain ${percent(explained)} of the variance`}. The first token, often
+            an attention sink, is left out of order and scale. Choose a row to see its feature.{" "}
             <Link to={href(`/caches/${found.cache}`)}>The cache</Link>
           </>
         }

@@ -7,7 +7,7 @@ export function Facts({ facts }: { facts: readonly Fact[] }) {
   const shown = facts.filter((fact) => fact !== false);
   if (shown.length === 0) return null;
   return (
-    <dl class="facts">
+    <dl class="server-facts">
       {shown.map(([name, value, full]) => (
         <div key={name}>
           <dt>{name}</dt>
