@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { formOf as compareForm, requestOf as compareRequest } from "../../src/pages/compare/compare_form";
-import { chips, commandFilter, conditionsOf, filterOf, queryString } from "../../src/pages/caches/filter";
+import { chips, commandFilter, conditionsOf, filterOf, mapQuery, queryString } from "../../src/pages/caches/filter";
 import { moved, NOTHING, toggled } from "../../src/pages/caches/selection";
 import { entered, formOf, queryOf, requestOf, slices } from "../../src/pages/patching/sweep";
 import { differences, formOf as steerForm, requestOf as steerRequest } from "../../src/pages/steer/steer_form";
@@ -14,6 +14,9 @@ test("a filter as the address, the API and a command have it", () => {
   expect(commandFilter(filter)).toBe("--tag 'x y' --tag z --text a --metadata k=v=w --pinned");
   expect(chips(filter).map(({ text }) => text)).toEqual(["tag x y", "tag z", "k=v=w", "from 2026-01-02T03:04", "pinned"]);
   expect(chips(filter)[0]?.without).toEqual({ tag: ["z"] });
+  expect(mapQuery(filter)).toBeUndefined();
+  const onMap = mapQuery(filterOf(new URLSearchParams("text=a+b&tag=x&metadata=k%3Dv")));
+  expect(onMap).toMatchObject({ words: "a b", tag: ["x"], metadata: ["k=v"] });
   expect(conditionsOf(filterOf(new URLSearchParams("from=20&metadata=novalue&text=++")))).toEqual({});
 });
 

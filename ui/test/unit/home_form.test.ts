@@ -10,7 +10,8 @@ import {
   requestOf,
   type RunForm,
 } from "../../src/pages/home/form";
-import { hookGroups, shortName } from "../../src/pages/home/hooks";
+import { hookGroups } from "../../src/pages/home/hooks";
+import { shortName } from "../../src/format/hooks";
 import { parseLayers } from "../../src/pages/home/layers";
 import { marked, parsePositions, positionsText, withPosition } from "../../src/pages/home/positions";
 import { commandRun, pythonRun } from "../../src/pages/home/snippets";

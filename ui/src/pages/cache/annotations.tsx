@@ -9,7 +9,8 @@ import { Link } from "../../router/link";
 import type { Schemas } from "../../server/catalogue";
 import { client } from "../../server/client";
 import { useAction } from "../../server/resource";
-import { parseMetadata, splitTags } from "../home/form";
+import { parseMetadata } from "../home/form";
+import { commaList } from "../../format/lists";
 
 type Patch = Schemas["CachePatch"];
 
@@ -126,7 +127,7 @@ function Editor(props: { cache: Cache; isBusy: boolean; onSave: (body: Patch) =>
         const change = metadataPatch(cache.metadata, parsed);
         void onSave({
           label: label.value || null,
-          tags: splitTags(tags.value),
+          tags: commaList(tags.value),
           ...(Object.keys(change).length > 0 && { metadata: change }),
         });
       }}

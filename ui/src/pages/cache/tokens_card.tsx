@@ -9,6 +9,7 @@ import { Check, Choice, Select, Slider, TextField } from "../../components/field
 import { Legend } from "../../components/legend";
 import { Loaded } from "../../components/problem";
 import { TokenStrip } from "../../components/token_strip";
+import { withoutPrefix } from "../../format/hooks";
 import { exact, significant } from "../../format/numbers";
 import { visible } from "../../format/tokens";
 import { queryChoice, queryInteger, queryText, setQuery } from "../../router/location";
@@ -95,7 +96,7 @@ function Coloured({ cache, hooks, held }: { cache: Cache; hooks: string[]; held:
             <Select
               label="Hook"
               value={hook}
-              options={hooks.map((name) => ({ value: name, label: name.replace(/(^|\.)hook_/, "$1") }))}
+              options={hooks.map((name) => ({ value: name, label: withoutPrefix(name) }))}
               onChange={(value) => setQuery({ hook: value })}
             />
             <Slider

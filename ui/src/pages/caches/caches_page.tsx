@@ -69,6 +69,7 @@ export function CachesPage() {
       {list.error !== undefined && <ProblemNote error={list.error} onRetry={list.reload} />}
       <SelectionBar
         ids={[...selection.value.ids]}
+        filter={filter}
         conditions={conditions}
         total={total}
         isExact={isExact}

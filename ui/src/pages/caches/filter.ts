@@ -1,5 +1,6 @@
 /** The filter of the list of caches: as the address has it, as the API takes it, as a command. */
 import type { Query } from "residuum";
+import { pairOf } from "../../format/lists";
 import { pythonOf, shellWord } from "../../format/snippets";
 
 export interface CacheFilter {
@@ -38,9 +39,7 @@ type Conditions = Omit<NonNullable<Query<"listCaches">>, "limit" | "cursor" | "f
 /** What the API takes. A time that is not complete yet is left out. */
 export function conditionsOf(filter: CacheFilter): Conditions {
   const { text, model, run, tags, label, metadata, hook, from, to, isPinned } = filter;
-  const pairs = metadata
-    .filter((pair) => pair.indexOf("=") > 0)
-    .map((pair): [string, string] => [pair.slice(0, pair.indexOf("=")), pair.slice(pair.indexOf("=") + 1)]);
+  const pairs = metadata.filter((pair) => pair.indexOf("=") > 0).map(pairOf);
   return {
     ...(text.trim() && { text }),
     ...(model && { model }),
@@ -57,6 +56,12 @@ export function conditionsOf(filter: CacheFilter): Conditions {
 
 function isTime(text: string): boolean {
   return text !== "" && !Number.isNaN(Date.parse(text));
+}
+
+/** The same caches on the map, whose address calls the words of a text `words`. Undefined where the map lacks a condition. */
+export function mapQuery({ text, model, run, tags, label, metadata, hook, from, to, isPinned }: CacheFilter) {
+  if (hook || from || to || isPinned) return undefined;
+  return { words: text, model, run, label, tag: tags, metadata };
 }
 
 /** The conditions that can be taken away one by one, with the query that is left then. */

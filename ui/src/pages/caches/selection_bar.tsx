@@ -9,10 +9,11 @@ import { Link } from "../../router/link";
 import { client } from "../../server/client";
 import { download } from "../../server/download";
 import { useAction } from "../../server/resource";
-import { type conditionsOf, queryString } from "./filter";
+import { type CacheFilter, type conditionsOf, mapQuery, queryString } from "./filter";
 
 interface Props {
   ids: string[];
+  filter: CacheFilter;
   conditions: ReturnType<typeof conditionsOf>;
   total: number | undefined;
   isExact: boolean;
@@ -25,7 +26,7 @@ const AT_ONCE = 6;
 /** Caches that fit an address; the map and the comparison take a filter for more. */
 const MOST_IN_ADDRESS = 200;
 
-export function SelectionBar({ ids, conditions, total, isExact, onClear, onChange }: Props) {
+export function SelectionBar({ ids, filter, conditions, total, isExact, onClear, onChange }: Props) {
   // Where they are not counted to the end, no number is promised.
   const matching = isExact ? counted(total ?? 0, "cache") : "all caches";
   const dialog = useSignal<"tag" | "delete" | "delete all" | null>(null);
@@ -69,6 +70,7 @@ export function SelectionBar({ ids, conditions, total, isExact, onClear, onChang
   const close = () => {
     dialog.value = null;
   };
+  const onMap = mapQuery(filter);
   const linked = { cache: ids.slice(0, MOST_IN_ADDRESS) };
   return (
     <div class="selection-bar" role="region" aria-label="Selected caches">
@@ -112,9 +114,11 @@ export function SelectionBar({ ids, conditions, total, isExact, onClear, onChang
         total > 0 && (
           <>
             <span class="soft">{isExact ? `All ${matching}` : "All"} that match:</span>
-            <Link class="button" to={`${href("/map")}?${queryString(conditions)}`}>
-              Map
-            </Link>
+            {onMap && (
+              <Link class="button" to={href("/map", onMap)}>
+                Map
+              </Link>
+            )}
             <button
               type="button"
               disabled={all.isRunning}

@@ -1,5 +1,6 @@
 /** The form of a new run: its fields as the address has them, and the request that they make. Pure functions. */
 import type { CreateRun } from "residuum";
+import { commaList } from "../../format/lists";
 import type { Schemas } from "../../server/catalogue";
 import type { QueryValues } from "../../router/location";
 import { parseLayers } from "./layers";
@@ -172,7 +173,7 @@ export function requestOf(form: RunForm, nLayers: number | undefined): { body: C
   if (Object.keys(capture).length > 0) body.capture = capture;
   if (form.bos !== "auto") body.prepend_bos = form.bos === "with";
   generation(form, body, faults);
-  const tags = splitTags(form.tags);
+  const tags = commaList(form.tags);
   if (tags.length > 0) body.tags = tags;
   const metadata = parseMetadata(form.metadata);
   if (typeof metadata === "string") faults.metadata = metadata;
@@ -210,13 +211,6 @@ function generation(form: RunForm, body: CreateRun, faults: Faults): void {
   if (seed !== undefined) generate.seed = seed;
   if (samples !== undefined) generate.n = samples;
   if (form.stop !== "") generate.stop = form.stop.replaceAll("\\n", "\n");
-}
-
-export function splitTags(text: string): string[] {
-  return text
-    .split(",")
-    .map((tag) => tag.trim())
-    .filter((tag) => tag !== "");
 }
 
 /** Metadata of lines `key=value`: numbers, true, false and null as such, everything else as text. A string says what is wrong. */

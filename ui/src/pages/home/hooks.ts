@@ -1,4 +1,5 @@
 /** The hooks of a model by their short names, in groups that a reader knows. */
+import { shortName } from "../../format/hooks";
 import type { ReadyModel, Schemas } from "../../server/catalogue";
 
 export interface HookChoice {
@@ -13,12 +14,6 @@ export interface HookChoice {
 export interface HookGroup {
   title: string;
   hooks: HookChoice[];
-}
-
-/** `blocks.3.attn.hook_pattern` is `attn.pattern`; names outside the blocks stay as they are. */
-export function shortName(hook: string): string {
-  const inBlock = /^blocks\.\d+\.(.*)$/.exec(hook)?.[1];
-  return inBlock === undefined ? hook : inBlock.replace(/(^|\.)hook_/, "$1");
 }
 
 export function hookGroups(model: ReadyModel): HookGroup[] {

@@ -2,8 +2,9 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { TextField } from "../../components/fields";
+import { commaList } from "../../format/lists";
 import { setQuery } from "../../router/location";
-import { commaList, type Conditions } from "./conditions";
+import type { Conditions } from "./conditions";
 
 /** Names that go with the conditions and mean nothing for other caches, such as a zoom. */
 export function ConditionFields({ conditions, reset = [] }: { conditions: Conditions; reset?: readonly string[] }) {

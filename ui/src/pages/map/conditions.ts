@@ -1,4 +1,5 @@
 /** Which caches a page is about: conditions of the API, kept in the address. */
+import { pairOf } from "../../format/lists";
 import { shellWord } from "../../format/snippets";
 import { queryList, queryText } from "../../router/location";
 
@@ -25,19 +26,6 @@ export function readConditions(): Conditions {
     metadata: queryList("metadata").filter((pair) => pair.includes("=")),
   };
 }
-
-/** `a, b` as a list without empty entries. */
-export function commaList(text: string): string[] {
-  return text
-    .split(",")
-    .map((part) => part.trim())
-    .filter(Boolean);
-}
-
-const pairOf = (pair: string): [key: string, value: string] => {
-  const at = pair.indexOf("=");
-  return [pair.slice(0, at).trim(), pair.slice(at + 1)];
-};
 
 /** For the query of `GET /v1/caches`. */
 export function queryOf({ model, run, label, tags, text, metadata }: Conditions) {

@@ -1,4 +1,5 @@
 /** Which hooks a cache has, by their short names and layers. */
+import { shortName } from "../../format/hooks";
 import type { Schemas } from "../../server/catalogue";
 
 export interface HookLayers {
@@ -14,7 +15,7 @@ export function vectorHooks(hooks: readonly Pick<Schemas["CacheHook"], "hook" | 
   for (const { hook, axes } of hooks) {
     if (axes.some((axis) => axis === "k_pos" || axis === "top_k")) continue;
     const parts = /^blocks\.(\d+)\.(.+)$/.exec(hook);
-    const short = parts ? (parts[2] as string).replace(/(^|\.)hook_/, "$1") : hook;
+    const short = shortName(hook);
     const layers = found.get(short) ?? [];
     if (parts) layers.push({ layer: Number(parts[1]), full: hook });
     found.set(short, layers);

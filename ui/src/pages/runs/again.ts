@@ -2,7 +2,7 @@
 import type { Cache, Run } from "residuum";
 import type { QueryValues } from "../../router/location";
 import { type RunForm, EMPTY, queryOf } from "../home/form";
-import { shortName } from "../home/hooks";
+import { shortName } from "../../format/hooks";
 import { positionsText } from "../home/positions";
 
 export interface Again {

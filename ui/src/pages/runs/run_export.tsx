@@ -5,7 +5,7 @@ import { CopyAs } from "../../components/copy_as";
 import { Download } from "../../components/download";
 import { Select, TextField } from "../../components/fields";
 import { pythonArguments, pythonClient, shellWord } from "../../format/snippets";
-import { shortName } from "../home/hooks";
+import { shortName } from "../../format/hooks";
 import { type ParsedLayers, parseLayers } from "../home/layers";
 
 const FORMATS = ["safetensors", "npz", "arrow"] as const;

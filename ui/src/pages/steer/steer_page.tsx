@@ -12,7 +12,8 @@ import { Link } from "../../router/link";
 import { readyModels, type ReadyModel, useModels } from "../../server/catalogue";
 import { client } from "../../server/client";
 import { useAction, useResource } from "../../server/resource";
-import { splitTags } from "../home/form";
+
+import { commaList } from "../../format/lists";
 import { NewDirection } from "./new_direction";
 import { differences, formOf, MOST_STRENGTH, type Piece, queryOf, requestOf, type SteerForm, STRENGTH_STEP } from "./steer_form";
 import { useWritten, type Written } from "./written";
@@ -208,7 +209,7 @@ function SavePair({ baseline, changed, form }: { baseline: Written; changed: Wri
       [changed.cache, `${form.direction} ${form.strength}`],
     ] as const) {
       if (!cache) continue;
-      const body = { tags: splitTags(tags.value), label, expires_at: null };
+      const body = { tags: commaList(tags.value), label, expires_at: null };
       await client.patch("/v1/caches/{id}", { params: { path: { id: cache } }, body, signal });
     }
     saved.value = key;
