@@ -11,9 +11,11 @@ test("a filter as the address, the API and a command have it", () => {
   expect(conditions).toMatchObject({ text: "a", tag: ["x y", "z"], metadata: { k: "v=w" }, pinned: true });
   expect(conditions.created_from).toBe(new Date("2026-01-02T03:04").toISOString());
   expect(queryString({ tag: ["a", "b"], metadata: { k: "v" } })).toBe("tag=a&tag=b&metadata%5Bk%5D=v");
-  expect(commandFilter(filter)).toBe("--tag 'x y' --tag z --text a --metadata k=v=w --pinned");
+  expect(commandFilter(filter)).toBe(`--tag 'x y' --tag z --text a --metadata k=v=w --from ${conditions.created_from} --pinned`);
   expect(chips(filter).map(({ text }) => text)).toEqual(["tag x y", "tag z", "k=v=w", "from 2026-01-02T03:04", "pinned"]);
   expect(chips(filter)[0]?.without).toEqual({ tag: ["z"] });
+  const twice = filterOf(new URLSearchParams("metadata=k%3D1&metadata=n%3D2&metadata=k%3D3&metadata=nothing&to=soon"));
+  expect([twice.metadata, twice.to, chips(twice).length]).toEqual([["k=3", "n=2"], "", 2]);
   expect(mapQuery(filter)).toBeUndefined();
   const onMap = mapQuery(filterOf(new URLSearchParams("text=a+b&tag=x&metadata=k%3Dv")));
   expect(onMap).toMatchObject({ words: "a b", tag: ["x"], metadata: ["k=v"] });

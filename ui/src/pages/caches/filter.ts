@@ -26,20 +26,26 @@ export function filterOf(query: URLSearchParams): CacheFilter {
     run: text("run"),
     tags: query.getAll("tag"),
     label: text("label"),
-    metadata: query.getAll("metadata"),
+    metadata: onePerKey(query.getAll("metadata")),
     hook: text("hook"),
-    from: text("from"),
-    to: text("to"),
+    from: isTime(text("from")) ? text("from") : "",
+    to: isTime(text("to")) ? text("to") : "",
     isPinned: query.has("pinned"),
   };
 }
 
+/** What is no `key=value` is left out, and of several values of a key the last is meant: the API takes one. */
+export function onePerKey(pairs: readonly string[]): string[] {
+  const found = new Map(pairs.filter((pair) => pair.indexOf("=") > 0).map((pair) => [pairOf(pair)[0], pair]));
+  return [...found.values()];
+}
+
 type Conditions = Omit<NonNullable<Query<"listCaches">>, "limit" | "cursor" | "fields" | "order" | "count">;
 
-/** What the API takes. A time that is not complete yet is left out. */
+/** What the API takes. */
 export function conditionsOf(filter: CacheFilter): Conditions {
   const { text, model, run, tags, label, metadata, hook, from, to, isPinned } = filter;
-  const pairs = metadata.filter((pair) => pair.indexOf("=") > 0).map(pairOf);
+  const pairs = metadata.map(pairOf);
   return {
     ...(text.trim() && { text }),
     ...(model && { model }),
@@ -48,8 +54,8 @@ export function conditionsOf(filter: CacheFilter): Conditions {
     ...(label && { label }),
     ...(pairs.length > 0 && { metadata: Object.fromEntries(pairs) }),
     ...(hook && { hook: [hook] }),
-    ...(isTime(from) && { created_from: new Date(from).toISOString() }),
-    ...(isTime(to) && { created_to: new Date(to).toISOString() }),
+    ...(from && { created_from: new Date(from).toISOString() }),
+    ...(to && { created_to: new Date(to).toISOString() }),
     ...(isPinned && { pinned: true }),
   };
 }
@@ -101,7 +107,7 @@ export function pythonFilter(conditions: Conditions): string {
     .join(", ");
 }
 
-export function commandFilter({ text, model, run, tags, label, metadata, hook, isPinned }: CacheFilter): string {
+export function commandFilter({ text, model, run, tags, label, metadata, hook, from, to, isPinned }: CacheFilter): string {
   return [
     model && `-m ${shellWord(model)}`,
     run && `--run ${run}`,
@@ -110,6 +116,8 @@ export function commandFilter({ text, model, run, tags, label, metadata, hook, i
     text && `--text ${shellWord(text)}`,
     ...metadata.map((pair) => `--metadata ${shellWord(pair)}`),
     hook && `--hook ${shellWord(hook)}`,
+    from && `--from ${new Date(from).toISOString()}`,
+    to && `--to ${new Date(to).toISOString()}`,
     isPinned && "--pinned",
   ]
     .filter(Boolean)

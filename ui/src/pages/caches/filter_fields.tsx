@@ -3,7 +3,7 @@ import { useSignal } from "@preact/signals";
 import { Check, Select, TextField } from "../../components/fields";
 import { setQuery } from "../../router/location";
 import { useModels } from "../../server/catalogue";
-import { type CacheFilter, chips } from "./filter";
+import { type CacheFilter, chips, onePerKey } from "./filter";
 
 export function FilterFields({ filter }: { filter: CacheFilter }) {
   const isOpen = useSignal(false);
@@ -45,7 +45,8 @@ export function FilterFields({ filter }: { filter: CacheFilter }) {
           <AddField
             label="Metadata"
             placeholder="key=value, Enter"
-            onAdd={(pair) => setQuery({ metadata: [...filter.metadata, pair] })}
+            isValid={(pair) => pair.indexOf("=") > 0}
+            onAdd={(pair) => setQuery({ metadata: onePerKey([...filter.metadata, pair]) })}
           />
           <TextField
             label="Captured hook"
@@ -71,18 +72,27 @@ export function FilterFields({ filter }: { filter: CacheFilter }) {
   );
 }
 
-/** A field whose text is added on Enter. */
-function AddField({ label, placeholder, onAdd }: { label: string; placeholder: string; onAdd: (text: string) => void }) {
+/** A field whose text is added on Enter, and stays where it is while it is not valid. */
+function AddField(props: {
+  label: string;
+  placeholder: string;
+  onAdd: (text: string) => void;
+  isValid?: (text: string) => boolean;
+}) {
+  const { label, placeholder, onAdd, isValid = () => true } = props;
   const text = useSignal("");
   return (
     <form
       onSubmit={(event) => {
         event.preventDefault();
-        if (text.value.trim()) onAdd(text.value.trim());
+        const given = text.value.trim();
+        if (!given || !isValid(given)) return;
+        onAdd(given);
         text.value = "";
       }}
     >
       <TextField label={label} value={text.value} placeholder={placeholder} onInput={(value) => (text.value = value)} />
+      {text.value.trim() !== "" && !isValid(text.value.trim()) && <p class="soft fault">{placeholder}</p>}
     </form>
   );
 }

@@ -31,6 +31,7 @@ export function SelectionBar({ ids, filter, conditions, total, isExact, onClear,
   const matching = isExact ? counted(total ?? 0, "cache") : "all caches";
   const dialog = useSignal<"tag" | "delete" | "delete all" | null>(null);
   const progress = useSignal(0);
+  const said = useSignal("");
   const each = async (signal: AbortSignal, act: (id: string) => Promise<unknown>) => {
     progress.value = 0;
     const rest = [...ids];
@@ -59,10 +60,12 @@ export function SelectionBar({ ids, filter, conditions, total, isExact, onClear,
       next.delete(what.remove);
       return await client.patch("/v1/caches/{id}", { params, body: { tags: [...next] }, signal });
     });
+    return true;
   });
   const all = useAction(async (signal, what: "delete" | "export") => {
     if (what === "export") return await download(`/v1/export?${exportQuery(conditions)}`, "residuum-export.safetensors", signal);
-    await client.delete("/v1/caches", { params: { query: conditions }, signal });
+    const { deleted, kept_pinned: kept } = await client.delete("/v1/caches", { params: { query: conditions }, signal });
+    said.value = `${counted(deleted, "cache")} deleted${kept > 0 ? `, ${count(kept)} pinned kept` : ""}.`;
     onChange();
     return undefined;
   });
@@ -122,7 +125,7 @@ export function SelectionBar({ ids, filter, conditions, total, isExact, onClear,
             <button
               type="button"
               disabled={all.isRunning}
-              title="The residual stream at the last position of each layer, and the labels"
+              title="The residual stream at the last position, or the hook of the filter, with the labels"
               onClick={() => void all.run("export")}
             >
               Export
@@ -133,13 +136,14 @@ export function SelectionBar({ ids, filter, conditions, total, isExact, onClear,
           </>
         )
       )}
+      <output class="soft">{said.value}</output>
       {act.error !== undefined && <ProblemNote error={act.error} />}
       {all.error !== undefined && <ProblemNote error={all.error} />}
       {dialog.value === "delete" && (
         <Confirm
           title="Delete the selected caches?"
           action={`Delete ${counted(ids.length, "cache")}`}
-          onConfirm={() => void act.run("delete").then(onClear)}
+          onConfirm={() => void act.run("delete").then((done) => done && onClear())}
           onClose={close}
         >
           <p>Their activations are deleted. This cannot be undone.</p>
@@ -153,8 +157,8 @@ export function SelectionBar({ ids, filter, conditions, total, isExact, onClear,
           onClose={close}
         >
           <p>
-            {isExact ? `All ${matching}` : "All caches"} that match the filter are deleted, also those that are not in sight. This
-            cannot be undone.
+            {isExact ? `All ${matching}` : "All caches"} that match the filter are deleted, also those that are not in sight
+            {conditions.pinned ? "" : "; pinned ones are kept"}. This cannot be undone.
           </p>
         </Confirm>
       )}

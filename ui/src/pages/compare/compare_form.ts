@@ -51,7 +51,7 @@ export function isSimilarity(metric: Metric): boolean {
 
 /** Metrics that lie between −1 and 1, or 0 and 1, and so have a scale of their own. */
 export function rangeOf(metric: Metric): readonly [number, number] | undefined {
-  if (metric === "cosine" || metric === "pearson" || metric === "cka_debiased") return [-1, 1];
-  if (["cka", "jaccard", "rsa"].includes(metric)) return [0, 1];
+  if (metric === "cosine" || metric === "pearson" || metric === "cka_debiased" || metric === "rsa") return [-1, 1];
+  if (["cka", "jaccard"].includes(metric)) return [0, 1];
   return undefined;
 }

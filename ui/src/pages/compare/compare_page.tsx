@@ -146,8 +146,11 @@ function useNames(ids: readonly string[]): ReadonlyMap<string, string> {
     const rest = [...ids];
     const work = async () => {
       for (let id = rest.shift(); id !== undefined; id = rest.shift()) {
-        const cache: Cache = await client.get("/v1/caches/{id}", { params: { path: { id } }, signal });
-        names.set(id, preview(cache.text ?? cache.tokens.join(""), 44) || id);
+        const cache: Cache | undefined = await client
+          .get("/v1/caches/{id}", { params: { path: { id } }, signal })
+          // One that is gone keeps its id; the comparison says what is wrong.
+          .catch(() => undefined);
+        if (cache) names.set(id, preview(cache.text ?? cache.tokens.join(""), 44) || id);
       }
     };
     await Promise.all(Array.from({ length: 6 }, work));

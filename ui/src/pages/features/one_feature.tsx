@@ -27,7 +27,7 @@ export function OneFeature({ sae, feature }: { sae: ReadySae; feature: number })
         <span class="spacer" />
         <CopyAs
           request={{ method: "POST", path: `/v1/saes/${sae.id}/tokens`, body }}
-          python={`${pythonClient(location.origin)}\nfound = client.sae("${sae.id}").tokens(${feature}, k=${HITS})`}
+          python={`${pythonClient(location.origin)}\nfound = client.saes["${sae.id}"].tokens(${feature}, k=${HITS})`}
         />
       </div>
       <Loaded of={found} what="contexts">
