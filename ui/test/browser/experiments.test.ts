@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { createClient, writeSafetensors } from "../../../clients/typescript/src/index";
-import { exact } from "../../src/format/numbers";
+import { exact, significant } from "../../src/format/numbers";
 import { api, axe, expectSound, NEOX, open, SMOL } from "./harness";
 import { MODELS, type Server, startPreview, startServer } from "./setup";
 
@@ -51,6 +51,79 @@ test("the second family can be patched; a sweep in an address runs at once", asy
   await page.getByRole("application", { name: /Effect of patching/ }).waitFor();
   expect(await page.getByRole("alert").allTextContents()).toEqual([]);
 });
+
+test("another metric than the logit difference is the API's, although a second token is named", async () => {
+  const page = await open(`/patching?${query({ ...IOI, over: "heads" })}`);
+  await page.getByText("14 tokens, 1 of them different.").waitFor();
+  await page.getByLabel("Metric").selectOption("probability");
+  await page.getByText("For the logit difference only").waitFor();
+  await page.getByRole("button", { name: "Sweep" }).click();
+  await page.getByText(/Clean run/).waitFor({ timeout: 40_000 });
+  expect(await page.getByRole("alert").allTextContents()).toEqual([]);
+  const { clean, corrupt, answer } = IOI;
+  const body = { model: SMOL, clean, corrupt, answer, sweep: { hook: "attn.z", heads: "each" as const, layers: [29] } };
+  const found = await api().patching.run(body);
+  await page.getByText(`Clean run ${significant(found.clean ?? Number.NaN)}`).waitFor();
+  await page.getByRole("button", { name: "Stop" }).click();
+  await page.getByText(/Stopped: \d+ of 30 layers are done/).waitFor();
+}, 60_000);
+
+test("a hook that a model lacks, and a corrupt text that is refused, are said", async () => {
+  const small = { model: NEOX, clean: "a b c", corrupt: "a c c", answer: "b", hook: "resid_mid" };
+  let page = await open(`/patching?${query(small)}`);
+  await page.getByText("tiny-neox has no resid_mid").waitFor();
+  expect(await page.getByRole("button", { name: "Sweep" }).isDisabled()).toBe(true);
+  await page.getByLabel("Hook").selectOption("mlp_out");
+  await page.getByRole("button", { name: "Sweep" }).click();
+  await page.getByRole("application", { name: /Effect of patching hook_mlp_out/ }).waitFor();
+  expect(await page.getByLabel("Hook").locator("option").allTextContents()).not.toContain("resid_mid");
+
+  page = await open(`/patching?${query(IOI)}`, { allow: /status of 4/ });
+  await page.route("**/v1/tokenize", (route) =>
+    (route.request().postData() ?? "").includes("refused")
+      ? route.fulfill({ status: 422, json: { title: "Refused", status: 422, code: "too_many_tokens", detail: "so it is" } })
+      : route.continue(),
+  );
+  await page.getByLabel(/Corrupt text/).fill("refused");
+  await page.getByRole("alert").getByText("too_many_tokens").waitFor();
+});
+
+test("a direction that is not there is said, not replaced by another", async () => {
+  const run = await api().run({ model: SMOL, input: ["good", "bad"] });
+  const [positive, negative] = [[run.caches[0] as string], [run.caches[1] as string]];
+  await api().post("/v1/directions", { body: { name: "ui-taken", method: "difference_of_means", positive, negative } });
+  const page = await open("/steer?text=Hello&tokens=4&direction=nonesuch");
+  await page.getByText("There is no direction nonesuch for smollm2-135m").waitFor();
+  expect(await page.getByRole("region", { name: / at layer / }).count()).toBe(0);
+  await page.getByRole("combobox", { name: "Direction" }).selectOption("ui-taken");
+  await page.getByRole("region", { name: /ui-taken at layer / }).waitFor();
+  await page.getByText("Make a direction from two sets of texts").click();
+  await page.getByRole("button", { name: "Fill in an example" }).click();
+  await page.getByLabel("Name").fill("ui-taken");
+  await page.getByText("There is a direction of this name").waitFor();
+  expect(await page.getByRole("button", { name: "Make the direction" }).isDisabled()).toBe(true);
+});
+
+test("a moved slider leaves one run of the steered side; sliders have names", async () => {
+  const run = await api().run({ model: SMOL, input: ["up", "down"] });
+  const [positive, negative] = [[run.caches[0] as string], [run.caches[1] as string]];
+  await api().post("/v1/directions", { body: { name: "ui-moved", method: "difference_of_means", positive, negative } });
+  const start = new Date().toISOString();
+  const page = await open("/steer?text=Once+upon+a+time&direction=ui-moved&strength=0&tokens=200");
+  const slider = page.getByRole("slider", { name: /Strength/ });
+  await slider.focus();
+  // Each change comes about when the request of the one before is on its way.
+  for (let i = 0; i < 10; i++) {
+    await page.waitForTimeout(296 + 3 * i);
+    await page.keyboard.press("ArrowRight");
+  }
+  expect(new URL(page.url()).searchParams.get("strength")).toBe("2.5");
+  await page.waitForTimeout(700);
+  const { items } = await api().get("/v1/runs", { params: { query: { limit: 50 } } });
+  const going = items.filter(({ status, created_at }) => ["queued", "running"].includes(status) && created_at >= start);
+  // The baseline and the last of the steered ones.
+  expect(going.length).toBeLessThanOrEqual(2);
+}, 40_000);
 
 test("a direction is made, steers a continuation, and the pair is saved", async () => {
   const page = await open("/steer?text=When+I+opened+the+letter,+I+felt&tokens=6&strength=3");

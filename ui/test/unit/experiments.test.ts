@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { formOf as compareForm, requestOf as compareRequest } from "../../src/pages/compare/compare_form";
 import { chips, commandFilter, conditionsOf, filterOf, mapQuery, queryString } from "../../src/pages/caches/filter";
 import { moved, NOTHING, toggled } from "../../src/pages/caches/selection";
-import { entered, formOf, queryOf, requestOf, slices } from "../../src/pages/patching/sweep";
+import { entered, formOf, hooksOf, HOOKS, queryOf, requestOf, slices } from "../../src/pages/patching/sweep";
 import { differences, formOf as steerForm, requestOf as steerRequest } from "../../src/pages/steer/steer_form";
 
 test("a filter as the address, the API and a command have it", () => {
@@ -95,4 +95,21 @@ test("comparisons need what they compare", () => {
   expect(of("mode=matrix&cache=a&cache=b&metric=mae")).toMatchObject({ mode: "matrix", caches: ["a", "b"], metrics: ["mae"] });
   expect(of("mode=layers&a=x&b=y&metric=cosine")).toMatchObject({ a: { tags: ["x"] }, b: { tags: ["y"] }, metrics: ["cka"] });
   expect(of("mode=layers")).toBeUndefined();
+});
+
+test("a sweep sends `against` with the logit difference only, and asks for no difference without it", () => {
+  const sent = (query: string) => requestOf(formOf(new URLSearchParams(`clean=a&corrupt=b&answer=x&${query}`)));
+  expect(sent("against=y")).toMatchObject({ against: "y" });
+  expect(sent("against=y&metric=logit_diff")).toMatchObject({ against: "y", metric: "logit_diff" });
+  for (const metric of ["logit", "probability", "log_probability"]) {
+    expect(sent(`against=y&metric=${metric}`)).toMatchObject({ metric });
+    expect(sent(`against=y&metric=${metric}`)).not.toHaveProperty("against");
+  }
+  expect(sent("metric=logit_diff")).not.toHaveProperty("metric");
+});
+
+test("only hooks that a model has are offered", () => {
+  const names = ["hook_embed", "blocks.0.hook_resid_pre", "blocks.0.hook_attn_out", "blocks.0.attn.hook_z"];
+  expect(hooksOf(names)).toEqual(["resid_pre", "attn_out"]);
+  expect(hooksOf(undefined)).toEqual(HOOKS);
 });

@@ -55,7 +55,7 @@ export function SweepMap({ matrix, isRunning }: { matrix: Matrix; isRunning: boo
             {about.direction === "noise"
               ? "Each cell puts values of the corrupt run into the clean one."
               : "Each cell puts values of the clean run into the corrupt one."}
-            {isRunning && ` ${matrix.nDone} of ${n} layers are done.`}
+            {matrix.nDone < n && ` ${isRunning ? "" : "Stopped: "}${matrix.nDone} of ${n} layers are done.`}
           </>
         }
         controls={
@@ -86,7 +86,7 @@ export function SweepMap({ matrix, isRunning }: { matrix: Matrix; isRunning: boo
             rowLabel={(row) => String(layers[n - 1 - row])}
             columnLabel={(c) => (isHeads ? String(about.heads?.[c]) : columnName(c) + differing(c))}
             describe={describe}
-            isPending={(cell) => isRunning && Number.isNaN(matrix.values[indexOf(cell)])}
+            isPending={(cell) => matrix.nDone < n && Number.isNaN(matrix.values[indexOf(cell)])}
             minCell={{ width: 16, height: 16 }}
             maxCell={{ width: 64, height: 21 }}
             maxHeight={760}

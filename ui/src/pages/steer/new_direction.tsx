@@ -14,7 +14,14 @@ const EXAMPLE = {
     "I am so sad today, everything is terrible.\nWhat a dreadful and painful loss.\nShe wept with grief and trembled.\nI hate this miserable morning.",
 };
 
-export function NewDirection({ model, isOpen, onMade }: { model: ReadyModel; isOpen: boolean; onMade: (name: string) => void }) {
+export function NewDirection(props: {
+  model: ReadyModel;
+  /** Names that are in use: nothing is captured for a direction that could not be stored. */
+  taken: ReadonlySet<string>;
+  isOpen: boolean;
+  onMade: (name: string) => void;
+}) {
+  const { model, taken, isOpen, onMade } = props;
   const name = useSignal("");
   const positive = useSignal("");
   const negative = useSignal("");
@@ -39,9 +46,12 @@ export function NewDirection({ model, isOpen, onMade }: { model: ReadyModel; isO
       negative: await capture(negative.value),
     };
     await client.post("/v1/directions", { body, signal });
-    onMade(name.value);
+    name.value = "";
+    onMade(body.name);
   });
-  const isReady = /^[\w.-]{1,128}$/.test(name.value) && linesOf(positive.value).length > 0 && linesOf(negative.value).length > 0;
+  const isTaken = taken.has(name.value) && !make.isRunning;
+  const isReady =
+    !isTaken && /^[\w.-]{1,128}$/.test(name.value) && linesOf(positive.value).length > 0 && linesOf(negative.value).length > 0;
   return (
     <details class="card steer-new" open={isOpen}>
       <summary>Make a direction from two sets of texts</summary>
@@ -81,6 +91,7 @@ export function NewDirection({ model, isOpen, onMade }: { model: ReadyModel; isO
             {make.isRunning ? "Capturing …" : "Make the direction"}
           </button>
         </div>
+        {isTaken && <p class="fault fault-bad">There is a direction of this name: choose another one.</p>}
         {make.error !== undefined && <ProblemNote error={make.error} />}
       </form>
     </details>

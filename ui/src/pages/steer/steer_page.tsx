@@ -22,8 +22,9 @@ import "./steer.css";
 export function SteerPage() {
   const models = useModels();
   const directions = useResource("directions", async (signal) => {
-    const query = { limit: 200 };
-    return (await client.get("/v1/directions", { params: { query }, signal })).items;
+    const found: Direction[] = [];
+    for await (const one of client.directions.all({ limit: 200 }, { signal })) found.push(one);
+    return found;
   });
   return (
     <>
@@ -42,7 +43,9 @@ export function SteerPage() {
           }
           return (
             <Loaded of={directions} what="directions">
-              {(found) => <Steering models={ready} directions={found} onMade={directions.reload} />}
+              {(found) => (
+                <Steering models={ready} directions={found} isLoading={directions.isLoading} onMade={directions.reload} />
+              )}
             </Loaded>
           );
         }}
@@ -51,17 +54,19 @@ export function SteerPage() {
   );
 }
 
-function Steering({ models, directions, onMade }: { models: ReadyModel[]; directions: Direction[]; onMade: () => void }) {
+function Steering(props: { models: ReadyModel[]; directions: Direction[]; isLoading: boolean; onMade: () => void }) {
+  const { models, directions, isLoading, onMade } = props;
   const given = formOf(place.value.query);
   const model = models.find(({ id }) => id === given.model) ?? (models[0] as ReadyModel);
   const usable = directions.filter((one) => one.width === model.d_model && (one.model == null || one.model === model.id));
-  const direction = usable.find(({ name }) => name === given.direction) ?? usable[0];
+  // A name in the address that is not there is said, never replaced: another direction would be another experiment.
+  const direction = given.direction === "" ? usable[0] : usable.find(({ name }) => name === given.direction);
   const layers = direction?.layers.length ? direction.layers : Array.from({ length: model.n_layers }, (_, i) => i);
   const middle = layers[Math.floor(layers.length / 2)] ?? 0;
   const form: SteerForm = {
     ...given,
     model: model.id,
-    direction: direction?.name ?? "",
+    direction: direction?.name ?? given.direction,
     layer: layers.includes(given.layer) ? given.layer : middle,
   };
   const set = (change: Partial<SteerForm>) => setQuery(queryOf({ ...form, ...change }), { replace: true });
@@ -79,7 +84,7 @@ function Steering({ models, directions, onMade }: { models: ReadyModel[]; direct
             label="Model"
             value={model.id}
             options={models.map(({ id }) => ({ value: id, label: id }))}
-            onChange={(id) => set({ model: id })}
+            onChange={(id) => set({ model: id, direction: "", layer: -1 })}
           />
           <TextArea label="Text to continue" rows={2} value={form.text} onInput={(text) => set({ text })} />
         </div>
@@ -91,12 +96,21 @@ function Steering({ models, directions, onMade }: { models: ReadyModel[]; direct
             </button>
           </p>
         )}
-        {direction && (
+        {!direction && form.direction !== "" && !isLoading && (
+          <p class="fault fault-bad">
+            There is no direction <bdi>{form.direction}</bdi> for {model.id}
+            {usable.length > 0 ? ": choose another one." : ": make one below."}
+          </p>
+        )}
+        {usable.length > 0 && (
           <div class="row steer-controls">
             <Select
               label="Direction"
-              value={form.direction}
-              options={usable.map(({ name }) => ({ value: name, label: name }))}
+              value={direction?.name ?? ""}
+              options={[
+                ...(direction ? [] : [{ value: "", label: "Choose one" }]),
+                ...usable.map(({ name }) => ({ value: name, label: name })),
+              ]}
               onChange={(name) => set({ direction: name, layer: -1 })}
             />
             <Slider
@@ -125,7 +139,7 @@ function Steering({ models, directions, onMade }: { models: ReadyModel[]; direct
             min={1}
             max={500}
             value={String(form.newTokens)}
-            onInput={(value) => set({ newTokens: Number(value) || 1 })}
+            onInput={(value) => value !== "" && set({ newTokens: Number(value) || 1 })}
           />
           <TextField
             label="Temperature"
@@ -133,14 +147,14 @@ function Steering({ models, directions, onMade }: { models: ReadyModel[]; direct
             min={0}
             step="any"
             value={String(form.temperature)}
-            onInput={(value) => set({ temperature: Number(value) || 0 })}
+            onInput={(value) => value !== "" && set({ temperature: Number(value) || 0 })}
           />
           <TextField
             label="Seed"
             type="number"
             min={0}
             value={String(form.seed)}
-            onInput={(value) => set({ seed: Number(value) || 0 })}
+            onInput={(value) => value !== "" && set({ seed: Number(value) || 0 })}
           />
         </div>
       </section>
@@ -157,6 +171,7 @@ function Steering({ models, directions, onMade }: { models: ReadyModel[]; direct
       )}
       <NewDirection
         model={model}
+        taken={new Set(directions.map(({ name }) => name))}
         isOpen={usable.length === 0}
         onMade={(name) => {
           onMade();
@@ -186,7 +201,7 @@ function Sides({ baseline, changed, form }: { baseline: Written; changed: Writte
 
 function Side({ title, written, pieces }: { title: string; written: Written; pieces: Piece[] | undefined }) {
   return (
-    <section class="card" aria-label={title} aria-busy={!written.isDone}>
+    <section class="card" aria-label={title} aria-busy={!written.isDone && written.error === undefined}>
       <h2>{title}</h2>
       {written.error !== undefined && <ProblemNote error={written.error} />}
       <p class="written steer-text" dir="auto">

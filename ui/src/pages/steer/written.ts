@@ -24,8 +24,7 @@ export function useWritten(key: string | null, body: CreateRun): Written {
     const controller = new AbortController();
     let run: string | undefined;
     let hasEnded = false;
-    const cancel = (id: string) =>
-      void client.post("/v1/runs/{id}/cancel", { params: { path: { id } } }).catch(() => undefined);
+    const cancel = (id: string) => void client.post("/v1/runs/{id}/cancel", { params: { path: { id } } }).catch(() => undefined);
     const write = async () => {
       const { signal } = controller;
       state.value = { ...NOTHING, key };
