@@ -104,6 +104,67 @@ test("a direction that is not there is said, not replaced by another", async () 
   expect(await page.getByRole("button", { name: "Make the direction" }).isDisabled()).toBe(true);
 });
 
+test("a direction from tags is added at its own hook, and its length is compared with the residual stream's", async () => {
+  for (const [tag, input] of [
+    ["ui-warm", ["so warm", "hot"]],
+    ["ui-cold", ["so cold", "icy"]],
+  ] as const) {
+    await api().run({ model: SMOL, input: [...input], tags: [tag], capture: { hooks: ["resid_post", "attn_out", "embed"] } });
+  }
+  const page = await open("/steer?text=Once+upon+a+time&tokens=4&strength=-2");
+  const details = page.getByText("Make a direction from two sets of texts");
+  await details.waitFor();
+  const source = page.getByRole("button", { name: "Tags of caches" });
+  if (!(await source.isVisible())) await details.click();
+  await source.click();
+  const make = page.getByRole("button", { name: "Make the direction" });
+  await page.getByLabel("Name").fill("ui-warmth");
+  await page.getByLabel("Tag of those that have it").fill("ui-warm");
+  await page.getByLabel("Tag of those that lack it").fill("ui-warm");
+  await page.getByText("Both sets are the same").waitFor();
+  expect(await make.isDisabled()).toBe(true);
+  await page.getByLabel("Tag of those that lack it").fill("ui-cold");
+  expect(await axe(page)).toEqual([]);
+  await make.click();
+  await page.getByRole("region", { name: /ui-warmth at layer 15/ }).waitFor({ timeout: 20_000 });
+
+  const made = await api().get("/v1/directions/{direction}", { params: { path: { direction: "ui-warmth" } } });
+  expect([made.provenance.n_positive, made.provenance.n_negative, made.hook]).toEqual([2, 2, "hook_resid_post"]);
+  const norm = Number(made.vectors?.find(({ layer }) => layer === 15)?.metrics.norm);
+  const plain = await api().run({
+    model: SMOL,
+    input: "Once upon a time",
+    generate: { max_new_tokens: 4, seed: 0 },
+    capture: { hooks: ["resid_post"], layers: [15], positions: "all" },
+  });
+  const tensor = await api().tensor(plain.caches[0] as string, "blocks.15.hook_resid_post");
+  const width = tensor.shape.at(-1) as number;
+  const lengths = Array.from({ length: tensor.size / width }, (_, row) =>
+    Math.hypot(...(tensor.data as Float32Array).subarray(row * width, (row + 1) * width)),
+  );
+  const rest = lengths.slice(1).sort((a, b) => a - b);
+  const median = ((rest[(rest.length - 1) >> 1] as number) + (rest[rest.length >> 1] as number)) / 2;
+  await page
+    .getByText(`Subtracted from every token: a vector of length ${significant(2 * norm)} (2 × ${significant(norm)}),`)
+    .waitFor();
+  await page.getByText(`${significant((2 * norm) / median, 3)} times the length of the residual stream at layer 15`).waitFor();
+
+  for (const hook of ["attn_out", "embed"]) {
+    const body = { name: `ui-${hook}`, method: "difference_of_means" as const, hook };
+    await api().post("/v1/directions", { body: { ...body, positive: { tags: ["ui-warm"] }, negative: { tags: ["ui-cold"] } } });
+    const at = await open(`/steer?text=Once+upon+a+time&tokens=4&strength=3&direction=ui-${hook}`);
+    const side = at.getByRole("region", {
+      name: hook === "embed" ? /ui-embed at embed$/ : /ui-attn_out at attn_out of layer 15/,
+    });
+    await side.getByRole("link", { name: "Its cache" }).waitFor({ timeout: 20_000 });
+    const id = (await side.getByRole("link", { name: "Its cache" }).getAttribute("href"))?.split("/").pop() as string;
+    const { provenance } = await api().get("/v1/caches/{id}", { params: { path: { id } } });
+    const [change] = provenance.interventions as { hooks: string[] }[];
+    expect(change?.hooks).toEqual([hook === "embed" ? "hook_embed" : "blocks.15.hook_attn_out"]);
+    expect(await at.getByRole("slider", { name: "Layer" }).count()).toBe(hook === "embed" ? 0 : 1);
+  }
+}, 90_000);
+
 test("a moved slider leaves one run of the steered side; sliders have names", async () => {
   const run = await api().run({ model: SMOL, input: ["up", "down"] });
   const [positive, negative] = [[run.caches[0] as string], [run.caches[1] as string]];

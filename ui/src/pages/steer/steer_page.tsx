@@ -6,16 +6,28 @@ import { Select, Slider, TextArea, TextField } from "../../components/fields";
 import { PageHeader } from "../../components/page_header";
 import { Empty, Loaded, ProblemNote } from "../../components/problem";
 import { significant } from "../../format/numbers";
-import { pythonArguments, pythonClient, pythonOf } from "../../format/snippets";
+import { withoutPrefix } from "../../format/hooks";
+import { pythonClient } from "../../format/snippets";
 import { href, place, setQuery } from "../../router/location";
 import { Link } from "../../router/link";
 import { readyModels, type ReadyModel, useModels } from "../../server/catalogue";
 import { client } from "../../server/client";
 import { useAction, useResource } from "../../server/resource";
-
 import { commaList } from "../../format/lists";
 import { NewDirection } from "./new_direction";
-import { differences, formOf, MOST_STRENGTH, type Piece, queryOf, requestOf, type SteerForm, STRENGTH_STEP } from "./steer_form";
+import { RelativeLength } from "./relative_length";
+import {
+  commandOf,
+  differences,
+  formOf,
+  MOST_STRENGTH,
+  type Piece,
+  pythonCallOf,
+  queryOf,
+  requestOf,
+  type SteerForm,
+  STRENGTH_STEP,
+} from "./steer_form";
 import { useWritten, type Written } from "./written";
 import "./steer.css";
 
@@ -61,8 +73,10 @@ function Steering(props: { models: ReadyModel[]; directions: Direction[]; isLoad
   const usable = directions.filter((one) => one.width === model.d_model && (one.model == null || one.model === model.id));
   // A name in the address that is not there is said, never replaced: another direction would be another experiment.
   const direction = given.direction === "" ? usable[0] : usable.find(({ name }) => name === given.direction);
-  const layers = direction?.layers.length ? direction.layers : Array.from({ length: model.n_layers }, (_, i) => i);
-  const middle = layers[Math.floor(layers.length / 2)] ?? 0;
+  const layers = direction?.layers ?? [];
+  const hook = withoutPrefix(direction?.hook ?? "hook_resid_post");
+  // A hook outside the blocks, such as that of the embedding, has no layers.
+  const middle = layers[Math.floor(layers.length / 2)] ?? -1;
   const form: SteerForm = {
     ...given,
     model: model.id,
@@ -72,7 +86,7 @@ function Steering(props: { models: ReadyModel[]; directions: Direction[]; isLoad
   const set = (change: Partial<SteerForm>) => setQuery(queryOf({ ...form, ...change }), { replace: true });
   const isReady = form.text !== "" && direction !== undefined;
   const plain = requestOf(form, null);
-  const steered = requestOf(form, form.strength);
+  const steered = requestOf(form, hook);
   const baseline = useWritten(form.text === "" ? null : JSON.stringify(plain), plain);
   const changed = useWritten(isReady ? JSON.stringify(steered) : null, steered);
   const at = Math.max(0, layers.indexOf(form.layer));
@@ -113,14 +127,16 @@ function Steering(props: { models: ReadyModel[]; directions: Direction[]; isLoad
               ]}
               onChange={(name) => set({ direction: name, layer: -1 })}
             />
-            <Slider
-              label="Layer"
-              value={at}
-              min={0}
-              max={layers.length - 1}
-              shown={String(layers[at])}
-              onInput={(value) => set({ layer: layers[value] as number })}
-            />
+            {layers.length > 0 && (
+              <Slider
+                label="Layer"
+                value={at}
+                min={0}
+                max={layers.length - 1}
+                shown={String(layers[at])}
+                onInput={(value) => set({ layer: layers[value] as number })}
+              />
+            )}
             <Slider
               label="Strength: times the direction's own length"
               value={form.strength}
@@ -132,6 +148,7 @@ function Steering(props: { models: ReadyModel[]; directions: Direction[]; isLoad
             />
           </div>
         )}
+        {direction && <RelativeLength form={form} hook={hook} cache={baseline.cache} />}
         <div class="row steer-controls">
           <TextField
             label="New tokens"
@@ -158,14 +175,15 @@ function Steering(props: { models: ReadyModel[]; directions: Direction[]; isLoad
           />
         </div>
       </section>
-      {form.text !== "" && <Sides baseline={baseline} changed={direction ? changed : null} form={form} />}
+      {form.text !== "" && <Sides baseline={baseline} changed={direction ? changed : null} form={form} hook={hook} />}
       {isReady && (
         <div class="row steer-actions">
           <SavePair baseline={baseline} changed={changed} form={form} />
           <span class="spacer" />
           <CopyAs
             request={{ method: "POST", path: "/v1/runs", body: steered }}
-            python={`${pythonClient(location.origin)}\nmodel = client.model(${pythonOf(form.model)})\nwith model.steer(${pythonArguments({ direction: form.direction, layers: form.layer, strength: form.strength }).replace("direction=", "")}) as steered:\n    print(steered.generate(${pythonOf(form.text)}, ${pythonArguments({ max_new_tokens: form.newTokens, temperature: form.temperature || undefined, seed: form.seed })}).text)`}
+            python={`${pythonClient(location.origin)}\n${pythonCallOf(form, hook)}`}
+            cli={commandOf(form, hook)}
           />
         </div>
       )}
@@ -182,18 +200,16 @@ function Steering(props: { models: ReadyModel[]; directions: Direction[]; isLoad
   );
 }
 
-function Sides({ baseline, changed, form }: { baseline: Written; changed: Written | null; form: SteerForm }) {
+function Sides(props: { baseline: Written; changed: Written | null; form: SteerForm; hook: string }) {
+  const { baseline, changed, form, hook } = props;
+  const where = [hook !== "resid_post" && hook, form.layer >= 0 && `layer ${form.layer}`].filter(Boolean).join(" of ");
   const isBoth = changed !== null && baseline.isDone && changed.isDone;
   const [left, right] = isBoth ? differences(baseline.text, changed.text) : [undefined, undefined];
   return (
     <div class="columns steer-sides">
       <Side title="By itself" written={baseline} pieces={left} />
       {changed && (
-        <Side
-          title={`With ${significant(form.strength)} × ${form.direction} at layer ${form.layer}`}
-          written={changed}
-          pieces={right}
-        />
+        <Side title={`With ${significant(form.strength)} × ${form.direction} at ${where}`} written={changed} pieces={right} />
       )}
     </div>
   );
