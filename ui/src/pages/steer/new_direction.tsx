@@ -72,7 +72,7 @@ export function NewDirection(props: {
     linesOf(negative.value).length > 0;
   return (
     <details class="card steer-new" open={isOpen}>
-      <summary>Make a direction from two sets of texts</summary>
+      <summary>Make a direction from two sets of texts or caches</summary>
       <form
         onSubmit={(event) => {
           event.preventDefault();
@@ -89,8 +89,7 @@ export function NewDirection(props: {
           }}
         />
         <p class="soft">
-          The direction is the mean of the residual stream at the last tokens of the first texts, less that of the second, at each
-          layer.{" "}
+          The direction is the mean of the residual stream at the last tokens of one set, less that of the other, at each layer.{" "}
           {source.value === "texts" ? (
             <>
               One text per line. Their caches are stored, with the tag <code>direction:{name.value || "name"}</code>.{" "}
@@ -108,8 +107,8 @@ export function NewDirection(props: {
             </>
           ) : (
             <>
-              All caches of {model.id} with the {source.value === "tags" ? "tag" : "label"} count.{" "}
-              <Link to={href("/caches")}>The list of caches</Link> shows them.
+              It takes every cache of {model.id} that has the {source.value === "tags" ? "tag" : "label"}:{" "}
+              <Link to={href("/caches")}>the list of caches</Link> shows them.
             </>
           )}
         </p>
