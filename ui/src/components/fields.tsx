@@ -126,12 +126,15 @@ export function Slider(props: {
   onInput: (value: number) => void;
 }) {
   const { label, value, min, max, step = 1, shown = String(value), onInput } = props;
+  // A label without `for` names the first control within it, which would be the output.
+  const id = useId();
   return (
-    <label class="field field-slider">
+    <label class="field field-slider" for={id}>
       <span>
         {label} <output>{shown}</output>
       </span>
       <input
+        id={id}
         type="range"
         value={value}
         min={min}

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { createClient, writeSafetensors } from "../../../clients/typescript/src/index";
-import { exact } from "../../src/format/numbers";
+import { exact, significant } from "../../src/format/numbers";
 import { api, axe, expectSound, NEOX, open, SMOL } from "./harness";
 import { MODELS, type Server, startPreview, startServer } from "./setup";
 
@@ -51,6 +51,140 @@ test("the second family can be patched; a sweep in an address runs at once", asy
   await page.getByRole("application", { name: /Effect of patching/ }).waitFor();
   expect(await page.getByRole("alert").allTextContents()).toEqual([]);
 });
+
+test("another metric than the logit difference is the API's, although a second token is named", async () => {
+  const page = await open(`/patching?${query({ ...IOI, over: "heads" })}`);
+  await page.getByText("14 tokens, 1 of them different.").waitFor();
+  await page.getByLabel("Metric").selectOption("probability");
+  await page.getByText("For the logit difference only").waitFor();
+  await page.getByRole("button", { name: "Sweep" }).click();
+  await page.getByText(/Clean run/).waitFor({ timeout: 40_000 });
+  expect(await page.getByRole("alert").allTextContents()).toEqual([]);
+  const { clean, corrupt, answer } = IOI;
+  const body = { model: SMOL, clean, corrupt, answer, sweep: { hook: "attn.z", heads: "each" as const, layers: [29] } };
+  const found = await api().patching.run(body);
+  await page.getByText(`Clean run ${significant(found.clean ?? Number.NaN)}`).waitFor();
+  await page.getByRole("button", { name: "Stop" }).click();
+  await page.getByText(/Stopped: \d+ of 30 layers are done/).waitFor();
+}, 60_000);
+
+test("a hook that a model lacks, and a corrupt text that is refused, are said", async () => {
+  const small = { model: NEOX, clean: "a b c", corrupt: "a c c", answer: "b", hook: "resid_mid" };
+  let page = await open(`/patching?${query(small)}`);
+  await page.getByText("tiny-neox has no resid_mid").waitFor();
+  expect(await page.getByRole("button", { name: "Sweep" }).isDisabled()).toBe(true);
+  await page.getByLabel("Hook").selectOption("mlp_out");
+  await page.getByRole("button", { name: "Sweep" }).click();
+  await page.getByRole("application", { name: /Effect of patching hook_mlp_out/ }).waitFor();
+  expect(await page.getByLabel("Hook").locator("option").allTextContents()).not.toContain("resid_mid");
+
+  page = await open(`/patching?${query(IOI)}`, { allow: /status of 4/ });
+  await page.route("**/v1/tokenize", (route) =>
+    (route.request().postData() ?? "").includes("refused")
+      ? route.fulfill({ status: 422, json: { title: "Refused", status: 422, code: "too_many_tokens", detail: "so it is" } })
+      : route.continue(),
+  );
+  await page.getByLabel(/Corrupt text/).fill("refused");
+  await page.getByRole("alert").getByText("too_many_tokens").waitFor();
+});
+
+test("a direction that is not there is said, not replaced by another", async () => {
+  const run = await api().run({ model: SMOL, input: ["good", "bad"] });
+  const [positive, negative] = [[run.caches[0] as string], [run.caches[1] as string]];
+  await api().post("/v1/directions", { body: { name: "ui-taken", method: "difference_of_means", positive, negative } });
+  const page = await open("/steer?text=Hello&tokens=4&direction=nonesuch");
+  await page.getByText("There is no direction nonesuch for smollm2-135m").waitFor();
+  expect(await page.getByRole("region", { name: / at layer / }).count()).toBe(0);
+  await page.getByRole("combobox", { name: "Direction" }).selectOption("ui-taken");
+  await page.getByRole("region", { name: /ui-taken at layer / }).waitFor();
+  await page.getByText("Make a direction from two sets of texts").click();
+  await page.getByRole("button", { name: "Fill in an example" }).click();
+  await page.getByLabel("Name").fill("ui-taken");
+  await page.getByText("There is a direction of this name").waitFor();
+  expect(await page.getByRole("button", { name: "Make the direction" }).isDisabled()).toBe(true);
+});
+
+test("a direction from tags is added at its own hook, and its length is compared with the residual stream's", async () => {
+  for (const [tag, input] of [
+    ["ui-warm", ["so warm", "hot"]],
+    ["ui-cold", ["so cold", "icy"]],
+  ] as const) {
+    await api().run({ model: SMOL, input: [...input], tags: [tag], capture: { hooks: ["resid_post", "attn_out", "embed"] } });
+  }
+  const page = await open("/steer?text=Once+upon+a+time&tokens=4&strength=-2");
+  const details = page.getByText("Make a direction from two sets of texts");
+  await details.waitFor();
+  const source = page.getByRole("button", { name: "Tags of caches" });
+  if (!(await source.isVisible())) await details.click();
+  await source.click();
+  const make = page.getByRole("button", { name: "Make the direction" });
+  await page.getByLabel("Name").fill("ui-warmth");
+  await page.getByLabel("Tag of those that have it").fill("ui-warm");
+  await page.getByLabel("Tag of those that lack it").fill("ui-warm");
+  await page.getByText("Both sets are the same").waitFor();
+  expect(await make.isDisabled()).toBe(true);
+  await page.getByLabel("Tag of those that lack it").fill("ui-cold");
+  expect(await axe(page)).toEqual([]);
+  await make.click();
+  await page.getByRole("region", { name: /ui-warmth at layer 15/ }).waitFor({ timeout: 20_000 });
+
+  const made = await api().get("/v1/directions/{direction}", { params: { path: { direction: "ui-warmth" } } });
+  expect([made.provenance.n_positive, made.provenance.n_negative, made.hook]).toEqual([2, 2, "hook_resid_post"]);
+  const norm = Number(made.vectors?.find(({ layer }) => layer === 15)?.metrics.norm);
+  const plain = await api().run({
+    model: SMOL,
+    input: "Once upon a time",
+    generate: { max_new_tokens: 4, seed: 0 },
+    capture: { hooks: ["resid_post"], layers: [15], positions: "all" },
+  });
+  const tensor = await api().tensor(plain.caches[0] as string, "blocks.15.hook_resid_post");
+  const width = tensor.shape.at(-1) as number;
+  const lengths = Array.from({ length: tensor.size / width }, (_, row) =>
+    Math.hypot(...(tensor.data as Float32Array).subarray(row * width, (row + 1) * width)),
+  );
+  const rest = lengths.slice(1).sort((a, b) => a - b);
+  const median = ((rest[(rest.length - 1) >> 1] as number) + (rest[rest.length >> 1] as number)) / 2;
+  await page
+    .getByText(`Subtracted from every token: a vector of length ${significant(2 * norm)} (2 × ${significant(norm)}),`)
+    .waitFor();
+  await page.getByText(`${significant((2 * norm) / median, 3)} times the length of the residual stream at layer 15`).waitFor();
+
+  for (const hook of ["attn_out", "embed"]) {
+    const body = { name: `ui-${hook}`, method: "difference_of_means" as const, hook };
+    await api().post("/v1/directions", { body: { ...body, positive: { tags: ["ui-warm"] }, negative: { tags: ["ui-cold"] } } });
+    const at = await open(`/steer?text=Once+upon+a+time&tokens=4&strength=3&direction=ui-${hook}`);
+    const side = at.getByRole("region", {
+      name: hook === "embed" ? /ui-embed at embed$/ : /ui-attn_out at attn_out of layer 15/,
+    });
+    await side.getByRole("link", { name: "Its cache" }).waitFor({ timeout: 20_000 });
+    const id = (await side.getByRole("link", { name: "Its cache" }).getAttribute("href"))?.split("/").pop() as string;
+    const { provenance } = await api().get("/v1/caches/{id}", { params: { path: { id } } });
+    const [change] = provenance.interventions as { hooks: string[] }[];
+    expect(change?.hooks).toEqual([hook === "embed" ? "hook_embed" : "blocks.15.hook_attn_out"]);
+    expect(await at.getByRole("slider", { name: "Layer" }).count()).toBe(hook === "embed" ? 0 : 1);
+  }
+}, 90_000);
+
+test("a moved slider leaves one run of the steered side; sliders have names", async () => {
+  const run = await api().run({ model: SMOL, input: ["up", "down"] });
+  const [positive, negative] = [[run.caches[0] as string], [run.caches[1] as string]];
+  await api().post("/v1/directions", { body: { name: "ui-moved", method: "difference_of_means", positive, negative } });
+  const start = new Date().toISOString();
+  const page = await open("/steer?text=Once+upon+a+time&direction=ui-moved&strength=0&tokens=200");
+  const slider = page.getByRole("slider", { name: /Strength/ });
+  await slider.focus();
+  // Each change comes about when the request of the one before is on its way.
+  for (let i = 0; i < 10; i++) {
+    await page.waitForTimeout(296 + 3 * i);
+    await page.keyboard.press("ArrowRight");
+  }
+  expect(new URL(page.url()).searchParams.get("strength")).toBe("2.5");
+  await page.waitForTimeout(700);
+  const { items } = await api().get("/v1/runs", { params: { query: { limit: 50 } } });
+  const going = items.filter(({ status, created_at }) => ["queued", "running"].includes(status) && created_at >= start);
+  // The baseline and the last of the steered ones.
+  expect(going.length).toBeLessThanOrEqual(2);
+}, 40_000);
 
 test("a direction is made, steers a continuation, and the pair is saved", async () => {
   const page = await open("/steer?text=When+I+opened+the+letter,+I+felt&tokens=6&strength=3");

@@ -2,8 +2,15 @@ import { expect, test } from "vitest";
 import { formOf as compareForm, requestOf as compareRequest } from "../../src/pages/compare/compare_form";
 import { chips, commandFilter, conditionsOf, filterOf, mapQuery, queryString } from "../../src/pages/caches/filter";
 import { moved, NOTHING, toggled } from "../../src/pages/caches/selection";
-import { entered, formOf, queryOf, requestOf, slices } from "../../src/pages/patching/sweep";
-import { differences, formOf as steerForm, requestOf as steerRequest } from "../../src/pages/steer/steer_form";
+import { entered, formOf, hooksOf, HOOKS, queryOf, requestOf, slices } from "../../src/pages/patching/sweep";
+import {
+  commandOf,
+  differences,
+  formOf as steerForm,
+  pythonCallOf,
+  requestOf as steerRequest,
+} from "../../src/pages/steer/steer_form";
+import { typical } from "../../src/pages/steer/typical_length";
 
 test("a filter as the address, the API and a command have it", () => {
   const filter = filterOf(new URLSearchParams("text=a&tag=x+y&tag=z&metadata=k%3Dv%3Dw&pinned=true&from=2026-01-02T03:04"));
@@ -82,12 +89,32 @@ test("words that two continuations do not share are marked", () => {
 test("steering requests differ in the intervention alone, and expire", () => {
   const form = steerForm(new URLSearchParams("model=m&text=t&direction=d&layer=4&strength=99&temperature=x"));
   expect(form).toMatchObject({ strength: 8, temperature: 0, layer: 4 });
-  const { interventions, ...rest } = steerRequest(form, form.strength);
+  const { interventions, ...rest } = steerRequest(form, "resid_post");
   expect(interventions).toEqual([{ op: "add", layers: 4, direction: { direction: "d" }, strength: 8 }]);
   expect(rest).toEqual(steerRequest(form, null));
   expect(rest.ttl_seconds).toBe(3600);
   // A strength of zero is no baseline: it is what the slider says.
   expect(steerForm(new URLSearchParams("strength=0")).strength).toBe(0);
+});
+
+test("a direction is added at the hook that it is of", () => {
+  const form = steerForm(new URLSearchParams("model=m&text=it's&direction=d&layer=4&strength=-1.5"));
+  const at = (layer: number, hook: string) => steerRequest({ ...form, layer }, hook).interventions;
+  expect(at(4, "attn.z")).toEqual([{ op: "add", hook: "attn.z", layers: 4, direction: { direction: "d" }, strength: -1.5 }]);
+  // A hook outside the blocks has no layers.
+  expect(at(-1, "embed")).toEqual([{ op: "add", hook: "embed", direction: { direction: "d" }, strength: -1.5 }]);
+  expect(pythonCallOf(form, "attn.z")).toContain(`model.steer("d", layers=4, strength=-1.5, hook="attn.z")`);
+  expect(pythonCallOf({ ...form, layer: -1 }, "embed")).toContain(`model.steer("d", strength=-1.5, hook="embed")`);
+  expect(commandOf(form, "resid_post")).toBe(
+    `residuum run 'it'\\''s' -m m --generate 24 --seed 0 --hooks resid_post --positions all --intervene '{"op":"add","layers":4,"direction":{"direction":"d"},"strength":-1.5}'`,
+  );
+});
+
+test("the typical length leaves out the first token", () => {
+  expect(typical(Float64Array.of(10_000, 9, 1, 3))).toBe(3);
+  expect(typical(Float64Array.of(10_000, 10, 2))).toBe(6);
+  expect(typical(Float64Array.of(7))).toBe(7);
+  expect(typical(new Float64Array())).toBeNaN();
 });
 
 test("comparisons need what they compare", () => {
@@ -97,4 +124,21 @@ test("comparisons need what they compare", () => {
   expect(of("mode=matrix&cache=a&cache=b&metric=mae")).toMatchObject({ mode: "matrix", caches: ["a", "b"], metrics: ["mae"] });
   expect(of("mode=layers&a=x&b=y&metric=cosine")).toMatchObject({ a: { tags: ["x"] }, b: { tags: ["y"] }, metrics: ["cka"] });
   expect(of("mode=layers")).toBeUndefined();
+});
+
+test("a sweep sends `against` with the logit difference only, and asks for no difference without it", () => {
+  const sent = (query: string) => requestOf(formOf(new URLSearchParams(`clean=a&corrupt=b&answer=x&${query}`)));
+  expect(sent("against=y")).toMatchObject({ against: "y" });
+  expect(sent("against=y&metric=logit_diff")).toMatchObject({ against: "y", metric: "logit_diff" });
+  for (const metric of ["logit", "probability", "log_probability"]) {
+    expect(sent(`against=y&metric=${metric}`)).toMatchObject({ metric });
+    expect(sent(`against=y&metric=${metric}`)).not.toHaveProperty("against");
+  }
+  expect(sent("metric=logit_diff")).not.toHaveProperty("metric");
+});
+
+test("only hooks that a model has are offered", () => {
+  const names = ["hook_embed", "blocks.0.hook_resid_pre", "blocks.0.hook_attn_out", "blocks.0.attn.hook_z"];
+  expect(hooksOf(names)).toEqual(["resid_pre", "attn_out"]);
+  expect(hooksOf(undefined)).toEqual(HOOKS);
 });

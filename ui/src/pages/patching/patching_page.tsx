@@ -9,11 +9,23 @@ import { pythonArguments, pythonClient, pythonOf, shellWord } from "../../format
 import { visible } from "../../format/tokens";
 import { href, place, setQuery } from "../../router/location";
 import { Link } from "../../router/link";
-import { readyModels, type ReadyModel, type Tokenization, useModels } from "../../server/catalogue";
+import { readyModels, type ReadyModel, type Tokenization, useModel, useModels } from "../../server/catalogue";
 import { client } from "../../server/client";
 import { type Resource, useAction, useResource } from "../../server/resource";
 import { AlignedTokens } from "./aligned_tokens";
-import { entered, EXAMPLE, formOf, HOOKS, type Matrix, METRICS, queryOf, requestOf, slices, type SweepForm } from "./sweep";
+import {
+  entered,
+  EXAMPLE,
+  formOf,
+  hooksOf,
+  type Matrix,
+  METRICS,
+  queryOf,
+  requestOf,
+  slices,
+  type SweepForm,
+  usesAgainst,
+} from "./sweep";
 import { SweepMap } from "./sweep_map";
 import "./patching.css";
 
@@ -59,7 +71,10 @@ function Sweep({ models }: { models: ReadyModel[] }) {
   const clean = useTokens(model.id, form.clean);
   const corrupt = useTokens(model.id, form.corrupt);
   const isEven = clean.value && corrupt.value && clean.value.n_tokens === corrupt.value.n_tokens;
-  const isReady = Boolean(isEven && form.answer && form.clean !== form.corrupt);
+  const detailed = useModel(model.id).value as ReadyModel | undefined;
+  const hooks = hooksOf(detailed?.hooks?.map(({ hook }) => hook));
+  const hasHook = form.over === "heads" || hooks.includes(form.hook);
+  const isReady = Boolean(isEven && hasHook && form.answer && form.clean !== form.corrupt);
 
   const matrix = useSignal<{ key: string; value: Matrix | null }>({ key: "", value: null });
   const key = JSON.stringify(form);
@@ -109,6 +124,7 @@ function Sweep({ models }: { models: ReadyModel[] }) {
           </p>
         )}
         {clean.error !== undefined && <ProblemNote error={clean.error} />}
+        {corrupt.error !== undefined && <ProblemNote error={corrupt.error} />}
         {clean.value && corrupt.value && <AlignedTokens clean={clean.value} corrupt={corrupt.value} />}
         <div class="row sweep-fields">
           <Select
@@ -118,7 +134,13 @@ function Sweep({ models }: { models: ReadyModel[] }) {
             onChange={(id) => set({ model: id })}
           />
           <TokenField model={model.id} label="Answer" value={form.answer} onInput={(answer) => set({ answer })} />
-          <TokenField model={model.id} label="Against (optional)" value={form.against} onInput={(against) => set({ against })} />
+          <TokenField
+            model={model.id}
+            label="Against (optional)"
+            value={form.against}
+            hint={form.against && !usesAgainst(form) ? "For the logit difference only: not used now." : undefined}
+            onInput={(against) => set({ against })}
+          />
           <Select
             label="Metric"
             value={form.metric}
@@ -145,7 +167,7 @@ function Sweep({ models }: { models: ReadyModel[] }) {
             <Select
               label="Hook"
               value={form.hook}
-              options={HOOKS.map((value) => ({ value, label: value }))}
+              options={[...hooks, ...(hasHook ? [] : [form.hook])].map((value) => ({ value, label: value }))}
               onChange={(hook) => set({ hook })}
             />
           )}
@@ -170,6 +192,11 @@ function Sweep({ models }: { models: ReadyModel[] }) {
           )}
         </div>
       </section>
+      {!hasHook && (
+        <p class="fault fault-bad">
+          {model.id} has no {form.hook}: choose another hook.
+        </p>
+      )}
       {run.error !== undefined && <ProblemNote error={run.error} />}
       {run.isRunning && !shown && <p class="loading">The first layers are being computed …</p>}
       {shown && <SweepMap matrix={shown} isRunning={run.isRunning} />}
@@ -177,7 +204,7 @@ function Sweep({ models }: { models: ReadyModel[] }) {
         <div class="sweep-copy">
           <CopyAs
             request={{ method: "POST", path: "/v1/experiments/patching", body }}
-            python={`${pythonClient(location.origin)}\neffect = client.model(${pythonOf(form.model)}).patching(${pythonOf(form.clean)}, ${pythonOf(form.corrupt)}, ${pythonArguments({ answer: form.answer, against: form.against || undefined, sweep: body.sweep, metric: form.metric || undefined, direction: body.direction })})`}
+            python={`${pythonClient(location.origin)}\neffect = client.model(${pythonOf(form.model)}).patching(${pythonOf(form.clean)}, ${pythonOf(form.corrupt)}, ${pythonArguments({ answer: form.answer, against: body.against, sweep: body.sweep, metric: body.metric, direction: body.direction })})`}
             cli={commandOf(form)}
           />
         </div>
@@ -186,10 +213,12 @@ function Sweep({ models }: { models: ReadyModel[] }) {
   );
 }
 
-function commandOf({ model, clean, corrupt, answer, against, over, hook, metric, direction }: SweepForm): string {
+function commandOf(form: SweepForm): string {
+  const { model, clean, corrupt, answer, against, over, hook, direction } = form;
+  const { metric } = requestOf(form);
   const words = [
     `residuum patch ${shellWord(clean)} ${shellWord(corrupt)} -m ${shellWord(model)} --answer ${shellWord(answer)}`,
-    against && `--against ${shellWord(against)}`,
+    usesAgainst(form) && `--against ${shellWord(against)}`,
     metric && `--metric ${metric}`,
     over === "heads" ? "--hook attn.z --heads each" : `--hook ${hook} --positions each`,
     direction === "noise" && "--direction noise",
@@ -198,8 +227,14 @@ function commandOf({ model, clean, corrupt, answer, against, over, hook, metric,
 }
 
 /** A field for exactly one token: says what a text is otherwise. */
-function TokenField(props: { model: string; label: string; value: string; onInput: (value: string) => void }) {
-  const { model, label, value, onInput } = props;
+function TokenField(props: {
+  model: string;
+  label: string;
+  value: string;
+  hint?: string | undefined;
+  onInput: (value: string) => void;
+}) {
+  const { model, label, value, hint, onInput } = props;
   const tokens = useResource(value === "" ? null : JSON.stringify([model, value]), async (signal) => {
     const body = { model, text: value, prepend_bos: false };
     return (await client.post("/v1/tokenize", { body, signal })) as Tokenization;
@@ -209,6 +244,8 @@ function TokenField(props: { model: string; label: string; value: string; onInpu
   return (
     <div class="token-field">
       <TextField label={label} value={value} mono onInput={onInput} placeholder=" Mary" />
+      {hint && <small class="soft">{hint}</small>}
+      {tokens.error !== undefined && <ProblemNote error={tokens.error} />}
       {found && !isOne && <p class="fault fault-bad">{found.tokens.map(visible).join(" | ")}: one token is needed</p>}
     </div>
   );

@@ -1,5 +1,6 @@
 /** A patching sweep: its form in the address, its requests, and the matrix that they fill. */
 import type { PatchingRequest } from "residuum";
+import { shortName } from "../../format/hooks";
 import { flatNumbers } from "../../format/nested";
 import type { QueryValues } from "../../router/location";
 import type { Schemas } from "../../server/catalogue";
@@ -53,6 +54,18 @@ export function queryOf(form: SweepForm): QueryValues {
   };
 }
 
+/** Whether the metric subtracts another token's logit: the API refuses `against` with the others. */
+export function usesAgainst({ against, metric }: Pick<SweepForm, "against" | "metric">): boolean {
+  return against !== "" && (metric === "" || metric === "logit_diff");
+}
+
+/** The hooks of a sweep that a model has: one with parallel blocks has no `resid_mid`. All while the model's are not known. */
+export function hooksOf(names: readonly string[] | undefined): readonly SweepForm["hook"][] {
+  if (names === undefined) return HOOKS;
+  const known = new Set(names.map(shortName));
+  return HOOKS.filter((hook) => known.has(hook));
+}
+
 /** The whole sweep as one request. */
 export function requestOf(form: SweepForm, layers?: number[]): PatchingRequest {
   const { model, clean, corrupt, answer, against, over, hook, direction, metric } = form;
@@ -66,8 +79,8 @@ export function requestOf(form: SweepForm, layers?: number[]): PatchingRequest {
     clean,
     corrupt,
     answer,
-    ...(against && { against }),
-    ...(metric && { metric }),
+    ...(usesAgainst(form) && { against }),
+    ...(metric && (metric !== "logit_diff" || against) && { metric }),
     sweep,
     ...(direction === "noise" && { direction }),
   };

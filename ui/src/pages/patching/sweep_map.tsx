@@ -6,10 +6,10 @@ import { DataTable, Picture } from "../../components/data_table";
 import { Choice } from "../../components/fields";
 import { type Cell, Heatmap } from "../../components/heatmap";
 import { Legend } from "../../components/legend";
-import { exact, significant } from "../../format/numbers";
+import { counted, exact, significant } from "../../format/numbers";
 import { visible } from "../../format/tokens";
 import { queryChoice, queryInteger, setQuery } from "../../router/location";
-import type { Matrix } from "./sweep";
+import { type Matrix, slices } from "./sweep";
 
 export function SweepMap({ matrix, isRunning }: { matrix: Matrix; isRunning: boolean }) {
   const { about, layers, columns } = matrix;
@@ -55,7 +55,8 @@ export function SweepMap({ matrix, isRunning }: { matrix: Matrix; isRunning: boo
             {about.direction === "noise"
               ? "Each cell puts values of the corrupt run into the clean one."
               : "Each cell puts values of the clean run into the corrupt one."}
-            {isRunning && ` ${matrix.nDone} of ${n} layers are done.`}
+            {matrix.nDone < n &&
+              ` ${isRunning ? "" : "Stopped: "}${matrix.nDone} of ${n} layers are done; the whole sweep takes ${counted(slices(layers).length, "request")}.`}
           </>
         }
         controls={
@@ -86,7 +87,7 @@ export function SweepMap({ matrix, isRunning }: { matrix: Matrix; isRunning: boo
             rowLabel={(row) => String(layers[n - 1 - row])}
             columnLabel={(c) => (isHeads ? String(about.heads?.[c]) : columnName(c) + differing(c))}
             describe={describe}
-            isPending={(cell) => isRunning && Number.isNaN(matrix.values[indexOf(cell)])}
+            isPending={(cell) => matrix.nDone < n && Number.isNaN(matrix.values[indexOf(cell)])}
             minCell={{ width: 16, height: 16 }}
             maxCell={{ width: 64, height: 21 }}
             maxHeight={760}

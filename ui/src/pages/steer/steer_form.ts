@@ -1,11 +1,13 @@
 /** Steering: the form in the address, and the two runs that it makes. */
 import type { CreateRun } from "residuum";
+import { pythonArguments, pythonOf, shellWord } from "../../format/snippets";
 import type { QueryValues } from "../../router/location";
 
 export interface SteerForm {
   model: string;
   text: string;
   direction: string;
+  /** Where it is added; −1 for the middle one, or for a hook outside the blocks. */
   layer: number;
   strength: number;
   newTokens: number;
@@ -52,9 +54,20 @@ export function queryOf(form: SteerForm): QueryValues {
   };
 }
 
-/** The run of one side. Without a strength it is the baseline. What is not saved expires. */
-export function requestOf(form: SteerForm, strength: number | null): CreateRun {
-  const { model, text, direction, layer, newTokens, temperature, seed } = form;
+/** The change that steers: at `hook`, where the direction comes from. */
+export function interventionOf({ direction, layer, strength }: SteerForm, hook: string) {
+  return {
+    op: "add" as const,
+    ...(hook !== "resid_post" && { hook }),
+    ...(layer >= 0 && { layers: layer }),
+    direction: { direction },
+    strength,
+  };
+}
+
+/** The run of one side. Without a hook it is the baseline. What is not saved expires. */
+export function requestOf(form: SteerForm, hook: string | null): CreateRun {
+  const { model, text, newTokens, temperature, seed } = form;
   return {
     model,
     input: text,
@@ -62,10 +75,36 @@ export function requestOf(form: SteerForm, strength: number | null): CreateRun {
     capture: { hooks: ["resid_post"], positions: "all" },
     priority: "interactive",
     ttl_seconds: TTL_SECONDS,
-    ...(strength !== null && {
-      interventions: [{ op: "add" as const, layers: layer, direction: { direction }, strength }],
-    }),
+    ...(hook !== null && { interventions: [interventionOf(form, hook)] }),
   };
+}
+
+/** The same on the command line. */
+export function commandOf(form: SteerForm, hook: string): string {
+  const { model, text, newTokens, temperature, seed } = form;
+  const words = [
+    `residuum run ${shellWord(text)} -m ${shellWord(model)} --generate ${newTokens} --seed ${seed}`,
+    temperature > 0 && `--temperature ${temperature}`,
+    "--hooks resid_post --positions all",
+    `--intervene ${shellWord(JSON.stringify(interventionOf(form, hook)))}`,
+  ];
+  return words.filter(Boolean).join(" ");
+}
+
+/** The same in Python. */
+export function pythonCallOf(form: SteerForm, hook: string): string {
+  const { model, text, direction, layer, strength, newTokens, temperature, seed } = form;
+  const where = pythonArguments({
+    layers: layer >= 0 ? layer : undefined,
+    strength,
+    hook: hook === "resid_post" ? undefined : hook,
+  });
+  const sampling = pythonArguments({ max_new_tokens: newTokens, temperature: temperature || undefined, seed });
+  return [
+    `model = client.model(${pythonOf(model)})`,
+    `with model.steer(${pythonOf(direction)}, ${where}) as steered:`,
+    `    print(steered.generate(${pythonOf(text)}, ${sampling}).text)`,
+  ].join("\n");
 }
 
 /** The words of two texts, each marked whether the other has it at its place (longest common subsequence). */

@@ -6,24 +6,37 @@ import { Select, Slider, TextArea, TextField } from "../../components/fields";
 import { PageHeader } from "../../components/page_header";
 import { Empty, Loaded, ProblemNote } from "../../components/problem";
 import { significant } from "../../format/numbers";
-import { pythonArguments, pythonClient, pythonOf } from "../../format/snippets";
+import { withoutPrefix } from "../../format/hooks";
+import { pythonClient } from "../../format/snippets";
 import { href, place, setQuery } from "../../router/location";
 import { Link } from "../../router/link";
 import { readyModels, type ReadyModel, useModels } from "../../server/catalogue";
 import { client } from "../../server/client";
 import { useAction, useResource } from "../../server/resource";
-
 import { commaList } from "../../format/lists";
 import { NewDirection } from "./new_direction";
-import { differences, formOf, MOST_STRENGTH, type Piece, queryOf, requestOf, type SteerForm, STRENGTH_STEP } from "./steer_form";
+import { RelativeLength } from "./relative_length";
+import {
+  commandOf,
+  differences,
+  formOf,
+  MOST_STRENGTH,
+  type Piece,
+  pythonCallOf,
+  queryOf,
+  requestOf,
+  type SteerForm,
+  STRENGTH_STEP,
+} from "./steer_form";
 import { useWritten, type Written } from "./written";
 import "./steer.css";
 
 export function SteerPage() {
   const models = useModels();
   const directions = useResource("directions", async (signal) => {
-    const query = { limit: 200 };
-    return (await client.get("/v1/directions", { params: { query }, signal })).items;
+    const found: Direction[] = [];
+    for await (const one of client.directions.all({ limit: 200 }, { signal })) found.push(one);
+    return found;
   });
   return (
     <>
@@ -42,7 +55,9 @@ export function SteerPage() {
           }
           return (
             <Loaded of={directions} what="directions">
-              {(found) => <Steering models={ready} directions={found} onMade={directions.reload} />}
+              {(found) => (
+                <Steering models={ready} directions={found} isLoading={directions.isLoading} onMade={directions.reload} />
+              )}
             </Loaded>
           );
         }}
@@ -51,23 +66,27 @@ export function SteerPage() {
   );
 }
 
-function Steering({ models, directions, onMade }: { models: ReadyModel[]; directions: Direction[]; onMade: () => void }) {
+function Steering(props: { models: ReadyModel[]; directions: Direction[]; isLoading: boolean; onMade: () => void }) {
+  const { models, directions, isLoading, onMade } = props;
   const given = formOf(place.value.query);
   const model = models.find(({ id }) => id === given.model) ?? (models[0] as ReadyModel);
   const usable = directions.filter((one) => one.width === model.d_model && (one.model == null || one.model === model.id));
-  const direction = usable.find(({ name }) => name === given.direction) ?? usable[0];
-  const layers = direction?.layers.length ? direction.layers : Array.from({ length: model.n_layers }, (_, i) => i);
-  const middle = layers[Math.floor(layers.length / 2)] ?? 0;
+  // A name in the address that is not there is said, never replaced: another direction would be another experiment.
+  const direction = given.direction === "" ? usable[0] : usable.find(({ name }) => name === given.direction);
+  const layers = direction?.layers ?? [];
+  const hook = withoutPrefix(direction?.hook ?? "hook_resid_post");
+  // A hook outside the blocks, such as that of the embedding, has no layers.
+  const middle = layers[Math.floor(layers.length / 2)] ?? -1;
   const form: SteerForm = {
     ...given,
     model: model.id,
-    direction: direction?.name ?? "",
+    direction: direction?.name ?? given.direction,
     layer: layers.includes(given.layer) ? given.layer : middle,
   };
   const set = (change: Partial<SteerForm>) => setQuery(queryOf({ ...form, ...change }), { replace: true });
   const isReady = form.text !== "" && direction !== undefined;
   const plain = requestOf(form, null);
-  const steered = requestOf(form, form.strength);
+  const steered = requestOf(form, hook);
   const baseline = useWritten(form.text === "" ? null : JSON.stringify(plain), plain);
   const changed = useWritten(isReady ? JSON.stringify(steered) : null, steered);
   const at = Math.max(0, layers.indexOf(form.layer));
@@ -79,7 +98,7 @@ function Steering({ models, directions, onMade }: { models: ReadyModel[]; direct
             label="Model"
             value={model.id}
             options={models.map(({ id }) => ({ value: id, label: id }))}
-            onChange={(id) => set({ model: id })}
+            onChange={(id) => set({ model: id, direction: "", layer: -1 })}
           />
           <TextArea label="Text to continue" rows={2} value={form.text} onInput={(text) => set({ text })} />
         </div>
@@ -91,22 +110,33 @@ function Steering({ models, directions, onMade }: { models: ReadyModel[]; direct
             </button>
           </p>
         )}
-        {direction && (
+        {!direction && form.direction !== "" && !isLoading && (
+          <p class="fault fault-bad">
+            There is no direction <bdi>{form.direction}</bdi> for {model.id}
+            {usable.length > 0 ? ": choose another one." : ": make one below."}
+          </p>
+        )}
+        {usable.length > 0 && (
           <div class="row steer-controls">
             <Select
               label="Direction"
-              value={form.direction}
-              options={usable.map(({ name }) => ({ value: name, label: name }))}
+              value={direction?.name ?? ""}
+              options={[
+                ...(direction ? [] : [{ value: "", label: "Choose one" }]),
+                ...usable.map(({ name }) => ({ value: name, label: name })),
+              ]}
               onChange={(name) => set({ direction: name, layer: -1 })}
             />
-            <Slider
-              label="Layer"
-              value={at}
-              min={0}
-              max={layers.length - 1}
-              shown={String(layers[at])}
-              onInput={(value) => set({ layer: layers[value] as number })}
-            />
+            {layers.length > 0 && (
+              <Slider
+                label="Layer"
+                value={at}
+                min={0}
+                max={layers.length - 1}
+                shown={String(layers[at])}
+                onInput={(value) => set({ layer: layers[value] as number })}
+              />
+            )}
             <Slider
               label="Strength: times the direction's own length"
               value={form.strength}
@@ -118,6 +148,7 @@ function Steering({ models, directions, onMade }: { models: ReadyModel[]; direct
             />
           </div>
         )}
+        {direction && <RelativeLength form={form} hook={hook} cache={baseline.cache} />}
         <div class="row steer-controls">
           <TextField
             label="New tokens"
@@ -125,7 +156,7 @@ function Steering({ models, directions, onMade }: { models: ReadyModel[]; direct
             min={1}
             max={500}
             value={String(form.newTokens)}
-            onInput={(value) => set({ newTokens: Number(value) || 1 })}
+            onInput={(value) => value !== "" && set({ newTokens: Number(value) || 1 })}
           />
           <TextField
             label="Temperature"
@@ -133,30 +164,32 @@ function Steering({ models, directions, onMade }: { models: ReadyModel[]; direct
             min={0}
             step="any"
             value={String(form.temperature)}
-            onInput={(value) => set({ temperature: Number(value) || 0 })}
+            onInput={(value) => value !== "" && set({ temperature: Number(value) || 0 })}
           />
           <TextField
             label="Seed"
             type="number"
             min={0}
             value={String(form.seed)}
-            onInput={(value) => set({ seed: Number(value) || 0 })}
+            onInput={(value) => value !== "" && set({ seed: Number(value) || 0 })}
           />
         </div>
       </section>
-      {form.text !== "" && <Sides baseline={baseline} changed={direction ? changed : null} form={form} />}
+      {form.text !== "" && <Sides baseline={baseline} changed={direction ? changed : null} form={form} hook={hook} />}
       {isReady && (
         <div class="row steer-actions">
           <SavePair baseline={baseline} changed={changed} form={form} />
           <span class="spacer" />
           <CopyAs
             request={{ method: "POST", path: "/v1/runs", body: steered }}
-            python={`${pythonClient(location.origin)}\nmodel = client.model(${pythonOf(form.model)})\nwith model.steer(${pythonArguments({ direction: form.direction, layers: form.layer, strength: form.strength }).replace("direction=", "")}) as steered:\n    print(steered.generate(${pythonOf(form.text)}, ${pythonArguments({ max_new_tokens: form.newTokens, temperature: form.temperature || undefined, seed: form.seed })}).text)`}
+            python={`${pythonClient(location.origin)}\n${pythonCallOf(form, hook)}`}
+            cli={commandOf(form, hook)}
           />
         </div>
       )}
       <NewDirection
         model={model}
+        taken={new Set(directions.map(({ name }) => name))}
         isOpen={usable.length === 0}
         onMade={(name) => {
           onMade();
@@ -167,18 +200,16 @@ function Steering({ models, directions, onMade }: { models: ReadyModel[]; direct
   );
 }
 
-function Sides({ baseline, changed, form }: { baseline: Written; changed: Written | null; form: SteerForm }) {
+function Sides(props: { baseline: Written; changed: Written | null; form: SteerForm; hook: string }) {
+  const { baseline, changed, form, hook } = props;
+  const where = [hook !== "resid_post" && hook, form.layer >= 0 && `layer ${form.layer}`].filter(Boolean).join(" of ");
   const isBoth = changed !== null && baseline.isDone && changed.isDone;
   const [left, right] = isBoth ? differences(baseline.text, changed.text) : [undefined, undefined];
   return (
     <div class="columns steer-sides">
       <Side title="By itself" written={baseline} pieces={left} />
       {changed && (
-        <Side
-          title={`With ${significant(form.strength)} × ${form.direction} at layer ${form.layer}`}
-          written={changed}
-          pieces={right}
-        />
+        <Side title={`With ${significant(form.strength)} × ${form.direction} at ${where}`} written={changed} pieces={right} />
       )}
     </div>
   );
@@ -186,7 +217,7 @@ function Sides({ baseline, changed, form }: { baseline: Written; changed: Writte
 
 function Side({ title, written, pieces }: { title: string; written: Written; pieces: Piece[] | undefined }) {
   return (
-    <section class="card" aria-label={title} aria-busy={!written.isDone}>
+    <section class="card" aria-label={title} aria-busy={!written.isDone && written.error === undefined}>
       <h2>{title}</h2>
       {written.error !== undefined && <ProblemNote error={written.error} />}
       <p class="written steer-text" dir="auto">

@@ -23,15 +23,20 @@ export function useWritten(key: string | null, body: CreateRun): Written {
     if (key === null) return undefined;
     const controller = new AbortController();
     let run: string | undefined;
+    let hasEnded = false;
+    const cancel = (id: string) => void client.post("/v1/runs/{id}/cancel", { params: { path: { id } } }).catch(() => undefined);
     const write = async () => {
       const { signal } = controller;
       state.value = { ...NOTHING, key };
-      run = (await client.runs.create(body, { signal })).id;
+      // Posting is not aborted: the run might be queued already, and only its id can cancel it.
+      run = (await client.runs.create(body)).id;
+      if (signal.aborted) return cancel(run);
       for await (const event of client.runs.follow(run, { signal })) {
         const now = state.peek();
         if (event.type === "token" || event.type === "completion") state.value = { ...now, text: now.text + event.data.text };
         else if (event.type === "run" && event.data.error) state.value = { ...now, error: new Error(event.data.error.detail) };
       }
+      hasEnded = true;
       const ended = await client.get("/v1/runs/{id}", { params: { path: { id: run } }, signal });
       const text = ended.completions?.[0]?.text ?? state.peek().text;
       const cache = ended.caches[0];
@@ -45,8 +50,7 @@ export function useWritten(key: string | null, body: CreateRun): Written {
     return () => {
       clearTimeout(timer);
       controller.abort();
-      if (run && !state.peek().isDone)
-        void client.post("/v1/runs/{id}/cancel", { params: { path: { id: run } } }).catch(() => undefined);
+      if (run !== undefined && !hasEnded) cancel(run);
     };
   }, [key]);
   return state.value.key === key ? state.value : NOTHING;
