@@ -66,10 +66,14 @@ test("models with their sizes, the store, the queue and readiness", async () => 
     if (model.warnings[0]) expect(await card.textContent()).toContain(model.warnings[0].detail);
   }
   await page.getByText("All models of its flags are loaded").waitFor();
-  const metrics = await (await api().request("/metrics")).text();
-  const caches = /^residuum_store_caches (\d+)$/m.exec(metrics)?.[1];
   const shown = page.getByRole("region", { name: "Store" }).locator("div", { has: page.getByText("caches", { exact: true }) });
-  expect((await shown.last().locator("dd").textContent())?.replace(/\D/g, "")).toBe(caches);
+  // The page asks every three seconds, and runs of tests before may still be stored.
+  const agrees = async () => {
+    const metrics = await (await api().request("/metrics")).text();
+    const caches = /^residuum_store_caches (\d+)$/m.exec(metrics)?.[1];
+    return (await shown.last().locator("dd").textContent())?.replace(/\D/g, "") === caches;
+  };
+  await expect.poll(agrees, { timeout: 15_000 }).toBe(true);
   expect(await axe(page)).toEqual([]);
   await expectSound(page);
 });

@@ -52,7 +52,7 @@ export function Attribution(props: { cache: Cache; lens: Lens; column: number; f
         </form>
         <CopyAs
           request={{ method: "POST", path: `/v1/caches/${cache.id}/attribution`, body }}
-          python={`${pythonClient(location.origin)}\nparts = client.cache("${cache.id}").logit_attribution(${pythonArguments(body)})`}
+          python={`${pythonClient(location.origin)}\nparts = client.cache("${cache.id}").logit_attribution(${pythonArguments({ answer: token, against: body.against, position })})`}
         />
       </div>
       {lacks ? (
