@@ -139,17 +139,26 @@ export function drawHeatmap(canvas: HTMLCanvasElement, box: HTMLElement, layout:
       }
     }
   }
-  const outline = (cell: Cell | null | undefined, colour: string, line: number) => {
-    if (!cell) return;
+  // Frames lie within the cell, since outside they would be cut off at the edge of the picture: one line that shows on the ground,
+  // and within it one that shows on the cell's colour.
+  const line = (cell: Cell, colour: string, inset: number, width: number) => {
     context.strokeStyle = colour;
-    context.lineWidth = line;
-    context.strokeRect(xOf(cell.column) - 0.5, yOf(cell.row) - 0.5, cellWidth, cellHeight);
+    context.lineWidth = width;
+    const [wide, high] = [cellWidth - gap, cellHeight - gap].map((size) => Math.max(1, size - 2 * inset)) as [number, number];
+    context.strokeRect(xOf(cell.column) + inset, yOf(cell.row) + inset, wide, high);
   };
-  outline(drawn.selected, ink, 2.5);
-  outline(active, ink, 1.5);
+  const outline = (cell: Cell | null | undefined, width: number) => {
+    if (!cell) return;
+    line(cell, ink, width / 2, width);
+    if (drawn.isPending?.(cell)) return;
+    line(cell, drawn.scale.ink(drawn.values[cell.row * drawn.columns + cell.column] ?? Number.NaN), width + 0.5, 1);
+  };
+  outline(drawn.selected, 2);
+  outline(active, 1);
   context.restore();
 
   context.font = FONT;
+  context.textBaseline = "middle";
   context.textAlign = "right";
   const everyRow = Math.max(1, Math.ceil(13 / cellHeight));
   for (let row = firstRow; row <= lastRow; row++) {
