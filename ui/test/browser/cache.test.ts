@@ -1,7 +1,7 @@
 /** The pages about one cache: overview, logit lens, attention. */
 import { beforeAll, expect, test } from "vitest";
 import type { Cache } from "../../../clients/typescript/src/index";
-import { exact, percent } from "../../src/format/numbers";
+import { exact, percent, significant } from "../../src/format/numbers";
 import { api, axe, expectSound, HOSTILE, NEOX, open, SMOL } from "./harness";
 
 let full: Cache;
@@ -91,9 +91,16 @@ test("the lens shows the API's numbers, follows a token, and adds up the parts o
     params: { path: { id: full.id } },
     body: { token: " Paris", position: 8 },
   });
-  const largest = Math.max(...parts.parts.map(({ value }) => Math.abs(value ?? 0)));
-  await page.getByText(`in all; the parts sum to`).waitFor();
-  expect(largest).toBeGreaterThan(0);
+  await page.goto(page.url().replace("table=grid", "table=parts"));
+  const table = page.getByRole("region", { name: "Parts of the logit of ·Paris" });
+  await table.waitFor();
+  const shown = await table
+    .getByRole("row")
+    .evaluateAll((rows) => rows.slice(1).map((row) => [...row.children].map((cell) => cell.textContent)));
+  expect(shown.map((cells) => [cells[0], cells.at(-1)])).toEqual(parts.parts.map(({ name, value }) => [name, exact(value)]));
+  await page
+    .getByText(`${significant(parts.logit ?? 0, 5)} in all; the parts sum to ${significant(parts.sum ?? 0, 5)}.`)
+    .waitFor();
   expect(await axe(page)).toEqual([]);
 });
 

@@ -4,7 +4,7 @@ import { headOf, largest, summaryOf } from "../../src/pages/attention/attention_
 import { metadataLines, metadataPatch } from "../../src/pages/cache/annotations";
 import { cosines, norms, spread } from "../../src/pages/cache/rows";
 import { gridOf as featureGrid, type Found, largestOf } from "../../src/pages/features/feature_values";
-import { partName, shownParts } from "../../src/pages/lens/attribution_values";
+import { hooksOfParts, partName, shownParts } from "../../src/pages/lens/attribution_values";
 import { describeCell, gridOf, layerOfRow, type Lens } from "../../src/pages/lens/lens_values";
 
 test("positions that a cache holds", () => {
@@ -81,6 +81,14 @@ test("parts of a logit", () => {
   const parts = [part("mlp", 1), part("mlp", -3), part("mlp", null), part("mlp", 2)];
   expect(shownParts(parts, "size", 2).map(({ value }) => value)).toEqual([-3, 2]);
   expect(shownParts(parts, "pass", 2)).toHaveLength(4);
+});
+
+test("the embeddings that a model's family has are captured for the parts of a logit", () => {
+  const of = (...hooks: string[]) => hooksOfParts(hooks.map((hook) => ({ hook })));
+  const rest = ["resid_post", "attn_out", "attn.z", "mlp_out"];
+  expect(of("hook_embed", "blocks.0.hook_resid_post")).toEqual(["embed", ...rest]);
+  expect(of("hook_embed", "hook_pos_embed")).toEqual(["embed", "pos_embed", ...rest]);
+  expect(of("hook_embed", "embed_ln.hook_out")).toEqual(["embed", "embed_ln.out", ...rest]);
 });
 
 test("the grid of features has the most active first", () => {

@@ -1,7 +1,6 @@
 /** A logit, or the difference of two, as the sum of what each part of the model adds to the residual stream. */
 import type { Cache } from "residuum";
 import { ResiduumError } from "residuum";
-import { CaptureMissing } from "../../components/capture_missing";
 import { CopyAs } from "../../components/copy_as";
 import { DataTable, Picture } from "../../components/data_table";
 import { Choice } from "../../components/fields";
@@ -13,6 +12,7 @@ import { queryChoice, queryText, setQuery } from "../../router/location";
 import { client } from "../../server/client";
 import { useResource } from "../../server/resource";
 import { type Attributed, partName, shownParts } from "./attribution_values";
+import { CaptureParts } from "./capture_parts";
 import { tokenRef } from "./lens_page";
 import type { Lens } from "./lens_values";
 
@@ -59,9 +59,7 @@ export function Attribution(props: { cache: Cache; lens: Lens; column: number; f
         <div class="empty">
           <strong>This cache lacks what the parts are made of</strong>
           <p>{(parts.error as ResiduumError).detail}</p>
-          <CaptureMissing cache={cache} hooks={["embed", "resid_post", "attn_out", "attn.z", "mlp_out"]}>
-            Capture it
-          </CaptureMissing>
+          <CaptureParts cache={cache} />
         </div>
       ) : parts.error !== undefined ? (
         <ProblemNote error={parts.error} onRetry={parts.reload} />

@@ -1,7 +1,6 @@
 /** What the model would predict if it stopped after each layer. */
 import type { Cache } from "residuum";
 import { CacheFrame, heldLayers, heldPositions, useCache } from "../../components/cache_frame";
-import { CaptureMissing } from "../../components/capture_missing";
 import { CopyAs } from "../../components/copy_as";
 import { Select, TextField } from "../../components/fields";
 import { Empty, Loaded } from "../../components/problem";
@@ -11,6 +10,7 @@ import { client } from "../../server/client";
 import { useResource } from "../../server/resource";
 import type { PageProps } from "../routes";
 import { Attribution } from "./attribution";
+import { CaptureParts } from "./capture_parts";
 import { CellDetails } from "./cell_details";
 import { FollowedToken } from "./followed_token";
 import { LensGrid } from "./lens_grid";
@@ -44,7 +44,8 @@ function LensOf({ cache }: { cache: Cache }) {
   const first = Math.min(queryInteger("first", 0), Math.max(0, held.length - 1));
   const positions = held.slice(first, first + WINDOW);
   const follow = queryText("follow");
-  const measure = queryChoice<Measure>("colour", ["probability", "entropy", "kl", "followed", "rank"]);
+  const colour = queryChoice<Measure>("colour", ["probability", "entropy", "kl", "followed", "rank"]);
+  const measure = follow || (colour !== "followed" && colour !== "rank") ? colour : "probability";
   const body = {
     hook,
     top_k: TOP_K,
@@ -57,10 +58,7 @@ function LensOf({ cache }: { cache: Cache }) {
   if (layers.length === 0) {
     return (
       <Empty title={`This cache has no ${hook}`}>
-        The lens reads the residual stream.{" "}
-        <CaptureMissing cache={cache} hooks={["embed", "resid_post", "attn_out", "mlp_out"]}>
-          Capture it
-        </CaptureMissing>
+        The lens reads the residual stream. <CaptureParts cache={cache} />
       </Empty>
     );
   }

@@ -1,0 +1,21 @@
+/** Captures what the lens and the attribution read: which embeddings there are depends on the model. */
+import type { Cache } from "residuum";
+import { CaptureMissing } from "../../components/capture_missing";
+import { Loaded } from "../../components/problem";
+import { client } from "../../server/client";
+import { useResource } from "../../server/resource";
+import { hooksOfParts } from "./attribution_values";
+
+export function CaptureParts({ cache }: { cache: Cache }) {
+  const id = cache.model;
+  const model = useResource(`model ${id}`, (signal) => client.get("/v1/models/{id}", { params: { path: { id } }, signal }));
+  return (
+    <Loaded of={model} what="the model's hooks">
+      {(value) => (
+        <CaptureMissing cache={cache} hooks={hooksOfParts(value.status === "ready" ? (value.hooks ?? []) : [])}>
+          Capture it
+        </CaptureMissing>
+      )}
+    </Loaded>
+  );
+}
