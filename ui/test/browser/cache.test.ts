@@ -116,6 +116,16 @@ test("arrow keys read out the cells of the lens", async () => {
   await expect.poll(() => new URL(page.url()).searchParams.get("layer")).toBe("28");
 });
 
+test("a token that is refused is said, and the grid stays", async () => {
+  const page = await open(`/caches/${full.id}/lens`, { allow: /422/ });
+  const grid = page.getByRole("application", { name: /Most probable next token/ });
+  await grid.waitFor();
+  await page.getByLabel("Follow a token").fill("Mississippi River");
+  await page.getByRole("button", { name: "Follow", exact: true }).click();
+  await page.getByRole("alert").first().waitFor();
+  expect(await grid.isVisible()).toBe(true);
+});
+
 test("what the lens needs is captured on demand", async () => {
   const page = await open(`/caches/${plain.id}/lens`);
   await page.getByRole("button", { name: "Capture it" }).click();

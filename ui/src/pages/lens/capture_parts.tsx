@@ -2,13 +2,11 @@
 import type { Cache } from "residuum";
 import { CaptureMissing } from "../../components/capture_missing";
 import { Loaded } from "../../components/problem";
-import { client } from "../../server/client";
-import { useResource } from "../../server/resource";
+import { useModel } from "../../server/catalogue";
 import { hooksOfParts } from "./attribution_values";
 
 export function CaptureParts({ cache }: { cache: Cache }) {
-  const id = cache.model;
-  const model = useResource(`model ${id}`, (signal) => client.get("/v1/models/{id}", { params: { path: { id } }, signal }));
+  const model = useModel(cache.model);
   return (
     <Loaded of={model} what="the model's hooks">
       {(value) => (

@@ -1,9 +1,10 @@
 /** What the model would predict if it stopped after each layer. */
+import { useRef } from "preact/hooks";
 import type { Cache } from "residuum";
 import { CacheFrame, heldLayers, heldPositions, useCache } from "../../components/cache_frame";
 import { CopyAs } from "../../components/copy_as";
 import { Select, TextField } from "../../components/fields";
-import { Empty, Loaded } from "../../components/problem";
+import { Empty, ProblemNote } from "../../components/problem";
 import { pythonArguments, pythonClient, shellWord } from "../../format/snippets";
 import { queryChoice, queryInteger, queryText, setQuery } from "../../router/location";
 import { client } from "../../server/client";
@@ -55,6 +56,11 @@ function LensOf({ cache }: { cache: Cache }) {
   const lens = useResource(layers.length === 0 ? null : JSON.stringify([cache.id, body]), (signal) =>
     client.post("/v1/caches/{id}/lens", { params: { path: { id: cache.id } }, body, signal }),
   );
+  // While another token is followed, and if it is refused, the grid stays: it is the same but for that token.
+  const grid = JSON.stringify([cache.id, hook, positions]);
+  const last = useRef<{ grid: string; value: Lens } | null>(null);
+  if (lens.value) last.current = { grid, value: lens.value };
+  const shown = lens.value ?? (last.current?.grid === grid ? last.current.value : undefined);
   if (layers.length === 0) {
     return (
       <Empty title={`This cache has no ${hook}`}>
@@ -91,15 +97,33 @@ function LensOf({ cache }: { cache: Cache }) {
         <span class="spacer" />
         <CopyAs
           request={{ method: "POST", path: `/v1/caches/${cache.id}/lens`, body }}
-          python={`${pythonClient(location.origin)}\nlens = client.cache("${cache.id}").logit_lens(${pythonArguments({ tokens: body.tokens, top_k: TOP_K, hook: hook === "resid_post" ? undefined : hook })})`}
-          cli={`residuum lens ${cache.id}${follow ? ` --token ${shellWord(follow.replace(/^#(\d+)$/, "id:$1"))}` : ""}`}
+          python={`${pythonClient(location.origin)}\nlens = client.cache("${cache.id}").logit_lens(${pythonArguments({ tokens: body.tokens, positions: body.positions, top_k: TOP_K, hook: hook === "resid_post" ? undefined : hook })})`}
+          cli={commandOf(cache, held, positions, hook, follow)}
         />
       </div>
-      <Loaded of={lens} what="the lens">
-        {(value) => <LensViews cache={cache} lens={value} measure={measure} follow={follow} />}
-      </Loaded>
+      {lens.error !== undefined && <ProblemNote error={lens.error} onRetry={lens.reload} />}
+      {shown ? (
+        <LensViews
+          cache={cache}
+          lens={shown}
+          measure={lens.value || (measure !== "followed" && measure !== "rank") ? measure : "probability"}
+          follow={lens.error === undefined ? follow : ""}
+          isFollowed={lens.value !== undefined}
+        />
+      ) : (
+        lens.isLoading && <p class="loading">Loading the lens …</p>
+      )}
     </>
   );
+}
+
+/** The same on the command line, whose default is the last position. */
+function commandOf(cache: Cache, held: number[], positions: number[], hook: string, follow: string): string {
+  const words = [`residuum lens ${cache.id}`, `--top-k ${TOP_K}`];
+  if (held.length > 1) words.push(`--positions ${held.length > positions.length ? positions.join(",") : "all"}`);
+  if (hook !== "resid_post") words.push(`--hook ${hook}`);
+  if (follow) words.push(`--token ${shellWord(follow.replace(/^#(\d+)$/, "id:$1"))}`);
+  return words.join(" ");
 }
 
 function FollowField({ value }: { value: string }) {
@@ -126,8 +150,8 @@ function FollowField({ value }: { value: string }) {
   );
 }
 
-function LensViews(props: { cache: Cache; lens: Lens; measure: Measure; follow: string }) {
-  const { cache, lens, measure, follow } = props;
+function LensViews(props: { cache: Cache; lens: Lens; measure: Measure; follow: string; isFollowed: boolean }) {
+  const { cache, lens, measure, follow, isFollowed } = props;
   const nColumns = lens.positions.length;
   const given = lens.positions.indexOf(queryInteger("position", -1));
   const column = given < 0 ? nColumns - 1 : given;
@@ -138,7 +162,7 @@ function LensViews(props: { cache: Cache; lens: Lens; measure: Measure; follow: 
       <LensGrid lens={lens} measure={measure} selected={{ index, column }} />
       <div class="columns lens-details">
         <CellDetails lens={lens} index={index} column={column} />
-        <FollowedToken lens={lens} column={column} follow={follow} />
+        <FollowedToken lens={lens} column={column} follow={isFollowed ? follow : ""} />
       </div>
       <Attribution cache={cache} lens={lens} column={column} follow={follow} />
     </>
