@@ -17,5 +17,5 @@ export type { components, operations, paths } from "./openapi.js";
 export { readSafetensors, type Safetensors, type TensorToWrite, writeSafetensors } from "./safetensors.js";
 export { EventParser, readEvents, type ServerSentEvent } from "./sse.js";
 export { type Activations, type Nested, Tensor, type TensorInfo } from "./tensor.js";
-export { type ApiKey, type Fetch, idempotencyKey, type RetryOptions, type SendOptions } from "./transport.js";
+export { type ApiKey, type Fetch, idempotencyKey, queryString, type RetryOptions, type SendOptions } from "./transport.js";
 export type * from "./types.js";
