@@ -2,7 +2,7 @@
 import { useSignal } from "@preact/signals";
 import { preview } from "../format/tokens";
 import { client } from "../server/client";
-import { useResource } from "../server/resource";
+import { useResource, pause } from "../server/resource";
 import { ProblemNote } from "./problem";
 
 const SHOWN = 12;
@@ -18,8 +18,7 @@ export function CachePicker({
 }) {
   const text = useSignal("");
   const found = useResource(`pick ${text.value}`, async (signal) => {
-    await new Promise((done) => setTimeout(done, 150));
-    signal.throwIfAborted();
+    await pause(150, signal);
     const query = { limit: SHOWN, fields: "id,text,model,label", ...(text.value.trim() && { text: text.value }) };
     return (await client.get("/v1/caches", { params: { query }, signal })).items;
   });

@@ -7,6 +7,11 @@ export interface Option<Value extends string> {
   label: string;
 }
 
+/** Options whose labels are their values. */
+export function optionsOf<Value extends string>(values: Iterable<Value>): Option<Value>[] {
+  return Array.from(values, (value) => ({ value, label: value }));
+}
+
 export function Select<Value extends string>(props: {
   label: string;
   value: Value;

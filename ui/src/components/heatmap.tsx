@@ -38,8 +38,6 @@ export interface HeatmapProps {
   /** A click, Enter or Space on a cell. */
   onSelect?: (cell: Cell) => void;
   onHover?: (cell: Cell | null) => void;
-  /** Changes when values change in place, such as while a sweep computes. */
-  version?: number;
 }
 
 const MIN = { width: 12, height: 14 };

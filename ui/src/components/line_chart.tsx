@@ -22,16 +22,11 @@ export interface LineChartProps {
   height?: number;
   /** A logarithmic y axis, such as for ranks; values must be positive. */
   isLog?: boolean;
-  /** Range of the y axis; that of the values if left out. */
-  range?: readonly [number, number];
-  onSelect?: (index: number) => void;
 }
 
 export function LineChart(props: LineChartProps) {
-  const { label, x, xLabel, yLabel, lines, height = 260, isLog = false, range, onSelect } = props;
+  const { label, x, xLabel, yLabel, lines, height = 260, isLog = false } = props;
   const box = useRef<HTMLDivElement>(null);
-  const chosen = useRef(onSelect);
-  chosen.current = onSelect;
   const colours = theme.value;
   const shape = lines.map((line) => line.label).join("\n");
   const chart = useRef<uPlot | null>(null);
@@ -51,7 +46,7 @@ export function LineChart(props: LineChartProps) {
         height,
         scales: {
           x: { time: false },
-          y: { ...(isLog && { distr: 3 }), ...(range && { range: range as [number, number] }) },
+          y: isLog ? { distr: 3 } : {},
         },
         axes: [
           {
@@ -73,15 +68,6 @@ export function LineChart(props: LineChartProps) {
           })),
         ],
         cursor: { drag: { x: false, y: false } },
-        hooks: {
-          ready: [
-            (made) => {
-              made.over.addEventListener("click", () => {
-                if (typeof made.cursor.idx === "number") chosen.current?.(made.cursor.idx);
-              });
-            },
-          ],
-        },
       },
       data,
       element,
@@ -94,7 +80,7 @@ export function LineChart(props: LineChartProps) {
       plot.destroy();
       chart.current = null;
     };
-  }, [shape, xLabel, yLabel, height, isLog, range?.[0], range?.[1], colours]);
+  }, [shape, xLabel, yLabel, height, isLog, colours]);
   useEffect(() => {
     chart.current?.setData(data);
   }, [x, lines]);

@@ -79,12 +79,6 @@ export function queryInteger(name: string, fallback: number): number {
   return text !== null && /^-?\d{1,9}$/.test(text) ? Number(text) : fallback;
 }
 
-/** One value of the query as a finite number; the fallback if it is none. */
-export function queryNumber(name: string, fallback: number): number {
-  const text = current.value.query.get(name);
-  return text !== null && text.trim() !== "" && Number.isFinite(Number(text)) ? Number(text) : fallback;
-}
-
 /** All values of a name. */
 export function queryList(name: string): string[] {
   return current.value.query.getAll(name);

@@ -1,7 +1,7 @@
-/** Which caches a page is about: conditions of the API, kept in the address. */
-import { pairOf } from "../../format/lists";
-import { shellWord } from "../../format/snippets";
-import { queryList, queryText } from "../../router/location";
+/** Conditions that the API knows for caches, as views keep them in the address. */
+import { pairOf } from "../format/lists";
+import { shellWord } from "../format/snippets";
+import { queryList, queryText } from "../router/location";
 
 export interface Conditions {
   model: string;
@@ -34,7 +34,7 @@ export function queryOf({ model, run, label, tags, text, metadata }: Conditions)
     ...(run && { run }),
     ...(label && { label }),
     ...(tags.length > 0 && { tag: [...tags] }),
-    ...(text && { text }),
+    ...(text.trim() && { text }),
     ...(metadata.length > 0 && { metadata: Object.fromEntries(metadata.map(pairOf)) }),
   };
 }
@@ -46,7 +46,7 @@ export function bodyOf({ model, run, label, tags, text, metadata }: Conditions) 
     ...(run && { run }),
     ...(label && { label }),
     ...(tags.length > 0 && { tags: [...tags] }),
-    ...(text && { text }),
+    ...(text.trim() && { text }),
     ...(metadata.length > 0 && {
       metadata: Object.fromEntries(metadata.map(pairOf).map(([key, value]) => [key, jsonOr(value)])),
     }),

@@ -66,6 +66,12 @@ export function useResource<Value>(key: string | null, load: (signal: AbortSigna
   return { value: now.value, error: now.error, isLoading: now.isLoading, reload, set };
 }
 
+/** Waits, and throws if what waits is no longer wanted: a slider or a text that changes on asks nothing of the server. */
+export async function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+  await new Promise((done) => setTimeout(done, milliseconds));
+  signal.throwIfAborted();
+}
+
 /** Runs something that the reader asked for: keeps its error, tells whether it runs, and can be stopped. */
 export interface Action<Arguments extends unknown[], Value> {
   readonly run: (...given: Arguments) => Promise<Value | undefined>;

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { NO_CONDITIONS } from "../../src/pages/map/conditions";
-import { layerNear, vectorHooks } from "../../src/pages/map/hooks";
+import { NO_CONDITIONS } from "../../src/server/conditions";
+import { layerNear, vectorHooks } from "../../src/format/hooks";
 import { commandOf, partsOf, pythonCode, requestOf, type SearchPlan } from "../../src/pages/search/request";
 
 const plan: SearchPlan = {

@@ -9,7 +9,7 @@ export type Measure = "norm" | "similarity" | "projection" | "feature";
 
 export interface TokenMeasure {
   measure: Measure;
-  /** Name of the hook within a block, such as `hook_resid_post`. */
+  /** Full name of the hook, such as `blocks.12.hook_resid_post`. */
   hook: string;
   layer: number;
   /** The token that others are compared with. */
@@ -21,14 +21,13 @@ export interface TokenMeasure {
 
 /** Values of all tokens, NaN where there is none. */
 export function useTokenValues(cache: Cache, held: number[], what: TokenMeasure): Resource<Float64Array> {
-  const { measure, hook, layer, direction, sae, feature } = what;
-  const name = `blocks.${layer}.${hook}`;
-  const rows = useResource(measure === "norm" || measure === "similarity" ? `${cache.id} ${name}` : null, (signal) =>
-    rowsOf(cache, held, name, signal),
+  const { measure, hook, direction, sae, feature } = what;
+  const rows = useResource(measure === "norm" || measure === "similarity" ? `${cache.id} ${hook}` : null, (signal) =>
+    rowsOf(cache, held, hook, signal),
   );
   const asked = useResource(askKey(cache, what), async (signal) => {
     const values = await (measure === "projection"
-      ? project(cache, name, direction, signal)
+      ? project(cache, hook, direction, signal)
       : activations(cache, sae, feature as number, signal));
     return values instanceof Map
       ? Float64Array.from({ length: cache.n_tokens }, (_, i) => values.get(i) ?? Number.NaN)
@@ -43,8 +42,8 @@ export function useTokenValues(cache: Cache, held: number[], what: TokenMeasure)
   return { ...rows, value, set: () => undefined };
 }
 
-function askKey(cache: Cache, { measure, hook, layer, direction, sae, feature }: TokenMeasure): string | null {
-  if (measure === "projection" && direction) return `${cache.id} ${hook} ${layer} on ${direction}`;
+function askKey(cache: Cache, { measure, hook, direction, sae, feature }: TokenMeasure): string | null {
+  if (measure === "projection" && direction) return `${cache.id} ${hook} on ${direction}`;
   if (measure === "feature" && sae && feature !== null) return `${cache.id} ${sae} ${feature}`;
   return null;
 }

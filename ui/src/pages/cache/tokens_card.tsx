@@ -1,15 +1,14 @@
 /** The tokens of a cache, coloured by what its activations say of each. */
 import type { Cache } from "residuum";
-import { diverging, type Scale, sequential } from "../../colour/scale";
-import { extentOf } from "../../colour/scale";
+import { diverging, extentOf, type Scale, sequential } from "../../colour/scale";
 import { theme } from "../../colour/theme";
-import { heldLayers, heldPositions } from "../../components/cache_frame";
+import { heldPositions } from "../../components/cache_frame";
 import { DataTable, Picture } from "../../components/data_table";
-import { Check, Choice, Select, Slider, TextField } from "../../components/fields";
+import { Check, Choice, Select, Slider, TextField, optionsOf } from "../../components/fields";
 import { Legend } from "../../components/legend";
 import { Loaded } from "../../components/problem";
 import { TokenStrip } from "../../components/token_strip";
-import { withoutPrefix } from "../../format/hooks";
+import { type HookLayers, vectorHooks } from "../../format/hooks";
 import { exact, significant } from "../../format/numbers";
 import { visible } from "../../format/tokens";
 import { queryChoice, queryInteger, queryText, setQuery } from "../../router/location";
@@ -25,19 +24,8 @@ const UNITS: Record<Measure, string> = {
   feature: "activation",
 };
 
-/** Names of hooks within the blocks whose rows can colour tokens: those with one row for each position. */
-export function rowHooks(cache: Cache): string[] {
-  const names = new Set<string>();
-  for (const { hook, axes } of cache.hooks) {
-    const name = /^blocks\.\d+\.(.*)$/.exec(hook)?.[1];
-    if (name && !axes.includes("q_pos") && !axes.includes("k_pos")) names.add(name);
-  }
-  // What is asked for most comes first.
-  return [...names].sort((a, b) => Number(b === "hook_resid_post") - Number(a === "hook_resid_post"));
-}
-
 export function TokensCard({ cache }: { cache: Cache }) {
-  const hooks = rowHooks(cache);
+  const hooks = vectorHooks(cache.hooks).filter(({ layers }) => layers.length > 0);
   const held = heldPositions(cache);
   if (hooks.length === 0 || held.length === 0) {
     return (
@@ -54,7 +42,7 @@ export function TokensCard({ cache }: { cache: Cache }) {
   return <Coloured cache={cache} hooks={hooks} held={held} />;
 }
 
-function Coloured({ cache, hooks, held }: { cache: Cache; hooks: string[]; held: number[] }) {
+function Coloured({ cache, hooks, held }: { cache: Cache; hooks: HookLayers[]; held: number[] }) {
   const saes = readySaes(useSaes().value);
   const directions = useResource("directions", async (signal) => {
     const query = { limit: 200 };
@@ -62,13 +50,13 @@ function Coloured({ cache, hooks, held }: { cache: Cache; hooks: string[]; held:
   });
   const usable = (directions.value ?? []).filter(({ width, hook }) => width === cache.d_model && hook.includes("resid"));
   const measure = queryChoice<Measure>("colour", ["norm", "similarity", "projection", "feature"]);
-  const hook = hooks.find((name) => name === queryText("hook")) ?? (hooks[0] as string);
-  const layers = heldLayers(cache, hook);
+  const hook = hooks.find(({ short }) => short === queryText("hook")) ?? (hooks[0] as HookLayers);
+  const layers = hook.layers.map(({ layer }) => layer);
   const at = Math.max(0, layers.indexOf(queryInteger("layer", layers[Math.floor(layers.length / 2)] ?? 0)));
   const token = queryInteger("token", held.at(-1) ?? 0);
   const what: TokenMeasure = {
     measure,
-    hook,
+    hook: hook.layers[at]?.full ?? "",
     layer: layers[at] ?? 0,
     token,
     direction: queryText("direction") || (usable[0]?.name ?? ""),
@@ -95,8 +83,8 @@ function Coloured({ cache, hooks, held }: { cache: Cache; hooks: string[]; held:
           <>
             <Select
               label="Hook"
-              value={hook}
-              options={hooks.map((name) => ({ value: name, label: withoutPrefix(name) }))}
+              value={hook.short}
+              options={optionsOf(hooks.map(({ short }) => short))}
               onChange={(value) => setQuery({ hook: value })}
             />
             <Slider
@@ -113,7 +101,7 @@ function Coloured({ cache, hooks, held }: { cache: Cache; hooks: string[]; held:
           <Select
             label="Direction"
             value={what.direction}
-            options={usable.map(({ name }) => ({ value: name, label: name }))}
+            options={optionsOf(usable.map(({ name }) => name))}
             onChange={(value) => setQuery({ direction: value })}
           />
         )}
@@ -122,7 +110,7 @@ function Coloured({ cache, hooks, held }: { cache: Cache; hooks: string[]; held:
             <Select
               label="Autoencoder"
               value={what.sae}
-              options={saes.map(({ id }) => ({ value: id, label: id }))}
+              options={optionsOf(saes.map(({ id }) => id))}
               onChange={(value) => setQuery({ sae: value })}
             />
             <TextField

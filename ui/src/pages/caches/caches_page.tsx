@@ -1,5 +1,6 @@
 /** All caches: search, filter, select, and do something with the selected ones. */
 import { useSignal } from "@preact/signals";
+import { queryString } from "residuum";
 import { useEffect } from "preact/hooks";
 import { CopyAs } from "../../components/copy_as";
 import { PageHeader } from "../../components/page_header";
@@ -11,7 +12,7 @@ import { ago, dateTime } from "../../format/time";
 import { preview } from "../../format/tokens";
 import { go, href, place } from "../../router/location";
 import { Link } from "../../router/link";
-import { commandFilter, conditionsOf, filterOf, pythonFilter, queryString } from "./filter";
+import { commandFilter, conditionsOf, filterOf, pythonFilter } from "./filter";
 import { FilterFields } from "./filter_fields";
 import { type Row, useList } from "./pages";
 import { moved, NOTHING, type Selection, toggled } from "./selection";
@@ -50,14 +51,13 @@ export function CachesPage() {
     } else return;
     event.preventDefault();
   };
-  const query = queryString(conditions);
   return (
     <>
       <PageHeader
         title="Caches"
         actions={
           <CopyAs
-            request={{ path: `/v1/caches${query && `?${query}`}` }}
+            request={{ path: `/v1/caches${queryString(conditions)}` }}
             python={`${pythonClient(location.origin)}\nfor cache in client.caches(${pythonFilter(conditions)}):\n    print(cache.id, cache.text)`}
             cli={`residuum caches ls ${commandFilter(filter)}`.trim()}
           />

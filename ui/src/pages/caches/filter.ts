@@ -1,16 +1,9 @@
 /** The filter of the list of caches: as the address has it, as the API takes it, as a command. */
-import type { Query } from "residuum";
 import { pairOf } from "../../format/lists";
 import { pythonOf, shellWord } from "../../format/snippets";
+import { type Conditions, flagsOf, queryOf } from "../../server/conditions";
 
-export interface CacheFilter {
-  text: string;
-  model: string;
-  run: string;
-  tags: string[];
-  label: string;
-  /** `key=value` of the metadata. */
-  metadata: string[];
+export interface CacheFilter extends Conditions {
   hook: string;
   /** As `datetime-local` has it, in the reader's own zone. */
   from: string;
@@ -40,19 +33,11 @@ export function onePerKey(pairs: readonly string[]): string[] {
   return [...found.values()];
 }
 
-type Conditions = Omit<NonNullable<Query<"listCaches">>, "limit" | "cursor" | "fields" | "order" | "count">;
-
 /** What the API takes. */
-export function conditionsOf(filter: CacheFilter): Conditions {
-  const { text, model, run, tags, label, metadata, hook, from, to, isPinned } = filter;
-  const pairs = metadata.map(pairOf);
+export function conditionsOf(filter: CacheFilter) {
+  const { hook, from, to, isPinned } = filter;
   return {
-    ...(text.trim() && { text }),
-    ...(model && { model }),
-    ...(run && { run }),
-    ...(tags.length > 0 && { tag: tags }),
-    ...(label && { label }),
-    ...(pairs.length > 0 && { metadata: Object.fromEntries(pairs) }),
+    ...queryOf(filter),
     ...(hook && { hook: [hook] }),
     ...(from && { created_from: new Date(from).toISOString() }),
     ...(to && { created_to: new Date(to).toISOString() }),
@@ -87,19 +72,7 @@ export function chips(filter: CacheFilter): { text: string; without: Record<stri
   ];
 }
 
-/** The query string of the conditions, as the specification writes objects. */
-export function queryString(conditions: Conditions): string {
-  const pairs = new URLSearchParams();
-  for (const [name, value] of Object.entries(conditions)) {
-    if (Array.isArray(value)) for (const inner of value) pairs.append(name, String(inner));
-    else if (typeof value === "object" && value !== null)
-      for (const [key, inner] of Object.entries(value)) pairs.append(`${name}[${key}]`, String(inner));
-    else pairs.append(name, String(value));
-  }
-  return pairs.toString();
-}
-
-export function pythonFilter(conditions: Conditions): string {
+export function pythonFilter(conditions: ReturnType<typeof conditionsOf>): string {
   return Object.entries(conditions)
     .map(
       ([name, value]) => `${name}=${pythonOf(name === "tag" && Array.isArray(value) && value.length === 1 ? value[0] : value)}`,
@@ -107,14 +80,10 @@ export function pythonFilter(conditions: Conditions): string {
     .join(", ");
 }
 
-export function commandFilter({ text, model, run, tags, label, metadata, hook, from, to, isPinned }: CacheFilter): string {
+export function commandFilter(filter: CacheFilter): string {
+  const { hook, from, to, isPinned } = filter;
   return [
-    model && `-m ${shellWord(model)}`,
-    run && `--run ${run}`,
-    ...tags.map((tag) => `--tag ${shellWord(tag)}`),
-    label && `--label ${shellWord(label)}`,
-    text && `--text ${shellWord(text)}`,
-    ...metadata.map((pair) => `--metadata ${shellWord(pair)}`),
+    ...flagsOf(filter),
     hook && `--hook ${shellWord(hook)}`,
     from && `--from ${new Date(from).toISOString()}`,
     to && `--to ${new Date(to).toISOString()}`,

@@ -1,5 +1,6 @@
 /** What can be done with the selected caches, and with all that match. */
 import { useSignal } from "@preact/signals";
+import { queryString } from "residuum";
 import { Confirm, Dialog } from "../../components/dialog";
 import { TextField } from "../../components/fields";
 import { ProblemNote } from "../../components/problem";
@@ -7,9 +8,10 @@ import { count, counted } from "../../format/numbers";
 import { href } from "../../router/location";
 import { Link } from "../../router/link";
 import { client } from "../../server/client";
+import { forEach } from "../../server/pool";
 import { download } from "../../server/download";
 import { useAction } from "../../server/resource";
-import { type CacheFilter, type conditionsOf, mapQuery, queryString } from "./filter";
+import { type CacheFilter, type conditionsOf, mapQuery } from "./filter";
 
 interface Props {
   ids: string[];
@@ -21,8 +23,6 @@ interface Props {
   onChange: () => void;
 }
 
-/** Requests under way at once. */
-const AT_ONCE = 6;
 /** Caches that fit an address; the map and the comparison take a filter for more. */
 const MOST_IN_ADDRESS = 200;
 
@@ -34,16 +34,12 @@ export function SelectionBar({ ids, filter, conditions, total, isExact, onClear,
   const said = useSignal("");
   const each = async (signal: AbortSignal, act: (id: string) => Promise<unknown>) => {
     progress.value = 0;
-    const rest = [...ids];
-    const work = async () => {
-      for (let id = rest.shift(); id !== undefined; id = rest.shift()) {
+    try {
+      await forEach(ids, async (id) => {
         signal.throwIfAborted();
         await act(id);
         progress.value++;
-      }
-    };
-    try {
-      await Promise.all(Array.from({ length: AT_ONCE }, work));
+      });
     } finally {
       onChange();
     }
@@ -63,7 +59,7 @@ export function SelectionBar({ ids, filter, conditions, total, isExact, onClear,
     return true;
   });
   const all = useAction(async (signal, what: "delete" | "export") => {
-    if (what === "export") return await download(`/v1/export?${exportQuery(conditions)}`, "residuum-export.safetensors", signal);
+    if (what === "export") return await download(`/v1/export${exportQuery(conditions)}`, "residuum-export.safetensors", signal);
     const { deleted, kept_pinned: kept } = await client.delete("/v1/caches", { params: { query: conditions }, signal });
     said.value = `${counted(deleted, "cache")} deleted${kept > 0 ? `, ${count(kept)} pinned kept` : ""}.`;
     onChange();
@@ -170,7 +166,7 @@ export function SelectionBar({ ids, filter, conditions, total, isExact, onClear,
 }
 
 function exportQuery(conditions: Props["conditions"]): string {
-  return [queryString(conditions), "format=safetensors", "position=last"].filter(Boolean).join("&");
+  return queryString({ ...conditions, format: "safetensors", position: "last" });
 }
 
 function TagDialog({ n, onClose, onSave }: { n: number; onClose: () => void; onSave: (add: string, remove: string) => void }) {

@@ -10,6 +10,7 @@ import { preview } from "../../format/tokens";
 import { href, place, setQuery } from "../../router/location";
 import { Link } from "../../router/link";
 import { client } from "../../server/client";
+import { forEach } from "../../server/pool";
 import { useResource } from "../../server/resource";
 import { type CompareForm, formOf, type Metric, requestOf, SET_METRICS, VECTOR_METRICS } from "./compare_form";
 import { Drift, LayersByLayers, Similarity } from "./pictures";
@@ -143,17 +144,13 @@ function Chosen({ caches, names, isPairs }: { caches: string[]; names: ReadonlyM
 function useNames(ids: readonly string[]): ReadonlyMap<string, string> {
   const found = useResource(ids.length === 0 ? null : ids.join(), async (signal) => {
     const names = new Map<string, string>();
-    const rest = [...ids];
-    const work = async () => {
-      for (let id = rest.shift(); id !== undefined; id = rest.shift()) {
-        const cache: Cache | undefined = await client
-          .get("/v1/caches/{id}", { params: { path: { id } }, signal })
-          // One that is gone keeps its id; the comparison says what is wrong.
-          .catch(() => undefined);
-        if (cache) names.set(id, preview(cache.text ?? cache.tokens.join(""), 44) || id);
-      }
-    };
-    await Promise.all(Array.from({ length: 6 }, work));
+    await forEach(ids, async (id) => {
+      const cache: Cache | undefined = await client
+        .get("/v1/caches/{id}", { params: { path: { id } }, signal })
+        // One that is gone keeps its id; the comparison says what is wrong.
+        .catch(() => undefined);
+      if (cache) names.set(id, preview(cache.text ?? cache.tokens.join(""), 44) || id);
+    });
     return names;
   });
   return found.value ?? new Map();

@@ -1,7 +1,7 @@
 /** Features of a sparse autoencoder: which are active at each token, and where one of them is most active. */
 import { CachePicker } from "../../components/cache_picker";
 import { CopyAs } from "../../components/copy_as";
-import { Select, TextField } from "../../components/fields";
+import { Select, TextField, optionsOf } from "../../components/fields";
 import { PageHeader } from "../../components/page_header";
 import { Empty, Loaded } from "../../components/problem";
 import { pythonClient } from "../../format/snippets";
@@ -53,7 +53,7 @@ function FeaturesOf({ saes }: { saes: ReadySae[] }) {
         <Select
           label="Autoencoder"
           value={sae.id}
-          options={saes.map(({ id }) => ({ value: id, label: id }))}
+          options={optionsOf(saes.map(({ id }) => id))}
           onChange={(id) => setQuery({ sae: id, feature: null })}
         />
         <TextField

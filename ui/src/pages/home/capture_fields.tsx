@@ -1,5 +1,5 @@
 /** What to capture: hooks in groups, layers, positions. */
-import { Check, Select, TextField } from "../../components/fields";
+import { Check, Select, TextField, optionsOf } from "../../components/fields";
 import { ProblemNote } from "../../components/problem";
 import { type ReadyModel, useModel } from "../../server/catalogue";
 import type { Faults, RunForm } from "./form";
@@ -51,7 +51,7 @@ export function CaptureFields({ model, form, set, faults }: Props) {
         <Select
           label="Stored as"
           value={form.dtype}
-          options={(["float32", "float16", "bfloat16"] as const).map((value) => ({ value, label: value }))}
+          options={optionsOf(["float32", "float16", "bfloat16"] as const)}
           onChange={(dtype) => set({ dtype })}
         />
       </div>

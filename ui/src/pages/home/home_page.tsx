@@ -2,7 +2,7 @@
 import { useEffect } from "preact/hooks";
 import type { CreateRun, Model } from "residuum";
 import { CopyAs } from "../../components/copy_as";
-import { Choice, Select } from "../../components/fields";
+import { Choice, Select, optionsOf } from "../../components/fields";
 import { PageHeader } from "../../components/page_header";
 import { Empty, explain, Loaded, ProblemNote } from "../../components/problem";
 import { go, href } from "../../router/location";
@@ -92,7 +92,7 @@ function NewRun({ models }: { models: ReadyModel[] }) {
             <Select
               label="Model"
               value={model.id}
-              options={models.map(({ id }) => ({ value: id, label: id }))}
+              options={optionsOf(models.map(({ id }) => id))}
               onChange={(id) => set({ model: id, hooks: [] })}
             />
             {model.has_chat_template && (

@@ -1,5 +1,5 @@
 /** How to continue the text, and how to find the run again. */
-import { Select, TextArea, TextField } from "../../components/fields";
+import { Select, TextArea, TextField, optionsOf } from "../../components/fields";
 import type { ReadyModel } from "../../server/catalogue";
 import type { Faults, RunForm } from "./form";
 import { Fault } from "./home_page";
@@ -50,7 +50,7 @@ export function StorageFields({ form, set, faults }: Props) {
         <Select
           label="Priority"
           value={form.priority}
-          options={(["interactive", "normal", "bulk"] as const).map((value) => ({ value, label: value }))}
+          options={optionsOf(["interactive", "normal", "bulk"] as const)}
           onChange={(priority) => set({ priority })}
         />
         <TextArea

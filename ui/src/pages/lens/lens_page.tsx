@@ -3,7 +3,7 @@ import { useRef } from "preact/hooks";
 import type { Cache } from "residuum";
 import { CacheFrame, heldLayers, heldPositions, useCache } from "../../components/cache_frame";
 import { CopyAs } from "../../components/copy_as";
-import { Select, TextField } from "../../components/fields";
+import { Select, TextField, optionsOf } from "../../components/fields";
 import { Empty, ProblemNote } from "../../components/problem";
 import { pythonArguments, pythonClient, shellWord } from "../../format/snippets";
 import { queryChoice, queryInteger, queryText, setQuery } from "../../router/location";
@@ -74,7 +74,7 @@ function LensOf({ cache }: { cache: Cache }) {
         <Select
           label="Residual stream"
           value={hook}
-          options={HOOKS.map((value) => ({ value, label: value }))}
+          options={optionsOf(HOOKS)}
           onChange={(value) => setQuery({ hook: value === "resid_post" ? null : value })}
         />
         <Select

@@ -4,7 +4,7 @@ import { useEffect } from "preact/hooks";
 import { TextField } from "../../components/fields";
 import { commaList } from "../../format/lists";
 import { setQuery } from "../../router/location";
-import type { Conditions } from "./conditions";
+import type { Conditions } from "../../server/conditions";
 
 /** Names that go with the conditions and mean nothing for other caches, such as a zoom. */
 export function ConditionFields({ conditions, reset = [] }: { conditions: Conditions; reset?: readonly string[] }) {

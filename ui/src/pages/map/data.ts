@@ -2,14 +2,17 @@
 import { readNpy } from "residuum";
 import type { Schemas } from "../../server/catalogue";
 import { client } from "../../server/client";
-import { type Conditions, queryOf } from "./conditions";
+import { forEach } from "../../server/pool";
+import { pause } from "../../server/resource";
+import { type Conditions, queryOf } from "../../server/conditions";
 import { type Components, componentsOf } from "./pca";
 
 /** Caches on one map; the newest are taken if there are more. */
 export const MOST_CACHES = 2_000;
 const FIELDS = "id,run,model,label,tags,metadata,text,tokens,n_tokens";
 const PAGE = 500;
-const AT_ONCE = 8;
+/** So few caches are asked for one by one, rather than through the list. */
+const FEW = 8;
 
 export type Item = Pick<Schemas["Cache"], "id" | "run" | "model" | "label" | "tags" | "metadata" | "n_tokens"> & {
   /** Null if the cache has no text, and its tokens neither. */
@@ -44,12 +47,8 @@ export async function listCaches(ids: readonly string[], conditions: Conditions,
 }
 
 async function namedCaches(ids: readonly string[], signal: AbortSignal): Promise<Listed> {
-  const items: Item[] = [];
-  for (let from = 0; from < ids.length; from += AT_ONCE) {
-    const some = ids.slice(from, from + AT_ONCE).map((id) => client.get("/v1/caches/{id}", { params: { path: { id } }, signal }));
-    items.push(...(await Promise.all(some)).map(itemOf));
-  }
-  return { items, total: items.length };
+  const caches = await forEach(ids, (id) => client.get("/v1/caches/{id}", { params: { path: { id } }, signal }));
+  return { items: caches.map(itemOf), total: caches.length };
 }
 
 export interface MapRequest {
@@ -101,18 +100,14 @@ export async function loadMap(request: MapRequest, signal: AbortSignal): Promise
   });
   const { data } = readNpy(answer);
   const gram = data instanceof Float64Array ? data : Float64Array.from(data as Float32Array);
-  const pause = async () => {
-    await new Promise((next) => setTimeout(next));
-    signal.throwIfAborted();
-  };
-  return { ids, ...(await componentsOf(gram, ids.length, COMPONENTS, pause)) };
+  return { ids, ...(await componentsOf(gram, ids.length, COMPONENTS, () => pause(0, signal))) };
 }
 
 /** Those of the caches that captured the hook at this layer. */
 async function haveHook({ ids, full, conditions }: MapRequest, signal: AbortSignal): Promise<string[]> {
   const found = new Set<string>();
   const wanted = new Set(ids);
-  if (ids.length <= AT_ONCE) {
+  if (ids.length <= FEW) {
     for (const id of ids) {
       const { hooks } = await client.get("/v1/caches/{id}", { params: { path: { id } }, signal });
       if (hooks.some(({ hook }) => hook === full)) found.add(id);

@@ -1,18 +1,18 @@
 /** Caches as points: the first principal components of their activations at a layer. */
 import { useRef } from "preact/hooks";
-import { Check, Choice, Select, Slider } from "../../components/fields";
+import { Check, Choice, Select, Slider, optionsOf } from "../../components/fields";
 import { PageHeader } from "../../components/page_header";
 import { Empty, Loaded, ProblemNote } from "../../components/problem";
 import { counted } from "../../format/numbers";
 import { href, queryChoice, queryInteger, queryList, queryText, setQuery } from "../../router/location";
 import { Link } from "../../router/link";
 import { client } from "../../server/client";
-import { useResource } from "../../server/resource";
+import { useResource, pause } from "../../server/resource";
 import type { PageProps } from "../routes";
 import { ConditionFields } from "./condition_fields";
-import { type Conditions, NO_CONDITIONS, readConditions } from "./conditions";
+import { type Conditions, NO_CONDITIONS, readConditions } from "../../server/conditions";
 import { type Item, listCaches, type Listed, loadMap, type Mapped, type MapRequest, MOST_CACHES } from "./data";
-import { type HookLayers, layerNear, vectorHooks } from "./hooks";
+import { type HookLayers, layerNear, vectorHooks } from "../../format/hooks";
 import { MapPicture } from "./map_picture";
 import "./map.css";
 
@@ -123,9 +123,7 @@ function Placed({ items, listed, hooks, isMean, conditions, models, ids }: Place
     conditions,
   };
   const mapped = useResource(hook ? JSON.stringify(request) : null, async (signal) => {
-    // A slider that moves on asks nothing of the server.
-    await new Promise((next) => setTimeout(next, 120));
-    signal.throwIfAborted();
+    await pause(120, signal);
     return await loadMap(request, signal);
   });
   // While the next layer is loaded, the last one stays in sight.
@@ -141,14 +139,14 @@ function Placed({ items, listed, hooks, isMean, conditions, models, ids }: Place
           <Select
             label="Model"
             value={conditions.model}
-            options={models.map((name) => ({ value: name, label: name }))}
+            options={optionsOf(models)}
             onChange={(value) => setQuery({ model: value, zoom: null, hook: null, layer: null })}
           />
         )}
         <Select
           label="Hook"
           value={hook.short}
-          options={hooks.map(({ short }) => ({ value: short, label: short }))}
+          options={optionsOf(hooks.map(({ short }) => short))}
           onChange={(value) => setQuery({ hook: value === hooks[0]?.short ? null : value, zoom: null })}
         />
         {layers.length > 1 && (

@@ -12,7 +12,7 @@ import { preview } from "../../format/tokens";
 import { go, href, queryText, setQuery } from "../../router/location";
 import { Link } from "../../router/link";
 import { colouringOf, usualWay, waysToColour } from "./colouring";
-import { bodyOf, type Conditions } from "./conditions";
+import { bodyOf, type Conditions } from "../../server/conditions";
 import { comparisonOf, type Item, type Mapped, type MapRequest } from "./data";
 import { lookOf, MapLegend } from "./map_legend";
 import { Scatter } from "./scatter";

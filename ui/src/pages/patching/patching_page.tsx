@@ -2,7 +2,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { CopyAs } from "../../components/copy_as";
-import { Choice, Select, TextArea, TextField } from "../../components/fields";
+import { Choice, Select, TextArea, TextField, optionsOf } from "../../components/fields";
 import { PageHeader } from "../../components/page_header";
 import { Empty, Loaded, ProblemNote } from "../../components/problem";
 import { pythonArguments, pythonClient, pythonOf, shellWord } from "../../format/snippets";
@@ -11,7 +11,7 @@ import { href, place, setQuery } from "../../router/location";
 import { Link } from "../../router/link";
 import { readyModels, type ReadyModel, type Tokenization, useModel, useModels } from "../../server/catalogue";
 import { client } from "../../server/client";
-import { type Resource, useAction, useResource } from "../../server/resource";
+import { type Resource, useAction, useResource, pause } from "../../server/resource";
 import { AlignedTokens } from "./aligned_tokens";
 import {
   entered,
@@ -55,8 +55,7 @@ export function PatchingPage() {
 /** The tokens of a text; nothing for an empty one. */
 function useTokens(model: string, text: string): Resource<Tokenization> {
   return useResource(text === "" ? null : JSON.stringify([model, text]), async (signal) => {
-    await new Promise((done) => setTimeout(done, 150));
-    signal.throwIfAborted();
+    await pause(150, signal);
     return (await client.post("/v1/tokenize", { body: { model, text }, signal })) as Tokenization;
   });
 }
@@ -130,7 +129,7 @@ function Sweep({ models }: { models: ReadyModel[] }) {
           <Select
             label="Model"
             value={model.id}
-            options={models.map(({ id }) => ({ value: id, label: id }))}
+            options={optionsOf(models.map(({ id }) => id))}
             onChange={(id) => set({ model: id })}
           />
           <TokenField model={model.id} label="Answer" value={form.answer} onInput={(answer) => set({ answer })} />

@@ -1,6 +1,5 @@
 /** The effect of each cell as a heat map, which fills while it is computed. */
-import { diverging } from "../../colour/scale";
-import { extentOf } from "../../colour/scale";
+import { diverging, extentOf } from "../../colour/scale";
 import { theme } from "../../colour/theme";
 import { DataTable, Picture } from "../../components/data_table";
 import { Choice } from "../../components/fields";
@@ -92,7 +91,6 @@ export function SweepMap({ matrix, isRunning }: { matrix: Matrix; isRunning: boo
             maxCell={{ width: 64, height: 21 }}
             maxHeight={760}
             selected={selected}
-            version={matrix.nDone}
             onSelect={({ row, column: c }) => setQuery({ layer: layers[n - 1 - row], column: c }, { replace: true })}
           />
         }

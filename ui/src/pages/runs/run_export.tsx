@@ -3,7 +3,7 @@ import { useSignal } from "@preact/signals";
 import type { Cache, Run } from "residuum";
 import { CopyAs } from "../../components/copy_as";
 import { Download } from "../../components/download";
-import { Select, TextField } from "../../components/fields";
+import { Select, TextField, optionsOf } from "../../components/fields";
 import { pythonArguments, pythonClient, shellWord } from "../../format/snippets";
 import { shortName } from "../../format/hooks";
 import { type ParsedLayers, parseLayers } from "../home/layers";
@@ -33,7 +33,7 @@ export function RunExport({ run, first }: { run: Run; first: Cache }) {
         <Select
           label="Hook"
           value={hook.value}
-          options={hooks.map((value) => ({ value, label: value }))}
+          options={optionsOf(hooks)}
           onChange={(value) => {
             hook.value = value;
           }}
@@ -52,7 +52,7 @@ export function RunExport({ run, first }: { run: Run; first: Cache }) {
         <Select<ExportFormat>
           label="Format"
           value={format.value}
-          options={FORMATS.map((value) => ({ value, label: value }))}
+          options={optionsOf(FORMATS)}
           onChange={(value) => {
             format.value = value;
           }}

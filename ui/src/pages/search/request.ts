@@ -2,7 +2,7 @@
 import { pythonArguments, pythonClient, pythonOf, shellWord } from "../../format/snippets";
 import { queryChoice, queryInteger, queryText } from "../../router/location";
 import type { Schemas } from "../../server/catalogue";
-import { bodyOf, type Conditions, flagsOf, readConditions } from "../map/conditions";
+import { bodyOf, type Conditions, flagsOf, readConditions } from "../../server/conditions";
 
 export const SOURCES = ["text", "cache", "direction"] as const;
 export type Source = (typeof SOURCES)[number];

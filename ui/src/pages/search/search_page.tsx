@@ -2,17 +2,17 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { CopyAs } from "../../components/copy_as";
-import { Choice, Select, Slider, TextArea, TextField } from "../../components/fields";
+import { Choice, Select, Slider, TextArea, TextField, optionsOf } from "../../components/fields";
 import { PageHeader } from "../../components/page_header";
 import { Empty, Loaded, ProblemNote } from "../../components/problem";
 import { href, setQuery } from "../../router/location";
 import { Link } from "../../router/link";
 import { readyModels, useModels } from "../../server/catalogue";
 import { client } from "../../server/client";
-import { type Resource, useResource } from "../../server/resource";
+import { type Resource, useResource, pause } from "../../server/resource";
 import { ConditionFields } from "../map/condition_fields";
-import { bodyOf, queryOf } from "../map/conditions";
-import { type HookLayers, layerNear, vectorHooks } from "../map/hooks";
+import { bodyOf, queryOf } from "../../server/conditions";
+import { type HookLayers, layerNear, vectorHooks } from "../../format/hooks";
 import type { PageProps } from "../routes";
 import { Hits } from "./hits";
 import {
@@ -29,7 +29,7 @@ import {
 import "./search.css";
 
 /** What can be searched: hooks with their layers, of one model. */
-interface Ground {
+interface Searchable {
   model: string;
   hooks: readonly HookLayers[];
   /** The text of the cache that is searched for. */
@@ -43,7 +43,7 @@ export function SearchPage(_: PageProps) {
   const model = names.find((name) => name === view.conditions.model) ?? names[0];
   const isKnown = view.by === "text" ? model !== undefined : view.what !== "";
   const key = isKnown ? JSON.stringify([view.by, view.by === "text" ? model : view.what, queryOf(view.conditions)]) : null;
-  const ground = useResource(key, (signal) => groundOf(view, model ?? "", signal));
+  const searchable = useResource(key, (signal) => searchableOf(view, model ?? "", signal));
   return (
     <div class="search-page">
       <PageHeader title="Search">
@@ -56,11 +56,11 @@ export function SearchPage(_: PageProps) {
             <Select
               label="Model"
               value={model}
-              options={names.map((name) => ({ value: name, label: name }))}
+              options={optionsOf(names)}
               onChange={(value) => setQuery({ model: value, hook: null, layer: null })}
             />
           )}
-          {ground.value && <HookFields view={view} hooks={ground.value.hooks} />}
+          {searchable.value && <HookFields view={view} hooks={searchable.value.hooks} />}
           <Choice
             label="What is ranked"
             value={view.over}
@@ -111,13 +111,13 @@ export function SearchPage(_: PageProps) {
           A text has to be read by a model. <Link to={href("/server")}>Load one</Link>, or search by a cache.
         </Empty>
       )}
-      {isKnown && <Results ground={ground} view={view} />}
+      {isKnown && <Results searchable={searchable} view={view} />}
     </div>
   );
 }
 
 /** The hooks that can be compared: of text those of the newest cache that fits, of a cache its own. */
-async function groundOf(view: SearchView, model: string, signal: AbortSignal): Promise<Ground> {
+async function searchableOf(view: SearchView, model: string, signal: AbortSignal): Promise<Searchable> {
   if (view.by === "direction") {
     const path = { direction: view.what };
     const { hook, vectors, model: of } = await client.get("/v1/directions/{direction}", { params: { path }, signal });
@@ -207,7 +207,7 @@ function HookFields({ view, hooks }: { view: SearchView; hooks: readonly HookLay
       <Select
         label="Hook"
         value={hook.short}
-        options={hooks.map(({ short }) => ({ value: short, label: short }))}
+        options={optionsOf(hooks.map(({ short }) => short))}
         onChange={(value) => setQuery({ hook: value })}
       />
       {layers.length > 1 && (
@@ -224,9 +224,9 @@ function HookFields({ view, hooks }: { view: SearchView; hooks: readonly HookLay
   );
 }
 
-function Results({ ground, view }: { ground: Resource<Ground>; view: SearchView }) {
+function Results({ searchable, view }: { searchable: Resource<Searchable>; view: SearchView }) {
   return (
-    <Loaded of={ground} what="hooks">
+    <Loaded of={searchable} what="hooks">
       {(value) => {
         const { hook, layer } = chosenOf(view, value.hooks);
         if (!hook) return <NothingStored model={value.model} view={view} />;
@@ -258,9 +258,7 @@ function NothingStored({ model, view }: { model: string; view: SearchView }) {
 function Answer({ plan, text }: { plan: SearchPlan; text: string | undefined }) {
   const request = requestOf(plan);
   const found = useResource(JSON.stringify(request), async (signal) => {
-    // A slider that moves on asks nothing of the server.
-    await new Promise((next) => setTimeout(next, 120));
-    signal.throwIfAborted();
+    await pause(120, signal);
     return await client.post("/v1/search", { body: request, signal });
   });
   return (

@@ -3,7 +3,7 @@ import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import type { Model } from "residuum";
 import { CopyAs } from "../../components/copy_as";
-import { Check, Choice, Select, TextField } from "../../components/fields";
+import { Check, Choice, Select, TextField, optionsOf } from "../../components/fields";
 import { ProblemNote } from "../../components/problem";
 import { pythonArguments, pythonClient, pythonOf, shellWord } from "../../format/snippets";
 import { queryText, setQuery } from "../../router/location";
@@ -119,12 +119,7 @@ export function LoadSae({ models, onLoaded }: { models: readonly Model[]; onLoad
       >
         <div class="columns">
           <TextField label="Name" value={id.value} mono onInput={(value) => (id.value = value)} />
-          <Select
-            label="Model"
-            value={model}
-            options={names.map((name) => ({ value: name, label: name }))}
-            onChange={(value) => (chosen.value = value)}
-          />
+          <Select label="Model" value={model} options={optionsOf(names)} onChange={(value) => (chosen.value = value)} />
         </div>
         <Choice
           label="Where it comes from"

@@ -2,7 +2,7 @@
 import { useSignal } from "@preact/signals";
 import type { Direction } from "residuum";
 import { CopyAs } from "../../components/copy_as";
-import { Select, Slider, TextArea, TextField } from "../../components/fields";
+import { Select, Slider, TextArea, TextField, optionsOf } from "../../components/fields";
 import { PageHeader } from "../../components/page_header";
 import { Empty, Loaded, ProblemNote } from "../../components/problem";
 import { significant } from "../../format/numbers";
@@ -97,7 +97,7 @@ function Steering(props: { models: ReadyModel[]; directions: Direction[]; isLoad
           <Select
             label="Model"
             value={model.id}
-            options={models.map(({ id }) => ({ value: id, label: id }))}
+            options={optionsOf(models.map(({ id }) => id))}
             onChange={(id) => set({ model: id, direction: "", layer: -1 })}
           />
           <TextArea label="Text to continue" rows={2} value={form.text} onInput={(text) => set({ text })} />
